@@ -1,0 +1,1 @@
+"""The bridge: from a region's RabbitMQ queue to its RQ queue."""

@@ -1,0 +1,1 @@
+"""What: tasks, sources, and the workers that run them."""

@@ -1,0 +1,1 @@
+"""Where: settings, names, connections and the broker's topology. Imports nothing of ours."""

@@ -1,0 +1,200 @@
+"""What crosses a process: tasks to a region, outcomes home, and the versions of both.
+
+A *result frame* is how a result travels and is kept: nobody but its region encodes it, and the hub splices its bytes.
+
+    b"0" or b"z"  +  head (JSON of a Result without "records")  +  b"\\n"  +  records (a JSON list; zstd with b"z")
+
+Readers take version ``VERSION`` - 1 to + 1 and ignore unknown fields; anything else is ``UnknownVersion``.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import msgspec
+from backports import zstd
+from msgspec import Struct
+
+from jobs.errors import TaskError
+
+VERSION: Final = 1
+COMPRESS_FROM_BYTES: Final = 512  # below it a frame gains nothing
+
+State = Literal["queued", "running", "succeeded", "failed", "expired", "cancelled"]
+FINAL: Final = frozenset({"succeeded", "failed", "expired", "cancelled"})
+
+
+class UnknownVersion(ValueError):  # noqa: N818
+    """A message of a version that this process does not read; names both."""
+
+    def __init__(self, what: str, found: object) -> None:
+        super().__init__(f"expected a {what} of version {VERSION - 1} to {VERSION + 1}, found {found!r}")
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """One source of one request, as the gateway publishes it. Times are hub milliseconds since the epoch."""
+
+    v: int = VERSION
+    task: str
+    request: str
+    source: str
+    region: str
+    params: dict[str, Any] = {}
+    url: str = ""  # the first address, expanded by the gateway
+    host: str = ""  # scheme, name and port of it: whose turn the task needs
+    definition: str = ""  # hash of the definition that the gateway knows
+    accepted_ms: int
+    deadline_ms: int
+    expires_ms: int
+    max_age: float = 0.0
+    sync: bool = False
+
+
+class Cancel(Struct, frozen=True, kw_only=True):
+    """A control message: this task is no longer wanted."""
+
+    v: int = VERSION
+    task: str
+    request: str
+    deadline_ms: int
+
+
+class Timing(Struct, kw_only=True):
+    """Where a task's time went, in milliseconds; ``total_ms`` from the accept to the end of the parse."""
+
+    queued_ms: float = 0.0
+    turn_ms: float = 0.0
+    fetch_ms: float = 0.0
+    parse_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+class Bytes(Struct, kw_only=True):
+    """``raw``: decoded bodies; ``records``: their JSON; ``wire``: the whole frame that went home."""
+
+    raw: int = 0
+    records: int = 0
+    wire: int = 0
+
+
+class Error(Struct, kw_only=True):
+    """Why a task failed (DESIGN section 2)."""
+
+    type: str
+    message: str
+    origin: str
+    retryable: bool = False
+    retry_after: float | None = None
+    http_status: int | None = None
+
+    @classmethod
+    def of(cls, error: TaskError) -> "Error":
+        """The public form of an error of the tree."""
+        return cls(
+            type=type(error).type,
+            message=str(error),
+            origin=error.whose,
+            retryable=error.is_retryable,
+            retry_after=error.retry_after,
+            http_status=error.http_status,
+        )
+
+
+class Result(Struct, kw_only=True):
+    """A result without its records, which travel beside it as bytes."""
+
+    task: str
+    source: str
+    region: str
+    status: str
+    attempts: int = 1
+    count: int = 0
+    partial: bool = False
+    warnings: list[str] = []
+    url: str = ""
+    definition: str = ""
+    fetched_at: str | None = None
+    age: float = 0.0
+    cached: bool = False
+    stale: bool = False
+    timing: Timing = msgspec.field(default_factory=Timing)
+    bytes: Bytes = msgspec.field(default_factory=Bytes)
+    error: Error | None = None
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How a task ended in its region: what the outbox keeps and the out stream says. Times are hub ms."""
+
+    request: str
+    task: str
+    status: str
+    finished_ms: int
+    expires_ms: int
+    frame: bytes
+
+
+_task_decoder = msgspec.json.Decoder(Task)
+_cancel_decoder = msgspec.json.Decoder(Cancel)
+_version_decoder = msgspec.json.Decoder(type("Versioned", (Struct,), {"__annotations__": {"v": int}}))
+_encoder = msgspec.json.Encoder()
+
+
+def _check_version(what: str, body: bytes) -> None:
+    found = _version_decoder.decode(body).v  # type: ignore[attr-defined]
+    if not VERSION - 1 <= found <= VERSION + 1:
+        raise UnknownVersion(what, found)
+
+
+def encode(message: Task | Cancel) -> bytes:
+    """A message's body."""
+    return _encoder.encode(message)
+
+
+def decode_task(body: bytes) -> Task:
+    """A task from a message's body; raises ValueError (``msgspec.DecodeError`` or ``UnknownVersion``)."""
+    _check_version("task", body)
+    return _task_decoder.decode(body)
+
+
+def decode_cancel(body: bytes) -> Cancel:
+    """A cancel from a message's body; raises ValueError like ``decode_task``."""
+    _check_version("cancel", body)
+    return _cancel_decoder.decode(body)
+
+
+def encode_frame(result: Result, records: bytes) -> bytes:
+    """A result frame of a result and its records' JSON list; fills in ``bytes.records`` and ``bytes.wire``."""
+    packed = len(records) >= COMPRESS_FROM_BYTES
+    body = zstd.compress(records, 3) if packed else records
+    result.bytes.records = len(records)
+    result.bytes.wire = 0
+    rest = len(_encoder.encode(result)) - 1 + 2 + len(body)  # the head without its "0", mark and newline, the body
+    wire = rest + 1
+    while rest + len(str(wire)) != wire:
+        wire = rest + len(str(wire))
+    result.bytes.wire = wire
+    return (b"z" if packed else b"0") + _encoder.encode(result) + b"\n" + body
+
+
+def failed_frame(result: Result, error: TaskError) -> bytes:
+    """A result frame without records that says why."""
+    result.error = Error.of(error)
+    result.count = 0
+    return encode_frame(result, b"[]")
+
+
+def splice(frame: bytes) -> bytes:
+    """The JSON of a whole result, records included, from a frame: no decoding, only decompression."""
+    mark, end = frame[:1], frame.index(b"\n")
+    body = frame[end + 1 :]
+    records = zstd.decompress(body) if mark == b"z" else body
+    return frame[1 : end - 1] + b',"records":' + records + b"}"
+
+
+def head(frame: bytes) -> Result:
+    """A frame's result without its records."""
+    return msgspec.json.decode(frame[1 : frame.index(b"\n")], type=Result)
+
+
+def rfc3339(ms: int) -> str:
+    """Milliseconds since the epoch as ``2026-11-24T04:14:00.123Z``."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"

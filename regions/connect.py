@@ -1,0 +1,92 @@
+"""The only opener of Redis, AMQP and MongoDB connections.
+
+Clients of Redis come without redis-py's own retries (they doubled rpush and xadd) and with explicit time-outs; only
+idempotent writes are sent again, by our own code.
+"""
+
+from typing import Any, Final
+
+import pika
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+TIMEOUT_SECONDS: Final = 0.5  # an outage is an error after this long
+HEARTBEAT_SECONDS: Final = 10
+REDIS_FLOOR: Final = (7, 2)
+RABBITMQ_FLOOR: Final = (4, 0)
+
+# What a Redis raises when it, or the way to it, is away; a full or a loading one raises ResponseError's children.
+AWAY: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+
+
+class TooOld(RuntimeError):  # noqa: N818
+    """A server below its floor."""
+
+
+def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: int = 64) -> "redis.Redis[bytes]":
+    """A client of the first reachable host of ``url`` (several, with commas). Nothing is connected yet.
+
+    ``name`` is what ``CLIENT LIST`` shows. A client for blocking calls says how long they block; its time-out is
+    longer than that by ``TIMEOUT_SECONDS``.
+    """
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        max_connections=connections,
+        timeout=TIMEOUT_SECONDS,
+        client_name=name,
+        socket_timeout=block_seconds + TIMEOUT_SECONDS,
+        socket_connect_timeout=TIMEOUT_SECONDS,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+        protocol=2,
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+def redis_now_ms(client: "redis.Redis[bytes]") -> int:
+    """The server's clock in milliseconds since the epoch."""
+    seconds, micros = client.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def check_redis(client: "redis.Redis[bytes]", what: str) -> None:
+    """Refuses a server below the floor."""
+    version = str(client.info("server")["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < REDIS_FLOOR:
+        floor = ".".join(map(str, REDIS_FLOOR))
+        raise TooOld(f"{what}: expected Redis {floor} or later, found {version}")
+
+
+def amqp_parameters(url: str, *, name: str) -> list[pika.URLParameters]:
+    """Parameters for every host of ``url`` (several, with commas). A frozen broker is noticed by the heartbeat."""
+    parameters = []
+    for part in url.split(","):
+        one = pika.URLParameters(part.strip())
+        one.heartbeat = HEARTBEAT_SECONDS
+        one.blocked_connection_timeout = HEARTBEAT_SECONDS
+        one.socket_timeout = 2.0
+        one.stack_timeout = 4.0
+        one.connection_attempts = 1
+        one.client_properties = {"connection_name": name}
+        parameters.append(one)
+    return parameters
+
+
+def check_rabbitmq(properties: dict[str, Any]) -> None:
+    """Refuses a broker below the floor, by what it says of itself when a connection opens."""
+    found = properties.get("version", b"0")
+    version = found.decode() if isinstance(found, bytes) else str(found)
+    if tuple(int(part) for part in version.split(".")[:2]) < RABBITMQ_FLOOR:
+        floor = ".".join(map(str, RABBITMQ_FLOOR))
+        raise TooOld(f"broker: expected RabbitMQ {floor} or later, found {version}")
+
+
+def without_password(url: str) -> str:
+    """A URL (or several, with commas) as logs and people may see it."""
+    shown = []
+    for part in url.split(","):
+        scheme, separator, rest = part.strip().rpartition("://")
+        shown.append(scheme + separator + rest.rpartition("@")[2])
+    return ",".join(shown)

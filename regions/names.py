@@ -1,0 +1,140 @@
+"""The only maker of names that cross a process: exchanges, queues, routing keys, Redis keys, RQ names.
+
+Every name of ours in a Redis begins with ``nf:``, so that an ACL can speak of them and nothing of RQ's is touched.
+
+Hub (central Redis)
+    nf:req:{request}         hash    a request's ledger (web.ledger)
+    nf:evt:{request}         stream  its settled tasks; the entry ids are the cursor
+    nf:res:{region}:{task}   string  a result frame (jobs.contract), written once by its region, or by "hub"
+    nf:out:{region}          stream  what a region has to say; read by the consumer group of the gateways
+    nf:region:{region}       hash    what the region's parts said last, a field a part
+    nf:accepting             zset    requests not yet accepted, by the end of their lease (hub ms)
+    nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
+    nf:open:{region}         zset    "{request}/{task}" by the time of accept (hub ms)
+    nf:wake                  channel request ids that have news
+
+Region (its own Redis, beside RQ's keys)
+    nf:lease:{worker}        string  a worker process's lease
+    nf:workers               zset    worker processes by the last claim (region ms)
+    nf:cancel:{task}         string  this task is cancelled
+    nf:outbox                stream  outcomes on their way home
+    nf:outbox:bytes          string  how many bytes they are
+    nf:claims                list    claims not yet told to the hub
+"""
+
+REGION_PATTERN = r"[a-z][a-z0-9-]{0,31}"
+SOURCE_PATTERN = r"[a-z0-9_.-]+"
+
+# RabbitMQ
+TASKS_EXCHANGE = "x.tasks"
+DEAD_EXCHANGE = "x.dead"
+DEAD_QUEUE = "q.dead"
+
+# Hub
+ACCEPTING = "nf:accepting"
+DUE = "nf:due"
+WAKE = "nf:wake"
+GATEWAYS = "gateways"  # the consumer group of the out streams
+HUB = "hub"  # stands for a region in a result that the hub itself made
+
+# Region
+OUTBOX = "nf:outbox"
+OUTBOX_BYTES = "nf:outbox:bytes"
+CLAIMS = "nf:claims"
+WORKERS = "nf:workers"
+
+# The one function that a job may name (RQ would import any).
+JOB_FUNCTION = "jobs.task.run"
+
+# Fields of a job's hash beside RQ's own, since a script can't read a job's packed data.
+JOB_DEADLINE = "nf_deadline"  # ms on the region Redis's clock
+JOB_ATTEMPT = "nf_attempt"  # executions begun
+JOB_HOST = "nf_host"
+JOB_REQUEST = "nf_request"
+JOB_SOURCE = "nf_source"
+
+
+def work_queue(region: str) -> str:
+    """The broker's queue of a region's bulk work; its routing key is the region."""
+    return f"q.{region}"
+
+
+def fast_queue(region: str) -> str:
+    """The broker's queue of a region's synchronous tasks and control messages."""
+    return f"q.{region}.now"
+
+
+def routing_key(region: str, *, fast: bool) -> str:
+    """The routing key in ``x.tasks`` of one of a region's two queues."""
+    return f"{region}.now" if fast else region
+
+
+def ledger(request: str) -> str:
+    """A request's ledger, a hash on the hub."""
+    return f"nf:req:{request}"
+
+
+def events(request: str) -> str:
+    """A request's own stream on the hub."""
+    return f"nf:evt:{request}"
+
+
+def result(region: str, task: str) -> str:
+    """Where a region (or ``HUB``) puts the result frame of a task, on the hub."""
+    return f"nf:res:{region}:{task}"
+
+
+def out_stream(region: str) -> str:
+    """The stream on the hub that a region appends to."""
+    return f"nf:out:{region}"
+
+
+def region_status(region: str) -> str:
+    """What a region's parts said of themselves last, a hash on the hub."""
+    return f"nf:region:{region}"
+
+
+def open_tasks(region: str) -> str:
+    """A region's tasks that are not final, by the time of their accept, on the hub."""
+    return f"nf:open:{region}"
+
+
+def due_member(request: str, task: str) -> str:
+    """The member of a task in ``DUE`` and ``open_tasks``."""
+    return f"{request}/{task}"
+
+
+def lease(worker: str) -> str:
+    """The lease of a worker process, in its region."""
+    return f"nf:lease:{worker}"
+
+
+def cancel_mark(task: str) -> str:
+    """The mark that a task is cancelled, in its region."""
+    return f"nf:cancel:{task}"
+
+
+# RQ 3's own keys, as rq.queue, rq.job, rq.registry, rq.executions and rq.worker make them.
+RQ_QUEUES = "rq:queues"
+RQ_SUSPENDED = "rq:suspended"
+RQ_WORKERS = "rq:workers"
+
+
+def rq_queue(region: str) -> str:
+    """RQ's list of the jobs that wait; RQ's queue has the region's name."""
+    return f"rq:queue:{region}"
+
+
+def rq_job(task: str) -> str:
+    """RQ's hash of a job; its id is the task's."""
+    return f"rq:job:{task}"
+
+
+def rq_worker(worker: str) -> str:
+    """RQ's hash of a worker."""
+    return f"rq:worker:{worker}"
+
+
+def rq_registry(kind: str, region: str) -> str:
+    """RQ's registries of a queue: ``wip`` (started), ``finished``, ``failed``, ``canceled``, ``scheduled``."""
+    return f"rq:{kind}:{region}"

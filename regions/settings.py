@@ -1,0 +1,339 @@
+"""The only reader of settings: defaults < file < ``NEARFETCH__SECTION__KEY`` in the environment < flags.
+
+The hub's stand in ``nearfetch.toml`` (or the file that ``NEARFETCH_CONFIG`` names), a region's in ``regions/NAME.toml``
+(or the folders of ``NEARFETCH__REGIONS__PATH``). A region's key is ``NEARFETCH__REGION__NAME__SECTION__KEY`` in the
+environment. Any text setting can be given as ``KEY_file``, a file that holds it, so that a secret needs to stand in
+neither place. Everything that is wrong is reported at once, as ``Faults``.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from regions import names, toml
+from regions.faults import Fault, Faults, nearest
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "NEARFETCH__"
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Hub(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the gateways and the regions share. URLs; several hosts of one service are separated by commas."""
+
+    redis: str = "redis://127.0.0.1:6379/0"
+    amqp: str = "amqp://guest:guest@127.0.0.1:5672/%2F"
+    mongo: str = ""
+
+
+class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP side. ``public_url`` is what links begin with where a proxy stands in front."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    public_url: str = ""
+    threads: Count = 8
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client may ask for (DESIGN section 2)."""
+
+    result_ttl_seconds: Seconds = 3600.0
+    deadline_seconds: Seconds = 30.0
+    deadline_max_seconds: Seconds = 300.0
+    grace_seconds: Seconds = 5.0
+    wait_max_seconds: Seconds = 60.0
+    tasks_max: Count = 100
+    body_bytes_max: Count = 1_000_000
+    records_bytes_max: Count = 5_000_000
+    request_bytes_max: Count = 50_000_000
+    answer_bytes_max: Count = 8_000_000
+
+
+class Folders(Struct, frozen=True, forbid_unknown_fields=True):
+    """Folders of the user's own, several with ``:``."""
+
+    path: str = ""
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folders that it names."""
+        return [Path(part).expanduser() for part in self.path.split(":") if part]
+
+
+class Fetch(Struct, frozen=True, forbid_unknown_fields=True):
+    """``allow``: addresses besides public ones (``127.0.0.1:8099,10.0.0.0/8``); ``origins``: ``ORIGIN=ORIGIN,…``."""
+
+    allow: str = ""
+    origins: str = ""
+
+
+class Log(Struct, frozen=True, forbid_unknown_fields=True):
+    """``format``: json, text, or auto (text on a terminal)."""
+
+    format: Annotated[str, Meta(pattern="^(auto|json|text)$")] = "auto"
+    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+
+class RegionRedis(Struct, frozen=True, forbid_unknown_fields=True):
+    """The region's own Redis."""
+
+    url: str = "redis://127.0.0.1:6390/0"
+
+
+class Workers(Struct, frozen=True, forbid_unknown_fields=True):
+    """Threads and memory of one worker process."""
+
+    threads: Annotated[int, Meta(ge=1, le=1024)] = 64
+    memory_mb: Count = 300
+
+
+class ScaleRule(Struct, frozen=True, forbid_unknown_fields=True):
+    """From a cron time on, another floor or ceiling."""
+
+    cron: str
+    timezone: str = "UTC"
+    min: Count | None = None
+    max: Count | None = None
+
+
+class Scale(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many worker processes."""
+
+    min: Count = 2
+    max: Count = 4
+    target_wait_seconds: Seconds = 2.0
+    schedule: tuple[ScaleRule, ...] = ()
+
+
+class Bridge(Struct, frozen=True, forbid_unknown_fields=True):
+    """``prefetch``: two seconds of the region's peak rate; the marks say when a bridge leaves tasks in RabbitMQ."""
+
+    prefetch: Annotated[int, Meta(ge=1, le=65535)] = 4000
+    ready_max: Count = 20_000
+
+
+class Egress(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the region goes out."""
+
+    user_agent: str = "nearfetch/0.1"
+    proxy: str = ""
+    source_address: str = ""
+
+
+class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
+    """rq-dashboard. ``redis_url`` names a user that can't change jobs; without a password it does not start."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9181
+    user: str = "ops"
+    password: str = ""
+    redis_url: str = ""
+
+
+class Region(Struct, frozen=True, forbid_unknown_fields=True):
+    """One region; ``name`` is the file's."""
+
+    name: str = ""
+    title: str = ""
+    redis: RegionRedis = field(default_factory=RegionRedis)
+    workers: Workers = field(default_factory=Workers)
+    scale: Scale = field(default_factory=Scale)
+    bridge: Bridge = field(default_factory=Bridge)
+    egress: dict[str, Egress] = field(default_factory=dict)
+    dashboard: Dashboard = field(default_factory=Dashboard)
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """Everything but the regions' own; those are read with it, by name."""
+
+    hub: Hub = field(default_factory=Hub)
+    gateway: Gateway = field(default_factory=Gateway)
+    limits: Limits = field(default_factory=Limits)
+    sources: Folders = field(default_factory=Folders)
+    regions: Folders = field(default_factory=Folders)
+    fetch: Fetch = field(default_factory=Fetch)
+    log: Log = field(default_factory=Log)
+    region: dict[str, Region] = field(default_factory=dict)
+
+    def one(self, name: str) -> Region:
+        """A region by its name; raises ``Faults`` with the known ones."""
+        if name not in self.region:
+            message = f'expected a known region, found "{name}"{nearest(name, self.region)}'
+            raise Faults([Fault("regions", None, "", message)])
+        return self.region[name]
+
+    @property
+    def first_region(self) -> str:
+        """Where a source goes that names no region."""
+        return next(iter(self.region))
+
+    @cached_property
+    def source_folders(self) -> list[Path]:
+        """Where definitions are read: the shipped folder, then the user's own."""
+        return [ROOT / "jobs" / "sources", *self.sources.folders]
+
+
+def load(environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
+    """Reads all settings. ``flags`` are nested like the file. Raises ``Faults`` with everything that is wrong."""
+    environ = os.environ if environ is None else environ
+    reader = _Reader(environ)
+    hub_path = Path(environ["NEARFETCH_CONFIG"]) if "NEARFETCH_CONFIG" in environ else ROOT / "nearfetch.toml"
+    data: dict[str, Any] = {}
+    if "NEARFETCH_CONFIG" in environ or hub_path.exists():
+        data = reader.file(hub_path)
+    values = reader.struct(Settings, data, hub_path, ())
+    folders = values["regions"].folders if "regions" in values else []
+    regions: dict[str, Region] = {}
+    for path in _region_files(folders or [ROOT / "regions"], reader):
+        content = reader.file(path)
+        if not re.fullmatch(names.REGION_PATTERN, path.stem):
+            message = f'expected a file name like fra.toml ({names.REGION_PATTERN}), found "{path.name}"'
+            reader.faults.append(Fault(path.name, None, "", message))
+            continue
+        region = reader.struct(Region, content, path, ("region", path.stem))
+        egress = {"default": Egress(), **region.get("egress", {})}
+        title = region.get("title") or path.stem
+        regions[path.stem] = Region(**{**region, "name": path.stem, "title": title, "egress": egress})
+    for section, part in (flags or {}).items():
+        base = values.get(section) or Settings.__struct_fields__ and getattr(Settings(), section)
+        values[section] = reader.struct_from(type(base), {**msgspec.structs.asdict(base), **part})
+    reader.unknown_environment(regions)
+    if not regions and not reader.faults:
+        reader.faults.append(Fault("regions", None, "", "expected at least one region file, found none"))
+    if reader.faults:
+        raise Faults(reader.faults)
+    return Settings(**{**values, "region": regions})
+
+
+def _region_files(folders: list[Path], reader: "_Reader") -> list[Path]:
+    files: dict[str, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            reader.faults.append(Fault("regions.path", None, "", f"expected a folder, found {folder}"))
+            continue
+        files.update({path.stem: path for path in sorted(folder.glob("*.toml"))})
+    return [files[name] for name in sorted(files)]
+
+
+class _Reader:
+    """Converts field by field, since msgspec stops at the first fault; remembers every fault and what it used."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self.environ = {key: value for key, value in environ.items() if key.startswith(PREFIX)}
+        self.used: set[str] = set()
+        self.faults: list[Fault] = []
+        self.texts: dict[Path, str] = {}
+
+    def file(self, path: Path) -> dict[str, Any]:
+        try:
+            data = toml.read(path)
+        except Faults as faults:
+            self.faults += faults.faults
+            return {}
+        self.texts[path] = path.read_text(encoding="utf-8")
+        return data
+
+    def struct(self, kind: type[Struct], data: Any, path: Path, prefix: tuple[str, ...]) -> dict[str, Any]:
+        """The fields of a struct that the file or the environment gives, converted; faults are kept."""
+        if not isinstance(data, dict):
+            self._fault(path, prefix, f"expected a table, found {_show(data)}")
+            return {}
+        known = {f.name: f for f in msgspec.structs.fields(kind)}
+        file_keys = {f"{name}_file" for name, f in known.items() if _is_text(f.type)}
+        hidden = {"name"} if kind is Region else {"region"} if kind is Settings else set()
+        for key in data:
+            if key not in known and key not in file_keys or key in hidden:
+                self._fault(path, (*prefix, key), f"unknown key{nearest(key, set(known) - hidden)}")
+        values: dict[str, Any] = {}
+        for name, spec in known.items():
+            if name in hidden:
+                continue
+            where = (*prefix, name)
+            if isinstance(spec.type, type) and issubclass(spec.type, Struct):
+                values[name] = spec.type(**self.struct(spec.type, data.get(name, {}), path, where))
+            elif kind is Region and name == "egress":
+                table = data.get(name, {})
+                table = table if isinstance(table, dict) else {}
+                values[name] = {
+                    key: Egress(**self.struct(Egress, part, path, (*where, key)))
+                    for key, part in {"default": {}, **table}.items()
+                }
+            else:
+                self._leaf(values, spec, data, path, where)
+        return values
+
+    def _leaf(
+        self, values: dict[str, Any], spec: msgspec.structs.FieldInfo, data: dict[str, Any], path: Path, where: tuple[str, ...]
+    ) -> None:
+        name = where[-1]
+        variable = PREFIX + "__".join(part.upper().replace("-", "_") for part in where)
+        if variable in self.environ:
+            self.used.add(variable)
+            self._convert(values, spec, self.environ[variable], Path("environment"), (variable,), strict=False)
+        elif f"{variable}_FILE" in self.environ:
+            self.used.add(f"{variable}_FILE")
+            self._secret(values, name, self.environ[f"{variable}_FILE"], Path("environment"), (f"{variable}_FILE",))
+        elif f"{name}_file" in data:
+            self._secret(values, name, data[f"{name}_file"], path, (*where[:-1], f"{name}_file"))
+        elif name in data:
+            self._convert(values, spec, data[name], path, where, strict=True)
+
+    def _convert(
+        self, values: dict[str, Any], spec: msgspec.structs.FieldInfo, value: Any, path: Path, where: tuple[str, ...], *, strict: bool
+    ) -> None:
+        try:
+            values[spec.name] = msgspec.convert(value, spec.type, strict=strict)
+        except msgspec.ValidationError as error:
+            expected = str(error).removeprefix("Expected ").removeprefix("Object missing ")
+            shown = "a value that is not shown" if _is_secret(where[-1]) else _show(value)
+            self._fault(path, where, f"expected {expected[0].lower()}{expected[1:]}, found {shown}")
+
+    def _secret(self, values: dict[str, Any], name: str, file: Any, path: Path, where: tuple[str, ...]) -> None:
+        try:
+            values[name] = Path(str(file)).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            self._fault(path, where, f"expected a readable file, found {type(error).__name__} at {file}")
+
+    def struct_from(self, kind: type[Struct], data: dict[str, Any]) -> Any:
+        """A whole struct from flags."""
+        values = self.struct(kind, data, Path("flags"), ())
+        return kind(**values)
+
+    def unknown_environment(self, regions: Mapping[str, Region]) -> None:
+        """A variable with our prefix that no setting read is a typing error, not a wish."""
+        for variable in sorted(set(self.environ) - self.used):
+            if variable.startswith(f"{PREFIX}SECRET__"):
+                continue
+            known = [f"region {name}" for name in regions] if variable.startswith(f"{PREFIX}REGION__") else []
+            hint = f" (known: {', '.join(known)})" if known else ""
+            self.faults.append(Fault("environment", None, variable, f"expected the name of a setting, found none{hint}"))
+
+    def _fault(self, path: Path, where: tuple[str, ...], message: str) -> None:
+        key = where[2:] if where[:1] == ("region",) else where
+        text = self.texts.get(path)
+        line = toml.line_of(text, key) if text is not None else None
+        self.faults.append(Fault(path.name, line, ".".join(key), message))
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str
+
+
+def _is_secret(name: str) -> bool:
+    lowered = name.lower()
+    return any(word in lowered for word in ("password", "redis", "amqp", "mongo", "url", "proxy", "token", "secret"))
+
+
+def _show(value: Any) -> str:
+    text = msgspec.json.encode(value, enc_hook=str).decode()
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,58 @@
+"""Reads TOML files and tells the line of a key, which tomllib does not keep.
+
+The line of a key is the first one whose prefix of the file, once it parses, holds the key. That is slow (a parse for
+every line) and so is looked up only to report a fault.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from regions.faults import Fault, Faults
+
+Path_ = tuple[str | int, ...]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Parses a file; raises ``Faults`` with the file's name and line when it can't be read or is not TOML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Faults([Fault(path.name, None, "", f"expected a readable UTF-8 file, found: {error}")]) from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        raise Faults([Fault(path.name, _line_in(message), "", f"expected TOML, found: {message}")]) from error
+    except RecursionError as error:
+        raise Faults([Fault(path.name, None, "", "expected TOML, found it nested too deeply")]) from error
+
+
+def line_of(text: str, key: Path_) -> int | None:
+    """The line (from 1) where a key first exists, the nearest parent's where it does not, None for none."""
+    lines = text.splitlines(keepends=True)
+    for length in range(len(key), 0, -1):
+        for end in range(1, len(lines) + 1):
+            try:
+                data: Any = tomllib.loads("".join(lines[:end]))
+            except (tomllib.TOMLDecodeError, RecursionError):
+                continue
+            if _holds(data, key[:length]):
+                return end
+    return None
+
+
+def _holds(data: Any, key: Path_) -> bool:
+    for part in key:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _line_in(message: str) -> int | None:
+    """The line that tomllib names in its message: ``… (at line 3, column 7)``."""
+    _, found, rest = message.partition("at line ")
+    digits = rest.partition(",")[0]
+    return int(digits) if found and digits.isdigit() else None

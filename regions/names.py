@@ -19,7 +19,6 @@ Region (its own Redis, beside RQ's keys)
     nf:cancel:{task}         string  this task is cancelled
     nf:outbox                stream  outcomes on their way home
     nf:outbox:bytes          string  how many bytes they are
-    nf:claims                list    claims not yet told to the hub
 """
 
 REGION_PATTERN = r"[a-z][a-z0-9-]{0,31}"
@@ -40,7 +39,6 @@ HUB = "hub"  # stands for a region in a result that the hub itself made
 # Region
 OUTBOX = "nf:outbox"
 OUTBOX_BYTES = "nf:outbox:bytes"
-CLAIMS = "nf:claims"
 WORKERS = "nf:workers"
 
 # The one function that a job may name (RQ would import any).

@@ -1,0 +1,305 @@
+"""The servers that Nearfetch stands on, as private instances: how each is configured, started, and seen to be ready.
+
+``scripts/up`` hands them to its supervisor, the tests start them with ``Running``. Nothing here touches the
+distribution's own instances on their standard ports.
+"""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from regions import connect, topology
+
+RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
+SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
+
+
+class Failed(RuntimeError):  # noqa: N818
+    """A server that did not start; the message says which, why, and shows the end of its log."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One server: what to run, where it logs, and how to see that it is ready (None, or why it is not)."""
+
+    name: str
+    command: list[str]
+    log: Path
+    not_ready: Callable[[], str | None]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    after_start: Callable[[], None] = lambda: None
+    after_stop: Callable[[], None] = lambda: None
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def path_with_sbin() -> str:
+    """PATH, with the folders where servers are."""
+    return f"{os.environ.get('PATH', '/usr/bin:/bin')}:{SBIN}"
+
+
+def last_lines(log: Path, count: int = 12) -> str:
+    """The end of a log file, indented; empty when there is none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
+    except OSError:
+        return ""
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def redis_server(
+    name: str,
+    folder: Path,
+    port: int,
+    *,
+    password: str = "",
+    users: Mapping[str, tuple[str, str]] | None = None,
+    maxmemory: str = "256mb",
+    appendfsync: str = "everysec",
+) -> Service:
+    """A Redis with an append-only file in ``folder``. ``users``: name → (password, ACL rules)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    acl = folder / "users.acl"
+    rules = [f"user default on {'>' + password if password else 'nopass'} ~* &* +@all"]
+    rules += [f"user {user} on >{secret} {rule}" for user, (secret, rule) in (users or {}).items()]
+    _write_private(acl, "\n".join(rules) + "\n")
+    config = folder / "redis.conf"
+    _write_private(
+        config,
+        f"""bind 127.0.0.1
+port {port}
+dir "{folder}"
+aclfile "{acl}"
+daemonize no
+appendonly yes
+appendfsync {appendfsync}
+save ""
+maxmemory {maxmemory}
+maxmemory-policy noeviction
+tcp-backlog 511
+logfile ""
+""",
+    )
+    secret = f":{password}@" if password else ""
+    url = f"redis://{secret}127.0.0.1:{port}/0"
+
+    def not_ready() -> str | None:
+        client = connect.open_redis(url, name="probe", connections=1)
+        try:
+            client.ping()
+        except connect.AWAY as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - loading, or another server on this port: not ours yet
+            return str(error)
+        finally:
+            client.close()
+        return None
+
+    binary = shutil.which("redis-server", path=path_with_sbin()) or "redis-server"
+    return Service(name, [binary, str(config)], folder / "redis.log", not_ready)
+
+
+class RabbitMQ:
+    """A private RabbitMQ node: its own node name, ports, cookie, EPMD and folders."""
+
+    def __init__(self, folder: Path, port: int, *, user: str = "nearfetch", password: str = "") -> None:
+        self.folder, self.port, self.user = folder, port, user
+        folder.mkdir(parents=True, exist_ok=True)
+        self.password = password or secrets.token_urlsafe(18)
+        self._ports = self._read_ports()
+        self.node = f"nearfetch-{port}@localhost"
+        self._configure()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/%2F"
+
+    def service(self) -> Service:
+        """The node as a service."""
+        return Service(
+            "rabbitmq",
+            [str(RABBITMQ_BIN / "rabbitmq-server")],
+            self.folder / "rabbitmq.log",
+            self.not_ready,
+            self.environment(),
+            self.set_policy,
+            self.stop_epmd,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What the node and rabbitmqctl need to find each other and nobody else's."""
+        folder = self.folder
+        return {
+            "PATH": path_with_sbin(),
+            "HOME": str(folder),
+            "LANG": "C.UTF-8",
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(self._ports[0]),
+            "ERL_EPMD_PORT": str(self._ports[1]),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": str(folder / "data"),
+            "RABBITMQ_LOG_BASE": str(folder / "log"),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": str(folder / "pid"),
+            "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(folder / "none.conf"),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "none.config"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
+            "RABBITMQ_FEATURE_FLAGS_FILE": str(folder / "data" / "feature_flags"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "data"),
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "-kernel inet_dist_use_interface {127,0,0,1} +sbwt none +sbwtdcpu none +sbwtdio none"
+            ),
+            "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def ctl(self, *arguments: str, timeout_seconds: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """Runs rabbitmqctl against this node."""
+        return subprocess.run(
+            [str(RABBITMQ_BIN / "rabbitmqctl"), "-q", *arguments],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+        )
+
+    def not_ready(self) -> str | None:
+        """None once a client can log in: the listener opens after everything else has started."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 0.5):
+                pass
+        except OSError as error:
+            return str(error)
+        try:
+            done = self.ctl("await_startup", "--timeout", "20", timeout_seconds=25)
+        except subprocess.TimeoutExpired:
+            return "await_startup did not answer"
+        return None if done.returncode == 0 else done.stderr.strip() or done.stdout.strip()
+
+    def set_policy(self) -> None:
+        """Sets the one policy of our queues; raises ``Failed`` when the node refuses it."""
+        done = self.ctl(*topology.policy_command())
+        if done.returncode != 0:
+            raise Failed(f"RabbitMQ refused its policy: {done.stderr.strip() or done.stdout.strip()}")
+
+    def stop_epmd(self) -> None:
+        """Ends the port mapper, which outlives its node."""
+        epmd = shutil.which("epmd", path=path_with_sbin())
+        if epmd:
+            subprocess.run([epmd, "-kill"], env=self.environment(), capture_output=True, timeout=10, check=False)
+
+    def _read_ports(self) -> tuple[int, int]:
+        """The distribution's and EPMD's ports, kept: rabbitmqctl and a later start must find the same ones."""
+        file = self.folder / "ports"
+        if file.exists():
+            distribution, epmd = file.read_text(encoding="ascii").split()
+            return int(distribution), int(epmd)
+        ports = (free_port(), free_port())
+        file.write_text(f"{ports[0]} {ports[1]}\n", encoding="ascii")
+        return ports
+
+    def _configure(self) -> None:
+        folder = self.folder
+        cookie = folder / ".erlang.cookie"
+        if not cookie.exists():
+            _write_private(cookie, secrets.token_hex(20))
+            cookie.chmod(0o400)
+        _write_private(
+            folder / "rabbitmq.conf",
+            f"""listeners.tcp.1 = 127.0.0.1:{self.port}
+default_user = {self.user}
+default_pass = {self.password}
+loopback_users = none
+log.console = true
+log.console.level = warning
+disk_free_limit.absolute = 50MB
+vm_memory_high_watermark.absolute = 400MB
+""",
+        )
+        (folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
+
+
+class Running:
+    """A service that this process started; for tests and benchmarks. Stops, and sees to it that nothing is left."""
+
+    def __init__(self, service: Service, *, ready_seconds: float = 60.0) -> None:
+        self.service, self.ready_seconds = service, ready_seconds
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "Running":
+        """Starts it and waits until it is ready; raises ``Failed``."""
+        service = self.service
+        with service.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                service.command,
+                env={**os.environ, **service.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + self.ready_seconds
+        reason: str | None = "not tried"
+        while reason is not None:
+            if self.process.poll() is not None:
+                raise Failed(f"{service.name} ended with code {self.process.returncode}:\n{last_lines(service.log)}")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise Failed(f"{service.name} is not ready: {reason}\n{last_lines(service.log)}")
+            reason = service.not_ready()
+            if reason is not None:
+                time.sleep(0.05)
+        service.after_start()
+        return self
+
+    def stop(self) -> None:
+        """Ends it and whatever it started."""
+        if self.process is None:
+            return
+        self.signal(15)
+        self.signal(18)  # a stopped process does not hear SIGTERM
+        try:
+            self.process.wait(15)
+        except subprocess.TimeoutExpired:
+            pass
+        self.kill()
+        self.service.after_stop()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group: the wrapper's beam process would outlive it otherwise."""
+        if self.process is not None:
+            self.signal(9)
+            self.process.wait(15)
+
+    def signal(self, number: int) -> None:
+        """A signal to the whole group."""
+        if self.process is not None:
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:
+                return
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner can read, from its first byte on."""
+    if path.exists():
+        path.unlink()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,60 @@
+"""Real servers for tests, private, on free ports, in temporary folders; they are gone when their test is."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from regions import connect
+from scripts.services import RabbitMQ, Running, free_port, redis_server
+
+
+class RedisInstance:
+    """A running Redis: its URL, a client, and the process to hurt."""
+
+    def __init__(self, folder: Path, name: str, **options) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.running = Running(redis_server(name, folder, self.port, **options)).start()
+        self.client: redis.Redis[bytes] = connect.open_redis(self.url, name="test")
+
+    def stop(self) -> None:
+        self.client.close()
+        self.running.stop()
+
+
+@pytest.fixture
+def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisInstance]]:
+    """Starts a Redis by name; keywords are those of ``redis_server``."""
+    started: list[RedisInstance] = []
+
+    def start(name: str = "redis", **options) -> RedisInstance:
+        started.append(RedisInstance(tmp_path / name, name, **options))
+        return started[-1]
+
+    yield start
+    for instance in reversed(started):
+        instance.stop()
+
+
+@pytest.fixture
+def hub_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
+    """The central Redis."""
+    return start_redis("hub")
+
+
+@pytest.fixture
+def region_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
+    """A region's Redis."""
+    return start_redis("region")
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A RabbitMQ node with our policy, shared by a module's tests (it takes three seconds to start)."""
+    node = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"), free_port())
+    running = Running(node.service()).start()
+    node.running = running
+    yield node
+    running.stop()

@@ -1,0 +1,326 @@
+"""Accepting a request: a 202 is kept, anything else is nothing.
+
+    submit       (the handler's thread)   ledger: accepting ── publish all
+    _published   (the broker's thread)                            └─ all confirmed: hand over
+    run_once     (own thread)             ledger: accepted ── done(Accepted)
+    _out_of_time (own thread), nack, return, hub away ── done(Refused)
+                                                        └─ Cleaner: refuse the ledger, cancel what was published
+
+The whole of it has one budget of 0.9 s, and the 503 never waits for the clean-up.
+"""
+
+import heapq
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from jobs import contract
+from regions import logs, names
+from web.hub import Hub, HubUnavailable
+from web.ledger import Ledger, New, Times
+from web.publish import Batch, Message, Publisher
+
+BUDGET_SECONDS: Final = 0.9
+CLEAN_AGAIN_SECONDS: Final = 1.0
+
+log = logs.get("accept")
+
+
+class Accepted(Struct, frozen=True):
+    """The promise is given: every task of it will end."""
+
+    new: New
+    times: Times
+
+
+class Refused(Struct, frozen=True):
+    """Nothing of it was accepted; the answer is 503 with the request's id and this reason."""
+
+    new: New
+    reason: str
+
+
+Done = Callable[[Accepted | Refused], None]
+
+
+class _Pending:
+    """A request on its way; its first end is the one that counts."""
+
+    def __init__(self, new: New, done: Done) -> None:
+        self.new, self.done = new, done
+        self.times: Times | None = None
+        self.batch: Batch | None = None
+        self._lock = threading.Lock()
+        self._is_ended = False
+
+    @property
+    def is_ended(self) -> bool:
+        return self._is_ended
+
+    def end(self, how: Accepted | Refused) -> bool:
+        """Answers, unless somebody did; says whether it was this call."""
+        with self._lock:
+            if self._is_ended:
+                return False
+            self._is_ended = True
+        self.done(how)
+        return True
+
+
+class Acceptor:
+    """Takes validated requests; answers each by ``done``, once, within the budget, on any thread."""
+
+    def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
+        self._hub, self._ledger, self._publisher = hub, ledger, publisher
+        self._confirmed: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self.cleaner = Cleaner(hub, ledger, publisher)
+        self._clock = _Clock(self._out_of_time)
+        self._thread = threading.Thread(target=self.run, name="accept", daemon=True)
+
+    def start(self) -> None:
+        """Starts the threads."""
+        self._thread.start()
+        self._clock.start()
+        self.cleaner.start()
+
+    def stop(self) -> None:
+        """What is on its way ends by its budget first; then the threads end."""
+        self._clock.stop()
+        self._confirmed.put(None)
+        self._thread.join(5)
+        self.cleaner.stop()
+
+    def submit(self, new: New, done: Done) -> None:
+        """Writes the ledger and publishes; returns at once. Nothing is raised: whatever fails is a ``Refused``."""
+        pending = _Pending(new, done)
+        reason = self._publisher.unavailable
+        if reason is not None:
+            pending.end(Refused(new, reason))
+            return
+        started = time.monotonic()
+        try:
+            with self._hub.asking():
+                self._hub.check()
+                pending.times = self._ledger.begin(new)
+        except HubUnavailable as error:
+            pending.end(Refused(new, error.reason))
+            self.cleaner.add(new, published=False)  # the write may have arrived all the same
+            return
+        pending.batch = Batch(_messages(new, pending.times), lambda reason: self._published(pending, reason))
+        self._clock.add(started + BUDGET_SECONDS, pending)
+        self._publisher.publish(pending.batch)
+
+    def _published(self, pending: _Pending, reason: str | None) -> None:
+        """On the broker's thread, which must not wait for a Redis."""
+        if reason is None:
+            self._confirmed.put(pending)
+        else:
+            self._refuse(pending, reason)
+
+    def _refuse(self, pending: _Pending, reason: str) -> None:
+        if pending.end(Refused(pending.new, reason)):
+            if pending.batch is not None:
+                self._publisher.withdraw(pending.batch)
+            self.cleaner.add(pending.new, published=True)
+
+    def _out_of_time(self, pending: _Pending) -> None:
+        self._refuse(pending, "the broker did not confirm in time")
+
+    def run(self) -> None:
+        """Accepts what was confirmed until it is stopped."""
+        while (pending := self._confirmed.get()) is not None:
+            self.run_once(pending)
+
+    def run_once(self, first: _Pending) -> None:
+        """Accepts everything that was confirmed by now, in one round trip."""
+        batch = [first]
+        while not self._confirmed.empty():
+            more = self._confirmed.get()
+            if more is None:
+                self._confirmed.put(None)
+                break
+            batch.append(more)
+        batch = [pending for pending in batch if not pending.is_ended]
+        try:
+            with self._hub.asking():
+                answers = self._ledger.accept([pending.new.id for pending in batch])
+        except HubUnavailable as error:
+            for pending in batch:
+                self._refuse(pending, error.reason)
+            return
+        for pending, is_accepted in zip(batch, answers, strict=True):
+            if not is_accepted:
+                self._refuse(pending, "the accept took longer than its lease")
+            elif pending.times is not None and not pending.end(Accepted(pending.new, pending.times)):
+                # It was answered 503 while the script ran: the refusal counts, so it is made to count.
+                self.cleaner.add(pending.new, published=True)
+
+
+class _Clock:
+    """Calls back for every pending request whose budget is over."""
+
+    def __init__(self, call: Callable[[_Pending], None]) -> None:
+        self._call = call
+        self._heap: list[tuple[float, int, _Pending]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self.run, name="accept-budget", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        self._thread.join(5)
+
+    def add(self, when: float, pending: _Pending) -> None:
+        with self._changed:
+            heapq.heappush(self._heap, (when, next(self._numbers), pending))
+            if len(self._heap) == 1:
+                self._changed.notify()  # later ones have later ends: the thread wakes for the first
+
+    def run(self) -> None:
+        while (due := self._due()) is not None:
+            for pending in due:
+                self._call(pending)
+
+    def _due(self) -> list[_Pending] | None:
+        """Waits for budgets that are over and takes them off; None when stopping."""
+        with self._changed:
+            while not self._heap or self._heap[0][0] > time.monotonic():
+                if self._is_stopping and not self._heap:
+                    return None
+                wait = self._heap[0][0] - time.monotonic() if self._heap else None
+                self._changed.wait(wait)
+            due = []
+            while self._heap and (self._heap[0][0] <= time.monotonic() or self._heap[0][2].is_ended):
+                due.append(heapq.heappop(self._heap)[2])
+            return [pending for pending in due if not pending.is_ended]
+
+
+class Cleaner:
+    """Takes back what was refused, and repeats it until the hub and the broker both have it."""
+
+    def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
+        self._hub, self._ledger, self._publisher = hub, ledger, publisher
+        self._work: queue.SimpleQueue[_Cleaning | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self.run, name="accept-clean", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """One more try of everything, then the thread ends."""
+        self._work.put(None)
+        self._thread.join(5)
+
+    def add(self, new: New, *, published: bool) -> None:
+        """A request that was refused; ``published`` when a region may have some of it."""
+        tasks = [(task.id, task.region) for task in new.tasks]
+        give_up = time.monotonic() + new.deadline_ms / 1000
+        self._work.put(_Cleaning(new.id, tasks, give_up, new.deadline_ms, needs_cancel=published))
+
+    def refuse_lapsed(self, request: str, tasks: list[tuple[str, str]], deadline_ms: int) -> None:
+        """A request that a dead gateway left ``accepting``: it was refused; what it published is cancelled."""
+        give_up = time.monotonic() + deadline_ms / 1000
+        self._work.put(_Cleaning(request, tasks, give_up, deadline_ms, needs_cancel=True, needs_refusal=False))
+
+    def run(self) -> None:
+        """Cleans until it is stopped; what fails is tried again after a while."""
+        later: list[_Cleaning] = []
+        while True:
+            try:
+                one = self._work.get(timeout=CLEAN_AGAIN_SECONDS if later else None)
+            except queue.Empty:
+                one, later = None, self.run_once(later)
+                continue
+            if one is None:
+                self.run_once(later)
+                return
+            later += self.run_once([one])
+
+    def run_once(self, work: list["_Cleaning"]) -> list["_Cleaning"]:
+        """One try each; returns what has to be tried again."""
+        return [one for one in work if not self._clean(one)]
+
+    def _clean(self, one: "_Cleaning") -> bool:
+        if one.needs_refusal:
+            try:
+                with self._hub.asking():
+                    self._ledger.refuse(one.request, one.tasks)
+                one.needs_refusal = False
+            except HubUnavailable:
+                pass  # kept, and tried again
+        if one.needs_cancel and not one.is_cancelling:
+            one.is_cancelling = True
+            messages = [_cancel(one, task, region) for task, region in one.tasks]
+            self._publisher.publish(Batch(messages, one.cancelled))
+        is_over = time.monotonic() > one.give_up
+        if is_over and one.needs_cancel and not one.needs_refusal:
+            log.info("cancel given up, deadline passed", request=one.request)
+            return True
+        return not one.needs_refusal and not one.needs_cancel
+
+
+class _Cleaning:
+    """What is still to be taken back of one request."""
+
+    def __init__(
+        self,
+        request: str,
+        tasks: list[tuple[str, str]],
+        give_up: float,
+        deadline_ms: int,
+        *,
+        needs_cancel: bool,
+        needs_refusal: bool = True,
+    ) -> None:
+        self.request, self.tasks, self.give_up, self.deadline_ms = request, tasks, give_up, deadline_ms
+        self.needs_refusal, self.needs_cancel = needs_refusal, needs_cancel
+        self.is_cancelling = False
+
+    def cancelled(self, reason: str | None) -> None:
+        """The broker's answer to the cancels."""
+        self.is_cancelling = False
+        self.needs_cancel = reason is not None
+
+
+def _messages(new: New, times: Times) -> list[Message]:
+    messages = []
+    for task in new.tasks:
+        body = contract.encode(
+            contract.Task(
+                task=task.id,
+                request=new.id,
+                source=task.source,
+                region=task.region,
+                params=task.params,
+                url=task.url,
+                host=task.host,
+                definition=task.definition,
+                accepted_ms=times.created_ms,
+                deadline_ms=times.deadline_ms,
+                expires_ms=times.expires_ms,
+                max_age=new.max_age,
+                sync=new.sync,
+            )
+        )
+        key = names.routing_key(task.region, fast=new.sync)
+        messages.append(Message(key, body, task.id, new.id, "task"))
+    return messages
+
+
+def _cancel(one: _Cleaning, task: str, region: str) -> Message:
+    # The mark lives as long as the task may: the deadline counts from now, which is later than from the accept.
+    deadline = int(time.time() * 1000) + one.deadline_ms + 5_000
+    body = contract.encode(contract.Cancel(task=task, request=one.request, deadline_ms=deadline))
+    return Message(names.routing_key(region, fast=True), body, task, one.request, "cancel")

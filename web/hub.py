@@ -1,0 +1,141 @@
+"""The hub's Redis as the gateway knows it: here, away, or full; asked for by every request, found out by one thread.
+
+When the Redis freezes, the first callers wait out their time-out (0.5 s) and say so; everybody after them is refused at
+once, until the probe has had an answer. So a gateway of eight threads answers 503 within a second, however many ask.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import redis
+
+from regions import connect, logs, names
+from regions.settings import Settings
+
+FULL_AT: Final = 0.85  # of maxmemory, what open tasks may still bring included
+PROBE_SECONDS: Final = 0.25
+MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
+
+log = logs.get("hub")
+
+
+class HubUnavailable(Exception):  # noqa: N818
+    """The hub's Redis can't take a request now: a 503. ``reason`` is for clients."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class HubAway(HubUnavailable):
+    """It does not answer."""
+
+
+class HubFull(HubUnavailable):
+    """It has no room for what is asked."""
+
+
+class Hub:
+    """The client of the hub's Redis, and what is known of its state.
+
+    ``regained`` holds what to call, on the probe's thread, when it is back after it was away.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.client: redis.Redis[bytes] = connect.open_redis(settings.hub.redis, name="gateway")
+        self.regained: list[Callable[[], None]] = []
+        self.mean_result_bytes = 2000.0
+        self._regions = list(settings.region)
+        self._probe: redis.Redis[bytes] = connect.open_redis(settings.hub.redis, name="gateway-probe", connections=1)
+        self._away: str | None = "not reached yet"
+        self._full: str | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="hub-probe", daemon=True)
+
+    @property
+    def state(self) -> str | None:
+        """None when requests can be taken, else why not."""
+        return self._away or self._full
+
+    @property
+    def away(self) -> str | None:
+        """None when it answers, else why it counts as away."""
+        return self._away
+
+    def check(self) -> None:
+        """Raises ``HubAway`` or ``HubFull`` at once when a request can't be taken now."""
+        if self._away is not None:
+            raise HubAway(self._away)
+        if self._full is not None:
+            raise HubFull(self._full)
+
+    @contextmanager
+    def asking(self) -> Iterator[redis.Redis]:
+        """The client, for calls that may fail: what Redis raises becomes ``HubUnavailable``."""
+        if self._away is not None:
+            raise HubAway(self._away)
+        try:
+            yield self.client
+        except connect.AWAY as error:
+            self.lost(error)
+            raise HubAway(self._away or "does not answer") from error
+        except redis.exceptions.OutOfMemoryError as error:
+            self._full = "the hub's Redis is full"
+            raise HubFull(self._full) from error
+
+    def lost(self, error: Exception) -> None:
+        """Whoever had no answer says so here."""
+        if self._away is None:
+            log.warning("redis away", error=str(error))
+        self._away = "the hub's Redis does not answer"
+
+    def observe(self, result_bytes: int) -> None:
+        """A result of this size came home; for the estimate of what open tasks will bring."""
+        self.mean_result_bytes += MEAN_WEIGHT * (result_bytes - self.mean_result_bytes)
+
+    def start(self) -> None:
+        """Probes once, so that the state is known, then goes on in a thread."""
+        self.run_once()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the probe and closes the connections."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self._probe.close()
+        self.client.close()
+
+    def run(self) -> None:
+        """Probes until it is stopped."""
+        while not self._stopping.wait(PROBE_SECONDS):
+            self.run_once()
+
+    def run_once(self) -> None:
+        """One probe: is it there, is there room?"""
+        try:
+            pipeline = self._probe.pipeline(transaction=False)
+            pipeline.info("memory")
+            for region in self._regions:
+                pipeline.zcard(names.open_tasks(region))
+            memory, *open_tasks = pipeline.execute()
+        except redis.exceptions.RedisError as error:
+            self.lost(error)
+            return
+        used, limit = int(memory["used_memory"]), int(memory["maxmemory"])
+        coming = sum(open_tasks) * self.mean_result_bytes
+        is_full = limit > 0 and used + coming > FULL_AT * limit
+        self._full = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included" if is_full else None
+        if self._away is not None:
+            log.info("redis reached", was=self._away)
+            self._away = None
+            for call in self.regained:
+                call()
+
+
+def monotonic_ms() -> float:
+    """The process's own clock, for budgets."""
+    return time.monotonic() * 1000

@@ -1,0 +1,297 @@
+"""The ledger of requests on the hub: begin, accept or refuse, settle, and read since a cursor.
+
+    begin ─ accepting ─┬─ accept ─ accepted ── settle each task ── done
+                       └─ refuse ─ refused     (nothing of it is ever read)
+
+A task ends here and nowhere else (``settle``). What a request's stream says is the truth about it; its entry ids are the
+cursor. A result is never decoded: frames are spliced into JSON as bytes.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from jobs import contract
+from regions import connect, names
+from regions.settings import Limits
+from web import lua
+
+ACCEPT_LEASE_MS: Final = 10_000
+START: Final = "0-0"  # the cursor before the first result
+
+
+class NewTask(Struct, frozen=True, kw_only=True):
+    """One source of a new request, validated: its address is expanded and its region known."""
+
+    id: str
+    source: str
+    region: str
+    params: dict[str, Any]
+    url: str
+    host: str
+    definition: str
+
+
+class New(Struct, frozen=True, kw_only=True):
+    """A validated request. ``deadline_ms`` is a duration; ``attrs`` is the client's JSON, as it came."""
+
+    id: str
+    tasks: list[NewTask]
+    deadline_ms: int
+    attrs: bytes = b"{}"
+    max_age: float = 0.0
+    sync: bool = False
+
+
+class Times(Struct, frozen=True):
+    """Hub milliseconds since the epoch, fixed at the accept."""
+
+    created_ms: int
+    deadline_ms: int
+    expires_ms: int
+
+
+class TaskView(Struct, frozen=True):
+    """A task as its request shows it."""
+
+    id: str
+    source: str
+    region: str
+    status: str
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """A request as it is now, with the results since a cursor as the JSON of each, whole."""
+
+    id: str
+    created_ms: int
+    deadline_ms: int
+    expires_ms: int
+    total: int
+    completed: int
+    succeeded: int
+    cancelled: int
+    tasks: list[TaskView]
+    attrs: bytes
+    results: list[bytes]
+    cursors: list[str]  # of each result
+    cursor: str
+    more: bool
+
+    @property
+    def done(self) -> bool:
+        """Whether every task is final."""
+        return self.completed == self.total
+
+    @property
+    def status(self) -> str:
+        """``running``, ``succeeded``, ``partial``, ``failed`` or ``cancelled``."""
+        if not self.done:
+            return "running"
+        if self.cancelled:
+            return "cancelled"
+        if self.succeeded == self.total:
+            return "succeeded"
+        return "partial" if self.succeeded else "failed"
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """How a task is to end. ``frame`` is given where the hub itself made the result."""
+
+    request: str
+    task: str
+    region: str  # that was asked
+    status: str
+    finished_ms: int
+    size_bytes: int  # of the result's JSON
+    frame: bytes = b""
+
+
+class RegionState(Struct, frozen=True, kw_only=True):
+    """What is known of a region: what its parts said last, and what the ledger says of its tasks."""
+
+    name: str
+    now_ms: int
+    said: dict[str, Any]  # "bridge:NAME", "workers:NAME", "sources" → what they said
+    open_tasks: int
+    oldest_ms: int | None  # when the oldest open task was accepted
+    unread: int  # entries of the out stream that no gateway has read
+
+
+class Ledger:
+    """Reads and changes the ledger; raises what redis-py raises, for ``Hub.asking`` to translate."""
+
+    def __init__(self, client: redis.Redis, limits: Limits) -> None:
+        self._client, self._limits = client, limits
+        self._begin = client.register_script(lua.BEGIN)
+        self._accept = client.register_script(lua.ACCEPT)
+        self._refuse = client.register_script(lua.REFUSE)
+        self._settle = client.register_script(lua.SETTLE)
+        self._running = client.register_script(lua.RUNNING)
+
+    def begin(self, new: New) -> Times:
+        """Writes a request as ``accepting``; refused by a Redis without room."""
+        limits = self._limits
+        tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
+        arguments: list[Any] = [
+            new.id, ACCEPT_LEASE_MS, new.deadline_ms, int(limits.result_ttl_seconds * 1000),
+            int(limits.grace_seconds * 1000), tasks, new.attrs,
+        ]  # fmt: skip
+        for task in new.tasks:
+            arguments += (task.id, task.region, names.open_tasks(task.region))
+        created, deadline, expires = self._begin(
+            keys=[names.ledger(new.id), names.DUE, names.ACCEPTING], args=arguments
+        )
+        return Times(created, deadline, expires)
+
+    def accept(self, requests: Sequence[str]) -> list[bool]:
+        """Turns what is ``accepting`` with a live lease into ``accepted``; False for each that is not."""
+        pipeline = self._client.pipeline(transaction=False)
+        for request in requests:
+            self._accept(keys=[names.ledger(request), names.ACCEPTING], args=[request], client=pipeline)
+        return [answer == 1 for answer in pipeline.execute()]
+
+    def refuse(self, request: str, tasks: Iterable[tuple[str, str]], *, lapsed_only: bool = False) -> bool:
+        """Refuses a request as a whole, whatever its tasks' states. ``tasks``: (id, region) of each."""
+        arguments = [request, "lapsed" if lapsed_only else "always"]
+        for task, region in tasks:
+            arguments += (task, names.open_tasks(region))
+        keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request)]
+        return bool(self._refuse(keys=keys, args=arguments) == 1)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[int]:
+        """Ends tasks, each once: ``lua.SETTLED``, ``NOTHING``, ``LATE`` or ``TOO_LARGE`` for each, in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        for one in settlements:
+            counts_as = names.HUB if one.frame else one.region
+            self._settle(
+                keys=[
+                    names.ledger(one.request), names.events(one.request), names.DUE, names.open_tasks(one.region),
+                    names.result(names.HUB, one.task),
+                ],
+                args=[
+                    one.request, one.task, one.region, one.status, one.finished_ms, one.size_bytes,
+                    self._limits.request_bytes_max, one.frame, counts_as,
+                ],
+                client=pipeline,
+            )  # fmt: skip
+        return [int(answer) for answer in pipeline.execute()]
+
+    def mark_running(self, region: str, claims: Iterable[tuple[str, str]]) -> None:
+        """Shows tasks, as (request, task), as running that were queued."""
+        pairs = list(claims)
+        keys = [names.ledger(request) for request, _ in pairs]
+        if pairs:
+            self._running(keys=keys, args=[region, *(task for _, task in pairs)])
+
+    def tasks(self, request: str) -> list[TaskView] | None:
+        """A request's tasks whatever its state, for sweeping; None when it is unknown."""
+        fields = self._client.hgetall(names.ledger(request))
+        return _task_views(fields) if fields else None
+
+    def read(self, request: str, after: str = START, bytes_max: int | None = None) -> View | None:
+        """A request with its results since a cursor; None when it is unknown, expired, or not (yet) accepted."""
+        return self.read_many([(request, after)], bytes_max)[0]
+
+    def read_many(self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None) -> list[View | None]:
+        """Reads several (request, cursor) in two round trips; results past ``bytes_max`` a request wait (``more``)."""
+        limit = self._limits.answer_bytes_max if bytes_max is None else bytes_max
+        pipeline = self._client.pipeline(transaction=False)
+        for request, after in asked:
+            pipeline.hgetall(names.ledger(request))
+            pipeline.xrange(names.events(request), min=f"({after}")
+        answers = pipeline.execute()
+        picked: list[tuple[list[tuple[str, str]], bool]] = []
+        keys: list[str] = []
+        for index in range(len(asked)):
+            fields, entries = answers[2 * index], answers[2 * index + 1]
+            chosen, more = _within(entries, limit) if fields.get(b"state") == b"accepted" else ([], False)
+            picked.append((chosen, more))
+            keys += [key for _, key in chosen]
+        frames = iter(self._client.mget(keys) if keys else ())
+        views: list[View | None] = []
+        for index, (request, after) in enumerate(asked):
+            chosen, more = picked[index]
+            found = [next(frames) for _ in chosen]
+            fields = answers[2 * index]
+            is_readable = fields.get(b"state") == b"accepted" and None not in found
+            views.append(_view(request, after, fields, chosen, found, more) if is_readable else None)
+        return views
+
+    def regions(self, regions: Sequence[str]) -> list[RegionState]:
+        """What is known of each region, in one round trip."""
+        pipeline = self._client.pipeline(transaction=False)
+        for region in regions:
+            pipeline.hgetall(names.region_status(region))
+            pipeline.zcard(names.open_tasks(region))
+            pipeline.zrange(names.open_tasks(region), 0, 0, withscores=True)
+            pipeline.xlen(names.out_stream(region))
+        pipeline.time()
+        *answers, (seconds, micros) = pipeline.execute()
+        states = []
+        for index, region in enumerate(regions):
+            said, count, oldest, unread = answers[4 * index : 4 * index + 4]
+            states.append(
+                RegionState(
+                    name=region,
+                    now_ms=int(seconds) * 1000 + int(micros) // 1000,
+                    said={key.decode(): msgspec.json.decode(value) for key, value in said.items()},
+                    open_tasks=count,
+                    oldest_ms=int(oldest[0][1]) if oldest else None,
+                    unread=unread,
+                )
+            )
+        return states
+
+    def now_ms(self) -> int:
+        """The hub's clock."""
+        return connect.redis_now_ms(self._client)
+
+
+def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
+    views = []
+    for task, source, region in msgspec.json.decode(fields[b"tasks"]):
+        status = fields[b"t:" + task.encode()].partition(b"|")[0].decode()
+        views.append(TaskView(task, source, region, status))
+    return views
+
+
+def _within(entries: list[tuple[bytes, dict[bytes, bytes]]], limit: int) -> tuple[list[tuple[str, str]], bool]:
+    """The first entries that fit into ``limit`` bytes, one at least, as (cursor, result key), and whether more wait."""
+    chosen: list[tuple[str, str]] = []
+    size = 0
+    for entry, fields in entries:
+        size += int(fields[b"b"])
+        if chosen and size > limit:
+            return chosen, True
+        chosen.append((entry.decode(), names.result(fields[b"r"].decode(), fields[b"t"].decode())))
+    return chosen, False
+
+
+def _view(
+    request: str,
+    after: str,
+    fields: dict[bytes, bytes],
+    chosen: list[tuple[str, str]],
+    frames: list[bytes],
+    more: bool,
+) -> View:
+    return View(
+        id=request,
+        created_ms=int(fields[b"created"]),
+        deadline_ms=int(fields[b"deadline"]),
+        expires_ms=int(fields[b"expires"]),
+        total=int(fields[b"total"]),
+        completed=int(fields[b"completed"]),
+        succeeded=int(fields.get(b"succeeded", 0)),
+        cancelled=int(fields.get(b"cancelled", 0)),
+        tasks=_task_views(fields),
+        attrs=fields[b"attrs"],
+        results=[contract.splice(frame) for frame in frames],
+        cursors=[cursor for cursor, _ in chosen],
+        cursor=chosen[-1][0] if chosen else after,
+        more=more,
+    )

@@ -1,0 +1,112 @@
+"""The scripts that change the ledger on the hub's Redis: each closes a window that separate commands would leave open.
+
+All of them take the time from ``TIME``, run where memory is short (``allow-oom``: they free more than they take, except
+``BEGIN``, which must be refused then), and use only keys made by ``regions.names``.
+"""
+
+from typing import Final
+
+BEGIN: Final = """#!lua
+-- KEYS: ledger, due, accepting. ARGV: request, lease ms, deadline ms, ttl ms, grace ms, tasks JSON, attrs JSON,
+-- then for each task: its id, its region, the key of the region's open tasks.
+-- Returns {created, deadline, expires} in ms.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local deadline, expires = now + ARGV[3], now + ARGV[4]
+local request, total = ARGV[1], (#ARGV - 7) / 3
+redis.call('HSET', KEYS[1], 'state', 'accepting', 'lease', now + ARGV[2], 'created', now, 'deadline', deadline,
+  'expires', expires, 'total', total, 'completed', 0, 'bytes', 0, 'tasks', ARGV[6], 'attrs', ARGV[7])
+for i = 8, #ARGV, 3 do
+  local member = request .. '/' .. ARGV[i]
+  redis.call('HSET', KEYS[1], 't:' .. ARGV[i], 'queued|' .. ARGV[i + 1])
+  redis.call('ZADD', KEYS[2], deadline + ARGV[5], member)
+  redis.call('ZADD', ARGV[i + 2], now, member)
+end
+redis.call('PEXPIREAT', KEYS[1], expires)
+redis.call('ZADD', KEYS[3], now + ARGV[2], request)
+return {now, deadline, expires}
+"""
+
+ACCEPT: Final = """#!lua flags=allow-oom
+-- KEYS: ledger, accepting. ARGV: request. Returns 1 when the request is accepted now, 0 when its lease is gone.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local found = redis.call('HMGET', KEYS[1], 'state', 'lease')
+if found[1] ~= 'accepting' or tonumber(found[2]) <= now then return 0 end
+redis.call('HSET', KEYS[1], 'state', 'accepted')
+redis.call('ZREM', KEYS[2], ARGV[1])
+return 1
+"""
+
+REFUSE: Final = """#!lua flags=allow-oom
+-- KEYS: ledger, due, accepting, events. ARGV: request, "lapsed" (only a request whose lease is over) or "always",
+-- then for each task: its id, the key of its region's open tasks. Returns 1 when the request is refused.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local found = redis.call('HMGET', KEYS[1], 'state', 'lease')
+if ARGV[2] == 'lapsed' and (found[1] ~= 'accepting' or tonumber(found[2]) > now) then
+  if found[1] ~= 'accepting' then redis.call('ZREM', KEYS[3], ARGV[1]) end
+  return 0
+end
+if found[1] then redis.call('HSET', KEYS[1], 'state', 'refused') end
+redis.call('ZREM', KEYS[3], ARGV[1])
+for i = 3, #ARGV, 2 do
+  local member = ARGV[1] .. '/' .. ARGV[i]
+  redis.call('ZREM', KEYS[2], member)
+  redis.call('ZREM', ARGV[i + 1], member)
+end
+redis.call('DEL', KEYS[4])
+return 1
+"""
+
+# The answers of SETTLE.
+SETTLED, NOTHING, LATE, TOO_LARGE = 1, 0, 2, 3
+
+SETTLE: Final = """#!lua flags=allow-oom
+-- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task.
+-- ARGV: request, task, region that says so, status, finished ms, bytes of the JSON, bytes a request may have,
+-- a frame made by the hub or "", the region that counts as the result's.
+-- Returns 1 settled, 0 nothing to do, 2 succeeded after its deadline, 3 past the request's bytes (2, 3: nothing done).
+local member = ARGV[1] .. '/' .. ARGV[2]
+local found = redis.call('HMGET', KEYS[1], 'state', 't:' .. ARGV[2], 'deadline', 'expires', 'bytes', 'total')
+if not found[2] then
+  redis.call('ZREM', KEYS[3], member)
+  redis.call('ZREM', KEYS[4], member)
+  return 0
+end
+if found[1] == 'refused' then return 0 end
+local bar = string.find(found[2], '|', 1, true)
+local status, asked = string.sub(found[2], 1, bar - 1), string.sub(found[2], bar + 1)
+if status ~= 'queued' and status ~= 'running' then return 0 end
+if asked ~= ARGV[3] then return 0 end
+if ARGV[4] == 'succeeded' then
+  if tonumber(ARGV[5]) > tonumber(found[3]) then return 2 end
+  if found[5] + ARGV[6] > tonumber(ARGV[7]) then return 3 end
+end
+redis.call('HSET', KEYS[1], 't:' .. ARGV[2], ARGV[4] .. '|' .. asked)
+redis.call('HINCRBY', KEYS[1], 'bytes', ARGV[6])
+redis.call('HINCRBY', KEYS[1], ARGV[4], 1)
+local completed = redis.call('HINCRBY', KEYS[1], 'completed', 1)
+if completed == tonumber(found[6]) then
+  local t = redis.call('TIME')
+  redis.call('HSET', KEYS[1], 'done', t[1] * 1000 + math.floor(t[2] / 1000))
+end
+if ARGV[8] ~= '' then redis.call('SET', KEYS[5], ARGV[8], 'PXAT', found[4]) end
+redis.call('XADD', KEYS[2], '*', 't', ARGV[2], 's', ARGV[4], 'r', ARGV[9], 'b', ARGV[6])
+redis.call('PEXPIREAT', KEYS[2], found[4])
+redis.call('ZREM', KEYS[3], member)
+redis.call('ZREM', KEYS[4], member)
+redis.call('PUBLISH', 'nf:wake', ARGV[1])
+return 1
+"""
+
+RUNNING: Final = """#!lua flags=allow-oom
+-- KEYS: ledgers. ARGV: the region, then a task for each ledger. Marks what was queued there as running.
+for i = 1, #KEYS do
+  local field = 't:' .. ARGV[i + 1]
+  if redis.call('HGET', KEYS[i], field) == 'queued|' .. ARGV[1] then
+    redis.call('HSET', KEYS[i], field, 'running|' .. ARGV[1])
+  end
+end
+return #KEYS
+"""

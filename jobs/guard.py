@@ -1,0 +1,165 @@
+"""Which addresses a fetch may connect to: public ones, and those that ``NEARFETCH__FETCH__ALLOW`` lists.
+
+The decision is made on the address that is connected to, never on a name, for every new connection of every hop:
+
+    connection._new_conn → Guard.targets(host, port) → resolve → judge each address → connect to exactly those
+
+Public is what IANA's special-purpose registries call globally reachable unicast. An address that carries another one
+(IPv4-mapped, NAT64) is judged by what it carries; 6to4 and Teredo are tunnels that the registries do not call reachable.
+"""
+
+import ipaddress
+import re
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from jobs.errors import BlockedAddress
+from regions.faults import Fault, Faults
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Target = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]
+Resolve = Callable[[str, int], list[Target]]
+
+SCHEMES: Final = ("http", "https")
+
+# IANA's IPv4 special-purpose registry where "globally reachable" is not true, multicast, class E; then what clouds
+# answer on: 168.63.129.16 is a public number that is a host's own platform.
+DENIED_V4: Final = tuple(
+    ipaddress.IPv4Network(text)
+    for text in (
+        "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+        "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+        "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32",
+    )
+)  # fmt: skip
+GLOBAL_V6: Final = ipaddress.IPv6Network("2000::/3")  # the only unicast that is given out
+DENIED_V6: Final = tuple(
+    ipaddress.IPv6Network(text)
+    for text in (
+        "2001::/23",  # protocol assignments, Teredo among them
+        "2001:db8::/32",
+        "2002::/16",  # 6to4
+        "3fff::/20",
+    )
+)
+MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
+NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_ORIGIN: Final = re.compile(r"https?://[^/?#@\s]+")
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is globally reachable unicast, also after unwrapping."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return not any(address in network for network in DENIED_V4)
+    if address in MAPPED or address in NAT64:
+        return is_public(_carried(address))
+    return address in GLOBAL_V6 and not any(address in network for network in DENIED_V6)
+
+
+def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
+    """The IPv4 address in the last 32 bits."""
+    return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Addresses that are let through besides public ones; ``port`` None is any."""
+
+    network: Network
+    port: int | None = None
+
+    def covers(self, address: Address, port: int) -> bool:
+        """Whether this entry lets an address and port through."""
+        return address.version == self.network.version and address in self.network and self.port in (None, port)
+
+
+def parse_allow(text: str) -> list[Allowed]:
+    """``127.0.0.1:8099, 10.0.0.0/8, [::1]:80, ::1``; raises ``Faults`` with every entry that is none of these."""
+    allowed: list[Allowed] = []
+    faults: list[Fault] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        try:
+            allowed.append(_entry(part))
+        except ValueError:
+            message = f'expected an address, address:port or network like 10.0.0.0/8, found "{part}"'
+            faults.append(Fault("settings", None, "fetch.allow", message))
+    if faults:
+        raise Faults(faults)
+    return allowed
+
+
+def _entry(part: str) -> Allowed:
+    """One entry of the list; raises ValueError."""
+    host, colon, port = part.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if colon and (bracketed or ":" not in host):
+        if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
+            raise ValueError(part)
+        return Allowed(ipaddress.ip_network(host.strip("[]") if bracketed else host), int(port))
+    return Allowed(ipaddress.ip_network(part.strip("[]") if part.startswith("[") else part))
+
+
+def parse_origins(text: str) -> dict[str, str]:
+    """``https://www.example.org=http://127.0.0.1:8099/www.example.org,…`` as {origin: where to connect}.
+
+    Raises ``Faults`` with every entry that is not two addresses, the first of them without a path.
+    """
+    origins: dict[str, str] = {}
+    faults: list[Fault] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        origin, equals, target = part.partition("=")
+        target = target.rstrip("/")
+        if equals and _ORIGIN.fullmatch(origin.rstrip("/")) and _ORIGIN.match(target):
+            origins[origin_of(origin)] = target
+        else:
+            message = f'expected ORIGIN=ADDRESS like https://www.example.org=http://127.0.0.1:8099, found "{part}"'
+            faults.append(Fault("settings", None, "fetch.origins", message))
+    if faults:
+        raise Faults(faults)
+    return origins
+
+
+def origin_of(url: str) -> str:
+    """Scheme, name and port of an address (the port only where it is not the scheme's own), in lower case."""
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    shown = f"[{host}]" if ":" in host else host
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return f"{parts.scheme}://{shown}" + (f":{parts.port}" if parts.port not in (None, default) else "")
+
+
+def system_resolve(host: str, port: int) -> list[Target]:
+    """The system's answer for a name, in its order; raises ``socket.gaierror`` (or UnicodeError for no name at all)."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(family, address) for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]  # type: ignore[misc]
+
+
+class Guard:
+    """Decides on addresses. ``resolve`` is the system's unless a test brings another."""
+
+    def __init__(self, allow: Iterable[Allowed] = (), resolve: Resolve = system_resolve) -> None:
+        self._allow = tuple(allow)
+        self.resolve = resolve
+
+    def permits(self, text: str, port: int) -> bool:
+        """Whether an address (as text, with a zone or without) may be connected to."""
+        try:
+            address: Address = ipaddress.ip_address(text)
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address in MAPPED:
+            address = _carried(address)
+        return is_public(address) or any(entry.covers(address, port) for entry in self._allow)
+
+    def filter(self, host: str, port: int, targets: list[Target]) -> list[Target]:
+        """Those of a name's addresses that may be connected to; raises BlockedAddress where that is none."""
+        permitted = [target for target in targets if self.permits(str(target[1][0]), port)]
+        if not permitted:
+            found = ", ".join(sorted({str(target[1][0]) for target in targets})) or "no address"
+            shown = found if found == host.strip("[]") else f"{host} ({found})"
+            raise BlockedAddress(f"expected a public address, found {shown}, port {port}")
+        return permitted

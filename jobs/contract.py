@@ -1,4 +1,4 @@
-"""What crosses a process: tasks to a region, outcomes home, and the versions of both.
+r"""What crosses a process: tasks to a region, outcomes home, and the versions of both.
 
 A *result frame* is how a result travels and is kept: nobody but its region encodes it, and the hub splices its bytes.
 
@@ -132,14 +132,18 @@ class Outcome(Struct, frozen=True, kw_only=True):
     frame: bytes
 
 
+class _Versioned(Struct, frozen=True):
+    v: int
+
+
 _task_decoder = msgspec.json.Decoder(Task)
 _cancel_decoder = msgspec.json.Decoder(Cancel)
-_version_decoder = msgspec.json.Decoder(type("Versioned", (Struct,), {"__annotations__": {"v": int}}))
+_version_decoder = msgspec.json.Decoder(_Versioned)
 _encoder = msgspec.json.Encoder()
 
 
 def _check_version(what: str, body: bytes) -> None:
-    found = _version_decoder.decode(body).v  # type: ignore[attr-defined]
+    found = _version_decoder.decode(body).v
     if not VERSION - 1 <= found <= VERSION + 1:
         raise UnknownVersion(what, found)
 

@@ -24,7 +24,7 @@ class TooOld(RuntimeError):  # noqa: N818
     """A server below its floor."""
 
 
-def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: int = 64) -> "redis.Redis[bytes]":
+def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: int = 64) -> redis.Redis:
     """A client of the first reachable host of ``url`` (several, with commas). Nothing is connected yet.
 
     ``name`` is what ``CLIENT LIST`` shows. A client for blocking calls says how long they block; its time-out is
@@ -45,13 +45,13 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
     return redis.Redis(connection_pool=pool)
 
 
-def redis_now_ms(client: "redis.Redis[bytes]") -> int:
+def redis_now_ms(client: redis.Redis) -> int:
     """The server's clock in milliseconds since the epoch."""
     seconds, micros = client.time()
     return int(seconds) * 1000 + int(micros) // 1000
 
 
-def check_redis(client: "redis.Redis[bytes]", what: str) -> None:
+def check_redis(client: redis.Redis, what: str) -> None:
     """Refuses a server below the floor."""
     version = str(client.info("server")["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < REDIS_FLOOR:

@@ -1,6 +1,6 @@
 """What files and the environment say wrong: all faults at once, each with its place.
 
-    fra.toml:7: workers.threads: expected an int from 1 to 1024, found "many"
+fra.toml:7: workers.threads: expected an int from 1 to 1024, found "many"
 """
 
 import difflib

@@ -205,7 +205,7 @@ def load(environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | No
         title = region.get("title") or path.stem
         regions[path.stem] = Region(**{**region, "name": path.stem, "title": title, "egress": egress})
     for section, part in (flags or {}).items():
-        base = values.get(section) or Settings.__struct_fields__ and getattr(Settings(), section)
+        base: Any = values[section]
         values[section] = reader.struct_from(type(base), {**msgspec.structs.asdict(base), **part})
     reader.unknown_environment(regions)
     if not regions and not reader.faults:
@@ -252,7 +252,7 @@ class _Reader:
         file_keys = {f"{name}_file" for name, f in known.items() if _is_text(f.type)}
         hidden = {"name"} if kind is Region else {"region"} if kind is Settings else set()
         for key in data:
-            if key not in known and key not in file_keys or key in hidden:
+            if (key not in known and key not in file_keys) or key in hidden:
                 self._fault(path, (*prefix, key), f"unknown key{nearest(key, set(known) - hidden)}")
         values: dict[str, Any] = {}
         for name, spec in known.items():
@@ -273,7 +273,12 @@ class _Reader:
         return values
 
     def _leaf(
-        self, values: dict[str, Any], spec: msgspec.structs.FieldInfo, data: dict[str, Any], path: Path, where: tuple[str, ...]
+        self,
+        values: dict[str, Any],
+        spec: msgspec.structs.FieldInfo,
+        data: dict[str, Any],
+        path: Path,
+        where: tuple[str, ...],
     ) -> None:
         name = where[-1]
         variable = PREFIX + "__".join(part.upper().replace("-", "_") for part in where)
@@ -289,7 +294,14 @@ class _Reader:
             self._convert(values, spec, data[name], path, where, strict=True)
 
     def _convert(
-        self, values: dict[str, Any], spec: msgspec.structs.FieldInfo, value: Any, path: Path, where: tuple[str, ...], *, strict: bool
+        self,
+        values: dict[str, Any],
+        spec: msgspec.structs.FieldInfo,
+        value: Any,
+        path: Path,
+        where: tuple[str, ...],
+        *,
+        strict: bool,
     ) -> None:
         try:
             values[spec.name] = msgspec.convert(value, spec.type, strict=strict)
@@ -316,7 +328,9 @@ class _Reader:
                 continue
             known = [f"region {name}" for name in regions] if variable.startswith(f"{PREFIX}REGION__") else []
             hint = f" (known: {', '.join(known)})" if known else ""
-            self.faults.append(Fault("environment", None, variable, f"expected the name of a setting, found none{hint}"))
+            self.faults.append(
+                Fault("environment", None, variable, f"expected the name of a setting, found none{hint}")
+            )
 
     def _fault(self, path: Path, where: tuple[str, ...], message: str) -> None:
         key = where[2:] if where[:1] == ("region",) else where

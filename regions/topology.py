@@ -1,5 +1,8 @@
-"""The broker's exchanges and queues. The hub alone declares them; arguments of a queue can never be changed, so there
-is one, ``x-queue-type``, and everything else is one policy, set by rabbitmqctl (policies can't be set over AMQP)."""
+"""The broker's exchanges and queues.
+
+The hub alone declares them. Arguments of a queue can never be changed, so there is one, ``x-queue-type``, and everything
+else is one policy, set by rabbitmqctl, since policies can't be set over AMQP.
+"""
 
 import json
 from collections.abc import Iterable

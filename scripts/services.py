@@ -4,6 +4,7 @@
 distribution's own instances on their standard ports.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -275,10 +276,8 @@ class Running:
             return
         self.signal(15)
         self.signal(18)  # a stopped process does not hear SIGTERM
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            pass
         self.kill()
         self.service.after_stop()
 

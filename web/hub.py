@@ -45,11 +45,11 @@ class Hub:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.client: redis.Redis[bytes] = connect.open_redis(settings.hub.redis, name="gateway")
+        self.client: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway")
         self.regained: list[Callable[[], None]] = []
         self.mean_result_bytes = 2000.0
         self._regions = list(settings.region)
-        self._probe: redis.Redis[bytes] = connect.open_redis(settings.hub.redis, name="gateway-probe", connections=1)
+        self._probe: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-probe", connections=1)
         self._away: str | None = "not reached yet"
         self._full: str | None = None
         self._stopping = threading.Event()
@@ -115,7 +115,7 @@ class Hub:
             self.run_once()
 
     def run_once(self) -> None:
-        """One probe: is it there, is there room?"""
+        """One probe: whether it is there, and has room."""
         try:
             pipeline = self._probe.pipeline(transaction=False)
             pipeline.info("memory")

@@ -189,7 +189,7 @@ class Ledger:
 
     def tasks(self, request: str) -> list[TaskView] | None:
         """A request's tasks whatever its state, for sweeping; None when it is unknown."""
-        fields = self._client.hgetall(names.ledger(request))
+        fields: Any = self._client.hgetall(names.ledger(request))
         return _task_views(fields) if fields else None
 
     def read(self, request: str, after: str = START, bytes_max: int | None = None) -> View | None:
@@ -211,7 +211,8 @@ class Ledger:
             chosen, more = _within(entries, limit) if fields.get(b"state") == b"accepted" else ([], False)
             picked.append((chosen, more))
             keys += [key for _, key in chosen]
-        frames = iter(self._client.mget(keys) if keys else ())
+        found_frames: Any = self._client.mget(keys) if keys else ()
+        frames = iter(found_frames)
         views: list[View | None] = []
         for index, (request, after) in enumerate(asked):
             chosen, more = picked[index]

@@ -5,6 +5,7 @@ once, on that thread, with None when the broker has confirmed every message, els
 connection everything unconfirmed is unknown and counts as failed: whoever published takes it back by a cancel.
 """
 
+import itertools
 import random
 import threading
 import time
@@ -68,7 +69,8 @@ class Publisher:
         self._waiting: deque[Batch] = deque()
         self._is_flushing = False
         self._tag = 0
-        self._unconfirmed: dict[int, tuple[Batch, float, str]] = {}
+        self._unconfirmed: dict[int, tuple[Batch, str]] = {}
+        self._progress = 0.0  # when the broker last confirmed, or began to owe a confirm
         self._returned: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -83,8 +85,7 @@ class Publisher:
             return self._down
         if self._blocked is not None:
             return f"the broker takes no messages: {self._blocked}"
-        oldest = next(iter(self._unconfirmed.values()), None)
-        if oldest is not None and time.monotonic() - oldest[1] > SILENT_SECONDS:
+        if self._unconfirmed and time.monotonic() - self._progress > SILENT_SECONDS:
             return "the broker does not confirm"
         return None
 
@@ -136,7 +137,7 @@ class Publisher:
         )
         try:
             self._connection.ioloop.start()
-        except Exception as error:  # noqa: BLE001 - whatever pika raises ends this connection, not the publisher
+        except Exception as error:  # whatever pika raises ends this connection, not the publisher
             log.exception("publisher failed")
             self._lost(error)
         finally:
@@ -144,7 +145,7 @@ class Publisher:
 
     def _opened(self, connection: Any) -> None:
         try:
-            connect.check_rabbitmq(connection._impl.server_properties if hasattr(connection, "_impl") else connection.server_properties)  # noqa: SLF001
+            connect.check_rabbitmq(connection.server_properties)
         except connect.TooOld as error:
             log.error("broker too old", error=str(error))
             connection.close(reply_text=str(error))
@@ -178,6 +179,7 @@ class Publisher:
             log.info("broker reached", was=was)
             for call in self.regained:
                 call()
+        self._flush()  # what was handed over while the connection changed
 
     def _flush(self) -> None:
         """On the connection's thread: everything that waits goes out."""
@@ -196,7 +198,9 @@ class Publisher:
 
     def _send(self, channel: Channel, batch: Batch, message: Message) -> None:
         self._tag += 1
-        self._unconfirmed[self._tag] = (batch, time.monotonic(), message.message_id)
+        if not self._unconfirmed:
+            self._progress = time.monotonic()
+        self._unconfirmed[self._tag] = (batch, message.message_id)
         channel.basic_publish(
             names.TASKS_EXCHANGE,
             message.routing_key,
@@ -213,12 +217,11 @@ class Publisher:
 
     def _on_confirm(self, frame: Any) -> None:
         tag, is_ack = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
-        tags = [one for one in self._unconfirmed if one <= tag] if frame.method.multiple else [tag]
+        self._progress = time.monotonic()
+        # Tags were put in in order, so those that a multiple confirm covers stand first.
+        tags = list(itertools.takewhile(lambda one: one <= tag, self._unconfirmed)) if frame.method.multiple else [tag]
         for one in tags:
-            found = self._unconfirmed.pop(one, None)
-            if found is None:
-                continue
-            batch, _, message_id = found
+            batch, message_id = self._unconfirmed.pop(one)
             batch.unconfirmed -= 1
             if message_id in self._returned:
                 self._returned.discard(message_id)
@@ -236,7 +239,7 @@ class Publisher:
     def _on_blocked(self, _: Any, frame: Any) -> None:
         self._blocked = str(frame.method.reason)
         log.warning("broker blocked", reason=self._blocked)
-        for batch, _since, _id in list(self._unconfirmed.values()):
+        for batch, _id in list(self._unconfirmed.values()):
             batch.end(f"the broker takes no messages: {self._blocked}")
 
     def _on_unblocked(self, *_: Any) -> None:
@@ -263,7 +266,7 @@ class Publisher:
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
             self._is_flushing = False
-        for batch, _since, _id in unconfirmed.values():
+        for batch, _id in unconfirmed.values():
             batch.end(reason)
         for batch in waiting:
             batch.end(reason)

@@ -17,8 +17,11 @@ Region (its own Redis, beside RQ's keys)
     nf:lease:{worker}        string  a worker process's lease
     nf:workers               zset    worker processes by the last claim (region ms)
     nf:cancel:{task}         string  this task is cancelled
+    nf:fence                 string  written after a batch of jobs, to wait for the append-only file
     nf:outbox                stream  outcomes on their way home
     nf:outbox:bytes          string  how many bytes they are
+    nf:outbox:turn           string  the process that ships what nobody else did
+    nf:counters              hash    what the region did: succeeded, failed, raw, records, wire
 """
 
 REGION_PATTERN = r"[a-z][a-z0-9-]{0,31}"
@@ -39,6 +42,9 @@ HUB = "hub"  # stands for a region in a result that the hub itself made
 # Region
 OUTBOX = "nf:outbox"
 OUTBOX_BYTES = "nf:outbox:bytes"
+OUTBOX_TURN = "nf:outbox:turn"
+COUNTERS = "nf:counters"
+FENCE = "nf:fence"
 WORKERS = "nf:workers"
 
 # The one function that a job may name (RQ would import any).
@@ -136,3 +142,33 @@ def rq_worker(worker: str) -> str:
 def rq_registry(kind: str, region: str) -> str:
     """RQ's registries of a queue: ``wip`` (started), ``finished``, ``failed``, ``canceled``, ``scheduled``."""
     return f"rq:{kind}:{region}"
+
+
+def rq_workers_of(region: str) -> str:
+    """RQ's set of the workers of a queue."""
+    return f"rq:workers:{region}"
+
+
+def rq_worker_executions(worker: str) -> str:
+    """RQ's set of what a worker runs, as ``execution_member`` names it."""
+    return f"rq:worker:{worker}:executions"
+
+
+def execution_member(task: str, execution: str) -> str:
+    """An execution as RQ's registries name it."""
+    return f"{task}:{execution}"
+
+
+def rq_execution(task: str, execution: str) -> str:
+    """RQ's hash of an execution."""
+    return f"rq:execution:{execution_member(task, execution)}"
+
+
+def rq_executions(task: str) -> str:
+    """RQ's registry of a job's executions."""
+    return f"rq:executions:{task}"
+
+
+def rq_results(task: str) -> str:
+    """RQ's stream of a job's results."""
+    return f"rq:results:{task}"

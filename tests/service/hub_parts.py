@@ -1,0 +1,62 @@
+"""What the tests of the hub's half share: settings that point at the test's servers, and made requests."""
+
+from pathlib import Path
+
+import ulid
+
+from jobs import contract
+from regions import names
+from regions.settings import Region, Settings, load
+from web.ledger import New, NewTask
+
+
+def settings(tmp_path: Path, *, redis: str = "", amqp: str = "", **environ: str) -> Settings:
+    """Real settings, read from the environment as a process would; three regions."""
+    folder = tmp_path / "regions"
+    folder.mkdir(exist_ok=True)
+    for region in ("fra", "nyc", "sin"):
+        (folder / f"{region}.toml").write_text(f'title = "{region}"\n')
+    found = {"NEARFETCH__REGIONS__PATH": str(folder), **environ}
+    if redis:
+        found["NEARFETCH__HUB__REDIS"] = redis
+    if amqp:
+        found["NEARFETCH__HUB__AMQP"] = amqp
+    return load(found)
+
+
+def new_request(regions: tuple[str, ...] = ("fra",), *, deadline_ms: int = 30_000, sync: bool = False) -> New:
+    """A validated request with a task in each of the regions."""
+    tasks = [
+        NewTask(
+            id=str(ulid.ULID()),
+            source="ecb.rates",
+            region=region,
+            params={},
+            url="https://www.ecb.europa.eu/x",
+            host="https://www.ecb.europa.eu:443",
+            definition="0a1b2c3d",
+        )
+        for region in regions
+    ]
+    return New(id=str(ulid.ULID()), tasks=tasks, deadline_ms=deadline_ms, attrs=b'{"a": [1]}', sync=sync)
+
+
+def frame(task: NewTask, records: bytes = b'[{"currency":"USD","rate":"1.1"}]') -> bytes:
+    """A result as a region makes it."""
+    result = contract.Result(task=task.id, source=task.source, region=task.region, status="succeeded", count=1)
+    return contract.encode_frame(result, records)
+
+
+def send_home(client, new: New, task: NewTask, finished_ms: int, *, status: str = "succeeded", v: int = 1) -> None:
+    """What a region does with a result: one MULTI, appending only."""
+    body = frame(task)
+    pipeline = client.pipeline(transaction=True)
+    pipeline.set(names.result(task.region, task.id), body, nx=True, pxat=finished_ms + 3_600_000)
+    pipeline.xadd(
+        names.out_stream(task.region),
+        {"k": "result", "v": v, "q": new.id, "t": task.id, "s": status, "f": finished_ms, "b": len(body)},
+    )
+    pipeline.execute()
+
+
+__all__ = ["Region", "frame", "new_request", "send_home", "settings"]

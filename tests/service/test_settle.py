@@ -1,0 +1,216 @@
+"""The reader of the out streams and the sweep, on a real Redis."""
+
+import json
+
+import pytest
+
+from regions import connect, names
+from tests.service.hub_parts import new_request, send_home, settings
+from tests.waiting import until
+from web import settle
+from web.accept import Cleaner
+from web.hub import Hub
+from web.ledger import Ledger
+from web.listen import Listener
+from web.publish import Publisher
+from web.settle import Settler
+from web.sweep import GRACE_SECONDS, GRACE_WINDOW_SECONDS, Grace, Sweeper
+
+
+@pytest.fixture
+def parts(tmp_path, hub_redis):
+    found = settings(tmp_path, redis=hub_redis.url)
+    hub = Hub(found)
+    hub.start()
+    ledger = Ledger(hub.client, found.limits)
+    news = []
+    settler = Settler(found, hub, ledger, news.extend)
+    yield found, hub, ledger, settler, news
+    hub.stop()
+
+
+def accepted(ledger, regions=("fra",), **options):
+    new = new_request(regions, **options)
+    times = ledger.begin(new)
+    assert ledger.accept([new.id]) == [True]
+    return new, times
+
+
+def test_what_regions_append_ends_tasks_and_is_trimmed(parts, hub_redis):
+    _, _, ledger, settler, news = parts
+    new, times = accepted(ledger, ("fra", "nyc", "sin"))
+    for task in new.tasks:
+        send_home(hub_redis.client, new, task, times.created_ms + 10)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "all three tasks to be settled")
+    assert set(news) == {new.id}
+    tasks = [json.loads(result)["task"] for result in ledger.read(new.id).results]
+    assert sorted(tasks) == sorted(task.id for task in new.tasks)
+    assert [hub_redis.client.xlen(names.out_stream(region)) for region in ("fra", "nyc", "sin")] == [0, 0, 0]
+
+
+def test_the_same_entry_twice_is_one_result(parts, hub_redis):
+    _, _, ledger, settler, _ = parts
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 20)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the task to be settled")
+    assert len(ledger.read(new.id).results) == 1
+
+
+def test_a_late_success_is_expired_and_says_so(parts, hub_redis):
+    _, _, ledger, settler, _ = parts
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.deadline_ms + 1)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the task to be settled")
+    result = json.loads(ledger.read(new.id).results[0])
+    assert (result["status"], result["source"], result["error"]["type"]) == ("expired", "ecb.rates", "expired")
+    assert result["records"] == []
+
+
+def test_a_dead_gateways_entries_are_taken_over(parts, hub_redis, monkeypatch):
+    found, hub, ledger, settler, _ = parts
+    monkeypatch.setattr(settle, "TAKE_OVER_MS", 1)
+    monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
+    new, times = accepted(ledger)
+    dead = Settler(found, hub, ledger, lambda _: None)
+    dead._make_groups()
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    dead._backlog = False
+    assert len(dead._read()) == 1  # and it dies here: nothing took effect, nothing is acknowledged
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the dead gateway's entry to be taken over")
+
+
+def test_an_unknown_version_fails_the_task_and_names_both(parts, hub_redis):
+    _, _, ledger, settler, _ = parts
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10, v=7)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the task to be settled")
+    error = json.loads(ledger.read(new.id).results[0])["error"]
+    assert error["type"] == "internal"
+    assert "0 to 2" in error["message"]
+    assert "7" in error["message"]
+
+
+def test_garbage_in_a_stream_is_passed_over(parts, hub_redis):
+    _, _, ledger, settler, _ = parts
+    for fields in ({"x": "y"}, {"k": "result", "v": "1"}, {"k": "nonsense", "v": 1}, {"k": "status", "v": 1, "d": "{"}):
+        hub_redis.client.xadd(names.out_stream("fra"), fields)
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the good entry behind the bad ones")
+    assert hub_redis.client.xlen(names.out_stream("fra")) == 0
+
+
+def test_status_and_claims_are_kept_for_the_views(parts, hub_redis):
+    _, _, ledger, settler, _ = parts
+    new, _ = accepted(ledger)
+    client = hub_redis.client
+    said = {"k": "status", "v": 1, "part": "bridge", "name": "h:1", "d": '{"at_ms":5,"state":"consuming"}'}
+    client.xadd(names.out_stream("fra"), said)
+    claims = json.dumps([[new.id, new.tasks[0].id, 1, 5]])
+    client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": claims})
+    until(lambda: settler.run_once() or ledger.tasks(new.id)[0].status == "running", "the claim")
+    assert ledger.regions(["fra"])[0].said == {"bridge:h:1": {"at_ms": 5, "state": "consuming"}}
+
+
+def test_a_hub_that_comes_back_loses_no_result(parts, hub_redis):
+    _, hub, ledger, settler, _ = parts
+    new, times = accepted(ledger, ("fra", "nyc"))
+    settler.start()
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: ledger.read(new.id).completed == 1, "the first result")
+    hub_redis.running.kill()
+    until(lambda: hub.away, "the outage to be noticed")
+    hub_redis.running.start()
+    until(lambda: hub.away is None, "the hub to be regained")
+    send_home(hub_redis.client, new, new.tasks[1], times.created_ms + 20)
+    until(lambda: ledger.read(new.id).done, "the second result")
+    settler.stop()
+    tasks = [json.loads(result)["task"] for result in ledger.read(new.id).results]
+    assert tasks == [task.id for task in new.tasks]
+
+
+def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):
+    found, _, ledger, settler, _ = parts
+    heard, gaps = [], []
+    listener = Listener(found, heard.extend, lambda: gaps.append(1))
+    listener.start()
+    until(lambda: gaps, "the subscription")
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or heard, "the news")
+    assert set(heard) == {new.id}
+    hub_redis.client.client_kill_filter(_type="pubsub")
+    until(lambda: len(gaps) == 2, "the subscription again")
+    listener.stop()
+
+
+@pytest.fixture
+def sweeper(parts):
+    found, hub, ledger, _, news = parts
+    publisher = Publisher(found)
+    return Sweeper(found, hub, ledger, Cleaner(hub, ledger, publisher), news.extend)
+
+
+def test_the_sweep_expires_what_is_past_deadline_and_grace_and_nothing_else(parts, hub_redis, sweeper):
+    _, _, ledger, _, news = parts
+    due, _ = accepted(ledger, ("fra", "nyc"))
+    fresh, _ = accepted(ledger)
+    past = connect.redis_now_ms(hub_redis.client) - 1
+    hub_redis.client.zadd(names.DUE, {names.due_member(due.id, task.id): past for task in due.tasks})
+    assert sweeper.run_once() == 2
+    assert sweeper.run_once() == 0
+    assert set(news) == {due.id}
+    view = ledger.read(due.id)
+    assert (view.done, view.status) == (True, "failed")
+    assert {json.loads(result)["task"] for result in view.results} == {task.id for task in due.tasks}
+    assert {json.loads(result)["error"]["type"] for result in view.results} == {"expired"}
+    assert not ledger.read(fresh.id).done
+
+
+def test_a_result_that_came_before_the_sweep_wins(parts, hub_redis, sweeper):
+    _, _, ledger, settler, _ = parts
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.deadline_ms)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the result")
+    hub_redis.client.zadd(names.DUE, {names.due_member(new.id, new.tasks[0].id): 1})
+    assert sweeper.run_once() == 0
+    assert ledger.read(new.id).status == "succeeded"
+
+
+def test_an_accept_that_a_dead_gateway_left_open_is_refused(parts, hub_redis, sweeper):
+    _, _, ledger, _, _ = parts
+    new = new_request()
+    ledger.begin(new)
+    hub_redis.client.hset(names.ledger(new.id), "lease", 1)
+    hub_redis.client.zadd(names.ACCEPTING, {new.id: 1})
+    sweeper.run_once()
+    assert ledger.accept([new.id]) == [False]
+    assert ledger.read(new.id) is None
+    assert hub_redis.client.zcard(names.ACCEPTING) == 0
+
+
+def test_an_expired_ledger_leaves_nothing_to_sweep(parts, hub_redis, sweeper):
+    _, _, ledger, _, _ = parts
+    new, _ = accepted(ledger)
+    hub_redis.client.delete(names.ledger(new.id))
+    hub_redis.client.zadd(names.DUE, {names.due_member(new.id, new.tasks[0].id): 1})
+    assert sweeper.run_once() == 0
+    assert hub_redis.client.zcard(names.DUE) == 0
+    assert hub_redis.client.zcard(names.open_tasks("fra")) == 0
+
+
+def test_a_flapping_link_does_not_stop_the_sweep():
+    now = [0.0]
+    grace = Grace(lambda: now[0])
+    assert not grace.is_on
+    waited = 0.0
+    grace.begin()
+    for _ in range(600):  # a loss each tenth of a second for a minute
+        now[0] += 0.1
+        grace.begin()
+        waited += 0.1 if grace.is_on else 0.0
+    assert waited == pytest.approx(GRACE_SECONDS, abs=0.2)
+    now[0] = GRACE_WINDOW_SECONDS + 1
+    grace.begin()
+    assert grace.is_on

@@ -5,7 +5,6 @@ once, until the probe has had an answer. So a gateway of eight threads answers 5
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -134,8 +133,3 @@ class Hub:
             self._away = None
             for call in self.regained:
                 call()
-
-
-def monotonic_ms() -> float:
-    """The process's own clock, for budgets."""
-    return time.monotonic() * 1000

@@ -141,7 +141,8 @@ class Publisher:
             log.exception("publisher failed")
             self._lost(error)
         finally:
-            self._connection = None
+            connection, self._connection = self._connection, None
+            connection.ioloop.close()  # its sockets would stay open otherwise
 
     def _opened(self, connection: Any) -> None:
         try:

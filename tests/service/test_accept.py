@@ -1,0 +1,242 @@
+"""Publishing and accepting on a real RabbitMQ and Redis: a 202 after the confirms, a 503 within a second, never both."""
+
+import queue
+import signal
+import time
+
+import pika
+import pytest
+
+from jobs import contract
+from regions import connect, names, topology
+from tests.service.hub_parts import new_request, settings
+from tests.waiting import until
+from web.accept import Accepted, Acceptor, Refused
+from web.hub import Hub
+from web.ledger import Ledger
+from web.publish import Publisher
+
+ANSWER_SECONDS = 1.0
+
+
+class Half:
+    """The hub's half of a gateway, and what it answered."""
+
+    def __init__(self, found):
+        self.hub = Hub(found)
+        self.ledger = Ledger(self.hub.client, found.limits)
+        self.publisher = Publisher(found)
+        self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
+        self.answers = queue.SimpleQueue()
+
+    def start(self):
+        self.hub.start()
+        self.publisher.start()
+        self.acceptor.start()
+        until(lambda: self.publisher.unavailable is None, "the broker")
+        return self
+
+    def stop(self):
+        self.acceptor.stop()
+        self.publisher.stop()
+        self.hub.stop()
+
+    def submit(self, new):
+        """The answer, and how many seconds it took."""
+        started = time.monotonic()
+        self.acceptor.submit(new, self.answers.put)
+        answer = self.answers.get(timeout=10)
+        assert answer.new.id == new.id
+        return answer, time.monotonic() - started
+
+
+@pytest.fixture
+def half(tmp_path, hub_redis, rabbitmq):
+    purge(rabbitmq)
+    one = Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start()
+    yield one
+    one.stop()
+
+
+def open_channel(rabbitmq):
+    connection = pika.BlockingConnection(connect.amqp_parameters(rabbitmq.url, name="test"))
+    return connection, connection.channel()
+
+
+def purge(rabbitmq):
+    connection, channel = open_channel(rabbitmq)
+    for name, _, _ in topology.queues(["fra", "nyc", "sin"]):
+        channel.queue_declare(name, durable=True, arguments=topology.QUORUM)
+        channel.queue_purge(name)
+    connection.close()
+
+
+def drain(rabbitmq, queue_name):
+    """Every message of a queue, as (properties, body)."""
+    connection, channel = open_channel(rabbitmq)
+    found = []
+    while (got := channel.basic_get(queue_name, auto_ack=True))[0] is not None:
+        found.append(got[1:])
+    connection.close()
+    return found
+
+
+def test_an_accepted_request_stands_in_its_regions_queues(half, rabbitmq):
+    new = new_request(("fra", "nyc", "fra"))
+    answer, _ = half.submit(new)
+    assert isinstance(answer, Accepted)
+    assert half.ledger.read(new.id).total == 3
+    messages = drain(rabbitmq, "q.fra") + drain(rabbitmq, "q.nyc")
+    tasks = {contract.decode_task(body).task: (properties, body) for properties, body in messages}
+    assert set(tasks) == {task.id for task in new.tasks}
+    for task, (properties, body) in tasks.items():
+        assert (properties.message_id, properties.correlation_id, properties.type) == (task, new.id, "task")
+        assert properties.delivery_mode == 2
+        decoded = contract.decode_task(body)
+        assert decoded.deadline_ms == answer.times.deadline_ms
+        assert decoded.expires_ms == answer.times.expires_ms
+
+
+def test_a_synchronous_task_takes_the_fast_lane(half, rabbitmq):
+    answer, _ = half.submit(new_request(sync=True))
+    assert isinstance(answer, Accepted)
+    assert len(drain(rabbitmq, "q.fra.now")) == 1
+    assert drain(rabbitmq, "q.fra") == []
+
+
+def test_many_threads_share_one_publisher(half, rabbitmq):
+    wanted = [new_request(("fra", "sin")) for _ in range(200)]
+    for new in wanted:
+        half.acceptor.submit(new, half.answers.put)
+    answers = [half.answers.get(timeout=30) for _ in wanted]
+    assert {type(answer) for answer in answers} == {Accepted}
+    found = {properties.message_id for properties, _ in drain(rabbitmq, "q.fra") + drain(rabbitmq, "q.sin")}
+    assert found == {task.id for new in wanted for task in new.tasks}
+
+
+def test_a_missing_queue_refuses_and_is_declared_again(half, rabbitmq):
+    connection, channel = open_channel(rabbitmq)
+    channel.queue_delete("q.nyc")
+    connection.close()
+    new = new_request(("fra", "nyc"))
+    answer, seconds = half.submit(new)
+    assert isinstance(answer, Refused)
+    assert seconds < ANSWER_SECONDS
+    assert half.ledger.read(new.id) is None
+    cancels = until(lambda: drain(rabbitmq, "q.fra.now"), "the cancel of what was published")
+    assert contract.decode_cancel(cancels[0][1]).task == new.tasks[0].id
+    until(lambda: isinstance(half.submit(new_request(("nyc",)))[0], Accepted), "the queue to be declared again")
+
+
+def test_a_full_queue_refuses(half, rabbitmq):
+    policy = '{"max-length": 1, "overflow": "reject-publish"}'
+    assert (
+        rabbitmq.ctl("set_policy", "--priority", "9", "full", "^q.sin$", policy, "--apply-to", "queues").returncode == 0
+    )
+    try:
+        answers = []
+        until(
+            lambda: answers.append(half.submit(new_request(("sin",)))) or answers[-1][0].__class__ is Refused,
+            "a refusal",
+        )
+        assert answers[-1][1] < ANSWER_SECONDS
+        assert half.ledger.read(answers[-1][0].new.id) is None
+    finally:
+        rabbitmq.ctl("clear_policy", "full")
+
+
+def test_a_broker_alarm_refuses_at_once_and_ends(half, rabbitmq):
+    rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
+    try:
+        answers = []
+        until(lambda: answers.append(half.submit(new_request())) or answers[-1][0].__class__ is Refused, "a refusal")
+        until(lambda: "takes no messages" in (half.publisher.unavailable or ""), "the alarm to be known")
+        answer, seconds = half.submit(new_request())
+        assert isinstance(answer, Refused)
+        assert max(seconds, *(one for _, one in answers)) < ANSWER_SECONDS
+    finally:
+        rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
+    until(lambda: isinstance(half.submit(new_request())[0], Accepted), "the end of the alarm")
+
+
+def test_a_frozen_broker_is_a_refusal_within_a_second_and_nothing_is_delivered_for_it(half, rabbitmq):
+    rabbitmq.running.signal(signal.SIGSTOP)
+    try:
+        refused = [half.submit(new_request()) for _ in range(3)]
+    finally:
+        rabbitmq.running.signal(signal.SIGCONT)
+    assert {type(answer) for answer, _ in refused} == {Refused}
+    assert max(seconds for _, seconds in refused) < ANSWER_SECONDS
+    until(lambda: isinstance(half.submit(new_request(("nyc",)))[0], Accepted), "the broker to go on", 60)
+    ids = {answer.new.id for answer, _ in refused}
+    assert all(half.ledger.read(request) is None for request in ids)
+    published = {properties.correlation_id for properties, _ in drain(rabbitmq, "q.fra")}
+    cancelled = set()
+    until(
+        lambda: published <= cancelled or cancelled.update(p.correlation_id for p, _ in drain(rabbitmq, "q.fra.now")),
+        "a cancel for everything that reached the broker",
+    )
+
+
+def test_a_restarted_broker_is_found_again_and_keeps_what_was_confirmed(half, rabbitmq):
+    new = new_request()
+    assert isinstance(half.submit(new)[0], Accepted)
+    rabbitmq.running.kill()
+    answer, seconds = half.submit(new_request())
+    assert isinstance(answer, Refused)
+    assert seconds < ANSWER_SECONDS
+    rabbitmq.running.start()
+    until(lambda: half.publisher.unavailable is None, "the broker", 60)
+    assert isinstance(half.submit(new_request(("nyc",)))[0], Accepted)
+    assert new.tasks[0].id in {properties.message_id for properties, _ in drain(rabbitmq, "q.fra")}
+
+
+@pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])
+def test_a_hub_that_is_away_is_a_refusal_within_a_second_for_everybody(half, hub_redis, how):
+    hub_redis.running.signal(how)
+    started = time.monotonic()
+    wanted = [new_request() for _ in range(20)]
+    for new in wanted:
+        half.acceptor.submit(new, half.answers.put)
+    answers = [half.answers.get(timeout=10) for _ in wanted]
+    assert time.monotonic() - started < ANSWER_SECONDS
+    assert {type(answer) for answer in answers} == {Refused}
+    if how == signal.SIGSTOP:
+        hub_redis.running.signal(signal.SIGCONT)
+    else:
+        hub_redis.running.process.wait(10)
+        hub_redis.running.start()
+    until(lambda: half.hub.state is None, "the hub to be regained")
+    assert isinstance(half.submit(new_request())[0], Accepted)
+    until(lambda: not half.hub.client.zcard(names.ACCEPTING), "what was refused to be cleaned up")
+    assert all(half.ledger.read(new.id) is None for new in wanted)
+
+
+def test_a_hub_that_freezes_between_the_confirm_and_the_accept_is_a_refusal_that_stays(half, hub_redis, monkeypatch):
+    real = half.ledger.accept
+
+    def freeze_first(requests):
+        hub_redis.running.signal(signal.SIGSTOP)
+        return real(requests)
+
+    monkeypatch.setattr(half.ledger, "accept", freeze_first)
+    new = new_request()
+    answer, seconds = half.submit(new)
+    hub_redis.running.signal(signal.SIGCONT)  # and now the accept script runs after all
+    assert isinstance(answer, Refused)
+    assert seconds < ANSWER_SECONDS + 0.2
+    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"refused", "the refusal to count")
+    assert half.ledger.read(new.id) is None
+
+
+def test_a_hub_near_its_limit_refuses_before_it_is_full(half, hub_redis):
+    used = hub_redis.client.info("memory")["used_memory"]
+    hub_redis.client.config_set("maxmemory", int(used * 1.1))
+    until(lambda: "full" in (half.hub.state or ""), "the limit to be seen")
+    answer, seconds = half.submit(new_request())
+    assert isinstance(answer, Refused)
+    assert "full" in answer.reason
+    assert seconds < ANSWER_SECONDS
+    hub_redis.client.config_set("maxmemory", "256mb")
+    until(lambda: half.hub.state is None, "room again")
+    assert isinstance(half.submit(new_request())[0], Accepted)

@@ -24,14 +24,43 @@ class TooOld(RuntimeError):  # noqa: N818
     """A server below its floor."""
 
 
+class _Hosts:
+    """Connects to the first of several hosts that takes a connection; each try has the connect time-out."""
+
+    def __init__(self, *, hosts: list[tuple[str, int]], **options: Any) -> None:
+        self._hosts = hosts
+        super().__init__(**options)
+
+    def _connect(self) -> Any:
+        for self.host, self.port in self._hosts[:-1]:
+            try:
+                return super()._connect()  # type: ignore[misc]
+            except (OSError, *AWAY):
+                continue
+        self.host, self.port = self._hosts[-1]
+        return super()._connect()  # type: ignore[misc]
+
+
+class _AnyHost(_Hosts, redis.Connection):
+    """Over TCP."""
+
+
+class _AnyHostTLS(_Hosts, redis.SSLConnection):
+    """Over TLS."""
+
+
 def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: int = 64) -> redis.Redis:
     """A client of the first reachable host of ``url`` (several, with commas). Nothing is connected yet.
 
     ``name`` is what ``CLIENT LIST`` shows. A client for blocking calls says how long they block; its time-out is
-    longer than that by ``TIMEOUT_SECONDS``.
+    longer than that by ``TIMEOUT_SECONDS``. Raises ValueError for what is no Redis URL.
     """
-    pool = redis.BlockingConnectionPool.from_url(
-        url,
+    parsed = [redis.connection.parse_url(part.strip()) for part in url.split(",")]
+    is_tls = parsed[0].pop("connection_class", None) is redis.SSLConnection
+    pool = redis.BlockingConnectionPool(
+        **parsed[0],
+        connection_class=_AnyHostTLS if is_tls else _AnyHost,
+        hosts=[(one.get("host", "localhost"), one.get("port", 6379)) for one in parsed],
         max_connections=connections,
         timeout=TIMEOUT_SECONDS,
         client_name=name,

@@ -1,0 +1,97 @@
+"""Frames and messages: what is written is what is read, versions are held, bytes are counted exactly."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import contract, errors
+
+
+def result(**changes):
+    return contract.Result(task="t1", source="ecb.rates", region="fra", status="succeeded", **changes)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=20), st.text(max_size=200)), max_size=60))
+def test_a_spliced_frame_is_the_result_with_its_records(records):
+    encoded = msgspec.json.encode(records)
+    frame = contract.encode_frame(result(count=len(records), url="https://x/\n"), encoded)
+    spliced = json.loads(contract.splice(frame))
+    assert spliced["records"] == records
+    assert spliced["bytes"] == {"raw": 0, "records": len(encoded), "wire": len(frame)}
+    assert contract.head(frame).url == "https://x/\n"
+
+
+@pytest.mark.parametrize("size", range(60, 140))
+def test_wire_bytes_are_exact_where_their_digits_change(size):
+    frame = contract.encode_frame(result(url="x" * size), b"[]")
+    assert contract.head(frame).bytes.wire == len(frame)
+
+
+def test_a_result_has_every_member_that_clients_were_promised():
+    spliced = json.loads(contract.splice(contract.encode_frame(result(), b"[]")))
+    assert list(spliced) == [
+        "task", "source", "region", "status", "attempts", "count", "partial", "warnings", "url", "definition", "fetched_at",
+        "age", "cached", "stale", "timing", "bytes", "error", "records",
+    ]  # fmt: skip
+    assert list(spliced["timing"]) == ["queued_ms", "turn_ms", "fetch_ms", "parse_ms", "total_ms"]
+
+
+def test_a_failed_frame_says_why_and_whose_fault_it_was():
+    error = errors.RateLimited("later", http_status=429, retry_after=30.0)
+    spliced = json.loads(contract.splice(contract.failed_frame(result(), error)))
+    assert spliced["error"] == {
+        "type": "rate_limited", "message": "later", "origin": "target", "retryable": True, "retry_after": 30.0, "http_status": 429,
+    }  # fmt: skip
+    assert spliced["records"] == []
+
+
+def test_every_type_of_error_is_of_one_tree_and_has_a_known_origin():
+    assert len(set(errors.TYPES)) == len(errors.TYPES) == 16
+    for kind in errors.TaskError.__subclasses__():
+        assert kind.type in errors.TYPES
+        assert kind.origin in errors.ORIGINS
+
+
+def task(**changes):
+    fields = {
+        "task": "t",
+        "request": "r",
+        "source": "s",
+        "region": "fra",
+        "accepted_ms": 1,
+        "deadline_ms": 2,
+        "expires_ms": 3,
+    }
+    return contract.Task(**{**fields, **changes})
+
+
+def test_unknown_fields_of_a_neighbouring_version_are_ignored():
+    body = json.loads(contract.encode(task(params={"a": 1})))
+    body |= {"v": contract.VERSION + 1, "new": True}
+    assert contract.decode_task(json.dumps(body).encode()).params == {"a": 1}
+
+
+@pytest.mark.parametrize("version", [-1, contract.VERSION + 2, 99])
+def test_another_version_is_refused_and_both_are_named(version):
+    body = json.loads(contract.encode(task())) | {"v": version}
+    with pytest.raises(
+        contract.UnknownVersion, match=f"version {contract.VERSION - 1} to {contract.VERSION + 1}, found {version}"
+    ):
+        contract.decode_task(json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff\xfe", b"[]", b"{}", b'{"v":1}', b'{"v":"1"}', b"null", b'{"v":1,"task":5}']
+)
+def test_what_is_no_task_is_a_value_error(body):
+    with pytest.raises(ValueError):
+        contract.decode_task(body)
+    with pytest.raises(ValueError):
+        contract.decode_cancel(body)
+
+
+def test_times_are_rfc_3339_in_utc():
+    assert contract.rfc3339(1_795_493_640_007) == "2026-11-24T04:14:00.007Z"

@@ -1,0 +1,124 @@
+"""Settings: where a value comes from, and every fault at once with its file, line, key, expectation and finding."""
+
+import pytest
+
+from regions import settings, toml
+from regions.faults import Faults
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Writes a hub file and region files; gives the environment that names them."""
+
+    def write(hub="", **regions):
+        folder = tmp_path / "regions"
+        folder.mkdir(exist_ok=True)
+        (tmp_path / "nearfetch.toml").write_text(hub)
+        for name, text in (regions or {"fra": ""}).items():
+            (folder / f"{name}.toml").write_text(text)
+        return {"NEARFETCH_CONFIG": str(tmp_path / "nearfetch.toml"), "NEARFETCH__REGIONS__PATH": str(folder)}
+
+    return write
+
+
+def faults(environ, flags=None):
+    with pytest.raises(Faults) as caught:
+        settings.load(environ, flags)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_the_shipped_settings_load():
+    found = settings.load({})
+    assert list(found.region) == ["fra", "nyc", "sin"]
+    assert found.first_region == "fra"
+    assert found.limits.deadline_max_seconds == 300
+
+
+def test_flags_beat_the_environment_beats_the_file_beats_the_default(files):
+    environ = files('[gateway]\nport = 1001\nhost = "127.0.0.2"\n[log]\nlevel = "debug"\n')
+    environ["NEARFETCH__GATEWAY__PORT"] = "1002"
+    found = settings.load(environ, {"gateway": {"port": 1003}})
+    assert (found.gateway.port, found.gateway.host, found.log.level, found.gateway.threads) == (
+        1003,
+        "127.0.0.2",
+        "debug",
+        8,
+    )
+    assert settings.load(environ).gateway.port == 1002
+
+
+def test_a_regions_key_can_stand_in_the_environment(files):
+    environ = files(fra="[workers]\nthreads = 4\n", **{"us-east": ""})
+    environ["NEARFETCH__REGION__US_EAST__WORKERS__THREADS"] = "7"
+    found = settings.load(environ)
+    assert {name: region.workers.threads for name, region in found.region.items()} == {"fra": 4, "us-east": 7}
+    assert found.one("us-east").title == "us-east"
+
+
+def test_a_secret_can_stand_in_a_file_of_its_own(files, tmp_path):
+    (tmp_path / "secret").write_text("redis://:pw@127.0.0.1:1/0\n")
+    environ = files(f'[hub]\nredis_file = "{tmp_path}/secret"\n')
+    assert settings.load(environ).hub.redis == "redis://:pw@127.0.0.1:1/0"
+    environ = {**files(), "NEARFETCH__HUB__AMQP_FILE": str(tmp_path / "secret")}
+    assert settings.load(environ).hub.amqp == "redis://:pw@127.0.0.1:1/0"
+
+
+def test_all_faults_are_told_at_once_with_their_lines(files):
+    environ = files(
+        '[gateway]\nport = 99999\nhots = "x"\n\n[limits]\ngrace_seconds = "five"\n',
+        fra='title = "F"\n[workers]\nthreads = "many"\n[scale]\nmin = 0\n',
+        BAD="",
+    )
+    environ["NEARFETCH__GATEWAY__THREADS"] = "none"
+    environ["NEARFETCH__GATWAY__PORT"] = "1"
+    told = faults(environ)
+    assert len(told) == 8
+    text = "\n".join(told)
+    for expected in (
+        "nearfetch.toml:2: gateway.port: expected",
+        'nearfetch.toml:3: gateway.hots: unknown key; did you mean "host"?',
+        "nearfetch.toml:6: limits.grace_seconds: expected",
+        "fra.toml:3: workers.threads: expected",
+        'found "many"',
+        "fra.toml:5: scale.min: expected",
+        "NEARFETCH__GATEWAY__THREADS: expected",
+        "NEARFETCH__GATWAY__PORT: expected the name of a setting",
+    ):
+        assert expected in text
+    assert sum("BAD.toml" in line for line in told) == 1
+
+
+def test_a_fault_never_shows_a_secret(files):
+    told = faults(files('[hub]\nredis = ["redis://:hunter2@h/0"]\n'))
+    assert "hunter2" not in "\n".join(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[gateway\n", "nearfetch.toml:1: expected TOML"),
+        ("gateway = 5\n", "nearfetch.toml:1: gateway: expected a table, found 5"),
+    ],
+)
+def test_a_file_that_is_no_settings_file_says_so(files, text, expected):
+    assert expected in "\n".join(faults(files(text)))
+
+
+def test_a_missing_file_and_a_missing_folder_say_so(tmp_path):
+    environ = {"NEARFETCH_CONFIG": str(tmp_path / "no.toml"), "NEARFETCH__REGIONS__PATH": str(tmp_path / "none")}
+    text = "\n".join(faults(environ))
+    assert "no.toml: expected a readable UTF-8 file" in text
+    assert "expected a folder" in text
+
+
+def test_an_unknown_region_names_the_nearest():
+    with pytest.raises(Faults, match='found "fre"; did you mean "fra"'):
+        settings.load({}).one("fre")
+
+
+def test_a_line_is_found_in_inline_tables_arrays_and_dotted_keys():
+    text = 'a.b = 1\n[t]\nlist = [\n  {x = 1},\n  {y = 2},\n]\n[[u]]\nk = """\nlong\n"""\n'
+    lines = [
+        toml.line_of(text, key) for key in (("a", "b"), ("t", "list", 1, "y"), ("u", 0, "k"), ("t", "no"), ("no",))
+    ]
+    assert lines == [1, 6, 10, 2, None]

@@ -32,7 +32,8 @@ class _Hosts:
         super().__init__(**options)
 
     def _connect(self) -> Any:
-        for self.host, self.port in self._hosts[:-1]:
+        for host, port in self._hosts[:-1]:
+            self.host, self.port = host, port
             try:
                 return super()._connect()  # type: ignore[misc]
             except (OSError, *AWAY):
@@ -55,9 +56,12 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
     ``name`` is what ``CLIENT LIST`` shows. A client for blocking calls says how long they block; its time-out is
     longer than that by ``TIMEOUT_SECONDS``. Raises ValueError for what is no Redis URL.
     """
-    parsed = [redis.connection.parse_url(part.strip()) for part in url.split(",")]
+    parsed: list[dict[str, Any]] = [
+        redis.connection.parse_url(part.strip())  # type: ignore[no-untyped-call]
+        for part in url.split(",")
+    ]
     is_tls = parsed[0].pop("connection_class", None) is redis.SSLConnection
-    pool = redis.BlockingConnectionPool(
+    pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
         **parsed[0],
         connection_class=_AnyHostTLS if is_tls else _AnyHost,
         hosts=[(one.get("host", "localhost"), one.get("port", 6379)) for one in parsed],

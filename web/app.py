@@ -1,0 +1,274 @@
+"""The gateway: every route on one screen, the parts it is composed of, and its life from start to stop.
+
+exchange (web.server) ─ Host ─ route ─ handler ─┬─ Answer
+                                                ├─ None: parked, answered later
+                                                └─ Problem, HubUnavailable, anything else: a problem document
+"""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import bottle
+import redis
+
+from jobs.catalog import Catalog
+from regions import connect, logs
+from regions.settings import Settings
+from web import problems
+from web.accept import Acceptor
+from web.exchange import Answer, Exchange
+from web.hub import Hub, HubUnavailable
+from web.intake import Intake
+from web.ledger import Ledger
+from web.listen import Listener
+from web.overview import Overview
+from web.poll import Poller
+from web.problems import Problem
+from web.publish import Publisher
+from web.server import EXCHANGE, Server, raise_open_files
+from web.settle import Settler
+from web.sweep import Sweeper
+from web.views import JSON
+from web.wait import Waiters
+
+CATALOG_SECONDS: Final = 1.0  # a changed definition is noticed within 2 s
+IDLE_SECONDS: Final = 1.5  # what a stop waits for answers on their way
+
+Handler = Callable[..., Answer | None]
+
+log = logs.get("gateway")
+
+
+def routes(intake: Intake, poller: Poller, overview: Overview, health: "Health") -> list[tuple[str, str, Handler]]:
+    """(method, path, handler) of everything that this gateway answers."""
+    return [
+        ("POST", "/v1/requests", intake.post),
+        ("GET", "/v1/requests/<request>", poller.get),
+        ("GET", "/v1/requests/<request>/events", poller.events),
+        ("GET", "/v1/sources", lambda _: overview.sources()),
+        ("GET", "/v1/sources/<source>", lambda _, source: overview.source(source)),
+        ("GET", "/v1/sources/<source>/records", intake.records),
+        ("GET", "/v1/regions", lambda _: overview.regions()),
+        ("GET", "/v1/regions/<region>", lambda _, region: overview.region(region)),
+        ("GET", "/healthz", lambda _: health.live()),
+        ("GET", "/readyz", lambda _: health.ready()),
+        ("GET", "/", lambda _: overview.page()),
+    ]
+
+
+class Health:
+    """Liveness and readiness, from what is known already: neither asks anybody."""
+
+    def __init__(self, hub: Hub, publisher: Publisher) -> None:
+        self._hub, self._publisher = hub, publisher
+
+    def live(self) -> Answer:
+        """The process serves."""
+        return Answer(200, b'{"status":"ok"}', [JSON, ("Cache-Control", "no-store")])
+
+    def ready(self) -> Answer:
+        """Requests can be taken, or why not."""
+        reasons = [reason for reason in (self._hub.state, self._publisher.unavailable) if reason]
+        if reasons:
+            raise problems.unavailable("; ".join(reasons))
+        return Answer(200, b'{"status":"ready"}', [JSON, ("Cache-Control", "no-store")])
+
+
+class App:
+    """The WSGI app: Bottle finds the route, the rest is ours."""
+
+    def __init__(self, found: list[tuple[str, str, Handler]], hosts: Iterable[str]) -> None:
+        self._hosts = frozenset(hosts)
+        self._router = bottle.Router()
+        for method, path, handler in found:
+            self._router.add(path, method, handler)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        """WSGI's; whatever goes wrong is a problem document."""
+        exchange: Exchange = environ[EXCHANGE]
+        answer = self._answer(exchange)
+        if exchange.is_parked:
+            if answer is not None:  # it went wrong after it was parked
+                exchange.answer(answer)
+            return []
+        assert answer is not None
+        start_response(f"{answer.status} ", answer.headers)
+        return [answer.body]
+
+    def _answer(self, exchange: Exchange) -> Answer | None:
+        try:
+            self._check_host(exchange.header("Host"))
+            handler, arguments = self._route(exchange)
+            return handler(exchange, **arguments)
+        except Problem as problem:
+            return problem.answer()
+        except HubUnavailable as error:
+            return problems.unavailable(error.reason).answer()
+        except Exception:
+            log.exception("handler failed", method=exchange.method, path=exchange.path[:200])
+            return problems.internal().answer()
+
+    def _route(self, exchange: Exchange) -> tuple[Handler, dict[str, str]]:
+        try:
+            exchange.environ["PATH_INFO"] = exchange.path.encode("latin-1").decode("utf-8")
+            handler, arguments = self._router.match(exchange.environ)
+        except UnicodeDecodeError:
+            raise Problem("bad-request", "expected a path in UTF-8") from None
+        except bottle.HTTPError as error:
+            if error.status_code == 405:
+                allow = error.headers["Allow"].replace("GET", "GET, HEAD")
+                raise Problem("method-not-allowed", f"expected {allow}", headers=[("Allow", allow)]) from None
+            raise Problem("not-found", f"there is nothing at {exchange.path[:200]}") from None
+        return handler, arguments
+
+    def _check_host(self, host: str) -> None:
+        """An open gateway answers only to names of this machine, so that no web page can reach it by a name of its own."""
+        if host and host_name(host) not in self._hosts:
+            raise Problem("wrong-host", f"expected one of {', '.join(sorted(self._hosts))}, found {host[:100]!r}")
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without its port, in lower case; empty when there is none."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def known_hosts(settings: Settings) -> set[str]:
+    """The names that this gateway answers to."""
+    own = socket.gethostname().lower()
+    public = urlsplit(settings.gateway.public_url).hostname
+    names = {"localhost", "127.0.0.1", "::1", own, own.partition(".")[0], settings.gateway.host.lower()}
+    return names | ({public} if public else set())
+
+
+class Gateway:
+    """All parts of a gateway, started and stopped in order."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        base = settings.gateway.public_url.rstrip("/")
+        limits = settings.limits
+        self.catalog = Catalog(settings.source_folders, settings.first_region)
+        self.hub = Hub(settings)
+        self.ledger = Ledger(self.hub.client, limits)
+        self.publisher = Publisher(settings)
+        self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
+        self.waiters = Waiters(self.hub, self.ledger)
+        self.settler = Settler(settings, self.hub, self.ledger, self.waiters.news)
+        self.listener = Listener(settings, self.waiters.news, self.waiters.all)
+        self.sweeper = Sweeper(settings, self.hub, self.ledger, self.acceptor.cleaner, self.waiters.news)
+        self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
+        self.publisher.regained.append(self.sweeper.grace.begin)
+        intake = Intake(self.catalog, self.acceptor, self.waiters, limits, base)
+        poller = Poller(
+            self.hub,
+            self.ledger,
+            self.waiters,
+            base,
+            wait_max_seconds=limits.wait_max_seconds,
+            result_ttl_seconds=limits.result_ttl_seconds,
+        )
+        overview = Overview(settings, self.hub, self.ledger, self.catalog, base)
+        found = routes(intake, poller, overview, Health(self.hub, self.publisher))
+        app = App(found, known_hosts(settings))
+        self.server = Server(settings.gateway.host, settings.gateway.port, app, settings.gateway.threads)
+        self.ended = threading.Event()  # somebody asked for the end, or the server ended by itself
+        self._threads = [
+            threading.Thread(target=self._serve, name="http", daemon=True),
+            threading.Thread(target=self._refresh, name="catalog", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Binds the port first, since that fails at once and for good; then starts every part."""
+        raise_open_files()
+        self.catalog.refresh()
+        self.server.prepare()
+        self.server.outlet.start()
+        self.hub.start()
+        self.publisher.start()
+        self.acceptor.start()
+        self.waiters.start()
+        self.settler.start()
+        self.listener.start()
+        self.sweeper.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Whoever waits is answered as if the wait had run out, what was taken is accepted; then the parts end."""
+        self.ended.set()
+        self.server.outlet.is_closing = True  # answers say Connection: close from now on
+        self.waiters.close()
+        self.server.stop()  # no new requests
+        deadline = time.monotonic() + IDLE_SECONDS
+        while not self.server.outlet.is_idle and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.waiters.stop()
+        self.sweeper.stop()
+        self.listener.stop()
+        self.settler.stop()
+        self.acceptor.stop()
+        self.publisher.stop()
+        self.hub.stop()
+        self.server.outlet.stop()
+        for thread in self._threads:
+            thread.join(CATALOG_SECONDS + 1)
+
+    def _serve(self) -> None:
+        try:
+            self.server.serve()
+        except Exception:
+            log.exception("http server ended")
+        self.ended.set()
+
+    def _refresh(self) -> None:
+        while not self.ended.wait(CATALOG_SECONDS):
+            try:
+                if self.catalog.refresh():
+                    self._log_catalog()
+            except Exception:
+                log.exception("reading the sources failed")
+
+    def _log_catalog(self) -> None:
+        entries = self.catalog.entries()
+        broken = [str(fault) for entry in entries for fault in entry.faults]
+        log.info("sources read", sources=len(entries), faults=broken)
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT, then stops warmly. 1 when it could not start, or the server ended by itself."""
+    gateway = Gateway(settings)
+    asked: list[int] = []
+
+    def ask(number: int, _: object) -> None:
+        asked.append(number)
+        gateway.ended.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
+    try:
+        connect.check_redis(gateway.hub.client, "hub")
+    except connect.TooOld as error:
+        log.error("not started", reason=str(error))
+        return 1
+    except redis.exceptions.RedisError as error:
+        log.warning("redis away", error=str(error))  # requests are refused until it is there
+    host, port = settings.gateway.host, settings.gateway.port
+    try:
+        gateway.start()
+    except OSError as error:
+        log.error("not started", reason=f"can't listen on {host}:{port}: {error}")
+        return 1
+    log.info("serving", url=f"http://{host}:{port}/", threads=settings.gateway.threads)
+    gateway.ended.wait()
+    log.info("stopping")
+    gateway.stop()
+    log.info("stopped")
+    return 0 if asked else 1

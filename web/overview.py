@@ -1,0 +1,229 @@
+"""What there is: the catalogue of sources, the regions and how they are, and the plain page at ``/``."""
+
+import html
+import time
+from collections import deque
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from jobs.catalog import Catalog, Entry
+from regions.settings import Settings
+from web import submit
+from web.exchange import Answer
+from web.hub import Hub, HubUnavailable
+from web.ledger import Ledger, RegionState
+from web.problems import Problem
+from web.views import JSON
+
+PART_LIVES_MS: Final = 15_000  # a part says how it is every 5 s
+RATE_WINDOW_SECONDS: Final = 60.0
+STATES_KEPT_SECONDS: Final = 1.0  # for the catalogue's health, so that listing it costs no round trip each
+PAGE: Final = Path(__file__).resolve().parent / "static" / "index.html"
+
+
+class Overview:
+    """Answers of ``/v1/sources``, ``/v1/regions`` and ``/``."""
+
+    def __init__(self, settings: Settings, hub: Hub, ledger: Ledger, catalog: Catalog, base: str) -> None:
+        self._settings, self._hub, self._ledger = settings, hub, ledger
+        self._catalog, self._base = catalog, base
+        self._rates = Rates()
+        self._page = Template(PAGE.read_text(encoding="utf-8"))
+        self._known: tuple[float, dict[str, RegionState]] = (float("-inf"), {})
+
+    def sources(self) -> Answer:
+        """The catalogue."""
+        said = self._said()
+        return _json({"sources": [source_view(entry, said.get(entry.region)) for entry in self._entries()]})
+
+    def source(self, source: str) -> Answer:
+        """One source, with its schema, its definition's hash, and what is wrong with it."""
+        entry = self._catalog.get(source)
+        if entry is None:
+            raise submit.unknown_source(source, self._catalog)
+        document = source_view(entry, self._said().get(entry.region))
+        if entry.definition is not None:
+            document |= {"schema": entry.definition.schema(), "definition": entry.definition.hash}
+        else:
+            document |= {"schema": {}, "definition": "", "faults": [str(fault) for fault in entry.faults]}
+        return _json(document)
+
+    def regions(self) -> Answer:
+        """Every region and how it is."""
+        return _json({"regions": [self._region_view(state) for state in self._states(list(self._settings.region))]})
+
+    def region(self, region: str) -> Answer:
+        """One region and how it is."""
+        if region not in self._settings.region:
+            known = ", ".join(self._settings.region)
+            raise Problem("not-found", f'there is no region "{region[:60]}"; one of {known}')
+        return _json(self._region_view(self._states([region])[0]))
+
+    def page(self) -> Answer:
+        """The plain page: the catalogue with a line to copy for each source, and the regions."""
+        said = self._said()
+        address = self._base or f"http://{self._settings.gateway.host}:{self._settings.gateway.port}"
+        rows = [_source_row(source_view(entry, said.get(entry.region)), address) for entry in self._entries()]
+        views = [self._region_view(state) for state in said.values()]
+        regions = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
+        text = self._page.substitute(sources="".join(rows), regions=regions, address=html.escape(address))
+        headers = [
+            ("Content-Type", "text/html; charset=utf-8"),
+            ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+            ("Cache-Control", "no-store"),
+        ]
+        return Answer(200, text.encode(), headers)
+
+    def _entries(self) -> list[Entry]:
+        return sorted(self._catalog.entries(), key=lambda entry: entry.id)
+
+    def _states(self, regions: list[str]) -> list[RegionState]:
+        with self._hub.asking():
+            return self._ledger.regions(regions)
+
+    def _said(self) -> dict[str, RegionState]:
+        """The regions as they were a second ago at most; empty when the hub is away: the catalogue is there anyway."""
+        at, states = self._known
+        if time.monotonic() - at > STATES_KEPT_SECONDS:
+            try:
+                states = {state.name: state for state in self._states(list(self._settings.region))}
+            except HubUnavailable:
+                states = {}
+            self._known = (time.monotonic(), states)
+        return states
+
+    def _region_view(self, state: RegionState) -> dict[str, Any]:
+        title = self._settings.region[state.name].title
+        return region_view(state, title, self._rates)
+
+
+def source_view(entry: Entry, state: RegionState | None) -> dict[str, Any]:
+    """A source as the catalogue lists it."""
+    definition = entry.definition
+    if definition is None:
+        return {
+            "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "params": {}, "limits": {},
+            "health": "broken",
+        }  # fmt: skip
+    params = {
+        name: {"type": param.type, "required": param.required, "default": param.default, "example": param.example}
+        for name, param in definition.params.items()
+    }
+    return {
+        "id": entry.id,
+        "title": definition.title,
+        "region": entry.region,
+        "standby": list(definition.standby),
+        "params": params,
+        "limits": msgspec.to_builtins(definition.limits, enc_hook=str),
+        "health": health(entry, state),
+    }
+
+
+def health(entry: Entry, state: RegionState | None) -> str:
+    """``broken``: its definition, here or there; ``degraded``: its region runs another one; ``ok``; ``unknown``."""
+    if entry.definition is None:
+        return "broken"
+    said = state.said.get("sources", {}).get(entry.id) if state is not None else None
+    if said is None:
+        return "unknown"
+    if said.get("fault"):
+        return "broken"
+    return "ok" if said.get("definition") == entry.definition.hash else "degraded"
+
+
+class Rates:
+    """How many tasks a second a region ends, from the totals that its parts said over the last minute."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, deque[tuple[int, int]]] = {}
+
+    def rate(self, region: str, now_ms: int, total: int) -> float | None:
+        """Tasks a second since the oldest sample of the last minute; None before there are two."""
+        samples = self._samples.setdefault(region, deque(maxlen=1000))
+        if samples and total < samples[-1][1]:  # a process with its totals is gone
+            samples.clear()
+        samples.append((now_ms, total))
+        while now_ms - samples[0][0] > RATE_WINDOW_SECONDS * 1000:
+            samples.popleft()
+        elapsed_ms = now_ms - samples[0][0]
+        return round((total - samples[0][1]) * 1000 / elapsed_ms, 1) if elapsed_ms > 0 else None
+
+
+def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
+    """How a region is: ``up``, ``degraded`` (a part is away, named) or ``down``."""
+    parts = {
+        kind: [
+            {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - said["at_ms"]) / 1000, 1), **said}
+            for key, said in sorted(state.said.items())
+            if key.startswith(f"{kind}:") and state.now_ms - said["at_ms"] <= PART_LIVES_MS
+        ]
+        for kind in ("bridge", "workers")
+    }
+    bridges, pools = parts["bridge"], parts["workers"]
+    reasons = []
+    if not bridges:
+        reasons.append("no bridge is alive")
+    elif not any(bridge["state"] == "consuming" for bridge in bridges):
+        reasons.append(f"its bridge is {bridges[0]['state']}: {bridges[0]['reason']}")
+    if not pools or not any(pool["processes"] for pool in pools):
+        reasons.append("no worker is alive")
+    totals = {
+        key: sum(pool[key] for pool in pools)
+        for key in ("processes", "threads", "busy", "succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")
+    }
+    ended = totals["succeeded"] + totals["failed"]
+    oldest = None if state.oldest_ms is None else round(max(0, state.now_ms - state.oldest_ms) / 1000, 3)
+    return {
+        "name": state.name,
+        "title": title,
+        "status": "down" if not bridges and not pools else "degraded" if reasons else "up",
+        "reasons": reasons,
+        "queue": {
+            "open": state.open_tasks,
+            "ready": max((bridge["ready"] for bridge in bridges), default=0),
+            "running": totals["busy"],
+            "oldest_seconds": oldest,
+            "unread": state.unread,
+        },
+        "throughput": {
+            "succeeded": totals["succeeded"],
+            "failed": totals["failed"],
+            "per_second": rates.rate(state.name, state.now_ms, ended),
+        },
+        "bytes": {
+            "raw": totals["raw_bytes"],
+            "records": totals["records_bytes"],
+            "wire": totals["wire_bytes"],
+            "kept_off_wan": max(0, totals["raw_bytes"] - totals["wire_bytes"]),
+        },
+        "bridges": bridges,
+        "workers": pools,
+    }
+
+
+def _json(document: Any) -> Answer:
+    return Answer(200, msgspec.json.encode(document, enc_hook=str), [JSON, ("Cache-Control", "no-store")])
+
+
+def _source_row(view: dict[str, Any], address: str) -> str:
+    examples = {
+        name: param["example"] if param["example"] is not None else param["default"]
+        for name, param in view["params"].items()
+        if param["required"] or param["example"] is not None
+    }
+    query = urlencode({name: "" if value is None else value for name, value in examples.items()})
+    url = f"{address}/v1/sources/{view['id']}/records" + (f"?{query}" if query else "")
+    cells = [view["id"], view["title"], view["region"], view["health"]]
+    texts = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+    return f"<tr>{texts}</tr>\n<tr><td colspan=\"4\"><code>curl -s '{html.escape(url)}'</code></td></tr>\n"
+
+
+def _region_row(view: dict[str, Any]) -> str:
+    status = view["status"] + (f" ({', '.join(view['reasons'])})" if view["reasons"] else "")
+    cells = [view["name"], view["title"], status, view["queue"]["open"], view["bytes"]["kept_off_wan"]]
+    return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>\n"

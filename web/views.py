@@ -1,0 +1,112 @@
+"""The JSON bodies of requests (DESIGN section 3). Results are spliced in as bytes, never decoded."""
+
+import hashlib
+import re
+import time
+from typing import Any, Final
+
+import msgspec
+from ulid import ULID
+
+from jobs import contract
+from web import problems
+from web.exchange import Answer
+from web.ledger import START, New, TaskView, Times, View
+
+JSON: Final = ("Content-Type", "application/json")
+RETRY_AFTER: Final = ("Retry-After", "1")
+ID_PATTERN: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+CURSOR_PATTERN: Final = re.compile(r"(\d{1,20})-(\d{1,20})")
+CURSOR_PART_MAX: Final = 2**64 - 2
+
+
+def first_view(new: New, times: Times) -> View:
+    """A request as it was accepted."""
+    return View(
+        id=new.id,
+        created_ms=times.created_ms,
+        deadline_ms=times.deadline_ms,
+        expires_ms=times.expires_ms,
+        total=len(new.tasks),
+        completed=0,
+        succeeded=0,
+        cancelled=0,
+        tasks=[TaskView(task.id, task.source, task.region, "queued") for task in new.tasks],
+        attrs=new.attrs,
+        results=[],
+        cursors=[],
+        cursor=START,
+        more=False,
+    )
+
+
+def request_body(view: View, base: str, *, with_results: bool = True) -> bytes:
+    """A request's JSON; ``base`` is what its links begin with."""
+    results = {"results": [msgspec.Raw(result) for result in view.results]} if with_results else {}
+    document: dict[str, Any] = {
+        "id": view.id,
+        "status": view.status,
+        "done": view.done,
+        "total": view.total,
+        "completed": view.completed,
+        "created_at": contract.rfc3339(view.created_ms),
+        "expires_at": contract.rfc3339(view.expires_ms),
+        **results,
+        "cursor": view.cursor,
+        "more": view.more,
+        "tasks": view.tasks,
+        "links": {"self": link(base, view.id), "events": f"{link(base, view.id)}/events"},
+        "attrs": msgspec.Raw(view.attrs),
+    }
+    return msgspec.json.encode(document)
+
+
+def link(base: str, request: str) -> str:
+    """Where a request is."""
+    return f"{base}/v1/requests/{request}"
+
+
+def accepted(view: View, base: str) -> Answer:
+    """202: the promise, and where to come back."""
+    headers = [JSON, ("Location", link(base, view.id)), RETRY_AFTER, ("Cache-Control", "no-store")]
+    return Answer(202, request_body(view, base), headers)
+
+
+def polled(view: View, base: str, if_none_match: str) -> Answer:
+    """200 with its ETag, or 304 where the client has just this."""
+    body = request_body(view, base)
+    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    headers = [("ETag", etag), ("Cache-Control", "no-cache")]
+    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    if etag in known or "*" in known:
+        return Answer(304, b"", headers)
+    return Answer(200, body, [JSON, *headers])
+
+
+def not_there(request: str, result_ttl_seconds: float) -> problems.Problem:
+    """404, or 410 where the id's own time says that it has expired."""
+    if not ID_PATTERN.fullmatch(request):
+        return problems.Problem("not-found", "expected a request id, 26 letters and digits")
+    age_seconds = time.time() - ULID.from_str(request).timestamp
+    if age_seconds > result_ttl_seconds:
+        return problems.Problem("expired", f"results are kept for {result_ttl_seconds:g} s, and that is over")
+    return problems.Problem("not-found", f"there is no request {request}")
+
+
+def cursor(text: str) -> str:
+    """A cursor as a client gave it; raises ``Problem`` (400) when it is none."""
+    found = CURSOR_PATTERN.fullmatch(text)
+    if found is None or any(int(part) > CURSOR_PART_MAX for part in found.groups()):
+        raise problems.Problem("bad-request", f"after: expected a cursor like 1732421640123-0, found {text[:60]!r}")
+    return text
+
+
+def seconds(name: str, text: str, most: float) -> float:
+    """A wait in seconds, cut to the most there is; raises ``Problem`` (400) when it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise problems.Problem("bad-request", f"{name}: expected a number of seconds from 0, found {text[:60]!r}")
+    return min(value, most)

@@ -1,0 +1,259 @@
+"""Everybody who waits for news of a request: long polls, synchronous requests, event streams. None of them has a thread.
+
+    register ──┐                                  ┌─ over: answered, forgotten
+    news ──────┼─ run_once: read_many, then take ─┼─ wait: for the next news, or its timer
+    timer ─────┘                                  └─ again: there is more to read at once
+
+No news is lost: a waiter is registered first and read then, and whatever says that a request has news only makes its
+waiters read the request's own stream again (DESIGN rule 11). Reads of many waiters share their round trips.
+"""
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Literal, Protocol
+
+from regions import logs
+from web import problems
+from web.exchange import Answer, Exchange
+from web.hub import Hub, HubUnavailable
+from web.ledger import Ledger, View
+
+READ_AT_ONCE: Final = 100  # requests in one round trip
+LOOK: Final = "18446744073709551614-0"  # a cursor after every result: the state alone is read
+
+Why = Literal["news", "timer", "closing"]
+Next = Literal["over", "wait", "again"]
+
+log = logs.get("wait")
+
+
+class Waiter(Protocol):
+    """One who waits. All but ``gone`` is called by the thread of ``Waiters`` alone."""
+
+    request: str
+    timer: float  # monotonic; when to read without news
+
+    def cursor(self) -> str:
+        """Since when to read."""
+
+    def take(self, view: View | None, why: Why) -> Next:
+        """The request as it was just read; None when there is none."""
+
+    def miss(self, error: HubUnavailable, why: Why) -> Next:
+        """It could not be read."""
+
+    def fail(self) -> None:
+        """Something broke on the way to it."""
+
+
+class Waiters:
+    """All waiters of a gateway."""
+
+    def __init__(self, hub: Hub, ledger: Ledger) -> None:
+        self._hub, self._ledger = hub, ledger
+        self._changed = threading.Condition()
+        self._by_request: dict[str, dict[Waiter, None]] = {}
+        self._due: dict[Waiter, Why] = {}
+        self._timers: list[tuple[float, int, Waiter]] = []
+        self._numbers = itertools.count()
+        self._is_closing = self._is_stopped = False
+        self._thread = threading.Thread(target=self.run, name="waiters", daemon=True)
+
+    def __len__(self) -> int:
+        with self._changed:
+            return sum(map(len, self._by_request.values()))
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Everybody is answered as if the wait had run out, whoever comes from now on at once."""
+        with self._changed:
+            self._is_closing = True
+            for waiters in self._by_request.values():
+                self._due.update(dict.fromkeys(waiters, "closing"))
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """Closes, and ends the thread."""
+        self.close()
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
+        self._thread.join(5)
+
+    def register(self, waiter: Waiter) -> None:
+        """From now on it is told; a first read follows at once."""
+        with self._changed:
+            self._by_request.setdefault(waiter.request, {})[waiter] = None
+            heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
+            self._due[waiter] = "closing" if self._is_closing else "news"
+            self._changed.notify()
+
+    def forget(self, waiter: Waiter) -> None:
+        """It does not wait any more."""
+        with self._changed:
+            self._due.pop(waiter, None)
+            waiters = self._by_request.get(waiter.request)
+            if waiters is not None:
+                waiters.pop(waiter, None)
+                if not waiters:
+                    del self._by_request[waiter.request]
+
+    def again(self, waiter: Waiter) -> None:
+        """Reads for one waiter once more: its client has taken what it had."""
+        with self._changed:
+            if waiter in self._by_request.get(waiter.request, ()):
+                self._due.setdefault(waiter, "news")
+                self._changed.notify()
+
+    def news(self, requests: Iterable[str]) -> None:
+        """Something happened to these requests, or may have."""
+        with self._changed:
+            for request in requests:
+                for waiter in self._by_request.get(request, ()):
+                    self._due.setdefault(waiter, "news")
+            if self._due:
+                self._changed.notify()
+
+    def all(self) -> None:
+        """News may have been missed: everybody reads again."""
+        with self._changed:
+            for waiters in self._by_request.values():
+                for waiter in waiters:
+                    self._due.setdefault(waiter, "news")
+            self._changed.notify()
+
+    def run(self) -> None:
+        """Serves until it is stopped."""
+        while not (self._is_stopped and not self._due):
+            try:
+                self.run_once()
+            except Exception:
+                log.exception("waiters failed")
+
+    def run_once(self) -> None:
+        """Waits for somebody to be due, and reads for some of them in two round trips."""
+        due = self._next_due()
+        if not due:
+            return
+        reads = list(dict.fromkeys((waiter.request, waiter.cursor()) for waiter in due))
+        try:
+            with self._hub.asking():
+                views = dict(zip(reads, self._ledger.read_many(reads), strict=True))
+        except HubUnavailable as error:
+            for waiter, why in due.items():
+                self._tell(waiter, why, error)
+            return
+        except Exception:
+            log.exception("reading failed", requests=[request for request, _ in reads])
+            for waiter in due:
+                self.forget(waiter)
+                waiter.fail()
+            return
+        for waiter, why in due.items():
+            self._tell(waiter, why, views[waiter.request, waiter.cursor()])
+
+    def _tell(self, waiter: Waiter, why: Why, found: View | HubUnavailable | None) -> None:
+        """Tells one waiter what was found and does what it says next; a fault of it stays its own."""
+        try:
+            following = waiter.miss(found, why) if isinstance(found, HubUnavailable) else waiter.take(found, why)
+        except Exception:
+            log.exception("answering failed", request=waiter.request)
+            waiter.fail()
+            following = "over"
+        if following == "over":
+            self.forget(waiter)
+            return
+        with self._changed:
+            if waiter not in self._by_request.get(waiter.request, ()):
+                return
+            if following == "again":
+                self._due[waiter] = why
+            elif why == "timer":
+                heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
+
+    def _next_due(self) -> dict[Waiter, Why]:
+        """Waits for somebody who is due, and takes a share of them off; none when it was woken for its end."""
+        with self._changed:
+            while not self._due and not self._is_stopped:
+                self._take_timers()
+                if self._due:
+                    break
+                self._changed.wait(self._timers[0][0] - time.monotonic() if self._timers else None)
+            self._take_timers()
+            due: dict[Waiter, Why] = {}
+            while self._due and len(due) < READ_AT_ONCE:
+                waiter = next(iter(self._due))
+                due[waiter] = self._due.pop(waiter)
+            return due
+
+    def _take_timers(self) -> None:
+        """Whose timer is over is due; the condition's lock is held."""
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            waiter = heapq.heappop(self._timers)[2]
+            if waiter in self._by_request.get(waiter.request, ()) and self._due.get(waiter) != "closing":
+                self._due[waiter] = "timer"
+
+
+class Wait:
+    """A long poll or a synchronous request: one answer, when there is what it waits for or its time is over.
+
+    ``render`` makes the answer of the request as it is (None when there is none); ``away`` makes it when the time is
+    over and the hub can't be asked.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        request: str,
+        *,
+        after: str,
+        until_done: bool,
+        seconds: float,
+        render: Callable[[View | None], Answer],
+        away: Callable[[HubUnavailable], Answer],
+        total: int | None = None,
+    ) -> None:
+        self.request, self.timer = request, time.monotonic() + seconds
+        self._exchange, self._after, self._until_done = exchange, after, until_done
+        self._render, self._away = render, away
+        # Until it is done only the state is looked at: the results would be read again with each news.
+        self._is_looking = until_done and total != 1
+
+    def cursor(self) -> str:
+        """Since when to read."""
+        return LOOK if self._is_looking else self._after
+
+    def take(self, view: View | None, why: Why) -> Next:
+        """Answers when there is what it waits for, or the time is over."""
+        is_ready = view is None or view.done or (not self._until_done and bool(view.results)) or why != "news"
+        if not is_ready:
+            return "wait"
+        if self._is_looking and view is not None:
+            self._is_looking = False
+            return "again"
+        self._exchange.answer(self._render(view))
+        return "over"
+
+    def miss(self, error: HubUnavailable, why: Why) -> Next:
+        """Waits on, since it may be back in time."""
+        if why == "news":
+            return "wait"
+        self._exchange.answer(self._away(error))
+        return "over"
+
+    def fail(self) -> None:
+        """Answers that something broke."""
+        self._exchange.answer(problems.internal().answer())
+
+
+def park(waiters: Waiters, waiter: Waiter, exchange: Exchange) -> None:
+    """Registers the waiter of a parked exchange; it is forgotten when its client hangs up."""
+    waiters.register(waiter)
+    exchange.watch(lambda: waiters.forget(waiter), lambda: waiters.again(waiter))

@@ -1,0 +1,234 @@
+"""The task threads of a worker process: they run jobs, finish them in batches, and claim what a batch freed.
+
+Worker.run ── accept ──> queue ──> thread: read the job, Runner.run ──> ends
+                                      └─ whoever gets the lock: [finish the ends + claim as many] in one write
+"""
+
+import threading
+import time
+import traceback
+import zlib
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Final, Protocol
+
+import msgspec
+import redis
+
+from jobs.claim import Claimed, Claimer, End, Job
+from jobs.contract import Outcome, Result, Task, decode_task, failed_frame
+from jobs.errors import Internal
+from jobs.outbox import Parcel, Shipper
+from regions import logs, names
+
+FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
+SKEWS: Final = 64  # claims whose measure of the clocks is remembered
+
+log = logs.get("worker")
+
+
+class Ended(Protocol):
+    """How a task ended: what ``jobs.task.Ended`` is. Sizes as in ``contract.Bytes``."""
+
+    outcome: Outcome
+    traceback: str
+    raw_bytes: int
+    records_bytes: int
+    wire_bytes: int
+
+
+class Runner(Protocol):
+    """Runs tasks: what ``jobs.task.Runner`` is. ``offset_ms``: the hub's clock less this machine's."""
+
+    def run(
+        self, task: Task, *, offset_ms: int, attempt: int, queued_ms: float, cancelled: Callable[[], bool]
+    ) -> Ended:
+        """A task's life. What goes wrong is part of how it ended."""
+
+    def refresh(self) -> object:
+        """Reads changed definitions; cheap when there are none."""
+
+
+class _Call(msgspec.Struct, array_like=True):
+    """A job's data as RQ's JSON serializer writes it."""
+
+    function: str
+    instance: None
+    arguments: tuple[msgspec.Raw, int]
+    keywords: dict[str, Any]
+
+
+_call_decoder: Final = msgspec.json.Decoder(_Call)
+
+
+def read(data: bytes) -> tuple[Task, int]:
+    """The task of a job's data, and the hub's clock less the region Redis's in ms. Raises ValueError, saying why not.
+
+    RQ would import and call any function that is named there; one is allowed, and it is not imported either.
+    """
+    try:
+        call = _call_decoder.decode(zlib.decompress(data))
+    except zlib.error as error:
+        raise ValueError(f"expected packed data, found {error}") from error
+    if call.function != names.JOB_FUNCTION:
+        raise ValueError(f"expected a job of {names.JOB_FUNCTION}, found {call.function[:100]!r}")
+    return decode_task(bytes(call.arguments[0])), call.arguments[1]
+
+
+class Crew:
+    """``threads`` threads. A slot is a thread that could run a job; whoever claims reserves slots first."""
+
+    def __init__(
+        self, claimer: Claimer, shipper: Shipper, runner: Runner, *, region: str, threads: int, ttl_seconds: float
+    ) -> None:
+        """``ttl_seconds``: how long a result is kept when its job can't be read."""
+        self._claimer, self._shipper, self._runner = claimer, shipper, runner
+        self._region, self._ttl_ms = region, int(ttl_seconds * 1000)
+        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._ends: deque[End] = deque()
+        self._sending = threading.Lock()
+        self._slots = threading.Condition()
+        self._idle = self._threads = threads
+        self._running: dict[str, Job] = {}
+        self._skews: deque[int] = deque(maxlen=SKEWS)
+        self.is_stopping = False
+
+    def start(self) -> None:
+        """Starts the threads."""
+        for number in range(self._threads):
+            threading.Thread(target=self.run, name=f"task-{number}", daemon=True).start()
+
+    def reserve(self, limit: int, wait_seconds: float) -> int:
+        """Takes up to ``limit`` idle slots, after waiting for the first; how many."""
+        with self._slots:
+            self._slots.wait_for(lambda: self._idle, wait_seconds)
+            taken = min(limit, self._idle)
+            self._idle -= taken
+            return taken
+
+    def release(self, slots: int) -> None:
+        """Gives slots back."""
+        with self._slots:
+            self._idle += slots
+            self._slots.notify_all()
+
+    def wait_until_idle(self, wait_seconds: float) -> bool:
+        """Whether nothing runs, after waiting for that."""
+        with self._slots:
+            return self._slots.wait_for(lambda: not self._running, wait_seconds)
+
+    def accept(self, claimed: Claimed, reserved: int) -> None:
+        """Runs claimed jobs on reserved slots and gives back the slots that are left."""
+        if claimed.lapsed and self._skews:
+            log.warning("the lease had lapsed; what was taken back meanwhile will not be finished here")
+        self._skews.append(claimed.now_ms - time.time_ns() // 1_000_000)
+        with self._slots:
+            self._running.update({job.member: job for job in claimed.jobs})
+        for job in claimed.jobs:
+            self._jobs.put(job)
+        if reserved > len(claimed.jobs):
+            self.release(reserved - len(claimed.jobs))
+
+    def running(self) -> list[Job]:
+        """What was claimed and has not been finished."""
+        with self._slots:
+            return list(self._running.values())
+
+    def run(self) -> None:
+        """A thread's life."""
+        while True:
+            self.run_once(self._jobs.get())
+
+    def run_once(self, job: Job) -> None:
+        """Runs one job and sees to it that it is finished."""
+        self._ends.append(self._run(job))
+        self.settle()
+
+    def settle(self) -> None:
+        """Finishes what ended, unless another thread is about to; on an error the ends are kept for the next call."""
+        while self._ends and self._sending.acquire(blocking=False):
+            try:
+                if not self._finish():
+                    return
+            finally:
+                self._sending.release()
+
+    def _finish(self) -> bool:
+        ends = self._take_ends()
+        try:
+            entries, claimed = self._claimer.finish(ends, then_claim=0 if self.is_stopping else len(ends))
+        except redis.exceptions.RedisError as error:
+            self._ends.extendleft(reversed(ends))
+            log.warning("can't finish jobs, will try again", jobs=len(ends), error=str(error))
+            return False
+        now = time.monotonic()
+        found = list(zip(entries, ends, strict=True))
+        self._shipper.put([Parcel(entry, end.outcome, end.spliced_bytes, now) for entry, end in found if entry])
+        with self._slots:
+            for end in ends:
+                del self._running[end.job.member]
+        for entry, end in found:
+            if not entry:
+                log.info("finished a job that was taken back", task=end.job.task, attempt=end.job.attempt)
+        if claimed is None:
+            self.release(len(ends))
+        else:
+            self.accept(claimed, len(ends))
+        return True
+
+    def _take_ends(self) -> list[End]:
+        ends: list[End] = []
+        size = 0
+        while self._ends and size < FINISH_MAX_BYTES:
+            ends.append(self._ends.popleft())
+            size += len(ends[-1].outcome.frame)
+        return ends
+
+    def _run(self, job: Job) -> End:
+        task: Task | None = None
+        try:
+            task, offset_ms = read(job.data)
+            job.offset_ms = offset_ms
+            ended = self._runner.run(
+                task,
+                offset_ms=offset_ms + self._skew_ms,
+                attempt=job.attempt,
+                queued_ms=float(max(0, job.claimed_ms + offset_ms - task.accepted_ms)),
+                cancelled=lambda: job.is_cancelled,
+            )
+        except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever
+            return self._failed(job, task, error)
+        return End(job, ended.outcome, ended.traceback, ended.raw_bytes, ended.records_bytes, ended.wire_bytes)
+
+    def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
+        log.error("a job failed by a fault of ours", task=job.task, is_readable=task is not None, error=str(error))
+        now_ms = self.region_now_ms() + (job.offset_ms or 0)
+        what = "the job can't be read" if task is None else "the worker failed"
+        result = Result(
+            task=job.task,
+            source=task.source if task else job.source,
+            region=self._region,
+            status="failed",
+            attempts=job.attempt,
+        )
+        frame = failed_frame(result, Internal(f"{what}: {type(error).__name__}: {error}"))
+        outcome = Outcome(
+            request=task.request if task else job.request,
+            task=job.task,
+            status="failed",
+            finished_ms=now_ms,
+            expires_ms=task.expires_ms if task else now_ms + self._ttl_ms,
+            frame=frame,
+        )
+        shown = "".join(traceback.format_exception(error))
+        return End(job, outcome, shown, 0, result.bytes.records, result.bytes.wire)
+
+    def region_now_ms(self) -> int:
+        """The region Redis's clock."""
+        return time.time_ns() // 1_000_000 + self._skew_ms
+
+    @property
+    def _skew_ms(self) -> int:
+        """The region Redis's clock less this machine's; an answer that took long makes it look smaller than it is."""
+        return max(self._skews, default=0)

@@ -1,0 +1,226 @@
+"""A region's worker processes: started, watched by their beat, replaced when they die, stopped together.
+
+    run ── run_once: start who is missing; read beats; bury the dead; kill the silent
+     ├ jobs.worker × region.scale.min    settings over standard input, so that no secret is in a command line
+     ├ Reaper (thread)                   gives what the dead held to the others
+     └ Reporter (thread)                 tells the hub
+
+A child's beat is a byte a turn of its claim loop, over a pipe: local, so it goes on while Redis is away.
+"""
+
+import os
+import random
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+import msgspec
+import redis
+
+from jobs.reaper import Reaper
+from jobs.report import Reporter
+from jobs.script import LEASE_MS
+from jobs.worker import DRAIN_SECONDS, FLUSH_SECONDS, SECOND_SIGNAL_SECONDS
+from regions import connect, logs
+from regions.settings import ROOT, Region, Settings
+
+TURN_SECONDS: Final = 0.2
+SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
+START_SECONDS: Final = 60.0  # from the start of a process to its first beat
+STEADY_SECONDS: Final = 10.0  # who lives as long is restarted at once when it dies
+BACKOFF_MAX_SECONDS: Final = 5.0
+STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0
+COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
+WORKER: Final = (sys.executable, "-m", "jobs.worker")
+
+log = logs.get("workers")
+
+
+@dataclass(slots=True)
+class Child:
+    """A worker process and its pipe; times in monotonic seconds."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    pipe: int
+    started: float
+    beat: float | None = None
+
+    def is_silent(self, now: float) -> bool:
+        """Whether its loop hangs."""
+        return now - self.started > START_SECONDS if self.beat is None else now - self.beat > SILENT_SECONDS
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for one process. ``failures``: in a row, without a steady life between."""
+
+    number: int
+    child: Child | None = None
+    failures: int = 0
+    not_before: float = 0.0
+
+
+class Pool:
+    """The processes of one region on this machine. ``command`` begins the command line of a worker."""
+
+    def __init__(self, settings: Settings, region: Region, command: Sequence[str] = WORKER) -> None:
+        self._settings, self._region, self._command = settings, region, command
+        self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
+        self._slots = [Slot(number) for number in range(1, region.scale.min + 1)]
+        self._reaper = Reaper(self._client, region.name)
+        self._reporter = Reporter(settings, region, self._client, self.workers)
+        self._stop_asked: float | None = None
+        self._is_cold = False
+        self._wake = threading.Event()
+
+    def run(self) -> int:
+        """Works until it is told to stop; the exit code."""
+        try:
+            if not self._wait_for_redis():
+                return 0
+        except connect.TooOld as error:
+            log.error("can't start", error=str(error))
+            return 1
+        self._reaper.start()
+        self._reporter.start()
+        while self._stop_asked is None:
+            self.run_once()
+        self.stop()
+        return 0
+
+    def run_once(self) -> None:
+        """One turn of at most ``TURN_SECONDS`` and the start of what is missing."""
+        for slot in self._slots:
+            if slot.child is None and time.monotonic() >= slot.not_before:
+                self._start(slot)
+        self._watch()
+
+    def workers(self) -> list[str]:
+        """The names of the processes that run now."""
+        return [child.name for child in self._children()]
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
+        """Warm at the first call, cold at the second."""
+        now = time.monotonic()
+        if self._stop_asked is None:
+            self._stop_asked = now
+        elif now - self._stop_asked >= SECOND_SIGNAL_SECONDS:
+            self._is_cold = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Stops the children, warmly unless asked twice; kills who does not end in time."""
+        log.info("stopping", region=self._region.name, workers=self.workers())
+        self._signal(signal.SIGTERM)
+        end = time.monotonic() + STOP_SECONDS
+        is_told_cold = False
+        while self._children() and time.monotonic() < end:
+            if self._is_cold and not is_told_cold:
+                is_told_cold = True
+                self._signal(signal.SIGTERM)
+                end = time.monotonic() + COLD_SECONDS
+            self._watch()
+        self._signal(signal.SIGKILL)
+        while self._children():
+            self._watch()
+        self._reaper.stop()
+        self._reporter.stop()
+        log.info("stopped", region=self._region.name)
+
+    def _wait_for_redis(self) -> bool:
+        """Whether the region's Redis answered before a stop was asked for. Raises ``TooOld``."""
+        is_said = False
+        while self._stop_asked is None:
+            try:
+                connect.check_redis(self._client, f"Redis of {self._region.name}")
+                return True
+            except redis.exceptions.RedisError as error:
+                if not is_said:
+                    url = connect.without_password(self._region.redis.url)
+                    log.warning("waiting for the region's Redis", region=self._region.name, url=url, error=str(error))
+                is_said = True
+            self._wake.wait(connect.TIMEOUT_SECONDS)
+        return False
+
+    def _start(self, slot: Slot) -> None:
+        name = f"{self._region.name}.worker.{slot.number}.{secrets.token_hex(3)}"
+        ours, theirs = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [*self._command, self._region.name, name, "--settings", "-", "--beat", str(theirs)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                pass_fds=[theirs],
+            )
+        finally:
+            os.close(theirs)
+        slot.child = Child(name, process, ours, time.monotonic())
+        assert process.stdin is not None
+        try:
+            process.stdin.write(msgspec.json.encode(self._settings))
+            process.stdin.close()
+        except BrokenPipeError:
+            log.warning("a worker ended before it read its settings", worker=name)
+        log.info("started a worker", worker=name, pid=process.pid)
+        self._reporter.now()
+
+    def _watch(self) -> None:
+        """Reads beats for a moment; buries who died; kills who is silent."""
+        pipes = {child.pipe: child for child in self._children()}
+        ready, _, _ = select.select(pipes, [], [], TURN_SECONDS)
+        now = time.monotonic()
+        for pipe in ready:
+            if os.read(pipe, 65536):
+                pipes[pipe].beat = now
+        for slot in self._slots:
+            child = slot.child
+            if child is None:
+                continue
+            if child.process.poll() is not None:
+                self._bury(slot, child)
+            elif child.is_silent(now):
+                log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
+                child.process.kill()
+                child.process.wait()
+                self._bury(slot, child)
+        if len(ready) == len(pipes):
+            self._wake.wait(TURN_SECONDS / 4)  # everybody beats at once, or the pipe of a dying one is at its end
+
+    def _bury(self, slot: Slot, child: Child) -> None:
+        os.close(child.pipe)
+        slot.child = None
+        self._reaper.died(child.name)
+        self._reporter.now()
+        code = child.process.returncode
+        if self._stop_asked is not None:
+            log.info("a worker ended", worker=child.name, code=code)
+            return
+        now = time.monotonic()
+        slot.failures = 0 if now - child.started >= STEADY_SECONDS else slot.failures + 1
+        delay = random.uniform(0.5, 1) * min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(slot.failures, 10))
+        slot.not_before = now + delay
+        log.error("a worker died", worker=child.name, code=code, restart_in_seconds=round(delay, 2))
+
+    def _children(self) -> list[Child]:
+        return [slot.child for slot in self._slots if slot.child is not None]
+
+    def _signal(self, number: int) -> None:
+        for child in self._children():
+            child.process.send_signal(number)
+
+
+def run(settings: Settings, region: str) -> int:
+    """Runs a region's workers until SIGTERM or SIGINT, then stops them warmly; a second signal is cold."""
+    pool = Pool(settings, settings.one(region))
+    signal.signal(signal.SIGTERM, pool.request_stop)
+    signal.signal(signal.SIGINT, pool.request_stop)
+    return pool.run()

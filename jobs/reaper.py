@@ -1,0 +1,146 @@
+"""Gives what dead worker processes held to the others.
+
+A worker whose lease lapsed is taken for dead, but only by a reaper that has itself had answers from Redis without a gap
+for two leases: after an outage, a freeze or a restart of Redis every lease is gone and nobody is dead. A process that the
+pool saw die needs no such proof. One script does the reaping; it looks at the lease again, so a worker that came back
+meanwhile is left alone.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import redis
+
+from jobs.claim import REQUEUE
+from jobs.script import KEEP_MS, LEASE_MS, Script, send, value
+from regions import logs, names
+
+LOOK_SECONDS: Final = 1.0
+PROOF_SECONDS: Final = 2 * LEASE_MS / 1000
+GAP_SECONDS: Final = 2.5  # more between two answers is a gap: a look, a time-out and some
+TRIM_SECONDS: Final = 10.0
+TRIM_MAX: Final = 1_000  # canceled jobs trimmed at once
+
+log = logs.get("reaper")
+
+REAP: Final = Script(
+    """
+local queue, wip, held, lease, workers, worker, all_workers, queue_workers = unpack(KEYS)
+local name, is_dead = ARGV[1], ARGV[2] == "1"
+if redis.call("EXISTS", lease) == 1 and not is_dead then return -1 end
+"""
+    + REQUEUE
+    + """
+local count = 0
+for _, member in ipairs(redis.call("SMEMBERS", held)) do
+  if requeue(member) then count = count + 1 end
+end
+redis.call("DEL", held, lease, worker)
+redis.call("ZREM", workers, name)
+redis.call("SREM", all_workers, worker)
+redis.call("SREM", queue_workers, worker)
+return count
+"""
+)
+
+# What RQ's clean-ups would do besides failing jobs; RQ never trims its registry of canceled jobs.
+TRIM: Final = Script("""
+local finished, failed, canceled = unpack(KEYS)
+redis.call("ZREMRANGEBYSCORE", finished, "-inf", seconds)
+redis.call("ZREMRANGEBYSCORE", failed, "-inf", seconds)
+for _, id in ipairs(redis.call("ZRANGE", canceled, "-inf", seconds - tonumber(ARGV[1]), "BYSCORE", "LIMIT", 0, ARGV[2])) do
+  redis.call("ZREM", canceled, id)
+  if redis.call("TTL", "$job" .. id) == -1 then redis.call("PEXPIRE", "$job" .. id, $keep_ms) end
+end
+""")
+
+
+class Reaper:
+    """A thread of the pool. ``clock`` is in monotonic seconds."""
+
+    def __init__(self, client: redis.Redis, region: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client, self._region, self._clock = client, region, clock
+        self._died: deque[str] = deque()
+        self._since: float | None = None  # when the answers began that have no gap until now
+        self._answered = 0.0
+        self._trimmed = float("-inf")
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread.start()
+
+    def died(self, worker: str) -> None:
+        """This process was seen to die: it is reaped at once, whatever its lease says."""
+        self._died.append(worker)
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends after reaping who was seen to die."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(2 * LOOK_SECONDS)
+
+    def run(self) -> None:
+        """Looks every second until it is stopped."""
+        while not self._stopping:
+            self._wake.wait(LOOK_SECONDS)
+            self._wake.clear()
+            self.run_once()
+
+    def run_once(self) -> None:
+        """One look."""
+        try:
+            while self._died:
+                self._reap(self._died[0], is_dead=True)
+                self._died.popleft()
+            lapsed = self._lapsed()
+            self._note_answer()
+            if self._is_proven:
+                for worker in lapsed:
+                    self._reap(worker, is_dead=False)
+            self._trim()
+        except redis.exceptions.RedisError as error:
+            if self._since is not None:
+                log.warning("can't look for dead workers, nobody is taken for dead", error=str(error))
+            self._since = None
+
+    @property
+    def _is_proven(self) -> bool:
+        return self._since is not None and self._answered - self._since >= PROOF_SECONDS
+
+    def _note_answer(self) -> None:
+        now = self._clock()
+        if self._since is None or now - self._answered > GAP_SECONDS:
+            self._since = now
+        self._answered = now
+
+    def _lapsed(self) -> list[str]:
+        workers = [worker.decode() for worker in value(send(self._client, [("ZRANGE", names.WORKERS, 0, -1)], [])[0])]
+        if not workers:
+            return []
+        leases = value(send(self._client, [("MGET", *map(names.lease, workers))], [])[0])
+        return [worker for worker, lease in zip(workers, leases, strict=True) if lease is None]
+
+    def _reap(self, worker: str, *, is_dead: bool) -> None:
+        region = self._region
+        keys = [
+            names.rq_queue(region), names.rq_registry("wip", region), names.rq_worker_executions(worker),
+            names.lease(worker), names.WORKERS, names.rq_worker(worker), names.RQ_WORKERS, names.rq_workers_of(region),
+        ]  # fmt: skip
+        count = int(value(send(self._client, [REAP.command(keys, [worker, int(is_dead)])], [REAP])[0]))
+        if count > 0 or (count == 0 and not is_dead):
+            log.warning("reaped a worker", worker=worker, jobs=count, was_seen_to_die=is_dead)
+
+    def _trim(self) -> None:
+        now = self._clock()
+        if now - self._trimmed < TRIM_SECONDS:
+            return
+        keys = [names.rq_registry(kind, self._region) for kind in ("finished", "failed", "canceled")]
+        value(send(self._client, [TRIM.command(keys, [KEEP_MS // 1000, TRIM_MAX])], [TRIM])[0])
+        self._trimmed = now

@@ -1,0 +1,119 @@
+"""What a region's workers say of themselves to the hub: how they do every 5 s, and which sources they have."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+
+from jobs.catalog import Catalog
+from jobs.contract import VERSION
+from jobs.script import send, value
+from regions import connect, logs, names
+from regions.settings import Region, Settings
+
+STATUS_SECONDS: Final = 5.0
+SOURCES_SECONDS: Final = 60.0  # said again though nothing changed, for a hub that lost them
+FAULT_MAX: Final = 1_000  # characters of a source's faults
+
+log = logs.get("workers")
+
+
+class Reporter:
+    """A thread of the pool. ``workers`` gives the names of the processes that run now."""
+
+    def __init__(
+        self, settings: Settings, region: Region, client: redis.Redis, workers: Callable[[], Sequence[str]]
+    ) -> None:
+        self._region, self._client, self._workers = region, client, workers
+        self._hub = connect.open_redis(settings.hub.redis, name=f"{region.name}.workers")
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._catalog = Catalog(settings.source_folders, settings.first_region)
+        self._sources_due = 0.0
+        self._is_away = False
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Begins to report."""
+        self._thread.start()
+
+    def now(self) -> None:
+        """Reports at once: something changed."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Reports once more and ends."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(4 * connect.TIMEOUT_SECONDS)
+
+    def run(self) -> None:
+        """Reports every 5 s, and when something changed, until it is stopped."""
+        while True:
+            self._wake.clear()
+            self.run_once()
+            if self._stopping:
+                return
+            self._wake.wait(STATUS_SECONDS)
+
+    def run_once(self) -> None:
+        """One report; what can't be sent now is sent with the next one."""
+        if self._catalog.refresh():
+            self._sources_due = 0.0
+        try:
+            self._say("status", ["part", "workers", "name", self._name], self.status())
+            if time.monotonic() >= self._sources_due:
+                self._say("sources", [], self.sources())
+                self._sources_due = time.monotonic() + SOURCES_SECONDS
+        except redis.exceptions.RedisError as error:
+            if not self._is_away:
+                log.warning("can't report", region=self._region.name, error=str(error))
+            self._is_away = True
+            return
+        self._is_away = False
+
+    def status(self) -> dict[str, int]:
+        """How this pool does: ``busy`` threads of its own; what waits, counters and outbox are the region's."""
+        workers = list(self._workers())
+        commands: list[tuple[Any, ...]] = [
+            ("LLEN", names.rq_queue(self._region.name)),
+            ("HGETALL", names.COUNTERS),
+            ("GET", names.OUTBOX_BYTES),
+        ]
+        commands += [("SCARD", names.rq_worker_executions(worker)) for worker in workers]
+        waiting, pairs, outbox, *busy = map(value, send(self._client, commands, []))
+        counted = dict(zip(pairs[::2], map(int, pairs[1::2]), strict=True))
+        return {
+            "at_ms": connect.redis_now_ms(self._hub),
+            "processes": len(workers),
+            "threads": len(workers) * self._region.workers.threads,
+            "busy": sum(busy),
+            "waiting": waiting,
+            "succeeded": counted.get(b"succeeded", 0),
+            "failed": counted.get(b"failed", 0),
+            "raw_bytes": counted.get(b"raw", 0),
+            "records_bytes": counted.get(b"records", 0),
+            "wire_bytes": counted.get(b"wire", 0),
+            "outbox_bytes": int(outbox or 0),
+        }
+
+    def sources(self) -> dict[str, dict[str, str | None]]:
+        """This region's sources as its workers have them: the definition's hash, and what is wrong with it or None."""
+        found: dict[str, dict[str, str | None]] = {}
+        for entry in self._catalog.entries():
+            if entry.region != self._region.name:
+                continue
+            definition = entry.definition
+            fault = None if definition else "\n".join(map(str, entry.faults))[:FAULT_MAX]
+            found[entry.id] = {"definition": definition.hash if definition else "", "fault": fault}
+        return found
+
+    def _say(self, kind: str, fields: Sequence[str], data: object) -> None:
+        entry = ["k", kind, "v", VERSION, *fields, "d", msgspec.json.encode(data)]
+        value(send(self._hub, [("XADD", names.out_stream(self._region.name), "*", *entry)], [])[0])

@@ -1,0 +1,124 @@
+"""Lua scripts of the region's Redis, and how commands are sent there: several in one write, refusals as replies."""
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha1
+from string import Template
+from typing import Any, Final
+
+import redis
+
+from regions import names
+
+LEASE_MS: Final = 5_000
+KEEP_MS: Final = 300_000  # a job's record outlives its deadline by this, so that a redelivery is seen
+OUTBOX_MAX_BYTES: Final = 64_000_000
+SKIPPED_MAX: Final = 1_000  # late or cancelled jobs that one claim drops, so that it never holds its Redis for long
+FAR_SECONDS: Final = 365 * 86_400
+WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
+
+_COMMON: Final = """
+local clock = redis.call("TIME")
+local seconds, micros = tonumber(clock[1]), tonumber(clock[2])
+local now_ms = seconds * 1000 + math.floor(micros / 1000)
+local now = string.format("%d.%06d", seconds, micros)
+
+-- The time as RQ writes it; days to a date by Howard Hinnant's civil_from_days.
+local function iso()
+  local shifted = math.floor(seconds / 86400) + 719468
+  local era = math.floor(shifted / 146097)
+  local doe = shifted - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local day = doy - math.floor((153 * mp + 2) / 5) + 1
+  local month = mp < 10 and mp + 3 or mp - 9
+  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
+  local rest = seconds % 86400
+  return string.format("%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", year, month, day,
+    math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, micros)
+end
+
+-- Ends an execution everywhere, if it still is one.
+local function release(wip, held, id, execution)
+  local member = id .. ":" .. execution
+  if redis.call("ZREM", wip, member) == 0 then return false end
+  redis.call("DEL", "$execution" .. member)
+  redis.call("ZREM", "$executions" .. id, execution)
+  redis.call("SREM", held, member)
+  return true
+end
+"""
+
+
+class Script:
+    """A Lua script with our key names in it, called by its hash. It runs also at ``maxmemory``: it lets a Redis drain."""
+
+    def __init__(self, body: str) -> None:
+        text = Template("#!lua flags=allow-oom\n" + _COMMON + body).substitute(
+            job=names.rq_job(""),
+            execution=names.rq_execution("", "").rstrip(":") + ":",
+            executions=names.rq_executions(""),
+            results=names.rq_results(""),
+            cancel=names.cancel_mark(""),
+            suspended=names.RQ_SUSPENDED,
+            function=names.JOB_FUNCTION,
+            deadline=names.JOB_DEADLINE,
+            request=names.JOB_REQUEST,
+            source=names.JOB_SOURCE,
+            attempt=names.JOB_ATTEMPT,
+            lease_ms=LEASE_MS,
+            keep_ms=KEEP_MS,
+            outbox_max=OUTBOX_MAX_BYTES,
+            skipped_max=SKIPPED_MAX,
+            far=FAR_SECONDS,
+            worker_ttl=WORKER_TTL_SECONDS,
+        )
+        self.text = text.encode()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
+
+    def command(self, keys: Sequence[str], arguments: Iterable[str | bytes | int]) -> tuple[Any, ...]:
+        """The command that calls it."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+
+def send(client: redis.Redis, commands: Sequence[tuple[Any, ...]], scripts: Sequence[Script]) -> list[Any]:
+    """Sends commands in one write, without MULTI, and returns their replies; a refusal is a reply too, not raised.
+
+    ``scripts`` are those that the commands call; a Redis that does not know them (it was restarted) is taught them, and
+    what it refused is sent again. Raises ``connect.AWAY``'s; nothing is then known of the commands.
+    """
+    replies = _exchange(client, commands)
+    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
+    if unknown:
+        _exchange(client, [("SCRIPT", "LOAD", script.text) for script in scripts])
+        for i, reply in zip(unknown, _exchange(client, [commands[i] for i in unknown]), strict=True):
+            replies[i] = reply
+    return replies
+
+
+def _exchange(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    try:
+        connection.send_packed_command(connection.pack_commands(commands))  # type: ignore[no-untyped-call]
+        return [_reply(connection) for _ in commands]
+    except BaseException:
+        # An answer may still come: it must not meet the next question.
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.exceptions.ResponseError as error:
+        return error
+
+
+def value(reply: Any) -> Any:
+    """A reply, or the refusal that it is, raised."""
+    if isinstance(reply, Exception):
+        raise reply
+    return reply

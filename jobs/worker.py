@@ -1,0 +1,313 @@
+"""A worker process: ``python -m jobs.worker REGION NAME``. RQ's tools see it as one of RQ's workers.
+
+    run_once   beat; renew the lease and claim for the idle threads (jobs.claim); once a second, look at what runs
+    Crew       the threads: run, finish, claim again (jobs.crew)
+    Shipper, Leftovers   results on their way home (jobs.outbox)
+
+The claim waits for a job without taking it. Nothing here relies on having stopped in order: what a dead or paused
+process held is given to others by jobs.reaper, and it can't finish any of it.
+"""
+
+import argparse
+import ctypes
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any, Final
+
+import msgspec
+import redis
+from rq.command import parse_payload
+from rq.worker import BaseWorker
+
+from jobs.claim import Claimer
+from jobs.crew import Crew, Runner
+from jobs.outbox import Home, Leftovers, Shipper, Started, open_hub
+from jobs.script import WORKER_TTL_SECONDS
+from regions import connect, logs
+from regions.settings import Region, Settings, load
+
+CLAIM_MAX: Final = 16  # jobs of one claim; the next follows at once, so a burst is shared by the region's processes
+WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
+LOOK_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 0.2  # between claims that are refused
+BACKOFF_MAX_SECONDS: Final = 2.0
+DRAIN_SECONDS: Final = 30.0
+FLUSH_SECONDS: Final = 2.0  # for the last results to go home; what does not is shipped by others
+SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
+TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
+PR_SET_PDEATHSIG: Final = 1
+
+log = logs.get("worker")
+
+
+class Worker(BaseWorker):
+    """One process's claim loop, in the main thread, under RQ's name for it."""
+
+    def __init__(
+        self, settings: Settings, region: Region, name: str, runner: Runner, *, beat: int | None = None
+    ) -> None:
+        """``beat``: a descriptor that gets a byte every turn of the loop, for jobs.pool."""
+        url = region.redis.url
+        super().__init__(
+            [region.name],
+            name=name,
+            connection=connect.open_redis(url, name=name),
+            serializer="json",
+            worker_ttl=WORKER_TTL_SECONDS - 60,
+            prepare_for_work=False,  # it would need its Redis at once
+        )
+        self.hostname, self.pid = socket.gethostname(), os.getpid()
+        client = connect.open_redis(url, name=name)
+        blocking = connect.open_redis(url, name=name, block_seconds=WAIT_SECONDS, connections=1)
+        self.claimer = Claimer(client, blocking, region=region.name, worker=name)
+        home = Home(open_hub(settings.hub.redis, name), region.name)
+        self.shipper = Shipper(client, home)
+        self.leftovers = Leftovers(client, Home(open_hub(settings.hub.redis, name), region.name), name)
+        self.crew = Crew(
+            self.claimer,
+            self.shipper,
+            runner,
+            region=region.name,
+            threads=region.workers.threads,
+            ttl_seconds=settings.limits.result_ttl_seconds,
+        )
+        self._runner, self._beat = runner, beat
+        self._is_registered = False
+        self._failures = 0
+        self._looked = 0.0
+        self._strange: set[str] = set()
+        self._lost: set[str] = set()
+        self._stop_asked: float | None = None
+        self._is_cold = False
+        self._wake = threading.Event()
+
+    def run(self) -> None:
+        """Works until it is told to stop; then finishes what runs, or gives it back."""
+        self.crew.start()
+        self.shipper.start()
+        self.leftovers.start()
+        while not self._is_done():
+            self.run_once()
+        self.leave()
+
+    def run_once(self) -> None:
+        """One turn: a beat, a claim, a look. It takes a few seconds at most, whatever the region's Redis does."""
+        self._send_beat()
+        self.crew.settle()
+        try:
+            if not self._is_registered:
+                self._register()
+            self._claim()
+            if time.monotonic() - self._looked >= LOOK_SECONDS:
+                self._look()
+        except redis.exceptions.RedisError as error:
+            self._back_off(error)
+            return
+        if self._failures:
+            log.info("the region's Redis is back", worker=self.name)
+        self._failures = 0
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
+        """Warm at the first call, cold at the second; only flags are set here."""
+        now = time.monotonic()
+        if self._stop_asked is None:
+            self._stop_asked = now
+            self.crew.is_stopping = True
+        elif now - self._stop_asked >= SECOND_SIGNAL_SECONDS:
+            self._is_cold = True
+        self._wake.set()
+
+    def leave(self) -> None:
+        """Gives back what it holds, sends results home, and says goodbye. What fails here is made good by others."""
+        self.crew.is_stopping = True
+        try:
+            held = self.claimer.look([])[1]
+            if held:
+                log.warning("gave back running jobs", worker=self.name, jobs=self.claimer.give_back(held))
+            self.shipper.stop(FLUSH_SECONDS)
+            self.leftovers.stop()
+            # After giving back, since it forgets what it held.
+            self.register_death()  # type: ignore[no-untyped-call]
+            self.claimer.leave()
+            self.unsubscribe()  # type: ignore[no-untyped-call]
+        except redis.exceptions.RedisError as error:
+            log.warning("left without a word: the region's Redis is away", worker=self.name, error=str(error))
+
+    def _is_done(self) -> bool:
+        if self._stop_asked is None:
+            return False
+        late = time.monotonic() - self._stop_asked > DRAIN_SECONDS
+        return self._is_cold or late or not self.crew.running()
+
+    def _claim(self) -> None:
+        if self.crew.is_stopping:
+            self.crew.wait_until_idle(PAUSE_SECONDS)
+            self.claimer.claim(0)  # renews the lease
+            return
+        slots = self.crew.reserve(CLAIM_MAX, WAIT_SECONDS)
+        try:
+            claimed = self.claimer.claim(slots, wait_seconds=WAIT_SECONDS if slots else 0.0)
+        except redis.exceptions.RedisError:
+            self.crew.release(slots)
+            raise
+        self.crew.accept(claimed, slots)
+        if claimed.refusal == "unregistered":
+            self._is_registered = False
+        elif claimed.refusal:
+            self._wake.wait(PAUSE_SECONDS)
+
+    def _look(self) -> None:
+        """Looks at the marks of what runs, and whether the region and this process agree on what that is.
+
+        What the region holds and nobody here runs is given back: the answer to its claim never came. What runs here and
+        the region does not hold was taken back: it is stopped. Both when seen in two looks: claims are on their way.
+        """
+        self._looked = time.monotonic()
+        running = self.crew.running()
+        cancelled, held = self.claimer.look([job.task for job in running])
+        known = {job.member for job in running}
+        strange, lost = held - known, known - held
+        for job in running:
+            if job.task in cancelled or job.member in lost & self._lost:
+                job.is_cancelled = True
+        if unclaimed := strange & self._strange:
+            log.warning("gave back jobs that nobody runs", worker=self.name, jobs=self.claimer.give_back(unclaimed))
+        self._strange, self._lost = strange, lost
+        self._tell()
+        self._runner.refresh()
+
+    def _tell(self) -> None:
+        started: list[Started] = []
+        now_ms = self.crew.region_now_ms()
+        for job in self.crew.running():
+            if not job.is_told and job.offset_ms is not None and now_ms - job.claimed_ms >= TOLD_AFTER_MS:
+                job.is_told = True
+                started.append((job.request, job.task, job.attempt, job.claimed_ms + job.offset_ms))
+        if started:
+            self.shipper.tell(started)
+
+    def _register(self) -> None:
+        self._set_ip_address(self.connection)
+        self.register_birth()  # type: ignore[no-untyped-call]
+        if self.pubsub_thread is None:
+            self.subscribe()  # type: ignore[no-untyped-call]
+        self._is_registered = True
+        log.info("registered", worker=self.name, pid=self.pid)
+
+    def _back_off(self, error: Exception) -> None:
+        """Full jitter over a doubling ceiling; the beat goes on."""
+        if not self._failures:
+            log.warning("the region's Redis is away", worker=self.name, error=str(error))
+        self._failures += 1
+        if self._stop_asked is not None:
+            self.crew.wait_until_idle(PAUSE_SECONDS)
+            return
+        self._wake.wait(random.uniform(0, min(BACKOFF_MAX_SECONDS, 0.05 * 2 ** min(self._failures, 10))))
+
+    def _send_beat(self) -> None:
+        if self._beat is None:
+            return
+        try:
+            os.write(self._beat, b".")
+        except BlockingIOError:
+            return  # the pool does not read now: it is its beat that is missing, not ours
+        except BrokenPipeError:
+            log.error("the pool died", worker=self.name)
+            self._beat = None
+            self.request_stop(signal.SIGTERM, None)
+
+    # What RQ would do otherwise.
+
+    def _set_connection(self, connection: redis.Redis) -> redis.Redis:
+        """Leaves the connection's time-outs as they are: nothing waits on it."""
+        return connection
+
+    def run_maintenance_tasks(self) -> None:
+        """Nothing: RQ's clean-ups fail jobs; jobs.reaper does it."""
+
+    def clean_registries(self) -> None:
+        """Nothing, like ``run_maintenance_tasks``."""
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """RQ's commands to a worker. RQ's own handler knows one execution of a worker and stops processes."""
+        try:
+            payload = parse_payload(message)
+            command = payload["command"]
+        except (ValueError, KeyError, TypeError) as error:
+            log.warning("a command can't be read", worker=self.name, error=str(error))
+            return
+        log.info("command", worker=self.name, command=command)
+        if command == "shutdown":
+            os.kill(os.getpid(), signal.SIGINT)
+        elif command in ("stop-job", "stop-execution"):
+            for job in self.crew.running():
+                if job.task == payload.get("job_id") and payload.get("execution_id", job.execution) == job.execution:
+                    job.is_stopped = job.is_cancelled = True
+
+    def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
+        """RQ's ends the thread for good at what is no ConnectionError; the subscription comes back by itself."""
+        log.info("can't listen to commands", worker=self.name, error=str(exc))
+        time.sleep(BACKOFF_MAX_SECONDS)
+
+
+def die_together(args: threading.ExceptHookArgs) -> None:
+    """A thread of ours that ends by an error takes its process with it: a process without it would only look alive."""
+    thread = args.thread.name if args.thread else "unknown"
+    log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
+    os._exit(70)
+
+
+def run(worker: Worker) -> int:
+    """Runs a worker in this process's main thread until SIGTERM or SIGINT."""
+    threading.excepthook = die_together
+    signal.signal(signal.SIGTERM, worker.request_stop)
+    signal.signal(signal.SIGINT, worker.request_stop)
+    worker.run()
+    return 0
+
+
+def follow_parent() -> None:
+    """Asks for SIGTERM when the thread that started this process ends (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line of a worker process."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.worker", description="One worker process of a region.")
+    parser.add_argument("region")
+    parser.add_argument("name", help="unique in the region")
+    parser.add_argument("--settings", choices=["-"], help="read all settings from standard input, as JSON")
+    parser.add_argument("--beat", type=int, help="a descriptor that gets a byte every turn of the loop")
+    return parser.parse_args(argv)
+
+
+def prepare(options: argparse.Namespace) -> tuple[Settings, Region]:
+    """Settings of a worker process; sets up its logging and its tie to the pool."""
+    if options.beat is not None:
+        follow_parent()
+        os.set_blocking(options.beat, False)
+    given = options.settings == "-"
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings) if given else load()
+    logs.configure(settings.log.format, settings.log.level)
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)  # RQ sets it to info when it is imported
+    return settings, settings.one(options.region)
+
+
+def main(argv: list[str]) -> int:
+    """What ``python -m jobs.worker`` does."""
+    from jobs.task import Runner as TaskRunner
+
+    options = arguments(argv)
+    settings, region = prepare(options)
+    return run(Worker(settings, region, options.name, TaskRunner(settings, region), beat=options.beat))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,173 @@
+"""What the tests of a region's running part share: jobs as the bridge enqueues them, and a runner that does as told."""
+
+import json
+import os
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import redis
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from ulid import ULID
+
+from jobs.claim import Claimer
+from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame
+from jobs.errors import Cancelled
+from jobs.worker import Worker, arguments, prepare, run
+from regions import connect, names
+from regions.settings import Hub, Region, RegionRedis, Scale, Settings, Workers
+
+REGION = "fra"
+
+
+def settings_for(region_url: str, hub_url: str, *, threads: int = 4, processes: int = 1) -> Settings:
+    """Settings of a hub and one region."""
+    region = Region(
+        name=REGION,
+        title=REGION,
+        redis=RegionRedis(url=region_url),
+        workers=Workers(threads=threads),
+        scale=Scale(min=processes, max=processes),
+    )
+    return Settings(hub=Hub(redis=hub_url), region={REGION: region})
+
+
+def task(*, deadline_seconds: float = 30.0, **params) -> Task:
+    """A task whose deadline lies ahead (or behind), on a hub whose clock is this machine's."""
+    now = int(time.time() * 1000)
+    return Task(
+        task=str(ULID()),
+        request=str(ULID()),
+        source="test.source",
+        region=REGION,
+        params=params,
+        url="https://example.com/",
+        host="https://example.com:443",
+        definition="9f2c01ab",
+        accepted_ms=now,
+        deadline_ms=now + int(deadline_seconds * 1000),
+        expires_ms=now + 3_600_000,
+    )
+
+
+def enqueue(client: redis.Redis, tasks: Iterable[Task], *, function: str = names.JOB_FUNCTION) -> list[str]:
+    """Enqueues tasks with RQ's own classes, and the fields that ours needs; the job ids."""
+    queue = Queue(REGION, connection=client, serializer=JSONSerializer)
+    pipe = client.pipeline()
+    ids = []
+    for one in tasks:
+        job = Job.create(
+            function,
+            args=(msgspec.to_builtins(one), 0),
+            id=one.task,
+            connection=client,
+            serializer=JSONSerializer,
+            description=f"{one.source} {json.dumps(one.params)}  request {one.request}",
+            origin=REGION,
+        )
+        queue.enqueue_job(job, pipeline=pipe)
+        own = {
+            names.JOB_DEADLINE: one.deadline_ms,
+            names.JOB_REQUEST: one.request,
+            names.JOB_SOURCE: one.source,
+            names.JOB_HOST: one.host,
+        }
+        pipe.hset(job.key, mapping=own)
+        ids.append(one.task)
+    pipe.execute()
+    return ids
+
+
+def enqueue_raw(client: redis.Redis, id_: str, data: bytes, request: str) -> None:
+    """A job whose data is whatever was given."""
+    client.hset(
+        names.rq_job(id_),
+        mapping={
+            "status": "queued", "origin": REGION, "created_at": "2026-11-24T04:14:00.000000Z", "data": zlib.compress(data),
+            names.JOB_DEADLINE: int(time.time() * 1000) + 30_000, names.JOB_REQUEST: request, names.JOB_SOURCE: "a",
+        },
+    )  # fmt: skip
+    client.rpush(names.rq_queue(REGION), id_)
+
+
+def claimer(url: str, worker: str = "w1", *, register: bool = True) -> Claimer:
+    """A claimer of a worker that RQ knows."""
+    client = connect.open_redis(url, name=worker)
+    if register:
+        client.hset(names.rq_worker(worker), "birth", "2026-11-24T04:14:00.000000Z")
+    blocking = connect.open_redis(url, name=worker, block_seconds=1.0)
+    return Claimer(client, blocking, region=REGION, worker=worker)
+
+
+def out_entries(hub: redis.Redis, kind: bytes = b"result") -> list[dict[bytes, bytes]]:
+    """What the region said to the hub, of one kind, in order."""
+    return [fields for _, fields in hub.xrange(names.out_stream(REGION)) if fields[b"k"] == kind]
+
+
+def results(hub: redis.Redis) -> list[str]:
+    """The task ids of the results that the region sent, in order."""
+    return [fields[b"t"].decode() for fields in out_entries(hub)]
+
+
+@dataclass
+class Ended:
+    """How a task ended, as ``jobs.task.Ended``."""
+
+    outcome: Outcome
+    traceback: str
+    raw_bytes: int
+    records_bytes: int
+    wire_bytes: int
+
+
+class ObedientRunner:
+    """Runs a task as its params say.
+
+    ``gate``: a file to wait for (a cancel ends the wait); ``mark``: a folder in which each start leaves a file;
+    ``bytes``: how long the records are; ``fail``: a traceback to end with; ``raise``: an exception to raise, by name.
+    """
+
+    def refresh(self) -> None:
+        """Nothing to read."""
+
+    def run(self, task, *, offset_ms, attempt, queued_ms, cancelled) -> Ended:
+        params = task.params
+        if "mark" in params:
+            (Path(params["mark"]) / f"{task.task}.{attempt}.{os.getpid()}").touch()
+        result = Result(task=task.task, source=task.source, region=task.region, status="succeeded", attempts=attempt)
+        result.timing.queued_ms = queued_ms
+        trace = params.get("fail", "")
+        if "raise" in params:
+            raise {"KeyError": KeyError, "SystemExit": SystemExit}[params["raise"]]("as told")
+        gate = Path(params["gate"]) if "gate" in params else None
+        while gate and not gate.exists() and not cancelled():
+            threading.Event().wait(0.01)
+        if trace or cancelled():
+            result.status = "failed"
+            frame = failed_frame(result, Cancelled(trace or "cancelled"))
+        else:
+            frame = encode_frame(result, json.dumps(["x" * params.get("bytes", 8)]).encode())
+        now = int(time.time() * 1000) + offset_ms
+        outcome = Outcome(
+            request=task.request, task=task.task, status=result.status, finished_ms=now, expires_ms=task.expires_ms,
+            frame=frame,
+        )  # fmt: skip
+        return Ended(outcome, trace, 100, result.bytes.records, result.bytes.wire)
+
+
+def main(argv: list[str]) -> int:
+    """A worker process like ``python -m jobs.worker``, with the obedient runner."""
+    options = arguments(argv)
+    settings, region = prepare(options)
+    return run(Worker(settings, region, options.name, ObedientRunner(), beat=options.beat))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

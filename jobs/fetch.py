@@ -1,0 +1,301 @@
+"""Fetching a page: every hop guarded, one deadline over all of it, nothing held that the caps don't allow.
+
+    Fetcher.fetch → Watchdog.watching → for each hop:
+      _prepare     address, headers, cookies of this hop's host
+      _place       where an origin is mapped, connect there instead
+      _send        HTTPAdapter.send (jobs.connection); a reset kept connection is tried once more
+      _next        a redirect: another host gets no credentials, cookies or body
+    → body.read → Page
+
+requests' Session is not used: it reads and unpacks a redirect's whole body, takes credentials and proxies from the
+environment, and costs twice as much.
+"""
+
+import email.utils
+import http.client
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NoReturn
+from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
+
+import requests
+import urllib3
+from requests.cookies import RequestsCookieJar, extract_cookies_to_jar, get_cookie_header
+from requests.models import PreparedRequest
+
+from jobs import body
+from jobs.connection import Adapter, Exchange, Watchdog, said
+from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut, TooLarge
+from jobs.guard import SCHEMES, Allowed, Guard, Resolve, origin_of, system_resolve
+from jobs.page import Page, Request
+
+REDIRECTS_MAX: Final = 10
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+DISCARD_BYTES_MAX: Final = 16_384  # a redirect's body up to here is read, so that its connection is kept
+RETRY_AFTER_SECONDS_MAX: Final = 86_400.0
+# What another host may see of a request: any other header may carry a secret.
+IMPERSONAL: Final = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
+OF_A_BODY: Final = frozenset({"content-type", "content-length", "content-encoding", "transfer-encoding"})
+
+_BROKEN: Final = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """One request on its way; ``cookies`` are the definition's own, the jar's come besides."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    cookies: Mapping[str, str]
+    body: bytes | None
+
+
+class Fetcher:
+    """Fetches for all threads of a process, which share its kept connections.
+
+    ``origins`` maps an origin to where it is connected to instead ({"https://www.example.org":
+    "http://127.0.0.1:8099/www.example.org"}); everything else, the Host header too, stays the original's.
+    ``connections`` is how many are kept for one host.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow: Sequence[Allowed] = (),
+        origins: Mapping[str, str] | None = None,
+        user_agent: str = "nearfetch/0.1",
+        source_address: str = "",
+        connections: int = 64,
+        ca_file: str | None = None,
+        resolve: Resolve = system_resolve,
+    ) -> None:
+        self._guard = Guard(allow, resolve)
+        self._origins = dict(origins or {})
+        self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": body.ACCEPTED}
+        self._adapter = Adapter(connections=connections, ca_file=ca_file, source_address=source_address)
+        self._watchdog = Watchdog()
+
+    def close(self) -> None:
+        """Ends the watchdog, then closes the kept connections."""
+        self._watchdog.stop()
+        self._adapter.close()
+
+    def fetch(
+        self,
+        request: Request,
+        *,
+        deadline: float,
+        timeout_seconds: float,
+        max_bytes: int,
+        cancelled: Callable[[], bool],
+        jar: RequestsCookieJar | None = None,
+    ) -> Page:
+        """The page at the end of a request's redirects, whatever its status.
+
+        ``deadline`` (monotonic) is the task's, ``timeout_seconds`` this fetch's from the first look-up to the body's
+        last byte. ``max_bytes`` caps the body as received and as unpacked. ``cancelled`` is looked at for each piece
+        received and ten times a second, from another thread too. ``jar`` is the task's cookies; they are added to.
+
+        Raises TimedOut, Cancelled, ConnectionFailed, BlockedAddress, TooLarge, DecodeFailed, and HttpStatus only for
+        redirects that lead nowhere.
+        """
+        jar = RequestsCookieJar() if jar is None else jar
+        began = time.monotonic()
+        exchange = Exchange(self._guard, min(deadline, began + timeout_seconds), cancelled)
+        hop = _Hop(request.method, request.url, {**self._headers, **request.headers}, request.cookies, request.body)
+        with self._watchdog.watching(exchange):
+            for _ in range(REDIRECTS_MAX + 1):
+                exchange.check()
+                prepared = self._prepare(hop, jar)
+                answer = self._send(prepared, exchange)
+                if "set-cookie" in answer.headers:
+                    extract_cookies_to_jar(jar, prepared, answer.raw)  # type: ignore[no-untyped-call]
+                if answer.status_code not in REDIRECTS:
+                    return self._page(request, prepared, answer, exchange, max_bytes)
+                hop = _next(hop, prepared, answer)
+                _discard(answer)
+        raise HttpStatus(
+            f"expected at most {REDIRECTS_MAX} redirects, found one more, to {shown(hop.url)}",
+            http_status=answer.status_code,
+        )
+
+    def _prepare(self, hop: _Hop, jar: RequestsCookieJar) -> PreparedRequest:
+        """The request of a hop at its own address."""
+        prepared = PreparedRequest()
+        prepared.method = hop.method.upper()
+        try:
+            prepared.prepare_url(_checked(hop.url), None)
+            prepared.prepare_headers(hop.headers)
+        except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, UnicodeError) as error:
+            raise BlockedAddress(f"expected an address of a page, found {shown(hop.url)}: {error}") from error
+        except requests.exceptions.InvalidHeader as error:
+            raise ConnectionFailed("expected headers without line breaks", origin="policy", retryable=False) from error
+        cookies = [f"{name}={value}" for name, value in hop.cookies.items()]
+        if len(jar):
+            cookies += filter(None, [get_cookie_header(jar, prepared)])  # type: ignore[no-untyped-call]
+        if cookies:
+            prepared.headers["Cookie"] = "; ".join(cookies)
+        prepared.body = hop.body
+        if hop.body is not None or prepared.method in ("POST", "PUT", "PATCH"):
+            prepared.headers["Content-Length"] = str(len(hop.body or b""))
+        return prepared
+
+    def _place(self, prepared: PreparedRequest) -> PreparedRequest:
+        """The same request, at the address that its origin is mapped to."""
+        url = prepared.url or ""
+        place = self._origins.get(origin_of(url)) if self._origins else None
+        if place is None:
+            return prepared
+        placed = prepared.copy()
+        placed.url = place + prepared.path_url
+        placed.headers.setdefault("Host", urlsplit(url).netloc)
+        return placed
+
+    def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
+        placed = self._place(prepared)
+        host = urlsplit(prepared.url or "").hostname or ""
+        for again in (False, True):
+            exchange.is_fresh, exchange.wants_fresh = False, again
+            try:
+                return self._adapter.send(placed, stream=True, timeout=exchange.remaining())
+            except _BROKEN as error:
+                exchange.check()
+                may_repeat = prepared.method in ("GET", "HEAD") and not exchange.is_fresh and not again
+                if not (may_repeat and isinstance(_innermost(error), ConnectionError)):
+                    _fail(error, host)
+        raise AssertionError("unreachable: the second time always returns or raises")
+
+    def _page(
+        self, request: Request, prepared: PreparedRequest, answer: requests.Response, exchange: Exchange, max_bytes: int
+    ) -> Page:
+        try:
+            content = body.read(answer.raw, exchange, max_bytes)
+        except TaskError as error:
+            error.http_status = error.http_status or answer.status_code
+            raise
+        except _BROKEN as error:
+            exchange.check()
+            _fail(error, urlsplit(prepared.url or "").hostname or "", http_status=answer.status_code)
+        finally:
+            if answer.raw.connection is not None:  # not read to its end: nobody else may have this connection
+                answer.raw.close()
+        url = urldefrag(prepared.url or "").url
+        return Page(request, url, answer.status_code, answer.headers, content, request.params)
+
+
+def _checked(url: str) -> str:
+    """An address without credentials and fragment; raises BlockedAddress for another scheme than http and https."""
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname)
+        _ = parts.port
+    except ValueError as error:
+        raise BlockedAddress(f"expected an address of a page, found {shown(url)}: {error}") from error
+    if parts.scheme.lower() not in SCHEMES or not has_host:
+        raise BlockedAddress(f"expected an http or https address, found {shown(url)}")
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+
+
+def shown(url: str) -> str:
+    """An address as messages may show it: without credentials and query, not longer than a line."""
+    before, at, after = url.partition("?")[0].rpartition("@")
+    bare = before.partition("://")[0] + "://" + after if at and "://" in before else after
+    return f'"{bare[:200]}"'
+
+
+def _next(hop: _Hop, prepared: PreparedRequest, answer: requests.Response) -> _Hop:
+    """The hop that a redirect asks for; raises HttpStatus where it says nothing that can be followed."""
+    status = answer.status_code
+    try:
+        location = answer.headers.get("location", "").encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        location = answer.headers["location"]
+    if not location:
+        answer.raw.close()
+        raise HttpStatus(f"redirected ({status}) without saying where to", http_status=status)
+    try:
+        url = urljoin(prepared.url or "", location.strip())
+    except ValueError as error:
+        answer.raw.close()
+        raise HttpStatus(f"redirected ({status}) to what is no address", http_status=status) from error
+    following = replace(hop, url=url)
+    if (status == 303 and hop.method != "HEAD") or (status in (301, 302) and hop.method == "POST"):
+        headers = {name: value for name, value in hop.headers.items() if name.lower() not in OF_A_BODY}
+        following = replace(following, method="GET", body=None, headers=headers)
+    if _may_see_credentials(prepared.url or "", url):
+        return following
+    if following.body is not None:
+        answer.raw.close()
+        raise HttpStatus(f"redirected ({status}) with its body to another host, {shown(url)}", http_status=status)
+    headers = {name: value for name, value in following.headers.items() if name.lower() in IMPERSONAL}
+    return replace(following, headers=headers, cookies={})
+
+
+def _may_see_credentials(url: str, following: str) -> bool:
+    """The same origin, or the same host that goes over to TLS on the usual ports."""
+    try:
+        before, after = origin_of(url), origin_of(following)
+    except ValueError:
+        return False
+    return after in (before, before.replace("http://", "https://", 1) if urlsplit(before).port is None else before)
+
+
+def _discard(answer: requests.Response) -> None:
+    """Reads a short body to its end, so that the connection can be kept; else, or if that fails, closes it."""
+    raw = answer.raw
+    try:
+        if raw.length_remaining is not None and raw.length_remaining <= DISCARD_BYTES_MAX:
+            while raw.read1(body.PIECE_BYTES, decode_content=False):
+                pass
+    except _BROKEN:
+        raw.close()  # nothing of this body is wanted: a broken connection is only one that is not kept
+    if raw.connection is not None:
+        raw.close()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those inside it, as requests and urllib3 wrap them: in ``reason``, in their arguments, as cause."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        inside = [getattr(at, "reason", None), *reversed(at.args), at.__cause__, at.__context__]
+        at = next((one for one in inside if isinstance(one, BaseException) and id(one) not in seen), None)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    return list(_causes(error))[-1]
+
+
+def _fail(error: BaseException, host: str, http_status: int | None = None) -> NoReturn:
+    """Raises what a broken exchange is in our tree."""
+    causes = list(_causes(error))
+    inner = causes[-1]
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        message = next(c.verify_message for c in causes if isinstance(c, ssl.SSLCertVerificationError))
+        raise ConnectionFailed(f"the certificate of {host} was refused: {message}", retryable=False) from error
+    if any(isinstance(cause, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError) for cause in causes):
+        raise TimedOut(f"{host} stopped answering", http_status=http_status) from error
+    if any(isinstance(cause, http.client.IncompleteRead | urllib3.exceptions.IncompleteRead) for cause in causes):
+        raise ConnectionFailed(f"the body from {host} was cut short", http_status=http_status) from error
+    if type(inner) is http.client.HTTPException:
+        raise TooLarge(f"expected fewer headers from {host}: {inner}") from error
+    if isinstance(inner, ssl.SSLError):
+        raise ConnectionFailed(f"TLS with {host} failed: {inner.reason or inner}", http_status=http_status) from error
+    raise ConnectionFailed(f"the connection to {host} broke: {said(inner)}", http_status=http_status) from error
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or a date; None where it says nothing usable."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), RETRY_AFTER_SECONDS_MAX)
+    try:
+        seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)

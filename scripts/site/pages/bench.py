@@ -1,0 +1,38 @@
+"""What is measured with: ``/page``, HTML of exactly 54,492 bytes, and ``/tiny``, a few rows of JSON.
+
+Never compressed; late on request (``?seconds=0.1``).
+"""
+
+import json
+from functools import cache
+from typing import Final
+
+from scripts.site.pages import books
+from scripts.site.pages.page import Answer, Query, delay
+
+ORIGINS: Final = ("bench.example",)
+PAGE_BYTES: Final = 54_492
+ROWS: Final = 3
+_CATEGORY: Final = books.CATEGORIES.index("Poetry") + 2
+
+
+def answer(path: str, query: Query) -> Answer | None:
+    """One of the two; any other part of the query only makes an address of its own."""
+    if path == "/page":
+        return Answer(_page(), may_gzip=False, delay_seconds=delay(query))
+    if path == "/tiny":
+        return Answer(_tiny(), "application/json", may_gzip=False, delay_seconds=delay(query))
+    return None
+
+
+@cache
+def _page() -> bytes:
+    """A page of the shop, filled up by a comment."""
+    body = books.listing(_CATEGORY, 1)
+    return body + b"<!--" + b" " * (PAGE_BYTES - len(body) - 7) + b"-->"
+
+
+@cache
+def _tiny() -> bytes:
+    rows = [{"id": number, "name": f"row {number}", "value": number * 1.5} for number in range(1, ROWS + 1)]
+    return json.dumps({"rows": rows}).encode()

@@ -127,9 +127,12 @@ def _brotli(first: bytes, rest: Pieces) -> Unpacking:
     for piece in _chain(first, rest):
         if engine.is_finished():
             break
-        yield engine.process(piece, output_buffer_limit=PIECE_BYTES)
-        while not engine.can_accept_more_data():
-            yield engine.process(b"", output_buffer_limit=PIECE_BYTES)
+        made = engine.process(piece, output_buffer_limit=PIECE_BYTES)
+        yield made
+        # It says that it can accept more while it still holds what passed the limit.
+        while len(made) >= PIECE_BYTES or not engine.can_accept_more_data():
+            made = engine.process(b"", output_buffer_limit=PIECE_BYTES)
+            yield made
     return bool(engine.is_finished())
 
 

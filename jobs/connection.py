@@ -189,7 +189,7 @@ class Watchdog:
 
 
 class _Capped:
-    """A stream for status line and headers only, which ends in TooLarge past their limit."""
+    """A stream for status line and headers only: TooLarge past their limit, ConnectionFailed where they break off."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -197,6 +197,9 @@ class _Capped:
 
     def readline(self, limit: int) -> bytes:
         line: bytes = self._stream.readline(min(limit, self._left + 1))
+        if not line.endswith(b"\n") and (line or self._left < HEADERS_BYTES_MAX) and len(line) <= self._left:
+            current().check()
+            raise ConnectionFailed("the headers were cut short")  # http.client takes this for their end
         self._left -= len(line)
         if self._left < 0:
             raise TooLarge(f"expected at most {HEADERS_BYTES_MAX} bytes of headers, found more")
@@ -216,7 +219,7 @@ class Response(http.client.HTTPResponse):
         try:
             super().begin()
         finally:
-            self.fp = stream
+            self.fp = None if stream.closed else stream
 
     def _read_status(self) -> tuple[str, int, str]:
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]

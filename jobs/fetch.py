@@ -263,7 +263,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         yield at
-        inside = [getattr(at, "reason", None), *reversed(at.args), at.__cause__, at.__context__]
+        inside = [getattr(at, "reason", None), *reversed(at.args), at.__cause__]
         at = next((one for one in inside if isinstance(one, BaseException) and id(one) not in seen), None)
 
 

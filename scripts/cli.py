@@ -1,0 +1,228 @@
+"""``nearfetch``: every command and its options; what a command does stands in a file of its own.
+
+Imports that a command needs are in it, since the shell waits for every one.
+"""
+
+# ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from regions.faults import Faults
+from scripts import VERSION
+from scripts.gateway_client import GatewayClient, NoGateway, Refused
+
+WRONG_USAGE = 2
+NO_GATEWAY = 3
+
+
+def gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which gateway is asked."""
+    url = click.option(
+        "--url", default="", help="The gateway's address; else NEARFETCH_URL, else a running scripts/up's."
+    )
+    data = click.option(
+        "--data", type=click.Path(path_type=Path), help="The data folder of the scripts/up to ask; else NEARFETCH_DATA."
+    )
+    return url(data(command))
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="nearfetch")
+def main() -> None:
+    """Gets data on demand from many sources, close to where each source lives.
+
+    \b
+    nearfetch fetch ecb.rates quakes.day      ask for two sources
+    nearfetch status                          what runs, and what is away
+    nearfetch config check                    is everything set, and there?
+
+    \b
+    Completion for bash (zsh and fish alike):
+    eval "$(_NEARFETCH_COMPLETE=bash_source nearfetch)"
+    """
+
+
+@main.command()
+def gateway() -> None:
+    """Runs the gateway: the HTTP interface of section [gateway] in nearfetch.toml.
+
+    \b
+    nearfetch gateway
+    NEARFETCH__GATEWAY__PORT=8081 nearfetch gateway
+    """
+    from web import app  # noqa: PLC0415
+
+    _process(app.run)
+
+
+@main.command()
+@click.argument("region")
+def bridge(region: str) -> None:
+    """Runs a bridge of REGION: takes its tasks from RabbitMQ to the region's Redis.
+
+    \b
+    nearfetch bridge fra
+    """
+    from bridge import bridge as part  # noqa: PLC0415
+
+    _process(lambda settings: part.run(settings, settings.one(region).name))
+
+
+@main.command()
+@click.argument("region")
+def workers(region: str) -> None:
+    """Runs the worker processes of REGION: they fetch, parse, and send the records home.
+
+    \b
+    nearfetch workers fra
+    """
+    from jobs import pool  # noqa: PLC0415
+
+    _process(lambda settings: pool.run(settings, settings.one(region).name))
+
+
+@main.command()
+@click.argument("region")
+def dashboard(region: str) -> None:
+    """Runs the rq-dashboard of REGION, with a password.
+
+    \b
+    nearfetch dashboard fra
+    """
+    from scripts import dashboard as part  # noqa: PLC0415
+
+    _process(lambda settings: part.run(settings, settings.one(region).name))
+
+
+@main.command()
+@gateway_options
+@json_option
+def status(url: str, data: Path | None, as_json: bool) -> None:
+    """Says what runs: the regions, the sources, and what is away.
+
+    Ends with 0 when everything is up, 1 when something is away, 3 when no gateway answers.
+
+    \b
+    nearfetch status
+    nearfetch status --json | jq '.regions[].status'
+    """
+    from scripts import status_command  # noqa: PLC0415
+
+    sys.exit(_asking(lambda: status_command.run(GatewayClient.found(url, data), as_json=as_json)))
+
+
+@main.command()
+@click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]... ...")
+@gateway_options
+@json_option
+@click.option("--deadline", type=float, metavar="SECONDS", help="When a task ends at the latest (30 by default).")
+@click.option("--curl", is_flag=True, help="Show the calls as curl lines, and make none.")
+def fetch(
+    words: tuple[str, ...], url: str, data: Path | None, as_json: bool, deadline: float | None, curl: bool
+) -> None:
+    """Asks for one source or many, and shows each result the moment it arrives.
+
+    KEY=VALUE is a param of the source before it. A source may stand there several times.
+
+    Ends with 0 when all succeeded, 1 when some failed, 2 for wrong usage, 3 when no gateway answers.
+
+    \b
+    nearfetch fetch ecb.rates
+    nearfetch fetch books.list category=poetry_23 books.list category=travel_2
+    nearfetch fetch ecb.rates quakes.day --deadline 10 --json | jq .records
+    """
+    from scripts import fetch_command  # noqa: PLC0415
+
+    sys.exit(
+        _asking(
+            lambda: fetch_command.run(
+                GatewayClient.found(url, data), words, as_json=as_json, deadline_seconds=deadline, curl=curl
+            )
+        )
+    )
+
+
+@main.group()
+def config() -> None:
+    """Checks or shows the settings: nearfetch.toml (or NEARFETCH_CONFIG), the regions' files, the environment.
+
+    \b
+    nearfetch config check
+    NEARFETCH_CONFIG=/etc/nearfetch.toml nearfetch config show
+    """
+
+
+@config.command()
+@json_option
+def check(as_json: bool) -> None:
+    """Reads all settings and asks every server that they name; all faults at once.
+
+    Ends with 0 when everything is well, 1 when a server is away or too old, 2 when a setting is wrong.
+    """
+    from scripts import config_command  # noqa: PLC0415
+
+    sys.exit(config_command.check(_load(), as_json=as_json))
+
+
+@config.command()
+@json_option
+def show(as_json: bool) -> None:
+    """Prints the settings in force, as TOML, secrets hidden."""
+    from scripts import config_command  # noqa: PLC0415
+
+    config_command.show(_load(), as_json=as_json)
+
+
+def _process(run: Callable[[Any], int]) -> None:
+    """Runs a part until it is told to stop; ends with its exit code, 2 for a wrong setting."""
+    from regions import logs  # noqa: PLC0415
+
+    settings = _load()
+    logs.configure(settings.log.format, settings.log.level)
+    try:
+        code = run(settings)
+    except Faults as faults:
+        _refuse(faults)
+    sys.exit(code)
+
+
+def _load() -> Any:
+    from regions import settings  # noqa: PLC0415
+
+    try:
+        return settings.load()
+    except Faults as faults:
+        _refuse(faults)
+
+
+def _refuse(reason: object) -> NoReturn:
+    click.echo(str(reason), err=True)
+    sys.exit(WRONG_USAGE)
+
+
+def _asking(command: Callable[[], int]) -> int:
+    """A command that asks a gateway, and what it ends with."""
+    try:
+        return command()
+    except NoGateway as error:
+        click.echo(str(error), err=True)
+        return NO_GATEWAY
+    except Refused as refused:
+        click.echo(str(refused), err=True)
+        return WRONG_USAGE if refused.status in (400, 404, 413, 415, 422) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    main(prog_name="nearfetch")

@@ -1,0 +1,141 @@
+"""The settings that ``scripts/up`` generates: the user's own, with private servers, ports and secrets in their place.
+
+What the user's files and environment say of limits, sources, fetching, logs and regions is read once, here, with all
+its faults, and written down; the parts then see these files and none of the variables.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from regions import names, settings
+from regions.settings import Settings
+from scripts import site
+from scripts.data_folder import DataFolder
+
+# Offsets from the gateway's port; what is taken moves to a free one.
+BROKER, HUB, DASHBOARDS, SITE, REGION_REDIS = 2, 3, 11, 19, 31
+PASSED = f"{settings.PREFIX}SECRET__"  # what a source's request may name
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where everything listens, on the loopback address."""
+
+    gateway: int
+    broker: int
+    hub: int
+    site: int
+    redis: dict[str, int]
+    dashboard: dict[str, int]
+
+
+def choose_ports(data: DataFolder, wanted: Settings, gateway: int) -> Ports:
+    """The ports of a stack: what it had before, else derived from the gateway's, else free ones."""
+    data.keep_port("gateway", gateway)
+    return Ports(
+        gateway=gateway,
+        broker=data.port("broker", gateway + BROKER),
+        hub=data.port("hub", gateway + HUB),
+        site=data.port("site", gateway + SITE),
+        redis={name: data.port(f"redis {name}", gateway + REGION_REDIS + n) for n, name in enumerate(wanted.region)},
+        dashboard={
+            name: data.port(f"dashboard {name}", gateway + DASHBOARDS + n) for n, name in enumerate(wanted.region)
+        },
+    )
+
+
+def hub_url(data: DataFolder, ports: Ports, region: str = "") -> str:
+    """The central Redis as the gateway sees it, or as one region does."""
+    user, secret = (region_user(region), f"hub {region}") if region else ("", "hub")
+    return f"redis://{user}:{data.secret(secret)}@127.0.0.1:{ports.hub}/0"
+
+
+def region_user(region: str) -> str:
+    """A region's user on the central Redis."""
+    return f"region-{region}"
+
+
+def region_acl(region: str) -> str:
+    """What a region may do there: append its results and its news, and ask for the time."""
+    return (
+        f"resetkeys resetchannels ~{names.result(region, '*')} ~{names.out_stream(region)} "
+        "-@all +@connection +set +xadd +time +multi +exec +discard"
+    )
+
+
+def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: bool) -> None:
+    """Writes ``nearfetch.toml``, a file a region, and each region's URL of the central Redis."""
+    hub = {"redis": hub_url(data, ports), "amqp": amqp, "mongo": wanted.hub.mongo}
+    tables = {
+        "hub": hub,
+        "gateway": {**msgspec.to_builtins(wanted.gateway), "host": "127.0.0.1", "port": ports.gateway},
+        "limits": msgspec.to_builtins(wanted.limits),
+        "sources": {"path": ":".join(str(folder.absolute()) for folder in wanted.sources.folders)},
+        "regions": {"path": str(data.regions)},
+        "fetch": msgspec.to_builtins(wanted.fetch) if live else with_site(wanted.fetch, ports.site),
+        "log": msgspec.to_builtins(wanted.log),
+    }
+    data.write("nearfetch.toml", to_toml(tables))
+    for stale in data.regions.glob("*.toml"):
+        if stale.stem not in wanted.region:
+            stale.unlink()
+    for name, region in wanted.region.items():
+        table = msgspec.to_builtins(region)
+        table.pop("name")
+        table["redis"]["url"] = f"redis://:{data.secret(f'redis {name}')}@127.0.0.1:{ports.redis[name]}/0"
+        table["dashboard"] |= {
+            "host": "127.0.0.1",
+            "port": ports.dashboard[name],
+            "password": data.password(f"dashboard {name}"),
+            "redis_url": f"redis://dashboard:{data.secret(f'dashboard redis {name}')}@127.0.0.1:{ports.redis[name]}/0",
+        }
+        data.write(f"regions/{name}.toml", to_toml(table))
+        data.write(f"run/hub-{name}.url", hub_url(data, ports, name))
+
+
+def with_site(fetch: settings.Fetch, port: int) -> dict[str, str]:
+    """The fetch settings with the sample site: its address allowed, its origins mapped. The user's own come first."""
+    allow = [part for part in fetch.allow.split(",") if part]
+    own = [part for part in fetch.origins.split(",") if part]
+    taken = {part.partition("=")[0] for part in own}
+    mapped = [part for part in site.origins(port).split(",") if part.partition("=")[0] not in taken]
+    return {"allow": ",".join([*allow, f"127.0.0.1:{port}"]), "origins": ",".join([*own, *mapped])}
+
+
+def environment(data: DataFolder, environ: Mapping[str, str], region: str = "") -> dict[str, str]:
+    """What a part sees: no settings in variables but the secrets of sources, and a region's way to the hub."""
+    kept = {key: value for key, value in environ.items() if key.startswith(PASSED) or not key.startswith("NEARFETCH_")}
+    kept["NEARFETCH_CONFIG"] = str(data.settings)
+    if region:
+        kept[f"{settings.PREFIX}HUB__REDIS_FILE"] = str(data.run / f"hub-{region}.url")
+    return kept
+
+
+def to_toml(tables: Mapping[str, Any]) -> str:
+    """TOML of nested tables, lists of tables and plain values; None is left out."""
+    return "\n".join(_lines(tables, ())) + "\n"
+
+
+def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    nested = {}
+    for key, value in table.items():
+        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+            nested[key] = value
+        elif value is not None and value != []:
+            yield f"{json.dumps(key)} = {_value(value)}"
+    for key, value in nested.items():
+        where = (*path, key)
+        name = ".".join(json.dumps(part) for part in where)
+        for one in value if isinstance(value, list) else [value]:
+            yield f"\n[[{name}]]" if isinstance(value, list) else f"\n[{name}]"
+            yield from _lines(one, where)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)

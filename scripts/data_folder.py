@@ -1,0 +1,166 @@
+"""The data folder of one ``scripts/up``: what it keeps from run to run, and who runs on it.
+
+DATA/kept.json        ports and secrets, chosen once (mode 600)
+DATA/lock             held by an ``up`` while it starts, and in the foreground as long as it runs
+DATA/url              the gateway's address, while it runs; scripts/nearfetch looks here
+DATA/nearfetch.toml, DATA/regions/   generated settings
+DATA/run/             a pid file and a description a part, the supervisor's files
+DATA/log/             a log a part
+DATA/rabbitmq/, DATA/hub/, DATA/redis-REGION/   the servers' own
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from scripts import processes
+from scripts.services import free_port
+
+ADJECTIVES = (
+    "amber", "bold", "brisk", "calm", "clear", "deep", "early", "fair", "fond", "glad", "keen", "kind", "late", "light", "mild", "neat",
+    "pale", "plain", "prime", "quick", "quiet", "rapid", "round", "sharp", "shy", "slow", "soft", "still", "sunny", "tall", "warm",
+)  # fmt: skip
+BIRDS = (
+    "bunting", "crane", "curlew", "dipper", "dove", "eider", "finch", "gannet", "grebe", "gull", "heron", "ibis", "jay", "kestrel",
+    "kite", "lark", "linnet", "merlin", "osprey", "owl", "petrel", "plover", "quail", "raven", "robin", "rook", "snipe", "swan", "wren",
+)  # fmt: skip
+
+
+class DataFolder:
+    """Paths, kept ports and secrets, and the lock of one data folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run, self.log = path / "run", path / "log"
+        self.settings, self.regions = path / "nearfetch.toml", path / "regions"
+        self.url_file = path / "url"
+        self._lock: int | None = None
+        self._kept: dict[str, dict[str, Any]] = {"ports": {}, "secrets": {}}
+
+    def open(self) -> None:
+        """Makes the folders and reads what was kept."""
+        for folder in (self.path, self.run, self.log, self.regions):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._kept |= json.loads((self.path / "kept.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self._keep()
+
+    def lock(self) -> bool:
+        """Takes the folder for this process; False when another ``up`` holds it."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        me = processes.of(os.getpid())
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{me}\n".encode())
+        self._lock = descriptor
+        return True
+
+    def unlock(self) -> None:
+        """Gives the folder back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def holder(self) -> processes.Process | None:
+        """The ``up`` that holds the lock, if one was seen to and lives."""
+        found = processes.read(self.path / "lock")
+        return found if found is not None and found.alive else None
+
+    def pid_file(self, part: str) -> Path:
+        """Where a part's pid and start time stand."""
+        return self.run / f"{part}.pid"
+
+    @property
+    def supervisor(self) -> processes.Process | None:
+        """The supervisor that runs on this folder, if one does."""
+        found = processes.read(self.pid_file("supervisord"))
+        return found if found is not None and found.alive else None
+
+    @property
+    def url(self) -> str:
+        """The gateway's address, empty when nothing runs."""
+        try:
+            return self.url_file.read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+
+    def kept_port(self, name: str) -> int | None:
+        """The port that this part had before."""
+        return self._kept["ports"].get(name)
+
+    def keep_port(self, name: str, port: int) -> None:
+        """Remembers a part's port."""
+        self._kept["ports"][name] = port
+        self._keep()
+
+    def port(self, name: str, preferred: int) -> int:
+        """A part's port: the one that it had, else the preferred one, else a free one; kept."""
+        others = {port for other, port in self._kept["ports"].items() if other != name}
+        for port in (self.kept_port(name), preferred):
+            if port is not None and port not in others and port_is_free(port):
+                break
+        else:
+            port = free_port()
+            while port in others:
+                port = free_port()
+        self.keep_port(name, port)
+        return port
+
+    def secret(self, name: str) -> str:
+        """A secret that programs use; made once."""
+        return self._secret(name, secrets.token_urlsafe(24))
+
+    def password(self, name: str) -> str:
+        """A secret that people type, as ``quiet-heron-4108``; made once."""
+        words = f"{secrets.choice(ADJECTIVES)}-{secrets.choice(BIRDS)}-{secrets.randbelow(9000) + 1000}"
+        return self._secret(name, words)
+
+    def _secret(self, name: str, fresh: str) -> str:
+        if name not in self._kept["secrets"]:
+            self._kept["secrets"][name] = fresh
+            self._keep()
+        return str(self._kept["secrets"][name])
+
+    def _keep(self) -> None:
+        self.write("kept.json", json.dumps(self._kept, indent=1))
+
+    def write(self, name: str, text: str) -> Path:
+        """Writes a file below the folder that only its owner can read; a reader sees the old or the new one."""
+        file = self.path / name
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = file.with_name(f"{file.name}.new")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as opened:
+            opened.write(text)
+        new.replace(file)
+        return file
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback address now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def default_path() -> Path:
+    """``NEARFETCH_DATA``, else ``nearfetch`` in the user's folder for data."""
+    given = os.environ.get("NEARFETCH_DATA")
+    if given:
+        return Path(given).expanduser().absolute()
+    share = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(share) / "nearfetch"

@@ -1,0 +1,146 @@
+"""``nearfetch fetch``: posts one request, follows its events, and shows each result when it arrives."""
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import click
+
+from scripts.gateway_client import Event, GatewayClient, NoGateway
+from scripts.terminal import counted, duration, size
+
+RECONNECTS_MAX: Final = 5
+RECONNECT_SECONDS: Final = 0.5
+ERROR_WIDTH: Final = 100
+
+
+def run(
+    client: GatewayClient, words: Sequence[str], *, as_json: bool, deadline_seconds: float | None, curl: bool
+) -> int:
+    """The exit code: 0 when all succeeded, else 1. Raises ``Refused``, ``NoGateway`` and click's ``UsageError``."""
+    asked = asked_for(words)
+    wanted = [typed(client, source, params) for source, params in asked]
+    body: dict[str, Any] = {"sources": wanted}
+    if deadline_seconds is not None:
+        body["deadline"] = deadline_seconds
+    if curl:
+        show_calls(client, body)
+        return 0
+    began = time.monotonic()
+    request = client.post("/v1/requests", body)
+    if not as_json:
+        regions = {task["region"] for task in request["tasks"]}
+        click.echo(
+            f"request {request['id']}   {counted(len(request['tasks']), 'task')}, {counted(len(regions), 'region')}"
+        )
+    results = []
+    widths = (
+        max(len(task["source"]) for task in request["tasks"]),
+        max(len(task["region"]) for task in request["tasks"]),
+    )
+    for result in follow(client, request["links"]["events"]):
+        results.append(result)
+        click.echo(json.dumps(result, ensure_ascii=False) if as_json else line(result, *widths))
+    if not as_json:
+        click.echo(last_line(results, time.monotonic() - began))
+    return 0 if all(result["status"] == "succeeded" for result in results) else 1
+
+
+def asked_for(words: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """Sources and their params: ``KEY=VALUE`` belongs to the source before it."""
+    asked: list[tuple[str, dict[str, str]]] = []
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator:
+            asked.append((word, {}))
+        elif not asked:
+            raise click.UsageError(
+                f"{word} is a param; a source stands before its params: nearfetch fetch SOURCE {word}"
+            )
+        elif not key or key in asked[-1][1]:
+            raise click.UsageError(f"expected a param of {asked[-1][0]} once, as KEY=VALUE, found {word}")
+        else:
+            asked[-1][1][key] = value
+    return asked
+
+
+def typed(client: GatewayClient, source: str, params: dict[str, str]) -> Any:
+    """A source as the body of a request names it: in JSON a param has its type's own JSON type."""
+    if not params:
+        return source
+    status, known = client.status(f"/v1/sources/{source}")
+    types = {name: spec.get("type", "str") for name, spec in known.get("params", {}).items()} if status == 200 else {}
+    return {"source": source, "params": {key: as_type(value, types.get(key, "str")) for key, value in params.items()}}
+
+
+def as_type(text: str, kind: str) -> Any:
+    """A text as a param's type; what can't be one stays text, and the gateway says what it expected."""
+    if kind in ("int", "integer", "number", "float", "bool", "boolean"):
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return text
+        return value if isinstance(value, int | float) else text
+    return text
+
+
+def follow(client: GatewayClient, path: str) -> Iterator[dict[str, Any]]:
+    """The results as they come; goes on after the last one when the stream breaks."""
+    after, failures = "", 0
+    while True:
+        try:
+            for event in client.events(path, after):
+                failures = 0
+                after = event.id or after
+                if event.name == "done":
+                    return
+                yield from _result(event)
+        except NoGateway:
+            if failures >= RECONNECTS_MAX:
+                raise
+        failures += 1
+        if failures > RECONNECTS_MAX:
+            raise NoGateway(
+                f"The gateway at {client.url} broke off its answer, and did so again {RECONNECTS_MAX} times."
+            )
+        time.sleep(RECONNECT_SECONDS)
+
+
+def _result(event: Event) -> Iterator[dict[str, Any]]:
+    if event.name == "result":
+        yield event.data
+
+
+def line(result: dict[str, Any], source_width: int, region_width: int) -> str:
+    """One result: where, what, how much, how much of it crossed, how long."""
+    begin = f"  {result['region']:<{region_width}}  {result['source']:<{source_width}}"
+    took = duration(result["timing"]["total_ms"] / 1000)
+    if result["status"] != "succeeded":
+        error = result["error"] or {"type": result["status"], "message": ""}
+        return f"{begin}  {result['status']}  {error['type']}: {error['message']}"[: ERROR_WIDTH + 60] + f"   {took}"
+    records = f"{counted(result['count'], 'record'):>12}"
+    kept = result["bytes"]
+    sizes = f"{size(kept['raw']):>9} \u2192 {size(kept['wire']):>8}"
+    notes = [*(["partial"] if result["partial"] else []), *result["warnings"]]
+    return f"{begin} {records} {sizes} {took:>9}" + (f"   {'; '.join(map(str, notes))}" if notes else "")
+
+
+def last_line(results: Sequence[dict[str, Any]], seconds: float) -> str:
+    """How many succeeded, in what time, and what the regions kept off the way home."""
+    succeeded = [result for result in results if result["status"] == "succeeded"]
+    raw = sum(result["bytes"]["raw"] for result in results)
+    wire = sum(result["bytes"]["wire"] for result in results)
+    times = f" ({raw / wire:.1f} times less)" if 0 < wire < raw else ""
+    crossed = f"{size(raw)} fetched, {size(wire)} crossed the sea{times}."
+    return f"{len(succeeded)} of {len(results)} in {duration(seconds)}; {crossed}   --json for the records, --curl for the calls"
+
+
+def show_calls(client: GatewayClient, body: dict[str, Any]) -> None:
+    """The two calls as curl lines."""
+    content = shlex.quote(json.dumps(body, ensure_ascii=False))
+    click.echo(f"curl -s {client.url}/v1/requests -H 'Content-Type: application/json' -d {content}")
+    click.echo(f"curl -sN {client.url}/v1/requests/ID/events   # ID is the answer's id")
+    sys.stdout.flush()

@@ -1,0 +1,156 @@
+"""The gateway as the command line sees it: where it is, and its answers. Standard library only, since it starts fastest.
+
+The address is ``--url``, ``NEARFETCH_URL``, or what a running ``scripts/up`` wrote into its data folder, in that order.
+"""
+
+import http.client
+import json
+import os
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from scripts.data_folder import DataFolder, default_path
+
+CONNECT_SECONDS: Final = 10.0
+SILENCE_SECONDS: Final = 45.0  # a stream says something every 15 s
+
+
+class NoGateway(RuntimeError):  # noqa: N818
+    """Nobody answers; the message says where it was looked for, and what to do."""
+
+
+class Refused(RuntimeError):  # noqa: N818
+    """The gateway answered with a problem document."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        super().__init__(_describe(status, problem))
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream."""
+
+    name: str
+    id: str
+    data: Any
+
+
+class GatewayClient:
+    """One gateway. A call is a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    @classmethod
+    def found(cls, url: str, data: Path | None) -> "GatewayClient":
+        """The gateway that these options and the environment name; raises ``NoGateway``."""
+        folder = DataFolder(data or default_path())
+        address = url or ("" if data else os.environ.get("NEARFETCH_URL", "")) or folder.url
+        if not address:
+            raise NoGateway(
+                f"No gateway: nothing runs on {folder.path}. Start scripts/up, or name one with --url or NEARFETCH_URL."
+            )
+        if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
+            raise NoGateway(f"No gateway: expected an address like http://127.0.0.1:8080, found {address}")
+        return cls(address)
+
+    def get(self, path: str) -> Any:
+        """A JSON answer; raises ``Refused`` for what is not 200, ``NoGateway`` when nobody answers."""
+        return self._json("GET", path, None)
+
+    def status(self, path: str) -> tuple[int, Any]:
+        """The status and the JSON body, whatever they are."""
+        response, connection = self._open("GET", path, None, {}, CONNECT_SECONDS)
+        try:
+            return response.status, _decode(response.read())
+        finally:
+            connection.close()
+
+    def post(self, path: str, body: Any) -> Any:
+        """Posts JSON; raises like ``get``."""
+        return self._json("POST", path, json.dumps(body).encode())
+
+    def events(self, path: str, after: str = "") -> Iterator[Event]:
+        """The events of a stream until it ends or breaks; the caller goes on with the last id."""
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
+        response, connection = self._open("GET", path, None, headers, SILENCE_SECONDS)
+        try:
+            if response.status != http.client.OK:
+                raise Refused(response.status, _problem(response.read()))
+            yield from parse_events(response)
+        except (OSError, http.client.HTTPException):
+            return  # it broke: there is no end in it, and the caller sees that
+        finally:
+            connection.close()
+
+    def _json(self, method: str, path: str, body: bytes | None) -> Any:
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        response, connection = self._open(method, path, body, headers, CONNECT_SECONDS)
+        try:
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise NoGateway(f"The gateway at {self.url} stopped in the middle of its answer: {error}") from error
+        finally:
+            connection.close()
+        if not 200 <= response.status < 300:
+            raise Refused(response.status, _problem(content))
+        return _decode(content)
+
+    def _open(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float
+    ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+        parts = urllib.parse.urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.netloc.rpartition("@")[2], timeout=timeout_seconds)
+        try:
+            connection.request(method, parts.path + path, body, dict(headers))
+            return connection.getresponse(), connection
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise NoGateway(
+                f"No gateway answers at {self.url}: {error}. Is it running? (scripts/up, or --url)"
+            ) from error
+
+
+def parse_events(lines: Any) -> Iterator[Event]:
+    """Server-Sent Events from the lines of a response (bytes); comments are passed over."""
+    name, identifier = "message", ""
+    data: list[str] = []
+    for raw in lines:
+        line = raw.decode().rstrip("\r\n")
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                yield Event(name, identifier, json.loads("\n".join(data)))
+            name, data = "message", []
+        elif field == "event":
+            name = value
+        elif field == "id":
+            identifier = value
+        elif field == "data":
+            data.append(value)
+
+
+def _decode(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return {"title": content[:200].decode(errors="replace")}
+
+
+def _problem(content: bytes) -> dict[str, Any]:
+    decoded = _decode(content)
+    return decoded if isinstance(decoded, dict) else {"title": str(decoded)}
+
+
+def _describe(status: int, problem: dict[str, Any]) -> str:
+    text = " ".join(str(problem[key]) for key in ("title", "detail") if problem.get(key))
+    errors = [f"  {error.get('pointer', '')}: {error.get('detail', '')}" for error in problem.get("errors", [])]
+    return "\n".join([f"{status} {text}".strip(), *errors])

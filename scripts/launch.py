@@ -1,0 +1,42 @@
+"""What the supervisor starts for each part: ``python -m scripts.launch DATA NAME`` becomes the part.
+
+It ends what is left of the part's last life first: a killed wrapper leaves its broker running, a killed pool its
+workers, and supervisor sees only the process that it started. Then it notes its own pid and start time, by which
+``scripts/up --stop`` finds the part even when the supervisor was killed, and becomes the program that
+``DATA/run/NAME.json`` describes: {"command": [...], "environment": {...}, "folder": "...", "ends_with_parent": bool}.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from scripts import processes
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LEFTOVER_SECONDS = 5.0
+
+
+def main(data: str, name: str) -> None:
+    """Becomes the part; does not return."""
+    run = Path(data) / "run"
+    part = json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
+    pid_file = run / f"{name}.pid"
+    previous = processes.read(pid_file)
+    if previous is not None and previous.pid != os.getpid():
+        processes.end_groups([previous], LEFTOVER_SECONDS)
+    mine = processes.of(os.getpid())
+    assert mine is not None, "a process that runs is in /proc"
+    processes.write(pid_file, mine)
+    if part["ends_with_parent"]:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != part["parent"]:
+            sys.exit(1)  # it ended before the line above
+    os.chdir(part["folder"])
+    os.execvpe(part["command"][0], part["command"], part["environment"])  # noqa: S606 - no shell is meant
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

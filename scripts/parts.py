@@ -1,0 +1,152 @@
+"""What a stack consists of: each part, how it is started, and how it is seen to be ready.
+
+    servers   rabbitmq, its port mapper, the central Redis, a Redis a region, the sample site
+    regions   a dashboard, workers and a bridge each
+    entry     the gateway
+
+They are stopped from the bottom of this list to its top, a stage at a time: no part loses what it stands on.
+"""
+
+import http.client
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from regions.settings import ROOT, Settings
+from scripts import configuration
+from scripts.configuration import Ports
+from scripts.dashboard import DASHBOARD_ACL
+from scripts.data_folder import DataFolder
+from scripts.services import RabbitMQ, Service, path_with_sbin, redis_server
+
+STAGES: Final = ("servers", "regions", "entry")
+PROBE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: its name, its stage, what it runs, and why it is not ready yet (None once it is)."""
+
+    name: str
+    stage: str
+    command: list[str]
+    environment: Mapping[str, str]
+    not_ready: Callable[[], str | None]
+    folder: Path = ROOT
+    stop_seconds: int = 20
+
+
+@dataclass(frozen=True)
+class Stack:
+    """All parts, in the order of their start, and the broker, whose policy is set once it is there."""
+
+    parts: list[Part]
+    broker: RabbitMQ
+
+
+def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str, str], *, live: bool) -> Stack:
+    """The parts of a stack; writes the configuration of its servers and its settings."""
+    broker = RabbitMQ(data.path / "rabbitmq", ports.broker, password=data.secret("rabbitmq"))
+    configuration.write(data, wanted, ports, broker.url, live=live)
+    hub_users = {
+        configuration.region_user(name): (data.secret(f"hub {name}"), configuration.region_acl(name))
+        for name in wanted.region
+    }
+    hub = redis_server("hub", data.path / "hub", ports.hub, password=data.secret("hub"), users=hub_users)
+    parts = [
+        _port_mapper(broker, environ),
+        _server(hub, environ),
+        *(_region_redis(data, name, ports.redis[name], environ) for name in wanted.region),
+        _server(broker.service(), environ, stop_seconds=40),
+    ]
+    own = configuration.environment(data, environ)
+    if not live:
+        parts.append(
+            Part("site", "servers", _python("scripts.site", "--port", str(ports.site)), own, listens(ports.site))
+        )
+    for name in wanted.region:
+        parts += _region(name, ports.dashboard[name], configuration.environment(data, environ, name))
+    gateway = Part("gateway", "entry", _python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
+    return Stack([*parts, gateway], broker)
+
+
+def _region_redis(data: DataFolder, region: str, port: int, environ: Mapping[str, str]) -> Part:
+    users = {"dashboard": (data.secret(f"dashboard redis {region}"), DASHBOARD_ACL)}
+    name = f"redis-{region}"
+    return _server(
+        redis_server(name, data.path / name, port, password=data.secret(f"redis {region}"), users=users), environ
+    )
+
+
+def _region(name: str, dashboard_port: int, environ: Mapping[str, str]) -> list[Part]:
+    return [
+        Part(f"workers-{name}", "regions", _python("scripts.cli", "workers", name), environ, always, stop_seconds=40),
+        Part(f"bridge-{name}", "regions", _python("scripts.cli", "bridge", name), environ, always),
+        Part(
+            f"dashboard-{name}", "regions", _python("scripts.cli", "dashboard", name), environ, listens(dashboard_port)
+        ),
+    ]
+
+
+def _server(service: Service, environ: Mapping[str, str], stop_seconds: int = 20) -> Part:
+    return Part(
+        service.name,
+        "servers",
+        service.command,
+        {**environ, **service.environment},
+        service.not_ready,
+        folder=service.log.parent,
+        stop_seconds=stop_seconds,
+    )
+
+
+def _port_mapper(broker: RabbitMQ, environ: Mapping[str, str]) -> Part:
+    """Erlang's port mapper as a part of its own: started by the node it would be a daemon that outlives it."""
+    port = broker.environment()["ERL_EPMD_PORT"]
+    program = shutil.which("epmd", path=path_with_sbin()) or "epmd"
+    command = [program, "-port", port, "-address", "127.0.0.1"]
+    return Part("epmd", "servers", command, dict(environ), listens(int(port)), folder=broker.folder)
+
+
+def _python(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", *arguments]
+
+
+def always() -> str | None:
+    """The probe of what has no port: the gateway says whether it is there."""
+    return None
+
+
+def listens(port: int) -> Callable[[], str | None]:
+    """A probe: something accepts connections on this port."""
+
+    def probe() -> str | None:
+        try:
+            socket.create_connection(("127.0.0.1", port), PROBE_SECONDS).close()
+        except OSError as error:
+            return f"port {port}: {error.strerror or error}"
+        return None
+
+    return probe
+
+
+def answers(port: int, path: str) -> Callable[[], str | None]:
+    """A probe: this path answers 200."""
+
+    def probe() -> str | None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_SECONDS)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            text = response.read(400).decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            return f"port {port}: {error}"
+        finally:
+            connection.close()
+        return None if response.status == http.client.OK else f"{path} answers {response.status}: {text}"
+
+    return probe

@@ -1,0 +1,145 @@
+"""Processes of this machine as /proc shows them: who is who, who listens where, and how a group is ended.
+
+A pid alone names nobody, since it is given out again; a pid with its start time does. A group outlives its leader,
+and the kernel gives out no pid that still names a group.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process: its pid, and when it started (clock ticks since the boot)."""
+
+    pid: int
+    started: int
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.started}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        return of(self.pid) == self
+
+    @property
+    def started_at(self) -> float:
+        """When it started, in seconds since the epoch."""
+        uptime = float((PROC / "uptime").read_text(encoding="ascii").split()[0])
+        return time.time() - uptime + self.started / os.sysconf("SC_CLK_TCK")
+
+
+def of(pid: int) -> Process | None:
+    """The process that has this pid now; None for none, or a zombie."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] == "Z" else Process(pid, int(fields[19]))
+
+
+def read(file: Path) -> Process | None:
+    """The process that a pid file names, whether it still runs or not."""
+    try:
+        pid, started = file.read_text(encoding="ascii").split()
+        return Process(int(pid), int(started))
+    except (OSError, ValueError):
+        return None
+
+
+def write(file: Path, process: Process) -> None:
+    """Writes a pid file; a reader sees the old or the new one, never half of it."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(f"{process}\n", encoding="ascii")
+    new.replace(file)
+
+
+def group(leader: Process) -> list[int]:
+    """Who lives of the group that a process led, the leader included."""
+    found = of(leader.pid)
+    if found is not None and found != leader:
+        return []  # the pid is somebody else's: had the group any member, it could not be
+    members = []
+    for pid in pids():
+        fields = _stat(pid)
+        if (
+            fields is not None
+            and int(fields[2]) == leader.pid
+            and fields[0] != "Z"
+            and int(fields[19]) >= leader.started
+        ):
+            members.append(pid)
+    return members
+
+
+def end_groups(leaders: Iterable[Process], seconds: float) -> int:
+    """SIGTERM to the groups, SIGKILL to what is left of them after ``seconds``; how many processes there were."""
+    groups = {leader: group(leader) for leader in leaders}
+    for leader, members in groups.items():
+        if members:
+            signal_group(leader.pid, signal.SIGTERM)
+            signal_group(leader.pid, signal.SIGCONT)  # a stopped process does not hear SIGTERM
+    deadline = time.monotonic() + seconds
+    left = [leader for leader, members in groups.items() if members]
+    while left:
+        if time.monotonic() > deadline:
+            for leader in left:
+                signal_group(leader.pid, signal.SIGKILL)
+            deadline += 5.0
+        time.sleep(0.02)
+        left = [leader for leader in left if group(leader)]
+    return sum(map(len, groups.values()))
+
+
+def signal_group(leader: int, number: int) -> None:
+    """A signal to a group; none when it has gone."""
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        return
+
+
+def pids() -> list[int]:
+    """Every process that /proc shows."""
+    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+
+
+def listener(port: int) -> str:
+    """Who listens on a TCP port, as ``process 812 (nginx)``, or ``another process`` where /proc does not tell."""
+    wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for pid in pids() if wanted else []:
+        folder = PROC / str(pid)
+        try:
+            held = {str(entry.readlink()) for entry in (folder / "fd").iterdir()}
+            if held & wanted:
+                return f"process {pid} ({(folder / 'comm').read_text(encoding='utf-8').strip()})"
+        except OSError:
+            continue  # it has ended, or is somebody else's
+    return "another process"
+
+
+def _listening_inodes(port: int) -> list[str]:
+    inodes = []
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (PROC / "net" / table).read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                inodes.append(fields[9])
+    return inodes
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the state on: a program's name may hold anything."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()

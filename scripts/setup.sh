@@ -1,0 +1,133 @@
+# Sourced by scripts/up and scripts/test, which set ROOT (the checkout) and LOG (where installers write).
+# Afterwards the packages and .venv are there, or it has said what is missing and exited with 1.
+# Plain sh, and nothing that a fresh Debian lacks: no sudo, ps, curl, ss, systemctl, gcc.
+
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+export PATH DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+now_ms() {
+    echo $(($(date +%s%N) / 1000000))
+}
+
+# step TEXT: a line that is only on a terminal, and there until the step is done.
+step() {
+    STEP_BEGAN=$(now_ms)
+    if [ -t 1 ]; then printf '  ..  %s' "$1"; fi
+}
+
+step_done() {
+    if [ -t 1 ]; then printf '\r\033[K'; fi
+    took=$(($(now_ms) - STEP_BEGAN))
+    if [ "$took" -lt 10000 ]; then
+        took="$((took / 1000)).$((took % 1000 / 100)) s"
+    else
+        took="$((took / 1000)) s"
+    fi
+    printf '  ok  %-58s %10s\n' "$1" "$took"
+}
+
+# give_up WHAT ADVICE [LOG]: what failed, the last lines of its log, what to do.
+give_up() {
+    if [ -t 1 ]; then printf '\r\033[K'; fi
+    echo "$1" >&2
+    if [ -n "${3:-}" ] && [ -s "$3" ]; then tail -n 12 "$3" | sed 's/^/    /' >&2; fi
+    echo "$2" >&2
+    exit 1
+}
+
+is_debian() {
+    command -v apt-get >/dev/null 2>&1 && grep -qsE '^ID(_LIKE)?=.*debian' /etc/os-release
+}
+
+missing_packages() {
+    python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || echo python3-venv
+    command -v redis-server >/dev/null 2>&1 || echo redis-server
+    [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || echo rabbitmq-server
+}
+
+redis_version() {
+    redis-server --version | sed 's/.*v=\([0-9.]*\).*/\1/'
+}
+
+rabbitmq_version() {
+    for folder in /usr/lib/rabbitmq/lib/rabbitmq_server-*; do echo "${folder##*-}"; done
+}
+
+# as_root COMMAND…: directly, by sudo, or not at all.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif [ -t 0 ]; then
+        sudo env DEBIAN_FRONTEND=noninteractive "$@"
+    else
+        sudo -n env DEBIAN_FRONTEND=noninteractive "$@"
+    fi
+}
+
+setup_packages() {
+    step "packages"
+    # shellcheck disable=SC2046 # a list of words
+    set -- $(missing_packages)
+    if [ $# -gt 0 ]; then
+        if ! is_debian; then
+            give_up "Nearfetch needs, and did not find: $*" \
+                "Only on Debian it installs them itself. Needed are: Python 3.11 or later with venv and ensurepip, redis-server 7.2 or later, RabbitMQ 4.0 or later with its programs in /usr/lib/rabbitmq/bin. Install them and run this again."
+        fi
+        if [ "$(id -u)" -ne 0 ]; then
+            command -v sudo >/dev/null 2>&1 || give_up "Packages are missing ($*), and there is no sudo to install them with." \
+                "As root: apt-get update && apt-get install --no-install-recommends $*   Then run this again."
+            if [ ! -t 0 ] && ! sudo -n true 2>>"$LOG"; then
+                give_up "Packages are missing ($*), and sudo did not let this user install them:" \
+                    "As root: apt-get update && apt-get install --no-install-recommends $*   Then run this again." "$LOG"
+            fi
+            # The password is asked for before anything else is shown.
+            if [ -t 0 ]; then
+                printf '\n'
+                sudo -v || give_up "Packages are missing ($*), and sudo refused." \
+                    "As root: apt-get update && apt-get install --no-install-recommends $*   Then run this again."
+            fi
+        fi
+        as_root apt-get -o DPkg::Lock::Timeout=300 update >>"$LOG" 2>&1 ||
+            give_up "apt-get update failed:" "Mend the package sources of this machine, then run this again. The whole log: $LOG" "$LOG"
+        as_root apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" >>"$LOG" 2>&1 ||
+            give_up "apt-get install $* failed:" "Mend what it says, then run this again. The whole log: $LOG" "$LOG"
+    fi
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || give_up "Python $(python_version) is too old." \
+        "Nearfetch needs Python 3.11 or later as python3."
+    step_done "apt: redis-server $(redis_version), rabbitmq-server $(rabbitmq_version)"
+}
+
+python_version() {
+    python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+}
+
+# The line that .venv/installed has when this requirements file is wholly installed.
+installed_line() {
+    echo "$1 $(cat "$ROOT"/requirements*.txt | sha256sum | cut -c 1-32)"
+}
+
+# setup_venv FILE…: .venv with these requirements files. "installed" is written last: without it a folder is half made.
+setup_venv() {
+    step "virtual environment"
+    exec 9<"$ROOT/scripts/setup.sh" # one at a time in a checkout
+    if command -v flock >/dev/null 2>&1; then flock 9; fi
+    venv="$ROOT/.venv"
+    version="python $(python_version)"
+    if [ "$(head -n 1 "$venv/installed" 2>/dev/null)" != "$version" ]; then
+        rm -rf "$venv"
+        python3 -m venv "$venv" >>"$LOG" 2>&1 9<&- ||
+            give_up "The virtual environment could not be made in $venv:" "Mend what it says, then run this again." "$LOG"
+    fi
+    for file; do
+        line=$(installed_line "$file")
+        if grep -qsxF "$line" "$venv/installed"; then continue; fi
+        kept=$(cat "$venv/installed" 2>/dev/null || echo "$version")
+        rm -f "$venv/installed"
+        "$venv/bin/python" -m pip install --no-input -r "$ROOT/$file" >>"$LOG" 2>&1 9<&- ||
+            give_up "pip install -r $file failed:" "Is there a network, or a mirror in pip's configuration? The whole log: $LOG" "$LOG"
+        printf '%s\n%s\n' "$kept" "$line" >"$venv/installed.new"
+        mv "$venv/installed.new" "$venv/installed"
+    done
+    exec 9<&-
+    step_done "$version, virtual environment"
+}

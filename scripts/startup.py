@@ -1,0 +1,170 @@
+"""The start of a stack: everything that can start at once does, and each thing is said when it is seen to be ready.
+
+servers ─ the port mapper, then RabbitMQ (the slowest) beside every Redis and the site
+regions ─ a region's dashboard and workers as soon as the Redis are there, its bridge with the gateway
+entry   ─ the gateway once RabbitMQ is there; ready when it says so, a region when the gateway sees it ``up``
+"""
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from regions.settings import Settings
+from scripts.configuration import Ports
+from scripts.data_folder import DataFolder
+from scripts.gateway_client import GatewayClient, NoGateway, Refused
+from scripts.parts import Stack, answers
+from scripts.services import Failed
+from scripts.supervision import State, Supervisor
+from scripts.terminal import Progress
+
+READY_SECONDS: Final = 90.0
+DEATHS_MAX: Final = 3  # a part that died so often while it started does not start
+SAID: Final = {"bridge": "bridges", "workers": "workers"}  # a part, and where /v1/regions shows what it said
+POLL_SECONDS: Final = 0.05
+
+
+class Ending:
+    """Whether somebody asked to stop; a plain flag, since a signal handler may hold no lock."""
+
+    requested = False
+
+    def request(self, *_signal: object) -> None:
+        """Asks."""
+        self.requested = True
+
+
+class NotReady(RuntimeError):  # noqa: N818
+    """A part that did not start, or was not ready in time; ``part`` names its log."""
+
+    def __init__(self, part: str, message: str) -> None:
+        super().__init__(message)
+        self.part = part
+
+
+class Startup:
+    """One start: which parts run, which are ready, how often each died."""
+
+    def __init__(
+        self,
+        data: DataFolder,
+        supervisor: Supervisor,
+        stack: Stack,
+        wanted: Settings,
+        ports: Ports,
+        progress: Progress,
+        ended: Ending,
+    ) -> None:
+        self.data, self.supervisor, self.stack, self.progress, self.ended = data, supervisor, stack, progress, ended
+        self.wanted, self.ports = wanted, ports
+        self.parts = {part.name: part for part in stack.parts}
+        self.began = time.monotonic()
+        self.starts: dict[str, set[int]] = {}
+        self.policy_fault = ""
+
+    def run(self) -> None:
+        """Starts everything; raises ``NotReady``."""
+        regions = list(self.wanted.region)
+        redis = ["hub", *(f"redis-{name}" for name in regions)]
+        self.start("epmd", *redis)
+        self.wait("epmd", self.parts["epmd"].not_ready)
+        self.start("rabbitmq", *(name for name in ("site",) if name in self.parts))
+        for name in redis:
+            self.wait(name, self.parts[name].not_ready)
+        self.done(f"central Redis, {len(regions)} regions' Redis")
+        self.start(*(f"workers-{name}" for name in regions), *(f"dashboard-{name}" for name in regions))
+        self.wait("rabbitmq", self.parts["rabbitmq"].not_ready)
+        policy = threading.Thread(target=self._set_policy)
+        policy.start()
+        self.start("gateway", *(f"bridge-{name}" for name in regions))
+        self.done(f"{'RabbitMQ':<19} 127.0.0.1:{self.ports.broker}")
+        if "site" in self.parts:
+            self.wait("site", self.parts["site"].not_ready)
+            self.done(f"{'sample site':<19} 127.0.0.1:{self.ports.site}")
+        self.wait("gateway", self.parts["gateway"].not_ready)
+        self.regions(regions)
+        self.wait("gateway", answers(self.ports.gateway, "/readyz"))
+        policy.join()
+        if self.policy_fault:
+            raise NotReady("rabbitmq", self.policy_fault)
+        self.done(f"{'gateway':<19} 127.0.0.1:{self.ports.gateway}")
+
+    def regions(self, names: list[str]) -> None:
+        """Waits until the gateway sees every region up and its dashboard answers; each is said as it comes."""
+        left = list(names)
+        while left:
+            views = self._views()
+            reasons = {name: self._away(name, views.get(name)) for name in left}
+            for name, reason in reasons.items():
+                if not reason:
+                    region = self.wanted.region[name]
+                    workers = f"{region.scale.min} \u00d7 {region.workers.threads} workers"
+                    self.done(f"{name}  Redis, bridge, {workers}, dashboard")
+                    left.remove(name)
+            if left:
+                self._beat(f"{reasons[left[0]].split()[0].rstrip(':')}-{left[0]}", f"{left[0]}: {reasons[left[0]]}")
+
+    def _away(self, name: str, view: dict[str, Any] | None) -> str:
+        """What of a region is not there yet, beginning with its part; what was said before this start counts for nothing."""
+        if view is None:
+            return "bridge: the gateway does not know"
+        lived = time.monotonic() - self.began
+        fresh = {part: [one for one in view[key] if one["age_seconds"] < lived] for part, key in SAID.items()}
+        for part, said in fresh.items():
+            if not said:
+                return f"{part} has not said anything yet"
+        if view["status"] != "up" or not any(bridge["state"] == "consuming" for bridge in fresh["bridge"]):
+            return f"bridge: {', '.join(view['reasons']) or fresh['bridge'][0]['reason']}"
+        reason = self.parts[f"dashboard-{name}"].not_ready()
+        return f"dashboard: {reason}" if reason else ""
+
+    def start(self, *names: str) -> None:
+        """Starts these parts."""
+        for name in names:
+            self.supervisor.start_part(self.parts[name])
+
+    def done(self, text: str) -> None:
+        """Says that something is ready."""
+        self.progress.done(text, time.monotonic() - self.began)
+
+    def wait(self, name: str, not_ready: Callable[[], str | None]) -> None:
+        """Waits until a probe of a part says that it is ready."""
+        while (reason := not_ready()) is not None:
+            self._beat(name, f"{name}: {reason}")
+
+    def _set_policy(self) -> None:
+        try:
+            self.stack.broker.set_policy()
+        except (Failed, OSError, subprocess.TimeoutExpired) as error:
+            self.policy_fault = str(error)
+
+    def _beat(self, name: str, reason: str) -> None:
+        """Between two probes: somebody may have asked to stop, a part may keep dying, time may be over."""
+        states = self.supervisor.states() or {}
+        if self.ended.requested:
+            raise NotReady(name, "It was told to stop while it started.")
+        for part, state in states.items():
+            self._look(part, state)
+        if time.monotonic() - self.began > READY_SECONDS:
+            raise NotReady(name, f"{name} is not ready after {READY_SECONDS:.0f} s: {reason}")
+        self.progress.waiting(f"{time.monotonic() - self.began:4.0f} s  {reason}")
+        time.sleep(POLL_SECONDS)
+
+    def _look(self, part: str, state: State) -> None:
+        seen = self.starts.setdefault(part, set())
+        if state.started:
+            seen.add(state.started)
+        deaths = len(seen) - bool(state.pid)
+        if deaths >= DEATHS_MAX:
+            how = "was killed by a signal" if state.exit_code < 0 else f"ended with code {state.exit_code}"
+            raise NotReady(part, f"{part} does not start: it {how}, {deaths} times.")
+
+    def _views(self) -> dict[str, dict[str, Any]]:
+        """The regions as the gateway sees them; none while it does not answer."""
+        try:
+            answer = GatewayClient(f"http://127.0.0.1:{self.ports.gateway}").get("/v1/regions")
+        except (NoGateway, Refused):
+            return {}
+        return {region["name"]: region for region in answer["regions"]}

@@ -1,0 +1,73 @@
+"""``nearfetch status``: what the gateway says of itself, its regions and its sources."""
+
+import json
+from typing import Any, Final
+
+import click
+
+from scripts.gateway_client import GatewayClient
+from scripts.terminal import counted, size
+
+COLOURS: Final = {
+    "up": "green",
+    "ready": "green",
+    "ok": "green",
+    "degraded": "yellow",
+    "failing": "yellow",
+    "unknown": "white",
+}
+
+
+def run(client: GatewayClient, *, as_json: bool) -> int:
+    """The exit code: 0 when everything is up, else 1."""
+    code, ready = client.status("/readyz")
+    regions = client.get("/v1/regions")["regions"]
+    sources = client.get("/v1/sources")["sources"]
+    well = code == 200 and all(region["status"] == "up" for region in regions)
+    if as_json:
+        click.echo(
+            json.dumps({"url": client.url, "ready": ready, "regions": regions, "sources": sources}, ensure_ascii=False)
+        )
+        return 0 if well else 1
+    click.echo(
+        f"gateway {client.url}   {coloured('ready' if code == 200 else 'not ready')}{reason(ready) if code != 200 else ''}"
+    )
+    for region in regions:
+        click.echo(region_line(region, sources))
+    for source in sources:
+        if source["health"] not in ("ok", "unknown"):
+            click.echo(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}")
+    health = [source["health"] for source in sources]
+    click.echo(
+        f"{counted(len(sources), 'source')}: "
+        + ", ".join(f"{health.count(kind)} {kind}" for kind in sorted(set(health)))
+    )
+    return 0 if well else 1
+
+
+def region_line(region: dict[str, Any], sources: list[dict[str, Any]]) -> str:
+    """A region: its status, what is away, and its figures."""
+    count = sum(source["region"] == region["name"] for source in sources)
+    begin = f"  {region['name']:<5} {region['title']:<14} {coloured(region['status']):<8}"
+    return f"{begin} {counted(count, 'source')}{figures(region)}{reason(region)}"
+
+
+def figures(region: dict[str, Any]) -> str:
+    """A region in numbers."""
+    queue, pools = region["queue"], region["workers"]
+    processes, busy = (sum(pool[key] for pool in pools) for key in ("processes", "busy"))
+    kept = size(region["bytes"]["kept_off_wan"])
+    return (
+        f"   {queue['open']} open   {counted(processes, 'worker process', 'es')}, {busy} busy   {kept} kept off the WAN"
+    )
+
+
+def reason(said: dict[str, Any]) -> str:
+    """Why, in the answer's own words."""
+    reasons = said.get("reasons") or [said.get("detail") or said.get("reason") or ""]
+    return f"   {', '.join(map(str, reasons))}" if any(reasons) else ""
+
+
+def coloured(status: str) -> str:
+    """A status, in colour on a terminal; click takes colours out of what is piped."""
+    return click.style(status, fg=COLOURS.get(status, "red"))

@@ -1,0 +1,70 @@
+"""How commands speak: quantities for people, and the lines of progress that ``scripts/up`` shows."""
+
+import sys
+import threading
+import time
+from typing import Final
+
+WIDTH: Final = 58  # as step_done in scripts/setup.sh
+SPINNER: Final = "|/-\\"
+UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+
+def size(count: float) -> str:
+    """Bytes as ``1.7 kB``: three digits where they say something."""
+    value, unit = float(count), 0
+    while value >= 999.5 and unit < len(UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``12 ms``, ``3.02 s`` or ``72 s``."""
+    if seconds < 1.0:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.2f} s" if seconds < 10.0 else f"{seconds:.0f} s"
+
+
+def counted(count: int, noun: str, plural: str = "s") -> str:
+    """``1 record``, ``2 records``."""
+    return f"{count} {noun}{'' if count == 1 else plural}"
+
+
+class Progress:
+    """Lines of what is done and, on a terminal only, a last line of what is waited for."""
+
+    def __init__(self) -> None:
+        self._live = sys.stdout.isatty()
+        self._waiting = ""
+        self._turn = 0
+        self._lock = threading.Lock()
+
+    def done(self, text: str, seconds: float) -> None:
+        """A thing is ready."""
+        took = f"{seconds:.1f} s" if seconds < 10.0 else f"{seconds:.0f} s"
+        self.line(f"  ok  {text:<{WIDTH}} {took:>10}")
+
+    def line(self, text: str = "") -> None:
+        """Any line."""
+        with self._lock:
+            self._clear()
+            print(text, flush=True)
+
+    def event(self, text: str) -> None:
+        """Something that happened while everything runs."""
+        self.line(f"{time.strftime('%H:%M:%S')}  {text}")
+
+    def waiting(self, text: str) -> None:
+        """What is waited for; nothing where nobody watches."""
+        if not self._live:
+            return
+        with self._lock:
+            self._clear()
+            self._turn += 1
+            self._waiting = f"  {SPINNER[self._turn % 4]}   {text}"[:78]
+            print(self._waiting, end="", flush=True)
+
+    def _clear(self) -> None:
+        if self._waiting:
+            print("\r\x1b[K", end="")
+            self._waiting = ""

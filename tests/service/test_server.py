@@ -21,6 +21,7 @@ class Site:
         self.parked: list[Exchange] = []
         self.gone: list[Exchange] = []
         self.server = Server("127.0.0.1", 0, self.app, threads)
+        self.server.expiration_interval = 0.05  # how soon its selector sees that it is to stop
         self.server.prepare()
         self.server.outlet.start()
         self.port = self.server.bind_addr[1]

@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import dataclass
+from typing import Self
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Wire:
         self.socket.connect(("127.0.0.1", port))
         self.file = self.socket.makefile("rb", 1)
 
-    def __enter__(self) -> "Wire":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -1,0 +1,96 @@
+"""The waiting half of a gateway on a real Redis: polls, waiters and streams, without a broker and without sources."""
+
+import threading
+from pathlib import Path
+
+from jobs import contract
+from regions import names
+from tests.service import hub_parts
+from tests.waiting import until
+from web.app import App
+from web.exchange import Answer
+from web.hub import Hub
+from web.ledger import Ledger, New, Settlement, Times
+from web.listen import Listener
+from web.poll import Poller
+from web.server import Server
+from web.wait import Waiters
+
+
+class Desk:
+    """``add`` makes an accepted request, ``settle`` ends a task of it as a region's result would."""
+
+    def __init__(self, tmp_path: Path, redis_url: str, *, listens: bool = True, **environ: str) -> None:
+        settings = hub_parts.settings(tmp_path, redis=redis_url, **environ)
+        limits = settings.limits
+        self.hub = Hub(settings)
+        self.ledger = Ledger(self.hub.client, limits)
+        self.waiters = Waiters(self.hub, self.ledger)
+        self.hub.regained.append(self.waiters.all)
+        self.listener = Listener(settings, self.waiters.news, self.waiters.all) if listens else None
+        poller = Poller(
+            self.hub,
+            self.ledger,
+            self.waiters,
+            "",
+            wait_max_seconds=limits.wait_max_seconds,
+            result_ttl_seconds=limits.result_ttl_seconds,
+        )
+        app = App(
+            [
+                ("GET", "/v1/requests/<request>", poller.get),
+                ("GET", "/v1/requests/<request>/events", poller.events),
+                ("GET", "/healthz", lambda _: Answer(200, b"ok")),
+                ("GET", "/broken", lambda _: 1 / 0),
+            ],
+            {"127.0.0.1"},
+        )
+        self.server = Server("127.0.0.1", 0, app, 8)
+        self.server.expiration_interval = 0.05
+        self.server.prepare()
+        self.port = self.server.bind_addr[1]
+        self.serving = threading.Thread(target=self.server.serve)
+        self.server.outlet.start()
+        self.hub.start()
+        self.waiters.start()
+        if self.listener is not None:
+            self.listener.start()
+        self.serving.start()
+
+    def stop(self) -> None:
+        self.server.outlet.is_closing = True
+        self.waiters.close()
+        self.server.stop()
+        self.serving.join()
+        self.waiters.stop()
+        if self.listener is not None:
+            self.listener.stop()
+        self.hub.stop()
+        self.server.outlet.stop()
+
+    def add(self, tasks: int = 1) -> tuple[New, Times]:
+        new = hub_parts.new_request(("fra",) * tasks)
+        times = self.ledger.begin(new)
+        assert self.ledger.accept([new.id]) == [True]
+        return new, times
+
+    def settle(self, new: New, index: int, records: bytes = b'[{"a":1}]', *, status: str = "succeeded") -> str:
+        task = new.tasks[index]
+        result = contract.Result(task=task.id, source=task.source, region=task.region, status=status, count=1)
+        if status == "failed":
+            result.error = contract.Error(type="http_status", message="404", origin="target", http_status=404)
+        frame = contract.encode_frame(result, records)
+        self.hub.client.set(names.result(task.region, task.id), frame)
+        one = Settlement(
+            request=new.id,
+            task=task.id,
+            region=task.region,
+            status=status,
+            finished_ms=self.ledger.now_ms(),
+            size_bytes=len(contract.splice(frame)),
+        )
+        assert self.ledger.settle([one]) == [1]
+        return task.id
+
+    def has_waiters(self, count: int) -> None:
+        until(lambda: len(self.waiters) == count, f"{count} waiters")

@@ -1,0 +1,380 @@
+"""Brings a region's tasks from RabbitMQ to RQ on the region's own Redis, each once, and acks what is durable.
+
+    lane (a channel a queue) → inbox → _flush, once an ioloop turn
+        unreadable    → report: a failed outcome to the hub → reject
+        past deadline → ack
+        task, cancel  → Enqueuer.write, one pipelined write → Durable (a thread, WAITAOF) → _settle → ack
+
+    Watch  (a thread)  the region's Redis: away, full, over a mark → _measured → lanes consume or do not
+    Report (a thread)  the hub: its clock, status, failed outcomes
+
+Nothing that blocks longer than a Redis's time-out runs on the ioloop, and there is no batching window: what arrived in
+one turn of it is a batch, be it one message.
+"""
+
+import functools
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import pika
+from pika.adapters.select_connection import IOLoop
+
+from bridge import message
+from bridge.durable import BLOCK_SECONDS, Durable
+from bridge.enqueue import Enqueuer, Message
+from bridge.lane import Delivery, Inbox, Lane
+from bridge.report import Clock, Report, Status
+from bridge.watch import Levels, Measure, Watch
+from regions import connect, logs, names
+from regions.settings import Settings
+
+TICK_SECONDS: Final = 0.1  # how late a stop, the first clock and the status may be seen
+BACKOFF_MAX_SECONDS: Final = 2.0
+STOP_SECONDS: Final = 5.0  # for the last acks
+BATCH_MAX: Final = 1000  # messages a write, so that a Redis answers within its time-out
+
+Receipt = list[tuple[Inbox, list[int]]]
+
+
+class Bridge:
+    """``run`` blocks until ``stop``; both may be called from any thread, ``stop`` also from a signal handler."""
+
+    def __init__(self, settings: Settings, region: str) -> None:
+        one = settings.one(region)
+        self.region = region
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._log = logs.get("bridge")
+        self._ttl_ms = round(settings.limits.result_ttl_seconds * 1000)
+        self._parameters = connect.amqp_parameters(settings.hub.amqp, name=f"bridge-{region}@{self.name}")
+        self._ioloop = IOLoop()
+        self._connection: pika.SelectConnection | None = None
+        self._broker_reason = "not connected to RabbitMQ yet"
+        self._attempts = 0
+        self.fast, self.work = (
+            Lane(queue, one.bridge.prefetch, self._ioloop, came=self._came, changed=self._refresh)
+            for queue in (names.fast_queue(region), names.work_queue(region))
+        )
+        self._flush_is_due = False
+        self._measure = Measure()
+        self._redis_reason = "not connected to its Redis yet"
+        self._levels = Levels(one.bridge.ready_max)
+        self._stopping, self._ended, self._code = False, False, 0
+        self._said: tuple[str, str] = ("", "")
+
+        local = functools.partial(connect.open_redis, one.redis.url, connections=2)
+        self._enqueuer = Enqueuer(local(name=f"bridge@{self.name}"), region)
+        waits = local(name=f"bridge-durable@{self.name}", block_seconds=BLOCK_SECONDS)
+        self._durable: Durable[Receipt] = Durable(waits, self.name, self._durable_settled)
+        self._watch = Watch(
+            local(name=f"bridge-watch@{self.name}"), region, prepare=self._prepare, tell=self._tell, fail=self._fail
+        )
+        hub = connect.open_redis(settings.hub.redis, name=f"bridge-{region}@{self.name}", connections=2)
+        self._report = Report(hub, local(name=f"bridge-clock@{self.name}"), region, self.name)
+        self._threads = [self._thread(part) for part in (self._durable, self._watch, self._report)]
+
+    # Life
+
+    def run(self) -> int:
+        """Bridges until stopped; 0, or 1 when something is wrong that waiting does not mend."""
+        for thread in self._threads:
+            thread.start()
+        self._connect()
+        self._tick()
+        try:
+            self._ioloop.start()
+        finally:
+            for part in (self._durable, self._watch, self._report):
+                part.stop()
+            for thread in self._threads:
+                thread.join()
+            self._enqueuer.close()
+            self._ioloop.close()
+        self._log.info("stopped", region=self.region)
+        return self._code
+
+    def stop(self) -> None:
+        """Asks for a warm stop: no more messages, what is enqueued is acked, the rest goes back."""
+        self._stopping = True
+
+    def _tick(self) -> None:
+        """A signal handler must not take locks, so it sets a flag, which is seen here."""
+        if self._stopping and not self._ended:
+            self._ended = True
+            self._log.info("stopping", region=self.region, unacked=self._unacked())
+            self._refresh()
+            self._ioloop.call_later(STOP_SECONDS, self._close)
+        if self._ended and not self._unacked():
+            self._close()
+        self._refresh()
+        self._ioloop.call_later(TICK_SECONDS, self._tick)
+
+    def _close(self) -> None:
+        """The last step of a stop; without a connection nothing is left to wait for."""
+        connection = self._connection
+        if connection is None or connection.is_closed:
+            self._ioloop.stop()
+        elif not connection.is_closing:
+            connection.close()
+            self._ioloop.call_later(BACKOFF_MAX_SECONDS, self._ioloop.stop)
+
+    def _thread(self, part: Any) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                part.run()
+            except Exception:  # noqa: BLE001 - logged, and it ends the process
+                # A bridge without this thread would hold its messages for ever: better to end and be started again.
+                self._log.exception("a thread died", thread=type(part).__name__)
+                self._fail(f"{type(part).__name__} died")
+
+        return threading.Thread(target=guarded, name=type(part).__name__.lower(), daemon=True)
+
+    def _fail(self, reason: str) -> None:
+        """Ends the bridge with code 1; called from any thread."""
+        self._log.error(reason, region=self.region)
+        self._code = 1
+        self._stopping = True
+
+    # RabbitMQ
+
+    def _connect(self) -> None:
+        if self._ended:
+            self._ioloop.stop()
+            return
+        parameters = self._parameters[self._attempts % len(self._parameters)]
+        self._attempts += 1
+        self._connection = pika.SelectConnection(
+            parameters,
+            on_open_callback=self._connected,
+            on_open_error_callback=self._disconnected,
+            on_close_callback=self._disconnected,
+            custom_ioloop=self._ioloop,
+        )
+
+    def _connected(self, connection: pika.SelectConnection) -> None:
+        try:
+            connect.check_rabbitmq(connection.server_properties or {})
+        except connect.TooOld as error:
+            self._fail(str(error))
+            return
+        self._attempts = 0
+        self._broker_reason = ""
+        self.fast.open(connection)
+        self.work.open(connection)
+        self._refresh()
+
+    def _disconnected(self, _connection: pika.SelectConnection, error: BaseException | str) -> None:
+        if self._ended:
+            self._ioloop.stop()
+            return
+        self._broker_reason = f"RabbitMQ is away: {innermost(error)}"
+        self._refresh()
+        backoff = min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(self._attempts, 10))
+        self._ioloop.call_later(backoff * random.uniform(0.5, 1.0), self._connect)
+
+    # Messages
+
+    def _came(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._ioloop.call_later(0, self._flush)  # timers run after what this turn still reads
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        fast = self.fast.inbox.take() if self.fast.inbox else []
+        work = self.work.inbox.take() if self.work.inbox else []
+        clock = self._report.clock
+        if clock is None or self._redis_reason:
+            give_back(fast + work)
+            return
+        if self._levels.fast_reason:
+            give_back(fast)
+            fast = []
+        if self._levels.work_reason:
+            give_back(work)
+            work = []
+        room = max(0, self._levels.ready_max - self._measure.ready)
+        if len(work) > room:
+            self._levels.close_work()
+            self._refresh()
+            give_back(work[room:])
+            work = work[:room]
+        both = fast + work
+        for start in range(0, len(both), BATCH_MAX):
+            self._write(both[start : start + BATCH_MAX], clock)
+
+    def _write(self, deliveries: list[Delivery], clock: Clock) -> None:
+        now_ms = clock.hub_now_ms()
+        messages: list[Message] = []
+        written: list[Delivery] = []
+        late: list[Delivery] = []
+        for delivery in deliveries:
+            try:
+                content = message.read(self.region, delivery.properties, delivery.body)
+            except message.Unreadable as error:
+                self._bury(delivery, str(error), now_ms)
+                continue
+            if content.deadline_ms <= now_ms:
+                late.append(delivery)
+            else:
+                messages.append(content)
+                written.append(delivery)
+        settle(late, Inbox.ack)
+        if messages:
+            self._enqueue(messages, written, clock, now_ms)
+
+    def _enqueue(self, messages: list[Message], deliveries: list[Delivery], clock: Clock, now_ms: int) -> None:
+        epoch = self._durable.epoch  # before the write: what is lost between the two must not be acked
+        if self._redis_reason:  # an earlier part of this turn found it away
+            give_back(deliveries)
+            return
+        try:
+            result = self._enqueuer.write(messages, offset_ms=clock.offset_ms, now_ms=now_ms)
+        except connect.AWAY as error:
+            self._redis_is_off(f"its Redis is away: {error}")
+            give_back(deliveries)
+            return
+        refused = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if refusal]
+        done = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if not refusal]
+        if refused:
+            self._redis_is_off(f"its Redis refuses writes: {next(filter(None, result.refusals))}")
+            give_back(refused)
+        else:
+            self._measured(Measure(result.ready, self._measure.used, self._measure.limit))
+        if done:
+            self._durable.submit(epoch, grouped(done))
+
+    def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:
+        """A message that can't be read: its task fails at the hub, and only then it leaves the queue."""
+        properties = delivery.properties
+        task, request = properties.message_id, properties.correlation_id
+        self._log.error("unreadable message", region=self.region, reason=reason, task=task, request=request)
+        reject = functools.partial(delivery.inbox.reject, delivery.tag)
+        outcome = message.failed(self.region, properties, reason, now_ms=now_ms, ttl_ms=self._ttl_ms)
+        if outcome is None:
+            reject()
+        else:
+            self._report.fail(outcome, lambda: self._ioloop.add_callback_threadsafe(reject))
+
+    def _durable_settled(self, receipts: list[Receipt], error: Exception | None) -> None:
+        """Called by the thread that waits for the append-only file."""
+        self._ioloop.add_callback_threadsafe(lambda: self._settle(receipts, error))
+
+    def _settle(self, receipts: list[Receipt], error: Exception | None) -> None:
+        if error is not None:
+            self._redis_is_off(f"its Redis did not keep a batch: {error}")
+        by_inbox: dict[Inbox, list[int]] = {}
+        for receipt in receipts:
+            for inbox, tags in receipt:
+                by_inbox.setdefault(inbox, []).extend(tags)
+        for inbox, tags in by_inbox.items():
+            if error is None:
+                inbox.ack(tags)
+            else:
+                inbox.give_back(tags)
+
+    # The region's Redis
+
+    def _prepare(self) -> None:
+        """In the watch's thread; the ioloop uses a connection only once it was told that all is well."""
+        if not self._enqueuer.is_open:
+            self._enqueuer.open()
+
+    def _tell(self, measure: Measure | Exception) -> None:
+        self._ioloop.add_callback_threadsafe(lambda: self._told(measure))
+
+    def _told(self, measure: Measure | Exception) -> None:
+        if isinstance(measure, Exception):
+            self._redis_is_off(f"its Redis is away: {measure}")
+        elif measure.refusal:
+            self._redis_is_off(measure.refusal)
+            self._measured(measure)
+        elif not self._enqueuer.is_open or not self._durable.epoch:
+            self._redis_is_off("its Redis is back, connections are not yet")
+        else:
+            self._redis_reason = ""
+            self._measured(measure)
+
+    def _measured(self, measure: Measure) -> None:
+        self._measure = measure
+        self._levels.see(measure)
+        self._refresh()
+
+    def _redis_is_off(self, reason: str) -> None:
+        """Consumers end before anything is given back, or it would come right again."""
+        self._redis_reason = reason
+        self._refresh()
+
+    # State
+
+    def _refresh(self) -> None:
+        can = self._report.clock is not None and not self._redis_reason and not self._ended
+        self.fast.want(can and not self._levels.fast_reason)
+        self.work.want(can and not self._levels.work_reason)
+        status = self._status()
+        self._report.show(status)
+        if (status.state, status.reason) != self._said:
+            self._said = (status.state, status.reason)
+            self._log.info(status.state, region=self.region, reason=status.reason, ready=status.ready)
+
+    def _status(self) -> Status:
+        paused = self._redis_reason or self._levels.fast_reason or self._levels.work_reason
+        starting = self._broker_reason or self.fast.reason or self.work.reason
+        if self._report.clock is None:
+            starting = self._broker_reason or self._redis_reason or "waiting for the hub's clock"
+        state, reason = "consuming", ""
+        if self._ended:
+            state, reason = "paused", "stopping"
+        elif starting:
+            state, reason = "starting", starting
+        elif paused:
+            state, reason = "paused", paused
+        measure = self._measure
+        return Status(0, state, reason, measure.ready, self._unacked(), 0, measure.used, measure.limit)
+
+    def _unacked(self) -> int:
+        return sum(len(lane.inbox.held) for lane in (self.fast, self.work) if lane.inbox)
+
+
+def innermost(error: BaseException | str) -> str:
+    """What really went wrong: pika wraps it up to four times."""
+    while isinstance(error, BaseException):
+        inside = [*getattr(error, "exceptions", ()), getattr(error, "exception", None), *error.args]
+        causes = [cause for cause in inside if isinstance(cause, BaseException)]
+        if not causes:
+            return f"{type(error).__name__}: {error}"
+        error = causes[-1]
+    return error
+
+
+def grouped(deliveries: Iterable[Delivery]) -> Receipt:
+    """The tags of deliveries, by their inbox."""
+    tags: dict[Inbox, list[int]] = {}
+    for delivery in deliveries:
+        tags.setdefault(delivery.inbox, []).append(delivery.tag)
+    return list(tags.items())
+
+
+def settle(deliveries: Iterable[Delivery], how: Callable[[Inbox, list[int]], None]) -> None:
+    """Acks or gives back deliveries, each on its channel."""
+    for inbox, tags in grouped(deliveries):
+        how(inbox, tags)
+
+
+def give_back(deliveries: Iterable[Delivery]) -> None:
+    """Puts deliveries back into their queues."""
+    settle(deliveries, Inbox.give_back)
+
+
+def run(settings: Settings, region: str) -> int:
+    """Bridges a region until SIGTERM or SIGINT; the exit code. Raises ``Faults`` for an unknown region."""
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # it says in six lines what the state's reason says in one
+    bridge = Bridge(settings, region)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: bridge.stop())
+    return bridge.run()

@@ -1,0 +1,143 @@
+"""The one transaction on RQ: a batch of tasks becomes jobs on the region's Redis, each once.
+
+RQ's ``enqueue_many`` doubles a job that is sent twice, and its ``unique=True`` is a round trip a job; so RQ's own script
+for it is pipelined here, with what that leaves out (the queue's name in ``rq:queues``, and fields that a script can read).
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha1
+from typing import Any, Final
+
+import msgspec
+import redis
+from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
+
+from bridge.link import Command, Link
+from jobs import contract
+from regions import names
+
+KEEP_SECONDS: Final = 300  # a job's record outlives its deadline by this, so that a redelivery is seen
+DESCRIPTION_MAX: Final = 1000  # characters of params in it
+ZLIB_LEVEL: Final = 1  # a third of the default's time for 3 % more bytes
+
+_SHA: Final = sha1(UNIQUE_ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_encode: Final = msgspec.json.Encoder().encode
+_NOW_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"  # rq.utils.utcformat's
+
+Message = contract.Task | contract.Cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a batch: a refusal or None for each message (a duplicate is no refusal), and the jobs now ready."""
+
+    refusals: list[redis.exceptions.ResponseError | None]
+    ready: int
+
+
+def description(task: contract.Task) -> str:
+    """What operators read: the source, its params, the request."""
+    params = _encode(task.params).decode()
+    if len(params) > DESCRIPTION_MAX:
+        params = params[:DESCRIPTION_MAX] + "…"
+    return f"{task.source} {params}  request {task.request}"
+
+
+def job_data(task: contract.Task, offset_ms: int) -> bytes:
+    """A job's data as RQ's JSON serializer writes it: [function, null, [task, offset in ms], {}], packed."""
+    function = names.JOB_FUNCTION.encode()
+    data = b'["%b", null, [%b, %d], {}]' % (function, contract.encode(task), offset_ms)
+    return zlib.compress(data, ZLIB_LEVEL)
+
+
+def job_fields(task: contract.Task, offset_ms: int, now: str, now_ms: int) -> list[str | bytes | int]:
+    """A job's hash as field, value, field, value, …: what ``rq.job.Job.to_dict`` gives, and ours.
+
+    ``offset_ms``: the hub's clock less the region Redis's; ``now``: the time as RQ writes it; ``now_ms``: on the hub's.
+    """
+    left_seconds = max(1, math.ceil((task.deadline_ms - now_ms) / 1000))
+    return [
+        "created_at", now,
+        "data", job_data(task, offset_ms),
+        "success_callback_name", "",
+        "failure_callback_name", "",
+        "stopped_callback_name", "",
+        "started_at", "",
+        "ended_at", "",
+        "last_heartbeat", "",
+        "worker_name", "",
+        "group_id", "",
+        "origin", task.region,
+        "description", description(task),
+        "enqueued_at", now,
+        "timeout", left_seconds,
+        "result_ttl", left_seconds + KEEP_SECONDS,
+        "failure_ttl", left_seconds + KEEP_SECONDS,
+        "status", "queued",
+        names.JOB_DEADLINE, task.deadline_ms - offset_ms,
+        names.JOB_REQUEST, task.request,
+        names.JOB_SOURCE, task.source,
+        names.JOB_HOST, task.host,
+    ]  # fmt: skip
+
+
+class Enqueuer:
+    """Writes batches on a link to the region's Redis. Open it in one thread, then use it in one."""
+
+    def __init__(self, client: redis.Redis, region: str) -> None:
+        self._client, self._region = client, region
+        self._link: Link | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a batch can be written."""
+        return self._link is not None and self._link.is_open
+
+    def open(self) -> None:
+        """Connects and loads the script; raises what ``Link`` raises."""
+        link = Link(self._client)
+        try:
+            link.one("SCRIPT", "LOAD", UNIQUE_ENQUEUE_SCRIPT)
+        except redis.exceptions.ResponseError:
+            link.close()
+            raise
+        self._link = link
+
+    def close(self) -> None:
+        """Drops the connection."""
+        if self._link is not None:
+            self._link.close()
+
+    def write(self, messages: Sequence[Message], *, offset_ms: int, now_ms: int) -> Written:
+        """Enqueues tasks and marks cancels in one write; raises ``connect.AWAY``'s when the Redis, or the way, is away.
+
+        After such an error nothing is known of the batch, and sending it again is right: every part of it is idempotent.
+        """
+        if self._link is None:
+            raise redis.exceptions.ConnectionError("not connected")
+        now = datetime.now(UTC).strftime(_NOW_FORMAT)
+        commands = [self._command(message, offset_ms, now, now_ms) for message in messages]
+        commands += [("SADD", names.RQ_QUEUES, names.rq_queue(self._region)), ("LLEN", names.rq_queue(self._region))]
+        replies = self._link.call(commands)
+        if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
+            replies = self._link.call([("SCRIPT", "LOAD", UNIQUE_ENQUEUE_SCRIPT), *commands])[1:]
+        *_, registered, ready = replies
+        for reply in (registered, ready):
+            if isinstance(reply, redis.exceptions.ResponseError):
+                # Without its name in rq:queues no dashboard shows the queue: then nothing of the batch counts.
+                return Written([reply] * len(messages), 0)
+        refusals = [reply if isinstance(reply, redis.exceptions.ResponseError) else None for reply in replies[:-2]]
+        return Written(refusals, int(ready))
+
+    def _command(self, message: Message, offset_ms: int, now: str, now_ms: int) -> Command:
+        if isinstance(message, contract.Cancel):
+            until_ms: Any = max(1, message.deadline_ms - offset_ms)
+            return ("SET", names.cancel_mark(message.task), message.request, "PXAT", until_ms)
+        fields = job_fields(message, offset_ms, now, now_ms)
+        side = "L" if message.sync else "R"
+        key, queue = names.rq_job(message.task), names.rq_queue(self._region)
+        return ("EVALSHA", _SHA, 2, key, queue, message.task, side, -1, *fields)

@@ -1,0 +1,171 @@
+"""One of a region's two queues as a bridge has it: a channel, a consumer that comes and goes, and what it holds.
+
+    open → passive declare → (wanted) consume → deliveries → ack | give back | reject
+      ↑ a second later, when the queue does not exist yet or the channel was lost
+
+All of it runs on the ioloop.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pika
+from pika.adapters.select_connection import IOLoop
+from pika.channel import Channel
+from pika.spec import Basic
+
+REOPEN_SECONDS: Final = 1.0
+
+
+class Held:
+    """The delivery tags of one channel that are neither acked nor given back, in the order of their delivery."""
+
+    def __init__(self) -> None:
+        self._tags: dict[int, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._tags)
+
+    def add(self, tag: int) -> None:
+        """A delivery came."""
+        self._tags[tag] = None
+
+    def settle(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
+        """Lets go of tags; the (tag, multiple) to send for them.
+
+        "Multiple" settles everything up to its tag, so it may only reach to the first one that stays.
+        """
+        going = [tag for tag in tags if tag in self._tags]
+        for tag in going:
+            del self._tags[tag]
+        first_staying = next(iter(self._tags), None)
+        below = [tag for tag in going if first_staying is None or tag < first_staying]
+        above = [tag for tag in going if first_staying is not None and tag > first_staying]
+        return ([(max(below), len(below) > 1)] if below else []) + [(tag, False) for tag in above]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message, and the channel that it must be settled on."""
+
+    inbox: "Inbox"
+    tag: int
+    properties: pika.BasicProperties
+    body: bytes
+
+
+class Inbox:
+    """One channel's deliveries. What is left of it when the channel is lost goes back to the queue by itself."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.held = Held()
+        self.pending: list[Delivery] = []
+
+    def take(self) -> list[Delivery]:
+        """What came since the last call."""
+        taken, self.pending = self.pending, []
+        return taken
+
+    def ack(self, tags: Iterable[int]) -> None:
+        """Ends these messages."""
+        if self.channel.is_open:
+            for tag, multiple in self.held.settle(tags):
+                self.channel.basic_ack(tag, multiple=multiple)
+
+    def give_back(self, tags: Iterable[int]) -> None:
+        """Puts these messages back into their queue."""
+        if self.channel.is_open:
+            for tag, multiple in self.held.settle(tags):
+                self.channel.basic_nack(tag, multiple=multiple, requeue=True)
+
+    def reject(self, tag: int) -> None:
+        """Sends this message to the dead letters."""
+        if self.channel.is_open:
+            for one, _ in self.held.settle([tag]):
+                self.channel.basic_reject(one, requeue=False)
+
+
+class Lane:
+    """``came`` is called when something was delivered, ``changed`` when the lane began or ceased to consume."""
+
+    def __init__(
+        self, queue: str, prefetch: int, ioloop: IOLoop, *, came: Callable[[], None], changed: Callable[[], None]
+    ) -> None:
+        self.queue, self._prefetch, self._ioloop = queue, prefetch, ioloop
+        self._came, self._changed = came, changed
+        self._connection: pika.SelectConnection | None = None
+        self._consumer = ""
+        self._wanted = False
+        self.inbox: Inbox | None = None
+        self.reason = "no channel yet"  # why it can't consume; empty when it can
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether messages may come."""
+        return bool(self._consumer)
+
+    def open(self, connection: pika.SelectConnection) -> None:
+        """Opens a channel on a connection that is open."""
+        self._connection = connection
+        connection.channel(on_open_callback=self._opened)
+
+    def want(self, wanted: bool) -> None:
+        """Consumes or not, as soon as it can."""
+        self._wanted = wanted
+        inbox = self.inbox
+        if inbox is None or not inbox.channel.is_open or self.reason:
+            return
+        if wanted and not self._consumer:
+            self._consumer = inbox.channel.basic_consume(self.queue, self._deliver)
+            self._changed()
+        elif not wanted and self._consumer:
+            # What arrives before the broker's answer pika itself gives back.
+            inbox.channel.basic_cancel(self._consumer, callback=lambda _frame: None)
+            self._consumer = ""
+            self._changed()
+
+    def _opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._closed)
+        channel.add_on_cancel_callback(self._cancelled)
+        self.inbox = Inbox(channel)
+        channel.basic_qos(prefetch_count=self._prefetch)
+        channel.queue_declare(self.queue, passive=True, callback=self._declared)
+
+    def _declared(self, _frame: Any) -> None:
+        self.reason = ""
+        self.want(self._wanted)
+        self._changed()
+
+    def _cancelled(self, _frame: Any) -> None:
+        """The broker ended the consumer: its queue was deleted or lost its leader. A new channel finds out."""
+        if self.inbox is not None and self.inbox.channel.is_open:
+            self.inbox.channel.close(reply_text="the broker cancelled the consumer")
+
+    def _closed(self, channel: Channel, reason: Exception) -> None:
+        if self.inbox is None or channel is not self.inbox.channel:
+            return
+        self.inbox, self._consumer = None, ""
+        connection = self._connection
+        if connection is None or not connection.is_open:
+            self.reason = "no channel yet"
+            return
+        self.reason = f"{self.queue} can't be consumed: {reason}"
+        if getattr(reason, "reply_code", 0) == 404:
+            self.reason = f"waiting for the hub to declare {self.queue}"
+        self._changed()
+        self._ioloop.call_later(REOPEN_SECONDS, lambda: self._reopen(connection))
+
+    def _reopen(self, connection: pika.SelectConnection) -> None:
+        if connection is self._connection and connection.is_open and self.inbox is None:
+            self.open(connection)
+
+    def _deliver(self, channel: Channel, method: Basic.Deliver, properties: pika.BasicProperties, body: bytes) -> None:
+        inbox = self.inbox
+        if inbox is None or inbox.channel is not channel:
+            return
+        tag = int(method.delivery_tag or 0)
+        inbox.held.add(tag)
+        inbox.pending.append(Delivery(inbox, tag, properties, body))
+        self._came()

@@ -1,0 +1,50 @@
+"""Reads what comes over AMQP: tasks, cancels, and what is neither."""
+
+import re
+from typing import Final
+
+from pika import BasicProperties
+
+from jobs import contract, errors
+
+JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what RQ takes
+
+
+class Unreadable(ValueError):  # noqa: N818 - it names what was found
+    """A message that is neither a task for this region nor a cancel; says what was expected and found."""
+
+
+def read(region: str, properties: BasicProperties, body: bytes) -> contract.Task | contract.Cancel:
+    """The message's content; raises ``Unreadable``."""
+    kind = properties.type or ""
+    if kind not in ("task", "cancel"):
+        raise Unreadable(f'expected a message of type "task" or "cancel", found "{kind[:64]}"')
+    try:
+        message = contract.decode_task(body) if kind == "task" else contract.decode_cancel(body)
+    except ValueError as error:
+        raise Unreadable(f"{kind}: {error}") from error
+    except RecursionError as error:
+        raise Unreadable(f"{kind}: expected JSON, found it nested too deeply") from error
+    if isinstance(message, contract.Task) and message.region != region:
+        raise Unreadable(f'expected a task for region "{region}", found one for "{message.region[:64]}"')
+    if not JOB_ID.fullmatch(message.task):
+        raise Unreadable(f'expected a task id of letters, digits, "-" and "_", found "{message.task[:64]}"')
+    return message
+
+
+def failed(
+    region: str, properties: BasicProperties, reason: str, *, now_ms: int, ttl_ms: int
+) -> contract.Outcome | None:
+    """The outcome of an unreadable message, its ids being AMQP's; None where nobody waits for one.
+
+    Nobody waits for a cancel, and without both ids nobody can be told. ``now_ms``: the hub's clock; the result is kept
+    for ``ttl_ms``, since the message's own expiry is as unreadable as the rest.
+    """
+    task, request = properties.message_id or "", properties.correlation_id or ""
+    if properties.type == "cancel" or not JOB_ID.fullmatch(task) or not JOB_ID.fullmatch(request):
+        return None
+    result = contract.Result(task=task, source="", region=region, status="failed", attempts=0)
+    frame = contract.failed_frame(result, errors.Internal(f"the region can't read this task: {reason}"))
+    return contract.Outcome(
+        request=request, task=task, status="failed", finished_ms=now_ms, expires_ms=now_ms + ttl_ms, frame=frame
+    )

@@ -165,16 +165,17 @@ class Crew:
         now = time.monotonic()
         found = list(zip(entries, ends, strict=True))
         self._shipper.put([Parcel(entry, end.outcome, end.spliced_bytes, now) for entry, end in found if entry])
-        with self._slots:
-            for end in ends:
-                del self._running[end.job.member]
-        for entry, end in found:
-            if not entry:
-                log.info("finished a job that was taken back", task=end.job.task, attempt=end.job.attempt)
         if claimed is None:
             self.release(len(ends))
         else:
             self.accept(claimed, len(ends))
+        with self._slots:
+            for end in ends:
+                del self._running[end.job.member]
+            self._slots.notify_all()
+        for entry, end in found:
+            if not entry:
+                log.info("finished a job that was taken back", task=end.job.task, attempt=end.job.attempt)
         return True
 
     def _take_ends(self) -> list[End]:

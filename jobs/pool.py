@@ -1,7 +1,7 @@
 """A region's worker processes: started, watched by their beat, replaced when they die, stopped together.
 
     run ── run_once: start who is missing; read beats; bury the dead; kill the silent
-     ├ jobs.worker × region.scale.min    settings over standard input, so that no secret is in a command line
+     ├ jobs.worker x region.scale.min    settings over standard input, so that no secret is in a command line
      ├ Reaper (thread)                   gives what the dead held to the others
      └ Reporter (thread)                 tells the hub
 
@@ -15,11 +15,9 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FrameType
 from typing import Final
 
 import msgspec
@@ -28,7 +26,7 @@ import redis
 from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.script import LEASE_MS
-from jobs.worker import DRAIN_SECONDS, FLUSH_SECONDS, SECOND_SIGNAL_SECONDS
+from jobs.stop import DRAIN_SECONDS, FLUSH_SECONDS, Stop
 from regions import connect, logs
 from regions.settings import ROOT, Region, Settings
 
@@ -78,9 +76,7 @@ class Pool:
         self._slots = [Slot(number) for number in range(1, region.scale.min + 1)]
         self._reaper = Reaper(self._client, region.name)
         self._reporter = Reporter(settings, region, self._client, self.workers)
-        self._stop_asked: float | None = None
-        self._is_cold = False
-        self._wake = threading.Event()
+        self.stop = Stop()
 
     def run(self) -> int:
         """Works until it is told to stop; the exit code."""
@@ -92,9 +88,9 @@ class Pool:
             return 1
         self._reaper.start()
         self._reporter.start()
-        while self._stop_asked is None:
+        while self.stop.asked is None:
             self.run_once()
-        self.stop()
+        self.end()
         return 0
 
     def run_once(self) -> None:
@@ -108,23 +104,14 @@ class Pool:
         """The names of the processes that run now."""
         return [child.name for child in self._children()]
 
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
-        """Warm at the first call, cold at the second."""
-        now = time.monotonic()
-        if self._stop_asked is None:
-            self._stop_asked = now
-        elif now - self._stop_asked >= SECOND_SIGNAL_SECONDS:
-            self._is_cold = True
-        self._wake.set()
-
-    def stop(self) -> None:
+    def end(self) -> None:
         """Stops the children, warmly unless asked twice; kills who does not end in time."""
         log.info("stopping", region=self._region.name, workers=self.workers())
         self._signal(signal.SIGTERM)
         end = time.monotonic() + STOP_SECONDS
         is_told_cold = False
         while self._children() and time.monotonic() < end:
-            if self._is_cold and not is_told_cold:
+            if self.stop.is_cold and not is_told_cold:
                 is_told_cold = True
                 self._signal(signal.SIGTERM)
                 end = time.monotonic() + COLD_SECONDS
@@ -139,7 +126,7 @@ class Pool:
     def _wait_for_redis(self) -> bool:
         """Whether the region's Redis answered before a stop was asked for. Raises ``TooOld``."""
         is_said = False
-        while self._stop_asked is None:
+        while self.stop.asked is None:
             try:
                 connect.check_redis(self._client, f"Redis of {self._region.name}")
                 return True
@@ -148,7 +135,7 @@ class Pool:
                     url = connect.without_password(self._region.redis.url)
                     log.warning("waiting for the region's Redis", region=self._region.name, url=url, error=str(error))
                 is_said = True
-            self._wake.wait(connect.TIMEOUT_SECONDS)
+            self.stop.wait(connect.TIMEOUT_SECONDS)
         return False
 
     def _start(self, slot: Slot) -> None:
@@ -192,8 +179,8 @@ class Pool:
                 child.process.kill()
                 child.process.wait()
                 self._bury(slot, child)
-        if len(ready) == len(pipes):
-            self._wake.wait(TURN_SECONDS / 4)  # everybody beats at once, or the pipe of a dying one is at its end
+        if ready:
+            time.sleep(TURN_SECONDS / 4)  # a busy one beats a thousand times a second; a dying one's pipe is at its end
 
     def _bury(self, slot: Slot, child: Child) -> None:
         os.close(child.pipe)
@@ -201,7 +188,7 @@ class Pool:
         self._reaper.died(child.name)
         self._reporter.now()
         code = child.process.returncode
-        if self._stop_asked is not None:
+        if self.stop.asked is not None:
             log.info("a worker ended", worker=child.name, code=code)
             return
         now = time.monotonic()
@@ -221,6 +208,7 @@ class Pool:
 def run(settings: Settings, region: str) -> int:
     """Runs a region's workers until SIGTERM or SIGINT, then stops them warmly; a second signal is cold."""
     pool = Pool(settings, settings.one(region))
-    signal.signal(signal.SIGTERM, pool.request_stop)
-    signal.signal(signal.SIGINT, pool.request_stop)
-    return pool.run()
+    pool.stop.install()
+    code = pool.run()
+    pool.stop.ignore()
+    return code

@@ -76,7 +76,7 @@ class Reaper:
         self._thread.start()
 
     def died(self, worker: str) -> None:
-        """This process was seen to die: it is reaped at once, whatever its lease says."""
+        """Names a process that was seen to die: it is reaped at once, whatever its lease says."""
         self._died.append(worker)
         self._wake.set()
 

@@ -104,7 +104,7 @@ class Reporter:
         }
 
     def sources(self) -> dict[str, dict[str, str | None]]:
-        """This region's sources as its workers have them: the definition's hash, and what is wrong with it or None."""
+        """The region's sources as its workers have them: the definition's hash, and what is wrong with it or None."""
         found: dict[str, dict[str, str | None]] = {}
         for entry in self._catalog.entries():
             if entry.region != self._region.name:

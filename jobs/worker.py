@@ -16,21 +16,21 @@ import random
 import signal
 import socket
 import sys
-import threading
 import time
-from types import FrameType
 from typing import Any, Final
 
 import msgspec
 import redis
 from rq.command import parse_payload
+from rq.utils import now
 from rq.worker import BaseWorker
 
 from jobs.claim import Claimer
 from jobs.crew import Crew, Runner
 from jobs.outbox import Home, Leftovers, Shipper, Started, open_hub
-from jobs.script import WORKER_TTL_SECONDS
-from regions import connect, logs
+from jobs.script import WORKER_TTL_SECONDS, Script, send, value
+from jobs.stop import DRAIN_SECONDS, FLUSH_SECONDS, Stop
+from regions import connect, logs, names
 from regions.settings import Region, Settings, load
 
 CLAIM_MAX: Final = 16  # jobs of one claim; the next follows at once, so a burst is shared by the region's processes
@@ -38,13 +38,21 @@ WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
 LOOK_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.2  # between claims that are refused
 BACKOFF_MAX_SECONDS: Final = 2.0
-DRAIN_SECONDS: Final = 30.0
-FLUSH_SECONDS: Final = 2.0  # for the last results to go home; what does not is shipped by others
-SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
 TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
 PR_SET_PDEATHSIG: Final = 1
 
 log = logs.get("worker")
+
+REGISTER: Final = Script("""
+local worker, workers, queue_workers = unpack(KEYS)
+if redis.call("EXISTS", worker) == 1 and redis.call("HEXISTS", worker, "death") == 0 then return 0 end
+redis.call("DEL", worker)
+redis.call("HSET", worker, unpack(ARGV))
+redis.call("SADD", workers, worker)
+redis.call("SADD", queue_workers, worker)
+redis.call("EXPIRE", worker, $worker_ttl)
+return 1
+""")
 
 
 class Worker(BaseWorker):
@@ -84,9 +92,7 @@ class Worker(BaseWorker):
         self._looked = 0.0
         self._strange: set[str] = set()
         self._lost: set[str] = set()
-        self._stop_asked: float | None = None
-        self._is_cold = False
-        self._wake = threading.Event()
+        self.stop = Stop()
 
     def run(self) -> None:
         """Works until it is told to stop; then finishes what runs, or gives it back."""
@@ -114,16 +120,6 @@ class Worker(BaseWorker):
             log.info("the region's Redis is back", worker=self.name)
         self._failures = 0
 
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler
-        """Warm at the first call, cold at the second; only flags are set here."""
-        now = time.monotonic()
-        if self._stop_asked is None:
-            self._stop_asked = now
-            self.crew.is_stopping = True
-        elif now - self._stop_asked >= SECOND_SIGNAL_SECONDS:
-            self._is_cold = True
-        self._wake.set()
-
     def leave(self) -> None:
         """Gives back what it holds, sends results home, and says goodbye. What fails here is made good by others."""
         self.crew.is_stopping = True
@@ -141,12 +137,13 @@ class Worker(BaseWorker):
             log.warning("left without a word: the region's Redis is away", worker=self.name, error=str(error))
 
     def _is_done(self) -> bool:
-        if self._stop_asked is None:
+        if self.stop.asked is None:
             return False
-        late = time.monotonic() - self._stop_asked > DRAIN_SECONDS
-        return self._is_cold or late or not self.crew.running()
+        late = time.monotonic() - self.stop.asked > DRAIN_SECONDS
+        return self.stop.is_cold or late or not self.crew.running()
 
     def _claim(self) -> None:
+        self.crew.is_stopping = self.stop.asked is not None
         if self.crew.is_stopping:
             self.crew.wait_until_idle(PAUSE_SECONDS)
             self.claimer.claim(0)  # renews the lease
@@ -161,7 +158,7 @@ class Worker(BaseWorker):
         if claimed.refusal == "unregistered":
             self._is_registered = False
         elif claimed.refusal:
-            self._wake.wait(PAUSE_SECONDS)
+            self.stop.wait(PAUSE_SECONDS)
 
     def _look(self) -> None:
         """Looks at the marks of what runs, and whether the region and this process agree on what that is.
@@ -195,7 +192,7 @@ class Worker(BaseWorker):
 
     def _register(self) -> None:
         self._set_ip_address(self.connection)
-        self.register_birth()  # type: ignore[no-untyped-call]
+        self.register_birth()
         if self.pubsub_thread is None:
             self.subscribe()  # type: ignore[no-untyped-call]
         self._is_registered = True
@@ -206,10 +203,10 @@ class Worker(BaseWorker):
         if not self._failures:
             log.warning("the region's Redis is away", worker=self.name, error=str(error))
         self._failures += 1
-        if self._stop_asked is not None:
+        if self.stop.asked is not None:
             self.crew.wait_until_idle(PAUSE_SECONDS)
             return
-        self._wake.wait(random.uniform(0, min(BACKOFF_MAX_SECONDS, 0.05 * 2 ** min(self._failures, 10))))
+        self.stop.wait(random.uniform(0, min(BACKOFF_MAX_SECONDS, 0.05 * 2 ** min(self._failures, 10))))
 
     def _send_beat(self) -> None:
         if self._beat is None:
@@ -221,9 +218,17 @@ class Worker(BaseWorker):
         except BrokenPipeError:
             log.error("the pool died", worker=self.name)
             self._beat = None
-            self.request_stop(signal.SIGTERM, None)
+            self.stop.request()
 
     # What RQ would do otherwise.
+
+    def register_birth(self) -> None:
+        """RQ's, in one script that runs also at ``maxmemory``: a full Redis needs workers. Raises ValueError like it."""
+        self.birth_date = self.last_heartbeat = now()
+        keys = [self.key, self.redis_workers_keys, names.rq_workers_of(self.queues[0].name)]
+        fields = [part for pair in self.serialize().items() for part in pair]
+        if not value(send(self.connection, [REGISTER.command(keys, fields)], [REGISTER])[0]):
+            raise ValueError(f"expected a new name for a worker, found an active worker named {self.name}")
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
         """Leaves the connection's time-outs as they are: nothing waits on it."""
@@ -257,19 +262,11 @@ class Worker(BaseWorker):
         time.sleep(BACKOFF_MAX_SECONDS)
 
 
-def die_together(args: threading.ExceptHookArgs) -> None:
-    """A thread of ours that ends by an error takes its process with it: a process without it would only look alive."""
-    thread = args.thread.name if args.thread else "unknown"
-    log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
-    os._exit(70)
-
-
 def run(worker: Worker) -> int:
     """Runs a worker in this process's main thread until SIGTERM or SIGINT."""
-    threading.excepthook = die_together
-    signal.signal(signal.SIGTERM, worker.request_stop)
-    signal.signal(signal.SIGINT, worker.request_stop)
+    worker.stop.install()
     worker.run()
+    worker.stop.ignore()
     return 0
 
 

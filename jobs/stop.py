@@ -1,0 +1,55 @@
+"""How a process of a region's running part ends: warmly at the first signal, coldly at a later one, or by a failed thread."""
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Final
+
+from regions import logs
+
+DRAIN_SECONDS: Final = 30.0  # for what runs
+FLUSH_SECONDS: Final = 2.0  # for the last results to go home; what does not is shipped by others
+SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
+
+log = logs.get("workers")
+
+
+class Stop:
+    """What was asked of a process; set by signals, read by its loop."""
+
+    def __init__(self) -> None:
+        self.asked: float | None = None  # monotonic seconds
+        self.is_cold = False
+        self._wake = threading.Event()
+
+    def request(self, signum: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002 - a signal handler
+        """Warm at the first call, cold at a second one. Only flags are set, so it may come at any point."""
+        now = time.monotonic()
+        if self.asked is None:
+            self.asked = now
+        elif now - self.asked >= SECOND_SIGNAL_SECONDS:
+            self.is_cold = True
+        self._wake.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits; at once True when a stop was asked for."""
+        return self._wake.wait(seconds)
+
+    def install(self) -> None:
+        """Listens to SIGTERM and SIGINT, and ends the process when a thread fails: without it, it would only look alive."""
+        signal.signal(signal.SIGTERM, self.request)
+        signal.signal(signal.SIGINT, self.request)
+        threading.excepthook = _die
+
+    def ignore(self) -> None:
+        """Listens no longer: an interpreter that ends would take a signal for its death."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _die(args: threading.ExceptHookArgs) -> None:
+    thread = args.thread.name if args.thread else "unknown"
+    log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
+    os._exit(70)

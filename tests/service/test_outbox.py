@@ -1,0 +1,199 @@
+"""Results on their way home, between two real Redis."""
+
+import time
+
+import pytest
+
+from jobs import outbox
+from jobs.contract import Outcome
+from jobs.outbox import Home, Leftovers, Parcel, Shipper, open_hub
+from regions import connect, names
+from tests.service.working import REGION, out_entries, results
+from tests.waiting import until
+
+
+@pytest.fixture
+def home(hub_redis):
+    return Home(open_hub(hub_redis.url, "w1"), REGION)
+
+
+def outcome(number: int, *, size: int = 10, expires_in: float = 60.0) -> Outcome:
+    now = int(time.time() * 1000)
+    return Outcome(
+        request=f"R{number}", task=f"T{number}", status="succeeded", finished_ms=now,
+        expires_ms=now + int(expires_in * 1000), frame=b"x" * size,
+    )  # fmt: skip
+
+
+def stored(client, one: Outcome, *, age_seconds: float = 0.0, since: float | None = None) -> Parcel:
+    """Puts an outcome into the outbox, as long ago as told."""
+    seconds, micros = client.time()
+    at = int(seconds * 1000 + micros // 1000 - age_seconds * 1000)
+    entry = client.xadd(
+        names.OUTBOX,
+        {"q": one.request, "t": one.task, "s": one.status, "f": one.finished_ms, "x": one.expires_ms, "b": 610,
+         "r": one.frame},
+        id=f"{at}-*",
+    )  # fmt: skip
+    client.incrby(names.OUTBOX_BYTES, len(one.frame))
+    return Parcel(entry.decode(), one, 610, time.monotonic() if since is None else since)
+
+
+def left(region) -> tuple[int, int]:
+    """(entries, bytes) of the outbox."""
+    return region.client.xlen(names.OUTBOX), int(region.client.get(names.OUTBOX_BYTES) or 0)
+
+
+def test_a_result_arrives_whole_and_leaves_the_outbox(region_redis, hub_redis, home):
+    shipper = Shipper(region_redis.client, home)
+    one = outcome(1)
+    shipper.put([stored(region_redis.client, one)])
+    assert shipper.run_once()
+    assert hub_redis.client.get(names.result(REGION, "T1")) == one.frame
+    assert 58_000 < hub_redis.client.pttl(names.result(REGION, "T1")) <= 60_000
+    assert out_entries(hub_redis.client) == [
+        {b"k": b"result", b"v": b"1", b"q": b"R1", b"t": b"T1", b"s": b"succeeded",
+         b"f": str(one.finished_ms).encode(), b"b": b"610"}
+    ]  # fmt: skip
+    assert left(region_redis) == (0, 0)
+
+
+def test_sending_twice_keeps_the_first_result(region_redis, hub_redis, home):
+    first, second = outcome(1), outcome(1, size=20)
+    assert home.post([Parcel("1-0", first, 610)])
+    assert home.post([Parcel("1-0", second, 610)])
+    assert hub_redis.client.get(names.result(REGION, "T1")) == first.frame
+    assert results(hub_redis.client) == ["T1", "T1"]
+
+
+def test_deleting_twice_counts_the_bytes_once(region_redis):
+    client = region_redis.client
+    parcel, other = stored(client, outcome(1)), stored(client, outcome(2))
+    assert outbox.delete(client, [parcel]) == 10
+    assert outbox.delete(client, [parcel]) == 0
+    assert left(region_redis) == (1, 10)
+    assert outbox.delete(client, [parcel, other]) == 10
+
+
+def test_a_batch_is_bounded_by_bytes_and_never_empty(region_redis, hub_redis, home):
+    shipper = Shipper(region_redis.client, home)
+    size = outbox.BATCH_MAX_BYTES
+    shipper.put([stored(region_redis.client, outcome(n, size=size)) for n in range(3)])
+    for sent in (1, 2, 3):
+        shipper.run_once()
+        assert len(results(hub_redis.client)) == sent
+
+
+def test_what_runs_is_told_with_the_next_batch(region_redis, hub_redis, home):
+    shipper = Shipper(region_redis.client, home)
+    shipper.tell([("R1", "T1", 2, 1234)])
+    shipper.put([stored(region_redis.client, outcome(2))])
+    shipper.run_once()
+    (said,) = out_entries(hub_redis.client, b"claims")
+    assert said == {b"k": b"claims", b"v": b"1", b"d": b'[["R1","T1",2,1234]]'}
+    assert results(hub_redis.client) == ["T2"]
+
+
+def test_while_the_hub_is_away_young_results_are_kept_and_old_ones_left_to_others(region_redis, hub_redis, home):
+    shipper = Shipper(region_redis.client, home)
+    client = region_redis.client
+    old = stored(client, outcome(1), since=time.monotonic() - outbox.ORPHAN_SECONDS)
+    shipper.put([old, stored(client, outcome(2))])
+    hub_redis.running.kill()
+    assert shipper.run_once()
+    assert home.backoff_seconds <= outbox.BACKOFF_MAX_SECONDS
+    assert left(region_redis)[0] == 2
+    hub_redis.running.start()
+    shipper.run_once()
+    assert results(hub_redis.client) == ["T2"]
+    assert home.backoff_seconds == 0
+    assert [entry.decode() for entry, _ in client.xrange(names.OUTBOX)] == [old.entry]
+
+
+def test_the_wait_between_tries_grows_to_two_seconds_and_is_random(home, hub_redis):
+    hub_redis.running.kill()
+    waits = []
+    for _ in range(12):
+        assert not home.post([Parcel("1-0", outcome(1), 610)])
+        waits.append(home.backoff_seconds)
+    assert max(waits) <= outbox.BACKOFF_MAX_SECONDS
+    assert max(home.backoff_seconds for _ in range(100)) > 1.0
+    assert len({home.backoff_seconds for _ in range(10)}) > 1
+
+
+def test_orphans_are_shipped_by_one_process_at_a_time(region_redis, hub_redis, home):
+    client = region_redis.client
+    for number in range(30):
+        stored(client, outcome(number), age_seconds=10)
+    stored(client, outcome(99))
+    first, second = Leftovers(client, home, "w1"), Leftovers(client, home, "w2")
+    assert first.run_once()
+    assert not second.run_once()
+    assert len(results(hub_redis.client)) == outbox.PAGE
+    assert first.run_once()
+    assert not first.run_once()
+    assert sorted(results(hub_redis.client)) == sorted(f"T{number}" for number in range(30))
+    assert left(region_redis) == (1, 10)  # the young one is its own process's
+
+
+def test_another_process_ships_orphans_when_their_shipper_died(region_redis, hub_redis, home):
+    client = region_redis.client
+    stored(client, outcome(1), age_seconds=10)
+    client.set(names.OUTBOX_TURN, "w1", px=100)
+    leftovers = Leftovers(client, home, "w2")
+    until(leftovers.run_once, "the turn to lapse")
+    assert results(hub_redis.client) == ["T1"]
+
+
+def test_orphans_stay_while_the_hub_is_away_and_are_sent_when_it_is_back(region_redis, hub_redis, home):
+    client = region_redis.client
+    stored(client, outcome(1), age_seconds=10)
+    leftovers = Leftovers(client, home, "w1")
+    hub_redis.running.kill()
+    assert not leftovers.run_once()
+    assert left(region_redis) == (1, 10)
+    hub_redis.running.start()
+    assert leftovers.run_once()
+    assert (results(hub_redis.client), left(region_redis)) == (["T1"], (0, 0))
+
+
+def test_an_outbox_drains_when_its_redis_is_full(region_redis, hub_redis, home):
+    client = region_redis.client
+    stored(client, outcome(1), age_seconds=10)
+    client.config_set("maxmemory", 1)
+    assert Leftovers(client, home, "w1").run_once()
+    assert left(region_redis) == (0, 0)
+
+
+def test_a_full_hub_is_a_hub_that_is_away(region_redis, hub_redis, home):
+    hub_redis.client.config_set("maxmemory", 1)
+    assert not home.post([Parcel("1-0", outcome(1), 610)])
+    hub_redis.client.config_set("maxmemory", 0)
+    assert home.post([Parcel("1-0", outcome(1), 610)])
+
+
+def test_one_result_that_the_hub_refuses_does_not_hold_the_others(region_redis, hub_redis, home):
+    hub_redis.client.lpush(names.out_stream(REGION), "no stream")
+    one = outcome(1)
+    assert home.post([Parcel("1-0", one, 610)])
+    assert hub_redis.client.get(names.result(REGION, "T1")) == one.frame
+
+
+def test_a_region_needs_no_more_than_to_append(start_redis):
+    rules = f"~nf:res:{REGION}:* ~nf:out:{REGION} resetchannels -@all +@connection +set +xadd +time +multi +exec"
+    hub = start_redis("hub", users={"fra": ("secret", rules)})
+    url = hub.url.replace("redis://", "redis://fra:secret@")
+    home = Home(open_hub(url, "w1"), REGION)
+    assert home.post([Parcel("1-0", outcome(1), 610)], [("R1", "T1", 1, 1)])
+    assert results(hub.client) == ["T1"]
+    assert connect.redis_now_ms(open_hub(url, "w1")) > 0
+    assert not Home(open_hub(url, "w1"), "nyc").post([Parcel("1-0", outcome(1), 610)])
+
+
+def test_a_stopped_shipper_sends_what_it_has(region_redis, hub_redis, home):
+    shipper = Shipper(region_redis.client, home)
+    shipper.put([stored(region_redis.client, outcome(n)) for n in range(600)])
+    shipper.start()
+    shipper.stop(30)
+    assert len(results(hub_redis.client)) == 600
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")

@@ -1,0 +1,195 @@
+"""A pool of worker processes on real Redis: killed, hung, stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+from rq import Queue
+from rq import Worker as RqWorker
+
+from jobs import pool as pools
+from regions import names
+from regions.settings import ROOT, Settings
+from tests.service.working import REGION, enqueue, out_entries, results, settings_for, task
+from tests.waiting import until
+
+# The pool as `run` runs it, with the tests' runner in its workers.
+PROGRAM = """
+import sys, msgspec
+from jobs import pool
+from regions import logs
+from regions.settings import Settings
+pool.WORKER = (sys.executable, "-m", "tests.service.working")
+logs.configure("json")
+settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+sys.exit(pool.run(settings, "fra"))
+"""
+
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def start(region_redis, hub_redis) -> Iterator[Start]:
+    """Starts a pool process."""
+    started: list[subprocess.Popen] = []
+
+    def begin(processes: int = 2, threads: int = 4, settings: Settings | None = None) -> subprocess.Popen:
+        chosen = settings or settings_for(region_redis.url, hub_redis.url, threads=threads, processes=processes)
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
+        )
+        started.append(process)
+        process.stdin.write(msgspec.json.encode(chosen))
+        process.stdin.close()
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def pids(client) -> dict[str, int]:
+    """The workers that RQ knows, and their processes."""
+    return {worker.name: worker.pid for worker in RqWorker.all(connection=client)}
+
+
+def status(hub) -> dict:
+    """The pool's last word on how it does."""
+    said = out_entries(hub, b"status")
+    return json.loads(said[-1][b"d"]) if said else {}
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_pool_runs_its_processes_and_says_so(start, region_redis, hub_redis, tmp_path):
+    client, hub = region_redis.client, hub_redis.client
+    process = start(processes=2)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    assert all(name.startswith(f"{REGION}.worker.") for name in pids(client))
+    gate = tmp_path / "gate"
+    ids = enqueue(client, [task(gate=str(gate)) for _ in range(10)])
+    until(lambda: status(hub).get("busy") == 8, "eight busy threads to be reported")
+    said = out_entries(hub, b"status")[-1]
+    assert (said[b"part"], said[b"v"]) == (b"workers", b"1")
+    assert said[b"name"].endswith(f":{process.pid}".encode())
+    assert (status(hub)["processes"], status(hub)["threads"], status(hub)["waiting"]) == (2, 8, 2)
+    gate.touch()
+    until(lambda: status(hub)["succeeded"] == 10, "ten successes to be reported")
+    assert sorted(results(hub)) == sorted(ids)
+    assert (status(hub)["raw_bytes"], status(hub)["outbox_bytes"]) == (1000, 0)
+
+
+def test_a_pool_reports_its_sources(start, region_redis, hub_redis):
+    start(processes=1)
+    said = until(lambda: out_entries(hub_redis.client, b"sources"), "its sources")
+    for source in json.loads(said[0][b"d"]).values():
+        assert set(source) == {"definition", "fault"}
+
+
+def test_a_killed_process_is_replaced_and_its_jobs_run_again_at_once(start, region_redis, hub_redis, tmp_path):
+    client, hub = region_redis.client, hub_redis.client
+    start(processes=2, threads=8)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    gate, mark = tmp_path / "gate", tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(16)])
+    until(lambda: len(list(mark.iterdir())) == 16, "16 running jobs")
+    name, pid = next(iter(pids(client).items()))
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: len(list(mark.iterdir())) == 24, "eight second attempts", 15)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    assert name not in pids(client)
+    gate.touch()
+    until(lambda: len(results(hub)) == 16, "the results")
+    assert sorted(results(hub)) == sorted(ids)
+
+
+def test_a_process_whose_loop_hangs_is_killed_and_replaced(start, region_redis):
+    client = region_redis.client
+    start(processes=1)
+    until(lambda: len(pids(client)) == 1, "a worker")
+    name, pid = next(iter(pids(client).items()))
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: is_gone(pid), "its death", pools.SILENT_SECONDS + 20)
+    until(lambda: pids(client) and name not in pids(client), "another worker")
+
+
+def test_a_warm_stop_drains_and_leaves_nothing_running(start, region_redis, hub_redis, tmp_path):
+    client, hub = region_redis.client, hub_redis.client
+    process = start(processes=2)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    children = list(pids(client).values())
+    gate, mark = tmp_path / "gate", tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(10)])
+    until(lambda: len(list(mark.iterdir())) == 8, "eight running jobs")
+    process.terminate()
+    gate.touch()
+    assert process.wait(30) == 0
+    assert all(map(is_gone, children))
+    assert pids(client) == {}
+    assert len(results(hub)) + Queue(REGION, connection=client).count == len(ids)
+    assert client.zcard(names.rq_registry("wip", REGION)) == client.xlen(names.OUTBOX) == 0
+    assert status(hub)["processes"] == 0
+
+
+def test_a_second_signal_gives_everything_back(start, region_redis, hub_redis, tmp_path):
+    client = region_redis.client
+    process = start(processes=2)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    mark = tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(tmp_path / "never"), mark=str(mark)) for _ in range(10)])
+    until(lambda: len(list(mark.iterdir())) == 8, "eight running jobs")
+    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end", 25)
+    assert process.wait() == 0
+    assert sorted(Queue(REGION, connection=client).get_job_ids()) == sorted(ids)
+    assert results(hub_redis.client) == []
+
+
+def test_children_end_when_their_pool_is_killed(start, region_redis):
+    client = region_redis.client
+    process = start(processes=2)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    children = list(pids(client).values())
+    process.kill()
+    process.wait()
+    until(lambda: all(map(is_gone, children)), "their end", 20)
+    until(lambda: pids(client) == {}, "their leave")
+
+
+def test_a_pool_waits_for_its_redis(start, region_redis, hub_redis):
+    region_redis.running.kill()
+    process = start(processes=1)
+    region_redis.running.start()
+    until(lambda: len(pids(region_redis.client)) == 1, "a worker")
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_a_pool_that_waits_for_its_redis_can_be_stopped(start, region_redis, tmp_path):
+    region_redis.running.kill()
+    process = start(processes=1)
+    children = f"/proc/{process.pid}/task/{process.pid}/children"
+    until(lambda: os.path.exists(children), "the pool")
+    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end", 20)
+    assert process.wait() in (0, -signal.SIGTERM)  # the latter: before it listened
+
+
+def test_a_redis_below_the_floor_is_refused(start, region_redis, hub_redis, monkeypatch, caplog):
+    monkeypatch.setattr("regions.connect.REDIS_FLOOR", (99, 0))
+    settings = settings_for(region_redis.url, hub_redis.url)
+    assert pools.Pool(settings, settings.one(REGION)).run() == 1

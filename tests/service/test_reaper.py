@@ -1,0 +1,164 @@
+"""The reaper on a real Redis, with a clock of the test's own."""
+
+import time
+
+import pytest
+from rq import Queue, Worker
+from rq.job import Job as RqJob
+from rq.serializers import JSONSerializer
+
+from jobs import reaper as reaping
+from jobs.reaper import Reaper
+from jobs.script import send
+from jobs.worker import REGISTER
+from regions import connect, names
+from tests.service.test_claim import end
+from tests.service.working import REGION, claimer, enqueue, task
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def reaper(region_redis, clock):
+    return Reaper(region_redis.client, REGION, clock)
+
+
+def register(client, name):
+    keys = [names.rq_worker(name), names.RQ_WORKERS, names.rq_workers_of(REGION)]
+    send(client, [REGISTER.command(keys, ["birth", "2026-11-24T04:14:00.000000Z", "queues", REGION])], [REGISTER])
+
+
+def look(reaper, clock, seconds):
+    """Looks each second, for so long."""
+    for _ in range(int(seconds)):
+        reaper.run_once()
+        clock.now += 1.0
+    reaper.run_once()
+
+
+def queued(client):
+    return Queue(REGION, connection=client, serializer=JSONSerializer).get_job_ids()
+
+
+def test_a_worker_whose_lease_lapsed_is_reaped_and_leaves_rq(region_redis, reaper, clock):
+    client = region_redis.client
+    register(client, "w1")
+    ids = enqueue(client, [task() for _ in range(3)])
+    worker = claimer(region_redis.url, register=False)
+    jobs = worker.claim(2).jobs
+    client.delete(names.lease("w1"))
+    look(reaper, clock, 10)
+    assert sorted(queued(client)) == sorted(ids)
+    assert queued(client)[2] == ids[2]
+    job = RqJob.fetch(ids[0], connection=client, serializer=JSONSerializer)
+    assert (job.get_status(), job.worker_name) == ("queued", None)
+    assert Worker.all(connection=client) == []
+    assert client.keys("rq:worker*") + client.keys("rq:execution*") + client.keys("rq:wip*") == []
+    assert client.zcard(names.WORKERS) == 0
+    assert worker.finish([end(job) for job in jobs], then_claim=0)[0] == ["", ""]
+    assert worker.claim(1).refusal == "unregistered"
+
+
+def test_a_live_worker_is_left_alone(region_redis, reaper, clock):
+    enqueue(region_redis.client, [task()])
+    worker = claimer(region_redis.url)
+    worker.claim(1)
+    look(reaper, clock, 12)
+    assert queued(region_redis.client) == []
+    assert len(worker.look([])[1]) == 1
+
+
+def test_nobody_is_reaped_before_two_leases_of_answers(region_redis, reaper, clock):
+    enqueue(region_redis.client, [task()])
+    claimer(region_redis.url).claim(1)
+    region_redis.client.delete(names.lease("w1"))
+    look(reaper, clock, 9)
+    assert queued(region_redis.client) == []
+    look(reaper, clock, 1)
+    assert len(queued(region_redis.client)) == 1
+
+
+@pytest.mark.parametrize("gap", ["outage", "pause"])
+def test_a_gap_in_the_answers_begins_the_proof_again(region_redis, reaper, clock, gap):
+    enqueue(region_redis.client, [task()])
+    claimer(region_redis.url).claim(1)
+    region_redis.client.delete(names.lease("w1"))
+    look(reaper, clock, 9)
+    if gap == "outage":
+        region_redis.running.kill()
+        reaper.run_once()
+        region_redis.running.start()
+        region_redis.client.delete(names.lease("w1"))
+    else:
+        clock.now += reaping.GAP_SECONDS + 0.1
+    look(reaper, clock, 9)
+    assert queued(region_redis.client) == []
+    look(reaper, clock, 1)
+    assert len(queued(region_redis.client)) == 1
+
+
+def test_who_was_seen_to_die_is_reaped_at_once_though_its_lease_lives(region_redis, reaper):
+    ids = enqueue(region_redis.client, [task()])
+    claimer(region_redis.url).claim(1)
+    reaper.died("w1")
+    reaper.run_once()
+    assert queued(region_redis.client) == ids
+    assert region_redis.client.exists(names.lease("w1")) == 0
+
+
+def test_who_died_while_redis_was_away_is_reaped_when_it_is_back(region_redis, reaper):
+    ids = enqueue(region_redis.client, [task()])
+    claimer(region_redis.url).claim(1)
+    region_redis.running.kill()
+    reaper.died("w1")
+    reaper.run_once()
+    region_redis.running.start()
+    reaper.run_once()
+    assert queued(region_redis.client) == ids
+
+
+def test_a_worker_that_came_back_between_look_and_reaping_is_left_alone(region_redis):
+    client = region_redis.client
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    worker.claim(1)
+    reaper = Reaper(client, REGION)
+    reaper._reap("w1", is_dead=False)
+    assert queued(client) == []
+
+
+def test_registries_are_trimmed_and_nothing_in_them_is_failed(region_redis, reaper, clock):
+    client = region_redis.client
+    now = time.time()
+    for kind in ("finished", "failed"):
+        client.zadd(names.rq_registry(kind, REGION), {"old": now - 1, "young": now + 60})
+    client.zadd(names.rq_registry("canceled", REGION), {"old": now - 400, "young": now})
+    client.hset(names.rq_job("old"), "status", "canceled")
+    reaper.run_once()
+    for kind in ("finished", "failed", "canceled"):
+        assert client.zrange(names.rq_registry(kind, REGION), 0, -1) == [b"young"]
+    assert 0 < client.ttl(names.rq_job("old")) <= 300
+
+
+def test_reaping_works_on_a_full_redis(region_redis, reaper):
+    ids = enqueue(region_redis.client, [task()])
+    claimer(region_redis.url).claim(1)
+    region_redis.client.config_set("maxmemory", 1)
+    reaper.died("w1")
+    reaper.run_once()
+    assert queued(region_redis.client) == ids
+    register(connect.open_redis(region_redis.url, name="t"), "w3")
+    assert region_redis.client.exists(names.rq_worker("w3")) == 1

@@ -1,0 +1,426 @@
+"""Worker processes on real Redis: what is enqueued reaches the hub once, whatever happens to a process or a server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+import rq.command
+import rq.suspension
+from rq import Queue
+from rq import Worker as RqWorker
+from rq.job import Job as RqJob
+from rq.job import JobStatus
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+from rq.serializers import JSONSerializer
+
+from jobs import contract
+from jobs.reaper import Reaper
+from jobs.worker import Worker
+from regions import names
+from regions.settings import ROOT, Settings
+from tests.service.working import (
+    REGION,
+    ObedientRunner,
+    claimer,
+    enqueue,
+    enqueue_raw,
+    out_entries,
+    results,
+    settings_for,
+    task,
+)
+from tests.waiting import until
+
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def settings(region_redis, hub_redis) -> Settings:
+    return settings_for(region_redis.url, hub_redis.url)
+
+
+@pytest.fixture
+def start(settings: Settings) -> Iterator[Start]:
+    """Starts a worker process by name and waits until RQ knows it."""
+    started: list[subprocess.Popen] = []
+
+    def begin(name: str = "w1", **changes) -> subprocess.Popen:
+        mine = settings_for(settings.one(REGION).redis.url, settings.hub.redis, **changes) if changes else settings
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.service.working", REGION, name, "--settings", "-"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+        )
+        started.append(process)
+        process.stdin.write(msgspec.json.encode(mine))
+        process.stdin.close()
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def client(region_redis) -> redis.Redis:
+    return region_redis.client
+
+
+@pytest.fixture
+def hub(hub_redis) -> redis.Redis:
+    return hub_redis.client
+
+
+def fetch(client, id_):
+    return RqJob.fetch(id_, connection=client, serializer=JSONSerializer)
+
+
+def held(client, worker="w1") -> int:
+    return client.scard(names.rq_worker_executions(worker))
+
+
+def frame(hub, id_):
+    return json.loads(contract.splice(hub.get(names.result(REGION, id_))))
+
+
+def is_clean(client) -> bool:
+    """Nothing runs, nothing waits, nothing is left in the outbox."""
+    started = client.zcard(names.rq_registry("wip", REGION))
+    return not (started or client.llen(names.rq_queue(REGION)) or client.xlen(names.OUTBOX))
+
+
+def test_everything_that_is_enqueued_reaches_the_hub_once(start, client, hub):
+    start(threads=8)
+    ids = enqueue(client, [task(n=n) for n in range(300)])
+    until(lambda: len(results(hub)) >= 300, "300 results")
+    until(lambda: is_clean(client), "a clean region")
+    assert sorted(results(hub)) == sorted(ids)
+    assert {frame(hub, id_)["status"] for id_ in ids} == {"succeeded"}
+    assert set(FinishedJobRegistry(REGION, connection=client).get_job_ids()) == set(ids)
+    assert client.hget(names.COUNTERS, "succeeded") == b"300"
+    assert client.get(names.OUTBOX_BYTES) == b"0"
+
+
+def test_rq_sees_the_worker_and_what_it_runs(start, client, tmp_path):
+    process = start()
+    gate = tmp_path / "gate"
+    ids = enqueue(client, [task(gate=str(gate)) for _ in range(6)])
+    until(lambda: held(client) == 4, "four running jobs")
+    (worker,) = RqWorker.all(connection=client)
+    assert (worker.name, worker.pid, worker.queue_names()) == ("w1", process.pid, [REGION])
+    assert until(lambda: RqWorker.all(connection=client)[0].get_state() == "busy", "a busy worker")
+    assert len(worker.get_current_executions()) == 4
+    assert worker.current_execution_count == 4
+    started = StartedJobRegistry(REGION, connection=client, serializer=JSONSerializer)
+    assert set(started.get_job_ids()) == set(ids[:4])
+    assert Queue(REGION, connection=client).get_job_ids() == ids[4:]
+    gate.touch()
+    until(lambda: RqWorker.all(connection=client)[0].get_state() == "idle", "an idle worker")
+    assert RqWorker.all(connection=client)[0].successful_job_count == 6
+    process.terminate()
+    assert process.wait(20) == 0
+    assert RqWorker.all(connection=client) == []
+    assert client.zcard(names.WORKERS) == client.exists(names.lease("w1")) == 0
+
+
+def test_a_task_that_runs_for_a_while_is_told_to_the_hub(start, client, hub, tmp_path):
+    start()
+    one = task(gate=str(tmp_path / "gate"))
+    enqueue(client, [one])
+    (said,) = until(lambda: out_entries(hub, b"claims"), "a claim at the hub")
+    ((request, id_, attempt, started_ms),) = json.loads(said[b"d"])
+    assert (request, id_, attempt) == (one.request, one.task, 1)
+    assert abs(started_ms - one.accepted_ms) < 20_000
+
+
+def test_a_job_of_another_function_is_not_run(start, client, hub, tmp_path):
+    start()
+    (id_,) = enqueue(client, [task()], function="os.system")
+    until(lambda: results(hub), "its result")
+    error = frame(hub, id_)["error"]
+    assert (error["type"], error["origin"]) == ("internal", "internal")
+    assert "os.system" in error["message"]
+    assert id_ in FailedJobRegistry(REGION, connection=client).get_job_ids()
+    assert "os.system" in fetch(client, id_).latest_result().exc_string
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"\x80\x04 pickle", "malformed"),
+        (b'["jobs.task.run", null, [{"v": 9, "task": "x"}, 0], {}]', "version"),
+        (b'["jobs.task.run", null, [{"v": 1}, 0], {}]', "missing"),
+        (b'["jobs.task.run", null, [], {}]', "Expected"),
+    ],
+)
+def test_a_job_that_cant_be_read_fails_and_says_why(start, client, hub, data, told):
+    start()
+    enqueue_raw(client, "01JX", data, "01JR")
+    (said,) = until(lambda: out_entries(hub), "its result")
+    assert (said[b"q"], said[b"t"], said[b"s"]) == (b"01JR", b"01JX", b"failed")
+    error = frame(hub, "01JX")["error"]
+    assert error["type"] == "internal"
+    assert told in error["message"]
+    until(lambda: is_clean(client), "a clean region")
+
+
+@pytest.mark.parametrize("kind", ["KeyError", "SystemExit"])
+def test_whatever_a_task_raises_ends_it_and_not_its_thread(start, client, hub, kind):
+    start(threads=1)
+    ids = enqueue(client, [task(**{"raise": kind}), task()])
+    until(lambda: len(results(hub)) == 2, "two results")
+    assert [frame(hub, id_)["status"] for id_ in ids] == ["failed", "succeeded"]
+    assert frame(hub, ids[0])["error"]["type"] == "internal"
+    assert kind in fetch(client, ids[0]).latest_result().exc_string
+
+
+def test_a_cancel_mark_stops_a_running_task(start, client, hub, tmp_path):
+    start()
+    (id_,) = enqueue(client, [task(gate=str(tmp_path / "never"))])
+    until(lambda: held(client) == 1, "a running job")
+    client.set(names.cancel_mark(id_), 1, px=60_000)
+    until(lambda: results(hub) == [id_], "its end")
+    assert frame(hub, id_)["error"]["type"] == "cancelled"
+
+
+def test_rqs_stop_commands_stop_the_named_job_alone(start, client, hub, tmp_path):
+    start()
+    first, second, third = enqueue(client, [task(gate=str(tmp_path / "never")) for _ in range(3)])
+    until(lambda: held(client) == 3, "three running jobs")
+    rq.command.send_stop_job_command(client, first, serializer=JSONSerializer)
+    until(lambda: results(hub) == [first], "the end of the first")
+    (execution,) = fetch(client, second).get_executions()
+    rq.command.send_stop_execution_command(client, second, execution.id)
+    until(lambda: results(hub) == [first, second], "the end of the second")
+    assert fetch(client, first).get_status() == JobStatus.STOPPED
+    assert fetch(client, third).get_status() == JobStatus.STARTED
+
+
+def test_rqs_shutdown_command_stops_a_worker_warmly(start, client):
+    process = start()
+    until(lambda: client.exists(names.rq_worker("w1")), "a worker")
+    until(lambda: client.pubsub_numsub("rq:pubsub:w1")[0][1] == 1, "its subscription")
+    client.publish("rq:pubsub:w1", "no command")
+    rq.command.send_shutdown_command(client, "w1")
+    assert process.wait(20) == 0
+
+
+def test_suspend_and_resume(start, client, hub):
+    start()
+    until(lambda: client.hget(names.rq_worker("w1"), "state") == b"idle", "an idle worker")
+    rq.suspension.suspend(client)
+    until(lambda: RqWorker.all(connection=client)[0].get_state() == "suspended", "a suspended worker")
+    ids = enqueue(client, [task()])
+    renewed = client.zscore(names.WORKERS, "w1")
+    until(lambda: client.zscore(names.WORKERS, "w1") > renewed + 500, "claims that go on")
+    assert results(hub) == []
+    rq.suspension.resume(client)
+    until(lambda: results(hub) == ids, "the result")
+
+
+def test_a_killed_process_loses_and_doubles_nothing(start, client, hub, tmp_path):
+    victim = start("w1", threads=16)
+    gate, mark = tmp_path / "gate", tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(16)])
+    until(lambda: len(list(mark.iterdir())) == 16, "16 running jobs")
+    victim.kill()
+    victim.wait()
+    start("w2", threads=16)
+    reaper = Reaper(client, REGION)
+    reaper.died("w1")
+    reaper.run_once()
+    until(lambda: len(list(mark.iterdir())) == 32, "16 second attempts")
+    gate.touch()
+    until(lambda: len(results(hub)) >= 16, "16 results")
+    until(lambda: is_clean(client), "a clean region")
+    assert sorted(results(hub)) == sorted(ids)
+    assert {frame(hub, id_)["attempts"] for id_ in ids} == {2}
+    assert [worker.name for worker in RqWorker.all(connection=client)] == ["w2"]
+
+
+def test_a_process_that_was_paused_and_reaped_changes_nothing_and_works_on(start, client, hub, tmp_path):
+    paused = start("w1")
+    gate, mark = tmp_path / "gate", tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(4)])
+    until(lambda: len(list(mark.iterdir())) == 4, "four running jobs")
+    paused.send_signal(signal.SIGSTOP)
+    reaper = Reaper(client, REGION)
+    until(lambda: not client.exists(names.lease("w1")), "the lease to lapse")
+    reaper._reap("w1", is_dead=False)
+    other = start("w2")
+    until(lambda: held(client, "w2") == 4, "four second attempts")
+    gate.touch()
+    until(lambda: len(results(hub)) == 4, "four results")
+    before = {id_: client.hgetall(names.rq_job(id_)) for id_ in ids}
+    other.terminate()
+    other.wait(20)
+    paused.send_signal(signal.SIGCONT)
+    until(lambda: client.exists(names.rq_worker("w1")), "the paused worker to register again")
+    (later,) = enqueue(client, [task()])
+    until(lambda: later in results(hub), "the next job")
+    assert sorted(results(hub)) == sorted([*ids, later])
+    assert {id_: client.hgetall(names.rq_job(id_)) for id_ in ids} == before
+    until(lambda: is_clean(client), "a clean region")
+    assert {frame(hub, id_)["attempts"] for id_ in ids} == {2}
+
+
+def test_a_task_that_was_taken_back_is_stopped(start, client, hub, tmp_path):
+    start("w1", threads=1)
+    mark = tmp_path / "marks"
+    mark.mkdir()
+    enqueue(client, [task(gate=str(tmp_path / "never"), mark=str(mark))])
+    until(lambda: list(mark.iterdir()), "a running job")
+    (member,) = client.smembers(names.rq_worker_executions("w1"))
+    client.zrem(names.rq_registry("wip", REGION), member)
+    client.srem(names.rq_worker_executions("w1"), member)
+    (later,) = enqueue(client, [task()])
+    until(lambda: results(hub) == [later], "its thread to be free")
+
+
+def test_a_claim_whose_answer_never_came_is_given_back(start, client, hub, settings, tmp_path):
+    """The region then holds an execution for a worker that does not know it."""
+    start("w1", threads=1)
+    gate = tmp_path / "gate"
+    (first,) = enqueue(client, [task(gate=str(gate))])
+    until(lambda: held(client) == 1, "a busy thread, so that the worker claims nothing")
+    (second,) = enqueue(client, [task()])
+    (job,) = claimer(settings.one(REGION).redis.url, "w1", register=False).claim(1).jobs
+    assert job.task == second
+    gate.touch()
+    until(lambda: results(hub) == [first, second], "the results")
+    assert frame(hub, second)["attempts"] == 2
+
+
+def test_the_hub_may_be_away_and_come_back(start, client, hub_redis):
+    start(threads=8)
+    ids = enqueue(client, [task() for _ in range(20)])
+    until(lambda: len(results(hub_redis.client)) == 20, "20 results")
+    hub_redis.running.kill()
+    more = enqueue(client, [task(bytes=2000) for _ in range(50)])
+    until(lambda: client.hget(names.COUNTERS, "succeeded") == b"70", "jobs that go on")
+    assert client.xlen(names.OUTBOX) == 50
+    hub_redis.running.start()
+    until(lambda: set(results(hub_redis.client)) == set(ids + more), "what was left")
+    until(lambda: is_clean(client), "a clean region")
+    assert max(Counter(results(hub_redis.client)).values()) <= 2
+
+
+def test_a_frozen_hub_holds_nothing_up(start, client, hub_redis):
+    start(threads=8)
+    hub_redis.running.signal(signal.SIGSTOP)
+    ids = enqueue(client, [task() for _ in range(20)])
+    until(lambda: client.hget(names.COUNTERS, "succeeded") == b"20", "jobs that go on")
+    hub_redis.running.signal(signal.SIGCONT)
+    until(lambda: set(results(hub_redis.client)) == set(ids), "the results")
+
+
+def test_the_regions_redis_may_be_killed_and_come_back(start, region_redis, hub, tmp_path):
+    start(threads=4)
+    client = region_redis.client
+    gate = tmp_path / "gate"
+    ids = enqueue(client, [task(gate=str(gate)) for _ in range(8)])
+    until(lambda: held(client) == 4, "four running jobs")
+    region_redis.running.kill()
+    gate.touch()
+    region_redis.running.start()
+    until(lambda: set(results(hub)) == set(ids), "the results")
+    until(lambda: is_clean(client), "a clean region")
+    first = until(lambda: RqWorker.all(connection=client), "the worker")[0]
+    assert first.name == "w1"
+    until(lambda: client.pubsub_numsub("rq:pubsub:w1")[0][1] == 1, "its subscription to come back")
+
+
+def test_a_frozen_regions_redis_reaps_nobody_and_loses_nothing(start, region_redis, hub, tmp_path):
+    start(threads=4)
+    client = region_redis.client
+    gate = tmp_path / "gate"
+    ids = enqueue(client, [task(gate=str(gate)) for _ in range(8)])
+    until(lambda: held(client) == 4, "four running jobs")
+    frozen = threading.Event()
+    region_redis.running.signal(signal.SIGSTOP)
+    frozen.wait(3)  # the fault itself
+    gate.touch()
+    region_redis.running.signal(signal.SIGCONT)
+    until(lambda: set(results(hub)) == set(ids), "the results")
+    until(lambda: is_clean(client), "a clean region")
+    assert Counter(results(hub)) == Counter(ids)
+
+
+def test_a_warm_stop_finishes_what_runs_and_takes_nothing_new(start, client, hub, tmp_path):
+    process = start()
+    gate = tmp_path / "gate"
+    ids = enqueue(client, [task(gate=str(gate)) for _ in range(6)])
+    until(lambda: held(client) == 4, "four running jobs")
+    process.terminate()
+    renewed = client.zscore(names.WORKERS, "w1")
+    until(lambda: client.zscore(names.WORKERS, "w1") > renewed + 1000, "its lease to be renewed while it drains")
+    gate.touch()
+    assert process.wait(20) == 0
+    assert sorted(results(hub)) == sorted(ids[:4])
+    assert Queue(REGION, connection=client).get_job_ids() == ids[4:]
+    assert (client.xlen(names.OUTBOX), client.zcard(names.rq_registry("wip", REGION))) == (0, 0)
+
+
+def test_a_cold_stop_gives_back_what_runs(start, client, hub, tmp_path):
+    process = start()
+    ids = enqueue(client, [task(gate=str(tmp_path / "never")) for _ in range(6)])
+    until(lambda: held(client) == 4, "four running jobs")
+    process.terminate()
+    process.terminate()  # at once: a supervisor's and the pool's are one
+    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end", 20)
+    assert process.wait() == 0
+    assert results(hub) == []
+    assert sorted(Queue(REGION, connection=client).get_job_ids()) == sorted(ids)
+    assert {fetch(client, id_).get_status() for id_ in ids} == {JobStatus.QUEUED}
+    assert client.zcard(names.rq_registry("wip", REGION)) == 0
+
+
+def test_a_worker_ends_when_its_pool_is_gone(settings, client):
+    ours, theirs = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.service.working", REGION, "w1", "--settings", "-", "--beat", str(theirs)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        pass_fds=[theirs],
+    )
+    os.close(theirs)
+    process.stdin.write(msgspec.json.encode(settings))
+    process.stdin.close()
+    assert os.read(ours, 1) == b"."
+    os.close(ours)
+    assert process.wait(20) == 0
+
+
+def test_the_beat_goes_on_while_the_regions_redis_is_away(settings, region_redis):
+    region_redis.running.kill()
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    worker = Worker(settings, settings.one(REGION), "w1", ObedientRunner(), beat=theirs)
+    for _ in range(3):
+        worker.run_once()
+        assert os.read(ours, 10) == b"."
+
+
+def test_a_second_worker_of_a_live_ones_name_is_refused(start, client, settings):
+    start("w1")
+    until(lambda: client.exists(names.rq_worker("w1")), "a worker")
+    with pytest.raises(ValueError, match="active worker named w1"):
+        Worker(settings, settings.one(REGION), "w1", ObedientRunner()).run_once()
+
+
+def test_secrets_are_not_in_a_command_line(start, client):
+    process = start()
+    line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    assert b"redis://" not in line

@@ -1,0 +1,67 @@
+"""How a job's data is read, and how results are put into batches."""
+
+import json
+import zlib
+from collections import deque
+
+import msgspec
+import pytest
+
+from jobs import contract, crew, outbox
+from jobs.stop import SECOND_SIGNAL_SECONDS, Stop
+
+TASK = contract.Task(
+    task="T", request="R", source="a.b", region="fra", accepted_ms=1, deadline_ms=2, expires_ms=3, params={"q": "ü"}
+)
+
+
+def packed(*parts: object) -> bytes:
+    return zlib.compress(json.dumps(list(parts)).encode())
+
+
+def test_a_job_as_rq_writes_it_gives_its_task_and_the_offset():
+    data = packed("jobs.task.run", None, [msgspec.to_builtins(TASK), -12], {})
+    assert crew.read(data) == (TASK, -12)
+
+
+def test_unknown_fields_of_a_task_and_its_neighbouring_versions_are_read():
+    later = {**msgspec.to_builtins(TASK), "v": 2, "colour": "red"}
+    assert crew.read(packed("jobs.task.run", None, [later, 0], {}))[0].task == "T"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"raw", "expected packed data"),
+        (zlib.compress(b"\x80pickle"), "malformed"),
+        (packed("os.system", None, ["ls", 1], {}), "expected a job of jobs.task.run, found 'os.system'"),
+        (packed("jobs.task.run", None, [{"v": 7}, 0], {}), "version 0 to 2, found 7"),
+        (packed("jobs.task.run", None, [{"v": 1}, 0], {}), "missing required field"),
+        (packed("jobs.task.run", None, [{"v": 1}, "soon"], {}), "Expected `int`"),
+    ],
+)
+def test_what_is_no_job_of_ours_is_refused_with_the_reason(data, told):
+    with pytest.raises(ValueError, match=told):
+        crew.read(data)
+
+
+def outcome(size: int) -> contract.Outcome:
+    return contract.Outcome(request="R", task="T", status="succeeded", finished_ms=1, expires_ms=2, frame=b"x" * size)
+
+
+def test_a_batch_takes_what_fits_and_at_least_one():
+    sizes = [outbox.BATCH_MAX_BYTES * 2, 10, 10, outbox.BATCH_MAX_BYTES]
+    parcels = deque(outbox.Parcel(str(size), outcome(size), 0) for size in sizes)
+    assert [len(outbox._batch(parcels)) for _ in range(4)] == [1, 2, 1, 0]
+
+
+def test_signals_that_come_together_are_one():
+    stop = Stop()
+    assert not stop.wait(0)
+    stop.request()
+    stop.request()
+    assert stop.wait(0)
+    assert not stop.is_cold
+    stop.asked -= SECOND_SIGNAL_SECONDS
+    stop.request()
+    assert stop.is_cold

@@ -68,9 +68,9 @@ class Slot:
 
 
 class Pool:
-    """The processes of one region on this machine. ``command`` begins the command line of a worker."""
+    """The processes of one region on this machine."""
 
-    def __init__(self, settings: Settings, region: Region, command: Sequence[str] = WORKER) -> None:
+    def __init__(self, settings: Settings, region: Region, command: Sequence[str]) -> None:
         self._settings, self._region, self._command = settings, region, command
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots = [Slot(number) for number in range(1, region.scale.min + 1)]
@@ -205,9 +205,12 @@ class Pool:
             child.process.send_signal(number)
 
 
-def run(settings: Settings, region: str) -> int:
-    """Runs a region's workers until SIGTERM or SIGINT, then stops them warmly; a second signal is cold."""
-    pool = Pool(settings, settings.one(region))
+def run(settings: Settings, region: str, command: Sequence[str] = WORKER) -> int:
+    """Runs a region's workers until SIGTERM or SIGINT, then stops them warmly; a second signal is cold.
+
+    ``command`` begins the command line of a worker process. Raises ``Faults`` for an unknown region.
+    """
+    pool = Pool(settings, settings.one(region), command)
     pool.stop.install()
     code = pool.run()
     pool.stop.ignore()

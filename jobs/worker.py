@@ -299,7 +299,7 @@ def prepare(options: argparse.Namespace) -> tuple[Settings, Region]:
 
 def main(argv: list[str]) -> int:
     """What ``python -m jobs.worker`` does."""
-    from jobs.task import Runner as TaskRunner
+    from jobs.task import Runner as TaskRunner  # noqa: PLC0415 - the loop does not know what it runs; only this entry does
 
     options = arguments(argv)
     settings, region = prepare(options)

@@ -1,0 +1,206 @@
+"""What a client may send, and how everything that is wrong with it is named at once."""
+
+import json
+
+import pytest
+
+from jobs.catalog import Catalog
+from regions.settings import Limits
+from tests import sources
+from web import submit
+from web.problems import Problem
+
+LIMITS = Limits()
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory) -> Catalog:
+    catalog = Catalog([sources.write(tmp_path_factory.mktemp("sources"))], "fra")
+    catalog.refresh()
+    return catalog
+
+
+def validate(catalog, document, limits=LIMITS, *, sync=False):
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return submit.validate(body, catalog, limits, sync=sync)
+
+
+def refused(catalog, document, limits=LIMITS) -> Problem:
+    with pytest.raises(Problem) as caught:
+        validate(catalog, document, limits)
+    return caught.value
+
+
+def pointers(problem: Problem) -> list[str]:
+    return [pointer for pointer, _ in problem.errors]
+
+
+LIST = {"source": "demo.list", "params": {"category": "poetry"}}
+
+
+def test_request_of_two_sources(catalog):
+    new = validate(catalog, {"sources": ["demo.plain", LIST, LIST], "deadline": 12.5, "max_age": 0, "attrs": {"a": 1}})
+    plain, one, two = new.tasks
+    assert (plain.source, plain.region, plain.url, plain.host) == (
+        "demo.plain", "nyc", "https://plain.example:8443/all", "https://plain.example:8443",
+    )  # fmt: skip
+    assert (one.region, one.params) == ("fra", {"category": "poetry", "page": 1})
+    assert (one.url, one.host) == ("https://demo.example/list/poetry?page=1", "https://demo.example:443")
+    assert len(one.definition) == 8
+    assert len({new.id, plain.id, one.id, two.id}) == 4
+    assert all(submit_id(part) for part in (new.id, plain.id))
+    assert (new.deadline_ms, new.attrs, new.sync) == (12_500, b'{"a": 1}', False)
+
+
+def submit_id(text: str) -> bool:
+    return len(text) == 26 and text.isupper()
+
+
+def test_defaults(catalog):
+    new = validate(catalog, {"sources": ["demo.plain"]})
+    assert (new.deadline_ms, new.attrs, new.max_age) == (30_000, b"{}", 0)
+
+
+def test_only_a_single_source_is_synchronous(catalog):
+    assert validate(catalog, {"sources": ["demo.plain"]}, sync=True).sync is True
+    assert validate(catalog, {"sources": ["demo.plain", "demo.plain"]}, sync=True).sync is False
+
+
+def test_attrs_come_back_as_they_came(catalog):
+    body = b'{"attrs" : {"price":1.10, "big":123456789012345678901234567890, "e":"\\u00e9"}, "sources":["demo.plain"]}'
+    new = validate(catalog, body)
+    assert new.attrs == b'{"price":1.10, "big":123456789012345678901234567890, "e":"\\u00e9"}'
+
+
+def test_all_faults_are_named_at_once(catalog):
+    problem = refused(
+        catalog,
+        {
+            "sources": [
+                "demo.lst",
+                {"source": "demo.list", "params": {"page": 0, "colour": "red"}},
+                {"source": "demo.list", "params": [], "why": 1},
+                {"params": {}},
+                7,
+                "demo.broken",
+            ],
+            "deadline": 301,
+            "max_age": 60,
+            "attrs": [],
+            "deadlines": 1,
+        },
+    )
+    assert problem.kind == "invalid"
+    found = dict(problem.errors)
+    assert '"demo.list"' in found["/sources/0"]
+    assert "/sources/1/params/category" in found
+    assert "/sources/1/params/page" in found
+    assert "/sources/1/params/colour" in found
+    assert "/sources/2/params" in found
+    assert "/sources/2/why" in found
+    assert "/sources/3/source" in found
+    assert "/sources/4" in found
+    assert "broken" in found["/sources/5"]
+    assert "300" in found["/deadline"]
+    assert "not served yet" in found["/max_age"]
+    assert "/attrs" in found
+    assert '"deadline"' in found["/deadlines"]
+
+
+@pytest.mark.parametrize("deadline", [0, -1, 300.5, True, "30", None, 1e400])
+def test_bad_deadlines(catalog, deadline):
+    text = json.dumps({"sources": ["demo.plain"], "deadline": deadline}).replace("Infinity", "1e400")
+    assert refused(catalog, text.encode()).kind in ("invalid", "not-json")
+
+
+@pytest.mark.parametrize("body", [{}, {"sources": []}, {"sources": "demo.plain"}, {"sources": None}])
+def test_sources_must_be_a_list_of_some(catalog, body):
+    assert pointers(refused(catalog, body)) == ["/sources"]
+
+
+def test_more_than_the_most_tasks(catalog):
+    assert len(validate(catalog, {"sources": ["demo.plain"] * 100}).tasks) == 100
+    assert pointers(refused(catalog, {"sources": ["demo.plain"] * 101})) == ["/sources"]
+
+
+def test_params_have_their_types_own_json_type(catalog):
+    one = {"source": "demo.list", "params": {"category": 5}}
+    assert pointers(refused(catalog, {"sources": [one]})) == ["/sources/0/params/category"]
+    text = {"source": "demo.list", "params": {"category": "a", "page": "2"}}
+    assert pointers(refused(catalog, {"sources": [text]})) == ["/sources/0/params/page"]
+
+
+@pytest.mark.parametrize("document", [b"[]", b"7", b"null", b'"x"'])
+def test_json_that_is_no_object_is_invalid(catalog, document):
+    assert refused(catalog, document).kind == "invalid"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"{'a': 1}", b"\xff\xfe", b'{"sources": ["\xe9"]}', b'{"a": NaN}', b'{"a": Infinity}', b'{"a": 1e999}',
+        b'{"sources": ["demo.plain"], "sources": []}', b'{"attrs": {"a": 1, "a": 2}}', b'{"a": "\\ud800"}',
+        b'{"\\ud800": 1}', b'{"sources": ["demo.plain"]} x', b"\xef\xbb\xbf{}", b"[" * 100_000, b"[" * 65 + b"]" * 65,
+        b'{"a":' * 200 + b"1" + b"}" * 200, b'{"a": ' + b"9" * 5000 + b"}",
+    ],
+)  # fmt: skip
+def test_what_is_no_json_is_a_400(catalog, body):
+    assert refused(catalog, body).kind == "not-json"
+
+
+def test_query_is_all_text(catalog):
+    new = submit.from_query("demo.list", [("category", "poetry"), ("page", "3"), ("wait", "5")], catalog, LIMITS)
+    assert new.tasks[0].params == {"category": "poetry", "page": 3}
+    assert (new.sync, new.tasks[0].url) == (True, "https://demo.example/list/poetry?page=3")
+
+
+def test_query_faults_are_named_at_once(catalog):
+    pairs = [("category", "A B"), ("page", "x"), ("colour", "red"), ("colour", "blue"), ("max_age", "60")]
+    with pytest.raises(Problem) as caught:
+        submit.from_query("demo.list", pairs, catalog, LIMITS)
+    assert set(pointers(caught.value)) == {"/category", "/page", "/colour", "/max_age"}
+
+
+def test_query_of_an_unknown_source_is_a_404(catalog):
+    with pytest.raises(Problem) as caught:
+        submit.from_query("demo.lst", [], catalog, LIMITS)
+    assert caught.value.kind == "not-found"
+
+
+@pytest.mark.parametrize(
+    ("header", "wait"),
+    [
+        ("", None), ("wait=10", "10"), ("respond-async, wait=10", "10"), ('Wait = "5"', "5"), ("wait=5; x=1", "5"),
+        ("await=5", None), ("return=minimal", None),
+    ],
+)  # fmt: skip
+def test_prefer_header(header, wait):
+    assert submit.prefer_wait(header) == wait
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_json"),
+    [
+        ("application/json", True), ("Application/JSON; charset=utf-8", True), ("application/vnd.x+json", True),
+        ("", False), ("text/plain", False), ("application/x-www-form-urlencoded", False), ("text/json", False),
+    ],
+)  # fmt: skip
+def test_content_types(kind, is_json):
+    assert submit.is_json_type(kind) is is_json
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://a.example/x", "https://a.example:443"), ("http://A.example:8080", "http://a.example:8080"),
+        ("http://[::1]/", "http://[::1]:80"),
+    ],
+)  # fmt: skip
+def test_whose_turn_a_fetch_needs(url, host):
+    assert submit.turn_host(url) == host
+
+
+@pytest.mark.parametrize("url", ["", "a/b", "ftp://a.example/", "https://", "http://a:99999/"])
+def test_what_is_no_address(url):
+    with pytest.raises(ValueError, match=r"."):
+        submit.turn_host(url)

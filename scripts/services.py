@@ -37,6 +37,7 @@ class Service:
     environment: Mapping[str, str] = field(default_factory=dict)
     after_start: Callable[[], None] = lambda: None
     after_stop: Callable[[], None] = lambda: None
+    after_kill: list[str] = field(default_factory=list)  # a command that ends what is not in the service's group
 
 
 def free_port() -> int:
@@ -138,6 +139,7 @@ class RabbitMQ:
             self.environment(),
             self.set_policy,
             self.stop_epmd,
+            [shutil.which("epmd", path=path_with_sbin()) or "epmd", "-kill"],
         )
 
     def environment(self) -> dict[str, str]:
@@ -237,12 +239,44 @@ vm_memory_high_watermark.absolute = 400MB
         (folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
 
 
+class Guard:
+    """Kills a group of processes when this process ends in any way: it waits for the end of a pipe that only we hold."""
+
+    SCRIPT: Final = """
+        read -r nothing
+        kill -KILL -"$1"
+        shift
+        for try in 1 2 3 4 5; do
+            [ $# -gt 0 ] && "$@"
+            sleep 0.2
+        done
+    """
+
+    def __init__(self, group: int, after_kill: list[str], environment: Mapping[str, str]) -> None:
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", self.SCRIPT, "guard", str(group), *after_kill],
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """Nothing is killed any more."""
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
 class Running:
     """A service that this process started; for tests and benchmarks. Stops, and sees to it that nothing is left."""
 
     def __init__(self, service: Service, *, ready_seconds: float = 60.0) -> None:
         self.service, self.ready_seconds = service, ready_seconds
         self.process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
 
     def start(self) -> "Running":
         """Starts it and waits until it is ready; raises ``Failed``."""
@@ -256,10 +290,12 @@ class Running:
                 stderr=log,
                 start_new_session=True,
             )
+        self._guard = Guard(self.process.pid, service.after_kill, service.environment)
         deadline = time.monotonic() + self.ready_seconds
         reason: str | None = "not tried"
         while reason is not None:
             if self.process.poll() is not None:
+                self.kill()
                 raise Failed(f"{service.name} ended with code {self.process.returncode}:\n{last_lines(service.log)}")
             if time.monotonic() > deadline:
                 self.stop()
@@ -286,6 +322,9 @@ class Running:
         if self.process is not None:
             self.signal(9)
             self.process.wait(15)
+        if self._guard is not None:
+            self._guard.dismiss()
+            self._guard = None
 
     def signal(self, number: int) -> None:
         """A signal to the whole group."""

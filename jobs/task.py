@@ -1,0 +1,370 @@
+"""A task's life in a worker: a flat list of steps over one record, and whatever goes wrong becomes a part of its end.
+
+    Runner.run → know → begin → ask → check → encode → Ended
+                              └─ for each page: Fetcher.fetch → judge → Source.parse
+
+``run`` is the function that jobs name, so that RQ's tools show it; only our worker runs it.
+"""
+
+import ipaddress
+import math
+import os
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+from requests.cookies import RequestsCookieJar
+
+from jobs.catalog import Catalog
+from jobs.check import check
+from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, rfc3339
+from jobs.definition import BadParams, Definition
+from jobs.errors import (
+    Cancelled,
+    Expired,
+    HttpStatus,
+    Internal,
+    RateLimited,
+    TaskError,
+    TooLarge,
+    UnknownSource,
+)
+from jobs.fetch import Fetcher, retry_after
+from jobs.guard import parse_allow, parse_origins
+from jobs.page import Page, Request
+from jobs.source import Source
+from regions.faults import Fault, Faults
+from regions.settings import PREFIX, Region, Settings
+
+END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
+WARNINGS_MAX: Final = 10
+TOO_MANY_REQUESTS: Final = 429
+PASSING: Final = frozenset({408, 425})  # besides 5xx: worth another try
+SECRET: Final = f"{PREFIX}SECRET__"
+
+_encoder = msgspec.json.Encoder()  # a Decimal becomes a text
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a task ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``."""
+
+    outcome: Outcome
+    traceback: str
+    raw_bytes: int
+    records_bytes: int
+    wire_bytes: int
+
+
+@dataclass(slots=True)
+class Life:
+    """One execution: what the steps take and return. ``deadline`` is on the monotonic clock."""
+
+    task: Task
+    offset_ms: int
+    cancelled: Callable[[], bool]
+    result: Result
+    definition: Definition = field(init=False)
+    source: Source = field(init=False)
+    deadline: float = 0.0
+    params: dict[str, object] = field(default_factory=dict)
+    rows: list[dict[str, object]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    pages: int = 0
+    records: bytes = b"[]"
+
+    def hub_ms(self) -> int:
+        """The hub's clock."""
+        return time.time_ns() // 1_000_000 + self.offset_ms
+
+
+def run(task: Mapping[str, Any], offset_ms: int) -> NoReturn:
+    """Refuses: a job of this name is run by ``nearfetch workers``, which claims, fences and finishes it.
+
+    A stock RQ worker would import and call this, and would report the result nowhere.
+    """
+    what = f"{task.get('source')} of request {task.get('request')}, {offset_ms} ms"
+    raise RuntimeError(f"expected a worker of Nearfetch (nearfetch workers REGION), found RQ's own: {what}")
+
+
+class Runner:
+    """Runs tasks for all threads of a worker process, which share its connections and definitions.
+
+    Raises ``Faults`` where the settings of fetching are wrong.
+    """
+
+    def __init__(self, settings: Settings, region: Region) -> None:
+        self._records_bytes_max = settings.limits.records_bytes_max
+        self._region = region.name
+        self._catalog = Catalog(settings.source_folders, settings.first_region)
+        self._catalog.refresh()
+        self._secrets = secrets(os.environ)
+        self._fetchers = fetchers(settings, region)
+        self._here = threading.local()
+
+    def refresh(self) -> bool:
+        """Reads changed definitions, cheap when there are none; whether something changed. Call it every 2 s or less."""
+        return self._catalog.refresh()
+
+    def close(self) -> None:
+        """Closes kept connections."""
+        for fetcher in self._fetchers.values():
+            fetcher.close()
+
+    def run(
+        self, task: Task, *, offset_ms: int, attempt: int, queued_ms: float, cancelled: Callable[[], bool]
+    ) -> Ended:
+        """The whole life of a task; never raises. ``offset_ms`` is the hub's clock less this machine's.
+
+        ``cancelled`` is asked often, from another thread too.
+        """
+        result = Result(
+            task=task.task,
+            source=task.source,
+            region=self._region,
+            status="failed",
+            attempts=attempt,
+            definition=task.definition,
+            url=bare(task.url),
+        )
+        result.timing.queued_ms = round(queued_ms, 1)
+        life = Life(task, offset_ms, cancelled, result)
+        failure: TaskError
+        try:
+            for step in (self._know, self._begin, self._ask, self._check, self._encode):
+                step(life)
+            return ended(life, "succeeded", lambda found: encode_frame(found, life.records), "")
+        except TaskError as error:
+            shown = "".join(traceback.format_exception(error, chain=False))
+            failure = error
+        except BaseException as error:  # noqa: BLE001 - an author's code may raise anything; the task has to end
+            shown = "".join(traceback.format_exception(error))
+            failure = Internal(f"a fault of ours or of the source's own code: {type(error).__name__}: {error}")
+        return ended(life, "failed", lambda found: failed_frame(found, failure), shown)
+
+    def _know(self, life: Life) -> None:
+        """The source as this region has it, and the task's params as it takes them."""
+        name = life.task.source
+        entry = self._catalog.get(name)
+        if entry is None:
+            raise UnknownSource(f"expected a source of region {self._region}, found no {name} here")
+        if entry.definition is None:
+            raise UnknownSource(f"the definition of {name} is broken here: {entry.faults[0]}")
+        life.definition, life.result.definition = entry.definition, entry.definition.hash
+        life.source = self._compiled(entry.definition)
+        life.params = dict(life.task.params)
+        if life.task.definition != entry.definition.hash:
+            try:
+                life.params = entry.definition.bind(life.params, text=False)
+            except BadParams as error:
+                raise UnknownSource(f"{name} is another one here, and does not take these params: {error}") from error
+
+    def _compiled(self, definition: Definition) -> Source:
+        """The source compiled for this thread; two threads on one compiled selector wait for each other."""
+        compiled: dict[str, tuple[str, Source]] = self._here.__dict__.setdefault("compiled", {})
+        known, source = compiled.get(definition.id, ("", None))
+        if source is None or known != definition.hash:
+            try:
+                source = Source(definition)
+            except Faults as faults:
+                raise UnknownSource(f"the definition of {definition.id} is broken here: {faults.faults[0]}") from faults
+            compiled[definition.id] = (definition.hash, source)
+        return source
+
+    def _begin(self, life: Life) -> None:
+        """The deadline: nothing begins past it, and a fetch ends a little before it."""
+        left = (life.task.deadline_ms - life.hub_ms()) / 1000
+        if left <= 0:
+            raise Expired(f"the deadline passed {-left:.1f} s before it began")
+        life.deadline = time.monotonic() + left - min(END_MARGIN_SECONDS, left / 5)
+
+    def _ask(self, life: Life) -> None:
+        """Every page; one that fails after the first leaves what came before, with a warning."""
+        jar = RequestsCookieJar()
+        request: Request | None = life.source.first(life.params, self._secrets)
+        asked: set[str] = set()
+        pages_max = life.definition.next.max_pages if life.definition.next else math.inf
+        while request is not None and request.address not in asked and life.pages < pages_max:
+            asked.add(request.address)
+            try:
+                request = self._page(life, request, jar)
+            except Cancelled:
+                raise
+            except TaskError as error:
+                if not life.pages:
+                    raise
+                life.result.partial = True
+                life.warnings.append(f"page {life.pages + 1} failed: {type(error).type}: {error}")
+                return
+
+    def _page(self, life: Life, request: Request, jar: RequestsCookieJar) -> Request | None:
+        """Fetches and parses one page; the request of the next one, None at the end."""
+        began = time.perf_counter()
+        try:
+            page = self._fetcher(request).fetch(
+                request,
+                deadline=life.deadline,
+                timeout_seconds=life.definition.limits.timeout_seconds,
+                max_bytes=life.definition.limits.max_bytes,
+                cancelled=life.cancelled,
+                jar=jar,
+            )
+        finally:
+            fetched = time.perf_counter()
+            life.result.timing.fetch_ms += (fetched - began) * 1000
+        life.result.bytes.raw += len(page.body)
+        if not life.pages:
+            life.result.url, life.result.fetched_at = page.url, rfc3339(life.hub_ms())
+        judge(page, life.definition)
+        try:
+            parsed = life.source.parse(page)
+        finally:
+            life.result.timing.parse_ms += (time.perf_counter() - fetched) * 1000
+        life.pages += 1
+        life.rows += parsed.rows
+        life.warnings += parsed.warnings
+        return parsed.next if parsed.rows else None
+
+    def _fetcher(self, request: Request) -> Fetcher:
+        if request.egress not in self._fetchers:
+            raise UnknownSource(f"expected an egress of region {self._region}, found none named {request.egress}")
+        return self._fetchers[request.egress]
+
+    def _check(self, life: Life) -> None:
+        """The source's contract."""
+        check(life.definition, life.rows)
+
+    def _encode(self, life: Life) -> None:
+        """The records as they travel."""
+        life.records = _encoder.encode(life.rows)
+        if len(life.records) > self._records_bytes_max:
+            found = f"{len(life.records)} in {len(life.rows)} records"
+            raise TooLarge(f"expected at most {self._records_bytes_max} bytes of records, found {found}")
+        life.result.count = len(life.rows)
+
+
+def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) -> Ended:
+    """The end of a life: fills in what is only known now, then makes the frame."""
+    result, now_ms = life.result, life.hub_ms()
+    result.status = status
+    result.warnings = shortened(life.warnings)
+    timing = result.timing
+    timing.fetch_ms, timing.parse_ms = round(timing.fetch_ms, 1), round(timing.parse_ms, 1)
+    timing.total_ms = float(max(now_ms - life.task.accepted_ms, 0))
+    outcome = Outcome(
+        request=life.task.request,
+        task=life.task.task,
+        status=status,
+        finished_ms=now_ms,
+        expires_ms=life.task.expires_ms,
+        frame=make(result),
+    )
+    return Ended(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
+
+
+def judge(page: Page, definition: Definition) -> None:
+    """Raises HttpStatus or RateLimited for a status that is no page, unless the source knows what it means."""
+    status = page.status
+    if 200 <= status < 300 or status in definition.contract.absent:
+        return
+    after = retry_after(page.headers)
+    if status == TOO_MANY_REQUESTS:
+        raise RateLimited("the target says: too many requests (429)", http_status=status, retry_after=after)
+    may_pass = status >= 500 or status in PASSING
+    raise HttpStatus(
+        f"expected a page, found status {status}", http_status=status, retry_after=after, retryable=may_pass
+    )
+
+
+def shortened(warnings: list[str]) -> list[str]:
+    """At most ten warnings, each with how often it came; the last one counts what is left out."""
+    counts = Counter(warnings)
+    told = [text if times == 1 else f"{text} ({times} times)" for text, times in counts.items()]
+    if len(told) <= WARNINGS_MAX:
+        return told
+    left = sum(list(counts.values())[WARNINGS_MAX - 1 :])
+    return [*told[: WARNINGS_MAX - 1], f"and {left} more warnings"]
+
+
+def bare(url: str) -> str:
+    """An address without credentials; "" where it is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+
+
+def fetchers(settings: Settings, region: Region) -> dict[str, Fetcher]:
+    """A fetcher for each way out of a region; raises ``Faults`` with all that is wrong with them."""
+    faults: list[Fault] = []
+    allow, origins = (
+        collected(faults, parse, text)
+        for parse, text in ((parse_allow, settings.fetch.allow), (parse_origins, settings.fetch.origins))
+    )
+    for name, egress in region.egress.items():
+        where = f"egress.{name}"
+        if egress.proxy:
+            message = "expected none (fetches through a proxy are not supported), found one"
+            faults.append(Fault(f"{region.name}.toml", None, f"{where}.proxy", message))
+        if egress.source_address and not is_address(egress.source_address):
+            message = f'expected an address of this machine, found "{egress.source_address}"'
+            faults.append(Fault(f"{region.name}.toml", None, f"{where}.source_address", message))
+    if faults:
+        raise Faults(faults)
+    return {
+        name: Fetcher(
+            allow=allow,
+            origins=origins,
+            user_agent=egress.user_agent,
+            source_address=egress.source_address,
+            connections=region.workers.threads,
+        )
+        for name, egress in region.egress.items()
+    }
+
+
+def collected(faults: list[Fault], parse: Callable[[str], Any], text: str) -> Any:
+    """What ``parse`` makes of a setting; its faults are added to the others."""
+    try:
+        return parse(text)
+    except Faults as found:
+        faults += found.faults
+        return None
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """What ``{secret.NAME}`` stands for: ``NEARFETCH__SECRET__NAME``, or the file that ``…__NAME_FILE`` names."""
+    found: dict[str, str] = {}
+    faults: list[Fault] = []
+    for variable, value in environ.items():
+        name = variable.removeprefix(SECRET)
+        if name == variable:
+            continue
+        if not name.endswith("_FILE"):
+            found[name] = value
+            continue
+        try:
+            found[name.removesuffix("_FILE")] = Path(value).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"expected a readable file, found {type(error).__name__} at {value}"
+            faults.append(Fault("environment", None, variable, message))
+    if faults:
+        raise Faults(faults)
+    return found

@@ -1,0 +1,198 @@
+"""A region's rq-dashboard: behind a password, readable as JSON, and unable to change a job.
+
+rq-dashboard takes no care of that itself: no CSRF guard, a GET that requeues, pickle unless told otherwise, a client of
+its own a request. So it is let see one client, on a Redis user that may only read (``DASHBOARD_ACL``), and is asked only
+by GET and HEAD.
+"""
+
+import functools
+import hmac
+import signal
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import flask
+import jinja2
+import redis
+import rq_dashboard
+from cheroot import wsgi
+from rq import Worker
+from rq.exceptions import NoSuchJobError
+from rq.serializers import JSONSerializer
+from rq_dashboard import web as rq_web
+
+from regions import connect, logs
+from regions.faults import Fault, Faults
+from regions.settings import Region, Settings
+
+# Reads of RQ's keys. Its pages also drop the records of workers and executions that are gone; jobs they leave alone.
+DASHBOARD_ACL: Final = (
+    "~rq:* +@read -@dangerous +@connection -client +client|setname +client|setinfo +client|list +info"
+    " +multi +exec +discard"  # a worker's executions are read in one
+    " (+srem ~rq:workers* ~rq:worker:*:executions)"
+)
+
+THREADS: Final = 8
+BODY_BYTES_MAX: Final = 65_536
+HEADER_BYTES_MAX: Final = 65_536
+TIMEOUT_SECONDS: Final = 10
+STOP_SECONDS: Final = 3
+_CLIENT: Final = "NEARFETCH_REDIS"
+_TEMPLATES: Final = Path(rq_dashboard.__file__).parent / "templates"
+
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'self' 'unsafe-inline' 'unsafe-eval'; img-src 'self' data:; frame-ancestors 'none';"
+        " form-action 'none'; base-uri 'none'; object-src 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+# What the buttons call is refused; a button that can't work is not shown.
+_NO_BUTTONS: Final = (
+    '<style>#compact-btn, #requeue-all-btn, #requeue-job-btn, [data-role="requeue-job-btn"]'
+    " { display: none !important }</style>"
+)
+
+
+class _Workers(Worker):
+    """Workers whose jobs are JSON: the pages would unpickle what a busy worker runs."""
+
+    @classmethod
+    def all(cls, *arguments: Any, **options: Any) -> Any:
+        """As RQ's."""
+        return super().all(*arguments, **{**options, "serializer": JSONSerializer})
+
+
+class _Server(wsgi.Server):
+    """A server that logs as everything else does."""
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """Called by cheroot; ``level`` is that of the standard library's logging."""
+        logs.get("dashboard").log(level, msg, exc_info=traceback or None)
+
+
+def application(client: redis.Redis, region: Region) -> flask.Flask:
+    """The dashboard of a region as a WSGI application; ``client`` has the reading user."""
+    rq_web.config.serializer = JSONSerializer
+    rq_web.Worker = _Workers
+    # rq-dashboard opens a connection a request by this name; and it never sees a URL with a password.
+    rq_web.from_url = lambda *_arguments, **_options: (None, flask.current_app.config[_CLIENT])
+
+    app = flask.Flask(__name__, static_folder=None)
+    app.config |= {
+        _CLIENT: client,
+        "RQ_DASHBOARD_REDIS_URL": (connect.without_password(region.dashboard.redis_url),),
+        "RQ_DASHBOARD_DISABLE_DELETE": True,
+    }
+    app.jinja_loader = jinja2.FunctionLoader(functools.partial(_template, region.name))
+    app.before_request(functools.partial(_admit, region))
+    app.after_request(_harden)
+    app.register_error_handler(redis.exceptions.RedisError, _redis_failed)
+    app.register_error_handler(NoSuchJobError, lambda _error: ("No such job.\n", 404))
+    app.register_blueprint(rq_web.blueprint)
+    return app
+
+
+def run(settings: Settings, region: str) -> int:
+    """Serves a region's dashboard until SIGTERM or SIGINT; the exit code. Raises ``Faults`` when it may not start."""
+    one = settings.one(region)
+    _refuse_unsafe(one)
+    log = logs.get("dashboard")
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # before any thread: they inherit it, and sigtimedwait gets them
+    client = connect.open_redis(one.dashboard.redis_url, name=f"dashboard-{region}")
+    _warn_of_writer(client, region, log)
+    address = (one.dashboard.host, one.dashboard.port)
+    server = _Server(
+        address, application(client, one), numthreads=THREADS, timeout=TIMEOUT_SECONDS, shutdown_timeout=STOP_SECONDS
+    )
+    server.max_request_body_size = BODY_BYTES_MAX
+    server.max_request_header_size = HEADER_BYTES_MAX
+    try:
+        server.prepare()
+    except OSError as error:
+        log.error("can't listen", region=region, address=f"{address[0]}:{address[1]}", reason=str(error))
+        return 1
+    serving = threading.Thread(target=server.serve, name="serve", daemon=True)
+    serving.start()
+    log.info("serving", region=region, url=f"http://{address[0]}:{address[1]}/")
+    while serving.is_alive() and signal.sigtimedwait(stops, 1.0) is None:
+        pass
+    was_serving = serving.is_alive()
+    server.stop()
+    client.close()
+    log.info("stopped", region=region)
+    return 0 if was_serving else 1
+
+
+def _refuse_unsafe(region: Region) -> None:
+    missing = {
+        "password": "expected a password, since whoever opens the page sees every job, found none",
+        "redis_url": "expected the URL of a Redis user that can't change jobs, found none",
+    }
+    faults = [
+        Fault(f"{region.name}.toml", None, f"dashboard.{key}", message)
+        for key, message in missing.items()
+        if not getattr(region.dashboard, key)
+    ]
+    if faults:
+        raise Faults(faults)
+
+
+def _warn_of_writer(client: redis.Redis, region: str, log: Any) -> None:
+    """Says so when the user of the URL may do more than read: then only this process stands before the jobs."""
+    try:
+        client.delete("rq:nearfetch-may-this-user-write")
+    except redis.exceptions.NoPermissionError:
+        return
+    except redis.exceptions.RedisError as error:
+        log.warning("its Redis does not answer yet", region=region, reason=str(error))
+        return
+    log.warning("this user of its Redis may change jobs", region=region, expected=DASHBOARD_ACL)
+
+
+def _admit(region: Region) -> flask.Response | None:
+    """None for a request that may pass. The password comes first, so that nobody else learns what exists."""
+    given = flask.request.authorization
+    user, password = (given.username or "", given.password or "") if given and given.type == "basic" else ("", "")
+    right_user = hmac.compare_digest(user.encode(), region.dashboard.user.encode())
+    right_password = hmac.compare_digest(password.encode(), region.dashboard.password.encode())
+    if not (right_user and right_password):
+        realm = {"WWW-Authenticate": f'Basic realm="rq-dashboard {region.name}", charset="UTF-8"'}
+        return flask.Response("A name and a password, please.\n", 401, realm, mimetype="text/plain")
+    if flask.request.method not in ("GET", "HEAD") or flask.request.endpoint == "rq_dashboard.requeue_all":
+        return flask.Response("This dashboard only shows.\n", 405, {"Allow": "GET, HEAD"}, mimetype="text/plain")
+    if (flask.request.view_args or {}).get("instance_number", 0) != 0:
+        return flask.Response("A dashboard shows one Redis, number 0.\n", 404, mimetype="text/plain")
+    return None
+
+
+def _harden(response: flask.Response) -> flask.Response:
+    response.headers.update(_HEADERS)
+    return response
+
+
+def _redis_failed(error: redis.exceptions.RedisError) -> tuple[str, int]:
+    logs.get("dashboard").warning("a page failed", path=flask.request.path, reason=str(error))
+    return "The region's Redis does not answer as it should; see this dashboard's log.\n", 503
+
+
+def _template(region: str, name: str) -> str | None:
+    """rq-dashboard's own template with what it forgets.
+
+    Descriptions and tracebacks hold what clients and fetched pages said, and two pages write them out as HTML.
+    """
+    path = _TEMPLATES / name
+    if not path.is_relative_to(_TEMPLATES) or not path.is_file():
+        return None
+    source = path.read_text(encoding="utf-8")
+    if path.name in ("job.html", "workers.html"):
+        source = source.replace("<%=", "<%-")  # in Underscore's templates: write escaped
+    if path.name == "base.html":
+        source = source.replace("</head>", f"{_NO_BUTTONS}</head>")
+        source = source.replace("<title>RQ dashboard</title>", f"<title>{region}: RQ dashboard</title>")
+        source = source.replace("url_for('static', filename='favicon.ico')", "url_for('rq_dashboard.favicon')")
+    return source

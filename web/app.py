@@ -5,6 +5,7 @@ exchange (web.server) ─ Host ─ route ─ handler ─┬─ Answer
                                                 └─ Problem, HubUnavailable, anything else: a problem document
 """
 
+import re
 import signal
 import socket
 import threading
@@ -39,6 +40,9 @@ from web.wait import Waiters
 CATALOG_SECONDS: Final = 1.0  # a changed definition is noticed within 2 s
 IDLE_SECONDS: Final = 1.5  # what a stop waits for answers on their way
 
+HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?", re.ASCII)
+EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - no names
+
 Handler = Callable[..., Answer | None]
 
 log = logs.get("gateway")
@@ -57,7 +61,7 @@ def routes(intake: Intake, poller: Poller, overview: Overview, health: "Health")
         ("GET", "/v1/regions/<region>", lambda _, region: overview.region(region)),
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),
-        ("GET", "/", lambda _: overview.page()),
+        ("GET", "/", overview.page),
     ]
 
 
@@ -133,18 +137,18 @@ class App:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port, in lower case; empty when there is none."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """The name in a Host header, without its port, in lower case; empty when it is none."""
+    found = HOST.fullmatch(host)
+    return found.group(1).lower().strip("[]").rstrip(".") if found else ""
 
 
 def known_hosts(settings: Settings) -> set[str]:
     """The names that this gateway answers to."""
     own = socket.gethostname().lower()
     public = urlsplit(settings.gateway.public_url).hostname
-    names = {"localhost", "127.0.0.1", "::1", own, own.partition(".")[0], settings.gateway.host.lower()}
+    names = {"localhost", "127.0.0.1", "::1", own, own.partition(".")[0]}
+    if settings.gateway.host not in EVERYWHERE:
+        names.add(settings.gateway.host.lower())
     return names | ({public} if public else set())
 
 

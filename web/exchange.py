@@ -134,7 +134,7 @@ class Exchange:
         with self._lock:
             if not self._gone and not self._handed:
                 self._on_gone, self._on_drained = on_gone, on_drained
-                self._outlet.want(self, select.EPOLLRDHUP)
+                self._outlet.want(self, self.mask | select.EPOLLRDHUP)
                 return
         on_gone()
 

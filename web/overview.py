@@ -1,8 +1,10 @@
 """What there is: the catalogue of sources, the regions and how they are, and the plain page at ``/``."""
 
 import html
+import threading
 import time
 from collections import deque
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any, Final
@@ -13,14 +15,14 @@ import msgspec
 from jobs.catalog import Catalog, Entry
 from regions.settings import Settings
 from web import submit
-from web.exchange import Answer
+from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, RegionState
 from web.problems import Problem
 from web.views import JSON
 
 PART_LIVES_MS: Final = 15_000  # a part says how it is every 5 s
-RATE_WINDOW_SECONDS: Final = 60.0
+RATE_WINDOW_MS: Final = 60_000
 STATES_KEPT_SECONDS: Final = 1.0  # for the catalogue's health, so that listing it costs no round trip each
 PAGE: Final = Path(__file__).resolve().parent / "static" / "index.html"
 
@@ -63,10 +65,11 @@ class Overview:
             raise Problem("not-found", f'there is no region "{region[:60]}"; one of {known}')
         return _json(self._region_view(self._states([region])[0]))
 
-    def page(self) -> Answer:
+    def page(self, exchange: Exchange) -> Answer:
         """The plain page: the catalogue with a line to copy for each source, and the regions."""
         said = self._said()
-        address = self._base or f"http://{self._settings.gateway.host}:{self._settings.gateway.port}"
+        own = exchange.header("Host") or f"{self._settings.gateway.host}:{self._settings.gateway.port}"
+        address = self._base or f"http://{own}"
         rows = [_source_row(source_view(entry, said.get(entry.region)), address) for entry in self._entries()]
         views = [self._region_view(state) for state in said.values()]
         regions = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
@@ -137,46 +140,42 @@ def health(entry: Entry, state: RegionState | None) -> str:
 
 
 class Rates:
-    """How many tasks a second a region ends, from the totals that its parts said over the last minute."""
+    """How many tasks a second the pools of workers end, from the totals that they said over the last minute."""
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[tuple[int, int]]] = {}
+        self._lock = threading.Lock()
 
-    def rate(self, region: str, now_ms: int, total: int) -> float | None:
-        """Tasks a second since the oldest sample of the last minute; None before there are two."""
-        samples = self._samples.setdefault(region, deque(maxlen=1000))
-        if samples and total < samples[-1][1]:  # a process with its totals is gone
-            samples.clear()
-        samples.append((now_ms, total))
-        while now_ms - samples[0][0] > RATE_WINDOW_SECONDS * 1000:
-            samples.popleft()
-        elapsed_ms = now_ms - samples[0][0]
-        return round((total - samples[0][1]) * 1000 / elapsed_ms, 1) if elapsed_ms > 0 else None
+    def rate(self, pools: Iterable[Mapping[str, Any]]) -> float | None:
+        """Tasks a second of all of them; None before one of them was seen twice."""
+        rates = []
+        with self._lock:
+            for pool in pools:
+                at_ms, total = pool["at_ms"], pool.get("succeeded", 0) + pool.get("failed", 0)
+                samples = self._samples.setdefault(pool["name"], deque(maxlen=100))
+                if not samples or samples[-1][0] < at_ms:
+                    samples.append((at_ms, total))
+                while at_ms - samples[0][0] > RATE_WINDOW_MS:
+                    samples.popleft()
+                if len(samples) > 1:
+                    rates.append((samples[-1][1] - samples[0][1]) * 1000 / (samples[-1][0] - samples[0][0]))
+        return round(sum(rates), 1) if rates else None
 
 
 def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
     """How a region is: ``up``, ``degraded`` (a part is away, named) or ``down``."""
-    parts = {
-        kind: [
-            {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - said["at_ms"]) / 1000, 1), **said}
-            for key, said in sorted(state.said.items())
-            if key.startswith(f"{kind}:") and state.now_ms - said["at_ms"] <= PART_LIVES_MS
-        ]
-        for kind in ("bridge", "workers")
-    }
-    bridges, pools = parts["bridge"], parts["workers"]
+    bridges, pools = _parts(state, "bridge"), _parts(state, "workers")
     reasons = []
     if not bridges:
         reasons.append("no bridge is alive")
-    elif not any(bridge["state"] == "consuming" for bridge in bridges):
-        reasons.append(f"its bridge is {bridges[0]['state']}: {bridges[0]['reason']}")
-    if not pools or not any(pool["processes"] for pool in pools):
+    elif all(bridge.get("state") != "consuming" for bridge in bridges):
+        reasons.append(f"its bridge is {bridges[0].get('state')}: {bridges[0].get('reason')}")
+    if not any(pool.get("processes") for pool in pools):
         reasons.append("no worker is alive")
     totals = {
-        key: sum(pool[key] for pool in pools)
-        for key in ("processes", "threads", "busy", "succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")
+        key: sum(pool.get(key, 0) for pool in pools)
+        for key in ("busy", "succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")
     }
-    ended = totals["succeeded"] + totals["failed"]
     oldest = None if state.oldest_ms is None else round(max(0, state.now_ms - state.oldest_ms) / 1000, 3)
     return {
         "name": state.name,
@@ -185,7 +184,7 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
         "reasons": reasons,
         "queue": {
             "open": state.open_tasks,
-            "ready": max((bridge["ready"] for bridge in bridges), default=0),
+            "ready": max((bridge.get("ready", 0) for bridge in bridges), default=0),
             "running": totals["busy"],
             "oldest_seconds": oldest,
             "unread": state.unread,
@@ -193,7 +192,7 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
         "throughput": {
             "succeeded": totals["succeeded"],
             "failed": totals["failed"],
-            "per_second": rates.rate(state.name, state.now_ms, ended),
+            "per_second": rates.rate(pools),
         },
         "bytes": {
             "raw": totals["raw_bytes"],
@@ -204,6 +203,15 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
         "bridges": bridges,
         "workers": pools,
     }
+
+
+def _parts(state: RegionState, kind: str) -> list[dict[str, Any]]:
+    """What the living parts of a kind said last, each with its name and the age of that."""
+    return [
+        {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - said["at_ms"]) / 1000, 1), **said}
+        for key, said in sorted(state.said.items())
+        if key.startswith(f"{kind}:") and state.now_ms - said.get("at_ms", 0) <= PART_LIVES_MS
+    ]
 
 
 def _json(document: Any) -> Answer:

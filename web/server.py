@@ -110,6 +110,7 @@ class Connection(server.HTTPConnection):
         self.exchange: Exchange | None = None
         self.request: Request | None = None
         self.has_unread = False
+        self.keep = False
 
     def communicate(self) -> bool:
         """Serves one request; True hands the connection to ``put_conn``, which looks at the exchange."""
@@ -162,6 +163,11 @@ class Connection(server.HTTPConnection):
 
     def close(self) -> None:
         """Closes, lingering when the client may still be sending what nobody will read."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:  # cheroot gave up in the middle of a request
+            exchange.abort()
+            exchange.release(keep=False)
+            return
         if self.has_unread and self.server.ready:
             try:
                 self.socket.shutdown(sockets.SHUT_WR)

@@ -21,7 +21,8 @@ from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, View
 
-READ_AT_ONCE: Final = 100  # requests in one round trip
+READ_AT_ONCE: Final = 32  # waiters; each may be given a large answer, which is in memory meanwhile
+STALE_TIMERS: Final = 256  # of waiters that are gone, kept at least
 LOOK: Final = "18446744073709551614-0"  # a cursor after every result: the state alone is read
 
 Why = Literal["news", "timer", "closing"]
@@ -56,6 +57,7 @@ class Waiters:
         self._hub, self._ledger = hub, ledger
         self._changed = threading.Condition()
         self._by_request: dict[str, dict[Waiter, None]] = {}
+        self._count = 0
         self._due: dict[Waiter, Why] = {}
         self._timers: list[tuple[float, int, Waiter]] = []
         self._numbers = itertools.count()
@@ -63,8 +65,7 @@ class Waiters:
         self._thread = threading.Thread(target=self.run, name="waiters", daemon=True)
 
     def __len__(self) -> int:
-        with self._changed:
-            return sum(map(len, self._by_request.values()))
+        return self._count
 
     def start(self) -> None:
         """Starts the thread."""
@@ -90,6 +91,12 @@ class Waiters:
         """From now on it is told; a first read follows at once."""
         with self._changed:
             self._by_request.setdefault(waiter.request, {})[waiter] = None
+            self._count += 1
+            if (
+                len(self._timers) > 2 * self._count + STALE_TIMERS
+            ):  # else the answered stay for as long as they might have waited
+                self._timers = [timer for timer in self._timers if self._is_waiting(timer[2])]
+                heapq.heapify(self._timers)
             heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
             self._due[waiter] = "closing" if self._is_closing else "news"
             self._changed.notify()
@@ -98,16 +105,17 @@ class Waiters:
         """It does not wait any more."""
         with self._changed:
             self._due.pop(waiter, None)
-            waiters = self._by_request.get(waiter.request)
-            if waiters is not None:
-                waiters.pop(waiter, None)
+            if self._is_waiting(waiter):
+                self._count -= 1
+                waiters = self._by_request[waiter.request]
+                del waiters[waiter]
                 if not waiters:
                     del self._by_request[waiter.request]
 
     def again(self, waiter: Waiter) -> None:
         """Reads for one waiter once more: its client has taken what it had."""
         with self._changed:
-            if waiter in self._by_request.get(waiter.request, ()):
+            if self._is_waiting(waiter):
                 self._due.setdefault(waiter, "news")
                 self._changed.notify()
 
@@ -170,7 +178,7 @@ class Waiters:
             self.forget(waiter)
             return
         with self._changed:
-            if waiter not in self._by_request.get(waiter.request, ()):
+            if not self._is_waiting(waiter):
                 return
             if following == "again":
                 self._due[waiter] = why
@@ -192,12 +200,16 @@ class Waiters:
                 due[waiter] = self._due.pop(waiter)
             return due
 
+    def _is_waiting(self, waiter: Waiter) -> bool:
+        """The condition's lock is held."""
+        return waiter in self._by_request.get(waiter.request, ())
+
     def _take_timers(self) -> None:
         """Whose timer is over is due; the condition's lock is held."""
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             waiter = heapq.heappop(self._timers)[2]
-            if waiter in self._by_request.get(waiter.request, ()) and self._due.get(waiter) != "closing":
+            if self._is_waiting(waiter) and self._due.get(waiter) != "closing":
                 self._due[waiter] = "timer"
 
 

@@ -13,8 +13,8 @@ import msgspec
 
 from regions import names, settings
 from regions.settings import Settings
-from scripts import site
 from scripts.data_folder import DataFolder
+from scripts.site.site import origins
 
 # Offsets from the gateway's port; what is taken moves to a free one.
 BROKER, HUB, DASHBOARDS, SITE, REGION_REDIS = 2, 3, 11, 19, 31
@@ -102,7 +102,7 @@ def with_site(fetch: settings.Fetch, port: int) -> dict[str, str]:
     allow = [part for part in fetch.allow.split(",") if part]
     own = [part for part in fetch.origins.split(",") if part]
     taken = {part.partition("=")[0] for part in own}
-    mapped = [part for part in site.origins(port).split(",") if part.partition("=")[0] not in taken]
+    mapped = [part for part in origins(port).split(",") if part.partition("=")[0] not in taken]
     return {"allow": ",".join([*allow, f"127.0.0.1:{port}"]), "origins": ",".join([*own, *mapped])}
 
 

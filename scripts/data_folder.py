@@ -13,12 +13,11 @@ import fcntl
 import json
 import os
 import secrets
-import socket
 from pathlib import Path
 from typing import Any
 
 from scripts import processes
-from scripts.services import free_port
+from scripts.ports import free_port, port_is_free
 
 ADJECTIVES = (
     "amber", "bold", "brisk", "calm", "clear", "deep", "early", "fair", "fond", "glad", "keen", "kind", "late", "light", "mild", "neat",
@@ -144,17 +143,6 @@ class DataFolder:
             opened.write(text)
         new.replace(file)
         return file
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback address now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def default_path() -> Path:

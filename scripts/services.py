@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from regions import connect, topology
+from scripts.ports import free_port
 
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
@@ -38,13 +39,6 @@ class Service:
     after_start: Callable[[], None] = lambda: None
     after_stop: Callable[[], None] = lambda: None
     after_kill: list[str] = field(default_factory=list)  # a command that ends what is not in the service's group
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def path_with_sbin() -> str:

@@ -19,7 +19,8 @@ from typing import Final
 from regions import connect, settings
 from regions.faults import Faults
 from scripts import configuration, parts, processes, summary
-from scripts.data_folder import DataFolder, port_is_free
+from scripts.data_folder import DataFolder
+from scripts.ports import port_is_free
 from scripts.services import RABBITMQ_BIN, Failed, path_with_sbin
 from scripts.startup import Ending, NotReady, Startup
 from scripts.supervision import NotStarted, Supervisor

@@ -158,8 +158,7 @@ class Startup:
             seen.add(state.started)
         deaths = len(seen) - bool(state.pid)
         if deaths >= DEATHS_MAX:
-            how = "was killed by a signal" if state.exit_code < 0 else f"ended with code {state.exit_code}"
-            raise NotReady(part, f"{part} does not start: it {how}, {deaths} times.")
+            raise NotReady(part, f"{part} does not start: it {state.how}, {deaths} times.")
 
     def _views(self) -> dict[str, dict[str, Any]]:
         """The regions as the gateway sees them; none while it does not answer."""

@@ -46,6 +46,18 @@ class State:
     started: int
     exit_code: int
 
+    @property
+    def quick(self) -> bool:
+        """Whether it ended so soon after its start that the next try waits."""
+        return self.name == "BACKOFF"
+
+    @property
+    def how(self) -> str:
+        """How it ended last; of a quick end supervisor does not keep the exit code."""
+        if self.quick:
+            return f"ended within {START_SECONDS} s of its start"
+        return "was killed by a signal" if self.exit_code < 0 else f"ended with code {self.exit_code}"
+
 
 class Supervisor:
     """The supervisor of one data folder."""

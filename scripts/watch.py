@@ -1,8 +1,8 @@
 """What ``scripts/up`` says in the foreground: which part died, and that it is started again."""
 
 from scripts.data_folder import DataFolder
-from scripts.supervision import START_SECONDS, State, Supervisor
-from scripts.terminal import Progress, duration
+from scripts.supervision import State, Supervisor
+from scripts.terminal import Progress
 
 
 class Watch:
@@ -26,17 +26,14 @@ class Watch:
         return True
 
     def _say(self, name: str, before: State, state: State) -> None:
-        how = "was killed by a signal" if state.exit_code < 0 else f"ended with code {state.exit_code}"
-        ended = f"{name} (process {before.pid}) {how}" if before.pid else f"{name} {how}"
-        if state.pid:
-            again = f"started again as process {state.pid}"
-            self.progress.event(f"{ended}, {again}." if before.pid else f"{name} {again}.")
-            return
-        quick = state.name == "BACKOFF"
-        self.quick_ends[name] = self.quick_ends.get(name, 0) + 1 if quick else 0
-        next_try = (
-            f"within {START_SECONDS} s of its start; the next try is in {duration(float(self.quick_ends[name]))}"
-            if quick
-            else "it is started again"
-        )
-        self.progress.event(f"{ended}{' ' if quick else ', '}{next_try}.   Log: {self.data.log / f'{name}.log'}")
+        log = f"   Log: {self.data.log / f'{name}.log'}"
+        if state.pid and before.pid:
+            self.progress.event(f"{name} (process {before.pid}) died, started again as process {state.pid}.{log}")
+        elif state.pid:
+            self.progress.event(f"{name} started again as process {state.pid}.")
+        else:
+            self.quick_ends[name] = self.quick_ends.get(name, 0) + 1 if state.quick else 0
+            wait = self.quick_ends[name]  # supervisor waits a second more each time
+            again = f"the next try is in {wait} s" if wait else "it is started again"
+            who = f"{name} (process {before.pid})" if before.pid else name
+            self.progress.event(f"{who} {state.how}; {again}.{log}")

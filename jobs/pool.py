@@ -26,7 +26,7 @@ import redis
 from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.script import LEASE_MS
-from jobs.stop import DRAIN_SECONDS, FLUSH_SECONDS, Stop
+from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop
 from regions import connect, logs
 from regions.settings import ROOT, Region, Settings
 
@@ -77,6 +77,7 @@ class Pool:
         self._reaper = Reaper(self._client, region.name)
         self._reporter = Reporter(settings, region, self._client, self.workers)
         self.stop = Stop()
+        self._is_refused = False
 
     def run(self) -> int:
         """Works until it is told to stop; the exit code."""
@@ -91,7 +92,7 @@ class Pool:
         while self.stop.asked is None:
             self.run_once()
         self.end()
-        return 0
+        return int(self._is_refused)
 
     def run_once(self) -> None:
         """One turn of at most ``TURN_SECONDS`` and the start of what is missing."""
@@ -190,6 +191,11 @@ class Pool:
         code = child.process.returncode
         if self.stop.asked is not None:
             log.info("a worker ended", worker=child.name, code=code)
+            return
+        if code == BAD_SETTINGS:
+            log.error("a worker refused its settings, which it says above", worker=child.name)
+            self._is_refused = True
+            self.stop.request()
             return
         now = time.monotonic()
         slot.failures = 0 if now - child.started >= STEADY_SECONDS else slot.failures + 1

@@ -12,6 +12,7 @@ from regions import logs
 DRAIN_SECONDS: Final = 30.0  # for what runs
 FLUSH_SECONDS: Final = 2.0  # for the last results to go home; what does not is shipped by others
 SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
+BAD_SETTINGS: Final = 78  # the exit code of who found them (EX_CONFIG): starting again would not help
 
 log = logs.get("workers")
 

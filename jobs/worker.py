@@ -29,8 +29,9 @@ from jobs.claim import Claimer
 from jobs.crew import Crew, Runner
 from jobs.outbox import Home, Leftovers, Shipper, Started, open_hub
 from jobs.script import WORKER_TTL_SECONDS, Script, send, value
-from jobs.stop import DRAIN_SECONDS, FLUSH_SECONDS, Stop
+from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop
 from regions import connect, logs, names
+from regions.faults import Faults
 from regions.settings import Region, Settings, load
 
 CLAIM_MAX: Final = 16  # jobs of one claim; the next follows at once, so a burst is shared by the region's processes
@@ -302,8 +303,13 @@ def main(argv: list[str]) -> int:
     from jobs.task import Runner as TaskRunner  # noqa: PLC0415 - the loop does not know what it runs; only this entry does
 
     options = arguments(argv)
-    settings, region = prepare(options)
-    return run(Worker(settings, region, options.name, TaskRunner(settings, region), beat=options.beat))
+    try:
+        settings, region = prepare(options)
+        runner = TaskRunner(settings, region)
+    except Faults as faults:
+        print(faults, file=sys.stderr)
+        return BAD_SETTINGS
+    return run(Worker(settings, region, options.name, runner, beat=options.beat))
 
 
 if __name__ == "__main__":

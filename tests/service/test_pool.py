@@ -15,7 +15,7 @@ from rq import Worker as RqWorker
 
 from jobs import pool as pools
 from regions import names
-from regions.settings import ROOT, Settings
+from regions.settings import ROOT
 from tests.service.working import REGION, enqueue, out_entries, results, settings_for, task
 from tests.waiting import until
 
@@ -27,7 +27,7 @@ from regions import logs
 from regions.settings import Settings
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
-sys.exit(pool.run(settings, "fra", (sys.executable, "-m", "tests.service.working")))
+sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))
 """
 
 Start = Callable[..., subprocess.Popen]
@@ -38,10 +38,12 @@ def start(region_redis, hub_redis) -> Iterator[Start]:
     """Starts a pool process."""
     started: list[subprocess.Popen] = []
 
-    def begin(processes: int = 2, threads: int = 4, settings: Settings | None = None) -> subprocess.Popen:
-        chosen = settings or settings_for(region_redis.url, hub_redis.url, threads=threads, processes=processes)
+    def begin(
+        processes: int = 2, threads: int = 4, worker: tuple[str, ...] = ("-m", "tests.service.working")
+    ) -> subprocess.Popen:
+        chosen = settings_for(region_redis.url, hub_redis.url, threads=threads, processes=processes)
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-c", PROGRAM, *worker], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
         )
         started.append(process)
         process.stdin.write(msgspec.json.encode(chosen))
@@ -190,3 +192,13 @@ def test_a_redis_below_the_floor_is_refused(start, region_redis, hub_redis, monk
     monkeypatch.setattr("regions.connect.REDIS_FLOOR", (99, 0))
     settings = settings_for(region_redis.url, hub_redis.url)
     assert pools.Pool(settings, settings.one(REGION), pools.WORKER).run() == 1
+
+
+def test_settings_that_a_worker_refuses_end_the_pool(start):
+    assert start(worker=("-c", "raise SystemExit(78)")).wait(30) == 1
+
+
+def test_a_worker_that_dies_at_once_is_started_again_later_and_later(start, hub_redis, tmp_path):
+    starts = tmp_path / "starts"
+    start(processes=1, worker=("-c", f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(1)"))
+    until(lambda: starts.exists() and len(starts.read_text()) >= 3, "three starts")

@@ -33,7 +33,7 @@ from jobs.guard import Guard, Target
 CONNECT_SECONDS: Final = 10.0  # for one address; all addresses of a name share what is left of the time-out
 WATCH_SECONDS: Final = 0.1  # how late a dripped answer or a cancel is noticed
 HEADERS_BYTES_MAX: Final = 65_536  # status line and headers, early hints included; http.client allows 100 headers
-POOLS: Final = 128  # hosts whose connections are kept
+POOLS: Final = 32  # hosts whose connections are kept
 
 _here = threading.local()
 
@@ -100,6 +100,7 @@ class Exchange:
                 return self._connect_one(target, min(CONNECT_SECONDS, self.remaining() / left), connection)
             except OSError as error:
                 fault = error
+        self.check()
         if isinstance(fault, TimeoutError):
             raise TimedOut(f"could not connect to {host} port {port}: no answer") from fault
         raise ConnectionFailed(f"could not connect to {host} port {port}: {said(fault)}") from fault
@@ -111,11 +112,13 @@ class Exchange:
             for option in connection.socket_options or ():
                 made.setsockopt(*option)
             made.settimeout(seconds)
+            self.hold(made)
             if connection.source_address:
                 made.bind(connection.source_address)
             made.connect(address)
             made.settimeout(self.remaining())
         except OSError:
+            self.hold(None)
             made.close()
             raise
         return made
@@ -219,7 +222,7 @@ class Response(http.client.HTTPResponse):
         try:
             super().begin()
         finally:
-            self.fp = None if stream.closed else stream
+            self.fp = None if stream.closed else stream  # type: ignore[assignment]
 
     def _read_status(self) -> tuple[str, int, str]:
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]

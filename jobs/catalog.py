@@ -1,0 +1,106 @@
+"""The sources that a process knows: every definition of some folders, read again when its file changes.
+
+A file that can't be read as a definition is an entry with faults; it never stands in another one's way.
+"""
+
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from jobs.definition import Definition, read
+from regions import names, toml
+from regions.faults import Fault, Faults
+
+Stamp = tuple[Path, int, int, int, int]  # what tells that a file is another one: path, inode, size, time, the code's
+
+
+class Entry(Struct, frozen=True):
+    """One source: its definition, or what is wrong with its file. ``region`` is where it runs."""
+
+    id: str
+    path: Path
+    definition: Definition | None
+    faults: list[Fault]
+    region: str
+
+
+class Catalog:
+    """Definitions by id; of two files with one id that of the later folder counts."""
+
+    def __init__(self, folders: Sequence[Path], first_region: str) -> None:
+        self._folders = list(folders)
+        self._first_region = first_region
+        self._entries: dict[str, Entry] = {}
+        self._stamps: dict[str, Stamp] = {}
+        self._lock = threading.Lock()
+
+    def refresh(self) -> bool:
+        """Looks at all files (a stat each) and reads those that changed; True when anything did. Never raises."""
+        with self._lock:
+            found = self._look()
+            changed = [source for source, stamp in found.items() if self._stamps.get(source) != stamp]
+            gone = [source for source in self._entries if source not in found]
+            if not changed and not gone:
+                return False
+            entries = {source: entry for source, entry in self._entries.items() if source in found}
+            for source in changed:
+                entries[source] = self._read(source, found[source][0])
+            self._entries = {source: entries[source] for source in sorted(entries)}
+            self._stamps = found
+            return True
+
+    def get(self, source: str) -> Entry | None:
+        """A source by its id."""
+        return self._entries.get(source)
+
+    def entries(self) -> list[Entry]:
+        """All sources, by id."""
+        return list(self._entries.values())
+
+    def _look(self) -> dict[str, Stamp]:
+        found: dict[str, Stamp] = {}
+        for folder in self._folders:
+            try:
+                paths = sorted(folder.glob("*.toml"))
+            except OSError:
+                continue  # a folder that is away for a moment holds nothing
+            for path in paths:
+                stamp = _stamp(path)
+                if stamp is not None:
+                    found[path.stem] = stamp
+        return found
+
+    def _read(self, source: str, path: Path) -> Entry:
+        try:
+            definition = read(path)
+        except Faults as faults:
+            return Entry(source, path, None, faults.faults, _region_in(path) or self._first_region)
+        except Exception as error:  # noqa: BLE001 - one file must not end the reading of all others
+            fault = Fault(path.name, None, "", f"expected a definition, found {type(error).__name__}: {error}")
+            return Entry(source, path, None, [fault], self._first_region)
+        return Entry(source, path, definition, [], definition.region or self._first_region)
+
+
+def _region_in(path: Path) -> str:
+    """The region that a faulty file names, so that its faults are shown there; "" where it can't be told."""
+    try:
+        region = toml.read(path).get("region")
+    except Faults:
+        return ""
+    return region if isinstance(region, str) and re.fullmatch(names.REGION_PATTERN, region) else ""
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """None where the file is gone again."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    try:
+        code = path.with_suffix(".py").stat().st_mtime_ns
+    except OSError:
+        code = 0
+    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns, code

@@ -1,0 +1,177 @@
+"""What charset a body is in, and its text (the order is the source format's).
+
+    override → BOM → UTF-8 that says so itself → header → meta or declaration → UTF-8 with a few faults → a detector
+    that is sure → windows-1252 without control characters → DecodeFailed
+
+Labels mean what WHATWG says they mean (https://encoding.spec.whatwg.org): ``iso-8859-1`` is windows-1252, ``shift_jis``
+is what Windows made of it. A page's word is only taken where its bytes decode strictly.
+"""
+
+import codecs
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Final
+
+import webencodings
+
+from jobs.errors import DecodeFailed
+
+PRESCAN_BYTES: Final = 16_384  # far beyond WHATWG's 1,024: real pages declare at 5,000
+FAULTS_PER_NON_ASCII: Final = 1 / 1000
+
+_BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_HEADER: Final = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
+_META: Final = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([^\s"'/>;]+)""", re.IGNORECASE)
+_DECLARATION: Final = re.compile(rb"""\A\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([^"'<>]+)["']""")
+# Python's codecs that are narrower than what WHATWG means by the label.
+_WIDER: Final = {
+    "shift_jis": "cp932",
+    "euc-kr": "cp949",
+    "euc_kr": "cp949",
+    "gbk": "gb18030",
+    "gb2312": "gb18030",
+    "big5": "big5hkscs",
+}
+# What pages without a true word are tried as; each has letters that hardly come about by chance.
+_CANDIDATES: Final = ("iso2022_jp", "euc_jp", "cp932", "gb18030", "cp949", "big5hkscs")
+
+
+@dataclass
+class Decoded:
+    """A body's text, made when it is asked for where the bytes are UTF-8."""
+
+    utf8: bytes
+    encoding: str
+    warning: str = ""
+
+    @cached_property
+    def text(self) -> str:
+        """The text."""
+        return self.utf8.decode("utf-8")
+
+
+def decode(body: bytes, content_type: str = "", override: str = "") -> Decoded:
+    """A body as UTF-8; raises DecodeFailed when nothing fits, or when ``override`` does not."""
+    if override:
+        text = _strictly(body, override)
+        if text is None:
+            raise DecodeFailed(f"expected {override}, as the definition says, found bytes that are none")
+        return _made(text, override)
+    for mark, name in _BOMS:
+        if body.startswith(mark):
+            return _marked(body[len(mark) :], name)
+    if body.isascii() and b"\x1b" not in body and b"\x00" not in body:
+        return Decoded(body, "utf-8")
+    if not body.isascii() and _is_utf8(body):
+        return Decoded(body, "utf-8")
+    return _declared(body, content_type) or _guessed(body)
+
+
+def declared_in(body: bytes) -> str:
+    """The label that a document gives itself, "" for none."""
+    start = re.sub(rb"<!--.*?(?:-->|\Z)", b"", body[:PRESCAN_BYTES], flags=re.DOTALL)
+    found = _META.search(start) or _DECLARATION.match(start)
+    label = found[1].decode("ascii", "replace").strip().lower() if found else ""
+    return "utf-8" if label.startswith("utf-16") else label  # whoever could read it was not reading UTF-16
+
+
+def _marked(body: bytes, name: str) -> Decoded:
+    try:
+        return Decoded(body, name) if name == "utf-8" and _is_utf8(body) else _made(body.decode(name), name)
+    except UnicodeDecodeError:
+        text = body.decode(name, "replace")
+        return Decoded(text.encode(), name, f"the page says {name} by its first bytes and has others in it")
+
+
+def _declared(body: bytes, content_type: str) -> Decoded | None:
+    header = _HEADER.search(content_type)
+    for label in (header[1] if header else "", declared_in(body)):
+        text = _strictly(body, label) if label else None
+        if text is not None:
+            return _made(text, label)
+    return None
+
+
+def _guessed(body: bytes) -> Decoded:
+    text = body.decode("utf-8", "replace")
+    faults = text.count("\ufffd")
+    others = len(text) - len(text.encode("ascii", "ignore")) - faults
+    if others and faults <= others * FAULTS_PER_NON_ASCII:
+        return Decoded(text.encode(), "utf-8", f"the page is UTF-8 but for {faults} bad sequences")
+    for name in _CANDIDATES:
+        found = _try(body, name)
+        if found is not None and _reads_well(found, name):
+            return _made(found, name)
+    found = _strictly(body, "windows-1252")
+    if found is not None and not re.search("[\x80-\x9f]", found):
+        return _made(found, "windows-1252")
+    raise DecodeFailed("expected text, found bytes that are none in any charset that they could be")
+
+
+def _reads_well(text: str, name: str) -> bool:
+    """Whether a detector is sure: enough letters, nearly all of the language that the charset is for."""
+    letters = [character for character in text if character > "\x7f"]
+    if len(letters) < 8:
+        return False
+    if name in ("iso2022_jp", "euc_jp", "cp932"):
+        known = sum(1 for c in letters if "\u3040" <= c <= "\u30ff")
+        common = known + sum(
+            1 for c in letters if "\u4e00" <= c <= "\u9fff" or "\u3000" <= c <= "\u303f" or c > "\uff00"
+        )
+        # Half-width katakana are what other charsets look like when they are read as Shift_JIS.
+        narrow = sum(1 for c in letters if "\uff61" <= c <= "\uff9f")
+        return known > len(letters) * 0.15 and common - narrow > len(letters) * 0.9
+    if name == "cp949":
+        return sum(1 for c in letters if "\uac00" <= c <= "\ud7a3") > len(letters) * 0.8
+    frequent = _frequent_han()
+    han = [c for c in letters if "\u4e00" <= c <= "\u9fff"]
+    return len(han) > len(letters) * 0.6 and sum(1 for c in han if c in frequent) > len(han) * 0.2
+
+
+@cache
+def _frequent_han() -> frozenset[str]:
+    """The commonest Chinese characters, in both scripts: about a third of any text."""
+    return frozenset(
+        "的一是不了人我在有他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可她里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已老从动两长"
+        "這來國個說們為時會過學對裡後麼沒於還發當無開見經頭動兩長網業資訊新聞"
+    )
+
+
+def _made(text: str, label: str) -> Decoded:
+    return Decoded(text.encode("utf-8", "replace"), label)
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _strictly(body: bytes, label: str) -> str | None:
+    """The text where a label is known and all bytes are of its charset."""
+    encoding = webencodings.lookup(label)
+    if encoding is None:
+        return None
+    name = encoding.codec_info.name
+    if name.startswith("cp125") or encoding.name.startswith("windows-"):
+        return str(codecs.charmap_decode(body, "strict", _windows(name))[0])
+    return _try(body, _WIDER.get(encoding.name, _WIDER.get(name, name)))
+
+
+def _try(body: bytes, name: str) -> str | None:
+    try:
+        return body.decode(name)
+    except (UnicodeDecodeError, LookupError):
+        return None
+
+
+@cache
+def _windows(name: str) -> str:
+    """The decoding table of a Windows charset with WHATWG's five control characters, which Python leaves undefined."""
+    table = [bytes([byte]).decode(name, "ignore") for byte in range(256)]
+    return "".join(
+        character or (chr(byte) if 0x80 <= byte <= 0x9F else "\ufffe") for byte, character in enumerate(table)
+    )

@@ -1,0 +1,159 @@
+"""A request to a source, and the page that answered it, read on demand as text, HTML, XML or JSON.
+
+What reads a page (``html``, ``xml``) is one parser a thread: a shared one holds a lock. Documents that would grow far
+beyond their bytes are refused before they are read.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from dataclasses import replace as _replace
+from functools import cached_property
+from typing import Any, Final
+
+from lxml import etree
+
+from jobs import charset, values
+from jobs.errors import DecodeFailed, ParseFailed
+
+# lxml takes about 280 bytes a node and 60 a JSON value: these keep one document below 120 MB.
+TAGS_MAX: Final = 400_000
+VALUES_MAX: Final = 1_500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is fetched. ``params`` are the source's, bound; ``body`` is sent as it is."""
+
+    method: str = "GET"
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # they may hold secrets
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    egress: str = "default"
+    number: int = 1  # which page of the task's it is
+    seen: frozenset[str] = frozenset()  # addresses of the pages before
+    again: Callable[[Mapping[str, Any]], "Request"] | None = field(default=None, repr=False, compare=False)
+
+    def replace(self, **changes: Any) -> "Request":
+        """The same request but for ``changes``; other ``params`` make another address, unless that is given too."""
+        if "params" in changes and "url" not in changes and self.again is not None:
+            made = self.again(changes["params"])
+            return _replace(made, number=self.number, seen=self.seen, **changes)
+        return _replace(self, **changes)
+
+    @property
+    def address(self) -> str:
+        """What tells one page of a task from another: the address, with the body where there is one."""
+        return self.url if self.body is None else f"{self.url}\n{self.body!r}"
+
+
+@dataclass
+class Page:
+    """An answer. ``url`` is the final address at the original origin; ``headers`` are found in any letter case."""
+
+    request: Request
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    params: Mapping[str, Any] = field(default_factory=dict)
+    charset: str = ""  # overrides what the page says
+    warnings: list[str] = field(default_factory=list)
+
+    def header(self, name: str) -> str:
+        """A header's value, "" where there is none."""
+        found = self.headers.get(name)
+        if found is None:
+            lowered = name.lower()
+            found = next((value for key, value in self.headers.items() if key.lower() == lowered), "")
+        return found
+
+    @cached_property
+    def text(self) -> str:
+        """The body's text; raises DecodeFailed when it is none in any charset that it could be."""
+        return self._decoded.text
+
+    @cached_property
+    def _decoded(self) -> charset.Decoded:
+        decoded = charset.decode(self.body, self.header("content-type"), self.charset)
+        if decoded.warning:
+            self.warnings.append(decoded.warning)
+        return decoded
+
+    @cached_property
+    def utf8(self) -> bytes:
+        """The body in UTF-8, without a byte order mark: the very bytes where they are that already."""
+        return self._decoded.utf8
+
+    @cached_property
+    def html(self) -> Any:
+        """The root element of the HTML; raises ParseFailed for a document that is nested or filled without end."""
+        return parse_html(self.utf8)
+
+    @cached_property
+    def xml(self) -> Any:
+        """The root element of the XML; raises ParseFailed with the place where it is not well-formed."""
+        return parse_xml(self.utf8)
+
+    @cached_property
+    def json(self) -> Any:
+        """The JSON value; numbers with a fraction keep their digits (``values.Number``). Raises ParseFailed."""
+        return parse_json(self.utf8)
+
+
+class _Parsers(threading.local):
+    """One of each for each thread."""
+
+    def __init__(self) -> None:
+        self.html = etree.HTMLParser(encoding="utf-8", huge_tree=True)
+        self.xml = etree.XMLParser(
+            encoding="utf-8", resolve_entities="internal", no_network=True, load_dtd=False, collect_ids=False
+        )
+
+
+_parsers = _Parsers()
+
+
+def parse_html(body: bytes) -> Any:
+    """The root element of HTML in UTF-8; an empty one for no bytes. Raises ParseFailed."""
+    _check_tags(body)
+    if not body.strip():
+        return etree.fromstring(b"<html/>", _parsers.html)
+    try:
+        root = etree.fromstring(body, _parsers.html)
+    except etree.LxmlError as error:
+        raise ParseFailed(f"expected HTML, found what is none: {error}") from error
+    last = _parsers.html.error_log.last_error
+    if last is not None and last.type == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
+        raise ParseFailed(f"expected HTML within a parser's limits: {last.message}")
+    if root is None:
+        raise ParseFailed("expected HTML, found no element in it")
+    return root
+
+
+def parse_xml(body: bytes) -> Any:
+    """The root element of XML in UTF-8, its own entities resolved and nothing read from elsewhere."""
+    _check_tags(body)
+    try:
+        return etree.fromstring(body.lstrip(), _parsers.xml)
+    except etree.LxmlError as error:
+        raise ParseFailed(f"expected XML, found: {error.msg}") from error
+
+
+def parse_json(body: bytes) -> Any:
+    """A JSON value."""
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > VALUES_MAX:
+        raise ParseFailed(f"expected JSON of at most {VALUES_MAX} values, found more")
+    try:
+        return values.from_json(body)
+    except DecodeFailed:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise ParseFailed(f"expected JSON, found: {error}") from error
+
+
+def _check_tags(body: bytes) -> None:
+    if body.count(b"<") > TAGS_MAX:
+        raise ParseFailed(f"expected a document of at most {TAGS_MAX} tags, found more")

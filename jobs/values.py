@@ -1,0 +1,262 @@
+"""What becomes of a text or a JSON value that was selected, always in this order.
+
+    fold white space → re → map → type → scale   (and for a list: → join)
+
+Nothing is None at every step; what can't be read is ``BadValue``. What comes out is JSON that msgspec encodes, a
+Decimal as a text.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+from urllib.parse import urljoin
+
+import msgspec
+
+from jobs import dates, numbers, pattern
+from jobs.field import Value
+
+TRUE: Final = frozenset({"true", "yes", "y", "1", "on"})
+FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
+SHOWN_MAX: Final = 60
+
+_ABSOLUTE: Final = ("https://", "http://")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_MISSING: Final = object()
+
+Convert = Callable[[Any, str], Any]  # (what was selected, the page's base address) → value, None for nothing
+
+
+class BadValue(ValueError):  # noqa: N818
+    """A text that is not what its field expects."""
+
+    def __init__(self, found: object, expected: str) -> None:
+        text = found if isinstance(found, str) else msgspec.json.encode(clean(found), enc_hook=str).decode()
+        self.found = text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
+        self.expected = expected
+        super().__init__(f'expected {expected}, found "{self.found}"')
+
+
+class Number(float):
+    """A JSON number with a fraction or an exponent, which remembers its digits. Put out as a plain float."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> "Number":
+        made = float.__new__(cls, text)
+        made.text = text
+        return made
+
+
+_json_decoder = msgspec.json.Decoder(float_hook=Number)
+
+
+def from_json(body: bytes) -> Any:
+    """A JSON value. What msgspec refuses and the world writes all the same (NaN, half surrogates) is read too.
+
+    Raises ValueError, and RecursionError for what is nested without end.
+    """
+    try:
+        return _json_decoder.decode(body)
+    except msgspec.DecodeError:
+        text = body.decode("utf-8-sig", "replace")
+        found = json.loads(text, parse_float=Number, parse_constant=lambda _: None, strict=False)
+        return _mended(found)
+
+
+def _mended(value: Any) -> Any:
+    """A value without half surrogates, which no UTF-8 can hold."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    if isinstance(value, list):
+        return [_mended(one) for one in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(one) for key, one in value.items()}
+    return value
+
+
+def clean(value: Any) -> Any:
+    """A JSON value as it is put out: numbers are plain floats again."""
+    kind = type(value)
+    if kind is Number:
+        return float(value) if abs(value) != float("inf") else value.text
+    if kind is list:
+        return [clean(one) for one in value]
+    if kind is dict:
+        return {key: clean(one) for key, one in value.items()}
+    return value
+
+
+def text_of(value: Any) -> str:
+    """The folded text of what was selected; a list or an object has none: BadValue."""
+    kind = type(value)
+    if kind is str:
+        return " ".join(value.split())
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is Number:
+        return str(value.text)
+    if kind is list or kind is dict:
+        raise BadValue(value, "one value")
+    return "" if value is None else str(value)
+
+
+def as_it_is(value: Any, _base: str) -> Any:
+    """A text folded, empty is nothing; any other JSON value as it is."""
+    if type(value) is str:
+        return " ".join(value.split()) or None
+    return clean(value)
+
+
+def converter(spec: Value) -> Convert:
+    """The function that a field's keys describe, for one match."""
+    is_bool = spec.type == "bool"
+    search, group = pattern.searcher(spec.re) if spec.re else (None, 0)
+    mapping, parse = spec.map, _parser(spec)
+    by = numbers.factor(spec.scale) if spec.scale else None
+    if search is None and not mapping and parse is None:
+        return as_it_is
+    expected = f"one of {', '.join(list(mapping)[:12])}"
+
+    def convert(found: Any, base: str) -> Any:
+        if found is None:
+            return None
+        text = text_of(found)
+        if not text:
+            return None
+        if search is not None:
+            match = search(text)
+            if is_bool:
+                return match is not None
+            text = match[group] if match is not None else None
+            if not text:
+                return None
+        value: Any = text
+        if mapping:
+            value = mapping.get(text, _MISSING)
+            if value is _MISSING:
+                value = mapping.get("*", _MISSING)
+            if value is _MISSING:
+                raise BadValue(text, expected)
+        if parse is None:
+            return value
+        return parse(text_of(value) if mapping else text, base, by)
+
+    return convert
+
+
+def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
+    """(text, base, factor) → value of the type; raises BadValue."""
+    if spec.type == "url":
+        return _url
+    if spec.type == "bool":
+        return _bool
+    if spec.type in ("int", "decimal", "float"):
+        return _number(spec.type, spec.decimal_mark)
+    if spec.type == "duration":
+        return _duration
+    if spec.type in ("date", "datetime"):
+        read = (
+            dates.datetime_parser(spec.format, spec.lang, spec.tz)
+            if spec.type == "datetime"
+            else dates.date_parser(spec.format, spec.lang)
+        )
+        expected = f"a {spec.type} ({' or '.join(spec.format or (dates.ISO,))})"
+
+        def parse(text: str, _base: str, _by: Any) -> str:
+            try:
+                return read(text)
+            except ValueError as error:
+                raise BadValue(text, expected) from error
+
+        return parse
+    return None
+
+
+def _url(text: str, base: str, _by: Any) -> str:
+    if text.startswith(_ABSOLUTE):
+        return text
+    try:
+        return urljoin(base, text)
+    except ValueError as error:
+        raise BadValue(text, "an address") from error
+
+
+def _bool(text: str, _base: str, _by: Any) -> bool:
+    lowered = text.lower()
+    if lowered in TRUE:
+        return True
+    if lowered in FALSE:
+        return False
+    raise BadValue(text, "a bool (true, false, yes, no, 1, 0, on, off)")
+
+
+def _number(kind: str, mark: str) -> Callable[[str, str, Any], Any]:
+    read = numbers.parser(mark)
+    expected = "exactly one whole number" if kind == "int" else "exactly one number"
+
+    def parse(text: str, _base: str, by: Any) -> Any:
+        try:
+            if kind == "int":
+                value = numbers.whole(read(text))
+                return value if by is None else numbers.whole(numbers.scaled(Decimal(value), by))
+            found = read(text) if by is None else numbers.scaled(read(text), by)
+        except ValueError as error:
+            raise BadValue(text, expected) from error
+        if kind == "decimal":
+            return found if found.as_tuple().exponent <= 0 else numbers.plain(found)  # type: ignore[operator]
+        return float(found)
+
+    return parse
+
+
+def _duration(text: str, _base: str, by: Any) -> Any:
+    try:
+        seconds = dates.duration(text)
+    except ValueError as error:
+        raise BadValue(text, "a duration (PT1H30M or 1:30:00)") from error
+    value = seconds if by is None else numbers.scaled(seconds, by)
+    return int(value) if value == int(value) else float(value)
+
+
+def joined(values: Sequence[Any], by: str) -> str:
+    """The texts of a list, joined."""
+    return by.join(shown(value) for value in values)
+
+
+def shown(value: Any) -> str:
+    """A value as a text in other texts: what its JSON says, without quotes."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Decimal):
+        return str(value)
+    return msgspec.json.encode(value).decode()
+
+
+class Warnings:
+    """What was strange about a task's pages: at most ten lines, the same kind of thing counted in one."""
+
+    LINES_MAX: Final = 10
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, str], str] = {}
+        self._count: dict[tuple[str, str], int] = {}
+
+    def add(self, kind: tuple[str, str], text: str) -> None:
+        """One thing; ``kind`` says which ones are the same."""
+        self._first.setdefault(kind, text)
+        self._count[kind] = self._count.get(kind, 0) + 1
+
+    def texts(self) -> list[str]:
+        """The lines, first things first."""
+        lines = [
+            text if self._count[kind] == 1 else f"{text} ({self._count[kind]} times)"
+            for kind, text in self._first.items()
+        ]
+        if len(lines) > self.LINES_MAX:
+            left = len(lines) - self.LINES_MAX + 1
+            lines[self.LINES_MAX - 1 :] = [f"{left} more kinds of warnings"]
+        return lines

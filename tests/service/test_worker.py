@@ -1,14 +1,12 @@
 """Worker processes on real Redis: what is enqueued reaches the hub once, whatever happens to a process or a server."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -24,12 +22,10 @@ from rq.serializers import JSONSerializer
 
 from jobs import contract
 from jobs.reaper import Reaper
-from jobs.worker import Worker
 from regions import names
 from regions.settings import ROOT, Settings
 from tests.service.working import (
     REGION,
-    ObedientRunner,
     claimer,
     enqueue,
     enqueue_raw,
@@ -385,42 +381,3 @@ def test_a_cold_stop_gives_back_what_runs(start, client, hub, tmp_path):
     assert sorted(Queue(REGION, connection=client).get_job_ids()) == sorted(ids)
     assert {fetch(client, id_).get_status() for id_ in ids} == {JobStatus.QUEUED}
     assert client.zcard(names.rq_registry("wip", REGION)) == 0
-
-
-def test_a_worker_ends_when_its_pool_is_gone(settings, client):
-    ours, theirs = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.service.working", REGION, "w1", "--settings", "-", "--beat", str(theirs)],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        pass_fds=[theirs],
-    )
-    os.close(theirs)
-    process.stdin.write(msgspec.json.encode(settings))
-    process.stdin.close()
-    assert os.read(ours, 1) == b"."
-    os.close(ours)
-    assert process.wait(20) == 0
-
-
-def test_the_beat_goes_on_while_the_regions_redis_is_away(settings, region_redis):
-    region_redis.running.kill()
-    ours, theirs = os.pipe()
-    os.set_blocking(theirs, False)
-    worker = Worker(settings, settings.one(REGION), "w1", ObedientRunner(), beat=theirs)
-    for _ in range(3):
-        worker.run_once()
-        assert os.read(ours, 10) == b"."
-
-
-def test_a_second_worker_of_a_live_ones_name_is_refused(start, client, settings):
-    start("w1")
-    until(lambda: client.exists(names.rq_worker("w1")), "a worker")
-    with pytest.raises(ValueError, match="active worker named w1"):
-        Worker(settings, settings.one(REGION), "w1", ObedientRunner()).run_once()
-
-
-def test_secrets_are_not_in_a_command_line(start, client):
-    process = start()
-    line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
-    assert b"redis://" not in line

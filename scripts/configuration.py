@@ -123,15 +123,15 @@ def to_toml(tables: Mapping[str, Any]) -> str:
 def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
     nested = {}
     for key, value in table.items():
-        if isinstance(value, dict) or (isinstance(value, list) and value and isinstance(value[0], dict)):
+        if isinstance(value, dict) or (isinstance(value, list | tuple) and value and isinstance(value[0], dict)):
             nested[key] = value
-        elif value is not None and value != []:
+        elif value is not None and value not in ([], ()):
             yield f"{json.dumps(key)} = {_value(value)}"
     for key, value in nested.items():
         where = (*path, key)
         name = ".".join(json.dumps(part) for part in where)
-        for one in value if isinstance(value, list) else [value]:
-            yield f"\n[[{name}]]" if isinstance(value, list) else f"\n[{name}]"
+        for one in [value] if isinstance(value, dict) else value:
+            yield f"\n[{name}]" if isinstance(value, dict) else f"\n[[{name}]]"
             yield from _lines(one, where)
 
 

@@ -7,7 +7,7 @@ and the kernel gives out no pid that still names a group.
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,14 +112,29 @@ def listener(port: int) -> str:
     """Who listens on a TCP port, as ``process 812 (nginx)``, or ``another process`` where /proc does not tell."""
     wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for pid in pids() if wanted else []:
-        folder = PROC / str(pid)
-        try:
-            held = {str(entry.readlink()) for entry in (folder / "fd").iterdir()}
-            if held & wanted:
-                return f"process {pid} ({(folder / 'comm').read_text(encoding='utf-8').strip()})"
-        except OSError:
-            continue  # it has ended, or is somebody else's
+        if wanted & set(_open_files(pid)):
+            return f"process {pid} ({_program(pid)})"
     return "another process"
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    """What a process's descriptors are; nothing of one that has ended or is somebody else's."""
+    try:
+        entries = list((PROC / str(pid) / "fd").iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        try:
+            yield str(entry.readlink())
+        except OSError:
+            continue  # closed since
+
+
+def _program(pid: int) -> str:
+    try:
+        return (PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "ended"
 
 
 def _listening_inodes(port: int) -> list[str]:

@@ -62,6 +62,10 @@ def main(arguments: list[str]) -> int:
 
 def up(data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool, live: bool) -> int:
     """Starts everything, and stays until ``ended`` where it is not detached."""
+    if ":" in str(data.path):
+        raise Refused(
+            f"Expected a data folder without a colon in its path, found {data.path}. Choose another: scripts/up --data DIR"
+        )
     began = time.monotonic()
     before = time.time() - _own().started_at  # scripts/up became this process: what the installing took
     progress = Progress()

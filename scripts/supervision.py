@@ -64,6 +64,7 @@ class Supervisor:
 
     def __init__(self, data: DataFolder) -> None:
         self.data = data
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, parts: Iterable[Part], *, ends_with_us: bool) -> None:
         """Starts supervisord with these parts, none of them running. Raises ``NotStarted``."""
@@ -78,7 +79,7 @@ class Supervisor:
         (data.run / SOCKET).unlink(missing_ok=True)
         log = data.log / "supervisord.log"
         with log.open("ab") as opened:
-            process = subprocess.Popen(
+            process = self._process = subprocess.Popen(
                 _launch(data, "supervisord"),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -117,6 +118,8 @@ class Supervisor:
                 time.sleep(0.02)
             if supervisor.alive:
                 os.kill(supervisor.pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
         return self.end_leftovers()
 
     def end_leftovers(self) -> int:
@@ -156,11 +159,11 @@ class Supervisor:
     def _configuration(self, stages: dict[str, list[Part]]) -> str:
         sections = [
             f"""[supervisord]
-logfile = {_escaped(str(self.data.log / "supervisord.log"))}
+logfile = ../log/supervisord.log
 logfile_maxbytes = 2MB
 logfile_backups = 1
-pidfile = {_escaped(str(self.data.run / "supervisord.own"))}
-childlogdir = {_escaped(str(self.data.run))}
+pidfile = supervisord.own
+childlogdir = .
 silent = true
 umask = 077
 
@@ -196,7 +199,7 @@ stopwaitsecs = {part.stop_seconds}
 stopasgroup = true
 killasgroup = true
 redirect_stderr = true
-stdout_logfile = {_escaped(str(self.data.log / f"{part.name}.log"))}
+stdout_logfile = ../log/{part.name}.log
 stdout_logfile_maxbytes = 10MB
 stdout_logfile_backups = 2
 """

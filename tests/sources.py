@@ -35,6 +35,8 @@ url   = 'https://broken.example/'
 region = "sin"
 [rows]
 ccs = "li"
+[fields]
+name = "b"
 """
 
 

@@ -33,6 +33,7 @@ from web.problems import Problem
 from web.publish import Publisher
 from web.server import EXCHANGE, Server, raise_open_files
 from web.settle import Settler
+from web.submit import Rules
 from web.sweep import Sweeper
 from web.views import JSON
 from web.wait import Waiters
@@ -170,7 +171,8 @@ class Gateway:
         self.sweeper = Sweeper(settings, self.hub, self.ledger, self.acceptor.cleaner, self.waiters.news)
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
-        intake = Intake(self.catalog, self.acceptor, self.waiters, limits, base)
+        rules = Rules(self.catalog, limits, frozenset(settings.region))
+        intake = Intake(rules, self.acceptor, self.waiters, base)
         poller = Poller(
             self.hub,
             self.ledger,

@@ -11,8 +11,6 @@ from typing import Final
 import msgspec
 
 from jobs import contract
-from jobs.catalog import Catalog
-from regions.settings import Limits
 from web import problems, submit, views
 from web.accept import Accepted, Acceptor, Refused
 from web.exchange import Answer, Exchange
@@ -28,9 +26,9 @@ RECORDS_WAIT_SECONDS: Final = 30.0
 class Intake:
     """The two ways in. ``base`` is what links begin with."""
 
-    def __init__(self, catalog: Catalog, acceptor: Acceptor, waiters: Waiters, limits: Limits, base: str) -> None:
-        self._catalog, self._acceptor, self._waiters = catalog, acceptor, waiters
-        self._limits, self._base = limits, base
+    def __init__(self, rules: submit.Rules, acceptor: Acceptor, waiters: Waiters, base: str) -> None:
+        self._rules, self._acceptor, self._waiters = rules, acceptor, waiters
+        self._limits, self._base = rules.limits, base
 
     def post(self, exchange: Exchange) -> Answer | None:
         """A request for any number of sources; with one and ``Prefer: wait`` its end is waited for."""
@@ -39,7 +37,7 @@ class Intake:
             raise Problem("not-json-type", f"expected application/json, found {found[:60]}")
         wait = submit.prefer_wait(exchange.header("Prefer"))
         seconds = 0.0 if wait is None else views.seconds("Prefer: wait", wait, self._limits.wait_max_seconds)
-        new = submit.validate(self._body(exchange), self._catalog, self._limits, sync=seconds > 0)
+        new = submit.validate(self._body(exchange), self._rules, sync=seconds > 0)
 
         def finished(view: View) -> Answer:
             applied = ("Preference-Applied", f"wait={seconds:g}")
@@ -55,7 +53,7 @@ class Intake:
         pairs = query_of(exchange)
         wait = dict(pairs).get("wait")
         seconds = RECORDS_WAIT_SECONDS if wait is None else views.seconds("wait", wait, self._limits.wait_max_seconds)
-        new = submit.from_query(source, pairs, self._catalog, self._limits)
+        new = submit.from_query(source, pairs, self._rules)
         self._submit(exchange, new, seconds, _records)
         return None
 

@@ -1,5 +1,7 @@
-"""The one thread that waits for sockets: it sends what is left of short writes, sees who hung up while watched, ends
-clients that stopped reading, and reads refused bodies a little longer, so that their senders see the answer.
+"""The one thread that waits for sockets.
+
+It sends what is left of short writes, sees who hung up while watched, ends clients that stopped reading, and reads
+refused bodies a little longer, so that their senders see the answer.
 """
 
 import os

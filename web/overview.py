@@ -40,14 +40,14 @@ class Overview:
     def sources(self) -> Answer:
         """The catalogue."""
         said = self._said()
-        return _json({"sources": [source_view(entry, said.get(entry.region)) for entry in self._entries()]})
+        return _json({"sources": [self._source_view(entry, said) for entry in self._catalog.entries()]})
 
     def source(self, source: str) -> Answer:
         """One source, with its schema, its definition's hash, and what is wrong with it."""
         entry = self._catalog.get(source)
         if entry is None:
             raise submit.unknown_source(source, self._catalog)
-        document = source_view(entry, self._said().get(entry.region))
+        document = self._source_view(entry, self._said())
         if entry.definition is not None:
             document |= {"schema": entry.definition.schema(), "definition": entry.definition.hash}
         else:
@@ -70,7 +70,7 @@ class Overview:
         said = self._said()
         own = exchange.header("Host") or f"{self._settings.gateway.host}:{self._settings.gateway.port}"
         address = self._base or f"http://{own}"
-        rows = [_source_row(source_view(entry, said.get(entry.region)), address) for entry in self._entries()]
+        rows = [_source_row(self._source_view(entry, said), address) for entry in self._catalog.entries()]
         views = [self._region_view(state) for state in said.values()]
         regions = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
         text = self._page.substitute(sources="".join(rows), regions=regions, address=html.escape(address))
@@ -81,8 +81,9 @@ class Overview:
         ]
         return Answer(200, text.encode(), headers)
 
-    def _entries(self) -> list[Entry]:
-        return sorted(self._catalog.entries(), key=lambda entry: entry.id)
+    def _source_view(self, entry: Entry, said: Mapping[str, RegionState]) -> dict[str, Any]:
+        view = source_view(entry, said.get(entry.region))
+        return view if entry.region in self._settings.region else {**view, "health": "broken"}
 
     def _states(self, regions: list[str]) -> list[RegionState]:
         with self._hub.asking():

@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Struct
 from ulid import ULID
 
 from jobs.catalog import Catalog
@@ -26,6 +27,14 @@ PREFER_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([^",;]*)"?', re.IGNORE
 PORTS: Final = {"http": 80, "https": 443}
 
 Errors = list[tuple[str, str]]  # (pointer, detail)
+
+
+class Rules(Struct, frozen=True):
+    """What a request is held against."""
+
+    catalog: Catalog
+    limits: Limits
+    regions: frozenset[str]
 
 
 def is_json_type(content_type: str) -> bool:
@@ -50,14 +59,15 @@ def decode(body: bytes) -> Any:
     return document
 
 
-def validate(body: bytes, catalog: Catalog, limits: Limits, *, sync: bool) -> New:
+def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
     """A request from its body; raises ``Problem``: 400 when it is no JSON, else 422 with all that is wrong."""
     document = decode(body)
+    limits = rules.limits
     errors: Errors = []
     if not isinstance(document, dict):
         raise invalid([("", f"expected an object, found {_shown(document)}")])
     errors += _unknown("", document, MEMBERS)
-    tasks = _tasks(document, catalog, limits, errors)
+    tasks = _tasks(document, rules, errors)
     deadline = _deadline(document.get("deadline", limits.deadline_seconds), limits, errors)
     max_age = document.get("max_age", 0)
     if not _is_number(max_age) or max_age < 0:
@@ -78,10 +88,10 @@ def validate(body: bytes, catalog: Catalog, limits: Limits, *, sync: bool) -> Ne
     )
 
 
-def from_query(source: str, pairs: Sequence[tuple[str, str]], catalog: Catalog, limits: Limits) -> New:
+def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> New:
     """A synchronous request for one source from a query; raises ``Problem``: 404 for an unknown source, else 422."""
-    if catalog.get(source) is None:
-        raise unknown_source(source, catalog)
+    if rules.catalog.get(source) is None:
+        raise unknown_source(source, rules.catalog)
     errors: Errors = []
     params: dict[str, object] = {}
     max_age = "0"
@@ -94,10 +104,10 @@ def from_query(source: str, pairs: Sequence[tuple[str, str]], catalog: Catalog, 
             params[name] = text
     if not re.fullmatch(r"0+(\.0*)?", max_age):
         errors.append(("/max_age", _MAX_AGE))
-    task = _task(source, params, catalog, "", "", errors, text=True)
+    task = _task(source, params, rules, "", "", errors, text=True)
     if errors or task is None:
         raise invalid(errors)
-    return New(id=str(ULID()), tasks=[task], deadline_ms=int(limits.deadline_seconds * 1000), sync=True)
+    return New(id=str(ULID()), tasks=[task], deadline_ms=int(rules.limits.deadline_seconds * 1000), sync=True)
 
 
 def prefer_wait(header: str) -> str | None:
@@ -114,27 +124,27 @@ def unknown_source(source: str, catalog: Catalog) -> Problem:
 _MAX_AGE: Final = "expected 0: answers that may be older are not served yet"
 
 
-def _tasks(document: Mapping[str, Any], catalog: Catalog, limits: Limits, errors: Errors) -> list[NewTask]:
+def _tasks(document: Mapping[str, Any], rules: Rules, errors: Errors) -> list[NewTask]:
     sources = document.get("sources")
     if not isinstance(sources, list) or not sources:
         found = "nothing" if "sources" not in document else _shown(sources)
         errors.append(("/sources", f"expected a list of one source or more, found {found}"))
         return []
-    if len(sources) > limits.tasks_max:
-        errors.append(("/sources", f"expected {limits.tasks_max} sources at most, found {len(sources)}"))
+    if len(sources) > rules.limits.tasks_max:
+        errors.append(("/sources", f"expected {rules.limits.tasks_max} sources at most, found {len(sources)}"))
         return []
     tasks = []
     for index, one in enumerate(sources):
-        task = _one(one, index, catalog, errors)
+        task = _one(one, index, rules, errors)
         if task is not None:
             tasks.append(task)
     return tasks
 
 
-def _one(one: Any, index: int, catalog: Catalog, errors: Errors) -> NewTask | None:
+def _one(one: Any, index: int, rules: Rules, errors: Errors) -> NewTask | None:
     where = pointer("sources", index)
     if isinstance(one, str):
-        return _task(one, {}, catalog, where, pointer("sources", index, "params"), errors)
+        return _task(one, {}, rules, where, pointer("sources", index, "params"), errors)
     if not isinstance(one, dict):
         errors.append((where, f'expected a source\'s id or {{"source", "params"}}, found {_shown(one)}'))
         return None
@@ -149,13 +159,13 @@ def _one(one: Any, index: int, catalog: Catalog, errors: Errors) -> NewTask | No
         return None
     if params is None:
         return None
-    return _task(source, params, catalog, f"{where}/source", f"{where}/params", errors)
+    return _task(source, params, rules, f"{where}/source", f"{where}/params", errors)
 
 
 def _task(
     source: str,
     params: Mapping[str, object],
-    catalog: Catalog,
+    rules: Rules,
     source_at: str,
     params_at: str,
     errors: Errors,
@@ -163,13 +173,16 @@ def _task(
     text: bool = False,
 ) -> NewTask | None:
     """One task of a source that is known and params that fit it; else None, and ``errors`` says why."""
-    entry = catalog.get(source)
+    entry = rules.catalog.get(source)
     if entry is None:
-        errors.append((source_at, _no_such_source(source, catalog)))
+        errors.append((source_at, _no_such_source(source, rules.catalog)))
         return None
     definition = entry.definition
     if definition is None:
         errors.append((source_at, f"the definition of {source} is broken: {entry.faults[0]}"))
+        return None
+    if entry.region not in rules.regions:
+        errors.append((source_at, f"{source} is in a region that is not set up here: {entry.region}"))
         return None
     try:
         bound = definition.bind(params, text=text)

@@ -20,6 +20,8 @@ class Site:
     def __init__(self, threads: int) -> None:
         self.parked: list[Exchange] = []
         self.gone: list[Exchange] = []
+        self.seen: list[str] = []
+        self.go_on = threading.Event()
         self.server = Server("127.0.0.1", 0, self.app, threads)
         self.server.expiration_interval = 0.05  # how soon its selector sees that it is to stop
         self.server.prepare()
@@ -36,10 +38,13 @@ class Site:
     def app(self, environ, start_response):
         exchange = environ[EXCHANGE]
         path = environ["PATH_INFO"]
+        self.seen.append(path)
         if path.startswith("/park"):
             exchange.park()
             exchange.watch(lambda: self.gone.append(exchange))
             self.parked.append(exchange)
+            if path == "/park/hold":
+                assert self.go_on.wait(20)
             return []
         status, body = "200 OK", path.encode()
         if path == "/big":
@@ -102,6 +107,18 @@ def test_answer_before_the_worker_lets_go_is_no_race(site):
             wire.send("GET", f"/park/{number}")
             site.waits(number + 1)[number].answer(Answer(200, str(number).encode()))
             assert wire.reply().body == str(number).encode()
+
+
+def test_next_request_waits_until_the_worker_lets_go(site):
+    with Wire(site.port) as wire:
+        wire.socket.sendall(request("GET", "/park/hold") + request("GET", "/pipelined"))
+        site.waits()[0].answer(Answer(200, b"early"))
+        assert wire.reply().body == b"early"
+        for _ in range(20):
+            assert ask(site.port, "GET", "/other").status == 200
+        assert "/pipelined" not in site.seen
+        site.go_on.set()
+        assert wire.reply().body == b"/pipelined"
 
 
 def test_only_the_first_answer_counts(site):

@@ -10,24 +10,22 @@ from tests import sources
 from web import submit
 from web.problems import Problem
 
-LIMITS = Limits()
-
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory) -> Catalog:
+def rules(tmp_path_factory) -> submit.Rules:
     catalog = Catalog([sources.write(tmp_path_factory.mktemp("sources"))], "fra")
     catalog.refresh()
-    return catalog
+    return submit.Rules(catalog, Limits(), frozenset(("fra", "nyc", "sin")))
 
 
-def validate(catalog, document, limits=LIMITS, *, sync=False):
+def validate(rules, document, *, sync=False):
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return submit.validate(body, catalog, limits, sync=sync)
+    return submit.validate(body, rules, sync=sync)
 
 
-def refused(catalog, document, limits=LIMITS) -> Problem:
+def refused(rules, document) -> Problem:
     with pytest.raises(Problem) as caught:
-        validate(catalog, document, limits)
+        validate(rules, document)
     return caught.value
 
 
@@ -38,8 +36,8 @@ def pointers(problem: Problem) -> list[str]:
 LIST = {"source": "demo.list", "params": {"category": "poetry"}}
 
 
-def test_request_of_two_sources(catalog):
-    new = validate(catalog, {"sources": ["demo.plain", LIST, LIST], "deadline": 12.5, "max_age": 0, "attrs": {"a": 1}})
+def test_request_of_two_sources(rules):
+    new = validate(rules, {"sources": ["demo.plain", LIST, LIST], "deadline": 12.5, "max_age": 0, "attrs": {"a": 1}})
     plain, one, two = new.tasks
     assert (plain.source, plain.region, plain.url, plain.host) == (
         "demo.plain", "nyc", "https://plain.example:8443/all", "https://plain.example:8443",
@@ -56,25 +54,25 @@ def submit_id(text: str) -> bool:
     return len(text) == 26 and text.isupper()
 
 
-def test_defaults(catalog):
-    new = validate(catalog, {"sources": ["demo.plain"]})
+def test_defaults(rules):
+    new = validate(rules, {"sources": ["demo.plain"]})
     assert (new.deadline_ms, new.attrs, new.max_age) == (30_000, b"{}", 0)
 
 
-def test_only_a_single_source_is_synchronous(catalog):
-    assert validate(catalog, {"sources": ["demo.plain"]}, sync=True).sync is True
-    assert validate(catalog, {"sources": ["demo.plain", "demo.plain"]}, sync=True).sync is False
+def test_only_a_single_source_is_synchronous(rules):
+    assert validate(rules, {"sources": ["demo.plain"]}, sync=True).sync is True
+    assert validate(rules, {"sources": ["demo.plain", "demo.plain"]}, sync=True).sync is False
 
 
-def test_attrs_come_back_as_they_came(catalog):
+def test_attrs_come_back_as_they_came(rules):
     body = b'{"attrs" : {"price":1.10, "big":123456789012345678901234567890, "e":"\\u00e9"}, "sources":["demo.plain"]}'
-    new = validate(catalog, body)
+    new = validate(rules, body)
     assert new.attrs == b'{"price":1.10, "big":123456789012345678901234567890, "e":"\\u00e9"}'
 
 
-def test_all_faults_are_named_at_once(catalog):
+def test_all_faults_are_named_at_once(rules):
     problem = refused(
-        catalog,
+        rules,
         {
             "sources": [
                 "demo.lst",
@@ -108,31 +106,37 @@ def test_all_faults_are_named_at_once(catalog):
 
 
 @pytest.mark.parametrize("deadline", [0, -1, 300.5, True, "30", None, 1e400])
-def test_bad_deadlines(catalog, deadline):
+def test_bad_deadlines(rules, deadline):
     text = json.dumps({"sources": ["demo.plain"], "deadline": deadline}).replace("Infinity", "1e400")
-    assert refused(catalog, text.encode()).kind in ("invalid", "not-json")
+    assert refused(rules, text.encode()).kind in ("invalid", "not-json")
 
 
 @pytest.mark.parametrize("body", [{}, {"sources": []}, {"sources": "demo.plain"}, {"sources": None}])
-def test_sources_must_be_a_list_of_some(catalog, body):
-    assert pointers(refused(catalog, body)) == ["/sources"]
+def test_sources_must_be_a_list_of_some(rules, body):
+    assert pointers(refused(rules, body)) == ["/sources"]
 
 
-def test_more_than_the_most_tasks(catalog):
-    assert len(validate(catalog, {"sources": ["demo.plain"] * 100}).tasks) == 100
-    assert pointers(refused(catalog, {"sources": ["demo.plain"] * 101})) == ["/sources"]
+def test_more_than_the_most_tasks(rules):
+    assert len(validate(rules, {"sources": ["demo.plain"] * 100}).tasks) == 100
+    assert pointers(refused(rules, {"sources": ["demo.plain"] * 101})) == ["/sources"]
 
 
-def test_params_have_their_types_own_json_type(catalog):
+def test_source_of_a_region_that_is_not_set_up(rules):
+    elsewhere = submit.Rules(rules.catalog, rules.limits, frozenset(("fra",)))
+    problem = refused(elsewhere, {"sources": ["demo.plain"]})
+    assert problem.errors == [("/sources/0", "demo.plain is in a region that is not set up here: nyc")]
+
+
+def test_params_have_their_types_own_json_type(rules):
     one = {"source": "demo.list", "params": {"category": 5}}
-    assert pointers(refused(catalog, {"sources": [one]})) == ["/sources/0/params/category"]
+    assert pointers(refused(rules, {"sources": [one]})) == ["/sources/0/params/category"]
     text = {"source": "demo.list", "params": {"category": "a", "page": "2"}}
-    assert pointers(refused(catalog, {"sources": [text]})) == ["/sources/0/params/page"]
+    assert pointers(refused(rules, {"sources": [text]})) == ["/sources/0/params/page"]
 
 
 @pytest.mark.parametrize("document", [b"[]", b"7", b"null", b'"x"'])
-def test_json_that_is_no_object_is_invalid(catalog, document):
-    assert refused(catalog, document).kind == "invalid"
+def test_json_that_is_no_object_is_invalid(rules, document):
+    assert refused(rules, document).kind == "invalid"
 
 
 @pytest.mark.parametrize(
@@ -144,26 +148,26 @@ def test_json_that_is_no_object_is_invalid(catalog, document):
         b'{"a":' * 200 + b"1" + b"}" * 200, b'{"a": ' + b"9" * 5000 + b"}",
     ],
 )  # fmt: skip
-def test_what_is_no_json_is_a_400(catalog, body):
-    assert refused(catalog, body).kind == "not-json"
+def test_what_is_no_json_is_a_400(rules, body):
+    assert refused(rules, body).kind == "not-json"
 
 
-def test_query_is_all_text(catalog):
-    new = submit.from_query("demo.list", [("category", "poetry"), ("page", "3"), ("wait", "5")], catalog, LIMITS)
+def test_query_is_all_text(rules):
+    new = submit.from_query("demo.list", [("category", "poetry"), ("page", "3"), ("wait", "5")], rules)
     assert new.tasks[0].params == {"category": "poetry", "page": 3}
     assert (new.sync, new.tasks[0].url) == (True, "https://demo.example/list/poetry?page=3")
 
 
-def test_query_faults_are_named_at_once(catalog):
+def test_query_faults_are_named_at_once(rules):
     pairs = [("category", "A B"), ("page", "x"), ("colour", "red"), ("colour", "blue"), ("max_age", "60")]
     with pytest.raises(Problem) as caught:
-        submit.from_query("demo.list", pairs, catalog, LIMITS)
+        submit.from_query("demo.list", pairs, rules)
     assert set(pointers(caught.value)) == {"/category", "/page", "/colour", "/max_age"}
 
 
-def test_query_of_an_unknown_source_is_a_404(catalog):
+def test_query_of_an_unknown_source_is_a_404(rules):
     with pytest.raises(Problem) as caught:
-        submit.from_query("demo.lst", [], catalog, LIMITS)
+        submit.from_query("demo.lst", [], rules)
     assert caught.value.kind == "not-found"
 
 

@@ -57,7 +57,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
 def redis_fault(url: str) -> str:
     """Why a Redis can't be used; empty when it can."""
     try:
-        client = connect.open_redis(url, name="config check", connections=1)
+        client = connect.open_redis(url, name="config-check", connections=1)
         with client:
             connect.check_redis(client, "it")
     except (*connect.AWAY, redis.RedisError, connect.TooOld, ValueError) as error:
@@ -69,7 +69,7 @@ def broker_fault(url: str) -> str:
     """Why the broker can't be used; empty when one of its hosts can."""
     faults = []
     try:
-        candidates = connect.amqp_parameters(url, name="config check")
+        candidates = connect.amqp_parameters(url, name="config-check")
     except ValueError as error:
         return str(error)
     for parameters in candidates:

@@ -5,6 +5,7 @@ its faults, and written down; the parts then see these files and none of the var
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -126,13 +127,20 @@ def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
         if isinstance(value, dict) or (isinstance(value, list | tuple) and value and isinstance(value[0], dict)):
             nested[key] = value
         elif value is not None and value not in ([], ()):
-            yield f"{json.dumps(key)} = {_value(value)}"
+            yield f"{_key(key)} = {_value(value)}"
     for key, value in nested.items():
         where = (*path, key)
-        name = ".".join(json.dumps(part) for part in where)
+        name = ".".join(map(_key, where))
         for one in [value] if isinstance(value, dict) else value:
-            yield f"\n[{name}]" if isinstance(value, dict) else f"\n[[{name}]]"
+            if not isinstance(value, dict):
+                yield f"\n[[{name}]]"
+            elif not one or not all(isinstance(part, dict) for part in one.values()):
+                yield f"\n[{name}]"
             yield from _lines(one, where)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
 def _value(value: Any) -> str:

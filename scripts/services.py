@@ -234,22 +234,12 @@ vm_memory_high_watermark.absolute = 400MB
 
 
 class Guard:
-    """Kills a group of processes when this process ends in any way: it waits for the end of a pipe that only we hold."""
+    """Runs a command when this process ends in any way: it waits for the end of a pipe that only we hold."""
 
-    SCRIPT: Final = """
-        read -r nothing
-        kill -KILL -"$1"
-        shift
-        for try in 1 2 3 4 5; do
-            [ $# -gt 0 ] && "$@"
-            sleep 0.2
-        done
-    """
-
-    def __init__(self, group: int, after_kill: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", self.SCRIPT, "guard", str(group), *after_kill],
-            env={**os.environ, **environment},
+            ["/bin/sh", "-c", 'read -r nothing; exec "$@"', "guard", *command],
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -257,11 +247,22 @@ class Guard:
         )
 
     def dismiss(self) -> None:
-        """Nothing is killed any more."""
+        """Nothing is run any more."""
         self._process.kill()
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+
+# A group, then what is not in it; that may have to wait a moment until the group has gone.
+KILL_GROUP: Final = """
+    kill -KILL -"$1"
+    shift
+    for try in 1 2 3 4 5; do
+        [ $# -gt 0 ] && "$@"
+        sleep 0.2
+    done
+"""
 
 
 class Running:
@@ -284,7 +285,8 @@ class Running:
                 stderr=log,
                 start_new_session=True,
             )
-        self._guard = Guard(self.process.pid, service.after_kill, service.environment)
+        kill = ["/bin/sh", "-c", KILL_GROUP, "guard", str(self.process.pid), *service.after_kill]
+        self._guard = Guard(kill, service.environment)
         deadline = time.monotonic() + self.ready_seconds
         reason: str | None = "not tried"
         while reason is not None:

@@ -56,6 +56,12 @@ def main(arguments: list[str]) -> int:
     except (Refused, Faults) as refused:
         print(refused, file=sys.stderr)
         return 1
+    except OSError as error:
+        print(
+            f"The data folder {data.path} can't be used: {error}. Choose another: scripts/up --data DIR",
+            file=sys.stderr,
+        )
+        return 1
     finally:
         data.unlock()
 

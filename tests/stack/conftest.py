@@ -1,0 +1,117 @@
+"""A whole stack, started by ``scripts/up --detach`` as a user does it; gone when the tests are, however they end."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from regions.settings import ROOT
+from scripts.ports import port_is_free
+from scripts.services import Guard
+
+UP, NEARFETCH = ROOT / "scripts" / "up", ROOT / "scripts" / "nearfetch"
+SECONDS = 240.0  # of a machine that may have much else to do
+
+
+@dataclass
+class Stack:
+    """One stack: its data folder, its gateway's address, and what ``up`` said when it was ready."""
+
+    data: Path
+    port: int
+    environment: dict[str, str]
+    output: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def up(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs scripts/up on this data folder."""
+        return run(UP, "--data", str(self.data), *words, environment=self.environment, check=check)
+
+    def nearfetch(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs scripts/nearfetch against this stack."""
+        return run(NEARFETCH, *words, environment={**self.environment, "NEARFETCH_DATA": str(self.data)}, check=check)
+
+    def get(self, path: str) -> object:
+        """A JSON answer of the gateway."""
+        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
+            return json.load(answer)
+
+    def log(self, part: str) -> str:
+        """What a part logged."""
+        return (self.data / "log" / f"{part}.log").read_text(encoding="utf-8", errors="replace")
+
+    def pids(self) -> dict[str, int]:
+        """The process of each part, as ``up`` notes it."""
+        return {file.stem: int(file.read_text().split()[0]) for file in (self.data / "run").glob("*.pid")}
+
+    def processes(self) -> list[str]:
+        """Every process that has to do with this data folder, by its arguments, environment or working folder."""
+        return [found for entry in Path("/proc").iterdir() if entry.name.isdigit() for found in self._mentions(entry)]
+
+    def _mentions(self, entry: Path) -> Iterator[str]:
+        try:
+            arguments, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
+            where = [*arguments.split(b"\0"), *environment.split(b"\0"), bytes((entry / "cwd").readlink())]
+        except OSError:
+            return
+        if b"guard" not in arguments.split(b"\0") and any(str(self.data).encode() in text for text in where):
+            yield f"{entry.name} {arguments.replace(bytes(1), b' ').decode(errors='replace')}"
+
+
+def run(*command: object, environment: dict[str, str], check: bool) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        list(map(str, command)), env=environment, capture_output=True, text=True, check=False, timeout=SECONDS,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if check and done.returncode != 0:
+        raise AssertionError(f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def choose_port() -> int:
+    """A gateway's port below the ones that the kernel gives to clients, with room for those derived from it."""
+    while True:
+        port = random.randrange(10_000, 32_000, 100)
+        if all(port_is_free(port + offset) for offset in range(40)):
+            return port
+
+
+@pytest.fixture(scope="session")
+def make_stack() -> Iterator[Callable[..., Stack]]:
+    """Makes a stack that is not started yet; keywords are variables of its environment."""
+    folders, guards = [], []
+
+    def make(**variables: str) -> Stack:
+        folder = Path(tempfile.mkdtemp(prefix="nearfetch-stack-"))
+        folders.append(folder)
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
+        stack = Stack(folder / "data", choose_port(), {**clean, **variables})
+        stop = f'"{UP}" --stop --data "{stack.data}"; rm -rf "{folder}"'
+        guards.append(Guard(["/bin/sh", "-c", stop]))
+        return stack
+
+    yield make
+    for folder in folders:
+        run(UP, "--stop", "--data", folder / "data", environment=dict(os.environ), check=True)
+        shutil.rmtree(folder)
+    for guard in guards:
+        guard.dismiss()
+
+
+@pytest.fixture(scope="session")
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    """The stack that tests of this session share; who hurts it makes it well again."""
+    made = make_stack()
+    made.output = made.up("--detach", "--port", str(made.port)).stdout
+    return made

@@ -22,6 +22,7 @@ from web.problems import Problem
 from web.views import JSON
 
 PART_LIVES_MS: Final = 15_000  # a part says how it is every 5 s
+POOLS_MAX: Final = 1000
 RATE_WINDOW_MS: Final = 60_000
 STATES_KEPT_SECONDS: Final = 1.0  # for the catalogue's health, so that listing it costs no round trip each
 PAGE: Final = Path(__file__).resolve().parent / "static" / "index.html"
@@ -151,9 +152,13 @@ class Rates:
         """Tasks a second of all of them; None before one of them was seen twice."""
         rates = []
         with self._lock:
+            if len(self._samples) > POOLS_MAX:  # names of processes that are long gone
+                self._samples.clear()
             for pool in pools:
                 at_ms, total = pool["at_ms"], pool.get("succeeded", 0) + pool.get("failed", 0)
                 samples = self._samples.setdefault(pool["name"], deque(maxlen=100))
+                if samples and total < samples[-1][1]:  # another process of that name
+                    samples.clear()
                 if not samples or samples[-1][0] < at_ms:
                     samples.append((at_ms, total))
                 while at_ms - samples[0][0] > RATE_WINDOW_MS:

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from lxml import etree
 
-from jobs import charset, values
+from jobs import values
+from jobs.charset import Decoded, decode
 from jobs.errors import DecodeFailed, ParseFailed
 
 # lxml takes about 280 bytes a node and 60 a JSON value: these keep one document below 120 MB.
@@ -76,8 +77,8 @@ class Page:
         return self._decoded.text
 
     @cached_property
-    def _decoded(self) -> charset.Decoded:
-        decoded = charset.decode(self.body, self.header("content-type"), self.charset)
+    def _decoded(self) -> Decoded:
+        decoded = decode(self.body, self.header("content-type"), self.charset)
         if decoded.warning:
             self.warnings.append(decoded.warning)
         return decoded
@@ -118,7 +119,7 @@ _parsers = _Parsers()
 
 def parse_html(body: bytes) -> Any:
     """The root element of HTML in UTF-8; an empty one for no bytes. Raises ParseFailed."""
-    _check_tags(body)
+    check_tags(body)
     if not body.strip():
         return etree.fromstring(b"<html/>", _parsers.html)
     try:
@@ -135,7 +136,7 @@ def parse_html(body: bytes) -> Any:
 
 def parse_xml(body: bytes) -> Any:
     """The root element of XML in UTF-8, its own entities resolved and nothing read from elsewhere."""
-    _check_tags(body)
+    check_tags(body)
     try:
         return etree.fromstring(body.lstrip(), _parsers.xml)
     except etree.LxmlError as error:
@@ -154,6 +155,7 @@ def parse_json(body: bytes) -> Any:
         raise ParseFailed(f"expected JSON, found: {error}") from error
 
 
-def _check_tags(body: bytes) -> None:
+def check_tags(body: bytes) -> None:
+    """Refuses markup that would grow far beyond its bytes; raises ParseFailed."""
     if body.count(b"<") > TAGS_MAX:
         raise ParseFailed(f"expected a document of at most {TAGS_MAX} tags, found more")

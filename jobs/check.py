@@ -1,0 +1,96 @@
+"""The contract: what every answer of a source keeps. Breaking it is ``ContractBroken``, whatever the records are."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from jobs.definition import Definition
+from jobs.errors import ContractBroken
+from jobs.reader import show
+
+SHOWN_MAX = 3  # rows that a message names
+
+
+def check(
+    definition: Definition,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    bad_required: Sequence[str] = (),
+    empty: bool = False,
+    absent: bool = False,
+) -> None:
+    """Checks a task's records, those of all pages. Raises ContractBroken with what was expected and found.
+
+    ``bad_required``: bad values in required fields; ``empty`` and ``absent``: zero rows are right (``Parsed``).
+    """
+    contract = definition.contract
+    if bad_required:
+        raise ContractBroken(f"{bad_required[0]}{_more(len(bad_required) - 1)}; it is required")
+    if not rows and (empty or absent):
+        return
+    if len(rows) < contract.min_rows:
+        hint = "; nothing on the page says that none is right" if not rows else ""
+        raise ContractBroken(f"expected {_rows(contract.min_rows)} or more, found {len(rows)}{hint}")
+    for name in contract.required:
+        missing = [number for number, row in enumerate(rows, 1) if _is_nothing(row.get(name))]
+        if missing:
+            raise ContractBroken(
+                f"expected {name} in every row, found none in {len(missing)} of {len(rows)} ({_places(missing)})"
+            )
+    for together in contract.unique:
+        _check_unique(rows, together)
+    for name, (low, high) in contract.range.items():
+        _check_range(rows, name, low, high)
+
+
+def _check_unique(rows: Sequence[Mapping[str, Any]], together: Sequence[str]) -> None:
+    seen: dict[str, int] = {}
+    for number, row in enumerate(rows, 1):
+        values = [row.get(name) for name in together]
+        if all(map(_is_nothing, values)):
+            continue
+        key = repr(values)
+        if key in seen:
+            label = " and ".join(together)
+            found = show(values[0] if len(values) == 1 else values)
+            raise ContractBroken(
+                f"expected a {label} of its own in every row, found {found} in rows {seen[key]} and {number}"
+            )
+        seen[key] = number
+
+
+def _check_range(rows: Sequence[Mapping[str, Any]], name: str, low: Any, high: Any) -> None:
+    for number, row in enumerate(rows, 1):
+        value = row.get(name)
+        if _is_nothing(value):
+            continue
+        within = value if isinstance(low, str) else _number(value)
+        least, most = (low, high) if isinstance(low, str) else (Decimal(str(low)), Decimal(str(high)))
+        if within is None or isinstance(within, str) != isinstance(low, str) or not least <= within <= most:
+            raise ContractBroken(f"expected {name} from {low} to {high}, found {show(value)} in row {number}")
+
+
+def _number(value: Any) -> Decimal | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return Decimal(str(value))
+    except InvalidOperation:
+        return None
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value == "" or value == []
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
+
+
+def _places(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN_MAX]))
+    return f"row{'s' if len(numbers) > 1 else ''} {shown}{', …' if len(numbers) > SHOWN_MAX else ''}"
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more)" if count else ""

@@ -1,0 +1,53 @@
+"""The JSON-LD of an HTML page: its nodes of a type, with lists and ``@graph`` opened."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import chompjs
+from lxml import etree
+
+from jobs import values
+
+_SCRIPTS: Final = etree.XPath(
+    "descendant-or-self::script[contains(translate(@type, 'LDJSON', 'ldjson'), 'ld+json')]", smart_strings=False
+)
+_DEPTH_MAX: Final = 32
+
+
+def nodes(root: Any, wanted: str) -> list[Any]:
+    """The page's nodes whose ``@type`` is (or holds) ``wanted``, in document order; what is no JSON is left out."""
+    found = []
+    for script in _SCRIPTS(root):
+        document = _read(script.text or "")
+        found += [node for node in _opened(document) if _is(node, wanted)]
+    return found
+
+
+def _read(text: str) -> Any:
+    """A script's value. Pages wrap it in comments or CDATA and write JavaScript; None where even that fails."""
+    try:
+        return values.from_json(text.encode())
+    except (ValueError, RecursionError):
+        pass  # the next reader takes what this one refuses
+    try:
+        return chompjs.parse_js_object(text, loader_kwargs={"strict": False, "parse_float": values.Number})
+    except (ValueError, RecursionError):
+        return None
+
+
+def _opened(value: Any, depth: int = 0) -> Iterator[Any]:
+    if depth > _DEPTH_MAX:
+        return
+    if isinstance(value, list):
+        for one in value:
+            yield from _opened(one, depth + 1)
+    elif isinstance(value, dict):
+        yield value
+        if "@graph" in value:
+            yield from _opened(value["@graph"], depth + 1)
+
+
+def _is(node: dict[str, Any], wanted: str) -> bool:
+    kind = node.get("@type")
+    names = kind if isinstance(kind, list) else [kind]
+    return any(isinstance(name, str) and name.rpartition("/")[2].rpartition(":")[2] == wanted for name in names)

@@ -1,0 +1,69 @@
+"""Rows of texts that are no markup: CSV, patterns; and the member of an archive that a source reads."""
+
+import csv
+import fnmatch
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+from jobs import pattern
+from jobs.definition import Csv
+from jobs.errors import DecodeFailed, ParseFailed, TooLarge
+
+CELLS_MAX: Final = 3_000_000
+_PIECE_BYTES: Final = 65_536
+
+csv.field_size_limit(100_000_000)  # a body's own cap comes first
+
+
+def csv_rows(text: str, shape: Csv) -> Iterator[dict[str, Any]]:
+    """A row a line, by column; a short line's last columns are None. Raises ParseFailed."""
+    if text.count(shape.delimiter) + text.count("\n") > CELLS_MAX:
+        raise ParseFailed(f"expected CSV of at most {CELLS_MAX} cells, found more")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=shape.delimiter, quotechar=shape.quote)
+    try:
+        for _ in range(shape.skip):
+            next(reader, None)
+        names = list(shape.names) or [name.strip() for name in next(reader, [])]
+        for cells in reader:
+            if cells:
+                row = dict(zip(names, cells, strict=False))
+                yield row if len(cells) >= len(names) else {name: row.get(name) for name in names}
+    except csv.Error as error:
+        raise ParseFailed(f"expected CSV, found in line {reader.line_num}: {error}") from error
+
+
+def text_rows(text: str, expression: str) -> Iterator[dict[str, Any]]:
+    """A row for each match of a pattern: its named groups."""
+    compiled = pattern.compiled(expression)
+    names = pattern.names(expression)
+    for match in compiled.finditer(text):
+        yield {name: match[name] for name in names}
+
+
+def member(body: bytes, name: str, max_bytes: int) -> bytes:
+    """The first member of a zip whose name fits ``name`` (``*.csv``). Raises DecodeFailed, TooLarge."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            for info in archive.infolist():
+                if not info.is_dir() and fnmatch.fnmatch(info.filename.lower(), name.lower()):
+                    with archive.open(info) as opened:
+                        return _read(opened, name, max_bytes)
+            shown = ", ".join(info.filename for info in archive.infolist()[:8])
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise DecodeFailed(f"expected a zip with {name} in it, found: {error}") from error
+    raise DecodeFailed(f"expected a zip with {name} in it, found {shown or 'an empty one'}")
+
+
+def _read(opened: Any, name: str, max_bytes: int) -> bytes:
+    """What a member holds, by pieces: what it says of its own size may be a lie."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := opened.read(_PIECE_BYTES):
+        size += len(piece)
+        if size > max_bytes:
+            raise TooLarge(f"expected at most {max_bytes} bytes in {name}, found more")
+        pieces.append(piece)
+    return b"".join(pieces)

@@ -1,0 +1,227 @@
+"""Fields, compiled: what makes a record of the levels of a row.
+
+Plan.make(levels, scope) → the record, None where the row gave nothing at its own level
+  for each field: find → values.converter → default     a BadValue is null and a warning
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from jobs import pattern, values
+from jobs.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
+from jobs.select import Compiler, Levels
+from jobs.values import BadValue, Convert, Warnings
+
+BAD_MAX: Final = 10  # bad values of required fields that are told
+
+
+@dataclass
+class Scope:
+    """What the fields of one page share. ``row`` counts from 1; ``given`` says that a row gave something."""
+
+    base: str
+    warnings: Warnings
+    params: Mapping[str, Any]
+    required: frozenset[str] = frozenset()
+    row: int = 0
+    given: bool = False
+    bad_required: list[str] = field(default_factory=list)
+
+    def bad(self, name: str, error: BadValue) -> None:
+        """A value that was not what its field expects."""
+        text = f"row {self.row}: {name}: {error}"
+        self.warnings.add((name, error.expected), text)
+        if name in self.required and len(self.bad_required) < BAD_MAX:
+            self.bad_required.append(text)
+
+
+Names = dict[str, Any]
+Get = Callable[[Levels, Scope, Names], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A field of a plan. ``own``: it looks at the row's own level; ``nothing`` stands where it found nothing."""
+
+    name: str
+    get: Get
+    own: bool
+    nothing: Any
+    hidden: bool
+
+
+class Plan:
+    """The fields of a record at a depth, compiled for one thread."""
+
+    def __init__(
+        self, compiler: Compiler, fields: Mapping[str, Field], kinds: Sequence[Kinds], documents: set[int]
+    ) -> None:
+        self._compiler = compiler
+        self._kinds = list(kinds)
+        self._documents = documents
+        self._depth = len(kinds) - 1
+        self._slots = [self._slot(name, one) for name, one in fields.items()]
+        self._named = any(_has_template(one) for one in fields.values())
+        self._asks_own = any(slot.own for slot in self._slots) or any(isinstance(f, Choice) for f in fields.values())
+
+    def make(self, levels: Levels, scope: Scope, outer: Names) -> dict[str, Any] | None:
+        """The record of a row; None when all fields of its own level found nothing."""
+        record: dict[str, Any] = {}
+        names = dict(outer) if self._named else outer
+        scope.given = given = False
+        for slot in self._slots:
+            try:
+                value = slot.get(levels, scope, names)
+            except BadValue as error:
+                scope.bad(slot.name, error)
+                given = given or slot.own
+                value = None
+            else:
+                if value is None:
+                    value = slot.nothing
+                elif slot.own:
+                    given = True
+            if self._named:
+                names[slot.name] = value
+            if not slot.hidden:
+                record[slot.name] = value
+        return record if given or scope.given or not self._asks_own else None
+
+    def _slot(self, name: str, one: Field) -> _Slot:
+        hidden = name.startswith("_")
+        if isinstance(one, Value):
+            nothing = one.default if one.default is not None else [] if one.many and one.join is None else None
+            return _Slot(name, self._value(name, one), self._is_own(one.selector), nothing, hidden)
+        if isinstance(one, Nested):
+            return _Slot(name, self._nested(one), self._is_own(one.each), [], hidden)
+        return _Slot(name, *self._choice(name, one), hidden)
+
+    def _is_own(self, selector: Selector | None) -> bool:
+        return selector is not None and selector.level == self._depth
+
+    def _choice(self, name: str, choice: Choice) -> tuple[Get, bool, Any]:
+        """The first option that finds something; a bad value was found. The last default that is given counts."""
+        slots = [self._slot(name, option) for option in choice.options]
+
+        def get(levels: Levels, scope: Scope, names: Names) -> Any:
+            for slot in slots:
+                try:
+                    value = slot.get(levels, scope, names)
+                except BadValue:
+                    scope.given = scope.given or slot.own
+                    raise
+                if value is not None:
+                    scope.given = scope.given or slot.own
+                    return value
+            return None
+
+        nothing = next((slot.nothing for slot in reversed(slots) if slot.nothing not in (None, [])), slots[-1].nothing)
+        return get, False, nothing
+
+    def _nested(self, nested: Nested) -> Get:
+        step = self._compiler.step(nested.each, self._kinds, self._documents)
+        kinds, documents = deeper(nested.each, self._kinds, self._documents)
+        plan = Plan(self._compiler, nested.fields, kinds, documents)
+
+        def get(levels: Levels, scope: Scope, names: Names) -> Any:
+            given = scope.given
+            made = [plan.make([*levels, item], scope, names) for item in step(levels)]
+            scope.given = given
+            return [record for record in made if record is not None] or None
+
+        return get
+
+    def _value(self, name: str, spec: Value) -> Get:
+        convert = values.converter(spec)
+        if spec.template:
+            return _template(spec, convert)
+        assert spec.selector is not None
+        if spec.selector.language == "const" and not spec.many:
+            constant = spec.selector.expression
+            return lambda _levels, scope, _names: convert(constant, scope.base)
+        if spec.many:
+            return self._list(name, spec, convert)
+        find = self._compiler.one(spec.selector, name, self._kinds, self._documents, lines=spec.lines)
+        if spec.selector.language == "own" and self._is_rows(spec.selector):
+            return lambda levels, scope, _names: convert(_first(find(levels)), scope.base)
+        return lambda levels, scope, _names: convert(find(levels), scope.base)
+
+    def _is_rows(self, selector: Selector) -> bool:
+        return self._kinds[selector.level] >= {"row"} and "value" not in self._kinds[selector.level]
+
+    def _list(self, name: str, spec: Value, convert: Convert) -> Get:
+        assert spec.selector is not None
+        find = self._compiler.all(spec.selector, name, self._kinds, self._documents, lines=spec.lines)
+        each = _every_match(spec.re) if spec.re else None
+        if each is not None:
+            convert = values.converter(msgspec.structs.replace(spec, re=""))
+
+        def get(levels: Levels, scope: Scope, _names: Names) -> Any:
+            found = []
+            for raw in find(levels):
+                try:
+                    for one in each(raw) if each is not None else (raw,):
+                        value = convert(one, scope.base)
+                        if value is not None:
+                            found.append(value)
+                except BadValue as error:
+                    scope.bad(name, error)
+            if not found:
+                return None
+            return found if spec.join is None else values.joined(found, spec.join)
+
+        return get
+
+
+def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple[list[Kinds], set[int]]:
+    """The levels below a step: their kinds, and which of them are whole documents."""
+    depth = len(kinds)
+    if step.parse:
+        kind = frozenset({"value"}) if step.parse == "json" else frozenset({"element"})
+        return [*kinds, kind], documents if step.parse == "json" else documents | {depth}
+    kind = frozenset({"element"}) if step.language in ("css", "xpath") else frozenset({"value"})
+    return [*kinds, kind], documents
+
+
+def _first(value: Any) -> Any:
+    return (value[0] if value else None) if isinstance(value, list) else value
+
+
+def _every_match(expression: str) -> Callable[[Any], list[str]]:
+    """All that a pattern matches in a text (its group 1, if it has one)."""
+    compiled = pattern.compiled(expression)
+    group = 1 if compiled.groups else 0
+
+    def matches(raw: Any) -> list[str]:
+        return [match[group] for match in compiled.finditer(values.text_of(raw)) if match[group]]
+
+    return matches
+
+
+def _template(spec: Value, convert: Convert) -> Get:
+    parts = template_parts(spec.template) or []
+
+    def get(_levels: Levels, scope: Scope, names: Names) -> Any:
+        texts = []
+        for part in parts:
+            if isinstance(part, str):
+                texts.append(part)
+                continue
+            value = names.get(part[0])
+            if value is None or value == []:
+                return None
+            texts.append(values.shown(value))
+        return convert("".join(texts), scope.base)
+
+    return get
+
+
+def _has_template(one: Field) -> bool:
+    if isinstance(one, Value):
+        return bool(one.template)
+    if isinstance(one, Nested):
+        return any(map(_has_template, one.fields.values()))
+    return any(map(_has_template, one.options))

@@ -1,0 +1,262 @@
+"""Selectors, compiled for one thread: css and xpath by lxml, jmes, key, jsonld, const.
+
+A finder takes the levels of a row, as a list of what each level's item is, and gives what it finds: a text, a JSON
+value, or None; with ``many`` a list. A step gives the items of the next level.
+
+``string((…)[1])`` gives element text, attribute and first text node in one call. Every ``XPath`` has its own strings
+(``smart_strings=False``): lxml's would keep their whole tree alive, and msgspec refuses them.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from lxml import etree
+
+from jobs import css, field, jmes, jsonld
+from jobs.errors import ParseFailed
+from jobs.field import OWN, Kinds, Selector
+from jobs.page import parse_html, parse_json, parse_xml
+from jobs.values import BadValue
+
+Levels = Sequence[Any]
+Find = Callable[[Levels], Any]
+FindAll = Callable[[Levels], list[Any]]
+
+# Elements before and after which a line begins, with ``lines = true``.
+BLOCKS: Final = frozenset(
+    "address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure footer form h1 h2 "
+    "h3 h4 h5 h6 header hr legend li main menu nav ol option p pre section summary table tbody td tfoot th thead tr ul".split()  # noqa: SIM905, E501 - words read better than a list
+)
+_BREAK: Final = "\n"
+_PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml": parse_xml, "json": parse_json}
+
+
+class Compiler:
+    """Compiles the selectors of one definition for the thread that calls it.
+
+    ``kinds`` are the levels', ``documents`` those whose item is a whole document (its root may match itself). Raises
+    ValueError for an XPath that is wrong, the one language that a definition's reader can't check without lxml.
+    """
+
+    def __init__(self, form: str, namespaces: Mapping[str, str]) -> None:
+        self.form = form
+        self.namespaces = dict(namespaces)
+        self.string = self.xpath("string()")
+
+    def xpath(self, expression: str) -> etree.XPath:
+        """A compiled XPath; EXSLT's own patterns, which are not linear in time, are off."""
+        try:
+            return etree.XPath(expression, namespaces=self.namespaces or None, regexp=False, smart_strings=False)
+        except etree.XPathError as error:
+            raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
+
+    def step(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
+        """The items that a selector finds."""
+        find = self._all(selector, "", kinds, documents, elements=True)
+        if selector.parse:
+            return self._parsed_items(selector, find)
+        if selector.language in ("css", "xpath"):
+            return _elements(find, str(selector.expression))
+        return find
+
+    def one(self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, lines: bool) -> Find:
+        """The first that a selector finds."""
+        language, level = selector.language, selector.level
+        if selector.parse or lines or language not in ("css", "xpath"):
+            find_all = self.all(selector, name, kinds, documents, lines=lines)
+            if language in ("jmes", OWN) and not selector.parse:
+                return self._json(selector, name)
+            return lambda levels: next(iter(find_all(levels)), None)
+        path, gives = self._path(selector, documents)
+        item = _viewer(kinds[level], level)
+        if gives == "text":
+            first = self.xpath(f"({path})[1]")
+            return lambda levels: next(map(_own_text, _run(first, item(levels))), None)
+        whole = self._string_of(path, gives)
+
+        def find(levels: Levels) -> Any:
+            try:
+                return whole(levels[level])
+            except etree.XPathError as error:
+                raise ParseFailed(f'"{selector.expression}" failed on the page: {error}') from error
+
+        if field.ROW in kinds[level]:
+            return lambda levels: _run(whole, item(levels))
+        return find
+
+    def all(
+        self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, lines: bool = False
+    ) -> FindAll:
+        """All that a selector finds, as texts and JSON values."""
+        is_markup = selector.language in ("css", "xpath")
+        find = self._all(selector, name, kinds, documents, elements=lines and not selector.parse)
+        if lines and not selector.parse:
+            return lambda levels: [_lines(one) if not isinstance(one, str) else one for one in find(levels)]
+        if not selector.parse:
+            return find
+        parse = _PARSERS[selector.parse]
+        read = _lines if lines else self.string
+        if selector.parse == "json":
+            read = _itself
+        return lambda levels: [read(parse(text.encode())) for text in _texts(find(levels), is_markup)]
+
+    def _all(
+        self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, elements: bool
+    ) -> FindAll:
+        language, level, expression = selector.language, selector.level, selector.expression
+        if language in ("css", "xpath"):
+            path, gives = self._path(selector, documents)
+            run, item, string = self.xpath(path), _viewer(kinds[level], level), self.string
+            if gives == "text":
+                return lambda levels: [_own_text(one) for one in _run(run, item(levels))]
+            if elements and not selector.parse:
+                return lambda levels: _listed(_run(run, item(levels)))
+            return lambda levels: [
+                one if isinstance(one, str) else string(one) for one in _listed(_run(run, item(levels)))
+            ]
+        if language == "const":
+            return lambda _: [expression]
+        if language == "jsonld":
+            item = _viewer(kinds[level], level)
+            return lambda levels: jsonld.nodes(item(levels), expression)
+        if language == "key":
+            return lambda levels: _opened(levels[level].get(expression))
+        find = self._json(selector, name)
+        return lambda levels: _opened(find(levels))
+
+    def _json(self, selector: Selector, name: str) -> Find:
+        level = selector.level
+        if selector.language == OWN:
+            return lambda levels: _member(levels[level], name)
+        run, expression = jmes.compiled(selector.expression), selector.expression
+
+        def find(levels: Levels) -> Any:
+            try:
+                return run(levels[level])
+            except jmes.FAILED as error:
+                raise BadValue(str(error).splitlines()[0][:60], f'what "{expression}" takes') from error
+
+        return find
+
+    def _path(self, selector: Selector, documents: set[int]) -> tuple[str, str]:
+        """An XPath and what it gives: element, text (own text), attr, or nodes, string, number, boolean."""
+        expression = str(selector.expression)
+        if selector.language == "css":
+            prefix = css.WHOLE if selector.level in documents else css.INSIDE
+            path = css.translate(expression, xml=self.form in ("xml", "feed"), prefix=prefix)
+            return path.xpath, path.gives
+        try:
+            sample = self.xpath(expression)(etree.Element("x"))
+        except etree.XPathError as error:
+            raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
+        kind = {bool: "boolean", float: "number", str: "string"}.get(type(sample), "nodes")
+        return expression, kind
+
+    def _string_of(self, path: str, gives: str) -> etree.XPath:
+        if gives in ("boolean", "number", "string"):
+            return self.xpath(f"string({path})")
+        return self.xpath(f"string(({path})[1])")
+
+    def _parsed_items(self, selector: Selector, find: FindAll) -> FindAll:
+        parse, is_json = _PARSERS[selector.parse], selector.parse == "json"
+        is_markup = selector.language in ("css", "xpath")
+
+        def items(levels: Levels) -> list[Any]:
+            found = [parse(text.encode()) for text in _texts(find(levels), is_markup)]
+            return [one for document in found for one in _opened(document)] if is_json else found
+
+        return items
+
+
+def found_something(value: Any) -> bool:
+    """Whether a selector found anything: false is nothing, as is an empty text or list."""
+    return value not in (None, False, "", [], {}, "false")
+
+
+def _run(run: etree.XPath, item: Any) -> Any:
+    try:
+        return run(item)
+    except etree.XPathError as error:
+        raise ParseFailed(f'"{run.path}" failed on the page: {error}') from error
+
+
+def _viewer(kinds: Kinds, level: int) -> Callable[[Levels], Any]:
+    """How a level's element is reached: an entry of a feed is a row and an element at once."""
+    if field.ROW in kinds:
+        return lambda levels: levels[level].element
+    return lambda levels: levels[level]
+
+
+def _listed(found: Any) -> list[Any]:
+    """What an XPath gives, as a list: a number or a boolean is one text."""
+    if isinstance(found, list):
+        return found
+    if isinstance(found, bool):
+        return ["true" if found else "false"]
+    return [f"{found:.15g}" if isinstance(found, float) else found]
+
+
+def _opened(value: Any) -> list[Any]:
+    """A list's items, nothing for null, else the one value."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _member(value: Any, name: str) -> Any:
+    get = getattr(value, "get", None)
+    return get(name) if get is not None else None
+
+
+def _elements(find: FindAll, expression: str) -> FindAll:
+    def items(levels: Levels) -> list[Any]:
+        found = find(levels)
+        if found and isinstance(found[0], str):
+            raise ParseFailed(f'expected elements for "{expression}", found texts')
+        return found
+
+    return items
+
+
+def _texts(found: Iterable[Any], is_markup: bool) -> list[str]:
+    """Texts that are documents of their own; where the text of a document was found already parsed, as JSON."""
+    texts = []
+    for one in found:
+        if isinstance(one, str):
+            if one.strip():
+                texts.append(one)
+        elif one is not None and not is_markup:
+            raise BadValue(one, "a text to parse")
+    return texts
+
+
+def _own_text(element: Any) -> str:
+    """The text of an element without that of the elements in it."""
+    if isinstance(element, str):
+        return element
+    return (element.text or "") + "".join(child.tail or "" for child in element)
+
+
+def _lines(element: Any) -> str:
+    """An element's text, a line for each block and each ``<br>``."""
+    pieces: list[str] = []
+    for event, one in etree.iterwalk(element, events=("start", "end", "comment", "pi")):
+        if event in ("comment", "pi"):
+            pieces.append(one.tail or "")
+            continue
+        tag = one.tag if isinstance(one.tag, str) else ""
+        breaks = tag.rpartition("}")[2] in BLOCKS
+        if event == "start":
+            pieces += [_BREAK if breaks or tag == "br" else "", _plain(one.text)]
+        else:
+            pieces += [_BREAK if breaks else "", _plain(one.tail) if one is not element else ""]
+    return "".join(pieces)
+
+
+def _plain(text: str | None) -> str:
+    return re.sub(r"\s+", " ", text) if text else ""
+
+
+def _itself(value: Any) -> Any:
+    return value

@@ -1,0 +1,357 @@
+"""A definition compiled for one thread: it makes requests and reads pages. Share it with no other thread.
+
+first(params, secrets) → Request … fetch … → Page
+parse(page) → absent? → blocked? → status → rows (format, [rows], [fields]) → empty? → next Request
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urljoin
+
+from lxml import etree
+
+from jobs import ask, feed, lines, values
+from jobs.code import Code
+from jobs.definition import Before, Definition, origin_of
+from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited, TaskError, TooLarge
+from jobs.field import ELEMENT, PAGE_KINDS, ROW, VALUE, Kinds, Selector
+from jobs.page import Page, Request
+from jobs.record import Plan, Scope, deeper
+from jobs.select import Compiler, Find, FindAll, found_something
+from jobs.values import BadValue, Warnings
+from regions.faults import Fault, Faults
+
+ROWS_MAX: Final = 500_000  # of a page: more than any limit of records lets through
+
+_LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^",;\s]+))*)')
+_REL: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^",;\s]+))', re.IGNORECASE)
+_BASE: Final = etree.XPath("string((/html/head/base/@href)[1])", smart_strings=False)
+
+
+@dataclass(slots=True)
+class Parsed:
+    """What a page gave. ``absent``: its status means zero rows; ``empty``: it says itself that zero rows are right.
+
+    ``bad_required`` are bad values in required fields, for ``check``; ``warnings`` are at most ten.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    next: Request | None = None
+    bad_required: list[str] = field(default_factory=list)
+    absent: bool = False
+    empty: bool = False
+
+
+class Source:
+    """Raises ``Faults`` where the definition can't be compiled: a bad XPath, or what ID.py raises when it is loaded."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        namespaces = (
+            {**feed.NAMESPACES, **definition.namespaces} if definition.format == "feed" else definition.namespaces
+        )
+        self._compiler = Compiler(definition.format, namespaces)
+        self._page_kinds = [PAGE_KINDS[definition.format]]
+        try:
+            self._compile()
+        except ValueError as error:
+            raise Faults([Fault(definition.path.name, None, "", str(error))]) from error
+
+    def _compile(self) -> None:
+        definition = self.definition
+        self._code = Code(definition.path.with_suffix(".py"), definition.code) if definition.code else None
+        kinds: list[Kinds] = list(self._page_kinds)
+        documents = {0}
+        self._steps: list[FindAll] = []
+        for step in definition.rows:
+            self._steps.append(self._compiler.step(step, kinds, documents))
+            kinds, documents = deeper(step, kinds, documents)
+        if self._code is not None and self._code.has("parse"):
+            kinds = [*kinds, frozenset({ROW, VALUE})]
+        elif definition.format in ("feed", "csv", "text"):
+            kinds = [*kinds, PAGE_KINDS["feed"] if definition.format == "feed" else frozenset({ROW})]
+        self._plan = Plan(self._compiler, definition.fields, kinds, documents) if definition.fields else None
+        self._required = frozenset(definition.contract.required)
+        self._empty = self._on_page(definition.empty) if isinstance(definition.empty, Selector) else None
+        self._blocked = self._on_page(definition.blocked) if definition.blocked is not None else None
+        following = definition.next
+        self._next = self._on_page(following.selector) if following and following.selector else None
+        self._before = self._compile_before(definition.before)
+
+    def _on_page(self, selector: Selector) -> Find:
+        """A selector of the page itself."""
+        kinds = [self._page_kinds[0] or frozenset({ELEMENT})]
+        return self._compiler.one(selector, "", kinds, {0}, lines=False)
+
+    def _compile_before(self, before: Before | None) -> Plan | None:
+        if before is None:
+            return None
+        return Plan(Compiler(before.format, {}), before.fields, [PAGE_KINDS[before.format]], {0})
+
+    # ── asking ──
+
+    def first(
+        self, params: Mapping[str, Any], secrets: Mapping[str, str], before: Mapping[str, Any] | None = None
+    ) -> Request:
+        """The first request for bound params. ``secrets`` are the region's, ``before`` what ``before_values`` gave.
+
+        Raises Internal (origin region) where a secret is missing, ParseFailed where params make no address.
+        """
+        return self._request(secrets, before or {}, params)
+
+    def _request(self, secrets: Mapping[str, str], before: Mapping[str, Any], params: Mapping[str, Any]) -> Request:
+        request = self._made(self.definition.ask, params, secrets, before)
+        if self._code is not None and self._code.has("request"):
+            own = self._code.request(params)
+            request = replace(
+                own,
+                headers={**request.headers, **own.headers},
+                cookies={**request.cookies, **own.cookies},
+                params=dict(own.params) or dict(params),
+            )
+        return replace(request, again=partial(self._request, secrets, before))
+
+    def before(self, params: Mapping[str, Any], secrets: Mapping[str, str]) -> Request | None:
+        """What is asked before the first request, None for nothing."""
+        before = self.definition.before
+        return self._made(before.ask, params, secrets, {}) if before is not None else None
+
+    def before_values(self, page: Page) -> dict[str, Any]:
+        """The values of ``[before.fields]``. Raises HttpStatus, ParseFailed (also where a value is not there)."""
+        before = self.definition.before
+        assert before is not None and self._before is not None
+        _check_status(page)
+        scope = Scope(base=page.url, warnings=Warnings(), params=page.params, row=1)
+        root = {"html": lambda: page.html, "xml": lambda: page.xml, "json": lambda: page.json}[before.format]()
+        found = self._before.make([root], scope, dict(page.params)) or {}
+        missing = [name for name in before.fields if not name.startswith("_") and found.get(name) is None]
+        if missing:
+            raise ParseFailed(f"expected {', '.join(missing)} on the page before, found none")
+        return found
+
+    def _made(
+        self, asked: ask.Ask, params: Mapping[str, Any], secrets: Mapping[str, str], before: Mapping[str, Any]
+    ) -> Request:
+        missing = [name for name in asked.secrets() if name not in secrets]
+        if missing:
+            raise Internal(f"expected the secret {missing[0]} in the region's environment, found none", origin="region")
+        names = {
+            **params,
+            **{f"secret.{name}": value for name, value in secrets.items()},
+            **{f"before.{name}": value for name, value in before.items()},
+        }
+        try:
+            url = asked.expand(params) if asked.url else ""
+        except ValueError as error:
+            raise ParseFailed(str(error)) from error
+        made = ask.make(asked, names)
+        return Request(
+            method=made.method, url=url, headers=made.headers, cookies=made.cookies, body=made.body,
+            params=dict(params), egress=asked.egress,
+        )  # fmt: skip
+
+    # ── reading ──
+
+    def parse(self, page: Page) -> Parsed:
+        """What a page gives, and the request for the next one.
+
+        Raises Blocked, HttpStatus (and RateLimited) for a status that is no page, DecodeFailed, ParseFailed, TooLarge.
+        """
+        page.charset = page.charset or self.definition.charset
+        if page.status in self.definition.contract.absent:
+            return Parsed(absent=True)
+        self._check_blocked(page)
+        _check_status(page)
+        if self.definition.archive:
+            page = replace(
+                page, body=lines.member(page.body, self.definition.archive, self.definition.limits.max_bytes)
+            )
+        root = self._root(page)
+        scope = Scope(self._base(page, root), Warnings(), page.params, self._required)
+        rows: list[dict[str, Any]] = []
+        for row in self._rows(page, root, scope):
+            rows.append(row)
+            if len(rows) > ROWS_MAX:
+                raise TooLarge(f"expected at most {ROWS_MAX} rows on a page, found more")
+        return Parsed(
+            rows=rows,
+            warnings=(page.warnings + scope.warnings.texts())[: Warnings.LINES_MAX],
+            next=self._following(page, root) if rows else None,
+            bad_required=scope.bad_required,
+            empty=not rows and self._is_empty(root),
+        )
+
+    def _root(self, page: Page) -> Any:
+        """The item of level 0."""
+        form = self.definition.format
+        if form == "html":
+            return page.html
+        if form == "xml":
+            return page.xml
+        if form == "json":
+            return page.json
+        return feed.Channel(feed.read(page.utf8)) if form == "feed" else None
+
+    def _rows(self, page: Page, root: Any, scope: Scope) -> Iterator[dict[str, Any]]:
+        plan, outer = self._plan, dict(page.params)
+        for levels in self._levels(page, root):
+            scope.row += 1
+            if plan is None:
+                yield {key: values.as_it_is(_one(value), "") for key, value in _all_keys(levels[-1])}
+                continue
+            record = plan.make(levels, scope, outer)
+            if record is not None:
+                yield record
+
+    def _levels(self, page: Page, root: Any) -> Iterator[list[Any]]:
+        """The items of each row, page first."""
+        form = self.definition.format
+        items: Iterable[Any]
+        if self._code is not None and self._code.has("parse"):
+            items = self._code.parse(page)
+        elif form == "feed":
+            items = feed.entries(root.element)
+        elif form == "csv":
+            items = lines.csv_rows(page.text, self.definition.csv)
+        elif form == "text":
+            items = lines.text_rows(page.text, self.definition.rows_re)
+        else:
+            yield from self._stepped([root], 0)
+            return
+        for item in items:
+            yield [root, item]
+
+    def _stepped(self, levels: list[Any], depth: int) -> Iterator[list[Any]]:
+        if depth == len(self._steps):
+            yield levels
+            return
+        try:
+            items = self._steps[depth](levels)
+        except BadValue as error:
+            raise ParseFailed(f"[rows], step {depth + 1}: {error}") from error
+        for item in items:
+            yield from self._stepped([*levels, item], depth + 1)
+
+    def _base(self, page: Page, root: Any) -> str:
+        if self.definition.format != "html":
+            return page.url
+        base = _BASE(root)
+        return urljoin(page.url, str(base)) if base else page.url
+
+    def _check_blocked(self, page: Page) -> None:
+        if self._blocked is None:
+            return
+        selector = self.definition.blocked
+        assert selector is not None
+        try:
+            # A wall in front of an API is a page: css and xpath see it as one.
+            as_page = ELEMENT not in self._page_kinds[0] and selector.language in ("css", "xpath", "jsonld")
+            found = self._blocked([page.html if as_page else self._root(page)])
+        except (TaskError, BadValue):
+            return  # what can't be read can't be told to be a wall; the reading itself will say so
+        if found_something(found):
+            raise Blocked("the page is a wall, not what was asked for", http_status=page.status)
+
+    def _is_empty(self, root: Any) -> bool:
+        if self._empty is None:
+            return self.definition.empty is True
+        try:
+            return found_something(self._empty([root]))
+        except BadValue:
+            return False
+
+    # ── more pages ──
+
+    def _following(self, page: Page, root: Any) -> Request | None:
+        """The request for the next page; None at the end, at the maximum, or where it was before."""
+        request, following = page.request, self.definition.next
+        if self._code is not None and self._code.has("next_page"):
+            found = self._code.next_page(page)
+        elif following is None:
+            return None
+        else:
+            found = self._found_next(page, root)
+        most = following.max_pages if following is not None else PAGES_MAX
+        if found is None or request.number >= most:
+            return None
+        seen = request.seen | {request.address, page.url}
+        if found.address in seen:
+            return None
+        return replace(found, number=request.number + 1, seen=seen, again=request.again)
+
+    def _found_next(self, page: Page, root: Any) -> Request | None:
+        following, request = self.definition.next, page.request
+        assert following is not None
+        if following.link:
+            return self._at(page, _next_link(page.header("link")))
+        if self._next is not None:
+            try:
+                found = self._next([root])
+            except BadValue:
+                found = None
+            if not found_something(found):
+                return None
+            text = values.text_of(found)
+            if not following.param:
+                return self._at(page, text)
+            return request.replace(params={**request.params, following.param: text})
+        count = int(request.params.get(following.param) or following.start) + following.step
+        kept = count if self.definition.params[following.param].type == "int" else str(count)
+        return request.replace(params={**request.params, following.param: kept})
+
+    def _at(self, page: Page, address: str) -> Request | None:
+        """A request for an address on a page; another host gets no headers, cookies or body of the first one."""
+        if not address:
+            return None
+        try:
+            url = urljoin(self._base(page, page.html) if self.definition.format == "html" else page.url, address)
+            is_home = origin_of(url) == origin_of(page.request.url)
+        except ValueError:
+            return None
+        request = replace(page.request, method="GET", url=url.partition("#")[0], body=None)
+        if not is_home:
+            return replace(request, headers={}, cookies={})
+        return replace(request, headers={k: v for k, v in request.headers.items() if k.lower() != "content-type"})
+
+
+PAGES_MAX: Final = 1_000  # where only ID.py says when there are no more
+
+
+def _check_status(page: Page) -> None:
+    """Raises what a status says that is no page."""
+    status = page.status
+    if 200 <= status < 300:
+        return
+    wait = page.header("retry-after").strip()
+    after = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None
+    if status == 429:
+        raise RateLimited("the target answered 429", http_status=status, retry_after=after)
+    retryable = status in (408, 425) or status >= 500
+    raise HttpStatus(
+        f"expected a page, found status {status}", http_status=status, retry_after=after, retryable=retryable
+    )
+
+
+def _next_link(header: str) -> str:
+    """The address of ``rel=next`` in a Link header (RFC 8288)."""
+    for address, params in _LINK.findall(header):
+        rel = _REL.search(params)
+        if rel and "next" in (rel[1] or rel[2]).lower().split():
+            return str(address)
+    return ""
+
+
+def _all_keys(row: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(row, feed.Entry):
+        return [(key, row.get(key)) for key in feed.KEYS]
+    found: Iterable[tuple[str, Any]] = row.items()
+    return found
+
+
+def _one(value: Any) -> Any:
+    """A list's texts as they are put out: folded."""
+    return [text for one in value if (text := " ".join(one.split()))] if isinstance(value, list) else value

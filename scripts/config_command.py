@@ -8,13 +8,11 @@ from typing import Any, Final
 
 import click
 import msgspec
-import pika
-import pika.exceptions
-import redis
 
 from regions import connect, topology
 from regions.settings import Settings
 from scripts.configuration import to_toml
+from scripts.probes import broker, redis_answers
 
 HIDDEN: Final = "(hidden)"
 SECRETS: Final = ("password",)
@@ -48,44 +46,14 @@ def check(settings: Settings, *, as_json: bool) -> int:
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """Every server that the settings name."""
-    yield Finding("central Redis", connect.without_password(settings.hub.redis), redis_fault(settings.hub.redis))
-    yield Finding("RabbitMQ", connect.without_password(settings.hub.amqp), broker_fault(settings.hub.amqp))
+    yield Finding(
+        "central Redis", connect.without_password(settings.hub.redis), redis_answers(settings.hub.redis)() or ""
+    )
+    yield Finding("RabbitMQ", connect.without_password(settings.hub.amqp), broker(settings.hub.amqp)() or "")
     for name, region in settings.region.items():
-        yield Finding(f"Redis of {name}", connect.without_password(region.redis.url), redis_fault(region.redis.url))
-
-
-def redis_fault(url: str) -> str:
-    """Why a Redis can't be used; empty when it can."""
-    try:
-        client = connect.open_redis(url, name="config-check", connections=1)
-        with client:
-            connect.check_redis(client, "it")
-    except (*connect.AWAY, redis.RedisError, connect.TooOld, ValueError) as error:
-        return str(error)
-    return ""
-
-
-def broker_fault(url: str) -> str:
-    """Why the broker can't be used; empty when one of its hosts can."""
-    faults = []
-    try:
-        candidates = connect.amqp_parameters(url, name="config-check")
-    except ValueError as error:
-        return str(error)
-    for parameters in candidates:
-        try:
-            connection = pika.BlockingConnection(parameters)
-        except (pika.exceptions.AMQPError, OSError) as error:
-            faults.append(str(error) or type(error).__name__)
-            continue
-        try:
-            connect.check_rabbitmq(connection._impl.server_properties)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
-        except connect.TooOld as error:
-            return str(error)
-        finally:
-            connection.close()
-        return ""
-    return "; ".join(faults)
+        yield Finding(
+            f"Redis of {name}", connect.without_password(region.redis.url), redis_answers(region.redis.url)() or ""
+        )
 
 
 def show(settings: Settings, *, as_json: bool) -> None:

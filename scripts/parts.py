@@ -7,12 +7,10 @@
 They are stopped from the bottom of this list to its top, a stage at a time: no part loses what it stands on.
 """
 
-import http.client
 import shutil
-import socket
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +19,11 @@ from scripts import configuration
 from scripts.configuration import Ports
 from scripts.dashboard import DASHBOARD_ACL
 from scripts.data_folder import DataFolder
+from scripts.probes import Probe, always, answers, listens
+from scripts.probes import broker as broker_answers
 from scripts.services import RabbitMQ, Service, path_with_sbin, redis_server
 
 STAGES: Final = ("servers", "regions", "entry")
-PROBE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Part:
     stage: str
     command: list[str]
     environment: Mapping[str, str]
-    not_ready: Callable[[], str | None]
+    not_ready: Probe
     folder: Path = ROOT
     stop_seconds: int = 20
 
@@ -61,7 +60,7 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
         _port_mapper(broker, environ),
         _server(hub, environ),
         *(_region_redis(data, name, ports.redis[name], environ) for name in wanted.region),
-        _server(broker.service(), environ, stop_seconds=40),
+        _server(replace(broker.service(), not_ready=broker_answers(broker.url)), environ, stop_seconds=40),
     ]
     own = configuration.environment(data, environ)
     if not live:
@@ -114,39 +113,3 @@ def _port_mapper(broker: RabbitMQ, environ: Mapping[str, str]) -> Part:
 
 def _python(*arguments: str) -> list[str]:
     return [sys.executable, "-m", *arguments]
-
-
-def always() -> str | None:
-    """The probe of what has no port: the gateway says whether it is there."""
-    return None
-
-
-def listens(port: int) -> Callable[[], str | None]:
-    """A probe: something accepts connections on this port."""
-
-    def probe() -> str | None:
-        try:
-            socket.create_connection(("127.0.0.1", port), PROBE_SECONDS).close()
-        except OSError as error:
-            return f"port {port}: {error.strerror or error}"
-        return None
-
-    return probe
-
-
-def answers(port: int, path: str) -> Callable[[], str | None]:
-    """A probe: this path answers 200."""
-
-    def probe() -> str | None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_SECONDS)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            text = response.read(400).decode(errors="replace")
-        except (OSError, http.client.HTTPException) as error:
-            return f"port {port}: {error}"
-        finally:
-            connection.close()
-        return None if response.status == http.client.OK else f"{path} answers {response.status}: {text}"
-
-    return probe

@@ -7,6 +7,7 @@ main → start: versions, lock, leftovers, ports → parts.build → Supervisor.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -128,8 +129,9 @@ def stop(data: DataFolder) -> int:
     """Ends everything of a data folder."""
     holder = None if data.lock() else data.holder
     if holder is not None:  # an ``up`` in the foreground, or one that starts: it does it itself
-        os.kill(holder.pid, signal.SIGTERM)
-        os.kill(holder.pid, signal.SIGCONT)
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder.pid, number)
         deadline = time.monotonic() + 120.0
         while holder.alive and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -8,14 +8,14 @@ entry   ─ the gateway once RabbitMQ is there; ready when it says so, a region 
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from regions.settings import Settings
 from scripts.configuration import Ports
 from scripts.data_folder import DataFolder
 from scripts.gateway_client import GatewayClient, NoGateway, Refused
-from scripts.parts import Stack, answers
+from scripts.parts import Stack
+from scripts.probes import Probe, answers
 from scripts.services import Failed
 from scripts.supervision import State, Supervisor
 from scripts.terminal import Progress
@@ -129,7 +129,7 @@ class Startup:
         """Says that something is ready."""
         self.progress.done(text, time.monotonic() - self.began)
 
-    def wait(self, name: str, not_ready: Callable[[], str | None]) -> None:
+    def wait(self, name: str, not_ready: Probe) -> None:
         """Waits until a probe of a part says that it is ready."""
         while (reason := not_ready()) is not None:
             self._beat(name, f"{name}: {reason}")

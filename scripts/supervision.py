@@ -111,13 +111,13 @@ class Supervisor:
         """Ends everything, in order, also what runs without a supervisor; how many processes had to be ended so."""
         supervisor = self.data.supervisor
         if supervisor is not None:
-            os.kill(supervisor.pid, signal.SIGTERM)
-            os.kill(supervisor.pid, signal.SIGCONT)
+            processes.signal_group(supervisor.pid, signal.SIGTERM)
+            processes.signal_group(supervisor.pid, signal.SIGCONT)
             deadline = time.monotonic() + seconds
             while supervisor.alive and time.monotonic() < deadline:
                 time.sleep(0.02)
             if supervisor.alive:
-                os.kill(supervisor.pid, signal.SIGKILL)
+                processes.signal_group(supervisor.pid, signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
         return self.end_leftovers()

@@ -8,7 +8,8 @@ import pytest
 from regions import settings
 from scripts import processes
 from scripts.data_folder import DataFolder
-from scripts.parts import Part, Stack, always
+from scripts.parts import Part, Stack
+from scripts.probes import always
 from scripts.startup import DEATHS_MAX, Ending, NotReady, Startup
 from scripts.supervision import Supervisor
 from scripts.terminal import Progress

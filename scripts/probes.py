@@ -1,0 +1,93 @@
+"""How a server is seen to be ready: each probe is None (or says nothing) once it is, else why it is not."""
+
+import http.client
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import pika
+import pika.exceptions
+import redis
+
+from regions import connect
+
+Probe = Callable[[], str | None]
+PROBE_SECONDS: Final = 1.0
+
+
+def always() -> str | None:
+    """The probe of what has no port: the gateway says whether it is there."""
+    return None
+
+
+def listens(port: int) -> Probe:
+    """Something accepts connections on this port."""
+
+    def probe() -> str | None:
+        try:
+            socket.create_connection(("127.0.0.1", port), PROBE_SECONDS).close()
+        except OSError as error:
+            return f"port {port}: {error.strerror or error}"
+        return None
+
+    return probe
+
+
+def answers(port: int, path: str) -> Probe:
+    """A path answers 200."""
+
+    def probe() -> str | None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_SECONDS)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            text = response.read(400).decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            return f"port {port}: {error}"
+        finally:
+            connection.close()
+        return None if response.status == http.client.OK else f"{path} answers {response.status}: {text}"
+
+    return probe
+
+
+def broker(url: str) -> Probe:
+    """A client can log in to one of the hosts: a node opens its listener last, and RabbitMQ's own question takes seconds."""
+
+    def probe() -> str | None:
+        try:
+            candidates = connect.amqp_parameters(url, name="probe")
+        except ValueError as error:
+            return str(error)
+        faults = []
+        for parameters in candidates:
+            try:
+                connection = pika.BlockingConnection(parameters)
+            except (pika.exceptions.AMQPError, OSError) as error:
+                faults.append(str(error) or type(error).__name__)
+                continue
+            try:
+                connect.check_rabbitmq(connection._impl.server_properties)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+            except connect.TooOld as error:
+                return str(error)
+            finally:
+                connection.close()
+            return None
+        return "; ".join(faults)
+
+    return probe
+
+
+def redis_answers(url: str) -> Probe:
+    """A Redis answers, and is new enough."""
+
+    def probe() -> str | None:
+        try:
+            client = connect.open_redis(url, name="probe", connections=1)
+            with client:
+                connect.check_redis(client, "it")
+        except (*connect.AWAY, redis.RedisError, connect.TooOld, ValueError) as error:
+            return str(error)
+        return None
+
+    return probe

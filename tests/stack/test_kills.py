@@ -1,0 +1,64 @@
+"""Kills under traffic: whatever was accepted succeeds, once, compared id by id."""
+
+import os
+import signal
+
+import pytest
+
+from regions import names
+from tests.stack.driving import Inside, Ledger
+from tests.waiting import until
+
+REQUESTS, EACH, DEADLINE_SECONDS = 5, 100, 120
+FRA = ("ecb.rates", {"source": "books.list", "params": {"category": "poetry_23"}})
+HELD = 10  # executions that a kill must hit to count
+
+
+@pytest.fixture
+def inside(stack):
+    found = Inside(stack)
+    yield found
+    found.well()
+    found.close()
+
+
+def post(ledger: Ledger, requests: int = REQUESTS) -> None:
+    for _ in range(requests):
+        ledger.post([FRA[index % 2] for index in range(EACH)], deadline=DEADLINE_SECONDS)
+
+
+def test_a_killed_worker_process_loses_and_doubles_nothing(stack, inside):
+    inside.behave(prefix="/www.ecb.europa.eu/", delay_seconds=0.5)
+    ledger = Ledger(stack)
+    post(ledger)
+    pid = until(
+        lambda: next((pid for pid, count in inside.executions("fra").items() if count >= HELD), None),
+        f"a worker process that runs {HELD} tasks",
+    )
+    os.kill(pid, signal.SIGKILL)
+    for request in ledger.promised:
+        ledger.collect(request)
+    ledger.check()
+    again = [result["task"] for result in ledger.delivered if result["attempts"] > 1]
+    assert len(again) >= HELD // 2, "the kill hit nothing: no task needed a second attempt"
+
+
+def test_a_killed_bridge_with_unacked_messages_loses_and_doubles_nothing(stack, inside):
+    client = inside.redis("fra")
+    pid = stack.pids()["bridge-fra"]
+    ledger = Ledger(stack)
+    post(ledger, 1)
+    until(lambda: client.exists(*map(names.rq_job, *ledger.promised.values())), "the first jobs")
+    os.kill(
+        pid, signal.SIGSTOP
+    )  # on its way from the enqueue to the ack; what is posted now is delivered to it as well
+    try:
+        post(ledger, REQUESTS - 1)
+        held = inside.unacked("fra")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    for request in ledger.promised:
+        ledger.collect(request)
+    ledger.check()
+    assert held > 0, "the kill hit nothing: the bridge held no message"
+    assert {result["attempts"] for result in ledger.delivered} == {1}

@@ -1,13 +1,12 @@
 """A task's life in a worker: a flat list of steps over one record, and whatever goes wrong becomes a part of its end.
 
     Runner.run → know → begin → ask → check → encode → Ended
-                              └─ for each page: Fetcher.fetch → judge → Source.parse
+                              └─ for each page: Fetcher.fetch → Source.parse
 
 ``run`` is the function that jobs name, so that RQ's tools show it; only our worker runs it.
 """
 
 import ipaddress
-import math
 import os
 import threading
 import time
@@ -29,9 +28,7 @@ from jobs.definition import BadParams, Definition
 from jobs.errors import (
     Cancelled,
     Expired,
-    HttpStatus,
     Internal,
-    RateLimited,
     TaskError,
     TooLarge,
     UnknownSource,
@@ -45,8 +42,6 @@ from regions.settings import PREFIX, Region, Settings
 
 END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
 WARNINGS_MAX: Final = 10
-TOO_MANY_REQUESTS: Final = 429
-PASSING: Final = frozenset({408, 425})  # besides 5xx: worth another try
 SECRET: Final = f"{PREFIX}SECRET__"
 
 _encoder = msgspec.json.Encoder()  # a Decimal becomes a text
@@ -77,6 +72,9 @@ class Life:
     params: dict[str, object] = field(default_factory=dict)
     rows: list[dict[str, object]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    bad_required: list[str] = field(default_factory=list)
+    is_absent: bool = False
+    is_empty: bool = False
     pages: int = 0
     records: bytes = b"[]"
 
@@ -188,11 +186,8 @@ class Runner:
     def _ask(self, life: Life) -> None:
         """Every page; one that fails after the first leaves what came before, with a warning."""
         jar = RequestsCookieJar()
-        request: Request | None = life.source.first(life.params, self._secrets)
-        asked: set[str] = set()
-        pages_max = life.definition.next.max_pages if life.definition.next else math.inf
-        while request is not None and request.address not in asked and life.pages < pages_max:
-            asked.add(request.address)
+        request: Request | None = self._first(life, jar)
+        while request is not None:
             try:
                 request = self._page(life, request, jar)
             except Cancelled:
@@ -204,8 +199,13 @@ class Runner:
                 life.warnings.append(f"page {life.pages + 1} failed: {type(error).type}: {error}")
                 return
 
-    def _page(self, life: Life, request: Request, jar: RequestsCookieJar) -> Request | None:
-        """Fetches and parses one page; the request of the next one, None at the end."""
+    def _first(self, life: Life, jar: RequestsCookieJar) -> Request:
+        """The first request, after what has to be asked before it; its cookies are in ``jar`` then."""
+        before = life.source.before(life.params, self._secrets)
+        values = life.source.before_values(self._fetch(life, before, jar)) if before is not None else None
+        return life.source.first(life.params, self._secrets, values)
+
+    def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar) -> Page:
         began = time.perf_counter()
         try:
             page = self._fetcher(request).fetch(
@@ -217,20 +217,30 @@ class Runner:
                 jar=jar,
             )
         finally:
-            fetched = time.perf_counter()
-            life.result.timing.fetch_ms += (fetched - began) * 1000
+            life.result.timing.fetch_ms += (time.perf_counter() - began) * 1000
         life.result.bytes.raw += len(page.body)
+        return page
+
+    def _page(self, life: Life, request: Request, jar: RequestsCookieJar) -> Request | None:
+        """Fetches and parses one page; the request of the next one, None at the end."""
+        page = self._fetch(life, request, jar)
         if not life.pages:
             life.result.url, life.result.fetched_at = page.url, rfc3339(life.hub_ms())
-        judge(page, life.definition)
+        began = time.perf_counter()
         try:
             parsed = life.source.parse(page)
+        except TaskError as error:
+            if error.http_status and error.retry_after is None:
+                error.retry_after = retry_after(page.headers)
+            raise
         finally:
-            life.result.timing.parse_ms += (time.perf_counter() - fetched) * 1000
+            life.result.timing.parse_ms += (time.perf_counter() - began) * 1000
         life.pages += 1
         life.rows += parsed.rows
         life.warnings += parsed.warnings
-        return parsed.next if parsed.rows else None
+        life.bad_required += parsed.bad_required
+        life.is_absent, life.is_empty = life.is_absent or parsed.absent, life.is_empty or parsed.empty
+        return parsed.next
 
     def _fetcher(self, request: Request) -> Fetcher:
         if request.egress not in self._fetchers:
@@ -239,7 +249,7 @@ class Runner:
 
     def _check(self, life: Life) -> None:
         """The source's contract."""
-        check(life.definition, life.rows)
+        check(life.definition, life.rows, bad_required=life.bad_required, empty=life.is_empty, absent=life.is_absent)
 
     def _encode(self, life: Life) -> None:
         """The records as they travel."""
@@ -267,20 +277,6 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
         frame=make(result),
     )
     return Ended(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
-
-
-def judge(page: Page, definition: Definition) -> None:
-    """Raises HttpStatus or RateLimited for a status that is no page, unless the source knows what it means."""
-    status = page.status
-    if 200 <= status < 300 or status in definition.contract.absent:
-        return
-    after = retry_after(page.headers)
-    if status == TOO_MANY_REQUESTS:
-        raise RateLimited("the target says: too many requests (429)", http_status=status, retry_after=after)
-    may_pass = status >= 500 or status in PASSING
-    raise HttpStatus(
-        f"expected a page, found status {status}", http_status=status, retry_after=after, retryable=may_pass
-    )
 
 
 def shortened(warnings: list[str]) -> list[str]:

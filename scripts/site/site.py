@@ -17,7 +17,6 @@ import html
 import ipaddress
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from functools import lru_cache
 from types import ModuleType
@@ -81,6 +80,7 @@ class Site:
         self._server.gateway = _Gateway
         self._server.timeout = IDLE_SECONDS
         self._server.shutdown_timeout = 1
+        self._over = threading.Event()
         self._serving = threading.Thread(target=self._server.serve, name="site", daemon=True)
 
     def start(self) -> "Site":
@@ -90,7 +90,8 @@ class Site:
         return self
 
     def stop(self) -> None:
-        """Stops listening; answers that take longer than a second are cut."""
+        """Ends all delays, then stops listening."""
+        self._over.set()
         self._server.stop()
         self._serving.join()
 
@@ -138,10 +139,10 @@ class Site:
         answer = answer or Answer(_missing(host, path), status=404)
         delay_seconds = answer.delay_seconds + (rule.delay_seconds if rule else 0.0)
         if delay_seconds:
-            time.sleep(delay_seconds)
+            self._over.wait(delay_seconds)
         if rule is None:
             return _plain(answer)
-        return _bent(answer, rule)
+        return _bent(answer, rule, self._over)
 
 
 def _plain(answer: Answer) -> bytes:
@@ -164,7 +165,7 @@ def _plain(answer: Answer) -> bytes:
     return answer.body
 
 
-def _bent(answer: Answer, rule: Rule) -> bytes | Iterator[bytes]:
+def _bent(answer: Answer, rule: Rule, over: threading.Event) -> bytes | Iterator[bytes]:
     """The page as a rule wants it."""
     status = rule.status or (302 if rule.redirect is not None else answer.status)
     body = answer.body if rule.body is None else rule.body.encode()
@@ -180,13 +181,13 @@ def _bent(answer: Answer, rule: Rule) -> bytes | Iterator[bytes]:
     if rule.cut is not None:
         bottle.request.environ["site.request"].close_connection = True
         content = content[: rule.cut]
-    return _dripped(content, rule.drip or Drip(bytes=max(len(content), 1), seconds=0))
+    return _dripped(content, rule.drip or Drip(bytes=max(len(content), 1), seconds=0), over)
 
 
-def _dripped(content: bytes, drip: Drip) -> Iterator[bytes]:
+def _dripped(content: bytes, drip: Drip, over: threading.Event) -> Iterator[bytes]:
     for start in range(0, len(content), drip.bytes):
         if start:
-            time.sleep(drip.seconds)
+            over.wait(drip.seconds)
         yield content[start : start + drip.bytes]
 
 

@@ -49,16 +49,13 @@ def test_a_killed_bridge_with_unacked_messages_loses_and_doubles_nothing(stack, 
     ledger = Ledger(stack)
     post(ledger, 1)
     until(lambda: client.exists(*map(names.rq_job, *ledger.promised.values())), "the first jobs")
-    os.kill(
-        pid, signal.SIGSTOP
-    )  # on its way from the enqueue to the ack; what is posted now is delivered to it as well
+    os.kill(pid, signal.SIGSTOP)  # on its way from enqueue to ack; what is posted now is delivered to it as well
     try:
         post(ledger, REQUESTS - 1)
-        held = inside.unacked("fra")
+        until(lambda: inside.unacked("fra"), "the broker to count what the bridge holds")
     finally:
         os.kill(pid, signal.SIGKILL)
     for request in ledger.promised:
         ledger.collect(request)
     ledger.check()
-    assert held > 0, "the kill hit nothing: the bridge held no message"
     assert {result["attempts"] for result in ledger.delivered} == {1}

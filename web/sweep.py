@@ -23,6 +23,8 @@ EVERY_SECONDS: Final = 0.25
 BATCH: Final = 500
 GRACE_SECONDS: Final = 15.0
 GRACE_WINDOW_SECONDS: Final = 60.0
+FORGET_PART_MS: Final = 3_600_000  # what a bridge or a pool said last, after it is gone
+FORGET_EVERY_SECONDS: Final = 60.0
 
 log = logs.get("sweep")
 
@@ -61,6 +63,7 @@ class Sweeper:
         self._regions = list(settings.region)
         self._deadline_max_ms = int(settings.limits.deadline_max_seconds * 1000)
         self.grace = Grace()
+        self._forget_at = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="sweep", daemon=True)
 
@@ -93,6 +96,9 @@ class Sweeper:
             due: Any = client.zrangebyscore(names.DUE, "-inf", now, start=0, num=BATCH)
             for request in lapsed:
                 self._refuse(request.decode())
+            if time.monotonic() >= self._forget_at:
+                self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
+                self._forget_parts(client, now)
             return self._expire(client, [member.decode() for member in due], now)
 
     def _refuse(self, request: str) -> None:
@@ -135,6 +141,13 @@ class Sweeper:
             size_bytes=len(frame),
             frame=frame,
         )
+
+    def _forget_parts(self, client: redis.Redis, now: int) -> None:
+        """Parts have a new name after each start; the old ones would stay for ever."""
+        for state in self._ledger.regions(self._regions):
+            gone = [part for part, said in state.said.items() if said.get("at_ms", now) < now - FORGET_PART_MS]
+            if gone:
+                client.hdel(names.region_status(state.name), *gone)
 
     def _forget(self, client: redis.Redis, request: str, tasks: Iterable[str]) -> None:
         """The ledger expired: what still points to it goes too."""

@@ -14,7 +14,7 @@ from web.ledger import Ledger
 from web.listen import Listener
 from web.publish import Publisher
 from web.settle import Settler
-from web.sweep import GRACE_SECONDS, GRACE_WINDOW_SECONDS, Grace, Sweeper
+from web.sweep import FORGET_PART_MS, GRACE_SECONDS, GRACE_WINDOW_SECONDS, Grace, Sweeper
 
 
 @pytest.fixture
@@ -198,6 +198,18 @@ def test_an_expired_ledger_leaves_nothing_to_sweep(parts, hub_redis, sweeper):
     assert sweeper.run_once() == 0
     assert hub_redis.client.zcard(names.DUE) == 0
     assert hub_redis.client.zcard(names.open_tasks("fra")) == 0
+
+
+def test_what_a_part_said_is_forgotten_an_hour_after_it_is_gone(parts, hub_redis, sweeper):
+    _, _, ledger, _, _ = parts
+    client = hub_redis.client
+    now = connect.redis_now_ms(client)
+    said = {"bridge:old:1": now - FORGET_PART_MS - 1, "bridge:new:2": now}
+    for part, at_ms in said.items():
+        client.hset(names.region_status("fra"), part, json.dumps({"at_ms": at_ms}))
+    client.hset(names.region_status("fra"), "sources", '{"ecb.rates": {"definition": "0a1b2c3d", "fault": null}}')
+    sweeper.run_once()
+    assert set(ledger.regions(["fra"])[0].said) == {"bridge:new:2", "sources"}
 
 
 def test_a_flapping_link_does_not_stop_the_sweep():

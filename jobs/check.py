@@ -64,10 +64,15 @@ def _check_range(rows: Sequence[Mapping[str, Any]], name: str, low: Any, high: A
         value = row.get(name)
         if _is_nothing(value):
             continue
-        within = value if isinstance(low, str) else _number(value)
-        least, most = (low, high) if isinstance(low, str) else (Decimal(str(low)), Decimal(str(high)))
-        if within is None or isinstance(within, str) != isinstance(low, str) or not least <= within <= most:
+        if not _is_within(value, low, high):
             raise ContractBroken(f"expected {name} from {low} to {high}, found {show(value)} in row {number}")
+
+
+def _is_within(value: Any, low: Any, high: Any) -> bool:
+    if isinstance(low, str):
+        return isinstance(value, str) and low <= value <= high
+    number = _number(value)
+    return number is not None and Decimal(str(low)) <= number <= Decimal(str(high))
 
 
 def _number(value: Any) -> Decimal | None:
@@ -80,7 +85,7 @@ def _number(value: Any) -> Decimal | None:
 
 
 def _is_nothing(value: Any) -> bool:
-    return value is None or value == "" or value == []
+    return value is None or value in ("", [])
 
 
 def _rows(count: int) -> str:

@@ -1,6 +1,5 @@
 """Dates, times and durations in texts, put out in RFC 3339 with the offset as it was given."""
 
-import _strptime  # noqa: F401 - strptime imports it on first use, which two threads must not do at once
 import email.utils
 import re
 from collections.abc import Callable, Sequence
@@ -25,6 +24,8 @@ _DURATION: Final = re.compile(
 _CLOCK: Final = re.compile(r"(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 _SECONDS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _WORD: Final = re.compile(r"[^\W\d_]+\.?")
+
+datetime.strptime("", "")  # noqa: DTZ007 - it imports a module on first use, which two threads must not do at once
 
 Translate = Callable[[str], str]
 

@@ -70,7 +70,7 @@ def read(utf8: bytes) -> Any:
             continue
         if root is not None:
             return root
-    raise ParseFailed(f"expected a feed, found: {failed.msg}")
+    raise ParseFailed(f"expected a feed, found: {failed}")
 
 
 def _parser(*, recover: bool) -> etree.XMLParser:
@@ -85,8 +85,11 @@ def _parser(*, recover: bool) -> etree.XMLParser:
 
 
 def repaired(text: str) -> str:
-    """A feed's text without what stands before its root, control characters, bare "&", HTML's entities and prefixes
-    that nobody declares. Raises ParseFailed where there is no root."""
+    """A feed's text as XML takes it. Raises ParseFailed where there is no root.
+
+    What stands before the root is cut, control characters go, bare "&" are escaped, HTML's entities become characters,
+    and prefixes that nobody declares are declared.
+    """
     found = _ROOT.search(text)
     if found is None:
         raise ParseFailed("expected a feed (rss, feed or RDF), found no such element")
@@ -209,7 +212,7 @@ def _link(element: Any) -> str | None:
     """Atom's alternate link, else RSS's text; a guid that says that it is an address comes last."""
     other = None
     for child in element:
-        if _name(child) != "link" or not _is_of(child, "") and _space(child) != NAMESPACES["atom"]:
+        if _name(child) != "link" or (not _is_of(child, "") and _space(child) != NAMESPACES["atom"]):
             continue
         href, text = child.get("href"), (child.text or "").strip()
         if href is None and text:
@@ -240,7 +243,7 @@ def _categories(element: Any) -> list[str]:
     found = []
     for child in element:
         name = _name(child)
-        if name == "category" and _is_of(child, "") or name == "subject" and _is_of(child, "dc"):
+        if (name == "category" and _is_of(child, "")) or (name == "subject" and _is_of(child, "dc")):
             found.append(child.get("term") or child.get("label") or _text(child))
     return [text for text in found if text and text.strip()]
 

@@ -21,7 +21,7 @@ LANGUAGES: Final = ("css", "xpath", "jmes", "key", "jsonld", "const")
 OWN: Final = "own"  # no selector: the key or member with the field's own name
 DEFAULT_LANGUAGE: Final = {"html": "css", "xml": "css", "json": "jmes", "feed": "key", "csv": "key", "text": "key"}
 TYPES: Final = ("str", "url", "int", "decimal", "float", "bool", "date", "datetime", "duration")
-NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+NAME: Final = re.compile(r"[^\x00-\x1f\x7f{}]{1,64}")
 
 # What a level can be looked at as.
 ELEMENT: Final = "element"
@@ -157,7 +157,7 @@ class FieldReader:
             return fields
         for name, one in raw.items():
             if not NAME.fullmatch(name):
-                message = f'expected a name of letters, digits, "_", "-" and ".", found "{name}"'
+                message = f'expected a name of up to 64 characters without braces, found "{name}"'
                 self.reader.fault((*where, name), message)
             field = self.field(name, one, (*where, name), levels, [*outer, *fields])
             if field is not None:
@@ -224,7 +224,7 @@ class FieldReader:
         if join is not None and not many:
             reader.fault((*where, "join"), "expected many = true beside it")
         lines = reader.flag(table, "lines", where)
-        if lines and (selector is None or selector.language not in ("css", "xpath") and selector.parse != "html"):
+        if lines and (selector is None or (selector.language not in ("css", "xpath") and selector.parse != "html")):
             reader.fault((*where, "lines"), "expected it beside css, xpath or parse of HTML")
         formats = reader.texts(table, "format", where)
         lang, tz = reader.text_at(table, "lang", where), reader.text_at(table, "tz", where)

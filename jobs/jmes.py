@@ -27,7 +27,7 @@ class _Functions(functions.Functions):
         return [list(row) for row in zip(*(one or [] for one in lists), strict=False)]
 
     def _get_allowed_pytypes(self, types: Any) -> Any:
-        allowed, subtypes = super()._get_allowed_pytypes(types)
+        allowed, subtypes = super()._get_allowed_pytypes(types)  # type: ignore[misc]
         wider = [[*kinds, "Number"] if "float" in kinds else kinds for kinds in subtypes]
         return ([*allowed, "Number"] if "float" in allowed else allowed), wider
 

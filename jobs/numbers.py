@@ -1,6 +1,6 @@
 """Numbers in texts: exactly one, exact.
 
-A leading - or − stays, other signs and words around it fall away; blanks, ' and the mark that is not the decimal one
+A leading minus (- or U+2212) stays, other signs and words around it fall away; blanks, ' and the mark that is not the decimal one
 group digits by three. What that rule does not cover is no number: "1.2.3", "10 to 20", "1,00,000".
 """
 

@@ -140,7 +140,7 @@ def parse_xml(body: bytes) -> Any:
     try:
         return etree.fromstring(body.lstrip(), _parsers.xml)
     except etree.LxmlError as error:
-        raise ParseFailed(f"expected XML, found: {error.msg}") from error
+        raise ParseFailed(f"expected XML, found: {error}") from error
 
 
 def parse_json(body: bytes) -> Any:

@@ -25,8 +25,11 @@ FindAll = Callable[[Levels], list[Any]]
 
 # Elements before and after which a line begins, with ``lines = true``.
 BLOCKS: Final = frozenset(
-    "address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure footer form h1 h2 "
-    "h3 h4 h5 h6 header hr legend li main menu nav ol option p pre section summary table tbody td tfoot th thead tr ul".split()  # noqa: SIM905, E501 - words read better than a list
+    """
+    address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure footer form
+    h1 h2 h3 h4 h5 h6 header hr legend li main menu nav ol option p pre section summary table tbody td tfoot th thead
+    tr ul
+    """.split()  # noqa: SIM905 - words read better than a list
 )
 _BREAK: Final = "\n"
 _PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml": parse_xml, "json": parse_json}
@@ -96,9 +99,7 @@ class Compiler:
         if not selector.parse:
             return find
         parse = _PARSERS[selector.parse]
-        read = _lines if lines else self.string
-        if selector.parse == "json":
-            read = _itself
+        read: Callable[[Any], Any] = _itself if selector.parse == "json" else _lines if lines else self.string
         return lambda levels: [read(parse(text.encode())) for text in _texts(find(levels), is_markup)]
 
     def _all(

@@ -24,6 +24,7 @@ from jobs.select import Compiler, Find, FindAll, found_something
 from jobs.values import BadValue, Warnings
 from regions.faults import Fault, Faults
 
+PAGES_MAX: Final = 1_000  # where only ID.py says when there are no more
 ROWS_MAX: Final = 500_000  # of a page: more than any limit of records lets through
 
 _LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^",;\s]+))*)')
@@ -123,7 +124,8 @@ class Source:
     def before_values(self, page: Page) -> dict[str, Any]:
         """The values of ``[before.fields]``. Raises HttpStatus, ParseFailed (also where a value is not there)."""
         before = self.definition.before
-        assert before is not None and self._before is not None
+        assert before is not None
+        assert self._before is not None
         _check_status(page)
         scope = Scope(base=page.url, warnings=Warnings(), params=page.params, row=1)
         root = {"html": lambda: page.html, "xml": lambda: page.xml, "json": lambda: page.json}[before.format]()
@@ -201,7 +203,7 @@ class Source:
         for levels in self._levels(page, root):
             scope.row += 1
             if plan is None:
-                yield {key: values.as_it_is(_one(value), "") for key, value in _all_keys(levels[-1])}
+                yield _as_it_is(levels[-1])
                 continue
             record = plan.make(levels, scope, outer)
             if record is not None:
@@ -318,9 +320,6 @@ class Source:
         return replace(request, headers={k: v for k, v in request.headers.items() if k.lower() != "content-type"})
 
 
-PAGES_MAX: Final = 1_000  # where only ID.py says when there are no more
-
-
 def _check_status(page: Page) -> None:
     """Raises what a status says that is no page."""
     status = page.status
@@ -345,13 +344,8 @@ def _next_link(header: str) -> str:
     return ""
 
 
-def _all_keys(row: Any) -> Iterable[tuple[str, Any]]:
+def _as_it_is(row: Any) -> dict[str, Any]:
+    """A row of a source without fields."""
     if isinstance(row, feed.Entry):
-        return [(key, row.get(key)) for key in feed.KEYS]
-    found: Iterable[tuple[str, Any]] = row.items()
-    return found
-
-
-def _one(value: Any) -> Any:
-    """A list's texts as they are put out: folded."""
-    return [text for one in value if (text := " ".join(one.split()))] if isinstance(value, list) else value
+        return {key: row.get(key) for key in feed.KEYS}
+    return {key: values.clean(value) for key, value in row.items()}

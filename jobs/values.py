@@ -8,9 +8,9 @@ Decimal as a text.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import urljoin
 
 import msgspec
@@ -45,7 +45,8 @@ class Number(float):
     __slots__ = ("text",)
     text: str
 
-    def __new__(cls, text: str) -> "Number":
+    def __new__(cls, text: str) -> Self:
+        """From the digits as they stand in JSON."""
         made = float.__new__(cls, text)
         made.text = text
         return made
@@ -131,7 +132,7 @@ def converter(spec: Value) -> Convert:
             match = search(text)
             if is_bool:
                 return match is not None
-            text = match[group] if match is not None else None
+            text = (match[group] or "") if match is not None else ""
             if not text:
                 return None
         value: Any = text

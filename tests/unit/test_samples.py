@@ -1,0 +1,349 @@
+"""Recorded answers of real sources, each described in TOML, against the records that are known to be in them.
+
+They stand beside the checkout (``../shared/samples``) and are skipped where they do not.
+"""
+
+import gzip
+import json
+from decimal import Decimal
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+
+from jobs.check import check
+from jobs.definition import read
+from jobs.page import Page
+from jobs.source import Source
+from regions.settings import ROOT
+
+SAMPLES = ROOT.parent / "shared" / "samples"
+
+pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason=f"no recorded answers at {SAMPLES}")
+
+HEAD = "title = 'A sample'\nurl = '{url}'\n"
+
+FORMATS = {
+    "api/crossref-works-rows2.json": (
+        "https://api.crossref.org/works?rows=2",
+        """
+        [rows]
+        jmes = "message.items"
+        [fields]
+        DOI = {}
+        title = {jmes = "title[0]"}
+        type = {}
+        publisher = {}
+        issued = {jmes = 'issued."date-parts"[0]'}
+        cited_by = {jmes = '"is-referenced-by-count"'}
+        container = {jmes = '"container-title"[0]'}
+        """,
+    ),
+    "arxiv/arxiv-testing-start0-max10.atom": (
+        "https://export.arxiv.org/api/query",
+        """
+        format = "feed"
+        [namespaces]
+        arxiv = "http://arxiv.org/schemas/atom"
+        [fields]
+        id = {}
+        title = {}
+        published = {type = "datetime"}
+        updated = {type = "datetime"}
+        authors = {xpath = "atom:author/atom:name", many = true}
+        primary_category = {xpath = "arxiv:primary_category/@term"}
+        categories = {many = true}
+        pdf_url = {xpath = "atom:link[@title='pdf']/@href", type = "url"}
+        doi = {xpath = "arxiv:doi"}
+        comment = {xpath = "arxiv:comment"}
+        """,
+    ),
+    "currency/ecb-daily-2018-06-11.xml": (
+        "https://www.ecb.europa.eu/x.xml",
+        """
+        format = "xml"
+        [rows]
+        css = "Cube[currency]"
+        [fields]
+        date = {css = "Cube[time]::attr(time)", level = 0, type = "date"}
+        currency = "::attr(currency)"
+        rate = {css = "::attr(rate)", type = "decimal"}
+        """,
+    ),
+    "encoding/cd-SHIFT_JIS-yasuhisa.com.xml": (
+        "http://www.yasuhisa.com/could/index.rdf",
+        """
+        format = "feed"
+        [fields]
+        title = {}
+        link = {type = "url"}
+        id = {}
+        date_raw = {key = "published"}
+        date_utc = {key = "published", type = "datetime", tz = "UTC"}
+        """,
+    ),
+    "feeds/broken-illegally-nested.xml": (
+        "http://www.pcmag.com/",
+        """
+        format = "feed"
+        [fields]
+        title = {}
+        link = {type = "url"}
+        id = {}
+        date_raw = {key = "published"}
+        _date = {key = "published", type = "datetime"}
+        """,
+    ),
+    "feeds/guardian-world.rss": (
+        "https://www.theguardian.com/world/rss",
+        """
+        format = "feed"
+        [fields]
+        title = {}
+        link = {type = "url"}
+        id = {}
+        date_raw = {key = "published"}
+        date_utc = {key = "published", type = "datetime"}
+        """,
+    ),
+    "feeds/youtube-channel.atom": (
+        "https://www.youtube.com/feeds/videos.xml",
+        """
+        format = "feed"
+        [fields]
+        title = {}
+        link = {type = "url"}
+        id = {}
+        date_raw = {key = "published"}
+        """,
+    ),
+    "listings/nycparks-events-page1.html": (
+        "http://www.nycgovparks.org/events",
+        """
+        [rows]
+        css = "div.event"
+        [fields]
+        title = "h3"
+        href = {css = "h3 a::attr(href)", type = "url"}
+        start = {css = "[itemprop=startDate]::attr(content)", type = "datetime"}
+        end = {css = "[itemprop=endDate]::attr(content)", type = "datetime"}
+        places = {css = "h4.location [itemprop=name]", many = true, re = '^(.+?),?$'}
+        categories = {xpath = ".//strong[contains(., 'Category')]/following-sibling::span/a", many = true}
+        free = {css = "p", re = 'Free!', type = "bool"}
+        """,
+    ),
+    "listings/zoeken-nu-rabobank.html": (
+        "http://www.zoeken.nu/115755/bedrijf/rabobank-drechtsteden.html",
+        """
+        [rows]
+        xpath = "//img[@alt='Openingstijden']/following::table[1]//tr"
+        [fields]
+        day = {css = "td:first-child", re = '^(\\w+):'}
+        hours = "td:nth-child(2)"
+        """,
+    ),
+    "listings/jslcae-news-page2.html": (
+        "http://jslcae.com/xingyexinwen/list_48_2.html",
+        """
+        [rows]
+        css = "div.nconzx"
+        [fields]
+        title = ".nconzxl1"
+        href = "a::attr(href)"
+        image = "img::attr(src)"
+        summary = ".nconzxl2"
+        """,
+    ),
+    "recipes/tasteatlas-com-tasteatlas.html": (
+        "https://www.tasteatlas.com/pastel-de-nata/recipe",
+        """
+        [rows]
+        jsonld = "Recipe"
+        [fields]
+        author = {jmes = "author.name"}
+        canonical_url = {css = "link[rel=canonical]::attr(href)", type = "url"}
+        title = {jmes = "name"}
+        ingredients = {jmes = "recipeIngredient", many = true}
+        instructions_list = {jmes = "recipeInstructions[].text || recipeInstructions", many = true}
+        """,
+    ),
+    "refdata/unlocode-subdivision-codes.csv": ("https://datahub.example/x.csv", 'format = "csv"\n'),
+    "seismic/usgs-all-day.geojson": (
+        "https://earthquake.usgs.gov/earthquakes/feed/v1.0/summary/all_day.geojson",
+        """
+        [rows]
+        jmes = "features"
+        [fields]
+        id = {}
+        mag = {jmes = "properties.mag"}
+        place = {jmes = "properties.place"}
+        time_utc = {jmes = "properties.time", type = "datetime", format = "unix_ms"}
+        lon = {jmes = "geometry.coordinates[0]"}
+        lat = {jmes = "geometry.coordinates[1]", type = "decimal"}
+        depth_km = {jmes = "geometry.coordinates[2]", type = "float"}
+        """,
+    ),
+    "shipping/maersk-tracking-MSKU6874333.json": (
+        "https://api.maersk.com/track/MSKU6874333",
+        """
+        format = "json"
+        [rows]
+        each = ["containers", "locations", "events"]
+        [fields]
+        container = {jmes = "container_num", level = 1}
+        terminal = {level = 2}
+        city = {level = 2}
+        country_code = {level = 2}
+        activity = {}
+        stempty = {}
+        actual_time = {type = "datetime", tz = "local"}
+        expected_time = {type = "datetime", tz = "local"}
+        vessel = {jmes = "vessel_name"}
+        voyage = {jmes = "voyage_num"}
+        """,
+    ),
+    "shipping/reel-container_page.html": (
+        "https://reel.example/track",
+        """
+        [rows]
+        css = "tr.Mainlabel4"
+        [fields]
+        "#" = "td:nth-child(1)"
+        "Event Status" = "td:nth-child(2)"
+        "Event Date Time" = "td:nth-child(3)"
+        Location = "td:nth-child(4)"
+        Ageing = "td:nth-child(5)"
+        "Vessel Voyage" = "td:nth-child(6)"
+        """,
+    ),
+    "sitemap/sitemaps-org.xml": (
+        "https://www.sitemaps.org/sitemap.xml",
+        """
+        format = "xml"
+        [rows]
+        css = "url"
+        [fields]
+        loc = {css = "loc", type = "url"}
+        lastmod = {css = "lastmod", type = "date"}
+        changefreq = "changefreq"
+        priority = {css = "priority", type = "decimal"}
+        """,
+    ),
+    "toscrape/books-detail-a-light-in-the-attic.html": (
+        "http://books.toscrape.com/catalogue/a-light-in-the-attic_1000/index.html",
+        """
+        [fields]
+        title = "h1"
+        price_gbp = {css = ".price_color", type = "decimal"}
+        rating = {css = ".product_main .star-rating::attr(class)", re = '(\\w+)$', map = {One = 1, Two = 2, Three = 3}}
+        stock = {css = ".availability", type = "int"}
+        upc = {xpath = "//th[.='UPC']/following-sibling::td"}
+        tax_gbp = {xpath = "//th[.='Tax']/following-sibling::td", type = "decimal"}
+        reviews = {xpath = "//th[.='Number of reviews']/following-sibling::td", type = "int"}
+        category = {css = "ul.breadcrumb li:nth-child(3) a"}
+        description_starts = {css = "#product_description + p", re = '^(.{80})'}
+        """,
+    ),
+    "toscrape/books-index-page1.html": (
+        "http://books.toscrape.com/",
+        """
+        [rows]
+        css = "article.product_pod"
+        [fields]
+        title = "h3 a::attr(title)"
+        href = {css = "h3 a::attr(href)", type = "url"}
+        price_gbp = {css = ".price_color", type = "decimal"}
+        rating = {css = ".star-rating::attr(class)", re = '(\\w+)$', map = {One = 1, Two = 2, Three = 3, Four = 4, Five = 5}}
+        in_stock = {css = ".availability", re = "In stock", type = "bool"}
+        image = {css = "img::attr(src)", type = "url"}
+        """,
+    ),
+    "toscrape/quotes-page1.html": (
+        "http://quotes.toscrape.com/page/1/",
+        """
+        [rows]
+        css = "div.quote"
+        [fields]
+        text = "span.text"
+        author = ".author"
+        author_href = {css = "a::attr(href)", type = "url"}
+        tags = {css = "a.tag", many = true}
+        """,
+    ),
+    "weather/nws-gridpoints-forecast-us.json": (
+        "https://api.weather.gov/gridpoints/forecast",
+        """
+        format = "json"
+        [rows]
+        jmes = "properties.periods"
+        [fields]
+        number = {}
+        name = {}
+        startTime = {type = "datetime"}
+        endTime = {type = "datetime"}
+        isDaytime = {}
+        temperature = {type = "int"}
+        temperatureUnit = {}
+        windSpeed = {}
+        windDirection = {}
+        shortForecast = {}
+        """,
+    ),
+}
+
+
+def body_of(name: str) -> bytes:
+    path = SAMPLES / name
+    return path.read_bytes() if path.exists() else gzip.decompress((SAMPLES / f"{name}.gz").read_bytes())
+
+
+def page_of(source: Source, name: str, url: str) -> Page:
+    request = source.first({}, {})
+    return Page(request, url, 200, {}, body_of(name))
+
+
+def same(found, expected, url: str) -> bool:
+    """Equal but for the notation of decimals, and relative addresses made absolute."""
+    if found == expected or isinstance(expected, str) and found == urljoin(url, expected):
+        return True
+    if isinstance(found, Decimal) and isinstance(expected, int | float):
+        return found == Decimal(repr(expected))
+    return False
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_recorded_answer_gives_its_records(name, tmp_path):
+    url, text = FORMATS[name]
+    expected = json.loads((SAMPLES / f"{name}.expect.json").read_text())
+    path = tmp_path / "sample.toml"
+    path.write_text(HEAD.format(url=url) + "\n".join(line.strip() for line in text.splitlines()), encoding="utf-8")
+    source = Source(read(path))
+    parsed = source.parse(page_of(source, name, url))
+    assert not [warning for warning in parsed.warnings if "row" in warning]
+    assert len(parsed.rows) == expected["record_count"]
+    for number, (found, wanted) in enumerate(zip(parsed.rows, expected["records"], strict=False), 1):
+        for key, value in found.items():
+            assert same(value, wanted[key], url), (number, key, value, wanted[key])
+
+
+def test_shipped_sources_read_the_recorded_answers():
+    for name, sample, count in (
+        ("ecb.rates", "currency/ecb-daily-2018-06-11.xml", 32),
+        ("quakes.day", "seismic/usgs-all-day.geojson", 146),
+        ("hn.front", "hackernews/hn-front-page1.html", 30),
+        ("books.list", "toscrape/books-index-page1.html", 20),
+    ):
+        source = Source(read(ROOT / "jobs" / "sources" / f"{name}.toml"))
+        definition = source.definition
+        request = source.first(definition.bind({p: q.example for p, q in definition.params.items()}), {})
+        parsed = source.parse(Page(request, request.url, 200, {}, body_of(sample)))
+        check(definition, parsed.rows, bad_required=parsed.bad_required, empty=parsed.empty)
+        assert (name, len(parsed.rows), parsed.warnings) == (name, count, [])
+
+
+def test_front_page_as_it_was_in_2014_is_read_exactly():
+    source = Source(read(ROOT / "jobs" / "sources" / "hn.front.toml"))
+    request = source.first({}, {})
+    parsed = source.parse(Page(request, request.url, 200, {}, body_of("hackernews/hn-front-page1.html")))
+    expected = json.loads(Path(SAMPLES / "hackernews/hn-front-page1.html.expect.json").read_text())
+    assert parsed.rows == expected["records"]

@@ -48,7 +48,7 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
 def region_line(region: dict[str, Any], sources: list[dict[str, Any]]) -> str:
     """A region: its status, what is away, and its figures."""
     count = sum(source["region"] == region["name"] for source in sources)
-    begin = f"  {region['name']:<5} {region['title']:<14} {coloured(region['status']):<8}"
+    begin = f"  {region['name']:<5} {region['title']:<14} {coloured(region['status'].ljust(8))}"
     return f"{begin} {counted(count, 'source')}{figures(region)}{reason(region)}"
 
 
@@ -70,4 +70,4 @@ def reason(said: dict[str, Any]) -> str:
 
 def coloured(status: str) -> str:
     """A status, in colour on a terminal; click takes colours out of what is piped."""
-    return click.style(status, fg=COLOURS.get(status, "red"))
+    return click.style(status, fg=COLOURS.get(status.strip(), "red"))

@@ -25,6 +25,9 @@ from scripts.data_folder import DataFolder
 from scripts.parts import STAGES, Part
 
 START_SECONDS: Final = 3  # a part that ends sooner waits before it is tried again: a second more each time
+LEFTOVER_SECONDS: Final = (
+    5.0  # whoever killed the supervisor did not wait either, and the parts write to its closed pipes
+)
 SOCKET: Final = "supervisor.sock"
 GONE: Final = (OSError, HTTPException, xmlrpc.client.Error)
 
@@ -129,7 +132,7 @@ class Supervisor:
         for stage in reversed(STAGES):
             files = [file for file in self.data.run.glob("*.pid") if stage_of.get(file.stem, STAGES[0]) == stage]
             found = [process for file in files if (process := processes.read(file)) is not None]
-            ended += processes.end_groups(found, 20.0)
+            ended += processes.end_groups(found, LEFTOVER_SECONDS)
             for file in files:
                 file.unlink(missing_ok=True)
         self.data.url_file.unlink(missing_ok=True)

@@ -1,0 +1,93 @@
+"""Documents that list things are held to the code."""
+
+import re
+from types import SimpleNamespace
+from typing import get_origin
+
+import msgspec
+import pytest
+from msgspec import Struct
+
+from jobs import errors
+from regions import settings
+from regions.settings import ROOT
+from web import app, problems
+
+
+def table(document: str, heading: str) -> dict[str, list[str]]:
+    """The rows of the table whose first heading this is: first cell → the others."""
+    lines = iter((ROOT / "docs" / document).read_text(encoding="utf-8").splitlines())
+    rows: dict[str, list[str]] = {}
+    for line in lines:
+        if line.startswith(f"| {heading} |"):
+            next(lines)
+            for row in lines:
+                if not row.startswith("|"):
+                    return rows
+                first, *rest = (cell.strip() for cell in row.strip("|").split(" | "))
+                rows[first.strip("` |")] = [cell.strip("` |") for cell in rest]
+    return rows
+
+
+def fields(kind: type[Struct], prefix: str = "") -> dict[str, object]:
+    """Every setting of a struct by its dotted name, with its default."""
+    found: dict[str, object] = {}
+    hidden = {"name", "region"}
+    for one in msgspec.structs.fields(kind):
+        if one.name in hidden:
+            continue
+        name = f"{prefix}{one.name}"
+        if isinstance(one.type, type) and issubclass(one.type, Struct):
+            found |= fields(one.type, f"{name}.")
+        elif get_origin(one.type) is dict:
+            found |= fields(settings.Egress, f"{name}.NAME.")
+        else:
+            found[name] = one.default
+    return found
+
+
+@pytest.mark.parametrize(("heading", "kind"), [("setting", settings.Settings), ("a region's setting", settings.Region)])
+def test_every_setting_stands_in_the_document_with_its_default(heading, kind):
+    documented = table("operations.md", heading)
+    known = fields(kind)
+    assert set(documented) == set(known)
+    for name, default in known.items():
+        if isinstance(default, int | float) or (isinstance(default, str) and default and name != "title"):
+            assert documented[name][0] == f"{default:g}" if isinstance(default, float) else str(default), name
+
+
+def test_every_route_stands_in_the_document():
+    nobody = SimpleNamespace(post=None, records=None, get=None, events=None, page=None)
+    found = app.routes(nobody, nobody, nobody, nobody)
+    routes = {f"{method} {path}".replace("<", "{").replace(">", "}") for method, path, _ in found}
+    assert set(table("http.md", "call")) == routes
+
+
+def test_every_error_type_stands_in_the_document_with_its_status():
+    documented = table("http.md", "`error.type`")
+    assert set(documented) == set(errors.TYPES)
+    assert {kind: int(row[-1]) for kind, row in documented.items()} == {
+        kind: problems.TASK_STATUSES.get(kind, 502) for kind in errors.TYPES
+    }
+
+
+def test_every_problem_stands_in_the_document_with_its_status():
+    documented = {kind: int(row[0]) for kind, row in table("http.md", "kind").items()}
+    assert documented == {kind: status for kind, (status, _) in problems.KINDS.items()}
+
+
+def test_every_file_that_the_architecture_names_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:bridge|jobs|regions|scripts|tests|web)/[\w./-]*)`", text)) - {
+        "regions/NAME.toml",
+        "jobs/sources/ID.toml",
+    }
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []

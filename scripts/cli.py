@@ -5,6 +5,7 @@ Imports that a command needs are in it, since the shell waits for every one.
 
 # ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,12 @@ def gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--data", type=click.Path(path_type=Path), help="The data folder of the scripts/up to ask; else NEARFETCH_DATA."
     )
     return url(data(command))
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--data``, for the settings that ``scripts/up`` generated."""
+    kind = click.Path(path_type=Path, exists=True, file_okay=False)
+    return click.option("--data", type=kind, help="The settings of the scripts/up on this data folder.")(command)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -158,29 +165,32 @@ def config() -> None:
 
     \b
     nearfetch config check
+    nearfetch config check --data ~/.local/share/nearfetch
     NEARFETCH_CONFIG=/etc/nearfetch.toml nearfetch config show
     """
 
 
 @config.command()
 @json_option
-def check(as_json: bool) -> None:
+@data_option
+def check(as_json: bool, data: Path | None) -> None:
     """Reads all settings and asks every server that they name; all faults at once.
 
     Ends with 0 when everything is well, 1 when a server is away or too old, 2 when a setting is wrong.
     """
     from scripts import config_command  # noqa: PLC0415
 
-    sys.exit(config_command.check(_load(), as_json=as_json))
+    sys.exit(config_command.check(_load(data), as_json=as_json))
 
 
 @config.command()
 @json_option
-def show(as_json: bool) -> None:
+@data_option
+def show(as_json: bool, data: Path | None) -> None:
     """Prints the settings in force, as TOML, secrets hidden."""
     from scripts import config_command  # noqa: PLC0415
 
-    config_command.show(_load(), as_json=as_json)
+    config_command.show(_load(data), as_json=as_json)
 
 
 def _process(run: Callable[[Any], int]) -> None:
@@ -196,11 +206,12 @@ def _process(run: Callable[[Any], int]) -> None:
     sys.exit(code)
 
 
-def _load() -> Any:
+def _load(data: Path | None = None) -> Any:
     from regions import settings  # noqa: PLC0415
 
+    environ = dict(os.environ) if data is None else {"NEARFETCH_CONFIG": str(data / "nearfetch.toml")}
     try:
-        return settings.load()
+        return settings.load(environ)
     except Faults as faults:
         _refuse(faults)
 

@@ -62,6 +62,8 @@ def broker(url: str) -> Probe:
         faults = []
         for parameters in candidates:
             try:
+                # pika says nothing of why a host can't be reached
+                socket.create_connection((parameters.host, parameters.port), PROBE_SECONDS).close()
                 connection = pika.BlockingConnection(parameters)
             except (pika.exceptions.AMQPError, OSError) as error:
                 faults.append(str(error) or type(error).__name__)

@@ -64,8 +64,7 @@ def test_status_says_that_everything_is_up(stack):
 
 
 def test_the_private_servers_pass_their_own_check(stack):
-    environment = {**stack.environment, "NEARFETCH_CONFIG": str(stack.data / "nearfetch.toml")}
-    checked = stack.__class__(stack.data, stack.port, environment).nearfetch("config", "check", "--json")
+    checked = stack.nearfetch("config", "check", "--json", "--data", str(stack.data))
     assert [server["fault"] for server in json.loads(checked.stdout)["servers"]] == [None] * 5
 
 

@@ -155,7 +155,7 @@ def take(data: DataFolder) -> None:
         since = time.strftime("%H:%M", time.localtime(running.started_at))
         raise Refused(
             f"Already running on this data folder since {since} (process {running.pid}): "
-            f"{data.url or 'still starting'}   {summary.command(data)} --stop ends it"
+            f"{f'{data.url}/' if data.url else 'still starting'}   {summary.command(data)} --stop ends it"
         )
     if not locked:
         holder = data.holder

@@ -88,7 +88,7 @@ def test_a_second_up_on_the_same_folder_is_refused_and_changes_nothing(stack):
     done = stack.up("--detach", check=False)
     assert done.returncode == 1
     assert re.search(
-        r"Already running on this data folder since \d\d:\d\d \(process \d+\): http://127.0.0.1:\d+   scripts/up ",
+        r"Already running on this data folder since \d\d:\d\d \(process \d+\): http://127.0.0.1:\d+/   scripts/up ",
         done.stderr,
     )
     assert stack.url in done.stderr

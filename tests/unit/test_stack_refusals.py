@@ -51,7 +51,7 @@ def test_a_second_up_on_the_same_folder_says_where_the_first_one_is(tmp_path):
     assert done.returncode == 1
     assert f"Already running on this data folder since {since}" in done.stderr
     assert (
-        f"(process {running.pid}): http://127.0.0.1:8080   scripts/up --data {tmp_path} --stop ends it" in done.stderr
+        f"(process {running.pid}): http://127.0.0.1:8080/   scripts/up --data {tmp_path} --stop ends it" in done.stderr
     )
 
 

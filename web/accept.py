@@ -156,9 +156,9 @@ class Acceptor:
         for pending, is_accepted in zip(batch, answers, strict=True):
             if not is_accepted:
                 self._refuse(pending, "the accept took longer than its lease")
-            elif pending.times is not None and not pending.end(Accepted(pending.new, pending.times)):
-                # It was answered 503 while the script ran: the refusal counts, so it is made to count.
-                self.cleaner.add(pending.new, published=True)
+            elif pending.times is not None:
+                # Where it was answered 503 while the script ran, the Cleaner's refusal comes after it and counts.
+                pending.end(Accepted(pending.new, pending.times))
 
 
 class _Clock:

@@ -163,6 +163,7 @@ def test_a_frozen_broker_is_a_refusal_within_a_second_and_nothing_is_delivered_f
     rabbitmq.running.signal(signal.SIGSTOP)
     try:
         refused = [half.submit(new_request()) for _ in range(3)]
+        assert half.publisher.unavailable == "the broker does not confirm"  # so the next ones need not wait for it
     finally:
         rabbitmq.running.signal(signal.SIGCONT)
     assert {type(answer) for answer, _ in refused} == {Refused}
@@ -227,6 +228,24 @@ def test_a_hub_that_freezes_between_the_confirm_and_the_accept_is_a_refusal_that
     assert seconds < ANSWER_SECONDS + 0.2
     until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"refused", "the refusal to count")
     assert half.ledger.read(new.id) is None
+
+
+def test_an_accept_that_outlasts_its_budget_is_a_refusal_that_stays(half, monkeypatch):
+    real = half.ledger.accept
+    answered = []
+
+    def accept_after_the_answer(requests):
+        until(lambda: answered, "the budget to end")
+        return real(requests)
+
+    monkeypatch.setattr(half.ledger, "accept", accept_after_the_answer)
+    new = new_request()
+    half.acceptor.submit(new, answered.append)
+    until(lambda: answered, "an answer")
+    assert isinstance(answered[0], Refused)
+    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"refused", "the refusal to count")
+    assert half.ledger.read(new.id) is None
+    assert len(answered) == 1
 
 
 def test_a_hub_near_its_limit_refuses_before_it_is_full(half, hub_redis):

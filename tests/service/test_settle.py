@@ -80,6 +80,16 @@ def test_a_dead_gateways_entries_are_taken_over(parts, hub_redis, monkeypatch):
     until(lambda: settler.run_once() or ledger.read(new.id).done, "the dead gateway's entry to be taken over")
 
 
+def test_what_was_read_and_not_finished_comes_again_after_an_error(parts, hub_redis, monkeypatch):
+    _, _, ledger, settler, _ = parts
+    monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler._make_groups() or settler._read(), "the entry to be read")  # and lost on the way
+    settler._backlog = True  # what run() does after an error
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the entry to come again")
+
+
 def test_an_unknown_version_fails_the_task_and_names_both(parts, hub_redis):
     _, _, ledger, settler, _ = parts
     new, times = accepted(ledger)

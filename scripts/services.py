@@ -285,6 +285,8 @@ class Running:
                 stderr=log,
                 start_new_session=True,
             )
+        if self._guard is not None:  # its process was killed from outside
+            self._guard.dismiss()
         kill = ["/bin/sh", "-c", KILL_GROUP, "guard", str(self.process.pid), *service.after_kill]
         self._guard = Guard(kill, service.environment)
         deadline = time.monotonic() + self.ready_seconds

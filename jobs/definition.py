@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from jobs import ask, pattern, schema
 from jobs.ask import Ask, origin_of, read_ask
-from jobs.field import DEFAULT_LANGUAGE, PAGE_KINDS, ROW, VALUE, Field, FieldReader, Kinds, Selector
+from jobs.field import DEFAULT_LANGUAGE, ELEMENT, PAGE_KINDS, ROW, VALUE, Field, FieldReader, Kinds, Selector
 from jobs.limits import Contract, Limits, read_contract, read_limits
 from jobs.params import BadParams, Param, bind, read_params
 from jobs.reader import Reader, Where, show
@@ -262,7 +262,8 @@ def _contract(
         empty = raw["empty"]
     elif "empty" in raw:
         empty = fields.selector(raw["empty"], (*where, "empty"), page) or False
-    blocked = fields.selector(raw["blocked"], (*where, "blocked"), page) if "blocked" in raw else None
+    wall = [page[0] | {ELEMENT}]  # a wall is HTML, whatever stands behind it
+    blocked = fields.selector(raw["blocked"], (*where, "blocked"), wall) if "blocked" in raw else None
     return contract, empty, blocked
 
 

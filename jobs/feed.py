@@ -56,6 +56,13 @@ Finder = Callable[[Any], Any]
 
 def read(utf8: bytes) -> Any:
     """The root element of a feed. Raises ParseFailed where there is none."""
+    root = _root(utf8)
+    if _name(root) not in ("rss", "feed", "rdf", "channel"):
+        raise ParseFailed(f"expected a feed (rss, feed or RDF), found {_name(root)[:40]}")
+    return root
+
+
+def _root(utf8: bytes) -> Any:
     check_tags(utf8)
     try:
         return etree.fromstring(utf8.strip(), _parser(recover=False))

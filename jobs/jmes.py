@@ -57,7 +57,7 @@ def compiled(expression: str) -> Find:
 
 def _called(node: Any) -> list[str]:
     own = [str(node["value"])] if node["type"] == "function_expression" else []
-    return own + [name for child in node["children"] for name in _called(child) if isinstance(child, dict)]
+    return own + [name for child in node["children"] if isinstance(child, dict) for name in _called(child)]
 
 
 def _keys(node: Any) -> list[str] | None:

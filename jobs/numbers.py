@@ -100,11 +100,6 @@ def tidy(value: Decimal) -> Decimal:
     return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
 
 
-def plain(value: Decimal) -> Decimal:
-    """A number as it is written out, zeros at its end included, without an exponent: ``1.50``, ``1000``."""
-    return Decimal(f"{value:f}")
-
-
 def whole(value: Decimal) -> int:
     """A number as an int; raises ValueError where it is not whole."""
     try:

@@ -20,10 +20,25 @@ def compiled(expression: str) -> Any:
         raise ValueError(said.decode(errors="replace") if isinstance(said, bytes) else str(said)) from error
 
 
-def searcher(expression: str) -> tuple[Callable[[str], Any], int]:
-    """A search, and the number of the group that is wanted: the first, or the whole match. Raises ValueError."""
+def finder(expression: str) -> Callable[[str], str | None]:
+    """The first match of a pattern in a text: its group 1 if it has one, "" where that took no part; None for none.
+
+    It calls what lies below re2's own ``search``, which counts characters for positions that nobody asks for and takes
+    six times as long. Raises ValueError like ``compiled``.
+    """
     made = compiled(expression)
-    return made.search, 1 if made.groups else 0
+    group = 1 if made.groups else 0
+    match, anywhere = made._regexp.Match, re2._Anchor.UNANCHORED  # noqa: SLF001 - pinned by a test
+
+    def find(text: str) -> str | None:
+        data = text.encode()
+        spans = match(anywhere, data, 0, len(data))
+        if spans[0][0] < 0:
+            return None
+        start, end = spans[group]
+        return data[start:end].decode() if start >= 0 else ""
+
+    return find
 
 
 def names(expression: str) -> list[str]:

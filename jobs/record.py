@@ -29,6 +29,7 @@ class Scope:
     row: int = 0
     given: bool = False
     bad_required: list[str] = field(default_factory=list)
+    kept: dict[object, tuple[Any, Any]] = field(default_factory=dict)  # values of levels that many rows share
 
     def bad(self, name: str, error: BadValue) -> None:
         """A value that was not what its field expects."""
@@ -93,8 +94,11 @@ class Plan:
     def _slot(self, name: str, one: Field) -> _Slot:
         hidden = name.startswith("_")
         if isinstance(one, Value):
+            get = self._value(name, one)
+            if one.selector is not None and 0 <= one.selector.level < self._depth:
+                get = _kept(get, one.selector.level)
             nothing = one.default if one.default is not None else [] if one.many and one.join is None else None
-            return _Slot(name, self._value(name, one), self._is_own(one.selector), nothing, hidden)
+            return _Slot(name, get, self._is_own(one.selector), nothing, hidden)
         if isinstance(one, Nested):
             return _Slot(name, self._nested(one), self._is_own(one.each), [], hidden)
         return _Slot(name, *self._choice(name, one), hidden)
@@ -184,6 +188,22 @@ def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple
         return [*kinds, kind], documents if step.parse == "json" else documents | {depth}
     kind = frozenset({"element"}) if step.language in ("css", "xpath") else frozenset({"value"})
     return [*kinds, kind], documents
+
+
+def _kept(get: Get, level: int) -> Get:
+    """A field of an outer level, found once for all rows below one item."""
+    key = object()
+
+    def kept(levels: Levels, scope: Scope, names: Names) -> Any:
+        item = levels[level]
+        known = scope.kept.get(key)
+        if known is not None and known[0] is item:
+            return known[1]
+        value = get(levels, scope, names)
+        scope.kept[key] = (item, value)
+        return value
+
+    return kept
 
 
 def _first(value: Any) -> Any:

@@ -88,6 +88,16 @@ class Compiler:
             return lambda levels: _run(whole, item(levels))
         return find
 
+    def finds(self, selector: Selector, kinds: Sequence[Kinds]) -> Find:
+        """Whether a selector finds something on the page: an element without text is something."""
+        if selector.language in ("css", "xpath") and not selector.parse:
+            path, gives = self._path(selector, {0})
+            if gives != "text":
+                run, item = self.xpath(f"boolean({path})"), _viewer(kinds[0], 0)
+                return lambda levels: _run(run, item(levels))
+        find = self.one(selector, "", kinds, {0}, lines=False)
+        return lambda levels: found_something(find(levels))
+
     def all(
         self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, lines: bool = False
     ) -> FindAll:

@@ -20,7 +20,7 @@ from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited,
 from jobs.field import ELEMENT, PAGE_KINDS, ROW, VALUE, Kinds, Selector
 from jobs.page import Page, Request
 from jobs.record import Plan, Scope, deeper
-from jobs.select import Compiler, Find, FindAll, found_something
+from jobs.select import Compiler, FindAll, found_something
 from jobs.values import BadValue, Warnings
 from regions.faults import Fault, Faults
 
@@ -77,16 +77,13 @@ class Source:
             kinds = [*kinds, PAGE_KINDS["feed"] if definition.format == "feed" else frozenset({ROW})]
         self._plan = Plan(self._compiler, definition.fields, kinds, documents) if definition.fields else None
         self._required = frozenset(definition.contract.required)
-        self._empty = self._on_page(definition.empty) if isinstance(definition.empty, Selector) else None
-        self._blocked = self._on_page(definition.blocked) if definition.blocked is not None else None
-        following = definition.next
-        self._next = self._on_page(following.selector) if following and following.selector else None
+        page, finds = self._page_kinds, self._compiler.finds
+        self._empty = finds(definition.empty, page) if isinstance(definition.empty, Selector) else None
+        wall = [self._page_kinds[0] or frozenset({ELEMENT})]
+        self._blocked = finds(definition.blocked, wall) if definition.blocked is not None else None
+        address = definition.next.selector if definition.next is not None else None
+        self._next = self._compiler.one(address, "", page, {0}, lines=False) if address is not None else None
         self._before = self._compile_before(definition.before)
-
-    def _on_page(self, selector: Selector) -> Find:
-        """A selector of the page itself."""
-        kinds = [self._page_kinds[0] or frozenset({ELEMENT})]
-        return self._compiler.one(selector, "", kinds, {0}, lines=False)
 
     def _compile_before(self, before: Before | None) -> Plan | None:
         if before is None:
@@ -252,17 +249,17 @@ class Source:
         try:
             # A wall in front of an API is a page: css and xpath see it as one.
             as_page = ELEMENT not in self._page_kinds[0] and selector.language in ("css", "xpath", "jsonld")
-            found = self._blocked([page.html if as_page else self._root(page)])
+            is_blocked = self._blocked([page.html if as_page else self._root(page)])
         except (TaskError, BadValue):
             return  # what can't be read can't be told to be a wall; the reading itself will say so
-        if found_something(found):
+        if is_blocked:
             raise Blocked("the page is a wall, not what was asked for", http_status=page.status)
 
     def _is_empty(self, root: Any) -> bool:
         if self._empty is None:
             return self.definition.empty is True
         try:
-            return found_something(self._empty([root]))
+            return bool(self._empty([root]))
         except BadValue:
             return False
 

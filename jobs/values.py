@@ -10,8 +10,9 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, Self
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -23,6 +24,10 @@ FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
 SHOWN_MAX: Final = 60
 
 _ABSOLUTE: Final = ("https://", "http://")
+# "a/b.html?c", "/a", "../../a": no scheme, no host, no dots that would have to be resolved.
+_RELATIVE: Final = re.compile(
+    r"(/(?!/)|(?:\.\./)*)((?:[\w~%+-][\w~%+.-]*(?:/[\w~%+-][\w~%+.-]*)*/?)?(?:\?[^#:]+)?)", re.ASCII
+)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MISSING: Final = object()
 
@@ -105,6 +110,13 @@ def text_of(value: Any) -> str:
     return "" if value is None else str(value)
 
 
+def lines_of(value: Any) -> str:
+    """The text of what was selected, each of its lines folded, without empty ones."""
+    if not isinstance(value, str):
+        return text_of(value)
+    return "\n".join(line for raw in value.split("\n") if (line := " ".join(raw.split())))
+
+
 def as_it_is(value: Any, _base: str) -> Any:
     """A text folded, empty is nothing; any other JSON value as it is."""
     if type(value) is str:
@@ -115,26 +127,27 @@ def as_it_is(value: Any, _base: str) -> Any:
 def converter(spec: Value) -> Convert:
     """The function that a field's keys describe, for one match."""
     is_bool = spec.type == "bool"
-    search, group = pattern.searcher(spec.re) if spec.re else (None, 0)
+    search = pattern.finder(spec.re) if spec.re else None
     mapping, parse = spec.map, _parser(spec)
     by = numbers.factor(spec.scale) if spec.scale else None
+    fold = lines_of if spec.lines else text_of
     if search is None and not mapping and parse is None:
-        return as_it_is
+        return (lambda found, _base: lines_of(found) or None) if spec.lines else as_it_is
     expected = f"one of {', '.join(list(mapping)[:12])}"
 
     def convert(found: Any, base: str) -> Any:
         if found is None:
             return None
-        text = text_of(found)
+        text = fold(found)
         if not text:
             return None
         if search is not None:
             match = search(text)
             if is_bool:
                 return match is not None
-            text = (match[group] or "") if match is not None else ""
-            if not text:
+            if not match:
                 return None
+            text = match
         value: Any = text
         if mapping:
             value = mapping.get(text, _MISSING)
@@ -180,10 +193,41 @@ def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
 def _url(text: str, base: str, _by: Any) -> str:
     if text.startswith(_ABSOLUTE):
         return text
+    plain = _RELATIVE.fullmatch(text)
+    if plain is not None:
+        joined = _joined(base, plain[1], plain[2])
+        if joined is not None:
+            return joined
     try:
         return urljoin(base, text)
     except ValueError as error:
         raise BadValue(text, "an address") from error
+
+
+def _joined(base: str, start: str, rest: str) -> str | None:
+    """What urljoin gives for a plain path, at a tenth of its time; None where it is better asked."""
+    origin, folders = _folders(base)
+    if not folders or not rest or rest[0] == "?":
+        return None
+    if start == "/":
+        return f"{origin}/{rest}"
+    up = len(start) // 3
+    if up >= len(folders):
+        return None
+    return f"{origin}{folders[len(folders) - 1 - up]}{rest}"
+
+
+@lru_cache(maxsize=64)
+def _folders(base: str) -> tuple[str, tuple[str, ...]]:
+    """An address's origin, and the paths of its folders from the root on, each with its slash at the end."""
+    split = urlsplit(base)
+    names = split.path.split("/")[1:-1]
+    if not split.netloc or "." in names or ".." in names:
+        return "", ()
+    folders = ["/"]
+    for name in names:
+        folders.append(f"{folders[-1]}{name}/")
+    return f"{split.scheme}://{split.netloc}", tuple(folders)
 
 
 def _bool(text: str, _base: str, _by: Any) -> bool:
@@ -208,7 +252,7 @@ def _number(kind: str, mark: str) -> Callable[[str, str, Any], Any]:
         except ValueError as error:
             raise BadValue(text, expected) from error
         if kind == "decimal":
-            return found if found.as_tuple().exponent <= 0 else numbers.plain(found)  # type: ignore[operator]
+            return found if "E" not in str(found) else f"{found:f}"  # JSON would have the exponent
         return float(found)
 
     return parse

@@ -304,7 +304,7 @@ def page_of(source: Source, name: str, url: str) -> Page:
 
 def same(found, expected, url: str) -> bool:
     """Equal but for the notation of decimals, and relative addresses made absolute."""
-    if found == expected or isinstance(expected, str) and found == urljoin(url, expected):
+    if found == expected or (isinstance(expected, str) and found == urljoin(url, expected)):
         return True
     if isinstance(found, Decimal) and isinstance(expected, int | float):
         return found == Decimal(repr(expected))

@@ -1,0 +1,88 @@
+"""How a process notices that its definitions changed."""
+
+import os
+import subprocess
+import sys
+
+from jobs.catalog import Catalog
+from regions.settings import ROOT
+
+GOOD = "title = 'Good'\nurl = 'https://a.example/'\n[fields]\na = 'b'\n"
+
+
+def touch(path, text, later=1):
+    path.write_text(text, encoding="utf-8")
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + later * 1_000_000))
+
+
+def test_new_changed_and_removed_files(tmp_path):
+    catalog = Catalog([tmp_path], "fra")
+    assert not catalog.refresh()
+    touch(tmp_path / "a.toml", GOOD)
+    assert catalog.refresh()
+    assert not catalog.refresh()
+    first = catalog.get("a").definition
+    touch(tmp_path / "a.toml", GOOD.replace("Good", "Goot"), later=2)
+    assert catalog.refresh()
+    assert (catalog.get("a").definition.title, catalog.get("a").definition.hash == first.hash) == ("Goot", False)
+    (tmp_path / "a.toml").unlink()
+    assert catalog.refresh()
+    assert catalog.get("a") is None
+    assert catalog.entries() == []
+
+
+def test_code_beside_a_definition_is_looked_at(tmp_path):
+    touch(tmp_path / "a.toml", GOOD)
+    catalog = Catalog([tmp_path], "fra")
+    catalog.refresh()
+    touch(tmp_path / "a.py", "def next_page(page):\n    return None\n")
+    assert catalog.refresh()
+    assert catalog.get("a").definition.code == ("next_page",)
+
+
+def test_broken_file_is_an_entry_with_faults_beside_good_ones(tmp_path):
+    touch(tmp_path / "good.toml", GOOD)
+    touch(tmp_path / "bad.toml", GOOD + "b = {ccs = 'x'}\n[limits]\nrate = 'x'\n")
+    touch(tmp_path / "worse.toml", "region = 'sin'\ntitle = 5\n")
+    touch(tmp_path / "worst.toml", "\x00[[[")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "Upper Case.toml").write_text(GOOD)
+    catalog = Catalog([tmp_path], "fra")
+    assert catalog.refresh()
+    assert catalog.get("good").definition.title == "Good"
+    assert len(catalog.get("bad").faults) == 2
+    assert catalog.get("worse").region == "sin"
+    assert [entry.id for entry in catalog.entries() if entry.definition] == ["good"]
+    assert all(entry.faults for entry in catalog.entries() if entry.definition is None)
+    assert not catalog.refresh()
+    touch(tmp_path / "bad.toml", GOOD, later=3)
+    assert catalog.refresh()
+    assert catalog.get("bad").faults == []
+
+
+def test_region_of_a_source(tmp_path):
+    touch(tmp_path / "a.toml", GOOD)
+    touch(tmp_path / "b.toml", "region = 'nyc'\n" + GOOD)
+    catalog = Catalog([tmp_path], "fra")
+    catalog.refresh()
+    assert [(entry.id, entry.region) for entry in catalog.entries()] == [("a", "fra"), ("b", "nyc")]
+
+
+def test_later_folder_counts(tmp_path):
+    for name, title in (("one", "One"), ("two", "Two")):
+        (tmp_path / name).mkdir()
+        touch(tmp_path / name / "a.toml", GOOD.replace("Good", title))
+    catalog = Catalog([tmp_path / "one", tmp_path / "absent", tmp_path / "two"], "fra")
+    catalog.refresh()
+    assert catalog.get("a").definition.title == "Two"
+    (tmp_path / "two" / "a.toml").unlink()
+    assert catalog.refresh()
+    assert catalog.get("a").definition.title == "One"
+
+
+def test_the_gateway_needs_neither_lxml_nor_requests():
+    code = "import sys, jobs.catalog, jobs.definition; print(sorted({'lxml', 'requests', 'parsel'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,84 @@
+"""In which order a body's charset is found out."""
+
+import codecs
+
+import pytest
+
+from jobs.charset import declared_in, decode
+from jobs.errors import DecodeFailed
+
+GERMAN = "Größe: 5 €, süß und schön, für alle Fälle"
+JAPANESE = "これは日本語のページです。ポータルサイトのニュースを毎日お届けします。"
+CHINESE = "这是一个中文网页，我们在这里为大家提供最新的新闻和信息，不是吗？你可以看到很多有用的内容。"
+KOREAN = "이것은 한국어 웹페이지입니다. 매일 새로운 소식을 전해 드립니다."
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "override", "text"),
+    [
+        (b"plain", "", "", "plain"),
+        (GERMAN.encode(), "", "", GERMAN),
+        (GERMAN.encode(), "text/html; charset=windows-1252", "", GERMAN),
+        (GERMAN.encode("cp1252"), "text/html; charset=iso-8859-1", "", GERMAN),
+        (GERMAN.encode("cp1252"), 'text/html; charset="utf-8"', "", GERMAN),
+        (b"<meta charset=utf-8>" + GERMAN.encode("cp1252"), "", "", "<meta charset=utf-8>" + GERMAN),
+        (codecs.BOM_UTF8 + GERMAN.encode(), "text/html; charset=windows-1252", "", GERMAN),
+        (codecs.BOM_UTF16_LE + GERMAN.encode("utf-16-le"), "", "", GERMAN),
+        (codecs.BOM_UTF16_BE + GERMAN.encode("utf-16-be"), "", "", GERMAN),
+        (GERMAN.encode("utf-16-le"), "text/plain; charset=utf-16le", "", GERMAN),
+        ("① ㈱ 髙".encode("cp932"), "text/html; charset=Shift_JIS", "", "① ㈱ 髙"),
+        ("镕 €".encode("gb18030"), "text/html; charset=gb2312", "", "镕 €"),
+        ("똠방각하".encode("cp949"), "text/html; charset=euc-kr", "", "똠방각하"),
+        (JAPANESE.encode("euc_jp"), "", "euc-jp", JAPANESE),
+        (JAPANESE.encode("euc_jp"), "", "", JAPANESE),
+        (JAPANESE.encode("cp932"), "", "", JAPANESE),
+        (JAPANESE.encode("iso2022_jp"), "text/html; charset=iso-2022-jp", "", JAPANESE),
+        (CHINESE.encode("gb18030"), "", "", CHINESE),
+        (KOREAN.encode("cp949"), "", "", KOREAN),
+        (b"\x93quoted\x94 \x81", "text/html; charset=windows-1252", "", "“quoted” \x81"),
+        (b"caf\xe9", "text/html; charset=nonsense", "", "café"),
+    ],
+)
+def test_text(body, header, override, text):
+    decoded = decode(body, header, override)
+    assert (decoded.text, decoded.utf8, decoded.warning) == (text, text.encode(), "")
+
+
+def test_bytes_that_are_utf8_already_are_not_copied():
+    body = GERMAN.encode()
+    assert decode(body).utf8 is body
+
+
+def test_few_bad_sequences_are_warned_of():
+    body = GERMAN.encode() * 1_000 + b"\xff"
+    decoded = decode(body)
+    assert decoded.text.endswith("\ufffd")
+    assert "1 bad" in decoded.warning
+
+
+@pytest.mark.parametrize("body", [b"\x81\x8d\xff\xfe\x9d" * 20, b"\x80\x81\x82" + b"\xc3" * 3])
+def test_what_is_no_text(body):
+    with pytest.raises(DecodeFailed):
+        decode(body)
+
+
+def test_override_that_does_not_fit():
+    with pytest.raises(DecodeFailed, match="utf-8"):
+        decode(b"\xff", "", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("body", "label"),
+    [
+        (b'<html><meta http-equiv="Content-Type" content="text/html; charset=Shift_JIS">', "shift_jis"),
+        (b"<meta charset = 'koi8-r'>", "koi8-r"),
+        (b'<?xml version="1.0" encoding="EUC-JP"?><a/>', "euc-jp"),
+        (b"<!-- <meta charset=big5> --><meta charset=gbk>", "gbk"),
+        (b"<!-- <meta charset=big5>", ""),
+        (b"<meta charset=utf-16>", "utf-8"),
+        (b" " * 5_000 + b"<meta charset=gbk>", "gbk"),
+        (b"<p>charset=gbk</p>", ""),
+    ],
+)
+def test_what_a_document_says_of_itself(body, label):
+    assert declared_in(body) == label

@@ -1,0 +1,61 @@
+"""The contract: what breaks it, and what does not."""
+
+from decimal import Decimal
+
+import pytest
+
+from jobs.check import check
+from jobs.errors import ContractBroken
+from tests.unit.describing import define
+
+FIELDS = "[fields]\na = 'a'\nb = 'b'\n[contract]\n"
+
+
+def said(tmp_path, contract, rows, **options) -> str:
+    with pytest.raises(ContractBroken) as caught:
+        check(define(tmp_path, FIELDS + contract), rows, **options)
+    return str(caught.value)
+
+
+def test_what_is_kept(tmp_path):
+    contract = "required = ['a']\nmin_rows = 2\nunique = ['a', ['a', 'b']]\nrange = {b = [0, 1.5]}"
+    check(define(tmp_path, FIELDS + contract), [{"a": 1, "b": Decimal("1.5")}, {"a": 2, "b": None}])
+
+
+def test_too_few_rows(tmp_path):
+    assert said(tmp_path, "", []) == "expected 1 row or more, found 0; nothing on the page says that none is right"
+    assert said(tmp_path, "min_rows = 3", [{"a": 1}]) == "expected 3 rows or more, found 1"
+    assert "found 1" in said(tmp_path, "min_rows = 3", [{"a": 1}], empty=True)
+    definition = define(tmp_path, FIELDS + "min_rows = 3")
+    check(definition, [], empty=True)
+    check(definition, [], absent=True)
+
+
+@pytest.mark.parametrize("nothing", [None, "", []])
+def test_required(tmp_path, nothing):
+    assert "found none in 1 of 2 (row 2)" in said(tmp_path, "required = ['a']", [{"a": 0}, {"a": nothing}])
+
+
+def test_bad_value_of_a_required_field(tmp_path):
+    assert said(tmp_path, "", [{"a": 1}], bad_required=["row 1: a: expected x", "row 2: a"]).startswith(
+        "row 1: a: expected x (and 1 more)"
+    )
+
+
+def test_unique(tmp_path):
+    assert "rows 1 and 3" in said(tmp_path, "unique = ['a']", [{"a": "x"}, {"a": "y"}, {"a": "x"}])
+    check(define(tmp_path, FIELDS + "unique = ['a']"), [{"a": None}, {"a": None}, {"a": 1}, {"a": "1"}])
+    together = [{"a": 1, "b": 1}, {"a": 1, "b": 2}]
+    check(define(tmp_path, FIELDS + "unique = [['a', 'b']]"), together)
+    assert "a and b" in said(tmp_path, "unique = [['a', 'b']]", [*together, together[0]])
+
+
+@pytest.mark.parametrize("value", [-1, 1.6, Decimal("1.51"), "2", "x", True, [1]])
+def test_range_of_numbers(tmp_path, value):
+    assert "expected b from 0 to 1.5" in said(tmp_path, "range = {b = [0, 1.5]}", [{"a": 1, "b": value}])
+
+
+def test_range_of_dates(tmp_path):
+    contract = "range = {b = ['2026-01-01', '2026-12-31']}"
+    check(define(tmp_path, FIELDS + contract), [{"b": "2026-06-01"}])
+    assert "2025-12-31" in said(tmp_path, contract, [{"b": "2025-12-31"}])

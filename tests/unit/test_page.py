@@ -1,0 +1,105 @@
+"""Pages and requests: what is read on demand, and what is refused before it grows."""
+
+import threading
+import time
+
+import pytest
+
+from jobs import page as pages
+from jobs.errors import ParseFailed
+from jobs.page import Page, Request, parse_html, parse_json, parse_xml
+
+
+def page(body: bytes, **headers) -> Page:
+    request = Request(url="https://a.example/")
+    return Page(request, request.url, 200, headers, body)
+
+
+def test_page_reads_what_is_asked_for():
+    assert page(b"<p>\xc3\xbc</p>").html.xpath("string(//p)") == "ü"
+    assert page(b"<a>\xfc</a>", **{"Content-Type": "text/xml; charset=latin1"}).xml.text == "ü"
+    assert page(b'\xef\xbb\xbf{"a": [1]}').json == {"a": [1]}
+    assert page(b"abc").text == "abc"
+    one = page(b"<p>")
+    assert one.html is one.html
+
+
+def test_headers_are_found_in_any_case():
+    assert page(b"", **{"CONTENT-type": "x"}).header("Content-Type") == "x"
+    assert page(b"").header("link") == ""
+
+
+def test_request_of_other_params_has_another_address():
+    def again(params):
+        return Request(url=f"https://a.example/{params['p']}", params=params)
+
+    request = Request(url="https://a.example/1", params={"p": 1}, number=3, seen=frozenset({"x"}), again=again)
+    other = request.replace(params={"p": 2})
+    assert (other.url, other.params, other.number, other.seen) == ("https://a.example/2", {"p": 2}, 3, {"x"})
+    assert request.replace(url="https://b.example/").params == {"p": 1}
+    assert Request(url="u", body=b"1").address != Request(url="u", body=b"2").address
+
+
+def test_secrets_do_not_stand_in_a_request_that_is_shown():
+    request = Request(
+        url="https://a.example/", headers={"Authorization": "Bearer hush"}, cookies={"a": "hush"}, body=b"hush"
+    )
+    assert "hush" not in repr(request)
+
+
+def test_html_that_is_hardly_any():
+    for body in (b"", b"  \n", b"\x00", b"text", b"<", b"</p>", b"<!-- x"):
+        assert parse_html(body).tag == "html"
+
+
+@pytest.mark.parametrize(
+    ("parse", "body"),
+    [
+        (parse_html, b"<p>a" * (pages.TAGS_MAX + 1)),
+        (parse_html, b"<div>" * 3_000 + b"x"),
+        (parse_html, b"<a " + b" ".join(b"a%x" % number for number in range(80_000)) + b">"),
+        (parse_html, b"<a " + b"".join(b"a%x='>'" % number for number in range(80_000)) + b">"),
+        (parse_html, b"<a " + b"".join(b'a%x="<"' % number for number in range(80_000)) + b">"),
+        (parse_html, b"<a " + b"/".join(b"a%x" % number for number in range(80_000)) + b">"),
+        (parse_xml, b"<a>" * 300 + b"</a>" * 300),
+        (parse_xml, b""),
+        (parse_xml, b"<a><b></a>"),
+        (parse_xml, b'<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/hostname">]><a>&x;</a>'),
+        (parse_json, b"[" * 100_000),
+        (parse_json, b"[" + b"1," * (pages.VALUES_MAX + 1) + b"1]"),
+        (parse_json, b"{"),
+        (parse_json, b""),
+    ],
+)
+def test_what_would_grow_or_is_broken_is_refused_at_once(parse, body):
+    began = time.process_time()
+    with pytest.raises(ParseFailed):
+        parse(body)
+    assert time.process_time() - began < 20  # reading the worst of them took minutes
+
+
+def test_entities_that_grow_are_refused():
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 20}">' for n in range(1, 9))
+    with pytest.raises(ParseFailed, match="amplification"):
+        parse_xml(f'<!DOCTYPE a [<!ENTITY e0 "aaaaaaaaaa">{entities}]><a>&e8;</a>'.encode())
+    assert parse_xml(b'<!DOCTYPE a [<!ENTITY x "y">]><a>&x;</a>').text == "y"
+
+
+def test_long_tags_that_are_harmless_pass():
+    data = b"x" * 200_000
+    body = b"<p data-a='" + data + b"' b>1</p><script>var a = \"<div>\" + '" + b"y z " * 30_000 + b"'</script><i>2</i>"
+    assert parse_html(body).xpath("string(//i)") == "2"
+
+
+def test_threads_have_parsers_of_their_own():
+    found = []
+
+    def read():
+        found.append(id(pages._parsers.html))
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert id(pages._parsers.html) not in found

@@ -275,6 +275,7 @@ class Running:
 
     def start(self) -> "Running":
         """Starts it and waits until it is ready; raises ``Failed``."""
+        self.kill()  # nothing, unless a test killed it by a signal of its own
         service = self.service
         with service.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -149,7 +149,7 @@ class Startup:
             self._look(part, state)
         if time.monotonic() - self.began > READY_SECONDS:
             raise NotReady(name, f"{name} is not ready after {READY_SECONDS:.0f} s: {reason}")
-        self.progress.waiting(f"{time.monotonic() - self.began:4.0f} s  {reason}")
+        self.progress.waiting(f"starting {name}   {time.monotonic() - self.began:.0f} s")
         time.sleep(POLL_SECONDS)
 
     def _look(self, part: str, state: State) -> None:

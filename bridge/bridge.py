@@ -67,15 +67,15 @@ class Bridge:
         self._stopping, self._ended, self._code = False, False, 0
         self._said: tuple[str, str] = ("", "")
 
-        local = functools.partial(connect.open_redis, one.redis.url, connections=2)
-        self._enqueuer = Enqueuer(local(name=f"bridge@{self.name}"), region)
-        waits = local(name=f"bridge-durable@{self.name}", block_seconds=BLOCK_SECONDS)
-        self._durable: Durable[Receipt] = Durable(waits, self.name, self._durable_settled)
-        self._watch = Watch(
-            local(name=f"bridge-watch@{self.name}"), region, prepare=self._prepare, tell=self._tell, fail=self._fail
-        )
         hub = connect.open_redis(settings.hub.redis, name=f"bridge-{region}@{self.name}", connections=2)
-        self._report = Report(hub, local(name=f"bridge-clock@{self.name}"), region, self.name)
+        local = functools.partial(connect.open_redis, one.redis.url, connections=2)
+        writes, looks, tells = (local(name=f"bridge{part}@{self.name}") for part in ("", "-watch", "-clock"))
+        waits = local(name=f"bridge-durable@{self.name}", block_seconds=BLOCK_SECONDS)
+        self._clients = (hub, writes, looks, tells, waits)
+        self._enqueuer = Enqueuer(writes, region)
+        self._durable: Durable[Receipt] = Durable(waits, self.name, self._durable_settled)
+        self._watch = Watch(looks, region, prepare=self._prepare, tell=self._tell, fail=self._fail)
+        self._report = Report(hub, tells, region, self.name)
         self._threads = [self._thread(part) for part in (self._durable, self._watch, self._report)]
 
     # Life
@@ -94,6 +94,8 @@ class Bridge:
             for thread in self._threads:
                 thread.join()
             self._enqueuer.close()
+            for client in self._clients:
+                client.close()
             self._ioloop.close()
         self._log.info("stopped", region=self.region)
         return self._code
@@ -170,7 +172,7 @@ class Bridge:
 
     def _disconnected(self, _connection: pika.SelectConnection, error: BaseException | str) -> None:
         if self._ended:
-            self._ioloop.stop()
+            self._ioloop.call_later(TICK_SECONDS, self._ioloop.stop)  # pika closes its socket after it said so
             return
         self._broker_reason = f"RabbitMQ is away: {innermost(error)}"
         self._refresh()
@@ -229,7 +231,7 @@ class Bridge:
             self._enqueue(messages, written, clock, now_ms)
 
     def _enqueue(self, messages: list[Message], deliveries: list[Delivery], clock: Clock, now_ms: int) -> None:
-        epoch = self._durable.epoch  # before the write: what is lost between the two must not be acked
+        run_id = self._enqueuer.run_id
         if self._redis_reason:  # an earlier part of this turn found it away
             give_back(deliveries)
             return
@@ -247,7 +249,7 @@ class Bridge:
         else:
             self._measured(Measure(result.ready, self._measure.used, self._measure.limit))
         if done:
-            self._durable.submit(epoch, grouped(done))
+            self._durable.submit(run_id, grouped(done))
 
     def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:
         """A message that can't be read: its task fails at the hub, and only then it leaves the queue."""
@@ -294,7 +296,7 @@ class Bridge:
         elif measure.refusal:
             self._redis_is_off(measure.refusal)
             self._measured(measure)
-        elif not self._enqueuer.is_open or not self._durable.epoch:
+        elif not self._enqueuer.is_open or not self._durable.is_open:
             self._redis_is_off("its Redis is back, connections are not yet")
         else:
             self._redis_reason = ""

@@ -1,11 +1,10 @@
 """Tells when a batch of jobs is in the append-only file, off the ioloop.
 
-    ioloop   epoch → write the batch → submit(epoch, receipt)
+    ioloop   write the batch → submit(run id of the Redis process that took it, receipt)
     here     fence → WAITAOF 1 0 → settle(receipts, None)
 
-WAITAOF counts the writes of its own connection, so a fence is written on it after the batch. That the batch went to the
-same Redis process is known from the epoch: this link was open before the batch was written and still is. After a crash
-in between, the fence would succeed on the next process, whose file has lost the batch.
+WAITAOF counts the writes of its own connection, so a fence is written on it after the batch. It says nothing of a batch
+that another process took: after a crash in between, the fence would succeed on the next one, whose file lost the batch.
 """
 
 import threading
@@ -37,15 +36,18 @@ class Durable(Generic[Receipt]):
         self._log = logs.get("bridge")
         self._link: Link | None = None
         self._wake = threading.Condition()
-        self._waiting: list[tuple[int, Receipt]] = []
+        self._waiting: list[tuple[str, Receipt]] = []
         self._stopping = False
-        self._epochs = 0
-        self.epoch = 0  # of the open link; 0: none is
 
-    def submit(self, epoch: int, receipt: Receipt) -> None:
-        """Hands over a written batch; ``epoch`` is what ``self.epoch`` was before it was written."""
+    @property
+    def is_open(self) -> bool:
+        """Whether fences can be written now."""
+        return self._link is not None
+
+    def submit(self, run_id: str, receipt: Receipt) -> None:
+        """Hands over a batch; ``run_id`` names the process that took it."""
         with self._wake:
-            self._waiting.append((epoch, receipt))
+            self._waiting.append((run_id, receipt))
             self._wake.notify()
 
     def stop(self) -> None:
@@ -72,9 +74,9 @@ class Durable(Generic[Receipt]):
         if not batches:
             self._see_that_it_lives()
             return
-        alive = self.epoch if self._link is not None else -1  # 0 is nobody's
-        good = [receipt for epoch, receipt in batches if epoch == alive]
-        lost = [receipt for epoch, receipt in batches if epoch != alive]
+        alive = self._link.run_id if self._link is not None else ""
+        good = [receipt for run_id, receipt in batches if run_id == alive]
+        lost = [receipt for run_id, receipt in batches if run_id != alive]
         if lost:
             self._settle(lost, redis.exceptions.ConnectionError("its Redis went away after the write"))
         if good:
@@ -106,8 +108,6 @@ class Durable(Generic[Receipt]):
             with self._wake:
                 self._wake.wait_for(lambda: self._stopping, RETRY_SECONDS)
             return
-        self._epochs += 1
-        self.epoch = self._epochs
 
     def _see_that_it_lives(self) -> None:
         """An idle link that its Redis closed is found here and not by the next batch."""
@@ -120,7 +120,6 @@ class Durable(Generic[Receipt]):
 
     def _lose(self, error: Exception) -> None:
         self._log.debug("fences lost their connection", reason=str(error))
-        self.epoch = 0
         if self._link is not None:
             self._link.close()
             self._link = None

@@ -93,6 +93,11 @@ class Enqueuer:
         self._link: Link | None = None
 
     @property
+    def run_id(self) -> str:
+        """The Redis process that batches go to; empty when there is no connection."""
+        return self._link.run_id if self._link is not None and self._link.is_open else ""
+
+    @property
     def is_open(self) -> bool:
         """Whether a batch can be written."""
         return self._link is not None and self._link.is_open

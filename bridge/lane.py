@@ -98,13 +98,16 @@ class Lane:
         self._connection: pika.SelectConnection | None = None
         self._consumer = ""
         self._wanted = False
+        self._closed_reason = "no channel yet"
+        self._answered = ""  # the consumer that the broker confirmed
         self.inbox: Inbox | None = None
-        self.reason = "no channel yet"  # why it can't consume; empty when it can
 
     @property
-    def is_consuming(self) -> bool:
-        """Whether messages may come."""
-        return bool(self._consumer)
+    def reason(self) -> str:
+        """Why nothing can come although it is wanted; empty when it can."""
+        if not self._closed_reason and self._consumer != self._answered:
+            return f"waiting for RabbitMQ to begin with {self.queue}"  # a queue without a leader is silent
+        return self._closed_reason
 
     def open(self, connection: pika.SelectConnection) -> None:
         """Opens a channel on a connection that is open."""
@@ -115,15 +118,20 @@ class Lane:
         """Consumes or not, as soon as it can."""
         self._wanted = wanted
         inbox = self.inbox
-        if inbox is None or not inbox.channel.is_open or self.reason:
+        if inbox is None or not inbox.channel.is_open or self._closed_reason:
             return
         if wanted and not self._consumer:
-            self._consumer = inbox.channel.basic_consume(self.queue, self._deliver)
+            self._consumer = inbox.channel.basic_consume(self.queue, self._deliver, callback=self._consuming)
             self._changed()
         elif not wanted and self._consumer:
             # What arrives before the broker's answer pika itself gives back.
             inbox.channel.basic_cancel(self._consumer, callback=lambda _frame: None)
-            self._consumer = ""
+            self._consumer = self._answered = ""
+            self._changed()
+
+    def _consuming(self, frame: Any) -> None:
+        if frame.method.consumer_tag == self._consumer:
+            self._answered = self._consumer
             self._changed()
 
     def _opened(self, channel: Channel) -> None:
@@ -134,7 +142,7 @@ class Lane:
         channel.queue_declare(self.queue, passive=True, callback=self._declared)
 
     def _declared(self, _frame: Any) -> None:
-        self.reason = ""
+        self._closed_reason = ""
         self.want(self._wanted)
         self._changed()
 
@@ -146,14 +154,14 @@ class Lane:
     def _closed(self, channel: Channel, reason: Exception) -> None:
         if self.inbox is None or channel is not self.inbox.channel:
             return
-        self.inbox, self._consumer = None, ""
+        self.inbox, self._consumer, self._answered = None, "", ""
         connection = self._connection
         if connection is None or not connection.is_open:
-            self.reason = "no channel yet"
+            self._closed_reason = "no channel yet"
             return
-        self.reason = f"{self.queue} can't be consumed: {reason}"
+        self._closed_reason = f"{self.queue} can't be consumed: {reason}"
         if getattr(reason, "reply_code", 0) == 404:
-            self.reason = f"waiting for the hub to declare {self.queue}"
+            self._closed_reason = f"waiting for the hub to declare {self.queue}"
         self._changed()
         self._ioloop.call_later(REOPEN_SECONDS, lambda: self._reopen(connection))
 

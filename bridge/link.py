@@ -1,7 +1,6 @@
-"""One connection to a Redis that never reconnects by itself.
+"""One connection to a Redis that never reconnects by itself, and knows the process that it is connected to.
 
-That is what makes it a proof: as long as a link lives, whatever was written on it or beside it went to the process that
-it was opened to. redis-py's clients reconnect in silence, and then a batch that a crash took would look like written.
+redis-py's clients reconnect in silence, and then a batch that a crash took would look like written.
 """
 
 from collections.abc import Sequence
@@ -21,6 +20,12 @@ class Link:
         self._pool = client.connection_pool
         self._connection: Any = self._pool.get_connection()
         self.is_open = True
+        try:
+            fields = dict(line.split(b":", 1) for line in self.one("INFO", "server").splitlines() if b":" in line)
+        except redis.exceptions.ResponseError:
+            self.close()
+            raise
+        self.run_id = fields[b"run_id"].decode()  # a Redis gets a new one whenever it starts
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """Sends all in one write and reads a reply each; a refused command's reply is its ResponseError.

@@ -75,7 +75,7 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
         health_check_interval=0,
         protocol=2,
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)  # so that close() closes the connections
 
 
 def redis_now_ms(client: redis.Redis) -> int:

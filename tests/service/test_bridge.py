@@ -1,0 +1,455 @@
+"""A bridge between real servers: nothing lost, nothing doubled, nothing acked too early, whatever is away.
+
+The ledger of each test is its list of tasks; what became of them is read from the region's Redis and the broker.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bridge import bridge as bridge_module
+from jobs import contract
+from regions import connect, names
+from tests.service.bridging import (
+    Broker,
+    InThread,
+    bridging,
+    entries,
+    last_status,
+    now_ms,
+    settings_of,
+    start_process,
+    task,
+)
+from tests.service.conftest import RedisInstance
+from tests.waiting import until
+
+STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
+
+
+class Region:
+    """One region of a test, with a name of its own, since the broker is shared."""
+
+    def __init__(self, name: str, hub_redis, region_redis, rabbitmq) -> None:
+        self.name, self.hub, self.redis, self.rabbitmq = name, hub_redis, region_redis, rabbitmq
+        self.broker = Broker(rabbitmq, name)
+
+    def settings(self, **bridge):
+        return settings_of(self.hub, self.redis, self.rabbitmq, self.name, **bridge)
+
+    def bridging(self, **bridge):
+        return bridging(self.settings(**bridge), self.name)
+
+    def tasks(self, count: int, **changes) -> list[contract.Task]:
+        return [task(self.name, number, **changes) for number in range(count)]
+
+    def jobs(self) -> list[str]:
+        return [job.decode() for job in self.redis.client.lrange(names.rq_queue(self.name), 0, -1)]
+
+    def in_queues(self) -> int:
+        """Messages that wait in either queue: all that were not acked, once nobody consumes."""
+        return sum(self.broker.ready(queue(self.name)) for queue in (names.work_queue, names.fast_queue))
+
+    def each_once(self, tasks: list[contract.Task]) -> None:
+        """Waits until every task is a job; fails when one is twice."""
+        wanted = sorted(one.task for one in tasks)
+        until(lambda: len(self.jobs()) >= len(wanted), "every task to be a job")
+        assert sorted(self.jobs()) == wanted
+
+    def all_acked(self, *bridges: InThread) -> None:
+        """Waits until bridges hold nothing, then ends them and asks the broker, where the unacked would be back."""
+        until(lambda: self.in_queues() + sum(one.status.unacked for one in bridges) == 0, "every message to be acked")
+        for one in bridges:
+            one.stop()
+        assert self.in_queues() == 0
+
+
+@pytest.fixture
+def region(request, hub_redis, region_redis, rabbitmq) -> Region:
+    one = Region(f"r{abs(hash(request.node.name)) % 10**9}", hub_redis, region_redis, rabbitmq)
+    one.broker.declare()
+    return one
+
+
+def test_a_task_becomes_a_job_and_leaves_the_queue(region: Region) -> None:
+    tasks = region.tasks(20)
+    with region.bridging() as running:
+        region.broker.publish(*tasks, task(region.name, 99, sync=True))
+        region.each_once([*tasks, task(region.name, 99)])
+        region.all_acked(running)
+    assert running.code == 0
+
+
+def test_a_redelivery_and_a_second_bridge_double_nothing(region: Region) -> None:
+    tasks = region.tasks(50)
+    with region.bridging() as running, region.bridging() as other:
+        region.broker.publish(*tasks, *tasks, *tasks)
+        region.each_once(tasks)
+        region.all_acked(running, other)
+    region.each_once(tasks)
+
+
+def test_a_killed_bridge_loses_nothing_and_doubles_nothing(region: Region, tmp_path: Path) -> None:
+    """kill -9 between enqueue and ack: the file is never reported written, so that no ack can be on its way."""
+    tasks = region.tasks(300)
+    region.redis.client.config_set("appendfsync", "no")
+    process = start_process(region.settings(), region.name, tmp_path)
+    try:
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+    finally:
+        process.kill()
+        process.wait(10)
+    until(lambda: region.broker.ready() == len(tasks), "every message to be back")
+    done = region.jobs()[:100]
+    region.redis.client.lpop(names.rq_queue(region.name), len(done))
+    region.redis.client.config_set("appendfsync", "always")
+    redelivered: list[str] = []
+    with region.bridging() as running, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running.bridge, "_enqueue", recording(running.bridge._enqueue, redelivered))
+        region.all_acked(running)
+    assert sorted(set(redelivered)) == sorted(one.task for one in tasks)
+    assert sorted(region.jobs() + done) == sorted(one.task for one in tasks)
+
+
+def recording(enqueue: Callable, seen: list[str]) -> Callable:
+    def record(messages, *arguments) -> None:
+        seen.extend(one.task for one in messages)
+        enqueue(messages, *arguments)
+
+    return record
+
+
+def test_no_ack_leaves_before_the_append_only_file_is_written(region: Region) -> None:
+    tasks = region.tasks(30)
+    region.redis.client.config_set("appendfsync", "no")
+    with region.bridging() as running:
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+        blocked = until(lambda: waits_for_file(region.redis), "the bridge to wait for the file")
+        assert blocked
+        assert running.status.unacked == len(tasks)
+        region.redis.client.config_set("appendfsync", "always")
+        region.all_acked(running)
+    region.each_once(tasks)
+
+
+def waits_for_file(region_redis: RedisInstance) -> bool:
+    return any(client["cmd"] == "waitaof" and "b" in client["flags"] for client in region_redis.client.client_list())
+
+
+def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Region, start_redis) -> None:
+    """The Redis loses a batch that it had taken, and comes back at once: the next process must not vouch for it."""
+    tasks = region.tasks(40)
+    region.redis.client.config_set("appendfsync", "no")
+    with region.bridging() as running:
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+        until(lambda: waits_for_file(region.redis), "the bridge to wait for the file")
+        region.redis.running.kill()
+        for part in (Path(region.redis.running.service.log).parent / "appendonlydir").glob("*.incr.aof"):
+            part.write_bytes(b"")  # the crash of a machine: nothing of it had reached the disk
+        region.redis.running.start()
+        region.each_once(tasks)
+        region.all_acked(running)
+    region.each_once(tasks)
+
+
+@pytest.fixture(params=["stopped", "frozen", "full"])
+def outage(request, region: Region) -> Iterator[tuple[Callable[[], None], Callable[[], None], str]]:
+    """How the region's Redis goes, how it comes back, and what a bridge says of it."""
+    running, client = region.redis.running, region.redis.client
+    ways = {
+        "stopped": (running.stop, running.start, "away"),
+        "frozen": (lambda: running.signal(STOPPED), lambda: running.signal(GOES_ON), "away"),
+        "full": (
+            lambda: client.config_set("maxmemory", 1),
+            lambda: client.config_set("maxmemory", "256mb"),
+            "maxmemory",
+        ),
+    }
+    yield ways[request.param]
+    running.signal(GOES_ON)
+
+
+def test_while_its_redis_is_off_it_consumes_nothing_and_then_goes_on(region: Region, outage) -> None:
+    go, come, said = outage
+    before, during, after = (region.tasks(90)[start : start + 30] for start in (0, 30, 60))
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        region.broker.publish(*before)
+        region.each_once(before)
+        go()
+        region.broker.publish(*during[:15])
+        running.wait_for("paused", said)
+        region.broker.publish(*during[15:])
+        until(lambda: region.broker.ready() >= len(during), "all to be back in the queue")
+        until(lambda: said == "maxmemory" or running.status.unacked == 0, "nothing to be held any more")
+        come()
+        running.wait_for("consuming")
+        region.broker.publish(*after)
+        region.each_once([*before, *during, *after])
+        region.all_acked(running)
+    region.each_once([*before, *during, *after])
+
+
+def test_a_redis_without_a_file_is_given_nothing(region: Region) -> None:
+    region.redis.client.config_set("appendonly", "no")
+    tasks = region.tasks(5)
+    with region.bridging() as running:
+        running.wait_for("paused", "appendonly yes")
+        region.broker.publish(*tasks)
+        assert region.jobs() == []
+        region.redis.client.config_set("appendonly", "yes")
+        region.each_once(tasks)
+        region.all_acked(running)
+
+
+def declared_for_good(region: Region) -> bool:
+    """Whether RabbitMQ has written where its new queues are, which it does seconds after it confirmed them.
+
+    A queue that was declared just before a crash comes back empty and silent: ``basic.consume`` is never answered.
+    """
+    (file,) = region.rabbitmq.folder.glob("data/*/quorum/*/names.dets")
+    return f"_{names.fast_queue(region.name)}".encode() in file.read_bytes()
+
+
+def test_a_broker_that_crashed_is_found_again(region: Region) -> None:
+    tasks = region.tasks(40)
+    until(lambda: declared_for_good(region), "the broker to write down its queues")
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        region.broker.publish(*tasks[:20])
+        region.each_once(tasks[:20])
+        region.rabbitmq.running.kill()
+        running.wait_for("starting", "RabbitMQ is away")
+        region.rabbitmq.running.start()
+        running.wait_for("consuming")
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+        region.all_acked(running)
+
+
+def test_queues_that_the_hub_declares_late_are_waited_for(hub_redis, region_redis, rabbitmq) -> None:
+    region = Region("late", hub_redis, region_redis, rabbitmq)
+    with region.bridging() as running:
+        running.wait_for("starting", "waiting for the hub to declare q.late")
+        region.broker.declare()
+        running.wait_for("consuming")
+        tasks = region.tasks(3)
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+
+
+def test_a_deleted_queue_is_waited_for_again(region: Region) -> None:
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        with region.broker.channel() as channel:
+            channel.queue_delete(names.work_queue(region.name))
+        running.wait_for("starting", "waiting for the hub")
+        region.broker.declare()
+        running.wait_for("consuming")
+        tasks = region.tasks(3)
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+
+
+def test_a_task_past_its_deadline_is_acked_without_a_job(region: Region) -> None:
+    late = task(region.name, 1, deadline_ms=now_ms() - 1)
+    with region.bridging() as running:
+        region.broker.publish(late, task(region.name, 2))
+        region.all_acked(running)
+    assert region.jobs() == [task(region.name, 2).task]
+    assert not region.redis.client.exists(names.rq_job(late.task))
+
+
+def test_a_cancel_marks_its_task(region: Region) -> None:
+    deadline_ms = now_ms() + 60_000
+    with region.bridging() as running:
+        region.broker.publish(
+            contract.Cancel(task="01CANCELLED", request="01REQUEST", deadline_ms=deadline_ms),
+            contract.Cancel(task="01TOOLATE", request="01REQUEST", deadline_ms=now_ms() - 1),
+        )
+        region.all_acked(running)
+        offset_ms = running.bridge._report.clock.offset_ms
+    expires_ms = region.redis.client.pexpiretime(names.cancel_mark("01CANCELLED"))
+    assert expires_ms == deadline_ms - offset_ms
+    assert not region.redis.client.exists(names.cancel_mark("01TOOLATE"))
+
+
+UNREADABLE = [
+    (b"\x00garbage", "malformed"),
+    (msgspec.json.encode({"v": 9, "task": "x"}), "found 9"),
+    (msgspec.json.encode({"v": 1, "task": "x"}), "missing required field"),
+]
+
+
+def test_unreadable_messages_fail_at_the_hub_and_leave_the_queue(region: Region) -> None:
+    good = region.tasks(10)
+    with region.bridging() as running:
+        for number, (body, _) in enumerate(UNREADABLE):
+            region.broker.publish_raw(body, task=f"01BAD{number}", request="01REQUEST", fast=number == 2)
+        region.broker.publish_raw(b"nobody's", task=None, request=None)
+        region.broker.publish(*good)
+        region.each_once(good)
+        region.all_acked(running)
+    results = {entry["t"]: entry for entry in entries(region.hub, region.name, "result")}
+    assert sorted(results) == ["01BAD0", "01BAD1", "01BAD2"]
+    for number, (_, said) in enumerate(UNREADABLE):
+        entry = results[f"01BAD{number}"]
+        key = names.result(region.name, entry["t"])
+        frame = region.hub.client.get(key)
+        result = contract.head(frame)
+        assert (entry["q"], entry["s"], entry["v"]) == ("01REQUEST", "failed", "1")
+        assert (result.status, result.error.type, result.error.origin) == ("failed", "internal", "internal")
+        assert said in result.error.message.lower()
+        assert abs(region.hub.client.pexpiretime(key) - now_ms() - 3_600_000) < 60_000
+
+
+def test_an_unreadable_message_stays_until_the_hub_knows(region: Region) -> None:
+    """Acks of later messages must not take it along."""
+    good = region.tasks(10)
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        region.hub.running.signal(STOPPED)
+        region.broker.publish_raw(b"garbage", task="01BAD", request="01REQUEST")
+        region.broker.publish(*good)
+        region.each_once(good)
+        until(lambda: running.status.unacked == 1, "all but one to be acked")
+        region.hub.running.signal(GOES_ON)
+        region.all_acked(running)
+    assert {entry["t"] for entry in entries(region.hub, region.name, "result")} == {"01BAD"}
+
+
+def test_past_the_mark_work_stays_in_the_broker_and_the_fast_lane_is_open(region: Region) -> None:
+    tasks, sync = region.tasks(200), task(region.name, 999, sync=True)
+    region.redis.client.config_set("appendfsync", "always")
+    with region.bridging(ready_max=50, prefetch=20) as running:
+        region.broker.publish(*tasks)
+        running.wait_for("paused", "50 jobs are ready")
+        until(lambda: region.broker.ready() == 150, "the rest to be back in the queue")
+        assert len(region.jobs()) == 50
+        region.broker.publish(sync)
+        until(lambda: sync.task in region.jobs(), "the fast lane")
+        assert len(region.jobs()) == 51
+        taken: list[str] = []
+        while len(taken) < 201:
+            until(region.jobs, "more jobs")
+            popped = region.redis.client.lpop(names.rq_queue(region.name), 40) or []
+            taken += [job.decode() for job in popped]
+        running.wait_for("consuming")
+        region.all_acked(running)
+    assert sorted(taken) == sorted([*(one.task for one in tasks), sync.task])
+
+
+def test_lanes_close_by_the_memory_of_their_redis(region: Region) -> None:
+    client = region.redis.client
+    bulk, sync = task(region.name, 1), task(region.name, 2, sync=True)
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] / 0.78))
+        running.wait_for("paused", "70%")
+        region.broker.publish(bulk, sync)
+        until(lambda: region.jobs() == [sync.task], "the fast lane only")
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] / 0.93))
+        running.wait_for("paused", "90%")
+        client.config_set("maxmemory", "256mb")
+        region.each_once([bulk, sync])
+        region.all_acked(running)
+
+
+def test_it_reports_home(region: Region) -> None:
+    with region.bridging() as running:
+        until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "a status")
+        region.redis.running.signal(STOPPED)
+        until(lambda: last_status(region.hub, region.name).get("state") == "paused", "the change to be told")
+        region.redis.running.signal(GOES_ON)
+        until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "the change to be told")
+        name = running.bridge.name
+    entry = entries(region.hub, region.name, "status")[-1]
+    status = last_status(region.hub, region.name)
+    assert (entry["part"], entry["name"], entry["v"]) == ("bridge", name, "1")
+    assert set(status) == {"at_ms", "state", "reason", "ready", "unacked", "offset_ms", "redis_used", "redis_max"}
+    assert abs(status["at_ms"] - now_ms()) < 60_000
+    assert abs(status["offset_ms"]) < 1_000
+    assert status["redis_max"] == 256 * 1024 * 1024
+
+
+def test_it_waits_for_the_hubs_clock_and_keeps_it_when_the_hub_goes(region: Region) -> None:
+    tasks = region.tasks(4)
+    region.hub.running.signal(STOPPED)
+    try:
+        with region.bridging() as running:
+            running.wait_for("starting", "waiting for the hub's clock")
+            region.broker.publish(*tasks[:2])
+            assert region.jobs() == []
+            region.hub.running.signal(GOES_ON)
+            region.each_once(tasks[:2])
+            region.hub.running.signal(STOPPED)
+            region.broker.publish(*tasks[2:])
+            region.each_once(tasks)
+            region.hub.running.signal(GOES_ON)
+    finally:
+        region.hub.running.signal(GOES_ON)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_warmly_with_everything_acked(region: Region, tmp_path: Path, number: int) -> None:
+    tasks = region.tasks(200)
+    process = start_process(region.settings(), region.name, tmp_path)
+    try:
+        region.broker.publish(*tasks)
+        until(lambda: len(region.jobs()) == len(tasks), "the jobs")
+        process.send_signal(number)
+        assert process.wait(20) == 0, (tmp_path / "bridge.log").read_text()
+    finally:
+        process.kill()
+        process.wait(10)
+    assert region.in_queues() == 0
+    region.each_once(tasks)
+
+
+def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq) -> None:
+    settings = settings_of(hub_redis, region_redis, rabbitmq, "fra")
+    for one in (hub_redis, region_redis):
+        one.running.signal(STOPPED)
+    try:
+        with bridging(msgspec_replace(settings, "amqp://127.0.0.1:1/"), "fra") as running:
+            running.wait_for("starting", "RabbitMQ is away: ConnectionRefusedError")
+    finally:
+        for one in (hub_redis, region_redis):
+            one.running.signal(GOES_ON)
+    assert running.code == 0
+
+
+def msgspec_replace(settings, amqp: str):
+    return msgspec.structs.replace(settings, hub=msgspec.structs.replace(settings.hub, amqp=amqp))
+
+
+def test_a_redis_below_its_floor_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "REDIS_FLOOR", (99, 0))
+    with region.bridging() as running:
+        running.thread.join(20)
+        assert running.code == 1
+
+
+def test_a_broker_below_its_floor_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "RABBITMQ_FLOOR", (99, 0))
+    with region.bridging() as running:
+        running.thread.join(20)
+        assert running.code == 1
+
+
+def test_a_thread_that_dies_ends_the_bridge(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its thread it would hold its messages for ever."""
+
+    def die(_self) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(bridge_module.Durable, "run_once", die)
+    with region.bridging() as running:
+        running.thread.join(20)
+        assert running.code == 1

@@ -174,6 +174,11 @@ def read_ask(
     return found
 
 
+def _variables(url: str) -> list[str]:
+    """The names in an address's template; none where it is no template."""
+    return list(uritemplate.variables(url)) if _URL.fullmatch(url) else []
+
+
 def check_url(reader: Reader, url: str, where: Where, params: Sequence[str]) -> None:
     """The template of an address."""
     if not url:
@@ -183,7 +188,7 @@ def check_url(reader: Reader, url: str, where: Where, params: Sequence[str]) -> 
     elif not _URL.fullmatch(url):
         reader.fault(where, f'expected RFC 6570 expressions like {{name}} or {{?a,b}}, found "{url}"')
     else:
-        for name in uritemplate.variables(url):
+        for name in _variables(url):
             if name not in params:
                 known = nearest(name, params) if params else "; [params] has none"
                 reader.fault(where, f'expected names of [params], found "{name}"{known}')
@@ -223,4 +228,4 @@ def _read_auth(reader: Reader, table: Mapping[str, Any], where: Where) -> Auth:
 def mentions(asked: Ask, param: str) -> bool:
     """Whether a param stands anywhere in a request."""
     rest = msgspec.json.encode([asked.headers, asked.cookies, asked.form, asked.json, asked.body, asked.auth.text])
-    return param in uritemplate.variables(asked.url) or param in _NAME.findall(rest.decode())
+    return param in _variables(asked.url) or param in _NAME.findall(rest.decode())

@@ -19,9 +19,12 @@ from jobs import values
 from jobs.charset import Decoded, decode
 from jobs.errors import DecodeFailed, ParseFailed
 
-# lxml takes about 280 bytes a node, and JSON up to 150 a value: these keep one document below 150 MB.
+# lxml takes about 280 bytes a node, and JSON up to 215 a value: these keep one document below 150 MB.
 TAGS_MAX: Final = 400_000
-VALUES_MAX: Final = 1_000_000
+VALUES_MAX: Final = 700_000
+# An attribute takes up to 220 bytes; a body up to here holds too few to matter.
+ALL_ATTRIBUTES_MAX: Final = 500_000
+SMALL_FOR_ALL_BYTES: Final = 1_000_000
 # libxml2 walks an HTML element's attributes to append one: 80,000 took a minute, 5,000 take 40 ms.
 ATTRIBUTES_MAX: Final = 5_000
 SMALL_BYTES: Final = 65_536  # a body up to here can't hold enough of them to matter
@@ -169,6 +172,11 @@ def check_tags(body: bytes) -> None:
     """Refuses markup that would grow far beyond its bytes; raises ParseFailed."""
     if body.count(b"<") > TAGS_MAX:
         raise ParseFailed(f"expected a document of at most {TAGS_MAX} tags, found more")
+    # Every attribute has one of these before it or in it; only where there are many is it worth to look at each tag.
+    if len(body) > SMALL_FOR_ALL_BYTES and sum(map(body.count, (b" ", b"=", b"/", b"\n", b"\t"))) > ALL_ATTRIBUTES_MAX:
+        found = sum(_attributes(tag[0]) for tag in _TAG.finditer(body))
+        if found > ALL_ATTRIBUTES_MAX:
+            raise ParseFailed(f"expected a document of at most {ALL_ATTRIBUTES_MAX} attributes, found more")
 
 
 def _check_attributes(body: bytes) -> None:
@@ -179,8 +187,10 @@ def _check_attributes(body: bytes) -> None:
     if _LONG_TAG.search(body) is None and _QUOTED_END.search(body) is None:
         return
     for tag in _TAG.finditer(body):
-        if (
-            tag.end() - tag.start() > ATTRIBUTES_MAX
-            and len(_QUOTED.sub(b"= ", tag[0]).replace(b"/", b" ").split()) > ATTRIBUTES_MAX
-        ):
+        if tag.end() - tag.start() > ATTRIBUTES_MAX and _attributes(tag[0]) > ATTRIBUTES_MAX:
             raise ParseFailed(f"expected elements of at most {ATTRIBUTES_MAX} attributes, found one with more")
+
+
+def _attributes(tag: bytes) -> int:
+    """How many attributes a tag has, or a few more."""
+    return len(_QUOTED.sub(b"= ", tag).replace(b"/", b" ").split()) - 1

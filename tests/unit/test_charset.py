@@ -9,7 +9,7 @@ from jobs.errors import DecodeFailed
 
 GERMAN = "Größe: 5 €, süß und schön, für alle Fälle"
 JAPANESE = "これは日本語のページです。ポータルサイトのニュースを毎日お届けします。"
-CHINESE = "这是一个中文网页，我们在这里为大家提供最新的新闻和信息，不是吗？你可以看到很多有用的内容。"
+CHINESE = "这是一个中文网页、我们在这里为大家提供最新的新闻和信息、不是吗。你可以看到很多有用的内容。"
 KOREAN = "이것은 한국어 웹페이지입니다. 매일 새로운 소식을 전해 드립니다."
 
 

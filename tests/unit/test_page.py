@@ -57,6 +57,8 @@ def test_html_that_is_hardly_any():
     [
         (parse_html, b"<p>a" * (pages.TAGS_MAX + 1)),
         (parse_html, b"<div>" * 3_000 + b"x"),
+        (parse_html, b"<p a b c d e f g h i j k l m n>" * 50_000),
+        (parse_xml, b"<a>" + b"<b c='1' d='' e='' f='' g=''/>" * 150_000 + b"</a>"),
         (parse_html, b"<a " + b" ".join(b"a%x" % number for number in range(80_000)) + b">"),
         (parse_html, b"<a " + b"".join(b"a%x='>'" % number for number in range(80_000)) + b">"),
         (parse_html, b"<a " + b"".join(b'a%x="<"' % number for number in range(80_000)) + b">"),

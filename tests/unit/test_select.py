@@ -124,8 +124,10 @@ def test_levels_of_json(tmp_path):
         time = [{type = "datetime", tz = "local"}, {jmes = "plan", type = "datetime", tz = "local"}]
         all = {jmes = "length(boxes)", level = 0}
         """
-    body = '{"boxes": [{"id": "A", "events": [{"kind": "in", "time": "2026-01-02T03:04:05"}]}, {"id": "B", "events": ' \
-        '[{"kind": "out", "time": null, "plan": "2026-01-03T00:00:00"}, {}]}, {"id": "C"}]}'  # fmt: skip
+    body = """
+        {"boxes": [{"id": "A", "events": [{"kind": "in", "time": "2026-01-02T03:04:05"}]},
+                   {"id": "B", "events": [{"kind": "out", "time": null, "plan": "2026-01-03T00:00:00"}, {}]}, {"id": "C"}]}
+        """
     assert [(row["box"], row["kind"], row["known"], row["time"], row["all"]) for row in rows(tmp_path, text, body)] == [
         ("A", "in", False, "2026-01-02T03:04:05", 3),
         ("B", "out", True, "2026-01-03T00:00:00", 3),

@@ -1,0 +1,102 @@
+"""What may be acked: only what the Redis process that took it has written to its append-only file."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bridge.durable import BLOCK_SECONDS, Durable
+from bridge.link import Link
+from regions import connect, names
+from tests.waiting import until
+
+
+class Settled:
+    """A Durable that runs, and what it settled: receipt → None or why not."""
+
+    def __init__(self, url: str) -> None:
+        self.client = connect.open_redis(url, name="test-durable", block_seconds=BLOCK_SECONDS)
+        self.results: dict[str, Exception | None] = {}
+        self.durable: Durable[str] = Durable(self.client, "test", self._settle)
+        self.thread = threading.Thread(target=self.durable.run, daemon=True)
+        self.thread.start()
+
+    def _settle(self, receipts: list[str], error: Exception | None) -> None:
+        self.results |= dict.fromkeys(receipts, error)
+
+    def stop(self) -> None:
+        self.durable.stop()
+        self.thread.join(20)
+        self.client.close()
+        assert not self.thread.is_alive()
+
+
+@pytest.fixture
+def settled(region_redis) -> Iterator[Settled]:
+    one = Settled(region_redis.url)
+    until(lambda: one.durable.is_open, "a connection")
+    yield one
+    region_redis.running.signal(18)
+    one.stop()
+
+
+def run_id(region_redis) -> str:
+    link = Link(region_redis.client)
+    link.close()
+    return link.run_id
+
+
+def test_a_batch_is_durable_once_its_process_says_so(settled: Settled, region_redis) -> None:
+    settled.durable.submit(run_id(region_redis), "one")
+    until(lambda: "one" in settled.results, "the file to be written")
+    assert settled.results == {"one": None}
+    assert region_redis.client.get(names.FENCE) == b"test"
+
+
+def test_batches_that_come_while_it_waits_share_the_next_fence(settled: Settled, region_redis) -> None:
+    taker = run_id(region_redis)
+    for number in range(100):
+        settled.durable.submit(taker, str(number))
+    until(lambda: len(settled.results) == 100, "all of them")
+    assert set(settled.results.values()) == {None}
+    assert region_redis.client.info("commandstats")["cmdstat_waitaof"]["calls"] < 50
+
+
+def test_the_next_process_does_not_vouch_for_a_batch_of_the_last_one(settled: Settled, region_redis) -> None:
+    taker = run_id(region_redis)
+    region_redis.running.kill()
+    region_redis.running.start()
+    until(lambda: settled.durable.is_open and run_id(region_redis) != taker, "a connection to the next process")
+    settled.durable.submit(taker, "lost")
+    settled.durable.submit(run_id(region_redis), "kept")
+    until(lambda: len(settled.results) == 2, "both")
+    assert settled.results["kept"] is None
+    assert isinstance(settled.results["lost"], connect.AWAY)
+
+
+def test_nothing_is_durable_while_the_file_is_not_written(settled: Settled, region_redis) -> None:
+    region_redis.client.config_set("appendfsync", "no")
+    settled.durable.submit(run_id(region_redis), "one")
+
+    def asked_again() -> bool:
+        stats = region_redis.client.info("commandstats")
+        return stats.get("cmdstat_waitaof", {}).get("calls", 0) >= 2
+
+    until(asked_again, "the wait to be repeated")
+    assert settled.results == {}
+    region_redis.client.config_set("appendfsync", "always")
+    until(lambda: settled.results == {"one": None}, "the file to be written")
+
+
+def test_a_full_redis_still_makes_durable_what_it_has_taken(settled: Settled, region_redis) -> None:
+    region_redis.client.config_set("maxmemory", 1)
+    settled.durable.submit(run_id(region_redis), "one")
+    until(lambda: settled.results == {"one": None}, "the fence to pass")
+
+
+def test_a_frozen_redis_is_an_error_and_not_a_wait_for_ever(settled: Settled, region_redis) -> None:
+    taker = run_id(region_redis)
+    region_redis.running.signal(19)
+    settled.durable.submit(taker, "one")
+    until(lambda: "one" in settled.results, "the time-out")
+    assert isinstance(settled.results["one"], connect.AWAY)

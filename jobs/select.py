@@ -157,12 +157,15 @@ class Compiler:
             prefix = css.WHOLE if selector.level in documents else css.INSIDE
             path = css.translate(expression, xml=self.form in ("xml", "feed"), prefix=prefix)
             return path.xpath, path.gives
+        return expression, self.check(expression)
+
+    def check(self, expression: str) -> str:
+        """What an XPath gives (nodes, string, number or boolean), tried on an element. Raises ValueError."""
         try:
             sample = self.xpath(expression)(etree.Element("x"))
         except etree.XPathError as error:
             raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
-        kind = {bool: "boolean", float: "number", str: "string"}.get(type(sample), "nodes")
-        return expression, kind
+        return {bool: "boolean", float: "number", str: "string"}.get(type(sample), "nodes")
 
     def _string_of(self, path: str, gives: str) -> etree.XPath:
         if gives in ("boolean", "number", "string"):

@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 
 from lxml import etree
 
-from jobs import ask, feed, lines, values
+from jobs import ask, feed, lines, values, xpaths
 from jobs.code import Code
 from jobs.definition import Before, Definition, origin_of
 from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited, TaskError, TooLarge
@@ -60,7 +60,8 @@ class Source:
         try:
             self._compile()
         except ValueError as error:
-            raise Faults([Fault(definition.path.name, None, "", str(error))]) from error
+            found = xpaths.faults(definition, self._compiler)
+            raise Faults(found or [Fault(definition.path.name, None, "", str(error))]) from error
 
     def _compile(self) -> None:
         definition = self.definition

@@ -175,6 +175,26 @@ def test_fault(tmp_path, text, said):
     assert any(said in one for one in found), found
 
 
+def test_all_wrong_xpaths_are_named_with_their_lines(tmp_path):
+    text = """\
+title = "Broken"
+url = 'https://api.example/'
+[rows]
+xpath = "//li["
+[fields]
+a = {xpath = ".//b"}
+b = ["i", {xpath = "foo:bar"}]
+c = {each = "u", fields = {d = {xpath = "nope()"}}}
+[contract]
+empty = {xpath = "//("}
+"""
+    found = faults(tmp_path, text)
+    assert [one.split(": ")[:2] for one in found] == [
+        ["demo.test.toml:4", "rows.xpath"], ["demo.test.toml:7", "fields.b.1"], ["demo.test.toml:8", "fields.c.fields.d"],
+        ["demo.test.toml:10", "contract.empty"],
+    ]  # fmt: skip
+
+
 def test_faults_of_code_are_found_without_running_it(tmp_path):
     assert any("expected Python" in one for one in faults(tmp_path, "[fields]\na = 'b'", code="def ("))
     assert any("one of request, parse" in one for one in faults(tmp_path, "[fields]\na = 'b'", code="x = 1"))

@@ -60,13 +60,13 @@ def _called(node: Any) -> list[str]:
     return own + [name for child in node["children"] if isinstance(child, dict) for name in _called(child)]
 
 
-def _keys(node: Any) -> list[str] | None:
-    """The keys of an expression that is only keys (``a.b.c``); None for any other."""
-    if node["type"] == "field":
-        return [node["value"]]
-    if node["type"] != "subexpression":
+def _keys(node: Any) -> list[str | int] | None:
+    """The steps of an expression that is only keys and indices (``a.b[0].c``); None for any other."""
+    if node["type"] in ("field", "index"):
+        return [node["value"]] if node["type"] == "field" else [int(node["value"])]
+    if node["type"] not in ("subexpression", "index_expression"):
         return None
-    found: list[str] = []
+    found: list[str | int] = []
     for child in node["children"]:
         keys = _keys(child)
         if keys is None:
@@ -75,17 +75,22 @@ def _keys(node: Any) -> list[str] | None:
     return found
 
 
-def _plain(keys: list[str]) -> Find:
-    """The look-ups of plain keys without an interpreter: 70 times cheaper."""
-    if len(keys) == 1:
-        only = keys[0]
+def _plain(keys: list[str | int]) -> Find:
+    """The look-ups of plain keys without an interpreter: many times cheaper."""
+    only = keys[0]
+    if len(keys) == 1 and isinstance(only, str):
         return lambda value: value.get(only) if type(value) is dict else None
 
     def find(value: Any) -> Any:
         for key in keys:
-            if type(value) is not dict:
-                return None
-            value = value.get(key)
+            if isinstance(key, str):
+                if type(value) is not dict:
+                    return None
+                value = value.get(key)
+            else:
+                if type(value) is not list or not -len(value) <= key < len(value):
+                    return None
+                value = value[key]
         return value
 
     return find

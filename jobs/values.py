@@ -135,9 +135,13 @@ def converter(spec: Value) -> Convert:
         return (lambda found, _base: lines_of(found) or None) if spec.lines else as_it_is
     expected = f"one of {', '.join(list(mapping)[:12])}"
 
+    as_number = _AS_NUMBER.get(spec.type) if search is None and not mapping and by is None else None
+
     def convert(found: Any, base: str) -> Any:
         if found is None:
             return None
+        if as_number is not None and type(found) in as_number[0]:
+            return as_number[1](found)
         text = fold(found)
         if not text:
             return None
@@ -188,6 +192,24 @@ def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
 
         return parse
     return None
+
+
+def _finite(number: float) -> float:
+    try:
+        found = float(number)
+    except OverflowError as error:
+        raise BadValue(str(number), "a number") from error
+    if abs(found) == float("inf"):
+        raise BadValue(text_of(number), "a number")
+    return found
+
+
+# JSON numbers that are their type already: no need to look at their digits.
+_AS_NUMBER: Final[dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]]] = {
+    "int": ((int,), int),
+    "decimal": ((int,), Decimal),
+    "float": ((int, Number), _finite),
+}
 
 
 def _url(text: str, base: str, _by: Any) -> str:

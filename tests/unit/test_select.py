@@ -188,7 +188,19 @@ def test_jmespath_keeps_one_interpreter():
     import jmespath
 
     document = {"a": [{"b": 1, "c": [1, 2]}, {"b": 2, "c": []}]}
-    for expression in ("a[].c[]", "a[?b > `1`].b", "sort_by(a, &b)[0].b", "a[*].{x: b}", "a[1:].b | [0]"):
+    for expression in (
+        "a[].c[]",
+        "a[?b > `1`].b",
+        "sort_by(a, &b)[0].b",
+        "a[*].{x: b}",
+        "a[1:].b | [0]",
+        "a[0].c[-1]",
+        "a[0].c[-3]",
+        "a.b",
+        "a[5].b",
+        "a[0].c[1]",
+        "[0]",
+    ):
         find = jmes.compiled(expression)
         for _ in range(3):
             assert find(document) == jmespath.search(expression, document)

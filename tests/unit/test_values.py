@@ -62,6 +62,13 @@ def test_no_single_number(text):
 def test_ints_stay_whole():
     assert value("1,234 books", type="int") == 1234
     assert value(Number("41.0"), type="int") == 41
+    assert value(41, type="int") == 41
+    assert str(value(41, type="decimal")) == "41"
+    assert type(value(Number("41.5"), type="float")) is float
+    assert type(value(41, type="float")) is float
+    bad(Number("1e999"), type="float")
+    bad(10**400, type="float")
+    bad(True, type="int")
     assert value("123456789012345678901234567890", type="int") == 123456789012345678901234567890
     bad("1.5", type="int")
     assert value("90", type="int", scale="1/30") == 3

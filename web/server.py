@@ -7,6 +7,7 @@ Answers are written by ``web.exchange`` alone, never by cheroot, so that a slow 
 belongs in front.
 """
 
+import contextlib
 import resource
 import socket as sockets
 import sys
@@ -172,14 +173,17 @@ class Connection(server.HTTPConnection):
             try:
                 self.socket.shutdown(sockets.SHUT_WR)
             except OSError:  # reset already
-                super().close()
+                self.close_now()
             else:
                 self.server.outlet.linger(self)
         else:
-            super().close()
+            self.close_now()
 
     def close_now(self) -> None:
         """Closes it without further ado."""
+        # cheroot leaves its writer to the garbage collector, which would flush what a broken socket did not take.
+        with contextlib.suppress(OSError):
+            self.wfile.close()
         super().close()
 
 

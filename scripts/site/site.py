@@ -1,6 +1,7 @@
 """The server: ``/{host}/…`` answers what that host would, on loopback only.
 
     Site._page → Fetches.add → Behaviour.take → pages.*.answer → delay → 304, gzip, cut, drip
+                            → delay → hostile.answer
 
 ``NEARFETCH__FETCH__ORIGINS`` = ``origins(port)`` sends fetches of those hosts here. Beside the pages:
 
@@ -18,6 +19,7 @@ import ipaddress
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, Final
@@ -27,15 +29,18 @@ import msgspec
 from cheroot import wsgi
 
 from regions import logs
+from scripts.site import hostile
 from scripts.site.behave import Behaviour, Drip, Fetches, Rule
 from scripts.site.pages import bench, books, ecb, hn, quakes, slow
-from scripts.site.pages.page import Answer
+from scripts.site.pages.page import Answer, Asked
 
 THREADS: Final = 256  # a slow answer holds one; more than the workers of all regions could take at once
 IDLE_SECONDS: Final = 75
 MADE: Final = 1_795_492_800  # 2026-11-24 00:00 UTC: when the pages last changed
 KINDS: Final[tuple[ModuleType, ...]] = (ecb, quakes, hn, books, slow, bench)
-HOSTS: Final[dict[str, ModuleType]] = {host: kind for kind in KINDS for host in kind.ORIGINS}
+HOSTS: Final[dict[str, list[ModuleType]]] = {
+    host: [kind for kind in KINDS if host in kind.ORIGINS] for one in KINDS for host in one.ORIGINS
+}
 STARTS: Final = {
     "www.ecb.europa.eu": ecb.PATH,
     "earthquake.usgs.gov": quakes.FEED,
@@ -134,15 +139,30 @@ class Site:
         address = str(bottle.request.environ["REQUEST_URI"])
         self.fetches.add(address)
         rule = self.behaviour.take(address)
-        kind = HOSTS.get(host)
-        answer = kind.answer("/" + path, bottle.request.query) if kind else None
-        answer = answer or Answer(_missing(host, path), status=404)
+        answer = _answer(host, "/" + path)
         delay_seconds = answer.delay_seconds + (rule.delay_seconds if rule else 0.0)
         if delay_seconds:
             self._over.wait(delay_seconds)
         if rule is None:
             return _plain(answer)
+        if rule.hostile:
+            return hostile.answer(rule.hostile, address, self._over)
         return _bent(answer, rule, self._over)
+
+
+def _answer(host: str, path: str) -> Answer:
+    """The origin's page, 404 where it has none."""
+    request = bottle.request
+    asked = Asked(
+        path=path,
+        query=request.query,
+        method=request.method,
+        form=request.forms,
+        headers=request.headers,
+        cookies=request.cookies,
+    )
+    found = (kind.answer(asked) for kind in HOSTS.get(host, ()))
+    return next(filter(None, found), None) or Answer(_missing(host, path), status=404)
 
 
 def _plain(answer: Answer) -> bytes:
@@ -151,6 +171,8 @@ def _plain(answer: Answer) -> bytes:
     etag, packed = _packed(answer.body)
     response.status = answer.status
     response.content_type = answer.content_type
+    for name, value in answer.headers:
+        response.add_header(name, value)
     if answer.status == 200:
         response.set_header("ETag", etag)
         response.set_header("Last-Modified", email.utils.formatdate(MADE, usegmt=True))
@@ -167,14 +189,27 @@ def _plain(answer: Answer) -> bytes:
 
 def _bent(answer: Answer, rule: Rule, over: threading.Event) -> bytes | Iterator[bytes]:
     """The page as a rule wants it."""
-    status = rule.status or (302 if rule.redirect is not None else answer.status)
-    body = answer.body if rule.body is None else rule.body.encode()
-    bent = Answer(body, answer.content_type, status, may_gzip=answer.may_gzip and rule.cut is None)
+    bent = replace(
+        answer,
+        body=answer.body if rule.body is None else rule.body.encode(),
+        status=rule.status or (302 if rule.redirect is not None else answer.status),
+        may_gzip=answer.may_gzip and not (rule.cut is not None or rule.huge or rule.mislabel),
+    )
+    if rule.mislabel == "charset":
+        bent = replace(bent, body=bent.body.decode().encode("windows-1252", "replace"))
     content = _plain(bent)
+    if bottle.response.status_code == 304:
+        return content
+    if rule.mislabel == "type":
+        bottle.response.content_type = "image/png"
+    elif rule.mislabel == "encoding":
+        bottle.response.set_header("Content-Encoding", "gzip")
     if rule.redirect is not None:
         bottle.response.set_header("Location", rule.redirect)
     for name, value in rule.headers.items():
         bottle.response.set_header(name, value)
+    if rule.huge:
+        return hostile.filled(content, rule.huge, over)
     if rule.cut is None and rule.drip is None:
         return content
     bottle.response.set_header("Content-Length", str(len(content)))
@@ -211,7 +246,8 @@ def _missing(host: str, path: str) -> bytes:
 
 
 def _index() -> str:
-    links = "".join(f'<li><a href="/{host}{STARTS.get(host, "/")}">{host}</a></li>' for host in HOSTS)
+    places = ((host, html.escape(STARTS.get(host, "/"))) for host in HOSTS)
+    links = "".join(f'<li><a href="/{host}{start}">{host}</a></li>' for host, start in places)
     return f"<!DOCTYPE html><title>Sample pages</title><h1>Sample pages</h1><ul>{links}</ul>"
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Final
 
 from scripts.site.pages import books
-from scripts.site.pages.page import Answer, Query, delay
+from scripts.site.pages.page import Answer, Asked, delay
 
 ORIGINS: Final = ("bench.example",)
 PAGE_BYTES: Final = 54_492
@@ -16,12 +16,12 @@ ROWS: Final = 3
 _CATEGORY: Final = books.CATEGORIES.index("Poetry") + 2
 
 
-def answer(path: str, query: Query) -> Answer | None:
+def answer(asked: Asked) -> Answer | None:
     """One of the two; any other part of the query only makes an address of its own."""
-    if path == "/page":
-        return Answer(_page(), may_gzip=False, delay_seconds=delay(query))
-    if path == "/tiny":
-        return Answer(_tiny(), "application/json", may_gzip=False, delay_seconds=delay(query))
+    if asked.path == "/page":
+        return Answer(_page(), may_gzip=False, delay_seconds=delay(asked.query))
+    if asked.path == "/tiny":
+        return Answer(_tiny(), "application/json", may_gzip=False, delay_seconds=delay(asked.query))
     return None
 
 

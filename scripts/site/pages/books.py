@@ -9,7 +9,7 @@ import re
 from functools import cache
 from typing import Final
 
-from scripts.site.pages.page import FIRST, SECOND, Answer, Query
+from scripts.site.pages.page import FIRST, SECOND, Answer, Asked
 
 ORIGINS: Final = ("books.toscrape.com",)
 PER_PAGE: Final = 20
@@ -30,9 +30,9 @@ def size(number: int) -> int:
     return PER_PAGE if number == CATEGORIES.index("Poetry") + 2 else SIZES[(number - 2) % len(SIZES)]
 
 
-def answer(path: str, query: Query) -> Answer | None:  # noqa: ARG001 - every origin answers the same call
+def answer(asked: Asked) -> Answer | None:
     """A page of a category; what does not exist is None."""
-    found = _LISTING.fullmatch(path)
+    found = _LISTING.fullmatch(asked.path)
     if found is None:
         return None
     slug, number, page = found[1], int(found[2]), int(found[3] or 1)

@@ -4,7 +4,7 @@ import random
 from functools import cache
 from typing import Final
 
-from scripts.site.pages.page import FIRST, SECOND, TOPICS, Answer, Query
+from scripts.site.pages.page import FIRST, SECOND, TOPICS, Answer, Asked
 
 ORIGINS: Final = ("news.ycombinator.com",)
 STORIES: Final = 30
@@ -41,11 +41,11 @@ spellcheck="false" autocapitalize="off" autocomplete="off"></form></center></td>
 """
 
 
-def answer(path: str, query: Query) -> Answer | None:
+def answer(asked: Asked) -> Answer | None:
     """The front page and its following ones."""
-    if path not in ("/", "/news"):
+    if asked.path not in ("/", "/news"):
         return None
-    page = query.get("p", "1")
+    page = asked.query.get("p", "1")
     return Answer(_front(int(page)) if page.isdigit() and len(page) < 4 else _front(1))
 
 

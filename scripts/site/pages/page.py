@@ -2,10 +2,23 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 Query = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request as a page sees it: ``path`` is below the origin; ``headers`` are found in any letter case."""
+
+    path: str
+    query: Query
+    method: str = "GET"
+    form: Query = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: Mapping[str, str] = field(default_factory=dict)
+
 
 FIRST: Final = """
 quiet amber northern hollow gilded distant winter broken silver paper restless salt copper hidden crooked scarlet
@@ -23,13 +36,17 @@ caches gardens maps synthesizers bicycles kernels protocols spreadsheets
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A page: its bytes and what they are. ``delay_seconds`` is how long the origin takes to begin."""
+    """A page: its bytes and what they are. ``delay_seconds`` is how long the origin takes to begin.
+
+    ``headers`` are besides the usual ones, a name as often as it is to be sent.
+    """
 
     body: bytes
     content_type: str = "text/html; charset=utf-8"
     status: int = 200
     may_gzip: bool = True
     delay_seconds: float = 0.0
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def delay(query: Query, default: float = 0.0) -> float:

@@ -5,7 +5,7 @@ import random
 from functools import cache
 from typing import Any, Final
 
-from scripts.site.pages.page import FIRST, SECOND, Answer, Query
+from scripts.site.pages.page import FIRST, SECOND, Answer, Asked
 
 ORIGINS: Final = ("earthquake.usgs.gov",)
 FEED: Final = "/earthquakes/feed/v1.0/summary/all_day.geojson"
@@ -23,9 +23,9 @@ NETWORKS: Final = (
 )
 
 
-def answer(path: str, query: Query) -> Answer | None:  # noqa: ARG001 - every origin answers the same call
+def answer(asked: Asked) -> Answer | None:
     """The day's feed; nothing else is here."""
-    return Answer(_feed(), "application/json; charset=utf-8") if path == FEED else None
+    return Answer(_feed(), "application/json; charset=utf-8") if asked.path == FEED else None
 
 
 @cache

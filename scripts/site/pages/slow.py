@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Final
 
-from scripts.site.pages.page import Answer, Query, delay
+from scripts.site.pages.page import Answer, Asked, delay
 
 ORIGINS: Final = ("slow.example",)
 SECONDS: Final = 3.0
@@ -11,9 +11,9 @@ BODY_BYTES: Final = 4_000
 ROWS: Final = (("Amber Harbor", "4.25", "open"), ("Iron Meadow", "11.90", "closed"), ("Glass Tower", "0.75", "open"))
 
 
-def answer(path: str, query: Query) -> Answer | None:
+def answer(asked: Asked) -> Answer | None:
     """The table, late."""
-    return Answer(_table(), delay_seconds=delay(query, SECONDS)) if path in ("/", "/index.html") else None
+    return Answer(_table(), delay_seconds=delay(asked.query, SECONDS)) if asked.path in ("/", "/index.html") else None
 
 
 @cache

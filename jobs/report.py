@@ -17,6 +17,7 @@ from regions import connect, logs, names
 from regions.settings import Region, Settings
 
 STATUS_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 0.5  # a changed definition is told within 2 s
 SOURCES_SECONDS: Final = 60.0  # said again though nothing changed, for a hub that lost them
 FAULT_MAX: Final = 1_000  # characters of a source's faults
 
@@ -60,12 +61,23 @@ class Reporter:
             self.run_once()
             if self._stopping:
                 return
-            self._wake.wait(STATUS_SECONDS)
+            self._wait(time.monotonic() + STATUS_SECONDS)
+
+    def _wait(self, until: float) -> None:
+        """Waits for the next report; a changed definition is a reason to report at once."""
+        while (left := until - time.monotonic()) > 0:
+            if self._wake.wait(min(left, LOOK_SECONDS)) or self._has_changed():
+                return
+
+    def _has_changed(self) -> bool:
+        is_changed = self._catalog.refresh()
+        if is_changed:
+            self._sources_due = 0.0
+        return is_changed
 
     def run_once(self) -> None:
         """One report; what can't be sent now is sent with the next one."""
-        if self._catalog.refresh():
-            self._sources_due = 0.0
+        self._has_changed()
         try:
             self._say("status", ["part", "workers", "name", self._name], self.status())
             if time.monotonic() >= self._sources_due:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from regions.faults import Faults
-from scripts import VERSION
+from scripts import VERSION, completion
 from scripts.gateway_client import GatewayClient, NoGateway, Refused
 
 WRONG_USAGE = 2
@@ -54,8 +54,8 @@ def main() -> None:
     nearfetch config check                    is everything set, and there?
 
     \b
-    Completion for bash (zsh and fish alike):
-    eval "$(_NEARFETCH_COMPLETE=bash_source nearfetch)"
+    Completion for bash (zsh alike; fish: nearfetch completion fish | source):
+    eval "$(nearfetch completion bash)"
     """
 
 
@@ -129,7 +129,7 @@ def status(url: str, data: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]... ...")
+@click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]... ...", shell_complete=completion.words)
 @gateway_options
 @json_option
 @click.option("--deadline", type=float, metavar="SECONDS", help="When a task ends at the latest (30 by default).")
@@ -157,6 +157,19 @@ def fetch(
             )
         )
     )
+
+
+@main.command("completion")
+@click.argument("shell", type=click.Choice(list(completion.CLASSES)))
+def print_completion(shell: str) -> None:
+    """Prints a script that teaches SHELL to complete commands, options, sources and their params.
+
+    \b
+    eval "$(nearfetch completion bash)"                       in ~/.bashrc
+    eval "$(nearfetch completion zsh)"                        in ~/.zshrc, after compinit
+    nearfetch completion fish | source                        in ~/.config/fish/config.fish
+    """
+    click.echo(completion.script(main, shell), nl=False)
 
 
 @main.group()

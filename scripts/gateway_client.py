@@ -8,7 +8,7 @@ import json
 import os
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,11 +32,12 @@ class Refused(RuntimeError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a stream."""
+    """One event of a stream: its data, and the text that it is, where numbers have their own spelling."""
 
     name: str
     id: str
     data: Any
+    text: str = field(default="", compare=False, repr=False)
 
 
 class GatewayClient:
@@ -58,9 +59,9 @@ class GatewayClient:
             raise NoGateway(f"No gateway: expected an address like http://127.0.0.1:8080, found {address}")
         return cls(address)
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, timeout_seconds: float = CONNECT_SECONDS) -> Any:
         """A JSON answer; raises ``Refused`` for what is not 200, ``NoGateway`` when nobody answers."""
-        return self._json("GET", path, None)
+        return self._json("GET", path, None, timeout_seconds)
 
     def status(self, path: str) -> tuple[int, Any]:
         """The status and the JSON body, whatever they are."""
@@ -87,11 +88,11 @@ class GatewayClient:
         finally:
             connection.close()
 
-    def _json(self, method: str, path: str, body: bytes | None) -> Any:
+    def _json(self, method: str, path: str, body: bytes | None, timeout_seconds: float = CONNECT_SECONDS) -> Any:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        response, connection = self._open(method, path, body, headers, CONNECT_SECONDS)
+        response, connection = self._open(method, path, body, headers, timeout_seconds)
         try:
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -124,17 +125,18 @@ def parse_events(lines: Any) -> Iterator[Event]:
     data: list[str] = []
     for raw in lines:
         line = raw.decode().rstrip("\r\n")
-        field, _, value = line.partition(":")
+        key, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if not line:
             if data:
-                yield Event(name, identifier, json.loads("\n".join(data)))
+                text = "\n".join(data)
+                yield Event(name, identifier, json.loads(text), text)
             name, data = "message", []
-        elif field == "event":
+        elif key == "event":
             name = value
-        elif field == "id":
+        elif key == "id":
             identifier = value
-        elif field == "data":
+        elif key == "data":
             data.append(value)
 
 

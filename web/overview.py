@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from jobs.catalog import Catalog, Entry
+from jobs.params import Param
 from regions.settings import Settings
 from web import submit
 from web.exchange import Answer, Exchange
@@ -48,7 +49,8 @@ class Overview:
         entry = self._catalog.get(source)
         if entry is None:
             raise submit.unknown_source(source, self._catalog)
-        document = self._source_view(entry, self._said())
+        said = self._said()
+        document = self._source_view(entry, said) | {"regions": regions_of(entry.id, said)}
         if entry.definition is not None:
             document |= {"schema": entry.definition.schema(), "definition": entry.definition.hash}
         else:
@@ -83,8 +85,10 @@ class Overview:
         return Answer(200, text.encode(), headers)
 
     def _source_view(self, entry: Entry, said: Mapping[str, RegionState]) -> dict[str, Any]:
-        view = source_view(entry, said.get(entry.region))
-        return view if entry.region in self._settings.region else {**view, "health": "broken"}
+        view = source_view(entry, said)
+        if entry.definition is not None and entry.region not in self._settings.region:
+            return {**view, "health": "broken", "reasons": [f"its region is not set up here: {entry.region}"]}
+        return view
 
     def _states(self, regions: list[str]) -> list[RegionState]:
         with self._hub.asking():
@@ -106,18 +110,16 @@ class Overview:
         return region_view(state, title, self._rates)
 
 
-def source_view(entry: Entry, state: RegionState | None) -> dict[str, Any]:
-    """A source as the catalogue lists it."""
+def source_view(entry: Entry, said: Mapping[str, RegionState]) -> dict[str, Any]:
+    """A source as the catalogue lists it; ``said`` are the regions by name, as far as they could be asked."""
     definition = entry.definition
+    how, reasons = health(entry, said)
     if definition is None:
         return {
             "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "params": {}, "limits": {},
-            "health": "broken",
+            "health": how, "reasons": reasons,
         }  # fmt: skip
-    params = {
-        name: {"type": param.type, "required": param.required, "default": param.default, "example": param.example}
-        for name, param in definition.params.items()
-    }
+    params = {name: param_view(param) for name, param in definition.params.items()}
     return {
         "id": entry.id,
         "title": definition.title,
@@ -125,20 +127,54 @@ def source_view(entry: Entry, state: RegionState | None) -> dict[str, Any]:
         "standby": list(definition.standby),
         "params": params,
         "limits": msgspec.to_builtins(definition.limits, enc_hook=str),
-        "health": health(entry, state),
+        "health": how,
+        "reasons": reasons,
     }
 
 
-def health(entry: Entry, state: RegionState | None) -> str:
-    """``broken``: its definition, here or there; ``degraded``: its region runs another one; ``ok``; ``unknown``."""
+def param_view(param: Param) -> dict[str, Any]:
+    """A param as the catalogue shows it; what limits it is left out where nothing does."""
+    limits = {
+        "title": param.title,
+        "enum": list(param.enum),
+        "pattern": param.pattern,
+        "min": param.min,
+        "max": param.max,
+    }
+    return {
+        "type": param.type, "required": param.required, "default": param.default, "example": param.example,
+        **{key: value for key, value in limits.items() if value not in ("", None, [])},
+    }  # fmt: skip
+
+
+def regions_of(source: str, said: Mapping[str, RegionState]) -> dict[str, dict[str, Any]]:
+    """The regions that have a source: the hash of the definition there ("" for none), and what is wrong with it."""
+    return {
+        name: state.said["sources"][source] for name, state in said.items() if source in state.said.get("sources", {})
+    }
+
+
+def health(entry: Entry, said: Mapping[str, RegionState]) -> tuple[str, list[str]]:
+    """How a source is, and why it is not ``ok``.
+
+    ``broken``: its definition, here or there; ``degraded``: a region's definition is another one than the gateway's;
+    ``unknown``: its region has not said which ones it has.
+    """
     if entry.definition is None:
-        return "broken"
-    said = state.said.get("sources", {}).get(entry.id) if state is not None else None
-    if said is None:
-        return "unknown"
-    if said.get("fault"):
-        return "broken"
-    return "ok" if said.get("definition") == entry.definition.hash else "degraded"
+        return "broken", [str(fault) for fault in entry.faults]
+    there = regions_of(entry.id, said)
+    faults = [f"{region}: {one['fault']}" for region, one in there.items() if one.get("fault")]
+    if faults:
+        return "broken", faults
+    own = entry.definition.hash
+    state = said.get(entry.region)
+    if state is None or "sources" not in state.said:
+        return "unknown", [f"{entry.region} has not said which sources it has"]
+    reasons = [] if entry.region in there else [f"{entry.region} does not have it; the gateway has definition {own}"]
+    for region, one in there.items():
+        if one["definition"] != own or region != entry.region:
+            reasons.append(f"{region} has definition {one['definition']}, the gateway has {own} for {entry.region}")
+    return ("degraded", reasons) if reasons else ("ok", [])
 
 
 class Rates:

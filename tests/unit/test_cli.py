@@ -14,7 +14,18 @@ from scripts.cli import main
 from scripts.ports import free_port
 from scripts.services import Running, redis_server
 
-COMMANDS = ["gateway", "bridge", "workers", "dashboard", "status", "fetch", "config", "config check", "config show"]
+COMMANDS = [
+    "gateway",
+    "bridge",
+    "workers",
+    "dashboard",
+    "status",
+    "fetch",
+    "completion",
+    "config",
+    "config check",
+    "config show",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +56,6 @@ def test_the_version_is_the_one_that_up_shows():
         ["sed", "-n", sed, ROOT / "scripts" / "__init__.py"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"{VERSION}\n"
-
-
-def test_a_shell_can_complete(monkeypatch):
-    monkeypatch.setenv("_NEARFETCH_COMPLETE", "bash_complete")
-    monkeypatch.setenv("COMP_WORDS", "nearfetch sta")
-    monkeypatch.setenv("COMP_CWORD", "1")
-    done = CliRunner().invoke(main, [], prog_name="nearfetch")
-    assert done.output == "plain,status\n"
 
 
 @pytest.mark.parametrize("part", ["bridge", "workers", "dashboard"])

@@ -2,9 +2,11 @@
 
 import pytest
 
+from jobs.catalog import Catalog
+from tests import sources
 from web.app import host_name
 from web.ledger import RegionState
-from web.overview import Rates, region_view
+from web.overview import Rates, health, region_view, source_view
 
 NOW = 1_000_000
 BRIDGE = {"at_ms": NOW - 1_000, "state": "consuming", "reason": "", "ready": 7}
@@ -73,3 +75,70 @@ def test_throughput_is_what_each_pool_ended_in_the_last_minute():
 )  # fmt: skip
 def test_name_in_a_host_header(host, name):
     assert host_name(host) == name
+
+
+def told(region="fra", **sources) -> RegionState:
+    """A region that said which sources it has: their definition's hash, or a fault."""
+    said = {
+        source.replace("_", "."): {"definition": "", "fault": one} if " " in one else {"definition": one, "fault": None}
+        for source, one in sources.items()
+    }
+    return RegionState(name=region, now_ms=NOW, said={"sources": said}, open_tasks=0, oldest_ms=None, unread=0)
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """The gateway's own: demo.list in fra, and demo.broken."""
+    catalog = Catalog([sources.write(tmp_path)], "fra")
+    catalog.refresh()
+    return catalog
+
+
+def test_a_source_whose_region_has_the_same_definition_is_ok(listed):
+    """Same hash, in the region that the gateway sends its tasks to."""
+    entry = listed.get("demo.list")
+    assert health(entry, {"fra": told(demo_list=entry.definition.hash), "nyc": told("nyc")}) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"fra": told(demo_list="0ther")}, "fra has definition 0ther, the gateway has HASH for fra"),
+        ({"fra": told(demo_plain="0ther")}, "fra does not have it; the gateway has definition HASH"),
+        ({"fra": told(demo_list="HASH"), "nyc": told("nyc", demo_list="0ther")}, "nyc has definition 0ther, the gateway has HASH for fra"),
+    ],
+)  # fmt: skip
+def test_a_region_with_another_definition_degrades_a_source_and_is_named(listed, said, reason):
+    """Both hashes stand in the reason, so that whoever reads it knows which of the two to deploy."""
+    entry = listed.get("demo.list")
+    own = entry.definition.hash
+    for state in said.values():
+        for one in state.said["sources"].values():
+            one["definition"] = one["definition"].replace("HASH", own)
+    assert health(entry, said) == ("degraded", [reason.replace("HASH", own)])
+
+
+def test_a_definition_that_is_broken_here_or_there_breaks_its_source(listed):
+    """Its faults are the reasons, with file and line."""
+    how, reasons = health(listed.get("demo.broken"), {})
+    assert how == "broken"
+    assert "demo.broken.toml" in reasons[0]
+    entry = listed.get("demo.list")
+    there = health(entry, {"fra": told(demo_list="demo.list.toml:4: url: expected a text")})
+    assert there == ("broken", ["fra: demo.list.toml:4: url: expected a text"])
+
+
+def test_a_source_of_a_region_that_said_nothing_yet_is_unknown(listed):
+    """Nobody knows what it has: neither good nor bad."""
+    silent = RegionState(name="fra", now_ms=NOW, said={}, open_tasks=0, oldest_ms=None, unread=0)
+    entry = listed.get("demo.list")
+    assert health(entry, {})[0] == health(entry, {"fra": silent})[0] == "unknown"
+
+
+def test_a_param_is_shown_with_what_limits_it(listed):
+    """What limits nothing is left out."""
+    params = source_view(listed.get("demo.list"), {})["params"]
+    assert params["category"] == {
+        "type": "str", "required": True, "default": None, "example": "poetry", "pattern": "[a-z_0-9]+",
+    }  # fmt: skip
+    assert (params["page"]["min"], params["page"]["max"], "pattern" in params["page"]) == (1, 50, False)

@@ -23,7 +23,7 @@ class Code:
         module.__file__ = str(path)
         try:
             exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102 - the author's own code
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise Faults([Fault(path.name, _line(error, path), "", f"{type(error).__name__}: {error}")]) from error
         self._functions: dict[str, Callable[..., Any]] = {name: getattr(module, name) for name in names}
 
@@ -72,7 +72,7 @@ class Code:
         return ParseFailed(f"{self._name}{place}: {name} failed: {type(error).__name__}: {error}")
 
 
-def _line(error: Exception, path: Path) -> int | None:
+def _line(error: BaseException, path: Path) -> int | None:
     if isinstance(error, SyntaxError):
         return error.lineno
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

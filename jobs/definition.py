@@ -127,6 +127,17 @@ class Definition(Struct, frozen=True, kw_only=True):
 
 def read(path: Path) -> Definition:
     """Reads ``ID.toml`` (and looks at ``ID.py`` beside it, without running it). Raises ``Faults`` with all of them."""
+    definition, faults = examine(path)
+    if faults:
+        raise Faults(sorted(faults, key=lambda fault: fault.line or 0))
+    return definition
+
+
+def examine(path: Path) -> tuple[Definition, list[Fault]]:
+    """A definition with everything that is wrong with it; what is wrong is left out of it, or has its default.
+
+    Raises ``Faults`` for a file that is no TOML at all.
+    """
     raw = toml.read(path)
     data = path.read_bytes()
     reader = Reader(path.name, data.decode("utf-8"))
@@ -134,10 +145,8 @@ def read(path: Path) -> Definition:
     code = b""
     if code_path is not None and code_path.is_file():
         code = code_path.read_bytes()
-    definition = _read(reader, raw, path, hashlib.sha256(data + code).hexdigest()[:8], _functions(reader, path, code))
-    if reader.faults:
-        raise Faults(sorted(reader.faults, key=lambda fault: fault.line or 0))
-    return definition
+    digest = hashlib.sha256(data + code).hexdigest()[:8]
+    return _read(reader, raw, path, digest, _functions(reader, path, code)), reader.faults
 
 
 def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tuple[str, ...]) -> Definition:

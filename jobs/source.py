@@ -48,24 +48,23 @@ class Parsed:
 
 
 class Source:
-    """Raises ``Faults`` where the definition can't be compiled: a bad XPath, or what ID.py raises when it is loaded."""
+    """Raises ``Faults`` with all that can't be compiled: bad XPaths, and what ID.py raises when it is loaded."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
-        namespaces = (
-            {**feed.NAMESPACES, **definition.namespaces} if definition.format == "feed" else definition.namespaces
-        )
-        self._compiler = Compiler(definition.format, namespaces)
+        self._compiler = compiler(definition)
         self._page_kinds = [PAGE_KINDS[definition.format]]
         try:
+            self._code = code(definition)
             self._compile()
+        except Faults as error:
+            raise Faults([*xpaths.faults(definition, self._compiler), *error.faults]) from error
         except ValueError as error:
             found = xpaths.faults(definition, self._compiler)
             raise Faults(found or [Fault(definition.path.name, None, "", str(error))]) from error
 
     def _compile(self) -> None:
         definition = self.definition
-        self._code = Code(definition.path.with_suffix(".py"), definition.code) if definition.code else None
         kinds: list[Kinds] = list(self._page_kinds)
         documents = {0}
         self._steps: list[FindAll] = []
@@ -316,6 +315,17 @@ class Source:
         if not is_home:
             return replace(request, headers={}, cookies={})
         return replace(request, headers={k: v for k, v in request.headers.items() if k.lower() != "content-type"})
+
+
+def compiler(definition: Definition) -> Compiler:
+    """What compiles a definition's selectors, with its namespaces."""
+    is_feed = definition.format == "feed"
+    return Compiler(definition.format, {**(feed.NAMESPACES if is_feed else {}), **definition.namespaces})
+
+
+def code(definition: Definition) -> Code | None:
+    """The definition's ID.py, loaded; None where it has none. Raises ``Faults`` with what it raises."""
+    return Code(definition.path.with_suffix(".py"), definition.code) if definition.code else None
 
 
 def _check_status(page: Page) -> None:

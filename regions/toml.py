@@ -23,7 +23,7 @@ def read(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
-        raise Faults([Fault(path.name, _line_in(message), "", f"expected TOML, found: {message}")]) from error
+        raise Faults([Fault(path.name, _line_in(message, text), "", f"expected TOML, found: {message}")]) from error
     except RecursionError as error:
         raise Faults([Fault(path.name, None, "", "expected TOML, found it nested too deeply")]) from error
 
@@ -51,8 +51,10 @@ def _holds(data: Any, key: Path_) -> bool:
     return True
 
 
-def _line_in(message: str) -> int | None:
-    """The line that tomllib names in its message: ``… (at line 3, column 7)``."""
+def _line_in(message: str, text: str) -> int | None:
+    """The line that tomllib names in its message: ``… (at line 3, column 7)``, or ``(at end of document)``."""
+    if "at end of document" in message:
+        return max(len(text.splitlines()), 1)
     _, found, rest = message.partition("at line ")
     digits = rest.partition(",")[0]
     return int(digits) if found and digits.isdigit() else None

@@ -5,42 +5,20 @@ Imports that a command needs are in it, since the shell waits for every one.
 
 # ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from regions.faults import Faults
 from scripts import VERSION, completion
 from scripts.gateway_client import GatewayClient, NoGateway, Refused
+from scripts.options import WRONG_USAGE, data_option, gateway_options, json_option, load, refuse
+from scripts.source_commands import source
 
-WRONG_USAGE = 2
 NO_GATEWAY = 3
-
-
-def gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which gateway is asked."""
-    url = click.option(
-        "--url", default="", help="The gateway's address; else NEARFETCH_URL, else a running scripts/up's."
-    )
-    data = click.option(
-        "--data", type=click.Path(path_type=Path), help="The data folder of the scripts/up to ask; else NEARFETCH_DATA."
-    )
-    return url(data(command))
-
-
-def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--data``, for the settings that ``scripts/up`` generated."""
-    kind = click.Path(path_type=Path, exists=True, file_okay=False)
-    return click.option("--data", type=kind, help="The settings of the scripts/up on this data folder.")(command)
-
-
-def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")(command)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -172,6 +150,9 @@ def print_completion(shell: str) -> None:
     click.echo(completion.script(main, shell), nl=False)
 
 
+main.add_command(source)
+
+
 @main.group()
 def config() -> None:
     """Checks or shows the settings: nearfetch.toml (or NEARFETCH_CONFIG), the regions' files, the environment.
@@ -193,7 +174,7 @@ def check(as_json: bool, data: Path | None) -> None:
     """
     from scripts import config_command  # noqa: PLC0415
 
-    sys.exit(config_command.check(_load(data), as_json=as_json))
+    sys.exit(config_command.check(load(data), as_json=as_json))
 
 
 @config.command()
@@ -203,35 +184,20 @@ def show(as_json: bool, data: Path | None) -> None:
     """Prints the settings in force, as TOML, secrets hidden."""
     from scripts import config_command  # noqa: PLC0415
 
-    config_command.show(_load(data), as_json=as_json)
+    config_command.show(load(data), as_json=as_json)
 
 
 def _process(run: Callable[[Any], int]) -> None:
     """Runs a part until it is told to stop; ends with its exit code, 2 for a wrong setting."""
     from regions import logs  # noqa: PLC0415
 
-    settings = _load()
+    settings = load()
     logs.configure(settings.log.format, settings.log.level)
     try:
         code = run(settings)
     except Faults as faults:
-        _refuse(faults)
+        refuse(faults)
     sys.exit(code)
-
-
-def _load(data: Path | None = None) -> Any:
-    from regions import settings  # noqa: PLC0415
-
-    environ = dict(os.environ) if data is None else {"NEARFETCH_CONFIG": str(data / "nearfetch.toml")}
-    try:
-        return settings.load(environ)
-    except Faults as faults:
-        _refuse(faults)
-
-
-def _refuse(reason: object) -> NoReturn:
-    click.echo(str(reason), err=True)
-    sys.exit(WRONG_USAGE)
 
 
 def _asking(command: Callable[[], int]) -> int:

@@ -1,0 +1,81 @@
+"""``nearfetch source check``: what is wrong with definitions, all of it; and how commands name a source."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+
+from jobs import definition, examine
+from jobs.catalog import Catalog, Entry
+from regions import toml
+from regions.faults import Fault, Faults, nearest
+from regions.settings import Settings
+from scripts.terminal import counted
+
+SUFFIX: Final = ".toml"
+
+
+def run(settings: Settings, sources: Sequence[str], *, as_json: bool) -> int:
+    """The exit code; raises click's ``UsageError`` for a source that is not there."""
+    entries = [find(settings, name) for name in sources] or known(settings).entries()
+    found = {entry.id: faults(settings, entry) for entry in entries}
+    if as_json:
+        listed = [{"source": source, **fault} for source, all_ in found.items() for fault in msgspec.to_builtins(all_)]
+        click.echo(json.dumps({"sources": len(found), "faults": listed}, ensure_ascii=False))
+    else:
+        for all_ in found.values():
+            for fault in all_:
+                click.echo(str(fault))
+        count = sum(map(len, found.values()))
+        click.echo(
+            f"{counted(len(found), 'source')}, {counted(count, 'fault') if count else 'nothing wrong'}", err=True
+        )
+    return 2 if any(found.values()) else 0
+
+
+def faults(settings: Settings, entry: Entry) -> list[Fault]:
+    """What is wrong with a source: its files, and the regions that it names."""
+    found = examine.faults(entry.path)
+    for key, name in regions_of(entry.path):
+        if name not in settings.region:
+            line = toml.line_of(entry.path.read_text(encoding="utf-8"), (key,))
+            message = f'expected a known region, found "{name}"{nearest(name, settings.region)}'
+            found.append(Fault(entry.path.name, line, key, message))
+    return sorted(found, key=lambda fault: (fault.file != entry.path.name, fault.line or 0))
+
+
+def regions_of(path: Path) -> list[tuple[str, str]]:
+    """The regions that a definition names, each with its key, also where other things in it are wrong."""
+    try:
+        read, _ = definition.examine(path)
+    except Faults:
+        return []
+    own = [("region", read.region)] if read.region else []
+    return [*own, *(("standby", name) for name in read.standby)]
+
+
+def known(settings: Settings) -> Catalog:
+    """All sources of the folders."""
+    catalog = Catalog(settings.source_folders, settings.first_region)
+    catalog.refresh()
+    return catalog
+
+
+def find(settings: Settings, name: str) -> Entry:
+    """A source by its id, or by its file's path; raises click's ``UsageError``."""
+    if name.endswith(SUFFIX) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise click.UsageError(f"expected a source's file, found none at {name}")
+        catalog = Catalog([path.absolute().parent], settings.first_region)
+    else:
+        catalog = Catalog(settings.source_folders, settings.first_region)
+    catalog.refresh()
+    entry = catalog.get(Path(name).stem if name.endswith(SUFFIX) else name)
+    if entry is None:
+        ids = [one.id for one in catalog.entries()]
+        raise click.UsageError(f'expected a source, found "{name}"{nearest(name, ids)}')
+    return entry

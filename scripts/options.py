@@ -1,0 +1,52 @@
+"""Options that several commands share, and the settings that they lead to."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+from regions.faults import Faults
+
+WRONG_USAGE: Final = 2
+
+
+def gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which gateway is asked."""
+    url = click.option(
+        "--url", default="", help="The gateway's address; else NEARFETCH_URL, else a running scripts/up's."
+    )
+    data = click.option(
+        "--data", type=click.Path(path_type=Path), help="The data folder of the scripts/up to ask; else NEARFETCH_DATA."
+    )
+    return url(data(command))
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--data``, for the settings that ``scripts/up`` generated."""
+    kind = click.Path(path_type=Path, exists=True, file_okay=False)
+    return click.option("--data", type=kind, help="The settings of the scripts/up on this data folder.")(command)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")(command)
+
+
+def load(data: Path | None = None) -> Any:
+    """The settings in force, or those of a data folder; ends the command where they are wrong."""
+    from regions import settings  # noqa: PLC0415 - the shell waits for every import
+
+    environ = dict(os.environ) if data is None else {"NEARFETCH_CONFIG": str(data / "nearfetch.toml")}
+    try:
+        return settings.load(environ)
+    except Faults as faults:
+        refuse(faults)
+
+
+def refuse(reason: object) -> NoReturn:
+    """Ends the command: it was told something wrong."""
+    click.echo(str(reason), err=True)
+    sys.exit(WRONG_USAGE)

@@ -69,13 +69,14 @@ def _same(text: str) -> str:
     return text
 
 
-def datetime_parser(formats: Sequence[str], lang: str, tz: str) -> Callable[[str], str]:
+def datetime_parser(formats: Sequence[str], lang: str, tz: str, to_tz: str = "") -> Callable[[str], str]:
     """A function from a folded text to RFC 3339; it raises ValueError.
 
     A text without an offset is in ``tz``; "local" puts all times out without one; without ``tz`` such a text is bad.
+    ``to_tz`` is the zone that times are put out in; without it the offset stays as it was given.
     """
     readers = [_reader(one, translator(lang)) for one in formats or (ISO,)]
-    place = zone(tz)
+    place, target = zone(tz), zone(to_tz)
 
     def parse(text: str) -> str:
         found, timespec = _first(readers, text)
@@ -85,6 +86,9 @@ def datetime_parser(formats: Sequence[str], lang: str, tz: str) -> Callable[[str
             if place is None:
                 raise ValueError("a time without an offset, and no tz says where")
             found = found.replace(tzinfo=place)
+        if target is not None:
+            written = found.astimezone(target).isoformat(timespec=timespec)
+            return f"{written[:-6]}Z" if written.endswith("+00:00") else written
         written = found.isoformat(timespec=timespec)
         # A zero offset was mostly given as Z or GMT; where it was given in digits it stays so.
         return f"{written[:-6]}Z" if written.endswith("+00:00") and not text.endswith(("+00:00", "+0000")) else written

@@ -41,7 +41,7 @@ PARSED: Final = {"html": ELEMENT, "xml": ELEMENT, "json": VALUE}
 
 _KEYS: Final = (
     "level", "parse", "many", "lines", "re", "map", "type", "scale", "join", "default", "decimal_mark", "format",
-    "lang", "tz",
+    "lang", "tz", "to_tz",
 )  # fmt: skip
 _ONLY_FOR: Final = {
     "decimal_mark": ("int", "decimal", "float"),
@@ -49,7 +49,9 @@ _ONLY_FOR: Final = {
     "format": ("date", "datetime"),
     "lang": ("date", "datetime"),
     "tz": ("datetime",),
+    "to_tz": ("datetime",),
 }
+PAGE_URL: Final = "page.url"  # what templates call the final address of the page
 
 
 class Selector(Struct, frozen=True):
@@ -78,6 +80,7 @@ class Value(Struct, frozen=True, kw_only=True):
     format: tuple[str, ...] = ()
     lang: str = ""
     tz: str = ""
+    to_tz: str = ""
 
 
 class Nested(Struct, frozen=True):
@@ -220,6 +223,8 @@ class FieldReader:
         if expression and mapping and kind == "bool":
             reader.fault((*where, "map"), "expected no map where a bool says whether re matched")
         many = reader.flag(table, "many", where)
+        if expression and many and kind == "bool":
+            reader.fault((*where, "many"), "expected no many where a bool says whether re matched")
         join = reader.of_type(table, "join", where, str, None, "a text")
         if join is not None and not many:
             reader.fault((*where, "join"), "expected many = true beside it")
@@ -228,14 +233,18 @@ class FieldReader:
             reader.fault((*where, "lines"), "expected it beside css, xpath or parse of HTML")
         formats = reader.texts(table, "format", where)
         lang, tz = reader.text_at(table, "lang", where), reader.text_at(table, "tz", where)
+        to_tz = reader.text_at(table, "to_tz", where)
         scale = reader.text_at(table, "scale", where)
         for key, make, text, expected in (
             ("scale", numbers.factor, scale, 'a factor like "1/60" or "0.001"'),
             ("lang", dates.translator, lang, "a language like de or pt_BR"),
             ("tz", dates.zone, tz, "an IANA time zone like Europe/Berlin, or local"),
+            ("to_tz", dates.zone, to_tz, "an IANA time zone like Europe/Berlin, or UTC"),
         ):
             if text:
                 self.attempt((*where, key), make, text, expected)
+        if to_tz and dates.LOCAL in (tz, to_tz):
+            reader.fault((*where, "to_tz"), "expected a zone, and no local: a time without an offset has no other zone")
         for form in formats:
             if form not in dates.WORDS and "%" not in form:
                 reader.fault(
@@ -258,6 +267,7 @@ class FieldReader:
             format=formats,
             lang=lang,
             tz=tz,
+            to_tz=to_tz,
         )
 
     def _default(self, table: dict[str, Any], where: Where, kind: str) -> Any:
@@ -273,7 +283,7 @@ class FieldReader:
         if parts is None:
             self.reader.fault(where, f'expected names in braces, found "{template}"')
             return
-        known = [*above, *self.params]
+        known = [*above, *self.params, PAGE_URL]
         for part in parts:
             if not isinstance(part, str) and part[0] not in known:
                 message = f'expected a field above it or a param, found "{part[0]}"{nearest(part[0], known)}'

@@ -1,5 +1,6 @@
 """The JSON-LD of an HTML page: its nodes of a type, with lists and ``@graph`` opened."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ _SCRIPTS: Final = etree.XPath(
     "descendant-or-self::script[contains(translate(@type, 'LDJSON', 'ldjson'), 'ld+json')]", smart_strings=False
 )
 _DEPTH_MAX: Final = 32
+# What pages put around a script's text for parsers of old: CDATA or a comment, itself in a comment of JavaScript.
+_OPENING: Final = re.compile(r"(?:(?://|/\*)\s*)?(?:<!\[CDATA\[|<!--)\s*(?:\*/)?")
 
 
 def nodes(root: Any, wanted: str) -> list[Any]:
@@ -29,10 +32,25 @@ def _read(text: str) -> Any:
         return values.from_json(text.encode())
     except (ValueError, RecursionError):
         pass  # the next reader takes what this one refuses
+    text = _unwrapped(text.strip())
+    try:
+        return values.from_json(text.encode())
+    except (ValueError, RecursionError):
+        pass  # JavaScript, not JSON
     try:
         return chompjs.parse_js_object(text, loader_kwargs={"strict": False, "parse_float": values.Number})
     except (ValueError, RecursionError):
         return None
+
+
+def _unwrapped(text: str) -> str:
+    found = _OPENING.match(text)
+    if found is None:
+        return text
+    text = text[found.end() :].removesuffix("*/").rstrip()
+    for mark in ("]]>", "-->"):
+        text = text.removesuffix(mark).rstrip()
+    return text.removesuffix("//").removesuffix("/*")
 
 
 def _opened(value: Any, depth: int = 0) -> Iterator[Any]:

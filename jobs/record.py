@@ -4,11 +4,9 @@ Plan.make(levels, scope) → the record, None where the row gave nothing at its 
   for each field: find → values.converter → default     a BadValue is null and a warning
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-
-import msgspec
 
 from jobs import pattern, values
 from jobs.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
@@ -58,9 +56,15 @@ class Plan:
     """The fields of a record at a depth, compiled for one thread."""
 
     def __init__(
-        self, compiler: Compiler, fields: Mapping[str, Field], kinds: Sequence[Kinds], documents: set[int]
+        self,
+        compiler: Compiler,
+        fields: Mapping[str, Field],
+        kinds: Sequence[Kinds],
+        documents: set[int],
+        inside: str = "",
     ) -> None:
         self._compiler = compiler
+        self._inside = inside  # the field that these are nested in, with a dot, as warnings name it
         self._kinds = list(kinds)
         self._documents = documents
         self._depth = len(kinds) - 1
@@ -77,7 +81,7 @@ class Plan:
             try:
                 value = slot.get(levels, scope, names)
             except BadValue as error:
-                scope.bad(slot.name, error)
+                scope.bad(self._inside + slot.name, error)
                 given = given or slot.own
                 value = None
             else:
@@ -100,7 +104,7 @@ class Plan:
             nothing = one.default if one.default is not None else [] if one.many and one.join is None else None
             return _Slot(name, get, self._is_own(one.selector), nothing, hidden)
         if isinstance(one, Nested):
-            return _Slot(name, self._nested(one), self._is_own(one.each), [], hidden)
+            return _Slot(name, self._nested(name, one), self._is_own(one.each), [], hidden)
         return _Slot(name, *self._choice(name, one), hidden)
 
     def _is_own(self, selector: Selector | None) -> bool:
@@ -125,10 +129,10 @@ class Plan:
         nothing = next((slot.nothing for slot in reversed(slots) if slot.nothing not in (None, [])), slots[-1].nothing)
         return get, False, nothing
 
-    def _nested(self, nested: Nested) -> Get:
+    def _nested(self, name: str, nested: Nested) -> Get:
         step = self._compiler.step(nested.each, self._kinds, self._documents)
         kinds, documents = deeper(nested.each, self._kinds, self._documents)
-        plan = Plan(self._compiler, nested.fields, kinds, documents)
+        plan = Plan(self._compiler, nested.fields, kinds, documents, f"{self._inside}{name}.")
 
         def get(levels: Levels, scope: Scope, names: Names) -> Any:
             given = scope.given
@@ -159,20 +163,20 @@ class Plan:
     def _list(self, name: str, spec: Value, convert: Convert) -> Get:
         assert spec.selector is not None
         find = self._compiler.all(spec.selector, name, self._kinds, self._documents, lines=spec.lines)
-        each = _every_match(spec.re) if spec.re else None
-        if each is not None:
-            convert = values.converter(msgspec.structs.replace(spec, re=""))
+        each: Callable[[Any], Iterable[Any]] = _only
+        if spec.re:
+            each, convert = _every_match(spec), values.finisher(spec) or _itself
 
         def get(levels: Levels, scope: Scope, _names: Names) -> Any:
             found = []
             for raw in find(levels):
                 try:
-                    for one in each(raw) if each is not None else (raw,):
+                    for one in each(raw):
                         value = convert(one, scope.base)
                         if value is not None:
                             found.append(value)
                 except BadValue as error:
-                    scope.bad(name, error)
+                    scope.bad(self._inside + name, error)
             if not found:
                 return None
             return found if spec.join is None else values.joined(found, spec.join)
@@ -210,13 +214,22 @@ def _first(value: Any) -> Any:
     return (value[0] if value else None) if isinstance(value, list) else value
 
 
-def _every_match(expression: str) -> Callable[[Any], list[str]]:
-    """All that a pattern matches in a text (its group 1, if it has one)."""
-    compiled = pattern.compiled(expression)
+def _only(value: Any) -> tuple[Any]:
+    return (value,)
+
+
+def _itself(value: Any, _base: str) -> Any:
+    return value
+
+
+def _every_match(spec: Value) -> Callable[[Any], list[str]]:
+    """All that a field's pattern matches in a text (its group 1, if it has one)."""
+    compiled = pattern.compiled(spec.re)
     group = 1 if compiled.groups else 0
+    fold = values.lines_of if spec.lines else values.text_of
 
     def matches(raw: Any) -> list[str]:
-        return [match[group] for match in compiled.finditer(values.text_of(raw)) if match[group]]
+        return [match[group] for match in compiled.finditer(fold(raw)) if match[group]]
 
     return matches
 

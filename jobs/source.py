@@ -17,7 +17,7 @@ from jobs import ask, feed, lines, values, xpaths
 from jobs.code import Code
 from jobs.definition import Before, Definition, origin_of
 from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited, TaskError, TooLarge
-from jobs.field import ELEMENT, PAGE_KINDS, ROW, VALUE, Kinds, Selector
+from jobs.field import ELEMENT, PAGE_KINDS, PAGE_URL, ROW, VALUE, Kinds, Selector
 from jobs.page import Page, Request
 from jobs.record import Plan, Scope, deeper
 from jobs.select import Compiler, FindAll, found_something
@@ -29,7 +29,10 @@ ROWS_MAX: Final = 500_000  # of a page: more than any limit of records lets thro
 
 _LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^",;\s]+))*)')
 _REL: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^",;\s]+))', re.IGNORECASE)
-_BASE: Final = etree.XPath("string((/html/head/base/@href)[1])", smart_strings=False)
+_BASE: Final = etree.XPath("string((//base/@href)[1])", smart_strings=False)
+_BASE_TAG: Final = re.compile(
+    rb"<base[\s/]", re.IGNORECASE
+)  # looked for first: a page's bytes are fewer than its nodes
 
 
 @dataclass(slots=True)
@@ -126,7 +129,7 @@ class Source:
         _check_status(page)
         scope = Scope(base=page.url, warnings=Warnings(), params=page.params, row=1)
         root = {"html": lambda: page.html, "xml": lambda: page.xml, "json": lambda: page.json}[before.format]()
-        found = self._before.make([root], scope, dict(page.params)) or {}
+        found = self._before.make([root], scope, {**page.params, PAGE_URL: page.url}) or {}
         missing = [name for name in before.fields if not name.startswith("_") and found.get(name) is None]
         if missing:
             raise ParseFailed(f"expected {', '.join(missing)} on the page before, found none")
@@ -196,7 +199,7 @@ class Source:
         return feed.Channel(feed.read(page.utf8)) if form == "feed" else None
 
     def _rows(self, page: Page, root: Any, scope: Scope) -> Iterator[dict[str, Any]]:
-        plan, outer = self._plan, dict(page.params)
+        plan, outer = self._plan, {**page.params, PAGE_URL: page.url}
         for levels in self._levels(page, root):
             scope.row += 1
             if plan is None:
@@ -236,10 +239,13 @@ class Source:
             yield from self._stepped([*levels, item], depth + 1)
 
     def _base(self, page: Page, root: Any) -> str:
-        if self.definition.format != "html":
+        if self.definition.format != "html" or _BASE_TAG.search(page.utf8) is None:
             return page.url
         base = _BASE(root)
-        return urljoin(page.url, str(base)) if base else page.url
+        try:
+            return urljoin(page.url, str(base))
+        except ValueError:
+            return page.url
 
     def _check_blocked(self, page: Page) -> None:
         if self._blocked is None:

@@ -128,14 +128,12 @@ def converter(spec: Value) -> Convert:
     """The function that a field's keys describe, for one match."""
     is_bool = spec.type == "bool"
     search = pattern.finder(spec.re) if spec.re else None
-    mapping, parse = spec.map, _parser(spec)
-    by = numbers.factor(spec.scale) if spec.scale else None
+    finish = finisher(spec)
     fold = lines_of if spec.lines else text_of
-    if search is None and not mapping and parse is None:
+    if search is None and finish is None:
         return (lambda found, _base: lines_of(found) or None) if spec.lines else as_it_is
-    expected = f"one of {', '.join(list(mapping)[:12])}"
 
-    as_number = _AS_NUMBER.get(spec.type) if search is None and not mapping and by is None else None
+    as_number = _AS_NUMBER.get(spec.type) if search is None and not spec.map and not spec.scale else None
 
     def convert(found: Any, base: str) -> Any:
         if found is None:
@@ -152,18 +150,31 @@ def converter(spec: Value) -> Convert:
             if not match:
                 return None
             text = match
-        value: Any = text
-        if mapping:
-            value = mapping.get(text, _MISSING)
-            if value is _MISSING:
-                value = mapping.get("*", _MISSING)
-            if value is _MISSING:
-                raise BadValue(text, expected)
-        if parse is None:
-            return value
-        return parse(text_of(value) if mapping else text, base, by)
+        return text if finish is None else finish(text, base)
 
     return convert
+
+
+def finisher(spec: Value) -> Convert | None:
+    """What follows ``re``: map, type and scale, for a text that is not empty. None where nothing does."""
+    mapping, parse = spec.map, _parser(spec)
+    by = numbers.factor(spec.scale) if spec.scale else None
+    expected = f"one of {', '.join(list(mapping)[:12])}"
+    if not mapping and parse is None:
+        return None
+
+    def finish(text: str, base: str) -> Any:
+        if not mapping:
+            assert parse is not None
+            return parse(text, base, by)
+        value = mapping.get(text, _MISSING)
+        if value is _MISSING:
+            value = mapping.get("*", _MISSING)
+        if value is _MISSING:
+            raise BadValue(text, expected)
+        return value if parse is None else parse(text_of(value), base, by)
+
+    return finish
 
 
 def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
@@ -178,7 +189,7 @@ def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
         return _duration
     if spec.type in ("date", "datetime"):
         read = (
-            dates.datetime_parser(spec.format, spec.lang, spec.tz)
+            dates.datetime_parser(spec.format, spec.lang, spec.tz, spec.to_tz)
             if spec.type == "datetime"
             else dates.date_parser(spec.format, spec.lang)
         )
@@ -187,7 +198,7 @@ def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
         def parse(text: str, _base: str, _by: Any) -> str:
             try:
                 return read(text)
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 raise BadValue(text, expected) from error
 
         return parse

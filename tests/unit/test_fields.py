@@ -1,0 +1,87 @@
+"""What fields make of what a page has, one key beside another."""
+
+import pytest
+
+from tests.unit.describing import faults, parse, rows
+
+LETTER = "<p>Dear all,<br>see you [1] at 9.</p><p>Bring:</p><ul><li>tea [2]</li><li>cake</li></ul>"
+
+
+def field(folder, described: str, body: str = LETTER, **options) -> object:
+    return rows(folder, f"[fields]\nx = {described}", body, **options)[0]["x"]
+
+
+def test_every_match_of_a_pattern_keeps_its_blanks_and_its_lines(tmp_path):
+    """So that pieces can be cut out of a text, and the lines of a text be joined by something else."""
+    cut = r"""{css = "p", many = true, re = '([^\[\]]+)(?:\[[^\]]*\])*', join = ""}"""
+    assert field(tmp_path, cut) == "Dear all,see you  at 9.Bring:"
+    lines = """{css = "body", lines = true, many = true, re = '(?m)^(.+)$', join = " | "}"""
+    assert field(tmp_path, lines) == "Dear all, | see you [1] at 9. | Bring: | tea [2] | cake"
+    assert field(tmp_path, """{css = "li", many = true, re = '^(\\w+)', type = "str"}""") == ["tea", "cake"]
+    assert field(tmp_path, r"""{css = "body", many = true, re = '\[(\d)\]', type = "int"}""") == [1, 2]
+    assert field(tmp_path, """{css = "li", many = true, re = '^(\\w+)', map = {tea = "T", "*" = "?"}}""") == ["T", "?"]
+
+
+def test_a_bool_with_a_pattern_is_one_value(tmp_path):
+    assert (
+        "fields.x.many: expected no many"
+        in faults(tmp_path, "[fields]\nx = {css = 'p', re = 'tea', type = 'bool', many = true}")[0]
+    )
+
+
+def test_times_are_put_out_in_another_zone(tmp_path):
+    body = "<time>Wed, 17 Jan 2018 15:50:00 EST</time>"
+    found = '{css = "time", type = "datetime", format = "rfc2822"'
+    assert field(tmp_path, found + "}", body) == "2018-01-17T15:50:00-05:00"
+    assert field(tmp_path, found + ', to_tz = "UTC"}', body) == "2018-01-17T20:50:00Z"
+    assert field(tmp_path, found + ', to_tz = "Asia/Kolkata"}', body) == "2018-01-18T02:20:00+05:30"
+    naive = '{css = "time", type = "datetime", tz = "Europe/Berlin", to_tz = "UTC"}'
+    assert field(tmp_path, naive, "<time>2018-07-01 12:00</time>") == "2018-07-01T10:00:00Z"
+    first = parse(tmp_path, f"[fields]\nx = {naive}", "<time>0001-01-01</time>")
+    assert (first.rows, len(first.warnings)) == ([{"x": None}], 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('type = "datetime", to_tz = "Mars/Base"', "fields.x.to_tz: expected an IANA time zone"),
+        ('type = "datetime", to_tz = "local"', "fields.x.to_tz: expected a zone, and no local"),
+        ('type = "datetime", tz = "local", to_tz = "UTC"', "fields.x.to_tz: expected a zone, and no local"),
+        ('type = "date", to_tz = "UTC"', "beside a type of datetime"),
+    ],
+)
+def test_zones_that_are_none(tmp_path, keys, said):
+    assert any(said in one for one in faults(tmp_path, f'[fields]\nx = {{css = "time", {keys}}}'))
+
+
+def test_templates_know_the_address_of_the_page(tmp_path):
+    made = field(tmp_path, '{template = "{page.url}"}\ny = "p"', url="https://shop.example/a?b=1")
+    assert made == "https://shop.example/a?b=1"
+    nested = 'x = {each = "li", fields = {a = "::text", b = {template = "{page.url}#{a}"}}}'
+    assert rows(tmp_path, f"[fields]\n{nested}", "<li>t</li>", url="https://s.example/")[0]["x"] == [
+        {"a": "t", "b": "https://s.example/#t"}
+    ]
+
+
+def test_bad_value_of_a_nested_field_is_not_its_parents(tmp_path):
+    """A nested field may have the name of a required one."""
+    text = '[fields]\nn = "b"\nparts = {each = "li", fields = {n = {css = "::text", type = "int"}}}\n[contract]\nrequired = ["n"]'
+    parsed = parse(tmp_path, text, "<b>5</b><ul><li>1</li><li>x</li></ul>")
+    assert parsed.rows == [{"n": "5", "parts": [{"n": 1}, {"n": None}]}]
+    assert parsed.bad_required == []
+    assert parsed.warnings == ['row 1: parts.n: expected exactly one whole number, found "x"']
+
+
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        ('<base href="/deep/er/">', "https://shop.example/deep/er/a.html"),
+        ('<body><p>x</p><BASE target=_top><base href="https://cdn.example/">', "https://cdn.example/a.html"),
+        ('<base href="//[">', "https://shop.example/list/a.html"),
+        ("<!-- <base href=/no/> -->", "https://shop.example/list/a.html"),
+        ("<basefont href=/no/>", "https://shop.example/list/a.html"),
+    ],
+)
+def test_addresses_are_relative_to_the_base_wherever_it_stands(tmp_path, base, found):
+    described = '{css = "a::attr(href)", type = "url"}'
+    assert field(tmp_path, described, f"{base}<a href=a.html>a</a>", url="https://shop.example/list/x") == found

@@ -11,6 +11,7 @@
     DELETE /_site/behave            none any more
 """
 
+import contextlib
 import email.utils
 import gzip
 import hashlib
@@ -26,7 +27,7 @@ from typing import Any, Final
 
 import bottle
 import msgspec
-from cheroot import wsgi
+from cheroot import server, wsgi
 
 from regions import logs
 from scripts.site import hostile
@@ -63,9 +64,20 @@ class _Gateway(wsgi.Gateway_10):
         return environ
 
 
+class _Connection(server.HTTPConnection):
+    """cheroot's, which leaves its writer to the garbage collector: that would flush what a broken socket did not take."""
+
+    def close(self) -> None:
+        """Drops what was not taken."""
+        with contextlib.suppress(OSError):
+            self.wfile.close()
+        super().close()
+
+
 class _Server(wsgi.Server):
     """cheroot's, without a limit of kept connections, and with our log."""
 
+    ConnectionClass = _Connection
     keep_alive_conn_limit: Any = None
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:

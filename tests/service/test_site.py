@@ -4,6 +4,7 @@ import gzip
 import http.client
 import json
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -237,3 +238,14 @@ def test_the_modules_have_their_own_hosts():
         *slow.ORIGINS,
         *bench.ORIGINS,
     }
+
+
+def test_what_a_client_that_left_did_not_take_is_dropped(sample: Site):
+    """Else the garbage collector sends it to a closed descriptor, and Python 3.13 says so to whoever runs then."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    connection = site._Connection(sample._server, ours)
+    with pytest.raises(BrokenPipeError):
+        connection.wfile.write(b"the rest of a page")
+    connection.close()
+    assert connection.wfile.closed

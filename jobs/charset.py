@@ -1,10 +1,11 @@
 """What charset a body is in, and its text (the order is the source format's).
 
-    override → BOM → UTF-8 that says so itself → header → meta or declaration → UTF-8 with a few faults → a detector
-    that is sure → windows-1252 without control characters → DecodeFailed
+    override → BOM → UTF-8 that says so itself, also with a few faults → header → meta or declaration → a detector that
+    is sure → windows-1252 without control characters → DecodeFailed
 
 Labels mean what WHATWG says they mean (https://encoding.spec.whatwg.org): ``iso-8859-1`` is windows-1252, ``shift_jis``
-is what Windows made of it. A page's word is only taken where its bytes decode strictly.
+is what Windows made of it. A page's word is only taken where its bytes decode strictly. All bytes are windows-1252, and
+servers say it by default: it is only taken where no detector is sure of another charset and the text may be Western.
 """
 
 import codecs
@@ -34,7 +35,13 @@ _WIDER: Final = {
     "big5": "big5hkscs",
 }
 # What pages without a true word are tried as; each has letters that hardly come about by chance.
-_CANDIDATES: Final = ("iso2022_jp", "euc_jp", "cp932", "gb18030", "cp949", "big5hkscs")
+_CANDIDATES: Final = ("iso2022_jp", "euc_jp", "cp932", "gb18030", "cp949", "big5hkscs", "cp1251", "koi8_r")
+WESTERN: Final = "windows-1252"
+# No Western language has so many letters beyond ASCII in a row; other scripts' bytes, read as windows-1252, do.
+_FOREIGN: Final = re.compile("[\xa1-\xff]{4,}")
+FOREIGN_MIN: Final = 20  # all umlauts in a row are fewer
+_CYRILLIC: Final = re.compile("[\u0400-\u045f\u0490\u0491]{3,}")  # letters by chance stand alone
+_FREQUENT_CYRILLIC: Final = frozenset("оеаинтсрвлкоіу")
 
 
 @dataclass
@@ -65,7 +72,7 @@ def decode(body: bytes, content_type: str = "", override: str = "") -> Decoded:
         return Decoded(body, "utf-8")
     if not body.isascii() and _is_utf8(body):
         return Decoded(body, "utf-8")
-    return _declared(body, content_type) or _guessed(body)
+    return _nearly_utf8(body) or _declared(body, content_type) or _guessed(body)
 
 
 def declared_in(body: bytes) -> str:
@@ -84,29 +91,56 @@ def _marked(body: bytes, name: str) -> Decoded:
         return Decoded(text.encode(), name, f"the page says {name} by its first bytes and has others in it")
 
 
+def _nearly_utf8(body: bytes) -> Decoded | None:
+    text = body.decode("utf-8", "replace")
+    faults = text.count("\ufffd")
+    others = len(text) - len(text.encode("ascii", "ignore")) - faults
+    if not others or faults > others * FAULTS_PER_NON_ASCII:
+        return None
+    return Decoded(text.encode(), "utf-8", f"the page is UTF-8 but for {faults} bad sequences")
+
+
 def _declared(body: bytes, content_type: str) -> Decoded | None:
     header = _HEADER.search(content_type)
     for label in (header[1] if header else "", declared_in(body)):
         text = _strictly(body, label) if label else None
-        if text is not None:
+        if text is None:
+            continue
+        means = webencodings.lookup(label)
+        # What no byte can contradict: windows-1252, and UTF-8 for bytes that are all ASCII (with escapes).
+        is_proof = means is None or means.name not in (WESTERN, "utf-8")
+        if is_proof or (_sure(body) is None and _may_be_western(text)):
             return _made(text, label)
     return None
 
 
 def _guessed(body: bytes) -> Decoded:
-    text = body.decode("utf-8", "replace")
-    faults = text.count("\ufffd")
-    others = len(text) - len(text.encode("ascii", "ignore")) - faults
-    if others and faults <= others * FAULTS_PER_NON_ASCII:
-        return Decoded(text.encode(), "utf-8", f"the page is UTF-8 but for {faults} bad sequences")
+    found = _sure(body)
+    if found is None:
+        text = _strictly(body, WESTERN)
+        if text is not None and not re.search("[\x80-\x9f]", text) and _may_be_western(text):
+            found = text, WESTERN
+    if found is None:
+        raise DecodeFailed(
+            "expected text in the charset that the page names, found bytes that are none or no language in it; "
+            "charset in the definition overrides it"
+        )
+    return _made(*found, f"the page does not say truly what charset it is in; it was read as {found[1]}")
+
+
+def _sure(body: bytes) -> tuple[str, str] | None:
+    """The text and the charset that a detector is sure of."""
     for name in _CANDIDATES:
         found = _try(body, name)
         if found is not None and _reads_well(found, name):
-            return _made(found, name)
-    found = _strictly(body, "windows-1252")
-    if found is not None and not re.search("[\x80-\x9f]", found):
-        return _made(found, "windows-1252")
-    raise DecodeFailed("expected text, found bytes that are none in any charset that they could be")
+            return found, name
+    return None
+
+
+def _may_be_western(text: str) -> bool:
+    """Whether a text that was read as windows-1252 can be one: not the bytes of another script."""
+    foreign = sum(map(len, _FOREIGN.findall(text)))
+    return foreign < FOREIGN_MIN or foreign < sum(character > "\x7f" for character in text) / 2
 
 
 def _reads_well(text: str, name: str) -> bool:
@@ -124,6 +158,13 @@ def _reads_well(text: str, name: str) -> bool:
         return known > len(letters) * 0.15 and common - narrow > len(letters) * 0.9
     if name == "cp949":
         return sum(1 for c in letters if "\uac00" <= c <= "\ud7a3") > len(letters) * 0.8
+    if name in ("cp1251", "koi8_r"):
+        cyrillic = "".join(_CYRILLIC.findall(text))
+        small = sum(1 for c in cyrillic if c.islower())
+        frequent_ones = sum(1 for c in cyrillic if c.lower() in _FREQUENT_CYRILLIC)
+        return (
+            len(cyrillic) > len(letters) * 0.8 and small > len(cyrillic) * 0.7 and frequent_ones > len(cyrillic) * 0.5
+        )
     frequent = _frequent_han()
     han = [c for c in letters if "\u4e00" <= c <= "\u9fff"]
     return len(han) > len(letters) * 0.6 and sum(1 for c in han if c in frequent) > len(han) * 0.2
@@ -138,8 +179,8 @@ def _frequent_han() -> frozenset[str]:
     )
 
 
-def _made(text: str, label: str) -> Decoded:
-    return Decoded(text.encode("utf-8", "replace"), label)
+def _made(text: str, label: str, warning: str = "") -> Decoded:
+    return Decoded(text.encode("utf-8", "replace"), label, warning)
 
 
 def _is_utf8(body: bytes) -> bool:

@@ -229,8 +229,11 @@ class Cleaner:
         give_up = time.monotonic() + new.deadline_ms / 1000
         self._work.put(_Cleaning(new.id, tasks, give_up, new.deadline_ms, needs_cancel=published))
 
-    def refuse_lapsed(self, request: str, tasks: list[tuple[str, str]], deadline_ms: int) -> None:
-        """A request that a dead gateway left ``accepting``: it was refused; what it published is cancelled."""
+    def cancel(self, request: str, tasks: list[tuple[str, str]], deadline_ms: int) -> None:
+        """Tells the regions that nobody wants these tasks any more; the hub has ended them already.
+
+        ``tasks``: (id, region) of each; ``deadline_ms``: how long they may live still, at most.
+        """
         give_up = time.monotonic() + deadline_ms / 1000
         self._work.put(_Cleaning(request, tasks, give_up, deadline_ms, needs_cancel=True, needs_refusal=False))
 

@@ -54,6 +54,7 @@ def routes(intake: Intake, poller: Poller, overview: Overview, health: "Health")
     return [
         ("POST", "/v1/requests", intake.post),
         ("GET", "/v1/requests/<request>", poller.get),
+        ("DELETE", "/v1/requests/<request>", poller.delete),
         ("GET", "/v1/requests/<request>/events", poller.events),
         ("GET", "/v1/sources", lambda _: overview.sources()),
         ("GET", "/v1/sources/<source>", lambda _, source: overview.source(source)),
@@ -177,6 +178,7 @@ class Gateway:
             self.hub,
             self.ledger,
             self.waiters,
+            self.acceptor.cleaner,
             base,
             wait_max_seconds=limits.wait_max_seconds,
             result_ttl_seconds=limits.result_ttl_seconds,

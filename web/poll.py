@@ -1,27 +1,32 @@
-"""What a client asks about a request that it has: polls, long polls and event streams."""
+"""What a client asks about a request that it has: polls, long polls, event streams, and that it end."""
 
+from jobs.contract import FINAL
+from jobs.errors import Cancelled
 from web import problems, views
+from web.accept import Cleaner
 from web.events import Stream
 from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
-from web.ledger import START, Ledger, View
+from web.ledger import START, Ledger, Settlement, TaskView, View
+from web.settle import hub_frame
 from web.wait import Wait, Waiters, park
 
 
 class Poller:
-    """``GET /v1/requests/{id}`` and ``…/events``. ``base`` is what links begin with."""
+    """``GET`` and ``DELETE /v1/requests/{id}``, and ``…/events``. ``base`` is what links begin with."""
 
     def __init__(
         self,
         hub: Hub,
         ledger: Ledger,
         waiters: Waiters,
+        cleaner: Cleaner,
         base: str,
         *,
         wait_max_seconds: float,
         result_ttl_seconds: float,
     ) -> None:
-        self._hub, self._ledger, self._waiters, self._base = hub, ledger, waiters, base
+        self._hub, self._ledger, self._waiters, self._cleaner, self._base = hub, ledger, waiters, cleaner, base
         self._wait_max_seconds, self._result_ttl_seconds = wait_max_seconds, result_ttl_seconds
 
     def get(self, exchange: Exchange, request: str) -> Answer | None:
@@ -65,8 +70,42 @@ class Poller:
         park(self._waiters, stream, exchange)
         return None
 
+    def delete(self, exchange: Exchange, request: str) -> Answer:
+        """Cancels what has not ended: at the hub at once, in the regions as soon as the message is there.
+
+        Again, or when all has ended, it changes nothing; but what a region may not have heard it is told again.
+        """
+        exchange.fields["request"] = request
+        if not views.ID_PATTERN.fullmatch(request):
+            raise self._missing(request)
+        with self._hub.asking():
+            view = self._ledger.read(request)
+            if view is not None and not view.done:
+                self._ledger.settle([_cancelled(view, task) for task in view.tasks if task.status not in FINAL])
+                view = self._ledger.read(request)
+            if view is None:
+                raise self._missing(request)
+            left_ms = view.deadline_ms - self._ledger.now_ms()
+        ended = [(task.id, task.region) for task in view.tasks if task.status == "cancelled"]
+        if ended and left_ms > 0:
+            self._cleaner.cancel(request, ended, left_ms)
+        return Answer(200, views.request_body(view, self._base), [views.JSON, ("Cache-Control", "no-store")])
+
     def _missing(self, request: str) -> problems.Problem:
         return views.not_there(request, self._result_ttl_seconds)
+
+
+def _cancelled(view: View, task: TaskView) -> Settlement:
+    frame = hub_frame(task.id, task.source, task.region, "cancelled", Cancelled("the client cancelled it"))
+    return Settlement(
+        request=view.id,
+        task=task.id,
+        region=task.region,
+        status="cancelled",
+        finished_ms=view.created_ms,  # counts for successes only
+        size_bytes=len(frame),
+        frame=frame,
+    )
 
 
 def query_of(exchange: Exchange) -> list[tuple[str, str]]:

@@ -105,7 +105,7 @@ class Sweeper:
         tasks = [(task.id, task.region) for task in self._ledger.tasks(request) or ()]
         if self._ledger.refuse(request, tasks, lapsed_only=True) and tasks:
             log.info("accept never finished", request=request, tasks=len(tasks))
-            self._cleaner.refuse_lapsed(request, tasks, self._deadline_max_ms)
+            self._cleaner.cancel(request, tasks, self._deadline_max_ms)
 
     def _expire(self, client: redis.Redis, due: list[str], now: int) -> int:
         by_request: dict[str, set[str]] = {}

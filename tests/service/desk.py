@@ -7,12 +7,14 @@ from jobs import contract
 from regions import names
 from tests.service import hub_parts
 from tests.waiting import until
+from web.accept import Cleaner
 from web.app import App
 from web.exchange import Answer
 from web.hub import Hub
 from web.ledger import Ledger, New, Settlement, Times
 from web.listen import Listener
 from web.poll import Poller
+from web.publish import Publisher
 from web.server import Server
 from web.wait import Waiters
 
@@ -32,6 +34,7 @@ class Desk:
             self.hub,
             self.ledger,
             self.waiters,
+            Cleaner(self.hub, self.ledger, Publisher(settings)),
             "",
             wait_max_seconds=limits.wait_max_seconds,
             result_ttl_seconds=limits.result_ttl_seconds,

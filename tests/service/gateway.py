@@ -1,0 +1,89 @@
+"""A whole gateway on a real broker and a real Redis; the test plays the region."""
+
+import json
+
+import pika
+
+from jobs import contract
+from regions import connect, names
+from scripts.services import free_port
+from tests import sources
+from tests.service import hub_parts
+from tests.service.conftest import RedisInstance
+from tests.service.wire import ask
+from tests.waiting import until
+from web.app import Gateway
+
+JSON = {"Content-Type": "application/json"}
+LIST = {"source": "demo.list", "params": {"category": "poetry"}}
+
+
+class Region:
+    """The other end: takes tasks off the queues and sends results home, as a bridge and its workers would."""
+
+    def __init__(self, amqp: str, redis_url: str) -> None:
+        self.connection = pika.BlockingConnection(connect.amqp_parameters(amqp, name="test-region")[0])
+        self.channel = self.connection.channel()
+        self.redis = connect.open_redis(redis_url, name="test-region")
+
+    def take(self, region: str, *, fast: bool = False) -> contract.Task:
+        queue = names.fast_queue(region) if fast else names.work_queue(region)
+
+        def get():
+            method, _, body = self.channel.basic_get(queue, auto_ack=True)
+            return body if method is not None else None
+
+        return contract.decode_task(until(get, f"a task in {queue}"))
+
+    def is_empty(self, region: str) -> bool:
+        queues = (names.fast_queue(region), names.work_queue(region))
+        return all(self.channel.queue_declare(queue, passive=True).method.message_count == 0 for queue in queues)
+
+    def finish(self, task: contract.Task, records: bytes = b'[{"name":"a"}]', error: contract.Error | None = None):
+        status = "failed" if error else "succeeded"
+        result = contract.Result(
+            task=task.task, source=task.source, region=task.region, status=status, count=1, error=error
+        )
+        frame = contract.encode_frame(result, b"[]" if error else records)
+        pipeline = self.redis.pipeline(transaction=True)
+        pipeline.set(names.result(task.region, task.task), frame, nx=True, pxat=task.expires_ms)
+        fields = {
+            "k": "result", "v": 1, "q": task.request, "t": task.task, "s": status,
+            "f": connect.redis_now_ms(self.redis), "b": len(records) + 600,
+        }  # fmt: skip
+        pipeline.xadd(names.out_stream(task.region), fields)
+        pipeline.execute()
+
+    def say(self, region: str, part: str, name: str, **said) -> None:
+        fields = {"k": "status", "v": 1, "part": part, "name": name, "d": json.dumps(said)}
+        self.redis.xadd(names.out_stream(region), fields)
+
+    def close(self) -> None:
+        self.connection.close()
+        self.redis.close()
+
+
+class Stack:
+    """The gateway, its servers and a region."""
+
+    def __init__(self, folder, rabbitmq, hub: RedisInstance, **environ: str) -> None:
+        self.port = free_port()
+        self.environ = {
+            "NEARFETCH__GATEWAY__PORT": str(self.port),
+            "NEARFETCH__SOURCES__PATH": str(sources.write(folder / "sources")),
+            **environ,
+        }
+        self.settings = hub_parts.settings(folder, redis=hub.url, amqp=rabbitmq.url, **self.environ)
+        self.hub, self.folder, self.amqp = hub, folder, rabbitmq.url
+        self.gateway = Gateway(self.settings)
+        self.gateway.start()
+        until(lambda: ask(self.port, "GET", "/readyz").status == 200, "the gateway to be ready")
+        self.region = Region(rabbitmq.url, hub.url)
+
+    def stop(self) -> None:
+        self.gateway.stop()
+        self.region.close()
+
+    def post(self, document, headers: dict[str, str] | None = None):
+        body = document if isinstance(document, bytes) else json.dumps(document).encode()
+        return ask(self.port, "POST", "/v1/requests", JSON if headers is None else headers, body)

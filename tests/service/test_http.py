@@ -189,7 +189,9 @@ def test_catalogue(stack):
     found = {source["id"]: source for source in ask(stack.port, "GET", "/v1/sources").json()["sources"]}
     listed = found["demo.list"]
     assert (listed["title"], listed["region"], listed["standby"]) == ("A list", "fra", ["nyc"])
-    assert listed["params"]["category"] == {"type": "str", "required": True, "default": None, "example": "poetry"}
+    assert listed["params"]["category"] == {
+        "type": "str", "required": True, "default": None, "example": "poetry", "pattern": "[a-z_0-9]+",
+    }  # fmt: skip
     assert listed["params"]["page"]["default"] == 1
     assert listed["health"] == "unknown"
     assert found["demo.broken"]["health"] == "broken"

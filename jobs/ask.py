@@ -19,6 +19,7 @@ from regions.faults import nearest
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
 PORTS: Final = {"http": 80, "https": 443}
+COOKIE_SAFE: Final = "!#$%&'()*+-./:<=>?@[]^_`{|}~"  # of RFC 6265, what quote would change
 KEYS: Final = ("method", "headers", "cookies", "form", "json", "body", "auth", "egress")
 
 _VARIABLE: Final = r"[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?"
@@ -81,9 +82,7 @@ def make(ask: Ask, names: Mapping[str, Any]) -> Made:
         headers["Authorization"] = f"Bearer {fill(ask.auth.text, names) or ''}"
     headers = {key: " ".join(text.split()) for key, text in headers.items()}  # a line break would begin another one
     cookies = {
-        key: quote(text, safe="!#$%&'()*+-./:<=>?@[]^_`{|}~")
-        for key, raw in ask.cookies.items()
-        if (text := fill(raw, names)) is not None
+        key: quote(text, safe=COOKIE_SAFE) for key, raw in ask.cookies.items() if (text := fill(raw, names)) is not None
     }
     body: bytes | None = None
     kinds = {key.lower() for key in headers}

@@ -19,6 +19,7 @@ from jobs.connection import Exchange
 from jobs.errors import ConnectionFailed, DecodeFailed, TooLarge
 
 PIECE_BYTES: Final = 65_536
+RECEIVED_BYTES_MAX: Final = 1_000_000  # of a body that can't be read, to look at
 CODINGS_MAX: Final = 3
 ZSTD_WINDOW_LOG_MAX: Final = 23  # 8 MB, RFC 9659
 
@@ -26,8 +27,10 @@ Pieces = Iterator[bytes]
 Unpacking = Generator[bytes, None, bool]  # returns whether the stream came to its end
 
 
-def read(response: HTTPResponse, exchange: Exchange, max_bytes: int) -> bytes:
+def read(response: HTTPResponse, exchange: Exchange, max_bytes: int, received: list[bytes]) -> bytes:
     """The whole body, unpacked; ``max_bytes`` caps what is received and what is unpacked, each for itself.
+
+    ``received`` gets the first pieces as they come, for whoever wants to know what could not be read.
 
     Raises TooLarge, DecodeFailed (not what its coding says), ConnectionFailed (cut short), Cancelled, TimedOut, and
     urllib3's own errors for a connection that breaks.
@@ -35,7 +38,7 @@ def read(response: HTTPResponse, exchange: Exchange, max_bytes: int) -> bytes:
     announced = response.length_remaining
     if announced is not None and announced > max_bytes:
         raise TooLarge(f"expected at most {max_bytes} bytes, found a Content-Length of {announced}")
-    pieces = _capped(_received(response), exchange, max_bytes, "received")
+    pieces = _capped(_received(response, received), exchange, max_bytes, "received")
     for coding in reversed(codings(response.headers.get("content-encoding", ""))):
         pieces = _capped(_unpacked(coding, pieces), exchange, max_bytes, "unpacked")
     body = b"".join(pieces)
@@ -54,9 +57,13 @@ def codings(header: str) -> list[str]:
     return found
 
 
-def _received(response: HTTPResponse) -> Pieces:
+def _received(response: HTTPResponse, received: list[bytes]) -> Pieces:
     """What each receive brings; ``read1`` does not wait for more."""
+    left = RECEIVED_BYTES_MAX
     while piece := response.read1(PIECE_BYTES, decode_content=False):
+        if left > 0:
+            received.append(piece)
+            left -= len(piece)
         yield piece
 
 

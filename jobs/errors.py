@@ -17,7 +17,10 @@ ORIGINS: Final = ("target", "network", "parser", "policy", "region", "internal")
 
 
 class TaskError(Exception):
-    """Ends a task as failed. ``retry_after`` is in seconds, ``http_status`` the target's own."""
+    """Ends a task as failed. ``retry_after`` is in seconds, ``http_status`` the target's own.
+
+    ``page`` is the ``jobs.page.Page`` as far as it came, where an answer could not be read to its end.
+    """
 
     type: ClassVar[str] = "internal"
     origin: ClassVar[str] = "internal"
@@ -37,6 +40,7 @@ class TaskError(Exception):
         self.retry_after = retry_after
         self.is_retryable = type(self).retryable if retryable is None else retryable
         self.whose = type(self).origin if origin is None else origin
+        self.page: object = None
 
 
 class TimedOut(TaskError):  # noqa: N818 - named after the type

@@ -115,12 +115,16 @@ class Fetcher:
                     extract_cookies_to_jar(jar, prepared, answer.raw)  # type: ignore[no-untyped-call]
                 if answer.status_code not in REDIRECTS:
                     return self._page(request, prepared, answer, exchange, max_bytes)
-                hop = _next(hop, prepared, answer)
+                try:
+                    hop = _next(hop, prepared, answer)
+                except HttpStatus as error:
+                    error.page = _seen(request, prepared, answer)
+                    raise
                 _discard(answer)
-        raise HttpStatus(
-            f"expected at most {REDIRECTS_MAX} redirects, found one more, to {shown(hop.url)}",
-            http_status=answer.status_code,
-        )
+        message = f"expected at most {REDIRECTS_MAX} redirects, found one more, to {shown(hop.url)}"
+        endless = HttpStatus(message, http_status=answer.status_code)
+        endless.page = _seen(request, prepared, answer)
+        raise endless
 
     def _prepare(self, hop: _Hop, jar: RequestsCookieJar) -> PreparedRequest:
         """The request of a hop at its own address."""
@@ -171,19 +175,27 @@ class Fetcher:
     def _page(
         self, request: Request, prepared: PreparedRequest, answer: requests.Response, exchange: Exchange, max_bytes: int
     ) -> Page:
+        received: list[bytes] = []
         try:
-            content = body.read(answer.raw, exchange, max_bytes)
+            try:
+                content = body.read(answer.raw, exchange, max_bytes, received)
+            except _BROKEN as error:
+                exchange.check()
+                _fail(error, urlsplit(prepared.url or "").hostname or "", http_status=answer.status_code)
         except TaskError as error:
             error.http_status = error.http_status or answer.status_code
+            error.page = _seen(request, prepared, answer, b"".join(received))
             raise
-        except _BROKEN as error:
-            exchange.check()
-            _fail(error, urlsplit(prepared.url or "").hostname or "", http_status=answer.status_code)
         finally:
             if answer.raw.connection is not None:  # not read to its end: nobody else may have this connection
                 answer.raw.close()
-        url = urldefrag(prepared.url or "").url
-        return Page(request, url, answer.status_code, answer.headers, content, request.params)
+        return _seen(request, prepared, answer, content)
+
+
+def _seen(request: Request, prepared: PreparedRequest, answer: requests.Response, content: bytes = b"") -> Page:
+    """An answer with as much of its body as came."""
+    url = urldefrag(prepared.url or "").url
+    return Page(request, url, answer.status_code, answer.headers, content, request.params)
 
 
 def _checked(url: str) -> str:

@@ -6,7 +6,6 @@
 ``run`` is the function that jobs name, so that RQ's tools show it; only our worker runs it.
 """
 
-import ipaddress
 import os
 import threading
 import time
@@ -23,8 +22,9 @@ from requests.cookies import RequestsCookieJar
 
 from jobs.catalog import Catalog
 from jobs.check import check
-from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, rfc3339
+from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, rfc3339, splice
 from jobs.definition import BadParams, Definition
+from jobs.egress import Fetches, fetchers_of
 from jobs.errors import (
     Cancelled,
     Expired,
@@ -33,17 +33,20 @@ from jobs.errors import (
     TooLarge,
     UnknownSource,
 )
-from jobs.fetch import Fetcher, retry_after
-from jobs.guard import parse_allow, parse_origins
+from jobs.fetch import retry_after
 from jobs.page import Page, Request
+from jobs.raw import Answers
+from jobs.shelf import Shelf
 from jobs.source import Source
+from regions import logs
 from regions.faults import Fault, Faults
-from regions.settings import PREFIX, Region, Settings
+from regions.settings import PREFIX, Raw, Region, Settings
 
 END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
 WARNINGS_MAX: Final = 10
 SECRET: Final = f"{PREFIX}SECRET__"
 
+log = logs.get("worker")
 _encoder = msgspec.json.Encoder()  # a Decimal becomes a text
 
 
@@ -66,6 +69,7 @@ class Life:
     offset_ms: int
     cancelled: Callable[[], bool]
     result: Result
+    answers: Answers
     definition: Definition = field(init=False)
     source: Source = field(init=False)
     deadline: float = 0.0
@@ -98,13 +102,26 @@ class Runner:
     Raises ``Faults`` where the settings of fetching are wrong.
     """
 
-    def __init__(self, settings: Settings, region: Region) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        region: Region,
+        *,
+        fetchers: Mapping[str, Fetches] | None = None,
+        secrets: Mapping[str, str] | None = None,
+        shelf: Shelf | None = None,
+    ) -> None:
+        """``fetchers`` (by egress) and ``secrets`` (by name) stand in for those of the region.
+
+        ``shelf``: where answers are kept; without one none are.
+        """
         self._records_bytes_max = settings.limits.records_bytes_max
         self._region = region.name
         self._catalog = Catalog(settings.source_folders, settings.first_region)
         self._catalog.refresh()
-        self._secrets = secrets(os.environ)
-        self._fetchers = fetchers(settings, region)
+        self._secrets = read_secrets(os.environ) if secrets is None else secrets
+        self._fetchers = fetchers_of(settings, region) if fetchers is None else fetchers
+        self._shelf = Shelf(Raw()) if shelf is None else shelf
         self._here = threading.local()
 
     def refresh(self) -> bool:
@@ -123,6 +140,15 @@ class Runner:
 
         ``cancelled`` is asked often, from another thread too.
         """
+        life, end = self.lived(task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled)
+        if life.answers:
+            self._keep(life, end)
+        return end
+
+    def lived(
+        self, task: Task, *, offset_ms: int, attempt: int, queued_ms: float, cancelled: Callable[[], bool]
+    ) -> tuple[Life, Ended]:
+        """As ``run``, with all that the steps found: also the rows of a task that failed. Keeps no answers."""
         result = Result(
             task=task.task,
             source=task.source,
@@ -133,19 +159,38 @@ class Runner:
             url=bare(task.url),
         )
         result.timing.queued_ms = round(queued_ms, 1)
-        life = Life(task, offset_ms, cancelled, result)
+        life = Life(task, offset_ms, cancelled, result, Answers(self._secrets, is_wanted=self._shelf.is_open))
         failure: TaskError
         try:
             for step in (self._know, self._begin, self._ask, self._check, self._encode):
                 step(life)
-            return ended(life, "succeeded", lambda found: encode_frame(found, life.records), "")
+            return life, ended(life, "succeeded", lambda found: encode_frame(found, life.records), "")
         except TaskError as error:
             shown = "".join(traceback.format_exception(error, chain=False))
             failure = error
         except BaseException as error:  # noqa: BLE001 - an author's code may raise anything; the task has to end
             shown = "".join(traceback.format_exception(error))
             failure = Internal(f"a fault of ours or of the source's own code: {type(error).__name__}: {error}")
-        return ended(life, "failed", lambda found: failed_frame(found, failure), shown)
+        return life, ended(life, "failed", lambda found: failed_frame(found, failure), shown)
+
+    def _keep(self, life: Life, end: Ended) -> None:
+        """Puts the answers of a failure aside, also of a partial one, and those of a success now and then."""
+        task, result = life.task, life.result
+        is_sample = result.status == "succeeded" and not result.partial
+        if (is_sample and not self._shelf.takes_sample(task.source)) or life.cancelled():
+            return
+        try:
+            data = life.answers.packed(
+                life.definition,
+                msgspec.structs.replace(task, url=bare(task.url)),
+                region=self._region,
+                attempt=result.attempts,
+                now_ms=end.outcome.finished_ms,
+                result=splice(end.outcome.frame),
+            )
+            self._shelf.put(task.source, task.task, result.attempts, data, is_sample=is_sample)
+        except Exception as error:  # noqa: BLE001 - what is only kept to look at must not change how a task ends
+            log.warning("can't keep the answers of a task", task=task.task, error=f"{type(error).__name__}: {error}")
 
     def _know(self, life: Life) -> None:
         """The source as this region has it, and the task's params as it takes them."""
@@ -203,6 +248,7 @@ class Runner:
         """The first request, after what has to be asked before it; its cookies are in ``jar`` then."""
         before = life.source.before(life.params, self._secrets)
         values = life.source.before_values(self._fetch(life, before, jar)) if before is not None else None
+        life.answers.hide((values or {}).values())
         return life.source.first(life.params, self._secrets, values)
 
     def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar) -> Page:
@@ -216,8 +262,12 @@ class Runner:
                 cancelled=life.cancelled,
                 jar=jar,
             )
+        except TaskError as error:
+            life.answers.broke(life.definition, error)
+            raise
         finally:
             life.result.timing.fetch_ms += (time.perf_counter() - began) * 1000
+        life.answers.add(life.definition, page)
         life.result.bytes.raw += len(page.body)
         return page
 
@@ -242,7 +292,7 @@ class Runner:
         life.is_absent, life.is_empty = life.is_absent or parsed.absent, life.is_empty or parsed.empty
         return parsed.next
 
-    def _fetcher(self, request: Request) -> Fetcher:
+    def _fetcher(self, request: Request) -> Fetches:
         if request.egress not in self._fetchers:
             raise UnknownSource(f"expected an egress of region {self._region}, found none named {request.egress}")
         return self._fetchers[request.egress]
@@ -298,54 +348,7 @@ def bare(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
 
 
-def fetchers(settings: Settings, region: Region) -> dict[str, Fetcher]:
-    """A fetcher for each way out of a region; raises ``Faults`` with all that is wrong with them."""
-    faults: list[Fault] = []
-    allow, origins = (
-        collected(faults, parse, text)
-        for parse, text in ((parse_allow, settings.fetch.allow), (parse_origins, settings.fetch.origins))
-    )
-    for name, egress in region.egress.items():
-        where = f"egress.{name}"
-        if egress.proxy:
-            message = "expected none (fetches through a proxy are not supported), found one"
-            faults.append(Fault(f"{region.name}.toml", None, f"{where}.proxy", message))
-        if egress.source_address and not is_address(egress.source_address):
-            message = f'expected an address of this machine, found "{egress.source_address}"'
-            faults.append(Fault(f"{region.name}.toml", None, f"{where}.source_address", message))
-    if faults:
-        raise Faults(faults)
-    return {
-        name: Fetcher(
-            allow=allow,
-            origins=origins,
-            user_agent=egress.user_agent,
-            source_address=egress.source_address,
-            connections=region.workers.threads,
-        )
-        for name, egress in region.egress.items()
-    }
-
-
-def collected(faults: list[Fault], parse: Callable[[str], Any], text: str) -> Any:
-    """What ``parse`` makes of a setting; its faults are added to the others."""
-    try:
-        return parse(text)
-    except Faults as found:
-        faults += found.faults
-        return None
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is an IP address."""
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def secrets(environ: Mapping[str, str]) -> dict[str, str]:
+def read_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """What ``{secret.NAME}`` stands for: ``NEARFETCH__SECRET__NAME``, or the file that ``…__NAME_FILE`` names."""
     found: dict[str, str] = {}
     faults: list[Fault] = []

@@ -300,16 +300,22 @@ def prepare(options: argparse.Namespace) -> tuple[Settings, Region]:
 
 def main(argv: list[str]) -> int:
     """What ``python -m jobs.worker`` does."""
-    from jobs.task import Runner as TaskRunner  # noqa: PLC0415 - the loop does not know what it runs; only this entry does
+    # The loop does not know what it runs; only this entry does.
+    from jobs.shelf import Shelf  # noqa: PLC0415
+    from jobs.task import Runner as TaskRunner  # noqa: PLC0415
 
     options = arguments(argv)
     try:
         settings, region = prepare(options)
-        runner = TaskRunner(settings, region)
+        shelf = Shelf(region.raw)
+        runner = TaskRunner(settings, region, shelf=shelf)
     except Faults as faults:
         print(faults, file=sys.stderr)
         return BAD_SETTINGS
-    return run(Worker(settings, region, options.name, runner, beat=options.beat))
+    shelf.start()
+    code = run(Worker(settings, region, options.name, runner, beat=options.beat))
+    shelf.close()
+    return code
 
 
 if __name__ == "__main__":

@@ -140,6 +140,16 @@ class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
     redis_url: str = ""
 
 
+class Raw(Struct, frozen=True, forbid_unknown_fields=True):
+    """Answers kept as they came: of failures, and of a source's success every ``sample_seconds``; ``path`` "" is none."""
+
+    path: str = ""
+    count_max: Count = 1000
+    bytes_max: Count = 200_000_000
+    ttl_seconds: Seconds = 86_400.0
+    sample_seconds: Seconds = 600.0
+
+
 class Region(Struct, frozen=True, forbid_unknown_fields=True):
     """One region; ``name`` is the file's."""
 
@@ -151,6 +161,7 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     bridge: Bridge = field(default_factory=Bridge)
     egress: dict[str, Egress] = field(default_factory=dict)
     dashboard: Dashboard = field(default_factory=Dashboard)
+    raw: Raw = field(default_factory=Raw)
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):

@@ -94,6 +94,7 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: 
             "password": data.password(f"dashboard {name}"),
             "redis_url": f"redis://dashboard:{data.secret(f'dashboard redis {name}')}@127.0.0.1:{ports.redis[name]}/0",
         }
+        table["raw"]["path"] = region.raw.path or str(data.path.absolute() / "raw" / name)
         data.write(f"regions/{name}.toml", to_toml(table))
         data.write(f"run/hub-{name}.url", hub_url(data, ports, name))
 

@@ -6,6 +6,7 @@ DATA/url              the gateway's address, while it runs; scripts/nearfetch lo
 DATA/nearfetch.toml, DATA/regions/   generated settings
 DATA/run/             a pid file and a description a part, the supervisor's files
 DATA/log/             a log a part
+DATA/raw/REGION/      answers that a region's workers kept
 DATA/rabbitmq/, DATA/hub/, DATA/redis-REGION/   the servers' own
 """
 

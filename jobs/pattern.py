@@ -8,9 +8,13 @@ import re2
 
 _NAMED: Final = re.compile(r"\(\?P?<([A-Za-z_]\w*)>")
 
+_ONE_BYTE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\C")
+
 
 def compiled(expression: str) -> Any:
     """An RE2 pattern; raises ValueError with what is wrong in it."""
+    if _ONE_BYTE.search(expression):
+        raise ValueError("\\C is half a character")
     options = re2.Options()
     options.log_errors = False
     try:

@@ -7,7 +7,6 @@ from typing import Any, Final
 import re2
 
 _NAMED: Final = re.compile(r"\(\?P?<([A-Za-z_]\w*)>")
-
 _ONE_BYTE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 
 

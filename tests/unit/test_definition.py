@@ -140,7 +140,7 @@ required = ["titel"]
         ("[request]\nform = {a = 'b'}\nbody = 'c'\n[fields]\na = 'b'", "one body"),
         ("[request]\nform = {a = 'b'}\nmethod = 'GET'\n[fields]\na = 'b'", "beside form"),
         ("[request]\nauth = {basic = 'a', bearer = 'b'}\n[fields]\na = 'b'", "basic or bearer"),
-        ("[fields]\na = {css = 'b', re = '\\\\C'}", "half a character"),
+        ("[fields]\na = {css = 'b', re = '\\C'}", "half a character"),
         ("[fields]\na = {xpath = '//['}", "XPath"),
         ("[fields]\na = {xpath = 'foo:bar'}", "XPath"),
         ("[fields]\na = {xpath = 're:test(., \"(a+)+$\")'}", "XPath"),

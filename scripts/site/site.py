@@ -32,13 +32,35 @@ from cheroot import server, wsgi
 from regions import logs
 from scripts.site import hostile
 from scripts.site.behave import Behaviour, Drip, Fetches, Rule
-from scripts.site.pages import bench, books, ecb, hn, quakes, slow
+from scripts.site.pages import (
+    arxiv,
+    bench,
+    books,
+    charset,
+    crossref,
+    ecb,
+    guardian,
+    hn,
+    hn_item,
+    line,
+    nws,
+    quakes,
+    quotes,
+    reel,
+    sitemap,
+    slow,
+    taste,
+    unlocode,
+)
 from scripts.site.pages.page import Answer, Asked
 
 THREADS: Final = 256  # a slow answer holds one; more than the workers of all regions could take at once
 IDLE_SECONDS: Final = 75
 MADE: Final = 1_795_492_800  # 2026-11-24 00:00 UTC: when the pages last changed
-KINDS: Final[tuple[ModuleType, ...]] = (ecb, quakes, hn, books, slow, bench)
+KINDS: Final[tuple[ModuleType, ...]] = (
+    ecb, quakes, hn, hn_item, books, quotes, arxiv, guardian, sitemap, nws, unlocode, crossref, line, reel, charset,
+    taste, slow, bench,
+)  # fmt: skip
 HOSTS: Final[dict[str, list[ModuleType]]] = {
     host: [kind for kind in KINDS if host in kind.ORIGINS] for one in KINDS for host in one.ORIGINS
 }
@@ -46,6 +68,16 @@ STARTS: Final = {
     "www.ecb.europa.eu": ecb.PATH,
     "earthquake.usgs.gov": quakes.FEED,
     "books.toscrape.com": "/catalogue/category/books/poetry_23/index.html",
+    "export.arxiv.org": arxiv.START,
+    "www.theguardian.com": guardian.PATH,
+    "www.sitemaps.org": sitemap.PATH,
+    "api.weather.gov": nws.START,
+    "raw.githubusercontent.com": unlocode.PATH,
+    "api.crossref.org": crossref.START,
+    "api.line.example": line.START,
+    "tracking.reel.example": reel.START,
+    "charset.example": charset.START,
+    "www.tasteatlas.com": taste.START,
     "bench.example": "/page",
 }
 
@@ -208,7 +240,7 @@ def _bent(answer: Answer, rule: Rule, over: threading.Event) -> bytes | Iterator
         may_gzip=answer.may_gzip and not (rule.cut is not None or rule.huge or rule.mislabel),
     )
     if rule.mislabel == "charset":
-        bent = replace(bent, body=bent.body.decode().encode("windows-1252", "replace"))
+        bent = replace(bent, body=bent.body.decode(errors="replace").encode("windows-1252", "replace"))
     content = _plain(bent)
     if bottle.response.status_code == 304:
         return content

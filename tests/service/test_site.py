@@ -1,6 +1,7 @@
 """The sample site over real sockets: its pages, how it misbehaves on request, and what it counts."""
 
 import gzip
+import html
 import http.client
 import json
 import re
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import pytest
 
@@ -17,7 +19,21 @@ from jobs.guard import parse_origins
 from regions.settings import ROOT
 from scripts.services import free_port
 from scripts.site import site
-from scripts.site.pages import bench, books, ecb, hn, quakes, slow
+from scripts.site.pages import (
+    arxiv,
+    bench,
+    books,
+    charset,
+    ecb,
+    guardian,
+    line,
+    nws,
+    quakes,
+    reel,
+    sitemap,
+    taste,
+    unlocode,
+)
 from scripts.site.site import Site
 from tests.waiting import until
 
@@ -51,11 +67,25 @@ def behave(port: int, **rule) -> None:
     assert status == 200, body
 
 
+# path, what each row has, how many rows, about how many bytes
 PAGES = [
     ("/www.ecb.europa.eu" + ecb.PATH, b"<Cube currency=", 31, 1_700),
+    ("/www.ecb.europa.eu" + ecb.HISTORY, b"<Cube currency=", 65 * 31 + 1, 75_000),
     ("/earthquake.usgs.gov" + quakes.FEED, b'{"type":"Feature",', 146, 110_000),
     ("/news.ycombinator.com/", b'class="titleline"', 30, 31_000),
+    ("/news.ycombinator.com/item?id=46000000", b"class='athing comtr'", 100, 155_000),
     ("/books.toscrape.com/catalogue/category/books/poetry_23/index.html", b'class="product_pod"', 20, 51_000),
+    ("/quotes.toscrape.com/page/1/", b'<div class="quote" ', 10, 10_500),
+    ("/export.arxiv.org" + arxiv.START, b"  <entry>", 10, 21_000),
+    ("/www.theguardian.com" + guardian.PATH, b"<item>", 60, 120_000),
+    ("/www.sitemaps.org" + sitemap.PATH, b"\t<url>", 84, 12_500),
+    ("/api.weather.gov" + nws.START, b'"windSpeed"', 14, 16_700),
+    ("/raw.githubusercontent.com" + unlocode.PATH, b"\n", 4_642, 150_000),
+    ("/api.crossref.org/works?rows=20&cursor=*", b'"is-referenced-by-count"', 20, 130_000),
+    ("/api.line.example" + line.START, b'"rkem_move"', 3, 2_600),
+    ("/tracking.reel.example" + reel.START, b"<tr class='Mainlabel4'>\n", 6, 8_600),
+    ("/charset.example" + charset.START, b'CLASS="nr"', 60, 21_000),
+    ("/www.tasteatlas.com" + taste.START, b"ld+json", 2, 26_000),
     ("/slow.example/?seconds=0", b'class="item"', 3, 4_000),
     ("/bench.example/page", b'class="product_pod"', 20, 54_492),
     ("/bench.example/tiny", b'"id"', 3, 130),
@@ -89,6 +119,48 @@ def test_a_category_of_several_pages_leads_through_all_of_them(sample):
         page = found[1].decode() if found else ""
     assert (pages, len(links)) == (5, 85)
     assert len(set(links)) == 85
+
+
+def test_a_cursor_leads_through_all_works_and_only_one_that_was_given_is_taken(sample):
+    cursor, pages, found = "*", 0, []
+    while True:
+        query = urlencode({"query": "tea", "rows": 100, "cursor": cursor})
+        status, _, body = ask(sample.port, f"/api.crossref.org/works?{query}")
+        assert status == 200
+        message = json.loads(body)["message"]
+        if not message["items"]:
+            break
+        pages += 1
+        found += [item["DOI"] for item in message["items"]]
+        cursor = message["next-cursor"]
+    assert (pages, len(found), len(set(found))) == (3, 250, 250)
+    assert ask(sample.port, "/api.crossref.org/works?rows=100&cursor=AoJ%2B%2Fguess")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("change", "is_in"),
+    [
+        ({}, True),
+        ({"password": "guess"}, False),
+        ({"csrf_token": "0" * 32}, False),
+        ({"csrf_token": None}, False),
+    ],
+)
+def test_a_login_needs_its_password_and_the_token_of_its_cookie(sample, change, is_in):
+    """What is wrong brings the form again, with a new token; a cookie of the form's alone is no login."""
+    path = "/quotes.toscrape.com/login"
+    _, headers, body = ask(sample.port, path)
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    token = re.search(rb'name="csrf_token" value="(\w+)"', body)[1].decode()
+    form = {"username": "reader", "password": "reader", "csrf_token": token} | change
+    sent = urlencode({key: text for key, text in form.items() if text is not None})
+    kind = {"Content_Type": "application/x-www-form-urlencoded"}
+    status, headers, body = ask(sample.port, path, "POST", sent, Cookie=cookie, **kind)
+    assert (status, b'name="password"' in body) == ((302, False) if is_in else (200, True))
+    assert token.encode() not in body
+    page = ask(sample.port, "/quotes.toscrape.com/", Cookie=headers["Set-Cookie"].partition(";")[0])[2]
+    assert (b"Logout" in page, b"(Goodreads page)" in page) == (is_in, is_in)
+    assert ask(sample.port, path, "POST", sent, **kind)[0] == 200, "a login without a cookie"
 
 
 @pytest.mark.parametrize(
@@ -200,9 +272,10 @@ def test_origins_send_every_host_here_by_either_scheme(sample):
 
 
 def test_the_index_links_to_pages_that_are_there(sample):
-    links = re.findall(rb'href="([^"]+)"', ask(sample.port, "/")[2])
+    links = [html.unescape(link.decode()) for link in re.findall(rb'href="([^"]+)"', ask(sample.port, "/")[2])]
     assert len(links) == len(site.HOSTS)
-    assert {ask(sample.port, link.decode() + "?seconds=0")[0] for link in links} == {200}
+    at_once = [f"{link}?seconds=0" if link == "/slow.example/" else link for link in links]
+    assert {ask(sample.port, link)[0] for link in at_once} == {200}
 
 
 def test_it_serves_this_machine_only():
@@ -227,17 +300,6 @@ def answers(port: int) -> bool:
         return ask(port, "/")[0] == 200
     except ConnectionRefusedError:
         return False
-
-
-def test_the_modules_have_their_own_hosts():
-    assert set(site.HOSTS) >= {
-        *ecb.ORIGINS,
-        *quakes.ORIGINS,
-        *hn.ORIGINS,
-        *books.ORIGINS,
-        *slow.ORIGINS,
-        *bench.ORIGINS,
-    }
 
 
 def test_what_a_client_that_left_did_not_take_is_dropped(sample: Site):

@@ -148,23 +148,6 @@ def test_a_task_becomes_a_frame_of_its_records(runner):
     assert abs(now_ms() - ended.outcome.finished_ms) < 60_000
 
 
-@pytest.mark.parametrize(
-    ("source", "params", "rows", "url"),
-    [
-        ("ecb.rates", {}, 31, "https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml"),
-        ("quakes.day", {}, 146, "https://earthquake.usgs.gov/earthquakes/feed/v1.0/summary/all_day.geojson"),
-        ("hn.front", {}, 30, "https://news.ycombinator.com/"),
-        ("books.list", {"category": "poetry_23"}, 20, "https://books.toscrape.com/catalogue/category/books/poetry_23/index.html"),
-        ("books.list", {"category": BIG_CATEGORY}, 85, f"https://books.toscrape.com/catalogue/category/books/{BIG_CATEGORY}/index.html"),
-    ],
-)  # fmt: skip
-def test_the_shipped_sources_get_the_sample_sites_records(runner, source, params, rows, url):
-    result, records, _ = run(runner(), source, **params)
-    assert (result.status, result.error, len(records), result.url) == ("succeeded", None, rows, url)
-    assert result.warnings == []
-    assert result.bytes.raw > result.bytes.wire
-
-
 def test_times_are_the_hubs(runner):
     ahead = 7_200_000
     wanted = msgspec.structs.replace(make_task("tiny"), deadline_ms=now_ms() + ahead + 60_000)

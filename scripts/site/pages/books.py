@@ -6,6 +6,7 @@ Categories have from one book to eighty-five; ``poetry_23`` has exactly one full
 import html
 import random
 import re
+from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -23,6 +24,17 @@ CATEGORIES: Final = (
 )  # fmt: skip
 SIZES: Final = (11, 32, 20, 1, 45, 20, 7, 19, 85, 16)  # of categories 2, 3, …, again and again
 _LISTING: Final = re.compile(r"/catalogue/category/books/([a-z]+)_(\d+)/(?:index|page-([1-9]\d?))\.html")
+
+
+@dataclass(frozen=True)
+class Book:
+    """``price`` is in pounds, as it is written; ``rating`` is from 1 to 5; ``slug`` is what its address has."""
+
+    title: str
+    slug: str
+    image: str
+    rating: int
+    price: str
 
 
 def size(number: int) -> int:
@@ -50,7 +62,7 @@ def listing(number: int, page: int) -> bytes:
     if page > last:
         return b""
     first = (page - 1) * PER_PAGE
-    pods = [_pod(number, index) for index in range(first, min(first + PER_PAGE, count))]
+    pods = [_pod(book) for book in books(number)[first : first + PER_PAGE]]
     name = CATEGORIES[number - 2]
     return (_head(name) + _results(count, first, len(pods)) + "".join(pods) + _tail(page, last)).encode()
 
@@ -59,7 +71,13 @@ def _slug(number: int) -> str:
     return f"{CATEGORIES[number - 2].lower()}_{number}"
 
 
-def _pod(number: int, index: int) -> str:
+@cache
+def books(number: int) -> list[Book]:
+    """The books of category ``number``, in order."""
+    return [_book(number, index) for index in range(size(number))]
+
+
+def _book(number: int, index: int) -> Book:
     draw = random.Random(number * 1000 + index)
     kinds = (
         "The {} {}", "A {} {} in Winter", "Letters from the {} {}: a Reader's Companion", "{} {} & Other Stories",
@@ -67,10 +85,16 @@ def _pod(number: int, index: int) -> str:
     )  # fmt: skip
     title = draw.choice(kinds).format(draw.choice(FIRST).title(), draw.choice(SECOND).title())
     slug = re.sub(r"[^a-z]+", "-", title.lower()).strip("-") + f"_{number * 100 + index}"
-    full = html.escape(title)
-    short = full if len(title) <= 22 else html.escape(title[:18]) + "..."
     image = f"{draw.getrandbits(128):032x}"
-    link = f"../../../{slug}/index.html"
+    rating = RATINGS.index(draw.choice(RATINGS)) + 1
+    return Book(title, slug, image, rating, f"{draw.randrange(1000, 6000) / 100:.2f}")
+
+
+def _pod(book: Book) -> str:
+    image = book.image
+    full = html.escape(book.title)
+    short = full if len(book.title) <= 22 else html.escape(book.title[:18]) + "..."
+    link = f"../../../{book.slug}/index.html"
     stars = '                    <i class="icon-star"></i>\n' * 5
     return f"""                        <li class="col-xs-6 col-sm-4 col-md-3 col-lg-3">
 
@@ -93,7 +117,7 @@ alt="{full}" class="thumbnail"></a>
 
         
             
-                <p class="star-rating {draw.choice(RATINGS)}">
+                <p class="star-rating {RATINGS[book.rating - 1]}">
 {stars}                </p>
             
         
@@ -112,7 +136,7 @@ alt="{full}" class="thumbnail"></a>
 
 
     
-        <p class="price_color">£{draw.randrange(1000, 6000) / 100:.2f}</p>
+        <p class="price_color">£{book.price}</p>
     
 
 <p class="instock availability">

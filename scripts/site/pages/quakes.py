@@ -29,17 +29,22 @@ def answer(asked: Asked) -> Answer | None:
 
 
 @cache
-def _feed() -> bytes:
+def features() -> list[dict[str, Any]]:
+    """The day's earthquakes as the feed has them, the latest first."""
     draw = random.Random(146)
-    features = [_feature(draw, number) for number in range(COUNT)]
-    points = [feature["geometry"]["coordinates"] for feature in features]
+    return [_feature(draw, number) for number in range(COUNT)]
+
+
+@cache
+def _feed() -> bytes:
+    points = [feature["geometry"]["coordinates"] for feature in features()]
     low, high = ([edge(axis) for axis in zip(*points, strict=True)] for edge in (min, max))
     metadata = {
         "generated": GENERATED_MS, "url": HOST + FEED, "title": "Earthquakes of a day, a sample", "status": 200,
         "api": "1.14.1", "count": COUNT,
     }  # fmt: skip
     head = '{"type":"FeatureCollection","metadata":' + _json(metadata) + ',"features":['
-    return (head + ",\n".join(map(_json, features)) + '],"bbox":' + _json(low + high) + "}").encode()
+    return (head + ",\n".join(map(_json, features())) + '],"bbox":' + _json(low + high) + "}").encode()
 
 
 def _feature(draw: random.Random, number: int) -> dict[str, Any]:

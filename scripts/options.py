@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -37,9 +37,24 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def load(data: Path | None = None) -> Any:
     """The settings in force, or those of a data folder; ends the command where they are wrong."""
+    return _read(os.environ if data is None else {"NEARFETCH_CONFIG": str(data / "nearfetch.toml")})
+
+
+def load_near(data: Path | None) -> Any:
+    """The settings for who tries sources here: those in force, else those of the scripts/up that runs on this machine.
+
+    What the environment says counts before them.
+    """
+    from scripts.data_folder import DataFolder, default_path  # noqa: PLC0415
+
+    folder = DataFolder(data or default_path())
+    is_near = data is not None or ("NEARFETCH_CONFIG" not in os.environ and folder.supervisor is not None)
+    return _read({**os.environ, "NEARFETCH_CONFIG": str(folder.settings)} if is_near else os.environ)
+
+
+def _read(environ: Mapping[str, str]) -> Any:
     from regions import settings  # noqa: PLC0415 - the shell waits for every import
 
-    environ = dict(os.environ) if data is None else {"NEARFETCH_CONFIG": str(data / "nearfetch.toml")}
     try:
         return settings.load(environ)
     except Faults as faults:

@@ -1,0 +1,134 @@
+"""Reads a task's kept answers again with today's definition: the worker's own steps, and no fetch.
+
+replay → jobs.task.Runner.lived on Answering fetchers → Replay: before, now, and how their records differ
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from requests.cookies import RequestsCookieJar
+from requests.structures import CaseInsensitiveDict
+
+from jobs.catalog import Catalog
+from jobs.contract import Error, splice
+from jobs.errors import ConnectionFailed, TaskError
+from jobs.page import Page, Request
+from jobs.raw import Answer, Kept
+from jobs.redact import REMOVED
+from jobs.task import Runner
+from regions.settings import Region, Settings
+from scripts.record_diff import Difference, differences
+
+SECONDS: Final = 300.0  # to read everything again
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """``before`` and ``now`` are results with their records; ``notes`` say what was asked otherwise than then."""
+
+    kept: Kept
+    before: Result
+    now: Result
+    notes: list[str]
+    differences: list[Difference]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the task would end with the same records, or the same error."""
+        return not self.differences and ending(self.before) == ending(self.now)
+
+
+def ending(result: Result) -> tuple[Any, ...]:
+    """How a result ended, besides its records."""
+    error = result["error"] or {}
+    return result["status"], result["partial"], error.get("type"), error.get("message")
+
+
+@dataclass(slots=True)
+class Answering:
+    """Answers requests with what is kept: the answer of the same address, else the next one, which is noted."""
+
+    left: list[Answer]
+    notes: list[str] = field(default_factory=list)
+
+    def fetch(
+        self,
+        request: Request,
+        *,
+        deadline: float,  # noqa: ARG002 - what is kept is there at once
+        timeout_seconds: float,  # noqa: ARG002
+        max_bytes: int,  # noqa: ARG002
+        cancelled: Callable[[], bool],  # noqa: ARG002
+        jar: RequestsCookieJar | None = None,  # noqa: ARG002
+    ) -> Page:
+        """The kept answer as a page. Raises what the fetch raised then, or ConnectionFailed where nothing is kept."""
+        asked = f"{request.method} {request.url}"
+        answer = self._next(request, asked)
+        if answer.error is not None:
+            raise error_of(answer.error)
+        if answer.note:
+            raise ConnectionFailed(f"expected a kept body of {asked}, found none: {answer.note}", retryable=False)
+        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict(answer.headers)
+        return Page(request, answer.final_url, answer.status, headers, answer.unpacked(), request.params)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _next(self, request: Request, asked: str) -> Answer:
+        if not self.left:
+            self.notes.append(f"{asked} was not asked then")
+            raise ConnectionFailed(f"expected a kept answer to {asked}, found none", retryable=False)
+        for answer in self.left:
+            if (answer.method, answer.url) == (request.method, request.url):
+                self.left.remove(answer)
+                return answer
+        answer = self.left.pop(0)
+        self.notes.append(f"{asked} is asked now; it was answered with {answer.method} {answer.url} of then")
+        return answer
+
+
+def error_of(told: Error) -> TaskError:
+    """The error that was told; one of its type, with all that it said."""
+    kind = next((kind for kind in TaskError.__subclasses__() if kind.type == told.type), ConnectionFailed)
+    return kind(
+        told.message,
+        http_status=told.http_status,
+        retry_after=told.retry_after,
+        retryable=told.retryable,
+        origin=told.origin,
+    )
+
+
+class Replayer:
+    """Reads what one region kept with the definitions of this moment. Secrets are not needed; none is read."""
+
+    def __init__(self, settings: Settings, region: Region) -> None:
+        self._answering = Answering([])
+        fetchers = dict.fromkeys(region.egress, self._answering)
+        self._runner = Runner(settings, region, fetchers=fetchers, secrets=dict.fromkeys(_secrets(settings), REMOVED))
+
+    def replay(self, kept: Kept) -> Replay:
+        """What today's definition makes of a task's kept answers."""
+        answering = self._answering
+        answering.left, answering.notes = list(kept.answers), []
+        now_ms = time.time_ns() // 1_000_000
+        task = msgspec.structs.replace(kept.task, accepted_ms=now_ms, deadline_ms=now_ms + int(SECONDS * 1000))
+        _, end = self._runner.lived(task, offset_ms=0, attempt=kept.attempt, queued_ms=0.0, cancelled=lambda: False)
+        before, now = kept.unpacked_result(), msgspec.json.decode(splice(end.outcome.frame))
+        notes = answering.notes + [f"{one.method} {one.url} is not asked any more" for one in answering.left]
+        return Replay(kept, before, now, notes, differences(before["records"], now["records"]))
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    """The names of all secrets that definitions need."""
+    catalog = Catalog(settings.source_folders, settings.first_region)
+    catalog.refresh()
+    for definition in filter(None, (entry.definition for entry in catalog.entries())):
+        yield from definition.ask.secrets()
+        if definition.before is not None:
+            yield from definition.before.ask.secrets()

@@ -1,0 +1,185 @@
+"""``nearfetch source replay``: lists what a region kept, shows a kept answer, or reads one again with today's definition."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import click
+
+from jobs import raw, shelf
+from jobs.contract import rfc3339
+from jobs.raw import Kept
+from jobs.shelf import Stored
+from regions.settings import Region, Settings
+from scripts import record_diff
+from scripts.replay import Replay, Replayer, Result
+from scripts.terminal import counted, duration, size
+
+SAME: Final = 0
+DIFFERENT: Final = 1
+NOTHING_KEPT: Final = 4
+
+Place = tuple[Region, Stored]
+
+
+def run(settings: Settings, task: str, source: str, *, page: int | None, as_json: bool, every: bool) -> int:
+    """The exit code. Without a task and a source it lists. Raises click's ``UsageError``."""
+    if task and source:
+        raise click.UsageError("expected a TASK or --source, found both")
+    if page is not None and not task:
+        raise click.UsageError("expected a TASK beside --page, found none")
+    places = [place for place in kept_here(settings) if task in ("", place[1].task) and source in ("", place[1].source)]
+    if not places:
+        click.echo(nothing(settings, task or source), err=True)
+        return NOTHING_KEPT
+    if task:
+        place = max(places, key=lambda one: one[1].attempt)
+        return (
+            show_page(read(place), page) if page is not None else tell(settings, [place], as_json=as_json, every=every)
+        )
+    if source:
+        return tell(settings, places, as_json=as_json, every=every)
+    for region, file in places:
+        click.echo(json.dumps(listed(region, file)) if as_json else line(region, file))
+    return SAME
+
+
+def kept_here(settings: Settings) -> list[Place]:
+    """What the regions' folders on this machine hold, oldest first. Raises click's ``UsageError`` for an unreadable one."""
+    found: list[Place] = []
+    for region in settings.region.values():
+        try:
+            found += [(region, file) for file in shelf.stored(region.raw)]
+        except FileNotFoundError:
+            continue  # nothing was kept yet, or not on this host
+        except OSError as error:
+            raise click.UsageError(f"expected a readable folder of raw answers: {error}") from error
+    return sorted(found, key=lambda place: place[1].modified)
+
+
+def nothing(settings: Settings, wanted: str) -> str:
+    """Why there is nothing to show, and where it was looked for."""
+    folders = {f"{name}: {one.raw.path}" for name, one in settings.region.items() if one.raw.path}
+    if not folders:
+        return "No region keeps raw answers here: set raw.path in a region's file, or name a scripts/up by --data."
+    of = f" of {wanted}" if wanted else ""
+    return (
+        f"Nothing is kept{of} on this host ({'; '.join(sorted(folders))}). Kept are failures that had an answer and a "
+        "success now and then, for a while, on the host where they ran."
+    )
+
+
+def read(place: Place) -> Kept:
+    """A file's content; raises click's ``UsageError`` for one that is no longer there or of another version."""
+    try:
+        return raw.read(place[1].path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"expected kept answers in {place[1].path}: {error}") from error
+
+
+def show_page(kept: Kept, number: int) -> int:
+    """The body of one kept answer, as it came, on standard output; its head on standard error."""
+    if not 1 <= number <= len(kept.answers):
+        raise click.UsageError(f"expected a page from 1 to {len(kept.answers)}, found {number}")
+    answer = kept.answers[number - 1]
+    click.echo(f"{answer.method} {answer.url}\n{answer.status} {answer.final_url}", err=True)
+    for name, value in answer.headers:
+        click.echo(f"{name}: {value}", err=True)
+    if answer.note:
+        click.echo(f"({answer.note})", err=True)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(answer.unpacked())
+    return SAME
+
+
+def tell(settings: Settings, places: Sequence[Place], *, as_json: bool, every: bool) -> int:
+    """Replays each, and says how it differs; whether any does."""
+    count = different = 0
+    replayers = {name: Replayer(settings, settings.one(name)) for name in {region.name for region, _ in places}}
+    for place in places:
+        found = replayers[place[0].name].replay(read(place))
+        count, different = count + 1, different + (not found.is_same)
+        if as_json:
+            click.echo(json.dumps(told(found), ensure_ascii=False))
+        else:
+            for text in lines(found, every=every):
+                click.echo(text)
+    if not as_json and count > 1:
+        click.echo(f"{different} of {count} came out differently" if different else f"all {count} came out the same")
+    return DIFFERENT if different else SAME
+
+
+def lines(found: Replay, *, every: bool) -> Iterator[str]:
+    """What a person reads of one."""
+    kept, before, now = found.kept, found.before, found.now
+    yield f"{kept.task.task}  {kept.task.source}  {kept.region}  attempt {kept.attempt}, {rfc3339(kept.kept_ms)}"
+    for answer in kept.answers:
+        what = answer.error.type if answer.error is not None else size(len(answer.unpacked()))
+        yield f"  {answer.method} {answer.url}  {answer.status}  {what}{f'  ({answer.note})' if answer.note else ''}"
+    yield f"  before  {kept.definition}  {ended(before)}"
+    yield f"  now     {now['definition']}  {ended(now)}"
+    yield from (f"  note: {note}" for note in found.notes)
+    yield from (f"  warning: {warning}" for warning in now["warnings"] if warning not in before["warnings"])
+    yield from (f"  {text}" for text in record_diff.lines(found.differences, every=every))
+    yield "  the same" if found.is_same else "  different"
+
+
+def ended(result: Result) -> str:
+    """How a result ended, in a line."""
+    if result["status"] != "succeeded":
+        error = result["error"]
+        return f"{result['status']}  {error['type']}: {error['message']}"
+    partial = f", partial: {result['warnings'][-1]}" if result["partial"] else ""
+    return f"succeeded, {counted(result['count'], 'record')}{partial}"
+
+
+def told(found: Replay) -> dict[str, Any]:
+    """What a program reads of one."""
+    kept = found.kept
+    answers = [
+        {
+            "method": answer.method,
+            "url": answer.url,
+            "final_url": answer.final_url,
+            "status": answer.status,
+            "bytes": len(answer.unpacked()),
+            "note": answer.note,
+        }
+        for answer in kept.answers
+    ]
+    return {
+        "task": kept.task.task,
+        "source": kept.task.source,
+        "region": kept.region,
+        "attempt": kept.attempt,
+        "kept_at": rfc3339(kept.kept_ms),
+        "params": kept.task.params,
+        "answers": answers,
+        "same": found.is_same,
+        "before": found.before,
+        "now": found.now,
+        "notes": found.notes,
+        "differences": record_diff.as_json(found.differences),
+    }
+
+
+def listed(region: Region, file: Stored) -> dict[str, Any]:
+    """One kept task, for programs."""
+    return {
+        "task": file.task,
+        "source": file.source,
+        "region": region.name,
+        "attempt": file.attempt,
+        "sample": file.is_sample,
+        "bytes": file.size,
+        "kept_at": rfc3339(int(file.modified * 1000)),
+    }
+
+
+def line(region: Region, file: Stored) -> str:
+    """One kept task, for people."""
+    age = duration(max(time.time() - file.modified, 0.0))
+    kind = "sample" if file.is_sample else "failure"
+    return f"{file.task}  {region.name:<8} {kind:<8} {size(file.size):>8}  {age:>7} ago  {file.source}"

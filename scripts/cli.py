@@ -110,10 +110,19 @@ def status(url: str, data: Path | None, as_json: bool) -> None:
 @click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]... ...", shell_complete=completion.words)
 @gateway_options
 @json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Only the records, as CSV; of one source.")
+@click.option("--ndjson", "as_ndjson", is_flag=True, help="Only the records, as JSON, one a line.")
 @click.option("--deadline", type=float, metavar="SECONDS", help="When a task ends at the latest (30 by default).")
 @click.option("--curl", is_flag=True, help="Show the calls as curl lines, and make none.")
 def fetch(
-    words: tuple[str, ...], url: str, data: Path | None, as_json: bool, deadline: float | None, curl: bool
+    words: tuple[str, ...],
+    url: str,
+    data: Path | None,
+    as_json: bool,
+    as_csv: bool,
+    as_ndjson: bool,
+    deadline: float | None,
+    curl: bool,
 ) -> None:
     """Asks for one source or many, and shows each result the moment it arrives.
 
@@ -125,13 +134,17 @@ def fetch(
     nearfetch fetch ecb.rates
     nearfetch fetch books.list category=poetry_23 books.list category=travel_2
     nearfetch fetch ecb.rates quakes.day --deadline 10 --json | jq .records
+    nearfetch fetch books.list category=poetry_23 --csv > books.csv
     """
     from scripts import fetch_command  # noqa: PLC0415
 
+    if as_json + as_csv + as_ndjson > 1:
+        raise click.UsageError("expected one of --json, --csv and --ndjson, found several")
+    form: fetch_command.Form = "json" if as_json else "csv" if as_csv else "ndjson" if as_ndjson else ""
     sys.exit(
         _asking(
             lambda: fetch_command.run(
-                GatewayClient.found(url, data), words, as_json=as_json, deadline_seconds=deadline, curl=curl
+                GatewayClient.found(url, data), words, form=form, deadline_seconds=deadline, curl=curl
             )
         )
     )

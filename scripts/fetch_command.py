@@ -1,11 +1,15 @@
-"""``nearfetch fetch``: posts one request, follows its events, and shows each result when it arrives."""
+"""``nearfetch fetch``: posts one request, follows its events, and shows each result when it arrives.
+
+What is asked for goes to stdout: lines for people, results as JSON, or with ``csv`` and ``ndjson`` the records alone,
+and then everything else goes to stderr.
+"""
 
 import json
 import shlex
-import sys
 import time
+import urllib.parse
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 
@@ -16,12 +20,23 @@ RECONNECTS_MAX: Final = 5
 RECONNECT_SECONDS: Final = 0.5
 ERROR_WIDTH: Final = 100
 
+HINT: Final = "   --json for the records, --curl for the calls"
 
-def run(
-    client: GatewayClient, words: Sequence[str], *, as_json: bool, deadline_seconds: float | None, curl: bool
-) -> int:
+Form = Literal["", "json", "csv", "ndjson"]  # "" for people
+
+
+def run(client: GatewayClient, words: Sequence[str], *, form: Form, deadline_seconds: float | None, curl: bool) -> int:
     """The exit code: 0 when all succeeded, else 1. Raises ``Refused``, ``NoGateway`` and click's ``UsageError``."""
     asked = asked_for(words)
+    if form == "csv" and len({source for source, _ in asked}) > 1:
+        raise click.UsageError(
+            "a CSV has one header: --csv takes one source, which may stand there several times; --ndjson takes any"
+        )
+    if curl and form in ("csv", "ndjson"):
+        if deadline_seconds is not None:
+            raise click.UsageError("the calls that answer with records alone have the deadline that the gateway sets")
+        show_records_calls(client, asked, form)
+        return 0
     wanted = [typed(client, source, params) for source, params in asked]
     body: dict[str, Any] = {"sources": wanted}
     if deadline_seconds is not None:
@@ -31,21 +46,30 @@ def run(
         return 0
     began = time.monotonic()
     request = client.post("/v1/requests", body)
-    if not as_json:
+    to_stderr = form in ("csv", "ndjson")
+    if form != "json":
         regions = {task["region"] for task in request["tasks"]}
-        click.echo(
-            f"request {request['id']}   {counted(len(request['tasks']), 'task')}, {counted(len(regions), 'region')}"
-        )
-    results = []
+        counts = f"{counted(len(request['tasks']), 'task')}, {counted(len(regions), 'region')}"
+        click.echo(f"request {request['id']}   {counts}", err=to_stderr)
+    results, texts = [], []
     widths = (
         max(len(task["source"]) for task in request["tasks"]),
         max(len(task["region"]) for task in request["tasks"]),
     )
-    for result in follow(client, request["links"]["events"]):
-        results.append(result)
-        click.echo(json.dumps(result, ensure_ascii=False) if as_json else line(result, *widths))
-    if not as_json:
-        click.echo(last_line(results, time.monotonic() - began))
+    for event in follow(client, request["links"]["events"]):
+        results.append(event.data)
+        if form == "csv" and event.data["status"] == "succeeded":
+            texts.append(event.text)
+        elif form == "ndjson":
+            show_lines(event.text)
+        if form == "json":
+            click.echo(event.text)  # as it came: numbers keep their spelling
+        else:
+            click.echo(line(event.data, *widths), err=to_stderr)
+    if texts:
+        show_csv(client, asked[0][0], texts)
+    if form != "json":
+        click.echo(last_line(results, time.monotonic() - began) + ("" if to_stderr else HINT), err=to_stderr)
     return 0 if all(result["status"] == "succeeded" for result in results) else 1
 
 
@@ -87,7 +111,7 @@ def as_type(text: str, kind: str) -> Any:
     return text
 
 
-def follow(client: GatewayClient, path: str) -> Iterator[dict[str, Any]]:
+def follow(client: GatewayClient, path: str) -> Iterator[Event]:
     """The results as they come; goes on after the last one when the stream breaks."""
     after, failures = "", 0
     while True:
@@ -97,7 +121,8 @@ def follow(client: GatewayClient, path: str) -> Iterator[dict[str, Any]]:
                 after = event.id or after
                 if event.name == "done":
                     return
-                yield from _result(event)
+                if event.name == "result":
+                    yield event
         except NoGateway:
             if failures >= RECONNECTS_MAX:
                 raise
@@ -107,11 +132,6 @@ def follow(client: GatewayClient, path: str) -> Iterator[dict[str, Any]]:
                 f"The gateway at {client.url} broke off its answer, and did so again {RECONNECTS_MAX} times."
             )
         time.sleep(RECONNECT_SECONDS)
-
-
-def _result(event: Event) -> Iterator[dict[str, Any]]:
-    if event.name == "result":
-        yield event.data
 
 
 def line(result: dict[str, Any], source_width: int, region_width: int) -> str:
@@ -135,7 +155,33 @@ def last_line(results: Sequence[dict[str, Any]], seconds: float) -> str:
     wire = sum(result["bytes"]["wire"] for result in results)
     times = f" ({raw / wire:.1f} times less)" if 0 < wire < raw else ""
     crossed = f"{size(raw)} fetched, {size(wire)} crossed the sea{times}."
-    return f"{len(succeeded)} of {len(results)} in {duration(seconds)}; {crossed}   --json for the records, --curl for the calls"
+    return f"{len(succeeded)} of {len(results)} in {duration(seconds)}; {crossed}"
+
+
+def show_lines(result: str) -> None:
+    """The records of a result's JSON, one a line, as they are spelt there."""
+    from web import rows  # noqa: PLC0415
+
+    click.echo(rows.ndjson(rows.records_of(result.encode())), nl=False)
+
+
+def show_csv(client: GatewayClient, source: str, results: Sequence[str]) -> None:
+    """The records of results' JSON as one CSV, its columns in the order of the source's definition."""
+    from web import rows  # noqa: PLC0415
+
+    status, known = client.status(f"/v1/sources/{source}")
+    columns = known.get("schema", {}).get("properties", {}) if status == 200 else {}
+    records = rows.joined(rows.records_of(result.encode()) for result in results)
+    click.echo(rows.csv(records, columns), nl=False)
+
+
+def show_records_calls(client: GatewayClient, asked: Sequence[tuple[str, dict[str, str]]], form: Form) -> None:
+    """A call for each source that answers with its records alone, as a curl line."""
+    accept = {"csv": "text/csv", "ndjson": "application/x-ndjson"}[form]
+    for source, params in asked:
+        query = f"?{urllib.parse.urlencode(params)}" if params else ""
+        url = shlex.quote(f"{client.url}/v1/sources/{urllib.parse.quote(source)}/records{query}")
+        click.echo(f"curl -sf {url} -H 'Accept: {accept}'")
 
 
 def show_calls(client: GatewayClient, body: dict[str, Any]) -> None:
@@ -143,4 +189,3 @@ def show_calls(client: GatewayClient, body: dict[str, Any]) -> None:
     content = shlex.quote(json.dumps(body, ensure_ascii=False))
     click.echo(f"curl -s {client.url}/v1/requests -H 'Content-Type: application/json' -d {content}")
     click.echo(f"curl -sN {client.url}/v1/requests/ID/events   # ID is the answer's id")
-    sys.stdout.flush()

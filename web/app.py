@@ -173,7 +173,7 @@ class Gateway:
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
         rules = Rules(self.catalog, limits, frozenset(settings.region))
-        intake = Intake(rules, self.acceptor, self.waiters, base)
+        self.intake = Intake(rules, self.acceptor, self.waiters, base)
         poller = Poller(
             self.hub,
             self.ledger,
@@ -184,7 +184,7 @@ class Gateway:
             result_ttl_seconds=limits.result_ttl_seconds,
         )
         overview = Overview(settings, self.hub, self.ledger, self.catalog, base)
-        found = routes(intake, poller, overview, Health(self.hub, self.publisher))
+        found = routes(self.intake, poller, overview, Health(self.hub, self.publisher))
         app = App(found, known_hosts(settings))
         self.server = Server(settings.gateway.host, settings.gateway.port, app, settings.gateway.threads)
         self.ended = threading.Event()  # somebody asked for the end, or the server ended by itself
@@ -219,6 +219,7 @@ class Gateway:
         while not self.server.outlet.is_idle and time.monotonic() < deadline:
             time.sleep(0.01)
         self.waiters.stop()
+        self.intake.stop()
         self.sweeper.stop()
         self.listener.stop()
         self.settler.stop()

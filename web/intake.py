@@ -3,15 +3,18 @@
 handler's thread   read, validate, park, Acceptor.submit
 accept's thread    503, or 202 where nobody waits, or a waiter of web.wait
 waiters' thread    200 with what came, or 202 when the wait ran out: nothing is discarded
+tables' thread     200 with records as CSV or NDJSON: everybody else would wait while one of them is made
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
 
 from jobs import contract
-from web import problems, submit, views
+from regions import logs
+from web import problems, rows, submit, views
 from web.accept import Accepted, Acceptor, Refused
 from web.exchange import Answer, Exchange
 from web.ledger import START, New, View
@@ -22,6 +25,8 @@ from web.wait import Wait, Waiters, park
 
 RECORDS_WAIT_SECONDS: Final = 30.0
 
+log = logs.get("intake")
+
 
 class Intake:
     """The two ways in. ``base`` is what links begin with."""
@@ -29,6 +34,7 @@ class Intake:
     def __init__(self, rules: submit.Rules, acceptor: Acceptor, waiters: Waiters, base: str) -> None:
         self._rules, self._acceptor, self._waiters = rules, acceptor, waiters
         self._limits, self._base = rules.limits, base
+        self._tables = ThreadPoolExecutor(1, "tables")
 
     def post(self, exchange: Exchange) -> Answer | None:
         """A request for any number of sources; with one and ``Prefer: wait`` its end is waited for."""
@@ -49,13 +55,39 @@ class Intake:
         return None
 
     def records(self, exchange: Exchange, source: str) -> Answer | None:
-        """One source's result, or a problem document that carries it."""
+        """One source's result or only its records, as Accept says, or a problem document that carries the result."""
         pairs = query_of(exchange)
         wait = dict(pairs).get("wait")
         seconds = RECORDS_WAIT_SECONDS if wait is None else views.seconds("wait", wait, self._limits.wait_max_seconds)
         new = submit.from_query(source, pairs, self._rules)
-        self._submit(exchange, new, seconds, _records)
+        form = rows.negotiate(exchange.header("Accept"))
+        if form is None:
+            raise problems.not_acceptable(rows.FORMS, exchange.header("Accept"))
+        columns = self._columns(source) if form == rows.CSV else []
+        headers = [("Cache-Control", f"max-age={int(new.max_age)}"), ("Vary", "Accept")]
+
+        def finished(view: View) -> Answer | None:
+            result = view.results[0]
+            if view.status != "succeeded":
+                error = msgspec.json.decode(result, type=contract.Result).error
+                return problems.failed_task(result, msgspec.to_builtins(error))
+            if form == rows.JSON:
+                return Answer(200, result, [views.JSON, *headers])
+            link = ("Link", f'<{views.link(self._base, view.id)}>; rel="describedby"')
+            self._tables.submit(_answer_table, exchange, form, columns, result, [*headers, link])
+            return None
+
+        self._submit(exchange, new, seconds, finished)
         return None
+
+    def stop(self) -> None:
+        """Whoever still waits for a table gets none."""
+        self._tables.shutdown(wait=False, cancel_futures=True)
+
+    def _columns(self, source: str) -> list[str]:
+        """The names of a record's fields in the definition's order, as far as it tells them."""
+        entry = self._rules.catalog.get(source)
+        return list(entry.definition.schema()["properties"]) if entry and entry.definition else []
 
     def _body(self, exchange: Exchange) -> bytes:
         most = self._limits.body_bytes_max
@@ -66,8 +98,8 @@ class Intake:
         except BodyBroken as error:
             raise Problem("bad-request", f"the body is not whole: {error}") from error
 
-    def _submit(self, exchange: Exchange, new: New, seconds: float, finished: Callable[[View], Answer]) -> None:
-        """Parks the exchange and hands the request over; ``finished`` makes the answer of its end."""
+    def _submit(self, exchange: Exchange, new: New, seconds: float, finished: Callable[[View], Answer | None]) -> None:
+        """Parks the exchange and hands the request over; ``finished`` answers its end, or gives the answer."""
         _note(exchange, new)
         exchange.park()
 
@@ -80,7 +112,7 @@ class Intake:
                 exchange.answer(promised)
                 return
 
-            def render(view: View | None) -> Answer:
+            def render(view: View | None) -> Answer | None:
                 if view is None:
                     return promised
                 return finished(view) if view.done else views.accepted(view, self._base)
@@ -100,13 +132,24 @@ class Intake:
         self._acceptor.submit(new, done)
 
 
-def _records(view: View) -> Answer:
-    """The one result of a request that is done."""
-    result = view.results[0]
-    outcome = msgspec.json.decode(result, type=contract.Result)  # without its records, which stay bytes
-    if outcome.error is not None:
-        return problems.failed_task(result, msgspec.to_builtins(outcome.error))
-    return Answer(200, result, [views.JSON, ("Cache-Control", "max-age=0"), ("Vary", "Accept")])
+def _answer_table(
+    exchange: Exchange, form: str, columns: Sequence[str], result: bytes, headers: Sequence[tuple[str, str]]
+) -> None:
+    """Answers with a result's records alone, and says in headers what else whoever uses them has to know."""
+    try:
+        outcome, records = msgspec.json.decode(result, type=contract.Result), rows.records_of(result)
+        body = rows.csv(records, columns) if form == rows.CSV else rows.ndjson(records)
+        told = [
+            ("Content-Type", rows.CONTENT_TYPES[form]),
+            ("Nearfetch-Count", str(outcome.count)),
+            ("Nearfetch-Partial", "true" if outcome.partial else "false"),
+            ("Nearfetch-Warnings", str(len(outcome.warnings))),
+        ]
+        answer = Answer(200, body, [*told, *headers])
+    except Exception:
+        log.exception("making a table failed", request=exchange.fields.get("request"), form=form)
+        answer = problems.internal().answer()
+    exchange.answer(answer)
 
 
 def _note(exchange: Exchange, new: New) -> None:

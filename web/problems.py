@@ -22,6 +22,7 @@ KINDS: Final[dict[str, tuple[int, str]]] = {
     "not-json": (400, "The body is not JSON"),
     "not-found": (404, "There is nothing here"),
     "method-not-allowed": (405, "This method is not for this path"),
+    "not-acceptable": (406, "None of the forms that are wanted can be given"),
     "expired": (410, "The request has expired"),
     "too-large": (413, "The body is too large"),
     "not-json-type": (415, "The body must be JSON by its Content-Type"),
@@ -87,6 +88,13 @@ def unavailable(reason: str, request: str | None = None) -> Problem:
     """Nothing was accepted; ``request`` is the id that will never be delivered."""
     extra = {"request": request} if request else {}
     return Problem("unavailable", reason, headers=[("Retry-After", "1")], extra=extra)
+
+
+def not_acceptable(forms: Sequence[str], wanted: str) -> Problem:
+    """An Accept header that takes none of ``forms``."""
+    return Problem(
+        "not-acceptable", f"expected one of {', '.join(forms)}, found {wanted[:200]}", headers=[("Vary", "Accept")]
+    )
 
 
 def internal() -> Problem:

@@ -216,8 +216,8 @@ class Waiters:
 class Wait:
     """A long poll or a synchronous request: one answer, when there is what it waits for or its time is over.
 
-    ``render`` makes the answer of the request as it is (None when there is none); ``away`` makes it when the time is
-    over and the hub can't be asked.
+    ``render`` makes the answer of the request as it is (None when there is none), or gives none and sees to it that
+    another thread answers; ``away`` makes it when the time is over and the hub can't be asked.
     """
 
     def __init__(
@@ -228,7 +228,7 @@ class Wait:
         after: str,
         until_done: bool,
         seconds: float,
-        render: Callable[[View | None], Answer],
+        render: Callable[[View | None], Answer | None],
         away: Callable[[HubUnavailable], Answer],
         total: int | None = None,
     ) -> None:
@@ -250,7 +250,9 @@ class Wait:
         if self._is_looking and view is not None:
             self._is_looking = False
             return "again"
-        self._exchange.answer(self._render(view))
+        answer = self._render(view)
+        if answer is not None:
+            self._exchange.answer(answer)
         return "over"
 
     def miss(self, error: HubUnavailable, why: Why) -> Next:

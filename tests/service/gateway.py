@@ -39,10 +39,14 @@ class Region:
         queues = (names.fast_queue(region), names.work_queue(region))
         return all(self.channel.queue_declare(queue, passive=True).method.message_count == 0 for queue in queues)
 
-    def finish(self, task: contract.Task, records: bytes = b'[{"name":"a"}]', error: contract.Error | None = None):
+    def finish(
+        self, task: contract.Task, records: bytes = b'[{"name":"a"}]', error: contract.Error | None = None, **told
+    ):
+        """``told``: what else the result says."""
         status = "failed" if error else "succeeded"
+        told = {"count": 1, **told}
         result = contract.Result(
-            task=task.task, source=task.source, region=task.region, status=status, count=1, error=error
+            task=task.task, source=task.source, region=task.region, status=status, error=error, **told
         )
         frame = contract.encode_frame(result, b"[]" if error else records)
         pipeline = self.redis.pipeline(transaction=True)
@@ -57,6 +61,10 @@ class Region:
     def say(self, region: str, part: str, name: str, **said) -> None:
         fields = {"k": "status", "v": 1, "part": part, "name": name, "d": json.dumps(said)}
         self.redis.xadd(names.out_stream(region), fields)
+
+    def say_sources(self, region: str, said: dict[str, dict[str, str | None]]) -> None:
+        """As its workers tell which sources they have: each one's hash, and what is wrong with it."""
+        self.redis.xadd(names.out_stream(region), {"k": "sources", "v": 1, "d": json.dumps(said)})
 
     def close(self) -> None:
         self.connection.close()

@@ -181,6 +181,58 @@ def test_curl_shows_the_calls_and_makes_none(gateway):
     assert gateway.asked == []
 
 
+def test_ndjson_is_the_records_alone_and_the_rest_goes_to_stderr(gateway):
+    """Of every source that succeeded; what failed is said there too, and ends with 1."""
+    error = {"type": "contract", "message": "expected 1 record at least, found 0"}
+    gateway.results += [result("hn.front", status="failed", records=[], count=0, error=error)]
+    done = fetch(gateway, "ecb.rates", "hn.front", "--ndjson")
+    assert (done.exit_code, done.stdout) == (1, '{"a": 1}\n')
+    assert "failed  contract: expected 1 record" in done.stderr
+    assert "1 of 2 in" in done.stderr
+
+
+def test_csv_of_several_tasks_has_one_header(gateway):
+    """Where the gateway does not tell the source's fields they come as the records have them."""
+    gateway.results = [result("ecb.rates"), result("ecb.rates", records=[{"a": 2, "b": None}])]
+    done = fetch(gateway, "ecb.rates", "ecb.rates", "--csv")
+    assert (done.exit_code, done.stdout_bytes) == (0, b"a,b\r\n1,\r\n2,\r\n")
+
+
+def test_csv_of_nothing_that_succeeded_is_nothing(gateway):
+    """No header that looks like an empty table."""
+    gateway.results = [result("ecb.rates", status="expired", records=[], error=None)]
+    done = fetch(gateway, "ecb.rates", "--csv")
+    assert (done.exit_code, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(("form", "accept"), [("--csv", "text/csv"), ("--ndjson", "application/x-ndjson")])
+def test_curl_shows_the_call_that_answers_with_records_alone(gateway, form, accept):
+    """One a source, params in the query."""
+    done = fetch(gateway, "books.list", "category=a&b c", form, "--curl")
+    assert done.output == (
+        f"curl -sf '{gateway.url}/v1/sources/books.list/records?category=a%26b+c' -H 'Accept: {accept}'\n"
+    )
+    assert gateway.asked == []
+
+
+def test_json_is_each_result_as_it_came(gateway):
+    """Byte for byte: a number keeps its spelling."""
+    gateway.results = [result("ecb.rates", records=[{"rate": 1.0, "name": "\u00fc"}])]
+    done = fetch(gateway, "ecb.rates", "--json")
+    assert done.output == json.dumps(gateway.results[0]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["ecb.rates", "hn.front", "--csv"], ["ecb.rates", "--csv", "--json"], ["ecb.rates", "--ndjson", "--csv"], ["ecb.rates", "--csv", "--curl", "--deadline", "3"]],
+)  # fmt: skip
+def test_forms_that_do_not_go_together_end_with_2(gateway, words):
+    """And nothing is asked."""
+    done = fetch(gateway, *words)
+    assert (done.exit_code, gateway.asked) == (2, [])
+    assert "Error: " in done.output
+
+
 @pytest.mark.parametrize(
     "words", [["category=poetry_23"], ["books.list", "=x"], ["books.list", "pages=1", "pages=2"], []]
 )

@@ -1,0 +1,136 @@
+"""Records as people use them: which form an Accept header asks for, CSV (RFC 4180) and one record a line (NDJSON).
+
+Numbers keep the spelling that they have in the result. Texts are never changed, but for one thing: a CSV is opened in
+spreadsheets, which run what begins like a formula, and nobody here wrote these texts. There such a text gets an apostrophe
+in front; whoever reads the CSV by program takes one apostrophe off what matches ``FORMULA``, and has it exactly.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+JSON: Final = "application/json"
+CSV: Final = "text/csv"
+NDJSON: Final = "application/x-ndjson"
+FORMS: Final = (JSON, CSV, NDJSON)  # the first is the answer to whoever has no wish
+CONTENT_TYPES: Final = {JSON: JSON, CSV: "text/csv; charset=utf-8; header=present", NDJSON: NDJSON}
+RANGES_MAX: Final = 100  # of an Accept header; those after them are not looked at
+
+
+class _Result(msgspec.Struct):
+    records: msgspec.Raw
+
+
+FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)  # by its beginning
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9][0-9.,]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?%?")  # begins like one, and is none
+_QUALITY: Final = re.compile(r"[01](\.\d{0,3})?")
+_TO_QUOTE: Final = re.compile(r'[",\r\n]|^\s|\s$')
+
+_items: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_objects: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_result: Final = msgspec.json.Decoder(_Result)
+_text: Final = msgspec.json.Decoder(str)
+
+
+def negotiate(accept: str) -> str | None:
+    """The one of ``FORMS`` that an Accept header (RFC 9110, 12.5.1) asks for; None where it takes none of them.
+
+    The highest quality wins; of equal ones what is named more exactly, then what stands first. A form's quality is that
+    of the most exact range that it matches, so ``text/csv;q=0, */*`` is not CSV.
+    """
+    if not accept.strip():
+        return JSON
+    ranges = _ranges(accept)
+    best: tuple[float, int, int] = (0.0, -1, 0)
+    found = None
+    for form in FORMS:
+        matching = [(exact, -place, quality) for place, (name, quality) in enumerate(ranges)
+                    if (exact := _exactness(name, form)) >= 0]  # fmt: skip
+        if matching:
+            exact, place, quality = max(matching)
+            if quality > 0 and (quality, exact, place) > best:
+                best, found = (quality, exact, place), form
+    return found
+
+
+def records_of(result: bytes) -> bytes:
+    """The records of a result's JSON, byte for byte."""
+    return bytes(_result.decode(result).records)
+
+
+def joined(lists: Iterable[bytes]) -> bytes:
+    """Several JSON lists as one."""
+    return b"[" + b",".join(bytes(item) for one in lists for item in _items.decode(one)) + b"]"
+
+
+def ndjson(records: bytes) -> bytes:
+    """A JSON list as one item a line, each byte for byte; nothing for an empty list."""
+    # A line break inside an item can only be white space between its parts: JSON texts have none.
+    return b"".join(_one_line(bytes(item)) + b"\n" for item in _items.decode(records))
+
+
+def csv(records: bytes, columns: Iterable[str] = ()) -> bytes:
+    """A JSON list of objects as CSV: a header, CRLF, UTF-8 without a mark.
+
+    ``columns`` stand first, whether a record has them or not, then other keys as they appear. Lists and objects are
+    their JSON, null and what is missing are nothing, an empty text is ``""``, what begins like a formula has an
+    apostrophe in front.
+    """
+    rows = _objects.decode(records)
+    names = dict.fromkeys(columns)
+    for row in rows:
+        if not row.keys() <= names.keys():
+            names.update(dict.fromkeys(row))
+    if not names:
+        return b""
+    lines = [[_quoted(_inert(name)) for name in names]]
+    lines += [[_cell(row.get(name)) for name in names] for row in rows]
+    # One column with nothing in it would be an empty line, which readers pass over.
+    return "".join((",".join(line) or '""') + "\r\n" for line in lines).encode()
+
+
+def _ranges(accept: str) -> list[tuple[str, float]]:
+    """Media ranges in lower case, each with its quality; parameters are not looked at."""
+    found = []
+    for part in accept.split(",")[:RANGES_MAX]:
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip() == "q":
+                quality = min(1.0, float(value)) if _QUALITY.fullmatch(value.strip()) else 0.0
+        found.append((name, quality))
+    return found
+
+
+def _exactness(name: str, form: str) -> int:
+    """How exactly a range names a form: 2, 1 for ``text/*``, 0 for ``*/*``, -1 when it does not."""
+    if name == form:
+        return 2
+    if name == form.partition("/")[0] + "/*":
+        return 1
+    return 0 if name == "*/*" else -1
+
+
+def _one_line(item: bytes) -> bytes:
+    return item.replace(b"\r", b" ").replace(b"\n", b" ") if b"\n" in item or b"\r" in item else item
+
+
+def _cell(value: msgspec.Raw | None) -> str:
+    if value is None:
+        return ""
+    raw = bytes(value)
+    if raw[:1] == b'"':
+        return _quoted(_inert(_text.decode(raw))) or '""'
+    return "" if raw == b"null" else _quoted(raw.decode())
+
+
+def _inert(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    return f"'{text}" if FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _TO_QUOTE.search(text) else text

@@ -26,12 +26,12 @@ BEFORE = {"bash": "bind 'set bell-style none'", "zsh": "autoload -Uz compinit; c
 
 SHIPS = """
 title = "Ships, by flag: $HOME; all"
-url = 'https://ships.example/{flag}{?size,deep,from,to}'
+url = 'https://ships.example/{xflag}{?xsize,xdeep,xfrom,to}'
 [params]
-size = {enum = ["small", "a b", "$(touch hacked)", "`x`", "big:1"]}
-deep = {type = "bool"}
-from = {type = "date", example = "2026-11-24"}
-flag = {required = true, title = "Where it\\nis registered"}
+xsize = {enum = ["small", "a b", "$(touch hacked)", "`x`", "big:1"]}
+xdeep = {type = "bool"}
+xfrom = {type = "date", example = "2026-11-24"}
+xflag = {required = true, title = "Where it\\nis registered"}
 [fields]
 name = "b"
 """
@@ -47,7 +47,7 @@ def world(tmp_path, monkeypatch):
     command.write_text(COMMAND)
     command.chmod(0o755)
     (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "ships.toml").write_text(SHIPS)
+    (tmp_path / "own" / "xships.toml").write_text(SHIPS)
     variables = {
         "PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path),
         "ANSWERS": str(tmp_path / "answers"), "NEARFETCH_DATA": str(tmp_path / "nothing"), "TERM": "dumb",
@@ -117,16 +117,23 @@ def test_a_shell_completes_commands_sources_params_and_values(shell, world):
         "nearfetch fet\tx": ["fetch", "x"],
         "nearfetch fetch --cu\tecb.rates": ["fetch", "--curl", "ecb.rates"],
         "nearfetch fetch books.l\tx": ["fetch", "books.list", "x"],
-        "nearfetch fetch shi\tfl\tde": ["fetch", "ships", "flag=de"],
-        "nearfetch fetch ships flag=de de\tt\tsi\ts\tx": ["fetch", "ships", "flag=de", "deep=true", "size=small", "x"],
-        "nearfetch fetch ships size=big\tx": ["fetch", "ships", "size=big:1", "x"],
-        "nearfetch fetch ships size=big:\tx": ["fetch", "ships", "size=big:1", "x"],
-        "nearfetch fetch --json ecb.rates ships fr\t2\tx": [
+        "nearfetch fetch xsh\txfl\tde": ["fetch", "xships", "xflag=de"],
+        "nearfetch fetch xships xflag=de xde\tt\txsi\ts\tx": [
+            "fetch",
+            "xships",
+            "xflag=de",
+            "xdeep=true",
+            "xsize=small",
+            "x",
+        ],
+        "nearfetch fetch xships xsize=big\tx": ["fetch", "xships", "xsize=big:1", "x"],
+        "nearfetch fetch xships xsize=big:\tx": ["fetch", "xships", "xsize=big:1", "x"],
+        "nearfetch fetch --json ecb.rates xships xfr\t2\tx": [
             "fetch",
             "--json",
             "ecb.rates",
-            "ships",
-            "from=2026-11-24",
+            "xships",
+            "xfrom=2026-11-24",
             "x",
         ],
         "nearfetch config sh\t--js\tx": ["config", "show", "--json", "x"],
@@ -150,11 +157,11 @@ def test_fish_completes_commands_sources_params_and_values(world):
         return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
 
     assert [word for word, _ in offered("nearfetch fet")] == ["fetch"]
-    assert ("ships", "Ships, by flag: $HOME; all") in offered("nearfetch fetch sh")
-    assert offered("nearfetch fetch ships fl") == [("flag=", "Where it is registered")]
-    assert {word for word, _ in offered("nearfetch fetch --json ships fr")} == {"from="}
-    assert {one[0] for one in offered("nearfetch fetch ships flag=de size=")} == {"size=small", "size=big:1"}
-    assert [one[0] for one in offered("nearfetch fetch ships deep=t")] == ["deep=true"]
+    assert ("xships", "Ships, by flag: $HOME; all") in offered("nearfetch fetch xsh")
+    assert offered("nearfetch fetch xships xfl") == [("xflag=", "Where it is registered")]
+    assert {word for word, _ in offered("nearfetch fetch --json xships xfr")} == {"xfrom="}
+    assert {one[0] for one in offered("nearfetch fetch xships xflag=de xsize=")} == {"xsize=small", "xsize=big:1"}
+    assert [one[0] for one in offered("nearfetch fetch xships xdeep=t")] == ["xdeep=true"]
     assert not (world / "hacked").exists()
 
 
@@ -168,18 +175,18 @@ def offered(monkeypatch, line):
 
 def test_required_params_come_first_and_given_ones_not_again(world, monkeypatch):
     """Params belong to the source before them."""
-    first = offered(monkeypatch, "nearfetch fetch ships ")
-    assert first[:4] == ["flag=", "size=", "deep=", "from="]
-    assert {"ships", "ecb.rates"} <= set(first[4:])
-    assert offered(monkeypatch, "nearfetch fetch ships flag=a f") == ["from="]
-    assert offered(monkeypatch, "nearfetch fetch ships flag=a ships fl") == ["flag="]
-    assert offered(monkeypatch, "nearfetch fetch ecb.rates fl") == []
-    assert offered(monkeypatch, "nearfetch fetch fla") == []
+    first = offered(monkeypatch, "nearfetch fetch xships ")
+    assert first[:4] == ["xflag=", "xsize=", "xdeep=", "xfrom="]
+    assert {"xships", "ecb.rates"} <= set(first[4:])
+    assert offered(monkeypatch, "nearfetch fetch xships xflag=a xf") == ["xfrom="]
+    assert offered(monkeypatch, "nearfetch fetch xships xflag=a xships xfl") == ["xflag="]
+    assert offered(monkeypatch, "nearfetch fetch ecb.rates xfl") == []
+    assert offered(monkeypatch, "nearfetch fetch xfla") == []
 
 
 def test_what_a_shell_would_not_take_as_one_word_is_not_offered(world, monkeypatch):
     """A value ends up in the command line as it is: what a gateway says must not run there."""
-    assert offered(monkeypatch, "nearfetch fetch ships size=") == ["size=small", "size=big:1"]
+    assert offered(monkeypatch, "nearfetch fetch xships xsize=") == ["xsize=small", "xsize=big:1"]
 
 
 def test_a_gateway_that_does_not_answer_costs_a_fraction_of_a_second_and_no_word(world, monkeypatch):
@@ -190,7 +197,7 @@ def test_a_gateway_that_does_not_answer_costs_a_fraction_of_a_second_and_no_word
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         monkeypatch.setenv("NEARFETCH_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
-        assert offered(monkeypatch, "nearfetch fetch ship") == ["ships"]
+        assert offered(monkeypatch, "nearfetch fetch xship") == ["xships"]
     assert completion.GATEWAY_SECONDS < 0.5
 
 

@@ -1,9 +1,7 @@
 """Claim and finish: one Lua script each, so that there is no half-claimed and no half-finished job.
 
     claim    renews the process's lease; pops; drops what is late, cancelled or gone; begins an execution of the rest
-    finish   the mirror: does nothing for an execution that RQ's registry of started jobs no longer holds (the fence),
-             else ends it everywhere and puts the outcome into the region's outbox
-    requeue  gives executions back to the front of the queue (a cold stop, an answer that never came; jobs.reaper too)
+    finish   the mirror (jobs.finish): does nothing for an execution that is no longer this worker's
 
 Times come from TIME inside the scripts: an argument would be from before the wait for a job. RQ's scores of started jobs
 lie far ahead, since RQ fails what it finds overdue, and no key of an execution expires, since RQ forgets what did.
@@ -19,10 +17,12 @@ from typing import Any, Final
 import redis
 
 from jobs.contract import Outcome
+from jobs.finish import DUE, FINISH, GIVE_BACK, RETRY
+from jobs.retry import LOST, Attempt, Retry, line, read_past
 from jobs.script import Script, send, value
 from regions import names
 
-_CLAIM: Final = """
+CLAIM: Final = Script("""
 local queue, wip, canceled, worker, held, lease, workers, outbox_bytes = unpack(KEYS)
 local count, name, nonce = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local lapsed = redis.call("SET", lease, name, "PX", $lease_ms, "GET") == false
@@ -37,15 +37,17 @@ while #found < count and skipped < $skipped_max do
   local id = redis.call("LPOP", queue)
   if not id then break end
   local job = "$job" .. id
-  local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source")
+  local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past")
   local deadline = tonumber(fields[2] or "")
-  if not fields[1] then
+  if not fields[1] or fields[5] ~= "queued" then
     skipped = skipped + 1
   elseif (deadline and deadline <= now_ms) or redis.call("EXISTS", "$cancel" .. id) == 1 then
     skipped = skipped + 1
-    redis.call("HSET", job, "status", "canceled", "ended_at", stamp)
-    redis.call("PEXPIRE", job, $keep_ms)
-    redis.call("ZADD", canceled, seconds, id)
+    if redis.call("EXISTS", "$cancel" .. id) == 1 or redis.call("HEXISTS", job, "$kept") == 0 then
+      redis.call("HSET", job, "status", "canceled", "ended_at", stamp)
+      redis.call("PEXPIRE", job, $keep_ms)
+      redis.call("ZADD", canceled, seconds, id)
+    end  -- else it failed before, and ends as that (jobs.finish)
   else
     local execution = nonce .. #found
     local member = id .. ":" .. execution
@@ -56,7 +58,7 @@ while #found < count and skipped < $skipped_max do
     redis.call("ZADD", "$executions" .. id, seconds + $far, execution)
     redis.call("ZADD", wip, seconds + $far, member)
     redis.call("SADD", held, member)
-    found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or ""}
+    found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or ""}
   end
 end
 if refusal ~= "unregistered" then
@@ -65,113 +67,15 @@ if refusal ~= "unregistered" then
   redis.call("EXPIRE", worker, $worker_ttl)
 end
 return {now_ms, lapsed and 1 or 0, refusal, found}
-"""
-
-_FINISH: Final = """
-local wip, finished, failed, worker, held, outbox, outbox_bytes, counters = unpack(KEYS)
-local name, stamp, answer, frames = ARGV[1], iso(), {}, 0
-local sums = {succeeded = 0, failed = 0, raw = 0, records = 0, wire = 0}
-local worked = 0
-
-local function record(job, id, execution, status, problem)
-  local fields = redis.call("HGETALL", job)
-  if #fields == 0 then return end  -- deleted by an operator: writing would make half a job
-  -- RQ's packed data and empty fields are most of a record; without them ten times as many are kept in the same memory.
-  local slim, deadline = {}, now_ms
-  for i = 1, #fields, 2 do
-    local field, value = fields[i], fields[i + 1]
-    if field == "$deadline" then deadline = tonumber(value) end
-    if value ~= "" and field ~= "data" and field ~= "status" and field ~= "ended_at" then
-      slim[#slim + 1], slim[#slim + 2] = field, value
-    end
-  end
-  redis.call("DEL", job)
-  redis.call("HSET", job, "status", status, "ended_at", stamp, "data", '["$function", null, [], {}]', unpack(slim))
-  redis.call("PEXPIREAT", job, deadline + $keep_ms)
-  redis.call("ZADD", status == "finished" and finished or failed, math.floor((deadline + $keep_ms) / 1000), id)
-  if status ~= "finished" then
-    local results = "$results" .. id
-    local began = redis.call("HGET", "$execution" .. id .. ":" .. execution, "created_at") or now
-    redis.call("XADD", results, "MAXLEN", 10, "*", "type", status == "stopped" and 3 or 2, "worker_name", name,
-      "execution_id", execution, "execution_started_at", began, "execution_ended_at", now, "exc_string", problem)
-    redis.call("PEXPIREAT", results, deadline + $keep_ms)
-  end
-end
-
-for i = 2, #ARGV, 13 do
-  local id, execution, status, problem = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
-  local member = id .. ":" .. execution
-  if redis.call("ZSCORE", wip, member) then
-    local began = redis.call("HGET", "$execution" .. member, "created_at")
-    if began then worked = worked + math.max(0, tonumber(now) - tonumber(began)) end
-    record("$job" .. id, id, execution, status, problem)
-    release(wip, held, id, execution)
-    local frame = ARGV[i + 9]
-    answer[#answer + 1] = redis.call("XADD", outbox, "*", "q", ARGV[i + 4], "t", id, "s", ARGV[i + 5],
-      "f", ARGV[i + 6], "x", ARGV[i + 7], "b", ARGV[i + 8], "r", frame)
-    frames = frames + #frame
-    sums[ARGV[i + 5]] = (sums[ARGV[i + 5]] or 0) + 1
-    sums.raw = sums.raw + tonumber(ARGV[i + 10])
-    sums.records = sums.records + tonumber(ARGV[i + 11])
-    sums.wire = sums.wire + tonumber(ARGV[i + 12])
-  else
-    answer[#answer + 1] = ""
-  end
-end
-if frames > 0 then
-  redis.call("INCRBY", outbox_bytes, frames)
-  for field, sum in pairs(sums) do
-    if sum > 0 then redis.call("HINCRBY", counters, field, sum) end
-  end
-  if redis.call("EXISTS", worker) == 1 then
-    if sums.succeeded > 0 then redis.call("HINCRBY", worker, "successful_job_count", sums.succeeded) end
-    if sums.failed > 0 then redis.call("HINCRBY", worker, "failed_job_count", sums.failed) end
-    redis.call("HINCRBYFLOAT", worker, "total_working_time", string.format("%.6f", worked))
-  end
-end
-return answer
-"""
-
-# Needs `wip`, `held` and `queue`; true when the execution was one.
-REQUEUE: Final = """
-local function requeue(member)
-  local id, execution = member:match("^(.*):([^:]*)$$")
-  if not id or not release(wip, held, id, execution) then
-    redis.call("SREM", held, member)
-    return false
-  end
-  local job = "$job" .. id
-  if redis.call("EXISTS", job) == 1 then
-    redis.call("HSET", job, "status", "queued", "worker_name", "", "started_at", "")
-    redis.call("LPUSH", queue, id)
-  end
-  return true
-end
-"""
-
-_GIVE_BACK: Final = (
-    """
-local queue, wip, held = unpack(KEYS)
-"""
-    + REQUEUE
-    + """
-local count = 0
-for _, member in ipairs(ARGV) do
-  if requeue(member) then count = count + 1 end
-end
-return count
-"""
-)
-
-
-CLAIM: Final = Script(_CLAIM)
-FINISH: Final = Script(_FINISH)
-GIVE_BACK: Final = Script(_GIVE_BACK)
+""")
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A claimed job: one execution of a task. ``data`` is RQ's; ``claimed_ms`` is on the region Redis's clock."""
+    """A claimed job: one execution of a task. ``data`` is RQ's; ``claimed_ms`` is on the region Redis's clock.
+
+    ``past``: the attempts before it, a line each.
+    """
 
     task: str
     execution: str
@@ -179,6 +83,7 @@ class Job:
     data: bytes
     request: str
     source: str
+    past: bytes
     claimed_ms: int
     offset_ms: int | None = None  # the hub's clock less the region Redis's, once the data was read
     is_told: bool = False  # the hub knows that it runs
@@ -189,6 +94,11 @@ class Job:
     def member(self) -> str:
         """The execution as RQ's registries name it."""
         return names.execution_member(self.task, self.execution)
+
+    @property
+    def failures(self) -> int:
+        """How many attempts before it failed; those whose process was lost do not count."""
+        return sum(attempt.error != LOST for attempt in read_past(self.past))
 
 
 @dataclass(slots=True, frozen=True)
@@ -208,7 +118,10 @@ class Claimed:
 
 @dataclass(slots=True, frozen=True)
 class End:
-    """How an execution ended; sizes as in ``contract.Bytes``; ``traceback`` is what RQ's dashboard shows of a failure."""
+    """How an execution ended; sizes as in ``contract.Bytes``; ``traceback`` is what RQ's dashboard shows of a failure.
+
+    With ``retry`` its task has not ended: it is tried again later, at the front of the queue where ``is_urgent``.
+    """
 
     job: Job
     outcome: Outcome
@@ -216,6 +129,8 @@ class End:
     raw_bytes: int = 0
     records_bytes: int = 0
     wire_bytes: int = 0
+    retry: Retry | None = None
+    is_urgent: bool = False
 
     @property
     def spliced_bytes(self) -> int:
@@ -239,6 +154,9 @@ class Claimer:
             wip, names.rq_registry("finished", region), names.rq_registry("failed", region), names.rq_worker(worker),
             held, names.OUTBOX, names.OUTBOX_BYTES, names.COUNTERS,
         ]  # fmt: skip
+        scheduled = names.rq_registry("scheduled", region)
+        self._retry_keys = [*self._finish_keys[:3], scheduled, *self._finish_keys[4:]]
+        self._due_keys = [self._queue, scheduled, *self._finish_keys[1:3], *self._finish_keys[5:]]
         self._give_back_keys = [self._queue, wip, held]
 
     def claim(self, count: int, *, wait_seconds: float = 0.0) -> Claimed:
@@ -258,19 +176,45 @@ class Claimer:
     def finish(self, ends: Sequence[End], *, then_claim: int) -> tuple[list[str], Claimed | None]:
         """Ends executions, and claims in the same write unless ``then_claim`` is 0.
 
-        Gives for each end the id of its entry in the outbox, "" where the execution was no longer this worker's.
-        Sending the same ends again is harmless. Raises like ``claim``; a refused claim alone is None.
+        Gives for each end the id of its entry in the outbox, ``LATER`` where it is tried again instead, "" where the
+        execution was no longer this worker's. Sending the same ends again is harmless. Raises like ``claim``; a refused
+        claim alone is None.
         """
-        arguments: list[str | bytes | int] = [self._worker]
-        for end in ends:
-            arguments += _finish_arguments(end)
-        commands = [FINISH.command(self._finish_keys, arguments)]
+        last = [end for end in ends if end.retry is None]
+        others = [end for end in ends if end.retry is not None]
+        commands = []
+        if last:
+            arguments = [argument for end in last for argument in (end.job.task, end.job.execution, *_ending(end))]
+            commands.append(FINISH.command(self._finish_keys, [self._worker, *arguments]))
+        if others:
+            arguments = [argument for end in others for argument in self._retry_arguments(end)]
+            commands.append(RETRY.command(self._retry_keys, [self._worker, *arguments]))
+        endings = len(commands)
         if then_claim:
             commands.append(self._claim_command(then_claim))
-        replies = send(self._client, commands, [FINISH, CLAIM])
-        ids = [entry.decode() for entry in value(replies[0])]
-        refused = not then_claim or isinstance(replies[1], Exception)
-        return ids, None if refused else _claimed(replies[1])
+        replies = send(self._client, commands, [FINISH, RETRY, CLAIM])
+        entries = [entry.decode() for reply in replies[:endings] for entry in value(reply)]
+        found = dict(zip(map(id, [*last, *others]), entries, strict=True))
+        refused = not then_claim or isinstance(replies[-1], Exception)
+        return [found[id(end)] for end in ends], None if refused else _claimed(replies[-1])
+
+    def move_due(self) -> list[tuple[str, Outcome, int]]:
+        """Moves jobs whose time has come to the queue, and ends what failed and was not tried again by its deadline.
+
+        Gives of what ended the entry in the outbox, the outcome, and about how long its JSON will be.
+        """
+        reply = value(send(self._client, [DUE.command(self._due_keys, [])], [DUE])[0])
+        return [
+            (
+                entry.decode(),
+                Outcome(
+                    request=request.decode(), task=task.decode(), status=state.decode(), finished_ms=int(finished),
+                    expires_ms=int(expires), frame=frame,
+                ),
+                int(size),
+            )
+            for entry, task, _, _, request, state, finished, expires, size, frame, *_ in reply
+        ]  # fmt: skip
 
     def give_back(self, members: Iterable[str]) -> int:
         """Puts executions back to the front of the queue; how many of them still were executions."""
@@ -294,6 +238,14 @@ class Claimer:
         ):
             value(reply)
 
+    def _retry_arguments(self, end: End) -> list[str | bytes | int]:
+        job, retry = end.job, end.retry
+        assert retry is not None
+        ended_ms = end.outcome.finished_ms - (job.offset_ms or 0)
+        failed = Attempt(job.attempt, job.claimed_ms, ended_ms, self._worker, retry.error, retry.message)
+        wait_ms = int(retry.wait_seconds * 1000)
+        return [job.task, job.execution, wait_ms, "1" if end.is_urgent else "", line(failed), *_ending(end)]
+
     def _claim_command(self, count: int) -> tuple[Any, ...]:
         return CLAIM.command(self._claim_keys, [count, self._worker, os.urandom(8).hex()])
 
@@ -301,19 +253,18 @@ class Claimer:
 def _claimed(reply: Any) -> Claimed:
     now_ms, lapsed, refusal, found = value(reply)
     jobs = [
-        Job(task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), now_ms)
-        for task, execution, attempt, data, request, source in found
+        Job(task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, now_ms)
+        for task, execution, attempt, data, request, source, past in found
     ]
     return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs)
 
 
-def _finish_arguments(end: End) -> list[str | bytes | int]:
+def _ending(end: End) -> list[str | bytes | int]:
     job, outcome = end.job, end.outcome
     succeeded = outcome.status == "succeeded"
     status = "finished" if succeeded else "stopped" if job.is_stopped else "failed"
     problem = b"" if succeeded else b64encode(zlib.compress(end.traceback.encode("utf-8", "replace")))
     return [
-        job.task, job.execution, status, problem,
-        outcome.request, outcome.status, outcome.finished_ms, outcome.expires_ms, end.spliced_bytes, outcome.frame,
+        status, problem, outcome.request, outcome.status, outcome.finished_ms, outcome.expires_ms, end.spliced_bytes, outcome.frame,
         end.raw_bytes, end.records_bytes, end.wire_bytes,
     ]  # fmt: skip

@@ -20,6 +20,8 @@ from jobs.claim import Claimed, Claimer, End, Job
 from jobs.contract import Outcome, Result, Task, decode_task, failed_frame
 from jobs.errors import Internal
 from jobs.outbox import Parcel, Shipper
+from jobs.retry import Retry
+from jobs.script import LATER
 from regions import logs, names
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
@@ -36,15 +38,23 @@ class Ended(Protocol):
     raw_bytes: int
     records_bytes: int
     wire_bytes: int
+    retry: Retry | None
 
 
 class Runner(Protocol):
     """Runs tasks: what ``jobs.task.Runner`` is. ``offset_ms``: the hub's clock less this machine's."""
 
     def run(
-        self, task: Task, *, offset_ms: int, attempt: int, queued_ms: float, cancelled: Callable[[], bool]
+        self,
+        task: Task,
+        *,
+        offset_ms: int,
+        attempt: int,
+        failures: int,
+        queued_ms: float,
+        cancelled: Callable[[], bool],
     ) -> Ended:
-        """A task's life. What goes wrong is part of how it ended."""
+        """An attempt. What goes wrong is part of how it ended; ``failures`` attempts before it failed."""
 
     def refresh(self) -> object:
         """Reads changed definitions; cheap when there are none."""
@@ -164,7 +174,9 @@ class Crew:
             return False
         now = time.monotonic()
         found = list(zip(entries, ends, strict=True))
-        self._shipper.put([Parcel(entry, end.outcome, end.spliced_bytes, now) for entry, end in found if entry])
+        self._shipper.put(
+            [Parcel(entry, end.outcome, end.spliced_bytes, now) for entry, end in found if entry not in ("", LATER)]
+        )
         if claimed is None:
             self.release(len(ends))
         else:
@@ -195,12 +207,22 @@ class Crew:
                 task,
                 offset_ms=offset_ms + self._skew_ms,
                 attempt=job.attempt,
+                failures=job.failures,
                 queued_ms=float(max(0, job.claimed_ms + offset_ms - task.accepted_ms)),
                 cancelled=lambda: job.is_cancelled,
             )
         except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever
             return self._failed(job, task, error)
-        return End(job, ended.outcome, ended.traceback, ended.raw_bytes, ended.records_bytes, ended.wire_bytes)
+        return End(
+            job,
+            ended.outcome,
+            ended.traceback,
+            ended.raw_bytes,
+            ended.records_bytes,
+            ended.wire_bytes,
+            retry=None if job.is_cancelled else ended.retry,
+            is_urgent=task.sync,
+        )
 
     def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
         log.error("a job failed by a fault of ours", task=job.task, is_readable=task is not None, error=str(error))

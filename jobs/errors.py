@@ -11,7 +11,7 @@
 ``origin`` says whose fault it was by default; a place that knows better passes another one.
 """
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 ORIGINS: Final = ("target", "network", "parser", "policy", "region", "internal")
 
@@ -135,6 +135,27 @@ class RegionUnavailable(TaskError):  # noqa: N818
 
 class Internal(TaskError):  # noqa: N818
     """A fault of ours."""
+
+
+class Backoff(NamedTuple):
+    """Seconds: the ceiling of the wait before the first retry doubles with each one up to ``max_seconds``."""
+
+    first_seconds: float
+    max_seconds: float
+
+
+# What a region tries again, where the error says that it is retryable. docs/operations.md has the same table.
+RETRIED: Final[dict[str, Backoff]] = {
+    "timeout": Backoff(0.5, 10.0),
+    "connection": Backoff(0.5, 10.0),
+    "http_status": Backoff(1.0, 30.0),
+    "rate_limited": Backoff(2.0, 60.0),
+}
+
+
+def is_passing(status: int) -> bool:
+    """Whether a target that answers with this status may answer otherwise in a moment."""
+    return status in (408, 425) or status >= 500
 
 
 TYPES: Final[tuple[str, ...]] = tuple(

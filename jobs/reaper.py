@@ -14,7 +14,7 @@ from typing import Final
 
 import redis
 
-from jobs.claim import REQUEUE
+from jobs.finish import REQUEUE
 from jobs.script import KEEP_MS, LEASE_MS, Script, send, value
 from regions import logs, names
 

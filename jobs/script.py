@@ -13,6 +13,8 @@ LEASE_MS: Final = 5_000
 KEEP_MS: Final = 300_000  # a job's record outlives its deadline by this, so that a redelivery is seen
 OUTBOX_MAX_BYTES: Final = 64_000_000
 SKIPPED_MAX: Final = 1_000  # late or cancelled jobs that one claim drops, so that it never holds its Redis for long
+DUE_MAX: Final = 500  # waiting jobs that are moved at once, for the same reason
+LATER: Final = "later"  # stands for an entry in the outbox where a job was put off instead
 FAR_SECONDS: Final = 365 * 86_400
 WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
 
@@ -66,10 +68,16 @@ class Script:
             request=names.JOB_REQUEST,
             source=names.JOB_SOURCE,
             attempt=names.JOB_ATTEMPT,
+            past=names.JOB_PAST,
+            kept=names.JOB_KEPT,
+            front=names.JOB_FRONT,
+            retried=names.RETRIED,
+            later=LATER,
             lease_ms=LEASE_MS,
             keep_ms=KEEP_MS,
             outbox_max=OUTBOX_MAX_BYTES,
             skipped_max=SKIPPED_MAX,
+            due_max=DUE_MAX,
             far=FAR_SECONDS,
             worker_ttl=WORKER_TTL_SECONDS,
         )

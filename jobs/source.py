@@ -16,7 +16,7 @@ from lxml import etree
 from jobs import ask, feed, lines, values, xpaths
 from jobs.code import Code
 from jobs.definition import Before, Definition, origin_of
-from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited, TaskError, TooLarge
+from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited, TaskError, TooLarge, is_passing
 from jobs.field import ELEMENT, PAGE_KINDS, PAGE_URL, ROW, VALUE, Kinds, Selector
 from jobs.page import Page, Request
 from jobs.record import Plan, Scope, deeper
@@ -343,9 +343,8 @@ def _check_status(page: Page) -> None:
     after = float(wait) if wait.isascii() and wait.isdigit() and len(wait) < 6 else None
     if status == 429:
         raise RateLimited("the target answered 429", http_status=status, retry_after=after)
-    retryable = status in (408, 425) or status >= 500
     raise HttpStatus(
-        f"expected a page, found status {status}", http_status=status, retry_after=after, retryable=retryable
+        f"expected a page, found status {status}", http_status=status, retry_after=after, retryable=is_passing(status)
     )
 
 

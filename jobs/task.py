@@ -36,6 +36,7 @@ from jobs.errors import (
 from jobs.fetch import retry_after
 from jobs.page import Page, Request
 from jobs.raw import Answers
+from jobs.retry import Retry, decide
 from jobs.shelf import Shelf
 from jobs.source import Source
 from regions import logs
@@ -52,13 +53,14 @@ _encoder = msgspec.json.Encoder()  # a Decimal becomes a text
 
 @dataclass(slots=True)
 class Ended:
-    """How a task ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``."""
+    """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last."""
 
     outcome: Outcome
     traceback: str
     raw_bytes: int
     records_bytes: int
     wire_bytes: int
+    retry: Retry | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +74,8 @@ class Life:
     answers: Answers
     definition: Definition = field(init=False)
     source: Source = field(init=False)
+    retries: int = 0
+    failure: TaskError | None = None
     deadline: float = 0.0
     params: dict[str, object] = field(default_factory=dict)
     rows: list[dict[str, object]] = field(default_factory=list)
@@ -134,15 +138,26 @@ class Runner:
             fetcher.close()
 
     def run(
-        self, task: Task, *, offset_ms: int, attempt: int, queued_ms: float, cancelled: Callable[[], bool]
+        self,
+        task: Task,
+        *,
+        offset_ms: int,
+        attempt: int,
+        failures: int,
+        queued_ms: float,
+        cancelled: Callable[[], bool],
     ) -> Ended:
-        """The whole life of a task; never raises. ``offset_ms`` is the hub's clock less this machine's.
+        """One attempt at a task; never raises. ``offset_ms`` is the hub's clock less this machine's.
 
-        ``cancelled`` is asked often, from another thread too.
+        ``attempt`` counts from 1, ``failures`` of those before it failed. ``cancelled`` is asked often, from another
+        thread too.
         """
         life, end = self.lived(task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled)
         if life.answers:
             self._keep(life, end)
+        if life.failure is not None:
+            left_seconds = (task.deadline_ms - end.outcome.finished_ms) / 1000
+            end.retry = decide(life.failure, failures=failures, retries=life.retries, left_seconds=left_seconds)
         return end
 
     def lived(
@@ -171,6 +186,7 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - an author's code may raise anything; the task has to end
             shown = "".join(traceback.format_exception(error))
             failure = Internal(f"a fault of ours or of the source's own code: {type(error).__name__}: {error}")
+        life.failure = failure
         return life, ended(life, "failed", lambda found: failed_frame(found, failure), shown)
 
     def _keep(self, life: Life, end: Ended) -> None:
@@ -201,6 +217,7 @@ class Runner:
         if entry.definition is None:
             raise UnknownSource(f"the definition of {name} is broken here: {entry.faults[0]}")
         life.definition, life.result.definition = entry.definition, entry.definition.hash
+        life.retries = entry.definition.limits.retries
         life.source = self._compiled(entry.definition)
         life.params = dict(life.task.params)
         if life.task.definition != entry.definition.hash:

@@ -27,7 +27,7 @@ from rq.worker import BaseWorker
 
 from jobs.claim import Claimer
 from jobs.crew import Crew, Runner
-from jobs.outbox import Home, Leftovers, Shipper, Started, open_hub
+from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
 from jobs.script import WORKER_TTL_SECONDS, Script, send, value
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop
 from regions import connect, logs, names
@@ -178,6 +178,8 @@ class Worker(BaseWorker):
         if unclaimed := strange & self._strange:
             log.warning("gave back jobs that nobody runs", worker=self.name, jobs=self.claimer.give_back(unclaimed))
         self._strange, self._lost = strange, lost
+        now = time.monotonic()
+        self.shipper.put([Parcel(entry, outcome, size, now) for entry, outcome, size in self.claimer.move_due()])
         self._tell()
         self._runner.refresh()
 

@@ -22,6 +22,7 @@ Region (its own Redis, beside RQ's keys)
     nf:outbox:bytes          string  how many bytes they are
     nf:outbox:turn           string  the process that ships what nobody else did
     nf:counters              hash    what the region did: succeeded, failed, raw, records, wire
+    nf:retried               zset    tasks that failed and will be tried again, by deadline (region ms)
 """
 
 REGION_PATTERN = r"[a-z][a-z0-9-]{0,31}"
@@ -44,6 +45,7 @@ OUTBOX = "nf:outbox"
 OUTBOX_BYTES = "nf:outbox:bytes"
 OUTBOX_TURN = "nf:outbox:turn"
 COUNTERS = "nf:counters"
+RETRIED = "nf:retried"
 FENCE = "nf:fence"
 WORKERS = "nf:workers"
 
@@ -56,6 +58,9 @@ JOB_ATTEMPT = "nf_attempt"  # executions begun
 JOB_HOST = "nf_host"
 JOB_REQUEST = "nf_request"
 JOB_SOURCE = "nf_source"
+JOB_PAST = "nf_past"  # attempts that did not end it, a line each (jobs.retry.Attempt)
+JOB_KEPT = "nf_kept"  # how the last attempt failed, packed: what it ends as when no other one begins in time
+JOB_FRONT = "nf_front"  # it goes to the front of the queue: somebody waits for it
 
 
 def work_queue(region: str) -> str:

@@ -22,6 +22,7 @@ from rq.serializers import JSONSerializer
 
 from jobs import contract
 from jobs.reaper import Reaper
+from jobs.retry import read_past
 from regions import names
 from regions.settings import ROOT, Settings
 from tests.service.working import (
@@ -178,6 +179,37 @@ def test_whatever_a_task_raises_ends_it_and_not_its_thread(start, client, hub, k
     assert [frame(hub, id_)["status"] for id_ in ids] == ["failed", "succeeded"]
     assert frame(hub, ids[0])["error"]["type"] == "internal"
     assert kind in fetch(client, ids[0]).latest_result().exc_string
+
+
+def test_a_task_that_fails_for_a_while_is_tried_again_and_sent_home_once(start, client, hub):
+    start(threads=2)
+    ids = enqueue(client, [task(flaky=2), task(flaky=1), task()])
+    until(lambda: len(results(hub)) == 3, "three results")
+    until(lambda: is_clean(client), "a clean region")
+    assert [frame(hub, id_)["attempts"] for id_ in ids] == [3, 2, 1]
+    assert {frame(hub, id_)["status"] for id_ in ids} == {"succeeded"}
+    assert [attempt.message for attempt in read_past(client.hget(names.rq_job(ids[0]), names.JOB_PAST))] == [
+        "failure 1",
+        "failure 2",
+    ]
+    assert FailedJobRegistry(REGION, connection=client).get_job_ids() == []
+    assert client.hgetall(names.COUNTERS)[b"succeeded"] == b"3"
+
+
+def test_a_waiting_task_holds_no_thread(start, client, hub):
+    start(threads=1)
+    put_off, other = enqueue(client, [task(flaky=1, pause=25.0), task()])
+    until(lambda: results(hub) == [other], "the next task's result")
+    assert client.zrange(names.rq_registry("scheduled", REGION), 0, -1) == [put_off.encode()]
+    assert held(client) == 0
+
+
+def test_what_was_not_tried_again_in_time_is_sent_home_as_it_failed(start, client, hub):
+    start()
+    (id_,) = enqueue(client, [task(deadline_seconds=2, flaky=1, pause=20.0)])
+    until(lambda: results(hub) == [id_], "its result", 10)
+    assert (frame(hub, id_)["error"]["type"], frame(hub, id_)["attempts"]) == ("connection", 1)
+    until(lambda: is_clean(client), "a clean region")
 
 
 def test_a_cancel_mark_stops_a_running_task(start, client, hub, tmp_path):

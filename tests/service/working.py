@@ -19,7 +19,8 @@ from ulid import ULID
 
 from jobs.claim import Claimer
 from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame
-from jobs.errors import Cancelled
+from jobs.errors import Cancelled, ConnectionFailed
+from jobs.retry import Retry
 from jobs.worker import Worker, arguments, prepare, run
 from regions import connect, names
 from regions.settings import Hub, Region, RegionRedis, Scale, Settings, Workers
@@ -125,19 +126,21 @@ class Ended:
     raw_bytes: int
     records_bytes: int
     wire_bytes: int
+    retry: Retry | None = None
 
 
 class ObedientRunner:
     """Runs a task as its params say.
 
     ``gate``: a file to wait for (a cancel ends the wait); ``mark``: a folder in which each start leaves a file;
-    ``bytes``: how long the records are; ``fail``: a traceback to end with; ``raise``: an exception to raise, by name.
+    ``bytes``: how long the records are; ``fail``: a traceback to end with; ``raise``: an exception to raise, by name;
+    ``flaky``: how many attempts fail for now, each to be tried again after ``pause`` seconds (0).
     """
 
     def refresh(self) -> None:
         """Nothing to read."""
 
-    def run(self, task, *, offset_ms, attempt, queued_ms, cancelled) -> Ended:
+    def run(self, task, *, offset_ms, attempt, failures, queued_ms, cancelled) -> Ended:
         params = task.params
         if "mark" in params:
             (Path(params["mark"]) / f"{task.task}.{attempt}.{os.getpid()}").touch()
@@ -149,7 +152,14 @@ class ObedientRunner:
         gate = Path(params["gate"]) if "gate" in params else None
         while gate and not gate.exists() and not cancelled():
             threading.Event().wait(0.01)
-        if trace or cancelled():
+        retry = None
+        if failures < params.get("flaky", 0):
+            trace = f"failure {failures + 1}"
+            retry = Retry(params.get("pause", 0.0), "connection", trace)
+        if retry:
+            result.status = "failed"
+            frame = failed_frame(result, ConnectionFailed(trace))
+        elif trace or cancelled():
             result.status = "failed"
             frame = failed_frame(result, Cancelled(trace or "cancelled"))
         else:
@@ -159,7 +169,7 @@ class ObedientRunner:
             request=task.request, task=task.task, status=result.status, finished_ms=now, expires_ms=task.expires_ms,
             frame=frame,
         )  # fmt: skip
-        return Ended(outcome, trace, 100, result.bytes.records, result.bytes.wire)
+        return Ended(outcome, trace, 100, result.bytes.records, result.bytes.wire, retry)
 
 
 def main(argv: list[str]) -> int:

@@ -71,6 +71,17 @@ def test_every_error_type_stands_in_the_document_with_its_status():
     }
 
 
+def test_the_table_of_retries_is_the_codes():
+    """Which types are tried again and how long they wait; of statuses, which ones."""
+    documented = table("operations.md", "`error.type` of an attempt")
+    assert set(documented) == set(errors.TYPES)
+    waits = {kind: tuple(map(float, row[1:])) for kind, row in documented.items() if not row[0].startswith("no")}
+    assert waits == errors.RETRIED
+    *single, least = map(int, re.findall(r"\d{3}", documented["http_status"][0]))
+    assert [status for status in range(100, 1000) if errors.is_passing(status)] == [*single, *range(least, 1000)]
+    assert {kind.type for kind in errors.TaskError.__subclasses__() if kind.retryable} <= {*waits, "region_unavailable"}
+
+
 def test_every_problem_stands_in_the_document_with_its_status():
     documented = {kind: int(row[0]) for kind, row in table("http.md", "kind").items()}
     assert documented == {kind: status for kind, (status, _) in problems.KINDS.items()}

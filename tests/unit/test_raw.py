@@ -95,7 +95,9 @@ def run(site: Site, tmp_path: Path, folder: Path) -> Iterator[Callable[..., dict
     runner = Runner(found, found.one("fra"), secrets={"PASSWORD": SECRET, "OTHER": "rows"}, shelf=shelf)
 
     def go(source: str, *, cancelled: Callable[[], bool] = lambda: False, **params) -> dict:
-        end = runner.run(make_task(source, **params), offset_ms=0, attempt=2, queued_ms=0.0, cancelled=cancelled)
+        end = runner.run(
+            make_task(source, **params), offset_ms=0, attempt=2, failures=0, queued_ms=0.0, cancelled=cancelled
+        )
         until(lambda: not shelf._waiting, "the writing")
         return json.loads(splice(end.outcome.frame))
 

@@ -1,0 +1,198 @@
+"""How executions end: Lua scripts, each whole or not at all, so that no job is half-finished.
+
+    FINISH     ends an execution everywhere and puts its task's outcome into the region's outbox
+    RETRY      ends an execution, keeps its outcome, and puts its job into RQ's scheduled registry
+    DUE        moves jobs whose time has come to the queue; ends as kept what could not be tried again in time
+    GIVE_BACK  puts executions back to the front of the queue (a cold stop, an answer that never came; jobs.reaper too)
+
+The fence: FINISH, RETRY and GIVE_BACK do nothing for an execution that RQ's registry of started jobs no longer holds.
+"""
+
+from typing import Final
+
+from jobs.script import Script
+
+# Needs `finished`, `failed`, `outbox`, `outbox_bytes` and `counters`. An end is {status and traceback for RQ, request,
+# state, finished ms, expires ms, bytes of the JSON, frame, raw, records and wire bytes}.
+_CONCLUDE: Final = """
+local sums, frames = {succeeded = 0, failed = 0, raw = 0, records = 0, wire = 0}, 0
+local stamp = iso()
+
+local function record(id, execution, worker, began, status, problem)
+  local job = "$job" .. id
+  local fields = redis.call("HGETALL", job)
+  if #fields == 0 then return end  -- deleted by an operator: writing would make half a job
+  -- RQ's packed data and empty fields are most of a record; without them ten times as many are kept in the same memory.
+  local slim, deadline = {}, now_ms
+  for i = 1, #fields, 2 do
+    local field, value = fields[i], fields[i + 1]
+    if field == "$deadline" then deadline = tonumber(value) end
+    if field == "$kept" then redis.call("ZREM", "$retried", id)
+    elseif value ~= "" and field ~= "data" and field ~= "status" and field ~= "ended_at" then
+      slim[#slim + 1], slim[#slim + 2] = field, value
+    end
+  end
+  redis.call("DEL", job)
+  redis.call("HSET", job, "status", status, "ended_at", stamp, "data", '["$function", null, [], {}]', unpack(slim))
+  redis.call("PEXPIREAT", job, deadline + $keep_ms)
+  redis.call("ZADD", status == "finished" and finished or failed, math.floor((deadline + $keep_ms) / 1000), id)
+  if status ~= "finished" then
+    local results = "$results" .. id
+    redis.call("XADD", results, "MAXLEN", 10, "*", "type", status == "stopped" and 3 or 2, "worker_name", worker,
+      "execution_id", execution, "execution_started_at", began, "execution_ended_at", now, "exc_string", problem)
+    redis.call("PEXPIREAT", results, deadline + $keep_ms)
+  end
+end
+
+local function conclude(id, execution, worker, began, ending)
+  local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire = unpack(ending)
+  record(id, execution, worker, began, status, problem)
+  frames = frames + #frame
+  sums[state] = (sums[state] or 0) + 1
+  sums.raw = sums.raw + tonumber(raw)
+  sums.records = sums.records + tonumber(records)
+  sums.wire = sums.wire + tonumber(wire)
+  return redis.call("XADD", outbox, "*", "q", request, "t", id, "s", state, "f", finished_ms, "x", expires_ms,
+    "b", size, "r", frame)
+end
+
+local function account()
+  if frames == 0 then return end
+  redis.call("INCRBY", outbox_bytes, frames)
+  for field, sum in pairs(sums) do
+    if sum > 0 then redis.call("HINCRBY", counters, field, sum) end
+  end
+end
+"""
+
+# ARGV: the worker, then for each end: task, execution, and the end.
+FINISH: Final = Script(
+    """
+local wip, finished, failed, worker, held, outbox, outbox_bytes, counters = unpack(KEYS)
+"""
+    + _CONCLUDE
+    + """
+local name, answer, worked = ARGV[1], {}, 0
+for i = 2, #ARGV, 13 do
+  local id, execution = ARGV[i], ARGV[i + 1]
+  local member = id .. ":" .. execution
+  if redis.call("ZSCORE", wip, member) then
+    local began = redis.call("HGET", "$execution" .. member, "created_at") or now
+    worked = worked + math.max(0, tonumber(now) - tonumber(began))
+    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 12)})
+    release(wip, held, id, execution)
+  else
+    answer[#answer + 1] = ""
+  end
+end
+account()
+if frames > 0 and redis.call("EXISTS", worker) == 1 then
+  if sums.succeeded > 0 then redis.call("HINCRBY", worker, "successful_job_count", sums.succeeded) end
+  if sums.failed > 0 then redis.call("HINCRBY", worker, "failed_job_count", sums.failed) end
+  redis.call("HINCRBYFLOAT", worker, "total_working_time", string.format("%.6f", worked))
+end
+return answer
+"""
+)
+
+# ARGV: the worker, then for each end: task, execution, ms to wait, "1" for the front of the queue or "", a line of what
+# failed, and the end. Where an operator deleted the record there is nothing to try again: that is an end.
+RETRY: Final = Script(
+    """
+local wip, finished, failed, scheduled, held, outbox, outbox_bytes, counters = unpack(KEYS)
+"""
+    + _CONCLUDE
+    + """
+local name, answer = ARGV[1], {}
+for i = 2, #ARGV, 16 do
+  local id, execution = ARGV[i], ARGV[i + 1]
+  local member, job = id .. ":" .. execution, "$job" .. id
+  local ending = {unpack(ARGV, i + 5, i + 15)}
+  if not redis.call("ZSCORE", wip, member) then
+    answer[#answer + 1] = ""
+  else
+    local began = redis.call("HGET", "$execution" .. member, "created_at") or now
+    release(wip, held, id, execution)
+    local fields = redis.call("HMGET", job, "status", "$deadline", "$past")
+    if not fields[1] then
+      answer[#answer + 1] = conclude(id, execution, name, began, ending)
+    else
+      redis.call("HSET", job, "status", "scheduled", "worker_name", "", "started_at", "", "$front", ARGV[i + 3],
+        "$past", (fields[3] or "") .. ARGV[i + 4], "$kept", cmsgpack.pack({execution, name, began, ending}))
+      redis.call("ZADD", scheduled, string.format("%.3f", (now_ms + tonumber(ARGV[i + 2])) / 1000), id)
+      redis.call("ZADD", "$retried", fields[2] or now_ms, id)
+      answer[#answer + 1] = "$later"
+    end
+  end
+end
+account()
+return answer
+"""
+)
+
+# Gives {entry in the outbox, task, and the end} of each task that ended as kept. What runs past its deadline ends by
+# itself, or is given back and looked at again. An ended one may still stand in the queue: claims skip what is not queued.
+DUE: Final = Script(
+    """
+local queue, scheduled, finished, failed, outbox, outbox_bytes, counters = unpack(KEYS)
+"""
+    + _CONCLUDE
+    + """
+for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIMIT", 0, $due_max)) do
+  redis.call("ZREM", scheduled, id)
+  local job = "$job" .. id
+  local fields = redis.call("HMGET", job, "status", "$front")
+  if fields[1] == "scheduled" then
+    redis.call("HSET", job, "status", "queued", "enqueued_at", stamp)
+    redis.call(fields[2] == "1" and "LPUSH" or "RPUSH", queue, id)
+  end
+end
+local answer = {}
+for _, id in ipairs(redis.call("ZRANGE", "$retried", "-inf", now_ms, "BYSCORE", "LIMIT", 0, $due_max)) do
+  local fields = redis.call("HMGET", "$job" .. id, "status", "$kept")
+  if fields[1] == "started" then
+    redis.call("ZADD", "$retried", now_ms + 1000, id)
+  else
+    redis.call("ZREM", "$retried", id)
+    if (fields[1] == "queued" or fields[1] == "scheduled") and fields[2] then
+      redis.call("ZREM", scheduled, id)
+      local execution, worker, began, ending = unpack(cmsgpack.unpack(fields[2]))
+      answer[#answer + 1] = {conclude(id, execution, worker, began, ending), id, unpack(ending)}
+    end
+  end
+end
+account()
+return answer
+"""
+)
+
+# Needs `wip`, `held` and `queue`; true when the execution was one.
+REQUEUE: Final = """
+local function requeue(member)
+  local id, execution = member:match("^(.*):([^:]*)$$")
+  if not id or not release(wip, held, id, execution) then
+    redis.call("SREM", held, member)
+    return false
+  end
+  local job = "$job" .. id
+  if redis.call("EXISTS", job) == 1 then
+    redis.call("HSET", job, "status", "queued", "worker_name", "", "started_at", "")
+    redis.call("LPUSH", queue, id)
+  end
+  return true
+end
+"""
+
+GIVE_BACK: Final = Script(
+    """
+local queue, wip, held = unpack(KEYS)
+"""
+    + REQUEUE
+    + """
+local count = 0
+for _, member in ipairs(ARGV) do
+  if requeue(member) then count = count + 1 end
+end
+return count
+"""
+)

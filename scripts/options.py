@@ -52,6 +52,14 @@ def load_near(data: Path | None) -> Any:
     return _read({**os.environ, "NEARFETCH_CONFIG": str(folder.settings)} if is_near else os.environ)
 
 
+def live(settings: Any) -> Any:
+    """The same settings, but only the environment says what is fetched from where: no sample site answers."""
+    from msgspec import structs  # noqa: PLC0415
+
+    own = {key: value for key, value in os.environ.items() if key.startswith("NEARFETCH__FETCH__")}
+    return structs.replace(settings, fetch=_read(own).fetch)
+
+
 def _read(environ: Mapping[str, str]) -> Any:
     from regions import settings  # noqa: PLC0415 - the shell waits for every import
 

@@ -25,6 +25,13 @@ COMMANDS = [
     "config",
     "config check",
     "config show",
+    "source",
+    "source new",
+    "source try",
+    "source sample",
+    "source test",
+    "source check",
+    "source replay",
 ]
 
 

@@ -1,15 +1,11 @@
 """``nearfetch source check``: everything that is wrong with definitions, all at once."""
 
 import json
-import os
 import textwrap
-from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from jobs import examine
-from scripts.cli import main
 
 GOOD = """
 title = "Fine"
@@ -33,36 +29,19 @@ rat = "2/s"
 """
 
 
-@pytest.fixture(autouse=True)
-def folder(monkeypatch, tmp_path) -> Path:
-    """The user's own folder of sources, and no other setting of theirs."""
-    for variable in [name for name in os.environ if name.startswith("NEARFETCH")]:
-        monkeypatch.delenv(variable)
-    own = tmp_path / "own"
-    own.mkdir()
-    monkeypatch.setenv("NEARFETCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("NEARFETCH__SOURCES__PATH", str(own))
-    return own
-
-
-def check(*words):
-    return CliRunner().invoke(main, ["source", "check", *map(str, words)])
-
-
-def test_the_shipped_sources_are_fine(monkeypatch):
+def test_the_shipped_sources_are_fine(monkeypatch, source):
     monkeypatch.delenv("NEARFETCH__SOURCES__PATH")
-    done = check()
+    done = source("check")
     assert (done.exit_code, done.stdout) == (0, "")
     assert "sources, nothing wrong" in done.stderr
 
 
-def test_all_faults_of_a_source_are_told_at_once(folder):
+def test_all_faults_of_a_source_are_told_at_once(folder, source):
     """What is no key, XPaths, unknown regions, and what its ID.py raises when it is loaded, in the order of lines."""
-    (folder / "demo.bad.toml").write_text(BAD)
     (folder / "demo.bad.py").write_text("import math\n\nfrom nowhere_at_all import x\n\n\ndef parse(page): ...\n")
     (folder / "demo.bad.toml").write_text(BAD.replace('[rows]\ncss = "li"\n', ""))
     (folder / "demo.good.toml").write_text(GOOD)
-    done = check()
+    done = source("check")
     assert done.exit_code == 2
     assert done.stdout.splitlines() == [
         'demo.bad.toml:4: region: expected a known region, found "frb"; did you mean "fra"?',
@@ -74,12 +53,12 @@ def test_all_faults_of_a_source_are_told_at_once(folder):
         "demo.bad.py:3: ModuleNotFoundError: No module named 'nowhere_at_all'",
     ]
     assert "7 faults" in done.stderr
-    assert check("demo.good").exit_code == 0
+    assert source("check", "demo.good").exit_code == 0
 
 
-def test_faults_are_told_to_programs_too(folder):
+def test_faults_are_told_to_programs_too(folder, source):
     (folder / "demo.bad.toml").write_text(BAD)
-    document = json.loads(check("demo.bad", "--json").stdout)
+    document = json.loads(source("check", "demo.bad", "--json").stdout)
     assert document["sources"] == 1
     assert document["faults"][0] == {
         "source": "demo.bad",
@@ -90,22 +69,22 @@ def test_faults_are_told_to_programs_too(folder):
     }
 
 
-def test_a_file_outside_of_the_folders_can_be_named(tmp_path):
+def test_a_file_outside_of_the_folders_can_be_named(tmp_path, source):
     path = tmp_path / "elsewhere" / "mine.toml"
     path.parent.mkdir()
     path.write_text(GOOD)
-    assert check(path).exit_code == 0
+    assert source("check", path).exit_code == 0
     path.write_text("title = ")
-    done = check(path)
+    done = source("check", path)
     assert done.exit_code == 2
     assert done.stdout.startswith("mine.toml:1: expected TOML, found: ")
 
 
-def test_what_is_no_source_is_refused_with_the_nearest_one():
-    done = check("book.list")
+def test_what_is_no_source_is_refused_with_the_nearest_one(source):
+    done = source("check", "book.list")
     assert done.exit_code == 2
     assert 'expected a source, found "book.list"; did you mean "books.list"?' in done.stderr
-    done = check("./book.toml")
+    done = source("check", "./book.toml")
     assert done.exit_code == 2
     assert "expected a source's file, found none at ./book.toml" in done.stderr
 

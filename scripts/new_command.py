@@ -1,0 +1,166 @@
+"""``nearfetch source new``: a definition to begin with, valid at once, with everything else in comments."""
+
+import json
+import re
+import tempfile
+import time
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import click
+import uritemplate
+from uritemplate.variable import Operator
+
+from jobs import examine
+from jobs.egress import fetchers_of
+from jobs.errors import TaskError
+from jobs.limits import Limits
+from jobs.page import Page, Request
+from regions import names
+from regions.faults import Faults
+from regions.settings import ROOT, Settings
+from scripts.check_command import known
+from scripts.guess import Guess, guess
+from scripts.trial import Files
+
+QUERY: Final = (Operator.form_style_query, Operator.form_style_query_continuation)
+PLAIN: Final = Guess(
+    rows='[rows]                        # what one record is: an item of these; without it the page is one\ncss = "article"',
+    fields='title = "h2"                  # all of the first h2\'s text\nlink  = {css = "a::attr(href)", type = "url"}',
+    first="title",
+)
+SKELETON: Final = Template("""\
+# $id: the whole format stands in docs/sources.md.
+# nearfetch source try $id        runs it here;  nearfetch source check $id  says what is wrong with it
+
+title  = $title
+url    = $url
+# region = "fra"              # where it runs; else in the first region
+$format
+$params
+# [request]                   # what is sent besides the address
+# headers = {Accept-Language = "en"}
+# auth    = {bearer = "{secret.NAME}"}   # NEARFETCH__SECRET__NAME in the region's environment
+
+$rows
+
+$fields
+# price = {css = ".price", type = "decimal"}
+# tags  = {css = ".tag", many = true}
+# day   = {css = "time::attr(datetime)", type = "date"}
+
+# [next]                      # more pages
+# css = "a[rel=next]::attr(href)"
+# max_pages = 20
+
+[limits]
+timeout_seconds = 10          # of one fetch
+# rate = "2/s"                # of its host
+
+[contract]                    # what every answer keeps; else it fails as contract
+$required
+# unique = ["link"]
+# absent = [404]              # these statuses mean: no rows
+""")
+PARAMS: Final = """
+# [params]                    # what a client chooses: {name} in url, or in [request]
+# page = {type = "int", default = 1, example = 2}
+"""
+
+
+def run(settings: Settings, source: str, url: str, *, files: Files | None, is_fetching: bool) -> int:
+    """Writes the file and says where; the exit code.
+
+    Raises click's ``UsageError`` for an id that is taken, ``Faults`` where id and address make no valid definition.
+    """
+    entry = known(settings).get(source)
+    if entry is not None:
+        raise click.UsageError(f"{source} is there already: {entry.path}")
+    found = PLAIN
+    if files is not None or is_fetching:
+        if needed := [name for name, is_needed in _variables(url) if is_needed]:
+            raise click.UsageError(
+                f"expected an address that can be looked at, found one with {', '.join(needed)} left open"
+            )
+        page = look(settings, uritemplate.expand(url, {}), files)
+        if page is None:
+            return 1
+        found = guess(page)
+        click.echo(f"The page looks like {found.what}.")
+    text = skeleton(source, url, found)
+    check(source, text)
+    folder = settings.sources.folders[0] if settings.sources.folders else ROOT / "jobs" / "sources"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{source}.toml"
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+    click.echo(f"Written: {path}\nNow: nearfetch source try {source}")
+    return 0
+
+
+def look(settings: Settings, url: str, files: Files | None) -> Page | None:
+    """The page at an address, as a worker of the first region fetches it; None, and said why, where it does not come."""
+    limits = Limits()
+    answers = files or fetchers_of(settings, settings.one(settings.first_region))["default"]
+    try:
+        return answers.fetch(
+            Request(url=url),
+            deadline=time.monotonic() + limits.timeout_seconds,
+            timeout_seconds=limits.timeout_seconds,
+            max_bytes=limits.max_bytes,
+            cancelled=lambda: False,
+        )
+    except TaskError as error:
+        click.echo(f"failed: {error.type} ({error.whose}): {error}")
+        return None
+    finally:
+        answers.close()
+
+
+def skeleton(source: str, url: str, found: Guess) -> str:
+    """The file's text."""
+    params = "".join(map(_param, _variables(url)))
+    form = (
+        f'format = "{found.format}"'
+        if found.format
+        else '# format = "json"             # html unless said: xml, json, feed, csv, text'
+    )
+    return SKELETON.substitute(
+        id=source,
+        title=json.dumps(source, ensure_ascii=False),
+        url=json.dumps(url, ensure_ascii=False) if "'" in url else f"'{url}'",
+        format=form,
+        params=f"\n[params]                      # what a client chooses\n{params}" if params else PARAMS,
+        rows=found.rows or "# [rows]",
+        fields=f"[fields]                      # a selector each, or a table with one\n{found.fields}"
+        if found.fields
+        else "# [fields]                    # none: every key as it is",
+        required=f'required = ["{found.first}"]' if found.first else '# required = ["…"]',
+    )
+
+
+def _variables(url: str) -> list[tuple[str, bool]]:
+    """The names in an address, each with whether the address needs it: a query does without."""
+    found: dict[str, bool] = {}
+    for variable in uritemplate.URITemplate(url).variables:
+        for name in variable.variable_names:
+            found[name] = found.get(name, False) or variable.operator not in QUERY
+    return list(found.items())
+
+
+def _param(one: tuple[str, bool]) -> str:
+    name, is_required = one
+    key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+    return f'{key} = {{{"required = true" if is_required else ""}}}   # example = "…", type = "int", enum = ["…"]\n'
+
+
+def check(source: str, text: str) -> None:
+    """Raises ``Faults`` where it would be no valid definition."""
+    if not re.fullmatch(names.SOURCE_PATTERN, source):
+        raise click.UsageError(f'expected an id of {names.SOURCE_PATTERN}, found "{source}"')
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{source}.toml"
+        path.write_text(text, encoding="utf-8")
+        if found := examine.faults(path):
+            raise Faults(found)

@@ -1,0 +1,169 @@
+"""``nearfetch source sample`` keeps answers and records as a test; ``nearfetch source test`` runs all of them."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+import msgspec
+
+from jobs.catalog import Entry
+from jobs.task import read_secrets
+from regions.settings import Settings
+from scripts import record_diff, samples, trial, try_command
+from scripts.check_command import faults, find, known
+from scripts.record_diff import Difference
+from scripts.samples import Kept, Sample
+from scripts.terminal import counted, duration
+from scripts.trial import Files, Trial
+
+
+def keep(
+    settings: Settings,
+    words: Sequence[str],
+    *,
+    files: Files | None,
+    deadline_seconds: float | None,
+    name: str,
+    is_replacing: bool,
+    may_fail: bool,
+) -> int:
+    """Runs a source and keeps what came as a sample; the exit code: 1 where it failed, and nothing is kept then.
+
+    Raises ``Faults`` and click's ``UsageError`` as ``try_command.attempt`` does, also for a name that is taken.
+    """
+    entry, params, _ = try_command.asked(settings, words)
+    name = name or samples.name_of(params)
+    folder = samples.home(settings, entry.path) / entry.id / name
+    if not samples.NAME.fullmatch(name):
+        raise click.UsageError(f'expected a name of letters, digits, "_", "." and "-", found "{name}"')
+    if folder.exists() and not is_replacing:
+        raise click.UsageError(f"{entry.id} has a sample {name}: --replace takes its place, --name makes another")
+    done, is_interrupted = try_command.attempt(
+        settings, words, files=files, deadline_seconds=deadline_seconds, is_quiet=False
+    )
+    try_command.show(done, try_command.ROWS)
+    if is_interrupted:
+        return try_command.INTERRUPTED
+    if any(one.page is None for one in done.exchanges) or not done.exchanges:
+        click.echo("Nothing is kept: not every page came.")
+        return 1
+    if done.is_failed and not may_fail:
+        click.echo("Nothing is kept. --failed keeps it, as a test that these pages fail in this way.")
+        return 1
+    samples.write(folder, done, read_secrets(os.environ))
+    click.echo(f"Kept in {folder}: look at {samples.RECORDS}, it is what nearfetch source test {entry.id} expects.")
+    return 0
+
+
+@dataclass(slots=True)
+class Tested:
+    """How a sample came out: what differs, in words and record by record; nothing where it is as it was."""
+
+    sample: Sample
+    done: Trial | None
+    told: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether nothing differs."""
+        return not self.told and not self.differences
+
+
+def test(settings: Settings, sources: Sequence[str], *, is_updating: bool, as_json: bool, every: bool) -> int:
+    """Runs samples, all or those of some sources; the exit code: 0 when all are as they were, 1, or 2 for faults.
+
+    Raises click's ``UsageError`` where there is nothing to test.
+    """
+    found: list[Tested] = []
+    broken: list[str] = []
+    for entry in [find(settings, name) for name in sources] or known(settings).entries():
+        kept = list(samples.read_all(settings, entry.id, entry.path))
+        if not kept and sources:
+            raise click.UsageError(f"{entry.id} has no samples yet: nearfetch source sample {entry.id} keeps one")
+        wrong = faults(settings, entry) if kept else []
+        broken += map(str, wrong)
+        for sample in kept if not wrong else ():
+            tested = run(settings, entry, sample)
+            found.append(tested)
+            if is_updating and not tested.is_fine:
+                update(tested)
+            if not as_json:
+                show(tested, is_updated=is_updating, every=every)
+    if not found and not broken:
+        raise click.UsageError("there are no samples yet: nearfetch source sample ID keeps one")
+    failed = [one for one in found if not one.is_fine and not (is_updating and can_update(one))]
+    if as_json:
+        click.echo(json.dumps({"samples": [document(one) for one in found], "faults": broken}, ensure_ascii=False))
+    else:
+        for line in broken:
+            click.echo(line)
+        click.echo(f"{len(found) - len(failed)} of {counted(len(found), 'sample')} as expected", err=True)
+    return 2 if broken else int(bool(failed))
+
+
+def run(settings: Settings, entry: Entry, sample: Sample) -> Tested:
+    """Runs one sample, without a network."""
+    assert entry.definition is not None
+    about, answers = sample.about, Kept(sample)
+    try:
+        params = entry.definition.bind(about.params)
+        done = trial.run(
+            settings, entry, params, answers=answers, secrets=samples.stand_ins(entry.definition),
+            deadline_seconds=settings.limits.deadline_max_seconds,
+        )  # fmt: skip
+    except ValueError as bad:  # BadParams is one too
+        return Tested(sample, None, [f"its params fit no longer: {bad}"])
+    tested = Tested(sample, done, differences=record_diff.differences(sample.records, done.rows))
+    error, partial = done.result["error"], done.result["partial"]
+    if (error["type"] if error is not None else "") != about.error:
+        ended = f"{error['type']}: {error['message']}" if error is not None else "it succeeded"
+        tested.told.append(f"expected {about.error or 'it to succeed'}, found {ended}")
+    if partial != about.partial:
+        warning = next((one for one in done.result["warnings"] if " failed: " in one), "all pages")
+        tested.told.append(f"expected {'a page to fail' if about.partial else 'all pages'}, found {warning}")
+    tested.told += [f"expected it to ask for {one}, found no such fetch" for one in answers.unasked()]
+    return tested
+
+
+def can_update(tested: Tested) -> bool:
+    """Whether the sample's pages are enough for what the definition asks today."""
+    return tested.done is not None and all(one.page is not None for one in tested.done.exchanges)
+
+
+def update(tested: Tested) -> None:
+    """Takes what came out as what is expected from now on."""
+    done = tested.done
+    if done is None or not can_update(tested):
+        return
+    error = done.result["error"]
+    about = msgspec.structs.replace(
+        tested.sample.about, error=error["type"] if error is not None else "", partial=done.result["partial"]
+    )
+    samples.write_expected(tested.sample.path, about, done.rows)
+
+
+def show(tested: Tested, *, is_updated: bool, every: bool) -> None:
+    """A line a sample; what differs below it."""
+    done, name = tested.done, tested.sample.name
+    figures = ""
+    if done is not None:
+        took = duration((done.result["timing"]["parse_ms"]) / 1000)
+        figures = f"   {counted(len(done.rows), 'record')} of {counted(len(done.exchanges), 'page')}, parsed in {took}"
+    mark = "ok     " if tested.is_fine else "updated" if is_updated and can_update(tested) else "differs"
+    click.echo(f"  {mark}  {name}{figures}")
+    for line in [*tested.told, *record_diff.lines(tested.differences, every=every)]:
+        click.echo(f"           {line}")
+
+
+def document(tested: Tested) -> dict[str, Any]:
+    """How a sample came out, for programs."""
+    return {
+        "sample": tested.sample.name,
+        "ok": tested.is_fine,
+        "told": tested.told,
+        "differences": record_diff.as_json(tested.differences),
+    }

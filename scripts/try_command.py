@@ -1,0 +1,217 @@
+"""``nearfetch source try``: runs a source here, and shows what was asked, what came, and what was made of it."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+import click
+
+from jobs.catalog import Entry
+from jobs.definition import BadParams
+from jobs.page import Request
+from regions.faults import Faults
+from regions.settings import Settings
+from scripts import trial
+from scripts.check_command import faults, find
+from scripts.terminal import Progress, counted, duration, size
+from scripts.trial import Exchange, Files, Hits, Trial
+
+CELL_WIDTH: Final = 40
+ROWS: Final = 10
+MISSES_SHOWN: Final = 3
+INTERRUPTED: Final = 130
+NOTHING: Final = "null"
+
+
+def run(
+    settings: Settings,
+    words: Sequence[str],
+    *,
+    files: Files | None,
+    deadline_seconds: float | None,
+    rows: int,
+    as_json: bool,
+) -> int:
+    """The exit code: 0 when it succeeded, 1 when it failed. Raises what ``attempt`` raises."""
+    done, is_interrupted = attempt(settings, words, files=files, deadline_seconds=deadline_seconds, is_quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(document(done), ensure_ascii=False))
+    else:
+        show(done, rows)
+    return INTERRUPTED if is_interrupted else int(done.is_failed)
+
+
+def attempt(
+    settings: Settings, words: Sequence[str], *, files: Files | None, deadline_seconds: float | None, is_quiet: bool
+) -> tuple[Trial, bool]:
+    """Runs ``SOURCE [KEY=VALUE]…`` and tells each fetch when it is done; whether Ctrl-C ended it.
+
+    Raises ``Faults`` with all that is wrong with the definition, and click's ``UsageError`` for the words.
+    """
+    entry, params, examples = asked(settings, words)
+    progress = None if is_quiet else Progress()
+
+    def begun(request: Request) -> None:
+        if progress is not None:
+            progress.waiting(f"{request.method} {request.url}")
+
+    def done(exchange: Exchange) -> None:
+        if progress is not None:
+            progress.line(exchange_line(exchange))
+
+    if progress is not None:
+        given = " ".join(f"{name}={text}" for name, text in examples.items())
+        progress.line(f"{entry.id}  {entry.region}" + (f"   {given} (the definition's example)" if given else ""))
+    with trial.interruptible() as cancelled:
+        try:
+            found = trial.run(
+                settings,
+                entry,
+                params,
+                answers=files,
+                deadline_seconds=deadline_seconds,
+                begun=begun,
+                done=done,
+                cancelled=cancelled,
+            )
+        except ValueError as error:
+            raise click.UsageError(f"the params of {entry.id} make no address: {error}") from error
+        return found, cancelled()
+
+
+def asked(settings: Settings, words: Sequence[str]) -> tuple[Entry, dict[str, object], dict[str, str]]:
+    """A source that can be run, its params, and which of them are examples."""
+    entry = find(settings, words[0])
+    found = faults(settings, entry)
+    if found or entry.definition is None:
+        raise Faults(found or entry.faults)
+    texts: dict[str, str] = {}
+    for word in words[1:]:
+        name, separator, value = word.partition("=")
+        if not separator or name in texts:
+            raise click.UsageError(f"expected each param of {entry.id} once, as KEY=VALUE, found {word}")
+        texts[name] = value
+    try:
+        params, examples = trial.bound(entry.definition, texts)
+    except BadParams as bad:
+        told = "\n".join(f"  {name}: {detail}" for name, detail in bad.faults)
+        raise click.UsageError(f"these are no params of {entry.id}:\n{told}") from bad
+    return entry, params, examples
+
+
+def exchange_line(exchange: Exchange) -> str:
+    """One fetch: what was asked, what came, how long it took."""
+    begin = f"  {exchange.request.method} {exchange.request.url}"
+    page, took = exchange.page, duration(exchange.seconds)
+    if page is None:
+        return f"{begin}   {exchange.error.type if exchange.error is not None else ''}   {took}"
+    moved = f"   → {page.url}" if page.url != exchange.request.url else ""
+    return f"{begin}{moved}   {page.status}   {size(len(page.body))}   {took}"
+
+
+def document(done: Trial) -> dict[str, Any]:
+    """Everything, for programs: the result as clients would get it; ``rows`` are those of a failed one."""
+    fetches = [
+        {
+            "method": one.request.method,
+            "url": one.request.url,
+            "final_url": one.page.url if one.page is not None else None,
+            "status": one.page.status if one.page is not None else None,
+            "bytes": len(one.page.body) if one.page is not None else None,
+            "seconds": round(one.seconds, 4),
+            "error": str(one.error) if one.error is not None else None,
+        }
+        for one in done.exchanges
+    ]
+    left = {"task", "attempts", "age", "cached", "stale"}  # what only a stack knows
+    result = {key: value for key, value in done.result.items() if key not in left}
+    rows = {"rows": done.rows} if done.is_failed else {}
+    hits = [asdict(one) for one in done.fields()]
+    return {**result, **rows, "params": dict(done.params), "fields": hits, "fetches": fetches}
+
+
+def show(done: Trial, count: int) -> None:
+    """Records, fields, figures, warnings, and the error where there is one."""
+    if done.rows:
+        click.echo()
+        table(done.rows[:count], [one.name for one in done.fields()])
+        if len(done.rows) > count:
+            click.echo(f"  {count} of {len(done.rows)} records; --rows N shows more, --json all")
+        click.echo()
+        for line in hit_lines(done.fields(), len(done.rows)):
+            click.echo(line)
+    click.echo()
+    for warning in done.result["warnings"]:
+        click.echo(f"warning: {warning}")
+    click.echo(figures(done))
+    error = done.result["error"]
+    if error is not None:
+        status = f", status {error['http_status']}" if error["http_status"] else ""
+        click.echo(f"failed: {error['type']} ({error['origin']}{status}): {error['message']}")
+        if error["type"] == "internal":
+            click.echo(done.traceback)
+
+
+def figures(done: Trial) -> str:
+    """One line of how much and how long."""
+    result = done.result
+    pages = counted(sum(one.page is not None for one in done.exchanges), "page")
+    timing = result["timing"]
+    took = f"fetched in {duration(timing['fetch_ms'] / 1000)}, parsed in {duration(timing['parse_ms'] / 1000)}"
+    partial = ", partial" if result["partial"] else ""
+    sizes = f"{size(result['bytes']['raw'])} → {size(result['bytes']['wire'])}"
+    return f"{counted(len(done.rows), 'record')} of {pages}{partial}, {sizes}, {took}"
+
+
+def hit_lines(fields: Iterable[Hits], count: int) -> Iterator[str]:
+    """A line a field: in how many records it has a value, and the first in which it has none."""
+    fields = list(fields)
+    width = max((len(one.name) for one in fields), default=0)
+    for one in fields:
+        places = ", ".join(map(str, one.misses[:MISSES_SHOWN])) + (", …" if len(one.misses) > MISSES_SHOWN else "")
+        missing = f"   none in record{'s' if len(one.misses) > 1 else ''} {places}" if one.misses else ""
+        yield f"  {one.name:<{width}}  {one.found:>{len(str(count))}} of {count}{missing}"
+
+
+def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Records as a table: one for a terminal's width there, plain columns elsewhere; a single one line by line."""
+    if len(rows) == 1:
+        width = max(map(len, names), default=0)
+        for name in names:
+            click.echo(f"  {name:<{width}}  {cell(rows[0].get(name), 10 * CELL_WIDTH)}")
+        return
+    cells = [[str(number), *(cell(row.get(name), CELL_WIDTH) for name in names)] for number, row in enumerate(rows, 1)]
+    if sys.stdout.isatty():
+        _rich_table(cells, names)
+        return
+    head = ["", *names]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    for line in (head, *cells):
+        click.echo("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _rich_table(cells: Sequence[Sequence[str]], names: Sequence[str]) -> None:
+    from rich import box  # noqa: PLC0415 - only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn.add_column("", justify="right", style="dim", no_wrap=True)
+    for name in names:
+        drawn.add_column(Text(name), overflow="ellipsis", no_wrap=True)
+    for line in cells:
+        drawn.add_row(*(Text(text, style="red" if text == NOTHING else "") for text in line))
+    Console(width=shutil.get_terminal_size().columns, highlight=False).print(drawn)
+
+
+def cell(value: Any, width: int) -> str:
+    """A value in a table, on one line."""
+    if value is None:
+        return NOTHING
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return text if len(text) <= width else f"{text[: width - 1]}…"

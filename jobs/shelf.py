@@ -4,7 +4,8 @@
     find, stored (any process) → jobs.raw.read
 
 A file is ``SOURCE@TASK.ATTEMPT.failed.raw`` or ``….sample.raw``. Any number of processes share a folder without a lock:
-each looks at it before it writes, at least once a second, and the caps can be passed by what the others write meanwhile.
+each looks at it at least once a second while it writes and once afterwards, so that the caps are passed by what the others
+write in a second at most.
 Disk and not Redis: a full Redis stops the region, a full folder drops what is oldest.
 """
 
@@ -61,6 +62,7 @@ class Shelf:
         self._due: dict[str, float] = {}
         self._count, self._bytes, self._looked = 0, 0, -LOOK_SECONDS
         self._is_failing = self._is_dropping = False
+        self._has_written = False  # since the last look that nothing followed
         self._thread = threading.Thread(target=self.run, name="shelf", daemon=True)
 
     def start(self) -> None:
@@ -112,7 +114,7 @@ class Shelf:
     def run_once(self) -> bool:
         """Waits for one thing and writes it, or tidies up; False when it is told to end."""
         try:
-            item = self._queue.get(timeout=TIDY_SECONDS)
+            item = self._queue.get(timeout=LOOK_SECONDS if self._has_written else TIDY_SECONDS)
         except Empty:
             item = ("", b"")
         if item is None:
@@ -128,6 +130,7 @@ class Shelf:
             self._make_room(len(data))
             if name:
                 self._write(name, data)
+            self._has_written = bool(name)
         except Exception as error:  # noqa: BLE001 - a thread that dies would keep nothing ever after
             if not self._is_failing:
                 log.warning("can't keep raw answers", folder=str(self._folder), error=str(error))

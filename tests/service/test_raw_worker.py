@@ -23,9 +23,10 @@ from scripts.site.site import Site, origins
 from tests.service.fetching.origin import Origin
 from tests.service.working import REGION, enqueue, results, settings_for, task
 from tests.unit.test_raw import LOGIN, SECRET, TOKEN, everything, parrot
-from tests.unit.test_task import TINY
+from tests.unit.test_task import TINY as RETRIED
 from tests.waiting import until
 
+TINY = RETRIED.replace("[limits]", "[limits]\nretries = 0")
 Start = Callable[..., subprocess.Popen]
 
 

@@ -60,7 +60,7 @@ def ran(site: Site) -> Callable[..., None]:
         shelf.start()
         runner = Runner(found, found.one("nyc"), secrets={"PASSWORD": SECRET}, shelf=shelf)
         wanted = msgspec.structs.replace(make_task(source, **params), task=task)
-        runner.run(wanted, offset_ms=0, attempt=attempt, queued_ms=0.0, cancelled=lambda: False)
+        runner.run(wanted, offset_ms=0, attempt=attempt, failures=0, queued_ms=0.0, cancelled=lambda: False)
         until(lambda: not shelf._waiting, "the writing")
         shelf.close()
         runner.close()

@@ -6,6 +6,7 @@ Imports that a command needs are in it, since the shell waits for every one.
 # ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,33 @@ def fetch(
             )
         )
     )
+
+
+@main.command()
+@click.option("--seed", type=int, metavar="N", help="Of the plan: the same seed, the same plan. Else one by the clock.")
+@click.option("--tasks", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--minutes", type=click.FloatRange(0.5, 600), default=10.0, show_default=True)
+@click.option("--faults", default="", metavar="KIND,KIND", help="Only these kinds: kill,pause or kill-worker,cut.")
+@click.option("--keep", is_flag=True, help="Keep the stack's folder, with its logs.")
+@json_option
+def chaos(seed: int | None, tasks: int, minutes: float, faults: str, keep: bool, as_json: bool) -> None:
+    """Runs a load over a stack of its own while it kills, stops, cuts and fills parts of it; compares every id.
+
+    Ends with 0 when nothing was lost, doubled or changed and everything that had to succeed did, else with 1.
+
+    \b
+    nearfetch chaos --seed 7 --tasks 500 --minutes 1
+    nearfetch chaos --seed 7 --faults kill,swallow --json | jq .faults
+    """
+    from scripts import chaos_command  # noqa: PLC0415
+    from scripts.chaos import plan  # noqa: PLC0415
+
+    try:
+        kinds = plan.kinds_of([word for word in faults.split(",") if word])
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--faults") from error
+    seed = seed if seed is not None else int(time.time())
+    sys.exit(chaos_command.chaos(seed, tasks, minutes, kinds, as_json=as_json, keep=keep))
 
 
 @main.command("completion")

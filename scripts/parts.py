@@ -65,11 +65,11 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
     own = configuration.environment(data, environ)
     if not live:
         parts.append(
-            Part("site", "servers", _python("scripts.site", "--port", str(ports.site)), own, listens(ports.site))
+            Part("site", "servers", python("scripts.site", "--port", str(ports.site)), own, listens(ports.site))
         )
     for name in wanted.region:
         parts += _region(name, ports.dashboard[name], configuration.environment(data, environ, name))
-    gateway = Part("gateway", "entry", _python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
+    gateway = Part("gateway", "entry", python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
     return Stack([*parts, gateway], broker)
 
 
@@ -83,10 +83,10 @@ def _region_redis(data: DataFolder, region: str, port: int, environ: Mapping[str
 
 def _region(name: str, dashboard_port: int, environ: Mapping[str, str]) -> list[Part]:
     return [
-        Part(f"workers-{name}", "regions", _python("scripts.cli", "workers", name), environ, always, stop_seconds=40),
-        Part(f"bridge-{name}", "regions", _python("scripts.cli", "bridge", name), environ, always),
+        Part(f"workers-{name}", "regions", python("scripts.cli", "workers", name), environ, always, stop_seconds=40),
+        Part(f"bridge-{name}", "regions", python("scripts.cli", "bridge", name), environ, always),
         Part(
-            f"dashboard-{name}", "regions", _python("scripts.cli", "dashboard", name), environ, listens(dashboard_port)
+            f"dashboard-{name}", "regions", python("scripts.cli", "dashboard", name), environ, listens(dashboard_port)
         ),
     ]
 
@@ -111,5 +111,6 @@ def _port_mapper(broker: RabbitMQ, environ: Mapping[str, str]) -> Part:
     return Part("epmd", "servers", command, dict(environ), listens(int(port)), folder=broker.folder)
 
 
-def _python(*arguments: str) -> list[str]:
+def python(*arguments: str) -> list[str]:
+    """A command of this checkout: ``python -m`` and these words."""
     return [sys.executable, "-m", *arguments]

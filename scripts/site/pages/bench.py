@@ -1,11 +1,13 @@
-"""What is measured with: ``/page``, HTML of exactly 54,492 bytes, and ``/tiny``, a few rows of JSON.
+"""What is measured with: ``/page``, HTML of exactly 54,492 bytes, ``/tiny``, a few rows of JSON, and ``/numbered?n=``.
 
-Never compressed; late on request (``?seconds=0.1``).
+Never compressed; late on request (``?seconds=0.1``). The rows of ``/numbered`` belong to their number alone, so that an
+answer that went to the wrong place is seen.
 """
 
+import hashlib
 import json
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from scripts.site.pages import books
 from scripts.site.pages.page import Answer, Asked, delay
@@ -17,12 +19,23 @@ _CATEGORY: Final = books.CATEGORIES.index("Poetry") + 2
 
 
 def answer(asked: Asked) -> Answer | None:
-    """One of the two; any other part of the query only makes an address of its own."""
+    """One of the three; any other part of the query only makes an address of its own."""
     if asked.path == "/page":
         return Answer(_page(), may_gzip=False, delay_seconds=delay(asked.query))
     if asked.path == "/tiny":
         return Answer(_tiny(), "application/json", may_gzip=False, delay_seconds=delay(asked.query))
+    if asked.path == "/numbered":
+        body = json.dumps({"rows": numbered(asked.query.get("n", ""))}).encode()
+        return Answer(body, "application/json", may_gzip=False, delay_seconds=delay(asked.query))
     return None
+
+
+def numbered(number: str) -> list[dict[str, Any]]:
+    """The rows of a number: which one it is, and a text that only it has."""
+    return [
+        {"n": number, "row": row, "text": hashlib.sha256(f"{number} {row}".encode()).hexdigest()}
+        for row in range(1, ROWS + 1)
+    ]
 
 
 @cache

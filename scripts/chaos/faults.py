@@ -1,0 +1,270 @@
+"""How each kind of fault is done, and undone: for real, to processes and links.
+
+    inject(stack, fault) → Window   blocks from its beginning until its part works again
+
+A kill of a worker or a bridge waits for its moment, when there is something that it can hit.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pika
+import redis
+
+from regions import connect
+from scripts.chaos.history import Window
+from scripts.chaos.plan import Fault, regions_of
+from scripts.chaos.points import POINTS
+from scripts.chaos.stack import ChaosStack
+from scripts.proxy import Rule, Way
+
+HELD: Final = 10  # executions that the kill of a worker must hit
+MOMENT_SECONDS: Final = 12.0  # how long a kill waits for something to hit
+BACK_SECONDS: Final = 30.0
+FULL_BYTES: Final = 1_000_000  # less than an empty Redis has
+ROOM_BYTES: Final = 256_000_000  # as scripts.services gives it
+LOOK_SECONDS: Final = 0.02
+HOLD: Final = Way(then="hold")
+AWAY: Final = (*connect.AWAY, redis.exceptions.ResponseError)
+
+
+@dataclass
+class Doing:
+    """A fault that is being done: when it began and ended by its own clock, and what it hit."""
+
+    stack: ChaosStack
+    fault: Fault
+    began: float = 0.0
+    ended: float = 0.0
+    hits: int | None = None
+    note: str = ""
+
+    @property
+    def region(self) -> str:
+        """The region that the target's name has."""
+        return self.fault.target.partition("-")[2]
+
+    def begin(self) -> None:
+        """Now it hurts."""
+        self.began = time.time()
+
+    def end(self) -> None:
+        """Now it does no more."""
+        self.ended = time.time()
+
+    def last(self) -> None:
+        """Stays as it is for as long as the plan says."""
+        time.sleep(self.fault.seconds)
+
+
+def inject(stack: ChaosStack, fault: Fault) -> Window:
+    """Does a fault and undoes it; what it was."""
+    doing = Doing(stack, fault)
+    doing.begin()
+    try:
+        _HOW[fault.kind](doing)
+    except Exception as error:  # noqa: BLE001 - a fault that can't be done is told with the rest
+        doing.note = f"{type(error).__name__}: {error}"
+    doing.ended = doing.ended or time.time()
+    back = time.time()
+    return Window(
+        fault.kind, fault.target, doing.began, doing.ended, frozenset(regions_of(fault, stack.regions)),
+        doing.hits, back, doing.note,
+    )  # fmt: skip
+
+
+def _kill(doing: Doing) -> None:
+    part = doing.fault.target
+    pid = doing.stack.pid(part)
+    doing.begin()
+    doing.stack.signal(part, signal.SIGKILL)
+    doing.end()
+    _wait_for_another(doing, pid)
+
+
+def _restart(doing: Doing) -> None:
+    part = doing.fault.target
+    pid = doing.stack.pid(part)
+    doing.begin()
+    doing.stack.signal(part, signal.SIGTERM)
+    _wait_for_another(doing, pid)
+    doing.end()
+
+
+def _pause(doing: Doing) -> None:
+    part = doing.fault.target
+    doing.begin()
+    doing.stack.signal(part, signal.SIGSTOP)
+    doing.last()
+    doing.stack.signal(part, signal.SIGCONT)
+    doing.end()
+
+
+def _kill_worker(doing: Doing) -> None:
+    pid, doing.hits = _busiest(doing)
+    doing.begin()
+    if pid:
+        _signal(pid, signal.SIGKILL)
+    doing.end()
+
+
+def _pause_worker(doing: Doing) -> None:
+    pid, held = _busiest(doing, least=1)
+    doing.note = f"{held} executions"
+    if pid:
+        doing.begin()
+        _signal(pid, signal.SIGSTOP)
+        doing.last()
+        _signal(pid, signal.SIGCONT)
+    doing.end()
+
+
+def _busiest(doing: Doing, least: int = HELD) -> tuple[int, int]:
+    """(pid, executions) of the region's worker process that runs most; (0, 0) where none runs enough in time."""
+    deadline = time.monotonic() + MOMENT_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(*AWAY):
+            found = doing.stack.executions(doing.region)
+            pid = max(found, key=lambda one: found[one], default=0)
+            if pid and found[pid] >= least:
+                return pid, found[pid]
+        time.sleep(LOOK_SECONDS)
+    return 0, 0
+
+
+def _kill_bridge(doing: Doing) -> None:
+    """Killed when jobs are on the region's Redis whose messages it still holds, since their acks wait for the file."""
+    stack, part, region = doing.stack, doing.fault.target, doing.region
+    deadline = time.monotonic() + MOMENT_SECONDS
+    while not doing.hits and time.monotonic() < deadline:
+        if not _waits_for_the_file(stack, region, deadline):
+            break
+        pid = stack.pid(part)
+        doing.begin()
+        stack.signal(part, signal.SIGKILL)
+        doing.end()
+        with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+            doing.hits = stack.redelivered(region)
+        _wait_for_another(doing, pid)
+    doing.hits = doing.hits or 0
+
+
+def _waits_for_the_file(stack: ChaosStack, region: str, deadline: float) -> bool:
+    """Whether, within the time, a bridge is in WAITAOF: it has enqueued what it has not acked."""
+    client = stack.redis(f"redis-{region}")
+    while time.monotonic() < deadline:
+        with contextlib.suppress(*AWAY):
+            clients: list[dict[str, Any]] = client.client_list()
+            if any(one["cmd"] == "waitaof" and "b" in one["flags"] for one in clients):
+                return True
+        time.sleep(LOOK_SECONDS)
+    return False
+
+
+def _cut(doing: Doing) -> None:
+    doing.begin()
+    doing.stack.control.cut(doing.fault.target)
+    doing.end()
+
+
+def _rule(rule: Rule) -> Callable[[Doing], None]:
+    def do(doing: Doing) -> None:
+        control, link = doing.stack.control, doing.fault.target
+        doing.begin()
+        control.rule(link, rule)
+        doing.last()
+        control.rule(link, Rule())
+        doing.end()
+
+    return do
+
+
+def _half_open(doing: Doing) -> None:
+    """The requests arrive or the answers do: one direction is lost, which one by the target's name."""
+    is_there = sum(doing.fault.target.encode()) % 2
+    _rule(Rule(there=Way(then="drop")) if is_there else Rule(back=Way(then="drop")))(doing)
+
+
+def _swallow(doing: Doing) -> None:
+    name, _, link = doing.fault.target.rpartition(" ")
+    point = next(point for point in POINTS if point.name == name)
+    control = doing.stack.control
+    before = control.counts(link).swallowed
+    doing.begin()
+    control.swallow(link, point.request)
+    deadline = time.monotonic() + doing.fault.seconds
+    while time.monotonic() < deadline and control.counts(link).swallowed == before:
+        time.sleep(LOOK_SECONDS)
+    doing.note = f"{control.counts(link).swallowed - before} swallowed"
+    time.sleep(1.0)  # until the connection is reset
+    control.heal(link)
+    doing.end()
+
+
+def _alarm(doing: Doing) -> None:
+    broker = doing.stack.broker
+    doing.begin()
+    broker.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    doing.last()
+    broker.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
+    doing.end()
+
+
+def _full(doing: Doing) -> None:
+    """Above its limit at once; the limit that it had comes back, also when it was killed or frozen meanwhile."""
+    _limit(doing, FULL_BYTES)
+    doing.begin()
+    doing.last()
+    _limit(doing, ROOM_BYTES)
+    doing.end()
+
+
+def _limit(doing: Doing, maxmemory: int) -> None:
+    """Sets a Redis's maxmemory, as soon as it answers."""
+    client = doing.stack.redis(doing.fault.target)
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        try:
+            client.config_set("maxmemory", maxmemory)
+            return
+        except AWAY:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_SECONDS)
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _wait_for_another(doing: Doing, pid: int) -> None:
+    """Until the supervisor has started the part again."""
+    deadline = time.monotonic() + BACK_SECONDS
+    while doing.stack.pid(doing.fault.target) in (0, pid):
+        if time.monotonic() > deadline:
+            doing.note = f"not started again within {BACK_SECONDS:.0f} s"
+            return
+        time.sleep(0.1)
+
+
+_HOW: Final[dict[str, Callable[[Doing], None]]] = {
+    "kill-worker": _kill_worker,
+    "kill-bridge": _kill_bridge,
+    **dict.fromkeys(("kill-gateway", "kill-rabbitmq", "kill-redis", "kill-hub"), _kill),
+    "pause-worker": _pause_worker,
+    **dict.fromkeys(("pause-bridge", "pause-gateway", "pause-rabbitmq", "pause-redis", "pause-hub"), _pause),
+    **dict.fromkeys(("restart-bridge", "restart-workers", "restart-gateway"), _restart),
+    "cut": _cut,
+    "delay": _rule(Rule(there=Way(delay_ms=100, jitter_ms=60), back=Way(delay_ms=100, jitter_ms=60))),
+    "black-hole": _rule(Rule(there=HOLD, back=HOLD)),
+    "half-open": _half_open,
+    "swallow": _swallow,
+    "alarm": _alarm,
+    **dict.fromkeys(("full-redis", "full-hub"), _full),
+}

@@ -1,0 +1,128 @@
+"""What the clients saw and what was done to the stack: facts only, with times in seconds since the epoch."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct
+
+
+class Window(Struct, frozen=True):
+    """A fault as it was: when it began and ended, whose tasks it can touch, and how often it hit (None: not counted).
+
+    A kill ends when it is sent, a stop when the process goes on. ``back``: when its part worked again.
+    """
+
+    kind: str
+    target: str
+    began: float
+    ended: float
+    regions: frozenset[str]
+    hits: int | None = None
+    back: float = 0.0
+    note: str = ""
+
+
+class Promise(Struct, frozen=True):
+    """An accepted task. ``number`` is the ledger's own name of it, which its page and its records carry."""
+
+    task: str
+    request: str
+    number: int
+    region: str
+    accepted: float
+    deadline: float
+
+
+class Delivery(Struct, frozen=True):
+    """A result as one reader got it. ``digest`` is of its records. ``settled``: its cursor, where it had one of its own."""
+
+    task: str
+    request: str
+    status: str
+    error: str
+    digest: str
+    attempts: int
+    queued_ms: float
+    at: float
+    settled: float = 0.0
+
+
+def delivery(result: dict[str, Any], request: str, at: float, digest: str, settled: float = 0.0) -> Delivery:
+    """A result of the HTTP interface as the ledger keeps it."""
+    return Delivery(
+        task=result["task"],
+        request=request,
+        status=result["status"],
+        error=(result["error"] or {}).get("type", ""),
+        digest=digest,
+        attempts=result["attempts"],
+        queued_ms=result["timing"]["queued_ms"],
+        at=at,
+        settled=settled,
+    )
+
+
+@dataclass
+class Reader:
+    """One client that followed one request to its end: what it got, in order; ``ended`` when it was told that it is all."""
+
+    request: str
+    way: str
+    got: list[Delivery] = field(default_factory=list)
+    ended: float = 0.0
+    vanished: int = 0  # answers that there is no such request, after it had been accepted
+
+
+@dataclass
+class History:
+    """Everything of one run. Its methods may be called from any thread."""
+
+    posted: dict[int, str] = field(default_factory=dict)  # number → region, of every task that was asked for
+    promises: dict[str, Promise] = field(default_factory=dict)
+    refused: dict[str, float] = field(default_factory=dict)  # request → when it was answered 503
+    unanswered: int = 0  # posts whose connection broke: nothing was promised
+    refused_without_id: int = 0
+    odd: list[str] = field(default_factory=list)  # answers that no client should ever get
+    slowest_answer: float = 0.0  # of a post or a refusal, while the gateway itself was well
+    readers: list[Reader] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    audited: dict[str, list[Delivery] | None] = field(
+        default_factory=dict
+    )  # request → all of it at the end; None: gone
+    came_back: list[str] = field(default_factory=list)  # refused requests that were readable
+    fetches: dict[int, int] = field(default_factory=dict)  # number → how often its page was asked for
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def promise(self, promises: list[Promise]) -> None:
+        """Tasks were accepted."""
+        with self.lock:
+            self.promises.update((one.task, one) for one in promises)
+
+    def refuse(self, request: str | None, at: float) -> None:
+        """A post was answered 503."""
+        with self.lock:
+            if request is None:
+                self.refused_without_id += 1
+            else:
+                self.refused[request] = at
+
+    def lose_answer(self) -> None:
+        """A post got no answer."""
+        with self.lock:
+            self.unanswered += 1
+
+    def wonder(self, what: str) -> None:
+        """Something that should not be."""
+        with self.lock:
+            self.odd.append(what)
+
+    def read(self, reader: Reader) -> None:
+        """A reader is at its end."""
+        with self.lock:
+            self.readers.append(reader)
+
+    def took(self, seconds: float) -> None:
+        """How long a post took."""
+        with self.lock:
+            self.slowest_answer = max(self.slowest_answer, seconds)

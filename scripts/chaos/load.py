@@ -1,0 +1,308 @@
+"""The clients: a thread a request, each follows its own as its plan says, and writes down what it saw.
+
+    Load.run   at its time, each post → accepted: a Reader until its end | refused: its id is noted | no answer: nothing
+    audit      after all of it: every accepted request read once more, every refused one asked for
+
+A client bears what clients must bear (no connection, 503 on a read): it asks again, from its last cursor.
+"""
+
+import hashlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, Final
+
+from scripts.chaos.history import Delivery, History, Promise, Reader, delivery
+from scripts.chaos.plan import Plan, Post
+from scripts.chaos.stack import source
+from scripts.site.pages import bench
+
+TIMEOUT_SECONDS: Final = 40.0  # of an answer; longer than any wait
+SYNC_SECONDS: Final = 20
+AGAIN_SECONDS: Final = 0.2
+LATEST_SECONDS: Final = 45.0  # after a deadline a reader gives up
+AUDITORS: Final = 8
+
+GONE: Final = (OSError, http.client.HTTPException, ValueError)
+
+
+def digest_of(records: object) -> str:
+    """What records are, in short."""
+    return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def expected_digest(number: int) -> str:
+    """Of the records that the site's page of a number has."""
+    return digest_of(bench.numbered(str(number)))
+
+
+class Client:
+    """One client's connection to the gateway."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ask(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Any]:
+        """(status, JSON); raises ``GONE`` when there is no whole answer."""
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            content = None if body is None else json.dumps(body)
+            self._connection.request(method, path, content, {"Content-Type": "application/json", **(headers or {})})
+            response = self._connection.getresponse()
+            text = response.read()
+        except GONE:
+            self.close()
+            raise
+        return response.status, json.loads(text) if text else None
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def events(self, path: str, after: str) -> Iterator[tuple[str, str, Any]]:
+        """(event, id, data) of a stream until it ends; raises ``GONE``, LookupError for 404 and 410."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request("GET", path, headers={"Last-Event-ID": after} if after else {})
+            response = connection.getresponse()
+            if response.status in (404, 410):
+                raise LookupError(response.status)
+            if response.status != 200:
+                raise ConnectionError(f"the stream answers {response.status}")
+            fields: dict[str, str] = {}
+            for raw in response:
+                line = raw.decode().rstrip("\r\n")
+                name, _, value = line.partition(": ")
+                if not line and "event" in fields:
+                    yield fields["event"], fields.get("id", ""), json.loads(fields["data"])
+                    fields = {}
+                elif name:
+                    fields[name] = value
+        finally:
+            connection.close()
+
+
+class Load:
+    """The posts of a plan, done at their times. ``open``: clients that still wait."""
+
+    def __init__(self, plan: Plan, history: History, port: int, is_well: Callable[[], bool]) -> None:
+        """``is_well``: whether the gateway itself is neither stopped nor killed now, so that it has to answer at once."""
+        self._plan, self._history, self._port, self._is_well = plan, history, port, is_well
+        self._threads: list[threading.Thread] = []
+        self.open = 0
+        self._lock = threading.Lock()
+
+    def run(self, started: float, stopping: threading.Event) -> None:
+        """Posts until the plan is done; ``started`` is monotonic."""
+        for post in self._plan.posts:
+            if stopping.wait(max(0.0, started + post.at - time.monotonic())):
+                return
+            thread = threading.Thread(target=self._guarded, args=(post,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wait(self, stopping: threading.Event) -> None:
+        """Until every client is at its end."""
+        for thread in self._threads:
+            while thread.is_alive() and not stopping.is_set():
+                thread.join(0.2)
+
+    def _guarded(self, post: Post) -> None:
+        with self._lock:
+            self.open += 1
+        client = Client(self._port)
+        try:
+            _Following(self._history, client, post, self._is_well).run()
+        except Exception as error:  # noqa: BLE001 - a client that breaks is a finding, not the end of the run
+            self._history.wonder(f"a client broke: {type(error).__name__}: {error}")
+        finally:
+            client.close()
+            with self._lock:
+                self.open -= 1
+
+
+class _Following:
+    """One client with one request."""
+
+    def __init__(self, history: History, client: Client, post: Post, is_well: Callable[[], bool]) -> None:
+        self.history, self.client, self.post, self.is_well = history, client, post, is_well
+        self.reader = Reader("", post.way)
+        self.give_up = 0.0
+
+    def run(self) -> None:
+        with self.history.lock:
+            self.history.posted.update((number, region) for number, region, _ in self.post.tasks)
+        asked, was_well = time.time(), self.is_well()
+        try:
+            status, answer = self._post()
+        except GONE:
+            self.history.lose_answer()
+            return
+        if was_well and self.is_well() and self.post.way not in ("sync", "records"):
+            self.history.took(time.time() - asked)
+        if status == 503 and "result" not in answer:
+            self.history.refuse(answer.get("request"), time.time())
+        elif self.post.way == "records" and status != 202:
+            self._take_records(asked, status, answer)
+        elif status in (200, 202):
+            self._promise(answer)
+            self._follow(answer)
+        else:
+            self.history.wonder(f"a post was answered {status}: {json.dumps(answer)[:300]}")
+
+    def _post(self) -> tuple[int, Any]:
+        post = self.post
+        if post.way == "records":
+            (number, region, seconds), deadline = post.tasks[0], ""
+            return self.client.ask(
+                "GET",
+                f"/v1/sources/{source(region)}/records?n={number}&seconds={seconds}&wait={SYNC_SECONDS}{deadline}",
+            )
+        sources = [
+            {"source": source(region), "params": {"n": number, "seconds": seconds}}
+            for number, region, seconds in post.tasks
+        ]
+        headers = {"Prefer": f"wait={SYNC_SECONDS}"} if post.way == "sync" else {}
+        return self.client.ask("POST", "/v1/requests", {"sources": sources, "deadline": post.deadline}, headers)
+
+    def _promise(self, answer: dict[str, Any]) -> None:
+        accepted = datetime.fromisoformat(answer["created_at"]).timestamp()
+        seconds = 30.0 if self.post.way == "records" else self.post.deadline
+        self.reader.request, self.give_up = answer["id"], accepted + seconds + LATEST_SECONDS
+        pairs = zip(answer["tasks"], self.post.tasks, strict=True)
+        self.history.promise(
+            [
+                Promise(task["id"], answer["id"], number, region, accepted, accepted + seconds)
+                for task, (number, region, _) in pairs
+            ]
+        )
+
+    def _take_records(self, asked: float, status: int, answer: dict[str, Any]) -> None:
+        """A synchronous answer of one source: its request's id is not told, so it stands for itself."""
+        result = answer if status == 200 else answer.get("result")
+        if result is None:
+            self.history.wonder(f"records were answered {status}: {json.dumps(answer)[:300]}")
+            return
+        number, region, _ = self.post.tasks[0]
+        found = self._delivery(result, "", time.time())
+        self.history.promise([Promise(found.task, "", number, region, asked, asked + 30.0)])
+        with self.history.lock:
+            self.history.audited[f"records of {found.task}"] = [found]
+
+    def _follow(self, answer: dict[str, Any]) -> None:
+        """Reads until the end, by the way of the plan."""
+        self._take(answer)
+        if self.post.way == "events":
+            self._stream()
+        else:
+            self._poll("" if self.post.way == "poll" else "&wait=10", answer)
+        self.history.read(self.reader)
+
+    def _poll(self, wait: str, answer: dict[str, Any]) -> None:
+        cursor, is_over = answer["cursor"], answer["done"] and not answer["more"]
+        while not is_over and time.time() < self.give_up:
+            try:
+                status, answer = self.client.ask("GET", f"/v1/requests/{self.reader.request}?after={cursor}{wait}")
+            except GONE:
+                status = 0
+            if status == 200:
+                self._take(answer)
+                cursor, is_over = answer["cursor"], answer["done"] and not answer["more"]
+            elif status in (404, 410):
+                self.reader.vanished += 1
+            elif status not in (0, 503):
+                self.history.wonder(f"a poll was answered {status}: {json.dumps(answer)[:300]}")
+            if not is_over and (status != 200 or not wait):
+                time.sleep(AGAIN_SECONDS)
+        self.reader.ended = time.time() if is_over else 0.0
+
+    def _stream(self) -> None:
+        after = ""
+        while not self.reader.ended and time.time() < self.give_up:
+            try:
+                for event, cursor, data in self.client.events(f"/v1/requests/{self.reader.request}/events", after):
+                    after = cursor or after
+                    if event == "result":
+                        self.reader.got.append(self._delivery(data, self.reader.request, time.time(), after))
+                    elif event == "done":
+                        self.reader.ended = time.time()
+            except LookupError:
+                self.reader.vanished += 1
+            except GONE:
+                pass
+            if not self.reader.ended:
+                time.sleep(AGAIN_SECONDS)
+
+    def _take(self, answer: dict[str, Any]) -> None:
+        now = time.time()
+        if self.post.way != "events":  # a stream begins at the start and brings what the 202 already had
+            self.reader.got += [self._delivery(one, answer["id"], now) for one in answer["results"]]
+        if answer["done"] and not answer["more"] and self.post.way != "events":
+            self.reader.ended = now
+
+    def _delivery(self, result: dict[str, Any], request: str, at: float, cursor: str = "") -> Delivery:
+        settled = int(cursor.partition("-")[0]) / 1000 if cursor else at
+        return delivery(result, request, at, digest_of(result["records"]), settled)
+
+
+def audit(history: History, port: int) -> None:
+    """Reads every accepted request once more, whole, and asks for every refused one."""
+    requests = {promise.request for promise in history.promises.values() if promise.request}
+
+    def read(request: str) -> None:
+        found: list[Delivery] | None = []
+        for attempt in range(5):
+            client = Client(port)
+            try:
+                found = [
+                    delivery(
+                        data, request, time.time(), digest_of(data["records"]), int(cursor.partition("-")[0]) / 1000
+                    )
+                    for event, cursor, data in _until_quiet(client, request)
+                    if event == "result"
+                ]
+                break
+            except LookupError:
+                found = None
+                break
+            except GONE as error:
+                if attempt == 4:
+                    history.wonder(f"{request} can't be read at the end: {error}")
+                time.sleep(1.0)
+        with history.lock:
+            history.audited[request] = found
+
+    def look(request: str) -> None:
+        status, _ = Client(port).ask("GET", f"/v1/requests/{request}")
+        if status != 404:
+            with history.lock:
+                history.came_back.append(request)
+
+    with ThreadPoolExecutor(AUDITORS) as pool:
+        list(pool.map(read, requests))
+        list(pool.map(look, history.refused))
+
+
+def _until_quiet(client: Client, request: str) -> Iterator[tuple[str, str, Any]]:
+    """A request's stream up to its end, or, where it has none, what a poll shows of it."""
+    status, answer = client.ask("GET", f"/v1/requests/{request}?after=0-0")
+    client.close()
+    if status in (404, 410):
+        raise LookupError(status)
+    if status != 200:
+        raise ConnectionError(f"answered {status}")
+    if answer["done"]:
+        yield from client.events(f"/v1/requests/{request}/events", "")
+        return
+    for result in answer["results"]:
+        yield "result", answer["cursor"], result

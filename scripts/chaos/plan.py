@@ -1,0 +1,203 @@
+"""What will be done to the stack and asked of it: decided by the seed alone, before anything starts.
+
+    make(seed, …) → Plan: faults (rounds of several, with peace between them) and posts, both by seconds since the start
+
+A round's faults overlap; the peace after it is longer than the 30 s in which everything has to be well again.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from scripts.chaos.points import POINTS, links
+
+PEACE_SECONDS: Final = 35.0
+ROUND_SECONDS: Final = 60.0
+WARM_SECONDS: Final = 3.0  # of load before the first fault
+SHORT_SECONDS: Final = 150.0  # a run below it is one round: its deadlines lie behind its last fault
+AT_ONCE: Final = 5  # faults of a round
+MEAN_TASKS: Final = 8  # of a request
+BURST_TASKS: Final = 30  # slow ones, so that a worker runs enough of them when it is killed
+BURST_SECONDS: Final = 3.0
+BURSTS_AFTER: Final = (0.0, 4.0, 8.0)  # seconds; a gateway may refuse some of them
+LONG_DEADLINES: Final = 0.96  # the share of the requests whose deadline obliges
+
+Way = Literal["poll", "wait", "events", "sync", "records"]
+WAYS: Final[tuple[Way, ...]] = ("poll", "wait", "events", "sync", "records")
+OF_WAYS: Final = (30, 30, 30, 6, 4)  # how often each
+
+
+class Kind(Struct, frozen=True):
+    """A kind of fault: what it may be done to, and for how many seconds (0, 0: it is over when it is done)."""
+
+    targets: Callable[[Sequence[str]], list[str]]
+    seconds: tuple[float, float] = (0.0, 0.0)
+    must_hit: bool = False  # it counts only where it hit something
+
+
+class Fault(Struct, frozen=True):
+    """One fault: seconds since the start, a kind, and the part, link or point that it is done to."""
+
+    at: float
+    kind: str
+    target: str
+    seconds: float
+
+
+class Post(Struct, frozen=True):
+    """One request: its tasks as (number, region, seconds that the page takes), and how its client follows it."""
+
+    at: float
+    way: Way
+    deadline: float
+    tasks: list[tuple[int, str, float]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a run does."""
+
+    seed: int
+    seconds: float
+    faults: list[Fault]
+    posts: list[Post]
+
+    @property
+    def digest(self) -> str:
+        """The same for the same plan."""
+        return hashlib.sha256(msgspec.json.encode((self.faults, self.posts))).hexdigest()[:12]
+
+
+def _each(part: str) -> Callable[[Sequence[str]], list[str]]:
+    return lambda regions: [f"{part}-{region}" for region in regions]
+
+
+def _one(part: str) -> Callable[[Sequence[str]], list[str]]:
+    return lambda _: [part]
+
+
+def _links(regions: Sequence[str]) -> list[str]:
+    return [link.name for link in links(regions)]
+
+
+def _points(regions: Sequence[str]) -> list[str]:
+    return [f"{point.name} {link.name}" for point in POINTS for link in point.links(regions)]
+
+
+PAUSE: Final = (1.0, 8.0)
+KINDS: Final[dict[str, Kind]] = {
+    "kill-worker": Kind(_each("workers"), must_hit=True),
+    "kill-bridge": Kind(_each("bridge"), must_hit=True),
+    "kill-gateway": Kind(_one("gateway")),
+    "kill-rabbitmq": Kind(_one("rabbitmq")),
+    "kill-redis": Kind(_each("redis")),
+    "kill-hub": Kind(_one("hub")),
+    "pause-worker": Kind(_each("workers"), PAUSE),
+    "pause-bridge": Kind(_each("bridge"), PAUSE),
+    "pause-gateway": Kind(_one("gateway"), PAUSE),
+    "pause-rabbitmq": Kind(_one("rabbitmq"), PAUSE),
+    "pause-redis": Kind(_each("redis"), PAUSE),
+    "pause-hub": Kind(_one("hub"), PAUSE),
+    "restart-bridge": Kind(_each("bridge")),
+    "restart-workers": Kind(_each("workers")),
+    "restart-gateway": Kind(_one("gateway")),
+    "cut": Kind(_links),
+    "delay": Kind(_links, (3.0, 10.0)),
+    "black-hole": Kind(_links, PAUSE),
+    "half-open": Kind(_links, PAUSE),
+    "swallow": Kind(_points, (6.0, 6.0)),
+    "alarm": Kind(_one("rabbitmq"), (2.0, 8.0)),
+    "full-redis": Kind(_each("redis"), PAUSE),
+    "full-hub": Kind(_one("hub"), PAUSE),
+}
+
+
+def kinds_of(words: Sequence[str]) -> list[str]:
+    """The kinds that these words name, whole or by their beginning ("kill"); raises ValueError."""
+    found = []
+    for word in words:
+        named = [kind for kind in KINDS if kind == word or kind.startswith(f"{word}-")]
+        if not named:
+            raise ValueError(f"expected kinds of faults ({', '.join(KINDS)}), found {word!r}")
+        found += named
+    return list(dict.fromkeys(found)) or list(KINDS)
+
+
+def regions_of(fault: Fault, regions: Sequence[str]) -> set[str]:
+    """Which regions' tasks a fault can touch: one's, or everybody's."""
+    found = {region for region in regions for word in fault.target.split() if f"-{region}" in word}
+    return found or set(regions)
+
+
+def make(seed: int, *, tasks: int, seconds: float, regions: Sequence[str], kinds: Sequence[str]) -> Plan:
+    """The plan of a seed."""
+    draw = random.Random(seed)
+    faults = _faults(draw, seconds, regions, kinds)
+    return Plan(seed, seconds, faults, _posts(draw, tasks, seconds, regions, faults))
+
+
+def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: Sequence[str]) -> list[Fault]:
+    """Every kind once at least, then again in another order, so that none is rare."""
+    is_short = seconds < SHORT_SECONDS
+    rounds = 1 if is_short else int(seconds // ROUND_SECONDS)
+    stormy = seconds - WARM_SECONDS - 5.0 if is_short else ROUND_SECONDS - PEACE_SECONDS
+    each = len(kinds) if is_short else max(AT_ONCE, -(-len(kinds) // rounds))
+    deck: list[str] = []
+    found = []
+    for number in range(rounds):
+        start = WARM_SECONDS + number * ROUND_SECONDS
+        starts = sorted(draw.uniform(0, stormy * 0.7) for _ in range(each))
+        if is_short:
+            starts = [stormy * 0.95 * index / each for index in range(each)]
+        for at in starts:
+            if not deck:
+                deck = draw.sample(list(kinds), len(kinds))
+            found.append(_fault(draw, start + at, deck.pop(), regions, stormy if is_short else stormy - at))
+    return found
+
+
+def _fault(draw: random.Random, at: float, name: str, regions: Sequence[str], longest: float) -> Fault:
+    kind = KINDS[name]
+    low, high = kind.seconds
+    lasts = draw.uniform(low, max(low, min(high, longest)))
+    return Fault(round(at, 2), name, draw.choice(kind.targets(regions)), round(lasts, 2))
+
+
+def _posts(
+    draw: random.Random, tasks: int, seconds: float, regions: Sequence[str], faults: Sequence[Fault]
+) -> list[Post]:
+    found = _bursts(faults)
+    number = sum(len(post.tasks) for post in found)
+    while number < tasks:
+        way = draw.choices(WAYS, OF_WAYS)[0]
+        count = 1 if way in ("sync", "records") else min(draw.randint(1, 2 * MEAN_TASKS), tasks - number)
+        long = draw.random() < LONG_DEADLINES
+        deadline = draw.uniform(200, 290) if long else draw.uniform(3, 20)
+        asked = [(number + index, draw.choice(regions), _page_seconds(draw)) for index in range(count)]
+        found.append(Post(round(draw.uniform(0, seconds - 2), 2), way, round(deadline, 1), asked))
+        number += count
+    return sorted(found, key=lambda post: post.at)
+
+
+def _bursts(faults: Sequence[Fault]) -> list[Post]:
+    """What the kills of workers and bridges are meant to hit."""
+    found: list[Post] = []
+    number = 0
+    for fault in faults:
+        region = fault.target.partition("-")[2]
+        for after in BURSTS_AFTER if KINDS[fault.kind].must_hit else ():
+            slow = BURST_SECONDS if fault.kind == "kill-worker" else 0.0
+            asked = [(number + index, region, slow) for index in range(BURST_TASKS)]
+            found.append(Post(round(fault.at + after, 2), "wait", 240.0, asked))
+            number += BURST_TASKS
+    return found
+
+
+def _page_seconds(draw: random.Random) -> float:
+    """Mostly quick pages, and some that are in the making when a fault comes."""
+    return draw.choices((0.0, round(draw.uniform(0.1, 1.0), 2), round(draw.uniform(1.0, 4.0), 2)), (60, 25, 15))[0]

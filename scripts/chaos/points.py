@@ -1,0 +1,87 @@
+"""Every link between two parts, and every call over them that may succeed and yet look failed to its caller.
+
+This is the one list: chaos draws from it, and tests/promises/test_ambiguous_success.py hits each of them. A call is
+known by bytes of its request: a script's hash, a Redis command, an AMQP method. The proxy lets the request through and
+swallows the answer.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
+
+from jobs.claim import CLAIM, FINISH
+from jobs.outbox import DELIVERED
+from regions import names
+from web import lua
+
+
+class Link(Struct, frozen=True):
+    """A part's own way to a server."""
+
+    part: str
+    server: str
+
+    @property
+    def name(self) -> str:
+        """``bridge-fra>hub``."""
+        return f"{self.part}>{self.server}"
+
+
+def links(regions: Sequence[str]) -> list[Link]:
+    """All links of a stack."""
+    found = [Link("gateway", "hub"), Link("gateway", "rabbitmq")]
+    for region in regions:
+        found += [Link(f"bridge-{region}", server) for server in ("rabbitmq", "hub", f"redis-{region}")]
+        found += [Link(f"workers-{region}", server) for server in ("hub", f"redis-{region}")]
+    return found
+
+
+class Point(Struct, frozen=True):
+    """One call: its name, who makes it, to which kind of server, and bytes that its request has and no other."""
+
+    name: str
+    part: str
+    server: str
+    request: bytes
+
+    def links(self, regions: Sequence[str]) -> list[Link]:
+        """Where it is made."""
+        return [
+            link
+            for link in links(regions)
+            if link.part.split("-")[0] == self.part and link.server.split("-")[0] == self.server
+        ]
+
+
+def _sha(script: str) -> bytes:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
+
+
+def _method(class_id: int, method_id: int) -> bytes:
+    """How an AMQP method frame's payload begins."""
+    return class_id.to_bytes(2, "big") + method_id.to_bytes(2, "big")
+
+
+PUBLISH: Final = _method(60, 40)
+ACK: Final = _method(60, 80)
+
+POINTS: Final[tuple[Point, ...]] = (
+    Point("begin", "gateway", "hub", _sha(lua.BEGIN)),
+    Point("publish", "gateway", "rabbitmq", PUBLISH + b"\0\0" + bytes([len(names.TASKS_EXCHANGE)])),
+    Point("accept", "gateway", "hub", _sha(lua.ACCEPT)),
+    Point("read news", "gateway", "hub", b"XREADGROUP"),
+    Point("settle", "gateway", "hub", _sha(lua.SETTLE)),
+    Point("acknowledge news", "gateway", "hub", b"XACK"),
+    Point("read a request", "gateway", "hub", b"nf:evt:"),
+    Point("enqueue", "bridge", "redis", _sha(UNIQUE_ENQUEUE_SCRIPT)),
+    Point("wait for the file", "bridge", "redis", b"WAITAOF"),
+    Point("ack", "bridge", "rabbitmq", ACK),
+    Point("report", "bridge", "hub", b"XADD"),
+    Point("claim", "workers", "redis", CLAIM.sha.encode()),
+    Point("finish", "workers", "redis", FINISH.sha.encode()),
+    Point("ship", "workers", "hub", b"nf:res:"),
+    Point("clear the outbox", "workers", "redis", DELIVERED.sha.encode()),
+)

@@ -1,0 +1,129 @@
+"""What a run says: a line a fault, a bar on a terminal, the summary at its end, and the same as JSON."""
+
+import sys
+import time
+from statistics import median
+from typing import Any, Final, TextIO
+
+from scripts.chaos.history import History, Window
+from scripts.chaos.ledger import VIOLATIONS, Verdict, p99
+from scripts.chaos.plan import Fault, Plan
+
+BAR: Final = 24
+SHOWN: Final = 20  # of each kind of violation
+
+
+class Report:
+    """Speaks to ``out``; the bar is shown where that is a terminal."""
+
+    def __init__(self, out: TextIO = sys.stdout, *, verbose: bool = True) -> None:
+        self._out, self._verbose = out, verbose
+        self._is_live = verbose and out.isatty()
+        self._has_bar = False
+        self._started = time.monotonic()
+
+    def start(self) -> None:
+        """The plan's clock begins."""
+        self._started = time.monotonic()
+
+    def say(self, text: str = "") -> None:
+        """A line."""
+        if self._verbose:
+            self._wipe()
+            print(text, file=self._out, flush=True)
+
+    def began(self, fault: Fault) -> None:
+        """A fault began."""
+        lasts = f"{fault.seconds:.1f} s" if fault.seconds else ""
+        self.say(f"  {time.monotonic() - self._started:6.1f}  {fault.kind:<16} {fault.target:<34} {lasts}")
+
+    def ended(self, window: Window) -> None:
+        """A fault ended; said where there is something to say."""
+        if window.note or window.hits is not None:
+            hits = "" if window.hits is None else f"hit {window.hits}  "
+            self.say(f"          {window.kind:<16} {window.target:<34} {hits}{window.note}")
+
+    def progress(self, seconds: float, of_seconds: float, promised: int, is_open: int, active: list[str]) -> None:
+        """The bar."""
+        if not self._is_live:
+            return
+        filled = min(BAR, int(BAR * seconds / of_seconds))
+        bar = "#" * filled + "." * (BAR - filled)
+        text = f"  [{bar}] {seconds:4.0f} s  {promised} accepted  {is_open} waiting  {' '.join(active)}"
+        self._wipe()
+        print(text[:118], end="", file=self._out, flush=True)
+        self._has_bar = True
+
+    def _wipe(self) -> None:
+        if self._has_bar:
+            print("\r\x1b[K", end="", file=self._out)
+            self._has_bar = False
+
+
+def summary(plan: Plan, history: History, verdict: Verdict) -> list[str]:
+    """The lines at the end."""
+    share = 100 * verdict.obliged / verdict.promised if verdict.promised else 0.0
+    exempt = verdict.promised - verdict.obliged
+    refused = len(history.refused) + history.refused_without_id
+    lines = [
+        "",
+        f"seed {plan.seed}   plan {plan.digest}   {len(history.windows)} faults   {len(plan.posts)} requests posted",
+        f"tasks       {verdict.promised} accepted, {verdict.obliged} obliged to succeed ({share:.1f} %), {exempt} exempt",
+        f"ended       {_counts(verdict.statuses)}",
+        f"refused     {refused} requests; {history.unanswered} posts without an answer",
+        f"slowest     {history.slowest_answer:.2f} s for the answer to a post, while the gateway itself was well",
+        f"fetched     {sum(history.fetches.values())} pages; {verdict.refetches} tasks more than once, by a fault",
+        "            " + "   ".join(f"{len(getattr(verdict, name))} {name}" for name in VIOLATIONS),
+    ]
+    if verdict.left:
+        lines.append(f"left        {len(verdict.left)} refused requests that a dying gateway could not take back")
+    if verdict.excused:
+        lines.append(f"excused     {_counts(verdict.excused)}")
+    if verdict.second_starts:
+        slow = p99(verdict.second_starts)
+        lines.append(f"second starts after a worker's death: {len(verdict.second_starts)}, p99 {slow:.1f} s")
+    lines.append("recovery, seconds from a fault's end to the next success of something asked for after it:")
+    for kind in sorted(verdict.recovery):
+        found = verdict.recovery[kind]
+        lines.append(f"  {kind:<16} {len(found):>3}   median {median(found):5.2f}   worst {max(found):5.2f}")
+    for name in VIOLATIONS:
+        found_ones: list[str] = getattr(verdict, name)
+        lines += [f"{name}: {one}" for one in found_ones[:SHOWN]]
+        if len(found_ones) > SHOWN:
+            lines.append(f"{name}: … and {len(found_ones) - SHOWN} more")
+    lines.append("FAILED: " + "; ".join(verdict.faults) if verdict.faults else "passed")
+    return lines
+
+
+def as_json(plan: Plan, history: History, verdict: Verdict) -> dict[str, Any]:
+    """The same, for programs."""
+    return {
+        "seed": plan.seed,
+        "plan": plan.digest,
+        "passed": not verdict.faults,
+        "faults": verdict.faults,
+        "tasks": {"accepted": verdict.promised, "obliged": verdict.obliged, "statuses": verdict.statuses},
+        "refused": {"with_id": len(history.refused), "without_id": history.refused_without_id},
+        "unanswered": history.unanswered,
+        "slowest_answer_seconds": round(history.slowest_answer, 3),
+        "excused": verdict.excused,
+        "refetches": verdict.refetches,
+        "left": verdict.left,
+        "second_start_seconds": {"count": len(verdict.second_starts), "p99": p99(verdict.second_starts)},
+        "recovery_seconds": {
+            kind: {"count": len(found), "median": median(found), "worst": max(found)}
+            for kind, found in sorted(verdict.recovery.items())
+        },
+        "windows": [
+            {
+                "kind": window.kind, "target": window.target, "began": window.began, "ended": window.ended,
+                "hits": window.hits, "note": window.note,
+            }
+            for window in sorted(history.windows, key=lambda one: one.began)
+        ],
+        **{name: getattr(verdict, name) for name in VIOLATIONS},
+    }  # fmt: skip
+
+
+def _counts(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(found.items(), key=lambda one: -one[1]))

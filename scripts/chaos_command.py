@@ -1,0 +1,44 @@
+"""``nearfetch chaos``: a plan, a stack of its own, a run, a report."""
+
+import json
+import signal
+import sys
+
+from scripts.chaos import plan, report, run
+from scripts.chaos.stack import ChaosStack
+from scripts.startup import NotReady
+from scripts.supervision import NotStarted
+from scripts.terminal import Progress
+
+REGIONS_SHOWN = 3
+
+
+def chaos(seed: int, tasks: int, minutes: float, kinds: list[str], *, as_json: bool, keep: bool) -> int:
+    """0 when every promise was kept, 1 when not, 130 when it was told to stop."""
+    out = sys.stderr if as_json else sys.stdout
+    said = report.Report(out, verbose=not as_json or out.isatty())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    stack = ChaosStack(progress=None if as_json else Progress())
+    try:
+        made = plan.make(seed, tasks=tasks, seconds=minutes * 60, regions=stack.regions, kinds=kinds)
+        said.say(
+            f"seed {seed}   plan {made.digest}   {len(made.faults)} faults of {len(kinds)} kinds in {minutes:g} min"
+        )
+        said.say(f"stack: {stack.folder}")
+        stack.start()
+        said.start()
+        history, verdict = run.run(stack, made, said)
+    except (NotReady, NotStarted) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    finally:
+        stack.stop(keep=keep)
+    if as_json:
+        print(json.dumps(report.as_json(made, history, verdict), indent=1))
+    else:
+        print("\n".join(report.summary(made, history, verdict)))
+    return 1 if verdict.faults else 0

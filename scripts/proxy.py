@@ -1,0 +1,408 @@
+"""TCP links that can be hurt: a port each, in front of a server, on the loopback address.
+
+    client ── there ──> port of the link ── there ──> target
+           <── back ──                   <── back ──
+
+``python -m scripts.proxy --control PORT NAME=PORT:TARGET…`` runs any number of links. ``Control`` drives them, by a line
+of JSON for each of its calls: delay and jitter each way, less bandwidth, hold (as a network that lost its way: what was
+sent arrives when it heals), drop, refuse, cut, and swallow (a certain request arrives, its answer does not).
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import socket
+import sys
+import threading
+from collections import deque
+from typing import Any, Final, Literal
+
+import click
+import msgspec
+from msgspec import Struct
+
+HELD_MAX: Final = 1_000_000  # bytes of one direction; then its sender has to wait
+CONTROL_SECONDS: Final = 5.0
+
+
+class Way(Struct, frozen=True, forbid_unknown_fields=True):
+    """One direction of a link. ``bytes_per_second`` 0 is no limit.
+
+    ``then``: "pass"; "hold" keeps everything until it passes again; "drop" loses it, and resets the connection when it
+    passes again, since a stream with a hole is none.
+    """
+
+    delay_ms: float = 0.0
+    jitter_ms: float = 0.0
+    bytes_per_second: float = 0.0
+    then: Literal["pass", "hold", "drop"] = "pass"
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a link does. Without ``accepts`` new connections are reset."""
+
+    there: Way = Way()
+    back: Way = Way()
+    accepts: bool = True
+
+
+class Swallow(Struct, frozen=True, forbid_unknown_fields=True):
+    """The request that holds ``after`` arrives, nothing comes back any more; the connection is reset ``cut_seconds`` later."""
+
+    after: bytes
+    times: int = 1
+    cut_seconds: float = 1.0
+
+
+class Counts(Struct):
+    """What a link did: connections, bytes, and requests whose answers were swallowed."""
+
+    open: int = 0
+    accepted: int = 0
+    there: int = 0
+    back: int = 0
+    held: int = 0
+    dropped: int = 0
+    swallowed: int = 0
+
+
+class _Flow:
+    """One direction of one connection: what waits for its time, in order."""
+
+    def __init__(self, pair: "_Pair", name: Literal["there", "back"]) -> None:
+        self.pair, self.name = pair, name
+        self.source: asyncio.Transport | None = None
+        self.sink: asyncio.Transport | None = None
+        self.is_lost = False
+        self._waiting: deque[tuple[float, bytes | None]] = deque()  # None: the end
+        self._bytes, self._last_due = 0, 0.0
+        self._can_write = True
+        self._timer: asyncio.TimerHandle | None = None
+        self._tail = b""
+
+    @property
+    def way(self) -> Way:
+        """What the link says of this direction."""
+        rule = self.pair.link.rule
+        return rule.there if self.name == "there" else rule.back
+
+    def take(self, data: bytes | None) -> None:
+        """The source sent something, or ended."""
+        counts, way, now = self.pair.link.counts, self.way, asyncio.get_running_loop().time()
+        if data is not None and self.name == "there":
+            counts.there += len(data)
+            self._scan(data)
+        elif data is not None:
+            counts.back += len(data)
+        if data is not None and (way.then == "drop" or (self.name == "back" and self.pair.is_swallowed)):
+            counts.dropped += len(data)
+            self.is_lost = True
+            return
+        if data is not None and way.then == "hold":
+            counts.held += len(data)
+        due = max(self._last_due, now + max(0.0, way.delay_ms + random.uniform(-1, 1) * way.jitter_ms) / 1000)
+        if way.bytes_per_second and data:
+            due += len(data) / way.bytes_per_second
+        self._last_due = due
+        self._waiting.append((due, data))
+        self._bytes += len(data or b"")
+        self.flush()
+
+    def flush(self) -> None:
+        """Passes on what is due."""
+        loop = asyncio.get_running_loop()
+        while self._waiting and self.sink is not None and self._can_write and self.way.then != "hold":
+            due, data = self._waiting[0]
+            if due > loop.time():
+                if self._timer is None or self._timer.cancelled() or self._timer.when() <= loop.time():
+                    self._timer = loop.call_at(due, self._on_time)
+                break
+            self._waiting.popleft()
+            if data is None:
+                self.sink.close()
+            elif not self.sink.is_closing():
+                self._bytes -= len(data)
+                self.sink.write(data)
+        source = self.source
+        if source is not None and not source.is_closing():
+            if self._bytes > HELD_MAX:
+                source.pause_reading()
+            else:
+                source.resume_reading()
+
+    def may_write(self, can: bool) -> None:
+        """The sink's buffer is full, or has room again."""
+        self._can_write = can
+        if can:
+            self.flush()
+
+    def _on_time(self) -> None:
+        self._timer = None
+        self.flush()
+
+    def _scan(self, data: bytes) -> None:
+        for swallow in self.pair.link.swallows:
+            text = self._tail + data
+            if swallow.after in text:
+                self.pair.link.used(swallow)
+                self.pair.swallow(swallow.cut_seconds)
+                break
+        longest = max((len(one.after) for one in self.pair.link.swallows), default=0)
+        self._tail = data[-(longest - 1) :] if longest > 1 else b""
+
+
+class _End(asyncio.Protocol):
+    """One of a pair's two connections: what comes in goes into ``out``, and ``into`` writes here."""
+
+    def __init__(self, pair: "_Pair", out: _Flow, into: _Flow) -> None:
+        self.pair, self.out, self.into = pair, out, into
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.out.source = self.into.sink = transport
+        self.pair.came(self, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.out.take(data)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.out.source = None
+        self.out.take(None)
+        self.pair.left()
+
+    def pause_writing(self) -> None:
+        self.into.may_write(False)
+
+    def resume_writing(self) -> None:
+        self.into.may_write(True)
+
+
+class _Pair:
+    """A client's connection and ours to the target."""
+
+    def __init__(self, link: "Link") -> None:
+        self.link = link
+        self.there, self.back = _Flow(self, "there"), _Flow(self, "back")
+        self.client = _End(self, self.there, self.back)
+        self.target = _End(self, self.back, self.there)
+        self.is_swallowed = False
+        self._open = 0
+        self._connecting: asyncio.Task[None] | None = None
+
+    def came(self, end: _End, transport: asyncio.Transport) -> None:
+        """A connection is there; the client's asks for the target's."""
+        self._open += 1
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if end is not self.client:
+            self.there.flush()
+            return
+        self.link.pairs.add(self)
+        self.link.counts.accepted += 1
+        self.link.counts.open += 1
+        if self.link.rule.accepts:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+        else:
+            self.reset()
+
+    def left(self) -> None:
+        """One of the two has gone."""
+        self._open -= 1
+        if self._open == 0 and self in self.link.pairs:
+            self.link.pairs.discard(self)
+            self.link.counts.open -= 1
+
+    def swallow(self, cut_seconds: float) -> None:
+        """Nothing comes back any more."""
+        self.is_swallowed = True
+        asyncio.get_running_loop().call_later(cut_seconds, self.reset)
+
+    def healed(self) -> None:
+        """The link's rule is another one."""
+        rule = self.link.rule
+        if (self.there.is_lost and rule.there.then == "pass") or (self.back.is_lost and rule.back.then == "pass"):
+            self.reset()
+        self.there.flush()
+        self.back.flush()
+
+    def reset(self) -> None:
+        """Both ends see a reset."""
+        for flow in (self.there, self.back):
+            if flow.sink is not None and not flow.sink.is_closing():
+                sock = flow.sink.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                flow.sink.abort()
+
+    def close(self) -> None:
+        """Both ends see an orderly end."""
+        for flow in (self.there, self.back):
+            if flow.sink is not None:
+                flow.sink.close()
+
+    async def _connect(self) -> None:
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: self.target, "127.0.0.1", self.link.target)
+        except OSError:
+            self.reset()
+            return
+        if self.client.out.source is None and not self._open - 1:
+            self.close()  # the client has gone and left nothing
+
+
+class Link:
+    """One port in front of one target."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self.port, self.target = port, target
+        self.rule = Rule()
+        self.swallows: list[Swallow] = []
+        self.counts = Counts()
+        self.pairs: set[_Pair] = set()
+
+    async def start(self) -> asyncio.Server:
+        """Listens."""
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: _Pair(self).client, "127.0.0.1", self.port, backlog=512)
+
+    def used(self, swallow: Swallow) -> None:
+        """It hit; one time less is left."""
+        self.counts.swallowed += 1
+        self.swallows.remove(swallow)
+        if swallow.times > 1:
+            self.swallows.append(msgspec.structs.replace(swallow, times=swallow.times - 1))
+
+    def do(self, call: dict[str, Any]) -> None:
+        """One call of ``Control``; raises ValueError for what is none."""
+        match call:
+            case {"do": "rule", "rule": rule}:
+                self.rule = msgspec.convert(rule, Rule)
+                for pair in list(self.pairs):
+                    pair.healed()
+            case {"do": "cut", "how": "reset"}:
+                for pair in list(self.pairs):
+                    pair.reset()
+            case {"do": "cut", "how": "close"}:
+                for pair in list(self.pairs):
+                    pair.close()
+            case {"do": "swallow", "swallow": swallow}:
+                self.swallows.append(msgspec.convert(swallow, Swallow))
+            case {"do": "forget"}:
+                self.swallows.clear()
+            case {"do": "counts"}:
+                return
+            case _:
+                raise ValueError(f"expected a call of scripts.proxy, found {json.dumps(call)[:200]}")
+
+
+async def _answer(links: dict[str, Link], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """One connection of a ``Control``: a line in, a line out."""
+    with contextlib.suppress(ConnectionError):
+        while line := await reader.readline():
+            try:
+                call = json.loads(line)
+                link = links[call["link"]]
+                link.do(call)
+                answer = msgspec.json.encode(link.counts)
+            except (ValueError, KeyError, msgspec.ValidationError) as error:
+                answer = msgspec.json.encode({"error": f"{type(error).__name__}: {error}"})
+            writer.write(answer + b"\n")
+            await writer.drain()
+    writer.close()
+
+
+async def serve(control: int, links: dict[str, Link]) -> None:
+    """Runs the links until SIGTERM or SIGINT."""
+    over = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    for link in links.values():
+        await link.start()
+    await asyncio.start_server(lambda reader, writer: _answer(links, reader, writer), "127.0.0.1", control)
+    await over.wait()
+
+
+class Control:
+    """Drives the links of a running proxy. Every call answers with the link's counts; raises ValueError, OSError."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket: socket.socket | None = None
+        self._buffer = b""
+        self._lock = threading.Lock()
+
+    def rule(self, link: str, rule: Rule) -> Counts:
+        """From now on the link does this."""
+        return self._call({"do": "rule", "link": link, "rule": msgspec.to_builtins(rule)})
+
+    def heal(self, link: str) -> Counts:
+        """From now on the link only passes."""
+        self._call({"do": "forget", "link": link})
+        return self.rule(link, Rule())
+
+    def cut(self, link: str, how: Literal["reset", "close"] = "reset") -> Counts:
+        """Ends all connections of the link."""
+        return self._call({"do": "cut", "link": link, "how": how})
+
+    def swallow(self, link: str, after: bytes, *, times: int = 1, cut_seconds: float = 1.0) -> Counts:
+        """The next request that holds ``after`` arrives, but not its answer."""
+        swallow = msgspec.to_builtins(Swallow(after, times, cut_seconds))
+        return self._call({"do": "swallow", "link": link, "swallow": swallow})
+
+    def counts(self, link: str) -> Counts:
+        """What the link did so far."""
+        return self._call({"do": "counts", "link": link})
+
+    def close(self) -> None:
+        """Ends the control's own connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _call(self, call: dict[str, Any]) -> Counts:
+        with self._lock:
+            if self._socket is None:
+                self._socket = socket.create_connection(("127.0.0.1", self._port), CONTROL_SECONDS)
+            self._socket.sendall(json.dumps(call).encode() + b"\n")
+            while b"\n" not in self._buffer:
+                data = self._socket.recv(65536)
+                if not data:
+                    raise ConnectionError("the proxy ended")
+                self._buffer += data
+            line, _, self._buffer = self._buffer.partition(b"\n")
+        answer = msgspec.json.decode(line)
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return msgspec.convert(answer, Counts)
+
+
+def parse(words: tuple[str, ...]) -> dict[str, Link]:
+    """Links of ``NAME=PORT:TARGET`` each; raises ValueError."""
+    links = {}
+    for word in words:
+        name, _, ports = word.rpartition("=")
+        port, _, target = ports.partition(":")
+        if not name or not port.isdigit() or not target.isdigit():
+            raise ValueError(f"expected NAME=PORT:TARGET, found {word!r}")
+        links[name] = Link(int(port), int(target))
+    return links
+
+
+@click.command()
+@click.option("--control", type=click.IntRange(1, 65535), required=True, help="The port where Control connects.")
+@click.argument("links", nargs=-1, required=True, metavar="NAME=PORT:TARGET...")
+def main(control: int, links: tuple[str, ...]) -> None:
+    """Run links between ports of this machine until stopped."""
+    try:
+        parsed = parse(links)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    try:
+        asyncio.run(serve(control, parsed))
+    except OSError as error:
+        sys.exit(f"can't listen: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The plan of chaos: by the seed alone, every kind in it, and peace between its rounds."""
+
+import pytest
+
+from scripts.chaos import faults
+from scripts.chaos.plan import KINDS, PEACE_SECONDS, Fault, kinds_of, make, regions_of
+from scripts.chaos.points import POINTS, links
+
+REGIONS = ("fra", "nyc", "sin")
+
+
+def plan(seed: int = 7, *, tasks: int = 2_000, seconds: float = 300.0, kinds=tuple(KINDS)):
+    return make(seed, tasks=tasks, seconds=seconds, regions=REGIONS, kinds=kinds)
+
+
+def test_the_same_seed_gives_the_same_plan_and_another_another():
+    assert plan() == plan()
+    assert plan().digest == plan().digest != plan(8).digest
+
+
+@pytest.mark.parametrize("seconds", [60.0, 300.0, 1200.0])
+def test_every_kind_of_fault_is_in_it(seconds):
+    assert {fault.kind for fault in plan(seconds=seconds).faults} == set(KINDS)
+
+
+def test_a_short_run_has_each_kind_once():
+    assert len(plan(seconds=60.0).faults) == len(KINDS)
+
+
+def test_there_is_peace_after_every_round():
+    found = sorted(plan(seconds=600.0).faults, key=lambda fault: fault.at)
+    gaps, end = [], found[0].at
+    for fault in found:
+        gaps.append(fault.at - end)
+        end = max(end, fault.at + fault.seconds)
+    assert sum(gap > PEACE_SECONDS - 10 for gap in gaps) >= 8
+
+
+def test_every_number_is_asked_for_once_and_about_as_many_as_were_wanted():
+    numbers = [number for post in plan().posts for number, _, _ in post.tasks]
+    assert len(numbers) == len(set(numbers)) == 2_000
+    assert {post.way for post in plan().posts} == {"poll", "wait", "events", "sync", "records"}
+
+
+def test_every_kind_can_be_done_to_each_of_its_targets():
+    known = {link.name for link in links(REGIONS)}
+    parts = {
+        "gateway",
+        "rabbitmq",
+        "hub",
+        *(f"{part}-{one}" for part in ("workers", "bridge", "redis") for one in REGIONS),
+    }
+    points = {point.name for point in POINTS}
+    assert set(faults._HOW) == set(KINDS)
+    for kind in KINDS.values():
+        for target in kind.targets(REGIONS):
+            point, _, link = target.rpartition(" ")
+            assert target in known | parts or (point in points and link in known)
+
+
+def test_kinds_are_named_whole_or_by_their_beginning():
+    assert kinds_of(["cut", "kill"]) == ["cut", *(kind for kind in KINDS if kind.startswith("kill-"))]
+    assert kinds_of([]) == list(KINDS)
+    with pytest.raises(ValueError, match=r"expected kinds of faults \(kill-worker, .*\), found 'burn'"):
+        kinds_of(["burn"])
+
+
+def test_a_fault_touches_its_regions_tasks_or_everybodys():
+    assert regions_of(Fault(0, "cut", "bridge-fra>redis-fra", 0), REGIONS) == {"fra"}
+    assert regions_of(Fault(0, "swallow", "ship workers-nyc>hub", 0), REGIONS) == {"nyc"}
+    assert regions_of(Fault(0, "cut", "gateway>hub", 0), REGIONS) == set(REGIONS)

@@ -23,6 +23,7 @@ SWEEP_SECONDS: Final = 16.0  # a gateway that started or regained its servers wa
 SLACK_SECONDS: Final = 2.0  # between the clocks of a client and the hub, and of a fault as it was noted
 OBLIGED_SHARE: Final = 0.9
 EXPLAINED: Final = frozenset({"expired", "timeout", "connection", "region_unavailable", "internal"})
+SLOWEST: Final = 3  # are told
 SECOND_START_SECONDS: Final = 15.0
 VIOLATIONS: Final = ("lost", "doubled", "changed", "unexpected", "uncaused", "refetched", "late", "odd")
 
@@ -51,6 +52,12 @@ class Verdict:
         default_factory=dict
     )  # kind → seconds from a fault's end to the next success
     second_starts: list[float] = field(default_factory=list)  # seconds from a worker's death to the start of its tasks
+    slowest: list[tuple[float, str]] = field(
+        default_factory=list
+    )  # seconds from accept to end, less the page's own; task
+    told_late: list[tuple[float, str]] = field(
+        default_factory=list
+    )  # seconds from a request's end until a reader knew; who
     missed: list[str] = field(default_factory=list)  # kinds of kills of which none hit anything
 
     @property
@@ -86,6 +93,7 @@ def compare(history: History, expected: Digest) -> Verdict:
     _strangers(history, verdict)
     _fetches(history, verdict, final)
     _recoveries(history, verdict, final)
+    _slowness(history, verdict, final)
     return verdict
 
 
@@ -239,6 +247,25 @@ def _recoveries(history: History, verdict: Verdict, final: dict[str, Delivery]) 
         if window.hits:
             counted[window.kind] += 1
     verdict.missed = [kind for kind, hits in counted.items() if not hits]
+
+
+def _slowness(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
+    """What took longest: tasks from their accept, and readers from the end of what they waited for."""
+    took = [
+        (found.settled - history.promises[task].accepted, f"{task} ({history.promises[task].region})")
+        for task, found in final.items()
+        if task in history.promises
+    ]
+    verdict.slowest = sorted(took, reverse=True)[:SLOWEST]
+    ends = {
+        request: max((one.settled for one in found or ()), default=0.0) for request, found in history.audited.items()
+    }
+    lags = [
+        (reader.ended - ends[reader.request], f"{reader.request} ({reader.way})")
+        for reader in history.readers
+        if reader.ended and ends.get(reader.request)
+    ]
+    verdict.told_late = sorted(lags, reverse=True)[:SLOWEST]
 
 
 def _second_starts(history: History, window: Window, final: dict[str, Delivery]) -> list[float]:

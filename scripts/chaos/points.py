@@ -12,7 +12,8 @@ from typing import Final
 from msgspec import Struct
 from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 
-from jobs.claim import CLAIM, FINISH
+from jobs.claim import CLAIM
+from jobs.finish import FINISH
 from jobs.outbox import DELIVERED
 from regions import names
 from web import lua

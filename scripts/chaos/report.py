@@ -75,6 +75,8 @@ def summary(plan: Plan, history: History, verdict: Verdict) -> list[str]:
         f"fetched     {sum(history.fetches.values())} pages; {verdict.refetches} tasks more than once, by a fault",
         "            " + "   ".join(f"{len(getattr(verdict, name))} {name}" for name in VIOLATIONS),
     ]
+    lines += [f"took        {seconds:.1f} s from accept to end: {who}" for seconds, who in verdict.slowest]
+    lines += [f"told        {seconds:.1f} s after its end: {who}" for seconds, who in verdict.told_late]
     if verdict.left:
         lines.append(f"left        {len(verdict.left)} refused requests that a dying gateway could not take back")
     if verdict.excused:
@@ -109,6 +111,8 @@ def as_json(plan: Plan, history: History, verdict: Verdict) -> dict[str, Any]:
         "excused": verdict.excused,
         "refetches": verdict.refetches,
         "left": verdict.left,
+        "slowest_seconds": verdict.slowest,
+        "told_late_seconds": verdict.told_late,
         "second_start_seconds": {"count": len(verdict.second_starts), "p99": p99(verdict.second_starts)},
         "recovery_seconds": {
             kind: {"count": len(found), "median": median(found), "worst": max(found)}

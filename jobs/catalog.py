@@ -34,6 +34,7 @@ class Catalog:
         self._folders = list(folders)
         self._first_region = first_region
         self._entries: dict[str, Entry] = {}
+        self._former: dict[str, Definition] = {}  # the last good one before today's
         self._stamps: dict[str, Stamp] = {}
         self._lock = threading.Lock()
 
@@ -45,6 +46,10 @@ class Catalog:
             gone = [source for source in self._entries if source not in found]
             if not changed and not gone:
                 return False
+            for source in [*changed, *gone]:
+                known = self._entries.get(source)
+                if known is not None and known.definition is not None:
+                    self._former[source] = known.definition
             entries = {source: entry for source, entry in self._entries.items() if source in found}
             for source in changed:
                 entries[source] = self._read(source, found[source][0])
@@ -55,6 +60,11 @@ class Catalog:
     def get(self, source: str) -> Entry | None:
         """A source by its id."""
         return self._entries.get(source)
+
+    def former(self, source: str, definition_hash: str) -> Definition | None:
+        """What stood there before today's definition, if it had this hash. One with an ID.py is not kept: its code is gone."""
+        known = self._former.get(source)
+        return known if known is not None and known.hash == definition_hash and not known.code else None
 
     def entries(self) -> list[Entry]:
         """All sources, by id."""

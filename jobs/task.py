@@ -7,7 +7,6 @@
 """
 
 import os
-import threading
 import time
 import traceback
 from collections import Counter
@@ -23,7 +22,7 @@ from requests.cookies import RequestsCookieJar
 from jobs.catalog import Catalog
 from jobs.check import check
 from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, rfc3339, splice
-from jobs.definition import BadParams, Definition
+from jobs.definition import Definition
 from jobs.egress import Fetches, fetchers_of
 from jobs.errors import (
     Cancelled,
@@ -34,6 +33,7 @@ from jobs.errors import (
     UnknownSource,
 )
 from jobs.fetch import retry_after
+from jobs.known import Known
 from jobs.page import Page, Request
 from jobs.raw import Answers
 from jobs.retry import Retry, decide
@@ -121,16 +121,14 @@ class Runner:
         """
         self._records_bytes_max = settings.limits.records_bytes_max
         self._region = region.name
-        self._catalog = Catalog(settings.source_folders, settings.first_region)
-        self._catalog.refresh()
+        self._known = Known(Catalog(settings.source_folders, settings.first_region), region.name)
         self._secrets = read_secrets(os.environ) if secrets is None else secrets
         self._fetchers = fetchers_of(settings, region) if fetchers is None else fetchers
         self._shelf = Shelf(Raw()) if shelf is None else shelf
-        self._here = threading.local()
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed. Call it every 2 s or less."""
-        return self._catalog.refresh()
+        return self._known.refresh()
 
     def close(self) -> None:
         """Closes kept connections."""
@@ -210,33 +208,10 @@ class Runner:
 
     def _know(self, life: Life) -> None:
         """The source as this region has it, and the task's params as it takes them."""
-        name = life.task.source
-        entry = self._catalog.get(name)
-        if entry is None:
-            raise UnknownSource(f"expected a source of region {self._region}, found no {name} here")
-        if entry.definition is None:
-            raise UnknownSource(f"the definition of {name} is broken here: {entry.faults[0]}")
-        life.definition, life.result.definition = entry.definition, entry.definition.hash
-        life.retries = entry.definition.limits.retries
-        life.source = self._compiled(entry.definition)
-        life.params = dict(life.task.params)
-        if life.task.definition != entry.definition.hash:
-            try:
-                life.params = entry.definition.bind(life.params, text=False)
-            except BadParams as error:
-                raise UnknownSource(f"{name} is another one here, and does not take these params: {error}") from error
-
-    def _compiled(self, definition: Definition) -> Source:
-        """The source compiled for this thread; two threads on one compiled selector wait for each other."""
-        compiled: dict[str, tuple[str, Source]] = self._here.__dict__.setdefault("compiled", {})
-        known, source = compiled.get(definition.id, ("", None))
-        if source is None or known != definition.hash:
-            try:
-                source = Source(definition)
-            except Faults as faults:
-                raise UnknownSource(f"the definition of {definition.id} is broken here: {faults.faults[0]}") from faults
-            compiled[definition.id] = (definition.hash, source)
-        return source
+        life.source, life.params = self._known.of(life.task)
+        life.definition = life.source.definition
+        life.retries = life.definition.limits.retries
+        life.result.definition = life.definition.hash
 
     def _begin(self, life: Life) -> None:
         """The deadline: nothing begins past it, and a fetch ends a little before it."""

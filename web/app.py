@@ -38,7 +38,7 @@ from web.sweep import Sweeper
 from web.views import JSON
 from web.wait import Waiters
 
-CATALOG_SECONDS: Final = 1.0  # a changed definition is noticed within 2 s
+CATALOG_SECONDS: Final = 0.5  # a changed definition is noticed within 2 s
 IDLE_SECONDS: Final = 1.5  # what a stop waits for answers on their way
 
 HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?", re.ASCII)

@@ -59,7 +59,7 @@ class Ledger:
         assert set(ids) == promised, f"lost {promised - set(ids)}, unexpected {set(ids) - promised}"
         assert len(ids) == len(set(ids)), "doubled"
         bad = {result["task"]: result["error"] for result in self.delivered if result["status"] != "succeeded"}
-        assert not bad
+        assert not bad, bad
 
 
 class Inside:

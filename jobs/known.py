@@ -1,0 +1,88 @@
+"""Which definition a task runs by, compiled for its thread, while definitions change under the tasks.
+
+today's ─┬─ takes the params ──────────────────────────────── runs by it
+└─ gone, broken, half written, or wants other params
+└─ the one that the task was accepted with ─┬─ known until then ── runs by that
+└─ never seen ──────── unknown_source
+"""
+
+import threading
+import time
+from typing import Final
+
+from jobs.catalog import Catalog
+from jobs.contract import Task
+from jobs.definition import BadParams, Definition
+from jobs.errors import UnknownSource
+from jobs.source import Source
+from regions.faults import Faults
+
+LOOK_SECONDS: Final = 0.5  # at least, between looks at the files for a task's sake: a region may be behind for long
+
+Ready = tuple[Source, dict[str, object]]  # and the params as it takes them
+
+
+class Known:
+    """The sources of a worker process, shared by its threads."""
+
+    def __init__(self, catalog: Catalog, region: str) -> None:
+        self._catalog, self._region = catalog, region
+        self._here = threading.local()
+        self._looked = time.monotonic()
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Reads changed definitions; whether there were any."""
+        return self._catalog.refresh()
+
+    def of(self, task: Task) -> Ready:
+        """Raises UnknownSource where there is no definition that fits the task."""
+        try:
+            return self._ready(task, self._today(task))
+        except UnknownSource:
+            former = self._catalog.former(task.source, task.definition)
+            if former is None:
+                raise
+            return self._ready(task, former)
+
+    def _today(self, task: Task) -> Definition:
+        """Looks at the files where the gateway has another one: it may have seen a change first."""
+        entry = self._catalog.get(task.source)
+        if (entry is None or entry.definition is None or entry.definition.hash != task.definition) and self._is_due():
+            self.refresh()
+            entry = self._catalog.get(task.source)
+        if entry is None:
+            raise UnknownSource(f"expected a source of region {self._region}, found no {task.source} here")
+        if entry.definition is None:
+            raise UnknownSource(f"the definition of {task.source} is broken here: {entry.faults[0]}")
+        return entry.definition
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        is_due = now - self._looked >= LOOK_SECONDS
+        if is_due:
+            self._looked = now
+        return is_due
+
+    def _ready(self, task: Task, definition: Definition) -> Ready:
+        source, params = self._compiled(definition), dict(task.params)
+        if task.definition != definition.hash:
+            try:
+                params = definition.bind(params, text=False)
+            except BadParams as error:
+                raise UnknownSource(
+                    f"{definition.id} is another one here, and does not take these params: {error}"
+                ) from error
+        return source, params
+
+    def _compiled(self, definition: Definition) -> Source:
+        """The source compiled for this thread; two threads on one compiled selector wait for each other."""
+        compiled: dict[str, tuple[str, Source]] = self._here.__dict__.setdefault("compiled", {})
+        known, source = compiled.get(definition.id, ("", None))
+        if source is None or known != definition.hash:
+            try:
+                source = Source(definition)
+            except Faults as faults:
+                raise UnknownSource(f"the definition of {definition.id} is broken here: {faults.faults[0]}") from faults
+            compiled[definition.id] = (definition.hash, source)
+        return source

@@ -1,0 +1,125 @@
+"""Definitions that change under a running stack while tasks flow: taken at once, and no task is lost."""
+
+import threading
+import time
+
+import pytest
+
+from tests.stack.driving import Ledger, ask
+from tests.waiting import until
+
+TAKEN_SECONDS = 6.0  # promised are 2, on a machine that has nothing else to do
+FIRST = """
+title = "Changing"
+region = "fra"
+url = 'https://bench.example/tiny{?seconds}'
+[params]
+seconds = {}
+[rows]
+jmes = "rows"
+[fields]
+id = {type = "int"}
+"""
+CHANGES = {
+    "another field": FIRST + 'label = {jmes = "name"}\n',
+    "another required param": FIRST.replace("seconds = {}", "seconds = {}\nplace = {required = true}"),
+    "half written": FIRST[: FIRST.index("jmes") + 3],
+    "the first again": FIRST,
+    "gone": None,
+}
+
+
+class Traffic:
+    """Posts three tasks at a time until it is stopped; who was promised what stands in a ledger outside the stack."""
+
+    def __init__(self, stack) -> None:
+        self.ledger, self.refused, self._stack = Ledger(stack), 0, stack
+        self._is_over = threading.Event()
+        self._strange: list[object] = []
+        self._thread = threading.Thread(target=self.run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._is_over.set()
+        self._thread.join(60)
+
+    def run(self) -> None:
+        while not self._is_over.is_set():
+            self.run_once()
+
+    def run_once(self) -> None:
+        """The pages of some are on their way while the definition changes."""
+        tasks = [{"source": "changing", "params": {"seconds": seconds}} for seconds in ("0", "0.4", "1.2")]
+        status, _, answer = ask(self._stack, "POST", "/v1/requests", {"sources": tasks, "deadline": 60})
+        if status == 202:
+            self.ledger.promised[answer["id"]] = {task["id"] for task in answer["tasks"]}
+        elif status == 422:
+            self.refused += 1
+        else:
+            self._strange.append((status, answer))
+        self._is_over.wait(0.05)
+
+    def check(self) -> None:
+        """Every accepted task succeeded, once, by its id."""
+        assert self._strange == []
+        for request in self.ledger.promised:
+            self.ledger.collect(request)
+        self.ledger.check()
+
+
+@pytest.fixture
+def changing(make_stack, tmp_path):
+    """A stack with a folder of the user's own definitions, and its one file."""
+    path = tmp_path / "own" / "changing.toml"
+    path.parent.mkdir()
+    path.write_text(FIRST)
+    made = make_stack(NEARFETCH__SOURCES__PATH=str(path.parent))
+    made.up("--detach", "--port", str(made.port))
+    yield made, path
+    made.up("--stop")
+
+
+def shown(stack):
+    """(definition, health) of the source in the catalogue; ("", "gone") where it is none."""
+    status, _, found = ask(stack, "GET", "/v1/sources/changing")
+    return (found["definition"], found["health"]) if status == 200 else ("", "gone")
+
+
+def used(stack):
+    """The hash of the definition that a new task runs by; None where none is taken."""
+    status, _, found = ask(stack, "GET", "/v1/sources/changing/records?place=x")
+    if status != 200:
+        status, _, found = ask(stack, "GET", "/v1/sources/changing/records")
+    return found["definition"] if status == 200 else None
+
+
+@pytest.mark.timeout(400)
+def test_a_changed_definition_is_used_at_once_and_no_accepted_task_is_lost(changing, capsys):
+    """Through a new field, a new required param, a file that is half written, the old one again, and none at all."""
+    stack, path = changing
+    until(lambda: shown(stack)[1] == "ok", "the region to say what it has", 60)
+    took = {}
+    with Traffic(stack) as traffic:
+        until(lambda: len(traffic.ledger.promised) >= 3, "tasks to flow", 60)
+        for change, text in CHANGES.items():
+            before, promised = shown(stack)[0], len(traffic.ledger.promised)
+            began = time.monotonic()
+            if text is None:
+                path.unlink()
+            else:
+                path.write_text(text)
+            until(lambda before=before: shown(stack)[0] != before, f"the catalogue to show: {change}", TAKEN_SECONDS)
+            new = shown(stack)[0]
+            until(lambda new=new: used(stack) == (new or None), f"tasks to use: {change}", TAKEN_SECONDS)
+            took[change] = round(time.monotonic() - began, 2)
+            health = {"gone": "gone", "half written": "broken"}.get(change, "ok")
+            until(lambda new=new, health=health: shown(stack) == (new, health), f"{health} after: {change}", 60)
+            if change in ("another field", "the first again"):
+                until(lambda promised=promised: len(traffic.ledger.promised) > promised + 3, "more tasks", 60)
+    traffic.check()
+    assert traffic.refused > 0
+    with capsys.disabled():
+        print(f"\n  {len(traffic.ledger.delivered)} tasks; seconds until a change was used: {took}")

@@ -102,13 +102,13 @@ def up(data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool
     if detach:
         progress.line(f"It runs in the background.   {summary.command(data)} --stop ends it")
         return 0
-    progress.line("Ctrl-C stops everything.")
     return stay(data, supervisor, progress, ended)
 
 
 def stay(data: DataFolder, supervisor: Supervisor, progress: Progress, ended: Ending) -> int:
     """Says what dies and is started again, until somebody ends it; then stops everything."""
-    watch = Watch(data, supervisor, progress)
+    watch = Watch(data, supervisor, progress)  # before it says that it watches: what dies from now on is told
+    progress.line("Ctrl-C stops everything.")
     while not ended.requested:
         time.sleep(WATCH_SECONDS)
         if not watch.run_once():

@@ -4,7 +4,7 @@ replay → jobs.task.Runner.lived on Answering fetchers → Replay: before, now,
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,10 +17,10 @@ from jobs.contract import Error, splice
 from jobs.errors import ConnectionFailed, TaskError
 from jobs.page import Page, Request
 from jobs.raw import Answer, Kept
-from jobs.redact import REMOVED
 from jobs.task import Runner
 from regions.settings import Region, Settings
 from scripts.record_diff import Difference, differences
+from scripts.samples import stand_ins
 
 SECONDS: Final = 300.0  # to read everything again
 
@@ -110,7 +110,7 @@ class Replayer:
     def __init__(self, settings: Settings, region: Region) -> None:
         self._answering = Answering([])
         fetchers = dict.fromkeys(region.egress, self._answering)
-        self._runner = Runner(settings, region, fetchers=fetchers, secrets=dict.fromkeys(_secrets(settings), REMOVED))
+        self._runner = Runner(settings, region, fetchers=fetchers, secrets=_secrets(settings))
 
     def replay(self, kept: Kept) -> Replay:
         """What today's definition makes of a task's kept answers."""
@@ -124,11 +124,11 @@ class Replayer:
         return Replay(kept, before, now, notes, differences(before["records"], now["records"]))
 
 
-def _secrets(settings: Settings) -> Iterator[str]:
-    """The names of all secrets that definitions need."""
+def _secrets(settings: Settings) -> dict[str, str]:
+    """What stands in for the secrets that definitions need."""
+    needed: dict[str, str] = {}
     catalog = Catalog(settings.source_folders, settings.first_region)
     catalog.refresh()
     for definition in filter(None, (entry.definition for entry in catalog.entries())):
-        yield from definition.ask.secrets()
-        if definition.before is not None:
-            yield from definition.before.ask.secrets()
+        needed |= stand_ins(definition)
+    return needed

@@ -48,7 +48,7 @@ form = {password = "{secret.PASSWORD}"}
 [before.fields]
 token = {css = "input::attr(value)", re = '^[A-Za-z]+-[0-9A-Za-z]+/[0-9]+$'}
 [request]
-auth = {basic = "me:{secret.PASSWORD}"}
+auth = {basic = "user:{secret.PASSWORD}"}
 headers = {X-Token = "{before.token}"}
 [rows]
 css = "li"
@@ -151,12 +151,13 @@ def test_a_failure_without_an_answer_leaves_nothing(run, folder):
     assert only(folder).task.source == "tiny"
 
 
-def test_a_cancelled_task_leaves_nothing(run, folder):
-    """Nobody wants to know why it ended."""
-    asked = []
-    run("tiny", cancelled=lambda: bool(asked.append(1)) or len(asked) > 1)
-    run("books", category="poetry_23")
-    assert only(folder).task.source == "books"
+def test_a_cancelled_task_leaves_nothing(run, site, folder):
+    """Nobody wants to know why it ended, though its first page was answered."""
+    before = site.fetches.since(0)[0]
+    result = run("books", category=BIG_CATEGORY, cancelled=lambda: site.fetches.since(0)[0] - before >= 2)
+    assert result["error"]["type"] == "cancelled"
+    run("tiny")
+    assert only(folder).task.source == "tiny"
 
 
 def test_all_pages_of_a_partial_success_are_kept(run, site, folder):
@@ -169,6 +170,17 @@ def test_all_pages_of_a_partial_success_are_kept(run, site, folder):
     (kept,) = (raw.read(file.read_bytes()) for file in folder.glob("*.failed.raw"))
     assert [answer.status for answer in kept.answers] == [200, 200, 500]
     assert all(answer.unpacked().startswith(b"<!DOCTYPE html>") for answer in first.answers + kept.answers[:2])
+
+
+def test_a_task_of_many_pages_keeps_no_more_than_it_may(run, folder, monkeypatch):
+    """What came after that is there without its body, and says so."""
+    monkeypatch.setattr(raw, "TASK_BYTES_MAX", 10_000)
+    run("books", category=BIG_CATEGORY)
+    answers = only(folder).answers
+    assert len(answers) == 5
+    assert sum(len(answer.body) for answer in answers) <= 10_000
+    assert answers[0].unpacked()
+    assert (answers[-1].body, answers[-1].note) == (b"", "left out: the task's answers pass 10000 bytes")
 
 
 def test_what_came_of_a_body_that_was_cut_short_is_kept(run, site, folder):
@@ -246,12 +258,12 @@ def test_no_secret_is_kept_though_the_origin_repeats_all_of_them(run, origin, fo
     kept = only(folder)
     assert len(kept.answers) == 2
     found = everything(folder)
-    basic = base64.b64encode(f"me:{SECRET}".encode())
+    basic = base64.b64encode(f"user:{SECRET}".encode())
     for hidden in (SECRET.encode(), TOKEN.encode(), basic, b"s3cret%2Fof%2Bmine", b"sess-90210-77"):
         assert hidden not in found, hidden
     assert b"<li>rows</li>" in found
     assert b"Aaaa-1aA1/11" in found, "the token's shape"
-    assert kept.unpacked_result()["records"][1] == {"said": "me:removed"}
+    assert kept.unpacked_result()["records"][1] == {"said": "user:removed"}
 
 
 def test_of_a_body_past_its_limit_the_beginning_is_kept(run, origin, folder):

@@ -188,6 +188,18 @@ def test_a_folder_that_can_not_be_written_is_said_once_and_taken_when_it_can(mak
     assert [call.args[0] for call in log.calls] == ["can't keep raw answers", "raw answers are kept again"]
 
 
+def test_after_a_burst_there_is_one_more_look(make, monkeypatch):
+    """What another process wrote in the second after the last look does not stay above the cap."""
+    monkeypatch.setattr(shelf, "TIDY_SECONDS", 10_000)
+    one, raw = make(running=False, count_max=5)
+    put(one, "a", "T")
+    one.run_once()
+    for number in range(20):
+        Path(raw.path, f"a@N{number}.1.failed.raw").write_bytes(b"from another process")
+    one.run_once()
+    assert 4 <= len(kept(raw)) <= 5
+
+
 def test_a_task_whose_id_is_no_name_of_a_file_is_not_kept(make, tmp_path, log):
     """A message could name any path."""
     one, raw = make()

@@ -155,7 +155,7 @@ def test_a_part_that_hangs_is_a_503_at_once_and_nothing_of_it_is_ever_delivered(
 
 
 def test_the_dashboard_shows_finished_and_failed_jobs_that_can_be_read(stack, inside):
-    inside.behave(prefix="/earthquake.usgs.gov/", status=500, times=1)
+    inside.behave(prefix="/earthquake.usgs.gov/", status=404, times=1)
     ledger = Ledger(stack)
     request = ledger.post(["quakes.day"])
     ledger.collect(request)
@@ -172,7 +172,7 @@ def test_the_dashboard_shows_finished_and_failed_jobs_that_can_be_read(stack, in
     assert f"quakes.day {{}}  request {request}" in shown[failed["task"]]["description"]
     status, text = dashboard(inside, "nyc", f"/0/data/job/{failed['task']}.json")
     assert status == 200
-    assert "500" in text
+    assert "404" in text
     status, text = dashboard(inside, "nyc", "/0/data/jobs/nyc/finished/50/asc/1.json")
     assert finished.delivered[0]["task"] in text
 

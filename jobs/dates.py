@@ -99,8 +99,14 @@ def datetime_parser(formats: Sequence[str], lang: str, tz: str, to_tz: str = "")
 def date_parser(formats: Sequence[str], lang: str) -> Callable[[str], str]:
     """A function from a folded text to ``2026-11-24``: a date, or the date of a time as it is given."""
     readers = [_reader(one, translator(lang)) for one in formats or (ISO,)]
+    is_iso = not formats or formats[0] == ISO
 
     def parse(text: str) -> str:
+        if is_iso and len(text) == 10:  # what most dates are: no need to look for a time
+            try:
+                return date.fromisoformat(text).isoformat()
+            except ValueError:
+                pass  # perhaps another format's
         return _first(readers, text)[0].date().isoformat()
 
     return parse

@@ -63,7 +63,7 @@ def read(utf8: bytes) -> Any:
 
 
 def _root(utf8: bytes) -> Any:
-    check_tags(utf8)
+    check_tags(utf8, html=False)
     try:
         return etree.fromstring(utf8.strip(), _parser(recover=False))
     except etree.XMLSyntaxError:

@@ -17,6 +17,7 @@ _EXPONENT_MAX: Final = 400
 
 _QUOTES: Final = "'\u2019"
 _MINUS: Final = "-\u2212"
+_CURRENCIES: Final = " $€£¥₹₽₩₺₴₫฿¢"
 
 
 def parser(decimal_mark: str) -> Callable[[str], Decimal]:
@@ -24,8 +25,8 @@ def parser(decimal_mark: str) -> Callable[[str], Decimal]:
     runs, number = _patterns(decimal_mark)
 
     def parse(text: str) -> Decimal:
-        found = number.fullmatch(text)  # most texts are a bare number
-        if found is None:
+        found = number.fullmatch(text.strip(_CURRENCIES))  # most texts are a number, perhaps with a currency's sign
+        if found is None or not (found["whole"] or found["fraction"]):
             all_found = runs.findall(text)
             if len(all_found) != 1:
                 raise ValueError("no number" if not all_found else "more than one number")
@@ -39,8 +40,10 @@ def parser(decimal_mark: str) -> Callable[[str], Decimal]:
         whole, fraction, exponent = found["whole"], found["fraction"], found["exponent"]
         if len(text) > _DIGITS_MAX or (exponent and abs(int(exponent)) > _EXPONENT_MAX):
             raise ValueError("a number too long to be one")
-        digits = "".join(filter(str.isdecimal, whole)) or "0"
-        return Decimal(f"{'-' if minus else ''}{digits}.{fraction or ''}{f'E{exponent}' if exponent else ''}")
+        digits = whole if whole.isdecimal() else "".join(filter(str.isdecimal, whole)) or "0"
+        if exponent:
+            fraction = f"{fraction or ''}E{exponent}"
+        return Decimal(f"{'-' if minus else ''}{digits}.{fraction}" if fraction else f"{'-' if minus else ''}{digits}")
 
     return parse
 
@@ -65,7 +68,7 @@ def _is_minus(sign: str, before: str) -> bool:
     """Whether a number is negative: by a sign at it, or one that only blanks and a currency keep from it."""
     if sign:
         return True
-    rest = before.rstrip(" $€£¥₹₽₩₺₴₫฿¢")
+    rest = before.rstrip(_CURRENCIES)
     return rest[-1:] in tuple(_MINUS) and not rest[:-1].rstrip()[-1:].isalnum()
 
 

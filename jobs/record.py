@@ -4,13 +4,13 @@ Plan.make(levels, scope) → the record, None where the row gave nothing at its 
   for each field: find → values.converter → default     a BadValue is null and a warning
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from jobs import pattern, values
 from jobs.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
-from jobs.select import Compiler, Levels
+from jobs.select import Compiler, Find, Levels
 from jobs.values import BadValue, Convert, Warnings
 
 BAD_MAX: Final = 10  # bad values of required fields that are told
@@ -41,8 +41,7 @@ Names = dict[str, Any]
 Get = Callable[[Levels, Scope, Names], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
+class _Slot(NamedTuple):
     """A field of a plan. ``own``: it looks at the row's own level; ``nothing`` stands where it found nothing."""
 
     name: str
@@ -77,22 +76,22 @@ class Plan:
         record: dict[str, Any] = {}
         names = dict(outer) if self._named else outer
         scope.given = given = False
-        for slot in self._slots:
+        for name, get, own, nothing, hidden in self._slots:
             try:
-                value = slot.get(levels, scope, names)
+                value = get(levels, scope, names)
             except BadValue as error:
-                scope.bad(self._inside + slot.name, error)
-                given = given or slot.own
+                scope.bad(self._inside + name, error)
+                given = given or own
                 value = None
             else:
                 if value is None:
-                    value = slot.nothing
-                elif slot.own:
+                    value = nothing
+                elif own:
                     given = True
             if self._named:
-                names[slot.name] = value
-            if not slot.hidden:
-                record[slot.name] = value
+                names[name] = value
+            if not hidden:
+                record[name] = value
         return record if given or scope.given or not self._asks_own else None
 
     def _slot(self, name: str, one: Field) -> _Slot:
@@ -155,6 +154,8 @@ class Plan:
         find = self._compiler.one(spec.selector, name, self._kinds, self._documents, lines=spec.lines)
         if spec.selector.language == "own" and self._is_rows(spec.selector):
             return lambda levels, scope, _names: convert(_first(find(levels)), scope.base)
+        if convert is values.as_it_is:
+            return _plain(find)
         return lambda levels, scope, _names: convert(find(levels), scope.base)
 
     def _is_rows(self, selector: Selector) -> bool:
@@ -163,25 +164,35 @@ class Plan:
     def _list(self, name: str, spec: Value, convert: Convert) -> Get:
         assert spec.selector is not None
         find = self._compiler.all(spec.selector, name, self._kinds, self._documents, lines=spec.lines)
-        each: Callable[[Any], Iterable[Any]] = _only
-        if spec.re:
-            each, convert = _every_match(spec), values.finisher(spec) or _itself
+        texts, finish = (_matches(spec), values.finisher(spec)) if spec.re else (None, None)
 
         def get(levels: Levels, scope: Scope, _names: Names) -> Any:
-            found = []
-            for raw in find(levels):
+            found: list[Any] = []
+            for one in find(levels):
                 try:
-                    for one in each(raw):
+                    if texts is None:
                         value = convert(one, scope.base)
                         if value is not None:
                             found.append(value)
+                        continue
+                    parts = texts(one)
                 except BadValue as error:
                     scope.bad(self._inside + name, error)
+                    continue
+                self._finish(name, parts, finish, found, scope)
             if not found:
                 return None
             return found if spec.join is None else values.joined(found, spec.join)
 
         return get
+
+    def _finish(self, name: str, texts: list[str], finish: Convert | None, found: list[Any], scope: Scope) -> None:
+        """What follows ``re``, for each of its matches."""
+        for text in texts:
+            try:
+                found.append(text if finish is None else finish(text, scope.base))
+            except BadValue as error:
+                scope.bad(self._inside + name, error)
 
 
 def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple[list[Kinds], set[int]]:
@@ -214,22 +225,24 @@ def _first(value: Any) -> Any:
     return (value[0] if value else None) if isinstance(value, list) else value
 
 
-def _only(value: Any) -> tuple[Any]:
-    return (value,)
+def _plain(find: Find) -> Get:
+    """A value without a type, in one call: ``values.as_it_is`` of what is found."""
+
+    def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
+        found = find(levels)
+        return (" ".join(found.split()) or None) if type(found) is str else values.clean(found)
+
+    return get
 
 
-def _itself(value: Any, _base: str) -> Any:
-    return value
-
-
-def _every_match(spec: Value) -> Callable[[Any], list[str]]:
-    """All that a field's pattern matches in a text (its group 1, if it has one)."""
+def _matches(spec: Value) -> Callable[[Any], list[str]]:
+    """All that a field's pattern matches in one text (its group 1, if it has one)."""
     compiled = pattern.compiled(spec.re)
     group = 1 if compiled.groups else 0
     fold = values.lines_of if spec.lines else values.text_of
 
-    def matches(raw: Any) -> list[str]:
-        return [match[group] for match in compiled.finditer(fold(raw)) if match[group]]
+    def matches(found: Any) -> list[str]:
+        return [match[group] for match in compiled.finditer(fold(found)) if match[group]]
 
     return matches
 

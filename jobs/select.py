@@ -54,6 +54,10 @@ class Compiler:
         except etree.XPathError as error:
             raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
 
+    def text(self, element: Any) -> str:
+        """All text of an element, as XPath's string() gives it."""
+        return str(self.string(element)) if len(element) else element.text or ""
+
     def step(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
         """The items that a selector finds."""
         find = self._all(selector, "", kinds, documents, elements=True)
@@ -71,12 +75,12 @@ class Compiler:
             if language in ("jmes", OWN) and not selector.parse:
                 return self._json(selector, name)
             return lambda levels: next(iter(find_all(levels)), None)
-        path, gives = self._path(selector, documents)
+        path = self._path(selector, documents)
         item = _viewer(kinds[level], level)
-        if gives == "text":
-            first = self.xpath(f"({path})[1]")
+        if path.gives == "text":
+            first = self.xpath(path.first)
             return lambda levels: next(map(_own_text, _run(first, item(levels))), None)
-        whole = self._string_of(path, gives)
+        whole = self.xpath(f"string({path.first})")
 
         def find(levels: Levels) -> Any:
             try:
@@ -86,14 +90,15 @@ class Compiler:
 
         if field.ROW in kinds[level]:
             return lambda levels: _run(whole, item(levels))
-        return find
+        own = css.own_attribute(str(selector.expression)) if language == "css" else ""
+        return _attribute(own, level, find, is_xml=self.form == "xml") if own else find
 
     def finds(self, selector: Selector, kinds: Sequence[Kinds]) -> Find:
         """Whether a selector finds something on the page: an element without text is something."""
         if selector.language in ("css", "xpath") and not selector.parse:
-            path, gives = self._path(selector, {0})
-            if gives != "text":
-                run, item = self.xpath(f"boolean({path})"), _viewer(kinds[0], 0)
+            path = self._path(selector, {0})
+            if path.gives != "text":
+                run, item = self.xpath(f"boolean({path.xpath})"), _viewer(kinds[0], 0)
                 return lambda levels: _run(run, item(levels))
         find = self.one(selector, "", kinds, {0}, lines=False)
         return lambda levels: found_something(find(levels))
@@ -117,15 +122,13 @@ class Compiler:
     ) -> FindAll:
         language, level, expression = selector.language, selector.level, selector.expression
         if language in ("css", "xpath"):
-            path, gives = self._path(selector, documents)
-            run, item, string = self.xpath(path), _viewer(kinds[level], level), self.string
-            if gives == "text":
+            path = self._path(selector, documents)
+            run, item, text = self.xpath(path.xpath), _viewer(kinds[level], level), self.text
+            if path.gives == "text":
                 return lambda levels: [_own_text(one) for one in _run(run, item(levels))]
             if elements and not selector.parse:
                 return lambda levels: _listed(_run(run, item(levels)))
-            return lambda levels: [
-                one if isinstance(one, str) else string(one) for one in _listed(_run(run, item(levels)))
-            ]
+            return lambda levels: [one if type(one) is str else text(one) for one in _listed(_run(run, item(levels)))]
         if language == "const":
             return lambda _: [expression]
         if language == "jsonld":
@@ -150,14 +153,14 @@ class Compiler:
 
         return find
 
-    def _path(self, selector: Selector, documents: set[int]) -> tuple[str, str]:
+    def _path(self, selector: Selector, documents: set[int]) -> css.Path:
         """An XPath and what it gives: element, text (own text), attr, or nodes, string, number, boolean."""
         expression = str(selector.expression)
         if selector.language == "css":
             prefix = css.WHOLE if selector.level in documents else css.INSIDE
-            path = css.translate(expression, xml=self.form in ("xml", "feed"), prefix=prefix)
-            return path.xpath, path.gives
-        return expression, self.check(expression)
+            return css.translate(expression, xml=self.form in ("xml", "feed"), prefix=prefix)
+        gives = self.check(expression)
+        return css.Path(expression, gives, f"({expression})[1]" if gives == "nodes" else expression)
 
     def check(self, expression: str) -> str:
         """What an XPath gives (nodes, string, number or boolean), tried on an element. Raises ValueError."""
@@ -166,11 +169,6 @@ class Compiler:
         except etree.XPathError as error:
             raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
         return {bool: "boolean", float: "number", str: "string"}.get(type(sample), "nodes")
-
-    def _string_of(self, path: str, gives: str) -> etree.XPath:
-        if gives in ("boolean", "number", "string"):
-            return self.xpath(f"string({path})")
-        return self.xpath(f"string(({path})[1])")
 
     def _parsed_items(self, selector: Selector, find: FindAll) -> FindAll:
         parse, is_json = _PARSERS[selector.parse], selector.parse == "json"
@@ -186,6 +184,19 @@ class Compiler:
 def found_something(value: Any) -> bool:
     """Whether a selector found anything: false is nothing, as is an empty text or list."""
     return value not in (None, False, "", [], {}, "false")
+
+
+def _attribute(name: str, level: int, find: Find, *, is_xml: bool) -> Find:
+    """An attribute of the item itself, without a prefix if there is one; else (in XML) with any."""
+    if not is_xml:
+        lowered = name.lower()
+        return lambda levels: levels[level].get(lowered)
+
+    def get(levels: Levels) -> Any:
+        found = levels[level].get(name)
+        return find(levels) if found is None else found
+
+    return get
 
 
 def _run(run: etree.XPath, item: Any) -> Any:

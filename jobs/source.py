@@ -235,6 +235,10 @@ class Source:
             items = self._steps[depth](levels)
         except BadValue as error:
             raise ParseFailed(f"[rows], step {depth + 1}: {error}") from error
+        if depth + 1 == len(self._steps):
+            for item in items:
+                yield [*levels, item]
+            return
         for item in items:
             yield from self._stepped([*levels, item], depth + 1)
 

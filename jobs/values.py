@@ -133,14 +133,12 @@ def converter(spec: Value) -> Convert:
     if search is None and finish is None:
         return (lambda found, _base: lines_of(found) or None) if spec.lines else as_it_is
 
-    as_number = _AS_NUMBER.get(spec.type) if search is None and not spec.map and not spec.scale else None
+    parse = _parser(spec)
+    if search is None and not spec.map and parse is not None:
+        return _typed(spec, fold, parse)
 
     def convert(found: Any, base: str) -> Any:
-        if found is None:
-            return None
-        if as_number is not None and type(found) in as_number[0]:
-            return as_number[1](found)
-        text = fold(found)
+        text = "" if found is None else fold(found)
         if not text:
             return None
         if search is not None:
@@ -151,6 +149,25 @@ def converter(spec: Value) -> Convert:
                 return None
             text = match
         return text if finish is None else finish(text, base)
+
+    return convert
+
+
+def _typed(spec: Value, fold: Callable[[Any], str], parse: Callable[[str, str, Any], Any]) -> Convert:
+    """A type and no more: what most fields are."""
+    by = numbers.factor(spec.scale) if spec.scale else None
+    kinds, take = _AS_NUMBER.get(spec.type, _NO_NUMBER) if by is None else _NO_NUMBER
+
+    def convert(found: Any, base: str) -> Any:
+        if type(found) is str:
+            text = " ".join(found.split()) if fold is text_of else fold(found)
+        elif found is None:
+            return None
+        elif type(found) in kinds:
+            return take(found)
+        else:
+            text = fold(found)
+        return parse(text, base, by) if text else None
 
     return convert
 
@@ -221,6 +238,8 @@ _AS_NUMBER: Final[dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]]] = {
     "decimal": ((int,), Decimal),
     "float": ((int, Number), _finite),
 }
+
+_NO_NUMBER: Final[tuple[tuple[type, ...], Callable[[Any], Any]]] = ((), float)
 
 
 def _url(text: str, base: str, _by: Any) -> str:

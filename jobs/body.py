@@ -3,10 +3,12 @@
     read → _received (one piece a receive) → _capped → unpack of the outermost coding → _capped → … → joined
 
 Each stage is an iterator of pieces of at most ``PIECE_BYTES``, so that a bomb is refused while it is small; deadline and
-cancel are looked at for each piece of each stage. Each unpacker knows whether its stream came to its end: one that did
-not was cut short, even where the Content-Length was right.
+cancel are looked at for each piece of each stage, and so is the process's memory (jobs.budget): for the body, and for
+the window of each unpacker that has one. Each unpacker knows whether its stream came to its end: one that did not was cut
+short, even where the Content-Length was right.
 """
 
+import io
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
@@ -15,6 +17,7 @@ import brotli  # type: ignore[import-untyped]
 from backports import zstd
 from urllib3.response import HTTPResponse
 
+from jobs import budget
 from jobs.connection import Exchange
 from jobs.errors import ConnectionFailed, DecodeFailed, TooLarge
 
@@ -22,6 +25,8 @@ PIECE_BYTES: Final = 65_536
 RECEIVED_BYTES_MAX: Final = 1_000_000  # of a body that can't be read, to look at
 CODINGS_MAX: Final = 3
 ZSTD_WINDOW_LOG_MAX: Final = 23  # 8 MB, RFC 9659
+WINDOW_BYTES: Final = {"br": 16_777_216, "zstd": 2**ZSTD_WINDOW_LOG_MAX}  # what unpacking has to remember
+GROWN: Final = 9 / 8  # BytesIO grows by an eighth more than it needs
 
 Pieces = Iterator[bytes]
 Unpacking = Generator[bytes, None, bool]  # returns whether the stream came to its end
@@ -38,12 +43,18 @@ def read(response: HTTPResponse, exchange: Exchange, max_bytes: int, received: l
     announced = response.length_remaining
     if announced is not None and announced > max_bytes:
         raise TooLarge(f"expected at most {max_bytes} bytes, found a Content-Length of {announced}")
+    held = budget.held()
     pieces = _capped(_received(response, received), exchange, max_bytes, "received")
+    pieces = _reserved(pieces, exchange, RECEIVED_BYTES_MAX, 1)
     for coding in reversed(codings(response.headers.get("content-encoding", ""))):
-        pieces = _capped(_unpacked(coding, pieces), exchange, max_bytes, "unpacked")
-    body = b"".join(pieces)
+        unpacked = _capped(_unpacked(coding, pieces), exchange, max_bytes, "unpacked")
+        pieces = _reserved(unpacked, exchange, WINDOW_BYTES[coding], 1) if coding in WINDOW_BYTES else unpacked
+    body = io.BytesIO()
+    for piece in _reserved(pieces, exchange, max_bytes, GROWN):
+        body.write(piece)
     exchange.check()  # a socket that was cut ends a body without a length like any other end
-    return body
+    budget.keep(held + int(body.tell() * GROWN))
+    return body.getvalue()
 
 
 def codings(header: str) -> list[str]:
@@ -74,6 +85,16 @@ def _capped(pieces: Pieces, exchange: Exchange, max_bytes: int, what: str) -> Pi
         total += len(piece)
         if total > max_bytes:
             raise TooLarge(f"expected at most {max_bytes} bytes, found more when it was {what}")
+        yield piece
+
+
+def _reserved(pieces: Pieces, exchange: Exchange, most: int, factor: float) -> Pieces:
+    """The same pieces; before each, memory for it is taken, for ``most`` bytes of them at most."""
+    total = 0
+    for piece in pieces:
+        if total < most:
+            total += len(piece)
+            budget.reserve(int(len(piece) * factor), f"a body of {total} bytes so far", exchange.paused)
         yield piece
 
 

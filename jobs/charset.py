@@ -11,15 +11,19 @@ servers say it by default: it is only taken where no detector is sure of another
 import codecs
 import re
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Final
 
 import webencodings
 
+from jobs import budget
 from jobs.errors import DecodeFailed
 
 PRESCAN_BYTES: Final = 16_384  # far beyond WHATWG's 1,024: real pages declare at 5,000
 FAULTS_PER_NON_ASCII: Final = 1 / 1000
+CHECKED_BYTES: Final = 1_048_576  # decoded at once where only whether it can be is asked
+LETTERS: Final = 20_000  # that a detector looks at
+RECODED: Final = 6  # times a body in another charset: its text, and that in UTF-8
 
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _HEADER: Final = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
@@ -39,6 +43,7 @@ _CANDIDATES: Final = ("iso2022_jp", "euc_jp", "cp932", "gb18030", "cp949", "big5
 WESTERN: Final = "windows-1252"
 # No Western language has so many letters beyond ASCII in a row; other scripts' bytes, read as windows-1252, do.
 _FOREIGN: Final = re.compile("[\xa1-\xff]{4,}")
+_LETTERS: Final = re.compile("[^\x00-\x7f]{1,1000}")
 FOREIGN_MIN: Final = 20  # all umlauts in a row are fewer
 _CYRILLIC: Final = re.compile("[\u0400-\u045f\u0490\u0491]{3,}")  # letters by chance stand alone
 _FREQUENT_CYRILLIC: Final = frozenset("оеаинтсрвлкоіу")
@@ -52,7 +57,7 @@ class Decoded:
     encoding: str
     warning: str = ""
 
-    @cached_property
+    @property
     def text(self) -> str:
         """The text."""
         return self.utf8.decode("utf-8")
@@ -61,18 +66,28 @@ class Decoded:
 def decode(body: bytes, content_type: str = "", override: str = "") -> Decoded:
     """A body as UTF-8; raises DecodeFailed when nothing fits, or when ``override`` does not."""
     if override:
+        budget.reserve(len(body) * RECODED, f"a body in {override}")
         text = _strictly(body, override)
         if text is None:
             raise DecodeFailed(f"expected {override}, as the definition says, found bytes that are none")
         return _made(text, override)
     for mark, name in _BOMS:
         if body.startswith(mark):
+            budget.reserve(len(body) * RECODED, f"a body in {name}")
             return _marked(body[len(mark) :], name)
     if body.isascii() and b"\x1b" not in body and b"\x00" not in body:
         return Decoded(body, "utf-8")
     if not body.isascii() and _is_utf8(body):
         return Decoded(body, "utf-8")
+    budget.reserve(len(body) * RECODED, "a body in another charset than UTF-8")
     return _nearly_utf8(body) or _declared(body, content_type) or _guessed(body)
+
+
+def text_bytes(utf8: bytes) -> int:
+    """What the text of UTF-8 takes at most: every character of it is as wide as its widest."""
+    if utf8.isascii():
+        return len(utf8)
+    return len(utf8) * (4 if any(lead in utf8 for lead in (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")) else 2)
 
 
 def declared_in(body: bytes) -> str:
@@ -139,12 +154,23 @@ def _sure(body: bytes) -> tuple[str, str] | None:
 
 def _may_be_western(text: str) -> bool:
     """Whether a text that was read as windows-1252 can be one: not the bytes of another script."""
-    foreign = sum(map(len, _FOREIGN.findall(text)))
+    foreign = sum(found.end() - found.start() for found in _FOREIGN.finditer(text))
     return foreign < FOREIGN_MIN or foreign < sum(character > "\x7f" for character in text) / 2
+
+
+def _beginning(text: str) -> str:
+    """As much of a text as has enough letters beyond ASCII."""
+    count = 0
+    for found in _LETTERS.finditer(text):
+        count += found.end() - found.start()
+        if count >= LETTERS:
+            return text[: found.end()]
+    return text
 
 
 def _reads_well(text: str, name: str) -> bool:
     """Whether a detector is sure: enough letters, nearly all of the language that the charset is for."""
+    text = _beginning(text)
     letters = [character for character in text if character > "\x7f"]
     if len(letters) < 8:
         return False
@@ -184,8 +210,11 @@ def _made(text: str, label: str, warning: str = "") -> Decoded:
 
 
 def _is_utf8(body: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        body.decode("utf-8")
+        for start in range(0, len(body), CHECKED_BYTES):
+            decoder.decode(body[start : start + CHECKED_BYTES])
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True

@@ -41,12 +41,14 @@ _here = threading.local()
 class Exchange:
     """One fetch on one thread: until when, whether still wanted, and the socket that is to be cut otherwise.
 
-    ``deadline`` is on the monotonic clock; ``cancelled`` is called from the watchdog's thread too.
+    ``deadline`` is on the monotonic clock, and so is ``latest``, up to which a pause may move it; ``cancelled`` is called
+    from the watchdog's thread too.
     """
 
-    def __init__(self, guard: Guard, deadline: float, cancelled: Callable[[], bool]) -> None:
+    def __init__(self, guard: Guard, deadline: float, cancelled: Callable[[], bool], latest: float) -> None:
         self.guard = guard
         self.deadline = deadline
+        self.latest = latest
         self.cancelled = cancelled
         self.is_fresh = False  # the connection in use was made for this request
         self.wants_fresh = False  # a kept connection was reset: don't take another one
@@ -75,6 +77,16 @@ class Exchange:
             raise Cancelled("cancelled while it was fetched")
         if reason is TimedOut:
             raise TimedOut(f"expected the whole answer within {self.deadline - self._began:.3g} s")
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The deadline stands still in here: where we keep the target waiting, its time-out does not run."""
+        left = self.deadline - time.monotonic()
+        self.deadline = self.latest
+        try:
+            yield
+        finally:
+            self.deadline = min(self.latest, time.monotonic() + left)
 
     def hold(self, held: socket.socket | None) -> None:
         """From now on this socket is the one to cut; None is no socket."""

@@ -14,8 +14,11 @@ from typing import Any, Final
 
 from lxml import etree
 
+from jobs import budget
 from jobs.errors import ParseFailed
 from jobs.page import check_tags
+
+REPAIRED: Final = 10  # times a feed, while it is repaired: the text and what was made of it
 
 NAMESPACES: Final = {
     "atom": "http://www.w3.org/2005/Atom",
@@ -63,11 +66,12 @@ def read(utf8: bytes) -> Any:
 
 
 def _root(utf8: bytes) -> Any:
-    check_tags(utf8, html=False)
+    check_tags(utf8, "a feed", html=False)
     try:
         return etree.fromstring(utf8.strip(), _parser(recover=False))
     except etree.XMLSyntaxError:
         pass  # ill-formed feeds are what the rest of this is for
+    budget.reserve(len(utf8) * REPAIRED, "a feed that has to be repaired")
     text = repaired(utf8.decode("utf-8", "replace"))
     for recover in (False, True):
         try:

@@ -97,14 +97,15 @@ class Fetcher:
 
         ``deadline`` (monotonic) is the task's, ``timeout_seconds`` this fetch's from the first look-up to the body's
         last byte. ``max_bytes`` caps the body as received and as unpacked. ``cancelled`` is looked at for each piece
-        received and ten times a second, from another thread too. ``jar`` is the task's cookies; they are added to.
+        received and ten times a second, from another thread too. ``jar`` is the task's cookies; they are added to. The
+        time-out stands still while the process has no memory for more of the body.
 
         Raises TimedOut, Cancelled, ConnectionFailed, BlockedAddress, TooLarge, DecodeFailed, and HttpStatus only for
         redirects that lead nowhere.
         """
         jar = RequestsCookieJar() if jar is None else jar
         began = time.monotonic()
-        exchange = Exchange(self._guard, min(deadline, began + timeout_seconds), cancelled)
+        exchange = Exchange(self._guard, min(deadline, began + timeout_seconds), cancelled, deadline)
         hop = _Hop(request.method, request.url, {**self._headers, **request.headers}, request.cookies, request.body)
         with self._watchdog.watching(exchange):
             for _ in range(REDIRECTS_MAX + 1):

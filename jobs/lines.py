@@ -8,12 +8,13 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
-from jobs import pattern
+from jobs import budget, pattern
 from jobs.definition import Csv
 from jobs.errors import DecodeFailed, ParseFailed, TooLarge
 
 CELLS_MAX: Final = 3_000_000
 _PIECE_BYTES: Final = 65_536
+_PIECE_CHARACTERS: Final = 65_536
 
 csv.field_size_limit(100_000_000)  # a body's own cap comes first
 
@@ -22,7 +23,7 @@ def csv_rows(text: str, shape: Csv) -> Iterator[dict[str, Any]]:
     """A row a line, by column; a short line's last columns are None. Raises ParseFailed."""
     if text.count(shape.delimiter) + text.count("\n") > CELLS_MAX:
         raise ParseFailed(f"expected CSV of at most {CELLS_MAX} cells, found more")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=shape.delimiter, quotechar=shape.quote)
+    reader = csv.reader(_lines(text), delimiter=shape.delimiter, quotechar=shape.quote)
     try:
         for _ in range(shape.skip):
             next(reader, None)
@@ -33,6 +34,15 @@ def csv_rows(text: str, shape: Csv) -> Iterator[dict[str, Any]]:
                 yield row if len(cells) >= len(names) else {name: row.get(name) for name in names}
     except csv.Error as error:
         raise ParseFailed(f"expected CSV, found in line {reader.line_num}: {error}") from error
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Lines with their ends; a StringIO of the whole text would take four bytes a character."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PIECE_CHARACTERS) + 1 or len(text)
+        yield from io.StringIO(text[start:end], newline="")
+        start = end
 
 
 def text_rows(text: str, expression: str) -> Iterator[dict[str, Any]]:
@@ -59,11 +69,10 @@ def member(body: bytes, name: str, max_bytes: int) -> bytes:
 
 def _read(opened: Any, name: str, max_bytes: int) -> bytes:
     """What a member holds, by pieces: what it says of its own size may be a lie."""
-    pieces: list[bytes] = []
-    size = 0
+    body = io.BytesIO()
     while piece := opened.read(_PIECE_BYTES):
-        size += len(piece)
-        if size > max_bytes:
+        if body.tell() + len(piece) > max_bytes:
             raise TooLarge(f"expected at most {max_bytes} bytes in {name}, found more")
-        pieces.append(piece)
-    return b"".join(pieces)
+        budget.reserve(len(piece), f"{name}, {body.tell()} bytes so far")
+        body.write(piece)
+    return body.getvalue()

@@ -1,7 +1,8 @@
 """A request to a source, and the page that answered it, read on demand as text, HTML, XML or JSON.
 
 What reads a page (``html``, ``xml``) is one parser a thread: a shared one holds a lock. Documents that would grow far
-beyond their bytes are refused before they are read.
+beyond their bytes are refused before they are read; the others take what they will need from the process's memory
+(jobs.budget) first.
 """
 
 import re
@@ -9,22 +10,25 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as _replace
-from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import re2
 from lxml import etree
 
-from jobs import values
-from jobs.charset import Decoded, decode
+from jobs import budget, values
+from jobs.charset import Decoded, decode, text_bytes
 from jobs.errors import DecodeFailed, ParseFailed
 
-# lxml takes about 280 bytes a node, and JSON up to 215 a value: these keep one document below 150 MB.
+# What lxml and JSON take at most, measured: for an element, for the text after a tag, for an attribute, for a value.
+ELEMENT_BYTES: Final = 130
+TEXT_BYTES: Final = 150
+ATTRIBUTE_BYTES: Final = 115
+VALUED_BYTES: Final = 160  # more, with a value
+VALUE_BYTES: Final = 215
+TEXT_GROWN: Final = 5 / 2  # libxml2 doubles what it has for a text that comes in pieces
 TAGS_MAX: Final = 400_000
 VALUES_MAX: Final = 700_000
-# An attribute takes up to 220 bytes; a body up to here holds too few to matter.
 ALL_ATTRIBUTES_MAX: Final = 500_000
-SMALL_FOR_ALL_BYTES: Final = 1_000_000
 # libxml2 walks an HTML element's attributes to append one: 80,000 took a minute, 5,000 take 40 ms.
 ATTRIBUTES_MAX: Final = 5_000
 SMALL_BYTES: Final = 65_536  # a body up to here can't hold enough of them to matter
@@ -35,6 +39,24 @@ _AFTER_OR_NOT: Final = bytes(b" "[0] if byte in b" \t\n\f\r/'\"" else b"x"[0] fo
 _QUOTED_END: Final = re2.compile(rb"""=\s*(?:"[^"]*>|'[^']*>)""")
 _TAG: Final = re.compile(rb"""<[A-Za-z](?:[^>"'=]++|=\s*+"[^"]*+"?+|=\s*+'[^']*+'?+|["'=])*+""")
 _QUOTED: Final = re.compile(rb"""=\s*+(?:"[^"]*+"?+|'[^']*+'?+)""")
+
+
+Made = TypeVar("Made")
+
+
+class once(Generic[Made]):  # noqa: N801 - a decorator, like property
+    """A property that is made when it is first asked for, by the one thread that has the object.
+
+    ``functools.cached_property`` lets all threads wait for each other while one makes it, until Python 3.12.
+    """
+
+    def __init__(self, make: Callable[[Any], Made]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __get__(self, owner: Any, _kind: type | None = None) -> Made:
+        made = owner.__dict__[self._make.__name__] = self._make(owner)
+        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,34 +108,35 @@ class Page:
             found = next((value for key, value in self.headers.items() if key.lower() == lowered), "")
         return found
 
-    @cached_property
+    @once
     def text(self) -> str:
         """The body's text; raises DecodeFailed when it is none in any charset that it could be."""
+        budget.reserve(text_bytes(self.utf8), "its text")
         return self._decoded.text
 
-    @cached_property
+    @once
     def _decoded(self) -> Decoded:
         decoded = decode(self.body, self.header("content-type"), self.charset)
         if decoded.warning:
             self.warnings.append(decoded.warning)
         return decoded
 
-    @cached_property
+    @once
     def utf8(self) -> bytes:
         """The body in UTF-8, without a byte order mark: the very bytes where they are that already."""
         return self._decoded.utf8
 
-    @cached_property
+    @once
     def html(self) -> Any:
         """The root element of the HTML; raises ParseFailed for a document that is nested or filled without end."""
         return parse_html(self.utf8)
 
-    @cached_property
+    @once
     def xml(self) -> Any:
         """The root element of the XML; raises ParseFailed with the place where it is not well-formed."""
         return parse_xml(self.utf8)
 
-    @cached_property
+    @once
     def json(self) -> Any:
         """The JSON value; numbers with a fraction keep their digits (``values.Number``). Raises ParseFailed."""
         return parse_json(self.utf8)
@@ -134,11 +157,11 @@ _parsers = _Parsers()
 
 def parse_html(body: bytes) -> Any:
     """The root element of HTML in UTF-8; an empty one for no bytes. Raises ParseFailed."""
-    check_tags(body, html=True)
     if len(body) > SMALL_BYTES:
         _check_attributes(body)
     if not body.strip():
         return etree.fromstring(b"<html/>", _parsers.html)
+    check_tags(body, "HTML", html=True)
     try:
         root = etree.fromstring(body, _parsers.html)
     except etree.LxmlError as error:
@@ -151,7 +174,7 @@ def parse_html(body: bytes) -> Any:
 
 def parse_xml(body: bytes) -> Any:
     """The root element of XML in UTF-8, its own entities resolved and nothing read from elsewhere."""
-    check_tags(body, html=False)
+    check_tags(body, "XML", html=False)
     try:
         return etree.fromstring(body.lstrip(), _parsers.xml)
     except etree.LxmlError as error:
@@ -160,8 +183,10 @@ def parse_xml(body: bytes) -> Any:
 
 def parse_json(body: bytes) -> Any:
     """A JSON value."""
-    if body.count(b",") + body.count(b"[") + body.count(b"{") > VALUES_MAX:
+    found = body.count(b",") + body.count(b"[") + body.count(b"{")
+    if found > VALUES_MAX:
         raise ParseFailed(f"expected JSON of at most {VALUES_MAX} values, found more")
+    budget.reserve(found * VALUE_BYTES + text_bytes(body), f"JSON of {found} values")
     try:
         return values.from_json(body)
     except DecodeFailed:
@@ -170,15 +195,27 @@ def parse_json(body: bytes) -> Any:
         raise ParseFailed(f"expected JSON, found: {error}") from error
 
 
-def check_tags(body: bytes, *, html: bool) -> None:
-    """Refuses markup that would grow far beyond its bytes; raises ParseFailed."""
-    if body.count(b"<") > TAGS_MAX:
+def check_tags(body: bytes, what: str, *, html: bool) -> None:
+    """Refuses markup that would grow far beyond its bytes, and takes the memory for the tree of any other.
+
+    Raises ParseFailed, and what ``budget.Share.grow`` raises.
+    """
+    tags = body.count(b"<")
+    if tags > TAGS_MAX:
         raise ParseFailed(f"expected a document of at most {TAGS_MAX} tags, found more")
+    taken = tags * (ELEMENT_BYTES + TEXT_BYTES) + int(len(body) * TEXT_GROWN)
+    if len(body) <= SMALL_BYTES:
+        budget.reserve(taken + len(body), what)
+        return
+    valued, most = body.count(b"="), _attributes_most(body, html=html)
+    if most <= ALL_ATTRIBUTES_MAX and budget.reserve_now(taken + valued * VALUED_BYTES + most * ATTRIBUTE_BYTES):
+        return
     # Only where there may be many is it worth to look at each tag: that takes longer than the parse.
-    if len(body) > SMALL_FOR_ALL_BYTES and _attributes_most(body, html=html) > ALL_ATTRIBUTES_MAX:
-        found = sum(_attributes(tag[0]) for tag in _TAG.finditer(body))
-        if found > ALL_ATTRIBUTES_MAX:
-            raise ParseFailed(f"expected a document of at most {ALL_ATTRIBUTES_MAX} attributes, found more")
+    found = sum(_attributes(tag[0]) for tag in _TAG.finditer(body))
+    if found > ALL_ATTRIBUTES_MAX:
+        raise ParseFailed(f"expected a document of at most {ALL_ATTRIBUTES_MAX} attributes, found more")
+    taken += valued * VALUED_BYTES + found * ATTRIBUTE_BYTES - body.count(b"</") * ELEMENT_BYTES
+    budget.reserve(taken, f"{what} of {len(body)} bytes with {tags} tags")
 
 
 def _attributes_most(body: bytes, *, html: bool) -> int:

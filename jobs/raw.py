@@ -14,7 +14,7 @@ import msgspec
 from backports import zstd
 from msgspec import Struct
 
-from jobs import values
+from jobs import budget, values
 from jobs.contract import Error, Task
 from jobs.definition import Definition
 from jobs.errors import TaskError
@@ -23,6 +23,7 @@ from jobs.redact import Redaction
 
 VERSION: Final = 1
 TASK_BYTES_MAX: Final = 8_000_000  # of a task's bodies, packed; those after it are left out
+PACKED: Final = 3  # times a body, while it is packed: twice without secrets, once packed
 FILE_BYTES_MAX: Final = 1_000_000_000  # unpacked, when a file is read
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -83,6 +84,11 @@ class Answers:
         """Whether there was any answer."""
         return self._last is not None or bool(self._packed)
 
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps of the process's memory."""
+        return self._bytes + (len(self._last[0].body) if self._last is not None else 0)
+
     def add(self, definition: Definition, page: Page, error: TaskError | None = None) -> None:
         """An answer came, whole or, with an ``error``, as far as it came."""
         if not self._is_wanted:
@@ -141,6 +147,8 @@ class Answers:
         is_coded = error is not None and page.header("content-encoding").lower() not in ("", "identity")
         if body and redaction and (is_coded or definition.archive):
             body, note = b"", "left out: secrets can't be found in a packed body"
+        if not budget.reserve_now(len(body) * PACKED):
+            body, note = b"", "left out: the process had no memory to pack it"
         packed = zstd.compress(redaction.bytes(body), 3) if body else b""
         if self._bytes + len(packed) > TASK_BYTES_MAX:
             packed, note = b"", f"left out: the task's answers pass {TASK_BYTES_MAX} bytes"

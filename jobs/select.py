@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from lxml import etree
 
-from jobs import css, field, jmes, jsonld
+from jobs import budget, css, field, jmes, jsonld
 from jobs.errors import ParseFailed
 from jobs.field import OWN, Kinds, Selector
 from jobs.page import parse_html, parse_json, parse_xml
@@ -115,7 +115,12 @@ class Compiler:
             return find
         parse = _PARSERS[selector.parse]
         read: Callable[[Any], Any] = _itself if selector.parse == "json" else _lines if lines else self.string
-        return lambda levels: [read(parse(text.encode())) for text in _texts(find(levels), is_markup)]
+
+        def found(levels: Levels) -> list[Any]:
+            with budget.inside():
+                return [read(parse(text.encode())) for text in _texts(find(levels), is_markup)]
+
+        return found
 
     def _all(
         self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, elements: bool
@@ -175,7 +180,8 @@ class Compiler:
         is_markup = selector.language in ("css", "xpath")
 
         def items(levels: Levels) -> list[Any]:
-            found = [parse(text.encode()) for text in _texts(find(levels), is_markup)]
+            with budget.inside():
+                found = [parse(text.encode()) for text in _texts(find(levels), is_markup)]
             return [one for document in found for one in _opened(document)] if is_json else found
 
         return items

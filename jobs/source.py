@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 
 from lxml import etree
 
-from jobs import ask, feed, lines, values, xpaths
+from jobs import ask, budget, feed, lines, values, xpaths
 from jobs.code import Code
 from jobs.definition import Before, Definition, origin_of
 from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited, TaskError, TooLarge, is_passing
@@ -26,6 +26,8 @@ from regions.faults import Fault, Faults
 
 PAGES_MAX: Final = 1_000  # where only ID.py says when there are no more
 ROWS_MAX: Final = 500_000  # of a page: more than any limit of records lets through
+WEIGHED_ROWS: Final = 100  # at once: fewer take too little to matter
+ITEM_BYTES: Final = 100  # of a row's element while it is looked at
 
 _LINK: Final = re.compile(r'<([^>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^",;\s]+))*)')
 _REL: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^",;\s]+))', re.IGNORECASE)
@@ -179,6 +181,8 @@ class Source:
             rows.append(row)
             if len(rows) > ROWS_MAX:
                 raise TooLarge(f"expected at most {ROWS_MAX} rows on a page, found more")
+            if not len(rows) % WEIGHED_ROWS:
+                budget.reserve(budget.rows_bytes(rows[-WEIGHED_ROWS:]), f"{len(rows)} records so far")
         return Parsed(
             rows=rows,
             warnings=(page.warnings + scope.warnings.texts())[: Warnings.LINES_MAX],
@@ -235,6 +239,8 @@ class Source:
             items = self._steps[depth](levels)
         except BadValue as error:
             raise ParseFailed(f"[rows], step {depth + 1}: {error}") from error
+        if len(items) > WEIGHED_ROWS:
+            budget.reserve(len(items) * ITEM_BYTES, f"{len(items)} rows")
         if depth + 1 == len(self._steps):
             for item in items:
                 yield [*levels, item]

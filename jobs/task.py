@@ -12,13 +12,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from requests.cookies import RequestsCookieJar
 
+from jobs import budget
+from jobs.budget import Budget
 from jobs.catalog import Catalog
 from jobs.check import check
 from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, rfc3339, splice
@@ -37,15 +38,15 @@ from jobs.known import Known
 from jobs.page import Page, Request
 from jobs.raw import Answers
 from jobs.retry import Retry, decide
+from jobs.secret import read_secrets
 from jobs.shelf import Shelf
-from jobs.source import Source
+from jobs.source import Parsed, Source
 from regions import logs
-from regions.faults import Fault, Faults
-from regions.settings import PREFIX, Raw, Region, Settings
+from regions.settings import Raw, Region, Settings
 
 END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
 WARNINGS_MAX: Final = 10
-SECRET: Final = f"{PREFIX}SECRET__"
+ROWS_AT_ONCE: Final = 1_000  # are encoded, before their limit is looked at
 
 log = logs.get("worker")
 _encoder = msgspec.json.Encoder()  # a Decimal becomes a text
@@ -79,6 +80,7 @@ class Life:
     deadline: float = 0.0
     params: dict[str, object] = field(default_factory=dict)
     rows: list[dict[str, object]] = field(default_factory=list)
+    rows_bytes: int = 0  # of the process's memory
     warnings: list[str] = field(default_factory=list)
     bad_required: list[str] = field(default_factory=list)
     is_absent: bool = False
@@ -125,6 +127,7 @@ class Runner:
         self._secrets = read_secrets(os.environ) if secrets is None else secrets
         self._fetchers = fetchers_of(settings, region) if fetchers is None else fetchers
         self._shelf = Shelf(Raw()) if shelf is None else shelf
+        self._budget = Budget(region.workers.memory_mb * 1_000_000, region.workers.threads)
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed. Call it every 2 s or less."""
@@ -150,9 +153,11 @@ class Runner:
         ``attempt`` counts from 1, ``failures`` of those before it failed. ``cancelled`` is asked often, from another
         thread too.
         """
-        life, end = self.lived(task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled)
-        if life.answers:
-            self._keep(life, end)
+        deadline = time.monotonic() + (task.deadline_ms - time.time_ns() // 1_000_000 - offset_ms) / 1000
+        with self._budget.share(deadline, cancelled):
+            life, end = self.lived(task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled)
+            if life.answers:
+                self._keep(life, end)
         if life.failure is not None:
             left_seconds = (task.deadline_ms - end.outcome.finished_ms) / 1000
             end.retry = decide(life.failure, failures=failures, retries=life.retries, left_seconds=left_seconds)
@@ -173,19 +178,28 @@ class Runner:
         )
         result.timing.queued_ms = round(queued_ms, 1)
         life = Life(task, offset_ms, cancelled, result, Answers(self._secrets, is_wanted=self._shelf.is_open))
-        failure: TaskError
+        failure, shown = self._live(life)
+        if failure is None:
+            return life, ended(life, "succeeded", lambda found: encode_frame(found, life.records), "")
+        life.failure = failure
+        return life, ended(life, "failed", lambda found: failed_frame(found, failure), shown)
+
+    def _live(self, life: Life) -> tuple[TaskError | None, str]:
+        """Takes the steps; what went wrong, if something did, and its traceback as text.
+
+        The error's own traceback would keep the page, and itself, until a collector comes.
+        """
         try:
             for step in (self._know, self._begin, self._ask, self._check, self._encode):
                 step(life)
-            return life, ended(life, "succeeded", lambda found: encode_frame(found, life.records), "")
         except TaskError as error:
             shown = "".join(traceback.format_exception(error, chain=False))
-            failure = error
+            error.__cause__ = error.__context__ = None
+            return error.with_traceback(None), shown
         except BaseException as error:  # noqa: BLE001 - an author's code may raise anything; the task has to end
             shown = "".join(traceback.format_exception(error))
-            failure = Internal(f"a fault of ours or of the source's own code: {type(error).__name__}: {error}")
-        life.failure = failure
-        return life, ended(life, "failed", lambda found: failed_frame(found, failure), shown)
+            return Internal(f"a fault of ours or of the source's own code: {type(error).__name__}: {error}"), shown
+        return None, ""
 
     def _keep(self, life: Life, end: Ended) -> None:
         """Puts the answers of a failure aside, also of a partial one, and those of a success now and then."""
@@ -241,6 +255,7 @@ class Runner:
         before = life.source.before(life.params, self._secrets)
         values = life.source.before_values(self._fetch(life, before, jar)) if before is not None else None
         life.answers.hide((values or {}).values())
+        self._keep_memory(life)
         return life.source.first(life.params, self._secrets, values)
 
     def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar) -> Page:
@@ -265,24 +280,33 @@ class Runner:
 
     def _page(self, life: Life, request: Request, jar: RequestsCookieJar) -> Request | None:
         """Fetches and parses one page; the request of the next one, None at the end."""
+        parsed = self._parsed(life, request, jar)
+        life.pages += 1
+        life.rows += parsed.rows
+        life.rows_bytes += budget.rows_bytes(parsed.rows)
+        life.warnings += parsed.warnings
+        life.bad_required += parsed.bad_required
+        life.is_absent, life.is_empty = life.is_absent or parsed.absent, life.is_empty or parsed.empty
+        self._keep_memory(life)
+        return parsed.next
+
+    def _parsed(self, life: Life, request: Request, jar: RequestsCookieJar) -> Parsed:
         page = self._fetch(life, request, jar)
         if not life.pages:
             life.result.url, life.result.fetched_at = page.url, rfc3339(life.hub_ms())
         began = time.perf_counter()
         try:
-            parsed = life.source.parse(page)
+            return life.source.parse(page)
         except TaskError as error:
             if error.http_status and error.retry_after is None:
                 error.retry_after = retry_after(page.headers)
             raise
         finally:
             life.result.timing.parse_ms += (time.perf_counter() - began) * 1000
-        life.pages += 1
-        life.rows += parsed.rows
-        life.warnings += parsed.warnings
-        life.bad_required += parsed.bad_required
-        life.is_absent, life.is_empty = life.is_absent or parsed.absent, life.is_empty or parsed.empty
-        return parsed.next
+
+    def _keep_memory(self, life: Life) -> None:
+        """Gives back what the last page took: it is gone, but for what is kept of it."""
+        budget.keep(life.rows_bytes + life.answers.held_bytes)
 
     def _fetcher(self, request: Request) -> Fetches:
         if request.egress not in self._fetchers:
@@ -295,10 +319,15 @@ class Runner:
 
     def _encode(self, life: Life) -> None:
         """The records as they travel."""
-        life.records = _encoder.encode(life.rows)
-        if len(life.records) > self._records_bytes_max:
-            found = f"{len(life.records)} in {len(life.rows)} records"
-            raise TooLarge(f"expected at most {self._records_bytes_max} bytes of records, found {found}")
+        pieces, size = [], 1
+        for start in range(0, len(life.rows), ROWS_AT_ONCE):
+            rows = life.rows[start : start + ROWS_AT_ONCE]
+            pieces.append(_encoder.encode(rows)[1:-1])
+            size += len(pieces[-1]) + 1
+            if size > self._records_bytes_max:
+                found = f"{size} in the first {start + len(rows)} of {len(life.rows)} records"
+                raise TooLarge(f"expected at most {self._records_bytes_max} bytes of records, found {found}")
+        life.records = b"[%b]" % b",".join(pieces)
         life.result.count = len(life.rows)
 
 
@@ -338,24 +367,3 @@ def bare(url: str) -> str:
     except ValueError:
         return ""
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
-
-
-def read_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """What ``{secret.NAME}`` stands for: ``NEARFETCH__SECRET__NAME``, or the file that ``…__NAME_FILE`` names."""
-    found: dict[str, str] = {}
-    faults: list[Fault] = []
-    for variable, value in environ.items():
-        name = variable.removeprefix(SECRET)
-        if name == variable:
-            continue
-        if not name.endswith("_FILE"):
-            found[name] = value
-            continue
-        try:
-            found[name.removesuffix("_FILE")] = Path(value).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            message = f"expected a readable file, found {type(error).__name__} at {value}"
-            faults.append(Fault("environment", None, variable, message))
-    if faults:
-        raise Faults(faults)
-    return found

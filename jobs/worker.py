@@ -25,6 +25,7 @@ from rq.command import parse_payload
 from rq.utils import now
 from rq.worker import BaseWorker
 
+from jobs import budget
 from jobs.claim import Claimer
 from jobs.crew import Crew, Runner
 from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
@@ -295,6 +296,7 @@ def prepare(options: argparse.Namespace) -> tuple[Settings, Region]:
         os.set_blocking(options.beat, False)
     given = options.settings == "-"
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings) if given else load()
+    budget.tune_allocator()
     logs.configure(settings.log.format, settings.log.level)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)  # RQ sets it to info when it is imported
     return settings, settings.one(options.region)

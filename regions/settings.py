@@ -94,7 +94,7 @@ class Workers(Struct, frozen=True, forbid_unknown_fields=True):
     """Threads and memory of one worker process."""
 
     threads: Annotated[int, Meta(ge=1, le=1024)] = 64
-    memory_mb: Count = 300
+    memory_mb: Annotated[int, Meta(ge=150)] = 300
 
 
 class ScaleRule(Struct, frozen=True, forbid_unknown_fields=True):

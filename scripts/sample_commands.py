@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from jobs.catalog import Entry
-from jobs.task import read_secrets
+from jobs.secret import read_secrets
 from regions.settings import Settings
 from scripts import record_diff, samples, trial, try_command
 from scripts.check_command import faults, find, known

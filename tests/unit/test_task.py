@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobs import contract, task
+from jobs import contract, secret, task
 from jobs.contract import Result, Task
 from jobs.source import Source
 from jobs.task import Ended, Runner
@@ -335,9 +335,9 @@ def test_warnings_are_at_most_ten_with_counts():
 def test_secrets_come_from_the_environment_or_a_file(tmp_path):
     (tmp_path / "token").write_text("t0ken\n")
     environ = {"NEARFETCH__SECRET__A": "x", "NEARFETCH__SECRET__B_FILE": str(tmp_path / "token"), "OTHER": "y"}
-    assert task.read_secrets(environ) == {"A": "x", "B": "t0ken"}
+    assert secret.read_secrets(environ) == {"A": "x", "B": "t0ken"}
     with pytest.raises(Faults, match="NEARFETCH__SECRET__C_FILE: expected a readable file"):
-        task.read_secrets({"NEARFETCH__SECRET__C_FILE": str(tmp_path / "none")})
+        secret.read_secrets({"NEARFETCH__SECRET__C_FILE": str(tmp_path / "none")})
 
 
 def test_every_fault_of_the_settings_of_fetching_is_named(runner):

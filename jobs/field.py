@@ -40,7 +40,7 @@ PAGE_KINDS: Final[dict[str, Kinds]] = {
 PARSED: Final = {"html": ELEMENT, "xml": ELEMENT, "json": VALUE}
 
 _KEYS: Final = (
-    "level", "parse", "many", "lines", "re", "map", "type", "scale", "join", "default", "decimal_mark", "format",
+    "level", "parse", "many", "lines", "fold", "re", "map", "type", "scale", "join", "default", "decimal_mark", "format",
     "lang", "tz", "to_tz",
 )  # fmt: skip
 _ONLY_FOR: Final = {
@@ -70,6 +70,7 @@ class Value(Struct, frozen=True, kw_only=True):
     template: str = ""
     many: bool = False
     lines: bool = False
+    fold: bool = True
     re: str = ""
     map: dict[str, Any] = {}
     type: str = "str"
@@ -231,6 +232,9 @@ class FieldReader:
         lines = reader.flag(table, "lines", where)
         if lines and (selector is None or (selector.language not in ("css", "xpath") and selector.parse != "html")):
             reader.fault((*where, "lines"), "expected it beside css, xpath or parse of HTML")
+        fold = reader.flag(table, "fold", where, default=True)
+        if lines and not fold:
+            reader.fault((*where, "fold"), "expected true beside lines, which folds each line")
         formats = reader.texts(table, "format", where)
         lang, tz = reader.text_at(table, "lang", where), reader.text_at(table, "tz", where)
         to_tz = reader.text_at(table, "to_tz", where)
@@ -257,6 +261,7 @@ class FieldReader:
             template=template,
             many=many,
             lines=lines,
+            fold=fold,
             re=expression,
             map=mapping,
             type=kind,

@@ -26,6 +26,11 @@ def nodes(root: Any, wanted: str) -> list[Any]:
     return found
 
 
+def from_javascript(text: str) -> Any:
+    """The first object or list in a text of JavaScript. Raises ValueError, and RecursionError for endless nesting."""
+    return chompjs.parse_js_object(text, loader_kwargs={"strict": False, "parse_float": values.Number})
+
+
 def _read(text: str) -> Any:
     """A script's value. Pages wrap it in comments or CDATA and write JavaScript; None where even that fails."""
     try:
@@ -38,7 +43,7 @@ def _read(text: str) -> Any:
     except (ValueError, RecursionError):
         pass  # JavaScript, not JSON
     try:
-        return chompjs.parse_js_object(text, loader_kwargs={"strict": False, "parse_float": values.Number})
+        return from_javascript(text)
     except (ValueError, RecursionError):
         return None
 

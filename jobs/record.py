@@ -239,7 +239,7 @@ def _matches(spec: Value) -> Callable[[Any], list[str]]:
     """All that a field's pattern matches in one text (its group 1, if it has one)."""
     compiled = pattern.compiled(spec.re)
     group = 1 if compiled.groups else 0
-    fold = values.lines_of if spec.lines else values.text_of
+    fold = values.folder(spec)
 
     def matches(found: Any) -> list[str]:
         return [match[group] for match in compiled.finditer(fold(found)) if match[group]]

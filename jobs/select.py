@@ -32,7 +32,23 @@ BLOCKS: Final = frozenset(
     """.split()  # noqa: SIM905 - words read better than a list
 )
 _BREAK: Final = "\n"
-_PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml": parse_xml, "json": parse_json}
+
+
+def _json(body: bytes) -> Any:
+    """JSON, or the first object or list in JavaScript (``var data = {…};``), as pages have it in their scripts."""
+    try:
+        return parse_json(body)
+    except ParseFailed as error:
+        if error.__cause__ is None:
+            raise  # it is too large, whatever it is
+        try:
+            return jsonld.from_javascript(body.decode())
+        except (ValueError, RecursionError):
+            pass  # the first error says more
+        raise
+
+
+_PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml": parse_xml, "json": _json}
 
 
 class Compiler:

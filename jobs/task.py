@@ -41,6 +41,7 @@ from jobs.retry import Retry, decide
 from jobs.secret import read_secrets
 from jobs.shelf import Shelf
 from jobs.source import Parsed, Source
+from jobs.tokens import Tokens, key_of
 from regions import logs
 from regions.settings import Raw, Region, Settings
 
@@ -86,6 +87,7 @@ class Life:
     is_absent: bool = False
     is_empty: bool = False
     pages: int = 0
+    has_kept_token: bool = False
     records: bytes = b"[]"
 
     def hub_ms(self) -> int:
@@ -128,6 +130,7 @@ class Runner:
         self._fetchers = fetchers_of(settings, region) if fetchers is None else fetchers
         self._shelf = Shelf(Raw()) if shelf is None else shelf
         self._budget = Budget(region.workers.memory_mb * 1_000_000, region.workers.threads)
+        self._tokens = Tokens()
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed. Call it every 2 s or less."""
@@ -244,16 +247,30 @@ class Runner:
             except Cancelled:
                 raise
             except TaskError as error:
+                if not life.pages and life.has_kept_token:  # which may have ended before its time
+                    request = self._first(life, jar, is_fresh=True)
+                    continue
                 if not life.pages:
                     raise
                 life.result.partial = True
                 life.warnings.append(f"page {life.pages + 1} failed: {type(error).type}: {error}")
                 return
 
-    def _first(self, life: Life, jar: RequestsCookieJar) -> Request:
+    def _first(self, life: Life, jar: RequestsCookieJar, *, is_fresh: bool = False) -> Request:
         """The first request, after what has to be asked before it; its cookies are in ``jar`` then."""
-        before = life.source.before(life.params, self._secrets)
-        values = life.source.before_values(self._fetch(life, before, jar)) if before is not None else None
+        before, asked = life.definition.before, life.source.before(life.params, self._secrets)
+        values = None
+        life.has_kept_token = False
+        if before is not None and asked is not None:
+            key = key_of(life.definition, asked)
+            if is_fresh:
+                self._tokens.forget(key)
+            values = self._tokens.get(key)
+            life.has_kept_token = values is not None
+            if values is None:
+                values = life.source.before_values(self._fetch(life, asked, jar))
+                if before.ttl_seconds and not len(jar):
+                    self._tokens.keep(key, values, before.ttl_seconds)
         life.answers.hide((values or {}).values())
         self._keep_memory(life)
         return life.source.first(life.params, self._secrets, values)

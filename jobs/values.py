@@ -98,9 +98,14 @@ def clean(value: Any) -> Any:
 
 def text_of(value: Any) -> str:
     """The folded text of what was selected; a list or an object has none: BadValue."""
+    return " ".join(value.split()) if type(value) is str else exact_of(value)
+
+
+def exact_of(value: Any) -> str:
+    """The text of what was selected with its white space; a list or an object has none: BadValue."""
     kind = type(value)
     if kind is str:
-        return " ".join(value.split())
+        return str(value)
     if kind is bool:
         return "true" if value else "false"
     if kind is Number:
@@ -129,9 +134,9 @@ def converter(spec: Value) -> Convert:
     is_bool = spec.type == "bool"
     search = pattern.finder(spec.re) if spec.re else None
     finish = finisher(spec)
-    fold = lines_of if spec.lines else text_of
+    fold = folder(spec)
     if search is None and finish is None:
-        return (lambda found, _base: lines_of(found) or None) if spec.lines else as_it_is
+        return _texts(spec)
 
     parse = _parser(spec)
     if search is None and not spec.map and parse is not None:
@@ -151,6 +156,18 @@ def converter(spec: Value) -> Convert:
         return text if finish is None else finish(text, base)
 
     return convert
+
+
+def folder(spec: Value) -> Callable[[Any], str]:
+    """How the text of a field is made of what was selected."""
+    return lines_of if spec.lines else text_of if spec.fold else exact_of
+
+
+def _texts(spec: Value) -> Convert:
+    """A value without any keys; a JSON value that is no text stays what it is."""
+    if spec.lines:
+        return lambda found, _base: lines_of(found) or None
+    return as_it_is if spec.fold else lambda found, _base: clean(found) if found != "" else None
 
 
 def _typed(spec: Value, fold: Callable[[Any], str], parse: Callable[[str, str, Any], Any]) -> Convert:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from jobs.errors import ParseFailed
 from tests.unit.describing import faults, parse, rows
 
 LETTER = "<p>Dear all,<br>see you [1] at 9.</p><p>Bring:</p><ul><li>tea [2]</li><li>cake</li></ul>"
@@ -85,3 +86,47 @@ def test_bad_value_of_a_nested_field_is_not_its_parents(tmp_path):
 def test_addresses_are_relative_to_the_base_wherever_it_stands(tmp_path, base, found):
     described = '{css = "a::attr(href)", type = "url"}'
     assert field(tmp_path, described, f"{base}<a href=a.html>a</a>", url="https://shop.example/list/x") == found
+
+
+def test_white_space_is_kept_where_it_is_wanted(tmp_path):
+    body = '{"a": " one\\n\\n  two\\u00a0three ", "b": "", "c": [" x ", 5]}'
+    text = """
+    format = "json"
+    [fields]
+    folded = {jmes = "a"}
+    a = {jmes = "a", fold = false}
+    b = {jmes = "b", fold = false, default = "none"}
+    c = {jmes = "c", many = true, fold = false}
+    second = {jmes = "a", fold = false, re = '(?s)\\n(.*)$'}
+    """
+    assert rows(tmp_path, text, body) == [
+        {
+            "folded": "one two three",
+            "a": " one\n\n  two\u00a0three ",
+            "b": "none",
+            "c": [" x ", 5],
+            "second": "\n  two\u00a0three ",
+        }
+    ]
+    assert "expected true beside lines" in faults(tmp_path, "[fields]\nx = {css = 'p', lines = true, fold = false}")[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "found"),
+    [
+        ("var data = {items: [{id: 1}, {id: 2,}]};", [1, 2]),
+        ('window.__DATA__={"items":[{"id":3}]}', [3]),
+        ('{"items": []}', []),
+    ],
+)
+def test_data_in_a_script_is_read(tmp_path, script, found):
+    text = "[rows]\neach = [{css = 'script', parse = 'json'}, {jmes = 'items'}]\n[fields]\nid = {}"
+    assert [row["id"] for row in rows(tmp_path, text, f"<script>{script}</script>")] == found
+
+
+def test_script_without_data_is_a_failure_of_the_page(tmp_path):
+    text = "[rows]\neach = [{css = 'script', parse = 'json'}]\n[fields]\nid = {}"
+    with pytest.raises(ParseFailed, match="expected JSON"):
+        parse(tmp_path, text, "<script>alert(1)</script>")
+    with pytest.raises(ParseFailed, match="at most"):
+        parse(tmp_path, text, f"<script>[{',' * 800_000}]</script>")

@@ -17,7 +17,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from scripts import processes
+from regions.process import Process
 from scripts.ports import free_port, port_is_free
 
 ADJECTIVES = (
@@ -59,7 +59,7 @@ class DataFolder:
         except BlockingIOError:
             os.close(descriptor)
             return False
-        me = processes.of(os.getpid())
+        me = Process.own()
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{me}\n".encode())
         self._lock = descriptor
@@ -72,9 +72,9 @@ class DataFolder:
             self._lock = None
 
     @property
-    def holder(self) -> processes.Process | None:
+    def holder(self) -> Process | None:
         """The ``up`` that holds the lock, if one was seen to and lives."""
-        found = processes.read(self.path / "lock")
+        found = Process.read(self.path / "lock")
         return found if found is not None and found.alive else None
 
     def pid_file(self, part: str) -> Path:
@@ -82,9 +82,9 @@ class DataFolder:
         return self.run / f"{part}.pid"
 
     @property
-    def supervisor(self) -> processes.Process | None:
+    def supervisor(self) -> Process | None:
         """The supervisor that runs on this folder, if one does."""
-        found = processes.read(self.pid_file("supervisord"))
+        found = Process.read(self.pid_file("supervisord"))
         return found if found is not None and found.alive else None
 
     @property

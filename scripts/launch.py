@@ -13,6 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
+from regions.process import Process
 from scripts import processes
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -24,12 +25,11 @@ def main(data: str, name: str) -> None:
     run = Path(data) / "run"
     part = json.loads((run / f"{name}.json").read_text(encoding="utf-8"))
     pid_file = run / f"{name}.pid"
-    previous = processes.read(pid_file)
+    previous = Process.read(pid_file)
     if previous is not None and previous.pid != os.getpid():
         processes.end_groups([previous], LEFTOVER_SECONDS)
-    mine = processes.of(os.getpid())
-    assert mine is not None, "a process that runs is in /proc"
-    processes.write(pid_file, mine)
+    mine = Process.own()
+    mine.write(pid_file)
     if part["ends_with_parent"]:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != part["parent"]:

@@ -1,71 +1,24 @@
-"""Processes of this machine as /proc shows them: who is who, who listens where, and how a group is ended.
+"""Groups of processes as /proc shows them, how they are ended, and who listens where.
 
-A pid alone names nobody, since it is given out again; a pid with its start time does. A group outlives its leader,
-and the kernel gives out no pid that still names a group.
+A group outlives its leader, and the kernel gives out no pid that still names a group.
 """
 
 import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-PROC = Path("/proc")
-
-
-@dataclass(frozen=True)
-class Process:
-    """One process: its pid, and when it started (clock ticks since the boot)."""
-
-    pid: int
-    started: int
-
-    def __str__(self) -> str:
-        return f"{self.pid} {self.started}"
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
-        return of(self.pid) == self
-
-    @property
-    def started_at(self) -> float:
-        """When it started, in seconds since the epoch."""
-        uptime = float((PROC / "uptime").read_text(encoding="ascii").split()[0])
-        return time.time() - uptime + self.started / os.sysconf("SC_CLK_TCK")
-
-
-def of(pid: int) -> Process | None:
-    """The process that has this pid now; None for none, or a zombie."""
-    fields = _stat(pid)
-    return None if fields is None or fields[0] == "Z" else Process(pid, int(fields[19]))
-
-
-def read(file: Path) -> Process | None:
-    """The process that a pid file names, whether it still runs or not."""
-    try:
-        pid, started = file.read_text(encoding="ascii").split()
-        return Process(int(pid), int(started))
-    except (OSError, ValueError):
-        return None
-
-
-def write(file: Path, process: Process) -> None:
-    """Writes a pid file; a reader sees the old or the new one, never half of it."""
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(f"{process}\n", encoding="ascii")
-    new.replace(file)
+from regions.process import PROC, Process, stat
 
 
 def group(leader: Process) -> list[int]:
     """Who lives of the group that a process led, the leader included."""
-    found = of(leader.pid)
+    found = Process.of(leader.pid)
     if found is not None and found != leader:
         return []  # the pid is somebody else's: had the group any member, it could not be
     members = []
     for pid in pids():
-        fields = _stat(pid)
+        fields = stat(pid)
         if (
             fields is not None
             and int(fields[2]) == leader.pid
@@ -149,12 +102,3 @@ def _listening_inodes(port: int) -> list[str]:
             if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
                 inodes.append(fields[9])
     return inodes
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on: a program's name may hold anything."""
-    try:
-        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return text.rpartition(")")[2].split()

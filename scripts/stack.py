@@ -19,6 +19,7 @@ from typing import Final
 
 from regions import connect, settings
 from regions.faults import Faults
+from regions.process import Process
 from scripts import configuration, parts, processes, summary
 from scripts.data_folder import DataFolder
 from scripts.ports import port_is_free
@@ -74,7 +75,7 @@ def up(data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool
             f"Expected a data folder without a colon in its path, found {data.path}. Choose another: scripts/up --data DIR"
         )
     began = time.monotonic()
-    before = time.time() - _own().started_at  # scripts/up became this process: what the installing took
+    before = time.time() - Process.own().started_at  # scripts/up became this process: what the installing took
     progress = Progress()
     check_versions()
     wanted = settings.load({key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH__HUB__")})
@@ -217,12 +218,6 @@ def rabbitmq_version() -> str:
             f"No RabbitMQ below {RABBITMQ_BIN.parent}. Install the package rabbitmq-server, then run this again."
         )
     return versions[-1]
-
-
-def _own() -> processes.Process:
-    found = processes.of(os.getpid())
-    assert found is not None, "a process that runs is in /proc"
-    return found
 
 
 if __name__ == "__main__":

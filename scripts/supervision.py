@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
 
+from regions.process import Process
 from regions.settings import ROOT
 from scripts import processes
 from scripts.data_folder import DataFolder
@@ -131,7 +132,7 @@ class Supervisor:
         stage_of = self._stages()
         for stage in reversed(STAGES):
             files = [file for file in self.data.run.glob("*.pid") if stage_of.get(file.stem, STAGES[0]) == stage]
-            found = [process for file in files if (process := processes.read(file)) is not None]
+            found = [process for file in files if (process := Process.read(file)) is not None]
             ended += processes.end_groups(found, LEFTOVER_SECONDS)
             for file in files:
                 file.unlink(missing_ok=True)

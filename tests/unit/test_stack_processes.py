@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from regions.process import Process
 from regions.settings import ROOT
 from scripts import processes
 from tests.waiting import until
@@ -36,23 +37,23 @@ def start():
 
 def family(process):
     child, leader = int(process.stdout.readline()), int(process.stdout.readline())
-    return child, processes.of(leader)
+    return child, Process.of(leader)
 
 
 def test_a_process_is_its_pid_and_its_start(start):
     _, leader = family(start(FAMILY))
     assert leader.alive
-    assert not processes.Process(leader.pid, leader.started + 1).alive
-    assert processes.group(processes.Process(leader.pid, leader.started + 1)) == []
+    assert not Process(leader.pid, leader.started + 1).alive
+    assert processes.group(Process(leader.pid, leader.started + 1)) == []
 
 
 def test_a_pid_file_names_a_process_also_when_it_has_gone(tmp_path):
-    me = processes.of(os.getpid())
-    processes.write(tmp_path / "a.pid", me)
-    assert processes.read(tmp_path / "a.pid") == me
+    me = Process.own()
+    me.write(tmp_path / "a.pid")
+    assert Process.read(tmp_path / "a.pid") == me
     (tmp_path / "b.pid").write_text("half of")
-    assert processes.read(tmp_path / "b.pid") is None
-    assert processes.read(tmp_path / "none.pid") is None
+    assert Process.read(tmp_path / "b.pid") is None
+    assert Process.read(tmp_path / "none.pid") is None
 
 
 def test_a_group_is_ended_after_its_leader_was_killed(start):
@@ -62,14 +63,14 @@ def test_a_group_is_ended_after_its_leader_was_killed(start):
     process.wait()
     assert processes.group(leader) == [child]
     assert processes.end_groups([leader], 5.0) == 1
-    assert processes.of(child) is None
+    assert Process.of(child) is None
 
 
 def test_a_group_that_hears_nothing_is_killed(start):
     process = start("trap '' TERM; " + FAMILY)
     child, leader = family(process)
     assert processes.end_groups([leader], 0.2) == 2
-    assert processes.of(child) is None
+    assert Process.of(child) is None
 
 
 def test_a_stopped_group_is_ended(start):
@@ -106,7 +107,7 @@ def test_a_part_gets_its_own_environment_and_folder_and_notes_its_pid(tmp_path):
     process = launch(tmp_path, "part")
     assert process.wait(20) == 0
     assert (tmp_path / "said").read_text() == "hello none\n"
-    assert processes.read(tmp_path / "run" / "part.pid").pid == process.pid
+    assert Process.read(tmp_path / "run" / "part.pid").pid == process.pid
 
 
 def test_a_part_that_starts_again_ends_what_its_last_life_left(tmp_path):
@@ -115,9 +116,9 @@ def test_a_part_that_starts_again_ends_what_its_last_life_left(tmp_path):
     child = int(until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text(), "the first child"))
     first.kill()
     first.wait()
-    assert processes.of(child) is not None
+    assert Process.of(child) is not None
     second = launch(tmp_path, "part")
-    until(lambda: processes.of(child) is None, "the first child's end")
+    until(lambda: Process.of(child) is None, "the first child's end")
     processes.signal_group(second.pid, signal.SIGKILL)
     second.wait()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from regions.process import Process
 from regions.settings import ROOT
-from scripts import processes
 from scripts.data_folder import DataFolder
 from scripts.ports import free_port
 
@@ -41,7 +41,7 @@ def test_a_second_up_on_the_same_folder_says_where_the_first_one_is(tmp_path):
     data.open()
     running = subprocess.Popen(["/bin/sleep", "600"])
     try:
-        processes.write(data.pid_file("supervisord"), processes.of(running.pid))
+        Process.of(running.pid).write(data.pid_file("supervisord"))
         data.write("url", "http://127.0.0.1:8080\n")
         done = stack("--data", tmp_path, "--port", free_port())
     finally:

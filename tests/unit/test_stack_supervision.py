@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from regions import settings
-from scripts import processes
+from regions.process import Process
 from scripts.data_folder import DataFolder
 from scripts.parts import Part, Stack
 from scripts.probes import always
@@ -87,7 +87,7 @@ def test_a_stage_ends_as_a_whole_before_the_next_one_is_told(data, supervisor):
         ("workers-fra", "rabbitmq"),
     ):
         assert order.index([earlier, "ended"]) < order.index([later, "told"])
-    assert [processes.of(each) for each in pids.values()] == [None] * 5
+    assert [Process.of(each) for each in pids.values()] == [None] * 5
     assert data.supervisor is None
     assert list(data.run.glob("*.pid")) == []
 
@@ -136,10 +136,10 @@ def test_a_killed_supervisor_is_seen_and_what_it_left_is_ended_in_order(data, su
     pids = [pid(supervisor, name) for name in names]
     os.kill(data.supervisor.pid, signal.SIGKILL)
     until(lambda: data.supervisor is None, "the supervisor's end")
-    assert None not in [processes.of(each) for each in pids]
+    assert None not in [Process.of(each) for each in pids]
     assert not Watch(data, supervisor, Progress()).run_once()
     assert supervisor.stop() >= 3
-    assert [processes.of(each) for each in pids] == [None] * 3
+    assert [Process.of(each) for each in pids] == [None] * 3
     order = told(data)
     assert order.index(["gateway", "ended"]) < order.index(["workers-fra", "told"])
     assert order.index(["workers-fra", "ended"]) < order.index(["hub", "told"])

@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from regions.process import Process
 from regions.settings import Fetch
-from scripts import options, processes
+from scripts import options
 from scripts.data_folder import DataFolder
 from scripts.site.behave import Drip, Rule
 from scripts.site.site import origins
@@ -227,7 +228,7 @@ def test_the_settings_of_a_data_folder_count(source, data, monkeypatch):
 
 def test_a_running_up_is_found(source, data, monkeypatch):
     """By its supervisor, which is alive; what an up that died left does not count, nor does it beside NEARFETCH_CONFIG."""
-    data.pid_file("supervisord").write_text(f"{processes.of(os.getpid())}\n")
+    data.pid_file("supervisord").write_text(f"{Process.own()}\n")
     assert source("try", "books").exit_code == 0
     monkeypatch.setenv("NEARFETCH_CONFIG", os.devnull)
     assert options.load_near(None).fetch.origins == ""

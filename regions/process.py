@@ -1,0 +1,88 @@
+"""One process of this host. A pid alone names nobody, since it is given out again; a pid with its start time does."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Process:
+    """Its pid, and when it started (clock ticks since the boot)."""
+
+    pid: int
+    started: int
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.started}"
+
+    @staticmethod
+    def of(pid: int) -> Optional["Process"]:
+        """The process that has this pid now; None for none, or a zombie."""
+        fields = stat(pid)
+        return None if fields is None or fields[0] == "Z" else Process(pid, int(fields[19]))
+
+    @staticmethod
+    def own() -> "Process":
+        """The process that asks."""
+        found = Process.of(os.getpid())
+        assert found is not None, "a process that runs is in /proc"
+        return found
+
+    @staticmethod
+    def read(file: Path) -> Optional["Process"]:
+        """The process that a pid file names, whether it still runs or not."""
+        try:
+            pid, started = file.read_text(encoding="ascii").split()
+            return Process(int(pid), int(started))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, file: Path) -> None:
+        """Writes a pid file; a reader sees the old or the new one, never half of it."""
+        new = file.with_name(f"{file.name}.new")
+        new.write_text(f"{self}\n", encoding="ascii")
+        new.replace(file)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        return Process.of(self.pid) == self
+
+    @property
+    def started_at(self) -> float:
+        """When it started, in seconds since the epoch."""
+        uptime = float((PROC / "uptime").read_text(encoding="ascii").split()[0])
+        return time.time() - uptime + self.started / os.sysconf("SC_CLK_TCK")
+
+    def signal(self, number: int) -> bool:
+        """A signal to this very process, never to another one that has its pid by now; False when it has gone.
+
+        Raises ``PermissionError`` where it is somebody else's.
+        """
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return False
+        try:
+            if not self.alive:
+                return False
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the state on (a program's name may hold anything); None for no process."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()

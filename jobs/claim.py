@@ -24,20 +24,28 @@ from regions import names
 
 CLAIM: Final = Script("""
 local queue, wip, canceled, worker, held, lease, workers, outbox_bytes = unpack(KEYS)
-local count, name, nonce = tonumber(ARGV[1]), ARGV[2], ARGV[3]
+local count, name, nonce, is_alone = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4] == "1"
 local lapsed = redis.call("SET", lease, name, "PX", $lease_ms, "GET") == false
 redis.call("ZADD", workers, now_ms, name)
 local refusal = ""
 if redis.call("EXISTS", worker) == 0 or redis.call("HEXISTS", worker, "death") == 1 then refusal = "unregistered"
 elseif redis.call("EXISTS", "$suspended") == 1 then refusal = "suspended"
 elseif tonumber(redis.call("GET", outbox_bytes) or 0) >= $outbox_max then refusal = "outbox full" end
+if is_alone then
+  redis.call("ZREMRANGEBYSCORE", "$alone", "-inf", now_ms - $lease_ms)
+  redis.call("ZADD", "$alone", now_ms, name)
+  if redis.call("ZCARD", "$alone") > $alone_max then
+    redis.call("ZREM", "$alone", name)
+    refusal = "enough alone"
+  end
+end
 if refusal ~= "" then count = 0 end
 local found, skipped, stamp = {}, 0, iso()
 while #found < count and skipped < $skipped_max do
   local id = redis.call("LPOP", queue)
   if not id then break end
   local job = "$job" .. id
-  local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past")
+  local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past", "$deaths")
   local deadline = tonumber(fields[2] or "")
   if not fields[1] or fields[5] ~= "queued" then
     skipped = skipped + 1
@@ -51,14 +59,15 @@ while #found < count and skipped < $skipped_max do
   else
     local execution = nonce .. #found
     local member = id .. ":" .. execution
-    local attempt = redis.call("HINCRBY", job, "$attempt", 1)
+    local deaths = tonumber(fields[7] or 0)
+    local attempt = redis.call("HINCRBY", job, "$attempt", deaths < $deaths_max and 1 or 0)  -- poison is only ended
     redis.call("HSET", job, "status", "started", "worker_name", name, "started_at", stamp, "last_heartbeat", stamp)
     redis.call("HSET", "$execution" .. member, "id", execution, "job_id", id, "worker_name", name,
       "created_at", now, "last_heartbeat", now)
     redis.call("ZADD", "$executions" .. id, seconds + $far, execution)
     redis.call("ZADD", wip, seconds + $far, member)
     redis.call("SADD", held, member)
-    found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or ""}
+    found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or "", deaths, deadline or 0}
   end
 end
 if refusal ~= "unregistered" then
@@ -74,7 +83,8 @@ return {now_ms, lapsed and 1 or 0, refusal, found}
 class Job:
     """A claimed job: one execution of a task. ``data`` is RQ's; ``claimed_ms`` is on the region Redis's clock.
 
-    ``past``: the attempts before it, a line each.
+    ``past``: the attempts before it, a line each. ``deaths``: processes that died while they ran it. ``deadline_ms`` is
+    on the region's clock too, 0 where there is none.
     """
 
     task: str
@@ -84,6 +94,8 @@ class Job:
     request: str
     source: str
     past: bytes
+    deaths: int
+    deadline_ms: int
     claimed_ms: int
     offset_ms: int | None = None  # the hub's clock less the region Redis's, once the data was read
     is_told: bool = False  # the hub knows that it runs
@@ -106,7 +118,8 @@ class Claimed:
     """What a claim brought.
 
     ``refusal``: why it brought nothing, or "": ``suspended``, ``outbox full``, ``unregistered`` (RQ does not know the
-    worker, or as dead) or ``no wait`` (there was nothing, and a full Redis refused to wait).
+    worker, or as dead), ``enough alone`` (the region has as many such processes as it may) or ``no wait`` (there was
+    nothing, and a full Redis refused to wait).
     ``lapsed``: the lease was gone before this call renewed it. ``now_ms``: the region Redis's clock.
     """
 
@@ -139,11 +152,17 @@ class End:
 
 
 class Claimer:
-    """One worker process's claims and finishes. ``blocking`` is a client of its own for the wait for a job."""
+    """One worker process's claims and finishes. ``blocking`` is a client of its own for the wait for a job.
 
-    def __init__(self, client: redis.Redis, blocking: redis.Redis, *, region: str, worker: str) -> None:
-        self._client, self._blocking, self._worker = client, blocking, worker
-        self._queue = names.rq_queue(region)
+    Who ``is_alone`` claims suspects, and claims one at a time.
+    """
+
+    def __init__(
+        self, client: redis.Redis, blocking: redis.Redis, *, region: str, worker: str, is_alone: bool = False
+    ) -> None:
+        self._client, self._blocking, self._worker, self._is_alone = client, blocking, worker, is_alone
+        queue, suspects = names.rq_queue(region), names.rq_queue(names.suspects(region))
+        self._queue = suspects if is_alone else queue
         wip, held = names.rq_registry("wip", region), names.rq_worker_executions(worker)
         self._held = held
         self._claim_keys = [
@@ -156,8 +175,8 @@ class Claimer:
         ]  # fmt: skip
         scheduled = names.rq_registry("scheduled", region)
         self._retry_keys = [*self._finish_keys[:3], scheduled, *self._finish_keys[4:]]
-        self._due_keys = [self._queue, scheduled, *self._finish_keys[1:3], *self._finish_keys[5:]]
-        self._give_back_keys = [self._queue, wip, held]
+        self._due_keys = [queue, suspects, scheduled, *self._finish_keys[1:3], *self._finish_keys[5:]]
+        self._give_back_keys = [queue, suspects, wip, held]
 
     def claim(self, count: int, *, wait_seconds: float = 0.0) -> Claimed:
         """Renews the lease and claims up to ``count`` jobs, after waiting for one, in the same write.
@@ -233,9 +252,8 @@ class Claimer:
 
     def leave(self) -> None:
         """Gives up the lease, so that nobody waits for it to lapse."""
-        for reply in send(
-            self._client, [("DEL", names.lease(self._worker)), ("ZREM", names.WORKERS, self._worker)], []
-        ):
+        gone = [("ZREM", key, self._worker) for key in (names.WORKERS, names.ALONE)]
+        for reply in send(self._client, [("DEL", names.lease(self._worker)), *gone], []):
             value(reply)
 
     def _retry_arguments(self, end: End) -> list[str | bytes | int]:
@@ -247,15 +265,18 @@ class Claimer:
         return [job.task, job.execution, wait_ms, "1" if end.is_urgent else "", line(failed), *_ending(end)]
 
     def _claim_command(self, count: int) -> tuple[Any, ...]:
-        return CLAIM.command(self._claim_keys, [count, self._worker, os.urandom(8).hex()])
+        return CLAIM.command(self._claim_keys, [count, self._worker, os.urandom(8).hex(), int(self._is_alone)])
 
 
 def _claimed(reply: Any) -> Claimed:
     now_ms, lapsed, refusal, found = value(reply)
     jobs = [
-        Job(task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, now_ms)
-        for task, execution, attempt, data, request, source, past in found
-    ]
+        Job(
+            task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, deaths,
+            deadline_ms, now_ms,
+        )
+        for task, execution, attempt, data, request, source, past, deaths, deadline_ms in found
+    ]  # fmt: skip
     return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs)
 
 

@@ -18,10 +18,10 @@ import redis
 
 from jobs.claim import Claimed, Claimer, End, Job
 from jobs.contract import Outcome, Result, Task, decode_task, failed_frame
-from jobs.errors import Internal
+from jobs.errors import Internal, Poison, TaskError
 from jobs.outbox import Parcel, Shipper
 from jobs.retry import Retry
-from jobs.script import LATER
+from jobs.script import DEATHS_MAX, LATER
 from regions import logs, names
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
@@ -203,6 +203,9 @@ class Crew:
         try:
             task, offset_ms = read(job.data)
             job.offset_ms = offset_ms
+            if job.deaths >= DEATHS_MAX:
+                error = Poison(f"{job.deaths} processes died while they ran it, all but the first ran nothing else")
+                return self._unrun(job, task, error, str(error))
             ended = self._runner.run(
                 task,
                 offset_ms=offset_ms + self._skew_ms,
@@ -226,8 +229,13 @@ class Crew:
 
     def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
         log.error("a job failed by a fault of ours", task=job.task, is_readable=task is not None, error=str(error))
-        now_ms = self.region_now_ms() + (job.offset_ms or 0)
         what = "the job can't be read" if task is None else "the worker failed"
+        public = Internal(f"{what}: {type(error).__name__}: {error}")
+        return self._unrun(job, task, public, "".join(traceback.format_exception(error)))
+
+    def _unrun(self, job: Job, task: Task | None, error: TaskError, shown: str) -> End:
+        """The end of a task that the runner did not end."""
+        now_ms = self.region_now_ms() + (job.offset_ms or 0)
         result = Result(
             task=job.task,
             source=task.source if task else job.source,
@@ -235,7 +243,7 @@ class Crew:
             status="failed",
             attempts=job.attempt,
         )
-        frame = failed_frame(result, Internal(f"{what}: {type(error).__name__}: {error}"))
+        frame = failed_frame(result, error)
         outcome = Outcome(
             request=task.request if task else job.request,
             task=job.task,
@@ -244,7 +252,6 @@ class Crew:
             expires_ms=task.expires_ms if task else now_ms + self._ttl_ms,
             frame=frame,
         )
-        shown = "".join(traceback.format_exception(error))
         return End(job, outcome, shown, 0, result.bytes.records, result.bytes.wire)
 
     def region_now_ms(self) -> int:

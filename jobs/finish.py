@@ -12,6 +12,19 @@ from typing import Final
 
 from jobs.script import Script
 
+# Needs `queue` and `suspects`. Who is poison goes to the queue: any worker ends it, none runs it.
+_PLACE: Final = """
+local function place(id, deaths, push)
+  local count = tonumber(deaths or 0)
+  if count > 0 and count < $deaths_max then
+    redis.call("SADD", "$queues", suspects)
+    redis.call(push, suspects, id)
+  else
+    redis.call(push, queue, id)
+  end
+end
+"""
+
 # Needs `finished`, `failed`, `outbox`, `outbox_bytes` and `counters`. An end is {status and traceback for RQ, request,
 # state, finished ms, expires ms, bytes of the JSON, frame, raw, records and wire bytes}.
 _CONCLUDE: Final = """
@@ -134,17 +147,18 @@ return answer
 # itself, or is given back and looked at again. An ended one may still stand in the queue: claims skip what is not queued.
 DUE: Final = Script(
     """
-local queue, scheduled, finished, failed, outbox, outbox_bytes, counters = unpack(KEYS)
+local queue, suspects, scheduled, finished, failed, outbox, outbox_bytes, counters = unpack(KEYS)
 """
+    + _PLACE
     + _CONCLUDE
     + """
 for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIMIT", 0, $due_max)) do
   redis.call("ZREM", scheduled, id)
   local job = "$job" .. id
-  local fields = redis.call("HMGET", job, "status", "$front")
+  local fields = redis.call("HMGET", job, "status", "$front", "$deaths")
   if fields[1] == "scheduled" then
     redis.call("HSET", job, "status", "queued", "enqueued_at", stamp)
-    redis.call(fields[2] == "1" and "LPUSH" or "RPUSH", queue, id)
+    place(id, fields[3], fields[2] == "1" and "LPUSH" or "RPUSH")
   end
 end
 local answer = {}
@@ -166,8 +180,10 @@ return answer
 """
 )
 
-# Needs `wip`, `held` and `queue`; true when the execution was one.
-REQUEUE: Final = """
+# Needs `wip`, `held`, `queue` and `suspects`; true when the execution was one.
+REQUEUE: Final = (
+    _PLACE
+    + """
 local function requeue(member)
   local id, execution = member:match("^(.*):([^:]*)$$")
   if not id or not release(wip, held, id, execution) then
@@ -175,17 +191,19 @@ local function requeue(member)
     return false
   end
   local job = "$job" .. id
-  if redis.call("EXISTS", job) == 1 then
+  local fields = redis.call("HMGET", job, "status", "$deaths")
+  if fields[1] then
     redis.call("HSET", job, "status", "queued", "worker_name", "", "started_at", "")
-    redis.call("LPUSH", queue, id)
+    place(id, fields[2], "LPUSH")
   end
   return true
 end
 """
+)
 
 GIVE_BACK: Final = Script(
     """
-local queue, wip, held = unpack(KEYS)
+local queue, suspects, wip, held = unpack(KEYS)
 """
     + REQUEUE
     + """

@@ -1,6 +1,6 @@
 """A region's worker processes: started, watched by their beat, replaced when they die, stopped together.
 
-    run ── run_once: start who is missing; read beats; bury the dead; kill the silent
+    run ── run_once: start who is missing, and who runs suspects; read beats; bury the dead; kill the silent
      ├ jobs.worker x region.scale.min    settings over standard input, so that no secret is in a command line
      ├ Reaper (thread)                   gives what the dead held to the others
      └ Reporter (thread)                 tells the hub
@@ -25,7 +25,7 @@ import redis
 
 from jobs.reaper import Reaper
 from jobs.report import Reporter
-from jobs.script import LEASE_MS
+from jobs.script import ALONE_MAX, LEASE_MS
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop
 from regions import connect, logs
 from regions.settings import ROOT, Region, Settings
@@ -59,9 +59,10 @@ class Child:
 
 @dataclass(slots=True)
 class Slot:
-    """A place for one process. ``failures``: in a row, without a steady life between."""
+    """A place for one process. ``failures``: in a row, without a steady life between. ``is_alone``: for suspects."""
 
     number: int
+    is_alone: bool = False
     child: Child | None = None
     failures: int = 0
     not_before: float = 0.0
@@ -74,6 +75,7 @@ class Pool:
         self._settings, self._region, self._command = settings, region, command
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots = [Slot(number) for number in range(1, region.scale.min + 1)]
+        self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
         self._reaper = Reaper(self._client, region.name)
         self._reporter = Reporter(settings, region, self._client, self.workers)
         self.stop = Stop()
@@ -99,11 +101,21 @@ class Pool:
         for slot in self._slots:
             if slot.child is None and time.monotonic() >= slot.not_before:
                 self._start(slot)
+        self._start_alone()
         self._watch()
 
     def workers(self) -> list[str]:
-        """The names of the processes that run now."""
-        return [child.name for child in self._children()]
+        """The names of the processes that run now, without those for suspects."""
+        return [slot.child.name for slot in self._slots if slot.child is not None]
+
+    def _start_alone(self) -> None:
+        """One process a turn while more suspects wait than processes begin: a first one is often enough for all."""
+        starting = sum(slot.child is not None and slot.child.beat is None for slot in self._alone)
+        if self._reaper.suspects <= starting:
+            return
+        free = (slot for slot in self._alone if slot.child is None and time.monotonic() >= slot.not_before)
+        if slot := next(free, None):
+            self._start(slot)
 
     def end(self) -> None:
         """Stops the children, warmly unless asked twice; kills who does not end in time."""
@@ -140,11 +152,13 @@ class Pool:
         return False
 
     def _start(self, slot: Slot) -> None:
-        name = f"{self._region.name}.worker.{slot.number}.{secrets.token_hex(3)}"
+        kind = "alone" if slot.is_alone else "worker"
+        name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
+        more = ["--alone"] if slot.is_alone else []
         ours, theirs = os.pipe()
         try:
             process = subprocess.Popen(
-                [*self._command, self._region.name, name, "--settings", "-", "--beat", str(theirs)],
+                [*self._command, self._region.name, name, "--settings", "-", "--beat", str(theirs), *more],
                 cwd=ROOT,
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs],
@@ -169,7 +183,7 @@ class Pool:
         for pipe in ready:
             if os.read(pipe, 65536):
                 pipes[pipe].beat = now
-        for slot in self._slots:
+        for slot in (*self._slots, *self._alone):
             child = slot.child
             if child is None:
                 continue
@@ -186,10 +200,10 @@ class Pool:
     def _bury(self, slot: Slot, child: Child) -> None:
         os.close(child.pipe)
         slot.child = None
-        self._reaper.died(child.name)
-        self._reporter.now()
         code = child.process.returncode
-        if self.stop.asked is not None:
+        self._reaper.died(child.name, crashed=code != 0 and self.stop.asked is None)
+        self._reporter.now()
+        if self.stop.asked is not None or (slot.is_alone and code == 0):
             log.info("a worker ended", worker=child.name, code=code)
             return
         if code == BAD_SETTINGS:
@@ -204,7 +218,7 @@ class Pool:
         log.error("a worker died", worker=child.name, code=code, restart_in_seconds=round(delay, 2))
 
     def _children(self) -> list[Child]:
-        return [slot.child for slot in self._slots if slot.child is not None]
+        return [slot.child for slot in (*self._slots, *self._alone) if slot.child is not None]
 
     def _signal(self, number: int) -> None:
         for child in self._children():

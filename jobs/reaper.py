@@ -4,6 +4,9 @@ A worker whose lease lapsed is taken for dead, but only by a reaper that has its
 for two leases: after an outage, a freeze or a restart of Redis every lease is gone and nobody is dead. A process that the
 pool saw die needs no such proof. One script does the reaping; it looks at the lease again, so a worker that came back
 meanwhile is left alone.
+
+What was in flight when its process crashed is a suspect, and so is what was in flight in two processes whose leases lapsed,
+without a gap of Redis's between: it runs again alone in a process, where the next death is its own. The third is its last.
 """
 
 import threading
@@ -28,21 +31,43 @@ log = logs.get("reaper")
 
 REAP: Final = Script(
     """
-local queue, wip, held, lease, workers, worker, all_workers, queue_workers = unpack(KEYS)
-local name, is_dead = ARGV[1], ARGV[2] == "1"
-if redis.call("EXISTS", lease) == 1 and not is_dead then return -1 end
+local queue, suspects, wip, held, lease, workers, worker, all_workers, queue_workers, alone_workers = unpack(KEYS)
+local name, how, proof_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if redis.call("EXISTS", lease) == 1 and how == "lapsed" then return {-1, 0} end
 """
     + REQUEUE
     + """
+local told = {crashed = "its process died", lapsed = "its process stopped claiming", left = "its process ended"}
+
+-- Writes down that an attempt was lost, and whether that speaks against its job.
+local function blame(member)
+  local id = member:match("^(.*):[^:]*$$")
+  if not id or not redis.call("ZSCORE", wip, member) then return end
+  local job = "$job" .. id
+  local fields = redis.call("HMGET", job, "$attempt", "$past", "$lapsed")
+  if not fields[1] then return end
+  local began = tonumber(redis.call("HGET", "$execution" .. member, "created_at") or now) * 1000
+  local line = cjson.encode({tonumber(fields[1]), math.floor(began), now_ms, name, "lost", told[how]})
+  redis.call("HSET", job, "$past", (fields[2] or "") .. line .. "\\n")
+  if how == "crashed" or (how == "lapsed" and tonumber(fields[3] or 0) >= now_ms - proof_ms) then
+    redis.call("HINCRBY", job, "$deaths", 1)
+  elseif how == "lapsed" then
+    redis.call("HSET", job, "$lapsed", now_ms)
+  end
+end
+
 local count = 0
 for _, member in ipairs(redis.call("SMEMBERS", held)) do
+  blame(member)
   if requeue(member) then count = count + 1 end
 end
 redis.call("DEL", held, lease, worker)
 redis.call("ZREM", workers, name)
+redis.call("ZREM", "$alone", name)
 redis.call("SREM", all_workers, worker)
 redis.call("SREM", queue_workers, worker)
-return count
+redis.call("SREM", alone_workers, worker)
+return {count, redis.call("LLEN", suspects)}
 """
 )
 
@@ -59,11 +84,12 @@ end
 
 
 class Reaper:
-    """A thread of the pool. ``clock`` is in monotonic seconds."""
+    """A thread of the pool. ``clock`` is in monotonic seconds. ``suspects``: how many waited for a process when it looked."""
 
     def __init__(self, client: redis.Redis, region: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._region, self._clock = client, region, clock
-        self._died: deque[str] = deque()
+        self._died: deque[tuple[str, str]] = deque()
+        self.suspects = 0
         self._since: float | None = None  # when the answers began that have no gap until now
         self._answered = 0.0
         self._trimmed = float("-inf")
@@ -75,9 +101,12 @@ class Reaper:
         """Begins to look."""
         self._thread.start()
 
-    def died(self, worker: str) -> None:
-        """Names a process that was seen to die: it is reaped at once, whatever its lease says."""
-        self._died.append(worker)
+    def died(self, worker: str, *, crashed: bool) -> None:
+        """Names a process that was seen to end: it is reaped at once, whatever its lease says.
+
+        ``crashed``: nobody asked it to, so that what it ran may be why.
+        """
+        self._died.append((worker, "crashed" if crashed else "left"))
         self._wake.set()
 
     def stop(self) -> None:
@@ -97,13 +126,14 @@ class Reaper:
         """One look."""
         try:
             while self._died:
-                self._reap(self._died[0], is_dead=True)
+                self._reap(*self._died[0])
                 self._died.popleft()
             lapsed = self._lapsed()
             self._note_answer()
             if self._is_proven:
                 for worker in lapsed:
-                    self._reap(worker, is_dead=False)
+                    self._reap(worker, "lapsed")
+            self._look_for_suspects()
             self._trim()
         except redis.exceptions.RedisError as error:
             if self._since is not None:
@@ -127,15 +157,23 @@ class Reaper:
         leases = value(send(self._client, [("MGET", *map(names.lease, workers))], [])[0])
         return [worker for worker, lease in zip(workers, leases, strict=True) if lease is None]
 
-    def _reap(self, worker: str, *, is_dead: bool) -> None:
-        region = self._region
+    def _look_for_suspects(self) -> None:
+        """A suspended region starts nobody."""
+        queue = names.rq_queue(names.suspects(self._region))
+        waiting, suspended = map(value, send(self._client, [("LLEN", queue), ("EXISTS", names.RQ_SUSPENDED)], []))
+        self.suspects = 0 if suspended else waiting
+
+    def _reap(self, worker: str, how: str) -> None:
+        region, alone = self._region, names.suspects(self._region)
         keys = [
-            names.rq_queue(region), names.rq_registry("wip", region), names.rq_worker_executions(worker),
-            names.lease(worker), names.WORKERS, names.rq_worker(worker), names.RQ_WORKERS, names.rq_workers_of(region),
+            names.rq_queue(region), names.rq_queue(alone), names.rq_registry("wip", region),
+            names.rq_worker_executions(worker), names.lease(worker), names.WORKERS, names.rq_worker(worker),
+            names.RQ_WORKERS, names.rq_workers_of(region), names.rq_workers_of(alone),
         ]  # fmt: skip
-        count = int(value(send(self._client, [REAP.command(keys, [worker, int(is_dead)])], [REAP])[0]))
-        if count > 0 or (count == 0 and not is_dead):
-            log.warning("reaped a worker", worker=worker, jobs=count, was_seen_to_die=is_dead)
+        proof_ms = int((self._answered - self._since) * 1000) if self._since is not None else 0
+        count, self.suspects = value(send(self._client, [REAP.command(keys, [worker, how, proof_ms])], [REAP])[0])
+        if count > 0 or (count == 0 and how == "lapsed"):
+            log.warning("reaped a worker", worker=worker, jobs=count, how=how, suspects=self.suspects)
 
     def _trim(self) -> None:
         now = self._clock()

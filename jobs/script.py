@@ -15,6 +15,8 @@ OUTBOX_MAX_BYTES: Final = 64_000_000
 SKIPPED_MAX: Final = 1_000  # late or cancelled jobs that one claim drops, so that it never holds its Redis for long
 DUE_MAX: Final = 500  # waiting jobs that are moved at once, for the same reason
 LATER: Final = "later"  # stands for an entry in the outbox where a job was put off instead
+DEATHS_MAX: Final = 3  # of processes that ran a job; then it is poison
+ALONE_MAX: Final = 16  # suspects that run at once in a region, each in a process of its own
 FAR_SECONDS: Final = 365 * 86_400
 WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
 
@@ -71,6 +73,12 @@ class Script:
             past=names.JOB_PAST,
             kept=names.JOB_KEPT,
             front=names.JOB_FRONT,
+            deaths=names.JOB_DEATHS,
+            lapsed=names.JOB_LAPSED,
+            alone=names.ALONE,
+            queues=names.RQ_QUEUES,
+            deaths_max=DEATHS_MAX,
+            alone_max=ALONE_MAX,
             retried=names.RETRIED,
             later=LATER,
             lease_ms=LEASE_MS,
@@ -98,7 +106,8 @@ def send(client: redis.Redis, commands: Sequence[tuple[Any, ...]], scripts: Sequ
     replies = _exchange(client, commands)
     unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
     if unknown:
-        _exchange(client, [("SCRIPT", "LOAD", script.text) for script in scripts])
+        for reply in _exchange(client, [("SCRIPT", "LOAD", script.text) for script in scripts]):
+            value(reply)
         for i, reply in zip(unknown, _exchange(client, [commands[i] for i in unknown]), strict=True):
             replies[i] = reply
     return replies

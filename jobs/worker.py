@@ -26,7 +26,7 @@ from rq.utils import now
 from rq.worker import BaseWorker
 
 from jobs import budget
-from jobs.claim import Claimer
+from jobs.claim import Claimer, Job
 from jobs.crew import Crew, Runner
 from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
 from jobs.script import WORKER_TTL_SECONDS, Script, send, value
@@ -40,6 +40,8 @@ WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
 LOOK_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.2  # between claims that are refused
 BACKOFF_MAX_SECONDS: Final = 2.0
+STUCK_SECONDS: Final = 5.0  # after its deadline a suspect that still runs is stuck
+STUCK: Final = 70  # an exit code (EX_SOFTWARE)
 TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
 PR_SET_PDEATHSIG: Final = 1
 
@@ -61,12 +63,22 @@ class Worker(BaseWorker):
     """One process's claim loop, in the main thread, under RQ's name for it."""
 
     def __init__(
-        self, settings: Settings, region: Region, name: str, runner: Runner, *, beat: int | None = None
+        self,
+        settings: Settings,
+        region: Region,
+        name: str,
+        runner: Runner,
+        *,
+        beat: int | None = None,
+        is_alone: bool = False,
     ) -> None:
-        """``beat``: a descriptor that gets a byte every turn of the loop, for jobs.pool."""
+        """``beat``: a descriptor that gets a byte every turn of the loop, for jobs.pool.
+
+        Who ``is_alone`` runs the region's suspects, one at a time, and ends when there are none.
+        """
         url = region.redis.url
         super().__init__(
-            [region.name],
+            [names.suspects(region.name) if is_alone else region.name],
             name=name,
             connection=connect.open_redis(url, name=name),
             serializer="json",
@@ -76,7 +88,7 @@ class Worker(BaseWorker):
         self.hostname, self.pid = socket.gethostname(), os.getpid()
         client = connect.open_redis(url, name=name)
         blocking = connect.open_redis(url, name=name, block_seconds=WAIT_SECONDS, connections=1)
-        self.claimer = Claimer(client, blocking, region=region.name, worker=name)
+        self.claimer = Claimer(client, blocking, region=region.name, worker=name, is_alone=is_alone)
         home = Home(open_hub(settings.hub.redis, name), region.name)
         self.shipper = Shipper(client, home)
         self.leftovers = Leftovers(client, Home(open_hub(settings.hub.redis, name), region.name), name)
@@ -85,10 +97,10 @@ class Worker(BaseWorker):
             self.shipper,
             runner,
             region=region.name,
-            threads=region.workers.threads,
+            threads=1 if is_alone else region.workers.threads,
             ttl_seconds=settings.limits.result_ttl_seconds,
         )
-        self._runner, self._beat = runner, beat
+        self._runner, self._beat, self._is_alone = runner, beat, is_alone
         self._is_registered = False
         self._failures = 0
         self._looked = 0.0
@@ -159,6 +171,8 @@ class Worker(BaseWorker):
         self.crew.accept(claimed, slots)
         if claimed.refusal == "unregistered":
             self._is_registered = False
+        elif self._is_alone and slots and not claimed.jobs and claimed.refusal != "suspended":
+            self.stop.request()
         elif claimed.refusal:
             self.stop.wait(PAUSE_SECONDS)
 
@@ -170,6 +184,8 @@ class Worker(BaseWorker):
         """
         self._looked = time.monotonic()
         running = self.crew.running()
+        if self._is_alone:
+            self._end_with_the_stuck(running)
         cancelled, held = self.claimer.look([job.task for job in running])
         known = {job.member for job in running}
         strange, lost = held - known, known - held
@@ -183,6 +199,14 @@ class Worker(BaseWorker):
         self.shipper.put([Parcel(entry, outcome, size, now) for entry, outcome, size in self.claimer.move_due()])
         self._tell()
         self._runner.refresh()
+
+    def _end_with_the_stuck(self, running: list[Job]) -> None:
+        """A suspect that outlives its deadline holds one of a few processes: it goes, and its process with it."""
+        late_ms = self.crew.region_now_ms() - STUCK_SECONDS * 1000
+        for job in running:
+            if 0 < job.deadline_ms < late_ms:
+                log.error("a suspect is stuck past its deadline, its process ends", worker=self.name, task=job.task)
+                os._exit(STUCK)
 
     def _tell(self) -> None:
         started: list[Started] = []
@@ -285,6 +309,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("region")
     parser.add_argument("name", help="unique in the region")
     parser.add_argument("--settings", choices=["-"], help="read all settings from standard input, as JSON")
+    parser.add_argument("--alone", action="store_true", help="run the region's suspects, one at a time, then end")
     parser.add_argument("--beat", type=int, help="a descriptor that gets a byte every turn of the loop")
     return parser.parse_args(argv)
 
@@ -317,7 +342,7 @@ def main(argv: list[str]) -> int:
         print(faults, file=sys.stderr)
         return BAD_SETTINGS
     shelf.start()
-    code = run(Worker(settings, region, options.name, runner, beat=options.beat))
+    code = run(Worker(settings, region, options.name, runner, beat=options.beat, is_alone=options.alone))
     shelf.close()
     return code
 

@@ -22,6 +22,7 @@ Region (its own Redis, beside RQ's keys)
     nf:outbox:bytes          string  how many bytes they are
     nf:outbox:turn           string  the process that ships what nobody else did
     nf:counters              hash    what the region did: succeeded, failed, raw, records, wire
+    nf:alone                 zset    worker processes that run suspects, by the last claim (region ms)
     nf:retried               zset    tasks that failed and will be tried again, by deadline (region ms)
 """
 
@@ -46,6 +47,7 @@ OUTBOX_BYTES = "nf:outbox:bytes"
 OUTBOX_TURN = "nf:outbox:turn"
 COUNTERS = "nf:counters"
 RETRIED = "nf:retried"
+ALONE = "nf:alone"
 FENCE = "nf:fence"
 WORKERS = "nf:workers"
 
@@ -60,6 +62,8 @@ JOB_REQUEST = "nf_request"
 JOB_SOURCE = "nf_source"
 JOB_PAST = "nf_past"  # attempts that did not end it, a line each (jobs.retry.Attempt)
 JOB_KEPT = "nf_kept"  # how the last attempt failed, packed: what it ends as when no other one begins in time
+JOB_DEATHS = "nf_deaths"  # how many processes died while they ran it: from one on it is a suspect
+JOB_LAPSED = "nf_lapsed"  # when a process that ran it was last given up without being seen to die (region ms)
 JOB_FRONT = "nf_front"  # it goes to the front of the queue: somebody waits for it
 
 
@@ -132,6 +136,11 @@ RQ_WORKERS = "rq:workers"
 def rq_queue(region: str) -> str:
     """RQ's list of the jobs that wait; RQ's queue has the region's name."""
     return f"rq:queue:{region}"
+
+
+def suspects(region: str) -> str:
+    """The RQ queue of a region's jobs that run alone, one in a process; no region has such a name."""
+    return f"{region}.suspects"
 
 
 def rq_job(task: str) -> str:

@@ -58,8 +58,8 @@ def start(region_redis, hub_redis) -> Iterator[Start]:
 
 
 def pids(client) -> dict[str, int]:
-    """The workers that RQ knows, and their processes."""
-    return {worker.name: worker.pid for worker in RqWorker.all(connection=client)}
+    """The workers of the region's queue that RQ knows, and their processes."""
+    return {worker.name: worker.pid for worker in RqWorker.all(connection=client) if worker.queue_names() == [REGION]}
 
 
 def status(hub) -> dict:

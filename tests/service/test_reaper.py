@@ -9,10 +9,12 @@ from rq.serializers import JSONSerializer
 
 from jobs import reaper as reaping
 from jobs.reaper import Reaper
+from jobs.retry import LOST, read_past
 from jobs.script import send
 from jobs.worker import REGISTER
 from regions import connect, names
 from tests.service.test_claim import end
+from tests.service.test_retry import again
 from tests.service.working import REGION, claimer, enqueue, task
 
 
@@ -113,7 +115,7 @@ def test_a_gap_in_the_answers_begins_the_proof_again(region_redis, reaper, clock
 def test_who_was_seen_to_die_is_reaped_at_once_though_its_lease_lives(region_redis, reaper):
     ids = enqueue(region_redis.client, [task()])
     claimer(region_redis.url).claim(1)
-    reaper.died("w1")
+    reaper.died("w1", crashed=False)
     reaper.run_once()
     assert queued(region_redis.client) == ids
     assert region_redis.client.exists(names.lease("w1")) == 0
@@ -123,7 +125,7 @@ def test_who_died_while_redis_was_away_is_reaped_when_it_is_back(region_redis, r
     ids = enqueue(region_redis.client, [task()])
     claimer(region_redis.url).claim(1)
     region_redis.running.kill()
-    reaper.died("w1")
+    reaper.died("w1", crashed=False)
     reaper.run_once()
     region_redis.running.start()
     reaper.run_once()
@@ -136,7 +138,7 @@ def test_a_worker_that_came_back_between_look_and_reaping_is_left_alone(region_r
     worker = claimer(region_redis.url)
     worker.claim(1)
     reaper = Reaper(client, REGION)
-    reaper._reap("w1", is_dead=False)
+    reaper._reap("w1", "lapsed")
     assert queued(client) == []
 
 
@@ -157,8 +159,120 @@ def test_reaping_works_on_a_full_redis(region_redis, reaper):
     ids = enqueue(region_redis.client, [task()])
     claimer(region_redis.url).claim(1)
     region_redis.client.config_set("maxmemory", 1)
-    reaper.died("w1")
+    reaper.died("w1", crashed=False)
     reaper.run_once()
     assert queued(region_redis.client) == ids
     register(connect.open_redis(region_redis.url, name="t"), "w3")
     assert region_redis.client.exists(names.rq_worker("w3")) == 1
+
+
+def suspects(client):
+    return Queue(names.suspects(REGION), connection=client, serializer=JSONSerializer).get_job_ids()
+
+
+def crash(reaper, worker="w1"):
+    reaper.died(worker, crashed=True)
+    reaper.run_once()
+
+
+def test_what_ran_when_its_process_crashed_is_a_suspect_that_only_a_lone_process_claims(region_redis, reaper):
+    client = region_redis.client
+    first, second = enqueue(client, [task(), task()])
+    claimer(region_redis.url).claim(1)
+    crash(reaper)
+    assert (suspects(client), queued(client), reaper.suspects) == ([first], [second], 1)
+    assert client.sismember(names.RQ_QUEUES, names.rq_queue(names.suspects(REGION)))
+    assert [job.task for job in claimer(region_redis.url, "w2").claim(5).jobs] == [second]
+    (job,) = claimer(region_redis.url, "a1", is_alone=True).claim(1).jobs
+    assert (job.task, job.attempt, job.deaths, job.failures) == (first, 2, 1, 0)
+    (past,) = read_past(job.past)
+    assert (past.attempt, past.worker, past.error, past.message) == (1, "w1", LOST, "its process died")
+    assert past.started_ms <= past.ended_ms
+
+
+def test_the_third_death_of_a_suspect_is_its_last(region_redis, reaper):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    claimer(region_redis.url).claim(1)
+    crash(reaper)
+    for worker in ("a1", "a2"):
+        assert claimer(region_redis.url, worker, is_alone=True).claim(1).jobs[0].task == id_
+        crash(reaper, worker)
+    assert (suspects(client), queued(client)) == ([], [id_])
+    (job,) = claimer(region_redis.url, "w2").claim(1).jobs
+    assert (job.deaths, job.attempt) == (3, 3), "who ends it does not run it"
+
+
+def test_who_ended_because_it_was_asked_to_accuses_nobody(region_redis, reaper):
+    ids = enqueue(region_redis.client, [task()])
+    claimer(region_redis.url).claim(1)
+    reaper.died("w1", crashed=False)
+    reaper.run_once()
+    assert (queued(region_redis.client), suspects(region_redis.client)) == (ids, [])
+
+
+def lapse(region_redis, reaper, clock, worker, seconds):
+    """A worker claims, and its lease lapses."""
+    assert claimer(region_redis.url, worker).claim(1).jobs
+    region_redis.client.delete(names.lease(worker))
+    look(reaper, clock, seconds)
+
+
+def test_a_second_lapse_makes_a_suspect(region_redis, reaper, clock):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    lapse(region_redis, reaper, clock, "w1", 10)
+    assert (queued(client), suspects(client)) == ([id_], [])
+    lapse(region_redis, reaper, clock, "w2", 1)
+    assert (queued(client), suspects(client)) == ([], [id_])
+
+
+def test_a_gap_between_two_lapses_acquits(region_redis, reaper, clock):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    lapse(region_redis, reaper, clock, "w1", 10)
+    clock.now += reaping.GAP_SECONDS + 1
+    client.hincrby(
+        names.rq_job(id_), names.JOB_LAPSED, -60_000
+    )  # the clock of the proof is the test's, not the Redis's
+    lapse(region_redis, reaper, clock, "w2", 10)
+    assert (queued(client), suspects(client)) == ([id_], [])
+
+
+def test_a_suspect_stays_one_when_it_waits_or_is_given_back(region_redis, reaper):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    claimer(region_redis.url).claim(1)
+    crash(reaper)
+    lone = claimer(region_redis.url, "a1", is_alone=True)
+    (job,) = lone.claim(1).jobs
+    lone.finish([again(job)], then_claim=0)
+    assert (queued(client), suspects(client)) == ([], [])
+    lone.move_due()
+    assert (queued(client), suspects(client)) == ([], [id_])
+    lone.give_back([lone.claim(1).jobs[0].member])
+    assert (queued(client), suspects(client)) == ([], [id_])
+
+
+def test_at_most_sixteen_run_alone_at_once_in_a_region(region_redis, reaper):
+    client = region_redis.client
+    enqueue(client, [task() for _ in range(18)])
+    claimer(region_redis.url).claim(18)
+    crash(reaper)
+    lone = [claimer(region_redis.url, f"a{number}", is_alone=True) for number in range(17)]
+    assert [len(one.claim(1).jobs) for one in lone[:16]] == [1] * 16
+    assert (lone[16].claim(1).refusal, len(suspects(client))) == ("enough alone", 2)
+    assert lone[0].claim(0).refusal == ""
+    lone[0].leave()
+    assert len(lone[16].claim(1).jobs) == 1
+    client.zadd(names.ALONE, {"a1": 1})
+    assert len(lone[0].claim(1).jobs) == 1, "one that no longer claims does not count"
+
+
+def test_a_suspended_region_starts_nobody_for_its_suspects(region_redis, reaper):
+    client = region_redis.client
+    enqueue(client, [task()])
+    claimer(region_redis.url).claim(1)
+    client.set(names.RQ_SUSPENDED, 1)
+    crash(reaper)
+    assert (len(suspects(client)), reaper.suspects) == (1, 0)

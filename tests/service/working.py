@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -98,13 +99,13 @@ def enqueue_raw(client: redis.Redis, id_: str, data: bytes, request: str) -> Non
     client.rpush(names.rq_queue(REGION), id_)
 
 
-def claimer(url: str, worker: str = "w1", *, register: bool = True) -> Claimer:
+def claimer(url: str, worker: str = "w1", *, register: bool = True, is_alone: bool = False) -> Claimer:
     """A claimer of a worker that RQ knows."""
     client = connect.open_redis(url, name=worker)
     if register:
         client.hset(names.rq_worker(worker), "birth", "2026-11-24T04:14:00.000000Z")
     blocking = connect.open_redis(url, name=worker, block_seconds=1.0)
-    return Claimer(client, blocking, region=REGION, worker=worker)
+    return Claimer(client, blocking, region=REGION, worker=worker, is_alone=is_alone)
 
 
 def out_entries(hub: redis.Redis, kind: bytes = b"result") -> list[dict[bytes, bytes]]:
@@ -134,7 +135,7 @@ class ObedientRunner:
 
     ``gate``: a file to wait for (a cancel ends the wait); ``mark``: a folder in which each start leaves a file;
     ``bytes``: how long the records are; ``fail``: a traceback to end with; ``raise``: an exception to raise, by name;
-    ``flaky``: how many attempts fail for now, each to be tried again after ``pause`` seconds (0).
+    ``seconds``: how long it takes; ``kill``: takes its process with it then; ``flaky``: how many attempts fail for now, each to be tried again after ``pause`` seconds (0).
     """
 
     def refresh(self) -> None:
@@ -149,6 +150,9 @@ class ObedientRunner:
         trace = params.get("fail", "")
         if "raise" in params:
             raise {"KeyError": KeyError, "SystemExit": SystemExit}[params["raise"]]("as told")
+        threading.Event().wait(params.get("seconds", 0))
+        if "kill" in params:
+            os.kill(os.getpid(), signal.SIGKILL)
         gate = Path(params["gate"]) if "gate" in params else None
         while gate and not gate.exists() and not cancelled():
             threading.Event().wait(0.01)
@@ -176,7 +180,7 @@ def main(argv: list[str]) -> int:
     """A worker process like ``python -m jobs.worker``, with the obedient runner."""
     options = arguments(argv)
     settings, region = prepare(options)
-    return run(Worker(settings, region, options.name, ObedientRunner(), beat=options.beat))
+    return run(Worker(settings, region, options.name, ObedientRunner(), beat=options.beat, is_alone=options.alone))
 
 
 if __name__ == "__main__":

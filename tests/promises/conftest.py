@@ -1,0 +1,52 @@
+"""What promises are tested with: real servers, as the services' tests start them, and real pools of worker processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+
+from regions.settings import ROOT, Settings
+from tests.service.conftest import hub_redis, region_redis, start_redis
+
+__all__ = ["hub_redis", "pool", "region_redis", "start_redis"]
+
+# A pool as `nearfetch workers` runs one, with the test's own program in its workers. Who is paused is not killed for it.
+PROGRAM = """
+import sys, msgspec
+from jobs import pool
+from regions import logs
+from regions.settings import Settings
+logs.configure("json")
+pool.SILENT_SECONDS = float(sys.argv[1])
+settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+sys.exit(pool.run(settings, "fra", (sys.executable, "-m", *sys.argv[2:])))
+"""
+
+
+@pytest.fixture
+def pool() -> Iterator[Callable[..., subprocess.Popen]]:
+    """Starts a pool of region fra whose workers are a module of the tests."""
+    started: list[subprocess.Popen] = []
+
+    def start(settings: Settings, module: str, silent_seconds: float = 10.0, **variables: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(silent_seconds), module],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, **variables},
+        )
+        started.append(process)
+        process.stdin.write(msgspec.json.encode(settings))
+        process.stdin.close()
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

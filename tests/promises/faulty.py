@@ -1,0 +1,104 @@
+"""A worker process like ``python -m jobs.worker`` that dies or stops where a test says, each point once in a region.
+
+A point is armed by a file of its name in the folder $FAULTS, which holds the signal's number. The first process that comes
+by takes it away and hurts itself, after it wrote down when, and what it held. Every start of a task is a line of "starts".
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from jobs.claim import Claimer
+from jobs.fetch import Fetcher
+from jobs.outbox import Home
+from jobs.source import Source
+from jobs.task import Runner
+from jobs.worker import Worker, arguments, prepare, run
+
+FOLDER = Path(os.environ.get("FAULTS", "."))
+POINTS = {
+    "claim": "its jobs are claimed, the answer is not read",
+    "fetch": "the head of the answer came, the body did not",
+    "parse": "the page is whole, not parsed",
+    "finish": "the tasks ended, the region does not know",
+    "ship": "the region has the results, the hub does not",
+    "shipped": "the hub has the results, the outbox too",
+}
+
+
+class Faulty:
+    """The worker of this process, and where it is hurt."""
+
+    worker: Worker
+
+    def hit(self, point: str, claimed: list[str] | None = None) -> None:
+        """Hurts this process if the point is armed."""
+        taken = FOLDER / f"{point}.taken"
+        try:
+            (FOLDER / f"{point}.armed").rename(taken)
+        except FileNotFoundError:
+            return
+        held = [job.task for job in self.worker.crew.running()] + (claimed or [])
+        said = {"pid": os.getpid(), "worker": self.worker.name, "at": time.time(), "held": held}
+        whole = FOLDER / f"{point}.part"
+        whole.write_text(json.dumps(said))
+        number = int(taken.read_text())
+        whole.rename(FOLDER / f"{point}.hit")
+        os.kill(os.getpid(), number)
+
+    def install(self) -> None:
+        """Wraps what the points are in."""
+        claim, finish, post = Claimer.claim, Claimer.finish, Home.post
+        page, parse, go = Fetcher._page, Source.parse, Runner.run
+        starts = os.open(FOLDER / "starts", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+        def claiming(*args, **kwargs):
+            claimed = claim(*args, **kwargs)
+            if claimed.jobs:
+                self.hit("claim", [job.task for job in claimed.jobs])
+            return claimed
+
+        def finishing(*args, **kwargs):
+            self.hit("finish")
+            return finish(*args, **kwargs)
+
+        def posting(home, parcels, *args):
+            if parcels:
+                self.hit("ship")
+            is_posted = post(home, parcels, *args)
+            if parcels and is_posted:
+                self.hit("shipped")
+            return is_posted
+
+        def fetching(*args, **kwargs):
+            self.hit("fetch")
+            return page(*args, **kwargs)
+
+        def parsing(*args, **kwargs):
+            self.hit("parse")
+            return parse(*args, **kwargs)
+
+        def running(runner, task, *, attempt, **kwargs):
+            os.write(starts, f"{task.task} {attempt} {os.getpid()} {time.time()}\n".encode())
+            return go(runner, task, attempt=attempt, **kwargs)
+
+        Claimer.claim, Claimer.finish, Home.post = claiming, finishing, posting
+        Fetcher._page, Source.parse, Runner.run = fetching, parsing, running
+
+
+def main(argv: list[str]) -> int:
+    """A worker process."""
+    options = arguments(argv)
+    settings, region = prepare(options)
+    faulty = Faulty()
+    faulty.install()
+    faulty.worker = Worker(
+        settings, region, options.name, Runner(settings, region), beat=options.beat, is_alone=options.alone
+    )
+    return run(faulty.worker)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,10 +1,22 @@
-"""Everything that is wrong with a source's files, also what only a worker can tell: XPaths, and whether ID.py loads."""
+"""Everything that is wrong with a source's files, also what only a worker can tell: XPaths, and whether ID.py loads.
 
+As a process it does so for ``jobs.examiner``, and what an author's code does when it is loaded ends here.
+"""
+
+import os
+import resource
+import sys
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from jobs import definition, xpaths
 from jobs.source import Source, code, compiler
+from jobs.stop import follow_parent
 from regions.faults import Fault, Faults
+
+CPU_SECONDS: Final = 10  # for one source
 
 
 def faults(path: Path) -> list[Fault]:
@@ -22,3 +34,27 @@ def faults(path: Path) -> list[Fault]:
     except Faults as raised:
         found += raised.faults
     return sorted(found, key=lambda fault: (fault.file != path.name, fault.line or 0))
+
+
+def main() -> int:
+    """What ``python -m jobs.examine`` does: a path a line in, as JSON, and for each a line with a list of texts out."""
+    follow_parent()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an ID.py prints when it is loaded is no answer
+    for line in sys.stdin.buffer:
+        _allow(CPU_SECONDS)
+        found = faults(Path(msgspec.json.decode(line, type=str)))
+        answers.write(msgspec.json.encode([str(fault) for fault in found]) + b"\n")
+        answers.flush()
+    return 0
+
+
+def _allow(seconds: int) -> None:
+    """Time from now on; the kernel ends who takes more of it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

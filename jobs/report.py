@@ -10,8 +10,9 @@ from typing import Any, Final
 import msgspec
 import redis
 
-from jobs.catalog import Catalog
+from jobs.catalog import Catalog, Entry
 from jobs.contract import VERSION
+from jobs.examiner import Examiner
 from jobs.script import send, value
 from regions import connect, logs, names
 from regions.settings import Region, Settings
@@ -34,7 +35,9 @@ class Reporter:
         self._hub = connect.open_redis(settings.hub.redis, name=f"{region.name}.workers")
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._catalog = Catalog(settings.source_folders, settings.first_region)
+        self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
+        self._has_news = threading.Event()  # of sources; set by the examiner's thread too
         self._is_away = False
         self._stopping = False
         self._wake = threading.Event()
@@ -52,6 +55,7 @@ class Reporter:
         """Reports once more and ends."""
         self._stopping = True
         self._wake.set()
+        self._examiner.stop()
         self._thread.join(4 * connect.TIMEOUT_SECONDS)
 
     def run(self) -> None:
@@ -72,15 +76,23 @@ class Reporter:
     def _has_changed(self) -> bool:
         is_changed = self._catalog.refresh()
         if is_changed:
-            self._sources_due = 0.0
+            self._has_news.set()
         return is_changed
+
+    def _examined(self) -> None:
+        """More is known of what is wrong with sources."""
+        self._has_news.set()
+        self._wake.set()
 
     def run_once(self) -> None:
         """One report; what can't be sent now is sent with the next one."""
         self._has_changed()
+        self._examiner.look(self._own())
         try:
             self._say("status", ["part", "workers", "name", self._name], self.status())
-            if time.monotonic() >= self._sources_due:
+            if self._has_news.is_set() or time.monotonic() >= self._sources_due:
+                self._sources_due = 0.0  # until it is said
+                self._has_news.clear()
                 self._say("sources", [], self.sources())
                 self._sources_due = time.monotonic() + SOURCES_SECONDS
         except redis.exceptions.RedisError as error:
@@ -118,13 +130,17 @@ class Reporter:
     def sources(self) -> dict[str, dict[str, str | None]]:
         """The region's sources as its workers have them: the definition's hash, and what is wrong with it or None."""
         found: dict[str, dict[str, str | None]] = {}
-        for entry in self._catalog.entries():
-            if entry.region != self._region.name:
-                continue
+        for entry in self._own():
             definition = entry.definition
-            fault = None if definition else "\n".join(map(str, entry.faults))[:FAULT_MAX]
-            found[entry.id] = {"definition": definition.hash if definition else "", "fault": fault}
+            fault = self._examiner.fault(entry) if definition else "\n".join(map(str, entry.faults))
+            found[entry.id] = {
+                "definition": definition.hash if definition else "",
+                "fault": fault and fault[:FAULT_MAX],
+            }
         return found
+
+    def _own(self) -> list[Entry]:
+        return [entry for entry in self._catalog.entries() if entry.region == self._region.name]
 
     def _say(self, kind: str, fields: Sequence[str], data: object) -> None:
         entry = ["k", kind, "v", VERSION, *fields, "d", msgspec.json.encode(data)]

@@ -1,5 +1,6 @@
 """How a process of a region's running part ends: warmly at the first signal, coldly at a later one, or by a failed thread."""
 
+import ctypes
 import os
 import signal
 import threading
@@ -13,6 +14,8 @@ DRAIN_SECONDS: Final = 30.0  # for what runs
 FLUSH_SECONDS: Final = 2.0  # for the last results to go home; what does not is shipped by others
 SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
 BAD_SETTINGS: Final = 78  # the exit code of who found them (EX_CONFIG): starting again would not help
+
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 log = logs.get("workers")
 
@@ -48,6 +51,11 @@ class Stop:
         """Listens no longer: an interpreter that ends would take a signal for its death."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def follow_parent() -> None:
+    """Asks for SIGTERM when the thread that started this process ends (Linux)."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _die(args: threading.ExceptHookArgs) -> None:

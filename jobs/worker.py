@@ -9,7 +9,6 @@ process held is given to others by jobs.reaper, and it can't finish any of it.
 """
 
 import argparse
-import ctypes
 import logging
 import os
 import random
@@ -30,7 +29,7 @@ from jobs.claim import Claimer, Job
 from jobs.crew import Crew, Runner
 from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
 from jobs.script import WORKER_TTL_SECONDS, Script, send, value
-from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop
+from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop, follow_parent
 from regions import connect, logs, names
 from regions.faults import Faults
 from regions.settings import Region, Settings, load
@@ -43,7 +42,6 @@ BACKOFF_MAX_SECONDS: Final = 2.0
 STUCK_SECONDS: Final = 5.0  # after its deadline a suspect that still runs is stuck
 STUCK: Final = 70  # an exit code (EX_SOFTWARE)
 TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
-PR_SET_PDEATHSIG: Final = 1
 
 log = logs.get("worker")
 
@@ -296,11 +294,6 @@ def run(worker: Worker) -> int:
     worker.run()
     worker.stop.ignore()
     return 0
-
-
-def follow_parent() -> None:
-    """Asks for SIGTERM when the thread that started this process ends (Linux)."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:

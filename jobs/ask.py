@@ -14,11 +14,11 @@ import uritemplate
 from msgspec import Struct
 
 from jobs import values
+from jobs.origin import PORTS
 from jobs.reader import Reader, Where, show
 from regions.faults import nearest
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
-PORTS: Final = {"http": 80, "https": 443}
 COOKIE_SAFE: Final = "!#$%&'()*+-./:<=>?@[]^_`{|}~"  # of RFC 6265, what quote would change
 KEYS: Final = ("method", "headers", "cookies", "form", "json", "body", "auth", "egress")
 
@@ -125,16 +125,6 @@ def _text(value: Any) -> Any:
     if isinstance(value, list):
         return [values.shown(one) for one in value]
     return None if value is None else values.shown(value)
-
-
-def origin_of(url: str) -> str:
-    """Whose turn a fetch of an address needs: "https://www.example.org:443". Raises ValueError where it has none."""
-    parts = urlsplit(url)
-    name = (parts.hostname or "").rstrip(".")
-    port = parts.port or PORTS.get(parts.scheme)
-    if not name or port is None:
-        raise ValueError(f"expected an http or https address, found {url[:80]!r}")
-    return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def read_ask(

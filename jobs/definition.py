@@ -15,7 +15,7 @@ import webencodings
 from msgspec import Struct
 
 from jobs import ask, pattern, schema
-from jobs.ask import Ask, origin_of, read_ask
+from jobs.ask import Ask, read_ask
 from jobs.field import DEFAULT_LANGUAGE, ELEMENT, PAGE_KINDS, ROW, VALUE, Field, FieldReader, Kinds, Selector
 from jobs.limits import Contract, Limits, read_contract, read_limits
 from jobs.params import BadParams, Param, bind, read_params
@@ -23,7 +23,7 @@ from jobs.reader import Reader, Where, show
 from regions import names, toml
 from regions.faults import Fault, Faults
 
-__all__ = ["BadParams", "Before", "Csv", "Definition", "Next", "origin_of", "read"]
+__all__ = ["BadParams", "Before", "Csv", "Definition", "Next", "read"]
 
 FORMATS: Final = tuple(DEFAULT_LANGUAGE)
 CODE_NAMES: Final = ("request", "parse", "next_page")  # what ID.py may define

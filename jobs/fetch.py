@@ -28,7 +28,8 @@ from requests.models import PreparedRequest
 from jobs import body
 from jobs.connection import Adapter, Exchange, Watchdog, said
 from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut, TooLarge
-from jobs.guard import SCHEMES, Allowed, Guard, Resolve, origin_of, system_resolve
+from jobs.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
+from jobs.origin import origin_of
 from jobs.page import Page, Request
 
 REDIRECTS_MAX: Final = 10
@@ -253,7 +254,7 @@ def _may_see_credentials(url: str, following: str) -> bool:
         before, after = origin_of(url), origin_of(following)
     except ValueError:
         return False
-    return after in (before, before.replace("http://", "https://", 1) if urlsplit(before).port is None else before)
+    return after == before or (before.endswith(":80") and after == f"https{before[4:-3]}:443")
 
 
 def _discard(answer: requests.Response) -> None:

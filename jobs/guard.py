@@ -14,9 +14,9 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 from jobs.errors import BlockedAddress
+from jobs.origin import origin_of
 from regions.faults import Fault, Faults
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -113,23 +113,16 @@ def parse_origins(text: str) -> dict[str, str]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         origin, equals, target = part.partition("=")
         target = target.rstrip("/")
-        if equals and _ORIGIN.fullmatch(origin.rstrip("/")) and _ORIGIN.match(target):
+        try:
+            if not (equals and _ORIGIN.fullmatch(origin.rstrip("/")) and _ORIGIN.match(target)):
+                raise ValueError(part)
             origins[origin_of(origin)] = target
-        else:
+        except ValueError:
             message = f'expected ORIGIN=ADDRESS like https://www.example.org=http://127.0.0.1:8099, found "{part}"'
             faults.append(Fault("settings", None, "fetch.origins", message))
     if faults:
         raise Faults(faults)
     return origins
-
-
-def origin_of(url: str) -> str:
-    """Scheme, name and port of an address (the port only where it is not the scheme's own), in lower case."""
-    parts = urlsplit(url)
-    host = (parts.hostname or "").rstrip(".")
-    shown = f"[{host}]" if ":" in host else host
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return f"{parts.scheme}://{shown}" + (f":{parts.port}" if parts.port not in (None, default) else "")
 
 
 def system_resolve(host: str, port: int) -> list[Target]:

@@ -15,9 +15,10 @@ from lxml import etree
 
 from jobs import ask, budget, feed, lines, values, xpaths
 from jobs.code import Code
-from jobs.definition import Before, Definition, origin_of
+from jobs.definition import Before, Definition
 from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited, TaskError, TooLarge, is_passing
 from jobs.field import ELEMENT, PAGE_KINDS, PAGE_URL, ROW, VALUE, Kinds, Selector
+from jobs.origin import origin_of
 from jobs.page import Page, Request
 from jobs.record import Plan, Scope, deeper
 from jobs.select import Compiler, FindAll, found_something

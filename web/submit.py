@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +12,7 @@ from ulid import ULID
 
 from jobs.catalog import Catalog
 from jobs.definition import BadParams
+from jobs.origin import origin_of
 from regions.faults import nearest
 from regions.settings import Limits
 from web.ledger import New, NewTask
@@ -24,7 +24,6 @@ MEMBERS: Final = ("sources", "deadline", "max_age", "attrs")
 TASK_MEMBERS: Final = ("source", "params")
 QUERY_OWN: Final = ("wait", "max_age")
 PREFER_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([^",;]*)"?', re.IGNORECASE)
-PORTS: Final = {"http": 80, "https": 443}
 
 Errors = list[tuple[str, str]]  # (pointer, detail)
 
@@ -187,7 +186,7 @@ def _task(
     try:
         bound = definition.bind(params, text=text)
         url = definition.expand(bound)
-        host = turn_host(url)
+        host = origin_of(url)
     except BadParams as bad:
         errors += [(params_at + pointer(name), detail) for name, detail in bad.faults]
         return None
@@ -203,16 +202,6 @@ def _task(
         host=host,
         definition=definition.hash,
     )
-
-
-def turn_host(url: str) -> str:
-    """Whose turn a fetch needs: scheme, name and port of an address; raises ValueError when it has none."""
-    parts = urlsplit(url)
-    name = parts.hostname or ""
-    port = parts.port or PORTS.get(parts.scheme)
-    if not name or port is None:
-        raise ValueError(f"expected an http or https address, found {url[:80]!r}")
-    return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def _deadline(value: Any, limits: Limits, errors: Errors) -> float:

@@ -191,20 +191,3 @@ def test_prefer_header(header, wait):
 )  # fmt: skip
 def test_content_types(kind, is_json):
     assert submit.is_json_type(kind) is is_json
-
-
-@pytest.mark.parametrize(
-    ("url", "host"),
-    [
-        ("https://a.example/x", "https://a.example:443"), ("http://A.example:8080", "http://a.example:8080"),
-        ("http://[::1]/", "http://[::1]:80"),
-    ],
-)  # fmt: skip
-def test_whose_turn_a_fetch_needs(url, host):
-    assert submit.turn_host(url) == host
-
-
-@pytest.mark.parametrize("url", ["", "a/b", "ftp://a.example/", "https://", "http://a:99999/"])
-def test_what_is_no_address(url):
-    with pytest.raises(ValueError, match=r"."):
-        submit.turn_host(url)

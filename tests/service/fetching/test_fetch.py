@@ -7,7 +7,7 @@ import pytest
 from requests.cookies import RequestsCookieJar
 
 from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus
-from jobs.fetch import retry_after, shown
+from jobs.fetch import _may_see_credentials, retry_after, shown
 from jobs.guard import parse_allow
 from jobs.page import Request
 from tests.service.fetching.asking import fetch, get, names_of_loopback
@@ -66,7 +66,7 @@ def test_a_mapped_origin_changes_only_where_we_connect(origin, fetcher):
             spoken.answer(b"there")
 
     site = origin(say)
-    one = fetcher(origins={"https://www.example.org": f"{site.url}/www.example.org"})
+    one = fetcher(origins={"https://www.example.org:443": f"{site.url}/www.example.org"})
     jar = RequestsCookieJar()
     page = fetch(one, "https://www.example.org/a/start", jar=jar)
     assert page.url == "https://www.example.org/a/end?x=1"
@@ -79,7 +79,7 @@ def test_a_mapped_origin_changes_only_where_we_connect(origin, fetcher):
 def test_a_mapping_does_not_pass_the_guard(origin, fetcher):
     site = origin(lambda spoken: spoken.answer())
     with pytest.raises(BlockedAddress):
-        fetch(fetcher(allow=(), origins={"https://www.example.org": site.url}), "https://www.example.org/")
+        fetch(fetcher(allow=(), origins={"https://www.example.org:443": site.url}), "https://www.example.org/")
     assert site.connections == 0
 
 
@@ -221,6 +221,24 @@ def test_the_same_host_keeps_credentials_and_cookies(origin, fetcher):
     fetch(fetcher(), get(site.url + "/", headers={"Authorization": "Bearer t"}, cookies={"a": "b"}))
     assert site.requests[1].headers["authorization"] == "Bearer t"
     assert site.requests[1].headers["cookie"] == "a=b; session=1"
+
+
+@pytest.mark.parametrize(
+    ("url", "following", "may"),
+    [
+        ("http://a.example/", "http://A.example:80/x", True),
+        ("http://a.example/", "https://a.example/", True),
+        ("http://a.example:80/", "https://a.example:443/", True),
+        ("https://a.example/", "http://a.example/", False),
+        ("http://a.example/", "https://a.example:8443/", False),
+        ("http://a.example:8080/", "https://a.example:8080/", False),
+        ("http://a.example/", "https://b.a.example/", False),
+        ("http://a.example/", "https://a.example:99999/", False),
+    ],
+)
+def test_credentials_go_along_to_the_same_origin_and_over_to_tls_only(url, following, may):
+    """Over to TLS means from port 80 to port 443 of one name, however the ports are spelt."""
+    assert _may_see_credentials(url, following) is may
 
 
 def test_credentials_in_an_address_are_neither_sent_nor_shown(origin, fetcher):

@@ -1,0 +1,16 @@
+"""An origin: scheme, name and port of an address. A host's turns, its credentials and its mapping go by it."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+PORTS: Final = {"http": 80, "https": 443}
+
+
+def origin_of(url: str) -> str:
+    """``https://www.example.org:443``, always with the port. Raises ValueError for what is no http or https address."""
+    parts = urlsplit(url)
+    name = (parts.hostname or "").rstrip(".")
+    port = PORTS.get(parts.scheme) if parts.port is None else parts.port
+    if not name or port is None or parts.scheme not in PORTS:
+        raise ValueError(f"expected an http or https address, found {url[:80]!r}")
+    return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}"

@@ -1,0 +1,32 @@
+"""Origins: what turns, credentials and mappings go by."""
+
+import pytest
+
+from jobs.origin import origin_of
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://a.example/x", "https://a.example:443"),
+        ("https://A.example:443/x?y", "https://a.example:443"),
+        ("HTTP://A.example:8080", "http://a.example:8080"),
+        ("http://u:p@a.example./", "http://a.example:80"),
+        ("http://[::1]/", "http://[::1]:80"),
+        ("http://[2001:DB8::1]:81/", "http://[2001:db8::1]:81"),
+        ("https://a.example:0/", "https://a.example:0"),
+        ("https://a.example:/", "https://a.example:443"),
+    ],
+)
+def test_an_origin_is_scheme_name_and_port(url, origin):
+    """However it is spelt: one host has one turn and one mapping."""
+    assert origin_of(url) == origin
+
+
+@pytest.mark.parametrize(
+    "url", ["", "a/b", "ftp://a.example/", "ftp://a.example:21/", "https://", "http://a:99999/", "http://a:x/"]
+)
+def test_what_is_no_http_address_has_none(url):
+    """It is refused, not guessed."""
+    with pytest.raises(ValueError, match=r"."):
+        origin_of(url)

@@ -13,6 +13,7 @@ from redis.retry import Retry
 
 TIMEOUT_SECONDS: Final = 0.5  # an outage is an error after this long
 HEARTBEAT_SECONDS: Final = 10
+MONGO_SECONDS: Final = 1.0
 REDIS_FLOOR: Final = (7, 2)
 RABBITMQ_FLOOR: Final = (4, 0)
 
@@ -114,6 +115,32 @@ def check_rabbitmq(properties: dict[str, Any]) -> None:
     if tuple(int(part) for part in version.split(".")[:2]) < RABBITMQ_FLOOR:
         floor = ".".join(map(str, RABBITMQ_FLOOR))
         raise TooOld(f"broker: expected RabbitMQ {floor} or later, found {version}")
+
+
+def open_mongo(url: str, *, name: str) -> Any:
+    """A ``pymongo.MongoClient`` of ``url``. Nothing is connected yet; what it writes is on a majority's disks.
+
+    It raises what pymongo raises, after ``MONGO_SECONDS`` when nobody answers. Raises ValueError for what is no URL.
+    """
+    import pymongo  # noqa: PLC0415 - only the gateway needs it, and every part would pay for it
+
+    milliseconds = int(MONGO_SECONDS * 1000)
+    try:
+        return pymongo.MongoClient(
+            url,
+            appname=name,
+            connect=False,
+            maxPoolSize=8,
+            serverSelectionTimeoutMS=milliseconds,
+            connectTimeoutMS=milliseconds,
+            retryWrites=False,  # our own code writes again, by ids
+            retryReads=False,
+            w="majority",
+            journal=True,
+            tz_aware=True,
+        )
+    except pymongo.errors.PyMongoError as error:
+        raise ValueError(f"expected a MongoDB URL: {without_password(str(error))}") from error
 
 
 def without_password(url: str) -> str:

@@ -11,6 +11,7 @@ Hub (central Redis)
     nf:accepting             zset    requests not yet accepted, by the end of their lease (hub ms)
     nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
     nf:open:{region}         zset    "{request}/{task}" by the time of accept (hub ms)
+    nf:archive               zset    finished requests that the history lacks, by when to take them (hub ms)
     nf:wake                  channel request ids that have news
 
 Region (its own Redis, beside RQ's keys)
@@ -37,6 +38,7 @@ DEAD_QUEUE = "q.dead"
 # Hub
 ACCEPTING = "nf:accepting"
 DUE = "nf:due"
+ARCHIVE = "nf:archive"
 WAKE = "nf:wake"
 GATEWAYS = "gateways"  # the consumer group of the out streams
 HUB = "hub"  # stands for a region in a result that the hub itself made
@@ -50,6 +52,11 @@ RETRIED = "nf:retried"
 ALONE = "nf:alone"
 FENCE = "nf:fence"
 WORKERS = "nf:workers"
+
+# MongoDB
+DATABASE = "nearfetch"  # where the URL names none
+REQUESTS_COLLECTION = "requests"
+TASKS_COLLECTION = "tasks"
 
 # The one function that a job may name (RQ would import any).
 JOB_FUNCTION = "jobs.task.run"

@@ -59,6 +59,12 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     answer_bytes_max: Count = 8_000_000
 
 
+class History(Struct, frozen=True, forbid_unknown_fields=True):
+    """Finished requests in the store that ``hub.mongo`` names; without one there is none."""
+
+    retention_days: Annotated[float, Meta(gt=0, le=36_500)] = 90.0
+
+
 class Folders(Struct, frozen=True, forbid_unknown_fields=True):
     """Folders of the user's own, several with ``:``."""
 
@@ -170,6 +176,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     hub: Hub = field(default_factory=Hub)
     gateway: Gateway = field(default_factory=Gateway)
     limits: Limits = field(default_factory=Limits)
+    history: History = field(default_factory=History)
     sources: Folders = field(default_factory=Folders)
     regions: Folders = field(default_factory=Folders)
     fetch: Fetch = field(default_factory=Fetch)

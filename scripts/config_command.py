@@ -12,7 +12,7 @@ import msgspec
 from regions import connect, topology
 from regions.settings import Settings
 from scripts.configuration import to_toml
-from scripts.probes import broker, redis_answers
+from scripts.probes import broker, mongo, redis_answers
 
 HIDDEN: Final = "(hidden)"
 SECRETS: Final = ("password",)
@@ -50,6 +50,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
         "central Redis", connect.without_password(settings.hub.redis), redis_answers(settings.hub.redis)() or ""
     )
     yield Finding("RabbitMQ", connect.without_password(settings.hub.amqp), broker(settings.hub.amqp)() or "")
+    if settings.hub.mongo:
+        yield Finding("history", connect.without_password(settings.hub.mongo), mongo(settings.hub.mongo)() or "")
     for name, region in settings.region.items():
         yield Finding(
             f"Redis of {name}", connect.without_password(region.redis.url), redis_answers(region.redis.url)() or ""

@@ -18,7 +18,7 @@ from scripts.data_folder import DataFolder
 from scripts.site.site import origins
 
 # Offsets from the gateway's port; what is taken moves to a free one.
-BROKER, HUB, DASHBOARDS, SITE, REGION_REDIS = 2, 3, 11, 19, 31
+BROKER, HUB, STORE, DASHBOARDS, SITE, REGION_REDIS = 2, 3, 4, 11, 19, 31
 PASSED = f"{settings.PREFIX}SECRET__"  # what a source's request may name
 
 
@@ -29,6 +29,7 @@ class Ports:
     gateway: int
     broker: int
     hub: int
+    store: int
     site: int
     redis: dict[str, int]
     dashboard: dict[str, int]
@@ -41,6 +42,7 @@ def choose_ports(data: DataFolder, wanted: Settings, gateway: int) -> Ports:
         gateway=gateway,
         broker=data.port("broker", gateway + BROKER),
         hub=data.port("hub", gateway + HUB),
+        store=data.port("store", gateway + STORE),
         site=data.port("site", gateway + SITE),
         redis={name: data.port(f"redis {name}", gateway + REGION_REDIS + n) for n, name in enumerate(wanted.region)},
         dashboard={
@@ -70,11 +72,12 @@ def region_acl(region: str) -> str:
 
 def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: bool) -> None:
     """Writes ``nearfetch.toml``, a file a region, and each region's URL of the central Redis."""
-    hub = {"redis": hub_url(data, ports), "amqp": amqp, "mongo": wanted.hub.mongo}
+    hub = {"redis": hub_url(data, ports), "amqp": amqp, "mongo": f"mongodb://127.0.0.1:{ports.store}/"}
     tables = {
         "hub": hub,
         "gateway": {**msgspec.to_builtins(wanted.gateway), "host": "127.0.0.1", "port": ports.gateway},
         "limits": msgspec.to_builtins(wanted.limits),
+        "history": msgspec.to_builtins(wanted.history),
         "sources": {"path": ":".join(str(folder.absolute()) for folder in wanted.sources.folders)},
         "regions": {"path": str(data.regions)},
         "fetch": msgspec.to_builtins(wanted.fetch) if live else with_site(wanted.fetch, ports.site),

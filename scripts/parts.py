@@ -1,6 +1,6 @@
 """What a stack consists of: each part, how it is started, and how it is seen to be ready.
 
-    servers   rabbitmq, its port mapper, the central Redis, a Redis a region, the sample site
+    servers   rabbitmq, its port mapper, the central Redis, a Redis a region, the document store, the sample site
     regions   a dashboard, workers and a bridge each
     entry     the gateway
 
@@ -21,7 +21,7 @@ from scripts.dashboard import DASHBOARD_ACL
 from scripts.data_folder import DataFolder
 from scripts.probes import Probe, always, answers, listens
 from scripts.probes import broker as broker_answers
-from scripts.services import RabbitMQ, Service, path_with_sbin, redis_server
+from scripts.services import RabbitMQ, Service, document_store, path_with_sbin, redis_server
 
 STAGES: Final = ("servers", "regions", "entry")
 
@@ -60,6 +60,7 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
         _port_mapper(broker, environ),
         _server(hub, environ),
         *(_region_redis(data, name, ports.redis[name], environ) for name in wanted.region),
+        _server(document_store(data.path / "store", ports.store), environ),
         _server(replace(broker.service(), not_ready=broker_answers(broker.url)), environ, stop_seconds=40),
     ]
     own = configuration.environment(data, environ)

@@ -7,6 +7,7 @@ from typing import Final
 
 import pika
 import pika.exceptions
+import pymongo.errors
 import redis
 
 from regions import connect
@@ -76,6 +77,24 @@ def broker(url: str) -> Probe:
                 connection.close()
             return None
         return "; ".join(faults)
+
+    return probe
+
+
+def mongo(url: str) -> Probe:
+    """A MongoDB, or what speaks like one, answers."""
+
+    def probe() -> str | None:
+        try:
+            client = connect.open_mongo(url, name="probe")
+        except ValueError as error:
+            return str(error)
+        with client:
+            try:
+                client.admin.command("ping")
+            except pymongo.errors.PyMongoError as error:
+                return connect.without_password(str(error)[:200])
+        return None
 
     return probe
 

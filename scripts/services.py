@@ -10,6 +10,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Final
 
 from regions import connect, topology
 from scripts.ports import free_port
+from scripts.probes import mongo
 
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
@@ -105,6 +107,15 @@ logfile ""
 
     binary = shutil.which("redis-server", path=path_with_sbin()) or "redis-server"
     return Service(name, [binary, str(config)], folder / "redis.log", not_ready)
+
+
+def document_store(folder: Path, port: int) -> Service:
+    """A document store that speaks MongoDB's protocol (SecantusDB), without a password, on the loopback address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = ("--host", "127.0.0.1", "--port", str(port), "--storage-path", str(folder / "data"), "--standalone")
+    command = [sys.executable, "-m", "secantus", *options, "--cache-size", "64M", "--sync-on-commit"]
+
+    return Service("store", command, folder / "store.log", mongo(f"mongodb://127.0.0.1:{port}/"))
 
 
 class RabbitMQ:

@@ -1,6 +1,6 @@
 """The start of a stack: everything that can start at once does, and each thing is said when it is seen to be ready.
 
-servers ─ the port mapper, then RabbitMQ (the slowest) beside every Redis and the site
+servers ─ the port mapper, then RabbitMQ (the slowest) beside every Redis, the document store and the site
 regions ─ a region's dashboard and workers as soon as the Redis are there, its bridge with the gateway
 entry   ─ the gateway once RabbitMQ is there; ready when it says so, a region when the gateway sees it ``up``
 """
@@ -70,7 +70,7 @@ class Startup:
         redis = ["hub", *(f"redis-{name}" for name in regions)]
         self.start("epmd", *redis)
         self.wait("epmd", self.parts["epmd"].not_ready)
-        self.start("rabbitmq", *(name for name in ("site",) if name in self.parts))
+        self.start("rabbitmq", "store", *(name for name in ("site",) if name in self.parts))
         for name in redis:
             self.wait(name, self.parts[name].not_ready)
         self.done(f"central Redis, {len(regions)} regions' Redis")
@@ -83,6 +83,8 @@ class Startup:
         if "site" in self.parts:
             self.wait("site", self.parts["site"].not_ready)
             self.done(f"{'sample site':<19} 127.0.0.1:{self.ports.site}")
+        self.wait("store", self.parts["store"].not_ready)
+        self.done(f"{'document store':<19} 127.0.0.1:{self.ports.store}")
         self.wait("gateway", self.parts["gateway"].not_ready)
         self.regions(regions)
         self.wait("gateway", answers(self.ports.gateway, "/readyz"))

@@ -32,6 +32,8 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
     click.echo(
         f"gateway {client.url}   {coloured('ready' if code == 200 else 'not ready')}{reason(ready) if code != 200 else ''}"
     )
+    if code == 200 and ready["history"] not in ("ok", "off"):
+        click.echo(f"  history: {ready['history']}")
     for region in regions:
         click.echo(region_line(region, sources))
     for source in sources:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import bottle
+import msgspec
 import redis
 
 from jobs.catalog import Catalog
@@ -22,7 +23,9 @@ from regions import connect, logs
 from regions.settings import Settings
 from web import problems
 from web.accept import Acceptor
+from web.archive import Archiver
 from web.exchange import Answer, Exchange
+from web.history import History
 from web.hub import Hub, HubUnavailable
 from web.intake import Intake
 from web.ledger import Ledger
@@ -31,6 +34,7 @@ from web.overview import Overview
 from web.poll import Poller
 from web.problems import Problem
 from web.publish import Publisher
+from web.recall import Recall
 from web.server import EXCHANGE, Server, raise_open_files
 from web.settle import Settler
 from web.submit import Rules
@@ -49,10 +53,13 @@ Handler = Callable[..., Answer | None]
 log = logs.get("gateway")
 
 
-def routes(intake: Intake, poller: Poller, overview: Overview, health: "Health") -> list[tuple[str, str, Handler]]:
+def routes(
+    intake: Intake, poller: Poller, recall: Recall, overview: Overview, health: "Health"
+) -> list[tuple[str, str, Handler]]:
     """(method, path, handler) of everything that this gateway answers."""
     return [
         ("POST", "/v1/requests", intake.post),
+        ("GET", "/v1/requests", recall.search),
         ("GET", "/v1/requests/<request>", poller.get),
         ("DELETE", "/v1/requests/<request>", poller.delete),
         ("GET", "/v1/requests/<request>/events", poller.events),
@@ -70,19 +77,20 @@ def routes(intake: Intake, poller: Poller, overview: Overview, health: "Health")
 class Health:
     """Liveness and readiness, from what is known already: neither asks anybody."""
 
-    def __init__(self, hub: Hub, publisher: Publisher) -> None:
-        self._hub, self._publisher = hub, publisher
+    def __init__(self, hub: Hub, publisher: Publisher, history: History) -> None:
+        self._hub, self._publisher, self._history = hub, publisher, history
 
     def live(self) -> Answer:
         """The process serves."""
         return Answer(200, b'{"status":"ok"}', [JSON, ("Cache-Control", "no-store")])
 
     def ready(self) -> Answer:
-        """Requests can be taken, or why not."""
+        """Requests can be taken, or why not; without the history they can."""
         reasons = [reason for reason in (self._hub.state, self._publisher.unavailable) if reason]
         if reasons:
             raise problems.unavailable("; ".join(reasons))
-        return Answer(200, b'{"status":"ready"}', [JSON, ("Cache-Control", "no-store")])
+        body = msgspec.json.encode({"status": "ready", "history": self._history.state})
+        return Answer(200, body, [JSON, ("Cache-Control", "no-store")])
 
 
 class App:
@@ -163,7 +171,10 @@ class Gateway:
         limits = settings.limits
         self.catalog = Catalog(settings.source_folders, settings.first_region)
         self.hub = Hub(settings)
-        self.ledger = Ledger(self.hub.client, limits)
+        self.history = History(settings)
+        self.ledger = Ledger(self.hub.client, limits, archives=self.history.is_on)
+        self.archiver = Archiver(self.hub, self.ledger, self.history, limits.request_bytes_max)
+        self.recall = Recall(self.history, base, limits.result_ttl_seconds)
         self.publisher = Publisher(settings)
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
         self.waiters = Waiters(self.hub, self.ledger)
@@ -179,12 +190,12 @@ class Gateway:
             self.ledger,
             self.waiters,
             self.acceptor.cleaner,
+            self.recall,
             base,
             wait_max_seconds=limits.wait_max_seconds,
-            result_ttl_seconds=limits.result_ttl_seconds,
         )
         overview = Overview(settings, self.hub, self.ledger, self.catalog, base)
-        found = routes(self.intake, poller, overview, Health(self.hub, self.publisher))
+        found = routes(self.intake, poller, self.recall, overview, Health(self.hub, self.publisher, self.history))
         app = App(found, known_hosts(settings))
         self.server = Server(settings.gateway.host, settings.gateway.port, app, settings.gateway.threads)
         self.ended = threading.Event()  # somebody asked for the end, or the server ended by itself
@@ -206,6 +217,7 @@ class Gateway:
         self.settler.start()
         self.listener.start()
         self.sweeper.start()
+        self.archiver.start()
         for thread in self._threads:
             thread.start()
 
@@ -220,6 +232,8 @@ class Gateway:
             time.sleep(0.01)
         self.waiters.stop()
         self.intake.stop()
+        self.recall.stop()
+        self.archiver.stop()
         self.sweeper.stop()
         self.listener.stop()
         self.settler.stop()

@@ -29,11 +29,10 @@ HEAD: Final = Answer(
 class Stream:
     """One client's stream; a waiter of ``web.wait``."""
 
-    def __init__(
-        self, exchange: Exchange, request: str, after: str, base: str, missing: Callable[[], problems.Problem]
-    ) -> None:
+    def __init__(self, exchange: Exchange, request: str, after: str, base: str, absent: Callable[[], None]) -> None:
+        """``absent`` answers where there is no such request, at once or later."""
         self.request, self.timer = request, time.monotonic() + COMMENT_SECONDS
-        self._exchange, self._after, self._base, self._missing = exchange, after, base, missing
+        self._exchange, self._after, self._base, self._absent = exchange, after, base, absent
         self._is_open = False
 
     def cursor(self) -> str:
@@ -46,7 +45,7 @@ class Stream:
             if self._is_open:
                 self._exchange.close_stream()
             else:
-                self._exchange.answer(self._missing().answer())
+                self._absent()
             return "over"
         self._open()
         if self._exchange.backlog and why != "closing":  # a slow reader: on when it has taken that

@@ -18,7 +18,6 @@ from web import problems, rows, submit, views
 from web.accept import Accepted, Acceptor, Refused
 from web.exchange import Answer, Exchange
 from web.ledger import START, New, View
-from web.poll import query_of
 from web.problems import Problem
 from web.server import BodyBroken, BodyTooLarge, read_body
 from web.wait import Wait, Waiters, park
@@ -56,7 +55,7 @@ class Intake:
 
     def records(self, exchange: Exchange, source: str) -> Answer | None:
         """One source's result or only its records, as Accept says, or a problem document that carries the result."""
-        pairs = query_of(exchange)
+        pairs = views.query_of(exchange)
         wait = dict(pairs).get("wait")
         seconds = RECORDS_WAIT_SECONDS if wait is None else views.seconds("wait", wait, self._limits.wait_max_seconds)
         new = submit.from_query(source, pairs, self._rules)

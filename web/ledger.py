@@ -124,8 +124,9 @@ class RegionState(Struct, frozen=True, kw_only=True):
 class Ledger:
     """Reads and changes the ledger; raises what redis-py raises, for ``Hub.asking`` to translate."""
 
-    def __init__(self, client: redis.Redis, limits: Limits) -> None:
-        self._client, self._limits = client, limits
+    def __init__(self, client: redis.Redis, limits: Limits, *, archives: bool = False) -> None:
+        """``archives``: finished requests are noted for ``web.archive``."""
+        self._client, self._limits, self._archives = client, limits, archives
         self._begin = client.register_script(lua.BEGIN)
         self._accept = client.register_script(lua.ACCEPT)
         self._refuse = client.register_script(lua.REFUSE)
@@ -170,11 +171,11 @@ class Ledger:
             self._settle(
                 keys=[
                     names.ledger(one.request), names.events(one.request), names.DUE, names.open_tasks(one.region),
-                    names.result(names.HUB, one.task),
+                    names.result(names.HUB, one.task), names.ARCHIVE,
                 ],
                 args=[
                     one.request, one.task, one.region, one.status, one.finished_ms, one.size_bytes,
-                    self._limits.request_bytes_max, one.frame, counts_as,
+                    self._limits.request_bytes_max, one.frame, counts_as, int(self._archives),
                 ],
                 client=pipeline,
             )  # fmt: skip
@@ -196,8 +197,13 @@ class Ledger:
         """A request with its results since a cursor; None when it is unknown, expired, or not (yet) accepted."""
         return self.read_many([(request, after)], bytes_max)[0]
 
-    def read_many(self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None) -> list[View | None]:
-        """Reads several (request, cursor) in two round trips; results past ``bytes_max`` a request wait (``more``)."""
+    def read_many(
+        self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None, *, spliced: bool = True
+    ) -> list[View | None]:
+        """Reads several (request, cursor) in two round trips; results past ``bytes_max`` a request wait (``more``).
+
+        Without ``spliced`` the results are the frames as they came, for the history.
+        """
         limit = self._limits.answer_bytes_max if bytes_max is None else bytes_max
         pipeline = self._client.pipeline(transaction=False)
         for request, after in asked:
@@ -219,7 +225,8 @@ class Ledger:
             found = [next(frames) for _ in chosen]
             fields = answers[2 * index]
             is_readable = fields.get(b"state") == b"accepted" and None not in found
-            views.append(_view(request, after, fields, chosen, found, more) if is_readable else None)
+            results = [contract.splice(frame) for frame in found] if spliced and is_readable else found
+            views.append(_view(request, after, fields, chosen, results, more) if is_readable else None)
         return views
 
     def regions(self, regions: Sequence[str]) -> list[RegionState]:
@@ -277,7 +284,7 @@ def _view(
     after: str,
     fields: dict[bytes, bytes],
     chosen: list[tuple[str, str]],
-    frames: list[bytes],
+    results: list[bytes],
     more: bool,
 ) -> View:
     return View(
@@ -291,7 +298,7 @@ def _view(
         cancelled=int(fields.get(b"cancelled", 0)),
         tasks=_task_views(fields),
         attrs=fields[b"attrs"],
-        results=[contract.splice(frame) for frame in frames],
+        results=results,
         cursors=[cursor for cursor, _ in chosen],
         cursor=chosen[-1][0] if chosen else after,
         more=more,

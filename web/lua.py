@@ -63,9 +63,9 @@ return 1
 SETTLED, NOTHING, LATE, TOO_LARGE = 1, 0, 2, 3
 
 SETTLE: Final = """#!lua flags=allow-oom
--- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task.
+-- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task, archive.
 -- ARGV: request, task, region that says so, status, finished ms, bytes of the JSON, bytes a request may have,
--- a frame made by the hub or "", the region that counts as the result's.
+-- a frame made by the hub or "", the region that counts as the result's, 1 where there is a history.
 -- Returns 1 settled, 0 nothing to do, 2 succeeded after its deadline, 3 past the request's bytes (2, 3: nothing done).
 local member = ARGV[1] .. '/' .. ARGV[2]
 local found = redis.call('HMGET', KEYS[1], 'state', 't:' .. ARGV[2], 'deadline', 'expires', 'bytes', 'total')
@@ -89,7 +89,10 @@ redis.call('HINCRBY', KEYS[1], ARGV[4], 1)
 local completed = redis.call('HINCRBY', KEYS[1], 'completed', 1)
 if completed == tonumber(found[6]) then
   local t = redis.call('TIME')
-  redis.call('HSET', KEYS[1], 'done', t[1] * 1000 + math.floor(t[2] / 1000))
+  local now = t[1] * 1000 + math.floor(t[2] / 1000)
+  redis.call('HSET', KEYS[1], 'done', now)
+  -- A request that is still accepting is one or is none a moment later.
+  if ARGV[10] == '1' then redis.call('ZADD', KEYS[6], found[1] == 'accepted' and now or now + 1000, ARGV[1]) end
 end
 if ARGV[8] ~= '' then redis.call('SET', KEYS[5], ARGV[8], 'PXAT', found[4]) end
 redis.call('XADD', KEYS[2], '*', 't', ARGV[2], 's', ARGV[4], 'r', ARGV[9], 'b', ARGV[6])
@@ -109,4 +112,13 @@ for i = 1, #KEYS do
   end
 end
 return #KEYS
+"""
+
+LEASE: Final = """#!lua flags=allow-oom
+-- KEYS: archive. ARGV: lease ms, most. Returns finished requests that nobody archives; they come again after the lease.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
+for _, request in ipairs(due) do redis.call('ZADD', KEYS[1], now + ARGV[1], request) end
+return due
 """

@@ -8,6 +8,7 @@ from web.events import Stream
 from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import START, Ledger, Settlement, TaskView, View
+from web.recall import Recall
 from web.settle import hub_frame
 from web.wait import Wait, Waiters, park
 
@@ -21,26 +22,31 @@ class Poller:
         ledger: Ledger,
         waiters: Waiters,
         cleaner: Cleaner,
+        recall: Recall,
         base: str,
         *,
         wait_max_seconds: float,
-        result_ttl_seconds: float,
     ) -> None:
-        self._hub, self._ledger, self._waiters, self._cleaner, self._base = hub, ledger, waiters, cleaner, base
-        self._wait_max_seconds, self._result_ttl_seconds = wait_max_seconds, result_ttl_seconds
+        self._hub, self._ledger, self._waiters, self._cleaner = hub, ledger, waiters, cleaner
+        self._recall, self._base, self._wait_max_seconds = recall, base, wait_max_seconds
 
     def get(self, exchange: Exchange, request: str) -> Answer | None:
         """The request with the results since a cursor: at once, or parked until there is news."""
         exchange.fields["request"] = request
-        query = dict(query_of(exchange))
+        query = dict(views.query_of(exchange))
         after = views.cursor(query["after"]) if "after" in query else None
         wait = views.seconds("wait", query["wait"], self._wait_max_seconds) if "wait" in query else 0.0
         known = exchange.header("If-None-Match")
         if not views.ID_PATTERN.fullmatch(request):
-            raise self._missing(request)
+            raise self._recall.missing(request)
 
-        def render(view: View | None) -> Answer:
-            return self._missing(request).answer() if view is None else views.polled(view, self._base, known)
+        def polled(view: View) -> Answer:
+            return views.polled(view, self._base, known)
+
+        def render(view: View | None) -> Answer | None:
+            if view is None:
+                return self._recall.instead(exchange, request, polled, after or START)
+            return polled(view)
 
         if wait == 0:
             with self._hub.asking():
@@ -61,38 +67,38 @@ class Poller:
     def events(self, exchange: Exchange, request: str) -> Answer | None:
         """The request's event stream; always parked."""
         exchange.fields["request"] = request
-        after = exchange.header("Last-Event-ID") or dict(query_of(exchange)).get("after") or START
+        after = exchange.header("Last-Event-ID") or dict(views.query_of(exchange)).get("after") or START
         views.cursor(after)
         if not views.ID_PATTERN.fullmatch(request):
-            raise self._missing(request)
+            raise self._recall.missing(request)
         exchange.park()
-        stream = Stream(exchange, request, after, self._base, lambda: self._missing(request))
+        stream = Stream(exchange, request, after, self._base, lambda: self._recall.stream(stream, exchange))
         park(self._waiters, stream, exchange)
         return None
 
-    def delete(self, exchange: Exchange, request: str) -> Answer:
+    def delete(self, exchange: Exchange, request: str) -> Answer | None:
         """Cancels what has not ended: at the hub at once, in the regions as soon as the message is there.
 
         Again, or when all has ended, it changes nothing; but what a region may not have heard it is told again.
         """
         exchange.fields["request"] = request
         if not views.ID_PATTERN.fullmatch(request):
-            raise self._missing(request)
+            raise self._recall.missing(request)
         with self._hub.asking():
             view = self._ledger.read(request)
             if view is not None and not view.done:
                 self._ledger.settle([_cancelled(view, task) for task in view.tasks if task.status not in FINAL])
                 view = self._ledger.read(request)
-            if view is None:
-                raise self._missing(request)
-            left_ms = view.deadline_ms - self._ledger.now_ms()
+            left_ms = view.deadline_ms - self._ledger.now_ms() if view is not None else 0
+        if view is None:
+            return self._recall.instead(exchange, request, self._whole)
         ended = [(task.id, task.region) for task in view.tasks if task.status == "cancelled"]
         if ended and left_ms > 0:
             self._cleaner.cancel(request, ended, left_ms)
-        return Answer(200, views.request_body(view, self._base), [views.JSON, ("Cache-Control", "no-store")])
+        return self._whole(view)
 
-    def _missing(self, request: str) -> problems.Problem:
-        return views.not_there(request, self._result_ttl_seconds)
+    def _whole(self, view: View) -> Answer:
+        return Answer(200, views.request_body(view, self._base), [views.JSON, ("Cache-Control", "no-store")])
 
 
 def _cancelled(view: View, task: TaskView) -> Settlement:
@@ -106,14 +112,6 @@ def _cancelled(view: View, task: TaskView) -> Settlement:
         size_bytes=len(frame),
         frame=frame,
     )
-
-
-def query_of(exchange: Exchange) -> list[tuple[str, str]]:
-    """The query's pairs; raises ``Problem`` (400) when it can't be read."""
-    try:
-        return exchange.query()
-    except ValueError as error:
-        raise problems.Problem("bad-request", f"query: {error}") from error
 
 
 def _away(error: HubUnavailable) -> Answer:

@@ -10,7 +10,7 @@ from ulid import ULID
 
 from jobs import contract
 from web import problems
-from web.exchange import Answer
+from web.exchange import Answer, Exchange
 from web.ledger import START, New, TaskView, Times, View
 
 JSON: Final = ("Content-Type", "application/json")
@@ -110,3 +110,11 @@ def seconds(name: str, text: str, most: float) -> float:
     if not 0 <= value < float("inf"):
         raise problems.Problem("bad-request", f"{name}: expected a number of seconds from 0, found {text[:60]!r}")
     return min(value, most)
+
+
+def query_of(exchange: Exchange) -> list[tuple[str, str]]:
+    """The query's pairs; raises ``Problem`` (400) when it can't be read."""
+    try:
+        return exchange.query()
+    except ValueError as error:
+        raise problems.Problem("bad-request", f"query: {error}") from error

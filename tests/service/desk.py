@@ -10,11 +10,13 @@ from tests.waiting import until
 from web.accept import Cleaner
 from web.app import App
 from web.exchange import Answer
+from web.history import History
 from web.hub import Hub
 from web.ledger import Ledger, New, Settlement, Times
 from web.listen import Listener
 from web.poll import Poller
 from web.publish import Publisher
+from web.recall import Recall
 from web.server import Server
 from web.wait import Waiters
 
@@ -35,9 +37,9 @@ class Desk:
             self.ledger,
             self.waiters,
             Cleaner(self.hub, self.ledger, Publisher(settings)),
+            Recall(History(settings), "", limits.result_ttl_seconds),
             "",
             wait_max_seconds=limits.wait_max_seconds,
-            result_ttl_seconds=limits.result_ttl_seconds,
         )
         app = App(
             [

@@ -1,0 +1,96 @@
+"""Takes finished requests from the hub's Redis to the history.
+
+settle ── the last task of a request: nf:archive ── run_once: lease, read, put, forget
+
+A request is forgotten only after MongoDB has it, and one that a gateway leased and did not finish is taken by any other:
+so each is put at least once, through outages of both, until its results expire at the hub.
+"""
+
+import threading
+from typing import Final
+
+import redis
+
+from regions import logs, names
+from web import lua
+from web.history import History, HistoryAway
+from web.hub import Hub, HubUnavailable
+from web.ledger import START, Ledger
+
+EVERY_SECONDS: Final = 0.5
+LEASE_MS: Final = 30_000  # longer than one turn can take
+BATCH: Final = 200
+READ_AT_ONCE: Final = 20  # requests whose results are in memory together
+BACKOFF_MAX_SECONDS: Final = 5.0
+
+log = logs.get("history")
+
+
+class Archiver:
+    """One thread of a gateway; without a history it does nothing."""
+
+    def __init__(self, hub: Hub, ledger: Ledger, history: History, request_bytes_max: int) -> None:
+        self._hub, self._ledger, self._history = hub, ledger, history
+        self._bytes_max = 2 * request_bytes_max  # everything: what is limited to it are the records alone
+        self._lease = hub.client.register_script(lua.LEASE)
+        self._failures = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="archive", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        if self._history.is_on:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the batch at hand."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self._history.close()
+
+    def run(self) -> None:
+        """Archives until it is stopped; what fails is tried again, ever more seldom."""
+        while not self._stopping.wait(self._pause()):
+            try:
+                while self.run_once() == BATCH and not self._stopping.is_set():
+                    pass
+                self._failures = 0
+            except (HubUnavailable, redis.exceptions.RedisError) as error:
+                self._failures += 1
+                log.debug("not archived", error=str(error))
+            except Exception:
+                self._failures += 1
+                log.exception("archiving failed")
+
+    def run_once(self) -> int:
+        """One batch; how many requests it took."""
+        with self._hub.asking():
+            leased = self._lease(keys=[names.ARCHIVE], args=[LEASE_MS, BATCH])
+        requests = [request.decode() for request in leased]
+        for start in range(0, len(requests), READ_AT_ONCE):
+            try:
+                self._archive(requests[start : start + READ_AT_ONCE])
+            except HistoryAway:
+                self._give_back(requests[start:])
+                raise
+        return len(requests)
+
+    def _archive(self, requests: list[str]) -> None:
+        with self._hub.asking():
+            views = self._ledger.read_many([(one, START) for one in requests], self._bytes_max, spliced=False)
+            there = [view for view in views if view is not None]
+            for request in {*requests} - {view.id for view in there}:
+                if self._ledger.tasks(request) is None:  # else it was refused
+                    log.warning("expired before it was archived", request=request)
+        if there:
+            self._history.put(there)
+        with self._hub.asking() as client:
+            client.zrem(names.ARCHIVE, *requests)
+
+    def _give_back(self, requests: list[str]) -> None:
+        with self._hub.asking() as client:
+            client.zadd(names.ARCHIVE, dict.fromkeys(requests, self._ledger.now_ms()), xx=True)
+
+    def _pause(self) -> float:
+        return min(EVERY_SECONDS * 2.0**self._failures, BACKOFF_MAX_SECONDS)

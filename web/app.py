@@ -135,7 +135,8 @@ class App:
             raise Problem("bad-request", "expected a path in UTF-8") from None
         except bottle.HTTPError as error:
             if error.status_code == 405:
-                allow = error.headers["Allow"].replace("GET", "GET, HEAD")
+                methods = [method.strip() for method in error.headers["Allow"].split(",")]
+            allow = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
                 raise Problem("method-not-allowed", f"expected {allow}", headers=[("Allow", allow)]) from None
             raise Problem("not-found", f"there is nothing at {exchange.path[:200]}") from None
         return handler, arguments

@@ -148,7 +148,7 @@ def test_records_whose_wait_ran_out_are_a_202_with_the_request(stack):
         ("GET", "/v1/regions/no", {}, b"", 404, "not-found"),
         ("GET", "/v2", {}, b"", 404, "not-found"),
         ("GET", "/%ff", {}, b"", 400, "bad-request"),
-        ("GET", "/v1/requests", {}, b"", 405, "method-not-allowed"),
+        ("PUT", "/v1/requests", {}, b"", 405, "method-not-allowed"),
         ("DELETE", "/healthz", {}, b"", 405, "method-not-allowed"),
         ("GET", "/healthz", {"Host": "evil.example"}, b"", 421, "wrong-host"),
         ("GET", "/healthz", {"Host": "127.0.0.1.evil.example:80"}, b"", 421, "wrong-host"),
@@ -163,7 +163,7 @@ def test_refusals_are_problem_documents(stack, method, path, headers, body, stat
 
 
 def test_405_says_what_is_allowed(stack):
-    assert ask(stack.port, "GET", "/v1/requests").headers["allow"] == "POST"
+    assert ask(stack.port, "PUT", "/v1/requests").headers["allow"] == "GET, HEAD, POST"
     assert ask(stack.port, "POST", "/v1/sources").headers["allow"] == "GET, HEAD"
 
 

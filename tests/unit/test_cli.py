@@ -115,7 +115,7 @@ def test_every_server_is_asked_and_every_fault_is_said(monkeypatch, tmp_path, se
     assert (done.exit_code, as_json.exit_code) == (1, 1)
     assert "geheim" not in done.output + as_json.output
     faults = {server["what"]: server["fault"] for server in json.loads(as_json.output)["servers"]}
-    assert list(faults) == ["central Redis", "RabbitMQ", "Redis of fra", "Redis of nyc", "Redis of sin"]
+    assert list(faults) == ["central Redis", "RabbitMQ", "history", "Redis of fra", "Redis of nyc", "Redis of sin"]
     assert faults["Redis of nyc"] is None
     assert all(fault for what, fault in faults.items() if what != "Redis of nyc")
     assert "rabbitmqctl set_policy -p / nearfetch" in done.output

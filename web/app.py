@@ -136,7 +136,7 @@ class App:
         except bottle.HTTPError as error:
             if error.status_code == 405:
                 methods = [method.strip() for method in error.headers["Allow"].split(",")]
-            allow = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
+                allow = ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))
                 raise Problem("method-not-allowed", f"expected {allow}", headers=[("Allow", allow)]) from None
             raise Problem("not-found", f"there is nothing at {exchange.path[:200]}") from None
         return handler, arguments

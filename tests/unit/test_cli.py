@@ -8,6 +8,7 @@ import tomllib
 import pytest
 from click.testing import CliRunner
 
+from regions import logs
 from regions.settings import ROOT
 from scripts import VERSION, config_command
 from scripts.cli import main
@@ -40,6 +41,8 @@ def no_settings_of_the_user(monkeypatch, tmp_path):
     for variable in [name for name in os.environ if name.startswith("NEARFETCH")]:
         monkeypatch.delenv(variable)
     monkeypatch.setenv("NEARFETCH_DATA", str(tmp_path))
+    # A part begins with its logging; here that would bind the loggers of all later tests to a runner's standard error.
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
 
 
 def run(*words):

@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from regions.faults import Faults
 from scripts import completion, options
 from scripts.options import data_option, json_option, load_near, refuse
 
 PAGE_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+def complete(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """Sources and their params; a file where a path is begun."""
+    if "/" in incomplete or incomplete.startswith("."):
+        return [CompletionItem(incomplete, type="file")]
+    return completion.words(context, param, incomplete)
 
 
 def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,7 +123,7 @@ def new(id_: str, url: str, fetch: bool, path: Path | None, data: Path | None) -
 
 
 @source.command("try")
-@click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]...", shell_complete=completion.words)
+@click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]...", shell_complete=complete)
 @trial_options
 @click.option("--rows", type=click.IntRange(1), default=10, show_default=True, help="How many records are shown.")
 @json_option
@@ -142,7 +150,7 @@ def try_(words: tuple[str, ...], rows: int, as_json: bool, data: Path | None, **
 
 
 @source.command()
-@click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]...", shell_complete=completion.words)
+@click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]...", shell_complete=complete)
 @trial_options
 @click.option("--name", default="", help="The sample's name; else its params' values.")
 @click.option("--replace", is_flag=True, help="Take the place of the sample of that name.")
@@ -177,7 +185,7 @@ def sample(words: tuple[str, ...], name: str, replace: bool, failed: bool, data:
 
 
 @source.command()
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=complete)
 @click.option("--update", is_flag=True, help="Take what comes out as what is expected from now on.")
 @click.option("--all", "every", is_flag=True, help="Show every difference, not the first three of a field.")
 @json_option
@@ -200,7 +208,7 @@ def test(sources: tuple[str, ...], update: bool, every: bool, as_json: bool, dat
 
 
 @source.command()
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=complete)
 @json_option
 @data_option
 def check(sources: tuple[str, ...], as_json: bool, data: Path | None) -> None:

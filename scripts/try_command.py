@@ -19,7 +19,9 @@ from scripts.check_command import faults, find
 from scripts.terminal import Progress, counted, duration, size
 from scripts.trial import Exchange, Files, Hits, Trial
 
-CELL_WIDTH: Final = 40
+CELL_WIDTHS: Final = (40, 32, 26, 20, 16, 12)  # the widest that a terminal has room for
+COLUMN_GAP: Final = 3
+LINE_WIDTH: Final = 400
 ROWS: Final = 10
 MISSES_SHOWN: Final = 3
 INTERRUPTED: Final = 130
@@ -177,35 +179,48 @@ def hit_lines(fields: Iterable[Hits], count: int) -> Iterator[str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Records as a table: one for a terminal's width there, plain columns elsewhere; a single one line by line."""
-    if len(rows) == 1:
-        width = max(map(len, names), default=0)
+    """Records as a table; where a terminal has no room for all columns, and for a single one, a line a field."""
+    from rich.cells import cell_len  # noqa: PLC0415 - the other commands need not wait for it
+
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for width in CELL_WIDTHS if len(rows) > 1 else ():
+        columns = [[name, *(cell(row.get(name), width) for row in rows)] for name in names]
+        if (
+            sum(max(map(cell_len, column)) + COLUMN_GAP for column in columns) + len(str(len(rows))) + COLUMN_GAP
+            <= room
+        ):
+            _drawn(columns)
+            return
+    width = max(map(cell_len, names), default=0)
+    for number, row in enumerate(rows, 1):
+        if len(rows) > 1:
+            click.echo(f"  record {number}")
         for name in names:
-            click.echo(f"  {name:<{width}}  {cell(rows[0].get(name), 10 * CELL_WIDTH)}")
-        return
-    cells = [[str(number), *(cell(row.get(name), CELL_WIDTH) for name in names)] for number, row in enumerate(rows, 1)]
-    if sys.stdout.isatty():
-        _rich_table(cells, names)
-        return
-    head = ["", *names]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    for line in (head, *cells):
-        click.echo("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+            value = cell(
+                row.get(name), LINE_WIDTH if room > LINE_WIDTH + width else max(room - width - 6, CELL_WIDTHS[-1])
+            )
+            click.echo(f"  {name}{' ' * (width - cell_len(name))}  {value}")
 
 
-def _rich_table(cells: Sequence[Sequence[str]], names: Sequence[str]) -> None:
-    from rich import box  # noqa: PLC0415 - only a terminal needs it
+def _drawn(columns: Sequence[Sequence[str]]) -> None:
+    from rich import box  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    is_terminal = sys.stdout.isatty()
+    drawn = Table(box=box.SIMPLE_HEAD if is_terminal else None, pad_edge=False)
     drawn.add_column("", justify="right", style="dim", no_wrap=True)
-    for name in names:
-        drawn.add_column(Text(name), overflow="ellipsis", no_wrap=True)
-    for line in cells:
-        drawn.add_row(*(Text(text, style="red" if text == NOTHING else "") for text in line))
-    Console(width=shutil.get_terminal_size().columns, highlight=False).print(drawn)
+    for name, *_ in columns:
+        drawn.add_column(Text(name), no_wrap=True)
+    for number, line in enumerate(zip(*(column[1:] for column in columns), strict=True), 1):
+        drawn.add_row(str(number), *(Text(text, style="red" if text == NOTHING else "") for text in line))
+    console = Console(width=10_000, highlight=False, color_system="auto" if is_terminal else None)
+    with console.capture() as captured:
+        console.print(drawn)
+    for text in captured.get().splitlines():
+        if text.strip():
+            click.echo(f"  {text.rstrip()}")
 
 
 def cell(value: Any, width: int) -> str:

@@ -249,3 +249,16 @@ def test_params_that_fit_no_longer_are_told(site, source, definition):
 def test_every_secret_of_a_definition_has_a_stand_in(folder):
     (folder / "guarded.toml").write_text(GUARDED)
     assert samples.stand_ins(read(folder / "guarded.toml")) == {"SHOP": "removed"}
+
+
+def test_every_shipped_source_can_be_sampled_and_tested_without_a_network(site, source, folder, offline):
+    """Logins, cursors, feeds, archives, wrong charsets: what the sample site answers is read from the disk all the same."""
+    ids = [path.stem for path in sorted(samples.SHIPPED.glob("*.toml"))]
+    for one in ids:
+        done = source("sample", one, "--name", "made")
+        assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == ids
+    offline()
+    done = source("test")
+    assert done.exit_code == 0, done.output
+    assert f"{len(ids)} of {len(ids)} samples as expected" in done.stderr

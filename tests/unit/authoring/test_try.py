@@ -1,16 +1,21 @@
 """``nearfetch source try``: a source run here, by the worker's own steps, against the sample site really served."""
 
+import contextlib
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
 from regions.process import Process
 from regions.settings import Fetch
 from scripts import options
+from scripts.cli import main
 from scripts.data_folder import DataFolder
 from scripts.site.behave import Drip, Rule
 from scripts.site.site import origins
@@ -205,6 +210,28 @@ def test_what_an_id_py_does_is_done_here_too(site, source, folder):
     assert "failed: parse (parser): books.py:3: parse failed: KeyError: 'no more'" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("source try book", ["books", "books.list"]),
+        ("source try books ca", ["category="]),
+        ("source test books.l", ["books.list"]),
+        ("source check quakes.d", ["quakes.day"]),
+    ],
+)
+def test_a_shell_can_complete_sources_and_params(monkeypatch, line, offered):
+    monkeypatch.setenv("_NEARFETCH_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_LINE", f"nearfetch {line}")
+    done = CliRunner().invoke(main, [], prog_name="nearfetch")
+    assert done.output.splitlines() == [f"plain,{word}" for word in offered]
+
+
+def test_a_shell_can_complete_a_path(monkeypatch):
+    monkeypatch.setenv("_NEARFETCH_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_LINE", "nearfetch source try ./quo")
+    assert CliRunner().invoke(main, [], prog_name="nearfetch").output == "file,./quo\n"
+
+
 @pytest.fixture
 def data(served, tmp_path):
     """The data folder of an up whose sample site answers, on the default place."""
@@ -268,3 +295,46 @@ def test_ctrl_c_ends_the_task_and_says_so(served, folder, tmp_path):
         served.behaviour.reset()
     assert process.returncode == 130
     assert "failed: cancelled (policy" in shown
+
+
+@pytest.fixture
+def on_a_terminal(served, folder, tmp_path):
+    """What ``source try`` shows on a terminal of so many columns, line by line, without colours."""
+
+    def shown(columns: int, *words: str) -> list[str]:
+        master, slave = pty.openpty()
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")} | {
+            "NEARFETCH_DATA": str(tmp_path / "data"),
+            "NEARFETCH__SOURCES__PATH": str(folder),
+            "NEARFETCH__FETCH__ALLOW": f"127.0.0.1:{served.port}",
+            "NEARFETCH__FETCH__ORIGINS": origins(served.port),
+            "COLUMNS": str(columns),
+            "TERM": "xterm",
+        }
+        command = [sys.executable, "-m", "scripts.cli", "source", "try", "books", *words]
+        process = subprocess.Popen(command, env=environ, stdout=slave)
+        os.close(slave)
+        text = b""
+        with contextlib.suppress(OSError):  # its other end is closed
+            while piece := os.read(master, 65536):
+                text += piece
+        os.close(master)
+        assert process.wait(60) == 0
+        assert b"\x1b[" in text
+        return re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text.decode()).replace("\r\n", "\n").splitlines()
+
+    return shown
+
+
+def test_a_table_fits_a_terminal(on_a_terminal):
+    """Cells are cut as far as the terminal asks for; where not even that is enough each record gets a line a field."""
+    for columns in (200, 100, 60):
+        lines = on_a_terminal(columns, "--rows", "3")
+        head = next(line for line in lines if "subtitle" in line)
+        assert head.split() == ["title", "link", "subtitle"]
+        table = lines[lines.index(head) : lines.index(head) + 5]
+        assert max(map(len, table)) <= columns
+        assert table[2].split()[0] == "1"
+    lines = on_a_terminal(40, "--rows", "2")
+    assert lines[lines.index("  record 2") + 1].startswith("  title     ")
+    assert len(lines[lines.index("  record 2") + 2]) <= 40

@@ -164,8 +164,8 @@ def figures(done: Trial) -> str:
     timing = result["timing"]
     took = f"fetched in {duration(timing['fetch_ms'] / 1000)}, parsed in {duration(timing['parse_ms'] / 1000)}"
     partial = ", partial" if result["partial"] else ""
-    sizes = f"{size(result['bytes']['raw'])} → {size(result['bytes']['wire'])}"
-    return f"{counted(len(done.rows), 'record')} of {pages}{partial}, {sizes}, {took}"
+    sizes = f", {size(result['bytes']['raw'])} → {size(result['bytes']['wire'])}" if done.rows else ""
+    return f"{counted(len(done.rows), 'record')} of {pages}{partial}{sizes}, {took}"
 
 
 def hit_lines(fields: Iterable[Hits], count: int) -> Iterator[str]:

@@ -23,6 +23,7 @@ _DURATION: Final = re.compile(
 )
 _CLOCK: Final = re.compile(r"(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 _SECONDS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_YEAR: Final = re.compile("%[YyGcx]")
 _WORD: Final = re.compile(r"[^\W\d_]+\.?")
 
 datetime.strptime("", "")  # noqa: DTZ007 - it imports a module on first use, which two threads must not do at once
@@ -181,6 +182,11 @@ def duration(text: str) -> Decimal:
         Decimal(0),
     )
     return -seconds if found["minus"] else seconds
+
+
+def has_year(form: str) -> bool:
+    """Whether a strptime pattern reads a year; without one every date would be of 1900."""
+    return bool(_YEAR.search(form.replace("%%", "")))
 
 
 def is_date(text: str) -> bool:

@@ -171,7 +171,7 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
     if "fields" not in table and form in ("html", "xml", "json") and "parse" not in code:
         reader.faults.append(Fault(path.name, 1, "fields", "expected a table of fields, found none"))
     _only_for(reader, table, form)
-    contract, empty, blocked = _contract(fields, table, page, found)
+    contract, empty, blocked = _contract(fields, table, page)
     region = reader.text_at(table, "region", ())
     standby = reader.texts(table, "standby", ())
     for key, name in (("region", region), *(("standby", one) for one in standby)):
@@ -260,11 +260,12 @@ def _rows(
 
 
 def _contract(
-    fields: FieldReader, table: Mapping[str, Any], page: list[Kinds], found: Mapping[str, Field]
+    fields: FieldReader, table: Mapping[str, Any], page: list[Kinds]
 ) -> tuple[Contract, Selector | bool, Selector | None]:
     reader, where = fields.reader, ("contract",)
     raw = reader.table(table.get("contract", {}), where, (*Contract.__struct_fields__, "empty", "blocked"), "key")
-    put_out = {name for name in found if not name.startswith("_")} if "fields" in table else None
+    described = table.get("fields")
+    put_out = {name for name in described if not name.startswith("_")} if isinstance(described, dict) else None
     contract = read_contract(reader, raw, where, put_out)
     empty: Selector | bool = False
     if isinstance(raw.get("empty"), bool):

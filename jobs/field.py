@@ -159,11 +159,13 @@ class FieldReader:
         if not isinstance(raw, dict):
             self.reader.fault(where, f"expected a table, found {_kind(raw)}")
             return fields
+        above = list(outer)
         for name, one in raw.items():
             if not NAME.fullmatch(name):
                 message = f'expected a name of up to 64 characters without braces, found "{name}"'
                 self.reader.fault((*where, name), message)
-            field = self.field(name, one, (*where, name), levels, [*outer, *fields])
+            field = self.field(name, one, (*where, name), levels, above)
+            above.append(name)
             if field is not None:
                 fields[name] = field
         return fields
@@ -254,6 +256,8 @@ class FieldReader:
                 reader.fault(
                     (*where, "format"), f'expected {", ".join(dates.WORDS)} or a strptime pattern, found "{form}"'
                 )
+            elif form not in dates.WORDS and not dates.has_year(form):
+                reader.fault((*where, "format"), f'expected a pattern with a year (%Y or %y), found "{form}"')
         if not formats and self.form == "feed":
             formats = dates.FEED_FORMATS
         return Value(

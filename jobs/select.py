@@ -91,7 +91,7 @@ class Compiler:
             if language in ("jmes", OWN) and not selector.parse:
                 return self._json(selector, name)
             return lambda levels: next(iter(find_all(levels)), None)
-        path = self._path(selector, documents)
+        path = self.path(selector, documents)
         item = _viewer(kinds[level], level)
         if path.gives == "text":
             first = self.xpath(path.first)
@@ -112,7 +112,7 @@ class Compiler:
     def finds(self, selector: Selector, kinds: Sequence[Kinds]) -> Find:
         """Whether a selector finds something on the page: an element without text is something."""
         if selector.language in ("css", "xpath") and not selector.parse:
-            path = self._path(selector, {0})
+            path = self.path(selector, {0})
             if path.gives != "text":
                 run, item = self.xpath(f"boolean({path.xpath})"), _viewer(kinds[0], 0)
                 return lambda levels: _run(run, item(levels))
@@ -143,7 +143,7 @@ class Compiler:
     ) -> FindAll:
         language, level, expression = selector.language, selector.level, selector.expression
         if language in ("css", "xpath"):
-            path = self._path(selector, documents)
+            path = self.path(selector, documents)
             run, item, text = self.xpath(path.xpath), _viewer(kinds[level], level), self.text
             if path.gives == "text":
                 return lambda levels: [_own_text(one) for one in _run(run, item(levels))]
@@ -174,12 +174,18 @@ class Compiler:
 
         return find
 
-    def _path(self, selector: Selector, documents: set[int]) -> css.Path:
-        """An XPath and what it gives: element, text (own text), attr, or nodes, string, number, boolean."""
+    def path(self, selector: Selector, documents: set[int]) -> css.Path:
+        """An XPath and what it gives: element, text (own text), attr, or nodes, string, number, boolean.
+
+        Raises ValueError for one that is wrong, and for a prefix that nobody declared.
+        """
         expression = str(selector.expression)
         if selector.language == "css":
             prefix = css.WHOLE if selector.level in documents else css.INSIDE
-            return css.translate(expression, xml=self.form in ("xml", "feed"), prefix=prefix)
+            path = css.translate(expression, xml=self.form in ("xml", "feed"), prefix=prefix)
+            if "|" in expression:
+                self.check(path.xpath)
+            return path
         gives = self.check(expression)
         return css.Path(expression, gives, f"({expression})[1]" if gives == "nodes" else expression)
 

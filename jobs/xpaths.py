@@ -1,4 +1,7 @@
-"""Which XPaths of a definition are wrong, each with its place: the one language that only lxml can check."""
+"""Which XPaths of a definition are wrong, each with its place: the one language that only lxml can check.
+
+So are the prefixes of css: it becomes XPath.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -13,9 +16,9 @@ def faults(definition: Definition, compiler: Compiler) -> list[Fault]:
     """All of them, in the order of the file's tables."""
     reader = Reader(definition.path.name, definition.path.read_text(encoding="utf-8"))
     for where, selector in _selectors(definition):
-        if selector.language == "xpath":
+        if selector.language in ("css", "xpath"):
             try:
-                compiler.check(str(selector.expression))
+                compiler.path(selector, set())
             except ValueError as error:
                 reader.fault(where, str(error))
     return reader.faults

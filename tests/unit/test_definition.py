@@ -143,6 +143,9 @@ required = ["titel"]
         ("[fields]\na = {css = 'b', re = '\\C'}", "half a character"),
         ("[fields]\na = {xpath = '//['}", "XPath"),
         ("[fields]\na = {xpath = 'foo:bar'}", "XPath"),
+        ("[fields]\na = 'svg|a'", "Undefined namespace prefix"),
+        ("[fields]\na = {css = 'b', type = 'date', format = '%d %b %%Y'}", "a pattern with a year"),
+        ("[fields]\na = {css = 'b', type = 'date', format = ['iso', '%H:%M']}", "a pattern with a year"),
         ("[fields]\na = {xpath = 're:test(., \"(a+)+$\")'}", "XPath"),
         ("format = 'json'\n[fields]\na = 'b['", "JMESPath"),
         ("format = 'json'\n[fields]\na = 'nope(b)'", "nope"),
@@ -194,6 +197,12 @@ empty = {xpath = "//("}
         ["demo.test.toml:4", "rows.xpath"], ["demo.test.toml:7", "fields.b.1"], ["demo.test.toml:8", "fields.c.fields.d"],
         ["demo.test.toml:10", "contract.empty"],
     ]  # fmt: skip
+
+
+def test_names_of_broken_fields_are_known(tmp_path):
+    """One mistake is told once."""
+    text = "[fields]\na = {ccs = 'b'}\nb = {template = '{a}'}\n[contract]\nrequired = ['a']"
+    assert len(faults(tmp_path, text)) == 1
 
 
 def test_faults_of_code_are_found_without_running_it(tmp_path):

@@ -1,6 +1,6 @@
-"""A region's worker processes: started, watched by their beat, replaced when they die, stopped together.
+"""A region's worker processes: started, watched by their beat and memory, replaced when they die, stopped together.
 
-    run ── run_once: start who is missing, and who runs suspects; read beats; bury the dead; kill the silent
+    run ── run_once: start who is missing, and who runs suspects; read beats; bury the dead; kill the silent; drain the fat
      ├ jobs.worker x region.scale.min    settings over standard input, so that no secret is in a command line
      ├ Reaper (thread)                   gives what the dead held to the others
      └ Reporter (thread)                 tells the hub
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -28,11 +28,13 @@ from jobs.report import Reporter
 from jobs.script import ALONE_MAX, LEASE_MS
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop
 from regions import connect, logs
+from regions.process import resident_bytes
 from regions.settings import ROOT, Region, Settings
 
 TURN_SECONDS: Final = 0.2
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
 START_SECONDS: Final = 60.0  # from the start of a process to its first beat
+WEIGH_SECONDS: Final = 2.0  # between two looks at the memory of all; one reads a file for each process of the machine
 STEADY_SECONDS: Final = 10.0  # who lives as long is restarted at once when it dies
 BACKOFF_MAX_SECONDS: Final = 5.0
 STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0
@@ -57,7 +59,7 @@ class Child:
         return now - self.started > START_SECONDS if self.beat is None else now - self.beat > SILENT_SECONDS
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slot:
     """A place for one process. ``failures``: in a row, without a steady life between. ``is_alone``: for suspects."""
 
@@ -66,6 +68,13 @@ class Slot:
     child: Child | None = None
     failures: int = 0
     not_before: float = 0.0
+
+    def hold_off(self, child: Child, now: float) -> float:
+        """Seconds until the next one after this child: more where its life was short."""
+        self.failures = 0 if now - child.started >= STEADY_SECONDS else self.failures + 1
+        delay: float = random.uniform(0.5, 1) * min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(self.failures, 10))
+        self.not_before = now + delay
+        return delay
 
 
 class Pool:
@@ -76,6 +85,8 @@ class Pool:
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots = [Slot(number) for number in range(1, region.scale.min + 1)]
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
+        self._leaving: list[Slot] = []  # what drains, while others have its places
+        self._weighed = 0.0
         self._reaper = Reaper(self._client, region.name)
         self._reporter = Reporter(settings, region, self._client, self.workers)
         self.stop = Stop()
@@ -103,10 +114,12 @@ class Pool:
                 self._start(slot)
         self._start_alone()
         self._watch()
+        if time.monotonic() - self._weighed >= WEIGH_SECONDS:
+            self._weigh()
 
     def workers(self) -> list[str]:
         """The names of the processes that run now, without those for suspects."""
-        return [slot.child.name for slot in self._slots if slot.child is not None]
+        return [slot.child.name for slot in (*self._slots, *self._leaving) if slot.child is not None]
 
     def _start_alone(self) -> None:
         """One process a turn while more suspects wait than processes begin: a first one is often enough for all."""
@@ -183,7 +196,7 @@ class Pool:
         for pipe in ready:
             if os.read(pipe, 65536):
                 pipes[pipe].beat = now
-        for slot in (*self._slots, *self._alone):
+        for slot in self._all():
             child = slot.child
             if child is None:
                 continue
@@ -197,13 +210,40 @@ class Pool:
         if ready:
             time.sleep(TURN_SECONDS / 4)  # a busy one beats a thousand times a second; a dying one's pipe is at its end
 
+    def _weigh(self) -> None:
+        """Drains who creeps past the memory of a process; another one takes its place.
+
+        One of a place drains at a time. Pages alone don't bring it so far: they stay within their budget (jobs.budget).
+        """
+        self._weighed = time.monotonic()
+        most_mb, draining = self._region.workers.memory_mb, {slot.number for slot in self._leaving}
+        children = {slot.child.process.pid: slot for slot in self._slots if slot.child is not None}
+        for pid, size in resident_bytes(children).items():
+            slot, memory_mb = children[pid], size // 1_000_000
+            child = slot.child
+            if child is None or memory_mb <= most_mb or slot.number in draining:
+                continue
+            log.warning(
+                "draining a worker with too much memory",
+                worker=child.name,
+                pid=pid,
+                memory_mb=memory_mb,
+                most_mb=most_mb,
+            )
+            child.process.terminate()
+            self._leaving.append(replace(slot))
+            slot.child = None
+            slot.hold_off(child, self._weighed)
+
     def _bury(self, slot: Slot, child: Child) -> None:
         os.close(child.pipe)
         slot.child = None
+        is_leaving = slot in self._leaving
+        self._leaving = [one for one in self._leaving if one is not slot]
         code = child.process.returncode
         self._reaper.died(child.name, crashed=code != 0 and self.stop.asked is None)
         self._reporter.now()
-        if self.stop.asked is not None or (slot.is_alone and code == 0):
+        if self.stop.asked is not None or ((slot.is_alone or is_leaving) and code == 0):
             log.info("a worker ended", worker=child.name, code=code)
             return
         if code == BAD_SETTINGS:
@@ -211,14 +251,14 @@ class Pool:
             self._is_refused = True
             self.stop.request()
             return
-        now = time.monotonic()
-        slot.failures = 0 if now - child.started >= STEADY_SECONDS else slot.failures + 1
-        delay = random.uniform(0.5, 1) * min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(slot.failures, 10))
-        slot.not_before = now + delay
+        delay = slot.hold_off(child, time.monotonic())
         log.error("a worker died", worker=child.name, code=code, restart_in_seconds=round(delay, 2))
 
     def _children(self) -> list[Child]:
-        return [slot.child for slot in (*self._slots, *self._alone) if slot.child is not None]
+        return [slot.child for slot in self._all() if slot.child is not None]
+
+    def _all(self) -> list[Slot]:
+        return [*self._slots, *self._alone, *self._leaving]
 
     def _signal(self, number: int) -> None:
         for child in self._children():

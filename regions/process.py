@@ -3,6 +3,8 @@
 import os
 import signal
 import time
+from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -86,3 +88,19 @@ def stat(pid: int) -> list[str] | None:
     except OSError:
         return None
     return text.rpartition(")")[2].split()
+
+
+def resident_bytes(pids: Collection[int]) -> dict[int, int]:
+    """What processes hold in memory, each with all that came of it; those that are gone are left out."""
+    found: dict[int, int] = {}
+    children: dict[int, list[int]] = defaultdict(list)
+    for entry in os.scandir(PROC):
+        fields = stat(int(entry.name)) if entry.name.isdigit() else None
+        if fields is not None:
+            found[int(entry.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+            children[int(fields[1])].append(int(entry.name))
+
+    def whole(pid: int) -> int:
+        return found[pid] + sum(map(whole, children[pid]))
+
+    return {pid: whole(pid) for pid in pids if pid in found}

@@ -1,0 +1,121 @@
+"""A region's real workers on real Redis: a pool process, its worker processes, definitions in a folder, tasks, results."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import redis
+from rq import Worker as RqWorker
+
+from jobs import contract
+from jobs.contract import Task
+from regions import names
+from regions.process import stat
+from regions.settings import ROOT, Egress, Fetch, Folders, Settings, Workers
+from tests.service.working import REGION, enqueue, results, settings_for, task
+from tests.waiting import until
+
+# The pool as `nearfetch workers` runs it.
+PROGRAM = """
+import sys, msgspec
+from jobs import pool
+from regions import logs
+from regions.settings import Settings
+logs.configure("json")
+settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+sys.exit(pool.run(settings, "fra"))
+"""
+
+
+class RegionWorkers:
+    """The workers of one region; ``log`` is what they said."""
+
+    def __init__(self, folder: Path, region_url: str, hub: redis.Redis, hub_url: str) -> None:
+        self.hub = hub
+        self.client: redis.Redis = redis.Redis.from_url(region_url)
+        self._urls = region_url, hub_url
+        self._sources, self._log = folder / "sources", folder / "log"
+        self._sources.mkdir()
+        self._process: subprocess.Popen | None = None
+
+    def start(
+        self,
+        definitions: Mapping[str, str],
+        *,
+        threads: int = 64,
+        processes: int = 1,
+        memory_mb: int = 300,
+        allow: str = "",
+        origins: str = "",
+        program: str = PROGRAM,
+    ) -> None:
+        """Starts the pool; returns when all of its processes are registered. ``definitions`` by file name."""
+        for name, text in definitions.items():
+            (self._sources / name).write_text(text, encoding="utf-8")
+        with self._log.open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stderr=log, start_new_session=True
+            )
+        self._process = process
+        found: Settings = settings_for(*self._urls, threads=threads, processes=processes)
+        workers = Workers(threads=threads, memory_mb=memory_mb)
+        region = msgspec.structs.replace(found.one(REGION), workers=workers, egress={"default": Egress()})
+        fetch, sources = Fetch(allow=allow, origins=origins), Folders(path=str(self._sources))
+        settings = msgspec.structs.replace(found, region={REGION: region}, fetch=fetch, sources=sources)
+        process.stdin.write(msgspec.json.encode(settings))
+        process.stdin.close()
+        until(lambda: len(self.pids()) == processes, f"{processes} worker processes")
+
+    def stop(self) -> None:
+        """Kills all that it started."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self.client.close()
+
+    def pids(self) -> dict[str, int]:
+        """The worker processes by name, as RQ knows them."""
+        return {worker.name: worker.pid for worker in RqWorker.all(connection=self.client)}
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """What the pool and its workers said."""
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def ask(self, tasks: Sequence[Task]) -> list[str]:
+        """Enqueues tasks; their ids."""
+        return enqueue(self.client, tasks)
+
+    def results(self, ids: Sequence[str], seconds: float = 60.0) -> list[dict[str, Any]]:
+        """The results of tasks, in their order, after waiting for all of them."""
+        until(lambda: set(ids) <= set(results(self.hub)), f"{len(ids)} results", seconds)
+        return [json.loads(contract.splice(self.hub.get(names.result(REGION, id_)))) for id_ in ids]
+
+
+def of(source: str, *, deadline_seconds: float = 60.0, url: str = "https://example.com/", **params: Any) -> Task:
+    """A task of a source."""
+    made = task(deadline_seconds=deadline_seconds, **params)
+    return msgspec.structs.replace(made, source=source, url=url)
+
+
+def peak_bytes(pid: int) -> int:
+    """The most that a process ever had in memory."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"expected VmHWM in the status of process {pid}")
+
+
+def started(pid: int) -> str:
+    """When a process started, as /proc says it: a pid that is given out again has another."""
+    fields = stat(pid)
+    assert fields is not None, f"process {pid} is gone"
+    return fields[19]

@@ -77,6 +77,12 @@ def translate(expression: str, *, xml: bool, prefix: str) -> Path:
     return Path(xpath, kinds.pop() if len(kinds) == 1 else "element", f"({xpath})[1]")
 
 
+def check_elements(expression: str) -> None:
+    """Raises ValueError for a selector that is none, or finds no elements."""
+    if translate(expression, xml=False, prefix=INSIDE).gives != "element":
+        raise ValueError("it ends in ::text or ::attr(…)")
+
+
 def own_attribute(expression: str) -> str:
     """The name in ``::attr(name)`` alone, "" for any other selector."""
     found = _OWN_ATTRIBUTE.fullmatch(expression.strip())

@@ -40,7 +40,7 @@ PAGE_KINDS: Final[dict[str, Kinds]] = {
 PARSED: Final = {"html": ELEMENT, "xml": ELEMENT, "json": VALUE}
 
 _KEYS: Final = (
-    "level", "parse", "many", "lines", "fold", "re", "map", "type", "scale", "join", "default", "decimal_mark", "format",
+    "level", "parse", "many", "without", "lines", "fold", "re", "map", "type", "scale", "join", "default", "decimal_mark", "format",
     "lang", "tz", "to_tz",
 )  # fmt: skip
 _ONLY_FOR: Final = {
@@ -69,6 +69,7 @@ class Value(Struct, frozen=True, kw_only=True):
     selector: Selector | None = None
     template: str = ""
     many: bool = False
+    without: str = ""
     lines: bool = False
     fold: bool = True
     re: str = ""
@@ -231,6 +232,11 @@ class FieldReader:
         join = reader.of_type(table, "join", where, str, None, "a text")
         if join is not None and not many:
             reader.fault((*where, "join"), "expected many = true beside it")
+        without = reader.text_at(table, "without", where)
+        if without and (selector is None or selector.language not in ("css", "xpath") or selector.parse):
+            reader.fault((*where, "without"), "expected it beside css or xpath, and no parse")
+        if without:
+            self.attempt((*where, "without"), css.check_elements, without, "a CSS selector of elements")
         lines = reader.flag(table, "lines", where)
         if lines and (selector is None or (selector.language not in ("css", "xpath") and selector.parse != "html")):
             reader.fault((*where, "lines"), "expected it beside css, xpath or parse of HTML")
@@ -264,6 +270,7 @@ class FieldReader:
             selector=selector,
             template=template,
             many=many,
+            without=without,
             lines=lines,
             fold=fold,
             re=expression,

@@ -151,7 +151,9 @@ class Plan:
             return lambda _levels, scope, _names: convert(constant, scope.base)
         if spec.many:
             return self._list(name, spec, convert)
-        find = self._compiler.one(spec.selector, name, self._kinds, self._documents, lines=spec.lines)
+        find = self._compiler.one(
+            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
+        )
         if spec.selector.language == "own" and self._is_rows(spec.selector):
             return lambda levels, scope, _names: convert(_first(find(levels)), scope.base)
         if convert is values.as_it_is:
@@ -163,7 +165,9 @@ class Plan:
 
     def _list(self, name: str, spec: Value, convert: Convert) -> Get:
         assert spec.selector is not None
-        find = self._compiler.all(spec.selector, name, self._kinds, self._documents, lines=spec.lines)
+        find = self._compiler.all(
+            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
+        )
         texts, finish = (_matches(spec), values.finisher(spec)) if spec.re else (None, None)
 
         def get(levels: Levels, scope: Scope, _names: Names) -> Any:

@@ -7,6 +7,7 @@ value, or None; with ``many`` a list. A step gives the items of the next level.
 (``smart_strings=False``): lxml's would keep their whole tree alive, and msgspec refuses them.
 """
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -83,10 +84,19 @@ class Compiler:
             return _elements(find, str(selector.expression))
         return find
 
-    def one(self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, lines: bool) -> Find:
+    def one(
+        self,
+        selector: Selector,
+        name: str,
+        kinds: Sequence[Kinds],
+        documents: set[int],
+        *,
+        lines: bool = False,
+        without: str = "",
+    ) -> Find:
         """The first that a selector finds."""
         language, level = selector.language, selector.level
-        if selector.parse or lines or language not in ("css", "xpath"):
+        if selector.parse or language not in ("css", "xpath"):
             find_all = self.all(selector, name, kinds, documents, lines=lines)
             if language in ("jmes", OWN) and not selector.parse:
                 return self._json(selector, name)
@@ -96,6 +106,9 @@ class Compiler:
         if path.gives == "text":
             first = self.xpath(path.first)
             return lambda levels: next(map(_own_text, _run(first, item(levels))), None)
+        if lines or without:
+            first, read = self.xpath(path.first), self._reader(lines=lines, without=without)
+            return lambda levels: next(map(read, _listed(_run(first, item(levels)))), None)
         whole = self.xpath(f"string({path.first})")
 
         def find(levels: Levels) -> Any:
@@ -116,17 +129,26 @@ class Compiler:
             if path.gives != "text":
                 run, item = self.xpath(f"boolean({path.xpath})"), _viewer(kinds[0], 0)
                 return lambda levels: _run(run, item(levels))
-        find = self.one(selector, "", kinds, {0}, lines=False)
+        find = self.one(selector, "", kinds, {0})
         return lambda levels: found_something(find(levels))
 
     def all(
-        self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, lines: bool = False
+        self,
+        selector: Selector,
+        name: str,
+        kinds: Sequence[Kinds],
+        documents: set[int],
+        *,
+        lines: bool = False,
+        without: str = "",
     ) -> FindAll:
         """All that a selector finds, as texts and JSON values."""
         is_markup = selector.language in ("css", "xpath")
-        find = self._all(selector, name, kinds, documents, elements=lines and not selector.parse)
-        if lines and not selector.parse:
-            return lambda levels: [_lines(one) if not isinstance(one, str) else one for one in find(levels)]
+        is_read = is_markup and not selector.parse and (lines or bool(without))
+        find = self._all(selector, name, kinds, documents, elements=is_read)
+        if is_read:
+            one = self._reader(lines=lines, without=without)
+            return lambda levels: list(map(one, find(levels)))
         if not selector.parse:
             return find
         parse = _PARSERS[selector.parse]
@@ -137,6 +159,18 @@ class Compiler:
                 return [read(parse(text.encode())) for text in _texts(find(levels), is_markup)]
 
         return found
+
+    def _reader(self, *, lines: bool, without: str) -> Callable[[Any], str]:
+        """How an element becomes a text, with lines or without some of what lies in it; a text is one already."""
+        text = _lines if lines else self.text
+        if not without:
+            return lambda found: found if isinstance(found, str) else text(found)
+        unwanted = self.xpath(self.path(Selector("css", without, -1), set()).xpath)
+
+        def read(found: Any) -> str:
+            return found if isinstance(found, str) else text(_trimmed(found, unwanted))
+
+        return read
 
     def _all(
         self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, elements: bool
@@ -289,6 +323,24 @@ def _own_text(element: Any) -> str:
     if isinstance(element, str):
         return element
     return (element.text or "") + "".join(child.tail or "" for child in element)
+
+
+def _trimmed(element: Any, unwanted: etree.XPath) -> Any:
+    """A copy of an element without what an XPath finds in it; what follows that stays."""
+    if not unwanted(element):
+        return element
+    element = copy.deepcopy(element)
+    element.tail = None
+    for one in unwanted(element):
+        parent, before, tail = one.getparent(), one.getprevious(), one.tail or ""
+        if parent is None:
+            continue  # the element itself, by :scope
+        if before is not None:
+            before.tail = (before.tail or "") + tail
+        else:
+            parent.text = (parent.text or "") + tail
+        parent.remove(one)
+    return element
 
 
 def _lines(element: Any) -> str:

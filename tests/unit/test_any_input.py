@@ -227,7 +227,7 @@ descriptions = st.fixed_dictionaries(
     {"type": st.sampled_from(TYPES)},
     optional={
         "many": st.booleans(), "lines": st.booleans(), "re": pieces(REGEX), "map": st.dictionaries(st.text(max_size=3) | st.just("*"), json_values, max_size=3),
-        "scale": st.sampled_from(["1/60", "0.001", "1000", "1/0", "x", "1e400"]), "join": st.text(max_size=2), "default": json_values, "parse": st.sampled_from(["html", "json", "xml"]),
+        "scale": st.sampled_from(["1/60", "0.001", "1000", "1/0", "x", "1e400"]), "join": st.text(max_size=2), "default": json_values, "parse": st.sampled_from(["html", "json", "xml"]), "without": pieces(CSS), "fold": st.booleans(),
         "decimal_mark": st.sampled_from([".", ",", ";"]), "format": st.sampled_from(["iso", "rfc2822", "unix", "unix_ms", "%d %b %Y", "%", "%Q", "%%", "%d", ["iso", "%H:%M"]]),
         "lang": st.sampled_from(["de", "fr_CA", "xx", "zh", "", "../x"]), "tz": st.sampled_from(["UTC", "local", "Europe/Berlin", "../x", "x\0"]),
         "to_tz": st.sampled_from(["UTC", "Asia/Kolkata", "local", ""]), "level": st.integers(-1, 3),

@@ -130,3 +130,38 @@ def test_script_without_data_is_a_failure_of_the_page(tmp_path):
         parse(tmp_path, text, "<script>alert(1)</script>")
     with pytest.raises(ParseFailed, match="at most"):
         parse(tmp_path, text, f"<script>[{',' * 800_000}]</script>")
+
+
+NOTES = "<p>a<sup>1</sup> b<sup>2<i>x</i></sup>c <s></s>tail</p>after<p>z</p>"
+
+
+@pytest.mark.parametrize(
+    ("described", "found"),
+    [
+        ('{css = "p", without = "sup"}', "a bc tail"),
+        ('{css = "p", without = "sup, i, s", many = true}', ["a bc tail", "z"]),
+        ('{css = "p", without = "sup i"}', "a1 b2c tail"),
+        ('{css = "p", without = ":scope"}', "a1 b2xc tail"),
+        ('{css = "p", without = "p"}', "a1 b2xc tail"),
+        ('{css = "body", without = "sup, p + p", lines = true}', "a bc tail\nafter"),
+        ('{xpath = "//p/text()", without = "sup"}', "a"),
+        ('{css = "p", without = "sup", re = "(b.)"}', "bc"),
+    ],
+)
+def test_what_lies_in_an_element_can_be_left_out(tmp_path, described, found):
+    text = f"[fields]\nx = {described}\nwhole = 'p'"
+    assert rows(tmp_path, text, NOTES) == [{"x": found, "whole": "a1 b2xc tail"}]
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('css = "p", without = "::text"', "ends in ::text"),
+        ('css = "p", without = "b >"', "a CSS selector of elements"),
+        ('css = "p", without = "svg|b"', "Undefined namespace prefix"),
+        ('jsonld = "A", without = "b"', "beside css or xpath"),
+        ('css = "p", parse = "html", without = "b"', "beside css or xpath"),
+    ],
+)
+def test_what_can_not_be_left_out(tmp_path, keys, said):
+    assert any(said in one for one in faults(tmp_path, f"[fields]\nx = {{{keys}}}"))

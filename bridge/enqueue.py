@@ -82,6 +82,7 @@ def job_fields(task: contract.Task, offset_ms: int, now: str, now_ms: int) -> li
         names.JOB_REQUEST, task.request,
         names.JOB_SOURCE, task.source,
         names.JOB_HOST, task.host,
+        names.JOB_BRIDGED, now_ms,
     ]  # fmt: skip
 
 

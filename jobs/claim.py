@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import redis
+from msgspec import structs
 
-from jobs.contract import Outcome
+from jobs.contract import LOST, Attempt, Outcome, Trail, encode_trail
 from jobs.finish import DUE, FINISH, GIVE_BACK, RETRY
-from jobs.retry import LOST, Attempt, Retry, line, read_past
+from jobs.retry import Retry, line, read_past
 from jobs.script import Script, send, value
 from regions import names
 
@@ -45,7 +46,7 @@ while #found < count and skipped < $skipped_max do
   local id = redis.call("LPOP", queue)
   if not id then break end
   local job = "$job" .. id
-  local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past", "$deaths")
+  local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past", "$deaths", "$bridged")
   local deadline = tonumber(fields[2] or "")
   if not fields[1] or fields[5] ~= "queued" then
     skipped = skipped + 1
@@ -67,7 +68,8 @@ while #found < count and skipped < $skipped_max do
     redis.call("ZADD", "$executions" .. id, seconds + $far, execution)
     redis.call("ZADD", wip, seconds + $far, member)
     redis.call("SADD", held, member)
-    found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or "", deaths, deadline or 0}
+    found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or "", deaths, deadline or 0,
+      tonumber(fields[8] or 0)}
   end
 end
 if refusal ~= "unregistered" then
@@ -84,7 +86,7 @@ class Job:
     """A claimed job: one execution of a task. ``data`` is RQ's; ``claimed_ms`` is on the region Redis's clock.
 
     ``past``: the attempts before it, a line each. ``deaths``: processes that died while they ran it. ``deadline_ms`` is
-    on the region's clock too, 0 where there is none.
+    on the region's clock too, 0 where there is none; ``bridged_ms`` is on the hub's.
     """
 
     task: str
@@ -96,6 +98,7 @@ class Job:
     past: bytes
     deaths: int
     deadline_ms: int
+    bridged_ms: int
     claimed_ms: int
     offset_ms: int | None = None  # the hub's clock less the region Redis's, once the data was read
     is_told: bool = False  # the hub knows that it runs
@@ -106,6 +109,16 @@ class Job:
     def member(self) -> str:
         """The execution as RQ's registries name it."""
         return names.execution_member(self.task, self.execution)
+
+    def trail(self, worker: str, ended_ms: int = 0) -> bytes:
+        """Where it was, as JSON. ``ended_ms`` is on the hub's clock, 0 while it runs."""
+        ahead = self.offset_ms or 0
+        past = [
+            structs.replace(one, started_ms=one.started_ms + ahead, ended_ms=one.ended_ms + ahead)
+            for one in read_past(self.past)
+        ]
+        last = Attempt(self.attempt, self.claimed_ms + ahead, ended_ms, worker, "", "")
+        return encode_trail(Trail(self.bridged_ms, [*past, last]))
 
     @property
     def failures(self) -> int:
@@ -160,7 +173,7 @@ class Claimer:
     def __init__(
         self, client: redis.Redis, blocking: redis.Redis, *, region: str, worker: str, is_alone: bool = False
     ) -> None:
-        self._client, self._blocking, self._worker, self._is_alone = client, blocking, worker, is_alone
+        self._client, self._blocking, self.worker, self._is_alone = client, blocking, worker, is_alone
         queue, suspects = names.rq_queue(region), names.rq_queue(names.suspects(region))
         self._queue = suspects if is_alone else queue
         wip, held = names.rq_registry("wip", region), names.rq_worker_executions(worker)
@@ -204,10 +217,10 @@ class Claimer:
         commands = []
         if last:
             arguments = [argument for end in last for argument in (end.job.task, end.job.execution, *_ending(end))]
-            commands.append(FINISH.command(self._finish_keys, [self._worker, *arguments]))
+            commands.append(FINISH.command(self._finish_keys, [self.worker, *arguments]))
         if others:
             arguments = [argument for end in others for argument in self._retry_arguments(end)]
-            commands.append(RETRY.command(self._retry_keys, [self._worker, *arguments]))
+            commands.append(RETRY.command(self._retry_keys, [self.worker, *arguments]))
         endings = len(commands)
         if then_claim:
             commands.append(self._claim_command(then_claim))
@@ -228,11 +241,11 @@ class Claimer:
                 entry.decode(),
                 Outcome(
                     request=request.decode(), task=task.decode(), status=state.decode(), finished_ms=int(finished),
-                    expires_ms=int(expires), frame=frame,
+                    expires_ms=int(expires), frame=frame, trail=trail,
                 ),
                 int(size),
             )
-            for entry, task, _, _, request, state, finished, expires, size, frame, *_ in reply
+            for entry, task, _, _, request, state, finished, expires, size, frame, _, _, _, trail in reply
         ]  # fmt: skip
 
     def give_back(self, members: Iterable[str]) -> int:
@@ -252,20 +265,20 @@ class Claimer:
 
     def leave(self) -> None:
         """Gives up the lease, so that nobody waits for it to lapse."""
-        gone = [("ZREM", key, self._worker) for key in (names.WORKERS, names.ALONE)]
-        for reply in send(self._client, [("DEL", names.lease(self._worker)), *gone], []):
+        gone = [("ZREM", key, self.worker) for key in (names.WORKERS, names.ALONE)]
+        for reply in send(self._client, [("DEL", names.lease(self.worker)), *gone], []):
             value(reply)
 
     def _retry_arguments(self, end: End) -> list[str | bytes | int]:
         job, retry = end.job, end.retry
         assert retry is not None
         ended_ms = end.outcome.finished_ms - (job.offset_ms or 0)
-        failed = Attempt(job.attempt, job.claimed_ms, ended_ms, self._worker, retry.error, retry.message)
+        failed = Attempt(job.attempt, job.claimed_ms, ended_ms, self.worker, retry.error, retry.message)
         wait_ms = int(retry.wait_seconds * 1000)
         return [job.task, job.execution, wait_ms, "1" if end.is_urgent else "", line(failed), *_ending(end)]
 
     def _claim_command(self, count: int) -> tuple[Any, ...]:
-        return CLAIM.command(self._claim_keys, [count, self._worker, os.urandom(8).hex(), int(self._is_alone)])
+        return CLAIM.command(self._claim_keys, [count, self.worker, os.urandom(8).hex(), int(self._is_alone)])
 
 
 def _claimed(reply: Any) -> Claimed:
@@ -273,9 +286,9 @@ def _claimed(reply: Any) -> Claimed:
     jobs = [
         Job(
             task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, deaths,
-            deadline_ms, now_ms,
+            deadline_ms, bridged_ms, now_ms,
         )
-        for task, execution, attempt, data, request, source, past, deaths, deadline_ms in found
+        for task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms in found
     ]  # fmt: skip
     return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs)
 
@@ -287,5 +300,5 @@ def _ending(end: End) -> list[str | bytes | int]:
     problem = b"" if succeeded else b64encode(zlib.compress(end.traceback.encode("utf-8", "replace")))
     return [
         status, problem, outcome.request, outcome.status, outcome.finished_ms, outcome.expires_ms, end.spliced_bytes, outcome.frame,
-        end.raw_bytes, end.records_bytes, end.wire_bytes,
+        end.raw_bytes, end.records_bytes, end.wire_bytes, outcome.trail,
     ]  # fmt: skip

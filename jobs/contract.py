@@ -20,6 +20,7 @@ VERSION: Final = 1
 COMPRESS_FROM_BYTES: Final = 512  # below it a frame gains nothing
 
 State = Literal["queued", "running", "succeeded", "failed", "expired", "cancelled"]
+LOST: Final = "lost"  # stands for an error's type where an attempt's process was lost, not its task
 FINAL: Final = frozenset({"succeeded", "failed", "expired", "cancelled"})
 
 
@@ -121,8 +122,33 @@ class Result(Struct, kw_only=True):
     error: Error | None = None
 
 
+class Attempt(Struct, array_like=True, frozen=True):
+    """One execution of a task. ``ended_ms`` is 0 while it runs.
+
+    ``error``: the type of what it failed with, ``LOST`` when its process was, "" for none and for the last one, whose
+    error is the result's.
+    """
+
+    attempt: int
+    started_ms: int
+    ended_ms: int
+    worker: str
+    error: str
+    message: str
+
+
+class Trail(Struct, array_like=True, frozen=True):
+    """Where a task was in its region: when it was bridged, and every attempt. Times are hub ms."""
+
+    bridged_ms: int
+    attempts: list[Attempt]
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How a task ended in its region: what the outbox keeps and the out stream says. Times are hub ms."""
+    """How a task ended in its region: what the outbox keeps and the out stream says. Times are hub ms.
+
+    ``trail`` is a ``Trail`` as JSON, empty where nobody ran the task.
+    """
 
     request: str
     task: str
@@ -130,6 +156,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     finished_ms: int
     expires_ms: int
     frame: bytes
+    trail: bytes = b""
 
 
 class _Versioned(Struct, frozen=True):
@@ -163,6 +190,11 @@ def decode_cancel(body: bytes) -> Cancel:
     """A cancel from a message's body; raises ValueError like ``decode_task``."""
     _check_version("cancel", body)
     return _cancel_decoder.decode(body)
+
+
+def encode_trail(trail: Trail) -> bytes:
+    """A trail as it travels."""
+    return _encoder.encode(trail)
 
 
 def encode_frame(result: Result, records: bytes) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import redis
+from msgspec import structs
 
 from jobs.claim import Claimed, Claimer, End, Job
 from jobs.contract import Outcome, Result, Task, decode_task, failed_frame
@@ -218,7 +219,7 @@ class Crew:
             return self._failed(job, task, error)
         return End(
             job,
-            ended.outcome,
+            self._traced(job, ended.outcome),
             ended.traceback,
             ended.raw_bytes,
             ended.records_bytes,
@@ -252,7 +253,10 @@ class Crew:
             expires_ms=task.expires_ms if task else now_ms + self._ttl_ms,
             frame=frame,
         )
-        return End(job, outcome, shown, 0, result.bytes.records, result.bytes.wire)
+        return End(job, self._traced(job, outcome), shown, 0, result.bytes.records, result.bytes.wire)
+
+    def _traced(self, job: Job, outcome: Outcome) -> Outcome:
+        return structs.replace(outcome, trail=job.trail(self._claimer.worker, outcome.finished_ms))
 
     def region_now_ms(self) -> int:
         """The region Redis's clock."""

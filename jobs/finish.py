@@ -26,7 +26,7 @@ end
 """
 
 # Needs `finished`, `failed`, `outbox`, `outbox_bytes` and `counters`. An end is {status and traceback for RQ, request,
-# state, finished ms, expires ms, bytes of the JSON, frame, raw, records and wire bytes}.
+# state, finished ms, expires ms, bytes of the JSON, frame, raw, records and wire bytes, trail}.
 _CONCLUDE: Final = """
 local sums, frames = {succeeded = 0, failed = 0, raw = 0, records = 0, wire = 0}, 0
 local stamp = iso()
@@ -58,7 +58,7 @@ local function record(id, execution, worker, began, status, problem)
 end
 
 local function conclude(id, execution, worker, began, ending)
-  local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire = unpack(ending)
+  local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire, trail = unpack(ending)
   record(id, execution, worker, began, status, problem)
   frames = frames + #frame
   sums[state] = (sums[state] or 0) + 1
@@ -66,7 +66,7 @@ local function conclude(id, execution, worker, began, ending)
   sums.records = sums.records + tonumber(records)
   sums.wire = sums.wire + tonumber(wire)
   return redis.call("XADD", outbox, "*", "q", request, "t", id, "s", state, "f", finished_ms, "x", expires_ms,
-    "b", size, "r", frame)
+    "b", size, "r", frame, "h", trail)
 end
 
 local function account()
@@ -86,13 +86,13 @@ local wip, finished, failed, worker, held, outbox, outbox_bytes, counters = unpa
     + _CONCLUDE
     + """
 local name, answer, worked = ARGV[1], {}, 0
-for i = 2, #ARGV, 13 do
+for i = 2, #ARGV, 14 do
   local id, execution = ARGV[i], ARGV[i + 1]
   local member = id .. ":" .. execution
   if redis.call("ZSCORE", wip, member) then
     local began = redis.call("HGET", "$execution" .. member, "created_at") or now
     worked = worked + math.max(0, tonumber(now) - tonumber(began))
-    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 12)})
+    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 13)})
     release(wip, held, id, execution)
   else
     answer[#answer + 1] = ""
@@ -117,10 +117,10 @@ local wip, finished, failed, scheduled, held, outbox, outbox_bytes, counters = u
     + _CONCLUDE
     + """
 local name, answer = ARGV[1], {}
-for i = 2, #ARGV, 16 do
+for i = 2, #ARGV, 17 do
   local id, execution = ARGV[i], ARGV[i + 1]
   local member, job = id .. ":" .. execution, "$job" .. id
-  local ending = {unpack(ARGV, i + 5, i + 15)}
+  local ending = {unpack(ARGV, i + 5, i + 16)}
   if not redis.call("ZSCORE", wip, member) then
     answer[#answer + 1] = ""
   else

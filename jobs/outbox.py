@@ -32,7 +32,7 @@ LOOK_SECONDS: Final = 1.0
 PAGE: Final = 20  # entries of the outbox read at once: a frame can be 5 MB
 TURN_MS: Final = 5_000
 
-Started = tuple[str, str, int, int]  # request, task, attempt, started (hub ms)
+Started = tuple[str, str, int, int, msgspec.Raw]  # request, task, attempt, started (hub ms), trail
 
 log = logs.get("outbox")
 
@@ -83,7 +83,7 @@ class Home:
             commands.append(
                 (
                     "XADD", self._stream, "*", "k", "result", "v", VERSION, "q", outcome.request, "t", outcome.task,
-                    "s", outcome.status, "f", outcome.finished_ms, "b", parcel.spliced_bytes,
+                    "s", outcome.status, "f", outcome.finished_ms, "b", parcel.spliced_bytes, "h", outcome.trail,
                 )
             )  # fmt: skip
         if started:
@@ -251,6 +251,7 @@ def _parcel(entry: str, pairs: list[bytes]) -> Parcel:
         finished_ms=int(fields[b"f"]),
         expires_ms=int(fields[b"x"]),
         frame=fields[b"r"],
+        trail=fields.get(b"h", b""),
     )
     return Parcel(entry, outcome, int(fields[b"b"]))
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from msgspec import Struct
 
+from jobs.contract import Attempt
 from jobs.errors import RETRIED, TaskError
 
 ROOM_SECONDS: Final = 1.0  # between a retry and the deadline; less helps nobody, since jobs are moved once a second
 MESSAGE_MAX: Final = 300  # characters of an attempt's message
-LOST: Final = "lost"  # stands for an error's type where the process was lost, not the task
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +29,11 @@ class Retry:
     message: str
 
 
-class Attempt(Struct, array_like=True, frozen=True):
-    """An attempt that did not end its task. Times are ms on the region Redis's clock; ``error`` is a type, or ``LOST``."""
-
-    attempt: int
-    started_ms: int
-    ended_ms: int
-    worker: str
-    error: str
-    message: str
-
-
 _decoder: Final = msgspec.json.Decoder(list[Attempt])
 
 
 def line(attempt: Attempt) -> bytes:
-    """An attempt as a job's record keeps it."""
+    """An attempt as a job's record keeps it, its times on the region Redis's clock."""
     return msgspec.json.encode(msgspec.structs.replace(attempt, message=attempt.message[:MESSAGE_MAX])) + b"\n"
 
 

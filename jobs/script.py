@@ -70,6 +70,7 @@ class Script:
             request=names.JOB_REQUEST,
             source=names.JOB_SOURCE,
             attempt=names.JOB_ATTEMPT,
+            bridged=names.JOB_BRIDGED,
             past=names.JOB_PAST,
             kept=names.JOB_KEPT,
             front=names.JOB_FRONT,

@@ -212,7 +212,8 @@ class Worker(BaseWorker):
         for job in self.crew.running():
             if not job.is_told and job.offset_ms is not None and now_ms - job.claimed_ms >= TOLD_AFTER_MS:
                 job.is_told = True
-                started.append((job.request, job.task, job.attempt, job.claimed_ms + job.offset_ms))
+                trail = msgspec.Raw(job.trail(self.name))
+                started.append((job.request, job.task, job.attempt, job.claimed_ms + job.offset_ms, trail))
         if started:
             self.shipper.tell(started)
 

@@ -4,6 +4,7 @@ Every name of ours in a Redis begins with ``nf:``, so that an ACL can speak of t
 
 Hub (central Redis)
     nf:req:{request}         hash    a request's ledger (web.ledger)
+    nf:trail:{request}       hash    where its tasks were: "{task}" and "d:{task}" (web.trail)
     nf:evt:{request}         stream  its settled tasks; the entry ids are the cursor
     nf:res:{region}:{task}   string  a result frame (jobs.contract), written once by its region, or by "hub"
     nf:out:{region}          stream  what a region has to say; read by the consumer group of the gateways
@@ -63,6 +64,7 @@ JOB_FUNCTION = "jobs.task.run"
 
 # Fields of a job's hash beside RQ's own, since a script can't read a job's packed data.
 JOB_DEADLINE = "nf_deadline"  # ms on the region Redis's clock
+JOB_BRIDGED = "nf_bridged"  # when it was enqueued (hub ms)
 JOB_ATTEMPT = "nf_attempt"  # executions begun
 JOB_HOST = "nf_host"
 JOB_REQUEST = "nf_request"
@@ -97,6 +99,11 @@ def ledger(request: str) -> str:
 def events(request: str) -> str:
     """A request's own stream on the hub."""
     return f"nf:evt:{request}"
+
+
+def trail(request: str) -> str:
+    """Where a request's tasks were, a hash on the hub."""
+    return f"nf:trail:{request}"
 
 
 def result(region: str, task: str) -> str:

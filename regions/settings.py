@@ -52,7 +52,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     deadline_max_seconds: Seconds = 300.0
     grace_seconds: Seconds = 5.0
     wait_max_seconds: Seconds = 60.0
-    tasks_max: Count = 100
+    tasks_max: Annotated[int, Meta(ge=1, le=1023)] = 100
     body_bytes_max: Count = 1_000_000
     records_bytes_max: Count = 5_000_000
     request_bytes_max: Count = 50_000_000

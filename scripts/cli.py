@@ -108,6 +108,23 @@ def status(url: str, data: Path | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("task")
+@gateway_options
+@json_option
+def where(task: str, url: str, data: Path | None, as_json: bool) -> None:
+    """Shows where a task is, or was: every hop with its time and place, every attempt.
+
+    TASK is the id of a task, as requests and results have it; it is known until its request expires.
+
+    \b
+    nearfetch where 01M87RTYV9Y5XD88GQ9E7T7S17
+    """
+    from scripts import where_command  # noqa: PLC0415
+
+    sys.exit(_asking(lambda: where_command.run(GatewayClient.found(url, data), task, as_json=as_json)))
+
+
+@main.command()
 @click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]... ...", shell_complete=completion.words)
 @gateway_options
 @json_option

@@ -63,6 +63,8 @@ def routes(
         ("GET", "/v1/requests/<request>", poller.get),
         ("DELETE", "/v1/requests/<request>", poller.delete),
         ("GET", "/v1/requests/<request>/events", poller.events),
+        ("GET", "/v1/requests/<request>/tasks/<task>", poller.task),
+        ("GET", "/v1/tasks/<task>", poller.where),
         ("GET", "/v1/sources", lambda _: overview.sources()),
         ("GET", "/v1/sources/<source>", lambda _, source: overview.source(source)),
         ("GET", "/v1/sources/<source>/records", intake.records),

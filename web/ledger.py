@@ -7,6 +7,9 @@ A task ends here and nowhere else (``settle``). What a request's stream says is 
 cursor. A result is never decoded: frames are spliced into JSON as bytes.
 """
 
+import hashlib
+import os
+import socket
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -21,6 +24,9 @@ from web import lua
 
 ACCEPT_LEASE_MS: Final = 10_000
 START: Final = "0-0"  # the cursor before the first result
+BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
+
+Picked = tuple[list[tuple[str, str]], bool]  # (cursor, result key) of what one answer may have, and whether more wait
 
 
 class NewTask(Struct, frozen=True, kw_only=True):
@@ -108,6 +114,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     finished_ms: int
     size_bytes: int  # of the result's JSON
     frame: bytes = b""
+    trail: bytes = b""  # a contract.Trail as JSON
 
 
 class RegionState(Struct, frozen=True, kw_only=True):
@@ -132,6 +139,7 @@ class Ledger:
         self._refuse = client.register_script(lua.REFUSE)
         self._settle = client.register_script(lua.SETTLE)
         self._running = client.register_script(lua.RUNNING)
+        self._delivered = hashlib.sha1(lua.DELIVERED.encode(), usedforsecurity=False).hexdigest()
 
     def begin(self, new: New) -> Times:
         """Writes a request as ``accepting``; refused by a Redis without room."""
@@ -139,7 +147,7 @@ class Ledger:
         tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
         arguments: list[Any] = [
             new.id, ACCEPT_LEASE_MS, new.deadline_ms, int(limits.result_ttl_seconds * 1000),
-            int(limits.grace_seconds * 1000), tasks, new.attrs,
+            int(limits.grace_seconds * 1000), tasks, new.attrs, BY, int(new.sync),
         ]  # fmt: skip
         for task in new.tasks:
             arguments += (task.id, task.region, names.open_tasks(task.region))
@@ -171,38 +179,44 @@ class Ledger:
             self._settle(
                 keys=[
                     names.ledger(one.request), names.events(one.request), names.DUE, names.open_tasks(one.region),
-                    names.result(names.HUB, one.task), names.ARCHIVE,
+                    names.result(names.HUB, one.task), names.ARCHIVE, names.trail(one.request),
                 ],
                 args=[
                     one.request, one.task, one.region, one.status, one.finished_ms, one.size_bytes,
-                    self._limits.request_bytes_max, one.frame, counts_as, int(self._archives),
+                    self._limits.request_bytes_max, one.frame, counts_as, int(self._archives), one.trail,
                 ],
                 client=pipeline,
             )  # fmt: skip
         return [int(answer) for answer in pipeline.execute()]
 
-    def mark_running(self, region: str, claims: Iterable[tuple[str, str]]) -> None:
-        """Shows tasks, as (request, task), as running that were queued."""
-        pairs = list(claims)
-        keys = [names.ledger(request) for request, _ in pairs]
-        if pairs:
-            self._running(keys=keys, args=[region, *(task for _, task in pairs)])
+    def mark_running(self, region: str, claims: Iterable[tuple[str, str, bytes]]) -> None:
+        """Shows tasks, as (request, task, trail), as running that were queued."""
+        keys: list[str] = []
+        arguments: list[str | bytes] = [region]
+        for request, task, trail in claims:
+            keys += (names.ledger(request), names.trail(request))
+            arguments += (task, trail)
+        if keys:
+            self._running(keys=keys, args=arguments)
 
     def tasks(self, request: str) -> list[TaskView] | None:
         """A request's tasks whatever its state, for sweeping; None when it is unknown."""
         fields: Any = self._client.hgetall(names.ledger(request))
         return _task_views(fields) if fields else None
 
-    def read(self, request: str, after: str = START, bytes_max: int | None = None) -> View | None:
-        """A request with its results since a cursor; None when it is unknown, expired, or not (yet) accepted."""
-        return self.read_many([(request, after)], bytes_max)[0]
+    def read(self, request: str, after: str = START, bytes_max: int | None = None, *, how: str = "") -> View | None:
+        """A request with its results since a cursor; None when it is unknown, expired, or not (yet) accepted.
+
+        ``how`` they are read for a client: noted for each result that nobody had read; "" notes nothing.
+        """
+        return self.read_many([(request, after)], bytes_max, how=how)[0]
 
     def read_many(
-        self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None, *, spliced: bool = True
+        self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None, *, how: str = "", spliced: bool = True
     ) -> list[View | None]:
         """Reads several (request, cursor) in two round trips; results past ``bytes_max`` a request wait (``more``).
 
-        Without ``spliced`` the results are the frames as they came, for the history.
+        ``how`` as in ``read``. Without ``spliced`` the results are the frames as they came, for the history.
         """
         limit = self._limits.answer_bytes_max if bytes_max is None else bytes_max
         pipeline = self._client.pipeline(transaction=False)
@@ -210,15 +224,14 @@ class Ledger:
             pipeline.hgetall(names.ledger(request))
             pipeline.xrange(names.events(request), min=f"({after}")
         answers = pipeline.execute()
-        picked: list[tuple[list[tuple[str, str]], bool]] = []
+        picked: list[Picked] = []
         keys: list[str] = []
         for index in range(len(asked)):
             fields, entries = answers[2 * index], answers[2 * index + 1]
             chosen, more = _within(entries, limit) if fields.get(b"state") == b"accepted" else ([], False)
             picked.append((chosen, more))
             keys += [key for _, key in chosen]
-        found_frames: Any = self._client.mget(keys) if keys else ()
-        frames = iter(found_frames)
+        frames = iter(self._frames(keys, self._deliveries(asked, answers, picked, how)))
         views: list[View | None] = []
         for index, (request, after) in enumerate(asked):
             chosen, more = picked[index]
@@ -228,6 +241,36 @@ class Ledger:
             results = [contract.splice(frame) for frame in found] if spliced and is_readable else found
             views.append(_view(request, after, fields, chosen, results, more) if is_readable else None)
         return views
+
+    def _deliveries(
+        self, asked: Sequence[tuple[str, str]], answers: list[Any], picked: list[Picked], how: str
+    ) -> list[tuple[str, list[str]]]:
+        """(key, arguments) for ``lua.DELIVERED`` of each request whose results are read for a client."""
+        if not how:
+            return []
+        found = []
+        for index, (request, _) in enumerate(asked):
+            chosen, _ = picked[index]
+            if chosen:
+                tasks = [key.rpartition(":")[2] for _, key in chosen]
+                found.append((names.trail(request), [answers[2 * index][b"expires"].decode(), how, *tasks]))
+        return found
+
+    def _frames(self, keys: list[str], deliveries: list[tuple[str, list[str]]]) -> list[Any]:
+        """Result frames, and in the same write the notes that they were delivered; a note that is refused is none."""
+        if not keys:
+            return []
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.mget(keys)
+        for key, arguments in deliveries:
+            pipeline.evalsha(self._delivered, 1, key, *arguments)
+        frames, *notes = pipeline.execute(raise_on_error=False)
+        if isinstance(frames, Exception):
+            raise frames
+        if any(isinstance(note, redis.exceptions.NoScriptError) for note in notes):
+            self._client.script_load(lua.DELIVERED)
+            return self._frames(keys, deliveries)
+        return list(frames)
 
     def regions(self, regions: Sequence[str]) -> list[RegionState]:
         """What is known of each region, in one round trip."""

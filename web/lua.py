@@ -8,15 +8,16 @@ from typing import Final
 
 BEGIN: Final = """#!lua
 -- KEYS: ledger, due, accepting. ARGV: request, lease ms, deadline ms, ttl ms, grace ms, tasks JSON, attrs JSON,
--- then for each task: its id, its region, the key of the region's open tasks.
+-- who accepts, 1 for the fast lane, then for each task: its id, its region, the key of the region's open tasks.
 -- Returns {created, deadline, expires} in ms.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local deadline, expires = now + ARGV[3], now + ARGV[4]
-local request, total = ARGV[1], (#ARGV - 7) / 3
+local request, total = ARGV[1], (#ARGV - 9) / 3
 redis.call('HSET', KEYS[1], 'state', 'accepting', 'lease', now + ARGV[2], 'created', now, 'deadline', deadline,
-  'expires', expires, 'total', total, 'completed', 0, 'bytes', 0, 'tasks', ARGV[6], 'attrs', ARGV[7])
-for i = 8, #ARGV, 3 do
+  'expires', expires, 'total', total, 'completed', 0, 'bytes', 0, 'tasks', ARGV[6], 'attrs', ARGV[7],
+  'by', ARGV[8], 'sync', ARGV[9])
+for i = 10, #ARGV, 3 do
   local member = request .. '/' .. ARGV[i]
   redis.call('HSET', KEYS[1], 't:' .. ARGV[i], 'queued|' .. ARGV[i + 1])
   redis.call('ZADD', KEYS[2], deadline + ARGV[5], member)
@@ -33,7 +34,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local found = redis.call('HMGET', KEYS[1], 'state', 'lease')
 if found[1] ~= 'accepting' or tonumber(found[2]) <= now then return 0 end
-redis.call('HSET', KEYS[1], 'state', 'accepted')
+redis.call('HSET', KEYS[1], 'state', 'accepted', 'accepted', now)
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1
 """
@@ -63,9 +64,10 @@ return 1
 SETTLED, NOTHING, LATE, TOO_LARGE = 1, 0, 2, 3
 
 SETTLE: Final = """#!lua flags=allow-oom
--- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task, archive.
+-- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task, archive,
+-- trail.
 -- ARGV: request, task, region that says so, status, finished ms, bytes of the JSON, bytes a request may have,
--- a frame made by the hub or "", the region that counts as the result's, 1 where there is a history.
+-- a frame made by the hub or "", the region that counts as the result's, 1 where there is a history, the trail or "".
 -- Returns 1 settled, 0 nothing to do, 2 succeeded after its deadline, 3 past the request's bytes (2, 3: nothing done).
 local member = ARGV[1] .. '/' .. ARGV[2]
 local found = redis.call('HMGET', KEYS[1], 'state', 't:' .. ARGV[2], 'deadline', 'expires', 'bytes', 'total')
@@ -94,6 +96,10 @@ if completed == tonumber(found[6]) then
   -- A request that is still accepting is one or is none a moment later.
   if ARGV[10] == '1' then redis.call('ZADD', KEYS[6], found[1] == 'accepted' and now or now + 1000, ARGV[1]) end
 end
+if ARGV[11] ~= '' then
+  redis.call('HSET', KEYS[7], ARGV[2], ARGV[11])
+  redis.call('PEXPIREAT', KEYS[7], found[4])
+end
 if ARGV[8] ~= '' then redis.call('SET', KEYS[5], ARGV[8], 'PXAT', found[4]) end
 redis.call('XADD', KEYS[2], '*', 't', ARGV[2], 's', ARGV[4], 'r', ARGV[9], 'b', ARGV[6])
 redis.call('PEXPIREAT', KEYS[2], found[4])
@@ -104,11 +110,15 @@ return 1
 """
 
 RUNNING: Final = """#!lua flags=allow-oom
--- KEYS: ledgers. ARGV: the region, then a task for each ledger. Marks what was queued there as running.
-for i = 1, #KEYS do
-  local field = 't:' .. ARGV[i + 1]
-  if redis.call('HGET', KEYS[i], field) == 'queued|' .. ARGV[1] then
-    redis.call('HSET', KEYS[i], field, 'running|' .. ARGV[1])
+-- KEYS: a ledger and a trail for each task. ARGV: the region, then for each task: its id, its trail or "".
+-- Marks what was queued there as running.
+for i = 1, #KEYS, 2 do
+  local task, field = ARGV[i + 1], 't:' .. ARGV[i + 1]
+  local found = redis.call('HMGET', KEYS[i], field, 'expires')
+  if found[1] == 'queued|' .. ARGV[1] then redis.call('HSET', KEYS[i], field, 'running|' .. ARGV[1]) end
+  if ARGV[i + 2] ~= '' and (found[1] == 'queued|' .. ARGV[1] or found[1] == 'running|' .. ARGV[1]) then
+    redis.call('HSET', KEYS[i + 1], task, ARGV[i + 2])
+    redis.call('PEXPIREAT', KEYS[i + 1], found[2])
   end
 end
 return #KEYS
@@ -121,4 +131,13 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, request in ipairs(due) do redis.call('ZADD', KEYS[1], now + ARGV[1], request) end
 return due
+"""
+
+DELIVERED: Final = """#!lua flags=allow-oom
+-- KEYS: a request's trail. ARGV: expires ms, how, then tasks. Notes when each was first read for a client, and how.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+for i = 3, #ARGV do redis.call('HSETNX', KEYS[1], 'd:' .. ARGV[i], now .. '|' .. ARGV[2]) end
+redis.call('PEXPIREAT', KEYS[1], ARGV[1])
+return 1
 """

@@ -1,8 +1,10 @@
 """What a client asks about a request that it has: polls, long polls, event streams, and that it end."""
 
+import msgspec
+
 from jobs.contract import FINAL
 from jobs.errors import Cancelled
-from web import problems, views
+from web import ids, problems, trail, views
 from web.accept import Cleaner
 from web.events import Stream
 from web.exchange import Answer, Exchange
@@ -50,7 +52,7 @@ class Poller:
 
         if wait == 0:
             with self._hub.asking():
-                return render(self._ledger.read(request, after or START))
+                return render(self._ledger.read(request, after or START, how="poll"))
         exchange.park()
         waiter = Wait(
             exchange,
@@ -96,6 +98,25 @@ class Poller:
         if ended and left_ms > 0:
             self._cleaner.cancel(request, ended, left_ms)
         return self._whole(view)
+
+    def task(self, exchange: Exchange, request: str, task: str) -> Answer:
+        """Where one task of a request is: every hop, every attempt, its error in full."""
+        exchange.fields["request"], exchange.fields["task"] = request, task
+        if not views.ID_PATTERN.fullmatch(request):
+            raise self._recall.missing(request)
+        with self._hub.asking() as client:
+            found = trail.read(client, request, task)
+        if found is None:
+            kind = self._recall.missing(request).kind
+            raise problems.Problem(kind, f"there is no task {task[:60]} of request {request}, or it has expired")
+        body = msgspec.json.encode(trail.document(found))
+        return Answer(200, body, [views.JSON, ("Cache-Control", "no-store")])
+
+    def where(self, exchange: Exchange, task: str) -> Answer:
+        """The same by the task's id alone."""
+        if not views.ID_PATTERN.fullmatch(task):
+            raise problems.Problem("not-found", "expected a task id, 26 letters and digits")
+        return self.task(exchange, ids.request_of(task), task)
 
     def _whole(self, view: View) -> Answer:
         return Answer(200, views.request_body(view, self._base), [views.JSON, ("Cache-Control", "no-store")])

@@ -139,7 +139,7 @@ class Settler:
         if not entries:
             return
         settlements: list[Settlement] = []
-        claims: dict[str, list[tuple[str, str]]] = {}
+        claims: dict[str, list[tuple[str, str, bytes]]] = {}
         said: list[tuple[str, str, bytes]] = []
         for region, _, fields in entries:
             try:
@@ -148,8 +148,8 @@ class Settler:
                 log.error("entry not understood", region=region, fields=sorted(map(repr, fields)), error=str(error))
         with self._hub.asking():
             self._settle(settlements)
-            for region, pairs in claims.items():
-                self._ledger.mark_running(region, pairs)
+            for region, told in claims.items():
+                self._ledger.mark_running(region, told)
         pipeline = self._reader.pipeline(transaction=False)
         for region, part, text in said:
             pipeline.hset(names.region_status(region), part, text)
@@ -166,7 +166,7 @@ class Settler:
         region: str,
         fields: dict[bytes, bytes],
         settlements: list[Settlement],
-        claims: dict[str, list[tuple[str, str]]],
+        claims: dict[str, list[tuple[str, str, bytes]]],
         said: list[tuple[str, str, bytes]],
     ) -> None:
         """Puts an entry where it belongs; raises KeyError, ValueError or TypeError when it can't be understood."""
@@ -179,8 +179,9 @@ class Settler:
         if kind == b"result":
             settlements.append(self._settlement(region, fields, version if not is_known else None))
         elif kind == b"claims":
-            pairs = [(claim[0], claim[1]) for claim in msgspec.json.decode(fields[b"d"])]
-            claims.setdefault(region, []).extend(pairs)
+            for request, task, *rest in msgspec.json.decode(fields[b"d"], type=list[list[msgspec.Raw]]):
+                trail = bytes(rest[2]) if len(rest) > 2 else b""
+                claims.setdefault(region, []).append((_text(request), _text(task), trail))
         elif kind == b"status":
             msgspec.json.decode(fields[b"d"])
             said.append((region, f"{fields[b'part'].decode()}:{fields[b'name'].decode()}", fields[b"d"]))
@@ -206,6 +207,7 @@ class Settler:
             finished_ms=int(fields[b"f"]),
             size_bytes=int(fields[b"b"]),
             frame=frame,
+            trail=fields.get(b"h", b""),
         )
 
     def _settle(self, settlements: list[Settlement]) -> None:
@@ -235,3 +237,7 @@ class Settler:
             status, error = "failed", TooLarge("the records of the request passed their limit in all")
         frame = hub_frame(one.task, source, one.region, status, error)
         return msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame))
+
+
+def _text(raw: msgspec.Raw) -> str:
+    return msgspec.json.decode(raw, type=str)

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
-from ulid import ULID
+from msgspec import Struct, structs
 
 from jobs.catalog import Catalog
 from jobs.definition import BadParams
 from jobs.origin import origin_of
 from regions.faults import nearest
 from regions.settings import Limits
+from web import ids
 from web.ledger import New, NewTask
 from web.problems import Problem, invalid, pointer
 
@@ -78,9 +78,10 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
         errors.append(("/attrs", f"expected an object, found {_shown(attrs)}"))
     if errors:
         raise invalid(errors)
+    request = ids.new()
     return New(
-        id=str(ULID()),
-        tasks=tasks,
+        id=request,
+        tasks=_numbered(request, tasks),
         deadline_ms=int(deadline * 1000),
         attrs=_as_it_came(body, "attrs"),
         sync=sync and len(tasks) == 1,
@@ -106,7 +107,8 @@ def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> N
     task = _task(source, params, rules, "", "", errors, text=True)
     if errors or task is None:
         raise invalid(errors)
-    return New(id=str(ULID()), tasks=[task], deadline_ms=int(rules.limits.deadline_seconds * 1000), sync=True)
+    request, deadline_ms = ids.new(), int(rules.limits.deadline_seconds * 1000)
+    return New(id=request, tasks=_numbered(request, [task]), deadline_ms=deadline_ms, sync=True)
 
 
 def prefer_wait(header: str) -> str | None:
@@ -194,7 +196,7 @@ def _task(
         errors.append((params_at, f"they make no address: {error}"))
         return None
     return NewTask(
-        id=str(ULID()),
+        id="",
         source=source,
         region=entry.region,
         params=bound,
@@ -202,6 +204,11 @@ def _task(
         host=host,
         definition=definition.hash,
     )
+
+
+def _numbered(request: str, tasks: Sequence[NewTask]) -> list[NewTask]:
+    """Gives tasks their ids."""
+    return [structs.replace(task, id=ids.task(request, number)) for number, task in enumerate(tasks, 1)]
 
 
 def _deadline(value: Any, limits: Limits, errors: Errors) -> float:

@@ -152,7 +152,7 @@ class Waiters:
         reads = list(dict.fromkeys((waiter.request, waiter.cursor()) for waiter in due))
         try:
             with self._hub.asking():
-                views = dict(zip(reads, self._ledger.read_many(reads), strict=True))
+                views = dict(zip(reads, self._ledger.read_many(reads, how="wait"), strict=True))
         except HubUnavailable as error:
             for waiter, why in due.items():
                 self._tell(waiter, why, error)

@@ -185,7 +185,7 @@ def test_a_finished_job_is_finished_everywhere_and_its_outcome_is_in_the_outbox(
     assert fields == {
         b"q": one.request.encode(), b"t": one.task.encode(), b"s": b"succeeded", b"b": b"700",
         b"f": str(finished.outcome.finished_ms).encode(), b"x": str(finished.outcome.expires_ms).encode(),
-        b"r": finished.outcome.frame,
+        b"r": finished.outcome.frame, b"h": finished.outcome.trail,
     }  # fmt: skip
     assert int(client.get(names.OUTBOX_BYTES)) == len(finished.outcome.frame)
     assert client.hgetall(names.COUNTERS) == {

@@ -125,7 +125,7 @@ def test_running_is_shown_only_for_what_was_queued(ledger):
     new = new_request(("fra", "fra"))
     times = ledger.begin(new)
     ledger.settle([settlement(new, new.tasks[0], times)])
-    ledger.mark_running("fra", [(new.id, task.id) for task in new.tasks])
+    ledger.mark_running("fra", [(new.id, task.id, b"") for task in new.tasks])
     assert [task.status for task in ledger.tasks(new.id)] == ["succeeded", "running"]
 
 

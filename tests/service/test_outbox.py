@@ -53,7 +53,7 @@ def test_a_result_arrives_whole_and_leaves_the_outbox(region_redis, hub_redis, h
     assert 58_000 < hub_redis.client.pttl(names.result(REGION, "T1")) <= 60_000
     assert out_entries(hub_redis.client) == [
         {b"k": b"result", b"v": b"1", b"q": b"R1", b"t": b"T1", b"s": b"succeeded",
-         b"f": str(one.finished_ms).encode(), b"b": b"610"}
+         b"f": str(one.finished_ms).encode(), b"b": b"610", b"h": b""}
     ]  # fmt: skip
     assert left(region_redis) == (0, 0)
 

@@ -8,8 +8,9 @@ from rq.job import Job as RqJob
 from rq.serializers import JSONSerializer
 
 from jobs import reaper as reaping
+from jobs.contract import LOST
 from jobs.reaper import Reaper
-from jobs.retry import LOST, read_past
+from jobs.retry import read_past
 from jobs.script import send
 from jobs.worker import REGISTER
 from regions import connect, names

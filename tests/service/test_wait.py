@@ -179,8 +179,8 @@ def test_news_between_the_first_read_and_the_wait_is_not_lost(start_desk, monkey
     new, _ = desk.add()
     read_many, hurry = desk.ledger.read_many, [True]
 
-    def read_then_settle(asked, bytes_max=None):
-        views = read_many(asked, bytes_max)
+    def read_then_settle(asked, bytes_max=None, **options):
+        views = read_many(asked, bytes_max, **options)
         if hurry and asked[0][0] == new.id:
             hurry.clear()
             desk.settle(new, 0)

@@ -22,6 +22,7 @@ COMMANDS = [
     "dashboard",
     "status",
     "fetch",
+    "where",
     "completion",
     "config",
     "config check",

@@ -57,7 +57,9 @@ def test_every_setting_stands_in_the_document_with_its_default(heading, kind):
 
 
 def test_every_route_stands_in_the_document():
-    nobody = SimpleNamespace(post=None, records=None, get=None, delete=None, events=None, page=None, search=None)
+    nobody = SimpleNamespace(
+        post=None, records=None, get=None, delete=None, events=None, page=None, search=None, task=None, where=None
+    )
     found = app.routes(nobody, nobody, nobody, nobody, nobody)
     routes = {f"{method} {path}".replace("<", "{").replace(">", "}") for method, path, _ in found}
     assert set(table("http.md", "call")) == routes

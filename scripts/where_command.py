@@ -1,0 +1,44 @@
+"""``nearfetch where``: every hop of a task, with its time since the accept, its place and its attempt."""
+
+import json
+from typing import Any
+
+import click
+
+from scripts.gateway_client import GatewayClient
+from scripts.terminal import counted, duration
+
+PLACE_WIDTH = 24
+
+
+def run(client: GatewayClient, task: str, *, as_json: bool) -> int:
+    """The exit code: 0, whatever became of the task. Raises ``Refused`` where it is unknown, ``NoGateway``."""
+    found = client.get(f"/v1/tasks/{task}")
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return 0
+    click.echo("  ".join(headline(found)))
+    width = max((len(hop["where"]) for hop in found["hops"]), default=PLACE_WIDTH)
+    for hop in found["hops"]:
+        click.echo(line(hop, width).rstrip())
+    if found["error"]:
+        error = found["error"]
+        click.echo(f"  {error['type']} ({error['origin']}): {error['message']}")
+    return 0
+
+
+def headline(found: dict[str, Any]) -> list[str]:
+    """What, where, what became of it, in how many attempts, how long it took so far."""
+    status = found["status"]
+    if found["attempts"]:
+        status += f", {counted(len(found['attempts']), 'attempt')}"
+    if found["hops"]:
+        status += f", {duration(found['hops'][-1]['after_ms'] / 1000)}"
+    return [found["id"], found["source"], found["region"], status]
+
+
+def line(hop: dict[str, Any], width: int) -> str:
+    """One hop."""
+    attempt = f"attempt {hop['attempt']}" if hop["hop"] == "claimed" else ""
+    rest = "   ".join(part for part in (attempt, hop.get("note", "")) if part)
+    return f"  {hop['after_ms'] / 1000:+9.3f}  {hop['hop']:<10} {hop['where']:<{width}}   {rest}"

@@ -1,0 +1,29 @@
+"""Ids: ULIDs (github.com/ulid/spec), made so that a task's id tells its request's.
+
+48 bits of milliseconds and 70 random ones belong to the request; the last 10 count its tasks from 1, and are 0 in its own.
+"""
+
+import os
+import time
+from typing import Final
+
+from ulid import ULID
+
+TASKS_MAX: Final = 1023
+_COUNTED: Final = 10  # bits
+
+
+def new() -> str:
+    """A request's id. Those of one millisecond have no order."""
+    made = int.from_bytes((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10), "big")
+    return str(ULID.from_int(made >> _COUNTED << _COUNTED))
+
+
+def task(request: str, number: int) -> str:
+    """The id of a request's task, the first being number 1."""
+    return str(ULID.from_int(int(ULID.from_str(request)) + number))
+
+
+def request_of(task: str) -> str:
+    """The id of a task's request; raises ValueError for what is no ULID."""
+    return str(ULID.from_int(int(ULID.from_str(task)) >> _COUNTED << _COUNTED))

@@ -1,0 +1,149 @@
+"""Where a task is: every hop with its time and place, every attempt, and its error in full.
+
+    accepted   confirmed   bridged   claimed, then lost, failed or finished, for each attempt   settled   delivered
+    gateway    RabbitMQ    region    worker process                                              hub       how it was read
+
+Nothing is written by a round trip of its own: a region's hops come home with its result, or with what it says of long
+tasks, and a delivery is noted in the write that reads the results.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from jobs import contract
+from jobs.contract import LOST, Attempt, Trail
+from regions import names
+
+_trails: Final = msgspec.json.Decoder(Trail)
+
+
+class Hop(Struct, frozen=True):
+    """One hop: what happened, when (hub ms), and where."""
+
+    hop: str
+    at_ms: int
+    where: str
+    attempt: int | None = None
+    note: str = ""
+
+
+class Whereabouts(Struct, frozen=True, kw_only=True):
+    """A task's way so far. ``result`` is its frame's head once it has one."""
+
+    request: str
+    task: str
+    source: str
+    region: str
+    status: str
+    created_ms: int
+    hops: list[Hop]
+    attempts: list[Attempt]
+    result: contract.Result | None
+
+
+def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
+    """Where a task is; None where there is no such task. Two round trips."""
+    pipeline = client.pipeline(transaction=False)
+    pipeline.hgetall(names.ledger(request))
+    pipeline.hmget(names.trail(request), task, f"d:{task}")
+    pipeline.xrange(names.events(request))
+    fields, (trail, delivered), entries = pipeline.execute()
+    if fields.get(b"state") != b"accepted":
+        return None
+    known = next((one for one in msgspec.json.decode(fields[b"tasks"]) if one[0] == task), None)
+    if known is None:
+        return None
+    _, source, region = known
+    settled = next(((entry, said) for entry, said in entries if said[b"t"] == task.encode()), None)
+    frame: Any = client.get(names.result(settled[1][b"r"].decode(), task)) if settled is not None else None
+    result = contract.head(frame) if frame is not None else None
+    attempts = _trails.decode(trail).attempts if trail else []
+    hops = _begun(fields, region)
+    if trail:
+        hops += _in_region(_trails.decode(trail), region, result)
+    if settled is not None:
+        hops.append(_settled(*settled))
+    if delivered is not None:
+        at, _, how = delivered.decode().partition("|")
+        hops.append(Hop("delivered", int(at), how))
+    return Whereabouts(
+        request=request,
+        task=task,
+        source=source,
+        region=region,
+        status=fields[b"t:" + task.encode()].partition(b"|")[0].decode(),
+        created_ms=int(fields[b"created"]),
+        hops=sorted(hops, key=lambda hop: hop.at_ms),  # a task may be claimed before its request is accepted
+        attempts=attempts,
+        result=result,
+    )
+
+
+def _begun(fields: dict[bytes, bytes], region: str) -> list[Hop]:
+    hops = [Hop("accepted", int(fields[b"created"]), fields.get(b"by", b"gateway").decode())]
+    if b"accepted" in fields:
+        queue = names.fast_queue(region) if fields.get(b"sync") == b"1" else names.work_queue(region)
+        hops.append(Hop("confirmed", int(fields[b"accepted"]), f"rabbitmq {queue}"))
+    return hops
+
+
+def _in_region(trail: Trail, region: str, result: contract.Result | None) -> list[Hop]:
+    hops = [Hop("bridged", trail.bridged_ms, region)] if trail.bridged_ms else []
+    last: Sequence[Attempt] = trail.attempts[-1:]
+    for one in trail.attempts:
+        hops.append(Hop("claimed", one.started_ms, one.worker, one.attempt))
+        if one.error:
+            how = "lost" if one.error == LOST else "failed"
+            note = one.message if one.error == LOST else f"{one.error}: {one.message}"
+            hops.append(Hop(how, one.ended_ms, one.worker, one.attempt, note))
+        elif one.ended_ms and one in last and result is not None:
+            count = f"{result.count} record{'' if result.count == 1 else 's'}"
+            note = f"{result.error.type}: {result.error.message}" if result.error else count
+            hops.append(Hop("failed" if result.error else "finished", one.ended_ms, one.worker, one.attempt, note))
+    return hops
+
+
+def _settled(entry: bytes, said: dict[bytes, bytes]) -> Hop:
+    status, by = said[b"s"].decode(), said[b"r"].decode()
+    return Hop("settled", int(entry.partition(b"-")[0]), names.HUB, note=status if by == names.HUB else "")
+
+
+def document(found: Whereabouts) -> dict[str, Any]:
+    """The JSON of ``GET /v1/requests/{id}/tasks/{task}``."""
+    hops = []
+    for hop in found.hops:
+        one: dict[str, Any] = {
+            "hop": hop.hop,
+            "at": contract.rfc3339(hop.at_ms),
+            "after_ms": hop.at_ms - found.created_ms,
+            "where": hop.where,
+        }
+        if hop.attempt is not None:
+            one["attempt"] = hop.attempt
+        if hop.note:
+            one["note"] = hop.note
+        hops.append(one)
+    return {
+        "id": found.task,
+        "request": found.request,
+        "source": found.source,
+        "region": found.region,
+        "status": found.status,
+        "hops": hops,
+        "attempts": [_attempt(one) for one in found.attempts],
+        "error": found.result.error if found.result else None,
+    }
+
+
+def _attempt(one: Attempt) -> dict[str, Any]:
+    return {
+        "attempt": one.attempt,
+        "worker": one.worker,
+        "started_at": contract.rfc3339(one.started_ms),
+        "ended_at": contract.rfc3339(one.ended_ms) if one.ended_ms else None,
+        "error": {"type": one.error, "message": one.message} if one.error else None,
+    }

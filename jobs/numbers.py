@@ -15,6 +15,7 @@ SCALED_PLACES: Final = 12
 _DIGITS_MAX: Final = 4_000  # Python's own limit for an int in a text is 4,300
 _EXPONENT_MAX: Final = 400
 
+_PLAIN: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?")  # as programs write numbers: no need to look closer
 _QUOTES: Final = "'\u2019"
 _MINUS: Final = "-\u2212"
 _CURRENCIES: Final = " $€£¥₹₽₩₺₴₫฿¢"
@@ -25,6 +26,8 @@ def parser(decimal_mark: str) -> Callable[[str], Decimal]:
     runs, number = _patterns(decimal_mark)
 
     def parse(text: str) -> Decimal:
+        if decimal_mark == "." and _PLAIN.fullmatch(text):
+            return Decimal(text)
         found = number.fullmatch(text.strip(_CURRENCIES))  # most texts are a number, perhaps with a currency's sign
         if found is None or not (found["whole"] or found["fraction"]):
             all_found = runs.findall(text)

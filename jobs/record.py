@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from lxml import etree
+
 from jobs import pattern, values
+from jobs.errors import ParseFailed
 from jobs.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
 from jobs.select import Compiler, Find, Levels
 from jobs.values import BadValue, Convert, Warnings
@@ -83,6 +86,8 @@ class Plan:
                 scope.bad(self._inside + name, error)
                 given = given or own
                 value = None
+            except etree.XPathError as error:
+                raise ParseFailed(f"{self._inside}{name} failed on the page: {error}") from error
             else:
                 if value is None:
                     value = nothing
@@ -151,6 +156,13 @@ class Plan:
             return lambda _levels, scope, _names: convert(constant, scope.base)
         if spec.many:
             return self._list(name, spec, convert)
+        whole, level = None, spec.selector.level
+        if not (spec.lines or spec.without):
+            whole = self._compiler.whole(spec.selector, self._kinds, self._documents)
+        if whole is not None:
+            if convert is values.as_it_is:
+                return lambda levels, _scope, _names: " ".join(whole(levels[level]).split()) or None
+            return lambda levels, scope, _names: convert(whole(levels[level]), scope.base)
         find = self._compiler.one(
             spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
         )
@@ -168,6 +180,10 @@ class Plan:
         find = self._compiler.all(
             spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
         )
+        if convert is values.as_it_is and spec.join is None:
+            return lambda levels, _scope, _names: (
+                [one for raw in find(levels) if (one := _folded(raw)) is not None] or None
+            )
         texts, finish = (_matches(spec), values.finisher(spec)) if spec.re else (None, None)
 
         def get(levels: Levels, scope: Scope, _names: Names) -> Any:
@@ -229,8 +245,12 @@ def _first(value: Any) -> Any:
     return (value[0] if value else None) if isinstance(value, list) else value
 
 
+def _folded(found: Any) -> Any:
+    return (" ".join(found.split()) or None) if type(found) is str else values.clean(found)
+
+
 def _plain(find: Find) -> Get:
-    """A value without a type, in one call: ``values.as_it_is`` of what is found."""
+    """A value without a type, in one call less: ``values.as_it_is`` of what is found."""
 
     def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
         found = find(levels)

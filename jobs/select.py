@@ -112,15 +112,22 @@ class Compiler:
         whole = self.xpath(f"string({path.first})")
 
         def find(levels: Levels) -> Any:
-            try:
-                return whole(levels[level])
-            except etree.XPathError as error:
-                raise ParseFailed(f'"{selector.expression}" failed on the page: {error}') from error
+            return _run(whole, item(levels))
 
-        if field.ROW in kinds[level]:
-            return lambda levels: _run(whole, item(levels))
         own = css.own_attribute(str(selector.expression)) if language == "css" else ""
         return _attribute(own, level, find, is_xml=self.form == "xml") if own else find
+
+    def whole(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> etree.XPath | None:
+        """The XPath from a level's element to the text of the first match; None where it takes more than that.
+
+        What ``one`` finds, without a call around it. It raises lxml's own XPathError.
+        """
+        if selector.language not in ("css", "xpath") or selector.parse or field.ROW in kinds[selector.level]:
+            return None
+        path = self.path(selector, documents)
+        if path.gives == "text" or (selector.language == "css" and css.own_attribute(str(selector.expression))):
+            return None
+        return self.xpath(f"string({path.first})")
 
     def finds(self, selector: Selector, kinds: Sequence[Kinds]) -> Find:
         """Whether a selector finds something on the page: an element without text is something."""

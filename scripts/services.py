@@ -22,6 +22,7 @@ from scripts.ports import free_port
 from scripts.probes import mongo
 
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
+STARTING: Final = "requires the 'rabbit' app to be running"  # what rabbitmqctl says of a node that is not done
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
 
@@ -204,6 +205,9 @@ class RabbitMQ:
     def set_policy(self) -> None:
         """Sets the one policy of our queues; raises ``Failed`` when the node refuses it."""
         done = self.ctl(*topology.policy_command())
+        if STARTING in done.stderr:  # a node lets clients in a moment before it is done
+            self.ctl("await_startup", "--timeout", "60", timeout_seconds=65)
+            done = self.ctl(*topology.policy_command())
         if done.returncode != 0:
             raise Failed(f"RabbitMQ refused its policy: {done.stderr.strip() or done.stdout.strip()}")
 

@@ -101,6 +101,10 @@ class Supervisor:
         """Starts a part; does not wait until it is ready."""
         self._call("startProcess", f"{part.stage}:{part.name}", False)
 
+    def stop_part(self, part: Part) -> None:
+        """Stops a part and waits until it has ended; it is not started again by itself."""
+        self._call("stopProcess", f"{part.stage}:{part.name}", True)
+
     def states(self) -> dict[str, State] | None:
         """Every part as it is now; None when the supervisor does not answer."""
         try:

@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pika
 import redis
@@ -142,8 +142,9 @@ def _kill_bridge(doing: Doing) -> None:
     stack, part, region = doing.stack, doing.fault.target, doing.region
     deadline = time.monotonic() + MOMENT_SECONDS
     while not doing.hits and time.monotonic() < deadline:
-        if not _waits_for_the_file(stack, region, deadline):
-            break
+        if not _is_enqueueing(stack, region):
+            time.sleep(LOOK_SECONDS)
+            continue
         pid = stack.pid(part)
         doing.begin()
         stack.signal(part, signal.SIGKILL)
@@ -154,15 +155,9 @@ def _kill_bridge(doing: Doing) -> None:
     doing.hits = doing.hits or 0
 
 
-def _waits_for_the_file(stack: ChaosStack, region: str, deadline: float) -> bool:
-    """Whether, within the time, a bridge is in WAITAOF: it has enqueued what it has not acked."""
-    client = stack.redis(f"redis-{region}")
-    while time.monotonic() < deadline:
-        with contextlib.suppress(*AWAY):
-            clients: list[dict[str, Any]] = client.client_list()
-            if any(one["cmd"] == "waitaof" and "b" in one["flags"] for one in clients):
-                return True
-        time.sleep(LOOK_SECONDS)
+def _is_enqueueing(stack: ChaosStack, region: str) -> bool:
+    with contextlib.suppress(*AWAY):
+        return stack.waits_for_the_file(region)
     return False
 
 

@@ -86,7 +86,7 @@ def _links(regions: Sequence[str]) -> list[str]:
 
 
 def _points(regions: Sequence[str]) -> list[str]:
-    return [f"{point.name} {link.name}" for point in POINTS for link in point.links(regions)]
+    return [f"{point.name} {link.name}" for point in POINTS if not point.needs for link in point.links(regions)]
 
 
 PAUSE: Final = (1.0, 8.0)

@@ -7,13 +7,13 @@ swallows the answer.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 from msgspec import Struct
 from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 
 from jobs.claim import CLAIM
-from jobs.finish import FINISH
+from jobs.finish import FINISH, RETRY
 from jobs.outbox import DELIVERED
 from regions import names
 from web import lua
@@ -41,12 +41,16 @@ def links(regions: Sequence[str]) -> list[Link]:
 
 
 class Point(Struct, frozen=True):
-    """One call: its name, who makes it, to which kind of server, and bytes that its request has and no other."""
+    """One call: its name, who makes it, to which kind of server, and bytes that its request has and no other.
+
+    ``needs``: what has to happen first, where a task that simply succeeds does not lead there.
+    """
 
     name: str
     part: str
     server: str
     request: bytes
+    needs: Literal["", "a failed fetch", "a cancel", "a refusal"] = ""
 
     def links(self, regions: Sequence[str]) -> list[Link]:
         """Where it is made."""
@@ -85,4 +89,7 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("finish", "workers", "redis", FINISH.sha.encode()),
     Point("ship", "workers", "hub", b"nf:res:"),
     Point("clear the outbox", "workers", "redis", DELIVERED.sha.encode()),
+    Point("try again later", "workers", "redis", RETRY.sha.encode(), "a failed fetch"),
+    Point("mark a cancel", "bridge", "redis", names.cancel_mark("").encode(), "a cancel"),
+    Point("refuse", "gateway", "hub", _sha(lua.REFUSE), "a refusal"),
 )

@@ -5,6 +5,7 @@ Its data folder is temporary. It ends with this process, and leaves nothing, als
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,14 +17,13 @@ import redis
 
 from regions import connect, names, settings
 from regions.settings import ROOT
-from scripts import configuration, parts
+from scripts import configuration, parts, processes
 from scripts.chaos.points import Link, links
 from scripts.configuration import Ports
 from scripts.data_folder import DataFolder
 from scripts.parts import Part, Stack
 from scripts.ports import free_port
 from scripts.probes import listens
-from scripts.processes import signal_group
 from scripts.proxy import Control
 from scripts.services import Guard
 from scripts.startup import Ending, Startup
@@ -90,6 +90,7 @@ class ChaosStack:
         self.link_ports = {link.name: free_port() for link in links(self.regions)}
         control = free_port()
         self.stack = self._build(control)
+        self.parts = {part.name: part for part in self.stack.parts}
         self.control = Control(control)
         self._clients: dict[str, redis.Redis] = {}
 
@@ -97,6 +98,11 @@ class ChaosStack:
     def url(self) -> str:
         """The gateway's address."""
         return f"http://127.0.0.1:{self.ports.gateway}"
+
+    @property
+    def port(self) -> int:
+        """The gateway's port."""
+        return self.ports.gateway
 
     def start(self) -> "ChaosStack":
         """Starts everything; raises ``NotReady``, ``NotStarted``."""
@@ -110,6 +116,10 @@ class ChaosStack:
         for client in self._clients.values():
             client.close()
         self.control.close()
+        for name in ("supervisord", *self.parts):  # nothing of it is wanted any more: no need to be gentle, and slow
+            process = processes.read(self.data.pid_file(name))
+            if process is not None and processes.group(process):
+                processes.signal_group(process.pid, signal.SIGKILL)
         self.supervisor.stop()
         self._guard.dismiss()
         if not keep:
@@ -141,7 +151,15 @@ class ChaosStack:
         """A signal to a part's whole group."""
         pid = self.pid(part)
         if pid:
-            signal_group(pid, number)
+            processes.signal_group(pid, number)
+
+    def stop_part(self, name: str) -> None:
+        """Stops a part as an operator does; ``start_part`` brings it back."""
+        self.supervisor.stop_part(self.parts[name])
+
+    def start_part(self, name: str) -> None:
+        """Starts a part that was stopped; does not wait until it is ready."""
+        self.supervisor.start_part(self.parts[name])
 
     def executions(self, region: str) -> dict[int, int]:
         """How many tasks each worker process of a region runs, by its pid; raises ``connect.AWAY``'s."""
@@ -154,6 +172,11 @@ class ChaosStack:
             if pid is not None:
                 found[int(pid)] = int(client.scard(names.rq_worker_executions(worker)))
         return found
+
+    def waits_for_the_file(self, region: str) -> bool:
+        """Whether a bridge is in WAITAOF now: it has enqueued what it has not acked. Raises ``connect.AWAY``'s."""
+        clients: Any = self.redis(f"redis-{region}").client_list()
+        return any(one["cmd"] == "waitaof" and "b" in one["flags"] for one in clients)
 
     def redelivered(self, region: str) -> int:
         """How many messages wait in a region's work queue that somebody held before; they stay there."""

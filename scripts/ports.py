@@ -1,6 +1,10 @@
 """TCP ports of the loopback address."""
 
+import random
 import socket
+from typing import Final
+
+BLOCK: Final = 100
 
 
 def free_port() -> int:
@@ -19,3 +23,11 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def free_block(count: int = BLOCK) -> int:
+    """The first of so many ports that are all free, below those that the kernel gives to clients."""
+    while True:
+        first = random.randrange(10_000, 32_000, BLOCK)
+        if all(port_is_free(port) for port in range(first, first + count)):
+            return first

@@ -22,7 +22,7 @@ from scripts.chaos.points import Link, links
 from scripts.configuration import Ports
 from scripts.data_folder import DataFolder
 from scripts.parts import Part, Stack
-from scripts.ports import free_port
+from scripts.ports import free_block
 from scripts.probes import listens
 from scripts.proxy import Control
 from scripts.services import Guard
@@ -30,6 +30,8 @@ from scripts.startup import Ending, Startup
 from scripts.supervision import Supervisor
 from scripts.terminal import Progress
 
+# Offsets from the gateway's port, behind those of scripts.configuration; a region has five links.
+OF_RABBITMQ, OF_CONTROL, OF_LINKS = 45, 47, 48
 PROXY: Final = "proxy"
 SOURCE: Final = """
 title = "Numbered rows, {region}"
@@ -85,10 +87,12 @@ class ChaosStack:
         self.regions = list(self.settings.region)
         for region in self.regions:
             (sources / f"{source(region)}.toml").write_text(SOURCE.format(region=region), encoding="utf-8")
-        self.ports: Ports = configuration.choose_ports(self.data, self.settings, free_port())
+        first = free_block()
+        self.ports: Ports = configuration.choose_ports(self.data, self.settings, first)
+        self.data.write("rabbitmq/ports", f"{first + OF_RABBITMQ} {first + OF_RABBITMQ + 1}\n")
         self.supervisor = Supervisor(self.data)
-        self.link_ports = {link.name: free_port() for link in links(self.regions)}
-        control = free_port()
+        self.link_ports = {link.name: first + OF_LINKS + n for n, link in enumerate(links(self.regions))}
+        control = first + OF_CONTROL
         self.stack = self._build(control)
         self.parts = {part.name: part for part in self.stack.parts}
         self.control = Control(control)
@@ -158,8 +162,9 @@ class ChaosStack:
         self.supervisor.stop_part(self.parts[name])
 
     def start_part(self, name: str) -> None:
-        """Starts a part that was stopped; does not wait until it is ready."""
-        self.supervisor.start_part(self.parts[name])
+        """Starts a part that was stopped, if nobody did yet; does not wait until it is ready."""
+        if not self.pid(name):
+            self.supervisor.start_part(self.parts[name])
 
     def executions(self, region: str) -> dict[int, int]:
         """How many tasks each worker process of a region runs, by its pid; raises ``connect.AWAY``'s."""

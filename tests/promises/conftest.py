@@ -1,4 +1,4 @@
-"""What promises are tested with: real servers, as the services' tests start them, and real pools of worker processes."""
+"""What promises are tested with: real servers, real pools of worker processes, and one whole stack with links to hurt."""
 
 import os
 import signal
@@ -10,6 +10,9 @@ import msgspec
 import pytest
 
 from regions.settings import ROOT, Settings
+from scripts.chaos.points import links
+from scripts.chaos.stack import ChaosStack
+from tests.promises.driving import GRACE_SECONDS, well
 from tests.service.conftest import hub_redis, region_redis, start_redis
 
 __all__ = ["hub_redis", "pool", "region_redis", "start_redis"]
@@ -50,3 +53,21 @@ def pool() -> Iterator[Callable[..., subprocess.Popen]]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def shared_stack() -> Iterator[ChaosStack]:
+    made = ChaosStack({"NEARFETCH__LIMITS__GRACE_SECONDS": str(GRACE_SECONDS)})
+    try:
+        yield made.start()
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def stack(shared_stack: ChaosStack) -> Iterator[ChaosStack]:
+    """The stack, well; afterwards every link passes again and everything is up, or the test is at fault."""
+    yield shared_stack
+    for link in links(shared_stack.regions):
+        shared_stack.control.heal(link.name)
+    well(shared_stack)

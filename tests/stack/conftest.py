@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import tempfile
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from regions.settings import ROOT
-from scripts.ports import port_is_free
+from scripts.ports import free_block
 from scripts.services import Guard
 
 UP, NEARFETCH = ROOT / "scripts" / "up", ROOT / "scripts" / "nearfetch"
@@ -79,14 +78,6 @@ def run(*command: object, environment: dict[str, str], check: bool) -> subproces
     return done
 
 
-def choose_port() -> int:
-    """A gateway's port below the ones that the kernel gives to clients, with room for those derived from it."""
-    while True:
-        port = random.randrange(10_000, 32_000, 100)
-        if all(port_is_free(port + offset) for offset in range(40)):
-            return port
-
-
 @pytest.fixture(scope="session")
 def make_stack() -> Iterator[Callable[..., Stack]]:
     """Makes a stack that is not started yet; keywords are variables of its environment."""
@@ -96,7 +87,7 @@ def make_stack() -> Iterator[Callable[..., Stack]]:
         folder = Path(tempfile.mkdtemp(prefix="nearfetch-stack-"))
         folders.append(folder)
         clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
-        stack = Stack(folder / "data", choose_port(), {**clean, **variables})
+        stack = Stack(folder / "data", free_block(), {**clean, **variables})
         stop = f'"{UP}" --stop --data "{stack.data}"; rm -rf "{folder}"'
         guards.append(Guard(["/bin/sh", "-c", stop]))
         return stack

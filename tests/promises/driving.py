@@ -1,0 +1,186 @@
+"""What the promises' tests share: posts that may be refused, the ledger over them, and the whole stack's health."""
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+from scripts.chaos import load
+from scripts.chaos.stack import ChaosStack, source
+from scripts.probes import listens
+from tests.waiting import until
+
+GRACE_SECONDS = 1.0  # of this stack
+SWEEP_SECONDS = 17.0  # a gateway that started or regained a server may wait so long, and one more
+SOON = 3.0  # seconds that a test allows for what takes one, on a machine that has much else to do
+WELL_SECONDS = 60.0
+
+
+def ask(stack: ChaosStack, method: str, path: str, body: object = None):
+    """(status, JSON); raises ``load.GONE``."""
+    client = load.Client(stack.port)
+    try:
+        return client.ask(method, path, body)
+    finally:
+        client.close()
+
+
+@dataclass
+class Ledger:
+    """What was promised and refused, by number, and what came; the site's count of fetches is part of it."""
+
+    stack: ChaosStack
+    promised: dict[str, dict[str, int]] = field(default_factory=dict)  # request → its tasks: number
+    refused: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    numbers: Iterator[int] = field(default_factory=lambda: iter(range(_fresh(), 10**15)))
+
+    def post(self, regions: list[str], *, seconds: float = 0.0, deadline: float = 120.0) -> str | None:
+        """Posts a request of one task a region; its id when it was accepted, None when it was refused with 503."""
+        numbers = [next(self.numbers) for _ in regions]
+        sources = [
+            {"source": source(region), "params": {"n": number, "seconds": seconds}}
+            for region, number in zip(regions, numbers, strict=True)
+        ]
+        started = time.monotonic()
+        status, answer = ask(self.stack, "POST", "/v1/requests", {"sources": sources, "deadline": deadline})
+        self.slowest = max(self.slowest, time.monotonic() - started)
+        if status == 503:
+            if "request" in answer:
+                self.refused.append(answer["request"])
+            return None
+        assert status == 202, answer
+        self.promised[answer["id"]] = {task["id"]: n for task, n in zip(answer["tasks"], numbers, strict=True)}
+        return answer["id"]
+
+    def must_post(self, regions: list[str], **options) -> str:
+        """Posts a request that must be accepted."""
+        request = self.post(regions, **options)
+        assert request is not None
+        return request
+
+    def results(self, request: str, seconds: float = 150.0) -> list[dict]:
+        """All results of a request, read by cursor until it is done."""
+        deadline = time.monotonic() + seconds
+        cursor, is_over, found = "0-0", False, []
+        while not is_over:
+            assert time.monotonic() < deadline, f"request {request} is not done after {seconds:g} s: {found}"
+            status, answer = 0, None
+            with contextlib.suppress(*load.GONE):
+                status, answer = ask(self.stack, "GET", f"/v1/requests/{request}?after={cursor}&wait=5")
+            if status == 200:
+                found += answer["results"]
+                cursor, is_over = answer["cursor"], answer["done"] and not answer["more"]
+            else:
+                assert status in (0, 503), answer
+                time.sleep(0.1)
+        return found
+
+    def check(self, seconds: float = 150.0, *, fetches: int = 1) -> None:
+        """Every promised task succeeded, once, with its own records, fetched ``fetches`` times at most; no refused one is there."""
+        for request, numbers in self.promised.items():
+            self.check_results(request, self.results(request, seconds), numbers)
+        self.check_refused()
+        counts = self.fetches()
+        most = max((counts.get(n, 0) for numbers in self.promised.values() for n in numbers.values()), default=0)
+        assert most <= fetches, f"a page was fetched {most} times"
+
+    def check_results(self, request: str, results: list[dict], numbers: dict[str, int]) -> None:
+        """These results are what was promised of a request."""
+        ids = [result["task"] for result in results]
+        assert len(ids) == len(set(ids)), f"doubled in {request}"
+        assert set(ids) == set(numbers), f"lost or unexpected in {request}"
+        bad = {one["task"]: (one["status"], one["error"]) for one in results if one["status"] != "succeeded"}
+        assert not bad, f"not succeeded in {request}: {bad}"
+        for result in results:
+            expected = load.expected_digest(numbers[result["task"]])
+            assert load.digest_of(result["records"]) == expected, f"changed: {result}"
+
+    def check_refused(self) -> None:
+        """No refused request can be read."""
+        assert {ask(self.stack, "GET", f"/v1/requests/{request}")[0] for request in self.refused} <= {404}
+
+    def fetches(self) -> dict[int, int]:
+        """How often the page of each number was asked for."""
+        from scripts.chaos import run
+
+        return run.fetches(self.stack)
+
+
+_numbers_lock = threading.Lock()
+_last_number = [0]
+
+
+def _fresh() -> int:
+    """Where a ledger's numbers begin: no other ledger of this process has them."""
+    with _numbers_lock:
+        _last_number[0] += 1_000_000
+        return _last_number[0]
+
+
+def well(stack: ChaosStack) -> None:
+    """Waits until every part runs, the gateway takes requests, and every region answers."""
+    until(lambda: _is_well(stack), "everything to be up", WELL_SECONDS)
+
+
+def _is_well(stack: ChaosStack) -> bool:
+    states = stack.supervisor.states() or {}
+    if not states or not all(state.pid for state in states.values()) or listens(stack.port)():
+        return False
+    with contextlib.suppress(*load.GONE):
+        if ask(stack, "GET", "/readyz")[0] != 200:
+            return False
+        paths = [f"/v1/sources/{source(region)}/records?n=0&wait=2" for region in stack.regions]
+        return all(ask(stack, "GET", path)[0] == 200 for path in paths)
+    return False
+
+
+class Poster:
+    """Posts without a pause, in a thread, until it is told to stop; every answer is in its ledger."""
+
+    def __init__(self, ledger: Ledger, regions: list[str], **options) -> None:
+        self.ledger, self._regions, self._options = ledger, regions, options
+        self.accepted_at: list[float] = []
+        self.unanswered = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.02):
+            try:
+                if self.ledger.post(self._regions, **self._options) is not None:
+                    self.accepted_at.append(time.monotonic())
+            except load.GONE:
+                self.unanswered += 1
+
+    def accepted_since(self, moment: float) -> bool:
+        """Whether a post was accepted after this moment."""
+        return any(at > moment for at in self.accepted_at)
+
+
+def stream(stack: ChaosStack, request: str, after: str = "") -> http.client.HTTPResponse:
+    """An open event stream of a request."""
+    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
+    connection.request("GET", f"/v1/requests/{request}/events", headers={"Last-Event-ID": after} if after else {})
+    return connection.getresponse()
+
+
+def behave(stack: ChaosStack, **rule) -> None:
+    """Makes the sample site misbehave; without a rule it is well again."""
+    connection = http.client.HTTPConnection("127.0.0.1", stack.ports.site, timeout=10)
+    connection.request("POST" if rule else "DELETE", "/_site/behave", json.dumps(rule) if rule else None)
+    assert connection.getresponse().read() is not None
+    connection.close()

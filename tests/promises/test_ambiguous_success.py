@@ -1,0 +1,76 @@
+"""DESIGN section 8, ambiguous success: a call took effect and its caller saw none of it, at every point of the one list."""
+
+import pytest
+
+from regions.settings import ROOT
+from scripts.chaos.points import POINTS
+from tests.promises.driving import Ledger, ask, behave
+from tests.waiting import until
+
+SILENT_SECONDS = 0.7  # a little longer than the time-out of most callers
+TASKS = 3
+
+
+@pytest.fixture(autouse=True)
+def _well_site(stack):
+    yield
+    behave(stack)
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.name.replace(" ", "-"))
+def test_a_call_whose_answer_is_lost_loses_and_doubles_nothing(stack, point):
+    link = point.links(stack.regions[:1])[0].name
+    region = stack.regions[0]
+    before = stack.control.counts(link).swallowed
+    ledger = Ledger(stack)
+    if point.needs == "a failed fetch":
+        behave(stack, prefix="/bench.example/numbered", times=1, status=503)
+    stack.control.swallow(link, point.request, cut_seconds=SILENT_SECONDS)
+    if point.needs == "a cancel":
+        _cancel(stack, ledger, region)
+    elif point.needs == "a refusal":
+        _refuse(stack, ledger, region)
+    until(lambda: _post_until_hit(stack, ledger, region, link, before), f"{point.name} to be hit")
+    until(lambda: ledger.post([region] * TASKS), "a post to be accepted again")
+    ledger.check(fetches=2 if point.needs == "a failed fetch" or point.name in MAY_RUN_AGAIN else 1)
+
+
+# Their answers tell a worker what it runs: without one it gives back what it might have begun.
+MAY_RUN_AGAIN = ("claim",)
+
+
+def _post_until_hit(stack, ledger: Ledger, region: str, link: str, before: int) -> bool:
+    """Posts, since every point is on the way of some task; a refusal is an answer too."""
+    ledger.post([region] * TASKS)
+    for request in list(ledger.promised)[-1:]:
+        ledger.results(request)
+    return stack.control.counts(link).swallowed > before
+
+
+def _cancel(stack, ledger: Ledger, region: str) -> None:
+    """A request that is cancelled while its page is in the making; it is none of the ledger's that must succeed."""
+    request = ledger.must_post([region], seconds=1.0)
+    del ledger.promised[request]
+    assert ask(stack, "DELETE", f"/v1/requests/{request}")[1]["status"] == "cancelled"
+
+
+def _refuse(stack, ledger: Ledger, region: str) -> None:
+    """A request that the broker does not confirm."""
+    stack.control.swallow("gateway>rabbitmq", _publish(), cut_seconds=0.1)
+    until(lambda: ledger.post([region]) is None, "a refusal")
+
+
+def _publish() -> bytes:
+    return next(point.request for point in POINTS if point.name == "publish")
+
+
+def test_the_list_has_every_script_of_the_path():
+    """A script that somebody adds is a point that somebody has to think of."""
+    named = {point.request for point in POINTS}
+    scripts = {"web/lua.py": 5, "jobs/claim.py": 1, "jobs/finish.py": 4, "jobs/outbox.py": 2, "jobs/reaper.py": 2}
+    found = {
+        file: (ROOT / file).read_text().count('"""#!lua') + (ROOT / file).read_text().count("= Script(")
+        for file in scripts
+    }
+    assert found == scripts
+    assert len(named) == len(POINTS)

@@ -1,0 +1,91 @@
+"""DESIGN section 8, backpressure: what can't be taken is a 503 within a second, and nothing of it is ever delivered."""
+
+import json
+
+import pytest
+
+from regions import names, topology
+from scripts.chaos.faults import FULL_BYTES, ROOM_BYTES
+from tests.promises.driving import SOON, Ledger
+from tests.waiting import until
+
+ROOM = 5  # messages in the full queue
+
+
+@pytest.fixture
+def small_queue(stack):
+    """A region whose work queue takes five messages, and whose bridge takes none of them."""
+    region = stack.regions[0]
+    policy = json.dumps({**topology.POLICY, "max-length": ROOM})
+    stack.stop_part(f"bridge-{region}")
+    words = ("--priority", "9", "small", f"^{names.work_queue(region)}$", policy, "--apply-to", "queues")
+    done = stack.broker.ctl("set_policy", *words)
+    assert done.returncode == 0, done.stderr
+    yield region
+    stack.broker.ctl("clear_policy", "small")
+    stack.start_part(f"bridge-{region}")
+
+
+def test_a_full_queue_refuses_and_what_it_took_is_delivered(stack, small_queue):
+    ledger = Ledger(stack)
+    until(lambda: ledger.post([small_queue]) is None, "the queue to be full")
+    assert ledger.post([small_queue] * 3) is None
+    ledger.must_post(stack.regions[1:])
+    stack.broker.ctl("clear_policy", "small")
+    stack.start_part(f"bridge-{small_queue}")
+    assert ledger.slowest < SOON
+    ledger.check()
+    assert not set(_refused_numbers(ledger)) & set(ledger.fetches()), "a page was fetched for a 503"
+
+
+def _refused_numbers(ledger: Ledger) -> list[int]:
+    promised = {number for numbers in ledger.promised.values() for number in numbers.values()}
+    return [number for number in range(min(promised), max(promised) + 1) if number not in promised]
+
+
+def test_a_broker_with_an_alarm_refuses_and_takes_again_when_it_is_over(stack):
+    ledger = Ledger(stack)
+    ledger.must_post(stack.regions)
+    stack.broker.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    try:
+        until(lambda: ledger.post(stack.regions) is None, "the alarm")
+        for _ in range(5):
+            assert ledger.post(stack.regions) is None
+    finally:
+        stack.broker.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
+    until(lambda: ledger.post(stack.regions), "a post to be accepted again")
+    assert ledger.slowest < SOON
+    ledger.check()
+
+
+def test_a_full_central_redis_refuses_and_lets_what_was_accepted_end(stack):
+    ledger = Ledger(stack)
+    ledger.must_post(stack.regions * 5, seconds=1.0)
+    client = stack.redis("hub")
+    client.config_set("maxmemory", FULL_BYTES)
+    try:
+        until(lambda: ledger.post(stack.regions) is None, "the gateway to see that it is full")
+        for _ in range(5):
+            assert ledger.post(stack.regions) is None
+    finally:
+        client.config_set("maxmemory", ROOM_BYTES)
+    until(lambda: ledger.post(stack.regions), "a post to be accepted again")
+    assert ledger.slowest < SOON
+    ledger.check()
+
+
+def test_a_full_region_redis_leaves_its_tasks_in_the_broker_and_drains(stack):
+    region = stack.regions[0]
+    client = stack.redis(f"redis-{region}")
+    ledger = Ledger(stack)
+    ledger.must_post([region] * 20, seconds=0.5)
+    client.config_set("maxmemory", FULL_BYTES)
+    try:
+        for _ in range(5):
+            ledger.must_post([region] * 5)
+        others = Ledger(stack)
+        others.must_post(stack.regions[1:])
+        others.check()
+    finally:
+        client.config_set("maxmemory", ROOM_BYTES)
+    ledger.check()

@@ -1,0 +1,83 @@
+"""DESIGN section 8, gateway crash: ``kill -9`` with waiters and half-sent requests; clients go on where they were."""
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import threading
+
+from scripts.chaos import load
+from tests.promises.driving import Ledger
+from tests.waiting import until
+
+REQUESTS = 12
+HALF = b"POST /v1/requests HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
+
+
+class Follower(threading.Thread):
+    """A client with an event stream that goes on with its last id whenever it breaks."""
+
+    def __init__(self, stack, request: str) -> None:
+        super().__init__(daemon=True)
+        self.client, self.request = load.Client(stack.port), request
+        self.results: list[dict] = []
+        self.breaks = 0
+        self.is_done = False
+        self.start()
+
+    def run(self) -> None:
+        last = ""
+        while not self.is_done:
+            try:
+                for event, cursor, data in self.client.events(f"/v1/requests/{self.request}/events", last):
+                    last = cursor or last
+                    if event == "result":
+                        self.results.append(data)
+                    self.is_done = event == "done"
+            except load.GONE:
+                self.breaks += 1
+                threading.Event().wait(0.1)
+
+
+def test_no_202_is_broken_and_clients_go_on_without_a_gap_or_a_repeat(stack):
+    """What the dead gateway had read of the regions' news and not settled is taken over by the next one."""
+    ledger = Ledger(stack)
+    half = [socket.create_connection(("127.0.0.1", stack.port), 10) for _ in range(5)]
+    for connection in half:
+        connection.sendall(HALF)
+    requests = [ledger.must_post([*stack.regions, *stack.regions], seconds=index * 0.2) for index in range(REQUESTS)]
+    followers = [Follower(stack, request) for request in requests]
+    until(lambda: sum(len(follower.results) for follower in followers) >= 6, "the first results")
+    stack.control.swallow("gateway>hub", b"XREADGROUP", times=9)  # read, and never settled
+    until(lambda: stack.control.counts("gateway>hub").swallowed, "news to be read")
+    ledger.must_post(stack.regions)
+    stack.signal("gateway", signal.SIGKILL)
+    stack.control.heal("gateway>hub")
+    for connection in half:
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(100) == b""  # nothing was promised
+        connection.close()
+    for follower in followers:
+        follower.join(60)
+        assert follower.is_done, f"{follower.request} is not done; {len(follower.results)} results"
+        ledger.check_results(follower.request, follower.results, ledger.promised[follower.request])
+    assert sum(follower.breaks for follower in followers) >= 1
+    ledger.check()
+
+
+def test_a_half_sent_request_is_no_request(stack):
+    """It asked for nothing that could be promised, so nothing of it is fetched."""
+    ledger = Ledger(stack)
+    number = next(ledger.numbers)
+    body = json.dumps({"sources": [{"source": f"chaos.{stack.regions[0]}", "params": {"n": number}}]}).encode()
+    with socket.create_connection(("127.0.0.1", stack.port), 10) as connection:
+        connection.sendall(HALF.replace(b" 90", b" %d" % (len(body) + 1))[:-1] + body)
+        ledger.must_post(stack.regions)
+        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(http.client.HTTPException, ConnectionError):
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 400
+    ledger.check()
+    assert number not in ledger.fetches()

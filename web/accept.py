@@ -62,14 +62,15 @@ class _Pending:
     def is_ended(self) -> bool:
         return self._is_ended
 
-    def end(self, how: Accepted | Refused) -> bool:
-        """Answers, unless somebody did; says whether it was this call."""
+    def end(self, how: Accepted | Refused, before: Callable[[], None] | None = None) -> None:
+        """Answers, unless somebody did; ``before`` is called first, where it is this call that does."""
         with self._lock:
             if self._is_ended:
-                return False
+                return
             self._is_ended = True
+        if before is not None:
+            before()
         self.done(how)
-        return True
 
 
 class Acceptor:
@@ -108,8 +109,8 @@ class Acceptor:
                 self._hub.check()
                 pending.times = self._ledger.begin(new)
         except HubUnavailable as error:
-            pending.end(Refused(new, error.reason))
-            self.cleaner.add(new, published=False)  # the write may have arrived all the same
+            # The write may have arrived all the same.
+            pending.end(Refused(new, error.reason), lambda: self.cleaner.add(new, published=False))
             return
         pending.batch = Batch(_messages(new, pending.times), lambda reason: self._published(pending, reason))
         self._clock.add(started + BUDGET_SECONDS, pending)
@@ -123,10 +124,12 @@ class Acceptor:
             self._refuse(pending, reason)
 
     def _refuse(self, pending: _Pending, reason: str) -> None:
-        if pending.end(Refused(pending.new, reason)):
+        def take_back() -> None:
             if pending.batch is not None:
                 self._publisher.withdraw(pending.batch)
             self.cleaner.add(pending.new, published=True)
+
+        pending.end(Refused(pending.new, reason), take_back)
 
     def _out_of_time(self, pending: _Pending) -> None:
         self._refuse(pending, "the broker did not confirm in time")
@@ -212,6 +215,7 @@ class Cleaner:
     def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
         self._hub, self._ledger, self._publisher = hub, ledger, publisher
         self._work: queue.SimpleQueue[_Cleaning | None] = queue.SimpleQueue()
+        self._refused: set[str] = set()  # answered 503, and the hub may not know it yet
         self._thread = threading.Thread(target=self.run, name="accept-clean", daemon=True)
 
     def start(self) -> None:
@@ -227,7 +231,12 @@ class Cleaner:
         """A request that was refused; ``published`` when a region may have some of it."""
         tasks = [(task.id, task.region) for task in new.tasks]
         give_up = time.monotonic() + new.deadline_ms / 1000
+        self._refused.add(new.id)
         self._work.put(_Cleaning(new.id, tasks, give_up, new.deadline_ms, needs_cancel=published))
+
+    def is_refused(self, request: str) -> bool:
+        """Whether a 503 named this request and the hub has not been told: its ledger may say ``accepted`` still."""
+        return request in self._refused
 
     def cancel(self, request: str, tasks: list[tuple[str, str]], deadline_ms: int) -> None:
         """Tells the regions that nobody wants these tasks any more; the hub has ended them already.
@@ -261,6 +270,7 @@ class Cleaner:
                 with self._hub.asking():
                     self._ledger.refuse(one.request, one.tasks)
                 one.needs_refusal = False
+                self._refused.discard(one.request)
             except HubUnavailable:
                 pass  # kept, and tried again
         if one.needs_cancel and not one.is_cancelling:

@@ -39,8 +39,7 @@ class Poller:
         after = views.cursor(query["after"]) if "after" in query else None
         wait = views.seconds("wait", query["wait"], self._wait_max_seconds) if "wait" in query else 0.0
         known = exchange.header("If-None-Match")
-        if not views.ID_PATTERN.fullmatch(request):
-            raise self._recall.missing(request)
+        self._check(request)
 
         def polled(view: View) -> Answer:
             return views.polled(view, self._base, known)
@@ -71,8 +70,7 @@ class Poller:
         exchange.fields["request"] = request
         after = exchange.header("Last-Event-ID") or dict(views.query_of(exchange)).get("after") or START
         views.cursor(after)
-        if not views.ID_PATTERN.fullmatch(request):
-            raise self._recall.missing(request)
+        self._check(request)
         exchange.park()
         stream = Stream(exchange, request, after, self._base, lambda: self._recall.stream(stream, exchange))
         park(self._waiters, stream, exchange)
@@ -84,8 +82,7 @@ class Poller:
         Again, or when all has ended, it changes nothing; but what a region may not have heard it is told again.
         """
         exchange.fields["request"] = request
-        if not views.ID_PATTERN.fullmatch(request):
-            raise self._recall.missing(request)
+        self._check(request)
         with self._hub.asking():
             view = self._ledger.read(request)
             if view is not None and not view.done:
@@ -102,8 +99,7 @@ class Poller:
     def task(self, exchange: Exchange, request: str, task: str) -> Answer:
         """Where one task of a request is: every hop, every attempt, its error in full."""
         exchange.fields["request"], exchange.fields["task"] = request, task
-        if not views.ID_PATTERN.fullmatch(request):
-            raise self._recall.missing(request)
+        self._check(request)
         with self._hub.asking() as client:
             found = trail.read(client, request, task)
         if found is None:
@@ -117,6 +113,11 @@ class Poller:
         if not views.ID_PATTERN.fullmatch(task):
             raise problems.Problem("not-found", "expected a task id, 26 letters and digits")
         return self.task(exchange, ids.request_of(task), task)
+
+    def _check(self, request: str) -> None:
+        """Raises 404 for what is no id, and for what was refused: an accept may have got through after its 503."""
+        if not views.ID_PATTERN.fullmatch(request) or self._cleaner.is_refused(request):
+            raise self._recall.missing(request)
 
     def _whole(self, view: View) -> Answer:
         return Answer(200, views.request_body(view, self._base), [views.JSON, ("Cache-Control", "no-store")])

@@ -223,11 +223,13 @@ def test_a_hub_that_freezes_between_the_confirm_and_the_accept_is_a_refusal_that
     monkeypatch.setattr(half.ledger, "accept", freeze_first)
     new = new_request()
     answer, seconds = half.submit(new)
+    assert half.acceptor.cleaner.is_refused(new.id)  # so that no read of it gets through meanwhile
     hub_redis.running.signal(signal.SIGCONT)  # and now the accept script runs after all
     assert isinstance(answer, Refused)
     assert seconds < ANSWER_SECONDS + 0.2
     until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"refused", "the refusal to count")
     assert half.ledger.read(new.id) is None
+    until(lambda: not half.acceptor.cleaner.is_refused(new.id), "the hub to be told")
 
 
 def test_an_accept_that_outlasts_its_budget_is_a_refusal_that_stays(half, monkeypatch):

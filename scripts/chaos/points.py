@@ -15,6 +15,7 @@ from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 from jobs.claim import CLAIM
 from jobs.finish import FINISH, RETRY
 from jobs.outbox import DELIVERED
+from jobs.script import Script
 from regions import names
 from web import lua
 
@@ -61,8 +62,10 @@ class Point(Struct, frozen=True):
         ]
 
 
-def _sha(script: str) -> bytes:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
+def _call(script: str | Script) -> bytes:
+    """How a script is called by its hash, on the wire; a pipeline asks before whether it is known (SCRIPT EXISTS)."""
+    sha = script.sha if isinstance(script, Script) else hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    return b"EVALSHA\r\n$40\r\n" + sha.encode()
 
 
 def _method(class_id: int, method_id: int) -> bytes:
@@ -74,22 +77,22 @@ PUBLISH: Final = _method(60, 40)
 ACK: Final = _method(60, 80)
 
 POINTS: Final[tuple[Point, ...]] = (
-    Point("begin", "gateway", "hub", _sha(lua.BEGIN)),
+    Point("begin", "gateway", "hub", _call(lua.BEGIN)),
     Point("publish", "gateway", "rabbitmq", PUBLISH + b"\0\0" + bytes([len(names.TASKS_EXCHANGE)])),
-    Point("accept", "gateway", "hub", _sha(lua.ACCEPT)),
+    Point("accept", "gateway", "hub", _call(lua.ACCEPT)),
     Point("read news", "gateway", "hub", b"XREADGROUP"),
-    Point("settle", "gateway", "hub", _sha(lua.SETTLE)),
+    Point("settle", "gateway", "hub", _call(lua.SETTLE)),
     Point("acknowledge news", "gateway", "hub", b"XACK"),
     Point("read a request", "gateway", "hub", b"nf:evt:"),
-    Point("enqueue", "bridge", "redis", _sha(UNIQUE_ENQUEUE_SCRIPT)),
+    Point("enqueue", "bridge", "redis", _call(UNIQUE_ENQUEUE_SCRIPT)),
     Point("wait for the file", "bridge", "redis", b"WAITAOF"),
     Point("ack", "bridge", "rabbitmq", ACK),
     Point("report", "bridge", "hub", b"XADD"),
-    Point("claim", "workers", "redis", CLAIM.sha.encode()),
-    Point("finish", "workers", "redis", FINISH.sha.encode()),
+    Point("claim", "workers", "redis", _call(CLAIM)),
+    Point("finish", "workers", "redis", _call(FINISH)),
     Point("ship", "workers", "hub", b"nf:res:"),
-    Point("clear the outbox", "workers", "redis", DELIVERED.sha.encode()),
-    Point("try again later", "workers", "redis", RETRY.sha.encode(), "a failed fetch"),
+    Point("clear the outbox", "workers", "redis", _call(DELIVERED)),
+    Point("try again later", "workers", "redis", _call(RETRY), "a failed fetch"),
     Point("mark a cancel", "bridge", "redis", names.cancel_mark("").encode(), "a cancel"),
-    Point("refuse", "gateway", "hub", _sha(lua.REFUSE), "a refusal"),
+    Point("refuse", "gateway", "hub", _call(lua.REFUSE), "a refusal"),
 )

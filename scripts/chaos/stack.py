@@ -16,6 +16,7 @@ import pika
 import redis
 
 from regions import connect, names, settings
+from regions.process import Process
 from regions.settings import ROOT
 from scripts import configuration, parts, processes
 from scripts.chaos.points import Link, links
@@ -121,7 +122,7 @@ class ChaosStack:
             client.close()
         self.control.close()
         for name in ("supervisord", *self.parts):  # nothing of it is wanted any more: no need to be gentle, and slow
-            process = processes.read(self.data.pid_file(name))
+            process = Process.read(self.data.pid_file(name))
             if process is not None and processes.group(process):
                 processes.signal_group(process.pid, signal.SIGKILL)
         self.supervisor.stop()

@@ -39,7 +39,7 @@ class Ledger:
     slowest: float = 0.0
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(_fresh(), 10**15)))
 
-    def post(self, regions: list[str], *, seconds: float = 0.0, deadline: float = 120.0) -> str | None:
+    def post(self, regions: list[str], *, seconds: float = 0.0, deadline: float = 60.0) -> str | None:
         """Posts a request of one task a region; its id when it was accepted, None when it was refused with 503."""
         numbers = [next(self.numbers) for _ in regions]
         sources = [
@@ -63,7 +63,7 @@ class Ledger:
         assert request is not None
         return request
 
-    def results(self, request: str, seconds: float = 150.0) -> list[dict]:
+    def results(self, request: str, seconds: float = 90.0) -> list[dict]:
         """All results of a request, read by cursor until it is done."""
         deadline = time.monotonic() + seconds
         cursor, is_over, found = "0-0", False, []
@@ -80,7 +80,7 @@ class Ledger:
                 time.sleep(0.1)
         return found
 
-    def check(self, seconds: float = 150.0, *, fetches: int = 1) -> None:
+    def check(self, seconds: float = 90.0, *, fetches: int = 1) -> None:
         """Every promised task succeeded, once, with its own records, fetched ``fetches`` times at most; no refused one is there."""
         for request, numbers in self.promised.items():
             self.check_results(request, self.results(request, seconds), numbers)

@@ -6,7 +6,9 @@ after the loss of a machine.
 
 import signal
 
-from regions import names
+import pytest
+
+from regions import connect, names
 from tests.promises.driving import Ledger
 from tests.waiting import until
 
@@ -18,11 +20,20 @@ def append_only_file(stack, region: str):
     return max(folder.glob("*.incr.aof"), key=lambda file: file.stat().st_mtime)
 
 
-def test_what_was_enqueued_and_not_known_to_be_on_disk_comes_again_after_a_crash_that_loses_it(stack):
+@pytest.fixture
+def client(stack):
+    """Of the region's Redis, whose workers claim nothing, so that what is lost was only enqueued."""
+    found = connect.open_redis(stack.server_url(f"redis-{stack.regions[0]}"), name="test", block_seconds=10.0)
+    found.set(names.RQ_SUSPENDED, 1)
+    yield found
+    found.delete(names.RQ_SUSPENDED)
+    found.close()
+
+
+def test_what_was_enqueued_and_not_known_to_be_on_disk_comes_again_after_a_crash_that_loses_it(stack, client):
     region = stack.regions[0]
-    client, link = stack.redis(f"redis-{region}"), f"bridge-{region}>redis-{region}"
-    client.set(names.RQ_SUSPENDED, 1)  # nobody claims, so that what is lost was only enqueued
-    assert client.execute_command("WAITAOF", 1, 0, 5000)[0] == 1
+    link = f"bridge-{region}>redis-{region}"
+    assert client.execute_command("WAITAOF", 1, 0, 9000)[0] == 1
     file = append_only_file(stack, region)
     known = file.stat().st_size
     stack.control.swallow(link, b"WAITAOF", times=9, cut_seconds=1.5)  # asked, and not answered

@@ -15,7 +15,6 @@ one turn of it is a batch, be it one message.
 import functools
 import logging
 import os
-import random
 import signal
 import socket
 import threading
@@ -35,7 +34,7 @@ from regions import connect, logs, names
 from regions.settings import Settings
 
 TICK_SECONDS: Final = 0.1  # how late a stop, the first clock and the status may be seen
-BACKOFF_MAX_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 2.0  # for the broker's answer to our goodbye
 STOP_SECONDS: Final = 5.0  # for the last acks
 BATCH_MAX: Final = 1000  # messages a write, so that a Redis answers within its time-out
 
@@ -74,7 +73,7 @@ class Bridge:
         self._clients = (hub, writes, looks, tells, waits)
         self._enqueuer = Enqueuer(writes, region)
         self._durable: Durable[Receipt] = Durable(waits, self.name, self._durable_settled)
-        self._watch = Watch(looks, region, prepare=self._prepare, tell=self._tell, fail=self._fail)
+        self._watch = Watch(looks, region, one.redis, prepare=self._prepare, tell=self._tell, fail=self._fail)
         self._report = Report(hub, tells, region, self.name)
         self._threads = [self._thread(part) for part in (self._durable, self._watch, self._report)]
 
@@ -123,7 +122,7 @@ class Bridge:
             self._ioloop.stop()
         elif not connection.is_closing:
             connection.close()
-            self._ioloop.call_later(BACKOFF_MAX_SECONDS, self._ioloop.stop)
+            self._ioloop.call_later(CLOSE_SECONDS, self._ioloop.stop)
 
     def _thread(self, part: Any) -> threading.Thread:
         def guarded() -> None:
@@ -176,8 +175,7 @@ class Bridge:
             return
         self._broker_reason = f"RabbitMQ is away: {innermost(error)}"
         self._refresh()
-        backoff = min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(self._attempts, 10))
-        self._ioloop.call_later(backoff * random.uniform(0.5, 1.0), self._connect)
+        self._ioloop.call_later(connect.backoff_seconds(self._attempts), self._connect)
 
     # Messages
 
@@ -282,8 +280,9 @@ class Bridge:
 
     # The region's Redis
 
-    def _prepare(self) -> None:
+    def _prepare(self, keeps_file: bool) -> None:
         """In the watch's thread; the ioloop uses a connection only once it was told that all is well."""
+        self._durable.waits = keeps_file
         if not self._enqueuer.is_open:
             self._enqueuer.open()
 

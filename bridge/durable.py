@@ -18,7 +18,7 @@ from bridge.link import Link
 from regions import connect, logs, names
 
 BLOCK_SECONDS: Final = 2.0  # of one WAITAOF; with everysec it answers after about one
-RETRY_SECONDS: Final = 0.25
+IDLE_SECONDS: Final = 0.25
 
 # A full Redis must still let what it has taken be acked.
 _FENCE: Final = "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1])"
@@ -35,6 +35,8 @@ class Durable(Generic[Receipt]):
         self._client, self._name, self._settle = client, name, settle
         self._log = logs.get("bridge")
         self._link: Link | None = None
+        self._failures = 0
+        self.waits = True  # where a relaxed region's Redis keeps no file, what it took counts as kept
         self._wake = threading.Condition()
         self._waiting: list[tuple[str, Receipt]] = []
         self._stopping = False
@@ -69,7 +71,7 @@ class Durable(Generic[Receipt]):
         """Waits a moment for batches and settles those that came; one fence covers them all."""
         with self._wake:
             if not self._waiting and not self._stopping:
-                self._wake.wait(RETRY_SECONDS)
+                self._wake.wait(IDLE_SECONDS)
             batches, self._waiting = self._waiting, []
         if not batches:
             self._see_that_it_lives()
@@ -89,7 +91,7 @@ class Durable(Generic[Receipt]):
         said = False
         try:
             self._link.one("EVAL", _FENCE, 1, names.FENCE, self._name)
-            while int(self._link.one("WAITAOF", 1, 0, int(BLOCK_SECONDS * 1000))[0]) < 1:
+            while self.waits and int(self._link.one("WAITAOF", 1, 0, int(BLOCK_SECONDS * 1000))[0]) < 1:
                 if self._stopping:
                     return redis.exceptions.TimeoutError("stopped before the append-only file was written")
                 if not said:
@@ -105,9 +107,11 @@ class Durable(Generic[Receipt]):
             self._link = Link(self._client)
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
             self._log.debug("no connection for fences", reason=str(error))
+            self._failures += 1
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping, RETRY_SECONDS)
+                self._wake.wait_for(lambda: self._stopping, connect.backoff_seconds(self._failures))
             return
+        self._failures = 0
 
     def _see_that_it_lives(self) -> None:
         """An idle link that its Redis closed is found here and not by the next batch."""

@@ -1,21 +1,21 @@
 """One of a region's two queues as a bridge has it: a channel, a consumer that comes and goes, and what it holds.
 
     open → passive declare → (wanted) consume → deliveries → ack | give back | reject
-      ↑ a second later, when the queue does not exist yet or the channel was lost
+      ↑ a moment later, when the queue does not exist yet or the channel was lost
 
 All of it runs on the ioloop.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import pika
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.spec import Basic
 
-REOPEN_SECONDS: Final = 1.0
+from regions import connect
 
 
 class Held:
@@ -98,6 +98,7 @@ class Lane:
         self._connection: pika.SelectConnection | None = None
         self._consumer = ""
         self._wanted = False
+        self._failures = 0  # to open a channel, in a row
         self._closed_reason = "no channel yet"
         self._answered = ""  # the consumer that the broker confirmed
         self.inbox: Inbox | None = None
@@ -142,7 +143,7 @@ class Lane:
         channel.queue_declare(self.queue, passive=True, callback=self._declared)
 
     def _declared(self, _frame: Any) -> None:
-        self._closed_reason = ""
+        self._closed_reason, self._failures = "", 0
         self.want(self._wanted)
         self._changed()
 
@@ -163,7 +164,8 @@ class Lane:
         if getattr(reason, "reply_code", 0) == 404:
             self._closed_reason = f"waiting for the hub to declare {self.queue}"
         self._changed()
-        self._ioloop.call_later(REOPEN_SECONDS, lambda: self._reopen(connection))
+        self._failures += 1
+        self._ioloop.call_later(connect.backoff_seconds(self._failures), lambda: self._reopen(connection))
 
     def _reopen(self, connection: pika.SelectConnection) -> None:
         if connection is self._connection and connection.is_open and self.inbox is None:

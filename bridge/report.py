@@ -18,7 +18,7 @@ from jobs import contract
 from regions import connect, logs, names
 
 EVERY_SECONDS: Final = 5.0  # status and clock
-RETRY_SECONDS: Final = 1.0  # while the hub is away
+LOCAL_SECONDS: Final = 1.0  # while the region's Redis is away
 SAMPLES: Final = 5
 
 
@@ -71,7 +71,7 @@ class Report:
         self._news = threading.Event()
         self._changed = True
         self._due = 0.0
-        self._is_away = False
+        self._failed_tries = 0  # in a row, of the hub
         self._stopping = threading.Event()
         self.clock: Clock | None = None
 
@@ -98,8 +98,10 @@ class Report:
         while not self._stopping.is_set():
             self._news.clear()
             self.run_once()
-            if self._is_away:
-                self._stopping.wait(RETRY_SECONDS)  # news must not hammer a hub that is away
+            if self._failed_tries:
+                self._stopping.wait(
+                    connect.backoff_seconds(self._failed_tries)
+                )  # news must not hammer a hub that is away
             elif not self._stopping.is_set():
                 self._news.wait(max(0.0, self._due - time.monotonic()))
 
@@ -111,11 +113,11 @@ class Report:
             self._send_failures()
             self._send_status()
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
-            if not self._is_away:
+            if not self._failed_tries:
                 self._log.warning("the hub is away", region=self._region, reason=str(error))
-            self._is_away = True
+            self._failed_tries += 1
         else:
-            self._is_away = False
+            self._failed_tries = 0
 
     def _measure(self) -> None:
         hub = less_monotonic_ms(lambda: connect.redis_now_ms(self._hub))
@@ -125,7 +127,7 @@ class Report:
             local = less_monotonic_ms(lambda: connect.redis_now_ms(self._local))
         except (*connect.AWAY, redis.exceptions.ResponseError):
             # The watch says that it is away; the hub must hear so, by the offset that was last measured.
-            self._due = time.monotonic() + RETRY_SECONDS
+            self._due = time.monotonic() + LOCAL_SECONDS
             if self.clock is not None:
                 self.clock = Clock(self.clock.offset_ms, hub)
         else:

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import redis
 
-from regions import connect, names
+from regions import connect, durability, logs, names
+from regions.settings import RegionRedis
 
 INTERVAL_SECONDS: Final = 0.5
 
@@ -60,28 +61,34 @@ class Levels:
 class Watch:
     """``tell`` is called in this thread, with a measure or the error of a Redis that is away.
 
-    ``prepare`` is called before it, to connect what the ioloop must not wait for; ``fail`` when the Redis is too old.
+    ``prepare`` is called before it, to connect what the ioloop must not wait for, and told whether acks can wait for the
+    append-only file; ``fail`` when the Redis is too old. One that would not keep what it is told is looked at until it does.
     """
 
     def __init__(
         self,
         client: redis.Redis,
         region: str,
+        settings: RegionRedis,
         *,
-        prepare: Callable[[], None],
+        prepare: Callable[[bool], None],
         tell: Callable[[Measure | Exception], None],
         fail: Callable[[str], None],
     ) -> None:
         self._client, self._region = client, region
         self._prepare, self._tell, self._fail = prepare, tell, fail
+        self._durability = settings.durability
+        self._log = logs.get("bridge")
         self._stopping = threading.Event()
-        self._is_checked = False
+        self._found: durability.Found | None = None  # of the server that answers now
+        self._told = ""
+        self._failures = 0
 
     def run(self) -> None:
         """Measures until stopped."""
         while not self._stopping.is_set():
             self.run_once()
-            self._stopping.wait(INTERVAL_SECONDS)
+            self._stopping.wait(connect.backoff_seconds(self._failures) if self._failures else INTERVAL_SECONDS)
 
     def stop(self) -> None:
         """Ends ``run``."""
@@ -90,20 +97,36 @@ class Watch:
     def run_once(self) -> None:
         """One measure."""
         try:
-            if not self._is_checked:
+            if self._found is None:
                 connect.check_redis(self._client, f"{self._region}'s Redis")
-                self._is_checked = True
-            self._prepare()
-            measure = self._measure()
+                self._found = self._check()
+            self._prepare(self._found.keeps_file)
+            measure = self._measure(self._found)
         except connect.TooOld as error:
             self._fail(str(error))
+        except durability.NotDurable as error:
+            self._say(str(error))
+            self._tell(Measure(refusal=error.reason))
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
-            self._is_checked = False
+            self._failures += 1
+            self._found = None
             self._tell(error)
         else:
+            self._failures = 0
             self._tell(measure)
 
-    def _measure(self) -> Measure:
+    def _check(self) -> durability.Found:
+        found = durability.check(self._client, "its Redis", self._durability, "redis.durability")
+        shortfalls = "; ".join(map(str, found.shortfalls))
+        self._say(f"not durable; redis.durability is relaxed: {shortfalls}" if shortfalls else "")
+        return found
+
+    def _say(self, text: str) -> None:
+        if text and text != self._told:
+            self._log.error(text, region=self._region)
+        self._told = text
+
+    def _measure(self, found: durability.Found) -> Measure:
         pipe = self._client.pipeline(transaction=False)
         pipe.set(names.FENCE, "probe")
         pipe.llen(names.rq_queue(self._region))
@@ -117,6 +140,7 @@ class Watch:
         refusal = ""
         if isinstance(wrote, Exception):
             refusal = f"its Redis refuses writes: {wrote}"
-        elif not persistence["aof_enabled"]:
-            refusal = "its Redis keeps no append-only file: expected appendonly yes, found no"
+        elif found.keeps_file and not persistence["aof_enabled"]:
+            self._found = None  # somebody changed it; the next look says all that is wrong
+            refusal = "its Redis keeps no append-only file any more"
         return Measure(int(ready), int(memory["used_memory"]), int(memory["maxmemory"]), refusal)

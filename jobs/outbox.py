@@ -8,7 +8,6 @@ Batches form by themselves while the hub answers; a lone result never waits. Sen
 is written once, and readers of the out stream bear a repeat.
 """
 
-import random
 import threading
 import time
 from collections import deque
@@ -26,7 +25,6 @@ from regions import connect, logs, names
 BATCH_MAX_BYTES: Final = 1_000_000  # of one MULTI: what a slow line carries within the client's time-out
 BATCH_MAX: Final = 256
 HUB_TIMEOUT_SECONDS: Final = 5.0
-BACKOFF_MAX_SECONDS: Final = 2.0
 ORPHAN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 1.0
 PAGE: Final = 20  # entries of the outbox read at once: a frame can be 5 MB
@@ -103,10 +101,8 @@ class Home:
 
     @property
     def backoff_seconds(self) -> float:
-        """How long to wait before the next try: full jitter over a doubling ceiling; 0 when the last one worked."""
-        if not self._failures:
-            return 0.0
-        return random.uniform(0, min(BACKOFF_MAX_SECONDS, 0.05 * 2 ** min(self._failures, 10)))
+        """How long to wait before the next try; 0 when the last one worked."""
+        return connect.backoff_seconds(self._failures) if self._failures else 0.0
 
     def _failed(self, error: Exception) -> None:
         if not self._failures:

@@ -27,7 +27,7 @@ from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.script import ALONE_MAX, LEASE_MS
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop
-from regions import connect, logs
+from regions import connect, durability, logs
 from regions.process import resident_bytes
 from regions.settings import ROOT, Region, Settings
 
@@ -97,7 +97,7 @@ class Pool:
         try:
             if not self._wait_for_redis():
                 return 0
-        except connect.TooOld as error:
+        except (connect.TooOld, durability.NotDurable) as error:
             log.error("can't start", error=str(error))
             return 1
         self._reaper.start()
@@ -150,18 +150,21 @@ class Pool:
         log.info("stopped", region=self._region.name)
 
     def _wait_for_redis(self) -> bool:
-        """Whether the region's Redis answered before a stop was asked for. Raises ``TooOld``."""
-        is_said = False
+        """Whether the region's Redis answered before a stop was asked for. Raises ``TooOld`` and ``NotDurable``."""
+        failures = 0
         while self.stop.asked is None:
             try:
                 connect.check_redis(self._client, f"Redis of {self._region.name}")
+                what, kind = f"{self._region.name}'s Redis", self._region.redis.durability
+                for shortfall in durability.check(self._client, what, kind, "redis.durability").shortfalls:
+                    log.warning("redis not durable; redis.durability is relaxed", shortfall=str(shortfall))
                 return True
             except redis.exceptions.RedisError as error:
-                if not is_said:
+                if not failures:
                     url = connect.without_password(self._region.redis.url)
                     log.warning("waiting for the region's Redis", region=self._region.name, url=url, error=str(error))
-                is_said = True
-            self.stop.wait(connect.TIMEOUT_SECONDS)
+                failures += 1
+            self.stop.wait(connect.backoff_seconds(failures))
         return False
 
     def _start(self, slot: Slot) -> None:

@@ -11,7 +11,6 @@ process held is given to others by jobs.reaper, and it can't finish any of it.
 import argparse
 import logging
 import os
-import random
 import signal
 import socket
 import sys
@@ -38,9 +37,9 @@ CLAIM_MAX: Final = 16  # jobs of one claim; the next follows at once, so a burst
 WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
 LOOK_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.2  # between claims that are refused
-BACKOFF_MAX_SECONDS: Final = 2.0
 STUCK_SECONDS: Final = 5.0  # after its deadline a suspect that still runs is stuck
 STUCK: Final = 70  # an exit code (EX_SOFTWARE)
+LISTEN_AFTER_FAILURES: Final = 5  # nobody waits for RQ's commands: the longest waits at once
 TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
 
 log = logs.get("worker")
@@ -226,14 +225,14 @@ class Worker(BaseWorker):
         log.info("registered", worker=self.name, pid=self.pid)
 
     def _back_off(self, error: Exception) -> None:
-        """Full jitter over a doubling ceiling; the beat goes on."""
+        """Waits for the next try; the beat goes on."""
         if not self._failures:
             log.warning("the region's Redis is away", worker=self.name, error=str(error))
         self._failures += 1
         if self.stop.asked is not None:
             self.crew.wait_until_idle(PAUSE_SECONDS)
             return
-        self.stop.wait(random.uniform(0, min(BACKOFF_MAX_SECONDS, 0.05 * 2 ** min(self._failures, 10))))
+        self.stop.wait(connect.backoff_seconds(self._failures))
 
     def _send_beat(self) -> None:
         if self._beat is None:
@@ -286,7 +285,7 @@ class Worker(BaseWorker):
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """RQ's ends the thread for good at what is no ConnectionError; the subscription comes back by itself."""
         log.info("can't listen to commands", worker=self.name, error=str(exc))
-        time.sleep(BACKOFF_MAX_SECONDS)
+        time.sleep(connect.backoff_seconds(LISTEN_AFTER_FAILURES))
 
 
 def run(worker: Worker) -> int:

@@ -4,6 +4,7 @@ Clients of Redis come without redis-py's own retries (they doubled rpush and xad
 idempotent writes are sent again, by our own code.
 """
 
+import random
 from typing import Any, Final
 
 import pika
@@ -14,11 +15,28 @@ from redis.retry import Retry
 TIMEOUT_SECONDS: Final = 0.5  # an outage is an error after this long
 HEARTBEAT_SECONDS: Final = 10
 MONGO_SECONDS: Final = 1.0
+BACKOFF_FIRST_SECONDS: Final = 0.1
+BACKOFF_MAX_SECONDS: Final = 2.0
 REDIS_FLOOR: Final = (7, 2)
 RABBITMQ_FLOOR: Final = (4, 0)
 
 # What a Redis raises when it, or the way to it, is away; a full or a loading one raises ResponseError's children.
 AWAY: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+
+
+def refuses_writes(error: Exception) -> bool:
+    """Whether a Redis that answers says that it takes no writes: it can't write its file, or is a replica."""
+    is_replica = isinstance(error, redis.exceptions.ReadOnlyError)
+    return is_replica or str(error).startswith(("MISCONF", "NOREPLICAS"))
+
+
+def backoff_seconds(failures: int) -> float:
+    """How long to wait after so many failures in a row (from 1): full jitter over a ceiling that doubles up to 2 s.
+
+    Everybody who lost a server lost it at once, and must not come back at once.
+    """
+    ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(max(failures, 1) - 1, 10))
+    return random.uniform(BACKOFF_FIRST_SECONDS / 2, ceiling)
 
 
 class TooOld(RuntimeError):  # noqa: N818

@@ -25,12 +25,18 @@ PREFIX = "NEARFETCH__"
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+Durability = Annotated[str, Meta(pattern="^(strict|relaxed)$")]
 
 
 class Hub(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the gateways and the regions share. URLs; several hosts of one service are separated by commas."""
+    """What the gateways and the regions share. URLs; several hosts of one service are separated by commas.
+
+    ``durability``: what happens where the central Redis is set so that it can't keep what is promised: strict refuses to
+    serve, relaxed only says so.
+    """
 
     redis: str = "redis://127.0.0.1:6379/0"
+    durability: Durability = "strict"
     amqp: str = "amqp://guest:guest@127.0.0.1:5672/%2F"
     mongo: str = ""
 
@@ -91,9 +97,10 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RegionRedis(Struct, frozen=True, forbid_unknown_fields=True):
-    """The region's own Redis."""
+    """The region's own Redis; ``durability`` as the hub's."""
 
     url: str = "redis://127.0.0.1:6390/0"
+    durability: Durability = "strict"
 
 
 class Workers(Struct, frozen=True, forbid_unknown_fields=True):

@@ -228,7 +228,8 @@ def config() -> None:
 def check(as_json: bool, data: Path | None) -> None:
     """Reads all settings and asks every server that they name; all faults at once.
 
-    Ends with 0 when everything is well, 1 when a server is away or too old, 2 when a setting is wrong.
+    Ends with 0 when everything is well, 1 when a server is away, too old, or set so that it can't keep what is promised,
+    2 when a setting is wrong.
     """
     from scripts import config_command  # noqa: PLC0415
 

@@ -1,15 +1,17 @@
-"""``nearfetch config``: the settings in force, and whether the servers that they name are there and new enough."""
+"""``nearfetch config``: the settings in force, and whether the servers that they name are there and will do."""
 
 import json
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import click
 import msgspec
+import redis
 
-from regions import connect, topology
+from regions import connect, durability, topology
+from regions.durability import Shortfall
 from regions.settings import Settings
 from scripts.configuration import to_toml
 from scripts.probes import broker, mongo, redis_answers
@@ -21,11 +23,22 @@ URLS: Final = ("redis", "amqp", "mongo", "url", "redis_url", "proxy")
 
 @dataclass(frozen=True)
 class Finding:
-    """One server: what it is for, where, and what is wrong (empty for nothing)."""
+    """One server: what it is for, where, and what is wrong (empty for nothing).
+
+    ``shortfalls``: how a Redis is set that can't keep what is promised; ``relaxed``: the settings say that it may.
+    """
 
     what: str
     where: str
-    fault: str
+    fault: str = ""
+    shortfalls: list[Shortfall] = field(default_factory=list)
+    relaxed: bool = False
+    note: str = ""
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether something would refuse to work with it."""
+        return bool(self.fault or (self.shortfalls and not self.relaxed))
 
 
 def check(settings: Settings, *, as_json: bool) -> int:
@@ -33,29 +46,51 @@ def check(settings: Settings, *, as_json: bool) -> int:
     found = list(findings(settings))
     policy = shlex.join(["rabbitmqctl", *topology.policy_command()])
     if as_json:
-        listed = [{"what": one.what, "where": one.where, "fault": one.fault or None} for one in found]
+        listed = [
+            {
+                "what": one.what,
+                "where": one.where,
+                "fault": one.fault or None,
+                "shortfalls": [msgspec.to_builtins(fall) for fall in one.shortfalls],
+                "relaxed": one.relaxed,
+            }
+            for one in found
+        ]
         click.echo(json.dumps({"servers": listed, "policy_command": policy}))
     else:
         for one in found:
-            mark = click.style("fault", fg="red") if one.fault else click.style("  ok ", fg="green")
-            click.echo(f"{mark}  {one.what:<20} {one.where}{f'   {one.fault}' if one.fault else ''}")
+            mark = click.style("fault", fg="red") if one.is_bad else click.style("  ok ", fg="green")
+            told = one.fault or one.note
+            click.echo(f"{mark}  {one.what:<20} {one.where}{f'   {told}' if told else ''}")
+            for fall in one.shortfalls:
+                click.echo(f"         {fall}{' (relaxed)' if one.relaxed else ''}\n           mend it: {fall.mend}")
         click.echo("The queues need this policy, set once on the broker (scripts/up sets it on its own):")
         click.echo(f"  {policy}")
-    return 1 if any(one.fault for one in found) else 0
+    return 1 if any(one.is_bad for one in found) else 0
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """Every server that the settings name."""
-    yield Finding(
-        "central Redis", connect.without_password(settings.hub.redis), redis_answers(settings.hub.redis)() or ""
-    )
+    yield _redis("central Redis", settings.hub.redis, settings.hub.durability, is_hub=True)
     yield Finding("RabbitMQ", connect.without_password(settings.hub.amqp), broker(settings.hub.amqp)() or "")
     if settings.hub.mongo:
         yield Finding("history", connect.without_password(settings.hub.mongo), mongo(settings.hub.mongo)() or "")
     for name, region in settings.region.items():
-        yield Finding(
-            f"Redis of {name}", connect.without_password(region.redis.url), redis_answers(region.redis.url)() or ""
-        )
+        yield _redis(f"Redis of {name}", region.redis.url, region.redis.durability)
+
+
+def _redis(what: str, url: str, kind: str, *, is_hub: bool = False) -> Finding:
+    where, relaxed = connect.without_password(url), kind == "relaxed"
+    fault = redis_answers(url)()
+    if fault:
+        return Finding(what, where, fault)
+    try:
+        with connect.open_redis(url, name="check", connections=1) as client:
+            found = durability.look(client)
+    except redis.exceptions.RedisError as error:
+        return Finding(what, where, str(error))
+    note = durability.POWER_LOSS if is_hub and found.fsync == "everysec" else ""
+    return Finding(what, where, "", found.shortfalls, relaxed, note)
 
 
 def show(settings: Settings, *, as_json: bool) -> None:

@@ -72,7 +72,12 @@ def region_acl(region: str) -> str:
 
 def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: bool) -> None:
     """Writes ``nearfetch.toml``, a file a region, and each region's URL of the central Redis."""
-    hub = {"redis": hub_url(data, ports), "amqp": amqp, "mongo": f"mongodb://127.0.0.1:{ports.store}/"}
+    hub = {
+        **msgspec.to_builtins(wanted.hub),
+        "redis": hub_url(data, ports),
+        "amqp": amqp,
+        "mongo": f"mongodb://127.0.0.1:{ports.store}/",
+    }
     tables = {
         "hub": hub,
         "gateway": {**msgspec.to_builtins(wanted.gateway), "host": "127.0.0.1", "port": ports.gateway},

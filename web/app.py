@@ -19,14 +19,14 @@ import msgspec
 import redis
 
 from jobs.catalog import Catalog
-from regions import connect, logs
+from regions import connect, durability, logs
 from regions.settings import Settings
 from web import problems
 from web.accept import Acceptor
 from web.archive import Archiver
 from web.exchange import Answer, Exchange
 from web.history import History
-from web.hub import Hub, HubUnavailable
+from web.hub import Hub, HubUnavailable, check_durability
 from web.intake import Intake
 from web.ledger import Ledger
 from web.listen import Listener
@@ -268,6 +268,14 @@ class Gateway:
         log.info("sources read", sources=len(entries), faults=broken)
 
 
+def tell_durability(found: durability.Found) -> None:
+    """Says what the hub's Redis would lose of what was promised."""
+    for shortfall in found.shortfalls:
+        log.warning("redis not durable; hub.durability is relaxed", shortfall=str(shortfall))
+    if found.fsync == "everysec":
+        log.info("the hub's Redis has appendfsync everysec", note=durability.POWER_LOSS)
+
+
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, then stops warmly. 1 when it could not start, or the server ended by itself."""
     gateway = Gateway(settings)
@@ -281,7 +289,8 @@ def run(settings: Settings) -> int:
         signal.signal(number, ask)
     try:
         connect.check_redis(gateway.hub.client, "hub")
-    except connect.TooOld as error:
+        tell_durability(check_durability(gateway.hub.client, settings.hub.durability))
+    except (connect.TooOld, durability.NotDurable) as error:
         log.error("not started", reason=str(error))
         return 1
     except redis.exceptions.RedisError as error:

@@ -11,7 +11,7 @@ from typing import Final
 
 import redis
 
-from regions import logs, names
+from regions import connect, logs, names
 from web import lua
 from web.history import History, HistoryAway
 from web.hub import Hub, HubUnavailable
@@ -21,7 +21,6 @@ EVERY_SECONDS: Final = 0.5
 LEASE_MS: Final = 30_000  # longer than one turn can take
 BATCH: Final = 200
 READ_AT_ONCE: Final = 20  # requests whose results are in memory together
-BACKOFF_MAX_SECONDS: Final = 5.0
 
 log = logs.get("history")
 
@@ -93,4 +92,4 @@ class Archiver:
             client.zadd(names.ARCHIVE, dict.fromkeys(requests, self._ledger.now_ms()), xx=True)
 
     def _pause(self) -> float:
-        return min(EVERY_SECONDS * 2.0**self._failures, BACKOFF_MAX_SECONDS)
+        return connect.backoff_seconds(self._failures) if self._failures else EVERY_SECONDS

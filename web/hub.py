@@ -5,13 +5,13 @@ once, until the probe has had an answer. So a gateway of eight threads answers 5
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import redis
 
-from regions import connect, logs, names
+from regions import connect, durability, logs, names
 from regions.settings import Settings
 
 FULL_AT: Final = 0.85  # of maxmemory, what open tasks may still bring included
@@ -37,6 +37,10 @@ class HubFull(HubUnavailable):
     """It has no room for what is asked."""
 
 
+class HubRefuses(HubUnavailable):
+    """It answers, but takes no writes, or would not keep them."""
+
+
 class Hub:
     """The client of the hub's Redis, and what is known of its state.
 
@@ -49,15 +53,19 @@ class Hub:
         self.mean_result_bytes = 2000.0
         self._regions = list(settings.region)
         self._probe: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-probe", connections=1)
+        self._durability = settings.hub.durability
         self._away: str | None = "not reached yet"
         self._full: str | None = None
+        self._refusal: str | None = None  # it takes no writes
+        self._short: str | None = None  # it would not keep what is promised
+        self._failures = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="hub-probe", daemon=True)
 
     @property
     def state(self) -> str | None:
         """None when requests can be taken, else why not."""
-        return self._away or self._full
+        return self._away or self._refusal or self._short or self._full
 
     @property
     def away(self) -> str | None:
@@ -65,9 +73,11 @@ class Hub:
         return self._away
 
     def check(self) -> None:
-        """Raises ``HubAway`` or ``HubFull`` at once when a request can't be taken now."""
+        """Raises ``HubUnavailable``'s at once when a request can't be taken now."""
         if self._away is not None:
             raise HubAway(self._away)
+        if (reason := self._refusal or self._short) is not None:
+            raise HubRefuses(reason)
         if self._full is not None:
             raise HubFull(self._full)
 
@@ -84,6 +94,11 @@ class Hub:
         except redis.exceptions.OutOfMemoryError as error:
             self._full = "the hub's Redis is full"
             raise HubFull(self._full) from error
+        except redis.exceptions.ResponseError as error:
+            if not connect.refuses_writes(error):
+                raise
+            self._refusal = f"the hub's Redis takes no writes: {error}"
+            raise HubRefuses(self._refusal) from error
 
     def lost(self, error: Exception) -> None:
         """Whoever had no answer says so here."""
@@ -110,21 +125,29 @@ class Hub:
 
     def run(self) -> None:
         """Probes until it is stopped."""
-        while not self._stopping.wait(PROBE_SECONDS):
+        while not self._stopping.wait(self._pause()):
             self.run_once()
 
+    def _pause(self) -> float:
+        return connect.backoff_seconds(self._failures) if self._failures else PROBE_SECONDS
+
     def run_once(self) -> None:
-        """One probe: whether it is there, and has room."""
+        """One probe: whether it is there, has room, and keeps what it is told."""
         try:
             pipeline = self._probe.pipeline(transaction=False)
-            pipeline.info("memory")
+            pipeline.info("memory", "persistence", "replication")
             for region in self._regions:
                 pipeline.zcard(names.open_tasks(region))
-            memory, *open_tasks = pipeline.execute()
+            said, *open_tasks = pipeline.execute()
+            if self._away is not None or self._short is not None or not said["aof_enabled"]:
+                self._short = self._shortfall()
         except redis.exceptions.RedisError as error:
+            self._failures += 1
             self.lost(error)
             return
-        used, limit = int(memory["used_memory"]), int(memory["maxmemory"])
+        self._failures = 0
+        self._refusal = refusal(said)
+        used, limit = int(said["used_memory"]), int(said["maxmemory"])
         coming = sum(open_tasks) * self.mean_result_bytes
         is_full = limit > 0 and used + coming > FULL_AT * limit
         self._full = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included" if is_full else None
@@ -133,3 +156,27 @@ class Hub:
             self._away = None
             for call in self.regained:
                 call()
+
+    def _shortfall(self) -> str | None:
+        """Why it would not keep what is promised, told when it is found; None when it would, or needs not."""
+        try:
+            check_durability(self._probe, self._durability)
+        except durability.NotDurable as error:
+            if error.reason != self._short:
+                log.error("redis not durable", reason=str(error))
+            return error.reason
+        return None
+
+
+def check_durability(client: redis.Redis, kind: str) -> durability.Found:
+    """How the hub's Redis keeps what it is told; raises ``NotDurable``, or what redis-py raises."""
+    return durability.check(client, "the hub's Redis", kind, "hub.durability")
+
+
+def refusal(said: Mapping[str, Any]) -> str | None:
+    """Why a Redis takes no writes, by its INFO; None when it does."""
+    if said["role"] != "master":
+        return "the hub's Redis is a replica and takes no writes"
+    if said["aof_last_write_status"] != "ok":
+        return "the hub's Redis can't write its append-only file; is its disk full?"
+    return None

@@ -10,7 +10,6 @@ from regions import connect, logs, names
 from regions.settings import Settings
 
 BLOCK_SECONDS: Final = 1.0
-AGAIN_SECONDS: Final = 0.25
 
 log = logs.get("listen")
 
@@ -23,6 +22,7 @@ class Listener:
             settings.hub.redis, name="gateway-listen", block_seconds=BLOCK_SECONDS, connections=2
         )
         self._news, self._missed = news, missed
+        self._failures = 0  # in a row
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="listen", daemon=True)
 
@@ -43,10 +43,10 @@ class Listener:
                 self.run_once()
             except redis.exceptions.RedisError as error:
                 log.debug("subscription lost", error=str(error))
-                self._stopping.wait(AGAIN_SECONDS)
             except Exception:
                 log.exception("listening failed")
-                self._stopping.wait(AGAIN_SECONDS)
+            self._failures += 1
+            self._stopping.wait(connect.backoff_seconds(self._failures))
 
     def run_once(self) -> None:
         """One subscription, from its start to its loss."""
@@ -57,6 +57,7 @@ class Listener:
                 if message is None:
                     continue
                 if message["type"] == "subscribe":
+                    self._failures = 0
                     self._missed()
                 elif message["type"] == "message":
                     self._news((message["data"].decode(),))

@@ -6,7 +6,6 @@ connection everything unconfirmed is unknown and counts as failed: whoever publi
 """
 
 import itertools
-import random
 import threading
 import time
 from collections import deque
@@ -21,7 +20,6 @@ from pika.channel import Channel
 from regions import connect, logs, names, topology
 from regions.settings import Settings
 
-RECONNECT_MAX_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 0.9  # a broker that owes a confirm for longer is not asked again until it gives it
 
 log = logs.get("publish")
@@ -123,8 +121,8 @@ class Publisher:
         while not self._stopping.is_set():
             self.run_once()
             if not self._stopping.is_set():
-                self._stopping.wait(min(RECONNECT_MAX_SECONDS, 0.1 * 2**self._attempt) * random.uniform(0.5, 1.0))
-                self._attempt = min(self._attempt + 1, 8)
+                self._attempt += 1
+                self._stopping.wait(connect.backoff_seconds(self._attempt))
 
     def run_once(self) -> None:
         """One connection, from its opening to its end."""

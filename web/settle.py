@@ -56,6 +56,7 @@ class Settler:
         self._has_groups = False
         self._backlog = True  # what this consumer read before and did not finish comes first
         self._housekeeping_at = 0.0
+        self._failures = 0  # in a row
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="settle", daemon=True)
 
@@ -77,13 +78,16 @@ class Settler:
             except (redis.exceptions.RedisError, HubUnavailable) as error:
                 if isinstance(error, connect.AWAY):
                     self._hub.lost(error)
-                else:
+                elif not self._failures:
                     log.warning("settling failed", error=str(error))
                 self._has_groups, self._backlog = False, True
-                self._stopping.wait(0.25)
             except Exception:
                 log.exception("settling failed")
-                self._stopping.wait(1.0)
+            else:
+                self._failures = 0
+                continue
+            self._failures += 1
+            self._stopping.wait(connect.backoff_seconds(self._failures))
 
     def run_once(self) -> None:
         """One batch: read, take effect, acknowledge."""

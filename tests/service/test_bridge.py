@@ -95,9 +95,10 @@ def test_a_redelivery_and_a_second_bridge_double_nothing(region: Region) -> None
 def test_a_killed_bridge_loses_nothing_and_doubles_nothing(region: Region, tmp_path: Path) -> None:
     """kill -9 between enqueue and ack: the file is never reported written, so that no ack can be on its way."""
     tasks = region.tasks(300)
-    region.redis.client.config_set("appendfsync", "no")
     process = start_process(region.settings(), region.name, tmp_path)
     try:
+        until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "the bridge to consume")
+        region.redis.client.config_set("appendfsync", "no")
         region.broker.publish(*tasks)
         region.each_once(tasks)
     finally:
@@ -125,8 +126,9 @@ def recording(enqueue: Callable, seen: list[str]) -> Callable:
 
 def test_no_ack_leaves_before_the_append_only_file_is_written(region: Region) -> None:
     tasks = region.tasks(30)
-    region.redis.client.config_set("appendfsync", "no")
     with region.bridging() as running:
+        running.wait_for("consuming")
+        region.redis.client.config_set("appendfsync", "no")
         region.broker.publish(*tasks)
         region.each_once(tasks)
         blocked = until(lambda: waits_for_file(region.redis), "the bridge to wait for the file")
@@ -144,8 +146,9 @@ def waits_for_file(region_redis: RedisInstance) -> bool:
 def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Region, start_redis) -> None:
     """The Redis loses a batch that it had taken, and comes back at once: the next process must not vouch for it."""
     tasks = region.tasks(40)
-    region.redis.client.config_set("appendfsync", "no")
     with region.bridging() as running:
+        running.wait_for("consuming")
+        region.redis.client.config_set("appendfsync", "no")
         region.broker.publish(*tasks)
         region.each_once(tasks)
         until(lambda: waits_for_file(region.redis), "the bridge to wait for the file")
@@ -196,16 +199,40 @@ def test_while_its_redis_is_off_it_consumes_nothing_and_then_goes_on(region: Reg
     region.each_once([*before, *during, *after])
 
 
-def test_a_redis_without_a_file_is_given_nothing(region: Region) -> None:
-    region.redis.client.config_set("appendonly", "no")
+def test_a_redis_that_would_not_keep_it_is_given_nothing_until_it_is_mended(region: Region) -> None:
+    """Every shortfall is told at once; what a setting is changed to while it runs counts too."""
+    client = region.redis.client
+    client.config_set("appendonly", "no")
+    client.config_set("maxmemory-policy", "allkeys-lru")
     tasks = region.tasks(5)
     with region.bridging() as running:
-        running.wait_for("paused", "appendonly yes")
+        running.wait_for("paused", "appendonly: expected yes, found no; maxmemory-policy: expected noeviction")
         region.broker.publish(*tasks)
         assert region.jobs() == []
-        region.redis.client.config_set("appendonly", "yes")
+        client.config_set("appendonly", "yes")
+        running.wait_for("paused", "promised: maxmemory-policy: expected noeviction, found allkeys-lru")
+        client.config_set("maxmemory-policy", "noeviction")
+        region.each_once(tasks)
+        client.config_set("appendonly", "no")
+        running.wait_for("paused", "appendonly: expected yes, found no")
+        client.config_set("appendonly", "yes")
+        region.all_acked(running)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("appendonly", "no"), ("appendfsync", "no")])
+def test_a_relaxed_region_bridges_to_a_redis_that_keeps_nothing(region: Region, setting, value) -> None:
+    region.redis.client.config_set(setting, value)
+    tasks = region.tasks(5)
+    with bridging(relaxed_redis(region.settings(), region.name), region.name) as running:
+        region.broker.publish(*tasks)
         region.each_once(tasks)
         region.all_acked(running)
+
+
+def relaxed_redis(config, name: str):
+    one = config.one(name)
+    redis = msgspec.structs.replace(one.redis, durability="relaxed")
+    return msgspec.structs.replace(config, region={name: msgspec.structs.replace(one, redis=redis)})
 
 
 def declared_for_good(region: Region) -> bool:

@@ -101,7 +101,7 @@ def test_while_the_hub_is_away_young_results_are_kept_and_old_ones_left_to_other
     shipper.put([old, stored(client, outcome(2))])
     hub_redis.running.kill()
     assert shipper.run_once()
-    assert home.backoff_seconds <= outbox.BACKOFF_MAX_SECONDS
+    assert home.backoff_seconds <= connect.BACKOFF_MAX_SECONDS
     assert left(region_redis)[0] == 2
     hub_redis.running.start()
     shipper.run_once()
@@ -116,7 +116,7 @@ def test_the_wait_between_tries_grows_to_two_seconds_and_is_random(home, hub_red
     for _ in range(12):
         assert not home.post([Parcel("1-0", outcome(1), 610)])
         waits.append(home.backoff_seconds)
-    assert max(waits) <= outbox.BACKOFF_MAX_SECONDS
+    assert max(waits) <= connect.BACKOFF_MAX_SECONDS
     assert max(home.backoff_seconds for _ in range(100)) > 1.0
     assert len({home.backoff_seconds for _ in range(10)}) > 1
 

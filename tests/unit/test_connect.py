@@ -76,3 +76,13 @@ def test_each_region_has_a_work_queue_and_a_fast_lane():
         ("q.fra", "x.tasks", "fra"),
         ("q.fra.now", "x.tasks", "fra.now"),
     ]
+
+
+def test_who_lost_a_server_together_comes_back_spread_and_within_two_seconds():
+    """Ten thousand clients after each number of failures: never at once, never later than 2 s, spread over all of it."""
+    for failures in (1, 2, 5, 50, 10_000):
+        waits = [connect.backoff_seconds(failures) for _ in range(10_000)]
+        assert 0 < min(waits) < max(waits) <= 2.0
+    busiest = max(sum(start <= wait < start + 0.1 for wait in waits) for start in (n / 10 for n in range(20)))
+    assert busiest < 1000
+    assert max(connect.backoff_seconds(1) for _ in range(1000)) <= 0.1

@@ -7,6 +7,7 @@
 
     Watch  (a thread)  the region's Redis: away, full, over a mark → _measured → lanes consume or do not
     Report (a thread)  the hub: its clock, status, failed outcomes
+    Heartbeat          renewed by the ioloop itself, for bridge.keeper
 
 Nothing that blocks longer than a Redis's time-out runs on the ioloop, and there is no batching window: what arrived in
 one turn of it is a batch, be it one message.
@@ -27,6 +28,7 @@ from pika.adapters.select_connection import IOLoop
 from bridge import message
 from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.enqueue import Enqueuer, Message
+from bridge.heartbeat import STOPPING, Heartbeat
 from bridge.lane import Delivery, Inbox, Lane
 from bridge.report import Clock, Report, Status
 from bridge.watch import Levels, Measure, Watch
@@ -44,9 +46,11 @@ Receipt = list[tuple[Inbox, list[int]]]
 class Bridge:
     """``run`` blocks until ``stop``; both may be called from any thread, ``stop`` also from a signal handler."""
 
-    def __init__(self, settings: Settings, region: str) -> None:
+    def __init__(self, settings: Settings, region: str, *, kept: bool = False) -> None:
         one = settings.one(region)
         self.region = region
+        folder = settings.bridges.folder
+        self._heartbeat = Heartbeat(folder, region, kept=kept) if folder is not None else None
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._log = logs.get("bridge")
         self._ttl_ms = round(settings.limits.result_ttl_seconds * 1000)
@@ -96,6 +100,8 @@ class Bridge:
             for client in self._clients:
                 client.close()
             self._ioloop.close()
+            if self._heartbeat is not None:
+                self._heartbeat.close()
         self._log.info("stopped", region=self.region)
         return self._code
 
@@ -105,6 +111,7 @@ class Bridge:
 
     def _tick(self) -> None:
         """A signal handler must not take locks, so it sets a flag, which is seen here."""
+        self._beat()
         if self._stopping and not self._ended:
             self._ended = True
             self._log.info("stopping", region=self.region, unacked=self._unacked())
@@ -114,6 +121,13 @@ class Bridge:
             self._close()
         self._refresh()
         self._ioloop.call_later(TICK_SECONDS, self._tick)
+
+    def _beat(self) -> None:
+        """Says that the ioloop goes on, and ends when nobody wants to hear it: another bridge is in its place."""
+        state = STOPPING if self._stopping else self._status().state
+        if self._heartbeat is not None and not self._heartbeat.beat(state) and not self._stopping:
+            self._log.warning("its heartbeat was taken away: another bridge is in its place", region=self.region)
+            self._stopping = True
 
     def _close(self) -> None:
         """The last step of a stop; without a connection nothing is left to wait for."""
@@ -372,10 +386,13 @@ def give_back(deliveries: Iterable[Delivery]) -> None:
     settle(deliveries, Inbox.give_back)
 
 
-def run(settings: Settings, region: str) -> int:
-    """Bridges a region until SIGTERM or SIGINT; the exit code. Raises ``Faults`` for an unknown region."""
+def run(settings: Settings, region: str, *, kept: bool = False) -> int:
+    """Bridges a region until SIGTERM or SIGINT; the exit code. Raises ``Faults`` for an unknown region.
+
+    ``kept``: bridge.keeper started it.
+    """
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # it says in six lines what the state's reason says in one
-    bridge = Bridge(settings, region)
+    bridge = Bridge(settings, region, kept=kept)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: bridge.stop())
     return bridge.run()

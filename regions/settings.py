@@ -82,6 +82,17 @@ class Folders(Struct, frozen=True, forbid_unknown_fields=True):
         return [Path(part).expanduser() for part in self.path.split(":") if part]
 
 
+class Bridges(Struct, frozen=True, forbid_unknown_fields=True):
+    """``path``: this host's folder for its bridges' heartbeats and logs (bridge.keeper)."""
+
+    path: str = ""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that it names."""
+        return Path(self.path).expanduser().absolute() if self.path else None
+
+
 class Fetch(Struct, frozen=True, forbid_unknown_fields=True):
     """``allow``: addresses besides public ones (``127.0.0.1:8099,10.0.0.0/8``); ``origins``: ``ORIGIN=ORIGIN,…``."""
 
@@ -186,6 +197,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     history: History = field(default_factory=History)
     sources: Folders = field(default_factory=Folders)
     regions: Folders = field(default_factory=Folders)
+    bridges: Bridges = field(default_factory=Bridges)
     fetch: Fetch = field(default_factory=Fetch)
     log: Log = field(default_factory=Log)
     region: dict[str, Region] = field(default_factory=dict)

@@ -15,6 +15,7 @@ import click
 
 from regions.faults import Faults
 from scripts import VERSION, completion
+from scripts.bridges_commands import bridges
 from scripts.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.options import WRONG_USAGE, data_option, gateway_options, json_option, load, refuse
 from scripts.source_commands import source
@@ -53,7 +54,8 @@ def gateway() -> None:
 
 @main.command()
 @click.argument("region")
-def bridge(region: str) -> None:
+@click.option("--kept", is_flag=True, hidden=True)  # `bridges ensure` started it
+def bridge(region: str, kept: bool) -> None:
     """Runs a bridge of REGION: takes its tasks from RabbitMQ to the region's Redis.
 
     \b
@@ -61,7 +63,7 @@ def bridge(region: str) -> None:
     """
     from bridge import bridge as part  # noqa: PLC0415
 
-    _process(lambda settings: part.run(settings, settings.one(region).name))
+    _process(lambda settings: part.run(settings, settings.one(region).name, kept=kept))
 
 
 @main.command()
@@ -209,6 +211,7 @@ def print_completion(shell: str) -> None:
 
 
 main.add_command(source)
+main.add_command(bridges)
 
 
 @main.group()

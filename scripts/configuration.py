@@ -85,6 +85,7 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: 
         "history": msgspec.to_builtins(wanted.history),
         "sources": {"path": ":".join(str(folder.absolute()) for folder in wanted.sources.folders)},
         "regions": {"path": str(data.regions)},
+        "bridges": {"path": str(data.bridges.absolute())},
         "fetch": msgspec.to_builtins(wanted.fetch) if live else with_site(wanted.fetch, ports.site),
         "log": msgspec.to_builtins(wanted.log),
     }

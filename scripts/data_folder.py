@@ -6,6 +6,7 @@ DATA/url              the gateway's address, while it runs; scripts/nearfetch lo
 DATA/nearfetch.toml, DATA/regions/   generated settings
 DATA/run/             a pid file and a description a part, the supervisor's files
 DATA/log/             a log a part
+DATA/bridges/         heartbeats of bridges, and logs of those that `nearfetch bridges ensure` started
 DATA/raw/REGION/      answers that a region's workers kept
 DATA/rabbitmq/, DATA/hub/, DATA/redis-REGION/   the servers' own
 """
@@ -35,7 +36,7 @@ class DataFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.run, self.log = path / "run", path / "log"
+        self.run, self.log, self.bridges = path / "run", path / "log", path / "bridges"
         self.settings, self.regions = path / "nearfetch.toml", path / "regions"
         self.url_file = path / "url"
         self._lock: int | None = None

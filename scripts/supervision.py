@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
 
+from bridge import keeper
 from regions.process import Process
 from regions.settings import ROOT
 from scripts import processes
@@ -117,6 +118,8 @@ class Supervisor:
 
     def stop(self, seconds: float = 120.0) -> int:
         """Ends everything, in order, also what runs without a supervisor; how many processes had to be ended so."""
+        self.data.url_file.unlink(missing_ok=True)  # from here on `nearfetch bridges ensure` starts nothing
+        keeper.end_kept(self.data.bridges, LEFTOVER_SECONDS)
         supervisor = self.data.supervisor
         if supervisor is not None:
             processes.signal_group(supervisor.pid, signal.SIGTERM)
@@ -132,7 +135,7 @@ class Supervisor:
 
     def end_leftovers(self) -> int:
         """Ends what a killed supervisor left behind, a stage at a time; how many processes there were."""
-        ended = 0
+        ended = keeper.end_kept(self.data.bridges, LEFTOVER_SECONDS)
         stage_of = self._stages()
         for stage in reversed(STAGES):
             files = [file for file in self.data.run.glob("*.pid") if stage_of.get(file.stem, STAGES[0]) == stage]

@@ -18,6 +18,9 @@ from scripts.services import Running, redis_server
 COMMANDS = [
     "gateway",
     "bridge",
+    "bridges",
+    "bridges ensure",
+    "bridges restart",
     "workers",
     "dashboard",
     "status",

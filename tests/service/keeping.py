@@ -1,0 +1,165 @@
+"""What tests of the keeper share: a host with its bridges, the command as cron runs it, and traffic with a ledger."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Self
+
+import msgspec
+import pika
+
+from bridge import heartbeat
+from bridge.heartbeat import Beat
+from jobs import contract
+from regions import names
+from regions.settings import ROOT
+from scripts.services import Guard
+from tests.service.bridging import Broker, task
+from tests.waiting import until
+
+MAIN = "import bridge.keeper as keeper\n{patch}\nfrom scripts.cli import main\nmain()"
+
+AT_ONCE = "keeper.SUPERVISOR_SECONDS = 0.0"  # a patch: there is no supervisor to wait for
+
+
+class Host:
+    """A host's bridges: its settings, its folder, and the commands on it. They end with it, also when it is killed."""
+
+    def __init__(self, folder: Path, hub_redis, region_redis, rabbitmq, *regions: str) -> None:
+        self.folder, self.redis, self.rabbitmq = folder / "bridges", region_redis, rabbitmq
+        self.folder.mkdir()
+        files = folder / "regions"
+        files.mkdir()
+        for region in regions:
+            (files / f"{region}.toml").write_text(f'[redis]\nurl = "{region_redis.url}"\n')
+            Broker(rabbitmq, region).declare()
+        self.config = folder / "nearfetch.toml"
+        self.config.write_text(
+            f'[hub]\nredis = "{hub_redis.url}"\namqp = "{rabbitmq.url}"\n'
+            f'[regions]\npath = "{files}"\n[bridges]\npath = "{self.folder}"\n[log]\nlevel = "debug"\n'
+        )
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
+        self.environment = {**clean, "NEARFETCH_CONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
+        self._guard = Guard(["/bin/sh", "-c", 'rm -f "$1"/*.beat', "guard", str(self.folder)])  # that ends a bridge
+
+    def close(self) -> None:
+        pids = [beat.process for _, beat in self.seen()]
+        for process in pids:
+            process.signal(9)
+        until(lambda: not any(process.alive for process in pids), "every bridge to end")
+        self._guard.dismiss()
+
+    def start(self, *words: str, patch: str = "", **variables: str) -> subprocess.Popen:
+        """``nearfetch bridges …``; ``patch`` runs before it, in its process."""
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", MAIN.format(patch=patch), "bridges", *words],
+            env={**self.environment, **variables}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, *words: str, code: int = 0, patch: str = "", **variables: str) -> str:
+        """All that it said; fails when it did not end with ``code``."""
+        process = self.start(*words, patch=patch, **variables)
+        out, err = process.communicate(timeout=100)
+        assert process.returncode == code, (process.returncode, out, err)
+        return out + err
+
+    def begin(self, region: str) -> int:
+        """Starts a region's bridge by ``ensure``, at once since no supervisor may come first; its pid once it consumes."""
+        self.run("ensure", region, patch=AT_ONCE)
+        return self.consuming(region)
+
+    def seen(self, region: str = "*") -> list[tuple[Path, Beat]]:
+        """The heartbeats that are there."""
+        found = [(file, heartbeat.read(file)) for file in heartbeat.files(self.folder, region)]
+        return [(file, beat) for file, beat in found if beat is not None]
+
+    def pids(self, region: str) -> list[int]:
+        """The bridges of a region that live."""
+        return [beat.pid for _, beat in self.seen(region) if beat.alive]
+
+    def one(self, region: str) -> tuple[Path, Beat]:
+        """The region's only bridge."""
+        (found,) = self.seen(region)
+        return found
+
+    def consuming(self, region: str) -> int:
+        """Waits until the region's one bridge consumes; its pid."""
+        until(
+            lambda: [beat.state for _, beat in self.seen(region) if beat.alive] == ["consuming"], f"{region} to consume"
+        )
+        return self.pids(region)[0]
+
+    def log(self, region: str) -> list[dict]:
+        return [json.loads(line) for line in (self.folder / f"{region}.log").read_text().splitlines()]
+
+
+def age(file: Path, seconds: float = 20.0) -> None:
+    """Makes a beat older, of a process that does not write it: as if it had been stopped so long ago."""
+    beat = heartbeat.read(file)
+    older = msgspec.structs.replace(beat, at_seconds=beat.at_seconds - seconds)
+    file.write_bytes(msgspec.json.encode(older).ljust(heartbeat.SIZE))
+
+
+class Traffic:
+    """Publishes tasks of regions without a pause; every id that was confirmed is in the ledger."""
+
+    def __init__(self, host: Host, *regions: str, pause_seconds: float = 0.05) -> None:
+        self.host, self.pause_seconds = host, pause_seconds
+        self.published: dict[str, list[str]] = {region: [] for region in regions}
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        connection = pika.BlockingConnection(pika.URLParameters(self.host.rabbitmq.url))
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            number = 0
+            while not self._is_over.wait(self.pause_seconds):
+                for region, published in self.published.items():
+                    number += 1
+                    one = task(region, number, deadline_ms=time.time_ns() // 1_000_000 + 600_000)
+                    Broker(self.host.rabbitmq, region)._send(
+                        channel, contract.encode(one), one.task, one.request, "task", False
+                    )
+                    published.append(one.task)
+        except Exception as error:
+            self._error = error
+            raise
+        finally:
+            connection.close()
+
+    def jobs(self, region: str) -> list[str]:
+        return [job.decode() for job in self.host.redis.client.lrange(names.rq_queue(region), 0, -1)]
+
+    def flows(self, region: str) -> None:
+        """Waits until something that is published from now on has become a job."""
+        seen = len(self.published[region])
+        until(lambda: len(self.published[region]) > seen, "traffic")
+        until(lambda: self.published[region][seen] in self.jobs(region), f"{region}'s tasks to flow", 60)
+
+    def check(self) -> int:
+        """Every published task is a job, once, and no message is left; how many there were."""
+        assert self._error is None
+        for region, published in self.published.items():
+            until(
+                lambda region=region, published=published: len(self.jobs(region)) >= len(published), f"{region}'s jobs"
+            )
+            assert sorted(self.jobs(region)) == sorted(published)
+            assert len(published) > 10
+            until(lambda region=region: Broker(self.host.rabbitmq, region).ready() == 0, "the queue to be empty")
+        return sum(map(len, self.published.values()))

@@ -19,7 +19,6 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import pika
@@ -29,7 +28,7 @@ from bridge import message
 from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.enqueue import Enqueuer, Message
 from bridge.heartbeat import STOPPING, Heartbeat
-from bridge.lane import Delivery, Inbox, Lane
+from bridge.lane import Delivery, Inbox, Lane, Receipt, give_back, grouped, settle
 from bridge.report import Clock, Report, Status
 from bridge.watch import Levels, Measure, Watch
 from regions import connect, logs, names
@@ -39,8 +38,6 @@ TICK_SECONDS: Final = 0.1  # how late a stop, the first clock and the status may
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer to our goodbye
 STOP_SECONDS: Final = 5.0  # for the last acks
 BATCH_MAX: Final = 1000  # messages a write, so that a Redis answers within its time-out
-
-Receipt = list[tuple[Inbox, list[int]]]
 
 
 class Bridge:
@@ -130,11 +127,14 @@ class Bridge:
             self._stopping = True
 
     def _close(self) -> None:
-        """The last step of a stop; without a connection nothing is left to wait for."""
+        """The last step of a stop; without a connection nothing is left to wait for.
+
+        One that is opening opens or fails first, within its time-outs: pika raises when it is closed then.
+        """
         connection = self._connection
         if connection is None or connection.is_closed:
             self._ioloop.stop()
-        elif not connection.is_closing:
+        elif connection.is_open:
             connection.close()
             self._ioloop.call_later(CLOSE_SECONDS, self._ioloop.stop)
 
@@ -365,25 +365,6 @@ def innermost(error: BaseException | str) -> str:
             return f"{type(error).__name__}: {error}"
         error = causes[-1]
     return error
-
-
-def grouped(deliveries: Iterable[Delivery]) -> Receipt:
-    """The tags of deliveries, by their inbox."""
-    tags: dict[Inbox, list[int]] = {}
-    for delivery in deliveries:
-        tags.setdefault(delivery.inbox, []).append(delivery.tag)
-    return list(tags.items())
-
-
-def settle(deliveries: Iterable[Delivery], how: Callable[[Inbox, list[int]], None]) -> None:
-    """Acks or gives back deliveries, each on its channel."""
-    for inbox, tags in grouped(deliveries):
-        how(inbox, tags)
-
-
-def give_back(deliveries: Iterable[Delivery]) -> None:
-    """Puts deliveries back into their queues."""
-    settle(deliveries, Inbox.give_back)
 
 
 def run(settings: Settings, region: str, *, kept: bool = False) -> int:

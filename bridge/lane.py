@@ -87,6 +87,28 @@ class Inbox:
                 self.channel.basic_reject(one, requeue=False)
 
 
+Receipt = list[tuple[Inbox, list[int]]]
+
+
+def grouped(deliveries: Iterable[Delivery]) -> Receipt:
+    """The tags of deliveries, by their inbox."""
+    tags: dict[Inbox, list[int]] = {}
+    for delivery in deliveries:
+        tags.setdefault(delivery.inbox, []).append(delivery.tag)
+    return list(tags.items())
+
+
+def settle(deliveries: Iterable[Delivery], how: Callable[[Inbox, list[int]], None]) -> None:
+    """Acks or gives back deliveries, each on its channel."""
+    for inbox, tags in grouped(deliveries):
+        how(inbox, tags)
+
+
+def give_back(deliveries: Iterable[Delivery]) -> None:
+    """Puts deliveries back into their queues."""
+    settle(deliveries, Inbox.give_back)
+
+
 class Lane:
     """``came`` is called when something was delivered, ``changed`` when the lane began or ceased to consume."""
 

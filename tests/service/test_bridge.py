@@ -4,6 +4,7 @@ The ledger of each test is its list of tasks; what became of them is read from t
 """
 
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -461,6 +462,17 @@ def test_a_redis_below_its_floor_is_refused(region: Region, monkeypatch: pytest.
     with region.bridging() as running:
         running.thread.join(20)
         assert running.code == 1
+
+
+def test_a_bridge_that_is_stopped_while_it_connects_ends_well(region: Region) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = region.settings()
+        hub = msgspec.structs.replace(config.hub, amqp=f"amqp://127.0.0.1:{silent.getsockname()[1]}/")
+        running = InThread(msgspec.structs.replace(config, hub=hub), region.name)
+        connection, _ = silent.accept()
+        with connection:
+            running.stop()
+    assert running.code == 0
 
 
 def test_a_broker_below_its_floor_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
     run ── run_once: start who is missing, and who runs suspects; read beats; bury the dead; kill the silent; drain the fat
      ├ jobs.worker x region.scale.min    settings over standard input, so that no secret is in a command line
+     ├ Nursery                           forks processes for suspects (jobs.nursery)
      ├ Reaper (thread)                   gives what the dead held to the others
      └ Reporter (thread)                 tells the hub
 
@@ -23,6 +24,7 @@ from typing import Final
 import msgspec
 import redis
 
+from jobs.nursery import Forked, Nursery
 from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.script import ALONE_MAX, LEASE_MS
@@ -38,6 +40,7 @@ WEIGH_SECONDS: Final = 2.0  # between two looks at the memory of all; one reads 
 STEADY_SECONDS: Final = 10.0  # who lives as long is restarted at once when it dies
 BACKOFF_MAX_SECONDS: Final = 5.0
 STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0
+ALONE_A_TURN: Final = 4  # processes for suspects that begin in a turn
 COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
 WORKER: Final = (sys.executable, "-m", "jobs.worker")
 
@@ -49,7 +52,7 @@ class Child:
     """A worker process and its pipe; times in monotonic seconds."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Forked
     pipe: int
     started: float
     beat: float | None = None
@@ -84,6 +87,7 @@ class Pool:
         self._settings, self._region, self._command = settings, region, command
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots = [Slot(number) for number in range(1, region.scale.min + 1)]
+        self._nursery = Nursery(settings, [*command, region.name])
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # what drains, while others have its places
         self._weighed = 0.0
@@ -91,6 +95,7 @@ class Pool:
         self._reporter = Reporter(settings, region, self._client, self.workers)
         self.stop = Stop()
         self._is_refused = False
+        self._missing = 0
 
     def run(self) -> int:
         """Works until it is told to stop; the exit code."""
@@ -122,13 +127,14 @@ class Pool:
         return [slot.child.name for slot in (*self._slots, *self._leaving) if slot.child is not None]
 
     def _start_alone(self) -> None:
-        """One process a turn while more suspects wait than processes begin: a first one is often enough for all."""
-        starting = sum(slot.child is not None and slot.child.beat is None for slot in self._alone)
-        if self._reaper.suspects <= starting:
-            return
-        free = (slot for slot in self._alone if slot.child is None and time.monotonic() >= slot.not_before)
-        if slot := next(free, None):
+        """As many processes as suspects wait, less those that begin; a few a turn, since the first may run all."""
+        if (waiting := self._reaper.suspects()) is not None:
+            self._missing = waiting - sum(slot.child is not None and slot.child.beat is None for slot in self._alone)
+        free = [slot for slot in self._alone if slot.child is None and time.monotonic() >= slot.not_before]
+        for slot in free[: max(0, min(self._missing, ALONE_A_TURN))]:
             self._start(slot)
+            self._missing -= 1
+        self._nursery.rest()
 
     def end(self) -> None:
         """Stops the children, warmly unless asked twice; kills who does not end in time."""
@@ -145,6 +151,7 @@ class Pool:
         self._signal(signal.SIGKILL)
         while self._children():
             self._watch()
+        self._nursery.close()
         self._reaper.stop()
         self._reporter.stop()
         log.info("stopped", region=self._region.name)
@@ -170,26 +177,29 @@ class Pool:
     def _start(self, slot: Slot) -> None:
         kind = "alone" if slot.is_alone else "worker"
         name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
-        more = ["--alone"] if slot.is_alone else []
         ours, theirs = os.pipe()
         try:
-            process = subprocess.Popen(
-                [*self._command, self._region.name, name, "--settings", "-", "--beat", str(theirs), *more],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                pass_fds=[theirs],
-            )
+            process = self._nursery.start(name, theirs) if slot.is_alone else self._spawn(name, theirs)
         finally:
             os.close(theirs)
         slot.child = Child(name, process, ours, time.monotonic())
+        log.info("started a worker", worker=name, pid=process.pid)
+        self._reporter.now()
+
+    def _spawn(self, name: str, beat: int) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*self._command, self._region.name, name, "--settings", "-", "--beat", str(beat)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            pass_fds=[beat],
+        )
         assert process.stdin is not None
         try:
             process.stdin.write(msgspec.json.encode(self._settings))
             process.stdin.close()
         except BrokenPipeError:
             log.warning("a worker ended before it read its settings", worker=name)
-        log.info("started a worker", worker=name, pid=process.pid)
-        self._reporter.now()
+        return process
 
     def _watch(self) -> None:
         """Reads beats for a moment; buries who died; kills who is silent."""

@@ -33,7 +33,7 @@ REAP: Final = Script(
     """
 local queue, suspects, wip, held, lease, workers, worker, all_workers, queue_workers, alone_workers = unpack(KEYS)
 local name, how, proof_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
-if redis.call("EXISTS", lease) == 1 and how == "lapsed" then return {-1, 0} end
+if redis.call("EXISTS", lease) == 1 and how == "lapsed" then return -1 end
 """
     + REQUEUE
     + """
@@ -67,7 +67,7 @@ redis.call("ZREM", "$alone", name)
 redis.call("SREM", all_workers, worker)
 redis.call("SREM", queue_workers, worker)
 redis.call("SREM", alone_workers, worker)
-return {count, redis.call("LLEN", suspects)}
+return count
 """
 )
 
@@ -84,12 +84,12 @@ end
 
 
 class Reaper:
-    """A thread of the pool. ``clock`` is in monotonic seconds. ``suspects``: how many waited for a process when it looked."""
+    """A thread of the pool. ``clock`` is in monotonic seconds."""
 
     def __init__(self, client: redis.Redis, region: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._region, self._clock = client, region, clock
         self._died: deque[tuple[str, str]] = deque()
-        self.suspects = 0
+        self._suspects: int | None = None
         self._since: float | None = None  # when the answers began that have no gap until now
         self._answered = 0.0
         self._trimmed = float("-inf")
@@ -108,6 +108,11 @@ class Reaper:
         """
         self._died.append((worker, "crashed" if crashed else "left"))
         self._wake.set()
+
+    def suspects(self) -> int | None:
+        """How many jobs wait for a process of their own; None when nobody looked since the last call."""
+        found, self._suspects = self._suspects, None
+        return found
 
     def stop(self) -> None:
         """Ends after reaping who was seen to die."""
@@ -161,7 +166,7 @@ class Reaper:
         """A suspended region starts nobody."""
         queue = names.rq_queue(names.suspects(self._region))
         waiting, suspended = map(value, send(self._client, [("LLEN", queue), ("EXISTS", names.RQ_SUSPENDED)], []))
-        self.suspects = 0 if suspended else waiting
+        self._suspects = 0 if suspended else waiting
 
     def _reap(self, worker: str, how: str) -> None:
         region, alone = self._region, names.suspects(self._region)
@@ -171,9 +176,9 @@ class Reaper:
             names.RQ_WORKERS, names.rq_workers_of(region), names.rq_workers_of(alone),
         ]  # fmt: skip
         proof_ms = int((self._answered - self._since) * 1000) if self._since is not None else 0
-        count, self.suspects = value(send(self._client, [REAP.command(keys, [worker, how, proof_ms])], [REAP])[0])
+        count = int(value(send(self._client, [REAP.command(keys, [worker, how, proof_ms])], [REAP])[0]))
         if count > 0 or (count == 0 and how == "lapsed"):
-            log.warning("reaped a worker", worker=worker, jobs=count, how=how, suspects=self.suspects)
+            log.warning("reaped a worker", worker=worker, jobs=count, how=how)
 
     def _trim(self) -> None:
         now = self._clock()

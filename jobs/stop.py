@@ -13,6 +13,7 @@ from regions import logs
 DRAIN_SECONDS: Final = 30.0  # for what runs
 FLUSH_SECONDS: Final = 2.0  # for the last results to go home; what does not is shipped by others
 SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
+FAULT: Final = 70  # the exit code of a process that fails by itself (EX_SOFTWARE)
 BAD_SETTINGS: Final = 78  # the exit code of who found them (EX_CONFIG): starting again would not help
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -61,4 +62,4 @@ def follow_parent() -> None:
 def _die(args: threading.ExceptHookArgs) -> None:
     thread = args.thread.name if args.thread else "unknown"
     log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
-    os._exit(70)
+    os._exit(FAULT)

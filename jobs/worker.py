@@ -15,6 +15,8 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -23,12 +25,12 @@ from rq.command import parse_payload
 from rq.utils import now
 from rq.worker import BaseWorker
 
-from jobs import budget
+from jobs import budget, nursery
 from jobs.claim import Claimer, Job
 from jobs.crew import Crew, Runner
 from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
 from jobs.script import WORKER_TTL_SECONDS, Script, send, value
-from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop, follow_parent
+from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FAULT, FLUSH_SECONDS, Stop, follow_parent
 from regions import connect, logs, names
 from regions.faults import Faults
 from regions.settings import Region, Settings, load
@@ -38,7 +40,6 @@ WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
 LOOK_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.2  # between claims that are refused
 STUCK_SECONDS: Final = 5.0  # after its deadline a suspect that still runs is stuck
-STUCK: Final = 70  # an exit code (EX_SOFTWARE)
 LISTEN_AFTER_FAILURES: Final = 5  # nobody waits for RQ's commands: the longest waits at once
 TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
 
@@ -203,7 +204,7 @@ class Worker(BaseWorker):
         for job in running:
             if 0 < job.deadline_ms < late_ms:
                 log.error("a suspect is stuck past its deadline, its process ends", worker=self.name, task=job.task)
-                os._exit(STUCK)
+                os._exit(FAULT)
 
     def _tell(self) -> None:
         started: list[Started] = []
@@ -302,22 +303,37 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("region")
     parser.add_argument("name", help="unique in the region")
     parser.add_argument("--settings", choices=["-"], help="read all settings from standard input, as JSON")
-    parser.add_argument("--alone", action="store_true", help="run the region's suspects, one at a time, then end")
     parser.add_argument("--beat", type=int, help="a descriptor that gets a byte every turn of the loop")
+    parser.add_argument("--nursery", type=int, help="fork such processes instead, as this descriptor asks for them")
     return parser.parse_args(argv)
 
 
-def prepare(options: argparse.Namespace) -> tuple[Settings, Region]:
-    """Settings of a worker process; sets up its logging and its tie to the pool."""
-    if options.beat is not None:
-        follow_parent()
-        os.set_blocking(options.beat, False)
-    given = options.settings == "-"
-    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings) if given else load()
-    budget.tune_allocator()
-    logs.configure(settings.log.format, settings.log.level)
-    logging.getLogger("rq.worker").setLevel(logging.WARNING)  # RQ sets it to info when it is imported
-    return settings, settings.one(options.region)
+def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], Worker]], int]) -> int:
+    """The main function of a worker process, or of the one that such processes are forked from; the exit code.
+
+    ``life`` makes a runner, has a worker made for it, and runs that.
+    """
+    options = arguments(argv)
+
+    def begin(name: str, beat: int | None, *, is_alone: bool = True) -> int:
+        if beat is not None:
+            follow_parent()
+            os.set_blocking(beat, False)
+        return life(settings, region, partial(Worker, settings, region, name, beat=beat, is_alone=is_alone))
+
+    try:
+        given = options.settings == "-"
+        settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings) if given else load()
+        budget.tune_allocator()
+        logs.configure(settings.log.format, settings.log.level)
+        logging.getLogger("rq.worker").setLevel(logging.WARNING)  # RQ sets it to info when it is imported
+        region = settings.one(options.region)
+        if options.nursery is not None:
+            return nursery.serve(options.nursery, begin)
+        return begin(options.name, options.beat, is_alone=False)
+    except Faults as faults:
+        print(faults, file=sys.stderr)
+        return BAD_SETTINGS
 
 
 def main(argv: list[str]) -> int:
@@ -326,18 +342,15 @@ def main(argv: list[str]) -> int:
     from jobs.shelf import Shelf  # noqa: PLC0415
     from jobs.task import Runner as TaskRunner  # noqa: PLC0415
 
-    options = arguments(argv)
-    try:
-        settings, region = prepare(options)
+    def life(settings: Settings, region: Region, worker: Callable[[Runner], Worker]) -> int:
         shelf = Shelf(region.raw)
         runner = TaskRunner(settings, region, shelf=shelf)
-    except Faults as faults:
-        print(faults, file=sys.stderr)
-        return BAD_SETTINGS
-    shelf.start()
-    code = run(Worker(settings, region, options.name, runner, beat=options.beat, is_alone=options.alone))
-    shelf.close()
-    return code
+        shelf.start()
+        code = run(worker(runner))
+        shelf.close()
+        return code
+
+    return enter(argv, life)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ by takes it away and hurts itself, after it wrote down when, and what it held. E
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from jobs.fetch import Fetcher
 from jobs.outbox import Home
 from jobs.source import Source
 from jobs.task import Runner
-from jobs.worker import Worker, arguments, prepare, run
+from jobs.worker import Worker, enter, run
 
 FOLDER = Path(os.environ.get("FAULTS", "."))
 POINTS = {
@@ -33,13 +34,20 @@ class Faulty:
 
     worker: Worker
 
+    def __init__(self) -> None:
+        self.hurt, self.is_hurt = threading.Lock(), False
+
     def hit(self, point: str, claimed: list[str] | None = None) -> None:
-        """Hurts this process if the point is armed."""
+        """Hurts this process if the point is armed, and no other thread is about to."""
         taken = FOLDER / f"{point}.taken"
-        try:
-            (FOLDER / f"{point}.armed").rename(taken)
-        except FileNotFoundError:
-            return
+        with self.hurt:
+            if self.is_hurt:
+                return
+            try:
+                (FOLDER / f"{point}.armed").rename(taken)
+            except FileNotFoundError:
+                return
+            self.is_hurt = True
         held = [job.task for job in self.worker.crew.running()] + (claimed or [])
         said = {"pid": os.getpid(), "worker": self.worker.name, "at": time.time(), "held": held}
         whole = FOLDER / f"{point}.part"
@@ -90,14 +98,14 @@ class Faulty:
 
 def main(argv: list[str]) -> int:
     """A worker process."""
-    options = arguments(argv)
-    settings, region = prepare(options)
     faulty = Faulty()
     faulty.install()
-    faulty.worker = Worker(
-        settings, region, options.name, Runner(settings, region), beat=options.beat, is_alone=options.alone
-    )
-    return run(faulty.worker)
+
+    def life(settings, region, worker):
+        faulty.worker = worker(Runner(settings, region))
+        return run(faulty.worker)
+
+    return enter(argv, life)
 
 
 if __name__ == "__main__":

@@ -121,6 +121,23 @@ def check(client, hub, site: Site, ids: list[str]) -> Counter:
     return attempts
 
 
+def test_killed_processes_lose_and_double_nothing_and_what_they_held_starts_again_soon(
+    start, faults, site, region_redis, hub_redis
+):
+    """Kill -9 at each point of a task's way, in a process each."""
+    client, hub = region_redis.client, hub_redis.client
+    start(processes=6)
+    arm(faults, signal.SIGKILL)
+    ids = post(client, TASKS)
+    found = hits(faults)
+    until(lambda: len(set(results(hub))) == TASKS, "all results", 60)
+    attempts = check(client, hub, site, ids)
+    seconds = waits(faults, found)
+    assert len(seconds) >= 5, f"the kills hit nothing: {attempts}"
+    assert set(attempts) <= {1, 2}
+    assert p99(seconds) <= SECOND_START_SECONDS, sorted(seconds)
+
+
 def test_a_process_that_was_paused_and_resumed_changes_nothing(start, faults, site, region_redis, hub_redis):
     """SIGSTOP at each point of a task's way, in a process each; SIGCONT when others have done its work."""
     client, hub = region_redis.client, hub_redis.client

@@ -202,3 +202,100 @@ def test_a_worker_that_dies_at_once_is_started_again_later_and_later(start, hub_
     starts = tmp_path / "starts"
     start(processes=1, worker=("-c", f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(1)"))
     until(lambda: starts.exists() and len(starts.read_text()) >= 3, "three starts")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            stat = (entry / "stat").read_text() if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if stat and int(stat.rpartition(")")[2].split()[1]) == pid:
+            found.append(int(entry.name))
+    return found
+
+
+def nursery(process) -> int:
+    """The process of a pool that lone ones are forked from."""
+    is_one = lambda pid: b"--nursery" in Path(f"/proc/{pid}/cmdline").read_bytes()  # noqa: E731
+    return next(pid for pid in children(process.pid) if is_one(pid))
+
+
+@pytest.fixture
+def suspected(start, region_redis, tmp_path):
+    """A pool whose only worker was killed over three tasks; they run again, alone, until ``gate`` is there."""
+    client = region_redis.client
+    process = start(processes=1)
+    until(lambda: len(pids(client)) == 1, "a worker")
+    gate, mark = tmp_path / "gate", tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark), deadline_seconds=60) for _ in range(3)])
+    until(lambda: len(list(mark.iterdir())) == 3, "three running jobs")
+    os.kill(next(iter(pids(client).values())), signal.SIGKILL)
+    until(lambda: client.zcard(names.ALONE) == 3 and len(list(mark.iterdir())) == 6, "three that run alone")
+    return process, ids, gate
+
+
+def test_suspects_run_each_in_a_process_of_its_own_that_ends_with_them(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    lone = children(nursery(process))
+    assert len(lone) >= 3
+    gate.touch()
+    until(lambda: sorted(results(hub_redis.client)) == sorted(ids), "the results")
+    until(lambda: region_redis.client.zcard(names.ALONE) == 0, "their leave")
+    until(lambda: all(map(is_gone, lone)), "their end")
+
+
+def test_who_runs_a_suspect_and_stays_silent_does_not_hold_it(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    for pid in children(nursery(process)):
+        os.kill(pid, signal.SIGSTOP)
+    gate.touch()
+    until(lambda: sorted(results(hub_redis.client)) == sorted(ids), "the results, by other processes", 60)
+
+
+def test_a_killed_nursery_loses_nothing(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    first = nursery(process)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: is_gone(first), "its end")
+    gate.touch()
+    until(lambda: set(results(hub_redis.client)) == set(ids), "the results", 60)
+    assert region_redis.client.hget(names.COUNTERS, "succeeded") == b"3"
+
+
+def test_a_stop_ends_those_who_run_alone_too(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    everybody = [nursery(process), *children(nursery(process))]
+    process.terminate()
+    gate.touch()
+    assert process.wait(40) == 0
+    assert all(map(is_gone, everybody))
+    assert sorted(results(hub_redis.client)) == sorted(ids)
+    assert region_redis.client.zcard(names.ALONE) == 0
+
+
+def test_those_who_run_alone_end_when_their_pool_is_killed(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    everybody = [nursery(process), *children(nursery(process))]
+    process.kill()
+    process.wait()
+    gate.touch()
+    until(lambda: all(map(is_gone, everybody)), "their end")
+    assert sorted(results(hub_redis.client)) == sorted(ids)
+
+
+def test_a_suspect_that_is_stuck_past_its_deadline_takes_its_process_with_it(start, region_redis, tmp_path):
+    client = region_redis.client
+    start(processes=1)
+    until(lambda: len(pids(client)) == 1, "a worker")
+    mark = tmp_path / "marks"
+    mark.mkdir()
+    (id_,) = enqueue(client, [task(seconds=1000, mark=str(mark), deadline_seconds=8)])
+    until(lambda: len(list(mark.iterdir())) == 1, "a running job")
+    os.kill(next(iter(pids(client).values())), signal.SIGKILL)
+    until(lambda: len(list(mark.iterdir())) == 2, "its second attempt")
+    until(lambda: client.hget(names.rq_job(id_), "status") == b"canceled", "its end", 40)
+    assert client.hget(names.rq_job(id_), names.JOB_DEATHS) == b"2"

@@ -181,7 +181,7 @@ def test_what_ran_when_its_process_crashed_is_a_suspect_that_only_a_lone_process
     first, second = enqueue(client, [task(), task()])
     claimer(region_redis.url).claim(1)
     crash(reaper)
-    assert (suspects(client), queued(client), reaper.suspects) == ([first], [second], 1)
+    assert (suspects(client), queued(client), reaper.suspects()) == ([first], [second], 1)
     assert client.sismember(names.RQ_QUEUES, names.rq_queue(names.suspects(REGION)))
     assert [job.task for job in claimer(region_redis.url, "w2").claim(5).jobs] == [second]
     (job,) = claimer(region_redis.url, "a1", is_alone=True).claim(1).jobs
@@ -276,4 +276,4 @@ def test_a_suspended_region_starts_nobody_for_its_suspects(region_redis, reaper)
     claimer(region_redis.url).claim(1)
     client.set(names.RQ_SUSPENDED, 1)
     crash(reaper)
-    assert (len(suspects(client)), reaper.suspects) == (1, 0)
+    assert (len(suspects(client)), reaper.suspects()) == (1, 0)

@@ -22,7 +22,7 @@ from jobs.claim import Claimer
 from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame
 from jobs.errors import Cancelled, ConnectionFailed
 from jobs.retry import Retry
-from jobs.worker import Worker, arguments, prepare, run
+from jobs.worker import enter, run
 from regions import connect, names
 from regions.settings import Hub, Region, RegionRedis, Scale, Settings, Workers
 
@@ -178,9 +178,7 @@ class ObedientRunner:
 
 def main(argv: list[str]) -> int:
     """A worker process like ``python -m jobs.worker``, with the obedient runner."""
-    options = arguments(argv)
-    settings, region = prepare(options)
-    return run(Worker(settings, region, options.name, ObedientRunner(), beat=options.beat, is_alone=options.alone))
+    return enter(argv, lambda _settings, _region, worker: run(worker(ObedientRunner())))
 
 
 if __name__ == "__main__":

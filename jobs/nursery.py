@@ -1,0 +1,206 @@
+"""Processes for suspects, forked from one that has everything imported: a start costs a tenth of the usual, and its memory too.
+
+    pool: Nursery.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --nursery FD): fork, run
+          Forked.poll               <── name, pid, code ──
+
+It has one thread, so that forking is safe; no job runs in it. It ends when its pool does, and its processes with it.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from jobs.stop import FAULT
+from regions import logs
+from regions.settings import ROOT, Settings
+
+LOOK_SECONDS: Final = 0.02  # for the end of a process
+IDLE_SECONDS: Final = 30.0  # then a nursery without processes ends
+MESSAGE_BYTES: Final = 512
+
+log = logs.get("workers")
+
+
+class Forked:
+    """A process of a nursery, as far as a pool asks: like ``subprocess.Popen``."""
+
+    def __init__(self, nursery: "Nursery") -> None:
+        self._nursery = nursery
+        self._signals: list[int] = []
+        self.pid = 0  # once it runs
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        self._nursery.read()
+        return self.returncode
+
+    def wait(self) -> int:
+        """Its exit code, once there is one."""
+        while (code := self.poll()) is None:
+            self._nursery.wait()
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """A signal, now or when it runs."""
+        if self.poll() is not None:
+            return
+        if not self.pid:
+            self._signals.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kills it."""
+        self.send_signal(signal.SIGKILL)
+
+    def began(self, pid: int) -> None:
+        """It runs."""
+        self.pid = pid
+        for number in self._signals:
+            self.send_signal(number)
+
+
+class Nursery:
+    """The pool's side: a process that is started when it is needed, and who came of it."""
+
+    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
+        """``command``: a worker's command line up to its name."""
+        self._settings, self._command = settings, command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._living: dict[str, Forked] = {}
+        self._used = 0.0
+
+    def start(self, name: str, beat: int) -> Forked:
+        """A worker process of this name; ``beat`` is its descriptor, which stays the caller's here."""
+        self.read()
+        channel = self._channel or self._open()
+        self._used = time.monotonic()
+        forked = self._living[name] = Forked(self)
+        try:
+            socket.send_fds(channel, [name.encode()], [beat])
+        except OSError:
+            self._lost()
+        return forked
+
+    def read(self) -> None:
+        """Takes in what is said: who runs, who ended."""
+        while self._channel is not None:
+            try:
+                message = self._channel.recv(MESSAGE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._lost()
+                return
+            name, pid, code = message.decode().split()
+            if code == "-":
+                self._living[name].began(int(pid))
+            else:
+                self._living.pop(name).returncode = int(code)
+
+    def wait(self) -> None:
+        """Waits a moment for something to be said."""
+        if self._channel is not None:
+            select.select([self._channel], [], [], 1.0)
+
+    def rest(self) -> None:
+        """Ends the process when nobody needed it for a while."""
+        if self._channel is not None and not self._living and time.monotonic() - self._used > IDLE_SECONDS:
+            self.close()
+
+    def close(self) -> None:
+        """Ends the process, and what still runs in it."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+    def _open(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [*self._command, "nursery", "--settings", "-", "--nursery", str(theirs.fileno())],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+            )
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(msgspec.json.encode(self._settings))
+        self._channel = ours
+        log.info("started a process to fork others from", pid=self._process.pid)
+        return ours
+
+    def _lost(self) -> None:
+        """It died: so do its processes, warmly."""
+        log.error("the process to fork others from died", processes=len(self._living))
+        self.close()
+        for forked in self._living.values():
+            forked.returncode = -signal.SIGTERM
+        self._living.clear()
+
+
+def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
+    """The other side: forks a process for each name that comes; ``begin(name, beat)`` is its life and gives its code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's go to all; this one ends with its pool
+    gc.collect()
+    gc.freeze()  # so that the memory stays shared
+    channel = socket.socket(fileno=descriptor)
+    children: dict[int, str] = {}
+    try:
+        while True:
+            ready, _, _ = select.select([channel], [], [], LOOK_SECONDS if children else None)
+            if ready:
+                message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
+                if not message:
+                    return 0
+                name = message.decode()
+                pid = _fork(channel, name, descriptors[0], begin)
+                os.close(descriptors[0])
+                children[pid] = name
+                channel.send(f"{name} {pid} -".encode())
+            while children:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                channel.send(f"{children.pop(pid)} {pid} {os.waitstatus_to_exitcode(status)}".encode())
+    except OSError:
+        return 0  # the pool is gone
+
+
+def _fork(channel: socket.socket, name: str, beat: int, begin: Callable[[str, int], int]) -> int:
+    """The new process's id; in it, it never returns."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = FAULT
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        channel.close()
+        code = begin(name, beat)
+    except BaseException:
+        log.exception("a process failed", worker=name)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -25,7 +24,6 @@ from regions import logs
 from regions.settings import ROOT, Settings
 
 LOOK_SECONDS: Final = 0.02  # for the end of a process
-IDLE_SECONDS: Final = 30.0  # then a nursery without processes ends
 MESSAGE_BYTES: Final = 512
 
 log = logs.get("workers")
@@ -73,7 +71,7 @@ class Forked:
 
 
 class Nursery:
-    """The pool's side: a process that is started when it is needed, and who came of it."""
+    """The pool's side: the process, started again when it is needed and died, and who came of it."""
 
     def __init__(self, settings: Settings, command: Sequence[str]) -> None:
         """``command``: a worker's command line up to its name."""
@@ -81,13 +79,11 @@ class Nursery:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._living: dict[str, Forked] = {}
-        self._used = 0.0
 
     def start(self, name: str, beat: int) -> Forked:
         """A worker process of this name; ``beat`` is its descriptor, which stays the caller's here."""
         self.read()
-        channel = self._channel or self._open()
-        self._used = time.monotonic()
+        channel = self._channel or self.open()
         forked = self._living[name] = Forked(self)
         try:
             socket.send_fds(channel, [name.encode()], [beat])
@@ -118,11 +114,6 @@ class Nursery:
         if self._channel is not None:
             select.select([self._channel], [], [], 1.0)
 
-    def rest(self) -> None:
-        """Ends the process when nobody needed it for a while."""
-        if self._channel is not None and not self._living and time.monotonic() - self._used > IDLE_SECONDS:
-            self.close()
-
     def close(self) -> None:
         """Ends the process, and what still runs in it."""
         if self._channel is not None:
@@ -132,7 +123,8 @@ class Nursery:
             self._process.wait()
             self._process = None
 
-    def _open(self) -> socket.socket:
+    def open(self) -> socket.socket:
+        """Starts the process, so that it is ready when it is needed."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:

@@ -107,6 +107,7 @@ class Pool:
             return 1
         self._reaper.start()
         self._reporter.start()
+        self._nursery.open()
         while self.stop.asked is None:
             self.run_once()
         self.end()
@@ -134,7 +135,6 @@ class Pool:
         for slot in free[: max(0, min(self._missing, ALONE_A_TURN))]:
             self._start(slot)
             self._missing -= 1
-        self._nursery.rest()
 
     def end(self) -> None:
         """Stops the children, warmly unless asked twice; kills who does not end in time."""
@@ -243,7 +243,7 @@ class Pool:
                 memory_mb=memory_mb,
                 most_mb=most_mb,
             )
-            child.process.terminate()
+            child.process.send_signal(signal.SIGTERM)
             self._leaving.append(replace(slot))
             slot.child = None
             slot.hold_off(child, self._weighed)

@@ -2,9 +2,10 @@
 
 import email.utils
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -17,14 +18,17 @@ FEED_FORMATS: Final = ("iso", "rfc2822")  # what feeds write, in the order in wh
 
 _FRACTION: Final = re.compile(r"[.,](\d+)")
 _DURATION: Final = re.compile(
-    r"(?P<minus>-)?P(?:(?P<w>\d+(?:[.,]\d+)?)W)?(?:(?P<d>\d+(?:[.,]\d+)?)D)?"
+    r"(?P<minus>-)?P(?:0+Y)?(?:0+M)?(?:(?P<w>\d+(?:[.,]\d+)?)W)?(?:(?P<d>\d+(?:[.,]\d+)?)D)?"
     r"(?:T(?:(?P<h>\d+(?:[.,]\d+)?)H)?(?:(?P<m>\d+(?:[.,]\d+)?)M)?(?:(?P<s>\d+(?:[.,]\d+)?)S)?)?",
     re.IGNORECASE,
 )
 _CLOCK: Final = re.compile(r"(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 _SECONDS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _YEAR: Final = re.compile("%[YyGcx]")
-_WORD: Final = re.compile(r"[^\W\d_]+\.?")
+_WORD: Final = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*\.?")  # "nov.", "segunda-feira"
+_NAMED: Final = re.compile("%([aAbB])[.]?")  # what a strptime pattern has for names; a dot belongs to the name
+_NOON: Final = re.compile(r"\b([ap])[.] ?m\b[.]?", re.IGNORECASE)
+_MORE_NAMES: Final = {"en": {"sept": "September"}}  # which Babel does not have and people write
 
 datetime.strptime("", "")  # noqa: DTZ007 - it imports a module on first use, which two threads must not do at once
 
@@ -41,29 +45,51 @@ def zone(name: str) -> ZoneInfo | None:
         raise ValueError(f'no time zone "{name}"') from error
 
 
-def translator(lang: str) -> Translate:
-    """A function that puts English month and day names where a text has those of ``lang``. Raises ValueError.
+def translator(lang: str, form: str = "") -> Translate:
+    """A function that puts English month and day names, all wide, where a text has those of ``lang``, of any width.
 
-    strptime reads English only, unless the whole process changes its locale. Babel's tables are read here, once.
+    strptime reads English only, unless the whole process changes its locale. ``form`` says which names stand where:
+    "mar" is a Tuesday or a March. Babel's tables are read here, once. Raises ValueError for an unknown language.
     """
-    if not lang:
-        return _same
+    kinds = ["days" if name in "aA" else "months" for name in _NAMED.findall(form.replace("%%", ""))]
+    tables = [_names(lang or "en", kind) for kind in kinds]
+
+    def translate(text: str) -> str:
+        left = iter(tables)
+        names = next(left, None)
+
+        def name(word: re.Match[str]) -> str:
+            nonlocal names
+            found = names.get(word[0].casefold().rstrip(".")) if names is not None else None
+            if found is None:
+                return word[0]
+            names = next(left, None)
+            return found
+
+        return _WORD.sub(name, text)
+
+    return translate if tables else _same
+
+
+def language(lang: str) -> None:
+    """Raises ValueError for one that has no names of months and days."""
+    _names(lang, "months")
+
+
+@cache
+def _names(lang: str, kind: str) -> Mapping[str, str]:
+    """The names of months or days of a language, without dots, and the English ones that they are."""
     try:
         local, english = Locale.parse(lang, sep="-" if "-" in lang else "_"), Locale.parse("en")
     except (UnknownLocaleError, ValueError) as error:
         raise ValueError(f'no language "{lang}"') from error
-    names: dict[str, str] = {}
-    for width in ("abbreviated", "wide"):
-        for context in ("stand-alone", "format"):
-            for kind in ("months", "days"):
-                wanted = getattr(english, kind)["format"][width]
-                for number, name in getattr(local, kind)[context][width].items():
-                    names[name.casefold().rstrip(".")] = wanted[number]
-
-    def translate(text: str) -> str:
-        return _WORD.sub(lambda word: names.get(word[0].casefold().rstrip("."), word[0]), text)
-
-    return translate
+    wide = getattr(english, kind)["format"]["wide"]
+    names = dict(_MORE_NAMES.get(lang, {}))
+    for context in ("stand-alone", "format"):
+        for width in ("abbreviated", "wide"):
+            for number, name in getattr(local, kind)[context][width].items():
+                names[name.casefold().rstrip(".")] = wide[number]
+    return names
 
 
 def _same(text: str) -> str:
@@ -76,7 +102,7 @@ def datetime_parser(formats: Sequence[str], lang: str, tz: str, to_tz: str = "")
     A text without an offset is in ``tz``; "local" puts all times out without one; without ``tz`` such a text is bad.
     ``to_tz`` is the zone that times are put out in; without it the offset stays as it was given.
     """
-    readers = [_reader(one, translator(lang)) for one in formats or (ISO,)]
+    readers = [_reader(one, lang) for one in formats or (ISO,)]
     place, target = zone(tz), zone(to_tz)
 
     def parse(text: str) -> str:
@@ -99,7 +125,7 @@ def datetime_parser(formats: Sequence[str], lang: str, tz: str, to_tz: str = "")
 
 def date_parser(formats: Sequence[str], lang: str) -> Callable[[str], str]:
     """A function from a folded text to ``2026-11-24``: a date, or the date of a time as it is given."""
-    readers = [_reader(one, translator(lang)) for one in formats or (ISO,)]
+    readers = [_reader(one, lang) for one in formats or (ISO,)]
     is_iso = not formats or formats[0] == ISO
 
     def parse(text: str) -> str:
@@ -123,7 +149,7 @@ def _first(readers: Sequence[Callable[[str], tuple[datetime, str]]], text: str) 
     raise failed
 
 
-def _reader(form: str, translate: Translate) -> Callable[[str], tuple[datetime, str]]:
+def _reader(form: str, lang: str) -> Callable[[str], tuple[datetime, str]]:
     if form == ISO:
         return _iso
     if form == "rfc2822":
@@ -131,15 +157,19 @@ def _reader(form: str, translate: Translate) -> Callable[[str], tuple[datetime, 
     if form in ("unix", "unix_ms"):
         return _unix(1 if form == "unix" else 1000)
 
+    translate, has_noon = translator(lang, form), "%p" in form
+    wide = _NAMED.sub(lambda name: "%A" if name[1] in "aA" else "%B", form)
+
     def strptime(text: str) -> tuple[datetime, str]:
-        found = datetime.strptime(translate(text), form)  # noqa: DTZ007 - the offset is looked at by the caller
+        text = translate(_NOON.sub(r"\1m", text) if has_noon else text)
+        found = datetime.strptime(text, wide)  # noqa: DTZ007 - the offset is looked at by the caller
         return found, _timespec(found)
 
     return strptime
 
 
 def _iso(text: str) -> tuple[datetime, str]:
-    found = datetime.fromisoformat(text)
+    found = datetime.fromisoformat(f"{text[:-1]}Z" if text.endswith("z") else text)  # RFC 3339 has both
     digits = _FRACTION.search(text)
     return found, "seconds" if digits is None else "milliseconds" if len(digits[1]) <= 3 else "microseconds"
 

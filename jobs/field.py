@@ -74,7 +74,7 @@ class Value(Struct, frozen=True, kw_only=True):
     fold: bool = True
     re: str = ""
     map: dict[str, Any] = {}
-    type: str = "str"
+    type: str = ""  # none: a text, or the JSON value as it is
     scale: str = ""
     join: str | None = None
     default: Any = None
@@ -216,10 +216,10 @@ class FieldReader:
 
     def _keys(self, table: dict[str, Any], where: Where, selector: Selector | None, template: str) -> Value:
         reader = self.reader
-        kind = reader.one_of(table, "type", where, TYPES, "str")
+        kind = reader.one_of(table, "type", where, TYPES)
         for key, kinds in _ONLY_FOR.items():
             if key in table and kind not in kinds:
-                reader.fault((*where, key), f"expected it beside a type of {', '.join(kinds)}, found {kind}")
+                reader.fault((*where, key), f"expected it beside a type of {', '.join(kinds)}, found {kind or 'none'}")
         mapping = reader.of_type(table, "map", where, dict[str, Any], {}, "a table of texts")
         expression = reader.text_at(table, "re", where)
         if expression:
@@ -249,7 +249,7 @@ class FieldReader:
         scale = reader.text_at(table, "scale", where)
         for key, make, text, expected in (
             ("scale", numbers.factor, scale, 'a factor like "1/60" or "0.001"'),
-            ("lang", dates.translator, lang, "a language like de or pt_BR"),
+            ("lang", dates.language, lang, "a language like de or pt_BR"),
             ("tz", dates.zone, tz, "an IANA time zone like Europe/Berlin, or local"),
             ("to_tz", dates.zone, to_tz, "an IANA time zone like Europe/Berlin, or UTC"),
         ):

@@ -1,7 +1,7 @@
 """Numbers in texts: exactly one, exact.
 
-A leading minus (- or U+2212) stays, other signs and words around it fall away; blanks, ' and the mark that is not the decimal one
-group digits by three. What that rule does not cover is no number: "1.2.3", "10 to 20", "1,00,000".
+A leading minus (- or U+2212, or an en dash right before the digits) stays, other signs and words around it fall away;
+blanks, ' and the mark that is not the decimal one group digits by three. What that rule does not cover is no number: "1.2.3", "10 to 20", "1,00,000".
 """
 
 import re
@@ -18,6 +18,7 @@ _EXPONENT_MAX: Final = 400
 _PLAIN: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?")  # as programs write numbers: no need to look closer
 _QUOTES: Final = "'\u2019"
 _MINUS: Final = "-\u2212"
+_DASH: Final = "\u2013"  # typographers' minus; with a blank after it, it is a dash
 _CURRENCIES: Final = " $€£¥₹₽₩₺₴₫฿¢"
 
 
@@ -57,7 +58,7 @@ def _patterns(mark: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     point, groups = re.escape(mark), re.escape(other) + " " + _QUOTES
     exponent = r"(?:[eE][+-]?\d{1,4}(?!\w))?"
     runs = re.compile(
-        rf"((?:(?<!\w)[{_MINUS}])?)((?:(?<!\w)[.,])?\d+(?:[{groups}{point}]{{1,2}}\d+)*{exponent})", re.UNICODE
+        rf"((?:(?<!\w)[{_MINUS}{_DASH}])?)((?:(?<!\w)[.,])?\d+(?:[{groups}{point}]{{1,2}}\d+)*{exponent})", re.UNICODE
     )
     number = re.compile(
         rf"(?P<whole>\d{{1,3}}(?:(?P<by>[{groups}])\d{{3}}(?:(?P=by)\d{{3}})*)|\d*)"

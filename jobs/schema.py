@@ -68,15 +68,15 @@ def _single(field: Value) -> dict[str, Any]:
     selector = field.selector
     if selector is not None and selector.language == "const":
         return {"const": selector.expression}
-    if field.type == "str" and field.map:
+    if not field.type and field.map:
         found = list(dict.fromkeys(map(_hashable, field.map.values())))
         return {"enum": found}
     is_json = selector is not None and (selector.language in ("jmes", "own", "jsonld") or selector.parse == "json")
-    if field.type == "str" and is_json and not field.re:
+    if not field.type and is_json and not field.re:
         return {}  # a JSON value stays what it is
     if field.type == "datetime" and field.tz == "local":
         return {"type": "string"}
-    return dict(_TYPES[field.type])
+    return dict(_TYPES[field.type or "str"])
 
 
 def _hashable(value: Any) -> Any:

@@ -213,6 +213,8 @@ def finisher(spec: Value) -> Convert | None:
 
 def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
     """(text, base, factor) → value of the type; raises BadValue."""
+    if spec.type == "str":
+        return _str
     if spec.type == "url":
         return _url
     if spec.type == "bool":
@@ -257,6 +259,10 @@ _AS_NUMBER: Final[dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]]] = {
 }
 
 _NO_NUMBER: Final[tuple[tuple[type, ...], Callable[[Any], Any]]] = ((), float)
+
+
+def _str(text: str, _base: str, _by: Any) -> str:
+    return text
 
 
 def _url(text: str, base: str, _by: Any) -> str:

@@ -83,6 +83,15 @@ def test_schema_of_a_record(tmp_path):
     assert schema["properties"]["parts"]["items"]["properties"]["size"]["type"] == ["string", "null"]
 
 
+def test_schema_of_a_json_value_is_any_unless_its_type_is_named(tmp_path):
+    """A text that ``str`` makes of a number is a string."""
+    fields = 'format = "json"\n[fields]\nany = {}\nname = {type = "str"}\nword = {map = {a = 1}}\nboth = {map = {a = 1}, type = "str"}'
+    properties = define(tmp_path, fields).schema()["properties"]
+    assert properties["any"] == {}
+    assert properties["name"] == properties["both"] == {"type": ["string", "null"]}
+    assert properties["word"] == {"enum": [1, None]}
+
+
 def test_format_that_is_left_out(tmp_path):
     assert define(tmp_path, '[rows]\njmes = "items"\n[fields]\na = {}').format == "json"
     assert define(tmp_path, '[rows]\neach = [{jmes = "items"}]\n[fields]\na = {}').format == "json"

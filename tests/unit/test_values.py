@@ -1,11 +1,14 @@
 """What becomes of a text: numbers, dates, addresses, patterns, and the order in which it happens."""
 
 import random
+from datetime import date
 from decimal import Decimal
+from itertools import product
 from urllib.parse import urljoin
 
 import msgspec
 import pytest
+from babel import Locale
 
 from jobs import pattern, values
 from jobs.field import Value
@@ -34,6 +37,8 @@ def bad(raw, **keys):
         ("1'234.5", ".", "1234.5"),
         ("-5", ".", "-5"),
         ("\u22125", ".", "-5"),
+        ("\u20135 %", ".", "-5"),
+        ("Total \u2013 5", ".", "5"),
         ("-$5", ".", "-5"),
         ("$-5", ".", "-5"),
         ("5 €", ".", "5"),
@@ -95,6 +100,9 @@ def test_json_stays_what_it_is():
     assert value(document["d"]) is True
     assert value(document["e"]) is None
     assert str(value(document["a"], type="decimal")) == "1.70"
+    assert value(document["a"], type="str") == "1.70"
+    assert value(document["d"], type="str") == "true"
+    bad(document["b"], type="str")
     assert msgspec.json.decode(msgspec.json.encode(clean(document))) == clean(document)
 
 
@@ -158,10 +166,24 @@ def test_bool():
         ("3. März 2026, 14:05", {"format": ("%d. %B %Y, %H:%M",), "lang": "de", "tz": "UTC"}, "2026-03-03T14:05:00Z"),
         ("03/04/26", {"format": ("%Y-%m-%d", "%d/%m/%y"), "tz": "UTC"}, "2026-04-03T00:00:00Z"),
         ("5 janv. 2026", {"format": ("%d %b %Y",), "lang": "fr", "tz": "UTC"}, "2026-01-05T00:00:00Z"),
+        ("5 janv. 2026", {"format": ("%d %b. %Y",), "lang": "fr", "tz": "UTC"}, "2026-01-05T00:00:00Z"),
+        ("2022-03-29t16:42:00z", {}, "2022-03-29T16:42:00Z"),
+        ("March 14, 2016 3:00 p.m.", {"format": ("%B %d, %Y %I:%M %p",), "tz": "local"}, "2016-03-14T15:00:00"),
     ],
 )
 def test_datetime(text, keys, found):
     assert value(text, type="datetime", **keys) == found
+
+
+@pytest.mark.parametrize("lang", ["en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "pl", "cs", "ru", "tr", "fi"])
+def test_names_of_all_months_and_days_are_read_short_and_long(lang):
+    """Short names may be long ones ("juin"), and a month's may be a day's ("mar")."""
+    months, days = Locale(lang).months["format"], Locale(lang).days["format"]
+    for width, form in product(("abbreviated", "wide"), ("%a, %d %b %Y", "%A, %d %B. %Y")):
+        for month in range(1, 13):
+            day = date(2026, month, 20)
+            text = f"{days[width][day.weekday()]}, {day.day} {months[width][month]} 2026"
+            assert value(text, type="date", format=(form,), lang="" if lang == "en" else lang) == day.isoformat()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +208,8 @@ def test_dates_and_durations():
     assert value("P1DT2H3M4.5S", type="duration") == 93784.5
     assert value("1:35", type="duration") == 5700
     assert value("1:35:10", type="duration") == 5710
-    for text in ("P1Y", "P", "PT", "95", "1:75"):
+    assert value("P0Y0M0DT1H45M0.000S", type="duration") == 6300
+    for text in ("P1Y", "P0Y1M", "P", "PT", "95", "1:75"):
         bad(text, type="duration")
 
 

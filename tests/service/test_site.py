@@ -267,7 +267,7 @@ def test_a_bad_rule_is_refused(sample, rule):
 def test_origins_send_every_host_here_by_either_scheme(sample):
     found = parse_origins(site.origins(8099))
     assert found["https://news.ycombinator.com:443"] == "http://127.0.0.1:8099/news.ycombinator.com"
-    assert found["http://slow.example"] == "http://127.0.0.1:8099/slow.example"
+    assert found["http://slow.example:80"] == "http://127.0.0.1:8099/slow.example"
     assert len(found) == 2 * len(site.HOSTS)
 
 

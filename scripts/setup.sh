@@ -97,6 +97,17 @@ setup_packages() {
     step_done "apt: redis-server $(redis_version), rabbitmq-server $(rabbitmq_version)"
 }
 
+# setup_cron: a cron daemon for the one test that needs it. Where it can't be installed that test is skipped, and says so.
+setup_cron() {
+    if command -v cron >/dev/null 2>&1 || ! is_debian; then return; fi
+    if [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>>"$LOG"; then return; fi
+    step "cron"
+    as_root apt-get -o DPkg::Lock::Timeout=300 update >>"$LOG" 2>&1 || true
+    if as_root apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends cron >>"$LOG" 2>&1; then
+        step_done "apt: cron"
+    fi
+}
+
 python_version() {
     python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 }

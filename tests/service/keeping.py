@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from bridge import heartbeat
 from bridge.heartbeat import Beat
 from jobs import contract
 from regions import names
+from regions.process import Process
 from regions.settings import ROOT
 from scripts.services import Guard
 from tests.service.bridging import Broker, task
@@ -44,14 +46,24 @@ class Host:
         )
         clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
         self.environment = {**clean, "NEARFETCH_CONFIG": str(self.config), "PYTHONPATH": str(ROOT)}
-        self._guard = Guard(["/bin/sh", "-c", 'rm -f "$1"/*.beat', "guard", str(self.folder)])  # that ends a bridge
+        self._guards = [Guard(["/bin/sh", "-c", 'rm -f "$1"/*.beat', "guard", str(self.folder)])]  # that ends a bridge
+        self._paused: list[Process] = []
 
     def close(self) -> None:
-        pids = [beat.process for _, beat in self.seen()]
-        for process in pids:
-            process.signal(9)
-        until(lambda: not any(process.alive for process in pids), "every bridge to end")
-        self._guard.dismiss()
+        processes = [*self._paused, *(beat.process for _, beat in self.seen())]
+        for process in processes:
+            process.signal(signal.SIGKILL)
+        until(lambda: not any(process.alive for process in processes), "every bridge to end")
+        for guard in self._guards:
+            guard.dismiss()
+
+    def pause(self, pid: int) -> Process:
+        """Stops a process, which would hear nothing of the end of the test."""
+        process = Process.of(pid)
+        self._paused.append(process)
+        self._guards.append(Guard(["/bin/sh", "-c", f"kill -KILL {pid}"]))
+        process.signal(signal.SIGSTOP)
+        return process
 
     def start(self, *words: str, patch: str = "", **variables: str) -> subprocess.Popen:
         """``nearfetch bridges …``; ``patch`` runs before it, in its process."""
@@ -87,10 +99,12 @@ class Host:
         (found,) = self.seen(region)
         return found
 
-    def consuming(self, region: str) -> int:
+    def consuming(self, region: str, seconds: float = 30.0) -> int:
         """Waits until the region's one bridge consumes; its pid."""
         until(
-            lambda: [beat.state for _, beat in self.seen(region) if beat.alive] == ["consuming"], f"{region} to consume"
+            lambda: [beat.state for _, beat in self.seen(region) if beat.alive] == ["consuming"],
+            f"{region} to consume",
+            seconds,
         )
         return self.pids(region)[0]
 

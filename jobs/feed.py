@@ -1,10 +1,10 @@
 """Feeds: RSS 0.9 to 2.0, Atom and RDF, the ill-formed ones too.
 
-    read(utf8) → root element      strict; on failure the text is repaired, then read again, at last with recover
+    read(utf8) → root element      strict; on failure repaired; then with markup in texts escaped; at last with recover
     entries(root) → [Entry]        children of channel, feed or RDF; never "any item"
 
-A lenient parser alone would lose every bare "&" and what follows it. Repair goes by a list of known ills; see
-``repaired``.
+A lenient parser alone would lose every bare "&" and what follows it, and put an entry into the one before where a text
+has a ``<br>``. Repair goes by a list of known ills; see ``repaired`` and ``escaped``.
 """
 
 import html
@@ -18,7 +18,7 @@ from jobs import budget
 from jobs.errors import ParseFailed
 from jobs.page import check_tags
 
-REPAIRED: Final = 10  # times a feed, while it is repaired: the text and what was made of it
+REPAIRED: Final = 12  # times a feed, while it is repaired: the text and what was made of it
 
 NAMESPACES: Final = {
     "atom": "http://www.w3.org/2005/Atom",
@@ -49,6 +49,12 @@ _AMPERSAND: Final = re.compile(
 )
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _CONTROL_ENTITY: Final = re.compile(r"&#(?:0*(?:[0-8]|1[124-9]|2\d|3[01])|[xX]0*(?:[0-8bcBCefEF]|1[0-9a-fA-F]));")
+_BARE: Final = re.compile(r"<(?![A-Za-z_/!?])|</(?![A-Za-z_])")
+_TAG: Final = re.compile(r"<[A-Za-z_][^<>]*>")
+_UNQUOTED: Final = re.compile(r"""("[^"]*"|'[^']*')|(=\s*)([^\s"'<>]+)""")
+# What holds HTML; Atom says by its type that markup is meant.
+_TEXT: Final = re.compile(r"<(title|description|summary|content:encoded|content)\b([^<>]*)>")
+_MARKUP: Final = re.compile(r"""\btype\s*=\s*["']?(?:xhtml|application/xhtml)""")
 _PREFIX: Final = re.compile(r"[<\s/]([A-Za-z_][\w.-]*):[A-Za-z_]")
 _DECLARED: Final = re.compile(r"xmlns:([A-Za-z_][\w.-]*)\s*=")
 
@@ -72,8 +78,9 @@ def _root(utf8: bytes) -> Any:
     except etree.XMLSyntaxError:
         pass  # ill-formed feeds are what the rest of this is for
     budget.reserve(len(utf8) * REPAIRED, "a feed that has to be repaired")
-    text = repaired(utf8.decode("utf-8", "replace"))
-    for recover in (False, True):
+    text = utf8.decode("utf-8", "replace")
+    for mend, recover in ((repaired, False), (escaped, False), (str, True)):
+        text = mend(text)
         try:
             root = etree.fromstring(text.encode(), _parser(recover=recover))
         except etree.XMLSyntaxError as error:
@@ -98,8 +105,8 @@ def _parser(*, recover: bool) -> etree.XMLParser:
 def repaired(text: str) -> str:
     """A feed's text as XML takes it. Raises ParseFailed where there is no root.
 
-    What stands before the root is cut, control characters go, bare "&" are escaped, HTML's entities become characters,
-    and prefixes that nobody declares are declared.
+    What stands before the root is cut, control characters go, bare "&" and "<" are escaped, HTML's entities become
+    characters, values of attributes are quoted, and prefixes that nobody declares are declared.
     """
     found = _ROOT.search(text)
     if found is None:
@@ -120,8 +127,34 @@ def repaired(text: str) -> str:
     return text
 
 
+def escaped(text: str) -> str:
+    """A feed's text with the markup in its titles, summaries and contents escaped, as RSS wants HTML to be.
+
+    There a tag that is never closed would take the rest of the feed.
+    """
+    pieces, at = [], 0
+    without_end: set[str] = set()  # looked for once, else the search were quadratic
+    for found in _TEXT.finditer(text):
+        name = found[1]
+        if found.start() < at or name in without_end or found[2].endswith("/") or _MARKUP.search(found[2]):
+            continue
+        end = text.find(f"</{name}>", found.end())
+        if end < 0:
+            without_end.add(name)
+            continue
+        inner = text[found.end() : end]
+        pieces += [text[at : found.end()], inner if "<![CDATA[" in inner else inner.replace("<", "&lt;")]
+        at = end
+    return "".join([*pieces, text[at:]])
+
+
 def _mended(text: str) -> str:
-    return _AMPERSAND.sub(_ampersand, _CONTROL_ENTITY.sub("", text))
+    text = _AMPERSAND.sub(_ampersand, _CONTROL_ENTITY.sub("", text))
+    return _TAG.sub(_quoted, _BARE.sub(lambda bare: f"&lt;{bare[0][1:]}", text))
+
+
+def _quoted(tag: re.Match[str]) -> str:
+    return _UNQUOTED.sub(lambda one: one[1] or f'{one[2]}"{one[3]}"', tag[0])
 
 
 def _ampersand(found: re.Match[str]) -> str:

@@ -33,6 +33,10 @@ ALL_ATTRIBUTES_MAX: Final = 500_000
 ATTRIBUTES_MAX: Final = 5_000
 SMALL_BYTES: Final = 65_536  # a body up to here can't hold enough of them to matter
 
+# What stands before JSON so that no foreign page can run it as a script.
+_GUARD: Final = re.compile(rb"\A\s*(?:\)\]\}'?,?|for\s*\(\s*;\s*;\s*\)\s*;|while\s*\(\s*1\s*\)\s*;)")
+_CALL: Final = re.compile(rb"\A\s*(?:/\*[^*]*\*/\s*)?[A-Za-z_$][\w$.]*\s*\(\s*(?=[{\[])")  # of JSONP
+
 LONG_TAG_BYTES: Final = 4_000  # one with as many attributes has more
 _TAG_BEGINS: Final = re.compile(rb"<[A-Za-z]")
 _AFTER_OR_NOT: Final = bytes(b" "[0] if byte in b" \t\n\f\r/'\"" else b"x"[0] for byte in range(256))
@@ -182,17 +186,46 @@ def parse_xml(body: bytes) -> Any:
 
 
 def parse_json(body: bytes) -> Any:
-    """A JSON value."""
+    """A JSON value; also of JSON lines (a list), in a call (``cb({…});``), and after what guards it (``)]}'``)."""
     found = body.count(b",") + body.count(b"[") + body.count(b"{")
     if found > VALUES_MAX:
         raise ParseFailed(f"expected JSON of at most {VALUES_MAX} values, found more")
     budget.reserve(found * VALUE_BYTES + text_bytes(body), f"JSON of {found} values")
     try:
-        return values.from_json(body)
+        return _json(body)
     except DecodeFailed:
         raise
     except (ValueError, RecursionError) as error:
         raise ParseFailed(f"expected JSON, found: {error}") from error
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return values.from_json(body)
+    except ValueError:
+        guard, call, end = _GUARD.match(body), _CALL.match(body), body.rstrip(b"; \t\r\n")
+        if guard is not None:
+            return values.from_json(body[guard.end() :])
+        if call is not None and end.endswith(b")"):
+            return values.from_json(end[call.end() : -1])
+        lines = [(number, line) for number, line in enumerate(body.splitlines(), 1) if line.strip()]
+        if len(lines) < 2 or not _is_json(lines[0][1]):
+            raise
+    found = []
+    for number, line in lines:
+        try:
+            found.append(values.from_json(line))
+        except ValueError as error:
+            raise ValueError(f"JSON lines, and in line {number}: {error}") from error
+    return found
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        values.from_json(body)
+    except ValueError:
+        return False
+    return True
 
 
 def check_tags(body: bytes, what: str, *, html: bool) -> None:

@@ -95,11 +95,33 @@ def test_feed_as_a_source(tmp_path):
         ("<rss><channel><item><title><![CDATA[a & b]]> & c</title></item></channel></rss>", "a & b & c"),
         ("<rss><channel><item><title>a</title><p>unclosed</item></channel></rss>", "a"),
         ("<rss><channel><item><title>a</title></item>", "a"),
+        (
+            "<rss version=2.0><channel><item><title lang = en>a</title><enclosure url=x?a=1&b=2 /></item></channel></rss>",
+            "a",
+        ),
+        ("<rss><channel><item><title>5 < 6 </ 7</title></item></channel></rss>", "5 < 6 </ 7"),
+        ("<rss><channel><item><title>a <i>b</title></item></channel></rss>", "a <i>b"),
+        ('<rss a=1><channel><item><title t="x=y">a</title><![CDATA[<b c=d]]></item></channel></rss>', "a"),
     ],
 )
 def test_ill_formed_feed(broken, title):
     _, entries = read(broken)
     assert [entry.get("title") for entry in entries] == [title]
+
+
+def test_a_tag_that_is_never_closed_does_not_take_the_entries_after_it():
+    """HTML in a text is what it would be had the feed escaped it; a section and Atom's XHTML stay what they are."""
+    _, entries = read(
+        "<rss><channel><item><title>a</title><description>x <br> y &amp; <img src=i.gif></description></item>"
+        "<item><title>b</title><description><![CDATA[<p>z</p>]]></description></item></channel></rss>"
+    )
+    assert [entry.get("title") for entry in entries] == ["a", "b"]
+    assert [entry.get("summary") for entry in entries] == ['x <br> y & <img src="i.gif">', "<p>z</p>"]
+    _, entries = read(
+        '<feed xmlns="http://www.w3.org/2005/Atom"><entry><title>a<hr></title><content type="xhtml"><p>x <i>y</i></p></content>'
+        "</entry></feed>"
+    )
+    assert [(entry.get("title"), entry.get("content")) for entry in entries] == [("a<hr>", "x y")]
 
 
 @pytest.mark.parametrize("text", ["", "<html><body>404</body></html>", "nothing"])
@@ -108,11 +130,14 @@ def test_what_is_no_feed(text):
         feed.read(text.encode())
 
 
-@pytest.mark.parametrize("piece", ["<![CDATA[", "<!--", "&", "&a", "<a:", "&#"])
+@pytest.mark.parametrize(
+    "piece",
+    ["<![CDATA[", "<!--", "&", "&a", "<a:", "&#", "<", "<a b='", "<a =", "= ", "<title>", "</title><title><![CDATA["],
+)
 def test_repair_is_linear(piece):
     took = []
     for count in (20_000, 80_000):
         began = time.process_time()
-        feed.repaired("<rss>" + piece * count)
+        feed.escaped(feed.repaired("<rss>" + piece * count))
         took.append(time.process_time() - began)
     assert took[1] < 1 + 16 * took[0]  # quadratic ones took minutes

@@ -29,6 +29,35 @@ def test_headers_are_found_in_any_case():
     assert page(b"").header("link") == ""
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'cb_1({"a": [1, 2]});', b' /**/ window.cb.x ( {"a": [1, 2]} )\n', b")]}',\n{\"a\": [1, 2]}", b'for (;;);{"a": [1, 2]}',
+        b'while(1);{"a": [1, 2]}',
+    ],
+)  # fmt: skip
+def test_json_is_read_in_a_call_and_after_a_guard(body):
+    """What JSONP and guards against foreign scripts put around it."""
+    assert parse_json(body) == {"a": [1, 2]}
+
+
+def test_json_lines_are_a_list():
+    """Empty lines are none; a line that is cut off fails with its number."""
+    assert parse_json(b'{"a": 1}\r\n\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
+    assert parse_json(b'1\n"x"\nnull') == [1, "x", None]
+    with pytest.raises(ParseFailed, match="JSON lines, and in line 3: "):
+        parse_json(b'{"a": 1}\n{"a": 2}\n{"a')
+
+
+@pytest.mark.parametrize(
+    "body", [b'{\n"a": 1,\n', b"cb(", b"cb(x)", b"cb(1)", b"<p>{}</p>", b"", b")]}'", b"(function(){})()"]
+)
+def test_what_only_looks_like_json_is_refused(body):
+    """A broken document is no list of lines."""
+    with pytest.raises(ParseFailed, match="expected JSON, found: "):
+        parse_json(body)
+
+
 def test_request_of_other_params_has_another_address():
     def again(params):
         return Request(url=f"https://a.example/{params['p']}", params=params)

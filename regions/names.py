@@ -13,6 +13,8 @@ Hub (central Redis)
     nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
     nf:open:{region}         zset    "{request}/{task}" by the time of accept (hub ms)
     nf:archive               zset    finished requests that the history lacks, by when to take them (hub ms)
+    nf:dead                  hash    dead letters by id, until an operator has worked them (web.dead)
+    nf:dead:at               zset    their ids by the time when they were kept (hub ms)
     nf:wake                  channel request ids that have news
 
 Region (its own Redis, beside RQ's keys)
@@ -41,6 +43,8 @@ ACCEPTING = "nf:accepting"
 DUE = "nf:due"
 ARCHIVE = "nf:archive"
 WAKE = "nf:wake"
+DEAD = "nf:dead"
+DEAD_AT = "nf:dead:at"
 GATEWAYS = "gateways"  # the consumer group of the out streams
 HUB = "hub"  # stands for a region in a result that the hub itself made
 

@@ -16,6 +16,7 @@ import click
 from regions.faults import Faults
 from scripts import VERSION, completion
 from scripts.bridges_commands import bridges
+from scripts.dead_commands import dead
 from scripts.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.options import WRONG_USAGE, data_option, gateway_options, json_option, load, refuse
 from scripts.source_commands import source
@@ -212,6 +213,7 @@ def print_completion(shell: str) -> None:
 
 main.add_command(source)
 main.add_command(bridges)
+main.add_command(dead)
 
 
 @main.group()

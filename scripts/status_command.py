@@ -16,26 +16,34 @@ COLOURS: Final = {
     "failing": "yellow",
     "unknown": "white",
 }
+OK: Final = 200
+HISTORY_FINE: Final = ("ok", "off", "")  # a gateway that is not ready does not say how its history is
 
 
 def run(client: GatewayClient, *, as_json: bool) -> int:
     """The exit code: 0 when everything is up, else 1."""
     code, ready = client.status("/readyz")
-    regions = client.get("/v1/regions")["regions"]
+    status, said = client.status("/v1/regions")  # it needs the hub's Redis, the others don't
     sources = client.get("/v1/sources")["sources"]
-    well = code == 200 and all(region["status"] == "up" for region in regions)
+    regions, dead_letters = said.get("regions", []), said.get("dead_letters", 0)
+    history = ready.get("history", "")
+    well = code == status == OK and all(region["status"] == "up" for region in regions) and history in HISTORY_FINE
     if as_json:
-        click.echo(
-            json.dumps({"url": client.url, "ready": ready, "regions": regions, "sources": sources}, ensure_ascii=False)
-        )
+        shown = {"url": client.url, "ready": ready, "regions": regions, "dead_letters": dead_letters}
+        fault = {} if status == OK else {"regions_fault": said.get("detail", "")}
+        click.echo(json.dumps({**shown, **fault, "sources": sources}, ensure_ascii=False))
         return 0 if well else 1
     click.echo(
-        f"gateway {client.url}   {coloured('ready' if code == 200 else 'not ready')}{reason(ready) if code != 200 else ''}"
+        f"gateway {client.url}   {coloured('ready' if code == OK else 'not ready')}{reason(ready) if code != OK else ''}"
     )
-    if code == 200 and ready["history"] not in ("ok", "off"):
-        click.echo(f"  history: {ready['history']}")
+    if history not in HISTORY_FINE:
+        click.echo(f"  history: {history}")
     for region in regions:
         click.echo(region_line(region, sources))
+    if status != OK:
+        click.echo(f"  regions: {coloured('unknown')}{reason(said)}")
+    if dead_letters:
+        click.echo(f"  {counted(dead_letters, 'dead letter')}: nearfetch dead list")
     for source in sources:
         if source["health"] not in ("ok", "unknown"):
             click.echo(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}")

@@ -24,6 +24,7 @@ from regions.settings import Settings
 from web import problems
 from web.accept import Acceptor
 from web.archive import Archiver
+from web.dead import DeadReader
 from web.exchange import Answer, Exchange
 from web.history import History
 from web.hub import Hub, HubUnavailable, check_durability
@@ -184,6 +185,7 @@ class Gateway:
         self.settler = Settler(settings, self.hub, self.ledger, self.waiters.news)
         self.listener = Listener(settings, self.waiters.news, self.waiters.all)
         self.sweeper = Sweeper(settings, self.hub, self.ledger, self.acceptor.cleaner, self.waiters.news)
+        self.dead = DeadReader(settings, self.hub, self.ledger, self.waiters.news)
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
         rules = Rules(self.catalog, limits, frozenset(settings.region))
@@ -220,6 +222,7 @@ class Gateway:
         self.settler.start()
         self.listener.start()
         self.sweeper.start()
+        self.dead.start()
         self.archiver.start()
         for thread in self._threads:
             thread.start()
@@ -237,6 +240,7 @@ class Gateway:
         self.intake.stop()
         self.recall.stop()
         self.archiver.stop()
+        self.dead.stop()
         self.sweeper.stop()
         self.listener.stop()
         self.settler.stop()

@@ -141,3 +141,23 @@ for i = 3, #ARGV do redis.call('HSETNX', KEYS[1], 'd:' .. ARGV[i], now .. '|' ..
 redis.call('PEXPIREAT', KEYS[1], ARGV[1])
 return 1
 """
+
+KEEP_DEAD: Final = """#!lua
+-- KEYS: the letters, their times. ARGV: id, letter, how many are kept, for how many ms. Returns 1 when it is new.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function forget(ids)
+  for _, id in ipairs(ids) do
+    redis.call('HDEL', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+  end
+end
+forget(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[4], 'LIMIT', 0, 100))
+local is_new = redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+if is_new == 1 then redis.call('ZADD', KEYS[2], now, ARGV[1]) end
+local over = redis.call('ZCARD', KEYS[2]) - ARGV[3]
+if over > 0 then forget(redis.call('ZRANGE', KEYS[2], 0, over - 1)) end
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+return is_new
+"""

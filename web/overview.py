@@ -16,6 +16,7 @@ from jobs.catalog import Catalog, Entry
 from jobs.params import Param
 from regions.settings import Settings
 from web import submit
+from web.dead import DeadLetters
 from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, RegionState
@@ -35,6 +36,7 @@ class Overview:
     def __init__(self, settings: Settings, hub: Hub, ledger: Ledger, catalog: Catalog, base: str) -> None:
         self._settings, self._hub, self._ledger = settings, hub, ledger
         self._catalog, self._base = catalog, base
+        self._dead = DeadLetters(hub.client)
         self._rates = Rates()
         self._page = Template(PAGE.read_text(encoding="utf-8"))
         self._known: tuple[float, dict[str, RegionState]] = (float("-inf"), {})
@@ -58,8 +60,11 @@ class Overview:
         return _json(document)
 
     def regions(self) -> Answer:
-        """Every region and how it is."""
-        return _json({"regions": [self._region_view(state) for state in self._states(list(self._settings.region))]})
+        """Every region and how it is, and how many dead letters wait for an operator."""
+        states = self._states(list(self._settings.region))
+        with self._hub.asking():
+            dead_letters = self._dead.count()
+        return _json({"regions": [self._region_view(state) for state in states], "dead_letters": dead_letters})
 
     def region(self, region: str) -> Answer:
         """One region and how it is."""

@@ -37,6 +37,11 @@ COMMANDS = [
     "source test",
     "source check",
     "source replay",
+    "dead",
+    "dead list",
+    "dead show",
+    "dead retry",
+    "dead drop",
 ]
 
 

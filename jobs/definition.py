@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import webencodings
 from msgspec import Struct
 
 from jobs import ask, pattern, schema
 from jobs.ask import Ask, read_ask
+from jobs.charset import is_known
 from jobs.field import DEFAULT_LANGUAGE, ELEMENT, PAGE_KINDS, ROW, VALUE, Field, FieldReader, Kinds, Selector
 from jobs.limits import Contract, Limits, read_contract, read_limits
 from jobs.params import BadParams, Param, bind, read_params
@@ -47,7 +47,10 @@ class Next(Struct, frozen=True, kw_only=True):
 
 
 class Csv(Struct, frozen=True, kw_only=True):
-    """``header``: whether the first line names the columns, or ``names`` do; ``skip`` lines stand before it."""
+    """``header``: whether the first line names the columns, or ``names`` do; ``skip`` lines stand before it.
+
+    An empty ``quote`` means that nothing quotes.
+    """
 
     delimiter: str = ","
     quote: str = '"'
@@ -178,8 +181,8 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
         if name and not _is_region(name):
             reader.fault((key,), f'expected a region\'s name ({names.REGION_PATTERN}), found "{name}"')
     charset = reader.text_at(table, "charset", ())
-    if charset and webencodings.lookup(charset) is None:
-        reader.fault(("charset",), f'expected a charset that WHATWG knows, found "{charset}"')
+    if charset and not is_known(charset):
+        reader.fault(("charset",), f'expected a charset like windows-1250 or shift_jis, found "{charset}"')
     return Definition(
         id=_id(reader, path),
         title=reader.text_at(table, "title", ()),
@@ -338,13 +341,13 @@ def _csv(reader: Reader, table: Mapping[str, Any]) -> Csv:
             reader.fault((*where, "header"), "expected names that differ")
     found = Csv(
         delimiter=reader.text_at(raw, "delimiter", where, ","),
-        quote=reader.text_at(raw, "quote", where, '"'),
+        quote=reader.of_type(raw, "quote", where, str, '"', "one character, or an empty text for none"),
         header=header is True,
         names=names_,
         skip=reader.whole(raw, "skip", where, 0, high=10_000),
     )
-    for key, text in (("delimiter", found.delimiter), ("quote", found.quote)):
-        if len(text) != 1 or text in "\r\n":
+    for key, text in (("delimiter", found.delimiter), ("quote", found.quote or '"')):
+        if text and (len(text) != 1 or text in "\r\n"):
             reader.fault((*where, key), f"expected one character, found {show(text)}")
     if header is False:
         reader.fault((*where, "header"), "expected true or a list of names, found false")

@@ -6,6 +6,9 @@ fra.toml:7: workers.threads: expected an int from 1 to 1024, found "many"
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+LISTED_MAX: Final = 30  # known names that a message lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,9 @@ class Faults(Exception):  # noqa: N818 - plural says that it carries all of them
 
 
 def nearest(found: str, known: Iterable[str]) -> str:
-    """How a message ends that refuses an unknown key: the nearest known one, or all where they are few."""
+    """How a message ends that refuses an unknown key: the nearest known one, or all where a line holds them."""
     names = sorted(known)
     close = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
     if close:
         return f'; did you mean "{close[0]}"?'
-    return f"; one of {', '.join(names)}" if len(names) <= 12 else ""
+    return f"; one of {', '.join(names)}" if len(names) <= LISTED_MAX else ""

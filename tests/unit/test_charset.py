@@ -105,6 +105,36 @@ def test_utf8_with_a_bad_byte_is_no_windows_1252_whatever_is_declared():
     assert "1 bad" in decoded.warning
 
 
+@pytest.mark.parametrize(
+    ("body", "header"),
+    [
+        (b"Z\xc3\xbcrich, caf\xc3\xa9, " * 6 + b"\x92", ""),
+        (b"Z\xc3\xbcrich, caf\xc3\xa9, " * 6 + b"\x92", "text/html; charset=iso-8859-1"),
+        (b"Z\xc3\xbcrich, caf\xc3\xa9, na\xc3\xafve \x92", "text/html; charset=utf-8"),
+        (b"<meta charset=utf-8>Z\xc3\xbcrich, caf\xc3\xa9, na\xc3\xafve \x92", ""),
+    ],
+)
+def test_a_short_page_of_utf8_with_a_bad_byte_is_utf8(body, header):
+    """Sixty umlauts and one bad byte were taken for Korean."""
+    decoded = decode(body, header)
+    assert decoded.text == body.decode("utf-8", "replace")
+    assert decoded.warning == "the page is UTF-8 but for 1 bad sequences"
+
+
+@pytest.mark.parametrize(
+    ("label", "codec", "text"),
+    [
+        ("IBM855", "cp855", "Столица"), ("cp852", "cp852", "Příliš žluťoučký"), ("cp437", "cp437", "Größe"),
+        ("johab", "johab", "서울은"),
+    ],
+)  # fmt: skip
+def test_charsets_of_old_systems_are_read_where_they_are_named(label, codec, text):
+    """By the page, the header or the definition; WHATWG knows none of them."""
+    body = f'<?xml version="1.0" encoding="{label}"?><a>{text}</a>'.encode(codec)
+    for header, override in (("", ""), (f"text/xml; charset={label}", ""), ("", label)):
+        assert decode(body, header, override).text.endswith(f"<a>{text}</a>")
+
+
 def test_a_row_of_umlauts_is_western():
     body = "Alle: ÄÖÜäöüß".encode("cp1252")
     assert decode(body, "text/html; charset=iso-8859-1").text == "Alle: ÄÖÜäöüß"

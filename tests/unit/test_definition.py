@@ -140,7 +140,7 @@ required = ["titel"]
         ("title = 'x'\nurl = 'https://a.example/{'\n[fields]\na = 'b'", "RFC 6570"),
         ("title = 'x'\nurl = 'https://a.example/{?}'\n[fields]\na = 'b'", "RFC 6570"),
         ("region = 'Fra!'\n[fields]\na = 'b'", "a region's name"),
-        ("charset = 'klingon'\n[fields]\na = 'b'", "WHATWG"),
+        ("charset = 'klingon'\n[fields]\na = 'b'", "a charset like"),
         ("[params]\nwait = {}\n[fields]\na = 'b'", "the HTTP interface"),
         ("[params]\na = {type = 'int', default = 'x'}\n[fields]\na = 'b'", "params.a.default"),
         ("[params]\na = {required = true, default = 'x'}\n[fields]\na = 'b'", "no default"),
@@ -181,6 +181,8 @@ required = ["titel"]
         ("format = 'text'\n[rows]\nre = 'x'\n[fields]\na = {}", "named groups"),
         ("format = 'csv'\n[rows]\ncss = 'x'", "a row of csv is a line"),
         ("[csv]\ndelimiter = ';;'\n[fields]\na = 'b'", "one character"),
+        ("[csv]\nquote = '<>'\n[fields]\na = 'b'", "one character"),
+        ("[fields]\na = {attr = 'href'}", 'unknown selector key "attr"; one of const, css, '),
     ],
 )
 def test_fault(tmp_path, text, said):

@@ -255,6 +255,8 @@ def test_csv(tmp_path):
     ]  # fmt: skip
     named = "format = 'csv'\n[csv]\nheader = ['a', 'b']\n"
     assert rows(tmp_path, named, "1,2\n3,4") == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+    plain = 'format = "csv"\n[csv]\ndelimiter = "\\t"\nquote = ""\n'
+    assert rows(tmp_path, plain, 'a\tb\n"x\t5" disk\n') == [{"a": '"x', "b": '5" disk'}]
 
 
 def test_text(tmp_path):

@@ -23,8 +23,12 @@ def csv_rows(text: str, shape: Csv) -> Iterator[dict[str, Any]]:
     """A row a line, by column; a short line's last columns are None. Raises ParseFailed."""
     if text.count(shape.delimiter) + text.count("\n") > CELLS_MAX:
         raise ParseFailed(f"expected CSV of at most {CELLS_MAX} cells, found more")
-    quoting = csv.QUOTE_MINIMAL if shape.quote else csv.QUOTE_NONE
-    reader = csv.reader(_lines(text), delimiter=shape.delimiter, quotechar=shape.quote or None, quoting=quoting)
+    reader = csv.reader(
+        _lines(text),
+        delimiter=shape.delimiter,
+        quotechar=shape.quote or None,
+        quoting=csv.QUOTE_MINIMAL if shape.quote else csv.QUOTE_NONE,
+    )
     try:
         for _ in range(shape.skip):
             next(reader, None)

@@ -95,6 +95,11 @@ def routing_key(region: str, *, fast: bool) -> str:
     return f"{region}.now" if fast else region
 
 
+def region_of(key: str) -> str:
+    """The region that a routing key leads to."""
+    return key.removesuffix(".now")
+
+
 def ledger(request: str) -> str:
     """A request's ledger, a hash on the hub."""
     return f"nf:req:{request}"

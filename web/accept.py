@@ -99,7 +99,7 @@ class Acceptor:
     def submit(self, new: New, done: Done) -> None:
         """Writes the ledger and publishes; returns at once. Nothing is raised: whatever fails is a ``Refused``."""
         pending = _Pending(new, done)
-        reason = self._publisher.unavailable
+        reason = self._publisher.unavailable_for({task.region for task in new.tasks})
         if reason is not None:
             pending.end(Refused(new, reason))
             return

@@ -3,13 +3,16 @@
 A thread of its own runs pika's SelectConnection. ``publish`` hands it a batch and returns; the batch's ``done`` is called
 once, on that thread, with None when the broker has confirmed every message, else with the reason why not. After a lost
 connection everything unconfirmed is unknown and counts as failed: whoever published takes it back by a cancel.
+
+Each region has a channel of its own: a queue without a leader blocks the channel that sends to it, whole regions at a time.
 """
 
+import functools
 import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import pika
@@ -20,7 +23,7 @@ from pika.channel import Channel
 from regions import connect, logs, names, topology
 from regions.settings import Settings
 
-SILENT_SECONDS: Final = 0.9  # a broker that owes a confirm for longer is not asked again until it gives it
+SILENT_SECONDS: Final = 0.9  # a region's queues that owe a confirm for longer are not sent to until they give it
 
 log = logs.get("publish")
 
@@ -51,6 +54,67 @@ class Batch:
             self._done(reason)
 
 
+class _Lane:
+    """One region's channel, and what is not confirmed on it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.unconfirmed: dict[int, tuple[Batch, str]] = {}
+        self.since = 0.0  # when it last confirmed, or began to owe a confirm
+        self._tag = 0
+        self._returned: set[str] = set()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there is no hope of a confirm within an accept's budget."""
+        return bool(self.unconfirmed) and time.monotonic() - self.since > SILENT_SECONDS
+
+    def send(self, batch: Batch, message: Message) -> None:
+        """Publishes one message of a batch."""
+        self._tag += 1
+        if not self.unconfirmed:
+            self.since = time.monotonic()
+        self.unconfirmed[self._tag] = (batch, message.message_id)
+        self.channel.basic_publish(
+            names.TASKS_EXCHANGE,
+            message.routing_key,
+            message.body,
+            pika.BasicProperties(
+                content_type="application/json",
+                delivery_mode=2,
+                message_id=message.message_id,
+                correlation_id=message.correlation_id,
+                type=message.kind,
+            ),
+            mandatory=True,
+        )
+
+    def returned(self, message_id: str) -> None:
+        """No queue took it; the return comes before the message's ack."""
+        self._returned.add(message_id)
+
+    def confirmed(self, tag: int, *, is_ack: bool, is_multiple: bool) -> None:
+        """The broker's word on one message, or on all up to it."""
+        self.since = time.monotonic()
+        # Tags were put in in order, so those that a multiple confirm covers stand first.
+        tags = list(itertools.takewhile(lambda one: one <= tag, self.unconfirmed)) if is_multiple else [tag]
+        for one in tags:
+            batch, message_id = self.unconfirmed.pop(one)
+            batch.unconfirmed -= 1
+            if message_id in self._returned:
+                self._returned.discard(message_id)
+                batch.end("the broker has no queue for the region")
+            elif not is_ack:
+                batch.end("the broker refused the message: its queue is full or it can't store it")
+            elif batch.unconfirmed == 0:
+                batch.end(None)
+
+    def fail(self, reason: str) -> None:
+        """What is not confirmed counts as failed."""
+        for batch, _ in list(self.unconfirmed.values()):
+            batch.end(reason)
+
+
 class Publisher:
     """Publishes batches from any thread."""
 
@@ -61,15 +125,13 @@ class Publisher:
             # A blocked connection stays, so that it is known to be blocked: a new one would look healthy until asked.
             parameters.blocked_connection_timeout = None
         self._connection: SelectConnection | None = None
-        self._channel: Channel | None = None
+        self._declarer: Channel | None = None
+        self._lanes: dict[str, _Lane] = {}  # by region
+        self._confirmed_at = 0.0  # when the broker last confirmed anything
         self._blocked: str | None = None
         self._down: str | None = "the broker is not reached yet"
         self._waiting: deque[Batch] = deque()
         self._is_flushing = False
-        self._tag = 0
-        self._unconfirmed: dict[int, tuple[Batch, str]] = {}
-        self._progress = 0.0  # when the broker last confirmed, or began to owe a confirm
-        self._returned: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._attempt = 0
@@ -78,13 +140,24 @@ class Publisher:
 
     @property
     def unavailable(self) -> str | None:
-        """None when a publish may be confirmed, else why it will not be."""
+        """None when a publish may be confirmed, else why none will be."""
         if self._down is not None:
             return self._down
         if self._blocked is not None:
             return f"the broker takes no messages: {self._blocked}"
-        if self._unconfirmed and time.monotonic() - self._progress > SILENT_SECONDS:
+        silent = [lane.since for lane in self._lanes.copy().values() if lane.is_silent]
+        if silent and self._confirmed_at <= max(silent):
             return "the broker does not confirm"
+        return None
+
+    def unavailable_for(self, regions: Iterable[str]) -> str | None:
+        """None when a publish to these regions may be confirmed, else why it will not be."""
+        if self._down is not None or self._blocked is not None:
+            return self.unavailable
+        for region in regions:
+            lane = self._lanes.get(region)
+            if lane is not None and lane.is_silent:
+                return self.unavailable or f"the broker does not confirm for {region}"
         return None
 
     def start(self) -> None:
@@ -101,7 +174,7 @@ class Publisher:
 
     def publish(self, batch: Batch) -> None:
         """Hands a batch over. Its ``done`` comes from another thread, or from this one when the broker is away."""
-        reason = self.unavailable
+        reason = self.unavailable_for({names.region_of(message.routing_key) for message in batch.messages})
         connection = self._connection
         if reason is not None or connection is None:
             batch.end(reason or "the broker is not reached yet")
@@ -154,22 +227,36 @@ class Publisher:
         connection.channel(on_open_callback=self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:
-        self._channel = channel
-        self._tag = 0
+        """The channel of declarations; then one for each region, as the broker opens them."""
         channel.add_on_close_callback(self._channel_closed)
-        channel.add_on_return_callback(self._on_return)
-        channel.confirm_delivery(ack_nack_callback=self._on_confirm)
+        self._declarer = channel
         self._declare(channel)
 
+    def _open_lanes(self, _: Any) -> None:
+        connection = self._connection
+        if connection is None or self._lanes:  # it was a queue that had to be declared again
+            return
+        for region in self._regions:
+            connection.channel(on_open_callback=functools.partial(self._lane_opened, region))
+
+    def _lane_opened(self, region: str, channel: Channel) -> None:
+        lane = self._lanes[region] = _Lane(channel)
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_return_callback(functools.partial(self._on_return, lane))
+        channel.confirm_delivery(
+            ack_nack_callback=functools.partial(self._on_confirm, lane),
+            callback=self._ready if len(self._lanes) == len(self._regions) else _ignore,
+        )
+
     def _declare(self, channel: Channel) -> None:
-        """Exchanges and queues; pika sends them one after the other, the last one's answer makes us ready."""
+        """Exchanges and queues; pika sends them one after the other, the last one's answer opens the regions' channels."""
         for exchange, kind in topology.exchanges():
             channel.exchange_declare(exchange, exchange_type=kind, durable=True, callback=_ignore)
         found = topology.queues(self._regions)
         for queue, exchange, key in found:
             channel.queue_declare(queue, durable=True, arguments=topology.QUORUM, callback=_ignore)
             is_last = queue == found[-1][0]
-            channel.queue_bind(queue, exchange, key, callback=self._ready if is_last else _ignore)
+            channel.queue_bind(queue, exchange, key, callback=self._open_lanes if is_last else _ignore)
 
     def _ready(self, _: Any) -> None:
         was, self._down = self._down, None
@@ -185,61 +272,31 @@ class Publisher:
         with self._lock:
             batches, self._waiting = self._waiting, deque()
             self._is_flushing = False
-        channel = self._channel
         for batch in batches:
             if batch.is_withdrawn:
                 continue
-            if channel is None or not channel.is_open or self._down is not None:
-                batch.end(self._down or "the broker's channel is closed")
+            if self._down is not None:
+                batch.end(self._down)
                 continue
             for message in batch.messages:
-                self._send(channel, batch, message)
+                self._lanes[names.region_of(message.routing_key)].send(batch, message)
 
-    def _send(self, channel: Channel, batch: Batch, message: Message) -> None:
-        self._tag += 1
-        if not self._unconfirmed:
-            self._progress = time.monotonic()
-        self._unconfirmed[self._tag] = (batch, message.message_id)
-        channel.basic_publish(
-            names.TASKS_EXCHANGE,
-            message.routing_key,
-            message.body,
-            pika.BasicProperties(
-                content_type="application/json",
-                delivery_mode=2,
-                message_id=message.message_id,
-                correlation_id=message.correlation_id,
-                type=message.kind,
-            ),
-            mandatory=True,
-        )
+    def _on_confirm(self, lane: _Lane, frame: Any) -> None:
+        self._confirmed_at = time.monotonic()
+        method = frame.method
+        lane.confirmed(method.delivery_tag, is_ack=isinstance(method, pika.spec.Basic.Ack), is_multiple=method.multiple)
 
-    def _on_confirm(self, frame: Any) -> None:
-        tag, is_ack = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
-        self._progress = time.monotonic()
-        # Tags were put in in order, so those that a multiple confirm covers stand first.
-        tags = list(itertools.takewhile(lambda one: one <= tag, self._unconfirmed)) if frame.method.multiple else [tag]
-        for one in tags:
-            batch, message_id = self._unconfirmed.pop(one)
-            batch.unconfirmed -= 1
-            if message_id in self._returned:
-                self._returned.discard(message_id)
-                batch.end("the broker has no queue for the region")
-            elif not is_ack:
-                batch.end("the broker refused the message: its queue is full or it can't store it")
-            elif batch.unconfirmed == 0:
-                batch.end(None)
-
-    def _on_return(self, channel: Channel, _method: Any, properties: Any, _body: bytes) -> None:
-        # The return comes before the message's ack. A queue that is gone is declared again.
-        self._returned.add(properties.message_id)
-        self._declare(channel)
+    def _on_return(self, lane: _Lane, _channel: Channel, _method: Any, properties: Any, _body: bytes) -> None:
+        """A queue that is gone is declared again."""
+        lane.returned(properties.message_id)
+        if self._declarer is not None:
+            self._declare(self._declarer)
 
     def _on_blocked(self, _: Any, frame: Any) -> None:
         self._blocked = str(frame.method.reason)
         log.warning("broker blocked", reason=self._blocked)
-        for batch, _id in list(self._unconfirmed.values()):
-            batch.end(f"the broker takes no messages: {self._blocked}")
+        for lane in self._lanes.values():
+            lane.fail(f"the broker takes no messages: {self._blocked}")
 
     def _on_unblocked(self, *_: Any) -> None:
         self._blocked = None
@@ -259,14 +316,13 @@ class Publisher:
             self._connection.ioloop.stop()
 
     def _fail(self, reason: str) -> None:
-        self._down, self._blocked, self._channel = reason, None, None
-        unconfirmed, self._unconfirmed = self._unconfirmed, {}
-        self._returned.clear()
+        self._down, self._blocked, self._declarer = reason, None, None
+        lanes, self._lanes = self._lanes, {}
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
             self._is_flushing = False
-        for batch, _id in unconfirmed.values():
-            batch.end(reason)
+        for lane in lanes.values():
+            lane.fail(reason)
         for batch in waiting:
             batch.end(reason)
 

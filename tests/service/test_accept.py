@@ -179,6 +179,26 @@ def test_a_frozen_broker_is_a_refusal_within_a_second_and_nothing_is_delivered_f
     )
 
 
+def test_a_queue_without_a_leader_refuses_its_own_region_and_no_other(half, rabbitmq):
+    """It takes messages and says nothing, as when its members have lost each other."""
+    member = 'whereis(list_to_atom("%2F_q.sin"))'
+    assert rabbitmq.ctl("eval", f"sys:suspend({member}).").returncode == 0
+    try:
+        answer, seconds = half.submit(new_request(("sin",)))
+        assert isinstance(answer, Refused)
+        assert seconds < ANSWER_SECONDS
+        answer, _ = half.submit(new_request(("fra", "nyc")))
+        assert isinstance(answer, Accepted)
+        assert half.publisher.unavailable is None
+        answer, seconds = half.submit(new_request(("fra", "sin")))
+        assert answer.reason == "the broker does not confirm for sin"
+        assert seconds < ANSWER_SECONDS / 2
+        assert isinstance(half.submit(new_request(("fra",)))[0], Accepted)
+    finally:
+        assert rabbitmq.ctl("eval", f"sys:resume({member}).").returncode == 0
+    until(lambda: isinstance(half.submit(new_request(("sin",)))[0], Accepted), "the queue to be well", 60)
+
+
 def test_a_restarted_broker_is_found_again_and_keeps_what_was_confirmed(half, rabbitmq):
     new = new_request()
     assert isinstance(half.submit(new)[0], Accepted)

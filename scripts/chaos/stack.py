@@ -114,6 +114,7 @@ class ChaosStack:
         self.supervisor.start(self.stack.parts, ends_with_us=True)
         self.supervisor.start_part(self.stack.parts[0])
         Startup(self.data, self.supervisor, self.stack, self.settings, self.ports, self._progress, Ending()).run()
+        self.broker.keep_queues()
         return self
 
     def stop(self, *, keep: bool = False) -> None:

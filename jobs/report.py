@@ -20,6 +20,15 @@ from regions.settings import Region, Settings
 STATUS_SECONDS: Final = 5.0
 LOOK_SECONDS: Final = 0.5  # a changed definition is told within 2 s
 SOURCES_SECONDS: Final = 60.0  # said again though nothing changed, for a hub that lost them
+# What a pool says of its region: the hash's fields, by what they are called there.
+COUNTERS: Final = {
+    "succeeded": b"succeeded",
+    "failed": b"failed",
+    "raw_bytes": b"raw",
+    "records_bytes": b"records",
+    "wire_bytes": b"wire",
+}
+COUNTED: Final = ("busy", "waiting", "outbox_bytes", *COUNTERS)
 FAULT_MAX: Final = 1_000  # characters of a source's faults
 
 log = logs.get("workers")
@@ -38,7 +47,8 @@ class Reporter:
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
         self._has_news = threading.Event()  # of sources; set by the examiner's thread too
-        self._is_away = False
+        self._failures = 0  # to reach the hub, in a row
+        self._counted = dict.fromkeys(COUNTED, 0)  # as it was last known
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self.run, name="reporter", daemon=True)
@@ -59,13 +69,14 @@ class Reporter:
         self._thread.join(4 * connect.TIMEOUT_SECONDS)
 
     def run(self) -> None:
-        """Reports every 5 s, and when something changed, until it is stopped."""
+        """Reports every 5 s, when something changed, and when the hub may be back, until it is stopped."""
         while True:
             self._wake.clear()
             self.run_once()
             if self._stopping:
                 return
-            self._wait(time.monotonic() + STATUS_SECONDS)
+            pause = connect.backoff_seconds(self._failures) if self._failures else STATUS_SECONDS
+            self._wait(time.monotonic() + pause)
 
     def _wait(self, until: float) -> None:
         """Waits for the next report; a changed definition is a reason to report at once."""
@@ -96,15 +107,32 @@ class Reporter:
                 self._say("sources", [], self.sources())
                 self._sources_due = time.monotonic() + SOURCES_SECONDS
         except redis.exceptions.RedisError as error:
-            if not self._is_away:
+            if not self._failures:
                 log.warning("can't report", region=self._region.name, error=str(error))
-            self._is_away = True
+            self._failures += 1
             return
-        self._is_away = False
+        self._failures = 0
 
-    def status(self) -> dict[str, int]:
-        """How this pool does: ``busy`` threads of its own; what waits, counters and outbox are the region's."""
+    def status(self) -> dict[str, int | str]:
+        """How this pool does: ``busy`` threads of its own; what waits, counters and outbox are the region's.
+
+        While the region's Redis is away they are as they were last known, and ``reason`` says so: the pool lives.
+        """
         workers = list(self._workers())
+        reason = ""
+        try:
+            self._counted = self._count(workers)
+        except redis.exceptions.RedisError as error:
+            reason = f"its Redis is away: {error}"
+        return {
+            "at_ms": connect.redis_now_ms(self._hub),
+            "processes": len(workers),
+            "threads": len(workers) * self._region.workers.threads,
+            "reason": reason,
+            **self._counted,
+        }
+
+    def _count(self, workers: Sequence[str]) -> dict[str, int]:
         commands: list[tuple[Any, ...]] = [
             ("LLEN", names.rq_queue(self._region.name)),
             ("HGETALL", names.COUNTERS),
@@ -114,17 +142,10 @@ class Reporter:
         waiting, pairs, outbox, *busy = map(value, send(self._client, commands, []))
         counted = dict(zip(pairs[::2], map(int, pairs[1::2]), strict=True))
         return {
-            "at_ms": connect.redis_now_ms(self._hub),
-            "processes": len(workers),
-            "threads": len(workers) * self._region.workers.threads,
             "busy": sum(busy),
             "waiting": waiting,
-            "succeeded": counted.get(b"succeeded", 0),
-            "failed": counted.get(b"failed", 0),
-            "raw_bytes": counted.get(b"raw", 0),
-            "records_bytes": counted.get(b"records", 0),
-            "wire_bytes": counted.get(b"wire", 0),
             "outbox_bytes": int(outbox or 0),
+            **{said: counted.get(counter, 0) for said, counter in COUNTERS.items()},
         }
 
     def sources(self) -> dict[str, dict[str, str | None]]:

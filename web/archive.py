@@ -7,6 +7,7 @@ so each is put at least once, through outages of both, until its results expire 
 """
 
 import threading
+import time
 from typing import Final
 
 import redis
@@ -20,6 +21,7 @@ from web.ledger import START, Ledger
 EVERY_SECONDS: Final = 0.5
 LEASE_MS: Final = 30_000  # longer than one turn can take
 BATCH: Final = 200
+PING_SECONDS: Final = 5.0
 READ_AT_ONCE: Final = 20  # requests whose results are in memory together
 
 log = logs.get("history")
@@ -33,6 +35,7 @@ class Archiver:
         self._bytes_max = 2 * request_bytes_max  # everything: what is limited to it are the records alone
         self._lease = hub.client.register_script(lua.LEASE)
         self._failures = 0
+        self._asked = 0.0  # when MongoDB last had to do something
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="archive", daemon=True)
 
@@ -67,6 +70,11 @@ class Archiver:
         with self._hub.asking():
             leased = self._lease(keys=[names.ARCHIVE], args=[LEASE_MS, BATCH])
         requests = [request.decode() for request in leased]
+        if requests:
+            self._asked = time.monotonic()
+        elif time.monotonic() - self._asked >= PING_SECONDS:
+            self._history.ping()  # so that it is known to be away before somebody needs it
+            self._asked = time.monotonic()
         for start in range(0, len(requests), READ_AT_ONCE):
             try:
                 self._archive(requests[start : start + READ_AT_ONCE])

@@ -73,6 +73,11 @@ class History:
                 self._client.close()
                 self._client = None
 
+    def ping(self) -> None:
+        """Asks whether it is there; raises ``HistoryAway``."""
+        with self._asking(READ_SECONDS) as database:
+            database.command("ping")
+
     def put(self, views: Sequence[View]) -> None:
         """Keeps finished requests, whose results are frames; raises ``HistoryAway``, and then all may be put again."""
         tasks = [document for view in views for document in self._task_documents(view)]

@@ -146,7 +146,9 @@ class Hub:
             self.lost(error)
             return
         self._failures = 0
-        self._refusal = refusal(said)
+        refused, self._refusal = self._refusal, refusal(said)
+        if self._refusal is not None and refused is None:
+            log.warning("redis takes no writes", reason=self._refusal)
         used, limit = int(said["used_memory"]), int(said["maxmemory"])
         coming = sum(open_tasks) * self.mean_result_bytes
         is_full = limit > 0 and used + coming > FULL_AT * limit

@@ -219,6 +219,7 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
         reasons.append(f"its bridge is {bridges[0].get('state')}: {bridges[0].get('reason')}")
     if not any(pool.get("processes") for pool in pools):
         reasons.append("no worker is alive")
+    reasons += sorted({f"its workers wait: {pool['reason']}" for pool in pools if pool.get("reason")})
     totals = {
         key: sum(pool.get(key, 0) for pool in pools)
         for key in ("busy", "succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")

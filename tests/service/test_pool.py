@@ -172,6 +172,27 @@ def test_children_end_when_their_pool_is_killed(start, region_redis):
     until(lambda: pids(client) == {}, "their leave")
 
 
+def test_a_pool_whose_redis_hangs_goes_on_saying_that_it_lives(start, region_redis, hub_redis):
+    """Or the hub would call it dead, and somebody would look for the fault in the wrong place."""
+    start()
+    until(lambda: status(hub_redis.client).get("processes") == 2, "the pool")
+    region_redis.running.signal(signal.SIGSTOP)
+    try:
+        frozen_at = until(lambda: says_away(hub_redis.client), "the pool to say what is away")["at_ms"]
+        later = until(
+            lambda: (found := says_away(hub_redis.client)).get("at_ms", 0) > frozen_at and found, "its next word", 30
+        )
+        assert later["processes"] == 2
+    finally:
+        region_redis.running.signal(signal.SIGCONT)
+    until(lambda: status(hub_redis.client)["reason"] == "", "the pool to see its Redis again")
+
+
+def says_away(hub) -> dict:
+    said = status(hub)
+    return said if said.get("reason", "").startswith("its Redis is away") else {}
+
+
 def test_a_pool_waits_for_its_redis(start, region_redis, hub_redis):
     region_redis.running.kill()
     process = start(processes=1)

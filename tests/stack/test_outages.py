@@ -1,0 +1,157 @@
+"""What every page of a whole stack says while one of its servers hangs or has no room: what is away, by its name."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.services import RabbitMQ
+from tests.stack.driving import Inside, Ledger, ask
+from tests.waiting import until
+
+SECONDS = 60.0  # a broker that hangs is noticed by its missed heartbeats
+
+
+@pytest.fixture
+def inside(stack) -> Iterator[Inside]:
+    found = Inside(stack)
+    yield found
+    found.close()
+
+
+@contextlib.contextmanager
+def hanging(stack, part: str) -> Iterator[None]:
+    """One of its servers hangs; afterwards all is well, or the test is at fault."""
+    group = os.getpgid(stack.pids()[part])
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(group, signal.SIGCONT)
+        until(lambda: stack.nearfetch("status", check=False).returncode == 0, f"all to be well after {part}", SECONDS)
+
+
+def said(stack, path: str, status: int) -> Callable[[], dict | None]:
+    """What a path answers, once it does with this status."""
+
+    def get() -> dict | None:
+        found, _, answer = ask(stack, "GET", path)
+        return answer if found == status else None
+
+    return get
+
+
+def status_says(stack, words: str) -> str:
+    """What ``nearfetch status`` prints once it says that, with its exit code for what is away."""
+
+    def run() -> str:
+        done = stack.nearfetch("status", check=False)
+        return done.stdout if done.returncode == 1 and words in done.stdout else ""
+
+    return until(run, f"status to say {words}", SECONDS)
+
+
+def region_says(stack, region: str, words: str) -> dict:
+    """The view of a region once one of its reasons says that."""
+
+    def get() -> dict | None:
+        status, _, view = ask(stack, "GET", f"/v1/regions/{region}")
+        return view if status == 200 and any(words in reason for reason in view["reasons"]) else None
+
+    return until(get, f"{region} to say {words}", SECONDS)
+
+
+def test_a_hub_that_hangs_is_named_and_the_catalogue_is_still_there(stack):
+    with hanging(stack, "hub"):
+        problem = until(said(stack, "/readyz", 503), "the gateway to see it", SECONDS)
+        assert "the hub's Redis does not answer" in problem["detail"]
+        assert ask(stack, "GET", "/v1/regions")[0] == 503
+        assert ask(stack, "GET", "/healthz")[0] == 200
+        text = status_says(stack, "not ready")
+        assert "the hub's Redis does not answer" in text
+        assert re.search(r"regions: unknown .*does not answer", text)
+        assert "source" in text
+        told = json.loads(stack.nearfetch("status", "--json", check=False).stdout)
+        assert (told["regions"], bool(told["regions_fault"]), bool(told["sources"])) == ([], True, True)
+
+
+def test_a_broker_that_hangs_is_named_by_the_gateway_and_by_every_region(stack):
+    with hanging(stack, "rabbitmq"):
+        assert ask(stack, "POST", "/v1/requests", {"sources": ["ecb.rates"]})[0] == 503
+        problem = until(said(stack, "/readyz", 503), "the gateway to see it", SECONDS)
+        assert "the broker" in problem["detail"]
+        view = region_says(stack, "fra", "RabbitMQ is away")
+        assert view["status"] == "degraded"
+        assert not any("worker" in reason for reason in view["reasons"])
+        text = status_says(stack, "RabbitMQ is away")
+        assert "the broker" in text
+
+
+def test_a_broker_without_room_on_its_disk_is_named_and_what_it_has_goes_on(stack, inside):
+    broker = RabbitMQ(
+        Path(stack.data) / "rabbitmq", inside.ports["broker"], password=inside.secrets["rabbitmq"]
+    )  # its own ports and cookie are kept there
+    ledger = Ledger(stack)
+    before = ledger.post(["slow.example"])
+    try:
+        assert broker.ctl("set_disk_free_limit", "1000000GB").returncode == 0
+
+        def refused() -> dict | None:
+            status, _, problem = ask(stack, "POST", "/v1/requests", {"sources": ["ecb.rates"]})
+            if status == 202:
+                ledger.promised[problem["id"]] = {task["id"] for task in problem["tasks"]}
+            return problem if status == 503 else None
+
+        problem = until(refused, "a post to be refused", SECONDS)
+        assert "takes no messages: low on disk" in problem["detail"]
+        assert "low on disk" in said(stack, "/readyz", 503)()["detail"]
+        assert "low on disk" in status_says(stack, "not ready")
+        ledger.collect(before)  # bridges consume all the same
+        assert ask(stack, "GET", "/v1/regions/fra")[2]["status"] == "up"
+    finally:
+        assert broker.ctl("set_disk_free_limit", "50MB").returncode == 0
+    until(said(stack, "/readyz", 200), "the alarm to end", SECONDS)
+    for request in set(ledger.promised) - {before}:
+        ledger.collect(request)
+    ledger.collect(ledger.post(["ecb.rates"]))
+    ledger.check()
+
+
+def test_a_regions_redis_that_hangs_is_named_and_nobody_calls_its_workers_dead(stack):
+    """The others go on; its own tasks wait for it."""
+    ledger = Ledger(stack)
+    with hanging(stack, "redis-fra"):
+        view = region_says(stack, "fra", "its bridge is paused: its Redis is away")
+        assert view["status"] == "degraded"
+        waits = region_says(stack, "fra", "its workers wait: its Redis is away")
+        assert waits["workers"][0]["processes"] == 2
+        assert not any("no worker" in reason for reason in waits["reasons"])
+        assert ask(stack, "GET", "/readyz")[0] == 200
+        assert ask(stack, "GET", "/v1/regions/nyc")[2]["status"] == "up"
+        text = status_says(stack, "its Redis is away")
+        assert re.search(r"^  fra .*degraded", text, re.MULTILINE)
+        ledger.collect(ledger.post(["quakes.day"]))
+        waiting = ledger.post(["ecb.rates"], deadline=200)
+    ledger.collect(waiting)
+    ledger.check()
+
+
+def test_a_history_that_hangs_is_named_before_anybody_asks_it_and_requests_go_on(stack):
+    ledger = Ledger(stack)
+    with hanging(stack, "store"):
+        until(lambda: ask(stack, "GET", "/readyz")[2].get("history") not in ("ok", "off"), "it to be named", SECONDS)
+        assert ask(stack, "GET", "/readyz")[0] == 200
+        assert "history: the history does not answer" in status_says(stack, "history:")
+        assert ask(stack, "GET", "/v1/requests")[0] == 503
+        request = ledger.post(["ecb.rates"])
+        ledger.collect(request)
+    ledger.check()
+    until(
+        lambda: request in [one["id"] for one in ask(stack, "GET", "/v1/requests")[2].get("requests", ())],
+        "its archive",
+    )

@@ -31,6 +31,9 @@ class _Functions(functions.Functions):
         wider = [[*kinds, "Number"] if "float" in kinds else kinds for kinds in subtypes]
         return ([*allowed, "Number"] if "float" in allowed else allowed), wider
 
+    def _convert_to_jmespath_type(self, name: str) -> Any:
+        return "number" if name == "Number" else super()._convert_to_jmespath_type(name)  # type: ignore[misc]
+
 
 def compiled(expression: str) -> Find:
     """A function from a JSON value to what an expression finds in it. Raises ValueError for a bad expression.

@@ -1,7 +1,8 @@
-"""Rows of texts that are no markup: CSV, patterns; and the member of an archive that a source reads."""
+"""Rows of texts that are no markup: CSV, patterns; and what a source reads of a zip or a .gz file."""
 
 import csv
 import fnmatch
+import gzip
 import io
 import zipfile
 import zlib
@@ -13,6 +14,7 @@ from jobs.definition import Csv
 from jobs.errors import DecodeFailed, ParseFailed, TooLarge
 
 CELLS_MAX: Final = 3_000_000
+GZIP: Final = b"\x1f\x8b\x08"  # how RFC 1952 begins
 _PIECE_BYTES: Final = 65_536
 _PIECE_CHARACTERS: Final = 65_536
 
@@ -70,6 +72,15 @@ def member(body: bytes, name: str, max_bytes: int) -> bytes:
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise DecodeFailed(f"expected a zip with {name} in it, found: {error}") from error
     raise DecodeFailed(f"expected a zip with {name} in it, found {shown or 'an empty one'}")
+
+
+def unpacked(body: bytes, max_bytes: int) -> bytes:
+    """What a .gz file holds. Raises DecodeFailed, TooLarge."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(body)) as opened:
+            return _read(opened, "the .gz file", max_bytes)
+    except (zlib.error, EOFError, OSError) as error:
+        raise DecodeFailed(f"expected a .gz file, found: {error}") from error
 
 
 def _read(opened: Any, name: str, max_bytes: int) -> bytes:

@@ -167,14 +167,15 @@ class Source:
         Raises Blocked, HttpStatus (and RateLimited) for a status that is no page, DecodeFailed, ParseFailed, TooLarge.
         """
         page.charset = page.charset or self.definition.charset
+        max_bytes = self.definition.limits.max_bytes
+        if page.body.startswith(lines.GZIP):  # of no text: a .gz file, whatever its headers say
+            page = replace(page, body=lines.unpacked(page.body, max_bytes))
         if page.status in self.definition.contract.absent:
             return Parsed(absent=True)
         self._check_blocked(page)
         _check_status(page)
         if self.definition.archive:
-            page = replace(
-                page, body=lines.member(page.body, self.definition.archive, self.definition.limits.max_bytes)
-            )
+            page = replace(page, body=lines.member(page.body, self.definition.archive, max_bytes))
         root = self._root(page)
         scope = Scope(self._base(page, root), Warnings(), page.params, self._required)
         rows: list[dict[str, Any]] = []

@@ -177,6 +177,9 @@ def test_jmespath_with_our_functions():
     assert jmes.compiled("zip(x, y)[?[0] > `1`]")(document) == [[2, "q"]]
     assert jmes.compiled("sum(n)")(document) == 14.0
     assert jmes.compiled("n[?@ > `2`]")(document) == [2.5, 10]
+    by_price = from_json(b'{"r": [{"n": "b", "p": 9.5}, {"n": "a", "p": 1}, {"n": "c", "p": 9.25}]}')
+    assert jmes.compiled("sort_by(r, &p)[].n")(by_price) == ["a", "c", "b"]
+    assert jmes.compiled("[max_by(r, &p).n, min_by(r, &p).n]")(by_price) == ["b", "a"]
     assert type(jmes.compiled("n[0]")(document)) is Number
     assert jmes.compiled("deep.k.l")(document) == 3
     assert jmes.compiled("deep.k.l.m")(document) is None

@@ -1,5 +1,6 @@
 """What a compiled source asks for, and what it makes of the answers."""
 
+import gzip
 import io
 import zipfile
 
@@ -264,6 +265,20 @@ def test_text(tmp_path):
     assert rows(tmp_path, text, "ü=1\nb=\nnothing\nc=22") == [{"name": "b", "size": None}, {"name": "c", "size": "22"}]
     fields = "[fields]\nsize = {type = 'int', scale = '2'}\nwhat = {key = 'name'}\n"
     assert rows(tmp_path, text + fields, "a=21") == [{"size": 42, "what": "a"}]
+
+
+def test_gz_file_is_unpacked_whatever_its_headers_say(tmp_path):
+    """In all its parts, as far as max_bytes allows; one that is cut short is a decode error."""
+    text = 'format = "csv"\n[limits]\nmax_bytes = 1000\n'
+    packed = gzip.compress(b"a,b\n1,2\n") + gzip.compress("3,ü\n".encode())
+    assert rows(tmp_path, text, packed, content_type="application/octet-stream") == [
+        {"a": "1", "b": "2"},
+        {"a": "3", "b": "ü"},
+    ]
+    with pytest.raises(DecodeFailed, match=r"expected a \.gz file"):
+        parse(tmp_path, text, packed[:-4])
+    with pytest.raises(TooLarge, match="at most 1000 bytes"):
+        parse(tmp_path, text, gzip.compress(b"a,b\n" * 1_000))
 
 
 def test_archive(tmp_path):

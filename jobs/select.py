@@ -33,6 +33,8 @@ BLOCKS: Final = frozenset(
     """.split()  # noqa: SIM905 - words read better than a list
 )
 _BREAK: Final = "\n"
+_LITERAL: Final = re.compile(r""""[^"]*"|'[^']*'""")
+_VARIABLE: Final = re.compile(r"\$\s*([\w.-]+)")
 
 
 def _json(body: bytes) -> Any:
@@ -52,6 +54,13 @@ def _json(body: bytes) -> Any:
 _PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml": parse_xml, "json": _json}
 
 
+class _OfRow(etree.XPath):
+    """An XPath in which ``$row`` is the element that it looks at: XPath 1.0 has no ``current()``."""
+
+    def __call__(self, item: Any, /, **variables: Any) -> Any:
+        return super().__call__(item, row=item, **variables)
+
+
 class Compiler:
     """Compiles the selectors of one definition for the thread that calls it.
 
@@ -66,8 +75,12 @@ class Compiler:
 
     def xpath(self, expression: str) -> etree.XPath:
         """A compiled XPath; EXSLT's own patterns, which are not linear in time, are off."""
+        variables = set(_VARIABLE.findall(_LITERAL.sub("", expression)))
+        if variables - {"row"}:
+            raise ValueError(f'expected XPath 1.0 with no variable but $row, found "{expression}"')
+        kind = _OfRow if variables else etree.XPath
         try:
-            return etree.XPath(expression, namespaces=self.namespaces or None, regexp=False, smart_strings=False)
+            return kind(expression, namespaces=self.namespaces or None, regexp=False, smart_strings=False)
         except etree.XPathError as error:
             raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
 

@@ -153,6 +153,7 @@ required = ["titel"]
         ("[fields]\na = {xpath = '//['}", "XPath"),
         ("[fields]\na = {xpath = 'foo:bar'}", "XPath"),
         ("[fields]\na = 'svg|a'", "Undefined namespace prefix"),
+        ("[fields]\na = {xpath = \"//a[. = $rwo or . = '$x']\"}", "with no variable but $row"),
         ("[fields]\na = {css = 'b', type = 'date', format = '%d %b %%Y'}", "a pattern with a year"),
         ("[fields]\na = {css = 'b', type = 'date', format = ['iso', '%H:%M']}", "a pattern with a year"),
         ("[fields]\na = {xpath = 're:test(., \"(a+)+$\")'}", "XPath"),

@@ -165,3 +165,23 @@ def test_what_lies_in_an_element_can_be_left_out(tmp_path, described, found):
 )
 def test_what_can_not_be_left_out(tmp_path, keys, said):
     assert any(said in one for one in faults(tmp_path, f"[fields]\nx = {{{keys}}}"))
+
+
+def test_an_xpath_knows_the_element_that_it_looks_at(tmp_path):
+    """A row's own, an item's of a list in it, and the page's; a text that only looks like a variable is one."""
+    text = """
+        [rows]
+        css = "h2"
+        [fields]
+        texts = {xpath = "following-sibling::p[preceding-sibling::h2[1] = $row]", many = true}
+        links = {each = "a", fields = {below = {xpath = "//p[@title = $row/@href]"}}}
+        page  = {xpath = "name($row)", level = 0}
+        price = {xpath = "//p[. = '$row']/@title"}
+        """
+    body = (
+        """<h2>A<a href=x></a></h2><p title=x>1</p><p>2</p><h2>B<a href=y></a><a href=x></a></h2><p title=y>$row</p>"""
+    )
+    assert rows(tmp_path, text, body) == [
+        {"texts": ["1", "2"], "links": [{"below": "1"}], "page": "html", "price": "y"},
+        {"texts": ["$row"], "links": [{"below": "$row"}, {"below": "1"}], "page": "html", "price": "y"},
+    ]

@@ -14,7 +14,7 @@ from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 
 from jobs.claim import CLAIM
 from jobs.finish import FINISH, RETRY
-from jobs.outbox import DELIVERED
+from jobs.outbox import DELIVERED, ORPHANS
 from jobs.script import Script
 from regions import names
 from web import lua
@@ -51,7 +51,7 @@ class Point(Struct, frozen=True):
     part: str
     server: str
     request: bytes
-    needs: Literal["", "a failed fetch", "a cancel", "a refusal"] = ""
+    needs: Literal["", "a slow page", "a failed fetch", "a cancel", "a refusal"] = ""
 
     def links(self, regions: Sequence[str]) -> list[Link]:
         """Where it is made."""
@@ -92,6 +92,9 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("finish", "workers", "redis", _call(FINISH)),
     Point("ship", "workers", "hub", b"nf:res:"),
     Point("clear the outbox", "workers", "redis", _call(DELIVERED)),
+    Point("look for left results", "workers", "redis", _call(ORPHANS)),
+    Point("archive", "gateway", "hub", _call(lua.LEASE)),
+    Point("show as running", "gateway", "hub", _call(lua.RUNNING), "a slow page"),
     Point("try again later", "workers", "redis", _call(RETRY), "a failed fetch"),
     Point("mark a cancel", "bridge", "redis", names.cancel_mark("").encode(), "a cancel"),
     Point("refuse", "gateway", "hub", _call(lua.REFUSE), "a refusal"),

@@ -105,6 +105,8 @@ setup_cron() {
     as_root apt-get -o DPkg::Lock::Timeout=300 update >>"$LOG" 2>&1 || true
     if as_root apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends cron >>"$LOG" 2>&1; then
         step_done "apt: cron"
+    elif [ -t 1 ]; then
+        printf '\r\033[K'
     fi
 }
 

@@ -159,7 +159,7 @@ def another(host, region, before) -> float:
             beat for _, beat in host.seen(region) if beat.alive and beat.pid != before and beat.state == "consuming"
         ],
         f"another bridge of {region}",
-        2 * BACK_SECONDS,
+        BACK_SECONDS,
     )
     return time.monotonic()
 

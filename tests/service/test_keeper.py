@@ -262,11 +262,12 @@ def test_a_bridge_that_does_not_drain_in_time_is_killed_and_its_tasks_come_again
     first = host.begin(region)
     with Traffic(host, region) as traffic:
         traffic.flows(region)
-        host.pause(first)  # it hears nothing; what is published now is delivered to it
+        paused = host.pause(first)  # it hears nothing; what is published now is delivered to it
         said = host.run("restart", "--drain", "0.5")
         host.consuming(region)
         traffic.flows(region)
     assert f"process {first} had not drained after 0.5 s and was killed" in said
+    assert not paused.alive
     traffic.check()
 
 

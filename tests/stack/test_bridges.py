@@ -1,0 +1,89 @@
+"""``nearfetch bridges`` beside the supervisor of a whole stack: it sees its bridges, and the supervisor comes first."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from tests.stack.driving import Ledger
+from tests.waiting import until
+
+REGIONS = ("fra", "nyc", "sin")
+
+
+def ensured(stack):
+    """What ``ensure`` did in each region, and the bridge that lives there."""
+    done = stack.nearfetch("bridges", "ensure", "--data", str(stack.data), "--json")
+    return {one["region"]: (one["did"], one["pid"]) for one in json.loads(done.stdout)["regions"]}
+
+
+def bridges(stack):
+    """Of each region the one bridge that the supervisor runs."""
+    pids = stack.pids()
+    return {region: pids[f"bridge-{region}"] for region in REGIONS}
+
+
+def beating(stack, region):
+    """The pids of a region's bridges that left a heartbeat."""
+    return [
+        int(file.name.split(".")[1].partition("-")[0]) for file in (stack.data / "bridges").glob(f"{region}.*.beat")
+    ]
+
+
+def test_the_supervisors_bridges_are_seen_and_none_is_put_beside_them(stack):
+    running = bridges(stack)
+    assert ensured(stack) == {region: ([], pid) for region, pid in running.items()}
+    assert stack.nearfetch("bridges", "ensure", "--data", str(stack.data)).stdout == ""
+
+
+def test_a_killed_bridge_is_the_supervisors_to_start_again(stack):
+    first = bridges(stack)["nyc"]
+    os.kill(first, signal.SIGKILL)
+    did, pid = ensured(stack)["nyc"]
+    second = until(lambda: stack.pids()["bridge-nyc"] not in (first, 0) and stack.pids()["bridge-nyc"], "the next")
+    assert (did, pid) == ([], second)
+    assert beating(stack, "nyc") in ([second], [first, second], [second, first])
+
+
+def test_a_rolling_restart_under_traffic_loses_and_doubles_nothing(stack):
+    before = bridges(stack)
+    ledger = Ledger(stack)
+    for _ in range(5):
+        ledger.post(["ecb.rates", "quakes.day", "slow.example"] * 10, deadline=120)
+    lines = stack.nearfetch("bridges", "restart", "--data", str(stack.data)).stdout.splitlines()
+    for _ in range(5):
+        ledger.post(["ecb.rates", "quakes.day", "slow.example"] * 10, deadline=120)
+    after = bridges(stack)
+    assert not set(before.values()) & set(after.values())
+    for region in REGIONS:
+        assert any(line.startswith(f"{region}: process {before[region]} drained and ended in") for line in lines), lines
+        assert any(line.startswith(f"{region}: process {after[region]} consumes after") for line in lines), lines
+    for request in ledger.promised:
+        ledger.collect(request)
+    ledger.check()
+
+
+@pytest.fixture
+def other(make_stack):
+    """A second stack beside the shared one."""
+    stack = make_stack()
+    yield stack
+    stack.up("--stop")
+    assert stack.processes() == []
+
+
+def test_without_its_supervisor_cron_keeps_a_bridge_and_stop_ends_it(other):
+    """The supervisor is killed, what it started goes on, and then a bridge is killed, too."""
+    assert other.nearfetch("bridges", "ensure", "--data", str(other.data.parent), check=False).returncode == 2
+    other.up("--detach", "--port", str(other.port))
+    pids = other.pids()
+    for name in ("supervisord", "bridge-fra"):
+        os.kill(pids[name], signal.SIGKILL)
+    did, pid = ensured(other)["fra"]
+    assert did == [f"process {pids['bridge-fra']} had died, started process {pid}"]
+    assert beating(other, "fra") == [pid]
+    assert any(line.startswith(f"{pid} ") for line in other.processes())
+    other.up("--stop")
+    assert other.processes() == []
+    assert ensured(other) == {}

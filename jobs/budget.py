@@ -25,7 +25,7 @@ from typing import Any, Final
 from jobs.errors import Cancelled, TimedOut, TooLarge
 
 PROCESS_BYTES: Final = 90_000_000  # without pages: 62 MB idle, what waits for the disk, and busy threads' own
-SPARE: Final = 1 / 8  # of all, for what the allocator holds back
+SPARE: Final = 1 / 6  # of all, for what the allocator holds back
 SMALL_BYTES_MAX: Final = 600_000  # a page of 54 KB takes 440,000
 POOL: Final = 1 / 4  # of what the threads' own parts leave
 LOOK_SECONDS: Final = 0.1  # how late a cancel is noticed by who waits
@@ -211,8 +211,8 @@ def inside() -> AbstractContextManager[None]:
 
 
 def rows_bytes(rows: Sequence[Any]) -> int:
-    """About what rows take, by every eighth of them."""
-    return 8 * sum(map(_weight, rows[::8]))
+    """About what rows take, by every twentieth of them."""
+    return 20 * sum(map(_weight, rows[::20])) if len(rows) >= 20 else sum(map(_weight, rows[:1])) * len(rows)
 
 
 def _weight(value: Any) -> int:

@@ -31,6 +31,7 @@ VALUES_MAX: Final = 700_000
 ALL_ATTRIBUTES_MAX: Final = 500_000
 # libxml2 walks an HTML element's attributes to append one: 80,000 took a minute, 5,000 take 40 ms.
 ATTRIBUTES_MAX: Final = 5_000
+LARGE_BYTES: Final = 1_000_000  # a body from here on may be selected as one text, which has to have its place too
 SMALL_BYTES: Final = 65_536  # a body up to here can't hold enough of them to matter
 
 # What stands before JSON so that no foreign page can run it as a script.
@@ -238,9 +239,12 @@ def check_tags(body: bytes, what: str, *, html: bool) -> None:
         raise ParseFailed(f"expected a document of at most {TAGS_MAX} tags, found more")
     taken = tags * (ELEMENT_BYTES + TEXT_BYTES) + int(len(body) * TEXT_GROWN)
     if len(body) <= SMALL_BYTES:
-        budget.reserve(taken + len(body), what)
+        budget.reserve(taken, what)
         return
-    valued, most = body.count(b"="), _attributes_most(body, html=html)
+    if len(body) > LARGE_BYTES:
+        taken += text_bytes(body)
+    valued = body.count(b"=")
+    most = _attributes_most(body) if html else valued
     if most <= ALL_ATTRIBUTES_MAX and budget.reserve_now(taken + valued * VALUED_BYTES + most * ATTRIBUTE_BYTES):
         return
     # Only where there may be many is it worth to look at each tag: that takes longer than the parse.
@@ -251,13 +255,11 @@ def check_tags(body: bytes, what: str, *, html: bool) -> None:
     budget.reserve(taken, f"{what} of {len(body)} bytes with {tags} tags")
 
 
-def _attributes_most(body: bytes, *, html: bool) -> int:
-    """How many attributes there can be at most, found in a hundredth of the parse.
+def _attributes_most(body: bytes) -> int:
+    """How many attributes HTML can have at most, found in a hundredth of the parse.
 
-    In XML each has its "="; in HTML each follows white space, a slash or the end of a quoted value.
+    Each follows white space, a slash or the end of a quoted value; in XML each has its "=".
     """
-    if not html:
-        return body.count(b"=")
     return body.translate(_AFTER_OR_NOT).count(b" x")
 
 

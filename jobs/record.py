@@ -14,7 +14,7 @@ from jobs import pattern, values
 from jobs.errors import ParseFailed
 from jobs.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
 from jobs.select import Compiler, Find, Levels
-from jobs.values import BadValue, Convert, Warnings
+from jobs.values import LONG, BadValue, Convert, Warnings
 
 BAD_MAX: Final = 10  # bad values of required fields that are told
 
@@ -254,7 +254,9 @@ def _plain(find: Find) -> Get:
 
     def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
         found = find(levels)
-        return (" ".join(found.split()) or None) if type(found) is str else values.clean(found)
+        if type(found) is not str:
+            return values.clean(found)
+        return (" ".join(found.split()) if len(found) <= LONG else values.folded(found)) or None
 
     return get
 

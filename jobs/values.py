@@ -8,6 +8,7 @@ Decimal as a text.
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -16,12 +17,14 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from jobs import dates, numbers, pattern
+from jobs import budget, dates, numbers, pattern
 from jobs.field import Value
 
 TRUE: Final = frozenset({"true", "yes", "y", "1", "on"})
 FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
 SHOWN_MAX: Final = 60
+LONG: Final = 262_144  # characters of a text that is looked at by pieces
+LINE_BYTES: Final = 64  # of a line as a text of its own
 
 _ABSOLUTE: Final = ("https://", "http://")
 # "a/b.html?c", "/a", "../../a": no scheme, no host, no dots that would have to be resolved.
@@ -96,9 +99,28 @@ def clean(value: Any) -> Any:
     return value
 
 
+def folded(text: str) -> str:
+    """A text with one blank for any white space in it, and none around it."""
+    return " ".join(text.split()) if len(text) <= LONG else _folded_by_pieces(text)
+
+
+def _folded_by_pieces(text: str) -> str:
+    """As ``folded``: the words of a long text, all at once, would take many times its memory."""
+    budget.reserve(2 * sys.getsizeof(text), f"a text of {len(text)} characters")
+    pieces: list[str] = []
+    is_in_word = False
+    for start in range(0, len(text), LONG):
+        piece = text[start : start + LONG]
+        words = " ".join(piece.split())
+        if words:
+            pieces.append(words if not pieces or (is_in_word and not piece[0].isspace()) else f" {words}")
+        is_in_word = not piece[-1].isspace()
+    return "".join(pieces)
+
+
 def text_of(value: Any) -> str:
     """The folded text of what was selected; a list or an object has none: BadValue."""
-    return " ".join(value.split()) if type(value) is str else exact_of(value)
+    return folded(value) if type(value) is str else exact_of(value)
 
 
 def exact_of(value: Any) -> str:
@@ -119,13 +141,15 @@ def lines_of(value: Any) -> str:
     """The text of what was selected, each of its lines folded, without empty ones."""
     if not isinstance(value, str):
         return text_of(value)
-    return "\n".join(line for raw in value.split("\n") if (line := " ".join(raw.split())))
+    if len(value) > LONG:
+        budget.reserve(sys.getsizeof(value) + value.count("\n") * LINE_BYTES, f"a text of {len(value)} characters")
+    return "\n".join(line for raw in value.split("\n") if (line := folded(raw)))
 
 
 def as_it_is(value: Any, _base: str) -> Any:
     """A text folded, empty is nothing; any other JSON value as it is."""
     if type(value) is str:
-        return " ".join(value.split()) or None
+        return (" ".join(value.split()) if len(value) <= LONG else folded(value)) or None
     return clean(value)
 
 
@@ -177,7 +201,7 @@ def _typed(spec: Value, fold: Callable[[Any], str], parse: Callable[[str, str, A
 
     def convert(found: Any, base: str) -> Any:
         if type(found) is str:
-            text = " ".join(found.split()) if fold is text_of else fold(found)
+            text = " ".join(found.split()) if fold is text_of and len(found) <= LONG else fold(found)
         elif found is None:
             return None
         elif type(found) in kinds:

@@ -29,7 +29,7 @@ from regions import logs
 from regions.settings import Settings
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
-sys.exit(pool.run(settings, "fra"))
+sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))
 """
 
 
@@ -53,14 +53,18 @@ class RegionWorkers:
         memory_mb: int = 300,
         allow: str = "",
         origins: str = "",
-        program: str = PROGRAM,
+        worker: Sequence[str] = ("-m", "jobs.worker"),
     ) -> None:
-        """Starts the pool; returns when all of its processes are registered. ``definitions`` by file name."""
+        """Starts the pool; returns when all of its processes are registered. ``definitions`` by file name; ``worker``: what Python runs as a worker process."""
         for name, text in definitions.items():
             (self._sources / name).write_text(text, encoding="utf-8")
         with self._log.open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", program], cwd=ROOT, stdin=subprocess.PIPE, stderr=log, start_new_session=True
+                [sys.executable, "-c", PROGRAM, *worker],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
             )
         self._process = process
         found: Settings = settings_for(*self._urls, threads=threads, processes=processes)
@@ -100,10 +104,9 @@ class RegionWorkers:
         return [json.loads(contract.splice(self.hub.get(names.result(REGION, id_)))) for id_ in ids]
 
 
-def of(source: str, *, deadline_seconds: float = 60.0, url: str = "https://example.com/", **params: Any) -> Task:
+def of(source: str, *, deadline_seconds: float = 60.0, **params: Any) -> Task:
     """A task of a source."""
-    made = task(deadline_seconds=deadline_seconds, **params)
-    return msgspec.structs.replace(made, source=source, url=url)
+    return msgspec.structs.replace(task(deadline_seconds=deadline_seconds, **params), source=source)
 
 
 def peak_bytes(pid: int) -> int:

@@ -61,7 +61,7 @@ def test_long_tags_are_found_as_a_pattern_finds_them(body):
     ],
 )  # fmt: skip
 def test_attributes_are_never_estimated_too_few(tag, count):
-    assert page._attributes_most(tag, html=True) >= count
+    assert page._attributes_most(tag) >= count
     assert len(parse_html(tag).find(".//a").attrib) == count
 
 

@@ -4,6 +4,8 @@ More examples than the suite has time for: ``pytest tests/unit/test_any_input.py
 """
 
 import contextlib
+import csv
+import io
 import tomllib
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobs import charset, css, feed, jmes, jsonld, numbers, pattern, values
+from jobs import charset, css, feed, jmes, jsonld, lines, numbers, pattern, values
 from jobs.check import check
 from jobs.definition import BadParams, read
 from jobs.errors import TaskError
@@ -348,3 +350,31 @@ def test_the_strategies_make_sources_that_work(tmp_path):
     assert written("a\n") == '"a\\U0000000a"'
     with pytest.raises(tomllib.TOMLDecodeError):
         tomllib.loads("a = ")
+
+
+@given(st.text(alphabet="ab \n\t\u00a0\u2003", max_size=40))
+def test_a_long_text_is_folded_as_a_short_one(text):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(values, "LONG", 4)
+        assert values.folded(text) == " ".join(text.split())
+
+
+@given(st.lists(st.sampled_from(["a", "ü", '"x\ny"', "", "\r", "long " * 5])), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_csv_is_read_by_pieces_as_it_is_as_a_whole(cells, end):
+    text = "".join(f"{cell},1{end}" for cell in cells)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lines, "_PIECE_CHARACTERS", 3)
+        found = list(csv.reader(lines._lines(text)))
+    assert found == list(csv.reader(io.StringIO(text, newline="")))
+
+
+@given(st.text(max_size=30), st.binary(max_size=10), st.integers(1, 5))
+def test_utf8_is_told_by_pieces_as_it_is_as_a_whole(text, tail, size):
+    body = text.encode() + tail
+    try:
+        expected = bool(body.decode() or True)
+    except UnicodeDecodeError:
+        expected = False
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(charset, "CHECKED_BYTES", size)
+        assert charset._is_utf8(body) == expected

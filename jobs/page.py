@@ -237,22 +237,30 @@ def check_tags(body: bytes, what: str, *, html: bool) -> None:
     tags = body.count(b"<")
     if tags > TAGS_MAX:
         raise ParseFailed(f"expected a document of at most {TAGS_MAX} tags, found more")
-    taken = tags * (ELEMENT_BYTES + TEXT_BYTES) + int(len(body) * TEXT_GROWN)
+    nodes = tags * (ELEMENT_BYTES + TEXT_BYTES)
     if len(body) <= SMALL_BYTES:
-        budget.reserve(taken, what)
+        budget.reserve(nodes + int(len(body) * TEXT_GROWN), what)
         return
-    if len(body) > LARGE_BYTES:
-        taken += text_bytes(body)
     valued = body.count(b"=")
     most = _attributes_most(body) if html else valued
-    if most <= ALL_ATTRIBUTES_MAX and budget.reserve_now(taken + valued * VALUED_BYTES + most * ATTRIBUTE_BYTES):
+    taken = nodes + valued * VALUED_BYTES + most * ATTRIBUTE_BYTES + _text_taken(body, len(body))
+    if most <= ALL_ATTRIBUTES_MAX and budget.reserve_now(taken):
         return
-    # Only where there may be many is it worth to look at each tag: that takes longer than the parse.
-    found = sum(_attributes(tag[0]) for tag in _TAG.finditer(body))
+    # Only where there may be many, or not enough memory, is it worth to look at each tag: that takes longer than the parse.
+    found = in_tags = 0
+    for tag in _TAG.finditer(body):
+        found += _attributes(tag[0])
+        in_tags += len(tag[0])
     if found > ALL_ATTRIBUTES_MAX:
         raise ParseFailed(f"expected a document of at most {ALL_ATTRIBUTES_MAX} attributes, found more")
-    taken += valued * VALUED_BYTES + found * ATTRIBUTE_BYTES - body.count(b"</") * ELEMENT_BYTES
+    taken = nodes - body.count(b"</") * ELEMENT_BYTES + valued * VALUED_BYTES + found * ATTRIBUTE_BYTES
+    taken += in_tags + _text_taken(body, len(body) - in_tags)
     budget.reserve(taken, f"{what} of {len(body)} bytes with {tags} tags")
+
+
+def _text_taken(body: bytes, size: int) -> int:
+    """What so many bytes of text take in a tree; in a large document also as a text of ours, when it is selected whole."""
+    return int(size * (TEXT_GROWN + (text_bytes(body) / len(body) if len(body) > LARGE_BYTES else 0)))
 
 
 def _attributes_most(body: bytes) -> int:

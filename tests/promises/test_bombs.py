@@ -40,6 +40,8 @@ ROWS = {
     "csv": "",
     "feed": "",
     "words": '[fields]\ntext = "p"\n',
+    "many_words": '[fields]\ntext = {css = "p", many = true}\n',
+    "typed_words": '[fields]\ntext = {css = "p", type = "int"}\n',
     "lines": '[fields]\ntext = {css = "pre", lines = true}\n',
 }
 # What the site can do, the format it is read in, and how it has to end.
@@ -76,6 +78,7 @@ def packed(kind: str) -> tuple[str, str, bytes]:
         "json_values": lambda: ("application/json", "gzip", gzip.compress(b"[" + b"1.5," * 4_000_000 + b"1]")),
         "json_text": lambda: ("application/json", "gzip", gzip.compress(b'["' + b"a" * 19_000_000 + '\U0001f600"]'.encode())),
         "words": lambda: ("text/html", "gzip", gzip.compress(b"<p>" + b"ab " * 6_000_000)),
+        "json_words": lambda: ("application/json", "gzip", gzip.compress(b'["' + b"ab " * 6_000_000 + b'"]')),
         "lines": lambda: ("text/html", "gzip", gzip.compress(b"<pre>" + b"\n" * 19_000_000)),
         "cells": lambda: ("text/csv", "gzip", gzip.compress(b"a,b\n" + b",\n" * 5_000_000)),
         "rows": lambda: ("text/csv", "gzip", gzip.compress(b"a,b\n" + b"1,2\n" * 450_000)),
@@ -83,7 +86,7 @@ def packed(kind: str) -> tuple[str, str, bytes]:
         "bad_feed": lambda: ("text/xml", "gzip", gzip.compress(b"<rss><channel>" + b"<item>&</item>" * 199_000)),
         # Within every cap of one document, 80 MB each: all of them at once would be far over the limit.
         "heavy": lambda: ("text/html", "gzip", gzip.compress(b"<p>a" * 280_000)),
-    }[kind]()  # fmt: skip
+    }["words" if kind in ("many_words", "typed_words") else kind]()  # fmt: skip
 
 
 PACKED = {
@@ -93,6 +96,9 @@ PACKED = {
     "json_values": ("json", "parse"),
     "json_text": ("json", "too_large"),
     "words": ("words", "too_large"),
+    "many_words": ("many_words", "too_large"),
+    "typed_words": ("typed_words", "too_large"),
+    "json_words": ("json", "too_large"),
     "lines": ("lines", ""),
     "cells": ("csv", "parse"),
     "rows": ("csv", "too_large"),
@@ -119,7 +125,7 @@ def site() -> Iterator[Site]:
 def definition(address: str, form: str, seconds: float = 60) -> str:
     text = (
         SOURCE.replace("ADDRESS", address)
-        .replace("FORMAT", "html" if form in ("words", "lines") else form)
+        .replace("FORMAT", form if form in ("xml", "json", "csv", "feed") else "html")
         .replace("SECONDS", str(seconds))
     )
     return text + ROWS[form]

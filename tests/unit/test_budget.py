@@ -62,7 +62,7 @@ def shared() -> Budget:
 
 def test_the_parts_of_the_default_are_within_the_whole(shared):
     parts = budget.PROCESS_BYTES + 64 * shared.small_bytes + shared.pool_bytes + shared.task_bytes
-    assert 250 * MB < parts <= 300 * MB * (1 - budget.SPARE)
+    assert 240 * MB < parts <= 300 * MB * (1 - budget.SPARE)
     assert shared.task_bytes >= 100 * MB
 
 

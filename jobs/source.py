@@ -185,6 +185,8 @@ class Source:
                 raise TooLarge(f"expected at most {ROWS_MAX} rows on a page, found more")
             if not len(rows) % WEIGHED_ROWS:
                 budget.reserve(budget.rows_bytes(rows[-WEIGHED_ROWS:]), f"{len(rows)} records so far")
+        if scope.row and not rows and self._steps:
+            scope.warnings.add(("[rows]", ""), f"[rows] found {scope.row} items, and no field anything in them")
         return Parsed(
             rows=rows,
             warnings=(page.warnings + scope.warnings.texts())[: Warnings.LINES_MAX],

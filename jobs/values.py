@@ -344,10 +344,9 @@ def _number(kind: str, mark: str) -> Callable[[str, str, Any], Any]:
 
     def parse(text: str, _base: str, by: Any) -> Any:
         try:
-            if kind == "int":
-                value = numbers.whole(read(text))
-                return value if by is None else numbers.whole(numbers.scaled(Decimal(value), by))
             found = read(text) if by is None else numbers.scaled(read(text), by)
+            if kind == "int":
+                return numbers.whole(found)
         except ValueError as error:
             raise BadValue(text, expected) from error
         if kind == "decimal":

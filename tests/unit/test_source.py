@@ -267,6 +267,13 @@ def test_text(tmp_path):
     assert rows(tmp_path, text + fields, "a=21") == [{"size": 42, "what": "a"}]
 
 
+def test_items_without_any_field_are_told_from_no_items(tmp_path):
+    """A wrong selector of the fields, and a wrong one of the rows."""
+    text = "[rows]\ncss = 'li'\n[fields]\na = '.none'\nb = {const = 1}"
+    assert parse(tmp_path, text, "<li>1<li>2").warnings == ["[rows] found 2 items, and no field anything in them"]
+    assert parse(tmp_path, text, "<p>1").warnings == []
+
+
 def test_gz_file_is_unpacked_whatever_its_headers_say(tmp_path):
     """In all its parts, as far as max_bytes allows; one that is cut short is a decode error."""
     text = 'format = "csv"\n[limits]\nmax_bytes = 1000\n'

@@ -82,6 +82,7 @@ def test_ints_stay_whole():
     bad("1.5", type="int")
     assert value("90", type="int", scale="1/30") == 3
     bad("91", type="int", scale="1/30")
+    assert value("1.2k", re="(.+)k", type="int", scale="1000") == 1200
 
 
 def test_scale_is_exact():

@@ -32,12 +32,13 @@ class Hub(Struct, frozen=True, forbid_unknown_fields=True):
     """What the gateways and the regions share. URLs; several hosts of one service are separated by commas.
 
     ``durability``: what happens where the central Redis is set so that it can't keep what is promised: strict refuses to
-    serve, relaxed only says so.
+    serve, relaxed only says so. ``management_url``: RabbitMQ's HTTP API, where ``config check`` may read the queues' policy.
     """
 
     redis: str = "redis://127.0.0.1:6379/0"
     durability: Durability = "strict"
     amqp: str = "amqp://guest:guest@127.0.0.1:5672/%2F"
+    management_url: str = ""
     mongo: str = ""
 
 

@@ -13,12 +13,13 @@ import redis
 from regions import connect, durability, topology
 from regions.durability import Shortfall
 from regions.settings import Settings
+from scripts import policy
 from scripts.configuration import to_toml
 from scripts.probes import broker, mongo, redis_answers
 
 HIDDEN: Final = "(hidden)"
 SECRETS: Final = ("password",)
-URLS: Final = ("redis", "amqp", "mongo", "url", "redis_url", "proxy")
+URLS: Final = ("redis", "amqp", "mongo", "url", "redis_url", "management_url", "proxy")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Finding:
 def check(settings: Settings, *, as_json: bool) -> int:
     """Asks every server; the exit code."""
     found = list(findings(settings))
-    policy = shlex.join(["rabbitmqctl", *topology.policy_command()])
+    command = policy_command(settings)
     if as_json:
         listed = [
             {
@@ -56,7 +57,7 @@ def check(settings: Settings, *, as_json: bool) -> int:
             }
             for one in found
         ]
-        click.echo(json.dumps({"servers": listed, "policy_command": policy}))
+        click.echo(json.dumps({"servers": listed, "policy_command": command}))
     else:
         for one in found:
             mark = click.style("fault", fg="red") if one.is_bad else click.style("  ok ", fg="green")
@@ -65,7 +66,7 @@ def check(settings: Settings, *, as_json: bool) -> int:
             for fall in one.shortfalls:
                 click.echo(f"         {fall}{' (relaxed)' if one.relaxed else ''}\n           mend it: {fall.mend}")
         click.echo("The queues need this policy, set once on the broker (scripts/up sets it on its own):")
-        click.echo(f"  {policy}")
+        click.echo(f"  {command}")
     return 1 if any(one.is_bad for one in found) else 0
 
 
@@ -73,10 +74,27 @@ def findings(settings: Settings) -> Iterator[Finding]:
     """Every server that the settings name."""
     yield _redis("central Redis", settings.hub.redis, settings.hub.durability, is_hub=True)
     yield Finding("RabbitMQ", connect.without_password(settings.hub.amqp), broker(settings.hub.amqp)() or "")
+    if settings.hub.management_url:
+        yield policy_finding(settings)
     if settings.hub.mongo:
         yield Finding("history", connect.without_password(settings.hub.mongo), mongo(settings.hub.mongo)() or "")
     for name, region in settings.region.items():
         yield _redis(f"Redis of {name}", region.redis.url, region.redis.durability)
+
+
+def policy_command(settings: Settings) -> str:
+    """The command that sets the queues' policy on the broker."""
+    return shlex.join(["rabbitmqctl", *topology.policy_command(policy.virtual_host(settings.hub.amqp))])
+
+
+def policy_finding(settings: Settings) -> Finding:
+    """What the broker's management says of the policy of every queue."""
+    where = connect.without_password(settings.hub.management_url)
+    try:
+        found = policy.shortfalls(settings, policy_command(settings))
+    except policy.Unreadable as error:
+        return Finding("policy of the queues", where, str(error))
+    return Finding("policy of the queues", where, "", found)
 
 
 def _redis(what: str, url: str, kind: str, *, is_hub: bool = False) -> Finding:

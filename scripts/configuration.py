@@ -76,6 +76,7 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: 
         **msgspec.to_builtins(wanted.hub),
         "redis": hub_url(data, ports),
         "amqp": amqp,
+        "management_url": "",
         "mongo": f"mongodb://127.0.0.1:{ports.store}/",
     }
     tables = {

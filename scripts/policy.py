@@ -1,0 +1,70 @@
+"""Whether the queues have the policy that they need, as RabbitMQ's management plugin tells: AMQP itself can't."""
+
+import base64
+import http.client
+import json
+import urllib.parse
+from typing import Any, Final
+
+from regions import connect, topology
+from regions.durability import Shortfall
+from regions.settings import Settings
+
+SECONDS: Final = 5.0
+A_LIMIT: Final = "max-length"  # which one is the operator's choice
+
+
+class Unreadable(RuntimeError):  # noqa: N818
+    """The management does not answer, or not with what was asked for."""
+
+
+def virtual_host(amqp: str) -> str:
+    """The virtual host of an AMQP URL."""
+    return str(connect.amqp_parameters(amqp, name="check")[0].virtual_host)
+
+
+def shortfalls(settings: Settings, mend: str) -> list[Shortfall]:
+    """What of the policy in force each queue lacks, operators' policies included. Raises ``Unreadable``.
+
+    ``mend``: the command that sets it.
+    """
+    vhost = urllib.parse.quote(virtual_host(settings.hub.amqp), safe="")
+    found = []
+    for queue, _, _ in topology.queues(settings.region):
+        told = _get(settings.hub.management_url, f"/api/queues/{vhost}/{queue}")
+        definition = told.get("effective_policy_definition")
+        policy = definition if isinstance(definition, dict) else {}  # none, or an empty one, which is a list
+        for key, expected in topology.POLICY.items():
+            value = policy.get(key)
+            is_kept = isinstance(value, int) and value > 0 if key == A_LIMIT else value == expected
+            if not is_kept:
+                shown = "a limit" if key == A_LIMIT else str(expected)
+                found.append(Shortfall(f"{queue}: {key}", shown, "nothing" if value is None else str(value), mend))
+    return found
+
+
+def _get(url: str, path: str) -> dict[str, Any]:
+    parts = urllib.parse.urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
+    credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+    connection = kind(parts.netloc.rpartition("@")[2], timeout=SECONDS)
+    try:
+        connection.request("GET", parts.path.rstrip("/") + path, headers={"Authorization": f"Basic {credentials}"})
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreadable(f"it does not answer: {error}") from error
+    finally:
+        connection.close()
+    if response.status == http.client.NOT_FOUND:
+        raise Unreadable(f"there is no queue {path.rpartition('/')[2]} yet: a gateway declares it when it starts")
+    if response.status != http.client.OK:
+        raise Unreadable(f"expected 200, found {response.status} {response.reason}")
+    try:
+        told = json.loads(content)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise Unreadable(f"expected a JSON object, found {content[:60]!r}")
+    return told

@@ -13,8 +13,9 @@ from lxml import etree
 from jobs import pattern, values
 from jobs.errors import ParseFailed
 from jobs.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
+from jobs.fold import LONG, folded
 from jobs.select import Compiler, Find, Levels
-from jobs.values import LONG, BadValue, Convert, Warnings
+from jobs.values import BadValue, Convert, Warnings
 
 BAD_MAX: Final = 10  # bad values of required fields that are told
 
@@ -248,7 +249,7 @@ def _first(value: Any) -> Any:
 def _folded(found: Any) -> Any:
     if type(found) is not str:
         return values.clean(found)
-    return (" ".join(found.split()) if len(found) <= LONG else values.folded(found)) or None
+    return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
 
 
 def _plain(find: Find) -> Get:
@@ -258,7 +259,7 @@ def _plain(find: Find) -> Get:
         found = find(levels)
         if type(found) is not str:
             return values.clean(found)
-        return (" ".join(found.split()) if len(found) <= LONG else values.folded(found)) or None
+        return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
 
     return get
 
@@ -268,7 +269,7 @@ def _whole_folded(whole: Callable[[Any], str], level: int) -> Get:
 
     def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
         found = whole(levels[level])
-        return (" ".join(found.split()) if len(found) <= LONG else values.folded(found)) or None
+        return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
 
     return get
 

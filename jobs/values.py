@@ -19,11 +19,11 @@ import msgspec
 
 from jobs import budget, dates, numbers, pattern
 from jobs.field import Value
+from jobs.fold import LONG, folded
 
 TRUE: Final = frozenset({"true", "yes", "y", "1", "on"})
 FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
 SHOWN_MAX: Final = 60
-LONG: Final = 262_144  # characters of a text that is looked at by pieces
 LINE_BYTES: Final = 64  # of a line as a text of its own
 
 _ABSOLUTE: Final = ("https://", "http://")
@@ -97,25 +97,6 @@ def clean(value: Any) -> Any:
     if kind is dict:
         return {key: clean(one) for key, one in value.items()}
     return value
-
-
-def folded(text: str) -> str:
-    """A text with one blank for any white space in it, and none around it."""
-    return " ".join(text.split()) if len(text) <= LONG else _folded_by_pieces(text)
-
-
-def _folded_by_pieces(text: str) -> str:
-    """As ``folded``: the words of a long text, all at once, would take many times its memory."""
-    budget.reserve(2 * sys.getsizeof(text), f"a text of {len(text)} characters")
-    pieces: list[str] = []
-    is_in_word = False
-    for start in range(0, len(text), LONG):
-        piece = text[start : start + LONG]
-        words = " ".join(piece.split())
-        if words:
-            pieces.append(words if not pieces or (is_in_word and not piece[0].isspace()) else f" {words}")
-        is_in_word = not piece[-1].isspace()
-    return "".join(pieces)
 
 
 def text_of(value: Any) -> str:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobs import charset, css, feed, jmes, jsonld, lines, numbers, pattern, values
+from jobs import charset, css, feed, fold, jmes, jsonld, lines, numbers, pattern, values
 from jobs.check import check
 from jobs.definition import BadParams, read
 from jobs.errors import TaskError
@@ -355,8 +355,8 @@ def test_the_strategies_make_sources_that_work(tmp_path):
 @given(st.text(alphabet="ab \n\t\u00a0\u2003", max_size=40))
 def test_a_long_text_is_folded_as_a_short_one(text):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(values, "LONG", 4)
-        assert values.folded(text) == " ".join(text.split())
+        patched.setattr(fold, "LONG", 4)
+        assert fold.folded(text) == " ".join(text.split())
 
 
 @given(st.lists(st.sampled_from(["a", "ü", '"x\ny"', "", "\r", "long " * 5])), st.sampled_from(["\n", "\r\n", "\r"]))

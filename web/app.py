@@ -178,7 +178,7 @@ class Gateway:
         self.history = History(settings)
         self.ledger = Ledger(self.hub.client, limits, archives=self.history.is_on)
         self.archiver = Archiver(self.hub, self.ledger, self.history, limits.request_bytes_max)
-        self.recall = Recall(self.history, base, limits.result_ttl_seconds)
+        self.recall = Recall(self.history, self.ledger, base, limits.result_ttl_seconds)
         self.publisher = Publisher(settings)
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
         self.waiters = Waiters(self.hub, self.ledger)

@@ -3,7 +3,8 @@
 settle ── the last task of a request: nf:archive ── run_once: lease, read, put, forget
 
 A request is forgotten only after MongoDB has it, and one that a gateway leased and did not finish is taken by any other:
-so each is put at least once, through outages of both, until its results expire at the hub.
+so each is put at least once, through outages of both, until its results expire at the hub. What was refused after all is
+taken out again: its accept had got through, although its client was answered 503.
 """
 
 import threading
@@ -34,6 +35,7 @@ class Archiver:
         self._hub, self._ledger, self._history = hub, ledger, history
         self._bytes_max = 2 * request_bytes_max  # everything: what is limited to it are the records alone
         self._lease = hub.client.register_script(lua.LEASE)
+        self._archived = hub.client.register_script(lua.ARCHIVED)
         self._failures = 0
         self._asked = 0.0  # when MongoDB last had to do something
         self._stopping = threading.Event()
@@ -87,13 +89,20 @@ class Archiver:
         with self._hub.asking():
             views = self._ledger.read_many([(one, START) for one in requests], self._bytes_max, spliced=False)
             there = [view for view in views if view is not None]
-            for request in {*requests} - {view.id for view in there}:
-                if self._ledger.tasks(request) is None:  # else it was refused
+            put = {view.id for view in there}
+            refused = []
+            for request in {*requests} - put:
+                if self._ledger.tasks(request) is None:
                     log.warning("expired before it was archived", request=request)
+                else:
+                    refused.append(request)
         if there:
             self._history.put(there)
-        with self._hub.asking() as client:
-            client.zrem(names.ARCHIVE, *requests)
+        if refused:
+            self._history.remove(refused)
+        arguments = [part for request in requests for part in (request, int(request in put))]
+        with self._hub.asking():
+            self._archived(keys=[names.ARCHIVE, *map(names.ledger, requests)], args=arguments)
 
     def _give_back(self, requests: list[str]) -> None:
         with self._hub.asking() as client:

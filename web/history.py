@@ -87,6 +87,12 @@ class History:
                 writes = [pymongo.ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in documents]
                 database[collection].bulk_write(writes, ordered=False)
 
+    def remove(self, requests: Sequence[str]) -> None:
+        """Forgets requests; raises ``HistoryAway``, and then all may be removed again."""
+        with self._asking(WRITE_SECONDS) as database:
+            database[names.REQUESTS_COLLECTION].delete_many({"_id": {"$in": list(requests)}})
+            database[names.TASKS_COLLECTION].delete_many({"request": {"$in": list(requests)}})
+
     def read(self, request: str, after: str = START) -> View | None:
         """A request with its results since a cursor, as ``Ledger.read`` gives it; None when it is not there."""
         with self._asking(READ_SECONDS) as database:

@@ -165,10 +165,10 @@ class Ledger:
 
     def refuse(self, request: str, tasks: Iterable[tuple[str, str]], *, lapsed_only: bool = False) -> bool:
         """Refuses a request as a whole, whatever its tasks' states. ``tasks``: (id, region) of each."""
-        arguments = [request, "lapsed" if lapsed_only else "always"]
+        arguments: list[Any] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
         for task, region in tasks:
             arguments += (task, names.open_tasks(region))
-        keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request)]
+        keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request), names.ARCHIVE]
         return bool(self._refuse(keys=keys, args=arguments) == 1)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:

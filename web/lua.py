@@ -40,8 +40,9 @@ return 1
 """
 
 REFUSE: Final = """#!lua flags=allow-oom
--- KEYS: ledger, due, accepting, events. ARGV: request, "lapsed" (only a request whose lease is over) or "always",
--- then for each task: its id, the key of its region's open tasks. Returns 1 when the request is refused.
+-- KEYS: ledger, due, accepting, events, archive. ARGV: request, "lapsed" (only a request whose lease is over) or
+-- "always", 1 where there is a history, then for each task: its id, the key of its region's open tasks.
+-- Returns 1 when the request is refused.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local found = redis.call('HMGET', KEYS[1], 'state', 'lease')
@@ -51,7 +52,9 @@ if ARGV[2] == 'lapsed' and (found[1] ~= 'accepting' or tonumber(found[2]) > now)
 end
 if found[1] then redis.call('HSET', KEYS[1], 'state', 'refused') end
 redis.call('ZREM', KEYS[3], ARGV[1])
-for i = 3, #ARGV, 2 do
+-- The accept got through, after its caller had given up: what is in the history by now is taken back there, too.
+if found[1] == 'accepted' and ARGV[3] == '1' then redis.call('ZADD', KEYS[5], now, ARGV[1]) end
+for i = 4, #ARGV, 2 do
   local member = ARGV[1] .. '/' .. ARGV[i]
   redis.call('ZREM', KEYS[2], member)
   redis.call('ZREM', ARGV[i + 1], member)
@@ -131,6 +134,22 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, request in ipairs(due) do redis.call('ZADD', KEYS[1], now + ARGV[1], request) end
 return due
+"""
+
+ARCHIVED: Final = """#!lua flags=allow-oom
+-- KEYS: archive, then ledgers. ARGV: for each its request, and 1 where the history has it now. Forgets them, but for
+-- what was refused meanwhile: that is to be taken back.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+for i = 2, #KEYS do
+  local request, put = ARGV[2 * i - 3], ARGV[2 * i - 2]
+  if put == '1' and redis.call('HGET', KEYS[i], 'state') == 'refused' then
+    redis.call('ZADD', KEYS[1], now, request)
+  else
+    redis.call('ZREM', KEYS[1], request)
+  end
+end
+return 1
 """
 
 DELIVERED: Final = """#!lua flags=allow-oom

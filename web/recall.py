@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+import redis
 
 from regions import logs
 from web import problems, views
 from web.events import Stream
 from web.exchange import Answer, Exchange
 from web.history import History, HistoryAway, Wanted
-from web.ledger import START, View
+from web.ledger import START, Ledger, View
 from web.problems import Problem
 
 THREADS: Final = 2
@@ -28,8 +29,9 @@ log = logs.get("history")
 class Recall:
     """Answers from the history, or that there is nothing. ``base`` is what links begin with."""
 
-    def __init__(self, history: History, base: str, result_ttl_seconds: float) -> None:
-        self._history, self._base, self._result_ttl_seconds = history, base, result_ttl_seconds
+    def __init__(self, history: History, ledger: Ledger, base: str, result_ttl_seconds: float) -> None:
+        self._history, self._ledger, self._base = history, ledger, base
+        self._result_ttl_seconds = result_ttl_seconds
         self._threads = ThreadPoolExecutor(THREADS, "history")
 
     def stop(self) -> None:
@@ -48,7 +50,7 @@ class Recall:
             return self.missing(request).answer()
 
         def look() -> Answer:
-            view = self._history.read(request, after)
+            view = self._read(request, after)
             return self.missing(request).answer() if view is None else make(view)
 
         self._later(exchange, look)
@@ -61,13 +63,17 @@ class Recall:
             return
 
         def look() -> Answer | None:
-            view = self._history.read(stream.request, stream.cursor())
+            view = self._read(stream.request, stream.cursor())
             if view is None:
                 return self.missing(stream.request).answer()
             stream.take(view, "closing")
             return None
 
         self._later(exchange, look)
+
+    def _read(self, request: str, after: str) -> View | None:
+        """Of the history; what Redis has and does not show was refused, and may be on its way out of the history."""
+        return None if self._ledger.tasks(request) is not None else self._history.read(request, after)
 
     def search(self, exchange: Exchange) -> Answer | None:
         """``GET /v1/requests``: finished requests, latest first."""
@@ -95,6 +101,8 @@ def _answer(exchange: Exchange, look: Callable[[], Answer | None]) -> None:
         answer = look()
     except HistoryAway as error:
         answer = problems.unavailable(error.reason).answer()
+    except redis.exceptions.RedisError:
+        answer = problems.unavailable("the hub's Redis does not answer").answer()
     except Exception:
         log.exception("reading the history failed", path=exchange.path[:200])
         answer = problems.internal().answer()

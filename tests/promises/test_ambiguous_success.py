@@ -71,6 +71,7 @@ def _publish() -> bytes:
 
 # Scripts that no task's end hangs on.
 ELSEWHERE = {
+    "web.lua.ARCHIVED": "after the history has it; else it comes again when its lease is over",
     "web.lua.DELIVERED": "notes when a client read a result",
     "web.lua.KEEP_DEAD": "keeps a dead letter, whose task has ended before; the letter comes again until it is kept",
     "jobs.finish.DUE": "moves what waited for its time, in a look of each second",

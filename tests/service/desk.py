@@ -37,7 +37,7 @@ class Desk:
             self.ledger,
             self.waiters,
             Cleaner(self.hub, self.ledger, Publisher(settings)),
-            Recall(History(settings), "", limits.result_ttl_seconds),
+            Recall(History(settings), self.ledger, "", limits.result_ttl_seconds),
             "",
             wait_max_seconds=limits.wait_max_seconds,
         )

@@ -84,6 +84,21 @@ def test_a_request_that_left_redis_is_answered_as_before(stack, store):
     assert (after["results"], after["cursor"], after["done"]) == ([], request["cursor"], True)
 
 
+def test_a_request_that_is_refused_after_all_leaves_the_history_and_is_never_read(stack, store):
+    """Its accept got through after its client was answered 503, and it was done and archived before its refusal."""
+    request = finished(stack, "demo.plain", LIST)
+    until(lambda: store.has(request["id"]), "the request in the history")
+    tasks = [(task["id"], task["region"]) for task in request["tasks"]]
+    stack.gateway.ledger.refuse(request["id"], tasks)
+    path = f"/v1/requests/{request['id']}"
+    assert [ask(stack.port, "GET", each).status for each in (path, f"{path}?wait=1", f"{path}/events")] == [404] * 3
+    until(lambda: not store.has(request["id"]), "it to leave the history")
+    assert store.database[names.TASKS_COLLECTION].count_documents({"request": request["id"]}) == 0
+    until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing to be left to do")
+    lose(stack, request["id"])
+    assert ask(stack.port, "GET", path).status == 404
+
+
 def test_its_events_can_still_be_read(stack, store):
     request = finished(stack, "demo.plain", LIST)
     until(lambda: store.has(request["id"]), "the request in the history")

@@ -206,8 +206,9 @@ def test_a_waiting_task_holds_no_thread(start, client, hub):
 
 def test_what_was_not_tried_again_in_time_is_sent_home_as_it_failed(start, client, hub):
     start()
-    (id_,) = enqueue(client, [task(deadline_seconds=2, flaky=1, pause=20.0)])
-    until(lambda: results(hub) == [id_], "its result", 10)
+    until(lambda: client.exists(names.rq_worker("w1")), "the worker")
+    (id_,) = enqueue(client, [task(deadline_seconds=6, flaky=1, pause=20.0)])
+    until(lambda: results(hub) == [id_], "its result")
     assert (frame(hub, id_)["error"]["type"], frame(hub, id_)["attempts"]) == ("connection", 1)
     until(lambda: is_clean(client), "a clean region")
 

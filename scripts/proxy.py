@@ -3,7 +3,7 @@
     client ── there ──> port of the link ── there ──> target
            <── back ──                   <── back ──
 
-``python -m scripts.proxy --control PORT NAME=PORT:TARGET…`` runs any number of links. ``Control`` drives them, by a line
+``python -m scripts.proxy --control PORT NAME=PORT:TARGET…`` runs any number of links. ``scripts.links`` drives them, by a line
 of JSON for each of its calls: delay and jitter each way, less bandwidth, hold (as a network that lost its way: what was
 sent arrives when it heals), drop, refuse, cut, and swallow (a certain request arrives, its answer does not).
 """
@@ -15,57 +15,15 @@ import random
 import signal
 import socket
 import sys
-import threading
 from collections import deque
 from typing import Any, Final, Literal
 
 import click
 import msgspec
-from msgspec import Struct
+
+from scripts.links import Counts, Rule, Swallow, Way
 
 HELD_MAX: Final = 1_000_000  # bytes of one direction; then its sender has to wait
-CONTROL_SECONDS: Final = 5.0
-
-
-class Way(Struct, frozen=True, forbid_unknown_fields=True):
-    """One direction of a link. ``bytes_per_second`` 0 is no limit.
-
-    ``then``: "pass"; "hold" keeps everything until it passes again; "drop" loses it, and resets the connection when it
-    passes again, since a stream with a hole is none.
-    """
-
-    delay_ms: float = 0.0
-    jitter_ms: float = 0.0
-    bytes_per_second: float = 0.0
-    then: Literal["pass", "hold", "drop"] = "pass"
-
-
-class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a link does. Without ``accepts`` new connections are reset."""
-
-    there: Way = Way()
-    back: Way = Way()
-    accepts: bool = True
-
-
-class Swallow(Struct, frozen=True, forbid_unknown_fields=True):
-    """The request that holds ``after`` arrives, nothing comes back any more; the connection is reset ``cut_seconds`` later."""
-
-    after: bytes
-    times: int = 1
-    cut_seconds: float = 1.0
-
-
-class Counts(Struct):
-    """What a link did: connections, bytes, and requests whose answers were swallowed."""
-
-    open: int = 0
-    accepted: int = 0
-    there: int = 0
-    back: int = 0
-    held: int = 0
-    dropped: int = 0
-    swallowed: int = 0
 
 
 class _Flow:
@@ -321,60 +279,6 @@ async def serve(control: int, links: dict[str, Link]) -> None:
         await link.start()
     await asyncio.start_server(lambda reader, writer: _answer(links, reader, writer), "127.0.0.1", control)
     await over.wait()
-
-
-class Control:
-    """Drives the links of a running proxy. Every call answers with the link's counts; raises ValueError, OSError."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._socket: socket.socket | None = None
-        self._buffer = b""
-        self._lock = threading.Lock()
-
-    def rule(self, link: str, rule: Rule) -> Counts:
-        """From now on the link does this."""
-        return self._call({"do": "rule", "link": link, "rule": msgspec.to_builtins(rule)})
-
-    def heal(self, link: str) -> Counts:
-        """From now on the link only passes."""
-        self._call({"do": "forget", "link": link})
-        return self.rule(link, Rule())
-
-    def cut(self, link: str, how: Literal["reset", "close"] = "reset") -> Counts:
-        """Ends all connections of the link."""
-        return self._call({"do": "cut", "link": link, "how": how})
-
-    def swallow(self, link: str, after: bytes, *, times: int = 1, cut_seconds: float = 1.0) -> Counts:
-        """The next request that holds ``after`` arrives, but not its answer."""
-        swallow = msgspec.to_builtins(Swallow(after, times, cut_seconds))
-        return self._call({"do": "swallow", "link": link, "swallow": swallow})
-
-    def counts(self, link: str) -> Counts:
-        """What the link did so far."""
-        return self._call({"do": "counts", "link": link})
-
-    def close(self) -> None:
-        """Ends the control's own connection."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
-    def _call(self, call: dict[str, Any]) -> Counts:
-        with self._lock:
-            if self._socket is None:
-                self._socket = socket.create_connection(("127.0.0.1", self._port), CONTROL_SECONDS)
-            self._socket.sendall(json.dumps(call).encode() + b"\n")
-            while b"\n" not in self._buffer:
-                data = self._socket.recv(65536)
-                if not data:
-                    raise ConnectionError("the proxy ended")
-                self._buffer += data
-            line, _, self._buffer = self._buffer.partition(b"\n")
-        answer = msgspec.json.decode(line)
-        if "error" in answer:
-            raise ValueError(answer["error"])
-        return msgspec.convert(answer, Counts)
 
 
 def parse(words: tuple[str, ...]) -> dict[str, Link]:

@@ -21,7 +21,7 @@ from scripts.chaos.history import Window
 from scripts.chaos.plan import Fault, regions_of
 from scripts.chaos.points import POINTS
 from scripts.chaos.stack import ChaosStack
-from scripts.proxy import Rule, Way
+from scripts.links import Rule, Way
 
 HELD: Final = 10  # executions that the kill of a worker must hit
 MOMENT_SECONDS: Final = 12.0  # how long a kill waits for something to hit

@@ -22,10 +22,10 @@ from scripts import configuration, parts, processes
 from scripts.chaos.points import Link, links
 from scripts.configuration import Ports
 from scripts.data_folder import DataFolder
+from scripts.links import Control
 from scripts.parts import Part, Stack
 from scripts.ports import free_block
 from scripts.probes import listens
-from scripts.proxy import Control
 from scripts.services import Guard
 from scripts.startup import Ending, Startup
 from scripts.supervision import Supervisor

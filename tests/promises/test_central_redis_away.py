@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from scripts.proxy import Rule
+from scripts.links import Rule
 from tests.promises.driving import SOON, Ledger, ask, well
 
 AWAY_SECONDS = float(os.environ.get("AWAY_SECONDS", "4"))

@@ -4,7 +4,7 @@ import time
 
 from scripts.chaos.points import links
 from scripts.chaos.stack import source
-from scripts.proxy import Rule, Way
+from scripts.links import Rule, Way
 from tests.promises.driving import GRACE_SECONDS, SWEEP_SECONDS, Ledger, ask
 
 WINDOWS, CALLS = 5, 60

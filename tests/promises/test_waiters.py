@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from scripts.proxy import Rule, Way
+from scripts.links import Rule, Way
 from tests.promises.driving import Ledger, ask
 
 WAITERS = 2_000

@@ -183,3 +183,40 @@ def entries(hub_redis, region: str, kind: str) -> list[dict[str, str]]:
 def last_status(hub_redis, region: str) -> dict:
     found = entries(hub_redis, region, "status")
     return msgspec.json.decode(found[-1]["d"]) if found else {}
+
+
+class Region:
+    """One region of a test, with a name of its own, since the broker is shared."""
+
+    def __init__(self, name: str, hub_redis, region_redis, rabbitmq) -> None:
+        self.name, self.hub, self.redis, self.rabbitmq = name, hub_redis, region_redis, rabbitmq
+        self.broker = Broker(rabbitmq, name)
+
+    def settings(self, **bridge):
+        return settings_of(self.hub, self.redis, self.rabbitmq, self.name, **bridge)
+
+    def bridging(self, **bridge):
+        return bridging(self.settings(**bridge), self.name)
+
+    def tasks(self, count: int, **changes) -> list[contract.Task]:
+        return [task(self.name, number, **changes) for number in range(count)]
+
+    def jobs(self) -> list[str]:
+        return [job.decode() for job in self.redis.client.lrange(names.rq_queue(self.name), 0, -1)]
+
+    def in_queues(self) -> int:
+        """Messages that wait in either queue: all that were not acked, once nobody consumes."""
+        return sum(self.broker.ready(queue(self.name)) for queue in (names.work_queue, names.fast_queue))
+
+    def each_once(self, tasks: list[contract.Task]) -> None:
+        """Waits until every task is a job; fails when one is twice."""
+        wanted = sorted(one.task for one in tasks)
+        until(lambda: len(self.jobs()) >= len(wanted), "every task to be a job")
+        assert sorted(self.jobs()) == wanted
+
+    def all_acked(self, *bridges: InThread) -> None:
+        """Waits until bridges hold nothing, then ends them and asks the broker, where the unacked would be back."""
+        until(lambda: self.in_queues() + sum(one.status.unacked for one in bridges) == 0, "every message to be acked")
+        for one in bridges:
+            one.stop()
+        assert self.in_queues() == 0

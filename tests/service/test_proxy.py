@@ -9,9 +9,10 @@ import time
 
 import pytest
 
+from scripts.links import Control, Rule, Way
 from scripts.ports import free_port
 from scripts.probes import listens
-from scripts.proxy import Control, Rule, Way, parse
+from scripts.proxy import parse
 from scripts.services import Running, Service
 from tests.waiting import until
 

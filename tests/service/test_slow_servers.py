@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from scripts.links import Control, Rule, Way
 from scripts.ports import free_port
 from scripts.probes import listens
-from scripts.proxy import Control, Rule, Way
 from scripts.services import RabbitMQ, Running, Service
 from tests.service.gateway import LIST, Stack
 from tests.service.wire import ask

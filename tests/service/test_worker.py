@@ -15,12 +15,10 @@ import rq.command
 import rq.suspension
 from rq import Queue
 from rq import Worker as RqWorker
-from rq.job import Job as RqJob
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from jobs import contract
 from jobs.reaper import Reaper
 from jobs.retry import read_past
 from regions import names
@@ -30,6 +28,10 @@ from tests.service.working import (
     claimer,
     enqueue,
     enqueue_raw,
+    fetch,
+    frame,
+    held,
+    is_clean,
     out_entries,
     results,
     settings_for,
@@ -76,24 +78,6 @@ def client(region_redis) -> redis.Redis:
 @pytest.fixture
 def hub(hub_redis) -> redis.Redis:
     return hub_redis.client
-
-
-def fetch(client, id_):
-    return RqJob.fetch(id_, connection=client, serializer=JSONSerializer)
-
-
-def held(client, worker="w1") -> int:
-    return client.scard(names.rq_worker_executions(worker))
-
-
-def frame(hub, id_):
-    return json.loads(contract.splice(hub.get(names.result(REGION, id_))))
-
-
-def is_clean(client) -> bool:
-    """Nothing runs, nothing waits, nothing is left in the outbox."""
-    started = client.zcard(names.rq_registry("wip", REGION))
-    return not (started or client.llen(names.rq_queue(REGION)) or client.xlen(names.OUTBOX))
 
 
 def test_everything_that_is_enqueued_reaches_the_hub_once(start, client, hub):

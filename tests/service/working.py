@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from ulid import ULID
 
 from jobs.claim import Claimer
-from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame
+from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, splice
 from jobs.errors import Cancelled, ConnectionFailed
 from jobs.retry import Retry
 from jobs.worker import enter, run
@@ -57,6 +57,24 @@ def task(*, deadline_seconds: float = 30.0, **params) -> Task:
         deadline_ms=now + int(deadline_seconds * 1000),
         expires_ms=now + 3_600_000,
     )
+
+
+def fetch(client, id_):
+    return Job.fetch(id_, connection=client, serializer=JSONSerializer)
+
+
+def held(client, worker="w1") -> int:
+    return client.scard(names.rq_worker_executions(worker))
+
+
+def frame(hub, id_):
+    return json.loads(splice(hub.get(names.result(REGION, id_))))
+
+
+def is_clean(client) -> bool:
+    """Nothing runs, nothing waits, nothing is left in the outbox."""
+    started = client.zcard(names.rq_registry("wip", REGION))
+    return not (started or client.llen(names.rq_queue(REGION)) or client.xlen(names.OUTBOX))
 
 
 def enqueue(client: redis.Redis, tasks: Iterable[Task], *, function: str = names.JOB_FUNCTION) -> list[str]:

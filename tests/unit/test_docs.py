@@ -104,3 +104,10 @@ def test_links_of_the_readme_lead_somewhere():
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
     assert len(links) > 5
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_no_file_is_longer_than_a_reader_bears():
+    """400 lines: past that a file is two."""
+    folders = ("bridge", "jobs", "regions", "scripts", "tests", "web")
+    lengths = {str(path.relative_to(ROOT)): path for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert [name for name, path in lengths.items() if len(path.read_bytes().splitlines()) > 400] == []

@@ -1,10 +1,12 @@
 """A region's worker processes: started, watched by their beat and memory, replaced when they die, stopped together.
 
-    run ── run_once: start who is missing, and who runs suspects; read beats; bury the dead; kill the silent; drain the fat
-     ├ jobs.worker x region.scale.min    settings over standard input, so that no secret is in a command line
-     ├ Nursery                           forks processes for suspects (jobs.nursery)
-     ├ Reaper (thread)                   gives what the dead held to the others
-     └ Reporter (thread)                 tells the hub
+    run ── run_once: as many as this pool's share; start who is missing, and who runs suspects; read beats; bury the dead;
+     │               kill the silent; drain the fat
+     ├ jobs.worker x share    settings over standard input, so that no secret is in a command line
+     ├ Nursery                forks processes for suspects (jobs.nursery)
+     ├ Scaler (thread)        agrees with the region's other pools on the number of processes
+     ├ Reaper (thread)        gives what the dead held to the others
+     └ Reporter (thread)      tells the hub
 
 A child's beat is a byte a turn of its claim loop, over a pipe: local, so it goes on while Redis is away.
 """
@@ -14,11 +16,13 @@ import random
 import secrets
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Final
 
 import msgspec
@@ -27,10 +31,12 @@ import redis
 from jobs.nursery import Forked, Nursery
 from jobs.reaper import Reaper
 from jobs.report import Reporter
+from jobs.scaler import Scaler
 from jobs.script import ALONE_MAX, LEASE_MS
-from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, Stop
+from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, Stop
 from regions import connect, durability, logs
 from regions.process import resident_bytes
+from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
 TURN_SECONDS: Final = 0.2
@@ -83,16 +89,35 @@ class Slot:
 class Pool:
     """The processes of one region on this machine."""
 
-    def __init__(self, settings: Settings, region: Region, command: Sequence[str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        region: Region,
+        command: Sequence[str],
+        *,
+        reload: Callable[[], Scale] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``reload`` reads the region's ``[scale]`` again; ``clock``, in seconds since the epoch, is what its rules go by."""
         self._settings, self._region, self._command = settings, region, command
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
-        self._slots = [Slot(number) for number in range(1, region.scale.min + 1)]
+        self._slots: list[Slot] = []
         self._nursery = Nursery(settings, [*command, region.name])
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # what drains, while others have its places
         self._weighed = 0.0
         self._reaper = Reaper(self._client, region.name)
-        self._reporter = Reporter(settings, region, self._client, self.workers)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self._scaler = Scaler(
+            region,
+            self._client,
+            name,
+            self._processes,
+            reload=reload,
+            clock=clock,
+            changed=self._report,
+        )
+        self._reporter = Reporter(settings, region, self._client, name, self.workers, self._scaler.status)
         self.stop = Stop()
         self._is_refused = False
         self._missing = 0
@@ -105,6 +130,7 @@ class Pool:
         except (connect.TooOld, durability.NotDurable) as error:
             log.error("can't start", error=str(error))
             return 1
+        self._scaler.start()
         self._reaper.start()
         self._reporter.start()
         self._nursery.open()
@@ -115,6 +141,7 @@ class Pool:
 
     def run_once(self) -> None:
         """One turn of at most ``TURN_SECONDS`` and the start of what is missing."""
+        self._fit(self._scaler.share)
         for slot in self._slots:
             if slot.child is None and time.monotonic() >= slot.not_before:
                 self._start(slot)
@@ -126,6 +153,28 @@ class Pool:
     def workers(self) -> list[str]:
         """The names of the processes that run now, without those for suspects."""
         return [slot.child.name for slot in (*self._slots, *self._leaving) if slot.child is not None]
+
+    def _processes(self) -> tuple[int, int]:
+        """How many processes claim, and how many there are, without those that drain or run suspects."""
+        children = [slot.child for slot in tuple(self._slots) if slot.child is not None]
+        return sum(child.beat is not None for child in children), len(children)
+
+    def _fit(self, share: int) -> None:
+        """As many places as the share. Who loses his drains: claims nothing more, ends what it runs, for as long as it takes."""
+        while len(self._slots) > share:
+            slot = self._slots.pop()
+            if slot.child is None:
+                continue
+            log.info("draining a worker that is not needed", worker=slot.child.name, pid=slot.child.process.pid)
+            slot.child.process.send_signal(RETIRE)
+            self._leaving.append(slot)
+        taken = {slot.number for slot in (*self._slots, *self._leaving)}
+        free = (number for number in count(1) if number not in taken)
+        while len(self._slots) < share:
+            self._slots.append(Slot(next(free)))
+
+    def _report(self) -> None:
+        self._reporter.now()
 
     def _start_alone(self) -> None:
         """As many processes as suspects wait, less those that begin; a few a turn, since the first may run all."""
@@ -139,6 +188,7 @@ class Pool:
     def end(self) -> None:
         """Stops the children, warmly unless asked twice; kills who does not end in time."""
         log.info("stopping", region=self._region.name, workers=self.workers())
+        self._scaler.stop()
         self._signal(signal.SIGTERM)
         end = time.monotonic() + STOP_SECONDS
         is_told_cold = False
@@ -254,9 +304,10 @@ class Pool:
         is_leaving = slot in self._leaving
         self._leaving = [one for one in self._leaving if one is not slot]
         code = child.process.returncode
-        self._reaper.died(child.name, crashed=code != 0 and self.stop.asked is None)
+        is_told = is_leaving and code in (0, -RETIRE)  # the latter: before it listened
+        self._reaper.died(child.name, crashed=code != 0 and not is_told and self.stop.asked is None)
         self._reporter.now()
-        if self.stop.asked is not None or ((slot.is_alone or is_leaving) and code == 0):
+        if self.stop.asked is not None or is_told or (slot.is_alone and code == 0):
             log.info("a worker ended", worker=child.name, code=code)
             return
         if code == BAD_SETTINGS:
@@ -278,12 +329,21 @@ class Pool:
             child.process.send_signal(number)
 
 
-def run(settings: Settings, region: str, command: Sequence[str] = WORKER) -> int:
+def run(
+    settings: Settings,
+    region: str,
+    command: Sequence[str] = WORKER,
+    *,
+    reload: Callable[[], Settings] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> int:
     """Runs a region's workers until SIGTERM or SIGINT, then stops them warmly; a second signal is cold.
 
-    ``command`` begins the command line of a worker process. Raises ``Faults`` for an unknown region.
+    ``command`` begins the command line of a worker process. ``reload`` reads the settings again, of which only the region's
+    ``[scale]`` counts; ``clock`` is what its rules go by. Raises ``Faults`` for an unknown region.
     """
-    pool = Pool(settings, settings.one(region), command)
+    again = None if reload is None else lambda: reload().one(region).scale
+    pool = Pool(settings, settings.one(region), command, reload=again, clock=clock)
     pool.stop.install()
     code = pool.run()
     pool.stop.ignore()

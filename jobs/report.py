@@ -1,10 +1,8 @@
 """What a region's workers say of themselves to the hub: how they do every 5 s, and which sources they have."""
 
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -35,14 +33,23 @@ log = logs.get("workers")
 
 
 class Reporter:
-    """A thread of the pool. ``workers`` gives the names of the processes that run now."""
+    """A thread of the pool, which has a ``name``. ``workers`` gives the names of the processes that run now.
+
+    ``scale`` gives how many there are to be, and why, as part of how the pool does.
+    """
 
     def __init__(
-        self, settings: Settings, region: Region, client: redis.Redis, workers: Callable[[], Sequence[str]]
+        self,
+        settings: Settings,
+        region: Region,
+        client: redis.Redis,
+        name: str,
+        workers: Callable[[], Sequence[str]],
+        scale: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._region, self._client, self._workers = region, client, workers
         self._hub = connect.open_redis(settings.hub.redis, name=f"{region.name}.workers")
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._name, self._scale = name, scale
         self._catalog = Catalog(settings.source_folders, settings.first_region)
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
@@ -113,8 +120,8 @@ class Reporter:
             return
         self._failures = 0
 
-    def status(self) -> dict[str, int | str]:
-        """How this pool does: ``busy`` threads of its own; what waits, counters and outbox are the region's.
+    def status(self) -> dict[str, Any]:
+        """How this pool does: ``busy`` threads and ``share`` are its own; what waits, counters and outbox are the region's.
 
         While the region's Redis is away they are as they were last known, and ``reason`` says so: the pool lives.
         """
@@ -130,6 +137,7 @@ class Reporter:
             "threads": len(workers) * self._region.workers.threads,
             "reason": reason,
             **self._counted,
+            **self._scale(),
         }
 
     def _count(self, workers: Sequence[str]) -> dict[str, int]:

@@ -45,14 +45,18 @@ TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
 
 log = logs.get("worker")
 
+# With a lease from the begin: who dies before the first claim is found like any other.
 REGISTER: Final = Script("""
-local worker, workers, queue_workers = unpack(KEYS)
+local worker, workers, queue_workers, lease, living = unpack(KEYS)
+local name = table.remove(ARGV, 1)
 if redis.call("EXISTS", worker) == 1 and redis.call("HEXISTS", worker, "death") == 0 then return 0 end
 redis.call("DEL", worker)
 redis.call("HSET", worker, unpack(ARGV))
 redis.call("SADD", workers, worker)
 redis.call("SADD", queue_workers, worker)
 redis.call("EXPIRE", worker, $worker_ttl)
+redis.call("SET", lease, name, "PX", $lease_ms)
+redis.call("ZADD", living, now_ms, name)
 return 1
 """)
 
@@ -151,7 +155,7 @@ class Worker(BaseWorker):
     def _is_done(self) -> bool:
         if self.stop.asked is None:
             return False
-        late = time.monotonic() - self.stop.asked > DRAIN_SECONDS
+        late = not self.stop.is_unhurried and time.monotonic() - self.stop.asked > DRAIN_SECONDS
         return self.stop.is_cold or late or not self.crew.running()
 
     def _claim(self) -> None:
@@ -252,9 +256,10 @@ class Worker(BaseWorker):
     def register_birth(self) -> None:
         """RQ's, in one script that runs also at ``maxmemory``: a full Redis needs workers. Raises ValueError like it."""
         self.birth_date = self.last_heartbeat = now()
-        keys = [self.key, self.redis_workers_keys, names.rq_workers_of(self.queues[0].name)]
+        queue_workers = names.rq_workers_of(self.queues[0].name)
+        keys = [self.key, self.redis_workers_keys, queue_workers, names.lease(self.name), names.WORKERS]
         fields = [part for pair in self.serialize().items() for part in pair]
-        if not value(send(self.connection, [REGISTER.command(keys, fields)], [REGISTER])[0]):
+        if not value(send(self.connection, [REGISTER.command(keys, [self.name, *fields])], [REGISTER])[0]):
             raise ValueError(f"expected a new name for a worker, found an active worker named {self.name}")
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:

@@ -27,6 +27,11 @@ Region (its own Redis, beside RQ's keys)
     nf:outbox:turn           string  the process that ships what nobody else did
     nf:counters              hash    what the region did: succeeded, failed, raw, records, wire
     nf:alone                 zset    worker processes that run suspects, by the last claim (region ms)
+    nf:pools                 hash    the pools of worker processes, a field a pool: when it was last seen, and its processes
+    nf:scale                 string  how many processes the region has, and why (jobs.scaler)
+    nf:scale:turn            string  the pool that decides it
+    nf:scale:wish            string  what an operator asked for; expires with the next rule
+    nf:day                   stream  the region's last day, an entry a minute (jobs.day)
     nf:retried               zset    tasks that failed and will be tried again, by deadline (region ms)
 """
 
@@ -56,6 +61,11 @@ COUNTERS = "nf:counters"
 RETRIED = "nf:retried"
 ALONE = "nf:alone"
 FENCE = "nf:fence"
+POOLS = "nf:pools"
+SCALE = "nf:scale"
+SCALE_TURN = "nf:scale:turn"
+SCALE_WISH = "nf:scale:wish"
+DAY = "nf:day"
 WORKERS = "nf:workers"
 
 # MongoDB

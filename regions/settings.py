@@ -16,15 +16,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from regions import names, toml
+from regions import names, schedule, toml
 from regions.faults import Fault, Faults, nearest
+from regions.schedule import Count, Scale, ScaleRule, Seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "NEARFETCH__"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Seconds = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
 Durability = Annotated[str, Meta(pattern="^(strict|relaxed)$")]
 
 
@@ -120,24 +119,6 @@ class Workers(Struct, frozen=True, forbid_unknown_fields=True):
 
     threads: Annotated[int, Meta(ge=1, le=1024)] = 64
     memory_mb: Annotated[int, Meta(ge=150)] = 300
-
-
-class ScaleRule(Struct, frozen=True, forbid_unknown_fields=True):
-    """From a cron time on, another floor or ceiling."""
-
-    cron: str
-    timezone: str = "UTC"
-    min: Count | None = None
-    max: Count | None = None
-
-
-class Scale(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many worker processes."""
-
-    min: Count = 2
-    max: Count = 4
-    target_wait_seconds: Seconds = 2.0
-    schedule: tuple[ScaleRule, ...] = ()
 
 
 class Bridge(Struct, frozen=True, forbid_unknown_fields=True):
@@ -294,10 +275,12 @@ class _Reader:
                 self._fault(path, (*prefix, key), f"unknown key{nearest(key, set(known) - hidden)}")
         values: dict[str, Any] = {}
         for name, spec in known.items():
-            if name in hidden:
+            if name in hidden or (kind is Scale and name == "schedule"):
                 continue
             where = (*prefix, name)
-            if isinstance(spec.type, type) and issubclass(spec.type, Struct):
+            if spec.type is Scale:
+                values[name] = self._scale(data.get(name, {}), path, where)
+            elif isinstance(spec.type, type) and issubclass(spec.type, Struct):
                 values[name] = spec.type(**self.struct(spec.type, data.get(name, {}), path, where))
             elif kind is Region and name == "egress":
                 table = data.get(name, {})
@@ -309,6 +292,26 @@ class _Reader:
             else:
                 self._leaf(values, spec, data, path, where)
         return values
+
+    def _scale(self, data: Any, path: Path, where: tuple[str, ...]) -> Scale:
+        """The table with its rules; whether floors lie below ceilings is only looked at where nothing else is wrong."""
+        known = len(self.faults)
+        values = self.struct(Scale, data, path, where)
+        given = data.get("schedule", []) if isinstance(data, dict) else []
+        if not isinstance(given, list):
+            self._fault(path, (*where, "schedule"), f"expected a list of tables, found {_show(given)}")
+            given = []
+        rules = []
+        for number, one in enumerate(given):
+            place = (*where, "schedule", str(number))
+            rules.append(ScaleRule(**self.struct(ScaleRule, one, path, place)))
+            for key, message in schedule.wrong_in_rule(rules[-1]):
+                self._fault(path, (*place, key), message)
+        scale = Scale(**values, schedule=tuple(rules))
+        if len(self.faults) == known:
+            for keys, message in schedule.wrong_in_bounds(scale):
+                self._fault(path, (*where, *map(str, keys)), message)
+        return scale
 
     def _leaf(
         self,
@@ -373,7 +376,8 @@ class _Reader:
     def _fault(self, path: Path, where: tuple[str, ...], message: str) -> None:
         key = where[2:] if where[:1] == ("region",) else where
         text = self.texts.get(path)
-        line = toml.line_of(text, key) if text is not None else None
+        steps = tuple(int(part) if part.isdigit() else part for part in key)
+        line = toml.line_of(text, steps) if text is not None else None
         self.faults.append(Fault(path.name, line, ".".join(key), message))
 
 

@@ -19,6 +19,7 @@ from scripts.bridges_commands import bridges
 from scripts.dead_commands import dead
 from scripts.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.options import WRONG_USAGE, data_option, gateway_options, json_option, load, refuse
+from scripts.region_commands import asking, day, scale
 from scripts.source_commands import source
 
 NO_GATEWAY = 3
@@ -69,15 +70,24 @@ def bridge(region: str, kept: bool) -> None:
 
 @main.command()
 @click.argument("region")
-def workers(region: str) -> None:
-    """Runs the worker processes of REGION: they fetch, parse, and send the records home.
+@click.option("--dry-run", is_flag=True, help="Say how many processes there would be, and why; start nothing.")
+def workers(region: str, dry_run: bool) -> None:
+    """Runs worker processes of REGION: they fetch, parse, and send the records home.
+
+    How many follows the region's load and its [scale]; on several hosts they share the number.
 
     \b
     nearfetch workers fra
+    nearfetch workers fra --dry-run
     """
-    from jobs import pool  # noqa: PLC0415
+    if dry_run:
+        from scripts import scale_command  # noqa: PLC0415
 
-    _process(lambda settings: pool.run(settings, settings.one(region).name))
+        _process(lambda settings: asking(region, lambda: scale_command.dry_run(settings.one(region))))
+    from jobs import pool  # noqa: PLC0415
+    from regions.settings import load as again  # noqa: PLC0415
+
+    _process(lambda settings: pool.run(settings, settings.one(region).name, reload=again))
 
 
 @main.command()
@@ -212,6 +222,8 @@ def print_completion(shell: str) -> None:
 
 
 main.add_command(source)
+main.add_command(scale)
+main.add_command(day)
 main.add_command(bridges)
 main.add_command(dead)
 

@@ -40,6 +40,8 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
         click.echo(f"  history: {history}")
     for region in regions:
         click.echo(region_line(region, sources))
+        if region.get("scale"):
+            click.echo(scale_line(region["scale"]))
     if status != OK:
         click.echo(f"  regions: {coloured('unknown')}{reason(said)}")
     if dead_letters:
@@ -60,6 +62,15 @@ def region_line(region: dict[str, Any], sources: list[dict[str, Any]]) -> str:
     count = sum(source["region"] == region["name"] for source in sources)
     begin = f"  {region['name']:<5} {region['title']:<14} {coloured(region['status'].ljust(8))}"
     return f"{begin} {counted(count, 'source')}{figures(region)}{reason(region)}"
+
+
+def scale_line(scale: dict[str, Any]) -> str:
+    """How many worker processes are asked for, and the last decision with its reason."""
+    wanted = f"{counted(scale['number'], 'process', 'es')} wanted, {scale['min']} to {scale['max']} allowed"
+    last = scale["decisions"][:1]
+    why = f"; {last[0]['at'][11:19]}Z {last[0]['was']} → {last[0]['number']}: {last[0]['reason']}" if last else ""
+    fault = f"\n        {coloured('degraded')} its [scale] is wrong, the one before counts: {scale['fault']}"
+    return f"        {wanted}{why}{fault if scale.get('fault') else ''}"
 
 
 def figures(region: dict[str, Any]) -> str:

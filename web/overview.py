@@ -4,7 +4,7 @@ import html
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any, Final
@@ -24,7 +24,6 @@ from web.problems import Problem
 from web.views import JSON
 
 PART_LIVES_MS: Final = 15_000  # a part says how it is every 5 s
-POOLS_MAX: Final = 1000
 RATE_WINDOW_MS: Final = 60_000
 STATES_KEPT_SECONDS: Final = 1.0  # for the catalogue's health, so that listing it costs no round trip each
 PAGE: Final = Path(__file__).resolve().parent / "static" / "index.html"
@@ -183,35 +182,32 @@ def health(entry: Entry, said: Mapping[str, RegionState]) -> tuple[str, list[str
 
 
 class Rates:
-    """How many tasks a second the pools of workers end, from the totals that they said over the last minute."""
+    """How many tasks a second regions end, from the totals that their pools of workers said over the last minute."""
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[tuple[int, int]]] = {}
         self._lock = threading.Lock()
 
-    def rate(self, pools: Iterable[Mapping[str, Any]]) -> float | None:
-        """Tasks a second of all of them; None before one of them was seen twice."""
-        rates = []
+    def rate(self, region: str, said: Mapping[str, Any]) -> float | None:
+        """Tasks a second; None before two totals. ``said``: what a pool said last; totals are the region's, whoever says them."""
+        at_ms, total = said.get("at_ms", 0), said.get("succeeded", 0) + said.get("failed", 0)
         with self._lock:
-            if len(self._samples) > POOLS_MAX:  # names of processes that are long gone
-                self._samples.clear()
-            for pool in pools:
-                at_ms, total = pool["at_ms"], pool.get("succeeded", 0) + pool.get("failed", 0)
-                samples = self._samples.setdefault(pool["name"], deque(maxlen=100))
-                if samples and total < samples[-1][1]:  # another process of that name
-                    samples.clear()
-                if not samples or samples[-1][0] < at_ms:
-                    samples.append((at_ms, total))
-                while at_ms - samples[0][0] > RATE_WINDOW_MS:
-                    samples.popleft()
-                if len(samples) > 1:
-                    rates.append((samples[-1][1] - samples[0][1]) * 1000 / (samples[-1][0] - samples[0][0]))
-        return round(sum(rates), 1) if rates else None
+            samples = self._samples.setdefault(region, deque(maxlen=100))
+            if samples and total < samples[-1][1] and at_ms > samples[-1][0]:  # a Redis that lost its counters
+                samples.clear()
+            if not samples or samples[-1][0] < at_ms:
+                samples.append((at_ms, total))
+            while samples[-1][0] - samples[0][0] > RATE_WINDOW_MS:
+                samples.popleft()
+            if len(samples) < 2:
+                return None
+            return round((samples[-1][1] - samples[0][1]) * 1000 / (samples[-1][0] - samples[0][0]), 1)
 
 
 def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
     """How a region is: ``up``, ``degraded`` (a part is away, named) or ``down``."""
     bridges, pools = _parts(state, "bridge"), _parts(state, "workers")
+    scales = [pool.pop("scale") for pool in pools if "scale" in pool]
     reasons = []
     if not bridges:
         reasons.append("no bridge is alive")
@@ -220,10 +216,9 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
     if not any(pool.get("processes") for pool in pools):
         reasons.append("no worker is alive")
     reasons += sorted({f"its workers wait: {pool['reason']}" for pool in pools if pool.get("reason")})
-    totals = {
-        key: sum(pool.get(key, 0) for pool in pools)
-        for key in ("busy", "succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")
-    }
+    asked = [pool for pool in pools if not pool.get("reason")] or pools  # not those that can't ask their Redis now
+    latest = max(asked, key=lambda pool: pool["at_ms"], default={})  # its totals are the whole region's
+    totals = {key: latest.get(key, 0) for key in ("succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")}
     oldest = None if state.oldest_ms is None else round(max(0, state.now_ms - state.oldest_ms) / 1000, 3)
     return {
         "name": state.name,
@@ -233,14 +228,14 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
         "queue": {
             "open": state.open_tasks,
             "ready": max((bridge.get("ready", 0) for bridge in bridges), default=0),
-            "running": totals["busy"],
+            "running": sum(pool.get("busy", 0) for pool in pools),
             "oldest_seconds": oldest,
             "unread": state.unread,
         },
         "throughput": {
             "succeeded": totals["succeeded"],
             "failed": totals["failed"],
-            "per_second": rates.rate(pools),
+            "per_second": rates.rate(state.name, latest) if latest else None,
         },
         "bytes": {
             "raw": totals["raw_bytes"],
@@ -248,6 +243,7 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
             "wire": totals["wire_bytes"],
             "kept_off_wan": max(0, totals["raw_bytes"] - totals["wire_bytes"]),
         },
+        "scale": max(scales, key=lambda scale: scale["at_ms"], default=None),
         "bridges": bridges,
         "workers": pools,
     }

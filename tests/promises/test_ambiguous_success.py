@@ -78,6 +78,9 @@ ELSEWHERE = {
     "jobs.finish.GIVE_BACK": "a worker that stops; who dies instead leaves the same to the reaper",
     "jobs.reaper.REAP": "after a death, which tests/promises/test_worker_crash.py is about",
     "jobs.reaper.TRIM": "forgets what ended long ago",
+    "jobs.scaler.DECIDE": "who decides how many processes there are does so again in a second, from what is written",
+    "jobs.scaler.LEAVE": "a pool that stops; the others see it by its lease too",
+    "jobs.scaler.LOOK": "asked again in a second",
     "jobs.worker.REGISTER": "a worker's own record",
 }
 
@@ -86,7 +89,7 @@ def test_the_list_has_every_script_or_a_reason_why_not():
     """A script that somebody adds is a call that somebody has to think of."""
     named = b" ".join(point.request for point in POINTS)
     scripts = {}
-    for module in ("web.lua", "jobs.claim", "jobs.finish", "jobs.outbox", "jobs.reaper", "jobs.worker"):
+    for module in ("web.lua", "jobs.claim", "jobs.finish", "jobs.outbox", "jobs.reaper", "jobs.scaler", "jobs.worker"):
         for name, value in vars(importlib.import_module(module)).items():
             if (
                 isinstance(value, Script)

@@ -40,8 +40,9 @@ def reaper(region_redis, clock):
 
 
 def register(client, name):
-    keys = [names.rq_worker(name), names.RQ_WORKERS, names.rq_workers_of(REGION)]
-    send(client, [REGISTER.command(keys, ["birth", "2026-11-24T04:14:00.000000Z", "queues", REGION])], [REGISTER])
+    keys = [names.rq_worker(name), names.RQ_WORKERS, names.rq_workers_of(REGION), names.lease(name), names.WORKERS]
+    fields = ["birth", "2026-11-24T04:14:00.000000Z", "queues", REGION]
+    send(client, [REGISTER.command(keys, [name, *fields])], [REGISTER])
 
 
 def look(reaper, clock, seconds):
@@ -277,3 +278,12 @@ def test_a_suspended_region_starts_nobody_for_its_suspects(region_redis, reaper)
     client.set(names.RQ_SUSPENDED, 1)
     crash(reaper)
     assert (len(suspects(client)), reaper.suspects()) == (1, 0)
+
+
+def test_a_worker_that_died_before_its_first_claim_leaves_rq_too(region_redis, reaper, clock):
+    client = region_redis.client
+    register(client, "w1")
+    assert client.zscore(names.WORKERS, "w1") > 0
+    client.delete(names.lease("w1"))
+    look(reaper, clock, 12)
+    assert Worker.all(connection=client) == []

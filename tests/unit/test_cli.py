@@ -22,6 +22,8 @@ COMMANDS = [
     "bridges ensure",
     "bridges restart",
     "workers",
+    "scale",
+    "day",
     "dashboard",
     "status",
     "fetch",

@@ -1,6 +1,7 @@
 """How a job's data is read, and how results are put into batches."""
 
 import json
+import signal
 import zlib
 from collections import deque
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from jobs import contract, crew, outbox
-from jobs.stop import SECOND_SIGNAL_SECONDS, Stop
+from jobs.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
 
 TASK = contract.Task(
     task="T", request="R", source="a.b", region="fra", accepted_ms=1, deadline_ms=2, expires_ms=3, params={"q": "ü"}
@@ -64,4 +65,33 @@ def test_signals_that_come_together_are_one():
     assert not stop.is_cold
     stop.asked -= SECOND_SIGNAL_SECONDS
     stop.request()
+    assert stop.is_cold
+
+
+def test_signals_may_come_in_the_midst_of_each_other():
+    """A handler that takes a lock would wait for itself for ever."""
+    stop = Stop()
+    before = signal.signal(signal.SIGALRM, lambda *_: [stop.request() for _ in range(20)])
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    try:
+        for _ in range(20_000):
+            stop.request()
+            stop.wait(0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert stop.wait(0)
+
+
+def test_a_process_that_retires_takes_its_time_until_it_is_told_to_hurry():
+    stop = Stop()
+    stop.request(RETIRE)
+    assert (stop.wait(0), stop.is_unhurried, stop.is_cold) == (True, True, False)
+    stop.asked -= SECOND_SIGNAL_SECONDS
+    stop.request(signal.SIGTERM)
+    assert (stop.is_unhurried, stop.is_cold) == (False, False)
+    stop.request(RETIRE)
+    assert not stop.is_unhurried
+    stop.asked -= SECOND_SIGNAL_SECONDS
+    stop.request(signal.SIGTERM)
     assert stop.is_cold

@@ -3,6 +3,7 @@
 import pytest
 
 from jobs.catalog import Catalog
+from scripts import status_command
 from tests import sources
 from web.app import host_name
 from web.ledger import RegionState
@@ -52,18 +53,29 @@ def test_figures_are_those_of_the_living_parts():
     assert view["throughput"] == {"succeeded": 10, "failed": 2, "per_second": None}
 
 
-def test_throughput_is_what_each_pool_ended_in_the_last_minute():
+def test_totals_are_the_regions_own_however_many_pools_say_them():
+    later = {**POOL, "at_ms": NOW - 500, "succeeded": 11}
+    view = region_view(state(bridge_a=BRIDGE, workers_a=POOL, workers_b=later), "Frankfurt", Rates())
+    assert (view["throughput"]["succeeded"], view["bytes"]["raw"], view["queue"]["running"]) == (11, 900, 6)
+
+
+def test_the_number_of_processes_is_what_was_said_last_of_it():
+    old, new = ({"at_ms": at, "number": number} for at, number in ((1, 2), (2, 4)))
+    pools = {"workers_a": {**POOL, "scale": new}, "workers_b": {**POOL, "scale": old}, "workers_c": POOL}
+    view = region_view(state(bridge_a=BRIDGE, **pools), "Frankfurt", Rates())
+    assert view["scale"] == new
+    assert all("scale" not in pool for pool in view["workers"])
+    assert region_view(state(), "Frankfurt", Rates())["scale"] is None
+
+
+def test_throughput_is_what_a_region_ended_in_the_last_minute():
     rates = Rates()
-    first = [{"name": "a", "at_ms": 0, "succeeded": 100}, {"name": "b", "at_ms": 0, "succeeded": 5_000}]
-    assert rates.rate(first) is None
-    assert rates.rate([{"name": "a", "at_ms": 10_000, "succeeded": 150, "failed": 50}]) == 10.0
-    # b was away meanwhile: what it had ended before does not count as ended now
-    both = [
-        {"name": "a", "at_ms": 10_000, "succeeded": 150, "failed": 50},
-        {"name": "b", "at_ms": 100_000, "succeeded": 9},
-    ]
-    assert rates.rate(both) == 10.0
-    assert rates.rate([{"name": "a", "at_ms": 70_000, "succeeded": 260}]) == 1.0
+    assert rates.rate("fra", {"at_ms": 0, "succeeded": 100}) is None
+    assert rates.rate("nyc", {"at_ms": 0, "succeeded": 5_000}) is None
+    assert rates.rate("fra", {"at_ms": 10_000, "succeeded": 150, "failed": 50}) == 10.0
+    assert rates.rate("fra", {"at_ms": 9_000, "succeeded": 140, "failed": 50}) == 10.0  # another pool's, of before
+    assert rates.rate("fra", {"at_ms": 70_000, "succeeded": 260}) == 1.0
+    assert rates.rate("fra", {"at_ms": 75_000, "succeeded": 9}) is None
 
 
 @pytest.mark.parametrize(
@@ -142,3 +154,11 @@ def test_a_param_is_shown_with_what_limits_it(listed):
         "type": "str", "required": True, "default": None, "example": "poetry", "pattern": "[a-z_0-9]+",
     }  # fmt: skip
     assert (params["page"]["min"], params["page"]["max"], "pattern" in params["page"]) == (1, 50, False)
+
+
+def test_status_says_how_many_processes_are_wanted_and_why():
+    decision = {"at": "2026-11-24T06:50:00.000Z", "was": 1, "number": 3, "reason": "the rule asks for at least 3"}
+    said = {"number": 3, "min": 3, "max": 4, "decisions": [decision], "fault": "fra.toml:2: scale.max: expected"}
+    first, second = status_command.scale_line(said).splitlines()
+    assert first.strip() == "3 processes wanted, 3 to 4 allowed; 06:50:00Z 1 → 3: the rule asks for at least 3"
+    assert second.strip().endswith("its [scale] is wrong, the one before counts: fra.toml:2: scale.max: expected")

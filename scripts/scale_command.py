@@ -1,0 +1,115 @@
+"""``nearfetch scale REGION`` and ``nearfetch workers REGION --dry-run``: how many worker processes a region has, and why."""
+
+import json
+import time
+from typing import Any, Final
+
+import click
+import redis
+
+from jobs import scaler
+from jobs.scale import SETTLE_SECONDS, State, decide, describe, share
+from jobs.scaler import Look
+from regions import connect, names
+from regions.schedule import Bounds, bounds_at
+from regions.settings import Region
+from scripts.options import WRONG_USAGE
+from scripts.terminal import counted
+
+AUTO: Final = "auto"
+FOLLOWED_SECONDS: Final = 3.0  # the pools decide every second
+LEARN_SECONDS: Final = 1.0  # between the two looks of who has nothing to go by
+
+
+def show(region: Region, *, as_json: bool) -> int:
+    """What counts now, and the last decisions; 1 when no pool runs."""
+    found = _look(open_region(region), region)
+    if found.decided is None or not found.pools:
+        click.echo("{}" if as_json else f"{region.name}: no pool of workers runs")
+        return 1
+    view = scaler.view(found, found.decided)
+    if as_json:
+        click.echo(json.dumps(view, ensure_ascii=False))
+        return 0
+    asked = f"; {view['asked']['number']} asked for, until {view['asked']['until']}" if view["asked"] else ""
+    click.echo(f"{region.name}: {state_line(view)}{asked}")
+    click.echo(f"  {view['load']}")
+    for name, pool in sorted(found.pools.items()):
+        leads = "   decides" if name == found.leader else ""
+        click.echo(
+            f"  {name}: {counted(pool.processes, 'process', 'es')} of {found.decided.shares.get(name, 0)}{leads}"
+        )
+    for one in view["decisions"]:
+        click.echo(f"  {one['at']}  {one['was']} → {one['number']}: {one['reason']}")
+    return 0
+
+
+def ask(region: Region, number: str) -> int:
+    """Asks for a number of processes, or with ``auto`` for none; says what came of it."""
+    client = open_region(region)
+    bounds = bounds_at(region.scale, time.time())
+    if number == AUTO:
+        client.delete(names.SCALE_WISH)
+        click.echo(f"{region.name}: between {bounds.min} and {bounds.max} processes, by load and clock")
+        return 0
+    if not (number.isascii() and number.isdigit()) or not bounds.min <= int(number) <= bounds.max:
+        expected = f'expected "{AUTO}" or {bounds.min} to {bounds.max}, which {bounds.source} allows now'
+        click.echo(f'{expected}, found "{number}"', err=True)
+        return WRONG_USAGE
+    wish = scaler.ask(client, region.scale, int(number), time.time())
+    click.echo(f"{region.name}: {counted(wish.number, 'process', 'es')} until {wish.shown_until}")
+    end = time.monotonic() + FOLLOWED_SECONDS
+    while (found := _look(client, region)).decided is None or found.decided.state.number != wish.number:
+        if time.monotonic() > end:
+            click.echo("  no pool of workers took it up yet; it counts for those that start")
+            return 0
+        time.sleep(0.1)
+    for name, part in sorted(found.decided.shares.items()):
+        click.echo(f"  {name}: {part}")
+    return 0
+
+
+def dry_run(region: Region) -> int:
+    """Says what a pool would decide now, and what one more pool would get; writes nothing."""
+    client = open_region(region)
+    found = _look(client, region)
+    state = found.decided.state if found.decided else None
+    if state is None or found.seen.at - state.load.at > SETTLE_SECONDS:
+        time.sleep(LEARN_SECONDS)  # rates need two looks
+        bounds = bounds_at(region.scale, time.time())
+        state = decide(None, found.seen, bounds, region.scale)
+        found = _look(client, region)
+    bounds = bounds_at(region.scale, time.time())
+    later = decide(state, found.seen, bounds, region.scale, found.wish)
+    click.echo("\n".join(_told(region, found, state, later, bounds)))
+    return 0
+
+
+def state_line(view: dict[str, Any]) -> str:
+    """The number and its bounds."""
+    return f"{view['ready']} of {counted(view['number'], 'process', 'es')}, {view['min']} to {view['max']} allowed"
+
+
+def _told(region: Region, found: Look, before: State, after: State, bounds: Bounds) -> list[str]:
+    pools = {name: pool.processes for name, pool in found.pools.items()}
+    allowed = f"{bounds.source} allows {bounds.min} to {bounds.max}"
+    lines = [
+        f"{region.name}: {counted(found.seen.ready, 'process', 'es')} in {counted(len(pools), 'pool')}; {allowed}",
+        f"  {describe(found.seen, after.load)}",
+    ]
+    if after.number == before.number:
+        lines.append(f"  would stay at {after.number}; {after.needed} needed")
+    else:
+        lines.append(f"  would go from {before.number} to {after.number}: {after.recent[-1].reason}")
+    part = share(after.number, {**pools, "": 0})[""]
+    lines.append(f"  a pool started here would have {part} of them; nothing was started")
+    return lines
+
+
+def open_region(region: Region) -> redis.Redis:
+    """A client of the region's Redis."""
+    return connect.open_redis(region.redis.url, name=f"{region.name}.scale", connections=1)
+
+
+def _look(client: redis.Redis, region: Region) -> Look:
+    return scaler.look(client, region.name, region.workers.threads)

@@ -69,8 +69,10 @@ def scale_line(scale: dict[str, Any]) -> str:
     wanted = f"{counted(scale['number'], 'process', 'es')} wanted, {scale['min']} to {scale['max']} allowed"
     last = scale["decisions"][:1]
     why = f"; {last[0]['at'][11:19]}Z {last[0]['was']} → {last[0]['number']}: {last[0]['reason']}" if last else ""
-    fault = f"\n        {coloured('degraded')} its [scale] is wrong, the one before counts: {scale['fault']}"
-    return f"        {wanted}{why}{fault if scale.get('fault') else ''}"
+    lines = [f"        {wanted}{why}"]
+    if fault := scale.get("fault"):
+        lines.append(f"        {coloured('degraded')} its [scale] is wrong, the one before counts: {fault}")
+    return "\n".join(lines)
 
 
 def figures(region: dict[str, Any]) -> str:

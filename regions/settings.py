@@ -202,8 +202,10 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         return [ROOT / "jobs" / "sources", *self.sources.folders]
 
 
-def load(environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None) -> Settings:
-    """Reads all settings. ``flags`` are nested like the file. Raises ``Faults`` with everything that is wrong."""
+def load(
+    environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None, *, only: str = ""
+) -> Settings:
+    """Reads all settings, of regions ``only`` one where it is named. ``flags`` are nested like the file. Raises ``Faults``."""
     environ = os.environ if environ is None else environ
     reader = _Reader(environ)
     hub_path = Path(environ["NEARFETCH_CONFIG"]) if "NEARFETCH_CONFIG" in environ else ROOT / "nearfetch.toml"
@@ -213,7 +215,7 @@ def load(environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | No
     values = reader.struct(Settings, data, hub_path, ())
     folders = values["regions"].folders if "regions" in values else []
     regions: dict[str, Region] = {}
-    for path in _region_files(folders or [ROOT / "regions"], reader):
+    for path in _region_files(folders or [ROOT / "regions"], reader, only):
         content = reader.file(path)
         if not re.fullmatch(names.REGION_PATTERN, path.stem):
             message = f'expected a file name like fra.toml ({names.REGION_PATTERN}), found "{path.name}"'
@@ -226,7 +228,8 @@ def load(environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | No
     for section, part in (flags or {}).items():
         base: Any = values[section]
         values[section] = reader.struct_from(type(base), {**msgspec.structs.asdict(base), **part})
-    reader.unknown_environment(regions)
+    if not only:
+        reader.unknown_environment(regions)
     if not regions and not reader.faults:
         reader.faults.append(Fault("regions", None, "", "expected at least one region file, found none"))
     if reader.faults:
@@ -234,14 +237,14 @@ def load(environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | No
     return Settings(**{**values, "region": regions})
 
 
-def _region_files(folders: list[Path], reader: "_Reader") -> list[Path]:
+def _region_files(folders: list[Path], reader: "_Reader", only: str) -> list[Path]:
     files: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             reader.faults.append(Fault("regions.path", None, "", f"expected a folder, found {folder}"))
             continue
         files.update({path.stem: path for path in sorted(folder.glob("*.toml"))})
-    return [files[name] for name in sorted(files)]
+    return [files[name] for name in sorted(files) if only in ("", name)]
 
 
 class _Reader:

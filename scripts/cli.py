@@ -85,9 +85,9 @@ def workers(region: str, dry_run: bool) -> None:
 
         _process(lambda settings: asking(region, lambda: scale_command.dry_run(settings.one(region))))
     from jobs import pool  # noqa: PLC0415
-    from regions.settings import load as again  # noqa: PLC0415
+    from regions.settings import load as read  # noqa: PLC0415
 
-    _process(lambda settings: pool.run(settings, settings.one(region).name, reload=again))
+    _process(lambda settings: pool.run(settings, settings.one(region).name, reload=lambda: read(only=region)))
 
 
 @main.command()

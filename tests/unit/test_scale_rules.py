@@ -126,3 +126,13 @@ def test_all_faults_of_the_rules_are_told_at_once_with_their_lines(tmp_path):
 )
 def test_a_floor_above_its_ceiling_and_a_list_that_is_none_are_refused(tmp_path, text, expected):
     assert expected in "\n".join(told(tmp_path, text))
+
+
+def test_what_is_wrong_with_one_region_does_not_matter_to_another(tmp_path):
+    (tmp_path / "fra.toml").write_text("[scale]\nmax = 7\n")
+    (tmp_path / "nyc.toml").write_text("[scale]\nmax = 0\n")
+    environ = {"NEARFETCH__REGIONS__PATH": str(tmp_path), "NEARFETCH__REGION__NYC__SCALE__MIN": "1"}
+    found = settings.load(environ, only="fra")
+    assert {name: region.scale.max for name, region in found.region.items()} == {"fra": 7}
+    with pytest.raises(Faults, match=r"nyc.toml:2: scale.max: expected"):
+        settings.load(environ, only="nyc")

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.day import COLUMNS
-from jobs.scaler import Scaler
+from jobs.scaler import Pool, Scaler, look
 from regions import logs, names, settings
 from scripts.cli import main
 from scripts.options import WRONG_USAGE
@@ -166,3 +166,17 @@ def test_pools_with_another_table_are_named(files, region_redis, monkeypatch, ca
         first.run_once()
         second.run_once()
     assert said == [("pools have another [scale] than the one that decides", ["b"])]
+
+
+def test_a_pool_whose_turn_is_over_writes_nothing_and_goes_by_what_the_other_decided(pool, region_redis):
+    client = region_redis.client
+    pool.run_once()
+    found = look(client, REGION, 4, "here:1", Pool(2, 2, pool._scale))
+    client.set(names.SCALE_TURN, "there:1")  # it was paused meanwhile
+    theirs = json.loads(client.get(names.SCALE))
+    theirs["shares"] = {"here:1": 1, "there:1": 3}
+    client.set(names.SCALE, json.dumps(theirs))
+    assert pool._decide(found) is None
+    assert json.loads(client.get(names.SCALE)) == theirs
+    pool.run_once()
+    assert pool.share == 1

@@ -87,8 +87,11 @@ class Startup:
         self.done(f"{'document store':<19} 127.0.0.1:{self.ports.store}")
         self.wait("gateway", self.parts["gateway"].not_ready)
         self.regions(regions)
+        keeping = threading.Thread(target=self._keep_queues)  # they are declared: the bridges consume
+        keeping.start()
         self.wait("gateway", answers(self.ports.gateway, "/readyz"))
         policy.join()
+        keeping.join()
         if self.policy_fault:
             raise NotReady("rabbitmq", self.policy_fault)
         self.done(f"{'gateway':<19} 127.0.0.1:{self.ports.gateway}")
@@ -141,6 +144,12 @@ class Startup:
             self.stack.broker.set_policy()
         except (Failed, OSError, subprocess.TimeoutExpired) as error:
             self.policy_fault = str(error)
+
+    def _keep_queues(self) -> None:
+        try:
+            self.stack.broker.keep_queues()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            self.progress.line(f"  --  RabbitMQ has not written its queues down yet: {error}")
 
     def _beat(self, name: str, reason: str) -> None:
         """Between two probes: somebody may have asked to stop, a part may keep dying, time may be over."""

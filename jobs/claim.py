@@ -17,14 +17,20 @@ from typing import Any, Final
 import redis
 from msgspec import structs
 
-from jobs.contract import LOST, Attempt, Outcome, Trail, encode_trail
-from jobs.finish import DUE, FINISH, GIVE_BACK, RETRY
+from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Trail, encode_trail
+from jobs.finish import DUE, FINISH, GIVE_BACK, PLACE, RETRY
+from jobs.host import HOSTS
 from jobs.retry import Retry, line, read_past
 from jobs.script import Script, send, value
 from regions import names
 
-CLAIM: Final = Script("""
-local queue, wip, canceled, worker, held, lease, workers, outbox_bytes = unpack(KEYS)
+CLAIM: Final = Script(
+    """
+local own, queue, suspects, scheduled, wip, canceled, worker, held, lease, workers, outbox_bytes = unpack(KEYS)
+"""
+    + PLACE
+    + HOSTS
+    + """
 local count, name, nonce, is_alone = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4] == "1"
 local lapsed = redis.call("SET", lease, name, "PX", $lease_ms, "GET") == false
 redis.call("ZADD", workers, now_ms, name)
@@ -42,34 +48,58 @@ if is_alone then
 end
 if refusal ~= "" then count = 0 end
 local found, skipped, stamp = {}, 0, iso()
+if count > 0 then call_due() end
 while #found < count and skipped < $skipped_max do
-  local id = redis.call("LPOP", queue)
+  local id = redis.call("LPOP", own)
   if not id then break end
   local job = "$job" .. id
-  local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past", "$deaths", "$bridged")
-  local deadline = tonumber(fields[2] or "")
+  local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past", "$deaths", "$bridged",
+    "$wanted", "$since")
+  local deadline, host = tonumber(fields[2] or ""), fields[9] or ""
+  local since = tonumber(fields[10] or "")
   if not fields[1] or fields[5] ~= "queued" then
     skipped = skipped + 1
   elseif (deadline and deadline <= now_ms) or redis.call("EXISTS", "$cancel" .. id) == 1 then
     skipped = skipped + 1
+    if since then forget(host, id) end
     if redis.call("EXISTS", "$cancel" .. id) == 1 or redis.call("HEXISTS", job, "$kept") == 0 then
       redis.call("HSET", job, "status", "canceled", "ended_at", stamp)
       redis.call("PEXPIRE", job, $keep_ms)
       redis.call("ZADD", canceled, seconds, id)
     end  -- else it failed before, and ends as that (jobs.finish)
   else
-    local execution = nonce .. #found
-    local member = id .. ":" .. execution
-    local deaths = tonumber(fields[7] or 0)
-    local attempt = redis.call("HINCRBY", job, "$attempt", deaths < $deaths_max and 1 or 0)  -- poison is only ended
-    redis.call("HSET", job, "status", "started", "worker_name", name, "started_at", stamp, "last_heartbeat", stamp)
-    redis.call("HSET", "$execution" .. member, "id", execution, "job_id", id, "worker_name", name,
-      "created_at", now, "last_heartbeat", now)
-    redis.call("ZADD", "$executions" .. id, seconds + $far, execution)
-    redis.call("ZADD", wip, seconds + $far, member)
-    redis.call("SADD", held, member)
-    found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or "", deaths, deadline or 0,
-      tonumber(fields[8] or 0)}
+    local deaths, refused_ms, is_put_off = tonumber(fields[7] or 0), -1, false
+    if host ~= "" and deaths < $deaths_max then
+      local is_called = since and redis.call("ZSCORE", "$turns" .. host, id)
+      local known, most, every = look(host), limit_of(host, fields[4] or "")
+      if not take(host, known, most, every, id, is_called) then
+        refused_ms = wait(host, known, most, every, id, fields[3] or "", deadline, is_called) or -1
+        is_put_off = refused_ms < 0 or redis.call("HEXISTS", job, "$kept") == 1
+      end
+    end
+    if is_put_off then
+      skipped = skipped + 1
+      if refused_ms < 0 then
+        redis.call("HSET", job, "status", "scheduled", "$since", since or now_ms)
+      else  -- it failed before, and ends as that
+        redis.call("HSET", job, "status", "scheduled", "$since", "")
+        redis.call("ZADD", "$retried", now_ms, id)
+      end
+    else
+      local execution = nonce .. #found
+      local member = id .. ":" .. execution
+      local counts = deaths < $deaths_max and refused_ms < 0  -- what is only ended is no attempt
+      local attempt = redis.call("HINCRBY", job, "$attempt", counts and 1 or 0)
+      redis.call("HSET", job, "status", "started", "worker_name", name, "started_at", stamp, "last_heartbeat", stamp,
+        since and "$since" or "status", since and "" or "started")
+      redis.call("HSET", "$execution" .. member, "id", execution, "job_id", id, "worker_name", name,
+        "created_at", now, "last_heartbeat", now, "$turn", counts and host or "")
+      redis.call("ZADD", "$executions" .. id, seconds + $far, execution)
+      redis.call("ZADD", wip, seconds + $far, member)
+      redis.call("SADD", held, member)
+      found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or "", deaths,
+        deadline or 0, tonumber(fields[8] or 0), host, since and now_ms - since or 0, refused_ms}
+    end
   end
 end
 if refusal ~= "unregistered" then
@@ -77,8 +107,9 @@ if refusal ~= "unregistered" then
   redis.call("HSET", worker, "last_heartbeat", stamp, "state", state)
   redis.call("EXPIRE", worker, $worker_ttl)
 end
-return {now_ms, lapsed and 1 or 0, refusal, found}
-""")
+return {now_ms, lapsed and 1 or 0, refusal, found, has_waiting and next_call() or -1}
+"""
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +117,8 @@ class Job:
     """A claimed job: one execution of a task. ``data`` is RQ's; ``claimed_ms`` is on the region Redis's clock.
 
     ``past``: the attempts before it, a line each. ``deaths``: processes that died while they ran it. ``deadline_ms`` is
-    on the region's clock too, 0 where there is none; ``bridged_ms`` is on the hub's.
+    on the region's clock too, 0 where there is none; ``bridged_ms`` is on the hub's. ``turn_ms``: how long it waited for
+    the turn of its ``host``; with ``refused_ms`` from 0 on there is none in time, but in so many ms.
     """
 
     task: str
@@ -100,6 +132,9 @@ class Job:
     deadline_ms: int
     bridged_ms: int
     claimed_ms: int
+    host: str = ""
+    turn_ms: int = 0
+    refused_ms: int = -1
     offset_ms: int | None = None  # the hub's clock less the region Redis's, once the data was read
     is_told: bool = False  # the hub knows that it runs
     is_cancelled: bool = False
@@ -122,8 +157,8 @@ class Job:
 
     @property
     def failures(self) -> int:
-        """How many attempts before it failed; those whose process was lost do not count."""
-        return sum(attempt.error != LOST for attempt in read_past(self.past))
+        """How many attempts before it failed; those whose process was lost, or that were put back, do not count."""
+        return sum(attempt.error not in (LOST, PUT_BACK) for attempt in read_past(self.past))
 
 
 @dataclass(slots=True, frozen=True)
@@ -133,13 +168,15 @@ class Claimed:
     ``refusal``: why it brought nothing, or "": ``suspended``, ``outbox full``, ``unregistered`` (RQ does not know the
     worker, or as dead), ``enough alone`` (the region has as many such processes as it may) or ``no wait`` (there was
     nothing, and a full Redis refused to wait).
-    ``lapsed``: the lease was gone before this call renewed it. ``now_ms``: the region Redis's clock.
+    ``lapsed``: the lease was gone before this call renewed it. ``now_ms``: the region Redis's clock. ``call_ms``: -1, or
+    in how many ms the next one of those that wait for a host may be called (jobs.turn).
     """
 
     now_ms: int
     lapsed: bool
     refusal: str
     jobs: list[Job]
+    call_ms: int = -1
 
 
 @dataclass(slots=True, frozen=True)
@@ -178,15 +215,15 @@ class Claimer:
         self._queue = suspects if is_alone else queue
         wip, held = names.rq_registry("wip", region), names.rq_worker_executions(worker)
         self._held = held
+        scheduled = names.rq_registry("scheduled", region)
         self._claim_keys = [
-            self._queue, wip, names.rq_registry("canceled", region), names.rq_worker(worker), held, names.lease(worker),
+            self._queue, queue, suspects, scheduled, wip, names.rq_registry("canceled", region), names.rq_worker(worker), held, names.lease(worker),
             names.WORKERS, names.OUTBOX_BYTES,
         ]  # fmt: skip
         self._finish_keys = [
             wip, names.rq_registry("finished", region), names.rq_registry("failed", region), names.rq_worker(worker),
             held, names.OUTBOX, names.OUTBOX_BYTES, names.COUNTERS,
         ]  # fmt: skip
-        scheduled = names.rq_registry("scheduled", region)
         self._retry_keys = [*self._finish_keys[:3], scheduled, *self._finish_keys[4:]]
         self._due_keys = [queue, suspects, scheduled, *self._finish_keys[1:3], *self._finish_keys[5:]]
         self._give_back_keys = [queue, suspects, wip, held]
@@ -282,15 +319,17 @@ class Claimer:
 
 
 def _claimed(reply: Any) -> Claimed:
-    now_ms, lapsed, refusal, found = value(reply)
+    now_ms, lapsed, refusal, found, call_ms = value(reply)
     jobs = [
         Job(
             task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, deaths,
-            deadline_ms, bridged_ms, now_ms,
+            deadline_ms, bridged_ms, now_ms, host.decode(), turn_ms, refused_ms,
         )
-        for task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms in found
+        for (
+            task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms, host, turn_ms, refused_ms,
+        ) in found
     ]  # fmt: skip
-    return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs)
+    return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs, call_ms)
 
 
 def _ending(end: End) -> list[str | bytes | int]:

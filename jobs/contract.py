@@ -21,6 +21,7 @@ COMPRESS_FROM_BYTES: Final = 512  # below it a frame gains nothing
 
 State = Literal["queued", "running", "succeeded", "failed", "expired", "cancelled"]
 LOST: Final = "lost"  # stands for an error's type where an attempt's process was lost, not its task
+PUT_BACK: Final = "put back"  # the same where no thread could wait for a turn
 FINAL: Final = frozenset({"succeeded", "failed", "expired", "cancelled"})
 
 
@@ -125,7 +126,7 @@ class Result(Struct, kw_only=True):
 class Attempt(Struct, array_like=True, frozen=True):
     """One execution of a task. ``ended_ms`` is 0 while it runs.
 
-    ``error``: the type of what it failed with, ``LOST`` when its process was, "" for none and for the last one, whose
+    ``error``: the type of what it failed with, ``LOST`` when its process was, ``PUT_BACK`` when it had to wait, "" for none and for the last one, whose
     error is the result's.
     """
 

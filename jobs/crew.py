@@ -9,7 +9,7 @@ import time
 import traceback
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
@@ -19,10 +19,11 @@ from msgspec import structs
 
 from jobs.claim import Claimed, Claimer, End, Job
 from jobs.contract import Outcome, Result, Task, decode_task, failed_frame
-from jobs.errors import Internal, Poison, TaskError
+from jobs.errors import Internal, Poison, RateLimited, TaskError
 from jobs.outbox import Parcel, Shipper
 from jobs.retry import Retry
 from jobs.script import DEATHS_MAX, LATER
+from jobs.turn import Caller, Desk, Turn, Turns
 from regions import logs, names
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
@@ -53,12 +54,16 @@ class Runner(Protocol):
         attempt: int,
         failures: int,
         queued_ms: float,
+        turn: Turns,
         cancelled: Callable[[], bool],
     ) -> Ended:
         """An attempt. What goes wrong is part of how it ended; ``failures`` attempts before it failed."""
 
-    def refresh(self) -> object:
-        """Reads changed definitions; cheap when there are none."""
+    def refresh(self) -> bool:
+        """Reads changed definitions, cheap when there are none; whether something changed."""
+
+    def limits(self) -> Mapping[str, str]:
+        """What sources and hosts allow, as ``jobs.turn.limits_of``."""
 
 
 class _Call(msgspec.Struct, array_like=True):
@@ -91,9 +96,19 @@ class Crew:
     """``threads`` threads. A slot is a thread that could run a job; whoever claims reserves slots first."""
 
     def __init__(
-        self, claimer: Claimer, shipper: Shipper, runner: Runner, *, region: str, threads: int, ttl_seconds: float
+        self,
+        claimer: Claimer,
+        shipper: Shipper,
+        runner: Runner,
+        desk: Desk,
+        caller: Caller,
+        *,
+        region: str,
+        threads: int,
+        ttl_seconds: float,
     ) -> None:
         """``ttl_seconds``: how long a result is kept when its job can't be read."""
+        self._desk, self._caller = desk, caller
         self._claimer, self._shipper, self._runner = claimer, shipper, runner
         self._region, self._ttl_ms = region, int(ttl_seconds * 1000)
         self._jobs: SimpleQueue[Job] = SimpleQueue()
@@ -133,6 +148,7 @@ class Crew:
         """Runs claimed jobs on reserved slots and gives back the slots that are left."""
         if claimed.lapsed and self._skews:
             log.warning("the lease had lapsed; what was taken back meanwhile will not be finished here")
+        self._caller.expect(claimed.call_ms)
         self._skews.append(claimed.now_ms - time.time_ns() // 1_000_000)
         with self._slots:
             self._running.update({job.member: job for job in claimed.jobs})
@@ -207,12 +223,20 @@ class Crew:
             if job.deaths >= DEATHS_MAX:
                 error = Poison(f"{job.deaths} processes died while they ran it, all but the first ran nothing else")
                 return self._unrun(job, task, error, str(error))
+            if job.refused_ms >= 0:
+                late = RateLimited(
+                    f"expected a turn of {job.host} before the deadline, found none for {job.refused_ms / 1000:.1f} s",
+                    retry_after=job.refused_ms / 1000,
+                    origin="region",
+                )
+                return self._unrun(job, task, late, str(late))
             ended = self._runner.run(
                 task,
                 offset_ms=offset_ms + self._skew_ms,
                 attempt=job.attempt,
                 failures=job.failures,
-                queued_ms=float(max(0, job.claimed_ms + offset_ms - task.accepted_ms)),
+                queued_ms=float(max(0, job.claimed_ms + offset_ms - task.accepted_ms - job.turn_ms)),
+                turn=Turn(self._desk, job.task, job.execution, job.host, float(job.turn_ms)),
                 cancelled=lambda: job.is_cancelled,
             )
         except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever

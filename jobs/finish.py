@@ -13,7 +13,7 @@ from typing import Final
 from jobs.script import Script
 
 # Needs `queue` and `suspects`. Who is poison goes to the queue: any worker ends it, none runs it.
-_PLACE: Final = """
+PLACE: Final = """
 local function place(id, deaths, push)
   local count = tonumber(deaths or 0)
   if count > 0 and count < $deaths_max then
@@ -149,27 +149,29 @@ DUE: Final = Script(
     """
 local queue, suspects, scheduled, finished, failed, outbox, outbox_bytes, counters = unpack(KEYS)
 """
-    + _PLACE
+    + PLACE
     + _CONCLUDE
     + """
 for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIMIT", 0, $due_max)) do
   redis.call("ZREM", scheduled, id)
   local job = "$job" .. id
-  local fields = redis.call("HMGET", job, "status", "$front", "$deaths")
+  local fields = redis.call("HMGET", job, "status", "$front", "$deaths", "$wanted", "$since")
   if fields[1] == "scheduled" then
+    if (fields[5] or "") ~= "" then forget(fields[4], id) end  -- no turn came: the claim says so
     redis.call("HSET", job, "status", "queued", "enqueued_at", stamp)
     place(id, fields[3], fields[2] == "1" and "LPUSH" or "RPUSH")
   end
 end
 local answer = {}
 for _, id in ipairs(redis.call("ZRANGE", "$retried", "-inf", now_ms, "BYSCORE", "LIMIT", 0, $due_max)) do
-  local fields = redis.call("HMGET", "$job" .. id, "status", "$kept")
+  local fields = redis.call("HMGET", "$job" .. id, "status", "$kept", "$wanted", "$since")
   if fields[1] == "started" then
     redis.call("ZADD", "$retried", now_ms + 1000, id)
   else
     redis.call("ZREM", "$retried", id)
     if (fields[1] == "queued" or fields[1] == "scheduled") and fields[2] then
       redis.call("ZREM", scheduled, id)
+      if (fields[4] or "") ~= "" then forget(fields[3], id) end
       local execution, worker, began, ending = unpack(cmsgpack.unpack(fields[2]))
       answer[#answer + 1] = {conclude(id, execution, worker, began, ending), id, unpack(ending)}
     end
@@ -182,7 +184,7 @@ return answer
 
 # Needs `wip`, `held`, `queue` and `suspects`; true when the execution was one.
 REQUEUE: Final = (
-    _PLACE
+    PLACE
     + """
 local function requeue(member)
   local id, execution = member:match("^(.*):([^:]*)$$")

@@ -35,6 +35,10 @@ class Known:
         """Reads changed definitions; whether there were any."""
         return self._catalog.refresh()
 
+    def definitions(self) -> list[Definition]:
+        """Today's, of all sources that have a good one."""
+        return [entry.definition for entry in self._catalog.entries() if entry.definition is not None]
+
     def of(self, task: Task) -> Ready:
         """Raises UnknownSource where there is no definition that fits the task."""
         try:

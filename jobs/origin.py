@@ -1,9 +1,12 @@
 """An origin: scheme, name and port of an address. A host's turns, its credentials and its mapping go by it."""
 
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
 PORTS: Final = {"http": 80, "https": 443}
+
+_FIXED: Final = re.compile(r"(https?://[^/?#{}]+)(?:[/?#]|\{[/?#]|$)", re.IGNORECASE)
 
 
 def origin_of(url: str) -> str:
@@ -14,3 +17,9 @@ def origin_of(url: str) -> str:
     if not name or port is None or parts.scheme not in PORTS:
         raise ValueError(f"expected an http or https address, found {url[:80]!r}")
     return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}"
+
+
+def fixed_origin(template: str) -> str:
+    """The origin that every address of an RFC 6570 template has; "" where params decide it."""
+    found = _FIXED.match(template)
+    return origin_of(found[1]) if found else ""

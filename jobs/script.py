@@ -18,12 +18,18 @@ LATER: Final = "later"  # stands for an entry in the outbox where a job was put 
 DEATHS_MAX: Final = 3  # of processes that ran a job; then it is poison
 ALONE_MAX: Final = 16  # suspects that run at once in a region, each in a process of its own
 FAR_SECONDS: Final = 365 * 86_400
+WAITING_MAX: Final = 1_000  # tasks that wait for one host
+ROOM_MS: Final = 1_000  # between a turn and the deadline at least: less helps nobody
+MOST_DEFAULT: Final = 8  # fetches of a host at once where nobody said
+ASKING: Final = 10**15  # added to a time in a host's turns: a running task that asks for one, and has none yet
+HOST_TTL_MS: Final = 2 * 3_600_000  # what is known of a host that nobody asks
 WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
 
 _COMMON: Final = """
 local clock = redis.call("TIME")
 local seconds, micros = tonumber(clock[1]), tonumber(clock[2])
 local now_ms = seconds * 1000 + math.floor(micros / 1000)
+local exact_ms = seconds * 1000 + micros / 1000
 local now = string.format("%d.%06d", seconds, micros)
 
 -- The time as RQ writes it; days to a date by Howard Hinnant's civil_from_days.
@@ -42,13 +48,33 @@ local function iso()
     math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, micros)
 end
 
+-- Gives a task's turn back. Who waits for the host gets it from the next claim. How long turns take is asked of every one
+-- while somebody waits, else of one in eight: the mean moves by a tenth of the way.
+local function leave(host, id)
+  local is_waited_for = redis.call("ZADD", "$hosts", "XX", "CH", now_ms, host) == 1
+  local since = (is_waited_for or micros % 8 == 0) and tonumber(redis.call("ZSCORE", "$turns" .. host, id) or 0) or 0
+  redis.call("ZREM", "$turns" .. host, id)
+  if since <= 0 or since >= $asking then return end
+  local mean = tonumber(redis.call("HGET", "$host" .. host, "mean") or now_ms - since)
+  redis.call("HSET", "$host" .. host, "mean", string.format("%.1f", mean + (now_ms - since - mean) / 10))
+  redis.call("PEXPIRE", "$host" .. host, $host_ttl)
+end
+
+-- A task no longer waits for a host, nor has it a turn that nobody took up.
+local function forget(host, id)
+  redis.call("ZREM", "$line" .. host, id)
+  leave(host, id)
+end
+
 -- Ends an execution everywhere, if it still is one.
 local function release(wip, held, id, execution)
   local member = id .. ":" .. execution
   if redis.call("ZREM", wip, member) == 0 then return false end
+  local host = redis.call("HGET", "$execution" .. member, "$turn")
   redis.call("DEL", "$execution" .. member)
   redis.call("ZREM", "$executions" .. id, execution)
   redis.call("SREM", held, member)
+  if host and host ~= "" then leave(host, id) end
   return true
 end
 """
@@ -76,6 +102,20 @@ class Script:
             front=names.JOB_FRONT,
             deaths=names.JOB_DEATHS,
             lapsed=names.JOB_LAPSED,
+            since=names.JOB_SINCE,
+            wanted=names.JOB_HOST,
+            turn=names.EXECUTION_TURN,
+            limits=names.LIMITS,
+            hosts=names.HOSTS,
+            host=names.host(""),
+            turns=names.turns(""),
+            line=names.line(""),
+            rounds=names.rounds(""),
+            asking=ASKING,
+            host_ttl=HOST_TTL_MS,
+            waiting_max=WAITING_MAX,
+            room=ROOM_MS,
+            most_default=MOST_DEFAULT,
             alone=names.ALONE,
             queues=names.RQ_QUEUES,
             deaths_max=DEATHS_MAX,

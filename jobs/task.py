@@ -7,6 +7,7 @@
 """
 
 import os
+import random
 import time
 import traceback
 from collections import Counter
@@ -22,7 +23,7 @@ from jobs import budget
 from jobs.budget import Budget
 from jobs.catalog import Catalog
 from jobs.check import check
-from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, rfc3339, splice
+from jobs.contract import PUT_BACK, Outcome, Result, Task, encode_frame, failed_frame, rfc3339, splice
 from jobs.definition import Definition
 from jobs.egress import Fetches, fetchers_of
 from jobs.errors import (
@@ -42,10 +43,12 @@ from jobs.secret import read_secrets
 from jobs.shelf import Shelf
 from jobs.source import Parsed, Source
 from jobs.tokens import Tokens, key_of
+from jobs.turn import Free, NoThread, Turns, limits_of
 from regions import logs
 from regions.settings import Raw, Region, Settings
 
 END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
+BACK_SECONDS: Final = (0.5, 1.5)  # until a task is claimed again for which no thread could wait
 WARNINGS_MAX: Final = 10
 ROWS_AT_ONCE: Final = 1_000  # are encoded, before their limit is looked at
 
@@ -74,6 +77,7 @@ class Life:
     cancelled: Callable[[], bool]
     result: Result
     answers: Answers
+    turn: Turns
     definition: Definition = field(init=False)
     source: Source = field(init=False)
     retries: int = 0
@@ -136,6 +140,10 @@ class Runner:
         """Reads changed definitions, cheap when there are none; whether something changed. Call it every 2 s or less."""
         return self._known.refresh()
 
+    def limits(self) -> Mapping[str, str]:
+        """What sources and hosts allow, as ``jobs.turn.limits_of``."""
+        return limits_of(self._known.definitions())
+
     def close(self) -> None:
         """Closes kept connections."""
         for fetcher in self._fetchers.values():
@@ -150,24 +158,36 @@ class Runner:
         failures: int,
         queued_ms: float,
         cancelled: Callable[[], bool],
+        turn: Turns | None = None,
     ) -> Ended:
         """One attempt at a task; never raises. ``offset_ms`` is the hub's clock less this machine's.
 
         ``attempt`` counts from 1, ``failures`` of those before it failed. ``cancelled`` is asked often, from another
-        thread too.
+        thread too. Without a ``turn`` it waits for nobody's.
         """
         deadline = time.monotonic() + (task.deadline_ms - time.time_ns() // 1_000_000 - offset_ms) / 1000
         with self._budget.share(deadline, cancelled):
-            life, end = self.lived(task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled)
+            life, end = self.lived(
+                task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled, turn=turn
+            )
             if life.answers:
                 self._keep(life, end)
-        if life.failure is not None:
+        if isinstance(life.failure, NoThread):
+            end.retry = Retry(random.uniform(*BACK_SECONDS), PUT_BACK, str(life.failure))
+        elif life.failure is not None:
             left_seconds = (task.deadline_ms - end.outcome.finished_ms) / 1000
             end.retry = decide(life.failure, failures=failures, retries=life.retries, left_seconds=left_seconds)
         return end
 
     def lived(
-        self, task: Task, *, offset_ms: int, attempt: int, queued_ms: float, cancelled: Callable[[], bool]
+        self,
+        task: Task,
+        *,
+        offset_ms: int,
+        attempt: int,
+        queued_ms: float,
+        cancelled: Callable[[], bool],
+        turn: Turns | None = None,
     ) -> tuple[Life, Ended]:
         """As ``run``, with all that the steps found: also the rows of a task that failed. Keeps no answers."""
         result = Result(
@@ -180,7 +200,8 @@ class Runner:
             url=bare(task.url),
         )
         result.timing.queued_ms = round(queued_ms, 1)
-        life = Life(task, offset_ms, cancelled, result, Answers(self._secrets, is_wanted=self._shelf.is_open))
+        answers = Answers(self._secrets, is_wanted=self._shelf.is_open)
+        life = Life(task, offset_ms, cancelled, result, answers, turn or Free())
         failure, shown = self._live(life)
         if failure is None:
             return life, ended(life, "succeeded", lambda found: encode_frame(found, life.records), "")
@@ -244,7 +265,7 @@ class Runner:
         while request is not None:
             try:
                 request = self._page(life, request, jar)
-            except Cancelled:
+            except (Cancelled, NoThread):
                 raise
             except TaskError as error:
                 if not life.pages and life.has_kept_token:  # which may have ended before its time
@@ -276,6 +297,7 @@ class Runner:
         return life.source.first(life.params, self._secrets, values)
 
     def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar) -> Page:
+        life.turn.take(request.url, life.task.source, deadline=life.deadline, cancelled=life.cancelled)
         began = time.perf_counter()
         try:
             page = self._fetcher(request).fetch(
@@ -354,6 +376,7 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
     result.status = status
     result.warnings = shortened(life.warnings)
     timing = result.timing
+    timing.turn_ms = round(life.turn.waited_ms, 1)
     timing.fetch_ms, timing.parse_ms = round(timing.fetch_ms, 1), round(timing.parse_ms, 1)
     timing.total_ms = float(max(now_ms - life.task.accepted_ms, 0))
     outcome = Outcome(

@@ -31,6 +31,7 @@ from jobs.crew import Crew, Runner
 from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
 from jobs.script import WORKER_TTL_SECONDS, Script, send, value
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FAULT, FLUSH_SECONDS, Stop, follow_parent
+from jobs.turn import Caller, Desk, tell_limits
 from regions import connect, logs, names
 from regions.faults import Faults
 from regions.settings import Region, Settings, load
@@ -88,18 +89,22 @@ class Worker(BaseWorker):
             prepare_for_work=False,  # it would need its Redis at once
         )
         self.hostname, self.pid = socket.gethostname(), os.getpid()
-        client = connect.open_redis(url, name=name)
+        client = self._client = connect.open_redis(url, name=name)
         blocking = connect.open_redis(url, name=name, block_seconds=WAIT_SECONDS, connections=1)
         self.claimer = Claimer(client, blocking, region=region.name, worker=name, is_alone=is_alone)
         home = Home(open_hub(settings.hub.redis, name), region.name)
         self.shipper = Shipper(client, home)
         self.leftovers = Leftovers(client, Home(open_hub(settings.hub.redis, name), region.name), name)
+        threads = 1 if is_alone else region.workers.threads
+        self._caller = Caller(client, region.name)
         self.crew = Crew(
             self.claimer,
             self.shipper,
             runner,
+            Desk(client, region.name, threads // 2),
+            self._caller,
             region=region.name,
-            threads=1 if is_alone else region.workers.threads,
+            threads=threads,
             ttl_seconds=settings.limits.result_ttl_seconds,
         )
         self._runner, self._beat, self._is_alone = runner, beat, is_alone
@@ -115,6 +120,7 @@ class Worker(BaseWorker):
         self.crew.start()
         self.shipper.start()
         self.leftovers.start()
+        self._caller.start()
         while not self._is_done():
             self.run_once()
         self.leave()
@@ -200,7 +206,8 @@ class Worker(BaseWorker):
         now = time.monotonic()
         self.shipper.put([Parcel(entry, outcome, size, now) for entry, outcome, size in self.claimer.move_due()])
         self._tell()
-        self._runner.refresh()
+        if self._runner.refresh():
+            tell_limits(self._client, self._runner.limits())
 
     def _end_with_the_stuck(self, running: list[Job]) -> None:
         """A suspect that outlives its deadline holds one of a few processes: it goes, and its process with it."""
@@ -224,6 +231,7 @@ class Worker(BaseWorker):
     def _register(self) -> None:
         self._set_ip_address(self.connection)
         self.register_birth()
+        tell_limits(self._client, self._runner.limits())  # before it claims: nobody is asked more than that
         if self.pubsub_thread is None:
             self.subscribe()  # type: ignore[no-untyped-call]
         self._is_registered = True

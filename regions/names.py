@@ -33,6 +33,12 @@ Region (its own Redis, beside RQ's keys)
     nf:scale:wish            string  what an operator asked for; expires with the next rule
     nf:day                   stream  the region's last day, an entry a minute (jobs.day)
     nf:retried               zset    tasks that failed and will be tried again, by deadline (region ms)
+    nf:limits                hash    what sources and hosts allow: "AT_ONCE MS_BETWEEN" (jobs.turn)
+    nf:hosts                 zset    hosts that tasks wait for, by when to look at them again (region ms)
+    nf:host:{host}           hash    how a host is: next, mean, swept (ms)
+    nf:turns:{host}          zset    tasks that have a turn, by since when (region ms)
+    nf:line:{host}           zset    tasks that wait for a turn, by the round in which it is theirs
+    nf:rounds:{host}         zset    the last round of each request that waits; of "", the round that is served
 """
 
 REGION_PATTERN = r"[a-z][a-z0-9-]{0,31}"
@@ -59,6 +65,8 @@ OUTBOX_BYTES = "nf:outbox:bytes"
 OUTBOX_TURN = "nf:outbox:turn"
 COUNTERS = "nf:counters"
 RETRIED = "nf:retried"
+LIMITS = "nf:limits"
+HOSTS = "nf:hosts"
 ALONE = "nf:alone"
 FENCE = "nf:fence"
 POOLS = "nf:pools"
@@ -88,6 +96,9 @@ JOB_KEPT = "nf_kept"  # how the last attempt failed, packed: what it ends as whe
 JOB_DEATHS = "nf_deaths"  # how many processes died while they ran it: from one on it is a suspect
 JOB_LAPSED = "nf_lapsed"  # when a process that ran it was last given up without being seen to die (region ms)
 JOB_FRONT = "nf_front"  # it goes to the front of the queue: somebody waits for it
+JOB_SINCE = "nf_since"  # when it began to wait for its host's turn (region ms); empty when it does not
+
+EXECUTION_TURN = "nf_turn"  # a field of an execution's hash: the host whose turn it has
 
 
 def work_queue(region: str) -> str:
@@ -158,6 +169,26 @@ def lease(worker: str) -> str:
 def cancel_mark(task: str) -> str:
     """The mark that a task is cancelled, in its region."""
     return f"nf:cancel:{task}"
+
+
+def host(host: str) -> str:
+    """How a host is, in its region; a host is an origin (jobs.origin)."""
+    return f"nf:host:{host}"
+
+
+def turns(host: str) -> str:
+    """The tasks that have a turn of a host."""
+    return f"nf:turns:{host}"
+
+
+def line(host: str) -> str:
+    """The tasks that wait for a turn of a host."""
+    return f"nf:line:{host}"
+
+
+def rounds(host: str) -> str:
+    """The rounds of those that wait for a host."""
+    return f"nf:rounds:{host}"
 
 
 # RQ 3's own keys, as rq.queue, rq.job, rq.registry, rq.executions and rq.worker make them.

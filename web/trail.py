@@ -15,7 +15,7 @@ import redis
 from msgspec import Struct
 
 from jobs import contract
-from jobs.contract import LOST, Attempt, Trail
+from jobs.contract import LOST, PUT_BACK, Attempt, Trail
 from regions import names
 
 _trails: Final = msgspec.json.Decoder(Trail)
@@ -97,8 +97,9 @@ def _in_region(trail: Trail, region: str, result: contract.Result | None) -> lis
     for one in trail.attempts:
         hops.append(Hop("claimed", one.started_ms, one.worker, one.attempt))
         if one.error:
-            how = "lost" if one.error == LOST else "failed"
-            note = one.message if one.error == LOST else f"{one.error}: {one.message}"
+            is_ours = one.error in (LOST, PUT_BACK)
+            how = one.error if is_ours else "failed"
+            note = one.message if is_ours else f"{one.error}: {one.message}"
             hops.append(Hop(how, one.ended_ms, one.worker, one.attempt, note))
         elif one.ended_ms and one in last and result is not None:
             count = f"{result.count} record{'' if result.count == 1 else 's'}"

@@ -80,6 +80,7 @@ def is_clean(client) -> bool:
 def enqueue(client: redis.Redis, tasks: Iterable[Task], *, function: str = names.JOB_FUNCTION) -> list[str]:
     """Enqueues tasks with RQ's own classes, and the fields that ours needs; the job ids."""
     queue = Queue(REGION, connection=client, serializer=JSONSerializer)
+    client.hset(names.LIMITS, "test.source", "1024 0")
     pipe = client.pipeline()
     ids = []
     for one in tasks:
@@ -156,10 +157,15 @@ class ObedientRunner:
     ``seconds``: how long it takes; ``kill``: takes its process with it then; ``flaky``: how many attempts fail for now, each to be tried again after ``pause`` seconds (0).
     """
 
-    def refresh(self) -> None:
+    def refresh(self) -> bool:
         """Nothing to read."""
+        return False
 
-    def run(self, task, *, offset_ms, attempt, failures, queued_ms, cancelled) -> Ended:
+    def limits(self) -> dict[str, str]:
+        """The host of all tasks is in nobody's way."""
+        return {"test.source": "1024 0"}
+
+    def run(self, task, *, offset_ms, attempt, failures, queued_ms, turn, cancelled) -> Ended:
         params = task.params
         if "mark" in params:
             (Path(params["mark"]) / f"{task.task}.{attempt}.{os.getpid()}").touch()

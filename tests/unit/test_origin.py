@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.origin import origin_of
+from jobs.origin import fixed_origin, origin_of
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,21 @@ def test_what_is_no_http_address_has_none(url):
     """It is refused, not guessed."""
     with pytest.raises(ValueError, match=r"."):
         origin_of(url)
+
+
+@pytest.mark.parametrize(
+    ("template", "origin"),
+    [
+        ("https://a.example/{x}", "https://a.example:443"),
+        ("HTTPS://A.example{?x}", "https://a.example:443"),
+        ("http://a.example:81{/x}", "http://a.example:81"),
+        ("https://a.example", "https://a.example:443"),
+        ("https://{x}.example/", ""),
+        ("https://a.example{x}/", ""),
+        ("https://a.example:{port}/", ""),
+        ("{+url}", ""),
+    ],
+)
+def test_the_origin_of_a_template_is_known_where_no_param_decides_it(template, origin):
+    """A host's turns go by all sources that are sure to ask it."""
+    assert fixed_origin(template) == origin

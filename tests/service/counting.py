@@ -1,0 +1,112 @@
+"""A site that counts: when each fetch began and ended, and how many ran at once. Who hangs up is no longer counted."""
+
+import select
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+BODY = b'{"rows": [{"id": 1}], "next": "%b"}'
+
+
+@dataclass
+class Fetch:
+    """One fetch: of which host, its path and params, and when it came and was over (monotonic seconds)."""
+
+    host: str
+    path: str
+    params: dict[str, str]
+    began: float
+    over: float = 0.0
+
+
+@dataclass
+class Rule:
+    """What a host answers instead of its rows."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    times: int = 1_000_000
+
+
+class CountingSite:
+    """``/HOST/…?seconds=S`` answers after S seconds; ``&pages=N`` has N more pages. ``rules`` bend a host, by its prefix."""
+
+    def __init__(self) -> None:
+        self.fetches: list[Fetch] = []
+        self.rules: dict[str, Rule] = {}
+        self._lock = threading.Lock()
+        self._now: dict[str, int] = {}
+        self.peaks: dict[str, int] = {}
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                site.answer(self)
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing."""
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 512
+            daemon_threads = True
+
+            def handle_error(self, *_: Any) -> None:
+                """A client that was killed is nothing to talk about."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def origins(self, *hosts: str) -> str:
+        """Sends fetches of https hosts here."""
+        return ",".join(f"https://{host}=http://127.0.0.1:{self.port}/{host}" for host in hosts)
+
+    def of(self, host: str, path: str = "") -> list[Fetch]:
+        """The fetches of a host (of one path), in the order in which they came."""
+        with self._lock:
+            return [one for one in self.fetches if one.host == host and path in ("", one.path)]
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Counts one fetch, and answers it."""
+        parts = urlsplit(handler.path)
+        host, _, path = parts.path.removeprefix("/").partition("/")
+        params = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        fetch = Fetch(host, f"/{path}", params, time.monotonic())
+        with self._lock:
+            self.fetches.append(fetch)
+            self._now[host] = self._now.get(host, 0) + 1
+            self.peaks[host] = max(self.peaks.get(host, 0), self._now[host])
+            rule = self.rules.get(f"{host}{fetch.path}") or self.rules.get(host) or Rule()
+            rule.times -= 1
+            if rule.times < 0:
+                rule = Rule()
+        hung_up, _, _ = select.select([handler.connection], [], [], float(params.get("seconds", 0)))
+        with self._lock:
+            self._now[host] -= 1
+            fetch.over = time.monotonic()
+        if hung_up:
+            handler.close_connection = True
+            return
+        pages = int(params.get("pages", 0))
+        following = f"https://{host}/{path}?pages={pages - 1}".encode() if pages else b""
+        body = BODY % following if rule.body is None else rule.body
+        handler.send_response(rule.status)
+        for name, text in {
+            "Content-Length": str(len(body)),
+            "Content-Type": "application/json",
+            **rule.headers,
+        }.items():
+            handler.send_header(name, text)
+        handler.end_headers()
+        handler.wfile.write(body)

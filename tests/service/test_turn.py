@@ -1,0 +1,407 @@
+"""Turns on a real Redis: who gets one, who waits, in which order, and what gives them back."""
+
+import itertools
+import threading
+import time
+
+import msgspec
+import pytest
+from rq.job import JobStatus
+
+from jobs.claim import CLAIM
+from jobs.errors import Cancelled, RateLimited
+from jobs.finish import FINISH
+from jobs.script import WAITING_MAX
+from jobs.turn import Caller, Desk, NoThread, Turn, tell_limits
+from regions import connect, names
+from tests.service.test_claim import end, fetch, queue
+from tests.service.test_retry import again, scheduled
+from tests.service.working import REGION, claimer, enqueue, task
+from tests.waiting import until
+
+HOST, OTHER = "https://slow.example:443", "https://quick.example:443"
+
+
+def asked(count, *, host=HOST, request=None, **more):
+    """Tasks of one host, of one request if it is named."""
+    made = [msgspec.structs.replace(task(**more), host=host) for _ in range(count)]
+    return [msgspec.structs.replace(one, request=request or one.request) for one in made]
+
+
+@pytest.fixture
+def client(region_redis):
+    """A client of a Redis that knows the scripts: the first call of one comes after the others of its write."""
+    for script in (CLAIM, FINISH):
+        region_redis.client.script_load(script.text)
+    return region_redis.client
+
+
+def give(client, tasks, limits):
+    """Enqueues tasks under limits of HOST."""
+    ids = enqueue(client, tasks)
+    tell_limits(client, {HOST: limits})
+    return ids
+
+
+def drain(worker, most=100):
+    """Claims and ends jobs until nothing is there; the tasks in the order in which they were claimed."""
+    order = []
+    while found := worker.claim(64).jobs:
+        order += [job.task for job in found]
+        worker.finish([end(job) for job in found], then_claim=0)
+        assert len(order) <= most
+    return order
+
+
+def test_no_more_run_at_once_than_a_host_allows(client, region_redis):
+    """What has no turn waits where rq-dashboard shows it, and holds no thread; an end brings the next one."""
+    ids = give(client, asked(5), "2 0")
+    worker = claimer(region_redis.url)
+    first = worker.claim(5).jobs
+    assert [job.task for job in first] == ids[:2]
+    assert claimer(region_redis.url, "w2").claim(5).jobs == []
+    assert (sorted(scheduled(client)), queue(client).get_job_ids()) == (sorted(ids[2:]), [])
+    assert {fetch(client, id_).get_status() for id_ in ids[2:]} == {JobStatus.SCHEDULED}
+    _, claimed = worker.finish([end(first[0])], then_claim=5)
+    assert [job.task for job in claimed.jobs] == [ids[2]]
+    assert claimed.jobs[0].turn_ms >= 0
+    rest = [first[1], *claimed.jobs]
+    while rest:
+        assert client.zcard(names.turns(HOST)) <= 2
+        rest += worker.finish([end(rest.pop(0))], then_claim=5)[1].jobs
+    assert scheduled(client) == []
+    assert [key for key in client.keys("nf:*") if b"slow" in key and b"nf:host:" not in key] == []
+    assert client.exists(names.HOSTS) == 0
+
+
+def test_another_host_is_not_held_up(client, region_redis):
+    give(client, asked(20), "1 0")
+    others = enqueue(client, asked(3, host=OTHER))
+    tell_limits(client, {HOST: "1 0"})
+    found = [job.task for job in claimer(region_redis.url).claim(4).jobs]
+    assert found[1:] == others
+
+
+def test_two_fetches_are_never_nearer_than_the_rate_says(client, region_redis):
+    give(client, asked(6), "8 150.000")
+    worker = claimer(region_redis.url)
+    caller = Caller(connect.open_redis(region_redis.url, name="caller"), REGION)
+    claimed = []
+
+    def claim():
+        caller.run_once()
+        claimed.extend((job.claimed_ms, worker.finish([end(job)], then_claim=0)) for job in worker.claim(6).jobs)
+        return len(claimed) == 6
+
+    until(claim, "all of them")
+    times = [ms for ms, _ in claimed]
+    assert min(b - a for a, b in itertools.pairwise(times)) >= 149  # of whole ms
+
+
+def test_the_strictest_of_host_and_source_counts(client, region_redis):
+    ids = enqueue(client, asked(5))
+    tell_limits(client, {HOST: "3 0", "test.source": "2 0"})
+    assert [job.task for job in claimer(region_redis.url).claim(5).jobs] == ids[:2]
+
+
+def test_a_changed_limit_counts_from_the_next_claim_on(client, region_redis):
+    give(client, asked(9), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(9).jobs
+    tell_limits(client, {HOST: "4 0"})
+    more = worker.finish([end(job)], then_claim=9)[1].jobs
+    assert len(more) == 4
+    tell_limits(client, {HOST: "2 0"})
+    assert worker.finish([end(more[0])], then_claim=9)[1].jobs == []
+    assert worker.finish([end(job) for job in more[1:3]], then_claim=9)[1].jobs != []
+
+
+def test_requests_that_wait_for_one_host_take_turns(client, region_redis):
+    """Ten requests of many do not starve a single question that came after them."""
+    big = [asked(10, request=f"R{number}") for number in range(10)]
+    many = [one for tasks in big for one in tasks]
+    single = asked(1, request="SINGLE")
+    give(client, [*many, *single], "1 0")
+    order = drain(claimer(region_redis.url), most=200)
+    assert sorted(order) == sorted(one.task for one in [*many, *single])
+    assert order.index(single[0].task) <= 11
+    request = {one.task: one.request for one in many}
+    rounds = [[request[id_] for id_ in order if id_ in request][at : at + 10] for at in range(1, 91, 10)]
+    assert all(len(set(one)) == 10 for one in rounds)
+    for tasks in big:
+        assert [id_ for id_ in order if id_ in {one.task for one in tasks}] == [one.task for one in tasks]
+
+
+def test_who_comes_later_is_not_behind_all_that_wait(client, region_redis):
+    many = asked(50, request="MANY")
+    give(client, many, "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(9).jobs
+    for _ in range(10):
+        (job,) = worker.finish([end(job)], then_claim=1)[1].jobs
+    single = asked(1, request="SINGLE")
+    enqueue(client, single)
+    tell_limits(client, {HOST: "1 0"})
+    assert worker.claim(1).jobs == []
+    seen = []
+    for _ in range(3):
+        (job,) = worker.finish([end(job)], then_claim=1)[1].jobs
+        seen.append(job.task)
+    assert single[0].task in seen
+
+
+def test_a_fresh_one_does_not_overtake_who_waits(client, region_redis):
+    ids = give(client, asked(3, request="A"), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(3).jobs
+    late = enqueue(client, asked(1, request="A"))
+    tell_limits(client, {HOST: "1 0"})
+    client.lmove(names.rq_queue(REGION), names.rq_queue(REGION), "RIGHT", "LEFT")
+    claimed = worker.finish([end(job)], then_claim=3)[1]
+    assert [job.task for job in claimed.jobs] == [ids[1]]
+    assert set(scheduled(client)) == {ids[2], *late}
+
+
+def test_past_a_thousand_a_task_is_refused_at_once(client, region_redis):
+    give(client, asked(WAITING_MAX + 3, deadline_seconds=290), "1 0")
+    found = []
+    until(lambda: found.extend(claimer(region_redis.url, "w1").claim(16).jobs) or len(found) >= 3, "the refused")
+    assert [job.refused_ms >= 0 for job in found] == [False, True, True]
+    assert (client.zcard(names.line(HOST)), client.zcard(names.turns(HOST))) == (WAITING_MAX, 1)
+    assert [job.attempt for job in found] == [1, 0, 0]
+
+
+def test_what_can_not_have_its_turn_in_time_is_refused_at_once(client, region_redis):
+    """By the rate: a turn each 2 s, of which four come a second and more before the deadline."""
+    give(client, asked(20, deadline_seconds=8), "8 2000")
+    found = claimer(region_redis.url).claim(16).jobs
+    assert found[0].refused_ms == -1
+    assert [job.refused_ms >= 0 for job in found[1:]] == [True] * 15
+    assert 7_000 - 1_000 < found[1].refused_ms <= 8_000
+    assert client.zcard(names.line(HOST)) == 3
+
+
+def test_the_estimate_knows_how_long_turns_take(client, region_redis):
+    ids = give(client, asked(20, deadline_seconds=6), "2 0")
+    client.hset(names.host(HOST), "mean", 2000)
+    found = claimer(region_redis.url).claim(16).jobs
+    assert [job.task for job in found[:2]] == ids[:2]
+    assert all(job.refused_ms >= 4_000 for job in found[2:])
+    assert client.zcard(names.line(HOST)) == 4
+
+
+def test_how_long_turns_take_is_measured(client, region_redis):
+    give(client, asked(3), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(3).jobs
+    until(lambda: time.time() * 1000 > job.claimed_ms + 120, "a moment")
+    worker.finish([end(job)], then_claim=0)
+    assert float(client.hget(names.host(HOST), "mean")) >= 120
+
+
+def test_who_waits_in_vain_is_refused_before_its_deadline(client, region_redis):
+    """An estimate may have been too good."""
+    ids = give(client, asked(2, deadline_seconds=2), "1 0")
+    worker = claimer(region_redis.url)
+    worker.claim(2)
+    found = until(lambda: worker.move_due() or worker.claim(2).jobs, "its refusal")
+    assert [(job.task, job.refused_ms >= 0) for job in found] == [(ids[1], True)]
+    assert found[0].claimed_ms < int(client.hget(names.rq_job(ids[1]), names.JOB_DEADLINE))
+    assert (client.zcard(names.line(HOST)), scheduled(client)) == (0, [])
+    worker.finish([end(found[0])], then_claim=0)
+    assert client.zcard(names.turns(HOST)) == 1
+
+
+def test_a_retry_without_a_turn_ends_as_it_failed(client, region_redis):
+    (id_,) = give(client, asked(1, deadline_seconds=5), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.finish([again(job)], then_claim=0)
+    (other,) = enqueue(client, asked(1))
+    tell_limits(client, {HOST: "1 0"})
+    assert [job.task for job in worker.claim(1).jobs] == [other]
+    client.hset(names.host(HOST), "mean", 60_000)
+    worker.move_due()
+    assert worker.claim(1).jobs == []
+    ((_, outcome, _),) = until(worker.move_due, "its end")
+    assert (outcome.task, outcome.status) == (id_, "failed")
+    assert scheduled(client) == []
+
+
+@pytest.mark.parametrize("how", ["waiting", "called"])
+def test_what_is_cancelled_gives_way(client, region_redis, how):
+    ids = give(client, asked(3), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(3).jobs
+    assert client.zcard(names.line(HOST)) == 2
+    if how == "called":
+        worker.finish([end(job)], then_claim=0)
+        Caller(client, REGION).run_once()
+        assert queue(client).get_job_ids() == [ids[1]]
+    client.set(names.cancel_mark(ids[1]), 1, px=60_000)
+    claimed = worker.claim(2).jobs if how == "called" else worker.finish([end(job)], then_claim=2)[1].jobs
+    claimed = claimed or worker.claim(2).jobs
+    assert [job.task for job in claimed] == [ids[2]]
+    assert fetch(client, ids[1]).get_status() == JobStatus.CANCELED
+    assert client.zrange(names.turns(HOST), 0, -1) == [ids[2].encode()]
+
+
+def test_a_dead_process_gives_its_turns_back(client, region_redis):
+    ids = give(client, asked(4), "2 0")
+    dead = claimer(region_redis.url, "dead")
+    held = dead.claim(2).jobs
+    assert dead.give_back([job.member for job in held]) == 2
+    assert client.zcard(names.turns(HOST)) == 0
+    alive = claimer(region_redis.url, "alive")
+    claimed = alive.claim(4).jobs
+    assert [job.task for job in claimed] == [ids[1], ids[0]]
+    assert dead.finish([end(job) for job in held], then_claim=0)[0] == ["", ""]
+    assert client.zcard(names.turns(HOST)) == 2
+
+
+def test_the_turn_of_a_deleted_job_is_found(client, region_redis):
+    """Whoever deletes a job in rq-dashboard knows nothing of turns."""
+    ids = give(client, asked(3), "1 0")
+    worker = claimer(region_redis.url)
+    worker.claim(3)
+    client.delete(names.rq_job(ids[0]))
+    (job,) = until(lambda: worker.claim(3).jobs, "the next one")
+    assert job.task == ids[1]
+
+
+def test_a_deleted_one_that_waits_is_passed_over(client, region_redis):
+    ids = give(client, asked(3), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(3).jobs
+    client.delete(names.rq_job(ids[1]))
+    assert [job.task for job in worker.finish([end(job)], then_claim=3)[1].jobs] == [ids[2]]
+
+
+def test_a_suspect_waits_for_its_turn_too(client, region_redis):
+    ids = give(client, asked(2), "1 0")
+    client.hset(names.rq_job(ids[1]), names.JOB_DEATHS, 1)
+    client.lrem(names.rq_queue(REGION), 0, ids[1])
+    client.rpush(names.rq_queue(names.suspects(REGION)), ids[1])
+    worker, lone = claimer(region_redis.url), claimer(region_redis.url, "lone", is_alone=True)
+    (job,) = worker.claim(2).jobs
+    assert lone.claim(1).jobs == []
+    assert worker.finish([end(job)], then_claim=2)[1].jobs == []
+    assert [job.task for job in lone.claim(1).jobs] == [ids[1]]
+
+
+def test_turns_work_on_a_full_redis(client, region_redis):
+    ids = give(client, asked(3), "1 0")
+    worker = claimer(region_redis.url)
+    client.config_set("maxmemory", 1)
+    assert drain(worker) == ids
+
+
+# A running task's further fetches.
+
+
+@pytest.fixture
+def running(client, region_redis):
+    """Two claimed jobs of one host, their worker, and a desk."""
+    enqueue(client, asked(2))
+    tell_limits(client, {HOST: "2 0", OTHER: "1 0"})
+    worker = claimer(region_redis.url)
+    jobs = worker.claim(2).jobs
+    return jobs, worker, Desk(client, REGION, 1)
+
+
+def turn(job, desk):
+    return Turn(desk, job.task, job.execution, job.host, 0.0)
+
+
+def ask(one, host, seconds=10.0, cancelled=lambda: False):
+    one.take(f"{host}/page", "test.source", deadline=time.monotonic() + seconds, cancelled=cancelled)
+
+
+def test_the_first_fetch_has_its_turn_from_the_claim(running, region_redis):
+    (job, _), _, desk = running
+    region_redis.stop()
+    one = turn(job, desk)
+    ask(one, HOST)
+    assert one.waited_ms == 0
+
+
+def test_a_further_page_takes_a_token_ahead_of_who_claims(client, running, region_redis):
+    (job, other), worker, desk = running
+    tell_limits(client, {HOST: "4 300"})
+    one = turn(job, desk)
+    ask(one, HOST)
+    began = time.monotonic()
+    for _ in range(3):
+        ask(one, HOST)
+    assert time.monotonic() - began >= 0.6
+    assert one.waited_ms >= 590
+    worker.finish([end(other)], then_claim=0)
+    enqueue(client, asked(1))
+    tell_limits(client, {HOST: "4 300"})
+    assert worker.claim(1).jobs == []
+
+
+def test_for_another_host_it_gives_its_own_back(client, running):
+    """Nobody has turns of two hosts."""
+    (job, other), worker, desk = running
+    one, two = turn(job, desk), turn(other, desk)
+    ask(one, OTHER)
+    assert (client.zrange(names.turns(HOST), 0, -1), client.zrange(names.turns(OTHER), 0, -1)) == (
+        [other.task.encode()],
+        [job.task.encode()],
+    )
+    with pytest.raises(RateLimited, match="expected a turn of https:"):
+        ask(two, OTHER, seconds=0.3)
+    assert client.zcard(names.turns(HOST)) == 0
+    worker.finish([end(other), end(job)], then_claim=0)
+    assert client.zcard(names.turns(OTHER)) == 0
+
+
+def test_who_asks_for_another_host_comes_before_who_claims(client, running):
+    (job, other), worker, desk = running
+    first, second = turn(job, desk), turn(other, desk)
+    ask(first, OTHER)
+    thread = threading.Thread(target=ask, args=(second, OTHER))
+    thread.start()
+    until(lambda: client.zcard(names.turns(OTHER)) == 2, "the second to ask")
+    enqueue(client, asked(1, host=OTHER))
+    tell_limits(client, {OTHER: "1 0"})
+    assert worker.finish([end(job)], then_claim=1)[1].jobs == []
+    thread.join(10)
+    assert client.zrange(names.turns(OTHER), 0, -1) == [other.task.encode()]
+    assert [job.host for job in worker.finish([end(other)], then_claim=1)[1].jobs] == [OTHER]
+
+
+def test_no_more_threads_wait_than_may(client, running):
+    (job, other), _, desk = running
+    tell_limits(client, {HOST: "2 400"})
+    one, two = turn(job, desk), turn(other, desk)
+    ask(one, HOST)
+    ask(two, HOST)
+    ask(one, HOST)
+    thread = threading.Thread(target=ask, args=(one, HOST))
+    thread.start()
+    until(lambda: not desk.waiting.acquire(blocking=False) or desk.waiting.release(), "one to wait")
+    with pytest.raises(NoThread, match="too many tasks wait for turns"):
+        ask(two, HOST)
+    thread.join(10)
+
+
+def test_a_cancel_ends_the_wait(client, running):
+    (job, _), _, desk = running
+    tell_limits(client, {HOST: "2 60000"})
+    one = turn(job, desk)
+    ask(one, HOST)
+    ask(one, HOST, seconds=100)
+    with pytest.raises(Cancelled):
+        ask(one, HOST, seconds=100, cancelled=lambda: True)
+
+
+def test_who_was_reaped_gets_no_further_turn(client, running):
+    (job, _), worker, desk = running
+    worker.give_back([job.member])
+    one = turn(job, desk)
+    ask(one, HOST)
+    with pytest.raises(Cancelled, match="taken back"):
+        ask(one, HOST)
+    assert job.task.encode() not in client.zrange(names.turns(HOST), 0, -1)

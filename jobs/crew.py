@@ -33,7 +33,7 @@ log = logs.get("worker")
 
 
 class Ended(Protocol):
-    """How a task ended: what ``jobs.task.Ended`` is. Sizes as in ``contract.Bytes``."""
+    """How a task ended: what ``jobs.life.Ended`` is. Sizes as in ``contract.Bytes``."""
 
     outcome: Outcome
     traceback: str

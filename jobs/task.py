@@ -10,11 +10,8 @@ import os
 import random
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 from requests.cookies import RequestsCookieJar
@@ -23,8 +20,7 @@ from jobs import budget
 from jobs.budget import Budget
 from jobs.catalog import Catalog
 from jobs.check import check
-from jobs.contract import PUT_BACK, Outcome, Result, Task, encode_frame, failed_frame, rfc3339, splice
-from jobs.definition import Definition
+from jobs.contract import PUT_BACK, Result, Task, encode_frame, failed_frame, rfc3339, splice
 from jobs.egress import Fetches, fetchers_of
 from jobs.errors import (
     Cancelled,
@@ -36,12 +32,13 @@ from jobs.errors import (
 )
 from jobs.fetch import retry_after
 from jobs.known import Known
+from jobs.life import Ended, Life, bare, ended
 from jobs.page import Page, Request
 from jobs.raw import Answers
 from jobs.retry import Retry, decide
 from jobs.secret import read_secrets
 from jobs.shelf import Shelf
-from jobs.source import Parsed, Source
+from jobs.source import Parsed
 from jobs.tokens import Tokens, key_of
 from jobs.turn import Free, NoThread, Turns, limits_of
 from regions import logs
@@ -49,54 +46,10 @@ from regions.settings import Raw, Region, Settings
 
 END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
 BACK_SECONDS: Final = (0.5, 1.5)  # until a task is claimed again for which no thread could wait
-WARNINGS_MAX: Final = 10
 ROWS_AT_ONCE: Final = 1_000  # are encoded, before their limit is looked at
 
 log = logs.get("worker")
 _encoder = msgspec.json.Encoder()  # a Decimal becomes a text
-
-
-@dataclass(slots=True)
-class Ended:
-    """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last."""
-
-    outcome: Outcome
-    traceback: str
-    raw_bytes: int
-    records_bytes: int
-    wire_bytes: int
-    retry: Retry | None = None
-
-
-@dataclass(slots=True)
-class Life:
-    """One execution: what the steps take and return. ``deadline`` is on the monotonic clock."""
-
-    task: Task
-    offset_ms: int
-    cancelled: Callable[[], bool]
-    result: Result
-    answers: Answers
-    turn: Turns
-    definition: Definition = field(init=False)
-    source: Source = field(init=False)
-    retries: int = 0
-    failure: TaskError | None = None
-    deadline: float = 0.0
-    params: dict[str, object] = field(default_factory=dict)
-    rows: list[dict[str, object]] = field(default_factory=list)
-    rows_bytes: int = 0  # of the process's memory
-    warnings: list[str] = field(default_factory=list)
-    bad_required: list[str] = field(default_factory=list)
-    is_absent: bool = False
-    is_empty: bool = False
-    pages: int = 0
-    has_kept_token: bool = False
-    records: bytes = b"[]"
-
-    def hub_ms(self) -> int:
-        """The hub's clock."""
-        return time.time_ns() // 1_000_000 + self.offset_ms
 
 
 def run(task: Mapping[str, Any], offset_ms: int) -> NoReturn:
@@ -368,42 +321,3 @@ class Runner:
                 raise TooLarge(f"expected at most {self._records_bytes_max} bytes of records, found {found}")
         life.records = b"[%b]" % b",".join(pieces)
         life.result.count = len(life.rows)
-
-
-def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) -> Ended:
-    """The end of a life: fills in what is only known now, then makes the frame."""
-    result, now_ms = life.result, life.hub_ms()
-    result.status = status
-    result.warnings = shortened(life.warnings)
-    timing = result.timing
-    timing.turn_ms = round(life.turn.waited_ms, 1)
-    timing.fetch_ms, timing.parse_ms = round(timing.fetch_ms, 1), round(timing.parse_ms, 1)
-    timing.total_ms = float(max(now_ms - life.task.accepted_ms, 0))
-    outcome = Outcome(
-        request=life.task.request,
-        task=life.task.task,
-        status=status,
-        finished_ms=now_ms,
-        expires_ms=life.task.expires_ms,
-        frame=make(result),
-    )
-    return Ended(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
-
-
-def shortened(warnings: list[str]) -> list[str]:
-    """At most ten warnings, each with how often it came; the last one counts what is left out."""
-    counts = Counter(warnings)
-    told = [text if times == 1 else f"{text} ({times} times)" for text, times in counts.items()]
-    if len(told) <= WARNINGS_MAX:
-        return told
-    left = sum(list(counts.values())[WARNINGS_MAX - 1 :])
-    return [*told[: WARNINGS_MAX - 1], f"and {left} more warnings"]
-
-
-def bare(url: str) -> str:
-    """An address without credentials; "" where it is none."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return ""
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))

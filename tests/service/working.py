@@ -139,7 +139,7 @@ def results(hub: redis.Redis) -> list[str]:
 
 @dataclass
 class Ended:
-    """How a task ended, as ``jobs.task.Ended``."""
+    """How a task ended, as ``jobs.life.Ended``."""
 
     outcome: Outcome
     traceback: str

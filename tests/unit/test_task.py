@@ -10,8 +10,9 @@ import pytest
 
 from jobs import contract, secret, task
 from jobs.contract import Result, Task
+from jobs.life import Ended, shortened
 from jobs.source import Source
-from jobs.task import Ended, Runner
+from jobs.task import Runner
 from regions import names, settings
 from regions.faults import Faults
 from scripts.site.behave import Rule
@@ -326,8 +327,8 @@ def test_whatever_is_unexpected_is_internal_and_keeps_its_traceback(runner, monk
 
 
 def test_warnings_are_at_most_ten_with_counts():
-    assert task.shortened(["a", "b", "a"]) == ["a (2 times)", "b"]
-    many = task.shortened([f"w{number}" for number in range(15)] + ["w14"])
+    assert shortened(["a", "b", "a"]) == ["a (2 times)", "b"]
+    many = shortened([f"w{number}" for number in range(15)] + ["w14"])
     assert len(many) == 10
     assert many[-1] == "and 7 more warnings"
 

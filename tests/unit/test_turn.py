@@ -8,7 +8,10 @@ from jobs.turn import limits_of
 
 def definition(folder: Path, name: str, url: str, limits: str, before: str = ""):
     path = folder / f"{name}.toml"
-    path.write_text(f"title = 'A'\nurl = '{url}'\nformat = 'json'\n{before}\n[fields]\nid = {{}}\n[limits]\n{limits}\n", encoding="utf-8")
+    path.write_text(
+        f"title = 'A'\nurl = '{url}'\nformat = 'json'\n{before}\n[fields]\nid = {{}}\n[limits]\n{limits}\n",
+        encoding="utf-8",
+    )
     return read(path)
 
 

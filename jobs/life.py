@@ -1,0 +1,100 @@
+"""What a task's life is told in: the record that the steps of jobs.task take and fill, and how it ends."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from jobs.contract import Outcome, Result, Task
+from jobs.definition import Definition
+from jobs.errors import TaskError
+from jobs.raw import Answers
+from jobs.retry import Retry
+from jobs.source import Source
+from jobs.turn import Turns
+
+WARNINGS_MAX: Final = 10
+
+
+@dataclass(slots=True)
+class Ended:
+    """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last."""
+
+    outcome: Outcome
+    traceback: str
+    raw_bytes: int
+    records_bytes: int
+    wire_bytes: int
+    retry: Retry | None = None
+
+
+@dataclass(slots=True)
+class Life:
+    """One execution: what the steps take and return. ``deadline`` is on the monotonic clock."""
+
+    task: Task
+    offset_ms: int
+    cancelled: Callable[[], bool]
+    result: Result
+    answers: Answers
+    turn: Turns
+    definition: Definition = field(init=False)
+    source: Source = field(init=False)
+    retries: int = 0
+    failure: TaskError | None = None
+    deadline: float = 0.0
+    params: dict[str, object] = field(default_factory=dict)
+    rows: list[dict[str, object]] = field(default_factory=list)
+    rows_bytes: int = 0  # of the process's memory
+    warnings: list[str] = field(default_factory=list)
+    bad_required: list[str] = field(default_factory=list)
+    is_absent: bool = False
+    is_empty: bool = False
+    pages: int = 0
+    has_kept_token: bool = False
+    records: bytes = b"[]"
+
+    def hub_ms(self) -> int:
+        """The hub's clock."""
+        return time.time_ns() // 1_000_000 + self.offset_ms
+
+
+def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) -> Ended:
+    """The end of a life: fills in what is only known now, then makes the frame."""
+    result, now_ms = life.result, life.hub_ms()
+    result.status = status
+    result.warnings = shortened(life.warnings)
+    timing = result.timing
+    timing.turn_ms = round(life.turn.waited_ms, 1)
+    timing.fetch_ms, timing.parse_ms = round(timing.fetch_ms, 1), round(timing.parse_ms, 1)
+    timing.total_ms = float(max(now_ms - life.task.accepted_ms, 0))
+    outcome = Outcome(
+        request=life.task.request,
+        task=life.task.task,
+        status=status,
+        finished_ms=now_ms,
+        expires_ms=life.task.expires_ms,
+        frame=make(result),
+    )
+    return Ended(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
+
+
+def shortened(warnings: list[str]) -> list[str]:
+    """At most ten warnings, each with how often it came; the last one counts what is left out."""
+    counts = Counter(warnings)
+    told = [text if times == 1 else f"{text} ({times} times)" for text, times in counts.items()]
+    if len(told) <= WARNINGS_MAX:
+        return told
+    left = sum(list(counts.values())[WARNINGS_MAX - 1 :])
+    return [*told[: WARNINGS_MAX - 1], f"and {left} more warnings"]
+
+
+def bare(url: str) -> str:
+    """An address without credentials; "" where it is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))

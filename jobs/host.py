@@ -10,7 +10,7 @@ queueing (Goyal, Vin, Cheng, 1996): each task stands in a round, and those of on
 
 from typing import Final
 
-# Needs `place` (jobs.finish.PLACE), `scheduled` and a function `iso`. What a script knows of hosts is looked up once.
+# `call` needs `place` (jobs.finish.PLACE), and `call` and `wait` need `scheduled`. What a script knows of hosts is looked up once.
 HOSTS: Final = """
 local hosts, limits, has_waiting = {}, {}, false
 local is_waited_for = redis.call("EXISTS", "$hosts") == 1  -- any host

@@ -25,6 +25,7 @@ from regions import logs, names
 
 CALL_SECONDS: Final = 1.0  # between two looks at the hosts that are waited for, where nothing says sooner
 SLICE_SECONDS: Final = 0.1  # of a wait, before a cancel is looked at
+AWAY_SECONDS: Final = (0.1, 0.5)  # the same while the region's Redis is away
 ASK_SECONDS: Final = (0.02, 0.06)  # between two askings for another host's turn
 
 log = logs.get("turn")
@@ -50,9 +51,8 @@ return next_call()
 # {"late", until its turn}, {"full", 0} (ask again), {"gone", 0} (the execution is no longer one).
 TAKE: Final = Script(
     """
-local wip, scheduled = unpack(KEYS)
+local wip = KEYS[1]
 local id, execution, name, source, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local function place() end
 """
     + HOSTS
     + """
@@ -111,7 +111,7 @@ class Desk:
 
     def __init__(self, client: redis.Redis, region: str, threads: int) -> None:
         self._client = client
-        self._keys = [names.rq_registry("wip", region), names.rq_registry("scheduled", region)]
+        self._keys = [names.rq_registry("wip", region)]
         self.waiting = threading.BoundedSemaphore(max(1, threads))
 
     def ask(self, task: str, execution: str, host: str, source: str, patience_ms: int) -> tuple[str, int]:
@@ -148,7 +148,15 @@ class Turn:
         may_wait = self._desk.waiting.acquire(blocking=False)
         try:
             while True:
-                said, ms = self._ask(host, source, deadline if may_wait else 0.0)
+                left = deadline - time.monotonic()
+                try:
+                    patience_ms = int(left * 1000) if may_wait else 0
+                    said, ms = self._desk.ask(self._task, self._execution, host, source, patience_ms)
+                except redis.exceptions.RedisError as error:  # asked twice, it is a token that nobody uses
+                    if left <= 0:
+                        raise RegionUnavailable(f"the region's Redis says nothing of {host}: {error}") from error
+                    _sleep(min(left, random.uniform(*AWAY_SECONDS)), cancelled)
+                    continue
                 if said == "go":
                     _sleep(ms / 1000, cancelled)
                     return
@@ -156,7 +164,6 @@ class Turn:
                     raise Cancelled("it was taken back while it waited for a turn")
                 if not may_wait:
                     raise NoThread(f"too many tasks wait for turns, of {host} too", origin="region")
-                left = deadline - time.monotonic()
                 if said == "late" or left <= 0:
                     raise RateLimited(
                         f"expected a turn of {host} before the deadline, found none for {ms / 1000:.1f} s",
@@ -167,13 +174,6 @@ class Turn:
         finally:
             if may_wait:
                 self._desk.waiting.release()
-
-    def _ask(self, host: str, source: str, deadline: float) -> tuple[str, int]:
-        patience_ms = int((deadline - time.monotonic()) * 1000)
-        try:
-            return self._desk.ask(self._task, self._execution, host, source, patience_ms)
-        except redis.exceptions.RedisError as error:
-            raise RegionUnavailable(f"the region's Redis did not answer for a turn of {host}: {error}") from error
 
 
 class Caller:

@@ -81,6 +81,9 @@ ELSEWHERE = {
     "jobs.scaler.DECIDE": "who decides how many processes there are does so again in a second, from what is written",
     "jobs.scaler.LEAVE": "a pool that stops; the others see it by its lease too",
     "jobs.scaler.LOOK": "asked again in a second",
+    "jobs.turn.CALL": "calls who waits for a host; nobody needs its answer",
+    "jobs.turn.LIMIT": "what sources allow, said again when a worker registers",
+    "jobs.turn.TAKE": "a further fetch of a task that runs; asked again it costs a token",
     "jobs.worker.REGISTER": "a worker's own record",
 }
 
@@ -89,7 +92,8 @@ def test_the_list_has_every_script_or_a_reason_why_not():
     """A script that somebody adds is a call that somebody has to think of."""
     named = b" ".join(point.request for point in POINTS)
     scripts = {}
-    for module in ("web.lua", "jobs.claim", "jobs.finish", "jobs.outbox", "jobs.reaper", "jobs.scaler", "jobs.worker"):
+    modules = "web.lua jobs.claim jobs.finish jobs.outbox jobs.reaper jobs.scaler jobs.turn jobs.worker"
+    for module in modules.split():
         for name, value in vars(importlib.import_module(module)).items():
             if (
                 isinstance(value, Script)

@@ -387,6 +387,18 @@ def test_no_more_threads_wait_than_may(client, running):
     thread.join(10)
 
 
+def test_the_wait_outlives_an_outage_of_its_redis(running, region_redis):
+    (job, _), _, desk = running
+    one = turn(job, desk)
+    ask(one, HOST)
+    region_redis.running.kill()
+    again = threading.Timer(0.5, region_redis.running.start)
+    again.start()
+    ask(one, HOST)
+    again.join()
+    assert one.waited_ms > 400
+
+
 def test_a_cancel_ends_the_wait(client, running):
     (job, _), _, desk = running
     tell_limits(client, {HOST: "2 60000"})

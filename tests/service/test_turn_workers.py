@@ -67,8 +67,9 @@ def asked(count: int, source: str, host: str, *, request: str = "", deadline_sec
     """Tasks of a source; of one request if it is named."""
     made = []
     for n in range(count):
-        one = of(source, deadline_seconds=deadline_seconds, url=f"https://{host}/rows", n=str(n), **params)
-        made.append(msgspec.structs.replace(one, host=f"https://{host}:443", request=request or one.request))
+        one = of(source, deadline_seconds=deadline_seconds, n=str(n), **params)
+        there = {"url": f"https://{host}/rows", "host": f"https://{host}:443"}
+        made.append(msgspec.structs.replace(one, request=request or one.request, **there))
     return made
 
 

@@ -19,9 +19,11 @@ seconds = {}
 jmes = "rows"
 [fields]
 id = {type = "int"}
+[limits]
+concurrency = 1000
 """
 CHANGES = {
-    "another field": FIRST + 'label = {jmes = "name"}\n',
+    "another field": FIRST.replace("[limits]", 'label = {jmes = "name"}\n[limits]'),
     "another required param": FIRST.replace("seconds = {}", "seconds = {}\nplace = {required = true}"),
     "half written": FIRST[: FIRST.index("jmes") + 3],
     "the first again": FIRST,

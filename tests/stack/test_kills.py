@@ -10,8 +10,8 @@ from tests.stack.driving import Inside, Ledger
 from tests.waiting import until
 
 REQUESTS, EACH, DEADLINE_SECONDS = 5, 100, 120
-FRA = ("ecb.rates", {"source": "books.list", "params": {"category": "poetry_23"}})
-HELD = 10  # executions that a kill must hit to count
+FRA = ("ecb.rates", "guardian.world")
+HELD = 3  # executions that a kill must hit to count: all processes together fetch eight of a host at once
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_killed_worker_process_loses_and_doubles_nothing(stack, inside):
         ledger.collect(request)
     ledger.check()
     again = [result["task"] for result in ledger.delivered if result["attempts"] > 1]
-    assert len(again) >= HELD // 2, "the kill hit nothing: no task needed a second attempt"
+    assert again, "the kill hit nothing: no task needed a second attempt"
 
 
 def test_a_killed_bridge_with_unacked_messages_loses_and_doubles_nothing(stack, inside):

@@ -68,13 +68,19 @@ while #found < count and skipped < $skipped_max do
       redis.call("ZADD", canceled, seconds, id)
     end  -- else it failed before, and ends as that (jobs.finish)
   else
-    local deaths, refused_ms, is_put_off = tonumber(fields[7] or 0), -1, false
+    local deaths, refused_ms, is_put_off, trouble, why = tonumber(fields[7] or 0), -1, false, "", ""
     if host ~= "" and deaths < $deaths_max then
       local is_called = since and redis.call("ZSCORE", "$turns" .. host, id)
       local known, most, every = look(host), limit_of(host, fields[4] or "")
       if not take(host, known, most, every, id, is_called) then
         refused_ms = wait(host, known, most, every, id, fields[3] or "", deadline, is_called) or -1
         is_put_off = refused_ms < 0 or redis.call("HEXISTS", job, "$kept") == 1
+      end
+      if known.opened > 0 and refused_ms >= 0 then
+        local told = redis.call("HMGET", "$host" .. host, "type", "why")
+        trouble, why = told[1] or "", told[2] or ""
+      elseif known.fails > 0 then
+        trouble = "some"
       end
     end
     if is_put_off then
@@ -98,7 +104,7 @@ while #found < count and skipped < $skipped_max do
       redis.call("ZADD", wip, seconds + $far, member)
       redis.call("SADD", held, member)
       found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or "", deaths,
-        deadline or 0, tonumber(fields[8] or 0), host, since and now_ms - since or 0, refused_ms}
+        deadline or 0, tonumber(fields[8] or 0), host, since and now_ms - since or 0, refused_ms, trouble, why}
     end
   end
 end
@@ -118,7 +124,8 @@ class Job:
 
     ``past``: the attempts before it, a line each. ``deaths``: processes that died while they ran it. ``deadline_ms`` is
     on the region's clock too, 0 where there is none; ``bridged_ms`` is on the hub's. ``turn_ms``: how long it waited for
-    the turn of its ``host``; with ``refused_ms`` from 0 on there is none in time, but in so many ms.
+    the turn of its ``host``; with ``refused_ms`` from 0 on there is none in time, but in so many ms. ``trouble``: "" where the
+    host is well, else it wants to hear how a fetch went; of one that is left alone the error's type, and ``why``.
     """
 
     task: str
@@ -135,6 +142,8 @@ class Job:
     host: str = ""
     turn_ms: int = 0
     refused_ms: int = -1
+    trouble: str = ""
+    why: str = ""
     offset_ms: int | None = None  # the hub's clock less the region Redis's, once the data was read
     is_told: bool = False  # the hub knows that it runs
     is_cancelled: bool = False
@@ -324,9 +333,11 @@ def _claimed(reply: Any) -> Claimed:
         Job(
             task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, deaths,
             deadline_ms, bridged_ms, now_ms, host.decode(), turn_ms, refused_ms,
+            trouble.decode(), why.decode("utf-8", "replace"),
         )
         for (
             task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms, host, turn_ms, refused_ms,
+            trouble, why,
         ) in found
     ]  # fmt: skip
     return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs, call_ms)

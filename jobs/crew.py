@@ -19,7 +19,7 @@ from msgspec import structs
 
 from jobs.claim import Claimed, Claimer, End, Job
 from jobs.contract import Outcome, Result, Task, decode_task, failed_frame
-from jobs.errors import Internal, Poison, RateLimited, TaskError
+from jobs.errors import KINDS, Internal, Poison, RateLimited, TaskError
 from jobs.outbox import Parcel, Shipper
 from jobs.retry import Retry
 from jobs.script import DEATHS_MAX, LATER
@@ -90,6 +90,16 @@ def read(data: bytes) -> tuple[Task, int]:
     if call.function != names.JOB_FUNCTION:
         raise ValueError(f"expected a job of {names.JOB_FUNCTION}, found {call.function[:100]!r}")
     return decode_task(bytes(call.arguments[0])), call.arguments[1]
+
+
+def refused(job: Job) -> TaskError:
+    """Why a job has no turn in time. Of a host that is left alone it is what its fetches failed with."""
+    seconds = job.refused_ms / 1000
+    kind = KINDS.get(job.trouble)
+    if kind is None:
+        message = f"expected a turn of {job.host} before the deadline, found none for {seconds:.1f} s"
+        return RateLimited(message, retry_after=seconds, origin="region")
+    return kind(f"{job.host} is left alone for {seconds:.1f} s more: {job.why}", retry_after=seconds, retryable=True)
 
 
 class Crew:
@@ -224,11 +234,7 @@ class Crew:
                 error = Poison(f"{job.deaths} processes died while they ran it, all but the first ran nothing else")
                 return self._unrun(job, task, error, str(error))
             if job.refused_ms >= 0:
-                late = RateLimited(
-                    f"expected a turn of {job.host} before the deadline, found none for {job.refused_ms / 1000:.1f} s",
-                    retry_after=job.refused_ms / 1000,
-                    origin="region",
-                )
+                late = refused(job)
                 return self._unrun(job, task, late, str(late))
             ended = self._runner.run(
                 task,
@@ -236,7 +242,14 @@ class Crew:
                 attempt=job.attempt,
                 failures=job.failures,
                 queued_ms=float(max(0, job.claimed_ms + offset_ms - task.accepted_ms - job.turn_ms)),
-                turn=Turn(self._desk, job.task, job.execution, job.host, float(job.turn_ms)),
+                turn=Turn(
+                    self._desk,
+                    job.task,
+                    job.execution,
+                    job.host,
+                    float(job.turn_ms),
+                    is_in_trouble=bool(job.trouble),
+                ),
                 cancelled=lambda: job.is_cancelled,
             )
         except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever

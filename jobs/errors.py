@@ -158,10 +158,11 @@ def is_passing(status: int) -> bool:
     return status in (408, 425) or status >= 500
 
 
-TYPES: Final[tuple[str, ...]] = tuple(
-    kind.type
+KINDS: Final[dict[str, type[TaskError]]] = {
+    kind.type: kind
     for kind in (
         TimedOut, ConnectionFailed, HttpStatus, TooLarge, Blocked, BlockedAddress, RateLimited, DecodeFailed, ParseFailed,
         ContractBroken, Expired, Cancelled, Poison, UnknownSource, RegionUnavailable, Internal,
     )
-)  # fmt: skip
+}  # fmt: skip
+TYPES: Final[tuple[str, ...]] = tuple(KINDS)

@@ -31,9 +31,11 @@ end
 
 local function look(name)
   if not hosts[name] then
-    local state = redis.call("HMGET", "$host" .. name, "next", "mean", "swept")
+    local state = redis.call("HMGET", "$host" .. name, "next", "mean", "swept", "delay", "opened", "tried", "fails")
     hosts[name] = {
-      next = tonumber(state[1]) or 0, mean = tonumber(state[2]) or 0, swept = tonumber(state[3]) or 0,
+      next = tonumber(state[1] or "") or 0, mean = tonumber(state[2] or "") or 0, swept = tonumber(state[3] or "") or 0,
+      delay = tonumber(state[4] or "") or 0, opened = tonumber(state[5] or "") or 0, is_tried = state[6] == "1",
+      fails = tonumber(state[7] or "") or 0,
       busy = redis.call("ZCARD", "$turns" .. name), waiting = is_waited_for and redis.call("ZCARD", "$line" .. name) or 0,
     }
   end
@@ -54,6 +56,11 @@ local function take(name, host, most, every, id, is_called)
   if is_called and host.busy > most or not is_called and (host.busy >= most or host.waiting > 0) then return false end
   redis.call("ZADD", "$turns" .. name, now_ms, id)
   if is_called then has_waiting = true else host.busy = host.busy + 1 end
+  every = math.max(every, host.delay)
+  if host.opened > 0 then
+    host.is_tried, every = true, math.max(every, $try_ms)  -- jobs.breaker: nobody else before it ends
+    redis.call("HSET", "$host" .. name, "tried", 1)
+  end
   if every > 0 then hold(name, host, exact_ms + every) end
   return true
 end
@@ -68,7 +75,7 @@ local function wait(name, host, most, every, id, request, deadline, is_called)
   local served = tonumber(redis.call("ZSCORE", rounds, "") or 0)
   local round = is_called and served or math.max(served, tonumber(redis.call("ZSCORE", rounds, request) or 0)) + 1
   local ahead = redis.call("ZCOUNT", line, "-inf", round)
-  local by_rate = math.max(exact_ms, host.next) + ahead * every
+  local by_rate = math.max(exact_ms, host.next) + ahead * math.max(every, host.delay)
   local by_mean = exact_ms + math.max(0, ahead + 1 + host.busy - most) * host.mean / most
   local at = math.max(by_rate, by_mean)
   if host.waiting >= $waiting_max or (deadline and at > deadline - $room) then
@@ -81,6 +88,23 @@ local function wait(name, host, most, every, id, request, deadline, is_called)
   host.waiting = host.waiting + 1
   has_waiting = true
   return nil
+end
+
+-- Lets those of a line hear at once that their host is closed until after their deadlines.
+local function give_up(name, host)
+  if now_ms - host.swept < 1000 then return end
+  host.swept = now_ms
+  redis.call("HSET", "$host" .. name, "swept", now_ms)
+  for _, id in ipairs(redis.call("ZRANGE", "$line" .. name, 0, -1)) do
+    local fields = redis.call("HMGET", "$job" .. id, "status", "$deadline", "$deaths")
+    if fields[1] == "scheduled" and fields[2] and host.next > tonumber(fields[2]) - $room then
+      redis.call("ZREM", "$line" .. name, id)
+      redis.call("ZREM", scheduled, id)
+      redis.call("HSET", "$job" .. id, "status", "queued")
+      place(id, fields[3], "RPUSH")
+      host.waiting = host.waiting - 1
+    end
+  end
 end
 
 -- Drops turns whose tasks neither run nor were called: an operator deleted them.
@@ -112,6 +136,7 @@ local function call(name)
     local most, every = limit_of(name, fields[2] or "")
     if host.next > exact_ms then
       again = math.min(again, math.ceil(host.next))
+      if host.next > exact_ms + 1000 then give_up(name, host) end
       break
     end
     if fields[1] ~= "scheduled" then
@@ -119,7 +144,8 @@ local function call(name)
       host.waiting = host.waiting - 1
     else
       if host.busy >= most then sweep(name, host) end
-      if host.busy >= most or (every > 0 and redis.call("ZCOUNT", "$turns" .. name, "-inf", 0) > 0) then break end
+      local is_paced = every > 0 or host.delay > 0 or host.opened > 0
+      if host.busy >= most or (is_paced and redis.call("ZCOUNT", "$turns" .. name, "-inf", 0) > 0) then break end
       redis.call("ZREM", line, id)
       redis.call("ZADD", rounds, round, "")
       redis.call("ZREMRANGEBYSCORE", rounds, "-inf", "(" .. round)

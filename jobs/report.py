@@ -1,5 +1,6 @@
 """What a region's workers say of themselves to the hub: how they do every 5 s, and which sources they have."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -8,10 +9,13 @@ from typing import Any, Final
 import msgspec
 import redis
 
+from jobs.breaker import open_hosts
 from jobs.catalog import Catalog, Entry
 from jobs.contract import VERSION
+from jobs.definition import Definition
 from jobs.examiner import Examiner
 from jobs.script import send, value
+from jobs.turn import hosts_of
 from regions import connect, logs, names
 from regions.settings import Region, Settings
 
@@ -53,6 +57,7 @@ class Reporter:
         self._catalog = Catalog(settings.source_folders, settings.first_region)
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
+        self._open: dict[str, str] = {}  # hosts that are left alone, and why
         self._has_news = threading.Event()  # of sources; set by the examiner's thread too
         self._failures = 0  # to reach the hub, in a row
         self._counted = dict.fromkeys(COUNTED, 0)  # as it was last known
@@ -106,6 +111,8 @@ class Reporter:
         """One report; what can't be sent now is sent with the next one."""
         self._has_changed()
         self._examiner.look(self._own())
+        with contextlib.suppress(redis.exceptions.RedisError):  # its Redis is away: status says so
+            self._look_at_hosts()
         try:
             self._say("status", ["part", "workers", "name", self._name], self.status())
             if self._has_news.is_set() or time.monotonic() >= self._sources_due:
@@ -157,7 +164,10 @@ class Reporter:
         }
 
     def sources(self) -> dict[str, dict[str, str | None]]:
-        """The region's sources as its workers have them: the definition's hash, and what is wrong with it or None."""
+        """The region's sources as its workers have them: the definition's hash, and what is wrong with it or None.
+
+        ``trouble``: why a host of it is left alone (jobs.breaker), or None.
+        """
         found: dict[str, dict[str, str | None]] = {}
         for entry in self._own():
             definition = entry.definition
@@ -165,8 +175,19 @@ class Reporter:
             found[entry.id] = {
                 "definition": definition.hash if definition else "",
                 "fault": fault and fault[:FAULT_MAX],
+                "trouble": self._trouble(definition) if definition else None,
             }
         return found
+
+    def _look_at_hosts(self) -> None:
+        """Which hosts are left alone; another set of them, or another reason, is news. Raises ``RedisError``'s."""
+        found = {host: f"{host} is left alone: {why}" for host, (_, why) in open_hosts(self._client).items()}
+        if found != self._open:
+            self._has_news.set()
+        self._open = found
+
+    def _trouble(self, definition: Definition) -> str | None:
+        return "; ".join(self._open[host] for host in sorted(hosts_of(definition)) if host in self._open) or None
 
     def _own(self) -> list[Entry]:
         return [entry for entry in self._catalog.entries() if entry.region == self._region.name]

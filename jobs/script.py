@@ -21,6 +21,7 @@ FAR_SECONDS: Final = 365 * 86_400
 WAITING_MAX: Final = 1_000  # tasks that wait for one host
 ROOM_MS: Final = 1_000  # between a turn and the deadline at least: less helps nobody
 MOST_DEFAULT: Final = 8  # fetches of a host at once where nobody said
+TRY_MS: Final = 30_000  # for which an open host's one try keeps all others waiting
 ASKING: Final = 10**15  # added to a time in a host's turns: a running task that asks for one, and has none yet
 HOST_TTL_MS: Final = 2 * 3_600_000  # what is known of a host that nobody asks
 WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
@@ -116,6 +117,8 @@ class Script:
             waiting_max=WAITING_MAX,
             room=ROOM_MS,
             most_default=MOST_DEFAULT,
+            try_ms=TRY_MS,
+            open=names.OPEN,
             alone=names.ALONE,
             queues=names.RQ_QUEUES,
             deaths_max=DEATHS_MAX,

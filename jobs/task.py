@@ -11,6 +11,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -36,6 +37,7 @@ from jobs.life import Ended, Life, bare, ended
 from jobs.page import Page, Request
 from jobs.raw import Answers
 from jobs.retry import Retry, decide
+from jobs.robots import FETCHED_BYTES_MAX, Robots
 from jobs.secret import read_secrets
 from jobs.shelf import Shelf
 from jobs.source import Parsed
@@ -46,6 +48,7 @@ from regions.settings import Raw, Region, Settings
 
 END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
 BACK_SECONDS: Final = (0.5, 1.5)  # until a task is claimed again for which no thread could wait
+SLOWED: Final = (429, 503)  # statuses whose Retry-After is everybody's
 ROWS_AT_ONCE: Final = 1_000  # are encoded, before their limit is looked at
 
 log = logs.get("worker")
@@ -85,6 +88,8 @@ class Runner:
         self._known = Known(Catalog(settings.source_folders, settings.first_region), region.name)
         self._secrets = read_secrets(os.environ) if secrets is None else secrets
         self._fetchers = fetchers_of(settings, region) if fetchers is None else fetchers
+        self._robots = Robots() if fetchers is None else None  # answers that were kept have none
+        self._agents = {name: egress.user_agent for name, egress in region.egress.items()}
         self._shelf = Shelf(Raw()) if shelf is None else shelf
         self._budget = Budget(region.workers.memory_mb * 1_000_000, region.workers.threads)
         self._tokens = Tokens()
@@ -125,6 +130,7 @@ class Runner:
             )
             if life.answers:
                 self._keep(life, end)
+        life.turn.ended(life.failure)
         if isinstance(life.failure, NoThread):
             end.retry = Retry(random.uniform(*BACK_SECONDS), PUT_BACK, str(life.failure))
         elif life.failure is not None:
@@ -250,6 +256,22 @@ class Runner:
         return life.source.first(life.params, self._secrets, values)
 
     def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar) -> Page:
+        if life.definition.limits.robots and self._robots is not None:
+            agent = next((text for name, text in request.headers.items() if name.lower() == "user-agent"), "")
+            agent = agent or self._agents.get(request.egress, "")
+            ask = partial(self._get, life, jar=None, max_bytes=FETCHED_BYTES_MAX)
+            if seconds := self._robots.check(request, agent, ask):
+                life.turn.delay(request.url, seconds)
+        try:
+            page = self._get(life, request, jar=jar, max_bytes=life.definition.limits.max_bytes)
+        except TaskError as error:
+            life.answers.broke(life.definition, error)
+            raise
+        life.answers.add(life.definition, page)
+        return page
+
+    def _get(self, life: Life, request: Request, *, jar: RequestsCookieJar | None, max_bytes: int) -> Page:
+        """One fetch when its turn has come."""
         life.turn.take(request.url, life.task.source, deadline=life.deadline, cancelled=life.cancelled)
         began = time.perf_counter()
         try:
@@ -257,16 +279,14 @@ class Runner:
                 request,
                 deadline=life.deadline,
                 timeout_seconds=life.definition.limits.timeout_seconds,
-                max_bytes=life.definition.limits.max_bytes,
+                max_bytes=max_bytes,
                 cancelled=life.cancelled,
                 jar=jar,
             )
-        except TaskError as error:
-            life.answers.broke(life.definition, error)
-            raise
         finally:
             life.result.timing.fetch_ms += (time.perf_counter() - began) * 1000
-        life.answers.add(life.definition, page)
+        if page.status in SLOWED and (seconds := retry_after(page.headers)):
+            life.turn.slow(page.url, seconds)
         life.result.bytes.raw += len(page.body)
         return page
 

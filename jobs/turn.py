@@ -15,8 +15,9 @@ from typing import Final, Protocol
 
 import redis
 
+from jobs.breaker import Breakers, is_the_hosts
 from jobs.definition import Definition
-from jobs.errors import Cancelled, RateLimited, RegionUnavailable
+from jobs.errors import Cancelled, RateLimited, RegionUnavailable, TaskError
 from jobs.finish import PLACE
 from jobs.host import HOSTS
 from jobs.origin import fixed_origin, origin_of
@@ -72,7 +73,10 @@ end
 local host = look(name)
 local start = math.max(exact_ms, host.next)
 local ms = math.ceil(start - exact_ms)
+if had == name and host.opened > 0 and host.is_tried then ms = math.ceil(every) end  -- further fetches of the one try
 if ms > patience then return {"late", ms} end
+every = math.max(every, host.delay)
+if host.opened > 0 then return {"go", math.ceil(every)} end
 if every > 0 then hold(name, host, start + every) end
 return {"go", ms}
 """
@@ -82,7 +86,6 @@ return {"go", ms}
 class Turns(Protocol):
     """What lets a task fetch: ``Turn``, or ``Free``."""
 
-    host: str
     waited_ms: float
 
     def take(self, url: str, source: str, *, deadline: float, cancelled: Callable[[], bool]) -> None:
@@ -91,15 +94,32 @@ class Turns(Protocol):
         Raises RateLimited where it comes too late, ``NoThread``, Cancelled, RegionUnavailable.
         """
 
+    def slow(self, url: str, seconds: float) -> None:
+        """An address's host asked to be left alone for so long."""
+
+    def delay(self, url: str, seconds: float) -> None:
+        """It asks for so much time between two fetches."""
+
+    def ended(self, error: TaskError | None) -> None:
+        """How the task's last fetch went, its answer included."""
+
 
 class Free:
     """Never waits: for what runs outside of a region."""
 
-    host = ""
     waited_ms = 0.0
 
     def take(self, url: str, source: str, *, deadline: float, cancelled: Callable[[], bool]) -> None:
         """At once."""
+
+    def slow(self, url: str, seconds: float) -> None:
+        """Nobody else asks."""
+
+    def delay(self, url: str, seconds: float) -> None:
+        """Nobody else asks."""
+
+    def ended(self, error: TaskError | None) -> None:
+        """Nobody else asks."""
 
 
 class NoThread(RateLimited):
@@ -112,6 +132,7 @@ class Desk:
     def __init__(self, client: redis.Redis, region: str, threads: int) -> None:
         self._client = client
         self._keys = [names.rq_registry("wip", region)]
+        self.breakers = Breakers(client)
         self.waiting = threading.BoundedSemaphore(max(1, threads))
 
     def ask(self, task: str, execution: str, host: str, source: str, patience_ms: int) -> tuple[str, int]:
@@ -124,10 +145,14 @@ class Desk:
 class Turn:
     """One execution's turns; ``host`` is the one that its claim took a turn of, ``waited_ms`` how long that took."""
 
-    def __init__(self, desk: Desk, task: str, execution: str, host: str, waited_ms: float) -> None:
+    def __init__(
+        self, desk: Desk, task: str, execution: str, host: str, waited_ms: float, *, is_in_trouble: bool = False
+    ) -> None:
+        """``is_in_trouble``: the host's breaker wants to hear of an answer, not only of failures."""
         self._desk, self._task, self._execution = desk, task, execution
         self.host, self.waited_ms = host, waited_ms
-        self._has_token = bool(host)
+        self._has_token, self._is_in_trouble = bool(host), is_in_trouble
+        self._asked = ""
 
     def take(self, url: str, source: str, *, deadline: float, cancelled: Callable[[], bool]) -> None:
         """As ``Turns`` says."""
@@ -135,6 +160,7 @@ class Turn:
             host = origin_of(url)
         except ValueError:
             return  # the fetch says what is wrong with it
+        self._asked = host
         had_token, self._has_token = self._has_token, False
         if had_token and host == self.host:
             return
@@ -143,6 +169,23 @@ class Turn:
             self._take(host, source, deadline, cancelled)
         finally:
             self.waited_ms += (time.monotonic() - began) * 1000
+
+    def slow(self, url: str, seconds: float) -> None:
+        """As ``Turns`` says."""
+        self._desk.breakers.slow(origin_of(url), seconds)
+
+    def delay(self, url: str, seconds: float) -> None:
+        """As ``Turns`` says."""
+        self._desk.breakers.delay(origin_of(url), seconds)
+
+    def ended(self, error: TaskError | None) -> None:
+        """As ``Turns`` says. What says nothing of the host (a cancel, a fault of ours) is not told."""
+        if error is not None and is_the_hosts(error):
+            self._desk.breakers.failed(self._asked, error)
+        elif (
+            self._is_in_trouble and self._asked == self.host and (error is None or error.whose in ("target", "parser"))
+        ):
+            self._desk.breakers.recovered(self.host)
 
     def _take(self, host: str, source: str, deadline: float, cancelled: Callable[[], bool]) -> None:
         may_wait = self._desk.waiting.acquire(blocking=False)
@@ -215,6 +258,12 @@ class Caller:
         self._at = time.monotonic() + (min(CALL_SECONDS, ms / 1000) if ms >= 0 else CALL_SECONDS)
 
 
+def hosts_of(definition: Definition) -> set[str]:
+    """The hosts that a source is sure to ask, whatever its params; the one of ``[before]`` too."""
+    asks = [definition.ask] if definition.before is None else [definition.ask, definition.before.ask]
+    return {fixed_origin(ask.url) for ask in asks} - {""}
+
+
 def limits_of(definitions: Iterable[Definition]) -> dict[str, str]:
     """What sources allow, by source and by host: "AT_ONCE MS_BETWEEN", of a host the strictest of its sources.
 
@@ -224,8 +273,7 @@ def limits_of(definitions: Iterable[Definition]) -> dict[str, str]:
     for one in definitions:
         rate = one.limits.rate_per_second
         mine = (one.limits.concurrency, 1000 / rate if rate else 0.0)
-        asks = [one.ask] if one.before is None else [one.ask, one.before.ask]
-        for name in (one.id, *{fixed_origin(ask.url) for ask in asks} - {""}):
+        for name in (one.id, *hosts_of(one)):
             most, every = found.get(name, mine)
             found[name] = min(most, mine[0]), max(every, mine[1])
     return {name: f"{most} {every:.3f}" for name, (most, every) in found.items()}

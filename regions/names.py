@@ -35,7 +35,8 @@ Region (its own Redis, beside RQ's keys)
     nf:retried               zset    tasks that failed and will be tried again, by deadline (region ms)
     nf:limits                hash    what sources and hosts allow: "AT_ONCE MS_BETWEEN" (jobs.turn)
     nf:hosts                 zset    hosts that tasks wait for, by when to look at them again (region ms)
-    nf:host:{host}           hash    how a host is: next, mean, swept (ms)
+    nf:host:{host}           hash    how a host is: next, mean, swept, delay (ms), fails, opened, tried, type, why
+    nf:open                  zset    hosts that are left alone for their failures, by when to forget them (region ms)
     nf:turns:{host}          zset    tasks that have a turn, by since when (region ms)
     nf:line:{host}           zset    tasks that wait for a turn, by the round in which it is theirs
     nf:rounds:{host}         zset    the last round of each request that waits; of "", the round that is served
@@ -67,6 +68,7 @@ COUNTERS = "nf:counters"
 RETRIED = "nf:retried"
 LIMITS = "nf:limits"
 HOSTS = "nf:hosts"
+OPEN = "nf:open"
 ALONE = "nf:alone"
 FENCE = "nf:fence"
 POOLS = "nf:pools"

@@ -161,7 +161,8 @@ def regions_of(source: str, said: Mapping[str, RegionState]) -> dict[str, dict[s
 def health(entry: Entry, said: Mapping[str, RegionState]) -> tuple[str, list[str]]:
     """How a source is, and why it is not ``ok``.
 
-    ``broken``: its definition, here or there; ``degraded``: a region's definition is another one than the gateway's;
+    ``broken``: its definition, here or there; ``failing``: a region leaves its host alone for its failures;
+    ``degraded``: a region's definition is another one than the gateway's;
     ``unknown``: its region has not said which ones it has.
     """
     if entry.definition is None:
@@ -170,6 +171,9 @@ def health(entry: Entry, said: Mapping[str, RegionState]) -> tuple[str, list[str
     faults = [f"{region}: {one['fault']}" for region, one in there.items() if one.get("fault")]
     if faults:
         return "broken", faults
+    troubles = [f"{region}: {one['trouble']}" for region, one in there.items() if one.get("trouble")]
+    if troubles:
+        return "failing", troubles
     own = entry.definition.hash
     state = said.get(entry.region)
     if state is None or "sources" not in state.said:

@@ -74,6 +74,10 @@ ELSEWHERE = {
     "web.lua.ARCHIVED": "after the history has it; else it comes again when its lease is over",
     "web.lua.DELIVERED": "notes when a client read a result",
     "web.lua.KEEP_DEAD": "keeps a dead letter, whose task has ended before; the letter comes again until it is kept",
+    "jobs.breaker.DELAY": "said again with the next robots.txt",
+    "jobs.breaker.FAILED": "a failure that is not counted",
+    "jobs.breaker.RECOVERED": "the next one that is let through says so too",
+    "jobs.breaker.SLOW": "the host says it again",
     "jobs.finish.DUE": "moves what waited for its time, in a look of each second",
     "jobs.finish.GIVE_BACK": "a worker that stops; who dies instead leaves the same to the reaper",
     "jobs.reaper.REAP": "after a death, which tests/promises/test_worker_crash.py is about",
@@ -92,7 +96,7 @@ def test_the_list_has_every_script_or_a_reason_why_not():
     """A script that somebody adds is a call that somebody has to think of."""
     named = b" ".join(point.request for point in POINTS)
     scripts = {}
-    modules = "web.lua jobs.claim jobs.finish jobs.outbox jobs.reaper jobs.scaler jobs.turn jobs.worker"
+    modules = "web.lua jobs.breaker jobs.claim jobs.finish jobs.outbox jobs.reaper jobs.scaler jobs.turn jobs.worker"
     for module in modules.split():
         for name, value in vars(importlib.import_module(module)).items():
             if (

@@ -141,6 +141,17 @@ def test_a_definition_that_is_broken_here_or_there_breaks_its_source(listed):
     assert there == ("broken", ["fra: demo.list.toml:4: url: expected a text"])
 
 
+def test_a_source_whose_host_is_left_alone_is_failing_and_says_why(listed):
+    """The region said so; the definition is as good as before."""
+    entry = listed.get("demo.list")
+    state = told(demo_list=entry.definition.hash)
+    state.said["sources"]["demo.list"]["trouble"] = "https://x.example:443 is left alone: a wall stands before it"
+    assert health(entry, {"fra": state}) == (
+        "failing",
+        ["fra: https://x.example:443 is left alone: a wall stands before it"],
+    )
+
+
 def test_a_source_of_a_region_that_said_nothing_yet_is_unknown(listed):
     """Nobody knows what it has: neither good nor bad."""
     silent = RegionState(name="fra", now_ms=NOW, said={}, open_tasks=0, oldest_ms=None, unread=0)

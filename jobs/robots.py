@@ -1,0 +1,65 @@
+"""robots.txt (RFC 9309) of the hosts of sources that ask for it: fetched like a page, kept, and obeyed.
+
+Robots.check ── kept? ── no ── get ──> /robots.txt: its turn, the guard, the caps
+└─ rules ──> BlockedAddress, or the crawl delay that the host asks for
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from protego import Protego
+
+from jobs.errors import BlockedAddress, HttpStatus
+from jobs.origin import origin_of
+from jobs.page import Page, Request
+
+KEPT_SECONDS: Final = 3_600.0  # RFC 9309 allows a day
+HOSTS_MAX: Final = 1_000
+FETCHED_BYTES_MAX: Final = 4_000_000
+READ_BYTES_MAX: Final = 512_000  # the rest is not looked at, as RFC 9309 (2.5) says
+
+Get = Callable[[Request], Page]
+
+
+class Robots:
+    """The rules that a worker process knows, shared by its threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, Protego]] = {}
+        self._lock = threading.Lock()
+
+    def check(self, request: Request, agent: str, get: Get) -> float | None:
+        """Raises BlockedAddress where the host's robots.txt keeps ``agent`` from an address, and what ``get`` raises.
+
+        Gives the seconds that it asks for between two fetches, when it was just read, else None. Where there is none (any
+        4xx but 429) everything is allowed; where it can't be had nothing is, until it can.
+        """
+        origin = origin_of(request.url)
+        until, rules = self._known.get(origin, (0.0, None))
+        is_new = rules is None or until < time.monotonic()
+        if is_new:
+            rules = self._read(origin, request, get)
+        assert rules is not None
+        if not rules.can_fetch(request.url, agent):
+            host = urlsplit(request.url).hostname
+            raise BlockedAddress(f"robots.txt of {host} keeps {agent!r} from this address, and the source honours it")
+        return rules.crawl_delay(agent) if is_new else None
+
+    def _read(self, origin: str, request: Request, get: Get) -> Protego:
+        page = get(Request(url=f"{origin}/robots.txt", egress=request.egress))
+        if page.status == 429 or page.status >= 500:
+            raise HttpStatus(
+                f"expected robots.txt of {origin}, found status {page.status}",
+                http_status=page.status,
+                retryable=True,
+            )
+        text = page.body[:READ_BYTES_MAX].decode("utf-8", "replace") if 200 <= page.status < 300 else ""
+        rules = Protego.parse(text)
+        with self._lock:
+            if len(self._known) >= HOSTS_MAX:
+                self._known.clear()
+            self._known[origin] = time.monotonic() + KEPT_SECONDS, rules
+        return rules

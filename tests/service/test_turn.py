@@ -160,6 +160,20 @@ def test_a_fresh_one_does_not_overtake_who_waits(client, region_redis):
     assert set(scheduled(client)) == {ids[2], *late}
 
 
+def test_a_fresh_one_does_not_take_the_token_of_who_was_called(client, region_redis):
+    """Between the call and the claim it is nobody else's."""
+    ids = give(client, asked(3), "8 300")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(3).jobs
+    worker.finish([end(job)], then_claim=0)
+    until(lambda: Caller(client, REGION).run_once() or queue(client).get_job_ids(), "the call")
+    (fresh,) = enqueue(client, asked(1))
+    tell_limits(client, {HOST: "8 300"})
+    client.lmove(names.rq_queue(REGION), names.rq_queue(REGION), "RIGHT", "LEFT")
+    assert [job.task for job in worker.claim(3).jobs] == [ids[1]]
+    assert set(scheduled(client)) == {ids[2], fresh}
+
+
 def test_past_a_thousand_a_task_is_refused_at_once(client, region_redis):
     give(client, asked(WAITING_MAX + 3, deadline_seconds=290), "1 0")
     found = []
@@ -202,7 +216,9 @@ def test_who_waits_in_vain_is_refused_before_its_deadline(client, region_redis):
     ids = give(client, asked(2, deadline_seconds=2), "1 0")
     worker = claimer(region_redis.url)
     worker.claim(2)
-    found = until(lambda: worker.move_due() or worker.claim(2).jobs, "its refusal")
+    until(lambda: worker.move_due() or queue(client).get_job_ids(), "its last moment")
+    assert client.zcard(names.line(HOST)) == 0
+    found = worker.claim(2).jobs
     assert [(job.task, job.refused_ms >= 0) for job in found] == [(ids[1], True)]
     assert found[0].claimed_ms < int(client.hget(names.rq_job(ids[1]), names.JOB_DEADLINE))
     assert (client.zcard(names.line(HOST)), scheduled(client)) == (0, [])

@@ -29,7 +29,16 @@ TASKS, THREADS = 150, 4
 SECOND_START_SECONDS = 15.0
 SLOW_SECONDS = 0.2  # of a page, so that whoever is hit holds tasks in all states
 DEADLINE_SECONDS = 120.0
-TINY = 'title = "Tiny"\nurl = \'https://bench.example/tiny\'\n[rows]\njmes = "rows"\n[fields]\nid = {type = "int"}\n'
+TINY = """
+title = "Tiny"
+url = 'https://bench.example/tiny'
+[rows]
+jmes = "rows"
+[fields]
+id = {type = "int"}
+[limits]
+concurrency = 1000
+"""
 
 
 @dataclass
@@ -94,7 +103,8 @@ def hits(faults: Path) -> list[Hit]:
 
 def post(client, count: int) -> list[str]:
     wanted = [task(deadline_seconds=DEADLINE_SECONDS) for _ in range(count)]
-    return enqueue(client, [msgspec.structs.replace(one, source="tiny", definition="") for one in wanted])
+    there = {"source": "tiny", "definition": "", "host": "https://bench.example:443"}
+    return enqueue(client, [msgspec.structs.replace(one, **there) for one in wanted])
 
 
 def waits(faults: Path, found: list[Hit]) -> list[float]:

@@ -166,7 +166,7 @@ class Reporter:
     def sources(self) -> dict[str, dict[str, str | None]]:
         """The region's sources as its workers have them: the definition's hash, and what is wrong with it or None.
 
-        ``trouble``: why a host of it is left alone (jobs.breaker), or None.
+        ``trouble``, where there is any: why a host of it is left alone (jobs.breaker).
         """
         found: dict[str, dict[str, str | None]] = {}
         for entry in self._own():
@@ -175,8 +175,9 @@ class Reporter:
             found[entry.id] = {
                 "definition": definition.hash if definition else "",
                 "fault": fault and fault[:FAULT_MAX],
-                "trouble": self._trouble(definition) if definition else None,
             }
+            if definition and (trouble := self._trouble(definition)):
+                found[entry.id]["trouble"] = trouble
         return found
 
     def _look_at_hosts(self) -> None:
@@ -186,8 +187,8 @@ class Reporter:
             self._has_news.set()
         self._open = found
 
-    def _trouble(self, definition: Definition) -> str | None:
-        return "; ".join(self._open[host] for host in sorted(hosts_of(definition)) if host in self._open) or None
+    def _trouble(self, definition: Definition) -> str:
+        return "; ".join(self._open[host] for host in sorted(hosts_of(definition)) if host in self._open)
 
     def _own(self) -> list[Entry]:
         return [entry for entry in self._catalog.entries() if entry.region == self._region.name]

@@ -1,7 +1,7 @@
 """robots.txt (RFC 9309) of the hosts of sources that ask for it: fetched like a page, kept, and obeyed.
 
-Robots.check ── kept? ── no ── get ──> /robots.txt: its turn, the guard, the caps
-└─ rules ──> BlockedAddress, or the crawl delay that the host asks for
+Robots.check → kept? else get → /robots.txt       its turn, the guard, the caps
+             → BlockedAddress, or nothing         and its crawl delay, for everybody
 """
 
 import threading
@@ -31,22 +31,22 @@ class Robots:
         self._known: dict[str, tuple[float, Protego]] = {}
         self._lock = threading.Lock()
 
-    def check(self, request: Request, agent: str, get: Get) -> float | None:
+    def check(self, request: Request, agent: str, get: Get, delay: Callable[[float], None]) -> None:
         """Raises BlockedAddress where the host's robots.txt keeps ``agent`` from an address, and what ``get`` raises.
 
-        Gives the seconds that it asks for between two fetches, when it was just read, else None. Where there is none (any
+        ``delay`` hears how many seconds it wants between two fetches, before anybody goes by it. Where there is none (any
         4xx but 429) everything is allowed; where it can't be had nothing is, until it can.
         """
         origin = origin_of(request.url)
         until, rules = self._known.get(origin, (0.0, None))
-        is_new = rules is None or until < time.monotonic()
-        if is_new:
+        if rules is None or until < time.monotonic():
             rules = self._read(origin, request, get)
-        assert rules is not None
+            if seconds := rules.crawl_delay(agent):
+                delay(seconds)
+            self._keep(origin, rules)
         if not rules.can_fetch(request.url, agent):
             host = urlsplit(request.url).hostname
             raise BlockedAddress(f"robots.txt of {host} keeps {agent!r} from this address, and the source honours it")
-        return rules.crawl_delay(agent) if is_new else None
 
     def _read(self, origin: str, request: Request, get: Get) -> Protego:
         page = get(Request(url=f"{origin}/robots.txt", egress=request.egress))
@@ -57,9 +57,10 @@ class Robots:
                 retryable=True,
             )
         text = page.body[:READ_BYTES_MAX].decode("utf-8", "replace") if 200 <= page.status < 300 else ""
-        rules = Protego.parse(text)
+        return Protego.parse(text)
+
+    def _keep(self, origin: str, rules: Protego) -> None:
         with self._lock:
             if len(self._known) >= HOSTS_MAX:
                 self._known.clear()
             self._known[origin] = time.monotonic() + KEPT_SECONDS, rules
-        return rules

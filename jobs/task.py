@@ -260,8 +260,7 @@ class Runner:
             agent = next((text for name, text in request.headers.items() if name.lower() == "user-agent"), "")
             agent = agent or self._agents.get(request.egress, "")
             ask = partial(self._get, life, jar=None, max_bytes=FETCHED_BYTES_MAX)
-            if seconds := self._robots.check(request, agent, ask):
-                life.turn.delay(request.url, seconds)
+            self._robots.check(request, agent, ask, partial(life.turn.delay, request.url))
         try:
             page = self._get(life, request, jar=jar, max_bytes=life.definition.limits.max_bytes)
         except TaskError as error:

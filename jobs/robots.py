@@ -1,7 +1,9 @@
 """robots.txt (RFC 9309) of the hosts of sources that ask for it: fetched like a page, kept, and obeyed.
 
-Robots.check → kept? else get → /robots.txt       its turn, the guard, the caps
-             → BlockedAddress, or nothing         and its crawl delay, for everybody
+    Robots.check → kept? else get → /robots.txt       its turn, the guard, the caps
+                 → BlockedAddress, or nothing         and its crawl delay, for everybody
+
+A process reads one once an hour; the delay is the region's.
 """
 
 import threading

@@ -159,7 +159,7 @@ def test_bombs_stay_below_the_memory_and_hurt_no_neighbour(workers: RegionWorker
         error = one["error"] or {"type": "", "origin": TARGET.get(expected, "")}
         assert (kind, error["type"]) == (kind, expected), one["error"]
         assert error["origin"] == TARGET.get(expected, "")
-        assert (one["status"], one["attempts"]) == ("failed" if expected else "succeeded", 1)
+        assert (kind, one["status"], one["attempts"]) == (kind, "failed" if expected else "succeeded", 1)
     assert kinds.count("neighbour") >= NEIGHBOURS
     assert list(workers.pids().values()) == [pid]
     assert started(pid) == since

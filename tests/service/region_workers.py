@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rq import Worker as RqWorker
 
 from jobs import contract
 from jobs.contract import Task
+from jobs.origin import origin_of
 from regions import names
 from regions.process import stat
 from regions.settings import ROOT, Egress, Fetch, Folders, Settings, Workers
@@ -95,8 +97,14 @@ class RegionWorkers:
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def ask(self, tasks: Sequence[Task]) -> list[str]:
-        """Enqueues tasks; their ids."""
-        return enqueue(self.client, tasks)
+        """Enqueues tasks, each with the host of its source's address, as the gateway names it; their ids."""
+        return enqueue(self.client, [msgspec.structs.replace(one, host=self._host(one)) for one in tasks])
+
+    def _host(self, one: Task) -> str:
+        """Where the address is a param, that is the task's own matter."""
+        file = self._sources / f"{one.source}.toml"
+        url = tomllib.loads(file.read_text(encoding="utf-8")).get("url", "") if file.exists() else ""
+        return one.host if not url or "{" in url else origin_of(url)
 
     def results(self, ids: Sequence[str], seconds: float = 60.0) -> list[dict[str, Any]]:
         """The results of tasks, in their order, after waiting for all of them."""

@@ -7,12 +7,15 @@ import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from msgspec import Struct
 
 from jobs.definition import Definition, read
 from regions import names, toml
 from regions.faults import Fault, Faults
+
+FORMER_MAX: Final = 8  # definitions of a source that tasks may still have been accepted with
 
 Stamp = tuple[Path, int, int, int, int]  # what tells that a file is another one: path, inode, size, time, the code's
 
@@ -34,7 +37,7 @@ class Catalog:
         self._folders = list(folders)
         self._first_region = first_region
         self._entries: dict[str, Entry] = {}
-        self._former: dict[str, Definition] = {}  # the last good one before today's
+        self._former: dict[str, list[Definition]] = {}  # the good ones before today's, the latest last
         self._stamps: dict[str, Stamp] = {}
         self._lock = threading.Lock()
 
@@ -49,7 +52,7 @@ class Catalog:
             for source in [*changed, *gone]:
                 known = self._entries.get(source)
                 if known is not None and known.definition is not None:
-                    self._former[source] = known.definition
+                    self._former[source] = [*self._former.get(source, []), known.definition][-FORMER_MAX:]
             entries = {source: entry for source, entry in self._entries.items() if source in found}
             for source in changed:
                 entries[source] = self._read(source, found[source][0])
@@ -62,9 +65,9 @@ class Catalog:
         return self._entries.get(source)
 
     def former(self, source: str, definition_hash: str) -> Definition | None:
-        """What stood there before today's definition, if it had this hash. One with an ID.py is not kept: its code is gone."""
-        known = self._former.get(source)
-        return known if known is not None and known.hash == definition_hash and not known.code else None
+        """An earlier definition of this hash, of the last few. One with an ID.py is not kept: its code is gone."""
+        found = (one for one in self._former.get(source, ()) if one.hash == definition_hash and not one.code)
+        return next(found, None)
 
     def entries(self) -> list[Entry]:
         """All sources, by id."""

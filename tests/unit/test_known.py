@@ -83,6 +83,15 @@ def test_the_last_good_definition_is_remembered_over_a_broken_one(worker, path):
     assert hash_of(worker, accepted("", place="x")) != first
 
 
+def test_definitions_before_the_last_one_are_remembered(worker, path):
+    """An author who saves often loses no task that waits for its turn meanwhile."""
+    first = hash_of(worker, accepted("", page=1))
+    for number in range(5):
+        path.write_text(CHANGES["other params"].replace("Tiny", f"Tiny {number}"))
+        assert worker.refresh()
+    assert hash_of(worker, accepted(first, page=1)) == first
+
+
 def test_a_definition_that_fits_is_taken_by_what_waits_already(worker, path):
     """A selector that was mended is used from the next task on, whenever that was accepted."""
     first = hash_of(worker, accepted(""))

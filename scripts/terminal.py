@@ -68,3 +68,13 @@ class Progress:
         if self._waiting:
             print("\r\x1b[K", end="")
             self._waiting = ""
+
+
+class Quiet(Progress):
+    """Says nothing."""
+
+    def line(self, text: str = "") -> None:
+        """Nothing."""
+
+    def waiting(self, text: str) -> None:
+        """Nothing."""

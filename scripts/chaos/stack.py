@@ -1,38 +1,22 @@
-"""A whole stack of its own, as ``scripts/up`` starts one, with a link of scripts.proxy between each part and each server.
+"""A whole stack of its own (scripts.own_stack), with a link of scripts.proxy between each part and each server."""
 
-Its data folder is temporary. It ends with this process, and leaves nothing, also when that is killed.
-"""
-
-import os
-import shutil
-import signal
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import pika
-import redis
 
 from regions import connect, names, settings
-from regions.process import Process
-from regions.settings import ROOT
-from scripts import configuration, parts, processes
+from scripts import configuration, parts
 from scripts.chaos.points import Link, links
-from scripts.configuration import Ports
-from scripts.data_folder import DataFolder
 from scripts.links import Control
+from scripts.own_stack import OF_RABBITMQ, OwnStack
 from scripts.parts import Part, Stack
-from scripts.ports import free_block
 from scripts.probes import listens
-from scripts.services import Guard
-from scripts.startup import Ending, Startup
-from scripts.supervision import Supervisor
 from scripts.terminal import Progress
 
-# Offsets from the gateway's port, behind those of scripts.configuration; a region has five links.
-OF_RABBITMQ, OF_CONTROL, OF_LINKS = 45, 47, 48
+# Offsets from the gateway's port; a region has five links.
+OF_CONTROL, OF_LINKS = OF_RABBITMQ + 2, OF_RABBITMQ + 3
 PROXY: Final = "proxy"
 SOURCE: Final = """
 title = "Numbered rows, {region}"
@@ -53,120 +37,38 @@ concurrency = 1000
 """
 
 
-class Quiet(Progress):
-    """Says nothing."""
-
-    def line(self, text: str = "") -> None:
-        """Nothing."""
-
-    def waiting(self, text: str) -> None:
-        """Nothing."""
-
-
 def source(region: str) -> str:
     """The source whose pages the load asks for, in a region."""
     return f"chaos.{region}"
 
 
-class ChaosStack:
-    """``start`` returns when everything is ready. What it hurts is found by the names of scripts.parts."""
+class ChaosStack(OwnStack):
+    """``start`` returns when everything is ready. What it hurts is found by the names of scripts.parts.
+
+    Its ``redis`` and ``server_url`` lead past the links.
+    """
 
     def __init__(self, environ: Mapping[str, str] | None = None, progress: Progress | None = None) -> None:
         """``environ``: settings for this stack, besides what the shell has that is not ours."""
-        self.folder = Path(tempfile.mkdtemp(prefix="nearfetch-chaos-"))
-        self._guard = Guard(
-            ["/bin/sh", "-c", f'"{ROOT}/scripts/up" --stop --data "{self.folder}/data"; rm -rf "{self.folder}"']
-        )
-        self._progress = progress or Quiet()
-        sources = self.folder / "sources"
-        sources.mkdir()
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
-        self.environ = {**clean, f"{settings.PREFIX}SOURCES__PATH": str(sources), **(environ or {})}
-        self.data = DataFolder(self.folder / "data")
-        self.data.open()
-        self.settings = settings.load(self.environ)
-        self.regions = list(self.settings.region)
+        super().__init__("chaos", environ, progress)
         for region in self.regions:
-            (sources / f"{source(region)}.toml").write_text(SOURCE.format(region=region), encoding="utf-8")
-        first = free_block()
-        self.ports: Ports = configuration.choose_ports(self.data, self.settings, first)
-        self.data.write("rabbitmq/ports", f"{first + OF_RABBITMQ} {first + OF_RABBITMQ + 1}\n")
-        self.supervisor = Supervisor(self.data)
-        self.link_ports = {link.name: first + OF_LINKS + n for n, link in enumerate(links(self.regions))}
-        control = first + OF_CONTROL
-        self.stack = self._build(control)
-        self.parts = {part.name: part for part in self.stack.parts}
-        self.control = Control(control)
-        self._clients: dict[str, redis.Redis] = {}
+            (self.sources / f"{source(region)}.toml").write_text(SOURCE.format(region=region), encoding="utf-8")
+        self.control = Control(self.first_port + OF_CONTROL)
 
-    @property
-    def url(self) -> str:
-        """The gateway's address."""
-        return f"http://127.0.0.1:{self.ports.gateway}"
-
-    @property
-    def port(self) -> int:
-        """The gateway's port."""
-        return self.ports.gateway
+    def before(self) -> None:
+        """The links: every part goes through them."""
+        self.start_part(PROXY)
 
     def start(self) -> "ChaosStack":
         """Starts everything; raises ``NotReady``, ``NotStarted``."""
-        self.supervisor.start(self.stack.parts, ends_with_us=True)
-        self.supervisor.start_part(self.stack.parts[0])
-        Startup(self.data, self.supervisor, self.stack, self.settings, self.ports, self._progress, Ending()).run()
+        super().start()
         self.broker.keep_queues()
         return self
 
     def stop(self, *, keep: bool = False) -> None:
         """Ends everything; the folder goes too, unless somebody wants to read its logs."""
-        for client in self._clients.values():
-            client.close()
         self.control.close()
-        for name in ("supervisord", *self.parts):  # nothing of it is wanted any more: no need to be gentle, and slow
-            process = Process.read(self.data.pid_file(name))
-            if process is not None and processes.group(process):
-                processes.signal_group(process.pid, signal.SIGKILL)
-        self.supervisor.stop()
-        self._guard.dismiss()
-        if not keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    # Who is where
-
-    def redis(self, server: str) -> redis.Redis:
-        """A client of ``hub`` or ``redis-REGION``, past the links."""
-        if server not in self._clients:
-            self._clients[server] = connect.open_redis(self.server_url(server), name="chaos")
-        return self._clients[server]
-
-    def server_url(self, server: str) -> str:
-        """Where a server listens, and how to log in as its owner."""
-        if server == "hub":
-            return configuration.hub_url(self.data, self.ports)
-        if server == "rabbitmq":
-            return self.broker.url
-        region = server.removeprefix("redis-")
-        return f"redis://:{self.data.secret(f'redis {region}')}@127.0.0.1:{self.ports.redis[region]}/0"
-
-    def pid(self, part: str) -> int:
-        """The process of a part, as the supervisor sees it; 0 while there is none."""
-        states = self.supervisor.states() or {}
-        return states[part].pid if part in states else 0
-
-    def signal(self, part: str, number: int) -> None:
-        """A signal to a part's whole group."""
-        pid = self.pid(part)
-        if pid:
-            processes.signal_group(pid, number)
-
-    def stop_part(self, name: str) -> None:
-        """Stops a part as an operator does; ``start_part`` brings it back."""
-        self.supervisor.stop_part(self.parts[name])
-
-    def start_part(self, name: str) -> None:
-        """Starts a part that was stopped, if nobody did yet; does not wait until it is ready."""
-        if not self.pid(name):
-            self.supervisor.start_part(self.parts[name])
+        super().stop(keep=keep)
 
     def executions(self, region: str) -> dict[int, int]:
         """How many tasks each worker process of a region runs, by its pid; raises ``connect.AWAY``'s."""
@@ -202,10 +104,12 @@ class ChaosStack:
 
     # Links
 
-    def _build(self, control: int) -> Stack:
+    def build(self) -> Stack:
         """A stack's parts with a link before each server of each; the links come first."""
         built = parts.build(self.data, self.settings, self.ports, self.environ, live=False)
         self.broker = built.broker
+        self.link_ports = {link.name: self.first_port + OF_LINKS + n for n, link in enumerate(links(self.regions))}
+        control = self.first_port + OF_CONTROL
         words = []
         for link in links(self.regions):
             port = self.link_ports[link.name]

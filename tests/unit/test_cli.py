@@ -28,6 +28,7 @@ COMMANDS = [
     "status",
     "fetch",
     "where",
+    "bench",
     "completion",
     "config",
     "config check",

@@ -1,0 +1,121 @@
+"""Ours: a stack as ``scripts/up`` starts one, with its own settings, but for the sources and where they are fetched.
+
+One region, since the contenders have one machine; everything else is on: guard, turns, leases, sweep, history.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from regions.process import Process
+from regions.settings import PREFIX, ROOT
+from scripts.bench import rows
+from scripts.bench.load import Call, Result
+from scripts.bench.rows import Row
+from scripts.own_stack import OwnStack
+from scripts.terminal import Progress
+
+REGION: Final = "fra"
+DEADLINE_SECONDS: Final = 60
+HOPS: Final = {
+    "gateway": "gateway",
+    "rabbitmq": "RabbitMQ",
+    f"bridge-{REGION}": "bridge",
+    f"redis-{REGION}": "region Redis",
+    "hub": "central Redis",
+    f"workers-{REGION}": "workers",
+    "store": "history",
+}
+REST: Final = "rest"  # the dashboard, the port mapper, the supervisor
+
+
+class _Answer(msgspec.Struct):
+    done: bool = False
+    id: str = ""
+    tasks: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+
+
+class Ours:
+    """The stack as a contender. ``settings``: variables besides ``up``'s own, where a row needs them."""
+
+    name = "ours"
+    poll_seconds = 0.0
+
+    def __init__(self, pages_port: int, progress: Progress, settings: Mapping[str, str] | None = None) -> None:
+        environ = {
+            f"{PREFIX}FETCH__ALLOW": f"127.0.0.1:{pages_port}",
+            f"{PREFIX}FETCH__ORIGINS": f"{rows.ORIGIN}=http://127.0.0.1:{pages_port}",
+            **(settings or {}),
+        }
+        self.stack = OwnStack("bench", environ, progress, live=True, regions=[ROOT / "regions" / f"{REGION}.toml"])
+        for name, text in rows.definitions(REGION):
+            (self.stack.sources / f"{name}.toml").write_text(text, encoding="utf-8")
+        self.port = self.stack.port
+
+    def start(self) -> None:
+        """Returns when it is ready."""
+        self.stack.start()
+
+    def stop(self) -> None:
+        """Ends it."""
+        self.stack.stop()
+
+    def hops(self) -> dict[str, list[int]]:
+        """The processes that lead each hop's group."""
+        found: dict[str, list[int]] = {hop: [] for hop in (*HOPS.values(), REST)}
+        for part in ("supervisord", *self.stack.parts):
+            process = Process.read(self.stack.data.pid_file(part))
+            if process is not None:
+                found[HOPS.get(part, REST)].append(process.pid)
+        return found
+
+    def workers(self) -> list[int]:
+        """The processes that lead the groups of whoever fetches."""
+        return self.hops()["workers"]
+
+    def settings(self) -> Iterator[str]:
+        """What it runs with, a line each."""
+        region, settings = self.stack.settings.region[REGION], self.stack.settings
+        scale, workers, bridge = region.scale, region.workers, region.bridge
+        yield f"workers    {scale.min} to {scale.max} processes of {workers.threads} threads, {workers.memory_mb} MB each, by load"
+        yield f"bridge     prefetch {bridge.prefetch}, acks after WAITAOF; at most {bridge.ready_max} jobs ready"
+        yield f"gateway    {settings.gateway.threads} threads; quorum queues, confirmed publishes"
+        yield f"durability {settings.hub.durability} at the hub, {region.redis.durability} in the region; append-only files"
+        yield f"history    on, {settings.history.retention_days:g} days"
+        yield "guard, turns, leases, sweep and reaper: on; they can't be turned off"
+
+    # Over HTTP
+
+    def post(self, row: Row, numbers: list[int]) -> Call:
+        """A request of these pages."""
+        return Call("POST", "/v1/requests", self._body(row, numbers))
+
+    def poll(self, accepted: bytes) -> Call:
+        """A long poll until it is done."""
+        request = msgspec.json.decode(accepted, type=_Answer).id
+        return Call("GET", f"/v1/requests/{request}?wait=60")
+
+    def done(self, answer: bytes) -> bool:
+        """Whether a poll has all of it."""
+        return msgspec.json.decode(answer, type=_Answer).done
+
+    def alone(self, row: Row, number: int) -> Call:
+        """A synchronous call."""
+        return Call("POST", "/v1/requests", self._body(row, [number]), "Prefer: wait=60\r\n")
+
+    def tasks(self, accepted: bytes) -> list[str]:
+        """The ids that a post got, in the order of its pages."""
+        return [task["id"] for task in msgspec.json.decode(accepted, type=_Answer).tasks]
+
+    def results(self, answer: bytes) -> list[Result]:
+        """What an answer tells."""
+        found = msgspec.json.decode(answer, type=_Answer).results
+        return [Result(one["task"], one["status"], one["records"]) for one in found]
+
+    def _body(self, row: Row, numbers: list[int]) -> bytes:
+        params = [{"n": number, "seconds": row.delay_seconds} for number in numbers]
+        wanted = [{"source": rows.source(row.kind), "params": one} for one in params]
+        return json.dumps({"sources": wanted, "deadline": DEADLINE_SECONDS}).encode()

@@ -1,0 +1,50 @@
+"""What processes use, as /proc shows it: CPU time by process group, children that have ended included, and memory."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from regions.process import PROC, stat
+from scripts import processes
+
+TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
+PGRP, TIMES = (
+    2,
+    slice(11, 15),
+)  # in the fields of regions.process.stat: utime, stime, and the same of children waited for
+
+
+def cpu_ms(hops: Mapping[str, Iterable[int]]) -> dict[str, float]:
+    """CPU time used so far by each hop, in ms; a hop is some process groups, by their leaders' pids."""
+    ticks: dict[int, int] = defaultdict(int)
+    for pid in processes.pids():
+        fields = stat(pid)
+        if fields is not None:
+            ticks[int(fields[PGRP])] += sum(map(int, fields[TIMES]))
+    return {hop: 1000 * sum(ticks[leader] for leader in leaders) / TICKS_A_SECOND for hop, leaders in hops.items()}
+
+
+def own_cpu_ms() -> float:
+    """CPU time of this process so far, in ms: the clients'."""
+    times = os.times()
+    return 1000 * (times.user + times.system)
+
+
+def members(leaders: Iterable[int]) -> list[int]:
+    """Every process of some process groups."""
+    wanted = set(leaders)
+    return [pid for pid in processes.pids() if (fields := stat(pid)) is not None and int(fields[PGRP]) in wanted]
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """What processes hold in memory, what several of them share counted once (PSS)."""
+    return sum(map(_pss_bytes, pids))
+
+
+def _pss_bytes(pid: int) -> int:
+    try:
+        text = (PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)

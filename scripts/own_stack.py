@@ -1,0 +1,151 @@
+"""A whole stack of a command's own, as ``scripts/up`` starts one: private, in a temporary folder, gone with the command.
+
+It ends with this process, and leaves nothing, also when that is killed.
+"""
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+import redis
+
+from regions import connect, settings
+from regions.process import Process
+from regions.settings import ROOT
+from scripts import configuration, parts, processes
+from scripts.configuration import Ports
+from scripts.data_folder import DataFolder
+from scripts.parts import Stack
+from scripts.ports import free_block
+from scripts.services import Guard
+from scripts.startup import Ending, Startup
+from scripts.supervision import Supervisor
+from scripts.terminal import Progress, Quiet
+
+OF_RABBITMQ = 45  # from the gateway's port, behind those of scripts.configuration
+
+
+class OwnStack:
+    """``start`` returns when everything is ready. Parts have the names of scripts.parts.
+
+    ``sources`` is a folder for definitions, empty at first.
+    """
+
+    def __init__(
+        self,
+        purpose: str,
+        environ: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+        *,
+        live: bool = False,
+        regions: Iterable[Path] = (),
+    ) -> None:
+        """``environ``: settings for this stack, besides what the shell has that is not ours.
+
+        ``live``: no sample site. ``regions``: files of the regions that it has, instead of the shipped ones.
+        """
+        self.folder = Path(tempfile.mkdtemp(prefix=f"nearfetch-{purpose}-"))
+        self._guard = Guard(
+            ["/bin/sh", "-c", f'"{ROOT}/scripts/up" --stop --data "{self.folder}/data"; rm -rf "{self.folder}"']
+        )
+        self._progress = progress or Quiet()
+        self._live = live
+        self.sources = self.folder / "sources"
+        self.sources.mkdir()
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
+        self.environ = {**clean, f"{settings.PREFIX}SOURCES__PATH": str(self.sources), **(environ or {})}
+        for file in regions:
+            (self.folder / "regions").mkdir(exist_ok=True)
+            shutil.copy(file, self.folder / "regions")
+            self.environ[f"{settings.PREFIX}REGIONS__PATH"] = str(self.folder / "regions")
+        self.data = DataFolder(self.folder / "data")
+        self.data.open()
+        self.settings = settings.load(self.environ)
+        self.regions = list(self.settings.region)
+        self.first_port = free_block()
+        self.ports: Ports = configuration.choose_ports(self.data, self.settings, self.first_port)
+        rabbitmq = self.first_port + OF_RABBITMQ
+        self.data.write("rabbitmq/ports", f"{rabbitmq} {rabbitmq + 1}\n")
+        self.supervisor = Supervisor(self.data)
+        self.stack = self.build()
+        self.broker = self.stack.broker
+        self.parts = {part.name: part for part in self.stack.parts}
+        self._clients: dict[str, redis.Redis] = {}
+
+    def build(self) -> Stack:
+        """Its parts."""
+        return parts.build(self.data, self.settings, self.ports, self.environ, live=self._live)
+
+    @property
+    def url(self) -> str:
+        """The gateway's address."""
+        return f"http://127.0.0.1:{self.ports.gateway}"
+
+    @property
+    def port(self) -> int:
+        """The gateway's port."""
+        return self.ports.gateway
+
+    def start(self) -> Self:
+        """Starts everything; raises ``NotReady``, ``NotStarted``."""
+        self.supervisor.start(self.stack.parts, ends_with_us=True)
+        self.before()
+        Startup(self.data, self.supervisor, self.stack, self.settings, self.ports, self._progress, Ending()).run()
+        return self
+
+    def before(self) -> None:
+        """What has to run before all that ``scripts/up`` starts; nothing."""
+
+    def stop(self, *, keep: bool = False) -> None:
+        """Ends everything; the folder goes too, unless somebody wants to read its logs."""
+        for client in self._clients.values():
+            client.close()
+        for name in ("supervisord", *self.parts):  # nothing of it is wanted any more: no need to be gentle, and slow
+            process = Process.read(self.data.pid_file(name))
+            if process is not None and processes.group(process):
+                processes.signal_group(process.pid, signal.SIGKILL)
+        self.supervisor.stop()
+        self._guard.dismiss()
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # Who is where
+
+    def redis(self, server: str) -> redis.Redis:
+        """A client of ``hub`` or ``redis-REGION``, as its owner."""
+        if server not in self._clients:
+            self._clients[server] = connect.open_redis(self.server_url(server), name="owner")
+        return self._clients[server]
+
+    def server_url(self, server: str) -> str:
+        """Where a server listens, and how to log in as its owner."""
+        if server == "hub":
+            return configuration.hub_url(self.data, self.ports)
+        if server == "rabbitmq":
+            return self.broker.url
+        region = server.removeprefix("redis-")
+        return f"redis://:{self.data.secret(f'redis {region}')}@127.0.0.1:{self.ports.redis[region]}/0"
+
+    def pid(self, part: str) -> int:
+        """The process of a part, as the supervisor sees it; 0 while there is none."""
+        states = self.supervisor.states() or {}
+        return states[part].pid if part in states else 0
+
+    def signal(self, part: str, number: int) -> None:
+        """A signal to a part's whole group."""
+        pid = self.pid(part)
+        if pid:
+            processes.signal_group(pid, number)
+
+    def stop_part(self, name: str) -> None:
+        """Stops a part as an operator does; ``start_part`` brings it back."""
+        self.supervisor.stop_part(self.parts[name])
+
+    def start_part(self, name: str) -> None:
+        """Starts a part that was stopped, if nobody did yet; does not wait until it is ready."""
+        if not self.pid(name):
+            self.supervisor.start_part(self.parts[name])

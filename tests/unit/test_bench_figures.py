@@ -1,0 +1,92 @@
+"""What ``nearfetch bench`` makes of what it measured: ratios by round, spreads, and whether the comparison is fair."""
+
+import json
+
+import pytest
+
+from scripts.bench import report
+from scripts.bench.figures import (
+    Alone,
+    Floor,
+    Load,
+    Measured,
+    Row,
+    Spread,
+    Unfair,
+    check_fair,
+    hops,
+    percentile,
+)
+
+
+def load(rate: float, **cpu_ms_per_job: float) -> Load:
+    return Load(rate, cpu_ms_per_job or {"workers": 1.0}, 0.1)
+
+
+def row(ours: list[float], threads: list[float], prefork: list[float], bare: list[float], **options) -> Row:
+    def measured(rates: list[float], ms: float) -> Measured:
+        return Measured([load(rate) for rate in rates], [Alone(ms, 2 * ms, 3 * ms) for _ in rates])
+
+    peer = {"threads": measured(threads, 6.0), "prefork": measured(prefork, 5.0)}
+    return Row("page", "a page", True, measured(ours, 4.0), peer, [Floor(rate, 0.4) for rate in bare], **options)
+
+
+def test_a_ratio_is_of_what_stood_beside_each_other_in_a_round():
+    """A machine that was twice as quick in one round changes no ratio."""
+    found = row([100, 200, 110], [50, 100, 50], [10, 10, 10], [200, 400, 200])
+    assert found.rate_ratio() == Spread(2.0, 2.0, 2.2)
+    assert found.floor_ratio() == Spread(0.5, 0.5, 0.55)
+    assert found.peer_floor_ratio() == Spread(0.25, 0.25, 0.25)
+
+
+def test_the_peers_best_pool_counts_for_each_figure():
+    found = row([100], [50], [40], [200])
+    assert found.best == "threads"
+    assert found.quickest == "prefork"
+    assert found.alone_ratio("p50").median == pytest.approx(4 / 5)
+    assert found.alone_ratio("p99").median == pytest.approx(4 / 5)
+
+
+def test_cpu_over_the_floor_is_of_all_hops():
+    found = row([100], [50], [40], [200])
+    found.ours.load = [load(100, gateway=0.3, workers=1.1, history=0.2), load(90, gateway=0.5, workers=1.3, history=0)]
+    found.floor.append(Floor(200, 0.6))
+    assert found.over_floor(found.ours) == Spread(pytest.approx(1.2), pytest.approx(1.2), pytest.approx(1.2))
+    assert hops(found.ours) == {"gateway": 0.4, "workers": pytest.approx(1.2), "history": 0.1}
+
+
+def test_a_comparison_with_a_peer_below_a_quarter_of_the_bare_loops_is_refused():
+    check_fair(row([500], [200], [210], [800]))  # the best pool counts
+    with pytest.raises(Unfair, match=r"Celery's best pool \(threads\) does 0\.24 of what the bare loops do"):
+        check_fair(row([500, 500, 500], [190, 189, 300], [1, 1, 1], [800, 800, 800]))
+
+
+def test_percentiles_are_values_that_were_seen():
+    values = [float(one) for one in range(1, 101)]
+    assert [percentile(values, share) for share in (0.5, 0.95, 0.99)] == [50, 95, 99]
+    assert percentile([3.0], 0.99) == 3.0
+    assert Alone.of([0.001, 0.003, 0.002]) == Alone(2.0, 3.0, 3.0)
+
+
+def test_memory_is_for_100_fetches_in_flight():
+    assert Load(100, {}, 0.1, memory_bytes=200_000_000, held=125).memory_bytes_per_100 == 160_000_000
+    assert Load(100, {}, 0.1).memory_bytes_per_100 is None
+
+
+def test_the_table_and_the_json_say_the_same():
+    found = row([100, 200, 110], [50, 100, 50], [10, 10, 10], [200, 400, 200])
+    text = "\n".join(report.lines([found], {"ours": 30.0}))
+    assert "ours to threads: 2.00 (2.00 to 2.20) times the jobs/s" in text
+    assert "to the bare loops: ours 0.50 (0.50 to 0.55), threads 0.25 (0.25 to 0.25)" in text
+    assert "a lone call to prefork: p50 0.80" in text
+    told = json.loads(json.dumps(report.as_json([found], {"ours": 30.0}, {"ours": ["x"]})))
+    assert told["rows"][0]["ratios"]["jobs_per_second"] == {"median": 2.0, "low": 2.0, "high": 2.2}
+    assert [one["jobs_per_second"] for one in told["rows"][0]["ours"]["load"]] == [100, 200, 110]
+    assert told["rows"][0]["best"] == "threads"
+
+
+def test_bare_loops_are_not_compared_with_a_page_that_is_late():
+    found = row([100], [50], [40], [200])
+    found.is_at_once = False
+    assert "to the bare loops" not in "\n".join(report.lines([found], {}))
+    assert report.as_json([found], {}, {})["rows"][0]["ratios"]["peer_to_floor"] is None

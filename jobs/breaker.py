@@ -15,8 +15,9 @@ import redis
 
 from jobs.errors import Blocked, ConnectionFailed, HttpStatus, RateLimited, TaskError, TimedOut, is_passing
 from jobs.host import HOSTS
-from jobs.script import Script, send, value
+from jobs.script import Script
 from regions import logs, names
+from regions.script import send, value
 
 FAILURES_MAX: Final = 10  # in a row
 FIRST_SECONDS: Final = 5.0  # the ceiling of how long a host is left alone; it doubles with each try that failed
@@ -120,7 +121,7 @@ class Breakers:
 
     def _call(self, script: Script, *arguments: str | int) -> int:
         try:
-            return int(value(send(self._client, [script.command([], arguments)], [script])[0]) or 0)
+            return int(script.call(self._client, [], arguments) or 0)
         except redis.exceptions.RedisError as error:
             log.info("can't tell how a host is", host=arguments[0], error=str(error))
             return 0

@@ -21,8 +21,9 @@ from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Trail, encode_trail
 from jobs.finish import DUE, FINISH, GIVE_BACK, PLACE, RETRY
 from jobs.host import HOSTS
 from jobs.retry import Retry, line, read_past
-from jobs.script import Script, send, value
+from jobs.script import Script
 from regions import names
+from regions.script import send, value
 
 CLAIM: Final = Script(
     """
@@ -281,7 +282,7 @@ class Claimer:
 
         Gives of what ended the entry in the outbox, the outcome, and about how long its JSON will be.
         """
-        reply = value(send(self._client, [DUE.command(self._due_keys, [])], [DUE])[0])
+        reply = DUE.call(self._client, self._due_keys)
         return [
             (
                 entry.decode(),

@@ -19,8 +19,9 @@ import msgspec
 import redis
 
 from jobs.contract import VERSION, Outcome
-from jobs.script import Script, send, value
+from jobs.script import Script
 from regions import connect, logs, names
+from regions.script import send, value
 
 BATCH_MAX_BYTES: Final = 1_000_000  # of one MULTI: what a slow line carries within the client's time-out
 BATCH_MAX: Final = 256

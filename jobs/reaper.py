@@ -18,8 +18,9 @@ from typing import Final
 import redis
 
 from jobs.finish import REQUEUE
-from jobs.script import KEEP_MS, LEASE_MS, Script, send, value
+from jobs.script import KEEP_MS, LEASE_MS, Script
 from regions import logs, names
+from regions.script import send, value
 
 LOOK_SECONDS: Final = 1.0
 PROOF_SECONDS: Final = 2 * LEASE_MS / 1000
@@ -176,7 +177,7 @@ class Reaper:
             names.RQ_WORKERS, names.rq_workers_of(region), names.rq_workers_of(alone),
         ]  # fmt: skip
         proof_ms = int((self._answered - self._since) * 1000) if self._since is not None else 0
-        count = int(value(send(self._client, [REAP.command(keys, [worker, how, proof_ms])], [REAP])[0]))
+        count = int(REAP.call(self._client, keys, [worker, how, proof_ms]))
         if count > 0 or (count == 0 and how == "lapsed"):
             log.warning("reaped a worker", worker=worker, jobs=count, how=how)
 
@@ -185,5 +186,5 @@ class Reaper:
         if now - self._trimmed < TRIM_SECONDS:
             return
         keys = [names.rq_registry(kind, self._region) for kind in ("finished", "failed", "canceled")]
-        value(send(self._client, [TRIM.command(keys, [KEEP_MS // 1000, TRIM_MAX])], [TRIM])[0])
+        TRIM.call(self._client, keys, [KEEP_MS // 1000, TRIM_MAX])
         self._trimmed = now

@@ -14,9 +14,9 @@ from jobs.catalog import Catalog, Entry
 from jobs.contract import VERSION
 from jobs.definition import Definition
 from jobs.examiner import Examiner
-from jobs.script import send, value
 from jobs.turn import hosts_of
 from regions import connect, logs, names
+from regions.script import send, value
 from regions.settings import Region, Settings
 
 STATUS_SECONDS: Final = 5.0

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from jobs.day import KEPT, Minute, Tally, count
 from jobs.scale import Decision, Observation, State, Wish, decide, describe, share
-from jobs.script import Script, send, value
+from jobs.script import Script
 from regions import logs, names
 from regions.faults import Faults
 from regions.schedule import Scale, bounds_at, next_change
@@ -129,7 +129,7 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", said: P
         names.rq_registry("wip", region), names.COUNTERS, names.OUTBOX_BYTES,
     ]  # fmt: skip
     arguments: list[str | bytes | int] = [name, msgspec.json.encode(said) if said else b"", SAMPLES]
-    reply = value(send(client, [LOOK.command(keys, arguments)], [LOOK])[0])
+    reply = LOOK.call(client, keys, arguments)
     now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times = reply
     pools = {key.decode(): _pool.decode(text) for key, text in zip(alive[::2], alive[1::2], strict=True)}
     began = [when for text in times if (when := _when(text.decode())) is not None]
@@ -195,7 +195,7 @@ class Scaler:
         self._thread.join(5 * TURN_SECONDS)
         try:
             keys = [names.POOLS, names.SCALE_TURN]
-            value(send(self._client, [LEAVE.command(keys, [self._name])], [LEAVE])[0])
+            LEAVE.call(self._client, keys, [self._name])
         except redis.exceptions.RedisError as error:
             log.info("left the pools without a word", region=self._region, error=str(error))
 
@@ -242,7 +242,7 @@ class Scaler:
         over = msgspec.json.encode(minute) if minute else b""
         arguments: list[str | bytes | int] = [self._name, msgspec.json.encode(decided), over, KEPT]
         keys = [names.SCALE_TURN, names.SCALE, names.DAY]
-        if not value(send(self._client, [DECIDE.command(keys, arguments)], [DECIDE])[0]):
+        if not DECIDE.call(self._client, keys, arguments):
             return None
         self._tell(state.recent[-1:])
         self._compare(found.pools)

@@ -1,13 +1,9 @@
-"""Lua scripts of the region's Redis, and how commands are sent there: several in one write, refusals as replies."""
+"""What the Lua scripts of the region's Redis have in common: our names, limits, the time, and the end of an execution."""
 
-from collections.abc import Iterable, Sequence
-from hashlib import sha1
 from string import Template
-from typing import Any, Final
+from typing import Final
 
-import redis
-
-from regions import names
+from regions import names, script
 
 LEASE_MS: Final = 5_000
 KEEP_MS: Final = 300_000  # a job's record outlives its deadline by this, so that a redelivery is seen
@@ -81,7 +77,7 @@ end
 """
 
 
-class Script:
+class Script(script.Script):
     """A Lua script with our key names in it, called by its hash. It runs also at ``maxmemory``: it lets a Redis drain."""
 
     def __init__(self, body: str) -> None:
@@ -133,53 +129,4 @@ class Script:
             far=FAR_SECONDS,
             worker_ttl=WORKER_TTL_SECONDS,
         )
-        self.text = text.encode()
-        self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
-
-    def command(self, keys: Sequence[str], arguments: Iterable[str | bytes | int]) -> tuple[Any, ...]:
-        """The command that calls it."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
-
-
-def send(client: redis.Redis, commands: Sequence[tuple[Any, ...]], scripts: Sequence[Script]) -> list[Any]:
-    """Sends commands in one write, without MULTI, and returns their replies; a refusal is a reply too, not raised.
-
-    ``scripts`` are those that the commands call; a Redis that does not know them (it was restarted) is taught them, and
-    what it refused is sent again. Raises ``connect.AWAY``'s; nothing is then known of the commands.
-    """
-    replies = _exchange(client, commands)
-    unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
-    if unknown:
-        for reply in _exchange(client, [("SCRIPT", "LOAD", script.text) for script in scripts]):
-            value(reply)
-        for i, reply in zip(unknown, _exchange(client, [commands[i] for i in unknown]), strict=True):
-            replies[i] = reply
-    return replies
-
-
-def _exchange(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-    pool = client.connection_pool
-    connection = pool.get_connection()
-    try:
-        connection.send_packed_command(connection.pack_commands(commands))  # type: ignore[no-untyped-call]
-        return [_reply(connection) for _ in commands]
-    except BaseException:
-        # An answer may still come: it must not meet the next question.
-        connection.disconnect()  # type: ignore[no-untyped-call]
-        raise
-    finally:
-        pool.release(connection)
-
-
-def _reply(connection: Any) -> Any:
-    try:
-        return connection.read_response()
-    except redis.exceptions.ResponseError as error:
-        return error
-
-
-def value(reply: Any) -> Any:
-    """A reply, or the refusal that it is, raised."""
-    if isinstance(reply, Exception):
-        raise reply
-    return reply
+        super().__init__(text)

@@ -21,8 +21,9 @@ from jobs.errors import Cancelled, RateLimited, RegionUnavailable, TaskError
 from jobs.finish import PLACE
 from jobs.host import HOSTS
 from jobs.origin import fixed_origin, origin_of
-from jobs.script import Script, send, value
+from jobs.script import Script
 from regions import logs, names
+from regions.script import send, value
 
 CALL_SECONDS: Final = 1.0  # between two looks at the hosts that are waited for, where nothing says sooner
 SLICE_SECONDS: Final = 0.1  # of a wait, before a cancel is looked at
@@ -252,7 +253,7 @@ class Caller:
         """One look; what fails here is done by another process, or by the next look."""
         ms = -1
         try:
-            ms = value(send(self._client, [CALL.command(self._keys, [])], [CALL])[0])
+            ms = CALL.call(self._client, self._keys)
         except redis.exceptions.RedisError as error:
             log.debug("can't call who waits", error=str(error))
         self._at = time.monotonic() + (min(CALL_SECONDS, ms / 1000) if ms >= 0 else CALL_SECONDS)
@@ -282,7 +283,7 @@ def limits_of(definitions: Iterable[Definition]) -> dict[str, str]:
 def tell_limits(client: redis.Redis, limits: Mapping[str, str]) -> None:
     """Makes them what claims go by. Raises ``RedisError``'s."""
     arguments = [text for pair in limits.items() for text in pair]
-    value(send(client, [LIMIT.command([], arguments)], [LIMIT])[0])
+    LIMIT.call(client, [], arguments)
 
 
 def _sleep(seconds: float, cancelled: Callable[[], bool]) -> None:

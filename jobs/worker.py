@@ -29,7 +29,7 @@ from jobs import budget, nursery
 from jobs.claim import Claimer, Job
 from jobs.crew import Crew, Runner
 from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
-from jobs.script import WORKER_TTL_SECONDS, Script, send, value
+from jobs.script import WORKER_TTL_SECONDS, Script
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FAULT, FLUSH_SECONDS, Stop, follow_parent
 from jobs.turn import Caller, Desk, tell_limits
 from regions import connect, logs, names
@@ -267,7 +267,7 @@ class Worker(BaseWorker):
         queue_workers = names.rq_workers_of(self.queues[0].name)
         keys = [self.key, self.redis_workers_keys, queue_workers, names.lease(self.name), names.WORKERS]
         fields = [part for pair in self.serialize().items() for part in pair]
-        if not value(send(self.connection, [REGISTER.command(keys, [self.name, *fields])], [REGISTER])[0]):
+        if not REGISTER.call(self.connection, keys, [self.name, *fields]):
             raise ValueError(f"expected a new name for a worker, found an active worker named {self.name}")
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:

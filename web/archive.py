@@ -34,8 +34,6 @@ class Archiver:
     def __init__(self, hub: Hub, ledger: Ledger, history: History, request_bytes_max: int) -> None:
         self._hub, self._ledger, self._history = hub, ledger, history
         self._bytes_max = 2 * request_bytes_max  # everything: what is limited to it are the records alone
-        self._lease = hub.client.register_script(lua.LEASE)
-        self._archived = hub.client.register_script(lua.ARCHIVED)
         self._failures = 0
         self._asked = 0.0  # when MongoDB last had to do something
         self._stopping = threading.Event()
@@ -69,8 +67,8 @@ class Archiver:
 
     def run_once(self) -> int:
         """One batch; how many requests it took."""
-        with self._hub.asking():
-            leased = self._lease(keys=[names.ARCHIVE], args=[LEASE_MS, BATCH])
+        with self._hub.asking() as client:
+            leased = lua.LEASE.call(client, [names.ARCHIVE], [LEASE_MS, BATCH])
         requests = [request.decode() for request in leased]
         if requests:
             self._asked = time.monotonic()
@@ -101,8 +99,8 @@ class Archiver:
         if refused:
             self._history.remove(refused)
         arguments = [part for request in requests for part in (request, int(request in put))]
-        with self._hub.asking():
-            self._archived(keys=[names.ARCHIVE, *map(names.ledger, requests)], args=arguments)
+        with self._hub.asking() as client:
+            lua.ARCHIVED.call(client, [names.ARCHIVE, *map(names.ledger, requests)], arguments)
 
     def _give_back(self, requests: list[str]) -> None:
         with self._hub.asking() as client:

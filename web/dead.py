@@ -112,12 +112,11 @@ class DeadLetters:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._keep = client.register_script(lua.KEEP_DEAD)
 
     def keep(self, letter: DeadLetter) -> bool:
         """Keeps a letter, once; whether it was new. The oldest go where there are too many. Refused by a full Redis."""
         arguments: list[Any] = [letter.id, msgspec.json.encode(letter), KEPT_MAX, TTL_MS]
-        return bool(self._keep(keys=[names.DEAD, names.DEAD_AT], args=arguments))
+        return bool(lua.KEEP_DEAD.call(self._client, [names.DEAD, names.DEAD_AT], arguments))
 
     def all(self) -> list[DeadLetter]:
         """Every letter, oldest first."""

@@ -7,7 +7,6 @@ A task ends here and nowhere else (``settle``). What a request's stream says is 
 cursor. A result is never decoded: frames are spliced into JSON as bytes.
 """
 
-import hashlib
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from msgspec import Struct
 
 from jobs import contract
 from regions import connect, names
+from regions.script import Argument, send, value
 from regions.settings import Limits
 from web import lua
 
@@ -134,70 +134,60 @@ class Ledger:
     def __init__(self, client: redis.Redis, limits: Limits, *, archives: bool = False) -> None:
         """``archives``: finished requests are noted for ``web.archive``."""
         self._client, self._limits, self._archives = client, limits, archives
-        self._begin = client.register_script(lua.BEGIN)
-        self._accept = client.register_script(lua.ACCEPT)
-        self._refuse = client.register_script(lua.REFUSE)
-        self._settle = client.register_script(lua.SETTLE)
-        self._running = client.register_script(lua.RUNNING)
-        self._delivered = hashlib.sha1(lua.DELIVERED.encode(), usedforsecurity=False).hexdigest()
 
     def begin(self, new: New) -> Times:
         """Writes a request as ``accepting``; refused by a Redis without room."""
         limits = self._limits
         tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
-        arguments: list[Any] = [
+        arguments: list[Argument] = [
             new.id, ACCEPT_LEASE_MS, new.deadline_ms, int(limits.result_ttl_seconds * 1000),
             int(limits.grace_seconds * 1000), tasks, new.attrs, BY, int(new.sync),
         ]  # fmt: skip
         for task in new.tasks:
             arguments += (task.id, task.region, names.open_tasks(task.region))
-        created, deadline, expires = self._begin(
-            keys=[names.ledger(new.id), names.DUE, names.ACCEPTING], args=arguments
-        )
+        keys = [names.ledger(new.id), names.DUE, names.ACCEPTING]
+        created, deadline, expires = lua.BEGIN.call(self._client, keys, arguments)
         return Times(created, deadline, expires)
 
     def accept(self, requests: Sequence[str]) -> list[bool]:
         """Turns what is ``accepting`` with a live lease into ``accepted``; False for each that is not."""
-        pipeline = self._client.pipeline(transaction=False)
-        for request in requests:
-            self._accept(keys=[names.ledger(request), names.ACCEPTING], args=[request], client=pipeline)
-        return [answer == 1 for answer in pipeline.execute()]
+        commands = [lua.ACCEPT.command([names.ledger(request), names.ACCEPTING], [request]) for request in requests]
+        return [value(answer) == 1 for answer in send(self._client, commands, [lua.ACCEPT])]
 
     def refuse(self, request: str, tasks: Iterable[tuple[str, str]], *, lapsed_only: bool = False) -> bool:
         """Refuses a request as a whole, whatever its tasks' states. ``tasks``: (id, region) of each."""
-        arguments: list[Any] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
+        arguments: list[Argument] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
         for task, region in tasks:
             arguments += (task, names.open_tasks(region))
         keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request), names.ARCHIVE]
-        return bool(self._refuse(keys=keys, args=arguments) == 1)
+        return bool(lua.REFUSE.call(self._client, keys, arguments) == 1)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
         """Ends tasks, each once: ``lua.SETTLED``, ``NOTHING``, ``LATE`` or ``TOO_LARGE`` for each, in one round trip."""
-        pipeline = self._client.pipeline(transaction=False)
-        for one in settlements:
-            counts_as = names.HUB if one.frame else one.region
-            self._settle(
-                keys=[
-                    names.ledger(one.request), names.events(one.request), names.DUE, names.open_tasks(one.region),
-                    names.result(names.HUB, one.task), names.ARCHIVE, names.trail(one.request),
-                ],
-                args=[
-                    one.request, one.task, one.region, one.status, one.finished_ms, one.size_bytes,
-                    self._limits.request_bytes_max, one.frame, counts_as, int(self._archives), one.trail,
-                ],
-                client=pipeline,
-            )  # fmt: skip
-        return [int(answer) for answer in pipeline.execute()]
+        commands = [self._settle(one) for one in settlements]
+        return [int(value(answer)) for answer in send(self._client, commands, [lua.SETTLE])]
+
+    def _settle(self, one: Settlement) -> tuple[Any, ...]:
+        keys = [
+            names.ledger(one.request), names.events(one.request), names.DUE, names.open_tasks(one.region),
+            names.result(names.HUB, one.task), names.ARCHIVE, names.trail(one.request),
+        ]  # fmt: skip
+        counts_as = names.HUB if one.frame else one.region
+        arguments: list[Argument] = [
+            one.request, one.task, one.region, one.status, one.finished_ms, one.size_bytes,
+            self._limits.request_bytes_max, one.frame, counts_as, int(self._archives), one.trail,
+        ]  # fmt: skip
+        return lua.SETTLE.command(keys, arguments)
 
     def mark_running(self, region: str, claims: Iterable[tuple[str, str, bytes]]) -> None:
         """Shows tasks, as (request, task, trail), as running that were queued."""
         keys: list[str] = []
-        arguments: list[str | bytes] = [region]
+        arguments: list[Argument] = [region]
         for request, task, trail in claims:
             keys += (names.ledger(request), names.trail(request))
             arguments += (task, trail)
         if keys:
-            self._running(keys=keys, args=arguments)
+            lua.RUNNING.call(self._client, keys, arguments)
 
     def tasks(self, request: str) -> list[TaskView] | None:
         """A request's tasks whatever its state, for sweeping; None when it is unknown."""
@@ -260,17 +250,10 @@ class Ledger:
         """Result frames, and in the same write the notes that they were delivered; a note that is refused is none."""
         if not keys:
             return []
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.mget(keys)
-        for key, arguments in deliveries:
-            pipeline.evalsha(self._delivered, 1, key, *arguments)
-        frames, *notes = pipeline.execute(raise_on_error=False)
-        if isinstance(frames, Exception):
-            raise frames
-        if any(isinstance(note, redis.exceptions.NoScriptError) for note in notes):
-            self._client.script_load(lua.DELIVERED)
-            return self._frames(keys, deliveries)
-        return list(frames)
+        commands: list[tuple[Any, ...]] = [("MGET", *keys)]
+        commands += [lua.DELIVERED.command([key], arguments) for key, arguments in deliveries]
+        frames, *_ = send(self._client, commands, [lua.DELIVERED])
+        return list(value(frames))
 
     def regions(self, regions: Sequence[str]) -> list[RegionState]:
         """What is known of each region, in one round trip."""

@@ -6,7 +6,9 @@ All of them take the time from ``TIME``, run where memory is short (``allow-oom`
 
 from typing import Final
 
-BEGIN: Final = """#!lua
+from regions.script import Script
+
+BEGIN: Final = Script("""#!lua
 -- KEYS: ledger, due, accepting. ARGV: request, lease ms, deadline ms, ttl ms, grace ms, tasks JSON, attrs JSON,
 -- who accepts, 1 for the fast lane, then for each task: its id, its region, the key of the region's open tasks.
 -- Returns {created, deadline, expires} in ms.
@@ -26,9 +28,9 @@ end
 redis.call('PEXPIREAT', KEYS[1], expires)
 redis.call('ZADD', KEYS[3], now + ARGV[2], request)
 return {now, deadline, expires}
-"""
+""")
 
-ACCEPT: Final = """#!lua flags=allow-oom
+ACCEPT: Final = Script("""#!lua flags=allow-oom
 -- KEYS: ledger, accepting. ARGV: request. Returns 1 when the request is accepted now, 0 when its lease is gone.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -37,9 +39,9 @@ if found[1] ~= 'accepting' or tonumber(found[2]) <= now then return 0 end
 redis.call('HSET', KEYS[1], 'state', 'accepted', 'accepted', now)
 redis.call('ZREM', KEYS[2], ARGV[1])
 return 1
-"""
+""")
 
-REFUSE: Final = """#!lua flags=allow-oom
+REFUSE: Final = Script("""#!lua flags=allow-oom
 -- KEYS: ledger, due, accepting, events, archive. ARGV: request, "lapsed" (only a request whose lease is over) or
 -- "always", 1 where there is a history, then for each task: its id, the key of its region's open tasks.
 -- Returns 1 when the request is refused.
@@ -61,12 +63,12 @@ for i = 4, #ARGV, 2 do
 end
 redis.call('DEL', KEYS[4])
 return 1
-"""
+""")
 
 # The answers of SETTLE.
 SETTLED, NOTHING, LATE, TOO_LARGE = 1, 0, 2, 3
 
-SETTLE: Final = """#!lua flags=allow-oom
+SETTLE: Final = Script("""#!lua flags=allow-oom
 -- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task, archive,
 -- trail.
 -- ARGV: request, task, region that says so, status, finished ms, bytes of the JSON, bytes a request may have,
@@ -110,9 +112,9 @@ redis.call('ZREM', KEYS[3], member)
 redis.call('ZREM', KEYS[4], member)
 redis.call('PUBLISH', 'nf:wake', ARGV[1])
 return 1
-"""
+""")
 
-RUNNING: Final = """#!lua flags=allow-oom
+RUNNING: Final = Script("""#!lua flags=allow-oom
 -- KEYS: a ledger and a trail for each task. ARGV: the region, then for each task: its id, its trail or "".
 -- Marks what was queued there as running.
 for i = 1, #KEYS, 2 do
@@ -125,18 +127,18 @@ for i = 1, #KEYS, 2 do
   end
 end
 return #KEYS
-"""
+""")
 
-LEASE: Final = """#!lua flags=allow-oom
+LEASE: Final = Script("""#!lua flags=allow-oom
 -- KEYS: archive. ARGV: lease ms, most. Returns finished requests that nobody archives; they come again after the lease.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[2])
 for _, request in ipairs(due) do redis.call('ZADD', KEYS[1], now + ARGV[1], request) end
 return due
-"""
+""")
 
-ARCHIVED: Final = """#!lua flags=allow-oom
+ARCHIVED: Final = Script("""#!lua flags=allow-oom
 -- KEYS: archive, then ledgers. ARGV: for each its request, and 1 where the history has it now. Forgets them, but for
 -- what was refused meanwhile: that is to be taken back.
 local t = redis.call('TIME')
@@ -150,18 +152,18 @@ for i = 2, #KEYS do
   end
 end
 return 1
-"""
+""")
 
-DELIVERED: Final = """#!lua flags=allow-oom
+DELIVERED: Final = Script("""#!lua flags=allow-oom
 -- KEYS: a request's trail. ARGV: expires ms, how, then tasks. Notes when each was first read for a client, and how.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 for i = 3, #ARGV do redis.call('HSETNX', KEYS[1], 'd:' .. ARGV[i], now .. '|' .. ARGV[2]) end
 redis.call('PEXPIREAT', KEYS[1], ARGV[1])
 return 1
-"""
+""")
 
-KEEP_DEAD: Final = """#!lua
+KEEP_DEAD: Final = Script("""#!lua
 -- KEYS: the letters, their times. ARGV: id, letter, how many are kept, for how many ms. Returns 1 when it is new.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -179,4 +181,4 @@ if over > 0 then forget(redis.call('ZRANGE', KEYS[2], 0, over - 1)) end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 return is_new
-"""
+""")

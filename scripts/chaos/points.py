@@ -5,7 +5,6 @@ known by bytes of its request: a script's hash, a Redis command, an AMQP method.
 swallows the answer.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -15,8 +14,8 @@ from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 from jobs.claim import CLAIM
 from jobs.finish import FINISH, RETRY
 from jobs.outbox import DELIVERED, ORPHANS
-from jobs.script import Script
 from regions import names
+from regions.script import Script
 from web import lua
 
 
@@ -62,10 +61,9 @@ class Point(Struct, frozen=True):
         ]
 
 
-def _call(script: str | Script) -> bytes:
-    """How a script is called by its hash, on the wire; a pipeline asks before whether it is known (SCRIPT EXISTS)."""
-    sha = script.sha if isinstance(script, Script) else hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-    return b"EVALSHA\r\n$40\r\n" + sha.encode()
+def _call(script: Script) -> bytes:
+    """How a script is called by its hash, on the wire."""
+    return b"EVALSHA\r\n$40\r\n" + script.sha.encode()
 
 
 def _method(class_id: int, method_id: int) -> bytes:
@@ -84,7 +82,7 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("settle", "gateway", "hub", _call(lua.SETTLE)),
     Point("acknowledge news", "gateway", "hub", b"XACK"),
     Point("read a request", "gateway", "hub", b"nf:evt:"),
-    Point("enqueue", "bridge", "redis", _call(UNIQUE_ENQUEUE_SCRIPT)),
+    Point("enqueue", "bridge", "redis", _call(Script(UNIQUE_ENQUEUE_SCRIPT))),
     Point("wait for the file", "bridge", "redis", b"WAITAOF"),
     Point("ack", "bridge", "rabbitmq", ACK),
     Point("report", "bridge", "hub", b"XADD"),

@@ -77,7 +77,7 @@ def test_times_are_written_as_rq_writes_them(region_redis):
             4107542399: "2100-02-28", 4107542400: "2100-03-01"}  # fmt: skip
     for at, day in days.items():
         at_text = script.Script(f"seconds, micros = {at}, 123\nreturn iso()")
-        found = script.value(script.send(client, [at_text.command([], [])], [at_text])[0]).decode()
+        found = at_text.call(client, []).decode()
         assert found == time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + ".000123Z"
         assert found.startswith(day)
 

@@ -11,9 +11,9 @@ from jobs import reaper as reaping
 from jobs.contract import LOST
 from jobs.reaper import Reaper
 from jobs.retry import read_past
-from jobs.script import send
 from jobs.worker import REGISTER
 from regions import connect, names
+from regions.script import send
 from tests.service.test_claim import end
 from tests.service.test_retry import again
 from tests.service.working import REGION, claimer, enqueue, task

@@ -1,14 +1,16 @@
-"""``nearfetch bench``: what takes part is started, measured in turn, and compared."""
+"""``nearfetch bench``: what takes part is started, measured in turn, and compared; then figures of ours alone."""
 
 import json
 import signal
 import sys
+from typing import Any, Final
 
-from scripts.bench import report
+from scripts.bench import backlog, bridge_alone, in_flight, report, waiters
+from scripts.bench.extra import Extra
 from scripts.bench.figures import Unfair
 from scripts.bench.load import Wrong
 from scripts.bench.peer_stack import PeerPool
-from scripts.bench.rows import ROWS
+from scripts.bench.rows import ROWS, Row
 from scripts.bench.run import Bench, Plan
 from scripts.data_folder import default_path
 from scripts.services import Failed
@@ -16,30 +18,29 @@ from scripts.startup import NotReady
 from scripts.supervision import NotStarted
 from scripts.terminal import Progress, Quiet
 
-UNFAIR = 4
-QUICK_ROWS = ("tiny", "page")
-QUICK_ROUNDS, ROUNDS = 3, 5
+UNFAIR: Final = 4
+EXTRA: Final = {  # rows of ours alone, measured only where they are named
+    "bridge": bridge_alone.run,
+    "in-flight": in_flight.run,
+    "waiters": waiters.run,
+    "backlog": backlog.run,
+}
+NAMES: Final = (*ROWS, *EXTRA)
+QUICK_ROWS: Final = ("tiny", "page")
+QUICK_ROUNDS, ROUNDS, EXTRA_ROUNDS = 3, 5, 3
 
 
 def bench(names: list[str], rounds: int | None, *, quick: bool, as_json: bool) -> int:
     """0 when everything was measured, 1 when something did not start or answered wrongly, 4 when it is no fair comparison."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
-    chosen = [ROWS[name] for name in names or (QUICK_ROWS if quick else ROWS)]
     progress = Quiet() if as_json else Progress()
-    plan = (
-        Plan(chosen, rounds or QUICK_ROUNDS, seconds=2.0, warm_seconds=1.0, floor_seconds=2.0, calls=100)
-        if quick
-        else Plan(chosen, rounds or ROUNDS, seconds=6.0, warm_seconds=2.0, floor_seconds=4.0, calls=300)
-    )
+    names = names or list(QUICK_ROWS if quick else ROWS)
+    found: dict[str, Any] = {}
     try:
-        with Bench(plan, progress, default_path() / "bench") as found:
-            settings = {"ours": list(found.ours.settings()), "Celery": list(PeerPool.settings())}
-            for side, told in settings.items():
-                progress.line(side)
-                for line in told:
-                    progress.line(f"  {line}")
-            found.run()
+        if rows := [ROWS[name] for name in names if name in ROWS]:
+            found |= _compared(_plan(rows, rounds, quick=quick), progress)
+        extra = [EXTRA[name](progress, rounds or (1 if quick else EXTRA_ROUNDS)) for name in names if name in EXTRA]
     except (Failed, NotReady, NotStarted, Wrong) as error:
         print(error, file=sys.stderr)
         return 1
@@ -49,9 +50,35 @@ def bench(names: list[str], rounds: int | None, *, quick: bool, as_json: bool) -
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         return 130
+    for one in extra:
+        _say(one, progress)
+        found[one.title] = one.figures
     if as_json:
-        print(json.dumps(report.as_json(found.rows, found.idle_ms_per_second, settings), indent=1))
-    else:
-        for line in report.lines(found.rows, found.idle_ms_per_second):
-            progress.line(line)
+        print(json.dumps(found, indent=1))
     return 0
+
+
+def _plan(rows: list[Row], rounds: int | None, *, quick: bool) -> Plan:
+    if quick:
+        return Plan(rows, rounds or QUICK_ROUNDS, seconds=2.0, warm_seconds=1.0, floor_seconds=2.0, calls=100)
+    return Plan(rows, rounds or ROUNDS, seconds=6.0, warm_seconds=2.0, floor_seconds=4.0, calls=300)
+
+
+def _compared(plan: Plan, progress: Progress) -> dict[str, Any]:
+    with Bench(plan, progress, default_path() / "bench") as found:
+        settings = {"ours": list(found.ours.settings()), "Celery": list(PeerPool.settings())}
+        for side, told in settings.items():
+            progress.line(side)
+            for line in told:
+                progress.line(f"  {line}")
+        found.run()
+    for line in report.lines(found.rows, found.idle_ms_per_second):
+        progress.line(line)
+    return report.as_json(found.rows, found.idle_ms_per_second, settings)
+
+
+def _say(extra: Extra, progress: Progress) -> None:
+    progress.line()
+    progress.line(extra.title)
+    for line in extra.lines:
+        progress.line(f"  {line}")

@@ -209,12 +209,14 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, keep: bool,
 
 
 @main.command()
-@click.option("--rows", default="", metavar="ROW,ROW", help="Only these: tiny,page,page-100ms,page-1s.")
+@click.option("--rows", default="", metavar="ROW,ROW", help="Only these; without it the first four of those below.")
 @click.option("--rounds", type=click.IntRange(1), help="How often everything is measured in turn; 5, with --quick 3.")
 @click.option("--quick", is_flag=True, help="Less of it, under 3 minutes: tiny and page, unless --rows says otherwise.")
 @json_option
 def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
     """Measures a stack of its own beside Bottle + Celery and bare loops, on the same pages, in turn.
+
+    Rows: tiny, page, page-100ms, page-1s; and of ours alone, where they are named: bridge, in-flight, waiters, backlog.
 
     Ends with 0 when everything was measured, 1 when something did not start or answered wrongly, 4 when Celery is so slow
     here that a comparison would not be fair.
@@ -222,14 +224,15 @@ def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
     \b
     nearfetch bench --quick
     nearfetch bench --rows page,page-100ms --rounds 7 --json > bench.json
+    nearfetch bench --rows bridge,waiters
     """
     from scripts import bench_command  # noqa: PLC0415
-    from scripts.bench.rows import ROWS  # noqa: PLC0415
 
     names = [name for name in rows.split(",") if name]
-    unknown = [name for name in names if name not in ROWS]
+    unknown = [name for name in names if name not in bench_command.NAMES]
     if unknown:
-        raise click.BadParameter(f"expected rows ({', '.join(ROWS)}), found {unknown[0]!r}", param_hint="--rows")
+        known = ", ".join(bench_command.NAMES)
+        raise click.BadParameter(f"expected rows ({known}), found {unknown[0]!r}", param_hint="--rows")
     sys.exit(bench_command.bench(names, rounds, quick=quick, as_json=as_json))
 
 

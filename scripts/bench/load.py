@@ -9,6 +9,7 @@ Answers are kept as they came and looked at when the clock has stopped.
 
 import asyncio
 import contextlib
+import http.client
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,6 +30,10 @@ LATEST_SECONDS: Final = 120.0
 
 class Wrong(RuntimeError):  # noqa: N818
     """An answer that is not what was asked for; nothing that was measured with it counts."""
+
+
+class Busy(Wrong):
+    """503: nothing was accepted."""
 
 
 class Call(NamedTuple):
@@ -97,7 +102,7 @@ class Connection:
         self._reader, self._writer = reader, writer
 
     async def ask(self, call: Call, *expected: int) -> bytes:
-        """The body of the answer; raises ``Wrong`` where the status is not expected."""
+        """The body of the answer; raises ``Wrong`` where the status is not expected, ``Busy`` where it is 503."""
         kind = "Content-Type: application/json\r\n" if call.body else ""
         head = f"{call.method} {call.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}{call.headers}Content-Length: {len(call.body)}\r\n\r\n"
         self._writer.write(head.encode() + call.body)
@@ -110,7 +115,8 @@ class Connection:
             body = await self._reader.readexactly(int(lengths[0]))
         status = int(lines[0].split()[1])
         if status not in expected:
-            raise Wrong(f"{call.method} {call.path}: expected {expected}, found {status}: {body[:500]!r}")
+            kind_of = Busy if status == http.client.SERVICE_UNAVAILABLE else Wrong
+            raise kind_of(f"{call.method} {call.path}: expected {expected}, found {status}: {body[:500]!r}")
         return body
 
 

@@ -4,7 +4,11 @@ One region, since the contenders have one machine; everything else is on: guard,
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +19,9 @@ from scripts.bench import rows
 from scripts.bench.load import Call, Result
 from scripts.bench.rows import Row
 from scripts.own_stack import OwnStack
+from scripts.ports import free_port
+from scripts.probes import listens
+from scripts.services import Running, Service
 from scripts.terminal import Progress
 
 REGION: Final = "fra"
@@ -67,10 +74,13 @@ class Ours:
         """The processes that lead each hop's group."""
         found: dict[str, list[int]] = {hop: [] for hop in (*HOPS.values(), REST)}
         for part in ("supervisord", *self.stack.parts):
-            process = Process.read(self.stack.data.pid_file(part))
-            if process is not None:
-                found[HOPS.get(part, REST)].append(process.pid)
+            found[HOPS.get(part, REST)] += self.leaders(part)
         return found
+
+    def leaders(self, *parts: str) -> list[int]:
+        """The processes that lead the groups of some parts."""
+        found = (Process.read(self.stack.data.pid_file(part)) for part in parts)
+        return [process.pid for process in found if process is not None]
 
     def workers(self) -> list[int]:
         """The processes that lead the groups of whoever fetches."""
@@ -95,8 +105,11 @@ class Ours:
 
     def poll(self, accepted: bytes) -> Call:
         """A long poll until it is done."""
-        request = msgspec.json.decode(accepted, type=_Answer).id
-        return Call("GET", f"/v1/requests/{request}?wait=60")
+        return Call("GET", f"/v1/requests/{self.request(accepted)}?wait=60")
+
+    def request(self, accepted: bytes) -> str:
+        """The id of what was posted."""
+        return msgspec.json.decode(accepted, type=_Answer).id
 
     def done(self, answer: bytes) -> bool:
         """Whether a poll has all of it."""
@@ -116,6 +129,31 @@ class Ours:
         return [Result(one["task"], one["status"], one["records"]) for one in found]
 
     def _body(self, row: Row, numbers: list[int]) -> bytes:
-        params = [{"n": number, "seconds": row.delay_seconds} for number in numbers]
-        wanted = [{"source": rows.source(row.kind), "params": one} for one in params]
-        return json.dumps({"sources": wanted, "deadline": DEADLINE_SECONDS}).encode()
+        return body(row, numbers, DEADLINE_SECONDS)
+
+
+def body(row: Row, numbers: Sequence[int], deadline_seconds: float) -> bytes:
+    """What is posted for these pages."""
+    params = [{"n": number, "seconds": row.delay_seconds} for number in numbers]
+    wanted = [{"source": rows.source(row.kind), "params": one} for one in params]
+    return json.dumps({"sources": wanted, "deadline": deadline_seconds}).encode()
+
+
+@contextmanager
+def alone(progress: Progress, settings: Mapping[str, str] | None = None) -> Iterator[tuple[Ours, int]]:
+    """Our stack without a peer, and the page server's port; for figures that are compared with nothing."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearfetch-bench-pages-")))
+        port = free_port()
+        pages = Running(page_server(port, folder)).start()
+        stack.callback(pages.stop)
+        ours = Ours(port, progress, settings)
+        stack.callback(ours.stop)
+        ours.start()
+        yield ours, port
+
+
+def page_server(port: int, folder: Path) -> Service:
+    """The process that all fetch from; it logs into ``folder``."""
+    command = [sys.executable, "-m", "scripts.bench.page_server", str(port)]
+    return Service("page server", command, folder / "pages.log", listens(port), {"PYTHONPATH": str(ROOT)})

@@ -7,7 +7,6 @@ Bench → everything is ready → idle: what it costs when nobody asks
 import asyncio
 import itertools
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Coroutine
@@ -18,15 +17,13 @@ from typing import Any, Final, Self
 
 from msgspec import Struct
 
-from regions.settings import ROOT
 from scripts.bench import figures, floor, load, usage
 from scripts.bench.figures import Alone, Floor, Load, Measured
-from scripts.bench.ours import Ours
+from scripts.bench.ours import Ours, page_server
 from scripts.bench.peer_stack import Peer, PeerPool, environment
 from scripts.bench.rows import Row
 from scripts.ports import free_port
-from scripts.probes import listens
-from scripts.services import Running, Service
+from scripts.services import Running
 from scripts.terminal import Progress
 
 QUICK: Final = ("threads16", "prefork")  # the peer's pools that can be the best of a row that is answered at once
@@ -141,7 +138,7 @@ class Bench:
         def sample(held: int) -> None:
             samples.append((held, usage.memory_bytes(usage.members(contender.workers()))))
 
-        window = _done(
+        window = done(
             load.many(
                 contender,
                 row,
@@ -164,7 +161,7 @@ class Bench:
         calls = self.plan.calls
         if row.delay_seconds:
             calls = min(calls, max(4, int(SLOW_CALLS_SECONDS / row.delay_seconds)))
-        took, finished = _done(load.alone(contender, row, self._numbers, calls=calls))
+        took, finished = done(load.alone(contender, row, self._numbers, calls=calls))
         load.check(contender, row, finished)
         return Alone.of(took)
 
@@ -179,15 +176,9 @@ def _all(hops: dict[str, list[int]]) -> list[int]:
     return [leader for leaders in hops.values() for leader in leaders]
 
 
-def _done(asking: Coroutine[Any, Any, Any]) -> Any:
+def done(asking: Coroutine[Any, Any, Any]) -> Any:
     """What a coroutine returns; of several faults the first."""
     try:
         return asyncio.run(asking)
     except ExceptionGroup as group:
         raise group.exceptions[0] from group
-
-
-def page_server(port: int, folder: Path) -> Service:
-    """The process that all fetch from; it logs into ``folder``."""
-    command = [sys.executable, "-m", "scripts.bench.page_server", str(port)]
-    return Service("page server", command, folder / "pages.log", listens(port), {"PYTHONPATH": str(ROOT)})

@@ -14,7 +14,7 @@ from jobs.source import Source
 from regions.process import Process
 from scripts.bench import floor, rows, usage
 from scripts.bench.load import Call, PageServer, Wrong, connected
-from scripts.bench.run import page_server
+from scripts.bench.ours import page_server
 from scripts.ports import free_port
 from scripts.services import Running
 

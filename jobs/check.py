@@ -1,4 +1,7 @@
-"""The contract: what every answer of a source keeps. Breaking it is ``ContractBroken``, whatever the records are."""
+"""The contract: what every answer of a source keeps. Breaking it is ``ContractBroken``, whatever the records are.
+
+``gaps`` counts what no contract speaks of: fields that some records lack.
+"""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -41,6 +44,18 @@ def check(
         _check_unique(rows, together)
     for name, (low, high) in contract.range.items():
         _check_range(rows, name, low, high)
+
+
+def gaps(definition: Definition, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many rows have nothing in a field (null, an empty text or list), for each field where some have."""
+    found = {}
+    for name in definition.fields:
+        if name.startswith("_"):  # stands in no record
+            continue
+        values = [row.get(name) for row in rows]
+        if not all(values) and (count := sum(map(_is_nothing, values))):  # 0 and false are something
+            found[name] = count
+    return found
 
 
 def _check_unique(rows: Sequence[Mapping[str, Any]], together: Sequence[str]) -> None:

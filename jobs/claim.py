@@ -17,7 +17,7 @@ from typing import Any, Final
 import redis
 from msgspec import structs
 
-from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Trail, encode_trail
+from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Run, Trail, encode_trail
 from jobs.finish import DUE, FINISH, GIVE_BACK, PLACE, RETRY
 from jobs.host import HOSTS
 from jobs.retry import Retry, line, read_past
@@ -155,15 +155,15 @@ class Job:
         """The execution as RQ's registries name it."""
         return names.execution_member(self.task, self.execution)
 
-    def trail(self, worker: str, ended_ms: int = 0) -> bytes:
-        """Where it was, as JSON. ``ended_ms`` is on the hub's clock, 0 while it runs."""
+    def trail(self, worker: str, ended_ms: int = 0, run: Run | None = None) -> bytes:
+        """Where it was, as JSON, and what it showed. ``ended_ms`` is on the hub's clock, 0 while it runs."""
         ahead = self.offset_ms or 0
         past = [
             structs.replace(one, started_ms=one.started_ms + ahead, ended_ms=one.ended_ms + ahead)
             for one in read_past(self.past)
         ]
         last = Attempt(self.attempt, self.claimed_ms + ahead, ended_ms, worker, "", "")
-        return encode_trail(Trail(self.bridged_ms, [*past, last]))
+        return encode_trail(Trail(self.bridged_ms, [*past, last], run))
 
     @property
     def failures(self) -> int:

@@ -138,17 +138,41 @@ class Attempt(Struct, array_like=True, frozen=True):
     message: str
 
 
+class Run(Struct, array_like=True, frozen=True, kw_only=True):
+    """What an execution showed of its source, for its health and its traffic (web.runs). Clients do not see it.
+
+    ``error`` and ``origin`` as in ``Error``, "" for a success; ``host``: whose it was, told only where it was the network's.
+    ``own``: it asked the source itself; else it gives what another run brought, and only its bytes count.
+    ``busy_ms``: fetching and parsing. ``gaps``: how many records lack a field, for each field that some lack.
+    """
+
+    source: str
+    definition: str
+    error: str = ""
+    origin: str = ""
+    host: str = ""
+    rows: int = 0
+    raw_bytes: int = 0
+    records_bytes: int = 0
+    wire_bytes: int = 0
+    busy_ms: int = 0
+    partial: bool = False
+    own: bool = True
+    gaps: dict[str, int] = {}
+
+
 class Trail(Struct, array_like=True, frozen=True):
-    """Where a task was in its region: when it was bridged, and every attempt. Times are hub ms."""
+    """Where a task was in its region: when it was bridged, every attempt, and what the last one showed. Times are hub ms."""
 
     bridged_ms: int
     attempts: list[Attempt]
+    run: Run | None = None
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
     """How a task ended in its region: what the outbox keeps and the out stream says. Times are hub ms.
 
-    ``trail`` is a ``Trail`` as JSON, empty where nobody ran the task.
+    ``trail`` is a ``Trail`` as JSON, empty where nobody ran the task; ``run`` becomes a part of it.
     """
 
     request: str
@@ -158,6 +182,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     expires_ms: int
     frame: bytes
     trail: bytes = b""
+    run: Run | None = None
 
 
 class _Versioned(Struct, frozen=True):

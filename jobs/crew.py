@@ -293,7 +293,7 @@ class Crew:
         return End(job, self._traced(job, outcome), shown, 0, result.bytes.records, result.bytes.wire)
 
     def _traced(self, job: Job, outcome: Outcome) -> Outcome:
-        return structs.replace(outcome, trail=job.trail(self._claimer.worker, outcome.finished_ms))
+        return structs.replace(outcome, trail=job.trail(self._claimer.worker, outcome.finished_ms, outcome.run))
 
     def region_now_ms(self) -> int:
         """The region Redis's clock."""

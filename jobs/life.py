@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from jobs.contract import Outcome, Result, Task
+from jobs.contract import Outcome, Result, Run, Task
 from jobs.definition import Definition
 from jobs.errors import TaskError
 from jobs.raw import Answers
@@ -54,6 +54,7 @@ class Life:
     is_empty: bool = False
     pages: int = 0
     has_kept_token: bool = False
+    gaps: dict[str, int] = field(default_factory=dict)  # as in contract.Run
     records: bytes = b"[]"
 
     def hub_ms(self) -> int:
@@ -70,15 +71,37 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
     timing.turn_ms = round(life.turn.waited_ms, 1)
     timing.fetch_ms, timing.parse_ms = round(timing.fetch_ms, 1), round(timing.parse_ms, 1)
     timing.total_ms = float(max(now_ms - life.task.accepted_ms, 0))
+    frame = make(result)
     outcome = Outcome(
         request=life.task.request,
         task=life.task.task,
         status=status,
         finished_ms=now_ms,
         expires_ms=life.task.expires_ms,
-        frame=make(result),
+        frame=frame,
+        run=shown_by(life),
     )
     return Ended(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
+
+
+def shown_by(life: Life) -> Run:
+    """What a life that has ended showed of its source."""
+    result, error = life.result, life.result.error
+    return Run(
+        source=result.source,
+        definition=result.definition,
+        error=error.type if error else "",
+        origin=error.origin if error else "",
+        host=life.task.host if error and error.origin == "network" else "",
+        rows=result.count,
+        raw_bytes=result.bytes.raw,
+        records_bytes=result.bytes.records,
+        wire_bytes=result.bytes.wire,
+        busy_ms=round(result.timing.fetch_ms + result.timing.parse_ms),
+        partial=result.partial,
+        own=not (result.cached or result.stale),
+        gaps=life.gaps,
+    )
 
 
 def shortened(warnings: list[str]) -> list[str]:

@@ -20,7 +20,7 @@ from requests.cookies import RequestsCookieJar
 from jobs import budget
 from jobs.budget import Budget
 from jobs.catalog import Catalog
-from jobs.check import check
+from jobs.check import check, gaps
 from jobs.contract import PUT_BACK, Result, Task, encode_frame, failed_frame, rfc3339, splice
 from jobs.egress import Fetches, fetchers_of
 from jobs.errors import (
@@ -325,8 +325,9 @@ class Runner:
         return self._fetchers[request.egress]
 
     def _check(self, life: Life) -> None:
-        """The source's contract."""
+        """The source's contract, and which fields some records lack."""
         check(life.definition, life.rows, bad_required=life.bad_required, empty=life.is_empty, absent=life.is_absent)
+        life.gaps = gaps(life.definition, life.rows)
 
     def _encode(self, life: Life) -> None:
         """The records as they travel."""

@@ -13,6 +13,9 @@ Hub (central Redis)
     nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
     nf:open:{region}         zset    "{request}/{task}" by the time of accept (hub ms)
     nf:archive               zset    finished requests that the history lacks, by when to take them (hub ms)
+    nf:runs:{source}         list    what its last runs showed, newest first (web.runs)
+    nf:health                hash    the verdict on each source (web.health)
+    nf:traffic:{region}      hash    what its runs fetched and sent home: "runs:", "failed:", "raw:", "records:", "wire:" + source
     nf:dead                  hash    dead letters by id, until an operator has worked them (web.dead)
     nf:dead:at               zset    their ids by the time when they were kept (hub ms)
     nf:wake                  channel request ids that have news
@@ -55,6 +58,7 @@ ACCEPTING = "nf:accepting"
 DUE = "nf:due"
 ARCHIVE = "nf:archive"
 WAKE = "nf:wake"
+HEALTH = "nf:health"
 DEAD = "nf:dead"
 DEAD_AT = "nf:dead:at"
 GATEWAYS = "gateways"  # the consumer group of the out streams
@@ -156,6 +160,16 @@ def region_status(region: str) -> str:
 def open_tasks(region: str) -> str:
     """A region's tasks that are not final, by the time of their accept, on the hub."""
     return f"nf:open:{region}"
+
+
+def runs(source: str) -> str:
+    """What the last runs of a source showed, newest first, on the hub."""
+    return f"nf:runs:{source}"
+
+
+def traffic(region: str) -> str:
+    """Sums of what a region's runs fetched and sent home, by source, on the hub."""
+    return f"nf:traffic:{region}"
 
 
 def due_member(request: str, task: str) -> str:

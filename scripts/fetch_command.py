@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import click
 
 from scripts.gateway_client import Event, GatewayClient, NoGateway
-from scripts.terminal import counted, duration, size
+from scripts.terminal import counted, duration, less, size
 
 RECONNECTS_MAX: Final = 5
 RECONNECT_SECONDS: Final = 0.5
@@ -153,9 +153,7 @@ def last_line(results: Sequence[dict[str, Any]], seconds: float) -> str:
     succeeded = [result for result in results if result["status"] == "succeeded"]
     raw = sum(result["bytes"]["raw"] for result in results)
     wire = sum(result["bytes"]["wire"] for result in results)
-    times = f" ({raw / wire:.1f} times less)" if 0 < wire < raw else ""
-    crossed = f"{size(raw)} fetched, {size(wire)} crossed the sea{times}."
-    return f"{len(succeeded)} of {len(results)} in {duration(seconds)}; {crossed}"
+    return f"{len(succeeded)} of {len(results)} in {duration(seconds)}; {less(raw, wire)}."
 
 
 def show_lines(result: str) -> None:

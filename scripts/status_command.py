@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from scripts.gateway_client import GatewayClient
-from scripts.terminal import counted, size
+from scripts.terminal import counted, less, size
 
 COLOURS: Final = {
     "up": "green",
@@ -17,6 +17,7 @@ COLOURS: Final = {
     "unknown": "white",
 }
 OK: Final = 200
+SOURCES_SHOWN: Final = 5  # of a region
 HISTORY_FINE: Final = ("ok", "off", "")  # a gateway that is not ready does not say how its history is
 
 
@@ -42,13 +43,15 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
         click.echo(region_line(region, sources))
         if region.get("scale"):
             click.echo(scale_line(region["scale"]))
+        for text in traffic_lines(region.get("sources", {})):
+            click.echo(text)
     if status != OK:
         click.echo(f"  regions: {coloured('unknown')}{reason(said)}")
     if dead_letters:
         click.echo(f"  {counted(dead_letters, 'dead letter')}: nearfetch dead list")
     for source in sources:
         if source["health"] not in ("ok", "unknown"):
-            click.echo(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}")
+            click.echo(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}{reason(source)}")
     health = [source["health"] for source in sources]
     click.echo(
         f"{counted(len(sources), 'source')}: "
@@ -75,14 +78,26 @@ def scale_line(scale: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def traffic_lines(sources: dict[str, dict[str, int]]) -> list[str]:
+    """What a region's sources fetched, made of it, and sent home: those that fetched most."""
+    most = sorted(sources.items(), key=lambda item: (-item[1]["raw"], item[0]))
+    width = max((len(name) for name, _ in most[:SOURCES_SHOWN]), default=0)
+    lines = [
+        f"        {name:<{width}} {counted(sums['runs'], 'run'):>12} {size(sums['raw']):>9} fetched"
+        f" \u2192 {size(sums['records']):>8} of records \u2192 {size(sums['wire']):>8} home"
+        for name, sums in most[:SOURCES_SHOWN]
+    ]
+    if len(most) > SOURCES_SHOWN:
+        lines.append(f"        and {counted(len(most) - SOURCES_SHOWN, 'more source')}: --json, or /v1/regions")
+    return lines
+
+
 def figures(region: dict[str, Any]) -> str:
     """A region in numbers."""
     queue, pools = region["queue"], region["workers"]
     processes, busy = (sum(pool[key] for pool in pools) for key in ("processes", "busy"))
-    kept = size(region["bytes"]["kept_off_wan"])
-    return (
-        f"   {queue['open']} open   {counted(processes, 'worker process', 'es')}, {busy} busy   {kept} kept off the WAN"
-    )
+    crossed = less(region["bytes"]["raw"], region["bytes"]["wire"])
+    return f"   {queue['open']} open   {counted(processes, 'worker process', 'es')}, {busy} busy   {crossed}"
 
 
 def reason(said: dict[str, Any]) -> str:

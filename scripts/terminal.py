@@ -30,6 +30,12 @@ def counted(count: int, noun: str, plural: str = "s") -> str:
     return f"{count} {noun}{'' if count == 1 else plural}"
 
 
+def less(raw: int, wire: int) -> str:
+    """Bytes that were fetched, and what of them went home."""
+    times = f" ({raw / wire:.1f} times less)" if 0 < wire < raw else ""
+    return f"{size(raw)} fetched, {size(wire)} crossed the sea{times}"
+
+
 class Progress:
     """Lines of what is done and, on a terminal only, a last line of what is waited for."""
 

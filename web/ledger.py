@@ -21,6 +21,7 @@ from regions import connect, names
 from regions.script import Argument, send, value
 from regions.settings import Limits
 from web import lua
+from web.runs import traffic
 
 ACCEPT_LEASE_MS: Final = 10_000
 START: Final = "0-0"  # the cursor before the first result
@@ -115,6 +116,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     size_bytes: int  # of the result's JSON
     frame: bytes = b""
     trail: bytes = b""  # a contract.Trail as JSON
+    run: contract.Run | None = None  # of that trail
 
 
 class RegionState(Struct, frozen=True, kw_only=True):
@@ -126,6 +128,7 @@ class RegionState(Struct, frozen=True, kw_only=True):
     open_tasks: int
     oldest_ms: int | None  # when the oldest open task was accepted
     unread: int  # entries of the out stream that no gateway has read
+    traffic: dict[str, dict[str, int]] = {}  # by source (web.runs)
 
 
 class Ledger:
@@ -263,11 +266,12 @@ class Ledger:
             pipeline.zcard(names.open_tasks(region))
             pipeline.zrange(names.open_tasks(region), 0, 0, withscores=True)
             pipeline.xlen(names.out_stream(region))
+            pipeline.hgetall(names.traffic(region))
         pipeline.time()
         *answers, (seconds, micros) = pipeline.execute()
         states = []
         for index, region in enumerate(regions):
-            said, count, oldest, unread = answers[4 * index : 4 * index + 4]
+            said, count, oldest, unread, sums = answers[5 * index : 5 * index + 5]
             states.append(
                 RegionState(
                     name=region,
@@ -276,6 +280,7 @@ class Ledger:
                     open_tasks=count,
                     oldest_ms=int(oldest[0][1]) if oldest else None,
                     unread=unread,
+                    traffic=traffic(sums),
                 )
             )
         return states

@@ -163,6 +163,13 @@ redis.call('PEXPIREAT', KEYS[1], ARGV[1])
 return 1
 """)
 
+JUDGE: Final = Script("""#!lua
+-- KEYS: verdicts. ARGV: source, the verdict that was there or "", the new one. Returns 1 when no other gateway wrote meanwhile.
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+""")
+
 KEEP_DEAD: Final = Script("""#!lua
 -- KEYS: the letters, their times. ARGV: id, letter, how many are kept, for how many ms. Returns 1 when it is new.
 local t = redis.call('TIME')

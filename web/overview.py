@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import msgspec
 
 from jobs.catalog import Catalog, Entry
+from jobs.contract import rfc3339
 from jobs.params import Param
 from regions.settings import Settings
 from web import submit
@@ -21,11 +23,14 @@ from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, RegionState
 from web.problems import Problem
+from web.runs import Learned, learned
 from web.views import JSON
 
 PART_LIVES_MS: Final = 15_000  # a part says how it is every 5 s
 RATE_WINDOW_MS: Final = 60_000
 STATES_KEPT_SECONDS: Final = 1.0  # for the catalogue's health, so that listing it costs no round trip each
+Known = tuple[dict[str, RegionState], dict[str, Learned]]  # the regions, and what was learned of sources
+
 PAGE: Final = Path(__file__).resolve().parent / "static" / "index.html"
 
 
@@ -38,20 +43,26 @@ class Overview:
         self._dead = DeadLetters(hub.client)
         self._rates = Rates()
         self._page = Template(PAGE.read_text(encoding="utf-8"))
-        self._known: tuple[float, dict[str, RegionState]] = (float("-inf"), {})
+        self._known: tuple[float, Known] = (float("-inf"), ({}, {}))
 
     def sources(self) -> Answer:
         """The catalogue."""
-        said = self._said()
-        return _json({"sources": [self._source_view(entry, said) for entry in self._catalog.entries()]})
+        known = self._said()
+        return _json({"sources": [self._source_view(entry, known) for entry in self._catalog.entries()]})
 
     def source(self, source: str) -> Answer:
-        """One source, with its schema, its definition's hash, and what is wrong with it."""
+        """One source, with its schema, its definition's hash, what is wrong with it, and what its runs showed."""
         entry = self._catalog.get(source)
         if entry is None:
             raise submit.unknown_source(source, self._catalog)
-        said = self._said()
-        document = self._source_view(entry, said) | {"regions": regions_of(entry.id, said)}
+        said, runs = known = self._said()
+        document = self._source_view(entry, known) | {
+            "regions": regions_of(entry.id, said),
+            "learned": learned_view(runs.get(entry.id)),
+            "traffic": {
+                name: traffic_view(state.traffic[entry.id]) for name, state in said.items() if entry.id in state.traffic
+            },
+        }
         if entry.definition is not None:
             document |= {"schema": entry.definition.schema(), "definition": entry.definition.hash}
         else:
@@ -74,10 +85,10 @@ class Overview:
 
     def page(self, exchange: Exchange) -> Answer:
         """The plain page: the catalogue with a line to copy for each source, and the regions."""
-        said = self._said()
+        said, _ = known = self._said()
         own = exchange.header("Host") or f"{self._settings.gateway.host}:{self._settings.gateway.port}"
         address = self._base or f"http://{own}"
-        rows = [_source_row(self._source_view(entry, said), address) for entry in self._catalog.entries()]
+        rows = [_source_row(self._source_view(entry, known), address) for entry in self._catalog.entries()]
         views = [self._region_view(state) for state in said.values()]
         regions = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
         text = self._page.substitute(sources="".join(rows), regions=regions, address=html.escape(address))
@@ -88,8 +99,8 @@ class Overview:
         ]
         return Answer(200, text.encode(), headers)
 
-    def _source_view(self, entry: Entry, said: Mapping[str, RegionState]) -> dict[str, Any]:
-        view = source_view(entry, said)
+    def _source_view(self, entry: Entry, known: Known) -> dict[str, Any]:
+        view = source_view(entry, *known)
         if entry.definition is not None and entry.region not in self._settings.region:
             return {**view, "health": "broken", "reasons": [f"its region is not set up here: {entry.region}"]}
         return view
@@ -98,26 +109,30 @@ class Overview:
         with self._hub.asking():
             return self._ledger.regions(regions)
 
-    def _said(self) -> dict[str, RegionState]:
-        """The regions as they were a second ago at most; empty when the hub is away: the catalogue is there anyway."""
-        at, states = self._known
+    def _said(self) -> Known:
+        """What was known a second ago at most; nothing when the hub is away: the catalogue is there anyway."""
+        at, known = self._known
         if time.monotonic() - at > STATES_KEPT_SECONDS:
             try:
                 states = {state.name: state for state in self._states(list(self._settings.region))}
+                with self._hub.asking() as client:
+                    known = states, learned(client)
             except HubUnavailable:
-                states = {}
-            self._known = (time.monotonic(), states)
-        return states
+                known = {}, {}
+            self._known = (time.monotonic(), known)
+        return known
 
     def _region_view(self, state: RegionState) -> dict[str, Any]:
         title = self._settings.region[state.name].title
         return region_view(state, title, self._rates)
 
 
-def source_view(entry: Entry, said: Mapping[str, RegionState]) -> dict[str, Any]:
-    """A source as the catalogue lists it; ``said`` are the regions by name, as far as they could be asked."""
+def source_view(
+    entry: Entry, said: Mapping[str, RegionState], runs: Mapping[str, Learned] = MappingProxyType({})
+) -> dict[str, Any]:
+    """A source as the catalogue lists it; ``said`` are the regions by name, ``runs`` the verdicts by source."""
     definition = entry.definition
-    how, reasons = health(entry, said)
+    how, reasons = health(entry, said, runs.get(entry.id))
     if definition is None:
         return {
             "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "params": {}, "limits": {},
@@ -158,11 +173,23 @@ def regions_of(source: str, said: Mapping[str, RegionState]) -> dict[str, dict[s
     }
 
 
-def health(entry: Entry, said: Mapping[str, RegionState]) -> tuple[str, list[str]]:
+def learned_view(found: Learned | None) -> dict[str, Any] | None:
+    """What a source's runs showed; None where there were none."""
+    if found is None:
+        return None
+    return {"since": rfc3339(found.since_ms), **msgspec.to_builtins(found.verdict)}
+
+
+def traffic_view(sums: Mapping[str, int]) -> dict[str, int]:
+    """A source's sums in a region, and what of them did not cross the WAN."""
+    return {**sums, "kept_off_wan": max(0, sums["raw"] - sums["wire"])}
+
+
+def health(entry: Entry, said: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
     """How a source is, and why it is not ``ok``.
 
     ``broken``: its definition, here or there; ``failing``: a region leaves its host alone for its failures;
-    ``degraded``: a region's definition is another one than the gateway's;
+    ``degraded``: a region's definition is another one than the gateway's, or its runs are not what they were;
     ``unknown``: its region has not said which ones it has.
     """
     if entry.definition is None:
@@ -182,6 +209,8 @@ def health(entry: Entry, said: Mapping[str, RegionState]) -> tuple[str, list[str
     for region, one in there.items():
         if one["definition"] != own or region != entry.region:
             reasons.append(f"{region} has definition {one['definition']}, the gateway has {own} for {entry.region}")
+    if found is not None and found.verdict.definition == own:  # of another one nothing is known yet
+        reasons += found.verdict.reasons
     return ("degraded", reasons) if reasons else ("ok", [])
 
 
@@ -247,6 +276,7 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
             "wire": totals["wire_bytes"],
             "kept_off_wan": max(0, totals["raw_bytes"] - totals["wire_bytes"]),
         },
+        "sources": {source: traffic_view(sums) for source, sums in sorted(state.traffic.items())},
         "scale": max(scales, key=lambda scale: scale["at_ms"], default=None),
         "bridges": bridges,
         "workers": pools,

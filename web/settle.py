@@ -25,6 +25,7 @@ from regions.settings import Settings
 from web import lua
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, Settlement
+from web.runs import Runs
 
 BLOCK_SECONDS: Final = 1.0
 BATCH: Final = 500
@@ -35,6 +36,7 @@ FORGET_CONSUMER_MS: Final = 60_000
 Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields
 
 log = logs.get("settle")
+_trails: Final = msgspec.json.Decoder(contract.Trail)
 
 
 def hub_frame(task: str, source: str, region: str, status: str, error: TaskError) -> bytes:
@@ -53,6 +55,7 @@ class Settler:
             settings.hub.redis, name="gateway-settle", block_seconds=BLOCK_SECONDS, connections=2
         )
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{ulid.ULID()}"
+        self._runs = Runs(self._reader)
         self._has_groups = False
         self._backlog = True  # what this consumer read before and did not finish comes first
         self._housekeeping_at = 0.0
@@ -88,6 +91,7 @@ class Settler:
                 continue
             self._failures += 1
             self._stopping.wait(connect.backoff_seconds(self._failures))
+        self._runs.flush()
 
     def run_once(self) -> None:
         """One batch: read, take effect, acknowledge."""
@@ -96,6 +100,7 @@ class Settler:
         if time.monotonic() >= self._housekeeping_at:
             self._housekeeping_at = time.monotonic() + HOUSEKEEPING_SECONDS
             self._handle(self._taken_over())
+            self._runs.flush()
         self._handle(self._read())
 
     def _read(self) -> list[Entry]:
@@ -196,7 +201,7 @@ class Settler:
             raise ValueError(f"expected k to be result, claims, status or sources, found {kind!r}")
 
     def _settlement(self, region: str, fields: dict[bytes, bytes], bad_version: int | None) -> Settlement:
-        task, status = fields[b"t"].decode(), fields[b"s"].decode()
+        task, status, trail = fields[b"t"].decode(), fields[b"s"].decode(), fields.get(b"h", b"")
         frame = b""
         if bad_version is not None:  # never silent: the task ends, with both versions named
             error = Internal(str(contract.UnknownVersion("result", bad_version)))
@@ -211,7 +216,8 @@ class Settler:
             finished_ms=int(fields[b"f"]),
             size_bytes=int(fields[b"b"]),
             frame=frame,
-            trail=fields.get(b"h", b""),
+            trail=trail,
+            run=_run(trail),
         )
 
     def _settle(self, settlements: list[Settlement]) -> None:
@@ -226,6 +232,8 @@ class Settler:
                 self._hub.observe(one.size_bytes)
             elif answer in (lua.LATE, lua.TOO_LARGE):
                 again.append(self._instead(one, answer))
+            if answer == lua.SETTLED and one.run is not None:  # and not for an entry that was read before
+                self._runs.add(one.region, one.run, one.finished_ms)
         if news:
             self._news(news)
         if again:
@@ -241,6 +249,15 @@ class Settler:
             status, error = "failed", TooLarge("the records of the request passed their limit in all")
         frame = hub_frame(one.task, source, one.region, status, error)
         return msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame))
+
+
+def _run(trail: bytes) -> contract.Run | None:
+    """What a result's run showed, where its region says so; no fault of that may cost the result."""
+    try:
+        return _trails.decode(trail).run if trail else None
+    except msgspec.DecodeError as error:
+        log.error("trail not understood", trail=trail[:200].decode("utf-8", "replace"), error=str(error))
+        return None
 
 
 def _text(raw: msgspec.Raw) -> str:

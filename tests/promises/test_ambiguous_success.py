@@ -72,6 +72,7 @@ def _publish() -> bytes:
 ELSEWHERE = {
     "web.lua.ARCHIVED": "after the history has it; else it comes again when its lease is over",
     "web.lua.DELIVERED": "notes when a client read a result",
+    "web.lua.JUDGE": "keeps a verdict on a source; judged again with its next runs",
     "web.lua.KEEP_DEAD": "keeps a dead letter, whose task has ended before; the letter comes again until it is kept",
     "jobs.breaker.DELAY": "said again with the next robots.txt",
     "jobs.breaker.FAILED": "a failure that is not counted",

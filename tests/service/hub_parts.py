@@ -47,14 +47,23 @@ def frame(task: NewTask, records: bytes = b'[{"currency":"USD","rate":"1.1"}]') 
     return contract.encode_frame(result, records)
 
 
-def send_home(client, new: New, task: NewTask, finished_ms: int, *, status: str = "succeeded", v: int = 1) -> None:
+def send_home(
+    client,
+    new: New,
+    task: NewTask,
+    finished_ms: int,
+    *,
+    status: str = "succeeded",
+    v: int = 1,
+    trail: bytes = b"",
+) -> None:
     """What a region does with a result: one MULTI, appending only."""
     body = frame(task)
     pipeline = client.pipeline(transaction=True)
     pipeline.set(names.result(task.region, task.id), body, nx=True, pxat=finished_ms + 3_600_000)
     pipeline.xadd(
         names.out_stream(task.region),
-        {"k": "result", "v": v, "q": new.id, "t": task.id, "s": status, "f": finished_ms, "b": len(body)},
+        {"k": "result", "v": v, "q": new.id, "t": task.id, "s": status, "f": finished_ms, "b": len(body), "h": trail},
     )
     pipeline.execute()
 

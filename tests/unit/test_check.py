@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from jobs.check import check
+from jobs.check import check, gaps
 from jobs.errors import ContractBroken
 from tests.unit.describing import define
 
@@ -48,6 +48,18 @@ def test_unique(tmp_path):
     together = [{"a": 1, "b": 1}, {"a": 1, "b": 2}]
     check(define(tmp_path, FIELDS + "unique = [['a', 'b']]"), together)
     assert "a and b" in said(tmp_path, "unique = [['a', 'b']]", [*together, together[0]])
+
+
+def test_gaps_are_counted_where_there_are_some(tmp_path):
+    definition = define(tmp_path, "[fields]\na = 'a'\nb = 'b'\nc = 'c'\n_hidden = 'd'\n")
+    rows = [
+        {"a": 0, "b": None, "c": "x"},
+        {"a": False, "b": "", "c": "x"},
+        {"a": 1, "b": [], "c": "x"},
+        {"b": "x", "c": ""},
+    ]
+    assert gaps(definition, rows) == {"a": 1, "b": 3, "c": 1}
+    assert gaps(definition, [{"a": 1, "b": 1, "c": 1}]) == gaps(definition, []) == {}
 
 
 @pytest.mark.parametrize("value", [-1, 1.6, Decimal("1.51"), "2", "x", True, [1]])

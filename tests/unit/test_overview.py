@@ -1,14 +1,17 @@
 """How a region is, from what its parts said last."""
 
 import click
+import msgspec
 import pytest
 
 from jobs.catalog import Catalog
 from scripts import status_command
 from tests import sources
 from web.app import host_name
+from web.health import Figure, Verdict
 from web.ledger import RegionState
-from web.overview import Rates, health, region_view, source_view
+from web.overview import Rates, health, learned_view, region_view, source_view
+from web.runs import Learned
 
 NOW = 1_000_000
 BRIDGE = {"at_ms": NOW - 1_000, "state": "consuming", "reason": "", "ready": 7}
@@ -150,6 +153,60 @@ def test_a_source_whose_host_is_left_alone_is_failing_and_says_why(listed):
         "failing",
         ["fra: https://x.example:443 is left alone: a wall stands before it"],
     )
+
+
+def learned(definition: str, *reasons: str) -> Learned:
+    figure = Figure(30, 30)
+    verdict = Verdict(
+        health="degraded" if reasons else "ok", reasons=list(reasons), definition=definition, runs=20, before=200,
+        success=1.0, rows=figure, raw_bytes=figure, busy_ms=figure, coverage={"author": Figure(0.1, 1.0)},
+    )  # fmt: skip
+    return Learned(NOW, verdict)
+
+
+def test_a_source_whose_runs_are_not_what_they_were_is_degraded_and_says_why(listed):
+    entry = listed.get("demo.list")
+    said = {"fra": told(demo_list=entry.definition.hash)}
+    bad = learned(entry.definition.hash, "9 records a run, 30 before")
+    assert health(entry, said, bad) == ("degraded", ["9 records a run, 30 before"])
+    assert health(entry, said, learned(entry.definition.hash)) == ("ok", [])
+    view = source_view(entry, said, {"demo.list": bad})
+    assert (view["health"], view["reasons"]) == ("degraded", ["9 records a run, 30 before"])
+    assert source_view(entry, said, {"demo.other": bad})["health"] == "ok"
+
+
+def test_what_runs_of_another_definition_showed_says_nothing_of_this_one(listed):
+    """Its author mended it; the next runs will show whether that helped."""
+    entry = listed.get("demo.list")
+    said = {"fra": told(demo_list=entry.definition.hash)}
+    assert health(entry, said, learned("0ther", "9 records a run, 30 before")) == ("ok", [])
+
+
+def test_what_was_learned_is_shown_with_its_figures():
+    assert learned_view(None) is None
+    view = learned_view(learned("0123", "9 records a run, 30 before"))
+    assert (view["since"], view["success"], view["rows"]) == (
+        "1970-01-01T00:16:40.000Z",
+        1.0,
+        {"last": 30, "before": 30},
+    )
+    assert view["coverage"] == {"author": {"last": 0.1, "before": 1.0}}
+
+
+def test_bytes_of_a_source_in_a_region_stand_in_its_view():
+    sums = {"runs": 3, "failed": 1, "raw": 900, "records": 200, "wire": 100}
+    seen = msgspec.structs.replace(state(bridge_a=BRIDGE, workers_a=POOL), traffic={"demo.list": sums})
+    assert region_view(seen, "Frankfurt", Rates())["sources"] == {"demo.list": {**sums, "kept_off_wan": 800}}
+
+
+def test_status_tells_the_sources_that_fetched_most():
+    sums = {"runs": 1, "failed": 0, "raw": 109_800, "records": 20_000, "wire": 14_200}
+    lines = status_command.traffic_lines({f"s.{number}": {**sums, "raw": number * 1000} for number in range(1, 8)})
+    assert [line.split()[0] for line in lines] == ["s.7", "s.6", "s.5", "s.4", "s.3", "and"]
+    assert "2 more sources" in lines[-1]
+    assert status_command.traffic_lines({}) == []
+    line = status_command.traffic_lines({"quakes.day": sums})[0]
+    assert " ".join(line.split()) == "quakes.day 1 run 109.8 kB fetched → 20.0 kB of records → 14.2 kB home"
 
 
 def test_a_source_of_a_region_that_said_nothing_yet_is_unknown(listed):

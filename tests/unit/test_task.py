@@ -138,6 +138,10 @@ def opened(ended: Ended) -> tuple[Result, list[dict[str, Any]], Ended]:
     assert (ended.raw_bytes, ended.records_bytes) == (result.bytes.raw, result.bytes.records)
     assert ended.wire_bytes == result.bytes.wire == len(ended.outcome.frame)
     assert (result.error is None) == (result.status == "succeeded") == (ended.traceback == "")
+    shown = ended.outcome.run
+    assert (shown.source, shown.definition, shown.partial) == (result.source, result.definition, result.partial)
+    assert (shown.error, shown.origin) == ((result.error.type, result.error.origin) if result.error else ("", ""))
+    assert (shown.rows, shown.raw_bytes, shown.wire_bytes) == (result.count, result.bytes.raw, result.bytes.wire)
     return result, records, ended
 
 
@@ -152,6 +156,23 @@ def test_a_task_becomes_a_frame_of_its_records(runner):
     assert result.timing.queued_ms == 3.1
     assert result.timing.total_ms > 99 + result.timing.fetch_ms
     assert abs(now_ms() - ended.outcome.finished_ms) < 60_000
+
+
+def test_a_run_shows_which_fields_some_records_lack(runner, site):
+    one = runner()
+    assert run(one, "tiny")[2].outcome.run.gaps == {}
+    bend(site, body='{"rows": [{"id": 1, "name": "a"}, {"id": 2}, {"id": 3, "name": ""}, {"id": 0, "name": "b"}]}')
+    assert run(one, "tiny")[2].outcome.run.gaps == {"name": 2}
+
+
+def test_a_run_that_failed_on_the_way_names_its_host(runner, site):
+    bend(site, cut=20)
+    wanted = msgspec.structs.replace(make_task("tiny"), host="https://bench.example:443")
+    ended = runner().run(wanted, offset_ms=0, attempt=1, failures=0, queued_ms=0, cancelled=lambda: False)
+    assert (ended.outcome.run.origin, ended.outcome.run.host) == ("network", wanted.host)
+    bend(site, status=404)
+    ended = runner().run(wanted, offset_ms=0, attempt=1, failures=0, queued_ms=0, cancelled=lambda: False)
+    assert (ended.outcome.run.origin, ended.outcome.run.host) == ("target", "")
 
 
 def test_times_are_the_hubs(runner):

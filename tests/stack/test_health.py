@@ -1,0 +1,99 @@
+"""A site changes its mark-up under a running stack: its source is degraded within 20 runs, no other one is, and it recovers."""
+
+import json
+import urllib.request
+
+import pytest
+
+from tests.stack.driving import Inside, Ledger, ask
+from tests.waiting import until
+from web.health import KEPT, LAST, RUNS_MIN
+
+ASKED = [
+    "price.list",
+    "ecb.rates",
+    {"source": "taste.recipe", "params": {"slug": "pastel-de-nata"}},
+    {"source": "nws.forecast", "params": {"office": "TOP", "x": 31, "y": 80}},
+]
+NAMES = {"price.list", "ecb.rates", "taste.recipe", "nws.forecast"}
+CHANGES = {  # the page of a source, what stands there, what instead, and what is said of it then
+    "a field": ("price.list", "/charset.example/preisliste.html", "bemerkung", "hinweis", "note stands in 0% of the records"),
+    "the rows": ("ecb.rates", "/www.ecb.europa.eu/", "currency=", "iso=", "of the last 20 runs succeeded, the others failed"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def inside(stack):
+    found = Inside(stack)
+    yield found
+    found.well()
+    found.close()
+
+
+def run(stack, times: int) -> None:
+    """So many runs of each source, until all of them are judged."""
+    ledger, expected = Ledger(stack), {name: min(KEPT, judged(stack, name) + times) for name in NAMES}
+    ledger.collect(ledger.post(ASKED * times))
+    assert len(ledger.delivered) == len(ASKED) * times
+    until(lambda: {name: judged(stack, name) for name in NAMES} == expected, "all runs to be judged")
+
+
+def views(stack) -> dict[str, dict]:
+    _, _, found = ask(stack, "GET", "/v1/sources")
+    return {view["id"]: view for view in found["sources"] if view["id"] in NAMES}
+
+
+def judged(stack, source: str) -> int:
+    """How many runs of a source its verdict is of."""
+    learned = stack.get(f"/v1/sources/{source}")["learned"]
+    return learned["runs"] + learned["before"] if learned else 0
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_mark_up_degrades_its_source_and_no_other(stack, inside, change):
+    source, prefix, old, new, reason = CHANGES[change]
+    run(stack, LAST)
+    run(stack, RUNS_MIN)
+    assert {view["health"] for view in views(stack).values()} == {"ok"}
+    site = f"http://127.0.0.1:{inside.ports['site']}"
+    with urllib.request.urlopen(stack_page(site, prefix), timeout=10) as answer:
+        page = answer.read().decode("windows-1252")
+    assert old in page
+    inside.behave(prefix=prefix, body=page.replace(old, new))
+    run(stack, LAST)
+    found = until(lambda: (seen := views(stack))[source]["health"] == "degraded" and seen, f"{source} to be degraded")
+    assert {name for name, view in found.items() if view["health"] != "ok"} == {source}
+    assert [reason in text for text in found[source]["reasons"]] == [True], found[source]
+    assert (
+        f"source {source} (fra): degraded   {found[source]['reasons'][0]}"
+        in stack.nearfetch("status", check=False).stdout
+    )
+    until(lambda: event(stack, "degraded").get("source") == source, "the event in the gateway's log")
+    inside.well()
+    run(stack, LAST)
+    until(lambda: views(stack)[source]["health"] == "ok", f"{source} to recover")
+    until(lambda: event(stack, "recovered").get("source") == source, "the event in the gateway's log")
+
+
+def stack_page(site: str, prefix: str) -> str:
+    """Where the sample site has the page."""
+    return site + (prefix if prefix.endswith("html") else f"{prefix}stats/eurofxref/eurofxref-daily.xml")
+
+
+def event(stack, what: str) -> dict:
+    """The last line of the gateway's log that says so."""
+    found = [line for line in stack.log("gateway").splitlines() if f"source {what}" in line]
+    return json.loads(found[-1]) if found else {}
+
+
+def test_bytes_kept_off_the_wan_are_told_by_source_and_region(stack, inside):
+    run(stack, 1)
+    until(lambda: "price.list" in stack.get("/v1/regions/fra")["sources"], "the runs to be counted")
+    here, there = stack.get("/v1/regions/fra")["sources"]["price.list"], stack.get("/v1/sources/price.list")["traffic"]
+    assert there.keys() == {"fra"}
+    assert here["runs"] > 0
+    assert here["raw"] > here["records"] > here["wire"] > 0
+    assert here["kept_off_wan"] == here["raw"] - here["wire"]
+    assert any(
+        view["name"] == "fra" and "price.list" in view["sources"] for view in stack.get("/v1/regions")["regions"]
+    )

@@ -4,6 +4,7 @@
 """
 
 import base64
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,7 +15,7 @@ import uritemplate
 from msgspec import Struct
 
 from jobs import values
-from jobs.origin import PORTS
+from jobs.origin import PORTS, fixed_origin, origin_of
 from jobs.reader import Reader, Where, show
 from regions.faults import nearest
 
@@ -50,17 +51,29 @@ class Ask(Struct, frozen=True, kw_only=True):
 
     def expand(self, params: Mapping[str, Any]) -> str:
         """The address. A param without a value leaves nothing, as RFC 6570 says. Raises ValueError."""
-        expanded = uritemplate.expand(self.url, {name: _text(value) for name, value in params.items()})
-        split = urlsplit(expanded)
-        if split.scheme.lower() not in PORTS or not split.hostname:
-            raise ValueError(f"expected an http or https address, found {expanded[:80]!r}")
+        template, origin = _template(self.url)
+        expanded = template.expand({name: _text(value) for name, value in params.items()})
+        if not origin:
+            split = urlsplit(expanded)
+            if split.scheme.lower() not in PORTS or not split.hostname:
+                raise ValueError(f"expected an http or https address, found {expanded[:80]!r}")
         return expanded
+
+    def origin(self, url: str) -> str:
+        """The origin of an address that ``expand`` gave, as ``jobs.origin.origin_of``."""
+        return _template(self.url)[1] or origin_of(url)
 
     def secrets(self) -> list[str]:
         """The names of the secrets that the request needs."""
         found = _NAME.findall(msgspec.json.encode([self.headers, self.cookies, self.form, self.json]).decode())
         found += _NAME.findall(f"{self.body}\n{self.auth.text}")
         return sorted({name.removeprefix("secret.") for name in found if name.startswith("secret.")})
+
+
+@functools.lru_cache(maxsize=4096)
+def _template(url: str) -> tuple[uritemplate.URITemplate, str]:
+    """A template, read once, and the origin that all its addresses have ("" where params decide it)."""
+    return uritemplate.URITemplate(url), fixed_origin(url)
 
 
 class Made(Struct, frozen=True):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha1
 from typing import Any
 
+import hiredis
 import redis
 
 Argument = str | bytes | int | float
@@ -45,10 +46,11 @@ def send(client: redis.Redis, commands: Sequence[tuple[Any, ...]], scripts: Sequ
 
 
 def _exchange(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    packed = b"".join(map(hiredis.pack_command, commands))
     pool = client.connection_pool
     connection = pool.get_connection()
     try:
-        connection.send_packed_command(connection.pack_commands(commands))  # type: ignore[no-untyped-call]
+        connection.send_packed_command([packed], check_health=False)  # type: ignore[no-untyped-call]
         return [_reply(connection) for _ in commands]
     except BaseException:
         # An answer may still come: it must not meet the next question.

@@ -212,11 +212,15 @@ class Ledger:
         ``how`` as in ``read``. Without ``spliced`` the results are the frames as they came, for the history.
         """
         limit = self._limits.answer_bytes_max if bytes_max is None else bytes_max
-        pipeline = self._client.pipeline(transaction=False)
+        commands: list[tuple[Any, ...]] = []
         for request, after in asked:
-            pipeline.hgetall(names.ledger(request))
-            pipeline.xrange(names.events(request), min=f"({after}")
-        answers = pipeline.execute()
+            commands.append(("HGETALL", names.ledger(request)))
+            commands.append(("XRANGE", names.events(request), f"({after}", "+"))
+        replies = [value(reply) for reply in send(self._client, commands, [])]
+        answers: list[Any] = [
+            _mapping(reply) if index % 2 == 0 else [(entry, _mapping(fields)) for entry, fields in reply]
+            for index, reply in enumerate(replies)
+        ]
         picked: list[Picked] = []
         keys: list[str] = []
         for index in range(len(asked)):
@@ -288,6 +292,11 @@ class Ledger:
     def now_ms(self) -> int:
         """The hub's clock."""
         return connect.redis_now_ms(self._client)
+
+
+def _mapping(flat: list[bytes]) -> dict[bytes, bytes]:
+    """Field, value, field, value, … as Redis answers."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from pika.adapters.select_connection import SelectConnection
 from pika.channel import Channel
 
-from regions import connect, logs, names, topology
+from regions import connect, frames, logs, names, topology
 from regions.settings import Settings
 
 SILENT_SECONDS: Final = 0.9  # a region's queues that owe a confirm for longer are not sent to until they give it
@@ -69,24 +69,21 @@ class _Lane:
         """Whether there is no hope of a confirm within an accept's budget."""
         return bool(self.unconfirmed) and time.monotonic() - self.since > SILENT_SECONDS
 
-    def send(self, batch: Batch, message: Message) -> None:
-        """Publishes one message of a batch."""
+    def frames(self, batch: Batch, message: Message, frame_max: int) -> bytes:
+        """One message of a batch, to be sent now and in this order: its confirm is awaited from here on."""
         self._tag += 1
         if not self.unconfirmed:
             self.since = time.monotonic()
         self.unconfirmed[self._tag] = (batch, message.message_id)
-        self.channel.basic_publish(
+        return frames.published(
+            self.channel.channel_number,
             names.TASKS_EXCHANGE,
             message.routing_key,
             message.body,
-            pika.BasicProperties(
-                content_type="application/json",
-                delivery_mode=2,
-                message_id=message.message_id,
-                correlation_id=message.correlation_id,
-                type=message.kind,
-            ),
-            mandatory=True,
+            message_id=message.message_id,
+            correlation_id=message.correlation_id,
+            kind=message.kind,
+            frame_max=frame_max,
         )
 
     def returned(self, message_id: str) -> None:
@@ -272,14 +269,18 @@ class Publisher:
         with self._lock:
             batches, self._waiting = self._waiting, deque()
             self._is_flushing = False
+        found: list[bytes] = []
         for batch in batches:
             if batch.is_withdrawn:
                 continue
-            if self._down is not None:
-                batch.end(self._down)
+            if self._down is not None or self._connection is None or not self._connection.is_open:
+                batch.end(self._down or "the connection to the broker closes")
                 continue
             for message in batch.messages:
-                self._lanes[names.region_of(message.routing_key)].send(batch, message)
+                lane = self._lanes[names.region_of(message.routing_key)]
+                found.append(lane.frames(batch, message, self._connection.params.frame_max))
+        if found:
+            frames.send(self._connection, found)
 
     def _on_confirm(self, lane: _Lane, frame: Any) -> None:
         self._confirmed_at = time.monotonic()

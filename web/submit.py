@@ -11,7 +11,6 @@ from msgspec import Struct, structs
 
 from jobs.catalog import Catalog
 from jobs.definition import BadParams
-from jobs.origin import origin_of
 from regions.faults import nearest
 from regions.settings import Limits
 from web import ids
@@ -188,7 +187,7 @@ def _task(
     try:
         bound = definition.bind(params, text=text)
         url = definition.expand(bound)
-        host = origin_of(url)
+        host = definition.ask.origin(url)
     except BadParams as bad:
         errors += [(params_at + pointer(name), detail) for name, detail in bad.faults]
         return None

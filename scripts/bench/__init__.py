@@ -8,5 +8,5 @@ load      the clients, the same for ours and the peer's: many at once, or one af
 usage     CPU time and memory of processes
 figures   medians, spreads, ratios, and whether the comparison is fair
 report    the table, and the same as JSON
-    bridge_alone, in_flight, waiters, backlog   figures of ours alone (extra), each with a stack of its own
+bridge_alone, in_flight, waiters, backlog   figures of ours alone (extra), each with a stack of its own
 """

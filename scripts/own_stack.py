@@ -127,6 +127,8 @@ class OwnStack:
             return configuration.hub_url(self.data, self.ports)
         if server == "rabbitmq":
             return self.broker.url
+        if server == "store":
+            return f"mongodb://127.0.0.1:{self.ports.store}/"
         region = server.removeprefix("redis-")
         return f"redis://:{self.data.secret(f'redis {region}')}@127.0.0.1:{self.ports.redis[region]}/0"
 

@@ -251,9 +251,11 @@ def _wait_for_another(doing: Doing, pid: int) -> None:
 _HOW: Final[dict[str, Callable[[Doing], None]]] = {
     "kill-worker": _kill_worker,
     "kill-bridge": _kill_bridge,
-    **dict.fromkeys(("kill-gateway", "kill-rabbitmq", "kill-redis", "kill-hub"), _kill),
+    **dict.fromkeys(("kill-gateway", "kill-rabbitmq", "kill-redis", "kill-hub", "kill-store"), _kill),
     "pause-worker": _pause_worker,
-    **dict.fromkeys(("pause-bridge", "pause-gateway", "pause-rabbitmq", "pause-redis", "pause-hub"), _pause),
+    **dict.fromkeys(
+        ("pause-bridge", "pause-gateway", "pause-rabbitmq", "pause-redis", "pause-hub", "pause-store"), _pause
+    ),
     **dict.fromkeys(("restart-bridge", "restart-workers", "restart-gateway"), _restart),
     "cut": _cut,
     "delay": _rule(Rule(there=Way(delay_ms=100, jitter_ms=60), back=Way(delay_ms=100, jitter_ms=60))),

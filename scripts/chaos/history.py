@@ -1,5 +1,6 @@
 """What the clients saw and what was done to the stack: facts only, with times in seconds since the epoch."""
 
+import math
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,10 @@ class Window(Struct, frozen=True):
 
 
 class Promise(Struct, frozen=True):
-    """An accepted task. ``number`` is the ledger's own name of it, which its page and its records carry."""
+    """An accepted task. ``number`` is the ledger's own name of it, which its page and its records carry.
+
+    ``trouble``: what the plan put into its page (scripts.chaos.plan.Asked).
+    """
 
     task: str
     request: str
@@ -32,6 +36,22 @@ class Promise(Struct, frozen=True):
     region: str
     accepted: float
     deadline: float
+    trouble: str = ""
+
+
+class Cancel(Struct, frozen=True):
+    """A client's DELETE: when it was first sent, and when it was answered 200 (infinite: never)."""
+
+    asked: float
+    answered: float = math.inf
+
+
+class Archived(Struct, frozen=True):
+    """A request as the history lists it: its state, and each task's."""
+
+    request: str
+    status: str
+    tasks: list[tuple[str, str]]
 
 
 class Delivery(Struct, frozen=True):
@@ -86,12 +106,17 @@ class History:
     odd: list[str] = field(default_factory=list)  # answers that no client should ever get
     slowest_answer: float = 0.0  # of a post or a refusal, while the gateway itself was well
     readers: list[Reader] = field(default_factory=list)
+    is_doubled: bool = False  # a reader got something twice
     windows: list[Window] = field(default_factory=list)
     audited: dict[str, list[Delivery] | None] = field(
         default_factory=dict
     )  # request → all of it at the end; None: gone
     came_back: list[str] = field(default_factory=list)  # refused requests that were readable
     fetches: dict[int, int] = field(default_factory=dict)  # number → how often its page was asked for
+    cancels: dict[str, Cancel] = field(default_factory=dict)  # request → its client's DELETE
+    letters: dict[str, bool] = field(default_factory=dict)  # unreadable messages → whether the broker confirmed them
+    shown: list[str] = field(default_factory=list)  # those that are dead letters at the end
+    archived: list[Archived] = field(default_factory=list)  # what the history lists at the end
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def promise(self, promises: list[Promise]) -> None:
@@ -107,6 +132,11 @@ class History:
             else:
                 self.refused[request] = at
 
+    def cancel(self, request: str, cancel: Cancel) -> None:
+        """A client cancels its request."""
+        with self.lock:
+            self.cancels[request] = cancel
+
     def lose_answer(self) -> None:
         """A post got no answer."""
         with self.lock:
@@ -118,7 +148,7 @@ class History:
             self.odd.append(what)
 
     def read(self, reader: Reader) -> None:
-        """A reader is at its end."""
+        """A reader begins."""
         with self.lock:
             self.readers.append(reader)
 

@@ -1,86 +1,22 @@
-"""Compares what was promised with what came: pure, over a ``History``.
-
-lost        a promised task without a result
-doubled     a reader got a task twice, or the request's stream has it twice
-changed     records other than the page's, or other than another reader got; another final state
-unexpected  a result that nobody asked for, a refused request that can be read, a fetch of a page nobody asked for
-uncaused    not succeeded, although its deadline lay beyond 30 s of peace, or for a reason that no fault explains
-refetched   fetched more than once, although no fault touched it
-late        ended later than deadline + grace, and what a gateway may wait after a fault
-odd         answers that no client should ever get
-"""
+"""Compares what was promised with what came: pure, over a ``History``. The kinds of violations: scripts.chaos.verdict."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
+from scripts.chaos import recovery
 from scripts.chaos.history import Delivery, History, Promise, Window
+from scripts.chaos.plan import ENDS
+from scripts.chaos.recovery import SLACK_SECONDS, back
+from scripts.chaos.verdict import Verdict
 
 CALM_SECONDS: Final = 30.0  # after a fault's end everything is well again
 GRACE_SECONDS: Final = 5.0
 SWEEP_SECONDS: Final = 16.0  # a gateway that started or regained its servers waits so long before it ends tasks
-SLACK_SECONDS: Final = 2.0  # between the clocks of a client and the hub, and of a fault as it was noted
-OBLIGED_SHARE: Final = 0.9
+TICK_SECONDS: Final = 0.05  # a client's clock and the hub's are this machine's
 EXPLAINED: Final = frozenset({"expired", "timeout", "connection", "region_unavailable", "internal"})
-SLOWEST: Final = 3  # are told
-SECOND_START_SECONDS: Final = 15.0
-VIOLATIONS: Final = ("lost", "doubled", "changed", "unexpected", "uncaused", "refetched", "late", "odd")
 
 Digest = Callable[[int], str]
-
-
-@dataclass
-class Verdict:
-    """What the comparison found. Violations are told by id; the rest are figures."""
-
-    lost: list[str] = field(default_factory=list)
-    doubled: list[str] = field(default_factory=list)
-    changed: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    uncaused: list[str] = field(default_factory=list)
-    refetched: list[str] = field(default_factory=list)
-    late: list[str] = field(default_factory=list)
-    odd: list[str] = field(default_factory=list)
-    promised: int = 0
-    obliged: int = 0
-    statuses: dict[str, int] = field(default_factory=dict)
-    excused: dict[str, int] = field(default_factory=dict)  # error type → exempt tasks that a fault explains
-    refetches: int = 0  # those that a fault explains
-    left: list[str] = field(default_factory=list)  # refused, and not taken back: the hub was away and the gateway died
-    recovery: dict[str, list[float]] = field(
-        default_factory=dict
-    )  # kind → seconds from a fault's end to the next success
-    second_starts: list[float] = field(default_factory=list)  # seconds from a worker's death to the start of its tasks
-    slowest: list[tuple[float, str]] = field(
-        default_factory=list
-    )  # seconds from accept to end, less the page's own; task
-    told_late: list[tuple[float, str]] = field(
-        default_factory=list
-    )  # seconds from a request's end until a reader knew; who
-    missed: list[str] = field(default_factory=list)  # kinds of kills of which none hit anything
-
-    @property
-    def faults(self) -> list[str]:
-        """Why the run failed; empty when it passed."""
-        found = [f"{len(getattr(self, name))} {name}" for name in VIOLATIONS if getattr(self, name)]
-        if self.promised and self.obliged < OBLIGED_SHARE * self.promised:
-            found.append(f"only {self.obliged} of {self.promised} tasks were obliged to succeed")
-        if not self.promised:
-            found.append("nothing was accepted")
-        found += [f"no {kind} hit anything" for kind in self.missed]
-        slow = p99(self.second_starts)
-        if slow is not None and slow > SECOND_START_SECONDS:
-            found.append(
-                f"second starts: p99 {slow:.1f} s after the death, expected {SECOND_START_SECONDS:.0f} s at most"
-            )
-        return found
-
-
-def p99(figures: Iterable[float]) -> float | None:
-    """The 99th percentile; None of nothing."""
-    found = sorted(figures)
-    return found[min(len(found) - 1, int(0.99 * len(found)))] if found else None
 
 
 def compare(history: History, expected: Digest) -> Verdict:
@@ -92,8 +28,9 @@ def compare(history: History, expected: Digest) -> Verdict:
         _judge(history, verdict, promise, final.get(promise.task), expected)
     _strangers(history, verdict)
     _fetches(history, verdict, final)
-    _recoveries(history, verdict, final)
-    _slowness(history, verdict, final)
+    _letters(history, verdict)
+    _archive(history, verdict, final)
+    recovery.measure(history, verdict, final)
     return verdict
 
 
@@ -140,46 +77,59 @@ def _readers(history: History, verdict: Verdict, final: dict[str, Delivery]) -> 
 
 
 def _judge(history: History, verdict: Verdict, promise: Promise, found: Delivery | None, expected: Digest) -> None:
-    """One promised task."""
-    obliged = is_obliged(promise, history.windows)
-    verdict.obliged += obliged
+    """One promised task: it ended as the plan wants it, or a fault explains why not."""
     name = f"{promise.task} (number {promise.number}, {promise.region})"
     if found is None:
         verdict.lost.append(f"{name}: no result")
         return
     verdict.statuses[found.status] = verdict.statuses.get(found.status, 0) + 1
-    if found.status == "succeeded":
-        if found.digest != expected(promise.number):
-            verdict.changed.append(f"{name}: other records than its page has")
+    end = promise.trouble if promise.trouble in ENDS else "succeeded"
+    what = "succeeded" if found.status == "succeeded" else found.error or found.status
+    was_cancelled, fault = _by_cancel(history, promise, found)
+    has_time = is_obliged(promise, history.windows) and not was_cancelled
+    verdict.obliged += has_time and end == "succeeded"
+    after = f"{what} at {found.settled - promise.accepted:.1f} s"
+    if what == "succeeded" == end and found.digest != expected(promise.number):
+        verdict.changed.append(f"{name}: other records than its page has")
+    elif fault:
+        verdict.uncaused.append(f"{name}: {after}, {fault}")
+    elif what == end or (what == "cancelled" and was_cancelled):
+        if what != "succeeded":
+            verdict.planned[what] = verdict.planned.get(what, 0) + 1
+    elif has_time or what not in EXPLAINED or not _touched(history, promise, found):
+        why = f"obliged to end as {end}" if has_time else "no fault explains it"
+        verdict.uncaused.append(f"{name}: {after}, {why}")
     else:
-        what = found.error or found.status
-        touching = [window for window in history.windows if _touches(window, promise, found.settled)]
-        if obliged or not touching or what not in EXPLAINED:
-            why = "obliged to succeed" if obliged else "no fault explains it"
-            verdict.uncaused.append(f"{name}: {what} at {found.settled - promise.accepted:.1f} s, {why}")
-        else:
-            verdict.excused[what] = verdict.excused.get(what, 0) + 1
-    latest = max(
-        [promise.deadline + GRACE_SECONDS + SLACK_SECONDS]
-        + [
-            _back(one) + SWEEP_SECONDS + SLACK_SECONDS
-            for one in history.windows
-            if _touches(one, promise, found.settled)
-        ]
-    )
-    if found.settled > latest:
+        verdict.excused[what] = verdict.excused.get(what, 0) + 1
+    _judge_time(history, verdict, promise, found, name)
+
+
+def _by_cancel(history: History, promise: Promise, found: Delivery) -> tuple[bool, str]:
+    """Whether its client's DELETE may have ended a task, and what is wrong with that end."""
+    cancel = history.cancels.get(promise.request)
+    if cancel is None or found.settled < cancel.asked - TICK_SECONDS:
+        return False, ""
+    if found.settled > cancel.answered + TICK_SECONDS:
+        return True, "although its cancel had been answered"
+    return True, ""
+
+
+def _touched(history: History, promise: Promise, found: Delivery) -> list[Window]:
+    return [window for window in history.windows if _touches(window, promise, found.settled)]
+
+
+def _judge_time(history: History, verdict: Verdict, promise: Promise, found: Delivery, name: str) -> None:
+    """It ended by its deadline + grace, or by what a gateway may wait after a fault."""
+    waits = [back(one) + SWEEP_SECONDS for one in _touched(history, promise, found)]
+    if found.settled > max([promise.deadline + GRACE_SECONDS, *waits]) + SLACK_SECONDS:
         verdict.late.append(f"{name}: ended {found.settled - promise.deadline:.1f} s after its deadline")
-
-
-def _back(window: Window) -> float:
-    return max(window.ended, window.back)
 
 
 def _touches(window: Window, promise: Promise, settled: float) -> bool:
     """Whether a fault may have had to do with a task: accepted before its part was well again, settled after it began."""
     return (
         promise.region in window.regions
-        and promise.accepted < _back(window) + CALM_SECONDS
+        and promise.accepted < back(window) + CALM_SECONDS
         and settled > window.began - SLACK_SECONDS
     )
 
@@ -187,7 +137,7 @@ def _touches(window: Window, promise: Promise, settled: float) -> bool:
 def _strangers(history: History, verdict: Verdict) -> None:
     """What came and was never promised."""
     for request in history.came_back:
-        if _could_not_be_taken_back(history, history.refused[request]):
+        if _could_not_be_takenback(history, history.refused[request]):
             verdict.left.append(request)
         else:
             verdict.unexpected.append(f"{request}: answered 503, and can be read")
@@ -199,12 +149,12 @@ def _strangers(history: History, verdict: Verdict) -> None:
     verdict.lost += [f"{request}: unknown at the end" for request, found in history.audited.items() if found is None]
 
 
-def _could_not_be_taken_back(history: History, refused: float) -> bool:
+def _could_not_be_takenback(history: History, refused: float) -> bool:
     """Whether the gateway that refused it died before it could have told the hub so."""
     is_away = [
         one for one in history.windows if one.target in ("hub", "gateway>hub") and one.began - SLACK_SECONDS < refused
     ]
-    until = max((_back(one) + CALM_SECONDS for one in is_away if _back(one) > refused - SLACK_SECONDS), default=0.0)
+    until = max((back(one) + CALM_SECONDS for one in is_away if back(one) > refused - SLACK_SECONDS), default=0.0)
     deaths = [one.began for one in history.windows if one.kind in ("kill-gateway", "restart-gateway")]
     return any(refused - SLACK_SECONDS < death < until for death in deaths)
 
@@ -216,7 +166,7 @@ def _fetches(history: History, verdict: Verdict, final: dict[str, Delivery]) -> 
         promise = by_number.get(number)
         if number not in history.posted:
             verdict.unexpected.append(f"number {number}: fetched {count} times, nobody asked for it")
-        elif count > 1 and promise is not None:
+        elif count > 1 + (promise is not None and promise.trouble == "once") and promise is not None:
             found = final.get(promise.task)
             settled = found.settled if found else float("inf")
             if any(_touches(window, promise, settled) for window in history.windows):
@@ -229,64 +179,35 @@ def _fetches(history: History, verdict: Verdict, final: dict[str, Delivery]) -> 
             verdict.unexpected.append(f"{promise.task} (number {promise.number}): succeeded without a fetch")
 
 
-def _recoveries(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
-    """How soon after a fault something that was asked for after it succeeded; and how soon the dead one's tasks began again."""
-    ends = sorted(
-        (found.settled, history.promises[task].accepted, history.promises[task].region)
-        for task, found in final.items()
-        if task in history.promises and found.status == "succeeded"
-    )
-    for window in history.windows:
-        after = [settled for settled, accepted, region in ends if region in window.regions and accepted >= window.ended]
-        if after:
-            verdict.recovery.setdefault(window.kind, []).append(max(0.0, after[0] - window.ended))
-        if window.kind == "kill-worker" and window.hits:
-            verdict.second_starts += _second_starts(history, window, final)
-    counted = {kind: 0 for window in history.windows if window.hits is not None for kind in (window.kind,)}
-    for window in history.windows:
-        if window.hits:
-            counted[window.kind] += 1
-    verdict.missed = [kind for kind, hits in counted.items() if not hits]
+def _letters(history: History, verdict: Verdict) -> None:
+    """Each unreadable message is a dead letter, once, and nothing else is one."""
+    counts = Counter(history.shown)
+    confirmed = [name for name, is_confirmed in history.letters.items() if is_confirmed]
+    verdict.lost += [f"{name}: unreadable, and no dead letter" for name in confirmed if not counts[name]]
+    verdict.doubled += [f"{name}: {count} dead letters" for name, count in counts.items() if count > 1]
+    verdict.unexpected += [f"{name}: a dead letter that nobody wrote" for name in counts if name not in history.letters]
+    verdict.letters = sum(counts[name] > 0 for name in confirmed)
 
 
-def _slowness(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
-    """What took longest: tasks from their accept, and readers from the end of what they waited for."""
-    took = [
-        (found.settled - history.promises[task].accepted, f"{task} ({history.promises[task].region})")
-        for task, found in final.items()
-        if task in history.promises
-    ]
-    verdict.slowest = sorted(took, reverse=True)[:SLOWEST]
-    ends = {
-        request: max((one.settled for one in found or ()), default=0.0) for request, found in history.audited.items()
-    }
-    lags = [
-        (reader.ended - ends[reader.request], f"{reader.request} ({reader.way})")
-        for reader in history.readers
-        if reader.ended and ends.get(reader.request)
-    ]
-    verdict.told_late = sorted(lags, reverse=True)[:SLOWEST]
+def _archive(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
+    """Each promised task is in the history once, in its final state and its request's; no refused request is."""
+    counts = Counter(task for one in history.archived for task, _ in one.tasks)
+    verdict.lost += [f"{task}: not in the history" for task in history.promises if not counts[task]]
+    verdict.doubled += [f"{task}: {count} times in the history" for task, count in counts.items() if count > 1]
+    for one in history.archived:
+        for task, status in one.tasks:
+            if task in final and final[task].status != status:
+                verdict.changed.append(f"{task}: {status} in the history, {final[task].status} at its end")
+        if one.status != (wanted := state_of([status for _, status in one.tasks])):
+            verdict.changed.append(f"{one.request}: {one.status} in the history, expected {wanted} of its tasks")
+        if one.request in history.refused and one.request not in verdict.left:
+            verdict.unexpected.append(f"{one.request}: answered 503, and in the history")
+    verdict.archived = len(history.archived)
 
 
-def _second_starts(history: History, window: Window, final: dict[str, Delivery]) -> list[float]:
-    """Of the tasks that ran when a worker died: when their next execution began, after the death."""
-    found = []
-    for task, one in final.items():
-        promise = history.promises.get(task)
-        if promise is None or one.attempts < 2 or promise.region not in window.regions:
-            continue
-        began = promise.accepted + one.queued_ms / 1000
-        if promise.accepted < window.began < began and not _others(history, window, promise, began):
-            found.append(began - window.began)
-    return found
-
-
-def _others(history: History, window: Window, promise: Promise, until: float) -> bool:
-    """Whether another fault was in the way between a death and the second start."""
-    return any(
-        other is not window
-        and promise.region in other.regions
-        and other.began < until
-        and _back(other) > window.began - SLACK_SECONDS
-        for other in history.windows
-    )
+def state_of(tasks: list[str]) -> str:
+    """The final state of a request, by those of its tasks (DESIGN section 2)."""
+    if "cancelled" in tasks:
+        return "cancelled"
+    succeeded = tasks.count("succeeded")
+    return "succeeded" if succeeded == len(tasks) else "partial" if succeeded else "failed"

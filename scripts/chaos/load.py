@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlencode
 
-from scripts.chaos.history import Delivery, History, Promise, Reader, delivery
-from scripts.chaos.plan import Plan, Post
+from scripts.chaos.history import Cancel, Delivery, History, Promise, Reader, delivery
+from scripts.chaos.plan import Asked, Plan, Post
 from scripts.chaos.stack import source
 from scripts.site.pages import bench
 
@@ -40,11 +41,15 @@ def expected_digest(number: int) -> str:
     return digest_of(bench.numbered(str(number)))
 
 
+def _params(task: Asked) -> dict[str, Any]:
+    return {"n": task.number, "seconds": task.seconds, "trouble": task.trouble}
+
+
 class Client:
     """One client's connection to the gateway."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port
         self._connection: http.client.HTTPConnection | None = None
 
     def ask(
@@ -52,7 +57,7 @@ class Client:
     ) -> tuple[int, Any]:
         """(status, JSON); raises ``GONE`` when there is no whole answer."""
         if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_SECONDS)
+            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         try:
             content = None if body is None else json.dumps(body)
             self._connection.request(method, path, content, {"Content-Type": "application/json", **(headers or {})})
@@ -71,7 +76,7 @@ class Client:
 
     def events(self, path: str, after: str) -> Iterator[tuple[str, str, Any]]:
         """(event, id, data) of a stream until it ends; raises ``GONE``, LookupError for 404 and 410."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("GET", path, headers={"Last-Event-ID": after} if after else {})
             response = connection.getresponse()
@@ -112,9 +117,9 @@ class Load:
             thread.start()
 
     def wait(self, stopping: threading.Event) -> None:
-        """Until every client is at its end."""
+        """Until every client is at its end, or got something twice: nothing makes that good."""
         for thread in self._threads:
-            while thread.is_alive() and not stopping.is_set():
+            while thread.is_alive() and not stopping.is_set() and not self._history.is_doubled:
                 thread.join(0.2)
 
     def _guarded(self, post: Post) -> None:
@@ -141,7 +146,7 @@ class _Following:
 
     def run(self) -> None:
         with self.history.lock:
-            self.history.posted.update((number, region) for number, region, _ in self.post.tasks)
+            self.history.posted.update((task.number, task.region) for task in self.post.tasks)
         asked, was_well = time.time(), self.is_well()
         try:
             status, answer = self._post()
@@ -163,15 +168,10 @@ class _Following:
     def _post(self) -> tuple[int, Any]:
         post = self.post
         if post.way == "records":
-            (number, region, seconds), deadline = post.tasks[0], ""
-            return self.client.ask(
-                "GET",
-                f"/v1/sources/{source(region)}/records?n={number}&seconds={seconds}&wait={SYNC_SECONDS}{deadline}",
-            )
-        sources = [
-            {"source": source(region), "params": {"n": number, "seconds": seconds}}
-            for number, region, seconds in post.tasks
-        ]
+            task = post.tasks[0]
+            query = urlencode({**_params(task), "wait": SYNC_SECONDS})
+            return self.client.ask("GET", f"/v1/sources/{source(task.region)}/records?{query}")
+        sources = [{"source": source(task.region), "params": _params(task)} for task in post.tasks]
         headers = {"Prefer": f"wait={SYNC_SECONDS}"} if post.way == "sync" else {}
         return self.client.ask("POST", "/v1/requests", {"sources": sources, "deadline": post.deadline}, headers)
 
@@ -182,8 +182,8 @@ class _Following:
         pairs = zip(answer["tasks"], self.post.tasks, strict=True)
         self.history.promise(
             [
-                Promise(task["id"], answer["id"], number, region, accepted, accepted + seconds)
-                for task, (number, region, _) in pairs
+                Promise(task["id"], answer["id"], one.number, one.region, accepted, accepted + seconds, one.trouble)
+                for task, one in pairs
             ]
         )
 
@@ -193,20 +193,22 @@ class _Following:
         if result is None:
             self.history.wonder(f"records were answered {status}: {json.dumps(answer)[:300]}")
             return
-        number, region, _ = self.post.tasks[0]
+        task = self.post.tasks[0]
         found = self._delivery(result, "", time.time())
-        self.history.promise([Promise(found.task, "", number, region, asked, asked + 30.0)])
+        self.history.promise([Promise(found.task, "", task.number, task.region, asked, asked + 30.0, task.trouble)])
         with self.history.lock:
             self.history.audited[f"records of {found.task}"] = [found]
 
     def _follow(self, answer: dict[str, Any]) -> None:
         """Reads until the end, by the way of the plan."""
+        self.history.read(self.reader)
+        if self.post.cancel_after is not None:
+            threading.Thread(target=self._cancel, daemon=True).start()
         self._take(answer)
         if self.post.way == "events":
             self._stream()
         else:
             self._poll("" if self.post.way == "poll" else "&wait=10", answer)
-        self.history.read(self.reader)
 
     def _poll(self, wait: str, answer: dict[str, Any]) -> None:
         cursor, is_over = answer["cursor"], answer["done"] and not answer["more"]
@@ -226,6 +228,26 @@ class _Following:
                 time.sleep(AGAIN_SECONDS)
         self.reader.ended = time.time() if is_over else 0.0
 
+    def _cancel(self) -> None:
+        """Sends DELETE until it is answered; whatever has not ended by then ends with it."""
+        time.sleep(self.post.cancel_after or 0.0)
+        request, client, asked = self.reader.request, Client(self.client.port), time.time()
+        self.history.cancel(request, Cancel(asked))
+        while time.time() < self.give_up:
+            try:
+                status, answer = client.ask("DELETE", f"/v1/requests/{request}")
+            except GONE:
+                status = 0
+            if status == 200:
+                self.history.cancel(request, Cancel(asked, time.time()))
+                if not answer["done"]:
+                    self.history.wonder(f"{request} was cancelled and is not done: {json.dumps(answer)[:300]}")
+                break
+            if status not in (0, 503):
+                self.history.wonder(f"a cancel was answered {status}: {json.dumps(answer)[:300]}")
+            time.sleep(AGAIN_SECONDS)
+        client.close()
+
     def _stream(self) -> None:
         after = ""
         while not self.reader.ended and time.time() < self.give_up:
@@ -233,7 +255,7 @@ class _Following:
                 for event, cursor, data in self.client.events(f"/v1/requests/{self.reader.request}/events", after):
                     after = cursor or after
                     if event == "result":
-                        self.reader.got.append(self._delivery(data, self.reader.request, time.time(), after))
+                        self._got(self._delivery(data, self.reader.request, time.time(), after))
                     elif event == "done":
                         self.reader.ended = time.time()
             except LookupError:
@@ -246,9 +268,14 @@ class _Following:
     def _take(self, answer: dict[str, Any]) -> None:
         now = time.time()
         if self.post.way != "events":  # a stream begins at the start and brings what the 202 already had
-            self.reader.got += [self._delivery(one, answer["id"], now) for one in answer["results"]]
+            for one in answer["results"]:
+                self._got(self._delivery(one, answer["id"], now))
         if answer["done"] and not answer["more"] and self.post.way != "events":
             self.reader.ended = now
+
+    def _got(self, one: Delivery) -> None:
+        self.history.is_doubled |= any(before.task == one.task for before in self.reader.got)
+        self.reader.got.append(one)
 
     def _delivery(self, result: dict[str, Any], request: str, at: float, cursor: str = "") -> Delivery:
         settled = int(cursor.partition("-")[0]) / 1000 if cursor else at
@@ -283,7 +310,11 @@ def audit(history: History, port: int) -> None:
             history.audited[request] = found
 
     def look(request: str) -> None:
-        status, _ = Client(port).ask("GET", f"/v1/requests/{request}")
+        status, end = 503, time.time() + LATEST_SECONDS
+        while (
+            status == 503 and time.time() < end
+        ):  # what Redis does not have is asked of the history, which may be away
+            status, _ = Client(port).ask("GET", f"/v1/requests/{request}")
         if status != 404:
             with history.lock:
                 history.came_back.append(request)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from scripts.chaos.points import POINTS, links
 
@@ -25,11 +25,26 @@ MEAN_TASKS: Final = 8  # of a request
 BURST_TASKS: Final = 30  # slow ones, so that a worker runs enough of them when it is killed
 BURST_SECONDS: Final = 3.0
 BURSTS_AFTER: Final = (0.0, 4.0, 8.0)  # seconds; a gateway may refuse some of them
-LONG_DEADLINES: Final = 0.96  # the share of the requests whose deadline obliges
+LONG_DEADLINES: Final = 0.97  # the share of the requests whose deadline obliges
+CANCEL_TASKS: Final = 2  # of a request that its client cancels
+TASKS_A_CANCEL: Final = 250  # of the load, to one of these
+CANCELS_MIN: Final = 8  # a gateway may refuse some of them
+CANCEL_SECONDS: Final = 3.0  # after its accept at most; the pages of such a request take longer
+TASKS_A_LETTER: Final = 100  # of the load, to a message that nobody can read
 
 Way = Literal["poll", "wait", "events", "sync", "records"]
-WAYS: Final[tuple[Way, ...]] = ("poll", "wait", "events", "sync", "records")
+FOLLOWED: Final[tuple[Way, ...]] = ("poll", "wait", "events")
+WAYS: Final[tuple[Way, ...]] = (*FOLLOWED, "sync", "records")
 OF_WAYS: Final = (30, 30, 30, 6, 4)  # how often each
+
+Trouble = Literal["", "once", "http_status", "parse", "contract"]
+TROUBLES: Final[tuple[Trouble, ...]] = ("", "once", "http_status", "parse", "contract")
+OF_TROUBLES: Final = {"once": 0.015, "http_status": 0.005, "parse": 0.005, "contract": 0.005}  # the share of the tasks
+
+ENDS: Final = frozenset(TROUBLES[2:])  # those that are the type of error which a task ends with
+
+Form = Literal["garbage", "version", "kind", "stranger", "cancel"]
+FORMS: Final[tuple[Form, ...]] = ("garbage", "version", "kind", "stranger", "cancel")
 
 
 class Kind(Struct, frozen=True):
@@ -49,13 +64,36 @@ class Fault(Struct, frozen=True):
     seconds: float
 
 
+class Asked(Struct, frozen=True, array_like=True):
+    """One task: its number, its region, how long its page takes, and what is wrong with that page.
+
+    ``trouble``: "once" fails the first time that it is asked for and then has what it should; any other is the type of
+    error that the task must end with.
+    """
+
+    number: int
+    region: str
+    seconds: float
+    trouble: Trouble = ""
+
+
 class Post(Struct, frozen=True):
-    """One request: its tasks as (number, region, seconds that the page takes), and how its client follows it."""
+    """One request, how its client follows it, and how long after its accept the client cancels it, if it does."""
 
     at: float
     way: Way
     deadline: float
-    tasks: list[tuple[int, str, float]]
+    tasks: list[Asked]
+    cancel_after: float | None = None
+
+
+class Letter(Struct, frozen=True):
+    """A message for a region that nobody can read: it must show up among the dead letters."""
+
+    at: float
+    name: str
+    region: str
+    form: Form
 
 
 @dataclass(frozen=True)
@@ -66,11 +104,12 @@ class Plan:
     seconds: float
     faults: list[Fault]
     posts: list[Post]
+    letters: list[Letter]
 
     @property
     def digest(self) -> str:
         """The same for the same plan."""
-        return hashlib.sha256(msgspec.json.encode((self.faults, self.posts))).hexdigest()[:12]
+        return hashlib.sha256(msgspec.json.encode((self.faults, self.posts, self.letters))).hexdigest()[:12]
 
 
 def _each(part: str) -> Callable[[Sequence[str]], list[str]]:
@@ -97,12 +136,14 @@ KINDS: Final[dict[str, Kind]] = {
     "kill-rabbitmq": Kind(_one("rabbitmq")),
     "kill-redis": Kind(_each("redis")),
     "kill-hub": Kind(_one("hub")),
+    "kill-store": Kind(_one("store")),
     "pause-worker": Kind(_each("workers"), PAUSE),
     "pause-bridge": Kind(_each("bridge"), PAUSE),
     "pause-gateway": Kind(_one("gateway"), PAUSE),
     "pause-rabbitmq": Kind(_one("rabbitmq"), PAUSE),
     "pause-redis": Kind(_each("redis"), PAUSE),
     "pause-hub": Kind(_one("hub"), PAUSE),
+    "pause-store": Kind(_one("store"), PAUSE),
     "restart-bridge": Kind(_each("bridge")),
     "restart-workers": Kind(_each("workers")),
     "restart-gateway": Kind(_one("gateway")),
@@ -129,7 +170,9 @@ def kinds_of(words: Sequence[str]) -> list[str]:
 
 
 def regions_of(fault: Fault, regions: Sequence[str]) -> set[str]:
-    """Which regions' tasks a fault can touch: one's, or everybody's."""
+    """Which regions' tasks a fault can touch: one's, or everybody's; a store of finished requests touches nobody's."""
+    if fault.target.endswith("store"):
+        return set()
     found = {region for region in regions for word in fault.target.split() if f"-{region}" in word}
     return found or set(regions)
 
@@ -138,7 +181,8 @@ def make(seed: int, *, tasks: int, seconds: float, regions: Sequence[str], kinds
     """The plan of a seed."""
     draw = random.Random(seed)
     faults = _faults(draw, seconds, regions, kinds)
-    return Plan(seed, seconds, faults, _posts(draw, tasks, seconds, regions, faults))
+    posts = _posts(draw, tasks, seconds, regions, faults)
+    return Plan(seed, seconds, faults, posts, _letters(draw, seed, tasks, seconds, regions))
 
 
 def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: Sequence[str]) -> list[Fault]:
@@ -171,17 +215,58 @@ def _fault(draw: random.Random, at: float, name: str, regions: Sequence[str], lo
 def _posts(
     draw: random.Random, tasks: int, seconds: float, regions: Sequence[str], faults: Sequence[Fault]
 ) -> list[Post]:
-    found = _bursts(faults)
-    number = sum(len(post.tasks) for post in found)
+    own, found = _bursts(faults), []
+    own += _cancelled(draw, sum(len(post.tasks) for post in own), tasks, seconds, regions)
+    number = sum(len(post.tasks) for post in own)
     while number < tasks:
         way = draw.choices(WAYS, OF_WAYS)[0]
         count = 1 if way in ("sync", "records") else min(draw.randint(1, 2 * MEAN_TASKS), tasks - number)
         long = draw.random() < LONG_DEADLINES
         deadline = draw.uniform(200, 290) if long else draw.uniform(3, 20)
-        asked = [(number + index, draw.choice(regions), _page_seconds(draw)) for index in range(count)]
+        asked = [_asked(draw, number + index, regions) for index in range(count)]
         found.append(Post(round(draw.uniform(0, seconds - 2), 2), way, round(deadline, 1), asked))
         number += count
-    return sorted(found, key=lambda post: post.at)
+    return sorted([*own, *_troubled(draw, found)], key=lambda post: post.at)
+
+
+def _cancelled(draw: random.Random, number: int, tasks: int, seconds: float, regions: Sequence[str]) -> list[Post]:
+    """Requests that their clients cancel while their pages are in the making; ``number`` is the first task's."""
+    found = []
+    for _ in range(max(CANCELS_MIN, tasks // TASKS_A_CANCEL)):
+        asked = [Asked(number + index, draw.choice(regions), CANCEL_SECONDS) for index in range(CANCEL_TASKS)]
+        at, after = draw.uniform(0, seconds - 2), draw.uniform(0, CANCEL_SECONDS)
+        found.append(Post(round(at, 2), draw.choice(FOLLOWED), 240.0, asked, round(after, 2)))
+        number += CANCEL_TASKS
+    return found
+
+
+def _troubled(draw: random.Random, posts: list[Post]) -> list[Post]:
+    """Some of the pages have a trouble, one at least each."""
+    whole = [task.number for post in posts for task in post.tasks]
+    draw.shuffle(whole)
+    troubles: dict[int, Trouble] = {}
+    for trouble in TROUBLES[1:]:
+        for _ in range(min(len(whole), max(1, round(OF_TROUBLES[trouble] * len(whole))))):
+            troubles[whole.pop()] = trouble
+    return [
+        structs.replace(
+            post,
+            tasks=[structs.replace(one, trouble=troubles.get(one.number, one.trouble)) for one in post.tasks],
+        )
+        for post in posts
+    ]
+
+
+def _letters(draw: random.Random, seed: int, tasks: int, seconds: float, regions: Sequence[str]) -> list[Letter]:
+    """Each form once at least."""
+    count = max(len(FORMS), tasks // TASKS_A_LETTER)
+    found = [
+        Letter(
+            round(draw.uniform(0, seconds - 2), 2), f"letter-{seed}-{n}", draw.choice(regions), FORMS[n % len(FORMS)]
+        )
+        for n in range(count)
+    ]
+    return sorted(found, key=lambda letter: letter.at)
 
 
 def _bursts(faults: Sequence[Fault]) -> list[Post]:
@@ -192,12 +277,13 @@ def _bursts(faults: Sequence[Fault]) -> list[Post]:
         region = fault.target.partition("-")[2]
         for after in BURSTS_AFTER if KINDS[fault.kind].must_hit else ():
             slow = BURST_SECONDS if fault.kind == "kill-worker" else 0.0
-            asked = [(number + index, region, slow) for index in range(BURST_TASKS)]
+            asked = [Asked(number + index, region, slow) for index in range(BURST_TASKS)]
             found.append(Post(round(fault.at + after, 2), "wait", 240.0, asked))
             number += BURST_TASKS
     return found
 
 
-def _page_seconds(draw: random.Random) -> float:
+def _asked(draw: random.Random, number: int, regions: Sequence[str]) -> Asked:
     """Mostly quick pages, and some that are in the making when a fault comes."""
-    return draw.choices((0.0, round(draw.uniform(0.1, 1.0), 2), round(draw.uniform(1.0, 4.0), 2)), (60, 25, 15))[0]
+    seconds = draw.choices((0.0, round(draw.uniform(0.1, 1.0), 2), round(draw.uniform(1.0, 4.0), 2)), (60, 25, 15))[0]
+    return Asked(number, draw.choice(regions), seconds)

@@ -33,7 +33,7 @@ class Link(Struct, frozen=True):
 
 def links(regions: Sequence[str]) -> list[Link]:
     """All links of a stack."""
-    found = [Link("gateway", "hub"), Link("gateway", "rabbitmq")]
+    found = [Link("gateway", "hub"), Link("gateway", "rabbitmq"), Link("gateway", "store")]
     for region in regions:
         found += [Link(f"bridge-{region}", server) for server in ("rabbitmq", "hub", f"redis-{region}")]
         found += [Link(f"workers-{region}", server) for server in ("hub", f"redis-{region}")]

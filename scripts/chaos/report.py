@@ -6,8 +6,8 @@ from statistics import median
 from typing import Any, Final, TextIO
 
 from scripts.chaos.history import History, Window
-from scripts.chaos.ledger import VIOLATIONS, Verdict, p99
 from scripts.chaos.plan import Fault, Plan
+from scripts.chaos.verdict import VIOLATIONS, Verdict, p99
 
 BAR: Final = 24
 SHOWN: Final = 20  # of each kind of violation
@@ -70,9 +70,11 @@ def summary(plan: Plan, history: History, verdict: Verdict) -> list[str]:
         f"seed {plan.seed}   plan {plan.digest}   {len(history.windows)} faults   {len(plan.posts)} requests posted",
         f"tasks       {verdict.promised} accepted, {verdict.obliged} obliged to succeed ({share:.1f} %), {exempt} exempt",
         f"ended       {_counts(verdict.statuses)}",
+        f"planned     {_counts(verdict.planned) or 'none'}; {len(history.cancels)} requests cancelled",
         f"refused     {refused} requests; {history.unanswered} posts without an answer",
         f"slowest     {history.slowest_answer:.2f} s for the answer to a post, while the gateway itself was well",
         f"fetched     {sum(history.fetches.values())} pages; {verdict.refetches} tasks more than once, by a fault",
+        f"history     {verdict.archived} requests; {verdict.letters} of {len(history.letters)} unreadable messages are dead letters",
         "            " + "   ".join(f"{len(getattr(verdict, name))} {name}" for name in VIOLATIONS),
     ]
     lines += [f"took        {seconds:.1f} s from accept to end: {who}" for seconds, who in verdict.slowest]
@@ -105,6 +107,10 @@ def as_json(plan: Plan, history: History, verdict: Verdict) -> dict[str, Any]:
         "passed": not verdict.faults,
         "faults": verdict.faults,
         "tasks": {"accepted": verdict.promised, "obliged": verdict.obliged, "statuses": verdict.statuses},
+        "planned": verdict.planned,
+        "cancelled_requests": len(history.cancels),
+        "dead_letters": {"published": len(history.letters), "shown": verdict.letters},
+        "archived": verdict.archived,
         "refused": {"with_id": len(history.refused), "without_id": history.refused_without_id},
         "unanswered": history.unanswered,
         "slowest_answer_seconds": round(history.slowest_answer, 3),

@@ -1,6 +1,7 @@
 """One run: a stack, a load, the plan's faults over it, then the comparison.
 
-run → stack.start → Load and Injector side by side, by the plan's clock → Load.wait → audit, fetches → compare
+run → stack.start → Load, Injector and Postman side by side, by the plan's clock → Load.wait
+    → audit, archive, letters, fetches → compare
 """
 
 import http.client
@@ -9,12 +10,13 @@ import threading
 import time
 from typing import Final
 
-from scripts.chaos import faults, load
+from scripts.chaos import archive, faults, letters, load
 from scripts.chaos.history import History
-from scripts.chaos.ledger import Verdict, compare
+from scripts.chaos.ledger import compare
 from scripts.chaos.plan import Fault, Plan
 from scripts.chaos.report import Report
 from scripts.chaos.stack import ChaosStack
+from scripts.chaos.verdict import Verdict
 
 WELL_SECONDS: Final = 60.0
 NUMBERED: Final = "/bench.example/numbered?n="
@@ -80,17 +82,24 @@ def run(stack: ChaosStack, plan: Plan, report: Report) -> tuple[History, Verdict
         target=_watch, args=(history, clients, injector, report, plan, started, stopping), daemon=True
     )
     watching.start()
+    postman = letters.Postman(stack, history)
+    posting = threading.Thread(target=postman.run, args=(plan.letters, started, stopping), daemon=True)
+    posting.start()
     try:
         clients.run(started, stopping)
         clients.wait(stopping)
         hurting.join()
         injector.wait()
+        posting.join()
+        postman.wait()
         _wait_until_ready(stack)
     finally:
         stopping.set()
         watching.join()
     report.say("every client is at its end; reading everything once more")
     load.audit(history, stack.ports.gateway)
+    history.archived = archive.read(history, stack.ports.gateway)
+    history.shown = letters.shown(stack, history)
     history.fetches = fetches(stack)
     return history, compare(history, load.expected_digest)
 

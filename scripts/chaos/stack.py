@@ -20,18 +20,21 @@ OF_CONTROL, OF_LINKS = OF_RABBITMQ + 2, OF_RABBITMQ + 3
 PROXY: Final = "proxy"
 SOURCE: Final = """
 title = "Numbered rows, {region}"
-url = 'https://bench.example/numbered{{?n,seconds}}'
+url = 'https://bench.example/numbered{{?n,seconds,trouble}}'
 region = "{region}"
 format = "json"
 [params]
 n = {{type = "int", required = true, example = 1}}
 seconds = {{type = "float", default = 0.0, example = 0.1}}
+trouble = {{default = "", example = "once"}}
 [rows]
 jmes = "rows"
 [fields]
 n = {{}}
 row = {{}}
 text = {{}}
+[contract]
+required = ["n"]
 [limits]
 concurrency = 1000
 """
@@ -126,7 +129,7 @@ class ChaosStack(OwnStack):
         found = dict(part.environment)
         for link in links(self.regions):
             if link.part == part.name:
-                section = {"hub": "HUB__REDIS", "rabbitmq": "HUB__AMQP"}.get(link.server)
+                section = {"hub": "HUB__REDIS", "rabbitmq": "HUB__AMQP", "store": "HUB__MONGO"}.get(link.server)
                 if section is None:
                     region = link.server.removeprefix("redis-").upper().replace("-", "_")
                     section = f"REGION__{region}__REDIS__URL"
@@ -134,9 +137,8 @@ class ChaosStack(OwnStack):
         return found
 
     def _target(self, link: Link) -> int:
-        if link.server == "hub":
-            return self.ports.hub
-        return self.ports.broker if link.server == "rabbitmq" else self.ports.redis[link.server.removeprefix("redis-")]
+        own = {"hub": self.ports.hub, "rabbitmq": self.ports.broker, "store": self.ports.store}
+        return own.get(link.server) or self.ports.redis[link.server.removeprefix("redis-")]
 
     def _through(self, link: Link, port: int) -> str:
         """The URL that a part uses for a server, with the link's port in it."""

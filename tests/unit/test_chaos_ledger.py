@@ -2,8 +2,9 @@
 
 import pytest
 
-from scripts.chaos.history import Delivery, History, Promise, Reader, Window
-from scripts.chaos.ledger import VIOLATIONS, compare, is_obliged
+from scripts.chaos.history import Archived, Cancel, Delivery, History, Promise, Reader, Window
+from scripts.chaos.ledger import compare, is_obliged, state_of
+from scripts.chaos.verdict import VIOLATIONS
 
 NOW = 1_000_000.0
 EVERYWHERE = frozenset({"fra", "nyc"})
@@ -13,8 +14,10 @@ def digest(number: int) -> str:
     return f"digest {number}"
 
 
-def promise(number: int = 1, *, region: str = "fra", accepted: float = 0.0, deadline: float = 240.0) -> Promise:
-    return Promise(f"task {number}", f"request {number}", number, region, NOW + accepted, NOW + deadline)
+def promise(
+    number: int = 1, *, region: str = "fra", accepted: float = 0.0, deadline: float = 240.0, trouble: str = ""
+) -> Promise:
+    return Promise(f"task {number}", f"request {number}", number, region, NOW + accepted, NOW + deadline, trouble)
 
 
 def result(number: int = 1, *, settled: float = 2.0, status: str = "succeeded", **changes) -> Delivery:
@@ -31,7 +34,7 @@ def window(kind: str = "pause-hub", began: float = 1.0, ended: float = 5.0, **ch
 
 
 def history(*promises: Promise, windows=(), **results: Delivery) -> History:
-    """Everything as it should be: each task fetched once, read once and found at the end; ``results`` by request."""
+    """Everything as it should be: each task fetched and read once, found at the end and archived; ``results`` by request."""
     made = History(windows=list(windows))
     made.promise(list(promises))
     for one in promises:
@@ -40,6 +43,7 @@ def history(*promises: Promise, windows=(), **results: Delivery) -> History:
         made.fetches[one.number] = 1
         made.readers.append(Reader(one.request, "poll", [found], ended=found.at))
         made.audited[one.request] = [found]
+        made.archived.append(Archived(one.request, state_of([found.status]), [(one.task, found.status)]))
     return made
 
 
@@ -212,3 +216,86 @@ def test_second_starts_are_measured_from_the_death_and_bound():
     assert verdict.faults == []
     slow = result(1, settled=30.0, attempts=2, queued_ms=25_000.0)
     assert "second starts: p99 22.0 s" in compare(history(promise(1), windows=[killed], of_1=slow), digest).faults[0]
+
+
+@pytest.mark.parametrize("trouble", ["http_status", "parse", "contract"])
+def test_a_page_with_a_planned_trouble_has_to_end_its_task_so_and_obliges_nobody_to_succeed(trouble):
+    failed = result(1, status="failed", error=trouble)
+    verdict = compare(history(promise(1, trouble=trouble), *map(promise, range(2, 12)), of_1=failed), digest)
+    assert (verdict.faults, verdict.planned, verdict.obliged) == ([], {trouble: 1}, 10)
+    assert violations(history(promise(1, trouble=trouble))) == {"uncaused": 1}  # it succeeded
+    assert violations(history(promise(1), of_1=failed)) == {"uncaused": 1}
+    late = result(1, settled=246.0, status="expired", error="expired")
+    made = history(promise(1, trouble=trouble), windows=[window()], of_1=late)
+    assert violations(made) == {"uncaused": 1}
+
+
+def test_a_page_that_fails_once_is_fetched_twice_and_its_task_succeeds():
+    made = history(promise(1, trouble="once"))
+    made.fetches[1] = 2
+    assert violations(made) == {}
+    made.fetches[1] = 3
+    assert violations(made) == {"refetched": 1}
+
+
+def test_what_a_client_cancelled_is_cancelled_from_its_answer_on():
+    gone = result(1, settled=2.0, status="cancelled", error="cancelled")
+    made = history(promise(1), *map(promise, range(2, 12)), of_1=gone)
+    assert violations(made) == {"uncaused": 1}
+    made.cancels["request 1"] = Cancel(NOW + 1.9, NOW + 2.1)
+    verdict = compare(made, digest)
+    assert (verdict.faults, verdict.planned, verdict.obliged) == ([], {"cancelled": 1}, 10)
+    made.cancels["request 1"] = Cancel(NOW + 2.5, NOW + 2.6)  # before anybody asked
+    assert violations(made) == {"uncaused": 1}
+
+
+def test_what_ended_before_its_cancel_was_answered_may_have_succeeded_and_nothing_ends_later():
+    made = history(promise(1))
+    made.cancels["request 1"] = Cancel(NOW + 1.0, NOW + 3.0)
+    assert violations(made) == {}
+    made.cancels["request 1"] = Cancel(NOW + 1.0, NOW + 1.5)
+    assert violations(made) == {"uncaused": 1}
+    made.cancels["request 1"] = Cancel(NOW + 1.0)  # nobody ever answered
+    assert violations(made) == {}
+
+
+def test_an_unreadable_message_is_one_dead_letter_and_nothing_else_is():
+    made = history(promise(1))
+    made.letters = {"a": True, "b": False}
+    assert violations(made) == {"lost": 1}
+    made.shown = ["a"]
+    verdict = compare(made, digest)
+    assert (verdict.faults, verdict.letters) == ([], 1)
+    made.shown = ["a", "a", "b"]
+    assert violations(made) == {"doubled": 1}
+    made.shown = ["a", "task 1"]
+    assert violations(made) == {"unexpected": 1}
+
+
+def test_the_history_has_every_task_once_in_its_final_state():
+    made = history(promise(1))
+    whole = made.archived[0]
+    made.archived = []
+    assert violations(made) == {"lost": 1}
+    made.archived = [whole, whole]
+    assert violations(made) == {"doubled": 1}
+    made.archived = [Archived("request 1", "failed", [("task 1", "failed")])]
+    assert violations(made) == {"changed": 1}
+    made.archived = [Archived("request 1", "partial", [("task 1", "succeeded")])]
+    assert violations(made) == {"changed": 1}
+
+
+def test_a_refused_request_in_the_history_is_unexpected():
+    made = history(promise(1))
+    made.refused["request 5"] = NOW
+    made.archived.append(Archived("request 5", "cancelled", [("task 5", "cancelled")]))
+    assert violations(made) == {"unexpected": 1}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "state"),
+    [(["succeeded"], "succeeded"), (["succeeded", "failed"], "partial"), (["expired"], "failed"),
+     (["succeeded", "cancelled"], "cancelled")],
+)  # fmt: skip
+def test_a_request_is_what_its_tasks_are(tasks, state):
+    assert state_of(tasks) == state

@@ -1,9 +1,11 @@
 """The plan of chaos: by the seed alone, every kind in it, and peace between its rounds."""
 
+from collections import Counter
+
 import pytest
 
 from scripts.chaos import faults
-from scripts.chaos.plan import KINDS, PEACE_SECONDS, Fault, kinds_of, make, regions_of
+from scripts.chaos.plan import ENDS, FORMS, KINDS, PEACE_SECONDS, TROUBLES, Fault, kinds_of, make, regions_of
 from scripts.chaos.points import POINTS, links
 
 REGIONS = ("fra", "nyc", "sin")
@@ -37,7 +39,7 @@ def test_there_is_peace_after_every_round():
 
 
 def test_every_number_is_asked_for_once_and_about_as_many_as_were_wanted():
-    numbers = [number for post in plan().posts for number, _, _ in post.tasks]
+    numbers = [task.number for post in plan().posts for task in post.tasks]
     assert len(numbers) == len(set(numbers)) == 2_000
     assert {post.way for post in plan().posts} == {"poll", "wait", "events", "sync", "records"}
 
@@ -48,6 +50,7 @@ def test_every_kind_can_be_done_to_each_of_its_targets():
         "gateway",
         "rabbitmq",
         "hub",
+        "store",
         *(f"{part}-{one}" for part in ("workers", "bridge", "redis") for one in REGIONS),
     }
     points = {point.name for point in POINTS}
@@ -69,3 +72,20 @@ def test_a_fault_touches_its_regions_tasks_or_everybodys():
     assert regions_of(Fault(0, "cut", "bridge-fra>redis-fra", 0), REGIONS) == {"fra"}
     assert regions_of(Fault(0, "swallow", "ship workers-nyc>hub", 0), REGIONS) == {"nyc"}
     assert regions_of(Fault(0, "cut", "gateway>hub", 0), REGIONS) == set(REGIONS)
+    assert regions_of(Fault(0, "cut", "gateway>store", 0), REGIONS) == set()
+    assert regions_of(Fault(0, "kill-store", "store", 0), REGIONS) == set()
+
+
+def test_the_load_has_troubles_cancels_and_unreadable_messages_and_obliges_nine_tenths_to_succeed():
+    found = plan(tasks=10_000)
+    tasks = [(task, post) for post in found.posts for task in post.tasks]
+    assert {task.trouble for task, _ in tasks} == set(TROUBLES)
+    cancelled = [post for post in found.posts if post.cancel_after is not None]
+    assert len(cancelled) == 40
+    assert all(task.seconds >= post.cancel_after for post in cancelled for task in post.tasks)
+    assert Counter(letter.form for letter in found.letters) == dict.fromkeys(FORMS, 20)
+    assert len({letter.name for letter in found.letters}) == 100
+    obliged = sum(
+        post.deadline >= 200 and post.cancel_after is None and task.trouble not in ENDS for task, post in tasks
+    )
+    assert obliged >= 0.92 * len(tasks)

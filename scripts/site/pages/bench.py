@@ -1,11 +1,13 @@
 """What is measured with: ``/page``, HTML of exactly 54,492 bytes, ``/tiny``, a few rows of JSON, and ``/numbered?n=``.
 
 Never compressed; late on request (``?seconds=0.1``). The rows of ``/numbered`` belong to their number alone, so that an
-answer that went to the wrong place is seen.
+answer that went to the wrong place is seen; ``&trouble=`` spoils it: ``once`` is 503 the first time, ``http_status`` 404,
+``parse`` no JSON, and in ``contract`` the rows lack their number.
 """
 
 import hashlib
 import json
+import threading
 from functools import cache
 from typing import Any, Final
 
@@ -15,6 +17,8 @@ from scripts.site.pages.page import Answer, Asked, delay
 ORIGINS: Final = ("bench.example",)
 PAGE_BYTES: Final = 54_492
 ROWS: Final = 3
+_failed_once: Final[set[str]] = set()
+_lock: Final = threading.Lock()
 _CATEGORY: Final = books.CATEGORIES.index("Poetry") + 2
 
 
@@ -25,8 +29,7 @@ def answer(asked: Asked) -> Answer | None:
     if asked.path == "/tiny":
         return Answer(_tiny(), "application/json", may_gzip=False, delay_seconds=delay(asked.query))
     if asked.path == "/numbered":
-        body = json.dumps({"rows": numbered(asked.query.get("n", ""))}).encode()
-        return Answer(body, "application/json", may_gzip=False, delay_seconds=delay(asked.query))
+        return _numbered(asked.query.get("n", ""), asked.query.get("trouble", ""), delay(asked.query))
     return None
 
 
@@ -36,6 +39,21 @@ def numbered(number: str) -> list[dict[str, Any]]:
         {"n": number, "row": row, "text": hashlib.sha256(f"{number} {row}".encode()).hexdigest()}
         for row in range(1, ROWS + 1)
     ]
+
+
+def _numbered(number: str, trouble: str, delay_seconds: float) -> Answer:
+    status, rows = 200, numbered(number)
+    if trouble == "once":
+        with _lock:
+            status = 200 if number in _failed_once else 503
+            _failed_once.add(number)
+    elif trouble == "http_status":
+        status = 404
+    elif trouble == "contract":
+        for row in rows:
+            del row["n"]
+    body = b"{" if trouble == "parse" else json.dumps({"rows": rows}).encode()
+    return Answer(body, "application/json", status=status, may_gzip=False, delay_seconds=delay_seconds)
 
 
 @cache

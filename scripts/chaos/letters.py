@@ -1,0 +1,107 @@
+"""Messages that nobody can read, published by the plan: each must show up among the dead letters, once.
+
+Postman   publishes each at its time, again until the broker has confirmed it
+shown     at the end: the dead letters of the hub, waited for, since a broker that was hurt may be late with them
+"""
+
+import contextlib
+import threading
+import time
+from typing import Final
+
+import pika
+import pika.exceptions
+import redis
+
+from jobs import contract
+from regions import connect, names
+from scripts.chaos.history import History
+from scripts.chaos.plan import Form, Letter
+from scripts.chaos.stack import ChaosStack
+from web.dead import DeadLetters
+
+AGAIN_SECONDS: Final = 0.5
+PATIENCE_SECONDS: Final = 60.0  # until the broker has confirmed one
+SHOWN_SECONDS: Final = 200.0  # RabbitMQ dead-letters again what was not confirmed within three minutes
+LOOK_SECONDS: Final = 0.5
+STRANGER: Final = contract.Task(
+    task="a", request="b", source="c", region="elsewhere", accepted_ms=0, deadline_ms=0, expires_ms=0
+)
+
+
+def body(form: Form) -> tuple[str, bytes]:
+    """(type, body) of a message that no bridge can read."""
+    match form:
+        case "garbage":
+            return "task", b"\xff\x00 no JSON"
+        case "version":
+            return "task", b'{"v": %d}' % (contract.VERSION + 9)
+        case "kind":
+            return "nonsense", b"{}"
+        case "stranger":
+            return "task", contract.encode(STRANGER)
+        case "cancel":
+            return "cancel", b"[]"
+
+
+class Postman:
+    """A thread for each letter, at its time."""
+
+    def __init__(self, stack: ChaosStack, history: History) -> None:
+        self._url, self._history = stack.server_url("rabbitmq"), history
+        self._threads: list[threading.Thread] = []
+
+    def run(self, letters: list[Letter], started: float, stopping: threading.Event) -> None:
+        """Publishes until the plan is done; ``started`` is monotonic."""
+        for letter in letters:
+            if stopping.wait(max(0.0, started + letter.at - time.monotonic())):
+                return
+            thread = threading.Thread(target=self._publish, args=(letter, stopping), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def wait(self) -> None:
+        """Until each is published, or given up."""
+        for thread in self._threads:
+            thread.join()
+
+    def _publish(self, letter: Letter, stopping: threading.Event) -> None:
+        with self._history.lock:
+            self._history.letters[letter.name] = False
+        end = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < end and not stopping.is_set():
+            with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+                self._send(letter)
+                with self._history.lock:
+                    self._history.letters[letter.name] = True
+                return
+            stopping.wait(AGAIN_SECONDS)
+
+    def _send(self, letter: Letter) -> None:
+        connection = pika.BlockingConnection(connect.amqp_parameters(self._url, name="chaos")[0])
+        try:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            kind, text = body(letter.form)
+            properties = pika.BasicProperties(
+                type=kind, message_id=letter.name, correlation_id=f"of-{letter.name}", delivery_mode=2
+            )
+            key = names.routing_key(letter.region, fast=False)
+            channel.basic_publish(names.TASKS_EXCHANGE, key, text, properties, mandatory=True)
+        finally:
+            with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+                connection.close()
+
+
+def shown(stack: ChaosStack, history: History) -> list[str]:
+    """The message ids of all dead letters, once every confirmed one is there, or time is over."""
+    letters = DeadLetters(stack.redis("hub"))
+    end = time.monotonic() + SHOWN_SECONDS
+    found: list[str] = []
+    while time.monotonic() < end:
+        with contextlib.suppress(redis.exceptions.RedisError):
+            found = [letter.task for letter in letters.all()]
+        if {name for name, is_confirmed in history.letters.items() if is_confirmed} <= set(found):
+            break
+        time.sleep(LOOK_SECONDS)
+    return found

@@ -186,7 +186,10 @@ def make(seed: int, *, tasks: int, seconds: float, regions: Sequence[str], kinds
 
 
 def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: Sequence[str]) -> list[Fault]:
-    """Every kind once at least, then again in another order, so that none is rare."""
+    """Every kind once at least, then again in another order, so that none is rare.
+
+    A short run begins with those that must hit something, before others could be in the way of the posts that they hit.
+    """
     is_short = seconds < SHORT_SECONDS
     rounds = 1 if is_short else int(seconds // ROUND_SECONDS)
     stormy = seconds - WARM_SECONDS - 5.0 if is_short else ROUND_SECONDS - PEACE_SECONDS
@@ -201,6 +204,8 @@ def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: 
         for at in starts:
             if not deck:
                 deck = draw.sample(list(kinds), len(kinds))
+                if is_short:
+                    deck.sort(key=lambda kind: KINDS[kind].must_hit)
             found.append(_fault(draw, start + at, deck.pop(), regions, stormy if is_short else stormy - at))
     return found
 

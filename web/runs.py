@@ -5,8 +5,8 @@
         nf:traffic:{region}  sums of bytes, by source
         nf:health            the verdict on each source, and since when; a change is logged as an event by whoever wrote it
 
-A run is written once or, where a gateway or the hub dies in that second, never: nothing here is written twice. A failure
-on the network waits until what happened to others after it is known (web.reach).
+A run is written once or, where a gateway or the hub dies in that second, never: nothing here is written twice, and only what
+was refused is written again. A failure on the network waits until what happened to others after it is known (web.reach).
 """
 
 import time
@@ -70,7 +70,7 @@ class Runs:
 
     def add(self, region: str, run: Run, finished_ms: int) -> None:
         """A task's end that was settled, once."""
-        sums = self._sums.setdefault((region, run.source), [0, 0, 0, 0, 0])
+        sums = self._sums.setdefault((region, run.source), [0] * len(SUMS))
         for index, more in enumerate((1, bool(run.error), run.raw_bytes, run.records_bytes, run.wire_bytes)):
             sums[index] += more
         if not counts(run):
@@ -82,7 +82,7 @@ class Runs:
             self._keep(run)
 
     def flush(self) -> None:
-        """Writes what is new and judges what changed. Never raises: what can't be written now is lost."""
+        """Writes what is new and judges what changed. Never raises: what may not have arrived is lost."""
         while self._doubts and self._doubts[0].due <= self._clock():
             doubt = self._doubts.popleft()
             if self._reach.is_the_hosts(doubt.region, doubt.run, doubt.finished_ms):
@@ -104,22 +104,29 @@ class Runs:
         self._unjudged.add(run.source)
 
     def _write(self, due: list[str]) -> None:
-        pipeline = self._client.pipeline(transaction=False)
         new, self._new = self._new, {}
-        for source, runs in new.items():
-            pipeline.lpush(names.runs(source), *map(_encoder.encode, runs))
-            pipeline.ltrim(names.runs(source), 0, KEPT - 1)
-            pipeline.expire(names.runs(source), KEPT_SECONDS)
         totals, self._sums = self._sums, {}
-        for (region, source), sums in totals.items():
-            for what, more in zip(SUMS, sums, strict=True):
-                if more:
-                    pipeline.hincrby(names.traffic(region), f"{what}:{source}", more)
+        runs = [("LPUSH", names.runs(source), *map(_encoder.encode, found)) for source, found in new.items()]
+        adding = {
+            (pair, index): ("HINCRBY", names.traffic(pair[0]), f"{SUMS[index]}:{pair[1]}", more)
+            for pair, sums in totals.items()
+            for index, more in enumerate(sums)
+            if more
+        }
+        commands: list[tuple[Any, ...]] = [*runs, *adding.values()]
+        for source in new:
+            commands.append(("LTRIM", names.runs(source), 0, KEPT - 1))
+            commands.append(("EXPIRE", names.runs(source), KEPT_SECONDS))
         for source in due:
-            pipeline.lrange(names.runs(source), 0, KEPT - 1)
-            pipeline.hget(names.HEALTH, source)
-        pipeline.time()
-        *answers, (seconds, _) = pipeline.execute()
+            commands += [("LRANGE", names.runs(source), 0, KEPT - 1), ("HGET", names.HEALTH, source)]
+        replies = send(self._client, [*commands, ("TIME",)], [])
+        for source, reply in zip(new, replies, strict=False):
+            if isinstance(reply, Exception):
+                self._new[source] = new[source]
+        for (pair, index), reply in zip(adding, replies[len(runs) :], strict=False):
+            if isinstance(reply, Exception):
+                self._sums.setdefault(pair, [0] * len(SUMS))[index] = totals[pair][index]
+        *answers, (seconds, _) = map(value, replies)
         if due:
             self._judge(due, answers[-2 * len(due) :], int(seconds) * 1000)
 

@@ -2,11 +2,12 @@
 
 import json
 import re
+import signal
 
 import pytest
 
 from jobs.contract import Attempt, Run, Trail, encode_trail
-from regions import names
+from regions import connect, names
 from tests.service.hub_parts import new_request, send_home, settings
 from tests.waiting import until
 from web.health import KEPT
@@ -199,16 +200,34 @@ def test_a_trail_that_says_something_else_costs_no_result(parts, clock, hub_redi
     assert len(kept(hub_redis)) == 2
 
 
-def test_a_hub_without_room_settles_and_forgets_what_runs_showed(parts, clock, hub_redis):
+def test_a_hub_without_room_settles_and_is_told_later_what_runs_showed(parts, clock, hub_redis):
     settler = gateway(parts, clock)
     settled(parts, settler, hub_redis, run())
     hub_redis.client.config_set("maxmemory", 1)
     settler._runs.flush()
-    hub_redis.client.config_set("maxmemory", 0)
     assert kept(hub_redis) == []
-    settled(parts, settler, hub_redis, run(rows=7))
+    hub_redis.client.config_set("maxmemory", 0)
+    settled(parts, settler, hub_redis, run(rows=7), run("contract"))
     settler._runs.flush()
-    assert [one[5] for one in kept(hub_redis)] == [7]
+    settler._runs.flush()
+    assert [one[5] for one in kept(hub_redis)] == [0, 7, 30]
+    sums = {"runs": 3, "failed": 1, "raw": 108_000, "records": 6_000, "wire": 2_100}
+    assert parts[2].regions(["fra"])[0].traffic == {SOURCE: sums}
+
+
+def test_what_may_have_arrived_is_not_written_again(parts, clock, hub_redis):
+    """The hub took it, and its answer was lost: more of the same would be twice as many runs."""
+    client = connect.open_redis(hub_redis.url, name="test")
+    client.ping()
+    runs = Runs(client, clock)
+    runs.add("fra", run(), 1)
+    hub_redis.running.signal(signal.SIGSTOP)
+    runs.flush()
+    hub_redis.running.signal(signal.SIGCONT)
+    until(lambda: len(kept(hub_redis)) == 1, "what was sent to arrive")
+    runs.flush()
+    assert len(kept(hub_redis)) == 1
+    assert parts[2].regions(["fra"])[0].traffic[SOURCE]["runs"] == 1
 
 
 def test_what_lies_there_from_another_version_is_passed_over(parts, clock, hub_redis):

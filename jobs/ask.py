@@ -21,6 +21,7 @@ from regions.faults import nearest
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
 COOKIE_SAFE: Final = "!#$%&'()*+-./:<=>?@[]^_`{|}~"  # of RFC 6265, what quote would change
+DEFAULT_EGRESS: Final = "default"
 KEYS: Final = ("method", "headers", "cookies", "form", "json", "body", "auth", "egress")
 
 _VARIABLE: Final = r"[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?"
@@ -47,7 +48,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     json: Any = None
     body: str = ""
     auth: Auth = Auth()
-    egress: str = "default"
+    egress: str = DEFAULT_EGRESS
 
     def expand(self, params: Mapping[str, Any]) -> str:
         """The address. A param without a value leaves nothing, as RFC 6570 says. Raises ValueError."""
@@ -148,8 +149,12 @@ def read_ask(
     url_at: Where,
     params: Sequence[str],
     before: Sequence[str],
+    egress: str = "",
 ) -> Ask:
-    """A request: ``table`` is checked for unknown keys by the caller. ``params`` and ``before`` are the known names."""
+    """A request: ``table`` is checked for unknown keys by the caller. ``params`` and ``before`` are the known names.
+
+    ``egress`` is its way out where it names none.
+    """
     check_url(reader, url, url_at, params)
     method = reader.one_of(table, "method", where, METHODS, "")
     bodies = [key for key in ("form", "json", "body") if key in table]
@@ -166,7 +171,7 @@ def read_ask(
         json=table.get("json"),
         body=reader.text_at(table, "body", where),
         auth=_read_auth(reader, table, where),
-        egress=reader.text_at(table, "egress", where, "default"),
+        egress=reader.text_at(table, "egress", where, egress),
     )
     known = {*params, *(f"before.{name}" for name in before)}
     used = msgspec.json.encode([found.headers, found.cookies, found.form, found.json], enc_hook=str).decode()

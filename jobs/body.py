@@ -18,8 +18,8 @@ from backports import zstd
 from urllib3.response import HTTPResponse
 
 from jobs import budget
-from jobs.connection import Exchange
 from jobs.errors import ConnectionFailed, DecodeFailed, TooLarge
+from jobs.exchange import Exchange
 
 PIECE_BYTES: Final = 65_536
 RECEIVED_BYTES_MAX: Final = 1_000_000  # of a body that can't be read, to look at

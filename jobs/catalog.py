@@ -5,7 +5,7 @@ A file that can't be read as a definition is an entry with faults; it never stan
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +13,13 @@ from msgspec import Struct
 
 from jobs.definition import Definition, read
 from regions import names, toml
-from regions.faults import Fault, Faults
+from regions.faults import Fault, Faults, nearest
 
 FORMER_MAX: Final = 8  # definitions of a source that tasks may still have been accepted with
 
 Stamp = tuple[Path, int, int, int, int]  # what tells that a file is another one: path, inode, size, time, the code's
+
+ANY_EGRESS: Final[Mapping[str, Collection[str]]] = {}
 
 
 class Entry(Struct, frozen=True):
@@ -31,11 +33,17 @@ class Entry(Struct, frozen=True):
 
 
 class Catalog:
-    """Definitions by id; of two files with one id that of the later folder counts."""
+    """Definitions by id; of two files with one id that of the later folder counts.
 
-    def __init__(self, folders: Sequence[Path], first_region: str) -> None:
+    ``egresses`` are the ways out of those regions that the process knows the settings of; a source of one that names
+    another way out is at fault.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], first_region: str, egresses: Mapping[str, Collection[str]] = ANY_EGRESS
+    ) -> None:
         self._folders = list(folders)
-        self._first_region = first_region
+        self._first_region, self._egresses = first_region, egresses
         self._entries: dict[str, Entry] = {}
         self._former: dict[str, list[Definition]] = {}  # the good ones before today's, the latest last
         self._stamps: dict[str, Stamp] = {}
@@ -94,7 +102,24 @@ class Catalog:
         except Exception as error:  # noqa: BLE001 - one file must not end the reading of all others
             fault = Fault(path.name, None, "", f"expected a definition, found {type(error).__name__}: {error}")
             return Entry(source, path, None, [fault], self._first_region)
-        return Entry(source, path, definition, [], definition.region or self._first_region)
+        region = definition.region or self._first_region
+        strange = wrong_egress(definition, region, self._egresses[region]) if region in self._egresses else []
+        return Entry(source, path, None if strange else definition, strange, region)
+
+
+def wrong_egress(definition: Definition, region: str, egresses: Collection[str]) -> list[Fault]:
+    """The ways out that a source names and its region does not have."""
+    asked: dict[str, tuple[str, ...]] = {}
+    if definition.before is not None:
+        asked[definition.before.ask.egress] = ("before", "request", "egress")
+    asked[definition.ask.egress] = ("request", "egress")
+    faults = []
+    for name, key in asked.items():
+        if name not in egresses:
+            line = toml.line_of(definition.path.read_text(encoding="utf-8"), key)
+            message = f'expected an egress of region {region}, found "{name}"{nearest(name, egresses)}'
+            faults.append(Fault(definition.path.name, line, ".".join(key), message))
+    return faults
 
 
 def _region_in(path: Path) -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from jobs import ask, pattern, schema
-from jobs.ask import Ask, read_ask
+from jobs.ask import DEFAULT_EGRESS, Ask, read_ask
 from jobs.charset import is_known
 from jobs.field import DEFAULT_LANGUAGE, ELEMENT, PAGE_KINDS, ROW, VALUE, Field, FieldReader, Kinds, Selector
 from jobs.limits import Contract, Limits, read_contract, read_limits
@@ -165,8 +166,10 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
     request = reader.table(table.get("request", {}), ("request",), ask.KEYS)
     asked = read_ask(
         reader, request, ("request",), reader.text_at(table, "url", ()), ("url",), list(params),
-        list(before.fields) if before else [],
+        list(before.fields) if before else [], DEFAULT_EGRESS,
     )  # fmt: skip
+    if before is not None and not before.ask.egress:  # its token may be worth nothing from another address
+        before = replace(before, ask=replace(before.ask, egress=asked.egress))
     page = [PAGE_KINDS[form]]
     levels: list[Kinds] = list(page)
     rows, rows_re = _rows(fields, table, form, levels, code)

@@ -1,14 +1,16 @@
 """How a region goes out: a fetcher for each of its egresses."""
 
-import ipaddress
+import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from requests.cookies import RequestsCookieJar
 
+from jobs.exchange import said
 from jobs.fetch import Fetcher
 from jobs.guard import parse_allow, parse_origins
 from jobs.page import Page, Request
+from regions.egress import proxy_of
 from regions.faults import Fault, Faults
 from regions.settings import Region, Settings
 
@@ -33,30 +35,20 @@ class Fetches(Protocol):
 
 
 def fetchers_of(settings: Settings, region: Region) -> dict[str, Fetches]:
-    """A fetcher for each way out of a region; raises ``Faults`` with all that is wrong with them."""
+    """A fetcher for each way out of a region; raises ``Faults`` with all that is wrong with them on this machine."""
     faults: list[Fault] = []
     allow, origins = (
         collected(faults, parse, text)
         for parse, text in ((parse_allow, settings.fetch.allow), (parse_origins, settings.fetch.origins))
     )
     for name, egress in region.egress.items():
-        where = f"egress.{name}"
-        if egress.proxy:
-            message = "expected none (fetches through a proxy are not supported), found one"
-            faults.append(Fault(f"{region.name}.toml", None, f"{where}.proxy", message))
-        if egress.source_address and not is_address(egress.source_address):
-            message = f'expected an address of this machine, found "{egress.source_address}"'
-            faults.append(Fault(f"{region.name}.toml", None, f"{where}.source_address", message))
+        if egress.source_address and (fault := why_not_from(egress.source_address)):
+            message = f'expected an address of this machine, found "{egress.source_address}": {fault}'
+            faults.append(Fault(f"{region.name}.toml", None, f"egress.{name}.source_address", message))
     if faults:
         raise Faults(faults)
     return {
-        name: Fetcher(
-            allow=allow,
-            origins=origins,
-            user_agent=egress.user_agent,
-            source_address=egress.source_address,
-            connections=region.workers.threads,
-        )
+        name: Fetcher(allow=allow, origins=origins, egress=egress, name=name, connections=region.workers.threads)
         for name, egress in region.egress.items()
     }
 
@@ -70,10 +62,21 @@ def collected(faults: list[Fault], parse: Callable[[str], Any], text: str) -> An
         return None
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is an IP address."""
+def why_not_from(address: str) -> str:
+    """Why nothing can connect from an address, "" where it can."""
     try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as tried:
+            tried.bind((address, 0))
+    except OSError as error:
+        return said(error)
+    return ""
+
+
+def passwords_of(region: Region) -> dict[str, frozenset[str]]:
+    """What must not be kept of each way out through a proxy that takes a password, in each form in which it is sent."""
+    proxies = {name: proxy_of(egress) for name, egress in region.egress.items()}
+    return {
+        name: frozenset((proxy.password, f"{proxy.user}:{proxy.password}"))
+        for name, proxy in proxies.items()
+        if proxy is not None and proxy.password
+    }

@@ -3,7 +3,7 @@
     Fetcher.fetch → Watchdog.watching → for each hop:
       _prepare     address, headers, cookies of this hop's host
       _place       where an origin is mapped, connect there instead
-      _send        HTTPAdapter.send (jobs.connection); a reset kept connection is tried once more
+      _send        HTTPAdapter.send (jobs.connection) by the egress's route; a reset kept connection is tried once more
       _next        a redirect: another host gets no credentials, cookies or body
     → body.read → Page
 
@@ -26,11 +26,15 @@ from requests.cookies import RequestsCookieJar, extract_cookies_to_jar, get_cook
 from requests.models import PreparedRequest
 
 from jobs import body
-from jobs.connection import Adapter, Exchange, Watchdog, said
+from jobs.connection import POOLS_BY_SCHEME, Adapter, tls_context
 from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut, TooLarge
+from jobs.exchange import Exchange, Watchdog, said
 from jobs.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
 from jobs.origin import origin_of
 from jobs.page import Page, Request
+from jobs.proxy import Proxied
+from jobs.route import Direct
+from regions.egress import Egress, proxy_of
 
 REDIRECTS_MAX: Final = 10
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -59,7 +63,7 @@ class Fetcher:
 
     ``origins`` maps an origin to where it is connected to instead ({"https://www.example.org":
     "http://127.0.0.1:8099/www.example.org"}); everything else, the Host header too, stays the original's.
-    ``connections`` is how many are kept for one host.
+    ``connections`` is how many are kept for one host; ``egress`` is how to go out, and ``name`` what it is called.
     """
 
     def __init__(
@@ -67,16 +71,21 @@ class Fetcher:
         *,
         allow: Sequence[Allowed] = (),
         origins: Mapping[str, str] | None = None,
-        user_agent: str = "nearfetch/0.1",
-        source_address: str = "",
+        egress: Egress = Egress(),  # noqa: B008 - frozen
+        name: str = "default",
         connections: int = 64,
         ca_file: str | None = None,
         resolve: Resolve = system_resolve,
     ) -> None:
-        self._guard = Guard(allow, resolve)
+        guard, context, proxy = Guard(allow, resolve), tls_context(ca_file), proxy_of(egress)
+        self._route: Direct | Proxied = Direct(guard, egress.source_address)
+        pools = POOLS_BY_SCHEME
+        if proxy is not None:
+            self._route = Proxied(proxy, name, guard, context, egress.source_address)
+            pools = self._route.pools
         self._origins = dict(origins or {})
-        self._headers = {"User-Agent": user_agent, "Accept": "*/*", "Accept-Encoding": body.ACCEPTED}
-        self._adapter = Adapter(connections=connections, ca_file=ca_file, source_address=source_address)
+        self._headers = {"User-Agent": egress.user_agent, "Accept": "*/*", "Accept-Encoding": body.ACCEPTED}
+        self._adapter = Adapter(connections=connections, context=context, pools=pools)
         self._watchdog = Watchdog()
 
     def close(self) -> None:
@@ -106,7 +115,7 @@ class Fetcher:
         """
         jar = RequestsCookieJar() if jar is None else jar
         began = time.monotonic()
-        exchange = Exchange(self._guard, min(deadline, began + timeout_seconds), cancelled, deadline)
+        exchange = Exchange(self._route, min(deadline, began + timeout_seconds), cancelled, deadline)
         hop = _Hop(request.method, request.url, {**self._headers, **request.headers}, request.cookies, request.body)
         with self._watchdog.watching(exchange):
             for _ in range(REDIRECTS_MAX + 1):

@@ -2,7 +2,8 @@
 
 The decision is made on the address that is connected to, never on a name, for every new connection of every hop:
 
-    connection._new_conn → Guard.targets(host, port) → resolve → judge each address → connect to exactly those
+    route.connect → resolve → Guard.filter: judge each address → connect to exactly those, or have a proxy do so
+                  → Guard.named: where the proxy looks names up itself, only what a name says by itself can be judged
 
 Public is what IANA's special-purpose registries call globally reachable unicast. An address that carries another one
 (IPv4-mapped, NAT64) is judged by what it carries; 6to4 and Teredo are tunnels that the registries do not call reachable.
@@ -48,6 +49,10 @@ DENIED_V6: Final = tuple(
 )
 MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+# Names that mean this machine or its network wherever they are looked up (RFC 6761, 6762, 8375, ICANN's "internal").
+LOCAL_NAMES: Final = ("localhost", "localdomain", "local", "internal", "home.arpa")
+_NAME: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.?", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"(?:\d+|0x[0-9a-f]*)\.?", re.IGNORECASE)  # a last label that makes a host an IPv4 address
 _ORIGIN: Final = re.compile(r"https?://[^/?#@\s]+")
 
 
@@ -156,3 +161,19 @@ class Guard:
             shown = found if found == host.strip("[]") else f"{host} ({found})"
             raise BlockedAddress(f"expected a public address, found {shown}, port {port}")
         return permitted
+
+    def named(self, host: str, port: int) -> list[str]:
+        """What a proxy that looks names up itself may be asked for: addresses as ever, and names that are not local.
+
+        Where such a name leads is the proxy's to judge. Raises BlockedAddress.
+        """
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
+            bare = host.lower().rstrip(".")
+            is_local = any(f".{bare}".endswith(f".{local}") for local in LOCAL_NAMES)
+            if is_local or not _NAME.fullmatch(host) or _NUMBER.fullmatch(bare.rpartition(".")[2]):
+                raise BlockedAddress(f"expected a public address or name, found {host}, port {port}") from None
+            return [host]
+        targets: list[Target] = [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
+        return [str(address[0]) for _, address in self.filter(host, port, targets)]

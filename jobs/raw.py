@@ -7,7 +7,7 @@ Until the end the last body is only referred to, so that a task that is not kept
 on to another page packs the one before.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +25,7 @@ VERSION: Final = 1
 TASK_BYTES_MAX: Final = 8_000_000  # of a task's bodies, packed; those after it are left out
 PACKED: Final = 3  # times a body, while it is packed: twice without secrets, once packed
 FILE_BYTES_MAX: Final = 1_000_000_000  # unpacked, when a file is read
+NO_PASSWORDS: Final[Mapping[str, Collection[str]]] = {}
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
@@ -71,9 +72,14 @@ class Kept(Struct, frozen=True, kw_only=True):
 class Answers:
     """What one running task was answered so far; ``is_wanted`` false remembers nothing."""
 
-    def __init__(self, secrets: Mapping[str, str], *, is_wanted: bool) -> None:
-        """``secrets`` are the region's, by name; those that the definition names are taken out."""
-        self._secrets, self._is_wanted = secrets, is_wanted
+    def __init__(
+        self, secrets: Mapping[str, str], passwords: Mapping[str, Collection[str]] = NO_PASSWORDS, *, is_wanted: bool
+    ) -> None:
+        """``secrets`` are the region's, by name; those that the definition names are taken out.
+
+        ``passwords`` are those of proxies, by egress: a proxy may hand on what it was told, and a page repeat it.
+        """
+        self._secrets, self._passwords, self._is_wanted = secrets, passwords, is_wanted
         self._last: tuple[Page, TaskError | None] | None = None
         self._packed: list[Answer] = []
         self._bytes = 0
@@ -140,6 +146,7 @@ class Answers:
             for name, value in page.request.headers.items()
             if name.lower() in ("authorization", "proxy-authorization")
         }
+        self._hidden |= set(self._passwords.get(page.request.egress, ()))
         redaction = self._redaction(definition)
         body, note = page.body, ""
         if error is not None:

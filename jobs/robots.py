@@ -1,6 +1,6 @@
 """robots.txt (RFC 9309) of the hosts of sources that ask for it: fetched like a page, kept, and obeyed.
 
-    Robots.check → kept? else get → /robots.txt       its turn, the guard, the caps
+    Robots.check → kept? else get → /robots.txt       its turn, the guard, the caps, by the request's own egress
                  → BlockedAddress, or nothing         and its crawl delay, for everybody
 
 A process reads one once an hour; the delay is the region's.
@@ -30,7 +30,7 @@ class Robots:
     """The rules that a worker process knows, shared by its threads."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[float, Protego]] = {}
+        self._known: dict[tuple[str, str], tuple[float, Protego]] = {}  # by origin and egress
         self._lock = threading.Lock()
 
     def check(self, request: Request, agent: str, get: Get, delay: Callable[[float], None]) -> None:
@@ -40,12 +40,12 @@ class Robots:
         4xx but 429) everything is allowed; where it can't be had nothing is, until it can.
         """
         origin = origin_of(request.url)
-        until, rules = self._known.get(origin, (0.0, None))
+        until, rules = self._known.get((origin, request.egress), (0.0, None))
         if rules is None or until < time.monotonic():
             rules = self._read(origin, request, get)
             if seconds := rules.crawl_delay(agent):
                 delay(seconds)
-            self._keep(origin, rules)
+            self._keep((origin, request.egress), rules)
         if not rules.can_fetch(request.url, agent):
             host = urlsplit(request.url).hostname
             raise BlockedAddress(f"robots.txt of {host} keeps {agent!r} from this address, and the source honours it")
@@ -61,8 +61,8 @@ class Robots:
         text = page.body[:READ_BYTES_MAX].decode("utf-8", "replace") if 200 <= page.status < 300 else ""
         return Protego.parse(text)
 
-    def _keep(self, origin: str, rules: Protego) -> None:
+    def _keep(self, key: tuple[str, str], rules: Protego) -> None:
         with self._lock:
             if len(self._known) >= HOSTS_MAX:
                 self._known.clear()
-            self._known[origin] = time.monotonic() + KEPT_SECONDS, rules
+            self._known[key] = time.monotonic() + KEPT_SECONDS, rules

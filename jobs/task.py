@@ -22,7 +22,7 @@ from jobs.budget import Budget
 from jobs.catalog import Catalog
 from jobs.check import check, gaps
 from jobs.contract import PUT_BACK, Result, Task, encode_frame, failed_frame, rfc3339, splice
-from jobs.egress import Fetches, fetchers_of
+from jobs.egress import Fetches, fetchers_of, passwords_of
 from jobs.errors import (
     Cancelled,
     Expired,
@@ -85,10 +85,12 @@ class Runner:
         """
         self._records_bytes_max = settings.limits.records_bytes_max
         self._region = region.name
-        self._known = Known(Catalog(settings.source_folders, settings.first_region), region.name)
+        catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region.egress.keys()})
+        self._known = Known(catalog, region.name)
         self._secrets = read_secrets(os.environ) if secrets is None else secrets
         self._fetchers = fetchers_of(settings, region) if fetchers is None else fetchers
         self._robots = Robots() if fetchers is None else None  # answers that were kept have none
+        self._passwords = passwords_of(region)
         self._agents = {name: egress.user_agent for name, egress in region.egress.items()}
         self._shelf = Shelf(Raw()) if shelf is None else shelf
         self._budget = Budget(region.workers.memory_mb * 1_000_000, region.workers.threads)
@@ -159,7 +161,7 @@ class Runner:
             url=bare(task.url),
         )
         result.timing.queued_ms = round(queued_ms, 1)
-        answers = Answers(self._secrets, is_wanted=self._shelf.is_open)
+        answers = Answers(self._secrets, self._passwords, is_wanted=self._shelf.is_open)
         life = Life(task, offset_ms, cancelled, result, answers, turn or Free())
         failure, shown = self._live(life)
         if failure is None:

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from regions import names, schedule, toml
+from regions.egress import Egress, wrong_in_egress
 from regions.faults import Fault, Faults, nearest
 from regions.schedule import Count, Scale, ScaleRule, Seconds
 
@@ -128,14 +129,6 @@ class Bridge(Struct, frozen=True, forbid_unknown_fields=True):
     ready_max: Count = 20_000
 
 
-class Egress(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the region goes out."""
-
-    user_agent: str = "nearfetch/0.1"
-    proxy: str = ""
-    source_address: str = ""
-
-
 class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
     """rq-dashboard. ``redis_url`` names a user that can't change jobs; without a password it does not start."""
 
@@ -222,9 +215,8 @@ def load(
             reader.faults.append(Fault(path.name, None, "", message))
             continue
         region = reader.struct(Region, content, path, ("region", path.stem))
-        egress = {"default": Egress(), **region.get("egress", {})}
         title = region.get("title") or path.stem
-        regions[path.stem] = Region(**{**region, "name": path.stem, "title": title, "egress": egress})
+        regions[path.stem] = Region(**{**region, "name": path.stem, "title": title})
     for section, part in (flags or {}).items():
         base: Any = values[section]
         values[section] = reader.struct_from(type(base), {**msgspec.structs.asdict(base), **part})
@@ -268,10 +260,10 @@ class _Reader:
     def struct(self, kind: type[Struct], data: Any, path: Path, prefix: tuple[str, ...]) -> dict[str, Any]:
         """The fields of a struct that the file or the environment gives, converted; faults are kept."""
         if not isinstance(data, dict):
-            self._fault(path, prefix, f"expected a table, found {_show(data)}")
+            self._fault(path, prefix, f"expected a table, found {_kind(data)}")
             return {}
         known = {f.name: f for f in msgspec.structs.fields(kind)}
-        file_keys = {f"{name}_file" for name, f in known.items() if _is_text(f.type)}
+        file_keys = {f"{name}_file" for name, f in known.items() if f.type is str}
         hidden = {"name"} if kind is Region else {"region"} if kind is Settings else set()
         for key in data:
             if (key not in known and key not in file_keys) or key in hidden:
@@ -286,15 +278,21 @@ class _Reader:
             elif isinstance(spec.type, type) and issubclass(spec.type, Struct):
                 values[name] = spec.type(**self.struct(spec.type, data.get(name, {}), path, where))
             elif kind is Region and name == "egress":
-                table = data.get(name, {})
-                table = table if isinstance(table, dict) else {}
-                values[name] = {
-                    key: Egress(**self.struct(Egress, part, path, (*where, key)))
-                    for key, part in {"default": {}, **table}.items()
-                }
+                values[name] = self._egresses(data.get(name, {}), path, where)
             else:
                 self._leaf(values, spec, data, path, where)
         return values
+
+    def _egresses(self, data: Any, path: Path, where: tuple[str, ...]) -> dict[str, Egress]:
+        """The ways out by name; there is always a default."""
+        found: dict[str, Egress] = {}
+        tables = data if isinstance(data, dict) else {"default": data}
+        for name, table in {"default": {}, **tables}.items():
+            place = (*where, name)
+            found[name] = Egress(**self.struct(Egress, table, path, place))
+            for key, message in wrong_in_egress(found[name]):
+                self._fault(path, (*place, key), message)
+        return found
 
     def _scale(self, data: Any, path: Path, where: tuple[str, ...]) -> Scale:
         """The table with its rules; whether floors lie below ceilings is only looked at where nothing else is wrong."""
@@ -384,13 +382,14 @@ class _Reader:
         self.faults.append(Fault(path.name, line, ".".join(key), message))
 
 
-def _is_text(kind: Any) -> bool:
-    return kind is str
-
-
 def _is_secret(name: str) -> bool:
     lowered = name.lower()
     return any(word in lowered for word in ("password", "redis", "amqp", "mongo", "url", "proxy", "token", "secret"))
+
+
+def _kind(value: Any) -> str:
+    """What stands where a table is expected; a text may be a secret that belongs into it."""
+    return _show(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
 def _show(value: Any) -> str:

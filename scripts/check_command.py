@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from jobs import definition, examine
-from jobs.catalog import Catalog, Entry
+from jobs.catalog import Catalog, Entry, wrong_egress
+from jobs.definition import Definition
 from regions import toml
 from regions.faults import Fault, Faults, nearest
 from regions.settings import Settings
@@ -37,8 +38,11 @@ def run(settings: Settings, sources: Sequence[str], *, as_json: bool) -> int:
 
 
 def faults(settings: Settings, entry: Entry) -> list[Fault]:
-    """What is wrong with a source: its files, and the regions that it names."""
+    """What is wrong with a source: its files, the regions that it names, and the ways out that its region does not have."""
     found = examine.faults(entry.path)
+    read = _examined(entry.path)
+    if read is not None and entry.region in settings.region:
+        found += wrong_egress(read, entry.region, settings.region[entry.region].egress)
     for key, name in regions_of(entry.path):
         if name not in settings.region:
             line = toml.line_of(entry.path.read_text(encoding="utf-8"), (key,))
@@ -49,12 +53,19 @@ def faults(settings: Settings, entry: Entry) -> list[Fault]:
 
 def regions_of(path: Path) -> list[tuple[str, str]]:
     """The regions that a definition names, each with its key, also where other things in it are wrong."""
-    try:
-        read, _ = definition.examine(path)
-    except Faults:
+    read = _examined(path)
+    if read is None:
         return []
     own = [("region", read.region)] if read.region else []
     return [*own, *(("standby", name) for name in read.standby)]
+
+
+def _examined(path: Path) -> Definition | None:
+    """A definition as far as it can be read; None for a file that is no TOML."""
+    try:
+        return definition.examine(path)[0]
+    except Faults:
+        return None
 
 
 def known(settings: Settings) -> Catalog:

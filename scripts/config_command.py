@@ -12,6 +12,7 @@ import redis
 
 from regions import connect, durability, topology
 from regions.durability import Shortfall
+from regions.egress import without_credentials
 from regions.settings import Settings
 from scripts import policy
 from scripts.configuration import to_toml
@@ -19,7 +20,8 @@ from scripts.probes import broker, mongo, redis_answers
 
 HIDDEN: Final = "(hidden)"
 SECRETS: Final = ("password",)
-URLS: Final = ("redis", "amqp", "mongo", "url", "redis_url", "management_url", "proxy")
+URLS: Final = ("redis", "amqp", "mongo", "url", "redis_url", "management_url")
+PROXY: Final = "proxy"
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def hidden(values: dict[str, Any]) -> dict[str, Any]:
             shown[key] = HIDDEN
         elif key in URLS and isinstance(value, str):
             shown[key] = connect.without_password(value)
+        elif key == PROXY and isinstance(value, str):
+            shown[key] = without_credentials(value)
         else:
             shown[key] = value
     return shown

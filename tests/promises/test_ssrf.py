@@ -1,6 +1,6 @@
 """No connection is made to a denied address: however it is spelled, wherever it comes from, whatever the resolver says.
 
-Real worker processes fetch; listeners on every address of this machine count who comes. They are shown to count first.
+Real worker processes fetch, by themselves and through real proxies; listeners on every address of this machine count who comes. They are shown to count first.
 """
 
 import socket
@@ -11,8 +11,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
+from regions.egress import Egress
 from tests.promises.attacked_worker import BAD, GOOD
 from tests.service.fetching.origin import Spoken
+from tests.service.fetching.proxies import running
 from tests.service.region_workers import RegionWorkers, of
 
 # Spellings of addresses of this machine; PORT is the listener's.
@@ -132,9 +134,27 @@ def outer_site(spoken: Spoken) -> None:
         spoken.answer(b"<body>outer</body>")
 
 
-def start(workers: RegionWorkers, outer: str, allow: str) -> None:
+@pytest.fixture
+def proxy(request, tmp_path) -> Iterator[Egress]:
+    """A way out through a real proxy on this machine, which may connect to anything; "" is none."""
+    if not request.param:
+        yield Egress()
+        return
+    scheme, _, resolves = request.param.partition(" ")
+    with running(tmp_path / "proxy", scheme) as made:
+        yield Egress(proxy=made.url(), proxy_resolves=bool(resolves))
+
+
+through = pytest.mark.parametrize("proxy", ["", "http", "socks5"], indirect=True)
+through_all = pytest.mark.parametrize(
+    "proxy", ["", "http", "socks5", "http resolves", "socks5 resolves"], indirect=True
+)
+
+
+def start(workers: RegionWorkers, outer: str, allow: str, egress: Egress) -> None:
     definitions = {"direct.toml": DIRECT, "next.toml": NEXT, "before.toml": BEFORE.replace("OUTER", outer)}
-    workers.start(definitions, allow=allow, worker=("-m", "tests.promises.attacked_worker"))
+    ways_out = {"default": egress}
+    workers.start(definitions, allow=allow, egress=ways_out, worker=("-m", "tests.promises.attacked_worker"))
 
 
 def ask(workers: RegionWorkers, outer: str, urls: list[str], way: str) -> list[dict]:
@@ -160,10 +180,11 @@ def test_there_are_enough_spellings():
     assert len(set(SPELLINGS)) == len(SPELLINGS) >= 60
 
 
-def test_without_the_guard_the_listeners_count(workers, origin, inner):
+@pytest.mark.parametrize("proxy", ["", "http"], indirect=True)
+def test_without_the_guard_the_listeners_count(workers, origin, inner, proxy):
     """The control: with everything allowed, most spellings do lead to this machine, in every way."""
     outer = origin(outer_site).url
-    start(workers, outer, allow="0.0.0.0/0,::/0")
+    start(workers, outer, allow="0.0.0.0/0,::/0", egress=proxy)
     urls = [url.replace("PORT", str(inner.port)) for url in SPELLINGS]
     for way in WAYS:
         before = inner.count
@@ -171,11 +192,15 @@ def test_without_the_guard_the_listeners_count(workers, origin, inner):
         assert inner.count - before >= 40, f"{way}: {inner.count - before} of {len(urls)} came"
 
 
-def test_no_spelling_redirect_or_further_page_connects_to_a_denied_address(workers, origin, inner):
+@through_all
+def test_no_spelling_redirect_or_further_page_connects_to_a_denied_address(workers, origin, inner, proxy):
+    """Neither do we, nor does a proxy for us. Where one that looks names up is led by a name, it has to judge itself."""
     outer = origin(outer_site)
-    start(workers, outer.url, allow=f"127.0.0.1:{outer.port}")
+    start(workers, outer.url, allow=f"127.0.0.1:{outer.port}", egress=proxy)
     urls = [url.replace("PORT", str(inner.port)) for url in SPELLINGS]
     urls += [f"http://{host}/" for host in ELSEWHERE]
+    if proxy.proxy_resolves:
+        urls = [url for url in urls if ".test" not in url or "@" in url]
     for way in WAYS:
         found = ask(workers, outer.url, urls, way)
         types = Counter(map(told, found))
@@ -190,11 +215,12 @@ def test_no_spelling_redirect_or_further_page_connects_to_a_denied_address(worke
     assert outer.connections > 0
 
 
-def test_a_resolver_that_changes_its_answer_gains_nothing(workers, origin):
+@through
+def test_a_resolver_that_changes_its_answer_gains_nothing(workers, origin, proxy):
     """The first look-up is permitted and answered; the second names a denied address, which gets no connection."""
     outer = origin(lambda spoken: spoken.answer(b"<body>outer<a class=next href=/again>", Connection="close"))
     with socket.create_server((BAD, outer.port)) as denied:
-        start(workers, outer.url, allow=f"{GOOD}:{outer.port}")
+        start(workers, outer.url, allow=f"{GOOD}:{outer.port}", egress=proxy)
         rebinding = [f"http://rebinding-{number}.test:{outer.port}/" for number in range(20)]
         first = fetch(workers, "next", rebinding)
         assert [(one["count"], told(one)) for one in first] == [(1, "blocked_address")] * 20

@@ -55,6 +55,7 @@ class RegionWorkers:
         memory_mb: int = 300,
         allow: str = "",
         origins: str = "",
+        egress: Mapping[str, Egress] = {"default": Egress()},
         worker: Sequence[str] = ("-m", "jobs.worker"),
     ) -> None:
         """Starts the pool; returns when all of its processes are registered. ``definitions`` by file name; ``worker``: what Python runs as a worker process."""
@@ -71,7 +72,7 @@ class RegionWorkers:
         self._process = process
         found: Settings = settings_for(*self._urls, threads=threads, processes=processes)
         workers = Workers(threads=threads, memory_mb=memory_mb)
-        region = msgspec.structs.replace(found.one(REGION), workers=workers, egress={"default": Egress()})
+        region = msgspec.structs.replace(found.one(REGION), workers=workers, egress=dict(egress))
         fetch, sources = Fetch(allow=allow, origins=origins), Folders(path=str(self._sources))
         settings = msgspec.structs.replace(found, region={REGION: region}, fetch=fetch, sources=sources)
         process.stdin.write(msgspec.json.encode(settings))

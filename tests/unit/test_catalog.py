@@ -41,6 +41,38 @@ def test_code_beside_a_definition_is_looked_at(tmp_path):
     assert catalog.get("a").definition.code == ("next_page",)
 
 
+ELSEWHERE = GOOD + "[request]\nmethod = 'GET'\negress = 'UE'\n"
+BEFORE = "[before]\nurl = 'https://a.example/'\n[before.fields]\nt = 'b'\n[before.request]\negress = 'asia'\n"
+
+
+def test_a_source_of_a_known_region_must_name_one_of_its_ways_out(tmp_path):
+    """Of other regions nobody here knows the ways out: the gateway can't tell, the region's own processes can."""
+    touch(tmp_path / "mine.toml", "region = 'fra'\n" + ELSEWHERE)
+    touch(tmp_path / "another.toml", "region = 'nyc'\n" + ELSEWHERE)
+    catalog = Catalog([tmp_path], "fra", {"fra": {"default", "eu"}})
+    catalog.refresh()
+    (fault,) = catalog.get("mine").faults
+    assert str(fault) == 'mine.toml:8: request.egress: expected an egress of region fra, found "UE"; one of default, eu'
+    assert catalog.get("mine").definition is None
+    assert catalog.get("another").definition.ask.egress == "UE"
+    touch(tmp_path / "mine.toml", ELSEWHERE.replace("UE", "eu") + BEFORE, later=2)
+    catalog.refresh()
+    assert [str(fault) for fault in catalog.get("mine").faults] == [
+        'mine.toml:13: before.request.egress: expected an egress of region fra, found "asia"; one of default, eu'
+    ]
+
+
+def test_what_is_asked_before_goes_the_requests_own_way_unless_it_names_another(tmp_path):
+    touch(tmp_path / "same.toml", ELSEWHERE + BEFORE.replace("[before.request]\negress = 'asia'\n", ""))
+    touch(tmp_path / "other.toml", ELSEWHERE + BEFORE)
+    touch(tmp_path / "none.toml", GOOD)
+    catalog = Catalog([tmp_path], "fra")
+    catalog.refresh()
+    assert catalog.get("same").definition.before.ask.egress == "UE"
+    assert catalog.get("other").definition.before.ask.egress == "asia"
+    assert catalog.get("none").definition.ask.egress == "default"
+
+
 def test_broken_file_is_an_entry_with_faults_beside_good_ones(tmp_path):
     touch(tmp_path / "good.toml", GOOD)
     touch(tmp_path / "bad.toml", GOOD + "b = {ccs = 'x'}\n[limits]\nrate = 'x'\n")

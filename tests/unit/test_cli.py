@@ -105,16 +105,17 @@ def secrets_everywhere(monkeypatch):
     monkeypatch.setenv("NEARFETCH__REGION__FRA__DASHBOARD__PASSWORD", "geheim")
     monkeypatch.setenv("NEARFETCH__REGION__FRA__DASHBOARD__REDIS_URL", "redis://dashboard:geheim@127.0.0.1:1/0")
     monkeypatch.setenv("NEARFETCH__REGION__FRA__REDIS__URL", "redis://:geheim@127.0.0.1:1/0")
-    monkeypatch.setenv("NEARFETCH__REGION__FRA__EGRESS__DEFAULT__PROXY", "http://user:geheim@127.0.0.1:1/")
+    monkeypatch.setenv("NEARFETCH__REGION__FRA__EGRESS__DEFAULT__PROXY", "http://user:geh,geheim@127.0.0.1:1/")
 
 
 def test_the_settings_in_force_are_shown_without_a_secret(secrets_everywhere):
     shown = run("config", "show")
     as_json = run("config", "show", "--json")
-    assert "geheim" not in shown.output + as_json.output
+    assert "geh" not in shown.output + as_json.output
     values = json.loads(as_json.output)
     assert values["hub"]["redis"] == "redis://127.0.0.1:1/0,redis://127.0.0.1:2/0"
     assert values["region"]["fra"]["dashboard"]["password"] == config_command.HIDDEN
+    assert values["region"]["fra"]["egress"]["default"]["proxy"] == "http://127.0.0.1:1/"
     del values["region"]["fra"]["scale"]["schedule"]  # TOML has no empty list of tables
     assert tomllib.loads(shown.output)["region"]["fra"] == values["region"]["fra"]
 

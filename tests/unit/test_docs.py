@@ -52,7 +52,9 @@ def test_every_setting_stands_in_the_document_with_its_default(heading, kind):
     known = fields(kind)
     assert set(documented) == set(known)
     for name, default in known.items():
-        if isinstance(default, int | float) or (isinstance(default, str) and default and name != "title"):
+        if isinstance(default, bool):
+            assert documented[name][0] == str(default).lower(), name
+        elif isinstance(default, int | float) or (isinstance(default, str) and default and name != "title"):
             assert documented[name][0] == f"{default:g}" if isinstance(default, float) else str(default), name
 
 

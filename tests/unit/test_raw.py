@@ -5,6 +5,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -77,7 +78,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(site: Site, tmp_path: Path, folder: Path) -> Iterator[Callable[..., dict]]:
+def more() -> dict[str, str]:
+    """Settings besides, for fixtures that come before ``run``."""
+    return {}
+
+
+@pytest.fixture
+def run(site: Site, tmp_path: Path, folder: Path, more: dict[str, str]) -> Iterator[Callable[..., dict]]:
     """Runs a source and gives its result; keywords are params."""
     sources = tmp_path / "sources"
     sources.mkdir()
@@ -88,6 +95,7 @@ def run(site: Site, tmp_path: Path, folder: Path) -> Iterator[Callable[..., dict
         "NEARFETCH__FETCH__ALLOW": "127.0.0.0/8",
         "NEARFETCH__FETCH__ORIGINS": origins(site.port),
         "NEARFETCH__REGION__FRA__RAW__PATH": str(folder),
+        **more,
     }
     found = settings.load(given)
     shelf = Shelf(found.one("fra").raw)
@@ -264,6 +272,30 @@ def test_no_secret_is_kept_though_the_origin_repeats_all_of_them(run, origin, fo
     assert b"<li>rows</li>" in found
     assert b"Aaaa-1aA1/11" in found, "the token's shape"
     assert kept.unpacked_result()["records"][1] == {"said": "user:removed"}
+
+
+@pytest.fixture
+def leaky_proxy(origin, more) -> Origin:
+    """A proxy that hands on what it was told, to a target that repeats it."""
+
+    def say(spoken: Spoken) -> None:
+        told = spoken.headers["proxy-authorization"]
+        decoded = base64.b64decode(told.partition(" ")[2]).decode()
+        spoken.answer(f"<li>{told}</li><li>{decoded}</li><li>{spoken.target}</li>".encode(), X_Echo=told)
+
+    made = origin(say)
+    way_out = "NEARFETCH__REGION__FRA__EGRESS__DEFAULT__PROXY"
+    more |= {way_out: f"http://user:{quote(SECRET, safe='')}@127.0.0.1:{made.port}", f"{way_out}_RESOLVES": "true"}
+    return made
+
+
+def test_no_password_of_a_proxy_is_kept_though_it_hands_it_on(leaky_proxy, run, folder):
+    result = run("small", base="http://first.example")
+    assert SECRET in json.dumps(result["records"]), "it was there to be found"
+    found = everything(folder)
+    for hidden in (SECRET.encode(), base64.b64encode(f"user:{SECRET}".encode()), quote(SECRET, safe="").encode()):
+        assert hidden not in found, hidden
+    assert b"http://first.example/" in found
 
 
 def test_of_a_body_past_its_limit_the_beginning_is_kept(run, origin, folder):

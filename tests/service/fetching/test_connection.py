@@ -6,10 +6,15 @@ import time
 
 import pytest
 
+from jobs.breaker import is_the_hosts
 from jobs.errors import Cancelled, ConnectionFailed, TimedOut
+from jobs.guard import parse_allow
 from jobs.page import Request
+from regions.egress import Egress
 from tests.service.fetching.asking import fetch, names_of_loopback
 from tests.service.fetching.origin import Spoken, certificate
+
+ANY = parse_allow("127.0.0.0/8,::1")
 
 
 def test_an_origin_that_says_nothing_ends_at_the_time_out(origin, fetcher):
@@ -138,6 +143,38 @@ def test_a_new_connection_or_a_post_is_not_tried_again(origin, fetcher):
     with pytest.raises(ConnectionFailed):
         fetch(one, Request(method="POST", url=site.url + "/drop", body=b"x"))
     assert len(site.requests) == 3
+
+
+# Where connections come from
+
+
+def peers(site) -> list[str]:
+    return [spoken.connection.getpeername()[0] for spoken in site.requests]
+
+
+def test_connections_come_from_the_egresss_address(origin, fetcher):
+    """Of a name's addresses those are taken that can be reached from there."""
+    site = origin(lambda spoken: spoken.answer(b"x"))
+    found = [(socket.AF_INET6, ("::1", site.port, 0, 0)), (socket.AF_INET, ("127.0.0.1", site.port))]
+    one = fetcher(egress=Egress(source_address="127.0.0.2"), resolve=lambda host, port: found, allow=ANY)
+    for _ in range(2):
+        assert fetch(one, f"http://two.example:{site.port}/").body == b"x"
+    assert (peers(site), site.connections) == (["127.0.0.2"] * 2, 1)
+
+
+@pytest.mark.parametrize(("source", "host", "version"), [("::1", "127.0.0.1", 6), ("127.0.0.2", "[::1]", 4)])
+def test_a_target_that_can_not_be_reached_from_there_is_the_regions_error(fetcher, source, host, version):
+    text = rf"expected an IPv{version} address of \S+, as the egress's source_address is one, found none"
+    with pytest.raises(ConnectionFailed, match=text) as caught:
+        fetch(fetcher(egress=Egress(source_address=source), allow=ANY), f"http://{host}:9/")
+    assert (caught.value.whose, caught.value.is_retryable) == ("region", False)
+
+
+def test_an_address_that_this_machine_has_no_more_is_the_regions_error(origin, fetcher):
+    site = origin(lambda spoken: spoken.answer())
+    with pytest.raises(ConnectionFailed, match="source_address to be one of this machine's, found: Cannot") as caught:
+        fetch(fetcher(egress=Egress(source_address="192.0.2.7")), site.url)
+    assert (caught.value.whose, is_the_hosts(caught.value), site.connections) == ("region", False, 0)
 
 
 # TLS

@@ -10,6 +10,7 @@ from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus
 from jobs.fetch import _may_see_credentials, retry_after, shown
 from jobs.guard import parse_allow
 from jobs.page import Request
+from regions.egress import Egress
 from tests.service.fetching.asking import fetch, get, names_of_loopback
 from tests.service.fetching.origin import Spoken
 
@@ -22,7 +23,7 @@ def test_a_page_comes_with_its_status_headers_and_body(origin, fetcher):
 
 def test_the_origin_sees_our_name_and_the_codings_that_are_opened(origin, fetcher):
     site = origin(lambda spoken: spoken.answer())
-    fetch(fetcher(user_agent="nearfetch/test"), get(site.url, headers={"Accept": "text/html"}))
+    fetch(fetcher(egress=Egress(user_agent="nearfetch/test")), get(site.url, headers={"Accept": "text/html"}))
     headers = site.requests[0].headers
     assert headers["user-agent"] == "nearfetch/test"
     assert headers["accept"] == "text/html"

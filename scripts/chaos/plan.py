@@ -25,7 +25,8 @@ MEAN_TASKS: Final = 8  # of a request
 BURST_TASKS: Final = 30  # slow ones, so that a worker runs enough of them when it is killed
 BURST_SECONDS: Final = 3.0
 BURSTS_AFTER: Final = (0.0, 4.0, 8.0)  # seconds; a gateway may refuse some of them
-LONG_DEADLINES: Final = 0.97  # the share of the requests whose deadline obliges
+HURRIED: Final = 0.2  # the share of the small requests whose deadline obliges nobody
+SMALL_TASKS: Final = 4  # at most
 CANCEL_TASKS: Final = 2  # of a request that its client cancels
 TASKS_A_CANCEL: Final = 250  # of the load, to one of these
 CANCELS_MIN: Final = 8  # a gateway may refuse some of them
@@ -226,8 +227,8 @@ def _posts(
     while number < tasks:
         way = draw.choices(WAYS, OF_WAYS)[0]
         count = 1 if way in ("sync", "records") else min(draw.randint(1, 2 * MEAN_TASKS), tasks - number)
-        long = draw.random() < LONG_DEADLINES
-        deadline = draw.uniform(200, 290) if long else draw.uniform(3, 20)
+        is_hurried = draw.random() < HURRIED and count <= SMALL_TASKS
+        deadline = draw.uniform(3, 20) if is_hurried else draw.uniform(200, 290)
         asked = [_asked(draw, number + index, regions) for index in range(count)]
         found.append(Post(round(draw.uniform(0, seconds - 2), 2), way, round(deadline, 1), asked))
         number += count

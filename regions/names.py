@@ -85,7 +85,7 @@ WORKERS = "nf:workers"
 # MongoDB
 DATABASE = "nearfetch"  # where the URL names none
 REQUESTS_COLLECTION = "requests"
-TASKS_COLLECTION = "tasks"
+RESULTS_COLLECTION = "results"
 
 # The one function that a job may name (RQ would import any).
 JOB_FUNCTION = "jobs.task.run"

@@ -1,10 +1,11 @@
-"""Finished requests in MongoDB: one document a request, one a task, found by what was asked and where.
+"""Finished requests in MongoDB: a document a request, by which it is found, and its results in one more, or several.
 
-    requests   {_id: request, created, done, until, status, sources, regions, tasks, …}
-    tasks      {_id: task, request, order, cursor, result: the frame as its region made it, …}
+    requests   {_id: request, created, until, status, sources, regions, tasks, results: [[cursor, bytes, part], …], …}
+    results    {_id: "REQUEST/PART", until, results: [{task, source, status, …, frame as its region made it}, …]}
 
-A request's tasks are written before it, and everything by its own id, so writing again is harmless and what can be read
-is whole. ``until`` is when MongoDB itself drops a document.
+A request's results are written before it, and everything by its own id, so writing again is harmless and what can be read
+is whole. ``until`` is when MongoDB itself drops a document. Indexes cost more than documents: there are no more than searches
+need, and a result has none of its own.
 """
 
 import threading
@@ -16,7 +17,8 @@ from typing import Any, Final
 
 import pymongo
 from msgspec import Struct
-from pymongo.errors import PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
+from ulid import ULID
 
 from jobs import contract
 from regions import connect, logs, names
@@ -28,8 +30,12 @@ READ_SECONDS: Final = 2.0
 WRITE_SECONDS: Final = 15.0
 AGAIN_SECONDS: Final = 1.0  # after a failure everybody is refused at once for so long
 PAGE: Final = 50  # requests of one answer
+PART_BYTES: Final = 8_000_000  # of frames in one document, which MongoDB limits to 16 MiB; a frame is smaller
+DUPLICATE: Final = 11000  # MongoDB's code for an _id that is there already
+CLOCKS_APART_MS: Final = 600_000  # at most, of the gateway that made an id and the hub
 
 Document = dict[str, Any]
+Place = tuple[str, int, int]  # of a result: its cursor, the bytes of its records, and the part that it is in
 
 log = logs.get("history")
 
@@ -80,18 +86,24 @@ class History:
 
     def put(self, views: Sequence[View]) -> None:
         """Keeps finished requests, whose results are frames; raises ``HistoryAway``, and then all may be put again."""
-        tasks = [document for view in views for document in self._task_documents(view)]
-        requests = [self._request_document(view) for view in views]
+        requests: list[Document] = []
+        results: list[Document] = []
+        for view in views:
+            request, parts = self._documents(view)
+            requests.append(request)
+            results += parts
         with self._asking(WRITE_SECONDS) as database:
-            for collection, documents in ((names.TASKS_COLLECTION, tasks), (names.REQUESTS_COLLECTION, requests)):
-                writes = [pymongo.ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in documents]
-                database[collection].bulk_write(writes, ordered=False)
+            for collection, documents in ((names.RESULTS_COLLECTION, results), (names.REQUESTS_COLLECTION, requests)):
+                if documents:
+                    _insert(database[collection], documents)
 
     def remove(self, requests: Sequence[str]) -> None:
         """Forgets requests; raises ``HistoryAway``, and then all may be removed again."""
         with self._asking(WRITE_SECONDS) as database:
             database[names.REQUESTS_COLLECTION].delete_many({"_id": {"$in": list(requests)}})
-            database[names.TASKS_COLLECTION].delete_many({"request": {"$in": list(requests)}})
+            for request in requests:
+                after_last = f"{request}{chr(ord('/') + 1)}"
+                database[names.RESULTS_COLLECTION].delete_many({"_id": {"$gt": f"{request}/", "$lt": after_last}})
 
     def read(self, request: str, after: str = START) -> View | None:
         """A request with its results since a cursor, as ``Ledger.read`` gives it; None when it is not there."""
@@ -99,11 +111,12 @@ class History:
             found = database[names.REQUESTS_COLLECTION].find_one({"_id": request})
             if found is None:
                 return None
-            kept = list(database[names.TASKS_COLLECTION].find({"request": request}, {"result": False}).sort("order"))
-            chosen, more = self._within([one for one in kept if _moment(one["cursor"]) > _moment(after)])
-            wanted = {"_id": {"$in": [one["_id"] for one in chosen]}}
-            frames = {one["_id"]: one["result"] for one in database[names.TASKS_COLLECTION].find(wanted)}
-        results = [contract.splice(bytes(frames[one["_id"]])) for one in chosen]
+            wanted = [one for one in found["results"] if _moment(one[0]) > _moment(after)]
+            chosen, more = self._within(wanted)
+            ids = [_part_id(request, part) for part in sorted({part for _, _, part in chosen})]
+            parts = database[names.RESULTS_COLLECTION].find({"_id": {"$in": ids}})
+            frames = {one["cursor"]: one["frame"] for part in parts for one in part["results"]}
+        results = [contract.splice(bytes(frames[cursor])) for cursor, _, _ in chosen]
         return _view(found, after, chosen, results, more=more)
 
     def search(self, wanted: Wanted) -> tuple[list[View], str | None]:
@@ -114,8 +127,9 @@ class History:
                 query[key] = value
         if wanted.since is not None:
             query["created"] = {"$gte": wanted.since}
+            query["_id"] = {"$gte": _first_id(wanted.since)}
         if wanted.before is not None:
-            query["_id"] = {"$lt": wanted.before}
+            query["_id"] = {**query.get("_id", {}), "$lt": wanted.before}
         with self._asking(READ_SECONDS) as database:
             found = list(database[names.REQUESTS_COLLECTION].find(query).sort("_id", -1).limit(PAGE + 1))
         page = found[:PAGE]
@@ -153,14 +167,40 @@ class History:
                 self._client = client
             return self._client.get_default_database(names.DATABASE)
 
-    def _request_document(self, view: View) -> Document:
-        return {
+    def _documents(self, view: View) -> tuple[Document, list[Document]]:
+        """A request's document, and those of its results."""
+        created = _date(view.created_ms)
+        until = created + self._keep
+        parts: list[Document] = []
+        places: list[Place] = []
+        room = 0
+        for cursor, frame in zip(view.cursors, view.results, strict=True):
+            if len(frame) > room:
+                parts.append({"_id": _part_id(view.id, len(parts)), "until": until, "results": []})
+                room = PART_BYTES
+            room -= len(frame)
+            head = contract.head(frame)
+            places.append((cursor, head.bytes.records, len(parts) - 1))
+            parts[-1]["results"].append(
+                {
+                    "cursor": cursor,
+                    "task": head.task,
+                    "source": head.source,
+                    "region": head.region,
+                    "status": head.status,
+                    "error": head.error.type if head.error else None,
+                    "attempts": head.attempts,
+                    "count": head.count,
+                    "frame": frame,
+                }
+            )
+        request = {
             "_id": view.id,
-            "created": _date(view.created_ms),
+            "created": created,
             "created_ms": view.created_ms,
             "deadline_ms": view.deadline_ms,
             "expires_ms": view.expires_ms,
-            "until": _date(view.created_ms) + self._keep,
+            "until": until,
             "status": view.status,
             "total": view.total,
             "completed": view.completed,
@@ -169,57 +209,49 @@ class History:
             "sources": sorted({task.source for task in view.tasks}),
             "regions": sorted({task.region for task in view.tasks}),
             "tasks": [[task.id, task.source, task.region, task.status] for task in view.tasks],
+            "results": places,
             "attrs": view.attrs.decode(),
             "cursor": view.cursor,
         }
+        return request, parts
 
-    def _task_documents(self, view: View) -> list[Document]:
-        by_id = {task.id: task for task in view.tasks}
-        documents = []
-        for order, (cursor, frame) in enumerate(zip(view.cursors, view.results, strict=True)):
-            head = contract.head(frame)
-            task = by_id[head.task]
-            documents.append(
-                {
-                    "_id": task.id,
-                    "request": view.id,
-                    "source": task.source,
-                    "region": task.region,
-                    "status": task.status,
-                    "error": head.error.type if head.error else None,
-                    "attempts": head.attempts,
-                    "count": head.count,
-                    "created": _date(view.created_ms),
-                    "until": _date(view.created_ms) + self._keep,
-                    "order": order,
-                    "cursor": cursor,
-                    "bytes": head.bytes.records,
-                    "result": frame,
-                }
-            )
-        return documents
-
-    def _within(self, kept: list[Document]) -> tuple[list[Document], bool]:
+    def _within(self, kept: list[Place]) -> tuple[list[Place], bool]:
         """The first ones whose records fit into one answer, one at least, and whether more wait."""
         size = 0
-        for index, one in enumerate(kept):
-            size += one["bytes"]
+        for index, (_, records_bytes, _) in enumerate(kept):
+            size += records_bytes
             if index and size > self._limit:
                 return kept[:index], True
         return kept, False
 
 
+def _insert(collection: Any, documents: Sequence[Document]) -> None:
+    """Writes documents; those that are there already, by their ids, are written again. Replacing all costs thrice as much."""
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        faults = error.details["writeErrors"]
+        if error.details["writeConcernErrors"] or any(fault["code"] != DUPLICATE for fault in faults):
+            raise
+        again = [documents[fault["index"]] for fault in faults]
+        collection.bulk_write(
+            [pymongo.ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in again], ordered=False
+        )
+
+
+def _part_id(request: str, part: int) -> str:
+    return f"{request}/{part}"
+
+
 def _make_indexes(database: Any) -> None:
-    requests, tasks = database[names.REQUESTS_COLLECTION], database[names.TASKS_COLLECTION]
+    requests, results = database[names.REQUESTS_COLLECTION], database[names.RESULTS_COLLECTION]
     for key in ("sources", "regions", "status"):
         requests.create_index([(key, pymongo.ASCENDING), ("_id", pymongo.DESCENDING)])
-    requests.create_index([("created", pymongo.DESCENDING)])
-    tasks.create_index([("request", pymongo.ASCENDING), ("order", pymongo.ASCENDING)])
-    for collection in (requests, tasks):
+    for collection in (requests, results):
         collection.create_index("until", expireAfterSeconds=0)
 
 
-def _view(found: Document, after: str, chosen: list[Document], results: list[bytes], *, more: bool) -> View:
+def _view(found: Document, after: str, chosen: Sequence[Place], results: list[bytes], *, more: bool) -> View:
     return View(
         id=found["_id"],
         created_ms=found["created_ms"],
@@ -232,10 +264,16 @@ def _view(found: Document, after: str, chosen: list[Document], results: list[byt
         tasks=[TaskView(*task) for task in found["tasks"]],
         attrs=found["attrs"].encode(),
         results=results,
-        cursors=[one["cursor"] for one in chosen],
-        cursor=chosen[-1]["cursor"] if chosen else after,
+        cursors=[cursor for cursor, _, _ in chosen],
+        cursor=chosen[-1][0] if chosen else after,
         more=more,
     )
+
+
+def _first_id(since: datetime) -> str:
+    """An id that is lower than those of all requests since then: ids begin with their time, and have an index."""
+    since_ms = max(0, int(since.timestamp() * 1000) - CLOCKS_APART_MS)
+    return str(ULID.from_int(since_ms << 80))
 
 
 def _moment(cursor: str) -> tuple[int, int]:

@@ -51,7 +51,6 @@ def run(progress: Progress, rounds: int) -> Extra:
                     numbers,
                     warm_seconds=4.0,
                     seconds=SECONDS,
-                    mark=lambda: None,
                     pages_port=pages_port,
                     sample=sample,
                     clients=CLIENTS,

@@ -159,15 +159,14 @@ async def many(
     *,
     warm_seconds: float,
     seconds: float,
-    mark: Callable[[], None],
     pages_port: int,
     sample: Callable[[int], None] | None = None,
     clients: int = CLIENTS,
 ) -> Window:
     """Asks for ``seconds``, after ``warm_seconds`` that do not count; every request is followed to its end.
 
-    ``mark`` is called when the clock starts and when it stops, ``sample`` now and then in between with the number of pages
-    that the page server holds. Raises ExceptionGroup of ``Wrong``, also where it served more pages than were asked for.
+    ``sample`` is called now and then while the clock runs, with the number of pages that the page server holds. Raises
+    ExceptionGroup of ``Wrong``, also where it served more pages than were asked for.
     """
     finished: list[Finished] = []
     pages = PageServer(pages_port)
@@ -184,15 +183,12 @@ async def many(
 
     async def watch() -> tuple[float, float]:
         await asyncio.sleep(warm_seconds)
-        mark()
         began = time.monotonic()
         while sample is not None and time.monotonic() < over - SAMPLE_SECONDS:
             await asyncio.sleep(SAMPLE_SECONDS)
             sample((await pages.told()).held)
         await asyncio.sleep(max(0.0, over - time.monotonic()))
-        ended = time.monotonic()
-        mark()
-        return began, ended
+        return began, time.monotonic()
 
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(watch())

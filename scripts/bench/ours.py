@@ -6,6 +6,7 @@ One region, since the contenders have one machine; everything else is on: guard,
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,10 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
+from regions import names
 from regions.process import Process
 from regions.settings import PREFIX, ROOT
 from scripts.bench import rows
-from scripts.bench.load import Call, Result
+from scripts.bench.load import Call, Result, Wrong
 from scripts.bench.rows import Row
 from scripts.own_stack import OwnStack
 from scripts.ports import free_port
@@ -26,6 +28,7 @@ from scripts.terminal import Progress
 
 REGION: Final = "fra"
 DEADLINE_SECONDS: Final = 60
+SETTLE_SECONDS: Final = 60.0
 HOPS: Final = {
     "gateway": "gateway",
     "rabbitmq": "RabbitMQ",
@@ -85,6 +88,16 @@ class Ours:
     def workers(self) -> list[int]:
         """The processes that lead the groups of whoever fetches."""
         return self.hops()["workers"]
+
+    def settle(self) -> None:
+        """Waits until the history has all that was done; raises ``Wrong`` where it does not keep up."""
+        hub, deadline = self.stack.redis("hub"), time.monotonic() + SETTLE_SECONDS
+        while left := int(hub.zcard(names.ARCHIVE)):
+            if time.monotonic() > deadline:
+                raise Wrong(
+                    f"expected the history to have everything after {SETTLE_SECONDS:g} s, found {left} requests left"
+                )
+            time.sleep(0.05)
 
     def settings(self) -> Iterator[str]:
         """What it runs with, a line each."""

@@ -175,6 +175,9 @@ class PeerPool:
         """The processes that lead the groups of whoever fetches."""
         return self.hops()["workers"]
 
+    def settle(self) -> None:
+        """Nothing: what was answered is all that it does."""
+
     @staticmethod
     def settings() -> Iterator[str]:
         """What it runs with, a line each."""

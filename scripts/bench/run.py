@@ -128,16 +128,13 @@ class Bench:
         found.floor.append(Floor(**bare))
 
     def _load(self, contender: Any, row: Row) -> Load:
-        marks: list[dict[str, float]] = []
         samples: list[tuple[int, int]] = []
         hops = contender.hops()
-
-        def mark() -> None:
-            marks.append({**usage.cpu_ms(hops), "clients": usage.own_cpu_ms()})
 
         def sample(held: int) -> None:
             samples.append((held, usage.memory_bytes(usage.members(contender.workers()))))
 
+        before, clients_before = usage.cpu_ms(hops), usage.own_cpu_ms()
         window = done(
             load.many(
                 contender,
@@ -145,17 +142,18 @@ class Bench:
                 self._numbers,
                 warm_seconds=self.plan.warm_seconds + 2 * row.delay_seconds,
                 seconds=self.plan.seconds,
-                mark=mark,
                 pages_port=self.pages_port,
                 sample=sample if row.delay_seconds else None,
             )
         )
-        load.check(contender, row, window.finished)
-        used = {hop: (marks[1][hop] - marks[0][hop]) / window.jobs for hop in marks[0]}
-        clients = used.pop("clients")
+        clients_ms = usage.own_cpu_ms() - clients_before
+        contender.settle()  # what it does later is a part of the jobs' cost, and would disturb who comes next
+        after = usage.cpu_ms(hops)
+        jobs = load.check(contender, row, window.finished)
+        used = {hop: (after[hop] - before[hop]) / jobs for hop in hops}
         held = statistics.mean(one[0] for one in samples) if samples else None
         memory = max(one[1] for one in samples) if samples else None
-        return Load(window.jobs / window.seconds, used, clients, memory, held)
+        return Load(window.jobs / window.seconds, used, clients_ms / jobs, memory, held)
 
     def _alone(self, contender: Any, row: Row) -> Alone:
         calls = self.plan.calls
@@ -163,6 +161,7 @@ class Bench:
             calls = min(calls, max(4, int(SLOW_CALLS_SECONDS / row.delay_seconds)))
         took, finished = done(load.alone(contender, row, self._numbers, calls=calls))
         load.check(contender, row, finished)
+        contender.settle()
         return Alone.of(took)
 
     def _say(self, number: int, text: str) -> None:

@@ -13,6 +13,7 @@ from tests.service.conftest import RedisInstance
 from tests.service.gateway import LIST, Stack
 from tests.service.wire import Wire, ask
 from tests.waiting import until
+from web import history
 
 
 class Store:
@@ -93,8 +94,8 @@ def test_a_request_that_is_refused_after_all_leaves_the_history_and_is_never_rea
     path = f"/v1/requests/{request['id']}"
     assert [ask(stack.port, "GET", each).status for each in (path, f"{path}?wait=1", f"{path}/events")] == [404] * 3
     until(lambda: not store.has(request["id"]), "it to leave the history")
-    kept = store.database[names.TASKS_COLLECTION]
-    until(lambda: not kept.count_documents({"request": request["id"]}), "its tasks to leave it, too")
+    kept = store.database[names.RESULTS_COLLECTION]
+    until(lambda: kept.find_one({"_id": f"{request['id']}/0"}) is None, "its results to leave it, too")
     until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing to be left to do")
     lose(stack, request["id"])
     assert ask(stack.port, "GET", path).status == 404
@@ -149,6 +150,24 @@ def test_what_can_not_be_looked_for_is_a_400(stack, query):
     assert ask(stack.port, "GET", f"/v1/requests?{query}").status == 400
 
 
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "1969-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_any_time_can_be_looked_from(stack, store, since):
+    request = finished(stack, "demo.plain")
+    until(lambda: store.has(request["id"]), "the request in the history")
+    found = [one["id"] for one in listed(stack, f"?since={since}")["requests"]]
+    assert (request["id"] in found) == (not since.startswith("9999"))
+
+
+def test_results_that_do_not_fit_into_one_document_come_back_in_their_order(stack, store, monkeypatch):
+    monkeypatch.setattr(history, "PART_BYTES", 1)
+    request = finished(stack, "demo.plain", LIST, "demo.plain")
+    until(lambda: store.has(request["id"]), "the request in the history")
+    parts = [store.database[names.RESULTS_COLLECTION].find_one({"_id": f"{request['id']}/{n}"}) for n in range(4)]
+    assert [part and len(part["results"]) for part in parts] == [1, 1, 1, None]
+    lose(stack, request["id"])
+    assert ask(stack.port, "GET", f"/v1/requests/{request['id']}").json() == request
+
+
 def test_an_unknown_request_is_still_unknown(stack):
     assert ask(stack.port, "GET", f"/v1/requests/{ulid.ULID()}").status == 404
     old = str(ulid.ULID.from_timestamp(1_700_000_000))
@@ -172,10 +191,10 @@ def test_what_finishes_while_the_store_is_away_reaches_it_later(tmp_path, rabbit
         store.running.start()
         until(lambda: all(store.has(one) for one in (before["id"], *during)), "all requests in the history")
         until(lambda: not hub_redis.client.zcard(names.ARCHIVE), "nothing left to archive")
-        tasks = store.database[names.TASKS_COLLECTION]
-        assert {task["request"]: tasks.count_documents({"request": task["request"]}) for task in tasks.find()} == {
-            before["id"]: 1,
-            **dict.fromkeys(during, 2),
+        results = store.database[names.RESULTS_COLLECTION].find()
+        assert {one["_id"]: len(one["results"]) for one in results} == {
+            f"{before['id']}/0": 1,
+            **{f"{one}/0": 2 for one in during},
         }
     finally:
         stack.stop()

@@ -83,6 +83,7 @@ def job_fields(task: contract.Task, offset_ms: int, now: str, now_ms: int) -> li
         names.JOB_SOURCE, task.source,
         names.JOB_HOST, task.host,
         names.JOB_BRIDGED, now_ms,
+        names.JOB_KEY, contract.key_of(task),
     ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from msgspec import structs
 
 from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Run, Trail, encode_trail
 from jobs.finish import DUE, FINISH, GIVE_BACK, PLACE, RETRY
+from jobs.flight import FLIGHTS, JOIN
 from jobs.host import HOSTS
 from jobs.retry import Retry, line, read_past
 from jobs.script import Script
@@ -31,6 +32,8 @@ local own, queue, suspects, scheduled, wip, canceled, worker, held, lease, worke
 """
     + PLACE
     + HOSTS
+    + FLIGHTS
+    + JOIN
     + """
 local count, name, nonce, is_alone = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4] == "1"
 local lapsed = redis.call("SET", lease, name, "PX", $lease_ms, "GET") == false
@@ -49,13 +52,13 @@ if is_alone then
 end
 if refusal ~= "" then count = 0 end
 local found, skipped, stamp = {}, 0, iso()
-if count > 0 then call_due() end
-while #found < count and skipped < $skipped_max do
+if count > 0 and is_waited_for and not is_told(redis.call("LINDEX", own, 0)) then call_due() end
+while #found < count and skipped < $skipped_max and carried < $carried_max do
   local id = redis.call("LPOP", own)
   if not id then break end
   local job = "$job" .. id
   local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past", "$deaths", "$bridged",
-    "$wanted", "$since")
+    "$wanted", "$since", "$key", "$joined_field", "$shared_field")
   local deadline, host = tonumber(fields[2] or ""), fields[9] or ""
   local since = tonumber(fields[10] or "")
   if not fields[1] or fields[5] ~= "queued" then
@@ -67,13 +70,29 @@ while #found < count and skipped < $skipped_max do
       redis.call("HSET", job, "status", "canceled", "ended_at", stamp)
       redis.call("PEXPIRE", job, $keep_ms)
       redis.call("ZADD", canceled, seconds, id)
+      if fields[11] then land(fields[11], id, "", -1) end
+      if (fields[13] or "") ~= "" then taken(fields[13]) end
     end  -- else it failed before, and ends as that (jobs.finish)
   else
     local deaths, refused_ms, is_put_off, trouble, why = tonumber(fields[7] or 0), -1, false, "", ""
-    if host ~= "" and deaths < $deaths_max then
+    local is_poison, is_joined, told, leader = deaths >= $deaths_max, false, nil, fields[13] or ""
+    if leader ~= "" then told = carry(leader) end
+    if (fields[12] or "") ~= "" or (leader ~= "" and not told) then
+      redis.call("HSET", job, "$joined_field", "", "$shared_field", told and leader or "")
+    end
+    if fields[11] and not told and not is_poison then
+      local held = redis.call("SET", "$flight" .. fields[11], id, "NX", "GET", "PXAT", (deadline or now_ms) + $keep_ms)
+      if held and held ~= id and held ~= id .. "+" then
+        local ms
+        is_joined, told, ms, leader = join(fields[11], held, id, host, fields[4] or "", fields[3] or "", deadline, since)
+        refused_ms = ms or -1
+        if leader then redis.call("HSET", job, "$shared_field", leader) end
+      end
+    end
+    if host ~= "" and not (is_poison or is_joined or told) then
       local is_called = since and redis.call("ZSCORE", "$turns" .. host, id)
       local known, most, every = look(host), limit_of(host, fields[4] or "")
-      if not take(host, known, most, every, id, is_called) then
+      if refused_ms < 0 and not take(host, known, most, every, id, is_called) then
         refused_ms = wait(host, known, most, every, id, fields[3] or "", deadline, is_called) or -1
         is_put_off = refused_ms < 0 or redis.call("HEXISTS", job, "$kept") == 1
       end
@@ -84,7 +103,9 @@ while #found < count and skipped < $skipped_max do
         trouble = "some"
       end
     end
-    if is_put_off then
+    if is_joined then
+      skipped = skipped + 1
+    elseif is_put_off then
       skipped = skipped + 1
       if refused_ms < 0 then
         redis.call("HSET", job, "status", "scheduled", "$since", since or now_ms)
@@ -95,7 +116,7 @@ while #found < count and skipped < $skipped_max do
     else
       local execution = nonce .. #found
       local member = id .. ":" .. execution
-      local counts = deaths < $deaths_max and refused_ms < 0  -- what is only ended is no attempt
+      local counts = not (is_poison or told) and refused_ms < 0  -- what is only ended is no attempt
       local attempt = redis.call("HINCRBY", job, "$attempt", counts and 1 or 0)
       redis.call("HSET", job, "status", "started", "worker_name", name, "started_at", stamp, "last_heartbeat", stamp,
         since and "$since" or "status", since and "" or "started")
@@ -105,7 +126,8 @@ while #found < count and skipped < $skipped_max do
       redis.call("ZADD", wip, seconds + $far, member)
       redis.call("SADD", held, member)
       found[#found + 1] = {id, execution, attempt, fields[1], fields[3] or "", fields[4] or "", fields[6] or "", deaths,
-        deadline or 0, tonumber(fields[8] or 0), host, since and now_ms - since or 0, refused_ms, trouble, why}
+        deadline or 0, tonumber(fields[8] or 0), host, since and now_ms - since or 0, refused_ms, trouble, why,
+        told or 0, told and leader or ""}
     end
   end
 end
@@ -114,7 +136,7 @@ if refusal ~= "unregistered" then
   redis.call("HSET", worker, "last_heartbeat", stamp, "state", state)
   redis.call("EXPIRE", worker, $worker_ttl)
 end
-return {now_ms, lapsed and 1 or 0, refusal, found, has_waiting and next_call() or -1}
+return {now_ms, lapsed and 1 or 0, refusal, found, has_waiting and next_call() or -1, frames}
 """
 )
 
@@ -127,6 +149,7 @@ class Job:
     on the region's clock too, 0 where there is none; ``bridged_ms`` is on the hub's. ``turn_ms``: how long it waited for
     the turn of its ``host``; with ``refused_ms`` from 0 on there is none in time, but in so many ms. ``trouble``: "" where the
     host is well, else it wants to hear how a fetch went; of one that is left alone the error's type, and ``why``.
+    ``answer``: the frame of ``leader``, which asked the same; such a job is not to be run.
     """
 
     task: str
@@ -145,6 +168,8 @@ class Job:
     refused_ms: int = -1
     trouble: str = ""
     why: str = ""
+    answer: bytes = b""
+    leader: str = ""
     offset_ms: int | None = None  # the hub's clock less the region Redis's, once the data was read
     is_told: bool = False  # the hub knows that it runs
     is_cancelled: bool = False
@@ -194,6 +219,7 @@ class End:
     """How an execution ended; sizes as in ``contract.Bytes``; ``traceback`` is what RQ's dashboard shows of a failure.
 
     With ``retry`` its task has not ended: it is tried again later, at the front of the queue where ``is_urgent``.
+    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``.
     """
 
     job: Job
@@ -204,6 +230,7 @@ class End:
     wire_bytes: int = 0
     retry: Retry | None = None
     is_urgent: bool = False
+    shared_ms: int = -1
 
     @property
     def spliced_bytes(self) -> int:
@@ -232,10 +259,9 @@ class Claimer:
         ]  # fmt: skip
         self._finish_keys = [
             wip, names.rq_registry("finished", region), names.rq_registry("failed", region), names.rq_worker(worker),
-            held, names.OUTBOX, names.OUTBOX_BYTES, names.COUNTERS,
+            held, names.OUTBOX, names.OUTBOX_BYTES, names.COUNTERS, queue, suspects, scheduled,
         ]  # fmt: skip
-        self._retry_keys = [*self._finish_keys[:3], scheduled, *self._finish_keys[4:]]
-        self._due_keys = [queue, suspects, scheduled, *self._finish_keys[1:3], *self._finish_keys[5:]]
+        self._due_keys = [queue, suspects, scheduled, *self._finish_keys[1:3], *self._finish_keys[5:8]]
         self._give_back_keys = [queue, suspects, wip, held]
 
     def claim(self, count: int, *, wait_seconds: float = 0.0) -> Claimed:
@@ -267,7 +293,7 @@ class Claimer:
             commands.append(FINISH.command(self._finish_keys, [self.worker, *arguments]))
         if others:
             arguments = [argument for end in others for argument in self._retry_arguments(end)]
-            commands.append(RETRY.command(self._retry_keys, [self.worker, *arguments]))
+            commands.append(RETRY.command(self._finish_keys, [self.worker, *arguments]))
         endings = len(commands)
         if then_claim:
             commands.append(self._claim_command(then_claim))
@@ -292,7 +318,7 @@ class Claimer:
                 ),
                 int(size),
             )
-            for entry, task, _, _, request, state, finished, expires, size, frame, _, _, _, trail in reply
+            for entry, task, _, _, request, state, finished, expires, size, frame, _, _, _, trail, *_ in reply
         ]  # fmt: skip
 
     def give_back(self, members: Iterable[str]) -> int:
@@ -329,16 +355,16 @@ class Claimer:
 
 
 def _claimed(reply: Any) -> Claimed:
-    now_ms, lapsed, refusal, found, call_ms = value(reply)
+    now_ms, lapsed, refusal, found, call_ms, frames = value(reply)
     jobs = [
         Job(
             task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, deaths,
             deadline_ms, bridged_ms, now_ms, host.decode(), turn_ms, refused_ms,
-            trouble.decode(), why.decode("utf-8", "replace"),
+            trouble.decode(), why.decode("utf-8", "replace"), frames[told - 1] if told else b"", leader.decode(),
         )
         for (
             task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms, host, turn_ms, refused_ms,
-            trouble, why,
+            trouble, why, told, leader,
         ) in found
     ]  # fmt: skip
     return Claimed(now_ms, bool(lapsed), refusal.decode(), jobs, call_ms)
@@ -351,5 +377,5 @@ def _ending(end: End) -> list[str | bytes | int]:
     problem = b"" if succeeded else b64encode(zlib.compress(end.traceback.encode("utf-8", "replace")))
     return [
         status, problem, outcome.request, outcome.status, outcome.finished_ms, outcome.expires_ms, end.spliced_bytes, outcome.frame,
-        end.raw_bytes, end.records_bytes, end.wire_bytes, outcome.trail,
+        end.raw_bytes, end.records_bytes, end.wire_bytes, outcome.trail, end.shared_ms,
     ]  # fmt: skip

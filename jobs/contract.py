@@ -8,6 +8,7 @@ Readers take version ``VERSION`` - 1 to + 1 and ignore unknown fields; anything 
 """
 
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any, Final, Literal
 
 import msgspec
@@ -193,6 +194,7 @@ _task_decoder = msgspec.json.Decoder(Task)
 _cancel_decoder = msgspec.json.Decoder(Cancel)
 _version_decoder = msgspec.json.Decoder(_Versioned)
 _encoder = msgspec.json.Encoder()
+_sorted_encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def _check_version(what: str, body: bytes) -> None:
@@ -218,6 +220,12 @@ def decode_cancel(body: bytes) -> Cancel:
     return _cancel_decoder.decode(body)
 
 
+def key_of(task: Task) -> str:
+    """What a task asks, as 32 hex digits: source, definition and params. Tasks that ask the same have the same."""
+    asked = _sorted_encoder.encode([task.source, task.definition, task.params])
+    return blake2b(asked, digest_size=16).hexdigest()
+
+
 def encode_trail(trail: Trail) -> bytes:
     """A trail as it travels."""
     return _encoder.encode(trail)
@@ -226,15 +234,23 @@ def encode_trail(trail: Trail) -> bytes:
 def encode_frame(result: Result, records: bytes) -> bytes:
     """A result frame of a result and its records' JSON list; fills in ``bytes.records`` and ``bytes.wire``."""
     packed = len(records) >= COMPRESS_FROM_BYTES
-    body = zstd.compress(records, 3) if packed else records
     result.bytes.records = len(records)
+    return _frame(result, b"z" if packed else b"0", zstd.compress(records, 3) if packed else records)
+
+
+def reframe(result: Result, frame: bytes) -> bytes:
+    """A frame of another result with the records of ``frame``, whose size the caller knows; fills in ``bytes.wire``."""
+    return _frame(result, frame[:1], frame[frame.index(b"\n") + 1 :])
+
+
+def _frame(result: Result, mark: bytes, body: bytes) -> bytes:
     result.bytes.wire = 0
     rest = len(_encoder.encode(result)) - 1 + 2 + len(body)  # the head without its "0", mark and newline, the body
     wire = rest + 1
     while rest + len(str(wire)) != wire:
         wire = rest + len(str(wire))
     result.bytes.wire = wire
-    return (b"z" if packed else b"0") + _encoder.encode(result) + b"\n" + body
+    return mark + _encoder.encode(result) + b"\n" + body
 
 
 def failed_frame(result: Result, error: TaskError) -> bytes:
@@ -255,6 +271,13 @@ def splice(frame: bytes) -> bytes:
 def head(frame: bytes) -> Result:
     """A frame's result without its records."""
     return msgspec.json.decode(frame[1 : frame.index(b"\n")], type=Result)
+
+
+def age_seconds(fetched_at: str | None, now_ms: int) -> float:
+    """How old an answer of that time is; 0.0 where none came."""
+    if fetched_at is None:
+        return 0.0
+    return max(0.0, round(now_ms / 1000 - datetime.fromisoformat(fetched_at).timestamp(), 3))
 
 
 def rfc3339(ms: int) -> str:

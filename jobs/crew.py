@@ -18,11 +18,12 @@ import redis
 from msgspec import structs
 
 from jobs.claim import Claimed, Claimer, End, Job
-from jobs.contract import Outcome, Result, Task, decode_task, failed_frame
+from jobs.contract import Outcome, Result, Task, Timing, decode_task, failed_frame
 from jobs.errors import KINDS, Internal, Poison, RateLimited, TaskError
+from jobs.flight import FOR_ALL_MS, tell
 from jobs.outbox import Parcel, Shipper
 from jobs.retry import Retry
-from jobs.script import DEATHS_MAX, LATER
+from jobs.script import DEATHS_MAX, LATER, ROOM_MS
 from jobs.turn import Caller, Desk, Turn, Turns
 from regions import logs, names
 
@@ -41,6 +42,7 @@ class Ended(Protocol):
     records_bytes: int
     wire_bytes: int
     retry: Retry | None
+    shared_ms: int
 
 
 class Runner(Protocol):
@@ -232,16 +234,18 @@ class Crew:
             job.offset_ms = offset_ms
             if job.deaths >= DEATHS_MAX:
                 error = Poison(f"{job.deaths} processes died while they ran it, all but the first ran nothing else")
-                return self._unrun(job, task, error, str(error))
+                return self._unrun(job, task, error, str(error), shared_ms=FOR_ALL_MS)
+            if job.answer:
+                return self._told(job, task, offset_ms)
             if job.refused_ms >= 0:
                 late = refused(job)
-                return self._unrun(job, task, late, str(late))
+                return self._unrun(job, task, late, str(late), shared_ms=ROOM_MS)
             ended = self._runner.run(
                 task,
                 offset_ms=offset_ms + self._skew_ms,
                 attempt=job.attempt,
                 failures=job.failures,
-                queued_ms=float(max(0, job.claimed_ms + offset_ms - task.accepted_ms - job.turn_ms)),
+                queued_ms=_queued_ms(job, task, offset_ms),
                 turn=Turn(
                     self._desk,
                     job.task,
@@ -263,7 +267,21 @@ class Crew:
             ended.wire_bytes,
             retry=None if job.is_cancelled else ended.retry,
             is_urgent=task.sync,
+            shared_ms=-1 if job.is_cancelled and ended.outcome.status != "succeeded" else ended.shared_ms,
         )
+
+    def _told(self, job: Job, task: Task, offset_ms: int) -> End:
+        """The end of a task whose answer another one brought."""
+        told = tell(
+            task,
+            job.leader,
+            job.answer,
+            attempts=job.attempt,
+            timing=Timing(queued_ms=_queued_ms(job, task, offset_ms)),
+            now_ms=self.region_now_ms() + offset_ms,
+        )
+        job.answer = b""
+        return End(job, self._traced(job, told.outcome), told.traceback, 0, told.records_bytes, told.wire_bytes)
 
     def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
         log.error("a job failed by a fault of ours", task=job.task, is_readable=task is not None, error=str(error))
@@ -271,7 +289,7 @@ class Crew:
         public = Internal(f"{what}: {type(error).__name__}: {error}")
         return self._unrun(job, task, public, "".join(traceback.format_exception(error)))
 
-    def _unrun(self, job: Job, task: Task | None, error: TaskError, shown: str) -> End:
+    def _unrun(self, job: Job, task: Task | None, error: TaskError, shown: str, shared_ms: int = -1) -> End:
         """The end of a task that the runner did not end."""
         now_ms = self.region_now_ms() + (job.offset_ms or 0)
         result = Result(
@@ -290,7 +308,8 @@ class Crew:
             expires_ms=task.expires_ms if task else now_ms + self._ttl_ms,
             frame=frame,
         )
-        return End(job, self._traced(job, outcome), shown, 0, result.bytes.records, result.bytes.wire)
+        sizes = (0, result.bytes.records, result.bytes.wire)
+        return End(job, self._traced(job, outcome), shown, *sizes, shared_ms=shared_ms)
 
     def _traced(self, job: Job, outcome: Outcome) -> Outcome:
         return structs.replace(outcome, trail=job.trail(self._claimer.worker, outcome.finished_ms, outcome.run))
@@ -303,3 +322,7 @@ class Crew:
     def _skew_ms(self) -> int:
         """The region Redis's clock less this machine's; an answer that took long makes it look smaller than it is."""
         return max(self._skews, default=0)
+
+
+def _queued_ms(job: Job, task: Task, offset_ms: int) -> float:
+    return float(max(0, job.claimed_ms + offset_ms - task.accepted_ms - job.turn_ms))

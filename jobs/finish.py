@@ -2,7 +2,8 @@
 
     FINISH     ends an execution everywhere and puts its task's outcome into the region's outbox
     RETRY      ends an execution, keeps its outcome, and puts its job into RQ's scheduled registry
-    DUE        moves jobs whose time has come to the queue; ends as kept what could not be tried again in time
+    DUE        moves jobs whose time has come to the queue, looks after who waits for another's answer (jobs.flight), and
+               ends as kept what could not be tried again in time
     GIVE_BACK  puts executions back to the front of the queue (a cold stop, an answer that never came; jobs.reaper too)
 
 The fence: FINISH, RETRY and GIVE_BACK do nothing for an execution that RQ's registry of started jobs no longer holds.
@@ -10,6 +11,7 @@ The fence: FINISH, RETRY and GIVE_BACK do nothing for an execution that RQ's reg
 
 from typing import Final
 
+from jobs.flight import FLIGHTS
 from jobs.script import Script
 
 # Needs `queue` and `suspects`. Who is poison goes to the queue: any worker ends it, none runs it.
@@ -25,22 +27,29 @@ local function place(id, deaths, push)
 end
 """
 
-# Needs `finished`, `failed`, `outbox`, `outbox_bytes` and `counters`. An end is {status and traceback for RQ, request,
-# state, finished ms, expires ms, bytes of the JSON, frame, raw, records and wire bytes, trail}.
-_CONCLUDE: Final = """
+# Needs `finished`, `failed`, `outbox`, `outbox_bytes` and `counters`, and what PLACE and FLIGHTS need. An end is {status and
+# traceback for RQ, request, state, finished ms, expires ms, bytes of the JSON, frame, raw, records and wire bytes, trail,
+# by how many ms the deadlines may be later of those for whom it is the answer too, or -1}.
+_CONCLUDE: Final = (
+    PLACE
+    + FLIGHTS
+    + """
 local sums, frames = {succeeded = 0, failed = 0, raw = 0, records = 0, wire = 0}, 0
 local stamp = iso()
 
+-- Ends a job in RQ's terms; its deadline, its question's key, and whose answer it took, as far as there were any.
 local function record(id, execution, worker, began, status, problem)
   local job = "$job" .. id
   local fields = redis.call("HGETALL", job)
-  if #fields == 0 then return end  -- deleted by an operator: writing would make half a job
+  if #fields == 0 then return now_ms end  -- deleted by an operator: writing would make half a job
   -- RQ's packed data and empty fields are most of a record; without them ten times as many are kept in the same memory.
-  local slim, deadline = {}, now_ms
+  local slim, deadline, key, leader = {}, now_ms, nil, nil
   for i = 1, #fields, 2 do
     local field, value = fields[i], fields[i + 1]
     if field == "$deadline" then deadline = tonumber(value) end
     if field == "$kept" then redis.call("ZREM", "$retried", id)
+    elseif field == "$key" then key = value
+    elseif field == "$shared_field" and value ~= "" then leader = value
     elseif value ~= "" and field ~= "data" and field ~= "status" and field ~= "ended_at" then
       slim[#slim + 1], slim[#slim + 2] = field, value
     end
@@ -55,11 +64,15 @@ local function record(id, execution, worker, began, status, problem)
       "execution_id", execution, "execution_started_at", began, "execution_ended_at", now, "exc_string", problem)
     redis.call("PEXPIREAT", results, deadline + $keep_ms)
   end
+  return deadline, key, leader
 end
 
 local function conclude(id, execution, worker, began, ending)
-  local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire, trail = unpack(ending)
-  record(id, execution, worker, began, status, problem)
+  local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire, trail, later = unpack(ending)
+  local deadline, key, leader = record(id, execution, worker, began, status, problem)
+  later = tonumber(later or -1)
+  if leader then taken(leader)
+  elseif key then land(key, id, frame, later < 0 and -1 or deadline + later) end
   frames = frames + #frame
   sums[state] = (sums[state] or 0) + 1
   sums.raw = sums.raw + tonumber(raw)
@@ -77,22 +90,23 @@ local function account()
   end
 end
 """
+)
 
 # ARGV: the worker, then for each end: task, execution, and the end.
 FINISH: Final = Script(
     """
-local wip, finished, failed, worker, held, outbox, outbox_bytes, counters = unpack(KEYS)
+local wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, suspects, scheduled = unpack(KEYS)
 """
     + _CONCLUDE
     + """
 local name, answer, worked = ARGV[1], {}, 0
-for i = 2, #ARGV, 14 do
+for i = 2, #ARGV, 15 do
   local id, execution = ARGV[i], ARGV[i + 1]
   local member = id .. ":" .. execution
   if redis.call("ZSCORE", wip, member) then
     local began = redis.call("HGET", "$execution" .. member, "created_at") or now
     worked = worked + math.max(0, tonumber(now) - tonumber(began))
-    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 13)})
+    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 14)})
     release(wip, held, id, execution)
   else
     answer[#answer + 1] = ""
@@ -112,15 +126,15 @@ return answer
 # failed, and the end. Where an operator deleted the record there is nothing to try again: that is an end.
 RETRY: Final = Script(
     """
-local wip, finished, failed, scheduled, held, outbox, outbox_bytes, counters = unpack(KEYS)
+local wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, suspects, scheduled = unpack(KEYS)
 """
     + _CONCLUDE
     + """
 local name, answer = ARGV[1], {}
-for i = 2, #ARGV, 17 do
+for i = 2, #ARGV, 18 do
   local id, execution = ARGV[i], ARGV[i + 1]
   local member, job = id .. ":" .. execution, "$job" .. id
-  local ending = {unpack(ARGV, i + 5, i + 16)}
+  local ending = {unpack(ARGV, i + 5, i + 17)}
   if not redis.call("ZSCORE", wip, member) then
     answer[#answer + 1] = ""
   else
@@ -149,19 +163,20 @@ DUE: Final = Script(
     """
 local queue, suspects, scheduled, finished, failed, outbox, outbox_bytes, counters = unpack(KEYS)
 """
-    + PLACE
     + _CONCLUDE
     + """
 for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIMIT", 0, $due_max)) do
   redis.call("ZREM", scheduled, id)
   local job = "$job" .. id
-  local fields = redis.call("HMGET", job, "status", "$front", "$deaths", "$wanted", "$since")
+  local fields = redis.call("HMGET", job, "status", "$front", "$deaths", "$wanted", "$since", "$joined_field")
   if fields[1] == "scheduled" then
     if (fields[5] or "") ~= "" then forget(fields[4], id) end  -- no turn came: the claim says so
-    redis.call("HSET", job, "status", "queued", "enqueued_at", stamp)
+    redis.call("HSET", job, "status", "queued", "enqueued_at", stamp, fields[6] and "$joined_field" or "status",
+      fields[6] and "" or "queued")
     place(id, fields[3], fields[2] == "1" and "LPUSH" or "RPUSH")
   end
 end
+look_after()
 local answer = {}
 for _, id in ipairs(redis.call("ZRANGE", "$retried", "-inf", now_ms, "BYSCORE", "LIMIT", 0, $due_max)) do
   local fields = redis.call("HMGET", "$job" .. id, "status", "$kept", "$wanted", "$since")

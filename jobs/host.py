@@ -65,6 +65,19 @@ local function take(name, host, most, every, id, is_called)
   return true
 end
 
+-- The round in which a request's next task stands.
+local function next_round(name, request)
+  local served = tonumber(redis.call("ZSCORE", "$rounds" .. name, "") or 0)
+  return math.max(served, tonumber(redis.call("ZSCORE", "$rounds" .. name, request) or 0)) + 1, served
+end
+
+-- When a round's turn would come, after so many others.
+local function turn_at(host, most, every, ahead)
+  local by_rate = math.max(exact_ms, host.next) + ahead * math.max(every, host.delay)
+  local by_mean = exact_ms + math.max(0, ahead + 1 + host.busy - most) * host.mean / most
+  return math.max(by_rate, by_mean)
+end
+
 -- Puts a task into a host's line, which the caller marks in its record; or gives the ms after which its turn would be.
 local function wait(name, host, most, every, id, request, deadline, is_called)
   local line, rounds = "$line" .. name, "$rounds" .. name
@@ -72,12 +85,9 @@ local function wait(name, host, most, every, id, request, deadline, is_called)
     redis.call("ZREM", "$turns" .. name, id)
     host.busy = host.busy - 1
   end
-  local served = tonumber(redis.call("ZSCORE", rounds, "") or 0)
-  local round = is_called and served or math.max(served, tonumber(redis.call("ZSCORE", rounds, request) or 0)) + 1
-  local ahead = redis.call("ZCOUNT", line, "-inf", round)
-  local by_rate = math.max(exact_ms, host.next) + ahead * math.max(every, host.delay)
-  local by_mean = exact_ms + math.max(0, ahead + 1 + host.busy - most) * host.mean / most
-  local at = math.max(by_rate, by_mean)
+  local round, served = next_round(name, request)
+  if is_called then round = served end
+  local at = turn_at(host, most, every, redis.call("ZCOUNT", line, "-inf", round))
   if host.waiting >= $waiting_max or (deadline and at > deadline - $room) then
     return math.max(1, math.ceil(at - exact_ms))
   end

@@ -20,7 +20,10 @@ WARNINGS_MAX: Final = 10
 
 @dataclass(slots=True)
 class Ended:
-    """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last."""
+    """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last.
+
+    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``.
+    """
 
     outcome: Outcome
     traceback: str
@@ -28,6 +31,7 @@ class Ended:
     records_bytes: int
     wire_bytes: int
     retry: Retry | None = None
+    shared_ms: int = -1
 
 
 @dataclass(slots=True)

@@ -32,6 +32,7 @@ from jobs.errors import (
     UnknownSource,
 )
 from jobs.fetch import retry_after
+from jobs.flight import shared_ms
 from jobs.known import Known
 from jobs.life import Ended, Life, bare, ended
 from jobs.page import Page, Request
@@ -135,9 +136,11 @@ class Runner:
         life.turn.ended(life.failure)
         if isinstance(life.failure, NoThread):
             end.retry = Retry(random.uniform(*BACK_SECONDS), PUT_BACK, str(life.failure))
-        elif life.failure is not None:
+        else:
             left_seconds = (task.deadline_ms - end.outcome.finished_ms) / 1000
-            end.retry = decide(life.failure, failures=failures, retries=life.retries, left_seconds=left_seconds)
+            end.shared_ms = shared_ms(life.failure, left_seconds, failures=failures, retries=life.retries)
+            if life.failure is not None:
+                end.retry = decide(life.failure, failures=failures, retries=life.retries, left_seconds=left_seconds)
         return end
 
     def lived(

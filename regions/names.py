@@ -43,6 +43,11 @@ Region (its own Redis, beside RQ's keys)
     nf:turns:{host}          zset    tasks that have a turn, by since when (region ms)
     nf:line:{host}           zset    tasks that wait for a turn, by the round in which it is theirs
     nf:rounds:{host}         zset    the last round of each request that waits; of "", the round that is served
+    nf:flight:{key}          string  the task that asks this question; with "+" after it others wait for its answer (jobs.flight)
+    nf:joined:{key}          list    those others
+    nf:flights               zset    questions that others wait with, by when to look after them (region ms)
+    nf:shared:{task}         hash    a task's answer for those others: frame, key, till (region ms), left
+    nf:landing:{task}        list    those of them that were not told of it yet
 """
 
 REGION_PATTERN = r"[a-z][a-z0-9-]{0,31}"
@@ -73,6 +78,7 @@ RETRIED = "nf:retried"
 LIMITS = "nf:limits"
 HOSTS = "nf:hosts"
 OPEN = "nf:open"
+FLIGHTS = "nf:flights"
 ALONE = "nf:alone"
 FENCE = "nf:fence"
 POOLS = "nf:pools"
@@ -103,6 +109,9 @@ JOB_DEATHS = "nf_deaths"  # how many processes died while they ran it: from one 
 JOB_LAPSED = "nf_lapsed"  # when a process that ran it was last given up without being seen to die (region ms)
 JOB_FRONT = "nf_front"  # it goes to the front of the queue: somebody waits for it
 JOB_SINCE = "nf_since"  # when it began to wait for its host's turn (region ms); empty when it does not
+JOB_KEY = "nf_key"  # what tells its question from others (jobs.contract.key_of)
+JOB_JOINED = "nf_joined"  # the key of the question that it waits for another task to ask; empty when it does not
+JOB_SHARED = "nf_shared"  # the task that asked the same, and whose answer it takes
 
 EXECUTION_TURN = "nf_turn"  # a field of an execution's hash: the host whose turn it has
 
@@ -205,6 +214,26 @@ def line(host: str) -> str:
 def rounds(host: str) -> str:
     """The rounds of those that wait for a host."""
     return f"nf:rounds:{host}"
+
+
+def flight(key: str) -> str:
+    """The task that asks a question, in its region."""
+    return f"nf:flight:{key}"
+
+
+def joined(key: str) -> str:
+    """The tasks that wait for another one to ask the same question."""
+    return f"nf:joined:{key}"
+
+
+def shared(task: str) -> str:
+    """A task's answer, for those that waited for it."""
+    return f"nf:shared:{task}"
+
+
+def landing(task: str) -> str:
+    """Those that waited for a task's answer and were not told of it yet."""
+    return f"nf:landing:{task}"
 
 
 # RQ 3's own keys, as rq.queue, rq.job, rq.registry, rq.executions and rq.worker make them.

@@ -68,6 +68,7 @@ def test_a_job_is_field_by_field_what_rq_writes() -> None:
         names.JOB_SOURCE: one.source,
         names.JOB_HOST: one.host,
         names.JOB_BRIDGED: one.deadline_ms - 29_001,
+        names.JOB_KEY: contract.key_of(one),
     }
     assert {name: ours.pop(name) for name in own} == own
     assert json.loads(zlib.decompress(ours.pop("data"))) == json.loads(zlib.decompress(theirs.pop("data")))

@@ -19,7 +19,7 @@ from rq.serializers import JSONSerializer
 from ulid import ULID
 
 from jobs.claim import Claimer
-from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, splice
+from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, key_of, splice
 from jobs.errors import Cancelled, ConnectionFailed
 from jobs.retry import Retry
 from jobs.worker import enter, run
@@ -77,8 +77,10 @@ def is_clean(client) -> bool:
     return not (started or client.llen(names.rq_queue(REGION)) or client.xlen(names.OUTBOX))
 
 
-def enqueue(client: redis.Redis, tasks: Iterable[Task], *, function: str = names.JOB_FUNCTION) -> list[str]:
-    """Enqueues tasks with RQ's own classes, and the fields that ours needs; the job ids."""
+def enqueue(
+    client: redis.Redis, tasks: Iterable[Task], *, function: str = names.JOB_FUNCTION, has_keys: bool = False
+) -> list[str]:
+    """Enqueues tasks with RQ's own classes, and the fields that ours needs; the job ids. Without keys each is asked for itself."""
     queue = Queue(REGION, connection=client, serializer=JSONSerializer)
     client.hset(names.LIMITS, "test.source", "1024 0")
     pipe = client.pipeline()
@@ -100,6 +102,8 @@ def enqueue(client: redis.Redis, tasks: Iterable[Task], *, function: str = names
             names.JOB_SOURCE: one.source,
             names.JOB_HOST: one.host,
         }
+        if has_keys:
+            own[names.JOB_KEY] = key_of(one)
         pipe.hset(job.key, mapping=own)
         ids.append(one.task)
     pipe.execute()
@@ -147,6 +151,7 @@ class Ended:
     records_bytes: int
     wire_bytes: int
     retry: Retry | None = None
+    shared_ms: int = -1
 
 
 class ObedientRunner:

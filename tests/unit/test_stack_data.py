@@ -91,7 +91,7 @@ def test_the_users_own_settings_are_passed_on(data, tmp_path):
     sources.mkdir()
     (regions / "ber.toml").write_text(
         'title = "Berlin \\"B\\""\n[scale]\nmin = 1\n[[scale.schedule]]\ncron = "0 6 * * 1-5"\nmin = 2\n'
-        '[egress.default]\nuser_agent = "mine \u00d7 1"\n'
+        '[egress.default]\nuser_agent = "mine \u00d7 1"\n[egress.far]\nproxy = "http://u:p%40@proxy.example:1"\n'
     )
     environ = {
         "NEARFETCH__REGIONS__PATH": str(regions),

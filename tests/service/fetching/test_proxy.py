@@ -86,6 +86,29 @@ def test_tls_is_with_the_target_and_verifies_its_name(tmp_path, origin, through,
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_target_that_stops_is_cut_off_inside_too(tmp_path, origin, through, kind):
+    """By a cancel while nothing arrives, and by the deadline while it drips, which is the target's doing."""
+    ca, context = certificate(tmp_path, "a.example")
+    begun: list[float] = []
+
+    def say(spoken: Spoken) -> None:
+        spoken.say(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nbegin")
+        begun.append(time.monotonic())
+        while spoken.target == "/drip":
+            spoken.say(b"x")
+            time.sleep(0.02)
+
+    site, one = origin(say, context=context), through(kind, ca=ca, resolve=names_of_loopback("a.example"))
+    with pytest.raises(Cancelled):
+        fetch(
+            one, f"https://a.example:{site.port}/", cancelled=lambda: bool(begun) and time.monotonic() > begun[0] + 0.3
+        )
+    with pytest.raises(TimedOut) as caught:
+        fetch(one, f"https://a.example:{site.port}/drip", deadline=time.monotonic() + 1.0)
+    assert is_the_hosts(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_redirects_and_mapped_origins_go_the_same_way(proxies, origin, through, kind):
     def say(spoken: Spoken) -> None:
         if spoken.target.endswith("/start"):

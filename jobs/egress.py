@@ -34,15 +34,18 @@ class Fetches(Protocol):
         """Lets go of what it holds."""
 
 
-def fetchers_of(settings: Settings, region: Region) -> dict[str, Fetches]:
-    """A fetcher for each way out of a region; raises ``Faults`` with all that is wrong with them on this machine."""
+def fetchers_of(settings: Settings, region: Region, *, elsewhere: bool = False) -> dict[str, Fetches]:
+    """A fetcher for each way out of a region; raises ``Faults`` with all that is wrong with them.
+
+    ``elsewhere``: on an author's machine, which need not have the addresses of the region's.
+    """
     faults: list[Fault] = []
     allow, origins = (
         collected(faults, parse, text)
         for parse, text in ((parse_allow, settings.fetch.allow), (parse_origins, settings.fetch.origins))
     )
     for name, egress in region.egress.items():
-        if egress.source_address and (fault := why_not_from(egress.source_address)):
+        if egress.source_address and not elsewhere and (fault := why_not_from(egress.source_address)):
             message = f'expected an address of this machine, found "{egress.source_address}": {fault}'
             faults.append(Fault(f"{region.name}.toml", None, f"egress.{name}.source_address", message))
     if faults:

@@ -102,7 +102,7 @@ def run(settings: Settings, source: str, url: str, *, files: Files | None, is_fe
 def look(settings: Settings, url: str, files: Files | None) -> Page | None:
     """The page at an address, as a worker of the first region fetches it; None, and said why, where it does not come."""
     limits = Limits()
-    answers = files or fetchers_of(settings, settings.one(settings.first_region))["default"]
+    answers = files or fetchers_of(settings, settings.one(settings.first_region), elsewhere=True)["default"]
     try:
         return answers.fetch(
             Request(url=url),

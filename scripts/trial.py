@@ -164,7 +164,9 @@ def run(
         exchanges.append(exchange)
         done(exchange)
 
-    inner = dict.fromkeys(region.egress, answers) if answers is not None else fetchers_of(settings, region)
+    inner = (
+        dict.fromkeys(region.egress, answers) if answers is not None else fetchers_of(settings, region, elsewhere=True)
+    )
     fetchers = {name: Watched(one, begun, keep) for name, one in inner.items()}
     runner = Runner(with_folder(settings, entry.path.parent), region, fetchers=fetchers, secrets=secrets)
     seconds = settings.limits.deadline_seconds if deadline_seconds is None else deadline_seconds

@@ -135,6 +135,8 @@ def test_an_address_of_another_machine_is_refused_when_the_workers_start(address
     assert str(fault).startswith(
         f'fra.toml: egress.other.source_address: expected an address of this machine, found "{address}": '
     )
+    for one in fetchers_of(settings.Settings(), region, elsewhere=True).values():  # on an author's machine
+        one.close()
 
 
 def test_what_must_not_be_kept_is_each_form_in_which_it_is_sent():

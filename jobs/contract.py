@@ -9,7 +9,7 @@ Readers take version ``VERSION`` - 1 to + 1 and ignore unknown fields; anything 
 
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 from backports import zstd
@@ -195,6 +195,7 @@ _cancel_decoder = msgspec.json.Decoder(Cancel)
 _version_decoder = msgspec.json.Decoder(_Versioned)
 _encoder = msgspec.json.Encoder()
 _sorted_encoder = msgspec.json.Encoder(order="deterministic")
+_RECORDS: Final = b',"records":'
 
 
 def _check_version(what: str, body: bytes) -> None:
@@ -220,7 +221,23 @@ def decode_cancel(body: bytes) -> Cancel:
     return _cancel_decoder.decode(body)
 
 
-def key_of(task: Task) -> str:
+class Asks(Protocol):
+    """What makes two tasks ask the same."""
+
+    @property
+    def source(self) -> str:
+        """Its id."""
+
+    @property
+    def definition(self) -> str:
+        """Its hash."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """As the definition takes them."""
+
+
+def key_of(task: Asks) -> str:
     """What a task asks, as 32 hex digits: source, definition and params. Tasks that ask the same have the same."""
     asked = _sorted_encoder.encode([task.source, task.definition, task.params])
     return blake2b(asked, digest_size=16).hexdigest()
@@ -265,7 +282,16 @@ def splice(frame: bytes) -> bytes:
     mark, end = frame[:1], frame.index(b"\n")
     body = frame[end + 1 :]
     records = zstd.decompress(body) if mark == b"z" else body
-    return frame[1 : end - 1] + b',"records":' + records + b"}"
+    return frame[1 : end - 1] + _RECORDS + records + b"}"
+
+
+def reused(frame: bytes, task: str, age_seconds: float) -> tuple[bytes, int]:
+    """A frame as the result of another task, for which nothing was done; and the bytes of its JSON."""
+    result = head(frame)
+    result.task, result.cached, result.age, result.attempts = task, True, age_seconds, 0
+    result.timing, result.bytes = Timing(), Bytes(records=result.bytes.records)
+    told = _encoder.encode(result)
+    return frame[:1] + told + frame[frame.index(b"\n") :], len(told) + len(_RECORDS) + result.bytes.records
 
 
 def head(frame: bytes) -> Result:
@@ -278,6 +304,11 @@ def age_seconds(fetched_at: str | None, now_ms: int) -> float:
     if fetched_at is None:
         return 0.0
     return max(0.0, round(now_ms / 1000 - datetime.fromisoformat(fetched_at).timestamp(), 3))
+
+
+def head_of(spliced: bytes) -> Result:
+    """The same of a whole result's JSON, without a look at its records: nothing else is a list of that name."""
+    return msgspec.json.decode(spliced[: spliced.index(_RECORDS + b"[")] + b"}", type=Result)
 
 
 def rfc3339(ms: int) -> str:

@@ -19,6 +19,7 @@ Hub (central Redis)
     nf:dead                  hash    dead letters by id, until an operator has worked them (web.dead)
     nf:dead:at               zset    their ids by the time when they were kept (hub ms)
     nf:wake                  channel request ids that have news
+    nf:latest:{key}          string  the latest success of who asks the same: when it finished (hub ms), bytes, its result's key
 
 Region (its own Redis, beside RQ's keys)
     nf:lease:{worker}        string  a worker process's lease
@@ -154,6 +155,11 @@ def trail(request: str) -> str:
 def result(region: str, task: str) -> str:
     """Where a region (or ``HUB``) puts the result frame of a task, on the hub."""
     return f"nf:res:{region}:{task}"
+
+
+def latest(key: str) -> str:
+    """Which result is the latest of those who ask the same (``contract.key_of``), on the hub."""
+    return f"nf:latest:{key}"
 
 
 def out_stream(region: str) -> str:

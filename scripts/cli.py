@@ -144,6 +144,7 @@ def where(task: str, url: str, data: Path | None, as_json: bool) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Only the records, as CSV; of one source.")
 @click.option("--ndjson", "as_ndjson", is_flag=True, help="Only the records, as JSON, one a line.")
 @click.option("--deadline", type=float, metavar="SECONDS", help="When a task ends at the latest (30 by default).")
+@click.option("--max-age", type=click.FloatRange(0), metavar="SECONDS", help="How old an answer may be (0 by default).")
 @click.option("--curl", is_flag=True, help="Show the calls as curl lines, and make none.")
 def fetch(
     words: tuple[str, ...],
@@ -153,6 +154,7 @@ def fetch(
     as_csv: bool,
     as_ndjson: bool,
     deadline: float | None,
+    max_age: float | None,
     curl: bool,
 ) -> None:
     """Asks for one source or many, and shows each result the moment it arrives.
@@ -166,6 +168,7 @@ def fetch(
     nearfetch fetch books.list category=poetry_23 books.list category=travel_2
     nearfetch fetch ecb.rates quakes.day --deadline 10 --json | jq .records
     nearfetch fetch books.list category=poetry_23 --csv > books.csv
+    nearfetch fetch ecb.rates --max-age 600
     """
     from scripts import fetch_command  # noqa: PLC0415
 
@@ -175,7 +178,12 @@ def fetch(
     sys.exit(
         _asking(
             lambda: fetch_command.run(
-                GatewayClient.found(url, data), words, form=form, deadline_seconds=deadline, curl=curl
+                GatewayClient.found(url, data),
+                words,
+                form=form,
+                deadline_seconds=deadline,
+                max_age_seconds=max_age,
+                curl=curl,
             )
         )
     )

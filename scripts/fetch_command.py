@@ -25,7 +25,15 @@ HINT: Final = "   --json for the records, --curl for the calls"
 Form = Literal["", "json", "csv", "ndjson"]  # "" for people
 
 
-def run(client: GatewayClient, words: Sequence[str], *, form: Form, deadline_seconds: float | None, curl: bool) -> int:
+def run(
+    client: GatewayClient,
+    words: Sequence[str],
+    *,
+    form: Form,
+    deadline_seconds: float | None,
+    max_age_seconds: float | None,
+    curl: bool,
+) -> int:
     """The exit code: 0 when all succeeded, else 1. Raises ``Refused``, ``NoGateway`` and click's ``UsageError``."""
     asked = asked_for(words)
     if form == "csv" and len({source for source, _ in asked}) > 1:
@@ -35,12 +43,14 @@ def run(client: GatewayClient, words: Sequence[str], *, form: Form, deadline_sec
     if curl and form in ("csv", "ndjson"):
         if deadline_seconds is not None:
             raise click.UsageError("the calls that answer with records alone have the deadline that the gateway sets")
-        show_records_calls(client, asked, form)
+        show_records_calls(client, asked, form, max_age_seconds)
         return 0
     wanted = [typed(client, source, params) for source, params in asked]
     body: dict[str, Any] = {"sources": wanted}
     if deadline_seconds is not None:
         body["deadline"] = deadline_seconds
+    if max_age_seconds is not None:
+        body["max_age"] = max_age_seconds
     if curl:
         show_calls(client, body)
         return 0
@@ -144,7 +154,8 @@ def line(result: dict[str, Any], source_width: int, region_width: int) -> str:
     records = f"{counted(result['count'], 'record'):>12}"
     kept = result["bytes"]
     sizes = f"{size(kept['raw']):>9} \u2192 {size(kept['wire']):>8}"
-    notes = [*(["partial"] if result["partial"] else []), *result["warnings"]]
+    age = [f"{duration(result['age'])} old"] if result.get("cached") else []
+    notes = [*age, *(["partial"] if result["partial"] else []), *result["warnings"]]
     return f"{begin} {records} {sizes} {took:>9}" + (f"   {'; '.join(map(str, notes))}" if notes else "")
 
 
@@ -173,11 +184,14 @@ def show_csv(client: GatewayClient, source: str, results: Sequence[str]) -> None
     click.echo(rows.csv(records, columns), nl=False)
 
 
-def show_records_calls(client: GatewayClient, asked: Sequence[tuple[str, dict[str, str]]], form: Form) -> None:
+def show_records_calls(
+    client: GatewayClient, asked: Sequence[tuple[str, dict[str, str]]], form: Form, max_age_seconds: float | None
+) -> None:
     """A call for each source that answers with its records alone, as a curl line."""
     accept = {"csv": "text/csv", "ndjson": "application/x-ndjson"}[form]
+    age = {} if max_age_seconds is None else {"max_age": f"{max_age_seconds:.10g}"}
     for source, params in asked:
-        query = f"?{urllib.parse.urlencode(params)}" if params else ""
+        query = f"?{urllib.parse.urlencode({**params, **age})}" if params or age else ""
         url = shlex.quote(f"{client.url}/v1/sources/{urllib.parse.quote(source)}/records{query}")
         click.echo(f"curl -sf {url} -H 'Accept: {accept}'")
 

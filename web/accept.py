@@ -1,6 +1,6 @@
 """Accepting a request: a 202 is kept, anything else is nothing.
 
-    submit       (the handler's thread)   ledger: accepting ── publish all
+    submit       (the handler's thread)   ledger: accepting ── publish all, but what the hub still has (web.reuse)
     _published   (the broker's thread)                            └─ all confirmed: hand over
     run_once     (own thread)             ledger: accepted ── done(Accepted)
     _out_of_time (own thread), nack, return, hub away ── done(Refused)
@@ -14,15 +14,16 @@ import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
 
 from jobs import contract
 from regions import logs, names
+from web import reuse
 from web.hub import Hub, HubUnavailable
-from web.ledger import Ledger, New, Times
+from web.ledger import Ledger, New, NewTask, Settlement, Times
 from web.publish import Batch, Message, Publisher
 
 BUDGET_SECONDS: Final = 0.9
@@ -32,10 +33,11 @@ log = logs.get("accept")
 
 
 class Accepted(Struct, frozen=True):
-    """The promise is given: every task of it will end."""
+    """The promise is given: every task of it will end. ``reused``: how many have, by a result that the hub had."""
 
     new: New
     times: Times
+    reused: int = 0
 
 
 class Refused(Struct, frozen=True):
@@ -54,7 +56,8 @@ class _Pending:
     def __init__(self, new: New, done: Done) -> None:
         self.new, self.done = new, done
         self.times: Times | None = None
-        self.batch: Batch | None = None
+        self.batch: Batch | None = None  # none where nothing has to be published
+        self.reused = 0
         self._lock = threading.Lock()
         self._is_ended = False
 
@@ -99,7 +102,7 @@ class Acceptor:
     def submit(self, new: New, done: Done) -> None:
         """Writes the ledger and publishes; returns at once. Nothing is raised: whatever fails is a ``Refused``."""
         pending = _Pending(new, done)
-        reason = self._publisher.unavailable_for({task.region for task in new.tasks})
+        reason = None if new.max_age else self._unpublishable(new.tasks)
         if reason is not None:
             pending.end(Refused(new, reason))
             return
@@ -107,14 +110,40 @@ class Acceptor:
         try:
             with self._hub.asking():
                 self._hub.check()
-                pending.times = self._ledger.begin(new)
+                begun = pending.times = self._ledger.begin(new)
         except HubUnavailable as error:
             # The write may have arrived all the same.
             pending.end(Refused(new, error.reason), lambda: self.cleaner.add(new, published=False))
             return
-        pending.batch = Batch(_messages(new, pending.times), lambda reason: self._published(pending, reason))
+        ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.kept else []
+        rest = _rest(new, ended)
+        if new.max_age and (reason := self._unpublishable(rest)) is not None:
+            pending.end(Refused(new, reason), lambda: self.cleaner.add(new, published=False))
+            return
+        if rest:
+            pending.batch = Batch(_messages(new, rest, begun), lambda reason: self._published(pending, reason))
         self._clock.add(started + BUDGET_SECONDS, pending)
-        self._publisher.publish(pending.batch)
+        if ended and not self._reuse(pending, ended):
+            return
+        if pending.batch is not None:
+            self._publisher.publish(pending.batch)
+        else:
+            self._published(pending, None)
+
+    def _unpublishable(self, tasks: Sequence[NewTask]) -> str | None:
+        """Why these would not be confirmed; None when they may be, and where there are none."""
+        return self._publisher.unavailable_for({task.region for task in tasks}) if tasks else None
+
+    def _reuse(self, pending: _Pending, ended: Sequence[Settlement]) -> bool:
+        """Ends the tasks for which the hub had a result; whether it could be told."""
+        try:
+            with self._hub.asking():
+                self._ledger.settle(ended)
+        except HubUnavailable as error:
+            self._refuse(pending, error.reason)
+            return False
+        pending.reused = len(ended)
+        return True
 
     def _published(self, pending: _Pending, reason: str | None) -> None:
         """On the broker's thread, which must not wait for a Redis."""
@@ -127,12 +156,13 @@ class Acceptor:
         def take_back() -> None:
             if pending.batch is not None:
                 self._publisher.withdraw(pending.batch)
-            self.cleaner.add(pending.new, published=True)
+            self.cleaner.add(pending.new, published=pending.batch is not None)
 
         pending.end(Refused(pending.new, reason), take_back)
 
     def _out_of_time(self, pending: _Pending) -> None:
-        self._refuse(pending, "the broker did not confirm in time")
+        who = "broker did not confirm" if pending.batch is not None else "hub's Redis did not answer"
+        self._refuse(pending, f"the {who} in time")
 
     def run(self) -> None:
         """Accepts what was confirmed until it is stopped."""
@@ -161,7 +191,7 @@ class Acceptor:
                 self._refuse(pending, "the accept took longer than its lease")
             elif pending.times is not None:
                 # Where it was answered 503 while the script ran, the Cleaner's refusal comes after it and counts.
-                pending.end(Accepted(pending.new, pending.times))
+                pending.end(Accepted(pending.new, pending.times, pending.reused))
 
 
 class _Clock:
@@ -307,9 +337,17 @@ class _Cleaning:
         self.needs_cancel = reason is not None
 
 
-def _messages(new: New, times: Times) -> list[Message]:
+def _rest(new: New, ended: Sequence[Settlement]) -> Sequence[NewTask]:
+    """The tasks that have not ended."""
+    if not ended:
+        return new.tasks
+    ids = {one.task for one in ended}
+    return [task for task in new.tasks if task.id not in ids]
+
+
+def _messages(new: New, tasks: Sequence[NewTask], times: Times) -> list[Message]:
     messages = []
-    for task in new.tasks:
+    for task in tasks:
         body = contract.encode(
             contract.Task(
                 task=task.id,

@@ -1,7 +1,7 @@
 """Taking requests: ``POST /v1/requests``, and ``GET /v1/sources/{source}/records`` for one source, synchronously.
 
 handler's thread   read, validate, park, Acceptor.submit
-accept's thread    503, or 202 where nobody waits, or a waiter of web.wait
+accept's thread    503, or 202 where nobody waits and nothing has ended, or a waiter of web.wait
 waiters' thread    200 with what came, or 202 when the wait ran out: nothing is discarded
 tables' thread     200 with records as CSV or NDJSON: everybody else would wait while one of them is made
 """
@@ -70,6 +70,8 @@ class Intake:
             if view.status != "succeeded":
                 error = msgspec.json.decode(result, type=contract.Result).error
                 return problems.failed_task(result, msgspec.to_builtins(error))
+            if new.max_age:  # else it is of now
+                headers.append(("Age", str(int(contract.head_of(result).age))))
             if form == rows.JSON:
                 return Answer(200, result, [views.JSON, *headers])
             link = ("Link", f'<{views.link(self._base, view.id)}>; rel="describedby"')
@@ -107,20 +109,22 @@ class Intake:
                 exchange.answer(problems.unavailable(how.reason, new.id).answer())
                 return
             promised = views.accepted(views.first_view(new, how.times), self._base)
-            if seconds <= 0:
+            if how.reused:
+                exchange.fields["cached"] = how.reused
+            if seconds <= 0 and not how.reused:
                 exchange.answer(promised)
                 return
 
             def render(view: View | None) -> Answer | None:
                 if view is None:
                     return promised
-                return finished(view) if view.done else views.accepted(view, self._base)
+                return finished(view) if view.done and new.sync else views.accepted(view, self._base)
 
             waiter = Wait(
                 exchange,
                 new.id,
                 after=START,
-                until_done=True,
+                until_done=new.sync,  # else for nothing: what has ended already is there
                 seconds=seconds,
                 render=render,
                 away=lambda _: promised,

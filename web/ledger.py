@@ -61,6 +61,20 @@ class Times(Struct, frozen=True):
     expires_ms: int
 
 
+class Kept(Struct, frozen=True):
+    """The latest success of who asked the same, which the hub still has; ``web.reuse`` decides whether it will do."""
+
+    task: NewTask
+    key: str
+    frame: bytes
+
+
+class Begun(Times, frozen=True):
+    """A request that was written, and what is there for it already, where it takes that."""
+
+    kept: list[Kept] = []
+
+
 class TaskView(Struct, frozen=True):
     """A task as its request shows it."""
 
@@ -115,8 +129,13 @@ class Settlement(Struct, frozen=True, kw_only=True):
     finished_ms: int
     size_bytes: int  # of the result's JSON
     frame: bytes = b""
-    trail: bytes = b""  # a contract.Trail as JSON
+    trail: bytes = b""  # JSON: a contract.Trail, or the id of the task whose result it was
     run: contract.Run | None = None  # of that trail
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether a success may answer for other tasks, where its region does not say otherwise."""
+        return self.run is None or (self.run.own and not self.run.partial)
 
 
 class RegionState(Struct, frozen=True, kw_only=True):
@@ -137,20 +156,26 @@ class Ledger:
     def __init__(self, client: redis.Redis, limits: Limits, *, archives: bool = False) -> None:
         """``archives``: finished requests are noted for ``web.archive``."""
         self._client, self._limits, self._archives = client, limits, archives
+        self.request_bytes_max = limits.request_bytes_max
 
-    def begin(self, new: New) -> Times:
-        """Writes a request as ``accepting``; refused by a Redis without room."""
+    def begin(self, new: New) -> Begun:
+        """Writes a request as ``accepting``, and looks for what it takes of ``max_age``; refused by a Redis without room."""
         limits = self._limits
         tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
         arguments: list[Argument] = [
             new.id, ACCEPT_LEASE_MS, new.deadline_ms, int(limits.result_ttl_seconds * 1000),
             int(limits.grace_seconds * 1000), tasks, new.attrs, BY, int(new.sync),
+            int(new.max_age * 1000), min(limits.answer_bytes_max, limits.request_bytes_max),
         ]  # fmt: skip
         for task in new.tasks:
-            arguments += (task.id, task.region, names.open_tasks(task.region))
+            arguments += (task.id, task.region, names.open_tasks(task.region), names.latest(contract.key_of(task)))
         keys = [names.ledger(new.id), names.DUE, names.ACCEPTING]
-        created, deadline, expires = lua.BEGIN.call(self._client, keys, arguments)
-        return Times(created, deadline, expires)
+        created, deadline, expires, *found = lua.BEGIN.call(self._client, keys, arguments)
+        kept = [
+            Kept(new.tasks[number], key.decode(), frame)
+            for number, key, frame in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
+        return Begun(created, deadline, expires, kept)
 
     def accept(self, requests: Sequence[str]) -> list[bool]:
         """Turns what is ``accepting`` with a live lease into ``accepted``; False for each that is not."""
@@ -179,6 +204,7 @@ class Ledger:
         arguments: list[Argument] = [
             one.request, one.task, one.region, one.status, one.finished_ms, one.size_bytes,
             self._limits.request_bytes_max, one.frame, counts_as, int(self._archives), one.trail,
+            names.result(one.region, one.task) if one.is_latest else "",
         ]  # fmt: skip
         return lua.SETTLE.command(keys, arguments)
 

@@ -10,24 +10,36 @@ from regions.script import Script
 
 BEGIN: Final = Script("""#!lua
 -- KEYS: ledger, due, accepting. ARGV: request, lease ms, deadline ms, ttl ms, grace ms, tasks JSON, attrs JSON,
--- who accepts, 1 for the fast lane, then for each task: its id, its region, the key of the region's open tasks.
--- Returns {created, deadline, expires} in ms.
+-- who accepts, 1 for the fast lane, how old (ms) and how many bytes what is there already may be, then for each task:
+-- its id, its region, the key of the region's open tasks, the key of the latest success of who asks the same.
+-- Returns {created, deadline, expires} in ms, then for each result that is there and not too old, by its end at least:
+-- the task's number, the result's key and frame.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local deadline, expires = now + ARGV[3], now + ARGV[4]
-local request, total = ARGV[1], (#ARGV - 9) / 3
+local request, total = ARGV[1], (#ARGV - 11) / 4
+local age, room, answer = tonumber(ARGV[10]), tonumber(ARGV[11]), {now, deadline, expires}
 redis.call('HSET', KEYS[1], 'state', 'accepting', 'lease', now + ARGV[2], 'created', now, 'deadline', deadline,
   'expires', expires, 'total', total, 'completed', 0, 'bytes', 0, 'tasks', ARGV[6], 'attrs', ARGV[7],
   'by', ARGV[8], 'sync', ARGV[9])
-for i = 10, #ARGV, 3 do
+for i = 12, #ARGV, 4 do
   local member = request .. '/' .. ARGV[i]
-  redis.call('HSET', KEYS[1], 't:' .. ARGV[i], 'queued|' .. ARGV[i + 1])
+  redis.call('HSET', KEYS[1], 't:' .. ARGV[i], 'queued|' .. ARGV[i + 1], 'l:' .. ARGV[i], ARGV[i + 3])
   redis.call('ZADD', KEYS[2], deadline + ARGV[5], member)
   redis.call('ZADD', ARGV[i + 2], now, member)
+  local latest = age > 0 and redis.call('GET', ARGV[i + 3])
+  if latest then
+    local finished, bytes, key = string.match(latest, '^(%d+) (%d+) (.+)$')
+    local frame = now - finished <= age and tonumber(bytes) <= room and redis.call('GET', key)
+    if frame then
+      room = room - bytes
+      for _, part in ipairs({(i - 12) / 4, key, frame}) do answer[#answer + 1] = part end
+    end
+  end
 end
 redis.call('PEXPIREAT', KEYS[1], expires)
 redis.call('ZADD', KEYS[3], now + ARGV[2], request)
-return {now, deadline, expires}
+return answer
 """)
 
 ACCEPT: Final = Script("""#!lua flags=allow-oom
@@ -72,10 +84,12 @@ SETTLE: Final = Script("""#!lua flags=allow-oom
 -- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task, archive,
 -- trail.
 -- ARGV: request, task, region that says so, status, finished ms, bytes of the JSON, bytes a request may have,
--- a frame made by the hub or "", the region that counts as the result's, 1 where there is a history, the trail or "".
+-- a frame made by the hub or "", the region that counts as the result's, 1 where there is a history, the trail or "",
+-- the key of the region's result or "" where it does not answer for other tasks.
 -- Returns 1 settled, 0 nothing to do, 2 succeeded after its deadline, 3 past the request's bytes (2, 3: nothing done).
 local member = ARGV[1] .. '/' .. ARGV[2]
-local found = redis.call('HMGET', KEYS[1], 'state', 't:' .. ARGV[2], 'deadline', 'expires', 'bytes', 'total')
+local found = redis.call('HMGET', KEYS[1], 'state', 't:' .. ARGV[2], 'deadline', 'expires', 'bytes', 'total',
+  'l:' .. ARGV[2])
 if not found[2] then
   redis.call('ZREM', KEYS[3], member)
   redis.call('ZREM', KEYS[4], member)
@@ -105,7 +119,14 @@ if ARGV[11] ~= '' then
   redis.call('HSET', KEYS[7], ARGV[2], ARGV[11])
   redis.call('PEXPIREAT', KEYS[7], found[4])
 end
-if ARGV[8] ~= '' then redis.call('SET', KEYS[5], ARGV[8], 'PXAT', found[4]) end
+if ARGV[8] ~= '' then
+  redis.call('SET', KEYS[5], ARGV[8], 'PXAT', found[4])
+elseif ARGV[4] == 'succeeded' and ARGV[12] ~= '' and found[7] then
+  local latest = redis.call('GET', found[7])
+  if not latest or tonumber(string.match(latest, '^%d+')) <= tonumber(ARGV[5]) then
+    redis.call('SET', found[7], ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[12], 'PXAT', found[4])
+  end
+end
 redis.call('XADD', KEYS[2], '*', 't', ARGV[2], 's', ARGV[4], 'r', ARGV[9], 'b', ARGV[6])
 redis.call('PEXPIREAT', KEYS[2], found[4])
 redis.call('ZREM', KEYS[3], member)

@@ -22,6 +22,8 @@ SHOWN_MAX: Final = 100  # unknown members that are named one by one
 MEMBERS: Final = ("sources", "deadline", "max_age", "attrs")
 TASK_MEMBERS: Final = ("source", "params")
 QUERY_OWN: Final = ("wait", "max_age")
+AGE_MAX_SECONDS: Final = 2.0**31  # what caches take for ever (RFC 9111, 1.2.2)
+SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
 PREFER_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([^",;]*)"?', re.IGNORECASE)
 
 Errors = list[tuple[str, str]]  # (pointer, detail)
@@ -70,8 +72,6 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
     max_age = document.get("max_age", 0)
     if not _is_number(max_age) or max_age < 0:
         errors.append(("/max_age", f"expected a number of seconds from 0, found {_shown(max_age)}"))
-    elif max_age != 0:
-        errors.append(("/max_age", _MAX_AGE))
     attrs = document.get("attrs", {})
     if not isinstance(attrs, dict):
         errors.append(("/attrs", f"expected an object, found {_shown(attrs)}"))
@@ -83,6 +83,7 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
         tasks=_numbered(request, tasks),
         deadline_ms=int(deadline * 1000),
         attrs=_as_it_came(body, "attrs"),
+        max_age=float(min(max_age, AGE_MAX_SECONDS)),
         sync=sync and len(tasks) == 1,
     )
 
@@ -101,13 +102,19 @@ def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> N
             errors.append((pointer(name), "expected it once, found it twice"))
         elif name not in QUERY_OWN:
             params[name] = text
-    if not re.fullmatch(r"0+(\.0*)?", max_age):
-        errors.append(("/max_age", _MAX_AGE))
+    if not SECONDS.fullmatch(max_age):
+        errors.append(("/max_age", f"expected a number of seconds from 0, found {_shown(max_age)}"))
     task = _task(source, params, rules, "", "", errors, text=True)
     if errors or task is None:
         raise invalid(errors)
     request, deadline_ms = ids.new(), int(rules.limits.deadline_seconds * 1000)
-    return New(id=request, tasks=_numbered(request, [task]), deadline_ms=deadline_ms, sync=True)
+    return New(
+        id=request,
+        tasks=_numbered(request, [task]),
+        deadline_ms=deadline_ms,
+        max_age=min(float(max_age), AGE_MAX_SECONDS),
+        sync=True,
+    )
 
 
 def prefer_wait(header: str) -> str | None:
@@ -119,9 +126,6 @@ def prefer_wait(header: str) -> str | None:
 def unknown_source(source: str, catalog: Catalog) -> Problem:
     """404, with the nearest known one."""
     return Problem("not-found", _no_such_source(source, catalog))
-
-
-_MAX_AGE: Final = "expected 0: answers that may be older are not served yet"
 
 
 def _tasks(document: Mapping[str, Any], rules: Rules, errors: Errors) -> list[NewTask]:

@@ -2,6 +2,7 @@
 
     accepted   confirmed   bridged   claimed, then lost, failed or finished, for each attempt   settled   delivered
     gateway    RabbitMQ    region    worker process                                              hub       how it was read
+               cached, where the hub had a result that was young enough
 
 Nothing is written by a round trip of its own: a region's hops come home with its result, or with what it says of long
 tasks, and a delivery is noted in the write that reads the results.
@@ -18,7 +19,7 @@ from jobs import contract
 from jobs.contract import LOST, PUT_BACK, Attempt, Trail
 from regions import names
 
-_trails: Final = msgspec.json.Decoder(Trail)
+_trails: Final = msgspec.json.Decoder(Trail | str)
 
 
 class Hop(Struct, frozen=True):
@@ -61,10 +62,13 @@ def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
     settled = next(((entry, said) for entry, said in entries if said[b"t"] == task.encode()), None)
     frame: Any = client.get(names.result(settled[1][b"r"].decode(), task)) if settled is not None else None
     result = contract.head(frame) if frame is not None else None
-    attempts = _trails.decode(trail).attempts if trail else []
-    hops = _begun(fields, region)
-    if trail:
-        hops += _in_region(_trails.decode(trail), region, result)
+    told = _trails.decode(trail) if trail else None
+    attempts = told.attempts if isinstance(told, Trail) else []
+    hops = _begun(fields, region, is_published=not isinstance(told, str))
+    if isinstance(told, Trail):
+        hops += _in_region(told, region, result)
+    elif told is not None:
+        hops.append(_cached(told, fields, result))
     if settled is not None:
         hops.append(_settled(*settled))
     if delivered is not None:
@@ -83,12 +87,18 @@ def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
     )
 
 
-def _begun(fields: dict[bytes, bytes], region: str) -> list[Hop]:
+def _begun(fields: dict[bytes, bytes], region: str, *, is_published: bool) -> list[Hop]:
     hops = [Hop("accepted", int(fields[b"created"]), fields.get(b"by", b"gateway").decode())]
-    if b"accepted" in fields:
+    if b"accepted" in fields and is_published:
         queue = names.fast_queue(region) if fields.get(b"sync") == b"1" else names.work_queue(region)
         hops.append(Hop("confirmed", int(fields[b"accepted"]), f"rabbitmq {queue}"))
     return hops
+
+
+def _cached(of: str, fields: dict[bytes, bytes], result: contract.Result | None) -> Hop:
+    """The result of another task was there and young enough."""
+    age = f", {result.age:.1f} s old" if result is not None else ""
+    return Hop("cached", int(fields[b"created"]), names.HUB, note=f"the result of {of}{age}")
 
 
 def _in_region(trail: Trail, region: str, result: contract.Result | None) -> list[Hop]:

@@ -6,7 +6,7 @@ import json
 import pika
 
 from jobs import contract
-from regions import connect, names
+from regions import connect, names, topology
 from scripts.services import free_port
 from tests import sources
 from tests.service import hub_parts
@@ -36,14 +36,25 @@ class Region:
 
         return contract.decode_task(until(get, f"a task in {queue}"))
 
+    def purge(self) -> None:
+        """Forgets every message of every region."""
+        for queue, _, _ in topology.queues(["fra", "nyc", "sin"]):
+            self.channel.queue_purge(queue)
+
     def is_empty(self, region: str) -> bool:
         queues = (names.fast_queue(region), names.work_queue(region))
         return all(self.channel.queue_declare(queue, passive=True).method.message_count == 0 for queue in queues)
 
     def finish(
-        self, task: contract.Task, records: bytes = b'[{"name":"a"}]', error: contract.Error | None = None, **told
+        self,
+        task: contract.Task,
+        records: bytes = b'[{"name":"a"}]',
+        error: contract.Error | None = None,
+        finished_ms: int | None = None,
+        run: contract.Run | None = None,
+        **told,
     ):
-        """``told``: what else the result says."""
+        """``told``: what else the result says. It finished now, where nothing else is said; ``run`` as in its trail."""
         status = "failed" if error else "succeeded"
         told = {"count": 1, **told}
         result = contract.Result(
@@ -54,7 +65,8 @@ class Region:
         pipeline.set(names.result(task.region, task.task), frame, nx=True, pxat=task.expires_ms)
         fields = {
             "k": "result", "v": 1, "q": task.request, "t": task.task, "s": status,
-            "f": connect.redis_now_ms(self.redis), "b": len(records) + 600,
+            "f": finished_ms or connect.redis_now_ms(self.redis), "b": len(records) + 600,
+            "h": contract.encode_trail(contract.Trail(0, [], run)) if run else "",
         }  # fmt: skip
         pipeline.xadd(names.out_stream(task.region), fields)
         pipeline.execute()

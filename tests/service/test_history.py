@@ -6,6 +6,7 @@ import signal
 import pytest
 import ulid
 
+from jobs import contract
 from regions import connect, names
 from scripts.ports import free_port
 from scripts.services import Running, document_store
@@ -99,6 +100,21 @@ def test_a_request_that_is_refused_after_all_leaves_the_history_and_is_never_rea
     until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing to be left to do")
     lose(stack, request["id"])
     assert ask(stack.port, "GET", path).status == 404
+
+
+def test_a_request_that_a_kept_result_answered_is_kept_too(stack, store):
+    """As a copy: what it was made of may be gone by then."""
+    promised = stack.post({"sources": [LIST]}).json()
+    task = stack.region.take("fra")
+    now = contract.rfc3339(connect.redis_now_ms(stack.region.redis))
+    stack.region.finish(task, fetched_at=now, definition=task.definition)
+    path = f"/v1/requests/{promised['id']}?wait=20"
+    assert ask(stack.port, "GET", path).json()["done"]
+    request = stack.post({"sources": [LIST], "max_age": 3600}).json()
+    assert (request["done"], request["results"][0]["cached"]) == (True, True)
+    until(lambda: store.has(request["id"]), "the request in the history")
+    lose(stack, request["id"])
+    assert ask(stack.port, "GET", f"/v1/requests/{request['id']}").json() == request
 
 
 def test_its_events_can_still_be_read(stack, store):

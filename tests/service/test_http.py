@@ -142,7 +142,7 @@ def test_records_whose_wait_ran_out_are_a_202_with_the_request(stack):
         ("GET", "/v1/sources/no.such", {}, b"", 404, "not-found"),
         ("GET", "/v1/sources/no.such/records", {}, b"", 404, "not-found"),
         ("GET", "/v1/sources/demo.list/records", {}, b"", 422, "invalid"),
-        ("GET", "/v1/sources/demo.plain/records?max_age=5", {}, b"", 422, "invalid"),
+        ("GET", "/v1/sources/demo.plain/records?max_age=soon", {}, b"", 422, "invalid"),
         ("GET", "/v1/sources/demo.plain/records?wait=soon", {}, b"", 400, "bad-request"),
         ("GET", "/v1/sources/demo.list/records?category=%ff", {}, b"", 400, "bad-request"),
         ("GET", "/v1/regions/no", {}, b"", 404, "not-found"),

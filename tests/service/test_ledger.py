@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 import redis
 
@@ -139,6 +140,24 @@ def test_a_full_redis_refuses_a_new_request_and_still_settles(start_redis):
     with pytest.raises(redis.exceptions.OutOfMemoryError):
         ledger.begin(new_request())
     assert ledger.settle([settlement(new, new.tasks[0], times, status="failed")]) == [lua.SETTLED]
+
+
+def test_what_finished_too_long_ago_or_is_too_large_does_not_come_along(hub_redis):
+    """The look is a part of the begin, and costs what it finds."""
+    ledger = Ledger(hub_redis.client, Limits(answer_bytes_max=1000))
+    first = new_request()
+    times = ledger.begin(first)
+    put_result(hub_redis.client, first.tasks[0])
+    ended = settlement(first, first.tasks[0], times, finished_ms=times.created_ms - 30_000)
+    assert ledger.settle([ended]) == [lua.SETTLED]
+
+    def kept(max_age: float, tasks: int = 1):
+        return ledger.begin(msgspec.structs.replace(new_request(("fra",) * tasks), max_age=max_age)).kept
+
+    assert (kept(0), kept(20)) == ([], [])
+    (one,) = kept(60)
+    assert (one.key, one.frame) == (names.result("fra", first.tasks[0].id), frame(first.tasks[0]))
+    assert len(kept(60, tasks=2)) == 1  # 700 bytes each
 
 
 def test_a_region_shows_its_open_tasks_and_the_oldest(ledger):

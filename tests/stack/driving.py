@@ -104,15 +104,20 @@ class Inside:
         """Makes the sample site well again."""
         self._site("DELETE", None)
 
+    def fetches(self, path: str) -> int:
+        """How often a page of the sample site was fetched: ``/host/path?query``."""
+        return self._site("GET", None, "fetches")["fetches"].get(path, 0)
+
     def close(self) -> None:
         """Closes the clients."""
         for client in self.clients:
             client.close()
 
-    def _site(self, method: str, body: object) -> None:
+    def _site(self, method: str, body: object, what: str = "behave"):
         connection = http.client.HTTPConnection("127.0.0.1", self.ports["site"], timeout=10)
-        connection.request(method, "/_site/behave", None if body is None else json.dumps(body))
+        connection.request(method, f"/_site/{what}", None if body is None else json.dumps(body))
         response = connection.getresponse()
         text = response.read()
         connection.close()
         assert response.status < 300, text
+        return json.loads(text)

@@ -92,6 +92,25 @@ def test_a_source_slower_than_the_wait_is_a_202_and_comes_later(stack):
     assert later["id"] == answer["id"]
 
 
+def test_an_answer_that_may_be_a_little_old_is_not_fetched_again(stack, inside):
+    """The same records, also by the command line; where it was says whose result it is."""
+    query = "/v1/sources/books.list/records?category=travel_2"
+    first = ask(stack, "GET", query)[2]
+    pages = "/books.toscrape.com/catalogue/category/books/travel_2/index.html"
+    fetches = inside.fetches(pages)
+    assert fetches > 0
+    status, headers, second = ask(stack, "GET", f"{query}&max_age=600")
+    assert (status, second["cached"], headers["Age"]) == (200, True, str(int(second["age"])))
+    assert (second["records"], second["fetched_at"]) == (first["records"], first["fetched_at"])
+    words = ("books.list", "category=travel_2", "--max-age", "600")
+    third = json.loads(stack.nearfetch("fetch", *words, "--json", "--url", stack.url).stdout)
+    assert (third["cached"], third["records"]) == (True, first["records"])
+    assert third["age"] >= second["age"]
+    assert " s old" in (shown := stack.nearfetch("fetch", *words, "--url", stack.url).stdout) or " ms old" in shown
+    assert f"the result of {first['task']}" in stack.nearfetch("where", third["task"], "--url", stack.url).stdout
+    assert inside.fetches(pages) == fetches
+
+
 def test_a_source_that_fails_says_whose_fault_it_is(stack, inside):
     inside.behave(prefix="/www.ecb.europa.eu/", status=503)
     status, _, problem = ask(stack, "GET", "/v1/sources/ecb.rates/records")

@@ -175,6 +175,24 @@ def test_the_deadline_is_sent(gateway):
     assert gateway.asked == [{"sources": ["ecb.rates"], "deadline": 2.5}]
 
 
+def test_the_age_that_an_answer_may_have_is_sent_and_the_one_that_it_has_is_shown(gateway):
+    nothing = {"raw": 0, "records": 1400, "wire": 0}
+    gateway.results = [
+        result("ecb.rates", cached=True, age=12.3, warnings=["w"], bytes=nothing, timing={"total_ms": 0})
+    ]
+    done = fetch(gateway, "ecb.rates", "--max-age", "60")
+    assert gateway.asked == [{"sources": ["ecb.rates"], "max_age": 60.0}]
+    assert done.output.splitlines()[1].endswith("   12 s old; w")
+
+
+def test_curl_shows_the_age_too(gateway):
+    done = fetch(gateway, "ecb.rates", "--max-age", "60", "--csv", "--curl")
+    assert f"{gateway.url}/v1/sources/ecb.rates/records?max_age=60' " in done.output
+    done = fetch(gateway, "ecb.rates", "--max-age", "60", "--curl")
+    assert '"max_age": 60' in done.output
+    assert gateway.asked == []
+
+
 def test_curl_shows_the_calls_and_makes_none(gateway):
     done = fetch(gateway, "ecb.rates", "--curl")
     assert f"curl -s {gateway.url}/v1/requests " in done.output

@@ -39,6 +39,31 @@ def test_a_result_has_every_member_that_clients_were_promised():
     assert list(spliced["timing"]) == ["queued_ms", "turn_ms", "fetch_ms", "parse_ms", "total_ms"]
 
 
+@pytest.mark.parametrize("records", [[], [{"a": "x" * 1000, "records": [1]}]])
+def test_a_reused_frame_is_another_tasks_result_for_which_nothing_was_done(records):
+    """Its records are the very same bytes; what is said of its size is exact."""
+    encoded = json.dumps(records, separators=(",", ":")).encode()
+    first = result(count=len(records), warnings=['","records":['], attempts=2, fetched_at="2026-11-24T04:14:00.123Z")
+    first.timing.fetch_ms, first.bytes.raw = 41.0, 5000
+    frame = contract.encode_frame(first, encoded)
+    reused, size = contract.reused(frame, "01OTHER", 12.5)
+    assert contract.splice(reused).endswith(b',"records":' + encoded + b"}")
+    assert size == len(contract.splice(reused))
+    told = {
+        "task": "01OTHER",
+        "cached": True,
+        "age": 12.5,
+        "attempts": 0,
+        "bytes": {"raw": 0, "records": len(encoded), "wire": 0},
+    }
+    was = {
+        **json.loads(contract.splice(frame)),
+        "timing": dict.fromkeys(("queued_ms", "turn_ms", "fetch_ms", "parse_ms", "total_ms"), 0.0),
+    }
+    assert json.loads(contract.splice(reused)) == {**was, **told}
+    assert contract.head_of(contract.splice(reused)) == contract.head(reused)
+
+
 def test_a_failed_frame_says_why_and_whose_fault_it_was():
     error = errors.RateLimited("later", http_status=429, retry_after=30.0)
     spliced = json.loads(contract.splice(contract.failed_frame(result(), error)))

@@ -59,6 +59,25 @@ def test_defaults(rules):
     assert (new.deadline_ms, new.attrs, new.max_age) == (30_000, b"{}", 0)
 
 
+@pytest.mark.parametrize("max_age", [True, "60", None, [], -0.5])
+def test_bad_ages(rules, max_age):
+    assert pointers(refused(rules, {"sources": ["demo.plain"], "max_age": max_age})) == ["/max_age"]
+
+
+@pytest.mark.parametrize("text", ["", "1h", "-1", "nan", "inf", "1e3", "\u0661", "0x10", " 5"])
+def test_bad_ages_in_a_query(rules, text):
+    with pytest.raises(Problem) as caught:
+        submit.from_query("demo.plain", [("max_age", text)], rules)
+    assert pointers(caught.value) == ["/max_age"]
+
+
+@pytest.mark.parametrize(("max_age", "taken"), [(0, 0.0), (60, 60.0), (0.25, 0.25), (10**400, 2.0**31)])
+def test_the_age_is_cut_to_what_caches_know(rules, max_age, taken):
+    """RFC 9111 cuts it so, too."""
+    assert validate(rules, {"sources": ["demo.plain"], "max_age": max_age}).max_age == taken
+    assert submit.from_query("demo.plain", [("max_age", str(max_age))], rules).max_age == taken
+
+
 def test_only_a_single_source_is_synchronous(rules):
     assert validate(rules, {"sources": ["demo.plain"]}, sync=True).sync is True
     assert validate(rules, {"sources": ["demo.plain", "demo.plain"]}, sync=True).sync is False
@@ -83,7 +102,7 @@ def test_all_faults_are_named_at_once(rules):
                 "demo.broken",
             ],
             "deadline": 301,
-            "max_age": 60,
+            "max_age": -1,
             "attrs": [],
             "deadlines": 1,
         },
@@ -100,7 +119,7 @@ def test_all_faults_are_named_at_once(rules):
     assert "/sources/4" in found
     assert "broken" in found["/sources/5"]
     assert "300" in found["/deadline"]
-    assert "not served yet" in found["/max_age"]
+    assert found["/max_age"] == "expected a number of seconds from 0, found -1"
     assert "/attrs" in found
     assert '"deadline"' in found["/deadlines"]
 
@@ -159,7 +178,7 @@ def test_query_is_all_text(rules):
 
 
 def test_query_faults_are_named_at_once(rules):
-    pairs = [("category", "A B"), ("page", "x"), ("colour", "red"), ("colour", "blue"), ("max_age", "60")]
+    pairs = [("category", "A B"), ("page", "x"), ("colour", "red"), ("colour", "blue"), ("max_age", "-1")]
     with pytest.raises(Problem) as caught:
         submit.from_query("demo.list", pairs, rules)
     assert set(pointers(caught.value)) == {"/category", "/page", "/colour", "/max_age"}

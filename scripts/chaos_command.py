@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 
-from scripts.chaos import plan, report, run
+from scripts.chaos import plan, report, run, scaling
 from scripts.chaos.stack import ChaosStack
 from scripts.startup import NotReady
 from scripts.supervision import NotStarted
@@ -13,15 +13,18 @@ from scripts.terminal import Progress
 REGIONS_SHOWN = 3
 
 
-def chaos(seed: int, tasks: int, minutes: float, kinds: list[str], *, as_json: bool, keep: bool) -> int:
+def chaos(seed: int, tasks: int, minutes: float, kinds: list[str], *, scaled: bool, as_json: bool, keep: bool) -> int:
     """0 when every promise was kept, 1 when not, 130 when it was told to stop."""
     out = sys.stderr if as_json else sys.stdout
     said = report.Report(out, verbose=not as_json or out.isatty())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
-    stack = ChaosStack(progress=None if as_json else Progress())
+    stack = ChaosStack(scaling.environ() if scaled else None, progress=None if as_json else Progress())
     try:
-        made = plan.make(seed, tasks=tasks, seconds=minutes * 60, regions=stack.regions, kinds=kinds)
+        seconds, regions = minutes * 60, stack.regions
+        made = plan.make(seed, tasks=tasks, seconds=seconds, regions=regions, kinds=kinds, scaled=scaled)
+        if scaled:
+            scaling.add_rules(stack)
         said.say(
             f"seed {seed}   plan {made.digest}   {len(made.faults)} faults of {len(kinds)} kinds in {minutes:g} min"
         )

@@ -194,9 +194,10 @@ def fetch(
 @click.option("--tasks", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option("--minutes", type=click.FloatRange(0.5, 600), default=10.0, show_default=True)
 @click.option("--faults", default="", metavar="KIND,KIND", help="Only these kinds: kill,pause or kill-worker,cut.")
+@click.option("--scale", is_flag=True, help="The load comes in waves, and every region has to grow and to shrink.")
 @click.option("--keep", is_flag=True, help="Keep the stack's folder, with its logs.")
 @json_option
-def chaos(seed: int | None, tasks: int, minutes: float, faults: str, keep: bool, as_json: bool) -> None:
+def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool, keep: bool, as_json: bool) -> None:
     """Runs a load over a stack of its own while it kills, stops, cuts and fills parts of it; compares every id.
 
     Ends with 0 when nothing was lost, doubled or changed and everything that had to succeed did, else with 1.
@@ -204,6 +205,7 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, keep: bool,
     \b
     nearfetch chaos --seed 7 --tasks 500 --minutes 1
     nearfetch chaos --seed 7 --faults kill,swallow --json | jq .faults
+    nearfetch chaos --seed 7 --tasks 1000 --minutes 1.5 --scale
     """
     from scripts import chaos_command  # noqa: PLC0415
     from scripts.chaos import plan  # noqa: PLC0415
@@ -213,7 +215,7 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, keep: bool,
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--faults") from error
     seed = seed if seed is not None else int(time.time())
-    sys.exit(chaos_command.chaos(seed, tasks, minutes, kinds, as_json=as_json, keep=keep))
+    sys.exit(chaos_command.chaos(seed, tasks, minutes, kinds, scaled=scale, as_json=as_json, keep=keep))
 
 
 @main.command()

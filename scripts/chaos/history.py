@@ -84,6 +84,19 @@ def delivery(result: dict[str, Any], request: str, at: float, digest: str, settl
 
 
 @dataclass
+class Scaled:
+    """A region's worker processes: how often their number grew, and why, how often it shrank; how many claimed at a time."""
+
+    grew: int = 0
+    by_load: int = 0
+    by_clock: int = 0
+    by_command: int = 0
+    shrank: int = 0
+    least: int = 0
+    most: int = 0
+
+
+@dataclass
 class Reader:
     """One client that followed one request to its end: what it got, in order; ``ended`` when it was told that it is all."""
 
@@ -117,6 +130,7 @@ class History:
     letters: dict[str, bool] = field(default_factory=dict)  # unreadable messages → whether the broker confirmed them
     shown: list[str] = field(default_factory=list)  # those that are dead letters at the end
     archived: list[Archived] = field(default_factory=list)  # what the history lists at the end
+    scaled: dict[str, Scaled] = field(default_factory=dict)  # region → what its pools decided, with --scale
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def promise(self, promises: list[Promise]) -> None:

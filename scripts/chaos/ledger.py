@@ -30,6 +30,8 @@ def compare(history: History, expected: Digest) -> Verdict:
     _fetches(history, verdict, final)
     _letters(history, verdict)
     _archive(history, verdict, final)
+    verdict.still = [f"{name} never grew" for name, one in history.scaled.items() if not one.grew]
+    verdict.still += [f"{name} never shrank" for name, one in history.scaled.items() if not one.shrank]
     recovery.measure(history, verdict, final)
     return verdict
 

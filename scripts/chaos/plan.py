@@ -33,6 +33,14 @@ CANCELS_MIN: Final = 8  # a gateway may refuse some of them
 CANCEL_SECONDS: Final = 3.0  # after its accept at most; the pages of such a request take longer
 TASKS_A_LETTER: Final = 100  # of the load, to a message that nobody can read
 
+# With --scale: the load comes in waves, each with more of slow tasks than one process can do in time.
+WAVE_SECONDS: Final = 30.0
+LONG_WAVE_SECONDS: Final = 6.0
+WAVE_TASKS: Final = 40  # of each region
+WAVE_PAGE_SECONDS: Final = 2.0
+SCALE_MAX: Final = 3  # processes of a region
+ASK_AFTER, AUTO_AFTER = 12.0, 20.0  # seconds, of a wave's beginning
+
 Way = Literal["poll", "wait", "events", "sync", "records"]
 FOLLOWED: Final[tuple[Way, ...]] = ("poll", "wait", "events")
 WAYS: Final[tuple[Way, ...]] = (*FOLLOWED, "sync", "records")
@@ -88,6 +96,14 @@ class Post(Struct, frozen=True):
     cancel_after: float | None = None
 
 
+class Scaling(Struct, frozen=True):
+    """An operator asks for so many worker processes of a region, or with "auto" for none."""
+
+    at: float
+    region: str
+    number: str
+
+
 class Letter(Struct, frozen=True):
     """A message for a region that nobody can read: it must show up among the dead letters."""
 
@@ -106,11 +122,14 @@ class Plan:
     faults: list[Fault]
     posts: list[Post]
     letters: list[Letter]
+    scalings: list[Scaling]
 
     @property
     def digest(self) -> str:
         """The same for the same plan."""
-        return hashlib.sha256(msgspec.json.encode((self.faults, self.posts, self.letters))).hexdigest()[:12]
+        return hashlib.sha256(msgspec.json.encode((self.faults, self.posts, self.letters, self.scalings))).hexdigest()[
+            :12
+        ]
 
 
 def _each(part: str) -> Callable[[Sequence[str]], list[str]]:
@@ -178,12 +197,16 @@ def regions_of(fault: Fault, regions: Sequence[str]) -> set[str]:
     return found or set(regions)
 
 
-def make(seed: int, *, tasks: int, seconds: float, regions: Sequence[str], kinds: Sequence[str]) -> Plan:
-    """The plan of a seed."""
+def make(
+    seed: int, *, tasks: int, seconds: float, regions: Sequence[str], kinds: Sequence[str], scaled: bool = False
+) -> Plan:
+    """The plan of a seed. ``scaled``: the load comes in waves, and an operator asks for other numbers of processes."""
     draw = random.Random(seed)
     faults = _faults(draw, seconds, regions, kinds)
-    posts = _posts(draw, tasks, seconds, regions, faults)
-    return Plan(seed, seconds, faults, posts, _letters(draw, seed, tasks, seconds, regions))
+    waves = [WARM_SECONDS + n * WAVE_SECONDS for n in range(int(seconds // WAVE_SECONDS) or 1)] if scaled else []
+    posts = _posts(draw, tasks, seconds, regions, faults, waves)
+    letters = _letters(draw, seed, tasks, seconds, regions)
+    return Plan(seed, seconds, faults, posts, letters, _scalings(waves, regions))
 
 
 def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: Sequence[str]) -> list[Fault]:
@@ -219,20 +242,52 @@ def _fault(draw: random.Random, at: float, name: str, regions: Sequence[str], lo
 
 
 def _posts(
-    draw: random.Random, tasks: int, seconds: float, regions: Sequence[str], faults: Sequence[Fault]
+    draw: random.Random,
+    tasks: int,
+    seconds: float,
+    regions: Sequence[str],
+    faults: Sequence[Fault],
+    waves: Sequence[float],
 ) -> list[Post]:
     own, found = _bursts(faults), []
-    own += _cancelled(draw, sum(len(post.tasks) for post in own), tasks, seconds, regions)
-    number = sum(len(post.tasks) for post in own)
+    own += _cancelled(draw, _count(own), tasks, seconds, regions)
+    own += _waves(waves, regions, _count(own))
+    number = _count(own)
     while number < tasks:
         way = draw.choices(WAYS, OF_WAYS)[0]
         count = 1 if way in ("sync", "records") else min(draw.randint(1, 2 * MEAN_TASKS), tasks - number)
         is_hurried = draw.random() < HURRIED and count <= SMALL_TASKS
         deadline = draw.uniform(3, 20) if is_hurried else draw.uniform(200, 290)
         asked = [_asked(draw, number + index, regions) for index in range(count)]
-        found.append(Post(round(draw.uniform(0, seconds - 2), 2), way, round(deadline, 1), asked))
+        at = draw.choice(waves) + draw.uniform(0, LONG_WAVE_SECONDS) if waves else draw.uniform(0, seconds - 2)
+        found.append(Post(round(at, 2), way, round(deadline, 1), asked))
         number += count
     return sorted([*own, *_troubled(draw, found)], key=lambda post: post.at)
+
+
+def _count(posts: Sequence[Post]) -> int:
+    return sum(len(post.tasks) for post in posts)
+
+
+def _waves(waves: Sequence[float], regions: Sequence[str], number: int) -> list[Post]:
+    """What one process of a region can't do in time."""
+    found = []
+    for at in waves:
+        for region in regions:
+            asked = [Asked(number + index, region, WAVE_PAGE_SECONDS) for index in range(WAVE_TASKS)]
+            found.append(Post(at, "events", 240.0, asked))
+            number += WAVE_TASKS
+    return found
+
+
+def _scalings(waves: Sequence[float], regions: Sequence[str]) -> list[Scaling]:
+    """Each region in every other wave: all that it may have, and then by itself again."""
+    found = []
+    for number, at in enumerate(waves):
+        for index, region in enumerate(regions):
+            if (number + index) % 2 == 0:
+                found += [Scaling(at + ASK_AFTER, region, str(SCALE_MAX)), Scaling(at + AUTO_AFTER, region, "auto")]
+    return sorted(found, key=lambda one: one.at)
 
 
 def _cancelled(draw: random.Random, number: int, tasks: int, seconds: float, regions: Sequence[str]) -> list[Post]:

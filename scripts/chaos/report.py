@@ -5,7 +5,7 @@ import time
 from statistics import median
 from typing import Any, Final, TextIO
 
-from scripts.chaos.history import History, Window
+from scripts.chaos.history import History, Scaled, Window
 from scripts.chaos.plan import Fault, Plan
 from scripts.chaos.verdict import VIOLATIONS, Verdict, p99
 
@@ -75,6 +75,7 @@ def summary(plan: Plan, history: History, verdict: Verdict) -> list[str]:
         f"slowest     {history.slowest_answer:.2f} s for the answer to a post, while the gateway itself was well",
         f"fetched     {sum(history.fetches.values())} pages; {verdict.refetches} tasks more than once, by a fault",
         f"history     {verdict.archived} requests; {verdict.letters} of {len(history.letters)} unreadable messages are dead letters",
+        *(f"scale       {_scaled(name, one)}" for name, one in history.scaled.items()),
         "            " + "   ".join(f"{len(getattr(verdict, name))} {name}" for name in VIOLATIONS),
     ]
     lines += [f"took        {seconds:.1f} s from accept to end: {who}" for seconds, who in verdict.slowest]
@@ -111,6 +112,7 @@ def as_json(plan: Plan, history: History, verdict: Verdict) -> dict[str, Any]:
         "cancelled_requests": len(history.cancels),
         "dead_letters": {"published": len(history.letters), "shown": verdict.letters},
         "archived": verdict.archived,
+        "scale": {name: vars(one) for name, one in history.scaled.items()},
         "refused": {"with_id": len(history.refused), "without_id": history.refused_without_id},
         "unanswered": history.unanswered,
         "slowest_answer_seconds": round(history.slowest_answer, 3),
@@ -137,3 +139,8 @@ def as_json(plan: Plan, history: History, verdict: Verdict) -> dict[str, Any]:
 
 def _counts(found: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(found.items(), key=lambda one: -one[1]))
+
+
+def _scaled(name: str, one: Scaled) -> str:
+    why = f"by load {one.by_load}, clock {one.by_clock}, command {one.by_command}"
+    return f"{name} grew {one.grew} times ({why}) and shrank {one.shrank} times; {one.least} to {one.most} processes"

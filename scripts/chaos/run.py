@@ -15,6 +15,7 @@ from scripts.chaos.history import History
 from scripts.chaos.ledger import compare
 from scripts.chaos.plan import Fault, Plan
 from scripts.chaos.report import Report
+from scripts.chaos.scaling import Scaling
 from scripts.chaos.stack import ChaosStack
 from scripts.chaos.verdict import Verdict
 
@@ -85,6 +86,9 @@ def run(stack: ChaosStack, plan: Plan, report: Report) -> tuple[History, Verdict
     postman = letters.Postman(stack, history)
     posting = threading.Thread(target=postman.run, args=(plan.letters, started, stopping), daemon=True)
     posting.start()
+    scaling = Scaling(stack, history, plan.scalings) if plan.scalings else None
+    if scaling:
+        scaling.start(started, stopping)
     try:
         clients.run(started, stopping)
         clients.wait(stopping)
@@ -101,6 +105,8 @@ def run(stack: ChaosStack, plan: Plan, report: Report) -> tuple[History, Verdict
     history.archived = archive.read(history, stack.ports.gateway)
     history.shown = letters.shown(stack, history)
     history.fetches = fetches(stack)
+    if scaling:
+        history.scaled = scaling.seen()
     return history, compare(history, load.expected_digest)
 
 

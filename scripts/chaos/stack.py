@@ -1,5 +1,6 @@
 """A whole stack of its own (scripts.own_stack), with a link of scripts.proxy between each part and each server."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -18,6 +19,8 @@ from scripts.terminal import Progress
 # Offsets from the gateway's port; a region has five links.
 OF_CONTROL, OF_LINKS = OF_RABBITMQ + 2, OF_RABBITMQ + 3
 PROXY: Final = "proxy"
+REQUEUE_SECONDS: Final = 1.0
+LOOKED_AT_MAX: Final = 1_000
 SOURCE: Final = """
 title = "Numbered rows, {region}"
 url = 'https://bench.example/numbered{{?n,seconds,trouble}}'
@@ -91,17 +94,22 @@ class ChaosStack(OwnStack):
         return any(one["cmd"] == "waitaof" and "b" in one["flags"] for one in clients)
 
     def redelivered(self, region: str) -> int:
-        """How many messages wait in a region's work queue that somebody held before; they stay there."""
+        """How many messages wait in a region's work queue that somebody held before; they stay there.
+
+        The broker hears of a death a moment later: it is given ``REQUEUE_SECONDS``.
+        """
         connection = pika.BlockingConnection(connect.amqp_parameters(self.server_url("rabbitmq"), name="chaos")[0])
         try:
             channel = connection.channel()
-            count = 0
-            for _ in range(200):
+            seen: list[bool] = []
+            end = time.monotonic() + REQUEUE_SECONDS
+            while len(seen) < LOOKED_AT_MAX:
                 method = channel.basic_get(names.work_queue(region))[0]
-                if method is None or not method.redelivered:
+                if method is not None:
+                    seen.append(bool(method.redelivered))
+                elif any(seen) or time.monotonic() > end:
                     break
-                count += 1
-            return count
+            return sum(seen)
         finally:
             connection.close()
 

@@ -51,6 +51,7 @@ class Verdict:
     told_late: list[tuple[float, str]] = field(
         default_factory=list
     )  # seconds from a request's end until a reader knew; who
+    still: list[str] = field(default_factory=list)  # regions that were to scale, and did not
     missed: list[str] = field(default_factory=list)  # kinds of kills of which none hit anything
 
     @property
@@ -62,6 +63,7 @@ class Verdict:
         if not self.promised:
             found.append("nothing was accepted")
         found += [f"no {kind} hit anything" for kind in self.missed]
+        found += self.still
         slow = p99(self.second_starts)
         if slow is not None and slow > SECOND_START_SECONDS:
             found.append(

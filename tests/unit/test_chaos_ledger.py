@@ -1,9 +1,12 @@
 """The comparison of chaos on made-up histories: each kind of violation is found, and what a fault explains is none."""
 
+import json
+
 import pytest
 
-from scripts.chaos.history import Archived, Cancel, Delivery, History, Promise, Reader, Window
+from scripts.chaos.history import Archived, Cancel, Delivery, History, Promise, Reader, Scaled, Window
 from scripts.chaos.ledger import compare, is_obliged, state_of
+from scripts.chaos.scaling import count
 from scripts.chaos.verdict import VIOLATIONS
 
 NOW = 1_000_000.0
@@ -299,3 +302,19 @@ def test_a_refused_request_in_the_history_is_unexpected():
 )  # fmt: skip
 def test_a_request_is_what_its_tasks_are(tasks, state):
     assert state_of(tasks) == state
+
+
+def test_a_region_that_was_to_scale_and_never_grew_or_never_shrank_fails_the_run():
+    made = history(promise(1))
+    made.scaled = {"fra": Scaled(grew=2, shrank=1), "nyc": Scaled(grew=1), "sin": Scaled(shrank=3)}
+    assert compare(made, digest).faults == ["sin never grew", "nyc never shrank"]
+
+
+def test_what_pools_decided_is_read_from_their_logs_and_their_first_number_is_no_growth(tmp_path):
+    said = [(0, 1, "begins with 0 that run"), (1, 3, "3 needed to keep the wait below 1 s"), (3, 1, "no more than 1 needed"),
+            (1, 2, "the rule asks for at least 2"), (2, 3, "nearfetch scale asks for 3")]  # fmt: skip
+    lines = [json.dumps({"event": "scaled", "was": was, "number": to, "reason": why}) for was, to, why in said]
+    (tmp_path / "workers-fra.log").write_text("\n".join(['{"event": "starting"}', *lines, '{"event": "scaled", cut']))
+    assert count(tmp_path, "fra", [1, 3, 2]) == Scaled(
+        grew=3, by_load=1, by_clock=1, by_command=1, shrank=1, least=1, most=3
+    )

@@ -5,7 +5,23 @@ from collections import Counter
 import pytest
 
 from scripts.chaos import faults
-from scripts.chaos.plan import ENDS, FORMS, KINDS, PEACE_SECONDS, TROUBLES, Fault, kinds_of, make, regions_of
+from scripts.chaos.plan import (
+    ENDS,
+    FORMS,
+    KINDS,
+    LONG_WAVE_SECONDS,
+    PEACE_SECONDS,
+    SCALE_MAX,
+    TROUBLES,
+    WARM_SECONDS,
+    WAVE_PAGE_SECONDS,
+    WAVE_SECONDS,
+    WAVE_TASKS,
+    Fault,
+    kinds_of,
+    make,
+    regions_of,
+)  # fmt: skip
 from scripts.chaos.points import POINTS, links
 
 REGIONS = ("fra", "nyc", "sin")
@@ -91,3 +107,23 @@ def test_the_load_has_troubles_cancels_and_unreadable_messages_and_obliges_nine_
         post.deadline >= 200 and post.cancel_after is None and task.trouble not in ENDS for task, post in tasks
     )
     assert obliged >= 0.92 * len(tasks)
+
+
+def test_with_scale_the_load_comes_in_waves_with_quiet_between_and_an_operator_asks_every_region():
+    found = make(7, tasks=2_000, seconds=120.0, regions=REGIONS, kinds=["cut"], scaled=True)
+    waves = [WARM_SECONDS + n * WAVE_SECONDS for n in range(4)]
+    uncancelled = [post for post in found.posts if post.cancel_after is None]
+    assert all(any(0 <= post.at - wave <= LONG_WAVE_SECONDS for wave in waves) for post in uncancelled)
+    for wave in waves:
+        slow = Counter(
+            task.region
+            for post in found.posts
+            if post.at == wave
+            for task in post.tasks
+            if task.seconds == WAVE_PAGE_SECONDS
+        )
+        assert all(slow[region] >= WAVE_TASKS for region in REGIONS)
+    asked = [(one.region, one.number) for one in found.scalings]
+    assert Counter(asked) == {(region, number): 2 for region in REGIONS for number in (str(SCALE_MAX), "auto")}
+    assert len({task.number for post in found.posts for task in post.tasks}) == 2_000
+    assert plan().scalings == []

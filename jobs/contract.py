@@ -142,7 +142,8 @@ class Attempt(Struct, array_like=True, frozen=True):
 class Run(Struct, array_like=True, frozen=True, kw_only=True):
     """What an execution showed of its source, for its health and its traffic (web.runs). Clients do not see it.
 
-    ``error`` and ``origin`` as in ``Error``, "" for a success; ``host``: whose it was, told only where it was the network's.
+    ``error`` and ``origin`` as in ``Error``, "" for a success, and said also where an older answer stands in for it;
+    ``host``: whose it was, told only where it was the network's.
     ``own``: it asked the source itself; else it gives what another run brought, and only its bytes count.
     ``busy_ms``: fetching and parsing. ``gaps``: how many records lack a field, for each field that some lack.
     """

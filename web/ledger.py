@@ -135,7 +135,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     @property
     def is_latest(self) -> bool:
         """Whether a success may answer for other tasks, where its region does not say otherwise."""
-        return self.run is None or (self.run.own and not self.run.partial)
+        return self.run is None or (self.run.own and not self.run.partial and not self.run.error)
 
 
 class RegionState(Struct, frozen=True, kw_only=True):

@@ -176,11 +176,12 @@ def test_a_failure_is_no_result_and_hides_none(stack):
     assert (found["cached"], found["definition"]) == (True, task.definition)
 
 
-@pytest.mark.parametrize("run", [{"partial": True}, {"own": False}])
+@pytest.mark.parametrize("run", [{"partial": True}, {"own": False}, {"error": "timeout", "origin": "network"}])
 def test_what_its_region_says_to_be_partial_or_anothers_hides_none(stack, run):
+    """Nor does a failure for which an older answer stood in."""
     task = fetched(stack, "hiding", ago=5, records=b'[{"name":"whole"}]')
     run = contract.Run(source=task.source, definition=task.definition, **run)
-    fetched(stack, "hiding", run=run, partial=run.partial, stale=not run.own)
+    fetched(stack, "hiding", run=run, partial=run.partial, stale=not run.own or run.error != "")
     found = ask(stack.port, "GET", f"{PATH.replace('poetry', 'hiding')}&max_age=60").json()
     assert (found["cached"], found["records"]) == (True, [{"name": "whole"}])
 

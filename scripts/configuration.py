@@ -120,11 +120,16 @@ def with_site(fetch: settings.Fetch, port: int) -> dict[str, str]:
 
 def environment(data: DataFolder, environ: Mapping[str, str], region: str = "") -> dict[str, str]:
     """What a part sees: no settings in variables but the secrets of sources, and a region's way to the hub."""
-    kept = {key: value for key, value in environ.items() if key.startswith(PASSED) or not key.startswith("NEARFETCH_")}
+    kept = foreign(environ) | {key: value for key, value in environ.items() if key.startswith(PASSED)}
     kept["NEARFETCH_CONFIG"] = str(data.settings)
     if region:
         kept[f"{settings.PREFIX}HUB__REDIS_FILE"] = str(data.run / f"hub-{region}.url")
     return kept
+
+
+def foreign(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a program sees that is not ours: none of our variables, which may hold secrets."""
+    return {key: value for key, value in environ.items() if not key.startswith("NEARFETCH_")}
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:

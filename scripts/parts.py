@@ -55,13 +55,14 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
         configuration.region_user(name): (data.secret(f"hub {name}"), configuration.region_acl(name))
         for name in wanted.region
     }
+    others = configuration.foreign(environ)
     hub = redis_server("hub", data.path / "hub", ports.hub, password=data.secret("hub"), users=hub_users)
     parts = [
-        _port_mapper(broker, environ),
-        _server(hub, environ),
-        *(_region_redis(data, name, ports.redis[name], environ) for name in wanted.region),
-        _server(document_store(data.path / "store", ports.store), environ),
-        _server(replace(broker.service(), not_ready=broker_answers(broker.url)), environ, stop_seconds=40),
+        _port_mapper(broker, others),
+        _server(hub, others),
+        *(_region_redis(data, name, ports.redis[name], others) for name in wanted.region),
+        _server(document_store(data.path / "store", ports.store), others),
+        _server(replace(broker.service(), not_ready=broker_answers(broker.url)), others, stop_seconds=40),
     ]
     own = configuration.environment(data, environ)
     if not live:

@@ -22,7 +22,7 @@ from typing import Any, Final
 from bridge import keeper
 from regions.process import Process
 from regions.settings import ROOT
-from scripts import processes
+from scripts import configuration, processes
 from scripts.data_folder import DataFolder
 from scripts.parts import STAGES, Part
 
@@ -80,7 +80,9 @@ class Supervisor:
             self._describe(part.name, part.command, dict(part.environment), str(part.folder), ends_with_us=False)
         data.write("run/supervisord.conf", self._configuration(stages))
         command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(data.run / "supervisord.conf")]
-        self._describe("supervisord", command, dict(os.environ), str(data.run), ends_with_us=ends_with_us)
+        self._describe(
+            "supervisord", command, configuration.foreign(os.environ), str(data.run), ends_with_us=ends_with_us
+        )
         (data.run / SOCKET).unlink(missing_ok=True)
         log = data.log / "supervisord.log"
         with log.open("ab") as opened:

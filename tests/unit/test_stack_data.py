@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from regions import connect, names, settings
-from scripts import configuration, terminal
+from scripts import configuration, parts, terminal
 from scripts.data_folder import DataFolder
 from scripts.ports import free_port, port_is_free
 from scripts.services import Running, redis_server
@@ -83,6 +83,23 @@ def test_a_region_sees_the_hub_as_its_own_user_and_no_secret_is_in_a_variable(da
     assert settings.load(environ).hub.redis.startswith("redis://region-fra:")
     assert environ["NEARFETCH__SECRET__TOKEN"] == "t"
     assert data.secret("hub fra") not in " ".join(environ.values())
+
+
+def test_no_part_gets_settings_of_the_user_in_variables_and_only_ours_the_secrets_of_sources(data):
+    """Servers of others need neither, and what starts a part is written to a file beside its pid."""
+    environ = {
+        "NEARFETCH__REGION__FRA__EGRESS__DEFAULT__PROXY": "http://u:geheim@proxy.example:1",
+        "NEARFETCH__SECRET__TOKEN": "wort",
+        "PATH": os.environ["PATH"],
+    }
+    wanted, ports = generate(data, environ)
+    assert wanted.one("fra").egress["default"].proxy.endswith("proxy.example:1")
+    built = parts.build(data, wanted, ports, environ, live=False).parts
+    seen = {part.name: "\n".join(part.environment.values()) for part in built}
+    assert {"redis-fra", "workers-fra", "gateway", "epmd", "rabbitmq"} <= set(seen)
+    assert [name for name, text in seen.items() if "geheim" in text] == []
+    theirs = {part.name for part in built if part.stage == "servers" and part.name != "site"}
+    assert {name for name, text in seen.items() if "wort" in text} == set(seen) - theirs
 
 
 def test_the_users_own_settings_are_passed_on(data, tmp_path):

@@ -14,7 +14,10 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
+import requests
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
+from requests.models import PreparedRequest
+from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
@@ -22,9 +25,11 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from jobs.errors import ConnectionFailed, TooLarge
 from jobs.exchange import current, let_go
+from jobs.origin import PORTS, origin_of
 
 HEADERS_BYTES_MAX: Final = 65_536  # status line and headers, early hints included; http.client allows 100 headers
 POOLS: Final = 32  # hosts whose connections are kept
+KNOWN_MAX: Final = 1_000  # hosts of which is remembered how their pool is called
 
 
 class _Capped:
@@ -154,12 +159,44 @@ class Adapter(HTTPAdapter):
     ) -> None:
         """``connections`` are kept for a host; ``pools``: the class by scheme."""
         self._context, self._pools = context, pools
+        self._known: dict[str, tuple[Any, dict[str, Any]]] = {}
         super().__init__(pool_connections=POOLS, pool_maxsize=connections)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **_: Any) -> None:
         """Pools of guarded connections."""
         self.poolmanager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, ssl_context=self._context)
         self.poolmanager.pool_classes_by_scheme = dict(self._pools)
+
+    def get_connection_with_tls_context(
+        self,
+        request: PreparedRequest,
+        verify: Any,
+        proxies: Any = None,  # noqa: ARG002
+        cert: Any = None,
+    ) -> HTTPConnectionPool:
+        """The pool of the request's host. What identifies it is made once a host, not once a request."""
+        origin = origin_of(request.url or "")
+        known = self._known.get(origin)
+        if known is None:
+            host, settings = self.build_connection_pool_key_attributes(request, verify, cert)
+            merged = self.poolmanager._merge_pool_kwargs(settings)  # noqa: SLF001 - as its connection_from_host does
+            context = {**merged, **host, "port": host["port"] or PORTS[host["scheme"]]}
+            known = self.poolmanager.key_fn_by_scheme[host["scheme"]](context), context
+            if len(self._known) >= KNOWN_MAX:
+                self._known.clear()
+            self._known[origin] = known
+        key, context = known
+        found: HTTPConnectionPool = self.poolmanager.connection_from_pool_key(key, request_context=dict(context))
+        return found
+
+    def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
+        """What we look at of an answer: requests' own also guesses its charset and collects its cookies."""
+        response = requests.Response()
+        response.status_code = resp.status
+        response.headers = CaseInsensitiveDict(resp.headers)
+        response.raw = resp
+        response.url = req.url or ""
+        return response
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Nothing is left to do: requests would load the CAs again for each connection."""

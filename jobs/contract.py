@@ -314,4 +314,4 @@ def head_of(spliced: bytes) -> Result:
 
 def rfc3339(ms: int) -> str:
     """Milliseconds since the epoch as ``2026-11-24T04:14:00.123Z``."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{ms % 1000:03d}Z"
+    return f"{datetime.fromtimestamp(ms // 1000, UTC).isoformat()[:19]}.{ms % 1000:03d}Z"

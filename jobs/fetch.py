@@ -30,7 +30,7 @@ from jobs.connection import POOLS_BY_SCHEME, Adapter, tls_context
 from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut, TooLarge
 from jobs.exchange import Exchange, Watchdog, said
 from jobs.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
-from jobs.origin import origin_of
+from jobs.origin import is_plain, origin_of
 from jobs.page import Page, Request
 from jobs.proxy import Proxied
 from jobs.route import Direct
@@ -142,7 +142,10 @@ class Fetcher:
         prepared = PreparedRequest()
         prepared.method = hop.method.upper()
         try:
-            prepared.prepare_url(_checked(hop.url), None)
+            if is_plain(hop.url):
+                prepared.url = hop.url  # what requests would make of it
+            else:
+                prepared.prepare_url(_checked(hop.url), None)
             prepared.prepare_headers(hop.headers)
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, UnicodeError) as error:
             raise BlockedAddress(f"expected an address of a page, found {shown(hop.url)}: {error}") from error
@@ -164,14 +167,14 @@ class Fetcher:
         place = self._origins.get(origin_of(url)) if self._origins else None
         if place is None:
             return prepared
-        placed = prepared.copy()
+        placed = PreparedRequest()
+        placed.method, placed.body, placed.headers = prepared.method, prepared.body, prepared.headers.copy()
         placed.url = place + prepared.path_url
         placed.headers.setdefault("Host", urlsplit(url).netloc)
         return placed
 
     def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
         placed = self._place(prepared)
-        host = urlsplit(prepared.url or "").hostname or ""
         for again in (False, True):
             exchange.is_fresh, exchange.wants_fresh = False, again
             try:
@@ -180,7 +183,7 @@ class Fetcher:
                 exchange.check()
                 may_repeat = prepared.method in ("GET", "HEAD") and not exchange.is_fresh and not again
                 if not (may_repeat and isinstance(_innermost(error), ConnectionError)):
-                    _fail(error, host)
+                    _fail(error, urlsplit(prepared.url or "").hostname or "")
         raise AssertionError("unreachable: the second time always returns or raises")
 
     def _page(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from jobs.contract import Outcome, Result, Run, Task
 from jobs.definition import Definition
 from jobs.errors import TaskError
+from jobs.origin import is_plain
 from jobs.raw import Answers
 from jobs.retry import Retry
 from jobs.source import Source
@@ -120,6 +121,8 @@ def shortened(warnings: list[str]) -> list[str]:
 
 def bare(url: str) -> str:
     """An address without credentials; "" where it is none."""
+    if is_plain(url):
+        return url
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -99,16 +99,25 @@ class Source:
     # ── asking ──
 
     def first(
-        self, params: Mapping[str, Any], secrets: Mapping[str, str], before: Mapping[str, Any] | None = None
+        self,
+        params: Mapping[str, Any],
+        secrets: Mapping[str, str],
+        before: Mapping[str, Any] | None = None,
+        *,
+        url: str = "",
     ) -> Request:
         """The first request for bound params. ``secrets`` are the region's, ``before`` what ``before_values`` gave.
 
+        ``url``: the address that these params make, where somebody has made it already.
+
         Raises Internal (origin region) where a secret is missing, ParseFailed where params make no address.
         """
-        return self._request(secrets, before or {}, params)
+        return self._request(secrets, before or {}, params, url)
 
-    def _request(self, secrets: Mapping[str, str], before: Mapping[str, Any], params: Mapping[str, Any]) -> Request:
-        request = self._made(self.definition.ask, params, secrets, before)
+    def _request(
+        self, secrets: Mapping[str, str], before: Mapping[str, Any], params: Mapping[str, Any], url: str = ""
+    ) -> Request:
+        request = self._made(self.definition.ask, params, secrets, before, url)
         if self._code is not None and self._code.has("request"):
             own = self._code.request(params)
             request = replace(
@@ -139,7 +148,12 @@ class Source:
         return found
 
     def _made(
-        self, asked: ask.Ask, params: Mapping[str, Any], secrets: Mapping[str, str], before: Mapping[str, Any]
+        self,
+        asked: ask.Ask,
+        params: Mapping[str, Any],
+        secrets: Mapping[str, str],
+        before: Mapping[str, Any],
+        url: str = "",
     ) -> Request:
         missing = [name for name in asked.secrets() if name not in secrets]
         if missing:
@@ -150,7 +164,7 @@ class Source:
             **{f"before.{name}": value for name, value in before.items()},
         }
         try:
-            url = asked.expand(params) if asked.url else ""
+            url = url or (asked.expand(params) if asked.url else "")
         except ValueError as error:
             raise ParseFailed(str(error)) from error
         made = ask.make(asked, names)

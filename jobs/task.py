@@ -258,7 +258,8 @@ class Runner:
                     self._tokens.keep(key, values, before.ttl_seconds)
         life.answers.hide((values or {}).values())
         self._keep_memory(life)
-        return life.source.first(life.params, self._secrets, values)
+        is_same = life.task.definition == life.definition.hash and life.definition.ask.url  # as the gateway expanded it
+        return life.source.first(life.params, self._secrets, values, url=life.task.url if is_same else "")
 
     def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar) -> Page:
         if life.definition.limits.robots and self._robots is not None:

@@ -1,8 +1,13 @@
 """Origins: what turns, credentials and mappings go by."""
 
-import pytest
+from urllib.parse import urlsplit
 
-from jobs.origin import fixed_origin, origin_of
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from requests.models import PreparedRequest
+
+from jobs.origin import fixed_origin, is_plain, origin_of
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,36 @@ def test_what_is_no_http_address_has_none(url):
 def test_the_origin_of_a_template_is_known_where_no_param_decides_it(template, origin):
     """A host's turns go by all sources that are sure to ask it."""
     assert fixed_origin(template) == origin
+
+
+@given(st.from_regex(r"https?://[a-z0-9.-]{1,9}(:[0-9]{1,4})?/[A-Za-z0-9._~!$&'()*+,;=:/?#%@-]{0,20}", fullmatch=True))
+@example("https://a.example/b/../c")
+@example("https://a.example/b/.")
+@example("https://a.example/b?c/../d")
+@example("https://a.example/b?")
+@example("https://a.example//b")
+@example("https://a.example:080/")
+@example("https://a.example/%7E")
+@example("https://a.example/b#c")
+@example("https://a.example/b c")
+@example("https://a.example/é")
+@example("https://a.example/b\n")
+@example("https://u@a.example/")
+@example("https://A.example/")
+@example("https://a.example.:80/")
+def test_a_plain_address_is_one_that_requests_sends_as_it_is(url):
+    """And its origin is that of all others."""
+    if not is_plain(url):
+        return
+    prepared = PreparedRequest()
+    prepared.prepare_url(url, None)
+    assert prepared.url == url
+    parts = urlsplit(url)
+    assert (
+        origin_of(url) == f"{parts.scheme}://{parts.hostname}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"
+    )
+
+
+def test_most_addresses_are_plain():
+    assert is_plain("https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml")
+    assert is_plain("http://127.0.0.1:8099/books.toscrape.com/catalogue/category/books/poetry_23/index.html?page=2")

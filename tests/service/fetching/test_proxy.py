@@ -209,7 +209,7 @@ def test_a_proxy_that_looks_names_up_gets_names(tmp_path, proxies, origin, throu
     one.close()
     method = "CONNECT" if kind == "socks5" else "GET"
     expected = {f"{method} 127-0-0-1.test:{plain.port}", f"CONNECT 127-0-0-1.test:{secure.port}"}
-    until(lambda: set(proxies[kind].asked[before:]) == expected, f"the proxy to say {expected}")
+    until(lambda: expected <= set(proxies[kind].asked[before:]), f"the proxy to say {expected}")
     assert looked_up == []
 
 

@@ -82,12 +82,13 @@ def judge(runs: Sequence[Run]) -> Verdict:
         name: _figure(seen, was, _share_with(name)) for name in sorted({name for run in runs for name in run.gaps})
     }
     rows = _figure(seen, was, lambda run: run.rows)
-    raw = _figure(seen, was, lambda run: run.raw_bytes)
+    pages, pages_before = list(filter(_has_page, seen)), list(filter(_has_page, was))
+    raw = _figure(pages, pages_before, lambda run: run.raw_bytes)
     reasons = [_success(last)]
     reasons += [_coverage(name, figure, was) for name, figure in coverage.items()]
     reasons += [
         _far("{last:,.0f} records a run, {before:,.0f} before", rows, was, lambda run: run.rows),
-        _far("{last:,.0f} bytes fetched a run, {before:,.0f} before", raw, was, lambda run: run.raw_bytes),
+        _far("{last:,.0f} bytes fetched a run, {before:,.0f} before", raw, pages_before, lambda run: run.raw_bytes),
     ]
     told = [reason for reason in reasons if reason]
     return Verdict(
@@ -107,6 +108,11 @@ def judge(runs: Sequence[Run]) -> Verdict:
 def _is_whole(run: Run) -> bool:
     """Whether its records can be compared: neither a failure, nor part of an answer, nor rightly none."""
     return not run.error and not run.partial and run.rows > 0
+
+
+def _has_page(run: Run) -> bool:
+    """Whether the page came: it need not, where the source says that it is as it was (304), and so are its records."""
+    return run.raw_bytes > 0
 
 
 def _figure(last: Sequence[Run], before: Sequence[Run], of: Callable[[Run], float]) -> Figure:

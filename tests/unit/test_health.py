@@ -139,6 +139,16 @@ def test_rightly_no_records_and_later_pages_that_failed_change_no_figures():
     assert said((10, nothing), (10, run()), (200, run())) == []
 
 
+def test_a_page_that_has_not_changed_gives_the_same_records_and_no_bytes():
+    same = run(raw_bytes=0, busy_ms=3)
+    assert said((20, same), (200, run())) == []
+    assert said((20, run(raw_bytes=0, gaps={"author": 30})), (200, same)) == [
+        "author stands in 0% of the records, in 100% before"
+    ]
+    verdict = judge(runs((11, same), (9, run()), (150, same), (50, run())))
+    assert (verdict.raw_bytes.last, verdict.raw_bytes.before, verdict.rows.last) == (None, 54_000, 30)
+
+
 def test_params_that_ask_for_very_different_things_do_not_flap():
     """Of such a source little is said, however its runs follow each other; of one that is steady, the same is told."""
     small = run(rows=2, raw_bytes=4_000, gaps={"price": 2})

@@ -49,7 +49,7 @@ def other(host, region):
 
 def test_ensure_starts_a_bridge_where_none_lives_and_is_silent_afterwards(host, region):
     with Traffic(host, region) as traffic:
-        said = host.run("ensure", region)
+        said = host.run("ensure", region, patch=AT_ONCE)
         pid = host.consuming(region)
         assert said == f"{region}: started process {pid}\n"
         assert [host.run("ensure"), host.pids(region)] == ["", [pid]]
@@ -134,7 +134,7 @@ def test_a_bridge_that_goes_on_after_another_took_its_place_ends_itself(host, re
 
 
 def test_overlapping_runs_start_one_bridge(host, region):
-    runs = [host.start("ensure") for _ in range(5)]
+    runs = [host.start("ensure", patch=AT_ONCE) for _ in range(5)]
     said = [run.communicate(timeout=100) for run in runs]
     assert [run.returncode for run in runs] == [0] * 5
     pid = host.consuming(region)
@@ -273,13 +273,14 @@ def test_a_bridge_that_does_not_drain_in_time_is_killed_and_its_tasks_come_again
 
 def test_a_supervised_bridge_is_told_to_end_and_replaced_where_nobody_does(host, region, other):
     host.consuming(region)
-    said = host.run("restart")
+    said = host.run("restart", patch=AT_ONCE)
     assert f"process {other.pid} drained and ended" in said
     assert f"started process {host.consuming(region)}" in said
     assert other.wait(5) == 0
 
 
-def test_a_bridge_that_ends_at_once_is_said_with_its_last_words(tmp_path):
+def test_a_bridge_that_ends_at_once_is_said_with_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeper, "SUPERVISOR_SECONDS", 0.0)
     one = Keeper(tmp_path, "fra", ["/bin/sh", "-c", "echo no luck; exit 3"], os.environ)
     report = one.ensure()
     assert not report.ok

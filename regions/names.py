@@ -18,7 +18,7 @@ Hub (central Redis)
     nf:traffic:{region}      hash    what its runs fetched and sent home: "runs:", "failed:", "raw:", "records:", "wire:" + source
     nf:dead                  hash    dead letters by id, until an operator has worked them (web.dead)
     nf:dead:at               zset    their ids by the time when they were kept (hub ms)
-    nf:wake                  channel request ids that have news
+    nf:wake                  channel ids of requests that have news, with a + behind where more is to come
     nf:latest:{key}          string  the latest success of who asks the same: when it finished (hub ms), bytes, its result's key
 
 Region (its own Redis, beside RQ's keys)
@@ -64,6 +64,7 @@ ACCEPTING = "nf:accepting"
 DUE = "nf:due"
 ARCHIVE = "nf:archive"
 WAKE = "nf:wake"
+MORE = "+"  # behind a request's id there: not all of its tasks have ended
 HEALTH = "nf:health"
 DEAD = "nf:dead"
 DEAD_AT = "nf:dead:at"

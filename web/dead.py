@@ -228,7 +228,7 @@ class DeadReader:
             size_bytes=len(frame),
             frame=frame,
         )
-        if self._ledger.settle([one]) == [lua.SETTLED]:
+        if self._ledger.settle([one])[0] in lua.ENDED:
             self._news([letter.request])
         return msgspec.structs.replace(letter, region=task.region, source=task.source)
 

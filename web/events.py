@@ -29,6 +29,8 @@ HEAD: Final = Answer(
 class Stream:
     """One client's stream; a waiter of ``web.wait``."""
 
+    waits_for_end = False
+
     def __init__(self, exchange: Exchange, request: str, after: str, base: str, absent: Callable[[], None]) -> None:
         """``absent`` answers where there is no such request, at once or later."""
         self.request, self.timer = request, time.monotonic() + COMMENT_SECONDS

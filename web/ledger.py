@@ -191,7 +191,7 @@ class Ledger:
         return bool(lua.REFUSE.call(self._client, keys, arguments) == 1)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
-        """Ends tasks, each once: ``lua.SETTLED``, ``NOTHING``, ``LATE`` or ``TOO_LARGE`` for each, in one round trip."""
+        """Ends tasks, each once, in one round trip: one of the answers in ``web.lua`` for each."""
         commands = [self._settle(one) for one in settlements]
         return [int(value(answer)) for answer in send(self._client, commands, [lua.SETTLE])]
 

@@ -78,7 +78,8 @@ return 1
 """)
 
 # The answers of SETTLE.
-SETTLED, NOTHING, LATE, TOO_LARGE = 1, 0, 2, 3
+SETTLED, NOTHING, LATE, TOO_LARGE, LAST = 1, 0, 2, 3, 4
+ENDED: Final = (SETTLED, LAST)
 
 SETTLE: Final = Script("""#!lua flags=allow-oom
 -- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task, archive,
@@ -86,7 +87,8 @@ SETTLE: Final = Script("""#!lua flags=allow-oom
 -- ARGV: request, task, region that says so, status, finished ms, bytes of the JSON, bytes a request may have,
 -- a frame made by the hub or "", the region that counts as the result's, 1 where there is a history, the trail or "",
 -- the key of the region's result or "" where it does not answer for other tasks.
--- Returns 1 settled, 0 nothing to do, 2 succeeded after its deadline, 3 past the request's bytes (2, 3: nothing done).
+-- Returns 1 settled, 4 settled as the last one of its request, 0 nothing to do, 2 succeeded after its deadline,
+-- 3 past the request's bytes (2, 3: nothing done).
 local member = ARGV[1] .. '/' .. ARGV[2]
 local found = redis.call('HMGET', KEYS[1], 'state', 't:' .. ARGV[2], 'deadline', 'expires', 'bytes', 'total',
   'l:' .. ARGV[2])
@@ -108,7 +110,8 @@ redis.call('HSET', KEYS[1], 't:' .. ARGV[2], ARGV[4] .. '|' .. asked)
 redis.call('HINCRBY', KEYS[1], 'bytes', ARGV[6])
 redis.call('HINCRBY', KEYS[1], ARGV[4], 1)
 local completed = redis.call('HINCRBY', KEYS[1], 'completed', 1)
-if completed == tonumber(found[6]) then
+local is_last = completed == tonumber(found[6])
+if is_last then
   local t = redis.call('TIME')
   local now = t[1] * 1000 + math.floor(t[2] / 1000)
   redis.call('HSET', KEYS[1], 'done', now)
@@ -131,8 +134,8 @@ redis.call('XADD', KEYS[2], '*', 't', ARGV[2], 's', ARGV[4], 'r', ARGV[9], 'b', 
 redis.call('PEXPIREAT', KEYS[2], found[4])
 redis.call('ZREM', KEYS[3], member)
 redis.call('ZREM', KEYS[4], member)
-redis.call('PUBLISH', 'nf:wake', ARGV[1])
-return 1
+redis.call('PUBLISH', 'nf:wake', is_last and ARGV[1] or ARGV[1] .. '+')
+return is_last and 4 or 1
 """)
 
 RUNNING: Final = Script("""#!lua flags=allow-oom

@@ -227,12 +227,12 @@ class Settler:
         again: list[Settlement] = []
         news: list[str] = []
         for one, answer in zip(settlements, answers, strict=True):
-            if answer == lua.SETTLED:
-                news.append(one.request)
+            if answer in lua.ENDED:
+                news.append(one.request if answer == lua.LAST else one.request + names.MORE)
                 self._hub.observe(one.size_bytes)
             elif answer in (lua.LATE, lua.TOO_LARGE):
                 again.append(self._instead(one, answer))
-            if answer == lua.SETTLED and one.run is not None:  # and not for an entry that was read before
+            if answer in lua.ENDED and one.run is not None:  # and not for an entry that was read before
                 self._runs.add(one.region, one.run, one.finished_ms)
         if news:
             self._news(news)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Literal, Protocol
 
-from regions import logs
+from regions import logs, names
 from web import problems
 from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
@@ -36,6 +36,7 @@ class Waiter(Protocol):
 
     request: str
     timer: float  # monotonic; when to read without news
+    waits_for_end: bool  # of its request: what comes before is no news
 
     def cursor(self) -> str:
         """Since when to read."""
@@ -120,11 +121,16 @@ class Waiters:
                 self._changed.notify()
 
     def news(self, requests: Iterable[str]) -> None:
-        """Something happened to these requests, or may have."""
+        """Something happened to these requests, or may have; as ``names.WAKE`` tells them.
+
+        Who waits for a request's end alone does not read it for each of its tasks.
+        """
         with self._changed:
-            for request in requests:
+            for told in requests:
+                request = told.removesuffix(names.MORE)
                 for waiter in self._by_request.get(request, ()):
-                    self._due.setdefault(waiter, "news")
+                    if told == request or not waiter.waits_for_end:
+                        self._due.setdefault(waiter, "news")
             if self._due:
                 self._changed.notify()
 
@@ -233,6 +239,7 @@ class Wait:
         total: int | None = None,
     ) -> None:
         self.request, self.timer = request, time.monotonic() + seconds
+        self.waits_for_end = until_done
         self._exchange, self._after, self._until_done = exchange, after, until_done
         self._render, self._away = render, away
         # Until it is done only the state is looked at: the results would be read again with each news.

@@ -31,7 +31,7 @@ def test_nothing_is_read_before_the_accept_even_when_a_region_was_faster(ledger,
     new = new_request()
     times = ledger.begin(new)
     put_result(hub_redis.client, new.tasks[0])
-    assert ledger.settle([settlement(new, new.tasks[0], times)]) == [lua.SETTLED]
+    assert ledger.settle([settlement(new, new.tasks[0], times)]) == [lua.LAST]
     assert ledger.read(new.id) is None
     assert ledger.accept([new.id]) == [True]
     view = ledger.read(new.id)
@@ -139,7 +139,7 @@ def test_a_full_redis_refuses_a_new_request_and_still_settles(start_redis):
     instance.client.config_set("maxmemory", 1)
     with pytest.raises(redis.exceptions.OutOfMemoryError):
         ledger.begin(new_request())
-    assert ledger.settle([settlement(new, new.tasks[0], times, status="failed")]) == [lua.SETTLED]
+    assert ledger.settle([settlement(new, new.tasks[0], times, status="failed")]) == [lua.LAST]
 
 
 def test_what_finished_too_long_ago_or_is_too_large_does_not_come_along(hub_redis):
@@ -149,7 +149,7 @@ def test_what_finished_too_long_ago_or_is_too_large_does_not_come_along(hub_redi
     times = ledger.begin(first)
     put_result(hub_redis.client, first.tasks[0])
     ended = settlement(first, first.tasks[0], times, finished_ms=times.created_ms - 30_000)
-    assert ledger.settle([ended]) == [lua.SETTLED]
+    assert ledger.settle([ended]) == [lua.LAST]
 
     def kept(max_age: float, tasks: int = 1):
         return ledger.begin(msgspec.structs.replace(new_request(("fra",) * tasks), max_age=max_age)).kept

@@ -102,6 +102,30 @@ def test_long_poll_without_a_cursor_ends_when_all_is_done(desk):
         assert (found["done"], found["status"]) == (True, "succeeded")
 
 
+def test_who_waits_for_the_end_reads_nothing_before_it_and_streams_read_each(desk, monkeypatch):
+    """Six tasks are no six reads for a client that wants all of them."""
+    new, other = desk.add(6)[0], desk.add(6)[0]
+    read_many, reads = desk.ledger.read_many, []
+
+    def counted(asked, *arguments, **options):
+        reads.extend(request for request, _ in asked)
+        return read_many(asked, *arguments, **options)
+
+    monkeypatch.setattr(desk.ledger, "read_many", counted)
+    with Wire(desk.port) as poll, Wire(desk.port) as stream:
+        poll.send("GET", path(new, "?wait=30"))
+        stream.send("GET", f"{path(other)}/events")
+        stream.head()
+        until(lambda: reads.count(new.id) == reads.count(other.id) == 1, "both to be read once")
+        for index in range(5):
+            desk.settle(new, index)
+            desk.settle(other, index)
+            until(lambda index=index: reads.count(other.id) == 2 + index, "the stream to be read again")
+        assert reads.count(new.id) == 1
+        desk.settle(new, 5)
+        assert len(poll.reply().json()["results"]) == 6
+
+
 def test_long_poll_of_what_is_done_ends_at_once(desk):
     new, _ = desk.add()
     desk.settle(new, 0)

@@ -219,7 +219,7 @@ class End:
     """How an execution ended; sizes as in ``contract.Bytes``; ``traceback`` is what RQ's dashboard shows of a failure.
 
     With ``retry`` its task has not ended: it is tried again later, at the front of the queue where ``is_urgent``.
-    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``.
+    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``; ``meta``: as ``jobs.cache.packed``.
     """
 
     job: Job
@@ -231,6 +231,7 @@ class End:
     retry: Retry | None = None
     is_urgent: bool = False
     shared_ms: int = -1
+    meta: bytes = b""
 
     @property
     def spliced_bytes(self) -> int:
@@ -377,5 +378,5 @@ def _ending(end: End) -> list[str | bytes | int]:
     problem = b"" if succeeded else b64encode(zlib.compress(end.traceback.encode("utf-8", "replace")))
     return [
         status, problem, outcome.request, outcome.status, outcome.finished_ms, outcome.expires_ms, end.spliced_bytes, outcome.frame,
-        end.raw_bytes, end.records_bytes, end.wire_bytes, outcome.trail, end.shared_ms,
+        end.raw_bytes, end.records_bytes, end.wire_bytes, outcome.trail, end.shared_ms, end.meta,
     ]  # fmt: skip

@@ -23,7 +23,7 @@ from jobs.errors import KINDS, Internal, Poison, RateLimited, TaskError
 from jobs.flight import FOR_ALL_MS, tell
 from jobs.outbox import Parcel, Shipper
 from jobs.retry import Retry
-from jobs.script import DEATHS_MAX, LATER, ROOM_MS
+from jobs.script import DEATHS_MAX, LATER
 from jobs.turn import Caller, Desk, Turn, Turns
 from regions import logs, names
 
@@ -43,6 +43,7 @@ class Ended(Protocol):
     wire_bytes: int
     retry: Retry | None
     shared_ms: int
+    meta: bytes
 
 
 class Runner(Protocol):
@@ -58,8 +59,12 @@ class Runner(Protocol):
         queued_ms: float,
         turn: Turns,
         cancelled: Callable[[], bool],
+        refusal: TaskError | None,
     ) -> Ended:
-        """An attempt. What goes wrong is part of how it ended; ``failures`` attempts before it failed."""
+        """An attempt. What goes wrong is part of how it ended; ``failures`` attempts before it failed.
+
+        With a ``refusal`` there is no turn for it: it asks nobody, and fails with that.
+        """
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed."""
@@ -237,9 +242,6 @@ class Crew:
                 return self._unrun(job, task, error, str(error), shared_ms=FOR_ALL_MS)
             if job.answer:
                 return self._told(job, task, offset_ms)
-            if job.refused_ms >= 0:
-                late = refused(job)
-                return self._unrun(job, task, late, str(late), shared_ms=ROOM_MS)
             ended = self._runner.run(
                 task,
                 offset_ms=offset_ms + self._skew_ms,
@@ -255,6 +257,7 @@ class Crew:
                     is_in_trouble=bool(job.trouble),
                 ),
                 cancelled=lambda: job.is_cancelled,
+                refusal=refused(job) if job.refused_ms >= 0 else None,
             )
         except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever
             return self._failed(job, task, error)
@@ -268,6 +271,7 @@ class Crew:
             retry=None if job.is_cancelled else ended.retry,
             is_urgent=task.sync,
             shared_ms=-1 if job.is_cancelled and ended.outcome.status != "succeeded" else ended.shared_ms,
+            meta=ended.meta,
         )
 
     def _told(self, job: Job, task: Task, offset_ms: int) -> End:

@@ -29,7 +29,7 @@ end
 
 # Needs `finished`, `failed`, `outbox`, `outbox_bytes` and `counters`, and what PLACE and FLIGHTS need. An end is {status and
 # traceback for RQ, request, state, finished ms, expires ms, bytes of the JSON, frame, raw, records and wire bytes, trail,
-# by how many ms the deadlines may be later of those for whom it is the answer too, or -1}.
+# by how many ms the deadlines may be later of those for whom it is the answer too, or -1, what is kept of it (jobs.cache)}.
 _CONCLUDE: Final = (
     PLACE
     + FLIGHTS
@@ -67,12 +67,28 @@ local function record(id, execution, worker, began, status, problem)
   return deadline, key, leader
 end
 
+-- Keeps a good answer; the oldest ones go for it.
+local function keep(key, meta, frame)
+  local grown = #frame - redis.call("HSTRLEN", "$cache" .. key, "frame")
+  redis.call("HSET", "$cache" .. key, "meta", meta, "frame", frame)
+  grown = grown + redis.call("ZADD", "$cached", now_ms, key) * $cached_each
+  local total = redis.call("INCRBY", "$cached_bytes", grown)
+  while total > $cached_max do
+    local oldest = redis.call("ZPOPMIN", "$cached")[1]
+    if not oldest then return end
+    total = redis.call("DECRBY", "$cached_bytes", redis.call("HSTRLEN", "$cache" .. oldest, "frame") + $cached_each)
+    redis.call("DEL", "$cache" .. oldest)
+  end
+end
+
 local function conclude(id, execution, worker, began, ending)
-  local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire, trail, later = unpack(ending)
+  local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire, trail, later,
+    meta = unpack(ending)
   local deadline, key, leader = record(id, execution, worker, began, status, problem)
   later = tonumber(later or -1)
   if leader then taken(leader)
   elseif key then land(key, id, frame, later < 0 and -1 or deadline + later) end
+  if key and (meta or "") ~= "" then keep(key, meta, frame) end
   frames = frames + #frame
   sums[state] = (sums[state] or 0) + 1
   sums.raw = sums.raw + tonumber(raw)
@@ -100,13 +116,13 @@ local wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue
     + _CONCLUDE
     + """
 local name, answer, worked = ARGV[1], {}, 0
-for i = 2, #ARGV, 15 do
+for i = 2, #ARGV, 16 do
   local id, execution = ARGV[i], ARGV[i + 1]
   local member = id .. ":" .. execution
   if redis.call("ZSCORE", wip, member) then
     local began = redis.call("HGET", "$execution" .. member, "created_at") or now
     worked = worked + math.max(0, tonumber(now) - tonumber(began))
-    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 14)})
+    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 15)})
     release(wip, held, id, execution)
   else
     answer[#answer + 1] = ""
@@ -131,10 +147,10 @@ local wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue
     + _CONCLUDE
     + """
 local name, answer = ARGV[1], {}
-for i = 2, #ARGV, 18 do
+for i = 2, #ARGV, 19 do
   local id, execution = ARGV[i], ARGV[i + 1]
   local member, job = id .. ":" .. execution, "$job" .. id
-  local ending = {unpack(ARGV, i + 5, i + 17)}
+  local ending = {unpack(ARGV, i + 5, i + 18)}
   if not redis.call("ZSCORE", wip, member) then
     answer[#answer + 1] = ""
   else

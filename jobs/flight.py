@@ -218,13 +218,21 @@ def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing
     )
     result.bytes.records = known.bytes.records
     timing.total_ms = float(max(0, now_ms - task.accepted_ms))
+    framed = contract.reframe(result, frame)
     outcome = Outcome(
         request=task.request,
         task=task.task,
         status=known.status,
         finished_ms=now_ms,
         expires_ms=task.expires_ms,
-        frame=contract.reframe(result, frame),
+        frame=framed,
+        run=contract.Run(
+            source=task.source,
+            definition=known.definition,
+            records_bytes=result.bytes.records,
+            wire_bytes=result.bytes.wire,
+            own=False,
+        ),
     )
     shown = f"as task {leader}, which asked the same: {known.error.type}: {known.error.message}" if known.error else ""
     return Told(outcome, shown, result.bytes.records, result.bytes.wire)

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from jobs.contract import Outcome, Result, Run, Task
+from msgspec import structs
+
+from jobs.cache import Cached, Meta
+from jobs.contract import Outcome, Result, Run, Task, encode_frame, reframe
 from jobs.definition import Definition
 from jobs.errors import TaskError
 from jobs.origin import is_plain
@@ -23,7 +26,7 @@ WARNINGS_MAX: Final = 10
 class Ended:
     """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last.
 
-    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``.
+    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``; ``meta``: as ``jobs.cache.packed``.
     """
 
     outcome: Outcome
@@ -33,6 +36,7 @@ class Ended:
     wire_bytes: int
     retry: Retry | None = None
     shared_ms: int = -1
+    meta: bytes = b""
 
 
 @dataclass(slots=True)
@@ -61,6 +65,21 @@ class Life:
     has_kept_token: bool = False
     gaps: dict[str, int] = field(default_factory=dict)  # as in contract.Run
     records: bytes = b"[]"
+    refusal: TaskError | None = None  # there is no turn for it in time: it fails with this, and asks nobody
+    meta: Meta | None = None  # what is to be kept beside its answer
+    cached: Cached | None = None  # the answer that it gives instead of one of its own
+
+    def answer(self, cached: Cached, *, is_asked: bool = False, is_stale: bool = False) -> None:
+        """Gives an older answer. ``is_asked``: the target says that it has no other one."""
+        self.cached = cached
+        cached.fill(self.result, self.hub_ms())
+        self.result.cached, self.result.stale = not is_asked, is_stale
+        self.warnings = [*self.warnings, *cached.warnings()]
+        self.gaps = cached.meta.gaps
+
+    def frame(self, result: Result) -> bytes:
+        """The frame of its success."""
+        return encode_frame(result, self.records) if self.cached is None else reframe(result, self.cached.frame)
 
     def hub_ms(self) -> int:
         """The hub's clock."""
@@ -89,6 +108,20 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
     return Ended(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
 
 
+def stood_in(life: Life, cached: Cached, failed: Ended) -> Ended:
+    """The end of a life that failed, by an older answer instead; of its source it showed a failure all the same."""
+    assert life.failure is not None
+    life.result.error = None
+    life.warnings = [f"{type(life.failure).type}: {life.failure}; an older answer stands in for it"]
+    life.answer(cached, is_stale=True)
+    end = ended(life, "succeeded", life.frame, "")
+    end.shared_ms = failed.shared_ms
+    if failed.outcome.run is not None:
+        sizes = {"records_bytes": end.records_bytes, "wire_bytes": end.wire_bytes}
+        end.outcome = structs.replace(end.outcome, run=structs.replace(failed.outcome.run, **sizes))
+    return end
+
+
 def shown_by(life: Life) -> Run:
     """What a life that has ended showed of its source."""
     result, error = life.result, life.result.error
@@ -104,7 +137,7 @@ def shown_by(life: Life) -> Run:
         wire_bytes=result.bytes.wire,
         busy_ms=round(result.timing.fetch_ms + result.timing.parse_ms),
         partial=result.partial,
-        own=not (result.cached or result.stale),
+        own=not (result.cached or result.stale or life.refusal),
         gaps=life.gaps,
     )
 

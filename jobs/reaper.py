@@ -26,7 +26,7 @@ LOOK_SECONDS: Final = 1.0
 PROOF_SECONDS: Final = 2 * LEASE_MS / 1000
 GAP_SECONDS: Final = 2.5  # more between two answers is a gap: a look, a time-out and some
 TRIM_SECONDS: Final = 10.0
-TRIM_MAX: Final = 1_000  # canceled jobs trimmed at once
+TRIM_MAX: Final = 1_000  # canceled jobs, and answers, trimmed at once
 
 log = logs.get("reaper")
 
@@ -72,7 +72,8 @@ return count
 """
 )
 
-# What RQ's clean-ups would do besides failing jobs; RQ never trims its registry of canceled jobs.
+# What RQ's clean-ups would do besides failing jobs; RQ never trims its registry of canceled jobs. And answers that nobody
+# asked for in a week (jobs.cache).
 TRIM: Final = Script("""
 local finished, failed, canceled = unpack(KEYS)
 redis.call("ZREMRANGEBYSCORE", finished, "-inf", seconds)
@@ -80,6 +81,11 @@ redis.call("ZREMRANGEBYSCORE", failed, "-inf", seconds)
 for _, id in ipairs(redis.call("ZRANGE", canceled, "-inf", seconds - tonumber(ARGV[1]), "BYSCORE", "LIMIT", 0, ARGV[2])) do
   redis.call("ZREM", canceled, id)
   if redis.call("TTL", "$job" .. id) == -1 then redis.call("PEXPIRE", "$job" .. id, $keep_ms) end
+end
+for _, key in ipairs(redis.call("ZRANGE", "$cached", "-inf", now_ms - $cached_ttl, "BYSCORE", "LIMIT", 0, ARGV[2])) do
+  redis.call("ZREM", "$cached", key)
+  redis.call("DECRBY", "$cached_bytes", redis.call("HSTRLEN", "$cache" .. key, "frame") + $cached_each)
+  redis.call("DEL", "$cache" .. key)
 end
 """)
 

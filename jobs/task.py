@@ -11,6 +11,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NoReturn
 
@@ -19,9 +20,10 @@ from requests.cookies import RequestsCookieJar
 
 from jobs import budget
 from jobs.budget import Budget
+from jobs.cache import Cache, Cached, packed, renewed
 from jobs.catalog import Catalog
 from jobs.check import check, gaps
-from jobs.contract import PUT_BACK, Result, Task, encode_frame, failed_frame, rfc3339, splice
+from jobs.contract import PUT_BACK, Result, Task, failed_frame, rfc3339, splice
 from jobs.egress import Fetches, fetchers_of, passwords_of
 from jobs.errors import (
     Cancelled,
@@ -34,11 +36,12 @@ from jobs.errors import (
 from jobs.fetch import retry_after
 from jobs.flight import shared_ms
 from jobs.known import Known
-from jobs.life import Ended, Life, bare, ended
+from jobs.life import Ended, Life, bare, ended, stood_in
 from jobs.page import Page, Request
 from jobs.raw import Answers
 from jobs.retry import Retry, decide
 from jobs.robots import FETCHED_BYTES_MAX, Robots
+from jobs.script import ROOM_MS
 from jobs.secret import read_secrets
 from jobs.shelf import Shelf
 from jobs.source import Parsed
@@ -79,10 +82,12 @@ class Runner:
         fetchers: Mapping[str, Fetches] | None = None,
         secrets: Mapping[str, str] | None = None,
         shelf: Shelf | None = None,
+        cache: Cache | None = None,
     ) -> None:
         """``fetchers`` (by egress) and ``secrets`` (by name) stand in for those of the region.
 
-        ``shelf``: where answers are kept; without one none are.
+        ``shelf``: where answers are kept to look at; ``cache``: the region's good ones, to be used again. Without them
+        none are.
         """
         self._records_bytes_max = settings.limits.records_bytes_max
         self._region = region.name
@@ -96,6 +101,7 @@ class Runner:
         self._shelf = Shelf(Raw()) if shelf is None else shelf
         self._budget = Budget(region.workers.memory_mb * 1_000_000, region.workers.threads)
         self._tokens = Tokens()
+        self._cache = Cache() if cache is None else cache
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed. Call it every 2 s or less."""
@@ -120,28 +126,36 @@ class Runner:
         queued_ms: float,
         cancelled: Callable[[], bool],
         turn: Turns | None = None,
+        refusal: TaskError | None = None,
     ) -> Ended:
         """One attempt at a task; never raises. ``offset_ms`` is the hub's clock less this machine's.
 
         ``attempt`` counts from 1, ``failures`` of those before it failed. ``cancelled`` is asked often, from another
-        thread too. Without a ``turn`` it waits for nobody's.
+        thread too. Without a ``turn`` it waits for nobody's. With a ``refusal`` there is no turn for it: it asks nobody,
+        and that is how it fails.
         """
         deadline = time.monotonic() + (task.deadline_ms - time.time_ns() // 1_000_000 - offset_ms) / 1000
         with self._budget.share(deadline, cancelled):
             life, end = self.lived(
-                task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled, turn=turn
-            )
+                task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled, turn=turn, refusal=refusal
+            )  # fmt: skip
             if life.answers:
                 self._keep(life, end)
-        life.turn.ended(life.failure)
-        if isinstance(life.failure, NoThread):
-            end.retry = Retry(random.uniform(*BACK_SECONDS), PUT_BACK, str(life.failure))
-        else:
+            if refusal is None:
+                life.turn.ended(life.failure)
+            if isinstance(life.failure, NoThread):
+                end.retry = Retry(random.uniform(*BACK_SECONDS), PUT_BACK, str(life.failure))
+                return end
             left_seconds = (task.deadline_ms - end.outcome.finished_ms) / 1000
             end.shared_ms = shared_ms(life.failure, left_seconds, failures=failures, retries=life.retries)
-            if life.failure is not None:
+            if refusal is not None:
+                end.shared_ms = ROOM_MS
+            elif life.failure is not None:
                 end.retry = decide(life.failure, failures=failures, retries=life.retries, left_seconds=left_seconds)
-        return end
+            if life.failure is not None and end.retry is None:
+                cached = self._cache.stale(task, getattr(life, "definition", None), life.failure, life.hub_ms())
+                return end if cached is None else stood_in(life, cached, end)
+            return end
 
     def lived(
         self,
@@ -152,6 +166,7 @@ class Runner:
         queued_ms: float,
         cancelled: Callable[[], bool],
         turn: Turns | None = None,
+        refusal: TaskError | None = None,
     ) -> tuple[Life, Ended]:
         """As ``run``, with all that the steps found: also the rows of a task that failed. Keeps no answers."""
         result = Result(
@@ -165,10 +180,12 @@ class Runner:
         )
         result.timing.queued_ms = round(queued_ms, 1)
         answers = Answers(self._secrets, self._passwords, is_wanted=self._shelf.is_open)
-        life = Life(task, offset_ms, cancelled, result, answers, turn or Free())
+        life = Life(task, offset_ms, cancelled, result, answers, turn or Free(), refusal=refusal)
         failure, shown = self._live(life)
         if failure is None:
-            return life, ended(life, "succeeded", lambda found: encode_frame(found, life.records), "")
+            end = ended(life, "succeeded", life.frame, "")
+            end.meta = packed(life.meta, life.pages, result, life.gaps)
+            return life, end
         life.failure = failure
         return life, ended(life, "failed", lambda found: failed_frame(found, failure), shown)
 
@@ -216,14 +233,19 @@ class Runner:
         life.result.definition = life.definition.hash
 
     def _begin(self, life: Life) -> None:
-        """The deadline: nothing begins past it, and a fetch ends a little before it."""
+        """The deadline: nothing begins past it, and a fetch ends a little before it. Nor without a turn."""
+        if life.refusal is not None:
+            raise life.refusal
         left = (life.task.deadline_ms - life.hub_ms()) / 1000
         if left <= 0:
             raise Expired(f"the deadline passed {-left:.1f} s before it began")
         life.deadline = time.monotonic() + left - min(END_MARGIN_SECONDS, left / 5)
 
     def _ask(self, life: Life) -> None:
-        """Every page; one that fails after the first leaves what came before, with a warning."""
+        """Every page; one that fails after the first leaves what came before, with a warning. Or an older answer that will do."""
+        if (cached := self._cache.young(life.task, life.definition, life.hub_ms())) is not None:
+            life.answer(cached)
+            return
         jar = RequestsCookieJar()
         request: Request | None = self._first(life, jar)
         while request is not None:
@@ -261,14 +283,20 @@ class Runner:
         is_same = life.task.definition == life.definition.hash and life.definition.ask.url  # as the gateway expanded it
         return life.source.first(life.params, self._secrets, values, url=life.task.url if is_same else "")
 
-    def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar) -> Page:
+    def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar, cached: Cached | None = None) -> Page:
+        """An answer; of an address that has a ``cached`` one 304 where it has no other."""
         if life.definition.limits.robots and self._robots is not None:
             agent = next((text for name, text in request.headers.items() if name.lower() == "user-agent"), "")
             agent = agent or self._agents.get(request.egress, "")
             ask = partial(self._get, life, jar=None, max_bytes=FETCHED_BYTES_MAX)
             self._robots.check(request, agent, ask, partial(life.turn.delay, request.url))
         try:
-            page = self._get(life, request, jar=jar, max_bytes=life.definition.limits.max_bytes)
+            get = partial(self._get, life, jar=jar, max_bytes=life.definition.limits.max_bytes)
+            page = get(request if cached is None else cached.asking(request))
+            if cached is not None and page.status == 304 and page.url == cached.meta.url:
+                return page
+            if cached is not None:  # another redirect has led to a page that nobody has
+                page = replace(page, request=request) if page.status != 304 else get(request)
         except TaskError as error:
             life.answers.broke(life.definition, error)
             raise
@@ -308,9 +336,16 @@ class Runner:
         return parsed.next
 
     def _parsed(self, life: Life, request: Request, jar: RequestsCookieJar) -> Parsed:
-        page = self._fetch(life, request, jar)
+        cached = self._cache.to_ask_by(life.task, life.definition, request)
+        page = self._fetch(life, request, jar, cached)
+        now_ms = life.hub_ms()
+        if cached is not None and page.status == 304:
+            life.meta = renewed(cached.meta, page, now_ms)
+            life.answer(Cached(life.meta, cached.frame), is_asked=True)
+            return Parsed()
         if not life.pages:
-            life.result.url, life.result.fetched_at = page.url, rfc3339(life.hub_ms())
+            life.result.url, life.result.fetched_at = page.url, rfc3339(now_ms)
+            life.meta = self._cache.note(life.definition, page, now_ms)
         began = time.perf_counter()
         try:
             return life.source.parse(page)
@@ -331,12 +366,16 @@ class Runner:
         return self._fetchers[request.egress]
 
     def _check(self, life: Life) -> None:
-        """The source's contract, and which fields some records lack."""
+        """The source's contract, and which fields some records lack. An older answer has kept it."""
+        if life.cached is not None:
+            return
         check(life.definition, life.rows, bad_required=life.bad_required, empty=life.is_empty, absent=life.is_absent)
         life.gaps = gaps(life.definition, life.rows)
 
     def _encode(self, life: Life) -> None:
         """The records as they travel."""
+        if life.cached is not None:
+            return
         pieces, size = [], 1
         for start in range(0, len(life.rows), ROWS_AT_ONCE):
             rows = life.rows[start : start + ROWS_AT_ONCE]

@@ -352,12 +352,15 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
 def main(argv: list[str]) -> int:
     """What ``python -m jobs.worker`` does."""
     # The loop does not know what it runs; only this entry does.
+    from jobs.cache import Cache  # noqa: PLC0415
     from jobs.shelf import Shelf  # noqa: PLC0415
     from jobs.task import Runner as TaskRunner  # noqa: PLC0415
 
     def life(settings: Settings, region: Region, worker: Callable[[Runner], Worker]) -> int:
         shelf = Shelf(region.raw)
-        runner = TaskRunner(settings, region, shelf=shelf)
+        runner = TaskRunner(
+            settings, region, shelf=shelf, cache=Cache(connect.open_redis(region.redis.url, name="cache"))
+        )
         shelf.start()
         code = run(worker(runner))
         shelf.close()

@@ -49,6 +49,9 @@ Region (its own Redis, beside RQ's keys)
     nf:flights               zset    questions that others wait with, by when to look after them (region ms)
     nf:shared:{task}         hash    a task's answer for those others: frame, key, till (region ms), left
     nf:landing:{task}        list    those of them that were not told of it yet
+    nf:cache:{key}           hash    the last good answer to a question: meta and frame (jobs.cache)
+    nf:cached                zset    those questions, by when they were answered (region ms)
+    nf:cached:bytes          string  how many bytes they are
 """
 
 REGION_PATTERN = r"[a-z][a-z0-9-]{0,31}"
@@ -81,6 +84,8 @@ LIMITS = "nf:limits"
 HOSTS = "nf:hosts"
 OPEN = "nf:open"
 FLIGHTS = "nf:flights"
+CACHED = "nf:cached"
+CACHED_BYTES = "nf:cached:bytes"
 ALONE = "nf:alone"
 FENCE = "nf:fence"
 POOLS = "nf:pools"
@@ -241,6 +246,11 @@ def shared(task: str) -> str:
 def landing(task: str) -> str:
     """Those that waited for a task's answer and were not told of it yet."""
     return f"nf:landing:{task}"
+
+
+def cache(key: str) -> str:
+    """The last good answer to a question."""
+    return f"nf:cache:{key}"
 
 
 # RQ 3's own keys, as rq.queue, rq.job, rq.registry, rq.executions and rq.worker make them.

@@ -13,13 +13,14 @@ BODY = b'{"rows": [{"id": 1}], "next": "%b"}'
 
 @dataclass
 class Fetch:
-    """One fetch: of which host, its path and params, and when it came and was over (monotonic seconds)."""
+    """One fetch: of which host, its path, params and headers, and when it came and was over (monotonic seconds)."""
 
     host: str
     path: str
     params: dict[str, str]
     began: float
     over: float = 0.0
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -33,7 +34,10 @@ class Rule:
 
 
 class CountingSite:
-    """``/HOST/…?seconds=S`` answers after S seconds; ``&pages=N`` has N more pages. ``rules`` bend a host, by its prefix."""
+    """``/HOST/…?seconds=S`` answers after S seconds; ``&pages=N`` has N more pages. ``rules`` bend a host, by its prefix.
+
+    Who has what a rule's ETag or Last-Modified says is answered 304.
+    """
 
     def __init__(self) -> None:
         self.fetches: list[Fetch] = []
@@ -82,7 +86,7 @@ class CountingSite:
         parts = urlsplit(handler.path)
         host, _, path = parts.path.removeprefix("/").partition("/")
         params = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        fetch = Fetch(host, f"/{path}", params, time.monotonic())
+        fetch = Fetch(host, f"/{path}", params, time.monotonic(), headers=dict(handler.headers.items()))
         with self._lock:
             self.fetches.append(fetch)
             self._now[host] = self._now.get(host, 0) + 1
@@ -101,7 +105,9 @@ class CountingSite:
         pages = int(params.get("pages", 0))
         following = f"https://{host}/{path}?pages={pages - 1}".encode() if pages else b""
         body = BODY % following if rule.body is None else rule.body
-        handler.send_response(rule.status)
+        is_unchanged = rule.status == 200 and _is_unchanged(rule.headers, fetch.headers)
+        body = b"" if is_unchanged else body
+        handler.send_response(304 if is_unchanged else rule.status)
         for name, text in {
             "Content-Length": str(len(body)),
             "Content-Type": "application/json",
@@ -110,3 +116,10 @@ class CountingSite:
             handler.send_header(name, text)
         handler.end_headers()
         handler.wfile.write(body)
+
+
+def _is_unchanged(has: dict[str, str], asked: dict[str, str]) -> bool:
+    """Whether the client has the page (RFC 9110, 13.2.2: by the tag where it names one)."""
+    if "If-None-Match" in asked:
+        return has.get("ETag") == asked["If-None-Match"]
+    return "Last-Modified" in has and has["Last-Modified"] == asked.get("If-Modified-Since")

@@ -152,6 +152,7 @@ class Ended:
     wire_bytes: int
     retry: Retry | None = None
     shared_ms: int = -1
+    meta: bytes = b""
 
 
 class ObedientRunner:
@@ -170,7 +171,7 @@ class ObedientRunner:
         """The host of all tasks is in nobody's way."""
         return {"test.source": "1024 0"}
 
-    def run(self, task, *, offset_ms, attempt, failures, queued_ms, turn, cancelled) -> Ended:
+    def run(self, task, *, offset_ms, attempt, failures, queued_ms, turn, cancelled, refusal) -> Ended:
         params = task.params
         if "mark" in params:
             (Path(params["mark"]) / f"{task.task}.{attempt}.{os.getpid()}").touch()
@@ -186,6 +187,8 @@ class ObedientRunner:
         while gate and not gate.exists() and not cancelled():
             threading.Event().wait(0.01)
         retry = None
+        if refusal:
+            trace = str(refusal)
         if failures < params.get("flaky", 0):
             trace = f"failure {failures + 1}"
             retry = Retry(params.get("pause", 0.0), "connection", trace)

@@ -93,8 +93,9 @@ def test_bytes_kept_off_the_wan_are_told_by_source_and_region(stack, inside):
     here, there = stack.get("/v1/regions/fra")["sources"]["price.list"], stack.get("/v1/sources/price.list")["traffic"]
     assert there.keys() == {"fra"}
     assert here["runs"] > 0
-    assert here["raw"] > here["records"] > here["wire"] > 0
-    assert here["kept_off_wan"] == here["raw"] - here["wire"]
+    assert here["records"] > here["wire"] > 0
+    assert here["raw"] > 0  # once, and not again while the page is as it was (304)
+    assert here["kept_off_wan"] == max(0, here["raw"] - here["wire"])
     assert any(
         view["name"] == "fra" and "price.list" in view["sources"] for view in stack.get("/v1/regions")["regions"]
     )

@@ -65,12 +65,6 @@ class ChaosStack(OwnStack):
         """The links: every part goes through them."""
         self.start_part(PROXY)
 
-    def start(self) -> "ChaosStack":
-        """Starts everything; raises ``NotReady``, ``NotStarted``."""
-        super().start()
-        self.broker.keep_queues()
-        return self
-
     def stop(self, *, keep: bool = False) -> None:
         """Ends everything; the folder goes too, unless somebody wants to read its logs."""
         self.control.close()

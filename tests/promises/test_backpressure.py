@@ -1,6 +1,7 @@
 """DESIGN section 8, backpressure: what can't be taken is a 503 within a second, and nothing of it is ever delivered."""
 
 import json
+import signal
 
 import pytest
 
@@ -60,6 +61,22 @@ def test_a_broker_with_an_alarm_refuses_and_takes_again_when_it_is_over(stack):
         until(lambda: ledger.post(stack.regions), "a post to be accepted again")
 
     refuses_soon(ledger, stack.regions, alarm)
+    ledger.check()
+
+
+def test_a_broker_that_hangs_refuses_within_the_budget_of_an_accept(stack):
+    ledger = Ledger(stack)
+
+    def hang():
+        stack.signal("rabbitmq", signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                assert ledger.post(stack.regions) is None
+        finally:
+            stack.signal("rabbitmq", signal.SIGCONT)
+        until(lambda: ledger.post(stack.regions), "a post to be accepted again")
+
+    refuses_soon(ledger, stack.regions, hang)
     ledger.check()
 
 

@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any, Final
 
-from scripts.bench import backlog, bridge_alone, in_flight, report, waiters
+from scripts.bench import backlog, bridge_alone, in_flight, neighbour, report, waiters
 from scripts.bench.extra import Extra
 from scripts.bench.figures import Unfair
 from scripts.bench.load import Wrong
@@ -24,6 +24,7 @@ EXTRA: Final = {  # rows of ours alone, measured only where they are named
     "in-flight": in_flight.run,
     "waiters": waiters.run,
     "backlog": backlog.run,
+    "neighbour": neighbour.run,
 }
 NAMES: Final = (*ROWS, *EXTRA)
 QUICK_ROWS: Final = ("tiny", "page")

@@ -226,7 +226,7 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool
 def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
     """Measures a stack of its own beside Bottle + Celery and bare loops, on the same pages, in turn.
 
-    Rows: tiny, page, page-100ms, page-1s; and of ours alone, where they are named: bridge, in-flight, waiters, backlog.
+    Rows: tiny, page, page-100ms, page-1s; and of ours alone, where they are named: bridge, in-flight, waiters, backlog, neighbour.
 
     Ends with 0 when everything was measured, 1 when something did not start or answered wrongly, 4 when Celery is so slow
     here that a comparison would not be fair.

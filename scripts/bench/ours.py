@@ -49,15 +49,25 @@ class _Answer(msgspec.Struct):
 
 
 class Ours:
-    """The stack as a contender. ``settings``: variables besides ``up``'s own, where a row needs them."""
+    """The stack as a contender. ``settings``: variables besides ``up``'s own, where a row needs them.
+
+    ``others``: origins besides the pages' own, with the ports where they are fetched.
+    """
 
     name = "ours"
     poll_seconds = 0.0
 
-    def __init__(self, pages_port: int, progress: Progress, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        pages_port: int,
+        progress: Progress,
+        settings: Mapping[str, str] | None = None,
+        others: Mapping[str, int] | None = None,
+    ) -> None:
+        ports = {rows.ORIGIN: pages_port, **(others or {})}
         environ = {
-            f"{PREFIX}FETCH__ALLOW": f"127.0.0.1:{pages_port}",
-            f"{PREFIX}FETCH__ORIGINS": f"{rows.ORIGIN}=http://127.0.0.1:{pages_port}",
+            f"{PREFIX}FETCH__ALLOW": ",".join(f"127.0.0.1:{port}" for port in ports.values()),
+            f"{PREFIX}FETCH__ORIGINS": ",".join(f"{origin}=http://127.0.0.1:{port}" for origin, port in ports.items()),
             **(settings or {}),
         }
         self.stack = OwnStack("bench", environ, progress, live=True, regions=[ROOT / "regions" / f"{REGION}.toml"])
@@ -153,14 +163,16 @@ def body(row: Row, numbers: Sequence[int], deadline_seconds: float) -> bytes:
 
 
 @contextmanager
-def alone(progress: Progress, settings: Mapping[str, str] | None = None) -> Iterator[tuple[Ours, int]]:
+def alone(
+    progress: Progress, settings: Mapping[str, str] | None = None, others: Mapping[str, int] | None = None
+) -> Iterator[tuple[Ours, int]]:
     """Our stack without a peer, and the page server's port; for figures that are compared with nothing."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearfetch-bench-pages-")))
         port = free_port()
         pages = Running(page_server(port, folder)).start()
         stack.callback(pages.stop)
-        ours = Ours(port, progress, settings)
+        ours = Ours(port, progress, settings, others)
         stack.callback(ours.stop)
         ours.start()
         yield ours, port

@@ -22,6 +22,7 @@ from regions import names
 
 KEEP_SECONDS: Final = 300  # a job's record outlives its deadline by this, so that a redelivery is seen
 DESCRIPTION_MAX: Final = 1000  # characters of params in it
+ASKED_MAX: Final = 50_000  # questions that are remembered
 ZLIB_LEVEL: Final = 1  # a third of the default's time for 3 % more bytes
 
 _SHA: Final = sha1(UNIQUE_ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -54,10 +55,11 @@ def job_data(task: contract.Task, offset_ms: int) -> bytes:
     return zlib.compress(data, ZLIB_LEVEL)
 
 
-def job_fields(task: contract.Task, offset_ms: int, now: str, now_ms: int) -> list[str | bytes | int]:
+def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: int) -> list[str | bytes | int]:
     """A job's hash as field, value, field, value, …: what ``rq.job.Job.to_dict`` gives, and ours.
 
-    ``offset_ms``: the hub's clock less the region Redis's; ``now``: the time as RQ writes it; ``now_ms``: on the hub's.
+    ``key``: as ``contract.key_of``; ``offset_ms``: the hub's clock less the region Redis's; ``now``: the time as RQ writes
+    it; ``now_ms``: on the hub's.
     """
     left_seconds = max(1, math.ceil((task.deadline_ms - now_ms) / 1000))
     return [
@@ -83,16 +85,23 @@ def job_fields(task: contract.Task, offset_ms: int, now: str, now_ms: int) -> li
         names.JOB_SOURCE, task.source,
         names.JOB_HOST, task.host,
         names.JOB_BRIDGED, now_ms,
-        names.JOB_KEY, contract.key_of(task),
+        names.JOB_KEY, key,
     ]  # fmt: skip
 
 
 class Enqueuer:
-    """Writes batches on a link to the region's Redis. Open it in one thread, then use it in one."""
+    """Writes batches on a link to the region's Redis. Open it in one thread, then use it in one.
+
+    Where jobs wait, it says of a question that another one of them asks already: they need not overlap to be fetched once.
+    """
 
     def __init__(self, client: redis.Redis, region: str) -> None:
         self._client, self._region = client, region
         self._link: Link | None = None
+        self._asked: dict[
+            str, tuple[str, int]
+        ] = {}  # questions by key: which task asked last, and its deadline (hub ms)
+        self._backlog = 0  # jobs that may wait before one that is written now
 
     @property
     def run_id(self) -> str:
@@ -127,24 +136,44 @@ class Enqueuer:
         if self._link is None:
             raise redis.exceptions.ConnectionError("not connected")
         now = datetime.now(UTC).strftime(_NOW_FORMAT)
-        commands = [self._command(message, offset_ms, now, now_ms) for message in messages]
+        marks: list[Command] = []
+        self._backlog += len(messages) - 1
+        commands = [self._command(message, offset_ms, now, now_ms, marks) for message in messages]
+        commands = [*marks, *commands]
         commands += [("SADD", names.RQ_QUEUES, names.rq_queue(self._region)), ("LLEN", names.rq_queue(self._region))]
         replies = self._link.call(commands)
         if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
             replies = self._link.call([("SCRIPT", "LOAD", UNIQUE_ENQUEUE_SCRIPT), *commands])[1:]
+        replies = replies[len(marks) :]
         *_, registered, ready = replies
         for reply in (registered, ready):
             if isinstance(reply, redis.exceptions.ResponseError):
                 # Without its name in rq:queues no dashboard shows the queue: then nothing of the batch counts.
                 return Written([reply] * len(messages), 0)
         refusals = [reply if isinstance(reply, redis.exceptions.ResponseError) else None for reply in replies[:-2]]
+        self._backlog = max(0, int(ready) - len(messages))
         return Written(refusals, int(ready))
 
-    def _command(self, message: Message, offset_ms: int, now: str, now_ms: int) -> Command:
+    def _command(self, message: Message, offset_ms: int, now: str, now_ms: int, marks: list[Command]) -> Command:
+        """What a message becomes; ``marks`` are to be written before it."""
         if isinstance(message, contract.Cancel):
             until_ms: Any = max(1, message.deadline_ms - offset_ms)
             return ("SET", names.cancel_mark(message.task), message.request, "PXAT", until_ms)
-        fields = job_fields(message, offset_ms, now, now_ms)
+        question = contract.key_of(message)
+        fields = job_fields(message, question, offset_ms, now, now_ms)
+        if self._is_asked_again(question, message, now_ms) and self._backlog:
+            fields += [names.JOB_ASKED, now_ms - offset_ms]
+            marks.append(("SET", names.flight(question), "*", "NX", "PXAT", max(1, message.deadline_ms - offset_ms)))
         side = "L" if message.sync else "R"
         key, queue = names.rq_job(message.task), names.rq_queue(self._region)
         return ("EVALSHA", _SHA, 2, key, queue, message.task, side, -1, *fields)
+
+    def _is_asked_again(self, question: str, task: contract.Task, now_ms: int) -> bool:
+        """Whether another task asked the same and may still wait: then who asks first keeps its answer (jobs.flight)."""
+        before = self._asked.get(question)
+        if len(self._asked) >= ASKED_MAX:
+            self._asked = {key: one for key, one in self._asked.items() if one[1] > now_ms}
+            if len(self._asked) >= ASKED_MAX:
+                self._asked.clear()
+        self._asked[question] = (task.task, task.deadline_ms)
+        return before is not None and before[0] != task.task and before[1] > now_ms

@@ -52,13 +52,13 @@ if is_alone then
 end
 if refusal ~= "" then count = 0 end
 local found, skipped, stamp = {}, 0, iso()
-if count > 0 and is_waited_for and not is_told(redis.call("LINDEX", own, 0)) then call_due() end
+if count > 0 and is_waited_for and not joins().is_told(redis.call("LINDEX", own, 0)) then call_due() end
 while #found < count and skipped < $skipped_max and carried < $carried_max do
   local id = redis.call("LPOP", own)
   if not id then break end
   local job = "$job" .. id
   local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past", "$deaths", "$bridged",
-    "$wanted", "$since", "$key", "$joined_field", "$shared_field")
+    "$wanted", "$since", "$key", "$joined_field", "$shared_field", "$asked")
   local deadline, host = tonumber(fields[2] or ""), fields[9] or ""
   local since = tonumber(fields[10] or "")
   if not fields[1] or fields[5] ~= "queued" then
@@ -70,21 +70,22 @@ while #found < count and skipped < $skipped_max and carried < $carried_max do
       redis.call("HSET", job, "status", "canceled", "ended_at", stamp)
       redis.call("PEXPIRE", job, $keep_ms)
       redis.call("ZADD", canceled, seconds, id)
-      if fields[11] then land(fields[11], id, "", -1) end
-      if (fields[13] or "") ~= "" then taken(fields[13]) end
+      if fields[11] then land(fields[11], id, "", -1, 0) end
+      if (fields[13] or "") ~= "" then flights().taken(fields[13]) end
     end  -- else it failed before, and ends as that (jobs.finish)
   else
     local deaths, refused_ms, is_put_off, trouble, why = tonumber(fields[7] or 0), -1, false, "", ""
     local is_poison, is_joined, told, leader = deaths >= $deaths_max, false, nil, fields[13] or ""
-    if leader ~= "" then told = carry(leader) end
+    if leader ~= "" then told = joins().carry(leader) end
     if (fields[12] or "") ~= "" or (leader ~= "" and not told) then
       redis.call("HSET", job, "$joined_field", "", "$shared_field", told and leader or "")
     end
     if fields[11] and not told and not is_poison then
       local held = redis.call("SET", "$flight" .. fields[11], id, "NX", "GET", "PXAT", (deadline or now_ms) + $keep_ms)
-      if held and held ~= id and held ~= id .. "+" then
+      if held and held ~= id and (flights().parse(held)) ~= id then
         local ms
-        is_joined, told, ms, leader = join(fields[11], held, id, host, fields[4] or "", fields[3] or "", deadline, since)
+        is_joined, told, ms, leader = joins().join(fields[11], held, id, host, fields[4] or "", fields[3] or "", deadline, since,
+          tonumber(fields[14] or ""))
         refused_ms = ms or -1
         if leader then redis.call("HSET", job, "$shared_field", leader) end
       end
@@ -187,7 +188,8 @@ class Job:
             structs.replace(one, started_ms=one.started_ms + ahead, ended_ms=one.ended_ms + ahead)
             for one in read_past(self.past)
         ]
-        last = Attempt(self.attempt, self.claimed_ms + ahead, ended_ms, worker, "", "")
+        note = f"its answer is that of {self.leader}, which asked the same" if self.leader else ""
+        last = Attempt(self.attempt, self.claimed_ms + ahead, ended_ms, worker, "", note)
         return encode_trail(Trail(self.bridged_ms, [*past, last], run))
 
     @property

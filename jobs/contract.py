@@ -128,7 +128,7 @@ class Attempt(Struct, array_like=True, frozen=True):
     """One execution of a task. ``ended_ms`` is 0 while it runs.
 
     ``error``: the type of what it failed with, ``LOST`` when its process was, ``PUT_BACK`` when it had to wait, "" for none and for the last one, whose
-    error is the result's.
+    error is the result's. ``message`` without an error says whose answer it took.
     """
 
     attempt: int

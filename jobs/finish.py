@@ -86,8 +86,8 @@ local function conclude(id, execution, worker, began, ending)
     meta = unpack(ending)
   local deadline, key, leader = record(id, execution, worker, began, status, problem)
   later = tonumber(later or -1)
-  if leader then taken(leader)
-  elseif key then land(key, id, frame, later < 0 and -1 or deadline + later) end
+  if leader then flights().taken(leader)
+  elseif key then land(key, id, frame, later < 0 and -1 or deadline + later, math.floor(tonumber(began) * 1000)) end
   if key and (meta or "") ~= "" then keep(key, meta, frame) end
   frames = frames + #frame
   sums[state] = (sums[state] or 0) + 1
@@ -192,7 +192,7 @@ for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIM
     place(id, fields[3], fields[2] == "1" and "LPUSH" or "RPUSH")
   end
 end
-look_after()
+flights().look_after()
 local answer = {}
 for _, id in ipairs(redis.call("ZRANGE", "$retried", "-inf", now_ms, "BYSCORE", "LIMIT", 0, $due_max)) do
   local fields = redis.call("HMGET", "$job" .. id, "status", "$kept", "$wanted", "$since")

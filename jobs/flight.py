@@ -4,6 +4,7 @@
        └─ somebody does ── join ──> nf:joined:{key} and RQ's scheduled registry: no thread, no turn
     the end of who asks ── land ── an answer ──> nf:shared:{task}; the others go to the queue's front, and take it (tell)
                               └─ none for all ── pass_on ──> the next one asks
+    the bridge, of a question that stands in the queue already ──> nf:flight:{key} is "*": who asks keeps its answer for those
     DUE, once a second ── look_after ──> who waits with a task that is gone, or late
 
 A flight is a task's, not an execution's: it lasts through the wait for a turn, retries and deaths of processes, so that
@@ -21,8 +22,14 @@ from jobs.script import ROOM_MS
 
 FOR_ALL_MS: Final = 9_000_000_000_000_000  # an answer for everybody, whatever the deadline
 
-# Needs `place` (jobs.finish.PLACE) and `scheduled`.
+# Needs `place` (jobs.finish.PLACE) and `scheduled`. Its functions are made when they are first needed: a task without company
+# pays for none of them.
 FLIGHTS: Final = """
+local made_flights
+
+local function flights()
+if made_flights then return made_flights end
+
 -- Who asks: its record, or nothing where it is gone, has ended, or should have.
 local function asking(id)
   local its = redis.call("HMGET", "$job" .. id, "status", "$deadline", "$since", "$kept")
@@ -30,8 +37,14 @@ local function asking(id)
   return lives and tonumber(its[2] or now_ms) + $room > now_ms and its
 end
 
-local function lead(key, id, deadline, is_waited_for)
-  redis.call("SET", "$flight" .. key, is_waited_for and id .. "+" or id, "PXAT", (deadline or now_ms) + $keep_ms)
+-- A flight is the id of who asks, "+" after it where others wait with it, "*" where others stand in the queue too; or "*"
+-- alone before anybody asked, or "=" and the id of whose answer is there for those who came before it.
+local function parse(held)
+  return held:match("^=?([^+*]*)([+*]?)$$")
+end
+
+local function lead(key, id, deadline, mark)
+  redis.call("SET", "$flight" .. key, id .. mark, "PXAT", (deadline or now_ms) + $keep_ms)
 end
 
 -- One that waited goes to the queue, for the answer of a task or, without one, to ask itself.
@@ -42,13 +55,13 @@ local function wake(id, deaths, leader)
 end
 
 -- The next one of those that wait asks.
-local function pass_on(key)
+local function pass_on(key, mark)
   for _ = 1, $share_max do
     local id = redis.call("LPOP", "$joined" .. key)
     if not id then break end
     local fields = redis.call("HMGET", "$job" .. id, "status", "$joined_field", "$deaths", "$deadline")
     if fields[1] == "scheduled" and fields[2] == key then
-      lead(key, id, tonumber(fields[4] or ""), true)
+      lead(key, id, tonumber(fields[4] or ""), mark or "+")
       wake(id, fields[3], "")
       redis.call("ZADD", "$flights", now_ms + 1000, key)
       return
@@ -61,7 +74,7 @@ end
 -- Tells those that waited for a task's answer, many at once; whose deadlines it is not for wait for the next one.
 local function serve(leader)
   local name, count = "$shared" .. leader, 0
-  local told = redis.call("HMGET", name, "key", "till")
+  local told = redis.call("HMGET", name, "key", "till", "late")
   local key, till = told[1], tonumber(told[2] or 0)
   for _, id in ipairs(redis.call("LPOP", "$landing" .. leader, $share_max) or {}) do
     local fields = redis.call("HMGET", "$job" .. id, "status", "$joined_field", "$deaths", "$deadline")
@@ -81,35 +94,49 @@ local function serve(leader)
     return
   end
   redis.call("ZREM", "$flights", leader)
-  if left <= 0 then redis.call("DEL", name) end
+  if left <= 0 and not told[3] then redis.call("DEL", name) end
   if key and redis.call("EXISTS", "$joined" .. key) == 1 then
-    if redis.call("EXISTS", "$flight" .. key) == 0 then pass_on(key)
+    local held = redis.call("GET", "$flight" .. key)
+    if not held or held:sub(1, 1) == "=" then pass_on(key)
     else redis.call("ZADD", "$flights", "NX", now_ms + 1000, key) end
   end
 end
 
--- A task ended, with an answer for those whose deadlines are up to `till`, or without one (-1).
-local function land(key, id, frame, till)
-  local held = redis.call("GET", "$flight" .. key)
-  if held ~= id and held ~= id .. "+" then return end
-  redis.call("DEL", "$flight" .. key)
-  if held == id or redis.call("EXISTS", "$joined" .. key) == 0 then
-    if held ~= id then redis.call("ZREM", "$flights", key) end
-  elseif till >= now_ms then
-    redis.call("ZREM", "$flights", key)
-    redis.call("HSET", "$shared" .. id, "frame", frame, "key", key, "till", string.format("%.0f", till))
-    redis.call("PEXPIRE", "$shared" .. id, $share_ttl)
+-- As below, of a flight that may have company.
+local function land(held, key, id, frame, till, began)
+  local leader, mark = parse(held)
+  if leader ~= id or held:sub(1, 1) == "=" then  -- another one's: it stays
+    redis.call("SET", "$flight" .. key, held, "PX", $keep_ms)
+    return
+  end
+  local is_joined = redis.call("EXISTS", "$joined" .. key) == 1
+  if till < now_ms and is_joined then return pass_on(key, mark) end
+  redis.call("ZREM", "$flights", key)
+  if till < now_ms then
+    if mark == "*" then redis.call("SET", "$flight" .. key, "*", "PX", $late_ttl) end
+    return
+  end
+  if not is_joined and mark ~= "*" then return end
+  redis.call("HSET", "$shared" .. id, "frame", frame, "key", key, "till", string.format("%.0f", till), "began", began)
+  redis.call("PEXPIRE", "$shared" .. id, $share_ttl)
+  if mark == "*" then
+    redis.call("HSET", "$shared" .. id, "late", 1)
+    redis.call("PEXPIRE", "$shared" .. id, $late_ttl)
+    redis.call("SET", "$flight" .. key, "=" .. id, "PX", $late_ttl)
+  end
+  if is_joined then
     redis.call("RENAME", "$joined" .. key, "$landing" .. id)
     serve(id)
-  else
-    pass_on(key)
   end
 end
 
 -- One that took a task's answer has ended: the last one takes it away.
 local function taken(leader)
-  local left = redis.call("HINCRBY", "$shared" .. leader, "left", -1)
-  if left <= 0 and redis.call("EXISTS", "$landing" .. leader) == 0 then redis.call("DEL", "$shared" .. leader) end
+  local name = "$shared" .. leader
+  local left = redis.call("HINCRBY", name, "left", -1)
+  if left <= 0 and not redis.call("HGET", name, "late") and redis.call("EXISTS", "$landing" .. leader) == 0 then
+    redis.call("DEL", name)
+  end
 end
 
 local function look_after()
@@ -118,16 +145,30 @@ local function look_after()
       serve(name)
     else
       local held = redis.call("GET", "$flight" .. name)
-      if held and asking(held:match("^[^+]+")) then redis.call("ZADD", "$flights", now_ms + 1000, name)
+      if held and held:sub(1, 1) ~= "=" and asking((parse(held))) then redis.call("ZADD", "$flights", now_ms + 1000, name)
       else pass_on(name) end
     end
   end
+end
+
+made_flights = {asking = asking, parse = parse, lead = lead, land = land, taken = taken, look_after = look_after}
+return made_flights
+end
+
+-- A task ended, with an answer for those whose deadlines are up to `till`, or without one (-1). `began`: its last attempt.
+local function land(key, id, frame, till, began)
+  local held = redis.call("GETDEL", "$flight" .. key)
+  if held and held ~= id then flights().land(held, key, id, frame, till, began) end
 end
 """
 
 # Needs FLIGHTS and jobs.host.HOSTS.
 JOIN: Final = """
-local frames, carried, places = {}, 0, {}
+local frames, carried, places, made_joins = {}, 0, {}, nil
+
+local function joins()
+if made_joins then return made_joins end
+local asking, parse, lead = flights().asking, flights().parse, flights().lead
 
 -- The place of an answer among those that this claim brings along; nothing where there is none any more.
 local function carry(leader)
@@ -147,11 +188,18 @@ end
 
 -- Lets a task wait with the one that asks the same: true. Else it asks itself, with false, or need not: then also the
 -- place of its answer, or in how many ms its turn would be, which is too late; and who asked.
-local function join(key, held, id, host, source, request, deadline, since)
-  local leader = held:match("^[^+]+")
-  local its = asking(leader)
+local function join(key, held, id, host, source, request, deadline, since, asked)
+  local leader, mark = parse(held)
+  if held:sub(1, 1) == "=" then
+    local told = redis.call("HMGET", "$shared" .. leader, "began", "till")
+    local is_for_it = asked and told[1] and asked <= tonumber(told[1]) and (deadline or 0) <= tonumber(told[2])
+    if is_for_it then return false, carry(leader), nil, leader end
+    lead(key, id, deadline, asked and "*" or "")  -- which the bridge could not say of a flight that was over
+    return false
+  end
+  local its = leader ~= "" and asking(leader)
   if not its then
-    lead(key, id, deadline, held ~= leader)
+    lead(key, id, deadline, mark)
     return false
   end
   if since then forget(host, id) end
@@ -169,14 +217,16 @@ local function join(key, held, id, host, source, request, deadline, since)
     frames[#frames + 1], carried = ending[8], carried + #ending[8]
     return false, #frames, nil, leader
   end
-  if held == leader then
-    redis.call("SET", "$flight" .. key, leader .. "+", "KEEPTTL")
-    redis.call("ZADD", "$flights", now_ms + 1000, key)
-  end
+  if mark == "" then redis.call("SET", "$flight" .. key, leader .. "+", "KEEPTTL") end
+  redis.call("ZADD", "$flights", "NX", now_ms + 1000, key)
   redis.call("RPUSH", "$joined" .. key, id)
   redis.call("HSET", "$job" .. id, "status", "scheduled", "$joined_field", key, "$since", "")
   redis.call("ZADD", scheduled, (latest > now_ms and deadline and latest or deadline or now_ms + 300000) / 1000, id)
   return true
+end
+
+made_joins = {carry = carry, is_told = is_told, join = join}
+return made_joins
 end
 """
 

@@ -20,6 +20,7 @@ MOST_DEFAULT: Final = 8  # fetches of a host at once where nobody said
 TRY_MS: Final = 30_000  # for which an open host's one try keeps all others waiting
 SHARE_MAX: Final = 1_000  # tasks that are told of an answer at once, so that an end never holds its Redis for long
 SHARE_TTL_MS: Final = 60_000  # of an answer that nobody takes: who comes later asks again
+LATE_TTL_MS: Final = 10_000  # the same, where others that want it are known to stand in the queue
 CARRIED_MAX_BYTES: Final = 8_000_000  # of answers that one claim brings along
 CACHED_MAX_BYTES: Final = 32_000_000  # of good answers that are kept
 CACHED_EACH_BYTES: Final = 500  # that one takes beside its frame
@@ -136,6 +137,8 @@ class Script(script.Script):
             cached_ttl=CACHED_TTL_MS,
             share_max=SHARE_MAX,
             share_ttl=SHARE_TTL_MS,
+            late_ttl=LATE_TTL_MS,
+            asked=names.JOB_ASKED,
             carried_max=CARRIED_MAX_BYTES,
             open=names.OPEN,
             alone=names.ALONE,

@@ -44,10 +44,10 @@ Region (its own Redis, beside RQ's keys)
     nf:turns:{host}          zset    tasks that have a turn, by since when (region ms)
     nf:line:{host}           zset    tasks that wait for a turn, by the round in which it is theirs
     nf:rounds:{host}         zset    the last round of each request that waits; of "", the round that is served
-    nf:flight:{key}          string  the task that asks this question; with "+" after it others wait for its answer (jobs.flight)
+    nf:flight:{key}          string  the task that asks this question, and whether others want its answer too (jobs.flight)
     nf:joined:{key}          list    those others
     nf:flights               zset    questions that others wait with, by when to look after them (region ms)
-    nf:shared:{task}         hash    a task's answer for those others: frame, key, till (region ms), left
+    nf:shared:{task}         hash    a task's answer for those others: frame, key, till and began (region ms), left, late
     nf:landing:{task}        list    those of them that were not told of it yet
     nf:cache:{key}           hash    the last good answer to a question: meta and frame (jobs.cache)
     nf:cached                zset    those questions, by when they were answered (region ms)
@@ -118,6 +118,7 @@ JOB_FRONT = "nf_front"  # it goes to the front of the queue: somebody waits for 
 JOB_SINCE = "nf_since"  # when it began to wait for its host's turn (region ms); empty when it does not
 JOB_KEY = "nf_key"  # what tells its question from others (jobs.contract.key_of)
 JOB_JOINED = "nf_joined"  # the key of the question that it waits for another task to ask; empty when it does not
+JOB_ASKED = "nf_asked"  # when it was asked for (region ms), where another task that was waiting asked the same before
 JOB_SHARED = "nf_shared"  # the task that asked the same, and whose answer it takes
 
 EXECUTION_TURN = "nf_turn"  # a field of an execution's hash: the host whose turn it has

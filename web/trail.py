@@ -105,7 +105,7 @@ def _in_region(trail: Trail, region: str, result: contract.Result | None) -> lis
     hops = [Hop("bridged", trail.bridged_ms, region)] if trail.bridged_ms else []
     last: Sequence[Attempt] = trail.attempts[-1:]
     for one in trail.attempts:
-        hops.append(Hop("claimed", one.started_ms, one.worker, one.attempt))
+        hops.append(Hop("claimed", one.started_ms, one.worker, one.attempt, "" if one.error else one.message))
         if one.error:
             is_ours = one.error in (LOST, PUT_BACK)
             how = one.error if is_ours else "failed"

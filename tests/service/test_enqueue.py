@@ -59,7 +59,7 @@ def rqs_own(one: contract.Task, created: datetime, seconds: int) -> dict:
 def test_a_job_is_field_by_field_what_rq_writes() -> None:
     one = task("fra", params={"q": "Zürich", "n": 5, "deep": {"a": [1, None, 2.5]}})
     created = datetime(2026, 11, 24, 4, 14, tzinfo=UTC)
-    fields = job_fields(one, OFFSET_MS, utcformat(created), one.deadline_ms - 29_001)
+    fields = job_fields(one, contract.key_of(one), OFFSET_MS, utcformat(created), one.deadline_ms - 29_001)
     ours = dict(zip(fields[::2], fields[1::2], strict=True))
     theirs = rqs_own(one, created, 30)
     own = {

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobs.contract import key_of
+from jobs.contract import Trail, key_of
 from regions import names
 from tests.service.counting import CountingSite, Rule
 from tests.service.region_workers import RegionWorkers, of
 from tests.service.test_turn_workers import SLOW, definition
+from tests.service.working import out_entries
 from tests.waiting import until
 
 CLIENTS = 200
@@ -97,6 +98,11 @@ def test_what_200_clients_ask_at_once_is_fetched_once(start, site, concurrency):
     assert Counter(one["attempts"] for one in found) == {1: 1, 0: CLIENTS - 1}
     assert Counter(one["bytes"]["raw"] > 0 for one in found) == {True: 1, False: CLIENTS - 1}
     assert all(one["records"] == [{"id": 1}] and one["fetched_at"] == found[0]["fetched_at"] for one in found)
+    (asked,) = [one["task"] for one in found if one["attempts"]]
+    notes = Counter(
+        msgspec.json.decode(entry[b"h"], type=Trail).attempts[-1].message for entry in out_entries(workers.hub)
+    )
+    assert notes == {"": 1, f"its answer is that of {asked}, which asked the same": CLIENTS - 1}
     until(lambda: left(workers) == [], "nothing to be left")
 
 

@@ -4,7 +4,9 @@ import http.client
 import json
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ulid
@@ -19,6 +21,7 @@ FIVE = [
     {"source": "books.list", "params": {"category": "poetry_23"}},
     "slow.example",
 ]
+CLIENTS = 200
 SOON = 3.0  # seconds that a test allows for what takes one, on a machine that has much else to do
 
 
@@ -109,6 +112,31 @@ def test_an_answer_that_may_be_a_little_old_is_not_fetched_again(stack, inside):
     assert " s old" in (shown := stack.nearfetch("fetch", *words, "--url", stack.url).stdout) or " ms old" in shown
     assert f"the result of {first['task']}" in stack.nearfetch("where", third["task"], "--url", stack.url).stdout
     assert inside.fetches(pages) == fetches
+
+
+def test_what_200_clients_ask_at_once_is_fetched_once(stack, inside):
+    """``slow.example`` takes longer than all of them to ask, whoever they are."""
+    inside.behave(prefix="/slow.example/", delay_seconds=4)
+    page = "/slow.example/"
+    before = inside.fetches(page)
+    ready = threading.Barrier(CLIENTS)
+
+    def one(_):
+        ready.wait()
+        return ask(stack, "GET", "/v1/sources/slow.example/records?wait=60")
+
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        answers = list(clients.map(one, range(CLIENTS)))
+    assert {status for status, _, _ in answers} == {200}
+    found = [answer for _, _, answer in answers]
+    assert len({result["task"] for result in found}) == CLIENTS
+    assert {result["fetched_at"] for result in found} == {found[0]["fetched_at"]}
+    assert {(result["cached"], result["stale"], result["count"]) for result in found} == {(False, False, 3)}
+    assert inside.fetches(page) == before + 1
+    (asked,) = [result["task"] for result in found if result["attempts"]]
+    told = next(result["task"] for result in found if not result["attempts"])
+    hops = ask(stack, "GET", f"/v1/tasks/{told}")[2]["hops"]
+    assert f"its answer is that of {asked}, which asked the same" in [hop.get("note") for hop in hops]
 
 
 def test_a_source_that_fails_says_whose_fault_it_is(stack, inside):

@@ -21,6 +21,8 @@ ROUND_SECONDS: Final = 60.0
 WARM_SECONDS: Final = 3.0  # of load before the first fault
 SHORT_SECONDS: Final = 150.0  # a run below it is one round: its deadlines lie behind its last fault
 AT_ONCE: Final = 5  # faults of a round
+ALONE: Final = "kill-worker"
+CLEAR_SECONDS: Final = 5.0  # between the last fault of a round and a worker that dies alone
 MEAN_TASKS: Final = 8  # of a request
 BURST_TASKS: Final = 30  # slow ones, so that a worker runs enough of them when it is killed
 BURST_SECONDS: Final = 3.0
@@ -212,7 +214,9 @@ def make(
 def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: Sequence[str]) -> list[Fault]:
     """Every kind once at least, then again in another order, so that none is rare.
 
-    A short run begins with those that must hit something, before others could be in the way of the posts that they hit.
+    A short run begins with those that must hit something, before others could be in the way of the posts that they hit. In
+    a long one a worker dies besides in the peace after every other round: how soon its tasks begin again is seen only where
+    nothing else is in their way.
     """
     is_short = seconds < SHORT_SECONDS
     rounds = 1 if is_short else int(seconds // ROUND_SECONDS)
@@ -231,6 +235,8 @@ def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: 
                 if is_short:
                     deck.sort(key=lambda kind: KINDS[kind].must_hit)
             found.append(_fault(draw, start + at, deck.pop(), regions, stormy if is_short else stormy - at))
+        if not is_short and number % 2 and ALONE in kinds:
+            found.append(_fault(draw, start + stormy + CLEAR_SECONDS, ALONE, regions, 0.0))
     return found
 
 

@@ -91,6 +91,7 @@ class Ledger:
                 status, answer = ask(self.stack, "GET", f"/v1/requests/{request}?after={cursor}&wait=5")
             if status == 200:
                 found += answer["results"]
+                assert len(found) == len({one["task"] for one in found}), f"doubled in {request}"
                 cursor, is_over = answer["cursor"], answer["done"] and not answer["more"]
             else:
                 assert status in (0, 503), answer

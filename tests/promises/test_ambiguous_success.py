@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 
+from regions import names
 from regions.script import Script
 from regions.settings import ROOT
 from scripts.chaos.points import POINTS
@@ -36,11 +37,20 @@ def test_a_call_whose_answer_is_lost_loses_and_doubles_nothing(stack, point):
         _refuse(stack, ledger, region)
     until(lambda: _post_until_hit(stack, ledger, region, link, before, seconds), f"{point.name} to be hit")
     until(lambda: ledger.post([region] * TASKS), "a post to be accepted again")
-    ledger.check(fetches=2 if point.needs == "a failed fetch" or point.name in MAY_RUN_AGAIN else 1)
+    fetches = 2 if point.needs == "a failed fetch" or point.name in MAY_RUN_AGAIN else 1
+    ledger.check(fetches=fetches)
+    until(lambda: _all_is_read(stack), "the gateway to have done again what it could not know")
+    ledger.check(fetches=fetches)
 
 
 # Their answers tell a worker what it runs: without one it gives back what it might have begun.
 MAY_RUN_AGAIN = ("claim",)
+
+
+def _all_is_read(stack) -> bool:
+    """Whether everything that the regions said has taken effect, and the gateway knows so."""
+    hub = stack.redis("hub")
+    return not any(hub.xpending(names.out_stream(region), names.GATEWAYS)["pending"] for region in stack.regions)
 
 
 def _post_until_hit(stack, ledger: Ledger, region: str, link: str, before: int, seconds: float) -> bool:

@@ -62,13 +62,18 @@ def run(progress: Progress, rounds: int) -> Extra:
             found.append({"queued": count, **where, **done(_steady(ours, count, numbers))})
         checked = load.check(ours, ROW, done(_first(ours, posted[:CHECKED])))
     base = found[0]["cpu_ms_per_task"]
-    lines = [
+    lines = [line for one in found for line in _lines(one, base)]
+    return Extra(f"a task's cost over a backlog ({checked:,} answers looked at)", lines, {"backlogs": found})
+
+
+def _lines(one: dict[str, Any], base: float) -> list[str]:
+    hops = "   ".join(f"{hop} {ms:.2f}" for hop, ms in one["cpu_ms_per_task_by_hop"].items())
+    return [
         f"{one['queued']:>9,} queued: {one['cpu_ms_per_task']:.2f} ms a task ({one['cpu_ms_per_task'] / base:.2f} times), "
         f"{one['tasks_per_second']:.0f} tasks/s; they wait: {one['in_rq']:,} in RQ, {one['in_rabbitmq']:,} in RabbitMQ "
-        f"({size(one['rabbitmq_bytes'])}); central Redis {size(one['hub_bytes'])}"
-        for one in found
+        f"({size(one['rabbitmq_bytes'])}); central Redis {size(one['hub_bytes'])}",
+        f"          {hops}",
     ]
-    return Extra(f"a task's cost over a backlog ({checked:,} answers looked at)", lines, {"backlogs": found})
 
 
 def _raise_limits(ours: Ours) -> None:

@@ -68,11 +68,12 @@ def run(progress: Progress, rounds: int) -> Extra:
 
 def _lines(one: dict[str, Any], base: float) -> list[str]:
     hops = "   ".join(f"{hop} {ms:.2f}" for hop, ms in one["cpu_ms_per_task_by_hop"].items())
+    cost = f"{one['cpu_ms_per_task']:.2f} ms a task ({one['cpu_ms_per_task'] / base:.2f} times)"
+    places = f"{one['in_rq']:,} in RQ, {one['in_rabbitmq']:,} in RabbitMQ ({size(one['rabbitmq_bytes'])})"
     return [
-        f"{one['queued']:>9,} queued: {one['cpu_ms_per_task']:.2f} ms a task ({one['cpu_ms_per_task'] / base:.2f} times), "
-        f"{one['tasks_per_second']:.0f} tasks/s; they wait: {one['in_rq']:,} in RQ, {one['in_rabbitmq']:,} in RabbitMQ "
-        f"({size(one['rabbitmq_bytes'])}); central Redis {size(one['hub_bytes'])}",
-        f"          {hops}",
+        f"{one['queued']:>9,} queued: {cost}, {one['tasks_per_second']:.0f} tasks/s",
+        f"{'':11}they wait: {places}; central Redis {size(one['hub_bytes'])}",
+        f"{'':11}{hops}",
     ]
 
 

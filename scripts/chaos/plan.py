@@ -34,6 +34,7 @@ TASKS_A_CANCEL: Final = 250  # of the load, to one of these
 CANCELS_MIN: Final = 8  # a gateway may refuse some of them
 CANCEL_SECONDS: Final = 3.0  # after its accept at most; the pages of such a request take longer
 TASKS_A_LETTER: Final = 100  # of the load, to a message that nobody can read
+LETTERS_MAX: Final = 500  # a hub keeps the latest thousand dead letters
 
 # With --scale: the load comes in waves, each with more of slow tasks than one process can do in time.
 WAVE_SECONDS: Final = 30.0
@@ -326,7 +327,7 @@ def _troubled(draw: random.Random, posts: list[Post]) -> list[Post]:
 
 def _letters(draw: random.Random, seed: int, tasks: int, seconds: float, regions: Sequence[str]) -> list[Letter]:
     """Each form once at least."""
-    count = max(len(FORMS), tasks // TASKS_A_LETTER)
+    count = min(LETTERS_MAX, max(len(FORMS), tasks // TASKS_A_LETTER))
     found = [
         Letter(
             round(draw.uniform(0, seconds - 2), 2), f"letter-{seed}-{n}", draw.choice(regions), FORMS[n % len(FORMS)]

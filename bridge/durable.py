@@ -81,6 +81,7 @@ class Durable(Generic[Receipt]):
         lost = [receipt for run_id, receipt in batches if run_id != alive]
         if lost:
             self._settle(lost, redis.exceptions.ConnectionError("its Redis went away after the write"))
+            self._see_that_it_lives()  # or it is this link that is behind, and would stay so while batches come
         if good:
             self._settle(good, self._fence())
 

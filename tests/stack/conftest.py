@@ -106,3 +106,21 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
     made = make_stack()
     made.output = made.up("--detach", "--port", str(made.port)).stdout
     return made
+
+
+@pytest.fixture
+def one_region(tmp_path: Path) -> str:
+    """A folder of regions that has one: a stack of it starts with half of the CPU."""
+    folder = tmp_path / "regions"
+    folder.mkdir()
+    shutil.copy(ROOT / "regions" / "fra.toml", folder)
+    return str(folder)
+
+
+@pytest.fixture
+def other(make_stack: Callable[..., Stack], one_region: str) -> Iterator[Stack]:
+    """A second stack beside the shared one, of one region, that is not started yet."""
+    made = make_stack(NEARFETCH__REGIONS__PATH=one_region)
+    yield made
+    made.up("--stop")
+    assert made.processes() == []

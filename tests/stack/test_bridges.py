@@ -4,8 +4,6 @@ import json
 import os
 import signal
 
-import pytest
-
 from tests.stack.driving import Ledger
 from tests.waiting import until
 
@@ -62,15 +60,6 @@ def test_a_rolling_restart_under_traffic_loses_and_doubles_nothing(stack):
     for request in ledger.promised:
         ledger.collect(request)
     ledger.check()
-
-
-@pytest.fixture
-def other(make_stack):
-    """A second stack beside the shared one."""
-    stack = make_stack()
-    yield stack
-    stack.up("--stop")
-    assert stack.processes() == []
 
 
 def test_without_its_supervisor_cron_keeps_a_bridge_and_stop_ends_it(other):

@@ -73,12 +73,12 @@ class Traffic:
 
 
 @pytest.fixture
-def changing(make_stack, tmp_path):
+def changing(make_stack, one_region, tmp_path):
     """A stack with a folder of the user's own definitions, and its one file."""
     path = tmp_path / "own" / "changing.toml"
     path.parent.mkdir()
     path.write_text(FIRST)
-    made = make_stack(NEARFETCH__SOURCES__PATH=str(path.parent))
+    made = make_stack(NEARFETCH__SOURCES__PATH=str(path.parent), NEARFETCH__REGIONS__PATH=one_region)
     made.up("--detach", "--port", str(made.port))
     yield made, path
     made.up("--stop")

@@ -6,8 +6,6 @@ import re
 import signal
 import subprocess
 
-import pytest
-
 from scripts.ports import port_is_free
 from tests.stack.conftest import UP
 from tests.waiting import until
@@ -36,21 +34,12 @@ class Foreground:
         return self.process.wait(60)
 
 
-@pytest.fixture
-def other(make_stack):
-    """A second stack beside the shared one."""
-    stack = make_stack()
-    yield stack
-    stack.up("--stop")
-    assert stack.processes() == []
-
-
 def test_the_foreground_says_what_died_and_ctrl_c_stops_everything(other):
     shown = Foreground(other)
     shown.read_until(r"^Ctrl-C stops everything\.$")
-    bridge = other.pids()["bridge-nyc"]
+    bridge = other.pids()["bridge-fra"]
     os.kill(bridge, signal.SIGKILL)
-    shown.read_until(rf"bridge-nyc .*({bridge})?.*started again as process \d+")
+    shown.read_until(rf"bridge-fra .*({bridge})?.*started again as process \d+")
     assert shown.end(signal.SIGINT) == 0
     assert shown.lines[-1] == "Stopped.\n"
     assert other.processes() == []

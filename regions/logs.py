@@ -54,7 +54,8 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(_Unbroken(sys.stderr)),  # type: ignore[arg-type]
+        # Which writes a line in one piece: the standard library's lines come between, under a lock of their own.
+        logger_factory=structlog.WriteLoggerFactory(_Unbroken(sys.stderr)),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -23,7 +23,9 @@ class Region:
     """The other end: takes tasks off the queues and sends results home, as a bridge and its workers would."""
 
     def __init__(self, amqp: str, redis_url: str) -> None:
-        self.connection = pika.BlockingConnection(connect.amqp_parameters(amqp, name="test-region")[0])
+        parameters = connect.amqp_parameters(amqp, name="test-region")[0]
+        parameters.heartbeat = 0  # nobody answers one while the test waits for something else
+        self.connection = pika.BlockingConnection(parameters)
         self.channel = self.connection.channel()
         self.redis = connect.open_redis(redis_url, name="test-region")
 

@@ -8,7 +8,7 @@ import pika
 import pytest
 
 from jobs import contract
-from regions import connect, names, topology
+from regions import names, topology
 from tests.service.hub_parts import new_request, settings
 from tests.waiting import until
 from web.accept import Accepted, Acceptor, Refused
@@ -59,7 +59,7 @@ def half(tmp_path, hub_redis, rabbitmq):
 
 
 def open_channel(rabbitmq):
-    connection = pika.BlockingConnection(connect.amqp_parameters(rabbitmq.url, name="test"))
+    connection = pika.BlockingConnection(pika.URLParameters(f"{rabbitmq.url}?heartbeat=0"))
     return connection, connection.channel()
 
 

@@ -9,7 +9,7 @@ import time
 import pika
 import pytest
 
-from regions import connect, names, topology
+from regions import names, topology
 from regions.settings import ROOT
 from tests.service.bridging import bridging, settings_of
 from tests.service.gateway import LIST, Stack
@@ -32,7 +32,7 @@ def stack(tmp_path, rabbitmq, hub_redis):
 
 
 def open_channel(rabbitmq):
-    channel = pika.BlockingConnection(connect.amqp_parameters(rabbitmq.url, name="test")).channel()
+    channel = pika.BlockingConnection(pika.URLParameters(f"{rabbitmq.url}?heartbeat=0")).channel()
     channel.confirm_delivery()
     return channel
 

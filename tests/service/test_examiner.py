@@ -124,7 +124,7 @@ def folder(tmp_path):
 def examined(folder):
     """Examines what is in the folder now, and gives what is wrong with each source; and the examiner."""
     changed = threading.Event()
-    examiner = Examiner(changed.set, seconds=3.0)
+    examiner = Examiner(changed.set, seconds=10.0)
     catalog = Catalog([folder], "fra")
 
     def examine() -> dict[str, str | None]:

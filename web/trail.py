@@ -102,7 +102,9 @@ def _cached(of: str, fields: dict[bytes, bytes], result: contract.Result | None)
 
 
 def _in_region(trail: Trail, region: str, result: contract.Result | None) -> list[Hop]:
-    hops = [Hop("bridged", trail.bridged_ms, region)] if trail.bridged_ms else []
+    # A bridge measures the hub's clock to a few ms; nothing is claimed before it is bridged.
+    bridged_ms = min([trail.bridged_ms, *(one.started_ms for one in trail.attempts[:1])])
+    hops = [Hop("bridged", bridged_ms, region)] if trail.bridged_ms else []
     last: Sequence[Attempt] = trail.attempts[-1:]
     for one in trail.attempts:
         hops.append(Hop("claimed", one.started_ms, one.worker, one.attempt, "" if one.error else one.message))

@@ -10,7 +10,7 @@ from regions import names
 from tests.stack.driving import Inside, Ledger
 from tests.waiting import until
 
-REQUESTS, EACH, DEADLINE_SECONDS = 5, 100, 120
+REQUESTS, EACH, DEADLINE_SECONDS = 5, 50, 120
 REGION, BOXES = "nyc", itertools.count(1)  # each question of its own, or it would be fetched once
 HELD = 3  # executions that a kill must hit to count: all processes together fetch eight of a host at once
 

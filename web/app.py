@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -239,11 +240,9 @@ class Gateway:
         self.waiters.stop()
         self.intake.stop()
         self.recall.stop()
-        self.archiver.stop()
-        self.dead.stop()
-        self.sweeper.stop()
-        self.listener.stop()
-        self.settler.stop()
+        readers = (self.archiver, self.dead, self.sweeper, self.listener, self.settler)
+        with ThreadPoolExecutor(len(readers)) as pool:  # each waits for its own last answer, up to a second
+            list(pool.map(lambda part: part.stop(), readers))
         self.acceptor.stop()
         self.publisher.stop()
         self.hub.stop()

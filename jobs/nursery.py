@@ -35,12 +35,16 @@ class Forked:
     def __init__(self, nursery: "Nursery") -> None:
         self._nursery = nursery
         self._signals: list[int] = []
+        self._handle: int | None = None  # pidfd, from the start to the end
+        self._is_orphan = False
         self.pid = 0  # once it runs
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """Its exit code, None while it runs."""
         self._nursery.read()
+        if self._is_orphan and self.returncode is None and (self._handle is None or select.select([self._handle], [], [], 0)[0]):
+            self.ended(-signal.SIGTERM)
         return self.returncode
 
     def wait(self) -> int:
@@ -66,8 +70,21 @@ class Forked:
     def began(self, pid: int) -> None:
         """It runs."""
         self.pid = pid
+        with contextlib.suppress(ProcessLookupError):
+            self._handle = os.pidfd_open(pid)
         for number in self._signals:
             self.send_signal(number)
+
+    def ended(self, code: int) -> None:
+        """It ended."""
+        self.returncode = code
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def orphaned(self) -> None:
+        """Its nursery died, which tells it to stop: it ends what it runs, so it is not dead yet."""
+        self._is_orphan = True
 
 
 class Nursery:
@@ -107,12 +124,11 @@ class Nursery:
             if code == "-":
                 self._living[name].began(int(pid))
             else:
-                self._living.pop(name).returncode = int(code)
+                self._living.pop(name).ended(int(code))
 
     def wait(self) -> None:
         """Waits a moment for something to be said."""
-        if self._channel is not None:
-            select.select([self._channel], [], [], 1.0)
+        select.select([] if self._channel is None else [self._channel], [], [], LOOK_SECONDS)
 
     def close(self) -> None:
         """Ends the process, and what still runs in it."""
@@ -142,11 +158,11 @@ class Nursery:
         return ours
 
     def _lost(self) -> None:
-        """It died: so do its processes, warmly."""
+        """It died: so will its processes, warmly."""
         log.error("the process to fork others from died", processes=len(self._living))
         self.close()
         for forked in self._living.values():
-            forked.returncode = -signal.SIGTERM
+            forked.orphaned()
         self._living.clear()
 
 

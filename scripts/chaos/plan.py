@@ -27,6 +27,7 @@ MEAN_TASKS: Final = 8  # of a request
 BURST_TASKS: Final = 30  # slow ones, so that a worker runs enough of them when it is killed
 BURST_SECONDS: Final = 3.0
 BURSTS_AFTER: Final = (0.0, 4.0, 8.0)  # seconds; a gateway may refuse some of them
+AT_LEAST_SECONDS: Final = 2.5  # for a task beside its page's own time: a deadline is never one that peace can't keep
 HURRIED: Final = 0.2  # the share of the small requests whose deadline obliges nobody
 SMALL_TASKS: Final = 4  # at most
 CANCEL_TASKS: Final = 2  # of a request that its client cancels
@@ -266,6 +267,7 @@ def _posts(
         is_hurried = draw.random() < HURRIED and count <= SMALL_TASKS
         deadline = draw.uniform(3, 20) if is_hurried else draw.uniform(200, 290)
         asked = [_asked(draw, number + index, regions) for index in range(count)]
+        deadline = max(deadline, max(one.seconds for one in asked) + AT_LEAST_SECONDS)
         at = draw.choice(waves) + draw.uniform(0, LONG_WAVE_SECONDS) if waves else draw.uniform(0, seconds - 2)
         found.append(Post(round(at, 2), way, round(deadline, 1), asked))
         number += count

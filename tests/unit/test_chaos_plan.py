@@ -62,6 +62,12 @@ def test_every_number_is_asked_for_once_and_about_as_many_as_were_wanted():
     assert {post.way for post in plan().posts} == {"poll", "wait", "events", "sync", "records"}
 
 
+def test_no_deadline_is_before_its_pages_can_be_there():
+    for seed in (7025, *range(20)):
+        for post in plan(seed, tasks=3_000).posts:
+            assert post.deadline >= max(one.seconds for one in post.tasks) + 2
+
+
 def test_every_kind_can_be_done_to_each_of_its_targets():
     known = {link.name for link in links(REGIONS)}
     parts = {

@@ -52,14 +52,14 @@ class Stream:
         self._open()
         if self._exchange.backlog and why != "closing":  # a slow reader: on when it has taken that
             return self._later(why)
-        events = [_event(b"result", at, result) for at, result in zip(view.cursors, view.results, strict=True)]
+        if "events" not in view.made:
+            view.made["events"] = _events(view, self._base)
+        events = view.made["events"]
         self._after = view.cursor
         is_end = view.done and not view.more
-        if is_end:
-            events.append(_event(b"done", view.cursor, views.request_body(view, self._base, with_results=False)))
-        elif why == "timer" and not events:
-            events.append(b":\n\n")
-        if events and not self._exchange.send(b"".join(events)):
+        if why == "timer" and not events:
+            events = b":\n\n"
+        if events and not self._exchange.send(events):
             return "over"
         if is_end or why == "closing":
             self._exchange.close_stream()
@@ -94,6 +94,14 @@ class Stream:
         if why == "timer":
             self.timer = time.monotonic() + COMMENT_SECONDS
         return "wait"
+
+
+def _events(view: View, base: str) -> bytes:
+    """What a view tells: its results, and the end where it is there."""
+    events = [_event(b"result", at, result) for at, result in zip(view.cursors, view.results, strict=True)]
+    if view.done and not view.more:
+        events.append(_event(b"done", view.cursor, views.request_body(view, base, with_results=False)))
+    return b"".join(events)
 
 
 def _event(kind: bytes, at: str, data: bytes) -> bytes:

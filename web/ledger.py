@@ -101,6 +101,7 @@ class View(Struct, frozen=True, kw_only=True):
     cursors: list[str]  # of each result
     cursor: str
     more: bool
+    made: dict[str, bytes] = msgspec.field(default_factory=dict)  # of it, once for all to whom it is told
 
     @property
     def done(self) -> bool:

@@ -42,6 +42,13 @@ def first_view(new: New, times: Times) -> View:
 
 def request_body(view: View, base: str, *, with_results: bool = True) -> bytes:
     """A request's JSON; ``base`` is what its links begin with."""
+    name = "body" if with_results else "body without results"
+    if name not in view.made:
+        view.made[name] = _request_body(view, base, with_results=with_results)
+    return view.made[name]
+
+
+def _request_body(view: View, base: str, *, with_results: bool) -> bytes:
     results = {"results": [msgspec.Raw(result) for result in view.results]} if with_results else {}
     document: dict[str, Any] = {
         "id": view.id,
@@ -75,7 +82,9 @@ def accepted(view: View, base: str) -> Answer:
 def polled(view: View, base: str, if_none_match: str) -> Answer:
     """200 with its ETag, or 304 where the client has just this."""
     body = request_body(view, base)
-    etag = f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    if "etag" not in view.made:
+        view.made["etag"] = b'"%b"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
+    etag = view.made["etag"].decode()
     headers = [("ETag", etag), ("Cache-Control", "no-cache")]
     known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
     if etag in known or "*" in known:

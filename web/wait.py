@@ -21,7 +21,8 @@ from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, View
 
-READ_AT_ONCE: Final = 32  # waiters; each may be given a large answer, which is in memory meanwhile
+READ_AT_ONCE: Final = 32  # answers; each may be large, and is in memory meanwhile
+TELL_AT_ONCE: Final = 512  # waiters, who may wait for the same answer
 STALE_TIMERS: Final = 256  # of waiters that are gone, kept at least
 LOOK: Final = "18446744073709551614-0"  # a cursor after every result: the state alone is read
 
@@ -201,8 +202,12 @@ class Waiters:
                 self._changed.wait(self._timers[0][0] - time.monotonic() if self._timers else None)
             self._take_timers()
             due: dict[Waiter, Why] = {}
-            while self._due and len(due) < READ_AT_ONCE:
+            reads: set[tuple[str, str]] = set()
+            while self._due and len(due) < TELL_AT_ONCE:
                 waiter = next(iter(self._due))
+                reads.add((waiter.request, waiter.cursor()))
+                if len(reads) > READ_AT_ONCE:
+                    break
                 due[waiter] = self._due.pop(waiter)
             return due
 

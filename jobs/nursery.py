@@ -43,9 +43,13 @@ class Forked:
     def poll(self) -> int | None:
         """Its exit code, None while it runs."""
         self._nursery.read()
-        if self._is_orphan and self.returncode is None and (self._handle is None or select.select([self._handle], [], [], 0)[0]):
+        if self._is_orphan and self.returncode is None and self._is_gone():
             self.ended(-signal.SIGTERM)
         return self.returncode
+
+    def _is_gone(self) -> bool:
+        """Whether its pidfd says so; nobody else tells of an orphan."""
+        return self._handle is None or bool(select.select([self._handle], [], [], 0)[0])
 
     def wait(self) -> int:
         """Its exit code, once there is one."""

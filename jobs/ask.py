@@ -66,6 +66,8 @@ class Ask(Struct, frozen=True, kw_only=True):
 
     def secrets(self) -> list[str]:
         """The names of the secrets that the request needs."""
+        if not (self.headers or self.cookies or self.form or self.json or self.body or self.auth.text):
+            return []  # most ask for a page and no more
         found = _NAME.findall(msgspec.json.encode([self.headers, self.cookies, self.form, self.json]).decode())
         found += _NAME.findall(f"{self.body}\n{self.auth.text}")
         return sorted({name.removeprefix("secret.") for name in found if name.startswith("secret.")})

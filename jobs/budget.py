@@ -24,17 +24,17 @@ from typing import Any, Final
 
 from jobs.errors import Cancelled, TimedOut, TooLarge
 
-PROCESS_BYTES: Final = 90_000_000  # without pages: 62 MB idle, what waits for the disk, and busy threads' own
+PROCESS_BYTES: Final = 94_000_000  # without pages: 62 MB idle, what waits for the disk and what heaps hold back
 SPARE: Final = 1 / 6  # of all, for what the allocator holds back
 SMALL_BYTES_MAX: Final = 600_000  # a page of 54 KB takes 440,000
-POOL: Final = 1 / 6  # of what the threads' own parts leave
+POOL: Final = 1 / 8  # of what the threads' own parts leave
 LOOK_SECONDS: Final = 0.1  # how late a cancel is noticed by who waits
 TRIM_BYTES: Final = 16_000_000  # given back at once, is given back to the system too
 # glibc keeps up to eight heaps a core, and grows what it holds back with what was ever freed: see mallopt(3).
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 M_ARENA_MAX: Final = -8
-ARENAS: Final = 2
+ARENAS: Final = 4
 KEPT_BYTES: Final = 4_000_000
 
 Pause = Callable[[], AbstractContextManager[None]]

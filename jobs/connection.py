@@ -25,7 +25,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from jobs.errors import ConnectionFailed, TooLarge
 from jobs.exchange import current, let_go
-from jobs.origin import PORTS, origin_of
+from jobs.origin import PORTS, origin_of, path_of
 
 HEADERS_BYTES_MAX: Final = 65_536  # status line and headers, early hints included; http.client allows 100 headers
 POOLS: Final = 32  # hosts whose connections are kept
@@ -188,6 +188,11 @@ class Adapter(HTTPAdapter):
         key, context = known
         found: HTTPConnectionPool = self.poolmanager.connection_from_pool_key(key, request_context=dict(context))
         return found
+
+    def request_url(self, request: PreparedRequest, proxies: Any) -> str:  # noqa: ARG002
+        """What stands in the request line: the way out is the route's, not a proxy of requests'."""
+        path = path_of(request.url or "")
+        return f"/{path.lstrip('/')}" if path.startswith("//") else path
 
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
         """What we look at of an answer: requests' own also guesses its charset and collects its cookies."""

@@ -30,7 +30,7 @@ from jobs.connection import POOLS_BY_SCHEME, Adapter, tls_context
 from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut, TooLarge
 from jobs.exchange import Exchange, Watchdog, said
 from jobs.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
-from jobs.origin import is_plain, origin_of
+from jobs.origin import is_plain, origin_of, path_of
 from jobs.page import Page, Request
 from jobs.proxy import Proxied
 from jobs.route import Direct
@@ -168,8 +168,8 @@ class Fetcher:
         if place is None:
             return prepared
         placed = PreparedRequest()
-        placed.method, placed.body, placed.headers = prepared.method, prepared.body, prepared.headers.copy()
-        placed.url = place + prepared.path_url
+        placed.method, placed.body, placed.headers = prepared.method, prepared.body, prepared.headers
+        placed.url = place + path_of(url)
         placed.headers.setdefault("Host", urlsplit(url).netloc)
         return placed
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import re2
 from lxml import etree
+from requests.structures import CaseInsensitiveDict
 
 from jobs import budget, values
 from jobs.charset import Decoded, decode, text_bytes
@@ -108,10 +109,10 @@ class Page:
     def header(self, name: str) -> str:
         """A header's value, "" where there is none."""
         found = self.headers.get(name)
-        if found is None:
+        if found is None and not isinstance(self.headers, CaseInsensitiveDict):
             lowered = name.lower()
-            found = next((value for key, value in self.headers.items() if key.lower() == lowered), "")
-        return found
+            found = next((value for key, value in self.headers.items() if key.lower() == lowered), None)
+        return found or ""
 
     @once
     def text(self) -> str:

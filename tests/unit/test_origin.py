@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.models import PreparedRequest
 
-from jobs.origin import fixed_origin, is_plain, origin_of
+from jobs.origin import fixed_origin, is_plain, origin_of, path_of
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,19 @@ def test_a_plain_address_is_one_that_requests_sends_as_it_is(url):
     assert (
         origin_of(url) == f"{parts.scheme}://{parts.hostname}:{parts.port or {'http': 80, 'https': 443}[parts.scheme]}"
     )
+
+
+@given(st.from_regex(r"https?://(u@)?[a-zA-Z0-9.]{1,9}(:[0-9]{1,4})?([/?#][A-Za-z0-9._~/?#%-]{0,20})?", fullmatch=True))
+@example("https://a.example")
+@example("https://a.example?q")
+@example("https://a.example//b?c")
+@example("https://a.example/b?")
+@example("https://a.example/b#c")
+def test_the_path_is_what_requests_asks_for(url):
+    """Whether the address had to be taken apart for it or not."""
+    prepared = PreparedRequest()
+    prepared.url = url
+    assert path_of(url) == prepared.path_url
 
 
 def test_most_addresses_are_plain():

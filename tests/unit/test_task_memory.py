@@ -34,7 +34,7 @@ retries = 0
 @pytest.fixture
 def runner(tmp_path) -> Iterator[Runner]:
     """A runner that knows ``large``, which fits, ``vast``, which never does, and ``broken``, whose page is none."""
-    bodies = {"/large": PAGE, "/vast": b"<ul>" + b"<li>x" * 350_000, "/broken": b"<div>" * 100_000}
+    bodies = {"/large": PAGE, "/vast": b"<ul>" + b"<li>x" * 380_000, "/broken": b"<div>" * 100_000}
     origin = Origin(lambda spoken: spoken.answer(bodies[spoken.target]))
     for name in ("large", "vast", "broken"):
         text = SOURCE.replace("URL", f"{origin.url}/{name}").replace('"XPATH"', '{xpath = "string()"}')
@@ -113,7 +113,7 @@ def test_what_never_fits_is_too_large_and_says_what_it_takes(runner):
     assert (result.error.type, result.error.origin) == ("too_large", "target")
     most = (runner._budget.task_bytes + runner._budget.small_bytes) / 1e6
     assert f"expected a task that takes at most {most:.1f} MB of memory (workers.memory_mb)" in result.error.message
-    assert "found HTML of 1750004 bytes with 350001 tags, which would make it" in result.error.message
+    assert "found HTML of 1900004 bytes with 380001 tags, which would make it" in result.error.message
     assert is_free(runner)
 
 

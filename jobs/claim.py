@@ -70,6 +70,7 @@ while #found < count and skipped < $skipped_max and carried < $carried_max do
       redis.call("HSET", job, "status", "canceled", "ended_at", stamp)
       redis.call("PEXPIRE", job, $keep_ms)
       redis.call("ZADD", canceled, seconds, id)
+      keep_latest(canceled)
       if fields[11] then land(fields[11], id, "", -1, 0) end
       if (fields[13] or "") ~= "" then flights().taken(fields[13]) end
     end  -- else it failed before, and ends as that (jobs.finish)

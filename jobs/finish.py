@@ -57,13 +57,15 @@ local function record(id, execution, worker, began, status, problem)
   redis.call("DEL", job)
   redis.call("HSET", job, "status", status, "ended_at", stamp, "data", '["$function", null, [], {}]', unpack(slim))
   redis.call("PEXPIREAT", job, deadline + $keep_ms)
-  redis.call("ZADD", status == "finished" and finished or failed, math.floor((deadline + $keep_ms) / 1000), id)
   if status ~= "finished" then
     local results = "$results" .. id
     redis.call("XADD", results, "MAXLEN", 10, "*", "type", status == "stopped" and 3 or 2, "worker_name", worker,
       "execution_id", execution, "execution_started_at", began, "execution_ended_at", now, "exc_string", problem)
     redis.call("PEXPIREAT", results, deadline + $keep_ms)
   end
+  local registry = status == "finished" and finished or failed
+  redis.call("ZADD", registry, math.floor((deadline + $keep_ms) / 1000), id)
+  keep_latest(registry)
   return deadline, key, leader
 end
 

@@ -27,6 +27,7 @@ CACHED_EACH_BYTES: Final = 500  # that one takes beside its frame
 CACHED_TTL_MS: Final = 7 * 86_400_000
 ASKING: Final = 10**15  # added to a time in a host's turns: a running task that asks for one, and has none yet
 HOST_TTL_MS: Final = 2 * 3_600_000  # what is known of a host that nobody asks
+LATEST_MAX: Final = 5_000  # ended jobs of a kind whose whole records are kept: some 10 MB, 35 MB of failed ones
 WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
 
 _COMMON: Final = """
@@ -68,6 +69,22 @@ end
 local function forget(host, id)
   redis.call("ZREM", "$line" .. host, id)
   leave(host, id)
+end
+
+-- Operators look at the latest of a registry of ended jobs. Of those before it stays only that they ended, so that they are
+-- never enqueued again: else a region's memory, and not its work, would be what limits its rate.
+local function keep_latest(registry)
+  if redis.call("ZCARD", registry) <= $latest_max then return end
+  local oldest = redis.call("ZPOPMIN", registry, 2)  -- by what expires first; two, so that one that is too long gets shorter
+  for i = 1, #oldest, 2 do
+    local job = "$job" .. oldest[i]
+    local status, left = redis.call("HGET", job, "status") or "", redis.call("PTTL", job)
+    if left > 0 and (status == "finished" or status == "failed" or status == "stopped" or status == "canceled") then
+      redis.call("DEL", job, "$results" .. oldest[i])
+      redis.call("HSET", job, "status", status)
+      redis.call("PEXPIRE", job, left)
+    end
+  end
 end
 
 -- Ends an execution everywhere, if it still is one.
@@ -154,5 +171,6 @@ class Script(script.Script):
             due_max=DUE_MAX,
             far=FAR_SECONDS,
             worker_ttl=WORKER_TTL_SECONDS,
+            latest_max=LATEST_MAX,
         )
         super().__init__(text)

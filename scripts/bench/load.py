@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import itertools
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, Protocol
@@ -197,7 +198,9 @@ async def many(
     began, ended = watching.result()
     asked, served = sum(len(one.numbers) for one in finished), (await pages.told()).served - before.served
     if asked != served:
-        raise Wrong(f"{row.name}: expected {asked} pages to be fetched, each once, found {served}")
+        ends = Counter(result.status for one in finished for result in contender.results(one.answer))
+        told = ", ".join(f"{count} {status}" for status, count in ends.most_common())
+        raise Wrong(f"{row.name}: expected {asked} pages to be fetched, each once, found {served}; tasks: {told}")
     jobs = sum(len(one.numbers) for one in finished if began < one.at <= ended)
     return Window(ended - began, jobs, finished)
 

@@ -17,10 +17,11 @@ from rq.registry import (
 from rq.results import Result as RqResult
 from rq.serializers import JSONSerializer
 
+from bridge.enqueue import Enqueuer
 from jobs import script
 from jobs.claim import End
 from jobs.contract import Outcome
-from regions import names
+from regions import connect, names
 from tests.service.working import REGION, claimer, enqueue, enqueue_raw, task
 
 
@@ -221,6 +222,38 @@ def test_a_finished_record_is_kept_small(region_redis):
     worker.finish([end(job)], then_claim=0)
     assert client.memory_usage(names.rq_job(id_)) < before
     assert client.keys(names.rq_results("*")) == []
+
+
+def test_of_many_ended_jobs_the_latest_keep_their_records_and_all_are_enqueued_once(region_redis):
+    """A region's memory must not fill with what has ended: it would take nothing more (bridge.watch)."""
+    client, each = region_redis.client, 50
+    client.hset(names.LIMITS, "test.source", "1024 0")
+    worker, enqueuer = claimer(region_redis.url), Enqueuer(connect.open_redis(region_redis.url, name="bridge"), REGION)
+    enqueuer.open()
+
+    def deliver(*tasks):
+        enqueuer.write(tasks, offset_ms=0, now_ms=int(time.time() * 1000))
+
+    for state, status, registry in (
+        ("succeeded", "finished", FinishedJobRegistry),
+        ("failed", "failed", FailedJobRegistry),
+    ):
+        tasks = [task(deadline_seconds=100 + number, number=number) for number in range(script.LATEST_MAX + 2 * each)]
+        for some in (tasks[at : at + each] for at in range(0, len(tasks), each)):
+            deliver(*some)
+            ends = [end(job, status=state, traceback="why") for job in worker.claim(each).jobs]
+            assert len(worker.finish(ends, then_claim=0)[0]) == each
+        kept = registry(REGION, connection=client).get_job_ids(cleanup=False)
+        assert kept == [one.task for one in tasks][-script.LATEST_MAX :]
+        assert fetch(client, kept[0]).get_status() == status
+        oldest, job = tasks[0], names.rq_job(tasks[0].task)
+        assert client.hgetall(job) == {b"status": status.encode()}
+        assert 0 <= oldest.deadline_ms + script.KEEP_MS - client.pexpiretime(job) < 1000
+        assert client.memory_usage(job) < 200
+        assert [client.exists(names.rq_results(id_)) for id_ in (oldest.task, kept[0])] == [0, status == "failed"]
+        deliver(oldest, tasks[-1])
+        assert (queue(client).count, worker.claim(1).jobs) == (0, [])
+    enqueuer.close()
 
 
 def test_finish_does_nothing_when_the_execution_is_gone(region_redis):

@@ -8,7 +8,9 @@ import random
 from typing import Any, Final
 
 import pika
+import pika.exceptions
 import redis
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -22,6 +24,8 @@ RABBITMQ_FLOOR: Final = (4, 0)
 
 # What a Redis raises when it, or the way to it, is away; a full or a loading one raises ResponseError's children.
 AWAY: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+# What pika's blocking connection raises likewise; a broker that is stopped in the handshake is none of its AMQPErrors.
+BROKER_AWAY: Final = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 
 
 def refuses_writes(error: Exception) -> bool:

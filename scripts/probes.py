@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 import pika
-import pika.exceptions
 import pymongo.errors
 import redis
+from pika.adapters.utils.connection_workflow import AMQPConnectorStackTimeout
 
 from regions import connect
 
@@ -66,7 +66,12 @@ def broker(url: str) -> Probe:
                 # pika says nothing of why a host can't be reached
                 socket.create_connection((parameters.host, parameters.port), PROBE_SECONDS).close()
                 connection = pika.BlockingConnection(parameters)
-            except (pika.exceptions.AMQPError, OSError) as error:
+            except AMQPConnectorStackTimeout:
+                faults.append(
+                    f"expected AMQP at {parameters.host}:{parameters.port}, found who takes connections and says nothing"
+                )
+                continue
+            except connect.BROKER_AWAY as error:
                 faults.append(str(error) or type(error).__name__)
                 continue
             try:

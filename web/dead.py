@@ -15,7 +15,6 @@ from typing import Any, Final
 
 import msgspec
 import pika
-import pika.exceptions
 import redis
 from msgspec import Struct
 from pika.adapters.blocking_connection import BlockingChannel
@@ -176,7 +175,7 @@ class DeadReader:
             try:
                 if self._hub.state is None:
                     self.run_once()
-            except (pika.exceptions.AMQPError, OSError, HubUnavailable, redis.exceptions.RedisError) as error:
+            except (*connect.BROKER_AWAY, HubUnavailable, redis.exceptions.RedisError) as error:
                 if not self._failures:
                     log.info("dead letters wait", reason=str(error) or type(error).__name__)
             except Exception:

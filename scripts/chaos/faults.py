@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import pika
 import redis
 
 from regions import connect
@@ -149,7 +148,7 @@ def _kill_bridge(doing: Doing) -> None:
         doing.begin()
         stack.signal(part, signal.SIGKILL)
         doing.end()
-        with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+        with contextlib.suppress(*connect.BROKER_AWAY):
             doing.hits = stack.redelivered(region)
         _wait_for_another(doing, pid)
     doing.hits = doing.hits or 0

@@ -10,7 +10,6 @@ import time
 from typing import Final
 
 import pika
-import pika.exceptions
 import redis
 
 from jobs import contract
@@ -70,7 +69,7 @@ class Postman:
             self._history.letters[letter.name] = False
         end = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < end and not stopping.is_set():
-            with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+            with contextlib.suppress(*connect.BROKER_AWAY):
                 self._send(letter)
                 with self._history.lock:
                     self._history.letters[letter.name] = True
@@ -89,7 +88,7 @@ class Postman:
             key = names.routing_key(letter.region, fast=False)
             channel.basic_publish(names.TASKS_EXCHANGE, key, text, properties, mandatory=True)
         finally:
-            with contextlib.suppress(pika.exceptions.AMQPError, OSError):
+            with contextlib.suppress(*connect.BROKER_AWAY):
                 connection.close()
 
 

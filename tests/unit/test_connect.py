@@ -1,11 +1,13 @@
 """Connections: time-outs stand, retries do not, secrets stay out of sight, old servers are refused."""
 
+import socket
 import time
 
 import pytest
 import redis
 
 from regions import connect, topology
+from scripts import probes
 from scripts.services import Running, free_port, redis_server
 
 
@@ -86,3 +88,12 @@ def test_who_lost_a_server_together_comes_back_spread_and_within_two_seconds():
     busiest = max(sum(start <= wait < start + 0.1 for wait in waits) for start in (n / 10 for n in range(20)))
     assert busiest < 1000
     assert max(connect.backoff_seconds(1) for _ in range(1000)) <= 0.1
+
+
+def test_a_broker_that_says_nothing_is_told_from_one_that_is_not_there():
+    """pika raises for it what is none of its AMQPErrors."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        said = probes.broker(f"amqp://who:ever@127.0.0.1:{port}/")()
+    assert said == f"expected AMQP at 127.0.0.1:{port}, found who takes connections and says nothing"
+    assert "refused" in (probes.broker(f"amqp://who:ever@127.0.0.1:{free_port()}/")() or "")

@@ -7,6 +7,8 @@
 They are stopped from the bottom of this list to its top, a stage at a time: no part loses what it stands on.
 """
 
+import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -24,6 +26,8 @@ from scripts.probes import broker as broker_answers
 from scripts.services import RabbitMQ, Service, document_store, path_with_sbin, redis_server
 
 STAGES: Final = ("servers", "regions", "entry")
+CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
+HUB_BYTES_MIN, HUB_BYTES_MAX = 256_000_000, 2_000_000_000  # some 50,000 and 400,000 requests an hour
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
         for name in wanted.region
     }
     others = configuration.foreign(environ)
-    hub = redis_server("hub", data.path / "hub", ports.hub, password=data.secret("hub"), users=hub_users)
+    hub = redis_server(
+        "hub", data.path / "hub", ports.hub, password=data.secret("hub"), users=hub_users, maxmemory=str(hub_bytes())
+    )
     parts = [
         _port_mapper(broker, others),
         _server(hub, others),
@@ -73,6 +79,14 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
         parts += _region(name, ports.dashboard[name], configuration.environment(data, environ, name))
     gateway = Part("gateway", "entry", python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
     return Stack([*parts, gateway], broker)
+
+
+def hub_bytes() -> int:
+    """What the hub's Redis may take: it keeps every result for an hour. A quarter of the memory there is, within limits."""
+    there_is = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        there_is = min(there_is, int(CGROUP_LIMIT.read_text(encoding="ascii")))
+    return max(HUB_BYTES_MIN, min(HUB_BYTES_MAX, there_is // 4))
 
 
 def _region_redis(data: DataFolder, region: str, port: int, environ: Mapping[str, str]) -> Part:

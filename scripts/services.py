@@ -23,6 +23,7 @@ from scripts.probes import mongo
 
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
 STARTING: Final = "requires the 'rabbit' app to be running"  # what rabbitmqctl says of a node that is not done
+STREAM_NODE_BYTES: Final = 512  # a stream of few entries takes so much, by default 4,096; a request has one of its own
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
 
@@ -87,6 +88,7 @@ appendfsync {appendfsync}
 save ""
 maxmemory {maxmemory}
 maxmemory-policy noeviction
+stream-node-max-bytes {STREAM_NODE_BYTES}
 tcp-backlog 511
 logfile ""
 """,

@@ -198,3 +198,23 @@ def test_sizes(count, text):
 @pytest.mark.parametrize(("seconds", "text"), [(0.012, "12 ms"), (3.02, "3.02 s"), (72.4, "72 s")])
 def test_durations(seconds, text):
     assert terminal.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("machine", "limit", "given"),
+    [
+        (16_000_000_000, "max", parts.HUB_BYTES_MAX),
+        (4_000_000_000, "max", 1_000_000_000),
+        (500_000_000, "max", parts.HUB_BYTES_MIN),
+        (16_000_000_000, "2000000000", 500_000_000),
+        (4_000_000_000, None, 1_000_000_000),
+    ],
+)
+def test_the_hubs_redis_gets_a_quarter_of_the_memory_within_limits(tmp_path, monkeypatch, machine, limit, given):
+    """A container's limit counts, where there is one: the kernel would end what passes it."""
+    path = tmp_path / "memory.max"
+    if limit is not None:
+        path.write_text(limit + "\n")
+    monkeypatch.setattr(parts, "CGROUP_LIMIT", path)
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4000, "SC_PHYS_PAGES": machine // 4000}.__getitem__)
+    assert parts.hub_bytes() == given

@@ -206,9 +206,11 @@ async def many(
 
 
 async def polled(contender: Contender, connection: Connection, wanted: list[int], accepted: bytes) -> Finished:
-    """A request that was posted, when it is done."""
-    call, answer = contender.poll(accepted), b""
+    """A request that was posted, when it is done; raises ``Wrong`` where it never is."""
+    call, answer, late = contender.poll(accepted), b"", time.monotonic() + LATEST_SECONDS
     while not answer or not contender.done(answer):
+        if time.monotonic() > late:
+            raise Wrong(f"expected {call.path} to be done after {LATEST_SECONDS:.0f} s, found {answer[:300]!r}")
         if contender.poll_seconds:
             await asyncio.sleep(contender.poll_seconds)
         answer = await connection.ask(call, 200)

@@ -20,6 +20,7 @@ import msgspec
 from regions.settings import ROOT
 from scripts.bench.load import Call, Result
 from scripts.bench.rows import Row
+from scripts.parts import hub_bytes
 from scripts.ports import free_port
 from scripts.probes import listens
 from scripts.services import Failed, RabbitMQ, Running, Service, last_lines, redis_server
@@ -96,7 +97,7 @@ class Peer:
         self.port = free_port()
         self.broker = RabbitMQ(folder / "rabbitmq", free_port(), user="peer")
         redis_port = free_port()
-        redis = redis_server("redis", folder / "redis", redis_port)
+        redis = redis_server("redis", folder / "redis", redis_port, maxmemory=str(hub_bytes()))
         self._environment = {
             "PEER_AMQP": self.broker.url,
             "PEER_REDIS": f"redis://127.0.0.1:{redis_port}/0",

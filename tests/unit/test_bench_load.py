@@ -1,9 +1,11 @@
 """``nearfetch bench`` believes no answer that it did not look at."""
 
+import asyncio
+
 import pytest
 
-from scripts.bench import rows
-from scripts.bench.load import Finished, Result, Wrong, check
+from scripts.bench import load, rows
+from scripts.bench.load import Call, Finished, Result, Wrong, check
 from scripts.bench.rows import ROWS
 
 PAGE = ROWS["page"]
@@ -65,3 +67,24 @@ def test_a_pages_number_stands_in_each_of_its_records(kind):
         assert len(found) == {"tiny": 3, "page": 20}[kind]
         assert all(f"{number:09d}" in str(record) for record in found)
     assert not any(one in rows.records(kind, 2) for one in rows.records(kind, 1))
+
+
+def test_a_request_that_is_never_done_ends_the_run(monkeypatch):
+    """Celery loses a result that its Redis has no room for; its clients would ask for ever."""
+
+    class Losing(Answering):
+        poll_seconds = 0.01
+
+        def poll(self, accepted: bytes) -> Call:
+            return Call("GET", f"/tasks/{accepted.decode()}")
+
+        def done(self, answer: bytes) -> bool:
+            return False
+
+    class Asked:
+        async def ask(self, call: Call, *expected: int) -> bytes:
+            return b'{"done": 5}'
+
+    monkeypatch.setattr(load, "LATEST_SECONDS", 0.05)
+    with pytest.raises(Wrong, match=r"expected /tasks/a to be done .*found b'\{\"done\": 5\}'"):
+        asyncio.run(load.polled(Losing([]), Asked(), [1], b"a"))

@@ -104,6 +104,7 @@ class Peer:
             "PEER_PAGES": str(pages_port),
             "PEER_PORT": str(self.port),
             "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(folder),  # its pools leave folders behind
         }
         web = [str(python), "-m", "scripts.bench.peer"]
         self._servers = [Running(self.broker.service()), Running(redis)]

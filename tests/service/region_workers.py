@@ -26,9 +26,10 @@ from tests.waiting import until
 # The pool as `nearfetch workers` runs it.
 PROGRAM = """
 import sys, msgspec
-from jobs import pool
+from jobs import pool, stop
 from regions import logs
 from regions.settings import Settings
+stop.follow_parent()
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))

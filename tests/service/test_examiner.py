@@ -44,7 +44,7 @@ def stack(tmp_path_factory, rabbitmq):
         "NEARFETCH__REGION__FRA__SCALE__MIN": "1",
         "NEARFETCH__SECRET__OWN": "1",
     }
-    command = [sys.executable, "-m", "scripts.cli", "workers", "fra"]
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "scripts.cli", "workers", "fra"]
     workers = subprocess.Popen(command, cwd=ROOT, env=environ, start_new_session=True)
     try:
         until(lambda: shown(stack).get("health") == "ok", "the region to tell its sources", 60)

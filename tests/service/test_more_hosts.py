@@ -56,7 +56,7 @@ class Host:
         environ = {**own, "NEARFETCH_CONFIG": str(self.folder / "nearfetch.toml")}
         with (self.folder / part).open("ab") as log:
             self._running[part] = subprocess.Popen(
-                [ROOT / "scripts" / "nearfetch", part, REGION],
+                ["setpriv", "--pdeathsig", "TERM", ROOT / "scripts" / "nearfetch", part, REGION],
                 cwd=self.folder, env=environ, stderr=log, stdout=log, start_new_session=True,
             )  # fmt: skip
 

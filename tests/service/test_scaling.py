@@ -27,10 +27,11 @@ from tests.waiting import until
 PROGRAM = """
 import sys, time, msgspec
 from pathlib import Path
-from jobs import pool
+from jobs import pool, stop
 from regions import logs
 from regions.schedule import Scale
 from regions.settings import Settings
+stop.follow_parent()
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 scale, clock = map(Path, sys.argv[1:])

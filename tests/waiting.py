@@ -1,7 +1,10 @@
 """Waiting for conditions: with a deadline, never a guessed sleep."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -17,3 +20,29 @@ def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
         time.sleep(0.01)
         answer = condition()
     return answer
+
+
+def freeze(group: int) -> None:
+    """Stops a process group, and returns when each of its threads has stopped.
+
+    A signal is only sent when ``killpg`` returns: on a busy machine a broker's other threads still confirm a message or two.
+    """
+    os.killpg(group, signal.SIGSTOP)
+    until(lambda: states(group) <= {"T", "Z", "X"}, f"all of the group {group} to have stopped")
+
+
+def states(group: int) -> set[str]:
+    """The states of all threads of a process group, as ps names them."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        if _fields(path)[2:3] == [str(group)]:
+            found |= {fields[0] for one in path.parent.glob("task/*/stat") if (fields := _fields(one))}
+    return found
+
+
+def _fields(path: Path) -> list[str]:
+    """A stat file's fields from the state on; none of who is gone."""
+    try:
+        return path.read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []

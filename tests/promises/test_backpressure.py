@@ -1,6 +1,7 @@
 """DESIGN section 8, backpressure: what can't be taken is a 503 within a second, and nothing of it is ever delivered."""
 
 import json
+import os
 import signal
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from regions import names, topology
 from scripts.chaos.faults import FULL_BYTES, ROOM_BYTES
 from tests.promises.driving import Ledger, refuses_soon
-from tests.waiting import until
+from tests.waiting import freeze, until
 
 ROOM = 5  # messages in the full queue
 
@@ -68,7 +69,7 @@ def test_a_broker_that_hangs_refuses_within_the_budget_of_an_accept(stack):
     ledger = Ledger(stack)
 
     def hang():
-        stack.signal("rabbitmq", signal.SIGSTOP)
+        freeze(os.getpgid(stack.pid("rabbitmq")))
         try:
             for _ in range(3):
                 assert ledger.post(stack.regions) is None

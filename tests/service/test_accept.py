@@ -10,7 +10,7 @@ import pytest
 from jobs import contract
 from regions import names, topology
 from tests.service.hub_parts import new_request, settings
-from tests.waiting import until
+from tests.waiting import freeze, until
 from web.accept import Accepted, Acceptor, Refused
 from web.hub import Hub
 from web.ledger import Ledger
@@ -160,7 +160,7 @@ def test_a_broker_alarm_refuses_at_once_and_ends(half, rabbitmq):
 
 
 def test_a_frozen_broker_is_a_refusal_within_a_second_and_nothing_is_delivered_for_it(half, rabbitmq):
-    rabbitmq.running.signal(signal.SIGSTOP)
+    freeze(rabbitmq.running.process.pid)
     try:
         refused = [half.submit(new_request()) for _ in range(3)]
         assert half.publisher.unavailable == "the broker does not confirm"  # so the next ones need not wait for it

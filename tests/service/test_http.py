@@ -20,7 +20,7 @@ from tests import sources
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, Stack
 from tests.service.wire import Wire, ask, chunked
-from tests.waiting import until
+from tests.waiting import freeze, until
 
 AT_ONCE_SECONDS = 3.0  # promised is 1; a machine that runs other tests too may take longer
 
@@ -266,7 +266,7 @@ def test_hub_that_is_away_is_a_503_at_once(own_stack):
 
 
 def test_broker_that_is_away_is_a_503_at_once(own_stack, rabbitmq):
-    rabbitmq.running.signal(signal.SIGSTOP)
+    freeze(rabbitmq.running.process.pid)
     try:
         with ThreadPoolExecutor(8) as pool:
             started = time.monotonic()

@@ -12,7 +12,7 @@ import pytest
 import ulid
 
 from tests.stack.driving import Inside, Ledger, ask
-from tests.waiting import until
+from tests.waiting import freeze, until
 
 FIVE = [
     "ecb.rates",
@@ -181,7 +181,7 @@ def test_a_part_that_hangs_is_a_503_at_once_and_nothing_of_it_is_ever_delivered(
     ledger = Ledger(stack)
     group = os.getpgid(stack.pids()[part])
     refused = []
-    os.killpg(group, signal.SIGSTOP)
+    freeze(group)
     try:
         for _ in range(3):
             started = time.monotonic()

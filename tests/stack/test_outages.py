@@ -12,7 +12,7 @@ import pytest
 
 from scripts.services import RabbitMQ
 from tests.stack.driving import Inside, Ledger, ask
-from tests.waiting import until
+from tests.waiting import freeze, until
 
 SECONDS = 60.0  # a broker that hangs is noticed by its missed heartbeats
 
@@ -28,7 +28,7 @@ def inside(stack) -> Iterator[Inside]:
 def hanging(stack, part: str) -> Iterator[None]:
     """One of its servers hangs; afterwards all is well, or the test is at fault."""
     group = os.getpgid(stack.pids()[part])
-    os.killpg(group, signal.SIGSTOP)
+    freeze(group)
     try:
         yield
     finally:

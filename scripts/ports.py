@@ -2,9 +2,13 @@
 
 import random
 import socket
+from collections import deque
 from typing import Final
 
 BLOCK: Final = 100
+HELD_MAX: Final = 8  # of a process's blocks, the latest: what was taken before has its servers by now
+
+_held: deque[socket.socket] = deque()
 
 
 def free_port() -> int:
@@ -26,8 +30,25 @@ def port_is_free(port: int) -> bool:
 
 
 def free_block(count: int = BLOCK) -> int:
-    """The first of so many ports that are all free, below those that the kernel gives to clients."""
+    """The first of so many ports that are all free, below those that the kernel gives to clients.
+
+    Another process does not get the same ones meanwhile: this one holds a name for them until it ends.
+    """
     while True:
         first = random.randrange(10_000, 32_000, BLOCK)
-        if all(port_is_free(port) for port in range(first, first + count)):
+        if _hold(first) and all(port_is_free(port) for port in range(first, first + count)):
             return first
+
+
+def _hold(first: int) -> bool:
+    """Whether nobody else holds the block, and this process does from now on (an abstract socket's name, unix(7))."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0nearfetch-ports-{first}")
+    except OSError:
+        name.close()
+        return False
+    _held.append(name)
+    if len(_held) > HELD_MAX:
+        _held.popleft().close()
+    return True

@@ -3,6 +3,8 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -11,7 +13,7 @@ import redis
 from regions import connect, names, settings
 from scripts import configuration, parts, terminal
 from scripts.data_folder import DataFolder
-from scripts.ports import free_port, port_is_free
+from scripts.ports import free_block, free_port, port_is_free
 from scripts.services import Running, redis_server
 
 
@@ -218,3 +220,23 @@ def test_the_hubs_redis_gets_a_quarter_of_the_memory_within_limits(tmp_path, mon
     monkeypatch.setattr(parts, "CGROUP_LIMIT", path)
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4000, "SC_PHYS_PAGES": machine // 4000}.__getitem__)
     assert parts.hub_bytes() == given
+
+
+def test_two_processes_do_not_get_the_same_block_of_ports(monkeypatch):
+    """Until its servers listen, nothing else says that a block is taken."""
+    first, second = free_port(), free_port()
+    program = f"""
+import random, sys
+from scripts import ports
+random.randrange = lambda *_: {first}
+print(ports.free_block(1), flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=settings.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == f"{first}\n"
+        offered = iter([first, second])
+        monkeypatch.setattr("random.randrange", lambda *_: next(offered))
+        assert free_block(1) == second
+        other.stdin.close()

@@ -372,17 +372,13 @@ def test_a_frozen_regions_redis_reaps_nobody_and_loses_nothing(start, region_red
 
 
 def test_a_warm_stop_finishes_what_runs_and_takes_nothing_new(start, client, hub, tmp_path):
-    process = start()
-    gate = tmp_path / "gate"
+    process, gate = start(), tmp_path / "gate"
     ids = enqueue(client, [task(gate=str(gate)) for _ in range(6)])
     until(lambda: held(client) == 4, "four running jobs")
     process.terminate()
     for _ in range(2):  # the first may be of the turn in which it was told
-        renewed = client.zscore(names.WORKERS, "w1")
-        until(
-            lambda renewed=renewed: client.zscore(names.WORKERS, "w1") > renewed,
-            "its lease to be renewed while it drains",
-        )
+        last = client.zscore(names.WORKERS, "w1")
+        until(lambda last=last: client.zscore(names.WORKERS, "w1") > last, "its lease to be renewed")
     gate.touch()
     assert process.wait(20) == 0
     assert sorted(results(hub)) == sorted(ids[:4])

@@ -55,7 +55,7 @@ local function record(id, execution, worker, began, status, problem)
     end
   end
   redis.call("DEL", job)
-  redis.call("HSET", job, "status", status, "ended_at", stamp, "data", '["$function", null, [], {}]', unpack(slim))
+  redis.call("HSET", job, "status", status, "ended_at", stamp, "data", nothing_asked, unpack(slim))
   redis.call("PEXPIREAT", job, deadline + $keep_ms)
   if status ~= "finished" then
     local results = "$results" .. id

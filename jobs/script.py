@@ -27,7 +27,9 @@ CACHED_EACH_BYTES: Final = 500  # that one takes beside its frame
 CACHED_TTL_MS: Final = 7 * 86_400_000
 ASKING: Final = 10**15  # added to a time in a host's turns: a running task that asks for one, and has none yet
 HOST_TTL_MS: Final = 2 * 3_600_000  # what is known of a host that nobody asks
-LATEST_MAX: Final = 5_000  # ended jobs of a kind whose whole records are kept: some 10 MB, 35 MB of failed ones
+LATEST_MAX: Final = (
+    5_000  # ended jobs of a kind whose whole records are kept: some 10 MB, of failed ones three times that
+)
 WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
 
 _COMMON: Final = """
@@ -71,18 +73,21 @@ local function forget(host, id)
   leave(host, id)
 end
 
+-- What RQ reads as a job that asks for nothing.
+local nothing_asked = '["$function", null, [], {}]'
+
 -- Operators look at the latest of a registry of ended jobs. Of those before it stays only that they ended, so that they are
--- never enqueued again: else a region's memory, and not its work, would be what limits its rate.
+-- never enqueued again: else a region's memory, and not its work, would be what limits its rate. RQ can still read them.
 local function keep_latest(registry)
   if redis.call("ZCARD", registry) <= $latest_max then return end
   local oldest = redis.call("ZPOPMIN", registry, 2)  -- by what expires first; two, so that one that is too long gets shorter
   for i = 1, #oldest, 2 do
     local job = "$job" .. oldest[i]
     local status, left = redis.call("HGET", job, "status") or "", redis.call("PTTL", job)
-    if left > 0 and (status == "finished" or status == "failed" or status == "stopped" or status == "canceled") then
+    if status == "finished" or status == "failed" or status == "stopped" or status == "canceled" then
       redis.call("DEL", job, "$results" .. oldest[i])
-      redis.call("HSET", job, "status", status)
-      redis.call("PEXPIRE", job, left)
+      redis.call("HSET", job, "status", status, "data", nothing_asked)
+      redis.call("PEXPIRE", job, left > 0 and left or $keep_ms)  -- RQ's own cancel leaves a record for ever
     end
   end
 end

@@ -32,7 +32,7 @@ def port_is_free(port: int) -> bool:
 def free_block(count: int = BLOCK) -> int:
     """The first of so many ports that are all free, below those that the kernel gives to clients.
 
-    Another process does not get the same ones meanwhile: this one holds a name for them until it ends.
+    Another process does not get the same ones meanwhile: this one holds a name for its latest blocks, until it ends.
     """
     while True:
         first = random.randrange(10_000, 32_000, BLOCK)

@@ -9,7 +9,7 @@ import time
 import traceback
 import zlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
@@ -31,6 +31,8 @@ FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Re
 TOGETHER_MAX: Final = 16  # ends of a crowded process that are finished at once
 TOGETHER_SECONDS: Final = 0.05  # at most, that an end waits for others there
 SKEWS: Final = 64  # claims whose measure of the clocks is remembered
+STOP_SECONDS: Final = 5.0  # at most, that a stop waits for the claim of its job to arrive
+STOPS_MAX: Final = 64  # stops that wait so
 
 log = logs.get("worker")
 
@@ -142,6 +144,7 @@ class Crew:
         self._slots = threading.Condition()
         self._idle = self._threads = threads
         self._running: dict[str, Job] = {}
+        self._stops: deque[tuple[str, str | None, float]] = deque(maxlen=STOPS_MAX)  # and until when
         self._skews: deque[int] = deque(maxlen=SKEWS)
         self.is_stopping = False
 
@@ -178,6 +181,8 @@ class Crew:
         self._skews.append(claimed.now_ms - time.time_ns() // 1_000_000)
         with self._slots:
             self._running.update({job.member: job for job in claimed.jobs})
+            if self._stops:
+                self._stop_late(claimed.jobs)
         for job in claimed.jobs:
             self._jobs.put(job)
         if reserved > len(claimed.jobs):
@@ -187,6 +192,18 @@ class Crew:
         """What was claimed and has not been finished."""
         with self._slots:
             return list(self._running.values())
+
+    def stop(self, task: str, execution: str | None) -> None:
+        """Stops a job, or one execution of it; also one whose claim was answered and has not arrived yet."""
+        with self._slots:
+            if not _stop(self._running.values(), task, execution):
+                self._stops.append((task, execution, time.monotonic() + STOP_SECONDS))
+
+    def _stop_late(self, jobs: list[Job]) -> None:
+        for _ in range(len(self._stops)):
+            task, execution, until = self._stops.popleft()
+            if time.monotonic() < until and not _stop(jobs, task, execution):
+                self._stops.append((task, execution, until))
 
     def run(self) -> None:
         """A thread's life."""
@@ -351,6 +368,14 @@ class Crew:
     def _skew_ms(self) -> int:
         """The region Redis's clock less this machine's; an answer that took long makes it look smaller than it is."""
         return max(self._skews, default=0)
+
+
+def _stop(jobs: Iterable[Job], task: str, execution: str | None) -> bool:
+    """Stops what is meant of the jobs; whether it was among them."""
+    found = [job for job in jobs if job.task == task and execution in (None, job.execution)]
+    for job in found:
+        job.is_stopped = job.is_cancelled = True
+    return bool(found)
 
 
 def _queued_ms(job: Job, task: Task, offset_ms: int) -> float:

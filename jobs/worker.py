@@ -292,9 +292,7 @@ class Worker(BaseWorker):
         if command == "shutdown":
             os.kill(os.getpid(), signal.SIGINT)
         elif command in ("stop-job", "stop-execution"):
-            for job in self.crew.running():
-                if job.task == payload.get("job_id") and payload.get("execution_id", job.execution) == job.execution:
-                    job.is_stopped = job.is_cancelled = True
+            self.crew.stop(payload.get("job_id", ""), payload.get("execution_id"))
 
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """RQ's ends the thread for good at what is no ConnectionError; the subscription comes back by itself."""

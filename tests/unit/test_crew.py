@@ -4,11 +4,13 @@ import json
 import signal
 import zlib
 from collections import deque
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from jobs import contract, crew, outbox
+from jobs.claim import Claimed, Job
 from jobs.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
 
 TASK = contract.Task(
@@ -44,6 +46,42 @@ def test_unknown_fields_of_a_task_and_its_neighbouring_versions_are_read():
 def test_what_is_no_job_of_ours_is_refused_with_the_reason(data, told):
     with pytest.raises(ValueError, match=told):
         crew.read(data)
+
+
+def idle_crew() -> crew.Crew:
+    """A crew whose threads do not run."""
+    caller = SimpleNamespace(expect=lambda call_ms: None)
+    return crew.Crew(None, None, None, None, caller, region="fra", threads=4, ttl_seconds=1.0)
+
+
+def job(task: str, execution: str) -> Job:
+    return Job(task, execution, 1, b"", "R", "a.b", b"", deaths=0, deadline_ms=0, bridged_ms=0, claimed_ms=0)
+
+
+def claimed(job: Job) -> Claimed:
+    return Claimed(now_ms=1, lapsed=False, refusal="", jobs=[job])
+
+
+@pytest.mark.parametrize("execution", [None, "e2"])
+def test_a_stop_finds_its_job_also_where_the_answer_to_its_claim_comes_later(execution):
+    """RQ's registry names a job before the process that claimed it has read so; the operator may be faster."""
+    first, second, other = job("T", "e1"), job("T", "e2"), job("U", "e3")
+    parts = idle_crew()
+    parts.accept(claimed(other), 1)
+    parts.stop("T", execution)
+    parts.accept(claimed(second), 1)
+    assert [(one.is_stopped, one.is_cancelled) for one in (second, other)] == [(True, True), (False, False)]
+    parts.accept(claimed(first), 1)
+    assert not first.is_stopped  # a stop stops once
+
+
+def test_a_stop_that_came_too_late_does_not_wait_for_the_next_attempt(monkeypatch):
+    monkeypatch.setattr(crew, "STOP_SECONDS", 0.0)
+    parts = idle_crew()
+    parts.stop("T", None)
+    later = job("T", "e2")
+    parts.accept(claimed(later), 1)
+    assert not later.is_stopped
 
 
 def outcome(size: int) -> contract.Outcome:

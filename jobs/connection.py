@@ -28,6 +28,7 @@ from jobs.exchange import current, let_go
 from jobs.origin import PORTS, origin_of, path_of
 
 HEADERS_BYTES_MAX: Final = 65_536  # status line and headers, early hints included; http.client allows 100 headers
+READ_AHEAD_BYTES: Final = 65_536
 POOLS: Final = 32  # hosts whose connections are kept
 KNOWN_MAX: Final = 1_000  # hosts of which is remembered how their pool is called
 
@@ -73,11 +74,35 @@ class Response(http.client.HTTPResponse):
         return found
 
 
+class _Steady(socket.socket):
+    """A socket of a kept connection: it waits until it is cut, and takes what is there in one call.
+
+    Each call to the system lets the process's other threads run, and on the way back this one waits for them.
+    """
+
+    def settimeout(self, value: float | None) -> None:
+        """Asks the system only for another one than there is."""
+        if value != self.gettimeout():
+            super().settimeout(value)
+
+    def makefile(self, mode: Any = "r", buffering: Any = None, **options: Any) -> Any:
+        """With a place for headers and the pages of most sites where http.client says nothing."""
+        return super().makefile(mode, READ_AHEAD_BYTES if buffering is None else buffering, **options)
+
+
+class _SteadyTLS(_Steady, ssl.SSLSocket):
+    """The same with TLS."""
+
+
 class _Guarded(HTTPConnection):
-    """What both kinds of connection share."""
+    """What both kinds of connection share.
+
+    A connected socket has no time-out of its own, whatever urllib3 says of it: the exchange's watchdog cuts what is late.
+    """
 
     response_class = Response
     _handshaking: socket.socket | None = None
+    timeout = property(lambda _: None, lambda _, _seconds: None)
 
     def _new_conn(self) -> socket.socket:
         exchange = current()
@@ -98,8 +123,12 @@ class _Guarded(HTTPConnection):
             if self._handshaking is not None:
                 self._handshaking.close()
                 self._handshaking = None
+        made: Any = self.sock
+        made.settimeout(None)
+        if type(made) is socket.socket:
+            made = self.sock = _Steady(made.family, made.type, made.proto, fileno=made.detach())
         exchange.is_fresh = True
-        exchange.hold(self.sock)
+        exchange.hold(made)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Sends a request, on a connection of its own where the exchange wants one."""
@@ -143,6 +172,7 @@ POOLS_BY_SCHEME: Final[Mapping[str, type[HTTPConnectionPool]]] = {"http": Pool, 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
     """Verifies names and certificates, by the CAs of requests unless a file has others."""
     context: ssl.SSLContext = create_urllib3_context()
+    context.sslsocket_class = _SteadyTLS
     context.load_verify_locations(ca_file or DEFAULT_CA_BUNDLE_PATH)
     return context
 

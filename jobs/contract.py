@@ -7,6 +7,7 @@ A *result frame* is how a result travels and is kept: nobody but its region enco
 Readers take version ``VERSION`` - 1 to + 1 and ignore unknown fields; anything else is ``UnknownVersion``.
 """
 
+from collections import deque
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Final, Literal, Protocol
@@ -18,6 +19,8 @@ from msgspec import Struct
 from jobs.errors import TaskError
 
 VERSION: Final = 1
+ZSTD_LEVEL: Final = 3
+PACKER_BYTES_MAX: Final = 262_144  # of records whose compressor is kept: it keeps as much memory as it needed
 COMPRESS_FROM_BYTES: Final = 512  # below it a frame gains nothing
 
 State = Literal["queued", "running", "succeeded", "failed", "expired", "cancelled"]
@@ -196,6 +199,7 @@ _cancel_decoder = msgspec.json.Decoder(Cancel)
 _version_decoder = msgspec.json.Decoder(_Versioned)
 _encoder = msgspec.json.Encoder()
 _sorted_encoder = msgspec.json.Encoder(order="deterministic")
+_packers: deque[zstd.ZstdCompressor] = deque()  # idle ones; as many as ever packed at once
 _RECORDS: Final = b',"records":'
 
 
@@ -253,7 +257,20 @@ def encode_frame(result: Result, records: bytes) -> bytes:
     """A result frame of a result and its records' JSON list; fills in ``bytes.records`` and ``bytes.wire``."""
     packed = len(records) >= COMPRESS_FROM_BYTES
     result.bytes.records = len(records)
-    return _frame(result, b"z" if packed else b"0", zstd.compress(records, 3) if packed else records)
+    return _frame(result, b"z" if packed else b"0", _packed(records) if packed else records)
+
+
+def _packed(records: bytes) -> bytes:
+    """Records as one frame of zstd, by a compressor that was used before where one is free: a new one costs more than its work."""
+    if len(records) > PACKER_BYTES_MAX:
+        return zstd.compress(records, ZSTD_LEVEL)
+    try:
+        packer = _packers.pop()
+    except IndexError:
+        packer = zstd.ZstdCompressor(ZSTD_LEVEL)
+    made = packer.compress(records, mode=zstd.ZstdCompressor.FLUSH_FRAME)
+    _packers.append(packer)
+    return made
 
 
 def reframe(result: Result, frame: bytes) -> bytes:

@@ -5,15 +5,19 @@ class don't match themselves; ``::attr(x)`` alone and ``:scope`` are the row's o
 """
 
 import re
-from typing import Final
+from typing import Any, Final
 
 import cssselect
-from cssselect.parser import Attrib, Element, FunctionalPseudoElement, Selector
+from cssselect.parser import Attrib, Class, CombinedSelector, Element, FunctionalPseudoElement, Selector
 from cssselect.xpath import XPathExpr
 from msgspec import Struct
 
+from jobs.descendants import Simple, Step
+
 WHOLE: Final = "descendant-or-self::"  # a page, its root element included
 INSIDE: Final = "descendant::"
+STEPS_MAX: Final = 2  # of what is simple
+_PLAIN: Final = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]*")
 _OWN_ATTRIBUTE: Final = re.compile(r"::attr\(([A-Za-z][A-Za-z0-9_-]*)\)")
 
 
@@ -75,6 +79,50 @@ def translate(expression: str, *, xml: bool, prefix: str) -> Path:
         return paths[0]
     xpath = " | ".join(path.xpath for path in paths)
     return Path(xpath, kinds.pop() if len(kinds) == 1 else "element", f"({xpath})[1]")
+
+
+def simple(expression: str) -> Simple | None:
+    """A selector of HTML that is tags and classes, two steps at most; None for any other.
+
+    More steps may be asked of each other again and again: of many nested elements XPath keeps those that it had.
+    """
+    try:
+        selectors = cssselect.parse(expression)
+    except (cssselect.SelectorError, RecursionError, TypeError):
+        return None  # ``translate`` says what is wrong
+    steps: list[Step | None] = []
+    tree, attribute = selectors[0].parsed_tree, _plain_attribute(selectors[0].pseudo_element)
+    while isinstance(tree, CombinedSelector) and tree.combinator == " ":
+        steps.append(_step(tree.subselector))
+        tree = tree.selector
+    steps.append(_step(tree))
+    found = tuple(step for step in reversed(steps) if step is not None)
+    if len(selectors) > 1 or attribute is None or len(found) < len(steps) or len(steps) > STEPS_MAX:
+        return None
+    return Simple(found, attribute)
+
+
+def _step(tree: Any) -> Step | None:
+    classes: list[str] = []
+    while isinstance(tree, Class):
+        classes.append(tree.class_name)
+        tree = tree.selector
+    if not isinstance(tree, Element) or tree.namespace is not None:
+        return None
+    tag = (tree.element or "").lower()
+    if not (tag or classes) or not all(_PLAIN.fullmatch(one) for one in (tag or "x", *classes)):
+        return None
+    return Step(tag, tuple(reversed(classes)))
+
+
+def _plain_attribute(ending: Any) -> str | None:
+    """The attribute that is asked for, "" for the whole text; None where it is neither."""
+    if ending is None:
+        return ""
+    if not isinstance(ending, FunctionalPseudoElement) or ending.name != "attr" or len(ending.arguments) != 1:
+        return None
+    name = (ending.arguments[0].value or "").lower()
+    return name if _PLAIN.fullmatch(name) else None
 
 
 def check_elements(expression: str) -> None:

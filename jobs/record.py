@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from lxml import etree
 
 from jobs import pattern, values
+from jobs.descendants import Kept, Seek
 from jobs.errors import ParseFailed
 from jobs.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
 from jobs.fold import LONG, folded
@@ -31,7 +32,7 @@ class Scope:
     row: int = 0
     given: bool = False
     bad_required: list[str] = field(default_factory=list)
-    kept: dict[object, tuple[Any, Any]] = field(default_factory=dict)  # values of levels that many rows share
+    kept: Kept = field(default_factory=dict)  # values of levels that many rows share, and what was seen of a row
 
     def bad(self, name: str, error: BadValue) -> None:
         """A value that was not what its field expects."""
@@ -157,9 +158,14 @@ class Plan:
             return lambda _levels, scope, _names: convert(constant, scope.base)
         if spec.many:
             return self._list(name, spec, convert)
-        whole, level = None, spec.selector.level
+        seek, whole, level = None, None, spec.selector.level
         if not (spec.lines or spec.without):
+            seek = self._compiler.seek(spec.selector, self._kinds, self._documents)
             whole = self._compiler.whole(spec.selector, self._kinds, self._documents)
+        if seek is not None:
+            if convert is values.as_it_is:
+                return _sought_folded(seek)
+            return lambda levels, scope, _names: convert(seek(levels, scope.kept), scope.base)
         if whole is not None:
             if convert is values.as_it_is:
                 return _whole_folded(whole, level)
@@ -269,6 +275,16 @@ def _whole_folded(whole: Callable[[Any], str], level: int) -> Get:
 
     def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
         found = whole(levels[level])
+        return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
+
+    return get
+
+
+def _sought_folded(seek: Seek) -> Get:
+    """As ``_whole_folded``."""
+
+    def get(levels: Levels, scope: Scope, _names: Names) -> Any:
+        found = seek(levels, scope.kept)
         return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
 
     return get

@@ -15,6 +15,7 @@ from typing import Any, Final
 from lxml import etree
 
 from jobs import budget, css, field, jmes, jsonld
+from jobs.descendants import Seek, Words, seeker, text_of
 from jobs.errors import ParseFailed
 from jobs.field import OWN, Kinds, Selector
 from jobs.page import parse_html, parse_json, parse_xml
@@ -72,6 +73,7 @@ class Compiler:
         self.form = form
         self.namespaces = dict(namespaces)
         self.string = self.xpath("string()")
+        self._words = Words()
 
     def xpath(self, expression: str) -> etree.XPath:
         """A compiled XPath; EXSLT's own patterns, which are not linear in time, are off."""
@@ -86,7 +88,7 @@ class Compiler:
 
     def text(self, element: Any) -> str:
         """All text of an element, as XPath's string() gives it."""
-        return str(self.string(element)) if len(element) else element.text or ""
+        return element.text or "" if not len(element) else text_of(element, self.string)
 
     def step(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
         """The items that a selector finds."""
@@ -141,6 +143,15 @@ class Compiler:
         if path.gives == "text" or (selector.language == "css" and css.own_attribute(str(selector.expression))):
             return None
         return self.xpath(f"string({path.first})")
+
+    def seek(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> Seek | None:
+        """As ``whole``, from levels and what the rows of a page keep: for simple selectors inside the rows of an HTML page."""
+        level = selector.level
+        is_inside = self.form == "html" and documents == {0} and level > 0 and kinds[level] == {field.ELEMENT}
+        if selector.language != "css" or selector.parse or not is_inside:
+            return None
+        simple = css.simple(str(selector.expression))
+        return seeker(simple, level, self._words, self.text) if simple is not None else None
 
     def finds(self, selector: Selector, kinds: Sequence[Kinds]) -> Find:
         """Whether a selector finds something on the page: an element without text is something."""

@@ -54,6 +54,29 @@ def test_a_cancel_is_noticed_while_nothing_arrives(origin, fetcher, part):
         fetch(fetcher(), origin(say).url, cancelled=asked.is_set)
 
 
+def test_a_body_that_nobody_takes_ends_at_the_time_out_or_a_cancel(fetcher):
+    """No socket has a time-out of its own: the watchdog has to wake who sends, too."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        post = Request(method="POST", url=f"http://127.0.0.1:{deaf.getsockname()[1]}/", body=b"x" * 50_000_000)
+        with pytest.raises(TimedOut):
+            fetch(fetcher(), post, timeout_seconds=0.3)
+        cancel_at = time.monotonic() + 0.2
+        with pytest.raises(Cancelled):
+            fetch(fetcher(), post, cancelled=lambda: time.monotonic() > cancel_at)
+
+
+def test_a_kept_connection_waits_no_longer_than_each_of_its_fetches(origin, fetcher, tmp_path):
+    ca, context = certificate(tmp_path, "right.example")
+    for options in ({}, {"context": context}):
+        site = origin(lambda spoken: spoken.answer(b"x") if spoken.target == "/says" else None, **options)
+        one = fetcher(ca_file=str(ca), resolve=names_of_loopback("right.example"))
+        url = f"{'https' if options else 'http'}://right.example:{site.port}"
+        assert fetch(one, f"{url}/says", timeout_seconds=30).body == b"x"
+        with pytest.raises(TimedOut, match=r"the whole answer within 0\.3 s"):
+            fetch(one, f"{url}/nothing", timeout_seconds=0.3)
+        assert site.connections == 1
+
+
 def test_a_cancelled_task_connects_to_nothing(origin, fetcher):
     site = origin(lambda spoken: spoken.answer())
     with pytest.raises(Cancelled):

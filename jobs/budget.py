@@ -24,9 +24,9 @@ from typing import Any, Final
 
 from jobs.errors import Cancelled, TimedOut, TooLarge
 
-PROCESS_BYTES: Final = 94_000_000  # without pages: 62 MB idle, what waits for the disk and what heaps hold back
+PROCESS_BYTES: Final = 100_000_000  # without pages: 62 MB idle, what waits for the disk and what heaps hold back
 SPARE: Final = 1 / 6  # of all, for what the allocator holds back
-SMALL_BYTES_MAX: Final = 600_000  # a page of 54 KB takes 440,000
+SMALL_BYTES_MAX: Final = 500_000  # a page of 54 KB takes 440,000
 POOL: Final = 1 / 8  # of what the threads' own parts leave
 LOOK_SECONDS: Final = 0.1  # how late a cancel is noticed by who waits
 TRIM_BYTES: Final = 16_000_000  # given back at once, is given back to the system too

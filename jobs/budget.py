@@ -29,7 +29,7 @@ SPARE: Final = 1 / 6  # of all, for what the allocator holds back
 SMALL_BYTES_MAX: Final = 500_000  # a page of 54 KB takes 440,000
 POOL: Final = 1 / 8  # of what the threads' own parts leave
 LOOK_SECONDS: Final = 0.1  # how late a cancel is noticed by who waits
-TRIM_BYTES: Final = 16_000_000  # given back at once, is given back to the system too
+TRIM_BYTES: Final = 4_000_000  # given back at once, is given back to the system too
 # glibc keeps up to eight heaps a core, and grows what it holds back with what was ever freed: see mallopt(3).
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
@@ -75,13 +75,12 @@ class Share:
 
     def shrink(self, held: int) -> None:
         """Gives back all but so many bytes."""
-        freed = self.held - held
+        if self.held - held >= TRIM_BYTES:
+            trim()  # before the next one, which may wait for just that, begins to take it
         self._inner = self._slack = 0
         self.held = held
         if self.charged:
             self._budget.give_back(self)
-        if freed >= TRIM_BYTES:
-            trim()
 
     @contextmanager
     def inside(self) -> Iterator[None]:

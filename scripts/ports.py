@@ -9,13 +9,23 @@ BLOCK: Final = 100
 HELD_MAX: Final = 8  # of a process's blocks, the latest: what was taken before has its servers by now
 
 _held: deque[socket.socket] = deque()
+_left: deque[int] = deque()  # ports of such a block that were not given away yet
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of this machine that nobody listens on now, and that nobody else gets from here while this process lives.
+
+    It is none of those that the kernel gives to clients: one that was closed again may be a client's when its server starts.
+    """
+    while True:
+        try:
+            port = _left.popleft()
+        except IndexError:
+            first = free_block()
+            _left.extend(range(first, first + BLOCK))
+        else:
+            if port_is_free(port):
+                return port
 
 
 def port_is_free(port: int) -> bool:

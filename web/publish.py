@@ -59,8 +59,9 @@ class _Lane:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.unconfirmed: dict[int, tuple[Batch, str]] = {}
-        self.since = 0.0  # when it last confirmed, or began to owe a confirm
+        self.unconfirmed: dict[int, tuple[Batch, str, float]] = {}  # a message's id, and when it was sent
+        self.since = 0.0  # when the oldest message that it owes a confirm for was sent
+        self.confirmed_at = 0.0
         self._tag = 0
         self._returned: set[str] = set()
 
@@ -72,9 +73,10 @@ class _Lane:
     def frames(self, batch: Batch, message: Message, frame_max: int) -> bytes:
         """One message of a batch, to be sent now and in this order: its confirm is awaited from here on."""
         self._tag += 1
+        now = time.monotonic()
         if not self.unconfirmed:
-            self.since = time.monotonic()
-        self.unconfirmed[self._tag] = (batch, message.message_id)
+            self.since = now
+        self.unconfirmed[self._tag] = (batch, message.message_id, now)
         return frames.published(
             self.channel.channel_number,
             names.TASKS_EXCHANGE,
@@ -92,11 +94,11 @@ class _Lane:
 
     def confirmed(self, tag: int, *, is_ack: bool, is_multiple: bool) -> None:
         """The broker's word on one message, or on all up to it."""
-        self.since = time.monotonic()
+        self.confirmed_at = time.monotonic()
         # Tags were put in in order, so those that a multiple confirm covers stand first.
         tags = list(itertools.takewhile(lambda one: one <= tag, self.unconfirmed)) if is_multiple else [tag]
         for one in tags:
-            batch, message_id = self.unconfirmed.pop(one)
+            batch, message_id, _ = self.unconfirmed.pop(one)
             batch.unconfirmed -= 1
             if message_id in self._returned:
                 self._returned.discard(message_id)
@@ -105,10 +107,11 @@ class _Lane:
                 batch.end("the broker refused the message: its queue is full or it can't store it")
             elif batch.unconfirmed == 0:
                 batch.end(None)
+        self.since = next((sent for _, _, sent in self.unconfirmed.values()), self.since)
 
     def fail(self, reason: str) -> None:
         """What is not confirmed counts as failed."""
-        for batch, _ in list(self.unconfirmed.values()):
+        for batch, _, _ in list(self.unconfirmed.values()):
             batch.end(reason)
 
 
@@ -124,7 +127,6 @@ class Publisher:
         self._connection: SelectConnection | None = None
         self._declarer: Channel | None = None
         self._lanes: dict[str, _Lane] = {}  # by region
-        self._confirmed_at = 0.0  # when the broker last confirmed anything
         self._blocked: str | None = None
         self._down: str | None = "the broker is not reached yet"
         self._waiting: deque[Batch] = deque()
@@ -142,8 +144,9 @@ class Publisher:
             return self._down
         if self._blocked is not None:
             return f"the broker takes no messages: {self._blocked}"
-        silent = [lane.since for lane in self._lanes.copy().values() if lane.is_silent]
-        if silent and self._confirmed_at <= max(silent):
+        lanes = list(self._lanes.copy().values())
+        silent = [lane.since for lane in lanes if lane.is_silent]
+        if silent and not any(lane.confirmed_at > max(silent) for lane in lanes if not lane.is_silent):
             return "the broker does not confirm"
         return None
 
@@ -283,7 +286,6 @@ class Publisher:
             frames.send(self._connection, found)
 
     def _on_confirm(self, lane: _Lane, frame: Any) -> None:
-        self._confirmed_at = time.monotonic()
         method = frame.method
         lane.confirmed(method.delivery_tag, is_ack=isinstance(method, pika.spec.Basic.Ack), is_multiple=method.multiple)
 

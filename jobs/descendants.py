@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-REMEMBERED: Final = 2_048  # texts of class attributes whose words are known
-REMEMBERED_LENGTH: Final = 200  # of the longest of them
+REMEMBERED: Final = 128  # texts of class attributes whose words are known: each thread has its own, of each definition
+REMEMBERED_LENGTH: Final = 80  # of the longest of them
 LEAVES_MAX: Final = 4  # in an element whose text is put together here
 _WORD: Final = re.compile(r"[^ \t\r\n]+")  # white space as XPath's normalize-space knows it
 

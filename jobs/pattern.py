@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import re2
 
-REMEMBERED: Final = 64  # texts, of a pattern: what patterns look at (ratings, states, units) comes again and again
+# Texts of a pattern: what patterns look at (ratings, states, units) comes again and again. Each thread has its own.
+REMEMBERED: Final = 16
 REMEMBERED_LENGTH: Final = 80  # of the longest of them
 
 _NAMED: Final = re.compile(r"\(\?P?<([A-Za-z_]\w*)>")

@@ -15,9 +15,11 @@ from typing import Final, Protocol
 from urllib3.connection import HTTPConnection
 
 from jobs.errors import Cancelled, TimedOut
+from regions import logs
 
 WATCH_SECONDS: Final = 0.1  # how late a dripped answer or a cancel is noticed
 
+log = logs.get("worker")
 _here = threading.local()
 
 
@@ -157,7 +159,11 @@ class Watchdog:
     def run_once(self) -> None:
         """Cuts what is late or cancelled."""
         for exchange in list(self._watched.values()):
-            exchange.cut_if_over()
+            try:
+                exchange.cut_if_over()
+            except Exception:
+                # No socket has a time-out of its own: without this thread every fetch of the process could wait for ever.
+                log.exception("can't look at a fetch")
 
     def stop(self) -> None:
         """Ends the thread."""

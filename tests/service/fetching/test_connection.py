@@ -77,6 +77,22 @@ def test_a_kept_connection_waits_no_longer_than_each_of_its_fetches(origin, fetc
         assert site.connections == 1
 
 
+def test_a_look_that_fails_leaves_all_fetches_watched(origin, fetcher):
+    failed = threading.Event()
+
+    def cancelled() -> bool:
+        if threading.current_thread().name == "fetch-watchdog" and not failed.is_set():
+            failed.set()
+            raise RuntimeError("no")
+        return False
+
+    one, silent = fetcher(), origin(lambda spoken: None)
+    for _ in range(2):
+        with pytest.raises(TimedOut):
+            fetch(one, silent.url, timeout_seconds=0.3, cancelled=cancelled)
+    assert failed.is_set()
+
+
 def test_a_cancelled_task_connects_to_nothing(origin, fetcher):
     site = origin(lambda spoken: spoken.answer())
     with pytest.raises(Cancelled):

@@ -7,9 +7,11 @@ from typing import Final
 
 BLOCK: Final = 100
 HELD_MAX: Final = 8  # of a process's blocks, the latest: what was taken before has its servers by now
+TRIES: Final = 2_000  # there are 220 places
 
 _held: deque[socket.socket] = deque()
-_left: deque[int] = deque()  # ports of such a block that were not given away yet
+_own: list[socket.socket] = []  # names of the blocks whose ports are given one by one
+_left: deque[int] = deque()  # ports of the last of these that were not given away yet
 
 
 def free_port() -> int:
@@ -22,6 +24,7 @@ def free_port() -> int:
             port = _left.popleft()
         except IndexError:
             first = free_block()
+            _own.append(_held.pop())
             _left.extend(range(first, first + BLOCK))
         else:
             if port_is_free(port):
@@ -42,12 +45,14 @@ def port_is_free(port: int) -> bool:
 def free_block(count: int = BLOCK) -> int:
     """The first of so many ports that are all free, below those that the kernel gives to clients.
 
-    Another process does not get the same ones meanwhile: this one holds a name for its latest blocks, until it ends.
+    Another process does not get the same ones meanwhile: this one holds a name for its latest blocks, until it ends. Raises
+    RuntimeError where there are none.
     """
-    while True:
+    for _ in range(TRIES):
         first = random.randrange(10_000, 32_000, BLOCK)
-        if _hold(first) and all(port_is_free(port) for port in range(first, first + count)):
+        if all(port_is_free(port) for port in range(first, first + count)) and _hold(first):
             return first
+    raise RuntimeError(f"expected {count} free ports in a row from 10000 to 32000, found none in {TRIES} places")
 
 
 def _hold(first: int) -> bool:

@@ -114,8 +114,8 @@ def seeker(simple: Simple, level: int, words: Words, text: Callable[[Any], str])
     return seek
 
 
-def text_of(element: Any, string: Callable[[Any], Any]) -> str:
-    """All text of an element; by ``string``, XPath's, only where more than a few leaves lie in it."""
+def string_of(element: Any, string: Callable[[Any], Any]) -> str:
+    """All text of an element, as XPath's string() gives it; by ``string``, which is that, only where more than a few leaves lie in it."""
     if len(element) > LEAVES_MAX:
         return str(string(element))
     text: str = element.text or ""

@@ -161,6 +161,7 @@ class Plan:
         seek, whole, level = None, None, spec.selector.level
         if not (spec.lines or spec.without):
             seek = self._compiler.seek(spec.selector, self._kinds, self._documents)
+        if seek is None and not (spec.lines or spec.without):
             whole = self._compiler.whole(spec.selector, self._kinds, self._documents)
         if seek is not None:
             if convert is values.as_it_is:
@@ -281,7 +282,7 @@ def _whole_folded(whole: Callable[[Any], str], level: int) -> Get:
 
 
 def _sought_folded(seek: Seek) -> Get:
-    """As ``_whole_folded``."""
+    """The same of what a pass over the row finds."""
 
     def get(levels: Levels, scope: Scope, _names: Names) -> Any:
         found = seek(levels, scope.kept)

@@ -27,9 +27,8 @@ CACHED_EACH_BYTES: Final = 500  # that one takes beside its frame
 CACHED_TTL_MS: Final = 7 * 86_400_000
 ASKING: Final = 10**15  # added to a time in a host's turns: a running task that asks for one, and has none yet
 HOST_TTL_MS: Final = 2 * 3_600_000  # what is known of a host that nobody asks
-LATEST_MAX: Final = (
-    5_000  # ended jobs of a kind whose whole records are kept: some 10 MB, of failed ones three times that
-)
+# Ended jobs of a kind whose whole records are kept: some 10 MB, of failed ones three times that.
+LATEST_MAX: Final = 5_000
 WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
 
 _COMMON: Final = """

@@ -15,7 +15,7 @@ from typing import Any, Final
 from lxml import etree
 
 from jobs import budget, css, field, jmes, jsonld
-from jobs.descendants import Seek, Words, seeker, text_of
+from jobs.descendants import Seek, Words, seeker, string_of
 from jobs.errors import ParseFailed
 from jobs.field import OWN, Kinds, Selector
 from jobs.page import parse_html, parse_json, parse_xml
@@ -88,7 +88,7 @@ class Compiler:
 
     def text(self, element: Any) -> str:
         """All text of an element, as XPath's string() gives it."""
-        return element.text or "" if not len(element) else text_of(element, self.string)
+        return element.text or "" if not len(element) else string_of(element, self.string)
 
     def step(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
         """The items that a selector finds."""

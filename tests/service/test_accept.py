@@ -190,6 +190,9 @@ def test_a_queue_without_a_leader_refuses_its_own_region_and_no_other(half, rabb
         answer, _ = half.submit(new_request(("fra", "nyc")))
         assert isinstance(answer, Accepted)
         assert half.publisher.unavailable is None
+        until(
+            lambda: half.publisher.unavailable_for(["sin"]), "the lane to be late"
+        )  # it was sent after its accept began
         answer, seconds = half.submit(new_request(("fra", "sin")))
         assert answer.reason == "the broker does not confirm for sin"
         assert seconds < ANSWER_SECONDS / 2

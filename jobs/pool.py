@@ -35,7 +35,7 @@ from jobs.scaler import Scaler
 from jobs.script import ALONE_MAX, LEASE_MS
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, Stop
 from regions import connect, durability, logs
-from regions.process import resident_bytes
+from regions.process import resident_bytes, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
@@ -243,6 +243,7 @@ class Pool:
             stdin=subprocess.PIPE,
             pass_fds=[beat],
         )
+        settle_on_processor(process.pid)
         assert process.stdin is not None
         try:
             process.stdin.write(msgspec.json.encode(self._settings))

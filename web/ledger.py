@@ -27,8 +27,6 @@ ACCEPT_LEASE_MS: Final = 10_000
 START: Final = "0-0"  # the cursor before the first result
 BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
 
-Picked = tuple[list[tuple[str, str]], bool]  # (cursor, result key) of what one answer may have, and whether more wait
-
 
 class NewTask(Struct, frozen=True, kw_only=True):
     """One source of a new request, validated: its address is expanded and its region known."""
@@ -234,60 +232,33 @@ class Ledger:
     def read_many(
         self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None, *, how: str = "", spliced: bool = True
     ) -> list[View | None]:
-        """Reads several (request, cursor) in two round trips; results past ``bytes_max`` a request wait (``more``).
+        """Reads several (request, cursor) in one round trip; results past ``bytes_max`` a request wait (``more``).
 
-        ``how`` as in ``read``. Without ``spliced`` the results are the frames as they came, for the history.
+        ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced`` the results are
+        the frames as they came, for the history.
         """
         limit = self._limits.answer_bytes_max if bytes_max is None else bytes_max
-        commands: list[tuple[Any, ...]] = []
-        for request, after in asked:
-            commands.append(("HGETALL", names.ledger(request)))
-            commands.append(("XRANGE", names.events(request), f"({after}", "+"))
-        replies = [value(reply) for reply in send(self._client, commands, [])]
-        answers: list[Any] = [
-            _mapping(reply) if index % 2 == 0 else [(entry, _mapping(fields)) for entry, fields in reply]
-            for index, reply in enumerate(replies)
-        ]
-        picked: list[Picked] = []
-        keys: list[str] = []
-        for index in range(len(asked)):
-            fields, entries = answers[2 * index], answers[2 * index + 1]
-            chosen, more = _within(entries, limit) if fields.get(b"state") == b"accepted" else ([], False)
-            picked.append((chosen, more))
-            keys += [key for _, key in chosen]
-        frames = iter(self._frames(keys, self._deliveries(asked, answers, picked, how)))
+        replies = self._read(asked, limit, how)
+        if how and any(isinstance(reply, redis.exceptions.ResponseError) for reply in replies):
+            replies = self._read(asked, limit, "")
         views: list[View | None] = []
-        for index, (request, after) in enumerate(asked):
-            chosen, more = picked[index]
-            found = [next(frames) for _ in chosen]
-            fields = answers[2 * index]
-            is_readable = fields.get(b"state") == b"accepted" and None not in found
-            results = [contract.splice(frame) for frame in found] if spliced and is_readable else found
-            views.append(_view(request, after, fields, chosen, results, more) if is_readable else None)
+        for (request, after), reply in zip(asked, replies, strict=True):
+            fields, found, more = value(reply)
+            frames = found[1::2]
+            is_readable = None not in frames
+            results = [contract.splice(frame) for frame in frames] if spliced and is_readable else frames
+            views.append(
+                _view(request, after, mapping(fields), found[::2], results, bool(more)) if is_readable else None
+            )
         return views
 
-    def _deliveries(
-        self, asked: Sequence[tuple[str, str]], answers: list[Any], picked: list[Picked], how: str
-    ) -> list[tuple[str, list[str]]]:
-        """(key, arguments) for ``lua.DELIVERED`` of each request whose results are read for a client."""
-        if not how:
-            return []
-        found = []
-        for index, (request, _) in enumerate(asked):
-            chosen, _ = picked[index]
-            if chosen:
-                tasks = [key.rpartition(":")[2] for _, key in chosen]
-                found.append((names.trail(request), [answers[2 * index][b"expires"].decode(), how, *tasks]))
-        return found
-
-    def _frames(self, keys: list[str], deliveries: list[tuple[str, list[str]]]) -> list[Any]:
-        """Result frames, and in the same write the notes that they were delivered; a note that is refused is none."""
-        if not keys:
-            return []
-        commands: list[tuple[Any, ...]] = [("MGET", *keys)]
-        commands += [lua.DELIVERED.command([key], arguments) for key, arguments in deliveries]
-        frames, *_ = send(self._client, commands, [lua.DELIVERED])
-        return list(value(frames))
+    def _read(self, asked: Sequence[tuple[str, str]], limit: int, how: str) -> list[Any]:
+        script, made_by = lua.READ if how else lua.READ_ONLY, names.result("%s", "%s")
+        commands = [
+            script.command([names.ledger(one), names.events(one), names.trail(one)], [after, limit, made_by, how])
+            for one, after in asked
+        ]
+        return send(self._client, commands, [script])
 
     def regions(self, regions: Sequence[str]) -> list[RegionState]:
         """What is known of each region, in one round trip."""
@@ -321,7 +292,7 @@ class Ledger:
         return connect.redis_now_ms(self._client)
 
 
-def _mapping(flat: list[bytes]) -> dict[bytes, bytes]:
+def mapping(flat: list[bytes]) -> dict[bytes, bytes]:
     """Field, value, field, value, … as Redis answers."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
@@ -334,26 +305,13 @@ def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
     return views
 
 
-def _within(entries: list[tuple[bytes, dict[bytes, bytes]]], limit: int) -> tuple[list[tuple[str, str]], bool]:
-    """The first entries that fit into ``limit`` bytes, one at least, as (cursor, result key), and whether more wait."""
-    chosen: list[tuple[str, str]] = []
-    size = 0
-    for entry, fields in entries:
-        size += int(fields[b"b"])
-        if chosen and size > limit:
-            return chosen, True
-        chosen.append((entry.decode(), names.result(fields[b"r"].decode(), fields[b"t"].decode())))
-    return chosen, False
-
-
 def _view(
-    request: str,
-    after: str,
-    fields: dict[bytes, bytes],
-    chosen: list[tuple[str, str]],
-    results: list[bytes],
-    more: bool,
-) -> View:
+    request: str, after: str, fields: dict[bytes, bytes], entries: list[bytes], results: list[bytes], more: bool
+) -> View | None:
+    """None for a request that is unknown, expired or not (yet) accepted."""
+    if fields.get(b"state") != b"accepted":
+        return None
+    cursors = [entry.decode() for entry in entries]
     return View(
         id=request,
         created_ms=int(fields[b"created"]),
@@ -366,7 +324,7 @@ def _view(
         tasks=_task_views(fields),
         attrs=fields[b"attrs"],
         results=results,
-        cursors=[cursor for cursor, _ in chosen],
-        cursor=chosen[-1][0] if chosen else after,
+        cursors=cursors,
+        cursor=cursors[-1] if cursors else after,
         more=more,
     )

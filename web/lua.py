@@ -178,14 +178,36 @@ end
 return 1
 """)
 
-DELIVERED: Final = Script("""#!lua flags=allow-oom
--- KEYS: a request's trail. ARGV: expires ms, how, then tasks. Notes when each was first read for a client, and how.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-for i = 3, #ARGV do redis.call('HSETNX', KEYS[1], 'd:' .. ARGV[i], now .. '|' .. ARGV[2]) end
-redis.call('PEXPIREAT', KEYS[1], ARGV[1])
-return 1
-""")
+_READ: Final = """
+-- KEYS: ledger, events, trail. ARGV: the cursor after which to read, how many bytes of results at most (one result in any
+-- case), what the key of a result is made by, how they are read for a client or "".
+-- Returns {ledger, [entry, result's frame, …], 1 where more results wait}; notes when each task was first read, and how.
+-- A request that is not accepted has no results.
+local state, expires = unpack(redis.call('HMGET', KEYS[1], 'state', 'expires'))
+local ledger, found, tasks, size, more = redis.call('HGETALL', KEYS[1]), {}, {}, 0, 0
+if state ~= 'accepted' then return {ledger, found, more} end
+for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+')) do
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  size = size + fields.b
+  if #tasks > 0 and size > tonumber(ARGV[2]) then
+    more = 1
+    break
+  end
+  tasks[#tasks + 1] = fields.t
+  found[#found + 1] = entry[1]
+  found[#found + 1] = redis.call('GET', string.format(ARGV[3], fields.r, fields.t))
+end
+if ARGV[4] ~= '' and #tasks > 0 then
+  local t = redis.call('TIME')
+  local said = t[1] * 1000 + math.floor(t[2] / 1000) .. '|' .. ARGV[4]
+  for _, task in ipairs(tasks) do redis.call('HSETNX', KEYS[3], 'd:' .. task, said) end
+  redis.call('PEXPIREAT', KEYS[3], expires)
+end
+return {ledger, found, more}
+"""
+READ: Final = Script("#!lua flags=allow-oom" + _READ)
+READ_ONLY: Final = Script("#!lua flags=no-writes" + _READ)  # notes nothing: for a Redis that takes no writes, too
 
 JUDGE: Final = Script("""#!lua
 -- KEYS: verdicts. ARGV: source, the verdict that was there or "", the new one. Returns 1 when no other gateway wrote meanwhile.

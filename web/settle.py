@@ -3,8 +3,8 @@
     nf:out:{region} ── consumer group of the gateways ── settle (one round trip a batch) ── news to the waiters
                                                        └ claims, status, sources ── where the views read them
 
-Reading an entry twice is harmless, so an entry is acknowledged and deleted only after it took effect. What a dead gateway
-had read is taken over after 5 s.
+Reading an entry twice is harmless, so an entry is acknowledged and deleted only after it took effect: with the next read, in
+the same write. What a dead gateway had read is taken over after 5 s.
 """
 
 import os
@@ -21,10 +21,11 @@ import ulid
 from jobs import contract
 from jobs.errors import Expired, Internal, TaskError, TooLarge
 from regions import connect, logs, names
+from regions.script import send, value
 from regions.settings import Settings
 from web import lua
 from web.hub import Hub, HubUnavailable
-from web.ledger import Ledger, Settlement
+from web.ledger import Ledger, Settlement, mapping
 from web.runs import Runs
 
 BLOCK_SECONDS: Final = 1.0
@@ -57,6 +58,7 @@ class Settler:
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{ulid.ULID()}"
         self._runs = Runs(self._reader)
         self._has_groups = False
+        self._took_effect: list[tuple[Any, ...]] = []  # commands that say so
         self._backlog = True  # what this consumer read before and did not finish comes first
         self._housekeeping_at = 0.0
         self._failures = 0  # in a row
@@ -83,7 +85,7 @@ class Settler:
                     self._hub.lost(error)
                 elif not self._failures:
                     log.warning("settling failed", error=str(error))
-                self._has_groups, self._backlog = False, True
+                self._has_groups, self._backlog, self._took_effect = False, True, []
             except Exception:
                 log.exception("settling failed")
             else:
@@ -91,28 +93,52 @@ class Settler:
                 continue
             self._failures += 1
             self._stopping.wait(connect.backoff_seconds(self._failures))
-        self._runs.flush()
+        self._finish()
 
     def run_once(self) -> None:
-        """One batch: read, take effect, acknowledge."""
+        """One batch: acknowledge what took effect, read, take effect."""
         if not self._has_groups:
             self._make_groups()
         if time.monotonic() >= self._housekeeping_at:
             self._housekeeping_at = time.monotonic() + HOUSEKEEPING_SECONDS
+            self._acknowledge()
             self._handle(self._taken_over())
             self._runs.flush()
         self._handle(self._read())
 
+    def _finish(self) -> None:
+        try:
+            self._acknowledge()
+        except redis.exceptions.RedisError as error:
+            log.info("what was settled will be read again", error=str(error))
+        self._runs.flush()
+
+    def _acknowledge(self, *then: tuple[Any, ...]) -> Any:
+        """Says what took effect, in one write with another command; the answer to that."""
+        commands, self._took_effect = [*self._took_effect, *then], []
+        answers = send(self._reader, commands, []) if commands else [None]
+        return [value(answer) for answer in answers][-1]
+
     def _read(self) -> list[Entry]:
-        since = "0" if self._backlog else ">"
-        streams: dict[Any, Any] = {names.out_stream(region): since for region in self._regions}
-        answer: Any = self._reader.xreadgroup(
-            names.GATEWAYS, self.consumer, streams, count=BATCH, block=int(BLOCK_SECONDS * 1000)
+        streams = [names.out_stream(region) for region in self._regions]
+        since = ["0" if self._backlog else ">"] * len(streams)
+        wait = ("BLOCK", int(BLOCK_SECONDS * 1000))
+        command = (
+            "XREADGROUP",
+            "GROUP",
+            names.GATEWAYS,
+            self.consumer,
+            "COUNT",
+            BATCH,
+            *wait,
+            "STREAMS",
+            *streams,
+            *since,
         )
         entries: list[Entry] = []
-        for stream, found in answer or ():
+        for stream, found in self._acknowledge(command) or ():
             region = stream.decode().removeprefix(names.out_stream(""))
-            entries += [(region, entry, fields or {}) for entry, fields in found]
+            entries += [(region, entry, mapping(fields or [])) for entry, fields in found]
         self._backlog = self._backlog and bool(entries)
         return entries
 
@@ -144,7 +170,7 @@ class Settler:
         self._has_groups = True
 
     def _handle(self, entries: list[Entry]) -> None:
-        """Everything that a batch says takes effect; then it is acknowledged."""
+        """Everything that a batch says takes effect; then it may be acknowledged."""
         if not entries:
             return
         settlements: list[Settlement] = []
@@ -159,16 +185,16 @@ class Settler:
             self._settle(settlements)
             for region, told in claims.items():
                 self._ledger.mark_running(region, told)
-        pipeline = self._reader.pipeline(transaction=False)
-        for region, part, text in said:
-            pipeline.hset(names.region_status(region), part, text)
+        commands: list[tuple[Any, ...]] = [
+            ("HSET", names.region_status(region), part, text) for region, part, text in said
+        ]
         by_region: dict[str, list[bytes]] = {}
         for region, entry, _ in entries:
             by_region.setdefault(region, []).append(entry)
         for region, ids in by_region.items():
-            pipeline.xack(names.out_stream(region), names.GATEWAYS, *ids)
-            pipeline.xdel(names.out_stream(region), *ids)
-        pipeline.execute()
+            commands.append(("XACK", names.out_stream(region), names.GATEWAYS, *ids))
+            commands.append(("XDEL", names.out_stream(region), *ids))
+        self._took_effect += commands
 
     def _sort(
         self,

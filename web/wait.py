@@ -247,7 +247,7 @@ class Wait:
         self.waits_for_end = until_done
         self._exchange, self._after, self._until_done = exchange, after, until_done
         self._render, self._away = render, away
-        # Until it is done only the state is looked at: the results would be read again with each news.
+        # What is there when it comes may be anything but all; the news that it waits for are those of the end.
         self._is_looking = until_done and total != 1
 
     def cursor(self) -> str:
@@ -257,10 +257,10 @@ class Wait:
     def take(self, view: View | None, why: Why) -> Next:
         """Answers when there is what it waits for, or the time is over."""
         is_ready = view is None or view.done or (not self._until_done and bool(view.results)) or why != "news"
+        was_looking, self._is_looking = self._is_looking, False
         if not is_ready:
             return "wait"
-        if self._is_looking and view is not None:
-            self._is_looking = False
+        if was_looking and view is not None:
             return "again"
         answer = self._render(view)
         if answer is not None:

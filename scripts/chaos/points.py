@@ -81,7 +81,7 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("read news", "gateway", "hub", b"XREADGROUP"),
     Point("settle", "gateway", "hub", _call(lua.SETTLE)),
     Point("acknowledge news", "gateway", "hub", b"XACK"),
-    Point("read a request", "gateway", "hub", b"nf:evt:"),
+    Point("read a request", "gateway", "hub", _call(lua.READ)),
     Point("enqueue", "bridge", "redis", _call(Script(UNIQUE_ENQUEUE_SCRIPT))),
     Point("wait for the file", "bridge", "redis", b"WAITAOF"),
     Point("ack", "bridge", "rabbitmq", ACK),

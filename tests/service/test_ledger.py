@@ -142,6 +142,21 @@ def test_a_full_redis_refuses_a_new_request_and_still_settles(start_redis):
     assert ledger.settle([settlement(new, new.tasks[0], times, status="failed")]) == [lua.LAST]
 
 
+def test_a_redis_that_takes_no_writes_is_read_without_the_note_that_it_was(ledger, hub_redis):
+    new = new_request()
+    times = ledger.begin(new)
+    put_result(hub_redis.client, new.tasks[0])
+    ledger.accept([new.id])
+    ledger.settle([settlement(new, new.tasks[0], times)])
+    hub_redis.client.config_set("min-replicas-to-write", 1)
+    assert len(ledger.read(new.id, how="poll").results) == 1
+    assert not hub_redis.client.exists(names.trail(new.id))
+    hub_redis.client.config_set("min-replicas-to-write", 0)
+    assert len(ledger.read(new.id, how="poll").results) == 1
+    assert hub_redis.client.hget(names.trail(new.id), f"d:{new.tasks[0].id}").endswith(b"|poll")
+    assert hub_redis.client.pexpiretime(names.trail(new.id)) == times.expires_ms
+
+
 def test_what_finished_too_long_ago_or_is_too_large_does_not_come_along(hub_redis):
     """The look is a part of the begin, and costs what it finds."""
     ledger = Ledger(hub_redis.client, Limits(answer_bytes_max=1000))

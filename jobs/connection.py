@@ -1,14 +1,20 @@
 """Connections that go only where their route leads, and that a deadline or a cancel cuts at any point.
 
-    adapter.send → pool → GuardedConnection._new_conn     exchange.route.connect: the guard, a socket (jobs.route, jobs.proxy)
-                        → GuardedConnection.request       the exchange holds the socket from here on
-                        → Response.begin                  status and headers, their size capped
+    Adapter.send → Pool.ask → GuardedConnection._new_conn     exchange.route.connect: the guard, a socket (jobs.route, jobs.proxy)
+                            → GuardedConnection.ask           the exchange holds the socket from here on
+                            → Response.begin                  status and headers, their size capped
 
 urllib3 has no public hook for the address that is connected to (its #3675 and #3781 are open): ``_new_conn`` is what its
 own SOCKS module overrides too. A connection outside an exchange connects to nothing.
+
+requests and urllib3 keep connections and read answers. What they do for any request besides (retries, redirects, proxies,
+bodies of unknown length, warnings) has nothing to do here and takes a third of a small fetch: a request is written by ``ask``.
 """
 
+import contextlib
+import email.parser
 import http.client
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -18,17 +24,24 @@ import requests
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
+from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
+from urllib3.response import HTTPResponse
 from urllib3.util.ssl_ import create_urllib3_context
 
 from jobs.errors import ConnectionFailed, TooLarge
 from jobs.exchange import current, let_go
 from jobs.origin import PORTS, origin_of, path_of
 
-HEADERS_BYTES_MAX: Final = 65_536  # status line and headers, early hints included; http.client allows 100 headers
+HEADERS_BYTES_MAX: Final = 65_536  # status line and headers, early hints included
+HEADERS_MAX: Final = 100
+LINE_BYTES_MAX: Final = 65_536
+WITHOUT_BODY: Final = (101, 204, 304)
 READ_AHEAD_BYTES: Final = 65_536
+_HEADER: Final = re.compile(r"([!-9;-~]+):[ \t]*([^\r\n]*)\r?\n")
+_FOLD: Final = re.compile(r"[ \t]*\r?\n[ \t]+")
 POOLS: Final = 32  # hosts whose connections are kept
 KNOWN_MAX: Final = 1_000  # hosts of which is remembered how their pool is called
 
@@ -58,20 +71,64 @@ class Response(http.client.HTTPResponse):
     """An answer whose headers are capped, and for which an early hint (1xx) is not the answer."""
 
     def begin(self) -> None:
-        """Reads status line and headers."""
+        """Reads status line and headers, and how the body ends: RFC 9112, 6.3, as ``http.client`` does.
+
+        That one takes every header through a parser for e-mail.
+        """
         stream: Any = self.fp
         self.fp = _Capped(stream)  # type: ignore[assignment]
         try:
-            super().begin()
+            version, self.status, reason = self._read_status()
+            if not version.startswith(("HTTP/1.", "HTTP/0.9")):
+                raise http.client.UnknownProtocol(version)
+            self.headers = self.msg = read_headers(self.fp)
         finally:
             self.fp = None if stream.closed else stream  # type: ignore[assignment]
+        self.code, self.reason = self.status, reason.strip()
+        self.version = 10 if version in ("HTTP/1.0", "HTTP/0.9") else 11
+        self.chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        self.will_close = self._check_close()  # type: ignore[attr-defined]
+        self.length = None
+        with contextlib.suppress(ValueError):
+            length = int(self.headers.get("content-length", ""))
+            self.length = length if length >= 0 and not self.chunked else None
+        if self.status in WITHOUT_BODY or self._method == "HEAD":  # type: ignore[attr-defined]
+            self.length = 0
+        self.will_close = self.will_close or (not self.chunked and self.length is None)
 
     def _read_status(self) -> tuple[str, int, str]:
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
         while 100 < found[1] < 200 and found[1] != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            http.client.parse_headers(self.fp)
+            read_headers(self.fp)
             found = super()._read_status()  # type: ignore[misc]
         return found
+
+
+def read_headers(stream: Any) -> http.client.HTTPMessage:
+    """The headers of an answer up to the empty line. Raises LineTooLong, and HTTPException for more than 100 of them."""
+    lines: list[str] = []
+    while (line := stream.readline(LINE_BYTES_MAX + 1)) not in (b"\r\n", b"\n", b""):
+        if len(line) > LINE_BYTES_MAX:
+            raise http.client.LineTooLong("header line")
+        lines.append(line.decode("latin-1"))
+        if len(lines) > HEADERS_MAX:
+            raise http.client.HTTPException(f"got more than {HEADERS_MAX} headers")
+    message = http.client.HTTPMessage()
+    for found in map(_HEADER.fullmatch, lines):
+        if found is None:  # one of several lines, or none at all
+            return _any_headers("".join(lines))
+        message.set_raw(found[1], found[2])
+    return message
+
+
+def _any_headers(text: str) -> http.client.HTTPMessage:
+    """As ``http.client`` reads them, but that each is one line."""
+    parsed = email.parser.Parser(_class=http.client.HTTPMessage).parsestr(text)
+    message = http.client.HTTPMessage()
+    for name, value in parsed.items():
+        message.set_raw(name, _FOLD.sub(" ", value))
+    return message
 
 
 class _Steady(socket.socket):
@@ -92,6 +149,16 @@ class _Steady(socket.socket):
 
 class _SteadyTLS(_Steady, ssl.SSLSocket):
     """The same with TLS."""
+
+
+def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    """A request up to its body (RFC 9112). Raises InvalidHeader for what would be more lines than it says, or other ones."""
+    lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()], "", ""]
+    text = "\r\n".join(lines)
+    breaks = len(lines) - 1
+    if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text or lines[0].count(" ") != 2:
+        raise requests.exceptions.InvalidHeader("expected a request line without blanks and headers of one line each")
+    return text.encode("latin-1")
 
 
 class _Guarded(HTTPConnection):
@@ -130,13 +197,44 @@ class _Guarded(HTTPConnection):
         exchange.is_fresh = True
         exchange.hold(made)
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        """Sends a request, on a connection of its own where the exchange wants one."""
+    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> HTTPResponse:
+        """Sends a request, on a new connection where the exchange wants one, and reads the head of its answer.
+
+        The headers say how long the body is. Raises what sockets, ``ssl`` and ``http.client`` do.
+        """
         exchange = current()
+        data = request_head(method, target, headers) + (body or b"")
         if exchange.wants_fresh and not exchange.is_fresh:
             self.close()
-        exchange.hold(self.sock)
-        super().request(*args, **kwargs)
+        if self.sock is None:
+            self.connect()
+        else:
+            exchange.hold(self.sock)
+        held: Any = self.sock
+        # Who has closed by now may have answered before it read everything.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            held.sendall(data)
+        made = Response(held, method=method)
+        try:
+            made.begin()
+        except BaseException:
+            made.close()
+            raise
+        if made.will_close:
+            self.close()  # what reads the answer keeps the socket
+        return HTTPResponse(
+            body=made,
+            headers=HTTPHeaderDict(made.msg.items()),
+            status=made.status,
+            version=made.version,
+            reason=made.reason,
+            preload_content=False,
+            decode_content=False,
+            original_response=made,
+            connection=self,
+            request_method=method,
+            request_url=target,
+        )
 
 
 class GuardedConnection(_Guarded):
@@ -148,6 +246,18 @@ class GuardedTLSConnection(_Guarded, HTTPSConnection):
 
 
 class _Returning(HTTPConnectionPool):
+    def ask(self, request: PreparedRequest, target: str) -> HTTPResponse:
+        """An answer; its connection comes back when all of it was read. Raises as the connection's ``ask`` does."""
+        connection: Any = self._get_conn()
+        try:
+            answer: Any = connection.ask(request.method, target, request.headers, request.body)
+        except BaseException:
+            connection.close()
+            self._put_conn(None)
+            raise
+        answer._pool = self  # noqa: SLF001 - as its own urlopen does
+        return answer  # type: ignore[no-any-return]
+
     def _put_conn(self, conn: Any) -> None:
         """Takes a connection back; first its exchange lets go of it, since the next one may have it at once."""
         let_go()
@@ -223,6 +333,11 @@ class Adapter(HTTPAdapter):
         """What stands in the request line: the way out is the route's, not a proxy of requests'."""
         path = path_of(request.url or "")
         return f"/{path.lstrip('/')}" if path.startswith("//") else path
+
+    def send(self, request: PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """The answer to a request, of which only the head is read. Raises what sockets, ``ssl`` and ``http.client`` do."""
+        pool: Any = self.get_connection_with_tls_context(request, True)
+        return self.build_response(request, pool.ask(request, self.request_url(request, None)))
 
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
         """What we look at of an answer: requests' own also guesses its charset and collects its cookies."""

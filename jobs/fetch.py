@@ -30,7 +30,7 @@ from jobs.connection import POOLS_BY_SCHEME, Adapter, tls_context
 from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut, TooLarge
 from jobs.exchange import Exchange, Watchdog, said
 from jobs.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
-from jobs.origin import is_plain, origin_of, path_of
+from jobs.origin import host_header, is_plain, origin_of, path_of
 from jobs.page import Page, Request
 from jobs.proxy import Proxied
 from jobs.route import Direct
@@ -146,7 +146,8 @@ class Fetcher:
                 prepared.url = hop.url  # what requests would make of it
             else:
                 prepared.prepare_url(_checked(hop.url), None)
-            prepared.prepare_headers(hop.headers)
+            host = host_header(origin_of(prepared.url or ""))
+            prepared.prepare_headers({"Host": host, **hop.headers})
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, UnicodeError) as error:
             raise BlockedAddress(f"expected an address of a page, found {shown(hop.url)}: {error}") from error
         except requests.exceptions.InvalidHeader as error:
@@ -170,7 +171,6 @@ class Fetcher:
         placed = PreparedRequest()
         placed.method, placed.body, placed.headers = prepared.method, prepared.body, prepared.headers
         placed.url = place + path_of(url)
-        placed.headers.setdefault("Host", urlsplit(url).netloc)
         return placed
 
     def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
@@ -178,7 +178,7 @@ class Fetcher:
         for again in (False, True):
             exchange.is_fresh, exchange.wants_fresh = False, again
             try:
-                return self._adapter.send(placed, stream=True, timeout=exchange.remaining())
+                return self._adapter.send(placed)
             except _BROKEN as error:
                 exchange.check()
                 may_repeat = prepared.method in ("GET", "HEAD") and not exchange.is_fresh and not again

@@ -45,6 +45,13 @@ def path_of(url: str) -> str:
     return f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
 
 
+@functools.lru_cache(maxsize=4096)
+def host_header(origin: str) -> str:
+    """The Host of a request to an origin (RFC 9110, 7.2): without its scheme's own port, and without an interface."""
+    scheme, _, place = origin.partition("://")
+    return re.sub(r"%[^\]]*(?=\])", "", place).removesuffix(f":{PORTS[scheme]}")
+
+
 def _slash(url: str) -> int:
     """Where the path of an ordinary address begins; -1 where it has none."""
     return url.find("/", len("https://"))

@@ -24,6 +24,7 @@ from typing import Any, Final
 import socks
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.response import HTTPResponse
 
 from jobs.connection import POOLS_BY_SCHEME, GuardedConnection, GuardedTLSConnection, Pool, Response, TLSPool
 from jobs.errors import ConnectionFailed, TaskError, TimedOut, TooLarge
@@ -224,17 +225,11 @@ class Proxied:
 class ForwardedConnection(GuardedConnection):
     """A plain connection to a proxy that is asked for whole addresses."""
 
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        """Sends a request for the whole address, with our credentials for the proxy."""
+    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> HTTPResponse:
+        """Asks for the whole address, with our credentials for the proxy; raises what the proxy says for itself."""
         route = current().route
         assert isinstance(route, Proxied)
-        super().request(method, route.whole(self, url), body, {**headers, **route.headers}, **options)
-
-    def getresponse(self) -> Any:
-        """The target's answer; raises what the proxy says for itself."""
-        found = super().getresponse()
-        route = current().route
-        assert isinstance(route, Proxied)
+        found = super().ask(method, route.whole(self, target), {**headers, **route.headers}, body)
         if (error := route.own_error(self, found.status, found.headers)) is not None:
             found.close()
             raise error

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import brotli  # type: ignore[import-untyped]
 from backports import zstd
-from urllib3.response import HTTPResponse
 
 from jobs import budget
+from jobs.connection import Response
 from jobs.errors import ConnectionFailed, DecodeFailed, TooLarge
 from jobs.exchange import Exchange
 
@@ -32,21 +32,21 @@ Pieces = Iterator[bytes]
 Unpacking = Generator[bytes, None, bool]  # returns whether the stream came to its end
 
 
-def read(response: HTTPResponse, exchange: Exchange, max_bytes: int, received: list[bytes]) -> bytes:
+def read(response: Response, exchange: Exchange, max_bytes: int, received: list[bytes]) -> bytes:
     """The whole body, unpacked; ``max_bytes`` caps what is received and what is unpacked, each for itself.
 
     ``received`` gets the first pieces as they come, for whoever wants to know what could not be read.
 
     Raises TooLarge, DecodeFailed (not what its coding says), ConnectionFailed (cut short), Cancelled, TimedOut, and
-    urllib3's own errors for a connection that breaks.
+    what sockets, ``ssl`` and ``http.client`` raise for a connection that breaks.
     """
-    announced = response.length_remaining
+    announced = response.length
     if announced is not None and announced > max_bytes:
         raise TooLarge(f"expected at most {max_bytes} bytes, found a Content-Length of {announced}")
     held = budget.held()
     pieces = _capped(_received(response, received), exchange, max_bytes, "received")
     pieces = _reserved(pieces, exchange, RECEIVED_BYTES_MAX, 1)
-    for coding in reversed(codings(response.headers.get("content-encoding", ""))):
+    for coding in reversed(codings(", ".join(response.headers.get_all("content-encoding", ())))):
         unpacked = _capped(_unpacked(coding, pieces), exchange, max_bytes, "unpacked")
         pieces = _reserved(unpacked, exchange, WINDOW_BYTES[coding], 1) if coding in WINDOW_BYTES else unpacked
     body = io.BytesIO()
@@ -68,10 +68,10 @@ def codings(header: str) -> list[str]:
     return found
 
 
-def _received(response: HTTPResponse, received: list[bytes]) -> Pieces:
-    """What each receive brings; ``read1`` does not wait for more."""
+def _received(response: Response, received: list[bytes]) -> Pieces:
+    """What each receive brings."""
     left = RECEIVED_BYTES_MAX
-    while piece := response.read1(PIECE_BYTES, decode_content=False):
+    while piece := response.piece(PIECE_BYTES):
         if left > 0:
             received.append(piece)
             left -= len(piece)

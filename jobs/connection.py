@@ -1,6 +1,6 @@
 """Connections that go only where their route leads, and that a deadline or a cancel cuts at any point.
 
-    Adapter.send → Pool.ask → GuardedConnection._new_conn     exchange.route.connect: the guard, a socket (jobs.route, jobs.proxy)
+    Adapter.ask → Pool.ask → GuardedConnection._new_conn     exchange.route.connect: the guard, a socket (jobs.route, jobs.proxy)
                             → GuardedConnection.ask           the exchange holds the socket from here on
                             → Response.begin                  status and headers, their size capped
 
@@ -23,12 +23,10 @@ from typing import Any, Final
 import requests
 from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
 from requests.models import PreparedRequest
-from requests.structures import CaseInsensitiveDict
-from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import InvalidHeader
 from urllib3.poolmanager import PoolManager
-from urllib3.response import HTTPResponse
 from urllib3.util.ssl_ import create_urllib3_context
 
 from jobs.errors import ConnectionFailed, TooLarge
@@ -38,6 +36,7 @@ from jobs.origin import PORTS, origin_of, path_of
 HEADERS_BYTES_MAX: Final = 65_536  # status line and headers, early hints included
 HEADERS_MAX: Final = 100
 LINE_BYTES_MAX: Final = 65_536
+DIGITS_MAX: Final = 20  # of a Content-Length
 WITHOUT_BODY: Final = (101, 204, 304)
 READ_AHEAD_BYTES: Final = 65_536
 _HEADER: Final = re.compile(r"([!-9;-~]+):[ \t]*([^\r\n]*)\r?\n")
@@ -68,7 +67,12 @@ class _Capped:
 
 
 class Response(http.client.HTTPResponse):
-    """An answer whose headers are capped, and for which an early hint (1xx) is not the answer."""
+    """An answer whose headers are capped, and for which an early hint (1xx) is not the answer.
+
+    Its connection goes back to its pool with the last piece of the body.
+    """
+
+    _home: tuple[HTTPConnectionPool, HTTPConnection] | None = None
 
     def begin(self) -> None:
         """Reads status line and headers, and how the body ends: RFC 9112, 6.3, as ``http.client`` does.
@@ -89,13 +93,42 @@ class Response(http.client.HTTPResponse):
         self.chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
         self.chunk_left = None
         self.will_close = self._check_close()  # type: ignore[attr-defined]
-        self.length = None
-        with contextlib.suppress(ValueError):
-            length = int(self.headers.get("content-length", ""))
-            self.length = length if length >= 0 and not self.chunked else None
+        self.length = None if self.chunked else self._announced()
         if self.status in WITHOUT_BODY or self._method == "HEAD":  # type: ignore[attr-defined]
             self.length = 0
         self.will_close = self.will_close or (not self.chunked and self.length is None)
+
+    def comes_from(self, pool: HTTPConnectionPool, connection: HTTPConnection) -> None:
+        """Whose connection it is."""
+        self._home = pool, connection
+
+    def piece(self, most: int) -> bytes:
+        """What one receive brings of the body, at most so many bytes; b"" at its end. Raises IncompleteRead."""
+        found = self.read1(most)
+        if not found and self.length:
+            raise http.client.IncompleteRead(b"", self.length)
+        if not found or self.length == 0:
+            self.close()
+            if self._home is not None:
+                (pool, connection), self._home = self._home, None
+                pool._put_conn(connection)  # noqa: SLF001 - as urllib3's own responses do
+        return found
+
+    def give_up(self) -> None:
+        """What is left of the body will not be read: nobody else may have its connection."""
+        self.close()
+        if self._home is not None:
+            (pool, connection), self._home = self._home, None
+            connection.close()
+            pool._put_conn(None)  # noqa: SLF001
+
+    def _announced(self) -> int | None:
+        """The Content-Length; raises InvalidHeader for several that differ (RFC 9112, 6.3)."""
+        lengths = {part.strip() for line in self.headers.get_all("content-length", ()) for part in line.split(",")}
+        if len(lengths) > 1:
+            raise InvalidHeader(f"expected one Content-Length, found {len(lengths)} that differ")
+        text = next(iter(lengths), "")
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else None
 
     def _read_status(self) -> tuple[str, int, str]:
         found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
@@ -197,7 +230,7 @@ class _Guarded(HTTPConnection):
         exchange.is_fresh = True
         exchange.hold(made)
 
-    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> HTTPResponse:
+    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Response:
         """Sends a request, on a new connection where the exchange wants one, and reads the head of its answer.
 
         The headers say how long the body is. Raises what sockets, ``ssl`` and ``http.client`` do.
@@ -222,19 +255,7 @@ class _Guarded(HTTPConnection):
             raise
         if made.will_close:
             self.close()  # what reads the answer keeps the socket
-        return HTTPResponse(
-            body=made,
-            headers=HTTPHeaderDict(made.msg.items()),
-            status=made.status,
-            version=made.version,
-            reason=made.reason,
-            preload_content=False,
-            decode_content=False,
-            original_response=made,
-            connection=self,
-            request_method=method,
-            request_url=target,
-        )
+        return made
 
 
 class GuardedConnection(_Guarded):
@@ -246,17 +267,17 @@ class GuardedTLSConnection(_Guarded, HTTPSConnection):
 
 
 class _Returning(HTTPConnectionPool):
-    def ask(self, request: PreparedRequest, target: str) -> HTTPResponse:
-        """An answer; its connection comes back when all of it was read. Raises as the connection's ``ask`` does."""
+    def ask(self, request: PreparedRequest, target: str) -> Response:
+        """The answer to a request; its connection comes back. Raises as the connection's ``ask`` does."""
         connection: Any = self._get_conn()
         try:
-            answer: Any = connection.ask(request.method, target, request.headers, request.body)
+            answer: Response = connection.ask(request.method, target, request.headers, request.body)
         except BaseException:
             connection.close()
             self._put_conn(None)
             raise
-        answer._pool = self  # noqa: SLF001 - as its own urlopen does
-        return answer  # type: ignore[no-any-return]
+        answer.comes_from(self, connection)
+        return answer
 
     def _put_conn(self, conn: Any) -> None:
         """Takes a connection back; first its exchange lets go of it, since the next one may have it at once."""
@@ -334,19 +355,11 @@ class Adapter(HTTPAdapter):
         path = path_of(request.url or "")
         return f"/{path.lstrip('/')}" if path.startswith("//") else path
 
-    def send(self, request: PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        """The answer to a request, of which only the head is read. Raises what sockets, ``ssl`` and ``http.client`` do."""
+    def ask(self, request: PreparedRequest) -> Response:
+        """The answer to a request, of which the head is read. Raises what sockets, ``ssl`` and ``http.client`` do."""
         pool: Any = self.get_connection_with_tls_context(request, True)
-        return self.build_response(request, pool.ask(request, self.request_url(request, None)))
-
-    def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
-        """What we look at of an answer: requests' own also guesses its charset and collects its cookies."""
-        response = requests.Response()
-        response.status_code = resp.status
-        response.headers = CaseInsensitiveDict(resp.headers)
-        response.raw = resp
-        response.url = req.url or ""
-        return response
+        answer: Response = pool.ask(request, self.request_url(request, None))
+        return answer
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Nothing is left to do: requests would load the CAs again for each connection."""

@@ -3,7 +3,7 @@
     Fetcher.fetch → Watchdog.watching → for each hop:
       _prepare     address, headers, cookies of this hop's host
       _place       where an origin is mapped, connect there instead
-      _send        HTTPAdapter.send (jobs.connection) by the egress's route; a reset kept connection is tried once more
+      _send        Adapter.ask (jobs.connection) by the egress's route; a reset kept connection is tried once more
       _next        a redirect: another host gets no credentials, cookies or body
     → body.read → Page
 
@@ -22,11 +22,12 @@ from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
-from requests.cookies import RequestsCookieJar, extract_cookies_to_jar, get_cookie_header
+from requests.cookies import MockRequest, MockResponse, RequestsCookieJar, get_cookie_header
 from requests.models import PreparedRequest
+from requests.structures import CaseInsensitiveDict
 
 from jobs import body
-from jobs.connection import POOLS_BY_SCHEME, Adapter, tls_context
+from jobs.connection import POOLS_BY_SCHEME, Adapter, Response, tls_context
 from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut, TooLarge
 from jobs.exchange import Exchange, Watchdog, said
 from jobs.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
@@ -123,8 +124,8 @@ class Fetcher:
                 prepared = self._prepare(hop, jar)
                 answer = self._send(prepared, exchange)
                 if "set-cookie" in answer.headers:
-                    extract_cookies_to_jar(jar, prepared, answer.raw)  # type: ignore[no-untyped-call]
-                if answer.status_code not in REDIRECTS:
+                    jar.extract_cookies(MockResponse(answer.headers), MockRequest(prepared))  # type: ignore[arg-type]
+                if answer.status not in REDIRECTS:
                     return self._page(request, prepared, answer, exchange, max_bytes)
                 try:
                     hop = _next(hop, prepared, answer)
@@ -133,7 +134,7 @@ class Fetcher:
                     raise
                 _discard(answer)
         message = f"expected at most {REDIRECTS_MAX} redirects, found one more, to {shown(hop.url)}"
-        endless = HttpStatus(message, http_status=answer.status_code)
+        endless = HttpStatus(message, http_status=answer.status)
         endless.page = _seen(request, prepared, answer)
         raise endless
 
@@ -173,12 +174,12 @@ class Fetcher:
         placed.url = place + path_of(url)
         return placed
 
-    def _send(self, prepared: PreparedRequest, exchange: Exchange) -> requests.Response:
+    def _send(self, prepared: PreparedRequest, exchange: Exchange) -> Response:
         placed = self._place(prepared)
         for again in (False, True):
             exchange.is_fresh, exchange.wants_fresh = False, again
             try:
-                return self._adapter.send(placed)
+                return self._adapter.ask(placed)
             except _BROKEN as error:
                 exchange.check()
                 may_repeat = prepared.method in ("GET", "HEAD") and not exchange.is_fresh and not again
@@ -187,29 +188,31 @@ class Fetcher:
         raise AssertionError("unreachable: the second time always returns or raises")
 
     def _page(
-        self, request: Request, prepared: PreparedRequest, answer: requests.Response, exchange: Exchange, max_bytes: int
+        self, request: Request, prepared: PreparedRequest, answer: Response, exchange: Exchange, max_bytes: int
     ) -> Page:
         received: list[bytes] = []
         try:
             try:
-                content = body.read(answer.raw, exchange, max_bytes, received)
+                content = body.read(answer, exchange, max_bytes, received)
             except _BROKEN as error:
                 exchange.check()
-                _fail(error, urlsplit(prepared.url or "").hostname or "", http_status=answer.status_code)
+                _fail(error, urlsplit(prepared.url or "").hostname or "", http_status=answer.status)
         except TaskError as error:
-            error.http_status = error.http_status or answer.status_code
+            error.http_status = error.http_status or answer.status
             error.page = _seen(request, prepared, answer, b"".join(received))
             raise
         finally:
-            if answer.raw.connection is not None:  # not read to its end: nobody else may have this connection
-                answer.raw.close()
+            answer.give_up()  # nothing, where it was read to its end
         return _seen(request, prepared, answer, content)
 
 
-def _seen(request: Request, prepared: PreparedRequest, answer: requests.Response, content: bytes = b"") -> Page:
+def _seen(request: Request, prepared: PreparedRequest, answer: Response, content: bytes = b"") -> Page:
     """An answer with as much of its body as came."""
     url = urldefrag(prepared.url or "").url
-    return Page(request, url, answer.status_code, answer.headers, content, request.params)
+    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+    for name, value in answer.headers.items():
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return Page(request, url, answer.status, headers, content, request.params)
 
 
 def _checked(url: str) -> str:
@@ -232,20 +235,20 @@ def shown(url: str) -> str:
     return f'"{bare[:200]}"'
 
 
-def _next(hop: _Hop, prepared: PreparedRequest, answer: requests.Response) -> _Hop:
+def _next(hop: _Hop, prepared: PreparedRequest, answer: Response) -> _Hop:
     """The hop that a redirect asks for; raises HttpStatus where it says nothing that can be followed."""
-    status = answer.status_code
+    status = answer.status
     try:
         location = answer.headers.get("location", "").encode("latin-1").decode("utf-8")
     except UnicodeError:
         location = answer.headers["location"]
     if not location:
-        answer.raw.close()
+        answer.give_up()
         raise HttpStatus(f"redirected ({status}) without saying where to", http_status=status)
     try:
         url = urljoin(prepared.url or "", location.strip())
     except ValueError as error:
-        answer.raw.close()
+        answer.give_up()
         raise HttpStatus(f"redirected ({status}) to what is no address", http_status=status) from error
     following = replace(hop, url=url)
     if (status == 303 and hop.method != "HEAD") or (status in (301, 302) and hop.method == "POST"):
@@ -254,7 +257,7 @@ def _next(hop: _Hop, prepared: PreparedRequest, answer: requests.Response) -> _H
     if _may_see_credentials(prepared.url or "", url):
         return following
     if following.body is not None:
-        answer.raw.close()
+        answer.give_up()
         raise HttpStatus(f"redirected ({status}) with its body to another host, {shown(url)}", http_status=status)
     headers = {name: value for name, value in following.headers.items() if name.lower() in IMPERSONAL}
     return replace(following, headers=headers, cookies={})
@@ -269,17 +272,15 @@ def _may_see_credentials(url: str, following: str) -> bool:
     return after == before or (before.endswith(":80") and after == f"https{before[4:-3]}:443")
 
 
-def _discard(answer: requests.Response) -> None:
+def _discard(answer: Response) -> None:
     """Reads a short body to its end, so that the connection can be kept; else, or if that fails, closes it."""
-    raw = answer.raw
     try:
-        if raw.length_remaining is not None and raw.length_remaining <= DISCARD_BYTES_MAX:
-            while raw.read1(body.PIECE_BYTES, decode_content=False):
+        if answer.length is not None and answer.length <= DISCARD_BYTES_MAX:
+            while answer.piece(body.PIECE_BYTES):
                 pass
     except _BROKEN:
-        raw.close()  # nothing of this body is wanted: a broken connection is only one that is not kept
-    if raw.connection is not None:
-        raw.close()
+        pass  # nothing of this body is wanted: a broken connection is only one that is not kept
+    answer.give_up()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

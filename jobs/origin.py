@@ -11,7 +11,7 @@ KNOWN_LENGTH_MAX: Final = 300  # what is longer is no name of DNS
 _FIXED: Final = re.compile(r"(https?://[^/?#{}]+)(?:[/?#]|\{[/?#]|$)", re.IGNORECASE)
 
 # An address that nothing rewrites: a name in lower case, no credentials, escapes, dot segments and fragment.
-_BEFORE_PATH: Final = r"(https?)://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::([1-9][0-9]{0,3}))?"
+_BEFORE_PATH: Final = r"(https?)://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
 _PLAIN_ORIGIN: Final = re.compile(_BEFORE_PATH)
 _PLAIN: Final = re.compile(
     rf"{_BEFORE_PATH}"

@@ -24,7 +24,6 @@ from typing import Any, Final
 import socks
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
-from urllib3.response import HTTPResponse
 
 from jobs.connection import POOLS_BY_SCHEME, GuardedConnection, GuardedTLSConnection, Pool, Response, TLSPool
 from jobs.errors import ConnectionFailed, TaskError, TimedOut, TooLarge
@@ -86,7 +85,9 @@ class Proxied:
         asked = self._guard.named(host, port)[0].rstrip(".")
         return f"http://{_bracketed(asked)}{'' if port == http.client.HTTP_PORT else f':{port}'}{path}"
 
-    def own_error(self, connection: HTTPConnection, status: int, headers: Mapping[str, str]) -> ConnectionFailed | None:
+    def own_error(
+        self, connection: HTTPConnection, status: int, headers: http.client.HTTPMessage
+    ) -> ConnectionFailed | None:
         """What an answer to a whole address is where the proxy itself says so; most others can't be told from a target's."""
         if status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return self._unwelcome()
@@ -225,7 +226,7 @@ class Proxied:
 class ForwardedConnection(GuardedConnection):
     """A plain connection to a proxy that is asked for whole addresses."""
 
-    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> HTTPResponse:
+    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Response:
         """Asks for the whole address, with our credentials for the proxy; raises what the proxy says for itself."""
         route = current().route
         assert isinstance(route, Proxied)

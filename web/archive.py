@@ -23,7 +23,8 @@ EVERY_SECONDS: Final = 0.5
 LEASE_MS: Final = 30_000  # longer than one turn can take
 BATCH: Final = 200
 PING_SECONDS: Final = 5.0
-READ_AT_ONCE: Final = 20  # requests whose results are in memory together
+READ_AT_ONCE: Final = 20  # requests whose results are in memory together, before it is known how large they are
+READ_BYTES: Final = 16_000_000  # of results, from then on
 
 log = logs.get("history")
 
@@ -35,6 +36,7 @@ class Archiver:
         self._hub, self._ledger, self._history = hub, ledger, history
         self._bytes_max = 2 * request_bytes_max  # everything: what is limited to it are the records alone
         self._failures = 0
+        self._at_once = READ_AT_ONCE
         self._asked = 0.0  # when MongoDB last had to do something
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="archive", daemon=True)
@@ -75,12 +77,15 @@ class Archiver:
         elif time.monotonic() - self._asked >= PING_SECONDS:
             self._history.ping()  # so that it is known to be away before somebody needs it
             self._asked = time.monotonic()
-        for start in range(0, len(requests), READ_AT_ONCE):
+        left = requests
+        while left:
+            these = left[: self._at_once]
             try:
-                self._archive(requests[start : start + READ_AT_ONCE])
+                self._archive(these)
             except HistoryAway:
-                self._give_back(requests[start:])
+                self._give_back(left)
                 raise
+            left = left[len(these) :]
         return len(requests)
 
     def _archive(self, requests: list[str]) -> None:
@@ -95,6 +100,8 @@ class Archiver:
                 else:
                     refused.append(request)
         if there:
+            mean_bytes = sum(len(frame) for view in there for frame in view.results) / len(there)
+            self._at_once = max(1, min(BATCH, int(READ_BYTES / (mean_bytes + 1))))
             self._history.put(there)
         if refused:
             self._history.remove(refused)

@@ -143,6 +143,9 @@ def test_the_next_address_is_taken_when_one_is_away(origin, fetcher):
         b"HTTP/1.1 200 OK\r\nContent-Len",
         b"",
         b"no HTTP at all\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\nContent-Length: 1\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nxx",
     ],
 )
 def test_an_answer_that_is_cut_short_is_a_connection_error(origin, fetcher, answer):
@@ -153,6 +156,29 @@ def test_an_answer_that_is_cut_short_is_a_connection_error(origin, fetcher, answ
     with pytest.raises(ConnectionFailed) as caught:
         fetch(fetcher(), origin(say).url)
     assert "0x" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "is_kept"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\ncontent-length: 5\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\n", False),
+        (b"HTTP/1.1 200 OK\r\n\r\n", False),
+    ],
+)
+def test_a_connection_is_kept_where_the_answer_says_where_it_ends(origin, fetcher, head, is_kept):
+    def say(spoken: Spoken) -> None:
+        spoken.say(head + b"hello")
+        if not is_kept:
+            spoken.hang_up()
+
+    site, one = origin(say), fetcher()
+    assert [fetch(one, site.url).body for _ in range(2)] == [b"hello", b"hello"]
+    assert [spoken.number for spoken in site.requests] == ([1, 1] if is_kept else [1, 2])
 
 
 def test_a_reset_kept_connection_is_tried_once_more(origin, fetcher):

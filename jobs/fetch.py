@@ -117,7 +117,8 @@ class Fetcher:
         jar = RequestsCookieJar() if jar is None else jar
         began = time.monotonic()
         exchange = Exchange(self._route, min(deadline, began + timeout_seconds), cancelled, deadline)
-        hop = _Hop(request.method, request.url, {**self._headers, **request.headers}, request.cookies, request.body)
+        headers = {**self._headers, **request.headers} if request.headers else self._headers
+        hop = _Hop(request.method, request.url, headers, request.cookies, request.body)
         with self._watchdog.watching(exchange):
             for _ in range(REDIRECTS_MAX + 1):
                 exchange.check()
@@ -148,7 +149,10 @@ class Fetcher:
             else:
                 prepared.prepare_url(_checked(hop.url), None)
             host = host_header(origin_of(prepared.url or ""))
-            prepared.prepare_headers({"Host": host, **hop.headers})
+            if hop.headers is self._headers:  # as nearly always; ours need no check
+                prepared.headers = {"Host": host, **self._headers}  # type: ignore[assignment]
+            else:
+                prepared.prepare_headers({"Host": host, **hop.headers})
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, UnicodeError) as error:
             raise BlockedAddress(f"expected an address of a page, found {shown(hop.url)}: {error}") from error
         except requests.exceptions.InvalidHeader as error:

@@ -5,6 +5,7 @@ exchange (web.server) ─ Host ─ route ─ handler ─┬─ Answer
                                                 └─ Problem, HubUnavailable, anything else: a problem document
 """
 
+import os
 import re
 import signal
 import socket
@@ -21,6 +22,7 @@ import redis
 
 from jobs.catalog import Catalog
 from regions import connect, durability, logs
+from regions.process import settle_on_processor
 from regions.settings import Settings
 from web import problems
 from web.accept import Acceptor
@@ -281,6 +283,7 @@ def tell_durability(found: durability.Found) -> None:
 
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, then stops warmly. 1 when it could not start, or the server ended by itself."""
+    settle_on_processor(os.getpid())  # before it has threads
     gateway = Gateway(settings)
     asked: list[int] = []
 

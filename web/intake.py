@@ -105,6 +105,8 @@ class Intake:
         exchange.park()
 
         def done(how: Accepted | Refused) -> None:
+            if isinstance(how, Refused) or how.reused or seconds <= 0:
+                self._waiters.expect_no_more(new.id)
             if isinstance(how, Refused):
                 exchange.answer(problems.unavailable(how.reason, new.id).answer())
                 return
@@ -132,6 +134,8 @@ class Intake:
             )
             park(self._waiters, waiter, exchange)
 
+        if new.sync:
+            self._waiters.expect(new.id)
         self._acceptor.submit(new, done)
 
 

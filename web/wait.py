@@ -5,7 +5,8 @@
     timer ─────┘                                  └─ again: there is more to read at once
 
 No news is lost: a waiter is registered first and read then, and whatever says that a request has news only makes its
-waiters read the request's own stream again (DESIGN rule 11). Reads of many waiters share their round trips.
+waiters read the request's own stream again (DESIGN rule 11). Reads of many waiters share their round trips. Who posts and waits
+is expected before anybody else knows of the request: without news since then there is nothing to read yet.
 """
 
 import heapq
@@ -59,6 +60,7 @@ class Waiters:
         self._hub, self._ledger = hub, ledger
         self._changed = threading.Condition()
         self._by_request: dict[str, dict[Waiter, None]] = {}
+        self._expected: dict[str, bool] = {}  # requests that begin, and whether there were news of them
         self._count = 0
         self._due: dict[Waiter, Why] = {}
         self._timers: list[tuple[float, int, Waiter]] = []
@@ -89,8 +91,18 @@ class Waiters:
             self._changed.notify()
         self._thread.join(5)
 
+    def expect(self, request: str) -> None:
+        """A request is about to begin, and its waiter to come."""
+        with self._changed:
+            self._expected[request] = False
+
+    def expect_no_more(self, request: str) -> None:
+        """Nobody will wait for it, or only for what may have been there before."""
+        with self._changed:
+            self._expected.pop(request, None)
+
     def register(self, waiter: Waiter) -> None:
-        """From now on it is told; a first read follows at once."""
+        """From now on it is told; a first read follows at once, but for one that was expected and had no news."""
         with self._changed:
             self._by_request.setdefault(waiter.request, {})[waiter] = None
             self._count += 1
@@ -100,7 +112,8 @@ class Waiters:
                 self._timers = [timer for timer in self._timers if self._is_waiting(timer[2])]
                 heapq.heapify(self._timers)
             heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
-            self._due[waiter] = "closing" if self._is_closing else "news"
+            if self._is_closing or self._expected.pop(waiter.request, True):
+                self._due[waiter] = "closing" if self._is_closing else "news"
             self._changed.notify()
 
     def forget(self, waiter: Waiter) -> None:
@@ -129,6 +142,8 @@ class Waiters:
         with self._changed:
             for told in requests:
                 request = told.removesuffix(names.MORE)
+                if request in self._expected:
+                    self._expected[request] = True
                 for waiter in self._by_request.get(request, ()):
                     if told == request or not waiter.waits_for_end:
                         self._due.setdefault(waiter, "news")
@@ -138,6 +153,7 @@ class Waiters:
     def all(self) -> None:
         """News may have been missed: everybody reads again."""
         with self._changed:
+            self._expected = dict.fromkeys(self._expected, True)
             for waiters in self._by_request.values():
                 for waiter in waiters:
                     self._due.setdefault(waiter, "news")

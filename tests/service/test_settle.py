@@ -1,20 +1,23 @@
 """The reader of the out streams and the sweep, on a real Redis."""
 
 import json
+import time
+from queue import SimpleQueue
 
 import pytest
 
 from regions import connect, names
-from tests.service.hub_parts import new_request, send_home, settings
+from tests.service.hub_parts import frame, new_request, send_home, settings
 from tests.waiting import until
-from web import settle
+from web import lua, settle
 from web.accept import Cleaner
 from web.hub import Hub
-from web.ledger import Ledger
+from web.ledger import Ledger, New, Settlement, Times
 from web.listen import Listener
 from web.publish import Publisher
 from web.settle import Settler
 from web.sweep import FORGET_PART_MS, GRACE_SECONDS, GRACE_WINDOW_SECONDS, Grace, Sweeper
+from web.wait import Waiters
 
 
 @pytest.fixture
@@ -239,3 +242,51 @@ def test_a_flapping_link_does_not_stop_the_sweep():
     now[0] = GRACE_WINDOW_SECONDS + 1
     grace.begin()
     assert grace.is_on
+
+
+class Reader:
+    """A waiter that says when it was read."""
+
+    waits_for_end = True
+
+    def __init__(self, request: str) -> None:
+        self.request, self.timer, self.whys = request, time.monotonic() + 60, SimpleQueue()
+
+    def cursor(self) -> str:
+        return "0-0"
+
+    def take(self, view, why) -> str:
+        self.whys.put((why, view is not None and view.done))
+        return "wait"
+
+
+def test_who_was_expected_reads_only_what_happened_meanwhile(parts):
+    """A post that waits needs no first read: nobody knew of it before. News that overtake its accept are not lost."""
+    _, hub, ledger, _, _ = parts
+    waiters = Waiters(hub, ledger)
+    waiters.start()
+
+    def end(new: New, _: Times) -> None:
+        (task,) = new.tasks
+        ended = Settlement(
+            request=new.id, task=task.id, region="fra", status="failed", finished_ms=1, size_bytes=9, frame=frame(task)
+        )
+        assert ledger.settle([ended]) == [lua.LAST]
+
+    early, late, missed = (accepted(ledger) for _ in range(3))
+    for new, _ in (early, late, missed):
+        waiters.expect(new.id)
+    end(*early)
+    waiters.news([early[0].id])
+    first, second, third = (Reader(new.id) for new, _ in (early, late, missed))
+    waiters.register(first)
+    waiters.register(second)
+    assert first.whys.get(timeout=10) == ("news", True)
+    end(*late)
+    waiters.news([late[0].id])
+    assert second.whys.get(timeout=10) == ("news", True)  # the first that it reads
+    end(*missed)
+    waiters.all()
+    waiters.register(third)
+    assert third.whys.get(timeout=10) == ("news", True)
+    waiters.stop()

@@ -94,6 +94,12 @@ def test_a_pool_runs_its_processes_and_says_so(start, region_redis, hub_redis, t
     assert (status(hub)["raw_bytes"], status(hub)["outbox_bytes"]) == (1000, 0)
 
 
+def test_each_process_is_kept_on_one_processor(start, region_redis):
+    start(processes=2)
+    until(lambda: len(pids(region_redis.client)) == 2, "both to register")
+    assert [len(os.sched_getaffinity(pid)) for pid in pids(region_redis.client).values()] == [1, 1]
+
+
 def test_a_pool_reports_its_sources(start, region_redis, hub_redis):
     start(processes=1)
     said = until(lambda: out_entries(hub_redis.client, b"sources"), "its sources")

@@ -1,0 +1,43 @@
+"""Processes of this host."""
+
+import os
+import subprocess
+import sys
+
+from regions import process
+from regions.process import settle_on_processor
+
+
+def test_a_new_process_is_kept_on_one_of_its_processors():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        settle_on_processor(child.pid)
+        kept = os.sched_getaffinity(child.pid)
+        assert len(kept) == 1
+        assert kept <= os.sched_getaffinity(0)
+        child.communicate(b"\n")
+
+
+def test_one_that_has_gone_is_left_alone():
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        child.wait()
+    settle_on_processor(child.pid)
+
+
+def test_the_processor_is_the_one_where_the_fewest_are_kept(tmp_path, monkeypatch):
+    """Threads of the kernel, without a command line, are kept everywhere and say nothing; who may go anywhere is not kept."""
+    allowed = {1: {0}, 2: {0}, 3: {2}, 4: {2}, 5: {3}, 6: {0, 1, 2, 3}, 7: {1}, 8: {1}, 9: {0, 1, 2, 3}}
+    commands = {pid: b"" if pid in (7, 8) else b"worker\0" for pid in allowed}
+    for pid, command in commands.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "cmdline").write_bytes(command)
+    (tmp_path / "self").mkdir()
+    chosen = []
+    monkeypatch.setattr(process, "PROC", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", allowed.__getitem__)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, kept: chosen.append((pid, kept)))
+    settle_on_processor(9)
+    allowed[9] = {0, 2}
+    settle_on_processor(9)
+    allowed[9] = {2}
+    settle_on_processor(9)  # somebody has chosen already
+    assert chosen == [(9, {1}), (9, {0})]

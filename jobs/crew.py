@@ -28,8 +28,6 @@ from jobs.turn import Caller, Desk, Turn, Turns
 from regions import logs, names
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
-TOGETHER_MAX: Final = 16  # ends of a crowded process that are finished at once
-TOGETHER_SECONDS: Final = 0.05  # at most, that an end waits for others there
 SKEWS: Final = 64  # claims whose measure of the clocks is remembered
 STOP_SECONDS: Final = 5.0  # at most, that a stop waits for the claim of its job to arrive
 STOPS_MAX: Final = 64  # stops that wait so
@@ -69,10 +67,6 @@ class Runner(Protocol):
 
         With a ``refusal`` there is no turn for it: it asks nobody, and fails with that.
         """
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether tasks wait for each other: the process has more to compute than it can."""
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed."""
@@ -139,8 +133,6 @@ class Crew:
         self._jobs: SimpleQueue[Job] = SimpleQueue()
         self._ends: deque[End] = deque()
         self._sending = threading.Lock()
-        self._left = threading.Event()  # ends that wait for others
-        self._together = min(TOGETHER_MAX, max(1, threads // 4))  # their threads have nothing to do meanwhile
         self._slots = threading.Condition()
         self._idle = self._threads = threads
         self._running: dict[str, Job] = {}
@@ -152,7 +144,6 @@ class Crew:
         """Starts the threads."""
         for number in range(self._threads):
             threading.Thread(target=self.run, name=f"task-{number}", daemon=True).start()
-        threading.Thread(target=self.settle_left, name="finisher", daemon=True).start()
 
     def reserve(self, limit: int, wait_seconds: float) -> int:
         """Takes up to ``limit`` idle slots, after waiting for the first; how many."""
@@ -211,25 +202,9 @@ class Crew:
             self.run_once(self._jobs.get())
 
     def run_once(self, job: Job) -> None:
-        """Runs one job and sees to it that it is finished.
-
-        A lone one is finished at once. Where others of the process wait for it to compute, one that nobody waits for is
-        finished with them: each write home costs every hop behind it about the same for one as for eight.
-        """
-        end = self._run(job)
-        self._ends.append(end)
-        if end.is_urgent or len(self._ends) >= self._together or not self._runner.is_crowded:
-            self.settle()
-        else:
-            self._left.set()
-
-    def settle_left(self) -> None:
-        """Finishes, for the life of the process, what was left for others to finish and they did not."""
-        while True:
-            self._left.wait()
-            self._left.clear()
-            time.sleep(TOGETHER_SECONDS)
-            self.settle()
+        """Runs one job and sees to it that it is finished."""
+        self._ends.append(self._run(job))
+        self.settle()
 
     def settle(self) -> None:
         """Finishes what ended, unless another thread is about to; on an error the ends are kept for the next call."""

@@ -19,7 +19,6 @@ import msgspec
 from requests.cookies import RequestsCookieJar
 
 from jobs import budget
-from jobs.baton import Baton
 from jobs.budget import Budget
 from jobs.cache import Cache, Cached, packed, renewed
 from jobs.catalog import Catalog
@@ -101,7 +100,6 @@ class Runner:
         self._agents = {name: egress.user_agent for name, egress in region.egress.items()}
         self._shelf = Shelf(Raw()) if shelf is None else shelf
         self._budget = Budget(region.workers.memory_mb * 1_000_000, region.workers.threads)
-        self._baton = Baton()
         self._tokens = Tokens()
         self._cache = Cache() if cache is None else cache
 
@@ -112,11 +110,6 @@ class Runner:
     def limits(self) -> Mapping[str, str]:
         """What sources and hosts allow, as ``jobs.turn.limits_of``."""
         return limits_of(self._known.definitions())
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether tasks wait for each other's parsing."""
-        return self._baton.is_wanted
 
     def close(self) -> None:
         """Closes kept connections."""
@@ -353,16 +346,15 @@ class Runner:
         if not life.pages:
             life.result.url, life.result.fetched_at = page.url, rfc3339(now_ms)
             life.meta = self._cache.note(life.definition, page, now_ms)
-        with self._baton.carried():
-            began = time.perf_counter()
-            try:
-                return life.source.parse(page)
-            except TaskError as error:
-                if error.http_status and error.retry_after is None:
-                    error.retry_after = retry_after(page.headers)
-                raise
-            finally:
-                life.result.timing.parse_ms += (time.perf_counter() - began) * 1000
+        began = time.perf_counter()
+        try:
+            return life.source.parse(page)
+        except TaskError as error:
+            if error.http_status and error.retry_after is None:
+                error.retry_after = retry_after(page.headers)
+            raise
+        finally:
+            life.result.timing.parse_ms += (time.perf_counter() - began) * 1000
 
     def _keep_memory(self, life: Life) -> None:
         """Gives back what the last page took: it is gone, but for what is kept of it."""

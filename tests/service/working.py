@@ -163,8 +163,6 @@ class ObedientRunner:
     ``seconds``: how long it takes; ``kill``: takes its process with it then; ``flaky``: how many attempts fail for now, each to be tried again after ``pause`` seconds (0).
     """
 
-    is_crowded = "WORKING_CROWDED" in os.environ
-
     def refresh(self) -> bool:
         """Nothing to read."""
         return False

@@ -11,6 +11,7 @@ import logging
 import sys
 from typing import Any, TextIO
 
+import msgspec
 import structlog
 
 
@@ -37,6 +38,10 @@ def get(part: str) -> Any:
     return structlog.get_logger(part=part)
 
 
+def _json(event: Any, **_: Any) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
 def configure(log_format: str = "auto", level: str = "info") -> None:
     """Sets up this process's logging on standard error; ``auto`` is readable text on a terminal, else JSON."""
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
@@ -49,7 +54,7 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if as_text
-        else structlog.processors.JSONRenderer(ensure_ascii=False)
+        else structlog.processors.JSONRenderer(serializer=_json)
     )
     structlog.configure(
         processors=[*shared, renderer],

@@ -273,6 +273,8 @@ class Exchange:
         return is_over
 
     def _finish(self) -> None:
+        self._on_gone = self._on_drained = None
+        self._socket.hand_back(keep=self._keep and not self._gone)  # first: its client may be about to ask again
         log.info(
             "request",
             method=self.method,
@@ -281,9 +283,7 @@ class Exchange:
             ms=round((time.monotonic() - self._started) * 1000, 1),
             **self.fields,
         )
-        self._on_gone = self._on_drained = None
         self._outlet.open.discard(self)
-        self._socket.hand_back(keep=self._keep and not self._gone)
 
     def _head(self, answer: Answer, framing: str) -> bytes:
         if answer.status in WITHOUT_BODY:

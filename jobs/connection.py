@@ -8,7 +8,7 @@ urllib3 has no public hook for the address that is connected to (its #3675 and #
 own SOCKS module overrides too. A connection outside an exchange connects to nothing.
 
 requests and urllib3 keep connections and read answers. What they do for any request besides (retries, redirects, proxies,
-bodies of unknown length, warnings) has nothing to do here and takes a third of a small fetch: a request is written by ``ask``.
+bodies of unknown length, warnings) has nothing to do here and took a third of a small task: a request is written by ``ask``.
 """
 
 import contextlib

@@ -71,7 +71,7 @@ def redis_server(
 ) -> Service:
     """A Redis with an append-only file in ``folder``. ``users``: name → (password, ACL rules).
 
-    What is large in it is packed already: packing it again at each rewrite of the file would take a tenth of its time.
+    What is large in it is packed already, and need not be packed again at each rewrite of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     acl = folder / "users.acl"

@@ -114,10 +114,16 @@ class Settler:
         self._runs.flush()
 
     def _acknowledge(self, *then: tuple[Any, ...]) -> Any:
-        """Says what took effect, in one write with another command; the answer to that."""
-        commands, self._took_effect = [*self._took_effect, *then], []
-        answers = send(self._reader, commands, []) if commands else [None]
-        return [value(answer) for answer in answers][-1]
+        """Says what took effect, in one write with another command; the answer to that.
+
+        A full Redis refuses what a region says of itself; that must not keep the results waiting that were just read.
+        """
+        before, self._took_effect = self._took_effect, []
+        answers = send(self._reader, [*before, *then], []) if before or then else []
+        for refusal in answers[: len(before)]:
+            if isinstance(refusal, Exception):
+                log.warning("not kept", error=str(refusal))
+        return value(answers[-1]) if then else None
 
     def _read(self) -> list[Entry]:
         streams = [names.out_stream(region) for region in self._regions]

@@ -129,6 +129,21 @@ def test_status_and_claims_are_kept_for_the_views(parts, hub_redis):
     assert ledger.regions(["fra"])[0].said == {"bridge:h:1": {"at_ms": 5, "state": "consuming"}}
 
 
+def test_a_full_hub_refuses_what_regions_say_and_not_the_result_behind_it(parts, hub_redis):
+    _, _, ledger, settler, _ = parts
+    client = hub_redis.client
+    new, times = accepted(ledger)
+    said = {"k": "status", "v": 1, "part": "bridge", "name": "h:1", "d": '{"at_ms":5,"state":"consuming"}'}
+    client.xadd(names.out_stream("fra"), said)
+    until(lambda: settler.run_once() or client.xpending(names.out_stream("fra"), names.GATEWAYS)["pending"], "the read")
+    send_home(client, new, new.tasks[0], times.created_ms + 10)
+    client.config_set("maxmemory", 1)
+    settler.run_once()  # one turn: the refused status and the result
+    assert ledger.read(new.id).done
+    client.config_set("maxmemory", 0)
+    assert ledger.regions(["fra"])[0].said == {}
+
+
 def test_a_hub_that_comes_back_loses_no_result(parts, hub_redis):
     _, hub, ledger, settler, _ = parts
     new, times = accepted(ledger, ("fra", "nyc"))

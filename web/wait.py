@@ -168,7 +168,7 @@ class Waiters:
                 log.exception("waiters failed")
 
     def run_once(self) -> None:
-        """Waits for somebody to be due, and reads for some of them in two round trips."""
+        """Waits for somebody to be due, and reads for some of them in one round trip."""
         due = self._next_due()
         if not due:
             return

@@ -220,6 +220,9 @@ def _texts(reader: Reader, table: Mapping[str, Any], key: str, where: Where, *, 
             reader.fault((*where, key, name), f'expected a name without blanks and separators, found "{name}"')
         if re.search(r"[\r\n]", str(value)):
             reader.fault((*where, key, name), "expected one line, found several")
+        beyond = max(str(value), default="")
+        if key == "headers" and beyond > "\xff":  # a cookie's is quoted
+            reader.fault((*where, key, name), f'expected Latin-1 characters, found "{beyond}"')
     return found
 
 

@@ -185,13 +185,17 @@ class _SteadyTLS(_Steady, ssl.SSLSocket):
 
 
 def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
-    """A request up to its body (RFC 9112). Raises InvalidHeader for what would be more lines than it says, or other ones."""
+    """A request up to its body (RFC 9112). Raises InvalidHeader for what would be more lines, other ones, or no Latin-1."""
     lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()], "", ""]
     text = "\r\n".join(lines)
     breaks = len(lines) - 1
     if text.count("\n") != breaks or text.count("\r") != breaks or "\0" in text or lines[0].count(" ") != 2:
         raise requests.exceptions.InvalidHeader("expected a request line without blanks and headers of one line each")
-    return text.encode("latin-1")
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError as error:
+        name = lines[text.count("\n", 0, error.start)].partition(":")[0]
+    raise requests.exceptions.InvalidHeader(f"expected Latin-1 characters in the header {name}, found others")
 
 
 class _Guarded(HTTPConnection):

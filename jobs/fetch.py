@@ -184,6 +184,8 @@ class Fetcher:
             exchange.is_fresh, exchange.wants_fresh = False, again
             try:
                 return self._adapter.ask(placed)
+            except requests.exceptions.InvalidHeader as error:
+                raise ConnectionFailed(str(error), origin="policy", retryable=False) from error
             except _BROKEN as error:
                 exchange.check()
                 may_repeat = prepared.method in ("GET", "HEAD") and not exchange.is_fresh and not again

@@ -146,6 +146,7 @@ required = ["titel"]
         ("[params]\na = {required = true, default = 'x'}\n[fields]\na = 'b'", "no default"),
         ("[params]\na = {pattern = '('}\n[fields]\na = 'b'", "RE2"),
         ("[request]\nheaders = {X = '{unknown}'}\n[fields]\na = 'b'", "{unknown}"),
+        ("[request]\nheaders = {X = '10 €'}\n[fields]\na = 'b'", "request.headers.X: expected Latin-1"),
         ("[request]\nform = {a = 'b'}\nbody = 'c'\n[fields]\na = 'b'", "one body"),
         ("[request]\nform = {a = 'b'}\nmethod = 'GET'\n[fields]\na = 'b'", "beside form"),
         ("[request]\nauth = {basic = 'a', bearer = 'b'}\n[fields]\na = 'b'", "basic or bearer"),

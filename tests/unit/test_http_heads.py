@@ -72,6 +72,11 @@ def test_what_would_be_another_request_is_refused(method, target, headers):
         request_head(method, target, headers)
 
 
+def test_a_header_of_other_characters_is_named_without_what_it_holds():
+    with pytest.raises(requests.exceptions.InvalidHeader, match=r"in the header X-Price, found others$"):
+        request_head("GET", "/", {"Host": "a.example", "X-Price": "10 €", "X-Other": "é"})
+
+
 @pytest.mark.parametrize(
     ("url", "host"),
     [

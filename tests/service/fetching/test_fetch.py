@@ -37,6 +37,14 @@ def test_a_posted_body_arrives(origin, fetcher):
     assert (site.requests[0].method, site.requests[0].body) == ("POST", b"abc")
 
 
+@pytest.mark.parametrize("value", ["10 €", "a\0b", "a\nB: c"])
+def test_a_header_that_can_not_be_sent_ends_the_task_before_anything_is(origin, fetcher, value):
+    site = origin(lambda spoken: spoken.answer())
+    with pytest.raises(ConnectionFailed, match=r"expected .*header") as caught:
+        fetch(fetcher(), get(site.url, headers={"X-Price": value}))
+    assert (caught.value.whose, caught.value.is_retryable, site.connections) == ("policy", False, 0)
+
+
 def test_connections_are_kept_and_shared_by_threads(origin, fetcher):
     site, one = origin(lambda spoken: spoken.answer(b"x")), fetcher()
     for _ in range(3):

@@ -368,7 +368,7 @@ def test_flights_work_on_a_full_redis_and_survive_a_kill_of_it(region_redis):
     worker = claimer(region_redis.url)
     client.config_set("maxmemory", 1)
     (job,) = worker.claim(2).jobs
-    region_redis.running.kill()
+    region_redis.crash()
     region_redis.running.start()
     until(lambda: scheduled(client) == [second], "the Redis")
     worker.finish([done(job)], then_claim=0)

@@ -108,7 +108,7 @@ def test_the_wait_outlives_an_outage_of_its_redis(running, region_redis):
     (job, _), _, desk = running
     one = turn(job, desk)
     ask(one, HOST)
-    region_redis.running.kill()
+    region_redis.crash()
     again = threading.Timer(0.5, region_redis.running.start)
     again.start()
     ask(one, HOST)

@@ -149,7 +149,7 @@ def test_orphans_stay_while_the_hub_is_away_and_are_sent_when_it_is_back(region_
     client = region_redis.client
     stored(client, outcome(1), age_seconds=10)
     leftovers = Leftovers(client, home, "w1")
-    hub_redis.running.kill()
+    hub_redis.crash()
     assert not leftovers.run_once()
     assert left(region_redis) == (1, 10)
     hub_redis.running.start()

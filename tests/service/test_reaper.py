@@ -102,7 +102,7 @@ def test_a_gap_in_the_answers_begins_the_proof_again(region_redis, reaper, clock
     region_redis.client.delete(names.lease("w1"))
     look(reaper, clock, 9)
     if gap == "outage":
-        region_redis.running.kill()
+        region_redis.crash()
         reaper.run_once()
         region_redis.running.start()
         region_redis.client.delete(names.lease("w1"))
@@ -126,7 +126,7 @@ def test_who_was_seen_to_die_is_reaped_at_once_though_its_lease_lives(region_red
 def test_who_died_while_redis_was_away_is_reaped_when_it_is_back(region_redis, reaper):
     ids = enqueue(region_redis.client, [task()])
     claimer(region_redis.url).claim(1)
-    region_redis.running.kill()
+    region_redis.crash()
     reaper.died("w1", crashed=False)
     reaper.run_once()
     region_redis.running.start()

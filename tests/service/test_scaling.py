@@ -207,7 +207,7 @@ def test_a_pool_keeps_its_number_while_its_redis_is_away(pools, region_redis, hu
     pools.write(min=2, max=2)
     pools.start()
     workers = until(lambda: len(pools.workers()) == 2 and pools.workers(), "two workers")
-    region_redis.running.kill()
+    region_redis.crash()
     until(lambda: pools.log("can't scale, the number of processes stays"), "an outage")
     region_redis.running.start()
     ids = enqueue(pools.client, [task() for _ in range(10)])

@@ -150,7 +150,7 @@ def test_a_hub_that_comes_back_loses_no_result(parts, hub_redis):
     settler.start()
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
     until(lambda: ledger.read(new.id).completed == 1, "the first result")
-    hub_redis.running.kill()
+    hub_redis.crash()
     until(lambda: hub.away, "the outage to be noticed")
     hub_redis.running.start()
     until(lambda: hub.away is None, "the hub to be regained")

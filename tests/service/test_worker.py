@@ -320,7 +320,7 @@ def test_the_hub_may_be_away_and_come_back(start, client, hub_redis):
     start(threads=8)
     ids = enqueue(client, [task() for _ in range(20)])
     until(lambda: len(results(hub_redis.client)) == 20, "20 results")
-    hub_redis.running.kill()
+    hub_redis.crash()
     more = enqueue(client, [task(bytes=2000) for _ in range(50)])
     until(lambda: client.hget(names.COUNTERS, "succeeded") == b"70", "jobs that go on")
     assert client.xlen(names.OUTBOX) == 50
@@ -345,7 +345,7 @@ def test_the_regions_redis_may_be_killed_and_come_back(start, region_redis, hub,
     gate = tmp_path / "gate"
     ids = enqueue(client, [task(gate=str(gate)) for _ in range(8)])
     until(lambda: held(client) == 4, "four running jobs")
-    region_redis.running.kill()
+    region_redis.crash()
     gate.touch()
     region_redis.running.start()
     until(lambda: set(results(hub)) == set(ids), "the results")

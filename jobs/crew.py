@@ -2,6 +2,8 @@
 
 Worker.run ── accept ──> queue ──> thread: read the job, Runner.run ──> ends
                                       └─ whoever gets the lock: [finish the ends + claim as many] in one write
+
+A job goes to the thread that waits for the shortest time: its stack, parser and heap are still in the processor's caches.
 """
 
 import threading
@@ -10,7 +12,6 @@ import traceback
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -111,6 +112,17 @@ def refused(job: Job) -> TaskError:
     return kind(f"{job.host} is left alone for {seconds:.1f} s more: {job.why}", retry_after=seconds, retryable=True)
 
 
+class _Seat:
+    """Where a thread waits for a job."""
+
+    __slots__ = ("job", "taken")
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.taken = threading.Lock()
+        self.taken.acquire()
+
+
 class Crew:
     """``threads`` threads. A slot is a thread that could run a job; whoever claims reserves slots first."""
 
@@ -130,7 +142,8 @@ class Crew:
         self._desk, self._caller = desk, caller
         self._claimer, self._shipper, self._runner = claimer, shipper, runner
         self._region, self._ttl_ms = region, int(ttl_seconds * 1000)
-        self._jobs: SimpleQueue[Job] = SimpleQueue()
+        self._jobs: deque[Job] = deque()  # for which no thread waits
+        self._seats: list[_Seat] = []
         self._ends: deque[End] = deque()
         self._sending = threading.Lock()
         self._slots = threading.Condition()
@@ -164,8 +177,11 @@ class Crew:
         with self._slots:
             return self._slots.wait_for(lambda: not self._running, wait_seconds)
 
-    def accept(self, claimed: Claimed, reserved: int) -> None:
-        """Runs claimed jobs on reserved slots and gives back the slots that are left."""
+    def accept(self, claimed: Claimed, reserved: int, own: int = 0) -> None:
+        """Runs claimed jobs on reserved slots and gives back the slots that are left.
+
+        ``own`` jobs wake nobody: the caller comes for them at once.
+        """
         if claimed.lapsed and self._skews:
             log.warning("the lease had lapsed; what was taken back meanwhile will not be finished here")
         self._caller.expect(claimed.call_ms)
@@ -174,8 +190,8 @@ class Crew:
             self._running.update({job.member: job for job in claimed.jobs})
             if self._stops:
                 self._stop_late(claimed.jobs)
-        for job in claimed.jobs:
-            self._jobs.put(job)
+            self._jobs.extend(claimed.jobs)
+            self._wake(len(self._jobs) - own)
         if reserved > len(claimed.jobs):
             self.release(reserved - len(claimed.jobs))
 
@@ -198,24 +214,47 @@ class Crew:
 
     def run(self) -> None:
         """A thread's life."""
+        seat = _Seat()
         while True:
-            self.run_once(self._jobs.get())
+            self.run_once(self._next(seat))
 
     def run_once(self, job: Job) -> None:
         """Runs one job and sees to it that it is finished."""
         self._ends.append(self._run(job))
-        self.settle()
+        self.settle(own=1)
 
-    def settle(self) -> None:
-        """Finishes what ended, unless another thread is about to; on an error the ends are kept for the next call."""
+    def settle(self, own: int = 0) -> None:
+        """Finishes what ended, unless another thread is about to; on an error the ends are kept for the next call.
+
+        ``own`` as in ``accept``.
+        """
         while self._ends and self._sending.acquire(blocking=False):
             try:
-                if not self._finish():
+                with self._slots:
+                    self._wake(len(self._jobs))  # this thread does not come at once: it finishes others
+                if not self._finish(own):
                     return
             finally:
                 self._sending.release()
 
-    def _finish(self) -> bool:
+    def _next(self, seat: _Seat) -> Job:
+        with self._slots:
+            if self._jobs:
+                return self._jobs.popleft()
+            self._seats.append(seat)
+        seat.taken.acquire()
+        job, seat.job = seat.job, None
+        assert job is not None
+        return job
+
+    def _wake(self, jobs: int) -> None:
+        """Gives so many jobs to threads that wait, the last one first."""
+        for _ in range(min(jobs, len(self._seats))):
+            seat = self._seats.pop()
+            seat.job = self._jobs.popleft()
+            seat.taken.release()
+
+    def _finish(self, own: int) -> bool:
         ends = self._take_ends()
         try:
             entries, claimed = self._claimer.finish(ends, then_claim=0 if self.is_stopping else len(ends))
@@ -231,7 +270,7 @@ class Crew:
         if claimed is None:
             self.release(len(ends))
         else:
-            self.accept(claimed, len(ends))
+            self.accept(claimed, len(ends), own)
         with self._slots:
             for end in ends:
                 del self._running[end.job.member]

@@ -6,13 +6,19 @@
 Values never hold a secret: a URL goes through ``connect.without_password`` first.
 """
 
+import atexit
 import contextlib
 import logging
 import sys
-from typing import Any, TextIO
+import threading
+import time
+from collections import deque
+from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
+
+GATHER_SECONDS: Final = 0.2
 
 
 class _Unbroken:
@@ -33,6 +39,48 @@ class _Unbroken:
             self._stream.flush()
 
 
+class _Gathering(structlog.WriteLogger):
+    """Lets lines wait up to ``GATHER_SECONDS`` and writes them at once; warnings and errors, and the end, do not wait.
+
+    Each write wakes the process that collects them, which costs a busy gateway more than the line itself.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._waiting: deque[str] = deque()
+        self._some = threading.Event()
+        atexit.register(self._write_all)
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def info(self, message: str) -> None:
+        """A line that can wait."""
+        self._waiting.append(message)
+        if not self._some.is_set():
+            self._some.set()
+
+    debug = info
+
+    def msg(self, message: str) -> None:
+        """A line that can't, after those that do."""
+        self._waiting.append(message)
+        self._write_all()
+
+    warning = error = critical = exception = msg
+
+    def _run(self) -> None:
+        while self._some.wait():
+            time.sleep(GATHER_SECONDS)
+            self._some.clear()
+            self._write_all()
+
+    def _write_all(self) -> None:
+        with self._lock:
+            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if lines:
+                self._write("\n".join([*lines, ""]))
+                self._flush()
+
+
 def get(part: str) -> Any:
     """A logger that names its part of the system."""
     return structlog.get_logger(part=part)
@@ -42,8 +90,13 @@ def _json(event: Any, **_: Any) -> str:
     return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
-def configure(log_format: str = "auto", level: str = "info") -> None:
-    """Sets up this process's logging on standard error; ``auto`` is readable text on a terminal, else JSON."""
+def configure(log_format: str = "auto", level: str = "info", *, gathers: bool = False) -> None:
+    """Sets up this process's logging on standard error; ``auto`` is readable text on a terminal, else JSON.
+
+    ``gathers``: what is no warning may wait for others, up to ``GATHER_SECONDS``; a process that is killed takes it along.
+    """
+    stream: Any = _Unbroken(sys.stderr)
+    gathering = _Gathering(stream) if gathers else None
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -60,7 +113,7 @@ def configure(log_format: str = "auto", level: str = "info") -> None:
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         # Which writes a line in one piece: the standard library's lines come between, under a lock of their own.
-        logger_factory=structlog.WriteLoggerFactory(_Unbroken(sys.stderr)),  # type: ignore[arg-type]
+        logger_factory=structlog.WriteLoggerFactory(stream) if gathering is None else lambda *_: gathering,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -51,7 +51,7 @@ def gateway() -> None:
     """
     from web import app  # noqa: PLC0415
 
-    _process(app.run)
+    _process(app.run, gathers_log=True)
 
 
 @main.command()
@@ -301,12 +301,12 @@ def show(as_json: bool, data: Path | None) -> None:
     config_command.show(load(data), as_json=as_json)
 
 
-def _process(run: Callable[[Any], int]) -> None:
+def _process(run: Callable[[Any], int], *, gathers_log: bool = False) -> None:
     """Runs a part until it is told to stop; ends with its exit code, 2 for a wrong setting."""
     from regions import logs  # noqa: PLC0415
 
     settings = load()
-    logs.configure(settings.log.format, settings.log.level)
+    logs.configure(settings.log.format, settings.log.level, gathers=gathers_log)
     try:
         code = run(settings)
     except Faults as faults:

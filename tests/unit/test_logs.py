@@ -33,3 +33,37 @@ def test_a_reader_that_is_gone_ends_nobody():
             [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False
         )
     assert done.stdout == "went on\n"
+
+
+GATHERING = PROGRAM.replace('"info")', '"info", gathers=True)')
+
+
+def gathered(rest: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", GATHERING + rest], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return [json.loads(line)["event"] for line in done.stderr.splitlines()]
+
+
+def test_lines_that_wait_are_written_before_a_warning_and_at_the_end():
+    assert gathered("logs.get('a').info('last')") == ["said this", "consuming", "last"]
+    assert gathered("logs.get('a').warning('w'); import os; os._exit(1)") == ["said this", "consuming", "w"]
+
+
+def test_a_line_that_waits_is_written_soon():
+    rest = "import sys; sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", GATHERING + rest], cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert [json.loads(process.stderr.readline())["event"] for _ in range(2)] == ["said this", "consuming"]
+        process.stdin.close()
+
+
+def test_lines_that_many_threads_write_at_once_are_all_there():
+    rest = """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(lambda n: (logs.get("a").info(f"i{n}"), n % 10 or logs.get("a").error(f"e{n}")), range(2000)))
+"""
+    lines = gathered(rest)[2:]
+    assert sorted(lines) == sorted([f"i{n}" for n in range(2000)] + [f"e{n}" for n in range(0, 2000, 10)])

@@ -114,7 +114,8 @@ class Waiters:
             heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
             if self._is_closing or self._expected.pop(waiter.request, True):
                 self._due[waiter] = "closing" if self._is_closing else "news"
-            self._changed.notify()
+            if self._due or self._timers[0][2] is waiter:
+                self._changed.notify()
 
     def forget(self, waiter: Waiter) -> None:
         """It does not wait any more."""

@@ -24,6 +24,7 @@ from web import lua
 from web.runs import traffic
 
 ACCEPT_LEASE_MS: Final = 10_000
+SETTLE_MAX: Final = 100  # tasks that end in one script, so that it never holds the hub for long
 START: Final = "0-0"  # the cursor before the first result
 BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
 
@@ -191,20 +192,28 @@ class Ledger:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
         """Ends tasks, each once, in one round trip: one of the answers in ``web.lua`` for each."""
-        commands = [self._settle(one) for one in settlements]
-        return [int(value(answer)) for answer in send(self._client, commands, [lua.SETTLE])]
+        by_request: dict[str, list[int]] = {}
+        for number, one in enumerate(settlements):
+            by_request.setdefault(one.request, []).append(number)
+        parts = [of[at : at + SETTLE_MAX] for of in by_request.values() for at in range(0, len(of), SETTLE_MAX)]
+        commands = [self._settle([settlements[number] for number in part]) for part in parts]
+        answers = [lua.NOTHING] * len(settlements)
+        for part, reply in zip(parts, send(self._client, commands, [lua.SETTLE]), strict=True):
+            for number, answer in zip(part, value(reply), strict=True):
+                answers[number] = int(answer)
+        return answers
 
-    def _settle(self, one: Settlement) -> tuple[Any, ...]:
-        keys = [
-            names.ledger(one.request), names.events(one.request), names.DUE, names.open_tasks(one.region),
-            names.result(names.HUB, one.task), names.ARCHIVE, names.trail(one.request),
-        ]  # fmt: skip
-        counts_as = names.HUB if one.frame else one.region
-        arguments: list[Argument] = [
-            one.request, one.task, one.region, one.status, one.finished_ms, one.size_bytes,
-            self._limits.request_bytes_max, one.frame, counts_as, int(self._archives), one.trail,
-            names.result(one.region, one.task) if one.is_latest else "",
-        ]  # fmt: skip
+    def _settle(self, tasks: Sequence[Settlement]) -> tuple[Any, ...]:
+        request = tasks[0].request
+        keys = [names.ledger(request), names.events(request), names.DUE, names.ARCHIVE, names.trail(request)]
+        arguments: list[Argument] = [request, self._limits.request_bytes_max, int(self._archives)]
+        for one in tasks:
+            keys += (names.open_tasks(one.region), names.result(names.HUB, one.task))
+            arguments += (
+                one.task, one.region, one.status, one.finished_ms, one.size_bytes, one.frame,
+                names.HUB if one.frame else one.region, one.trail,
+                names.result(one.region, one.task) if one.is_latest else "",
+            )  # fmt: skip
         return lua.SETTLE.command(keys, arguments)
 
     def mark_running(self, region: str, claims: Iterable[tuple[str, str, bytes]]) -> None:

@@ -82,60 +82,77 @@ SETTLED, NOTHING, LATE, TOO_LARGE, LAST = 1, 0, 2, 3, 4
 ENDED: Final = (SETTLED, LAST)
 
 SETTLE: Final = Script("""#!lua flags=allow-oom
--- The one way to end a task. KEYS: ledger, events, due, open tasks of the region, the hub's result of the task, archive,
--- trail.
--- ARGV: request, task, region that says so, status, finished ms, bytes of the JSON, bytes a request may have,
--- a frame made by the hub or "", the region that counts as the result's, 1 where there is a history, the trail or "",
--- the key of the region's result or "" where it does not answer for other tasks.
--- Returns 1 settled, 4 settled as the last one of its request, 0 nothing to do, 2 succeeded after its deadline,
+-- The one way to end a task; several of a request at once.
+-- KEYS: ledger, events, due, archive, trail, then for each task: the open tasks of its region, the hub's result of it.
+-- ARGV: request, bytes a request may have, 1 where there is a history, then for each task: its id, region that says so,
+-- status, finished ms, bytes of the JSON, a frame made by the hub or "", the region that counts as the result's, the trail
+-- or "", the key of the region's result or "" where it does not answer for other tasks.
+-- Returns for each 1 settled, 4 settled as the last one of its request, 0 nothing to do, 2 succeeded after its deadline,
 -- 3 past the request's bytes (2, 3: nothing done).
-local member = ARGV[1] .. '/' .. ARGV[2]
-local found = redis.call('HMGET', KEYS[1], 'state', 't:' .. ARGV[2], 'deadline', 'expires', 'bytes', 'total',
-  'l:' .. ARGV[2])
-if not found[2] then
-  redis.call('ZREM', KEYS[3], member)
-  redis.call('ZREM', KEYS[4], member)
-  return 0
+local request = ARGV[1]
+local wanted = {'state', 'deadline', 'expires', 'bytes', 'total'}
+for i = 4, #ARGV, 9 do
+  wanted[#wanted + 1] = 't:' .. ARGV[i]
+  wanted[#wanted + 1] = 'l:' .. ARGV[i]
 end
-if found[1] == 'refused' then return 0 end
-local bar = string.find(found[2], '|', 1, true)
-local status, asked = string.sub(found[2], 1, bar - 1), string.sub(found[2], bar + 1)
-if status ~= 'queued' and status ~= 'running' then return 0 end
-if asked ~= ARGV[3] then return 0 end
-if ARGV[4] == 'succeeded' then
-  if tonumber(ARGV[5]) > tonumber(found[3]) then return 2 end
-  if found[5] + ARGV[6] > tonumber(ARGV[7]) then return 3 end
+local found = redis.call('HMGET', KEYS[1], unpack(wanted))
+local state, deadline, expires, bytes, total = unpack(found, 1, 5)
+local answers, fields, ended, counts, settled, grown, last = {}, {}, {}, {}, 0, 0, 0
+
+-- 0 where there is nothing to end, 2 and 3 where it may not end so, else nothing.
+local function hindrance(said, task, region, status, finished, size)
+  local before, asked = string.match(said, '^(%l+)|(.*)$')
+  if state == 'refused' or asked ~= region then return 0 end
+  if ended[task] or (before ~= 'queued' and before ~= 'running') then return 0 end
+  if status ~= 'succeeded' then return nil end
+  if tonumber(finished) > tonumber(deadline) then return 2 end
+  if bytes + grown + size > tonumber(ARGV[2]) then return 3 end
 end
-redis.call('HSET', KEYS[1], 't:' .. ARGV[2], ARGV[4] .. '|' .. asked)
-redis.call('HINCRBY', KEYS[1], 'bytes', ARGV[6])
-redis.call('HINCRBY', KEYS[1], ARGV[4], 1)
-local completed = redis.call('HINCRBY', KEYS[1], 'completed', 1)
-local is_last = completed == tonumber(found[6])
-if is_last then
+
+for n = 1, (#ARGV - 3) / 9 do
+  local task, region, status, finished, size, frame, counts_as, trail, key = unpack(ARGV, 9 * n - 5, 9 * n + 3)
+  local member, said, question = request .. '/' .. task, found[2 * n + 4], found[2 * n + 5]
+  answers[n] = said and hindrance(said, task, region, status, finished, size) or not said and 0 or 1
+  if not said or answers[n] == 1 then
+    redis.call('ZREM', KEYS[3], member)
+    redis.call('ZREM', KEYS[2 * n + 4], member)
+  end
+  if answers[n] == 1 then
+    ended[task], settled, grown, last = true, settled + 1, grown + size, n
+    counts[status] = (counts[status] or 0) + 1
+    fields[#fields + 1] = 't:' .. task
+    fields[#fields + 1] = status .. '|' .. region
+    if trail ~= '' then
+      redis.call('HSET', KEYS[5], task, trail)
+      redis.call('PEXPIREAT', KEYS[5], expires)
+    end
+    if frame ~= '' then
+      redis.call('SET', KEYS[2 * n + 5], frame, 'PXAT', expires)
+    elseif status == 'succeeded' and key ~= '' and question then
+      local latest = redis.call('GET', question)
+      if not latest or tonumber(string.match(latest, '^%d+')) <= tonumber(finished) then
+        redis.call('SET', question, finished .. ' ' .. size .. ' ' .. key, 'PXAT', expires)
+      end
+    end
+    redis.call('XADD', KEYS[2], '*', 't', task, 's', status, 'r', counts_as, 'b', size)
+  end
+end
+if settled == 0 then return answers end
+redis.call('HSET', KEYS[1], unpack(fields))
+redis.call('HINCRBY', KEYS[1], 'bytes', grown)
+for status, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], status, count) end
+local is_done = redis.call('HINCRBY', KEYS[1], 'completed', settled) == tonumber(total)
+if is_done then
+  answers[last] = 4
   local t = redis.call('TIME')
   local now = t[1] * 1000 + math.floor(t[2] / 1000)
   redis.call('HSET', KEYS[1], 'done', now)
   -- A request that is still accepting is one or is none a moment later.
-  if ARGV[10] == '1' then redis.call('ZADD', KEYS[6], found[1] == 'accepted' and now or now + 1000, ARGV[1]) end
+  if ARGV[3] == '1' then redis.call('ZADD', KEYS[4], state == 'accepted' and now or now + 1000, request) end
 end
-if ARGV[11] ~= '' then
-  redis.call('HSET', KEYS[7], ARGV[2], ARGV[11])
-  redis.call('PEXPIREAT', KEYS[7], found[4])
-end
-if ARGV[8] ~= '' then
-  redis.call('SET', KEYS[5], ARGV[8], 'PXAT', found[4])
-elseif ARGV[4] == 'succeeded' and ARGV[12] ~= '' and found[7] then
-  local latest = redis.call('GET', found[7])
-  if not latest or tonumber(string.match(latest, '^%d+')) <= tonumber(ARGV[5]) then
-    redis.call('SET', found[7], ARGV[5] .. ' ' .. ARGV[6] .. ' ' .. ARGV[12], 'PXAT', found[4])
-  end
-end
-redis.call('XADD', KEYS[2], '*', 't', ARGV[2], 's', ARGV[4], 'r', ARGV[9], 'b', ARGV[6])
-redis.call('PEXPIREAT', KEYS[2], found[4])
-redis.call('ZREM', KEYS[3], member)
-redis.call('ZREM', KEYS[4], member)
-redis.call('PUBLISH', 'nf:wake', is_last and ARGV[1] or ARGV[1] .. '+')
-return is_last and 4 or 1
+redis.call('PEXPIREAT', KEYS[2], expires)
+redis.call('PUBLISH', 'nf:wake', is_done and request or request .. '+')
+return answers
 """)
 
 RUNNING: Final = Script("""#!lua flags=allow-oom

@@ -56,7 +56,7 @@ def job_data(task: contract.Task, offset_ms: int) -> bytes:
 
 
 def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: int) -> list[str | bytes | int]:
-    """A job's hash as field, value, field, value, …: what ``rq.job.Job.to_dict`` gives, and ours.
+    """A job's hash as field, value, field, value, …: what ``rq.job.Job.to_dict`` gives but what is empty, and ours.
 
     ``key``: as ``contract.key_of``; ``offset_ms``: the hub's clock less the region Redis's; ``now``: the time as RQ writes
     it; ``now_ms``: on the hub's.
@@ -65,14 +65,6 @@ def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: 
     return [
         "created_at", now,
         "data", job_data(task, offset_ms),
-        "success_callback_name", "",
-        "failure_callback_name", "",
-        "stopped_callback_name", "",
-        "started_at", "",
-        "ended_at", "",
-        "last_heartbeat", "",
-        "worker_name", "",
-        "group_id", "",
         "origin", task.region,
         "description", description(task),
         "enqueued_at", now,

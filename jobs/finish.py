@@ -40,22 +40,15 @@ local stamp = iso()
 -- Ends a job in RQ's terms; its deadline, its question's key, and whose answer it took, as far as there were any.
 local function record(id, execution, worker, began, status, problem)
   local job = "$job" .. id
-  local fields = redis.call("HGETALL", job)
-  if #fields == 0 then return now_ms end  -- deleted by an operator: writing would make half a job
-  -- RQ's packed data and empty fields are most of a record; without them ten times as many are kept in the same memory.
-  local slim, deadline, key, leader = {}, now_ms, nil, nil
-  for i = 1, #fields, 2 do
-    local field, value = fields[i], fields[i + 1]
-    if field == "$deadline" then deadline = tonumber(value) end
-    if field == "$kept" then redis.call("ZREM", "$retried", id)
-    elseif field == "$key" then key = value
-    elseif field == "$shared_field" and value ~= "" then leader = value
-    elseif value ~= "" and field ~= "data" and field ~= "status" and field ~= "ended_at" then
-      slim[#slim + 1], slim[#slim + 2] = field, value
-    end
+  local before, deadline, kept, key, leader = unpack(redis.call("HMGET", job, "status", "$deadline", "$kept", "$key", "$shared_field"))
+  if not before then return now_ms end  -- deleted by an operator: writing would make half a job
+  deadline = tonumber(deadline or now_ms)
+  if kept then
+    redis.call("ZREM", "$retried", id)
+    redis.call("HDEL", job, "$kept")
   end
-  redis.call("DEL", job)
-  redis.call("HSET", job, "status", status, "ended_at", stamp, "data", nothing_asked, unpack(slim))
+  -- RQ's packed data is most of a record.
+  redis.call("HSET", job, "status", status, "ended_at", stamp, "data", nothing_asked)
   redis.call("PEXPIREAT", job, deadline + $keep_ms)
   if status ~= "finished" then
     local results = "$results" .. id
@@ -66,7 +59,7 @@ local function record(id, execution, worker, began, status, problem)
   local registry = status == "finished" and finished or failed
   redis.call("ZADD", registry, math.floor((deadline + $keep_ms) / 1000), id)
   keep_latest(registry)
-  return deadline, key, leader
+  return deadline, key or nil, leader and leader ~= "" and leader or nil
 end
 
 -- Keeps a good answer; the oldest ones go for it.
@@ -120,12 +113,10 @@ local wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue
 local name, answer, worked = ARGV[1], {}, 0
 for i = 2, #ARGV, 16 do
   local id, execution = ARGV[i], ARGV[i + 1]
-  local member = id .. ":" .. execution
-  if redis.call("ZSCORE", wip, member) then
-    local began = redis.call("HGET", "$execution" .. member, "created_at") or now
+  local began = release(wip, held, id, execution)
+  if began then
     worked = worked + math.max(0, tonumber(now) - tonumber(began))
     answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 15)})
-    release(wip, held, id, execution)
   else
     answer[#answer + 1] = ""
   end
@@ -151,13 +142,12 @@ local wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue
 local name, answer = ARGV[1], {}
 for i = 2, #ARGV, 19 do
   local id, execution = ARGV[i], ARGV[i + 1]
-  local member, job = id .. ":" .. execution, "$job" .. id
+  local job = "$job" .. id
   local ending = {unpack(ARGV, i + 5, i + 18)}
-  if not redis.call("ZSCORE", wip, member) then
+  local began = release(wip, held, id, execution)
+  if not began then
     answer[#answer + 1] = ""
   else
-    local began = redis.call("HGET", "$execution" .. member, "created_at") or now
-    release(wip, held, id, execution)
     local fields = redis.call("HMGET", job, "status", "$deadline", "$past")
     if not fields[1] then
       answer[#answer + 1] = conclude(id, execution, name, began, ending)

@@ -81,26 +81,27 @@ local function keep_latest(registry)
   if redis.call("ZCARD", registry) <= $latest_max then return end
   local oldest = redis.call("ZPOPMIN", registry, 2)  -- by what expires first; two, so that one that is too long gets shorter
   for i = 1, #oldest, 2 do
-    local job = "$job" .. oldest[i]
-    local status, left = redis.call("HGET", job, "status") or "", redis.call("PTTL", job)
+    local job, expires_ms = "$job" .. oldest[i], tonumber(oldest[i + 1]) * 1000
+    local status = redis.call("HGET", job, "status") or ""
     if status == "finished" or status == "failed" or status == "stopped" or status == "canceled" then
       redis.call("DEL", job, "$results" .. oldest[i])
       redis.call("HSET", job, "status", status, "data", nothing_asked)
-      redis.call("PEXPIRE", job, left > 0 and left or $keep_ms)  -- RQ's own cancel leaves a record for ever
+      -- RQ's own cancel leaves a record for ever.
+      redis.call("PEXPIREAT", job, expires_ms > now_ms and expires_ms < math.huge and expires_ms or now_ms + $keep_ms)
     end
   end
 end
 
--- Ends an execution everywhere, if it still is one.
+-- Ends an execution everywhere, if it still is one: when it began, in seconds.
 local function release(wip, held, id, execution)
   local member = id .. ":" .. execution
-  if redis.call("ZREM", wip, member) == 0 then return false end
-  local host = redis.call("HGET", "$execution" .. member, "$turn")
+  if redis.call("ZREM", wip, member) == 0 then return nil end
+  local began, host = unpack(redis.call("HMGET", "$execution" .. member, "created_at", "$turn"))
   redis.call("DEL", "$execution" .. member)
   redis.call("ZREM", "$executions" .. id, execution)
   redis.call("SREM", held, member)
   if host and host ~= "" then leave(host, id) end
-  return true
+  return began or now
 end
 """
 

@@ -24,6 +24,7 @@ from scripts.probes import mongo
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
 STARTING: Final = "requires the 'rabbit' app to be running"  # what rabbitmqctl says of a node that is not done
 STREAM_NODE_BYTES: Final = 512  # a stream of few entries takes so much, by default 4,096; a request has one of its own
+HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, is one piece of memory: jobs, ledgers
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
 
@@ -92,6 +93,7 @@ save ""
 maxmemory {maxmemory}
 maxmemory-policy noeviction
 stream-node-max-bytes {STREAM_NODE_BYTES}
+hash-max-listpack-value {HASH_VALUE_BYTES}
 rdbcompression no
 latency-tracking no
 tcp-backlog 511

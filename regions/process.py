@@ -111,7 +111,8 @@ def settle_on_processor(pid: int) -> None:
     """Keeps a process, which has just begun, on one processor: of those that it may use, where the fewest are kept so.
 
     For Python processes of many threads, of which one runs at a time: a system that has an idle processor wakes the next
-    thread there, far from all that the last one had in its caches.
+    thread there, far from all that the last one had in its caches. And one that wakes interrupts nobody (``SCHED_BATCH``,
+    sched(7)): it would have to wait for the interpreter at once. Who chose otherwise has the last word.
     """
     kept: Counter[int] = Counter()
     for entry in os.scandir(PROC):
@@ -119,8 +120,10 @@ def settle_on_processor(pid: int) -> None:
         if entry.name.isdigit() and len(its := _processors(int(entry.name))) == 1 and _command(int(entry.name)):
             kept.update(its)
     allowed = _processors(pid)
-    if len(allowed) > 1:
-        with suppress(OSError):
+    with suppress(OSError):
+        if os.sched_getscheduler(pid) == os.SCHED_OTHER:
+            os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
+        if len(allowed) > 1:
             os.sched_setaffinity(pid, {min(sorted(allowed), key=kept.__getitem__)})
 
 

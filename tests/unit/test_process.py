@@ -14,6 +14,15 @@ def test_a_new_process_is_kept_on_one_of_its_processors():
         kept = os.sched_getaffinity(child.pid)
         assert len(kept) == 1
         assert kept <= os.sched_getaffinity(0)
+        assert os.sched_getscheduler(child.pid) == os.SCHED_BATCH
+        child.communicate(b"\n")
+
+
+def test_whose_policy_was_chosen_keeps_it():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        os.sched_setscheduler(child.pid, os.SCHED_IDLE, os.sched_param(0))
+        settle_on_processor(child.pid)
+        assert os.sched_getscheduler(child.pid) == os.SCHED_IDLE
         child.communicate(b"\n")
 
 
@@ -33,6 +42,7 @@ def test_the_processor_is_the_one_where_the_fewest_are_kept(tmp_path, monkeypatc
     (tmp_path / "self").mkdir()
     chosen = []
     monkeypatch.setattr(process, "PROC", tmp_path)
+    monkeypatch.setattr(os, "sched_getscheduler", lambda _: os.SCHED_BATCH)
     monkeypatch.setattr(os, "sched_getaffinity", allowed.__getitem__)
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, kept: chosen.append((pid, kept)))
     settle_on_processor(9)

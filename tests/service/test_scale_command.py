@@ -29,7 +29,7 @@ def files(tmp_path, region_redis, monkeypatch):
     )
     monkeypatch.setenv("NEARFETCH_CONFIG", str(tmp_path / "nearfetch.toml"))
     monkeypatch.setenv("NEARFETCH__REGIONS__PATH", str(regions))
-    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
 
 @pytest.fixture

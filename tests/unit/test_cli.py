@@ -54,7 +54,7 @@ def no_settings_of_the_user(monkeypatch, tmp_path):
         monkeypatch.delenv(variable)
     monkeypatch.setenv("NEARFETCH_DATA", str(tmp_path))
     # A part begins with its logging; here that would bind the loggers of all later tests to a runner's standard error.
-    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
 
 def run(*words):

@@ -112,7 +112,7 @@ end
 for n = 1, (#ARGV - 3) / 9 do
   local task, region, status, finished, size, frame, counts_as, trail, key = unpack(ARGV, 9 * n - 5, 9 * n + 3)
   local member, said, question = request .. '/' .. task, found[2 * n + 4], found[2 * n + 5]
-  answers[n] = said and hindrance(said, task, region, status, finished, size) or not said and 0 or 1
+  answers[n] = not said and 0 or hindrance(said, task, region, status, finished, size) or 1
   if not said or answers[n] == 1 then
     redis.call('ZREM', KEYS[3], member)
     redis.call('ZREM', KEYS[2 * n + 4], member)

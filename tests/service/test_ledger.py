@@ -57,6 +57,44 @@ def test_a_task_ends_once_whoever_says_so_again(ledger):
     assert {task.id: task.status for task in ledger.tasks(new.id)} == {first.id: "failed", second.id: "queued"}
 
 
+def test_tasks_that_end_together_end_as_one_by_one(ledger, hub_redis):
+    """Of two requests in turn, more than one script takes, with repeats, another region's word, and ends that may not be."""
+    together, singly = (
+        [new_request(("fra", "nyc") * 60) for _ in range(2)],
+        [new_request(("fra", "nyc") * 60) for _ in range(2)],
+    )
+    found = []
+    for requests, settle in (
+        (together, ledger.settle),
+        (singly, lambda all_of_it: [ledger.settle([one])[0] for one in all_of_it]),
+    ):
+        said = []
+        times = [ledger.begin(new) for new in requests]
+        ledger.accept([new.id for new in requests])
+        for number in range(120):
+            for new, its in zip(requests, times, strict=True):
+                task = new.tasks[number]
+                late = {"finished_ms": its.deadline_ms + 1} if number == 7 else {}
+                said.append(settlement(new, task, its, status="failed" if number % 9 == 0 else "succeeded", **late))
+                if number % 10 == 0:
+                    said += [settlement(new, task, its), settlement(new, new.tasks[number + 1], its, region="sin")]
+        said += [settlement(new, new.tasks[7], its, status="expired") for new, its in zip(requests, times, strict=True)]
+        answers = settle(said)
+        ledgers = [hub_redis.client.hgetall(names.ledger(new.id)) for new in requests]
+        ids = {task.id.encode(): b"%d" % n for new in requests for n, task in enumerate(new.tasks)}
+        order = [
+            [(ids[fields[b"t"]], fields[b"s"]) for _, fields in hub_redis.client.xrange(names.events(new.id))]
+            for new in requests
+        ]
+        counts = [
+            {key: its[key] for key in (b"completed", b"bytes", b"succeeded", b"failed", b"expired")} for its in ledgers
+        ]
+        found.append((answers, counts, order))
+    assert found[0] == found[1]
+    assert [answer for answer in found[0][0] if answer == lua.LAST] == [lua.LAST] * 2
+    assert hub_redis.client.zcard(names.DUE) == 0
+
+
 def test_a_cursor_leads_through_all_results_without_a_gap_or_a_repeat(ledger, hub_redis):
     new = new_request(("fra", "nyc", "sin"))
     times = ledger.begin(new)

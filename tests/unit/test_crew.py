@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import zlib
 from collections import deque
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from jobs import contract, crew, outbox
 from jobs.claim import Claimed, Job
 from jobs.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
+from tests.waiting import until
 
 TASK = contract.Task(
     task="T", request="R", source="a.b", region="fra", accepted_ms=1, deadline_ms=2, expires_ms=3, params={"q": "ü"}
@@ -82,6 +84,34 @@ def test_a_stop_that_came_too_late_does_not_wait_for_the_next_attempt(monkeypatc
     later = job("T", "e2")
     parts.accept(claimed(later), 1)
     assert not later.is_stopped
+
+
+def test_a_job_goes_to_the_thread_that_waited_last():
+    parts, seats, got = idle_crew(), [crew._Seat() for _ in range(3)], []
+    threads = [threading.Thread(target=lambda seat=seat: got.append((seat, parts._next(seat)))) for seat in seats]
+    for number, thread in enumerate(threads):
+        thread.start()
+        until(lambda n=number: len(parts._seats) == n + 1, "it to wait")
+    for task in "ABC":
+        parts.accept(claimed(job(task, "e")), 1)
+    for thread in threads:
+        thread.join()
+    assert {seat: one.task for seat, one in got} == dict(zip(reversed(seats), "ABC", strict=True))
+
+
+def test_who_claims_wakes_nobody_for_the_job_that_it_takes():
+    parts = idle_crew()
+    waits = threading.Thread(target=parts._next, args=[crew._Seat()], daemon=True)
+    waits.start()
+    until(lambda: parts._seats, "it to wait")
+    own = job("A", "e")
+    parts.accept(claimed(own), 1, own=1)
+    assert len(parts._seats) == 1
+    assert parts._next(crew._Seat()) is own
+    parts.accept(claimed(job("B", "e")), 1, own=1)
+    parts.accept(claimed(job("C", "e")), 1, own=1)  # it did not come for the one before
+    waits.join()
+    assert [one.task for one in parts._jobs] == ["C"]
 
 
 def outcome(size: int) -> contract.Outcome:

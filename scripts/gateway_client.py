@@ -153,6 +153,9 @@ def _problem(content: bytes) -> dict[str, Any]:
 
 
 def _describe(status: int, problem: dict[str, Any]) -> str:
-    text = " ".join(str(problem[key]) for key in ("title", "detail") if problem.get(key))
-    errors = [f"  {error.get('pointer', '')}: {error.get('detail', '')}" for error in problem.get("errors", [])]
-    return "\n".join([f"{status} {text}".strip(), *errors])
+    found = [(str(error.get("pointer", "")), str(error.get("detail", ""))) for error in problem.get("errors", [])]
+    first = str(problem.get("detail") or "")
+    title = f"{status} {problem.get('title') or ''}".strip()
+    if found and first == found[0][1]:
+        first = ""  # which stands with where it is
+    return "\n".join([f"{title}: {first}" if first else title, *(f"  {where}: {what}" for where, what in found)])

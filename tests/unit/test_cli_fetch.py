@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from regions.settings import ROOT
 from scripts import fetch_command
 from scripts.cli import main
-from scripts.gateway_client import Event, GatewayClient, parse_events
+from scripts.gateway_client import Event, GatewayClient, Refused, parse_events
 from scripts.services import free_port
 
 REQUEST = "01JDFQ2V7C0000000000000000"
@@ -269,10 +269,32 @@ def test_what_the_gateway_refuses_is_said_in_full_and_ends_with_2(gateway):
     assert done.output == f"422 Invalid request\n  /sources/0: {errors[0]['detail']}\n"
 
 
+def test_a_refusal_says_each_thing_once():
+    described = [
+        str(
+            Refused(
+                422,
+                {"title": "Not valid", "detail": "no source x", "errors": [{"pointer": "/a", "detail": "no source x"}]},
+            )
+        ),
+        str(
+            Refused(422, {"title": "Not valid", "detail": "2 things", "errors": [{"pointer": "/a", "detail": "b"}] * 2})
+        ),
+        str(Refused(503, {"title": "Not accepted", "detail": "the broker is away"})),
+        str(Refused(502, {})),
+    ]
+    assert described == [
+        "422 Not valid\n  /a: no source x",
+        "422 Not valid: 2 things\n  /a: b\n  /a: b",
+        "503 Not accepted: the broker is away",
+        "502",
+    ]
+
+
 def test_a_gateway_that_takes_nothing_now_ends_with_1(gateway):
     gateway.refusal = (503, {"title": "Unavailable", "detail": "the broker did not confirm"})
     done = fetch(gateway, "ecb.rates")
-    assert (done.exit_code, done.output) == (1, "503 Unavailable the broker did not confirm\n")
+    assert (done.exit_code, done.output) == (1, "503 Unavailable: the broker did not confirm\n")
 
 
 def test_no_gateway_ends_with_3_and_says_where_it_was_looked_for():

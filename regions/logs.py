@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 GATHER_SECONDS: Final = 0.2
+GATHER_MAX: Final = 1_000  # lines that wait; where nobody collects them, who writes more waits, as without gathering
 
 
 class _Unbroken:
@@ -55,7 +56,9 @@ class _Gathering(structlog.WriteLogger):
     def info(self, message: str) -> None:
         """A line that can wait."""
         self._waiting.append(message)
-        if not self._some.is_set():
+        if len(self._waiting) >= GATHER_MAX:
+            self._write_all()
+        elif not self._some.is_set():
             self._some.set()
 
     debug = info

@@ -87,6 +87,15 @@ class ChaosStack(OwnStack):
         clients: Any = self.redis(f"redis-{region}").client_list()
         return any(one["cmd"] == "waitaof" and "b" in one["flags"] for one in clients)
 
+    def ready(self, region: str) -> int:
+        """How many messages wait in a region's work queue, those that a bridge holds not counted."""
+        connection = pika.BlockingConnection(connect.amqp_parameters(self.server_url("rabbitmq"), name="chaos")[0])
+        try:
+            found = connection.channel().queue_declare(names.work_queue(region), passive=True)
+            return int(found.method.message_count)
+        finally:
+            connection.close()
+
     def redelivered(self, region: str) -> int:
         """How many messages wait in a region's work queue that somebody held before; they stay there.
 

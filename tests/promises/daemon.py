@@ -6,9 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from scripts.services import SBIN, Guard
+from tests.promises.driving import cannot_be_tried
 
 # What the daemon reads and writes is hidden from it, and it from the machine: its jobs, its pid file.
 PRIVATE = """
@@ -28,10 +27,10 @@ class Daemon:
     def __init__(self, crontab: Path) -> None:
         environment = {**os.environ, "PATH": f"{os.environ['PATH']}:{SBIN}"}
         if shutil.which("cron", path=environment["PATH"]) is None:
-            pytest.skip("no cron daemon on this machine: scripts/test installs it where it may")
+            cannot_be_tried("no cron daemon on this machine: scripts/test installs it where it may")
         self._root = [] if os.getuid() == 0 else ["sudo", "-n"]
         if self._root and not _works(self._root, ["true"], environment):
-            pytest.skip("a cron daemon needs root, or sudo without a password")
+            cannot_be_tried("a cron daemon needs root, or sudo without a password")
         file = f"/etc/cron.d/nearfetch-test-{secrets.token_hex(4)}"
         words = ["sh", "-c", SHARED, "cron", str(crontab), file]
         self.how = f"by {file}"

@@ -101,17 +101,27 @@ def test_a_full_central_redis_refuses_and_lets_what_was_accepted_end(stack):
 
 
 def test_a_full_region_redis_leaves_its_tasks_in_the_broker_and_drains(stack):
+    """What it has ends while it is full; what comes then is no job of its, and is all in the queue; the others go on."""
     region = stack.regions[0]
     client = stack.redis(f"redis-{region}")
-    ledger = Ledger(stack)
-    ledger.must_post([region] * 20, seconds=0.5)
+    ledger, late, others = Ledger(stack), Ledger(stack), Ledger(stack)
+    request = ledger.must_post([region] * 20, seconds=0.5)
+    until(lambda: jobs(client, ledger) == 20, "the jobs")
     client.config_set("maxmemory", FULL_BYTES)
     try:
         for _ in range(5):
-            ledger.must_post([region] * 5)
-        others = Ledger(stack)
+            late.must_post([region] * 5)
+        ledger.results(request)
         others.must_post(stack.regions[1:])
         others.check()
+        until(lambda: stack.ready(region) == 25, "its queue to have what its Redis can't take")
+        assert jobs(client, late) == 0
     finally:
         client.config_set("maxmemory", ROOM_BYTES)
-    ledger.check()
+    for one in (ledger, late):
+        one.check()
+
+
+def jobs(client, ledger: Ledger) -> int:
+    """How many of a ledger's tasks are jobs of a region's Redis."""
+    return client.exists(*(names.rq_job(task) for tasks in ledger.promised.values() for task in tasks))

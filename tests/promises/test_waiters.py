@@ -1,5 +1,6 @@
 """DESIGN section 8, waiters: 2,000 clients wait, by long polls and by event streams, and the gateway is as quick as before."""
 
+import itertools
 import resource
 import selectors
 import socket
@@ -8,7 +9,9 @@ import time
 import pytest
 
 from scripts.links import Rule, Way
-from tests.promises.driving import Ledger, ask
+from tests.promises.driving import Ledger, cannot_be_tried
+from tests.promises.meter import Meter
+from tests.waiting import until
 
 WAITERS = 2_000
 CALLS = 200
@@ -20,20 +23,14 @@ def _many_files():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WAITERS + 500
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"a process may have {hard} open files, expected {wanted}")
+        cannot_be_tried(f"a process may have {hard} open files, expected {wanted}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def p99(stack) -> float:
-    """Of ``/healthz``, in seconds, a connection each."""
-    took = []
-    for _ in range(CALLS):
-        started = time.monotonic()
-        assert ask(stack, "GET", "/healthz")[0] == 200
-        took.append(time.monotonic() - started)
-    return sorted(took)[int(0.99 * CALLS)]
+def p99(found: list[float]) -> float:
+    return sorted(found)[int(0.99 * len(found))]
 
 
 class Crowd:
@@ -70,29 +67,46 @@ class Crowd:
 
 @pytest.mark.usefixtures("_many_files")
 def test_2000_waiting_clients_slow_nobody_and_are_all_answered(stack):
-    """Where the machine is busy with other things, as quick as it was without them counts, too."""
-    calm = max(p99(stack) for _ in range(3))
+    """While they come, while they wait and while all of them are answered: ``/healthz`` within 100 ms, but one in 100.
+
+    Where this machine takes longer without them, before or after, as long as that counts.
+    """
     ledger = Ledger(stack)
     ways = [f"workers-{region}>hub" for region in stack.regions]
-    for link in ways:  # no result comes home before all of them wait
-        stack.control.rule(link, Rule(there=Way(then="hold")))
-    request = ledger.must_post(stack.regions)
-    crowd = Crowd(stack, request)
-    try:
-        waiting = [p99(stack) for _ in range(3)]
-        for link in ways:
-            stack.control.heal(link)
-        crowd.read(60)
-        assert crowd.open == 0
-    finally:
-        crowd.close()
-    print(
-        f"/healthz p99: {1000 * calm:.1f} ms alone, {[round(1000 * one, 1) for one in waiting]} ms with {WAITERS} waiters"
-    )
-    assert min(waiting) <= max(P99_SECONDS, 3 * calm)
+    with Meter(stack.port, "/healthz") as meter:
+        alone = [_calm(meter)]
+        for link in ways:  # no result comes home before all of them wait
+            stack.control.rule(link, Rule(there=Way(then="hold")))
+        request = ledger.must_post(stack.regions)
+        moments = [time.monotonic()]
+        crowd = Crowd(stack, request)
+        try:
+            moments.append(time.monotonic())
+            until(lambda: len(meter.took(moments[1])) >= CALLS, "calls while they wait", 60)
+            moments.append(time.monotonic())
+            for link in ways:
+                stack.control.heal(link)
+            crowd.read(60)
+            moments.append(time.monotonic())
+            assert crowd.open == 0
+        finally:
+            crowd.close()
+        alone.append(_calm(meter))
+        found = [p99(meter.took(since, to)) for since, to in itertools.pairwise(moments)]
+    shown = [f"{1000 * one:.1f}" for one in (*alone, *found)]
+    said = f"/healthz p99 in ms: alone {shown[0]} and {shown[1]}; {WAITERS} come {shown[2]}, wait {shown[3]}, are answered {shown[4]}"
+    print(said)
+    assert max(found) <= max(P99_SECONDS, *alone), said
     tasks = list(ledger.promised[request])
     for text in crowd.texts.values():
         assert text.startswith(b"HTTP/1.1 200")
         assert all(text.count(b'"task":"%b"' % task.encode()) == 1 for task in tasks)
         assert b'"done":true' in text
     ledger.check()
+
+
+def _calm(meter: Meter) -> float:
+    """The p99 of the next calls."""
+    since = time.monotonic()
+    until(lambda: len(meter.took(since)) >= CALLS, "calls without waiters", 60)
+    return p99(meter.took(since))

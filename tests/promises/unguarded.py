@@ -1,27 +1,66 @@
-"""Takes the guard of each promise out, on a copy, and sees its test fail.
+"""Takes the guard of each promise out, on a copy, and sees the test that stands on it fail, for the reason that it should.
 
     python -m tests.promises.unguarded            all of them
     python -m tests.promises.unguarded waiters …  some
 
-``tests/promises/NAME.patch`` takes out what ``tests/promises/test_NAME.py`` stands on. A test that passes without its
-guard can't fail, and is worth nothing. Ends with 0 when every test failed as it should, else with 1.
+``tests/promises/NAME.patch`` (and ``NAME.MORE.patch``) takes out what a test of ``tests/promises/test_NAME.py`` stands on.
+Its first lines say which tests have to fail, and what each of them has to say then:
+
+    Fails: test_a_name: a regular expression
+
+Another test that fails, or the same test for another reason, does not count: the machine may have been busy. A test that
+passes without its guard can't fail, and is worth nothing. Ends with 0 when every test failed as it should, else with 1.
 """
 
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path("tests/promises")
+SHOWN = 120  # characters of what a test said
+FAILS = re.compile(r"^Fails: (test_\w+): (.+)$", re.MULTILINE)
+
+
+@dataclass
+class Outcome:
+    """What the tests of a promise did: what each that failed said, what broke before its own assertions, what passed."""
+
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+
+    def fails(self, test: str, reason: str) -> str:
+        """What a test, with whatever parameters, said when it failed for a reason; nothing where it did not."""
+        found = (re.search(f".*(?:{reason}).*", said) for name, said in self.failed if name.partition("[")[0] == test)
+        return next((one[0].strip()[:SHOWN] for one in found if one), "")
+
+    def __str__(self) -> str:
+        found = [f"{name} failed: {' '.join(said.split())[:300]}" for name, said in self.failed]
+        found += [f"{name} broke" for name in self.broken]
+        return "; ".join([*found, f"{len(self.passed)} passed"])
 
 
 def names() -> list[str]:
-    """Every promise that has a patch."""
+    """Every patch."""
     return sorted(file.stem for file in (ROOT / HERE).glob("*.patch"))
+
+
+def promise_of(name: str) -> str:
+    """The promise that a patch belongs to: ``NAME`` of ``NAME.MORE``."""
+    return name.partition(".")[0]
+
+
+def text_of(name: str) -> tuple[list[tuple[str, str]], str]:
+    """What a patch says: (test, what it has to say) of each that must fail, and the patch itself."""
+    head, mark, body = (ROOT / HERE / f"{name}.patch").read_text().partition("diff --git ")
+    return FAILS.findall(head), mark + body
 
 
 def copy(folder: Path) -> None:
@@ -46,17 +85,42 @@ def apply(folder: Path, name: str, *, check_only: bool = False) -> str:
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False).stderr.strip()
 
 
-def outcomes(folder: Path, name: str) -> tuple[list[str], list[str], list[str]]:
-    """(failed, broken, passed) tests of a promise; broken is what did not come to its own assertions."""
+def outcome(folder: Path, name: str) -> Outcome:
+    """What the tests do that a patch names."""
     report = folder / "report.xml"
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", str(HERE / f"test_{name}.py")]
+    file = str(HERE / f"test_{promise_of(name)}.py")
+    chosen = ["-k", " or ".join(test for test, _ in text_of(name)[0])]
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *chosen, file]
     subprocess.run([sys.executable, *words], cwd=folder, capture_output=True, check=False)
-    failed, broken, passed = [], [], []
+    found = Outcome()
     for case in ET.parse(report).iter("testcase") if report.exists() else ():
-        kinds = {child.tag for child in case}
-        place = failed if "failure" in kinds else broken if "error" in kinds else passed
-        place.append(case.get("name", ""))
-    return failed, broken, passed
+        test = case.get("name", "")
+        failure = case.find("failure")
+        if failure is not None:
+            found.failed.append((test, f"{failure.get('message')}\n{failure.text}"))
+        elif case.find("error") is not None:
+            found.broken.append(test)
+        else:
+            found.passed.append(test)
+    return found
+
+
+def tried(name: str) -> tuple[bool, str]:
+    """Whether a promise's tests fail without its guard as they should, and what they said."""
+    wanted, _ = text_of(name)
+    if not wanted:
+        return False, "no line says which test must fail"
+    with tempfile.TemporaryDirectory(prefix="nearfetch-unguarded-") as made:
+        folder = Path(made)
+        copy(folder)
+        if fault := apply(folder, name):
+            return False, f"does not apply: {fault}"
+        found = outcome(folder, name)
+    said = {test: found.fails(test, reason) for test, reason in wanted}
+    missing = [test for test, text in said.items() if not text]
+    if missing:
+        return False, f"NOT SEEN BY {', '.join(missing)} ({found})"
+    return True, "; ".join(f"{test}: {text}" for test, text in said.items())
 
 
 def main(wanted: list[str]) -> int:
@@ -68,17 +132,9 @@ def main(wanted: list[str]) -> int:
     bad = 0
     for name in wanted or names():
         started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="nearfetch-unguarded-") as made:
-            folder = Path(made)
-            copy(folder)
-            fault = apply(folder, name)
-            failed, broken, passed = ([], [], []) if fault else outcomes(folder, name)
-        bad += not failed
-        said = (
-            f"does not apply: {fault}" if fault else f"{len(passed)} passed" + (f", broken: {broken}" if broken else "")
-        )
-        said = f"failed as it should: {', '.join(failed)}" if failed else f"PASSED WITHOUT ITS GUARD ({said})"
-        print(f"{name:<20} {time.monotonic() - started:4.0f} s  {said}", flush=True)
+        is_good, said = tried(name)
+        bad += not is_good
+        print(f"{name:<24} {time.monotonic() - started:4.0f} s  {said}", flush=True)
     return 1 if bad else 0
 
 

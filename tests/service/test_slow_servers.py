@@ -89,18 +89,19 @@ def test_a_server_that_is_too_slow_is_a_503_that_names_it_and_heals(slow_stack, 
     slow_stack.slow(link, TOO_SLOW_MS)
     refused = []
 
-    def named() -> bool:
+    def is_named() -> bool:
         status, problem = slow_stack.post()
         if status == 503:  # the first may still be a 202, of an answer that was on its way
             refused.append(problem.get("request"))
         return said in slow_stack.not_ready()
 
-    until(named, "it to be named")
+    until(is_named, "it to be named")
     assert refused
     assert ask(slow_stack.stack.port, "GET", "/healthz").status == 200
     slow_stack.control.heal(link)
     until(lambda: slow_stack.not_ready() == "", "the gateway to be ready", 60)
     _, accepted = until(lambda: (one := slow_stack.post())[0] == 202 and one, "a post to be accepted")
-    paths = [f"/v1/requests/{request}" for request in refused if request]
-    assert {ask(slow_stack.stack.port, "GET", path).status for path in paths} <= {404}
+    named = [request for request in refused if request]
+    assert named, "no refusal named its request"
+    assert {ask(slow_stack.stack.port, "GET", f"/v1/requests/{request}").status for request in named} == {404}
     assert ask(slow_stack.stack.port, "GET", f"/v1/requests/{accepted['id']}").status == 200

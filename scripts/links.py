@@ -70,8 +70,12 @@ class Control:
         self._call({"do": "forget", "link": link})
         return self.rule(link, Rule())
 
-    def cut(self, link: str, how: Literal["reset", "close"] = "reset") -> Counts:
-        """Ends all connections of the link."""
+    def cut(self, link: str, how: Literal["reset", "close", "silence"] = "reset") -> Counts:
+        """Ends all connections of the link.
+
+        "silence": neither end is told, as when a machine between them has lost its memory: what either sends is lost, also
+        its good-bye. New connections pass. ``heal`` tells whoever still waits.
+        """
         return self._call({"do": "cut", "link": link, "how": how})
 
     def swallow(self, link: str, after: bytes, *, times: int = 1, cut_seconds: float = 1.0) -> Counts:

@@ -5,7 +5,8 @@
 
 ``python -m scripts.proxy --control PORT NAME=PORT:TARGET…`` runs any number of links. ``scripts.links`` drives them, by a line
 of JSON for each of its calls: delay and jitter each way, less bandwidth, hold (as a network that lost its way: what was
-sent arrives when it heals), drop, refuse, cut, and swallow (a certain request arrives, its answer does not).
+sent arrives when it heals), drop, refuse, cut (also in silence: neither end is told), and swallow (a certain request arrives,
+its answer does not).
 """
 
 import asyncio
@@ -54,8 +55,9 @@ class _Flow:
             self._scan(data)
         elif data is not None:
             counts.back += len(data)
-        if data is not None and (way.then == "drop" or (self.name == "back" and self.pair.is_swallowed)):
-            counts.dropped += len(data)
+        is_lost = way.then == "drop" or (self.name == "back" and self.pair.is_swallowed)
+        if self.pair.is_silent or (data is not None and is_lost):
+            counts.dropped += len(data or b"")
             self.is_lost = True
             return
         if data is not None and way.then == "hold":
@@ -71,7 +73,8 @@ class _Flow:
     def flush(self) -> None:
         """Passes on what is due."""
         loop = asyncio.get_running_loop()
-        while self._waiting and self.sink is not None and self._can_write and self.way.then != "hold":
+        is_held = self.way.then == "hold" or self.pair.is_silent
+        while self._waiting and self.sink is not None and self._can_write and not is_held:
             due, data = self._waiting[0]
             if due > loop.time():
                 if self._timer is None or self._timer.cancelled() or self._timer.when() <= loop.time():
@@ -125,6 +128,9 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.out.take(data)
 
+    def eof_received(self) -> bool:
+        return self.pair.is_silent  # then the good-bye is lost, and is not answered
+
     def connection_lost(self, _error: Exception | None) -> None:
         self.out.source = None
         self.out.take(None)
@@ -146,6 +152,7 @@ class _Pair:
         self.client = _End(self, self.there, self.back)
         self.target = _End(self, self.back, self.there)
         self.is_swallowed = False
+        self.is_silent = False
         self._open = 0
         self._connecting: asyncio.Task[None] | None = None
 
@@ -177,10 +184,19 @@ class _Pair:
         self.is_swallowed = True
         asyncio.get_running_loop().call_later(cut_seconds, self.reset)
 
+    def silence(self) -> None:
+        """Nothing passes any more, and neither end is told; what was on its way is lost too."""
+        self.is_silent = True
+
     def healed(self) -> None:
         """The link's rule is another one."""
         rule = self.link.rule
-        if (self.there.is_lost and rule.there.then == "pass") or (self.back.is_lost and rule.back.then == "pass"):
+        is_told = self.is_silent and rule == Rule()
+        if (
+            is_told
+            or (self.there.is_lost and rule.there.then == "pass")
+            or (self.back.is_lost and rule.back.then == "pass")
+        ):
             self.reset()
         self.there.flush()
         self.back.flush()
@@ -244,6 +260,9 @@ class Link:
             case {"do": "cut", "how": "close"}:
                 for pair in list(self.pairs):
                     pair.close()
+            case {"do": "cut", "how": "silence"}:
+                for pair in self.pairs:
+                    pair.silence()
             case {"do": "swallow", "swallow": swallow}:
                 self.swallows.append(msgspec.convert(swallow, Swallow))
             case {"do": "forget"}:

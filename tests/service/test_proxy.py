@@ -212,3 +212,19 @@ def test_what_is_no_call_and_no_link_is_refused_and_changes_nothing(proxied):
     with pytest.raises(ValueError, match="expected NAME=PORT:TARGET, found 'a=1'"):
         parse(("a=1",))
     assert ask(proxied.connect(), b"hello") == b"HELLO"
+
+
+def test_a_cut_in_silence_tells_neither_end_and_new_connections_pass(proxied):
+    """What is sent then is lost, and so is the end of either side; healed, whoever still waits is told."""
+    first, second = proxied.connect(), proxied.connect()
+    assert [ask(first, b"a"), ask(second, b"b")] == [b"A", b"B"]
+    proxied.control.cut("a", "silence")
+    first.sendall(b"lost")
+    assert is_silent(first)
+    second.shutdown(socket.SHUT_WR)
+    assert is_silent(second)
+    assert ask(proxied.connect(), b"c") == b"C"
+    assert b"lost" not in proxied.echo.got
+    proxied.control.heal("a")
+    with pytest.raises(ConnectionResetError):
+        first.recv(1)

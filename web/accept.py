@@ -4,11 +4,12 @@
     _published   (the broker's thread)                            └─ all confirmed: hand over
     run_once     (own thread)             ledger: accepted ── done(Accepted)
     _out_of_time (own thread), nack, return, hub away ── done(Refused)
-                                                        └─ Cleaner: refuse the ledger, cancel what was published
+                                                        └─ web.clean: refuse the ledger, cancel what was published
 
 The whole of it has one budget of 0.9 s, and the 503 never waits for the clean-up.
 """
 
+import functools
 import heapq
 import itertools
 import queue
@@ -22,12 +23,12 @@ from msgspec import Struct
 from jobs import contract
 from regions import logs, names
 from web import reuse
+from web.clean import Cleaner
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, New, NewTask, Settlement, Times
 from web.publish import Batch, Message, Publisher
 
 BUDGET_SECONDS: Final = 0.9
-CLEAN_AGAIN_SECONDS: Final = 1.0
 
 log = logs.get("accept")
 
@@ -102,18 +103,23 @@ class Acceptor:
     def submit(self, new: New, done: Done) -> None:
         """Writes the ledger and publishes; returns at once. Nothing is raised: whatever fails is a ``Refused``."""
         pending = _Pending(new, done)
-        reason = None if new.max_age else self._unpublishable(new.tasks)
+        reason = self.cleaner.full or (None if new.max_age else self._unpublishable(new.tasks))
         if reason is not None:
             pending.end(Refused(new, reason))
             return
         started = time.monotonic()
         try:
+            self._hub.check()
+        except HubUnavailable as error:  # nothing was sent, so there is nothing to take back
+            pending.end(Refused(new, error.reason))
+            return
+        try:
             with self._hub.asking():
-                self._hub.check()
                 begun = pending.times = self._ledger.begin(new)
         except HubUnavailable as error:
-            # The write may have arrived all the same.
-            pending.end(Refused(new, error.reason), lambda: self.cleaner.add(new, published=False))
+            # The write may have arrived all the same, but where it was refused.
+            take_back = functools.partial(self.cleaner.add, new, published=False)
+            pending.end(Refused(new, error.reason), None if error.is_refusal else take_back)
             return
         ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.kept else []
         rest = _rest(new, ended)
@@ -239,104 +245,6 @@ class _Clock:
             return [pending for pending in due if not pending.is_ended]
 
 
-class Cleaner:
-    """Takes back what was refused, and repeats it until the hub and the broker both have it."""
-
-    def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
-        self._hub, self._ledger, self._publisher = hub, ledger, publisher
-        self._work: queue.SimpleQueue[_Cleaning | None] = queue.SimpleQueue()
-        self._refused: set[str] = set()  # answered 503, and the hub may not know it yet
-        self._thread = threading.Thread(target=self.run, name="accept-clean", daemon=True)
-
-    def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """One more try of everything, then the thread ends."""
-        self._work.put(None)
-        self._thread.join(5)
-
-    def add(self, new: New, *, published: bool) -> None:
-        """A request that was refused; ``published`` when a region may have some of it."""
-        tasks = [(task.id, task.region) for task in new.tasks]
-        give_up = time.monotonic() + new.deadline_ms / 1000
-        self._refused.add(new.id)
-        self._work.put(_Cleaning(new.id, tasks, give_up, new.deadline_ms, needs_cancel=published))
-
-    def is_refused(self, request: str) -> bool:
-        """Whether a 503 named this request and the hub has not been told: its ledger may say ``accepted`` still."""
-        return request in self._refused
-
-    def cancel(self, request: str, tasks: list[tuple[str, str]], deadline_ms: int) -> None:
-        """Tells the regions that nobody wants these tasks any more; the hub has ended them already.
-
-        ``tasks``: (id, region) of each; ``deadline_ms``: how long they may live still, at most.
-        """
-        give_up = time.monotonic() + deadline_ms / 1000
-        self._work.put(_Cleaning(request, tasks, give_up, deadline_ms, needs_cancel=True, needs_refusal=False))
-
-    def run(self) -> None:
-        """Cleans until it is stopped; what fails is tried again after a while."""
-        later: list[_Cleaning] = []
-        while True:
-            try:
-                one = self._work.get(timeout=CLEAN_AGAIN_SECONDS if later else None)
-            except queue.Empty:
-                one, later = None, self.run_once(later)
-                continue
-            if one is None:
-                self.run_once(later)
-                return
-            later += self.run_once([one])
-
-    def run_once(self, work: list["_Cleaning"]) -> list["_Cleaning"]:
-        """One try each; returns what has to be tried again."""
-        return [one for one in work if not self._clean(one)]
-
-    def _clean(self, one: "_Cleaning") -> bool:
-        if one.needs_refusal:
-            try:
-                with self._hub.asking():
-                    self._ledger.refuse(one.request, one.tasks)
-                one.needs_refusal = False
-                self._refused.discard(one.request)
-            except HubUnavailable:
-                pass  # kept, and tried again
-        if one.needs_cancel and not one.is_cancelling:
-            one.is_cancelling = True
-            messages = [_cancel(one, task, region) for task, region in one.tasks]
-            self._publisher.publish(Batch(messages, one.cancelled))
-        is_over = time.monotonic() > one.give_up
-        if is_over and one.needs_cancel and not one.needs_refusal:
-            log.info("cancel given up, deadline passed", request=one.request)
-            return True
-        return not one.needs_refusal and not one.needs_cancel
-
-
-class _Cleaning:
-    """What is still to be taken back of one request."""
-
-    def __init__(
-        self,
-        request: str,
-        tasks: list[tuple[str, str]],
-        give_up: float,
-        deadline_ms: int,
-        *,
-        needs_cancel: bool,
-        needs_refusal: bool = True,
-    ) -> None:
-        self.request, self.tasks, self.give_up, self.deadline_ms = request, tasks, give_up, deadline_ms
-        self.needs_refusal, self.needs_cancel = needs_refusal, needs_cancel
-        self.is_cancelling = False
-
-    def cancelled(self, reason: str | None) -> None:
-        """The broker's answer to the cancels."""
-        self.is_cancelling = False
-        self.needs_cancel = reason is not None
-
-
 def _rest(new: New, ended: Sequence[Settlement]) -> Sequence[NewTask]:
     """The tasks that have not ended."""
     if not ended:
@@ -368,10 +276,3 @@ def _messages(new: New, tasks: Sequence[NewTask], times: Times) -> list[Message]
         key = names.routing_key(task.region, fast=new.sync)
         messages.append(Message(key, body, task.id, new.id, "task"))
     return messages
-
-
-def _cancel(one: _Cleaning, task: str, region: str) -> Message:
-    # The mark lives as long as the task may: the deadline counts from now, which is later than from the accept.
-    deadline = int(time.time() * 1000) + one.deadline_ms + 5_000
-    body = contract.encode(contract.Cancel(task=task, request=one.request, deadline_ms=deadline))
-    return Message(names.routing_key(region, fast=True), body, task, one.request, "cancel")

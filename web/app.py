@@ -27,6 +27,7 @@ from regions.settings import Settings
 from web import problems
 from web.accept import Acceptor
 from web.archive import Archiver
+from web.clean import Cleaner
 from web.dead import DeadReader
 from web.exchange import Answer, Exchange
 from web.history import History
@@ -83,8 +84,8 @@ def routes(
 class Health:
     """Liveness and readiness, from what is known already: neither asks anybody."""
 
-    def __init__(self, hub: Hub, publisher: Publisher, history: History) -> None:
-        self._hub, self._publisher, self._history = hub, publisher, history
+    def __init__(self, hub: Hub, publisher: Publisher, cleaner: Cleaner, history: History) -> None:
+        self._hub, self._publisher, self._cleaner, self._history = hub, publisher, cleaner, history
 
     def live(self) -> Answer:
         """The process serves."""
@@ -92,7 +93,7 @@ class Health:
 
     def ready(self) -> Answer:
         """Requests can be taken, or why not; without the history they can."""
-        reasons = [reason for reason in (self._hub.state, self._publisher.unavailable) if reason]
+        reasons = [reason for reason in (self._hub.state, self._publisher.unavailable, self._cleaner.full) if reason]
         if reasons:
             raise problems.unavailable("; ".join(reasons))
         body = msgspec.json.encode({"status": "ready", "history": self._history.state})
@@ -203,7 +204,8 @@ class Gateway:
             wait_max_seconds=limits.wait_max_seconds,
         )
         overview = Overview(settings, self.hub, self.ledger, self.catalog, base)
-        found = routes(self.intake, poller, self.recall, overview, Health(self.hub, self.publisher, self.history))
+        health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
+        found = routes(self.intake, poller, self.recall, overview, health)
         app = App(found, known_hosts(settings))
         self.server = Server(settings.gateway.host, settings.gateway.port, app, settings.gateway.threads)
         self.ended = threading.Event()  # somebody asked for the end, or the server ended by itself

@@ -22,7 +22,12 @@ log = logs.get("hub")
 
 
 class HubUnavailable(Exception):  # noqa: N818
-    """The hub's Redis can't take a request now: a 503. ``reason`` is for clients."""
+    """The hub's Redis can't take a request now: a 503. ``reason`` is for clients.
+
+    ``is_refusal``: it answered that it did nothing of what was asked.
+    """
+
+    is_refusal = False
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,9 +41,13 @@ class HubAway(HubUnavailable):
 class HubFull(HubUnavailable):
     """It has no room for what is asked."""
 
+    is_refusal = True
+
 
 class HubRefuses(HubUnavailable):
     """It answers, but takes no writes, or would not keep them."""
+
+    is_refusal = True
 
 
 class Hub:

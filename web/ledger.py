@@ -182,13 +182,22 @@ class Ledger:
         commands = [lua.ACCEPT.command([names.ledger(request), names.ACCEPTING], [request]) for request in requests]
         return [value(answer) == 1 for answer in send(self._client, commands, [lua.ACCEPT])]
 
-    def refuse(self, request: str, tasks: Iterable[tuple[str, str]], *, lapsed_only: bool = False) -> bool:
+    def refuse(self, request: str, tasks: Sequence[tuple[str, str]], *, lapsed_only: bool = False) -> bool:
         """Refuses a request as a whole, whatever its tasks' states. ``tasks``: (id, region) of each."""
-        arguments: list[Argument] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
-        for task, region in tasks:
-            arguments += (task, names.open_tasks(region))
-        keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request), names.ARCHIVE]
-        return bool(lua.REFUSE.call(self._client, keys, arguments) == 1)
+        return self.refuse_all([(request, tasks)], lapsed_only=lapsed_only)[0]
+
+    def refuse_all(
+        self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, lapsed_only: bool = False
+    ) -> list[bool]:
+        """The same of several requests, each with its tasks, in one round trip; whether each is refused now."""
+        commands = []
+        for request, tasks in refused:
+            arguments: list[Argument] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
+            for task, region in tasks:
+                arguments += (task, names.open_tasks(region))
+            keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request), names.ARCHIVE]
+            commands.append(lua.REFUSE.command(keys, arguments))
+        return [value(answer) == 1 for answer in send(self._client, commands, [lua.REFUSE])]
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
         """Ends tasks, each once, in one round trip: one of the answers in ``web.lua`` for each."""
@@ -227,9 +236,16 @@ class Ledger:
             lua.RUNNING.call(self._client, keys, arguments)
 
     def tasks(self, request: str) -> list[TaskView] | None:
-        """A request's tasks whatever its state, for sweeping; None when it is unknown."""
-        fields: Any = self._client.hgetall(names.ledger(request))
-        return _task_views(fields) if fields else None
+        """A request's tasks whatever its state; None when it is unknown."""
+        return self.tasks_of([request])[0]
+
+    def tasks_of(self, requests: Sequence[str]) -> list[list[TaskView] | None]:
+        """The same of several requests, in one round trip."""
+        if not requests:
+            return []
+        replies = send(self._client, [("HGETALL", names.ledger(request)) for request in requests], [])
+        found = [mapping(value(reply)) for reply in replies]
+        return [_task_views(fields) if fields else None for fields in found]
 
     def read(self, request: str, after: str = START, bytes_max: int | None = None, *, how: str = "") -> View | None:
         """A request with its results since a cursor; None when it is unknown, expired, or not (yet) accepted.

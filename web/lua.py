@@ -170,6 +170,19 @@ end
 return #KEYS
 """)
 
+OVERDUE: Final = Script("""#!lua flags=allow-oom
+-- KEYS: accepting, due. ARGV: lease ms, most of each. Returns the time in ms, the requests whose accept has lapsed and the
+-- tasks, as REQUEST/TASK, that are past their deadline and grace. Nobody else gets them until the lease is over.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local function take(key)
+  local found = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, ARGV[2])
+  for _, member in ipairs(found) do redis.call('ZADD', key, now + ARGV[1], member) end
+  return found
+end
+return {now, take(KEYS[1]), take(KEYS[2])}
+""")
+
 LEASE: Final = Script("""#!lua flags=allow-oom
 -- KEYS: archive. ARGV: lease ms, most. Returns finished requests that nobody archives; they come again after the lease.
 local t = redis.call('TIME')

@@ -5,7 +5,7 @@ import msgspec
 from jobs.contract import FINAL
 from jobs.errors import Cancelled
 from web import ids, problems, trail, views
-from web.accept import Cleaner
+from web.clean import Cleaner
 from web.events import Stream
 from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable

@@ -2,25 +2,30 @@
 
 Each gateway sweeps for itself. After its start, and after it regained the hub or the broker, it sweeps nothing for 15 s,
 so that results which were on their way win; at most 15 s in any 60, so that a flapping link does not stop the sweep.
+
+    OVERDUE   takes a batch, which no other gateway gets for 2 s     then, in a round trip each: read, settle or refuse
+              and the next one, until there is no more
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 from jobs.errors import Expired
-from regions import connect, logs, names
+from regions import logs, names
 from regions.settings import Settings
-from web.accept import Cleaner
+from web import lua
+from web.clean import Cleaner
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, Settlement
 from web.settle import hub_frame
 
 EVERY_SECONDS: Final = 0.25
-BATCH: Final = 500
+BATCH: Final = 500  # tasks, and requests that were not accepted
+LEASE_MS: Final = 2_000  # longer than a batch takes; what a gateway took and did not end comes again after it
 GRACE_SECONDS: Final = 15.0
 GRACE_WINDOW_SECONDS: Final = 60.0
 FORGET_PART_MS: Final = 3_600_000  # what a bridge or a pool said last, after it is gone
@@ -89,23 +94,37 @@ class Sweeper:
                 log.exception("sweep failed")
 
     def run_once(self) -> int:
-        """One batch of each kind; returns how many tasks it ended."""
-        with self._hub.asking() as client:
-            now = connect.redis_now_ms(client)
-            lapsed: Any = client.zrangebyscore(names.ACCEPTING, "-inf", now, start=0, num=BATCH)
-            due: Any = client.zrangebyscore(names.DUE, "-inf", now, start=0, num=BATCH)
-            for request in lapsed:
-                self._refuse(request.decode())
-            if time.monotonic() >= self._forget_at:
-                self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
-                self._forget_parts(client, now)
-            return self._expire(client, [member.decode() for member in due], now)
+        """Ends all that is overdue, a batch at a time; returns how many tasks it ended."""
+        ended, is_more = 0, True
+        while is_more and not self._stopping.is_set():
+            with self._hub.asking() as client:
+                taken = lua.OVERDUE.call(client, [names.ACCEPTING, names.DUE], [LEASE_MS, BATCH])
+                now, lapsed, due = taken
+                self._refuse([request.decode() for request in lapsed])
+                ended += self._expire(client, [member.decode() for member in due], now)
+            is_more = max(len(lapsed), len(due)) == BATCH
+        if ended:
+            log.info("expired", tasks=ended)
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
+            with self._hub.asking() as client:
+                self._forget_parts(client)
+        return ended
 
-    def _refuse(self, request: str) -> None:
-        tasks = [(task.id, task.region) for task in self._ledger.tasks(request) or ()]
-        if self._ledger.refuse(request, tasks, lapsed_only=True) and tasks:
-            log.info("accept never finished", request=request, tasks=len(tasks))
-            self._cleaner.cancel(request, tasks, self._deadline_max_ms)
+    def _refuse(self, requests: list[str]) -> None:
+        """Ends the accepts that a dead gateway left open."""
+        if not requests:
+            return
+        known = self._ledger.tasks_of(requests)
+        asked = [
+            (request, [(task.id, task.region) for task in tasks or ()])
+            for request, tasks in zip(requests, known, strict=True)
+        ]
+        refused = self._ledger.refuse_all(asked, lapsed_only=True)
+        for (request, tasks), is_refused in zip(asked, refused, strict=True):
+            if is_refused and tasks:
+                log.info("accept never finished", request=request, tasks=len(tasks))
+                self._cleaner.cancel(request, tasks, self._deadline_max_ms)
 
     def _expire(self, client: redis.Redis, due: list[str], now: int) -> int:
         by_request: dict[str, set[str]] = {}
@@ -113,20 +132,19 @@ class Sweeper:
             request, _, task = member.partition("/")
             by_request.setdefault(request, set()).add(task)
         settlements: list[Settlement] = []
-        for request, tasks in by_request.items():
-            known = self._ledger.tasks(request)
+        gone: list[str] = []
+        for (request, tasks), known in zip(by_request.items(), self._ledger.tasks_of(list(by_request)), strict=True):
             if known is None:
-                self._forget(client, request, tasks)
+                gone += [names.due_member(request, task) for task in tasks]
                 continue
             settlements += [
                 self._expired(request, task.id, task.source, task.region, now) for task in known if task.id in tasks
             ]
-        if not settlements:
-            return 0
-        answers = self._ledger.settle(settlements)
+        if gone:
+            self._forget(client, gone)
+        answers = self._ledger.settle(settlements) if settlements else []
         ended = [one.request for one, answer in zip(settlements, answers, strict=True) if answer]
         if ended:
-            log.info("expired", tasks=len(ended))
             self._news(set(ended))
         return len(ended)
 
@@ -142,16 +160,16 @@ class Sweeper:
             frame=frame,
         )
 
-    def _forget_parts(self, client: redis.Redis, now: int) -> None:
+    def _forget_parts(self, client: redis.Redis) -> None:
         """Parts have a new name after each start; the old ones would stay for ever."""
         for state in self._ledger.regions(self._regions):
-            gone = [part for part, said in state.said.items() if said.get("at_ms", now) < now - FORGET_PART_MS]
+            long_ago = state.now_ms - FORGET_PART_MS
+            gone = [part for part, said in state.said.items() if said.get("at_ms", state.now_ms) < long_ago]
             if gone:
                 client.hdel(names.region_status(state.name), *gone)
 
-    def _forget(self, client: redis.Redis, request: str, tasks: Iterable[str]) -> None:
-        """The ledger expired: what still points to it goes too."""
-        members = [names.due_member(request, task) for task in tasks]
+    def _forget(self, client: redis.Redis, members: list[str]) -> None:
+        """Their ledgers expired: what still points to them goes too."""
         pipeline = client.pipeline(transaction=False)
         for key in (names.DUE, *map(names.open_tasks, self._regions)):
             pipeline.zrem(key, *members)

@@ -81,6 +81,7 @@ def _publish() -> bytes:
 # Scripts that no task's end hangs on.
 ELSEWHERE = {
     "web.lua.ARCHIVED": "after the history has it; else it comes again when its lease is over",
+    "web.lua.OVERDUE": "what it gave comes again when its lease is over, in 2 s (tests/service/test_sweep.py)",
     "web.lua.JUDGE": "keeps a verdict on a source; judged again with its next runs",
     "web.lua.READ_ONLY": "reads for the archive, which asks again, and for a client where no note can be made",
     "web.lua.KEEP_DEAD": "keeps a dead letter, whose task has ended before; the letter comes again until it is kept",

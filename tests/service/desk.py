@@ -8,8 +8,8 @@ from regions import names
 from tests.service import hub_parts
 from tests.waiting import until
 from web import lua
-from web.accept import Cleaner
 from web.app import App
+from web.clean import Cleaner
 from web.exchange import Answer
 from web.history import History
 from web.hub import Hub

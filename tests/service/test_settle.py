@@ -10,7 +10,7 @@ from regions import connect, names
 from tests.service.hub_parts import frame, new_request, send_home, settings
 from tests.waiting import until
 from web import lua, settle
-from web.accept import Cleaner
+from web.clean import Cleaner
 from web.hub import Hub
 from web.ledger import Ledger, New, Settlement, Times
 from web.listen import Listener

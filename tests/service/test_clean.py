@@ -1,0 +1,146 @@
+"""Taking back what was refused, on a real RabbitMQ and Redis: nothing where nothing was sent, all of the rest, in any crowd."""
+
+import signal
+
+import pytest
+
+from jobs import contract
+from regions import names, script
+from tests.service.hub_parts import new_request, settings
+from tests.service.test_accept import Half, drain, purge
+from tests.waiting import freeze, until
+from web import clean
+from web.accept import Accepted, Refused
+
+
+@pytest.fixture
+def half(tmp_path, hub_redis, rabbitmq):
+    purge(rabbitmq)
+    one = Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start()
+    yield one
+    one.stop()
+
+
+def state(half, new):
+    return half.hub.client.hget(names.ledger(new.id), "state")
+
+
+def test_refusals_of_an_outage_leave_nothing_to_take_back_but_what_was_sent(half, hub_redis):
+    half.submit(new_request())  # the hub knows the script
+    hub_redis.running.signal(signal.SIGSTOP)
+    try:
+        sent, _ = half.submit(new_request())  # it finds out that nobody answers
+        assert isinstance(sent, Refused)
+        others = [half.submit(new_request(("fra", "nyc")))[0] for _ in range(3_000)]
+        assert {type(one) for one in others} == {Refused}
+        assert half.acceptor.cleaner.kept == len(sent.new.tasks)
+        assert half.acceptor.cleaner.is_refused(sent.new.id)
+    finally:
+        hub_redis.running.signal(signal.SIGCONT)
+    until(lambda: half.acceptor.cleaner.kept == 0, "what was sent to be taken back")
+    assert state(half, sent.new) == b"refused"  # the freeze was in the hub, which has it
+    assert not any(half.hub.client.exists(names.ledger(one.new.id)) for one in others)
+
+
+def test_a_refusal_by_a_full_hub_leaves_nothing_to_take_back(half, hub_redis):
+    hub_redis.client.config_set("maxmemory", 1)
+    until(lambda: isinstance(half.submit(new_request())[0], Refused), "the hub to refuse")
+    for _ in range(50):
+        answer, _ = half.submit(new_request())
+        assert isinstance(answer, Refused)
+    assert half.acceptor.cleaner.kept == 0
+    hub_redis.client.config_set("maxmemory", "256mb")
+
+
+def test_many_refusals_are_told_in_few_round_trips_while_new_ones_come(half, hub_redis, monkeypatch):
+    """What has to be tried again is, by the clock: others that come all the time do not keep it waiting."""
+    cleaner = half.acceptor.cleaner
+    waiting = [new_request() for _ in range(1_000)]
+    for new in waiting:
+        half.ledger.begin(new)
+    hub_redis.running.signal(signal.SIGSTOP)
+    half.submit(new_request())
+    for new in waiting:
+        cleaner.add(new, published=False)
+    real, calls = script._exchange, []
+
+    def counting(client, commands):
+        calls.append(len(commands))
+        return real(client, commands)
+
+    monkeypatch.setattr(script, "_exchange", counting)
+    hub_redis.running.signal(signal.SIGCONT)
+    until(lambda: half.hub.state is None, "the hub")
+
+    def steady():
+        cleaner.add(new_request(), published=False)
+        return all(not cleaner.is_refused(new.id) for new in waiting)
+
+    until(steady, "what had waited to be taken back, while new ones came")
+    assert {state(half, new) for new in waiting} == {b"refused"}
+    assert sum(one >= 100 for one in calls) >= 4  # requests in a round trip
+    until(lambda: cleaner.kept == 0, "the rest")
+
+
+def test_a_cancel_does_not_wait_behind_refusals(half, rabbitmq, hub_redis):
+    cleaner = half.acceptor.cleaner
+    hub_redis.running.signal(signal.SIGSTOP)
+    try:
+        half.submit(new_request())
+        for _ in range(1_000):
+            cleaner.add(new_request(), published=False)
+        new = new_request()
+        cleaner.cancel(new.id, [(task.id, task.region) for task in new.tasks], new.deadline_ms)
+        found = until(lambda: drain(rabbitmq, "q.fra.now"), "the cancel, while the hub is frozen")
+        assert contract.decode_cancel(found[0][1]).task == new.tasks[0].id
+    finally:
+        hub_redis.running.signal(signal.SIGCONT)
+    until(lambda: cleaner.kept == 0, "the rest")
+
+
+def test_a_silent_region_does_not_keep_the_cancels_of_others(half, rabbitmq, monkeypatch):
+    monkeypatch.setattr(clean, "CANCELS_AT_ONCE", 1)
+    cleaner = half.acceptor.cleaner
+    member = 'whereis(list_to_atom("%2F_q.sin.now"))'
+    assert rabbitmq.ctl("eval", f"sys:suspend({member}).").returncode == 0
+    try:
+        for _ in range(3):
+            cleaner.cancel("R", [("S", "sin")], 30_000)
+        cleaner.cancel("R", [("F", "fra")], 30_000)
+        found = until(lambda: drain(rabbitmq, "q.fra.now"), "the cancel of another region")
+        assert contract.decode_cancel(found[0][1]).task == "F"
+        assert cleaner.kept >= 3
+    finally:
+        assert rabbitmq.ctl("eval", f"sys:resume({member}).").returncode == 0
+    until(lambda: cleaner.kept == 0, "those of the silent one", 60)
+
+
+def test_what_is_to_be_taken_back_is_bounded_by_refusing_to_begin(half, rabbitmq, monkeypatch):
+    monkeypatch.setattr(clean, "KEPT_MAX", 4)
+    freeze(rabbitmq.running.process.pid)
+    try:
+        until(lambda: isinstance(half.submit(new_request())[0], Refused), "a refusal")
+        until(lambda: half.acceptor.cleaner.kept == 1, "the hub to be told, and not the region")
+        half.acceptor.cleaner.cancel("R", [("a", "fra"), ("b", "fra"), ("c", "fra")], 60_000)
+        assert half.acceptor.cleaner.kept == 4
+        answer, _ = half.submit(new_request(("fra",)))
+        assert answer.reason == "too many refused requests wait to be taken back"
+        half.acceptor.cleaner.cancel("R", [("d", "fra")], 60_000)
+        assert half.acceptor.cleaner.kept == 4
+    finally:
+        rabbitmq.running.signal(signal.SIGCONT)
+    until(lambda: half.acceptor.cleaner.kept == 0, "all to be taken back", 60)
+    until(lambda: isinstance(half.submit(new_request())[0], Accepted), "requests to be taken again", 60)
+
+
+def test_a_cancel_is_given_up_when_its_tasks_are_past_their_deadline(half, rabbitmq):
+    rabbitmq.running.kill()
+    try:
+        until(lambda: half.publisher.unavailable, "the broker to be away")
+        half.acceptor.cleaner.cancel("R", [("a", "fra")], 500)
+        assert half.acceptor.cleaner.kept == 1
+        until(lambda: half.acceptor.cleaner.kept == 0, "it to be given up")
+    finally:
+        rabbitmq.running.start()
+    until(lambda: half.publisher.unavailable is None, "the broker", 60)
+    assert drain(rabbitmq, "q.fra.now") == []

@@ -31,7 +31,8 @@ RECODED: Final = 6  # times a body in another charset: its text, and that in UTF
 
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _HEADER: Final = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
-_META: Final = re.compile(rb"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([^\s"'/>;]+)""", re.IGNORECASE)
+_META: Final = re.compile(rb"<meta\b[^>]*+", re.IGNORECASE)
+_IN_META: Final = re.compile(rb"""\bcharset\s*+=\s*+["']?+\s*+([^\s"'/>;]+)""", re.IGNORECASE)
 _DECLARATION: Final = re.compile(rb"""\A\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([^"'<>]+)["']""")
 # Python's codecs that are narrower than what WHATWG means by the label.
 _WIDER: Final = {
@@ -112,7 +113,8 @@ def text_bytes(utf8: bytes) -> int:
 def declared_in(body: bytes) -> str:
     """The label that a document gives itself, "" for none."""
     start = re.sub(rb"<!--.*?(?:-->|\Z)", b"", body[:PRESCAN_BYTES], flags=re.DOTALL)
-    found = _META.search(start) or _DECLARATION.match(start)
+    in_tags = (_IN_META.search(tag[0]) for tag in _META.finditer(start))
+    found = next(filter(None, in_tags), None) or _DECLARATION.match(start)
     label = found[1].decode("ascii", "replace").strip().lower() if found else ""
     return "utf-8" if label.startswith("utf-16") else label  # whoever could read it was not reading UTF-16
 

@@ -7,7 +7,8 @@ from typing import Any, Final
 import chompjs
 from lxml import etree
 
-from jobs import values
+from jobs import budget, values
+from jobs.page import check_values
 
 _SCRIPTS: Final = etree.XPath(
     "descendant-or-self::script[contains(translate(@type, 'LDJSON', 'ldjson'), 'ld+json')]", smart_strings=False
@@ -18,11 +19,15 @@ _OPENING: Final = re.compile(r"(?:(?://|/\*)\s*)?(?:<!\[CDATA\[|<!--)\s*(?:\*/)?
 
 
 def nodes(root: Any, wanted: str) -> list[Any]:
-    """The page's nodes whose ``@type`` is (or holds) ``wanted``, in document order; what is no JSON is left out."""
+    """The page's nodes whose ``@type`` is (or holds) ``wanted``, in document order; what is no JSON is left out.
+
+    Raises ParseFailed where a script holds too many values, and what ``budget.Share.grow`` raises.
+    """
     found = []
-    for script in _SCRIPTS(root):
-        document = _read(script.text or "")
-        found += [node for node in _opened(document) if _is(node, wanted)]
+    with budget.inside():
+        for script in _SCRIPTS(root):
+            document = _read(script.text or "")
+            found += [node for node in _opened(document) if _is(node, wanted)]
     return found
 
 
@@ -33,8 +38,10 @@ def from_javascript(text: str) -> Any:
 
 def _read(text: str) -> Any:
     """A script's value. Pages wrap it in comments or CDATA and write JavaScript; None where even that fails."""
+    body = text.encode()
+    check_values(body)
     try:
-        return values.from_json(text.encode())
+        return values.from_json(body)
     except (ValueError, RecursionError):
         pass  # the next reader takes what this one refuses
     text = _unwrapped(text.strip())

@@ -11,7 +11,7 @@ KNOWN_LENGTH_MAX: Final = 300  # what is longer is no name of DNS
 _FIXED: Final = re.compile(r"(https?://[^/?#{}]+)(?:[/?#]|\{[/?#]|$)", re.IGNORECASE)
 
 # An address that nothing rewrites: a name in lower case, no credentials, escapes, dot segments and fragment.
-_BEFORE_PATH: Final = r"(https?)://([a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
+_BEFORE_PATH: Final = r"(https?)://([a-z0-9][a-z0-9.-]*+(?<![.-]))(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
 _PLAIN_ORIGIN: Final = re.compile(_BEFORE_PATH)
 _PLAIN: Final = re.compile(
     rf"{_BEFORE_PATH}"
@@ -49,7 +49,8 @@ def path_of(url: str) -> str:
 def host_header(origin: str) -> str:
     """The Host of a request to an origin (RFC 9110, 7.2): without its scheme's own port, and without an interface."""
     scheme, _, place = origin.partition("://")
-    return re.sub(r"%[^\]]*(?=\])", "", place).removesuffix(f":{PORTS[scheme]}")
+    name, bracket, port = place.rpartition("]")
+    return f"{name.partition('%')[0] if bracket else name}{bracket}{port}".removesuffix(f":{PORTS[scheme]}")
 
 
 def _slash(url: str) -> int:

@@ -189,10 +189,7 @@ def parse_xml(body: bytes) -> Any:
 
 def parse_json(body: bytes) -> Any:
     """A JSON value; also of JSON lines (a list), in a call (``cb({…});``), and after what guards it (``)]}'``)."""
-    found = body.count(b",") + body.count(b"[") + body.count(b"{")
-    if found > VALUES_MAX:
-        raise ParseFailed(f"expected JSON of at most {VALUES_MAX} values, found more")
-    budget.reserve(found * VALUE_BYTES + text_bytes(body), f"JSON of {found} values")
+    check_values(body)
     try:
         return _json(body)
     except DecodeFailed:
@@ -228,6 +225,17 @@ def _is_json(body: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_values(body: bytes) -> None:
+    """Refuses JSON that would grow far beyond its bytes, and takes the memory for the values of any other.
+
+    Raises ParseFailed, and what ``budget.Share.grow`` raises.
+    """
+    found = body.count(b",") + body.count(b"[") + body.count(b"{")
+    if found > VALUES_MAX:
+        raise ParseFailed(f"expected JSON of at most {VALUES_MAX} values, found more")
+    budget.reserve(found * VALUE_BYTES + text_bytes(body), f"JSON of {found} values")
 
 
 def check_tags(body: bytes, what: str, *, html: bool) -> None:

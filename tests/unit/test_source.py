@@ -230,6 +230,23 @@ def test_link_header(tmp_path):
     assert walk(source, {"*": "<li>x"}, Link=(URL + "|", header))[:2] == [URL, f"{URL}?p=2"]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<?p=2>; rel=next",
+        "<?p=2>; crossorigin; rel=next",
+        '<?p=2>; crossorigin ; title="a; rel=prev" ; rel = next',
+        '<?p=2>;; rel="next"',
+        '<?p=2>; title="a \\"quoted\\", one"; rel=next',
+        '</a>; rel="prev"; rel=next, <?p=2>; REL=Next; rel=prev',
+        "<?p=2> ; rel=next; title*=UTF-8''n%20e",
+    ],
+)
+def test_a_link_header_is_read_as_it_may_be_written(tmp_path, header):
+    source = Source(define(tmp_path, ROW + "[next]\nlink = true"))
+    assert walk(source, {"*": "<li>x"}, Link=(URL + "|", header))[:2] == [URL, f"{URL}?p=2"]
+
+
 def test_another_host_gets_no_credentials(tmp_path):
     text = "[request]\nheaders = {X-Key = 'k'}\ncookies = {c = 'd'}\n" + ROW + "[next]\ncss = 'a::attr(href)'"
     source = Source(define(tmp_path, text))

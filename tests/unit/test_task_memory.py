@@ -35,10 +35,13 @@ retries = 0
 def runner(tmp_path) -> Iterator[Runner]:
     """A runner that knows ``large``, which fits, ``vast``, which never does, and ``broken``, whose page is none."""
     bodies = {"/large": PAGE, "/vast": b"<ul>" + b"<li>x" * 380_000, "/broken": b"<div>" * 100_000}
+    bodies["/linked"] = b"<script type='application/ld+json'>[" + b"{}," * 300_000 + b"{}]</script>"
     origin = Origin(lambda spoken: spoken.answer(bodies[spoken.target]))
     for name in ("large", "vast", "broken"):
         text = SOURCE.replace("URL", f"{origin.url}/{name}").replace('"XPATH"', '{xpath = "string()"}')
         (tmp_path / f"{name}.toml").write_text(text)
+    text = SOURCE.replace("URL", f"{origin.url}/linked").replace('css = "li"', 'jsonld = "A"')
+    (tmp_path / "linked.toml").write_text(text.replace('"XPATH"', "{}"))
     found = settings.load({"NEARFETCH__SOURCES__PATH": str(tmp_path), "NEARFETCH__FETCH__ALLOW": "127.0.0.0/8"})
     made = Runner(found, found.one("fra"))
     yield made
@@ -114,6 +117,14 @@ def test_what_never_fits_is_too_large_and_says_what_it_takes(runner):
     most = (runner._budget.task_bytes + runner._budget.small_bytes) / 1e6
     assert f"expected a task that takes at most {most:.1f} MB of memory (workers.memory_mb)" in result.error.message
     assert "found HTML of 1900004 bytes with 380001 tags, which would make it" in result.error.message
+    assert is_free(runner)
+
+
+def test_json_in_a_page_takes_its_memory_like_any_other(runner):
+    """Twenty megabytes of empty objects in a script would become half a gigabyte."""
+    result = run(runner, "linked")
+    assert (result.error.type, result.error.origin) == ("too_large", "target")
+    assert "found JSON of 600002 values" in result.error.message
     assert is_free(runner)
 
 

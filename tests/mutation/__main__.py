@@ -1,0 +1,114 @@
+"""Changes each guard in one place and sees a test fail.
+
+    python -m tests.mutation                            everything that targets.toml names (hours)
+    python -m tests.mutation web/settle.py bridge/      some of it
+    python -m tests.mutation --sample 200 --seed 7      some mutants of everything
+    python -m tests.mutation --list web/sweep.py        only says what would be changed
+
+Needs `pip install -r tests/mutation/requirements.txt`. Outcomes are kept (--results): the same command goes on where it was
+ended. Ends with 0 when at least 95 % of what was tried, less what equivalent.toml lists, was killed; else with 1.
+"""
+
+import argparse
+import random
+import sys
+import threading
+import tomllib
+from collections import defaultdict
+from pathlib import Path
+
+from tests.mutation.mutants import Mutant, mutants
+from tests.mutation.run import BaselineFails, Outcome, Results, Target, attempt_all, key, measure
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+WANTED = 0.95
+
+
+def targets(wanted: list[str]) -> list[Target]:
+    """What is to be mutated; raises ValueError for a path that no target has."""
+    found = [Target(**one) for one in tomllib.loads((HERE / "targets.toml").read_text())["target"]]
+    for path in wanted:
+        if not any(one.path.startswith(path) for one in found):
+            raise ValueError(f"no target is {path} or below it; there are: {', '.join(one.path for one in found)}")
+    return [one for one in found if not wanted or any(one.path.startswith(path) for path in wanted)]
+
+
+def equivalents() -> set[tuple[str, str, str]]:
+    """(path, was, now) of mutants that change nothing."""
+    listed = tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
+    return {(one["path"], one["was"], one["now"]) for one in listed}
+
+
+def main(words: list[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.mutation", description="Mutates guards and runs their tests."
+    )
+    parser.add_argument("paths", nargs="*", help="targets, or folders of them; all of targets.toml when there are none")
+    parser.add_argument("--sample", type=int, help="try so many mutants only, drawn by --seed")
+    parser.add_argument("--seed", type=int, default=1, help="of --sample (1)")
+    parser.add_argument("--jobs", type=int, default=2, help="mutants at once (2)")
+    parser.add_argument("--results", type=Path, default=ROOT / ".mutation.jsonl", help="where outcomes are kept")
+    parser.add_argument("--list", action="store_true", help="only list the mutants")
+    asked = parser.parse_args(words)
+    try:
+        found = targets(asked.paths)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    ignored = equivalents()
+    work = []
+    for target in found:
+        made = mutants(target.path, (ROOT / target.path).read_text())
+        work += [(target, one) for one in made if (one.path, one.was, one.now) not in ignored]
+    if asked.sample is not None and asked.sample < len(work):
+        work = random.Random(asked.seed).sample(work, asked.sample)
+    if asked.list:
+        for _, mutant in work:
+            print(f"{mutant.path}:{mutant.line}  {mutant.operator}\n  - {mutant.was}\n  + {mutant.now}")
+        return 0
+    results = Results(asked.results)
+    left = [(target, mutant) for target, mutant in work if key(mutant) not in results.known]
+    try:
+        for target in {id(target): target for target, _ in left}.values():
+            measure(target)
+            print(f"{target.path}: its tests pass unchanged, in {target.seconds:.0f} s", flush=True)
+    except BaselineFails as error:
+        print(error, file=sys.stderr)
+        return 1
+    try_left(left, asked.jobs, results)
+    return report([mutant for _, mutant in work], results)
+
+
+def try_left(left: list[tuple[Target, Mutant]], jobs: int, results: Results) -> None:
+    """Tries what has no outcome yet; says what survives the moment it does."""
+    done, lock = 0, threading.Lock()
+
+    def told(mutant: Mutant, outcome: Outcome) -> None:
+        nonlocal done
+        with lock:
+            done += 1
+            if not outcome.killed:
+                print(f"SURVIVED {mutant.path}:{mutant.line}  {mutant.operator}\n  - {mutant.was}\n  + {mutant.now}")
+            if done % 20 == 0 or done == len(left):
+                print(f"{done} of {len(left)}", flush=True)
+
+    attempt_all(left, jobs, results, told)
+
+
+def report(tried: list[Mutant], results: Results) -> int:
+    """A line a file and one for all; 0 when enough were killed."""
+    by_path: dict[str, list[bool]] = defaultdict(list)
+    for mutant in tried:
+        by_path[mutant.path].append(results.known[key(mutant)].killed)
+    for path, killed in by_path.items():
+        print(f"{path:<24} {sum(killed):>5} of {len(killed):>5} killed  {sum(killed) / len(killed):.1%}")
+    every = [one for killed in by_path.values() for one in killed]
+    rate = sum(every) / len(every) if every else 1.0
+    print(f"{'all':<24} {sum(every):>5} of {len(every):>5} killed  {rate:.1%} (wanted {WANTED:.0%})")
+    return 0 if rate >= WANTED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

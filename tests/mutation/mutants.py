@@ -1,0 +1,220 @@
+"""A file's mutants: the same text with one place changed.
+
+Python expressions are changed by cosmic-ray's operators. A statement is dropped by ourselves, since cosmic-ray has no such
+operator, and Lua is changed by ours alone: comparisons, constants, conditions, dropped lines. Lua is what stands in a
+string that calls Redis, or in a ``.lua`` file.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator
+
+COMPARISONS: Final = ("Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt", "Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is")
+ARITHMETIC: Final = ("Add_Sub", "Sub_Add", "Mul_FloorDiv", "Div_Mul", "FloorDiv_Mul")
+OPERATORS: Final = (
+    *(f"ReplaceComparisonOperator_{name}" for name in COMPARISONS),
+    *(f"ReplaceBinaryOperator_{name}" for name in ARITHMETIC),
+    "AddNot",
+    "ReplaceAndWithOr",
+    "ReplaceOrWithAnd",
+    "ReplaceTrueWithFalse",
+    "ReplaceFalseWithTrue",
+    "ReplaceBreakWithContinue",
+    "ReplaceContinueWithBreak",
+    "ZeroIterationForLoop",
+    "NumberReplacer",
+)
+LUA_IN_PYTHON: Final = re.compile(r"redis\.call\(|^local ", re.MULTILINE)
+# Each Lua operator: what it looks for (never in a comment or a quoted text), and what may stand there instead.
+LUA_OPERATORS: Final = (
+    (re.compile(r" (<|>) "), {"<": (" <= ", " >= "), ">": (" >= ", " <= ")}),
+    (re.compile(r" (<=|>=) "), {"<=": (" < ", " > "), ">=": (" > ", " < ")}),
+    (re.compile(r" (==|~=) "), {"==": (" ~= ",), "~=": (" == ",)}),
+    (re.compile(r" (and|or) "), {"and": (" or ",), "or": (" and ",)}),
+    (re.compile(r"\b(not) "), {"not": ("",)}),
+    (re.compile(r" (\+|-) "), {"+": (" - ",), "-": (" + ",)}),
+    (re.compile(r"\b(true|false)\b"), {"true": ("false",), "false": ("true",)}),
+    (re.compile(r"\b(math\.max|math\.min)\b"), {"math.max": ("math.min",), "math.min": ("math.max",)}),
+)
+LUA_NUMBER: Final = re.compile(r"(?<![\w.\"'$])(\d+)(?![\w.\"'])")
+LUA_STATEMENT: Final = re.compile(r"^\s*(redis\.call\(.*\)|[\w.\[\]\"' ,]+ = [^{]*[^{,(])$")
+LUA_ONE_LINE_IF: Final = re.compile(r"^\s*if .* then (.+) end$")
+LUA_FLAG: Final = re.compile(r"""(["'])(NX|XX|GT|LT|KEEPTTL)\1, """)
+LUA_QUOTED: Final = re.compile(r"--[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One changed place. ``line`` counts from 1 in the file; ``was`` and ``now`` are that line's text, stripped."""
+
+    path: str
+    line: int
+    operator: str
+    was: str
+    now: str
+    text: str  # the whole file
+    place: str  # the function or script it stands in
+
+
+def mutants(path: str, source: str) -> list[Mutant]:
+    """All mutants of a file, in the order of their lines, each different text once."""
+    if path.endswith(".lua"):
+        texts = list(_lua(source, 0, len(source)))
+        places: list[tuple[int, int, str]] = []
+    else:
+        tree = ast.parse(source)
+        places = _places(tree)
+        texts = [*_expressions(source, tree), *_dropped(source, tree)]
+        for begin, end in _lua_parts(source, tree):
+            texts += _lua(source, begin, end)
+    found: dict[str, Mutant] = {}
+    for operator, text in texts:
+        if text == source or text in found:
+            continue
+        line, was, now = _difference(source, text)
+        place = next((name for first, last, name in reversed(places) if first <= line <= last), "")
+        found[text] = Mutant(path, line, operator, was, now, text, place)
+    return sorted(found.values(), key=lambda one: (one.line, one.operator, one.now))
+
+
+def _places(tree: ast.Module) -> list[tuple[int, int, str]]:
+    """(first line, last line, name) of functions, classes and assigned texts; inner ones come later."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.append((node.lineno, node.end_lineno or node.lineno, node.name))
+        elif isinstance(node, ast.AnnAssign | ast.Assign) and node.col_offset == 0:
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            found.append((node.lineno, node.end_lineno or node.lineno, ast.unparse(target)))
+    return sorted(found)
+
+
+def _is_said_only(node: ast.AST) -> bool:
+    """A log line, an assertion for the type checker, or a declaration: nobody's behaviour."""
+    text = ast.unparse(node)
+    return text.startswith(("log.", "assert ", "from ", "import ", "raise NotImplementedError"))
+
+
+def _quiet_lines(tree: ast.Module) -> set[int]:
+    """Lines whose change only changes what is said, how something is declared, or a default of a signature's type."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt) and not isinstance(node, ast.FunctionDef | ast.ClassDef) and _is_said_only(node):
+            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        if isinstance(node, ast.FunctionDef) and node.name in ("__repr__", "__str__"):
+            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def _expressions(source: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
+    quiet = _quiet_lines(tree)
+    for name in OPERATORS:
+        operator = get_operator(f"core/{name}")()
+        for number in count():
+            text = mutate_code(source, operator, number)
+            if text is None:
+                break
+            if name == "NumberReplacer" and not _is_small(source, text):
+                continue
+            if _difference(source, text)[0] not in quiet:
+                yield name, text
+
+
+def _is_small(source: str, text: str) -> bool:
+    """Whether the number that changed has one figure: a limit of 500 that becomes 501 tells nothing."""
+    _, was, now = _difference(source, text)
+    before, after = re.findall(r"[\d_.]+", was), re.findall(r"[\d_.]+", now)
+    return any(len(a) == 1 for a, b in zip(before, after, strict=False) if a != b)
+
+
+def _dropped(source: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Each call, assignment to something that outlives the function, ``raise`` and ``del`` in turn becomes ``pass``."""
+    lines = source.splitlines(keepends=True)
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for node in ast.walk(function):
+            if not isinstance(node, ast.stmt) or _is_said_only(node):
+                continue
+            is_call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
+            is_kept = (
+                isinstance(node, ast.Assign)
+                and any(isinstance(target, ast.Attribute | ast.Subscript) for target in node.targets)
+                and function.name != "__init__"
+            )
+            if is_call or is_kept or isinstance(node, ast.AugAssign | ast.Raise | ast.Delete):
+                first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+                head, tail = lines[first][: _chars(lines[first], node.col_offset)], lines[last]
+                rest = tail[_chars(tail, node.end_col_offset or 0) :]
+                yield "DropStatement", "".join([*lines[:first], f"{head}pass{rest}", *lines[last + 1 :]])
+
+
+def _chars(line: str, byte_offset: int) -> int:
+    return len(line.encode()[:byte_offset].decode())
+
+
+def _lua_parts(source: str, tree: ast.Module) -> Iterator[tuple[int, int]]:
+    """Where Lua stands in a Python file, as offsets."""
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    lines = source.splitlines(keepends=True)
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
+        if is_text and LUA_IN_PYTHON.search(node.value):
+            begin = starts[node.lineno - 1] + _chars(lines[node.lineno - 1], node.col_offset)
+            last = (node.end_lineno or node.lineno) - 1
+            yield begin, starts[last] + _chars(lines[last], node.end_col_offset or 0)
+
+
+def _lua(source: str, begin: int, end: int) -> Iterator[tuple[str, str]]:
+    part = source[begin:end]
+    quoted = [found.span() for found in LUA_QUOTED.finditer(part)] if part else []
+
+    def is_code(at: int) -> bool:
+        # A part's own Python quotes are no Lua text: they span its first and last characters only.
+        return not any(first <= at < last for first, last in quoted if not (first == 0 and last == len(part)))
+
+    def changed(first: int, last: int, text: str) -> str:
+        return source[: begin + first] + text + source[begin + last :]
+
+    for pattern, instead in LUA_OPERATORS:
+        for found in pattern.finditer(part):
+            if is_code(found.start(1)):
+                for text in instead[found.group(1)]:
+                    yield f"Lua {found.group(1)}", changed(found.start(), found.end(), text)
+    for found in LUA_NUMBER.finditer(part):
+        if is_code(found.start()) and len(found.group()) == 1:
+            yield "Lua number", changed(found.start(), found.end(), str(int(found.group()) + 1))
+    for found in LUA_FLAG.finditer(part):
+        yield "Lua flag", changed(found.start(), found.end(), "")
+    at = 0
+    for line in part.splitlines(keepends=True):
+        bare = line.rstrip("\n")
+        if LUA_STATEMENT.match(bare) and not bare.lstrip().startswith(("local ", "--", "return", "for ", "if ")):
+            yield "Lua drop", changed(at, at + len(bare), "")
+        elif only := LUA_ONE_LINE_IF.match(bare):
+            yield "Lua drop", changed(at + only.start(1), at + only.end(1), "")
+        at += len(line)
+
+
+def _difference(source: str, text: str) -> tuple[int, str, str]:
+    """The first line that differs, counted from 1, and how it was and is."""
+    before, after = source.split("\n"), text.split("\n")
+    for number, line in enumerate(before):
+        if number >= len(after) or after[number] != line:
+            return number + 1, line.strip(), after[number].strip() if number < len(after) else ""
+    return len(before), "", ""

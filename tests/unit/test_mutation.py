@@ -1,0 +1,26 @@
+"""What `python -m tests.mutation` is told stands in the checkout: its files, its tests, and the lines of what is equivalent."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = ROOT / "tests" / "mutation"
+TARGETS = tomllib.loads((HERE / "targets.toml").read_text())["target"]
+EQUIVALENT = tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target["path"])
+def test_a_mutated_file_and_its_tests_are_there(target) -> None:
+    assert [path for path in (target["path"], *target["tests"]) if not (ROOT / path).exists()] == []
+
+
+def test_each_equivalent_mutant_names_a_line_of_a_mutated_file_and_a_reason() -> None:
+    paths = {target["path"] for target in TARGETS}
+    faults = []
+    for one in EQUIVALENT:
+        lines = {line.strip() for line in (ROOT / one["path"]).read_text().splitlines()}
+        if one["path"] not in paths or one["was"] not in lines or one["was"] == one["now"] or not one["reason"].strip():
+            faults.append(one)
+    assert faults == []

@@ -4,5 +4,5 @@ plan    which faults, posts and letters, by the seed alone         faults, point
 stack   a whole stack of its own, a link in front of each server   load, letters    clients, unreadable messages (history)
 ledger  compares what was promised with what came, with figures    archive          the list of finished requests at the end
         of recovery, into a verdict                                report           what is printed
-scaling what --scale does besides
+scaling what --scale does besides                                  hostile         clients and a region that mean harm
 """

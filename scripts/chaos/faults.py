@@ -15,7 +15,9 @@ from typing import Final
 
 import redis
 
-from regions import connect
+from regions import connect, names
+from scripts import configuration
+from scripts.chaos import hostile
 from scripts.chaos.history import Window
 from scripts.chaos.plan import Fault, regions_of
 from scripts.chaos.points import POINTS
@@ -166,6 +168,53 @@ def _cut(doing: Doing) -> None:
     doing.end()
 
 
+def _silence(doing: Doing) -> None:
+    """Every connection of the link loses its other end without a word; new ones pass."""
+    doing.begin()
+    doing.stack.control.cut(doing.fault.target, "silence")
+    doing.end()
+
+
+def _hostile_clients(doing: Doing) -> None:
+    doing.begin()
+    clients = hostile.Clients(doing.stack.port)
+    clients.run(doing.fault.seconds)
+    doing.note = f"{len(clients)} sockets"
+    clients.close()
+    doing.end()
+
+
+def _hostile_region(doing: Doing) -> None:
+    """With the region's own user: it may write to nothing else."""
+    stack, region = doing.stack, doing.region
+    url = configuration.hub_url(stack.data, stack.ports, region)
+    others = hostile.open_tasks(stack.redis("hub"), [one for one in stack.regions if one != region])
+    doing.begin()
+    with connect.open_redis(url, name="chaos") as client:
+        entries = list(hostile.entries(others))
+        for entry in entries:
+            with contextlib.suppress(redis.exceptions.ResponseError):  # a full hub keeps nothing of it
+                client.xadd(names.out_stream(region), entry)
+    doing.note = f"{len(entries)} entries, {len(others)} tasks of others"
+    doing.end()
+
+
+def _pause_fork_server(doing: Doing) -> None:
+    """A worker dies while the process is stopped that those are forked from who run suspects alone."""
+    pid = doing.stack.fork_server(doing.region)
+    doing.begin()
+    if pid:
+        _signal(pid, signal.SIGSTOP)
+    busiest, held = _busiest(doing, least=1)
+    if busiest:
+        _signal(busiest, signal.SIGKILL)
+    doing.note = f"{held} executions" if pid else "no fork server"
+    doing.last()
+    if pid:
+        _signal(pid, signal.SIGCONT)
+    doing.end()
+
+
 def _rule(rule: Rule) -> Callable[[Doing], None]:
     def do(doing: Doing) -> None:
         control, link = doing.stack.control, doing.fault.target
@@ -257,6 +306,10 @@ _HOW: Final[dict[str, Callable[[Doing], None]]] = {
     ),
     **dict.fromkeys(("restart-bridge", "restart-workers", "restart-gateway"), _restart),
     "cut": _cut,
+    "silence": _silence,
+    "hostile-clients": _hostile_clients,
+    "hostile-region": _hostile_region,
+    "pause-fork-server": _pause_fork_server,
     "delay": _rule(Rule(there=Way(delay_ms=100, jitter_ms=60), back=Way(delay_ms=100, jitter_ms=60))),
     "black-hole": _rule(Rule(there=HOLD, back=HOLD)),
     "half-open": _half_open,

@@ -172,6 +172,10 @@ KINDS: Final[dict[str, Kind]] = {
     "restart-workers": Kind(_each("workers")),
     "restart-gateway": Kind(_one("gateway")),
     "cut": Kind(_links),
+    "silence": Kind(_links),
+    "hostile-clients": Kind(_one("clients"), PAUSE),
+    "hostile-region": Kind(_each("credentials")),
+    "pause-fork-server": Kind(_each("workers"), PAUSE),
     "delay": Kind(_links, (3.0, 10.0)),
     "black-hole": Kind(_links, PAUSE),
     "half-open": Kind(_links, PAUSE),
@@ -194,8 +198,11 @@ def kinds_of(words: Sequence[str]) -> list[str]:
 
 
 def regions_of(fault: Fault, regions: Sequence[str]) -> set[str]:
-    """Which regions' tasks a fault can touch: one's, or everybody's; a store of finished requests touches nobody's."""
-    if fault.target.endswith("store"):
+    """Which regions' tasks a fault can touch: one's, or everybody's.
+
+    A store of finished requests touches nobody's, and neither does who means harm.
+    """
+    if fault.target.endswith("store") or fault.kind.startswith("hostile-"):
         return set()
     found = {region for region in regions for word in fault.target.split() if f"-{region}" in word}
     return found or set(regions)

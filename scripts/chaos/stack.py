@@ -1,8 +1,10 @@
 """A whole stack of its own (scripts.own_stack), with a link of scripts.proxy between each part and each server."""
 
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pika
@@ -81,6 +83,16 @@ class ChaosStack(OwnStack):
             if pid is not None:
                 found[int(pid)] = int(client.scard(names.rq_worker_executions(worker)))
         return found
+
+    def fork_server(self, region: str) -> int:
+        """The pid of the process that a region's pool forks from; 0 where there is none now."""
+        with contextlib.suppress(OSError):
+            pool = self.pid(f"workers-{region}")
+            for thread in Path(f"/proc/{pool}/task").iterdir():
+                for child in (thread / "children").read_text().split():
+                    if b"--nursery" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        return int(child)
+        return 0
 
     def waits_for_the_file(self, region: str) -> bool:
         """Whether a bridge is in WAITAOF now: it has enqueued what it has not acked. Raises ``connect.AWAY``'s."""

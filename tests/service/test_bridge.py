@@ -9,9 +9,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from jobs import contract
 from regions import names
+from scripts.ports import free_port
+from scripts.services import RabbitMQ, Running
 from tests.service.bridging import (
     Region,
     bridging,
@@ -97,6 +100,21 @@ def test_no_ack_leaves_before_the_append_only_file_is_written(region: Region) ->
         region.redis.client.config_set("appendfsync", "always")
         region.all_acked(running)
     region.each_once(tasks)
+
+
+def test_a_bridge_holds_no_more_than_its_prefetch_until_it_may_ack(region: Region) -> None:
+    """The rest stays in the queue, where another bridge would get it."""
+    tasks = region.tasks(120)
+    with region.bridging(prefetch=50) as running:
+        running.wait_for("consuming")
+        region.redis.client.config_set("appendfsync", "no")
+        region.broker.publish(*tasks)
+        until(lambda: waits_for_file(region.redis) and len(region.jobs()) >= 50, "the bridge to wait for the file")
+        until(lambda: region.broker.ready() == 70, "all others to stay in the queue")
+        assert (len(region.jobs()), running.status.unacked) == (50, 50)
+        region.redis.client.config_set("appendfsync", "always")
+        region.each_once(tasks)
+        region.all_acked(running)
 
 
 def waits_for_file(region_redis: RedisInstance) -> bool:
@@ -218,6 +236,36 @@ def test_a_broker_that_crashed_is_found_again(region: Region) -> None:
         region.broker.publish(*tasks)
         region.each_once(tasks)
         region.all_acked(running)
+
+
+@pytest.fixture
+def first_broker(tmp_path: Path) -> Iterator[RabbitMQ]:
+    """A second node, which a list of hosts may name first."""
+    node = RabbitMQ(tmp_path / "first", free_port())
+    node.running = Running(node.service()).start()
+    yield node
+    node.running.stop()
+
+
+def test_a_bridge_with_two_brokers_goes_on_with_the_second_when_the_first_dies(
+    hub_redis, region_redis, rabbitmq, first_broker
+) -> None:
+    first, second = (Region("two", hub_redis, region_redis, node) for node in (first_broker, rabbitmq))
+    first.broker.declare()
+    second.broker.declare()
+    config = first.settings()
+    config = structs.replace(config, hub=structs.replace(config.hub, amqp=f"{first_broker.url},{rabbitmq.url}"))
+    tasks = first.tasks(20)
+    with bridging(config, "two") as running:
+        running.wait_for("consuming")
+        first.broker.publish(*tasks[:10])
+        first.each_once(tasks[:10])
+        until(lambda: running.status.unacked == 0, "every message to be acked")
+        first_broker.running.kill()
+        second.broker.publish(*tasks[10:])
+        second.each_once(tasks)
+        running.wait_for("consuming")
+        second.all_acked(running)
 
 
 def test_queues_that_the_hub_declares_late_are_waited_for(hub_redis, region_redis, rabbitmq) -> None:

@@ -75,7 +75,8 @@ def test_every_kind_can_be_done_to_each_of_its_targets():
         "rabbitmq",
         "hub",
         "store",
-        *(f"{part}-{one}" for part in ("workers", "bridge", "redis") for one in REGIONS),
+        "clients",
+        *(f"{part}-{one}" for part in ("workers", "bridge", "redis", "credentials") for one in REGIONS),
     }
     points = {point.name for point in POINTS}
     assert set(faults._HOW) == set(KINDS)
@@ -98,6 +99,7 @@ def test_a_fault_touches_its_regions_tasks_or_everybodys():
     assert regions_of(Fault(0, "cut", "gateway>hub", 0), REGIONS) == set(REGIONS)
     assert regions_of(Fault(0, "cut", "gateway>store", 0), REGIONS) == set()
     assert regions_of(Fault(0, "kill-store", "store", 0), REGIONS) == set()
+    assert regions_of(Fault(0, "hostile-region", "credentials-fra", 0), REGIONS) == set()
 
 
 def test_the_load_has_troubles_cancels_and_unreadable_messages_and_obliges_nine_tenths_to_succeed():

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from jobs.definition import Definition, read
-from regions import names, toml
+from regions import logs, names, toml
 from regions.faults import Fault, Faults, nearest
 
 FORMER_MAX: Final = 8  # definitions of a source that tasks may still have been accepted with
@@ -20,6 +20,8 @@ FORMER_MAX: Final = 8  # definitions of a source that tasks may still have been 
 Stamp = tuple[Path, int, int, int, int]  # what tells that a file is another one: path, inode, size, time, the code's
 
 ANY_EGRESS: Final[Mapping[str, Collection[str]]] = {}
+
+log = logs.get("catalog")
 
 
 class Entry(Struct, frozen=True):
@@ -47,12 +49,23 @@ class Catalog:
         self._entries: dict[str, Entry] = {}
         self._former: dict[str, list[Definition]] = {}  # the good ones before today's, the latest last
         self._stamps: dict[str, Stamp] = {}
+        self._is_blind = False  # could not look at them the last time
         self._lock = threading.Lock()
 
     def refresh(self) -> bool:
-        """Looks at all files (a stat each) and reads those that changed; True when anything did. Never raises."""
+        """Looks at all files (a stat each) and reads those that changed; True when anything did. Never raises.
+
+        While a folder can't be listed, for want of a descriptor, its sources stay as they are.
+        """
         with self._lock:
-            found = self._look()
+            try:
+                found = self._look()
+            except OSError as error:
+                if not self._is_blind:
+                    log.error("the sources can't be looked at", error=str(error))
+                self._is_blind = True
+                return False
+            self._is_blind = False
             changed = [source for source, stamp in found.items() if self._stamps.get(source) != stamp]
             gone = [source for source in self._entries if source not in found]
             if not changed and not gone:
@@ -85,11 +98,11 @@ class Catalog:
         found: dict[str, Stamp] = {}
         for folder in self._folders:
             try:
-                paths = sorted(folder.glob("*.toml"))
-            except OSError:
+                paths = sorted(folder.iterdir())  # glob would hide why it finds nothing
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue  # a folder that is away for a moment holds nothing
             for path in paths:
-                stamp = _stamp(path)
+                stamp = _stamp(path) if path.suffix == ".toml" else None
                 if stamp is not None:
                     found[path.stem] = stamp
         return found

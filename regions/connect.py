@@ -34,6 +34,11 @@ def refuses_writes(error: Exception) -> bool:
     return is_replica or str(error).startswith(("MISCONF", "NOREPLICAS"))
 
 
+def is_denied(error: Exception) -> bool:
+    """Whether a Redis that answers says that its user may not do this, be it a command or one of a script."""
+    return isinstance(error, redis.exceptions.NoPermissionError) or str(error).startswith("ACL failure in script")
+
+
 def backoff_seconds(failures: int) -> float:
     """How long to wait after so many failures in a row (from 1): full jitter over a ceiling that doubles up to 2 s.
 

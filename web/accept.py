@@ -114,7 +114,7 @@ class Acceptor:
             pending.end(Refused(new, error.reason))
             return
         try:
-            with self._hub.asking():
+            with self._hub.accepting():
                 begun = pending.times = self._ledger.begin(new)
         except HubUnavailable as error:
             # The write may have arrived all the same, but where it was refused.
@@ -186,11 +186,16 @@ class Acceptor:
             batch.append(more)
         batch = [pending for pending in batch if not pending.is_ended]
         try:
-            with self._hub.asking():
+            with self._hub.accepting():
                 answers = self._ledger.accept([pending.new.id for pending in batch])
         except HubUnavailable as error:
             for pending in batch:
                 self._refuse(pending, error.reason)
+            return
+        except Exception:
+            log.exception("accepting failed")
+            for pending in batch:
+                self._refuse(pending, "something went wrong here")
             return
         for pending, is_accepted in zip(batch, answers, strict=True):
             if not is_accepted:
@@ -229,7 +234,10 @@ class _Clock:
     def run(self) -> None:
         while (due := self._due()) is not None:
             for pending in due:
-                self._call(pending)
+                try:
+                    self._call(pending)
+                except Exception:
+                    log.exception("refusing failed", request=pending.new.id)
 
     def _due(self) -> list[_Pending] | None:
         """Waits for budgets that are over and takes them off; None when stopping."""

@@ -21,6 +21,7 @@ import msgspec
 import redis
 
 from jobs.catalog import Catalog
+from jobs.stop import FAULT
 from regions import connect, durability, logs
 from regions.process import settle_on_processor
 from regions.settings import Settings
@@ -190,6 +191,7 @@ class Gateway:
         self.listener = Listener(settings, self.waiters.news, self.waiters.all)
         self.sweeper = Sweeper(settings, self.hub, self.ledger, self.acceptor.cleaner, self.waiters.news)
         self.dead = DeadReader(settings, self.hub, self.ledger, self.waiters.news)
+        self.hub.rehearse = self.ledger.rehearse
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
         rules = Rules(self.catalog, limits, frozenset(settings.region))
@@ -283,9 +285,17 @@ def tell_durability(found: durability.Found) -> None:
         log.info("the hub's Redis has appendfsync everysec", note=durability.POWER_LOSS)
 
 
+def die(args: threading.ExceptHookArgs) -> None:
+    """Ends the process, since a thread of it failed: without that thread it would only look alive."""
+    thread = args.thread.name if args.thread else "unknown"
+    log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
+    os._exit(FAULT)
+
+
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, then stops warmly. 1 when it could not start, or the server ended by itself."""
     settle_on_processor(os.getpid())  # before it has threads
+    threading.excepthook = die
     gateway = Gateway(settings)
     asked: list[int] = []
 

@@ -50,15 +50,21 @@ class HubRefuses(HubUnavailable):
     is_refusal = True
 
 
+class HubDenied(HubUnavailable):
+    """It answers, but this gateway may not do what was asked; a script may have done a part of it."""
+
+
 class Hub:
     """The client of the hub's Redis, and what is known of its state.
 
-    ``regained`` holds what to call, on the probe's thread, when it is back after it was away.
+    ``regained`` holds what to call, on the probe's thread, when it is back after it was away. ``rehearse`` does what an
+    accept does, and raises where this gateway may not: after every gap, and again and again once an accept was denied.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.client: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway")
         self.regained: list[Callable[[], None]] = []
+        self.rehearse: Callable[[], None] | None = None
         self.mean_result_bytes = 2000.0
         self._regions = list(settings.region)
         self._probe: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-probe", connections=1)
@@ -67,6 +73,7 @@ class Hub:
         self._full: str | None = None
         self._refusal: str | None = None  # it takes no writes
         self._short: str | None = None  # it would not keep what is promised
+        self._denied: str | None = None  # an accept is not permitted
         self._failures = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="hub-probe", daemon=True)
@@ -74,7 +81,7 @@ class Hub:
     @property
     def state(self) -> str | None:
         """None when requests can be taken, else why not."""
-        return self._away or self._refusal or self._short or self._full
+        return self._away or self._denied or self._refusal or self._short or self._full
 
     @property
     def away(self) -> str | None:
@@ -85,7 +92,7 @@ class Hub:
         """Raises ``HubUnavailable``'s at once when a request can't be taken now."""
         if self._away is not None:
             raise HubAway(self._away)
-        if (reason := self._refusal or self._short) is not None:
+        if (reason := self._denied or self._refusal or self._short) is not None:
             raise HubRefuses(reason)
         if self._full is not None:
             raise HubFull(self._full)
@@ -104,10 +111,24 @@ class Hub:
             self._full = "the hub's Redis is full"
             raise HubFull(self._full) from error
         except redis.exceptions.ResponseError as error:
+            if connect.is_denied(error):
+                raise HubDenied(denial(error)) from error
             if not connect.refuses_writes(error):
                 raise
             self._refusal = f"the hub's Redis takes no writes: {error}"
             raise HubRefuses(self._refusal) from error
+
+    @contextmanager
+    def accepting(self) -> Iterator[redis.Redis]:
+        """As ``asking``. Where it is denied the next accepts would be, too, until the probe finds out that they are not."""
+        try:
+            with self.asking() as client:
+                yield client
+        except HubDenied as error:
+            if self._denied is None:
+                log.error("redis denies an accept", reason=error.reason)
+            self._denied = error.reason
+            raise
 
     def lost(self, error: Exception) -> None:
         """Whoever had no answer says so here."""
@@ -135,7 +156,11 @@ class Hub:
     def run(self) -> None:
         """Probes until it is stopped."""
         while not self._stopping.wait(self._pause()):
-            self.run_once()
+            try:
+                self.run_once()
+            except Exception:
+                self._failures += 1
+                log.exception("probing failed")
 
     def _pause(self) -> float:
         return connect.backoff_seconds(self._failures) if self._failures else PROBE_SECONDS
@@ -162,11 +187,26 @@ class Hub:
         coming = sum(open_tasks) * self.mean_result_bytes
         is_full = limit > 0 and used + coming > FULL_AT * limit
         self._full = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included" if is_full else None
+        if self._away is not None or self._denied is not None:
+            self._rehearse()
         if self._away is not None:
             log.info("redis reached", was=self._away)
             self._away = None
             for call in self.regained:
                 call()
+
+    def _rehearse(self) -> None:
+        was, found = self._denied, None
+        try:
+            if self.rehearse is not None:
+                self.rehearse()
+        except redis.exceptions.RedisError as error:  # of another kind: who asks next is told why
+            found = denial(error) if connect.is_denied(error) else None
+        self._denied = found
+        if was is None and found is not None:
+            log.error("redis denies an accept", reason=found)
+        elif was is not None and found is None:
+            log.info("redis permits accepts again", was=was)
 
     def _shortfall(self) -> str | None:
         """Why it would not keep what is promised, told when it is found; None when it would, or needs not."""
@@ -182,6 +222,11 @@ class Hub:
 def check_durability(client: redis.Redis, kind: str) -> durability.Found:
     """How the hub's Redis keeps what it is told; raises ``NotDurable``, or what redis-py raises."""
     return durability.check(client, "the hub's Redis", kind, "hub.durability")
+
+
+def denial(error: Exception) -> str:
+    """What clients are told of a NOPERM."""
+    return f"the hub's Redis does not permit it: {error}"
 
 
 def refusal(said: Mapping[str, Any]) -> str | None:

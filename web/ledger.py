@@ -25,6 +25,7 @@ from web.runs import traffic
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks that end in one script, so that it never holds the hub for long
+REHEARSED: Final = "0" * 26  # a request's id that nobody has
 START: Final = "0-0"  # the cursor before the first result
 BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
 
@@ -181,6 +182,18 @@ class Ledger:
         """Turns what is ``accepting`` with a live lease into ``accepted``; False for each that is not."""
         commands = [lua.ACCEPT.command([names.ledger(request), names.ACCEPTING], [request]) for request in requests]
         return [value(answer) == 1 for answer in send(self._client, commands, [lua.ACCEPT])]
+
+    def rehearse(self) -> None:
+        """Begins, accepts and refuses a request without tasks: raises what Redis raises where this gateway may not."""
+        new = New(id=REHEARSED, tasks=[], deadline_ms=0)
+        self.begin(new)
+        keys = [names.ledger(new.id), names.DUE, names.ACCEPTING, names.events(new.id), names.ARCHIVE]
+        commands = [
+            lua.ACCEPT.command([names.ledger(new.id), names.ACCEPTING], [new.id]),
+            lua.REFUSE.command(keys, [new.id, "always", 0]),
+        ]
+        for answer in send(self._client, commands, [lua.ACCEPT, lua.REFUSE]):
+            value(answer)
 
     def refuse(self, request: str, tasks: Sequence[tuple[str, str]], *, lapsed_only: bool = False) -> bool:
         """Refuses a request as a whole, whatever its tasks' states. ``tasks``: (id, region) of each."""

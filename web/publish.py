@@ -200,20 +200,22 @@ class Publisher:
     def run_once(self) -> None:
         """One connection, from its opening to its end."""
         parameters = self._parameters[self._attempt % len(self._parameters)]
-        self._connection = SelectConnection(
-            parameters,
-            on_open_callback=self._opened,
-            on_open_error_callback=lambda _, error: self._lost(error),
-            on_close_callback=lambda _, error: self._lost(error),
-        )
+        connection: SelectConnection | None = None
         try:
-            self._connection.ioloop.start()
+            connection = self._connection = SelectConnection(
+                parameters,
+                on_open_callback=self._opened,
+                on_open_error_callback=lambda _, error: self._lost(error),
+                on_close_callback=lambda _, error: self._lost(error),
+            )
+            connection.ioloop.start()
         except Exception as error:  # whatever pika raises ends this connection, not the publisher
             log.exception("publisher failed")
             self._lost(error)
         finally:
-            connection, self._connection = self._connection, None
-            connection.ioloop.close()  # its sockets would stay open otherwise
+            self._connection = None
+            if connection is not None:
+                connection.ioloop.close()  # its sockets would stay open otherwise
 
     def _opened(self, connection: Any) -> None:
         try:

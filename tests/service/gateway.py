@@ -2,11 +2,16 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
+from typing import Self
 
 import pika
 
 from jobs import contract
 from regions import connect, names, topology
+from regions.settings import ROOT
 from scripts.services import free_port
 from tests import sources
 from tests.service import hub_parts
@@ -112,3 +117,42 @@ class Stack:
     def post(self, document, headers: dict[str, str] | None = None):
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
         return ask(self.port, "POST", "/v1/requests", JSON if headers is None else headers, body)
+
+
+class GatewayProcess:
+    """A second gateway on the servers of a ``Stack``, as a process of its own. ``patch``: code that runs before it."""
+
+    CODE = "import sys; from regions import logs, settings; logs.configure('json'); from web import app; "
+
+    def __init__(self, stack: Stack, *, patch: str = "", **environ: str) -> None:
+        self.port, self.log = free_port(), stack.folder / "gateway.log"
+        found = {
+            **os.environ,
+            **stack.environ,
+            "NEARFETCH__GATEWAY__PORT": str(self.port),
+            "NEARFETCH__REGIONS__PATH": str(stack.folder / "regions"),
+            "NEARFETCH__HUB__REDIS": stack.hub.url,
+            "NEARFETCH__HUB__AMQP": stack.amqp,
+            **environ,
+        }
+        code = f"{self.CODE}{patch}\nsys.exit(app.run(settings.load()))"
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", code], env=found, cwd=ROOT, stdout=log, stderr=log)
+        self.pid = self.process.pid
+
+    def __enter__(self) -> Self:
+        try:
+            until(lambda: self.process.poll() is not None or '"serving"' in self.said(), "the gateway to serve")
+            assert self.process.poll() is None, self.said()
+            until(lambda: ask(self.port, "GET", "/readyz").status == 200, "the gateway's process to be ready")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def said(self) -> str:
+        return self.log.read_text()

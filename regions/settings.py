@@ -19,12 +19,12 @@ from msgspec import Meta, Struct, field
 from regions import names, schedule, toml
 from regions.egress import Egress, wrong_in_egress
 from regions.faults import Fault, Faults, nearest
+from regions.gateway import Gateway, Port
 from regions.schedule import Count, Scale, ScaleRule, Seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "NEARFETCH__"
 
-Port = Annotated[int, Meta(ge=1, le=65535)]
 Durability = Annotated[str, Meta(pattern="^(strict|relaxed)$")]
 
 
@@ -40,15 +40,6 @@ class Hub(Struct, frozen=True, forbid_unknown_fields=True):
     amqp: str = "amqp://guest:guest@127.0.0.1:5672/%2F"
     management_url: str = ""
     mongo: str = ""
-
-
-class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP side. ``public_url`` is what links begin with where a proxy stands in front."""
-
-    host: str = "127.0.0.1"
-    port: Port = 8080
-    public_url: str = ""
-    threads: Count = 8
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

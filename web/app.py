@@ -5,13 +5,14 @@ exchange (web.server) ─ Host ─ route ─ handler ─┬─ Answer
                                                 └─ Problem, HubUnavailable, anything else: a problem document
 """
 
+import ipaddress
 import os
 import re
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -41,7 +42,7 @@ from web.poll import Poller
 from web.problems import Problem
 from web.publish import Publisher
 from web.recall import Recall
-from web.server import EXCHANGE, Server, raise_open_files
+from web.server import EXCHANGE, Bounds, Server, raise_open_files
 from web.settle import Settler
 from web.submit import Rules
 from web.sweep import Sweeper
@@ -104,8 +105,15 @@ class Health:
 class App:
     """The WSGI app: Bottle finds the route, the rest is ours."""
 
-    def __init__(self, found: list[tuple[str, str, Handler]], hosts: Iterable[str]) -> None:
+    def __init__(
+        self,
+        found: list[tuple[str, str, Handler]],
+        hosts: Iterable[str],
+        bodies: Mapping[tuple[str, str], int] | None = None,
+    ) -> None:
+        """``bodies``: by method and path, how many bytes of a body a call takes; all others take none."""
         self._hosts = frozenset(hosts)
+        self._bodies = dict(bodies or {})
         self._router = bottle.Router()
         for method, path, handler in found:
             self._router.add(path, method, handler)
@@ -122,10 +130,16 @@ class App:
         start_response(f"{answer.status} ", answer.headers)
         return [answer.body]
 
+    def body_bytes_max(self, method: str, path: str) -> int:
+        """How long a body a call takes."""
+        return self._bodies.get((method, path), 0)
+
     def _answer(self, exchange: Exchange) -> Answer | None:
         try:
-            self._check_host(exchange.header("Host"))
+            self._check_host(exchange)
             handler, arguments = self._route(exchange)
+            if exchange.body is None and not self.body_bytes_max(exchange.method, exchange.path):
+                raise Problem("too-large", f"expected no body with {exchange.method} {exchange.path[:200]}, found one")
             return handler(exchange, **arguments)
         except Problem as problem:
             return problem.answer()
@@ -149,9 +163,13 @@ class App:
             raise Problem("not-found", f"there is nothing at {exchange.path[:200]}") from None
         return handler, arguments
 
-    def _check_host(self, host: str) -> None:
-        """An open gateway answers only to names of this machine, so that no web page can reach it by a name of its own."""
-        if host and host_name(host) not in self._hosts:
+    def _check_host(self, exchange: Exchange) -> None:
+        """An open gateway answers only to names of this machine, so that no web page can reach it by a name of its own.
+
+        Only HTTP/1.0, which no browser speaks, may leave it out.
+        """
+        host = exchange.header("Host")
+        if (host or exchange.is_http11) and host_name(host) not in self._hosts:
             raise Problem("wrong-host", f"expected one of {', '.join(sorted(self._hosts))}, found {host[:100]!r}")
 
 
@@ -208,8 +226,10 @@ class Gateway:
         overview = Overview(settings, self.hub, self.ledger, self.catalog, base)
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
         found = routes(self.intake, poller, self.recall, overview, health)
-        app = App(found, known_hosts(settings))
-        self.server = Server(settings.gateway.host, settings.gateway.port, app, settings.gateway.threads)
+        app = App(found, known_hosts(settings), {("POST", "/v1/requests"): limits.body_bytes_max})
+        gateway = settings.gateway
+        bounds = Bounds(gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share)
+        self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds)
         self.ended = threading.Event()  # somebody asked for the end, or the server ended by itself
         self._threads = [
             threading.Thread(target=self._serve, name="http", daemon=True),
@@ -277,6 +297,20 @@ class Gateway:
         log.info("sources read", sources=len(entries), faults=broken)
 
 
+def tell_who_can_ask(host: str) -> None:
+    """Says so loudly where others than this machine reach the gateway, since it has no keys."""
+    try:
+        is_own = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_own = host == "localhost"
+    if not is_own:
+        log.warning(
+            "there are no API keys: whoever reaches this address can use the gateway",
+            host=host,
+            expected="gateway.host = 127.0.0.1, or a network where a proxy in front asks who it is",
+        )
+
+
 def tell_durability(found: durability.Found) -> None:
     """Says what the hub's Redis would lose of what was promised."""
     for shortfall in found.shortfalls:
@@ -314,6 +348,7 @@ def run(settings: Settings) -> int:
     except redis.exceptions.RedisError as error:
         log.warning("redis away", error=str(error))  # requests are refused until it is there
     host, port = settings.gateway.host, settings.gateway.port
+    tell_who_can_ask(host)
     try:
         gateway.start()
     except OSError as error:

@@ -8,8 +8,11 @@
 Sockets are non-blocking below Python's time-outs, so ``os.write`` never blocks.
 """
 
+import fcntl
 import os
 import select
+import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -21,11 +24,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 from regions import logs
+from web.quota import FREE_BYTES, Over
 
 if TYPE_CHECKING:  # the outlet imports this module
     from web.outlet import Outlet
 
-STALL_SECONDS: Final = 30.0  # a client that takes no byte for so long is gone
+STALL_SECONDS: Final = 30.0  # how often it is looked at how much a client has taken of what waits for it
+RATE_MIN: Final = 1_000  # bytes a second: a client that takes less counts as gone
 HANG_UP: Final = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 WITHOUT_BODY: Final = frozenset({204, 304})
 CLIENT_GONE: Final = 499  # in the log only
@@ -51,11 +56,9 @@ class Socket(Protocol):
     def hand_back(self, *, keep: bool) -> None:
         """The exchange is over: listen for the next request, or close."""
 
-    def settle_input(self) -> bool:
-        """Reads what is left of a short body; False when too much is left to keep the connection."""
-
-    def give_up_input(self) -> None:
-        """What is left of the body will not be read."""
+    @property
+    def address(self) -> str:
+        """Whose part of a quota it uses."""
 
 
 class Exchange:
@@ -67,16 +70,20 @@ class Exchange:
         "_ended",
         "_gone",
         "_handed",
+        "_held",
         "_keep",
         "_lock",
+        "_looked",
         "_on_drained",
         "_on_gone",
         "_outlet",
         "_pending",
-        "_progress",
         "_released",
         "_socket",
         "_started",
+        "_taken",
+        "_written",
+        "body",
         "environ",
         "fields",
         "is_http11",
@@ -87,9 +94,17 @@ class Exchange:
     )
 
     def __init__(
-        self, outlet: "Outlet", socket: Socket, environ: dict[str, Any], *, is_http11: bool, keep: bool
+        self,
+        outlet: "Outlet",
+        socket: Socket,
+        environ: dict[str, Any],
+        *,
+        is_http11: bool,
+        keep: bool,
+        body: bytes | None = b"",
     ) -> None:
-        self.environ, self.is_http11 = environ, is_http11
+        """``body`` is None where it is longer than its call takes: then the connection ends with the answer."""
+        self.environ, self.is_http11, self.body = environ, is_http11, body
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
         self.fields: dict[str, object] = {}  # what the log line says besides
@@ -97,8 +112,10 @@ class Exchange:
         self.mask = 0  # the outlet's
         self._outlet, self._socket, self._keep = outlet, socket, keep
         self._lock = threading.Lock()
-        self._started = self._progress = time.monotonic()
+        self._started = self._looked = time.monotonic()
         self._pending: deque[memoryview] = deque()
+        self._held = 0  # bytes of the outlet's quota
+        self._written = self._taken = 0  # bytes: by us, and by the client at the last look
         self._begun = self._ended = self._released = self._gone = self._handed = False
         self._answered_status = CLIENT_GONE
         self._on_gone: Callable[[], None] | None = None
@@ -116,17 +133,17 @@ class Exchange:
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=200)
 
     @property
+    def written_bytes(self) -> int:
+        """How much of the answer the kernel has taken."""
+        return self._written
+
+    @property
     def backlog(self) -> bool:
         """Whether the client has not yet taken what was sent."""
         return bool(self._pending)
 
-    def give_up_input(self) -> None:
-        """The body is broken: no more of it is read, and the connection closes after the answer."""
-        self._socket.give_up_input()
-
     def park(self) -> None:
         """Called by the handler, as long as it is the only one that knows of the exchange: the answer comes later."""
-        self._settle_input()
         self.is_parked = True
 
     def watch(self, on_gone: Callable[[], None], on_drained: Callable[[], None] | None = None) -> None:
@@ -139,9 +156,12 @@ class Exchange:
         on_gone()
 
     def answer(self, answer: Answer) -> bool:
-        """Gives the whole answer; False when there is one already, or nobody to take it."""
-        if not self.is_parked:
-            self._settle_input()
+        """Gives the whole answer; False when there is one already, or nobody to take it.
+
+        Where too much waits for others, or for this client, the answer is that instead.
+        """
+        if over := self._hold(len(answer.body)):
+            answer = self._outlet.crowded(over)
         data = self._head(answer, f"Content-Length: {len(answer.body)}\r\n")
         if self.method != "HEAD" and answer.status not in WITHOUT_BODY:
             data += answer.body
@@ -155,7 +175,10 @@ class Exchange:
         return self._put(head, answer.status, is_first=True, is_last=self.method == "HEAD")
 
     def send(self, data: bytes) -> bool:
-        """A part of a stream; False when nobody is there to take it."""
+        """A part of a stream; False when nobody is there to take it. Cut where too much waits: its client comes back."""
+        if self._hold(len(data)):
+            self.abort()
+            return False
         if self.is_http11:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         return self._put(data, None, is_first=False, is_last=False)
@@ -200,7 +223,7 @@ class Exchange:
             if self._handed or self._gone or not (is_sure or self._is_hung_up()):
                 return
             self._gone = True
-            self._pending.clear()
+            self._drop()
             self._outlet.forget(self)
             is_over, call = self._is_over(), self._on_gone
         if is_over:
@@ -209,16 +232,43 @@ class Exchange:
             call()
 
     def is_stalled(self, now: float) -> bool:
-        """Whether the client has taken nothing of its backlog for too long."""
-        return bool(self._pending) and now - self._progress > STALL_SECONDS
+        """Whether the client takes its backlog too slowly; looked at once in ``STALL_SECONDS``."""
+        with self._lock:
+            if not self._pending or self._gone or now - self._looked < STALL_SECONDS:
+                return False
+            self._looked, before, self._taken = now, self._taken, self._written - self._unacknowledged()
+            return self._taken - before < STALL_SECONDS * RATE_MIN
 
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self._socket.fileno()
 
-    def _settle_input(self) -> None:
-        if not self._socket.settle_input():
-            self._keep = False
+    def _hold(self, size: int) -> Over:
+        """Asks for room for what may have to wait; whose part is used up, if there is none."""
+        if size <= FREE_BYTES:
+            return ""
+        with self._lock:
+            if self._gone or self._ended:
+                return ""
+            over = self._outlet.quota.take(self._socket.address, size)
+            self._held += 0 if over else size
+            return over
+
+    def _drop(self) -> None:
+        """Nothing waits any more; the lock is held."""
+        self._pending.clear()
+        if self._held:
+            self._outlet.quota.give_back(self._socket.address, self._held)
+            self._held = 0
+
+    def _unacknowledged(self) -> int:
+        """How many of the written bytes the client's machine has not taken; the lock is held."""
+        left = bytearray(4)
+        try:
+            fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, left)
+        except OSError:
+            return 0
+        return int.from_bytes(left, sys.byteorder)
 
     def _put(self, data: bytes, status: int | None, *, is_first: bool, is_last: bool) -> bool:
         with self._lock:
@@ -230,7 +280,6 @@ class Exchange:
             if data:
                 self._pending.append(memoryview(data))
                 if len(self._pending) == 1:
-                    self._progress = time.monotonic()
                     self._write()
             is_over, is_there = self._is_over(), not self._gone
         if is_over:
@@ -243,19 +292,22 @@ class Exchange:
             while self._pending:
                 part = self._pending[0]
                 written = os.write(self._socket.fileno(), part)
-                self._progress = time.monotonic()
+                self._written += written
                 if written < len(part):
                     self._pending[0] = part[written:]
                 else:
                     self._pending.popleft()
         except BlockingIOError:
-            self._outlet.want(self, self.mask | select.EPOLLOUT)
+            if not self.mask & select.EPOLLOUT:
+                self._looked, self._taken = time.monotonic(), self._written - self._unacknowledged()
+                self._outlet.want(self, self.mask | select.EPOLLOUT)
             return
         except OSError:  # the client is gone: there is nobody to tell
             self._gone = True
-            self._pending.clear()
+            self._drop()
             self._outlet.forget(self)
             return
+        self._drop()
         if self.mask & select.EPOLLOUT:
             self._outlet.want(self, self.mask & ~select.EPOLLOUT)
 
@@ -269,6 +321,7 @@ class Exchange:
         is_over = self._released and not self._handed and (self._gone or (self._ended and not self._pending))
         if is_over:
             self._handed = True
+            self._drop()
             self._outlet.forget(self)
         return is_over
 

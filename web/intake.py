@@ -19,7 +19,7 @@ from web.accept import Accepted, Acceptor, Refused
 from web.exchange import Answer, Exchange
 from web.ledger import START, New, View
 from web.problems import Problem
-from web.server import BodyBroken, BodyTooLarge, read_body
+from web.server import BodyTooLarge, read_body
 from web.wait import Wait, Waiters, park
 
 RECORDS_WAIT_SECONDS: Final = 30.0
@@ -37,6 +37,7 @@ class Intake:
 
     def post(self, exchange: Exchange) -> Answer | None:
         """A request for any number of sources; with one and ``Prefer: wait`` its end is waited for."""
+        views.refuse_other_sites(exchange)
         if not submit.is_json_type(exchange.header("Content-Type")):
             found = exchange.header("Content-Type") or "none"
             raise Problem("not-json-type", f"expected application/json, found {found[:60]}")
@@ -55,6 +56,7 @@ class Intake:
 
     def records(self, exchange: Exchange, source: str) -> Answer | None:
         """One source's result or only its records, as Accept says, or a problem document that carries the result."""
+        views.refuse_other_sites(exchange)
         pairs = views.query_of(exchange)
         wait = dict(pairs).get("wait")
         seconds = RECORDS_WAIT_SECONDS if wait is None else views.seconds("wait", wait, self._limits.wait_max_seconds)
@@ -91,13 +93,11 @@ class Intake:
         return list(entry.definition.schema()["properties"]) if entry and entry.definition else []
 
     def _body(self, exchange: Exchange) -> bytes:
-        most = self._limits.body_bytes_max
         try:
-            return read_body(exchange, most)
+            return read_body(exchange)
         except BodyTooLarge:
+            most = self._limits.body_bytes_max
             raise Problem("too-large", f"expected a body of {most} bytes at most, found more") from None
-        except BodyBroken as error:
-            raise Problem("bad-request", f"the body is not whole: {error}") from error
 
     def _submit(self, exchange: Exchange, new: New, seconds: float, finished: Callable[[View], Answer | None]) -> None:
         """Parks the exchange and hands the request over; ``finished`` answers its end, or gives the answer."""

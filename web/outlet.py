@@ -1,6 +1,6 @@
 """The one thread that waits for sockets.
 
-It sends what is left of short writes, sees who hung up while watched, ends clients that stopped reading, and reads
+It sends what is left of short writes, sees who hung up while watched, ends clients that read nothing or hardly anything, and reads
 refused bodies a little longer, so that their senders see the answer.
 """
 
@@ -11,9 +11,13 @@ import time
 from typing import Final, Protocol
 
 from regions import logs
-from web.exchange import HANG_UP, Exchange
+from web import problems
+from web.exchange import HANG_UP, Answer, Exchange
+from web.quota import Over, Quota
 
 LINGER_SECONDS: Final = 2.0  # how long a refused body is read: closing at once would reset the connection
+LINGER_BYTES: Final = 16_000_000  # of it, at most
+READ_BYTES: Final = 65_536
 BEAT_SECONDS: Final = 0.5
 
 log = logs.get("http")
@@ -32,12 +36,13 @@ class Lingering(Protocol):
 class Outlet:
     """The one thread that waits for sockets: to write on, to see hang-ups, to linger."""
 
-    def __init__(self) -> None:
+    def __init__(self, quota: Quota) -> None:
         self.is_closing = False
+        self.quota = quota  # of answers that are not taken yet
         self.open: set[Exchange] = set()  # begun and not over
         self._epoll = select.epoll()
         self._exchanges: dict[int, Exchange] = {}
-        self._lingering: dict[int, tuple[Lingering, float]] = {}
+        self._lingering: dict[int, tuple[Lingering, float, int]] = {}  # with its end, and the bytes until then
         self._beat = time.monotonic()
         self._stopping = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -56,7 +61,7 @@ class Outlet:
             self._thread.join(5)
         for exchange in list(self.open):
             exchange.hung_up(is_sure=True)
-        for fd, (lingering, _) in list(self._lingering.items()):
+        for fd, (lingering, *_) in list(self._lingering.items()):
             self._end_linger(fd, lingering)
         self._epoll.close()
         os.close(self._wake)
@@ -65,6 +70,10 @@ class Outlet:
     def is_idle(self) -> bool:
         """Whether every exchange is over."""
         return not self.open
+
+    def crowded(self, over: Over) -> Answer:
+        """The answer instead of one that there is no room for."""
+        return problems.crowded(over).answer()
 
     def want(self, exchange: Exchange, mask: int) -> None:
         """Waits for these events of the exchange's socket; its lock is held."""
@@ -87,7 +96,7 @@ class Outlet:
     def linger(self, connection: Lingering) -> None:
         """Reads and drops what still comes, for ``LINGER_SECONDS`` at most, then closes."""
         fd = connection.fileno()
-        self._lingering[fd] = (connection, time.monotonic() + LINGER_SECONDS)
+        self._lingering[fd] = (connection, time.monotonic() + LINGER_SECONDS, LINGER_BYTES)
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
 
     def run(self) -> None:
@@ -115,20 +124,22 @@ class Outlet:
             for exchange in list(self._exchanges.values()):
                 if exchange.is_stalled(now):
                     exchange.hung_up(is_sure=True)
-            for fd, (lingering, end) in list(self._lingering.items()):
+            for fd, (lingering, end, _) in list(self._lingering.items()):
                 if now > end:
                     self._end_linger(fd, lingering)
 
     def _read_on(self, fd: int) -> None:
-        lingering, _ = self._lingering[fd]
+        lingering, end, left = self._lingering[fd]
         try:
-            is_over = not os.read(fd, 65536)
+            size = len(os.read(fd, READ_BYTES))
         except BlockingIOError:
             return
         except OSError:  # reset: the sender has closed without reading the answer
-            is_over = True
-        if is_over:
+            size = 0
+        if size == 0 or size >= left:
             self._end_linger(fd, lingering)
+        else:
+            self._lingering[fd] = (lingering, end, left - size)
 
     def _end_linger(self, fd: int, lingering: Lingering) -> None:
         del self._lingering[fd]

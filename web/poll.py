@@ -82,6 +82,7 @@ class Poller:
         Again, or when all has ended, it changes nothing; but what a region may not have heard it is told again.
         """
         exchange.fields["request"] = request
+        views.refuse_other_sites(exchange)
         self._check(request)
         with self._hub.asking():
             view = self._ledger.read(request)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from web.exchange import Answer
+from web.quota import Over
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -26,8 +27,10 @@ KINDS: Final[dict[str, tuple[int, str]]] = {
     "expired": (410, "The request has expired"),
     "too-large": (413, "The body is too large"),
     "not-json-type": (415, "The body must be JSON by its Content-Type"),
+    "cross-site": (403, "Another site's page may not ask for this"),
     "wrong-host": (421, "This gateway answers only to this machine's names"),
     "invalid": (422, "The request is not valid"),
+    "too-many": (429, "This address has too much on its way"),
     "internal": (500, "Something went wrong here"),
     "unavailable": (503, "Requests can't be taken now"),
 }
@@ -88,6 +91,14 @@ def unavailable(reason: str, request: str | None = None) -> Problem:
     """Nothing was accepted; ``request`` is the id that will never be delivered."""
     extra = {"request": request} if request else {}
     return Problem("unavailable", reason, headers=[("Retry-After", "1")], extra=extra)
+
+
+def crowded(over: Over) -> Problem:
+    """No room for what an address, or everybody, sends or is sent at once."""
+    if over == "address":
+        detail = "requests and answers of this address that are on their way take all that it may have at once"
+        return Problem("too-many", detail, headers=[("Retry-After", "1")])
+    return unavailable("requests and answers that are on their way take all that this gateway may hold at once")
 
 
 def not_acceptable(forms: Sequence[str], wanted: str) -> Problem:

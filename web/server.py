@@ -1,17 +1,20 @@
 """cheroot, made to let sockets go: a handler can park its request and any thread can answer it later.
 
-    selector thread   accept; a connection waits for its first bytes without a thread
-    worker thread     communicate ─ Gateway.respond ─ the WSGI app ─ Exchange ─ put_conn (its last act: release)
+    inlet's thread   accept; a connection's next request is collected until it is whole (web.inlet, web.receive)
+    worker thread    communicate ─ Gateway.respond ─ the WSGI app ─ Exchange ─ put_conn (its last act: release)
 
-Answers are written by ``web.exchange`` alone, never by cheroot, so that a slow reader holds no thread either. TLS
-belongs in front.
+Answers are written by ``web.exchange`` alone, never by cheroot: neither a slow sender nor a slow reader holds a thread.
+TLS belongs in front.
 """
 
 import contextlib
+import io
+import ipaddress
 import resource
 import socket as sockets
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cheroot import server, wsgi
@@ -19,53 +22,56 @@ from cheroot import server, wsgi
 from regions import logs
 from web import problems
 from web.exchange import Answer, Exchange
+from web.inlet import Inlet
 from web.outlet import Outlet
+from web.quota import FREE_BYTES, Over, Quota
+from web.receive import Received, Receiver
 
 EXCHANGE: Final = "nearfetch.exchange"  # the environ's key of the Exchange
-IDLE_SECONDS: Final = 60  # a kept connection without a request
-READ_SECONDS: Final = 5.0  # between two reads of a request that has begun
-DRAIN_BYTES: Final = 65_536  # of an unread body that are worth reading to keep the connection
-BODY_BYTES_MAX: Final = 64_000_000  # far above what the app takes: its own limit answers, this one only protects
-HEADER_BYTES_MAX: Final = 65_536
 BACKLOG: Final = 2048
 OPEN_FILES_WANTED: Final = 65_536
+RESERVED_FILES: Final = 256  # for all else than clients' connections
+UNSENT_BYTES: Final = (
+    131_072  # of an answer that the kernel may hold before they are on their way: megabytes without it
+)
+TCP_NOTSENT_LOWAT: Final = 25  # Linux's; the module socket names it from 3.12 on
 
 log = logs.get("http")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What may be held for clients: bytes of requests that are not whole, bytes of answers that are not taken; the part of one address."""
+
+    receiving_bytes_max: int = 64_000_000
+    sending_bytes_max: int = 256_000_000
+    address_share: float = 0.25
+
+
+DEFAULT_BOUNDS: Final = Bounds()
 
 
 class BodyTooLarge(Exception):  # noqa: N818
     """A request's body is longer than it may be."""
 
 
-class BodyBroken(Exception):  # noqa: N818
-    """A request's body ended early or is not framed as HTTP wants it."""
-
-
-def read_body(exchange: Exchange, bytes_max: int) -> bytes:
-    """The request's body; raises ``BodyTooLarge`` and ``BodyBroken``."""
-    stream = exchange.environ["wsgi.input"]
-    is_chunked = bool(exchange.environ["wsgi.input_terminated"])
-    length = int(exchange.header("Content-Length") or 0)
-    if not is_chunked and length > bytes_max:
+def read_body(exchange: Exchange) -> bytes:
+    """The request's body, once; raises ``BodyTooLarge`` where it is longer than its call takes."""
+    body, exchange.body = exchange.body, b""  # who waits for an answer does not keep it
+    if body is None:
         raise BodyTooLarge
-    pieces: list[bytes] = []
-    size = 0
+    return body
+
+
+def origin_of(address: str) -> str:
+    """Whose part of a quota an address uses: its own, or that of an IPv6 network of 64 bits, since anybody has one."""
+    if ":" not in address:
+        return address
     try:
-        while piece := stream.read(DRAIN_BYTES):
-            size += len(piece)
-            if size > bytes_max:
-                raise BodyTooLarge
-            pieces.append(piece)
-    except (ValueError, TimeoutError) as error:
-        exchange.give_up_input()
-        raise BodyBroken(str(error)) from error
-    except OSError as error:  # how cheroot says that a single chunk passes its limit
-        exchange.give_up_input()
-        raise BodyTooLarge from error
-    if not is_chunked and size < length:
-        exchange.give_up_input()
-        raise BodyBroken(f"expected {length} bytes, found {size}")
-    return b"".join(pieces)
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
 
 
 def raise_open_files() -> int:
@@ -80,38 +86,47 @@ def raise_open_files() -> int:
 
 
 class Request(server.HTTPRequest):
-    """cheroot's request; what it refuses by itself is refused as a problem document too."""
+    """cheroot's request, made of what the inlet received; what cheroot refuses is a problem document too."""
+
+    def parse_request(self) -> None:
+        """Takes over what was received."""
+        received: Received = self.conn.received
+        self.started_request = True
+        self.uri = received.target
+        self.method = received.method.encode("ascii")
+        self.path, self.qs = received.parts()
+        self.request_protocol = b"HTTP/1.1" if received.is_http11 else b"HTTP/1.0"
+        self.response_protocol = "HTTP/1.1" if received.is_http11 else "HTTP/1.0"
+        self.inheaders = received.fields
+        self.close_connection = not received.keep
+        self.ready = True
+
+    def respond(self) -> None:
+        """Calls the app."""
+        self.rfile = io.BytesIO()  # the app asks the exchange
+        self.server.gateway(self).respond()
 
     def simple_response(self, status: object, msg: str = "") -> None:
-        """Refuses what never becomes a request; the connection closes after it."""
-        self.conn.has_unread = True
-        self.close_connection = True
-        answer = problems.protocol(int(str(status)[:3]), str(msg))
-        exchange = Exchange(
-            self.server.outlet,
-            self.conn,
-            {"REQUEST_METHOD": "", "PATH_INFO": ""},
-            is_http11=True,
-            keep=False,
-        )
-        self.sent_headers = True
-        self.conn.exchange = exchange
-        exchange.is_parked = True  # its body, if there is one, is not ours to read
-        exchange.answer(answer)
+        """What cheroot says where the app failed outside of its own care."""
+        self.close_connection = self.sent_headers = True
+        self.conn.exchange = self.conn.refusal(problems.protocol(int(str(status)[:3]), str(msg)))
 
 
 class Connection(server.HTTPConnection):
-    """A connection that can wait for its answer without a worker thread."""
+    """A connection that can wait for its next request, and for its answer, without a worker thread."""
 
     RequestHandlerClass = Request
 
-    def __init__(self, parent: "Server", socket: sockets.socket, makefile: Callable[..., Any]) -> None:
-        super().__init__(parent, socket, makefile)
-        socket.settimeout(READ_SECONDS)
+    def __init__(self, parent: "Server", socket: sockets.socket) -> None:
+        super().__init__(parent, socket, lambda *_: io.BytesIO())  # neither read nor written by cheroot
+        self.receiver = Receiver(parent.body_bytes_max)
+        self.received: Received | None = None
+        self.deadline = 0.0  # monotonic; the inlet's
+        self.address = ""  # for quotas
         self.exchange: Exchange | None = None
-        self.request: Request | None = None
         self.has_unread = False
         self.keep = False
+        self._held = 0
 
     def communicate(self) -> bool:
         """Serves one request; True hands the connection to ``put_conn``, which looks at the exchange."""
@@ -123,7 +138,8 @@ class Connection(server.HTTPConnection):
 
     def release(self) -> bool:
         """The worker's last act; False when there is no exchange to wait for."""
-        exchange, self.exchange, self.request = self.exchange, None, None
+        exchange, self.exchange, self.received = self.exchange, None, None
+        self.hold(self.receiver.held)
         if exchange is not None:
             exchange.release(keep=self.keep)
         return exchange is not None
@@ -139,28 +155,29 @@ class Connection(server.HTTPConnection):
         else:
             self.close()
 
-    def settle_input(self) -> bool:
-        """Reads what is left of a short body; False, and the connection must close, when that is too much."""
-        request = self.request
-        if request is None:
-            return not self.has_unread
-        try:
-            if request.chunked_read:
-                if request.rfile.closed:
-                    for _ in request.rfile.read_trailer_lines():
-                        pass
-                self.has_unread = not request.rfile.closed
-            else:
-                left = request.rfile.remaining
-                self.has_unread = left > DRAIN_BYTES or len(request.rfile.read(left)) < left
-        except (OSError, ValueError):
-            self.has_unread = True
-        self.request = None
-        return not self.has_unread
+    def hold(self, size: int) -> Over:
+        """Holds so many received bytes, beyond those that are free; whose part is used up, if it can't."""
+        wanted = max(0, size - FREE_BYTES)
+        quota: Quota = self.server.receiving
+        if wanted > self._held and (over := quota.take(self.address, wanted - self._held)):
+            return over
+        if wanted < self._held:
+            quota.give_back(self.address, self._held - wanted)
+        self._held = wanted
+        return ""
 
-    def give_up_input(self) -> None:
-        """What is left of the body will not be read."""
-        self.has_unread, self.request = True, None
+    def refuse(self, answer: Answer) -> None:
+        """Answers what never becomes a request; the connection ends after it."""
+        self.refusal(answer).release(keep=False)
+
+    def refusal(self, answer: Answer) -> Exchange:
+        """The same, of a connection that a worker thread has and will release."""
+        self.has_unread = True
+        environ = {"REQUEST_METHOD": "", "PATH_INFO": ""}
+        exchange = Exchange(self.server.outlet, self, environ, is_http11=True, keep=False)
+        exchange.is_parked = True
+        exchange.answer(answer)
+        return exchange
 
     def close(self) -> None:
         """Closes, lingering when the client may still be sending what nobody will read."""
@@ -170,6 +187,7 @@ class Connection(server.HTTPConnection):
             exchange.release(keep=False)
             return
         if self.has_unread and self.server.ready:
+            self.hold(0)
             try:
                 self.socket.shutdown(sockets.SHUT_WR)
             except OSError:  # reset already
@@ -181,9 +199,8 @@ class Connection(server.HTTPConnection):
 
     def close_now(self) -> None:
         """Closes it without further ado."""
-        # cheroot leaves its writer to the garbage collector, which would flush what a broken socket did not take.
-        with contextlib.suppress(OSError):
-            self.wfile.close()
+        self.hold(0)
+        self.server.connections.discard(self)
         super().close()
 
 
@@ -193,20 +210,22 @@ class Gateway(wsgi.Gateway_10):
     def respond(self) -> None:
         """One request. The app finds its exchange as ``environ[EXCHANGE]`` and may park it."""
         request = self.req
-        connection = request.conn
+        connection: Connection = request.conn
+        body = connection.received.body if connection.received is not None else b""
         exchange = Exchange(
             request.server.outlet,
             connection,
             self.env,
             is_http11=request.response_protocol == "HTTP/1.1",
             keep=not request.close_connection,
+            body=body,
         )
-        connection.exchange, connection.request = exchange, request
+        connection.exchange, connection.has_unread = exchange, body is None
         request.sent_headers = True  # cheroot must not write
         self.env[EXCHANGE] = exchange
-        body = b"".join(request.server.wsgi_app(self.env, self.start_response))
+        answer = b"".join(request.server.wsgi_app(self.env, self.start_response))
         if not exchange.is_parked:
-            exchange.answer(Answer(self.status, body, self.headers))
+            exchange.answer(Answer(self.status, answer, self.headers))
 
     def start_response(
         self,
@@ -225,32 +244,52 @@ class Gateway(wsgi.Gateway_10):
 
 
 class Server(wsgi.Server):
-    """The gateway's HTTP server. ``app`` is a WSGI app; port 0 takes a free one (then ``bind_addr`` tells)."""
+    """The gateway's HTTP server. ``app`` is a WSGI app; port 0 takes a free one (then ``bind_addr`` tells).
 
-    ConnectionClass = Connection
-    keep_alive_conn_limit = None  # type: ignore[assignment]
-    max_request_header_size = HEADER_BYTES_MAX
-    max_request_body_size = BODY_BYTES_MAX
+    ``body_bytes_max`` says how long a body the call of a method and a path takes. ``bounds``: what waits for clients at most.
+    """
 
-    def __init__(self, host: str, port: int, app: Callable[..., Iterable[bytes]], threads: int) -> None:
+    _connections: Any  # cheroot's name for what is the inlet here
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        app: Callable[..., Iterable[bytes]],
+        threads: int,
+        body_bytes_max: Callable[[str, str], int] = lambda *_: 0,
+        bounds: Bounds = DEFAULT_BOUNDS,
+    ) -> None:
         super().__init__(
             (host, port),
             app,
             numthreads=threads,
             server_name="nearfetch",
             request_queue_size=BACKLOG,
-            timeout=IDLE_SECONDS,
             shutdown_timeout=2,
         )
         self.gateway = Gateway
-        self.outlet = Outlet()
+        self.body_bytes_max = body_bytes_max
+        self.receiving = Quota(bounds.receiving_bytes_max, bounds.address_share)
+        self.outlet = Outlet(Quota(bounds.sending_bytes_max, bounds.address_share))
+        self.connections: set[Connection] = set()
 
-    def process_conn(self, conn: Connection) -> None:
-        """A connection that was just accepted waits for its first bytes without a thread."""
-        if conn.last_used is None:
-            self._connections.put(conn)  # type: ignore[attr-defined]
-        else:
-            super().process_conn(conn)
+    def prepare(self) -> None:
+        """Binds the port, and starts the worker threads."""
+        super().prepare()
+        with contextlib.suppress(OSError):  # what the kernel keeps of an answer; its connections inherit it
+            self.socket.setsockopt(sockets.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        self._connections.close()
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._connections = self.inlet = Inlet(self, max(files - RESERVED_FILES, files // 2))
+
+    def connect(self, socket: sockets.socket, address: tuple[str, int]) -> Connection:
+        """A connection that was just accepted."""
+        connection = Connection(self, socket)
+        connection.remote_addr, connection.remote_port = address[:2]
+        connection.address = origin_of(address[0])
+        self.connections.add(connection)
+        return connection
 
     def put_conn(self, conn: Connection) -> None:
         """The worker's last act, and how an exchange hands a connection back."""

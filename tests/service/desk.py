@@ -51,7 +51,7 @@ class Desk:
             ],
             {"127.0.0.1"},
         )
-        self.server = Server("127.0.0.1", 0, app, 8)
+        self.server = Server("127.0.0.1", 0, app, 8, app.body_bytes_max)
         self.server.expiration_interval = 0.05
         self.server.prepare()
         self.port = self.server.bind_addr[1]

@@ -33,8 +33,16 @@ class Event:
 class Wire:
     """One connection."""
 
-    def __init__(self, port: int, timeout_seconds: float = 20.0, receive_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        port: int,
+        timeout_seconds: float = 20.0,
+        receive_bytes: int | None = None,
+        address: str = "127.0.0.1",
+    ) -> None:
+        """``address``: the client's own."""
         self.socket = socket.socket()
+        self.socket.bind((address, 0))
         if receive_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.socket.settimeout(timeout_seconds)

@@ -1,0 +1,258 @@
+"""What one connection has sent of its next request, until that is whole. It reads no socket and knows no clock.
+
+    feed(bytes) ─┬─ None: more has to come
+                 ├─ Received: a request, whole; what came after it waits for the next ``feed``
+                 └─ Malformed: what no two readers would read alike; the connection ends
+
+llhttp (by httptools) reads heads and the framing of chunks, in its strict mode: a folded line, a blank before a colon, a bare
+CR or LF, a control character, a second length, a length with a sign are errors to it. What it leaves open is closed
+here (RFC 9112): the versions, one Host, ``Transfer-Encoding`` as exactly ``chunked``, a request line with single blanks. It is
+never given more than one request, since it does not tell where it stopped.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import httptools
+
+HEAD_BYTES_MAX: Final = 65_536  # the request line and all fields
+FRAMING_BYTES_MAX: Final = 65_536  # of a chunked body: sizes, extensions, line ends, trailers; each chunk costs time
+VERSIONS: Final = ("1.0", "1.1")
+
+_HEAD_END: Final = b"\r\n\r\n"
+_SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)  # stays as it is: it parts no segments
+
+
+class Malformed(Exception):  # noqa: N818
+    """No HTTP that this server speaks: ``status`` and a sentence."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+
+
+class Received:
+    """A request. ``body`` is None where more was announced or sent than its call takes: it was not read to its end."""
+
+    __slots__ = ("body", "fields", "is_http11", "keep", "method", "target")
+
+    def __init__(self, method: str, target: bytes, fields: dict[bytes, bytes], *, is_http11: bool, keep: bool) -> None:
+        self.method, self.target, self.fields = method, target, fields
+        self.is_http11, self.keep = is_http11, keep
+        self.body: bytes | None = b""
+
+    def parts(self) -> tuple[bytes, bytes]:
+        """The path, without its escapes but for those of slashes, and the query as it came."""
+        path, _, query = self.target.partition(b"?")
+        if b"%" in path:
+            path = b"%2F".join(unquote_to_bytes(part) for part in _SLASH.split(path))
+        return path, query
+
+
+class Receiver:
+    """One connection's. ``body_bytes_max`` says how long a body the call of a method and a path takes."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_chunk_left",
+        "_fields",
+        "_is_complete",
+        "_is_last_chunk",
+        "_keep",
+        "_length",
+        "_limit",
+        "_limit_of",
+        "_parser",
+        "_received",
+        "_searched",
+        "_target",
+        "_used",
+        "wants_continue",
+    )
+
+    def __init__(self, body_bytes_max: Callable[[str, str], int]) -> None:
+        self._limit_of = body_bytes_max
+        self._buffer = bytearray()
+        self._searched = 0  # of a head that is not whole
+        self._received: Received | None = None  # once its head is whole
+        self.wants_continue = False  # the client waits for "100 Continue" before it sends the body
+        # Of the request that is being received:
+        self._parser: httptools.HttpRequestParser | None = None
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._target = b""
+        self._keep = False
+        self._length: int | None = 0  # of the body; None for chunks
+        self._limit = 0  # of the body
+        self._body = bytearray()  # of chunks
+        self._chunk_left = 0  # with its line end
+        self._used = 0  # of FRAMING_BYTES_MAX
+        self._is_last_chunk = self._is_complete = False
+
+    @property
+    def held(self) -> int:
+        """How many bytes it holds."""
+        return len(self._buffer) + (len(self._body) if self._received is not None else 0)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the body is what is missing."""
+        return self._received is not None
+
+    def feed(self, data: bytes) -> Received | None:
+        """Takes what came; the request once it is whole. With nothing it looks at what came after the one before."""
+        buffer = self._buffer
+        buffer += data
+        if self._received is None:
+            if self._searched == 0:
+                while buffer.startswith(b"\r\n"):  # RFC 9112, 2.2: some clients end the body before with one
+                    del buffer[:2]
+            end = buffer.find(_HEAD_END, max(0, self._searched - 3))
+            if end < 0 or end > HEAD_BYTES_MAX:
+                self._searched = len(buffer)
+                if len(buffer) > HEAD_BYTES_MAX:
+                    status = 431 if b"\r\n" in buffer[:HEAD_BYTES_MAX] else 414
+                    raise Malformed(status, f"expected a request line and fields of {HEAD_BYTES_MAX} bytes at most")
+                return None
+            head = bytes(buffer[: end + 4])
+            del buffer[: end + 4]
+            self._received = self._head(head)
+        return self._rest(self._received)
+
+    def _rest(self, received: Received) -> Received | None:
+        """Takes what there is of the body."""
+        if self._length is not None:
+            is_whole, is_taken = len(self._buffer) >= self._length, self._length <= self._limit
+            if is_taken and is_whole and self._length:
+                received.body = bytes(self._buffer[: self._length])
+                del self._buffer[: self._length]
+        else:
+            is_taken = self._chunks()
+            is_whole = self._is_complete
+            if is_taken and is_whole:
+                received.body = bytes(self._body)
+        if not is_taken:
+            received.body, received.keep = None, False
+            self._buffer.clear()
+        elif not is_whole:
+            return None
+        self._searched, self._received, self._parser = 0, None, None
+        self.wants_continue = False
+        return received
+
+    def _head(self, head: bytes) -> Received:
+        """Reads a whole head, and what it says of the body."""
+        self._fields, self._target, self._body = [], b"", bytearray()
+        self._keep = self._is_complete = self._is_last_chunk = False
+        self._chunk_left = self._used = 0
+        self._parser = parser = httptools.HttpRequestParser(self)
+        self._feed(head)
+        version = parser.get_http_version()
+        if version not in VERSIONS:
+            raise Malformed(505, f"expected HTTP/1.1, found HTTP/{version}")
+        method = parser.get_method().decode("ascii")
+        if not head.startswith(b"%b %b HTTP/" % (method.encode(), self._target)):
+            raise Malformed(400, "expected a request line with single blanks between its parts")
+        if not self._target.startswith(b"/") or b"#" in self._target:
+            raise Malformed(400, "expected a request target that is a path, with a query or none")
+        is_http11 = version == "1.1"
+        fields, self._length = _checked(self._fields, is_http11=is_http11)
+        received = Received(method, self._target, fields, is_http11=is_http11, keep=self._keep)
+        if self._length != 0:
+            self._limit = self._limit_of(method, received.parts()[0].decode("latin-1"))
+            is_waiting = is_http11 and fields.get(b"Expect", b"").lower() == b"100-continue" and not self._buffer
+            self.wants_continue = is_waiting and (self._length or 0) <= self._limit and self._limit > 0
+        else:
+            self._limit = 0
+        return received
+
+    def _chunks(self) -> bool:
+        """Takes the chunks that are there; False when they bring more than the call takes."""
+        buffer, at = self._buffer, 0
+        while not self._is_complete:
+            if self._chunk_left:
+                piece = bytes(buffer[at : at + self._chunk_left])
+                if not piece:
+                    break
+                self._feed(piece)
+                self._chunk_left -= len(piece)
+                at += len(piece)
+                continue
+            end = buffer.find(b"\n", at) + 1
+            if self._used + (end or len(buffer)) - at > FRAMING_BYTES_MAX:
+                raise Malformed(400, f"expected at most {FRAMING_BYTES_MAX} bytes around the chunks of a body")
+            if not end:
+                break
+            line = bytes(buffer[at:end])
+            self._feed(line)
+            self._used += end - at
+            at = end
+            if not self._is_last_chunk:
+                size = int(line.partition(b";")[0], 16)  # llhttp has seen that these are digits
+                if len(self._body) + size > self._limit:
+                    return False
+                self._is_last_chunk = size == 0
+                self._chunk_left = size + 2 if size else 0
+        del buffer[:at]
+        return True
+
+    def _feed(self, data: bytes) -> None:
+        assert self._parser is not None, "the request has begun"
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # asked for another protocol: this server stays with its own
+            pass
+        except httptools.HttpParserInvalidMethodError:
+            raise Malformed(400, "expected a method that HTTP knows, in capitals, and one blank after it") from None
+        except httptools.HttpParserError as error:
+            raise Malformed(400, f"this is not HTTP: {error}") from None
+
+    # What llhttp calls.
+
+    def on_url(self, target: bytes) -> None:
+        """The request target."""
+        self._target += target
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field; those after the body are not looked at."""
+        if self._received is None:
+            self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """The end of a head; later the parser does not know any more whether the connection is to be kept."""
+        assert self._parser is not None, "it calls"
+        self._keep = self._parser.should_keep_alive()
+
+    def on_body(self, piece: bytes) -> None:
+        """A part of a chunk."""
+        self._body += piece
+
+    def on_message_complete(self) -> None:
+        """The end of a request."""
+        self._is_complete = True
+
+
+def _checked(found: list[tuple[bytes, bytes]], *, is_http11: bool) -> tuple[dict[bytes, bytes], int | None]:
+    """(the fields by name, ``Like-This``; how long the body is, None for chunks). Fields that repeat are joined by commas.
+
+    A name with an underscore is left out, as other servers do: in WSGI it would be another spelling of one with a hyphen.
+    """
+    fields: dict[bytes, bytes] = {}
+    hosts = 0
+    for name, value in found:
+        if b"_" in name:
+            continue
+        key = name.title()
+        text = value.strip(b" \t")
+        hosts += key == b"Host"
+        fields[key] = b"%b, %b" % (fields[key], text) if key in fields else text
+    if hosts > 1 or (is_http11 and not hosts):
+        raise Malformed(400, f"expected one Host, found {hosts or 'none'}")
+    coding = fields.get(b"Transfer-Encoding")
+    if coding is None:
+        return fields, int(fields.get(b"Content-Length", b"0"))  # llhttp has seen that these are digits, and one field
+    if not is_http11 or coding.lower() != b"chunked" or b"Content-Length" in fields:
+        raise Malformed(400, "expected Transfer-Encoding to be chunked, in HTTP/1.1 and without a Content-Length")
+    return fields, None

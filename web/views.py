@@ -124,7 +124,9 @@ def seconds(name: str, text: str, most: float) -> float:
 def refuse_other_sites(exchange: Exchange) -> None:
     """Raises ``Problem`` (403) where a browser says that another site's page asks (Fetch Metadata): an image there is enough."""
     if exchange.header("Sec-Fetch-Site") == "cross-site":
-        raise problems.Problem("cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site")
+        raise problems.Problem(
+            "cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site"
+        )
 
 
 def query_of(exchange: Exchange) -> list[tuple[str, str]]:

@@ -150,6 +150,14 @@ def test_records_whose_wait_ran_out_are_a_202_with_the_request(stack):
         ("GET", "/%ff", {}, b"", 400, "bad-request"),
         ("PUT", "/v1/requests", {}, b"", 405, "method-not-allowed"),
         ("DELETE", "/healthz", {}, b"", 405, "method-not-allowed"),
+        ("GET", "/healthz", {}, b"x", 413, "too-large"),
+        ("DELETE", "/v1/requests/01JDFQ2V7C0000000000000000", JSON, b"{}", 413, "too-large"),
+        ("POST", "/v1/request", JSON, b"{}", 404, "not-found"),
+        ("PUT", "/v1/requests", JSON, b"{}", 405, "method-not-allowed"),
+        ("GET", "/v1/sources/demo.plain/records", {"Sec-Fetch-Site": "cross-site"}, b"", 403, "cross-site"),
+        ("POST", "/v1/requests", {**JSON, "Sec-Fetch-Site": "cross-site"}, b"{}", 403, "cross-site"),
+        ("DELETE", "/v1/requests/01JDFQ2V7C0000000000000000", {"Sec-Fetch-Site": "cross-site"}, b"", 403, "cross-site"),
+        ("GET", "/healthz", {"Host": ""}, b"", 421, "wrong-host"),
         ("GET", "/healthz", {"Host": "evil.example"}, b"", 421, "wrong-host"),
         ("GET", "/healthz", {"Host": "127.0.0.1.evil.example:80"}, b"", 421, "wrong-host"),
     ],
@@ -172,6 +180,16 @@ def test_chunked_body_past_the_limit_is_a_413(stack):
         wire.send("POST", "/v1/requests", {**JSON, "Transfer-Encoding": "chunked"}, chunked(*[b" " * 100_000] * 11))
         reply = wire.reply()
         assert (reply.status, reply.json()["type"]) == (413, "urn:nearfetch:problem:too-large")
+
+
+def test_image_on_another_sites_page_makes_no_task(stack):
+    """And what the browser's user asks for does: by the address bar, or from the gateway's own page."""
+    path = "/v1/sources/demo.plain/records?wait=0"
+    assert ask(stack.port, "GET", path, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}).status == 403
+    assert stack.region.is_empty("nyc")
+    for site in ("none", "same-origin"):
+        assert ask(stack.port, "GET", path, {"Sec-Fetch-Site": site}).status == 202
+    stack.region.purge()
 
 
 def test_nothing_is_queued_of_a_request_that_is_refused(stack):

@@ -99,6 +99,17 @@ class Wire:
                 block, _, text = text.partition(b"\n\n")
                 yield event(block.decode())
 
+    def has_answer(self) -> bool:
+        """Whether something came by now; nothing of it is taken."""
+        timeout = self.socket.gettimeout()
+        self.socket.setblocking(False)
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
+        finally:
+            self.socket.settimeout(timeout)
+
     def is_closed(self) -> bool:
         """Whether the server closed; waits for it."""
         try:

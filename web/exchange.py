@@ -167,21 +167,31 @@ class Exchange:
             data += answer.body
         return self._put(data, answer.status, is_first=True, is_last=True)
 
-    def open_stream(self, answer: Answer) -> bool:
-        """Gives the head of an answer without an end yet; False as for ``answer``."""
+    def open_stream(self, answer: Answer, data: bytes = b"") -> bool:
+        """Gives the head of an answer without an end yet, and a first part of it; False as for ``answer``.
+
+        False also where there is no room for that part, which is the answer then.
+        """
+        if over := self._hold(len(data)):
+            self.answer(self._outlet.crowded(over))
+            return False
         if not self.is_http11:
             self._keep = False
         head = self._head(answer, "Transfer-Encoding: chunked\r\n" if self.is_http11 else "")
-        return self._put(head, answer.status, is_first=True, is_last=self.method == "HEAD")
+        is_all = self.method == "HEAD"
+        if data and not is_all:
+            head += self._chunk(data)
+        return self._put(head, answer.status, is_first=True, is_last=is_all)
 
     def send(self, data: bytes) -> bool:
         """A part of a stream; False when nobody is there to take it. Cut where too much waits: its client comes back."""
         if self._hold(len(data)):
             self.abort()
             return False
-        if self.is_http11:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-        return self._put(data, None, is_first=False, is_last=False)
+        return self._put(self._chunk(data), None, is_first=False, is_last=False)
+
+    def _chunk(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.is_http11 else data
 
     def close_stream(self) -> bool:
         """The end of a stream."""

@@ -14,7 +14,7 @@ import msgspec
 
 from jobs import contract
 from regions import logs
-from web import problems, rows, submit, views
+from web import pieces, problems, rows, submit, views
 from web.accept import Accepted, Acceptor, Refused
 from web.exchange import Answer, Exchange
 from web.ledger import START, New, View
@@ -120,7 +120,13 @@ class Intake:
             def render(view: View | None) -> Answer | None:
                 if view is None:
                     return promised
-                return finished(view) if view.done and new.sync else views.accepted(view, self._base)
+                if view.done and new.sync:
+                    return finished(view)
+                if not view.more:
+                    return views.accepted(view, self._base)
+                head, most = Answer(202, b"", views.accepted_headers(view, self._base)), self._limits.answer_bytes_max
+                pieces.answer(self._waiters, exchange, view, START, base=self._base, bytes_max=most, head=head)
+                return None
 
             waiter = Wait(
                 exchange,

@@ -26,6 +26,9 @@ from web.runs import traffic
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks that end in one script, so that it never holds the hub for long
 REHEARSED: Final = "0" * 26  # a request's id that nobody has
+PIECE_BYTES: Final = (
+    262_144  # of results that are read at once for a client: what a slow one holds; one result in any case
+)
 START: Final = "0-0"  # the cursor before the first result
 BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
 
@@ -101,6 +104,7 @@ class View(Struct, frozen=True, kw_only=True):
     cursors: list[str]  # of each result
     cursor: str
     more: bool
+    last: str = ""  # the cursor after all results that there were, also those that wait
     made: dict[str, bytes] = msgspec.field(default_factory=dict)  # of it, once for all to whom it is told
 
     @property
@@ -157,7 +161,7 @@ class Ledger:
     def __init__(self, client: redis.Redis, limits: Limits, *, archives: bool = False) -> None:
         """``archives``: finished requests are noted for ``web.archive``."""
         self._client, self._limits, self._archives = client, limits, archives
-        self.request_bytes_max = limits.request_bytes_max
+        self.request_bytes_max, self.answer_bytes_max = limits.request_bytes_max, limits.answer_bytes_max
 
     def begin(self, new: New) -> Begun:
         """Writes a request as ``accepting``, and looks for what it takes of ``max_age``; refused by a Redis without room."""
@@ -270,23 +274,25 @@ class Ledger:
     def read_many(
         self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None, *, how: str = "", spliced: bool = True
     ) -> list[View | None]:
-        """Reads several (request, cursor) in one round trip; results past ``bytes_max`` a request wait (``more``).
+        """Reads several (request, cursor) in one round trip; results past ``bytes_max`` (a piece) a request wait (``more``).
 
         ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced`` the results are
         the frames as they came, for the history.
         """
-        limit = self._limits.answer_bytes_max if bytes_max is None else bytes_max
+        limit = min(PIECE_BYTES, self.answer_bytes_max) if bytes_max is None else bytes_max
         replies = self._read(asked, limit, how)
         if how and any(isinstance(reply, redis.exceptions.ResponseError) for reply in replies):
             replies = self._read(asked, limit, "")
         views: list[View | None] = []
         for (request, after), reply in zip(asked, replies, strict=True):
-            fields, found, more = value(reply)
+            fields, found, more, last = value(reply)
             frames = found[1::2]
             is_readable = None not in frames
             results = [contract.splice(frame) for frame in frames] if spliced and is_readable else frames
             views.append(
-                _view(request, after, mapping(fields), found[::2], results, bool(more)) if is_readable else None
+                _view(request, after, mapping(fields), found[::2], results, last.decode() if more else "")
+                if is_readable
+                else None
             )
         return views
 
@@ -344,9 +350,9 @@ def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
 
 
 def _view(
-    request: str, after: str, fields: dict[bytes, bytes], entries: list[bytes], results: list[bytes], more: bool
+    request: str, after: str, fields: dict[bytes, bytes], entries: list[bytes], results: list[bytes], last: str
 ) -> View | None:
-    """None for a request that is unknown, expired or not (yet) accepted."""
+    """None for a request that is unknown, expired or not (yet) accepted. ``last`` is empty where no more results wait."""
     if fields.get(b"state") != b"accepted":
         return None
     cursors = [entry.decode() for entry in entries]
@@ -364,5 +370,6 @@ def _view(
         results=results,
         cursors=cursors,
         cursor=cursors[-1] if cursors else after,
-        more=more,
+        more=bool(last),
+        last=last,
     )

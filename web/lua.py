@@ -211,12 +211,15 @@ return 1
 _READ: Final = """
 -- KEYS: ledger, events, trail. ARGV: the cursor after which to read, how many bytes of results at most (one result in any
 -- case), what the key of a result is made by, how they are read for a client or "".
--- Returns {ledger, [entry, result's frame, …], 1 where more results wait}; notes when each task was first read, and how.
+-- Returns {ledger, [entry, result's frame, …], 1 where more results wait, the last entry that there is};
+-- notes when each task was first read, and how.
 -- A request that is not accepted has no results.
 local state, expires = unpack(redis.call('HMGET', KEYS[1], 'state', 'expires'))
-local ledger, found, tasks, size, more = redis.call('HGETALL', KEYS[1]), {}, {}, 0, 0
-if state ~= 'accepted' then return {ledger, found, more} end
-for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+')) do
+local ledger, found, tasks, size, more, last = redis.call('HGETALL', KEYS[1]), {}, {}, 0, 0, ARGV[1]
+if state ~= 'accepted' then return {ledger, found, more, last} end
+local entries = redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+')
+if #entries > 0 then last = entries[#entries][1] end
+for _, entry in ipairs(entries) do
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   size = size + fields.b
@@ -234,7 +237,7 @@ if ARGV[4] ~= '' and #tasks > 0 then
   for _, task in ipairs(tasks) do redis.call('HSETNX', KEYS[3], 'd:' .. task, said) end
   redis.call('PEXPIREAT', KEYS[3], expires)
 end
-return {ledger, found, more}
+return {ledger, found, more, last}
 """
 READ: Final = Script("#!lua flags=allow-oom" + _READ)
 READ_ONLY: Final = Script("#!lua flags=no-writes" + _READ)  # notes nothing: for a Redis that takes no writes, too

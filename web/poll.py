@@ -1,18 +1,22 @@
 """What a client asks about a request that it has: polls, long polls, event streams, and that it end."""
 
+from typing import Final
+
 import msgspec
 
 from jobs.contract import FINAL
 from jobs.errors import Cancelled
-from web import ids, problems, trail, views
+from web import ids, pieces, problems, trail, views
 from web.clean import Cleaner
 from web.events import Stream
-from web.exchange import Answer, Exchange
+from web.exchange import WITHOUT_BODY, Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import START, Ledger, Settlement, TaskView, View
 from web.recall import Recall
 from web.settle import hub_frame
-from web.wait import Wait, Waiters, park
+from web.wait import LOOK, Wait, Waiters, park
+
+WHOLE: Final = [views.JSON, ("Cache-Control", "no-store")]  # headers
 
 
 class Poller:
@@ -47,7 +51,9 @@ class Poller:
         def render(view: View | None) -> Answer | None:
             if view is None:
                 return self._recall.instead(exchange, request, polled, after or START)
-            return polled(view)
+            if not view.more:
+                return polled(view)
+            return self._in_pieces(exchange, view, after or START, views.polled_in_pieces(view, self._base, known))
 
         if wait == 0:
             with self._hub.asking():
@@ -85,16 +91,18 @@ class Poller:
         views.refuse_other_sites(exchange)
         self._check(request)
         with self._hub.asking():
-            view = self._ledger.read(request)
+            view = self._ledger.read(request, LOOK)
             if view is not None and not view.done:
                 self._ledger.settle([_cancelled(view, task) for task in view.tasks if task.status not in FINAL])
-                view = self._ledger.read(request)
+            view = self._ledger.read(request)
             left_ms = view.deadline_ms - self._ledger.now_ms() if view is not None else 0
         if view is None:
             return self._recall.instead(exchange, request, self._whole)
         ended = [(task.id, task.region) for task in view.tasks if task.status == "cancelled"]
         if ended and left_ms > 0:
             self._cleaner.cancel(request, ended, left_ms)
+        if view.more:
+            return self._in_pieces(exchange, view, START, Answer(200, b"", WHOLE))
         return self._whole(view)
 
     def task(self, exchange: Exchange, request: str, task: str) -> Answer:
@@ -121,7 +129,15 @@ class Poller:
             raise self._recall.missing(request)
 
     def _whole(self, view: View) -> Answer:
-        return Answer(200, views.request_body(view, self._base), [views.JSON, ("Cache-Control", "no-store")])
+        return Answer(200, views.request_body(view, self._base), WHOLE)
+
+    def _in_pieces(self, exchange: Exchange, view: View, after: str, head: Answer) -> Answer | None:
+        """None where the body of ``head`` follows in pieces; ``head`` where it has none."""
+        if head.status in WITHOUT_BODY:
+            return head
+        most = self._ledger.answer_bytes_max
+        pieces.answer(self._waiters, exchange, view, after, base=self._base, bytes_max=most, head=head)
+        return None
 
 
 def _cancelled(view: View, task: TaskView) -> Settlement:

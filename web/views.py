@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from ulid import ULID
@@ -49,8 +49,13 @@ def request_body(view: View, base: str, *, with_results: bool = True) -> bytes:
 
 
 def _request_body(view: View, base: str, *, with_results: bool) -> bytes:
-    results = {"results": [msgspec.Raw(result) for result in view.results]} if with_results else {}
-    document: dict[str, Any] = {
+    results = b'"results":[%b],' % b",".join(view.results) if with_results else b""
+    return b"{%b,%b%b}" % (opening(view), results, closing(view, base, view.cursor, more=view.more))
+
+
+def opening(view: View) -> bytes:
+    """The members of a request's JSON that stand before its results."""
+    document = {
         "id": view.id,
         "status": view.status,
         "done": view.done,
@@ -58,14 +63,20 @@ def _request_body(view: View, base: str, *, with_results: bool) -> bytes:
         "completed": view.completed,
         "created_at": contract.rfc3339(view.created_ms),
         "expires_at": contract.rfc3339(view.expires_ms),
-        **results,
-        "cursor": view.cursor,
-        "more": view.more,
+    }
+    return msgspec.json.encode(document)[1:-1]
+
+
+def closing(view: View, base: str, cursor: str, *, more: bool) -> bytes:
+    """Those that stand after them."""
+    document = {
+        "cursor": cursor,
+        "more": more,
         "tasks": view.tasks,
         "links": {"self": link(base, view.id), "events": f"{link(base, view.id)}/events"},
         "attrs": msgspec.Raw(view.attrs),
     }
-    return msgspec.json.encode(document)
+    return msgspec.json.encode(document)[1:-1]
 
 
 def link(base: str, request: str) -> str:
@@ -75,21 +86,42 @@ def link(base: str, request: str) -> str:
 
 def accepted(view: View, base: str) -> Answer:
     """202: the promise, and where to come back."""
-    headers = [JSON, ("Location", link(base, view.id)), RETRY_AFTER, ("Cache-Control", "no-store")]
-    return Answer(202, request_body(view, base), headers)
+    return Answer(202, request_body(view, base), accepted_headers(view, base))
+
+
+def accepted_headers(view: View, base: str) -> list[tuple[str, str]]:
+    """The headers of a 202."""
+    return [JSON, ("Location", link(base, view.id)), RETRY_AFTER, ("Cache-Control", "no-store")]
 
 
 def polled(view: View, base: str, if_none_match: str) -> Answer:
     """200 with its ETag, or 304 where the client has just this."""
     body = request_body(view, base)
     if "etag" not in view.made:
-        view.made["etag"] = b'"%b"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
-    etag = view.made["etag"].decode()
-    headers = [("ETag", etag), ("Cache-Control", "no-cache")]
-    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    if etag in known or "*" in known:
-        return Answer(304, b"", headers)
-    return Answer(200, body, [JSON, *headers])
+        view.made["etag"] = _etag(body)
+    headers, is_known = _validated(view.made["etag"], if_none_match)
+    return Answer(304, b"", headers) if is_known else Answer(200, body, [JSON, *headers])
+
+
+def polled_in_pieces(view: View, base: str, if_none_match: str) -> Answer:
+    """The same where more results wait than were read: 200 without its body, or 304.
+
+    Results never change, so that what the rest says tells one body from another.
+    """
+    whole = b"%b %b %b" % (view.cursors[0].encode(), opening(view), closing(view, base, view.last, more=False))
+    headers, is_known = _validated(_etag(whole), if_none_match)
+    return Answer(304, b"", headers) if is_known else Answer(200, b"", [JSON, *headers])
+
+
+def _etag(body: bytes) -> bytes:
+    return b'"%b"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
+
+
+def _validated(etag: bytes, if_none_match: str) -> tuple[list[tuple[str, str]], bool]:
+    """The headers that let a client ask again, and whether it has just this."""
+    tag = etag.decode()
+    known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    return [("ETag", tag), ("Cache-Control", "no-cache")], tag in known or "*" in known
 
 
 def not_there(request: str, result_ttl_seconds: float) -> problems.Problem:

@@ -22,7 +22,7 @@ from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, View
 
-READ_AT_ONCE: Final = 32  # answers; each may be large, and is in memory meanwhile
+READ_AT_ONCE: Final = 32  # pieces of answers, in memory meanwhile
 TELL_AT_ONCE: Final = 512  # waiters, who may wait for the same answer
 STALE_TIMERS: Final = 256  # of waiters that are gone, kept at least
 LOOK: Final = "18446744073709551614-0"  # a cursor after every result: the state alone is read
@@ -101,7 +101,7 @@ class Waiters:
         with self._changed:
             self._expected.pop(request, None)
 
-    def register(self, waiter: Waiter) -> None:
+    def register(self, waiter: Waiter, *, reads_first: bool = True) -> None:
         """From now on it is told; a first read follows at once, but for one that was expected and had no news."""
         with self._changed:
             self._by_request.setdefault(waiter.request, {})[waiter] = None
@@ -112,7 +112,7 @@ class Waiters:
                 self._timers = [timer for timer in self._timers if self._is_waiting(timer[2])]
                 heapq.heapify(self._timers)
             heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
-            if self._is_closing or self._expected.pop(waiter.request, True):
+            if self._is_closing or (reads_first and self._expected.pop(waiter.request, True)):
                 self._due[waiter] = "closing" if self._is_closing else "news"
             if self._due or self._timers[0][2] is waiter:
                 self._changed.notify()
@@ -296,7 +296,12 @@ class Wait:
         self._exchange.answer(problems.internal().answer())
 
 
-def park(waiters: Waiters, waiter: Waiter, exchange: Exchange) -> None:
-    """Registers the waiter of a parked exchange; it is forgotten when its client hangs up."""
-    waiters.register(waiter)
+def park(waiters: Waiters, waiter: Waiter, exchange: Exchange, *, reads_first: bool = True) -> None:
+    """Registers the waiter of a parked exchange; it is forgotten when its client hangs up.
+
+    Without ``reads_first`` its first read follows when its client has taken what it was sent.
+    """
+    waiters.register(waiter, reads_first=reads_first)
     exchange.watch(lambda: waiters.forget(waiter), lambda: waiters.again(waiter))
+    if not reads_first and not exchange.backlog:
+        waiters.again(waiter)

@@ -98,13 +98,13 @@ class RegionWorkers:
         lines = self._log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
-    def ask(self, tasks: Sequence[Task], *, has_keys: bool = False) -> list[str]:
+    def ask(self, tasks: Sequence[Task], *, has_keys: bool = False, ahead_ms: int = 0) -> list[str]:
         """Enqueues tasks, each with the host of its source's address, as the gateway names it; their ids.
 
-        With keys those that ask the same are asked once.
+        With keys those that ask the same are asked once. ``ahead_ms``: how far the hub's clock is ahead.
         """
         made = [msgspec.structs.replace(one, host=self._host(one)) for one in tasks]
-        return enqueue(self.client, made, has_keys=has_keys)
+        return enqueue(self.client, made, has_keys=has_keys, ahead_ms=ahead_ms)
 
     def _host(self, one: Task) -> str:
         """Where the address is a param, that is the task's own matter."""

@@ -78,9 +78,17 @@ def is_clean(client) -> bool:
 
 
 def enqueue(
-    client: redis.Redis, tasks: Iterable[Task], *, function: str = names.JOB_FUNCTION, has_keys: bool = False
+    client: redis.Redis,
+    tasks: Iterable[Task],
+    *,
+    function: str = names.JOB_FUNCTION,
+    has_keys: bool = False,
+    ahead_ms: int = 0,
 ) -> list[str]:
-    """Enqueues tasks with RQ's own classes, and the fields that ours needs; the job ids. Without keys each is asked for itself."""
+    """Enqueues tasks with RQ's own classes, and the fields that ours needs; the job ids. Without keys each is asked for itself.
+
+    ``ahead_ms``: how far the hub's clock is ahead of this one, as a bridge would have measured it.
+    """
     queue = Queue(REGION, connection=client, serializer=JSONSerializer)
     client.hset(names.LIMITS, "test.source", "1024 0")
     pipe = client.pipeline()
@@ -88,7 +96,7 @@ def enqueue(
     for one in tasks:
         job = Job.create(
             function,
-            args=(msgspec.to_builtins(one), 0),
+            args=(msgspec.to_builtins(one), ahead_ms),
             id=one.task,
             connection=client,
             serializer=JSONSerializer,
@@ -97,7 +105,7 @@ def enqueue(
         )
         queue.enqueue_job(job, pipeline=pipe)
         own = {
-            names.JOB_DEADLINE: one.deadline_ms,
+            names.JOB_DEADLINE: one.deadline_ms - ahead_ms,
             names.JOB_REQUEST: one.request,
             names.JOB_SOURCE: one.source,
             names.JOB_HOST: one.host,

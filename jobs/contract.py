@@ -10,11 +10,11 @@ Readers take version ``VERSION`` - 1 to + 1 and ignore unknown fields; anything 
 from collections import deque
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 from backports import zstd
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from jobs.errors import TaskError
 
@@ -22,6 +22,8 @@ VERSION: Final = 1
 ZSTD_LEVEL: Final = 3
 PACKER_BYTES_MAX: Final = 262_144  # of records whose compressor is kept: it keeps as much memory as it needed
 COMPRESS_FROM_BYTES: Final = 512  # below it a frame gains nothing
+HEAD_BYTES_MAX: Final = 100_000  # of a frame at the hub
+_WINDOW: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MB; level 3 takes 2 MB at most
 
 State = Literal["queued", "running", "succeeded", "failed", "expired", "cancelled"]
 LOST: Final = "lost"  # stands for an error's type where an attempt's process was lost, not its task
@@ -74,12 +76,15 @@ class Timing(Struct, kw_only=True):
     total_ms: float = 0.0
 
 
+Size = Annotated[int, Meta(ge=0, le=10**15)]
+
+
 class Bytes(Struct, kw_only=True):
     """``raw``: decoded bodies; ``records``: their JSON; ``wire``: the whole frame that went home."""
 
-    raw: int = 0
-    records: int = 0
-    wire: int = 0
+    raw: Size = 0
+    records: Size = 0
+    wire: Size = 0
 
 
 class Error(Struct, kw_only=True):
@@ -197,6 +202,8 @@ class _Versioned(Struct, frozen=True):
 _task_decoder = msgspec.json.Decoder(Task)
 _cancel_decoder = msgspec.json.Decoder(Cancel)
 _version_decoder = msgspec.json.Decoder(_Versioned)
+_head_decoder = msgspec.json.Decoder(Result)
+_records_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _sorted_encoder = msgspec.json.Encoder(order="deterministic")
 _packers: deque[zstd.ZstdCompressor] = deque()  # idle ones; as many as ever packed at once
@@ -300,6 +307,32 @@ def splice(frame: bytes) -> bytes:
     mark, end = frame[:1], frame.index(b"\n")
     body = frame[end + 1 :]
     records = zstd.decompress(body) if mark == b"z" else body
+    return frame[1 : end - 1] + _RECORDS + records + b"}"
+
+
+def splice_checked(frame: bytes, task: str, region: str, bytes_max: int) -> bytes:
+    """The same of a frame that anybody may have made: whole JSON of this task's result, or ValueError.
+
+    ``region``: whose it must say to be, "" where that does not matter; ``bytes_max``: of the records.
+    """
+    end = frame.find(b"\n", 0, HEAD_BYTES_MAX)
+    if end < 0 or frame[:1] not in (b"0", b"z"):
+        raise ValueError("expected a result frame")
+    try:
+        told = _head_decoder.decode(frame[1:end])
+        if told.task != task or (region and told.region != region):
+            raise ValueError(f"expected the result of {task}, found {told.task[:60]!r} of {told.region[:60]!r}")
+        records = frame[end + 1 :]
+        if frame[:1] == b"z":
+            engine = zstd.ZstdDecompressor(options=_WINDOW)
+            records = engine.decompress(records, max_length=bytes_max + 1)
+            if len(records) > bytes_max or not engine.eof or engine.unused_data:
+                raise ValueError(f"expected {bytes_max} bytes of records at most, packed as one")
+        _records_decoder.decode(records)
+        str(records, "utf-8")
+        str(frame[1:end], "utf-8")
+    except (zstd.ZstdError, RecursionError) as error:
+        raise ValueError(str(error)) from error
     return frame[1 : end - 1] + _RECORDS + records + b"}"
 
 

@@ -6,7 +6,12 @@ Hub (central Redis)
     nf:req:{request}         hash    a request's ledger (web.ledger)
     nf:trail:{request}       hash    where its tasks were: "{task}" and "d:{task}" (web.trail)
     nf:evt:{request}         stream  its settled tasks; the entry ids are the cursor
-    nf:res:{region}:{task}   string  a result frame (jobs.contract), written once by its region, or by "hub"
+    nf:res:{region}:{task}   string  a result frame (jobs.contract) that its region brought and nobody has settled yet; or made by "hub"
+    nf:res:{region}+:{task}  string  the same, settled: no region may write there
+    nf:held:{region}         hash    bytes of its settled results: in "all", and by the minute in which they expire (web.holdings)
+    nf:refused:{region}      hash    what of its entries was refused: how often, by what was wrong; "at": when last (web.refusals)
+    nf:barred                hash    regions that may not write here for a while: until when (hub ms), and why (web.holdings)
+    nf:holdings              string  the gateway that looks after what regions hold
     nf:out:{region}          stream  what a region has to say; read by the consumer group of the gateways
     nf:region:{region}       hash    what the region's parts said last, a field a part
     nf:accepting             zset    requests not yet accepted, by the end of their lease (hub ms)
@@ -72,7 +77,9 @@ HEALTH = "nf:health"
 DEAD = "nf:dead"
 DEAD_AT = "nf:dead:at"
 GATEWAYS = "gateways"  # the consumer group of the out streams
-HUB = "hub"  # stands for a region in a result that the hub itself made
+HUB = "hub"  # stands for a region in a result that the hub itself made; no region has this name
+BARRED = "nf:barred"
+HOLDINGS = "nf:holdings"
 
 # Region
 OUTBOX = "nf:outbox"
@@ -162,6 +169,26 @@ def trail(request: str) -> str:
 def result(region: str, task: str) -> str:
     """Where a region (or ``HUB``) puts the result frame of a task, on the hub."""
     return f"nf:res:{region}:{task}"
+
+
+def settled(region: str) -> str:
+    """Stands for a region in a result of its own that was settled: a place that no region's user may write."""
+    return f"{region}+"
+
+
+def held(region: str) -> str:
+    """How many bytes a region's settled results are, on the hub."""
+    return f"nf:held:{region}"
+
+
+def refused(region: str) -> str:
+    """What of a region's entries was refused, on the hub."""
+    return f"nf:refused:{region}"
+
+
+def hub_user(region: str) -> str:
+    """A region's user on the hub's Redis and on the broker."""
+    return f"region-{region}"
 
 
 def latest(key: str) -> str:

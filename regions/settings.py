@@ -55,6 +55,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     records_bytes_max: Count = 5_000_000
     request_bytes_max: Count = 50_000_000
     answer_bytes_max: Count = 8_000_000
+    region_bytes_max: Annotated[int, Meta(ge=0)] = 0  # at the hub; 0 is a share of its Redis's maxmemory (web.holdings)
 
 
 class History(Struct, frozen=True, forbid_unknown_fields=True):
@@ -201,8 +202,10 @@ def load(
     regions: dict[str, Region] = {}
     for path in _region_files(folders or [ROOT / "regions"], reader, only):
         content = reader.file(path)
-        if not re.fullmatch(names.REGION_PATTERN, path.stem):
-            message = f'expected a file name like fra.toml ({names.REGION_PATTERN}), found "{path.name}"'
+        if not re.fullmatch(names.REGION_PATTERN, path.stem) or path.stem == names.HUB:
+            message = (
+                f'expected a file name like fra.toml ({names.REGION_PATTERN}, not {names.HUB}), found "{path.name}"'
+            )
             reader.faults.append(Fault(path.name, None, "", message))
             continue
         region = reader.struct(Region, content, path, ("region", path.stem))

@@ -10,11 +10,11 @@ import click
 import msgspec
 import redis
 
-from regions import connect, durability, topology
+from regions import connect, durability, names, topology
 from regions.durability import Shortfall
 from regions.egress import without_credentials
 from regions.settings import Settings
-from scripts import policy
+from scripts import hub_acl, policy
 from scripts.configuration import to_toml
 from scripts.probes import broker, mongo, redis_answers
 
@@ -74,7 +74,9 @@ def check(settings: Settings, *, as_json: bool) -> int:
 
 def findings(settings: Settings) -> Iterator[Finding]:
     """Every server that the settings name."""
-    yield _redis("central Redis", settings.hub.redis, settings.hub.durability, is_hub=True)
+    yield (hub := _redis("central Redis", settings.hub.redis, settings.hub.durability, is_hub=True))
+    if not hub.fault:
+        yield from hub_users(settings)
     yield Finding("RabbitMQ", connect.without_password(settings.hub.amqp), broker(settings.hub.amqp)() or "")
     if settings.hub.management_url:
         yield policy_finding(settings)
@@ -111,6 +113,21 @@ def _redis(what: str, url: str, kind: str, *, is_hub: bool = False) -> Finding:
         return Finding(what, where, str(error))
     note = durability.POWER_LOSS if is_hub and found.fsync == "everysec" else ""
     return Finding(what, where, "", found.shortfalls, relaxed, note)
+
+
+def hub_users(settings: Settings) -> Iterator[Finding]:
+    """Whether each region's user at the hub's Redis may do what it must and no more; where there is none, that is said."""
+    with connect.open_redis(settings.hub.redis, name="check", connections=1) as client:
+        for region in settings.region:
+            what, where = f"hub's user of {region}", names.hub_user(region)
+            try:
+                yield Finding(what, where, "", hub_acl.shortfalls(client, region))
+            except redis.exceptions.ResponseError as error:
+                yield Finding(
+                    what, where, note=f"not seen ({error}): it must have the rights in docs/operations.md and no more"
+                )
+            except redis.exceptions.RedisError as error:
+                yield Finding(what, where, str(error))
 
 
 def show(settings: Settings, *, as_json: bool) -> None:

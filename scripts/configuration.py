@@ -53,21 +53,8 @@ def choose_ports(data: DataFolder, wanted: Settings, gateway: int) -> Ports:
 
 def hub_url(data: DataFolder, ports: Ports, region: str = "") -> str:
     """The central Redis as the gateway sees it, or as one region does."""
-    user, secret = (region_user(region), f"hub {region}") if region else ("", "hub")
+    user, secret = (names.hub_user(region), f"hub {region}") if region else ("", "hub")
     return f"redis://{user}:{data.secret(secret)}@127.0.0.1:{ports.hub}/0"
-
-
-def region_user(region: str) -> str:
-    """A region's user on the central Redis."""
-    return f"region-{region}"
-
-
-def region_acl(region: str) -> str:
-    """What a region may do there: append its results and its news, and ask for the time."""
-    return (
-        f"resetkeys resetchannels ~{names.result(region, '*')} ~{names.out_stream(region)} "
-        "-@all +@connection +set +xadd +time +multi +exec +discard"
-    )
 
 
 def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: bool) -> None:

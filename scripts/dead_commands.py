@@ -209,8 +209,8 @@ def _again(client: GatewayClient, letter: Any) -> dict[str, str]:
     """Posts what a letter asked for: ``retried_as``, or the ``fault``."""
     if letter is None:
         return {"fault": "there is no such dead letter"}
-    if letter.kind == "cancel":
-        return {"fault": "expected a task, found a cancel"}
+    if letter.kind in ("cancel", "entry"):
+        return {"fault": f"expected a task, found {'a cancel' if letter.kind == 'cancel' else 'an entry'}"}
     try:
         asked = msgspec.json.decode(letter.body, type=Asked)
     except (ValueError, RecursionError) as error:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from regions import names
 from regions.settings import ROOT, Settings
-from scripts import configuration
+from scripts import configuration, hub_acl
 from scripts.configuration import Ports
 from scripts.dashboard import DASHBOARD_ACL
 from scripts.data_folder import DataFolder
@@ -27,6 +28,7 @@ from scripts.services import RabbitMQ, Service, document_store, path_with_sbin, 
 
 STAGES: Final = ("servers", "regions", "entry")
 CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
+WRITE_BYTES_MIN: Final = 16_000_000  # what one write to the hub may bring: a result, or a batch of them
 HUB_BYTES_MIN, HUB_BYTES_MAX = 256_000_000, 2_000_000_000  # by 4.6 kB some 47,000 and 370,000 requests an hour
 
 
@@ -55,13 +57,16 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
     """The parts of a stack; writes the configuration of its servers and its settings."""
     broker = RabbitMQ(data.path / "rabbitmq", ports.broker, password=data.secret("rabbitmq"))
     configuration.write(data, wanted, ports, broker.url, live=live)
-    hub_users = {
-        configuration.region_user(name): (data.secret(f"hub {name}"), configuration.region_acl(name))
-        for name in wanted.region
-    }
+    hub_users = {names.hub_user(name): (data.secret(f"hub {name}"), hub_acl.rules(name)) for name in wanted.region}
     others = configuration.foreign(environ)
     hub = redis_server(
-        "hub", data.path / "hub", ports.hub, password=data.secret("hub"), users=hub_users, maxmemory=str(hub_bytes())
+        "hub",
+        data.path / "hub",
+        ports.hub,
+        password=data.secret("hub"),
+        users=hub_users,
+        maxmemory=str(hub_bytes()),
+        write_bytes_max=max(WRITE_BYTES_MIN, 2 * wanted.limits.records_bytes_max),
     )
     parts = [
         _port_mapper(broker, others),

@@ -69,9 +69,12 @@ def redis_server(
     users: Mapping[str, tuple[str, str]] | None = None,
     maxmemory: str = "256mb",
     appendfsync: str = "everysec",
+    write_bytes_max: int = 0,
 ) -> Service:
     """A Redis with an append-only file in ``folder``. ``users``: name → (password, ACL rules).
 
+    ``write_bytes_max``: of one value, and twice that of all that a client has sent and Redis has not done yet; 0 is Redis's
+    own, 512 MB and 1 GB, which one client could fill a small Redis with.
     What is large in it is packed already, and need not be packed again at each rewrite of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +83,7 @@ def redis_server(
     rules += [f"user {user} on >{secret} {rule}" for user, (secret, rule) in (users or {}).items()]
     _write_private(acl, "\n".join(rules) + "\n")
     config = folder / "redis.conf"
+    bounds = f"proto-max-bulk-len {write_bytes_max}\nclient-query-buffer-limit {2 * write_bytes_max}\n"
     _write_private(
         config,
         f"""bind 127.0.0.1
@@ -98,7 +102,7 @@ rdbcompression no
 latency-tracking no
 tcp-backlog 511
 logfile ""
-""",
+{bounds if write_bytes_max else ""}""",
     )
     secret = f":{password}@" if password else ""
     url = f"redis://{secret}127.0.0.1:{port}/0"

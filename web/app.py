@@ -205,7 +205,7 @@ class Gateway:
         self.publisher = Publisher(settings)
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
         self.waiters = Waiters(self.hub, self.ledger)
-        self.settler = Settler(settings, self.hub, self.ledger, self.waiters.news)
+        self.settler = Settler(settings, self.hub, self.ledger, self.waiters.news, self.catalog)
         self.listener = Listener(settings, self.waiters.news, self.waiters.all)
         self.sweeper = Sweeper(settings, self.hub, self.ledger, self.acceptor.cleaner, self.waiters.news)
         self.dead = DeadReader(settings, self.hub, self.ledger, self.waiters.news)

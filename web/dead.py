@@ -24,9 +24,9 @@ from jobs.errors import Internal
 from regions import connect, logs, names, topology
 from regions.settings import Settings
 from web import lua
+from web.frame import made as frame_made
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, Settlement
-from web.settle import hub_frame
 
 KEPT_MAX: Final = 1_000  # letters; with their bodies 35 MB at most
 BODY_MAX: Final = 16_000  # characters of a body that are kept; a longer one can't be retried from here
@@ -62,6 +62,8 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     @property
     def cause(self) -> str:
         """Why, in one sentence."""
+        if self.kind == "entry":
+            return f"{self.deaths} entries of {self.queue} were {self.reason} ({self.fault})"
         place = f" from {self.queue}" if self.queue else ""
         return f"its message was dead-lettered{place}: {self.reason or 'unknown'}" + (
             f" ({self.fault})" if self.fault else ""
@@ -217,7 +219,7 @@ class DeadReader:
         if task is None:
             return letter
         error = Internal(f"the task did not reach its region: {letter.cause}")
-        frame = hub_frame(task.id, task.source, task.region, "failed", error)
+        frame = frame_made(task.id, task.source, task.region, "failed", error)
         one = Settlement(
             request=letter.request,
             task=task.id,

@@ -23,6 +23,7 @@ from ulid import ULID
 from jobs import contract
 from regions import connect, logs, names
 from regions.settings import Settings
+from web.frame import spliced
 from web.hub import HubUnavailable
 from web.ledger import START, TaskView, View
 
@@ -115,8 +116,11 @@ class History:
             chosen, more = self._within(wanted)
             ids = [_part_id(request, part) for part in sorted({part for _, _, part in chosen})]
             parts = database[names.RESULTS_COLLECTION].find({"_id": {"$in": ids}})
-            frames = {one["cursor"]: one["frame"] for part in parts for one in part["results"]}
-        results = [contract.splice(bytes(frames[cursor])) for cursor, _, _ in chosen]
+            kept = {one["cursor"]: one for part in parts for one in part["results"]}
+        results = [
+            spliced(bytes(kept[cursor]["frame"]), kept[cursor]["task"], "", records_bytes)
+            for cursor, records_bytes, _ in chosen
+        ]
         return _view(found, after, chosen, results, more=more)
 
     def search(self, wanted: Wanted) -> tuple[list[View], str | None]:

@@ -66,7 +66,9 @@ class Hub:
         self.regained: list[Callable[[], None]] = []
         self.rehearse: Callable[[], None] | None = None
         self.mean_result_bytes = 2000.0
+        self.region_bytes_max = settings.limits.region_bytes_max  # 0 until it is known; then no limit
         self._regions = list(settings.region)
+        self._share_of_region = 0.0 if settings.limits.region_bytes_max else share_of_region(len(self._regions))
         self._probe: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-probe", connections=1)
         self._durability = settings.hub.durability
         self._away: str | None = "not reached yet"
@@ -185,6 +187,8 @@ class Hub:
             log.warning("redis takes no writes", reason=self._refusal)
         used, limit = int(said["used_memory"]), int(said["maxmemory"])
         coming = sum(open_tasks) * self.mean_result_bytes
+        if self._share_of_region:
+            self.region_bytes_max = int(self._share_of_region * limit)
         is_full = limit > 0 and used + coming > FULL_AT * limit
         self._full = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included" if is_full else None
         if self._away is not None or self._denied is not None:
@@ -217,6 +221,14 @@ class Hub:
                 log.error("redis not durable", reason=str(error))
             return error.reason
         return None
+
+
+def share_of_region(regions: int) -> float:
+    """What of maxmemory one region may hold: twice an equal share of what there is room for, and all of that for a lone one.
+
+    So the others have at least half of their own however much one takes, and a region that does most of the work can.
+    """
+    return FULL_AT * 2 / (regions + 1)
 
 
 def check_durability(client: redis.Redis, kind: str) -> durability.Found:

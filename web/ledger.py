@@ -17,11 +17,12 @@ import redis
 from msgspec import Struct
 
 from jobs import contract
-from regions import connect, names
+from regions import connect, logs, names
 from regions.script import Argument, send, value
 from regions.settings import Limits
-from web import lua
-from web.runs import traffic
+from web import frame, lua
+from web.region import RegionState
+from web.region import read as read_regions
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks that end in one script, so that it never holds the hub for long
@@ -29,8 +30,12 @@ REHEARSED: Final = "0" * 26  # a request's id that nobody has
 PIECE_BYTES: Final = (
     262_144  # of results that are read at once for a client: what a slow one holds; one result in any case
 )
+CLAIMS_MAX: Final = 500  # that one script marks
 START: Final = "0-0"  # the cursor before the first result
 BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
+
+
+log = logs.get("ledger")
 
 
 class NewTask(Struct, frozen=True, kw_only=True):
@@ -136,23 +141,12 @@ class Settlement(Struct, frozen=True, kw_only=True):
     frame: bytes = b""
     trail: bytes = b""  # JSON: a contract.Trail, or the id of the task whose result it was
     run: contract.Run | None = None  # of that trail
+    held_max: int = 0  # bytes of results that its region may hold here; 0 is no limit
 
     @property
     def is_latest(self) -> bool:
         """Whether a success may answer for other tasks, where its region does not say otherwise."""
         return self.run is None or (self.run.own and not self.run.partial and not self.run.error)
-
-
-class RegionState(Struct, frozen=True, kw_only=True):
-    """What is known of a region: what its parts said last, and what the ledger says of its tasks."""
-
-    name: str
-    now_ms: int
-    said: dict[str, Any]  # "bridge:NAME", "workers:NAME", "sources" → what they said
-    open_tasks: int
-    oldest_ms: int | None  # when the oldest open task was accepted
-    unread: int  # entries of the out stream that no gateway has read
-    traffic: dict[str, dict[str, int]] = {}  # by source (web.runs)
 
 
 class Ledger:
@@ -225,6 +219,9 @@ class Ledger:
         commands = [self._settle([settlements[number] for number in part]) for part in parts]
         answers = [lua.NOTHING] * len(settlements)
         for part, reply in zip(parts, send(self._client, commands, [lua.SETTLE]), strict=True):
+            if isinstance(reply, Exception) and str(reply).startswith(("ERR", "WRONGTYPE")):
+                log.error("not settled", request=settlements[part[0]].request, error=str(reply))  # this one only
+                continue
             for number, answer in zip(part, value(reply), strict=True):
                 answers[number] = int(answer)
         return answers
@@ -232,25 +229,37 @@ class Ledger:
     def _settle(self, tasks: Sequence[Settlement]) -> tuple[Any, ...]:
         request = tasks[0].request
         keys = [names.ledger(request), names.events(request), names.DUE, names.ARCHIVE, names.trail(request)]
-        arguments: list[Argument] = [request, self._limits.request_bytes_max, int(self._archives)]
+        arguments: list[Argument] = [
+            request,
+            self._limits.request_bytes_max,
+            int(self._archives),
+            contract.HEAD_BYTES_MAX,
+        ]
         for one in tasks:
-            keys += (names.open_tasks(one.region), names.result(names.HUB, one.task))
+            kept = names.settled(one.region)
+            keys += (
+                names.open_tasks(one.region), names.result(names.HUB, one.task), names.result(one.region, one.task),
+                names.result(kept, one.task), names.held(one.region),
+            )  # fmt: skip
             arguments += (
                 one.task, one.region, one.status, one.finished_ms, one.size_bytes, one.frame,
-                names.HUB if one.frame else one.region, one.trail,
-                names.result(one.region, one.task) if one.is_latest else "",
+                names.HUB if one.frame else kept, one.trail, int(one.is_latest), one.held_max,
             )  # fmt: skip
         return lua.SETTLE.command(keys, arguments)
 
     def mark_running(self, region: str, claims: Iterable[tuple[str, str, bytes]]) -> None:
         """Shows tasks, as (request, task, trail), as running that were queued."""
-        keys: list[str] = []
-        arguments: list[Argument] = [region]
-        for request, task, trail in claims:
-            keys += (names.ledger(request), names.trail(request))
-            arguments += (task, trail)
-        if keys:
-            lua.RUNNING.call(self._client, keys, arguments)
+        told = list(claims)
+        commands = []
+        for at in range(0, len(told), CLAIMS_MAX):
+            keys: list[str] = []
+            arguments: list[Argument] = [region]
+            for request, task, trail in told[at : at + CLAIMS_MAX]:
+                keys += (names.ledger(request), names.trail(request))
+                arguments += (task, trail)
+            commands.append(lua.RUNNING.command(keys, arguments))
+        for reply in send(self._client, commands, [lua.RUNNING]) if commands else ():
+            value(reply)
 
     def tasks(self, request: str) -> list[TaskView] | None:
         """A request's tasks whatever its state; None when it is unknown."""
@@ -286,11 +295,12 @@ class Ledger:
         views: list[View | None] = []
         for (request, after), reply in zip(asked, replies, strict=True):
             fields, found, more, last = value(reply)
-            frames = found[1::2]
+            frames = found[1::5]
             is_readable = None not in frames
-            results = [contract.splice(frame) for frame in frames] if spliced and is_readable else frames
+            how_told = frame.told if spliced else frame.whole
+            results = list(map(how_told, *(found[at::5] for at in (1, 2, 3, 4)))) if is_readable else frames
             views.append(
-                _view(request, after, mapping(fields), found[::2], results, last.decode() if more else "")
+                _view(request, after, mapping(fields), found[::5], results, last.decode() if more else "")
                 if is_readable
                 else None
             )
@@ -306,30 +316,7 @@ class Ledger:
 
     def regions(self, regions: Sequence[str]) -> list[RegionState]:
         """What is known of each region, in one round trip."""
-        pipeline = self._client.pipeline(transaction=False)
-        for region in regions:
-            pipeline.hgetall(names.region_status(region))
-            pipeline.zcard(names.open_tasks(region))
-            pipeline.zrange(names.open_tasks(region), 0, 0, withscores=True)
-            pipeline.xlen(names.out_stream(region))
-            pipeline.hgetall(names.traffic(region))
-        pipeline.time()
-        *answers, (seconds, micros) = pipeline.execute()
-        states = []
-        for index, region in enumerate(regions):
-            said, count, oldest, unread, sums = answers[5 * index : 5 * index + 5]
-            states.append(
-                RegionState(
-                    name=region,
-                    now_ms=int(seconds) * 1000 + int(micros) // 1000,
-                    said={key.decode(): msgspec.json.decode(value) for key, value in said.items()},
-                    open_tasks=count,
-                    oldest_ms=int(oldest[0][1]) if oldest else None,
-                    unread=unread,
-                    traffic=traffic(sums),
-                )
-            )
-        return states
+        return read_regions(self._client, regions)
 
     def now_ms(self) -> int:
         """The hub's clock."""

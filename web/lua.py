@@ -78,20 +78,22 @@ return 1
 """)
 
 # The answers of SETTLE.
-SETTLED, NOTHING, LATE, TOO_LARGE, LAST = 1, 0, 2, 3, 4
+SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM = 1, 0, 2, 3, 4, 5, 6
 ENDED: Final = (SETTLED, LAST)
 
 SETTLE: Final = Script("""#!lua flags=allow-oom
 -- The one way to end a task; several of a request at once.
--- KEYS: ledger, events, due, archive, trail, then for each task: the open tasks of its region, the hub's result of it.
--- ARGV: request, bytes a request may have, 1 where there is a history, then for each task: its id, region that says so,
--- status, finished ms, bytes of the JSON, a frame made by the hub or "", the region that counts as the result's, the trail
--- or "", the key of the region's result or "" where it does not answer for other tasks.
+-- KEYS: ledger, events, due, archive, trail, then for each task: the open tasks of its region, the hub's result of it, the
+-- region's result as it came, the place where that is kept once it is settled, the bytes that its region holds.
+-- ARGV: request, bytes a request may have, 1 where there is a history, how many bytes a result may have besides what is said,
+-- then for each task: its id, region that says so, status, finished ms, bytes of the JSON, a frame made by the hub or "", the
+-- region that counts as the result's, the trail or "", 1 where it may answer for other tasks, bytes its region may hold.
 -- Returns for each 1 settled, 4 settled as the last one of its request, 0 nothing to do, 2 succeeded after its deadline,
--- 3 past the request's bytes (2, 3: nothing done).
-local request = ARGV[1]
+-- 3 past the request's bytes, 5 there is no such result, or it is larger than was said, 6 past what its region may hold
+-- (2, 3, 5, 6: nothing done). A result moves where its region can't write; one that nobody waits for goes.
+local request, beside = ARGV[1], tonumber(ARGV[4])
 local wanted = {'state', 'deadline', 'expires', 'bytes', 'total'}
-for i = 4, #ARGV, 9 do
+for i = 5, #ARGV, 10 do
   wanted[#wanted + 1] = 't:' .. ARGV[i]
   wanted[#wanted + 1] = 'l:' .. ARGV[i]
 end
@@ -109,13 +111,29 @@ local function hindrance(said, task, region, status, finished, size)
   if bytes + grown + size > tonumber(ARGV[2]) then return 3 end
 end
 
-for n = 1, (#ARGV - 3) / 9 do
-  local task, region, status, finished, size, frame, counts_as, trail, key = unpack(ARGV, 9 * n - 5, 9 * n + 3)
+-- Takes the region's result into the hub's own; 5 and 6 where it may not be, else nothing.
+local function take(came, kept, held, size, most)
+  local length = redis.pcall('STRLEN', came)
+  if type(length) ~= 'number' or length == 0 or length > size + beside then return 5 end
+  local all = redis.call('HINCRBY', held, 'all', length)
+  if tonumber(most) > 0 and all > tonumber(most) then
+    redis.call('HINCRBY', held, 'all', -length)
+    return 6
+  end
+  redis.call('HINCRBY', held, math.floor(expires / 60000) + 1, length)
+  redis.call('RENAME', came, kept)
+  redis.call('PEXPIREAT', kept, expires)
+end
+
+for n = 1, (#ARGV - 4) / 10 do
+  local task, region, status, finished, size, frame, counts_as, trail, is_latest, most = unpack(ARGV, 10 * n - 5, 10 * n + 4)
+  local open, own, came, kept, held = unpack(KEYS, 5 * n + 1, 5 * n + 5)
   local member, said, question = request .. '/' .. task, found[2 * n + 4], found[2 * n + 5]
-  answers[n] = not said and 0 or hindrance(said, task, region, status, finished, size) or 1
+  answers[n] = not said and 0 or hindrance(said, task, region, status, finished, size)
+    or (frame == '' and take(came, kept, held, size, most)) or 1
   if not said or answers[n] == 1 then
     redis.call('ZREM', KEYS[3], member)
-    redis.call('ZREM', KEYS[2 * n + 4], member)
+    redis.call('ZREM', open, member)
   end
   if answers[n] == 1 then
     ended[task], settled, grown, last = true, settled + 1, grown + size, n
@@ -127,14 +145,17 @@ for n = 1, (#ARGV - 3) / 9 do
       redis.call('PEXPIREAT', KEYS[5], expires)
     end
     if frame ~= '' then
-      redis.call('SET', KEYS[2 * n + 5], frame, 'PXAT', expires)
-    elseif status == 'succeeded' and key ~= '' and question then
+      redis.call('SET', own, frame, 'PXAT', expires)
+      redis.call('UNLINK', came)
+    elseif status == 'succeeded' and is_latest == '1' and question then
       local latest = redis.call('GET', question)
       if not latest or tonumber(string.match(latest, '^%d+')) <= tonumber(finished) then
-        redis.call('SET', question, finished .. ' ' .. size .. ' ' .. key, 'PXAT', expires)
+        redis.call('SET', question, finished .. ' ' .. size .. ' ' .. kept, 'PXAT', expires)
       end
     end
     redis.call('XADD', KEYS[2], '*', 't', task, 's', status, 'r', counts_as, 'b', size)
+  elseif answers[n] == 0 and (not said or redis.call('EXISTS', own, kept) > 0) then
+    redis.call('UNLINK', came)
   end
 end
 if settled == 0 then return answers end
@@ -211,8 +232,8 @@ return 1
 _READ: Final = """
 -- KEYS: ledger, events, trail. ARGV: the cursor after which to read, how many bytes of results at most (one result in any
 -- case), what the key of a result is made by, how they are read for a client or "".
--- Returns {ledger, [entry, result's frame, …], 1 where more results wait, the last entry that there is};
--- notes when each task was first read, and how.
+-- Returns {ledger, [entry, result's frame, its task, whose it is, bytes of its JSON, …], 1 where more results wait, the last
+-- entry that there is}; notes when each task was first read, and how.
 -- A request that is not accepted has no results.
 local state, expires = unpack(redis.call('HMGET', KEYS[1], 'state', 'expires'))
 local ledger, found, tasks, size, more, last = redis.call('HGETALL', KEYS[1]), {}, {}, 0, 0, ARGV[1]
@@ -228,8 +249,10 @@ for _, entry in ipairs(entries) do
     break
   end
   tasks[#tasks + 1] = fields.t
-  found[#found + 1] = entry[1]
-  found[#found + 1] = redis.call('GET', string.format(ARGV[3], fields.r, fields.t))
+  local frame = redis.pcall('GET', string.format(ARGV[3], fields.r, fields.t))
+  for _, part in ipairs({entry[1], type(frame) == 'string' and frame, fields.t, fields.r, fields.b}) do
+    found[#found + 1] = part
+  end
 end
 if ARGV[4] ~= '' and #tasks > 0 then
   local t = redis.call('TIME')
@@ -241,6 +264,20 @@ return {ledger, found, more, last}
 """
 READ: Final = Script("#!lua flags=allow-oom" + _READ)
 READ_ONLY: Final = Script("#!lua flags=no-writes" + _READ)  # notes nothing: for a Redis that takes no writes, too
+
+GROUPS: Final = Script("""#!lua flags=allow-oom
+-- KEYS: out streams. ARGV: the group. Makes each a stream that has the group; what is there and is none goes. A full Redis
+-- refuses XGROUP CREATE, and only what is read drains it. Returns for each what was wrong, or "".
+local wrong = {}
+for i, key in ipairs(KEYS) do
+  local kind = redis.call('TYPE', key).ok
+  wrong[i] = (kind == 'none' or kind == 'stream') and '' or kind
+  if wrong[i] ~= '' then redis.call('UNLINK', key) end
+  local made = redis.pcall('XGROUP', 'CREATE', key, ARGV[1], '0', 'MKSTREAM')
+  if made.err and not string.find(made.err, 'BUSYGROUP') then wrong[i] = made.err end
+end
+return wrong
+""")
 
 JUDGE: Final = Script("""#!lua
 -- KEYS: verdicts. ARGV: source, the verdict that was there or "", the new one. Returns 1 when no other gateway wrote meanwhile.

@@ -21,12 +21,15 @@ from web import submit
 from web.dead import DeadLetters
 from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
-from web.ledger import Ledger, RegionState
+from web.ledger import Ledger
 from web.problems import Problem
+from web.region import RegionState
 from web.runs import Learned, learned
 from web.views import JSON
 
 PART_LIVES_MS: Final = 15_000  # a part says how it is every 5 s
+AHEAD_MS: Final = 120_000  # of the hub's clock, that what it says may be: a minute is let in (web.entry)
+REFUSED_SHOWN_MS: Final = 600_000  # so long after the last refused entry its status says so
 RATE_WINDOW_MS: Final = 60_000
 STATES_KEPT_SECONDS: Final = 1.0  # for the catalogue's health, so that listing it costs no round trip each
 Known = tuple[dict[str, RegionState], dict[str, Learned]]  # the regions, and what was learned of sources
@@ -194,7 +197,8 @@ def health(entry: Entry, said: Mapping[str, RegionState], found: Learned | None 
     """
     if entry.definition is None:
         return "broken", [str(fault) for fault in entry.faults]
-    there = regions_of(entry.id, said)
+    own_regions = {entry.region, *entry.definition.standby}  # what others say of it is nothing to it
+    there = {region: one for region, one in regions_of(entry.id, said).items() if region in own_regions}
     faults = [f"{region}: {one['fault']}" for region, one in there.items() if one.get("fault")]
     if faults:
         return "broken", faults
@@ -249,6 +253,11 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
     if not any(pool.get("processes") for pool in pools):
         reasons.append("no worker is alive")
     reasons += sorted({f"its workers wait: {pool['reason']}" for pool in pools if pool.get("reason")})
+    if state.barred:
+        reasons.append(f"it may not write to the hub for a while: {state.barred}")
+    if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
+        what = ", ".join(f"{count} {kind}" for kind, count in sorted(state.refused.items()))
+        reasons.append(f"the hub refused entries of it, in all {what}: nearfetch dead list shows the latest of each")
     asked = [pool for pool in pools if not pool.get("reason")] or pools  # not those that can't ask their Redis now
     latest = max(asked, key=lambda pool: pool["at_ms"], default={})  # its totals are the whole region's
     totals = {key: latest.get(key, 0) for key in ("succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")}
@@ -276,6 +285,8 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
             "wire": totals["wire_bytes"],
             "kept_off_wan": max(0, totals["raw_bytes"] - totals["wire_bytes"]),
         },
+        "refused": state.refused,
+        "held_bytes": state.held_bytes,
         "sources": {source: traffic_view(sums) for source, sums in sorted(state.traffic.items())},
         "scale": max(scales, key=lambda scale: scale["at_ms"], default=None),
         "bridges": bridges,
@@ -288,7 +299,7 @@ def _parts(state: RegionState, kind: str) -> list[dict[str, Any]]:
     return [
         {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - said["at_ms"]) / 1000, 1), **said}
         for key, said in sorted(state.said.items())
-        if key.startswith(f"{kind}:") and state.now_ms - said.get("at_ms", 0) <= PART_LIVES_MS
+        if key.startswith(f"{kind}:") and -AHEAD_MS <= state.now_ms - said["at_ms"] <= PART_LIVES_MS
     ]
 
 

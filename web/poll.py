@@ -10,10 +10,10 @@ from web import ids, pieces, problems, trail, views
 from web.clean import Cleaner
 from web.events import Stream
 from web.exchange import WITHOUT_BODY, Answer, Exchange
+from web.frame import made as frame_made
 from web.hub import Hub, HubUnavailable
 from web.ledger import START, Ledger, Settlement, TaskView, View
 from web.recall import Recall
-from web.settle import hub_frame
 from web.wait import LOOK, Wait, Waiters, park
 
 WHOLE: Final = [views.JSON, ("Cache-Control", "no-store")]  # headers
@@ -141,7 +141,7 @@ class Poller:
 
 
 def _cancelled(view: View, task: TaskView) -> Settlement:
-    frame = hub_frame(task.id, task.source, task.region, "cancelled", Cancelled("the client cancelled it"))
+    frame = frame_made(task.id, task.source, task.region, "cancelled", Cancelled("the client cancelled it"))
     return Settlement(
         request=view.id,
         task=task.id,

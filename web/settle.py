@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,47 +19,65 @@ import redis
 import ulid
 
 from jobs import contract
+from jobs.catalog import Catalog
 from jobs.errors import Expired, Internal, TaskError, TooLarge
 from regions import connect, logs, names
 from regions.script import send, value
 from regions.settings import Settings
 from web import lua
+from web.entry import Claim, Refused, Said, judge
+from web.frame import made as frame_made
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, Settlement, mapping
+from web.refusals import Refusals
 from web.runs import Runs
 
 BLOCK_SECONDS: Final = 1.0
-BATCH: Final = 500
+BATCH: Final = 500  # entries of a region that are read at once
+BATCH_MIN: Final = 50
 TAKE_OVER_MS: Final = 5_000
 HOUSEKEEPING_SECONDS: Final = 1.0
 FORGET_CONSUMER_MS: Final = 60_000
+APART_SECONDS: Final = 30.0  # that a region is read apart, after the last reason for it
+APART_EVERY_SECONDS: Final = 0.25
+APART_BATCH: Final = 100
+APART_BYTES: Final = 200_000  # past it the next batch is smaller
+REFUSED_MAX: Final = 10  # entries of a region in one batch; with more it is read apart
+PARTS_MAX: Final = 1_000  # bridges and pools of a region that are known at once
+PART_LIVES_SECONDS: Final = 3_600.0
 
 Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields
 
 log = logs.get("settle")
-_trails: Final = msgspec.json.Decoder(contract.Trail)
-
-
-def hub_frame(task: str, source: str, region: str, status: str, error: TaskError) -> bytes:
-    """A result that the hub itself makes: the task got none from its region."""
-    result = contract.Result(task=task, source=source, region=region, status=status, attempts=0)
-    return contract.failed_frame(result, error)
 
 
 class Settler:
-    """One reader of all out streams in a gateway."""
+    """One reader of all out streams in a gateway. Without a ``catalog`` any source may be any region's."""
 
-    def __init__(self, settings: Settings, hub: Hub, ledger: Ledger, news: Callable[[Iterable[str]], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        hub: Hub,
+        ledger: Ledger,
+        news: Callable[[Iterable[str]], None],
+        catalog: Catalog | None = None,
+    ) -> None:
         self._regions = list(settings.region)
-        self._hub, self._ledger, self._news = hub, ledger, news
+        self._records_max = settings.limits.records_bytes_max + contract.HEAD_BYTES_MAX
+        self._hub, self._ledger, self._news, self._catalog = hub, ledger, news, catalog
         self._reader: redis.Redis = connect.open_redis(
             settings.hub.redis, name="gateway-settle", block_seconds=BLOCK_SECONDS, connections=2
         )
         self.consumer = f"{socket.gethostname()}:{os.getpid()}:{ulid.ULID()}"
         self._runs = Runs(self._reader)
+        self._refusals = Refusals(self._reader)
         self._has_groups = False
         self._took_effect: list[tuple[Any, ...]] = []  # commands that say so
         self._backlog = True  # what this consumer read before and did not finish comes first
+        self._count = BATCH_MIN
+        self._apart: dict[str, float] = {}  # regions that are read by themselves, until when (monotonic)
+        self._apart_count, self._apart_at = APART_BATCH, 0.0
+        self._parts: dict[str, dict[str, float]] = {}  # of each region: which ones spoke, and when last
         self._housekeeping_at = 0.0
         self._failures = 0  # in a row
         self._stopping = threading.Event()
@@ -104,11 +122,16 @@ class Settler:
             self._acknowledge()
             self._handle(self._taken_over())
             self._runs.flush()
+            self._refusals.flush()
         self._handle(self._read())
+        if self._apart and time.monotonic() >= self._apart_at:
+            self._apart_at = time.monotonic() + APART_EVERY_SECONDS
+            self._handle(self._read_apart())
 
     def _finish(self) -> None:
         try:
             self._acknowledge()
+            self._refusals.flush()
         except redis.exceptions.RedisError as error:
             log.info("what was settled will be read again", error=str(error))
         self._runs.flush()
@@ -126,53 +149,90 @@ class Settler:
         return value(answers[-1]) if then else None
 
     def _read(self) -> list[Entry]:
-        streams = [names.out_stream(region) for region in self._regions]
-        since = ["0" if self._backlog else ">"] * len(streams)
-        wait = ("BLOCK", int(BLOCK_SECONDS * 1000))
-        command = (
-            "XREADGROUP",
-            "GROUP",
-            names.GATEWAYS,
-            self.consumer,
-            "COUNT",
-            BATCH,
-            *wait,
-            "STREAMS",
-            *streams,
-            *since,
-        )
-        entries: list[Entry] = []
-        for stream, found in self._acknowledge(command) or ():
-            region = stream.decode().removeprefix(names.out_stream(""))
-            entries += [(region, entry, mapping(fields or [])) for entry, fields in found]
+        """What all regions say that give no reason to read them apart."""
+        together = [region for region in self._regions if region not in self._apart]
+        if not together:
+            self._acknowledge()
+            self._stopping.wait(APART_EVERY_SECONDS)
+            return []
+        block_seconds = APART_EVERY_SECONDS if self._apart else BLOCK_SECONDS
+        try:
+            command = self._command(together, self._count, "0" if self._backlog else ">", block_seconds)
+            entries = _entries(self._acknowledge(command))
+        except redis.exceptions.ResponseError as error:
+            if not str(error).startswith(("WRONGTYPE", "NOGROUP", "UNBLOCKED")):
+                raise
+            self._make_groups()
+            return []
         self._backlog = self._backlog and bool(entries)
+        self._count = min(BATCH, max(BATCH_MIN, 2 * len(entries)))
         return entries
+
+    def _read_apart(self) -> list[Entry]:
+        """What the others say: each by itself and little at a time, so that they keep nobody waiting."""
+        for region, until in list(self._apart.items()):
+            if time.monotonic() >= until:
+                del self._apart[region]
+                log.info("a region is read with the others again", region=region)
+        regions = list(self._apart)
+        replies = send(self._reader, [self._command([region], self._apart_count, ">") for region in regions], [])
+        entries: list[Entry] = []
+        for region, reply in zip(regions, replies, strict=True):
+            if isinstance(reply, Exception):
+                self._has_groups = False
+                self._set_apart(region, str(reply))
+            else:
+                entries += _entries(reply)
+        size = sum(len(of) for _, _, fields in entries for of in fields.values())
+        self._apart_count = (
+            max(1, self._apart_count // 2) if size > APART_BYTES else min(APART_BATCH, 2 * self._apart_count)
+        )
+        return entries
+
+    def _command(self, regions: Sequence[str], count: int, since: str, block_seconds: float = 0.0) -> tuple[Any, ...]:
+        wait = ("BLOCK", int(block_seconds * 1000)) if block_seconds else ()
+        streams = map(names.out_stream, regions)
+        return (
+            "XREADGROUP", "GROUP", names.GATEWAYS, self.consumer, "COUNT", count, *wait,
+            "STREAMS", *streams, *[since] * len(regions),
+        )  # fmt: skip
+
+    def _set_apart(self, region: str, why: str) -> None:
+        if region not in self._apart:
+            log.warning("a region is read apart from the others", region=region, reason=why)
+        self._apart[region] = time.monotonic() + APART_SECONDS
 
     def _taken_over(self) -> list[Entry]:
         """Entries that a gateway read and did not finish: it is dead, or has hung for long."""
-        pipeline = self._reader.pipeline(transaction=False)
+        commands: list[tuple[Any, ...]] = []
         for region in self._regions:
-            stream = names.out_stream(region)
-            pipeline.xautoclaim(stream, names.GATEWAYS, self.consumer, TAKE_OVER_MS, "0-0", count=BATCH)
-            pipeline.xinfo_consumers(stream, names.GATEWAYS)
-        answers = pipeline.execute()
+            stream, count = names.out_stream(region), APART_BATCH if region in self._apart else BATCH
+            commands.append(("XAUTOCLAIM", stream, names.GATEWAYS, self.consumer, TAKE_OVER_MS, "0-0", "COUNT", count))
+            commands.append(("XINFO", "CONSUMERS", stream, names.GATEWAYS))
+        answers = send(self._reader, commands, [])
         entries: list[Entry] = []
+        gone: list[tuple[Any, ...]] = []
         for index, region in enumerate(self._regions):
             claimed, consumers = answers[2 * index], answers[2 * index + 1]
-            entries += [(region, entry, fields or {}) for entry, fields in claimed[1]]
-            for consumer in consumers:
-                is_gone = consumer["idle"] > FORGET_CONSUMER_MS and consumer["pending"] == 0
-                if is_gone and consumer["name"].decode() != self.consumer:
-                    self._reader.xgroup_delconsumer(names.out_stream(region), names.GATEWAYS, consumer["name"])
+            if isinstance(claimed, Exception) or isinstance(consumers, Exception):
+                self._has_groups = False  # its stream is looked at before the next batch; the others go on
+                continue
+            entries += [(region, entry, mapping(fields or [])) for entry, fields in claimed[1]]
+            for consumer in (dict[bytes, Any](mapping(one)) for one in consumers):
+                is_gone = consumer[b"idle"] > FORGET_CONSUMER_MS and consumer[b"pending"] == 0
+                if is_gone and consumer[b"name"].decode() != self.consumer:
+                    gone.append(("XGROUP", "DELCONSUMER", names.out_stream(region), names.GATEWAYS, consumer[b"name"]))
+        if gone:
+            send(self._reader, gone, [])
         return entries
 
     def _make_groups(self) -> None:
-        for region in self._regions:
-            try:
-                self._reader.xgroup_create(names.out_stream(region), names.GATEWAYS, id="0", mkstream=True)
-            except redis.exceptions.ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
-                    raise
+        """A stream that is none is made one, and read apart; also on a full Redis, which only what is read drains."""
+        wrong = lua.GROUPS.call(self._reader, list(map(names.out_stream, self._regions)), [names.GATEWAYS])
+        for region, why in zip(self._regions, wrong, strict=True):
+            if why:
+                self._set_apart(region, why.decode())
+                self._refuse(region, "", {}, Refused("stream", f"expected a stream, found {why.decode()}"))
         self._has_groups = True
 
     def _handle(self, entries: list[Entry]) -> None:
@@ -180,19 +240,24 @@ class Settler:
         if not entries:
             return
         settlements: list[Settlement] = []
-        claims: dict[str, list[tuple[str, str, bytes]]] = {}
-        said: list[tuple[str, str, bytes]] = []
-        for region, _, fields in entries:
+        claims: dict[str, list[Claim]] = {}
+        said: dict[tuple[str, str], bytes] = {}
+        refused: dict[str, int] = {}
+        for region, entry, fields in entries:
             try:
-                self._sort(region, fields, settlements, claims, said)
-            except (KeyError, ValueError, TypeError) as error:
-                log.error("entry not understood", region=region, fields=sorted(map(repr, fields)), error=str(error))
+                self._sort(region, entry.decode(), fields, settlements, claims, said)
+            except Refused as error:
+                refused[region] = refused.get(region, 0) + 1
+                self._refuse(region, entry.decode(), fields, error)
+        for region, count in refused.items():
+            if count > REFUSED_MAX:
+                self._set_apart(region, f"{count} of its entries were refused at once")
         with self._hub.asking():
             self._settle(settlements)
             for region, told in claims.items():
-                self._ledger.mark_running(region, told)
+                self._ledger.mark_running(region, ((one.request, one.task, one.trail) for one in told))
         commands: list[tuple[Any, ...]] = [
-            ("HSET", names.region_status(region), part, text) for region, part, text in said
+            ("HSET", names.region_status(region), part, text) for (region, part), text in said.items()
         ]
         by_region: dict[str, list[bytes]] = {}
         for region, entry, _ in entries:
@@ -205,52 +270,44 @@ class Settler:
     def _sort(
         self,
         region: str,
+        entry: str,
         fields: dict[bytes, bytes],
         settlements: list[Settlement],
-        claims: dict[str, list[tuple[str, str, bytes]]],
-        said: list[tuple[str, str, bytes]],
+        claims: dict[str, list[Claim]],
+        said: dict[tuple[str, str], bytes],
     ) -> None:
-        """Puts an entry where it belongs; raises KeyError, ValueError or TypeError when it can't be understood."""
+        """Puts an entry where it belongs; raises ``Refused``."""
         if not fields:  # deleted meanwhile
             return
-        kind, version = fields[b"k"], int(fields[b"v"])
-        is_known = contract.VERSION - 1 <= version <= contract.VERSION + 1
-        if not is_known and kind != b"result":
-            raise contract.UnknownVersion(kind.decode(), version)
-        if kind == b"result":
-            settlements.append(self._settlement(region, fields, version if not is_known else None))
-        elif kind == b"claims":
-            for request, task, *rest in msgspec.json.decode(fields[b"d"], type=list[list[msgspec.Raw]]):
-                trail = bytes(rest[2]) if len(rest) > 2 else b""
-                claims.setdefault(region, []).append((_text(request), _text(task), trail))
-        elif kind == b"status":
-            msgspec.json.decode(fields[b"d"])
-            said.append((region, f"{fields[b'part'].decode()}:{fields[b'name'].decode()}", fields[b"d"]))
-        elif kind == b"sources":
-            msgspec.json.decode(fields[b"d"])
-            said.append((region, "sources", fields[b"d"]))
+        found = judge(region, entry, fields, self._owns, lambda one: self._refuse(region, entry, fields, one))
+        if isinstance(found, Settlement):
+            settlements.append(msgspec.structs.replace(found, held_max=self._hub.region_bytes_max))
+        elif isinstance(found, Said):
+            self._know(region, found.field)
+            said[region, found.field] = found.text
         else:
-            raise ValueError(f"expected k to be result, claims, status or sources, found {kind!r}")
+            claims.setdefault(region, []).extend(found)
 
-    def _settlement(self, region: str, fields: dict[bytes, bytes], bad_version: int | None) -> Settlement:
-        task, status, trail = fields[b"t"].decode(), fields[b"s"].decode(), fields.get(b"h", b"")
-        frame = b""
-        if bad_version is not None:  # never silent: the task ends, with both versions named
-            error = Internal(str(contract.UnknownVersion("result", bad_version)))
-            status, frame = "failed", hub_frame(task, "", region, "failed", error)
-        elif status not in contract.FINAL:
-            raise ValueError(f"expected a final status, found {status!r}")
-        return Settlement(
-            request=fields[b"q"].decode(),
-            task=task,
-            region=region,
-            status=status,
-            finished_ms=int(fields[b"f"]),
-            size_bytes=int(fields[b"b"]),
-            frame=frame,
-            trail=trail,
-            run=_run(trail),
+    def _owns(self, region: str, source: str) -> bool:
+        if self._catalog is None:
+            return True
+        known = self._catalog.get(source)
+        return known is not None and (
+            known.region == region or (known.definition is not None and region in known.definition.standby)
         )
+
+    def _know(self, region: str, part: str) -> None:
+        """A region has so many parts and no more, whatever it calls them."""
+        known, now = self._parts.setdefault(region, {}), time.monotonic()
+        if part not in known and len(known) >= PARTS_MAX:
+            for gone in [one for one, at in known.items() if at < now - PART_LIVES_SECONDS]:
+                del known[gone]
+            if len(known) >= PARTS_MAX:
+                raise Refused("status", f"expected {PARTS_MAX} bridges and pools at most, found one more")
+        known[part] = now
+
+    def _refuse(self, region: str, entry: str, fields: dict[bytes, bytes], refused: Refused) -> None:
+        self._refusals.add(region, entry, fields, refused)
 
     def _settle(self, settlements: list[Settlement]) -> None:
         if not settlements:
@@ -262,7 +319,7 @@ class Settler:
             if answer in lua.ENDED:
                 news.append(one.request if answer == lua.LAST else one.request + names.MORE)
                 self._hub.observe(one.size_bytes)
-            elif answer in (lua.LATE, lua.TOO_LARGE):
+            elif answer != lua.NOTHING:
                 again.append(self._instead(one, answer))
             if answer in lua.ENDED and one.run is not None:  # and not for an entry that was read before
                 self._runs.add(one.region, one.run, one.finished_ms)
@@ -273,24 +330,37 @@ class Settler:
 
     def _instead(self, one: Settlement, answer: int) -> Settlement:
         """What a task ends as whose own result may not count."""
-        error: TaskError
+        status, error = "failed", _why(answer)
         source = next((task.source for task in self._ledger.tasks(one.request) or () if task.id == one.task), "")
         if answer == lua.LATE:
-            status, error = "expired", Expired("it finished after its deadline")
-        else:
-            status, error = "failed", TooLarge("the records of the request passed their limit in all")
-        frame = hub_frame(one.task, source, one.region, status, error)
+            status = "expired"
+        elif answer == lua.NO_FRAME:
+            self._refuse(
+                one.region,
+                "",
+                {b"t": one.task.encode(), b"b": str(one.size_bytes).encode()},
+                Refused("frame", str(error)),
+            )
+        frame = frame_made(one.task, source, one.region, status, error)
         return msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame))
 
 
-def _run(trail: bytes) -> contract.Run | None:
-    """What a result's run showed, where its region says so; no fault of that may cost the result."""
-    try:
-        return _trails.decode(trail).run if trail else None
-    except msgspec.DecodeError as error:
-        log.error("trail not understood", trail=trail[:200].decode("utf-8", "replace"), error=str(error))
-        return None
+def _why(answer: int) -> TaskError:
+    match answer:
+        case lua.LATE:
+            return Expired("it finished after its deadline")
+        case lua.TOO_LARGE:
+            return TooLarge("the records of the request passed their limit in all")
+        case lua.NO_FRAME:
+            return Internal("its region sent no result, or a larger one than it said")
+        case _:
+            return Internal("its region holds all that it may at the hub")
 
 
-def _text(raw: msgspec.Raw) -> str:
-    return msgspec.json.decode(raw, type=str)
+def _entries(reply: Any) -> list[Entry]:
+    """What XREADGROUP answers."""
+    found: list[Entry] = []
+    for stream, entries in reply or ():
+        region = stream.decode().removeprefix(names.out_stream(""))
+        found += [(region, entry, mapping(fields or [])) for entry, fields in entries]
+    return found

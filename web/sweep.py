@@ -19,9 +19,9 @@ from regions import logs, names
 from regions.settings import Settings
 from web import lua
 from web.clean import Cleaner
+from web.frame import made as frame_made
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, Settlement
-from web.settle import hub_frame
 
 EVERY_SECONDS: Final = 0.25
 BATCH: Final = 500  # tasks, and requests that were not accepted
@@ -149,7 +149,7 @@ class Sweeper:
         return len(ended)
 
     def _expired(self, request: str, task: str, source: str, region: str, now: int) -> Settlement:
-        frame = hub_frame(task, source, region, "expired", Expired("no result came by the deadline"))
+        frame = frame_made(task, source, region, "expired", Expired("no result came by the deadline"))
         return Settlement(
             request=request,
             task=task,

@@ -61,7 +61,7 @@ def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
     _, source, region = known
     settled = next(((entry, said) for entry, said in entries if said[b"t"] == task.encode()), None)
     frame: Any = client.get(names.result(settled[1][b"r"].decode(), task)) if settled is not None else None
-    result = contract.head(frame) if frame is not None else None
+    result = _head(frame) if frame is not None else None
     told = _trails.decode(trail) if trail else None
     attempts = told.attempts if isinstance(told, Trail) else []
     hops = _begun(fields, region, is_published=not isinstance(told, str))
@@ -85,6 +85,14 @@ def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
         attempts=attempts,
         result=result,
     )
+
+
+def _head(frame: bytes) -> contract.Result | None:
+    """None for what its region made unreadable; the result itself says so."""
+    try:
+        return contract.head(frame)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _begun(fields: dict[bytes, bytes], region: str, *, is_published: bool) -> list[Hop]:

@@ -85,9 +85,9 @@ def test_what_its_user_may_not_see_falls_short_and_the_rest_is_seen(start_redis)
 
 def test_a_region_may_not_look_at_the_hubs_settings(start_redis):
     """It has no need to: gateways do. What it asks there says nothing of them."""
-    from scripts.configuration import region_acl
+    from scripts import hub_acl
 
-    instance = start_redis(users={"region-fra": ("secret", region_acl("fra"))})
+    instance = start_redis(users={"region-fra": ("secret", hub_acl.rules("fra"))})
     with (
         connect.open_redis(f"redis://region-fra:secret@127.0.0.1:{instance.port}/0", name="fra") as client,
         pytest.raises(connect.redis.exceptions.NoPermissionError),

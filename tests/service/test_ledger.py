@@ -27,6 +27,12 @@ def put_result(client, task) -> None:
     client.set(names.result(task.region, task.id), frame(task))
 
 
+def put_results(client, *requests) -> None:
+    for new in requests:
+        for task in new.tasks:
+            put_result(client, task)
+
+
 def test_nothing_is_read_before_the_accept_even_when_a_region_was_faster(ledger, hub_redis):
     new = new_request()
     times = ledger.begin(new)
@@ -41,8 +47,9 @@ def test_nothing_is_read_before_the_accept_even_when_a_region_was_faster(ledger,
     assert json.loads(view.attrs) == {"a": [1]}
 
 
-def test_a_task_ends_once_whoever_says_so_again(ledger):
+def test_a_task_ends_once_whoever_says_so_again(ledger, hub_redis):
     new = new_request(("fra", "nyc"))
+    put_results(hub_redis.client, new)
     times = ledger.begin(new)
     ledger.accept([new.id])
     first, second = new.tasks
@@ -69,6 +76,7 @@ def test_tasks_that_end_together_end_as_one_by_one(ledger, hub_redis):
         (singly, lambda all_of_it: [ledger.settle([one])[0] for one in all_of_it]),
     ):
         said = []
+        put_results(hub_redis.client, *requests)
         times = [ledger.begin(new) for new in requests]
         ledger.accept([new.id for new in requests])
         for number in range(120):
@@ -124,6 +132,7 @@ def test_a_success_after_its_deadline_does_not_settle(ledger):
 def test_results_past_the_requests_bytes_do_not_settle(hub_redis):
     ledger = Ledger(hub_redis.client, Limits(request_bytes_max=1000))
     new = new_request(("fra", "nyc"))
+    put_results(hub_redis.client, new)
     times = ledger.begin(new)
     answers = ledger.settle([settlement(new, task, times) for task in new.tasks])
     assert answers == [lua.SETTLED, lua.TOO_LARGE]
@@ -131,6 +140,7 @@ def test_results_past_the_requests_bytes_do_not_settle(hub_redis):
 
 def test_a_refused_request_is_nothing_whatever_its_tasks_did(ledger, hub_redis):
     new = new_request(("fra", "nyc"))
+    put_results(hub_redis.client, new)
     times = ledger.begin(new)
     ledger.settle([settlement(new, new.tasks[0], times)])
     ledger.accept([new.id])
@@ -160,8 +170,9 @@ def test_every_key_of_a_request_expires_when_the_request_does(ledger, hub_redis)
     assert {hub_redis.client.pexpiretime(key) for key in keys} == {times.expires_ms}
 
 
-def test_running_is_shown_only_for_what_was_queued(ledger):
+def test_running_is_shown_only_for_what_was_queued(ledger, hub_redis):
     new = new_request(("fra", "fra"))
+    put_results(hub_redis.client, new)
     times = ledger.begin(new)
     ledger.settle([settlement(new, new.tasks[0], times)])
     ledger.mark_running("fra", [(new.id, task.id, b"") for task in new.tasks])
@@ -174,6 +185,7 @@ def test_a_full_redis_refuses_a_new_request_and_still_settles(start_redis):
     new = new_request()
     times = ledger.begin(new)
     ledger.accept([new.id])
+    put_results(instance.client, new)
     instance.client.config_set("maxmemory", 1)
     with pytest.raises(redis.exceptions.OutOfMemoryError):
         ledger.begin(new_request())
@@ -209,7 +221,7 @@ def test_what_finished_too_long_ago_or_is_too_large_does_not_come_along(hub_redi
 
     assert (kept(0), kept(20)) == ([], [])
     (one,) = kept(60)
-    assert (one.key, one.frame) == (names.result("fra", first.tasks[0].id), frame(first.tasks[0]))
+    assert (one.key, one.frame) == (names.result(names.settled("fra"), first.tasks[0].id), frame(first.tasks[0]))
     assert len(kept(60, tasks=2)) == 1  # 700 bytes each
 
 

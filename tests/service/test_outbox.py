@@ -8,6 +8,7 @@ from jobs import outbox
 from jobs.contract import Outcome
 from jobs.outbox import Home, Leftovers, Parcel, Shipper, open_hub
 from regions import connect, names
+from scripts import hub_acl
 from tests.service.working import REGION, out_entries, results
 from tests.waiting import until
 
@@ -180,8 +181,7 @@ def test_one_result_that_the_hub_refuses_does_not_hold_the_others(region_redis, 
 
 
 def test_a_region_needs_no_more_than_to_append(start_redis):
-    rules = f"~nf:res:{REGION}:* ~nf:out:{REGION} resetchannels -@all +@connection +set +xadd +time +multi +exec"
-    hub = start_redis("hub", users={"fra": ("secret", rules)})
+    hub = start_redis("hub", users={"fra": ("secret", hub_acl.rules(REGION))})
     url = hub.url.replace("redis://", "redis://fra:secret@")
     home = Home(open_hub(url, "w1"), REGION)
     assert home.post([Parcel("1-0", outcome(1), 610)], [("R1", "T1", 1, 1)])

@@ -214,7 +214,7 @@ def test_what_was_answered_so_is_no_result_of_its_own(stack):
     task = fetched(stack, "chain")
     for _ in range(2):
         assert ask(stack.port, "GET", f"{PATH.replace('poetry', 'chain')}&max_age=60").json()["cached"] is True
-    stack.hub.client.delete(names.result("fra", task.task))
+    stack.hub.client.delete(names.result(names.settled("fra"), task.task))
     asks_the_region(stack, "chain", 3600)
 
 
@@ -226,8 +226,10 @@ def test_what_points_to_a_result_goes_when_it_goes(own_stack):
     client = own_stack.hub.client
     task = fetched(own_stack, "expiry")
     (kind,) = kinds(client)
-    assert client.pexpiretime(kind) == client.pexpiretime(names.result("fra", task.task)) == task.expires_ms
-    client.delete(names.result("fra", task.task))  # as if it had ended a moment before
+    assert (
+        client.pexpiretime(kind) == client.pexpiretime(names.result(names.settled("fra"), task.task)) == task.expires_ms
+    )
+    client.delete(names.result(names.settled("fra"), task.task))  # as if it had ended a moment before
     asks_the_region(own_stack, "expiry", 3600)
 
 
@@ -237,7 +239,7 @@ def test_a_result_that_ends_between_the_look_and_the_settle_still_answers(own_st
     real = ledger.settle
 
     def settle_when_it_is_gone(settlements):
-        own_stack.hub.client.delete(names.result("fra", task.task))
+        own_stack.hub.client.delete(names.result(names.settled("fra"), task.task))
         return real(settlements)
 
     monkeypatch.setattr(ledger, "settle", settle_when_it_is_gone)

@@ -9,8 +9,8 @@ from scripts import status_command
 from tests import sources
 from web.app import host_name
 from web.health import Figure, Verdict
-from web.ledger import RegionState
 from web.overview import Rates, health, learned_view, region_view, source_view
+from web.region import RegionState
 from web.runs import Learned
 
 NOW = 1_000_000
@@ -132,6 +132,40 @@ def test_a_region_with_another_definition_degrades_a_source_and_is_named(listed,
         for one in state.said["sources"].values():
             one["definition"] = one["definition"].replace("HASH", own)
     assert health(entry, said) == ("degraded", [reason.replace("HASH", own)])
+
+
+def test_what_another_region_says_of_a_source_is_nothing_to_it(listed):
+    """Its credentials may be stolen: it can say that a source of another one is broken, failing, or another one."""
+    entry = listed.get("demo.list")
+    sin = told("sin", demo_list="it has a fault")
+    sin.said["sources"]["demo.list"]["trouble"] = "its host is away"
+    assert health(entry, {"fra": told(demo_list=entry.definition.hash), "sin": sin}) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"refused": {"trail": 3, "status": 1}, "refused_ms": NOW - 599_000}, "in all 1 status, 3 trail"),
+        ({"barred": "90,000,000 bytes that nobody asked for"}, "90,000,000 bytes that nobody asked for"),
+    ],
+)
+def test_a_region_whose_entries_are_refused_is_degraded_and_says_so(changes, reason):
+    seen = msgspec.structs.replace(state(bridge_a=BRIDGE, workers_a=POOL), **changes)
+    view = region_view(seen, "Frankfurt", Rates())
+    assert view["status"] == "degraded"
+    assert reason in view["reasons"][0]
+
+
+def test_what_was_refused_long_ago_is_counted_and_degrades_nothing():
+    seen = state(bridge_a=BRIDGE, workers_a=POOL)
+    seen = msgspec.structs.replace(seen, refused={"trail": 3}, refused_ms=NOW - 600_001)
+    view = region_view(seen, "Frankfurt", Rates())
+    assert (view["status"], view["refused"]) == ("up", {"trail": 3})
+
+
+def test_a_part_that_speaks_of_a_time_to_come_is_none():
+    said = {"bridge_a": {**BRIDGE, "at_ms": NOW + 10**9}, "workers_a": POOL}
+    assert region_view(state(**said), "Frankfurt", Rates())["reasons"] == ["no bridge is alive"]
 
 
 def test_a_definition_that_is_broken_here_or_there_breaks_its_source(listed):

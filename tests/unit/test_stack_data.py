@@ -1,6 +1,7 @@
 """The data folder and the settings that are generated into it."""
 
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 import redis
 
 from regions import connect, names, settings
-from scripts import configuration, parts, terminal
+from scripts import configuration, hub_acl, parts, terminal
 from scripts.data_folder import DataFolder
 from scripts.ports import free_block, free_port, port_is_free
 from scripts.services import Running, redis_server
@@ -164,7 +165,7 @@ def test_toml_says_what_it_was_given():
 
 def test_a_region_may_only_append_its_own_results_and_news(tmp_path):
     port = free_port()
-    users = {configuration.region_user("fra"): ("word", configuration.region_acl("fra"))}
+    users = {names.hub_user("fra"): ("word", hub_acl.rules("fra"))}
     running = Running(redis_server("hub", tmp_path, port, password="full", users=users)).start()
     region = connect.open_redis(f"redis://region-fra:word@127.0.0.1:{port}/0", name="region")
     try:
@@ -181,12 +182,43 @@ def test_a_region_may_only_append_its_own_results_and_news(tmp_path):
             lambda: region.publish(names.WAKE, "r"),
             region.keys,
             lambda: region.config_get("*"),
+            lambda: region.set(names.out_stream("fra"), b"x"),
+            lambda: region.xadd(names.result("fra", "t1"), {"k": "v"}),
+            lambda: region.set(names.result("fra", "t1"), b"x", get=True),
+            lambda: region.set(names.result(names.settled("fra"), "t1"), b"x"),
+            lambda: region.client_pause(1),
+            lambda: region.client_kill_filter(_type="normal"),
+            lambda: region.client_no_evict("on"),
         ):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 refused()
+        with connect.open_redis(f"redis://:full@127.0.0.1:{port}/0", name="check") as client:
+            assert hub_acl.shortfalls(client, "fra") == []
     finally:
         region.close()
         running.stop()
+
+
+def test_what_a_user_of_a_region_may_do_besides_is_named_with_what_mends_it(tmp_path):
+    port = free_port()
+    wide = "resetkeys resetchannels ~nf:res:fra:* ~nf:out:fra -@all +@connection +set +xadd +time +multi +exec"
+    running = Running(redis_server("hub", tmp_path, port, users={names.hub_user("fra"): ("word", wide)})).start()
+    try:
+        with connect.open_redis(f"redis://127.0.0.1:{port}/0", name="check") as client:
+            found = {one.setting: one for one in hub_acl.shortfalls(client, "fra")}
+            assert {"region-fra: SET nf:out:fra x", "region-fra: CLIENT PAUSE 1"} < set(found)
+            mend = next(iter(found.values())).mend
+            client.execute_command(*_words(mend.partition(", then")[0]))
+            assert hub_acl.shortfalls(client, "fra") == []
+            with pytest.raises(redis.exceptions.ResponseError, match="not found"):
+                hub_acl.shortfalls(client, "nyc")
+    finally:
+        running.stop()
+
+
+def _words(command: str) -> list[str]:
+    """A command's words; a selector is one."""
+    return re.findall(r"\([^)]*\)|\S+", command)
 
 
 @pytest.mark.parametrize(

@@ -46,11 +46,13 @@ TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
 
 log = logs.get("worker")
 
-# With a lease from the begin: who dies before the first claim is found like any other.
+# With a lease from the begin: who dies before the first claim is found like any other. ARGV: the worker, "birth", when its
+# process began, and what else its record has. A process whose answer was lost calls it again, and finds itself.
 REGISTER: Final = Script("""
 local worker, workers, queue_workers, lease, living = unpack(KEYS)
 local name = table.remove(ARGV, 1)
-if redis.call("EXISTS", worker) == 1 and redis.call("HEXISTS", worker, "death") == 0 then return 0 end
+local birth, death = unpack(redis.call("HMGET", worker, "birth", "death"))
+if birth and not death and birth ~= ARGV[2] then return 0 end
 redis.call("DEL", worker)
 redis.call("HSET", worker, unpack(ARGV))
 redis.call("SADD", workers, worker)
@@ -88,7 +90,7 @@ class Worker(BaseWorker):
             worker_ttl=WORKER_TTL_SECONDS - 60,
             prepare_for_work=False,  # it would need its Redis at once
         )
-        self.hostname, self.pid = socket.gethostname(), os.getpid()
+        self.hostname, self.pid, self.birth_date = socket.gethostname(), os.getpid(), now()
         client = self._client = connect.open_redis(url, name=name)
         blocking = connect.open_redis(url, name=name, block_seconds=WAIT_SECONDS, connections=1)
         self.claimer = Claimer(client, blocking, region=region.name, worker=name, is_alone=is_alone)
@@ -263,7 +265,7 @@ class Worker(BaseWorker):
 
     def register_birth(self) -> None:
         """RQ's, in one script that runs also at ``maxmemory``: a full Redis needs workers. Raises ValueError like it."""
-        self.birth_date = self.last_heartbeat = now()
+        self.last_heartbeat = now()
         queue_workers = names.rq_workers_of(self.queues[0].name)
         keys = [self.key, self.redis_workers_keys, queue_workers, names.lease(self.name), names.WORKERS]
         fields = [part for pair in self.serialize().items() for part in pair]

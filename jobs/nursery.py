@@ -1,9 +1,10 @@
 """Processes for suspects, forked from one that has everything imported: a start costs a tenth of the usual, and its memory too.
 
     pool: Nursery.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --nursery FD): fork, run
-          Forked.poll               <── name, pid, code ──
+          Forked.poll               <── name, pid, code; a beat each second ──
 
-It has one thread, so that forking is safe; no job runs in it. It ends when its pool does, and its processes with it.
+It has one thread, so that forking is safe; no job runs in it. It ends when its pool does, and its processes with it. When
+its beat stops, the pool kills it and starts another one.
 """
 
 import contextlib
@@ -14,17 +15,22 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from jobs.stop import FAULT
+from jobs.script import LEASE_MS
+from jobs.stop import FAULT, FLUSH_SECONDS, START_SECONDS
 from regions import logs
 from regions.settings import ROOT, Settings
 
 LOOK_SECONDS: Final = 0.02  # for the end of a process
+BEAT_SECONDS: Final = 1.0
+SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
 MESSAGE_BYTES: Final = 512
+BEAT: Final = b"."
 
 log = logs.get("workers")
 
@@ -50,12 +56,6 @@ class Forked:
     def _is_gone(self) -> bool:
         """Whether its pidfd says so; nobody else tells of an orphan."""
         return self._handle is None or bool(select.select([self._handle], [], [], 0)[0])
-
-    def wait(self) -> int:
-        """Its exit code, once there is one."""
-        while (code := self.poll()) is None:
-            self._nursery.wait()
-        return code
 
     def send_signal(self, number: int) -> None:
         """A signal, now or when it runs."""
@@ -99,6 +99,7 @@ class Nursery:
         self._settings, self._command = settings, command
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
+        self._heard = 0.0  # monotonic seconds: the last beat, or when it has to come at the latest
         self._living: dict[str, Forked] = {}
 
     def start(self, name: str, beat: int) -> Forked:
@@ -124,23 +125,32 @@ class Nursery:
             if not message:
                 self._lost()
                 return
+            if message == BEAT:
+                self._heard = time.monotonic()
+                continue
             name, pid, code = message.decode().split()
             if code == "-":
                 self._living[name].began(int(pid))
             else:
                 self._living.pop(name).ended(int(code))
 
-    def wait(self) -> None:
-        """Waits a moment for something to be said."""
-        select.select([] if self._channel is None else [self._channel], [], [], LOOK_SECONDS)
+    def look(self) -> None:
+        """Takes in what is said, and gives the process up where it says nothing: it is stopped, or hangs."""
+        self.read()
+        if self._channel is not None and time.monotonic() - self._heard > SILENT_SECONDS:
+            self._lost()
 
     def close(self) -> None:
-        """Ends the process, and what still runs in it."""
+        """Ends the process, and what still runs in it; kills it where it does not hear that."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
         if self._process is not None:
-            self._process.wait()
+            try:
+                self._process.wait(FLUSH_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
     def open(self) -> socket.socket:
@@ -157,13 +167,17 @@ class Nursery:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(msgspec.json.encode(self._settings))
-        self._channel = ours
+        self._channel, self._heard = ours, time.monotonic() + START_SECONDS - SILENT_SECONDS
         log.info("started a process to fork others from", pid=self._process.pid)
         return ours
 
     def _lost(self) -> None:
-        """It died: so will its processes, warmly."""
-        log.error("the process to fork others from died", processes=len(self._living))
+        """It died, or is to: so will its processes, warmly."""
+        assert self._process is not None
+        is_dead = self._process.poll() is not None
+        what = "the process to fork others from died" if is_dead else "killing a process to fork others from that hangs"
+        log.error(what, pid=self._process.pid, processes=len(self._living))
+        self._process.kill()
         self.close()
         for forked in self._living.values():
             forked.orphaned()
@@ -178,9 +192,13 @@ def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
     gc.freeze()  # so that the memory stays shared
     channel = socket.socket(fileno=descriptor)
     children: dict[int, str] = {}
+    beat_due = 0.0
     try:
         while True:
-            ready, _, _ = select.select([channel], [], [], LOOK_SECONDS if children else None)
+            if time.monotonic() >= beat_due:
+                channel.send(BEAT)
+                beat_due = time.monotonic() + BEAT_SECONDS
+            ready, _, _ = select.select([channel], [], [], LOOK_SECONDS if children else BEAT_SECONDS)
             if ready:
                 message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
                 if not message:

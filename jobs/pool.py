@@ -33,7 +33,7 @@ from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.scaler import Scaler
 from jobs.script import ALONE_MAX, LEASE_MS
-from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, Stop
+from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, Stop
 from regions import connect, durability, logs
 from regions.process import resident_bytes, settle_on_processor
 from regions.schedule import Scale
@@ -41,7 +41,6 @@ from regions.settings import ROOT, Region, Settings
 
 TURN_SECONDS: Final = 0.2
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
-START_SECONDS: Final = 60.0  # from the start of a process to its first beat
 WEIGH_SECONDS: Final = 2.0  # between two looks at the memory of all; one reads a file for each process of the machine
 STEADY_SECONDS: Final = 10.0  # who lives as long is restarted at once when it dies
 BACKOFF_MAX_SECONDS: Final = 5.0
@@ -62,9 +61,12 @@ class Child:
     pipe: int
     started: float
     beat: float | None = None
+    is_killed: bool = False
 
     def is_silent(self, now: float) -> bool:
-        """Whether its loop hangs."""
+        """Whether its loop hangs, and nothing was done about it."""
+        if self.is_killed:
+            return False
         return now - self.started > START_SECONDS if self.beat is None else now - self.beat > SILENT_SECONDS
 
 
@@ -269,8 +271,10 @@ class Pool:
             elif child.is_silent(now):
                 log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
                 child.process.kill()
-                child.process.wait()
-                self._bury(slot, child)
+                child.is_killed = (
+                    True  # and buried when its end is seen: one in the kernel, or in a nursery, may take its time
+                )
+        self._nursery.look()
         if ready:
             time.sleep(TURN_SECONDS / 4)  # a busy one beats a thousand times a second; a dying one's pipe is at its end
 

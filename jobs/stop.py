@@ -13,6 +13,7 @@ from typing import Final
 
 from regions import logs
 
+START_SECONDS: Final = 60.0  # from the start of a process to its first beat
 DRAIN_SECONDS: Final = 30.0  # for what runs
 FLUSH_SECONDS: Final = 2.0  # for the last results to go home; what does not is shipped by others
 LOOK_SECONDS: Final = 0.05

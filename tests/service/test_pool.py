@@ -13,6 +13,7 @@ import pytest
 from rq import Queue
 from rq import Worker as RqWorker
 
+from jobs import nursery as nurseries
 from jobs import pool as pools
 from regions import names
 from regions.settings import ROOT
@@ -292,6 +293,38 @@ def test_a_killed_nursery_loses_nothing(suspected, region_redis, hub_redis):
     gate.touch()
     until(lambda: set(results(hub_redis.client)) == set(ids), "the results", 60)
     assert region_redis.client.hget(names.COUNTERS, "succeeded") == b"3"
+
+
+def test_a_nursery_that_is_stopped_is_killed_and_replaced_and_suspects_go_on(suspected, region_redis, hub_redis):
+    """Also the one whose process is stopped too: nobody tells of its death."""
+    process, ids, gate = suspected
+    client, first = region_redis.client, nursery(process)
+    lone = [worker.pid for worker in RqWorker.all(connection=client) if worker.get_current_executions()]
+    os.kill(first, signal.SIGSTOP)
+    os.kill(lone[0], signal.SIGSTOP)
+    until(lambda: is_gone(first), "its end", nurseries.SILENT_SECONDS + 20)
+    gate.touch()
+    until(lambda: set(results(hub_redis.client)) == set(ids), "the results", 60)
+    later = task(gate=str(gate.with_name("later")), mark=str(gate.with_name("marks")))
+    enqueue(client, [later])
+    until(lambda: list(gate.with_name("marks").glob(f"{later.task}*")), "another running job")
+    os.kill(next(iter(pids(client).values())), signal.SIGKILL)
+    gate.with_name("later").touch()
+    until(lambda: set(results(hub_redis.client)) == {*ids, later.task}, "the result of another suspect", 60)
+    assert nursery(process) != first
+    assert client.hget(names.COUNTERS, "succeeded") == b"4"
+
+
+def test_a_pool_whose_nursery_is_stopped_can_be_stopped(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    first = nursery(process)
+    everybody = [first, *children(first)]
+    os.kill(first, signal.SIGSTOP)
+    process.terminate()
+    gate.touch()
+    assert process.wait(60) == 0
+    until(lambda: all(map(is_gone, everybody)), "their end")
+    assert sorted(results(hub_redis.client)) == sorted(ids)
 
 
 def test_a_stop_ends_those_who_run_alone_too(suspected, region_redis, hub_redis):

@@ -8,25 +8,18 @@ A job goes to the thread that waits for the shortest time: its stack, parser and
 
 import threading
 import time
-import traceback
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Iterable
+from typing import Final
 
-import msgspec
 import redis
-from msgspec import structs
 
 from jobs.claim import Claimed, Claimer, End, Job
-from jobs.contract import Outcome, Result, Task, Timing, decode_task, failed_frame
-from jobs.errors import KINDS, Internal, Poison, RateLimited, TaskError
-from jobs.flight import FOR_ALL_MS, tell
+from jobs.execution import Executor, Runner
 from jobs.outbox import Parcel, Shipper
-from jobs.retry import Retry
-from jobs.script import DEATHS_MAX, LATER
-from jobs.turn import Caller, Desk, Turn, Turns
-from regions import logs, names
+from jobs.script import LATER
+from jobs.turn import Caller, Desk
+from regions import logs
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
 SKEWS: Final = 64  # claims whose measure of the clocks is remembered
@@ -34,82 +27,6 @@ STOP_SECONDS: Final = 5.0  # at most, that a stop waits for the claim of its job
 STOPS_MAX: Final = 64  # stops that wait so
 
 log = logs.get("worker")
-
-
-class Ended(Protocol):
-    """How a task ended: what ``jobs.life.Ended`` is. Sizes as in ``contract.Bytes``."""
-
-    outcome: Outcome
-    traceback: str
-    raw_bytes: int
-    records_bytes: int
-    wire_bytes: int
-    retry: Retry | None
-    shared_ms: int
-    meta: bytes
-
-
-class Runner(Protocol):
-    """Runs tasks: what ``jobs.task.Runner`` is. ``offset_ms``: the hub's clock less this machine's."""
-
-    def run(
-        self,
-        task: Task,
-        *,
-        offset_ms: int,
-        attempt: int,
-        failures: int,
-        queued_ms: float,
-        turn: Turns,
-        cancelled: Callable[[], bool],
-        refusal: TaskError | None,
-    ) -> Ended:
-        """An attempt. What goes wrong is part of how it ended; ``failures`` attempts before it failed.
-
-        With a ``refusal`` there is no turn for it: it asks nobody, and fails with that.
-        """
-
-    def refresh(self) -> bool:
-        """Reads changed definitions, cheap when there are none; whether something changed."""
-
-    def limits(self) -> Mapping[str, str]:
-        """What sources and hosts allow, as ``jobs.turn.limits_of``."""
-
-
-class _Call(msgspec.Struct, array_like=True):
-    """A job's data as RQ's JSON serializer writes it."""
-
-    function: str
-    instance: None
-    arguments: tuple[msgspec.Raw, int]
-    keywords: dict[str, Any]
-
-
-_call_decoder: Final = msgspec.json.Decoder(_Call)
-
-
-def read(data: bytes) -> tuple[Task, int]:
-    """The task of a job's data, and the hub's clock less the region Redis's in ms. Raises ValueError, saying why not.
-
-    RQ would import and call any function that is named there; one is allowed, and it is not imported either.
-    """
-    try:
-        call = _call_decoder.decode(zlib.decompress(data))
-    except zlib.error as error:
-        raise ValueError(f"expected packed data, found {error}") from error
-    if call.function != names.JOB_FUNCTION:
-        raise ValueError(f"expected a job of {names.JOB_FUNCTION}, found {call.function[:100]!r}")
-    return decode_task(bytes(call.arguments[0])), call.arguments[1]
-
-
-def refused(job: Job) -> TaskError:
-    """Why a job has no turn in time. Of a host that is left alone it is what its fetches failed with."""
-    seconds = job.refused_ms / 1000
-    kind = KINDS.get(job.trouble)
-    if kind is None:
-        message = f"expected a turn of {job.host} before the deadline, found none for {seconds:.1f} s"
-        return RateLimited(message, retry_after=seconds, origin="region")
-    return kind(f"{job.host} is left alone for {seconds:.1f} s more: {job.why}", retry_after=seconds, retryable=True)
 
 
 class _Seat:
@@ -139,9 +56,10 @@ class Crew:
         ttl_seconds: float,
     ) -> None:
         """``ttl_seconds``: how long a result is kept when its job can't be read."""
-        self._desk, self._caller = desk, caller
-        self._claimer, self._shipper, self._runner = claimer, shipper, runner
-        self._region, self._ttl_ms = region, int(ttl_seconds * 1000)
+        self._claimer, self._shipper, self._caller = claimer, shipper, caller
+        self._executor = Executor(
+            runner, desk, lambda: self._skew_ms, region=region, worker=claimer.worker, ttl_seconds=ttl_seconds
+        )
         self._jobs: deque[Job] = deque()  # for which no thread waits
         self._seats: list[_Seat] = []
         self._ends: deque[End] = deque()
@@ -220,8 +138,25 @@ class Crew:
 
     def run_once(self, job: Job) -> None:
         """Runs one job and sees to it that it is finished."""
-        self._ends.append(self._run(job))
-        self.settle(own=1)
+        if self._end(job, self._executor.run(job)):
+            self.settle(own=1)
+
+    def give_up(self, job: Job, late_seconds: float) -> bool:
+        """Ends a job whose thread computes on, so late after its deadline; whether it had not ended.
+
+        A thread can't be stopped: it holds its memory, and a processor, until its process ends. Nothing is claimed any more.
+        """
+        self.is_stopping = True
+        return self._end(job, self._executor.stuck(job, late_seconds))
+
+    def _end(self, job: Job, end: End) -> bool:
+        """Whether this is its end: a thread that was given up may come back with another one."""
+        with self._slots:
+            if job.is_ended:
+                return False
+            job.is_ended = True
+        self._ends.append(end)
+        return True
 
     def settle(self, own: int = 0) -> None:
         """Finishes what ended, unless another thread is about to; on an error the ends are kept for the next call.
@@ -288,92 +223,6 @@ class Crew:
             size += len(ends[-1].outcome.frame)
         return ends
 
-    def _run(self, job: Job) -> End:
-        task: Task | None = None
-        try:
-            task, offset_ms = read(job.data)
-            job.offset_ms = offset_ms
-            if job.deaths >= DEATHS_MAX:
-                error = Poison(f"{job.deaths} processes died while they ran it, all but the first ran nothing else")
-                return self._unrun(job, task, error, str(error), shared_ms=FOR_ALL_MS)
-            if job.answer:
-                return self._told(job, task, offset_ms)
-            ended = self._runner.run(
-                task,
-                offset_ms=offset_ms + self._skew_ms,
-                attempt=job.attempt,
-                failures=job.failures,
-                queued_ms=_queued_ms(job, task, offset_ms),
-                turn=Turn(
-                    self._desk,
-                    job.task,
-                    job.execution,
-                    job.host,
-                    float(job.turn_ms),
-                    is_in_trouble=bool(job.trouble),
-                ),
-                cancelled=lambda: job.is_cancelled,
-                refusal=refused(job) if job.refused_ms >= 0 else None,
-            )
-        except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever
-            return self._failed(job, task, error)
-        return End(
-            job,
-            self._traced(job, ended.outcome),
-            ended.traceback,
-            ended.raw_bytes,
-            ended.records_bytes,
-            ended.wire_bytes,
-            retry=None if job.is_cancelled else ended.retry,
-            is_urgent=task.sync,
-            shared_ms=-1 if job.is_cancelled and ended.outcome.status != "succeeded" else ended.shared_ms,
-            meta=ended.meta,
-        )
-
-    def _told(self, job: Job, task: Task, offset_ms: int) -> End:
-        """The end of a task whose answer another one brought."""
-        told = tell(
-            task,
-            job.leader,
-            job.answer,
-            attempts=job.attempt,
-            timing=Timing(queued_ms=_queued_ms(job, task, offset_ms)),
-            now_ms=self.region_now_ms() + offset_ms,
-        )
-        job.answer = b""
-        return End(job, self._traced(job, told.outcome), told.traceback, 0, told.records_bytes, told.wire_bytes)
-
-    def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
-        log.error("a job failed by a fault of ours", task=job.task, is_readable=task is not None, error=str(error))
-        what = "the job can't be read" if task is None else "the worker failed"
-        public = Internal(f"{what}: {type(error).__name__}: {error}")
-        return self._unrun(job, task, public, "".join(traceback.format_exception(error)))
-
-    def _unrun(self, job: Job, task: Task | None, error: TaskError, shown: str, shared_ms: int = -1) -> End:
-        """The end of a task that the runner did not end."""
-        now_ms = self.region_now_ms() + (job.offset_ms or 0)
-        result = Result(
-            task=job.task,
-            source=task.source if task else job.source,
-            region=self._region,
-            status="failed",
-            attempts=job.attempt,
-        )
-        frame = failed_frame(result, error)
-        outcome = Outcome(
-            request=task.request if task else job.request,
-            task=job.task,
-            status="failed",
-            finished_ms=now_ms,
-            expires_ms=task.expires_ms if task else now_ms + self._ttl_ms,
-            frame=frame,
-        )
-        sizes = (0, result.bytes.records, result.bytes.wire)
-        return End(job, self._traced(job, outcome), shown, *sizes, shared_ms=shared_ms)
-
-    def _traced(self, job: Job, outcome: Outcome) -> Outcome:
-        return structs.replace(outcome, trail=job.trail(self._claimer.worker, outcome.finished_ms, outcome.run))
-
     def region_now_ms(self) -> int:
         """The region Redis's clock."""
         return time.time_ns() // 1_000_000 + self._skew_ms
@@ -390,7 +239,3 @@ def _stop(jobs: Iterable[Job], task: str, execution: str | None) -> bool:
     for job in found:
         job.is_stopped = job.is_cancelled = True
     return bool(found)
-
-
-def _queued_ms(job: Job, task: Task, offset_ms: int) -> float:
-    return float(max(0, job.claimed_ms + offset_ms - task.accepted_ms - job.turn_ms))

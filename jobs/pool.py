@@ -33,7 +33,7 @@ from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.scaler import Scaler
 from jobs.script import ALONE_MAX, LEASE_MS
-from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, Stop
+from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop
 from regions import connect, durability, logs
 from regions.process import resident_bytes, settle_on_processor
 from regions.schedule import Scale
@@ -260,8 +260,9 @@ class Pool:
         ready, _, _ = select.select(pipes, [], [], TURN_SECONDS)
         now = time.monotonic()
         for pipe in ready:
-            if os.read(pipe, 65536):
+            if said := os.read(pipe, 65536):
                 pipes[pipe].beat = now
+                self._replace(pipes[pipe], is_stuck=STUCK_BEAT in said)
         for slot in self._all():
             child = slot.child
             if child is None:
@@ -277,6 +278,17 @@ class Pool:
         self._nursery.look()
         if ready:
             time.sleep(TURN_SECONDS / 4)  # a busy one beats a thousand times a second; a dying one's pipe is at its end
+
+    def _replace(self, child: Child, *, is_stuck: bool) -> None:
+        """Has another one in the place of a process that drains because a thread of it is stuck."""
+        for slot in self._slots:
+            if is_stuck and slot.child is child:
+                log.warning(
+                    "replacing a worker with a stuck thread, which drains", worker=child.name, pid=child.process.pid
+                )
+                self._leaving.append(replace(slot))
+                slot.child = None
+                slot.hold_off(child, time.monotonic())
 
     def _weigh(self) -> None:
         """Drains who creeps past the memory of a process; another one takes its place.

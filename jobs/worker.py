@@ -27,10 +27,11 @@ from rq.worker import BaseWorker
 
 from jobs import budget, nursery
 from jobs.claim import Claimer, Job
-from jobs.crew import Crew, Runner
+from jobs.crew import Crew
+from jobs.execution import Runner
 from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
 from jobs.script import WORKER_TTL_SECONDS, Script
-from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FAULT, FLUSH_SECONDS, Stop, follow_parent
+from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop, follow_parent
 from jobs.turn import Caller, Desk, tell_limits
 from regions import connect, logs, names
 from regions.faults import Faults
@@ -40,7 +41,7 @@ CLAIM_MAX: Final = 16  # jobs of one claim; the next follows at once, so a burst
 WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
 LOOK_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.2  # between claims that are refused
-STUCK_SECONDS: Final = 5.0  # after its deadline a suspect that still runs is stuck
+STUCK_SECONDS: Final = 3.0  # what still runs so long after its deadline is stuck; the hub waits for 5 s
 LISTEN_AFTER_FAILURES: Final = 5  # nobody waits for RQ's commands: the longest waits at once
 TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
 
@@ -110,7 +111,7 @@ class Worker(BaseWorker):
             ttl_seconds=settings.limits.result_ttl_seconds,
         )
         self._runner, self._beat, self._is_alone = runner, beat, is_alone
-        self._is_registered = False
+        self._is_registered = self._is_stuck = False
         self._failures = 0
         self._looked = 0.0
         self._strange: set[str] = set()
@@ -126,6 +127,10 @@ class Worker(BaseWorker):
         while not self._is_done():
             self.run_once()
         self.leave()
+        if self._is_stuck:
+            os._exit(
+                0
+            )  # an interpreter that ends in order would wait for nobody, and pull the libraries from under a thread
 
     def run_once(self) -> None:
         """One turn: a beat, a claim, a look. It takes a few seconds at most, whatever the region's Redis does."""
@@ -194,8 +199,7 @@ class Worker(BaseWorker):
         """
         self._looked = time.monotonic()
         running = self.crew.running()
-        if self._is_alone:
-            self._end_with_the_stuck(running)
+        self._give_up_the_stuck(running)
         cancelled, held = self.claimer.look([job.task for job in running])
         known = {job.member for job in running}
         strange, lost = held - known, known - held
@@ -211,13 +215,23 @@ class Worker(BaseWorker):
         if self._runner.refresh():
             tell_limits(self._client, self._runner.limits())
 
-    def _end_with_the_stuck(self, running: list[Job]) -> None:
-        """A suspect that outlives its deadline holds one of a few processes: it goes, and its process with it."""
-        late_ms = self.crew.region_now_ms() - STUCK_SECONDS * 1000
+    def _give_up_the_stuck(self, running: list[Job]) -> None:
+        """Ends what computes past its deadline, and then this process: nothing else stops a thread (an XPath, a pattern).
+
+        What runs beside it ends first, or is given back; the pool has another process in its place at once.
+        """
+        now_ms = self.crew.region_now_ms()
         for job in running:
-            if 0 < job.deadline_ms < late_ms:
-                log.error("a suspect is stuck past its deadline, its process ends", worker=self.name, task=job.task)
-                os._exit(FAULT)
+            late_seconds = (now_ms - job.deadline_ms) / 1000
+            if job.deadline_ms and late_seconds >= STUCK_SECONDS and self.crew.give_up(job, late_seconds):
+                log.error(
+                    "a task is stuck past its deadline, its process ends",
+                    worker=self.name,
+                    task=job.task,
+                    source=job.source,
+                )
+                self._is_stuck = True
+                self.stop.request()
 
     def _tell(self) -> None:
         started: list[Started] = []
@@ -253,7 +267,7 @@ class Worker(BaseWorker):
         if self._beat is None:
             return
         try:
-            os.write(self._beat, b".")
+            os.write(self._beat, STUCK_BEAT if self._is_stuck else b".")
         except BlockingIOError:
             return  # the pool does not read now: it is its beat that is missing, not ours
         except BrokenPipeError:

@@ -3,12 +3,10 @@
 import json
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-import msgspec
 import pytest
 import redis
 import rq.command
@@ -21,13 +19,8 @@ from rq.serializers import JSONSerializer
 
 from jobs.reaper import Reaper
 from jobs.retry import read_past
-from jobs.worker import REGISTER
 from regions import names
-from regions.settings import ROOT, Settings
-from scripts.links import Control
-from scripts.ports import free_port
-from scripts.probes import listens
-from scripts.services import Running, Service
+from regions.settings import Settings
 from tests.service.working import (
     REGION,
     claimer,
@@ -41,6 +34,7 @@ from tests.service.working import (
     results,
     settings_for,
     task,
+    worker_process,
 )
 from tests.waiting import until
 
@@ -66,15 +60,6 @@ def start(settings: Settings) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.wait()
-
-
-def worker_process(settings: Settings, name: str = "w1") -> subprocess.Popen:
-    """A worker process with the tests' runner."""
-    words = [sys.executable, "-m", "tests.service.working", REGION, name, "--settings", "-"]
-    process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE)
-    process.stdin.write(msgspec.json.encode(settings))
-    process.stdin.close()
-    return process
 
 
 @pytest.fixture
@@ -246,45 +231,6 @@ def test_suspend_and_resume(start, client, hub):
     assert results(hub) == []
     rq.suspension.resume(client)
     until(lambda: results(hub) == ids, "the result")
-
-
-@pytest.fixture
-def between(region_redis, tmp_path):
-    """A link to the region's Redis that can swallow an answer, and its URL."""
-    port, control = free_port(), free_port()
-    words = [sys.executable, "-m", "scripts.proxy", "--control", str(control), f"region={port}:{region_redis.port}"]
-    running = Running(Service("proxy", words, tmp_path / "proxy.log", listens(control))).start()
-    made = Control(control)
-    yield made, f"redis://127.0.0.1:{port}/0"
-    made.close()
-    running.stop()
-
-
-def test_a_worker_whose_registration_was_not_answered_registers_again(between, hub_redis, client, hub):
-    """The first one, and the one after RQ's record of it was gone: each took effect, and its caller saw none of it."""
-    link, url = between
-    link.swallow("region", REGISTER.sha.encode(), cut_seconds=0.7)
-    process = worker_process(settings_for(url, hub_redis.url))
-    try:
-        until(lambda: client.hget(names.rq_worker("w1"), "state") == b"idle", "a worker that claims")
-        assert link.counts("region").swallowed == 1
-        link.swallow("region", REGISTER.sha.encode(), cut_seconds=0.7)
-        client.delete(names.rq_worker("w1"))
-        until(lambda: link.counts("region").swallowed == 2, "its second registration")
-        ids = enqueue(client, [task()])
-        until(lambda: results(hub) == ids, "the result")
-        assert process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_a_name_that_another_process_has_is_refused(start, client, settings):
-    start()
-    until(lambda: client.hget(names.rq_worker("w1"), "state") == b"idle", "a worker that claims")
-    other = start()
-    assert other.wait(20) != 0
-    assert client.hget(names.rq_worker("w1"), "state") == b"idle"
 
 
 def test_a_killed_process_loses_and_doubles_nothing(start, client, hub, tmp_path):

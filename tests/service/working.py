@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from jobs.errors import Cancelled, ConnectionFailed
 from jobs.retry import Retry
 from jobs.worker import enter, run
 from regions import connect, names
-from regions.settings import Hub, Region, RegionRedis, Scale, Settings, Workers
+from regions.settings import ROOT, Hub, Region, RegionRedis, Scale, Settings, Workers
 
 REGION = "fra"
 
@@ -57,6 +58,15 @@ def task(*, deadline_seconds: float = 30.0, **params) -> Task:
         deadline_ms=now + int(deadline_seconds * 1000),
         expires_ms=now + 3_600_000,
     )
+
+
+def worker_process(settings: Settings, name: str = "w1") -> subprocess.Popen:
+    """A worker process with the tests' runner."""
+    words = [sys.executable, "-m", "tests.service.working", REGION, name, "--settings", "-"]
+    process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE)
+    process.stdin.write(msgspec.json.encode(settings))
+    process.stdin.close()
+    return process
 
 
 def fetch(client, id_):

@@ -153,6 +153,8 @@ class Enqueuer:
             return ("SET", names.cancel_mark(message.task), message.request, "PXAT", until_ms)
         question = contract.key_of(message)
         fields = job_fields(message, question, offset_ms, now, now_ms)
+        if message.max_age:
+            fields += [names.JOB_MAX_AGE, int(message.max_age * 1000)]
         if self._is_asked_again(question, message, now_ms) and self._backlog:
             fields += [names.JOB_ASKED, now_ms - offset_ms]
             marks.append(("SET", names.flight(question), "*", "NX", "PXAT", max(1, message.deadline_ms - offset_ms)))

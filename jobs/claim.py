@@ -58,7 +58,7 @@ while #found < count and skipped < $skipped_max and carried < $carried_max do
   if not id then break end
   local job = "$job" .. id
   local fields = redis.call("HMGET", job, "data", "$deadline", "$request", "$source", "status", "$past", "$deaths", "$bridged",
-    "$wanted", "$since", "$key", "$joined_field", "$shared_field", "$asked")
+    "$wanted", "$since", "$key", "$joined_field", "$shared_field", "$asked", "$max_age")
   local deadline, host = tonumber(fields[2] or ""), fields[9] or ""
   local since = tonumber(fields[10] or "")
   if not fields[1] or fields[5] ~= "queued" then
@@ -71,7 +71,7 @@ while #found < count and skipped < $skipped_max and carried < $carried_max do
       redis.call("PEXPIRE", job, $keep_ms)
       redis.call("ZADD", canceled, seconds, id)
       keep_latest(canceled)
-      if fields[11] then land(fields[11], id, "", -1, 0) end
+      if fields[11] then land(fields[11], id, "", -1, 0, "") end
       if (fields[13] or "") ~= "" then flights().taken(fields[13]) end
     end  -- else it failed before, and ends as that (jobs.finish)
   else
@@ -86,7 +86,7 @@ while #found < count and skipped < $skipped_max and carried < $carried_max do
       if held and held ~= id and (flights().parse(held)) ~= id then
         local ms
         is_joined, told, ms, leader = joins().join(fields[11], held, id, host, fields[4] or "", fields[3] or "", deadline, since,
-          tonumber(fields[14] or ""))
+          tonumber(fields[14] or ""), fields[8], fields[15])
         refused_ms = ms or -1
         if leader then redis.call("HSET", job, "$shared_field", leader) end
       end
@@ -224,7 +224,8 @@ class End:
     """How an execution ended; sizes as in ``contract.Bytes``; ``traceback`` is what RQ's dashboard shows of a failure.
 
     With ``retry`` its task has not ended: it is tried again later, at the front of the queue where ``is_urgent``.
-    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``; ``meta``: as ``jobs.cache.packed``.
+    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``; ``meta``: as ``jobs.cache.packed``;
+    ``answered_ms``: as ``jobs.life.Ended``'s.
     """
 
     job: Job
@@ -237,6 +238,7 @@ class End:
     is_urgent: bool = False
     shared_ms: int = -1
     meta: bytes = b""
+    answered_ms: int = 0
 
     @property
     def spliced_bytes(self) -> int:
@@ -384,4 +386,5 @@ def _ending(end: End) -> list[str | bytes | int]:
     return [
         status, problem, outcome.request, outcome.status, outcome.finished_ms, outcome.expires_ms, end.spliced_bytes, outcome.frame,
         end.raw_bytes, end.records_bytes, end.wire_bytes, outcome.trail, end.shared_ms, end.meta,
+        end.answered_ms or "",
     ]  # fmt: skip

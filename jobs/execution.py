@@ -39,6 +39,7 @@ class Ended(Protocol):
     retry: Retry | None
     shared_ms: int
     meta: bytes
+    answered_ms: int
 
 
 class Runner(Protocol):
@@ -156,6 +157,7 @@ class Executor:
             is_urgent=task.sync,
             shared_ms=-1 if job.is_cancelled and ended.outcome.status != "succeeded" else ended.shared_ms,
             meta=ended.meta,
+            answered_ms=ended.answered_ms,
         )
 
     def _told(self, job: Job, task: Task, offset_ms: int) -> End:

@@ -29,7 +29,8 @@ end
 
 # Needs `finished`, `failed`, `outbox`, `outbox_bytes` and `counters`, and what PLACE and FLIGHTS need. An end is {status and
 # traceback for RQ, request, state, finished ms, expires ms, bytes of the JSON, frame, raw, records and wire bytes, trail,
-# by how many ms the deadlines may be later of those for whom it is the answer too, or -1, what is kept of it (jobs.cache)}.
+# by how many ms the deadlines may be later of those for whom it is the answer too, or -1, what is kept of it (jobs.cache),
+# when the source gave that answer (hub ms) or ""}.
 _CONCLUDE: Final = (
     PLACE
     + FLIGHTS
@@ -78,11 +79,11 @@ end
 
 local function conclude(id, execution, worker, began, ending)
   local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire, trail, later,
-    meta = unpack(ending)
+    meta, of = unpack(ending)
   local deadline, key, leader = record(id, execution, worker, began, status, problem)
   later = tonumber(later or -1)
   if leader then flights().taken(leader)
-  elseif key then land(key, id, frame, later < 0 and -1 or deadline + later, math.floor(tonumber(began) * 1000)) end
+  elseif key then land(key, id, frame, later < 0 and -1 or deadline + later, math.floor(tonumber(began) * 1000), of or "") end
   if key and (meta or "") ~= "" then keep(key, meta, frame) end
   frames = frames + #frame
   sums[state] = (sums[state] or 0) + 1
@@ -111,12 +112,12 @@ local wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue
     + _CONCLUDE
     + """
 local name, answer, worked = ARGV[1], {}, 0
-for i = 2, #ARGV, 16 do
+for i = 2, #ARGV, 17 do
   local id, execution = ARGV[i], ARGV[i + 1]
   local began = release(wip, held, id, execution)
   if began then
     worked = worked + math.max(0, tonumber(now) - tonumber(began))
-    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 15)})
+    answer[#answer + 1] = conclude(id, execution, name, began, {unpack(ARGV, i + 2, i + 16)})
   else
     answer[#answer + 1] = ""
   end
@@ -140,10 +141,10 @@ local wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue
     + _CONCLUDE
     + """
 local name, answer = ARGV[1], {}
-for i = 2, #ARGV, 19 do
+for i = 2, #ARGV, 20 do
   local id, execution = ARGV[i], ARGV[i + 1]
   local job = "$job" .. id
-  local ending = {unpack(ARGV, i + 5, i + 18)}
+  local ending = {unpack(ARGV, i + 5, i + 19)}
   local began = release(wip, held, id, execution)
   if not began then
     answer[#answer + 1] = ""

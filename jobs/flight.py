@@ -47,6 +47,12 @@ local function lead(key, id, deadline, mark)
   redis.call("SET", "$flight" .. key, id .. mark, "PXAT", (deadline or now_ms) + $keep_ms)
 end
 
+-- The oldest answer (hub ms) that will do for a task: one that came home no earlier than the task came here, or than its
+-- max_age before that.
+local function oldest(bridged, max_age)
+  return tonumber(bridged or 0) - tonumber(max_age or 0)
+end
+
 -- One that waited goes to the queue, for the answer of a task or, without one, to ask itself.
 local function wake(id, deaths, leader)
   redis.call("ZREM", scheduled, id)
@@ -71,16 +77,17 @@ local function pass_on(key, mark)
   else redis.call("ZREM", "$flights", key) end
 end
 
--- Tells those that waited for a task's answer, many at once; whose deadlines it is not for wait for the next one.
+-- Tells those that waited for a task's answer, many at once; whose deadlines, or whose max_age, it is not for wait for the
+-- next one.
 local function serve(leader)
   local name, count = "$shared" .. leader, 0
-  local told = redis.call("HMGET", name, "key", "till", "late")
-  local key, till = told[1], tonumber(told[2] or 0)
+  local told = redis.call("HMGET", name, "key", "till", "late", "of")
+  local key, till, of = told[1], tonumber(told[2] or 0), tonumber(told[4] or "") or math.huge
   for _, id in ipairs(redis.call("LPOP", "$landing" .. leader, $share_max) or {}) do
-    local fields = redis.call("HMGET", "$job" .. id, "status", "$joined_field", "$deaths", "$deadline")
+    local fields = redis.call("HMGET", "$job" .. id, "status", "$joined_field", "$deaths", "$deadline", "$bridged", "$max_age")
     local asked = fields[2] or ""
     if fields[1] == "scheduled" and asked ~= "" and asked == (key or asked) then
-      if key and tonumber(fields[4] or 0) > till then
+      if key and (tonumber(fields[4] or 0) > till or oldest(fields[5], fields[6]) > of) then
         redis.call("RPUSH", "$joined" .. key, id)
       else
         wake(id, fields[3], key and leader or "")
@@ -103,7 +110,7 @@ local function serve(leader)
 end
 
 -- As below, of a flight that may have company.
-local function land(held, key, id, frame, till, began)
+local function land(held, key, id, frame, till, began, of)
   local leader, mark = parse(held)
   if leader ~= id or held:sub(1, 1) == "=" then  -- another one's: it stays
     redis.call("SET", "$flight" .. key, held, "PX", $keep_ms)
@@ -117,7 +124,8 @@ local function land(held, key, id, frame, till, began)
     return
   end
   if not is_joined and mark ~= "*" then return end
-  redis.call("HSET", "$shared" .. id, "frame", frame, "key", key, "till", string.format("%.0f", till), "began", began)
+  redis.call("HSET", "$shared" .. id, "frame", frame, "key", key, "till", string.format("%.0f", till), "began", began,
+    "of", of)
   redis.call("PEXPIRE", "$shared" .. id, $share_ttl)
   if mark == "*" then
     redis.call("HSET", "$shared" .. id, "late", 1)
@@ -151,14 +159,15 @@ local function look_after()
   end
 end
 
-made_flights = {asking = asking, parse = parse, lead = lead, land = land, taken = taken, look_after = look_after}
+made_flights = {asking = asking, parse = parse, lead = lead, oldest = oldest, land = land, taken = taken, look_after = look_after}
 return made_flights
 end
 
--- A task ended, with an answer for those whose deadlines are up to `till`, or without one (-1). `began`: its last attempt.
-local function land(key, id, frame, till, began)
+-- A task ended, with an answer for those whose deadlines are up to `till`, or without one (-1). `began`: its last attempt;
+-- `of`: when the source gave that answer (hub ms), "" where it was asked and gave none.
+local function land(key, id, frame, till, began, of)
   local held = redis.call("GETDEL", "$flight" .. key)
-  if held and held ~= id then flights().land(held, key, id, frame, till, began) end
+  if held and held ~= id then flights().land(held, key, id, frame, till, began, of) end
 end
 """
 
@@ -168,7 +177,7 @@ local frames, carried, places, made_joins = {}, 0, {}, nil
 
 local function joins()
 if made_joins then return made_joins end
-local asking, parse, lead = flights().asking, flights().parse, flights().lead
+local asking, parse, lead, oldest = flights().asking, flights().parse, flights().lead, flights().oldest
 
 -- The place of an answer among those that this claim brings along; nothing where there is none any more.
 local function carry(leader)
@@ -188,11 +197,12 @@ end
 
 -- Lets a task wait with the one that asks the same: true. Else it asks itself, with false, or need not: then also the
 -- place of its answer, or in how many ms its turn would be, which is too late; and who asked.
-local function join(key, held, id, host, source, request, deadline, since, asked)
+local function join(key, held, id, host, source, request, deadline, since, asked, bridged, max_age)
   local leader, mark = parse(held)
   if held:sub(1, 1) == "=" then
-    local told = redis.call("HMGET", "$shared" .. leader, "began", "till")
+    local told = redis.call("HMGET", "$shared" .. leader, "began", "till", "of")
     local is_for_it = asked and told[1] and asked <= tonumber(told[1]) and (deadline or 0) <= tonumber(told[2])
+      and oldest(bridged, max_age) <= (tonumber(told[3] or "") or math.huge)
     if is_for_it then return false, carry(leader), nil, leader end
     lead(key, id, deadline, asked and "*" or "")  -- which the bridge could not say of a flight that was over
     return false

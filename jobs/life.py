@@ -26,7 +26,8 @@ WARNINGS_MAX: Final = 10
 class Ended:
     """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last.
 
-    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``; ``meta``: as ``jobs.cache.packed``.
+    ``shared_ms``: for whom it is the answer too, as ``jobs.flight.shared_ms``; ``meta``: as ``jobs.cache.packed``;
+    ``answered_ms``: when its source gave the answer (hub ms), 0 where it was asked and gave none.
     """
 
     outcome: Outcome
@@ -37,6 +38,7 @@ class Ended:
     retry: Retry | None = None
     shared_ms: int = -1
     meta: bytes = b""
+    answered_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -68,10 +70,11 @@ class Life:
     refusal: TaskError | None = None  # there is no turn for it in time: it fails with this, and asks nobody
     meta: Meta | None = None  # what is to be kept beside its answer
     cached: Cached | None = None  # the answer that it gives instead of one of its own
+    answered_ms: int = 0  # when its source gave its answer, on the hub's clock
 
     def answer(self, cached: Cached, *, is_asked: bool = False, is_stale: bool = False) -> None:
         """Gives an older answer. ``is_asked``: the target says that it has no other one."""
-        self.cached = cached
+        self.cached, self.answered_ms = cached, cached.meta.fetched_ms
         cached.fill(self.result, self.hub_ms())
         self.result.cached, self.result.stale = not is_asked, is_stale
         self.warnings = [*self.warnings, *cached.warnings()]

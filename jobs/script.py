@@ -123,6 +123,7 @@ class Script(script.Script):
             source=names.JOB_SOURCE,
             attempt=names.JOB_ATTEMPT,
             bridged=names.JOB_BRIDGED,
+            max_age=names.JOB_MAX_AGE,
             past=names.JOB_PAST,
             kept=names.JOB_KEPT,
             front=names.JOB_FRONT,

@@ -184,7 +184,7 @@ class Runner:
         failure, shown = self._live(life)
         if failure is None:
             end = ended(life, "succeeded", life.frame, "")
-            end.meta = packed(life.meta, life.pages, result, life.gaps)
+            end.meta, end.answered_ms = packed(life.meta, life.pages, result, life.gaps), life.answered_ms
             return life, end
         life.failure = failure
         return life, ended(life, "failed", lambda found: failed_frame(found, failure), shown)
@@ -344,7 +344,7 @@ class Runner:
             life.answer(Cached(life.meta, cached.frame), is_asked=True)
             return Parsed()
         if not life.pages:
-            life.result.url, life.result.fetched_at = page.url, rfc3339(now_ms)
+            life.result.url, life.result.fetched_at, life.answered_ms = page.url, rfc3339(now_ms), now_ms
             life.meta = self._cache.note(life.definition, page, now_ms)
         began = time.perf_counter()
         try:

@@ -113,6 +113,7 @@ JOB_FUNCTION = "jobs.task.run"
 # Fields of a job's hash beside RQ's own, since a script can't read a job's packed data.
 JOB_DEADLINE = "nf_deadline"  # ms on the region Redis's clock
 JOB_BRIDGED = "nf_bridged"  # when it was enqueued (hub ms)
+JOB_MAX_AGE = "nf_max_age"  # how much older than that an answer may be (ms), where it may be older at all
 JOB_ATTEMPT = "nf_attempt"  # executions begun
 JOB_HOST = "nf_host"
 JOB_REQUEST = "nf_request"

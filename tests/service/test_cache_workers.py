@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jobs.contract import rfc3339
 from regions import names
 from tests.service.counting import CountingSite, Rule
 from tests.service.region_workers import RegionWorkers, of
@@ -102,7 +103,7 @@ def test_a_changed_page_is_read_and_its_own_tag_is_asked_by(start, site):
     assert conditions(site) == [("", ""), ('"a"', ""), ('W/"b"', "")]
 
 
-@pytest.mark.parametrize(("seconds_ago", "is_asked_by"), [(60.0, True), (-5.0, False)])
+@pytest.mark.parametrize(("seconds_ago", "is_asked_by"), [(60.0, True), (-600.0, False)])
 def test_last_modified_counts_where_it_is_older_than_the_answer(start, site, seconds_ago, is_asked_by):
     changed = day(seconds_ago)
     site.rules[SLOW] = Rule(body=ONE, headers={"Last-Modified": changed})
@@ -259,3 +260,21 @@ def test_no_secret_is_kept(start, site, monkeypatch):
     kept = workers.client.hgetall(names.cache(key.decode()))
     assert b"secret-of" not in kept[b"meta"] + kept[b"frame"]
     assert msgspec.json.decode(kept[b"meta"])[1:5] == [f"https://{SLOW}/rows", f"https://{SLOW}/rows", '"a"', ""]
+
+
+def test_who_asks_the_origin_gets_no_older_answer_of_one_who_takes_it(start, site):
+    """All are claimed together: the first answers from what the region keeps, the others ask the same."""
+    site.rules[SLOW] = Rule(body=ONE, headers={"ETag": '"a"'})
+    workers = start()
+    ask(workers)
+    site.rules[SLOW] = Rule(body=TWO, headers={"ETag": '"b"'})
+    made = [
+        msgspec.structs.replace(of("slow"), url=f"https://{SLOW}/rows", host=f"https://{SLOW}:443", max_age=max_age)
+        for max_age in (86_400.0, 0.0, 0.0, 86_400.0)
+    ]
+    before = time.time()
+    found = workers.results(workers.ask(made, has_keys=True))
+    assert [one["records"] for one in found[:3]] == [[{"id": 1}], [{"id": 2}], [{"id": 2}]]
+    assert [one["cached"] for one in found[:3]] == [True, False, False]
+    assert {one["fetched_at"] > rfc3339(int(before * 1000)) for one in found[1:3]} == {True}
+    assert len(site.of(SLOW)) == 2

@@ -4,6 +4,7 @@ import itertools
 import time
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from bridge.enqueue import Enqueuer
@@ -12,6 +13,7 @@ from regions import names
 from tests.service.test_claim import end
 from tests.service.test_flight import FRAME, left
 from tests.service.working import REGION, claimer, task
+from tests.waiting import until
 
 NUMBERS = itertools.count()
 
@@ -139,3 +141,60 @@ def test_the_answer_stays_for_who_is_still_in_the_queue_when_those_who_waited_ha
     assert (job.task, found[second], found[third]) == (first, first, first)
     assert next(iter(found)) == second
     assert other.leader == ""
+
+
+DAY_SECONDS = 86_400.0
+
+
+def aged(max_age, count=1):
+    """Tasks that ask the same, and how old an answer each takes (s)."""
+    return [msgspec.structs.replace(task(n="aged"), max_age=max_age) for _ in range(count)]
+
+
+def answered(job, seconds_ago):
+    """The end of one that asked, or that took an answer of its region's, which is so old."""
+    ended = replace(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)
+    return replace(ended, answered_ms=int((time.time() - seconds_ago) * 1000))
+
+
+def test_an_older_answer_is_shared_only_with_those_who_take_one_of_its_age(region_redis, enqueuer, worker):
+    """max_age 0 asks the origin, also beside tasks that let their region's older answer do."""
+    leads, joins = give(enqueuer, aged(DAY_SECONDS, 2))
+    fresh, hour = give(enqueuer, [*aged(0.0), *aged(3_600.0)])
+    (job,) = worker.claim(9).jobs
+    assert job.task == leads
+    worker.finish([answered(job, 7_200)], then_claim=0)
+    found = {job.task: job for job in worker.claim(9).jobs}
+    assert set(found) == {joins, fresh}  # the next one asks, and the one of an hour waits with it
+    assert (found[joins].leader, found[fresh].leader) == (leads, "")
+    worker.finish([end(found[joins]), answered(found[fresh], 0)], then_claim=0)
+    (told,) = worker.claim(9).jobs
+    assert (told.task, told.leader) == (hour, fresh)
+
+
+def test_an_answer_that_came_before_a_task_did_is_not_of_its_own_time(region_redis, enqueuer, worker):
+    (first,) = give(enqueuer, aged(0.0))
+    (job,) = worker.claim(1).jobs
+    came = int(time.time() * 1000)  # its page is there and is read for a while
+    until(lambda: time.time() * 1000 > came + 1, "a later millisecond")
+    late, patient = give(enqueuer, [*aged(0.0), *aged(60.0)])
+    worker.claim(9)
+    worker.finish([replace(answered(job, 0), answered_ms=came)], then_claim=0)
+    found = {job.task: job.leader for job in worker.claim(9).jobs}
+    assert found == {late: "", patient: first}
+
+
+def test_an_older_answer_is_not_kept_for_those_in_the_queue_who_ask_the_origin(region_redis, enqueuer, worker):
+    queue_up(enqueuer)
+    leads, fresh, day = give(enqueuer, [*aged(DAY_SECONDS), *aged(0.0), *aged(DAY_SECONDS)])
+    found = {}
+    while len(found) < 3:
+        (job,) = worker.claim(1).jobs
+        if job.task in (leads, fresh, day):
+            found[job.task] = job.leader
+            told = end(job) if job.answer else answered(job, 7_200 if job.task == leads else 0)
+            worker.finish([told], then_claim=0)
+        else:
+            worker.finish([end(job)], then_claim=0)
+    assert found == {leads: "", fresh: "", day: found[day]}
+    assert found[day] in (leads, fresh)

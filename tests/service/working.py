@@ -121,7 +121,8 @@ def enqueue(
             names.JOB_HOST: one.host,
         }
         if has_keys:
-            own[names.JOB_KEY] = key_of(one)
+            own |= {names.JOB_KEY: key_of(one), names.JOB_BRIDGED: one.accepted_ms}
+            own |= {names.JOB_MAX_AGE: int(one.max_age * 1000)} if one.max_age else {}
         pipe.hset(job.key, mapping=own)
         ids.append(one.task)
     pipe.execute()
@@ -171,6 +172,7 @@ class Ended:
     retry: Retry | None = None
     shared_ms: int = -1
     meta: bytes = b""
+    answered_ms: int = 0
 
 
 class ObedientRunner:

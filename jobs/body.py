@@ -17,7 +17,7 @@ import brotli  # type: ignore[import-untyped]
 from backports import zstd
 
 from jobs import budget
-from jobs.connection import Response
+from jobs.answer import Response
 from jobs.errors import ConnectionFailed, DecodeFailed, TooLarge
 from jobs.exchange import Exchange
 

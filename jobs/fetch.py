@@ -27,8 +27,9 @@ from requests.models import PreparedRequest
 from requests.structures import CaseInsensitiveDict
 
 from jobs import body
-from jobs.connection import POOLS_BY_SCHEME, Adapter, Response, tls_context
-from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut, TooLarge
+from jobs.answer import Headers, Malformed, Response
+from jobs.connection import POOLS_BY_SCHEME, Adapter, tls_context
+from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut
 from jobs.exchange import Exchange, Watchdog, said
 from jobs.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
 from jobs.origin import host_header, is_plain, origin_of, path_of
@@ -124,8 +125,7 @@ class Fetcher:
                 exchange.check()
                 prepared = self._prepare(hop, jar)
                 answer = self._send(prepared, exchange)
-                if "set-cookie" in answer.headers:
-                    jar.extract_cookies(MockResponse(answer.headers), MockRequest(prepared))  # type: ignore[arg-type]
+                _keep_cookies(jar, answer, prepared)
                 if answer.status not in REDIRECTS:
                     return self._page(request, prepared, answer, exchange, max_bytes)
                 try:
@@ -221,6 +221,12 @@ def _seen(request: Request, prepared: PreparedRequest, answer: Response, content
     return Page(request, url, answer.status, headers, content, request.params)
 
 
+def _keep_cookies(jar: RequestsCookieJar, answer: Response, prepared: PreparedRequest) -> None:
+    """Each cookie for itself: where ``http.cookiejar`` trips over one it drops all that it was given."""
+    for line in answer.headers.get_all("set-cookie"):
+        jar.extract_cookies(MockResponse(Headers([("Set-Cookie", line)])), MockRequest(prepared))  # type: ignore[arg-type]
+
+
 def _checked(url: str) -> str:
     """An address without credentials and fragment; raises BlockedAddress for another scheme than http and https."""
     try:
@@ -247,7 +253,7 @@ def _next(hop: _Hop, prepared: PreparedRequest, answer: Response) -> _Hop:
     try:
         location = answer.headers.get("location", "").encode("latin-1").decode("utf-8")
     except UnicodeError:
-        location = answer.headers["location"]
+        location = answer.headers.get("location")
     if not location:
         answer.give_up()
         raise HttpStatus(f"redirected ({status}) without saying where to", http_status=status)
@@ -315,8 +321,8 @@ def _fail(error: BaseException, host: str, http_status: int | None = None) -> No
         raise TimedOut(f"{host} stopped answering", http_status=http_status) from error
     if any(isinstance(cause, http.client.IncompleteRead | urllib3.exceptions.IncompleteRead) for cause in causes):
         raise ConnectionFailed(f"the body from {host} was cut short", http_status=http_status) from error
-    if type(inner) is http.client.HTTPException:
-        raise TooLarge(f"expected fewer headers from {host}: {inner}") from error
+    if isinstance(error, Malformed):
+        raise ConnectionFailed(f"{host} broke the protocol: {error}", http_status=http_status) from error
     if isinstance(inner, ssl.SSLError):
         raise ConnectionFailed(f"TLS with {host} failed: {inner.reason or inner}", http_status=http_status) from error
     raise ConnectionFailed(f"the connection to {host} broke: {said(inner)}", http_status=http_status) from error

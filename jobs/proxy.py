@@ -25,7 +25,8 @@ import socks
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from jobs.connection import POOLS_BY_SCHEME, GuardedConnection, GuardedTLSConnection, Pool, Response, TLSPool
+from jobs.answer import Headers, Response
+from jobs.connection import POOLS_BY_SCHEME, GuardedConnection, GuardedTLSConnection, Pool, TLSPool
 from jobs.errors import ConnectionFailed, TaskError, TimedOut, TooLarge
 from jobs.exchange import Exchange, current, said
 from jobs.guard import Guard, Target, system_resolve
@@ -85,9 +86,7 @@ class Proxied:
         asked = self._guard.named(host, port)[0].rstrip(".")
         return f"http://{_bracketed(asked)}{'' if port == http.client.HTTP_PORT else f':{port}'}{path}"
 
-    def own_error(
-        self, connection: HTTPConnection, status: int, headers: http.client.HTTPMessage
-    ) -> ConnectionFailed | None:
+    def own_error(self, connection: HTTPConnection, status: int, headers: Headers) -> ConnectionFailed | None:
         """What an answer to a whole address is where the proxy itself says so; most others can't be told from a target's."""
         if status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return self._unwelcome()
@@ -180,13 +179,13 @@ class Proxied:
         """What the proxy answers to a CONNECT."""
         headers = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         led.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{headers}\r\n".encode("ascii"))
-        answer = Response(led, method="CONNECT")
+        answer = Response(led, "CONNECT")
         try:
             answer.begin()
         except (ConnectionFailed, TooLarge) as error:
             raise http.client.HTTPException(str(error)) from error
-        finally:
-            answer.close()
+        if answer.status < 300 and answer.rest:
+            raise http.client.HTTPException("expected nothing before we speak to the target, found more of an answer")
         return answer.status
 
     def _by_socks(
@@ -232,7 +231,6 @@ class ForwardedConnection(GuardedConnection):
         assert isinstance(route, Proxied)
         found = super().ask(method, route.whole(self, target), {**headers, **route.headers}, body)
         if (error := route.own_error(self, found.status, found.headers)) is not None:
-            found.close()
             raise error
         return found
 

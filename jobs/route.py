@@ -58,8 +58,15 @@ class Direct:
 
 
 def place_of(connection: HTTPConnection) -> tuple[str, int]:
-    """The host, with the dot of a full name, and the port of a connection."""
-    return connection._dns_host.strip("[]"), connection.port  # noqa: SLF001
+    """The host, with the dot of a full name, and the port of a connection.
+
+    An interface (RFC 6874: ``fe80::1%25eth0``) says something with an address of its link only, and fails with another.
+    """
+    host = connection._dns_host.strip("[]")  # noqa: SLF001
+    address, percent, interface = host.partition("%25")
+    if percent and ":" in address:
+        host = f"{address}%{interface}" if address.lower().startswith("fe80:") else address
+    return host, connection.port
 
 
 def shared(exchange: Exchange, targets: Sequence[Target]) -> Iterator[tuple[float, Target]]:

@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 from jobs.fetch import Fetcher
 from jobs.page import Page, Request
+from tests.service.fetching.origin import Spoken
+
+OK = b"HTTP/1.1 200 OK\r\n"
+FIVE = b"Content-Length: 5\r\n\r\nhello"
 
 
 def fetch(fetcher: Fetcher, url: str | Request, **options) -> Page:
@@ -29,3 +33,14 @@ def names_of_loopback(*names: str, asked: list[str] | None = None) -> Callable:
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
     return resolve
+
+
+def said(origin, fetcher, answer: bytes, *, hang_up: bool = False, **options):
+    """The page that an origin gives with these bytes; it keeps the connection unless it is to hang up."""
+
+    def say(spoken: Spoken) -> None:
+        spoken.say(answer)
+        if hang_up:
+            spoken.hang_up()
+
+    return fetch(fetcher(), origin(say).url, timeout_seconds=10.0, **options)

@@ -33,6 +33,7 @@ from web.clean import Cleaner
 from web.dead import DeadReader
 from web.exchange import Answer, Exchange
 from web.history import History
+from web.holdings import Holdings
 from web.hub import Hub, HubUnavailable, check_durability
 from web.intake import Intake
 from web.ledger import Ledger
@@ -206,6 +207,7 @@ class Gateway:
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
         self.waiters = Waiters(self.hub, self.ledger)
         self.settler = Settler(settings, self.hub, self.ledger, self.waiters.news, self.catalog)
+        self.holdings = Holdings(settings, self.hub)
         self.listener = Listener(settings, self.waiters.news, self.waiters.all)
         self.sweeper = Sweeper(settings, self.hub, self.ledger, self.acceptor.cleaner, self.waiters.news)
         self.dead = DeadReader(settings, self.hub, self.ledger, self.waiters.news)
@@ -247,6 +249,7 @@ class Gateway:
         self.acceptor.start()
         self.waiters.start()
         self.settler.start()
+        self.holdings.start()
         self.listener.start()
         self.sweeper.start()
         self.dead.start()
@@ -266,7 +269,7 @@ class Gateway:
         self.waiters.stop()
         self.intake.stop()
         self.recall.stop()
-        readers = (self.archiver, self.dead, self.sweeper, self.listener, self.settler)
+        readers = (self.archiver, self.dead, self.sweeper, self.listener, self.holdings, self.settler)
         with ThreadPoolExecutor(len(readers)) as pool:  # each waits for its own last answer, up to a second
             list(pool.map(lambda part: part.stop(), readers))
         self.acceptor.stop()

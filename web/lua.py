@@ -279,6 +279,68 @@ end
 return wrong
 """)
 
+HOLD: Final = Script("""#!lua flags=allow-oom
+-- KEYS: the lease. ARGV: who asks, for how many ms. Returns 1 when it is theirs.
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+""")
+
+FORGET: Final = Script("""#!lua flags=allow-oom
+-- KEYS: what each region holds. Forgets the bytes of results that have expired by now.
+local minute = math.floor(redis.call('TIME')[1] / 60)
+for _, key in ipairs(KEYS) do
+  local fields = redis.call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    local until_minute = tonumber(fields[i])
+    if until_minute and until_minute <= minute then
+      redis.call('HINCRBY', key, 'all', -fields[i + 1])
+      redis.call('HDEL', key, fields[i])
+    end
+  end
+end
+return 1
+""")
+
+SURPLUS: Final = Script("""#!lua flags=allow-oom
+-- ARGV: a cursor of SCAN, how many keys, what results match, the pattern of one that a region brought (region, task), how a
+-- ledger's key begins, who is no region, bytes that a result may have. Deletes those that nobody waits for.
+-- Returns {the next cursor, region, bytes deleted, …}.
+local found = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[3], 'COUNT', ARGV[2])
+local gone, answer = {}, {found[1]}
+for _, key in ipairs(found[2]) do
+  local region, task = string.match(key, ARGV[4])
+  if region and region ~= ARGV[6] then
+    -- A task's id tells its request's: the last ten bits are zero (web.ids).
+    local said = redis.pcall('HGET', ARGV[5] .. string.sub(task, 1, -3) .. '00', 't:' .. task)
+    local state, asked = string.match(type(said) == 'string' and said or '', '^(%l+)|(.*)$')
+    local size = redis.call('MEMORY', 'USAGE', key)
+    local is_asked = asked == region
+    if is_asked and state ~= 'queued' and state ~= 'running' then
+      local begins = string.sub(key, 1, #key - #task - #region - 1)
+      is_asked = redis.call('EXISTS', begins .. ARGV[6] .. ':' .. task, begins .. region .. '+:' .. task) == 0
+    end
+    if not is_asked or size > tonumber(ARGV[7]) then
+      redis.call('UNLINK', key)
+      gone[region] = (gone[region] or 0) + size
+    end
+  end
+end
+for region, size in pairs(gone) do
+  answer[#answer + 1] = region
+  answer[#answer + 1] = size
+end
+return answer
+""")
+
+BAR: Final = Script("""#!lua flags=allow-oom
+-- KEYS: who is barred. ARGV: a region, for how many ms, why.
+local t = redis.call('TIME')
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', t[1] * 1000 + ARGV[2]) .. ' ' .. ARGV[3])
+return 1
+""")
+
 JUDGE: Final = Script("""#!lua
 -- KEYS: verdicts. ARGV: source, the verdict that was there or "", the new one. Returns 1 when no other gateway wrote meanwhile.
 if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[2] then return 0 end

@@ -1,0 +1,211 @@
+"""What a region puts at the hub that nobody asked for goes, and who goes on with it is kept out; no other region notices."""
+
+import json
+import threading
+
+import pytest
+import redis
+import ulid
+
+from regions import connect, names
+from scripts import hub_acl
+from tests.service.hub_parts import frame, new_request, send_home, settings
+from tests.waiting import until
+from web import holdings, ids
+from web.holdings import Holdings
+from web.hub import Hub, share_of_region
+from web.ledger import Ledger
+from web.settle import Settler
+
+MEGABYTE = b"x" * 1_000_000
+
+
+class Parts:
+    """A hub with its regions' users, and what a gateway has that looks after it."""
+
+    def __init__(self, tmp_path, start_redis, **environ) -> None:
+        users = {names.hub_user(region): ("word", hub_acl.rules(region)) for region in ("fra", "nyc")}
+        self.server = start_redis("hub", users=users, maxmemory="64mb")
+        self.client = self.server.client
+        found = settings(tmp_path, redis=self.server.url, **environ)
+        self.hub = Hub(found)
+        self.hub.start()
+        self.ledger = Ledger(self.hub.client, found.limits)
+        self.settler = Settler(found, self.hub, self.ledger, lambda _: None)
+        self.holdings = Holdings(found, self.hub)
+        self.fra, self.nyc = (self.region(name) for name in ("fra", "nyc"))
+
+    def region(self, name: str) -> redis.Redis:
+        """A client with a region's own credentials."""
+        url = self.server.url.replace("redis://", f"redis://{names.hub_user(name)}:word@")
+        return connect.open_redis(url, name=name)
+
+    def accepted(self, *regions: str):
+        """A request whose tasks have ids as a gateway makes them."""
+        made = new_request(regions)
+        request = ids.new()
+        tasks = [type(task)(**{**_fields(task), "id": ids.task(request, n + 1)}) for n, task in enumerate(made.tasks)]
+        new = type(made)(**{**_fields(made), "id": request, "tasks": tasks})
+        times = self.ledger.begin(new)
+        assert self.ledger.accept([new.id]) == [True]
+        return new, times
+
+    def looks(self, seconds_between: float = 0.0) -> None:
+        """Looks at all keys at least once."""
+        self.holdings._look_at = seconds_between
+        self.holdings.run_once()
+        while self.holdings._cursor != b"0":
+            self.holdings.run_once()
+
+    def barred(self, region: str = "fra") -> str:
+        return self.ledger.regions([region])[0].barred
+
+
+def _fields(one) -> dict:
+    return {name: getattr(one, name) for name in one.__struct_fields__}
+
+
+@pytest.fixture
+def parts(tmp_path, start_redis):
+    made = Parts(tmp_path, start_redis)
+    yield made
+    made.holdings.stop()
+    made.hub.stop()
+
+
+def test_what_nobody_asked_for_is_deleted_and_what_was_asked_for_stays(parts):
+    new, times = parts.accepted("fra", "nyc", "fra")
+    own, others, done = new.tasks
+    parts.client.set(names.result("fra", own.id), frame(own))
+    send_home(parts.client, new, done, times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).completed, "a task to be settled")
+    for task in (others.id, done.id, str(ulid.ULID()), "x", "x" * 500, "a:b", "-"):
+        parts.fra.set(names.result("fra", task), b"x" * 100)
+    parts.looks()
+    kept = {key.decode() for key in parts.client.scan_iter("nf:res:*")}
+    assert kept == {names.result("fra", own.id), names.result(names.settled("fra"), done.id)}
+    send_home(parts.client, new, own, times.created_ms + 10)
+    send_home(parts.client, new, others, times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "the rest")
+    assert {json.loads(one)["status"] for one in parts.ledger.read(new.id).results} == {"succeeded"}
+
+
+def test_a_result_that_is_larger_than_any_may_be_is_deleted_though_it_was_asked_for(tmp_path, start_redis):
+    parts = Parts(tmp_path, start_redis, NEARFETCH__LIMITS__RECORDS_BYTES_MAX="100000")
+    new, _ = parts.accepted("fra")
+    parts.fra.set(names.result("fra", new.tasks[0].id), MEGABYTE)
+    parts.looks()
+    assert not list(parts.client.scan_iter("nf:res:*"))
+    parts.hub.stop()
+
+
+def test_a_region_that_fills_the_hub_is_kept_out_and_comes_back(parts, monkeypatch):
+    """64 MB; a region writes until it is refused. The others write all the while, or again within moments."""
+    monkeypatch.setattr(holdings, "BAR_MS", 1_000)
+    refusals = []
+
+    def fill() -> None:
+        try:
+            for number in range(10_000):
+                try:
+                    parts.fra.set(names.result("fra", f"{number}"), MEGABYTE)
+                except redis.exceptions.OutOfMemoryError:
+                    continue
+        except redis.exceptions.RedisError as error:
+            refusals.append(error)
+
+    filler = threading.Thread(target=fill)
+    filler.start()
+    until(lambda: parts.looks() or parts.barred(), "the region to be barred")
+    filler.join(30)
+    assert isinstance(refusals[0], connect.AWAY)  # it was cut off
+    with pytest.raises(redis.exceptions.RedisError):
+        parts.region("fra").time()
+    assert "nobody asked for" in parts.barred()
+    assert not parts.barred("nyc")
+    until(lambda: parts.looks() or parts.client.info("memory")["used_memory"] < 20_000_000, "room again")
+    new, times = parts.accepted("nyc")
+    send_home(parts.nyc, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "another region's task")
+    until(lambda: parts.looks() or not parts.barred(), "the region to be let in")
+    assert connect.redis_now_ms(parts.region("fra")) > 0
+    assert connect.redis_now_ms(parts.nyc) > 0
+
+
+def test_a_hub_that_is_full_already_is_emptied(parts):
+    parts.client.config_set("maxmemory", 0)
+    for number in range(30):
+        parts.fra.set(names.result("fra", f"{number}"), MEGABYTE)
+    parts.client.config_set("maxmemory", 16_000_000)
+    parts.hub.run_once()
+    until(lambda: parts.looks() or not list(parts.client.scan_iter("nf:res:*")), "the keys to go")
+    assert parts.barred()
+
+
+def test_a_stream_without_end_ends(parts, monkeypatch):
+    for _ in range(30):
+        parts.fra.xadd(names.out_stream("fra"), {"k": MEGABYTE})
+    parts.looks()
+    assert "its stream was" in parts.barred()
+    assert parts.client.memory_usage(names.out_stream("fra")) <= share_of_region(3) * 64 * 1024 * 1024
+    assert not parts.barred("nyc")
+
+
+def test_a_stream_whose_last_id_is_used_up_begins_anew(parts):
+    parts.fra.xadd(names.out_stream("fra"), {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    with pytest.raises(redis.exceptions.ResponseError):
+        parts.fra.xadd(names.out_stream("fra"), {"x": "y"})
+    until(lambda: parts.settler.run_once() or not parts.client.xlen(names.out_stream("fra")), "the entry to be refused")
+    until(lambda: parts.looks() or not parts.client.exists(names.out_stream("fra")), "the stream to go")
+    new, times = parts.accepted("fra")
+    send_home(parts.fra, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "its next task")
+
+
+def test_a_region_with_very_many_connections_loses_them(parts):
+    parts.client.config_set("maxclients", 60)
+    clients = [parts.region("fra") for _ in range(40)]
+    for one in clients:
+        one.time()
+    parts.nyc.time()
+    parts.looks()
+    assert "connections" in parts.barred()
+    assert not parts.barred("nyc")
+    assert parts.client.info("clients")["connected_clients"] < 20
+
+
+def test_what_settled_results_hold_is_forgotten_when_they_have_expired(parts):
+    new, times = parts.accepted("fra", "fra")
+    for task in new.tasks:
+        send_home(parts.client, new, task, times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "the request to be done")
+    held = names.held("fra")
+    size = sum(parts.client.strlen(key) for key in parts.client.scan_iter("nf:res:*"))
+    (minute,) = set(parts.client.hkeys(held)) - {b"all"}
+    assert times.expires_ms // 60_000 < int(minute)
+    assert (int(parts.client.hget(held, "all")), int(parts.client.hget(held, minute))) == (size, size)
+    parts.looks()
+    assert int(parts.client.hget(held, "all")) == size
+    parts.client.hset(held, "1", 100)
+    parts.client.hincrby(held, "all", 100)
+    parts.looks()
+    assert {int(one) for one in parts.client.hvals(held)} == {size}
+
+
+def test_one_gateway_looks_at_a_time(parts, tmp_path):
+    other = Holdings(settings(tmp_path, redis=parts.server.url), parts.hub)
+    other._me = "another"
+    parts.looks()
+    parts.fra.set(names.result("fra", "x"), b"x")
+    other.run_once()
+    assert parts.client.exists(names.result("fra", "x"))
+    parts.client.delete(names.HOLDINGS)  # as if its gateway were gone for longer than its lease
+    other._look_at = 0.0
+    other.run_once()
+    assert not parts.client.exists(names.result("fra", "x"))
+    other.stop()
+
+
+@pytest.mark.parametrize(("regions", "share"), [(1, 0.85), (3, 0.425), (16, 0.1)])
+def test_a_region_may_hold_twice_an_equal_share(regions, share):
+    assert share_of_region(regions) == pytest.approx(share)

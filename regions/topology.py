@@ -5,6 +5,7 @@ else is one policy, set by rabbitmqctl, since policies can't be set over AMQP.
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -28,6 +29,12 @@ QUORUM: Final[dict[str, Any]] = {"x-queue-type": "quorum"}
 def policy_command(vhost: str = "/") -> list[str]:
     """The rabbitmqctl arguments that set the policy."""
     return ["set_policy", "-p", vhost, POLICY_NAME, POLICY_PATTERN, json.dumps(POLICY), "--apply-to", "queues"]
+
+
+def region_rights(region: str) -> dict[str, str]:
+    """What a region's user may do on the broker, as RabbitMQ's patterns: read its own two queues, and nothing else."""
+    queues = "|".join(re.escape(queue) for queue in (names.work_queue(region), names.fast_queue(region)))
+    return {"configure": "^$", "write": "^$", "read": f"^({queues})$"}
 
 
 def exchanges() -> list[tuple[str, str]]:

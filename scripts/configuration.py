@@ -15,6 +15,7 @@ import msgspec
 from regions import names, settings
 from regions.settings import Settings
 from scripts.data_folder import DataFolder
+from scripts.services import RabbitMQ
 from scripts.site.site import origins
 
 # Offsets from the gateway's port; what is taken moves to a free one.
@@ -57,12 +58,12 @@ def hub_url(data: DataFolder, ports: Ports, region: str = "") -> str:
     return f"redis://{user}:{data.secret(secret)}@127.0.0.1:{ports.hub}/0"
 
 
-def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: bool) -> None:
-    """Writes ``nearfetch.toml``, a file a region, and each region's URL of the central Redis."""
+def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *, live: bool) -> None:
+    """Writes ``nearfetch.toml``, a file a region, and each region's URLs of the central Redis and of the broker."""
     hub = {
         **msgspec.to_builtins(wanted.hub),
         "redis": hub_url(data, ports),
-        "amqp": amqp,
+        "amqp": broker.url,
         "management_url": "",
         "mongo": f"mongodb://127.0.0.1:{ports.store}/",
     }
@@ -94,6 +95,7 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, amqp: str, *, live: 
         table["raw"]["path"] = region.raw.path or str(data.path.absolute() / "raw" / name)
         data.write(f"regions/{name}.toml", to_toml(table))
         data.write(f"run/hub-{name}.url", hub_url(data, ports, name))
+        data.write(f"run/rabbitmq-{name}.url", broker.region_url(name))
 
 
 def with_site(fetch: settings.Fetch, port: int) -> dict[str, str]:
@@ -111,6 +113,7 @@ def environment(data: DataFolder, environ: Mapping[str, str], region: str = "") 
     kept["NEARFETCH_CONFIG"] = str(data.settings)
     if region:
         kept[f"{settings.PREFIX}HUB__REDIS_FILE"] = str(data.run / f"hub-{region}.url")
+        kept[f"{settings.PREFIX}HUB__AMQP_FILE"] = str(data.run / f"rabbitmq-{region}.url")
     return kept
 
 

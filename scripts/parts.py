@@ -55,8 +55,9 @@ class Stack:
 
 def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str, str], *, live: bool) -> Stack:
     """The parts of a stack; writes the configuration of its servers and its settings."""
-    broker = RabbitMQ(data.path / "rabbitmq", ports.broker, password=data.secret("rabbitmq"))
-    configuration.write(data, wanted, ports, broker.url, live=live)
+    regions = {name: data.secret(f"rabbitmq {name}") for name in wanted.region}
+    broker = RabbitMQ(data.path / "rabbitmq", ports.broker, password=data.secret("rabbitmq"), regions=regions)
+    configuration.write(data, wanted, ports, broker, live=live)
     hub_users = {names.hub_user(name): (data.secret(f"hub {name}"), hub_acl.rules(name)) for name in wanted.region}
     others = configuration.foreign(environ)
     hub = redis_server(

@@ -4,7 +4,10 @@
 distribution's own instances on their standard ports.
 """
 
+import base64
 import contextlib
+import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -15,9 +18,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from regions import connect, topology
+from regions import connect, names, topology
 from scripts.ports import free_port
 from scripts.probes import mongo
 
@@ -25,6 +28,7 @@ RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops
 STARTING: Final = "requires the 'rabbit' app to be running"  # what rabbitmqctl says of a node that is not done
 STREAM_NODE_BYTES: Final = 512  # a stream of few entries takes so much, by default 4,096; a request has one of its own
 HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, is one piece of memory: jobs, ledgers
+CONNECTIONS_MAX: Final = 200  # of one region's bridges to the broker
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
 
@@ -135,8 +139,18 @@ def document_store(folder: Path, port: int) -> Service:
 class RabbitMQ:
     """A private RabbitMQ node: its own node name, ports, cookie, EPMD and folders."""
 
-    def __init__(self, folder: Path, port: int, *, user: str = "nearfetch", password: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        *,
+        user: str = "nearfetch",
+        password: str = "",
+        regions: Mapping[str, str] | None = None,
+    ) -> None:
+        """``regions``: each one's password; its user, which may only consume its own queues, is made when the node starts."""
         self.folder, self.port, self.user = folder, port, user
+        self._region_passwords = regions or {}
         folder.mkdir(parents=True, exist_ok=True)
         self.password = password or secrets.token_urlsafe(18)
         self._ports = self._read_ports()
@@ -147,6 +161,10 @@ class RabbitMQ:
     def url(self) -> str:
         """Where clients connect."""
         return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/%2F"
+
+    def region_url(self, region: str) -> str:
+        """Where a region's bridge connects."""
+        return f"amqp://{names.hub_user(region)}:{self._region_passwords[region]}@127.0.0.1:{self.port}/%2F"
 
     def service(self) -> Service:
         """The node as a service."""
@@ -262,10 +280,31 @@ loopback_users = none
 log.console = true
 log.console.level = warning
 disk_free_limit.absolute = 50MB
+load_definitions = {folder / "definitions.json"}
 vm_memory_high_watermark.absolute = 400MB
 """,
         )
         (folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
+        _write_private(folder / "definitions.json", json.dumps(self._definitions()))
+
+    def _definitions(self) -> dict[str, Any]:
+        """The users: the gateways' own, and each region's, with a bound on its connections."""
+        everything = {"configure": ".*", "write": ".*", "read": ".*"}
+        rights = {self.user: everything}
+        users = [{**_password(self.password), "name": self.user, "tags": ["administrator"]}]
+        for region, password in self._region_passwords.items():
+            user, limits = names.hub_user(region), {"max-connections": CONNECTIONS_MAX}
+            users.append({**_password(password), "name": user, "tags": [], "limits": limits})
+            rights[user] = topology.region_rights(region)
+        permissions = [{"user": user, "vhost": "/", **of} for user, of in rights.items()]
+        return {"vhosts": [{"name": "/"}], "users": users, "permissions": permissions}
+
+
+def _password(password: str) -> dict[str, Any]:
+    """As RabbitMQ keeps it: rabbitmq.com/docs/passwords#computing-password-hash."""
+    salt = secrets.token_bytes(4)
+    made = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    return {"password_hash": made, "hashing_algorithm": "rabbit_password_hashing_sha256"}
 
 
 class Guard:

@@ -166,9 +166,10 @@ class ChaosStack(OwnStack):
     def _through(self, link: Link, port: int) -> str:
         """The URL that a part uses for a server, with the link's port in it."""
         region = link.part.partition("-")[2]
-        url = (
-            configuration.hub_url(self.data, self.ports, region)
-            if link.server == "hub"
-            else self.server_url(link.server)
-        )
+        if link.server == "hub":
+            url = configuration.hub_url(self.data, self.ports, region)
+        elif link.server == "rabbitmq" and region:
+            url = self.broker.region_url(region)
+        else:
+            url = self.server_url(link.server)
         return url.replace(f"@127.0.0.1:{self._target(link)}/", f"@127.0.0.1:{port}/")

@@ -15,7 +15,7 @@ from regions import connect, names, settings
 from scripts import configuration, hub_acl, parts, terminal
 from scripts.data_folder import DataFolder
 from scripts.ports import free_block, free_port, port_is_free
-from scripts.services import Running, redis_server
+from scripts.services import RabbitMQ, Running, redis_server
 
 
 @pytest.fixture
@@ -62,7 +62,8 @@ def test_a_supervisor_is_only_who_the_pid_file_means(data):
 def generate(data, environ, *, live=False):
     wanted = settings.load(environ)
     ports = configuration.choose_ports(data, wanted, 18080)
-    configuration.write(data, wanted, ports, "amqp://nearfetch:secret@127.0.0.1:1/%2F", live=live)
+    broker = RabbitMQ(data.path / "rabbitmq", 1, password="secret", regions=dict.fromkeys(wanted.region, "word"))
+    configuration.write(data, wanted, ports, broker, live=live)
     return wanted, ports
 
 

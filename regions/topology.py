@@ -4,9 +4,12 @@ The hub alone declares them. Arguments of a queue can never be changed, so there
 else is one policy, set by rabbitmqctl, since policies can't be set over AMQP.
 """
 
+import base64
+import hashlib
 import json
 import re
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from regions import names
@@ -14,6 +17,7 @@ from regions import names
 POLICY_NAME: Final = "nearfetch"
 POLICY_PATTERN: Final = r"^q\."
 QUEUE_LENGTH_MAX: Final = 1_000_000
+CONNECTIONS_MAX: Final = 200  # of one region's bridges
 
 POLICY: Final[dict[str, Any]] = {
     "delivery-limit": -1,  # deaths of consumers count as deliveries: a message was gone after 21
@@ -49,3 +53,22 @@ def queues(regions: Iterable[str]) -> list[tuple[str, str, str]]:
         found.append((names.work_queue(region), names.TASKS_EXCHANGE, names.routing_key(region, fast=False)))
         found.append((names.fast_queue(region), names.TASKS_EXCHANGE, names.routing_key(region, fast=True)))
     return found
+
+
+def users(owner: str, password: str, regions: Mapping[str, str]) -> dict[str, Any]:
+    """RabbitMQ's definitions (``load_definitions``) of the gateways' own user and each region's. ``regions``: their passwords."""
+    rights = {owner: {"configure": ".*", "write": ".*", "read": ".*"}}
+    found: list[dict[str, Any]] = [{**_hashed(password), "name": owner, "tags": ["administrator"]}]
+    for region, word in regions.items():
+        user = names.hub_user(region)
+        found.append({**_hashed(word), "name": user, "tags": [], "limits": {"max-connections": CONNECTIONS_MAX}})
+        rights[user] = region_rights(region)
+    permissions = [{"user": user, "vhost": "/", **of} for user, of in rights.items()]
+    return {"vhosts": [{"name": "/"}], "users": found, "permissions": permissions}
+
+
+def _hashed(password: str) -> dict[str, str]:
+    """As RabbitMQ keeps it: rabbitmq.com/docs/passwords#computing-password-hash."""
+    salt = secrets.token_bytes(4)
+    made = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    return {"password_hash": made, "hashing_algorithm": "rabbit_password_hashing_sha256"}

@@ -4,9 +4,7 @@
 distribution's own instances on their standard ports.
 """
 
-import base64
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -18,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from regions import connect, names, topology
 from scripts.ports import free_port
@@ -28,7 +26,6 @@ RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops
 STARTING: Final = "requires the 'rabbit' app to be running"  # what rabbitmqctl says of a node that is not done
 STREAM_NODE_BYTES: Final = 512  # a stream of few entries takes so much, by default 4,096; a request has one of its own
 HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, is one piece of memory: jobs, ledgers
-CONNECTIONS_MAX: Final = 200  # of one region's bridges to the broker
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
 
@@ -285,26 +282,9 @@ vm_memory_high_watermark.absolute = 400MB
 """,
         )
         (folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
-        _write_private(folder / "definitions.json", json.dumps(self._definitions()))
-
-    def _definitions(self) -> dict[str, Any]:
-        """The users: the gateways' own, and each region's, with a bound on its connections."""
-        everything = {"configure": ".*", "write": ".*", "read": ".*"}
-        rights = {self.user: everything}
-        users = [{**_password(self.password), "name": self.user, "tags": ["administrator"]}]
-        for region, password in self._region_passwords.items():
-            user, limits = names.hub_user(region), {"max-connections": CONNECTIONS_MAX}
-            users.append({**_password(password), "name": user, "tags": [], "limits": limits})
-            rights[user] = topology.region_rights(region)
-        permissions = [{"user": user, "vhost": "/", **of} for user, of in rights.items()]
-        return {"vhosts": [{"name": "/"}], "users": users, "permissions": permissions}
-
-
-def _password(password: str) -> dict[str, Any]:
-    """As RabbitMQ keeps it: rabbitmq.com/docs/passwords#computing-password-hash."""
-    salt = secrets.token_bytes(4)
-    made = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
-    return {"password_hash": made, "hashing_algorithm": "rabbit_password_hashing_sha256"}
+        _write_private(
+            folder / "definitions.json", json.dumps(topology.users(self.user, self.password, self._region_passwords))
+        )
 
 
 class Guard:

@@ -6,9 +6,9 @@
 All of it runs on the ioloop.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pika
 from pika.adapters.select_connection import IOLoop
@@ -16,6 +16,10 @@ from pika.channel import Channel
 from pika.spec import Basic
 
 from regions import connect
+
+BATCH_MAX: Final = 1000  # messages a write, so that a Redis answers within its time-out
+BATCH_BYTES_MAX: Final = 4_000_000  # of their bodies, for the same reason
+JOB_BYTES: Final = 2_000  # that a job takes in its Redis besides its message
 
 
 class Held:
@@ -107,6 +111,25 @@ def settle(deliveries: Iterable[Delivery], how: Callable[[Inbox, list[int]], Non
 def give_back(deliveries: Iterable[Delivery]) -> None:
     """Puts deliveries back into their queues."""
     settle(deliveries, Inbox.give_back)
+
+
+def cost(delivery: Delivery) -> int:
+    """About what a message takes in its Redis, in bytes."""
+    return JOB_BYTES + len(delivery.body)
+
+
+def batches(deliveries: list[Delivery]) -> Iterator[list[Delivery]]:
+    """Deliveries in batches that a Redis takes within its time-out; one at least in each."""
+    batch: list[Delivery] = []
+    size = 0
+    for delivery in deliveries:
+        if batch and (len(batch) == BATCH_MAX or size + len(delivery.body) > BATCH_BYTES_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(delivery)
+        size += len(delivery.body)
+    if batch:
+        yield batch
 
 
 class Lane:

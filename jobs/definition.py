@@ -101,9 +101,11 @@ class Definition(Struct, frozen=True, kw_only=True):
         """The address's template."""
         return self.ask.url
 
-    def bind(self, params: Mapping[str, object], *, text: bool = False) -> dict[str, object]:
-        """Params with types and defaults; raises ``BadParams``. ``text``: all are texts, as a query has them."""
-        bound = bind(self.params, params, text=text)
+    def bind(
+        self, params: Mapping[str, object], *, text: bool = False, chars_max: int | None = None
+    ) -> dict[str, object]:
+        """Params with types and defaults, as ``jobs.params.bind``; raises ``BadParams``."""
+        bound = bind(self.params, params, text=text, chars_max=chars_max)
         if self.next is not None and self.next.param and self.next.selector is None:
             bound.setdefault(self.next.param, self._counted(self.next))
         return bound

@@ -13,6 +13,7 @@ from regions.faults import nearest
 
 RESERVED: Final = ("wait", "max_age")  # parameters of the HTTP interface itself
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LENGTH: Final = "a length"
 NAMES_MAX: Final = 32  # faults that one answer names
 
 _KEYS: Final = ("type", "required", "default", "example", "enum", "pattern", "min", "max", "title")
@@ -53,8 +54,14 @@ class Param(Struct, frozen=True, kw_only=True):
     max: Any = None
     title: str = ""
 
-    def value(self, given: Any, *, text: bool) -> Any:
-        """A value as it is kept (JSON; decimals, dates and addresses as texts). Raises ValueError: expected, found."""
+    def value(self, given: Any, *, text: bool, chars_max: int | None = None) -> Any:
+        """A value as it is kept (JSON; decimals, dates and addresses as texts). Raises ValueError: expected, found.
+
+        ``chars_max``: how long a text may be for which nothing else says so.
+        """
+        has_length = self.max is not None and _bound(self.type) == LENGTH
+        if chars_max is not None and not has_length and isinstance(given, str) and len(given) > chars_max:
+            raise ValueError(f"expected {chars_max} characters at most, found {len(given)}")
         value = _typed(self.type, given, text=text)
         if self.enum and value not in self.enum:
             raise ValueError(f"expected one of {', '.join(map(str, self.enum))}, found {show(given)}")
@@ -68,10 +75,13 @@ class Param(Struct, frozen=True, kw_only=True):
         return value
 
 
-def bind(params: Mapping[str, Param], given: Mapping[str, object], *, text: bool) -> dict[str, object]:
+def bind(
+    params: Mapping[str, Param], given: Mapping[str, object], *, text: bool, chars_max: int | None = None
+) -> dict[str, object]:
     """The values of all params that have one, in the order of the definition. Raises ``BadParams``.
 
-    ``text`` says that all values are texts, as a query has them; else each has its type's own JSON type.
+    ``text`` says that all values are texts, as a query has them; else each has its type's own JSON type. ``chars_max`` as
+    in ``Param.value``.
     """
     faults: list[tuple[str, str]] = []
     for name in given:
@@ -89,7 +99,7 @@ def bind(params: Mapping[str, Param], given: Mapping[str, object], *, text: bool
                 bound[name] = param.default
         else:
             try:
-                bound[name] = param.value(found, text=text)
+                bound[name] = param.value(found, text=text, chars_max=chars_max)
             except ValueError as error:
                 faults.append((name, str(error)))
     if faults:
@@ -250,4 +260,4 @@ def _size(kind: str, value: Any, *, bound: bool = False) -> Any:
 
 
 def _bound(kind: str) -> str:
-    return "a value" if kind in (*_NUMERIC, "date", "duration") else "a length"
+    return "a value" if kind in (*_NUMERIC, "date", "duration") else LENGTH

@@ -52,6 +52,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     wait_max_seconds: Seconds = 60.0
     tasks_max: Annotated[int, Meta(ge=1, le=1023)] = 100
     body_bytes_max: Count = 1_000_000
+    attrs_bytes_max: Count = 4_000
+    text_chars_max: Count = 2_000
     records_bytes_max: Count = 5_000_000
     request_bytes_max: Count = 50_000_000
     answer_bytes_max: Count = 8_000_000

@@ -17,12 +17,14 @@ from regions import names
 POLICY_NAME: Final = "nearfetch"
 POLICY_PATTERN: Final = r"^q\."
 QUEUE_LENGTH_MAX: Final = 1_000_000
+QUEUE_BYTES_MAX: Final = 1_000_000_000  # bodies; a message of the shipped sources has some 600 bytes
 CONNECTIONS_MAX: Final = 200  # of one region's bridges
 
 POLICY: Final[dict[str, Any]] = {
     "delivery-limit": -1,  # deaths of consumers count as deliveries: a message was gone after 21
     "overflow": "reject-publish",  # without it at-least-once dead-lettering is silently at-most-once
     "max-length": QUEUE_LENGTH_MAX,
+    "max-length-bytes": QUEUE_BYTES_MAX,
     "dead-letter-exchange": names.DEAD_EXCHANGE,
     "dead-letter-strategy": "at-least-once",
 }

@@ -11,7 +11,7 @@ from regions.durability import Shortfall
 from regions.settings import Settings
 
 SECONDS: Final = 5.0
-A_LIMIT: Final = "max-length"  # which one is the operator's choice
+A_LIMIT: Final = ("max-length", "max-length-bytes")  # which one is the operator's choice
 
 
 class Unreadable(RuntimeError):  # noqa: N818
@@ -36,9 +36,9 @@ def shortfalls(settings: Settings, mend: str) -> list[Shortfall]:
         policy = definition if isinstance(definition, dict) else {}  # none, or an empty one, which is a list
         for key, expected in topology.POLICY.items():
             value = policy.get(key)
-            is_kept = isinstance(value, int) and value > 0 if key == A_LIMIT else value == expected
+            is_kept = isinstance(value, int) and value > 0 if key in A_LIMIT else value == expected
             if not is_kept:
-                shown = "a limit" if key == A_LIMIT else str(expected)
+                shown = "a limit" if key in A_LIMIT else str(expected)
                 found.append(Shortfall(f"{queue}: {key}", shown, "nothing" if value is None else str(value), mend))
     return found
 

@@ -109,7 +109,7 @@ class Acceptor:
             return
         started = time.monotonic()
         try:
-            self._hub.check()
+            self._hub.admit(len(new.tasks), len(new.attrs))
         except HubUnavailable as error:  # nothing was sent, so there is nothing to take back
             pending.end(Refused(new, error.reason))
             return

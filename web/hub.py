@@ -15,7 +15,10 @@ from regions import connect, durability, logs, names
 from regions.settings import Settings
 
 FULL_AT: Final = 0.85  # of maxmemory, what open tasks may still bring included
+FULL: Final = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included"
 PROBE_SECONDS: Final = 0.25
+REQUEST_BYTES: Final = 3_300  # that a request takes, besides its attrs; docs/operations.md
+TASK_BYTES: Final = 1_300  # that each of its tasks takes, besides its result
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
 
 log = logs.get("hub")
@@ -76,6 +79,11 @@ class Hub:
         self._refusal: str | None = None  # it takes no writes
         self._short: str | None = None  # it would not keep what is promised
         self._denied: str | None = None  # an accept is not permitted
+        self._expected = self._limit = (
+            0.0  # bytes, by the last probe: what is used and what open tasks bring; maxmemory
+        )
+        self._admitted = 0.0  # bytes since
+        self._lock = threading.Lock()
         self._failures = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="hub-probe", daemon=True)
@@ -98,6 +106,18 @@ class Hub:
             raise HubRefuses(reason)
         if self._full is not None:
             raise HubFull(self._full)
+
+    def admit(self, tasks: int, attrs_bytes: int) -> None:
+        """Raises as ``check``, and where a new request of this size, its results included, would fill it past the mark.
+
+        Many fit between two probes: what was admitted since the last one counts.
+        """
+        self.check()
+        cost = REQUEST_BYTES + attrs_bytes + tasks * (TASK_BYTES + self.mean_result_bytes)
+        with self._lock:
+            if self._limit and self._expected + self._admitted + cost > FULL_AT * self._limit:
+                raise HubFull(FULL)
+            self._admitted += cost
 
     @contextmanager
     def asking(self) -> Iterator[redis.Redis]:
@@ -169,6 +189,7 @@ class Hub:
 
     def run_once(self) -> None:
         """One probe: whether it is there, has room, and keeps what it is told."""
+        admitted = self._admitted  # what comes from now on the answer may not know
         try:
             pipeline = self._probe.pipeline(transaction=False)
             pipeline.info("memory", "persistence", "replication")
@@ -189,8 +210,10 @@ class Hub:
         coming = sum(open_tasks) * self.mean_result_bytes
         if self._share_of_region:
             self.region_bytes_max = int(self._share_of_region * limit)
+        with self._lock:
+            self._expected, self._limit, self._admitted = used + coming, limit, self._admitted - admitted
         is_full = limit > 0 and used + coming > FULL_AT * limit
-        self._full = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included" if is_full else None
+        self._full = FULL if is_full else None
         if self._away is not None or self._denied is not None:
             self._rehearse()
         if self._away is not None:

@@ -75,6 +75,9 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
     attrs = document.get("attrs", {})
     if not isinstance(attrs, dict):
         errors.append(("/attrs", f"expected an object, found {_shown(attrs)}"))
+    written = _as_it_came(body, "attrs")
+    if len(written) > limits.attrs_bytes_max:
+        errors.append(("/attrs", f"expected {limits.attrs_bytes_max} bytes of JSON at most, found {len(written)}"))
     if errors:
         raise invalid(errors)
     request = ids.new()
@@ -82,7 +85,7 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
         id=request,
         tasks=_numbered(request, tasks),
         deadline_ms=int(deadline * 1000),
-        attrs=_as_it_came(body, "attrs"),
+        attrs=written,
         max_age=float(min(max_age, AGE_MAX_SECONDS)),
         sync=sync and len(tasks) == 1,
     )
@@ -189,7 +192,7 @@ def _task(
         errors.append((source_at, f"{source} is in a region that is not set up here: {entry.region}"))
         return None
     try:
-        bound = definition.bind(params, text=text)
+        bound = definition.bind(params, text=text, chars_max=rules.limits.text_chars_max)
         url = definition.expand(bound)
         host = definition.ask.origin(url)
     except BadParams as bad:

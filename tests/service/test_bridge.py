@@ -378,19 +378,3 @@ def test_past_the_mark_work_stays_in_the_broker_and_the_fast_lane_is_open(region
         running.wait_for("consuming")
         region.all_acked(running)
     assert sorted(taken) == sorted([*(one.task for one in tasks), sync.task])
-
-
-def test_lanes_close_by_the_memory_of_their_redis(region: Region) -> None:
-    client = region.redis.client
-    bulk, sync = task(region.name, 1), task(region.name, 2, sync=True)
-    with region.bridging() as running:
-        running.wait_for("consuming")
-        client.config_set("maxmemory", int(client.info("memory")["used_memory"] / 0.78))
-        running.wait_for("paused", "70%")
-        region.broker.publish(bulk, sync)
-        until(lambda: region.jobs() == [sync.task], "the fast lane only")
-        client.config_set("maxmemory", int(client.info("memory")["used_memory"] / 0.93))
-        running.wait_for("paused", "90%")
-        client.config_set("maxmemory", "256mb")
-        region.each_once([bulk, sync])
-        region.all_acked(running)

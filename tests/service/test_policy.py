@@ -39,13 +39,14 @@ def test_every_part_of_the_policy_that_a_queue_lacks_is_told(managed):
         policy.shortfalls(settings(managed), "mend")
     Broker(managed, "fra").declare()
     until(lambda: found(managed) == [], "the policy to be seen")
-    other = json.dumps({**topology.POLICY, "delivery-limit": 20, "max-length": 5000})
+    other = json.dumps({**topology.POLICY, "delivery-limit": 20, "max-length": 5000, "max-length-bytes": 7})
     assert managed.ctl("set_policy", "--priority", "9", "other", "^q.fra$", other).returncode == 0
     until(lambda: found(managed) == ["q.fra: delivery-limit: expected -1, found 20"], "the other policy to be seen")
     for name in ("other", topology.POLICY_NAME):
         assert managed.ctl("clear_policy", name).returncode == 0
     until(lambda: len(found(managed)) == 3 * len(topology.POLICY), "no policy to be seen")
     assert "q.fra.now: max-length: expected a limit, found nothing" in found(managed)
+    assert "q.fra.now: max-length-bytes: expected a limit, found nothing" in found(managed)
     managed.set_policy()
     until(lambda: found(managed) == [], "what mends it to be seen")
 

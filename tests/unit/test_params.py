@@ -108,3 +108,19 @@ def test_all_faults_are_named():
         bind({"page": Param(type="int"), "q": Param(required=True)}, {"pgae": "1", "page": "x"}, text=True)
     assert [name for name, _ in caught.value.faults] == ["pgae", "page", "q"]
     assert 'did you mean "page"' in caught.value.faults[0][1]
+
+
+@pytest.mark.parametrize("kind", ["str", "url", "decimal", "datetime", "duration"])
+def test_a_text_without_a_max_of_its_own_has_one(kind):
+    given = {"url": "https://a.example/", "duration": "PT1H"}.get(kind, "1") + "1" * 3_000
+    with pytest.raises(BadParams, match="expected 2000 characters at most"):
+        bind({"a": Param(type=kind)}, {"a": given}, text=True, chars_max=2_000)
+
+
+def test_a_max_of_its_own_counts_instead_of_it():
+    param = Param(max=5_000)
+    assert bind({"a": param}, {"a": "x" * 5_000}, text=True, chars_max=2_000) == {"a": "x" * 5_000}
+    with pytest.raises(BadParams, match="up to 5000"):
+        bind({"a": param}, {"a": "x" * 5_001}, text=True, chars_max=2_000)
+    with pytest.raises(BadParams, match="expected 2000 characters at most"):  # of a number it is no length
+        bind({"a": Param(type="decimal", max=5_000)}, {"a": "0" * 2_001}, text=True, chars_max=2_000)

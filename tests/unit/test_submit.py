@@ -210,3 +210,25 @@ def test_prefer_header(header, wait):
 )  # fmt: skip
 def test_content_types(kind, is_json):
     assert submit.is_json_type(kind) is is_json
+
+
+def test_attrs_have_a_limit_in_bytes_as_they_came(rules):
+    room = rules.limits.attrs_bytes_max - len(b'{"a":""}')
+    assert validate(rules, b'{"attrs":{"a":"%b"},"sources":["demo.plain"]}' % (b"x" * room)).attrs
+    with pytest.raises(Problem) as caught:
+        validate(rules, b'{"attrs":{"a":"%b"},"sources":["demo.plain"]}' % (b"x" * (room + 1)))
+    assert caught.value.errors == [("/attrs", "expected 4000 bytes of JSON at most, found 4001")]
+    with pytest.raises(Problem):  # blanks between the members stand in the ledger, too
+        validate(rules, b'{"attrs":{%b"a":"%b"},"sources":["demo.plain"]}' % (b" " * room, b"x"))
+
+
+def test_a_text_has_2000_characters_at_most_where_its_definition_does_not_say(rules):
+    text = "a" * 2_000
+    new = validate(rules, {"sources": [{"source": "demo.list", "params": {"category": text}}]})
+    assert new.tasks[0].params["category"] == text
+    problem = refused(rules, {"sources": ["demo.plain", {"source": "demo.list", "params": {"category": text + "a"}}]})
+    assert problem.kind == "invalid"
+    assert problem.errors == [("/sources/1/params/category", "expected 2000 characters at most, found 2001")]
+    with pytest.raises(Problem) as caught:
+        submit.from_query("demo.list", [("category", text + "a")], rules)
+    assert caught.value.errors == [("/category", "expected 2000 characters at most, found 2001")]

@@ -1,0 +1,61 @@
+"""How far a bridge fills its region's Redis: by what is measured, and by what it wrote since."""
+
+import os
+
+import pytest
+
+from regions import names
+from tests.service.bridging import Region, task
+from tests.waiting import until
+
+
+@pytest.fixture
+def region(request, hub_redis, region_redis, rabbitmq) -> Region:
+    one = Region(f"r{abs(hash(request.node.name)) % 10**9}", hub_redis, region_redis, rabbitmq)
+    one.broker.declare()
+    return one
+
+
+def test_lanes_close_by_the_memory_of_their_redis(region: Region) -> None:
+    client = region.redis.client
+    bulk, sync = task(region.name, 1), task(region.name, 2, sync=True)
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] / 0.78))
+        running.wait_for("paused", "70%")
+        region.broker.publish(bulk, sync)
+        until(lambda: region.jobs() == [sync.task], "the fast lane only")
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] / 0.93))
+        running.wait_for("paused", "90%")
+        client.config_set("maxmemory", "256mb")
+        region.each_once([bulk, sync])
+        region.all_acked(running)
+
+
+def test_large_params_do_not_fill_a_region_past_its_mark_between_two_looks(region: Region) -> None:
+    """What a measure does not know yet is counted, in bytes: 300 jobs of 100 kB come within milliseconds."""
+    client = region.redis.client
+    client.config_set("appendfsync", "always")
+    tasks = [task(region.name, n, params={"q": os.urandom(50_000).hex()}) for n in range(300)]
+    sync = task(region.name, 999, sync=True)
+    region.broker.publish(*tasks)
+    limit = int(client.info("memory")["used_memory"]) + 8_000_000
+    client.config_set("maxmemory", limit)
+    fills = []
+    with region.bridging() as running:
+        running.wait_for("paused", "70%")
+        region.broker.publish(sync)
+        until(lambda: fills.append(used(client) / limit) or sync.task in region.jobs(), "the fast lane")
+        assert 0 < len(region.jobs()) < 150
+        assert max(fills) < 0.75
+        taken: list[str] = []
+        client.config_set("maxmemory", "256mb")
+        while len(taken) < 301:
+            until(region.jobs, "more jobs")
+            taken += [job.decode() for job in client.lpop(names.rq_queue(region.name), 40) or []]
+        region.all_acked(running)
+    assert sorted(taken) == sorted([*(one.task for one in tasks), sync.task])
+
+
+def used(client) -> int:
+    return int(client.info("memory")["used_memory"])

@@ -13,6 +13,8 @@
 
 from typing import ClassVar, Final, NamedTuple
 
+from regions.printable import printable
+
 ORIGINS: Final = ("target", "network", "parser", "policy", "region", "internal")
 
 
@@ -35,7 +37,7 @@ class TaskError(Exception):
         retryable: bool | None = None,
         origin: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))  # it may repeat what a page said
         self.http_status = http_status
         self.retry_after = retry_after
         self.is_retryable = type(self).retryable if retryable is None else retryable

@@ -18,6 +18,7 @@ from jobs.raw import Answers
 from jobs.retry import Retry
 from jobs.source import Source
 from jobs.turn import Turns
+from regions.printable import printable
 
 WARNINGS_MAX: Final = 10
 
@@ -148,7 +149,7 @@ def shown_by(life: Life) -> Run:
 def shortened(warnings: list[str]) -> list[str]:
     """At most ten warnings, each with how often it came; the last one counts what is left out."""
     counts = Counter(warnings)
-    told = [text if times == 1 else f"{text} ({times} times)" for text, times in counts.items()]
+    told = [printable(text) if times == 1 else f"{printable(text)} ({times} times)" for text, times in counts.items()]
     if len(told) <= WARNINGS_MAX:
         return told
     left = sum(list(counts.values())[WARNINGS_MAX - 1 :])

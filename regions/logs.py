@@ -13,10 +13,13 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
 
 import msgspec
 import structlog
+
+from regions.printable import printable, printable_json
 
 GATHER_SECONDS: Final = 0.2
 GATHER_MAX: Final = 1_000  # lines that wait; where nobody collects them, who writes more waits, as without gathering
@@ -90,7 +93,15 @@ def get(part: str) -> Any:
 
 
 def _json(event: Any, **_: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
+    return printable_json(msgspec.json.encode(event, enc_hook=repr).decode())
+
+
+def _printable(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A line that a person reads: what is said in it may be a site's or a client's words."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = "\n".join(map(printable, value.split("\n"))) if key == "exception" else printable(value)
+    return event
 
 
 def configure(log_format: str = "auto", level: str = "info", *, gathers: bool = False) -> None:
@@ -107,6 +118,8 @@ def configure(log_format: str = "auto", level: str = "info", *, gathers: bool = 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    if as_text:
+        shared.append(_printable)
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
         if as_text

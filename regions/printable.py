@@ -1,5 +1,6 @@
 """Text of others as people may see it: what a terminal would obey, or nobody could see, is shown by its escape."""
 
+import re
 from typing import Final
 
 MESSAGE_CHARACTERS_MAX: Final = 2_000
@@ -15,3 +16,14 @@ def printable(text: str, most: int = MESSAGE_CHARACTERS_MAX) -> str:
     if cut.isprintable():
         return cut
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in cut)
+
+
+# What JSON leaves as it is: DEL, the other set of controls, line ends, and what turns the direction of writing.
+_LEFT_BY_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable_json(text: str) -> str:
+    """JSON that means the same, and in which a terminal finds nothing to obey."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _LEFT_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

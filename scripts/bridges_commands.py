@@ -2,7 +2,6 @@
 
 # ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
 
-import json
 import os
 import random
 import sys
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scripts.options import data_option, json_option, load, refuse
+from scripts.terminal import say, say_json
 
 if TYPE_CHECKING:
     from bridge.keeper import Keeper, Report
@@ -56,7 +56,7 @@ def ensure(regions: tuple[str, ...], data: Path | None, as_json: bool) -> None:
     if not as_json:
         for report in done:
             for text in report.did:
-                click.echo(f"{report.region}: {text}", err=not report.ok)
+                say(f"{report.region}: {text}", err=not report.ok)
     _end(done, as_json=as_json)
 
 
@@ -88,11 +88,11 @@ def restart(regions: tuple[str, ...], jitter: float, drain: float, data: Path | 
 
 
 def _restart(keeper: "Keeper", drain_seconds: float, *, as_json: bool) -> "Report":
-    def say(text: str, is_fault: bool) -> None:
+    def tell(text: str, is_fault: bool) -> None:
         if not as_json:
-            click.echo(f"{keeper.region}: {text}", err=is_fault)
+            say(f"{keeper.region}: {text}", err=is_fault)
 
-    return _acting(keeper.region, lambda: keeper.restart(drain_seconds, say))
+    return _acting(keeper.region, lambda: keeper.restart(drain_seconds, tell))
 
 
 def _keepers(regions: tuple[str, ...], data: Path | None) -> "list[Keeper]":
@@ -140,5 +140,5 @@ def _end(done: "list[Report]", *, as_json: bool) -> None:
         shown: list[dict[str, Any]] = [
             {"region": one.region, "ok": one.ok, "pid": one.pid or None, "did": one.did} for one in done
         ]
-        click.echo(json.dumps({"regions": shown}, ensure_ascii=False))
+        say_json({"regions": shown})
     sys.exit(0 if all(one.ok for one in done) else 1)

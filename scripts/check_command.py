@@ -1,6 +1,5 @@
 """``nearfetch source check``: what is wrong with definitions, all of it; and how commands name a source."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from jobs.definition import Definition
 from regions import toml
 from regions.faults import Fault, Faults, nearest
 from regions.settings import Settings
-from scripts.terminal import counted
+from scripts.terminal import counted, say, say_json
 
 SUFFIX: Final = ".toml"
 
@@ -25,15 +24,13 @@ def run(settings: Settings, sources: Sequence[str], *, as_json: bool) -> int:
     found = {entry.id: faults(settings, entry) for entry in entries}
     if as_json:
         listed = [{"source": source, **fault} for source, all_ in found.items() for fault in msgspec.to_builtins(all_)]
-        click.echo(json.dumps({"sources": len(found), "faults": listed}, ensure_ascii=False))
+        say_json({"sources": len(found), "faults": listed})
     else:
         for all_ in found.values():
             for fault in all_:
-                click.echo(str(fault))
+                say(str(fault))
         count = sum(map(len, found.values()))
-        click.echo(
-            f"{counted(len(found), 'source')}, {counted(count, 'fault') if count else 'nothing wrong'}", err=True
-        )
+        say(f"{counted(len(found), 'source')}, {counted(count, 'fault') if count else 'nothing wrong'}", err=True)
     return 2 if any(found.values()) else 0
 
 

@@ -21,6 +21,7 @@ from scripts.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.options import WRONG_USAGE, data_option, gateway_options, json_option, load, refuse
 from scripts.region_commands import asking, day, scale
 from scripts.source_commands import source
+from scripts.terminal import say
 
 NO_GATEWAY = 3
 
@@ -319,10 +320,10 @@ def _asking(command: Callable[[], int]) -> int:
     try:
         return command()
     except NoGateway as error:
-        click.echo(str(error), err=True)
+        say(str(error), err=True)
         return NO_GATEWAY
     except Refused as refused:
-        click.echo(str(refused), err=True)
+        say(str(refused), err=True)
         return WRONG_USAGE if refused.status in (400, 404, 413, 415, 422) else 1
     except KeyboardInterrupt:
         return 130

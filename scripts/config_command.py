@@ -17,6 +17,7 @@ from regions.settings import Settings
 from scripts import hub_acl, policy
 from scripts.configuration import to_toml
 from scripts.probes import broker, mongo, redis_answers
+from scripts.terminal import say, say_json
 
 HIDDEN: Final = "(hidden)"
 SECRETS: Final = ("password",)
@@ -59,16 +60,16 @@ def check(settings: Settings, *, as_json: bool) -> int:
             }
             for one in found
         ]
-        click.echo(json.dumps({"servers": listed, "policy_command": command}))
+        say_json({"servers": listed, "policy_command": command})
     else:
         for one in found:
             mark = click.style("fault", fg="red") if one.is_bad else click.style("  ok ", fg="green")
             told = one.fault or one.note
-            click.echo(f"{mark}  {one.what:<20} {one.where}{f'   {told}' if told else ''}")
+            say(f"{mark}  {one.what:<20} {one.where}{f'   {told}' if told else ''}")
             for fall in one.shortfalls:
-                click.echo(f"         {fall}{' (relaxed)' if one.relaxed else ''}\n           mend it: {fall.mend}")
-        click.echo("The queues need this policy, set once on the broker (scripts/up sets it on its own):")
-        click.echo(f"  {command}")
+                say(f"         {fall}{' (relaxed)' if one.relaxed else ''}\n           mend it: {fall.mend}")
+        say("The queues need this policy, set once on the broker (scripts/up sets it on its own):")
+        say(f"  {command}")
     return 1 if any(one.is_bad for one in found) else 0
 
 

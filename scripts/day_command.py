@@ -11,14 +11,14 @@ from regions.settings import Region
 from scripts.day import by_minute, read_csv, simulate, to_csv
 from scripts.day_picture import svg
 from scripts.scale_command import open_region
-from scripts.terminal import counted
+from scripts.terminal import counted, say
 
 
 def run(region: Region, replay: Path | None, output: Path | None) -> int:
     """Writes an SVG to ``output``, or CSV to standard output; 1 when nothing is recorded. Raises ``Faults``."""
     recorded = read_csv(replay) if replay else scaler.day(open_region(region))
     if not recorded:
-        click.echo(f"{region.name}: nothing is recorded yet; a pool of workers writes a line a minute", err=True)
+        say(f"{region.name}: nothing is recorded yet; a pool of workers writes a line a minute", err=True)
         return 1
     minutes = list(by_minute(simulate(recorded, region.scale, region.workers.threads))) if replay else recorded
     if output is None:
@@ -26,7 +26,7 @@ def run(region: Region, replay: Path | None, output: Path | None) -> int:
         return 0
     output.write_text(svg(minutes, _title(region, minutes, replay), _zone(), region.scale.target_wait_seconds), "utf-8")
     late = sum(one.oldest_seconds > region.scale.target_wait_seconds for one in minutes)
-    click.echo(f"{output}: {counted(len(minutes), 'minute')}, {late} with a wait past the target")
+    say(f"{output}: {counted(len(minutes), 'minute')}, {late} with a wait past the target")
     return 0
 
 

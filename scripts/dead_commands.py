@@ -6,7 +6,6 @@ clients. A retry goes by HTTP like any other request.
 
 # ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from msgspec import Struct
 
 from scripts.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.options import data_option, gateway_options, json_option, load_near
+from scripts.terminal import say, say_json
 
 SOME_LEFT: Final = 1
 NO_SERVER: Final = 3
@@ -76,12 +76,12 @@ def list_letters(as_json: bool, data: Path | None) -> None:
     with _letters(data) as letters:
         found = letters.all()
     if as_json:
-        click.echo(json.dumps([_shown(one) for one in found], ensure_ascii=False))
+        say_json([_shown(one) for one in found])
         return
     for one in found:
         what = one.source or one.kind or "?"
-        click.echo(f"{one.id:<26}  {_time(one)}  {one.region or '-':<5} {what:<20} {one.cause}")
-    click.echo(counted(len(found), "dead letter") + ("." if found else ": every message was taken."))
+        say(f"{one.id:<26}  {_time(one)}  {one.region or '-':<5} {what:<20} {one.cause}")
+    say(counted(len(found), "dead letter") + ("." if found else ": every message was taken."))
 
 
 @dead.command()
@@ -99,11 +99,11 @@ def show(identifier: str, as_json: bool, data: Path | None) -> None:
     with _letters(data) as letters:
         found = letters.some([identifier])
     if not found:
-        click.echo(_unknown(identifier), err=True)
+        say(_unknown(identifier), err=True)
         sys.exit(SOME_LEFT)
     one = found[0]
     if as_json:
-        click.echo(json.dumps(_shown(one), ensure_ascii=False))
+        say_json(_shown(one))
         return
     rows = {
         "kept": _time(one), "kind": one.kind, "task": one.task, "request": one.request, "region": one.region,
@@ -111,9 +111,9 @@ def show(identifier: str, as_json: bool, data: Path | None) -> None:
     }  # fmt: skip
     for name, value in rows.items():
         if value:
-            click.echo(f"{name:<8} {value}")
+            say(f"{name:<8} {value}")
     is_cut = " (cut)" if len(one.body.encode()) < one.body_bytes else ""
-    click.echo(f"body     {one.body_bytes} bytes{is_cut}\n{one.body}")
+    say(f"body     {one.body_bytes} bytes{is_cut}\n{one.body}")
 
 
 @dead.command()
@@ -145,10 +145,10 @@ def retry(ids: tuple[str, ...], is_all: bool, url: str, data: Path | None, as_js
                 if not as_json:
                     _say(identifier, f"retried as {answer['retried_as']}", answer["fault"])
     except NoGateway as error:
-        click.echo(str(error), err=True)
+        say(str(error), err=True)
         code = NO_SERVER
     if as_json:
-        click.echo(json.dumps(told, ensure_ascii=False))
+        say_json(told)
     sys.exit(code or (SOME_LEFT if any(one["fault"] for one in told) else 0))
 
 
@@ -174,7 +174,7 @@ def drop(ids: tuple[str, ...], is_all: bool, as_json: bool, data: Path | None) -
             if not as_json:
                 _say(identifier, "dropped", fault)
     if as_json:
-        click.echo(json.dumps(told))
+        say_json(told)
     sys.exit(SOME_LEFT if any(one["fault"] for one in told) else 0)
 
 
@@ -191,7 +191,7 @@ def _letters(data: Path | None) -> Iterator[Any]:
         try:
             yield DeadLetters(client)
         except redis.exceptions.RedisError as error:
-            click.echo(f"The hub's Redis at {connect.without_password(address)} does not answer: {error}", err=True)
+            say(f"The hub's Redis at {connect.without_password(address)} does not answer: {error}", err=True)
             sys.exit(NO_SERVER)
 
 
@@ -228,7 +228,7 @@ def _again(client: GatewayClient, letter: Any) -> dict[str, str]:
 
 
 def _say(identifier: str, done: str, fault: str | None) -> None:
-    click.echo(f"{identifier}  {fault or done}", err=bool(fault))
+    say(f"{identifier}  {fault or done}", err=bool(fault))
 
 
 def _unknown(identifier: str) -> str:

@@ -13,8 +13,9 @@ from typing import Any, Final, Literal
 
 import click
 
+from regions.printable import printable, printable_json
 from scripts.gateway_client import Event, GatewayClient, NoGateway
-from scripts.terminal import counted, duration, less, size
+from scripts.terminal import counted, duration, less, say, say_json, size
 
 RECONNECTS_MAX: Final = 5
 RECONNECT_SECONDS: Final = 0.5
@@ -60,7 +61,7 @@ def run(
     if form != "json":
         regions = {task["region"] for task in request["tasks"]}
         counts = f"{counted(len(request['tasks']), 'task')}, {counted(len(regions), 'region')}"
-        click.echo(f"request {request['id']}   {counts}", err=to_stderr)
+        say(f"request {request['id']}   {counts}", err=to_stderr)
     results, texts = [], []
     widths = (
         max(len(task["source"]) for task in request["tasks"]),
@@ -73,13 +74,13 @@ def run(
         elif form == "ndjson":
             show_lines(event.text)
         if form == "json":
-            click.echo(event.text)  # as it came: numbers keep their spelling
+            say_json(event.text)  # as it came: numbers keep their spelling
         else:
-            click.echo(line(event.data, *widths), err=to_stderr)
+            say(printable(line(event.data, *widths)), err=to_stderr)
     if texts:
         show_csv(client, asked[0][0], texts)
     if form != "json":
-        click.echo(last_line(results, time.monotonic() - began) + ("" if to_stderr else HINT), err=to_stderr)
+        say(last_line(results, time.monotonic() - began) + ("" if to_stderr else HINT), err=to_stderr)
     return 0 if all(result["status"] == "succeeded" for result in results) else 1
 
 
@@ -171,7 +172,7 @@ def show_lines(result: str) -> None:
     """The records of a result's JSON, one a line, as they are spelt there."""
     from web import rows  # noqa: PLC0415
 
-    click.echo(rows.ndjson(rows.records_of(result.encode())), nl=False)
+    click.echo(printable_json(rows.ndjson(rows.records_of(result.encode())).decode()), nl=False)
 
 
 def show_csv(client: GatewayClient, source: str, results: Sequence[str]) -> None:
@@ -198,6 +199,6 @@ def show_records_calls(
 
 def show_calls(client: GatewayClient, body: dict[str, Any]) -> None:
     """The two calls as curl lines."""
-    content = shlex.quote(json.dumps(body, ensure_ascii=False))
+    content = shlex.quote(printable_json(json.dumps(body, ensure_ascii=False)))
     click.echo(f"curl -s {client.url}/v1/requests -H 'Content-Type: application/json' -d {content}")
-    click.echo(f"curl -sN {client.url}/v1/requests/ID/events   # ID is the answer's id")
+    say(f"curl -sN {client.url}/v1/requests/ID/events   # ID is the answer's id")

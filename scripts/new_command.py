@@ -22,6 +22,7 @@ from regions.faults import Faults
 from regions.settings import ROOT, Settings
 from scripts.check_command import known
 from scripts.guess import Guess, guess
+from scripts.terminal import say
 from scripts.trial import Files
 
 QUERY: Final = (Operator.form_style_query, Operator.form_style_query_continuation)
@@ -87,7 +88,7 @@ def run(settings: Settings, source: str, url: str, *, files: Files | None, is_fe
         if page is None:
             return 1
         found = guess(page)
-        click.echo(f"The page looks like {found.what}.")
+        say(f"The page looks like {found.what}.")
     text = skeleton(source, url, found)
     check(source, text)
     folder = settings.sources.folders[0] if settings.sources.folders else ROOT / "jobs" / "sources"
@@ -95,7 +96,7 @@ def run(settings: Settings, source: str, url: str, *, files: Files | None, is_fe
     path = folder / f"{source}.toml"
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
-    click.echo(f"Written: {path}\nNow: nearfetch source try {source}")
+    say(f"Written: {path}\nNow: nearfetch source try {source}")
     return 0
 
 
@@ -112,7 +113,7 @@ def look(settings: Settings, url: str, files: Files | None) -> Page | None:
             cancelled=lambda: False,
         )
     except TaskError as error:
-        click.echo(f"failed: {error.type} ({error.whose}): {error}")
+        say(f"failed: {error.type} ({error.whose}): {error}")
         return None
     finally:
         answers.close()

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from regions.faults import Faults
+from scripts.terminal import say
 
 WRONG_USAGE: Final = 2
 
@@ -71,5 +72,5 @@ def _read(environ: Mapping[str, str]) -> Any:
 
 def refuse(reason: object) -> NoReturn:
     """Ends the command: it was told something wrong."""
-    click.echo(str(reason), err=True)
+    say(str(reason), err=True)
     sys.exit(WRONG_USAGE)

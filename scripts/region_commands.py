@@ -11,6 +11,7 @@ import click
 
 from regions.faults import Faults
 from scripts.options import data_option, json_option, load_near, refuse
+from scripts.terminal import say
 
 
 @click.command()
@@ -72,7 +73,7 @@ def asking(region: str, command: Callable[[], int]) -> int:
     try:
         return command()
     except redis.exceptions.RedisError as error:
-        click.echo(f"the Redis of {region} does not do it: {error}", err=True)
+        say(f"the Redis of {region} does not do it: {error}", err=True)
         return 1
 
 

@@ -1,6 +1,5 @@
 """``nearfetch source replay``: lists what a region kept, shows a kept answer, or reads one again with today's definition."""
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from jobs.shelf import Stored
 from regions.settings import Region, Settings
 from scripts import record_diff
 from scripts.replay import Replay, Replayer, Result
-from scripts.terminal import counted, duration, size
+from scripts.terminal import counted, duration, say, say_json, size
 
 SAME: Final = 0
 DIFFERENT: Final = 1
@@ -32,7 +31,7 @@ def run(settings: Settings, task: str, source: str, *, page: int | None, as_json
         raise click.UsageError("expected a TASK beside --page, found none")
     places = [place for place in kept_here(settings) if task in ("", place[1].task) and source in ("", place[1].source)]
     if not places:
-        click.echo(nothing(settings, task or source), err=True)
+        say(nothing(settings, task or source), err=True)
         return NOTHING_KEPT
     if task:
         place = max(places, key=lambda one: one[1].attempt)
@@ -42,7 +41,10 @@ def run(settings: Settings, task: str, source: str, *, page: int | None, as_json
     if source:
         return tell(settings, places, as_json=as_json, every=every)
     for region, file in places:
-        click.echo(json.dumps(listed(region, file)) if as_json else line(region, file))
+        if as_json:
+            say_json(listed(region, file))
+        else:
+            say(line(region, file))
     return SAME
 
 
@@ -80,17 +82,20 @@ def read(place: Place) -> Kept:
 
 
 def show_page(kept: Kept, number: int) -> int:
-    """The body of one kept answer, as it came, on standard output; its head on standard error."""
+    """The body of one kept answer, as it came (on a terminal as text), on standard output; its head on standard error."""
     if not 1 <= number <= len(kept.answers):
         raise click.UsageError(f"expected a page from 1 to {len(kept.answers)}, found {number}")
     answer = kept.answers[number - 1]
-    click.echo(f"{answer.method} {answer.url}\n{answer.status} {answer.final_url}", err=True)
+    say(f"{answer.method} {answer.url}\n{answer.status} {answer.final_url}", err=True)
     for name, value in answer.headers:
-        click.echo(f"{name}: {value}", err=True)
+        say(f"{name}: {value}", err=True)
     if answer.note:
-        click.echo(f"({answer.note})", err=True)
+        say(f"({answer.note})", err=True)
     sys.stdout.flush()
-    sys.stdout.buffer.write(answer.unpacked())
+    if sys.stdout.isatty():
+        say(answer.unpacked().decode("utf-8", "backslashreplace"))
+    else:
+        sys.stdout.buffer.write(answer.unpacked())
     return SAME
 
 
@@ -102,12 +107,12 @@ def tell(settings: Settings, places: Sequence[Place], *, as_json: bool, every: b
         found = replayers[place[0].name].replay(read(place))
         count, different = count + 1, different + (not found.is_same)
         if as_json:
-            click.echo(json.dumps(told(found), ensure_ascii=False))
+            say_json(told(found))
         else:
             for text in lines(found, every=every):
-                click.echo(text)
+                say(text)
     if not as_json and count > 1:
-        click.echo(f"{different} of {count} came out differently" if different else f"all {count} came out the same")
+        say(f"{different} of {count} came out differently" if different else f"all {count} came out the same")
     return DIFFERENT if different else SAME
 
 

@@ -1,6 +1,5 @@
 """``nearfetch source sample`` keeps answers and records as a test; ``nearfetch source test`` runs all of them."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from scripts import record_diff, samples, trial, try_command
 from scripts.check_command import faults, find, known
 from scripts.record_diff import Difference
 from scripts.samples import Kept, Sample
-from scripts.terminal import counted, duration
+from scripts.terminal import counted, duration, say, say_json
 from scripts.trial import Files, Trial
 
 
@@ -48,13 +47,13 @@ def keep(
     if is_interrupted:
         return try_command.INTERRUPTED
     if any(one.page is None for one in done.exchanges) or not done.exchanges:
-        click.echo("Nothing is kept: not every page came.")
+        say("Nothing is kept: not every page came.")
         return 1
     if done.is_failed and not may_fail:
-        click.echo("Nothing is kept. --failed keeps it, as a test that these pages fail in this way.")
+        say("Nothing is kept. --failed keeps it, as a test that these pages fail in this way.")
         return 1
     samples.write(folder, done, read_secrets(os.environ))
-    click.echo(f"Kept in {folder}: look at {samples.RECORDS}, it is what nearfetch source test {entry.id} expects.")
+    say(f"Kept in {folder}: look at {samples.RECORDS}, it is what nearfetch source test {entry.id} expects.")
     return 0
 
 
@@ -97,11 +96,11 @@ def test(settings: Settings, sources: Sequence[str], *, is_updating: bool, as_js
         raise click.UsageError("there are no samples yet: nearfetch source sample ID keeps one")
     failed = [one for one in found if not one.is_fine and not (is_updating and can_update(one))]
     if as_json:
-        click.echo(json.dumps({"samples": [document(one) for one in found], "faults": broken}, ensure_ascii=False))
+        say_json({"samples": [document(one) for one in found], "faults": broken})
     else:
         for line in broken:
-            click.echo(line)
-        click.echo(f"{len(found) - len(failed)} of {counted(len(found), 'sample')} as expected", err=True)
+            say(line)
+        say(f"{len(found) - len(failed)} of {counted(len(found), 'sample')} as expected", err=True)
     return 2 if broken else int(bool(failed))
 
 
@@ -154,9 +153,9 @@ def show(tested: Tested, *, is_updated: bool, every: bool) -> None:
         took = duration((done.result["timing"]["parse_ms"]) / 1000)
         figures = f"   {counted(len(done.rows), 'record')} of {counted(len(done.exchanges), 'page')}, parsed in {took}"
     mark = "ok     " if tested.is_fine else "updated" if is_updated and can_update(tested) else "differs"
-    click.echo(f"  {mark}  {name}{figures}")
+    say(f"  {mark}  {name}{figures}")
     for line in [*tested.told, *record_diff.lines(tested.differences, every=every)]:
-        click.echo(f"           {line}")
+        say(f"           {line}")
 
 
 def document(tested: Tested) -> dict[str, Any]:

@@ -1,10 +1,8 @@
 """``nearfetch scale REGION`` and ``nearfetch workers REGION --dry-run``: how many worker processes a region has, and why."""
 
-import json
 import time
 from typing import Any, Final
 
-import click
 import redis
 
 from jobs import scaler
@@ -14,7 +12,7 @@ from regions import connect, names
 from regions.schedule import Bounds, bounds_at
 from regions.settings import Region
 from scripts.options import WRONG_USAGE
-from scripts.terminal import counted
+from scripts.terminal import counted, say, say_json
 
 AUTO: Final = "auto"
 FOLLOWED_SECONDS: Final = 3.0  # the pools decide every second
@@ -25,22 +23,20 @@ def show(region: Region, *, as_json: bool) -> int:
     """What counts now, and the last decisions; 1 when no pool runs."""
     found = _look(open_region(region), region)
     if found.decided is None or not found.pools:
-        click.echo("{}" if as_json else f"{region.name}: no pool of workers runs")
+        say("{}" if as_json else f"{region.name}: no pool of workers runs")
         return 1
     view = scaler.view(found, found.decided)
     if as_json:
-        click.echo(json.dumps(view, ensure_ascii=False))
+        say_json(view)
         return 0
     asked = f"; {view['asked']['number']} asked for, until {view['asked']['until']}" if view["asked"] else ""
-    click.echo(f"{region.name}: {state_line(view)}{asked}")
-    click.echo(f"  {view['load']}")
+    say(f"{region.name}: {state_line(view)}{asked}")
+    say(f"  {view['load']}")
     for name, pool in sorted(found.pools.items()):
         leads = "   decides" if name == found.leader else ""
-        click.echo(
-            f"  {name}: {counted(pool.processes, 'process', 'es')} of {found.decided.shares.get(name, 0)}{leads}"
-        )
+        say(f"  {name}: {counted(pool.processes, 'process', 'es')} of {found.decided.shares.get(name, 0)}{leads}")
     for one in view["decisions"]:
-        click.echo(f"  {one['at']}  {one['was']} → {one['number']}: {one['reason']}")
+        say(f"  {one['at']}  {one['was']} → {one['number']}: {one['reason']}")
     return 0
 
 
@@ -50,22 +46,22 @@ def ask(region: Region, number: str) -> int:
     bounds = bounds_at(region.scale, time.time())
     if number == AUTO:
         client.delete(names.SCALE_WISH)
-        click.echo(f"{region.name}: between {bounds.min} and {bounds.max} processes, by load and clock")
+        say(f"{region.name}: between {bounds.min} and {bounds.max} processes, by load and clock")
         return 0
     if not (number.isascii() and number.isdigit()) or not bounds.min <= int(number) <= bounds.max:
         expected = f'expected "{AUTO}" or {bounds.min} to {bounds.max}, which {bounds.source} allows now'
-        click.echo(f'{expected}, found "{number}"', err=True)
+        say(f'{expected}, found "{number}"', err=True)
         return WRONG_USAGE
     wish = scaler.ask(client, region.scale, int(number), time.time())
-    click.echo(f"{region.name}: {counted(wish.number, 'process', 'es')} until {wish.shown_until}")
+    say(f"{region.name}: {counted(wish.number, 'process', 'es')} until {wish.shown_until}")
     end = time.monotonic() + FOLLOWED_SECONDS
     while (found := _look(client, region)).decided is None or found.decided.state.number != wish.number:
         if time.monotonic() > end:
-            click.echo("  no pool of workers took it up yet; it counts for those that start")
+            say("  no pool of workers took it up yet; it counts for those that start")
             return 0
         time.sleep(0.1)
     for name, part in sorted(found.decided.shares.items()):
-        click.echo(f"  {name}: {part}")
+        say(f"  {name}: {part}")
     return 0
 
 
@@ -81,7 +77,7 @@ def dry_run(region: Region) -> int:
         found = _look(client, region)
     bounds = bounds_at(region.scale, time.time())
     later = decide(state, found.seen, bounds, region.scale, found.wish)
-    click.echo("\n".join(_told(region, found, state, later, bounds)))
+    say("\n".join(_told(region, found, state, later, bounds)))
     return 0
 
 

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from regions.faults import Faults
 from scripts import completion, options
 from scripts.options import data_option, json_option, load_near, refuse
+from scripts.terminal import say
 
 PAGE_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -67,9 +68,7 @@ def chosen(
     if live:
         settings = options.live(settings)
     elif settings.fetch.origins and "NEARFETCH__FETCH__ORIGINS" not in os.environ and not paths:
-        click.echo(
-            "The sample site of scripts/up answers for the sites that it has; --live asks the real ones.", err=True
-        )
+        say("The sample site of scripts/up answers for the sites that it has; --live asks the real ones.", err=True)
     return settings, files, deadline
 
 

@@ -1,12 +1,11 @@
 """``nearfetch status``: what the gateway says of itself, its regions and its sources."""
 
-import json
 from typing import Any, Final
 
 import click
 
 from scripts.gateway_client import GatewayClient
-from scripts.terminal import counted, less, size
+from scripts.terminal import counted, less, say, say_json, size
 
 COLOURS: Final = {
     "up": "green",
@@ -32,28 +31,28 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
     if as_json:
         shown = {"url": client.url, "ready": ready, "regions": regions, "dead_letters": dead_letters}
         fault = {} if status == OK else {"regions_fault": said.get("detail", "")}
-        click.echo(json.dumps({**shown, **fault, "sources": sources}, ensure_ascii=False))
+        say_json({**shown, **fault, "sources": sources})
         return 0 if well else 1
-    click.echo(
+    say(
         f"gateway {client.url}   {coloured('ready' if code == OK else 'not ready')}{reason(ready) if code != OK else ''}"
     )
     if history not in HISTORY_FINE:
-        click.echo(f"  history: {history}")
+        say(f"  history: {history}")
     for region in regions:
-        click.echo(region_line(region, sources))
+        say(region_line(region, sources))
         if region.get("scale"):
-            click.echo(scale_line(region["scale"]))
+            say(scale_line(region["scale"]))
         for text in traffic_lines(region.get("sources", {})):
-            click.echo(text)
+            say(text)
     if status != OK:
-        click.echo(f"  regions: {coloured('unknown')}{reason(said)}")
+        say(f"  regions: {coloured('unknown')}{reason(said)}")
     if dead_letters:
-        click.echo(f"  {counted(dead_letters, 'dead letter')}: nearfetch dead list")
+        say(f"  {counted(dead_letters, 'dead letter')}: nearfetch dead list")
     for source in sources:
         if source["health"] not in ("ok", "unknown"):
-            click.echo(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}{reason(source)}")
+            say(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}{reason(source)}")
     health = [source["health"] for source in sources]
-    click.echo(
+    say(
         f"{counted(len(sources), 'source')}: "
         + ", ".join(f"{health.count(kind)} {kind}" for kind in sorted(set(health)))
     )

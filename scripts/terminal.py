@@ -1,13 +1,43 @@
 """How commands speak: quantities for people, and the lines of progress that ``scripts/up`` shows."""
 
+import json
+import re
 import sys
 import threading
 import time
-from typing import Final
+from typing import Any, Final
+
+import click
+
+from regions.printable import printable, printable_json
 
 WIDTH: Final = 58  # as step_done in scripts/setup.sh
 SPINNER: Final = "|/-\\"
 UNITS: Final = ("B", "kB", "MB", "GB", "TB")
+
+
+# A word in a colour of ours: what else would a terminal obey is shown, since texts of pages and regions are among ours.
+_COLOURED: Final = re.compile(r"(\x1b\[[0-9]{2}m[ \w]+\x1b\[0m)")
+
+
+def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
+    """Writes lines for people, with control characters as their escapes."""
+    click.echo(shown(text), err=err, nl=nl)
+
+
+def say_json(value: Any) -> None:
+    """Writes a line for programs, which a person may read too."""
+    click.echo(printable_json(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+
+
+def shown(text: str) -> str:
+    """Lines as a terminal may get them."""
+    if text.isprintable():
+        return text
+    return "\n".join(
+        "".join(part if at % 2 else printable(part, len(part)) for at, part in enumerate(_COLOURED.split(line)))
+        for line in text.split("\n")
+    )
 
 
 def size(count: float) -> str:
@@ -54,7 +84,7 @@ class Progress:
         """Any line."""
         with self._lock:
             self._clear()
-            print(text, flush=True)
+            print(shown(text), flush=True)
 
     def event(self, text: str) -> None:
         """Something that happened while everything runs."""

@@ -16,7 +16,7 @@ from regions.faults import Faults
 from regions.settings import Settings
 from scripts import trial
 from scripts.check_command import faults, find
-from scripts.terminal import Progress, counted, duration, size
+from scripts.terminal import Progress, counted, duration, say, say_json, size
 from scripts.trial import Exchange, Files, Hits, Trial
 
 CELL_WIDTHS: Final = (40, 32, 26, 20, 16, 12)  # the widest that a terminal has room for
@@ -40,7 +40,7 @@ def run(
     """The exit code: 0 when it succeeded, 1 when it failed. Raises what ``attempt`` raises."""
     done, is_interrupted = attempt(settings, words, files=files, deadline_seconds=deadline_seconds, is_quiet=as_json)
     if as_json:
-        click.echo(json.dumps(document(done), ensure_ascii=False))
+        say_json(document(done))
     else:
         show(done, rows)
     return INTERRUPTED if is_interrupted else int(done.is_failed)
@@ -138,23 +138,23 @@ def document(done: Trial) -> dict[str, Any]:
 def show(done: Trial, count: int) -> None:
     """Records, fields, figures, warnings, and the error where there is one."""
     if done.rows:
-        click.echo()
+        say()
         table(done.rows[:count], [one.name for one in done.fields()])
         if len(done.rows) > count:
-            click.echo(f"  {count} of {len(done.rows)} records; --rows N shows more, --json all")
-        click.echo()
+            say(f"  {count} of {len(done.rows)} records; --rows N shows more, --json all")
+        say()
         for line in hit_lines(done.fields(), len(done.rows)):
-            click.echo(line)
-    click.echo()
+            say(line)
+    say()
     for warning in done.result["warnings"]:
-        click.echo(f"warning: {warning}")
-    click.echo(figures(done))
+        say(f"warning: {warning}")
+    say(figures(done))
     error = done.result["error"]
     if error is not None:
         status = f", status {error['http_status']}" if error["http_status"] else ""
-        click.echo(f"failed: {error['type']} ({error['origin']}{status}): {error['message']}")
+        say(f"failed: {error['type']} ({error['origin']}{status}): {error['message']}")
         if error["type"] == "internal":
-            click.echo(done.traceback)
+            say(done.traceback)
 
 
 def figures(done: Trial) -> str:
@@ -194,12 +194,12 @@ def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     width = max(map(cell_len, names), default=0)
     for number, row in enumerate(rows, 1):
         if len(rows) > 1:
-            click.echo(f"  record {number}")
+            say(f"  record {number}")
         for name in names:
             value = cell(
                 row.get(name), LINE_WIDTH if room > LINE_WIDTH + width else max(room - width - 6, CELL_WIDTHS[-1])
             )
-            click.echo(f"  {name}{' ' * (width - cell_len(name))}  {value}")
+            say(f"  {name}{' ' * (width - cell_len(name))}  {value}")
 
 
 def _drawn(columns: Sequence[Sequence[str]]) -> None:

@@ -1,12 +1,10 @@
 """``nearfetch where``: every hop of a task, with its time since the accept, its place and its attempt."""
 
-import json
 from typing import Any
 
-import click
-
+from regions.printable import printable
 from scripts.gateway_client import GatewayClient
-from scripts.terminal import counted, duration
+from scripts.terminal import counted, duration, say, say_json
 
 PLACE_WIDTH = 24
 
@@ -15,15 +13,15 @@ def run(client: GatewayClient, task: str, *, as_json: bool) -> int:
     """The exit code: 0, whatever became of the task. Raises ``Refused`` where it is unknown, ``NoGateway``."""
     found = client.get(f"/v1/tasks/{task}")
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        say_json(found)
         return 0
-    click.echo("  ".join(headline(found)))
+    say("  ".join(headline(found)))
     width = max((len(hop["where"]) for hop in found["hops"]), default=PLACE_WIDTH)
     for hop in found["hops"]:
-        click.echo(line(hop, width).rstrip())
+        say(printable(line(hop, width).rstrip()))
     if found["error"]:
         error = found["error"]
-        click.echo(f"  {error['type']} ({error['origin']}): {error['message']}")
+        say(printable(f"  {error['type']} ({error['origin']}): {error['message']}"))
     return 0
 
 

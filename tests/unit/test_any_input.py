@@ -364,7 +364,7 @@ def test_csv_is_read_by_pieces_as_it_is_as_a_whole(cells, end):
     text = "".join(f"{cell},1{end}" for cell in cells)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lines, "_PIECE_CHARACTERS", 3)
-        found = list(csv.reader(lines._lines(text)))
+        found = list(csv.reader(lines._Feed(text, ",").lines()))
     assert found == list(csv.reader(io.StringIO(text, newline="")))
 
 

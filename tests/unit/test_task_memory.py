@@ -37,11 +37,14 @@ def runner(tmp_path) -> Iterator[Runner]:
     bodies = {"/large": PAGE, "/vast": b"<ul>" + b"<li>x" * 380_000, "/broken": b"<div>" * 100_000}
     bodies["/linked"] = b"<script type='application/ld+json'>[" + b"{}," * 300_000 + b"{}]</script>"
     origin = Origin(lambda spoken: spoken.answer(bodies[spoken.target]))
+    bodies["/cell"] = b'a,b\n1,"' + b"a" * 14_000_000 + b'"\n'
     for name in ("large", "vast", "broken"):
         text = SOURCE.replace("URL", f"{origin.url}/{name}").replace('"XPATH"', '{xpath = "string()"}')
         (tmp_path / f"{name}.toml").write_text(text)
     text = SOURCE.replace("URL", f"{origin.url}/linked").replace('css = "li"', 'jsonld = "A"')
     (tmp_path / "linked.toml").write_text(text.replace('"XPATH"', "{}"))
+    text = f'title = "A"\nurl = "{origin.url}/cell"\nformat = "csv"\n[limits]\ntimeout_seconds = 20\n'
+    (tmp_path / "cell.toml").write_text(text)
     found = settings.load({"NEARFETCH__SOURCES__PATH": str(tmp_path), "NEARFETCH__FETCH__ALLOW": "127.0.0.0/8"})
     made = Runner(found, found.one("fra"))
     yield made
@@ -125,6 +128,14 @@ def test_json_in_a_page_takes_its_memory_like_any_other(runner):
     result = run(runner, "linked")
     assert (result.error.type, result.error.origin) == ("too_large", "target")
     assert "found JSON of 600002 values" in result.error.message
+    assert is_free(runner)
+
+
+def test_a_record_that_goes_on_and_on_takes_its_memory(runner):
+    """One quote that is never closed; what reads it keeps four bytes a character, and doubles them."""
+    result = run(runner, "cell")
+    assert (result.error.type, result.error.origin) == ("too_large", "target")
+    assert "found a CSV record of 14000009 characters, which would make it" in result.error.message
     assert is_free(runner)
 
 

@@ -28,7 +28,7 @@ from bridge import message
 from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.enqueue import Enqueuer, Message
 from bridge.heartbeat import STOPPING, Heartbeat
-from bridge.lane import Delivery, Inbox, Lane, Receipt, batches, cost, give_back, grouped, settle
+from bridge.lane import Delivery, Inbox, Lane, Receipt, cost, give_back, grouped, settle
 from bridge.report import Clock, Report, Status
 from bridge.watch import Levels, Measure, Watch
 from regions import connect, logs, names
@@ -37,6 +37,7 @@ from regions.settings import Settings
 TICK_SECONDS: Final = 0.1  # how late a stop, the first clock and the status may be seen
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer to our goodbye
 STOP_SECONDS: Final = 5.0  # for the last acks
+BATCH_MAX: Final = 1000  # messages a write, so that a Redis answers within its time-out
 
 
 class Bridge:
@@ -217,18 +218,9 @@ class Bridge:
             self._refresh()
             give_back(work[room:])
             work = work[:room]
-        fast = self._fitting(fast, [], fast=True)
-        work = self._fitting(work, fast, fast=False)
-        for batch in batches(fast + work):
-            self._write(batch, clock)
-
-    def _fitting(self, deliveries: list[Delivery], before: list[Delivery], *, fast: bool) -> list[Delivery]:
-        """What its Redis has memory for; the rest goes back. Most of the time that is all, and costs a sum."""
-        count = self._levels.fitting([*map(cost, deliveries)], self._measure, before=sum(map(cost, before)), fast=fast)
-        if count < len(deliveries):
-            self._refresh()
-            give_back(deliveries[count:])
-        return deliveries[:count]
+        both = fast + work
+        for start in range(0, len(both), BATCH_MAX):
+            self._write(both[start : start + BATCH_MAX], clock)
 
     def _write(self, deliveries: list[Delivery], clock: Clock) -> None:
         now_ms = clock.hub_now_ms()
@@ -267,7 +259,7 @@ class Bridge:
             self._redis_is_off(f"its Redis refuses writes: {next(filter(None, result.refusals))}")
             give_back(refused)
         else:
-            used = self._measure.used + sum(map(cost, done))
+            used = self._measure.used + sum(map(cost, done))  # until the next measure, which is half a second away
             self._measured(Measure(result.ready, used, self._measure.limit))
         if done:
             self._durable.submit(run_id, grouped(done))

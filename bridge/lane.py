@@ -6,7 +6,7 @@
 All of it runs on the ioloop.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,8 +17,6 @@ from pika.spec import Basic
 
 from regions import connect
 
-BATCH_MAX: Final = 1000  # messages a write, so that a Redis answers within its time-out
-BATCH_BYTES_MAX: Final = 4_000_000  # of their bodies, for the same reason
 JOB_BYTES: Final = 2_000  # that a job takes in its Redis besides its message
 
 
@@ -116,20 +114,6 @@ def give_back(deliveries: Iterable[Delivery]) -> None:
 def cost(delivery: Delivery) -> int:
     """About what a message takes in its Redis, in bytes."""
     return JOB_BYTES + len(delivery.body)
-
-
-def batches(deliveries: list[Delivery]) -> Iterator[list[Delivery]]:
-    """Deliveries in batches that a Redis takes within its time-out; one at least in each."""
-    batch: list[Delivery] = []
-    size = 0
-    for delivery in deliveries:
-        if batch and (len(batch) == BATCH_MAX or size + len(delivery.body) > BATCH_BYTES_MAX):
-            yield batch
-            batch, size = [], 0
-        batch.append(delivery)
-        size += len(delivery.body)
-    if batch:
-        yield batch
 
 
 class Lane:

@@ -1,8 +1,7 @@
 """Looks at the region's Redis twice a second and says whether, and how far, the bridge may fill it."""
 
-import itertools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -57,21 +56,6 @@ class Levels:
     def close_work(self) -> None:
         """There are as many jobs ready as there may be."""
         self.work_reason = f"{self.ready_max} jobs are ready"
-
-    def fitting(self, sizes: Sequence[int], measure: Measure, *, before: int = 0, fast: bool) -> int:
-        """How many of these may be written to a lane, by the bytes that each takes, ``before`` having been taken already.
-
-        A measure is half a second old, and a thousand large messages are written in less: where not all of them fit the lane
-        closes, as if it had been measured then.
-        """
-        left = (FAST_CLOSES if fast else WORK_CLOSES) * measure.limit - measure.used - before
-        if not measure.limit or not sizes or sum(sizes) <= left:
-            return len(sizes)
-        if fast:
-            self.fast_reason = f"its Redis is over {FAST_CLOSES:.0%} of its memory"
-        else:
-            self.work_reason = f"its Redis is over {WORK_CLOSES:.0%} of its memory"
-        return sum(taken <= left for taken in itertools.accumulate(sizes))
 
 
 class Watch:

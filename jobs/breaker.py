@@ -68,6 +68,7 @@ local ms = math.ceil(share * math.min(max_ms, first_ms * 2 ^ math.min(host.opene
 redis.call("HSET", key, "opened", host.opened + 1, "tried", "", "type", kind, "why", why, "fails", fails)
 ms = math.max(ms, tonumber(ARGV[8]))
 hold(name, host, host.is_tried and exact_ms + ms or math.max(host.next, exact_ms + ms))  -- a try's own wait is over
+redis.call("ZREMRANGEBYSCORE", "$open", "-inf", now_ms)  -- hosts that nobody asked for since, and that are forgotten
 redis.call("ZADD", "$open", now_ms + $host_ttl, name)
 return ms
 """
@@ -138,7 +139,7 @@ def is_the_hosts(error: TaskError) -> bool:
 
 def open_hosts(client: redis.Redis) -> dict[str, tuple[float, str]]:
     """The hosts that are left alone: for how many seconds more, and why. Raises ``RedisError``'s."""
-    found = value(send(client, [("ZRANGE", names.OPEN, 0, SHOWN_MAX - 1)], [])[0])
+    found = value(send(client, [("ZRANGE", names.OPEN, 0, SHOWN_MAX - 1, "REV")], [])[0])
     asks = [("HMGET", names.host(host.decode()), "next", "why") for host in found]
     replies = send(client, [("TIME",), *asks], []) if asks else [(0, 0)]
     seconds, micros = map(int, value(replies[0]))

@@ -9,6 +9,7 @@ taken out again: its accept had got through, although its client was answered 50
 
 import threading
 import time
+from collections.abc import Collection
 from typing import Final
 
 import redis
@@ -21,6 +22,7 @@ from web.ledger import START, Ledger
 
 EVERY_SECONDS: Final = 0.5
 LEASE_MS: Final = 30_000  # longer than one turn can take
+AGAIN_MS: Final = 1_000  # until a request is looked at again that is not accepted yet
 BATCH: Final = 200
 PING_SECONDS: Final = 5.0
 READ_AT_ONCE: Final = 20  # requests whose results are in memory together, before it is known how large they are
@@ -93,25 +95,30 @@ class Archiver:
             views = self._ledger.read_many([(one, START) for one in requests], self._bytes_max, spliced=False)
             there = [view for view in views if view is not None]
             put = {view.id for view in there}
-            refused = []
-            for request in {*requests} - put:
-                if self._ledger.tasks(request) is None:
-                    log.warning("expired before it was archived", request=request)
-                else:
-                    refused.append(request)
+            others = [request for request in requests if request not in put]
+            states = dict(zip(others, self._ledger.states(others), strict=True))
+        refused = [request for request, state in states.items() if state == "refused"]
+        # Its gateway was paused before the accept, and its tasks have ended meanwhile: it is a request, or none, soon.
+        undecided = {request for request, state in states.items() if state in ("accepting", "accepted")}
+        for request, state in states.items():
+            if state is None:
+                log.warning("expired before it was archived", request=request)
         if there:
             mean_bytes = sum(len(frame) for view in there for frame in view.results) / len(there)
             self._at_once = max(1, min(BATCH, int(READ_BYTES / (mean_bytes + 1))))
             self._history.put(there)
         if refused:
             self._history.remove(refused)
-        arguments = [part for request in requests for part in (request, int(request in put))]
+        if undecided:
+            self._give_back(undecided, AGAIN_MS)
+        decided = [request for request in requests if request not in undecided]
+        arguments = [part for request in decided for part in (request, int(request in put))]
         with self._hub.asking() as client:
-            lua.ARCHIVED.call(client, [names.ARCHIVE, *map(names.ledger, requests)], arguments)
+            lua.ARCHIVED.call(client, [names.ARCHIVE, *map(names.ledger, decided)], arguments)
 
-    def _give_back(self, requests: list[str]) -> None:
+    def _give_back(self, requests: Collection[str], wait_ms: int = 0) -> None:
         with self._hub.asking() as client:
-            client.zadd(names.ARCHIVE, dict.fromkeys(requests, self._ledger.now_ms()), xx=True)
+            client.zadd(names.ARCHIVE, dict.fromkeys(requests, self._ledger.now_ms() + wait_ms), xx=True)
 
     def _pause(self) -> float:
         return connect.backoff_seconds(self._failures) if self._failures else EVERY_SECONDS

@@ -261,6 +261,12 @@ class Ledger:
         for reply in send(self._client, commands, [lua.RUNNING]) if commands else ():
             value(reply)
 
+    def states(self, requests: Sequence[str]) -> list[str | None]:
+        """``accepting``, ``accepted`` or ``refused``; None for what is unknown."""
+        commands = [("HGET", names.ledger(request), "state") for request in requests]
+        replies = map(value, send(self._client, commands, []) if commands else [])
+        return [None if reply is None else reply.decode() for reply in replies]
+
     def tasks(self, request: str) -> list[TaskView] | None:
         """A request's tasks whatever its state; None when it is unknown."""
         return self.tasks_of([request])[0]

@@ -137,7 +137,9 @@ class GatewayProcess:
         }
         code = f"{self.CODE}{patch}\nsys.exit(app.run(settings.load()))"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-c", code], env=found, cwd=ROOT, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code], env=found, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+            )
         self.pid = self.process.pid
 
     def __enter__(self) -> Self:

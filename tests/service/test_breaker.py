@@ -204,3 +204,11 @@ def test_a_crawl_delay_is_a_rate(client, worker, breakers):
 )
 def test_a_host_is_blamed_for_what_is_its_own(error, told):
     assert is_the_hosts(error) is told
+
+
+def test_hosts_that_nobody_asked_for_since_are_forgotten_and_hide_nobody(client, breakers):
+    """One host in each task's own address (a redirect's, an open url param's) would fill the list for ever."""
+    client.zadd(names.OPEN, {f"https://gone{number}.example:443": number + 1 for number in range(300)})
+    break_it(breakers)
+    assert list(open_hosts(client)) == [HOST]
+    assert client.zcard(names.OPEN) == 1

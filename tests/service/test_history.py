@@ -11,9 +11,9 @@ from regions import connect, names
 from scripts.ports import free_port
 from scripts.services import Running, document_store
 from tests.service.conftest import RedisInstance
-from tests.service.gateway import LIST, Stack
+from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
 from tests.service.wire import Wire, ask
-from tests.waiting import until
+from tests.waiting import states, until
 from web import history
 
 
@@ -258,3 +258,39 @@ def test_without_a_store_there_is_no_history_and_it_says_so(tmp_path, rabbitmq, 
         assert (reply.status, "[hub] mongo" in reply.json()["detail"]) == (404, True)
     finally:
         stack.stop()
+
+
+STOPS_BEFORE_IT_ACCEPTS = """
+import signal, threading
+from web import accept, ledger
+accept.BUDGET_SECONDS, ledger.ACCEPT_LEASE_MS, real = 120, 120_000, ledger.Ledger.accept
+def stopping(self, requests):
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    return real(self, requests)
+ledger.Ledger.accept = stopping
+"""
+
+
+def test_a_request_that_is_accepted_after_its_tasks_ended_is_kept(stack, store, monkeypatch):
+    """Its gateway was paused in between: the archive has looked at it before it was a request."""
+    archiver, looked = stack.gateway.archiver, []
+    archive = archiver._archive
+
+    def looking(requests):
+        archive(requests)
+        looked.extend(requests)
+
+    monkeypatch.setattr(archiver, "_archive", looking)
+    stack.region.purge()
+    with GatewayProcess(stack, patch=STOPS_BEFORE_IT_ACCEPTS) as gateway, Wire(gateway.port, 60) as wire:
+        wire.send("POST", "/v1/requests", JSON, json.dumps({"sources": [LIST]}).encode())
+        task = stack.region.take("fra")
+        until(lambda: states(gateway.pid) == {"T"}, "the gateway to be paused")
+        stack.region.finish(task)
+        until(lambda: task.request in looked, "the archive to look at it")
+        assert ask(stack.port, "GET", f"/v1/requests/{task.request}").status == 404
+        gateway.process.send_signal(signal.SIGCONT)
+        assert wire.reply().status == 202
+        until(lambda: store.has(task.request), "the request in the history")
+        assert ask(stack.port, "GET", f"/v1/requests/{task.request}").json()["done"]
+    until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing to be left to do")

@@ -137,22 +137,6 @@ def test_memory_closes_the_work_lane_first_and_the_fast_lane_last() -> None:
     ]
 
 
-def test_what_fits_is_counted_in_bytes_and_the_lane_closes_where_not_all_does() -> None:
-    levels = Levels(100)
-    measure = Measure(used=50, limit=100)
-    assert levels.fitting([5] * 4, measure, fast=False) == 4
-    assert not levels.work_reason
-    assert levels.fitting([5] * 5, measure, fast=False) == 4
-    assert levels.work_reason
-    assert not levels.fast_reason
-    assert levels.fitting([5] * 4, measure, before=11, fast=False) == 1
-    assert levels.fitting([5] * 8, measure, fast=True) == 8
-    assert levels.fitting([41], measure, fast=True) == 0
-    assert levels.fast_reason
-    assert levels.fitting([10**12], Measure(used=1, limit=0), fast=True) == 1
-    assert Levels(100).fitting([], Measure(used=99, limit=100), fast=True) == 0
-
-
 def test_a_redis_without_a_limit_of_memory_is_never_full() -> None:
     levels = Levels(100)
     levels.see(Measure(used=10**12, limit=0))

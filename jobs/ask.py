@@ -8,14 +8,15 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 import uritemplate
 from msgspec import Struct
 
-from jobs import values
-from jobs.origin import PORTS, fixed_origin, origin_of
+from jobs import hosts, values
+from jobs.hosts import Elsewhere
+from jobs.origin import fixed_origin, origin_of, origin_or_none
 from jobs.reader import Reader, Where, show
 from regions.faults import nearest
 
@@ -49,34 +50,48 @@ class Ask(Struct, frozen=True, kw_only=True):
     body: str = ""
     auth: Auth = Auth()
     egress: str = DEFAULT_EGRESS
+    hosts: tuple[str, ...] = ()  # that the address may lead to, where params decide that (jobs.hosts)
 
     def expand(self, params: Mapping[str, Any]) -> str:
-        """The address. A param without a value leaves nothing, as RFC 6570 says. Raises ValueError."""
+        """The address. A param without a value leaves nothing, as RFC 6570 says.
+
+        Raises ``jobs.hosts.Elsewhere``, a ValueError, where it leads to no host that the definition names.
+        """
         template, origin = _template(self.url)
+        if template is None:
+            return self.url
         expanded = template.expand({name: _text(value) for name, value in params.items()})
         if not origin:
-            split = urlsplit(expanded)
-            if split.scheme.lower() not in PORTS or not split.hostname:
-                raise ValueError(f"expected an http or https address, found {expanded[:80]!r}")
+            hosts.check(expanded, self.hosts, hosts.leaders(self.url))
+        elif origin_or_none(expanded) != origin:
+            raise Elsewhere(f"expected an address of {origin}, found {expanded[:80]!r}")
         return expanded
 
     def origin(self, url: str) -> str:
         """The origin of an address that ``expand`` gave, as ``jobs.origin.origin_of``."""
-        return _template(self.url)[1] or origin_of(url)
+        return self.fixed_origin() or origin_of(url)
+
+    def fixed_origin(self) -> str:
+        """The origin of all its addresses; "" where params decide it."""
+        return _template(self.url)[1]
 
     def secrets(self) -> list[str]:
         """The names of the secrets that the request needs."""
+        return [name.removeprefix("secret.") for name in self.credentials() if name.startswith("secret.")]
+
+    def credentials(self) -> list[str]:
+        """What it sends and only some may see: ``secret.NAME`` and ``before.NAME``."""
         if not (self.headers or self.cookies or self.form or self.json or self.body or self.auth.text):
             return []  # most ask for a page and no more
         found = _NAME.findall(msgspec.json.encode([self.headers, self.cookies, self.form, self.json]).decode())
         found += _NAME.findall(f"{self.body}\n{self.auth.text}")
-        return sorted({name.removeprefix("secret.") for name in found if name.startswith("secret.")})
+        return sorted({name for name in found if "." in name})
 
 
 @functools.lru_cache(maxsize=4096)
-def _template(url: str) -> tuple[uritemplate.URITemplate, str]:
-    """A template, read once, and the origin that all its addresses have ("" where params decide it)."""
-    return uritemplate.URITemplate(url), fixed_origin(url)
+def _template(url: str) -> tuple[uritemplate.URITemplate | None, str]:
+    """A template (None for an address without params), read once, and the origin of all its addresses ("" where params decide)."""
+    return uritemplate.URITemplate(url) if "{" in url else None, fixed_origin(url)
 
 
 class Made(Struct, frozen=True):

@@ -5,21 +5,24 @@ A file that can't be read as a definition is an entry with faults; it never stan
 
 import re
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from msgspec import Struct
 
+from jobs.ask import Ask
 from jobs.definition import Definition, read
 from regions import logs, names, toml
 from regions.faults import Fault, Faults, nearest
+from regions.secret import line_for
+from regions.settings import Region
 
 FORMER_MAX: Final = 8  # definitions of a source that tasks may still have been accepted with
 
 Stamp = tuple[Path, int, int, int, int]  # what tells that a file is another one: path, inode, size, time, the code's
 
-ANY_EGRESS: Final[Mapping[str, Collection[str]]] = {}
+NO_REGIONS: Final[Mapping[str, Region]] = {}
 
 log = logs.get("catalog")
 
@@ -37,15 +40,13 @@ class Entry(Struct, frozen=True):
 class Catalog:
     """Definitions by id; of two files with one id that of the later folder counts.
 
-    ``egresses`` are the ways out of those regions that the process knows the settings of; a source of one that names
-    another way out is at fault.
+    ``regions`` are those that the process judges sources by; one of them that wants what its region does not give is at
+    fault.
     """
 
-    def __init__(
-        self, folders: Sequence[Path], first_region: str, egresses: Mapping[str, Collection[str]] = ANY_EGRESS
-    ) -> None:
+    def __init__(self, folders: Sequence[Path], first_region: str, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         self._folders = list(folders)
-        self._first_region, self._egresses = first_region, egresses
+        self._first_region, self._regions = first_region, regions
         self._entries: dict[str, Entry] = {}
         self._former: dict[str, list[Definition]] = {}  # the good ones before today's, the latest last
         self._stamps: dict[str, Stamp] = {}
@@ -116,22 +117,31 @@ class Catalog:
             fault = Fault(path.name, None, "", f"expected a definition, found {type(error).__name__}: {error}")
             return Entry(source, path, None, [fault], self._first_region)
         region = definition.region or self._first_region
-        strange = wrong_egress(definition, region, self._egresses[region]) if region in self._egresses else []
+        strange = wrong_in(self._regions[region], definition) if region in self._regions else []
         return Entry(source, path, None if strange else definition, strange, region)
 
 
-def wrong_egress(definition: Definition, region: str, egresses: Collection[str]) -> list[Fault]:
-    """The ways out that a source names and its region does not have."""
-    asked: dict[str, tuple[str, ...]] = {}
-    if definition.before is not None:
-        asked[definition.before.ask.egress] = ("before", "request", "egress")
-    asked[definition.ask.egress] = ("request", "egress")
+def wrong_in(region: Region, definition: Definition) -> list[Fault]:
+    """What a source wants that its region does not give: a way out, a secret, any host; each with what mends it."""
+    text = definition.path.read_text(encoding="utf-8")
     faults = []
-    for name, key in asked.items():
-        if name not in egresses:
-            line = toml.line_of(definition.path.read_text(encoding="utf-8"), key)
-            message = f'expected an egress of region {region}, found "{name}"{nearest(name, egresses)}'
-            faults.append(Fault(definition.path.name, line, ".".join(key), message))
+
+    def fault(key: tuple[str, ...], message: str) -> None:
+        faults.append(Fault(definition.path.name, toml.line_of(text, key), ".".join(key), message))
+
+    asks: dict[tuple[str, ...], Ask] = {("request",): definition.ask}
+    if definition.before is not None:
+        asks = {("before", "request"): definition.before.ask, **asks}
+    for name, key in {asked.egress: (*key, "egress") for key, asked in asks.items()}.items():
+        if name not in region.egress:
+            fault(key, f'expected an egress of region {region.name}, found "{name}"{nearest(name, region.egress)}')
+    for name, key in {name: key for key, asked in asks.items() for name in asked.secrets()}.items():
+        secret = region.secrets.get(name)
+        if secret is None or not secret.serves(definition.id):
+            mended = line_for(name, secret, definition.id)
+            fault(key, f"expected a secret of region {region.name} for this source, found {name}; {mended} in its file")
+    if definition.any_host and not region.any_host:
+        fault(("any_host",), f"expected hosts, or any_host = true in the file of region {region.name}, found neither")
     return faults
 
 

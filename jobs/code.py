@@ -5,11 +5,13 @@ Only workers run it; what it raises is a ParseFailed of its source.
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from jobs.errors import ParseFailed, TaskError
+from jobs.origin import origin_or_none
 from jobs.page import Page, Request
 from regions.faults import Fault, Faults
 
@@ -51,7 +53,7 @@ class Code:
     def next_page(self, page: Page) -> Request | None:
         """The next request, if there is one."""
         found = self._call("next_page", page)
-        return None if found is None else self._checked("next_page", found, Request)
+        return None if found is None else _without_ours(self._checked("next_page", found, Request), page.request)
 
     def _call(self, name: str, argument: Any) -> Any:
         try:
@@ -70,6 +72,15 @@ class Code:
         lines = [str(frame.lineno) for frame in traceback.extract_tb(error.__traceback__) if frame.name == name]
         place = f":{lines[-1]}" if lines else ""
         return ParseFailed(f"{self._name}{place}: {name} failed: {type(error).__name__}: {error}")
+
+
+def _without_ours(found: Request, request: Request) -> Request:
+    """The next request of ID.py; for another host without what the request before it was sent with, secrets maybe."""
+    if origin_or_none(found.url) == origin_or_none(request.url):
+        return found
+    headers = {name: text for name, text in found.headers.items() if request.headers.get(name) != text}
+    cookies = {name: text for name, text in found.cookies.items() if request.cookies.get(name) != text}
+    return replace(found, headers=headers, cookies=cookies, body=None if found.body == request.body else found.body)
 
 
 def _line(error: BaseException, path: Path) -> int | None:

@@ -17,7 +17,9 @@ from msgspec.structs import replace
 from jobs import ask, pattern, schema
 from jobs.ask import DEFAULT_EGRESS, Ask, read_ask
 from jobs.charset import is_known
+from jobs.delimited import Csv, read_csv
 from jobs.field import DEFAULT_LANGUAGE, ELEMENT, PAGE_KINDS, ROW, VALUE, Field, FieldReader, Kinds, Selector
+from jobs.hosts import ANY, hosts_of, leaders
 from jobs.limits import Contract, Limits, read_contract, read_limits
 from jobs.params import BadParams, Param, bind, read_params
 from jobs.reader import Reader, Where, show
@@ -31,7 +33,7 @@ CODE_NAMES: Final = ("request", "parse", "next_page")  # what ID.py may define
 PAGES_MAX: Final = 10  # where [next] does not say
 
 _KEYS: Final = (
-    "title", "url", "region", "standby", "format", "charset", "archive", "params", "request", "before", "rows",
+    "title", "url", "region", "standby", "any_host", "format", "charset", "archive", "params", "request", "before", "rows",
     "fields", "next", "limits", "contract", "namespaces", "csv",
 )  # fmt: skip
 
@@ -45,19 +47,6 @@ class Next(Struct, frozen=True, kw_only=True):
     step: int = 1
     link: bool = False
     max_pages: int = PAGES_MAX
-
-
-class Csv(Struct, frozen=True, kw_only=True):
-    """``header``: whether the first line names the columns, or ``names`` do; ``skip`` lines stand before it.
-
-    An empty ``quote`` means that nothing quotes.
-    """
-
-    delimiter: str = ","
-    quote: str = '"'
-    header: bool = True
-    names: tuple[str, ...] = ()
-    skip: int = 0
 
 
 class Before(Struct, frozen=True, kw_only=True):
@@ -79,6 +68,7 @@ class Definition(Struct, frozen=True, kw_only=True):
     path: Path
     region: str = ""  # "" stands for the first region
     standby: tuple[str, ...] = ()
+    any_host: bool = False  # a client may lead it anywhere, where its region allows that
     format: str = "html"
     charset: str = ""
     archive: str = ""
@@ -105,9 +95,16 @@ class Definition(Struct, frozen=True, kw_only=True):
         self, params: Mapping[str, object], *, text: bool = False, chars_max: int | None = None
     ) -> dict[str, object]:
         """Params with types and defaults, as ``jobs.params.bind``; raises ``BadParams``."""
+        counted = self.next.param if self.next is not None and self.next.selector is None else ""
+        if not counted or self.next is None:
+            return bind(self.params, params, text=text, chars_max=chars_max)
+        first = self._counted(self.next)
+        if not text and counted in params and params[counted] == first and not self.params[counted].required:
+            given = {name: value for name, value in params.items() if name != counted}
+            bound = bind(self.params, given, text=text, chars_max=chars_max)
+            return {**bound, counted: first}  # bound before: it need not fit the param
         bound = bind(self.params, params, text=text, chars_max=chars_max)
-        if self.next is not None and self.next.param and self.next.selector is None:
-            bound.setdefault(self.next.param, self._counted(self.next))
+        bound.setdefault(counted, first)
         return bound
 
     def _counted(self, following: Next) -> int | str:
@@ -180,6 +177,10 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
         reader.faults.append(Fault(path.name, 1, "fields", "expected a table of fields, found none"))
     _only_for(reader, table, form)
     contract, empty, blocked = _contract(fields, table, page)
+    if not asked.url and (named := asked.credentials()):
+        reader.fault(("request",), f"expected url above it, whose origin alone gets {{{named[0]}}}")
+    any_host = reader.flag(table, "any_host", ())
+    asked, before = _led(reader, asked, before, params, any_host=any_host)
     region = reader.text_at(table, "region", ())
     standby = reader.texts(table, "standby", ())
     for key, name in (("region", region), *(("standby", one) for one in standby)):
@@ -196,6 +197,7 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
         path=path,
         region=region,
         standby=standby,
+        any_host=any_host,
         format=form,
         charset=charset,
         archive=reader.text_at(table, "archive", ()),
@@ -210,7 +212,7 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
         empty=empty,
         blocked=blocked,
         namespaces=namespaces,
-        csv=_csv(reader, table),
+        csv=read_csv(reader, table.get("csv", {})),
         code=code,
     )
 
@@ -335,28 +337,27 @@ def _before(reader: Reader, table: Mapping[str, Any], params: list[str]) -> Befo
     )
 
 
-def _csv(reader: Reader, table: Mapping[str, Any]) -> Csv:
-    where: Where = ("csv",)
-    raw = reader.table(table.get("csv", {}), where, ("delimiter", "quote", "header", "skip"))
-    header = raw.get("header", True)
-    names_: tuple[str, ...] = ()
-    if not isinstance(header, bool):
-        names_ = reader.texts(raw, "header", where)
-        if len(set(names_)) != len(names_):
-            reader.fault((*where, "header"), "expected names that differ")
-    found = Csv(
-        delimiter=reader.text_at(raw, "delimiter", where, ","),
-        quote=reader.of_type(raw, "quote", where, str, '"', "one character, or an empty text for none"),
-        header=header is True,
-        names=names_,
-        skip=reader.whole(raw, "skip", where, 0, high=10_000),
-    )
-    for key, text in (("delimiter", found.delimiter), ("quote", found.quote or '"')):
-        if text and (len(text) != 1 or text in "\r\n"):
-            reader.fault((*where, key), f"expected one character, found {show(text)}")
-    if header is False:
-        reader.fault((*where, "header"), "expected true or a list of names, found false")
-    return found
+def _led(
+    reader: Reader, asked: Ask, before: Before | None, params: Mapping[str, Param], *, any_host: bool
+) -> tuple[Ask, Before | None]:
+    """The requests with the hosts that their addresses may lead to."""
+    led_by = {*leaders(asked.url), *(leaders(before.ask.url) if before is not None else ())}
+    if any_host and not led_by:
+        reader.fault(("any_host",), "expected it only where a param decides where an address leads")
+    for name, param in params.items():
+        if param.hosts and name not in led_by:
+            reader.fault(("params", name, "hosts"), "expected them only of a param that decides where an address leads")
+    asked = replace(asked, hosts=hosts_of(reader, asked.url, ("url",), params, any_host=any_host))
+    if before is not None:
+        led = hosts_of(reader, before.ask.url, ("before", "url"), params, any_host=any_host)
+        before = replace(before, ask=replace(before.ask, hosts=led))
+    for one in filter(None, (asked, before.ask if before is not None else None)):
+        if ANY in one.hosts and (named := one.credentials()):
+            message = (
+                f"expected hosts of {', '.join(leaders(one.url))}, since {{{named[0]}}} would go wherever it leads"
+            )
+            reader.fault(("any_host",), message)
+    return asked, before
 
 
 def _namespaces(reader: Reader, table: Mapping[str, Any]) -> dict[str, str]:

@@ -8,13 +8,16 @@ today's ─┬─ takes the params ───────────────
 
 import threading
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from jobs.catalog import Catalog
 from jobs.contract import Task
 from jobs.definition import BadParams, Definition
-from jobs.errors import UnknownSource
-from jobs.source import Source
+from jobs.errors import BlockedAddress, UnknownSource
+from jobs.fetch import shown
+from jobs.origin import origin_of, origin_or_none
+from jobs.source import Source, address
 from regions.faults import Faults
 
 LOOK_SECONDS: Final = 0.5  # at least, between looks at the files for a task's sake: a region may be behind for long
@@ -69,15 +72,13 @@ class Known:
         return is_due
 
     def _ready(self, task: Task, definition: Definition) -> Ready:
-        source, params = self._compiled(definition), dict(task.params)
-        if task.definition != definition.hash:
-            try:
-                params = definition.bind(params, text=False)
-            except BadParams as error:
-                raise UnknownSource(
-                    f"{definition.id} is another one here, and does not take these params: {error}"
-                ) from error
-        return source, params
+        try:
+            params = definition.bind(task.params, text=False)
+        except BadParams as error:
+            another = "is another one here, and " if task.definition != definition.hash else ""
+            raise UnknownSource(f"{definition.id} {another}does not take these params: {error}") from error
+        check_address(task, definition, params)
+        return self._compiled(definition), params
 
     def _compiled(self, definition: Definition) -> Source:
         """The source compiled for this thread; two threads on one compiled selector wait for each other."""
@@ -90,3 +91,16 @@ class Known:
                 raise UnknownSource(f"the definition of {definition.id} is broken here: {faults.faults[0]}") from faults
             compiled[definition.id] = (definition.hash, source)
         return source
+
+
+def check_address(task: Task, definition: Definition, params: Mapping[str, Any]) -> None:
+    """Raises BlockedAddress for a message whose address is of another origin than its params make.
+
+    What is asked is what the definition makes of the params in any case, so that nobody who can write messages leads a
+    source's secrets elsewhere. A task that was accepted by another definition may have another address.
+    """
+    if not task.url or task.definition != definition.hash or not definition.ask.url:
+        return
+    wanted = definition.ask.fixed_origin() or origin_of(address(definition.ask, params))
+    if origin_or_none(task.url) != wanted:
+        raise BlockedAddress(f"expected a message for an address of {wanted}, found one for {shown(task.url)}")

@@ -24,7 +24,7 @@ import msgspec
 from jobs.script import LEASE_MS
 from jobs.stop import FAULT, FLUSH_SECONDS, START_SECONDS
 from regions import logs
-from regions.settings import ROOT, Settings
+from regions.settings import ROOT, Dashboard, Hub, Region, Settings
 
 LOOK_SECONDS: Final = 0.02  # for the end of a process
 BEAT_SECONDS: Final = 1.0
@@ -33,6 +33,29 @@ MESSAGE_BYTES: Final = 512
 BEAT: Final = b"."
 
 log = logs.get("workers")
+
+
+def needed(settings: Settings, region: Region) -> Settings:
+    """What a worker process gets to know: how to run its region's tasks and to send results home, and no more.
+
+    An author's code runs in it. The other regions keep their places, since the first one has sources of its own.
+    """
+    mine = msgspec.structs.replace(region, dashboard=Dashboard())
+    regions = {name: mine if name == region.name else Region(name=name) for name in settings.region}
+    hub = Hub(redis=settings.hub.redis, durability=settings.hub.durability)
+    return Settings(
+        hub=hub,
+        limits=settings.limits,
+        sources=settings.sources,
+        fetch=settings.fetch,
+        log=settings.log,
+        region=regions,
+    )
+
+
+def environment() -> dict[str, str]:
+    """The variables of a worker process: none of our settings, which come over its standard input."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
 
 
 class Forked:
@@ -161,6 +184,7 @@ class Nursery:
             self._process = subprocess.Popen(
                 [*self._command, "nursery", "--settings", "-", "--nursery", str(theirs.fileno())],
                 cwd=ROOT,
+                env=environment(),
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
             )

@@ -37,6 +37,14 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{f'[{name}]' if ':' in name else name}:{port}"
 
 
+def origin_or_none(url: str) -> str:
+    """The same; "" for what is no http or https address."""
+    try:
+        return origin_of(url)
+    except ValueError:
+        return ""
+
+
 def path_of(url: str) -> str:
     """What the host is asked for, path and query, as requests' ``path_url``."""
     if is_plain(url):

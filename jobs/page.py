@@ -46,6 +46,8 @@ _QUOTED_END: Final = re2.compile(rb"""=\s*(?:"[^"]*>|'[^']*>)""")
 _TAG: Final = re.compile(rb"""<[A-Za-z](?:[^>"'=]++|=\s*+"[^"]*+"?+|=\s*+'[^']*+'?+|["'=])*+""")
 _QUOTED: Final = re.compile(rb"""=\s*+(?:"[^"]*+"?+|'[^']*+'?+)""")
 
+# A parameter of a link, with a value or without (RFC 8288, 3); possessive, so that no header is read twice.
+_LINK_PARAM: Final = re.compile(r"""\s*+;\s*+([^\s=;,"<>]*+)(?:\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"?+|([^\s;,"<>]*+)))?+""")
 
 Made = TypeVar("Made")
 
@@ -159,6 +161,23 @@ class _Parsers(threading.local):
 
 
 _parsers = _Parsers()
+
+
+def next_link(header: str) -> str:
+    """The address of ``rel=next`` in a Link header (RFC 8288). Reads each character once: a target chose them."""
+    at = 0
+    while (start := header.find("<", at)) >= 0:
+        at = header.find(">", start) + 1
+        if not at:
+            return ""
+        address, rel = header[start + 1 : at - 1], None
+        while (param := _LINK_PARAM.match(header, at)) is not None:
+            at = param.end()
+            if rel is None and param[1].lower() == "rel":  # only the first one counts
+                rel = param[2] or param[3] or ""
+        if rel is not None and "next" in rel.lower().split():
+            return address
+    return ""
 
 
 def parse_html(body: bytes) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from jobs import dates, field, pattern, values
+from jobs import dates, field, hosts, pattern, values
 from jobs.reader import Reader, Where, show
 from regions.faults import nearest
 
@@ -16,7 +16,7 @@ NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LENGTH: Final = "a length"
 NAMES_MAX: Final = 32  # faults that one answer names
 
-_KEYS: Final = ("type", "required", "default", "example", "enum", "pattern", "min", "max", "title")
+_KEYS: Final = ("type", "required", "default", "example", "enum", "pattern", "min", "max", "title", "hosts")
 _INT: Final = re.compile(r"[+-]?\d{1,18}")
 _DECIMAL: Final = re.compile(r"[+-]?(?:\d{1,40}(?:\.\d{1,40})?|\.\d{1,40})")
 _NUMERIC: Final = ("int", "decimal", "float")
@@ -53,6 +53,7 @@ class Param(Struct, frozen=True, kw_only=True):
     min: Any = None
     max: Any = None
     title: str = ""
+    hosts: tuple[str, ...] = ()  # that it may lead an address to (jobs.hosts)
 
     def value(self, given: Any, *, text: bool, chars_max: int | None = None) -> Any:
         """A value as it is kept (JSON; decimals, dates and addresses as texts). Raises ValueError: expected, found.
@@ -153,6 +154,7 @@ def _read(reader: Reader, raw: Any, where: Where) -> Param:
         enum=tuple(enum),
         pattern=expression,
         title=reader.text_at(table, "title", where),
+        hosts=hosts.read_hosts(reader, reader.texts(table, "hosts", where), (*where, "hosts")),
         **bounds,
     )
     kept = {

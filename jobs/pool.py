@@ -28,7 +28,7 @@ from typing import Final
 import msgspec
 import redis
 
-from jobs.nursery import Forked, Nursery
+from jobs.nursery import Forked, Nursery, environment, needed
 from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.scaler import Scaler
@@ -101,10 +101,10 @@ class Pool:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """``reload`` reads the region's ``[scale]`` again; ``clock``, in seconds since the epoch, is what its rules go by."""
-        self._settings, self._region, self._command = settings, region, command
+        self._settings, self._region, self._command = needed(settings, region), region, command
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots: list[Slot] = []
-        self._nursery = Nursery(settings, [*command, region.name])
+        self._nursery = Nursery(self._settings, [*command, region.name])
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # what drains, while others have its places
         self._weighed = 0.0
@@ -242,6 +242,7 @@ class Pool:
         process = subprocess.Popen(
             [*self._command, self._region.name, name, "--settings", "-", "--beat", str(beat)],
             cwd=ROOT,
+            env=environment(),
             stdin=subprocess.PIPE,
             pass_fds=[beat],
         )

@@ -54,7 +54,7 @@ class Reporter:
         self._region, self._client, self._workers = region, client, workers
         self._hub = connect.open_redis(settings.hub.redis, name=f"{region.name}.workers")
         self._name, self._scale = name, scale
-        self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region.egress.keys()})
+        self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
         self._open: dict[str, str] = {}  # hosts that are left alone, and why

@@ -16,10 +16,20 @@ from lxml import etree
 from jobs import ask, budget, feed, lines, values, xpaths
 from jobs.code import Code
 from jobs.definition import Before, Definition
-from jobs.errors import Blocked, HttpStatus, Internal, ParseFailed, RateLimited, TaskError, TooLarge, is_passing
+from jobs.errors import (
+    Blocked,
+    BlockedAddress,
+    HttpStatus,
+    Internal,
+    ParseFailed,
+    RateLimited,
+    TaskError,
+    TooLarge,
+    is_passing,
+)
 from jobs.field import ELEMENT, PAGE_KINDS, PAGE_URL, ROW, VALUE, Kinds, Selector
-from jobs.origin import origin_of
-from jobs.page import Page, Request
+from jobs.origin import origin_of, origin_or_none
+from jobs.page import Page, Request, next_link
 from jobs.record import Plan, Scope, deeper
 from jobs.select import Compiler, FindAll, found_something
 from jobs.values import BadValue, Warnings
@@ -30,8 +40,6 @@ ROWS_MAX: Final = 500_000  # of a page: more than any limit of records lets thro
 WEIGHED_ROWS: Final = 100  # at once: fewer take too little to matter
 ITEM_BYTES: Final = 100  # of a row's element while it is looked at
 
-# A parameter of a link, with a value or without (RFC 8288, 3); possessive, so that no header is read twice.
-_LINK_PARAM: Final = re.compile(r"""\s*+;\s*+([^\s=;,"<>]*+)(?:\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"?+|([^\s;,"<>]*+)))?+""")
 _BASE: Final = etree.XPath("string((//base/@href)[1])", smart_strings=False)
 _BASE_TAG: Final = re.compile(
     rb"<base[\s/]", re.IGNORECASE
@@ -103,23 +111,23 @@ class Source:
         params: Mapping[str, Any],
         secrets: Mapping[str, str],
         before: Mapping[str, Any] | None = None,
-        *,
-        url: str = "",
     ) -> Request:
         """The first request for bound params. ``secrets`` are the region's, ``before`` what ``before_values`` gave.
 
-        ``url``: the address that these params make, where somebody has made it already.
-
-        Raises Internal (origin region) where a secret is missing, ParseFailed where params make no address.
+        Raises Internal (origin region) where a secret is missing, BlockedAddress where params lead to a host that the
+        definition does not name.
         """
-        return self._request(secrets, before or {}, params, url)
+        return self._request(secrets, before or {}, params)
 
-    def _request(
-        self, secrets: Mapping[str, str], before: Mapping[str, Any], params: Mapping[str, Any], url: str = ""
-    ) -> Request:
-        request = self._made(self.definition.ask, params, secrets, before, url)
+    def _request(self, secrets: Mapping[str, str], before: Mapping[str, Any], params: Mapping[str, Any]) -> Request:
+        request = self._made(self.definition.ask, params, secrets, before)
         if self._code is not None and self._code.has("request"):
             own = self._code.request(params)
+            if self.definition.ask.credentials() and origin_or_none(own.url) != origin_or_none(request.url):
+                named, found = origin_or_none(request.url), origin_or_none(own.url) or "none"
+                raise BlockedAddress(
+                    f"expected an address of {named}, which the definition names, found one of {found}"
+                )
             request = replace(
                 own,
                 headers={**request.headers, **own.headers},
@@ -153,20 +161,16 @@ class Source:
         params: Mapping[str, Any],
         secrets: Mapping[str, str],
         before: Mapping[str, Any],
-        url: str = "",
     ) -> Request:
         missing = [name for name in asked.secrets() if name not in secrets]
         if missing:
-            raise Internal(f"expected the secret {missing[0]} in the region's environment, found none", origin="region")
+            raise Internal(f"expected the secret {missing[0]} with the region's workers, found none", origin="region")
         names = {
             **params,
-            **{f"secret.{name}": value for name, value in secrets.items()},
+            **{f"secret.{name}": secrets[name] for name in asked.secrets()},
             **{f"before.{name}": value for name, value in before.items()},
         }
-        try:
-            url = url or (asked.expand(params) if asked.url else "")
-        except ValueError as error:
-            raise ParseFailed(str(error)) from error
+        url = address(asked, params)
         made = ask.make(asked, names)
         return Request(
             method=made.method, url=url, headers=made.headers, cookies=made.cookies, body=made.body,
@@ -320,7 +324,7 @@ class Source:
         following, request = self.definition.next, page.request
         assert following is not None
         if following.link:
-            return self._at(page, _next_link(page.header("link")))
+            return self._at(page, next_link(page.header("link")))
         if self._next is not None:
             try:
                 found = self._next([root])
@@ -351,6 +355,14 @@ class Source:
         return replace(request, headers={k: v for k, v in request.headers.items() if k.lower() != "content-type"})
 
 
+def address(asked: ask.Ask, params: Mapping[str, Any]) -> str:
+    """The address that params make, "" where only ID.py makes one; raises BlockedAddress where it leads elsewhere."""
+    try:
+        return asked.expand(params) if asked.url else ""
+    except ValueError as error:
+        raise BlockedAddress(str(error)) from error
+
+
 def compiler(definition: Definition) -> Compiler:
     """What compiles a definition's selectors, with its namespaces."""
     is_feed = definition.format == "feed"
@@ -374,23 +386,6 @@ def _check_status(page: Page) -> None:
     raise HttpStatus(
         f"expected a page, found status {status}", http_status=status, retry_after=after, retryable=is_passing(status)
     )
-
-
-def _next_link(header: str) -> str:
-    """The address of ``rel=next`` in a Link header (RFC 8288). Reads each character once: a target chose them."""
-    at = 0
-    while (start := header.find("<", at)) >= 0:
-        at = header.find(">", start) + 1
-        if not at:
-            return ""
-        address, rel = header[start + 1 : at - 1], None
-        while (param := _LINK_PARAM.match(header, at)) is not None:
-            at = param.end()
-            if rel is None and param[1].lower() == "rel":  # only the first one counts
-                rel = param[2] or param[3] or ""
-        if rel is not None and "next" in rel.lower().split():
-            return address
-    return ""
 
 
 def _as_it_is(row: Any) -> dict[str, Any]:

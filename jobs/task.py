@@ -6,7 +6,6 @@
 ``run`` is the function that jobs name, so that RQ's tools show it; only our worker runs it.
 """
 
-import os
 import random
 import time
 import traceback
@@ -42,12 +41,12 @@ from jobs.raw import Answers
 from jobs.retry import Retry, decide
 from jobs.robots import FETCHED_BYTES_MAX, Robots
 from jobs.script import ROOM_MS
-from jobs.secret import read_secrets
 from jobs.shelf import Shelf
 from jobs.source import Parsed
 from jobs.tokens import Tokens, key_of
 from jobs.turn import Free, NoThread, Turns, limits_of
 from regions import logs
+from regions.secret import Secret
 from regions.settings import Raw, Region, Settings
 
 END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
@@ -84,16 +83,19 @@ class Runner:
         shelf: Shelf | None = None,
         cache: Cache | None = None,
     ) -> None:
-        """``fetchers`` (by egress) and ``secrets`` (by name) stand in for those of the region.
+        """``fetchers`` (by egress) and ``secrets`` (by name, for every source) stand in for those of the region.
 
         ``shelf``: where answers are kept to look at; ``cache``: the region's good ones, to be used again. Without them
         none are.
         """
+        if secrets is not None:
+            bound = {name: Secret(("*",), value) for name, value in secrets.items()}
+            region = msgspec.structs.replace(region, secrets=bound)
         self._records_bytes_max = settings.limits.records_bytes_max
         self._region = region.name
-        catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region.egress.keys()})
+        catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._known = Known(catalog, region.name)
-        self._secrets = read_secrets(os.environ) if secrets is None else secrets
+        self._secrets_of = region.secrets_of
         self._fetchers = fetchers_of(settings, region) if fetchers is None else fetchers
         self._robots = Robots() if fetchers is None else None  # answers that were kept have none
         self._passwords = passwords_of(region)
@@ -179,7 +181,7 @@ class Runner:
             url=bare(task.url),
         )
         result.timing.queued_ms = round(queued_ms, 1)
-        answers = Answers(self._secrets, self._passwords, is_wanted=self._shelf.is_open)
+        answers = Answers(self._secrets_of(task.source), self._passwords, is_wanted=self._shelf.is_open)
         life = Life(task, offset_ms, cancelled, result, answers, turn or Free(), refusal=refusal)
         failure, shown = self._live(life)
         if failure is None:
@@ -265,7 +267,8 @@ class Runner:
 
     def _first(self, life: Life, jar: RequestsCookieJar, *, is_fresh: bool = False) -> Request:
         """The first request, after what has to be asked before it; its cookies are in ``jar`` then."""
-        before, asked = life.definition.before, life.source.before(life.params, self._secrets)
+        secrets = self._secrets_of(life.definition.id)
+        before, asked = life.definition.before, life.source.before(life.params, secrets)
         values = None
         life.has_kept_token = False
         if before is not None and asked is not None:
@@ -280,8 +283,7 @@ class Runner:
                     self._tokens.keep(key, values, before.ttl_seconds)
         life.answers.hide((values or {}).values())
         self._keep_memory(life)
-        is_same = life.task.definition == life.definition.hash and life.definition.ask.url  # as the gateway expanded it
-        return life.source.first(life.params, self._secrets, values, url=life.task.url if is_same else "")
+        return life.source.first(life.params, secrets, values)
 
     def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar, cached: Cached | None = None) -> Page:
         """An answer; of an address that has a ``cached`` one 304 where it has no other."""

@@ -351,6 +351,8 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
     try:
         given = options.settings == "-"
         settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings) if given else load()
+        for variable in os.environ.keys() - nursery.environment().keys():
+            del os.environ[variable]  # an author's code runs here
         budget.tune_allocator()
         logs.configure(settings.log.format, settings.log.level)
         logging.getLogger("rq.worker").setLevel(logging.WARNING)  # RQ sets it to info when it is imported

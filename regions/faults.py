@@ -6,7 +6,9 @@ fra.toml:7: workers.threads: expected an int from 1 to 1024, found "many"
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 LISTED_MAX: Final = 30  # known names that a message lists
 
@@ -40,3 +42,14 @@ def nearest(found: str, known: Iterable[str]) -> str:
     if close:
         return f'; did you mean "{close[0]}"?'
     return f"; one of {', '.join(names)}" if len(names) <= LISTED_MAX else ""
+
+
+def kind_of(value: Any) -> str:
+    """What stands where a table is expected; a text may be a secret that belongs into it."""
+    return show(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
+
+
+def show(value: Any) -> str:
+    """A value as a message shows it: JSON, cut short."""
+    text: str = msgspec.json.encode(value, enc_hook=str).decode()
+    return text if len(text) <= 60 else text[:57] + "…"

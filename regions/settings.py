@@ -18,9 +18,11 @@ from msgspec import Meta, Struct, field
 
 from regions import names, schedule, toml
 from regions.egress import Egress, wrong_in_egress
-from regions.faults import Fault, Faults, nearest
+from regions.faults import Fault, Faults, kind_of, nearest, show
+from regions.folders import Bridges, Folders
 from regions.gateway import Gateway, Port
 from regions.schedule import Count, Scale, ScaleRule, Seconds
+from regions.secret import VARIABLE, Secret, bound_by, is_secret, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "NEARFETCH__"
@@ -64,28 +66,6 @@ class History(Struct, frozen=True, forbid_unknown_fields=True):
     """Finished requests in the store that ``hub.mongo`` names; without one there is none."""
 
     retention_days: Annotated[float, Meta(gt=0, le=36_500)] = 90.0
-
-
-class Folders(Struct, frozen=True, forbid_unknown_fields=True):
-    """Folders of the user's own, several with ``:``."""
-
-    path: str = ""
-
-    @property
-    def folders(self) -> list[Path]:
-        """The folders that it names."""
-        return [Path(part).expanduser() for part in self.path.split(":") if part]
-
-
-class Bridges(Struct, frozen=True, forbid_unknown_fields=True):
-    """``path``: this host's folder for its bridges' heartbeats and logs (bridge.keeper)."""
-
-    path: str = ""
-
-    @property
-    def folder(self) -> Path | None:
-        """The folder that it names."""
-        return Path(self.path).expanduser().absolute() if self.path else None
 
 
 class Fetch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,7 +124,7 @@ class Raw(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Region(Struct, frozen=True, forbid_unknown_fields=True):
-    """One region; ``name`` is the file's."""
+    """One region; ``name`` is the file's. ``any_host``: sources that say so may be asked for any public address."""
 
     name: str = ""
     title: str = ""
@@ -153,8 +133,14 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     scale: Scale = field(default_factory=Scale)
     bridge: Bridge = field(default_factory=Bridge)
     egress: dict[str, Egress] = field(default_factory=dict)
+    any_host: bool = False
+    secrets: dict[str, Secret] = field(default_factory=dict)
     dashboard: Dashboard = field(default_factory=Dashboard)
     raw: Raw = field(default_factory=Raw)
+
+    def secrets_of(self, source: str) -> dict[str, str]:
+        """The values of the secrets that a source may use, of those that this process has."""
+        return {name: one.value for name, one in self.secrets.items() if one.value and one.serves(source)}
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -256,7 +242,7 @@ class _Reader:
     def struct(self, kind: type[Struct], data: Any, path: Path, prefix: tuple[str, ...]) -> dict[str, Any]:
         """The fields of a struct that the file or the environment gives, converted; faults are kept."""
         if not isinstance(data, dict):
-            self._fault(path, prefix, f"expected a table, found {_kind(data)}")
+            self._fault(path, prefix, f"expected a table, found {kind_of(data)}")
             return {}
         known = {f.name: f for f in msgspec.structs.fields(kind)}
         file_keys = {f"{name}_file" for name, f in known.items() if f.type is str}
@@ -275,6 +261,8 @@ class _Reader:
                 values[name] = spec.type(**self.struct(spec.type, data.get(name, {}), path, where))
             elif kind is Region and name == "egress":
                 values[name] = self._egresses(data.get(name, {}), path, where)
+            elif kind is Region and name == "secrets":
+                values[name] = self._secrets(data.get(name, {}), path, where)
             else:
                 self._leaf(values, spec, data, path, where)
         return values
@@ -290,13 +278,32 @@ class _Reader:
                 self._fault(path, (*place, key), message)
         return found
 
+    def _secrets(self, data: Any, path: Path, where: tuple[str, ...]) -> dict[str, Secret]:
+        """The secrets by name, those that only the environment binds too."""
+        if not isinstance(data, dict):
+            self._fault(path, where, f"expected a table, found {kind_of(data)}")
+            data = {}
+        prefix = PREFIX + "__".join(where).upper().replace("-", "_")
+        secrets = {}
+        for name in (*data, *bound_by(self.environ, prefix, data)):
+            values = self.struct(Secret, data.get(name, {}), path, (*where, name))
+            if not values.get("sources"):
+                self._fault(path, (*where, name), 'expected the sources that may use it, like ["line.*"], found none')
+            variable = "" if "value" in values else variable_of(self.environ, name)
+            if variable.endswith("_FILE"):
+                self._secret(values, "value", self.environ[variable], Path("environment"), (variable,))
+            elif variable:
+                values["value"] = self.environ[variable]
+            secrets[name] = Secret(**values)
+        return secrets
+
     def _scale(self, data: Any, path: Path, where: tuple[str, ...]) -> Scale:
         """The table with its rules; whether floors lie below ceilings is only looked at where nothing else is wrong."""
         known = len(self.faults)
         values = self.struct(Scale, data, path, where)
         given = data.get("schedule", []) if isinstance(data, dict) else []
         if not isinstance(given, list):
-            self._fault(path, (*where, "schedule"), f"expected a list of tables, found {_show(given)}")
+            self._fault(path, (*where, "schedule"), f"expected a list of tables, found {show(given)}")
             given = []
         rules = []
         for number, one in enumerate(given):
@@ -341,11 +348,13 @@ class _Reader:
         *,
         strict: bool,
     ) -> None:
+        if not strict and spec.type == tuple[str, ...]:
+            value = [part.strip() for part in value.split(",") if part.strip()]
         try:
             values[spec.name] = msgspec.convert(value, spec.type, strict=strict)
         except msgspec.ValidationError as error:
             expected = str(error).removeprefix("Expected ").removeprefix("Object missing ")
-            shown = "a value that is not shown" if _is_secret(where[-1]) else _show(value)
+            shown = "a value that is not shown" if is_secret(where[-1]) else show(value)
             self._fault(path, where, f"expected {expected[0].lower()}{expected[1:]}, found {shown}")
 
     def _secret(self, values: dict[str, Any], name: str, file: Any, path: Path, where: tuple[str, ...]) -> None:
@@ -362,7 +371,7 @@ class _Reader:
     def unknown_environment(self, regions: Mapping[str, Region]) -> None:
         """A variable with our prefix that no setting read is a typing error, not a wish."""
         for variable in sorted(set(self.environ) - self.used):
-            if variable.startswith(f"{PREFIX}SECRET__"):
+            if variable.startswith(VARIABLE):
                 continue
             known = [f"region {name}" for name in regions] if variable.startswith(f"{PREFIX}REGION__") else []
             hint = f" (known: {', '.join(known)})" if known else ""
@@ -376,18 +385,3 @@ class _Reader:
         steps = tuple(int(part) if part.isdigit() else part for part in key)
         line = toml.line_of(text, steps) if text is not None else None
         self.faults.append(Fault(path.name, line, ".".join(key), message))
-
-
-def _is_secret(name: str) -> bool:
-    lowered = name.lower()
-    return any(word in lowered for word in ("password", "redis", "amqp", "mongo", "url", "proxy", "token", "secret"))
-
-
-def _kind(value: Any) -> str:
-    """What stands where a table is expected; a text may be a secret that belongs into it."""
-    return _show(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
-
-
-def _show(value: Any) -> str:
-    text = msgspec.json.encode(value, enc_hook=str).decode()
-    return text if len(text) <= 60 else text[:57] + "…"

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from jobs import definition, examine
-from jobs.catalog import Catalog, Entry, wrong_egress
+from jobs.catalog import Catalog, Entry, wrong_in
 from jobs.definition import Definition
 from regions import toml
 from regions.faults import Fault, Faults, nearest
@@ -35,11 +35,11 @@ def run(settings: Settings, sources: Sequence[str], *, as_json: bool) -> int:
 
 
 def faults(settings: Settings, entry: Entry) -> list[Fault]:
-    """What is wrong with a source: its files, the regions that it names, and the ways out that its region does not have."""
+    """What is wrong with a source: its files, the regions that it names, and what it wants that its region does not give."""
     found = examine.faults(entry.path)
     read = _examined(entry.path)
     if read is not None and entry.region in settings.region:
-        found += wrong_egress(read, entry.region, settings.region[entry.region].egress)
+        found += wrong_in(settings.region[entry.region], read)
     for key, name in regions_of(entry.path):
         if name not in settings.region:
             line = toml.line_of(entry.path.read_text(encoding="utf-8"), (key,))

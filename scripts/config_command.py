@@ -20,7 +20,7 @@ from scripts.probes import broker, mongo, redis_answers
 from scripts.terminal import say, say_json
 
 HIDDEN: Final = "(hidden)"
-SECRETS: Final = ("password",)
+SECRETS: Final = ("password", "value")
 URLS: Final = ("redis", "amqp", "mongo", "url", "redis_url", "management_url")
 PROXY: Final = "proxy"
 

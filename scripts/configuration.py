@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from regions import names, settings
+from regions.secret import VARIABLE
 from regions.settings import Settings
 from scripts.data_folder import DataFolder
 from scripts.services import RabbitMQ
@@ -20,7 +21,6 @@ from scripts.site.site import origins
 
 # Offsets from the gateway's port; what is taken moves to a free one.
 BROKER, HUB, STORE, DASHBOARDS, SITE, REGION_REDIS = 2, 3, 4, 11, 19, 31
-PASSED = f"{settings.PREFIX}SECRET__"  # what a source's request may name
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *,
             "password": data.password(f"dashboard {name}"),
             "redis_url": f"redis://dashboard:{data.secret(f'dashboard redis {name}')}@127.0.0.1:{ports.redis[name]}/0",
         }
+        for secret in table["secrets"].values():
+            del secret["value"]  # its workers alone get it, by a variable
         table["raw"]["path"] = region.raw.path or str(data.path.absolute() / "raw" / name)
         data.write(f"regions/{name}.toml", to_toml(table))
         data.write(f"run/hub-{name}.url", hub_url(data, ports, name))
@@ -108,13 +110,19 @@ def with_site(fetch: settings.Fetch, port: int) -> dict[str, str]:
 
 
 def environment(data: DataFolder, environ: Mapping[str, str], region: str = "") -> dict[str, str]:
-    """What a part sees: no settings in variables but the secrets of sources, and a region's way to the hub."""
-    kept = foreign(environ) | {key: value for key, value in environ.items() if key.startswith(PASSED)}
+    """What a part sees: no settings in variables but a region's way to the hub."""
+    kept = foreign(environ)
     kept["NEARFETCH_CONFIG"] = str(data.settings)
     if region:
         kept[f"{settings.PREFIX}HUB__REDIS_FILE"] = str(data.run / f"hub-{region}.url")
         kept[f"{settings.PREFIX}HUB__AMQP_FILE"] = str(data.run / f"rabbitmq-{region}.url")
     return kept
+
+
+def of_workers(environ: Mapping[str, str], region: settings.Region) -> dict[str, str]:
+    """What a region's workers see besides: the secrets that it binds. No other part has them."""
+    given = {f"{VARIABLE}{name}": secret.value for name, secret in region.secrets.items() if secret.value}
+    return {**environ, **given}
 
 
 def foreign(environ: Mapping[str, str]) -> dict[str, str]:

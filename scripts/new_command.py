@@ -15,6 +15,7 @@ from uritemplate.variable import Operator
 from jobs import examine
 from jobs.egress import fetchers_of
 from jobs.errors import TaskError
+from jobs.hosts import leaders
 from jobs.limits import Limits
 from jobs.page import Page, Request
 from regions import names
@@ -42,7 +43,7 @@ $format
 $params
 # [request]                   # what is sent besides the address
 # headers = {Accept-Language = "en"}
-# auth    = {bearer = "{secret.NAME}"}   # NEARFETCH__SECRET__NAME in the region's environment
+# auth    = {bearer = "{secret.NAME}"}   # with [secrets.NAME] sources = ["$id"] in the region's file
 
 $rows
 
@@ -121,7 +122,8 @@ def look(settings: Settings, url: str, files: Files | None) -> Page | None:
 
 def skeleton(source: str, url: str, found: Guess) -> str:
     """The file's text."""
-    params = "".join(map(_param, _variables(url)))
+    leading = leaders(url)
+    params = "".join(_param(name, is_required=needed, is_leading=name in leading) for name, needed in _variables(url))
     form = (
         f'format = "{found.format}"'
         if found.format
@@ -150,10 +152,10 @@ def _variables(url: str) -> list[tuple[str, bool]]:
     return list(found.items())
 
 
-def _param(one: tuple[str, bool]) -> str:
-    name, is_required = one
+def _param(name: str, *, is_required: bool, is_leading: bool) -> str:
     key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-    return f'{key} = {{{"required = true" if is_required else ""}}}   # example = "…", type = "int", enum = ["…"]\n'
+    said = ["required = true"] * is_required + ['hosts = ["example.org", "*.example.org"]'] * is_leading
+    return f'{key} = {{{", ".join(said)}}}   # example = "…", type = "int", enum = ["…"]\n'
 
 
 def check(source: str, text: str) -> None:

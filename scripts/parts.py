@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from regions import names
-from regions.settings import ROOT, Settings
+from regions.settings import ROOT, Region, Settings
 from scripts import configuration, hub_acl
 from scripts.configuration import Ports
 from scripts.dashboard import DASHBOARD_ACL
@@ -82,7 +82,7 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
             Part("site", "servers", python("scripts.site", "--port", str(ports.site)), own, listens(ports.site))
         )
     for name in wanted.region:
-        parts += _region(name, ports.dashboard[name], configuration.environment(data, environ, name))
+        parts += _region(wanted.region[name], ports.dashboard[name], configuration.environment(data, environ, name))
     gateway = Part("gateway", "entry", python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
     return Stack([*parts, gateway], broker)
 
@@ -103,9 +103,10 @@ def _region_redis(data: DataFolder, region: str, port: int, environ: Mapping[str
     )
 
 
-def _region(name: str, dashboard_port: int, environ: Mapping[str, str]) -> list[Part]:
+def _region(region: Region, dashboard_port: int, environ: Mapping[str, str]) -> list[Part]:
+    name, own = region.name, configuration.of_workers(environ, region)
     return [
-        Part(f"workers-{name}", "regions", python("scripts.cli", "workers", name), environ, always, stop_seconds=40),
+        Part(f"workers-{name}", "regions", python("scripts.cli", "workers", name), own, always, stop_seconds=40),
         Part(f"bridge-{name}", "regions", python("scripts.cli", "bridge", name), environ, always),
         Part(
             f"dashboard-{name}", "regions", python("scripts.cli", "dashboard", name), environ, listens(dashboard_port)

@@ -1,6 +1,5 @@
 """``nearfetch source sample`` keeps answers and records as a test; ``nearfetch source test`` runs all of them."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +8,6 @@ import click
 import msgspec
 
 from jobs.catalog import Entry
-from jobs.secret import read_secrets
 from regions.settings import Settings
 from scripts import record_diff, samples, trial, try_command
 from scripts.check_command import faults, find, known
@@ -52,7 +50,7 @@ def keep(
     if done.is_failed and not may_fail:
         say("Nothing is kept. --failed keeps it, as a test that these pages fail in this way.")
         return 1
-    samples.write(folder, done, read_secrets(os.environ))
+    samples.write(folder, done, settings.one(entry.region).secrets_of(entry.id))
     say(f"Kept in {folder}: look at {samples.RECORDS}, it is what nearfetch source test {entry.id} expects.")
     return 0
 

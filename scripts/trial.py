@@ -26,7 +26,8 @@ from jobs.egress import Fetches, fetchers_of
 from jobs.errors import ConnectionFailed, TaskError
 from jobs.page import Page, Request
 from jobs.task import Runner
-from regions.settings import Folders, Settings
+from regions.folders import Folders
+from regions.settings import Settings
 
 NAME: Final = "trial"  # stands where a task's and a request's id would
 RESULT_TTL_MS: Final = 3_600_000

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 
 from jobs.catalog import Catalog
 from jobs.definition import BadParams
+from jobs.hosts import Elsewhere
 from regions.faults import nearest
 from regions.settings import Limits
 from web import ids
@@ -198,8 +199,8 @@ def _task(
     except BadParams as bad:
         errors += [(params_at + pointer(name), detail) for name, detail in bad.faults]
         return None
-    except ValueError as error:
-        errors.append((params_at, f"they make no address: {error}"))
+    except Elsewhere as error:
+        errors.append((params_at + (pointer(error.param) if error.param else ""), str(error)))
         return None
     return NewTask(
         id="",

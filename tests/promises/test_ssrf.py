@@ -51,8 +51,9 @@ ELSEWHERE = """
 DIRECT = """
 title = "An address that a client gives"
 url = '{+url}'
+any_host = true
 [params]
-url = {required = true}
+url = {required = true, hosts = PORTS}
 [fields]
 text = "body"
 [contract]
@@ -151,10 +152,18 @@ through_all = pytest.mark.parametrize(
 )
 
 
-def start(workers: RegionWorkers, outer: str, allow: str, egress: Egress) -> None:
-    definitions = {"direct.toml": DIRECT, "next.toml": NEXT, "before.toml": BEFORE.replace("OUTER", outer)}
-    ways_out = {"default": egress}
-    workers.start(definitions, allow=allow, egress=ways_out, worker=("-m", "tests.promises.attacked_worker"))
+def start(workers: RegionWorkers, outer: str, allow: str, egress: Egress, inner: int = 1) -> None:
+    """Sources that a client may lead anywhere, to these sites' ports too: only the guard is in the way."""
+    ports = f'["*:{inner}", "*:{urlsplit(outer).port}"]'
+    texts = {"direct": DIRECT, "next": NEXT, "before": BEFORE.replace("OUTER", outer)}
+    definitions = {f"{name}.toml": text.replace("PORTS", ports) for name, text in texts.items()}
+    workers.start(
+        definitions,
+        allow=allow,
+        egress={"default": egress},
+        any_host=True,
+        worker=("-m", "tests.promises.attacked_worker"),
+    )
 
 
 def ask(workers: RegionWorkers, outer: str, urls: list[str], way: str) -> list[dict]:
@@ -184,19 +193,21 @@ def test_there_are_enough_spellings():
 def test_without_the_guard_the_listeners_count(workers, origin, inner, proxy):
     """The control: with everything allowed, most spellings do lead to this machine, in every way."""
     outer = origin(outer_site).url
-    start(workers, outer, allow="0.0.0.0/0,::/0", egress=proxy)
+    start(workers, outer, allow="0.0.0.0/0,::/0", egress=proxy, inner=inner.port)
     urls = [url.replace("PORT", str(inner.port)) for url in SPELLINGS]
     for way in WAYS:
         before = inner.count
         ask(workers, outer, urls, way)
-        assert inner.count - before >= 40, f"{way}: {inner.count - before} of {len(urls)} came"
+        # What a client gives in an odd spelling is refused before the guard sees it; what a page gives is not.
+        least = 30 if way in ("direct", "before") else 40
+        assert inner.count - before >= least, f"{way}: {inner.count - before} of {len(urls)} came"
 
 
 @through_all
 def test_no_spelling_redirect_or_further_page_connects_to_a_denied_address(workers, origin, inner, proxy):
     """Neither do we, nor does a proxy for us. Where one that looks names up is led by a name, it has to judge itself."""
     outer = origin(outer_site)
-    start(workers, outer.url, allow=f"127.0.0.1:{outer.port}", egress=proxy)
+    start(workers, outer.url, allow=f"127.0.0.1:{outer.port}", egress=proxy, inner=inner.port)
     urls = [url.replace("PORT", str(inner.port)) for url in SPELLINGS]
     urls += [f"http://{host}/" for host in ELSEWHERE]
     if proxy.proxy_resolves:

@@ -19,6 +19,7 @@ from jobs.contract import Task
 from jobs.origin import origin_of
 from regions import names
 from regions.process import stat
+from regions.secret import Secret
 from regions.settings import ROOT, Egress, Fetch, Folders, Settings, Workers
 from tests.service.working import REGION, enqueue, results, settings_for, task
 from tests.waiting import until
@@ -57,6 +58,8 @@ class RegionWorkers:
         allow: str = "",
         origins: str = "",
         egress: Mapping[str, Egress] = {"default": Egress()},
+        secrets: Mapping[str, Secret] = {},
+        any_host: bool = False,
         worker: Sequence[str] = ("-m", "jobs.worker"),
     ) -> None:
         """Starts the pool; returns when all of its processes are registered. ``definitions`` by file name; ``worker``: what Python runs as a worker process."""
@@ -73,7 +76,9 @@ class RegionWorkers:
         self._process = process
         found: Settings = settings_for(*self._urls, threads=threads, processes=processes)
         workers = Workers(threads=threads, memory_mb=memory_mb)
-        region = msgspec.structs.replace(found.one(REGION), workers=workers, egress=dict(egress))
+        region = msgspec.structs.replace(
+            found.one(REGION), workers=workers, egress=dict(egress), secrets=dict(secrets), any_host=any_host
+        )
         fetch, sources = Fetch(allow=allow, origins=origins), Folders(path=str(self._sources))
         settings = msgspec.structs.replace(found, region={REGION: region}, fetch=fetch, sources=sources)
         process.stdin.write(msgspec.json.encode(settings))

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.contract import rfc3339
 from regions import names
+from regions.secret import Secret
 from tests.service.counting import CountingSite, Rule
 from tests.service.region_workers import RegionWorkers, of
 from tests.service.test_turn_workers import SLOW, definition
@@ -52,9 +53,11 @@ def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
 def start(workers: RegionWorkers, site: CountingSite):
     """Starts one worker process; ``write`` bends its one definition."""
 
-    def begin(*, write=lambda text: text, code: str = "", **limits: object) -> RegionWorkers:
+    def begin(*, write=lambda text: text, code: str = "", secrets=None, **limits: object) -> RegionWorkers:
+        if secrets is None:
+            secrets = {}
         files = {"slow.toml": write(definition(SLOW, retries=0, **limits)), **({"slow.py": code} if code else {})}
-        workers.start(files, threads=4, allow=f"127.0.0.1:{site.port}", origins=site.origins(SLOW))
+        workers.start(files, threads=4, allow=f"127.0.0.1:{site.port}", origins=site.origins(SLOW), secrets=secrets)
         return workers
 
     return begin
@@ -248,11 +251,11 @@ def test_a_failure_is_tried_again_before_anything_stands_in(start, site):
     assert (found["stale"], found["attempts"]) == (True, 2)
 
 
-def test_no_secret_is_kept(start, site, monkeypatch):
-    monkeypatch.setenv("NEARFETCH__SECRET__KEY", "a-secret-of-the-region")
+def test_no_secret_is_kept(start, site):
     site.rules[SLOW] = Rule(body=ONE, headers={"ETag": '"a"'})
     workers = start(
-        write=lambda text: text + "[request]\nheaders = {X-Key = '{secret.KEY}'}\nauth = {bearer = '{secret.KEY}'}\n"
+        write=lambda text: text + "[request]\nheaders = {X-Key = '{secret.KEY}'}\nauth = {bearer = '{secret.KEY}'}\n",
+        secrets={"KEY": Secret(("slow",), "a-secret-of-the-region")},
     )
     assert [ask(workers)["status"] for _ in range(2)] == ["succeeded"] * 2
     assert [one.headers["X-Key"] for one in site.of(SLOW)] == ["a-secret-of-the-region"] * 2

@@ -1,7 +1,6 @@
 """Real worker processes keep what their tasks were answered, and end them all the same where they can't."""
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -16,13 +15,14 @@ from jobs import contract, raw
 from jobs.contract import Task
 from jobs.shelf import stored
 from regions import names
+from regions.secret import Secret
 from regions.settings import ROOT, Egress, Fetch, Folders, Raw, Settings
 from scripts.cli import main
 from scripts.site.behave import Rule
 from scripts.site.site import Site, origins
 from tests.service.fetching.origin import Origin
 from tests.service.working import REGION, enqueue, results, settings_for, task
-from tests.unit.test_raw import LOGIN, SECRET, TOKEN, everything, parrot
+from tests.unit.test_raw import LOGIN, SECRET, TOKEN, everything, led_to, parrot
 from tests.unit.test_task import TINY as RETRIED
 from tests.waiting import until
 
@@ -50,7 +50,9 @@ def sources(tmp_path: Path) -> Path:
 def settings(region_redis, hub_redis, site, sources, tmp_path) -> Settings:
     found = settings_for(region_redis.url, hub_redis.url)
     kept = Raw(path=str(tmp_path / "raw"), count_max=50)
-    region = msgspec.structs.replace(found.one(REGION), raw=kept, egress={"default": Egress()})
+    region = msgspec.structs.replace(
+        found.one(REGION), raw=kept, egress={"default": Egress()}, secrets={"PASSWORD": Secret(("login",), SECRET)}
+    )
     return msgspec.structs.replace(
         found,
         region={REGION: region},
@@ -61,14 +63,13 @@ def settings(region_redis, hub_redis, site, sources, tmp_path) -> Settings:
 
 @pytest.fixture
 def start(settings: Settings) -> Iterator[Start]:
-    """Starts a worker process by name, with a secret in its environment."""
+    """Starts a worker process by name, with a secret among its settings."""
     started: list[subprocess.Popen] = []
 
     def begin(name: str = "w1") -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-m", "jobs.worker", REGION, name, "--settings", "-"],
             cwd=ROOT,
-            env={**os.environ, "NEARFETCH__SECRET__PASSWORD": SECRET},
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -131,9 +132,10 @@ def test_failures_and_a_sample_are_kept_and_read_again_without_a_fetch(
     assert site.fetches.since(0)[0] == fetches == 20
 
 
-def test_no_secret_is_in_the_folder(start, settings, region_redis, hub_redis, tmp_path):
+def test_no_secret_is_in_the_folder(start, settings, sources, region_redis, hub_redis, tmp_path):
     """The origin repeats all of them; clients get what it said, the folder does not."""
     origin = Origin(parrot)
+    (sources / "login.toml").write_text(led_to(origin.url))
     start()
     (result,) = ended(hub_redis.client, enqueue(region_redis.client, [of("login", base=origin.url)]))
     assert SECRET in json.dumps(result["records"])

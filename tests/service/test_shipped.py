@@ -130,6 +130,8 @@ FAILURES = [
     ("unlocode.subdivisions", {}, {"mislabel": "encoding"}, "decode"),
     ("sitemap.urls", {"url": "https://www.sitemaps.org/none.xml"}, {}, "http_status"),
     ("sitemap.urls", {"url": "http://169.254.169.254/sitemap.xml"}, {}, "blocked_address"),
+    ("sitemap.urls", {"url": "https://www.sitemaps.org:8443/sitemap.xml"}, {}, "blocked_address"),
+    ("sitemap.urls", {"url": "https://elsewhere.example/sitemap.xml"}, {}, "blocked_address"),
     ("nws.forecast", {"office": "XXX"}, {}, "http_status"),
     ("crossref.works", {"cursor": "made up"}, {}, "http_status"),
     ("line.tracking", {}, {"body": '{"containers": []}'}, "contract"),

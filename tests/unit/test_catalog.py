@@ -4,8 +4,12 @@ import os
 import subprocess
 import sys
 
+from msgspec.structs import replace
+
 from jobs.catalog import Catalog
-from regions.settings import ROOT
+from regions.egress import Egress
+from regions.secret import Secret
+from regions.settings import ROOT, Region
 
 GOOD = "title = 'Good'\nurl = 'https://a.example/'\n[fields]\na = 'b'\n"
 
@@ -45,11 +49,14 @@ ELSEWHERE = GOOD + "[request]\nmethod = 'GET'\negress = 'UE'\n"
 BEFORE = "[before]\nurl = 'https://a.example/'\n[before.fields]\nt = 'b'\n[before.request]\negress = 'asia'\n"
 
 
+FRA = Region(name="fra", egress={"default": Egress(), "eu": Egress()}, secrets={"BOUND": Secret(("shop.*", "other"))})
+
+
 def test_a_source_of_a_known_region_must_name_one_of_its_ways_out(tmp_path):
     """Of other regions nobody here knows the ways out: the gateway can't tell, the region's own processes can."""
     touch(tmp_path / "mine.toml", "region = 'fra'\n" + ELSEWHERE)
     touch(tmp_path / "another.toml", "region = 'nyc'\n" + ELSEWHERE)
-    catalog = Catalog([tmp_path], "fra", {"fra": {"default", "eu"}})
+    catalog = Catalog([tmp_path], "fra", {"fra": FRA})
     catalog.refresh()
     (fault,) = catalog.get("mine").faults
     assert str(fault) == 'mine.toml:8: request.egress: expected an egress of region fra, found "UE"; one of default, eu'
@@ -60,6 +67,48 @@ def test_a_source_of_a_known_region_must_name_one_of_its_ways_out(tmp_path):
     assert [str(fault) for fault in catalog.get("mine").faults] == [
         'mine.toml:13: before.request.egress: expected an egress of region fra, found "asia"; one of default, eu'
     ]
+
+
+def test_a_secret_is_only_for_the_sources_that_its_region_binds_it_to(tmp_path):
+    """The fault holds the line that mends it."""
+    text = GOOD + "[request]\nheaders = {X-Key = '{secret.NAME}'}\n"
+    catalog = Catalog([tmp_path], "fra", {"fra": FRA})
+    touch(tmp_path / "shop.lamps.toml", text.replace("NAME", "BOUND"))
+    touch(tmp_path / "mine.toml", text.replace("NAME", "BOUND"))
+    touch(tmp_path / "own.toml", text.replace("NAME", "LINE_TOKEN"))
+    login = "[before]\nurl = 'https://a.example/'\n[before.fields]\nt = 'b'\n[before.request]\nbody = '{secret.LINE_TOKEN}'\n"
+    touch(tmp_path / "before.toml", GOOD + login)
+    catalog.refresh()
+    assert catalog.get("shop.lamps").faults == []
+    assert [
+        str(fault).partition(": ")[2] for name in ("mine", "own", "before") for fault in catalog.get(name).faults
+    ] == [
+        (
+            "request: expected a secret of region fra for this source, found BOUND; "
+            '[secrets.BOUND] sources = ["shop.*", "other", "mine"] in its file'
+        ),
+        (
+            "request: expected a secret of region fra for this source, found LINE_TOKEN; "
+            '[secrets.LINE_TOKEN] sources = ["own"] in its file'
+        ),
+        (
+            "before.request: expected a secret of region fra for this source, found LINE_TOKEN; "
+            '[secrets.LINE_TOKEN] sources = ["before"] in its file'
+        ),
+    ]
+
+
+def test_a_source_that_may_be_led_anywhere_needs_its_regions_leave(tmp_path):
+    catalog = Catalog([tmp_path], "fra", {"fra": FRA, "nyc": replace(FRA, name="nyc", any_host=True)})
+    text = "title = 'Any'\nany_host = true\nurl = '{+url}'\n[params]\nurl = {type = 'url'}\n[fields]\na = 'b'\n"
+    touch(tmp_path / "mine.toml", text)
+    touch(tmp_path / "theirs.toml", "region = 'nyc'\n" + text)
+    catalog.refresh()
+    (fault,) = catalog.get("mine").faults
+    assert str(fault) == (
+        "mine.toml:2: any_host: expected hosts, or any_host = true in the file of region fra, found neither"
+    )
+    assert catalog.get("theirs").faults == []
 
 
 def test_what_is_asked_before_goes_the_requests_own_way_unless_it_names_another(tmp_path):

@@ -53,13 +53,13 @@ def hosts() -> Iterator[dict[str, Origin]]:
 
 
 @pytest.fixture
-def runner(tmp_path, hosts, monkeypatch) -> Iterator[Runner]:
-    monkeypatch.setenv("NEARFETCH__SECRET__TOKEN", "t0ken")
-    monkeypatch.setenv("NEARFETCH__SECRET__LOGIN", "l0gin")
+def runner(tmp_path, hosts) -> Iterator[Runner]:
     text = SOURCE.replace("FIRST", str(hosts["first"].port)).replace("SECOND", str(hosts["second"].port))
     (tmp_path / "two.toml").write_text(text)
     allow = ",".join(f"{host}:{one.port}" for one in hosts.values() for host in ("127.0.0.1", "[::1]"))
-    found = settings.load({"NEARFETCH__SOURCES__PATH": str(tmp_path), "NEARFETCH__FETCH__ALLOW": allow})
+    bound = {f"NEARFETCH__REGION__FRA__SECRETS__{name}__SOURCES": "two" for name in ("TOKEN", "LOGIN")}
+    secrets = {"NEARFETCH__SECRET__TOKEN": "t0ken", "NEARFETCH__SECRET__LOGIN": "l0gin", **bound}
+    found = settings.load({"NEARFETCH__SOURCES__PATH": str(tmp_path), "NEARFETCH__FETCH__ALLOW": allow, **secrets})
     made = Runner(found, found.one("fra"))
     yield made
     made.close()

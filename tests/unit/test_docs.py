@@ -2,7 +2,7 @@
 
 import re
 from types import SimpleNamespace
-from typing import get_origin
+from typing import get_args, get_origin
 
 import msgspec
 import pytest
@@ -40,7 +40,7 @@ def fields(kind: type[Struct], prefix: str = "") -> dict[str, object]:
         if isinstance(one.type, type) and issubclass(one.type, Struct):
             found |= fields(one.type, f"{name}.")
         elif get_origin(one.type) is dict:
-            found |= fields(settings.Egress, f"{name}.NAME.")
+            found |= fields(get_args(one.type)[1], f"{name}.NAME.")
         else:
             found[name] = one.default
     return found

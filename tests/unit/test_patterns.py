@@ -18,7 +18,7 @@ from requests.cookies import MockRequest, MockResponse, RequestsCookieJar
 from requests.models import PreparedRequest
 
 import jobs
-from jobs import charset, dates, feed, fetch, fold, jsonld, lines, numbers, origin, page, source
+from jobs import charset, dates, feed, fetch, fold, jsonld, lines, numbers, origin, page
 from jobs.definition import Csv
 
 SIZES = (100, 1_200)  # repetitions; the small one is for what would take hours of the large one
@@ -107,7 +107,7 @@ def cookies(text: str) -> None:
 
 
 WHOLE = {
-    "a Link header": source._next_link,
+    "a Link header": page.next_link,
     "a charset": lambda text: charset.declared_in(text.encode()),
     "a body's text": tried(lambda text: charset.decode(f"{text}\xe9".encode("latin-1"), f"text/html; charset={text}")),
     "cookies": tried(cookies),

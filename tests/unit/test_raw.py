@@ -5,7 +5,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 import pytest
@@ -29,7 +29,7 @@ SMALL = """
 title = "Small"
 url = '{+base}/'
 [params]
-base = {required = true, example = "http://127.0.0.1"}
+base = {required = true}
 [rows]
 css = "li"
 [fields]
@@ -41,7 +41,7 @@ LOGIN = """
 title = "Behind a login"
 url = '{+base}/list'
 [params]
-base = {required = true, example = "http://127.0.0.1"}
+base = {required = true}
 [before]
 url = '{+base}/login'
 [before.request]
@@ -56,6 +56,11 @@ css = "li"
 [fields]
 said = {xpath = "string(.)"}
 """
+
+
+def led_to(base: str, text: str = LOGIN) -> str:
+    """The definition, which may be led to this one host."""
+    return text.replace("base = {", f'base = {{hosts = ["{urlsplit(base).netloc}"], ')
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +93,8 @@ def run(site: Site, tmp_path: Path, folder: Path, more: dict[str, str]) -> Itera
     """Runs a source and gives its result; keywords are params."""
     sources = tmp_path / "sources"
     sources.mkdir()
-    for name, text in {"books": BOOKS.replace("MAX", "10"), "tiny": TINY, "login": LOGIN, "small": SMALL}.items():
+    texts = {"books": BOOKS.replace("MAX", "10"), "tiny": TINY, "login": LOGIN, "small": SMALL}
+    for name, text in texts.items():
         (sources / f"{name}.toml").write_text(text)
     given = {
         "NEARFETCH__SOURCES__PATH": str(sources),
@@ -103,6 +109,9 @@ def run(site: Site, tmp_path: Path, folder: Path, more: dict[str, str]) -> Itera
     runner = Runner(found, found.one("fra"), secrets={"PASSWORD": SECRET, "OTHER": "rows"}, shelf=shelf)
 
     def go(source: str, *, cancelled: Callable[[], bool] = lambda: False, **params) -> dict:
+        if "base" in params:
+            (sources / f"{source}.toml").write_text(led_to(params["base"], texts[source]))
+            runner.refresh()
         end = runner.run(
             make_task(source, **params), offset_ms=0, attempt=2, failures=0, queued_ms=0.0, cancelled=cancelled
         )

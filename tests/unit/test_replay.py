@@ -19,7 +19,7 @@ from scripts.replay import error_of
 from scripts.site.behave import Rule
 from scripts.site.site import Site, origins
 from tests.service.fetching.origin import Origin
-from tests.unit.test_raw import LOGIN, SECRET, parrot
+from tests.unit.test_raw import LOGIN, SECRET, led_to, parrot
 from tests.unit.test_task import BIG_CATEGORY, BOOKS, TINY, make_task
 from tests.waiting import until
 
@@ -148,11 +148,13 @@ def test_a_status_that_means_nothing_is_there_today_is_a_success(ran, site, sour
 def test_pages_behind_a_login_are_read_without_its_secrets(ran, sources):
     """No secret is in the environment, and the token is only a shape; yet all is read as it was."""
     started = Origin(parrot)
+    login = led_to(started.url)
+    (sources / "login.toml").write_text(login)
     ran("login", base=started.url)
     started.stop()
     code, found = of_json(ID)
     assert (code, found["notes"], len(found["answers"])) == (0, [], 2)
-    (sources / "login.toml").write_text(LOGIN.replace('css = "li"', 'css = "li:last-child"'))
+    (sources / "login.toml").write_text(login.replace('css = "li"', 'css = "li:last-child"'))
     code, found = of_json(ID)
     assert (code, found["now"]["records"]) == (1, [{"said": "rows"}])
 

@@ -63,6 +63,42 @@ def test_a_secret_can_stand_in_a_file_of_its_own(files, tmp_path):
     assert settings.load(environ).hub.amqp == "redis://:pw@127.0.0.1:1/0"
 
 
+def test_a_secret_is_bound_in_a_regions_file_and_its_value_stands_elsewhere(files, tmp_path):
+    (tmp_path / "token").write_text("t0ken\n")
+    bound = (
+        '[secrets.A]\nsources = ["line.*"]\n[secrets.b]\nsources = ["one", "two.x"]\n[secrets.UNSET]\nsources = ["*"]\n'
+    )
+    environ = files(fra=bound, nyc='[secrets.A]\nsources = ["line.tracking"]\nvalue_file = "' + f'{tmp_path}/token"\n')
+    environ |= {
+        "NEARFETCH__SECRET__A": "x",
+        "NEARFETCH__SECRET__b_FILE": str(tmp_path / "token"),
+        "NEARFETCH__SECRET__NOBODY": "z",
+        "NEARFETCH__REGION__NYC__SECRETS__MORE__SOURCES": "reel.tracking,line.*",
+        "NEARFETCH__REGION__NYC__SECRETS__MORE__VALUE": "m",
+    }
+    found = settings.load(environ)
+    fra, nyc = found.one("fra"), found.one("nyc")
+    assert (fra.secrets_of("line.tracking"), fra.secrets_of("two.x"), fra.secrets_of("two")) == (
+        {"A": "x"},
+        {"b": "t0ken"},
+        {},
+    )
+    assert nyc.secrets_of("line.tracking") == {"A": "t0ken", "MORE": "m"}
+    assert nyc.secrets_of("reel.tracking") == {"MORE": "m"}
+
+
+def test_every_fault_of_a_secret_is_told_and_none_of_its_value(files, tmp_path):
+    environ = files(fra='[secrets.A]\n[secrets.B]\nsources = ["x"]\nvalue = 5\nsourced = 1\n', nyc="secrets = 1\n")
+    environ["NEARFETCH__SECRET__A_FILE"] = str(tmp_path / "none")
+    assert faults(environ) == [
+        'fra.toml:1: secrets.A: expected the sources that may use it, like ["line.*"], found none',
+        f"environment: NEARFETCH__SECRET__A_FILE: expected a readable file, found FileNotFoundError at {tmp_path}/none",
+        'fra.toml:5: secrets.B.sourced: unknown key; did you mean "sources"?',
+        "fra.toml:4: secrets.B.value: expected `str`, got `int`, found a value that is not shown",
+        "nyc.toml:1: secrets: expected a table, found 1",
+    ]
+
+
 def test_all_faults_are_told_at_once_with_their_lines(files):
     environ = files(
         '[gateway]\nport = 99999\nhots = "x"\n\n[limits]\ngrace_seconds = "five"\n',

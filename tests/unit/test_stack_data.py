@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from regions import connect, names, settings
+from regions.secret import Secret
 from scripts import configuration, hub_acl, parts, terminal
 from scripts.data_folder import DataFolder
 from scripts.ports import free_block, free_port, port_is_free
@@ -85,15 +86,19 @@ def test_a_region_sees_the_hub_as_its_own_user_and_no_secret_is_in_a_variable(da
     generate(data, {})
     environ = configuration.environment(data, {"NEARFETCH__SECRET__TOKEN": "t", "PATH": "/bin"}, "fra")
     assert settings.load(environ).hub.redis.startswith("redis://region-fra:")
-    assert environ["NEARFETCH__SECRET__TOKEN"] == "t"
+    assert "NEARFETCH__SECRET__TOKEN" not in environ
     assert data.secret("hub fra") not in " ".join(environ.values())
 
 
-def test_no_part_gets_settings_of_the_user_in_variables_and_only_ours_the_secrets_of_sources(data):
-    """Servers of others need neither, and what starts a part is written to a file beside its pid."""
+def test_no_part_gets_settings_of_the_user_in_variables_and_only_workers_the_secrets_that_their_region_binds(data):
+    """What starts a part is written to a file beside its pid; the settings of all parts hold no secret."""
     environ = {
         "NEARFETCH__REGION__FRA__EGRESS__DEFAULT__PROXY": "http://u:geheim@proxy.example:1",
         "NEARFETCH__SECRET__TOKEN": "wort",
+        "NEARFETCH__SECRET__OTHER": "ohne",
+        "NEARFETCH__REGION__FRA__SECRETS__TOKEN__SOURCES": "line.*, reel.tracking",
+        "NEARFETCH__REGION__SIN__SECRETS__TOKEN__SOURCES": "line.*",
+        "NEARFETCH__REGION__SIN__SECRETS__TOKEN__VALUE": "singapurs",
         "PATH": os.environ["PATH"],
     }
     wanted, ports = generate(data, environ)
@@ -102,8 +107,16 @@ def test_no_part_gets_settings_of_the_user_in_variables_and_only_ours_the_secret
     seen = {part.name: "\n".join(part.environment.values()) for part in built}
     assert {"redis-fra", "workers-fra", "gateway", "epmd", "rabbitmq"} <= set(seen)
     assert [name for name, text in seen.items() if "geheim" in text] == []
-    theirs = {part.name for part in built if part.stage == "servers" and part.name != "site"}
-    assert {name for name, text in seen.items() if "wort" in text} == set(seen) - theirs
+    assert {name for name, text in seen.items() if "wort" in text} == {"workers-fra"}
+    assert {name for name, text in seen.items() if "singapurs" in text} == {"workers-sin"}
+    assert [name for name, text in seen.items() if "ohne" in text] == []
+    written = "".join(file.read_text() for file in (data.settings, *data.regions.glob("*.toml")))
+    assert "wort" not in written
+    assert "singapurs" not in written
+    workers = next(part for part in built if part.name == "workers-fra")
+    loaded = settings.load(workers.environment).one("fra")
+    assert loaded.secrets == {"TOKEN": Secret(("line.*", "reel.tracking"), "wort")}
+    assert (loaded.secrets_of("line.tracking"), loaded.secrets_of("books.list")) == ({"TOKEN": "wort"}, {})
 
 
 def test_the_users_own_settings_are_passed_on(data, tmp_path):

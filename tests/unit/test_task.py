@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobs import contract, secret, task
+from jobs import contract, task
 from jobs.contract import Result, Task
 from jobs.life import Ended, shortened
 from jobs.source import Source
@@ -352,14 +352,6 @@ def test_warnings_are_at_most_ten_with_counts():
     many = shortened([f"w{number}" for number in range(15)] + ["w14"])
     assert len(many) == 10
     assert many[-1] == "and 7 more warnings"
-
-
-def test_secrets_come_from_the_environment_or_a_file(tmp_path):
-    (tmp_path / "token").write_text("t0ken\n")
-    environ = {"NEARFETCH__SECRET__A": "x", "NEARFETCH__SECRET__B_FILE": str(tmp_path / "token"), "OTHER": "y"}
-    assert secret.read_secrets(environ) == {"A": "x", "B": "t0ken"}
-    with pytest.raises(Faults, match="NEARFETCH__SECRET__C_FILE: expected a readable file"):
-        secret.read_secrets({"NEARFETCH__SECRET__C_FILE": str(tmp_path / "none")})
 
 
 def test_every_fault_of_the_settings_of_fetching_is_named(runner):

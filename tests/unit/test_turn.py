@@ -37,6 +37,6 @@ def test_the_page_before_belongs_to_a_host_too(tmp_path):
 
 def test_a_host_that_params_decide_is_known_by_its_source_alone(tmp_path):
     asked = definition(
-        tmp_path, "a", "{+url}", "rate = '2/s'", "[params]\nurl = {required = true, example = 'https://x.example/'}"
+        tmp_path, "a", "{+url}", "rate = '2/s'", "[params]\nurl = {required = true, hosts = ['*.example']}"
     )
     assert limits_of([asked]) == {"a": "8 500.000"}

@@ -18,6 +18,8 @@ FEED = '<?xml version="1.0"?><rss version="2.0"><channel><title>T</title><item><
         "https://a.example/{kind}/list{?page,per_page}",
         "https://a.example/it's?x=%20",
         "http://a.example/{+path}",
+        "{+page}",
+        "https://{shop}/lamps{?q}",
     ],
 )
 def test_a_new_definition_is_valid_at_once(source, folder, url):
@@ -32,12 +34,15 @@ def test_a_new_definition_is_valid_at_once(source, folder, url):
     assert required == {
         "https://a.example/{kind}/list{?page,per_page}": {"kind": True, "page": False, "per_page": False},
         "http://a.example/{+path}": {"path": True},
+        "{+page}": {"page": True},
+        "https://{shop}/lamps{?q}": {"shop": True, "q": False},
     }.get(url, {})
     assert "docs/sources.md" in (folder / "shop.list.toml").read_text()
 
 
-def test_every_comment_of_it_can_be_taken_out(source, folder):
-    """The lines in comments are valid too, in their places."""
+def test_every_comment_of_it_can_be_taken_out(source, folder, monkeypatch):
+    """The lines in comments are valid too, in their places; a secret is one that the region binds."""
+    monkeypatch.setenv("NEARFETCH__REGION__FRA__SECRETS__NAME__SOURCES", "shop.list")
     source("new", "shop.list", "https://a.example/{page}")
     path = folder / "shop.list.toml"
     lines = [

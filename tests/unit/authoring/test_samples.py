@@ -123,6 +123,9 @@ def test_what_comes_before_is_kept_and_no_secret_is(site, source, folder, monkey
         )
     )
     monkeypatch.setenv("NEARFETCH__SECRET__SHOP", SECRET)
+    refused = source("sample", "guarded", "--name", "one")
+    assert '[secrets.SHOP] sources = ["guarded"] in its file' in refused.output, "the line that mends it"
+    monkeypatch.setenv("NEARFETCH__REGION__FRA__SECRETS__SHOP__SOURCES", "guarded")
     assert source("sample", "guarded", "--name", "one").exit_code == 0
     kept = folder / "samples" / "guarded" / "one"
     assert [file.name for file in kept.iterdir() if SECRET.encode() in file.read_bytes()] == []

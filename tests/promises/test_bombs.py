@@ -133,6 +133,7 @@ def definition(address: str, form: str, seconds: float = 60) -> str:
     return text + ROWS[form]
 
 
+@pytest.mark.timeout(300)
 def test_bombs_stay_below_the_memory_and_hurt_no_neighbour(workers: RegionWorkers, site, origin):
     def say(spoken: Spoken) -> None:
         kind, coding, body = packed(spoken.target.strip("/"))

@@ -189,6 +189,7 @@ def test_there_are_enough_spellings():
     assert len(set(SPELLINGS)) == len(SPELLINGS) >= 60
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("proxy", ["", "http"], indirect=True)
 def test_without_the_guard_the_listeners_count(workers, origin, inner, proxy):
     """The control: with everything allowed, most spellings do lead to this machine, in every way."""
@@ -203,6 +204,7 @@ def test_without_the_guard_the_listeners_count(workers, origin, inner, proxy):
         assert inner.count - before >= least, f"{way}: {inner.count - before} of {len(urls)} came"
 
 
+@pytest.mark.timeout(600)
 @through_all
 def test_no_spelling_redirect_or_further_page_connects_to_a_denied_address(workers, origin, inner, proxy):
     """Neither do we, nor does a proxy for us. Where one that looks names up is led by a name, it has to judge itself."""
@@ -226,6 +228,7 @@ def test_no_spelling_redirect_or_further_page_connects_to_a_denied_address(worke
     assert outer.connections > 0
 
 
+@pytest.mark.timeout(600)
 @through
 def test_a_resolver_that_changes_its_answer_gains_nothing(workers, origin, proxy):
     """The first look-up is permitted and answered; the second names a denied address, which gets no connection."""

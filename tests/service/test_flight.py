@@ -15,7 +15,7 @@ from regions import names
 from tests.service.test_claim import end, fetch, queue
 from tests.service.test_retry import again, scheduled
 from tests.service.test_turn import HOST
-from tests.service.working import REGION, claimer, enqueue, task
+from tests.service.working import REGION, claimer, enqueue, pass_deadline, task
 from tests.waiting import until
 
 FRAME = b'0{"task":"x"}\n[{"id":1}]'
@@ -234,12 +234,12 @@ def test_nobody_waits_for_a_task_that_an_operator_deleted(region_redis, how):
 def test_nobody_waits_for_a_task_that_should_have_ended(region_redis):
     """Its thread hangs: the process lives, and so does the execution."""
     client = region_redis.client
-    _, second = give(client, [*same(1, deadline_seconds=0.3), *same(1)])
+    first, second = give(client, same(2))
     worker = claimer(region_redis.url)
     (stuck,) = worker.claim(2).jobs
     look(worker, client)
     assert worker.claim(2).jobs == []
-    until(lambda: time.time() * 1000 > stuck.deadline_ms + 1_000, "a second after its deadline")
+    pass_deadline(client, first, ago_ms=1_001)
     look(worker, client)
     (job,) = worker.claim(2).jobs
     assert job.task == second

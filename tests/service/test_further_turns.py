@@ -91,17 +91,26 @@ def test_who_asks_for_another_host_comes_before_who_claims(client, running):
 
 def test_no_more_threads_wait_than_may(client, running):
     (job, other), _, desk = running
-    tell_limits(client, {HOST: "2 400"})
+    tell_limits(client, {HOST: "2 60000"})
     one, two = turn(job, desk), turn(other, desk)
     ask(one, HOST)
     ask(two, HOST)
     ask(one, HOST)
-    thread = threading.Thread(target=ask, args=(one, HOST))
+    is_over, ended = threading.Event(), []
+
+    def wait() -> None:
+        with pytest.raises(Cancelled):
+            ask(one, HOST, seconds=100, cancelled=is_over.is_set)
+        ended.append("cancelled")
+
+    thread = threading.Thread(target=wait)
     thread.start()
     until(lambda: not desk.waiting.acquire(blocking=False) or desk.waiting.release(), "one to wait")
     with pytest.raises(NoThread, match="too many tasks wait for turns"):
         ask(two, HOST)
+    is_over.set()
     thread.join(10)
+    assert ended == ["cancelled"]
 
 
 def test_the_wait_outlives_an_outage_of_its_redis(running, region_redis):

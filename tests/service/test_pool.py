@@ -358,6 +358,6 @@ def test_a_suspect_that_is_stuck_past_its_deadline_takes_its_process_with_it(sta
     until(lambda: len(list(mark.iterdir())) == 1, "a running job")
     os.kill(next(iter(pids(client).values())), signal.SIGKILL)
     until(lambda: len(list(mark.iterdir())) == 2, "its second attempt")
-    until(lambda: client.hget(names.rq_job(id_), "status") == b"failed", "its end", 40)
+    until(lambda: client.hget(names.rq_job(id_), "status") == b"failed", "its end", 60)
     assert client.hget(names.rq_job(id_), names.JOB_DEATHS) == b"1"
     until(lambda: client.zcard(names.ALONE) == 0, "the end of its process")

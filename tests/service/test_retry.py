@@ -13,8 +13,7 @@ from jobs.retry import Attempt, Retry, read_past
 from jobs.script import LATER
 from regions import names
 from tests.service.test_claim import end, fetch, queue, wip
-from tests.service.working import REGION, claimer, enqueue, task
-from tests.waiting import until
+from tests.service.working import REGION, claimer, enqueue, pass_deadline, task
 
 
 def again(job, wait_seconds=0.0, *, is_urgent=False):
@@ -124,13 +123,14 @@ def test_a_failure_whose_record_an_operator_deleted_is_an_end(region_redis):
 def test_what_is_not_tried_again_in_time_ends_as_it_failed(region_redis, where):
     """Its last real error is the result, not ``expired``, wherever its deadline meets it."""
     client = region_redis.client
-    (id_, later) = enqueue(client, [task(deadline_seconds=0.5), task()])
+    (id_, later) = enqueue(client, [task(), task()])
     worker = claimer(region_redis.url)
     (job,) = worker.claim(1).jobs
     failed = again(job, 60 if where == "scheduled" else 0)
     worker.finish([failed], then_claim=0)
     worker.move_due()
-    ((entry, outcome, size),) = until(worker.move_due, "its deadline")
+    pass_deadline(client, id_)
+    ((entry, outcome, size),) = worker.move_due()
     assert (outcome, size) == (failed.outcome, failed.spliced_bytes)
     assert contract.head(outcome.frame).error.type == "connection"
     ((found, fields),) = client.xrange(names.OUTBOX)
@@ -147,25 +147,25 @@ def test_what_is_not_tried_again_in_time_ends_as_it_failed(region_redis, where):
 
 def test_a_late_retry_that_is_claimed_first_still_ends_as_it_failed(region_redis):
     client = region_redis.client
-    (id_,) = enqueue(client, [task(deadline_seconds=0.3)])
+    (id_,) = enqueue(client, [task()])
     worker = claimer(region_redis.url)
     (job,) = worker.claim(1).jobs
     worker.finish([again(job)], then_claim=0)
     worker.move_due()
-    until(lambda: time.time() * 1000 > int(client.hget(names.rq_job(id_), names.JOB_DEADLINE)), "its deadline")
+    pass_deadline(client, id_)
     assert worker.claim(1).jobs == []
     assert len(worker.move_due()) == 1
 
 
 def test_a_last_attempt_that_runs_past_its_deadline_ends_by_itself(region_redis):
     client = region_redis.client
-    enqueue(client, [task(deadline_seconds=1)])
+    enqueue(client, [task()])
     worker = claimer(region_redis.url)
     (job,) = worker.claim(1).jobs
     worker.finish([again(job)], then_claim=0)
     worker.move_due()
     (second,) = worker.claim(1).jobs
-    client.zadd(names.RETRIED, {job.task: 1})
+    pass_deadline(client, job.task)
     assert worker.move_due() == []
     assert client.zcard(names.RETRIED) == 1
     assert worker.finish([end(second)], then_claim=0)[0][0]

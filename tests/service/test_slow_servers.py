@@ -71,13 +71,11 @@ def slow_stack(tmp_path, rabbitmq, hub_redis):
 
 @pytest.mark.parametrize("link", ["hub", "rabbitmq"])
 def test_a_slow_server_is_waited_for(slow_stack, link):
-    slow_stack.post()  # connections are there, and the Redis knows the scripts
-    slow_stack.stack.region.take("fra")
+    region = slow_stack.stack.region
     slow_stack.slow(link, SLOW_MS)
-    status, accepted = slow_stack.post()
-    assert status == 202
-    assert slow_stack.not_ready() == ""
-    slow_stack.stack.region.finish(slow_stack.stack.region.take("fra"))
+    _, accepted = until(lambda: (one := slow_stack.post())[0] == 202 and one, "a post to be accepted")
+    until(lambda: slow_stack.not_ready() == "", "the gateway to be ready")
+    region.finish(until(lambda: (one := region.take("fra")).request == accepted["id"] and one, "its task"))
     done = ask(slow_stack.stack.port, "GET", f"/v1/requests/{accepted['id']}?wait=20").json()
     assert done["status"] == "succeeded"
 

@@ -23,6 +23,11 @@ def whereabouts(stack, task: str) -> dict:
     return found
 
 
+def after(stack, task: str, hop: str) -> dict:
+    """Where a task is once it has passed a hop; who was answered may know so sooner."""
+    return until(lambda: (found := whereabouts(stack, task))["hops"][-1]["hop"] == hop and found, f"{task} to be {hop}")
+
+
 def hops(found: dict) -> list[str]:
     """Their names in order, without when it was confirmed: the region may be quicker."""
     times = [hop["after_ms"] for hop in found["hops"]]
@@ -37,7 +42,7 @@ def test_a_task_that_went_well_shows_every_hop(stack):
     request = ledger.post(["ecb.rates"])
     ledger.collect(request)
     (task,) = ledger.promised[request]
-    found = whereabouts(stack, task)
+    found = after(stack, task, "delivered")
     assert hops(found) == ["accepted", "bridged", "claimed", "finished", "settled", "delivered"]
     places = {hop["hop"]: hop["where"] for hop in found["hops"]}
     assert (places["confirmed"], places["bridged"]) == ("rabbitmq q.fra", "fra")
@@ -66,7 +71,7 @@ def test_a_running_task_and_its_lost_and_failed_attempts_are_shown(stack, inside
     os.kill(pid, signal.SIGKILL)
     ledger.collect(request)
     ledger.check()
-    found = whereabouts(stack, task)
+    found = after(stack, task, "delivered")
     assert [attempt["error"] and attempt["error"]["type"] for attempt in found["attempts"]] == [
         "lost", "http_status", None,
     ]  # fmt: skip

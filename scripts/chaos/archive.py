@@ -17,7 +17,7 @@ def read(history: History, port: int) -> list[Archived]:
     found: list[Archived] = []
     while time.monotonic() < end:
         try:
-            found = list(_pages(port))
+            found = list(pages(port))
         except load.GONE:
             found = []
         if history.is_doubled or set(history.promises) <= {task for one in found for task, _ in one.tasks}:
@@ -26,7 +26,7 @@ def read(history: History, port: int) -> list[Archived]:
     return found
 
 
-def _pages(port: int) -> Iterator[Archived]:
+def pages(port: int) -> Iterator[Archived]:
     """Every request; raises ``load.GONE``'s."""
     client, cursor = load.Client(port), ""
     try:

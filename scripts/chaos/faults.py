@@ -11,7 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -188,15 +188,31 @@ def _hostile_region(doing: Doing) -> None:
     """With the region's own user: it may write to nothing else."""
     stack, region = doing.stack, doing.region
     url = configuration.hub_url(stack.data, stack.ports, region)
+    before = _refused(doing)
     others = hostile.open_tasks(stack.redis("hub"), [one for one in stack.regions if one != region])
     doing.begin()
     with connect.open_redis(url, name="chaos") as client:
+        for command in hostile.commands(region):
+            with contextlib.suppress(redis.exceptions.ResponseError):  # refused, as it has to be
+                client.execute_command(*command)
         entries = list(hostile.entries(others))
         for entry in entries:
             with contextlib.suppress(redis.exceptions.ResponseError):  # a full hub keeps nothing of it
                 client.xadd(names.out_stream(region), entry)
     doing.note = f"{len(entries)} entries, {len(others)} tasks of others"
     doing.end()
+    deadline = time.monotonic() + MOMENT_SECONDS
+    while not doing.hits and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        doing.hits = max(0, _refused(doing) - before)
+
+
+def _refused(doing: Doing) -> int:
+    """How many entries of the region were refused so far, as the hub knows; 0 while it is away."""
+    with contextlib.suppress(*AWAY):
+        found: Any = doing.stack.redis("hub").hgetall(names.refused(doing.region))
+        return sum(int(count) for what, count in found.items() if what != b"at")
+    return 0
 
 
 def _pause_fork_server(doing: Doing) -> None:

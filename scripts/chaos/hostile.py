@@ -1,6 +1,7 @@
 """Who means harm, beside the load: clients with raw sockets, and a region whose credentials were stolen.
 
 Clients   sockets of each kind of ``CLIENTS`` at once, for as long as the plan says
+commands  what it must not be able to do to the hub
 entries   what a stolen region writes to its own out stream, results of other regions' open tasks among them
 """
 
@@ -75,9 +76,22 @@ def open_tasks(hub: Any, regions: list[str]) -> list[tuple[str, str]]:
     return [(request, task) for one in found for request, _, task in [one.decode().partition("/")]]
 
 
+def commands(region: str) -> list[tuple[Any, ...]]:
+    """Each of them would stop every region, or all that read the region's own stream."""
+    return [
+        ("CLIENT", "PAUSE", 8_000),
+        ("CLIENT", "KILL", "TYPE", "normal"),
+        ("SET", names.out_stream(region), "x"),
+        ("XADD", names.result(region, "x"), "*", "a", "b"),
+        ("FLUSHALL",),
+        ("CONFIG", "SET", "maxmemory", 1),
+    ]
+
+
 def entries(others: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     """Entries that nobody should believe: bad types, bad sizes, and ends of tasks that are none of this region's."""
     now = int(time.time() * 1000)
+    deep = "[" * 5_000
     result = {"k": "result", "v": 1, "q": "x", "t": "y", "s": "succeeded", "f": now, "b": 10, "h": ""}
     yield {"k": "result"}
     yield {"x": b"\xff\x00"}
@@ -90,8 +104,9 @@ def entries(others: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     yield {**result, "b": "1e30"}
     yield {**result, "b": -1}
     yield {**result, "q": b"\xff"}
+    yield {**result, "h": deep}
     for kind in ("claims", "status", "sources"):
-        for text in ("", "5", '{"a": 5}', '[["x"]]', b"\xff", '{"at_ms": 1e999}'):
+        for text in ("", "5", '{"a": 5}', '[["x"]]', deep, b"\xff", '{"at_ms": 1e999}'):
             yield {"k": kind, "v": 1, "part": "bridge", "name": "harm", "d": text}
     for request, task in others:
         yield {**result, "q": request, "t": task}

@@ -11,9 +11,14 @@ from typing import Final, Literal
 from msgspec import Struct
 from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 
+from jobs.breaker import FAILED, RECOVERED, SLOW
 from jobs.claim import CLAIM
-from jobs.finish import FINISH, RETRY
+from jobs.finish import DUE, FINISH, GIVE_BACK, RETRY
 from jobs.outbox import DELIVERED, ORPHANS
+from jobs.reaper import REAP, TRIM
+from jobs.scaler import DECIDE, LEAVE, LOOK
+from jobs.turn import CALL, LIMIT
+from jobs.worker import REGISTER
 from regions import names
 from regions.script import Script
 from web import lua
@@ -40,6 +45,12 @@ def links(regions: Sequence[str]) -> list[Link]:
     return found
 
 
+Need = Literal[
+    "", "a slow page", "a failed fetch", "a host that wants a pause", "a cancel", "a refusal", "an unreadable message",
+    "a killed worker", "a stop of the workers", "a cut",
+]  # fmt: skip
+
+
 class Point(Struct, frozen=True):
     """One call: its name, who makes it, to which kind of server, and bytes that its request has and no other.
 
@@ -50,7 +61,7 @@ class Point(Struct, frozen=True):
     part: str
     server: str
     request: bytes
-    needs: Literal["", "a slow page", "a failed fetch", "a cancel", "a refusal"] = ""
+    needs: Need = ""
 
     def links(self, regions: Sequence[str]) -> list[Link]:
         """Where it is made."""
@@ -69,6 +80,11 @@ def _call(script: Script) -> bytes:
 def _method(class_id: int, method_id: int) -> bytes:
     """How an AMQP method frame's payload begins."""
     return class_id.to_bytes(2, "big") + method_id.to_bytes(2, "big")
+
+
+def _insert(collection: str) -> bytes:
+    """How an insert into a collection of MongoDB begins (BSON: a string, its length with the zero at its end)."""
+    return b"\x02insert\0" + (len(collection) + 1).to_bytes(4, "little") + collection.encode() + b"\0"
 
 
 PUBLISH: Final = _method(60, 40)
@@ -92,8 +108,29 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("clear the outbox", "workers", "redis", _call(DELIVERED)),
     Point("look for left results", "workers", "redis", _call(ORPHANS)),
     Point("archive", "gateway", "hub", _call(lua.LEASE)),
+    Point("keep results", "gateway", "store", _insert(names.RESULTS_COLLECTION)),
+    Point("keep a request", "gateway", "store", _insert(names.REQUESTS_COLLECTION)),
+    Point("read for the archive", "gateway", "hub", _call(lua.READ_ONLY)),
+    Point("note as archived", "gateway", "hub", _call(lua.ARCHIVED)),
+    Point("judge a source", "gateway", "hub", _call(lua.JUDGE)),
+    Point("take what is overdue", "gateway", "hub", _call(lua.OVERDUE)),
+    Point("look for what is due", "workers", "redis", _call(DUE)),
+    Point("call who waits", "workers", "redis", _call(CALL)),
+    Point("trim", "workers", "redis", _call(TRIM)),
+    Point("look at the load", "workers", "redis", _call(LOOK)),
+    Point("decide the scale", "workers", "redis", _call(DECIDE)),
     Point("show as running", "gateway", "hub", _call(lua.RUNNING), "a slow page"),
     Point("try again later", "workers", "redis", _call(RETRY), "a failed fetch"),
+    Point("count a failure", "workers", "redis", _call(FAILED), "a failed fetch"),
+    Point("forget a failure", "workers", "redis", _call(RECOVERED), "a failed fetch"),
+    Point("leave a host alone", "workers", "redis", _call(SLOW), "a host that wants a pause"),
+    Point("reap", "workers", "redis", _call(REAP), "a killed worker"),
+    Point("register", "workers", "redis", _call(REGISTER), "a killed worker"),
+    Point("say the limits", "workers", "redis", _call(LIMIT), "a killed worker"),
+    Point("give back", "workers", "redis", _call(GIVE_BACK), "a stop of the workers"),
+    Point("leave the pools", "workers", "redis", _call(LEAVE), "a stop of the workers"),
+    Point("find the streams", "gateway", "hub", _call(lua.GROUPS), "a cut"),
+    Point("keep a dead letter", "gateway", "hub", _call(lua.KEEP_DEAD), "an unreadable message"),
     Point("mark a cancel", "bridge", "redis", names.cancel_mark("").encode(), "a cancel"),
     Point("refuse", "gateway", "hub", _call(lua.REFUSE), "a refusal"),
 )

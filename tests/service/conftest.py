@@ -1,5 +1,6 @@
 """Real servers for tests, private, on free ports, in temporary folders; they are gone when their test is."""
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,10 @@ import pytest
 import redis
 
 from regions import connect
-from scripts.services import RabbitMQ, Running, free_port, redis_server
+from regions.script import Script
+from scripts.links import Control
+from scripts.probes import listens
+from scripts.services import RabbitMQ, Running, Service, free_port, redis_server
 
 
 class RedisInstance:
@@ -53,6 +57,39 @@ def hub_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
 def region_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
     """A region's Redis."""
     return start_redis("region")
+
+
+class Lossy:
+    """A Redis behind a link of scripts.proxy, which loses the answers that a test names."""
+
+    def __init__(self, folder: Path, behind: RedisInstance) -> None:
+        port, control = free_port(), free_port()
+        words = [sys.executable, "-m", "scripts.proxy", "--control", str(control), f"redis={port}:{behind.port}"]
+        self._running = Running(Service("proxy", words, folder / "proxy.log", listens(control))).start()
+        self._control = Control(control)
+        self.client: redis.Redis[bytes] = connect.open_redis(f"redis://127.0.0.1:{port}/0", name="test-lossy")
+
+    def lose(self, script: Script) -> None:
+        """The next call of a script takes effect, and its caller hears nothing."""
+        self._control.swallow("redis", script.sha.encode(), cut_seconds=0.1)
+
+    @property
+    def lost(self) -> int:
+        """Answers so far that were lost."""
+        return self._control.counts("redis").swallowed
+
+    def stop(self) -> None:
+        self.client.close()
+        self._control.close()
+        self._running.stop()
+
+
+@pytest.fixture
+def lossy_region(tmp_path: Path, region_redis: RedisInstance) -> Iterator[Lossy]:
+    """The region's Redis, as a worker has it whose network loses answers."""
+    made = Lossy(tmp_path, region_redis)
+    yield made
+    made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -215,3 +215,11 @@ def test_hosts_that_nobody_asked_for_since_are_forgotten_and_hide_nobody(client,
     break_it(breakers)
     assert list(open_hosts(client)) == [HOST]
     assert client.zcard(names.OPEN) == 1
+
+
+def test_what_a_host_asks_for_may_be_said_twice(client, breakers):
+    """Its first answer may have been lost."""
+    breakers.delay(HOST, 2.0)
+    before = state(client)
+    breakers.delay(HOST, 2.0)
+    assert (state(client)["delay"], before["delay"]) == ("2000", "2000")

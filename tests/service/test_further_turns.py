@@ -6,7 +6,7 @@ import time
 import pytest
 
 from jobs.errors import Cancelled, RateLimited
-from jobs.turn import Desk, NoThread, Turn, tell_limits
+from jobs.turn import TAKE, Desk, NoThread, Turn, tell_limits
 from regions import names
 from tests.service.test_claim import end
 from tests.service.test_turn import HOST, OTHER, asked, client
@@ -123,6 +123,22 @@ def test_the_wait_outlives_an_outage_of_its_redis(running, region_redis):
     ask(one, HOST)
     again.join()
     assert one.waited_ms > 400
+
+
+def test_a_turn_whose_answer_is_lost_is_asked_for_again(client, running, lossy_region):
+    """It may cost a token; nobody has two leases, and none is left behind."""
+    (job, other), worker, _ = running
+    one = turn(job, Desk(lossy_region.client, REGION, 1))
+    ask(one, HOST)
+    ask(one, HOST)  # the Redis knows the script
+    for host in (HOST, OTHER):
+        lossy_region.lose(TAKE)
+        ask(one, host)
+    assert lossy_region.lost == 2
+    assert client.zrange(names.turns(HOST), 0, -1) == [other.task.encode()]
+    assert client.zrange(names.turns(OTHER), 0, -1) == [job.task.encode()]
+    worker.finish([end(other), end(job)], then_claim=0)
+    assert client.exists(names.turns(HOST), names.turns(OTHER)) == 0
 
 
 def test_a_cancel_ends_the_wait(client, running):

@@ -108,6 +108,12 @@ class ChaosStack(OwnStack):
         finally:
             connection.close()
 
+    def held(self, region: str) -> int:
+        """How many messages of a region's queues its bridges hold, and have not acked."""
+        lines = self.broker.ctl("list_queues", "name", "messages_unacknowledged", "--no-table-headers").stdout
+        found = dict(line.split("\t") for line in lines.splitlines() if "\t" in line)
+        return int(found[names.work_queue(region)]) + int(found[names.fast_queue(region)])
+
     def redelivered(self, region: str) -> int:
         """How many messages wait in a region's work queue that somebody held before; they stay there.
 

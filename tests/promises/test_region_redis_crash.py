@@ -1,14 +1,16 @@
 """DESIGN section 8, region Redis crash: no ack leaves before its append-only file has the batch.
 
 ``kill -9`` alone loses nothing, since the page cache survives; so the file is cut back to what was known to be in it, as
-after the loss of a machine.
+after the loss of a machine: without what was enqueued and not acked, without claims, without ends and the outbox.
 """
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from regions import connect, names
+from scripts.links import Rule
 from tests.promises.driving import Ledger
 from tests.waiting import until
 
@@ -30,27 +32,75 @@ def client(stack):
     found.close()
 
 
+def known(stack, client, region: str) -> tuple[Path, int]:
+    """A region's append-only file, and how long it is with all that was written so far."""
+    assert client.execute_command("WAITAOF", 1, 0, 9000)[0] == 1
+    file = append_only_file(stack, region)
+    return file, file.stat().st_size
+
+
+def lose(stack, client, region: str, file: Path, size: int) -> None:
+    """Its Redis dies as with its machine, and comes back with so much of its file."""
+    stack.signal(f"redis-{region}", signal.SIGSTOP)
+    with file.open("r+b") as opened:
+        opened.truncate(size)
+    stack.signal(f"redis-{region}", signal.SIGKILL)
+    until(lambda: _answers(client), "its Redis to be back")
+
+
+def enqueued(stack, client, ledger: Ledger, region: str, **options) -> tuple[list[str], Path, int]:
+    """Jobs of a region that claims nothing, whose messages were acked; its file, and how long it is with them."""
+    request = ledger.must_post([region] * TASKS, **options)
+    jobs = [names.rq_job(task) for task in ledger.promised[request]]
+    until(lambda: client.exists(*jobs) == TASKS, "the jobs")
+    until(lambda: stack.held(region) == 0, "every message to be acked")
+    return jobs, *known(stack, client, region)
+
+
 def test_what_was_enqueued_and_not_known_to_be_on_disk_comes_again_after_a_crash_that_loses_it(stack, client):
     region = stack.regions[0]
     link = f"bridge-{region}>redis-{region}"
-    assert client.execute_command("WAITAOF", 1, 0, 9000)[0] == 1
-    file = append_only_file(stack, region)
-    known = file.stat().st_size
+    file, size = known(stack, client, region)
     stack.control.swallow(link, b"WAITAOF", times=9, cut_seconds=1.5)  # asked, and not answered
     ledger = Ledger(stack)
     request = ledger.must_post([region] * TASKS)
     jobs = [names.rq_job(task) for task in ledger.promised[request]]
     until(lambda: client.exists(*jobs) == TASKS, "the jobs")
     until(lambda: stack.control.counts(link).swallowed, "the bridge to wait for the file")
-    stack.signal(f"redis-{region}", signal.SIGSTOP)
-    with file.open("r+b") as opened:
-        opened.truncate(known)
-    stack.signal(f"redis-{region}", signal.SIGKILL)
+    lose(stack, client, region, file, size)
     stack.control.heal(link)
-    until(lambda: _answers(client), "its Redis to be back")
     print(f"{client.exists(*jobs)} of {TASKS} jobs were left")
     client.delete(names.RQ_SUSPENDED)
     ledger.check()
+
+
+def test_claims_that_a_crash_loses_are_made_again_and_each_task_ends_once(stack, client):
+    """Those who run them go on, and may not end what is no longer theirs."""
+    region = stack.regions[0]
+    ledger = Ledger(stack)
+    _, file, size = enqueued(stack, client, ledger, region, seconds=2.0)
+    client.delete(names.RQ_SUSPENDED)
+    until(lambda: sum(stack.executions(region).values()) == TASKS, "all of them to run")
+    lose(stack, client, region, file, size)
+    assert client.llen(names.rq_queue(region)) == TASKS, "the claims are not lost"
+    client.delete(names.RQ_SUSPENDED)
+    ledger.check(fetches=2)
+
+
+def test_ends_that_a_crash_loses_with_their_outbox_are_made_again_and_told_once(stack, client):
+    """Their results were not home: the hub was away for this region."""
+    region, link = stack.regions[0], f"workers-{stack.regions[0]}>hub"
+    stack.control.rule(link, Rule(accepts=False))
+    stack.control.cut(link)
+    ledger = Ledger(stack)
+    _, file, size = enqueued(stack, client, ledger, region)
+    client.delete(names.RQ_SUSPENDED)
+    until(lambda: client.xlen(names.OUTBOX) == TASKS, "all results in the outbox")
+    lose(stack, client, region, file, size)
+    assert (client.xlen(names.OUTBOX), client.llen(names.rq_queue(region))) == (0, TASKS), "the ends are not lost"
+    client.delete(names.RQ_SUSPENDED)
+    stack.control.heal(link)
+    ledger.check(fetches=2)
 
 
 def _answers(client) -> bool:

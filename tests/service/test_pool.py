@@ -354,7 +354,7 @@ def test_a_suspect_that_is_stuck_past_its_deadline_takes_its_process_with_it(sta
     until(lambda: len(pids(client)) == 1, "a worker")
     mark = tmp_path / "marks"
     mark.mkdir()
-    (id_,) = enqueue(client, [task(seconds=1000, mark=str(mark), deadline_seconds=8)])
+    (id_,) = enqueue(client, [task(seconds=1000, mark=str(mark), deadline_seconds=15)])
     until(lambda: len(list(mark.iterdir())) == 1, "a running job")
     os.kill(next(iter(pids(client).values())), signal.SIGKILL)
     until(lambda: len(list(mark.iterdir())) == 2, "its second attempt")

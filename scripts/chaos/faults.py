@@ -17,7 +17,7 @@ import redis
 
 from regions import connect, names
 from scripts import configuration
-from scripts.chaos import hostile
+from scripts.chaos import clocks, hostile
 from scripts.chaos.history import Window
 from scripts.chaos.plan import Fault, regions_of
 from scripts.chaos.points import POINTS
@@ -30,6 +30,7 @@ BACK_SECONDS: Final = 30.0
 FULL_BYTES: Final = 1_000_000  # less than an empty Redis has
 ROOM_BYTES: Final = 256_000_000  # as scripts.services gives it
 LOOK_SECONDS: Final = 0.02
+STEP_SECONDS: Final = 3600
 HOLD: Final = Way(then="hold")
 AWAY: Final = (*connect.AWAY, redis.exceptions.ResponseError)
 
@@ -215,6 +216,27 @@ def _refused(doing: Doing) -> int:
     return 0
 
 
+def _stuck(doing: Doing) -> None:
+    """The load posts it (scripts.chaos.plan); its process ends after the tasks beside it."""
+    doing.begin()
+    doing.last()
+    doing.end()
+
+
+def _step_clock(doing: Doing) -> None:
+    """The wall clock of a region's Redis is an hour off for some time, ahead or behind by its target's name."""
+    part = doing.fault.target
+    seconds = STEP_SECONDS if sum(f"{part}{doing.fault.at}".encode()) % 2 else -STEP_SECONDS
+    pid = doing.stack.pid(part)
+    doing.begin()
+    clocks.step(pid, seconds)
+    doing.note = f"{seconds:+d} s"
+    doing.last()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # killed meanwhile: the next one has a true clock
+        clocks.step(pid, 0)
+    doing.end()
+
+
 def _pause_fork_server(doing: Doing) -> None:
     """A worker dies while the process is stopped that those are forked from who run suspects alone."""
     pid = doing.stack.fork_server(doing.region)
@@ -323,6 +345,8 @@ _HOW: Final[dict[str, Callable[[Doing], None]]] = {
     **dict.fromkeys(("restart-bridge", "restart-workers", "restart-gateway"), _restart),
     "cut": _cut,
     "silence": _silence,
+    "stuck": _stuck,
+    "step-clock": _step_clock,
     "hostile-clients": _hostile_clients,
     "hostile-region": _hostile_region,
     "pause-fork-server": _pause_fork_server,

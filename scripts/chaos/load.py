@@ -171,7 +171,7 @@ class _Following:
             task = post.tasks[0]
             query = urlencode({**_params(task), "wait": SYNC_SECONDS})
             return self.client.ask("GET", f"/v1/sources/{source(task.region)}/records?{query}")
-        sources = [{"source": source(task.region), "params": _params(task)} for task in post.tasks]
+        sources = [{"source": source(task.region, task.trouble), "params": _params(task)} for task in post.tasks]
         headers = {"Prefer": f"wait={SYNC_SECONDS}"} if post.way == "sync" else {}
         return self.client.ask("POST", "/v1/requests", {"sources": sources, "deadline": post.deadline}, headers)
 

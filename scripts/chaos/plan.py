@@ -50,11 +50,12 @@ FOLLOWED: Final[tuple[Way, ...]] = ("poll", "wait", "events")
 WAYS: Final[tuple[Way, ...]] = (*FOLLOWED, "sync", "records")
 OF_WAYS: Final = (30, 30, 30, 6, 4)  # how often each
 
-Trouble = Literal["", "once", "http_status", "parse", "contract"]
+Trouble = Literal["", "once", "http_status", "parse", "contract", "timeout"]
 TROUBLES: Final[tuple[Trouble, ...]] = ("", "once", "http_status", "parse", "contract")
 OF_TROUBLES: Final = {"once": 0.015, "http_status": 0.005, "parse": 0.005, "contract": 0.005}  # the share of the tasks
 
-ENDS: Final = frozenset(TROUBLES[2:])  # those that are the type of error which a task ends with
+STUCK: Final[Trouble] = "timeout"  # a computation without an end: none of the pages of the load, but a fault of its own
+ENDS: Final = frozenset({*TROUBLES[2:], STUCK})  # those that are the type of error which a task ends with
 
 Form = Literal["garbage", "version", "kind", "stranger", "cancel"]
 FORMS: Final[tuple[Form, ...]] = ("garbage", "version", "kind", "stranger", "cancel")
@@ -81,7 +82,7 @@ class Asked(Struct, frozen=True, array_like=True):
     """One task: its number, its region, how long its page takes, and what is wrong with that page.
 
     ``trouble``: "once" fails the first time that it is asked for and then has what it should; any other is the type of
-    error that the task must end with.
+    error that the task must end with ("timeout": of a computation without an end).
     """
 
     number: int
@@ -152,6 +153,8 @@ def _points(regions: Sequence[str]) -> list[str]:
     return [f"{point.name} {link.name}" for point in POINTS if not point.needs for link in point.links(regions)]
 
 
+STUCK_DEADLINE: Final = 8.0
+STUCK_SECONDS: Final = STUCK_DEADLINE + 4.0  # from its post: 3 s after its deadline it is given up
 PAUSE: Final = (1.0, 8.0)
 KINDS: Final[dict[str, Kind]] = {
     "kill-worker": Kind(_each("workers"), must_hit=True),
@@ -173,6 +176,8 @@ KINDS: Final[dict[str, Kind]] = {
     "restart-gateway": Kind(_one("gateway")),
     "cut": Kind(_links),
     "silence": Kind(_links),
+    "stuck": Kind(_each("workers"), (STUCK_SECONDS, STUCK_SECONDS)),
+    "step-clock": Kind(_each("redis"), (2.0, 10.0)),
     "hostile-clients": Kind(_one("clients"), PAUSE),
     "hostile-region": Kind(_each("credentials")),
     "pause-fork-server": Kind(_each("workers"), PAUSE),
@@ -265,6 +270,7 @@ def _posts(
     waves: Sequence[float],
 ) -> list[Post]:
     own, found = _bursts(faults), []
+    own += _stuck(faults, _count(own))
     own += _cancelled(draw, _count(own), tasks, seconds, regions)
     own += _waves(waves, regions, _count(own))
     number = _count(own)
@@ -358,6 +364,15 @@ def _bursts(faults: Sequence[Fault]) -> list[Post]:
             found.append(Post(round(fault.at + after, 2), "wait", 240.0, asked))
             number += BURST_TASKS
     return found
+
+
+def _stuck(faults: Sequence[Fault], number: int) -> list[Post]:
+    """The posts of the computations without an end; ``number`` is the first one's."""
+    wanted = [fault for fault in faults if fault.kind == "stuck"]
+    return [
+        Post(fault.at, "wait", STUCK_DEADLINE, [Asked(number + index, fault.target.partition("-")[2], 0.0, STUCK)])
+        for index, fault in enumerate(wanted)
+    ]
 
 
 def _asked(draw: random.Random, number: int, regions: Sequence[str]) -> Asked:

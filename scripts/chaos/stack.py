@@ -44,10 +44,25 @@ required = ["n"]
 concurrency = 1000
 """
 
+STUCK: Final = """
+title = "Counts without an end, {region}"
+url = 'https://bench.example/elements{{?n,seconds,trouble}}'
+region = "{region}"
+format = "xml"
+[params]
+n = {{type = "int", required = true, example = 1}}
+seconds = {{type = "float", default = 0.0, example = 0.0}}
+trouble = {{default = "", example = "timeout"}}
+[rows]
+xpath = "//*[count(//*)>1]"
+[fields]
+id = {{xpath = "@id"}}
+"""
 
-def source(region: str) -> str:
-    """The source whose pages the load asks for, in a region."""
-    return f"chaos.{region}"
+
+def source(region: str, trouble: str = "") -> str:
+    """The source whose pages the load asks for, in a region; of "timeout" the one whose parsing has no end."""
+    return f"stuck.{region}" if trouble == "timeout" else f"chaos.{region}"
 
 
 class ChaosStack(OwnStack):
@@ -60,7 +75,9 @@ class ChaosStack(OwnStack):
         """``environ``: settings for this stack, besides what the shell has that is not ours."""
         super().__init__("chaos", environ, progress)
         for region in self.regions:
-            (self.sources / f"{source(region)}.toml").write_text(SOURCE.format(region=region), encoding="utf-8")
+            for trouble, text in (("", SOURCE), ("timeout", STUCK)):
+                file = self.sources / f"{source(region, trouble)}.toml"
+                file.write_text(text.format(region=region), encoding="utf-8")
         self.control = Control(self.first_port + OF_CONTROL)
 
     def before(self) -> None:

@@ -12,6 +12,7 @@ from scripts.chaos.plan import (
     LONG_WAVE_SECONDS,
     PEACE_SECONDS,
     SCALE_MAX,
+    STUCK,
     TROUBLES,
     WARM_SECONDS,
     WAVE_PAGE_SECONDS,
@@ -105,7 +106,7 @@ def test_a_fault_touches_its_regions_tasks_or_everybodys():
 def test_the_load_has_troubles_cancels_and_unreadable_messages_and_obliges_nine_tenths_to_succeed():
     found = plan(tasks=10_000)
     tasks = [(task, post) for post in found.posts for task in post.tasks]
-    assert {task.trouble for task, _ in tasks} == set(TROUBLES)
+    assert {task.trouble for task, _ in tasks} == {*TROUBLES, STUCK}
     cancelled = [post for post in found.posts if post.cancel_after is not None]
     assert len(cancelled) == 40
     assert all(task.seconds >= post.cancel_after for post in cancelled for task in post.tasks)

@@ -1,6 +1,6 @@
 """What is measured with: ``/page``, HTML of exactly 54,492 bytes, ``/tiny``, a few rows of JSON, and ``/numbered?n=``.
 
-Never compressed; late on request (``?seconds=0.1``). The rows of ``/numbered`` belong to their number alone, so that an
+And ``/elements``, XML of 200,000 elements, for an XPath that counts them too often. Never compressed; late on request (``?seconds=0.1``). The rows of ``/numbered`` belong to their number alone, so that an
 answer that went to the wrong place is seen; ``&trouble=`` spoils it: ``once`` is 503 the first time, ``http_status`` 404,
 ``parse`` no JSON, and in ``contract`` the rows lack their number.
 """
@@ -17,17 +17,20 @@ from scripts.site.pages.page import Answer, Asked, delay
 ORIGINS: Final = ("bench.example",)
 PAGE_BYTES: Final = 54_492
 ROWS: Final = 3
+ELEMENTS: Final = 200_000
 _failed_once: Final[set[str]] = set()
 _lock: Final = threading.Lock()
 _CATEGORY: Final = books.CATEGORIES.index("Poetry") + 2
 
 
 def answer(asked: Asked) -> Answer | None:
-    """One of the three; any other part of the query only makes an address of its own."""
+    """One of these; any other part of the query only makes an address of its own."""
     if asked.path == "/page":
         return Answer(_page(), may_gzip=False, delay_seconds=delay(asked.query))
     if asked.path == "/tiny":
         return Answer(_tiny(), "application/json", may_gzip=False, delay_seconds=delay(asked.query))
+    if asked.path == "/elements":
+        return Answer(_elements(), "application/xml", may_gzip=False)
     if asked.path == "/numbered":
         return _numbered(asked.query.get("n", ""), asked.query.get("trouble", ""), delay(asked.query))
     return None
@@ -61,6 +64,11 @@ def _page() -> bytes:
     """A page of the shop, filled up by a comment."""
     body = books.listing(_CATEGORY, 1)
     return body + b"<!--" + b" " * (PAGE_BYTES - len(body) - 7) + b"-->"
+
+
+@cache
+def _elements() -> bytes:
+    return b"<all>" + b"<a/>" * ELEMENTS + b"</all>"
 
 
 @cache

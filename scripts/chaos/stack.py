@@ -195,4 +195,4 @@ class ChaosStack(OwnStack):
             url = self.broker.region_url(region)
         else:
             url = self.server_url(link.server)
-        return url.replace(f"@127.0.0.1:{self._target(link)}/", f"@127.0.0.1:{port}/")
+        return url.replace(f"127.0.0.1:{self._target(link)}/", f"127.0.0.1:{port}/")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.promises.driving import Ledger, refuses_soon
 from tests.waiting import freeze, until
 
 ROOM = 5  # messages in the full queue
+AT_ONCE = 16  # posts
 
 
 @pytest.fixture
@@ -73,6 +75,8 @@ def test_a_broker_that_hangs_refuses_within_the_budget_of_an_accept(stack):
         try:
             for _ in range(3):
                 assert ledger.post(stack.regions) is None
+            with ThreadPoolExecutor(AT_ONCE) as pool:
+                assert list(pool.map(ledger.post, [stack.regions] * AT_ONCE)) == [None] * AT_ONCE
         finally:
             stack.signal("rabbitmq", signal.SIGCONT)
         until(lambda: ledger.post(stack.regions), "a post to be accepted again")

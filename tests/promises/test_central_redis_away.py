@@ -51,7 +51,7 @@ def be_away(stack, ledger: Ledger, how: str) -> None:
             for path in (f"/v1/requests/{promised}", "/v1/regions", "/readyz"):
                 ledger.must_refuse(path)
             assert ledger.post(stack.regions) is None
-            assert ask(stack, "GET", "/healthz")[0] == 200
+            assert [ask(stack, "GET", path)[0] for path in ("/healthz", "/v1/sources")] == [200, 200]
             time.sleep(PAUSE_SECONDS)
     finally:
         come_back(stack, how)

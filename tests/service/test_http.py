@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,7 +19,7 @@ from tests import sources
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, Stack
 from tests.service.wire import Wire, ask, chunked
-from tests.waiting import freeze, until
+from tests.waiting import until
 
 AT_ONCE_SECONDS = 3.0  # promised is 1; a machine that runs other tests too may take longer
 
@@ -264,39 +263,6 @@ def test_one_log_line_a_request_without_values_of_the_query(stack, capsys):
     for part in ("/v1/sources/demo.list/records", task.task, "demo.list", "fra", "200"):
         assert part in lines[0]
     assert "hidden_word" not in lines[0]
-
-
-def test_hub_that_is_away_is_a_503_at_once(own_stack):
-    own_stack.hub.running.signal(signal.SIGSTOP)
-    try:
-        for _ in range(3):
-            started = time.monotonic()
-            reply = own_stack.post({"sources": ["demo.plain"]})
-            assert (reply.status, len(reply.json()["request"])) == (503, 26)
-            assert time.monotonic() - started < AT_ONCE_SECONDS
-        assert ask(own_stack.port, "GET", "/healthz").status == 200
-        assert ask(own_stack.port, "GET", "/readyz").status == 503
-        assert ask(own_stack.port, "GET", "/v1/sources").status == 200
-        assert ask(own_stack.port, "GET", "/v1/regions").status == 503
-    finally:
-        own_stack.hub.running.signal(signal.SIGCONT)
-    until(lambda: own_stack.post({"sources": ["demo.plain"]}).status == 202, "the hub to be back")
-
-
-def test_broker_that_is_away_is_a_503_at_once(own_stack, rabbitmq):
-    freeze(rabbitmq.running.process.pid)
-    try:
-        with ThreadPoolExecutor(8) as pool:
-            started = time.monotonic()
-            replies = list(pool.map(lambda _: own_stack.post({"sources": ["demo.plain"]}), range(16)))
-            assert time.monotonic() - started < 2 * AT_ONCE_SECONDS
-        assert {reply.status for reply in replies} == {503}
-        assert len({reply.json()["request"] for reply in replies}) == 16
-        refused = replies[0].json()["request"]
-        assert ask(own_stack.port, "GET", f"/v1/requests/{refused}").status == 404
-    finally:
-        rabbitmq.running.signal(signal.SIGCONT)
-    until(lambda: own_stack.post({"sources": ["demo.plain"]}).status == 202, "the broker to be back", 60)
 
 
 def test_sigterm_answers_whoever_waits_and_ends_within_5_seconds(own_stack):

@@ -17,7 +17,6 @@ from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
-from jobs.reaper import Reaper
 from jobs.retry import read_past
 from regions import names
 from regions.settings import Settings
@@ -231,54 +230,6 @@ def test_suspend_and_resume(start, client, hub):
     assert results(hub) == []
     rq.suspension.resume(client)
     until(lambda: results(hub) == ids, "the result")
-
-
-def test_a_killed_process_loses_and_doubles_nothing(start, client, hub, tmp_path):
-    victim = start("w1", threads=16)
-    gate, mark = tmp_path / "gate", tmp_path / "marks"
-    mark.mkdir()
-    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(16)])
-    until(lambda: len(list(mark.iterdir())) == 16, "16 running jobs")
-    victim.kill()
-    victim.wait()
-    start("w2", threads=16)
-    reaper = Reaper(client, REGION)
-    reaper.died("w1", crashed=False)
-    reaper.run_once()
-    until(lambda: len(list(mark.iterdir())) == 32, "16 second attempts")
-    gate.touch()
-    until(lambda: len(results(hub)) >= 16, "16 results")
-    until(lambda: is_clean(client), "a clean region")
-    assert sorted(results(hub)) == sorted(ids)
-    assert {frame(hub, id_)["attempts"] for id_ in ids} == {2}
-    assert [worker.name for worker in RqWorker.all(connection=client)] == ["w2"]
-
-
-def test_a_process_that_was_paused_and_reaped_changes_nothing_and_works_on(start, client, hub, tmp_path):
-    paused = start("w1")
-    gate, mark = tmp_path / "gate", tmp_path / "marks"
-    mark.mkdir()
-    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(4)])
-    until(lambda: len(list(mark.iterdir())) == 4, "four running jobs")
-    paused.send_signal(signal.SIGSTOP)
-    reaper = Reaper(client, REGION)
-    until(lambda: not client.exists(names.lease("w1")), "the lease to lapse")
-    reaper._reap("w1", "lapsed")
-    other = start("w2")
-    until(lambda: held(client, "w2") == 4, "four second attempts")
-    gate.touch()
-    until(lambda: len(results(hub)) == 4, "four results")
-    before = {id_: client.hgetall(names.rq_job(id_)) for id_ in ids}
-    other.terminate()
-    other.wait(20)
-    paused.send_signal(signal.SIGCONT)
-    until(lambda: client.exists(names.rq_worker("w1")), "the paused worker to register again")
-    (later,) = enqueue(client, [task()])
-    until(lambda: later in results(hub), "the next job")
-    assert sorted(results(hub)) == sorted([*ids, later])
-    assert {id_: client.hgetall(names.rq_job(id_)) for id_ in ids} == before
-    until(lambda: is_clean(client), "a clean region")
-    assert {frame(hub, id_)["attempts"] for id_ in ids} == {2}
 
 
 def test_a_task_that_was_taken_back_is_stopped(start, client, hub, tmp_path):

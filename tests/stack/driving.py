@@ -4,12 +4,10 @@ import http.client
 import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import redis
 
 from regions import connect, names
-from scripts.services import RabbitMQ
 from tests.stack.conftest import Stack
 
 
@@ -77,13 +75,6 @@ class Inside:
         url = f"redis://:{self.secrets[key]}@127.0.0.1:{self.ports[key]}/0"
         self.clients.append(connect.open_redis(url, name="test"))
         return self.clients[-1]
-
-    def unacked(self, region: str) -> int:
-        """How many messages of a region's queues its bridge holds."""
-        broker = RabbitMQ(Path(self.stack.data) / "rabbitmq", self.ports["broker"], password=self.secrets["rabbitmq"])
-        lines = broker.ctl("list_queues", "name", "messages_unacknowledged", "--no-table-headers").stdout.split("\n")
-        found = dict(line.split("\t") for line in lines if "\t" in line)
-        return int(found[names.work_queue(region)]) + int(found[names.fast_queue(region)])
 
     def executions(self, region: str) -> dict[int, int]:
         """How many tasks each worker process of a region runs, by its pid."""

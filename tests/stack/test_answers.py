@@ -2,8 +2,6 @@
 
 import http.client
 import json
-import os
-import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,6 @@ import pytest
 import ulid
 
 from tests.stack.driving import Inside, Ledger, ask
-from tests.waiting import freeze, until
 
 FIVE = [
     "ecb.rates",
@@ -174,31 +171,6 @@ def test_what_is_no_json_is_a_400(stack):
     connection.request("POST", "/v1/requests", "{", {"Content-Type": "application/json"})
     assert connection.getresponse().status == 400
     connection.close()
-
-
-@pytest.mark.parametrize("part", ["rabbitmq", "hub"])
-def test_a_part_that_hangs_is_a_503_at_once_and_nothing_of_it_is_ever_delivered(stack, part):
-    ledger = Ledger(stack)
-    group = os.getpgid(stack.pids()[part])
-    refused = []
-    freeze(group)
-    try:
-        for _ in range(3):
-            started = time.monotonic()
-            status, _, problem = ask(stack, "POST", "/v1/requests", {"sources": ["ecb.rates"]})
-            refused.append(problem["request"])
-            assert time.monotonic() - started < SOON
-            assert status == 503, problem
-        assert ask(stack, "GET", "/healthz")[0] == 200
-        status, _, problem = ask(stack, "GET", "/readyz")
-        assert status == 503
-        assert problem["detail"]
-    finally:
-        os.killpg(group, signal.SIGCONT)
-    until(lambda: ask(stack, "GET", "/readyz")[0] == 200, f"{part} to be back", 60)
-    ledger.collect(ledger.post(["ecb.rates"]))
-    ledger.check()
-    assert {ask(stack, "GET", f"/v1/requests/{request}")[0] for request in refused} == {404}
 
 
 def test_the_dashboard_shows_finished_and_failed_jobs_that_can_be_read(stack, inside):

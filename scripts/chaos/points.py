@@ -47,7 +47,7 @@ def links(regions: Sequence[str]) -> list[Link]:
 
 Need = Literal[
     "", "a slow page", "a failed fetch", "a host that wants a pause", "a cancel", "a refusal", "an unreadable message",
-    "a killed worker", "a stop of the workers", "a cut",
+    "a killed worker", "a lost claim", "a stop of the workers", "a cut",
 ]  # fmt: skip
 
 
@@ -127,7 +127,7 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("reap", "workers", "redis", _call(REAP), "a killed worker"),
     Point("register", "workers", "redis", _call(REGISTER), "a killed worker"),
     Point("say the limits", "workers", "redis", _call(LIMIT), "a killed worker"),
-    Point("give back", "workers", "redis", _call(GIVE_BACK), "a stop of the workers"),
+    Point("give back", "workers", "redis", _call(GIVE_BACK), "a lost claim"),
     Point("leave the pools", "workers", "redis", _call(LEAVE), "a stop of the workers"),
     Point("find the streams", "gateway", "hub", _call(lua.GROUPS), "a cut"),
     Point("keep a dead letter", "gateway", "hub", _call(lua.KEEP_DEAD), "an unreadable message"),

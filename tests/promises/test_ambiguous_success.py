@@ -26,7 +26,9 @@ SILENT_SECONDS = 0.7  # a little longer than the time-out of most callers
 TASKS = 3
 PAGES = "/bench.example/numbered"
 # After these a task may be fetched again: it failed, its worker died, or its worker can't know whether it began.
-MAY_RUN_AGAIN = ("a failed fetch", "a host that wants a pause", "a killed worker", "a stop of the workers")
+MAY_RUN_AGAIN = (
+    "a failed fetch", "a host that wants a pause", "a killed worker", "a lost claim", "a stop of the workers",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -129,6 +131,14 @@ def _kill(stack, ledger: Ledger, regions: list[str]) -> None:
             os.kill(next(iter(found)), signal.SIGKILL)
 
 
+def _lost_claim(stack, ledger: Ledger, regions: list[str]) -> None:
+    """What a worker may have claimed without knowing it gives back."""
+    claim = next(point for point in POINTS if point.name == "claim")
+    for link in claim.links(regions):
+        stack.control.swallow(link.name, claim.request, cut_seconds=SILENT_SECONDS)
+    ledger.post(regions * TASKS)
+
+
 def _stop(stack, ledger: Ledger, regions: list[str]) -> None:
     """The pools of the regions end by themselves while their workers run something, and are started again."""
     ledger.post(regions * TASKS, seconds=1.0)
@@ -156,6 +166,7 @@ _LEADS = {
     "a refusal": _refuse,
     "an unreadable message": _unreadable,
     "a killed worker": _kill,
+    "a lost claim": _lost_claim,
     "a stop of the workers": _stop,
     "a cut": _cut,
 }

@@ -52,9 +52,16 @@ def runner(tmp_path) -> Iterator[Runner]:
     origin.stop()
 
 
-def run(runner: Runner, source: str, seconds: float = 60.0, cancelled: Callable[[], bool] = lambda: False) -> Result:
-    wanted = make_task(source, seconds)
-    ended = runner.run(wanted, offset_ms=0, attempt=1, failures=0, queued_ms=0.0, cancelled=cancelled)
+def run(
+    runner: Runner,
+    source: str,
+    seconds: float = 60.0,
+    cancelled: Callable[[], bool] = lambda: False,
+    ahead_ms: int = 0,
+) -> Result:
+    """The result of a task, of a hub whose clock is ``ahead_ms`` ahead."""
+    wanted = make_task(source, seconds + ahead_ms / 1000)
+    ended = runner.run(wanted, offset_ms=ahead_ms, attempt=1, failures=0, queued_ms=0.0, cancelled=cancelled)
     return contract.head(ended.outcome.frame)
 
 
@@ -85,9 +92,13 @@ def is_free(runner: Runner) -> bool:
     return (budget._pooled, budget._alone, list(budget._waiting)) == (0, None, [])
 
 
-def test_a_task_that_gets_no_memory_in_time_ends_as_a_time_out_of_the_region(runner):
+@pytest.mark.parametrize("ahead_ms", [0, 7_000, -7_000])
+def test_a_task_that_gets_no_memory_in_time_ends_as_a_time_out_of_the_region(runner, ahead_ms):
+    """It waits until its deadline on the hub's clock."""
+    started = time.monotonic()
     with taken(runner):
-        result = run(runner, "large", seconds=1.5)
+        result = run(runner, "large", seconds=1.5, ahead_ms=ahead_ms)
+    assert 1.4 <= time.monotonic() - started <= 6.0
     assert (result.error.type, result.error.origin, result.error.retryable) == ("timeout", "region", True)
     assert "expected memory for a body of" in result.error.message
     assert is_free(runner)

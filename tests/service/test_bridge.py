@@ -10,12 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec import structs
-from rq.job import Job
-from rq.serializers import JSONSerializer
 
 from jobs import contract
-from regions import connect, names
-from scripts.chaos import clocks
+from regions import names
 from scripts.ports import free_port
 from scripts.services import RabbitMQ, Running
 from tests.service.bridging import (
@@ -302,26 +299,6 @@ def test_a_task_past_its_deadline_is_acked_without_a_job(region: Region) -> None
         region.all_acked(running)
     assert region.jobs() == [task(region.name, 2).task]
     assert not region.redis.client.exists(names.rq_job(late.task))
-
-
-@pytest.mark.parametrize("ahead_seconds", [7, -7])
-def test_deadlines_are_corrected_by_how_far_the_hubs_clock_is_ahead(region: Region, ahead_seconds: int) -> None:
-    """The hub's Redis really tells another time; by the region's clock the one would be over, or the other not."""
-    clocks.step(region.hub.running.process.pid, ahead_seconds)
-    now = connect.redis_now_ms(region.hub.client)
-    there = now - now_ms()
-    assert abs(there - 1000 * ahead_seconds) < 1000
-    good = task(region.name, 1, accepted_ms=now, deadline_ms=now + 5_500)
-    late = task(region.name, 2, accepted_ms=now - 9_000, deadline_ms=now - 1_500)
-    with region.bridging() as running:
-        running.wait_for("consuming")
-        region.broker.publish(late, good)
-        region.each_once([good])
-        region.all_acked(running)
-    deadline = int(region.redis.client.hget(names.rq_job(good.task), names.JOB_DEADLINE))
-    assert abs(deadline - (good.deadline_ms - 1000 * ahead_seconds)) < 500
-    _, offset_ms = Job.fetch(good.task, connection=region.redis.client, serializer=JSONSerializer).args
-    assert abs(offset_ms - 1000 * ahead_seconds) < 500
 
 
 def test_a_cancel_marks_its_task(region: Region) -> None:

@@ -1,6 +1,6 @@
 """A hub whose clock is seconds ahead of its region's, or behind it: deadlines and times are the hub's, wherever a task runs.
 
-The tests play the bridge, which measures how far the clocks are apart and hands that on (tests/service/test_bridge.py).
+A bridge measures how far the clocks are apart and hands that on; in the tests of a worker the test plays the bridge.
 """
 
 import time
@@ -10,9 +10,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from rq.job import Job
+from rq.serializers import JSONSerializer
 
 from jobs import contract
 from jobs.contract import Task
+from regions import connect, names
+from scripts.chaos import clocks
+from tests.service import bridging
 from tests.service.fetching.origin import Origin, Spoken
 from tests.service.region_workers import RegionWorkers, of
 from tests.service.working import out_entries
@@ -119,3 +124,25 @@ def test_what_is_past_its_deadline_on_the_hubs_clock_is_not_fetched(workers, sit
     assert found["status"] == "succeeded"
     until(lambda: workers.client.hget(f"rq:job:{late.task}", "status") == b"canceled", "the late one to be dropped")
     assert len(site.requests) == 1
+
+
+@pytest.mark.parametrize("ahead_seconds", [7, -7])
+def test_deadlines_are_corrected_by_how_far_the_hubs_clock_is_ahead(hub_redis, region_redis, rabbitmq, ahead_seconds):
+    """The hub's Redis really tells another time; by the region's clock the one would be over, or the other not."""
+    region = bridging.Region(f"clock{ahead_seconds}", hub_redis, region_redis, rabbitmq)
+    region.broker.declare()
+    clocks.step(region.hub.running.process.pid, ahead_seconds)
+    now = connect.redis_now_ms(region.hub.client)
+    there = now - now_ms(0)
+    assert abs(there - 1000 * ahead_seconds) < 1000
+    good = bridging.task(region.name, 1, accepted_ms=now, deadline_ms=now + 5_500)
+    late = bridging.task(region.name, 2, accepted_ms=now - 9_000, deadline_ms=now - 1_500)
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        region.broker.publish(late, good)
+        region.each_once([good])
+        region.all_acked(running)
+    deadline = int(region.redis.client.hget(names.rq_job(good.task), names.JOB_DEADLINE))
+    assert abs(deadline - (good.deadline_ms - 1000 * ahead_seconds)) < 500
+    _, offset_ms = Job.fetch(good.task, connection=region.redis.client, serializer=JSONSerializer).args
+    assert abs(offset_ms - 1000 * ahead_seconds) < 500

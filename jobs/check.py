@@ -1,17 +1,22 @@
 """The contract: what every answer of a source keeps. Breaking it is ``ContractBroken``, whatever the records are.
 
-``gaps`` counts what no contract speaks of: fields that some records lack.
+``gaps`` counts what no contract speaks of: fields that some records lack. ``encoded`` holds them to their size.
 """
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import msgspec
+
 from jobs.definition import Definition
-from jobs.errors import ContractBroken
+from jobs.errors import ContractBroken, TooLarge
 from jobs.reader import show
 
 SHOWN_MAX = 3  # rows that a message names
+ROWS_AT_ONCE = 1_000  # are encoded, before their limit is looked at
+
+_encoder = msgspec.json.Encoder()  # a Decimal becomes a text
 
 
 def check(
@@ -114,3 +119,16 @@ def _places(numbers: list[int]) -> str:
 
 def _more(count: int) -> str:
     return f" (and {count} more)" if count else ""
+
+
+def encoded(rows: Sequence[Mapping[str, Any]], bytes_max: int) -> bytes:
+    """Records as a JSON list; raises TooLarge where it is longer."""
+    pieces, size = [], 1
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        pieces.append(_encoder.encode(some)[1:-1])
+        size += len(pieces[-1]) + 1
+        if size > bytes_max:
+            found = f"{size} in the first {start + len(some)} of {len(rows)} records"
+            raise TooLarge(f"expected at most {bytes_max} bytes of records, found {found}")
+    return b"[%b]" % b",".join(pieces)

@@ -27,8 +27,9 @@ class Fetches(Protocol):
         max_bytes: int,
         cancelled: Callable[[], bool],
         jar: RequestsCookieJar | None = None,
+        admit: Callable[[str], None] | None = None,
     ) -> Page:
-        """The page at the end of a request's redirects; raises TaskError."""
+        """The page at the end of a request's redirects; raises TaskError. ``admit`` is asked before another host is."""
 
     def close(self) -> None:
         """Lets go of what it holds."""

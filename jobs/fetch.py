@@ -5,6 +5,7 @@
       _place       where an origin is mapped, connect there instead
       _send        Adapter.ask (jobs.connection) by the egress's route; a reset kept connection is tried once more
       _next        a redirect: another host gets no credentials, cookies or body
+      admit        … and is asked when its turn has come
     → body.read → Page
 
 requests' Session is not used: it reads and unpacks a redirect's whole body, takes credentials and proxies from the
@@ -32,7 +33,7 @@ from jobs.connection import POOLS_BY_SCHEME, Adapter, tls_context
 from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut
 from jobs.exchange import Exchange, Watchdog, said
 from jobs.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
-from jobs.origin import host_header, is_plain, origin_of, path_of
+from jobs.origin import host_header, is_plain, origin_of, origin_or_none, path_of
 from jobs.page import Page, Request
 from jobs.proxy import Proxied
 from jobs.route import Direct
@@ -104,13 +105,15 @@ class Fetcher:
         max_bytes: int,
         cancelled: Callable[[], bool],
         jar: RequestsCookieJar | None = None,
+        admit: Callable[[str], None] | None = None,
     ) -> Page:
         """The page at the end of a request's redirects, whatever its status.
 
         ``deadline`` (monotonic) is the task's, ``timeout_seconds`` this fetch's from the first look-up to the body's
         last byte. ``max_bytes`` caps the body as received and as unpacked. ``cancelled`` is looked at for each piece
         received and ten times a second, from another thread too. ``jar`` is the task's cookies; they are added to. The
-        time-out stands still while the process has no memory for more of the body.
+        time-out stands still while the process has no memory for more of the body, and while ``admit`` waits: it is called
+        with the address that a redirect leads to on another host, before anything is asked there, and may refuse it.
 
         Raises TimedOut, Cancelled, ConnectionFailed, BlockedAddress, TooLarge, DecodeFailed, and HttpStatus only for
         redirects that lead nowhere.
@@ -120,8 +123,8 @@ class Fetcher:
         exchange = Exchange(self._route, min(deadline, began + timeout_seconds), cancelled, deadline)
         headers = {**self._headers, **request.headers} if request.headers else self._headers
         hop = _Hop(request.method, request.url, headers, request.cookies, request.body)
-        with self._watchdog.watching(exchange):
-            for _ in range(REDIRECTS_MAX + 1):
+        for _ in range(REDIRECTS_MAX + 1):
+            with self._watchdog.watching(exchange):
                 exchange.check()
                 prepared = self._prepare(hop, jar)
                 answer = self._send(prepared, exchange)
@@ -134,6 +137,9 @@ class Fetcher:
                     error.page = _seen(request, prepared, answer)
                     raise
                 _discard(answer)
+            if admit is not None and origin_or_none(hop.url) != origin_or_none(prepared.url or ""):
+                with exchange.paused():
+                    admit(hop.url)
         message = f"expected at most {REDIRECTS_MAX} redirects, found one more, to {shown(hop.url)}"
         endless = HttpStatus(message, http_status=answer.status)
         endless.page = _seen(request, prepared, answer)

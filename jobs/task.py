@@ -21,7 +21,7 @@ from jobs import budget
 from jobs.budget import Budget
 from jobs.cache import Cache, Cached, packed, renewed
 from jobs.catalog import Catalog
-from jobs.check import check, gaps
+from jobs.check import check, encoded, gaps
 from jobs.contract import PUT_BACK, Result, Task, failed_frame, rfc3339, splice
 from jobs.egress import Fetches, fetchers_of, passwords_of
 from jobs.errors import (
@@ -29,13 +29,13 @@ from jobs.errors import (
     Expired,
     Internal,
     TaskError,
-    TooLarge,
     UnknownSource,
 )
 from jobs.fetch import retry_after
 from jobs.flight import shared_ms
 from jobs.known import Known
 from jobs.life import Ended, Life, bare, ended, stood_in
+from jobs.origin import origin_or_none
 from jobs.page import Page, Request
 from jobs.raw import Answers
 from jobs.retry import Retry, decide
@@ -52,10 +52,8 @@ from regions.settings import Raw, Region, Settings
 END_MARGIN_SECONDS: Final = 0.2  # a fetch ends so long before the deadline, since what ends after it is expired
 BACK_SECONDS: Final = (0.5, 1.5)  # until a task is claimed again for which no thread could wait
 SLOWED: Final = (429, 503)  # statuses whose Retry-After is everybody's
-ROWS_AT_ONCE: Final = 1_000  # are encoded, before their limit is looked at
 
 log = logs.get("worker")
-_encoder = msgspec.json.Encoder()  # a Decimal becomes a text
 
 
 def run(task: Mapping[str, Any], offset_ms: int) -> NoReturn:
@@ -287,11 +285,7 @@ class Runner:
 
     def _fetch(self, life: Life, request: Request, jar: RequestsCookieJar, cached: Cached | None = None) -> Page:
         """An answer; of an address that has a ``cached`` one 304 where it has no other."""
-        if life.definition.limits.robots and self._robots is not None:
-            agent = next((text for name, text in request.headers.items() if name.lower() == "user-agent"), "")
-            agent = agent or self._agents.get(request.egress, "")
-            ask = partial(self._get, life, jar=None, max_bytes=FETCHED_BYTES_MAX)
-            self._robots.check(request, agent, ask, partial(life.turn.delay, request.url))
+        self._obey(life, request)
         try:
             get = partial(self._get, life, jar=jar, max_bytes=life.definition.limits.max_bytes)
             page = get(request if cached is None else cached.asking(request))
@@ -305,6 +299,27 @@ class Runner:
         life.answers.add(life.definition, page)
         return page
 
+    def _obey(self, life: Life, request: Request) -> None:
+        """The robots.txt of an address's host, where the source honours it."""
+        if not life.definition.limits.robots or self._robots is None:
+            return
+        agent = next((text for name, text in request.headers.items() if name.lower() == "user-agent"), "")
+        agent = agent or self._agents.get(request.egress, "")
+        ask = partial(self._get, life, jar=None, max_bytes=FETCHED_BYTES_MAX)
+        self._robots.check(request, agent, ask, partial(life.turn.delay, request.url))
+
+    def _admit(self, life: Life, request: Request, is_page: bool, url: str) -> None:
+        """A redirect leads to another host: its robots.txt, and its turn instead of the one before."""
+        if not origin_or_none(url):
+            return  # the fetch says what is wrong with it
+        began = time.perf_counter()
+        try:
+            if is_page:
+                self._obey(life, replace(request, url=url))
+            life.turn.take(url, life.task.source, deadline=life.deadline, cancelled=life.cancelled)
+        finally:
+            life.result.timing.fetch_ms -= (time.perf_counter() - began) * 1000  # robots.txt counts by itself
+
     def _get(self, life: Life, request: Request, *, jar: RequestsCookieJar | None, max_bytes: int) -> Page:
         """One fetch when its turn has come."""
         life.turn.take(request.url, life.task.source, deadline=life.deadline, cancelled=life.cancelled)
@@ -317,6 +332,7 @@ class Runner:
                 max_bytes=max_bytes,
                 cancelled=life.cancelled,
                 jar=jar,
+                admit=partial(self._admit, life, request, jar is not None),
             )
         finally:
             life.result.timing.fetch_ms += (time.perf_counter() - began) * 1000
@@ -378,13 +394,5 @@ class Runner:
         """The records as they travel."""
         if life.cached is not None:
             return
-        pieces, size = [], 1
-        for start in range(0, len(life.rows), ROWS_AT_ONCE):
-            rows = life.rows[start : start + ROWS_AT_ONCE]
-            pieces.append(_encoder.encode(rows)[1:-1])
-            size += len(pieces[-1]) + 1
-            if size > self._records_bytes_max:
-                found = f"{size} in the first {start + len(rows)} of {len(life.rows)} records"
-                raise TooLarge(f"expected at most {self._records_bytes_max} bytes of records, found {found}")
-        life.records = b"[%b]" % b",".join(pieces)
+        life.records = encoded(life.rows, self._records_bytes_max)
         life.result.count = len(life.rows)

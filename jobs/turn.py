@@ -161,6 +161,9 @@ class Turn:
             host = origin_of(url)
         except ValueError:
             return  # the fetch says what is wrong with it
+        if self._is_in_trouble and self._asked == self.host != host:  # which has led elsewhere, so it is well
+            self._is_in_trouble = False
+            self._desk.breakers.recovered(self.host)
         self._asked = host
         had_token, self._has_token = self._has_token, False
         if had_token and host == self.host:

@@ -65,6 +65,7 @@ class Answering:
         max_bytes: int,  # noqa: ARG002
         cancelled: Callable[[], bool],  # noqa: ARG002
         jar: RequestsCookieJar | None = None,  # noqa: ARG002
+        admit: Callable[[str], None] | None = None,  # noqa: ARG002
     ) -> Page:
         """The kept answer as a page. Raises what the fetch raised then, or ConnectionFailed where nothing is kept."""
         asked = f"{request.method} {request.url}"

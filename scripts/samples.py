@@ -97,6 +97,7 @@ class Kept:
         max_bytes: int,  # noqa: ARG002
         cancelled: Callable[[], bool],  # noqa: ARG002
         jar: RequestsCookieJar | None = None,  # noqa: ARG002
+        admit: Callable[[str], None] | None = None,  # noqa: ARG002
     ) -> Page:
         """The kept answer; raises ConnectionFailed for what was not asked when the sample was taken."""
         left = self._left[request.method, request.url]

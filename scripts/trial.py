@@ -127,6 +127,7 @@ class Files:
         max_bytes: int,  # noqa: ARG002
         cancelled: Callable[[], bool],  # noqa: ARG002
         jar: RequestsCookieJar | None = None,  # noqa: ARG002
+        admit: Callable[[str], None] | None = None,  # noqa: ARG002
     ) -> Page:
         """The next file as a page; ``url`` is the first one's address. Raises ConnectionFailed after the last."""
         number = self._count

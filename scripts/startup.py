@@ -19,6 +19,7 @@ from scripts.probes import Probe, answers
 from scripts.services import Failed
 from scripts.supervision import State, Supervisor
 from scripts.terminal import Progress
+from web.region import REFUSED
 
 READY_SECONDS: Final = 90.0
 DEATHS_MAX: Final = 3  # a part that died so often while it started does not start
@@ -120,8 +121,11 @@ class Startup:
         for part, said in fresh.items():
             if not said:
                 return f"{part} has not said anything yet"
-        if view["status"] != "up" or not any(bridge["state"] == "consuming" for bridge in fresh["bridge"]):
-            return f"bridge: {', '.join(view['reasons']) or fresh['bridge'][0]['reason']}"
+        away = [
+            reason for reason in view["reasons"] if not reason.startswith(REFUSED)
+        ]  # that may be of before this start
+        if away or not any(bridge["state"] == "consuming" for bridge in fresh["bridge"]):
+            return f"bridge: {', '.join(away) or fresh['bridge'][0]['reason']}"
         reason = self.parts[f"dashboard-{name}"].not_ready()
         return f"dashboard: {reason}" if reason else ""
 

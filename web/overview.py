@@ -23,7 +23,7 @@ from web.exchange import Answer, Exchange
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger
 from web.problems import Problem
-from web.region import RegionState
+from web.region import REFUSED, RegionState
 from web.runs import Learned, learned
 from web.views import JSON
 
@@ -257,7 +257,7 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
         reasons.append(f"it may not write to the hub for a while: {state.barred}")
     if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
         what = ", ".join(f"{count} {kind}" for kind, count in sorted(state.refused.items()))
-        reasons.append(f"the hub refused entries of it, in all {what}: nearfetch dead list shows the latest of each")
+        reasons.append(f"{REFUSED}, in all {what}: nearfetch dead list shows the latest of each")
     asked = [pool for pool in pools if not pool.get("reason")] or pools  # not those that can't ask their Redis now
     latest = max(asked, key=lambda pool: pool["at_ms"], default={})  # its totals are the whole region's
     totals = {key: latest.get(key, 0) for key in ("succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")}

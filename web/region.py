@@ -11,6 +11,8 @@ from regions import names
 from regions.script import value
 from web.runs import traffic
 
+REFUSED: Final = "the hub refused entries of it"  # how a reason begins that says so
+
 _part_said: Final = msgspec.json.Decoder(dict[str, Any])
 _sources_said: Final = msgspec.json.Decoder(dict[str, dict[str, str | None]])
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from statistics import median
 from typing import NoReturn, Self
 
 import pytest
@@ -22,6 +24,9 @@ SWEEP_SECONDS = 17.0  # a gateway that started or regained a server may wait so 
 SOON_SECONDS = 1.0  # by then a gateway refuses what it can't take
 CALM_POSTS = 10
 TRIES = 3
+CALLS = 120  # of a window
+MOVED = 1.05  # so much an undisturbed p95 may move
+CHANCE = 0.01  # so rarely chance alone may look like a slowdown
 WELL_SECONDS = 60.0
 
 
@@ -242,3 +247,36 @@ def behave(stack: ChaosStack, **rule) -> None:
     connection.request("POST" if rule else "DELETE", "/_site/behave", json.dumps(rule) if rule else None)
     assert connection.getresponse().read() is not None
     connection.close()
+
+
+def p95(stack, regions: list[str]) -> float:
+    """Of synchronous calls to these regions, in seconds."""
+    took = []
+    for number in range(CALLS):
+        path = f"/v1/sources/{source(regions[number % len(regions)])}/records?n={number}"
+        started = time.monotonic()
+        status, answer = ask(stack, "GET", path)
+        assert status == 200, answer
+        took.append(time.monotonic() - started)
+    return sorted(took)[int(0.95 * CALLS)]
+
+
+def chance(calm: list[float], disturbed: list[float]) -> float:
+    """How often windows that were shared out at random differ as much as these (an exact permutation test of the medians)."""
+    both = calm + disturbed
+    seen = median(disturbed) - median(calm)
+    splits = list(itertools.combinations(range(len(both)), len(disturbed)))
+    as_far = 0
+    for split in splits:
+        chosen = [both[index] for index in split]
+        others = [one for index, one in enumerate(both) if index not in split]
+        as_far += median(chosen) - median(others) >= seen
+    return as_far / len(splits)
+
+
+def compared(calm: list[float], disturbed: list[float]) -> tuple[bool, str]:
+    """Whether the p95 of disturbed windows moved by 5 % at most, or by no more than undisturbed windows differ; and the figures."""
+    shown = [" ".join(f"{1000 * one:.1f}" for one in found) for found in (calm, disturbed)]
+    by_chance = chance(calm, disturbed)
+    said = f"p95 in ms: undisturbed {shown[0]}; disturbed {shown[1]}; by chance {by_chance:.3f}"
+    return median(disturbed) <= MOVED * median(calm) or by_chance > CHANCE, said

@@ -344,6 +344,7 @@ def test_a_look_is_a_part_of_the_begin(own_stack):
         stats = client.info("commandstats")
         return stats["cmdstat_evalsha"]["calls"]
 
+    own_stack.gateway.holdings.stop()  # it calls scripts of its own
     calls(PATH, is_cached=False)  # the scripts are there from now on
     assert calls(PATH, is_cached=False) == calls(f"{PATH}_2&max_age=60", is_cached=False)
     assert calls(f"{PATH}&max_age=60", is_cached=True) == calls(PATH, is_cached=False)

@@ -41,6 +41,10 @@ class Stream:
         """Since when to read."""
         return self._after
 
+    def is_behind(self) -> bool:
+        """Whether its client has not taken what it was sent."""
+        return self._exchange.backlog
+
     def take(self, view: View | None, why: Why) -> Next:
         """Sends what is new; the first time also the head, so that what is not there is still a 404 or 410."""
         if view is None:

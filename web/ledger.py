@@ -27,9 +27,7 @@ from web.region import read as read_regions
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks that end in one script, so that it never holds the hub for long
 REHEARSED: Final = "0" * 26  # a request's id that nobody has
-PIECE_BYTES: Final = (
-    262_144  # of results that are read at once for a client: what a slow one holds; one result in any case
-)
+PIECE_BYTES: Final = 262_144  # of results that are read at once for a client; one result in any case
 CLAIMS_MAX: Final = 500  # that one script marks
 START: Final = "0-0"  # the cursor before the first result
 BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway

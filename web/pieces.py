@@ -45,6 +45,10 @@ class Pieces:
         """Since when to read."""
         return self._after
 
+    def is_behind(self) -> bool:
+        """Whether its client has not taken what it was sent."""
+        return self._exchange.backlog
+
     def take(self, view: View | None, why: Why) -> Next:
         """Sends the next piece, and the end of the document after the last one."""
         if view is None:  # it has expired

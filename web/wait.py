@@ -43,6 +43,9 @@ class Waiter(Protocol):
     def cursor(self) -> str:
         """Since when to read."""
 
+    def is_behind(self) -> bool:
+        """Whether its client has not taken what it was sent: it reads when that is gone, and not for news."""
+
     def take(self, view: View | None, why: Why) -> Next:
         """The request as it was just read; None when there is none."""
 
@@ -146,7 +149,7 @@ class Waiters:
                 if request in self._expected:
                     self._expected[request] = True
                 for waiter in self._by_request.get(request, ()):
-                    if told == request or not waiter.waits_for_end:
+                    if (told == request or not waiter.waits_for_end) and not waiter.is_behind():
                         self._due.setdefault(waiter, "news")
             if self._due:
                 self._changed.notify()
@@ -157,7 +160,8 @@ class Waiters:
             self._expected = dict.fromkeys(self._expected, True)
             for waiters in self._by_request.values():
                 for waiter in waiters:
-                    self._due.setdefault(waiter, "news")
+                    if not waiter.is_behind():
+                        self._due.setdefault(waiter, "news")
             self._changed.notify()
 
     def run(self) -> None:
@@ -270,6 +274,10 @@ class Wait:
     def cursor(self) -> str:
         """Since when to read."""
         return LOOK if self._is_looking else self._after
+
+    def is_behind(self) -> bool:
+        """Never: it was sent nothing."""
+        return False
 
     def take(self, view: View | None, why: Why) -> Next:
         """Answers when there is what it waits for, or the time is over."""

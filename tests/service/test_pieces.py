@@ -132,6 +132,28 @@ def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wante
     desk.has_waiters(0)
 
 
+def test_news_are_not_read_for_who_is_behind(desk, monkeypatch):
+    """An event stream whose client reads nothing is not read again and again for what it can't be sent."""
+    new, tasks = settled(desk, 40, of=60)
+    with Wire(desk.port, receive_bytes=16_384) as stuck:
+        stuck.send("GET", f"{path(new)}/events")
+        until(lambda: any(one.backlog for one in desk.server.outlet.open), "the stream to be stuck")
+        read_many, read = desk.ledger.read_many, []
+
+        def reads(asked, *arguments, **options):
+            read.extend(asked)
+            return read_many(asked, *arguments, **options)
+
+        monkeypatch.setattr(desk.ledger, "read_many", reads)
+        tasks += [desk.settle(new, number, RECORDS) for number in range(40, 60)]
+        assert ask(desk.port, "GET", path(new, "?after=99999999999999-0&wait=0")).json()["done"]
+        assert [cursor for _, cursor in read if cursor != "99999999999999-0"] == []
+        stuck.head()
+        told = list(stuck.events())
+        assert [event.json()["task"] for event in told[:-1]] == tasks
+        assert told[-1].kind == "done"
+
+
 def test_client_that_hangs_up_in_the_middle_does_not_wait_any_more(desk):
     new, _ = settled(desk, 60)
     with Wire(desk.port, receive_bytes=16_384) as wire:

@@ -187,7 +187,7 @@ class Receiver:
                 break
             line = bytes(buffer[at:end])
             self._feed(line)
-            self._used += end - at
+            self._used += end - at + 2  # and the line end after the data
             at = end
             if not self._is_last_chunk:
                 size = int(line.partition(b";")[0], 16)  # llhttp has seen that these are digits

@@ -92,10 +92,13 @@ AMBIGUOUS = {
     "a chunk longer than its size": CHUNKED + b"\r\n3\r\nabcd\r\n0\r\n\r\n",
     "a NUL in a chunk's extension": CHUNKED + b"\r\n3;a\x00=1\r\nabc\r\n0\r\n\r\n",
     "a bare LF in a chunk's extension": CHUNKED + b"\r\n3;a\nabc\r\n0\r\n\r\n",
-    "extensions without an end": CHUNKED + b"\r\n3;" + b"a" * 70_000,
-    "trailers without an end": CHUNKED + b"\r\n0\r\n" + b"X: 1\r\n" * 12_000,
     "a trailer that is folded": CHUNKED + b"\r\n0\r\nX: 1\r\n 2\r\n\r\n",
-    "a million chunks": CHUNKED + b"\r\n" + b"1\r\na\r\n" * 20_000,
+}
+ENDLESS = {
+    "an extension": CHUNKED + b"\r\n3;" + b"a" * 70_000,
+    "an extension in pieces": CHUNKED + b"\r\n" + b"3;a=1;b=2;c=3\r\nabc\r\n" * 5_000,
+    "trailers": CHUNKED + b"\r\n0\r\n" + b"X: 1\r\n" * 12_000,
+    "chunks of a byte": CHUNKED + b"\r\n" + b"1\r\na\r\n" * 20_000,
 }
 
 
@@ -112,6 +115,18 @@ def test_framing_that_can_be_read_in_two_ways_is_a_400_and_ends_the_connection(s
         assert wire.is_closed()
     assert site.seen == []
     assert ask(site.port, "GET", "/next").status == 200
+
+
+@pytest.mark.parametrize("sent", ENDLESS.values(), ids=ENDLESS)
+def test_what_stands_around_chunks_has_an_end(site, sent):
+    with Wire(site.port) as wire:
+        with contextlib.suppress(ConnectionError):
+            wire.socket.sendall(sent)
+        reply = wire.reply()
+        assert (reply.status, reply.json()["type"]) == (400, "urn:nearfetch:problem:protocol")
+        assert "around the chunks" in reply.json()["detail"]
+        assert wire.is_closed()
+    assert site.seen == []
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_head_and_http_1_0_of_a_large_answer(desk):
 
 
 def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wanted(desk, monkeypatch):
+    monkeypatch.setattr(pieces, "LOOK_SECONDS", 0.1)  # nor by the clock
     new, tasks = settled(desk, 60)  # 6 MB
     read_many, read = desk.ledger.read_many, []
 
@@ -123,6 +124,8 @@ def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wante
         until(
             lambda: len(desk.waiters) == 20 and all(one.backlog for one in desk.server.outlet.open), "all to be stuck"
         )
+        looked = len(read)
+        until(lambda: len(read) > looked + 60, "the clock to have looked a few times")
         assert desk.server.outlet.quota.held <= 20 * 300_000
         assert ask(desk.port, "GET", "/healthz").status == 200
         assert max(read) < desk.ledger.read(new.id, bytes_max=10_000_000).cursors[20]

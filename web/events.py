@@ -68,7 +68,7 @@ class Stream:
         if is_end or why == "closing":
             self._exchange.close_stream()
             return "over"
-        return "again" if view.more else self._later(why)
+        return "again" if view.more and not self._exchange.backlog else self._later(why)
 
     def miss(self, error: HubUnavailable, why: Why) -> Next:
         """An open stream outlives an outage; one that has not begun is refused."""

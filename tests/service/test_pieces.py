@@ -8,7 +8,7 @@ import pytest
 from tests.service.desk import Desk
 from tests.service.wire import Wire, ask
 from tests.waiting import until
-from web import pieces
+from web import events, pieces
 
 RECORDS = b'["%b"]' % (b"x" * 100_000)
 
@@ -137,6 +137,7 @@ def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wante
 
 def test_news_are_not_read_for_who_is_behind(desk, monkeypatch):
     """An event stream whose client reads nothing is not read again and again for what it can't be sent."""
+    monkeypatch.setattr(events, "COMMENT_SECONDS", 600.0)
     new, tasks = settled(desk, 40, of=60)
     with Wire(desk.port, receive_bytes=16_384) as stuck:
         stuck.send("GET", f"{path(new)}/events")

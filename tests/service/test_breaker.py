@@ -215,6 +215,9 @@ def test_hosts_that_nobody_asked_for_since_are_forgotten_and_hide_nobody(client,
     break_it(breakers)
     assert list(open_hosts(client)) == [HOST]
     assert client.zcard(names.OPEN) == 1
+    soon = time.time() * 1000 + 60_000
+    client.zadd(names.OPEN, {f"https://left{number}.example:443": soon + number for number in range(300)})
+    assert list(open_hosts(client)) == [HOST]  # which was asked for last
 
 
 def test_what_a_host_asks_for_may_be_said_twice(client, breakers):

@@ -129,7 +129,7 @@ def test_what_the_broker_itself_gives_up_on_ends_too(stack, rabbitmq):
                 channel.connection.close()
             (result,) = done(stack, request)["results"]
             assert f"dead-lettered from q.fra: {reason}" in result["error"]["message"]
-            assert task in [letter.id for letter in letters(stack)]
+            until(lambda task=task: task in [letter.id for letter in letters(stack)], "the letter")
         finally:
             assert rabbitmq.ctl("clear_policy", "dies").returncode == 0
 

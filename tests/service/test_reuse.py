@@ -333,6 +333,8 @@ def test_a_hub_that_freezes_after_the_look_is_a_refusal_that_stays(own_stack, mo
 def test_a_look_is_a_part_of_the_begin(own_stack):
     """Who takes no old answer pays no call for it, and who does pays none for the look."""
     client = own_stack.hub.client
+    for part in (own_stack.gateway.sweeper, own_stack.gateway.holdings):  # they call scripts by the clock
+        part.stop()
 
     def calls(query: str, *, is_cached: bool) -> int:
         client.config_resetstat()

@@ -11,7 +11,7 @@ from regions import connect, names
 from scripts import hub_acl
 from tests.service.hub_parts import frame, new_request, send_home, settings
 from tests.waiting import until
-from web import holdings, ids
+from web import holdings, ids, lua
 from web.holdings import Holdings
 from web.hub import Hub, share_of_region
 from web.ledger import Ledger
@@ -172,6 +172,36 @@ def test_a_region_with_very_many_connections_loses_them(parts):
     assert "connections" in parts.barred()
     assert not parts.barred("nyc")
     assert parts.client.info("clients")["connected_clients"] < 20
+
+
+def test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in(parts):
+    """Its gateway did not come to turn the user off; or the server was restarted meanwhile, and the user is on again."""
+    lua.BAR.call(parts.client, [names.BARRED], ["fra", 60_000, "it sent too much"])
+    assert connect.redis_now_ms(parts.fra) > 0
+    parts.looks()
+    assert parts.barred() == "it sent too much"
+    with pytest.raises(redis.exceptions.RedisError):
+        parts.region("fra").time()
+    assert connect.redis_now_ms(parts.nyc) > 0
+    parts.client.hset(names.BARRED, "fra", "1 it sent too much")  # its time is over
+    parts.looks()
+    assert (parts.barred(), connect.redis_now_ms(parts.region("fra")) > 0) == ("", True)
+
+
+def test_a_gateway_that_may_not_keep_a_region_out_deletes_all_the_same(tmp_path, start_redis):
+    parts = Parts(tmp_path, start_redis)
+    parts.client.execute_command(
+        "ACL", "SETUSER", "gateway", "on", ">word", "~*", "&*", "+@all", "-@admin", "-acl", "-client|kill"
+    )
+    url = parts.server.url.replace("redis://", "redis://gateway:word@")
+    parts.holdings._client = connect.open_redis(url, name="narrow", connections=1)
+    for number in range(20):
+        parts.fra.set(names.result("fra", f"{number}"), MEGABYTE)
+    until(lambda: parts.looks() or not list(parts.client.scan_iter("nf:res:*")), "the keys to go")
+    assert connect.redis_now_ms(parts.region("fra")) > 0
+    assert "nobody asked for" in parts.barred()
+    parts.holdings.stop()
+    parts.hub.stop()
 
 
 def test_what_settled_results_hold_is_forgotten_when_they_have_expired(parts):

@@ -23,6 +23,7 @@ from scripts.chaos.plan import Fault, regions_of
 from scripts.chaos.points import POINTS
 from scripts.chaos.stack import ChaosStack
 from scripts.links import Rule, Way
+from scripts.probes import listens
 
 HELD: Final = 10  # executions that the kill of a worker must hit
 MOMENT_SECONDS: Final = 12.0  # how long a kill waits for something to hit
@@ -202,7 +203,7 @@ def _hostile_region(doing: Doing) -> None:
                 client.xadd(names.out_stream(region), entry)
     doing.note = f"{len(entries)} entries, {len(others)} tasks of others"
     doing.end()
-    deadline = time.monotonic() + MOMENT_SECONDS
+    deadline = time.monotonic() + BACK_SECONDS
     while not doing.hits and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         doing.hits = max(0, _refused(doing) - before)
@@ -325,13 +326,18 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _wait_for_another(doing: Doing, pid: int) -> None:
-    """Until the supervisor has started the part again."""
+    """Until the supervisor has started the part again, and a gateway listens."""
     deadline = time.monotonic() + BACK_SECONDS
-    while doing.stack.pid(doing.fault.target) in (0, pid):
+    while doing.stack.pid(doing.fault.target) in (0, pid) or not _serves(doing):
         if time.monotonic() > deadline:
-            doing.note = f"not started again within {BACK_SECONDS:.0f} s"
+            doing.note = f"not back within {BACK_SECONDS:.0f} s"
             return
         time.sleep(0.1)
+
+
+def _serves(doing: Doing) -> bool:
+    """Whether a gateway that was started again is there; of another part its process says enough."""
+    return doing.fault.target != "gateway" or not listens(doing.stack.port)()
 
 
 _HOW: Final[dict[str, Callable[[Doing], None]]] = {

@@ -20,6 +20,7 @@ PEACE_SECONDS: Final = 35.0
 ROUND_SECONDS: Final = 60.0
 WARM_SECONDS: Final = 3.0  # of load before the first fault
 SHORT_SECONDS: Final = 150.0  # a run below it is one round: its deadlines lie behind its last fault
+HEAD_SECONDS: Final = 5.0  # of a short run, for the faults that must hit something
 AT_ONCE: Final = 5  # faults of a round
 ALONE: Final = "kill-worker"
 CLEAR_SECONDS: Final = 5.0  # between the last fault of a round and a worker that dies alone
@@ -241,7 +242,11 @@ def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: 
         start = WARM_SECONDS + number * ROUND_SECONDS
         starts = sorted(draw.uniform(0, stormy * 0.7) for _ in range(each))
         if is_short:
-            starts = [stormy * 0.95 * index / each for index in range(each)]
+            first = sum(KINDS[kind].must_hit for kind in kinds)
+            others = each - first
+            starts = [stormy * 0.95 * index / each for index in range(first)]
+            head = max(HEAD_SECONDS, starts[-1]) if starts and others else 0.0
+            starts += [head + (stormy * 0.95 - head) * index / others for index in range(others)]
         for at in starts:
             if not deck:
                 deck = draw.sample(list(kinds), len(kinds))

@@ -154,6 +154,8 @@ class Fetcher:
                 prepared.url = hop.url  # what requests would make of it
             else:
                 prepared.prepare_url(_checked(hop.url), None)
+                if "/." in (prepared.url or ""):  # what requests unquoted may be dots (RFC 3986, 5.2.4)
+                    prepared.prepare_url(prepared.url or "", None)
             host = host_header(origin_of(prepared.url or ""))
             if hop.headers is self._headers:  # as nearly always; ours need no check
                 prepared.headers = {"Host": host, **self._headers}  # type: ignore[assignment]

@@ -145,6 +145,16 @@ def test_an_address_keeps_its_slashes(origin, fetcher):
     assert [spoken.target for spoken in site.requests] == ["//ok/x", "///y?z=//"]
 
 
+@pytest.mark.parametrize("path", ["/a/%2e%2e/x", "/a/.%2E/./x", "/%2e%2e/%2e/x"])
+def test_dots_that_are_escaped_are_dots(origin, fetcher, path):
+    """What they climb out of is the page's place, not the place that its origin is mapped to."""
+    site = origin(lambda spoken: spoken.answer(b"x"))
+    one = fetcher(origins={"https://www.example.org:443": f"{site.url}/www.example.org"})
+    fetch(one, site.url + path)
+    fetch(one, f"https://www.example.org{path}")
+    assert [spoken.target for spoken in site.requests] == ["/x", "/www.example.org/x"]
+
+
 def test_an_interface_is_no_part_of_an_address_that_is_the_same_on_all(fetcher):
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listening:
 
@@ -287,6 +297,7 @@ def test_the_answer_to_a_head_has_no_body(origin, fetcher):
         (OK + FIVE + OK + b"Content-Length: 7\r\n\r\nanother", False),
         (OK + b"Transfer-Encoding: chunked\r\n" + CHUNKS + OK + b"Content-Length: 7\r\n\r\nanother", False),
         (b"HTTP/1.1 204 None\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
+        (b"HTTP/1.1 204 None\r\nTransfer-Encoding: chunked\r\n\r\n", False),  # the chunk may come later
     ],
 )
 def test_a_connection_is_kept_only_where_the_next_answer_can_be_told(origin, fetcher, answer, is_kept):

@@ -8,10 +8,11 @@
 """
 
 import contextlib
+import copy
 import ipaddress
-import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -22,6 +23,10 @@ from jobs.exchange import WATCH_SECONDS, Exchange, said
 from jobs.guard import Guard, Resolve, Target
 
 CONNECT_SECONDS: Final = 10.0  # for one address; all addresses of a name share what is left of the time-out
+
+LOOK_UP_SECONDS: Final = 10.0  # for a name
+LOOK_UPS_MAX: Final = 64  # at once, in a process
+OF_ONE_MAX: Final = 8  # of them below one domain
 
 Options = Sequence[tuple[int, int, int | bytes]]
 
@@ -113,27 +118,90 @@ def addresses(exchange: Exchange, guard: Guard, host: str, port: int) -> list[Ta
 
 
 def look_up(exchange: Exchange, resolve: Resolve, host: str, port: int) -> list[Target]:
-    """A name's addresses; the system's look-up has no time-out, so it runs beside and is left behind when late.
-
-    Raises what ``resolve`` does.
-    """
+    """A name's addresses. Raises what ``resolve`` does, and TaskErrors where none come in time."""
     with contextlib.suppress(ValueError):
         version = ipaddress.ip_address(host).version
         return [(socket.AF_INET, (host, port))] if version == 4 else resolve(host, port)
-    answers: queue.SimpleQueue[list[Target] | Exception] = queue.SimpleQueue()
+    return _look_ups.addresses(exchange, resolve, host, port)
 
-    def ask() -> None:
+
+class _LookUp:
+    """One that runs, for all who want it."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.found: list[Target] | Exception = []
+
+
+class LookUps:
+    """A process's look-ups. The system's has no time-out, so each runs on a thread of its own, which may be left behind.
+
+    So that a name server that does not answer takes no more than so many threads, there are at most ``LOOK_UPS_MAX``, and
+    ``OF_ONE_MAX`` below one domain, whose own server may be the silent one. Who wants a name that is being looked up
+    waits for that.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[Resolve, str, int], _LookUp] = {}
+        self._changed = threading.Condition()
+
+    def addresses(self, exchange: Exchange, resolve: Resolve, host: str, port: int) -> list[Target]:
+        """As ``look_up``."""
+        key = (resolve, host.rstrip(".").lower(), port)
+        end = time.monotonic() + LOOK_UP_SECONDS
+        running = self._started(key, exchange, end)
+        while not running.over.wait(min(exchange.remaining(), WATCH_SECONDS)):
+            _check(exchange, end, f"the name {host} could not be looked up: no name server answers", None)
+        if isinstance(running.found, Exception):
+            raise copy.copy(running.found)  # others raise it too
+        return running.found
+
+    def _started(self, key: tuple[Resolve, str, int], exchange: Exchange, end: float) -> _LookUp:
+        """The one of this name, begun when there is room for it."""
+        with self._changed:
+            while True:
+                if (running := self._running.get(key)) is not None:
+                    return running
+                domain = _domain(key[1])
+                same = sum(_domain(name) == domain for _, name, _ in self._running)
+                if len(self._running) < LOOK_UPS_MAX and same < OF_ONE_MAX:
+                    break
+                waiting = f"{same} look-ups below {domain}" if same >= OF_ONE_MAX else f"{len(self._running)} look-ups"
+                message = (
+                    f"the name {key[1]} could not be looked up: {waiting} wait for a name server that does not answer"
+                )
+                _check(exchange, end, message, "region")
+                self._changed.wait(min(exchange.remaining(), WATCH_SECONDS))
+            running = self._running[key] = _LookUp()
+        threading.Thread(target=self._run, args=(key, running), name="look-up", daemon=True).start()
+        return running
+
+    def _run(self, key: tuple[Resolve, str, int], running: _LookUp) -> None:
+        resolve, host, port = key
         try:
-            answers.put(resolve(host, port))
+            running.found = resolve(host, port)
         except (OSError, UnicodeError) as error:
-            answers.put(error)
+            running.found = error
+        finally:
+            with self._changed:
+                del self._running[key]
+                self._changed.notify_all()
+            running.over.set()
 
-    threading.Thread(target=ask, name="look-up", daemon=True).start()
-    while True:
+
+_look_ups: Final = LookUps()
+
+
+def _domain(host: str) -> str:
+    """The last two labels of a name."""
+    return ".".join(host.split(".")[-2:])
+
+
+def _check(exchange: Exchange, end: float, message: str, origin: str | None) -> None:
+    """Raises TimedOut with the message where there is no more time for a look-up, Cancelled where nobody wants it."""
+    try:
         exchange.check()
-        with contextlib.suppress(queue.Empty):
-            answer = answers.get(timeout=min(exchange.remaining(), WATCH_SECONDS))
-            break
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
+    except TimedOut as error:
+        raise TimedOut(message, origin=origin or error.whose) from error
+    if time.monotonic() >= end:
+        raise TimedOut(message, origin=origin)

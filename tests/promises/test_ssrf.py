@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from regions.egress import Egress
-from tests.promises.attacked_worker import BAD, GOOD
+from tests.name_server import NameServer
 from tests.service.fetching.origin import Spoken
 from tests.service.fetching.proxies import running
 from tests.service.region_workers import RegionWorkers, of
@@ -65,7 +65,31 @@ concurrency = 1000
 """
 NEXT = DIRECT + '[next]\ncss = "a.next::attr(href)"\nmax_pages = 3\n'
 BEFORE = DIRECT.replace("'{+url}'", "'OUTER/plain'") + "[before]\nurl = '{+url}'\n[before.fields]\ntoken = \"body\"\n"
+GOOD, BAD = "127.0.0.1", "127.0.0.2"
 WAYS = ("direct", "redirect", "next", "before")
+
+
+def attacker(name: str, times: int) -> list[str]:
+    """What the name server of an attacker says of names below ``.test``; of all others it knows nothing.
+
+    127-0-0-2.test       always that address
+    rebinding-N.test     127.0.0.1 at the first look-up, 127.0.0.2 from then on
+    mixed.test           127.0.0.2, then 127.0.0.1
+    """
+    if not name.endswith(".test"):
+        return []
+    if name.startswith("rebinding-"):
+        return [GOOD if times == 1 else BAD]
+    return [BAD, GOOD] if name == "mixed.test" else [name.removesuffix(".test").replace("-", ".")]
+
+
+@pytest.fixture(autouse=True)
+def name_server(monkeypatch) -> Iterator[NameServer]:
+    """A real one, which all workers ask."""
+    made = NameServer(attacker)
+    monkeypatch.setenv("NAME_SERVER", str(made.port))
+    yield made
+    made.stop()
 
 
 class Listeners:
@@ -230,7 +254,7 @@ def test_no_spelling_redirect_or_further_page_connects_to_a_denied_address(worke
 
 @pytest.mark.timeout(600)
 @through
-def test_a_resolver_that_changes_its_answer_gains_nothing(workers, origin, proxy):
+def test_a_name_server_that_changes_its_answer_gains_nothing(workers, origin, proxy, name_server):
     """The first look-up is permitted and answered; the second names a denied address, which gets no connection."""
     outer = origin(lambda spoken: spoken.answer(b"<body>outer<a class=next href=/again>", Connection="close"))
     with socket.create_server((BAD, outer.port)) as denied:
@@ -240,6 +264,7 @@ def test_a_resolver_that_changes_its_answer_gains_nothing(workers, origin, proxy
         assert [(one["count"], told(one)) for one in first] == [(1, "blocked_address")] * 20
         again = fetch(workers, "direct", rebinding)
         assert {told(one) for one in again} == {"blocked_address"}
+        assert min(name_server.asked[f"rebinding-{number}.test"] for number in range(20)) >= 2
         mixed = fetch(workers, "direct", [f"http://mixed.test:{outer.port}/"] * 5)
         assert [one["status"] for one in mixed] == ["succeeded"] * 5
         denied.setblocking(False)

@@ -19,6 +19,7 @@ LINGER_SECONDS: Final = 2.0  # how long a refused body is read: closing at once 
 LINGER_BYTES: Final = 16_000_000  # of it, at most
 READ_BYTES: Final = 65_536
 BEAT_SECONDS: Final = 0.5
+AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting one does not fill the log
 
 log = logs.get("http")
 
@@ -106,6 +107,7 @@ class Outlet:
                 self.run_once(BEAT_SECONDS)
             except Exception:
                 log.exception("outlet failed")
+                self._stopping.wait(AFTER_FAULT_SECONDS)
 
     def run_once(self, timeout_seconds: float) -> None:
         """Waits for one batch of events, and looks once a beat for who takes too long."""

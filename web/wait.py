@@ -24,6 +24,7 @@ from web.ledger import Ledger, View
 
 READ_AT_ONCE: Final = 32  # pieces of answers, in memory meanwhile
 TELL_AT_ONCE: Final = 512  # waiters, who may wait for the same answer
+AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting one does not fill the log
 STALE_TIMERS: Final = 256  # of waiters that are gone, kept at least
 LOOK: Final = "18446744073709551614-0"  # a cursor after every result: the state alone is read
 
@@ -171,6 +172,7 @@ class Waiters:
                 self.run_once()
             except Exception:
                 log.exception("waiters failed")
+                time.sleep(AFTER_FAULT_SECONDS)
 
     def run_once(self) -> None:
         """Waits for somebody to be due, and reads for some of them in one round trip."""

@@ -168,6 +168,6 @@ def test_bombs_stay_below_the_memory_and_hurt_no_neighbour(workers: RegionWorker
     assert started(pid) == since
     peak_mb = peak_bytes(pid) / 1e6
     print(f"{len(ids)} tasks, {len(ids) - kinds.count('neighbour')} bombs of {len(BOMBS)} kinds; peak {peak_mb:.0f} MB")
-    assert peak_mb < MEMORY_MB
+    assert peak_mb < MEMORY_MB, f"the worker had {peak_mb:.0f} MB"
     said = {line["event"] for line in workers.log}
     assert not said & {"a worker died", "draining a worker with too much memory", "killing a worker whose loop hangs"}

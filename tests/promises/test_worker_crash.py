@@ -170,7 +170,8 @@ def test_a_process_that_was_paused_and_resumed_changes_nothing(start, faults, si
     more = post(client, TASKS)
     until(lambda: set(results(hub)) == {*ids, *more}, "all results")
     until(lambda: sum(client.scard(names.rq_worker_executions(name)) for name in paused) == 0, "them to be idle")
-    assert {id_: client.hgetall(names.rq_job(id_)) for id_ in ids} == before
+    after = {id_: client.hgetall(names.rq_job(id_)) for id_ in ids}
+    assert after == before, "a resumed process changed a job"
     attempts = check(client, hub, site, [*ids, *more])
     assert attempts[2] >= 5, f"the pauses hit nothing: {attempts}"
     assert any(line.split()[2] in {str(hit.pid) for hit in found} for line in lines_after(faults, more))

@@ -1,10 +1,11 @@
-"""What a Redis must be set to so that it keeps what it was told: read from the server, every shortfall at once.
+"""What a Redis must be set to so that it keeps what it was told, and how far it has written that: read from the server.
 
 A promise is about processes, machines and networks that die: an append-only file that is written at least once a second,
 and memory that is refused and never evicted. Who reads the settings needs ``CONFIG GET`` and ``INFO``: of the hub's Redis
 the gateways' user, of a region's its bridges' and workers'. A region's user at the hub may do neither.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -110,3 +111,36 @@ def check(client: redis.Redis, what: str, kind: Durability, relax: str) -> Found
     if found.shortfalls and kind == "strict":
         raise NotDurable(what, found.shortfalls, relax)
     return found
+
+
+# With ``appendfsync everysec`` Redis answers before its write(2) while a background fsync is pending, for up to 2 s
+# (flushAppendOnlyFile in aof.c): what it then holds in memory alone is lost when it is killed.
+LOOK: Final = ("INFO", "persistence")
+_FILE: Final = re.compile(rb"^aof_(pending_bio_fsync|buffer_length|base_size|current_size):(\d+)\r?$", re.MULTILINE)
+
+
+class File(Struct, frozen=True):
+    """How far a Redis has written its append-only file, by one INFO, in bytes. All 0 where it has none."""
+
+    pending_fsyncs: int = 0
+    buffer_bytes: int = 0  # done, and not written
+    base_bytes: int = 0  # of the latest rewrite
+    size_bytes: int = 0
+
+    def has(self, then: "File | None") -> bool:
+        """Whether all that was done before an earlier look at the same process is written, when this look's reply is there.
+
+        ``then`` None: all that was done before this look. Redis writes what it has done before it replies, unless an
+        fsync is pending; it writes all of it at once, and only a rewrite changes the size otherwise.
+        """
+        if not self.pending_fsyncs or not self.buffer_bytes:
+            return True
+        return then is not None and self.base_bytes == then.base_bytes and self.size_bytes > then.size_bytes
+
+
+def file_of(info: bytes) -> File:
+    """What ``LOOK`` answers."""
+    found = {name: int(value) for name, value in _FILE.findall(info)}
+    return File(
+        *(found.get(name, 0) for name in (b"pending_bio_fsync", b"buffer_length", b"base_size", b"current_size"))
+    )

@@ -2,11 +2,13 @@
 
     submit       (the handler's thread)   ledger: accepting ── publish all, but what the hub still has (web.reuse)
     _published   (the broker's thread)                            └─ all confirmed: hand over
-    run_once     (own thread)             ledger: accepted ── done(Accepted)
+    run_once     (own thread)             ledger: accepted ── in the hub's file ── done(Accepted)
     _out_of_time (own thread), nack, return, hub away ── done(Refused)
                                                         └─ web.clean: refuse the ledger, cancel what was published
 
-The whole of it has one budget of 0.9 s, and the 503 never waits for the clean-up.
+The whole of it has one budget of 0.9 s, and the 503 never waits for the clean-up. Only a hub that has accepted, and whose
+disk is so slow that it has not written that yet, is waited for longer. Who waits for results has been promised nothing yet:
+it is told ``Accepted`` at once, and ``promise`` tells it when a 202 may be said.
 """
 
 import functools
@@ -22,6 +24,7 @@ from msgspec import Struct
 
 from jobs import contract
 from regions import logs, names
+from regions.durability import File
 from web import reuse
 from web.clean import Cleaner
 from web.hub import Hub, HubUnavailable
@@ -29,15 +32,45 @@ from web.ledger import Ledger, New, NewTask, Settlement, Times
 from web.publish import Batch, Message, Publisher
 
 BUDGET_SECONDS: Final = 0.9
+# A Redis writes 2 s after its answer at the latest, or hangs in the write; its next tick may come 0.1 s later.
+WRITE_SECONDS: Final = 3.0
+LOOK_SECONDS: Final = 0.02  # between two looks whether it has written
 
 log = logs.get("accept")
 
 
+class Kept:
+    """Whether the hub has in its file that it accepted a request: known at once, but for a slow disk."""
+
+    def __init__(self, *, is_known: bool) -> None:
+        self.is_known = is_known
+        self.reason: str | None = None  # why it is not kept, once that is known
+        self._calls: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    def tell(self, reason: str | None) -> None:
+        """None where it is kept."""
+        with self._lock:
+            self.is_known, self.reason = True, reason
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Calls when it is known: here and now, or on the accept's thread."""
+        with self._lock:
+            if not self.is_known:
+                self._calls.append(call)
+                return
+        call()
+
+
 class Accepted(Struct, frozen=True):
-    """The promise is given: every task of it will end. ``reused``: how many have, by a result that the hub had."""
+    """Every task of it will end; where it is ``kept`` that is promised. ``reused``: how many have, by a result that the hub had."""
 
     new: New
     times: Times
+    kept: Kept
     reused: int = 0
 
 
@@ -59,6 +92,7 @@ class _Pending:
         self.times: Times | None = None
         self.batch: Batch | None = None  # none where nothing has to be published
         self.reused = 0
+        self.has_accept = False  # the hub has accepted it, and its disk is waited for
         self._lock = threading.Lock()
         self._is_ended = False
 
@@ -83,6 +117,7 @@ class Acceptor:
     def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
         self._hub, self._ledger, self._publisher = hub, ledger, publisher
         self._confirmed: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._unwritten: list[_Unwritten] = []  # the accept's thread's own
         self.cleaner = Cleaner(hub, ledger, publisher)
         self._clock = _Clock(self._out_of_time)
         self._thread = threading.Thread(target=self.run, name="accept", daemon=True)
@@ -167,13 +202,37 @@ class Acceptor:
         pending.end(Refused(pending.new, reason), take_back)
 
     def _out_of_time(self, pending: _Pending) -> None:
+        if pending.has_accept:
+            return
         who = "broker did not confirm" if pending.batch is not None else "hub's Redis did not answer"
         self._refuse(pending, f"the {who} in time")
 
+    def promise(self, accepted: Accepted, done: Done) -> None:
+        """``done`` hears ``Accepted`` as soon as a 202 is true, or ``Refused`` where it will not be: then it is taken back."""
+
+        def known() -> None:
+            if accepted.kept.reason is None:
+                done(accepted)
+            else:
+                self.cleaner.add(accepted.new, published=True)
+                done(Refused(accepted.new, accepted.kept.reason))
+
+        accepted.kept.then(known)
+
     def run(self) -> None:
         """Accepts what was confirmed until it is stopped."""
-        while (pending := self._confirmed.get()) is not None:
-            self.run_once(pending)
+        is_stopping = False
+        while not is_stopping or self._unwritten:
+            try:
+                pending = self._confirmed.get(timeout=LOOK_SECONDS if self._unwritten else None)
+                if pending is None:
+                    is_stopping = True
+                else:
+                    self.run_once(pending)
+            except queue.Empty:
+                pass
+            if self._unwritten:
+                self._look()
 
     def run_once(self, first: _Pending) -> None:
         """Accepts everything that was confirmed by now, in one round trip."""
@@ -187,7 +246,7 @@ class Acceptor:
         batch = [pending for pending in batch if not pending.is_ended]
         try:
             with self._hub.accepting():
-                answers = self._ledger.accept([pending.new.id for pending in batch])
+                answers, file = self._ledger.accept([pending.new.id for pending in batch])
         except HubUnavailable as error:
             for pending in batch:
                 self._refuse(pending, error.reason)
@@ -197,12 +256,56 @@ class Acceptor:
             for pending in batch:
                 self._refuse(pending, "something went wrong here")
             return
+        is_written = file.has(None)
         for pending, is_accepted in zip(batch, answers, strict=True):
             if not is_accepted:
                 self._refuse(pending, "the accept took longer than its lease")
             elif pending.times is not None:
+                accepted = Accepted(pending.new, pending.times, Kept(is_known=is_written), pending.reused)
+                if not is_written:
+                    self._unwritten.append(_Unwritten(pending.new.id, accepted.kept, file))
                 # Where it was answered 503 while the script ran, the Cleaner's refusal comes after it and counts.
-                pending.end(Accepted(pending.new, pending.times, pending.reused))
+                if is_written or pending.new.sync:
+                    pending.end(accepted)
+                else:
+                    pending.has_accept = True
+                    accepted.kept.then(functools.partial(self._kept, pending, accepted))
+
+    def _kept(self, pending: _Pending, accepted: Accepted) -> None:
+        if accepted.kept.reason is None:
+            pending.end(accepted)
+        else:
+            self._refuse(pending, accepted.kept.reason)
+
+    def _look(self) -> None:
+        """Asks whether the hub has written what it accepted, and whether it is still the one that did."""
+        waiting = self._unwritten
+        try:
+            with self._hub.asking():
+                answers, file = self._ledger.accepted([one.request for one in waiting])
+        except HubUnavailable as error:
+            self._unwritten = []
+            for one in waiting:
+                one.kept.tell(error.reason)
+            return
+        self._unwritten = []
+        for one, is_there in zip(waiting, answers, strict=True):
+            if not is_there:
+                one.kept.tell("the hub's Redis lost it")  # it was killed, and what started again does not know it
+            elif file.has(one.file):
+                one.kept.tell(None)
+            elif time.monotonic() > one.give_up:
+                one.kept.tell("the hub's Redis could not write it to its disk in time")
+            else:
+                self._unwritten.append(one)
+
+
+class _Unwritten:
+    """An accepted request that its hub may have in memory alone; ``file`` as it was then."""
+
+    def __init__(self, request: str, kept: Kept, file: File) -> None:
+        self.request, self.kept, self.file = request, kept, file
+        self.give_up = time.monotonic() + WRITE_SECONDS
 
 
 class _Clock:

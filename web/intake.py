@@ -6,6 +6,7 @@ waiters' thread    200 with what came, or 202 when the wait ran out: nothing is 
 tables' thread     200 with records as CSV or NDJSON: everybody else would wait while one of them is made
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -110,20 +111,28 @@ class Intake:
             if isinstance(how, Refused):
                 exchange.answer(problems.unavailable(how.reason, new.id).answer())
                 return
-            promised = views.accepted(views.first_view(new, how.times), self._base)
             if how.reused:
                 exchange.fields["cached"] = how.reused
+
+            def promised(view: View | None) -> Answer | None:
+                """202 where it is true already; else the accept's thread answers as soon as that is known."""
+                answer = views.accepted(view or views.first_view(new, how.times), self._base)
+                if how.kept.is_known and how.kept.reason is None:
+                    return answer
+                self._acceptor.promise(how, functools.partial(_answer_end, exchange, answer))
+                return None
+
             if seconds <= 0 and not how.reused:
-                exchange.answer(promised)
+                answer = promised(None)
+                if answer is not None:
+                    exchange.answer(answer)
                 return
 
             def render(view: View | None) -> Answer | None:
-                if view is None:
-                    return promised
-                if view.done and new.sync:
+                if view is not None and view.done and new.sync:
                     return finished(view)
-                if not view.more:
-                    return views.accepted(view, self._base)
+                if view is None or not view.more:
+                    return promised(view)
                 head, most = Answer(202, b"", views.accepted_headers(view, self._base)), self._limits.answer_bytes_max
                 pieces.answer(self._waiters, exchange, view, START, base=self._base, bytes_max=most, head=head)
                 return None
@@ -135,7 +144,7 @@ class Intake:
                 until_done=new.sync,  # else for nothing: what has ended already is there
                 seconds=seconds,
                 render=render,
-                away=lambda _: promised,
+                away=lambda _: promised(None),
                 total=len(new.tasks),
             )
             park(self._waiters, waiter, exchange)
@@ -143,6 +152,10 @@ class Intake:
         if new.sync:
             self._waiters.expect(new.id)
         self._acceptor.submit(new, done)
+
+
+def _answer_end(exchange: Exchange, promised: Answer, how: Accepted | Refused) -> None:
+    exchange.answer(problems.unavailable(how.reason, how.new.id).answer() if isinstance(how, Refused) else promised)
 
 
 def _answer_table(

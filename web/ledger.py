@@ -17,7 +17,7 @@ import redis
 from msgspec import Struct
 
 from jobs import contract
-from regions import connect, logs, names
+from regions import connect, durability, logs, names
 from regions.script import Argument, send, value
 from regions.settings import Limits
 from web import frame, lua
@@ -174,10 +174,17 @@ class Ledger:
         ]
         return Begun(created, deadline, expires, kept)
 
-    def accept(self, requests: Sequence[str]) -> list[bool]:
-        """Turns what is ``accepting`` with a live lease into ``accepted``; False for each that is not."""
+    def accept(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
+        """Turns what is ``accepting`` with a live lease into ``accepted``, False for each that is not; and the hub's file then."""
         commands = [lua.ACCEPT.command([names.ledger(request), names.ACCEPTING], [request]) for request in requests]
-        return [value(answer) == 1 for answer in send(self._client, commands, [lua.ACCEPT])]
+        *answers, info = send(self._client, [*commands, durability.LOOK], [lua.ACCEPT])
+        return [value(answer) == 1 for answer in answers], durability.file_of(value(info))
+
+    def accepted(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
+        """Which of these are ``accepted`` (a Redis that was killed may have forgotten it); and the hub's file then."""
+        commands = [("HGET", names.ledger(request), "state") for request in requests]
+        *answers, info = send(self._client, [*commands, durability.LOOK], [])
+        return [value(answer) == b"accepted" for answer in answers], durability.file_of(value(info))
 
     def rehearse(self) -> None:
         """Begins, accepts and refuses a request without tasks: raises what Redis raises where this gateway may not."""

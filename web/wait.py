@@ -250,8 +250,8 @@ class Waiters:
 class Wait:
     """A long poll or a synchronous request: one answer, when there is what it waits for or its time is over.
 
-    ``render`` makes the answer of the request as it is (None when there is none), or gives none and sees to it that
-    another thread answers; ``away`` makes it when the time is over and the hub can't be asked.
+    ``render`` makes the answer of the request as it is (None when there is none), ``away`` when the time is over and the hub
+    can't be asked; either may give none and see to it that another thread answers.
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class Wait:
         until_done: bool,
         seconds: float,
         render: Callable[[View | None], Answer | None],
-        away: Callable[[HubUnavailable], Answer],
+        away: Callable[[HubUnavailable], Answer | None],
         total: int | None = None,
     ) -> None:
         self.request, self.timer = request, time.monotonic() + seconds
@@ -298,7 +298,9 @@ class Wait:
         """Waits on, since it may be back in time."""
         if why == "news":
             return "wait"
-        self._exchange.answer(self._away(error))
+        answer = self._away(error)
+        if answer is not None:
+            self._exchange.answer(answer)
         return "over"
 
     def fail(self) -> None:

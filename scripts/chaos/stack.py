@@ -1,8 +1,12 @@
-"""A whole stack of its own (scripts.own_stack), with a link of scripts.proxy between each part and each server."""
+"""A whole stack of its own (scripts.own_stack), with a link of scripts.proxy between each part and each server.
+
+The hub's disk can be made slow, where the processor is one of scripts.chaos.slow_disk.
+"""
 
 import contextlib
+import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +15,7 @@ import pika
 
 from regions import connect, names, settings
 from scripts import configuration, parts
+from scripts.chaos import slow_disk
 from scripts.chaos.points import Link, links
 from scripts.links import Control
 from scripts.own_stack import OF_RABBITMQ, OwnStack
@@ -21,6 +26,7 @@ from scripts.terminal import Progress
 # Offsets from the gateway's port; a region has five links.
 OF_CONTROL, OF_LINKS = OF_RABBITMQ + 2, OF_RABBITMQ + 3
 PROXY: Final = "proxy"
+FSYNC_SECONDS: Final = 1.5  # of a slow disk
 REQUEUE_SECONDS: Final = 1.0
 LOOKED_AT_MAX: Final = 1_000
 SOURCE: Final = """
@@ -151,10 +157,21 @@ class ChaosStack(OwnStack):
         finally:
             connection.close()
 
+    @contextlib.contextmanager
+    def slow_disk(self) -> Iterator[None]:
+        """Meanwhile each fsync of the hub's Redis takes ``FSYNC_SECONDS`` longer; raises ``slow_disk.NotHere``."""
+        slow_disk.check()
+        self._slow.touch()
+        try:
+            yield
+        finally:
+            self._slow.unlink()
+
     # Links
 
     def build(self) -> Stack:
         """A stack's parts with a link before each server of each; the links come first."""
+        self._slow = self.data.run / "slow-disk"
         built = parts.build(self.data, self.settings, self.ports, self.environ, live=False)
         self.broker = built.broker
         self.link_ports = {link.name: self.first_port + OF_LINKS + n for n, link in enumerate(links(self.regions))}
@@ -180,6 +197,8 @@ class ChaosStack(OwnStack):
                     region = link.server.removeprefix("redis-").upper().replace("-", "_")
                     section = f"REGION__{region}__REDIS__URL"
                 found[f"{settings.PREFIX}{section}_FILE"] = str(self.data.run / f"{link.name}.url")
+        if part.name == "hub" and platform.machine() in slow_disk.MACHINES:
+            found["LD_PRELOAD"] = str(slow_disk.write(self.data.run / "slow-disk.so", self._slow, FSYNC_SECONDS))
         return found
 
     def _target(self, link: Link) -> int:

@@ -77,7 +77,7 @@ class Desk:
     def add(self, tasks: int = 1) -> tuple[New, Times]:
         new = hub_parts.new_request(("fra",) * tasks)
         times = self.ledger.begin(new)
-        assert self.ledger.accept([new.id]) == [True]
+        assert self.ledger.accept([new.id])[0] == [True]
         return new, times
 
     def settle(self, new: New, index: int, records: bytes = b'[{"a":1}]', *, status: str = "succeeded") -> str:

@@ -68,7 +68,7 @@ def settled(parts, settler, hub_redis, *runs: Run, twice: bool = False) -> None:
     for one in runs:
         new = new_request()
         times = ledger.begin(new)
-        assert ledger.accept([new.id]) == [True]
+        assert ledger.accept([new.id])[0] == [True]
         status = "failed" if one.error else "succeeded"
         for _ in range(1 + twice):
             send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10, status=status, trail=trail(one))

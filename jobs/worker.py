@@ -95,9 +95,9 @@ class Worker(BaseWorker):
         client = self._client = connect.open_redis(url, name=name)
         blocking = connect.open_redis(url, name=name, block_seconds=WAIT_SECONDS, connections=1)
         self.claimer = Claimer(client, blocking, region=region.name, worker=name, is_alone=is_alone)
-        home = Home(open_hub(settings.hub.redis, name), region.name)
-        self.shipper = Shipper(client, home)
-        self.leftovers = Leftovers(client, Home(open_hub(settings.hub.redis, name), region.name), name)
+        hub, waits = open_hub(settings.hub.redis, name), settings.hub.durability == "strict"
+        self.shipper = Shipper(Home(hub, region.name, client, waits=waits))
+        self.leftovers = Leftovers(client, Home(hub, region.name, client, waits=waits), name)
         threads = 1 if is_alone else region.workers.threads
         self._caller = Caller(client, region.name)
         self.crew = Crew(

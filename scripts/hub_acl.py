@@ -13,8 +13,8 @@ from regions import names
 from regions.durability import Shortfall
 from regions.script import send, value
 
-# What redis-py says when it connects, and what a region asks: the time.
-CONNECTION: Final = "+hello +auth +ping +select +client|setname +client|setinfo +time +multi +exec +discard"
+# What redis-py says when it connects, and what a region asks: the time, and when what it appended is in the file.
+CONNECTION: Final = "+hello +auth +ping +select +client|setname +client|setinfo +time +waitaof +multi +exec +discard"
 
 
 def rules(region: str) -> str:
@@ -44,7 +44,7 @@ def _asked(region: str) -> Iterator[tuple[tuple[str, ...], bool]]:
     own, stream = names.result(region, "TASK"), names.out_stream(region)
     other = names.result(f"{region}-other", "TASK")
     for must in (
-        ("TIME",), ("MULTI",), ("EXEC",), ("PING",), ("CLIENT", "SETNAME", "x"), ("SELECT", "0"),
+        ("TIME",), ("WAITAOF", "1", "0", "0"), ("MULTI",), ("EXEC",), ("PING",), ("CLIENT", "SETNAME", "x"), ("SELECT", "0"),
         ("SET", own, "x", "NX", "PXAT", "1"), ("XADD", stream, "*", "k", "v"),
     ):  # fmt: skip
         yield must, True

@@ -123,7 +123,7 @@ def test_a_region_that_can_not_write_is_given_nothing_and_then_everything_once(d
 
 def test_results_wait_for_a_hub_that_can_not_write(disk):
     """They are sent again whole: of a refused transaction nothing is there."""
-    home = Home(open_hub(disk.url, "test"), REGION)
+    home = Home(open_hub(disk.url, "test"), REGION, disk.client)
     parcel = Parcel(
         "1-0", Outcome(request="R", task="T", status="succeeded", finished_ms=1, expires_ms=2**41, frame=b"f"), 1
     )

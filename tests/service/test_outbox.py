@@ -14,8 +14,8 @@ from tests.waiting import until
 
 
 @pytest.fixture
-def home(hub_redis):
-    return Home(open_hub(hub_redis.url, "w1"), REGION)
+def home(hub_redis, region_redis):
+    return Home(open_hub(hub_redis.url, "w1"), REGION, region_redis.client)
 
 
 def outcome(number: int, *, size: int = 10, expires_in: float = 60.0) -> Outcome:
@@ -46,7 +46,7 @@ def left(region) -> tuple[int, int]:
 
 
 def test_a_result_arrives_whole_and_leaves_the_outbox(region_redis, hub_redis, home):
-    shipper = Shipper(region_redis.client, home)
+    shipper = Shipper(home)
     one = outcome(1)
     shipper.put([stored(region_redis.client, one)])
     assert shipper.run_once()
@@ -56,7 +56,7 @@ def test_a_result_arrives_whole_and_leaves_the_outbox(region_redis, hub_redis, h
         {b"k": b"result", b"v": b"1", b"q": b"R1", b"t": b"T1", b"s": b"succeeded",
          b"f": str(one.finished_ms).encode(), b"b": b"610", b"h": b""}
     ]  # fmt: skip
-    assert left(region_redis) == (0, 0)
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
 
 
 def test_sending_twice_keeps_the_first_result(region_redis, hub_redis, home):
@@ -69,15 +69,15 @@ def test_sending_twice_keeps_the_first_result(region_redis, hub_redis, home):
 
 def test_deleting_twice_counts_the_bytes_once(region_redis):
     client = region_redis.client
-    parcel, other = stored(client, outcome(1)), stored(client, outcome(2))
-    assert outbox.delete(client, [parcel]) == 10
-    assert outbox.delete(client, [parcel]) == 0
+    entry, other = (stored(client, outcome(1)).entry, 10), (stored(client, outcome(2)).entry, 10)
+    assert outbox.delete(client, [entry]) == 10
+    assert outbox.delete(client, [entry]) == 0
     assert left(region_redis) == (1, 10)
-    assert outbox.delete(client, [parcel, other]) == 10
+    assert outbox.delete(client, [entry, other]) == 10
 
 
 def test_a_batch_is_bounded_by_bytes_and_never_empty(region_redis, hub_redis, home):
-    shipper = Shipper(region_redis.client, home)
+    shipper = Shipper(home)
     size = outbox.BATCH_MAX_BYTES
     shipper.put([stored(region_redis.client, outcome(n, size=size)) for n in range(3)])
     for sent in (1, 2, 3):
@@ -86,7 +86,7 @@ def test_a_batch_is_bounded_by_bytes_and_never_empty(region_redis, hub_redis, ho
 
 
 def test_what_runs_is_told_with_the_next_batch(region_redis, hub_redis, home):
-    shipper = Shipper(region_redis.client, home)
+    shipper = Shipper(home)
     shipper.tell([("R1", "T1", 2, 1234)])
     shipper.put([stored(region_redis.client, outcome(2))])
     shipper.run_once()
@@ -96,7 +96,7 @@ def test_what_runs_is_told_with_the_next_batch(region_redis, hub_redis, home):
 
 
 def test_while_the_hub_is_away_young_results_are_kept_and_old_ones_left_to_others(region_redis, hub_redis, home):
-    shipper = Shipper(region_redis.client, home)
+    shipper = Shipper(home)
     client = region_redis.client
     old = stored(client, outcome(1), since=time.monotonic() - outbox.ORPHAN_SECONDS)
     shipper.put([old, stored(client, outcome(2))])
@@ -108,6 +108,7 @@ def test_while_the_hub_is_away_young_results_are_kept_and_old_ones_left_to_other
     shipper.run_once()
     assert results(hub_redis.client) == ["T2"]
     assert home.backoff_seconds == 0
+    until(lambda: left(region_redis)[0] == 1, "the sent one to be in the hub's file")
     assert [entry.decode() for entry, _ in client.xrange(names.OUTBOX)] == [old.entry]
 
 
@@ -122,19 +123,65 @@ def test_the_wait_between_tries_grows_to_two_seconds_and_is_random(home, hub_red
     assert len({home.backoff_seconds for _ in range(10)}) > 1
 
 
+def shipped(leftovers: Leftovers) -> int:
+    """How many replies it took until it had none to wait for."""
+    replies = 0
+    while leftovers.run_once():
+        replies += 1
+    return replies
+
+
 def test_orphans_are_shipped_by_one_process_at_a_time(region_redis, hub_redis, home):
     client = region_redis.client
     for number in range(30):
         stored(client, outcome(number), age_seconds=10)
     stored(client, outcome(99))
-    first, second = Leftovers(client, home, "w1"), Leftovers(client, home, "w2")
+    first = Leftovers(client, home, "w1")
+    second = Leftovers(client, Home(open_hub(hub_redis.url, "w2"), REGION, client), "w2")
     assert first.run_once()
     assert not second.run_once()
-    assert len(results(hub_redis.client)) == outbox.PAGE
-    assert first.run_once()
     assert not first.run_once()
     assert sorted(results(hub_redis.client)) == sorted(f"T{number}" for number in range(30))
-    assert left(region_redis) == (1, 10)  # the young one is its own process's
+    until(
+        lambda: left(region_redis) == (1, 10), "the old ones to be in the hub's file"
+    )  # the young one is its own process's
+
+
+def test_many_orphans_go_home_in_several_batches_at_once_and_each_once(region_redis, hub_redis, home):
+    client = region_redis.client
+    for number in range(2_500):
+        stored(client, outcome(number, size=1_000), age_seconds=10)
+    leftovers = Leftovers(client, home, "w1")
+    assert leftovers.run_once()
+    assert home.flying == 3  # and one has come back
+    assert home.flying_bytes > outbox.BATCH_MAX_BYTES / 2
+    shipped(leftovers)
+    assert results(hub_redis.client) == [f"T{number}" for number in range(2_500)]
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+
+
+def test_what_was_under_way_when_the_hub_died_is_sent_again(region_redis, hub_redis, home):
+    client = region_redis.client
+    for number in range(1_500):
+        stored(client, outcome(number, size=1_000), age_seconds=10)
+    leftovers = Leftovers(client, home, "w1")
+    assert leftovers.run_once()
+    hub_redis.running.kill()
+    until(lambda: not leftovers.run_once(), "the loss to be seen")
+    assert not home.flying
+    assert left(region_redis)[0] == 1_500
+    hub_redis.running.start()
+    until(lambda: shipped(leftovers) or left(region_redis) == (0, 0), "an empty outbox")
+    until(lambda: shipped(leftovers) or left(region_redis) == (0, 0), "an empty outbox")
+    assert set(results(hub_redis.client)) == {f"T{number}" for number in range(1_500)}
+
+
+def test_a_page_of_large_orphans_is_bounded_in_bytes(region_redis, home):
+    client = region_redis.client
+    for number in range(40):
+        stored(client, outcome(number, size=400_000), age_seconds=10)
+    found = Leftovers(client, home, "w1")._orphans()
+    assert len(found) == 4
 
 
 def test_another_process_ships_orphans_when_their_shipper_died(region_redis, hub_redis, home):
@@ -155,7 +202,8 @@ def test_orphans_stay_while_the_hub_is_away_and_are_sent_when_it_is_back(region_
     assert left(region_redis) == (1, 10)
     hub_redis.running.start()
     assert leftovers.run_once()
-    assert (results(hub_redis.client), left(region_redis)) == (["T1"], (0, 0))
+    assert results(hub_redis.client) == ["T1"]
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
 
 
 def test_an_outbox_drains_when_its_redis_is_full(region_redis, hub_redis, home):
@@ -163,7 +211,7 @@ def test_an_outbox_drains_when_its_redis_is_full(region_redis, hub_redis, home):
     stored(client, outcome(1), age_seconds=10)
     client.config_set("maxmemory", 1)
     assert Leftovers(client, home, "w1").run_once()
-    assert left(region_redis) == (0, 0)
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
 
 
 def test_a_full_hub_is_a_hub_that_is_away(region_redis, hub_redis, home):
@@ -180,18 +228,41 @@ def test_one_result_that_the_hub_refuses_does_not_hold_the_others(region_redis, 
     assert hub_redis.client.get(names.result(REGION, "T1")) == one.frame
 
 
-def test_a_region_needs_no_more_than_to_append(start_redis):
+def test_a_region_needs_no_more_than_to_append_and_to_wait_for_the_file(start_redis, region_redis):
     hub = start_redis("hub", users={"fra": ("secret", hub_acl.rules(REGION))})
     url = hub.url.replace("redis://", "redis://fra:secret@")
-    home = Home(open_hub(url, "w1"), REGION)
-    assert home.post([Parcel("1-0", outcome(1), 610)], [("R1", "T1", 1, 1)])
+    home = Home(open_hub(url, "w1"), REGION, region_redis.client)
+    assert home.post([stored(region_redis.client, outcome(1))], [("R1", "T1", 1, 1)])
     assert results(hub.client) == ["T1"]
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    assert hub.client.info("commandstats")["cmdstat_waitaof"]["failed_calls"] == 0
     assert connect.redis_now_ms(open_hub(url, "w1")) > 0
-    assert not Home(open_hub(url, "w1"), "nyc").post([Parcel("1-0", outcome(1), 610)])
+    assert not Home(open_hub(url, "w1"), "nyc", region_redis.client).post([Parcel("1-0", outcome(1), 610)])
+
+
+def test_where_the_hub_does_not_let_ask_for_its_file_its_reply_is_what_counts(start_redis, region_redis):
+    hub = start_redis("hub", users={"fra": ("secret", hub_acl.rules(REGION).replace("+waitaof", ""))})
+    home = Home(open_hub(hub.url.replace("redis://", "redis://fra:secret@"), "w1"), REGION, region_redis.client)
+    assert home.post([stored(region_redis.client, outcome(1))])
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    hub.client.config_set("appendonly", "no")
+    assert Home(open_hub(hub.url, "w1"), REGION, region_redis.client).post([stored(region_redis.client, outcome(2))])
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+
+
+def test_a_result_stays_in_the_outbox_until_the_hub_has_it_in_its_file(region_redis, hub_redis, home):
+    """An fsync that never ends stands for a slow disk: ``appendfsync no`` never says that it did."""
+    hub_redis.client.config_set("appendfsync", "no")
+    assert home.post([stored(region_redis.client, outcome(1))])
+    until(lambda: hub_redis.client.info("clients")["blocked_clients"], "the wait for the file")
+    assert home.post([stored(region_redis.client, outcome(2))])  # nobody waits for it to send more
+    hub_redis.running.kill()
+    until(lambda: home.is_clear or not home.post([]), "the loss to be seen")
+    assert left(region_redis)[0] == 2
 
 
 def test_a_stopped_shipper_sends_what_it_has(region_redis, hub_redis, home):
-    shipper = Shipper(region_redis.client, home)
+    shipper = Shipper(home)
     shipper.put([stored(region_redis.client, outcome(n)) for n in range(600)])
     shipper.start()
     shipper.stop(30)

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from jobs import contract
 from regions import logs, names
+from regions.durability import File
 from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, New
 from web.publish import Batch, Message, Publisher
@@ -65,6 +66,9 @@ class Cleaner:
     def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
         self._hub, self._ledger, self._publisher = hub, ledger, publisher
         self._refusals: dict[str, list[tuple[str, str]]] = {}  # by request: (task, region) of what it has
+        self._told: dict[
+            str, File
+        ] = {}  # of these: what the hub may have in memory alone, and its file when it was told
         self._lanes: dict[str, _Lane] = {}  # by region
         self._refuse_at = 0.0
         self._kept = 0  # tasks
@@ -163,7 +167,10 @@ class Cleaner:
         self._kept += len(tasks)
 
     def _refuse_some(self) -> bool:
-        """Tells the hub of one share of the refusals; whether it was told, and more wait."""
+        """Tells the hub of one share of the refusals; whether it was told, and more wait.
+
+        One that it did not write at once is told it again: it may have been killed, and know nothing of it.
+        """
         with self._changed:
             if time.monotonic() < self._refuse_at:
                 return False
@@ -172,15 +179,23 @@ class Cleaner:
             return False
         try:
             with self._hub.asking():
-                self._ledger.refuse_all(some)
+                states, file = self._ledger.take_back(some)
         except HubUnavailable:
             self._refuse_at = time.monotonic() + AGAIN_SECONDS
             return False
         with self._changed:
-            for request, tasks in some:
-                del self._refusals[request]
-                self._kept -= len(tasks)
-            return bool(self._refusals)
+            for (request, tasks), state in zip(some, states, strict=True):
+                told = self._told.pop(request, None)
+                if state is None or file.has(told if state == b"refused" else None):
+                    del self._refusals[request]
+                    self._kept -= len(tasks)
+                else:
+                    self._told[request] = file
+                    self._refusals[request] = self._refusals.pop(request)  # others come first
+            are_told = len(self._told) == len(self._refusals)
+            if are_told:
+                self._refuse_at = time.monotonic() + AGAIN_SECONDS
+            return not are_told
 
     def _send_cancels(self) -> None:
         now = time.monotonic()

@@ -206,14 +206,27 @@ class Ledger:
         self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, lapsed_only: bool = False
     ) -> list[bool]:
         """The same of several requests, each with its tasks, in one round trip; whether each is refused now."""
-        commands = []
-        for request, tasks in refused:
-            arguments: list[Argument] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
-            for task, region in tasks:
-                arguments += (task, names.open_tasks(region))
-            keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request), names.ARCHIVE]
-            commands.append(lua.REFUSE.command(keys, arguments))
+        commands = [self._refuse(request, tasks, lapsed_only=lapsed_only) for request, tasks in refused]
         return [value(answer) == 1 for answer in send(self._client, commands, [lua.REFUSE])]
+
+    def take_back(
+        self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    ) -> tuple[list[bytes | None], durability.File]:
+        """Refuses several requests; the state that each had, None where there was none, and the hub's file then."""
+        commands: list[tuple[Any, ...]] = []
+        for request, tasks in refused:
+            commands += [("HGET", names.ledger(request), "state"), self._refuse(request, tasks)]
+        *answers, info = send(self._client, [*commands, durability.LOOK], [lua.REFUSE])
+        for answer in answers:
+            value(answer)
+        return answers[::2], durability.file_of(value(info))
+
+    def _refuse(self, request: str, tasks: Sequence[tuple[str, str]], *, lapsed_only: bool = False) -> tuple[Any, ...]:
+        arguments: list[Argument] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
+        for task, region in tasks:
+            arguments += (task, names.open_tasks(region))
+        keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request), names.ARCHIVE]
+        return lua.REFUSE.command(keys, arguments)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
         """Ends tasks, each once, in one round trip: one of the answers in ``web.lua`` for each."""

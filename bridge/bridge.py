@@ -163,7 +163,7 @@ class Bridge:
             return
         parameters = self._parameters[self._attempts % len(self._parameters)]
         self._attempts += 1
-        self._connection = pika.SelectConnection(
+        self._connection = connect.Broker(
             parameters,
             on_open_callback=self._connected,
             on_open_error_callback=self._disconnected,

@@ -42,6 +42,7 @@ WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
 LOOK_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.2  # between claims that are refused
 STUCK_SECONDS: Final = 3.0  # what still runs so long after its deadline is stuck; the hub waits for 5 s
+LISTEN_SECONDS: Final = 1.0  # between two looks whether the other end of that subscription is there
 LISTEN_AFTER_FAILURES: Final = 5  # nobody waits for RQ's commands: the longest waits at once
 TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
 
@@ -249,7 +250,7 @@ class Worker(BaseWorker):
         self.register_birth()
         tell_limits(self._client, self._runner.limits())  # before it claims: nobody is asked more than that
         if self.pubsub_thread is None:
-            self.subscribe()  # type: ignore[no-untyped-call]
+            self.subscribe()
         self._is_registered = True
         log.info("registered", worker=self.name, pid=self.pid)
 
@@ -295,6 +296,15 @@ class Worker(BaseWorker):
 
     def clean_registries(self) -> None:
         """Nothing, like ``run_maintenance_tasks``."""
+
+    def subscribe(self) -> None:
+        """RQ's, on a subscription that notices that nobody is there."""
+        self.pubsub = connect.Subscription(self.connection)
+        self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload})
+        thread: Any = self.pubsub.run_in_thread(
+            sleep_time=LISTEN_SECONDS, daemon=True, exception_handler=self._pubsub_exception_handler
+        )
+        self.pubsub_thread = thread
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """RQ's commands to a worker. RQ's own handler knows one execution of a worker and stops processes."""

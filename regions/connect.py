@@ -5,17 +5,30 @@ idempotent writes are sent again, by our own code.
 """
 
 import random
+import socket
+import time
 from typing import Any, Final
 
 import pika
 import pika.exceptions
+import pika.heartbeat
 import redis
+from pika.adapters.select_connection import SelectConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from regions import hosts
+
 TIMEOUT_SECONDS: Final = 0.5  # an outage is an error after this long
-HEARTBEAT_SECONDS: Final = 10
+# A long connection whose other end is gone without a word ends within 10 s. Where nothing waits for an answer, AMQP's
+# heartbeats come twice in HEARTBEAT_SECONDS (pika looks for them once in the same time and one second), a subscription's
+# pongs after PING_SECONDS; the kernel ends what a machine that is gone does not acknowledge.
+HEARTBEAT_SECONDS: Final = 4
+BLOCKED_SECONDS: Final = 10
+PING_SECONDS: Final = 2.0
+DEAF_SECONDS: Final = 6.0
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 8_000}
 MONGO_SECONDS: Final = 1.0
 BACKOFF_FIRST_SECONDS: Final = 0.1
 BACKOFF_MAX_SECONDS: Final = 2.0
@@ -53,21 +66,69 @@ class TooOld(RuntimeError):  # noqa: N818
 
 
 class _Hosts:
-    """Connects to the first of several hosts that takes a connection; each try has the connect time-out."""
+    """Connects to the first of several hosts that says that it is a master, and stays with it until it is none.
+
+    Each has the connect time-out, and the same again for its answer: a frozen one takes connections, too. The connections
+    of a client share ``hosts``, in which the one that was found comes first.
+    """
 
     def __init__(self, *, hosts: list[tuple[str, int]], **options: Any) -> None:
         self._hosts = hosts
         super().__init__(**options)
 
-    def _connect(self) -> Any:
-        for host, port in self._hosts[:-1]:
-            self.host, self.port = host, port
-            try:
-                return super()._connect()  # type: ignore[misc]
-            except (OSError, *AWAY):
-                continue
-        self.host, self.port = self._hosts[-1]
-        return super()._connect()  # type: ignore[misc]
+    def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        """How redis-py connects, also before a command; raises ConnectionError with every host's reason."""
+        connection: Any = self
+        if connection.is_connected or len(self._hosts) == 1:
+            super().connect_check_health(*arguments, **options)  # type: ignore[misc]
+            return
+        reasons = []
+        seconds, connection.socket_timeout = connection.socket_timeout, TIMEOUT_SECONDS
+        try:
+            for place in list(self._hosts):
+                connection.host, connection.port = place
+                try:
+                    super().connect_check_health(*arguments, **options)  # type: ignore[misc]
+                except AWAY as error:
+                    reasons.append(str(error))
+                    continue
+                connection._sock.settimeout(seconds)  # noqa: SLF001 - redis-py gives it the time-out of the connect
+                if self._hosts[0] != place:
+                    self._hosts.sort(key=lambda one: one != place)
+                return
+        finally:
+            connection.socket_timeout = seconds
+        raise redis.exceptions.ConnectionError("; ".join(reasons))
+
+    def on_connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        """redis-py's greeting, before it subscribes again; HELLO says to whoever may connect whether it is a master."""
+        super().on_connect_check_health(*arguments, **options)  # type: ignore[misc]
+        if len(self._hosts) > 1:
+            self._check_master()
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """redis-py's; who says that it is a replica is left, so that the next command finds the master."""
+        try:
+            return super().read_response(*arguments, **options)  # type: ignore[misc]
+        except redis.exceptions.ReadOnlyError:
+            if len(self._hosts) > 1:
+                connection: Any = self
+                connection.disconnect()
+            raise
+
+    def _check_master(self) -> None:
+        """Raises ConnectionError where it is none."""
+        connection: Any = self
+        connection.send_command("HELLO", check_health=False)
+        try:
+            said: list[Any] = connection.read_response()
+        except redis.exceptions.ResponseError:  # not permitted: the first write will tell
+            return
+        role = dict(zip(said[::2], said[1::2], strict=True)).get(b"role", b"").decode()
+        if role != "master":
+            raise redis.exceptions.ConnectionError(
+                f"{connection.host}:{connection.port} is a {role}, and takes no writes"
+            )
 
 
 class _AnyHost(_Hosts, redis.Connection):
@@ -79,31 +140,64 @@ class _AnyHostTLS(_Hosts, redis.SSLConnection):
 
 
 def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: int = 64) -> redis.Redis:
-    """A client of the first reachable host of ``url`` (several, with commas). Nothing is connected yet.
+    """A client of the first host of ``url`` (``regions.hosts``) that is a master. Nothing is connected yet.
 
     ``name`` is what ``CLIENT LIST`` shows. A client for blocking calls says how long they block; its time-out is
     longer than that by ``TIMEOUT_SECONDS``. Raises ValueError for what is no Redis URL.
     """
     parsed: list[dict[str, Any]] = [
-        redis.connection.parse_url(part.strip())  # type: ignore[no-untyped-call]
-        for part in url.split(",")
+        redis.connection.parse_url(one)  # type: ignore[no-untyped-call]
+        for one in hosts.split(url, "redis")
     ]
+    places = [(one.pop("host"), one.pop("port", 6379)) for one in parsed]
+    if any(one != parsed[0] for one in parsed):
+        raise ValueError("expected the same scheme, user, password and database for every host, found others")
     is_tls = parsed[0].pop("connection_class", None) is redis.SSLConnection
     pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
         **parsed[0],
+        host=places[0][0],
+        port=places[0][1],
         connection_class=_AnyHostTLS if is_tls else _AnyHost,
-        hosts=[(one.get("host", "localhost"), one.get("port", 6379)) for one in parsed],
+        hosts=places,
         max_connections=connections,
         timeout=TIMEOUT_SECONDS,
         client_name=name,
         socket_timeout=block_seconds + TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         socket_keepalive=True,
+        socket_keepalive_options={getattr(socket, option): value for option, value in KEEPALIVE.items()},
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         protocol=2,
     )
     return redis.Redis.from_pool(pool)  # so that close() closes the connections
+
+
+class Subscription(redis.client.PubSub):
+    """A subscription of ``client`` that asks whether the other end is there: it would never send anything otherwise."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client.connection_pool)
+        self._heard = self._asked = time.monotonic()
+
+    def get_message(self, ignore_subscribe_messages: bool = False, timeout: float = 0.0) -> Any:
+        """redis-py's. Raises ConnectionError, and connects and subscribes again with the next call, where nothing is heard."""
+        message = super().get_message(ignore_subscribe_messages, timeout)
+        now = time.monotonic()
+        if now - self._heard > DEAF_SECONDS:
+            self._heard = now
+            if self.connection is not None:
+                self.connection.disconnect()
+            raise redis.exceptions.ConnectionError("nothing was heard from the other end")
+        if now - self._asked > PING_SECONDS:
+            self._asked = now
+            self.ping()
+        return message
+
+    def handle_message(self, response: Any, ignore_subscribe_messages: bool = False) -> Any:
+        """redis-py's; pongs come here, too."""
+        self._heard = time.monotonic()
+        return super().handle_message(response, ignore_subscribe_messages)  # type: ignore[no-untyped-call]
 
 
 def redis_now_ms(client: redis.Redis) -> int:
@@ -120,13 +214,42 @@ def check_redis(client: redis.Redis, what: str) -> None:
         raise TooOld(f"{what}: expected Redis {floor} or later, found {version}")
 
 
+class _Heartbeat(pika.heartbeat.HeartbeatChecker):
+    """pika's, which looks every HEARTBEAT_SECONDS and five more, and so would need up to 18 s."""
+
+    _timeout: float
+
+    @property
+    def _check_interval(self) -> float:
+        return self._timeout + 1
+
+    @_check_interval.setter
+    def _check_interval(self, _pikas: float) -> None:
+        """There is no setting for it."""
+
+
+class Broker(SelectConnection):
+    """A connection to RabbitMQ that notices within 10 s that nobody is there; also ``BlockingConnection``'s inner one."""
+
+    def _create_heartbeat_checker(self) -> pika.heartbeat.HeartbeatChecker | None:
+        heartbeat = self.params.heartbeat
+        return _Heartbeat(self, heartbeat) if isinstance(heartbeat, int) and heartbeat > 0 else None
+
+
+def open_broker(parameters: list[pika.URLParameters]) -> pika.BlockingConnection:
+    """A blocking connection to the first of these that answers; raises ``BROKER_AWAY``'s."""
+    inner: Any = Broker
+    return pika.BlockingConnection(parameters, _impl_class=inner)
+
+
 def amqp_parameters(url: str, *, name: str) -> list[pika.URLParameters]:
-    """Parameters for every host of ``url`` (several, with commas). A frozen broker is noticed by the heartbeat."""
+    """Parameters for every host of ``url`` (``regions.hosts``). Raises ValueError for what is no AMQP URL."""
     parameters = []
-    for part in url.split(","):
-        one = pika.URLParameters(part.strip())
+    for part in hosts.split(url, "amqp"):
+        one = pika.URLParameters(part)
         one.heartbeat = HEARTBEAT_SECONDS
-        one.blocked_connection_timeout = HEARTBEAT_SECONDS
+        one.blocked_connection_timeout = BLOCKED_SECONDS
+        one.tcp_options = KEEPALIVE
         one.socket_timeout = 2.0
         one.stack_timeout = 4.0
         one.connection_attempts = 1

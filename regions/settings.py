@@ -11,12 +11,12 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct, field
 
-from regions import names, schedule, toml
+from regions import hosts, names, schedule, toml
 from regions.egress import Egress, wrong_in_egress
 from regions.faults import Fault, Faults, kind_of, nearest, show
 from regions.folders import Bridges, Folders
@@ -26,6 +26,13 @@ from regions.secret import VARIABLE, Secret, bound_by, is_secret, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "NEARFETCH__"
+
+# Settings that are URLs of our servers, by their last two keys.
+HOSTS: Final[dict[tuple[str, ...], hosts.Kind]] = {
+    ("hub", "redis"): "redis",
+    ("hub", "amqp"): "amqp",
+    ("redis", "url"): "redis",
+}
 
 Durability = Annotated[str, Meta(pattern="^(strict|relaxed)$")]
 
@@ -325,18 +332,27 @@ class _Reader:
         path: Path,
         where: tuple[str, ...],
     ) -> None:
-        name = where[-1]
+        name, place = where[-1], where
         variable = PREFIX + "__".join(part.upper().replace("-", "_") for part in where)
         if variable in self.environ:
             self.used.add(variable)
-            self._convert(values, spec, self.environ[variable], Path("environment"), (variable,), strict=False)
+            path, place = Path("environment"), (variable,)
+            self._convert(values, spec, self.environ[variable], path, place, strict=False)
         elif f"{variable}_FILE" in self.environ:
             self.used.add(f"{variable}_FILE")
-            self._secret(values, name, self.environ[f"{variable}_FILE"], Path("environment"), (f"{variable}_FILE",))
+            path, place = Path("environment"), (f"{variable}_FILE",)
+            self._secret(values, name, self.environ[f"{variable}_FILE"], path, place)
         elif f"{name}_file" in data:
-            self._secret(values, name, data[f"{name}_file"], path, (*where[:-1], f"{name}_file"))
+            place = (*where[:-1], f"{name}_file")
+            self._secret(values, name, data[f"{name}_file"], path, place)
         elif name in data:
             self._convert(values, spec, data[name], path, where, strict=True)
+        kind = HOSTS.get(where[-2:])
+        if kind is not None and name in values:
+            try:
+                hosts.split(values[name], kind)
+            except ValueError as error:
+                self._fault(path, place, str(error))
 
     def _convert(
         self,

@@ -14,13 +14,15 @@ from typing import Final
 
 import redis
 
-from regions import connect, logs, names
+from regions import connect, durability, logs, names
+from regions.script import send, value
 from web import lua
 from web.history import History, HistoryAway
 from web.hub import Hub, HubUnavailable
 from web.ledger import START, Ledger
 
 EVERY_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.05  # between two looks at a file that the hub has not written
 LEASE_MS: Final = 30_000  # longer than one turn can take
 AGAIN_MS: Final = 1_000  # until a request is looked at again that is not accepted yet
 BATCH: Final = 200
@@ -72,8 +74,12 @@ class Archiver:
     def run_once(self) -> int:
         """One batch; how many requests it took."""
         with self._hub.asking() as client:
-            leased = lua.LEASE.call(client, [names.ARCHIVE], [LEASE_MS, BATCH])
-        requests = [request.decode() for request in leased]
+            command = lua.LEASE.command([names.ARCHIVE], [LEASE_MS, BATCH])
+            leased, info = send(client, [command, durability.LOOK], [lua.LEASE])
+        requests = [request.decode() for request in value(leased)]
+        if requests and not self._is_written(durability.file_of(value(info))):
+            self._give_back(requests)
+            return 0
         if requests:
             self._asked = time.monotonic()
         elif time.monotonic() - self._asked >= PING_SECONDS:
@@ -89,6 +95,20 @@ class Archiver:
                 raise
             left = left[len(these) :]
         return len(requests)
+
+    def _is_written(self, then: durability.File) -> bool:
+        """Waits until the hub has written what it had done; False where this was stopped before.
+
+        A hub that is killed forgets the rest: what is refused for that would stay in the history.
+        """
+        now, since = then, None
+        while not now.has(since):
+            if self._stopping.wait(LOOK_SECONDS):
+                return False
+            with self._hub.asking() as client:
+                (info,) = send(client, [durability.LOOK], [])
+            now, since = durability.file_of(value(info)), then
+        return True
 
     def _archive(self, requests: list[str]) -> None:
         with self._hub.asking():

@@ -187,7 +187,7 @@ class DeadReader:
 
     def run_once(self) -> None:
         """One connection, from its opening to its loss, or to that of the hub."""
-        connection = pika.BlockingConnection(self._parameters)
+        connection = connect.open_broker(self._parameters)
         try:
             channel = connection.channel()
             _declare(channel)

@@ -60,7 +60,7 @@ class HubDenied(HubUnavailable):
 class Hub:
     """The client of the hub's Redis, and what is known of its state.
 
-    ``regained`` holds what to call, on the probe's thread, when it is back after it was away. ``rehearse`` does what an
+    ``regained`` holds what to call, on the probe's thread, when it is back after it was away, or took no writes. ``rehearse`` does what an
     accept does, and raises where this gateway may not: after every gap, and again and again once an accept was denied.
     """
 
@@ -204,6 +204,9 @@ class Hub:
             return
         self._failures = 0
         refused, self._refusal = self._refusal, refusal(said)
+        if said["role"] != "master":  # of a list of hosts another one is, or will be
+            self._probe.connection_pool.disconnect()
+            self.client.connection_pool.disconnect(inuse_connections=False)
         if self._refusal is not None and refused is None:
             log.warning("redis takes no writes", reason=self._refusal)
         used, limit = int(said["used_memory"]), int(said["maxmemory"])
@@ -216,9 +219,11 @@ class Hub:
         self._full = FULL if is_full else None
         if self._away is not None or self._denied is not None:
             self._rehearse()
-        if self._away is not None:
-            log.info("redis reached", was=self._away)
+        was = self._away or (refused if self._refusal is None else None)
+        if was is not None:
+            log.info("redis reached", was=was)
             self._away = None
+            self.client.connection_pool.disconnect(inuse_connections=False)  # of what was there before
             for call in self.regained:
                 call()
 

@@ -50,7 +50,7 @@ class Listener:
 
     def run_once(self) -> None:
         """One subscription, from its start to its loss."""
-        with self._client.pubsub() as subscription:  # type: ignore[no-untyped-call]
+        with connect.Subscription(self._client) as subscription:
             subscription.subscribe(names.WAKE)
             while not self._stopping.is_set():
                 message = subscription.get_message(timeout=BLOCK_SECONDS)

@@ -202,7 +202,7 @@ class Publisher:
         parameters = self._parameters[self._attempt % len(self._parameters)]
         connection: SelectConnection | None = None
         try:
-            connection = self._connection = SelectConnection(
+            connection = self._connection = connect.Broker(
                 parameters,
                 on_open_callback=self._opened,
                 on_open_error_callback=lambda _, error: self._lost(error),

@@ -19,6 +19,7 @@ ROUNDS = 3
 DEADLINE_SECONDS = 30.0
 SOON_SECONDS = 1.0  # after a 202 the hub is killed within this
 RESULTS = 3
+PAGE_SECONDS = 2.0  # so that results come after the 202 of their requests
 CLEAR_SECONDS = 0.3
 
 
@@ -34,22 +35,24 @@ class File:
     def __init__(self, stack) -> None:
         self._hub = stack.redis("hub")
         self._size = 0
-        self._results_then = self.results = 0
+        self._written: set[str] = set()
+        self._results: set[str] = set()
 
     def look(self) -> bool:
         """Whether the hub has done something that it keeps until an fsync is over."""
         with contextlib.suppress(*connect.AWAY):
             info = self._hub.info("persistence")
-            self.results = sum(1 for _ in self._hub.scan_iter(names.result("*", "*"), count=10_000))
+            found = self._hub.scan_iter(names.result("*", "*"), count=10_000)
+            self._results = {key.decode().rpartition(":")[2] for key in found}
             if info["aof_current_size"] != self._size:
-                self._size, self._results_then = info["aof_current_size"], self.results
+                self._size, self._written = info["aof_current_size"], self._results
             return info["aof_pending_bio_fsync"] > 0 and info["aof_buffer_length"] > 0
         return False
 
-    @property
-    def unwritten_results(self) -> int:
-        """Results that came after the last write, at least."""
-        return self.results - self._results_then
+    def unwritten(self, ledger: Ledger) -> int:
+        """Results of promised tasks that came after the last write."""
+        promised = {task for tasks in list(ledger.promised.values()) for task in tasks}
+        return len(promised & self._results - self._written)
 
 
 def clears(stack) -> None:
@@ -66,15 +69,14 @@ def kill(stack) -> None:
     until(lambda: stack.pid("hub") not in (0, pid), "another hub")
 
 
-def hurt(stack, ledger: Ledger, is_moment: Callable[[File, list[Poster]], bool]) -> None:
-    """Posts while the disk is slow; kills the hub at a moment when an fsync is pending."""
+def hurt(stack, ledger: Ledger, is_moment: Callable[[File, list[Poster]], bool], seconds: float = 0.0) -> None:
+    """Posts while the disk is slow, for pages that take ``seconds``; kills the hub at a moment when an fsync is pending."""
     file = File(stack)
     with contextlib.ExitStack() as opened:
         with stack.slow_disk():
             until(file.look, "an fsync that is pending")
-            posters = [
-                opened.enter_context(Poster(ledger, stack.regions, deadline=DEADLINE_SECONDS)) for _ in range(POSTERS)
-            ]
+            options = {"seconds": seconds, "deadline": DEADLINE_SECONDS}
+            posters = [opened.enter_context(Poster(ledger, stack.regions, **options)) for _ in range(POSTERS)]
             until(lambda: file.look() and is_moment(file, posters), "the moment", 60.0)
             kill(stack)
         began = time.monotonic()
@@ -97,12 +99,12 @@ def test_no_result_is_lost_when_the_hub_is_killed_within_a_second_of_it(stack):
     ledger = Ledger(stack)
 
     def is_moment(file: File, _: list[Poster]) -> bool:
-        if file.unwritten_results < RESULTS:
+        if file.unwritten(ledger) < RESULTS:
             return False
         clears(stack)
-        return file.look() and file.unwritten_results >= RESULTS
+        return file.look() and file.unwritten(ledger) >= RESULTS
 
     for _ in range(ROUNDS):
-        hurt(stack, ledger, is_moment)
+        hurt(stack, ledger, is_moment, PAGE_SECONDS)
     print(f"{len(ledger.promised)} requests had a 202, {len(ledger.refused)} a 503")
     ledger.check(fetches=2)

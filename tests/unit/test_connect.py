@@ -56,7 +56,7 @@ def test_every_host_of_a_broker_gets_heartbeats_and_a_bound_on_blocking():
     found = connect.amqp_parameters("amqp://a:1/%2F,amqp://b:2/%2F", name="x")
     assert [(one.host, one.port) for one in found] == [("a", 1), ("b", 2)]
     assert {one.heartbeat for one in found} == {connect.HEARTBEAT_SECONDS}
-    assert {one.blocked_connection_timeout for one in found} == {connect.HEARTBEAT_SECONDS}
+    assert {one.blocked_connection_timeout for one in found} == {connect.BLOCKED_SECONDS}
 
 
 class OldRedis(redis.Redis):

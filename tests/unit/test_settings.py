@@ -59,8 +59,23 @@ def test_a_secret_can_stand_in_a_file_of_its_own(files, tmp_path):
     (tmp_path / "secret").write_text("redis://:pw@127.0.0.1:1/0\n")
     environ = files(f'[hub]\nredis_file = "{tmp_path}/secret"\n')
     assert settings.load(environ).hub.redis == "redis://:pw@127.0.0.1:1/0"
-    environ = {**files(), "NEARFETCH__HUB__AMQP_FILE": str(tmp_path / "secret")}
-    assert settings.load(environ).hub.amqp == "redis://:pw@127.0.0.1:1/0"
+    environ = {**files(), "NEARFETCH__HUB__REDIS_FILE": str(tmp_path / "secret")}
+    assert settings.load(environ).hub.redis == "redis://:pw@127.0.0.1:1/0"
+
+
+def test_a_list_of_hosts_that_is_not_understood_is_refused_with_what_mends_it_and_without_its_password(files, tmp_path):
+    (tmp_path / "secret").write_text("amqps://who:pw@one/%2F,two/%2F\n")
+    environ = files(
+        f'[hub]\nredis = "redis://:pw@one,two:99999/0"\namqp_file = "{tmp_path}/secret"\n', fra='redis.url = "one:1"\n'
+    )
+    told = faults(environ)
+    amqp = "amqp://user:password@one:5672,two:5672/%2F, found what is not shown"
+    shown = "redis://:password@one:6379,two:6379/0, found what is not shown"
+    assert told == [
+        f"nearfetch.toml:2: hub.redis: expected HOST or HOST:PORT between commas, as in {shown}",
+        f"nearfetch.toml:3: hub.amqp_file: expected all hosts before the path, as in {amqp}",
+        f"fra.toml:1: redis.url: expected redis:// or rediss:// before the hosts, as in {shown}",
+    ]
 
 
 def test_a_secret_is_bound_in_a_regions_file_and_its_value_stands_elsewhere(files, tmp_path):

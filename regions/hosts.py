@@ -1,0 +1,52 @@
+"""URLs that name several hosts of one service, in either way that people write them.
+
+    redis://:secret@one:6379,two:6379/0                  hosts with commas
+    redis://:secret@one/0,redis://:secret@two/0          whole URLs with commas
+
+What is neither is refused, and how to write it is said: the libraries would take it for another host. No message shows a
+user or a password.
+"""
+
+import re
+from typing import Final, Literal
+
+Kind = Literal["redis", "amqp"]
+
+EXAMPLES: Final[dict[Kind, str]] = {
+    "redis": "redis://:password@one:6379,two:6379/0",
+    "amqp": "amqp://user:password@one:5672,two:5672/%2F",
+}
+_NEXT: Final = re.compile(r",\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
+_DATABASE: Final = re.compile(r"/?\d*(\?.*)?")
+
+
+def split(urls: str, kind: Kind) -> list[str]:
+    """A URL for each host, in order. Raises ValueError, which says what was expected."""
+    return [url for one in _NEXT.split(urls.strip()) for url in _each(one, kind)]
+
+
+def _each(url: str, kind: Kind) -> list[str]:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in (kind, f"{kind}s"):
+        raise _refused(kind, f"{kind}:// or {kind}s:// before the hosts")
+    found = re.search("[/?#]", rest)
+    authority, path = (rest[: found.start()], rest[found.start() :]) if found else (rest, "")
+    user, at, hosts = authority.rpartition("@")
+    if "@" in path:
+        raise _refused(kind, "a / in a user or a password as %2F, a ? as %3F and a # as %23")
+    if "," in path:
+        raise _refused(kind, "all hosts before the path")
+    if "," in user and "@" in user:
+        raise _refused(kind, "user and password once, before all hosts, a comma in them as %2C")
+    if kind == "redis" and not _DATABASE.fullmatch(path):
+        raise _refused(kind, "the number of a database after the hosts")
+    for host in hosts.split(","):
+        match = _HOST.fullmatch(host.strip())
+        if match is None or not 0 < int(match[2] or 1) < 65_536:
+            raise _refused(kind, "HOST or HOST:PORT between commas")
+    return [f"{scheme}://{user}{at}{host.strip()}{path}" for host in hosts.split(",")]
+
+
+def _refused(kind: Kind, expected: str) -> ValueError:
+    return ValueError(f"expected {expected}, as in {EXAMPLES[kind]}, found what is not shown")

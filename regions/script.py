@@ -10,6 +10,8 @@ from typing import Any
 import hiredis
 import redis
 
+from regions.link import Link
+
 Argument = str | bytes | int | float
 
 
@@ -29,7 +31,7 @@ class Script:
         return value(send(client, [self.command(keys, arguments)], [self])[0])
 
 
-def send(client: redis.Redis, commands: Sequence[tuple[Any, ...]], scripts: Sequence[Script]) -> list[Any]:
+def send(client: redis.Redis | Link, commands: Sequence[tuple[Any, ...]], scripts: Sequence[Script]) -> list[Any]:
     """Sends commands in one write, without MULTI, and returns their replies; a refusal is a reply too, not raised.
 
     ``scripts`` are those that the commands call; a Redis that does not know them (it was restarted) is taught them, and
@@ -45,7 +47,9 @@ def send(client: redis.Redis, commands: Sequence[tuple[Any, ...]], scripts: Sequ
     return replies
 
 
-def _exchange(client: redis.Redis, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+def _exchange(client: redis.Redis | Link, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    if isinstance(client, Link):
+        return client.call(commands)
     packed = b"".join(map(hiredis.pack_command, commands))
     pool = client.connection_pool
     connection = pool.get_connection()

@@ -22,6 +22,7 @@ from jobs import contract
 from jobs.catalog import Catalog
 from jobs.errors import Expired, Internal, TaskError, TooLarge
 from regions import connect, logs, names
+from regions.link import Link
 from regions.script import send, value
 from regions.settings import Settings
 from web import lua
@@ -72,6 +73,8 @@ class Settler:
         self._runs = Runs(self._reader)
         self._refusals = Refusals(self._reader)
         self._has_groups = False
+        # What took effect is said on a connection from before: a hub that was killed may have lost it, and is asked again.
+        self._link: Link | None = None
         self._took_effect: list[tuple[Any, ...]] = []  # commands that say so
         self._backlog = True  # what this consumer read before and did not finish comes first
         self._count = BATCH_MIN
@@ -115,6 +118,7 @@ class Settler:
 
     def run_once(self) -> None:
         """One batch: acknowledge what took effect, read, take effect."""
+        self._connect()
         if not self._has_groups:
             self._make_groups()
         if time.monotonic() >= self._housekeeping_at:
@@ -127,6 +131,11 @@ class Settler:
         if self._apart and time.monotonic() >= self._apart_at:
             self._apart_at = time.monotonic() + APART_EVERY_SECONDS
             self._handle(self._read_apart())
+
+    def _connect(self) -> Link:
+        if self._link is None or not self._link.is_open:
+            self._link, self._took_effect = Link(self._reader), []
+        return self._link
 
     def _finish(self) -> None:
         try:
@@ -141,8 +150,9 @@ class Settler:
 
         A full Redis refuses what a region says of itself; that must not keep the results waiting that were just read.
         """
+        link = self._connect()
         before, self._took_effect = self._took_effect, []
-        answers = send(self._reader, [*before, *then], []) if before or then else []
+        answers = send(link, [*before, *then], []) if before or then else []
         for refusal in answers[: len(before)]:
             if isinstance(refusal, Exception):
                 log.warning("not kept", error=str(refusal))

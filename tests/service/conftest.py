@@ -12,13 +12,14 @@ from regions.script import Script
 from scripts.links import Control
 from scripts.probes import listens
 from scripts.services import RabbitMQ, Running, Service, free_port, redis_server
+from tests.waiting import until
 
 
 class RedisInstance:
     """A running Redis: its URL, a client, and the process to hurt."""
 
     def __init__(self, folder: Path, name: str, **options) -> None:
-        self.port = free_port()
+        self.port, self.folder = free_port(), folder
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.running = Running(redis_server(name, folder, self.port, **options)).start()
         self.client: redis.Redis[bytes] = connect.open_redis(self.url, name="test")
@@ -27,6 +28,22 @@ class RedisInstance:
         """Kills it with all that it answered in its file; by itself it answers sooner while the file is being synced."""
         self.client.config_set("appendfsync", "always")  # until it starts again
         self.running.kill()
+
+    def written(self) -> int:
+        """Bytes of its file, once all that it did is in there."""
+        assert self.client.execute_command("WAITAOF", 1, 0, 9_000)[0] in (0, 1)
+        until(lambda: not self.client.info("persistence")["aof_buffer_length"], "the file to be written")
+        return self._file().stat().st_size
+
+    def forget(self, size: int) -> None:
+        """Kills it, and starts another one that knows only so many bytes of its file: the rest was done and not written."""
+        self.running.kill()
+        with self._file().open("r+b") as opened:
+            opened.truncate(size)
+        self.running.start()
+
+    def _file(self) -> Path:
+        return max((self.folder / "appendonlydir").glob("*.incr.aof"), key=lambda file: file.stat().st_mtime)
 
     def stop(self) -> None:
         self.client.close()

@@ -8,9 +8,10 @@ import pika
 import pytest
 
 from jobs import contract
-from regions import names, topology
+from regions import durability, names, topology
 from tests.service.hub_parts import new_request, settings
 from tests.waiting import freeze, until
+from web import accept, ledger
 from web.accept import Accepted, Acceptor, Refused
 from web.hub import Hub
 from web.ledger import Ledger
@@ -286,3 +287,75 @@ def test_a_hub_near_its_limit_refuses_before_it_is_full(half, hub_redis):
     hub_redis.client.config_set("maxmemory", "256mb")
     until(lambda: half.hub.state is None, "room again")
     assert isinstance(half.submit(new_request())[0], Accepted)
+
+
+class SlowFile:
+    """What the hub says of its file, as if an fsync were pending, until it is told otherwise."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.written = 0
+        monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File(1, 10, 0, self.written))
+
+
+def test_a_202_waits_until_the_hub_has_written_what_it_accepted(half, monkeypatch):
+    file = SlowFile(monkeypatch)
+    new = new_request()
+    half.acceptor.submit(new, half.answers.put)
+    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"accepted", "the hub to accept")
+    with pytest.raises(queue.Empty):
+        half.answers.get(timeout=accept.BUDGET_SECONDS + 0.2)
+    file.written = 1
+    assert isinstance(half.answers.get(timeout=10), Accepted)
+
+
+def test_a_synchronous_request_waits_only_for_its_202(half, monkeypatch):
+    file = SlowFile(monkeypatch)
+    answer, _ = half.submit(new_request(sync=True))
+    assert isinstance(answer, Accepted)
+    assert not answer.kept.is_known
+    half.acceptor.promise(answer, half.answers.put)
+    with pytest.raises(queue.Empty):
+        half.answers.get(timeout=0.2)
+    file.written = 1
+    assert half.answers.get(timeout=10) is answer
+    half.acceptor.promise(answer, half.answers.put)
+    assert half.answers.get_nowait() is answer
+
+
+def test_what_the_hub_accepted_and_forgot_is_refused(half, hub_redis, monkeypatch):
+    """It was killed before it had written it, and another one is there at once: it says truly that its file is written."""
+    file = SlowFile(monkeypatch)
+    size = hub_redis.written()
+    monkeypatch.setattr(accept, "LOOK_SECONDS", 2.0)  # nobody looks while it is away
+    new = new_request()
+    half.acceptor.submit(new, half.answers.put)
+    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"accepted", "the hub to accept")
+    hub_redis.forget(size)
+    file.written = 1
+    answer = half.answers.get(timeout=10)
+    assert isinstance(answer, Refused)
+    until(lambda: half.acceptor.cleaner.kept == 0, "it to be taken back")
+
+
+def test_a_hub_that_does_not_write_in_time_is_a_refusal(half, monkeypatch):
+    SlowFile(monkeypatch)
+    monkeypatch.setattr(accept, "WRITE_SECONDS", 0.5)
+    new = new_request()
+    answer, _ = half.submit(new)
+    assert isinstance(answer, Refused)
+    assert "disk" in answer.reason
+    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"refused", "it to be taken back")
+
+
+def test_a_hub_that_hangs_while_its_disk_is_waited_for_is_a_refusal_within_a_second(half, hub_redis, monkeypatch):
+    SlowFile(monkeypatch)
+    new = new_request()
+    half.acceptor.submit(new, half.answers.put)
+    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"accepted", "the hub to accept")
+    freeze(hub_redis.running.process.pid)
+    began = time.monotonic()
+    try:
+        assert isinstance(half.answers.get(timeout=10), Refused)
+        assert time.monotonic() - began < ANSWER_SECONDS
+    finally:
+        hub_redis.running.signal(signal.SIGCONT)

@@ -5,11 +5,11 @@ import signal
 import pytest
 
 from jobs import contract
-from regions import names, script
+from regions import durability, names, script
 from tests.service.hub_parts import new_request, settings
 from tests.service.test_accept import Half, drain, purge
 from tests.waiting import freeze, until
-from web import clean
+from web import clean, ledger
 from web.accept import Accepted, Refused
 
 
@@ -40,6 +40,28 @@ def test_refusals_of_an_outage_leave_nothing_to_take_back_but_what_was_sent(half
     until(lambda: half.acceptor.cleaner.kept == 0, "what was sent to be taken back")
     assert state(half, sent.new) == b"refused"  # the freeze was in the hub, which has it
     assert not any(half.hub.client.exists(names.ledger(one.new.id)) for one in others)
+
+
+def test_a_refusal_that_the_hub_forgets_is_told_it_again(half, hub_redis, monkeypatch):
+    """It was killed before it had written it: of a 503 nothing may be read."""
+    new = new_request()
+    half.ledger.begin(new)
+    half.ledger.accept([new.id])
+    size = hub_redis.written()
+    looks = []
+
+    def file_of(info):
+        looks.append(state(half, new))
+        return durability.File(1, 10, 0, len(looks)) if len(looks) < 3 else durability.File()
+
+    monkeypatch.setattr(ledger.durability, "file_of", file_of)  # an fsync is pending
+    half.acceptor.cleaner.add(new, published=False)
+    until(lambda: looks == [b"refused"], "the hub to be told")
+    assert half.acceptor.cleaner.is_refused(new.id)
+    hub_redis.forget(size)
+    assert state(half, new) == b"accepted"
+    until(lambda: not half.acceptor.cleaner.is_refused(new.id), "it to be in the file")
+    assert (state(half, new), half.acceptor.cleaner.kept) == (b"refused", 0)
 
 
 def test_a_refusal_by_a_full_hub_leaves_nothing_to_take_back(half, hub_redis):

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from regions import connect, durability
+from regions.link import Link
 from regions.settings import ROOT
 from scripts.cli import main
 from scripts.services import free_port
@@ -210,3 +211,34 @@ def test_config_check_says_every_shortfall_and_how_it_is_mended(monkeypatch, hub
     assert "appendfsync always keeps it" in shown.output
     assert "mend it: CONFIG SET appendonly yes" in shown.output
     assert as_json.exit_code == shown.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "is_written"),
+    [
+        ((0, 9, 0, 5), None, True),  # no fsync is pending: it writes before it replies
+        ((1, 0, 0, 5), None, True),  # nothing is unwritten
+        ((1, 9, 0, 5), None, False),
+        ((1, 9, 0, 5), (1, 9, 0, 5), False),
+        ((2, 1, 0, 5), (1, 9, 0, 5), False),
+        ((1, 9, 0, 6), (1, 9, 0, 5), True),  # it has written since, and it always writes all of it
+        ((1, 9, 3, 6), (1, 9, 0, 5), False),  # or has it a new base? then the size says nothing
+        ((0, 9, 3, 6), (1, 9, 0, 5), True),
+    ],
+)
+def test_a_file_has_what_was_done_before_where_nothing_is_postponed_or_it_grew(now, then, is_written):
+    assert durability.File(*now).has(durability.File(*then) if then else None) == is_written
+
+
+def test_how_far_a_file_is_written_is_read_from_a_real_server(start_redis):
+    instance = start_redis()
+    instance.client.set("key", "value")
+    link = Link(instance.client)
+    found = durability.file_of(link.one(*durability.LOOK))
+    link.close()
+    assert found.size_bytes > 0
+    assert (found.pending_fsyncs, found.has(None)) in ((0, True), (1, found.buffer_bytes == 0))
+    instance.client.config_set("appendonly", "no")
+    link = Link(instance.client)
+    assert durability.file_of(link.one(*durability.LOOK)).has(None)
+    link.close()

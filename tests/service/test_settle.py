@@ -161,6 +161,22 @@ def test_a_hub_that_comes_back_loses_no_result(parts, hub_redis):
     assert tasks == [task.id for task in new.tasks]
 
 
+def test_what_a_hub_settled_and_forgot_is_settled_again(parts, hub_redis):
+    """It was killed while it had not written it, and is back before the gateway goes on: nothing is deleted by then."""
+    _, _, ledger, settler, _ = parts
+    settler.run_once()
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    size = hub_redis.written()
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the result")
+    hub_redis.forget(size)
+    assert not ledger.read(new.id).done
+    settler.start()
+    until(lambda: ledger.read(new.id).done, "the result again")
+    settler.stop()
+    assert [json.loads(result)["task"] for result in ledger.read(new.id).results] == [new.tasks[0].id]
+
+
 def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):
     found, _, ledger, settler, _ = parts
     heard, gaps = [], []

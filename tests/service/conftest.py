@@ -31,7 +31,6 @@ class RedisInstance:
 
     def written(self) -> int:
         """Bytes of its file, once all that it did is in there."""
-        assert self.client.execute_command("WAITAOF", 1, 0, 9_000)[0] in (0, 1)
         until(lambda: not self.client.info("persistence")["aof_buffer_length"], "the file to be written")
         return self._file().stat().st_size
 

@@ -22,9 +22,9 @@ from regions import hosts
 
 TIMEOUT_SECONDS: Final = 0.5  # an outage is an error after this long
 # A long connection whose other end is gone without a word ends within 10 s. Where nothing waits for an answer, AMQP's
-# heartbeats come twice in HEARTBEAT_SECONDS (pika looks for them once in the same time and one second), a subscription's
+# heartbeats come twice in HEARTBEAT_SECONDS (pika looks for them once in a second more, RabbitMQ waits for two), a subscription's
 # pongs after PING_SECONDS; the kernel ends what a machine that is gone does not acknowledge.
-HEARTBEAT_SECONDS: Final = 4
+HEARTBEAT_SECONDS: Final = 3
 BLOCKED_SECONDS: Final = 10
 PING_SECONDS: Final = 2.0
 DEAF_SECONDS: Final = 6.0
@@ -215,7 +215,7 @@ def check_redis(client: redis.Redis, what: str) -> None:
 
 
 class _Heartbeat(pika.heartbeat.HeartbeatChecker):
-    """pika's, which looks every HEARTBEAT_SECONDS and five more, and so would need up to 18 s."""
+    """pika's, which looks every HEARTBEAT_SECONDS and five more, and so would need up to 16 s."""
 
     _timeout: float
 

@@ -52,6 +52,7 @@ Rule = tuple[str, str, str, Callable[[str], bool]]  # setting, expected, what me
 RULES: Final[list[Rule]] = [
     ("appendonly", "yes", "CONFIG SET appendonly yes", lambda value: value == "yes"),
     ("appendfsync", "everysec or always", "CONFIG SET appendfsync everysec", lambda value: value in AT_LEAST),
+    ("io-threads", "1", "start it with io-threads 1", lambda value: value == "1"),
     ("no-appendfsync-on-rewrite", "no", "CONFIG SET no-appendfsync-on-rewrite no", lambda value: value == "no"),
     ("maxmemory", "a limit", "CONFIG SET maxmemory 2gb, or what the machine has", lambda value: int(value) > 0),
     (

@@ -16,7 +16,8 @@ import redis
 
 from jobs.claim import Claimed, Claimer, End, Job
 from jobs.execution import Executor, Runner
-from jobs.outbox import Parcel, Shipper
+from jobs.home import Parcel
+from jobs.outbox import Shipper
 from jobs.script import LATER
 from jobs.turn import Caller, Desk
 from regions import logs

@@ -29,7 +29,8 @@ from jobs import budget, nursery
 from jobs.claim import Claimer, Job
 from jobs.crew import Crew
 from jobs.execution import Runner
-from jobs.outbox import Home, Leftovers, Parcel, Shipper, Started, open_hub
+from jobs.home import Home, Parcel, Started, open_hub
+from jobs.outbox import Leftovers, Shipper
 from jobs.script import WORKER_TTL_SECONDS, Script
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop, follow_parent
 from jobs.turn import Caller, Desk, tell_limits

@@ -16,6 +16,12 @@ EXAMPLES: Final[dict[Kind, str]] = {
     "redis": "redis://:password@one:6379,two:6379/0",
     "amqp": "amqp://user:password@one:5672,two:5672/%2F",
 }
+# Settings that are such URLs, by their last two keys.
+SETTINGS: Final[dict[tuple[str, ...], Kind]] = {
+    ("hub", "redis"): "redis",
+    ("hub", "amqp"): "amqp",
+    ("redis", "url"): "redis",
+}
 _NEXT: Final = re.compile(r",\s*(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?")
 _DATABASE: Final = re.compile(r"/?\d*(\?.*)?")
@@ -24,6 +30,16 @@ _DATABASE: Final = re.compile(r"/?\d*(\?.*)?")
 def split(urls: str, kind: Kind) -> list[str]:
     """A URL for each host, in order. Raises ValueError, which says what was expected."""
     return [url for one in _NEXT.split(urls.strip()) for url in _each(one, kind)]
+
+
+def wrong_in(key: tuple[str, ...], value: str) -> str:
+    """What is wrong with a setting; empty where nothing is, or it is none of these."""
+    try:
+        if key[-2:] in SETTINGS:
+            split(value, SETTINGS[key[-2:]])
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _each(url: str, kind: Kind) -> list[str]:

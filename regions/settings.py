@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -26,13 +26,6 @@ from regions.secret import VARIABLE, Secret, bound_by, is_secret, variable_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "NEARFETCH__"
-
-# Settings that are URLs of our servers, by their last two keys.
-HOSTS: Final[dict[tuple[str, ...], hosts.Kind]] = {
-    ("hub", "redis"): "redis",
-    ("hub", "amqp"): "amqp",
-    ("redis", "url"): "redis",
-}
 
 Durability = Annotated[str, Meta(pattern="^(strict|relaxed)$")]
 
@@ -347,12 +340,8 @@ class _Reader:
             self._secret(values, name, data[f"{name}_file"], path, place)
         elif name in data:
             self._convert(values, spec, data[name], path, where, strict=True)
-        kind = HOSTS.get(where[-2:])
-        if kind is not None and name in values:
-            try:
-                hosts.split(values[name], kind)
-            except ValueError as error:
-                self._fault(path, place, str(error))
+        if name in values and (message := hosts.wrong_in(where, values[name])):
+            self._fault(path, place, message)
 
     def _convert(
         self,

@@ -14,7 +14,8 @@ from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 from jobs.breaker import FAILED, RECOVERED, SLOW
 from jobs.claim import CLAIM
 from jobs.finish import DUE, FINISH, GIVE_BACK, RETRY
-from jobs.outbox import DELIVERED, ORPHANS
+from jobs.home import DELIVERED
+from jobs.outbox import ORPHANS
 from jobs.reaper import REAP, TRIM
 from jobs.scaler import DECIDE, LEAVE, LOOK
 from jobs.turn import CALL, LIMIT
@@ -105,6 +106,7 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("claim", "workers", "redis", _call(CLAIM)),
     Point("finish", "workers", "redis", _call(FINISH)),
     Point("ship", "workers", "hub", b"nf:res:"),
+    Point("wait for the hub's file", "workers", "hub", b"WAITAOF"),
     Point("clear the outbox", "workers", "redis", _call(DELIVERED)),
     Point("look for left results", "workers", "redis", _call(ORPHANS)),
     Point("archive", "gateway", "hub", _call(lua.LEASE)),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jobs.claim import Claimer
 from jobs.fetch import Fetcher
-from jobs.outbox import Home
+from jobs.home import Home
 from jobs.source import Source
 from jobs.task import Runner
 from jobs.worker import Worker, enter, run

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from jobs.contract import Outcome
-from jobs.outbox import Home, Parcel, open_hub
+from jobs.home import Home, Parcel, open_hub
 from regions import connect, names
 from regions.settings import ROOT
 from scripts.services import Running, free_port, redis_server

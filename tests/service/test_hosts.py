@@ -6,7 +6,7 @@ import time
 import pytest
 import redis
 
-from jobs.outbox import Home, open_hub
+from jobs.home import Home, open_hub
 from regions import connect
 from tests.service import hub_parts
 from tests.waiting import freeze, until

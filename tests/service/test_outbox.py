@@ -6,7 +6,8 @@ import pytest
 
 from jobs import outbox
 from jobs.contract import Outcome
-from jobs.outbox import Home, Leftovers, Parcel, Shipper, open_hub
+from jobs.home import Home, Parcel, delete, open_hub
+from jobs.outbox import Leftovers, Shipper
 from regions import connect, names
 from scripts import hub_acl
 from tests.service.working import REGION, out_entries, results
@@ -70,10 +71,10 @@ def test_sending_twice_keeps_the_first_result(region_redis, hub_redis, home):
 def test_deleting_twice_counts_the_bytes_once(region_redis):
     client = region_redis.client
     entry, other = (stored(client, outcome(1)).entry, 10), (stored(client, outcome(2)).entry, 10)
-    assert outbox.delete(client, [entry]) == 10
-    assert outbox.delete(client, [entry]) == 0
+    assert delete(client, [entry]) == 10
+    assert delete(client, [entry]) == 0
     assert left(region_redis) == (1, 10)
-    assert outbox.delete(client, [entry, other]) == 10
+    assert delete(client, [entry, other]) == 10
 
 
 def test_a_batch_is_bounded_by_bytes_and_never_empty(region_redis, hub_redis, home):

@@ -78,7 +78,7 @@ def test_what_its_user_may_not_see_falls_short_and_the_rest_is_seen(start_redis)
     with connect.open_redis(f"redis://app:secret@127.0.0.1:{instance.port}/0", name="app") as client:
         found = durability.look(client)
     told = {one.setting: one.found for one in found.shortfalls}
-    assert list(told) == ["appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy"]
+    assert list(told) == ["appendfsync", "io-threads", "no-appendfsync-on-rewrite", "maxmemory-policy"]
     assert "CONFIG GET is refused" in told["appendfsync"]
     assert "config|get" in told["appendfsync"]
     assert found.keeps_file

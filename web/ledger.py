@@ -36,6 +36,9 @@ BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
 log = logs.get("ledger")
 
 
+_asked: Final = msgspec.json.Decoder(list[tuple[str, str, str]])
+
+
 class NewTask(Struct, frozen=True, kw_only=True):
     """One source of a new request, validated: its address is expanded and its region known."""
 
@@ -287,15 +290,14 @@ class Ledger:
 
     def tasks(self, request: str) -> list[TaskView] | None:
         """A request's tasks whatever its state; None when it is unknown."""
-        return self.tasks_of([request])[0]
+        fields: Any = self._client.hgetall(names.ledger(request))
+        return _task_views(fields) if fields else None
 
-    def tasks_of(self, requests: Sequence[str]) -> list[list[TaskView] | None]:
-        """The same of several requests, in one round trip."""
-        if not requests:
-            return []
-        replies = send(self._client, [("HGETALL", names.ledger(request)) for request in requests], [])
-        found = [mapping(value(reply)) for reply in replies]
-        return [_task_views(fields) if fields else None for fields in found]
+    def asked(self, requests: Sequence[str]) -> list[list[tuple[str, str, str]] | None]:
+        """(task, source, region) of all tasks of each request, whatever its state, in one round trip; None for an unknown one."""
+        commands = [("HGET", names.ledger(request), "tasks") for request in requests]
+        replies = map(value, send(self._client, commands, []) if commands else [])
+        return [None if reply is None else _asked.decode(reply) for reply in replies]
 
     def read(self, request: str, after: str = START, bytes_max: int | None = None, *, how: str = "") -> View | None:
         """A request with its results since a cursor; None when it is unknown, expired, or not (yet) accepted.

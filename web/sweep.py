@@ -25,6 +25,7 @@ from web.ledger import Ledger, Settlement
 
 EVERY_SECONDS: Final = 0.25
 BATCH: Final = 500  # tasks, and requests that were not accepted
+SHOWN_MAX: Final = 10  # ids in a line of the log
 LEASE_MS: Final = 2_000  # longer than a batch takes; what a gateway took and did not end comes again after it
 GRACE_SECONDS: Final = 15.0
 GRACE_WINDOW_SECONDS: Final = 60.0
@@ -115,16 +116,18 @@ class Sweeper:
         """Ends the accepts that a dead gateway left open."""
         if not requests:
             return
-        known = self._ledger.tasks_of(requests)
+        known = self._ledger.asked(requests)
         asked = [
-            (request, [(task.id, task.region) for task in tasks or ()])
+            (request, [(task, region) for task, _, region in tasks or ()])
             for request, tasks in zip(requests, known, strict=True)
         ]
         refused = self._ledger.refuse_all(asked, lapsed_only=True)
-        for (request, tasks), is_refused in zip(asked, refused, strict=True):
-            if is_refused and tasks:
-                log.info("accept never finished", request=request, tasks=len(tasks))
-                self._cleaner.cancel(request, tasks, self._deadline_max_ms)
+        ended = [one for one, is_refused in zip(asked, refused, strict=True) if is_refused and one[1]]
+        for request, tasks in ended:
+            self._cleaner.cancel(request, tasks, self._deadline_max_ms)
+        if ended:
+            shown = [request for request, _ in ended[:SHOWN_MAX]]
+            log.info("accepts never finished", requests=len(ended), first=shown)
 
     def _expire(self, client: redis.Redis, due: list[str], now: int) -> int:
         by_request: dict[str, set[str]] = {}
@@ -133,12 +136,12 @@ class Sweeper:
             by_request.setdefault(request, set()).add(task)
         settlements: list[Settlement] = []
         gone: list[str] = []
-        for (request, tasks), known in zip(by_request.items(), self._ledger.tasks_of(list(by_request)), strict=True):
+        for (request, tasks), known in zip(by_request.items(), self._ledger.asked(list(by_request)), strict=True):
             if known is None:
                 gone += [names.due_member(request, task) for task in tasks]
                 continue
             settlements += [
-                self._expired(request, task.id, task.source, task.region, now) for task in known if task.id in tasks
+                self._expired(request, task, source, region, now) for task, source, region in known if task in tasks
             ]
         if gone:
             self._forget(client, gone)

@@ -144,7 +144,7 @@ class Acceptor:
             return
         started = time.monotonic()
         try:
-            self._hub.admit(len(new.tasks), len(new.attrs))
+            self._hub.admit([task.region for task in new.tasks], len(new.attrs))
         except HubUnavailable as error:  # nothing was sent, so there is nothing to take back
             pending.end(Refused(new, error.reason))
             return

@@ -5,7 +5,7 @@ once, until the probe has had an answer. So a gateway of eight threads answers 5
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ FULL: Final = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring inc
 PROBE_SECONDS: Final = 0.25
 REQUEST_BYTES: Final = 3_300  # that a request takes, besides its attrs; docs/operations.md
 TASK_BYTES: Final = 1_300  # that each of its tasks takes, besides its result
+FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, until some have come
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
 
 log = logs.get("hub")
@@ -68,7 +69,7 @@ class Hub:
         self.client: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway")
         self.regained: list[Callable[[], None]] = []
         self.rehearse: Callable[[], None] | None = None
-        self.mean_result_bytes = 2000.0
+        self._mean_bytes: dict[str, float] = {}  # of the results of each region
         self.region_bytes_max = settings.limits.region_bytes_max  # 0 until it is known; then no limit
         self._regions = list(settings.region)
         self._share_of_region = 0.0 if settings.limits.region_bytes_max else share_of_region(len(self._regions))
@@ -107,13 +108,17 @@ class Hub:
         if self._full is not None:
             raise HubFull(self._full)
 
-    def admit(self, tasks: int, attrs_bytes: int) -> None:
+    def mean_result_bytes(self, region: str) -> float:
+        """What a task of a region brings, by what its last ones did: no region's word counts for another's tasks."""
+        return self._mean_bytes.get(region, FIRST_MEAN_BYTES)
+
+    def admit(self, regions: Sequence[str], attrs_bytes: int) -> None:
         """Raises as ``check``, and where a new request of this size, its results included, would fill it past the mark.
 
-        Many fit between two probes: what was admitted since the last one counts.
+        ``regions``: that of each task. Many fit between two probes: what was admitted since the last one counts.
         """
         self.check()
-        cost = REQUEST_BYTES + attrs_bytes + tasks * (TASK_BYTES + self.mean_result_bytes)
+        cost = REQUEST_BYTES + attrs_bytes + sum(TASK_BYTES + self.mean_result_bytes(region) for region in regions)
         with self._lock:
             if self._limit and self._expected + self._admitted + cost > FULL_AT * self._limit:
                 raise HubFull(FULL)
@@ -158,9 +163,10 @@ class Hub:
             log.warning("redis away", error=str(error))
         self._away = "the hub's Redis does not answer"
 
-    def observe(self, result_bytes: int) -> None:
+    def observe(self, region: str, result_bytes: int) -> None:
         """A result of this size came home; for the estimate of what open tasks will bring."""
-        self.mean_result_bytes += MEAN_WEIGHT * (result_bytes - self.mean_result_bytes)
+        mean = self.mean_result_bytes(region)
+        self._mean_bytes[region] = mean + MEAN_WEIGHT * (result_bytes - mean)
 
     def start(self) -> None:
         """Probes once, so that the state is known, then goes on in a thread."""
@@ -210,9 +216,12 @@ class Hub:
         if self._refusal is not None and refused is None:
             log.warning("redis takes no writes", reason=self._refusal)
         used, limit = int(said["used_memory"]), int(said["maxmemory"])
-        coming = sum(open_tasks) * self.mean_result_bytes
         if self._share_of_region:
             self.region_bytes_max = int(self._share_of_region * limit)
+        brought = [
+            count * self.mean_result_bytes(region) for region, count in zip(self._regions, open_tasks, strict=True)
+        ]
+        coming = sum(min(of, self.region_bytes_max or of) for of in brought)  # it may hold no more
         with self._lock:
             self._expected, self._limit, self._admitted = used + coming, limit, self._admitted - admitted
         is_full = limit > 0 and used + coming > FULL_AT * limit

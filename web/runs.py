@@ -124,7 +124,7 @@ class Runs:
             if isinstance(reply, Exception):
                 self._new[source] = new[source]
         for (pair, index), reply in zip(adding, replies[len(runs) :], strict=False):
-            if isinstance(reply, Exception):
+            if isinstance(reply, Exception) and "overflow" not in str(reply):  # that sum stays as it is
                 self._sums.setdefault(pair, [0] * len(SUMS))[index] = totals[pair][index]
         *answers, (seconds, _) = map(value, replies)
         if due:

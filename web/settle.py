@@ -322,13 +322,14 @@ class Settler:
     def _settle(self, settlements: list[Settlement]) -> None:
         if not settlements:
             return
+        settlements = [one if self._is_usual(one) else self._instead(one, lua.TOO_LARGE) for one in settlements]
         answers = self._ledger.settle(settlements)
         again: list[Settlement] = []
         news: list[str] = []
         for one, answer in zip(settlements, answers, strict=True):
             if answer in lua.ENDED:
                 news.append(one.request if answer == lua.LAST else one.request + names.MORE)
-                self._hub.observe(one.size_bytes)
+                self._hub.observe(one.region, one.size_bytes)
             elif answer != lua.NOTHING:
                 again.append(self._instead(one, answer))
             if answer in lua.ENDED and one.run is not None:  # and not for an entry that was read before
@@ -337,6 +338,12 @@ class Settler:
             self._news(news)
         if again:
             self._settle(again)
+
+    def _is_usual(self, one: Settlement) -> bool:
+        """Whether a result is no larger than one may be; what is said of it counts against its request's bytes."""
+        return bool(one.frame) or one.size_bytes <= (
+            self._records_max if one.status == "succeeded" else contract.HEAD_BYTES_MAX
+        )
 
     def _instead(self, one: Settlement, answer: int) -> Settlement:
         """What a task ends as whose own result may not count."""
@@ -360,7 +367,7 @@ def _why(answer: int) -> TaskError:
         case lua.LATE:
             return Expired("it finished after its deadline")
         case lua.TOO_LARGE:
-            return TooLarge("the records of the request passed their limit in all")
+            return TooLarge("the records of the task, or of its request in all, passed their limit")
         case lua.NO_FRAME:
             return Internal("its region sent no result, or a larger one than it said")
         case _:

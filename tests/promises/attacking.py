@@ -101,6 +101,7 @@ class Attack:
         yield {"k": "result", "v": 1, "q": "x", "t": "y", "s": "succeeded", "f": 1, "b": 10, "h": DEEP}
         for kind in ("claims", "status", "sources"):
             yield {**status, "k": kind, "d": DEEP}
+        yield {**status, "d": f'{{"at_ms": 5, "x": {DEEP}}}'}
         yield {**status, "d": json.dumps({"at_ms": 2**62, "ready": -1})}
         self._number += 1
         now = connect.redis_now_ms(self._hub)

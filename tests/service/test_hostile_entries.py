@@ -14,7 +14,7 @@ from tests.service.hub_parts import frame, new_request, send_home, settings
 from tests.waiting import until
 from web import settle
 from web.dead import DeadLetters
-from web.hub import Hub
+from web.hub import Hub, HubFull
 from web.ledger import Ledger
 from web.runs import learned
 from web.settle import Settler
@@ -98,6 +98,7 @@ RESULT = {"k": "result", "v": 1, "q": "R", "t": "T", "s": "succeeded", "f": 5, "
         ("result", {**RESULT, "q": "\xff"}),
         ("status", {**STATUS, "d": DEEP}),
         ("status", {**STATUS, "d": f'{{"at_ms": 5, "reason": {DEEP}}}'}),
+        ("status", {**STATUS, "d": f'{{"at_ms": 5, "x": {DEEP}}}'}),
         ("status", {**STATUS, "d": '{"at_ms": "5"}'}),
         ("status", {**STATUS, "d": '{"at_ms": 1e300}'}),
         ("status", {**STATUS, "d": f'{{"at_ms": {2**62}}}'}),
@@ -117,6 +118,7 @@ RESULT = {"k": "result", "v": 1, "q": "R", "t": "T", "s": "succeeded", "f": 5, "
         ("claims", {"k": "claims", "v": 1, "d": "[[5, 6]]"}),
         ("claims", {"k": "claims", "v": 1, "d": '[["R/x", "T"]]'}),
         ("claims", {"k": "claims", "v": 1, "d": DEEP}),
+        ("claims", {"k": "claims", "v": 1, "d": f'[["R", "T", 1, 5, null, {DEEP}]]'}),
         ("claims", {"k": "claims", "v": 1, "d": json.dumps([["R", "T", 1, 5, [2**80, []]]])}),
     ],
 )
@@ -144,7 +146,17 @@ def test_however_many_are_refused_the_letters_are_few_and_say_how_many(parts):
     )
 
 
-@pytest.mark.parametrize("trail", [DEEP.encode(), b"5", b"x" * 70_000, b"[-5,[]]", b'[0,[[1,-9e99,0,"w","",""]]]'])
+@pytest.mark.parametrize(
+    "trail",
+    [
+        DEEP.encode(),
+        b"[0,[],null," + DEEP.encode() + b"]",
+        b"5",
+        b"x" * 70_000,
+        b"[-5,[]]",
+        b'[0,[[1,-9e99,0,"w","",""]]]',
+    ],
+)
 def test_a_trail_that_can_not_be_read_costs_its_result_nothing(parts, trail):
     new, times = parts.accepted("fra")
     send_home(parts.client, new, new.tasks[0], times.created_ms + 10, trail=trail)
@@ -231,6 +243,31 @@ def test_a_result_that_is_none_fails_its_own_task(parts, kind):
     assert (bad["status"], bad["error"]["type"], bad["source"]) == ("failed", "internal", "ecb.rates")
     assert good["status"] == "succeeded"
     parts.is_refused("frame")
+
+
+@pytest.mark.parametrize("status", ["succeeded", "failed"])
+def test_what_a_region_says_of_a_results_size_takes_no_room_from_others_of_its_request(parts, status):
+    new, times = parts.accepted("fra", "nyc")
+    parts.client.set(names.result("fra", new.tasks[0].id), frame(new.tasks[0]))
+    parts.say({**RESULT, "q": new.id, "t": new.tasks[0].id, "f": times.created_ms + 10, "s": status, "b": 10**12})
+    parts.is_drained()
+    send_home(parts.client, new, new.tasks[1], times.created_ms + 10)
+    results = {one["task"]: one for one in parts.settles(new)}
+    bad, good = (results[task.id] for task in new.tasks)
+    assert (bad["error"]["type"], good["status"]) == ("too_large", "succeeded")
+    assert parts.hub.mean_result_bytes("nyc") < 3_000
+
+
+def test_results_that_are_large_by_a_regions_word_keep_no_task_of_another_out(parts):
+    """The hub's room is counted by what each region's results were, and by no more than it may hold."""
+    parts.client.config_set("maxmemory", "64mb")
+    for _ in range(500):
+        parts.hub.observe("fra", 5_000_000)
+    parts.accepted(*["fra"] * 100)
+    parts.hub.run_once()
+    parts.hub.admit(["nyc"] * 100, 100)
+    with pytest.raises(HubFull):
+        parts.hub.admit(["fra"] * 100, 100)
 
 
 def sent(parts, made: bytes, *, b: int | None = None):

@@ -91,13 +91,13 @@ def test_requests_between_two_looks_do_not_pass_the_hubs_mark(tmp_path, hub_redi
         ledger.begin(new)
         begun += 1
     assert 20 < begun < 1_000
-    assert used(hub_redis.client) + 20 * begun * hub.mean_result_bytes < FULL_AT * limit + 200_000
+    assert used(hub_redis.client) + 20 * begun * hub.mean_result_bytes("fra") < FULL_AT * limit + 200_000
     hub.run_once()  # the truth takes the estimate's place
     with pytest.raises(HubFull):
-        hub.admit(2_000, 0)
+        hub.admit(["fra"] * 2_000, 0)
     hub_redis.client.config_set("maxmemory", "256mb")
     hub.run_once()
-    hub.admit(20, 0)
+    hub.admit(["fra"] * 20, 0)
     hub.stop()
 
 
@@ -112,7 +112,8 @@ def test_what_open_tasks_may_still_bring_fills_the_hub_before_they_bring_it(tmp_
     assert hub.state is None
     room = FULL_AT * connect_limit(hub_redis) - used(hub_redis.client)
     for _ in range(2_000):  # results have come that are as large as half of what there is room for each
-        hub.observe(int(room / 50))
+        for region in ("fra", "nyc"):
+            hub.observe(region, int(room / 50))
     hub.run_once()
     assert "what open tasks bring included" in (hub.state or "")
     for region in ("fra", "nyc"):
@@ -124,7 +125,7 @@ def test_what_open_tasks_may_still_bring_fills_the_hub_before_they_bring_it(tmp_
 
 def admits(hub, new) -> bool:
     try:
-        hub.admit(len(new.tasks), len(new.attrs))
+        hub.admit([task.region for task in new.tasks], len(new.attrs))
     except HubFull:
         return False
     return True

@@ -1,9 +1,11 @@
 """Frames and messages: what is written is what is read, versions are held, bytes are counted exactly."""
 
 import json
+import tracemalloc
 
 import msgspec
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -120,3 +122,25 @@ def test_what_is_no_task_is_a_value_error(body):
 
 def test_times_are_rfc_3339_in_utc():
     assert contract.rfc3339(1_795_493_640_007) == "2026-11-24T04:14:00.007Z"
+
+
+def test_what_unpacks_to_more_than_was_said_is_not_unpacked_further():
+    """50 MB of blanks are 5 kB packed: a gateway that reads such a frame at each poll takes no more memory for it."""
+    told = contract.Result(task="T", source="ecb.rates", region="fra", status="succeeded")
+    head = contract.encode_frame(told, b"[]").partition(b"\n")[0][1:]
+    bomb = b"z" + head + b"\n" + zstd.compress(b"[" + b" " * 50_000_000 + b"]")
+    assert len(bomb) < 10_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="100000 bytes"):
+        contract.splice_checked(bomb, "T", "fra", 100_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_a_whole_frame_is_told_as_it_came():
+    told = contract.Result(task="T", source="ecb.rates", region="fra", status="succeeded", url="https://é.example/")
+    for records in (b"[]", b'[{"a":"\xc3\xa9"}]', b"[" + b",".join([b'{"n":1}'] * 2_000) + b"]"):
+        frame = contract.encode_frame(told, records)
+        for region in ("fra", ""):
+            assert contract.splice_checked(frame, "T", region, len(records)) == contract.splice(frame)

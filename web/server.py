@@ -10,9 +10,12 @@ TLS belongs in front.
 import contextlib
 import io
 import ipaddress
+import queue
 import resource
 import socket as sockets
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -204,6 +207,40 @@ class Connection(server.HTTPConnection):
         super().close()
 
 
+class Turns:
+    """The connections that wait for a worker thread, in turn between their addresses: who asks for much waits for itself.
+
+    It stands in for the queue of cheroot's thread pool, which puts a mark for each thread when it is to end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_address: dict[str, deque[Connection]] = {}  # the address whose turn it is first
+        self._marks: deque[object] = deque()
+        self._there: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each that waits
+
+    def put(self, one: object, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Adds a connection, or a mark."""
+        with self._lock:
+            if isinstance(one, Connection):
+                self._by_address.setdefault(one.address, deque()).append(one)
+            else:
+                self._marks.append(one)
+        self._there.put(None)
+
+    def get(self) -> object:
+        """Waits for the next connection; a mark where there is none left."""
+        self._there.get()
+        with self._lock:
+            for address, waiting in self._by_address.items():
+                one = waiting.popleft()
+                del self._by_address[address]
+                if waiting:
+                    self._by_address[address] = waiting
+                return one
+            return self._marks.popleft()
+
+
 class Gateway(wsgi.Gateway_10):
     """Calls the app and gives its answer to the exchange."""
 
@@ -268,6 +305,8 @@ class Server(wsgi.Server):
             request_queue_size=BACKLOG,
             shutdown_timeout=2,
         )
+        turns = Turns()
+        self.requests._queue, self.requests.get = turns, turns.get  # noqa: SLF001 - the pool takes no other one
         self.gateway = Gateway
         self.body_bytes_max = body_bytes_max
         self.receiving = Quota(bounds.receiving_bytes_max, bounds.address_share)

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+ADDRESS = "127.0.0.66"  # its own, as it has in a network
 SILENT, SLOW, READERS, ENDLESS = 3_000, 1_000, 500, 8
 FILES = SILENT + SLOW + READERS + ENDLESS + 200
 EVERY_SECONDS = 3.0  # a slow client's byte
@@ -74,6 +75,7 @@ class Attacker:
         if kind == "reader":
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
         one.setblocking(False)
+        one.bind((ADDRESS, 0))
         one.connect_ex(("127.0.0.1", self._port))
         left, again = {
             "silent": (b"", b""),

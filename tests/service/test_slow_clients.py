@@ -111,6 +111,27 @@ def test_slow_senders_hold_no_thread(start_site):
     until(lambda: not site.server.connections, "all to be closed")
 
 
+def test_one_address_that_asks_for_much_waits_for_itself(start_site):
+    """Requests are taken in turn between addresses."""
+    site = start_site(threads=1)
+    with contextlib.ExitStack() as stack:
+        busy = stack.enter_context(Wire(site.port))
+        busy.send("GET", "/park/hold")
+        site.waits()
+        crowd = [stack.enter_context(Wire(site.port)) for _ in range(50)]
+        for number, wire in enumerate(crowd):
+            wire.send("GET", f"/crowd/{number}")
+        until(lambda: sum(one.received is not None for one in site.server.connections) == 51, "all to wait")
+        others = [stack.enter_context(Wire(site.port, address=f"127.0.0.{number}")) for number in (2, 3)]
+        for wire in others:
+            wire.send("GET", "/other")
+        until(lambda: sum(one.received is not None for one in site.server.connections) == 53, "the others, too")
+        site.go_on.set()
+        assert [wire.reply().body for wire in others] == [b"/other"] * 2
+        assert [wire.reply().body for wire in crowd] == [b"/crowd/%d" % number for number in range(50)]
+    assert max(at for at, path in enumerate(site.seen) if path == "/other") <= 4  # behind three of the crowd
+
+
 def test_room_for_what_is_received_is_bounded_for_an_address_and_for_all(start_site):
     body = b"x" * 500_000
     site = start_site(bounds=Bounds(receiving_bytes_max=4_000_000, address_share=0.5))

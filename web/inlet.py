@@ -12,6 +12,7 @@ import contextlib
 import os
 import select
 import socket as sockets
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,8 @@ HEAD_SECONDS: Final = 10.0  # a head, from its first byte to its end
 BODY_SECONDS: Final = 30.0  # a body, from the end of its head
 READ_BYTES: Final = 65_536  # at once: others' bytes wait as long as these are looked at
 ACCEPT_AT_ONCE: Final = 64
-BEAT_SECONDS: Final = 0.5  # how often deadlines are looked at, and the end is noticed
+BEAT_SECONDS: Final = 0.5  # how often deadlines are looked at
+END_SECONDS: Final = 5.0  # within which the thread ends
 WARN_SECONDS: Final = 60.0  # between two warnings of the same
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -50,11 +52,19 @@ class Inlet:
         self._beat = time.monotonic()
         self._warned = -WARN_SECONDS
         self._stopping = self._is_deaf = False
+        self._ended = threading.Event()
+        self._ended.set()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
 
     def run(self, beat_seconds: float) -> None:
         """Serves until it is stopped."""
-        while not self._stopping:
-            self.run_once(min(beat_seconds, BEAT_SECONDS))
+        self._ended.clear()
+        try:
+            while not self._stopping:
+                self.run_once(min(beat_seconds, BEAT_SECONDS))
+        finally:
+            self._ended.set()
 
     def run_once(self, timeout_seconds: float) -> None:
         """Takes one batch of what clients sent, and looks once a beat for whose time is over."""
@@ -75,8 +85,10 @@ class Inlet:
                 self._expire(connection)
 
     def stop(self) -> None:
-        """Ends ``run`` within a beat."""
+        """Ends ``run``, and returns when it has ended."""
         self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        self._ended.wait(END_SECONDS)
 
     def close(self) -> None:
         """Closes who waits."""
@@ -84,6 +96,7 @@ class Inlet:
             connection.close_now()
         self._armed.clear()
         self._epoll.close()
+        os.close(self._wake)
 
     def put(self, connection: "Connection") -> None:
         """A connection whose request is answered: its next one may be here already."""

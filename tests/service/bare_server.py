@@ -20,7 +20,6 @@ class Site:
         self.go_on = threading.Event()
         self.on_request: Callable[[Exchange], object] = lambda _: None
         self.server = Server("127.0.0.1", 0, self.app, threads, self.body_bytes_max, bounds)
-        self.server.expiration_interval = 0.05  # how soon its selector sees that it is to stop
         self.server.prepare()
         self.server.outlet.start()
         self.port = self.server.bind_addr[1]

@@ -52,7 +52,6 @@ class Desk:
             {"127.0.0.1"},
         )
         self.server = Server("127.0.0.1", 0, app, 8, app.body_bytes_max)
-        self.server.expiration_interval = 0.05
         self.server.prepare()
         self.port = self.server.bind_addr[1]
         self.serving = threading.Thread(target=self.server.serve)

@@ -5,7 +5,7 @@ The decision is made on the address that is connected to, never on a name, for e
     route.connect → resolve → Guard.filter: judge each address → connect to exactly those, or have a proxy do so
                   → Guard.named: where the proxy looks names up itself, only what a name says by itself can be judged
 
-Public is what IANA's special-purpose registries call globally reachable unicast. An address that carries another one
+Public is what IANA's special-purpose registries call globally reachable unicast, but for this machine's own addresses. An address that carries another one
 (IPv4-mapped, NAT64) is judged by what it carries; 6to4 and Teredo are tunnels that the registries do not call reachable.
 """
 
@@ -63,6 +63,20 @@ def is_public(address: Address) -> bool:
     if address in MAPPED or address in NAT64:
         return is_public(_carried(address))
     return address in GLOBAL_V6 and not any(address in network for network in DENIED_V6)
+
+
+def is_own(address: Address) -> bool:
+    """Whether an address is one of this machine's, a public one among them: what listens there trusts who is near.
+
+    What goes to oneself comes from there, which the kernel tells without sending anything.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return bool(ipaddress.ip_address(probe.getsockname()[0]) == address)
+    except OSError:
+        return False  # there is no way to it
 
 
 def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
@@ -151,7 +165,9 @@ class Guard:
             return False
         if isinstance(address, ipaddress.IPv6Address) and address in MAPPED:
             address = _carried(address)
-        return is_public(address) or any(entry.covers(address, port) for entry in self._allow)
+        if any(entry.covers(address, port) for entry in self._allow):
+            return True
+        return is_public(address) and not is_own(address)
 
     def filter(self, host: str, port: int, targets: list[Target]) -> list[Target]:
         """Those of a name's addresses that may be connected to; raises BlockedAddress where that is none."""

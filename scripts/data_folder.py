@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ BIRDS = (
     "bunting", "crane", "curlew", "dipper", "dove", "eider", "finch", "gannet", "grebe", "gull", "heron", "ibis", "jay", "kestrel",
     "kite", "lark", "linnet", "merlin", "osprey", "owl", "petrel", "plover", "quail", "raven", "robin", "rook", "snipe", "swan", "wren",
 )  # fmt: skip
+
+
+LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # that nobody takes for others
 
 
 class DataFolder:
@@ -54,6 +58,7 @@ class DataFolder:
     def lock(self) -> bool:
         """Takes the folder for this process; False when another ``up`` holds it."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._check_owner()
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,6 +70,14 @@ class DataFolder:
         os.write(descriptor, f"{me}\n".encode())
         self._lock = descriptor
         return True
+
+    def _check_owner(self) -> None:
+        """Raises PermissionError for a folder that somebody else prepared, or may change: what lies in it is believed and run."""
+        found = self.path.stat()
+        if found.st_uid != os.geteuid():
+            raise PermissionError(f"it belongs to user {found.st_uid}, and this is user {os.geteuid()}")
+        if found.st_mode & stat.S_IWOTH:
+            raise PermissionError(f"every user may write to it, which chmod o-w {self.path} ends")
 
     def unlock(self) -> None:
         """Gives the folder back."""
@@ -123,9 +136,9 @@ class DataFolder:
         return self._secret(name, secrets.token_urlsafe(24))
 
     def password(self, name: str) -> str:
-        """A secret that people type, as ``quiet-heron-4108``; made once."""
-        words = f"{secrets.choice(ADJECTIVES)}-{secrets.choice(BIRDS)}-{secrets.randbelow(9000) + 1000}"
-        return self._secret(name, words)
+        """A secret that people type, as ``quiet-heron-k7f2mq3x``, of 50 bits; made once."""
+        rest = "".join(secrets.choice(LETTERS) for _ in range(8))
+        return self._secret(name, f"{secrets.choice(ADJECTIVES)}-{secrets.choice(BIRDS)}-{rest}")
 
     def _secret(self, name: str, fresh: str) -> str:
         if name not in self._kept["secrets"]:

@@ -168,6 +168,7 @@ class Site:
         return _json({"cursor": cursor, "fetches": counts})
 
     def _behave(self) -> bytes:
+        _refuse_pages()
         try:
             rule = msgspec.json.decode(bottle.request.body.read(), type=Rule)
         except msgspec.DecodeError as error:
@@ -176,6 +177,7 @@ class Site:
         return _json(rule)
 
     def _reset(self) -> bytes:
+        _refuse_pages()
         self.behaviour.reset()
         return _json(self.behaviour.rules())
 
@@ -192,6 +194,12 @@ class Site:
         if rule.hostile:
             return hostile.answer(rule.hostile, address, self._over)
         return _bent(answer, rule, self._over)
+
+
+def _refuse_pages() -> None:
+    """Rules come from programs: a page that a browser shows may not post one, from wherever it came."""
+    if bottle.request.get_header("Origin") or bottle.request.get_header("Sec-Fetch-Site", "none") != "none":
+        raise bottle.HTTPResponse("expected a program, found a page that a browser shows\n", 403)
 
 
 def _answer(host: str, path: str) -> Answer:

@@ -236,6 +236,16 @@ def test_a_rule_leaves_other_prefixes_alone_until_it_is_reset(sample):
     assert ask(sample.port, "/slow.example/?seconds=0")[0] == 200
 
 
+@pytest.mark.parametrize("header", [("Origin", "http://evil.example"), ("Sec-Fetch-Site", "cross-site")])
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_page_that_a_browser_shows_makes_no_rules(sample, method, header):
+    connection = http.client.HTTPConnection("127.0.0.1", sample.port, timeout=30)
+    connection.request(method, "/_site/behave", json.dumps({"prefix": "/", "status": 500}), dict([header]))
+    assert connection.getresponse().status == 403
+    connection.close()
+    assert ask(sample.port, "/bench.example/tiny")[0] == 200
+
+
 def test_a_rule_can_redirect(sample):
     behave(sample.port, prefix="/bench.example/tiny", redirect="/page")
     status, headers, _ = ask(sample.port, "/bench.example/tiny")

@@ -2,12 +2,15 @@
 
 import ipaddress
 import socket
+import subprocess
+import sys
 
 import pytest
 
 from jobs.errors import BlockedAddress
 from jobs.guard import Allowed, Guard, is_public, parse_allow, parse_origins
 from regions.faults import Faults
+from regions.settings import ROOT
 
 DENIED = """
 0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 169.254.0.1
@@ -35,6 +38,29 @@ def test_an_address_that_is_not_globally_reachable_unicast_is_refused(text: str)
 @pytest.mark.parametrize("text", PUBLIC)
 def test_a_public_address_is_let_through(text: str):
     assert Guard().permits(text, 443)
+
+
+OWN = """
+import fcntl, socket, struct
+from jobs.guard import Guard, parse_allow
+control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+lo = struct.pack("16sH14x", b"lo", 1)
+flags = struct.unpack("16sH14x", fcntl.ioctl(control, 0x8913, lo))[1]
+fcntl.ioctl(control, 0x8914, struct.pack("16sH14x", b"lo", flags | 1))  # up
+given = struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton("9.9.9.9"))
+fcntl.ioctl(control, 0x8916, given)  # which is this machine's from now on
+print(Guard().permits("9.9.9.9", 80), Guard().permits("::ffff:9.9.9.9", 80), Guard().permits("8.8.8.8", 80),
+      Guard(parse_allow("9.9.9.9:80")).permits("9.9.9.9", 80))
+"""
+
+
+def test_a_public_address_of_this_machine_is_refused_unless_it_is_allowed():
+    """In a network of its own, where this machine has one."""
+    command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-c", OWN]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no network of one's own here: {done.stderr.strip()}")
+    assert done.stdout == "False False True True\n", done.stderr
 
 
 def test_text_that_is_no_address_is_refused():

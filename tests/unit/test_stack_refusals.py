@@ -36,6 +36,25 @@ def test_a_taken_port_is_refused_with_who_has_it_and_a_free_one(tmp_path):
     )
 
 
+def test_a_folder_that_everybody_may_change_is_refused(tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o777)
+    done = stack("--data", tmp_path / "shared", "--port", free_port())
+    assert done.returncode == 1
+    assert f"can't be used: every user may write to it, which chmod o-w {tmp_path / 'shared'} ends" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_another_user_prepared_is_refused(tmp_path):
+    """What lies in it is believed: commands, settings, secrets."""
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 65534, 65534)
+    done = stack("--data", tmp_path / "theirs", "--port", free_port())
+    assert done.returncode == 1
+    assert "can't be used: it belongs to user 65534, and this is user 0" in done.stderr
+    assert list((tmp_path / "theirs").iterdir()) == []
+
+
 def test_a_second_up_on_the_same_folder_says_where_the_first_one_is(tmp_path):
     data = DataFolder(tmp_path)
     data.open()

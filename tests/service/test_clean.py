@@ -1,6 +1,7 @@
 """Taking back what was refused, on a real RabbitMQ and Redis: nothing where nothing was sent, all of the rest, in any crowd."""
 
 import signal
+import time
 
 import pytest
 
@@ -111,10 +112,12 @@ def test_a_cancel_does_not_wait_behind_refusals(half, rabbitmq, hub_redis):
         half.submit(new_request())
         for _ in range(1_000):
             cleaner.add(new_request(), published=False)
-        new = new_request()
+        new, before_ms = new_request(), int(time.time() * 1000)
         cleaner.cancel(new.id, [(task.id, task.region) for task in new.tasks], new.deadline_ms)
         found = until(lambda: drain(rabbitmq, "q.fra.now"), "the cancel, while the hub is frozen")
-        assert contract.decode_cancel(found[0][1]).task == new.tasks[0].id
+        cancel = contract.decode_cancel(found[0][1])
+        assert cancel.task == new.tasks[0].id
+        assert cancel.deadline_ms >= before_ms + new.deadline_ms  # its mark lives for as long as the task may
     finally:
         hub_redis.running.signal(signal.SIGCONT)
     until(lambda: cleaner.kept == 0, "the rest")

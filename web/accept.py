@@ -32,6 +32,7 @@ from web.ledger import Ledger, New, NewTask, Settlement, Times
 from web.publish import Batch, Message, Publisher
 
 BUDGET_SECONDS: Final = 0.9
+BROKEN: Final = "the hub's Redis answered something unexpected"
 # A Redis writes 2 s after its answer at the latest, or hangs in the write; its next tick may come 0.1 s later.
 WRITE_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 0.02  # between two looks whether it has written
@@ -156,6 +157,11 @@ class Acceptor:
             take_back = functools.partial(self.cleaner.add, new, published=False)
             pending.end(Refused(new, error.reason), None if error.is_refusal else take_back)
             return
+        except Exception:
+            log.exception("beginning failed", request=new.id)
+            take_back = functools.partial(self.cleaner.add, new, published=False)
+            pending.end(Refused(new, BROKEN), take_back)
+            return
         ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.kept else []
         rest = _rest(new, ended)
         if new.max_age and (reason := self._unpublishable(rest)) is not None:
@@ -254,7 +260,7 @@ class Acceptor:
         except Exception:
             log.exception("accepting failed")
             for pending in batch:
-                self._refuse(pending, "something went wrong here")
+                self._refuse(pending, BROKEN)
             return
         is_written = file.has(None)
         for pending, is_accepted in zip(batch, answers, strict=True):

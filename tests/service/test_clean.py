@@ -11,7 +11,7 @@ from tests.service.hub_parts import new_request, settings
 from tests.service.test_accept import Half, drain, purge
 from tests.waiting import freeze, until
 from web import clean, ledger
-from web.accept import Accepted, Refused
+from web.accept import BROKEN, Accepted, Refused
 
 
 @pytest.fixture
@@ -169,3 +169,19 @@ def test_a_cancel_is_given_up_when_its_tasks_are_past_their_deadline(half, rabbi
         rabbitmq.running.start()
     until(lambda: half.publisher.unavailable is None, "the broker", 60)
     assert drain(rabbitmq, "q.fra.now") == []
+
+
+def test_a_hub_whose_keys_are_of_another_kind_is_a_refusal_that_is_taken_back_when_they_are_right(half, hub_redis):
+    """Somebody's SET: the script fails in its middle, with the ledger written."""
+    half.submit(new_request())
+    client = hub_redis.client
+    client.rename(names.DUE, "kept")
+    client.set(names.DUE, "x")
+    answer, _ = half.submit(new_request())
+    assert answer.reason == BROKEN
+    assert state(half, answer.new) == b"accepting"
+    assert half.acceptor.cleaner.is_refused(answer.new.id)
+    client.rename("kept", names.DUE)
+    until(lambda: half.acceptor.cleaner.kept == 0, "it to be taken back")
+    assert state(half, answer.new) == b"refused"
+    assert isinstance(half.submit(new_request())[0], Accepted)

@@ -9,11 +9,11 @@ from xdist.scheduler import LoadScopeScheduling
 # The tests of these folders share a whole stack a process, but for those of the files that need none, or start their own.
 WITH_ONE_STACK = ("stack", "promises")
 ALONE = (
-    "test_bombs", "test_bridges_alone", "test_central_redis_away", "test_chaos", "test_cron", "test_definitions", "test_every_fault", "test_poison", "test_ssrf",
+    "test_ambiguous_success", "test_bombs", "test_bridges_alone", "test_central_redis_away", "test_chaos", "test_cron", "test_definitions", "test_every_fault", "test_poison", "test_ssrf",
     "test_up_alone", "test_worker_crash",
 )  # fmt: skip
 LONG = (
-    "test_central_redis_away", "test_cron", "test_every_fault", "test_keeper", "test_up_alone", "test_bridges_alone", "test_worker_crash", "test_bombs",
+    "test_ambiguous_success", "test_central_redis_away", "test_cron", "test_every_fault", "test_keeper", "test_up_alone", "test_bridges_alone", "test_worker_crash", "test_bombs",
 )  # fmt: skip
 
 settings.register_profile(

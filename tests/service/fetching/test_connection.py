@@ -180,16 +180,22 @@ def test_a_connection_is_kept_where_the_answer_says_where_it_ends(origin, fetche
     assert [spoken.number for spoken in site.requests] == ([1, 1] if is_kept else [1, 2])
 
 
-def test_a_reset_kept_connection_is_tried_once_more(origin, fetcher):
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_reset_kept_connection_is_tried_once_more(tmp_path, origin, fetcher, tls):
+    """By TLS too, which does not say that it ends either."""
+    ca, context = certificate(tmp_path, "right.example")
+
     def say(spoken: Spoken) -> None:
         if spoken.number == 1 and len(site.requests) == 2:
             spoken.hang_up()
         else:
             spoken.answer(b"x")
 
-    site, one = origin(say), fetcher()
-    fetch(one, site.url)
-    assert fetch(one, site.url).body == b"x"
+    site = origin(say, **({"context": context} if tls else {}))
+    one = fetcher(ca_file=str(ca), resolve=names_of_loopback("right.example"))
+    url = f"{'https' if tls else 'http'}://right.example:{site.port}/"
+    fetch(one, url)
+    assert fetch(one, url).body == b"x"
     assert [spoken.number for spoken in site.requests] == [1, 1, 2]
 
 

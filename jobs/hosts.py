@@ -31,7 +31,7 @@ SHOWN_MAX: Final = 5  # hosts that a message names
 # escapes, no backslash.
 _AUTHORITY: Final = re.compile(r"(https?)://(\[[0-9a-f:.]++\]|\w[\w.-]*+)(?::(\d{1,5}+))?(?![^/?#])", re.IGNORECASE)
 _PATTERN: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|(?:\*\.)?\w(?:[\w.-]*\w)?|\*(?=:))(?::(\d{1,5}))?")
-_PIECE: Final = re.compile(r"\{([+#./;?&]?)([^}]*)\}|[^{]+")
+_PIECE: Final = re.compile(r"\{([+#./;?&]?)([^{}]*+)\}|[^{]+")
 _SUFFIX: Final = re.compile(
     r"https?://(?:[\w.-]|\{\w+\})*\{\w+\}[\w-]*((?:\.[\w-]+){2,}(?::\d+)?)(?:[/?#]|\{[/?#]|$)", re.IGNORECASE
 )

@@ -160,6 +160,7 @@ def param_view(param: Param) -> dict[str, Any]:
         "title": param.title,
         "enum": list(param.enum),
         "pattern": param.pattern,
+        "hosts": list(param.hosts),
         "min": param.min,
         "max": param.max,
     }

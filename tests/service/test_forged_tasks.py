@@ -13,12 +13,13 @@ import pytest
 
 from jobs import contract
 from jobs.definition import read
+from jobs.nursery import needed
 from jobs.origin import origin_of, origin_or_none
-from regions import names
+from regions import names, settings
 from regions.secret import Secret
 from tests.service.bridging import Region, task
 from tests.service.fetching.origin import Origin, Spoken
-from tests.service.region_workers import RegionWorkers
+from tests.service.region_workers import RegionWorkers, of
 from tests.service.working import REGION, results
 from tests.waiting import until
 
@@ -158,6 +159,13 @@ def test_secrets_go_where_the_definition_says(attacked):
 
 
 @pytest.fixture
+def attacked_home() -> Iterator[Origin]:
+    made = Origin(lambda spoken: spoken.answer(b"<b>home</b>"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
 def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
     made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
     yield made
@@ -217,3 +225,45 @@ def test_a_page_leads_no_secret_elsewhere(attacked):
     sent = attacked.sent()
     assert [one.target for one in attacked.foreign.requests] == ["/redirected", "/next"]
     assert [one for one in sent if TOKEN in one or PASSWORD in one] == []
+
+
+SEEN = """
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.page import Page
+
+
+def parse(page: Page) -> Iterator[dict[str, object]]:
+    yield {"said": sorted(os.environ), "begun_with": Path("/proc/self/environ").read_bytes().decode()}
+"""
+
+
+def test_a_worker_process_has_no_secret_and_no_setting_in_its_environment(workers, monkeypatch, attacked_home):
+    """Nor is it begun with one: an author's code can read that too."""
+    monkeypatch.setenv("NEARFETCH__SECRET__TOKEN", TOKEN)
+    monkeypatch.setenv("NEARFETCH__HUB__AMQP", "amqp://admin:secret@127.0.0.1/")
+    text = f"title = 'Seen'\nurl = '{attacked_home.url}/'\n"
+    workers.start({"seen.toml": text, "seen.py": SEEN}, allow=f"127.0.0.1:{attacked_home.port}")
+    (result,) = workers.results(workers.ask([of("seen")]))
+    (row,) = result["records"]
+    assert [name for name in row["said"] if name.startswith("NEARFETCH")] == []
+    assert "NEARFETCH" not in row["begun_with"]
+
+
+def test_a_worker_process_is_told_its_own_regions_settings_and_no_more():
+    theirs = settings.Region(name="nyc", redis=settings.RegionRedis(url="redis://:theirs@127.0.0.1:1/0"))
+    mine = settings.Region(
+        name="fra",
+        redis=settings.RegionRedis(url="redis://:mine@127.0.0.1:1/0"),
+        secrets={"TOKEN": Secret(("a",), "t")},
+        dashboard=settings.Dashboard(password="looking"),
+    )
+    hub = settings.Hub(
+        redis="redis://:home@127.0.0.1:1/0", amqp="amqp://u:post@127.0.0.1/", mongo="mongodb://u:past@127.0.0.1/"
+    )
+    told = needed(settings.Settings(hub=hub, region={"nyc": theirs, "fra": mine}), mine)
+    assert (told.first_region, told.one("fra").secrets_of("a"), told.hub.redis) == ("nyc", {"TOKEN": "t"}, hub.redis)
+    shown = repr(told)
+    assert [word for word in ("theirs", "looking", "post", "past") if word in shown] == []

@@ -90,6 +90,26 @@ def _kill(doing: Doing) -> None:
     _wait_for_another(doing, pid)
 
 
+def _kill_slow_hub(doing: Doing) -> None:
+    """Killed when it has answered what it has not written: each fsync takes long, and one is pending."""
+    stack, pid = doing.stack, 0
+    doing.begin()
+    with stack.slow_disk():
+        deadline = time.monotonic() + MOMENT_SECONDS
+        while not doing.hits and time.monotonic() < deadline:
+            with contextlib.suppress(*AWAY):
+                found: Any = stack.redis("hub").info("persistence")
+                if found["aof_pending_bio_fsync"] and found["aof_buffer_length"]:
+                    pid = stack.pid("hub")
+                    stack.signal("hub", signal.SIGKILL)
+                    doing.hits = 1
+            time.sleep(LOOK_SECONDS)
+    doing.hits = doing.hits or 0
+    doing.end()
+    if pid:
+        _wait_for_another(doing, pid)
+
+
 def _restart(doing: Doing) -> None:
     part = doing.fault.target
     pid = doing.stack.pid(part)
@@ -343,6 +363,7 @@ def _serves(doing: Doing) -> bool:
 _HOW: Final[dict[str, Callable[[Doing], None]]] = {
     "kill-worker": _kill_worker,
     "kill-bridge": _kill_bridge,
+    "kill-slow-hub": _kill_slow_hub,
     **dict.fromkeys(("kill-gateway", "kill-rabbitmq", "kill-redis", "kill-hub", "kill-store"), _kill),
     "pause-worker": _pause_worker,
     **dict.fromkeys(

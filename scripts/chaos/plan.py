@@ -164,6 +164,7 @@ KINDS: Final[dict[str, Kind]] = {
     "kill-rabbitmq": Kind(_one("rabbitmq")),
     "kill-redis": Kind(_each("redis")),
     "kill-hub": Kind(_one("hub")),
+    "kill-slow-hub": Kind(_one("hub")),
     "kill-store": Kind(_one("store")),
     "pause-worker": Kind(_each("workers"), PAUSE),
     "pause-bridge": Kind(_each("bridge"), PAUSE),

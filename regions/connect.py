@@ -150,8 +150,6 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
         for one in hosts.split(url, "redis")
     ]
     places = [(one.pop("host"), one.pop("port", 6379)) for one in parsed]
-    if any(one != parsed[0] for one in parsed):
-        raise ValueError("expected the same scheme, user, password and database for every host, found others")
     is_tls = parsed[0].pop("connection_class", None) is redis.SSLConnection
     pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
         **parsed[0],

@@ -29,7 +29,10 @@ _DATABASE: Final = re.compile(r"/?\d*(\?.*)?")
 
 def split(urls: str, kind: Kind) -> list[str]:
     """A URL for each host, in order. Raises ValueError, which says what was expected."""
-    return [url for one in _NEXT.split(urls.strip()) for url in _each(one, kind)]
+    found = [one for url in _NEXT.split(urls.strip()) for one in _each(url, kind)]
+    if kind == "redis" and len({(before, path) for before, _, path in found}) > 1:
+        raise _refused(kind, "the same scheme, user, password and database for every host")
+    return ["".join(one) for one in found]
 
 
 def wrong_in(key: tuple[str, ...], value: str) -> str:
@@ -42,7 +45,8 @@ def wrong_in(key: tuple[str, ...], value: str) -> str:
     return ""
 
 
-def _each(url: str, kind: Kind) -> list[str]:
+def _each(url: str, kind: Kind) -> list[tuple[str, str, str]]:
+    """What stands before a host, the host, and what stands behind it."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in (kind, f"{kind}s"):
         raise _refused(kind, f"{kind}:// or {kind}s:// before the hosts")
@@ -61,7 +65,7 @@ def _each(url: str, kind: Kind) -> list[str]:
         match = _HOST.fullmatch(host.strip())
         if match is None or not 0 < int(match[2] or 1) < 65_536:
             raise _refused(kind, "HOST or HOST:PORT between commas")
-    return [f"{scheme}://{user}{at}{host.strip()}{path}" for host in hosts.split(",")]
+    return [(f"{scheme}://{user}{at}", host.strip(), path) for host in hosts.split(",")]
 
 
 def _refused(kind: Kind, expected: str) -> ValueError:

@@ -55,7 +55,10 @@ class Kept:
             self.is_known, self.reason = True, reason
             calls, self._calls = self._calls, []
         for call in calls:
-            call()
+            try:
+                call()
+            except Exception:
+                log.exception("telling failed")
 
     def then(self, call: Callable[[], None]) -> None:
         """Calls when it is known: here and now, or on the accept's thread."""
@@ -289,10 +292,12 @@ class Acceptor:
         try:
             with self._hub.asking():
                 answers, file = self._ledger.accepted([one.request for one in waiting])
-        except HubUnavailable as error:
+        except Exception as error:
+            if not isinstance(error, HubUnavailable):
+                log.exception("looking at the hub's file failed")
             self._unwritten = []
             for one in waiting:
-                one.kept.tell(error.reason)
+                one.kept.tell(error.reason if isinstance(error, HubUnavailable) else "something went wrong here")
             return
         self._unwritten = []
         for one, is_there in zip(waiting, answers, strict=True):

@@ -47,7 +47,7 @@ class Parts:
         tasks = [type(task)(**{**_fields(task), "id": ids.task(request, n + 1)}) for n, task in enumerate(made.tasks)]
         new = type(made)(**{**_fields(made), "id": request, "tasks": tasks})
         times = self.ledger.begin(new)
-        assert self.ledger.accept([new.id]) == [True]
+        assert self.ledger.accept([new.id])[0] == [True]
         return new, times
 
     def looks(self, seconds_between: float = 0.0) -> None:

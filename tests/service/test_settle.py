@@ -278,7 +278,7 @@ def test_a_flapping_link_does_not_stop_the_sweep():
 class Reader:
     """A waiter that says when it was read."""
 
-    waits_for_end = True
+    waits_for_end, is_behind = True, False
 
     def __init__(self, request: str) -> None:
         self.request, self.timer, self.whys = request, time.monotonic() + 60, SimpleQueue()

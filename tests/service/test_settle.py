@@ -278,13 +278,16 @@ def test_a_flapping_link_does_not_stop_the_sweep():
 class Reader:
     """A waiter that says when it was read."""
 
-    waits_for_end, is_behind = True, False
+    waits_for_end = True
 
     def __init__(self, request: str) -> None:
         self.request, self.timer, self.whys = request, time.monotonic() + 60, SimpleQueue()
 
     def cursor(self) -> str:
         return "0-0"
+
+    def is_behind(self) -> bool:
+        return False
 
     def take(self, view, why) -> str:
         self.whys.put((why, view is not None and view.done))

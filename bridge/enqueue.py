@@ -127,7 +127,7 @@ class Enqueuer:
         """
         if self._link is None:
             raise redis.exceptions.ConnectionError("not connected")
-        now = datetime.now(UTC).strftime(_NOW_FORMAT)
+        now = datetime.fromtimestamp((now_ms - offset_ms) / 1000, UTC).strftime(_NOW_FORMAT)
         marks: list[Command] = []
         self._backlog += len(messages) - 1
         commands = [self._command(message, offset_ms, now, now_ms, marks) for message in messages]
@@ -149,15 +149,15 @@ class Enqueuer:
     def _command(self, message: Message, offset_ms: int, now: str, now_ms: int, marks: list[Command]) -> Command:
         """What a message becomes; ``marks`` are to be written before it."""
         if isinstance(message, contract.Cancel):
-            until_ms: Any = max(1, message.deadline_ms - offset_ms)
-            return ("SET", names.cancel_mark(message.task), message.request, "PXAT", until_ms)
+            left_ms: Any = max(1, message.deadline_ms - now_ms)
+            return ("SET", names.cancel_mark(message.task), message.request, "PX", left_ms)
         question = contract.key_of(message)
         fields = job_fields(message, question, offset_ms, now, now_ms)
         if message.max_age:
             fields += [names.JOB_MAX_AGE, int(message.max_age * 1000)]
         if self._is_asked_again(question, message, now_ms) and self._backlog:
             fields += [names.JOB_ASKED, now_ms - offset_ms]
-            marks.append(("SET", names.flight(question), "*", "NX", "PXAT", max(1, message.deadline_ms - offset_ms)))
+            marks.append(("SET", names.flight(question), "*", "NX", "PX", max(1, message.deadline_ms - now_ms)))
         side = "L" if message.sync else "R"
         key, queue = names.rq_job(message.task), names.rq_queue(self._region)
         return ("EVALSHA", _SHA, 2, key, queue, message.task, side, -1, *fields)

@@ -15,6 +15,7 @@ import msgspec
 import redis
 
 from jobs import contract
+from jobs.script import now_ms
 from regions import connect, logs, names
 
 EVERY_SECONDS: Final = 5.0  # status and clock
@@ -124,7 +125,7 @@ class Report:
         self._due = time.monotonic() + EVERY_SECONDS
         self._changed = True
         try:
-            local = less_monotonic_ms(lambda: connect.redis_now_ms(self._local))
+            local = less_monotonic_ms(lambda: now_ms(self._local))
         except (*connect.AWAY, redis.exceptions.ResponseError):
             # The watch says that it is away; the hub must hear so, by the offset that was last measured.
             self._due = time.monotonic() + LOCAL_SECONDS

@@ -13,6 +13,7 @@ from typing import Final
 
 import redis
 
+from jobs.clock import region_ms
 from jobs.errors import Blocked, ConnectionFailed, HttpStatus, RateLimited, TaskError, TimedOut, is_passing
 from jobs.host import HOSTS
 from jobs.script import Script
@@ -141,11 +142,10 @@ def open_hosts(client: redis.Redis) -> dict[str, tuple[float, str]]:
     """The hosts that are left alone: for how many seconds more, and why. Raises ``RedisError``'s."""
     found = value(send(client, [("ZRANGE", names.OPEN, 0, SHOWN_MAX - 1, "REV")], [])[0])
     asks = [("HMGET", names.host(host.decode()), "next", "why") for host in found]
-    replies = send(client, [("TIME",), *asks], []) if asks else [(0, 0)]
-    seconds, micros = map(int, value(replies[0]))
-    now_ms = seconds * 1000 + micros / 1000
+    replies = send(client, asks, []) if asks else []
+    now_ms = region_ms(client) if asks else 0
     told = {}
-    for host, reply in zip(found, replies[1:], strict=True):
+    for host, reply in zip(found, replies, strict=True):
         until, why = value(reply)
         if why is not None:
             told[host.decode()] = max(0.0, (float(until or 0) - now_ms) / 1000), why.decode("utf-8", "replace")

@@ -17,14 +17,15 @@ from typing import Any, Final
 import redis
 from msgspec import structs
 
+from jobs.clock import Clock, clock_of
 from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Run, Trail, encode_trail
 from jobs.finish import DUE, FINISH, GIVE_BACK, PLACE, RETRY
 from jobs.flight import FLIGHTS, JOIN
 from jobs.host import HOSTS
 from jobs.retry import Retry, line, read_past
-from jobs.script import Script
+from jobs.script import Script, send
 from regions import names
-from regions.script import send, value
+from regions.script import value
 
 CLAIM: Final = Script(
     """
@@ -82,7 +83,7 @@ while #found < count and skipped < $skipped_max and carried < $carried_max do
       redis.call("HSET", job, "$joined_field", "", "$shared_field", told and leader or "")
     end
     if fields[11] and not told and not is_poison then
-      local held = redis.call("SET", "$flight" .. fields[11], id, "NX", "GET", "PXAT", (deadline or now_ms) + $keep_ms)
+      local held = redis.call("SET", "$flight" .. fields[11], id, "NX", "GET", "PXAT", own_ms((deadline or now_ms) + $keep_ms))
       if held and held ~= id and (flights().parse(held)) ~= id then
         local ms
         is_joined, told, ms, leader = joins().join(fields[11], held, id, host, fields[4] or "", fields[3] or "", deadline, since,
@@ -256,6 +257,7 @@ class Claimer:
         self, client: redis.Redis, blocking: redis.Redis, *, region: str, worker: str, is_alone: bool = False
     ) -> None:
         self._client, self._blocking, self.worker, self._is_alone = client, blocking, worker, is_alone
+        self.clock = clock_of(client)
         queue, suspects = names.rq_queue(region), names.rq_queue(names.suspects(region))
         self._queue = suspects if is_alone else queue
         wip, held = names.rq_registry("wip", region), names.rq_worker_executions(worker)
@@ -279,10 +281,10 @@ class Claimer:
         """
         claim = self._claim_command(count)
         if not wait_seconds:
-            return _claimed(send(self._client, [claim], [CLAIM])[0])
+            return _claimed(send(self._client, [claim], [CLAIM])[0], self.clock)
         wait = ("BLMOVE", self._queue, self._queue, "LEFT", "LEFT", wait_seconds)
-        waited, reply = send(self._blocking, [wait, claim], [CLAIM])
-        claimed = _claimed(reply)
+        waited, reply = send(self._blocking, [wait, claim], [CLAIM], wait_seconds=wait_seconds)
+        claimed = _claimed(reply, self.clock)
         no_wait = isinstance(waited, Exception) and not claimed.jobs and not claimed.refusal
         return replace(claimed, refusal="no wait") if no_wait else claimed
 
@@ -309,7 +311,7 @@ class Claimer:
         entries = [entry.decode() for reply in replies[:endings] for entry in value(reply)]
         found = dict(zip(map(id, [*last, *others]), entries, strict=True))
         refused = not then_claim or isinstance(replies[-1], Exception)
-        return [found[id(end)] for end in ends], None if refused else _claimed(replies[-1])
+        return [found[id(end)] for end in ends], None if refused else _claimed(replies[-1], self.clock)
 
     def move_due(self) -> list[tuple[str, Outcome, int]]:
         """Moves jobs whose time has come to the queue, and ends what failed and was not tried again by its deadline.
@@ -362,8 +364,9 @@ class Claimer:
         return CLAIM.command(self._claim_keys, [count, self.worker, os.urandom(8).hex(), int(self._is_alone)])
 
 
-def _claimed(reply: Any) -> Claimed:
+def _claimed(reply: Any, clock: Clock) -> Claimed:
     now_ms, lapsed, refusal, found, call_ms, frames = value(reply)
+    clock.note(now_ms)
     jobs = [
         Job(
             task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, deaths,

@@ -23,7 +23,6 @@ from jobs.turn import Caller, Desk
 from regions import logs
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
-SKEWS: Final = 64  # claims whose measure of the clocks is remembered
 STOP_SECONDS: Final = 5.0  # at most, that a stop waits for the claim of its job to arrive
 STOPS_MAX: Final = 64  # stops that wait so
 
@@ -59,7 +58,7 @@ class Crew:
         """``ttl_seconds``: how long a result is kept when its job can't be read."""
         self._claimer, self._shipper, self._caller = claimer, shipper, caller
         self._executor = Executor(
-            runner, desk, lambda: self._skew_ms, region=region, worker=claimer.worker, ttl_seconds=ttl_seconds
+            runner, desk, claimer.clock, region=region, worker=claimer.worker, ttl_seconds=ttl_seconds
         )
         self._jobs: deque[Job] = deque()  # for which no thread waits
         self._seats: list[_Seat] = []
@@ -69,7 +68,7 @@ class Crew:
         self._idle = self._threads = threads
         self._running: dict[str, Job] = {}
         self._stops: deque[tuple[str, str | None, float]] = deque(maxlen=STOPS_MAX)  # and until when
-        self._skews: deque[int] = deque(maxlen=SKEWS)
+        self._has_claimed = False
         self.is_stopping = False
 
     def start(self) -> None:
@@ -101,10 +100,10 @@ class Crew:
 
         ``own`` jobs wake nobody: the caller comes for them at once.
         """
-        if claimed.lapsed and self._skews:
+        if claimed.lapsed and self._has_claimed:
             log.warning("the lease had lapsed; what was taken back meanwhile will not be finished here")
+        self._has_claimed = True
         self._caller.expect(claimed.call_ms)
-        self._skews.append(claimed.now_ms - time.time_ns() // 1_000_000)
         with self._slots:
             self._running.update({job.member: job for job in claimed.jobs})
             if self._stops:
@@ -223,15 +222,6 @@ class Crew:
             ends.append(self._ends.popleft())
             size += len(ends[-1].outcome.frame)
         return ends
-
-    def region_now_ms(self) -> int:
-        """The region Redis's clock."""
-        return time.time_ns() // 1_000_000 + self._skew_ms
-
-    @property
-    def _skew_ms(self) -> int:
-        """The region Redis's clock less this machine's; an answer that took long makes it look smaller than it is."""
-        return max(self._skews, default=0)
 
 
 def _stop(jobs: Iterable[Job], task: str, execution: str | None) -> bool:

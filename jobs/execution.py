@@ -6,7 +6,6 @@ Crew ── job ──> Executor.run ── Runner.run (jobs.task) ──> End
 
 import sys
 import threading
-import time
 import traceback
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import structs
 
 from jobs.claim import End, Job
+from jobs.clock import Clock
 from jobs.contract import Outcome, Result, Run, Task, Timing, decode_task, failed_frame
 from jobs.errors import KINDS, Internal, Poison, RateLimited, TaskError, TimedOut
 from jobs.flight import FOR_ALL_MS, tell
@@ -43,7 +43,7 @@ class Ended(Protocol):
 
 
 class Runner(Protocol):
-    """Runs tasks: what ``jobs.task.Runner`` is. ``offset_ms``: the hub's clock less this machine's."""
+    """Runs tasks: what ``jobs.task.Runner`` is. ``offset_ms``: the hub's clock less this machine's (jobs.clock.machine_ms)."""
 
     def run(
         self,
@@ -106,13 +106,13 @@ def refused(job: Job) -> TaskError:
 
 
 class Executor:
-    """Runs the jobs of a worker process; its threads share it. ``skew_ms``: the region's clock less this machine's."""
+    """Runs the jobs of a worker process; its threads share it."""
 
     def __init__(
-        self, runner: Runner, desk: Desk, skew_ms: Callable[[], int], *, region: str, worker: str, ttl_seconds: float
+        self, runner: Runner, desk: Desk, clock: Clock, *, region: str, worker: str, ttl_seconds: float
     ) -> None:
         """``ttl_seconds``: how long a result is kept when its job can't be read."""
-        self._runner, self._desk, self._skew_ms = runner, desk, skew_ms
+        self._runner, self._desk, self._clock = runner, desk, clock
         self._region, self._worker, self._ttl_ms = region, worker, int(ttl_seconds * 1000)
 
     def run(self, job: Job) -> End:
@@ -129,7 +129,7 @@ class Executor:
                 return self._told(job, task, offset_ms)
             ended = self._runner.run(
                 task,
-                offset_ms=offset_ms + self._skew_ms(),
+                offset_ms=offset_ms + self._clock.ahead_ms,
                 attempt=job.attempt,
                 failures=job.failures,
                 queued_ms=_queued_ms(job, task, offset_ms),
@@ -168,7 +168,7 @@ class Executor:
             job.answer,
             attempts=job.attempt,
             timing=Timing(queued_ms=_queued_ms(job, task, offset_ms)),
-            now_ms=self.region_now_ms() + offset_ms,
+            now_ms=self._clock.now_ms() + offset_ms,
         )
         job.answer = b""
         return End(job, self._traced(job, told.outcome), told.traceback, 0, told.records_bytes, told.wire_bytes)
@@ -183,7 +183,7 @@ class Executor:
         self, job: Job, task: Task | None, error: TaskError, shown: str, *, shared_ms: int = -1, run: Run | None = None
     ) -> End:
         """The end of a task that the runner did not end."""
-        now_ms = self.region_now_ms() + (job.offset_ms or 0)
+        now_ms = self._clock.now_ms() + (job.offset_ms or 0)
         result = Result(
             task=job.task,
             source=task.source if task else job.source,
@@ -221,10 +221,6 @@ class Executor:
             task = None
         run = Run(source=job.source, definition=task.definition if task else "", error=error.type, origin=error.whose)
         return self._unrun(job, task, error, f"{error}\n{shown}", shared_ms=FOR_ALL_MS, run=run)
-
-    def region_now_ms(self) -> int:
-        """The region's clock."""
-        return time.time_ns() // 1_000_000 + self._skew_ms()
 
 
 def _stack(thread: int) -> tuple[str, str]:

@@ -50,12 +50,12 @@ local function record(id, execution, worker, began, status, problem)
   end
   -- RQ's packed data is most of a record.
   redis.call("HSET", job, "status", status, "ended_at", stamp, "data", nothing_asked)
-  redis.call("PEXPIREAT", job, deadline + $keep_ms)
+  redis.call("PEXPIREAT", job, own_ms(deadline + $keep_ms))
   if status ~= "finished" then
     local results = "$results" .. id
     redis.call("XADD", results, "MAXLEN", 10, "*", "type", status == "stopped" and 3 or 2, "worker_name", worker,
       "execution_id", execution, "execution_started_at", began, "execution_ended_at", now, "exc_string", problem)
-    redis.call("PEXPIREAT", results, deadline + $keep_ms)
+    redis.call("PEXPIREAT", results, own_ms(deadline + $keep_ms))
   end
   local registry = status == "finished" and finished or failed
   redis.call("ZADD", registry, math.floor((deadline + $keep_ms) / 1000), id)
@@ -77,6 +77,16 @@ local function keep(key, meta, frame)
   end
 end
 
+-- Adds an entry to the outbox. Its id tells when, by the region's clock; where that is a little behind, by the last one's.
+local function put(...)
+  local entry = redis.pcall("XADD", outbox, string.format("%.0f-*", now_ms), ...)
+  if type(entry) == "string" then return entry end
+  local told = redis.call("XINFO", "STREAM", outbox)
+  for i = 1, #told, 2 do
+    if told[i] == "last-generated-id" then return redis.call("XADD", outbox, told[i + 1]:match("^%d+") .. "-*", ...) end
+  end
+end
+
 local function conclude(id, execution, worker, began, ending)
   local status, problem, request, state, finished_ms, expires_ms, size, frame, raw, records, wire, trail, later,
     meta, of = unpack(ending)
@@ -90,8 +100,7 @@ local function conclude(id, execution, worker, began, ending)
   sums.raw = sums.raw + tonumber(raw)
   sums.records = sums.records + tonumber(records)
   sums.wire = sums.wire + tonumber(wire)
-  return redis.call("XADD", outbox, "*", "q", request, "t", id, "s", state, "f", finished_ms, "x", expires_ms,
-    "b", size, "r", frame, "h", trail)
+  return put("q", request, "t", id, "s", state, "f", finished_ms, "x", expires_ms, "b", size, "r", frame, "h", trail)
 end
 
 local function account()

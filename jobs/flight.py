@@ -44,7 +44,7 @@ local function parse(held)
 end
 
 local function lead(key, id, deadline, mark)
-  redis.call("SET", "$flight" .. key, id .. mark, "PXAT", (deadline or now_ms) + $keep_ms)
+  redis.call("SET", "$flight" .. key, id .. mark, "PXAT", own_ms((deadline or now_ms) + $keep_ms))
 end
 
 -- The oldest answer (hub ms) that will do for a task: one that came home no earlier than the task came here, or than its

@@ -1,6 +1,5 @@
 """What a task's life is told in: the record that the steps of jobs.task take and fill, and how it ends."""
 
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 from msgspec import structs
 
 from jobs.cache import Cached, Meta
+from jobs.clock import machine_ms
 from jobs.contract import Outcome, Result, Run, Task, encode_frame, reframe
 from jobs.definition import Definition
 from jobs.errors import TaskError
@@ -87,7 +87,7 @@ class Life:
 
     def hub_ms(self) -> int:
         """The hub's clock."""
-        return time.time_ns() // 1_000_000 + self.offset_ms
+        return machine_ms() + self.offset_ms
 
 
 def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) -> Ended:

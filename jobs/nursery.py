@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from jobs.script import LEASE_MS
+from jobs.clock import LEASE_MS
 from jobs.stop import FAULT, FLUSH_SECONDS, START_SECONDS
 from regions import logs
 from regions.settings import ROOT, Dashboard, Hub, Region, Settings

@@ -28,11 +28,12 @@ from typing import Final
 import msgspec
 import redis
 
+from jobs.clock import LEASE_MS
 from jobs.nursery import Forked, Nursery, environment, needed
 from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.scaler import Scaler
-from jobs.script import ALONE_MAX, LEASE_MS
+from jobs.script import ALONE_MAX
 from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop
 from regions import connect, durability, logs
 from regions.process import resident_bytes, settle_on_processor

@@ -17,8 +17,9 @@ from typing import Final
 
 import redis
 
+from jobs.clock import LEASE_MS
 from jobs.finish import REQUEUE
-from jobs.script import KEEP_MS, LEASE_MS, Script
+from jobs.script import KEEP_MS, Script
 from regions import logs, names
 from regions.script import send, value
 

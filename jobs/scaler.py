@@ -19,6 +19,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
+from jobs.clock import clock_of
 from jobs.day import KEPT, Minute, Tally, count
 from jobs.scale import Decision, Observation, State, Wish, decide, describe, share
 from jobs.script import Script
@@ -131,6 +132,7 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", said: P
     arguments: list[str | bytes | int] = [name, msgspec.json.encode(said) if said else b"", SAMPLES]
     reply = LOOK.call(client, keys, arguments)
     now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times = reply
+    clock_of(client).note(now_ms)
     pools = {key.decode(): _pool.decode(text) for key, text in zip(alive[::2], alive[1::2], strict=True)}
     began = [when for text in times if (when := _when(text.decode())) is not None]
     at = now_ms / 1000
@@ -313,7 +315,7 @@ def ask(client: redis.Redis, scale: Scale, number: int, now: float) -> Wish:
         return wish
     when, rule = change
     wish = Wish(number, when, f"{iso(when)[:16]}Z, when the rule {rule} begins")
-    client.set(names.SCALE_WISH, msgspec.json.encode(wish), pxat=round(when * 1000))
+    client.set(names.SCALE_WISH, msgspec.json.encode(wish), px=max(1, round((when - now) * 1000)))
     return wish
 
 

@@ -1,11 +1,18 @@
-"""What the Lua scripts of the region's Redis have in common: our names, limits, the time, and the end of an execution."""
+"""What the Lua scripts of the region's Redis have in common: our names, limits, the time, and the end of an execution.
 
+Their time is the region's (jobs.clock), also where a Redis was told another one in between.
+"""
+
+from collections.abc import Iterable, Sequence
 from string import Template
-from typing import Final
+from typing import Any, Final
 
+import redis
+
+from jobs.clock import LEASE_MS, REFUSED, clock_of
 from regions import names, script
+from regions.script import value
 
-LEASE_MS: Final = 5_000
 KEEP_MS: Final = 300_000  # a job's record outlives its deadline by this, so that a redelivery is seen
 OUTBOX_MAX_BYTES: Final = 64_000_000
 SKIPPED_MAX: Final = 1_000  # late or cancelled jobs that one claim drops, so that it never holds its Redis for long
@@ -31,12 +38,26 @@ HOST_TTL_MS: Final = 2 * 3_600_000  # what is known of a host that nobody asks
 LATEST_MAX: Final = 5_000
 WORKER_TTL_SECONDS: Final = 120  # RQ's record of a process that no longer claims
 
+ANY_TIME: Final = b"any time"  # stands for when a call may be run, until it is sent
+
 _COMMON: Final = """
-local clock = redis.call("TIME")
+local clock, added_ms = redis.call("TIME"), tonumber(redis.call("GET", "$clock") or 0)
 local seconds, micros = tonumber(clock[1]), tonumber(clock[2])
+if added_ms ~= 0 then
+  micros = micros + added_ms % 1000 * 1000
+  seconds = seconds + math.floor(added_ms / 1000) + math.floor(micros / 1000000)
+  micros = micros % 1000000
+end
 local now_ms = seconds * 1000 + math.floor(micros / 1000)
+local earliest, latest = (table.remove(ARGV) or ""):match("^(%d+) (%d+)$$")
+if latest and (now_ms < tonumber(earliest) or now_ms > tonumber(latest)) then
+  return redis.error_reply("$refused expected " .. earliest .. " to " .. latest .. ", found " .. string.format("%.0f", now_ms))
+end
 local exact_ms = seconds * 1000 + micros / 1000
 local now = string.format("%d.%06d", seconds, micros)
+
+-- A time of the region's as Redis's own expiry reads it.
+local function own_ms(at) return string.format("%.0f", at - added_ms) end
 
 -- The time as RQ writes it; days to a date by Howard Hinnant's civil_from_days.
 local function iso()
@@ -87,7 +108,7 @@ local function keep_latest(registry)
       redis.call("DEL", job, "$results" .. oldest[i])
       redis.call("HSET", job, "status", status, "data", nothing_asked)
       -- RQ's own cancel leaves a record for ever.
-      redis.call("PEXPIREAT", job, expires_ms > now_ms and expires_ms < math.huge and expires_ms or now_ms + $keep_ms)
+      redis.call("PEXPIREAT", job, own_ms(expires_ms > now_ms and expires_ms < math.huge and expires_ms or now_ms + $keep_ms))
     end
   end
 end
@@ -116,6 +137,8 @@ class Script(script.Script):
             executions=names.rq_executions(""),
             results=names.rq_results(""),
             cancel=names.cancel_mark(""),
+            clock=names.CLOCK,
+            refused=REFUSED,
             suspended=names.RQ_SUSPENDED,
             function=names.JOB_FUNCTION,
             deadline=names.JOB_DEADLINE,
@@ -180,3 +203,52 @@ class Script(script.Script):
             latest_max=LATEST_MAX,
         )
         super().__init__(text)
+
+    def command(self, keys: Sequence[str], arguments: Iterable[script.Argument] = ()) -> tuple[Any, ...]:
+        """The command that calls it, whenever it arrives; ``send`` says when that is to be."""
+        return (*super().command(keys, arguments), ANY_TIME)
+
+    def call(self, client: redis.Redis, keys: Sequence[str], arguments: Iterable[script.Argument] = ()) -> Any:
+        """As the other scripts', by the region's clock."""
+        return value(send(client, [self.command(keys, arguments)], [self])[0])
+
+
+def send(
+    client: redis.Redis,
+    commands: Sequence[tuple[Any, ...]],
+    scripts: Sequence[script.Script],
+    *,
+    wait_seconds: float = 0.0,
+) -> list[Any]:
+    """As ``regions.script.send``, with scripts that refuse to run at another time than the one that it is.
+
+    ``wait_seconds``: for which the commands before them may block. After a refusal the region's clock is mended, and what
+    was refused is sent again.
+    """
+    clock = clock_of(client)
+    replies = script.send(client, _timed(commands, clock.expected(wait_seconds)), scripts)
+    refused = [i for i, reply in enumerate(replies) if _is_refusal(reply)]
+    if refused:
+        clock.mend(client)
+        again = _timed([commands[i] for i in refused], clock.expected(0.0))
+        for i, reply in zip(refused, script.send(client, again, scripts), strict=True):
+            replies[i] = reply
+    return replies
+
+
+NOW: Final = Script("return now_ms")
+
+
+def now_ms(client: redis.Redis) -> int:
+    """The region's time, which this process then knows. Raises ``RedisError``'s."""
+    found = int(NOW.call(client, []))
+    clock_of(client).note(found)
+    return found
+
+
+def _timed(commands: Sequence[tuple[Any, ...]], expected: str) -> list[tuple[Any, ...]]:
+    return [(*command[:-1], expected) if command[-1] is ANY_TIME else command for command in commands]
+
+
+def _is_refusal(reply: Any) -> bool:
+    return isinstance(reply, redis.exceptions.ResponseError) and str(reply).startswith(REFUSED)

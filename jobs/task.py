@@ -22,6 +22,7 @@ from jobs.budget import Budget
 from jobs.cache import Cache, Cached, packed, renewed
 from jobs.catalog import Catalog
 from jobs.check import check, encoded, gaps
+from jobs.clock import machine_ms
 from jobs.contract import PUT_BACK, Result, Task, failed_frame, rfc3339, splice
 from jobs.egress import Fetches, fetchers_of, passwords_of
 from jobs.errors import (
@@ -128,13 +129,13 @@ class Runner:
         turn: Turns | None = None,
         refusal: TaskError | None = None,
     ) -> Ended:
-        """One attempt at a task; never raises. ``offset_ms`` is the hub's clock less this machine's.
+        """One attempt at a task; never raises. ``offset_ms`` is the hub's clock less this machine's (jobs.clock).
 
         ``attempt`` counts from 1, ``failures`` of those before it failed. ``cancelled`` is asked often, from another
         thread too. Without a ``turn`` it waits for nobody's. With a ``refusal`` there is no turn for it: it asks nobody,
         and that is how it fails.
         """
-        deadline = time.monotonic() + (task.deadline_ms - time.time_ns() // 1_000_000 - offset_ms) / 1000
+        deadline = time.monotonic() + (task.deadline_ms - machine_ms() - offset_ms) / 1000
         with self._budget.share(deadline, cancelled):
             life, end = self.lived(
                 task, offset_ms=offset_ms, attempt=attempt, queued_ms=queued_ms, cancelled=cancelled, turn=turn, refusal=refusal

@@ -23,7 +23,6 @@ from jobs.host import HOSTS
 from jobs.origin import fixed_origin, origin_of
 from jobs.script import Script
 from regions import logs, names
-from regions.script import send, value
 
 CALL_SECONDS: Final = 1.0  # between two looks at the hosts that are waited for, where nothing says sooner
 SLICE_SECONDS: Final = 0.1  # of a wait, before a cancel is looked at
@@ -138,8 +137,7 @@ class Desk:
 
     def ask(self, task: str, execution: str, host: str, source: str, patience_ms: int) -> tuple[str, int]:
         """As the script. Raises ``RedisError``'s."""
-        command = TAKE.command(self._keys, [task, execution, host, source, max(0, patience_ms)])
-        said, ms = value(send(self._client, [command], [TAKE])[0])
+        said, ms = TAKE.call(self._client, self._keys, [task, execution, host, source, max(0, patience_ms)])
         return said.decode(), ms
 
 

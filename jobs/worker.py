@@ -222,7 +222,7 @@ class Worker(BaseWorker):
 
         What runs beside it ends first, or is given back; the pool has another process in its place at once.
         """
-        now_ms = self.crew.region_now_ms()
+        now_ms = self.claimer.clock.now_ms()
         for job in running:
             late_seconds = (now_ms - job.deadline_ms) / 1000
             if job.deadline_ms and late_seconds >= STUCK_SECONDS and self.crew.give_up(job, late_seconds):
@@ -237,7 +237,7 @@ class Worker(BaseWorker):
 
     def _tell(self) -> None:
         started: list[Started] = []
-        now_ms = self.crew.region_now_ms()
+        now_ms = self.claimer.clock.now_ms()
         for job in self.crew.running():
             if not job.is_told and job.offset_ms is not None and now_ms - job.claimed_ms >= TOLD_AFTER_MS:
                 job.is_told = True

@@ -30,6 +30,7 @@ Region (its own Redis, beside RQ's keys)
     nf:lease:{worker}        string  a worker process's lease
     nf:workers               zset    worker processes by the last claim (region ms)
     nf:cancel:{task}         string  this task is cancelled
+    nf:clock                 string  ms that the region's clock is ahead of its Redis's (jobs.clock)
     nf:fence                 string  written after a batch of jobs, to wait for the append-only file
     nf:outbox                stream  outcomes on their way home
     nf:outbox:bytes          string  how many bytes they are
@@ -94,6 +95,7 @@ FLIGHTS = "nf:flights"
 CACHED = "nf:cached"
 CACHED_BYTES = "nf:cached:bytes"
 ALONE = "nf:alone"
+CLOCK = "nf:clock"
 FENCE = "nf:fence"
 POOLS = "nf:pools"
 SCALE = "nf:scale"

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+CAN_STEP: Final = platform.machine() == "x86_64"
 PT_LOAD, PT_DYNAMIC, DT_STRTAB, DT_SYMTAB = 1, 2, 5, 6  # elf(5)
 WAIT_SECONDS: Final = 10.0  # until a process has stopped, outside of the functions
 STEP_AT: Final = 128  # bytes after the begin of clock_gettime, which is longer: whole seconds, signed
@@ -43,7 +44,7 @@ LOAD_RCX: Final = bytes.fromhex("488b0d")  # mov rcx, [rip + 32 bits]
 
 def step(pid: int, seconds: int) -> None:
     """Puts a process's wall clock so many seconds ahead of the machine's, or behind it."""
-    if platform.machine() != "x86_64":
+    if not CAN_STEP:
         raise NotImplementedError(f"expected a machine of x86-64, found {platform.machine()}")
     start, image = _vdso(pid)
     places = _functions(image)

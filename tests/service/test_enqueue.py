@@ -110,12 +110,13 @@ def test_synchronous_tasks_go_to_the_front(enqueuer: Enqueuer, region_redis) -> 
     assert region_redis.client.lrange(names.rq_queue("fra"), 0, -1) == [sync.task.encode(), bulk.task.encode()]
 
 
-def test_a_cancel_marks_its_task_until_the_deadline_on_the_regions_clock(enqueuer: Enqueuer, region_redis) -> None:
+def test_a_cancel_marks_its_task_until_the_deadline(enqueuer: Enqueuer, region_redis) -> None:
+    """However far the clock of the region's Redis is from the hub's."""
     deadline_ms = now_ms() + 60_000
     write(enqueuer, contract.Cancel(task="01TASK", request="01REQUEST", deadline_ms=deadline_ms))
     mark = names.cancel_mark("01TASK")
     assert region_redis.client.exists(mark)
-    assert region_redis.client.pexpiretime(mark) == deadline_ms - OFFSET_MS
+    assert 30_000 < region_redis.client.pttl(mark) <= 60_000
 
 
 def test_a_flushed_script_is_loaded_again(enqueuer: Enqueuer, region_redis) -> None:

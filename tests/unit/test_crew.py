@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from jobs import contract, crew, outbox
+from jobs import contract, crew, execution, outbox
 from jobs.claim import Claimed, Job
+from jobs.clock import Clock
 from jobs.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
 from tests.waiting import until
 
@@ -26,12 +27,12 @@ def packed(*parts: object) -> bytes:
 
 def test_a_job_as_rq_writes_it_gives_its_task_and_the_offset():
     data = packed("jobs.task.run", None, [msgspec.to_builtins(TASK), -12], {})
-    assert crew.read(data) == (TASK, -12)
+    assert execution.read(data) == (TASK, -12)
 
 
 def test_unknown_fields_of_a_task_and_its_neighbouring_versions_are_read():
     later = {**msgspec.to_builtins(TASK), "v": 2, "colour": "red"}
-    assert crew.read(packed("jobs.task.run", None, [later, 0], {}))[0].task == "T"
+    assert execution.read(packed("jobs.task.run", None, [later, 0], {}))[0].task == "T"
 
 
 @pytest.mark.parametrize(
@@ -47,13 +48,14 @@ def test_unknown_fields_of_a_task_and_its_neighbouring_versions_are_read():
 )
 def test_what_is_no_job_of_ours_is_refused_with_the_reason(data, told):
     with pytest.raises(ValueError, match=told):
-        crew.read(data)
+        execution.read(data)
 
 
 def idle_crew() -> crew.Crew:
     """A crew whose threads do not run."""
     caller = SimpleNamespace(expect=lambda call_ms: None)
-    return crew.Crew(None, None, None, None, caller, region="fra", threads=4, ttl_seconds=1.0)
+    claimer = SimpleNamespace(worker="w1", clock=Clock())
+    return crew.Crew(claimer, None, None, None, caller, region="fra", threads=4, ttl_seconds=1.0)
 
 
 def job(task: str, execution: str) -> Job:

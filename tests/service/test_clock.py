@@ -10,7 +10,8 @@ from jobs import clock as clocks
 from jobs.breaker import Breakers
 from jobs.clock import LEASE_MS, STEP_MS, clock_of, region_ms
 from jobs.contract import Outcome
-from jobs.outbox import Home, Leftovers, open_hub
+from jobs.home import Home, open_hub
+from jobs.outbox import Leftovers
 from jobs.reaper import PROOF_SECONDS, Reaper
 from jobs.script import now_ms
 from regions import connect, names
@@ -131,10 +132,10 @@ def test_what_a_dead_worker_left_in_the_outbox_goes_home(start, step, region_red
     client.set(names.OUTBOX_TURN, "gone", px=clocks.TURN_MS)
     step(seconds)
     one.finish([_end(jobs[1])], then_claim=0)
-    leftovers = Leftovers(client, Home(open_hub(hub_redis.url, "w1"), REGION), "w1")
+    leftovers = Leftovers(client, Home(open_hub(hub_redis.url, "w1"), REGION, client, waits=False), "w1")
     until(lambda: _ships(leftovers) and len(results(hub)) == 2, "both to go home", 20)
     assert results(hub) == [job.task for job in jobs]
-    assert client.xlen(names.OUTBOX) == 0
+    until(lambda: _ships(leftovers) and client.xlen(names.OUTBOX) == 0, "an empty outbox")
 
 
 def _ships(leftovers: Leftovers) -> bool:

@@ -58,7 +58,7 @@ class Kept:
             try:
                 call()
             except Exception:
-                log.exception("telling failed")
+                log.exception("answering failed")
 
     def then(self, call: Callable[[], None]) -> None:
         """Calls when it is known: here and now, or on the accept's thread."""
@@ -112,7 +112,10 @@ class _Pending:
             self._is_ended = True
         if before is not None:
             before()
-        self.done(how)
+        try:
+            self.done(how)
+        except Exception:  # whose answer could not be given is no reason to end those of all others
+            log.exception("answering failed", request=self.new.id)
 
 
 class Acceptor:
@@ -155,15 +158,10 @@ class Acceptor:
         try:
             with self._hub.accepting():
                 begun = pending.times = self._ledger.begin(new)
-        except HubUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, the request is refused
             # The write may have arrived all the same, but where it was refused.
             take_back = functools.partial(self.cleaner.add, new, published=False)
-            pending.end(Refused(new, error.reason), None if error.is_refusal else take_back)
-            return
-        except Exception:
-            log.exception("beginning failed", request=new.id)
-            take_back = functools.partial(self.cleaner.add, new, published=False)
-            pending.end(Refused(new, BROKEN), take_back)
+            pending.end(Refused(new, _reason(error)), None if getattr(error, "is_refusal", False) else take_back)
             return
         ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.kept else []
         rest = _rest(new, ended)
@@ -256,14 +254,10 @@ class Acceptor:
         try:
             with self._hub.accepting():
                 answers, file = self._ledger.accept([pending.new.id for pending in batch])
-        except HubUnavailable as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, they are refused, and the next ones are tried
+            reason = _reason(error)
             for pending in batch:
-                self._refuse(pending, error.reason)
-            return
-        except Exception:
-            log.exception("accepting failed")
-            for pending in batch:
-                self._refuse(pending, BROKEN)
+                self._refuse(pending, reason)
             return
         is_written = file.has(None)
         for pending, is_accepted in zip(batch, answers, strict=True):
@@ -292,12 +286,10 @@ class Acceptor:
         try:
             with self._hub.asking():
                 answers, file = self._ledger.accepted([one.request for one in waiting])
-        except Exception as error:
-            if not isinstance(error, HubUnavailable):
-                log.exception("looking at the hub's file failed")
-            self._unwritten = []
+        except Exception as error:  # noqa: BLE001 - as above
+            self._unwritten, reason = [], _reason(error)
             for one in waiting:
-                one.kept.tell(error.reason if isinstance(error, HubUnavailable) else "something went wrong here")
+                one.kept.tell(reason)
             return
         self._unwritten = []
         for one, is_there in zip(waiting, answers, strict=True):
@@ -365,6 +357,14 @@ class _Clock:
             while self._heap and (self._heap[0][0] <= time.monotonic() or self._heap[0][2].is_ended):
                 due.append(heapq.heappop(self._heap)[2])
             return [pending for pending in due if not pending.is_ended]
+
+
+def _reason(error: Exception) -> str:
+    """What clients are told of what went wrong at the hub; what should not happen is logged."""
+    if isinstance(error, HubUnavailable):
+        return error.reason
+    log.error("the hub's answer was not expected", exc_info=error)
+    return BROKEN
 
 
 def _rest(new: New, ended: Sequence[Settlement]) -> Sequence[NewTask]:

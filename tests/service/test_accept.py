@@ -359,3 +359,14 @@ def test_a_hub_that_hangs_while_its_disk_is_waited_for_is_a_refusal_within_a_sec
         assert time.monotonic() - began < ANSWER_SECONDS
     finally:
         hub_redis.running.signal(signal.SIGCONT)
+
+
+def test_an_answer_that_can_not_be_given_keeps_nobody_elses(half):
+    """Each of the threads that answer serves everybody."""
+
+    def broken(_):
+        raise RuntimeError("its connection is in no state to be answered")
+
+    for _ in range(3):
+        half.acceptor.submit(new_request(), broken)
+        assert isinstance(half.submit(new_request())[0], Accepted)

@@ -342,6 +342,7 @@ def test_a_result_that_was_settled_is_the_hubs_and_expires_when_its_request_does
     parts.client.set(names.result("fra", task.id), frame(task))
     parts.say({**RESULT, "q": new.id, "t": task.id, "f": times.created_ms + 10})
     (found,) = parts.settles(new)
+    assert not parts.client.exists(names.result("fra", task.id))
     parts.client.set(names.result("fra", task.id), b"changed")
     parts.say({**RESULT, "q": new.id, "t": task.id, "f": times.created_ms + 10})
     parts.is_drained()

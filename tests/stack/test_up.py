@@ -24,7 +24,7 @@ def test_it_says_what_is_ready_where_everything_is_and_what_to_try(stack):
     for region in REGIONS:
         assert re.search(rf"  ok  {region}  Redis, bridge, 2 \u00d7 64 workers, dashboard +[\d.]+ s", stack.output)
         assert re.search(
-            rf"  {region}  \w.+  \d+ sources? +rq-dashboard http://127\.0\.0\.1:\d+/   ops / [a-z]+-[a-z]+-\d+",
+            rf"  {region}  \w.+  \d+ sources? +rq-dashboard http://127\.0\.0\.1:\d+/   ops / [a-z]+-[a-z]+-[a-z0-9]{{8}}",
             stack.output,
         )
     assert re.search(r"^Ready after \d+ s", stack.output, re.MULTILINE)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from regions import names
-from tests import clocks
+from scripts.chaos import clocks
 from tests.promises.driving import Ledger, Poster, ask, cannot_be_tried
 from tests.waiting import until
 

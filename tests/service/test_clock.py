@@ -15,7 +15,7 @@ from jobs.outbox import Leftovers
 from jobs.reaper import PROOF_SECONDS, Reaper
 from jobs.script import now_ms
 from regions import connect, names
-from tests import clocks as faults
+from scripts.chaos import clocks as faults
 from tests.service.working import REGION, claimer, enqueue, frame, is_clean, results, settings_for, task, worker_process
 from tests.waiting import until
 

@@ -185,3 +185,24 @@ def test_a_hub_whose_keys_are_of_another_kind_is_a_refusal_that_is_taken_back_wh
     until(lambda: half.acceptor.cleaner.kept == 0, "it to be taken back")
     assert state(half, answer.new) == b"refused"
     assert isinstance(half.submit(new_request())[0], Accepted)
+
+
+def test_as_many_cancels_as_there_are_go_out_a_share_at_a_time(half, rabbitmq, monkeypatch):
+    monkeypatch.setattr(clean, "CANCELS_AT_ONCE", 2)
+    for number in range(9):
+        half.acceptor.cleaner.cancel("R", [(f"T{number}", "fra")], 60_000)
+    until(lambda: half.acceptor.cleaner.kept == 0, "all to be confirmed")
+    told = [contract.decode_cancel(body).task for _, body in drain(rabbitmq, "q.fra.now")]
+    assert sorted(told) == [f"T{number}" for number in range(9)]
+
+
+def test_a_cancel_that_the_broker_took_and_did_not_confirm_is_sent_again(half, rabbitmq):
+    freeze(rabbitmq.running.process.pid)
+    half.acceptor.cleaner.cancel("R", [("T", "fra")], 120_000)
+    lane = half.acceptor.cleaner._lanes["fra"]
+    until(lambda: lane.unconfirmed == 1, "the cancel to be handed over")
+    rabbitmq.running.kill()
+    until(lambda: lane.unconfirmed == 0, "the connection to be lost")
+    rabbitmq.running.start()
+    until(lambda: half.acceptor.cleaner.kept == 0, "the broker to have it", 60)
+    assert "T" in {contract.decode_cancel(body).task for _, body in drain(rabbitmq, "q.fra.now")}

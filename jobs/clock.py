@@ -77,18 +77,15 @@ class Clock:
 
     def __init__(self) -> None:
         self._ahead: deque[int] = deque(maxlen=NOTES)  # of this machine's, in ms, by the latest answers
+        self.ahead_ms = 0  # the most of them: how far it is ahead of this machine's; 0 before anything is known
 
     def note(self, now_ms: int) -> None:
         """An answer that came just now said so."""
         ahead = now_ms - machine_ms()
-        if self._ahead and ahead < max(self._ahead) - STALL_MS:
+        if self._ahead and ahead < self.ahead_ms - STALL_MS:
             self._ahead.clear()
         self._ahead.append(ahead)
-
-    @property
-    def ahead_ms(self) -> int:
-        """How far it is ahead of this machine's; 0 before anything is known."""
-        return max(tuple(self._ahead), default=0)
+        self.ahead_ms = max(tuple(self._ahead))
 
     def now_ms(self) -> int:
         """The region's time."""

@@ -85,26 +85,30 @@ def test_segments_of_one_byte_have_an_end(tmp_path, origin, fetcher):
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
 def test_a_refusal_of_a_body_is_read_before_all_is_sent(tmp_path, fetcher, tls, interim):
-    """The origin neither reads on nor hangs up: the answer is all that it says."""
+    """The origin neither reads on nor hangs up: the answer is all that it says. What was not sent is no next request."""
     ca, context = certificate(tmp_path, "right.example")
     over = threading.Event()
+
+    def say(peer: socket.socket) -> None:
+        with context.wrap_socket(peer, server_side=True) if tls else peer as spoken:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += spoken.recv(1_000)
+            spoken.sendall(interim)
+            spoken.sendall(b"HTTP/1.1 413 Too Large\r\n" + FIVE)
+            over.wait(60)
+
+    def accept() -> None:
+        for _ in range(2):
+            threading.Thread(target=say, args=(listening.accept()[0],), daemon=True).start()
+
     with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def say() -> None:
-            peer, _ = listening.accept()
-            with context.wrap_socket(peer, server_side=True) if tls else peer as spoken:
-                head = b""
-                while b"\r\n\r\n" not in head:
-                    head += spoken.recv(1_000)
-                spoken.sendall(interim)
-                spoken.sendall(b"HTTP/1.1 413 Too Large\r\n" + FIVE)
-                over.wait(60)
-
-        threading.Thread(target=say, daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
         url = f"{'https' if tls else 'http'}://right.example:{listening.getsockname()[1]}/"
         one = fetcher(ca_file=str(ca), resolve=lambda host, port: [(socket.AF_INET, ("127.0.0.1", port))])
-        page = fetch(one, Request(method="POST", url=url, body=b"x" * 50_000_000), timeout_seconds=20.0)
-        assert (page.status, page.body) == (413, b"hello")
+        for body in (b"x" * 50_000_000, b"x"):
+            page = fetch(one, Request(method="POST", url=url, body=body), timeout_seconds=20.0)
+            assert (page.status, page.body) == (413, b"hello")
         over.set()
 
 

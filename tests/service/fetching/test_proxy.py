@@ -121,6 +121,19 @@ def test_a_target_that_stops_is_cut_off_inside_too(tmp_path, origin, through, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_body_whose_tls_ends_without_saying_so_is_cut_short_inside_too(tmp_path, origin, through, kind):
+    ca, context = certificate(tmp_path, "a.example")
+
+    def say(spoken: Spoken) -> None:
+        spoken.say(b"HTTP/1.1 200 OK\r\n\r\nhello")
+        spoken.hang_up()
+
+    site, one = origin(say, context=context), through(kind, ca=ca, resolve=names_of_loopback("a.example"))
+    with pytest.raises(ConnectionFailed, match="was cut short"):
+        fetch(one, f"https://a.example:{site.port}/")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_redirects_and_mapped_origins_go_the_same_way(proxies, origin, through, kind):
     def say(spoken: Spoken) -> None:
         if spoken.target.endswith("/start"):

@@ -24,49 +24,17 @@ from msgspec import Struct
 
 from jobs import contract
 from regions import logs, names
-from regions.durability import File
 from web import reuse
 from web.clean import Cleaner
-from web.hub import Hub, HubUnavailable
+from web.hub import Hub, HubUnavailable, reason_of
+from web.kept import Kept, Unwritten
 from web.ledger import Ledger, New, NewTask, Settlement, Times
 from web.publish import Batch, Message, Publisher
 
 BUDGET_SECONDS: Final = 0.9
-BROKEN: Final = "the hub's Redis answered something unexpected"
-# A Redis writes 2 s after its answer at the latest, or hangs in the write; its next tick may come 0.1 s later.
-WRITE_SECONDS: Final = 3.0
-LOOK_SECONDS: Final = 0.02  # between two looks whether it has written
+LOOK_SECONDS: Final = 0.02  # between two looks whether the hub has written what it accepted
 
 log = logs.get("accept")
-
-
-class Kept:
-    """Whether the hub has in its file that it accepted a request: known at once, but for a slow disk."""
-
-    def __init__(self, *, is_known: bool) -> None:
-        self.is_known = is_known
-        self.reason: str | None = None  # why it is not kept, once that is known
-        self._calls: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
-
-    def tell(self, reason: str | None) -> None:
-        """None where it is kept."""
-        with self._lock:
-            self.is_known, self.reason = True, reason
-            calls, self._calls = self._calls, []
-        for call in calls:
-            try:
-                call()
-            except Exception:
-                log.exception("answering failed")
-
-    def then(self, call: Callable[[], None]) -> None:
-        """Calls when it is known: here and now, or on the accept's thread."""
-        with self._lock:
-            if not self.is_known:
-                self._calls.append(call)
-                return
-        call()
 
 
 class Accepted(Struct, frozen=True):
@@ -124,7 +92,7 @@ class Acceptor:
     def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
         self._hub, self._ledger, self._publisher = hub, ledger, publisher
         self._confirmed: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
-        self._unwritten: list[_Unwritten] = []  # the accept's thread's own
+        self._unwritten = Unwritten(hub, ledger)  # the accept's thread's own
         self.cleaner = Cleaner(hub, ledger, publisher)
         self._clock = _Clock(self._out_of_time)
         self._thread = threading.Thread(target=self.run, name="accept", daemon=True)
@@ -161,7 +129,7 @@ class Acceptor:
         except Exception as error:  # noqa: BLE001 - whatever it was, the request is refused
             # The write may have arrived all the same, but where it was refused.
             take_back = functools.partial(self.cleaner.add, new, published=False)
-            pending.end(Refused(new, _reason(error)), None if getattr(error, "is_refusal", False) else take_back)
+            pending.end(Refused(new, reason_of(error)), None if getattr(error, "is_refusal", False) else take_back)
             return
         ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.kept else []
         rest = _rest(new, ended)
@@ -239,7 +207,7 @@ class Acceptor:
             except queue.Empty:
                 pass
             if self._unwritten:
-                self._look()
+                self._unwritten.look()
 
     def run_once(self, first: _Pending) -> None:
         """Accepts everything that was confirmed by now, in one round trip."""
@@ -255,7 +223,7 @@ class Acceptor:
             with self._hub.accepting():
                 answers, file = self._ledger.accept([pending.new.id for pending in batch])
         except Exception as error:  # noqa: BLE001 - whatever it was, they are refused, and the next ones are tried
-            reason = _reason(error)
+            reason = reason_of(error)
             for pending in batch:
                 self._refuse(pending, reason)
             return
@@ -266,7 +234,7 @@ class Acceptor:
             elif pending.times is not None:
                 accepted = Accepted(pending.new, pending.times, Kept(is_known=is_written), pending.reused)
                 if not is_written:
-                    self._unwritten.append(_Unwritten(pending.new.id, accepted.kept, file))
+                    self._unwritten.add(pending.new.id, accepted.kept, file)
                 # Where it was answered 503 while the script ran, the Cleaner's refusal comes after it and counts.
                 if is_written or pending.new.sync:
                     pending.end(accepted)
@@ -279,36 +247,6 @@ class Acceptor:
             pending.end(accepted)
         else:
             self._refuse(pending, accepted.kept.reason)
-
-    def _look(self) -> None:
-        """Asks whether the hub has written what it accepted, and whether it is still the one that did."""
-        waiting = self._unwritten
-        try:
-            with self._hub.asking():
-                answers, file = self._ledger.accepted([one.request for one in waiting])
-        except Exception as error:  # noqa: BLE001 - as above
-            self._unwritten, reason = [], _reason(error)
-            for one in waiting:
-                one.kept.tell(reason)
-            return
-        self._unwritten = []
-        for one, is_there in zip(waiting, answers, strict=True):
-            if not is_there:
-                one.kept.tell("the hub's Redis lost it")  # it was killed, and what started again does not know it
-            elif file.has(one.file):
-                one.kept.tell(None)
-            elif time.monotonic() > one.give_up:
-                one.kept.tell("the hub's Redis could not write it to its disk in time")
-            else:
-                self._unwritten.append(one)
-
-
-class _Unwritten:
-    """An accepted request that its hub may have in memory alone; ``file`` as it was then."""
-
-    def __init__(self, request: str, kept: Kept, file: File) -> None:
-        self.request, self.kept, self.file = request, kept, file
-        self.give_up = time.monotonic() + WRITE_SECONDS
 
 
 class _Clock:
@@ -357,14 +295,6 @@ class _Clock:
             while self._heap and (self._heap[0][0] <= time.monotonic() or self._heap[0][2].is_ended):
                 due.append(heapq.heappop(self._heap)[2])
             return [pending for pending in due if not pending.is_ended]
-
-
-def _reason(error: Exception) -> str:
-    """What clients are told of what went wrong at the hub; what should not happen is logged."""
-    if isinstance(error, HubUnavailable):
-        return error.reason
-    log.error("the hub's answer was not expected", exc_info=error)
-    return BROKEN
 
 
 def _rest(new: New, ended: Sequence[Settlement]) -> Sequence[NewTask]:

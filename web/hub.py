@@ -21,6 +21,7 @@ REQUEST_BYTES: Final = 3_300  # that a request takes, besides its attrs; docs/op
 TASK_BYTES: Final = 1_300  # that each of its tasks takes, besides its result
 FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, until some have come
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
+BROKEN: Final = "the hub's Redis answered something unexpected"
 
 log = logs.get("hub")
 
@@ -271,6 +272,14 @@ def share_of_region(regions: int) -> float:
 def check_durability(client: redis.Redis, kind: str) -> durability.Found:
     """How the hub's Redis keeps what it is told; raises ``NotDurable``, or what redis-py raises."""
     return durability.check(client, "the hub's Redis", kind, "hub.durability")
+
+
+def reason_of(error: Exception) -> str:
+    """What clients are told of what went wrong at the hub; what should not happen is logged."""
+    if isinstance(error, HubUnavailable):
+        return error.reason
+    log.error("the hub's answer was not expected", exc_info=error)
+    return BROKEN
 
 
 def denial(error: Exception) -> str:

@@ -11,7 +11,7 @@ from jobs import contract
 from regions import durability, names, topology
 from tests.service.hub_parts import new_request, settings
 from tests.waiting import freeze, until
-from web import accept, ledger
+from web import accept, kept, ledger
 from web.accept import Accepted, Acceptor, Refused
 from web.hub import Hub
 from web.ledger import Ledger
@@ -339,7 +339,7 @@ def test_what_the_hub_accepted_and_forgot_is_refused(half, hub_redis, monkeypatc
 
 def test_a_hub_that_does_not_write_in_time_is_a_refusal(half, monkeypatch):
     SlowFile(monkeypatch)
-    monkeypatch.setattr(accept, "WRITE_SECONDS", 0.5)
+    monkeypatch.setattr(kept, "WRITE_SECONDS", 0.5)
     new = new_request()
     answer, _ = half.submit(new)
     assert isinstance(answer, Refused)

@@ -11,7 +11,8 @@ from tests.service.hub_parts import new_request, settings
 from tests.service.test_accept import Half, drain, purge
 from tests.waiting import freeze, until
 from web import clean, ledger
-from web.accept import BROKEN, Accepted, Refused
+from web.accept import Accepted, Refused
+from web.hub import BROKEN
 
 
 @pytest.fixture

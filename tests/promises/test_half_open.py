@@ -122,7 +122,7 @@ def test_a_synchronous_call_that_another_gateway_settles_wakes_within_ten_second
         body = json.dumps({"sources": [LIST]}).encode()
         waiting = threading.Thread(
             target=lambda: answers.append(
-                ask_port(stack.port, "POST", "/v1/requests", {**JSON, "Prefer": "wait=20"}, body)
+                ask_port(stack.port, "POST", "/v1/requests", {**JSON, "Prefer": "wait=15"}, body)
             )
         )
         waiting.start()

@@ -30,7 +30,7 @@ INTERIM_MAX: Final = 20  # answers before the answer (RFC 9110, 15.2)
 DIGITS_MAX: Final = 20  # of a Content-Length
 CHUNK_LINES_BYTES: Final = 24  # what frames a chunk: a size of at most 16 digits, blanks, line ends
 RECEIVE_BYTES: Final = 65_536
-# A chunk costs half a microsecond, a receive ten: so many are for nothing, each further one has to bring 64 bytes.
+# A chunk costs a tenth of a microsecond, a receive ten: so many are free, and further ones have to bring 64 bytes each.
 CHUNKS_FREE: Final = 200_000
 RECEIVES_FREE: Final = 20_000
 BYTES_EACH: Final = 64

@@ -204,6 +204,25 @@ def test_a_gateway_that_may_not_keep_a_region_out_deletes_all_the_same(tmp_path,
     parts.hub.stop()
 
 
+def test_past_its_room_a_regions_own_results_fail_and_no_others(tmp_path, start_redis):
+    parts = Parts(tmp_path, start_redis, NEARFETCH__LIMITS__REGION_BYTES_MAX="2000")
+    (own, times), (others, _) = parts.accepted(*["fra"] * 20), parts.accepted(*["nyc"] * 2)
+    for new in (own, others):
+        for task in new.tasks:
+            send_home(parts.client, new, task, times.created_ms + 10)
+        until(lambda new=new: parts.settler.run_once() or parts.ledger.read(new.id).done, "the request to be done")
+    results = [json.loads(one) for one in parts.ledger.read(own.id).results]
+    failed = [one["error"] for one in results if one["status"] == "failed"]
+    assert 0 < len(failed) < 20
+    said = "its region holds all that it may at the hub"
+    assert {(one["type"], one["message"]) for one in failed} == {("internal", said)}
+    assert {json.loads(one)["status"] for one in parts.ledger.read(others.id).results} == {"succeeded"}
+    held = sum(parts.client.strlen(key) for key in parts.client.scan_iter(names.result(names.settled("fra"), "*")))
+    assert held == parts.ledger.regions(["fra"])[0].held_bytes <= 2000
+    parts.holdings.stop()
+    parts.hub.stop()
+
+
 def test_what_settled_results_hold_is_forgotten_when_they_have_expired(parts):
     new, times = parts.accepted("fra", "fra")
     for task in new.tasks:

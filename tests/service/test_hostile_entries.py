@@ -390,24 +390,3 @@ def test_a_full_hub_is_drained_by_a_gateway_that_begins_to_read(parts, when):
         parts.is_drained("nyc")
     finally:
         parts.client.config_set("maxmemory", 0)
-
-
-def test_past_its_room_a_regions_own_results_fail_and_no_others(tmp_path, hub_redis):
-    found = settings(tmp_path, redis=hub_redis.url, NEARFETCH__LIMITS__REGION_BYTES_MAX="2000")
-    parts = Parts(found, hub_redis)
-    own, times = parts.accepted(*["fra"] * 20)
-    others, _ = parts.accepted(*["nyc"] * 2)
-    for task in own.tasks:
-        send_home(parts.client, own, task, times.created_ms + 10)
-    for task in others.tasks:
-        send_home(parts.client, others, task, times.created_ms + 10)
-    results = parts.settles(own)
-    failed = [one for one in results if one["status"] == "failed"]
-    assert 0 < len(failed) < 20
-    assert {(one["error"]["type"], one["error"]["message"]) for one in failed} == {
-        ("internal", "its region holds all that it may at the hub")
-    }
-    assert {one["status"] for one in parts.settles(others)} == {"succeeded"}
-    held = sum(parts.client.strlen(key) for key in parts.client.scan_iter(names.result(names.settled("fra"), "*")))
-    assert held == parts.ledger.regions(["fra"])[0].held_bytes <= 2000
-    parts.hub.stop()

@@ -239,4 +239,6 @@ def test_shipped_source_is_whole(path):
     definition = read(path)
     assert definition.region in ("fra", "nyc", "sin")
     examples = {name: param.example for name, param in definition.params.items() if param.example is not None}
-    assert definition.expand(definition.bind(examples)).startswith("https://")
+    bound = definition.bind(examples)
+    assert definition.expand(bound).startswith("https://")
+    assert definition.bind(bound) == bound, "a worker binds again what the gateway bound"

@@ -132,6 +132,13 @@ class Cleaner:
             except Exception:
                 log.exception("cleaning failed")
                 self._refuse_at = time.monotonic() + AGAIN_SECONDS
+        try:
+            self._finish()
+        except Exception:
+            log.exception("the last try failed", kept=self._kept)
+
+    def _finish(self) -> None:
+        """Once more everything, whatever its time."""
         for lane in self._lanes.values():
             lane.again_at = 0.0
         self._refuse_at = 0.0

@@ -38,15 +38,16 @@ def test_a_gateway_without_a_free_descriptor_lives_and_works_again_when_there_ar
             until(lambda: gateway.said().count("Too many open files") > 3, "several threads to have found none")
             resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, limits)
             assert other.reply().status == 200
-        until(lambda: wire.ask("GET", "/readyz").status == 200, "the gateway to be ready again", 60)
+        # The connection that was idle was closed to make room.
+        until(lambda: ask(gateway.port, "GET", "/readyz").status == 200, "the gateway to be ready again", 60)
         posted = until(
-            lambda: (reply := wire.ask("POST", "/v1/requests", JSON, PLAIN)).status == 202 and reply, "a 202"
+            lambda: (reply := ask(gateway.port, "POST", "/v1/requests", JSON, PLAIN)).status == 202 and reply, "a 202"
         )
         request = json.loads(posted.body)["id"]
         stack.gateway.settler.stop()  # so that it is the other one that settles
         with contextlib.closing(Region(stack.amqp, stack.hub.url)) as region:
             region.finish(region.take(json.loads(posted.body)["tasks"][0]["region"]))
-        assert wire.ask("GET", f"/v1/requests/{request}?wait=20").json()["status"] == "succeeded"
+        assert ask(gateway.port, "GET", f"/v1/requests/{request}?wait=20").json()["status"] == "succeeded"
         assert gateway.process.poll() is None
         assert gateway.said().count("\n") < 5_000  # nobody writes the same thing as fast as he can
 

@@ -228,7 +228,8 @@ class Gateway:
         overview = Overview(settings, self.hub, self.ledger, self.catalog, base)
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
         found = routes(self.intake, poller, self.recall, overview, health)
-        app = App(found, known_hosts(settings), {("POST", "/v1/requests"): limits.body_bytes_max})
+        bodies = {(method, path): limits.body_bytes_max for method, path, _ in found if method == "POST"}
+        app = App(found, known_hosts(settings), bodies)
         gateway = settings.gateway
         bounds = Bounds(gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share)
         self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds)

@@ -19,6 +19,8 @@ from tests.promises.meter import Meter
 from tests.service.wire import Wire
 from tests.waiting import until
 
+pytestmark = pytest.mark.timeout(400)
+
 P99_SECONDS = 0.05
 CALLS = 200
 ATTACK_SECONDS = 36.0  # longer than a body may take: those that began with it are cut off while it goes on

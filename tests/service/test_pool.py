@@ -307,8 +307,10 @@ def test_a_nursery_that_is_stopped_is_killed_and_replaced_and_suspects_go_on(sus
     until(lambda: set(results(hub_redis.client)) == set(ids), "the results", 60)
     later = task(gate=str(gate.with_name("later")), mark=str(gate.with_name("marks")))
     enqueue(client, [later])
-    until(lambda: list(gate.with_name("marks").glob(f"{later.task}*")), "another running job")
-    os.kill(next(iter(pids(client).values())), signal.SIGKILL)
+    (begun,) = until(lambda: list(gate.with_name("marks").glob(f"{later.task}*")), "another running job")
+    runs = int(begun.name.rpartition(".")[2])
+    os.kill(runs, signal.SIGKILL)
+    until(lambda: is_gone(runs), "its death")
     gate.with_name("later").touch()
     until(lambda: set(results(hub_redis.client)) == {*ids, later.task}, "the result of another suspect", 60)
     assert nursery(process) != first

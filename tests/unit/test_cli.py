@@ -106,10 +106,12 @@ def test_every_wrong_setting_is_said_before_anything_starts(monkeypatch, words):
 
 @pytest.fixture
 def secrets_everywhere(monkeypatch):
-    monkeypatch.setenv("NEARFETCH__HUB__REDIS", "redis://user:geheim@127.0.0.1:1/0,redis://:geheim@127.0.0.1:2/0")
+    monkeypatch.setenv("NEARFETCH__HUB__REDIS", "redis://user:geheim@127.0.0.1:1/0,redis://user:geheim@127.0.0.1:2/0")
     monkeypatch.setenv("NEARFETCH__HUB__AMQP", "amqp://user:geheim@127.0.0.1:1/%2F")
     monkeypatch.setenv("NEARFETCH__HUB__MONGO", "mongodb://user:geheim@127.0.0.1:1/")
     monkeypatch.setenv("NEARFETCH__REGION__FRA__DASHBOARD__PASSWORD", "geheim")
+    monkeypatch.setenv("NEARFETCH__REGION__FRA__SECRETS__TOKEN__SOURCES", "line.*")
+    monkeypatch.setenv("NEARFETCH__SECRET__TOKEN", "geheim")
     monkeypatch.setenv("NEARFETCH__REGION__FRA__DASHBOARD__REDIS_URL", "redis://dashboard:geheim@127.0.0.1:1/0")
     monkeypatch.setenv("NEARFETCH__REGION__FRA__REDIS__URL", "redis://:geheim@127.0.0.1:1/0")
     monkeypatch.setenv("NEARFETCH__REGION__FRA__EGRESS__DEFAULT__PROXY", "http://user:geh,geheim@127.0.0.1:1/")
@@ -123,6 +125,7 @@ def test_the_settings_in_force_are_shown_without_a_secret(secrets_everywhere):
     assert values["hub"]["redis"] == "redis://127.0.0.1:1/0,redis://127.0.0.1:2/0"
     assert values["region"]["fra"]["dashboard"]["password"] == config_command.HIDDEN
     assert values["region"]["fra"]["egress"]["default"]["proxy"] == "http://127.0.0.1:1/"
+    assert values["region"]["fra"]["secrets"] == {"TOKEN": {"sources": ["line.*"], "value": config_command.HIDDEN}}
     del values["region"]["fra"]["scale"]["schedule"]  # TOML has no empty list of tables
     assert tomllib.loads(shown.output)["region"]["fra"] == values["region"]["fra"]
 

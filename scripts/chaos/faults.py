@@ -373,6 +373,7 @@ _HOW: Final[dict[str, Callable[[Doing], None]]] = {
     "cut": _cut,
     "silence": _silence,
     "stuck": _stuck,
+    "step-clock": _step_clock,
     "hostile-clients": _hostile_clients,
     "hostile-region": _hostile_region,
     "pause-fork-server": _pause_fork_server,

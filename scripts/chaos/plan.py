@@ -179,6 +179,7 @@ KINDS: Final[dict[str, Kind]] = {
     "cut": Kind(_links),
     "silence": Kind(_links),
     "stuck": Kind(_each("workers"), (STUCK_SECONDS, STUCK_SECONDS)),
+    "step-clock": Kind(_each("redis"), (2.0, 10.0)),
     "hostile-clients": Kind(_one("clients"), PAUSE),
     "hostile-region": Kind(_each("credentials")),
     "pause-fork-server": Kind(_each("workers"), PAUSE),

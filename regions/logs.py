@@ -33,13 +33,13 @@ class _Unbroken:
 
     def write(self, text: str) -> int:
         """Writes, or does not."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flushes, or does not."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
 

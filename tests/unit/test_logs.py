@@ -37,6 +37,12 @@ def test_a_reader_that_is_gone_ends_nobody():
     assert done.stdout == "went on\n"
 
 
+def test_a_stream_that_is_closed_ends_nobody():
+    program = f"{PROGRAM}\nimport sys\nsys.stderr.close()\nlogs.get('a').warning('w')\nprint('went on')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "went on\n"
+
+
 GATHERING = PROGRAM.replace('"info")', '"info", gathers=True)')
 
 

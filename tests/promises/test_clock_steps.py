@@ -13,7 +13,7 @@ from tests.promises.driving import Ledger, Poster, ask, cannot_be_tried
 from tests.waiting import until
 
 HOUR = 3600
-QUEUED = 200  # more than the region's threads take at once
+QUEUED = 200  # more than a host takes at once, for seconds
 PACED = 8
 PACED_SECONDS = 20.0  # for those, of which four may be fetched in a second
 SOURCE = "clock.paced"
@@ -63,10 +63,10 @@ def rest(stack, region: str) -> dict[str, int]:
 def test_an_hour_forth_and_back_expires_nothing_and_keeps_nothing_shut(stack, step, paced):
     """Under load, with tasks that wait in the queue, for a host's rate, and in the workers; each is fetched once."""
     region, ledger = stack.regions[0], Ledger(stack)
-    with Poster(ledger, [region] * 4, seconds=0.3) as poster:
+    with Poster(ledger, [region] * 2, seconds=0.05) as poster:
         until(lambda: poster.accepted_at, "the first accept")
         for seconds in (HOUR, 0, -HOUR, 0):
-            waiting = [ledger.must_post([region] * (QUEUED // 2), seconds=1.0) for _ in range(2)]
+            waiting = [ledger.must_post([region] * (QUEUED // 2), seconds=0.1) for _ in range(2)]
             status, asked = ask(stack, "POST", "/v1/requests", {"sources": [SOURCE] * PACED, "deadline": 60})
             assert status == 202
             step(seconds)

@@ -63,6 +63,8 @@ trouble = {{default = "", example = "timeout"}}
 xpath = "//*[count(//*)>1]"
 [fields]
 id = {{xpath = "@id"}}
+[limits]
+concurrency = 1000
 """
 
 

@@ -18,10 +18,13 @@ from urllib.parse import unquote_to_bytes
 import httptools
 
 HEAD_BYTES_MAX: Final = 65_536  # the request line and all fields
+FIELDS_MAX: Final = 100  # each costs the inlet's thread time
+BLANK_LINES_BYTES_MAX: Final = 16  # before a request line
 FRAMING_BYTES_MAX: Final = 65_536  # of a chunked body: sizes, extensions, line ends, trailers; each chunk costs time
 VERSIONS: Final = ("1.0", "1.1")
 
 _HEAD_END: Final = b"\r\n\r\n"
+_BLANK_LINES: Final = re.compile(rb"(?:\r\n)*")
 _SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)  # stays as it is: it parts no segments
 
 
@@ -107,8 +110,9 @@ class Receiver:
         buffer += data
         if self._received is None:
             if self._searched == 0:
-                while buffer.startswith(b"\r\n"):  # RFC 9112, 2.2: some clients end the body before with one
-                    del buffer[:2]
+                self._drop_blank_lines()
+                if buffer == b"\r":  # the first half of another one
+                    return None
             end = buffer.find(_HEAD_END, max(0, self._searched - 3))
             if end < 0 or end > HEAD_BYTES_MAX:
                 self._searched = len(buffer)
@@ -116,10 +120,20 @@ class Receiver:
                     status = 431 if b"\r\n" in buffer[:HEAD_BYTES_MAX] else 414
                     raise Malformed(status, f"expected a request line and fields of {HEAD_BYTES_MAX} bytes at most")
                 return None
+            if buffer.count(b"\n", 0, end) > FIELDS_MAX:
+                raise Malformed(431, f"expected {FIELDS_MAX} fields at most")
             head = bytes(buffer[: end + 4])
             del buffer[: end + 4]
             self._received = self._head(head)
         return self._rest(self._received)
+
+    def _drop_blank_lines(self) -> None:
+        """RFC 9112, 2.2: some clients end the body before with one."""
+        found = _BLANK_LINES.match(self._buffer)
+        if found is not None and found.end():
+            if found.end() > BLANK_LINES_BYTES_MAX:
+                raise Malformed(400, "expected a request line, found blank lines")
+            del self._buffer[: found.end()]
 
     def _rest(self, received: Received) -> Received | None:
         """Takes what there is of the body."""

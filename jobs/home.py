@@ -53,12 +53,12 @@ class _Line:
 
     def __init__(self) -> None:
         self.link: Link | None = None
-        self.flying = 0  # batches without a reply yet
+        self.flying = 0  # batches without a reply yet, one that is being sent included
         self.taken: list[tuple[str, int]] = []
 
     def open(self, hub: redis.Redis) -> Link:
-        """Its connection; what one that was lost had taken stays in the outbox, and is sent again."""
-        if self.link is None or (not self.flying and self.link.is_lost()):
+        """Its connection, for a batch that is counted; what a lost one had taken stays in the outbox, and is sent again."""
+        if self.link is None or (self.flying == 1 and self.link.is_lost()):
             self.taken = []
             self.link = Link(hub)
         return self.link
@@ -129,12 +129,12 @@ class Home:
         commands.append(("EXEC",))
         with self._changed:
             line = self._current
+            line.flying += 1  # at once: who waits for the file turns at any time, and asks on the line where none flies
         try:
             line.open(self._hub).send(commands)
         except redis.exceptions.RedisError as error:
-            self._failed(error)
+            self._failed(line, error)
             return False
-        line.flying += 1
         self._batches.append((line, parcels, len(commands)))
         return True
 
@@ -145,7 +145,7 @@ class Home:
             assert line.link is not None
             replies = value(line.link.receive(count)[-1])
         except redis.exceptions.RedisError as error:
-            self._failed(error)
+            self._failed(line, error)
             return False
         self._batches.popleft()
         self._succeeded()
@@ -220,13 +220,14 @@ class Home:
             # It has no file, or its user may not ask: then its reply is all that there is.
             log.error("the hub does not say when it has results in its file", region=self._region, error=str(refusal))
 
-    def _failed(self, error: Exception) -> None:
-        """Of what is under way nothing is known."""
+    def _failed(self, failed: _Line, error: Exception) -> None:
+        """Of what is under way, on the line that failed and on the other, nothing is known."""
         if not self._failures:
             log.warning("the hub is away, results wait in the outbox", region=self._region, error=str(error))
         self._failures += 1
         with self._changed:
-            for line in {id(one): one for one, _, _ in self._batches}.values():
+            failed.drop()
+            for line, _, _ in self._batches:
                 line.drop()
             self._batches.clear()
             if self._current is not self._waiting:

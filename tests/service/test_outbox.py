@@ -8,7 +8,7 @@ from jobs import outbox
 from jobs.contract import Outcome
 from jobs.home import Home, Parcel, delete, open_hub
 from jobs.outbox import Leftovers, Shipper
-from regions import connect, names
+from regions import connect, link, names
 from scripts import hub_acl
 from tests.service.working import REGION, out_entries, results
 from tests.waiting import until
@@ -260,6 +260,31 @@ def test_a_result_stays_in_the_outbox_until_the_hub_has_it_in_its_file(region_re
     hub_redis.running.kill()
     until(lambda: home.is_clear or not home.post([]), "the loss to be seen")
     assert left(region_redis)[0] == 2
+
+
+def test_who_waits_for_the_file_leaves_a_line_alone_while_a_batch_is_being_sent_on_it(
+    region_redis, hub_redis, home, monkeypatch
+):
+    """One connection for two threads would give each the other's replies."""
+    hub, client, real = hub_redis.client, region_redis.client, link.Link.send
+    hub.config_set("appendfsync", "no")
+    assert home.post([stored(client, outcome(1))])
+    until(lambda: hub.info("clients")["blocked_clients"], "the wait for the file")
+    assert home.post([stored(client, outcome(2))])
+    first, found = home._waiting, []
+
+    def send(one: link.Link, commands) -> None:
+        if commands[0] == ("MULTI",) and not found:
+            hub.config_set("appendfsync", "everysec")
+            until(lambda: home._waiting not in (None, first), "the line of the second one to wait for the file")
+            found.append(home._waiting.flying)
+        real(one, commands)
+
+    monkeypatch.setattr(link.Link, "send", send)
+    assert home.post([stored(client, outcome(3))])
+    assert found == [1]
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    assert results(hub) == ["T1", "T2", "T3"]
 
 
 def test_a_stopped_shipper_sends_what_it_has(region_redis, hub_redis, home):

@@ -322,22 +322,22 @@ class Settler:
     def _settle(self, settlements: list[Settlement]) -> None:
         if not settlements:
             return
-        settlements = [one if self._is_usual(one) else self._instead(one, lua.TOO_LARGE) for one in settlements]
+        unusual = [(one, lua.TOO_LARGE) for one in settlements if not self._is_usual(one)]
+        settlements = [*filter(self._is_usual, settlements), *self._instead(unusual)]
         answers = self._ledger.settle(settlements)
-        again: list[Settlement] = []
+        refused: list[tuple[Settlement, int]] = []
         news: list[str] = []
         for one, answer in zip(settlements, answers, strict=True):
             if answer in lua.ENDED:
                 news.append(one.request if answer == lua.LAST else one.request + names.MORE)
                 self._hub.observe(one.region, one.size_bytes)
             elif answer != lua.NOTHING:
-                again.append(self._instead(one, answer))
+                refused.append((one, answer))
             if answer in lua.ENDED and one.run is not None:  # and not for an entry that was read before
                 self._runs.add(one.region, one.run, one.finished_ms)
         if news:
             self._news(news)
-        if again:
-            self._settle(again)
+        self._settle(self._instead(refused))
 
     def _is_usual(self, one: Settlement) -> bool:
         """Whether a result is no larger than one may be; what is said of it counts against its request's bytes."""
@@ -345,21 +345,22 @@ class Settler:
             self._records_max if one.status == "succeeded" else contract.HEAD_BYTES_MAX
         )
 
-    def _instead(self, one: Settlement, answer: int) -> Settlement:
-        """What a task ends as whose own result may not count."""
-        status, error = "failed", _why(answer)
-        source = next((task.source for task in self._ledger.tasks(one.request) or () if task.id == one.task), "")
-        if answer == lua.LATE:
-            status = "expired"
-        elif answer == lua.NO_FRAME:
-            self._refuse(
-                one.region,
-                "",
-                {b"t": one.task.encode(), b"b": str(one.size_bytes).encode()},
-                Refused("frame", str(error)),
-            )
-        frame = frame_made(one.task, source, one.region, status, error)
-        return msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame))
+    def _instead(self, refused: Sequence[tuple[Settlement, int]]) -> list[Settlement]:
+        """What tasks end as whose own results may not count, each with why. Their sources are asked for in one round trip."""
+        if not refused:
+            return []
+        asked = self._ledger.asked(list({one.request: None for one, _ in refused}))
+        sources = {task: source for tasks in asked for task, source, _ in tasks or ()}
+        instead = []
+        for one, answer in refused:
+            error = _why(answer)
+            if answer == lua.NO_FRAME:
+                found = {b"t": one.task.encode(), b"b": str(one.size_bytes).encode()}
+                self._refuse(one.region, "", found, Refused("frame", str(error)))
+            status = "expired" if answer == lua.LATE else "failed"
+            frame = frame_made(one.task, sources.get(one.task, ""), one.region, status, error)
+            instead.append(msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame)))
+        return instead
 
 
 def _why(answer: int) -> TaskError:

@@ -5,7 +5,6 @@ and memory that is refused and never evicted. Who reads the settings needs ``CON
 the gateways' user, of a region's its bridges' and workers'. A region's user at the hub may do neither.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -117,7 +116,9 @@ def check(client: redis.Redis, what: str, kind: Durability, relax: str) -> Found
 # With ``appendfsync everysec`` Redis answers before its write(2) while a background fsync is pending, for up to 2 s
 # (flushAppendOnlyFile in aof.c): what it then holds in memory alone is lost when it is killed.
 LOOK: Final = ("INFO", "persistence")
-_FILE: Final = re.compile(rb"^aof_(pending_bio_fsync|buffer_length|base_size|current_size):(\d+)\r?$", re.MULTILINE)
+_FILE: Final = tuple(
+    b"\naof_%b:" % name for name in (b"pending_bio_fsync", b"buffer_length", b"base_size", b"current_size")
+)
 
 
 class File(Struct, frozen=True):
@@ -140,8 +141,10 @@ class File(Struct, frozen=True):
 
 
 def file_of(info: bytes) -> File:
-    """What ``LOOK`` answers."""
-    found = {name: int(value) for name, value in _FILE.findall(info)}
-    return File(
-        *(found.get(name, 0) for name in (b"pending_bio_fsync", b"buffer_length", b"base_size", b"current_size"))
-    )
+    """What ``LOOK`` answers. Each accept reads it: a pattern took 15 µs."""
+    return File(*(_number(info, name) for name in _FILE))
+
+
+def _number(info: bytes, name: bytes) -> int:
+    at = info.find(name)
+    return int(info[at + len(name) : info.index(b"\r", at)]) if at >= 0 else 0

@@ -196,18 +196,20 @@ class Acceptor:
 
     def run(self) -> None:
         """Accepts what was confirmed until it is stopped."""
-        is_stopping = False
+        is_stopping, look_at = False, 0.0
         while not is_stopping or self._unwritten:
             try:
-                pending = self._confirmed.get(timeout=LOOK_SECONDS if self._unwritten else None)
+                wait = max(0.0, look_at - time.monotonic()) if self._unwritten else None
+                pending = self._confirmed.get(timeout=wait)
                 if pending is None:
                     is_stopping = True
                 else:
                     self.run_once(pending)
             except queue.Empty:
                 pass
-            if self._unwritten:
+            if self._unwritten and time.monotonic() >= look_at:
                 self._unwritten.look()
+                look_at = time.monotonic() + LOOK_SECONDS
 
     def run_once(self, first: _Pending) -> None:
         """Accepts everything that was confirmed by now, in one round trip."""

@@ -76,22 +76,29 @@ class Unwritten:
         self._waiting.append(_One(request, kept, file, time.monotonic() + WRITE_SECONDS))
 
     def look(self) -> None:
-        """Asks whether the hub has written what it accepted, and whether it is still the one that did; tells who waits."""
+        """Asks whether the hub has written what it accepted, and is still the one that did; tells who waits.
+
+        Of which requests it knows is asked only when they can be told something: many may wait, and looks are many.
+        """
         waiting, self._waiting = self._waiting, []
         try:
             with self._hub.asking():
-                answers, file = self._ledger.accepted([one.request for one in waiting])
+                _, file = self._ledger.accepted([])
+                now = time.monotonic()
+                due = [one for one in waiting if file.has(one.file) or now > one.give_up]
+                answers, file = self._ledger.accepted([one.request for one in due]) if due else ([], file)
         except Exception as error:  # noqa: BLE001 - who waits is told, and this thread goes on
             reason = reason_of(error)
             for one in waiting:
                 one.kept.tell(reason)
             return
-        for one, is_there in zip(waiting, answers, strict=True):
-            if not is_there:
+        known = dict(zip((one.request for one in due), answers, strict=True))
+        for one in waiting:
+            if not known.get(one.request, True):
                 one.kept.tell("the hub's Redis lost it")  # it was killed, and what started again does not know it
-            elif file.has(one.file):
+            elif one.request in known and file.has(one.file):
                 one.kept.tell(None)
-            elif time.monotonic() > one.give_up:
+            elif now > one.give_up:
                 one.kept.tell("the hub's Redis could not write it to its disk in time")
             else:
                 self._waiting.append(one)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import redis
 from msgspec import structs
 
-from jobs.clock import Clock, clock_of
+from jobs.clock import clock_of, machine_ms
 from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Run, Trail, encode_trail
 from jobs.finish import DUE, FINISH, GIVE_BACK, PLACE, RETRY
 from jobs.flight import FLIGHTS, JOIN
@@ -279,12 +279,12 @@ class Claimer:
 
         A full Redis refuses the wait, not the claim. Raises ``RedisError``'s.
         """
-        claim = self._claim_command(count)
+        claim, asked_ms = self._claim_command(count), machine_ms()
         if not wait_seconds:
-            return _claimed(send(self._client, [claim], [CLAIM])[0], self.clock)
+            return self._claimed(send(self._client, [claim], [CLAIM])[0], asked_ms)
         wait = ("BLMOVE", self._queue, self._queue, "LEFT", "LEFT", wait_seconds)
         waited, reply = send(self._blocking, [wait, claim], [CLAIM], wait_seconds=wait_seconds)
-        claimed = _claimed(reply, self.clock)
+        claimed = self._claimed(reply, asked_ms)
         no_wait = isinstance(waited, Exception) and not claimed.jobs and not claimed.refusal
         return replace(claimed, refusal="no wait") if no_wait else claimed
 
@@ -307,11 +307,12 @@ class Claimer:
         endings = len(commands)
         if then_claim:
             commands.append(self._claim_command(then_claim))
+        asked_ms = machine_ms()
         replies = send(self._client, commands, [FINISH, RETRY, CLAIM])
         entries = [entry.decode() for reply in replies[:endings] for entry in value(reply)]
         found = dict(zip(map(id, [*last, *others]), entries, strict=True))
         refused = not then_claim or isinstance(replies[-1], Exception)
-        return [found[id(end)] for end in ends], None if refused else _claimed(replies[-1], self.clock)
+        return [found[id(end)] for end in ends], None if refused else self._claimed(replies[-1], asked_ms)
 
     def move_due(self) -> list[tuple[str, Outcome, int]]:
         """Moves jobs whose time has come to the queue, and ends what failed and was not tried again by its deadline.
@@ -363,10 +364,14 @@ class Claimer:
     def _claim_command(self, count: int) -> tuple[Any, ...]:
         return CLAIM.command(self._claim_keys, [count, self.worker, os.urandom(8).hex(), int(self._is_alone)])
 
+    def _claimed(self, reply: Any, asked_ms: int) -> Claimed:
+        claimed = _claimed(reply)
+        self.clock.note(claimed.now_ms, asked_ms)
+        return claimed
 
-def _claimed(reply: Any, clock: Clock) -> Claimed:
+
+def _claimed(reply: Any) -> Claimed:
     now_ms, lapsed, refusal, found, call_ms, frames = value(reply)
-    clock.note(now_ms)
     jobs = [
         Job(
             task.decode(), execution.decode(), attempt, data, request.decode(), source.decode(), past, deaths,

@@ -13,7 +13,6 @@ that is wrong. A step of less than ``STEP_MS``, and one that no process was ther
 import math
 import time
 import weakref
-from collections import deque
 from typing import Any, Final
 
 import redis
@@ -23,8 +22,6 @@ from regions.script import Script
 
 LEASE_MS: Final = 5_000  # of a worker process
 STEP_MS: Final = 3_000  # below a lease; more than a stalled machine keeps a call
-NOTES: Final = 64  # answers whose measure is remembered: one that took long makes the clock look behind
-STALL_MS: Final = 600  # what an answer takes at most: one that shows less than all before by more shows a step back
 TURN_MS: Final = 5_000  # for which a turn may be held (jobs.outbox, jobs.scaler)
 REFUSED: Final = "CLOCK"  # how a refusal begins
 
@@ -76,16 +73,19 @@ class Clock:
     """One region's clock as a process knows it. Threads share it."""
 
     def __init__(self) -> None:
-        self._ahead: deque[int] = deque(maxlen=NOTES)  # of this machine's, in ms, by the latest answers
-        self.ahead_ms = 0  # the most of them: how far it is ahead of this machine's; 0 before anything is known
+        self._is_known = False
+        self.ahead_ms = 0  # how far it is ahead of this machine's; 0 before anything is known
 
-    def note(self, now_ms: int) -> None:
-        """An answer that came just now said so."""
-        ahead = now_ms - machine_ms()
-        if self._ahead and ahead < self.ahead_ms - STALL_MS:
-            self._ahead.clear()
-        self._ahead.append(ahead)
-        self.ahead_ms = max(tuple(self._ahead))
+    def note(self, now_ms: int, asked_ms: int, *, is_anew: bool = False) -> None:
+        """An answer said so, which was asked for at ``asked_ms`` (``machine_ms``); ``is_anew``: what was known is wrong.
+
+        It was given between then and now, which may be long: a process that was stopped reads late. What is known changes
+        no more than it must to fit.
+        """
+        least, most = now_ms - machine_ms(), now_ms - asked_ms
+        known = self.ahead_ms if self._is_known and not is_anew else least
+        self.ahead_ms = min(max(known, least), most)
+        self._is_known = True
 
     def now_ms(self) -> int:
         """The region's time."""
@@ -93,7 +93,7 @@ class Clock:
 
     def expected(self, wait_seconds: float) -> str:
         """When a call that goes out now may be run, as scripts read it; empty before anything is known."""
-        if not self._ahead:
+        if not self._is_known:
             return ""
         now_ms = self.now_ms()
         return f"{now_ms - STEP_MS} {now_ms + math.ceil(wait_seconds * 1000) + STEP_MS}"
@@ -101,11 +101,13 @@ class Clock:
     def mend(self, client: redis.Redis) -> None:
         """After a refusal: takes a step of the Redis's clock back, or learns that this process was behind. Raises its errors."""
         for is_last in (False, True):
-            began = boot_ms()
+            asked_ms = machine_ms()
             own_ms, added = MEASURE.call(client, [names.CLOCK])
+            unsure_ms = (machine_ms() - asked_ms) // 2
             now_ms = own_ms + added
-            step = now_ms - (self.now_ms() - (boot_ms() - began) // 2)
-            if abs(step) < STEP_MS:
+            step = now_ms - (self.now_ms() - unsure_ms)
+            is_wrong = False
+            if abs(step) - unsure_ms < STEP_MS:
                 break  # the call was late, or another process was quicker
             if _take_back(client, added, step):
                 log.warning("the clock of the region's Redis was stepped", seconds=round(step / 1000, 1))
@@ -114,8 +116,8 @@ class Clock:
                 return
             if is_last:
                 log.warning("this process's clock was wrong, it goes by the region's", seconds=round(step / 1000, 1))
-                self._ahead.clear()
-        self.note(now_ms)
+                is_wrong = True
+        self.note(now_ms, asked_ms, is_anew=is_wrong)
 
 
 _clocks: dict[tuple[object, ...], Clock] = {}
@@ -127,7 +129,9 @@ def clock_of(client: redis.Redis) -> Clock:
     pool = client.connection_pool
     if (clock := _of_pools.get(pool)) is None:
         told = pool.connection_kwargs
-        there = told.get("hosts") or (told.get("host"), told.get("port"))
+        there = sorted(
+            told.get("hosts") or [(told.get("host"), told.get("port"))]
+        )  # connections put their master first
         clock = _clocks.setdefault((str(there), told.get("path"), told.get("db")), Clock())
         _of_pools[pool] = clock
     return clock

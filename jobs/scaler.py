@@ -19,7 +19,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
-from jobs.clock import clock_of
+from jobs.clock import clock_of, machine_ms
 from jobs.day import KEPT, Minute, Tally, count
 from jobs.scale import Decision, Observation, State, Wish, decide, describe, share
 from jobs.script import Script
@@ -130,9 +130,10 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", said: P
         names.rq_registry("wip", region), names.COUNTERS, names.OUTBOX_BYTES,
     ]  # fmt: skip
     arguments: list[str | bytes | int] = [name, msgspec.json.encode(said) if said else b"", SAMPLES]
+    asked_ms = machine_ms()
     reply = LOOK.call(client, keys, arguments)
     now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times = reply
-    clock_of(client).note(now_ms)
+    clock_of(client).note(now_ms, asked_ms)
     pools = {key.decode(): _pool.decode(text) for key, text in zip(alive[::2], alive[1::2], strict=True)}
     began = [when for text in times if (when := _when(text.decode())) is not None]
     at = now_ms / 1000

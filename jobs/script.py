@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import redis
 
-from jobs.clock import LEASE_MS, REFUSED, clock_of
+from jobs.clock import LEASE_MS, REFUSED, clock_of, machine_ms
 from regions import names, script
 from regions.script import value
 
@@ -241,8 +241,9 @@ NOW: Final = Script("return now_ms")
 
 def now_ms(client: redis.Redis) -> int:
     """The region's time, which this process then knows. Raises ``RedisError``'s."""
+    asked_ms = machine_ms()
     found = int(NOW.call(client, []))
-    clock_of(client).note(found)
+    clock_of(client).note(found, asked_ms)
     return found
 
 

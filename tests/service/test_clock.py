@@ -1,5 +1,6 @@
 """A region's Redis whose clock is stepped by an hour, with worker processes at work: nobody else is in that time."""
 
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -173,15 +174,25 @@ def test_who_is_wrong_about_the_time_learns_it_from_the_others(region_redis, mon
         claims.claim(0)
     ahead = one.clock.ahead_ms
     enqueue(client, [task()])
-    other.clock._ahead.clear()  # the same process stands for two machines: this one's clock goes on
     monkeypatch.setattr(clocks, "_AHEAD_MS", clocks._AHEAD_MS - 60_000)
+    other.clock.ahead_ms += 60_000  # the same process stands for two machines: this one's clock goes on
     other.claim(0)
-    one.clock._ahead.clear()
-    one.clock._ahead.append(ahead)
     one.clock.ahead_ms = ahead
     assert len(one.claim(1).jobs) == 1
     assert client.get(names.CLOCK) is None
     assert abs(one.clock.ahead_ms - ahead - 60_000) < 5_000
+
+
+def test_a_process_that_was_stopped_takes_no_step_back_that_nobody_made(start, region_redis):
+    """It reads late what it was told before, and is the only one in its region: nobody contradicts it."""
+    client = region_redis.client
+    worker = start()
+    worker.send_signal(signal.SIGSTOP)
+    began = own_ms(client)
+    until(lambda: own_ms(client) > began + 2 * STEP_MS, "the stop to last longer than what counts as a step")
+    worker.send_signal(signal.SIGCONT)
+    until(lambda: int(client.zscore(names.WORKERS, "w1")) > began + 2 * STEP_MS, "the worker to claim again")
+    assert client.get(names.CLOCK) is None
 
 
 def test_a_call_that_arrives_late_does_nothing(region_redis):

@@ -30,6 +30,7 @@ class Stream:
     """One client's stream; a waiter of ``web.wait``."""
 
     waits_for_end = False
+    is_bulk = False
 
     def __init__(self, exchange: Exchange, request: str, after: str, base: str, absent: Callable[[], None]) -> None:
         """``absent`` answers where there is no such request, at once or later."""

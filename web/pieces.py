@@ -26,6 +26,7 @@ class Pieces:
     """One client's; a waiter of ``web.wait``. ``bytes_max`` bounds the results of the answer."""
 
     waits_for_end = False
+    is_bulk = True
 
     def __init__(self, exchange: Exchange, view: View, after: str, base: str, bytes_max: int) -> None:
         """``view``: what was read since ``after``."""

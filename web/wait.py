@@ -23,6 +23,7 @@ from web.hub import Hub, HubUnavailable
 from web.ledger import Ledger, View
 
 READ_AT_ONCE: Final = 32  # pieces of answers, in memory meanwhile
+PIECES_AT_ONCE: Final = 4  # of these for readers of large answers: all others' answers wait as long as they are read
 TELL_AT_ONCE: Final = 512  # waiters, who may wait for the same answer
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting one does not fill the log
 STALE_TIMERS: Final = 256  # of waiters that are gone, kept at least
@@ -40,6 +41,7 @@ class Waiter(Protocol):
     request: str
     timer: float  # monotonic; when to read without news
     waits_for_end: bool  # of its request: what comes before is no news
+    is_bulk: bool  # it goes on with a large answer; who waits for news comes first
 
     def cursor(self) -> str:
         """Since when to read."""
@@ -224,15 +226,20 @@ class Waiters:
                     break
                 self._changed.wait(self._timers[0][0] - time.monotonic() if self._timers else None)
             self._take_timers()
-            due: dict[Waiter, Why] = {}
-            reads: set[tuple[str, str]] = set()
-            while self._due and len(due) < TELL_AT_ONCE:
-                waiter = next(iter(self._due))
+            chosen = [*self._chosen(READ_AT_ONCE, is_bulk=False), *self._chosen(PIECES_AT_ONCE, is_bulk=True)]
+            return {waiter: self._due.pop(waiter) for waiter in chosen}
+
+    def _chosen(self, most: int, *, is_bulk: bool) -> list[Waiter]:
+        """Who of one kind is served next, with so many reads; the condition's lock is held."""
+        chosen: list[Waiter] = []
+        reads: set[tuple[str, str]] = set()
+        for waiter in self._due:
+            if waiter.is_bulk is is_bulk:
                 reads.add((waiter.request, waiter.cursor()))
-                if len(reads) > READ_AT_ONCE:
+                if len(reads) > most or len(chosen) == TELL_AT_ONCE:
                     break
-                due[waiter] = self._due.pop(waiter)
-            return due
+                chosen.append(waiter)
+        return chosen
 
     def _is_waiting(self, waiter: Waiter) -> bool:
         """The condition's lock is held."""
@@ -253,6 +260,8 @@ class Wait:
     ``render`` makes the answer of the request as it is (None when there is none), ``away`` when the time is over and the hub
     can't be asked; either may give none and see to it that another thread answers.
     """
+
+    is_bulk = False
 
     def __init__(
         self,

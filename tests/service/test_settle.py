@@ -17,7 +17,7 @@ from web.listen import Listener
 from web.publish import Publisher
 from web.settle import Settler
 from web.sweep import FORGET_PART_MS, GRACE_SECONDS, GRACE_WINDOW_SECONDS, Grace, Sweeper
-from web.wait import Waiters
+from web.wait import PIECES_AT_ONCE, Waiters
 
 
 @pytest.fixture
@@ -280,7 +280,8 @@ class Reader:
 
     waits_for_end = True
 
-    def __init__(self, request: str) -> None:
+    def __init__(self, request: str, *, is_bulk: bool = False) -> None:
+        self.is_bulk = is_bulk
         self.request, self.timer, self.whys = request, time.monotonic() + 60, SimpleQueue()
 
     def cursor(self) -> str:
@@ -292,6 +293,21 @@ class Reader:
     def take(self, view, why) -> str:
         self.whys.put((why, view is not None and view.done))
         return "wait"
+
+
+def test_who_waits_for_news_comes_before_who_reads_large_answers(parts):
+    """Each of their pieces is 262 kB: behind those of hundreds, an answer that was there waited for a second."""
+    _, hub, ledger, _, _ = parts
+    waiters = Waiters(hub, ledger)
+    bulk, quick = [Reader(accepted(ledger)[0].id, is_bulk=True) for _ in range(40)], Reader(accepted(ledger)[0].id)
+    for reader in (*bulk, quick):
+        waiters.register(reader)
+    waiters.run_once()
+    assert quick.whys.get_nowait() == ("news", False)
+    assert sum(not reader.whys.empty() for reader in bulk) == PIECES_AT_ONCE
+    for _ in range(len(bulk) // PIECES_AT_ONCE - 1):  # and all of those are read in turn
+        waiters.run_once()
+    assert all(reader.whys.qsize() == 1 for reader in bulk)
 
 
 def test_who_was_expected_reads_only_what_happened_meanwhile(parts):

@@ -111,22 +111,22 @@ class Catalog:
     def _read(self, source: str, path: Path) -> Entry:
         try:
             definition = read(path)
+            region = definition.region or self._first_region
+            strange = wrong_in(self._regions[region], definition) if region in self._regions else []
         except Faults as faults:
             return Entry(source, path, None, faults.faults, _region_in(path) or self._first_region)
         except Exception as error:  # noqa: BLE001 - one file must not end the reading of all others
             fault = Fault(path.name, None, "", f"expected a definition, found {type(error).__name__}: {error}")
             return Entry(source, path, None, [fault], self._first_region)
-        region = definition.region or self._first_region
-        strange = wrong_in(self._regions[region], definition) if region in self._regions else []
         return Entry(source, path, None if strange else definition, strange, region)
 
 
 def wrong_in(region: Region, definition: Definition) -> list[Fault]:
     """What a source wants that its region does not give: a way out, a secret, any host; each with what mends it."""
-    text = definition.path.read_text(encoding="utf-8")
     faults = []
 
     def fault(key: tuple[str, ...], message: str) -> None:
+        text = definition.path.read_text(encoding="utf-8")
         faults.append(Fault(definition.path.name, toml.line_of(text, key), ".".join(key), message))
 
     asks: dict[tuple[str, ...], Ask] = {("request",): definition.ask}

@@ -7,6 +7,7 @@ import sys
 from msgspec.structs import replace
 
 from jobs.catalog import Catalog
+from jobs.definition import read
 from regions.egress import Egress
 from regions.secret import Secret
 from regions.settings import ROOT, Region
@@ -96,6 +97,25 @@ def test_a_secret_is_only_for_the_sources_that_its_region_binds_it_to(tmp_path):
             '[secrets.LINE_TOKEN] sources = ["before"] in its file'
         ),
     ]
+
+
+def test_a_file_that_goes_while_it_is_judged_ends_nobody(tmp_path, monkeypatch):
+    path = tmp_path / "own.toml"
+    touch(path, GOOD + "[request]\nheaders = {X-Key = '{secret.NAME}'}\n")
+
+    def read_and_remove(path):
+        found = read(path)
+        path.unlink()
+        return found
+
+    monkeypatch.setattr("jobs.catalog.read", read_and_remove)
+    catalog = Catalog([tmp_path], "fra", {"fra": FRA})
+    assert catalog.refresh()
+    entry = catalog.get("own")
+    assert entry.definition is None
+    assert "FileNotFoundError" in entry.faults[0].message
+    assert catalog.refresh()
+    assert catalog.get("own") is None
 
 
 def test_a_source_that_may_be_led_anywhere_needs_its_regions_leave(tmp_path):

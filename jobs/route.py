@@ -172,8 +172,9 @@ class LookUps:
                 )
                 _check(exchange, end, message, "region")
                 self._changed.wait(min(exchange.remaining(), WATCH_SECONDS))
-            running = self._running[key] = _LookUp()
-        threading.Thread(target=self._run, args=(key, running), name="look-up", daemon=True).start()
+            running = _LookUp()
+            threading.Thread(target=self._run, args=(key, running), name="look-up", daemon=True).start()
+            self._running[key] = running  # not before it runs: who gets no thread must not take its place
         return running
 
     def _run(self, key: tuple[Resolve, str, int], running: _LookUp) -> None:

@@ -82,6 +82,7 @@ class Home:
         """``client``: the region's Redis. ``waits``: for the hub's file; a relaxed one may have none."""
         self._hub, self._stream, self._region, self._client = hub, names.out_stream(region), region, client
         self._waits = waits
+        self._is_told = False  # that the hub does not say when it has something in its file
         self._failures = 0
         self._batches: deque[tuple[_Line, Sequence[Parcel], int]] = deque()  # under way: line, what, replies
         self._lines = _Line(), _Line()
@@ -218,7 +219,11 @@ class Home:
                 is_slow = True
         except redis.exceptions.ResponseError as refusal:
             # It has no file, or its user may not ask: then its reply is all that there is.
-            log.error("the hub does not say when it has results in its file", region=self._region, error=str(refusal))
+            if not self._is_told:
+                log.error(
+                    "the hub does not say when it has results in its file", region=self._region, error=str(refusal)
+                )
+            self._is_told = True
 
     def _failed(self, failed: _Line, error: Exception) -> None:
         """Of what is under way, on the line that failed and on the other, nothing is known."""

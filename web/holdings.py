@@ -32,7 +32,8 @@ EVERY_SECONDS: Final = 1.0
 PAUSE_SECONDS: Final = 0.25  # between two looks at keys
 HASTY_SECONDS: Final = 0.005  # the same, where the hub fills
 HASTY_FROM: Final = 0.5  # of maxmemory
-KEYS_AT_ONCE: Final = 1_000  # half a millisecond of the hub's Redis
+HASTY_GROWTH: Final = 0.02  # of maxmemory, since all was looked through and nothing was wrong
+KEYS_AT_ONCE: Final = 1_000  # 0.7 ms of the hub's Redis: haste takes an eighth of it, and so must end
 LEASE_MS: Final = 5_000
 BAR_MS: Final = 60_000
 WINDOW_SECONDS: Final = 60.0
@@ -60,6 +61,10 @@ class Holdings:
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._cursor = b"0"
         self._surplus: dict[str, deque[tuple[float, int]]] = {}  # of each region: when (monotonic), bytes
+        self._limit = self._used = 0  # bytes of the hub
+        self._round_used = 0  # when this round of keys began
+        self._clean_used = 0  # when the last round began that found next to nothing, or what was least since
+        self._round_surplus = 0  # bytes
         self._look_at = 0.0
         self._is_mine = self._is_filling = False
         self._may_bar = True
@@ -106,6 +111,8 @@ class Holdings:
             self._look_at_keys()
 
     def _look_at_keys(self) -> None:
+        if self._cursor == b"0":
+            self._round_used, self._round_surplus = self._used, 0
         arguments: list[Argument] = [
             self._cursor,
             KEYS_AT_ONCE,
@@ -117,7 +124,10 @@ class Holdings:
         ]
         self._cursor, *found = lua.SURPLUS.call(self._client, [], arguments)
         for region, size in zip(found[::2], found[1::2], strict=True):
+            self._round_surplus += int(size)
             self._note(region.decode(), int(size))
+        if self._cursor == b"0" and self._round_surplus <= HASTY_GROWTH * self._limit:
+            self._clean_used, self._is_filling = self._round_used, False
 
     def _note(self, region: str, size: int) -> None:
         """So many bytes that nobody asked for were deleted."""
@@ -153,8 +163,11 @@ class Holdings:
 
     def _look_at_clients(self) -> None:
         told: dict[str, Any] = self._client.info("clients", "memory")
-        limit = int(told["maxmemory"])
-        self._is_filling = 0 < HASTY_FROM * limit < int(told["used_memory"])
+        limit = self._limit = int(told["maxmemory"])
+        self._used = int(told["used_memory"])
+        self._clean_used = min(self._clean_used, self._used)
+        is_much = 0 < HASTY_FROM * limit < self._used
+        self._is_filling = is_much and self._used - self._clean_used > HASTY_GROWTH * limit
         many, much = CLIENTS_SHARE * int(told["maxclients"]), CLIENTS_BYTES_SHARE * limit
         if int(told["connected_clients"]) <= many and not 0 < much < int(told["mem_clients_normal"]):
             return

@@ -258,3 +258,25 @@ def test_one_gateway_looks_at_a_time(parts, tmp_path):
 @pytest.mark.parametrize(("regions", "share"), [(1, 0.85), (3, 0.425), (16, 0.1)])
 def test_a_region_may_hold_twice_an_equal_share(regions, share):
     assert share_of_region(regions) == pytest.approx(share)
+
+
+def test_haste_ends_where_nothing_is_wrong_and_begins_when_the_hub_fills(parts):
+    """It takes an eighth of the hub's Redis, and a hub may be more than half full for ever."""
+
+    def is_hasty() -> bool:
+        parts.looks()
+        return parts.holdings._is_filling
+
+    for number in range(38):
+        parts.client.set(f"other:{number}", MEGABYTE)
+    assert not is_hasty()
+    assert not is_hasty()
+    for number in range(5):
+        parts.fra.set(names.result("fra", f"NOBODY{number}"), MEGABYTE)
+    assert is_hasty()
+    assert not is_hasty()
+    for number in range(5):
+        parts.client.set(f"more:{number}", MEGABYTE)
+    parts.holdings._look_at_clients()
+    assert parts.holdings._is_filling
+    assert not is_hasty()

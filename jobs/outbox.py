@@ -26,7 +26,6 @@ BATCH_MAX_BYTES: Final = 1_000_000  # under way at once: what a slow line carrie
 BATCH_MAX: Final = 256
 FLYING_MAX: Final = 8  # batches under way at once, where there is much to ship
 PART_BYTES: Final = 250_000  # of one of them
-STOP_SECONDS: Final = 2.0  # for the hub's file; what it does not have by then is sent again by others
 ORPHAN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 1.0
 PAGE: Final = 1_000  # entries of the outbox read at once, in few bytes: a frame can be 5 MB
@@ -91,7 +90,7 @@ class Shipper:
             self._news.notify()
         began = time.monotonic()
         self._thread.join(seconds)
-        self._home.stop(max(0.0, min(STOP_SECONDS, seconds - time.monotonic() + began)))
+        self._home.stop(max(0.0, seconds - time.monotonic() + began))
 
     def run(self) -> None:
         """Ships until it is stopped and nothing is left."""

@@ -15,7 +15,9 @@ from regions import logs
 
 START_SECONDS: Final = 60.0  # from the start of a process to its first beat
 DRAIN_SECONDS: Final = 30.0  # for what runs
-FLUSH_SECONDS: Final = 2.0  # for the last results to go home; what does not is shipped by others
+FLUSH_SECONDS: Final = (
+    4.0  # for the last results to be in the hub's file (a second each for two batches); others ship the rest
+)
 LOOK_SECONDS: Final = 0.05
 SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
 RETIRE: Final = signal.SIGUSR1

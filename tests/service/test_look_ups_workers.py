@@ -64,6 +64,7 @@ def test_a_silent_name_server_piles_up_no_threads_and_stops_nobody_else(workers,
         definitions, allow=f"127.0.0.1:{site.port}", worker=("-m", "tests.promises.attacked_worker"), threads=16
     )
     (pid,) = workers.pids().values()
+    workers.results(workers.ask([of("other", deadline_seconds=60)]), 60)  # what a process starts with its first result
     before = threads_of(pid)
     silent = workers.ask([of("led", deadline_seconds=60, name=f"n{number}") for number in range(TASKS)])
     quick = workers.ask([of("other", deadline_seconds=60) for _ in range(5)])

@@ -263,6 +263,7 @@ def test_the_hub_may_be_away_and_come_back(start, client, hub_redis):
     start(threads=8)
     ids = enqueue(client, [task() for _ in range(20)])
     until(lambda: len(results(hub_redis.client)) == 20, "20 results")
+    until(lambda: client.xlen(names.OUTBOX) == 0, "the hub to have them in its file")
     hub_redis.crash()
     more = enqueue(client, [task(bytes=2000) for _ in range(50)])
     until(lambda: client.hget(names.COUNTERS, "succeeded") == b"70", "jobs that go on")

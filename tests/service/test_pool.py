@@ -247,9 +247,20 @@ def children(pid: int) -> list[int]:
 
 
 def nursery(process) -> int:
-    """The process of a pool that lone ones are forked from."""
-    is_one = lambda pid: b"--nursery" in Path(f"/proc/{pid}/cmdline").read_bytes()  # noqa: E731
-    return next(pid for pid in children(process.pid) if is_one(pid))
+    """The process of a pool that lone ones are forked from; it may have been replaced a moment ago."""
+
+    def found() -> list[int]:
+        return [pid for pid in children(process.pid) if "--nursery" in _words(pid)]
+
+    return until(found, "a process to fork others from")[0]
+
+
+def _words(pid: int) -> list[str]:
+    """A process's words; none of who is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
 
 
 @pytest.fixture

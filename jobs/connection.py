@@ -70,7 +70,7 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
 def _sent(held: socket.socket, data: bytes) -> tuple[bytes, bool]:
     """Sends until an answer begins: who refuses a body may say so before it has it, and read no more.
 
-    What came meanwhile, and whether all was sent.
+    What came meanwhile, and whether all was sent; of who closes before that, what came until then.
     """
     poll = select.poll()
     poll.register(held, select.POLLIN | select.POLLOUT)
@@ -86,6 +86,8 @@ def _sent(held: socket.socket, data: bytes) -> tuple[bytes, bool]:
                     came += found
                 else:
                     break
+    except (BrokenPipeError, ConnectionResetError):
+        return came, False
     finally:
         held.settimeout(None)
     return came, not left

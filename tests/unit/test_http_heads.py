@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobs.answer import Malformed, Response, headers_of, is_answer
-from jobs.connection import request_head
+from jobs.connection import _sent, request_head
 from jobs.errors import ConnectionFailed, TooLarge
 from jobs.exchange import Exchange, Watchdog
 from jobs.origin import host_header, origin_of
@@ -202,6 +202,14 @@ def test_a_request_is_the_line_and_the_headers_in_their_order():
 def test_what_would_be_another_request_is_refused(method, target, headers):
     with pytest.raises(requests.exceptions.InvalidHeader):
         request_head(method, target, headers)
+
+
+def test_what_an_answer_began_with_is_not_lost_when_its_sender_takes_no_more_of_the_body():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/")
+        theirs.shutdown(socket.SHUT_RD)
+        assert _sent(ours, b"x" * 100_000) == (b"HTTP/", False)
 
 
 def test_a_header_of_other_characters_is_named_without_what_it_holds():

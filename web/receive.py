@@ -62,6 +62,7 @@ class Receiver:
         "_buffer",
         "_chunk_left",
         "_fields",
+        "_head_bytes",
         "_is_complete",
         "_is_last_chunk",
         "_keep",
@@ -89,6 +90,7 @@ class Receiver:
         self._keep = False
         self._length: int | None = 0  # of the body; None for chunks
         self._limit = 0  # of the body
+        self._head_bytes = 0  # its fields, while the body is received
         self._body = bytearray()  # of chunks
         self._chunk_left = 0  # with its line end
         self._used = 0  # of FRAMING_BYTES_MAX
@@ -97,7 +99,7 @@ class Receiver:
     @property
     def held(self) -> int:
         """How many bytes it holds."""
-        return len(self._buffer) + (len(self._body) if self._received is not None else 0)
+        return len(self._buffer) + len(self._body) + self._head_bytes
 
     @property
     def has_head(self) -> bool:
@@ -125,6 +127,7 @@ class Receiver:
             head = bytes(buffer[: end + 4])
             del buffer[: end + 4]
             self._received = self._head(head)
+            self._head_bytes = len(head)
         return self._rest(self._received)
 
     def _drop_blank_lines(self) -> None:
@@ -152,13 +155,14 @@ class Receiver:
             self._buffer.clear()
         elif not is_whole:
             return None
-        self._searched, self._received, self._parser = 0, None, None
+        # What is idle holds nothing: who asks with a megabyte and stays would hold it uncounted.
+        self._searched, self._received, self._parser, self._head_bytes = 0, None, None, 0
+        self._fields, self._target, self._body = [], b"", bytearray()
         self.wants_continue = False
         return received
 
     def _head(self, head: bytes) -> Received:
         """Reads a whole head, and what it says of the body."""
-        self._fields, self._target, self._body = [], b"", bytearray()
         self._keep = self._is_complete = self._is_last_chunk = False
         self._chunk_left = self._used = 0
         self._parser = parser = httptools.HttpRequestParser(self)

@@ -78,6 +78,21 @@ def test_longest_body_is_taken_and_the_next_is_not(size):
         assert one[3] == (b"x" * size if size == BODY_MAX else None)
 
 
+def test_a_connection_between_requests_holds_nothing():
+    """A client that asks with a megabyte and stays held it, counted by nobody, in as many connections as it liked."""
+    for head in ({"Transfer-Encoding": "chunked"}, {"X": "y" * 5_000}):
+        receiver = Receiver(lambda *_: BODY_MAX)
+        body = chunked(b"x" * BODY_MAX) if "X" not in head else b"x" * BODY_MAX
+        sent = request("POST", "/body", head, body)
+        at = len(sent) - 10
+        assert receiver.feed(sent[:at]) is None
+        assert receiver.held > at - 30  # the framing of a chunk is not kept
+        assert receiver.feed(sent[at:]) is not None
+        assert receiver.held == 0
+        kept = [getattr(receiver, name) for name in Receiver.__slots__]
+        assert sum(len(one) for one in kept if isinstance(one, bytes | bytearray | list)) == 0
+
+
 def test_blank_lines_before_a_request_are_few():
     """Each costs the thread that hears everybody: 64 kB of them took 13 ms of it."""
     whole = b"\r\n" * 3 + request("GET", "/")

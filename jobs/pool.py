@@ -274,9 +274,7 @@ class Pool:
             elif child.is_silent(now):
                 log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
                 child.process.kill()
-                child.is_killed = (
-                    True  # and buried when its end is seen: one in the kernel, or in a nursery, may take its time
-                )
+                child.is_killed = True  # buried when its end is seen: in the kernel, or a nursery, it may take its time
         self._nursery.look()
         if ready:
             time.sleep(TURN_SECONDS / 4)  # a busy one beats a thousand times a second; a dying one's pipe is at its end

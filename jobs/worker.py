@@ -130,9 +130,7 @@ class Worker(BaseWorker):
             self.run_once()
         self.leave()
         if self._is_stuck:
-            os._exit(
-                0
-            )  # an interpreter that ends in order would wait for nobody, and pull the libraries from under a thread
+            os._exit(0)  # an interpreter that ends in order would pull the libraries from under the thread
 
     def run_once(self) -> None:
         """One turn: a beat, a claim, a look. It takes a few seconds at most, whatever the region's Redis does."""
@@ -225,7 +223,8 @@ class Worker(BaseWorker):
         now_ms = self.claimer.clock.now_ms()
         for job in running:
             late_seconds = (now_ms - job.deadline_ms) / 1000
-            if job.deadline_ms and late_seconds >= STUCK_SECONDS and self.crew.give_up(job, late_seconds):
+            is_late = bool(job.deadline_ms) and late_seconds >= STUCK_SECONDS
+            if is_late and not job.is_ended and self.crew.give_up(job, late_seconds):
                 log.error(
                     "a task is stuck past its deadline, its process ends",
                     worker=self.name,

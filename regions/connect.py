@@ -85,7 +85,8 @@ class _Hosts:
         reasons = []
         seconds, connection.socket_timeout = connection.socket_timeout, TIMEOUT_SECONDS
         try:
-            for place in list(self._hosts):
+            places = list(self._hosts)
+            for place in places:
                 connection.host, connection.port = place
                 try:
                     super().connect_check_health(*arguments, **options)  # type: ignore[misc]
@@ -94,7 +95,8 @@ class _Hosts:
                     continue
                 connection._sock.settimeout(seconds)  # noqa: SLF001 - redis-py gives it the time-out of the connect
                 if self._hosts[0] != place:
-                    self._hosts.sort(key=lambda one: one != place)
+                    # At once: a list that is being sorted looks empty to the other threads that connect.
+                    self._hosts[:] = [place, *(one for one in places if one != place)]
                 return
         finally:
             connection.socket_timeout = seconds

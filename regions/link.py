@@ -60,6 +60,8 @@ class Link:
         except connect.AWAY:
             self.close()
             raise
+        if not self._connection.is_connected:  # it left who said that it is a replica (regions.connect)
+            self.close()
         return replies
 
     def call(self, commands: Sequence[Command]) -> list[Any]:

@@ -8,6 +8,7 @@ import redis
 
 from jobs.home import Home, open_hub
 from regions import connect
+from regions.link import Link
 from tests.service import hub_parts
 from tests.waiting import freeze, until
 from web.hub import Hub
@@ -75,6 +76,16 @@ def test_a_host_that_becomes_a_replica_is_left_with_the_first_write_that_it_refu
         both.set("key", 2)
     assert both.set("key", 3)
     assert pair[1].client.get("key") == b"3"
+
+
+def test_a_link_to_a_host_that_becomes_a_replica_is_closed_and_leads_nowhere_else(pair, both):
+    one = Link(both)
+    demote(pair[0], pair[1])
+    with pytest.raises(redis.exceptions.ReadOnlyError):
+        one.one("SET", "key", 1)
+    assert not one.is_open
+    with pytest.raises(redis.exceptions.ConnectionError, match="lost"):
+        one.one("PING")
 
 
 def test_a_list_of_replicas_says_what_each_is(pair, both):

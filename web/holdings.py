@@ -40,6 +40,7 @@ WINDOW_SECONDS: Final = 60.0
 SURPLUS_SHARE: Final = 0.25  # of a region's room: so much that nobody asked for within a minute bars it
 CLIENTS_SHARE: Final = 0.5  # of the clients that there may be: from here on it is looked whose they are
 CLIENTS_BYTES_SHARE: Final = 0.1  # the same of maxmemory, by what clients have sent and wait for
+STREAMS_FROM_SECONDS: Final = 30.0  # after the start: what came while no gateway read is read first, and not cut
 AHEAD_MS: Final = 86_400_000  # a stream's ids that are so far ahead of the clock were made to end it
 
 ANY_RESULT: Final = names.result("*", "*")
@@ -66,6 +67,7 @@ class Holdings:
         self._clean_used = 0  # when the last round began that found next to nothing, or what was least since
         self._round_surplus = 0  # bytes
         self._look_at = 0.0
+        self._streams_from = time.monotonic() + STREAMS_FROM_SECONDS
         self._is_mine = self._is_filling = False
         self._may_bar = True
         self._stopping = threading.Event()
@@ -153,7 +155,7 @@ class Holdings:
             said = dict(zip(told[::2], told[1::2], strict=True))
             last_ms = int(said[b"last-generated-id"].partition(b"-")[0])
             most = self._hub.region_bytes_max
-            if 0 < most < size:
+            if 0 < most < size and time.monotonic() >= self._streams_from:
                 length = said[b"length"] * most // (2 * size)
                 send(self._client, [("XTRIM", names.out_stream(region), "MAXLEN", "~", length)], [])
                 self._bar(region, f"its stream was {size:,} bytes long")

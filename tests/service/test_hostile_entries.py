@@ -258,17 +258,6 @@ def test_what_a_region_says_of_a_results_size_takes_no_room_from_others_of_its_r
     assert parts.hub.mean_result_bytes("nyc") < 3_000
 
 
-def test_results_that_may_not_count_are_looked_up_together(parts):
-    """A ledger read for each of them kept the settler, and with it every other region, for as long as somebody sent them."""
-    new, times = parts.accepted(*["nyc"] * 50)
-    for task in new.tasks:
-        parts.say({**RESULT, "q": new.id, "t": task.id, "f": times.created_ms + 10, "b": 10**12})
-    parts.client.config_resetstat()
-    parts.is_drained()
-    assert "cmdstat_hgetall" not in parts.client.info("commandstats")
-    assert {task.status for task in parts.ledger.tasks(new.id)} == {"queued"}
-
-
 def test_results_that_are_large_by_a_regions_word_keep_no_task_of_another_out(parts):
     """The hub's room is counted by what each region's results were, and by no more than it may hold."""
     parts.client.config_set("maxmemory", "64mb")

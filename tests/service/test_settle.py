@@ -72,6 +72,19 @@ def test_a_late_success_is_expired_and_says_so(parts, hub_redis):
     assert result["records"] == []
 
 
+def test_results_that_may_not_count_are_looked_up_together(parts, hub_redis):
+    """A ledger read for each kept the settler from all others: after an outage, or where a region lies of sizes."""
+    _, _, ledger, settler, _ = parts
+    new, times = accepted(ledger, ("fra",) * 40)
+    for task in new.tasks:
+        send_home(hub_redis.client, new, task, times.deadline_ms + 1)
+    hub_redis.client.config_resetstat()
+    stream = names.out_stream("fra")
+    until(lambda: settler.run_once() or not hub_redis.client.xlen(stream), "the stream to be empty")
+    assert "cmdstat_hgetall" not in hub_redis.client.info("commandstats")
+    assert {task.status for task in ledger.tasks(new.id)} == {"expired"}
+
+
 def test_a_dead_gateways_entries_are_taken_over(parts, hub_redis, monkeypatch):
     found, hub, ledger, settler, _ = parts
     monkeypatch.setattr(settle, "TAKE_OVER_MS", 1)

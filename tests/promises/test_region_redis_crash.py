@@ -90,6 +90,7 @@ def test_claims_that_a_crash_loses_are_made_again_and_each_task_ends_once(stack,
 def test_ends_that_a_crash_loses_with_their_outbox_are_made_again_and_told_once(stack, client):
     """Their results were not home: the hub was away for this region."""
     region, link = stack.regions[0], f"workers-{stack.regions[0]}>hub"
+    until(lambda: client.xlen(names.OUTBOX) == 0, "the hub to have what was before in its file")
     stack.control.rule(link, Rule(accepts=False))
     stack.control.cut(link)
     ledger = Ledger(stack)

@@ -109,10 +109,10 @@ class Clock:
             is_wrong = False
             if abs(step) - unsure_ms < STEP_MS:
                 break  # the call was late, or another process was quicker
+            if step < 0:
+                _sync_again(client)  # first: once the step is taken back no call is refused, and nobody would come here
             if _take_back(client, added, step):
                 log.warning("the clock of the region's Redis was stepped", seconds=round(step / 1000, 1))
-                if step < 0:
-                    _sync_again(client)
                 return
             if is_last:
                 log.warning("this process's clock was wrong, it goes by the region's", seconds=round(step / 1000, 1))

@@ -240,7 +240,7 @@ class Ledger:
         commands = [self._settle([settlements[number] for number in part]) for part in parts]
         answers = [lua.NOTHING] * len(settlements)
         for part, reply in zip(parts, send(self._client, commands, [lua.SETTLE]), strict=True):
-            if isinstance(reply, Exception) and str(reply).startswith(("ERR", "WRONGTYPE")):
+            if _is_its_own(reply):
                 log.error("not settled", request=settlements[part[0]].request, error=str(reply))  # this one only
                 continue
             for number, answer in zip(part, value(reply), strict=True):
@@ -347,6 +347,13 @@ class Ledger:
     def now_ms(self) -> int:
         """The hub's clock."""
         return connect.redis_now_ms(self._client)
+
+
+def _is_its_own(reply: Any) -> bool:
+    """Whether a script failed at what it found, not because of what the server is or permits. redis-py cuts "ERR" off."""
+    code = getattr(reply, "status_code", None)
+    is_error = isinstance(reply, Exception) and (code == "ERR" or str(reply).startswith("WRONGTYPE"))
+    return is_error and not connect.is_denied(reply)
 
 
 def mapping(flat: list[bytes]) -> dict[bytes, bytes]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 
 from jobs import clock as clocks
 from jobs.breaker import Breakers
@@ -14,7 +15,7 @@ from jobs.contract import Outcome
 from jobs.home import Home, open_hub
 from jobs.outbox import Leftovers
 from jobs.reaper import PROOF_SECONDS, Reaper
-from jobs.script import now_ms
+from jobs.script import NOW, now_ms
 from regions import connect, names
 from scripts.chaos import clocks as faults
 from tests.service.working import REGION, claimer, enqueue, frame, is_clean, results, settings_for, task, worker_process
@@ -47,6 +48,11 @@ def start(region_redis, hub_redis) -> Iterator[Callable[..., subprocess.Popen]]:
 
 def own_ms(client) -> int:
     return connect.redis_now_ms(client)
+
+
+def is_in_file(client) -> bool:
+    client.set("written", 1)
+    return client.execute_command("WAITAOF", 1, 0, 9000)[0] == 1
 
 
 @steps
@@ -160,9 +166,34 @@ def test_a_redis_that_went_back_writes_its_file_again(start, step, region_redis)
     step(-HOUR)
     until(lambda: client.get(names.CLOCK) is not None, "the step to be seen")
     for _ in range(3):
-        client.set("written", 1)
-        assert client.execute_command("WAITAOF", 1, 0, 9000)[0] == 1
+        assert is_in_file(client)
     assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
+
+
+def test_a_question_for_the_time_that_had_no_answer_may_be_asked_again(lossy_region):
+    began = now_ms(lossy_region.client)
+    lossy_region.lose(NOW)
+    with pytest.raises(redis.exceptions.RedisError):
+        now_ms(lossy_region.client)
+    assert lossy_region.lost == 1
+    assert 0 <= now_ms(lossy_region.client) - began < 60_000
+
+
+def test_a_step_that_was_taken_back_without_an_answer_is_taken_back_once(step, lossy_region, region_redis):
+    """And what its Redis needs after it was done before."""
+    client = connect.open_redis(region_redis.url, name="test", block_seconds=10.0)
+    assert is_in_file(client)
+    began, before = now_ms(lossy_region.client), own_ms(client)
+    step(-HOUR)
+    client.script_load(clocks.TAKE_BACK.text)  # an answer that it is not known is not the one that is to be lost
+    lossy_region.lose(clocks.TAKE_BACK)
+    with pytest.raises(redis.exceptions.RedisError):
+        now_ms(lossy_region.client)
+    assert lossy_region.lost == 1
+    assert abs(own_ms(client) - before + HOUR * 1000) < 60_000
+    assert 0 <= now_ms(lossy_region.client) - began < 60_000
+    assert abs(int(client.get(names.CLOCK)) - HOUR * 1000) < 60_000
+    assert is_in_file(client)
 
 
 def test_who_is_wrong_about_the_time_learns_it_from_the_others(region_redis, monkeypatch):

@@ -85,6 +85,17 @@ def test_results_that_may_not_count_are_looked_up_together(parts, hub_redis):
     assert {task.status for task in ledger.tasks(new.id)} == {"expired"}
 
 
+@pytest.mark.parametrize("spoil", ["HDEL", "SET"])
+def test_a_request_whose_ledger_is_broken_keeps_no_other_from_its_end(parts, hub_redis, spoil):
+    _, _, ledger, settler, _ = parts
+    (broken, times), (new, _) = accepted(ledger), accepted(ledger)
+    key = names.ledger(broken.id)
+    hub_redis.client.hdel(key, "bytes") if spoil == "HDEL" else hub_redis.client.set(key, "x")
+    for one in (broken, new):
+        send_home(hub_redis.client, one, one.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the other to be settled")
+
+
 def test_a_dead_gateways_entries_are_taken_over(parts, hub_redis, monkeypatch):
     found, hub, ledger, settler, _ = parts
     monkeypatch.setattr(settle, "TAKE_OVER_MS", 1)

@@ -141,8 +141,8 @@ def test_room_for_what_is_received_is_bounded_for_an_address_and_for_all(start_s
         taken = [stack.enter_context(Wire(site.port)) for _ in range(3)]
         for number, wire in enumerate(taken, 1):
             wire.socket.sendall(half)
-            least = number * (500_000 - FREE_BYTES)  # the heads come besides
-            until(lambda least=least: least <= quota.held < least + 1_000 * number, "the half to be held")
+            bodies = number * (500_000 - FREE_BYTES)  # the heads come besides
+            until(lambda bodies=bodies: bodies <= quota.held < bodies + 10_000, "the half to be held")
         with Wire(site.port) as fifth:
             with contextlib.suppress(ConnectionError):
                 fifth.socket.sendall(POST + b"Content-Length: 1000000\r\n\r\n" + body + body[:-1])

@@ -1,6 +1,5 @@
 """DESIGN section 8, clock steps: a region's Redis host, an hour forth and back. Nothing expires falsely, nothing stays shut."""
 
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -52,10 +51,7 @@ def paced(stack) -> Iterator[None]:
 
 def rest(stack, region: str) -> dict[str, int]:
     """What of a region's work is not done: results on their way home, messages that no bridge acked."""
-    said = stack.redis("hub").hgetall(names.region_status(region))
-    unacked = [json.loads(text)["unacked"] for part, text in said.items() if part.startswith(b"bridge")]
-    assert unacked
-    found = {"outbox": stack.redis(f"redis-{region}").xlen(names.OUTBOX), "unacked": sum(unacked)}
+    found = {"outbox": stack.redis(f"redis-{region}").xlen(names.OUTBOX), "unacked": stack.held(region)}
     return {part: count for part, count in found.items() if count}
 
 

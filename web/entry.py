@@ -21,7 +21,7 @@ from web.ledger import Settlement
 
 ENTRY_BYTES_MAX: Final = 2_000_000  # of the JSON of claims and sources
 STATUS_BYTES_MAX: Final = 32_000
-TRAIL_BYTES_MAX: Final = 64_000
+TRAIL_BYTES_MAX: Final = 16_000  # counts in no room of its region: 20,000 of its open tasks may bring as many
 NUMBER_MAX: Final = 10**15
 DIGITS_MAX: Final = 15
 ID_MAX: Final = 64

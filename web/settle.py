@@ -44,7 +44,7 @@ APART_EVERY_SECONDS: Final = 0.25
 APART_BATCH: Final = 100
 APART_BYTES: Final = 200_000  # past it the next batch is smaller
 REFUSED_MAX: Final = 10  # entries of a region in one batch; with more it is read apart
-PARTS_MAX: Final = 1_000  # bridges and pools of a region that are known at once
+PARTS_MAX: Final = 200  # bridges and pools of a region that are known at once
 PART_LIVES_SECONDS: Final = 3_600.0
 
 Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields

@@ -88,7 +88,7 @@ class Bytes(Struct, kw_only=True):
 
 
 class Error(Struct, kw_only=True):
-    """Why a task failed (DESIGN section 2)."""
+    """Why a task failed."""
 
     type: str
     message: str

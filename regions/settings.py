@@ -45,7 +45,7 @@ class Hub(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client may ask for (DESIGN section 2)."""
+    """What a client may ask for."""
 
     result_ttl_seconds: Seconds = 3600.0
     deadline_seconds: Seconds = 30.0

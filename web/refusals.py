@@ -2,7 +2,7 @@
 
     Settler ── add ──> Refusals ── flush: once a second, where there is something
         nf:refused:{region}   how often, by what was wrong, and when last
-        nf:dead               the latest example of each, as the letter REGION:WHAT (nearfetch dead show)
+        nf:dead               the first example in each second, as the letter REGION:WHAT (nearfetch dead show)
 
 A region has as many letters as there are things that can be wrong, however much it sends.
 """
@@ -28,7 +28,7 @@ log = logs.get("settle")
 
 
 class _Seen(Struct):
-    """What was refused since the last flush, and the latest example of it."""
+    """What was refused since the last flush, and the first example of it."""
 
     count: int
     entry: str

@@ -1,4 +1,4 @@
-"""The JSON bodies of requests (DESIGN section 3). Results are spliced in as bytes, never decoded."""
+"""The JSON bodies of requests. Results are spliced in as bytes, never decoded."""
 
 import hashlib
 import re

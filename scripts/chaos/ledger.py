@@ -208,7 +208,7 @@ def _archive(history: History, verdict: Verdict, final: dict[str, Delivery]) -> 
 
 
 def state_of(tasks: list[str]) -> str:
-    """The final state of a request, by those of its tasks (DESIGN section 2)."""
+    """The final state of a request, by those of its tasks."""
     if "cancelled" in tasks:
         return "cancelled"
     succeeded = tasks.count("succeeded")

@@ -1,4 +1,4 @@
-"""DESIGN section 8, ambiguous success: a call took effect and its caller saw none of it, at every point of the one list.
+"""Ambiguous success: a call took effect and its caller saw none of it, at every point of the one list.
 
 A point is hit on each of its links: a region's in all three regions, at the same time.
 """

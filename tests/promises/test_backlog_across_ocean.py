@@ -1,4 +1,4 @@
-"""DESIGN section 8, backlog across an ocean: the hub was away until every deadline was over; what finished in time has succeeded."""
+"""Backlog across an ocean: the hub was away until every deadline was over; what finished in time has succeeded."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""DESIGN section 8, backpressure: what can't be taken is a 503 within a second, and nothing of it is ever delivered."""
+"""Backpressure: what can't be taken is a 503 within a second, and nothing of it is ever delivered."""
 
 import json
 import os

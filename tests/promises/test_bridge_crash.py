@@ -1,4 +1,4 @@
-"""DESIGN section 8, bridge crash: ``kill -9`` between enqueue and ack; what comes again is seen to be there."""
+"""Bridge crash: ``kill -9`` between enqueue and ack; what comes again is seen to be there."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""DESIGN section 8, broker crash: what RabbitMQ confirmed survives ``kill -9``, and everything goes on by itself."""
+"""Broker crash: what RabbitMQ confirmed survives ``kill -9``, and everything goes on by itself."""
 
 import signal
 import time

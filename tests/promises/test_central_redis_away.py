@@ -1,4 +1,4 @@
-"""DESIGN section 8, central Redis away: 503 within a second, no call hangs, and what was finished in time has succeeded.
+"""Central Redis away: 503 within a second, no call hangs, and what was finished in time has succeeded.
 
 The gateway that regains it has long been up, so that the grace of its own start is over, and all of regaining's is there.
 In the suite it is away for some seconds, long past the deadlines of what it does not get; the promise's 60 s:

@@ -1,4 +1,4 @@
-"""DESIGN section 8, central Redis crash: it is killed in the middle of things, as it is set; what comes home meanwhile waits."""
+"""Central Redis crash: it is killed in the middle of things, as it is set; what comes home meanwhile waits."""
 
 import signal
 

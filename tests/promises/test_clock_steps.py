@@ -1,4 +1,4 @@
-"""DESIGN section 8, clock steps: a region's Redis host, an hour forth and back. Nothing expires falsely, nothing stays shut."""
+"""Clock steps: a region's Redis host, an hour forth and back. Nothing expires falsely, nothing stays shut."""
 
 import signal
 import time

@@ -1,4 +1,4 @@
-"""DESIGN section 8, cron: killed, stopped and overlapping bridges, ``ensure`` each minute by the real daemon.
+"""Cron: killed, stopped and overlapping bridges, ``ensure`` each minute by the real daemon.
 
 All faults at once, a region each, under traffic whose ids are compared in the end:
 

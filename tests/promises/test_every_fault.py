@@ -1,4 +1,4 @@
-"""DESIGN section 8, its first row: an accepted task reaches exactly one terminal state, whatever dies.
+"""Its first row: an accepted task reaches exactly one terminal state, whatever dies.
 
 Each kind of fault once, by ``nearfetch chaos``, in another order each time: its seed is told when it fails, and
 ``CHAOS_SEED=N`` runs that one again. The promise's 10,000 tasks are a command, for each of three seeds:

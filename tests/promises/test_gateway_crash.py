@@ -1,4 +1,4 @@
-"""DESIGN section 8, gateway crash: ``kill -9`` with waiters and half-sent requests; clients go on where they were."""
+"""Gateway crash: ``kill -9`` with waiters and half-sent requests; clients go on where they were."""
 
 import contextlib
 import http.client

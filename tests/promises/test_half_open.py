@@ -1,4 +1,4 @@
-"""DESIGN section 8, half-open connections: the other end is gone without a word, as where a machine in between forgot them.
+"""Half-open connections: the other end is gone without a word, as where a machine in between forgot them.
 
 Neither end is told, and what either sends is lost; new connections pass. Whoever has such a connection notices within 10 s.
 """

@@ -1,4 +1,4 @@
-"""DESIGN section 8, hostile client: whatever a client sends, or does not read, others are answered, and memory is bounded."""
+"""Hostile client: whatever a client sends, or does not read, others are answered, and memory is bounded."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""DESIGN section 8, hostile region: its credentials do all they can, and the others' tasks neither fail nor slow down."""
+"""Hostile region: its credentials do all they can, and the others' tasks neither fail nor slow down."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""DESIGN section 8, hub killed while its disk is slow: what it answered and had not written is gone with it.
+"""Hub killed while its disk is slow: what it answered and had not written is gone with it.
 
 With ``appendfsync everysec`` Redis answers while an fsync is pending, and writes up to 2 s later. Here each takes 1.5 s.
 """

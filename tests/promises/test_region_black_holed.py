@@ -1,4 +1,4 @@
-"""DESIGN section 8, one region black-holed: the others do not notice, and its tasks end by their deadline and grace."""
+"""One region black-holed: the others do not notice, and its tasks end by their deadline and grace."""
 
 from scripts.chaos.points import links
 from scripts.chaos.stack import source

@@ -1,4 +1,4 @@
-"""DESIGN section 8, region Redis crash: no ack leaves before its append-only file has the batch.
+"""Region Redis crash: no ack leaves before its append-only file has the batch.
 
 ``kill -9`` alone loses nothing, since the page cache survives; so the file is cut back to what was known to be in it, as
 after the loss of a machine: without what was enqueued and not acked, without claims, without ends and the outbox.

@@ -1,4 +1,4 @@
-"""DESIGN section 8, waiters: 2,000 clients wait, by long polls and by event streams, and the gateway is as quick as before."""
+"""Waiters: 2,000 clients wait, by long polls and by event streams, and the gateway is as quick as before."""
 
 import itertools
 import resource

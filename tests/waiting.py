@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+longest_seconds = float("inf")  # of any wait; less where a test is run that is expected to fail (tests.mutation)
 
 
 def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
     """The first true answer of ``condition``; fails the test with ``what`` when none came in time."""
+    seconds = min(seconds, longest_seconds)
     deadline = time.monotonic() + seconds
     answer = condition()
     while not answer:

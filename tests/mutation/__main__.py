@@ -4,6 +4,8 @@
     python -m tests.mutation web/settle.py bridge/      some of it
     python -m tests.mutation --sample 200 --seed 7      some mutants of everything
     python -m tests.mutation --list web/sweep.py        only says what would be changed
+    python -m tests.mutation --again web/sweep.py       tries what survived once more: there are new tests
+    python -m tests.mutation --report                   what is known, without trying anything
 
 Needs `pip install -r tests/mutation/requirements.txt`. Outcomes are kept (--results): the same command goes on where it was
 ended. Ends with 0 when at least 95 % of what was tried, less what equivalent.toml lists, was killed; else with 1.
@@ -14,11 +16,11 @@ import random
 import sys
 import threading
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from tests.mutation.mutants import Mutant, mutants
-from tests.mutation.run import BaselineFails, Outcome, Results, Target, attempt_all, key, measure
+from tests.mutation.run import BaselineFails, Outcome, Results, Target, attempt_all, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -50,6 +52,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of --sample (1)")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at once (2)")
     parser.add_argument("--results", type=Path, default=ROOT / ".mutation.jsonl", help="where outcomes are kept")
+    parser.add_argument("--again", action="store_true", help="also try again what survived")
+    parser.add_argument("--report", action="store_true", help="only say what is known")
     parser.add_argument("--list", action="store_true", help="only list the mutants")
     asked = parser.parse_args(words)
     try:
@@ -57,11 +61,8 @@ def main(words: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    work = [(target, one) for target in found for one in mutants(target.path, (ROOT / target.path).read_text())]
     ignored = equivalents()
-    work = []
-    for target in found:
-        made = mutants(target.path, (ROOT / target.path).read_text())
-        work += [(target, one) for one in made if (one.path, one.was, one.now) not in ignored]
     if asked.sample is not None and asked.sample < len(work):
         work = random.Random(asked.seed).sample(work, asked.sample)
     if asked.list:
@@ -69,16 +70,20 @@ def main(words: list[str]) -> int:
             print(f"{mutant.path}:{mutant.line}  {mutant.operator}\n  - {mutant.was}\n  + {mutant.now}")
         return 0
     results = Results(asked.results)
-    left = [(target, mutant) for target, mutant in work if key(mutant) not in results.known]
-    try:
-        for target in {id(target): target for target, _ in left}.values():
-            measure(target)
-            print(f"{target.path}: its tests pass unchanged, in {target.seconds:.0f} s", flush=True)
-    except BaselineFails as error:
-        print(error, file=sys.stderr)
-        return 1
-    try_left(left, asked.jobs, results)
-    return report([mutant for _, mutant in work], results)
+    judged = [(target, one) for target, one in work if (one.path, one.was, one.now) not in ignored]
+    left = [
+        (target, one)
+        for target, one in judged
+        if one.key not in results.known or (asked.again and not results.known[one.key].killed)
+    ]
+    if not asked.report:
+        try:
+            measure(list({id(target): target for target, _ in left}.values()), results, print)
+        except BaselineFails as error:
+            print(error, file=sys.stderr)
+            return 1
+        try_left(left, asked.jobs, results)
+    return report([mutant for _, mutant in work], ignored, results)
 
 
 def try_left(left: list[tuple[Target, Mutant]], jobs: int, results: Results) -> None:
@@ -97,17 +102,29 @@ def try_left(left: list[tuple[Target, Mutant]], jobs: int, results: Results) -> 
     attempt_all(left, jobs, results, told)
 
 
-def report(tried: list[Mutant], results: Results) -> int:
+def report(work: list[Mutant], ignored: set[tuple[str, str, str]], results: Results) -> int:
     """A line a file and one for all; 0 when enough were killed."""
-    by_path: dict[str, list[bool]] = defaultdict(list)
-    for mutant in tried:
-        by_path[mutant.path].append(results.known[key(mutant)].killed)
-    for path, killed in by_path.items():
-        print(f"{path:<24} {sum(killed):>5} of {len(killed):>5} killed  {sum(killed) / len(killed):.1%}")
-    every = [one for killed in by_path.values() for one in killed]
-    rate = sum(every) / len(every) if every else 1.0
-    print(f"{'all':<24} {sum(every):>5} of {len(every):>5} killed  {rate:.1%} (wanted {WANTED:.0%})")
-    return 0 if rate >= WANTED else 1
+    lines: dict[str, Counter[str]] = defaultdict(Counter)
+    for mutant in work:
+        outcome = results.known.get(mutant.key)
+        if (mutant.path, mutant.was, mutant.now) in ignored:
+            lines[mutant.path]["equivalent"] += 1
+        elif outcome is None:
+            lines[mutant.path]["not tried"] += 1
+        else:
+            lines[mutant.path]["killed" if outcome.killed else "survived"] += 1
+            lines[mutant.path]["hung"] += "Timeout" in outcome.why or outcome.by == "time-out"
+    lines["all"] = sum(lines.values(), Counter[str]())
+    print(f"{'':<24} tried  killed  (hung)  survived  equivalent  not tried")
+    for path, found in lines.items():
+        killed, survived = found["killed"], found["survived"]
+        share = f"{killed / (killed + survived):.1%}" if killed + survived else "-"
+        print(
+            f"{path:<24} {killed + survived:>5} {killed:>7} {found['hung']:>7} {survived:>9}"
+            f" {found['equivalent']:>11} {found['not tried']:>10}  {share}"
+        )
+    tried = lines["all"]["killed"] + lines["all"]["survived"]
+    return 0 if lines["all"]["killed"] >= WANTED * tried else 1
 
 
 if __name__ == "__main__":

@@ -3,12 +3,25 @@
 Python expressions are changed by cosmic-ray's operators. A statement is dropped by ourselves, since cosmic-ray has no such
 operator, and Lua is changed by ours alone: comparisons, constants, conditions, dropped lines. Lua is what stands in a
 string that calls Redis, or in a ``.lua`` file.
+
+Left out by rule, since it is no guard of anything:
+
+    what is said        log lines and the conditions of nothing else, f-strings, __repr__, docstrings
+    declarations        defaults of a class's fields, ``frozen=``, ``kw_only=``, ``slots=``; ``strict=`` of zip asserts
+    how a process ends  ``daemon=`` of a thread
+    tuning              numbers of constants, of two digits and more, of ``join(5)``, ``wait(5)`` and ``connections=2``: one
+                        more tells nothing
+    places              an index (``ARGV[3]``, ``pair[0]``) is a name
+    no mutant           what does not compile, and what means the same as another one (``not a == b``, ``a != b``)
 """
 
 import ast
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from typing import Final
 
@@ -42,7 +55,16 @@ LUA_OPERATORS: Final = (
     (re.compile(r"\b(true|false)\b"), {"true": ("false",), "false": ("true",)}),
     (re.compile(r"\b(math\.max|math\.min)\b"), {"math.max": ("math.min",), "math.min": ("math.max",)}),
 )
-LUA_NUMBER: Final = re.compile(r"(?<![\w.\"'$])(\d+)(?![\w.\"'])")
+LUA_NUMBER: Final = re.compile(r"(?<![\w.\"'$\[])(\d+)(?![\w.\"'])")
+DECLARED: Final = (
+    "strict",
+    "frozen",
+    "kw_only",
+    "slots",
+    "eq",
+    "daemon",
+    "connections",
+)  # keywords whose values guard nothing
 LUA_STATEMENT: Final = re.compile(r"^\s*(redis\.call\(.*\)|[\w.\[\]\"' ,]+ = [^{]*[^{,(])$")
 LUA_ONE_LINE_IF: Final = re.compile(r"^\s*if .* then (.+) end$")
 LUA_FLAG: Final = re.compile(r"""(["'])(NX|XX|GT|LT|KEEPTTL)\1, """)
@@ -51,7 +73,10 @@ LUA_QUOTED: Final = re.compile(r"--[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One changed place. ``line`` counts from 1 in the file; ``was`` and ``now`` are that line's text, stripped."""
+    """One changed place. ``line`` counts from 1 in the file; ``was`` and ``now`` are that line's text, stripped.
+
+    ``key`` names it by the text of its place: what came of it is known until that changes.
+    """
 
     path: str
     line: int
@@ -60,27 +85,61 @@ class Mutant:
     now: str
     text: str  # the whole file
     place: str  # the function or script it stands in
+    key: str
 
 
 def mutants(path: str, source: str) -> list[Mutant]:
-    """All mutants of a file, in the order of their lines, each different text once."""
+    """All mutants of a file, in the order of their lines, each different meaning once."""
+    places: list[tuple[int, int, str]] = []
     if path.endswith(".lua"):
         texts = list(_lua(source, 0, len(source)))
-        places: list[tuple[int, int, str]] = []
     else:
         tree = ast.parse(source)
         places = _places(tree)
-        texts = [*_expressions(source, tree), *_dropped(source, tree)]
+        texts = [*_dropped(source, tree), *_expressions(source, tree)]
         for begin, end in _lua_parts(source, tree):
             texts += _lua(source, begin, end)
     found: dict[str, Mutant] = {}
+    doubles: Counter[str] = Counter()
     for operator, text in texts:
-        if text == source or text in found:
+        means = text if path.endswith(".lua") else _meaning(text)
+        if text == source or not means or means in found:
             continue
         line, was, now = _difference(source, text)
-        place = next((name for first, last, name in reversed(places) if first <= line <= last), "")
-        found[text] = Mutant(path, line, operator, was, now, text, place)
+        first, last, place = next((one for one in reversed(places) if one[0] <= line <= one[1]), (line, line, ""))
+        around = "\n".join(_lines(source)[0][first - 1 : last])
+        keyed = hashlib.sha256(
+            "\0".join((path, place, around, str(line - first), operator, was, now)).encode()
+        ).hexdigest()
+        doubles[keyed] += 1
+        found[means] = Mutant(path, line, operator, was, now, text, place, f"{keyed[:24]}.{doubles[keyed]}")
     return sorted(found.values(), key=lambda one: (one.line, one.operator, one.now))
+
+
+class _Plain(ast.NodeTransformer):
+    """``not a == b`` as ``a != b``, ``not not a`` as ``a``: where both are only asked for their truth they are the same."""
+
+    OPPOSITE: Final = {ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn,
+                       ast.NotIn: ast.In}  # fmt: skip
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        self.generic_visit(node)
+        inner = node.operand
+        if not isinstance(node.op, ast.Not):
+            return node
+        if isinstance(inner, ast.UnaryOp) and isinstance(inner.op, ast.Not):
+            return inner.operand
+        if isinstance(inner, ast.Compare) and len(inner.ops) == 1 and type(inner.ops[0]) in self.OPPOSITE:
+            return ast.Compare(inner.left, [self.OPPOSITE[type(inner.ops[0])]()], inner.comparators)
+        return node
+
+
+def _meaning(text: str) -> str:
+    """The same for texts that do the same by their form; empty for what is no Python."""
+    try:
+        return ast.dump(_Plain().visit(ast.parse(text)))
+    except SyntaxError:
+        return ""
 
 
 def _places(tree: ast.Module) -> list[tuple[int, int, str]]:
@@ -97,23 +156,73 @@ def _places(tree: ast.Module) -> list[tuple[int, int, str]]:
 
 def _is_said_only(node: ast.AST) -> bool:
     """A log line, an assertion for the type checker, or a declaration: nobody's behaviour."""
+    if isinstance(node, ast.If):
+        return all(map(_is_said_only, [*node.body, *node.orelse]))
     text = ast.unparse(node)
     return text.startswith(("log.", "assert ", "from ", "import ", "raise NotImplementedError"))
 
 
-def _quiet_lines(tree: ast.Module) -> set[int]:
-    """Lines whose change only changes what is said, how something is declared, or a default of a signature's type."""
-    lines: set[int] = set()
+def _is_declared(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    """A number or truth that declares, or tunes: see the head of this file."""
+    if not isinstance(node, ast.Constant):
+        return False
+    above, is_number = parents[node], not isinstance(node.value, bool | str | bytes | None)
+    if isinstance(above, ast.keyword) and above.arg in DECLARED:
+        return True
+    if is_number and isinstance(above, ast.UnaryOp):
+        above = parents[above]
+    if is_number and isinstance(above, ast.Subscript | ast.Slice):
+        return True
+    if is_number and isinstance(above, ast.Call) and isinstance(above.func, ast.Attribute):
+        return above.func.attr in ("join", "wait")
+    while is_number and not isinstance(above, ast.stmt):
+        above = parents[above]
+    return is_number and isinstance(above, ast.Assign | ast.AnnAssign) and not _is_in_function(above, parents)
+
+
+def _is_in_function(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
+    while node in parents:
+        node = parents[node]
+        if isinstance(node, ast.FunctionDef):
+            return True
+    return False
+
+
+def _quiet(source: str, tree: ast.Module) -> list[tuple[int, int]]:
+    """Spans whose change only changes what is said, or how something is declared; as offsets."""
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    spans = []
     for node in ast.walk(tree):
-        if isinstance(node, ast.stmt) and not isinstance(node, ast.FunctionDef | ast.ClassDef) and _is_said_only(node):
-            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        if isinstance(node, ast.FunctionDef) and node.name in ("__repr__", "__str__"):
-            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines
+        is_statement = isinstance(node, ast.stmt) and not isinstance(node, ast.FunctionDef | ast.ClassDef)
+        is_shown = isinstance(node, ast.FunctionDef) and node.name in ("__repr__", "__str__")
+        is_text = isinstance(node, ast.JoinedStr)
+        is_quiet = is_shown or is_text or (is_statement and _is_said_only(node)) or _is_declared(node, parents)
+        if is_quiet:
+            spans.append(_span(source, node))
+    return spans
+
+
+def _span(source: str, node: ast.AST) -> tuple[int, int]:
+    """Where a node stands, as offsets."""
+    lines, starts = _lines(source)
+    first, last = node.lineno - 1, node.end_lineno - 1  # type: ignore[attr-defined]
+    return (
+        starts[first] + _chars(lines[first], node.col_offset),  # type: ignore[attr-defined]
+        starts[last] + _chars(lines[last], node.end_col_offset),  # type: ignore[attr-defined]
+    )
+
+
+@cache
+def _lines(source: str) -> tuple[list[str], list[int]]:
+    """The lines of a text, and where each begins."""
+    lines, starts = source.splitlines(keepends=True), [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line))
+    return lines, starts
 
 
 def _expressions(source: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
-    quiet = _quiet_lines(tree)
+    quiet = _quiet(source, tree)
     for name in OPERATORS:
         operator = get_operator(f"core/{name}")()
         for number in count():
@@ -122,8 +231,13 @@ def _expressions(source: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
                 break
             if name == "NumberReplacer" and not _is_small(source, text):
                 continue
-            if _difference(source, text)[0] not in quiet:
+            at = _first_difference(source, text)
+            if not any(first <= at < last for first, last in quiet):
                 yield name, text
+
+
+def _first_difference(source: str, text: str) -> int:
+    return next((at for at, (a, b) in enumerate(zip(source, text, strict=False)) if a != b), len(source))
 
 
 def _is_small(source: str, text: str) -> bool:
@@ -161,9 +275,6 @@ def _chars(line: str, byte_offset: int) -> int:
 
 def _lua_parts(source: str, tree: ast.Module) -> Iterator[tuple[int, int]]:
     """Where Lua stands in a Python file, as offsets."""
-    starts = [0]
-    for line in source.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
     docs = {
         id(node.body[0].value)
         for node in ast.walk(tree)
@@ -171,13 +282,10 @@ def _lua_parts(source: str, tree: ast.Module) -> Iterator[tuple[int, int]]:
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    lines = source.splitlines(keepends=True)
     for node in ast.walk(tree):
         is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
         if is_text and LUA_IN_PYTHON.search(node.value):
-            begin = starts[node.lineno - 1] + _chars(lines[node.lineno - 1], node.col_offset)
-            last = (node.end_lineno or node.lineno) - 1
-            yield begin, starts[last] + _chars(lines[last], node.end_col_offset or 0)
+            yield _span(source, node)
 
 
 def _lua(source: str, begin: int, end: int) -> Iterator[tuple[str, str]]:

@@ -1,186 +1,265 @@
 """Tries mutants on copies of the checkout, several at once, and keeps what came of each.
 
-baseline   the unchanged tests of a file must pass; their time bounds a mutant's
-neighbours the tests that killed the nearest mutants come first: most end there, in seconds
-all        then every test of the file, until one fails
+measure   runs the unchanged tests once: they must pass; how long each takes, which lines it runs and which scripts it calls
+choose    of a mutant the tests that run its line, or call its script: those that killed its neighbours first, then the quickest
+attempt   runs them in a fork (tests.mutation.forks) until one fails
 """
 
+import ast
 import hashlib
 import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+import msgspec
+
+from tests.mutation.forks import Asked, Ran, Seen
 from tests.mutation.mutants import Mutant
-from tests.promises.unguarded import copy
+from tests.promises.unguarded import ROOT, copy
 
-NEIGHBOURS = 4  # tests that are tried before all of them
-TEST_SECONDS = 60  # a test that takes longer hangs
-SLOWER = 3.0  # than unchanged: a whole run that takes longer hangs
+CHOSEN_SECONDS = 45  # of tests that one mutant meets; those that are slower still are left out
+WITH_SCRIPTS = ("regions", "jobs", "bridge", "web")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a mutant. ``by`` is the test that failed, or empty; ``seconds`` is what it took."""
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of a mutant. ``by`` is the test that failed, or empty, and ``why`` what it said; ``seconds`` what it took."""
 
     killed: bool
     by: str
     seconds: float
+    why: str = ""
 
 
 @dataclass
 class Target:
-    """A file and the tests that hold it. ``seconds`` is what they take unchanged."""
+    """A file, and the tests that hold it: files and folders of them."""
 
     path: str
     tests: list[str]
-    seconds: float = 0.0
+    seen: dict[str, Seen] = field(default_factory=dict)  # by the test's id
     killers: dict[str, Counter[str]] = field(default_factory=dict)  # by the place of a mutant
+
+    @property
+    def files(self) -> list[str]:
+        """Its test files."""
+        found: list[str] = []
+        for path in self.tests:
+            below = sorted((ROOT / path).glob("**/test_*.py")) if (ROOT / path).is_dir() else [ROOT / path]
+            found += [str(one.relative_to(ROOT)) for one in below]
+        return found
 
 
 class BaselineFails(Exception):  # noqa: N818
     """The tests fail without a mutant: they can tell nothing."""
 
 
-def run_tests(folder: Path, tests: Iterable[str], limit_seconds: float) -> Outcome:
-    """Runs tests until one fails. A run that does not end in time counts as killed, by ``time-out``."""
-    report = folder / "report.xml"
-    report.unlink(missing_ok=True)
-    words = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"--timeout={TEST_SECONDS}", f"--junitxml={report}"]
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        running = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "INT", sys.executable, *words, *tests],  # it ends with us
-            cwd=folder,
-            env={**os.environ, "TMPDIR": scratch, "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+class Forks:
+    """A copy of the checkout, and the process in it that runs tests in forks of its own."""
+
+    def __init__(self, folder: Path, files: list[str]) -> None:
+        self.folder, self._written = folder, 0
+        words = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "tests.mutation.forks"]
+        self._running = subprocess.Popen(
+            words, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
-        try:
-            code = running.wait(limit_seconds)
-        except subprocess.TimeoutExpired:
-            _end(running)
-            return Outcome(True, "time-out", time.monotonic() - started)
-    return Outcome(code != 0, _failed(report) if code else "", time.monotonic() - started)
+        self._send(files)
 
+    def _send(self, what: list[str] | Asked) -> None:
+        assert self._running.stdin is not None
+        self._running.stdin.write(msgspec.json.encode(what) + b"\n")
+        self._running.stdin.flush()
 
-def _end(running: subprocess.Popen[bytes]) -> None:
-    """SIGINT first, so that pytest ends its servers."""
-    running.send_signal(signal.SIGINT)
-    try:
-        running.wait(15)
-    except subprocess.TimeoutExpired:
-        with suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+    def run(self, asked: Asked) -> Ran:
+        """Runs tests."""
+        self._send(asked)
+        assert self._running.stdout is not None
+        return msgspec.json.decode(self._running.stdout.readline(), type=Ran)
 
+    def write(self, path: str, text: str) -> None:
+        """Changes a file, seen by Python also where its size stays and a second has not passed."""
+        self._written += 1
+        file = self.folder / path
+        file.write_text(text)
+        stamp = 1_000_000_000 + self._written
+        os.utime(file, (stamp, stamp))
 
-def _failed(report: Path) -> str:
-    """The test that failed, as pytest takes it; ``does not load`` when none began."""
-    for case in ET.parse(report).iter("testcase") if report.exists() else ():
-        if {child.tag for child in case} & {"failure", "error"}:
-            module, name = case.get("classname", ""), case.get("name", "")
-            path = Path(*module.split(".")).with_suffix(".py")
-            return f"{path}::{name}" if module else "does not load"
-    return "does not load"
-
-
-class Results:
-    """Outcomes by mutant, kept as lines of JSON, so that a run that was ended goes on where it was."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-        self.known: dict[str, Outcome] = {}
-        if path.exists():
-            for line in path.read_text().splitlines():
-                kept = json.loads(line)
-                self.known[kept["key"]] = Outcome(kept["killed"], kept["by"], kept["seconds"])
-
-    def add(self, mutant: Mutant, outcome: Outcome) -> None:
-        """Keeps an outcome at once."""
-        kept = {
-            "key": key(mutant), "path": mutant.path, "line": mutant.line, "operator": mutant.operator, "was": mutant.was,
-            "now": mutant.now, "killed": outcome.killed, "by": outcome.by, "seconds": round(outcome.seconds, 1),
-        }  # fmt: skip
-        with self._lock:
-            self.known[kept["key"]] = outcome
-            with self._path.open("a") as file:
-                file.write(json.dumps(kept) + "\n")
-
-
-def key(mutant: Mutant) -> str:
-    """Names a mutant by its file's whole text: another commit's outcome counts only where nothing changed."""
-    return hashlib.sha256(f"{mutant.path}\0{mutant.text}".encode()).hexdigest()[:24]
+    def stop(self) -> None:
+        """Ends the process."""
+        assert self._running.stdin is not None
+        self._running.stdin.close()
+        self._running.wait()
 
 
 @contextmanager
-def checkout() -> Iterator[Path]:
-    """A copy of the checkout in a folder of its own."""
+def forks(files: list[str]) -> Iterator[Forks]:
+    """A copy of the checkout in a folder of its own, with its process."""
     with tempfile.TemporaryDirectory(prefix="nearfetch-mutation-") as made:
         folder = Path(made) / "checkout"
         folder.mkdir()
         copy(folder)
-        yield folder
+        one = Forks(folder, files)
+        try:
+            yield one
+        finally:
+            one.stop()
 
 
-def measure(target: Target) -> None:
-    """Runs the unchanged tests; raises ``BaselineFails``."""
-    with checkout() as folder:
-        outcome = run_tests(folder, target.tests, 600)
-    if outcome.killed:
-        raise BaselineFails(f"{target.path}: {outcome.by} fails without a mutant")
-    target.seconds = outcome.seconds
+class Results:
+    """Outcomes by mutant, and what tests do unchanged: lines of JSON, so that a run that was ended goes on where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self.known: dict[str, Outcome] = {}
+        self._measured: dict[str, dict[str, dict[str, Seen]]] = {}  # by test file, then by its and the target's text
+        for line in path.read_text().splitlines() if path.exists() else ():
+            kept = json.loads(line)
+            if "file" in kept:
+                tests = msgspec.convert(kept["tests"], dict[str, Seen])
+                self._measured.setdefault(kept["file"], {}).update(dict.fromkeys(kept["for"], tests))
+            else:
+                self.known[kept["key"]] = Outcome(kept["killed"], kept["by"], kept["seconds"], kept["why"])
+
+    def _write(self, kept: dict[str, object]) -> None:
+        with self._lock, self._path.open("a") as file:
+            file.write(json.dumps(kept) + "\n")
+
+    def add(self, mutant: Mutant, outcome: Outcome) -> None:
+        """Keeps an outcome at once."""
+        self.known[mutant.key] = outcome
+        self._write({
+            "key": mutant.key, "path": mutant.path, "line": mutant.line, "operator": mutant.operator, "was": mutant.was,
+            "now": mutant.now, "killed": outcome.killed, "by": outcome.by, "seconds": round(outcome.seconds, 1),
+            "why": outcome.why,
+        })  # fmt: skip
+
+    def measured(self, file: str, target: str) -> dict[str, Seen] | None:
+        """What the tests of a file did with a target, as both stand now; None where nobody looked."""
+        return self._measured.get(file, {}).get(_both(file, target))
+
+    def note(self, file: str, targets: list[str], tests: dict[str, Seen]) -> None:
+        """Keeps what the tests of a file did."""
+        told = [_both(file, target) for target in targets]
+        self._measured.setdefault(file, {}).update(dict.fromkeys(told, tests))
+        self._write({"file": file, "for": told, "tests": msgspec.to_builtins(tests)})
 
 
-def attempt(folder: Path, target: Target, mutant: Mutant) -> Outcome:
+def _both(file: str, target: str) -> str:
+    texts = f"{(ROOT / file).read_text()}\0{target}\0{(ROOT / target).read_text()}"
+    return hashlib.sha256(texts.encode()).hexdigest()[:24]
+
+
+def measure(targets: list[Target], results: Results, told: Callable[[str], None]) -> None:
+    """Runs the unchanged tests whose doings nobody knows; raises ``BaselineFails``."""
+    wanted: dict[str, list[str]] = {}
+    for target in targets:
+        for file in target.files:
+            wanted.setdefault(file, []).append(target.path)
+    left = [file for file, paths in wanted.items() if any(results.measured(file, path) is None for path in paths)]
+    if left:
+        with forks(left) as one:
+            for file in left:
+                ran = one.run(Asked([file], watched=wanted[file]))
+                if ran.code:
+                    raise BaselineFails(f"{ran.failed} fails without a mutant: {ran.why}")
+                results.note(file, wanted[file], ran.tests)
+                told(
+                    f"{file}: {len(ran.tests)} tests pass unchanged, in {sum(s.seconds for s in ran.tests.values()):.1f} s"
+                )
+    for target in targets:
+        for file in target.files:
+            target.seen |= results.measured(file, target.path) or {}
+
+
+@cache
+def _used_by() -> dict[str, set[str]]:
+    """By the name of a text that a module keeps: the names of those that are made of it."""
+    made: dict[str, set[str]] = {}
+    for folder in WITH_SCRIPTS:
+        for path in (ROOT / folder).glob("**/*.py"):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
+                    name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
+                    for part in ast.walk(node.value):
+                        if isinstance(part, ast.Name):
+                            made.setdefault(part.id, set()).add(name)
+    return made
+
+
+def _scripts(place: str) -> set[str]:
+    """The names of the scripts that have a piece of Lua in them."""
+    found, left = {place}, [place]
+    while left:
+        more = _used_by().get(left.pop(), set()) - found
+        found |= more
+        left += more
+    return found
+
+
+def choose(target: Target, mutant: Mutant) -> list[str]:
+    """The tests that can tell a mutant, best first."""
+    seen = target.seen
+    is_lua = mutant.operator.startswith("Lua")
+    scripts = _scripts(mutant.place)
+    touching = [name for name, one in seen.items() if is_lua and scripts.intersection(one.scripts)] or [
+        name for name, one in seen.items() if not is_lua and mutant.line in one.lines.get(target.path, ())
+    ]
+    # What runs when a module is loaded, or in processes that the tests start, no line tells.
+    touching = touching or [name for name, one in seen.items() if one.lines.get(target.path)] or list(seen)
+    near = target.killers.setdefault(mutant.place, Counter())
+    order = sorted(touching, key=lambda name: (-near[name], seen[name].seconds))
+    chosen, seconds = [], 0.0
+    for name in order:
+        seconds += seen[name].seconds
+        if chosen and seconds > CHOSEN_SECONDS:
+            break
+        chosen.append(name)
+    return chosen
+
+
+def attempt(one: Forks, target: Target, mutant: Mutant) -> Outcome:
     """One mutant, in this copy of the checkout."""
-    file = folder / mutant.path
-    original = file.read_text()
-    limit = SLOWER * target.seconds + TEST_SECONDS
-    file.write_text(mutant.text)
+    tests, started = choose(target, mutant), time.monotonic()
+    seconds = {name: target.seen[name].seconds for name in tests}
+    files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
+    one.write(mutant.path, mutant.text)
     try:
-        near = target.killers.setdefault(mutant.place, Counter())
-        every = sum(target.killers.values(), Counter[str]())
-        first = list(dict.fromkeys([name for name, _ in (*near.most_common(2), *every.most_common(NEIGHBOURS))]))
-        outcome = run_tests(folder, first[:NEIGHBOURS], limit) if first else Outcome(False, "", 0.0)
-        if not outcome.killed:
-            rest = run_tests(folder, target.tests, limit)
-            outcome = Outcome(rest.killed, rest.by, outcome.seconds + rest.seconds)
+        ran = one.run(Asked(files, tests, seconds, limit_seconds=30 + 5 * sum(seconds.values())))
     finally:
-        file.write_text(original)
-    if outcome.killed and "::" in outcome.by:
-        near[outcome.by] += 1
-    return outcome
+        one.write(mutant.path, (ROOT / mutant.path).read_text())
+    if ran.failed in target.seen:
+        target.killers[mutant.place][ran.failed] += 1
+    return Outcome(ran.code != 0, ran.failed, time.monotonic() - started, ran.why)
 
 
 def attempt_all(
     work: Iterable[tuple[Target, Mutant]], jobs: int, results: Results, told: Callable[[Mutant, Outcome], None]
 ) -> None:
-    """Tries every mutant that has no outcome yet, ``jobs`` at once."""
+    """Tries these mutants, ``jobs`` at once."""
     waiting: queue.SimpleQueue[tuple[Target, Mutant]] = queue.SimpleQueue()
-    for one in work:
-        waiting.put(one)
+    files: dict[str, None] = {}
+    for target, mutant in work:
+        waiting.put((target, mutant))
+        files |= dict.fromkeys(target.files)
 
     def loop() -> None:
-        with checkout() as folder:
+        with forks(list(files)) as one:
             while True:
                 try:
                     target, mutant = waiting.get_nowait()
                 except queue.Empty:
                     return
-                outcome = attempt(folder, target, mutant)
+                outcome = attempt(one, target, mutant)
                 results.add(mutant, outcome)
                 told(mutant, outcome)
 

@@ -70,8 +70,9 @@ class Forks:
     def __init__(self, folder: Path, files: list[str]) -> None:
         self.folder, self._written = folder, 0
         words = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "tests.mutation.forks"]
+        compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # is kept
         self._running = subprocess.Popen(
-            words, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            words, cwd=folder, env=compiled, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         self._send(files)
 

@@ -16,6 +16,7 @@ from jobs.errors import (
     RateLimited,
     TimedOut,
 )
+from jobs.script import HOST_TTL_MS
 from jobs.turn import Caller, Desk, Turn, tell_limits
 from regions import connect, names
 from tests.service.test_claim import end, queue
@@ -176,6 +177,76 @@ def test_a_pause_is_never_shortened(client, worker, breakers):
     until_ms = state(client)["next"]
     breakers.slow(HOST, 5)
     assert state(client)["next"] == until_ms
+
+
+def test_an_hour_is_the_longest_pause_that_a_host_gets(client, breakers):
+    for ask_for in (breakers.slow, breakers.delay):
+        client.delete(names.host(HOST))
+        now_ms = connect.redis_now_ms(client)
+        ask_for(HOST, 86_400)
+        assert 3_599_000 < float(state(client)["next"]) - now_ms < 3_660_000
+
+
+def test_a_pause_is_not_shortened_by_what_else_is_known_of_the_host(client, worker, breakers):
+    breakers.slow(HOST, 600)
+    until_ms = state(client)["next"]
+    breakers.delay(HOST, 2)
+    assert state(client)["next"] == until_ms
+    break_it(breakers)
+    assert "opened" in state(client)
+    assert state(client)["next"] == until_ms
+
+
+def test_what_a_host_asks_for_when_it_fails_is_how_long_it_is_left_alone(client, worker, breakers):
+    break_it(breakers, 1, Blocked("a challenge", retry_after=60.0))
+    assert 58 < open_hosts(client)[HOST][0] <= 60
+    breakers.recovered(HOST)
+    client.hdel(names.host(HOST), "opened", "fails", "next")
+    break_it(breakers, 1, Blocked("a challenge", retry_after=86_400.0))
+    assert 3_590 < open_hosts(client)[HOST][0] <= 3_600
+
+
+def test_a_host_is_left_alone_for_five_minutes_at_most(client, worker, breakers):
+    break_it(breakers)
+    for opened in (8, 60):
+        client.hset(names.host(HOST), mapping={"opened": opened, "tried": 1})
+        breakers.failed(HOST, TimedOut("again"))
+        assert 148 < open_hosts(client)[HOST][0] <= 300
+
+
+def test_what_is_known_of_a_host_is_forgotten_some_time_after_its_last_failure(client, worker, breakers):
+    break_it(breakers, 1)
+    assert 0 < client.pttl(names.host(HOST)) <= HOST_TTL_MS
+    break_it(breakers)
+    (at_ms,) = (score for _, score in client.zrange(names.OPEN, 0, -1, withscores=True))
+    assert HOST_TTL_MS - 60_000 < at_ms - connect.redis_now_ms(client) <= HOST_TTL_MS
+
+
+def test_a_host_that_answers_again_is_asked_as_slowly_as_it_and_its_sources_want(client, worker, breakers):
+    for most_ms, limit_ms, delay_ms in ((500, 500, 0), (4_000, 500, 4_000), (4_000, 4_000, 500)):
+        client.delete(names.host(HOST), names.OPEN)
+        tell_limits(client, {HOST: f"8 {limit_ms}"})
+        break_it(breakers)
+        client.hset(names.host(HOST), mapping={"tried": 1, "delay": delay_ms})
+        before_ms = connect.redis_now_ms(client)
+        breakers.recovered(HOST)
+        after_ms = connect.redis_now_ms(client)
+        assert before_ms + most_ms <= float(state(client)["next"]) <= after_ms + most_ms + 1
+        assert not {"opened", "tried", "fails", "type", "why"} & set(state(client))
+
+
+def test_a_host_whose_time_has_come_is_left_alone_for_no_more_seconds(client, worker, breakers):
+    break_it(breakers)
+    wait_out(client)
+    assert open_hosts(client)[HOST][0] == 0.0
+
+
+def test_at_most_a_hundred_hosts_are_shown_the_latest_ones(client, breakers):
+    soon = time.time() * 1000 + 60_000
+    for number in range(102):
+        client.hset(names.host(f"h{number:03}"), mapping={"next": soon, "why": f"n{number}"})
+    client.zadd(names.OPEN, {f"h{number:03}": soon + number for number in range(102)})
+    assert sorted(open_hosts(client)) == [f"h{number:03}" for number in range(2, 102)]
 
 
 def test_a_crawl_delay_is_a_rate(client, worker, breakers):

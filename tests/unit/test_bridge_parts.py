@@ -77,6 +77,8 @@ def test_neighbouring_versions_and_unknown_fields_are_read() -> None:
         ("task", b"\xff\xfe", "task:"),
         ("task", b"", "task:"),
         ("task", b"[" * 100_000, "task:"),
+        ("task", b'{"more": ' + b"[" * 100_000, "task: expected JSON, found it nested too deeply"),
+        ("cancel", b'{"more": ' + b"[" * 100_000, "cancel: expected JSON, found it nested too deeply"),
         ("task", b'{"v": 1}', "task"),
         ("task", contract.encode(a_task(v=7)), "version 0 to 2, found 7"),
         ("task", contract.encode(a_task(region="nyc")), 'found one for "nyc"'),
@@ -85,6 +87,7 @@ def test_neighbouring_versions_and_unknown_fields_are_read() -> None:
         ("cancel", contract.encode(contract.Cancel(v=9, task="a", request="b", deadline_ms=1)), "found 9"),
         (None, contract.encode(a_task()), 'found ""'),
         ("mail", contract.encode(a_task()), 'found "mail"'),
+        ("mail", b"\xff", 'expected a message of type "task" or "cancel", found "mail"'),
     ],
 )
 def test_what_cannot_be_read_says_what_was_found(kind: str | None, body: bytes, said: str) -> None:

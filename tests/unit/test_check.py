@@ -1,11 +1,13 @@
 """The contract: what breaks it, and what does not."""
 
+import json
 from decimal import Decimal
 
 import pytest
 
-from jobs.check import check, gaps
-from jobs.errors import ContractBroken
+from jobs import check as checking
+from jobs.check import check, encoded, gaps
+from jobs.errors import ContractBroken, TooLarge
 from tests.unit.describing import define
 
 FIELDS = "[fields]\na = 'a'\nb = 'b'\n[contract]\n"
@@ -36,10 +38,16 @@ def test_required(tmp_path, nothing):
     assert "found none in 1 of 2 (row 2)" in said(tmp_path, "required = ['a']", [{"a": 0}, {"a": nothing}])
 
 
+def test_rows_that_lack_a_field_are_named_up_to_three(tmp_path):
+    assert "3 of 3 (rows 1, 2, 3)" in said(tmp_path, "required = ['a']", [{}] * 3)
+    assert "4 of 4 (rows 1, 2, 3, …)" in said(tmp_path, "required = ['a']", [{}] * 4)
+
+
 def test_bad_value_of_a_required_field(tmp_path):
     assert said(tmp_path, "", [{"a": 1}], bad_required=["row 1: a: expected x", "row 2: a"]).startswith(
         "row 1: a: expected x (and 1 more)"
     )
+    assert said(tmp_path, "", [{"a": 1}], bad_required=["row 2: a"]) == "row 2: a; it is required"
 
 
 def test_unique(tmp_path):
@@ -48,6 +56,13 @@ def test_unique(tmp_path):
     together = [{"a": 1, "b": 1}, {"a": 1, "b": 2}]
     check(define(tmp_path, FIELDS + "unique = [['a', 'b']]"), together)
     assert "a and b" in said(tmp_path, "unique = [['a', 'b']]", [*together, together[0]])
+
+
+def test_a_repeated_row_is_named_by_its_values_also_after_rows_that_have_none(tmp_path):
+    alone = said(tmp_path, "unique = ['a']", [{"a": None}, {"a": "x"}, {"a": "x"}])
+    assert alone == 'expected a a of its own in every row, found "x" in rows 2 and 3'
+    half = [{"a": 1, "b": None}, {"a": 1, "b": None}]
+    assert "found [1,null] in rows 1 and 2" in said(tmp_path, "unique = [['a', 'b']]", half)
 
 
 def test_gaps_are_counted_where_there_are_some(tmp_path):
@@ -71,3 +86,32 @@ def test_range_of_dates(tmp_path):
     contract = "range = {b = ['2026-01-01', '2026-12-31']}"
     check(define(tmp_path, FIELDS + contract), [{"b": "2026-06-01"}])
     assert "2025-12-31" in said(tmp_path, contract, [{"b": "2025-12-31"}])
+    assert "found 5 in row 1" in said(tmp_path, contract, [{"b": 5}])
+
+
+@pytest.mark.parametrize("limits", ["[0, 1.5]", "['2026-01-01', '2026-12-31']"])
+def test_both_ends_belong_to_a_range_and_nothing_is_in_none(tmp_path, limits):
+    contract = f"range = {{b = {limits}}}"
+    definition = define(tmp_path, FIELDS + contract)
+    ends = [{"b": one} for one in definition.contract.range["b"]]
+    check(definition, [*ends, {"b": None}, {"b": ""}])
+    assert "in row 4" in said(tmp_path, contract, [*ends, {"b": None}, {"b": "3"}])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+def test_records_are_a_list_in_as_many_bytes_as_they_may_have(count, monkeypatch):
+    monkeypatch.setattr(checking, "ROWS_AT_ONCE", 2)
+    rows = [{"a": "x" * number, "b": Decimal("1.5")} for number in range(count)]
+    found = encoded(rows, 10_000)
+    assert json.loads(found) == [{"a": "x" * number, "b": "1.5"} for number in range(count)]
+    assert encoded(rows, len(found)) == found
+    if count:
+        with pytest.raises(
+            TooLarge, match=f"^expected at most {len(found) - 1} bytes of records, found {len(found)} in the"
+        ):
+            encoded(rows, len(found) - 1)
+
+
+def test_records_that_are_too_large_say_so_before_all_are_encoded():
+    with pytest.raises(TooLarge, match="in the first 1000 of 3000 records"):
+        encoded([{"a": "x" * 100}] * 3_000, 5_000)

@@ -25,7 +25,7 @@ DENIED = """
 PUBLIC = """
 1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 172.15.255.255 172.32.0.0 192.0.1.1 198.17.0.1
 198.20.0.1 168.63.129.15 223.255.255.255 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 2001:200::1 2001:4860:4860::8888 2606:4700::1
-2a00:1450::1
+2a00:1450::1 ::ffff:168.63.129.17
 """.split()  # noqa: SIM905 - a table reads better
 
 
@@ -49,8 +49,10 @@ flags = struct.unpack("16sH14x", fcntl.ioctl(control, 0x8913, lo))[1]
 fcntl.ioctl(control, 0x8914, struct.pack("16sH14x", b"lo", flags | 1))  # up
 given = struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton("9.9.9.9"))
 fcntl.ioctl(control, 0x8916, given)  # which is this machine's from now on
+control6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+fcntl.ioctl(control6, 0x8916, struct.pack("16sIi", socket.inet_pton(socket.AF_INET6, "2a00:1450::7"), 128, 1))
 print(Guard().permits("9.9.9.9", 80), Guard().permits("::ffff:9.9.9.9", 80), Guard().permits("8.8.8.8", 80),
-      Guard(parse_allow("9.9.9.9:80")).permits("9.9.9.9", 80))
+      Guard(parse_allow("9.9.9.9:80")).permits("9.9.9.9", 80), Guard().permits("2a00:1450::7", 80))
 """
 
 
@@ -60,7 +62,7 @@ def test_a_public_address_of_this_machine_is_refused_unless_it_is_allowed():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if "unshare" in done.stderr:
         pytest.skip(f"no network of one's own here: {done.stderr.strip()}")
-    assert done.stdout == "False False True True\n", done.stderr
+    assert done.stdout == "False False True True False\n", done.stderr
 
 
 def test_text_that_is_no_address_is_refused():
@@ -78,6 +80,27 @@ def test_a_refusal_names_host_address_and_port():
         BlockedAddress, match=r"expected a public address, found inner\.example \(10\.0\.0\.1\), port 81"
     ):
         Guard().filter("inner.example", 81, [(socket.AF_INET, ("10.0.0.1", 81))])
+    with pytest.raises(BlockedAddress, match=r"found ::1, port 81$"):
+        Guard().filter("[::1]", 81, [(socket.AF_INET6, ("::1", 81, 0, 0))])
+    with pytest.raises(BlockedAddress, match=r"found nothing\.example \(no address\), port 81$"):
+        Guard().filter("nothing.example", 81, [])
+
+
+@pytest.mark.parametrize(
+    "name", ["example.org", "Example.ORG.", "my-internal.example.org", "xlocal.example", "8.8.8.8"]
+)
+def test_a_proxy_may_be_asked_for_public_names(name):
+    assert Guard().named(name, 443) == [name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["localhost", "LOCALHOST.", "a.localhost", "printer.local", "x.internal", "nas.home.arpa.", "single", "example.0x1f",
+     "example.1", "a b.example", "127.1", "0x7f.0.0.1", "10.0.0.1", "::1"],
+)  # fmt: skip
+def test_a_proxy_is_not_asked_for_what_a_name_says_is_near(name):
+    with pytest.raises(BlockedAddress, match="found"):
+        Guard().named(name, 443)
 
 
 def test_an_allowed_port_lets_no_other_port_through():
@@ -97,14 +120,18 @@ def test_networks_addresses_and_ipv6_can_be_allowed():
     assert not guard.permits("10.1.2.4", 9)
 
 
+def test_the_first_and_the_last_port_can_be_allowed():
+    assert [entry.port for entry in parse_allow("127.0.0.1:1,127.0.0.1:65535")] == [1, 65535]
+
+
 def test_nothing_is_allowed_by_an_empty_setting():
     assert parse_allow("") == parse_allow(" , ") == []
 
 
 def test_every_bad_entry_of_the_allow_list_is_named():
     with pytest.raises(Faults) as caught:
-        parse_allow("localhost:8099,127.0.0.1:0,127.0.0.1:70000,10.0.0.1/8,1.2.3.4")
-    assert len(caught.value.faults) == 4
+        parse_allow("localhost:8099,127.0.0.1:0,127.0.0.1:70000,10.0.0.1/8,1.2.3.4,127.0.0.1:65536,127.0.0.1:\uff11")
+    assert len(caught.value.faults) == 6
     assert 'found "localhost:8099"' in str(caught.value.faults[0])
     assert caught.value.faults[0].key == "fetch.allow"
 

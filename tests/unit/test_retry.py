@@ -65,6 +65,8 @@ def test_retry_after_is_waited_out_and_some_more():
 def test_a_retry_fits_before_the_deadline_or_is_none():
     assert wait(TimedOut("x"), failures=4, retries=5, left_seconds=4.0) == 3.0
     assert wait(TimedOut("x"), left_seconds=0.9) is None
+    assert wait(TimedOut("x"), left_seconds=1.0) == 0.0
+    assert wait(TimedOut("x"), left_seconds=1.25) == 0.25
     assert wait(RateLimited("x", retry_after=7.0), left_seconds=7.9) is None
     assert wait(RateLimited("x", retry_after=7.0), left_seconds=8.5) == 7.5
 

@@ -1,79 +1,182 @@
-"""Numbers in texts: exactly one, exact.
+"""Numbers in texts: exactly one, exact, and none whose value something beside it may change.
 
-A leading minus (- or U+2212, or an en dash right before the digits) stays, other signs and words around it fall away;
-blanks, ' and the mark that is not the decimal one group digits by three. What that rule does not cover is no number: "1.2.3", "10 to 20", "1,00,000".
+    plain? → a sign and groups? → looked at:  the one run of digits → what stands before it → what stands after it
+
+A minus counts where only blanks and a currency keep it from the digits; it may be any of typography's. Groups are of three
+digits, or India's. Words and units fall away. What would make the number another one (a multiplier, a fraction, an
+exponent in small digits, accountants' brackets) is refused, and the message says which key of the field helps.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
+
+from jobs import units
+from jobs.beside import After, Before, Refused, multiplier
 
 SCALED_PLACES: Final = 12
 _DIGITS_MAX: Final = 4_000  # Python's own limit for an int in a text is 4,300
 _EXPONENT_MAX: Final = 400
 
 _PLAIN: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?")  # as programs write numbers: no need to look closer
-_QUOTES: Final = "'\u2019"
-_MINUS: Final = "-\u2212"
-_DASH: Final = "\u2013"  # typographers' minus; with a blank after it, it is a dash
+_QUOTES: Final = "'\u2019\u2018\u02bc\u2032\u00b4"
 _CURRENCIES: Final = " $€£¥₹₽₩₺₴₫฿¢"
+_ARABIC: Final = re.compile("[\u066b\u066c]")
+_FRACTION: Final = re.compile(
+    "[\u00bc-\u00be\u2150-\u215f\u2189\u2044\u09f4-\u09f9\u0b72-\u0b77\u0d58-\u0d5e\u0d73-\u0d78\ua830-\ua835]"
+)
+# Signs that mean the same as others, and those that only say in which direction a text runs.
+_SAME: Final = str.maketrans(
+    {
+        **dict.fromkeys("\u00a0\u2007\u2009\u200a\u200b\u202f\u3000\t", " "),
+        **dict.fromkeys("\u200e\u200f\u061c\u2060\ufeff\ufe0f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"),
+        **dict.fromkeys("\uff0d\ufe63", "-"),
+        **dict.fromkeys("\uff0c\ufe50\u060c\u2e41", ","),
+        "\uff0e": ".", "\ufe52": ".", "\uff0b": "+", "\ufe62": "+", "\uff08": "(", "\uff09": ")", "\uff05": "%", "\uff07": "'",
+        "\uff1a": ":",
+    }
+)  # fmt: skip
+_SAME_LINE: Final = str.maketrans("\t\n\r\f\v", "     ")
+_SHORT: Final = 100
+
+Doubt = Callable[[str], None]
 
 
-def parser(decimal_mark: str) -> Callable[[str], Decimal]:
-    """A function from a folded text to its number; it raises ValueError where the text has none, or two."""
-    runs, number = _patterns(decimal_mark)
+def parser(decimal_mark: str, doubt: Doubt | None = None) -> Callable[[str], Decimal]:
+    """A function from a folded text to its number.
+
+    It raises Refused with the reason, and ValueError where the text has no number. ``doubt`` is told what a number may be besides.
+    """
+    number = _number(decimal_mark)
 
     def parse(text: str) -> Decimal:
         if decimal_mark == "." and _PLAIN.fullmatch(text):
             return Decimal(text)
         found = number.fullmatch(text.strip(_CURRENCIES))  # most texts are a number, perhaps with a currency's sign
-        if found is None or not (found["whole"] or found["fraction"]):
-            all_found = runs.findall(text)
-            if len(all_found) != 1:
-                raise ValueError("no number" if not all_found else "more than one number")
-            before, run = all_found[0]
-            found = number.fullmatch(run)
-            if found is None:
-                raise ValueError("digits that are not grouped by three")
-            minus = _is_minus(before, text[: text.index(run)])
-        else:
-            minus = False
-        whole, fraction, exponent = found["whole"], found["fraction"], found["exponent"]
-        if len(text) > _DIGITS_MAX or (exponent and abs(int(exponent)) > _EXPONENT_MAX):
-            raise ValueError("a number too long to be one")
-        digits = whole if whole.isdecimal() else "".join(filter(str.isdecimal, whole)) or "0"
-        if exponent:
-            fraction = f"{fraction or ''}E{exponent}"
-        return Decimal(f"{'-' if minus else ''}{digits}.{fraction}" if fraction else f"{'-' if minus else ''}{digits}")
+        if found is None or not (found["whole"] or found["fraction"]) or _is_either(found):
+            return _looked_at(text, decimal_mark, doubt)
+        return _made(found, len(text), minus=False)
 
     return parse
 
 
 @cache
-def _patterns(mark: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    other = "." if mark == "," else ","
-    point, groups = re.escape(mark), re.escape(other) + " " + _QUOTES
-    exponent = r"(?:[eE][+-]?\d{1,4}(?!\w))?"
-    runs = re.compile(
-        rf"((?:(?<!\w)[{_MINUS}{_DASH}])?)((?:(?<!\w)[.,])?\d+(?:[{groups}{point}]{{1,2}}\d+)*{exponent})", re.UNICODE
-    )
-    number = re.compile(
-        rf"(?P<whole>\d{{1,3}}(?:(?P<by>[{groups}])\d{{3}}(?:(?P=by)\d{{3}})*)|\d*)"
+def _number(mark: str) -> re.Pattern[str]:
+    """One number in ASCII digits and nothing else."""
+    other = {".": ",", ",": ".", "\u066b": "\u066c"}[mark]
+    point, group = re.escape(mark), re.escape(other)
+    indian = "" if mark == "," else rf"[1-9]\d?(?:{group}\d\d)+{group}\d{{3}}|"
+    return re.compile(
+        rf"(?P<whole>[1-9]\d{{0,2}}(?P<by>[{group} {_QUOTES}])\d{{3}}(?:(?P=by)\d{{3}})*|{indian}\d*)"
         rf"(?:{point}(?P<fraction>\d+))?(?:[eE](?P<exponent>[+-]?\d{{1,4}}))?",
+        re.ASCII,
+    )
+
+
+@cache
+def _runs(mark: str) -> re.Pattern[str]:
+    """Digits, and what may stand between digits of one number."""
+    return re.compile(
+        rf"(?:(?<![\w.,/])[.,{mark}])?\d+(?:[.,{mark}\u066c {_QUOTES}]{{1,2}}\d+)*(?:[eE][+-]?\d{{1,4}}(?!\w))?",
         re.UNICODE,
     )
-    return runs, number
 
 
-def _is_minus(sign: str, before: str) -> bool:
-    """Whether a number is negative: by a sign at it, or one that only blanks and a currency keep from it."""
-    if sign:
-        return True
-    rest = before.rstrip(_CURRENCIES)
-    return rest[-1:] in tuple(_MINUS) and not rest[:-1].rstrip()[-1:].isalnum()
+def _is_either(found: re.Match[str]) -> bool:
+    """Whether a fraction would be a group under the other mark: 2.449."""
+    whole, fraction = found["whole"], found["fraction"]
+    return fraction is not None and len(fraction) == 3 and 1 <= len(whole) <= 3 and whole[0] != "0"
+
+
+def _made(found: re.Match[str], length: int, *, minus: bool) -> Decimal:
+    whole, fraction, exponent = found["whole"], found["fraction"], found["exponent"]
+    if length > _DIGITS_MAX or (exponent and abs(int(exponent)) > _EXPONENT_MAX):
+        raise ValueError("a number too long to be one")
+    digits = whole if whole.isdecimal() else "".join(filter(str.isdecimal, whole)) or "0"
+    if exponent:
+        fraction = f"{fraction or ''}E{exponent}"
+    return Decimal(f"{'-' if minus else ''}{digits}.{fraction}" if fraction else f"{'-' if minus else ''}{digits}")
+
+
+def _looked_at(text: str, mark: str, doubt: Doubt | None) -> Decimal:
+    """The one number of a text that is more than a number."""
+    if len(text) > _DIGITS_MAX:
+        raise ValueError("a text too long to be a number")
+    if not text.isascii():
+        text = text.translate(_SAME)
+        mark = "\u066b" if _ARABIC.search(text) else mark  # Arabic's own marks are never others
+    runs = list(_runs(mark).finditer(text))
+    if not runs:
+        raise ValueError("no number")
+    if len(runs) > 1:
+        raise Refused("more than one number; re takes one of them")
+    start, end = runs[0].span()
+    run = text[start:end]
+    if not text.isascii():
+        _check_fractions(text)
+        run = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in run)
+    found = _number(mark).fullmatch(run)
+    if found is None or not (found["whole"] or found["fraction"]):
+        raise Refused(_ungrouped(run, mark))
+    beside = _beside if len(text) <= _SHORT else _beside.__wrapped__
+    minus, currency, unit, no_cents = beside(text[:start], text[end:], bool(found["fraction"]))
+    if found["fraction"] and no_cents:
+        raise Refused(_ungrouped(run, mark))
+    if currency and _is_either(found) and not units.has_three_decimals(currency):
+        other = f'decimal_mark = "{_OTHER[mark]}"'
+        raise Refused(f"three decimals beside {currency}, or a group; {other}, or re takes the number")
+    made = _made(found, len(text), minus=minus)
+    if unit and currency:
+        raise Refused(multiplier(unit))
+    if unit and doubt is not None:
+        doubt(f"{unit} was taken as a unit; where it multiplies, re takes the number and scale the factor")
+    return made
+
+
+@lru_cache(maxsize=1_024)  # "3 left", "12 left", "1 left": pages repeat what stands beside their numbers
+def _beside(prefix: str, suffix: str, has_fraction: bool) -> tuple[bool, str, str, str]:
+    """Whether a number is negative; its currency; its unit, where that may multiply; its mark where it has no cents."""
+    prefix, suffix = prefix.translate(_SAME_LINE), suffix.translate(_SAME_LINE)
+    _check_words(prefix)
+    _check_words(suffix)
+    before, after = Before(prefix), After(suffix, has_fraction=has_fraction)
+    if before.in_brackets and after.in_brackets and before.sign is None:
+        mend = r"""re = '\((.+)\)' takes what is in them, scale = "-1" beside it makes it negative"""
+        raise Refused(f"brackets are a minus to accountants; {mend}")
+    if before.sign and after.is_minus:
+        raise Refused("a minus before and after; re takes the number")
+    currency = before.currency or after.currency or _sign_in(prefix) or _sign_in(suffix)
+    return bool(before.sign) or after.is_minus, currency, after.unit, after.no_cents
+
+
+_OTHER: Final = {".": ",", ",": ".", "\u066b": "."}
+
+
+def _ungrouped(run: str, mark: str) -> str:
+    other = _number("," if mark == "." else ".").fullmatch(run)
+    if other is not None and (other["whole"] or other["fraction"]):
+        return f'with decimal_mark = "{_OTHER[mark]}" it would be one'
+    return "digits that are not grouped by three; re takes a number"
+
+
+def _check_fractions(text: str) -> None:
+    found = _FRACTION.search(text)
+    if found is not None:
+        raise Refused(f"{found[0]} is a fraction; re takes a number without one")
+
+
+def _check_words(text: str) -> None:
+    word = next(filter(units.multiplies_anywhere, re.findall(r"[^\W\d_]{3,}", text)), None)
+    if word is not None:
+        raise Refused(multiplier(word))
+
+
+def _sign_in(text: str) -> str:
+    return "" if text.isalnum() else next((sign for sign in text if unicodedata.category(sign) == "Sc"), "")
 
 
 def factor(text: str) -> Fraction:

@@ -37,9 +37,14 @@ class Scope:
     def bad(self, name: str, error: BadValue) -> None:
         """A value that was not what its field expects."""
         text = f"row {self.row}: {name}: {error}"
-        self.warnings.add((name, error.expected), text)
+        self.warnings.add((name, f"{error.expected} {error.hint}"), text)
         if name in self.required and len(self.bad_required) < BAD_MAX:
             self.bad_required.append(text)
+
+    def doubt(self, name: str, text: str, note: str) -> None:
+        """A value that stands, and may be another one."""
+        shown = text if len(text) <= values.SHOWN_MAX else text[: values.SHOWN_MAX - 1] + "…"
+        self.warnings.add((name, note), f'row {self.row}: {name}: in "{shown}" {note}')
 
 
 Names = dict[str, Any]
@@ -72,6 +77,7 @@ class Plan:
         self._kinds = list(kinds)
         self._documents = documents
         self._depth = len(kinds) - 1
+        self._doubts: list[tuple[str, str, str]] = []  # of the row that is made: name, text, what it may be besides
         self._slots = [self._slot(name, one) for name, one in fields.items()]
         self._named = any(_has_template(one) for one in fields.values())
         self._asks_own = any(slot.own for slot in self._slots) or any(isinstance(f, Choice) for f in fields.values())
@@ -81,6 +87,7 @@ class Plan:
         record: dict[str, Any] = {}
         names = dict(outer) if self._named else outer
         scope.given = given = False
+        self._doubts.clear()
         for name, get, own, nothing, hidden in self._slots:
             try:
                 value = get(levels, scope, names)
@@ -99,6 +106,8 @@ class Plan:
                 names[name] = value
             if not hidden:
                 record[name] = value
+        for one in self._doubts:
+            scope.doubt(*one)
         return record if given or scope.given or not self._asks_own else None
 
     def _slot(self, name: str, one: Field) -> _Slot:
@@ -149,7 +158,11 @@ class Plan:
         return get
 
     def _value(self, name: str, spec: Value) -> Get:
-        convert = values.converter(spec)
+
+        def doubt(text: str, note: str) -> None:
+            self._doubts.append((self._inside + name, text, note))
+
+        convert = values.converter(spec, doubt)
         if spec.template:
             return _template(spec, convert)
         assert spec.selector is not None
@@ -157,7 +170,7 @@ class Plan:
             constant = spec.selector.expression
             return lambda _levels, scope, _names: convert(constant, scope.base)
         if spec.many:
-            return self._list(name, spec, convert)
+            return self._list(name, spec, convert, doubt)
         seek, whole, level = None, None, spec.selector.level
         if not (spec.lines or spec.without):
             seek = self._compiler.seek(spec.selector, self._kinds, self._documents)
@@ -183,7 +196,7 @@ class Plan:
     def _is_rows(self, selector: Selector) -> bool:
         return self._kinds[selector.level] >= {"row"} and "value" not in self._kinds[selector.level]
 
-    def _list(self, name: str, spec: Value, convert: Convert) -> Get:
+    def _list(self, name: str, spec: Value, convert: Convert, doubt: values.Doubt) -> Get:
         assert spec.selector is not None
         find = self._compiler.all(
             spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
@@ -192,7 +205,13 @@ class Plan:
             return lambda levels, _scope, _names: (
                 [one for raw in find(levels) if (one := _folded(raw)) is not None] or None
             )
-        texts, finish = (_matches(spec), values.finisher(spec)) if spec.re else (None, None)
+        texts, finish, finish_json = None, None, None
+        if spec.re:
+            texts, finish, finish_json = (
+                _matches(spec),
+                values.finisher(spec, doubt),
+                values.finisher(values.of_json(spec), doubt),
+            )
 
         def get(levels: Levels, scope: Scope, _names: Names) -> Any:
             found: list[Any] = []
@@ -207,7 +226,7 @@ class Plan:
                 except BadValue as error:
                     scope.bad(self._inside + name, error)
                     continue
-                self._finish(name, parts, finish, found, scope)
+                self._finish(name, parts, finish if type(one) is str else finish_json, found, scope)
             if not found:
                 return None
             return found if spec.join is None else values.joined(found, spec.join)
@@ -316,6 +335,10 @@ def _template(spec: Value, convert: Convert) -> Get:
             if value is None or value == []:
                 return None
             texts.append(values.shown(value))
+            if spec.decimal_mark != "." and "." in texts[-1] and not isinstance(value, str):
+                raise BadValue(
+                    texts[-1], "a text", f"{part[0]} is a number already, with a point; leave decimal_mark out"
+                )
         return convert("".join(texts), scope.base)
 
     return get

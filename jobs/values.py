@@ -11,13 +11,13 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Final, Self
-from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
 from jobs import budget, dates, numbers, pattern
+from jobs.absolute import absolute
+from jobs.beside import Refused
 from jobs.field import Value
 from jobs.fold import LONG, folded
 
@@ -26,25 +26,25 @@ FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
 SHOWN_MAX: Final = 60
 LINE_BYTES: Final = 64  # of a line as a text of its own
 
-_ABSOLUTE: Final = ("https://", "http://")
-# "a/b.html?c", "/a", "../../a": no scheme, no host, no dots that would have to be resolved.
-_RELATIVE: Final = re.compile(
-    r"(/(?!/)|(?:\.\./)*)((?:[\w~%+-][\w~%+.-]*(?:/[\w~%+-][\w~%+.-]*)*/?)?(?:\?[^#:]+)?)", re.ASCII
-)
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MISSING: Final = object()
 
 Convert = Callable[[Any, str], Any]  # (what was selected, the page's base address) → value, None for nothing
+Doubt = Callable[
+    [str, str], None
+]  # (text, what it may be besides): what a value leaves open, for the result's warnings
+Parse = Callable[[str, str, Any], Any]  # (text, base, factor) → value of the type; raises BadValue
 
 
 class BadValue(ValueError):  # noqa: N818
-    """A text that is not what its field expects."""
+    """A text that is not what its field expects. ``hint`` says why, and which key of the field helps."""
 
-    def __init__(self, found: object, expected: str) -> None:
+    def __init__(self, found: object, expected: str, hint: str = "") -> None:
         text = found if isinstance(found, str) else msgspec.json.encode(clean(found), enc_hook=str).decode()
         self.found = text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
         self.expected = expected
-        super().__init__(f'expected {expected}, found "{self.found}"')
+        self.hint = hint
+        super().__init__(f'expected {expected}, found "{self.found}"{": " if hint else ""}{hint}')
 
 
 class Number(float):
@@ -134,18 +134,17 @@ def as_it_is(value: Any, _base: str) -> Any:
     return clean(value)
 
 
-def converter(spec: Value) -> Convert:
+def converter(spec: Value, doubt: Doubt | None = None) -> Convert:
     """The function that a field's keys describe, for one match."""
     is_bool = spec.type == "bool"
     search = pattern.finder(spec.re) if spec.re else None
-    finish = finisher(spec)
     fold = folder(spec)
-    if search is None and finish is None:
+    parse = _parser(spec, doubt)
+    if search is None and not spec.map and parse is None:
         return _texts(spec)
-
-    parse = _parser(spec)
     if search is None and not spec.map and parse is not None:
         return _typed(spec, fold, parse)
+    finish, finish_json = finisher(spec, doubt), finisher(of_json(spec), doubt)
 
     def convert(found: Any, base: str) -> Any:
         text = "" if found is None else fold(found)
@@ -158,9 +157,16 @@ def converter(spec: Value) -> Convert:
             if not match:
                 return None
             text = match
-        return text if finish is None else finish(text, base)
+        if finish is None or finish_json is None:
+            return text
+        return finish(text, base) if type(found) is str else finish_json(text, base)
 
     return convert
+
+
+def of_json(spec: Value) -> Value:
+    """The same field of JSON's numbers, XPath's and those of a definition: they have a point, whatever texts have."""
+    return spec if spec.decimal_mark == "." else msgspec.structs.replace(spec, decimal_mark=".")
 
 
 def folder(spec: Value) -> Callable[[Any], str]:
@@ -175,28 +181,29 @@ def _texts(spec: Value) -> Convert:
     return as_it_is if spec.fold else lambda found, _base: clean(found) if found != "" else None
 
 
-def _typed(spec: Value, fold: Callable[[Any], str], parse: Callable[[str, str, Any], Any]) -> Convert:
+def _typed(spec: Value, fold: Callable[[Any], str], parse: Parse) -> Convert:
     """A type and no more: what most fields are."""
     by = numbers.factor(spec.scale) if spec.scale else None
     kinds, take = _AS_NUMBER.get(spec.type, _NO_NUMBER) if by is None else _NO_NUMBER
+    parse_json = _parser(of_json(spec)) or parse
 
     def convert(found: Any, base: str) -> Any:
         if type(found) is str:
             text = " ".join(found.split()) if fold is text_of and len(found) <= LONG else fold(found)
-        elif found is None:
+            return parse(text, base, by) if text else None
+        if found is None:
             return None
-        elif type(found) in kinds:
+        if type(found) in kinds:
             return take(found)
-        else:
-            text = fold(found)
-        return parse(text, base, by) if text else None
+        text = fold(found)
+        return parse_json(text, base, by) if text else None
 
     return convert
 
 
-def finisher(spec: Value) -> Convert | None:
+def finisher(spec: Value, doubt: Doubt | None = None) -> Convert | None:
     """What follows ``re``: map, type and scale, for a text that is not empty. None where nothing does."""
-    mapping, parse = spec.map, _parser(spec)
+    mapping, parse, parse_json = spec.map, _parser(spec, doubt), _parser(of_json(spec), doubt)
     by = numbers.factor(spec.scale) if spec.scale else None
     expected = f"one of {', '.join(list(mapping)[:12])}"
     if not mapping and parse is None:
@@ -211,13 +218,14 @@ def finisher(spec: Value) -> Convert | None:
             value = mapping.get("*", _MISSING)
         if value is _MISSING:
             raise BadValue(text, expected)
-        return value if parse is None else parse(text_of(value), base, by)
+        if parse is None or parse_json is None:
+            return value
+        return parse(text_of(value), base, by) if type(value) is str else parse_json(text_of(value), base, by)
 
     return finish
 
 
-def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
-    """(text, base, factor) → value of the type; raises BadValue."""
+def _parser(spec: Value, doubt: Doubt | None = None) -> Parse | None:
     if spec.type == "str":
         return _str
     if spec.type == "url":
@@ -225,34 +233,41 @@ def _parser(spec: Value) -> Callable[[str, str, Any], Any] | None:
     if spec.type == "bool":
         return _bool
     if spec.type in ("int", "decimal", "float"):
-        return _number(spec.type, spec.decimal_mark)
+        return _number(spec.type, spec.decimal_mark, doubt)
     if spec.type == "duration":
         return _duration
     if spec.type in ("date", "datetime"):
-        read = (
-            dates.datetime_parser(spec.format, spec.lang, spec.tz, spec.to_tz)
-            if spec.type == "datetime"
-            else dates.date_parser(spec.format, spec.lang)
-        )
-        expected = f"a {spec.type} ({' or '.join(spec.format or (dates.ISO,))})"
-
-        def parse(text: str, _base: str, _by: Any) -> str:
-            try:
-                return read(text)
-            except (ValueError, OverflowError) as error:
-                raise BadValue(text, expected) from error
-
-        return parse
+        return _time(spec)
     return None
+
+
+def _time(spec: Value) -> Parse:
+    read = (
+        dates.datetime_parser(spec.format, spec.lang, spec.tz, spec.to_tz)
+        if spec.type == "datetime"
+        else dates.date_parser(spec.format, spec.lang)
+    )
+    expected = f"a {spec.type} ({' or '.join(spec.format or (dates.ISO,))})"
+
+    def parse(text: str, _base: str, _by: Any) -> str:
+        try:
+            return read(text)
+        except (ValueError, OverflowError) as error:
+            raise BadValue(text, expected) from error
+
+    return parse
+
+
+_BEYOND_FLOAT: Final = 'beyond what a float holds; type = "decimal" holds it'
 
 
 def _finite(number: float) -> float:
     try:
         found = float(number)
     except OverflowError as error:
-        raise BadValue(str(number), "a number") from error
+        raise BadValue(str(number), "a number", _BEYOND_FLOAT) from error
     if abs(found) == float("inf"):
-        raise BadValue(text_of(number), "a number")
+        raise BadValue(text_of(number), "a number", _BEYOND_FLOAT)
     return found
 
 
@@ -271,43 +286,10 @@ def _str(text: str, _base: str, _by: Any) -> str:
 
 
 def _url(text: str, base: str, _by: Any) -> str:
-    if text.startswith(_ABSOLUTE):
-        return text
-    plain = _RELATIVE.fullmatch(text)
-    if plain is not None:
-        joined = _joined(base, plain[1], plain[2])
-        if joined is not None:
-            return joined
     try:
-        return urljoin(base, text)
+        return absolute(text, base)
     except ValueError as error:
         raise BadValue(text, "an address") from error
-
-
-def _joined(base: str, start: str, rest: str) -> str | None:
-    """What urljoin gives for a plain path, at a tenth of its time; None where it is better asked."""
-    origin, folders = _folders(base)
-    if not folders or not rest or rest[0] == "?":
-        return None
-    if start == "/":
-        return f"{origin}/{rest}"
-    up = len(start) // 3
-    if up >= len(folders):
-        return None
-    return f"{origin}{folders[len(folders) - 1 - up]}{rest}"
-
-
-@lru_cache(maxsize=64)
-def _folders(base: str) -> tuple[str, tuple[str, ...]]:
-    """An address's origin, and the paths of its folders from the root on, each with its slash at the end."""
-    split = urlsplit(base)
-    names = split.path.split("/")[1:-1]
-    if not split.netloc or "." in names or ".." in names:
-        return "", ()
-    folders = ["/"]
-    for name in names:
-        folders.append(f"{folders[-1]}{name}/")
-    return f"{split.scheme}://{split.netloc}", tuple(folders)
 
 
 def _bool(text: str, _base: str, _by: Any) -> bool:
@@ -319,8 +301,9 @@ def _bool(text: str, _base: str, _by: Any) -> bool:
     raise BadValue(text, "a bool (true, false, yes, no, 1, 0, on, off)")
 
 
-def _number(kind: str, mark: str) -> Callable[[str, str, Any], Any]:
-    read = numbers.parser(mark)
+def _number(kind: str, mark: str, doubt: Doubt | None) -> Parse:
+    noted: list[str] = []
+    read = numbers.parser(mark, noted.append if doubt is not None else None)
     expected = "exactly one whole number" if kind == "int" else "exactly one number"
 
     def parse(text: str, _base: str, by: Any) -> Any:
@@ -328,11 +311,19 @@ def _number(kind: str, mark: str) -> Callable[[str, str, Any], Any]:
             found = read(text) if by is None else numbers.scaled(read(text), by)
             if kind == "int":
                 return numbers.whole(found)
+        except Refused as error:
+            raise BadValue(text, expected, str(error)) from error
         except ValueError as error:
             raise BadValue(text, expected) from error
+        finally:
+            if noted and doubt is not None:
+                doubt(text, noted.pop())
         if kind == "decimal":
             return found if "E" not in str(found) else f"{found:f}"  # JSON would have the exponent
-        return float(found)
+        made = float(found)
+        if abs(made) == float("inf") or (not made and found):
+            raise BadValue(text, expected, _BEYOND_FLOAT)
+        return made
 
     return parse
 

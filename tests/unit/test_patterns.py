@@ -74,7 +74,7 @@ def patterns() -> Iterator[tuple[str, re.Pattern, str]]:
             value = re.compile(eval(literal), re.DOTALL)
             yield f"{module.name}, re.{call} {number}", value, call if call in ("match", "fullmatch") else "search"
     for mark in ".,":
-        for number, value in enumerate(numbers._patterns(mark)):
+        for number, value in enumerate((numbers._runs(mark), numbers._number(mark))):
             yield f"numbers {mark}{number}", value, "fullmatch" if number else "search"
 
 
@@ -121,6 +121,7 @@ WHOLE = {
     "HTML's tags": tried(lambda text: page.check_tags(text.encode() + b" " * page.SMALL_BYTES, "HTML", html=True)),
     "HTML's attributes": tried(lambda text: page._check_attributes(text.encode())),
     "a number": tried(numbers.parser(".")),
+    "a number with signs": tried(lambda text: numbers.parser(",")(f"{text}-5{text}")),
     "a duration": tried(dates.duration),
     "a time": tried(dates.datetime_parser(("iso", "rfc2822", "%d. %B %Y %p"), "de", "UTC")),
     "CSV": tried(lambda text: list(lines.csv_rows(text, Csv()))),

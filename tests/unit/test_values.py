@@ -47,7 +47,6 @@ def bad(raw, **keys):
         ("EUR -5", ".", "-5"),
         ("+5", ".", "5"),
         ("item-5", ".", "5"),
-        ("(5)", ".", "5"),
         (".5", ".", "0.5"),
         ("1e-7", ".", "0.0000001"),
         ("869 points", ".", "869"),
@@ -62,7 +61,7 @@ def test_number(text, mark, found):
 
 
 @pytest.mark.parametrize(
-    "text", ["€", "10 to 20", "1.2.3", "1,00,000", "none", "5, 3 left", "1234,567", "4.5 (10)", "1e999"]
+    "text", ["€", "10 to 20", "1.2.3", "1,0,000", "none", "5, 3 left", "1234,567", "4.5 (10)", "1e999"]
 )
 def test_no_single_number(text):
     assert bad(text, type="decimal").found == text

@@ -309,9 +309,9 @@ def test_a_cancel_marks_its_task(region: Region) -> None:
             contract.Cancel(task="01TOOLATE", request="01REQUEST", deadline_ms=now_ms() - 1),
         )
         region.all_acked(running)
-        offset_ms = running.bridge._report.clock.offset_ms
     expires_ms = region.redis.client.pexpiretime(names.cancel_mark("01CANCELLED"))
-    assert expires_ms == deadline_ms - offset_ms
+    # Both servers have one clock here; what the bridge measures between them differs by the trips of that moment.
+    assert expires_ms == pytest.approx(deadline_ms, abs=1_000)
     assert not region.redis.client.exists(names.cancel_mark("01TOOLATE"))
 
 

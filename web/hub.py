@@ -218,7 +218,10 @@ class Hub:
             log.warning("redis takes no writes", reason=self._refusal)
         used, limit = int(said["used_memory"]), int(said["maxmemory"])
         if self._share_of_region:
-            self.region_bytes_max = int(self._share_of_region * limit)
+            # A limit below what is used makes the hub full for all: by it a region's results, which are there, would all fail.
+            room = max(limit, used) if limit else 0
+            is_lowered = 0 < limit < used
+            self.region_bytes_max = max(int(self._share_of_region * room), self.region_bytes_max if is_lowered else 0)
         brought = [
             count * self.mean_result_bytes(region) for region, count in zip(self._regions, open_tasks, strict=True)
         ]

@@ -14,7 +14,7 @@ from typing import Final
 import redis
 
 from jobs.clock import region_ms
-from jobs.errors import Blocked, ConnectionFailed, HttpStatus, RateLimited, TaskError, TimedOut, is_passing
+from jobs.errors import Blocked, TaskError
 from jobs.host import HOSTS
 from jobs.script import Script
 from regions import logs, names
@@ -127,15 +127,6 @@ class Breakers:
         except redis.exceptions.RedisError as error:
             log.info("can't tell how a host is", host=arguments[0], error=str(error))
             return 0
-
-
-def is_the_hosts(error: TaskError) -> bool:
-    """Whether an error says that its host is not well, rather than its page, its source or this region."""
-    if error.whose not in ("network", "target"):
-        return False
-    if isinstance(error, HttpStatus):
-        return error.http_status is not None and is_passing(error.http_status)
-    return isinstance(error, TimedOut | ConnectionFailed | RateLimited | Blocked)
 
 
 def open_hosts(client: redis.Redis) -> dict[str, tuple[float, str]]:

@@ -19,10 +19,9 @@ import redis
 from msgspec import Struct
 
 from jobs import budget, contract
-from jobs.breaker import is_the_hosts
 from jobs.contract import Result, Task
 from jobs.definition import Definition
-from jobs.errors import RateLimited, TaskError
+from jobs.errors import RateLimited, TaskError, is_the_hosts
 from jobs.page import Page, Request
 from regions import logs, names
 from regions.script import send, value

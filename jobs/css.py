@@ -5,20 +5,42 @@ class don't match themselves; ``::attr(x)`` alone and ``:scope`` are the row's o
 """
 
 import re
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cssselect
 from cssselect.parser import Attrib, Class, CombinedSelector, Element, FunctionalPseudoElement, Selector
 from cssselect.xpath import XPathExpr
 from msgspec import Struct
 
-from jobs.descendants import Simple, Step
-
 WHOLE: Final = "descendant-or-self::"  # a page, its root element included
 INSIDE: Final = "descendant::"
 STEPS_MAX: Final = 2  # of what is simple
+WORD: Final = re.compile(r"[^ \t\r\n]+")  # white space as XPath's normalize-space knows it
 _PLAIN: Final = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]*")
 _OWN_ATTRIBUTE: Final = re.compile(r"::attr\(([A-Za-z][A-Za-z0-9_-]*)\)")
+
+
+class Step(NamedTuple):
+    """An element with this tag ("" for any) and all these classes."""
+
+    tag: str
+    classes: tuple[str, ...] = ()
+
+    def takes(self, element: Any) -> bool:
+        """Whether an element is one."""
+        if self.tag and element.tag != self.tag:
+            return False
+        if not self.classes:
+            return True
+        words = WORD.findall(element.get("class", ""))
+        return all(one in words for one in self.classes)
+
+
+class Simple(NamedTuple):
+    """A selector: ``steps`` one inside the other; with an ``attribute`` the last one has to have it, and gives it."""
+
+    steps: tuple[Step, ...]
+    attribute: str = ""
 
 
 class Path(Struct, frozen=True):

@@ -5,40 +5,17 @@ the interpreter away for each of these calls. Here the fields of a row share one
 further than what they ask for.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from jobs.css import WORD, Simple, Step
 
 REMEMBERED: Final = 128  # texts of class attributes whose words are known: each thread has its own, of each definition
 REMEMBERED_LENGTH: Final = 80  # of the longest of them
 LEAVES_MAX: Final = 4  # in an element whose text is put together here
-_WORD: Final = re.compile(r"[^ \t\r\n]+")  # white space as XPath's normalize-space knows it
 
 Kept = dict[object, tuple[Any, Any]]
 Seek = Callable[[Sequence[Any], Kept], str]
-
-
-class Step(NamedTuple):
-    """An element with this tag ("" for any) and all these classes."""
-
-    tag: str
-    classes: tuple[str, ...] = ()
-
-    def takes(self, element: Any) -> bool:
-        """Whether an element is one."""
-        if self.tag and element.tag != self.tag:
-            return False
-        if not self.classes:
-            return True
-        words = _WORD.findall(element.get("class", ""))
-        return all(one in words for one in self.classes)
-
-
-class Simple(NamedTuple):
-    """A selector: ``steps`` one inside the other; with an ``attribute`` the last one has to have it, and gives it."""
-
-    steps: tuple[Step, ...]
-    attribute: str = ""
 
 
 class Words(dict[str | None, tuple[str, ...]]):
@@ -53,7 +30,7 @@ class Words(dict[str | None, tuple[str, ...]]):
         self._wanted.add(word)
 
     def __missing__(self, text: str) -> tuple[str, ...]:
-        found = tuple(self._wanted.intersection(_WORD.findall(text)))
+        found = tuple(self._wanted.intersection(WORD.findall(text)))
         if len(text) <= REMEMBERED_LENGTH:
             if len(self) > REMEMBERED:
                 self.clear()

@@ -160,6 +160,15 @@ def is_passing(status: int) -> bool:
     return status in (408, 425) or status >= 500
 
 
+def is_the_hosts(error: TaskError) -> bool:
+    """Whether an error says that its host is not well, rather than its page, its source or this region."""
+    if error.whose not in ("network", "target"):
+        return False
+    if isinstance(error, HttpStatus):
+        return error.http_status is not None and is_passing(error.http_status)
+    return isinstance(error, TimedOut | ConnectionFailed | RateLimited | Blocked)
+
+
 KINDS: Final[dict[str, type[TaskError]]] = {
     kind.type: kind
     for kind in (

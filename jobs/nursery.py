@@ -22,7 +22,7 @@ from typing import Final
 import msgspec
 
 from jobs.clock import LEASE_MS
-from jobs.stop import FAULT, FLUSH_SECONDS, START_SECONDS
+from jobs.stop import FLUSH_SECONDS, START_SECONDS
 from regions import logs
 from regions.settings import ROOT, Dashboard, Hub, Region, Settings
 
@@ -246,7 +246,7 @@ def _fork(channel: socket.socket, name: str, beat: int, begin: Callable[[str, in
     pid = os.fork()
     if pid:
         return pid
-    code = FAULT
+    code = os.EX_SOFTWARE
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)

@@ -34,7 +34,7 @@ from jobs.reaper import Reaper
 from jobs.report import Reporter
 from jobs.scaler import Scaler
 from jobs.script import ALONE_MAX
-from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop
+from jobs.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop
 from regions import connect, durability, logs
 from regions.process import resident_bytes, settle_on_processor
 from regions.schedule import Scale
@@ -327,7 +327,7 @@ class Pool:
         if self.stop.asked is not None or is_told or (slot.is_alone and code == 0):
             log.info("a worker ended", worker=child.name, code=code)
             return
-        if code == BAD_SETTINGS:
+        if code == os.EX_CONFIG:  # starting again would not help
             log.error("a worker refused its settings, which it says above", worker=child.name)
             self._is_refused = True
             self.stop.request()

@@ -21,9 +21,7 @@ FLUSH_SECONDS: Final = (
 LOOK_SECONDS: Final = 0.05
 SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
 RETIRE: Final = signal.SIGUSR1
-FAULT: Final = 70  # the exit code of a process that fails by itself (EX_SOFTWARE)
 STUCK_BEAT: Final = b"!"  # the beat of a process that drains, since a thread of it is stuck
-BAD_SETTINGS: Final = 78  # the exit code of who found them (EX_CONFIG): starting again would not help
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -78,4 +76,4 @@ def follow_parent() -> None:
 def _die(args: threading.ExceptHookArgs) -> None:
     thread = args.thread.name if args.thread else "unknown"
     log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
-    os._exit(FAULT)
+    os._exit(os.EX_SOFTWARE)

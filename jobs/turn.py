@@ -15,9 +15,9 @@ from typing import Final, Protocol
 
 import redis
 
-from jobs.breaker import Breakers, is_the_hosts
+from jobs.breaker import Breakers
 from jobs.definition import Definition
-from jobs.errors import Cancelled, RateLimited, RegionUnavailable, TaskError
+from jobs.errors import Cancelled, RateLimited, RegionUnavailable, TaskError, is_the_hosts
 from jobs.finish import PLACE
 from jobs.host import HOSTS
 from jobs.origin import fixed_origin, origin_of

@@ -32,7 +32,7 @@ from jobs.execution import Runner
 from jobs.home import Home, Parcel, Started, open_hub
 from jobs.outbox import Leftovers, Shipper
 from jobs.script import WORKER_TTL_SECONDS, Script
-from jobs.stop import BAD_SETTINGS, DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop, follow_parent
+from jobs.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop, follow_parent
 from jobs.turn import Caller, Desk, tell_limits
 from regions import connect, logs, names
 from regions.faults import Faults
@@ -372,7 +372,7 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
         return begin(options.name, options.beat, is_alone=False)
     except Faults as faults:
         print(faults, file=sys.stderr)
-        return BAD_SETTINGS
+        return os.EX_CONFIG
 
 
 def main(argv: list[str]) -> int:

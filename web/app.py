@@ -22,7 +22,6 @@ import msgspec
 import redis
 
 from jobs.catalog import Catalog
-from jobs.stop import FAULT
 from regions import connect, durability, logs
 from regions.process import settle_on_processor
 from regions.settings import Settings
@@ -327,7 +326,7 @@ def die(args: threading.ExceptHookArgs) -> None:
     """Ends the process, since a thread of it failed: without that thread it would only look alive."""
     thread = args.thread.name if args.thread else "unknown"
     log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
-    os._exit(FAULT)
+    os._exit(os.EX_SOFTWARE)
 
 
 def run(settings: Settings) -> int:

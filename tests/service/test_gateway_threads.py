@@ -2,11 +2,11 @@
 
 import contextlib
 import json
+import os
 import resource
 
 import pytest
 
-from jobs.stop import FAULT
 from tests.service.gateway import JSON, GatewayProcess, Region, Stack
 from tests.service.wire import Wire, ask
 from tests.waiting import until
@@ -94,7 +94,7 @@ def test_a_thread_that_can_do_no_more_ends_the_process_and_says_which(stack, par
     patch = f"from web import {module}\ndef run(self): raise RuntimeError('broken')\n{module}.{name}.run = run"
     gateway = GatewayProcess(stack, patch=patch)
     try:
-        assert gateway.process.wait(30) == FAULT
+        assert gateway.process.wait(30) == os.EX_SOFTWARE
     finally:
         gateway.__exit__()
     (line,) = [json.loads(line) for line in gateway.said().splitlines() if "a thread failed" in line]

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from jobs import css, descendants
-from jobs.descendants import Simple, Step, Words
+from jobs.css import Simple, Step
+from jobs.descendants import Words
 from jobs.select import Compiler
 from tests.unit.describing import rows
 

@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from jobs.breaker import is_the_hosts
-from jobs.errors import Cancelled, ConnectionFailed, TimedOut
+from jobs.errors import Cancelled, ConnectionFailed, TimedOut, is_the_hosts
 from jobs.guard import parse_allow
 from jobs.page import Request
 from regions.egress import Egress

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from jobs.breaker import is_the_hosts
-from jobs.errors import BlockedAddress, Cancelled, ConnectionFailed, TimedOut
+from jobs.errors import BlockedAddress, Cancelled, ConnectionFailed, TimedOut, is_the_hosts
 from jobs.guard import parse_allow
 from regions.egress import Egress
 from tests.service.fetching.asking import fetch, get, names_of_loopback

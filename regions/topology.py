@@ -1,7 +1,7 @@
 """The broker's exchanges and queues.
 
 The hub alone declares them. Arguments of a queue can never be changed, so there is one, ``x-queue-type``, and everything
-else is one policy, set by rabbitmqctl, since policies can't be set over AMQP.
+else is one policy, set by rabbitmqctl or by the definitions that a node loads: policies can't be set over AMQP.
 """
 
 import base64
@@ -57,8 +57,8 @@ def queues(regions: Iterable[str]) -> list[tuple[str, str, str]]:
     return found
 
 
-def users(owner: str, password: str, regions: Mapping[str, str]) -> dict[str, Any]:
-    """RabbitMQ's definitions (``load_definitions``) of the gateways' own user and each region's. ``regions``: their passwords."""
+def definitions(owner: str, password: str, regions: Mapping[str, str]) -> dict[str, Any]:
+    """RabbitMQ's definitions (``load_definitions``): the policy, the gateways' own user and each region's. ``regions``: their passwords."""
     rights = {owner: {"configure": ".*", "write": ".*", "read": ".*"}}
     found: list[dict[str, Any]] = [{**_hashed(password), "name": owner, "tags": ["administrator"]}]
     for region, word in regions.items():
@@ -66,7 +66,10 @@ def users(owner: str, password: str, regions: Mapping[str, str]) -> dict[str, An
         found.append({**_hashed(word), "name": user, "tags": [], "limits": {"max-connections": CONNECTIONS_MAX}})
         rights[user] = region_rights(region)
     permissions = [{"user": user, "vhost": "/", **of} for user, of in rights.items()]
-    return {"vhosts": [{"name": "/"}], "users": found, "permissions": permissions}
+    policy = {
+        "vhost": "/", "name": POLICY_NAME, "pattern": POLICY_PATTERN, "definition": POLICY, "priority": 0, "apply-to": "queues",
+    }  # fmt: skip
+    return {"vhosts": [{"name": "/"}], "users": found, "permissions": permissions, "policies": [policy]}
 
 
 def _hashed(password: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,6 @@ from scripts.configuration import Ports
 from scripts.dashboard import DASHBOARD_ACL
 from scripts.data_folder import DataFolder
 from scripts.probes import Probe, always, answers, listens
-from scripts.probes import broker as broker_answers
 from scripts.services import RabbitMQ, Service, document_store, path_with_sbin, redis_server
 
 STAGES: Final = ("servers", "regions", "entry")
@@ -47,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stack:
-    """All parts, in the order of their start, and the broker, whose policy is set once it is there."""
+    """All parts, in the order of their start, and the broker."""
 
     parts: list[Part]
     broker: RabbitMQ
@@ -74,7 +73,7 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
         _server(hub, others),
         *(_region_redis(data, name, ports.redis[name], others) for name in wanted.region),
         _server(document_store(data.path / "store", ports.store), others),
-        _server(replace(broker.service(), not_ready=broker_answers(broker.url)), others, stop_seconds=40),
+        _server(broker.service(), others, stop_seconds=40),
     ]
     own = configuration.environment(data, environ)
     if not live:

@@ -1,5 +1,6 @@
 """TCP ports of the loopback address."""
 
+import os
 import random
 import socket
 from collections import deque
@@ -9,8 +10,8 @@ BLOCK: Final = 100
 HELD_MAX: Final = 8  # of a process's blocks, the latest: what was taken before has its servers by now
 TRIES: Final = 2_000  # there are 220 places
 
-_held: deque[socket.socket] = deque()
-_own: list[socket.socket] = []  # names of the blocks whose ports are given one by one
+_held: deque[int] = deque()  # descriptors, which the kernel closes with this process: nobody else has to
+_own: list[int] = []  # names of the blocks whose ports are given one by one
 _left: deque[int] = deque()  # ports of the last of these that were not given away yet
 
 
@@ -63,7 +64,7 @@ def _hold(first: int) -> bool:
     except OSError:
         name.close()
         return False
-    _held.append(name)
+    _held.append(name.detach())
     if len(_held) > HELD_MAX:
-        _held.popleft().close()
+        os.close(_held.popleft())
     return True

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,10 +19,10 @@ from typing import Final
 
 from regions import connect, names, topology
 from scripts.ports import free_port
+from scripts.probes import broker as broker_answers
 from scripts.probes import mongo
 
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
-STARTING: Final = "requires the 'rabbit' app to be running"  # what rabbitmqctl says of a node that is not done
 STREAM_NODE_BYTES: Final = 512  # a stream of few entries takes so much, by default 4,096; a request has one of its own
 HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, is one piece of memory: jobs, ledgers
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
@@ -42,7 +41,6 @@ class Service:
     log: Path
     not_ready: Callable[[], str | None]
     environment: Mapping[str, str] = field(default_factory=dict)
-    after_start: Callable[[], None] = lambda: None
     after_stop: Callable[[], None] = lambda: None
     after_kill: list[str] = field(default_factory=list)  # a command that ends what is not in the service's group
 
@@ -152,7 +150,6 @@ class RabbitMQ:
         self.password = password or secrets.token_urlsafe(18)
         self._ports = self._read_ports()
         self.node = f"nearfetch-{port}@localhost"
-        self._configure()
 
     @property
     def url(self) -> str:
@@ -164,16 +161,16 @@ class RabbitMQ:
         return f"amqp://{names.hub_user(region)}:{self._region_passwords[region]}@127.0.0.1:{self.port}/%2F"
 
     def service(self) -> Service:
-        """The node as a service."""
+        """The node as a service; writes its configuration, with our policy and all users."""
+        self._configure()
         return Service(
             "rabbitmq",
             [str(RABBITMQ_BIN / "rabbitmq-server")],
             self.folder / "rabbitmq.log",
-            self.not_ready,
+            broker_answers(self.url),
             self.environment(),
-            self.set_policy,
-            self.stop_epmd,
-            [shutil.which("epmd", path=path_with_sbin()) or "epmd", "-kill"],
+            after_stop=self.stop_epmd,
+            after_kill=self.end_epmd,
         )
 
     def environment(self) -> dict[str, str]:
@@ -217,40 +214,36 @@ class RabbitMQ:
             check=False,
         )
 
-    def not_ready(self) -> str | None:
-        """None once a client can log in: the listener opens after everything else has started."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 0.5):
-                pass
-        except OSError as error:
-            return str(error)
-        try:
-            done = self.ctl("await_startup", "--timeout", "20", timeout_seconds=25)
-        except subprocess.TimeoutExpired:
-            return "await_startup did not answer"
-        return None if done.returncode == 0 else done.stderr.strip() or done.stdout.strip()
+    def evaluate(self, expressions: str) -> str:
+        """What a node says of Erlang expressions, as ``{ok, TERM}``; raises ``Failed``.
 
-    def set_policy(self) -> None:
-        """Sets the one policy of our queues; raises ``Failed`` when the node refuses it."""
-        done = self.ctl(*topology.policy_command())
-        if STARTING in done.stderr:  # a node lets clients in a moment before it is done
-            self.ctl("await_startup", "--timeout", "60", timeout_seconds=65)
-            done = self.ctl(*topology.policy_command())
-        if done.returncode != 0:
-            raise Failed(f"RabbitMQ refused its policy: {done.stderr.strip() or done.stdout.strip()}")
+        By erl_call, which comes with Erlang: rabbitmqctl starts a virtual machine of its own, a second of work.
+        """
+        words = ["erl_call", "-R", "-timeout", "30", "-address", f"127.0.0.1:{self._ports[0]}", "-e"]
+        environment = self.environment()
+        done = subprocess.run(
+            words, env=environment, input=f"{expressions}\n", capture_output=True, text=True, timeout=40, check=False
+        )
+        if done.returncode != 0 or not done.stdout.startswith("{ok"):
+            raise Failed(f"RabbitMQ did not evaluate {expressions}: {done.stdout.strip()} {done.stderr.strip()}")
+        return done.stdout.strip()
 
     def keep_queues(self) -> None:
         """Writes down which queues it has: for a while after a first declaration a ``kill -9`` makes a node forget a member.
 
         Then that queue has no leader for ever (RabbitMQ 4.0.5: "configured member … was not found on this node").
         """
-        self.ctl("eval", "[dets:sync(Table) || Table <- dets:all()].")
+        self.evaluate("[dets:sync(Table) || Table <- dets:all()].")
+
+    @property
+    def end_epmd(self) -> list[str]:
+        """Ends the port mapper, which outlives its node; needs the node's environment."""
+        return [shutil.which("epmd", path=path_with_sbin()) or "epmd", "-kill"]
 
     def stop_epmd(self) -> None:
-        """Ends the port mapper, which outlives its node."""
-        epmd = shutil.which("epmd", path=path_with_sbin())
-        if epmd:
-            subprocess.run([epmd, "-kill"], env=self.environment(), capture_output=True, timeout=10, check=False)
+        """Ends the port mapper."""
+        with contextlib.suppress(OSError):  # there is none
+            subprocess.run(self.end_epmd, env=self.environment(), capture_output=True, timeout=10, check=False)
 
     def _read_ports(self) -> tuple[int, int]:
         """The distribution's and EPMD's ports, kept: rabbitmqctl and a later start must find the same ones."""
@@ -283,7 +276,8 @@ vm_memory_high_watermark.absolute = 400MB
         )
         (folder / "enabled_plugins").write_text("[].\n", encoding="ascii")
         _write_private(
-            folder / "definitions.json", json.dumps(topology.users(self.user, self.password, self._region_passwords))
+            folder / "definitions.json",
+            json.dumps(topology.definitions(self.user, self.password, self._region_passwords)),
         )
 
 
@@ -303,9 +297,13 @@ class Guard:
     def dismiss(self) -> None:
         """Nothing is run any more."""
         self._process.kill()
-        self._process.wait()
+        self.end()
+
+    def end(self) -> None:
+        """Runs it now, and returns when it is done."""
         if self._process.stdin is not None:
             self._process.stdin.close()
+        self._process.wait()
 
 
 # A group, then what is not in it; that may have to wait a moment until the group has gone.
@@ -356,7 +354,6 @@ class Running:
             reason = service.not_ready()
             if reason is not None:
                 time.sleep(0.05)
-        service.after_start()
         return self
 
     def stop(self) -> None:
@@ -375,6 +372,10 @@ class Running:
         if self.process is not None:
             self.signal(9)
             self.process.wait(15)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """It outlives this process: somebody else sees to its end."""
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None

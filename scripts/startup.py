@@ -63,7 +63,6 @@ class Startup:
         self.parts = {part.name: part for part in stack.parts}
         self.began = time.monotonic()
         self.starts: dict[str, set[int]] = {}
-        self.policy_fault = ""
 
     def run(self) -> None:
         """Starts everything; raises ``NotReady``."""
@@ -77,8 +76,6 @@ class Startup:
         self.done(f"central Redis, {len(regions)} regions' Redis")
         self.start(*(f"workers-{name}" for name in regions), *(f"dashboard-{name}" for name in regions))
         self.wait("rabbitmq", self.parts["rabbitmq"].not_ready)
-        policy = threading.Thread(target=self._set_policy)
-        policy.start()
         self.start("gateway", *(f"bridge-{name}" for name in regions))
         self.done(f"{'RabbitMQ':<19} 127.0.0.1:{self.ports.broker}")
         if "site" in self.parts:
@@ -91,10 +88,7 @@ class Startup:
         keeping = threading.Thread(target=self._keep_queues)  # they are declared: the bridges consume
         keeping.start()
         self.wait("gateway", answers(self.ports.gateway, "/readyz"))
-        policy.join()
         keeping.join()
-        if self.policy_fault:
-            raise NotReady("rabbitmq", self.policy_fault)
         self.done(f"{'gateway':<19} 127.0.0.1:{self.ports.gateway}")
 
     def regions(self, names: list[str]) -> None:
@@ -143,16 +137,10 @@ class Startup:
         while (reason := not_ready()) is not None:
             self._beat(name, f"{name}: {reason}")
 
-    def _set_policy(self) -> None:
-        try:
-            self.stack.broker.set_policy()
-        except (Failed, OSError, subprocess.TimeoutExpired) as error:
-            self.policy_fault = str(error)
-
     def _keep_queues(self) -> None:
         try:
             self.stack.broker.keep_queues()
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except (Failed, OSError, subprocess.TimeoutExpired) as error:
             self.progress.line(f"  --  RabbitMQ has not written its queues down yet: {error}")
 
     def _beat(self, name: str, reason: str) -> None:

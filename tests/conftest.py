@@ -1,10 +1,14 @@
 """How many examples hypothesis tries: few in the suite, many with ``--hypothesis-profile=long``; and which tests run together."""
 
+import contextlib
+import os
 from pathlib import PurePath
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
+
+from tests import broker
 
 # The tests of these folders share a whole stack a process, but for those of the files that need none, or start their own.
 WITH_ONE_STACK = ("stack", "promises")
@@ -29,6 +33,14 @@ settings.load_profile("suite")
 
 def _is_shared(path: PurePath) -> bool:
     return path.parent.name in WITH_ONE_STACK and path.stem not in ALONE
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What all processes of a run share is made by the one that runs them, and ends with it."""
+    if not hasattr(config, "workerinput"):
+        made = contextlib.ExitStack()
+        os.environ.update(made.enter_context(broker.shared(os.environ)))
+        config.add_cleanup(made.close)
 
 
 class ByStack(LoadScopeScheduling):

@@ -12,6 +12,7 @@ from regions.script import Script
 from scripts.links import Control
 from scripts.probes import listens
 from scripts.services import RabbitMQ, Running, Service, free_port, redis_server
+from tests import broker
 from tests.waiting import until
 
 
@@ -109,9 +110,18 @@ def lossy_region(tmp_path: Path, region_redis: RedisInstance) -> Iterator[Lossy]
 
 
 @pytest.fixture(scope="module")
-def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """A RabbitMQ node with our policy, shared by a module's tests (it takes three seconds to start)."""
-    node = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"), free_port())
+def rabbitmq(request: pytest.FixtureRequest) -> Iterator[broker.VirtualHost]:
+    """A virtual host for a module's tests, of the node that everybody shares: nobody may hurt that."""
+    made = broker.VirtualHost(broker.node(), request.path.stem)
+    yield made
+    made.delete()
+
+
+@pytest.fixture(scope="session")
+def own_rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A node of this process alone, for tests that kill it, stop it or fill it; each leaves it well."""
+    regions = {"fra": "one", "us-east": "two"}  # and their passwords
+    node = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"), free_port(), regions=regions)
     running = Running(node.service()).start()
     node.running = running
     yield node

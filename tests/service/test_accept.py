@@ -53,6 +53,12 @@ class Half:
         return answer, time.monotonic() - started
 
 
+@pytest.fixture(scope="module")
+def rabbitmq(own_rabbitmq):
+    """It is killed, frozen and filled here."""
+    return own_rabbitmq
+
+
 @pytest.fixture
 def half(tmp_path, hub_redis, rabbitmq):
     purge(rabbitmq)
@@ -185,7 +191,7 @@ def test_a_frozen_broker_is_a_refusal_within_a_second_and_nothing_is_delivered_f
 def test_a_queue_without_a_leader_refuses_its_own_region_and_no_other(half, rabbitmq):
     """It takes messages and says nothing, as when its members have lost each other."""
     member = 'whereis(list_to_atom("%2F_q.sin"))'
-    assert rabbitmq.ctl("eval", f"sys:suspend({member}).").returncode == 0
+    rabbitmq.evaluate(f"sys:suspend({member}).")
     try:
         answer, seconds = half.submit(new_request(("sin",)))
         assert isinstance(answer, Refused)
@@ -201,7 +207,7 @@ def test_a_queue_without_a_leader_refuses_its_own_region_and_no_other(half, rabb
         assert seconds < ANSWER_SECONDS
         assert isinstance(half.submit(new_request(("fra",)))[0], Accepted)
     finally:
-        assert rabbitmq.ctl("eval", f"sys:resume({member}).").returncode == 0
+        rabbitmq.evaluate(f"sys:resume({member}).")
     until(lambda: isinstance(half.submit(new_request(("sin",)))[0], Accepted), "the queue to be well", 60)
 
 

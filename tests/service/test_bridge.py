@@ -9,12 +9,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec import structs
 
 from jobs import contract
 from regions import names
-from scripts.ports import free_port
-from scripts.services import RabbitMQ, Running
 from tests.service.bridging import (
     Region,
     bridging,
@@ -222,50 +219,23 @@ def declared_for_good(region: Region) -> bool:
     return f"_{names.fast_queue(region.name)}".encode() in file.read_bytes()
 
 
-def test_a_broker_that_crashed_is_found_again(region: Region) -> None:
+def test_a_broker_that_crashed_is_found_again(hub_redis, region_redis, own_rabbitmq) -> None:
+    region = Region("crash", hub_redis, region_redis, own_rabbitmq)
+    region.broker.declare()
     tasks = region.tasks(40)
-    until(lambda: declared_for_good(region), "the broker to write down its queues")
+    own_rabbitmq.keep_queues()
+    assert declared_for_good(region)
     with region.bridging() as running:
         running.wait_for("consuming")
         region.broker.publish(*tasks[:20])
         region.each_once(tasks[:20])
-        region.rabbitmq.running.kill()
+        own_rabbitmq.running.kill()
         running.wait_for("starting", "RabbitMQ is away")
-        region.rabbitmq.running.start()
+        own_rabbitmq.running.start()
         running.wait_for("consuming")
         region.broker.publish(*tasks)
         region.each_once(tasks)
         region.all_acked(running)
-
-
-@pytest.fixture
-def first_broker(tmp_path: Path) -> Iterator[RabbitMQ]:
-    """A second node, which a list of hosts may name first."""
-    node = RabbitMQ(tmp_path / "first", free_port())
-    node.running = Running(node.service()).start()
-    yield node
-    node.running.stop()
-
-
-def test_a_bridge_with_two_brokers_goes_on_with_the_second_when_the_first_dies(
-    hub_redis, region_redis, rabbitmq, first_broker
-) -> None:
-    first, second = (Region("two", hub_redis, region_redis, node) for node in (first_broker, rabbitmq))
-    first.broker.declare()
-    second.broker.declare()
-    config = first.settings()
-    config = structs.replace(config, hub=structs.replace(config.hub, amqp=f"{first_broker.url},{rabbitmq.url}"))
-    tasks = first.tasks(20)
-    with bridging(config, "two") as running:
-        running.wait_for("consuming")
-        first.broker.publish(*tasks[:10])
-        first.each_once(tasks[:10])
-        until(lambda: running.status.unacked == 0, "every message to be acked")
-        first_broker.running.kill()
-        second.broker.publish(*tasks[10:])
-        second.each_once(tasks)
-        running.wait_for("consuming")
-        second.all_acked(running)
 
 
 def test_queues_that_the_hub_declares_late_are_waited_for(hub_redis, region_redis, rabbitmq) -> None:

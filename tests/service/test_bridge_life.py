@@ -2,13 +2,22 @@
 
 import signal
 import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from bridge import bridge as bridge_module
 from regions import connect
+from scripts.links import Control, Rule
+from scripts.ports import free_port
+from scripts.probes import listens
+from scripts.services import Running, Service
+from tests import broker
 from tests.service.bridging import (
     InThread,
     Region,
@@ -80,6 +89,52 @@ def test_a_signal_ends_it_warmly_with_everything_acked(region: Region, tmp_path:
         process.wait(10)
     assert region.in_queues() == 0
     region.each_once(tasks)
+
+
+@dataclass
+class First:
+    """A broker that a list of hosts names first: behind a link, so that it can be gone."""
+
+    url: str
+    host: broker.VirtualHost
+    control: Control
+
+    def die(self) -> None:
+        self.control.rule("first", Rule(accepts=False))
+        self.control.cut("first")
+
+
+@pytest.fixture
+def first_broker(tmp_path: Path) -> Iterator[First]:
+    host, port, control = broker.VirtualHost(broker.node(), "first"), free_port(), free_port()
+    words = [sys.executable, "-m", "scripts.proxy", "--control", str(control), f"first={port}:{host.port}"]
+    proxy = Running(Service("proxy", words, tmp_path / "proxy.log", listens(control))).start()
+    made = First(host.url.replace(f":{host.port}/", f":{port}/"), host, Control(control))
+    yield made
+    made.control.close()
+    proxy.kill()
+    host.delete()
+
+
+def test_a_bridge_with_two_brokers_goes_on_with_the_second_when_the_first_dies(
+    hub_redis, region_redis, rabbitmq, first_broker
+) -> None:
+    first, second = (Region("two", hub_redis, region_redis, one) for one in (first_broker.host, rabbitmq))
+    first.broker.declare()
+    second.broker.declare()
+    config = first.settings()
+    config = structs.replace(config, hub=structs.replace(config.hub, amqp=f"{first_broker.url},{rabbitmq.url}"))
+    tasks = first.tasks(20)
+    with bridging(config, "two") as running:
+        running.wait_for("consuming")
+        first.broker.publish(*tasks[:10])
+        first.each_once(tasks[:10])
+        until(lambda: running.status.unacked == 0, "every message to be acked")
+        first_broker.die()
+        second.broker.publish(*tasks[10:])
+        second.each_once(tasks)
+        running.wait_for("consuming")
+        second.all_acked(running)
 
 
 def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq) -> None:

@@ -15,6 +15,12 @@ from web.accept import Accepted, Refused
 from web.hub import BROKEN
 
 
+@pytest.fixture(scope="module")
+def rabbitmq(own_rabbitmq):
+    """It is killed, frozen and filled here."""
+    return own_rabbitmq
+
+
 @pytest.fixture
 def half(tmp_path, hub_redis, rabbitmq):
     purge(rabbitmq)
@@ -128,7 +134,7 @@ def test_a_silent_region_does_not_keep_the_cancels_of_others(half, rabbitmq, mon
     monkeypatch.setattr(clean, "CANCELS_AT_ONCE", 1)
     cleaner = half.acceptor.cleaner
     member = 'whereis(list_to_atom("%2F_q.sin.now"))'
-    assert rabbitmq.ctl("eval", f"sys:suspend({member}).").returncode == 0
+    rabbitmq.evaluate(f"sys:suspend({member}).")
     try:
         for _ in range(3):
             cleaner.cancel("R", [("S", "sin")], 30_000)
@@ -137,7 +143,7 @@ def test_a_silent_region_does_not_keep_the_cancels_of_others(half, rabbitmq, mon
         assert contract.decode_cancel(found[0][1]).task == "F"
         assert cleaner.kept >= 3
     finally:
-        assert rabbitmq.ctl("eval", f"sys:resume({member}).").returncode == 0
+        rabbitmq.evaluate(f"sys:resume({member}).")
     until(lambda: cleaner.kept == 0, "those of the silent one", 60)
 
 

@@ -117,8 +117,7 @@ def test_what_the_broker_itself_gives_up_on_ends_too(stack, rabbitmq):
     """By a policy that is not ours: a delivery limit, and a message's time to live."""
     policies = {"delivery_limit": {"delivery-limit": 1}, "expired": {"message-ttl": 200}}
     for reason, policy in policies.items():
-        command = json.dumps({**topology.POLICY, **policy})
-        assert rabbitmq.ctl("set_policy", "--priority", "9", "dies", "^q.fra$", command).returncode == 0
+        rabbitmq.set_policy("dies", "^q.fra$", {**topology.POLICY, **policy})
         try:
             request, (task,) = posted(stack)
             for _ in range(3 if reason == "delivery_limit" else 0):
@@ -131,7 +130,7 @@ def test_what_the_broker_itself_gives_up_on_ends_too(stack, rabbitmq):
             assert f"dead-lettered from q.fra: {reason}" in result["error"]["message"]
             until(lambda task=task: task in [letter.id for letter in letters(stack)], "the letter")
         finally:
-            assert rabbitmq.ctl("clear_policy", "dies").returncode == 0
+            rabbitmq.clear_policy("dies")
 
 
 def test_a_message_of_another_version_names_both_versions(stack, rabbitmq, region_redis):

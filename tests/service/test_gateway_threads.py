@@ -27,7 +27,7 @@ def test_a_gateway_without_a_free_descriptor_lives_and_works_again_when_there_ar
         assert wire.ask("GET", "/readyz").status == 200
         limits = resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (8, limits[1]))
-        rabbitmq.ctl("close_all_connections", "test")
+        rabbitmq.node.ctl("close_all_connections", "-p", rabbitmq.name, "test")
         stack.hub.client.client_kill_filter(_type="normal", skipme=True)
         stack.hub.client.client_kill_filter(_type="pubsub", skipme=True)
         until(lambda: "Too many open files" in gateway.said(), "a thread to need a descriptor")

@@ -4,24 +4,20 @@ import pika
 import pytest
 
 from regions import connect, names, topology
-from scripts.services import RabbitMQ, Running, free_port
 from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory):
+def broker(own_rabbitmq):
     """A node as ``scripts/up`` configures it, with what a gateway declares."""
-    node = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"), free_port(), regions={"fra": "one", "us-east": "two"})
-    running = Running(node.service()).start()
-    with pika.BlockingConnection(connect.amqp_parameters(node.url, name="gateway")[0]) as connection:
+    with pika.BlockingConnection(connect.amqp_parameters(own_rabbitmq.url, name="gateway")[0]) as connection:
         channel = connection.channel()
         for exchange, kind in topology.exchanges():
             channel.exchange_declare(exchange, kind, durable=True)
         for queue, exchange, key in topology.queues(["fra", "us-east"]):
             channel.queue_declare(queue, durable=True, arguments=topology.QUORUM)
             channel.queue_bind(queue, exchange, key)
-    yield node
-    running.stop()
+    return own_rabbitmq
 
 
 @pytest.fixture

@@ -8,12 +8,16 @@ import pytest
 
 from jobs import contract
 from regions import connect, names
+from scripts.links import Rule
 from tests import sources
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, Stack
 from tests.service.test_http import AT_ONCE_SECONDS
+from tests.service.test_slow_servers import slow_stack
 from tests.service.wire import Wire, ask
 from tests.waiting import until
+
+__all__ = ["slow_stack"]
 
 RECORDS = b'[{"name":"a","price":"1.10"}]'
 PATH = "/v1/sources/demo.list/records?category=poetry"
@@ -273,23 +277,25 @@ def test_several_gateways_know_of_one_anothers_results(own_stack, rabbitmq, tmp_
         other.stop()
 
 
-def test_without_a_broker_what_the_hub_has_is_still_answered(own_stack, rabbitmq):
+def test_without_a_broker_what_the_hub_has_is_still_answered(slow_stack, hub_redis):
     """And what it has not is refused at once, whole: nothing of it is ever read."""
+    own_stack = slow_stack.stack
     fetched(own_stack, "alone")
-    rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
+    slow_stack.control.rule("rabbitmq", Rule(accepts=False))
+    slow_stack.control.cut("rabbitmq")
     try:
         until(lambda: own_stack.post({"sources": [of("x")]}).status == 503, "a refusal")
-        until(lambda: ask(own_stack.port, "GET", "/readyz").status == 503, "the alarm to be known")
+        until(lambda: ask(own_stack.port, "GET", "/readyz").status == 503, "the outage to be known")
         assert ask(own_stack.port, "GET", f"{PATH.replace('poetry', 'alone')}&max_age=60").json()["cached"] is True
         started = time.monotonic()
         reply = own_stack.post({"sources": [of("alone"), of("new")], "max_age": 60})
         assert (reply.status, time.monotonic() - started < AT_ONCE_SECONDS) == (503, True)
         request = reply.json()["request"]
     finally:
-        rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
-    until(lambda: own_stack.hub.client.hget(names.ledger(request), "state") == b"refused", "the refusal to count")
+        slow_stack.control.heal("rabbitmq")
+    until(lambda: hub_redis.client.hget(names.ledger(request), "state") == b"refused", "the refusal to count")
     assert ask(own_stack.port, "GET", f"/v1/requests/{request}").status == 404
-    until(lambda: ask(own_stack.port, "GET", "/readyz").status == 200, "the end of the alarm", 60)
+    until(lambda: ask(own_stack.port, "GET", "/readyz").status == 200, "the end of the outage", 60)
 
 
 def test_a_full_hub_refuses_what_it_has_too_and_keeps_nothing_of_it(own_stack):

@@ -55,11 +55,7 @@ def test_attrs_of_a_megabyte_are_refused_and_cost_the_hub_nothing(stack):
 
 def test_large_params_fill_a_queue_to_its_bytes_and_nobody_elses(stack, rabbitmq):
     """A source may take long texts; then 100 kB a task, a hundred tasks a request, wait in its region's queue."""
-    policy = json.dumps({**topology.POLICY, "max-length-bytes": 5_000_000})
-    assert (
-        rabbitmq.ctl("set_policy", "--priority", "9", "small", "^q.sin$", policy, "--apply-to", "queues").returncode
-        == 0
-    )
+    rabbitmq.set_policy("small", "^q.sin$", {**topology.POLICY, "max-length-bytes": 5_000_000})
     try:
         statuses = []
 
@@ -75,7 +71,7 @@ def test_large_params_fill_a_queue_to_its_bytes_and_nobody_elses(stack, rabbitmq
         assert ask(stack.port, "POST", "/v1/requests", JSON, json.dumps({"sources": [LIST]}).encode()).status == 202
         assert used(stack.hub.client) < FULL_AT * 256_000_000
     finally:
-        assert rabbitmq.ctl("clear_policy", "small").returncode == 0
+        rabbitmq.clear_policy("small")
 
 
 def test_requests_between_two_looks_do_not_pass_the_hubs_mark(tmp_path, hub_redis):

@@ -9,7 +9,7 @@ import pytest
 from scripts.links import Control, Rule, Way
 from scripts.ports import free_port
 from scripts.probes import listens
-from scripts.services import RabbitMQ, Running, Service
+from scripts.services import Running, Service
 from tests.service.gateway import LIST, Stack
 from tests.service.wire import ask
 from tests.waiting import until
@@ -28,7 +28,7 @@ class Behind:
 class SlowStack:
     """A gateway whose hub and broker lie behind links of their own; the region's way is straight."""
 
-    def __init__(self, tmp_path, rabbitmq: RabbitMQ, hub) -> None:
+    def __init__(self, tmp_path, rabbitmq, hub) -> None:
         self.ports = {"hub": free_port(), "rabbitmq": free_port()}
         control = free_port()
         links = [f"hub={self.ports['hub']}:{hub.port}", f"rabbitmq={self.ports['rabbitmq']}:{rabbitmq.port}"]

@@ -99,7 +99,7 @@ def test_a_broker_without_room_on_its_disk_is_named_and_what_it_has_goes_on(stac
     ledger = Ledger(stack)
     before = ledger.post(["slow.example"])
     try:
-        assert broker.ctl("set_disk_free_limit", "1000000GB").returncode == 0
+        broker.evaluate('rabbit_disk_monitor:set_disk_free_limit("1000000GB").')
 
         def refused() -> dict | None:
             status, _, problem = ask(stack, "POST", "/v1/requests", {"sources": ["ecb.rates"]})
@@ -114,7 +114,7 @@ def test_a_broker_without_room_on_its_disk_is_named_and_what_it_has_goes_on(stac
         ledger.collect(before)  # bridges consume all the same
         assert ask(stack, "GET", "/v1/regions/fra")[2]["status"] == "up"
     finally:
-        assert broker.ctl("set_disk_free_limit", "50MB").returncode == 0
+        broker.evaluate('rabbit_disk_monitor:set_disk_free_limit("50MB").')
     until(said(stack, "/readyz", 200), "the alarm to end", SECONDS)
     for request in set(ledger.promised) - {before}:
         ledger.collect(request)

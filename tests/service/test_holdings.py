@@ -142,6 +142,19 @@ def test_a_hub_that_is_full_already_is_emptied(parts):
     assert parts.barred()
 
 
+@pytest.mark.parametrize("gateway", ["that was there", "that begins"])
+def test_results_that_are_there_settle_while_the_hub_is_over_a_limit_that_was_lowered(parts, gateway):
+    """A region's room is a share of that limit; that of a hub which is full is full for all, and fails nothing that came."""
+    if gateway == "that was there":
+        parts.hub.run_once()
+    new, times = parts.accepted("nyc")
+    send_home(parts.nyc, new, new.tasks[0], times.created_ms + 10)
+    parts.client.config_set("maxmemory", 100)
+    parts.hub.run_once()
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "the request to be done")
+    assert {json.loads(one)["status"] for one in parts.ledger.read(new.id).results} == {"succeeded"}
+
+
 def test_a_stream_without_end_ends(parts, monkeypatch):
     for _ in range(30):
         parts.fra.xadd(names.out_stream("fra"), {"k": MEGABYTE})

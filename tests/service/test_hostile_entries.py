@@ -377,21 +377,6 @@ def test_a_stream_without_its_group_gets_it_again(parts):
     assert parts.settles(new)[0]["status"] == "succeeded"
 
 
-@pytest.mark.parametrize("gateway", ["that was there", "that begins"])
-def test_results_that_are_there_settle_while_the_hub_is_over_a_limit_that_was_lowered(parts, gateway):
-    """A region's room is a share of that limit; that of a hub which is full is full for all, and fails nothing that came."""
-    parts.client.config_set("maxmemory", "256mb")
-    if gateway == "that was there":
-        parts.hub.run_once()
-    new = parts.honest()
-    parts.client.config_set("maxmemory", 100)
-    try:
-        parts.hub.run_once()
-        assert parts.settles(new)[0]["status"] == "succeeded"
-    finally:
-        parts.client.config_set("maxmemory", 0)
-
-
 @pytest.mark.parametrize("when", ["at its start", "when it comes back"])
 def test_a_full_hub_is_drained_by_a_gateway_that_begins_to_read(parts, when):
     """XGROUP CREATE is refused there, and nothing but what is read and deleted makes room."""

@@ -1,18 +1,24 @@
-"""Dates, times and durations in texts, put out in RFC 3339 with the offset as it was given."""
+"""Dates, times and durations in texts, put out in RFC 3339 with the offset as it was given.
 
-import email.utils
+    text → a reader for each format (iso, rfc2822, unix, a strptime pattern) → the zone that it writes, else ``tz`` → RFC 3339
+
+A zone that is written counts, in any of its forms; ``tz`` is only for texts that have none (``jobs.zones``). 24:00 is the next
+day's 0:00; 12 a.m. is 0:00.
+"""
+
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import cache
 from typing import Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from babel import Locale, UnknownLocaleError
+from jobs import strptime, zones
+from jobs.strptime import Read, Reader, timespec
+from jobs.zones import LOCAL, Doubt, Refused, zone
+
+__all__ = ["LOCAL", "Refused", "zone"]
 
 ISO: Final = "iso"
-LOCAL: Final = "local"  # the tz that puts out times without an offset
 WORDS: Final = ("iso", "rfc2822", "unix", "unix_ms")
 FEED_FORMATS: Final = ("iso", "rfc2822")  # what feeds write, in the order in which it is told apart
 
@@ -25,178 +31,260 @@ _DURATION: Final = re.compile(
 _CLOCK: Final = re.compile(r"(\d+):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 _SECONDS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _YEAR: Final = re.compile("%[YyGcx]")
-_WORD: Final = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*\.?")  # "nov.", "segunda-feira"
-_NAMED: Final = re.compile("%([aAbB])[.]?")  # what a strptime pattern has for names; a dot belongs to the name
-_NOON: Final = re.compile(r"\b([ap])[.] ?m\b[.]?", re.IGNORECASE)
-_MORE_NAMES: Final = {"en": {"sept": "September"}}  # which Babel does not have and people write
+_ISO: Final = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d|\d{8}|\d{4}-?W\d\d-?\d|(?P<year>\d{4})-(?P<nth>\d{3}))"
+    r"(?:[T ](?P<time>\d\d(?::?\d\d(?::?\d\d)?)?)(?:[.,](?P<fraction>\d{1,18}))?)? ?(?P<zone>[^\d:.,].*)?",
+    re.ASCII | re.IGNORECASE,
+)
+# RFC 5322, and what feeds and programs write for it: other orders of the date, names in full, dashes, a.m. and p.m.
+_RFC: Final = re.compile(
+    r"(?:[^\W\d_]{2,12}\.?,? ?)?"
+    r"(?:(?P<d>\d{1,2})[ -](?P<b>[a-z]{3,9})\.?,?[ -](?P<y>\d{2,4})|(?P<b2>[a-z]{3,9})\.?[ -](?P<d2>\d{1,2})(?:,? (?P<y2>\d{4}))?),?"
+    r" ?(?P<H>\d{1,2})[:.](?P<M>[0-5]\d)(?:[:.](?P<S>[0-6]\d))?(?:[.,]\d{1,9})?(?: ?(?P<p>[ap])\.? ?m\.?(?![a-z]))?"
+    r"(?: ?(?P<zone>[a-z+\u2212-][^ ]{0,40}(?: [a-z+\u2212\d-][^ ]{0,20})??))??(?: (?P<y3>\d{4}))?",
+    re.IGNORECASE,
+)
+_COMMENT: Final = re.compile(r" ?\([^()]{0,80}\)")
+_MILLISECONDS_FROM: Final = 100_000_000_000  # as seconds: the year 5138; as milliseconds: 1973
+# Years that are likelier of another calendar than that far away: of the Hegira (1448 is 2026), in Iran (1405), of Buddha (2569).
+_OTHER_CALENDARS: Final = frozenset((*range(1340, 1461), *range(2500, 2621)))
 
 datetime.strptime("", "")  # noqa: DTZ007 - it imports a module on first use, which two threads must not do at once
 
-Translate = Callable[[str], str]
+language = strptime.language
+check_format = strptime.check
 
 
-def zone(name: str) -> ZoneInfo | None:
-    """A time zone by its IANA name; None for "" and "local". Raises ValueError for an unknown one."""
-    if name in ("", LOCAL):
-        return None
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f'no time zone "{name}"') from error
-
-
-def translator(lang: str, form: str = "") -> Translate:
-    """A function that puts English month and day names, all wide, where a text has those of ``lang``, of any width.
-
-    strptime reads English only, unless the whole process changes its locale. ``form`` says which names stand where:
-    "mar" is a Tuesday or a March. Babel's tables are read here, once. Raises ValueError for an unknown language.
-    """
-    kinds = ["days" if name in "aA" else "months" for name in _NAMED.findall(form.replace("%%", ""))]
-    tables = [_names(lang or "en", kind) for kind in kinds]
-
-    def translate(text: str) -> str:
-        left = iter(tables)
-        names = next(left, None)
-
-        def name(word: re.Match[str]) -> str:
-            nonlocal names
-            found = names.get(word[0].casefold().rstrip(".")) if names is not None else None
-            if found is None:
-                return word[0]
-            names = next(left, None)
-            return found
-
-        return _WORD.sub(name, text)
-
-    return translate if tables else _same
-
-
-def language(lang: str) -> None:
-    """Raises ValueError for one that has no names of months and days."""
-    _names(lang, "months")
-
-
-@cache
-def _names(lang: str, kind: str) -> Mapping[str, str]:
-    """The names of months or days of a language, without dots, and the English ones that they are."""
-    try:
-        local, english = Locale.parse(lang, sep="-" if "-" in lang else "_"), Locale.parse("en")
-    except (UnknownLocaleError, ValueError) as error:
-        raise ValueError(f'no language "{lang}"') from error
-    wide = getattr(english, kind)["format"]["wide"]
-    names = dict(_MORE_NAMES.get(lang, {}))
-    for context in ("stand-alone", "format"):
-        for width in ("abbreviated", "wide"):
-            for number, name in getattr(local, kind)[context][width].items():
-                names[name.casefold().rstrip(".")] = wide[number]
-    return names
-
-
-def _same(text: str) -> str:
-    return text
-
-
-def datetime_parser(formats: Sequence[str], lang: str, tz: str, to_tz: str = "") -> Callable[[str], str]:
-    """A function from a folded text to RFC 3339; it raises ValueError.
+def datetime_parser(
+    formats: Sequence[str], lang: str, tz: str, to_tz: str = "", doubt: Doubt | None = None
+) -> Callable[[str], str]:
+    """A function from a folded text to RFC 3339; it raises ValueError, Refused where something in the definition helps.
 
     A text without an offset is in ``tz``; "local" puts all times out without one; without ``tz`` such a text is bad.
-    ``to_tz`` is the zone that times are put out in; without it the offset stays as it was given.
+    ``to_tz`` is the zone that times are put out in; without it the offset stays as it was given. ``doubt`` is told what a
+    time may be besides.
     """
-    readers = [_reader(one, lang) for one in formats or (ISO,)]
+    readers = _readers(formats, lang, doubt)
     place, target = zone(tz), zone(to_tz)
+    is_iso = not formats or formats[0] == ISO
 
-    def parse(text: str) -> str:
-        found, timespec = _first(readers, text)
+    def placed(read: Read, form: str) -> datetime:
         if tz == LOCAL:
-            return found.replace(tzinfo=None).isoformat(timespec=timespec)
+            _check_zone(read.zone)
+            return read.wall
+        return zones.placed(read.wall, read.zone, place, doubt, rfc=form == "rfc2822") if read.zone else read.wall
+
+    def written(found: datetime, spec: str, text: str) -> str:
+        if tz == LOCAL:
+            return found.replace(tzinfo=None).isoformat(timespec=spec)
         if found.tzinfo is None:
             if place is None:
-                raise ValueError("a time without an offset, and no tz says where")
-            found = found.replace(tzinfo=place)
+                raise Refused("a time without an offset; tz says where it is")
+            found = zones.local(found, place, doubt)
         if target is not None:
-            written = found.astimezone(target).isoformat(timespec=timespec)
-            return f"{written[:-6]}Z" if written.endswith("+00:00") else written
-        written = found.isoformat(timespec=timespec)
+            made = found.astimezone(target).isoformat(timespec=spec)
+            return f"{made[:-6]}Z" if made.endswith("+00:00") else made
+        made = found.isoformat(timespec=spec)
+        if made[-6] not in "+-":  # a place's own time before there were zones: RFC 3339 has no seconds in offsets
+            made = found.astimezone(UTC).isoformat(timespec=spec)
         # A zero offset was mostly given as Z or GMT; where it was given in digits it stays so.
-        return f"{written[:-6]}Z" if written.endswith("+00:00") and not text.endswith(("+00:00", "+0000")) else written
+        return f"{made[:-6]}Z" if made.endswith("+00:00") and not text.endswith(("+00:00", "+0000")) else made
+
+    def parse(text: str) -> str:
+        found = _plain_iso(text) if is_iso else None  # what most times are
+        if found is None:
+            return _first(readers, lambda read, form: written(placed(read, form), read.timespec, text), doubt, text)
+        made = written(found[0], found[1], text)
+        if doubt is not None:
+            _check_year(found[0].year, doubt)
+        return made
 
     return parse
 
 
-def date_parser(formats: Sequence[str], lang: str) -> Callable[[str], str]:
+def date_parser(formats: Sequence[str], lang: str, doubt: Doubt | None = None) -> Callable[[str], str]:
     """A function from a folded text to ``2026-11-24``: a date, or the date of a time as it is given."""
-    readers = [_reader(one, lang) for one in formats or (ISO,)]
+    readers = _readers(formats, lang, doubt)
     is_iso = not formats or formats[0] == ISO
+
+    def written(read: Read, _form: str) -> str:
+        _check_zone(read.zone)
+        return (read.wall - timedelta(days=read.ends_day)).date().isoformat()
 
     def parse(text: str) -> str:
         if is_iso and len(text) == 10:  # what most dates are: no need to look for a time
             try:
-                return date.fromisoformat(text).isoformat()
+                day = date.fromisoformat(text)
             except ValueError:
                 pass  # perhaps another format's
-        return _first(readers, text)[0].date().isoformat()
+            else:
+                _check_year(day.year, doubt)
+                return day.isoformat()
+        return _first(readers, written, doubt, text)
 
     return parse
 
 
-def _first(readers: Sequence[Callable[[str], tuple[datetime, str]]], text: str) -> tuple[datetime, str]:
+Written = Callable[[Read, str], str]  # of what a format reads
+
+
+def _check_zone(text: str) -> None:
+    """Whether it is a zone, known or not, that a time is put out without."""
+    if text and not zones.is_zone(text):
+        raise Refused(f'"{text}" is no zone; re takes the time without it')
+
+
+def _first(readers: Sequence[tuple[str, Reader]], written: Written, doubt: Doubt | None, text: str) -> str:
+    """What the first format gives that fits. Of several failures the one is told that says what helps."""
     failed = ValueError("no format")
-    for read in readers:
+    for at, (form, read) in enumerate(readers):
         try:
-            return read(text)
+            found = read(text)
+            made = written(found, form)
         except (ValueError, TypeError, OverflowError, IndexError) as error:
-            failed = ValueError(str(error))
+            if not isinstance(failed, Refused):
+                failed = error if isinstance(error, Refused) else ValueError(str(error))
+            continue
+        if doubt is not None:
+            _check_year(found.wall.year, doubt)
+            if "%" in form:
+                _check_others(form, readers[at + 1 :], text, found.wall, doubt)
+        return made
     raise failed
 
 
-def _reader(form: str, lang: str) -> Callable[[str], tuple[datetime, str]]:
+def _check_year(year: int, doubt: Doubt | None) -> None:
+    if year in _OTHER_CALENDARS and doubt is not None:
+        doubt(f"the year {year} was taken as it is; of another calendar it would be another one")
+
+
+def _check_others(form: str, others: Sequence[tuple[str, Reader]], text: str, found: datetime, doubt: Doubt) -> None:
+    """Whether another pattern fits the text as well, and gives another time: 3/4 is March or April."""
+    look = strptime.shape(form)
+    for other, read in others:
+        if "%" in other and other != form and strptime.shape(other) == look:
+            try:
+                wall = read(text).wall
+            except ValueError:
+                continue
+            if wall != found:
+                doubt(f"format {other} fits too, as {wall.date()}; the first one in the list was taken")
+
+
+def _readers(formats: Sequence[str], lang: str, doubt: Doubt | None) -> list[tuple[str, Reader]]:
+    return [(one, _reader(one, lang, doubt)) for one in formats or (ISO,)]
+
+
+def _reader(form: str, lang: str, doubt: Doubt | None) -> Reader:
     if form == ISO:
         return _iso
     if form == "rfc2822":
         return _rfc2822
     if form in ("unix", "unix_ms"):
-        return _unix(1 if form == "unix" else 1000)
-
-    translate, has_noon = translator(lang, form), "%p" in form
-    wide = _NAMED.sub(lambda name: "%A" if name[1] in "aA" else "%B", form)
-
-    def strptime(text: str) -> tuple[datetime, str]:
-        text = translate(_NOON.sub(r"\1m", text) if has_noon else text)
-        found = datetime.strptime(text, wide)  # noqa: DTZ007 - the offset is looked at by the caller
-        return found, _timespec(found)
-
-    return strptime
+        return _unix(1 if form == "unix" else 1000, doubt)
+    return strptime.reader(form, lang, doubt)
 
 
-def _iso(text: str) -> tuple[datetime, str]:
-    found = datetime.fromisoformat(f"{text[:-1]}Z" if text.endswith("z") else text)  # RFC 3339 has both
-    digits = _FRACTION.search(text)
+def _plain_iso(text: str) -> tuple[datetime, str] | None:
+    """A time as programs write it, and its timespec; None for what has to be looked at."""
+    if text[4:5] != "-" or text[10:11] not in "Tt " or len(text) < 10:
+        return None
+    try:
+        found = datetime.fromisoformat(f"{text[:-1]}Z" if text[-1] == "z" else text)  # RFC 3339 has both
+    except ValueError:
+        return None  # zones by name, 24:00
+    digits = _FRACTION.search(text) if "." in text or "," in text else None
     return found, "seconds" if digits is None else "milliseconds" if len(digits[1]) <= 3 else "microseconds"
 
 
-def _rfc2822(text: str) -> tuple[datetime, str]:
-    found = email.utils.parsedate_to_datetime(text)
-    if text.endswith("-0000"):
-        found = found.replace(tzinfo=UTC)  # RFC 5322: the time is UTC, only the writer's own place is unknown
-    return found, "seconds"
+def _iso(text: str) -> Read:
+    found = _plain_iso(text)
+    return _iso_looked_at(text) if found is None else Read(*found)
 
 
-def _unix(per_second: int) -> Callable[[str], tuple[datetime, str]]:
-    def read(text: str) -> tuple[datetime, str]:
+def _iso_looked_at(text: str) -> Read:
+    if len(text) > strptime.TEXT_MAX:
+        raise ValueError("a text too long to be a time")
+    found = _ISO.fullmatch(strptime.plain(text))
+    if found is None:
+        raise ValueError("no time of ISO 8601")
+    day = _iso_day(found)
+    digits = (found["time"] or "").replace(":", "").ljust(6, "0")
+    hour, minute, second = int(digits[:2]), int(digits[2:4]), int(digits[4:])
+    fraction = found["fraction"] or ""
+    if fraction and len((found["time"] or "").replace(":", "")) < 6:
+        raise Refused("a fraction of an hour or minute; re takes the time without it")
+    if second == 60:
+        raise Refused("a leap second, which no clock here has; re takes the time without seconds")
+    if hour > 24:
+        raise ValueError("no hour")
+    ends_day = hour == 24
+    if ends_day and (minute or second or int(fraction or 0)):
+        raise Refused("a time after 24:00; re takes the day, and a field of its own the time")
+    wall = day.replace(hour=hour % 24, minute=minute, second=second, microsecond=int(fraction.ljust(6, "0")[:6]))
+    spec = "seconds" if not fraction else "milliseconds" if len(fraction) <= 3 else "microseconds"
+    return Read(wall + timedelta(days=ends_day), spec, (found["zone"] or "").strip(), ends_day)
+
+
+def _iso_day(found: re.Match[str]) -> datetime:
+    try:
+        if not found["nth"]:
+            return datetime.fromisoformat(found["day"])
+        day = datetime(int(found["year"]), 1, 1) + timedelta(days=int(found["nth"]) - 1)  # noqa: DTZ001 - the zone is the caller's
+    except ValueError as error:
+        raise Refused(strptime.NO_DAY) from error
+    if day.year != int(found["year"]):
+        raise Refused(strptime.NO_DAY)
+    return day
+
+
+def _rfc2822(text: str) -> Read:
+    if len(text) > strptime.TEXT_MAX:
+        raise ValueError("a text too long to be a time")
+    found = _RFC.fullmatch(_COMMENT.sub("", text).strip() if "(" in text else text.strip())
+    if found is None:
+        raise ValueError("no time of RFC 5322")
+    month = strptime.names("en", "months").get((found["b"] or found["b2"]).casefold())
+    year = found["y"] or found["y2"] or found["y3"]
+    if month is None or year is None or (found["y3"] and year != found["y3"]):
+        raise ValueError("no date of RFC 5322")
+    second = int(found["S"] or 0)
+    if second >= 60:
+        raise Refused("a leap second, which no clock here has; re takes the time without seconds")
+    hour, ends_day = strptime.halved(int(found["H"]), "ap".index(found["p"].lower()) if found["p"] else None)
+    if ends_day and (int(found["M"]) or second):
+        raise Refused("a time after 24:00; re takes the day, and a field of its own the time")
+    day = int(found["d"] or found["d2"])
+    if found["p"] is None and int(found["H"]) > 24:
+        raise ValueError("no hour")
+    try:
+        wall = datetime(_year(year), month, day, hour, int(found["M"]), second)  # noqa: DTZ001 - the zone is the caller's
+    except ValueError as error:
+        raise Refused(strptime.NO_DAY) from error
+    given = found["zone"] or ""
+    return Read(wall + timedelta(days=ends_day), "seconds", given, ends_day)
+
+
+def _year(text: str) -> int:
+    """A year of RFC 5322, 4.3: of two digits up to 49 of this century, else and of three digits of the last one."""
+    year = int(text)
+    if len(text) == 4:
+        return year
+    return year + (2000 if len(text) == 2 and year < 50 else 1900)
+
+
+def _unix(per_second: int, doubt: Doubt | None) -> Reader:
+    def read(text: str) -> Read:
         number = Decimal(text) if re.fullmatch(r"-?\d{1,17}(?:\.\d{1,9})?", text) else None
         if number is None:
             raise ValueError("no number of seconds")
+        if doubt is not None and number and (abs(number) < _MILLISECONDS_FROM) == (per_second == 1000):
+            doubt("so many seconds or milliseconds are a time far away; unix is seconds, unix_ms milliseconds")
         micros = int(number * 1_000_000 / per_second)
         found = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
-        return found, "milliseconds" if per_second == 1000 and not found.microsecond % 1000 else _timespec(found)
+        return Read(found, "milliseconds" if per_second == 1000 and not found.microsecond % 1000 else timespec(found))
 
     return read
-
-
-def _timespec(found: datetime) -> str:
-    if not found.microsecond:
-        return "seconds"
-    return "microseconds" if found.microsecond % 1000 else "milliseconds"
 
 
 def duration(text: str) -> Decimal:

@@ -264,6 +264,8 @@ class FieldReader:
                 )
             elif form not in dates.WORDS and not dates.has_year(form):
                 reader.fault((*where, "format"), f'expected a pattern with a year (%Y or %y), found "{form}"')
+            elif form not in dates.WORDS:
+                self.attempt((*where, "format"), dates.check_format, form, "a strptime pattern")
         if not formats and self.form == "feed":
             formats = dates.FEED_FORMATS
         return Value(

@@ -237,23 +237,30 @@ def _parser(spec: Value, doubt: Doubt | None = None) -> Parse | None:
     if spec.type == "duration":
         return _duration
     if spec.type in ("date", "datetime"):
-        return _time(spec)
+        return _time(spec, doubt)
     return None
 
 
-def _time(spec: Value) -> Parse:
+def _time(spec: Value, doubt: Doubt | None) -> Parse:
+    noted: list[str] = []
+    note = noted.append if doubt is not None else None
     read = (
-        dates.datetime_parser(spec.format, spec.lang, spec.tz, spec.to_tz)
+        dates.datetime_parser(spec.format, spec.lang, spec.tz, spec.to_tz, note)
         if spec.type == "datetime"
-        else dates.date_parser(spec.format, spec.lang)
+        else dates.date_parser(spec.format, spec.lang, note)
     )
     expected = f"a {spec.type} ({' or '.join(spec.format or (dates.ISO,))})"
 
     def parse(text: str, _base: str, _by: Any) -> str:
         try:
-            return read(text)
+            made = read(text)
         except (ValueError, OverflowError) as error:
-            raise BadValue(text, expected) from error
+            noted.clear()
+            raise BadValue(text, expected, str(error) if isinstance(error, dates.Refused) else "") from error
+        if noted and doubt is not None:
+            doubt(text, noted[0])
+            noted.clear()
+        return made
 
     return parse
 

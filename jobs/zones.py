@@ -1,0 +1,134 @@
+"""The zone of a time, as texts write it: an offset, UTC, a name that is known, or one of the definition's own zone.
+
+A zone that is written counts. One that nobody can know for sure is refused: "IST" is India's, Israel's and Ireland's. ``tz`` of
+a definition says which, where the name is its zone's at that time.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+LOCAL: Final = "local"  # the tz that puts out times without an offset
+RFC_NAMES: Final = {  # RFC 5322, 4.3: what its names mean, in hours
+    "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7,
+}  # fmt: skip
+
+_UTC: Final = frozenset({"utc", "gmt", "ut", "z"})
+_HOURS_MAX: Final = 16  # no place was ever further from Greenwich
+_OFFSET: Final = re.compile(
+    r"(?P<utc>UTC|GMT|UT|Z)? ?(?P<sign>[+-])(?P<hours>\d{1,2})(?::?(?P<minutes>[0-5]\d)(?::?(?P<seconds>[0-5]\d))?)?"
+    r"(?: [A-Z]{2,5})?",
+    re.ASCII | re.IGNORECASE,
+)
+_REGION: Final = re.compile(r"[A-Za-z]+(?:/[A-Za-z0-9_+-]+){1,2}", re.ASCII)
+_ABBREVIATION: Final = re.compile(r"[A-Z]{1,5}", re.ASCII)
+_SAME: Final = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-") | {"\uff0b": "+", "\uff1a": ":"}
+)
+
+Doubt = Callable[[str], None]
+
+
+class Refused(ValueError):  # noqa: N818
+    """A time that may be another one. Says why, and which key of the field helps."""
+
+
+@lru_cache(maxsize=256)
+def zone(name: str) -> ZoneInfo | None:
+    """A time zone by its IANA name; None for "" and "local". Raises ValueError for an unknown one."""
+    if name in ("", LOCAL):
+        return None
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f'no time zone "{name}"') from error
+
+
+def placed(wall: datetime, text: str, place: ZoneInfo | None, doubt: Doubt | None, *, rfc: bool = False) -> datetime:
+    """A wall time in the zone that a text writes. ``place`` is the definition's zone; ``rfc``: its names count too.
+
+    Raises Refused for a zone that is not known.
+    """
+    text = text.translate(_SAME).strip()
+    named, region = _parted(text)
+    if region is not None:
+        found = local(wall, region, doubt)
+        if named and (given := _offset(named)) is not None and found.utcoffset() != given:
+            raise Refused(f'"{named}" is not the offset of {region.key} then; re leaves one of them out')
+        return found
+    offset = _offset(named)
+    if offset is not None:
+        return wall.replace(tzinfo=UTC if not offset else timezone(offset))
+    name = named.upper()
+    if place is not None:
+        for fold in (0, 1):
+            found = wall.replace(tzinfo=place, fold=fold)
+            if found.tzname() == name:
+                return found
+    if rfc and name in RFC_NAMES:
+        found = wall.replace(tzinfo=timezone(timedelta(hours=RFC_NAMES[name])))
+        if doubt is not None and place is not None and place.key.startswith("Australia/"):
+            doubt(
+                f"{name} was read as RFC 5322 has it, {found.strftime('%z')}; re takes the time without it, tz says where it is"
+            )
+        return found
+    if name.replace(".", "") in ("AM", "PM"):
+        raise Refused("a.m. or p.m.; a format of %I and %p reads it")
+    if place is not None and name in _names(place.key, wall.year):
+        raise Refused(f"{name} is not the time of {place.key} then; re takes the time without it")
+    raise Refused(f'the zone "{named}" is not known; tz says where that is its name, or re takes the time without it')
+
+
+def is_zone(text: str) -> bool:
+    """Whether a text looks like a zone, known or not: enough where the time is put out without one."""
+    named, region = _parted(text.translate(_SAME).strip())
+    return region is not None or _offset(named) is not None or _ABBREVIATION.fullmatch(named) is not None
+
+
+def local(wall: datetime, place: ZoneInfo, doubt: Doubt | None) -> datetime:
+    """A wall time in a place. One that clocks show twice is the first, one that they skip is counted on; both are told."""
+    found = wall.replace(tzinfo=place)
+    if doubt is not None:
+        first, second = found.utcoffset(), wall.replace(tzinfo=place, fold=1).utcoffset()
+        if first is not None and second is not None and first != second:
+            times = "twice then, and was taken as the first" if first > second else "not at all then"
+            doubt(f"clocks of {place.key} show this time {times}; a zone in the text would say more")
+    return found
+
+
+def _parted(text: str) -> tuple[str, ZoneInfo | None]:
+    """What a text says of an offset or a name, and the IANA zone beside or instead of it."""
+    bare, _, inside = text.partition("[")
+    key = inside.rstrip("]") if inside.endswith("]") else ""
+    if not key and _REGION.fullmatch(text):
+        bare, key = "", text
+    if not key:
+        return text, None
+    try:
+        return bare.strip(), zone(key)
+    except ValueError as error:
+        raise Refused(f'the zone "{key}" is not known; re takes the time without it') from error
+
+
+def _offset(text: str) -> timedelta | None:
+    """The offset of UTC and of digits; None for anything else."""
+    if text.lower() in _UTC:
+        return timedelta()
+    found = _OFFSET.fullmatch(text)
+    if found is None or (len(found["hours"]) < 2 and not found["utc"]):
+        return None
+    hours, minutes, seconds = (int(found[unit] or 0) for unit in ("hours", "minutes", "seconds"))
+    if hours >= _HOURS_MAX:
+        raise Refused(f'"{text}" is no offset of any place; re takes the time without it')
+    offset = timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    return -offset if found["sign"] == "-" else offset
+
+
+@lru_cache(maxsize=256)
+def _names(key: str, year: int) -> frozenset[str | None]:
+    """What a place's times are called in a year."""
+    place = ZoneInfo(key)
+    return frozenset(datetime(year, month, 1, tzinfo=place).tzname() for month in (1, 4, 7, 10))

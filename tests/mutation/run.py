@@ -233,11 +233,12 @@ def attempt(one: Forks, target: Target, mutant: Mutant) -> Outcome:
     tests, started = choose(target, mutant), time.monotonic()
     seconds = {name: target.seen[name].seconds for name in tests}
     files = list(dict.fromkeys(name.partition("::")[0] for name in tests))
+    original = (one.folder / mutant.path).read_text()  # the checkout itself may be another one by now
     one.write(mutant.path, mutant.text)
     try:
         ran = one.run(Asked(files, tests, seconds, limit_seconds=30 + 5 * sum(seconds.values())))
     finally:
-        one.write(mutant.path, (ROOT / mutant.path).read_text())
+        one.write(mutant.path, original)
     if ran.failed in target.seen:
         target.killers[mutant.place][ran.failed] += 1
     return Outcome(ran.code != 0, ran.failed, time.monotonic() - started, ran.why)

@@ -52,7 +52,10 @@ class Seen(msgspec.Struct):
 
 
 class Ran(msgspec.Struct):
-    """What came of a run. ``failed``: the test that failed, with why; ``code`` is pytest's, -1 past the limit."""
+    """What came of a run. ``failed``: the test that failed, with why.
+
+    ``code`` is pytest's, -1 past the limit. It tells of more than tests: of a socket that nobody closed, found at the end.
+    """
 
     code: int
     failed: str = ""

@@ -171,7 +171,7 @@ def measure(targets: list[Target], results: Results, told: Callable[[str], None]
         with forks(left) as one:
             for file in left:
                 ran = one.run(Asked([file], watched=wanted[file]))
-                if ran.code:
+                if ran.failed:
                     raise BaselineFails(f"{ran.failed} fails without a mutant: {ran.why}")
                 results.note(file, wanted[file], ran.tests)
                 told(
@@ -241,7 +241,7 @@ def attempt(one: Forks, target: Target, mutant: Mutant) -> Outcome:
         one.write(mutant.path, original)
     if ran.failed in target.seen:
         target.killers[mutant.place][ran.failed] += 1
-    return Outcome(ran.code != 0, ran.failed, time.monotonic() - started, ran.why)
+    return Outcome(bool(ran.failed), ran.failed, time.monotonic() - started, ran.why)
 
 
 def attempt_all(

@@ -1,15 +1,24 @@
 """What a region's Redis keeps of good answers: the latest of each question, and no more than it has room for."""
 
+import email.utils
+import time
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as replace_task
 
+from jobs import budget
+from jobs.cache import Cache, packed
+from jobs.contract import Result, encode_frame
+from jobs.errors import ContractBroken, HttpStatus, RateLimited, TimedOut
+from jobs.page import Page, Request
 from jobs.reaper import Reaper
 from jobs.script import CACHED_EACH_BYTES, CACHED_MAX_BYTES, CACHED_TTL_MS
 from regions import names
 from tests.service.test_claim import end
 from tests.service.test_retry import again
 from tests.service.working import REGION, claimer, enqueue, task
+from tests.unit.describing import define
 
 META = b'["meta"]'
 
@@ -89,3 +98,105 @@ def test_a_full_redis_still_ends_what_is_kept(region_redis, worker):
     client.config_set("maxmemory", 1)
     assert worker.finish([replace(end(job), meta=META)], then_claim=0)[0] != [""]
     assert len(kept(client)) == 1
+
+
+SOURCE = "format = 'json'\n[fields]\nid = {}\n[limits]\nstale_seconds = 60"
+URL = "https://example.com/"
+NOW_MS = 1_795_493_640_000
+
+
+@pytest.fixture
+def definition(tmp_path):
+    return define(tmp_path, SOURCE)
+
+
+@pytest.fixture
+def cache(region_redis):
+    return Cache(region_redis.client)
+
+
+def page(url=URL, **headers):
+    return Page(Request(url=url), url, 200, headers, b"")
+
+
+@pytest.fixture
+def stored(region_redis, worker, definition):
+    """Has a good answer kept, as a worker does, and gives who asks the same."""
+
+    def store(*, pages=1, fetched_ms=NOW_MS, url=URL, **headers):
+        one = replace_task(task(), definition=definition.hash, max_age=60.0)
+        (job,) = give(region_redis.client, worker, [one])
+        meta = Cache().note(definition, page(url, **headers), fetched_ms)
+        made = Result(task=one.task, source=one.source, region=REGION, status="succeeded", attempts=1)
+        frame = encode_frame(made, b"[]")
+        worker.finish([replace(end(job, frame=frame), meta=packed(meta, pages, made, {}))], then_claim=0)
+        return one, frame
+
+    return store
+
+
+def test_an_answer_that_is_as_young_as_it_may_be_is_known(stored, definition, cache):
+    one, frame = stored()
+    found = cache.young(one, definition, NOW_MS + 60_000)
+    assert (found.frame, found.meta.fetched_ms) == (frame, NOW_MS)
+    assert cache.young(one, definition, NOW_MS + 60_001) is None
+    assert cache.young(replace_task(one, max_age=0.0), definition, NOW_MS) is None
+    assert cache.young(replace_task(one, params={"other": 1}), definition, NOW_MS) is None
+
+
+def test_an_answer_of_another_definition_or_version_is_none(stored, definition, cache, region_redis, tmp_path):
+    one, _ = stored()
+    (key,) = region_redis.client.keys(names.cache("*"))
+    assert cache.young(one, define(tmp_path, SOURCE + "0"), NOW_MS) is None
+    region_redis.client.hset(key, "meta", b"{}")
+    assert cache.young(one, definition, NOW_MS) is None
+    region_redis.client.hdel(key, "frame")
+    assert cache.young(one, definition, NOW_MS) is None
+
+
+def test_what_a_target_can_be_asked_by_is_looked_for_where_its_pages_came_with_it(stored, definition, cache):
+    one, frame = stored(ETag='"1"')
+    assert cache.to_ask_by(one, definition, Request(url=URL)) is None  # this process has seen no such page
+    cache.note(definition, page(ETag='"1"'), NOW_MS)
+    assert cache.to_ask_by(one, definition, Request(url=URL)).frame == frame
+    assert cache.to_ask_by(one, definition, Request(url=URL + "other")) is None
+    assert cache.to_ask_by(one, definition, Request(url=URL, number=2)) is None
+
+
+def test_an_answer_without_validators_is_not_asked_by(stored, definition, cache):
+    cache.note(definition, page(ETag='"1"'), NOW_MS)
+    one, _ = stored(pages=2, ETag='"1"')
+    assert cache.to_ask_by(one, definition, Request(url=URL)) is None
+    now = email.utils.formatdate(NOW_MS / 1000, usegmt=True)
+    one, frame = stored(**{"Date": now, "Last-Modified": email.utils.formatdate(NOW_MS / 1000 - 9, usegmt=True)})
+    assert cache.to_ask_by(one, definition, Request(url=URL)).frame == frame
+
+
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [(TimedOut("x"), True), (RateLimited("no turn", origin="region"), True), (ContractBroken("x"), False),
+     (HttpStatus("x", http_status=404), False)],
+)  # fmt: skip
+def test_an_older_answer_stands_in_for_a_host_that_is_not_well(stored, definition, cache, tmp_path, error, known):
+    one, _ = stored()
+    assert bool(cache.stale(one, definition, error, NOW_MS + 60_000)) is known
+    assert cache.stale(one, definition, error, NOW_MS + 60_001) is None
+    assert cache.stale(one, define(tmp_path, SOURCE.partition("[limits]")[0]), error, NOW_MS) is None
+
+
+def test_a_redis_that_is_away_knows_no_older_answer(stored, definition, cache, region_redis):
+    one, _ = stored()
+    region_redis.crash()
+    assert cache.young(one, definition, NOW_MS) is None
+
+
+def test_an_answer_for_which_there_is_no_memory_is_none(stored, definition, cache):
+    one, _ = stored()
+    whole = budget.Budget(300_000_000, 4)
+    with whole.share(time.monotonic() + 60, lambda: False) as share:
+        assert cache.young(one, definition, NOW_MS)
+        while share.grow_now(100_000):
+            pass
+        while share.grow_now(100):
+            pass
+        assert cache.young(one, definition, NOW_MS) is None

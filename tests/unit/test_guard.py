@@ -51,6 +51,8 @@ given = struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton("9
 fcntl.ioctl(control, 0x8916, given)  # which is this machine's from now on
 control6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 fcntl.ioctl(control6, 0x8916, struct.pack("16sIi", socket.inet_pton(socket.AF_INET6, "2a00:1450::7"), 128, 1))
+while int(next(line.split()[4] for line in open("/proc/net/if_inet6") if line.startswith("2a00")), 16) & 0x40:
+    pass  # the kernel has not yet made sure that nobody else has it
 print(Guard().permits("9.9.9.9", 80), Guard().permits("::ffff:9.9.9.9", 80), Guard().permits("8.8.8.8", 80),
       Guard(parse_allow("9.9.9.9:80")).permits("9.9.9.9", 80), Guard().permits("2a00:1450::7", 80))
 """

@@ -44,11 +44,15 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct):
-    """What a test did: its seconds, the lines that it ran of each watched file, the scripts that it called by name."""
+    """What a test did: its seconds, the lines that it ran of each watched file, the scripts that it called by name.
+
+    ``starts``: whether it started Python, which may have run more of them.
+    """
 
     seconds: float = 0.0
     lines: dict[str, list[int]] = {}
     scripts: list[str] = []
+    starts: bool = False
 
 
 class Ran(msgspec.Struct):
@@ -71,7 +75,7 @@ class Watch:
         self._watched = {str(ROOT / path): path for path in asked.watched}
         self._lines: dict[str, set[int]] = {}
         self._called: set[str] = set()
-        self._scripts: dict[str, dict[str, None]] = {}
+        self._starts = False
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items) -> None:
@@ -94,6 +98,11 @@ class Watch:
             return real(script, *arguments)
 
         Script.command = command
+        sys.addaudithook(self._audit)
+
+    def _audit(self, event: str, arguments) -> None:
+        if event == "subprocess.Popen" and any("python" in str(word) for word in (arguments[0], *arguments[1][:4])):
+            self._starts = True
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_protocol(self, item):
@@ -105,6 +114,7 @@ class Watch:
         if self._watched:
             self._lines = {path: set() for path in self._asked.watched}
             self._called.clear()
+            self._starts = False
             threading.settrace(self._trace)
             sys.settrace(self._trace)
         yield
@@ -113,7 +123,7 @@ class Watch:
         seen = self.ran.tests[item.nodeid] = Seen(round(time.monotonic() - began, 3))
         if self._watched:
             seen.lines = {path: sorted(lines) for path, lines in self._lines.items() if lines}
-            seen.scripts = sorted(self._names())
+            seen.scripts, seen.starts = sorted(self._names()), self._starts
 
     def _trace(self, frame, _event, _argument):
         path = self._watched.get(frame.f_code.co_filename)
@@ -184,7 +194,9 @@ def _be_child(asked: Asked, scratch: str, told: Path) -> None:
     try:
         code = int(pytest.main([*WORDS, *asked.files], plugins=[watch]))
     except BaseException as error:  # noqa: BLE001 (what ends a run must not end in this process's loop)
-        watch.ran.why = repr(error)
+        watch.ran.why = watch.ran.why or repr(error)[:300]
+    if code not in (0, 1) and not watch.ran.tests:  # a conftest that can't be imported has no report
+        watch.ran.failed = watch.ran.failed or "does not load"
     watch.ran.code = code
     told.with_suffix(".part").write_bytes(msgspec.json.encode(watch.ran))
     told.with_suffix(".part").rename(told)

@@ -217,8 +217,9 @@ def choose(target: Target, mutant: Mutant) -> list[str]:
     ]
     # What runs when a module is loaded, or in processes that the tests start, no line tells.
     touching = touching or [name for name, one in seen.items() if one.lines.get(target.path)] or list(seen)
+    touching = list(dict.fromkeys([*touching, *(name for name, one in seen.items() if one.starts)]))
     near = target.killers.setdefault(mutant.place, Counter())
-    order = sorted(touching, key=lambda name: (-near[name], seen[name].seconds))
+    order = sorted(touching, key=lambda name: (-near[name], seen[name].starts, seen[name].seconds))
     chosen, seconds = [], 0.0
     for name in order:
         seconds += seen[name].seconds

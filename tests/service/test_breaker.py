@@ -77,6 +77,7 @@ def test_ten_failures_in_a_row_open_it_and_say_why(client, worker, breakers):
 def test_an_answer_between_failures_starts_the_count_again(client, worker, breakers):
     break_it(breakers, FAILURES_MAX - 1)
     breakers.recovered(HOST)
+    assert "next" not in state(client)  # it was not left alone: its answers keep nobody waiting
     break_it(breakers, FAILURES_MAX - 1)
     assert open_hosts(client) == {}
 
@@ -172,11 +173,13 @@ def test_a_host_that_asks_for_a_pause_gets_it_from_everybody(client, worker, bre
     assert [job.task for job in worker.claim(3).jobs] == patient
 
 
-def test_a_pause_is_never_shortened(client, worker, breakers):
+def test_a_pause_is_made_longer_and_never_shortened(client, worker, breakers):
     breakers.slow(HOST, 60)
     until_ms = state(client)["next"]
     breakers.slow(HOST, 5)
     assert state(client)["next"] == until_ms
+    breakers.slow(HOST, 120)
+    assert 59_000 < float(state(client)["next"]) - float(until_ms) < 120_000
 
 
 def test_an_hour_is_the_longest_pause_that_a_host_gets(client, breakers):

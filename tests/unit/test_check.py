@@ -66,7 +66,7 @@ def test_a_repeated_row_is_named_by_its_values_also_after_rows_that_have_none(tm
 
 
 def test_gaps_are_counted_where_there_are_some(tmp_path):
-    definition = define(tmp_path, "[fields]\na = 'a'\nb = 'b'\nc = 'c'\n_hidden = 'd'\n")
+    definition = define(tmp_path, "[fields]\na = 'a'\nb = 'b'\n_hidden = 'd'\nc = 'c'\n")
     rows = [
         {"a": 0, "b": None, "c": "x"},
         {"a": False, "b": "", "c": "x"},

@@ -144,3 +144,5 @@ def test_a_whole_frame_is_told_as_it_came():
         frame = contract.encode_frame(told, records)
         for region in ("fra", ""):
             assert contract.splice_checked(frame, "T", region, len(records)) == contract.splice(frame)
+    with pytest.raises(ValueError, match=f"expected {len(records) - 1} bytes of records at most"):
+        contract.splice_checked(frame, "T", "fra", len(records) - 1)

@@ -166,7 +166,8 @@ def measure(targets: list[Target], results: Results, told: Callable[[str], None]
     for target in targets:
         for file in target.files:
             wanted.setdefault(file, []).append(target.path)
-    left = [file for file, paths in wanted.items() if any(results.measured(file, path) is None for path in paths)]
+    found = {(file, path): results.measured(file, path) for file, paths in wanted.items() for path in paths}
+    left = [file for file, paths in wanted.items() if any(found[file, path] is None for path in paths)]
     if left:
         with forks(left) as one:
             for file in left:
@@ -174,12 +175,13 @@ def measure(targets: list[Target], results: Results, told: Callable[[str], None]
                 if ran.failed:
                     raise BaselineFails(f"{ran.failed} fails without a mutant: {ran.why}")
                 results.note(file, wanted[file], ran.tests)
+                found |= {(file, path): ran.tests for path in wanted[file]}
                 told(
                     f"{file}: {len(ran.tests)} tests pass unchanged, in {sum(s.seconds for s in ran.tests.values()):.1f} s"
                 )
     for target in targets:
         for file in target.files:
-            target.seen |= results.measured(file, target.path) or {}
+            target.seen |= found[file, target.path] or {}
 
 
 @cache

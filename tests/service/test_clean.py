@@ -1,6 +1,8 @@
 """Taking back what was refused, on a real RabbitMQ and Redis: nothing where nothing was sent, all of the rest, in any crowd."""
 
+import itertools
 import signal
+import threading
 import time
 
 import pytest
@@ -213,3 +215,85 @@ def test_a_cancel_that_the_broker_took_and_did_not_confirm_is_sent_again(half, r
     rabbitmq.running.start()
     until(lambda: half.acceptor.cleaner.kept == 0, "the broker to have it", 60)
     assert "T" in {contract.decode_cancel(body).task for _, body in drain(rabbitmq, "q.fra.now")}
+
+
+def times_of(monkeypatch, owner, name):
+    """When the cleaner's thread called something, in monotonic seconds, as it goes on to call it."""
+    real, times = getattr(owner, name), []
+
+    def noting(*arguments, **options):
+        if threading.current_thread().name == "accept-clean":
+            times.append(time.monotonic())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, noting)
+    return times
+
+
+def are_a_second_apart(times):
+    return min(later - before for before, later in itertools.pairwise(times)) >= clean.AGAIN_SECONDS
+
+
+def test_cancels_that_the_broker_does_not_take_are_tried_again_a_second_later(half, rabbitmq, monkeypatch):
+    rabbitmq.running.kill()
+    try:
+        until(lambda: half.publisher.unavailable, "the broker to be away")
+        times = times_of(monkeypatch, half.publisher, "publish")
+        half.acceptor.cleaner.cancel("R", [("a", "fra")], 120_000)
+        until(lambda: len(times) >= 3, "three tries")
+        assert are_a_second_apart(times[:3])
+    finally:
+        rabbitmq.running.start()
+    until(lambda: half.acceptor.cleaner.kept == 0, "the broker to have it", 60)
+
+
+@pytest.mark.parametrize("why", ["away", "broken", "not written yet"])
+def test_refusals_that_the_hub_does_not_have_are_told_again_a_second_later(half, hub_redis, monkeypatch, why):
+    half.submit(new_request())  # the hub knows the scripts
+    new = new_request()
+    half.ledger.begin(new)
+    times = times_of(monkeypatch, half.hub, "asking")
+    if why == "away":
+        hub_redis.running.signal(signal.SIGSTOP)
+    elif why == "broken":
+        hub_redis.client.rename(names.ledger(new.id), "kept")
+        hub_redis.client.set(names.ledger(new.id), "x")
+    else:
+        monkeypatch.setattr(ledger.durability, "file_of", lambda info: durability.File(1, 10, 0, 1))
+    try:
+        half.acceptor.cleaner.add(new, published=False)
+        until(lambda: len(times) >= 3, "three tries")
+        assert are_a_second_apart(times[:3])
+        assert half.acceptor.cleaner.is_refused(new.id)
+    finally:
+        hub_redis.running.signal(signal.SIGCONT)
+        monkeypatch.undo()
+        if why == "broken":
+            hub_redis.client.rename("kept", names.ledger(new.id))
+    until(lambda: half.acceptor.cleaner.kept == 0, "it to be taken back")
+    assert state(half, new) == b"refused"
+
+
+def test_a_cleaner_that_stops_tries_once_more_what_waits_for_its_time(tmp_path, hub_redis, rabbitmq, monkeypatch):
+    purge(rabbitmq)
+    half = Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start()
+    try:
+        monkeypatch.setattr(clean, "AGAIN_SECONDS", 600.0)
+        cleaner, wanted = half.acceptor.cleaner, [new_request() for _ in range(2)]
+        for new in wanted:
+            half.ledger.begin(new)
+            hub_redis.client.rename(names.ledger(new.id), f"kept:{new.id}")
+            hub_redis.client.set(names.ledger(new.id), "x")
+        times = times_of(monkeypatch, half.hub, "asking")
+        cleaner.add(wanted[0], published=False)
+        until(lambda: times and cleaner._refuse_at > time.monotonic() + 500, "it to wait for its time")
+        cleaner.cancel("R", [("a", "fra")], 600_000)
+        until(lambda: cleaner.kept == 1, "the cancel to be confirmed")
+        cleaner.add(wanted[1], published=False)
+        for new in wanted:
+            hub_redis.client.rename(f"kept:{new.id}", names.ledger(new.id))
+    finally:
+        half.stop()
+    states = [hub_redis.client.hget(names.ledger(new.id), "state") for new in wanted]
+    assert states == [b"refused", b"refused"]
+    assert [contract.decode_cancel(body).task for _, body in drain(rabbitmq, "q.fra.now")] == ["a"]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from jobs.errors import Cancelled, RateLimited
+from jobs.errors import Cancelled, HttpStatus, Internal, ParseFailed, RateLimited, TimedOut
 from jobs.turn import TAKE, Desk, NoThread, Turn, tell_limits
 from regions import names
 from tests.service.test_claim import end
@@ -159,3 +159,141 @@ def test_who_was_reaped_gets_no_further_turn(client, running):
     with pytest.raises(Cancelled, match="taken back"):
         ask(one, HOST)
     assert job.task.encode() not in client.zrange(names.turns(HOST), 0, -1)
+
+
+def patient(desk, job, host=HOST, ms=0):
+    """What a desk says at once to a task that may wait so long."""
+    return desk.ask(job.task, job.execution, host, "test.source", ms)
+
+
+def test_a_further_page_takes_a_lease_again_that_was_lost(client, running):
+    """Whoever deletes keys by hand, or a sweep that took the task for gone: the host must not have one fetch too many."""
+    (job, _), _, desk = running
+    client.zrem(names.turns(HOST), job.task)
+    assert patient(desk, job)[0] == "go"
+    assert client.zscore(names.turns(HOST), job.task) > 0
+    client.zrem(names.turns(HOST), job.task)
+    tell_limits(client, {HOST: "1 0"})
+    assert patient(desk, job)[0] == "full"
+
+
+def test_further_pages_of_an_open_hosts_try_are_as_slow_as_it_and_its_sources_want(client, running):
+    (job, _), _, desk = running
+    tell_limits(client, {HOST: "2 200", OTHER: "2 0"})
+    soon = client.time()[0] * 1000 + 30_000
+    client.hset(names.host(HOST), mapping={"opened": 1, "tried": 1, "next": soon})
+    assert patient(desk, job, ms=1_000) == ("go", 200)
+    client.hset(names.host(HOST), "delay", 400)
+    assert patient(desk, job, ms=1_000) == ("go", 400)
+    assert int(client.hget(names.host(HOST), "next")) == soon, "nobody else's time moves"
+
+
+def test_who_comes_from_another_host_waits_for_an_open_one_like_everybody(client, running):
+    (job, _), _, desk = running
+    soon = client.time()[0] * 1000 + 30_000
+    client.hset(names.host(OTHER), mapping={"opened": 1, "tried": 1, "next": soon})
+    said, ms = patient(desk, job, OTHER, ms=1_000)
+    assert (said, 25_000 < ms <= 30_000) == ("late", True)
+
+
+def test_a_turn_that_is_free_needs_no_patience(running):
+    (job, other), _, desk = running
+    assert desk.waiting.acquire(blocking=False)  # another thread waits: this one may not
+    one = turn(job, desk)
+    ask(one, HOST)
+    ask(one, HOST)
+    ask(one, HOST, seconds=-1.0)
+    assert patient(desk, other, ms=-500)[0] == "go"
+    assert Desk(desk._client, REGION, 0).waiting.acquire(blocking=False)
+
+
+def test_how_long_it_waited_for_further_turns_is_counted(client, running):
+    (job, _), _, desk = running
+    tell_limits(client, {HOST: "2 200"})
+    one = turn(job, desk)
+    ask(one, HOST)
+    began = time.monotonic()
+    ask(one, HOST)
+    ask(one, HOST)
+    assert 150 <= one.waited_ms <= (time.monotonic() - began) * 1000
+
+
+class Heard:
+    """A desk's breakers that note what they are told, and go on to tell it."""
+
+    def __init__(self, desk):
+        self._real, self.told = desk.breakers, []
+
+    def __getattr__(self, name):
+        def tell(*arguments):
+            self.told.append((name, *arguments))
+            return getattr(self._real, name)(*arguments)
+
+        return tell
+
+
+def in_trouble(job, desk, *, is_in_trouble=True):
+    heard = desk.breakers = Heard(desk)
+    return Turn(desk, job.task, job.execution, job.host, 0.0, is_in_trouble=is_in_trouble), heard.told
+
+
+def test_a_host_in_trouble_that_led_to_another_one_is_well(client, running):
+    (job, _), _, desk = running
+    one, told = in_trouble(job, desk)
+    ask(one, HOST)
+    ask(one, HOST)
+    assert told == []
+    ask(one, OTHER)
+    assert told == [("recovered", HOST)]
+    ask(one, HOST)
+    ask(one, OTHER)
+    one.ended(None)
+    assert told == [("recovered", HOST)], "once"
+
+
+def test_a_host_that_was_never_asked_is_not_called_well(client, running):
+    (job, _), _, desk = running
+    one, told = in_trouble(job, desk)
+    ask(one, OTHER)
+    one.ended(None)
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("error", "is_in_trouble", "told"),
+    [
+        (None, True, ["recovered"]),
+        (None, False, []),
+        (ParseFailed("x"), True, ["recovered"]),
+        (HttpStatus("x", http_status=404), True, ["recovered"]),
+        (ParseFailed("x"), False, []),
+        (TimedOut("x"), True, ["failed"]),
+        (TimedOut("x"), False, ["failed"]),
+        (TimedOut("no memory", origin="region"), True, []),
+        (Cancelled("x"), True, []),
+        (Internal("x"), True, []),
+    ],
+)
+def test_the_breaker_hears_of_failures_and_of_what_it_wants_to_hear(running, error, is_in_trouble, told):
+    (job, _), _, desk = running
+    one, heard = in_trouble(job, desk, is_in_trouble=is_in_trouble)
+    ask(one, HOST)
+    one.ended(error)
+    assert heard == [(name, HOST, error) if name == "failed" else (name, HOST) for name in told]
+
+
+def test_what_an_address_asks_for_is_its_hosts(client, running):
+    (job, _), _, desk = running
+    one = turn(job, desk)
+    now_ms = client.time()[0] * 1000
+    one.slow(f"{OTHER}/page", 60.0)
+    assert float(client.hget(names.host(OTHER), "next")) > now_ms + 50_000
+    one.delay(f"{OTHER}/page", 2.0)
+    assert client.hget(names.host(OTHER), "delay") == b"2000"
+
+
+def test_what_is_no_address_takes_no_turn(running, region_redis):
+    (job, _), _, desk = running
+    one = turn(job, desk)
+    one.take("no address", "test.source", deadline=time.monotonic(), cancelled=lambda: False)
+    assert one.waited_ms == 0

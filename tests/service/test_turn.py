@@ -114,6 +114,12 @@ def test_a_changed_limit_counts_from_the_next_claim_on(client, region_redis):
     assert worker.finish([end(job) for job in more[1:3]], then_claim=9)[1].jobs != []
 
 
+def test_a_limit_that_nobody_has_any_more_does_not_count(client, region_redis):
+    ids = give(client, asked(3), "1 0")
+    tell_limits(client, {OTHER: "1 0"})
+    assert [job.task for job in claimer(region_redis.url).claim(3).jobs] == ids
+
+
 def test_requests_that_wait_for_one_host_take_turns(client, region_redis):
     """Ten requests of many do not starve a single question that came after them."""
     big = [asked(10, request=f"R{number}") for number in range(10)]

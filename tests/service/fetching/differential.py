@@ -194,10 +194,16 @@ def how(our: Said, their: Said) -> str:
     return "otherwise" if their.status else "refuses"
 
 
+def reason_of(case: Case, peer: str, our: Said, their: Said) -> str:
+    """Why a peer may say otherwise, "" where nothing explains it."""
+    for one in WANTED:
+        if one.kind in case.kinds and peer in one.peers.split() and how(our, their) in one.how.split():
+            return one.reason
+    return ""
+
+
 def is_wanted(case: Case, peer: str, our: Said, their: Said) -> bool:
-    return any(
-        one.kind in case.kinds and peer in one.peers.split() and how(our, their) in one.how.split() for one in WANTED
-    )
+    return bool(reason_of(case, peer, our, their))
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import chompjs
 from lxml import etree
 
 from jobs import budget, values
-from jobs.page import check_values
+from jobs.errors import ParseFailed
+from jobs.page import check_values, parse_json
 
 _SCRIPTS: Final = etree.XPath(
     "descendant-or-self::script[contains(translate(@type, 'LDJSON', 'ldjson'), 'ld+json')]", smart_strings=False
@@ -34,6 +35,20 @@ def nodes(root: Any, wanted: str) -> list[Any]:
 def from_javascript(text: str) -> Any:
     """The first object or list in a text of JavaScript. Raises ValueError, and RecursionError for endless nesting."""
     return chompjs.parse_js_object(text, loader_kwargs={"strict": False, "parse_float": values.Number})
+
+
+def parse(body: bytes) -> Any:
+    """JSON, or the first object or list in JavaScript (``var data = {…};``), as pages have it in their scripts."""
+    try:
+        return parse_json(body)
+    except ParseFailed as error:
+        if error.__cause__ is None:
+            raise  # it is too large, whatever it is
+        try:
+            return from_javascript(body.decode())
+        except (ValueError, RecursionError):
+            pass  # the first error says more
+        raise
 
 
 def _read(text: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from lxml import etree
 
-from jobs import pattern, values
+from jobs import markup, pattern, values
 from jobs.descendants import Kept, Seek
 from jobs.errors import ParseFailed
 from jobs.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
@@ -31,6 +31,7 @@ class Scope:
     required: frozenset[str] = frozenset()
     row: int = 0
     given: bool = False
+    is_based: bool = False  # the page has xml:base somewhere
     bad_required: list[str] = field(default_factory=list)
     kept: Kept = field(default_factory=dict)  # values of levels that many rows share, and what was seen of a row
 
@@ -169,8 +170,13 @@ class Plan:
         if spec.selector.language == "const" and not spec.many:
             constant = spec.selector.expression
             return lambda _levels, scope, _names: convert(constant, scope.base)
-        if spec.many:
-            return self._list(name, spec, convert, doubt)
+        get = self._list(name, spec, convert, doubt) if spec.many else self._single(name, spec, convert)
+        if spec.type == "url" and self._compiler.is_xml:
+            return self._located(name, spec, convert, get, doubt)
+        return get
+
+    def _single(self, name: str, spec: Value, convert: Convert) -> Get:
+        assert spec.selector is not None
         seek, whole, level = None, None, spec.selector.level
         if not (spec.lines or spec.without):
             seek = self._compiler.seek(spec.selector, self._kinds, self._documents)
@@ -205,6 +211,13 @@ class Plan:
             return lambda levels, _scope, _names: (
                 [one for raw in find(levels) if (one := _folded(raw)) is not None] or None
             )
+        collect = self._collector(name, spec, convert, doubt)
+        return lambda levels, scope, _names: collect([(one, scope.base) for one in find(levels)], scope)
+
+    def _collector(
+        self, name: str, spec: Value, convert: Convert, doubt: values.Doubt
+    ) -> Callable[[list[tuple[Any, str]], Scope], Any]:
+        """(what was found, each with the address that it is relative to; scope) → the list of values, or its text."""
         texts, finish, finish_json = None, None, None
         if spec.re:
             texts, finish, finish_json = (
@@ -213,12 +226,12 @@ class Plan:
                 values.finisher(values.of_json(spec), doubt),
             )
 
-        def get(levels: Levels, scope: Scope, _names: Names) -> Any:
+        def collect(pairs: list[tuple[Any, str]], scope: Scope) -> Any:
             found: list[Any] = []
-            for one in find(levels):
+            for one, base in pairs:
                 try:
                     if texts is None:
-                        value = convert(one, scope.base)
+                        value = convert(one, base)
                         if value is not None:
                             found.append(value)
                         continue
@@ -226,20 +239,40 @@ class Plan:
                 except BadValue as error:
                     scope.bad(self._inside + name, error)
                     continue
-                self._finish(name, parts, finish if type(one) is str else finish_json, found, scope)
+                self._finish(name, parts, finish if type(one) is str else finish_json, found, scope, base)
             if not found:
                 return None
             return found if spec.join is None else values.joined(found, spec.join)
 
-        return get
+        return collect
 
-    def _finish(self, name: str, texts: list[str], finish: Convert | None, found: list[Any], scope: Scope) -> None:
+    def _finish(
+        self, name: str, texts: list[str], finish: Convert | None, found: list[Any], scope: Scope, base: str
+    ) -> None:
         """What follows ``re``, for each of its matches."""
         for text in texts:
             try:
-                found.append(text if finish is None else finish(text, scope.base))
+                found.append(text if finish is None else finish(text, base))
             except BadValue as error:
                 scope.bad(self._inside + name, error)
+
+    def _located(self, name: str, spec: Value, convert: Convert, plain: Get, doubt: values.Doubt) -> Get:
+        """An address in XML: where a page has ``xml:base``, it is relative to that of its own element."""
+        assert spec.selector is not None
+        find = self._compiler.located(
+            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
+        )
+        collect = self._collector(name, spec, convert, doubt) if spec.many else None
+
+        def get(levels: Levels, scope: Scope, names: Names) -> Any:
+            if not scope.is_based:
+                return plain(levels, scope, names)
+            found = [(text, markup.base(element, scope.base)) for text, element in find(levels)]
+            if collect is not None:
+                return collect(found, scope)
+            return convert(*found[0]) if found else None
+
+        return get
 
 
 def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple[list[Kinds], set[int]]:

@@ -7,52 +7,28 @@ value, or None; with ``many`` a list. A step gives the items of the next level.
 (``smart_strings=False``): lxml's would keep their whole tree alive, and msgspec refuses them.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from lxml import etree
 
-from jobs import budget, css, field, jmes, jsonld
+from jobs import budget, construct, css, field, jmes, jsonld, markup, texts
 from jobs.descendants import Seek, Words, seeker, string_of
 from jobs.errors import ParseFailed
 from jobs.field import OWN, Kinds, Selector
-from jobs.page import parse_html, parse_json, parse_xml
+from jobs.page import parse_html, parse_xml
 from jobs.values import BadValue
 
 Levels = Sequence[Any]
 Find = Callable[[Levels], Any]
 FindAll = Callable[[Levels], list[Any]]
 
-# Elements before and after which a line begins, with ``lines = true``.
-BLOCKS: Final = frozenset(
-    """
-    address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure footer form
-    h1 h2 h3 h4 h5 h6 header hr legend li main menu nav ol option p pre section summary table tbody td tfoot th thead
-    tr ul
-    """.split()  # noqa: SIM905 - words read better than a list
-)
-_BREAK: Final = "\n"
 _LITERAL: Final = re.compile(r""""[^"]*"|'[^']*'""")
 _VARIABLE: Final = re.compile(r"\$\s*([\w.-]+)")
 
 
-def _json(body: bytes) -> Any:
-    """JSON, or the first object or list in JavaScript (``var data = {…};``), as pages have it in their scripts."""
-    try:
-        return parse_json(body)
-    except ParseFailed as error:
-        if error.__cause__ is None:
-            raise  # it is too large, whatever it is
-        try:
-            return jsonld.from_javascript(body.decode())
-        except (ValueError, RecursionError):
-            pass  # the first error says more
-        raise
-
-
-_PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml": parse_xml, "json": _json}
+_PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml": parse_xml, "json": jsonld.parse}
 
 
 class _OfRow(etree.XPath):
@@ -75,14 +51,22 @@ class Compiler:
         self.string = self.xpath("string()")
         self._words = Words()
 
-    def xpath(self, expression: str) -> etree.XPath:
-        """A compiled XPath; EXSLT's own patterns, which are not linear in time, are off."""
+    @property
+    def is_xml(self) -> bool:
+        """Whether pages are XML: names have a case, and ``xml:base`` counts."""
+        return self.form in ("xml", "feed")
+
+    def xpath(self, expression: str, *, is_located: bool = False) -> etree.XPath:
+        """A compiled XPath; EXSLT's own patterns, which are not linear in time, are off.
+
+        With ``is_located`` its texts know where they were found.
+        """
         variables = set(_VARIABLE.findall(_LITERAL.sub("", expression)))
         if variables - {"row"}:
             raise ValueError(f'expected XPath 1.0 with no variable but $row, found "{expression}"')
         kind = _OfRow if variables else etree.XPath
         try:
-            return kind(expression, namespaces=self.namespaces or None, regexp=False, smart_strings=False)
+            return kind(expression, namespaces=self.namespaces or None, regexp=False, smart_strings=is_located)
         except etree.XPathError as error:
             raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
 
@@ -94,7 +78,7 @@ class Compiler:
         """The items that a selector finds."""
         find = self._all(selector, "", kinds, documents, elements=True)
         if selector.parse:
-            return self._parsed_items(selector, find)
+            return self._parsed_items(selector, find, kinds, documents)
         if selector.language in ("css", "xpath"):
             return _elements(find, str(selector.expression))
         return find
@@ -120,7 +104,7 @@ class Compiler:
         item = _viewer(kinds[level], level)
         if path.gives == "text":
             first = self.xpath(path.first)
-            return lambda levels: next(map(_own_text, _run(first, item(levels))), None)
+            return lambda levels: next(map(texts.own_text, _run(first, item(levels))), None)
         if lines or without:
             first, read = self.xpath(path.first), self._reader(lines=lines, without=without)
             return lambda levels: next(map(read, _listed(_run(first, item(levels)))), None)
@@ -153,6 +137,18 @@ class Compiler:
         simple = css.simple(str(selector.expression))
         return seeker(simple, level, self._words, self.text) if simple is not None else None
 
+    def located(
+        self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, lines: bool, without: str
+    ) -> Callable[[Levels], list[tuple[Any, Any]]]:
+        """All that a selector finds in XML, each with the element that it stands in; a row's own where that is not known."""
+        item = _viewer(kinds[selector.level], selector.level)
+        if selector.language in ("css", "xpath") and not selector.parse and not lines and not without:
+            path = self.path(selector, documents)
+            run, text = self.xpath(path.xpath, is_located=True), texts.own_text if path.gives == "text" else self.text
+            return lambda levels: [_placed(one, item(levels), text) for one in _listed(_run(run, item(levels)))]
+        find = self.all(selector, name, kinds, documents, lines=lines, without=without)
+        return lambda levels: [(one, item(levels)) for one in find(levels)]
+
     def finds(self, selector: Selector, kinds: Sequence[Kinds]) -> Find:
         """Whether a selector finds something on the page: an element without text is something."""
         if selector.language in ("css", "xpath") and not selector.parse:
@@ -183,7 +179,7 @@ class Compiler:
         if not selector.parse:
             return find
         parse = _PARSERS[selector.parse]
-        read: Callable[[Any], Any] = _itself if selector.parse == "json" else _lines if lines else self.string
+        read: Callable[[Any], Any] = _itself if selector.parse == "json" else texts.lines if lines else self.string
 
         def found(levels: Levels) -> list[Any]:
             with budget.inside():
@@ -193,13 +189,13 @@ class Compiler:
 
     def _reader(self, *, lines: bool, without: str) -> Callable[[Any], str]:
         """How an element becomes a text, with lines or without some of what lies in it; a text is one already."""
-        text = _lines if lines else self.text
+        text = texts.lines if lines else self.text
         if not without:
             return lambda found: found if isinstance(found, str) else text(found)
         unwanted = self.xpath(self.path(Selector("css", without, -1), set()).xpath)
 
         def read(found: Any) -> str:
-            return found if isinstance(found, str) else text(_trimmed(found, unwanted))
+            return found if isinstance(found, str) else text(texts.trimmed(found, unwanted))
 
         return read
 
@@ -211,15 +207,20 @@ class Compiler:
             path = self.path(selector, documents)
             run, item, text = self.xpath(path.xpath), _viewer(kinds[level], level), self.text
             if path.gives == "text":
-                return lambda levels: [_own_text(one) for one in _run(run, item(levels))]
+                return lambda levels: [texts.own_text(one) for one in _run(run, item(levels))]
             if elements and not selector.parse:
                 return lambda levels: _listed(_run(run, item(levels)))
+            if self.form == "feed" and selector.parse == "html":
+                text = construct.html_of
             return lambda levels: [one if type(one) is str else text(one) for one in _listed(_run(run, item(levels)))]
         if language == "const":
             return lambda _: [expression]
         if language == "jsonld":
             item = _viewer(kinds[level], level)
             return lambda levels: jsonld.nodes(item(levels), expression)
+        if self.form == "feed" and selector.parse == "html" and field.ROW in kinds[level]:
+            key = name if language == OWN else str(expression)
+            return lambda levels: _opened(levels[level].as_html(key))
         if language == "key":
             return lambda levels: _opened(levels[level].get(expression))
         find = self._json(selector, name)
@@ -247,7 +248,7 @@ class Compiler:
         expression = str(selector.expression)
         if selector.language == "css":
             prefix = css.WHOLE if selector.level in documents else css.INSIDE
-            path = css.translate(expression, xml=self.form in ("xml", "feed"), prefix=prefix)
+            path = css.translate(expression, xml=self.is_xml, prefix=prefix)
             if "|" in expression:
                 self.check(path.xpath)
             return path
@@ -262,7 +263,7 @@ class Compiler:
             raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
         return {bool: "boolean", float: "number", str: "string"}.get(type(sample), "nodes")
 
-    def _parsed_items(self, selector: Selector, find: FindAll) -> FindAll:
+    def _parsed_items(self, selector: Selector, find: FindAll, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
         parse, is_json = _PARSERS[selector.parse], selector.parse == "json"
         is_markup = selector.language in ("css", "xpath")
 
@@ -270,6 +271,36 @@ class Compiler:
             with budget.inside():
                 found = [parse(text.encode()) for text in _texts(find(levels), is_markup)]
             return [one for document in found for one in _opened(document)] if is_json else found
+
+        is_found_in_xml = self.is_xml and selector.language in ("css", "xpath", "key")
+        return self._located_items(selector, parse, kinds, documents) if is_found_in_xml and not is_json else items
+
+    def _located_items(
+        self, selector: Selector, parse: Callable[[bytes], Any], kinds: Sequence[Kinds], documents: set[int]
+    ) -> FindAll:
+        """Documents that are texts of an XML one; they remember what ``xml:base`` says there."""
+        level, key = selector.level, str(selector.expression)
+        item = _viewer(kinds[level], level)
+        as_html = self.form == "feed" and selector.parse == "html"
+        is_key = selector.language == "key"
+        run = None if is_key else self.xpath(self.path(selector, documents).xpath, is_located=True)
+
+        def pairs(levels: Levels) -> list[tuple[Any, Any]]:
+            if run is not None:
+                text = construct.html_of if as_html else self.text
+                return [_placed(one, item(levels), text) for one in _listed(_run(run, item(levels)))]
+            row = levels[level]
+            return [(row.as_html(key) if as_html else row.get(key), row.source_of(key))]
+
+        def items(levels: Levels) -> list[Any]:
+            found = []
+            with budget.inside():
+                for text, element in pairs(levels):
+                    if text and text.strip():
+                        root = parse(text.encode())
+                        root.getroottree().docinfo.URL = "\n".join(markup.bases(element)) or None
+                        found.append(root)
+            return found
 
         return items
 
@@ -315,6 +346,16 @@ def _listed(found: Any) -> list[Any]:
     return [f"{found:.15g}" if isinstance(found, float) else found]
 
 
+def _placed(found: Any, item: Any, text: Callable[[Any], str]) -> tuple[str, Any]:
+    """A text, and the element that has it."""
+    if not isinstance(found, str):
+        return text(found), found
+    parent = getattr(found, "getparent", lambda: None)()
+    if parent is not None and getattr(found, "is_tail", False):
+        parent = parent.getparent()
+    return str(found), item if parent is None else parent
+
+
 def _opened(value: Any) -> list[Any]:
     """A list's items, nothing for null, else the one value."""
     if value is None:
@@ -347,51 +388,6 @@ def _texts(found: Iterable[Any], is_markup: bool) -> list[str]:
         elif one is not None and not is_markup:
             raise BadValue(one, "a text to parse")
     return texts
-
-
-def _own_text(element: Any) -> str:
-    """The text of an element without that of the elements in it."""
-    if isinstance(element, str):
-        return element
-    return (element.text or "") + "".join(child.tail or "" for child in element)
-
-
-def _trimmed(element: Any, unwanted: etree.XPath) -> Any:
-    """A copy of an element without what an XPath finds in it; what follows that stays."""
-    if not unwanted(element):
-        return element
-    element = copy.deepcopy(element)
-    element.tail = None
-    for one in unwanted(element):
-        parent, before, tail = one.getparent(), one.getprevious(), one.tail or ""
-        if parent is None:
-            continue  # the element itself, by :scope
-        if before is not None:
-            before.tail = (before.tail or "") + tail
-        else:
-            parent.text = (parent.text or "") + tail
-        parent.remove(one)
-    return element
-
-
-def _lines(element: Any) -> str:
-    """An element's text, a line for each block and each ``<br>``."""
-    pieces: list[str] = []
-    for event, one in etree.iterwalk(element, events=("start", "end", "comment", "pi")):
-        if event in ("comment", "pi"):
-            pieces.append(one.tail or "")
-            continue
-        tag = one.tag if isinstance(one.tag, str) else ""
-        breaks = tag.rpartition("}")[2] in BLOCKS
-        if event == "start":
-            pieces += [_BREAK if breaks or tag == "br" else "", _plain(one.text)]
-        else:
-            pieces += [_BREAK if breaks else "", _plain(one.tail) if one is not element else ""]
-    return "".join(pieces)
-
-
-def _plain(text: str | None) -> str:
-    return re.sub(r"\s+", " ", text) if text else ""
 
 
 def _itself(value: Any) -> Any:

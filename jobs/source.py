@@ -32,6 +32,7 @@ from jobs.origin import origin_of, origin_or_none
 from jobs.page import Page, Request, next_link
 from jobs.record import Plan, Scope, deeper
 from jobs.select import Compiler, FindAll, found_something
+from jobs.spaces import NAMESPACES
 from jobs.values import BadValue, Warnings
 from regions.faults import Fault, Faults
 
@@ -41,6 +42,7 @@ WEIGHED_ROWS: Final = 100  # at once: fewer take too little to matter
 ITEM_BYTES: Final = 100  # of a row's element while it is looked at
 
 _BASE: Final = etree.XPath("string((//base/@href)[1])", smart_strings=False)
+_XML_BASE: Final = b"xml:base"
 _BASE_TAG: Final = re.compile(
     rb"<base[\s/]", re.IGNORECASE
 )  # looked for first: a page's bytes are fewer than its nodes
@@ -196,6 +198,7 @@ class Source:
             page = replace(page, body=lines.member(page.body, self.definition.archive, max_bytes))
         root = self._root(page)
         scope = Scope(self._base(page, root), Warnings(), page.params, self._required)
+        scope.is_based = self.definition.format in ("feed", "xml") and _XML_BASE in page.utf8
         rows: list[dict[str, Any]] = []
         for row in self._rows(page, root, scope):
             rows.append(row)
@@ -222,7 +225,12 @@ class Source:
             return page.xml
         if form == "json":
             return page.json
-        return feed.Channel(feed.read(page.utf8)) if form == "feed" else None
+        if form != "feed":
+            return None
+        told: list[str] = []
+        root = feed.read(page.utf8, told, frozenset(self.definition.namespaces.values()))
+        page.warnings += [one for one in told if one not in page.warnings]  # [contract] blocked reads it too
+        return feed.Channel(root, page.url if _XML_BASE in page.utf8 else "")
 
     def _rows(self, page: Page, root: Any, scope: Scope) -> Iterator[dict[str, Any]]:
         plan, outer = self._plan, {**page.params, PAGE_URL: page.url}
@@ -242,7 +250,7 @@ class Source:
         if self._code is not None and self._code.has("parse"):
             items = self._code.parse(page)
         elif form == "feed":
-            items = feed.entries(root.element)
+            items = root.entries()
         elif form == "csv":
             items = lines.csv_rows(page.text, self.definition.csv)
         elif form == "text":
@@ -366,7 +374,7 @@ def address(asked: ask.Ask, params: Mapping[str, Any]) -> str:
 def compiler(definition: Definition) -> Compiler:
     """What compiles a definition's selectors, with its namespaces."""
     is_feed = definition.format == "feed"
-    return Compiler(definition.format, {**(feed.NAMESPACES if is_feed else {}), **definition.namespaces})
+    return Compiler(definition.format, {**(NAMESPACES if is_feed else {}), **definition.namespaces})
 
 
 def code(definition: Definition) -> Code | None:

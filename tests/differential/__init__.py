@@ -9,10 +9,12 @@ comparison; any other one is a fault, ours or one of the list.
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final, Self
 
 Compare = Callable[[int, int], Iterator[str]]
 
+FOLDER: Final = Path(__file__).parent
 ALONE: Final = frozenset({"fetching"})  # has a short run of its own in the suite
 
 
@@ -31,7 +33,8 @@ class Explained(str):
 
 def names() -> list[str]:
     """The comparisons that there are, by the modules of this folder."""
-    return sorted(one.name for one in pkgutil.iter_modules(__path__) if not one.name.startswith("_"))
+    found = [one.name for one in pkgutil.iter_modules(__path__) if not one.name.startswith("_")]
+    return sorted(name for name in found if "\ndef compare(" in (FOLDER / f"{name}.py").read_text(encoding="utf-8"))
 
 
 def comparison(name: str) -> Compare:

@@ -167,7 +167,7 @@ def test_any_bytes_are_a_document_or_none(body):
         if parse is parse_html:
             jsonld.nodes(found, "A")
         if parse is feed.read:
-            for entry in feed.entries(found):
+            for entry in feed.Channel(found).entries():
                 assert [entry.get(key) for key in feed.KEYS]
 
 

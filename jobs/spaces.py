@@ -1,0 +1,97 @@
+"""The namespaces of feeds by what they mean: each is written in many ways, and all of them are one here."""
+
+import re
+from collections.abc import Collection
+from typing import Any, Final
+
+from lxml import etree
+
+NAMESPACES: Final = {
+    "atom": "http://www.w3.org/2005/Atom",
+    "content": "http://purl.org/rss/1.0/modules/content/",
+    "dc": "http://purl.org/dc/elements/1.1/",
+    "dcterms": "http://purl.org/dc/terms/",
+    "geo": "http://www.w3.org/2003/01/geo/wgs84_pos#",
+    "georss": "http://www.georss.org/georss",
+    "itunes": "http://www.itunes.com/dtds/podcast-1.0.dtd",
+    "media": "http://search.yahoo.com/mrss/",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "rss": "http://purl.org/rss/1.0/",
+    "slash": "http://purl.org/rss/1.0/modules/slash/",
+    "sy": "http://purl.org/rss/1.0/modules/syndication/",
+    "wfw": "http://wellformedweb.org/CommentAPI/",
+    "yt": "http://www.youtube.com/xml/schemas/2015",
+    "xlink": "http://www.w3.org/1999/xlink",
+}
+ATOM_03: Final = "http://purl.org/atom/ns#"  # of the drafts before it too
+# The feed's own vocabulary, besides that of RSS 1.0 in its versions and what is in no namespace.
+OWN: Final = frozenset({"", NAMESPACES["atom"], ATOM_03, NAMESPACES["rss"]})
+
+_OTHERS: Final = {
+    "http://example.com/newformat": ATOM_03,
+    "http://example.com/necho": ATOM_03,
+    "http://purl.org/echo": ATOM_03,
+    "uri/of/echo/namespace": ATOM_03,
+    "http://purl.org/pie": ATOM_03,
+    "http://purl.org/dc/elements/1.0": NAMESPACES["dc"],
+    "http://example.com/dtds/podcast-1.0.dtd": NAMESPACES["itunes"],
+    "http://itunes.com/dtds/podcast-1.0.dtd": NAMESPACES["itunes"],
+    "http://www.rssboard.org/media-rss": NAMESPACES["media"],
+    "http://video.search.yahoo.com/mrss": NAMESPACES["media"],
+}
+_RSS: Final = (
+    "http://purl.org/rss/1.0/modules/rss091", "http://my.netscape.com/", "http://channel.netscape.com/",
+    "http://backend.userland.com/rss", "http://blogs.law.harvard.edu/tech/rss", "http://cyber.law.harvard.edu/rss",
+    "http://purl.org/net/rss", "http://purl.org/rss/2.0",
+)  # fmt: skip
+_DECLARED: Final = re.compile(rb"""xmlns(?::([A-Za-z_][\w.-]*))?\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
+
+
+def _plain(space: str) -> str:
+    """An address without what people write in one way or another: case, the scheme's s, a slash or # at the end."""
+    space = space.strip().lower().rstrip("/#")
+    return f"http{space[5:]}" if space.startswith("https:") else space
+
+
+_KNOWN: Final = {**{_plain(space): space for space in (*NAMESPACES.values(), ATOM_03)}, **_OTHERS}
+
+
+def meaning(space: str) -> str:
+    """The usual address of a namespace that is known, in whatever way it is written; any other one as it is."""
+    return _KNOWN.get(_plain(space), space)
+
+
+def is_own(space: str) -> bool:
+    """Whether it is of a feed's own vocabulary: Atom, or some version of RSS."""
+    return space in OWN or _plain(space).startswith(_RSS)
+
+
+def by_meaning(root: Any, utf8: bytes, kept: Collection[str], warnings: list[str]) -> None:
+    """Gives the elements of a tree the usual addresses of their namespaces; those in ``kept`` stay.
+
+    A prefix that everybody knows, bound to an address that nobody does, means what it always means; that is warned of.
+    """
+    moved: dict[str, str] = {}
+    for found in set(_DECLARED.findall(utf8)):
+        prefix, space = found[0].decode(), (found[1] or found[2]).decode().strip()
+        usual = meaning(space)
+        if usual == space or space in kept:
+            usual = NAMESPACES.get(prefix, space)
+            if space in kept or space in _KNOWN.values() or is_own(space) or usual == space:
+                continue
+            warnings.append(f'the feed binds {prefix} to "{space[:60]}", which is read as {usual}')
+        moved[space] = usual
+    if moved:
+        _move(root, moved)
+
+
+def _move(root: Any, moved: dict[str, str]) -> None:
+    for element in root.iter(etree.Element):
+        space, _, name = element.tag[1:].rpartition("}")
+        if space.strip() in moved:
+            element.tag = f"{{{moved[space.strip()]}}}{name}"
+        for key, value in element.items():
+            space, _, name = key[1:].rpartition("}")
+            if space.strip() in moved:
+                del element.attrib[key]
+                element.set(f"{{{moved[space.strip()]}}}{name}", value)

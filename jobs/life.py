@@ -8,15 +8,17 @@ from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import structs
 
+from jobs import budget
 from jobs.cache import Cached, Meta
 from jobs.clock import machine_ms
 from jobs.contract import Outcome, Result, Run, Task, encode_frame, reframe
 from jobs.definition import Definition
 from jobs.errors import TaskError
 from jobs.origin import is_plain
+from jobs.page import Request
 from jobs.raw import Answers
 from jobs.retry import Retry
-from jobs.source import Source
+from jobs.source import Parsed, Source
 from jobs.turn import Turns
 from regions.printable import printable
 
@@ -65,6 +67,9 @@ class Life:
     is_absent: bool = False
     is_empty: bool = False
     pages: int = 0
+    page_ends: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # of each: how many rows there were, and a hash of its body
     has_kept_token: bool = False
     gaps: dict[str, int] = field(default_factory=dict)  # as in contract.Run
     records: bytes = b"[]"
@@ -80,6 +85,38 @@ class Life:
         self.result.cached, self.result.stale = not is_asked, is_stale
         self.warnings = [*self.warnings, *cached.warnings()]
         self.gaps = cached.meta.gaps
+
+    def take(self, parsed: Parsed) -> Request | None:
+        """Takes what a page gave; the request of the next one.
+
+        Many sites answer past their last page with that one, or with their first: a page that repeats one is left out,
+        and was the end. Where pages name the next one, other bytes with the same rows may be meant.
+        """
+        repeated, is_same = self._repeated(parsed)
+        number = self.pages + 1
+        if repeated and (is_same or parsed.is_counted):
+            self.warnings.append(f"page {number} repeats page {repeated}: it is left out, and no further one is asked for")
+            return None
+        if repeated:
+            self.warnings.append(f"page {number} has the records of page {repeated} once more")
+        self.pages = number
+        self.rows += parsed.rows
+        self.page_ends.append((len(self.rows), parsed.body_hash))
+        self.rows_bytes += budget.rows_bytes(parsed.rows)
+        self.warnings += parsed.warnings
+        self.bad_required += parsed.bad_required
+        self.is_absent, self.is_empty = self.is_absent or parsed.absent, self.is_empty or parsed.empty
+        self.result.partial = self.result.partial or parsed.is_cut
+        return parsed.next
+
+    def _repeated(self, parsed: Parsed) -> tuple[int, bool]:
+        """The number of the page that this one repeats, 0 for none, and whether by all its bytes."""
+        start, rows = 0, parsed.rows
+        for number, (end, body_hash) in enumerate(self.page_ends, 1):
+            if body_hash == parsed.body_hash or (end - start == len(rows) > 0 and self.rows[start:end] == rows):
+                return number, body_hash == parsed.body_hash
+            start = end
+        return 0, False
 
     def frame(self, result: Result) -> bytes:
         """The frame of its success."""

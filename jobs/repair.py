@@ -51,11 +51,11 @@ _TEXTS: Final = re.compile(
     re.DOTALL,
 )
 _MARKUP: Final = re.compile(r"""\btype\s*=\s*["']?(?:xhtml|application/xhtml)""")
-_NAME: Final = r"[A-Za-z_][\w.-]*(?::[A-Za-z_][\w.-]*)?"
+_NAME: Final = r"[A-Za-z_][\w.-]*+(?::[A-Za-z_][\w.-]*+)?+"
 _PIECE: Final = re.compile(
-    rf"(?P<section><!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z))|<[!?][^<>]*>|</(?P<end>{_NAME})[^<>]*>"
+    rf"(?P<section><!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z))|<[!?][^<>]*>|</(?P<end>{_NAME})[^<>]*+>"
     rf"""|<(?P<start>{_NAME})(?P<attributes>(?:[^<>"']|"[^"<]*"|'[^'<]*')*+)>"""
-    rf"|<(?P<odd>{_NAME})(?P<rest>[^<>]*)>|(?P<bare><)",
+    rf"|<(?P<odd>{_NAME})(?P<rest>[^<>]*+)>|(?P<bare><)",
     re.DOTALL,
 )
 _ATTRIBUTE: Final = re.compile(rf"""({_NAME})(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'<>]+)))?""")

@@ -28,15 +28,15 @@ from jobs.errors import (
     is_passing,
 )
 from jobs.field import ELEMENT, PAGE_KINDS, PAGE_URL, ROW, VALUE, Kinds, Selector
-from jobs.origin import origin_of, origin_or_none
-from jobs.page import Page, Request, next_link
+from jobs.origin import origin_or_none
+from jobs.page import Page, Request
+from jobs.paging import Paging
 from jobs.record import Plan, Scope, deeper
-from jobs.select import Compiler, FindAll, found_something
+from jobs.select import Compiler, FindAll
 from jobs.spaces import NAMESPACES
 from jobs.values import BadValue, Warnings
 from regions.faults import Fault, Faults
 
-PAGES_MAX: Final = 1_000  # where only ID.py says when there are no more
 ROWS_MAX: Final = 500_000  # of a page: more than any limit of records lets through
 WEIGHED_ROWS: Final = 100  # at once: fewer take too little to matter
 ITEM_BYTES: Final = 100  # of a row's element while it is looked at
@@ -52,12 +52,15 @@ _BASE_TAG: Final = re.compile(
 class Parsed:
     """What a page gave. ``absent``: its status means zero rows; ``empty``: it says itself that zero rows are right.
 
-    ``bad_required`` are bad values in required fields, for ``check``; ``warnings`` are at most ten.
+    ``is_cut``: there are more pages, which can't be asked for. ``bad_required`` are bad values in required fields, for ``check``; ``warnings`` are at most ten.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     next: Request | None = None
+    is_cut: bool = False
+    is_counted: bool = False  # no page says whether there is a further one
+    body_hash: int = 0  # of a source with further pages
     bad_required: list[str] = field(default_factory=list)
     absent: bool = False
     empty: bool = False
@@ -97,8 +100,7 @@ class Source:
         self._empty = finds(definition.empty, page) if isinstance(definition.empty, Selector) else None
         wall = [self._page_kinds[0] or frozenset({ELEMENT})]
         self._blocked = finds(definition.blocked, wall) if definition.blocked is not None else None
-        address = definition.next.selector if definition.next is not None else None
-        self._next = self._compiler.one(address, "", page, {0}, lines=False) if address is not None else None
+        self._paging = Paging(definition, self._code, self._compiler, page)
         self._before = self._compile_before(definition.before)
 
     def _compile_before(self, before: Before | None) -> Plan | None:
@@ -208,10 +210,15 @@ class Source:
                 budget.reserve(budget.rows_bytes(rows[-WEIGHED_ROWS:]), f"{len(rows)} records so far")
         if scope.row and not rows and self._steps:
             scope.warnings.add(("[rows]", ""), f"[rows] found {scope.row} items, and no field anything in them")
+        following = self._paging.following(page, root, scope.base, has_rows=bool(rows))
+        told = [following.warning] if following.warning else []
         return Parsed(
             rows=rows,
-            warnings=(page.warnings + scope.warnings.texts())[: Warnings.LINES_MAX],
-            next=self._following(page, root) if rows else None,
+            warnings=[*(page.warnings + scope.warnings.texts())[: Warnings.LINES_MAX - len(told)], *told],
+            next=following.request,
+            is_cut=following.is_cut,
+            is_counted=self._paging.is_counted,
+            body_hash=hash(page.body) if self._paging.is_any else 0,
             bad_required=scope.bad_required,
             empty=not rows and self._is_empty(root),
         )
@@ -308,59 +315,6 @@ class Source:
             return bool(self._empty([root]))
         except BadValue:
             return False
-
-    # ── more pages ──
-
-    def _following(self, page: Page, root: Any) -> Request | None:
-        """The request for the next page; None at the end, at the maximum, or where it was before."""
-        request, following = page.request, self.definition.next
-        if self._code is not None and self._code.has("next_page"):
-            found = self._code.next_page(page)
-        elif following is None:
-            return None
-        else:
-            found = self._found_next(page, root)
-        most = following.max_pages if following is not None else PAGES_MAX
-        if found is None or request.number >= most:
-            return None
-        seen = request.seen | {request.address, page.url}
-        if found.address in seen:
-            return None
-        return replace(found, number=request.number + 1, seen=seen, again=request.again)
-
-    def _found_next(self, page: Page, root: Any) -> Request | None:
-        following, request = self.definition.next, page.request
-        assert following is not None
-        if following.link:
-            return self._at(page, next_link(page.header("link")))
-        if self._next is not None:
-            try:
-                found = self._next([root])
-            except BadValue:
-                found = None
-            if not found_something(found):
-                return None
-            text = values.text_of(found)
-            if not following.param:
-                return self._at(page, text)
-            return request.replace(params={**request.params, following.param: text})
-        count = int(request.params.get(following.param) or following.start) + following.step
-        kept = count if self.definition.params[following.param].type == "int" else str(count)
-        return request.replace(params={**request.params, following.param: kept})
-
-    def _at(self, page: Page, address: str) -> Request | None:
-        """A request for an address on a page; another host gets no headers, cookies or body of the first one."""
-        if not address:
-            return None
-        try:
-            url = urljoin(self._base(page, page.html) if self.definition.format == "html" else page.url, address)
-            is_home = origin_of(url) == origin_of(page.request.url)
-        except ValueError:
-            return None
-        request = replace(page.request, method="GET", url=url.partition("#")[0], body=None)
-        if not is_home:
-            return replace(request, headers={}, cookies={})
-        return replace(request, headers={k: v for k, v in request.headers.items() if k.lower() != "content-type"})
 
 
 def address(asked: ask.Ask, params: Mapping[str, Any]) -> str:

@@ -344,15 +344,9 @@ class Runner:
 
     def _page(self, life: Life, request: Request, jar: RequestsCookieJar) -> Request | None:
         """Fetches and parses one page; the request of the next one, None at the end."""
-        parsed = self._parsed(life, request, jar)
-        life.pages += 1
-        life.rows += parsed.rows
-        life.rows_bytes += budget.rows_bytes(parsed.rows)
-        life.warnings += parsed.warnings
-        life.bad_required += parsed.bad_required
-        life.is_absent, life.is_empty = life.is_absent or parsed.absent, life.is_empty or parsed.empty
+        following = life.take(self._parsed(life, request, jar))
         self._keep_memory(life)
-        return parsed.next
+        return following
 
     def _parsed(self, life: Life, request: Request, jar: RequestsCookieJar) -> Parsed:
         cached = self._cache.to_ask_by(life.task, life.definition, request)

@@ -10,7 +10,7 @@ from jobs.errors import Blocked, DecodeFailed, HttpStatus, Internal, ParseFailed
 from jobs.page import Page
 from jobs.source import Source
 from regions.faults import Faults
-from tests.unit.describing import URL, define, page, parse, rows, shop
+from tests.unit.describing import define, parse, rows, shop
 
 LIST = "[rows]\ncss = 'ul.items > li.item'\n[fields]\nid = '::attr(data-id)'\nlink = {css = 'a::attr(href)', type = 'url'}\n"
 
@@ -154,108 +154,6 @@ def test_empty_that_says_false_is_not_found(tmp_path):
     text = "format = 'json'\n[rows]\njmes = 'rows'\n[fields]\na = {}\n[contract]\nempty = 'count == `0`'"
     assert parse(tmp_path, text, '{"count": 0, "rows": []}').empty
     assert not parse(tmp_path, text, '{"count": 3, "rows": []}').empty
-
-
-# ── more pages ──
-
-
-def walk(source: Source, bodies: dict[str, str], params=None, **headers) -> list[str]:
-    """The addresses that a task would ask for."""
-    request, seen = source.first(source.definition.bind(params or {}), {}), []
-    while request is not None:
-        seen.append(request.url)
-        body = bodies.get(request.url, bodies.get("*", ""))
-        found = {name: value for name, value in headers.items() if request.url in value[0]}
-        answered = Page(request, request.url, 200, {k: v[1] for k, v in found.items()}, body.encode(), request.params)
-        request = source.parse(answered).next
-    return seen
-
-
-ROW = "[rows]\ncss = 'li'\n[fields]\na = '::text'\n"
-
-
-def test_next_address(tmp_path):
-    source = Source(define(tmp_path, ROW + "[next]\ncss = 'a.next::attr(href)'\nmax_pages = 3"))
-    page = "<li>x<a class=next href='?p={}'>n</a>"
-    assert walk(source, {URL: page.format(2), f"{URL}?p=2": page.format(3), f"{URL}?p=3": page.format(4)}) == [
-        URL, f"{URL}?p=2", f"{URL}?p=3",
-    ]  # fmt: skip
-    assert walk(source, {URL: page.format(2), f"{URL}?p=2": "<li>x"}) == [URL, f"{URL}?p=2"]
-    assert walk(source, {URL: page.format(2), f"{URL}?p=2": "<a class=next href='?p=3'>"}) == [URL, f"{URL}?p=2"]
-    assert walk(source, {"*": page.format(2)}) == [URL, f"{URL}?p=2"]
-    assert walk(source, {URL: "<li>x<a class=next href='index.html#top'>n</a>"}) == [URL]
-
-
-def test_counted_pages(tmp_path):
-    text = f"title = 'x'\nurl = '{URL}{{?page}}'\n[params]\npage = {{type = 'int'}}\n"
-    source = Source(define(tmp_path, text + ROW + "[next]\nparam = 'page'\nstart = 0\nstep = 10\nmax_pages = 3"))
-    assert walk(source, {"*": "<li>x"}) == [f"{URL}?page={n}" for n in (0, 10, 20)]
-    assert walk(source, {"*": "<li>x"}, {"page": 50}) == [f"{URL}?page={n}" for n in (50, 60, 70)]
-    assert walk(source, {f"{URL}?page=0": "<li>x"}) == [f"{URL}?page=0", f"{URL}?page=10"]
-
-
-def test_cursor(tmp_path):
-    text = """
-        title = "x"
-        url = 'https://api.example/list{?cursor}'
-        format = "json"
-        [params]
-        cursor = {}
-        [request]
-        headers = {X-Key = "{secret.KEY}"}
-        [rows]
-        jmes = "rows"
-        [fields]
-        id = {}
-        [next]
-        jmes = "next"
-        param = "cursor"
-        """
-    source = Source(define(tmp_path, text))
-    request = source.first({}, {"KEY": "k"})
-    parsed = source.parse(Page(request, request.url, 200, {}, b'{"rows": [{"id": 1}], "next": 7}'))
-    assert (parsed.next.url, parsed.next.headers, parsed.next.number) == (
-        "https://api.example/list?cursor=7",
-        {"X-Key": "k"},
-        2,
-    )
-    for end in ("null", '""', "7"):
-        again = Page(parsed.next, parsed.next.url, 200, {}, b'{"rows": [{"id": 1}], "next": ' + end.encode() + b"}")
-        assert source.parse(again).next is None
-
-
-def test_link_header(tmp_path):
-    source = Source(define(tmp_path, ROW + "[next]\nlink = true"))
-    header = '<https://shop.example/a>; rel="prev", <?p=2>; title="x, y"; rel="last next"'
-    assert walk(source, {"*": "<li>x"}, Link=(URL + "|", header))[:2] == [URL, f"{URL}?p=2"]
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        "<?p=2>; rel=next",
-        "<?p=2>; crossorigin; rel=next",
-        '<?p=2>; crossorigin ; title="a; rel=prev" ; rel = next',
-        '<?p=2>;; rel="next"',
-        '<?p=2>; title="a \\"quoted\\", one"; rel=next',
-        '</a>; rel="prev"; rel=next, <?p=2>; REL=Next; rel=prev',
-        "<?p=2> ; rel=next; title*=UTF-8''n%20e",
-    ],
-)
-def test_a_link_header_is_read_as_it_may_be_written(tmp_path, header):
-    source = Source(define(tmp_path, ROW + "[next]\nlink = true"))
-    assert walk(source, {"*": "<li>x"}, Link=(URL + "|", header))[:2] == [URL, f"{URL}?p=2"]
-
-
-def test_another_host_gets_no_credentials(tmp_path):
-    text = "[request]\nheaders = {X-Key = 'k'}\ncookies = {c = 'd'}\n" + ROW + "[next]\ncss = 'a::attr(href)'"
-    source = Source(define(tmp_path, text))
-    home = source.parse(page(source, "<li>x<a href='/2'>n</a>")).next
-    away = source.parse(page(source, "<li>x<a href='https://evil.example/2'>n</a>")).next
-    port = source.parse(page(source, "<li>x<a href='https://shop.example:444/2'>n</a>")).next
-    assert (home.headers, home.cookies) == ({"X-Key": "k"}, {"c": "d"})
-    assert (away.headers, away.cookies, port.headers) == ({}, {}, {})
-    assert source.parse(page(source, "<li>x<a href='javascript:x'>n</a>")).next is None
 
 
 # ── other formats ──

@@ -198,6 +198,7 @@ def test_no_more_pages_are_followed_than_the_source_says(runner, sources):
     (sources / "books.toml").write_text(BOOKS.replace("MAX", "2"))
     result, records, _ = run(runner(), "books", category=BIG_CATEGORY)
     assert (len(records), result.partial) == (40, False)
+    assert result.warnings == ["page 2 is the last that max_pages allows; there is a further one"]
 
 
 def test_a_later_page_that_fails_leaves_what_came_before(runner, site):
@@ -206,6 +207,33 @@ def test_a_later_page_that_fails_leaves_what_came_before(runner, site):
     result, records, _ = run(runner(), "books", category=BIG_CATEGORY)
     assert (result.status, result.partial, len(records)) == ("succeeded", True, 40)
     assert result.warnings == ["page 3 failed: http_status: expected a page, found status 500"]
+
+
+LEFT_OUT = "page 3 repeats page 1: it is left out, and no further one is asked for"
+CUT = 'the page after page 1 is not asked for: expected one value, found "{"page":2}"'
+
+
+@pytest.mark.parametrize(
+    ("following", "last", "ids", "told", "partial"),
+    [
+        ('param = "page"', '"?page=2"', [1, 2], LEFT_OUT, False),
+        ('param = "page"', "null", [1, 2], LEFT_OUT, False),
+        ('jmes = "next"', '"?page=2"', [1, 2], LEFT_OUT, False),
+        ('jmes = "next"', "null", [1, 2, 1], "page 3 has the records of page 1 once more", False),
+        ('jmes = "next.none"', '"?page=2"', [1], "", False),
+        ('jmes = "{page: `2`}"', "null", [1], CUT, True),
+    ],
+)
+def test_pages_that_come_again_or_can_not_be_asked_for(runner, site, sources, following, last, ids, told, partial):
+    text = TINY.replace("{?seconds}", "{?page}").replace("seconds = {}", 'page = {type = "int"}')
+    (sources / "paged.toml").write_text(f"{text}[next]\n{following}")
+    first = '{"rows": [{"id": 1}], "next": "?page=2"}'
+    bend(site, body=first.replace('"?page=2"', last))
+    bend(site, body='{"rows": [{"id": 2}], "next": "?page=3"}', times=1)
+    bend(site, body=first, times=1)
+    result, records, _ = run(runner(), "paged")
+    assert [record["id"] for record in records] == ids
+    assert (result.warnings, result.partial) == ([told] if told else [], partial)
 
 
 def bend(site: Site, **rule: Any) -> None:

@@ -95,7 +95,9 @@ class Life:
         repeated, is_same = self._repeated(parsed)
         number = self.pages + 1
         if repeated and (is_same or parsed.is_counted):
-            self.warnings.append(f"page {number} repeats page {repeated}: it is left out, and no further one is asked for")
+            self.warnings.append(
+                f"page {number} repeats page {repeated}: it is left out, and no further one is asked for"
+            )
             return None
         if repeated:
             self.warnings.append(f"page {number} has the records of page {repeated} once more")

@@ -21,6 +21,7 @@ _ARROWS: Final = frozenset(
     "\u25b2\u25b3\u25b4\u25b5\u25bc\u25bd\u25be\u25bf\u2191\u2193\u2197\u2198\u21d1\u21d3\u2b06\u2b07\u2b08\u2b0a\U0001f53a\U0001f53b\U0001f4c8\U0001f4c9"
 )
 _PER_HUNDRED: Final = "%\u2030\u2031\u066a"
+_BOUNDS: Final = frozenset("<>\u2264\u2265")
 _LEAST_SIGNS: Final = "#~\u2248<>=*\u2264\u2265"
 _ACCOUNTS: Final = frozenset({"cr", "dr", "soll", "haben"})
 _MINUS_WORDS: Final = frozenset(
@@ -46,6 +47,7 @@ _CLOSED: Final = (")", ">")
 _SIGN_IN_BRACKETS: Final = re.compile(r"[(\[] ?[-\u2010-\u2015\u2212] ?[)\]]$")
 _COUNTRY: Final = re.compile(r" [A-Z]{2}(?!\w)")  # 5,00 $ US
 _LINK: Final = re.compile(r"(?:na|de|n|a|ma) ")  # 7 na libo
+_HALF: Final = re.compile(r"(?:and (?:a |one )?(?:half|quarter)|einhalb|et demie?|y medi[oa]|e mezz[oa]|e meia)(?!\w)")
 _TSHEG: Final = " \u0f0b"  # it ends a Tibetan syllable
 _NO_CENTS: Final = re.compile(r"([.,:]) ?[-\u2010-\u2015\u2212]{1,2}")
 
@@ -61,6 +63,10 @@ def multiplier(word: str) -> str:
 
 def _is_of_word(sign: str) -> bool:
     return unicodedata.category(sign)[0] in "LM" or unicodedata.category(sign) == "Sc" or sign in "\u200c\u200d\u05f4"
+
+
+def _is_dash(sign: str) -> bool:
+    return sign in _MINUSES or unicodedata.category(sign) == "Pd"
 
 
 def _word_after(text: str) -> str:
@@ -84,7 +90,7 @@ def _word_before(text: str) -> str:
 
 
 class Before:
-    """What stands before a number. ``sign`` is True for a minus, False for a plus, None for none."""
+    """What stands before a number. ``sign`` is True for a minus, False for a plus, None for none; ``bound`` is a sign like <."""
 
     def __init__(self, text: str) -> None:
         self.sign: bool | None = None
@@ -100,7 +106,8 @@ class Before:
                 self.currency = self.currency or word
             rest = rest[: -len(word)].rstrip(" ")
         self.in_brackets = rest.endswith(_OPENED)
-        if rest[-1:] in _MINUSES:
+        self.bound = rest[-1:] if rest[-1:] in _BOUNDS else ""
+        if rest and _is_dash(rest[-1]):
             self.sign = self._is_minus(rest, touches=text[len(rest) : len(rest) + 1] != " ")
         else:
             self._look_at(rest)
@@ -113,7 +120,7 @@ class Before:
             raise Refused("more than one sign; re takes the number")
         if before[-1:] and (before[-1].isalnum() or _is_of_word(before[-1]) or (before[-1] == "." and word)):
             return self._is_minus_after(word)
-        if sign in _UNSURE:
+        if sign not in _MINUS and sign != _DASH:
             raise Refused(f"{sign} may be a minus; re takes the number")
         if touches or not last or not (last.isalnum() or word):
             if units.multiplies_after(word.rstrip(".")):
@@ -217,8 +224,12 @@ class After:
         first, word = rest[:1], _word_after(rest)
         self.in_brackets = first in _CLOSED
         bare = word.rstrip(".")
-        if first and first in _ARROWS:
+        if first and (first in _ARROWS or first in _PLUS_MINUS):
             raise Refused(f"{first} may be a minus; re takes the number")
+        if bare.casefold() in _MINUS_WORDS or rest.startswith(_MINUS_CJK):
+            raise Refused('a minus in words; re takes the number, scale = "-1" makes it negative')
+        if _HALF.match(rest):
+            raise Refused("a half in words; re takes a number without one")
         if bare.casefold() in _ACCOUNTS:
             raise Refused(_account(word))
         if first and unicodedata.numeric(first, None) is not None and not first.isalpha() and not first.isdecimal():

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 from jobs import strptime, zones
@@ -22,7 +23,10 @@ ISO: Final = "iso"
 WORDS: Final = ("iso", "rfc2822", "unix", "unix_ms")
 FEED_FORMATS: Final = ("iso", "rfc2822")  # what feeds write, in the order in which it is told apart
 
-_FRACTION: Final = re.compile(r"[.,](\d+)")
+# As programs write times. Python's own reading is far laxer: 04.14 is 0.14 seconds after four to it, 04:140 is 04:14.
+_PLAIN: Final = re.compile(
+    r"(?:\d{4}-\d\d-\d\d|\d{4}-W\d\d-\d)(?:[Tt ]\d\d:\d\d(?::\d\d(?:[.,](\d+))?)?(?:[Zz]| ?[+-]\d\d:?\d\d)?)?", re.ASCII
+)
 _DURATION: Final = re.compile(
     r"(?P<minus>-)?P(?:0+Y)?(?:0+M)?(?:(?P<w>\d+(?:[.,]\d+)?)W)?(?:(?P<d>\d+(?:[.,]\d+)?)D)?"
     r"(?:T(?:(?P<h>\d+(?:[.,]\d+)?)H)?(?:(?P<m>\d+(?:[.,]\d+)?)M)?(?:(?P<s>\d+(?:[.,]\d+)?)S)?)?",
@@ -33,7 +37,7 @@ _SECONDS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _YEAR: Final = re.compile("%[YyGcx]")
 _ISO: Final = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d|\d{8}|\d{4}-?W\d\d-?\d|(?P<year>\d{4})-(?P<nth>\d{3}))"
-    r"(?:[T ](?P<time>\d\d(?::?\d\d(?::?\d\d)?)?)(?:[.,](?P<fraction>\d{1,18}))?)? ?(?P<zone>[^\d:.,].*)?",
+    r"(?:[T ](?P<time>\d\d(?::?\d\d(?::?\d\d)?)?)(?:[.,](?P<fraction>\d{1,18}))?)? ?(?P<zone>(?!T\d)[^\d:.,].*)?",
     re.ASCII | re.IGNORECASE,
 )
 # RFC 5322, and what feeds and programs write for it: other orders of the date, names in full, dashes, a.m. and p.m.
@@ -44,10 +48,14 @@ _RFC: Final = re.compile(
     r"(?: ?(?P<zone>[a-z+\u2212-][^ ]{0,40}(?: [a-z+\u2212\d-][^ ]{0,20})??))??(?: (?P<y3>\d{4}))?",
     re.IGNORECASE,
 )
+_DAYS_OFFSET: Final = re.compile(
+    r"-(?:0\d|1[0-2]):?(?:00|15|30|45)", re.ASCII
+)  # of a day without a time: 2026-11-24-05:00
 _COMMENT: Final = re.compile(r" ?\([^()]{0,80}\)")
 _MILLISECONDS_FROM: Final = 100_000_000_000  # as seconds: the year 5138; as milliseconds: 1973
-# Years that are likelier of another calendar than that far away: of the Hegira (1448 is 2026), in Iran (1405), of Buddha (2569).
-_OTHER_CALENDARS: Final = frozenset((*range(1340, 1461), *range(2500, 2621)))
+# Years that are likelier of another calendar than that far away: of the Hegira (1448 is 2026), in Iran (1405), of Buddha (2569),
+# and the Jewish (5787).
+_OTHER_CALENDARS: Final = frozenset((*range(1340, 1461), *range(2500, 2621), *range(5700, 5861)))
 
 datetime.strptime("", "")  # noqa: DTZ007 - it imports a module on first use, which two threads must not do at once
 
@@ -177,7 +185,7 @@ def _readers(formats: Sequence[str], lang: str, doubt: Doubt | None) -> list[tup
 
 def _reader(form: str, lang: str, doubt: Doubt | None) -> Reader:
     if form == ISO:
-        return _iso
+        return partial(_iso, doubt)
     if form == "rfc2822":
         return _rfc2822
     if form in ("unix", "unix_ms"):
@@ -187,22 +195,23 @@ def _reader(form: str, lang: str, doubt: Doubt | None) -> Reader:
 
 def _plain_iso(text: str) -> tuple[datetime, str] | None:
     """A time as programs write it, and its timespec; None for what has to be looked at."""
-    if text[4:5] != "-" or text[10:11] not in "Tt " or len(text) < 10:
-        return None
+    plain = _PLAIN.fullmatch(text)
+    if plain is None:
+        return None  # zones by name, days of the year
     try:
         found = datetime.fromisoformat(f"{text[:-1]}Z" if text[-1] == "z" else text)  # RFC 3339 has both
     except ValueError:
-        return None  # zones by name, 24:00
-    digits = _FRACTION.search(text) if "." in text or "," in text else None
-    return found, "seconds" if digits is None else "milliseconds" if len(digits[1]) <= 3 else "microseconds"
+        return None  # 24:00
+    digits = plain[1]
+    return found, "seconds" if digits is None else "milliseconds" if len(digits) <= 3 else "microseconds"
 
 
-def _iso(text: str) -> Read:
+def _iso(doubt: Doubt | None, text: str) -> Read:
     found = _plain_iso(text)
-    return _iso_looked_at(text) if found is None else Read(*found)
+    return _iso_looked_at(text, doubt) if found is None else Read(*found)
 
 
-def _iso_looked_at(text: str) -> Read:
+def _iso_looked_at(text: str, doubt: Doubt | None) -> Read:
     if len(text) > strptime.TEXT_MAX:
         raise ValueError("a text too long to be a time")
     found = _ISO.fullmatch(strptime.plain(text))
@@ -221,9 +230,15 @@ def _iso_looked_at(text: str) -> Read:
     ends_day = hour == 24
     if ends_day and (minute or second or int(fraction or 0)):
         raise Refused("a time after 24:00; re takes the day, and a field of its own the time")
+    given = (found["zone"] or "").strip()
+    if not found["time"] and given[:1] == "-":
+        if not _DAYS_OFFSET.fullmatch(given):
+            raise Refused(f'"{given}" is no offset; format reads a time after a dash')
+        if doubt is not None:
+            doubt(f"{given} was taken as an offset, as XML has it; format reads a time after a dash")
     wall = day.replace(hour=hour % 24, minute=minute, second=second, microsecond=int(fraction.ljust(6, "0")[:6]))
     spec = "seconds" if not fraction else "milliseconds" if len(fraction) <= 3 else "microseconds"
-    return Read(wall + timedelta(days=ends_day), spec, (found["zone"] or "").strip(), ends_day)
+    return Read(wall + timedelta(days=ends_day), spec, given, ends_day)
 
 
 def _iso_day(found: re.Match[str]) -> datetime:

@@ -122,6 +122,8 @@ def reader(form: str, lang: str, doubt: Doubt | None = None) -> Reader:
         found = compiled.fullmatch(plain(text).strip())
         if found is None:
             raise ValueError("no time of this pattern")
+        if doubt is not None and lang.startswith("th") and found.groupdict().get("y"):
+            doubt("a year of two digits is of Buddha's calendar mostly; of that it would be another one")
         return _made(found.groupdict(), tables, doubt)
 
     return read

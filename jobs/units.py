@@ -11,7 +11,7 @@ from typing import Final
 # Words that multiply the number before them. Left out are those that are units nearly everywhere: "25 min", "5 mile".
 _MULTIPLIERS: Final = frozenset(
     """
-k K M MM B b T Cr BN bN Mm MD MLN hundred thousands millions billions dozen crore crores lakhs grand
+k K M MM B b T Cr BN bN Mm MD MLN hundred thousands millions billions dozen crore crores lakhs lac lacs grand
 Bi Bn MM MN MR Md Mn Mr NT TN Tn Tr afe alaf bhillean bhilliún bi bil bilhão bilhãu bilhões bilijon bilijona bilijoni
 bilijonov bilijun bilijuna bilioi bilion biliona bilionaj bilioni bilionow bilionoù bilions bilionu biliony bilionów
 bilionů biliun biliuna biliuni biliuns biliwn bilião biliãu bilió bilión bilióna biliónov bilióny biliões bilj biljoen
@@ -113,7 +113,7 @@ _MULTIPLIED: Final = re.compile(
     r"(?:[kKmMTGBb]|[BbMm]n|Mio|Mrd|Tsd|MM)(?P<code>[A-Z]{3})|(?P<start>[A-Z]{3})(?:[kmM]|[bm]n)"
 )
 _SIGNS_WITH_LETTERS: Final = frozenset({"T$", "M$"})  # of Tonga and Malaysia
-_BY_SIGN: Final = frozenset("k K m M mm MM b B bn Bn mn t tn".split())
+_BY_SIGN: Final = frozenset("T k K m M mm MM b B bn Bn mn t tn".split())
 
 
 def is_currency(word: str) -> bool:

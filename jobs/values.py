@@ -324,7 +324,8 @@ def _number(kind: str, mark: str, doubt: Doubt | None) -> Parse:
             raise BadValue(text, expected) from error
         finally:
             if noted and doubt is not None:
-                doubt(text, noted.pop())
+                doubt(text, noted[0])
+                noted.clear()
         if kind == "decimal":
             return found if "E" not in str(found) else f"{found:f}"  # JSON would have the exponent
         made = float(found)

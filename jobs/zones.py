@@ -19,12 +19,14 @@ RFC_NAMES: Final = {  # RFC 5322, 4.3: what its names mean, in hours
 _UTC: Final = frozenset({"utc", "gmt", "ut", "z"})
 _HOURS_MAX: Final = 16  # no place was ever further from Greenwich
 _OFFSET: Final = re.compile(
-    r"(?P<utc>UTC|GMT|UT|Z)? ?(?P<sign>[+-])(?P<hours>\d{1,2})(?::?(?P<minutes>[0-5]\d)(?::?(?P<seconds>[0-5]\d))?)?"
+    r"(?P<utc>(?:UTC|GMT|UT) ?)?(?P<sign>[+-])"
+    r"(?:(?P<hours>\d\d)(?::?(?P<minutes>[0-5]\d)(?::?(?P<seconds>[0-5]\d))?)?|(?P<hour>\d)(?::(?P<minute>[0-5]\d))?)"
     r"(?: [A-Z]{2,5})?",
     re.ASCII | re.IGNORECASE,
 )
 _REGION: Final = re.compile(r"[A-Za-z]+(?:/[A-Za-z0-9_+-]+){1,2}", re.ASCII)
 _ABBREVIATION: Final = re.compile(r"[A-Z]{1,5}", re.ASCII)
+_NO_NAMES: Final = frozenset({"AM", "PM", "BC", "BCE", "AD", "CE", "AH", "BE"})  # halves of the day, eras
 _SAME: Final = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-") | {"\uff0b": "+", "\uff1a": ":"}
 )
@@ -52,8 +54,7 @@ def placed(wall: datetime, text: str, place: ZoneInfo | None, doubt: Doubt | Non
 
     Raises Refused for a zone that is not known.
     """
-    text = text.translate(_SAME).strip()
-    named, region = _parted(text)
+    named, region = _parted(_bare(text))
     if region is not None:
         found = local(wall, region, doubt)
         if named and (given := _offset(named)) is not None and found.utcoffset() != given:
@@ -84,8 +85,12 @@ def placed(wall: datetime, text: str, place: ZoneInfo | None, doubt: Doubt | Non
 
 def is_zone(text: str) -> bool:
     """Whether a text looks like a zone, known or not: enough where the time is put out without one."""
-    named, region = _parted(text.translate(_SAME).strip())
-    return region is not None or _offset(named) is not None or _ABBREVIATION.fullmatch(named) is not None
+    named, region = _parted(_bare(text))
+    return (
+        region is not None
+        or _offset(named) is not None
+        or (_ABBREVIATION.fullmatch(named) is not None and named not in _NO_NAMES)
+    )
 
 
 def local(wall: datetime, place: ZoneInfo, doubt: Doubt | None) -> datetime:
@@ -97,6 +102,11 @@ def local(wall: datetime, place: ZoneInfo, doubt: Doubt | None) -> datetime:
             times = "twice then, and was taken as the first" if first > second else "not at all then"
             doubt(f"clocks of {place.key} show this time {times}; a zone in the text would say more")
     return found
+
+
+def _bare(text: str) -> str:
+    text = text.translate(_SAME).strip()
+    return text[1:-1].strip() if text[:1] == "(" and text[-1:] == ")" else text
 
 
 def _parted(text: str) -> tuple[str, ZoneInfo | None]:
@@ -118,9 +128,10 @@ def _offset(text: str) -> timedelta | None:
     if text.lower() in _UTC:
         return timedelta()
     found = _OFFSET.fullmatch(text)
-    if found is None or (len(found["hours"]) < 2 and not found["utc"]):
+    if found is None or (found["hour"] and not found["utc"]):
         return None
-    hours, minutes, seconds = (int(found[unit] or 0) for unit in ("hours", "minutes", "seconds"))
+    hours, minutes = int(found["hours"] or found["hour"]), int(found["minutes"] or found["minute"] or 0)
+    seconds = int(found["seconds"] or 0)
     if hours >= _HOURS_MAX:
         raise Refused(f'"{text}" is no offset of any place; re takes the time without it')
     offset = timedelta(hours=hours, minutes=minutes, seconds=seconds)

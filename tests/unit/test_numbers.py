@@ -44,6 +44,8 @@ REFUSED = {  # and what the message names
     "\u2212-5": "sign", "-+5": "sign", "\u25b25": "may be a minus", "\u25bc 2.5%": "may be a minus", "5% \u2193": "may be a minus", "\u20145": "may be a minus",
     "\u00ad5": "may be a minus", "\u27965": "may be a minus", "Total - 5": "minus", "EUR - 5": "minus", "EUR \u2013 5": "minus", "-XYZ 5": "minus",
     "XYZ-5": "minus", "Euro-5": "minus", "- Total sum: 5": "minus", "(-) 5": "minus", "-~5": "minus", "R-5": "minus",
+    "5 minus": "scale", "5\u00b1": "may be a minus", "\u18065": "may be a minus", "5 and a half": "half", "<5.00>": "brackets", "5 T\u20ac": "scale",
+    "5 lacs": "scale", "Nr.-5": "minus", "-(5)": "minus",
     "5-7": "more than one", "1/2": "more than one", "5 1/2": "more than one", "10 x 5": "more than one", "1_000": "more than one", "5:30": "more than one",
     "1,2,3": "re", "1..5": "re", "1.5.2026": "re", "1 2345": "re", "1,234,56": "re", "012 345": "re", "0,12,345": "re",
 }  # fmt: skip
@@ -104,6 +106,13 @@ def test_a_letter_that_is_a_unit_or_multiplies_is_told():
     assert "scale" in told[0]
     assert number("100 m", told, re=r"(\d+) m") == "100"
     assert len(told) == 3
+
+
+@pytest.mark.parametrize("sign", "<>\u2264\u2265")
+def test_a_bound_is_told(sign):
+    told = []
+    assert number(f"{sign} 0.01", told) == "0.01"
+    assert told[0].startswith(f"{sign} was left out")
 
 
 def test_a_warning_of_the_result_says_row_field_and_text(tmp_path):

@@ -12,6 +12,7 @@ ended. Ends with 0 when at least 95 % of what was tried, less what equivalent.to
 """
 
 import argparse
+import os
 import random
 import sys
 import threading
@@ -19,6 +20,7 @@ import tomllib
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from tests import broker
 from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.run import BaselineFails, Outcome, Results, Target, attempt_all, measure
 
@@ -77,12 +79,14 @@ def main(words: list[str]) -> int:
         if one.key not in results.known or (asked.again and not results.known[one.key].killed)
     ]
     if not asked.report:
-        try:
-            measure(list({id(target): target for target, _ in left}.values()), results, print)
-        except BaselineFails as error:
-            print(error, file=sys.stderr)
-            return 1
-        try_left(left, asked.jobs, results)
+        with broker.shared(os.environ) as environment:
+            os.environ.update(environment)
+            try:
+                measure(list({id(target): target for target, _ in left}.values()), results, print)
+            except BaselineFails as error:
+                print(error, file=sys.stderr)
+                return 1
+            try_left(left, asked.jobs, results)
     return report([mutant for _, mutant in work], ignored, results)
 
 

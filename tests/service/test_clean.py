@@ -17,18 +17,30 @@ from web.accept import Accepted, Refused
 from web.hub import BROKEN
 
 
-@pytest.fixture(scope="module")
-def rabbitmq(own_rabbitmq):
-    """It is killed, frozen and filled here."""
-    return own_rabbitmq
+@pytest.fixture
+def half_on(tmp_path, hub_redis):
+    """Starts the hub's half of a gateway on a broker."""
+    started = []
+
+    def start(rabbitmq):
+        purge(rabbitmq)
+        started.append(Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start())
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
 
 
 @pytest.fixture
-def half(tmp_path, hub_redis, rabbitmq):
-    purge(rabbitmq)
-    one = Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start()
-    yield one
-    one.stop()
+def half(half_on, rabbitmq):
+    return half_on(rabbitmq)
+
+
+@pytest.fixture
+def own_half(half_on, own_rabbitmq):
+    """On a broker that is killed and frozen."""
+    return half_on(own_rabbitmq)
 
 
 def state(half, new):
@@ -132,52 +144,52 @@ def test_a_cancel_does_not_wait_behind_refusals(half, rabbitmq, hub_redis):
     until(lambda: cleaner.kept == 0, "the rest")
 
 
-def test_a_silent_region_does_not_keep_the_cancels_of_others(half, rabbitmq, monkeypatch):
+def test_a_silent_region_does_not_keep_the_cancels_of_others(own_half, own_rabbitmq, monkeypatch):
     monkeypatch.setattr(clean, "CANCELS_AT_ONCE", 1)
-    cleaner = half.acceptor.cleaner
+    cleaner = own_half.acceptor.cleaner
     member = 'whereis(list_to_atom("%2F_q.sin.now"))'
-    rabbitmq.evaluate(f"sys:suspend({member}).")
+    own_rabbitmq.evaluate(f"sys:suspend({member}).")
     try:
         for _ in range(3):
             cleaner.cancel("R", [("S", "sin")], 30_000)
         cleaner.cancel("R", [("F", "fra")], 30_000)
-        found = until(lambda: drain(rabbitmq, "q.fra.now"), "the cancel of another region")
+        found = until(lambda: drain(own_rabbitmq, "q.fra.now"), "the cancel of another region")
         assert contract.decode_cancel(found[0][1]).task == "F"
         assert cleaner.kept >= 3
     finally:
-        rabbitmq.evaluate(f"sys:resume({member}).")
+        own_rabbitmq.evaluate(f"sys:resume({member}).")
     until(lambda: cleaner.kept == 0, "those of the silent one", 60)
 
 
-def test_what_is_to_be_taken_back_is_bounded_by_refusing_to_begin(half, rabbitmq, monkeypatch):
+def test_what_is_to_be_taken_back_is_bounded_by_refusing_to_begin(own_half, own_rabbitmq, monkeypatch):
     monkeypatch.setattr(clean, "KEPT_MAX", 4)
-    freeze(rabbitmq.running.process.pid)
+    freeze(own_rabbitmq.running.process.pid)
     try:
-        until(lambda: isinstance(half.submit(new_request())[0], Refused), "a refusal")
-        until(lambda: half.acceptor.cleaner.kept == 1, "the hub to be told, and not the region")
-        half.acceptor.cleaner.cancel("R", [("a", "fra"), ("b", "fra"), ("c", "fra")], 60_000)
-        assert half.acceptor.cleaner.kept == 4
-        answer, _ = half.submit(new_request(("fra",)))
+        until(lambda: isinstance(own_half.submit(new_request())[0], Refused), "a refusal")
+        until(lambda: own_half.acceptor.cleaner.kept == 1, "the hub to be told, and not the region")
+        own_half.acceptor.cleaner.cancel("R", [("a", "fra"), ("b", "fra"), ("c", "fra")], 60_000)
+        assert own_half.acceptor.cleaner.kept == 4
+        answer, _ = own_half.submit(new_request(("fra",)))
         assert answer.reason == "too many refused requests wait to be taken back"
-        half.acceptor.cleaner.cancel("R", [("d", "fra")], 60_000)
-        assert half.acceptor.cleaner.kept == 4
+        own_half.acceptor.cleaner.cancel("R", [("d", "fra")], 60_000)
+        assert own_half.acceptor.cleaner.kept == 4
     finally:
-        rabbitmq.running.signal(signal.SIGCONT)
-    until(lambda: half.acceptor.cleaner.kept == 0, "all to be taken back", 60)
-    until(lambda: isinstance(half.submit(new_request())[0], Accepted), "requests to be taken again", 60)
+        own_rabbitmq.running.signal(signal.SIGCONT)
+    until(lambda: own_half.acceptor.cleaner.kept == 0, "all to be taken back", 60)
+    until(lambda: isinstance(own_half.submit(new_request())[0], Accepted), "requests to be taken again", 60)
 
 
-def test_a_cancel_is_given_up_when_its_tasks_are_past_their_deadline(half, rabbitmq):
-    rabbitmq.running.kill()
+def test_a_cancel_is_given_up_when_its_tasks_are_past_their_deadline(own_half, own_rabbitmq):
+    own_rabbitmq.running.kill()
     try:
-        until(lambda: half.publisher.unavailable, "the broker to be away")
-        half.acceptor.cleaner.cancel("R", [("a", "fra")], 500)
-        assert half.acceptor.cleaner.kept == 1
-        until(lambda: half.acceptor.cleaner.kept == 0, "it to be given up")
+        until(lambda: own_half.publisher.unavailable, "the broker to be away")
+        own_half.acceptor.cleaner.cancel("R", [("a", "fra")], 500)
+        assert own_half.acceptor.cleaner.kept == 1
+        until(lambda: own_half.acceptor.cleaner.kept == 0, "it to be given up")
     finally:
-        rabbitmq.running.start()
-    until(lambda: half.publisher.unavailable is None, "the broker", 60)
-    assert drain(rabbitmq, "q.fra.now") == []
+        own_rabbitmq.running.start()
+    until(lambda: own_half.publisher.unavailable is None, "the broker", 60)
+    assert drain(own_rabbitmq, "q.fra.now") == []
 
 
 def test_a_hub_whose_keys_are_of_another_kind_is_a_refusal_that_is_taken_back_when_they_are_right(half, hub_redis):
@@ -205,16 +217,16 @@ def test_as_many_cancels_as_there_are_go_out_a_share_at_a_time(half, rabbitmq, m
     assert sorted(told) == [f"T{number}" for number in range(9)]
 
 
-def test_a_cancel_that_the_broker_took_and_did_not_confirm_is_sent_again(half, rabbitmq):
-    freeze(rabbitmq.running.process.pid)
-    half.acceptor.cleaner.cancel("R", [("T", "fra")], 120_000)
-    lane = half.acceptor.cleaner._lanes["fra"]
+def test_a_cancel_that_the_broker_took_and_did_not_confirm_is_sent_again(own_half, own_rabbitmq):
+    freeze(own_rabbitmq.running.process.pid)
+    own_half.acceptor.cleaner.cancel("R", [("T", "fra")], 120_000)
+    lane = own_half.acceptor.cleaner._lanes["fra"]
     until(lambda: lane.unconfirmed == 1, "the cancel to be handed over")
-    rabbitmq.running.kill()
+    own_rabbitmq.running.kill()
     until(lambda: lane.unconfirmed == 0, "the connection to be lost")
-    rabbitmq.running.start()
-    until(lambda: half.acceptor.cleaner.kept == 0, "the broker to have it", 60)
-    assert "T" in {contract.decode_cancel(body).task for _, body in drain(rabbitmq, "q.fra.now")}
+    own_rabbitmq.running.start()
+    until(lambda: own_half.acceptor.cleaner.kept == 0, "the broker to have it", 60)
+    assert "T" in {contract.decode_cancel(body).task for _, body in drain(own_rabbitmq, "q.fra.now")}
 
 
 def times_of(monkeypatch, owner, name):
@@ -234,17 +246,17 @@ def are_a_second_apart(times):
     return min(later - before for before, later in itertools.pairwise(times)) >= clean.AGAIN_SECONDS
 
 
-def test_cancels_that_the_broker_does_not_take_are_tried_again_a_second_later(half, rabbitmq, monkeypatch):
-    rabbitmq.running.kill()
+def test_cancels_that_the_broker_does_not_take_are_tried_again_a_second_later(own_half, own_rabbitmq, monkeypatch):
+    own_rabbitmq.running.kill()
     try:
-        until(lambda: half.publisher.unavailable, "the broker to be away")
-        times = times_of(monkeypatch, half.publisher, "publish")
-        half.acceptor.cleaner.cancel("R", [("a", "fra")], 120_000)
+        until(lambda: own_half.publisher.unavailable, "the broker to be away")
+        times = times_of(monkeypatch, own_half.publisher, "publish")
+        own_half.acceptor.cleaner.cancel("R", [("a", "fra")], 120_000)
         until(lambda: len(times) >= 3, "three tries")
         assert are_a_second_apart(times[:3])
     finally:
-        rabbitmq.running.start()
-    until(lambda: half.acceptor.cleaner.kept == 0, "the broker to have it", 60)
+        own_rabbitmq.running.start()
+    until(lambda: own_half.acceptor.cleaner.kept == 0, "the broker to have it", 60)
 
 
 @pytest.mark.parametrize("why", ["away", "broken", "not written yet"])
@@ -274,9 +286,8 @@ def test_refusals_that_the_hub_does_not_have_are_told_again_a_second_later(half,
     assert state(half, new) == b"refused"
 
 
-def test_a_cleaner_that_stops_tries_once_more_what_waits_for_its_time(tmp_path, hub_redis, rabbitmq, monkeypatch):
-    purge(rabbitmq)
-    half = Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start()
+def test_a_cleaner_that_stops_tries_once_more_what_waits_for_its_time(half_on, hub_redis, rabbitmq, monkeypatch):
+    half = half_on(rabbitmq)
     try:
         monkeypatch.setattr(clean, "AGAIN_SECONDS", 600.0)
         cleaner, wanted = half.acceptor.cleaner, [new_request() for _ in range(2)]

@@ -69,6 +69,7 @@ end
 if tonumber(redis.call("ZSCORE", turns, id) or $asking) >= $asking then
   if redis.call("ZCOUNT", turns, "-inf", "(" .. string.format("%.0f", $asking)) >= most then return {"full", 0} end
   redis.call("ZADD", turns, now_ms, id)
+  had = ""  -- until now it was no fetch of this host
 end
 local host = look(name)
 local start = math.max(exact_ms, host.next)

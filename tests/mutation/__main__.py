@@ -2,7 +2,7 @@
 
     python -m tests.mutation                            everything that targets.toml names (hours)
     python -m tests.mutation web/settle.py bridge/      some of it
-    python -m tests.mutation --sample 200 --seed 7      some mutants of everything
+    python -m tests.mutation --sample 25 --seed 7       some mutants of each file
     python -m tests.mutation --list web/sweep.py        only says what would be changed
     python -m tests.mutation --again web/sweep.py       tries what survived once more: there are new tests
     python -m tests.mutation --report                   what is known, without trying anything
@@ -50,7 +50,7 @@ def main(words: list[str]) -> int:
         prog="python -m tests.mutation", description="Mutates guards and runs their tests."
     )
     parser.add_argument("paths", nargs="*", help="targets, or folders of them; all of targets.toml when there are none")
-    parser.add_argument("--sample", type=int, help="try so many mutants only, drawn by --seed")
+    parser.add_argument("--sample", type=int, help="try so many mutants of each file only, drawn by --seed")
     parser.add_argument("--seed", type=int, default=1, help="of --sample (1)")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at once (2)")
     parser.add_argument("--results", type=Path, default=ROOT / ".mutation.jsonl", help="where outcomes are kept")
@@ -63,10 +63,13 @@ def main(words: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    work = [(target, one) for target in found for one in mutants(target.path, (ROOT / target.path).read_text())]
+    work = []
     ignored = equivalents()
-    if asked.sample is not None and asked.sample < len(work):
-        work = random.Random(asked.seed).sample(work, asked.sample)
+    for target in found:
+        made = mutants(target.path, (ROOT / target.path).read_text())
+        if asked.sample is not None and asked.sample < len(made):
+            made = random.Random(asked.seed).sample(made, asked.sample)
+        work += [(target, one) for one in made]
     if asked.list:
         for _, mutant in work:
             print(f"{mutant.path}:{mutant.line}  {mutant.operator}\n  - {mutant.was}\n  + {mutant.now}")

@@ -1,11 +1,12 @@
 """Turns of a running task's further fetches, on a real Redis: pages, and other hosts."""
 
+import itertools
 import threading
 import time
 
 import pytest
 
-from jobs.errors import Cancelled, HttpStatus, Internal, ParseFailed, RateLimited, TimedOut
+from jobs.errors import Cancelled, HttpStatus, Internal, ParseFailed, RateLimited, RegionUnavailable, TimedOut
 from jobs.turn import TAKE, Desk, NoThread, Turn, tell_limits
 from regions import names
 from tests.service.test_claim import end
@@ -115,14 +116,55 @@ def test_no_more_threads_wait_than_may(client, running):
 
 def test_the_wait_outlives_an_outage_of_its_redis(running, region_redis):
     (job, _), _, desk = running
+    one, asks, is_back = turn(job, desk), asks_of(desk), threading.Event()
+    ask(one, HOST)
+    region_redis.crash()
+
+    def start() -> None:
+        until(lambda: len(asks) >= 3, "three tries")
+        is_back.set()
+        region_redis.running.start()
+
+    again = threading.Thread(target=start)
+    again.start()
+    ask(one, HOST, seconds=60.0)
+    assert is_back.is_set()
+    again.join()
+    assert asks[2] - asks[0] >= 0.2, "it does not hammer a Redis that comes back"
+
+
+def test_an_outage_past_the_deadline_is_the_regions_fault(running, region_redis):
+    (job, _), _, desk = running
     one = turn(job, desk)
     ask(one, HOST)
     region_redis.crash()
-    again = threading.Timer(0.5, region_redis.running.start)
-    again.start()
-    ask(one, HOST)
-    again.join()
-    assert one.waited_ms > 400
+    with pytest.raises(RegionUnavailable, match="says nothing of https"):
+        ask(one, HOST, seconds=0.3)
+
+
+def test_who_waits_for_another_hosts_turn_asks_for_it_now_and_then(client, running):
+    (job, other), worker, desk = running
+    one, two, asks = turn(job, desk), turn(other, desk), asks_of(desk)
+    ask(one, OTHER)
+    thread = threading.Thread(target=ask, args=(two, OTHER, 0.9))
+    thread.start()
+    until(lambda: len(asks) >= 5, "it to ask")
+    worker.finish([end(job)], then_claim=0)
+    thread.join(10)
+    assert client.zrange(names.turns(OTHER), 0, -1) == [other.task.encode()]
+    assert all(later - before >= 0.02 for before, later in itertools.pairwise(asks[1:]))
+
+
+def asks_of(desk):
+    """When a desk was asked, in monotonic seconds, as it goes on to be."""
+    real, times = desk.ask, []
+
+    def ask(*arguments):
+        times.append(time.monotonic())
+        return real(*arguments)
+
+    desk.ask = ask
+    return times
 
 
 def test_a_turn_whose_answer_is_lost_is_asked_for_again(client, running, lossy_region):
@@ -192,6 +234,20 @@ def test_who_comes_from_another_host_waits_for_an_open_one_like_everybody(client
     (job, _), _, desk = running
     soon = client.time()[0] * 1000 + 30_000
     client.hset(names.host(OTHER), mapping={"opened": 1, "tried": 1, "next": soon})
+    with pytest.raises(RateLimited) as caught:
+        ask(turn(job, desk), OTHER)
+    assert 25 < caught.value.retry_after <= 30
+
+
+def test_who_waited_for_an_open_hosts_turn_is_not_its_try(client, running):
+    """Its turns were taken when it asked; then one is free, and the try of another task still runs."""
+    (job, _), _, desk = running
+    tell_limits(client, {OTHER: "2 0"})
+    now_ms = client.time()[0] * 1000
+    client.zadd(names.turns(OTHER), {"the try": now_ms, "one of before": now_ms})
+    client.hset(names.host(OTHER), mapping={"opened": 1, "tried": 1, "next": now_ms + 30_000})
+    assert patient(desk, job, OTHER, ms=1_000)[0] == "full"
+    client.zrem(names.turns(OTHER), "one of before")
     said, ms = patient(desk, job, OTHER, ms=1_000)
     assert (said, 25_000 < ms <= 30_000) == ("late", True)
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobs.breaker import FAILURES_MAX, Breakers, is_the_hosts, open_hosts
+from jobs.breaker import FAILURES_MAX, Breakers, open_hosts
 from jobs.errors import (
     Blocked,
     Cancelled,
@@ -15,6 +15,7 @@ from jobs.errors import (
     ParseFailed,
     RateLimited,
     TimedOut,
+    is_the_hosts,
 )
 from jobs.script import HOST_TTL_MS
 from jobs.turn import Caller, Desk, Turn, tell_limits

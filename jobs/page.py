@@ -46,6 +46,13 @@ _QUOTED_END: Final = re2.compile(rb"""=\s*(?:"[^"]*>|'[^']*>)""")
 _TAG: Final = re.compile(rb"""<[A-Za-z](?:[^>"'=]++|=\s*+"[^"]*+"?+|=\s*+'[^']*+'?+|["'=])*+""")
 _QUOTED: Final = re.compile(rb"""=\s*+(?:"[^"]*+"?+|'[^']*+'?+)""")
 
+_LAST: Final = ("head", "body", "frameset")
+# The ends of body and html, outside of comments and of elements that hold no markup.
+_ENDS: Final = re.compile(
+    rb"<!--.*?(?:-->|\Z)|<(script|style|textarea|title|xmp|iframe|noembed|noframes)\b.*?(?:</\1\b|\Z)|(</(?:body|html)\b[^>]*+>)",
+    re.DOTALL | re.IGNORECASE,
+)
+
 # A parameter of a link, with a value or without (RFC 8288, 3); possessive, so that no header is read twice.
 _LINK_PARAM: Final = re.compile(r"""\s*+;\s*+([^\s=;,"<>]*+)(?:\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"?+|([^\s;,"<>]*+)))?+""")
 
@@ -181,12 +188,36 @@ def next_link(header: str) -> str:
 
 
 def parse_html(body: bytes) -> Any:
-    """The root element of HTML in UTF-8; an empty one for no bytes. Raises ParseFailed."""
+    """The root element of HTML in UTF-8; an empty one for no bytes. Raises ParseFailed.
+
+    What stands behind ``</body>`` and ``</html>`` is a part of the body, and of the elements that are open there, as in
+    browsers (WHATWG HTML, 13.2.6.4.19 and .22); libxml2 puts it beside the root.
+    """
     if len(body) > SMALL_BYTES:
         _check_attributes(body)
     if not body.strip():
         return etree.fromstring(b"<html/>", _parsers.html)
     check_tags(body, "HTML", html=True)
+    root = _html_root(body)
+    if _goes_on(root):
+        del root  # there is memory for one
+        root = _html_root(_ENDS.sub(lambda found: b"" if found[2] else found[0], body))
+    return root
+
+
+def _goes_on(root: Any) -> bool:
+    """Whether a page has content behind the end of its body."""
+    if any(isinstance(one.tag, str) for one in root.itersiblings()):
+        return True
+    for child in reversed(root):
+        if child.tail and not child.tail.isspace():
+            return True
+        if isinstance(child.tag, str):
+            return child.tag not in _LAST and root.find("body") is not None
+    return False
+
+
+def _html_root(body: bytes) -> Any:
     try:
         root = etree.fromstring(body, _parsers.html)
     except etree.LxmlError as error:

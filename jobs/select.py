@@ -49,6 +49,7 @@ class Compiler:
         self.form = form
         self.namespaces = dict(namespaces)
         self.string = self.xpath("string()")
+        self.warnings: list[str] = []  # of the page that is read
         self._words = Words()
 
     @property
@@ -217,7 +218,7 @@ class Compiler:
             return lambda _: [expression]
         if language == "jsonld":
             item = _viewer(kinds[level], level)
-            return lambda levels: jsonld.nodes(item(levels), expression)
+            return lambda levels: jsonld.nodes(item(levels), str(expression), self.warnings)
         if self.form == "feed" and selector.parse == "html" and field.ROW in kinds[level]:
             key = name if language == OWN else str(expression)
             return lambda levels: _opened(levels[level].as_html(key))

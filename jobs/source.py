@@ -189,6 +189,7 @@ class Source:
         Raises Blocked, HttpStatus (and RateLimited) for a status that is no page, DecodeFailed, ParseFailed, TooLarge.
         """
         page.charset = page.charset or self.definition.charset
+        self._compiler.warnings.clear()
         max_bytes = self.definition.limits.max_bytes
         if page.body.startswith(lines.GZIP):  # of no text: a .gz file, whatever its headers say
             page = replace(page, body=lines.unpacked(page.body, max_bytes))
@@ -211,7 +212,8 @@ class Source:
         if scope.row and not rows and self._steps:
             scope.warnings.add(("[rows]", ""), f"[rows] found {scope.row} items, and no field anything in them")
         following = self._paging.following(page, root, scope.base, has_rows=bool(rows))
-        told = [following.warning] if following.warning else []
+        told = [*dict.fromkeys(self._compiler.warnings), *([following.warning] if following.warning else [])]
+        told = told[-Warnings.LINES_MAX :]
         return Parsed(
             rows=rows,
             warnings=[*(page.warnings + scope.warnings.texts())[: Warnings.LINES_MAX - len(told)], *told],

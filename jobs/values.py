@@ -73,17 +73,17 @@ def from_json(body: bytes) -> Any:
     except msgspec.DecodeError:
         text = body.decode("utf-8-sig", "replace")
         found = json.loads(text, parse_float=Number, parse_constant=lambda _: None, strict=False)
-        return _mended(found)
+        return mended(found)
 
 
-def _mended(value: Any) -> Any:
-    """A value without half surrogates, which no UTF-8 can hold."""
+def mended(value: Any) -> Any:
+    """A JSON value without half surrogates, which no UTF-8 can hold."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     if isinstance(value, list):
-        return [_mended(one) for one in value]
+        return [mended(one) for one in value]
     if isinstance(value, dict):
-        return {_mended(key): _mended(one) for key, one in value.items()}
+        return {mended(key): mended(one) for key, one in value.items()}
     return value
 
 

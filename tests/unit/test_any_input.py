@@ -165,7 +165,7 @@ def test_any_bytes_are_a_document_or_none(body):
         except TaskError:
             continue
         if parse is parse_html:
-            jsonld.nodes(found, "A")
+            jsonld.nodes(found, "A", [])
         if parse is feed.read:
             for entry in feed.Channel(found).entries():
                 assert [entry.get(key) for key in feed.KEYS]

@@ -4,10 +4,12 @@ import threading
 import time
 
 import pytest
+from lxml import etree
 
 from jobs import page as pages
 from jobs.errors import ParseFailed
 from jobs.page import Page, Request, parse_html, parse_json, parse_xml
+from tests.unit.describing import parse
 
 
 def page(body: bytes, **headers) -> Page:
@@ -134,3 +136,50 @@ def test_threads_have_parsers_of_their_own():
     for thread in threads:
         thread.join()
     assert id(pages._parsers.html) not in found
+
+
+AFTER = [  # a page, and its body as HTML5 has it
+    ("<html><body><p>a</p></body></html><p>b</p>", "<p>a</p><p>b</p>"),
+    ("<html><body><p>a</p></body>b<p>c</p></html>", "<p>a</p>b<p>c</p>"),
+    ("<p>a</html>b", "<p>ab</p>"),
+    ("<ul><li>a</li></body></html><li>b</li></ul><p>c</p>", "<ul><li>a</li><li>b</li></ul><p>c</p>"),
+    ("<table><tr><td>a</td></tr></BODY ></HTML\n><tr><td>b</td></tr></table>", "<table><tr><td>a</td></tr><tr><td>b</td></tr></table>"),
+    ("<p>a</p></body></html><html><body class=x><p>b</p></body></html>", "<p>a</p><p>b</p>"),
+    ("<p>a</p></body></html><script>'</body></html>'</script><p>b</p>", "<p>a</p><script>'</body></html>'</script><p>b</p>"),
+    ("<p>a</p></body></html><!-- </body> --><textarea></body></textarea>b", "<p>a</p><!-- </body> --><textarea>&lt;/body&gt;</textarea>b"),
+    ("<html><head><title>t</title></head></html><p>a</p>", "<p>a</p>"),
+    ("<p>a</p></body></html>\n<!-- only a comment -->\n", "<p>a</p>"),
+    ("<p>a</p></body> \n </html> \n", "<p>a</p>"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "body"), AFTER)
+def test_what_stands_behind_the_end_of_a_page_is_in_its_body(text, body):
+    root = parse_html(text.encode())
+    assert root.getnext() is None or not isinstance(root.getnext().tag, str)
+    found = etree.tostring(root.find("body"), encoding="unicode", method="html", with_tail=False)
+    assert found.removeprefix("<body>").removesuffix("</body>") == body
+
+
+def test_a_source_sees_what_stands_behind_the_end_of_a_page(tmp_path):
+    text = """
+        [rows]
+        css = "body > li"
+        [fields]
+        name = "a"
+        link = {css = "a::attr(href)", type = "url"}
+        kind = {each = {jsonld = "A", level = 0}, fields = {n = {}}}
+        [next]
+        css = "a.next::attr(href)"
+        """
+    body = (
+        "<html><body><h1>x</h1></body></html><base href='/deep/'><li><a href=1>one</a></li><li><a href=2>two</a></li>"
+        '<a class=next href=next>more</a><script type=\'application/ld+json\'>{"@type": "A", "n": 1}</script>'
+    )
+    parsed = parse(tmp_path, text, body)
+    at = "https://shop.example/deep/"
+    assert parsed.rows == [
+        {"name": "one", "link": f"{at}1", "kind": [{"n": 1}]},
+        {"name": "two", "link": f"{at}2", "kind": [{"n": 1}]},
+    ]
+    assert parsed.next.url == f"{at}next"

@@ -117,7 +117,7 @@ WHOLE = {
     "a Location's path": tried(lambda text: origin.path_of(f"https://a.example/{text}")),
     "a feed": tried(lambda text: feed.read(f"<rss><channel>{text}".encode())),
     "JSON": tried(lambda text: page.parse_json(text.encode())),
-    "JSON-LD": tried(jsonld._read),
+    "JSON-LD": tried(lambda text: jsonld._read(text, "it", [])),
     "HTML's tags": tried(lambda text: page.check_tags(text.encode() + b" " * page.SMALL_BYTES, "HTML", html=True)),
     "HTML's attributes": tried(lambda text: page._check_attributes(text.encode())),
     "a number": tried(numbers.parser(".")),

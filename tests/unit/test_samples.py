@@ -27,7 +27,7 @@ from jobs.page import Page
 
 
 def parse(page: Page) -> Iterator[dict[str, object]]:
-    for recipe in jsonld.nodes(page.html, "Recipe"):
+    for recipe in jsonld.nodes(page.html, "Recipe", []):
         yield {**recipe, "total": int(duration(recipe["prepTime"]) + duration(recipe["cookTime"])) // 60}
 """
 

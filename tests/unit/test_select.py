@@ -254,4 +254,4 @@ def test_steps_must_find_elements(tmp_path):
 )
 def test_json_ld_as_pages_write_it(script, count):
     page = parse_html(f"<html><script type='application/LD+json'>{script}</script></html>".encode())
-    assert len(jsonld.nodes(page, "A")) == count
+    assert len(jsonld.nodes(page, "A", [])) == count

@@ -94,7 +94,7 @@ def test_ten_thousand_results_are_home_and_succeeded_within_15_s_of_the_hubs_ret
     workers = RegionWorkers(tmp_path / "region", region_redis.url, hub_redis.client, f"redis://127.0.0.1:{ocean}/0")
     try:
         finish(region_redis.client, posted, connect.redis_now_ms(region_redis.client))
-        workers.start({}, processes=2, threads=4)
+        workers.start({}, pool=False, processes=2, threads=4)
         until(
             lambda: connect.redis_now_ms(region_redis.client) > deadline_ms + GRACE_SECONDS * 1000,
             "every deadline to be over", DEADLINE_SECONDS + 30.0,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets as tokens
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from rq import Worker as RqWorker
 
 from jobs import contract
 from jobs.contract import Task
+from jobs.nursery import needed
 from jobs.origin import origin_of
 from regions import names
 from regions.process import stat
@@ -38,7 +40,11 @@ sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))
 
 
 class RegionWorkers:
-    """The workers of one region; ``log`` is what they said."""
+    """The workers of one region; ``log`` is what they said.
+
+    Without a pool they are its processes alone, as a pool starts them: a third of the work, and nobody who makes good for
+    one that dies, or examines definitions.
+    """
 
     def __init__(self, folder: Path, region_url: str, hub: redis.Redis, hub_url: str) -> None:
         self.hub = hub
@@ -46,7 +52,8 @@ class RegionWorkers:
         self._urls = region_url, hub_url
         self._sources, self._log = folder / "sources", folder / "log"
         self._sources.mkdir()
-        self._process: subprocess.Popen | None = None
+        self._nowhere = os.open(os.devnull, os.O_WRONLY)  # for beats that nobody reads
+        self._processes: list[subprocess.Popen] = []
 
     def start(
         self,
@@ -61,19 +68,11 @@ class RegionWorkers:
         secrets: Mapping[str, Secret] = {},
         any_host: bool = False,
         worker: Sequence[str] = ("-m", "jobs.worker"),
+        pool: bool = True,
     ) -> None:
-        """Starts the pool; returns when all of its processes are registered. ``definitions`` by file name; ``worker``: what Python runs as a worker process."""
+        """Returns when all processes are registered. ``definitions`` by file name; ``worker``: what Python runs as a worker process."""
         for name, text in definitions.items():
             (self._sources / name).write_text(text, encoding="utf-8")
-        with self._log.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, *worker],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._process = process
         found: Settings = settings_for(*self._urls, threads=threads, processes=processes)
         workers = Workers(threads=threads, memory_mb=memory_mb)
         region = msgspec.structs.replace(
@@ -81,16 +80,32 @@ class RegionWorkers:
         )
         fetch, sources = Fetch(allow=allow, origins=origins), Folders(path=str(self._sources))
         settings = msgspec.structs.replace(found, region={REGION: region}, fetch=fetch, sources=sources)
+        if pool:
+            self._run(settings, "-c", PROGRAM, *worker)
+        else:
+            own = needed(settings, region)
+            for number in range(processes):
+                name = f"{REGION}.worker.{number + 1}.{tokens.token_hex(3)}"
+                self._run(own, *worker, REGION, name, "--settings", "-", "--beat", str(self._nowhere))
+        until(lambda: len(self.pids()) == processes, f"{processes} worker processes")
+
+    def _run(self, settings: Settings, *words: str) -> None:
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *words], cwd=ROOT, stdin=subprocess.PIPE, stderr=log, start_new_session=True,
+                pass_fds=[self._nowhere],
+            )  # fmt: skip
+        self._processes.append(process)
         process.stdin.write(msgspec.json.encode(settings))
         process.stdin.close()
-        until(lambda: len(self.pids()) == processes, f"{processes} worker processes")
 
     def stop(self) -> None:
         """Kills all that it started."""
-        if self._process is not None:
-            if self._process.poll() is None:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+        for process in self._processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        os.close(self._nowhere)
         self.client.close()
 
     def pids(self) -> dict[str, int]:

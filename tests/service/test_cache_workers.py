@@ -57,7 +57,9 @@ def start(workers: RegionWorkers, site: CountingSite):
         if secrets is None:
             secrets = {}
         files = {"slow.toml": write(definition(SLOW, retries=0, **limits)), **({"slow.py": code} if code else {})}
-        workers.start(files, threads=4, allow=f"127.0.0.1:{site.port}", origins=site.origins(SLOW), secrets=secrets)
+        workers.start(
+            files, pool=False, threads=4, allow=f"127.0.0.1:{site.port}", origins=site.origins(SLOW), secrets=secrets
+        )
         return workers
 
     return begin

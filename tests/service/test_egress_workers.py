@@ -71,10 +71,12 @@ def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
 
 @pytest.fixture
 def start(workers, site):
-    def start(sources: dict[str, str], egress: dict[str, Egress], processes: int = 1) -> RegionWorkers:
+    def start(
+        sources: dict[str, str], egress: dict[str, Egress], processes: int = 1, *, pool: bool = False
+    ) -> RegionWorkers:
         there = {"allow": f"127.0.0.1:{site.port}", "origins": f"{HOST}={site.url}/site"}
         files = {f"{name}.toml": text for name, text in sources.items()}
-        workers.start(files, egress={"default": Egress(), **egress}, processes=processes, **there)
+        workers.start(files, pool=pool, egress={"default": Egress(), **egress}, processes=processes, **there)
         return workers
 
     return start
@@ -127,7 +129,7 @@ def test_a_proxy_that_is_away_opens_no_hosts_breaker(start, site, scheme):
 
 def test_a_way_out_that_the_region_does_not_have_is_told_when_the_workers_start(start, workers, site, tmp_path):
     """Before any task: with file, line and what there is instead. It passes when the file is mended."""
-    start({"lost": source("fra"), "near": source("default")}, {"far": Egress()})
+    start({"lost": source("fra"), "near": source("default")}, {"far": Egress()}, pool=True)
     fault = 'lost.toml:7: request.egress: expected an egress of region fra, found "fra"; did you mean "far"?'
     until(lambda: told(workers).get("lost", {}).get("fault") == fault, "the hub to hear of it")
     assert told(workers)["near"]["fault"] is None
@@ -147,7 +149,7 @@ def test_nobody_sees_a_proxys_password(tmp_path, start, workers, region_redis, w
     with running(tmp_path / "proxy") as proxy:
         password = "hunter2%40x" if wrong else WRITTEN.partition(":")[2]
         far = Egress(proxy=proxy.url(f"us%20er:{password}"))
-        start({"far": source("far")}, {"far": far}, processes=2)
+        start({"far": source("far")}, {"far": far}, processes=2, pool=True)
         found = ask(workers, "far", 4)
     assert {one["status"] for one in found} == {"failed" if wrong else "succeeded"}
     hidden = ["hunter2@x", "hunter2%40x"] if wrong else [PASSWORD, WRITTEN.partition(":")[2]]

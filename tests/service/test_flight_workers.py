@@ -45,15 +45,16 @@ def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
 
 @pytest.fixture
 def start(workers: RegionWorkers, site: CountingSite):
-    """Starts four worker processes with one source."""
+    """Starts worker processes with one source, two where nothing else is said. The pool is for who loses some."""
 
-    def begin(*, code: str = "", **limits: object) -> RegionWorkers:
+    def begin(*, code: str = "", processes: int = 2, pool: bool = False, **limits: object) -> RegionWorkers:
         text = definition(SLOW, **limits)
         files = {"slow.toml": text}
         if code:
             without_rows = text.replace("[params]", 'format = "json"\n[params]').replace('[rows]\njmes = "rows"\n', "")
             files = {"slow.toml": without_rows, "slow.py": code}
-        workers.start(files, threads=8, processes=4, allow=f"127.0.0.1:{site.port}", origins=site.origins(SLOW))
+        there = {"allow": f"127.0.0.1:{site.port}", "origins": site.origins(SLOW)}
+        workers.start(files, threads=8, processes=processes, pool=pool, **there)
         return workers
 
     return begin
@@ -89,7 +90,7 @@ def holder(workers: RegionWorkers, task: str) -> int:
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_what_200_clients_ask_at_once_is_fetched_once(start, site, concurrency):
-    workers = start(concurrency=concurrency)
+    workers = start(processes=4, concurrency=concurrency)
     ids = workers.ask(same(CLIENTS, seconds="0.5"), has_keys=True)
     found = workers.results(ids)
     assert len(site.of(SLOW)) == 1
@@ -118,7 +119,7 @@ def test_who_comes_while_it_is_fetched_is_told_too_and_who_comes_later_asks(star
 
 
 def test_a_kill_of_who_fetches_costs_one_more_fetch(start, site):
-    workers = start()
+    workers = start(pool=True)
     ids = workers.ask(same(CLIENTS, seconds="2"), has_keys=True)
     until(lambda: site.of(SLOW), "the fetch")
     os.kill(until(lambda: holder(workers, leader(workers, same(1, seconds="2")[0])), "who fetches"), signal.SIGKILL)
@@ -130,7 +131,7 @@ def test_a_kill_of_who_fetches_costs_one_more_fetch(start, site):
 
 
 def test_a_deadly_answer_kills_three_processes_and_not_one_for_each_who_asked(start, site):
-    workers = start(code=DEADLY)
+    workers = start(code=DEADLY, pool=True)
     ids = workers.ask(same(CLIENTS), has_keys=True)
     found = workers.results(ids)
     assert {(one["status"], one["error"]["type"]) for one in found} == {("failed", "poison")}

@@ -134,7 +134,7 @@ def attacked(workers: RegionWorkers, hub_redis, region_redis, rabbitmq, tmp_path
     files["coded.py"] = CODE.replace("FOREIGN", foreign.url)
     secrets = {"TOKEN": Secret(("*",), TOKEN), "PASSWORD": Secret(("guarded", "login"), PASSWORD)}
     allow = f"127.0.0.1:{home.port},127.0.0.1:{foreign.port}"
-    workers.start(files, allow=allow, secrets=secrets)
+    workers.start(files, pool=False, allow=allow, secrets=secrets)
     region = Region(REGION, hub_redis, region_redis, rabbitmq)
     region.broker.declare()
     with region.bridging():

@@ -60,7 +60,7 @@ def workers(tmp_path: Path, region_redis, hub_redis, site) -> Iterator[RegionWor
         f"{name}.toml": SOURCE.replace("ADDRESS", f"{site.url}/{name}").replace("RETRIES", retries)
         for name, retries in (("quick", "0"), ("never", "0"), ("broken", "5"))
     }
-    made.start(files, threads=4, allow="127.0.0.0/8")
+    made.start(files, pool=False, threads=4, allow="127.0.0.0/8")
     yield made
     made.stop()
 

@@ -61,7 +61,11 @@ def threads_of(pid: int) -> int:
 def test_a_silent_name_server_piles_up_no_threads_and_stops_nobody_else(workers, site, name_server):
     definitions = {"led.toml": LED, "other.toml": OTHER.replace("PORT", str(site.port))}
     workers.start(
-        definitions, allow=f"127.0.0.1:{site.port}", worker=("-m", "tests.promises.attacked_worker"), threads=16
+        definitions,
+        allow=f"127.0.0.1:{site.port}",
+        worker=("-m", "tests.promises.attacked_worker"),
+        threads=16,
+        pool=False,
     )
     (pid,) = workers.pids().values()
     workers.results(workers.ask([of("other", deadline_seconds=60)]), 60)  # what a process starts with its first result

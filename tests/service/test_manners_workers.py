@@ -94,7 +94,7 @@ def test_the_breaker_opens_says_why_and_closes_by_itself(start, site):
 
 def test_a_wall_opens_the_breaker_and_is_told_to_the_hub(start, site, workers):
     text = definition(SLOW, retries=0) + '[contract]\nblocked = "wall"\n'
-    running = start(1, slow=text)
+    running = start(1, pool=True, slow=text)
     site.rules[SLOW] = Rule(body=b'{"wall": true}')
     (first,) = running.results(running.ask(asked(1, "slow", SLOW)))
     assert first["error"]["type"] == "blocked"

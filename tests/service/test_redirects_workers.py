@@ -81,7 +81,7 @@ def start(workers: RegionWorkers, first: Origin, second: Origin, path: str = "pa
     led = text.replace("HOST", first.url).replace("LIMIT", str(TASKS)).replace("PATH", path)
     own = text.replace("HOST", second.url).replace("LIMIT", str(AT_ONCE)).replace("PATH", "own")
     allow = f"127.0.0.1:{first.port},127.0.0.1:{second.port}"
-    workers.start({"led.toml": led, "own.toml": own}, allow=allow)
+    workers.start({"led.toml": led, "own.toml": own}, pool=False, allow=allow)
 
 
 def test_redirects_keep_to_the_limit_of_the_host_that_they_lead_to(workers, first, second):

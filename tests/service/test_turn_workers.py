@@ -54,10 +54,10 @@ def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
 def start(workers: RegionWorkers, site: CountingSite):
     """Starts worker processes with the definitions of both hosts."""
 
-    def begin(processes: int = 2, *, threads: int = 16, **definitions: str) -> RegionWorkers:
+    def begin(processes: int = 2, *, threads: int = 16, pool: bool = False, **definitions: str) -> RegionWorkers:
         files = {f"{name}.toml": text for name, text in definitions.items()}
         there = {"allow": f"127.0.0.1:{site.port}", "origins": site.origins(SLOW, QUICK)}
-        workers.start(files, threads=threads, processes=processes, **there)
+        workers.start(files, pool=pool, threads=threads, processes=processes, **there)
         return workers
 
     return begin
@@ -73,19 +73,24 @@ def asked(count: int, source: str, host: str, *, request: str = "", deadline_sec
     return made
 
 
-def fetching(workers: RegionWorkers) -> int:
-    """The pid of a process that runs a task now; 0 where none does."""
-    running = (pid for name, pid in workers.pids().items() if workers.client.scard(names.rq_worker_executions(name)))
-    return next(running, 0)
+def kill_one_that_fetches(workers: RegionWorkers) -> bool:
+    """Kills a process with what it runs, if there is one: it is stopped first, so that nothing of it ends meanwhile."""
+    for name, pid in workers.pids().items():
+        os.kill(pid, signal.SIGSTOP)
+        if workers.client.scard(names.rq_worker_executions(name)):
+            os.kill(pid, signal.SIGKILL)
+            return True
+        os.kill(pid, signal.SIGCONT)
+    return False
 
 
 def test_four_processes_keep_one_hosts_concurrency_through_kills(start, site):
     """Each of two kills takes what runs with it; what ran is fetched again, and nothing besides."""
-    workers = start(4, slow=definition(SLOW, concurrency=3))
+    workers = start(4, pool=True, slow=definition(SLOW, concurrency=3))
     ids = workers.ask(asked(60, "slow", SLOW, seconds="0.15"))
     for part in (10, 30):
         until(lambda part=part: len(site.of(SLOW)) >= part, f"{part} fetches")
-        os.kill(until(lambda: fetching(workers), "a process that fetches"), signal.SIGKILL)
+        until(lambda: kill_one_that_fetches(workers), "a process that fetches")
     found = workers.results(ids, 100)
     assert {one["status"] for one in found} == {"succeeded"}
     assert max(one["attempts"] for one in found) > 1, "the kills hit nothing"

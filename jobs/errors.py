@@ -146,7 +146,7 @@ class Backoff(NamedTuple):
     max_seconds: float
 
 
-# What a region tries again, where the error says that it is retryable. docs/operations.md has the same table.
+# What a region tries again, where the error says that it is retryable. docs/reference.md has the same table.
 RETRIED: Final[dict[str, Backoff]] = {
     "timeout": Backoff(0.5, 10.0),
     "connection": Backoff(0.5, 10.0),

@@ -17,7 +17,7 @@ from regions.settings import Settings
 FULL_AT: Final = 0.85  # of maxmemory, what open tasks may still bring included
 FULL: Final = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included"
 PROBE_SECONDS: Final = 0.25
-REQUEST_BYTES: Final = 3_300  # that a request takes, besides its attrs; docs/operations.md
+REQUEST_BYTES: Final = 3_300  # that a request takes, besides its attrs; docs/reference.md
 TASK_BYTES: Final = 1_300  # that each of its tasks takes, besides its result
 FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, until some have come
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes

@@ -4,14 +4,18 @@ import re
 from types import SimpleNamespace
 from typing import get_args, get_origin
 
+import click
 import msgspec
 import pytest
 from msgspec import Struct
 
 from jobs import errors
-from regions import settings
+from regions import durability, names, settings, topology
 from regions.settings import ROOT
+from scripts import cli, hub_acl
 from web import app, problems
+
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def table(document: str, heading: str) -> dict[str, list[str]]:
@@ -46,9 +50,9 @@ def fields(kind: type[Struct], prefix: str = "") -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize(("heading", "kind"), [("setting", settings.Settings), ("a region's setting", settings.Region)])
+@pytest.mark.parametrize(("heading", "kind"), [("setting", settings.Settings), ("region setting", settings.Region)])
 def test_every_setting_stands_in_the_document_with_its_default(heading, kind):
-    documented = table("operations.md", heading)
+    documented = table("reference.md", heading)
     known = fields(kind)
     assert set(documented) == set(known)
     for name, default in known.items():
@@ -77,7 +81,7 @@ def test_every_error_type_stands_in_the_document_with_its_status():
 
 def test_the_table_of_retries_is_the_codes():
     """Which types are tried again and how long they wait; of statuses, which ones."""
-    documented = table("operations.md", "`error.type` of an attempt")
+    documented = table("reference.md", "`error.type` of an attempt")
     assert set(documented) == set(errors.TYPES)
     waits = {kind: tuple(map(float, row[1:])) for kind, row in documented.items() if not row[0].startswith("no")}
     assert waits == errors.RETRIED
@@ -101,11 +105,77 @@ def test_every_file_that_the_architecture_names_is_there():
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
-def test_links_of_the_readme_lead_somewhere():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-    assert len(links) > 5
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to a document's headings."""
+    headings = re.findall(
+        r"^#{1,6} (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there():
+    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+    texts = {document: document.read_text(encoding="utf-8") for document in documents}
+    lost, count = [], 0
+    for document, text in texts.items():
+        for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+            count += 1
+            file, _, anchor = link.partition("#")
+            target = (document.parent / file).resolve() if file else document
+            if not target.exists() or (anchor and anchor not in anchors(texts.get(target, ""))):
+                lost.append(f"{document.name}: {link}")
+    assert count > 80
+    assert lost == []
+
+
+def test_every_document_that_code_names_is_there():
+    folders = ("bridge", "jobs", "regions", "scripts", "tests", "web")
+    named = {
+        name
+        for folder in folders
+        for path in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r"docs/\w+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 2
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def commands(text: str) -> list[str]:
+    """What follows ``nearfetch`` wherever a document writes that as code."""
+    in_blocks = re.findall(r"(?:^|scripts/)nearfetch (.+?)(?:\s{2}|$)", "\n".join(FENCE.findall(text)), re.MULTILINE)
+    return [*in_blocks, *re.findall(r"`(?:scripts/)?nearfetch ([^`]+)`", FENCE.sub("", text))]
+
+
+def test_every_command_in_the_documents_is_one():
+    documents = ["README.md", *(f"docs/{name}.md" for name in ("operations", "reference", "http", "performance"))]
+    unknown, seen = [], set()
+    for line in [line for document in documents for line in commands((ROOT / document).read_text(encoding="utf-8"))]:
+        command: click.Command = cli.main
+        words = line.split()
+        while isinstance(command, click.Group) and words and words[0] in command.commands:
+            command = command.commands[words.pop(0)]
+            seen.add(command.name)
+        options = {"--help", *(option for param in command.params for option in param.opts)}
+        given = {word for word in words if word.startswith("-")}
+        if given - options or (isinstance(command, click.Group) and words and not given):
+            unknown.append(line)
+    assert len(seen) > 15
+    assert unknown == []
+
+
+def test_the_rights_of_a_region_stand_in_the_document():
+    text = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
+    assert f"ACL SETUSER {names.hub_user('fra')} on >PASSWORD {hub_acl.rules('fra')}" in text
+    rights = topology.region_rights("fra")
+    assert f"'{rights['configure']}' '{rights['write']}' '{rights['read']}'" in text
+    assert f"""'{{"max-connections": {topology.CONNECTIONS_MAX}}}'""" in text
+
+
+def test_the_settings_that_a_redis_must_have_stand_in_the_document():
+    documented = table("reference.md", "setting of a Redis")
+    assert {name: row[0] for name, row in documented.items()} == {
+        name: expected for name, expected, _, _ in durability.RULES
+    }
 
 
 def test_no_file_is_longer_than_a_reader_bears():

@@ -39,7 +39,7 @@ REFUSED = {  # and what the message names
     "1.5M": "scale", "3k": "scale", "2 Mio.": "scale", "5 bn": "scale", "5 \u0442\u044b\u0441.": "scale", "5 \u0442\u044b\u0441.\u0440\u0443\u0431.": "scale",
     "5\u4e07": "scale", "5\u5104\u5186": "scale", "5 Mrd.": "scale", "\u00a35m": "scale", "\u20ac5 bn": "scale", "TEUR 5": "scale", "\u20acm 5": "scale",
     "5 MEUR": "scale", "5 in Millionen": "scale", "5 crore": "scale", "5 lakh": "scale", "2 mil millones": "scale", "5\ub9cc\uc6d0": "scale",
-    "7 na libo": "scale", "elfu 5": "scale", "5k+": "scale", "5 dozen": "scale", "$5M": "scale",
+    "7 na libo": "scale", "elfu 5": "scale", "elfu -5": "scale", "5k+": "scale", "5 dozen": "scale", "$5M": "scale",
     "CR 5.00": "debit", "5.00 DR": "debit", "minus 5": "scale", "\u8d1f5": "scale", "\u00b15": "may be a minus", "+/-5": "sign", "--5": "sign",
     "\u2212-5": "sign", "-+5": "sign", "\u25b25": "may be a minus", "\u25bc 2.5%": "may be a minus", "5% \u2193": "may be a minus", "\u20145": "may be a minus",
     "\u00ad5": "may be a minus", "\u27965": "may be a minus", "Total - 5": "minus", "EUR - 5": "minus", "EUR \u2013 5": "minus", "-XYZ 5": "minus",

@@ -1,64 +1,59 @@
 """What charset a body is in, and its text (the order is the source format's).
 
-    override → BOM → UTF-8 that says so itself, also with a few faults → header → meta or declaration → a detector that
-    is sure → windows-1252 without control characters → DecodeFailed
+    override → BOM → zeros of UTF-16 → escape sequences of ISO-2022-JP → UTF-8 that says so itself, also with a few faults
+      → header → meta or declaration → the charset that the text reads best in → DecodeFailed
 
-Labels mean what WHATWG says they mean (https://encoding.spec.whatwg.org): ``iso-8859-1`` is windows-1252, ``shift_jis``
-is what Windows made of it. A page's word is only taken where its bytes decode strictly. All bytes are windows-1252, and
-servers say it by default: it is only taken where no detector is sure of another charset and the text may be Western.
+Labels mean what WHATWG says they mean (jobs.encodings): ``iso-8859-1`` is windows-1252, ``shift_jis`` is what Windows made
+of it. Where the bytes can be read in two charsets, the one that is said decides, unless its reading is no language and the
+other one's is (jobs.readings); a warning then names both. No warning means that there was no doubt.
 """
 
 import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
-import webencodings
-
-from jobs import budget
+from jobs import budget, encodings
+from jobs.encodings import FAULT, REPLACEMENT, UTF_8, WESTERN, Encoding, TooManyFaults
 from jobs.errors import DecodeFailed
+from jobs.evidence import CANDIDATES, LIKELY, Evidence, Said, encoding_of, in_header, known
+from jobs.readings import Reading
 
-PRESCAN_BYTES: Final = 16_384  # far beyond WHATWG's 1,024: real pages declare at 5,000
-# Bad sequences for each good one in what is still UTF-8; no name of any language in another charset has so few (tried on
-# two to sixty words in 35 of them), and where the page itself says UTF-8 more are believed.
+# Bad sequences for each good one in what is still a charset's; no name of any language in another charset has so few
+# of UTF-8 (tried on two to sixty words in 35 of them), and where the page itself says UTF-8 more are believed.
 FAULTS_PER_GOOD: Final = 1 / 10
 FAULTS_PER_GOOD_IF_SAID: Final = 1 / 3
 CHECKED_BYTES: Final = 1_048_576  # decoded at once where only whether it can be is asked
-LETTERS: Final = 20_000  # that a detector looks at
 RECODED: Final = 6  # times a body in another charset: its text, and that in UTF-8
+# Bytes of UTF-8 that follow others: so many, in different words, come about by chance in no other charset.
+CERTAIN: Final = 24
+LOOKED_AT_BYTES: Final = 65_536  # where zeros are counted
+ZEROS: Final = 1 / 20  # of the characters of UTF-16 are ASCII, at least
 
-_BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_HEADER: Final = re.compile(r"""charset\s*=\s*["']?([^\s"';,]+)""", re.IGNORECASE)
-_META: Final = re.compile(rb"<meta\b[^>]*+", re.IGNORECASE)
-_IN_META: Final = re.compile(rb"""\bcharset\s*+=\s*+["']?+\s*+([^\s"'/>;]+)""", re.IGNORECASE)
-_DECLARATION: Final = re.compile(rb"""\A\s*<\?xml\b[^>]*?\bencoding\s*=\s*["']([^"'<>]+)["']""")
-# Python's codecs that are narrower than what WHATWG means by the label.
-_WIDER: Final = {
-    "shift_jis": "cp932",
-    "euc-kr": "cp949",
-    "euc_kr": "cp949",
-    "gbk": "gb18030",
-    "gb2312": "gb18030",
-    "big5": "big5hkscs",
-}
-# What WHATWG does not know, and exports of old systems and Python do.
-_OLDER: Final = {
-    **dict.fromkeys(("ibm437", "cp437"), "cp437"), **dict.fromkeys(("ibm850", "cp850"), "cp850"),
-    **dict.fromkeys(("ibm852", "cp852"), "cp852"), **dict.fromkeys(("ibm855", "cp855"), "cp855"),
-    **dict.fromkeys(("ibm857", "cp857"), "cp857"), **dict.fromkeys(("ibm858", "cp858"), "cp858"),
-    "johab": "johab",
-}  # fmt: skip
-# What pages without a true word are tried as; each has letters that hardly come about by chance.
-_CANDIDATES: Final = ("iso2022_jp", "euc_jp", "cp932", "gb18030", "cp949", "big5hkscs", "cp1251", "koi8_r")
-WESTERN: Final = "windows-1252"
-# No Western language has so many letters beyond ASCII in a row; other scripts' bytes, read as windows-1252, do.
-_FOREIGN: Final = re.compile("[\xa1-\xff]{4,}")
-_LETTERS: Final = re.compile("[^\x00-\x7f]{1,1000}")
-FOREIGN_MIN: Final = 20  # all umlauts in a row are fewer
-_CYRILLIC: Final = re.compile("[\u0400-\u045f\u0490\u0491]{3,}")  # letters by chance stand alone
-_FREQUENT_CYRILLIC: Final = frozenset("оеаинтсрвлкоіу")
+_EAST_ASIAN: Final = ("gb18030", "shift_jis", "euc-kr", "big5", "euc-jp")
+_HIGH: Final = bytes(range(0x80, 0x100))
+# How well a reading reads (jobs.readings): well; well, where nothing is said; so badly that it is none; how much better another one has to be.
+GOOD: Final = 0.7
+SURE: Final = 0.95
+CLOSE: Final = 1.5  # divided by the weight
+GUESSED: Final = 0.75
+BAD: Final = 0.4
+BETTER: Final = 0.3
+MUCH_BETTER: Final = 0.5
+WEIGHT_MIN: Final = 6  # letters beside each other that tell against a server's usual word
+WEIGHT_MIN_IF_RARE: Final = 8  # for a charset that is hardly met
+WEIGHT_MIN_IF_SAID: Final = 12  # against one that somebody chose
+
+_BOMS: Final = (
+    (codecs.BOM_UTF8, UTF_8), (codecs.BOM_UTF32_LE, "utf-32le"), (codecs.BOM_UTF32_BE, "utf-32be"),
+    (codecs.BOM_UTF16_LE, "utf-16le"), (codecs.BOM_UTF16_BE, "utf-16be"),
+)  # fmt: skip
+_JAPANESE: Final = re.compile(rb"\x1b(?:\$[@B]|\([JI])")
+_KOREAN_OR_CHINESE: Final = re.compile(rb"\x1b\$\)[CAG]")
+_CONTROLS: Final = re.compile("[\x80-\x84\x86-\x9f]")  # that no text has
+_TOGETHER: Final = re.compile("[^\x00-\x7f]{2}")
+_HZ: Final = re.compile(rb"~\{[\x21-\x7e]{2}")
 
 
 @dataclass
@@ -78,29 +73,27 @@ class Decoded:
 def decode(body: bytes, content_type: str = "", override: str = "") -> Decoded:
     """A body as UTF-8; raises DecodeFailed when nothing fits, or when ``override`` does not."""
     if override:
-        budget.reserve(len(body) * RECODED, f"a body in {override}")
-        text = _strictly(body, override)
-        if text is None:
-            raise DecodeFailed(f"expected {override}, as the definition says, found bytes that are none")
-        return _made(text, override)
+        return _overridden(body, override)
     for mark, name in _BOMS:
-        if body.startswith(mark):
-            budget.reserve(len(body) * RECODED, f"a body in {name}")
+        if body.startswith(mark) and (not name.startswith("utf-32") or len(body) % 4 == 0):
             return _marked(body[len(mark) :], name)
     if body.isascii() and b"\x1b" not in body and b"\x00" not in body:
-        return Decoded(body, "utf-8")
-    if not body.isascii() and _is_utf8(body):
-        return Decoded(body, "utf-8")
+        return _ascii(body, content_type)
+    evidence = Evidence(body, content_type)
+    if b"\x00" in body and (found := _by_zeros(evidence)) is not None:
+        return found
+    if b"\x1b" in body and (found := _by_escapes(evidence)) is not None:
+        return found
+    if (following := _following_bytes(body)) >= 0:
+        return _valid_utf8(evidence, following)
     budget.reserve(len(body) * RECODED, "a body in another charset than UTF-8")
-    labels = _labels(body, content_type)
-    return (
-        _nearly_utf8(body, is_said="utf-8" in labels or "utf8" in labels) or _declared(body, labels) or _guessed(body)
-    )
+    return _nearly_utf8(evidence) or _declared(evidence) or _guessed(evidence)
 
 
 def is_known(label: str) -> bool:
-    """Whether a label names a charset."""
-    return webencodings.lookup(label) is not None or label.strip().lower() in _OLDER
+    """Whether a label names a charset that a definition may have."""
+    found = encodings.lookup(label, is_override=True)
+    return found is not None and found.name != REPLACEMENT
 
 
 def text_bytes(utf8: bytes) -> int:
@@ -110,72 +103,319 @@ def text_bytes(utf8: bytes) -> int:
     return len(utf8) * (4 if any(lead in utf8 for lead in (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")) else 2)
 
 
-def declared_in(body: bytes) -> str:
-    """The label that a document gives itself, "" for none."""
-    start = re.sub(rb"<!--.*?(?:-->|\Z)", b"", body[:PRESCAN_BYTES], flags=re.DOTALL)
-    in_tags = (_IN_META.search(tag[0]) for tag in _META.finditer(start))
-    found = next(filter(None, in_tags), None) or _DECLARATION.match(start)
-    label = found[1].decode("ascii", "replace").strip().lower() if found else ""
-    return "utf-8" if label.startswith("utf-16") else label  # whoever could read it was not reading UTF-16
+# ── what the bytes themselves say ──
+
+
+def _overridden(body: bytes, label: str) -> Decoded:
+    budget.reserve(len(body) * RECODED, f"a body in {label}")
+    encoding = encodings.lookup(label, is_override=True)
+    is_read = encoding is not None and encoding.name != REPLACEMENT
+    text = _with_few_faults(body, encoding, is_said=True) if encoding is not None and is_read else None
+    if encoding is None or text is None:
+        raise DecodeFailed(f"expected {label}, as the definition says, found bytes that are none")
+    for mark, name in _BOMS:
+        if body.startswith(mark) and encoding.name == name:
+            text = text.removeprefix("\ufeff")
+    return _made(text, encoding.name, _faults(text, label))
 
 
 def _marked(body: bytes, name: str) -> Decoded:
+    if name == UTF_8 and _following_bytes(body) >= 0:
+        return Decoded(body, name)
+    budget.reserve(len(body) * RECODED, f"a body in {name}")
+    text = encoding_of(name).decode(body)
+    count = text.count(FAULT)
+    return _made(text, name, f"the page says {name} by its first bytes and has {count} bad sequences" if count else "")
+
+
+def _ascii(body: bytes, content_type: str) -> Decoded:
+    """What is ASCII in nearly all charsets."""
+    for said in known(in_header(content_type)):
+        if said.encoding.name.startswith(("utf-16", "utf-32")):
+            return Decoded(body, UTF_8, f"the header says {said.shown}, and the bytes are ASCII: it was read as utf-8")
+        if said.encoding.name == "utf-7" and FAULT not in (text := said.encoding.decode(body)) and not text.isascii():
+            return _made(text, "utf-7", "the header says utf-7, and the bytes are utf-8 too: it was read as utf-7")
+        if said.encoding.name == REPLACEMENT and _HZ.search(body):
+            raise _refused(said)
+    if b"~{" in body and _HZ.search(body):
+        for said in Evidence(body, content_type).said:
+            if said.encoding.name == REPLACEMENT:
+                raise _refused(said)
+    return Decoded(body, UTF_8)
+
+
+def _refused(said: Said) -> DecodeFailed:
+    return DecodeFailed(
+        f"expected a charset that browsers read, found {said.label}, which {said.place} says; "
+        f'if it is true, charset = "{said.label}" in the definition reads it'
+    )
+
+
+def _by_zeros(body: Evidence) -> Decoded | None:
+    """UTF-16 and UTF-32 by the zeros of their ASCII characters, whatever is said; None for none of them."""
+    start = body.bytes[:LOOKED_AT_BYTES]
+    first, second = start[0::2].count(0), start[1::2].count(0)
+    name = ""
+    if (
+        len(body.bytes) % 4 == 0
+        and start[3::4].count(0) == len(start) // 4
+        and start[2::4].count(0) * 20 > len(start) // 4
+    ):
+        name = "utf-32le"
+    elif (
+        len(body.bytes) % 4 == 0
+        and start[0::4].count(0) == len(start) // 4
+        and start[1::4].count(0) * 20 > len(start) // 4
+    ):
+        name = "utf-32be"
+    elif max(first, second) >= len(start) / 2 * ZEROS and min(first, second) * 10 <= max(first, second):
+        name = "utf-16le" if second > first else "utf-16be"
+    if not name:
+        return None
+    budget.reserve(len(body.bytes) * RECODED, f"a body in {name}")
+    text = _with_few_faults(body.bytes, encoding_of(name))
+    if text is None:
+        return None
+    said = next(iter(body.said), None)
+    warnings = [_faults(text, name)]
+    if said is None:
+        warnings.append(f"the page does not say what charset it is in; it was read as {name}")
+    elif said.encoding.name != name:
+        warnings.append(f"{said.place} says {said.shown}, and the bytes are {name}: it was read as {name}")
+    return _made(text.removeprefix("\ufeff"), name, "; ".join(filter(None, warnings)))
+
+
+def _by_escapes(body: Evidence) -> Decoded | None:
+    """ISO-2022-JP by its escape sequences, whatever is said; None where it is none."""
+    said = next(iter(body.said), None)
+    if _JAPANESE.search(body.bytes) is not None:
+        budget.reserve(len(body.bytes) * RECODED, "a body in iso-2022-jp")
+        for label in ("iso-2022-jp", "iso-2022-jp-2004", "iso-2022-jp-2", "iso-2022-jp-ext"):
+            text = encoding_of(label).decode(body.bytes)
+            if FAULT in text or "\x1b" in text:
+                continue
+            if said is not None and said.encoding.name == label:
+                return _made(text, label)
+            found = (
+                f"{said.place} says {said.shown}"
+                if said is not None
+                else "the page does not say truly what charset it is in"
+            )
+            return _made(text, label, f"{found}; it was read as {label}, whose escape sequences it has")
+    other = said is not None and said.encoding.name == REPLACEMENT
+    if _KOREAN_OR_CHINESE.search(body.bytes) is not None or other:
+        if said is not None and (other or not body.bytes.isascii()):
+            raise _refused(said) if other else _none()
+        raise DecodeFailed(
+            "expected a charset that browsers read, found the escape sequences of iso-2022-kr or iso-2022-cn; "
+            'if it is the former, charset = "iso-2022-kr" in the definition reads it'
+        )
+    return _valid_utf8(body, 0) if body.bytes.isascii() else None
+
+
+def _none() -> DecodeFailed:
+    return DecodeFailed(
+        "expected text in the charset that the page names, found bytes that are none or no language in it; "
+        "charset in the definition overrides it"
+    )
+
+
+# ── UTF-8 ──
+
+
+def _following_bytes(body: bytes) -> int:
+    """How many bytes of UTF-8 follow others in their sequences; -1 for what is no UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    count = len(body)
     try:
-        return Decoded(body, name) if name == "utf-8" and _is_utf8(body) else _made(body.decode(name), name)
+        for start in range(0, len(body), CHECKED_BYTES):
+            count -= len(decoder.decode(body[start : start + CHECKED_BYTES]))
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        text = body.decode(name, "replace")
-        return Decoded(text.encode(), name, f"the page says {name} by its first bytes and has others in it")
+        return -1
+    return count
 
 
-def _labels(body: bytes, content_type: str) -> list[str]:
-    """What the header and the page call the charset, in that order."""
-    header = _HEADER.search(content_type)
-    return [label.lower() for label in (header[1] if header else "", declared_in(body)) if label]
+def _valid_utf8(body: Evidence, following: int) -> Decoded:
+    """What is UTF-8, and with few sequences may be something else by chance: then what is said decides."""
+    utf8 = Decoded(body.bytes, UTF_8)
+    if body.bytes.isascii():
+        return utf8
+    by_header = next(known(in_header(body.content_type)), None)
+    if by_header is not None and by_header.encoding.name == UTF_8 and following >= CERTAIN:
+        return utf8
+    said = by_header or (next(iter(body.said), None) if following < CERTAIN else None)
+    if said is None and following >= CERTAIN:
+        return utf8
+    text, here = body.read(encoding_of(UTF_8))
+    if said is None or said.encoding.name == UTF_8:
+        return _short_utf8(body, utf8, text, here, is_said=said is not None or "json" in body.content_type.lower())
+    if said.encoding.name == REPLACEMENT:
+        raise _refused(said)
+    other_text, other = body.read(said.encoding)
+    different = len(body.sample) - len(body.sample.translate(None, _HIGH))
+    is_certain = different >= 2 * CERTAIN or (
+        here.score >= max(GUESSED * 2 / 3, 2 * other.score) and different >= CERTAIN / 2
+    )
+    if is_certain or text == other_text:
+        return utf8
+    is_usual = said.encoding.name == WESTERN
+    may_be = ""
+    if max(here.score, other.score) < GOOD:
+        name, best = body.best(text)
+        may_be = f", or {name}" if best.score >= GOOD and name != said.encoding.name else ""
+    if FAULT in other_text or (
+        here.score > other.score + BETTER / 2 and (is_usual or here.score >= other.score + MUCH_BETTER)
+    ):
+        return Decoded(
+            body.bytes,
+            UTF_8,
+            f"{said.place} says {said.shown}, and the bytes may be utf-8{may_be} too: it was read as utf-8",
+        )
+    budget.reserve(len(body.bytes) * RECODED, f"a body in {said.label}")
+    whole = said.encoding.decode(body.bytes)
+    return _made(
+        whole,
+        said.encoding.name,
+        f"the bytes are {said.shown}, as {said.place} says, and may be utf-8{may_be} too: "
+        f"it was read as {said.encoding.name}",
+    )
 
 
-def _nearly_utf8(body: bytes, *, is_said: bool) -> Decoded | None:
-    text = body.decode("utf-8", "replace")
-    faults = text.count("\ufffd")
+def _short_utf8(body: Evidence, utf8: Decoded, text: str, here: Reading, *, is_said: bool) -> Decoded:
+    """UTF-8 that is said, or said by nobody: in doubt where another reading is a language and this one is none."""
+    if here.score >= (BAD if is_said else GOOD) and here.weight:
+        is_long = len(body.sample) - len(body.sample.translate(None, _HIGH)) > CERTAIN / 2
+        if is_said or is_long or _TOGETHER.search(text) is None:  # one letter between others is a Western one
+            return utf8
+        name, best = body.best(text, _EAST_ASIAN)
+        if best.score >= GOOD - BETTER / 3:
+            utf8.warning = f"the bytes are utf-8 and {name}, and nothing says which: it was read as utf-8"
+        return utf8
+    name, best = body.best(text)
+    if best.score < GOOD or best.score <= here.score or best.weight < 2:
+        return utf8
+    if not is_said and here.score <= BAD / 2 and best.score >= GOOD + BETTER / 2:
+        budget.reserve(len(body.bytes) * RECODED, f"a body in {name}")
+        return _made(
+            encoding_of(name).decode(body.bytes), name,
+            f"the page does not say truly what charset it is in; the bytes are utf-8 too; it was read as {name}",
+        )  # fmt: skip
+    utf8.warning = f"the bytes are utf-8 and {name}, and read better in {name}: it was read as utf-8"
+    return utf8
+
+
+def _nearly_utf8(body: Evidence) -> Decoded | None:
+    text = body.bytes.decode("utf-8", "replace")
+    faults = text.count(FAULT)
     good = len(text) - len(text.encode("ascii", "ignore")) - faults
+    is_said = any(said.encoding.name == UTF_8 for said in body.said)
     if not good or faults > good * (FAULTS_PER_GOOD_IF_SAID if is_said else FAULTS_PER_GOOD):
         return None
-    return Decoded(text.encode(), "utf-8", f"the page is UTF-8 but for {faults} bad sequences")
+    other = next((said for said in body.said if said.encoding.name != UTF_8), None)
+    says = f", not {other.shown} as {other.place} says" if other is not None else ""
+    return Decoded(text.encode(), UTF_8, f"the page is UTF-8 but for {faults} bad sequences{says}")
 
 
-def _declared(body: bytes, labels: Sequence[str]) -> Decoded | None:
-    for label in labels:
-        text = _strictly(body, label)
+# ── other charsets ──
+
+
+def _declared(body: Evidence) -> Decoded | None:
+    """The charset that the header or the page names, where the bytes are of it and its reading is no worse than another."""
+    said = [one for one in body.said if one.encoding.name != UTF_8]
+    for one in said:
+        if one.encoding.name == REPLACEMENT:
+            raise _refused(one)
+        if one.encoding.name.startswith(("utf-16", "utf-32", "utf-7")) and len(body.bytes) % 2:
+            continue
+        sampled, here = body.read(one.encoding)
+        text = _with_few_faults(body.bytes, one.encoding, is_said=here.score >= GOOD - BETTER / 3)
         if text is None:
             continue
-        means = webencodings.lookup(label)
-        # What no byte can contradict: windows-1252, and UTF-8 for bytes that are all ASCII (with escapes).
-        is_proof = means is None or means.name not in (WESTERN, "utf-8")
-        if is_proof or (_sure(body) is None and _may_be_western(text)):
-            return _made(text, label)
-    return None
-
-
-def _guessed(body: bytes) -> Decoded:
-    found = _sure(body)
-    if found is None:
-        text = _strictly(body, WESTERN)
-        if text is not None and not re.search("[\x80-\x9f]", text) and _may_be_western(text):
-            found = text, WESTERN
-    if found is None:
-        raise DecodeFailed(
-            "expected text in the charset that the page names, found bytes that are none or no language in it; "
-            "charset in the definition overrides it"
+        others = [
+            other
+            for other in said
+            if other.encoding.name != one.encoding.name and body.read(other.encoding)[0] != sampled
+        ]
+        if others and one.encoding.name == WESTERN and body.read(others[0].encoding)[1].score >= here.score:
+            continue  # servers say windows-1252 by default: the page knows better
+        if one.encoding.name != WESTERN and here.score >= SURE and not others and not _CONTROLS.search(sampled):
+            return _made(text, one.encoding.name, _faults(text, one.label))
+        if _is_false(one, here, body.best(sampled)[1]):
+            return None
+        return _made(
+            text,
+            one.encoding.name,
+            "; ".join(filter(None, (_faults(text, one.label), _doubt(body, one, sampled, here, others)))),
         )
-    return _made(*found, f"the page does not say truly what charset it is in; it was read as {found[1]}")
-
-
-def _sure(body: bytes) -> tuple[str, str] | None:
-    """The text and the charset that a detector is sure of."""
-    for name in _CANDIDATES:
-        found = _try(body, name)
-        if found is not None and _reads_well(found, name):
-            return found, name
     return None
+
+
+def _is_false(said: Said, here: Reading, best: Reading) -> bool:
+    """Whether what is said reads so much worse than another charset that it is not believed."""
+    if best.score < GOOD or (said.encoding.name != WESTERN and here.score >= BAD):
+        return False
+    better, enough = best.score - here.score, best.weight >= WEIGHT_MIN_IF_SAID
+    if said.encoding.name == WESTERN and best.weight >= WEIGHT_MIN and better >= MUCH_BETTER:
+        return True
+    return enough and better >= BETTER
+
+
+def _doubt(body: Evidence, said: Said, sampled: str, here: Reading, others: Sequence[Said]) -> str:
+    """What else the bytes may be, "" where there is no doubt."""
+    if others and FAULT not in body.read(others[0].encoding)[0]:
+        return (
+            f"{said.place} says {said.shown}, and {others[0].place} {others[0].shown}: "
+            f"it was read as {said.encoding.name}"
+        )
+    name, best = body.best(sampled)
+    if _CONTROLS.search(sampled) is not None:
+        clean = [one for one in CANDIDATES if not _CONTROLS.search(body.read(encoding_of(one))[0])]
+        of_windows = [one for one in clean if one.startswith("windows-")]
+        name, best = body.best(sampled, of_windows or clean)
+        is_doubtful = best.score >= here.score - BETTER / 3
+    elif said.encoding.name != WESTERN:
+        is_doubtful = here.score < SURE and here.weight >= 2 and best.score >= here.score + BETTER / 3
+    elif best.score >= here.score + BETTER / 3:
+        is_doubtful = True
+    else:
+        name, best = body.best(sampled, LIKELY)
+        is_doubtful = best.score >= here.score - CLOSE / max(best.weight, 1)
+    is_doubtful = is_doubtful and (best.weight >= 2 or here.score <= 0)
+    is_other = best.score >= GOOD or (here.score < BAD and best.score >= here.score + BETTER / 3)
+    if not is_doubtful or not is_other:
+        return ""
+    return (
+        f"the bytes are {said.shown}, as {said.place} says, and may be {name}: it was read as {said.encoding.name}; "
+        "charset in the definition decides"
+    )
+
+
+def _guessed(body: Evidence) -> Decoded:
+    """The charset that the text reads best in."""
+    name, best = body.best("", LIKELY)
+    rarely, better = body.best("")
+    if better.score > best.score and better.weight >= WEIGHT_MIN_IF_RARE:
+        name, best = rarely, better
+    western = body.read(encoding_of(WESTERN))
+    if (
+        not name
+        or best.score < GUESSED
+        or best.weight < 2
+        or (best.weight < WEIGHT_MIN and western[1].score >= best.score)
+    ):
+        is_text = not re.search("[\x80-\x9f]", western[0]) and _may_be_western(western[0])
+        name = WESTERN if is_text and western[1].score >= BAD / 2 else ""
+    text = _with_few_faults(body.bytes, encoding_of(name)) if name else None
+    if text is None:
+        raise _none()
+    said = next((f"{one.place} says {one.shown}, and " for one in body.said), "")
+    return _made(text, name, f"{said}the page does not say truly what charset it is in; it was read as {name}")
+
+
+# No Western language has so many letters beyond ASCII in a row; other scripts' bytes, read as windows-1252, do.
+_FOREIGN: Final = re.compile("[\xa1-\xff]{4,}")
+FOREIGN_MIN: Final = 20  # all umlauts in a row are fewer
 
 
 def _may_be_western(text: str) -> bool:
@@ -184,91 +424,23 @@ def _may_be_western(text: str) -> bool:
     return foreign < FOREIGN_MIN or foreign < sum(character > "\x7f" for character in text) / 2
 
 
-def _beginning(text: str) -> str:
-    """As much of a text as has enough letters beyond ASCII."""
-    count = 0
-    for found in _LETTERS.finditer(text):
-        count += found.end() - found.start()
-        if count >= LETTERS:
-            return text[: found.end()]
-    return text
-
-
-def _reads_well(text: str, name: str) -> bool:
-    """Whether a detector is sure: enough letters, nearly all of the language that the charset is for."""
-    text = _beginning(text)
-    letters = [character for character in text if character > "\x7f"]
-    if len(letters) < 8:
-        return False
-    if name in ("iso2022_jp", "euc_jp", "cp932"):
-        known = sum(1 for c in letters if "\u3040" <= c <= "\u30ff")
-        common = known + sum(
-            1 for c in letters if "\u4e00" <= c <= "\u9fff" or "\u3000" <= c <= "\u303f" or c > "\uff00"
-        )
-        # Half-width katakana are what other charsets look like when they are read as Shift_JIS.
-        narrow = sum(1 for c in letters if "\uff61" <= c <= "\uff9f")
-        return known > len(letters) * 0.15 and common - narrow > len(letters) * 0.9
-    if name == "cp949":
-        return sum(1 for c in letters if "\uac00" <= c <= "\ud7a3") > len(letters) * 0.8
-    if name in ("cp1251", "koi8_r"):
-        cyrillic = "".join(_CYRILLIC.findall(text))
-        small = sum(1 for c in cyrillic if c.islower())
-        frequent_ones = sum(1 for c in cyrillic if c.lower() in _FREQUENT_CYRILLIC)
-        return (
-            len(cyrillic) > len(letters) * 0.8 and small > len(cyrillic) * 0.7 and frequent_ones > len(cyrillic) * 0.5
-        )
-    frequent = _frequent_han()
-    han = [c for c in letters if "\u4e00" <= c <= "\u9fff"]
-    return len(han) > len(letters) * 0.6 and sum(1 for c in han if c in frequent) > len(han) * 0.2
-
-
-@cache
-def _frequent_han() -> frozenset[str]:
-    """The commonest Chinese characters, in both scripts: about a third of any text."""
-    return frozenset(
-        "的一是不了人我在有他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可她里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已老从动两长"
-        "這來國個說們為時會過學對裡後麼沒於還發當無開見經頭動兩長網業資訊新聞"
-    )
-
-
-def _made(text: str, label: str, warning: str = "") -> Decoded:
-    return Decoded(text.encode("utf-8", "replace"), label, warning)
-
-
-def _is_utf8(body: bytes) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+def _with_few_faults(body: bytes, encoding: Encoding, *, is_said: bool = False) -> str | None:
+    """The text with U+FFFD for each fault; None where there are more than a few, or than some where somebody says it."""
     try:
-        for start in range(0, len(body), CHECKED_BYTES):
-            decoder.decode(body[start : start + CHECKED_BYTES])
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _strictly(body: bytes, label: str) -> str | None:
-    """The text where a label is known and all bytes are of its charset."""
-    encoding = webencodings.lookup(label)
-    if encoding is None:
-        older = _OLDER.get(label.strip().lower())
-        return _try(body, older) if older else None
-    name = encoding.codec_info.name
-    if name.startswith("cp125") or encoding.name.startswith("windows-"):
-        return str(codecs.charmap_decode(body, "strict", _windows(name))[0])
-    return _try(body, _WIDER.get(encoding.name, _WIDER.get(name, name)))
-
-
-def _try(body: bytes, name: str) -> str | None:
-    try:
-        return body.decode(name)
-    except (UnicodeDecodeError, LookupError):
+        text = encoding.decode(body)
+    except TooManyFaults:
         return None
+    faults = text.count(FAULT)
+    if not faults:
+        return text
+    good = len(text) - len(text.encode("ascii", "ignore")) - faults
+    return text if faults <= good * (FAULTS_PER_GOOD_IF_SAID if is_said else FAULTS_PER_GOOD) else None
 
 
-@cache
-def _windows(name: str) -> str:
-    """The decoding table of a Windows charset with WHATWG's five control characters, which Python leaves undefined."""
-    table = [bytes([byte]).decode(name, "ignore") for byte in range(256)]
-    return "".join(
-        character or (chr(byte) if 0x80 <= byte <= 0x9F else "\ufffe") for byte, character in enumerate(table)
-    )
+def _faults(text: str, label: str) -> str:
+    count = text.count(FAULT)
+    return f"the page is {label} but for {count} bad sequences" if count else ""
+
+
+def _made(text: str, name: str, warning: str = "") -> Decoded:
+    return Decoded(text.encode("utf-8", "replace"), name, warning)

@@ -18,6 +18,8 @@ import webencodings
 FAULT: Final = "\ufffd"
 FAULTS_MAX: Final = 100_000  # of a text in several bytes a character: each costs a call
 REPLACEMENT: Final = "replacement"
+UTF_8: Final = "utf-8"
+WESTERN: Final = "windows-1252"  # of Western Europe and America, and what servers say by default
 
 # What the standard does not know, and exports of old systems and Python do.
 _OLDER: Final = {

@@ -8,9 +8,12 @@ holds them to.
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Final
 
-from jobs import charset, encodings
+from html5lib._inputstream import EncodingParser as _EncodingParser
+
+from jobs import declared, encodings
 
 FAULT: Final = "\ufffd"
 Index = Sequence[str | None]
@@ -52,7 +55,9 @@ def index(name: str) -> Index:
     found: list[str | None] = []
     for pointer in range(LENGTHS[name]):
         text = decoded(pointed(name, pointer), _DECODERS.get(name, name))
-        is_other = name == "jis0208" and "\ue000" <= text[:1] <= "\ue757"  # what users of Windows define, by its pointer
+        is_other = (
+            name == "jis0208" and "\ue000" <= text[:1] <= "\ue757"
+        )  # what users of Windows define, by its pointer
         found.append(text if len(text) == 1 and text != FAULT and not is_other else None)
     return found
 
@@ -159,9 +164,7 @@ def _gb18030(data: bytes, at: int) -> tuple[str, int]:
         return FAULT, end
     if not 0x30 <= data[at + 3] <= 0x39:
         return FAULT, at + 1
-    pointer = (
-        (first - 0x81) * 12_600 + (second - 0x30) * 1_260 + (data[at + 2] - 0x81) * 10 + data[at + 3] - 0x30
-    )
+    pointer = (first - 0x81) * 12_600 + (second - 0x30) * 1_260 + (data[at + 2] - 0x81) * 10 + data[at + 3] - 0x30
     return of_ranges(pointer) or FAULT, at + 4
 
 
@@ -251,3 +254,63 @@ def by_the_standard(data: bytes, name: str) -> str:
         text, at = step(data, at)
         out.append(text)
     return "".join(out)
+
+
+# ── what differs ──
+
+
+def bytes_like(name: str, chance: random.Random) -> Iterator[bytes]:
+    """Short bytes without end, most of them near what a charset has."""
+    pieces: dict[str, list[bytes]] = {
+        "iso-2022-jp": [b"\x1b$B", b"\x1b(B", b"\x1b(J", b"\x1b$@", b"\x1b(I", b"\x1b$", b"\x1b", b"(", b"\n"],
+        "euc-jp": [b"\x8f\xa2\xb7", b"\x8f\xa2\xa1", b"\x8f", b"\x8e", b"\xad"],
+        "gb18030": [b"0", b"9", b"\x81", b"\xfe", b"\xa8\xbc"],
+        "gbk": [b"0", b"9", b"\x80", b"\xa3\xa0"],
+        "big5": [b"\xa2A", b"\xa2B", b"\xa2\x80", b"\x87", b"\x88"],
+    }
+    special = pieces.get(name, [])
+    high = name != "iso-2022-jp"
+    while True:
+        found = []
+        for _ in range(chance.randrange(1, 10)):
+            kind = chance.randrange(4)
+            if kind == 0 and special:
+                found.append(chance.choice(special))
+            elif kind == 1:
+                found.append(bytes((chance.randrange(256),)))
+            else:
+                first, last = (0x81, 0xFE) if high else (0x21, 0x7E)
+                found.append(bytes(chance.randint(first, last) for _ in range(chance.choice((1, 2, 2, 2)))))
+        yield b"".join(found)
+
+
+def _metas(chance: random.Random) -> Iterator[bytes]:
+    """Beginnings of pages without end, with what surrounds a meta in them.
+
+    None has what html5lib 1.1 reads otherwise than the standard's steps: ``<meta/``, ``<!-->``, ``<<meta``, an attribute
+    twice, an end within a tag.
+    """
+    pieces = [
+        b"<meta ", b"<META\t", b"charset", b"=", b">", b" ", b"/", b"utf-8", b"koi8-r", b"UTF-16>", b"x", b"http-equiv=content-type ",
+        b'content="text/html; charset=big5"', b"<!--", b"-->", b" --", b"<p a='b'", b"<a b=c>", b"<?xml ", b"<!doctype html>",
+        b";", b"\n", b"charset=euc-kr>", b"<script>", b"<meta charset=windows-1251>", b'"charset=gbk"', b"'",
+    ]  # fmt: skip
+    while True:
+        made = b"".join(chance.choice(pieces) for _ in range(chance.randrange(1, 14)))
+        if b"<!-->" not in made and made.count(b"charset") < 2:
+            yield made + b"'>-->"
+
+
+def compare(seed: int, count: int) -> Iterator[str]:
+    """A sentence for each difference in ``count`` inputs of each kind."""
+    chance = random.Random(seed)
+    for name in (*STEPS, "iso-2022-jp"):
+        for body in islice(bytes_like(name, chance), count):
+            ours, theirs = decoded(body, name), by_the_standard(body, name)
+            if ours != theirs:
+                yield f"{name} {body.hex()}: we read {ours!r}, the standard's steps {theirs!r}"
+    for body in islice(_metas(chance), count):
+        ours, theirs = encodings.lookup(declared.prescan(body)), _EncodingParser(body).getEncoding()
+        ours_name, theirs_name = ours.name if ours else "", theirs.name if theirs else ""
+        if ours_name != theirs_name:
+            yield f"meta in {body!r}: we find {ours_name!r}, html5lib {theirs_name!r}"

@@ -372,9 +372,9 @@ def test_csv_is_read_by_pieces_as_it_is_as_a_whole(cells, end):
 def test_utf8_is_told_by_pieces_as_it_is_as_a_whole(text, tail, size):
     body = text.encode() + tail
     try:
-        expected = bool(body.decode() or True)
+        expected = len(body) - len(body.decode())
     except UnicodeDecodeError:
-        expected = False
+        expected = -1
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(charset, "CHECKED_BYTES", size)
-        assert charset._is_utf8(body) == expected
+        assert charset._following_bytes(body) == expected

@@ -18,7 +18,7 @@ from requests.cookies import MockRequest, MockResponse, RequestsCookieJar
 from requests.models import PreparedRequest
 
 import jobs
-from jobs import charset, dates, feed, fetch, fold, jsonld, lines, numbers, origin, page
+from jobs import charset, dates, declared, feed, fetch, fold, jsonld, lines, numbers, origin, page
 from jobs.definition import Csv
 
 SIZES = (100, 1_200)  # repetitions; the small one is for what would take hours of the large one
@@ -108,7 +108,7 @@ def cookies(text: str) -> None:
 
 WHOLE = {
     "a Link header": page.next_link,
-    "a charset": lambda text: charset.declared_in(text.encode()),
+    "a charset": lambda text: declared.labels(text.encode()),
     "a body's text": tried(lambda text: charset.decode(f"{text}\xe9".encode("latin-1"), f"text/html; charset={text}")),
     "cookies": tried(cookies),
     "Retry-After": tried(lambda text: fetch.retry_after({"retry-after": text})),

@@ -11,25 +11,29 @@ other one's is (jobs.readings); a warning then names both. No warning means that
 import codecs
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from jobs import budget, encodings
-from jobs.encodings import FAULT, REPLACEMENT, UTF_8, WESTERN, Encoding, TooManyFaults
+from jobs.decoded import (
+    FAULTS_PER_GOOD,
+    FAULTS_PER_GOOD_IF_SAID,
+    RECODED,
+    Decoded,
+    faults,
+    made,
+    not_text,
+    refused,
+    with_few_faults,
+)
+from jobs.encodings import FAULT, REPLACEMENT, UTF_8, WESTERN
 from jobs.errors import DecodeFailed
 from jobs.evidence import CANDIDATES, LIKELY, Evidence, Said, encoding_of, in_header, known
 from jobs.readings import Reading
+from jobs.sniffed import by_escapes, by_zeros
 
-# Bad sequences for each good one in what is still a charset's; no name of any language in another charset has so few
-# of UTF-8 (tried on two to sixty words in 35 of them), and where the page itself says UTF-8 more are believed.
-FAULTS_PER_GOOD: Final = 1 / 10
-FAULTS_PER_GOOD_IF_SAID: Final = 1 / 3
 CHECKED_BYTES: Final = 1_048_576  # decoded at once where only whether it can be is asked
-RECODED: Final = 6  # times a body in another charset: its text, and that in UTF-8
 # Bytes of UTF-8 that follow others: so many, in different words, come about by chance in no other charset.
 CERTAIN: Final = 24
-LOOKED_AT_BYTES: Final = 65_536  # where zeros are counted
-ZEROS: Final = 1 / 20  # of the characters of UTF-16 are ASCII, at least
 
 _EAST_ASIAN: Final = ("gb18030", "shift_jis", "euc-kr", "big5", "euc-jp")
 _HIGH: Final = bytes(range(0x80, 0x100))
@@ -49,25 +53,9 @@ _BOMS: Final = (
     (codecs.BOM_UTF8, UTF_8), (codecs.BOM_UTF32_LE, "utf-32le"), (codecs.BOM_UTF32_BE, "utf-32be"),
     (codecs.BOM_UTF16_LE, "utf-16le"), (codecs.BOM_UTF16_BE, "utf-16be"),
 )  # fmt: skip
-_JAPANESE: Final = re.compile(rb"\x1b(?:\$[@B]|\([JI])")
-_KOREAN_OR_CHINESE: Final = re.compile(rb"\x1b\$\)[CAG]")
 _CONTROLS: Final = re.compile("[\x80-\x84\x86-\x9f]")  # that no text has
 _TOGETHER: Final = re.compile("[^\x00-\x7f]{2}")
 _HZ: Final = re.compile(rb"~\{[\x21-\x7e]{2}")
-
-
-@dataclass
-class Decoded:
-    """A body's text, made when it is asked for where the bytes are UTF-8."""
-
-    utf8: bytes
-    encoding: str
-    warning: str = ""
-
-    @property
-    def text(self) -> str:
-        """The text."""
-        return self.utf8.decode("utf-8")
 
 
 def decode(body: bytes, content_type: str = "", override: str = "") -> Decoded:
@@ -80,9 +68,9 @@ def decode(body: bytes, content_type: str = "", override: str = "") -> Decoded:
     if body.isascii() and b"\x1b" not in body and b"\x00" not in body:
         return _ascii(body, content_type)
     evidence = Evidence(body, content_type)
-    if b"\x00" in body and (found := _by_zeros(evidence)) is not None:
+    if b"\x00" in body and (found := by_zeros(evidence)) is not None:
         return found
-    if b"\x1b" in body and (found := _by_escapes(evidence)) is not None:
+    if b"\x1b" in body and (found := by_escapes(evidence)) is not None:
         return found
     if (following := _following_bytes(body)) >= 0:
         return _valid_utf8(evidence, following)
@@ -110,13 +98,13 @@ def _overridden(body: bytes, label: str) -> Decoded:
     budget.reserve(len(body) * RECODED, f"a body in {label}")
     encoding = encodings.lookup(label, is_override=True)
     is_read = encoding is not None and encoding.name != REPLACEMENT
-    text = _with_few_faults(body, encoding, is_said=True) if encoding is not None and is_read else None
+    text = with_few_faults(body, encoding, is_said=True) if encoding is not None and is_read else None
     if encoding is None or text is None:
         raise DecodeFailed(f"expected {label}, as the definition says, found bytes that are none")
     for mark, name in _BOMS:
         if body.startswith(mark) and encoding.name == name:
             text = text.removeprefix("\ufeff")
-    return _made(text, encoding.name, _faults(text, label))
+    return made(text, encoding.name, faults(text, label))
 
 
 def _marked(body: bytes, name: str) -> Decoded:
@@ -125,7 +113,7 @@ def _marked(body: bytes, name: str) -> Decoded:
     budget.reserve(len(body) * RECODED, f"a body in {name}")
     text = encoding_of(name).decode(body)
     count = text.count(FAULT)
-    return _made(text, name, f"the page says {name} by its first bytes and has {count} bad sequences" if count else "")
+    return made(text, name, f"the page says {name} by its first bytes and has {count} bad sequences" if count else "")
 
 
 def _ascii(body: bytes, content_type: str) -> Decoded:
@@ -134,90 +122,14 @@ def _ascii(body: bytes, content_type: str) -> Decoded:
         if said.encoding.name.startswith(("utf-16", "utf-32")):
             return Decoded(body, UTF_8, f"the header says {said.shown}, and the bytes are ASCII: it was read as utf-8")
         if said.encoding.name == "utf-7" and FAULT not in (text := said.encoding.decode(body)) and not text.isascii():
-            return _made(text, "utf-7", "the header says utf-7, and the bytes are utf-8 too: it was read as utf-7")
+            return made(text, "utf-7", "the header says utf-7, and the bytes are utf-8 too: it was read as utf-7")
         if said.encoding.name == REPLACEMENT and _HZ.search(body):
-            raise _refused(said)
+            raise refused(said)
     if b"~{" in body and _HZ.search(body):
         for said in Evidence(body, content_type).said:
             if said.encoding.name == REPLACEMENT:
-                raise _refused(said)
+                raise refused(said)
     return Decoded(body, UTF_8)
-
-
-def _refused(said: Said) -> DecodeFailed:
-    return DecodeFailed(
-        f"expected a charset that browsers read, found {said.label}, which {said.place} says; "
-        f'if it is true, charset = "{said.label}" in the definition reads it'
-    )
-
-
-def _by_zeros(body: Evidence) -> Decoded | None:
-    """UTF-16 and UTF-32 by the zeros of their ASCII characters, whatever is said; None for none of them."""
-    start = body.bytes[:LOOKED_AT_BYTES]
-    first, second = start[0::2].count(0), start[1::2].count(0)
-    name = ""
-    if (
-        len(body.bytes) % 4 == 0
-        and start[3::4].count(0) == len(start) // 4
-        and start[2::4].count(0) * 20 > len(start) // 4
-    ):
-        name = "utf-32le"
-    elif (
-        len(body.bytes) % 4 == 0
-        and start[0::4].count(0) == len(start) // 4
-        and start[1::4].count(0) * 20 > len(start) // 4
-    ):
-        name = "utf-32be"
-    elif max(first, second) >= len(start) / 2 * ZEROS and min(first, second) * 10 <= max(first, second):
-        name = "utf-16le" if second > first else "utf-16be"
-    if not name:
-        return None
-    budget.reserve(len(body.bytes) * RECODED, f"a body in {name}")
-    text = _with_few_faults(body.bytes, encoding_of(name))
-    if text is None:
-        return None
-    said = next(iter(body.said), None)
-    warnings = [_faults(text, name)]
-    if said is None:
-        warnings.append(f"the page does not say what charset it is in; it was read as {name}")
-    elif said.encoding.name != name:
-        warnings.append(f"{said.place} says {said.shown}, and the bytes are {name}: it was read as {name}")
-    return _made(text.removeprefix("\ufeff"), name, "; ".join(filter(None, warnings)))
-
-
-def _by_escapes(body: Evidence) -> Decoded | None:
-    """ISO-2022-JP by its escape sequences, whatever is said; None where it is none."""
-    said = next(iter(body.said), None)
-    if _JAPANESE.search(body.bytes) is not None:
-        budget.reserve(len(body.bytes) * RECODED, "a body in iso-2022-jp")
-        for label in ("iso-2022-jp", "iso-2022-jp-2004", "iso-2022-jp-2", "iso-2022-jp-ext"):
-            text = encoding_of(label).decode(body.bytes)
-            if FAULT in text or "\x1b" in text:
-                continue
-            if said is not None and said.encoding.name == label:
-                return _made(text, label)
-            found = (
-                f"{said.place} says {said.shown}"
-                if said is not None
-                else "the page does not say truly what charset it is in"
-            )
-            return _made(text, label, f"{found}; it was read as {label}, whose escape sequences it has")
-    other = said is not None and said.encoding.name == REPLACEMENT
-    if _KOREAN_OR_CHINESE.search(body.bytes) is not None or other:
-        if said is not None and (other or not body.bytes.isascii()):
-            raise _refused(said) if other else _none()
-        raise DecodeFailed(
-            "expected a charset that browsers read, found the escape sequences of iso-2022-kr or iso-2022-cn; "
-            'if it is the former, charset = "iso-2022-kr" in the definition reads it'
-        )
-    return _valid_utf8(body, 0) if body.bytes.isascii() else None
-
-
-def _none() -> DecodeFailed:
-    return DecodeFailed(
-        "expected text in the charset that the page names, found bytes that are none or no language in it; "
-        "charset in the definition overrides it"
-    )
 
 
 # ── UTF-8 ──
@@ -251,7 +163,7 @@ def _valid_utf8(body: Evidence, following: int) -> Decoded:
     if said is None or said.encoding.name == UTF_8:
         return _short_utf8(body, utf8, text, here, is_said=said is not None or "json" in body.content_type.lower())
     if said.encoding.name == REPLACEMENT:
-        raise _refused(said)
+        raise refused(said)
     other_text, other = body.read(said.encoding)
     different = len(body.sample) - len(body.sample.translate(None, _HIGH))
     is_certain = different >= 2 * CERTAIN or (
@@ -274,7 +186,7 @@ def _valid_utf8(body: Evidence, following: int) -> Decoded:
         )
     budget.reserve(len(body.bytes) * RECODED, f"a body in {said.label}")
     whole = said.encoding.decode(body.bytes)
-    return _made(
+    return made(
         whole,
         said.encoding.name,
         f"the bytes are {said.shown}, as {said.place} says, and may be utf-8{may_be} too: "
@@ -297,7 +209,7 @@ def _short_utf8(body: Evidence, utf8: Decoded, text: str, here: Reading, *, is_s
         return utf8
     if not is_said and here.score <= BAD / 2 and best.score >= GOOD + BETTER / 2:
         budget.reserve(len(body.bytes) * RECODED, f"a body in {name}")
-        return _made(
+        return made(
             encoding_of(name).decode(body.bytes), name,
             f"the page does not say truly what charset it is in; the bytes are utf-8 too; it was read as {name}",
         )  # fmt: skip
@@ -307,14 +219,14 @@ def _short_utf8(body: Evidence, utf8: Decoded, text: str, here: Reading, *, is_s
 
 def _nearly_utf8(body: Evidence) -> Decoded | None:
     text = body.bytes.decode("utf-8", "replace")
-    faults = text.count(FAULT)
-    good = len(text) - len(text.encode("ascii", "ignore")) - faults
+    count = text.count(FAULT)
+    good = len(text) - len(text.encode("ascii", "ignore")) - count
     is_said = any(said.encoding.name == UTF_8 for said in body.said)
-    if not good or faults > good * (FAULTS_PER_GOOD_IF_SAID if is_said else FAULTS_PER_GOOD):
+    if not good or count > good * (FAULTS_PER_GOOD_IF_SAID if is_said else FAULTS_PER_GOOD):
         return None
     other = next((said for said in body.said if said.encoding.name != UTF_8), None)
     says = f", not {other.shown} as {other.place} says" if other is not None else ""
-    return Decoded(text.encode(), UTF_8, f"the page is UTF-8 but for {faults} bad sequences{says}")
+    return Decoded(text.encode(), UTF_8, f"the page is UTF-8 but for {count} bad sequences{says}")
 
 
 # ── other charsets ──
@@ -325,11 +237,11 @@ def _declared(body: Evidence) -> Decoded | None:
     said = [one for one in body.said if one.encoding.name != UTF_8]
     for one in said:
         if one.encoding.name == REPLACEMENT:
-            raise _refused(one)
+            raise refused(one)
         if one.encoding.name.startswith(("utf-16", "utf-32", "utf-7")) and len(body.bytes) % 2:
             continue
         sampled, here = body.read(one.encoding)
-        text = _with_few_faults(body.bytes, one.encoding, is_said=here.score >= GOOD - BETTER / 3)
+        text = with_few_faults(body.bytes, one.encoding, is_said=here.score >= GOOD - BETTER / 3)
         if text is None:
             continue
         others = [
@@ -340,13 +252,13 @@ def _declared(body: Evidence) -> Decoded | None:
         if others and one.encoding.name == WESTERN and body.read(others[0].encoding)[1].score >= here.score:
             continue  # servers say windows-1252 by default: the page knows better
         if one.encoding.name != WESTERN and here.score >= SURE and not others and not _CONTROLS.search(sampled):
-            return _made(text, one.encoding.name, _faults(text, one.label))
+            return made(text, one.encoding.name, faults(text, one.label))
         if _is_false(one, here, body.best(sampled)[1]):
             return None
-        return _made(
+        return made(
             text,
             one.encoding.name,
-            "; ".join(filter(None, (_faults(text, one.label), _doubt(body, one, sampled, here, others)))),
+            "; ".join(filter(None, (faults(text, one.label), _doubt(body, one, sampled, here, others)))),
         )
     return None
 
@@ -406,11 +318,11 @@ def _guessed(body: Evidence) -> Decoded:
     ):
         is_text = not re.search("[\x80-\x9f]", western[0]) and _may_be_western(western[0])
         name = WESTERN if is_text and western[1].score >= BAD / 2 else ""
-    text = _with_few_faults(body.bytes, encoding_of(name)) if name else None
+    text = with_few_faults(body.bytes, encoding_of(name)) if name else None
     if text is None:
-        raise _none()
+        raise not_text()
     said = next((f"{one.place} says {one.shown}, and " for one in body.said), "")
-    return _made(text, name, f"{said}the page does not say truly what charset it is in; it was read as {name}")
+    return made(text, name, f"{said}the page does not say truly what charset it is in; it was read as {name}")
 
 
 # No Western language has so many letters beyond ASCII in a row; other scripts' bytes, read as windows-1252, do.
@@ -422,25 +334,3 @@ def _may_be_western(text: str) -> bool:
     """Whether a text that was read as windows-1252 can be one: not the bytes of another script."""
     foreign = sum(found.end() - found.start() for found in _FOREIGN.finditer(text))
     return foreign < FOREIGN_MIN or foreign < sum(character > "\x7f" for character in text) / 2
-
-
-def _with_few_faults(body: bytes, encoding: Encoding, *, is_said: bool = False) -> str | None:
-    """The text with U+FFFD for each fault; None where there are more than a few, or than some where somebody says it."""
-    try:
-        text = encoding.decode(body)
-    except TooManyFaults:
-        return None
-    faults = text.count(FAULT)
-    if not faults:
-        return text
-    good = len(text) - len(text.encode("ascii", "ignore")) - faults
-    return text if faults <= good * (FAULTS_PER_GOOD_IF_SAID if is_said else FAULTS_PER_GOOD) else None
-
-
-def _faults(text: str, label: str) -> str:
-    count = text.count(FAULT)
-    return f"the page is {label} but for {count} bad sequences" if count else ""
-
-
-def _made(text: str, name: str, warning: str = "") -> Decoded:
-    return Decoded(text.encode("utf-8", "replace"), name, warning)

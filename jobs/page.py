@@ -17,7 +17,8 @@ from lxml import etree
 from requests.structures import CaseInsensitiveDict
 
 from jobs import budget, values
-from jobs.charset import Decoded, decode, text_bytes
+from jobs.charset import decode, text_bytes
+from jobs.decoded import Decoded
 from jobs.errors import DecodeFailed, ParseFailed
 
 # What lxml and JSON take at most, measured: for an element, for the text after a tag, for an attribute, for a value.

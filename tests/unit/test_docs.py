@@ -163,6 +163,18 @@ def test_every_command_in_the_documents_is_one():
     assert unknown == []
 
 
+def test_every_module_that_a_document_runs_is_there():
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    named = {
+        name for one in documents for name in re.findall(r"python -m ([a-z][\w.]+\w)", one.read_text(encoding="utf-8"))
+    }
+    ours = {name: ROOT / name.replace(".", "/") for name in named if (ROOT / name.partition(".")[0]).is_dir()}
+    assert len(ours) > 4
+    assert [
+        name for name, path in ours.items() if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists())
+    ] == []
+
+
 def test_the_rights_of_a_region_stand_in_the_document():
     text = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
     assert f"ACL SETUSER {names.hub_user('fra')} on >PASSWORD {hub_acl.rules('fra')}" in text

@@ -164,15 +164,13 @@ def test_every_command_in_the_documents_is_one():
 
 
 def test_every_module_that_a_document_runs_is_there():
-    documents = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    named = {
-        name for one in documents for name in re.findall(r"python -m ([a-z][\w.]+\w)", one.read_text(encoding="utf-8"))
-    }
+    documents = {ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "decisions.md"}  # as it was then
+    texts = [document.read_text(encoding="utf-8") for document in documents]
+    named = {name for text in texts for name in re.findall(r"python -m ([a-z][\w.]+\w)", text)}
     ours = {name: ROOT / name.replace(".", "/") for name in named if (ROOT / name.partition(".")[0]).is_dir()}
     assert len(ours) > 4
-    assert [
-        name for name, path in ours.items() if not (path.with_suffix(".py").exists() or (path / "__main__.py").exists())
-    ] == []
+    files = {name: (path.with_suffix(".py"), path / "__main__.py") for name, path in ours.items()}
+    assert [name for name, either in files.items() if not any(file.exists() for file in either)] == []
 
 
 def test_the_rights_of_a_region_stand_in_the_document():

@@ -173,6 +173,14 @@ def test_every_module_that_a_document_runs_is_there():
     assert [name for name, either in files.items() if not any(file.exists() for file in either)] == []
 
 
+def test_every_log_line_that_the_document_explains_is_logged():
+    told = [line for key in table("operations.md", "line") for line in key.split("`, `")]
+    folders = ("bridge", "jobs", "regions", "web")
+    code = "".join(path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    assert len(told) > 10
+    assert [line for line in told if f'"{line}"' not in code] == []
+
+
 def test_the_rights_of_a_region_stand_in_the_document():
     text = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
     assert f"ACL SETUSER {names.hub_user('fra')} on >PASSWORD {hub_acl.rules('fra')}" in text

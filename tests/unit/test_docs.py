@@ -181,6 +181,15 @@ def test_every_log_line_that_the_document_explains_is_logged():
     assert [line for line in told if f'"{line}"' not in code] == []
 
 
+def test_every_key_that_a_document_names_is_one():
+    known = set(re.findall(r"^    (nf:\S+)", names.__doc__ or "", re.MULTILINE))
+    named = set(re.findall(r"nf:[a-z:]+[A-Z]*", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"))) - {"nf:"}
+    assert len(named) > 15
+    assert {re.sub("[A-Z]+", lambda found: f"{{{found[0].lower()}}}", name) for name in named} - known == {
+        "nf:cache"
+    }  # of a pattern
+
+
 def test_the_rights_of_a_region_stand_in_the_document():
     text = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
     assert f"ACL SETUSER {names.hub_user('fra')} on >PASSWORD {hub_acl.rules('fra')}" in text

@@ -103,7 +103,7 @@ def datetime_parser(
         if found is None:
             return _first(readers, lambda read, form: written(placed(read, form), read.timespec, text), doubt, text)
         made = written(found[0], found[1], text)
-        if doubt is not None:
+        if found[0].year in _OTHER_CALENDARS:
             _check_year(found[0].year, doubt)
         return made
 
@@ -126,7 +126,8 @@ def date_parser(formats: Sequence[str], lang: str, doubt: Doubt | None = None) -
             except ValueError:
                 pass  # perhaps another format's
             else:
-                _check_year(day.year, doubt)
+                if day.year in _OTHER_CALENDARS:
+                    _check_year(day.year, doubt)
                 return day.isoformat()
         return _first(readers, written, doubt, text)
 
@@ -215,6 +216,8 @@ def _iso_looked_at(text: str, doubt: Doubt | None) -> Read:
     if len(text) > strptime.TEXT_MAX:
         raise ValueError("a text too long to be a time")
     found = _ISO.fullmatch(strptime.plain(text))
+    if found is None and text.isdecimal() and len(text) in (10, 13):
+        raise Refused("format unix is seconds, unix_ms milliseconds")
     if found is None:
         raise ValueError("no time of ISO 8601")
     day = _iso_day(found)

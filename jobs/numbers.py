@@ -57,7 +57,10 @@ def parser(decimal_mark: str, doubt: Doubt | None = None) -> Callable[[str], Dec
         if decimal_mark == "." and _PLAIN.fullmatch(text):
             return Decimal(text)
         found = number.fullmatch(text.strip(_CURRENCIES))  # most texts are a number, perhaps with a currency's sign
-        if found is None or not (found["whole"] or found["fraction"]) or _is_either(found):
+        if found is None:
+            return _looked_at(text, decimal_mark, doubt)
+        whole, fraction = found["whole"], found["fraction"]
+        if not (whole or fraction) or (fraction is not None and len(fraction) == 3 and _is_either(found)):
             return _looked_at(text, decimal_mark, doubt)
         return _made(found, len(text), minus=False)
 
@@ -193,12 +196,31 @@ def factor(text: str) -> Fraction:
 
 
 def scaled(value: Decimal, by: Fraction) -> Decimal:
-    """A number times a factor, exactly; rounded to 12 places where it does not end."""
+    """A number times a factor, exactly; rounded to 12 places where it does not end. Raises Refused for one that would be 0 then."""
     product = Fraction(value) * by
+    exact = _exact(product)
+    if exact is not None:
+        return tidy(exact)
     numerator = product.numerator * 10**SCALED_PLACES
     rounded = round(Fraction(numerator, product.denominator))
+    if not rounded:
+        raise Refused(f"scale makes it smaller than {SCALED_PLACES} places hold")
     result = Decimal(rounded).scaleb(-SCALED_PLACES) if abs(rounded) < 10**28 else _long(rounded)
     return tidy(result)
+
+
+def _exact(product: Fraction) -> Decimal | None:
+    """A fraction as a decimal that ends; None where it does not, or has too many places."""
+    left, twos, fives = product.denominator, 0, 0
+    while left % 2 == 0 and twos <= _EXPONENT_MAX:
+        left, twos = left // 2, twos + 1
+    while left % 5 == 0 and fives <= _EXPONENT_MAX:
+        left, fives = left // 5, fives + 1
+    places = max(twos, fives)
+    if left != 1 or places > _EXPONENT_MAX:
+        return None
+    text = f"{abs(product.numerator) * 10**places // product.denominator:0{places + 1}d}"
+    return Decimal(f"{'-' if product < 0 else ''}{text[: len(text) - places]}.{text[len(text) - places :]}")
 
 
 def _long(rounded: int) -> Decimal:

@@ -88,7 +88,9 @@ class Plan:
         record: dict[str, Any] = {}
         names = dict(outer) if self._named else outer
         scope.given = given = False
-        self._doubts.clear()
+        doubts = self._doubts
+        if doubts:
+            doubts.clear()  # of a row that failed
         for name, get, own, nothing, hidden in self._slots:
             try:
                 value = get(levels, scope, names)
@@ -107,8 +109,9 @@ class Plan:
                 names[name] = value
             if not hidden:
                 record[name] = value
-        for one in self._doubts:
-            scope.doubt(*one)
+        if doubts:
+            for one in doubts:
+                scope.doubt(*one)
         return record if given or scope.given or not self._asks_own else None
 
     def _slot(self, name: str, one: Field) -> _Slot:

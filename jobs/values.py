@@ -313,19 +313,25 @@ def _number(kind: str, mark: str, doubt: Doubt | None) -> Parse:
     read = numbers.parser(mark, noted.append if doubt is not None else None)
     expected = "exactly one whole number" if kind == "int" else "exactly one number"
 
+    def told(found: Any, text: str) -> Any:
+        assert doubt is not None
+        doubt(text, noted[0])
+        noted.clear()
+        return found
+
     def parse(text: str, _base: str, by: Any) -> Any:
         try:
             found = read(text) if by is None else numbers.scaled(read(text), by)
             if kind == "int":
-                return numbers.whole(found)
+                return told(numbers.whole(found), text) if noted else numbers.whole(found)
         except Refused as error:
+            noted.clear()
             raise BadValue(text, expected, str(error)) from error
         except ValueError as error:
+            noted.clear()
             raise BadValue(text, expected) from error
-        finally:
-            if noted and doubt is not None:
-                doubt(text, noted[0])
-                noted.clear()
+        if noted:
+            told(found, text)
         if kind == "decimal":
             return found if "E" not in str(found) else f"{found:f}"  # JSON would have the exponent
         made = float(found)

@@ -8,6 +8,7 @@ import pytest
 from jobs import units
 from jobs.field import Value
 from jobs.values import BadValue, Number, converter
+from tests.differential import Explained
 from tests.differential import numbers as differential
 from tests.unit.describing import parse, rows
 
@@ -153,6 +154,16 @@ def test_what_a_float_can_not_hold_is_no_float(raw):
         number(raw, type="float")
 
 
+@pytest.mark.parametrize(
+    ("text", "scale", "found"),
+    [("0.0000005", "0.000001", "0.0000000000005"), ("-7", "1/8", "-0.875"), ("1", "1/3", "0.333333333333"), ("2.50", "1000", "2500"), ("0", "0.5", "0")],
+)  # fmt: skip
+def test_a_scale_is_exact_where_the_number_ends(text, scale, found):
+    assert f"{Decimal(number(text, scale=scale)):f}" == found
+    with pytest.raises(BadValue, match="scale"):
+        number("0.0000000000001", scale="1/3")
+
+
 def test_the_lines_of_a_text_are_no_groups():
     with pytest.raises(BadValue):
         number("5\n300", fold=False)
@@ -160,7 +171,8 @@ def test_the_lines_of_a_text_are_no_groups():
 
 def test_what_any_language_writes_comes_back_or_is_refused():
     """CLDR's patterns of numbers, percent, currencies, accountants, and of millions, in all its languages."""
-    assert list(differential.compare(seed=20_261_128, count=4_000)) == []
+    found = differential.compare(seed=20_261_128, count=4_000)
+    assert [one for one in found if not isinstance(one, Explained)] == []
 
 
 def test_the_plain_numbers_of_all_languages_are_read():

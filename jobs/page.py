@@ -16,7 +16,7 @@ import re2
 from lxml import etree
 from requests.structures import CaseInsensitiveDict
 
-from jobs import budget, values
+from jobs import budget, html5, values
 from jobs.charset import decode, text_bytes
 from jobs.decoded import Decoded
 from jobs.errors import DecodeFailed, ParseFailed
@@ -203,6 +203,7 @@ def parse_html(body: bytes) -> Any:
     if _goes_on(root):
         del root  # there is memory for one
         root = _html_root(_ENDS.sub(lambda found: b"" if found[2] else found[0], body))
+    html5.mend(root)
     return root
 
 

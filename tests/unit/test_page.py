@@ -153,6 +153,32 @@ AFTER = [  # a page, and its body as HTML5 has it
 ]  # fmt: skip
 
 
+CLOSED = [
+    ("<p>a<section>b</section>c<p>d", "<p>a</p><section>b</section>c<p>d</p>"),
+    ("<p>a<article><p>b</article></p>c<nav>d</nav>", "<p>a</p><article><p>b</p></article>c<nav>d</nav>"),
+    ("<dl><dt>a<dd>b<dd>c<dd><p>d<dt>e<dt>f</dl>", "<dl><dt>a</dt><dd>b</dd><dd>c</dd><dd><p>d</p></dd><dt>e</dt><dt>f</dt></dl>"),
+    ("<h1>a<h2>b</h2>c<h3>d", "<h1>a</h1><h2>b</h2>c<h3>d</h3>"),
+    ("<ruby>a<rt>b<rp>c<rt>d</ruby>", "<ruby>a<rt>b</rt><rp>c</rp><rt>d</rt></ruby>"),
+    ("<button>a<button>b</button>", "<button>a</button><button>b</button>"),
+    ("<!DOCTYPE html><title>t</title><section>a</section> b<p>c", "<section>a</section> b<p>c</p>"),
+    ("<meta charset=utf-8><link rel=x><nav>a</nav><script>s</script><body class=c>b<p>c", "<nav>a</nav><script>s</script>b<p>c</p>"),
+    ("<title>t</title><own-tag>a</own-tag>", "<own-tag>a</own-tag>"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "body"), CLOSED)
+def test_an_element_ends_where_html5_ends_it(text, body):
+    found = etree.tostring(parse_html(text.encode()).find("body"), encoding="unicode", method="html", with_tail=False)
+    assert found.partition(">")[2].removesuffix("</body>") == body
+
+
+def test_many_misplaced_elements_are_moved_once():
+    root = parse_html(b"<p>" + b"<section>x</section>y" * 20_000)
+    assert (len(root.find("body")), len(root.find("body/p"))) == (20_001, 0)
+    deep = parse_html(b"<dl>" + b"<dd>x" * 250)
+    assert len(deep.find("body/dl")) == 250
+
+
 @pytest.mark.parametrize(("text", "body"), AFTER)
 def test_what_stands_behind_the_end_of_a_page_is_in_its_body(text, body):
     root = parse_html(text.encode())

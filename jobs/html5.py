@@ -1,0 +1,60 @@
+"""Where HTML5 closes an element and libxml2 does not: what lies in it then is moved behind it.
+
+mend(root)      <section> ends <p>, <dd> ends <dd>, <h2> ends <h1>; the head ends where the body's first element begins
+"""
+
+from typing import Any, Final
+
+from lxml import etree
+
+_HEADINGS: Final = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+_ENDS_P: Final = (
+    "article", "aside", "details", "dialog", "figcaption", "figure", "footer", "header", "hgroup", "main", "nav", "search", "section",
+    "summary",
+)  # fmt: skip
+# An element, and those that it closes when it begins (WHATWG HTML, 13.2.6.4.7), where libxml2 does not know it.
+CLOSES: Final[dict[str, frozenset[str]]] = {
+    **dict.fromkeys(_ENDS_P, frozenset({"p"})),
+    **dict.fromkeys(("dd", "dt"), frozenset({"dd", "dt"})),
+    **dict.fromkeys(("rt", "rp"), frozenset({"rt", "rp"})),
+    **dict.fromkeys(_HEADINGS, _HEADINGS),
+    "button": frozenset({"button"}),
+    "optgroup": frozenset({"optgroup", "option"}),
+}
+_NAMES: Final = tuple(CLOSES)
+_OF_HEAD: Final = frozenset(
+    {"base", "basefont", "bgsound", "link", "meta", "noframes", "noscript", "script", "style", "template", "title"}
+)
+
+
+def mend(root: Any) -> None:
+    """Moves each element that closes its parent, and what follows it there, behind the parent. Looks at each once."""
+    head = root.find("head")
+    if head is not None:
+        for one in head.iterchildren(etree.Element):
+            if one.tag not in _OF_HEAD:
+                _begin_body(root, one)
+                break
+    misplaced = [
+        one for one in root.iter(*_NAMES) if (parent := one.getparent()) is not None and parent.tag in CLOSES[one.tag]
+    ]
+    for one in misplaced:
+        parent = one.getparent()
+        if parent.tag in CLOSES[one.tag]:  # else it has been moved with another one
+            moved = [one, *one.itersiblings()]
+            tail, parent.tail = parent.tail, None
+            for sibling in reversed(moved):
+                parent.addnext(sibling)
+            if tail:
+                moved[-1].tail = (moved[-1].tail or "") + tail
+
+
+def _begin_body(root: Any, first: Any) -> None:
+    """Moves what begins the body (13.2.6.4.4) out of the head, in front of what the body has."""
+    body = root.find("body")
+    if body is None:
+        body = etree.SubElement(root, "body")
+    moved = [first, *first.itersiblings()]
+    body[:0] = moved
+    moved[-1].tail = (moved[-1].tail or "") + (body.text or "")
+    body.text = None

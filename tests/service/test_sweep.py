@@ -1,5 +1,7 @@
 """The sweep at size and beside another gateway's: many tasks of a dead region end together, each by one of them."""
 
+import time
+
 import pytest
 
 from regions import names, script
@@ -10,7 +12,7 @@ from web.clean import Cleaner
 from web.hub import Hub
 from web.ledger import Ledger
 from web.publish import Publisher
-from web.sweep import BATCH, LEASE_MS, Sweeper
+from web.sweep import BATCH, LEASE_MS, Grace, Sweeper
 
 MANY = 20_000
 
@@ -92,6 +94,7 @@ def test_accepts_that_a_dead_gateway_left_open_are_refused_together_and_cancelle
     half.ledger.accept([new.id for new in wanted])
     assert set(half.ledger.states([new.id for new in wanted])) == {"refused"}
     assert half.cleaner.kept == 2 * len(wanted)  # each region of each is to hear of it
+    assert {one.deadline_ms for one in half.cleaner._lanes["fra"].waiting} == {300_000}  # as long as any task may live
 
 
 def test_an_accept_whose_lease_lives_is_left_alone(half):
@@ -102,3 +105,61 @@ def test_an_accept_whose_lease_lives_is_left_alone(half):
     assert half.cleaner.kept == 0
     half.ledger.accept([new.id])
     assert half.ledger.read(new.id) is not None
+
+
+def test_an_accept_whose_ledger_expired_is_forgotten_and_nobody_is_told(half):
+    half.client.zadd(names.ACCEPTING, {new_request().id: 1})
+    half.sweeper.run_once()
+    assert half.client.zcard(names.ACCEPTING) == 0
+    assert half.cleaner.kept == 0
+
+
+def test_a_sweeper_starts_in_its_grace_outlives_an_outage_and_ends_when_it_is_stopped(half, hub_redis):
+    sweeper, (wanted,) = half.sweeper, half.overdue(1, of_each=1)
+    sweeper.start()
+    assert sweeper.grace.is_on
+    assert half.news == []
+    hub_redis.crash()
+    until(lambda: half.hub.away, "the outage to be seen")
+    sweeper.grace._began = None  # it has run for long
+    hub_redis.running.start()
+    until(lambda: half.news == [wanted.id], "the sweep")
+    sweeper.stop()
+    assert not sweeper._thread.is_alive()
+    more = half.overdue(1, of_each=1)
+    assert sweeper.run_once() == 0, "what was stopped ends nothing more"
+    assert not half.ledger.read(more[0].id).done
+
+
+def test_a_sweep_in_its_grace_ends_nothing(half, monkeypatch):
+    looks, real = [], type(half.sweeper.grace).is_on.fget
+    monkeypatch.setattr(type(half.sweeper.grace), "is_on", property(lambda grace: looks.append(1) or real(grace)))
+    half.overdue(1, of_each=1)
+    half.sweeper.start()
+    until(lambda: len(looks) >= 3, "three looks")
+    half.sweeper.stop()
+    assert half.news == []
+
+
+def test_parts_that_are_gone_are_looked_for_once_a_minute(half, monkeypatch):
+    real, looks = half.ledger.regions, []
+    monkeypatch.setattr(half.ledger, "regions", lambda regions: looks.append(1) or real(regions))
+    for _ in range(3):
+        half.sweeper.run_once()
+    assert looks == [1]
+    assert 50 < half.sweeper._forget_at - time.monotonic() <= 60
+
+
+def test_a_grace_is_fifteen_seconds_and_one_begins_a_minute_after_another():
+    now = [0.0]
+    grace = Grace(lambda: now[0])
+    grace.begin()
+    seen = []
+    for now[0] in (14.9, 15.0, 59.9):
+        grace.begin()
+        seen.append(grace.is_on)
+    assert seen == [True, False, False]
+    now[0] = 60.0
+    assert not grace.is_on
+    grace.begin()
+    assert grace.is_on

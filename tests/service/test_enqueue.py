@@ -4,6 +4,7 @@ import json
 import zlib
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 import redis
 from rq import Queue
@@ -164,3 +165,96 @@ def test_a_link_never_reconnects(region_redis) -> None:
 
 def test_long_params_do_not_make_long_descriptions() -> None:
     assert len(enqueue.description(task("fra", params={"q": "x" * 10_000}))) < 1_200
+
+
+def hub_fields(client, one: contract.Task) -> dict[str, bytes]:
+    return {key.decode(): value for key, value in client.hgetall(names.rq_job(one.task)).items()}
+
+
+def test_a_job_is_dated_by_its_regions_clock_and_lives_a_second_at_least(enqueuer: Enqueuer, region_redis) -> None:
+    late, soon, patient = task("fra", 1), task("fra", 2), task("fra", 3, max_age=2.5)
+    now = late.deadline_ms + 1_000
+    soon = msgspec.structs.replace(soon, deadline_ms=now + 1_001)
+    assert enqueuer.write([late, soon, patient], offset_ms=-3_600_000, now_ms=now).ready == 3
+    fields = hub_fields(region_redis.client, late)
+    assert fields["created_at"].decode() == utcformat(datetime.fromtimestamp((now + 3_600_000) / 1000, UTC))
+    assert [hub_fields(region_redis.client, one)["timeout"] for one in (late, soon)] == [b"1", b"2"]
+    ages = [hub_fields(region_redis.client, one).get(names.JOB_MAX_AGE) for one in (late, soon, patient)]
+    assert ages == [None, None, b"2500"]
+
+
+def test_a_cancel_that_comes_late_still_marks_its_task_for_a_moment(enqueuer: Enqueuer, region_redis) -> None:
+    region_redis.client.config_resetstat()
+    cancel = contract.Cancel(task="01TASK", request="01REQUEST", deadline_ms=now_ms() - 1)
+    assert write(enqueuer, cancel).refusals == [None]
+
+
+def asks(client, one: contract.Task) -> tuple[bool, bool]:
+    """Whether a job was told that its question stands in the queue already, and whether its answer is to be kept."""
+    return names.JOB_ASKED in hub_fields(client, one), client.get(names.flight(contract.key_of(one))) == b"*"
+
+
+def test_only_where_jobs_wait_a_question_is_looked_for_among_them(enqueuer: Enqueuer, region_redis) -> None:
+    client, same = region_redis.client, [task("fra", 1, task=f"01SAME{number}") for number in range(3)]
+    write(enqueuer, same[0])
+    write(enqueuer, same[1])
+    assert [asks(client, one) for one in same[:2]] == [(False, False)] * 2  # nothing was there before the first
+    write(enqueuer, same[2])
+    assert asks(client, same[2]) == (True, True)
+    assert 0 < client.pttl(names.flight(contract.key_of(same[2]))) <= 120_000
+
+
+def test_the_same_task_again_or_one_whose_first_asker_is_late_is_not_asked_again(
+    enqueuer: Enqueuer, region_redis
+) -> None:
+    client, one = region_redis.client, task("fra", 1)
+    write(enqueuer, *[task("fra", number) for number in range(10, 13)])
+    write(enqueuer, one)
+    client.delete(names.rq_job(one.task))
+    write(enqueuer, one)
+    assert asks(client, one) == (False, False)
+    late, next_one = (task("fra", 2, task=f"01LEFT{left}", deadline_ms=now_ms() + left) for left in (-1, 30_000))
+    write(enqueuer, late)
+    write(enqueuer, next_one)
+    assert asks(client, next_one) == (False, False)
+
+
+def test_as_many_questions_are_remembered_as_there_is_room_for(enqueuer: Enqueuer, region_redis, monkeypatch) -> None:
+    write(enqueuer, *[task("fra", number) for number in range(10, 13)])
+    enqueuer._asked.clear()
+    monkeypatch.setattr(enqueue, "ASKED_MAX", 3)
+    late = [msgspec.structs.replace(task("fra", number), deadline_ms=now_ms() - 1) for number in range(2)]
+    write(enqueuer, *late, task("fra", 2), task("fra", 3))
+    assert len(enqueuer._asked) == 2, "those that are late go first"
+    again = task("fra", 2, task="01AGAIN")
+    write(enqueuer, again)
+    assert asks(region_redis.client, again)[0]
+    write(enqueuer, task("fra", 4), task("fra", 5))
+    assert len(enqueuer._asked) <= 3
+
+
+def test_a_closed_enqueuer_says_so_and_writes_nothing(enqueuer: Enqueuer) -> None:
+    assert (enqueuer.is_open, bool(enqueuer.run_id)) == (True, True)
+    enqueuer.close()
+    assert (enqueuer.is_open, enqueuer.run_id) == (False, "")
+    other = Enqueuer(enqueuer._client, "fra")
+    assert (other.is_open, other.run_id) == (False, "")
+    with pytest.raises(redis.exceptions.ConnectionError, match="not connected"):
+        write(other, task("fra"))
+    other.close()
+
+
+def test_a_redis_that_refuses_the_script_is_not_opened(region_redis) -> None:
+    region_redis.client.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+@all", "-script")
+    url = region_redis.url.replace("redis://", "redis://narrow:secret@")
+    client = connect.open_redis(url, name="test-bridge")
+    one = Enqueuer(client, "fra")
+    with pytest.raises(redis.exceptions.ResponseError):
+        one.open()
+    assert not one.is_open
+    until(lambda: not region_redis.client.client_list(_type="normal") or not _connected(region_redis), "its end")
+    client.close()
+
+
+def _connected(region_redis) -> bool:
+    return any(one["user"] == "narrow" for one in region_redis.client.client_list())

@@ -160,7 +160,7 @@ def _is_said_only(node: ast.AST) -> bool:
     if isinstance(node, ast.If):
         return all(map(_is_said_only, [*node.body, *node.orelse]))
     text = ast.unparse(node)
-    return text.startswith(("log.", "assert ", "from ", "import ", "raise NotImplementedError"))
+    return text.startswith(("log.", "self._log.", "assert ", "from ", "import ", "raise NotImplementedError"))
 
 
 def _is_declared(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:

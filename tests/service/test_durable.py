@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from bridge import durable
 from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.link import Link
 from regions import connect, names
@@ -114,3 +115,40 @@ def test_a_frozen_redis_is_an_error_and_not_a_wait_for_ever(settled: Settled, re
     settled.durable.submit(taker, "one")
     until(lambda: "one" in settled.results, "the time-out")
     assert isinstance(settled.results["one"], connect.AWAY)
+
+
+def test_a_batch_and_a_stop_are_heard_at_once(region_redis, monkeypatch) -> None:
+    monkeypatch.setattr(durable, "IDLE_SECONDS", 600.0)
+    one = Settled(region_redis.url)
+    until(lambda: one.durable.is_open, "a connection")
+    for receipt in ("first", "second"):
+        one.durable.submit(run_id(region_redis), receipt)
+        until(lambda receipt=receipt: one.results.get(receipt, True) is None, "the batch")
+    one.stop()
+    assert all(client["name"] != "test-durable" for client in region_redis.client.client_list())
+
+
+def test_where_no_file_is_kept_what_was_taken_counts(settled: Settled, region_redis) -> None:
+    region_redis.client.config_set("appendfsync", "no")
+    settled.durable.waits = False
+    settled.durable.submit(run_id(region_redis), "one")
+    until(lambda: settled.results == {"one": None}, "the fence to pass")
+
+
+def test_a_stop_ends_the_wait_for_the_file(region_redis) -> None:
+    region_redis.client.config_set("appendfsync", "no")
+    one = Settled(region_redis.url)
+    until(lambda: one.durable.is_open, "a connection")
+    one.durable.submit(run_id(region_redis), "one")
+    until(lambda: region_redis.client.info("clients")["blocked_clients"], "the wait for the file")
+    one.stop()
+    assert isinstance(one.results["one"], connect.AWAY)
+
+
+def test_a_redis_that_comes_back_is_asked_again(settled: Settled, region_redis) -> None:
+    region_redis.crash()
+    until(lambda: not settled.durable.is_open, "the loss, which nobody's batch has to find")
+    region_redis.running.start()
+    until(lambda: settled.durable.is_open, "a connection")
+    settled.durable.submit(run_id(region_redis), "one")
+    until(lambda: settled.results == {"one": None}, "the batch")

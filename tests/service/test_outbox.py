@@ -1,6 +1,7 @@
 """Results on their way home, between two real Redis."""
 
 import time
+from collections import deque
 
 import pytest
 
@@ -294,3 +295,112 @@ def test_a_stopped_shipper_sends_what_it_has(region_redis, hub_redis, home):
     shipper.stop(30)
     assert len(results(hub_redis.client)) == 600
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    assert left(region_redis) == (0, 0), "it waits for the hub's file too"
+    assert not shipper._thread.is_alive()
+
+
+def test_a_running_shipper_ships_at_once_what_it_gets_and_says_what_runs(region_redis, hub_redis, home):
+    shipper = Shipper(home)
+    shipper.start()
+    for number in range(3):
+        shipper.put([stored(region_redis.client, outcome(number))])
+        until(lambda sent=number + 1: len(results(hub_redis.client)) == sent, "its result")
+    shipper.tell([("R9", "T9", 1, 1234)])
+    until(lambda: out_entries(hub_redis.client, b"claims"), "what runs")
+    looks, real = [], shipper._take
+    shipper._take = lambda: looks.append(1) or real()
+    shipper.put([stored(region_redis.client, outcome(3))])
+    until(lambda: len(results(hub_redis.client)) == 4, "its result")
+    shipper.stop(30)
+    assert len(looks) <= 4, "it waits, and does not look again and again"
+
+
+def test_results_of_an_outage_keep_their_order_and_wait_between_tries(region_redis, hub_redis, home, monkeypatch):
+    shipper, slept = Shipper(home), []
+    shipper.put([stored(region_redis.client, outcome(number)) for number in range(3)])
+    hub_redis.running.kill()
+    monkeypatch.setattr(outbox.time, "sleep", slept.append)
+    assert shipper.run_once()
+    assert len(slept) == 1
+    monkeypatch.undo()
+    shipper.put([stored(region_redis.client, outcome(3))])
+    hub_redis.running.start()
+    until(lambda: shipper.run_once() and len(results(hub_redis.client)) == 4, "all of them")
+    assert results(hub_redis.client) == ["T0", "T1", "T2", "T3"]
+
+
+def parcels(*sizes: int) -> deque[Parcel]:
+    return deque(Parcel(f"{number}-0", outcome(number, size=size), 610) for number, size in enumerate(sizes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "taken"),
+    [
+        ((), 0),
+        ((10,), 1),
+        ((101,), 1),
+        ((101, 1), 1),
+        ((60, 40), 2),
+        ((60, 41), 1),
+        ((60, 39, 1, 1), 3),
+        ((0,) * 300, 256),
+    ],
+)
+def test_a_batch_takes_what_fits_and_one_at_least(sizes, taken):
+    waiting = parcels(*sizes)
+    assert [parcel.entry for parcel in outbox._batch(waiting, 100)] == [f"{number}-0" for number in range(taken)]
+    assert len(waiting) == len(sizes) - taken
+
+
+def test_a_page_of_orphans_is_bounded_in_number_and_by_what_they_take(region_redis, home, monkeypatch):
+    client = region_redis.client
+    for number in range(25):
+        stored(client, outcome(number), age_seconds=10)
+    monkeypatch.setattr(outbox, "PAGE", 10)
+    assert len(Leftovers(client, home, "w1")._orphans()) == 10
+    client.delete(names.OUTBOX)
+    for number in range(25):
+        stored(client, outcome(number, size=100_000), age_seconds=10)
+    monkeypatch.setattr(outbox, "PAGE", 1_000)
+    assert len(Leftovers(client, home, "w1")._orphans()) == 10
+
+
+def test_whose_turn_it_is_stands_for_five_seconds_where_there_is_something_to_ship(region_redis, home):
+    client = region_redis.client
+    leftovers = Leftovers(client, home, "w1")
+    assert leftovers._orphans() == []
+    assert not client.exists(names.OUTBOX_TURN)
+    stored(client, outcome(1), age_seconds=2)
+    assert leftovers._orphans() == []
+    client.delete(names.OUTBOX)
+    stored(client, outcome(2), age_seconds=outbox.ORPHAN_SECONDS + 1)
+    assert len(leftovers._orphans()) == 1
+    assert client.get(names.OUTBOX_TURN) == b"w1"
+    assert 0 < client.pttl(names.OUTBOX_TURN) <= outbox.TURN_MS
+
+
+def test_at_most_eight_batches_of_small_orphans_are_under_way(region_redis, hub_redis, home):
+    client = region_redis.client
+    for number in range(2_500):
+        stored(client, outcome(number), age_seconds=10)
+    leftovers = Leftovers(client, home, "w1")
+    assert leftovers.run_once()
+    assert home.flying == outbox.FLYING_MAX - 1  # and one has come back
+    shipped(leftovers)
+    assert results(hub_redis.client) == [f"T{number}" for number in range(2_500)]
+
+
+def test_a_thread_ships_what_is_left_looks_each_second_and_ends(region_redis, hub_redis, home):
+    leftovers = Leftovers(region_redis.client, home, "w1")
+    looks, real = [], leftovers.run_once
+    leftovers.run_once = lambda: looks.append(time.monotonic()) or real()
+    leftovers.start()
+    stored(region_redis.client, outcome(1), age_seconds=10)
+    until(lambda: results(hub_redis.client) == ["T1"], "the left one")
+    begun = len(looks)
+    until(lambda: len(looks) >= begun + 3, "further looks")
+    idle = looks[begun:]
+    assert idle[2] - idle[1] >= outbox.LOOK_SECONDS
+    leftovers.stop()
+    leftovers._thread.join(10)
+    assert not leftovers._thread.is_alive()

@@ -107,6 +107,15 @@ def test_an_accept_whose_lease_lives_is_left_alone(half):
     assert half.ledger.read(new.id) is not None
 
 
+def test_a_task_whose_ledger_expired_keeps_none_of_the_others(half):
+    gone, *others = half.overdue(3, of_each=1)
+    half.client.delete(names.ledger(gone.id))
+    half.client.zadd(names.DUE, {names.due_member(gone.id, gone.tasks[0].id): 0})  # it comes first
+    assert half.sweeper.run_once() == 2
+    assert set(half.news) == {one.id for one in others}
+    assert half.client.zcard(names.DUE) == 0
+
+
 def test_an_accept_whose_ledger_expired_is_forgotten_and_nobody_is_told(half):
     half.client.zadd(names.ACCEPTING, {new_request().id: 1})
     half.sweeper.run_once()

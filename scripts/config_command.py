@@ -16,7 +16,7 @@ from regions.egress import without_credentials
 from regions.settings import Settings
 from scripts import hub_acl, policy
 from scripts.configuration import to_toml
-from scripts.probes import broker, mongo, redis_answers
+from scripts.probes import broker, mongo
 from scripts.terminal import say, say_json
 
 HIDDEN: Final = "(hidden)"
@@ -104,13 +104,17 @@ def policy_finding(settings: Settings) -> Finding:
 
 def _redis(what: str, url: str, kind: str, *, is_hub: bool = False) -> Finding:
     where, relaxed = connect.without_password(url), kind == "relaxed"
-    fault = redis_answers(url)()
-    if fault:
-        return Finding(what, where, fault)
     try:
         with connect.open_redis(url, name="check", connections=1) as client:
+            client.time()
+            connect.check_redis(client, "it")
             found = durability.look(client)
-    except redis.exceptions.RedisError as error:
+    except redis.exceptions.NoPermissionError as error:
+        if not is_hub:
+            return Finding(what, where, str(error))
+        # A region's user at the hub may ask for the time and for nothing of the server's.
+        return Finding(what, where, note=f"it answers; its settings are not shown to this user ({error})")
+    except (*connect.AWAY, redis.exceptions.RedisError, connect.TooOld, ValueError) as error:
         return Finding(what, where, str(error))
     note = durability.POWER_LOSS if is_hub and found.fsync == "everysec" else ""
     return Finding(what, where, "", found.shortfalls, relaxed, note)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from click.testing import CliRunner
 
-from regions import connect, durability
+from regions import connect, durability, names
 from regions.link import Link
 from regions.settings import ROOT
+from scripts import hub_acl
 from scripts.cli import main
 from scripts.services import free_port
 from tests.service import hub_parts
@@ -242,3 +243,14 @@ def test_how_far_a_file_is_written_is_read_from_a_real_server(start_redis):
     link = Link(instance.client)
     assert durability.file_of(link.one(*durability.LOOK)).has(None)
     link.close()
+
+
+def test_config_check_on_a_regions_host_takes_the_hub_for_well(monkeypatch, start_redis, region_redis):
+    """A region's user may read nothing of the hub's settings: that is no fault of the hub."""
+    user = names.hub_user("fra")
+    hub = start_redis("hub", users={user: ("word", hub_acl.rules("fra"))})
+    monkeypatch.setenv("NEARFETCH__HUB__REDIS", hub.url.replace("redis://", f"redis://{user}:word@"))
+    monkeypatch.setenv("NEARFETCH__REGION__FRA__REDIS__URL", region_redis.url)
+    servers = json.loads(CliRunner().invoke(main, ["config", "check", "--json"]).stdout)["servers"]
+    faults = {one["what"]: one["fault"] for one in servers}
+    assert (faults["central Redis"], faults["Redis of fra"]) == (None, None)

@@ -6,6 +6,7 @@ html_of(element)    the same for a reader of HTML: plain text is escaped
 
 import base64
 import html
+import re
 from typing import Any, Final
 
 from lxml import etree
@@ -15,6 +16,7 @@ from jobs.spaces import ATOM_03, NAMESPACES
 from jobs.texts import own_text
 
 _MARKED: Final = ("text/html", "text/xml")
+_ESCAPED: Final = re.compile(r"\s*+&lt;[A-Za-z]")
 _string: Final = etree.XPath("string()", smart_strings=False)
 
 
@@ -30,10 +32,16 @@ def text_of(element: Any) -> str:
     return markup.inner(division(element), is_xml=True)
 
 
-def html_of(element: Any) -> str:
-    """The same as HTML: where a feed says that it is plain text, that is escaped."""
+def html_of(element: Any, warnings: list[str]) -> str:
+    """The same as HTML: where a feed says that it is plain text, that is escaped. ``warnings`` gets one where it still is HTML then."""
     text = text_of(element)
-    return html.escape(text, quote=False) if _kind(element) == "text" else text
+    if _kind(element) == "text":
+        return html.escape(text, quote=False)
+    if _ESCAPED.match(text) and text.rstrip().endswith("&gt;"):
+        warnings.append(
+            f"a <{name_of(element)}> of the feed is HTML still after it was read as HTML: it is escaped twice"
+        )
+    return text
 
 
 def division(element: Any) -> Any:

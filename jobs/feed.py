@@ -21,6 +21,7 @@ from jobs.page import check_tags
 from jobs.spaces import NAMESPACES
 
 REPAIRED: Final = 12  # times a feed, while it is repaired: the text and what was made of it
+REPAIRED_TAG_BYTES: Final = 160  # besides, for each tag: the pieces between them
 
 KEYS: Final = (
     "title", "link", "id", "published", "updated", "author", "summary", "content", "categories", "enclosures",
@@ -56,7 +57,7 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
         utf8 = _WINDOWS_1252.sub(_character, utf8)
     faults, is_odd = repair.Faults(), _has_odd_sections(utf8)
     if is_odd:
-        budget.reserve(len(utf8) * REPAIRED, "a feed that has to be repaired")
+        budget.reserve(_taken(utf8), "a feed that has to be repaired")
         utf8 = repair.closed(utf8.decode("utf-8", "replace"), faults).encode()
     try:
         root = etree.fromstring(utf8.strip(), _parser(recover=False))
@@ -70,7 +71,7 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
 
 def _mended(utf8: bytes, faults: repair.Faults) -> Any:
     """The root of an ill-formed feed: by the first step of repair that is enough. Raises ParseFailed."""
-    budget.reserve(len(utf8) * REPAIRED, "a feed that has to be repaired")
+    budget.reserve(_taken(utf8), "a feed that has to be repaired")
     text = utf8.decode("utf-8", "replace")
     steps: tuple[tuple[Callable[[str], str], bool], ...] = (
         (lambda text: repair.repaired(text, faults), False),
@@ -90,6 +91,10 @@ def _mended(utf8: bytes, faults: repair.Faults) -> Any:
                 faults.add_line(failed.lineno or 1, failed.msg.partition(", line ")[0])
             return root
     raise ParseFailed(f"expected a feed, found: {failed}")
+
+
+def _taken(utf8: bytes) -> int:
+    return len(utf8) * REPAIRED + utf8.count(b"<") * REPAIRED_TAG_BYTES
 
 
 def _has_odd_sections(utf8: bytes) -> bool:
@@ -148,12 +153,12 @@ class Entry:
             return self._at(*link) if link is not None else None
         return [self._at(*one) for one in _enclosures(self.element)] if key == "enclosures" else None
 
-    def as_html(self, key: str) -> Any:
+    def as_html(self, key: str, warnings: list[str]) -> Any:
         """As ``get``, for a reader of HTML: a title, summary or content of plain text is escaped."""
         if key not in _TEXTS:
             return self.get(key)
         found = _TEXTS[key](self.element)
-        return construct.html_of(found) if found is not None else None
+        return construct.html_of(found, warnings) if found is not None else None
 
     def source_of(self, key: str) -> Any:
         """The element that a key's text is found in, the entry's own where that is no single one."""
@@ -179,9 +184,9 @@ class Channel(Entry):
         """A key of the feed."""
         return self._channel.get(key)
 
-    def as_html(self, key: str) -> Any:
+    def as_html(self, key: str, warnings: list[str]) -> Any:
         """The same for a reader of HTML."""
-        return self._channel.as_html(key)
+        return self._channel.as_html(key, warnings)
 
     def source_of(self, key: str) -> Any:
         """The element that a key's text is found in."""

@@ -22,9 +22,44 @@ CLOSES: Final[dict[str, frozenset[str]]] = {
     "optgroup": frozenset({"optgroup", "option"}),
 }
 _NAMES: Final = tuple(CLOSES)
+_UNSEEN: Final = frozenset({"link", "meta", "noscript", "script", "style"})
 _OF_HEAD: Final = frozenset(
     {"base", "basefont", "bgsound", "link", "meta", "noframes", "noscript", "script", "style", "template", "title"}
 )
+
+
+def behind(root: Any) -> list[Any]:
+    """The nodes behind the end of a page's body, as far as they are something; most pages have none."""
+    found = []
+    after = root.getnext()
+    body = root.find("body") if after is not None or len(root) > 1 else None
+    if body is not None:
+        if body.tail and not body.tail.isspace():
+            found.append(body)  # its tail
+        found += body.itersiblings()
+    while after is not None:
+        if isinstance(after.tag, str):
+            if after.text and not after.text.isspace():
+                found.append(after)
+            found += after
+        after = after.getnext()
+    return found if any(map(_is_something, found)) else []
+
+
+def take_in(root: Any, nodes: list[Any]) -> bool:
+    """Puts scripts and the like at the end of the body; false where there is more than these, which may belong into an open element."""
+    body = root.find("body")
+    if body is None or any(_is_something(one) and one.tag not in _UNSEEN for one in nodes):
+        return False
+    if any(one.tail and not one.tail.isspace() for one in nodes):
+        return False
+    body.extend(nodes)
+    return True
+
+
+def _is_something(node: Any) -> bool:
+    """Whether it is more than a comment with nothing behind it."""
+    return isinstance(node.tag, str) or bool(node.tail and not node.tail.isspace())
 
 
 def mend(root: Any) -> None:

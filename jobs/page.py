@@ -47,7 +47,6 @@ _QUOTED_END: Final = re2.compile(rb"""=\s*(?:"[^"]*>|'[^']*>)""")
 _TAG: Final = re.compile(rb"""<[A-Za-z](?:[^>"'=]++|=\s*+"[^"]*+"?+|=\s*+'[^']*+'?+|["'=])*+""")
 _QUOTED: Final = re.compile(rb"""=\s*+(?:"[^"]*+"?+|'[^']*+'?+)""")
 
-_LAST: Final = ("head", "body", "frameset")
 # The ends of body and html, outside of comments and of elements that hold no markup.
 _ENDS: Final = re.compile(
     rb"<!--.*?(?:-->|\Z)|<(script|style|textarea|title|xmp|iframe|noembed|noframes)\b.*?(?:</\1\b|\Z)|(</(?:body|html)\b[^>]*+>)",
@@ -200,23 +199,12 @@ def parse_html(body: bytes) -> Any:
         return etree.fromstring(b"<html/>", _parsers.html)
     check_tags(body, "HTML", html=True)
     root = _html_root(body)
-    if _goes_on(root):
-        del root  # there is memory for one
+    behind = html5.behind(root)
+    if behind and not html5.take_in(root, behind):
+        del root, behind  # there is memory for one
         root = _html_root(_ENDS.sub(lambda found: b"" if found[2] else found[0], body))
     html5.mend(root)
     return root
-
-
-def _goes_on(root: Any) -> bool:
-    """Whether a page has content behind the end of its body."""
-    if any(isinstance(one.tag, str) for one in root.itersiblings()):
-        return True
-    for child in reversed(root):
-        if child.tail and not child.tail.isspace():
-            return True
-        if isinstance(child.tag, str):
-            return child.tag not in _LAST and root.find("body") is not None
-    return False
 
 
 def _html_root(body: bytes) -> Any:

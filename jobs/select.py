@@ -75,6 +75,9 @@ class Compiler:
         """All text of an element, as XPath's string() gives it."""
         return element.text or "" if not len(element) else string_of(element, self.string)
 
+    def _html_of(self, element: Any) -> str:
+        return construct.html_of(element, self.warnings)
+
     def step(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
         """The items that a selector finds."""
         find = self._all(selector, "", kinds, documents, elements=True)
@@ -212,7 +215,7 @@ class Compiler:
             if elements and not selector.parse:
                 return lambda levels: _listed(_run(run, item(levels)))
             if self.form == "feed" and selector.parse == "html":
-                text = construct.html_of
+                text = self._html_of
             return lambda levels: [one if type(one) is str else text(one) for one in _listed(_run(run, item(levels)))]
         if language == "const":
             return lambda _: [expression]
@@ -221,7 +224,7 @@ class Compiler:
             return lambda levels: jsonld.nodes(item(levels), str(expression), self.warnings)
         if self.form == "feed" and selector.parse == "html" and field.ROW in kinds[level]:
             key = name if language == OWN else str(expression)
-            return lambda levels: _opened(levels[level].as_html(key))
+            return lambda levels: _opened(levels[level].as_html(key, self.warnings))
         if language == "key":
             return lambda levels: _opened(levels[level].get(expression))
         find = self._json(selector, name)
@@ -288,10 +291,10 @@ class Compiler:
 
         def pairs(levels: Levels) -> list[tuple[Any, Any]]:
             if run is not None:
-                text = construct.html_of if as_html else self.text
+                text = self._html_of if as_html else self.text
                 return [_placed(one, item(levels), text) for one in _listed(_run(run, item(levels)))]
             row = levels[level]
-            return [(row.as_html(key) if as_html else row.get(key), row.source_of(key))]
+            return [(row.as_html(key, self.warnings) if as_html else row.get(key), row.source_of(key))]
 
         def items(levels: Levels) -> list[Any]:
             found = []

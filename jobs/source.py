@@ -290,11 +290,11 @@ class Source:
     def _base(self, page: Page, root: Any) -> str:
         if self.definition.format != "html" or _BASE_TAG.search(page.utf8) is None:
             return page.url
-        base = _BASE(root)
         try:
-            return urljoin(page.url, str(base))
+            base = urljoin(page.url, str(_BASE(root)).strip())
         except ValueError:
             return page.url
+        return base if base.startswith(("http://", "https://")) else page.url
 
     def _check_blocked(self, page: Page) -> None:
         if self._blocked is None:

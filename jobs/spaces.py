@@ -72,26 +72,37 @@ def by_meaning(root: Any, utf8: bytes, kept: Collection[str], warnings: list[str
     A prefix that everybody knows, bound to an address that nobody does, means what it always means; that is warned of.
     """
     moved: dict[str, str] = {}
+    odd: dict[str, str] = {}
     for found in set(_DECLARED.findall(utf8)):
         prefix, space = found[0].decode(), (found[1] or found[2]).decode().strip()
+        if space in kept or space in _KNOWN.values():
+            continue
         usual = meaning(space)
-        if usual == space or space in kept:
-            usual = NAMESPACES.get(prefix, space)
-            if space in kept or space in _KNOWN.values() or is_own(space) or usual == space:
-                continue
-            warnings.append(f'the feed binds {prefix} to "{space[:60]}", which is read as {usual}')
-        moved[space] = usual
-    if moved:
-        _move(root, moved)
+        if usual == space and not is_own(space) and prefix in NAMESPACES:
+            usual = NAMESPACES[prefix]
+            odd[space] = prefix
+        if usual != space:
+            moved[space] = usual
+    used = _move(root, moved) if moved else set()
+    warnings += [
+        f'the feed binds {prefix} to "{space[:60]}", which is read as {moved[space]}'
+        for space, prefix in sorted(odd.items())
+        if space in used
+    ]
 
 
-def _move(root: Any, moved: dict[str, str]) -> None:
+def _move(root: Any, moved: dict[str, str]) -> set[str]:
+    """Which of the namespaces have elements or attributes."""
+    used = set()
     for element in root.iter(etree.Element):
         space, _, name = element.tag[1:].rpartition("}")
         if space.strip() in moved:
             element.tag = f"{{{moved[space.strip()]}}}{name}"
+            used.add(space.strip())
         for key, value in element.items():
             space, _, name = key[1:].rpartition("}")
             if space.strip() in moved:
                 del element.attrib[key]
                 element.set(f"{{{moved[space.strip()]}}}{name}", value)
+                used.add(space.strip())
+    return used

@@ -280,3 +280,14 @@ def test_xml_base_counts_in_xml_too(tmp_path):
 def test_parts_of_an_entry(inside, key, value):
     _, (entry,) = read(rss(inside))
     assert entry.get(key) == value
+
+
+def test_html_that_is_escaped_twice_is_told(tmp_path):
+    source = (
+        'format = "feed"\n[fields]\na = {key = "summary", parse = "html"}\nb = {xpath = "description", parse = "html"}'
+    )
+    parsed = parse(tmp_path, source, rss("<description>&amp;lt;p&amp;gt;x&amp;lt;/p&amp;gt;</description>") + "")
+    assert parsed.rows == [{"a": "<p>x</p>", "b": "<p>x</p>"}]
+    assert parsed.warnings == [
+        "a <description> of the feed is HTML still after it was read as HTML: it is escaped twice"
+    ]

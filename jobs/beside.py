@@ -13,6 +13,7 @@ from typing import Final
 from jobs import units
 
 _MINUS: Final = frozenset("-\u2212\u2010\u2011\u2012")
+_TRUE_MINUS: Final = "\u2212"
 _DASH: Final = "\u2013"  # typographers' minus; between blanks and after a word it is a dash
 _UNSURE: Final = frozenset("\u2014\u2015\u00ad\u02d7\u2796\u207b\u208b\u2043\u2500\u30fc\ufe58\u2e3a\u2e3b")
 _MINUSES: Final = _MINUS | _UNSURE | {_DASH}
@@ -42,6 +43,7 @@ _MINUS_WORDS: Final = frozenset(
     }
 )
 _MINUS_CJK: Final = ("マイナス", "负", "負", "마이너스")
+_WITH_SLASH: Final = ("B/", "S/")  # of Panama and Peru
 _OPENED: Final = ("(", "<")
 _CLOSED: Final = (")", ">")
 _SIGN_IN_BRACKETS: Final = re.compile(r"[(\[] ?[-\u2010-\u2015\u2212] ?[)\]]$")
@@ -71,6 +73,8 @@ def _is_dash(sign: str) -> bool:
 
 def _word_after(text: str) -> str:
     """The word that a text begins with, its dots with it; currencies' signs are of words."""
+    if text.startswith(_WITH_SLASH):
+        return text[: text.index("/") + 1]
     end = 0
     while end < len(text) and (_is_of_word(text[end]) or (text[end] == "." and end)):
         end += 1
@@ -79,7 +83,7 @@ def _word_after(text: str) -> str:
 
 def _word_before(text: str) -> str:
     """The word that a text ends in."""
-    if text.endswith(("B/", "S/", "B/.", "S/.")):
+    if text.endswith((*_WITH_SLASH, "B/.", "S/.")):
         return text[text.rindex("/") - 1 :]
     start = len(text)
     while start and (
@@ -90,11 +94,14 @@ def _word_before(text: str) -> str:
 
 
 class Before:
-    """What stands before a number. ``sign`` is True for a minus, False for a plus, None for none; ``bound`` is a sign like <."""
+    """What stands before a number. ``sign`` is True for a minus, False for a plus, None for none; ``bound`` is a sign like <.
+
+    ``apart`` is a minus that a blank keeps from the number, and which may be a bullet.
+    """
 
     def __init__(self, text: str) -> None:
         self.sign: bool | None = None
-        self.currency = ""
+        self.currency = self.apart = ""
         rest = text.rstrip(" ")
         for _ in range(3):
             word = _word_before(rest)
@@ -128,6 +135,7 @@ class Before:
             self.in_brackets = before.rstrip(" ").endswith(_OPENED)
             if units.is_currency(word):
                 self.currency = self.currency or word
+            self.apart = "" if touches or sign == _TRUE_MINUS else sign
             return True
         if sign == _DASH and not units.is_currency(word):
             return None

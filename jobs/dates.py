@@ -44,7 +44,7 @@ _ISO: Final = re.compile(
 _RFC: Final = re.compile(
     r"(?:[^\W\d_]{2,12}\.?,? ?)?"
     r"(?:(?P<d>\d{1,2})[ -](?P<b>[a-z]{3,9})\.?,?[ -](?P<y>\d{2,4})|(?P<b2>[a-z]{3,9})\.?[ -](?P<d2>\d{1,2})(?:,? (?P<y2>\d{4}))?),?"
-    r" ?(?P<H>\d{1,2})[:.](?P<M>[0-5]\d)(?:[:.](?P<S>[0-6]\d))?(?:[.,]\d{1,9})?(?: ?(?P<p>[ap])\.? ?m\.?(?![a-z]))?"
+    r" ?(?P<H>\d{1,2})[:.](?P<M>[0-5]\d)(?:[:.](?P<S>[0-6]\d)(?:[.,](?P<f>\d{1,9}))?)?(?: ?(?P<p>[ap])\.? ?m\.?(?![a-z]))?"
     r"(?: ?(?P<zone>[a-z+\u2212-][^ ]{0,40}(?: [a-z+\u2212\d-][^ ]{0,20})??))??(?: (?P<y3>\d{4}))?",
     re.IGNORECASE,
 )
@@ -203,8 +203,14 @@ def _plain_iso(text: str) -> tuple[datetime, str] | None:
         found = datetime.fromisoformat(f"{text[:-1]}Z" if text[-1] == "z" else text)  # RFC 3339 has both
     except ValueError:
         return None  # 24:00
-    digits = plain[1]
-    return found, "seconds" if digits is None else "milliseconds" if len(digits) <= 3 else "microseconds"
+    return found, _spec(plain[1])
+
+
+def _spec(fraction: str | None) -> str:
+    """How many digits of a second a time is put out with, by those it had."""
+    if not fraction:
+        return "seconds"
+    return "milliseconds" if len(fraction) <= 3 else "microseconds"
 
 
 def _iso(doubt: Doubt | None, text: str) -> Read:
@@ -240,8 +246,7 @@ def _iso_looked_at(text: str, doubt: Doubt | None) -> Read:
         if doubt is not None:
             doubt(f"{given} was taken as an offset, as XML has it; format reads a time after a dash")
     wall = day.replace(hour=hour % 24, minute=minute, second=second, microsecond=int(fraction.ljust(6, "0")[:6]))
-    spec = "seconds" if not fraction else "milliseconds" if len(fraction) <= 3 else "microseconds"
-    return Read(wall + timedelta(days=ends_day), spec, given, ends_day)
+    return Read(wall + timedelta(days=ends_day), _spec(fraction), given, ends_day)
 
 
 def _iso_day(found: re.Match[str]) -> datetime:
@@ -270,17 +275,17 @@ def _rfc2822(text: str) -> Read:
     if second >= 60:
         raise Refused("a leap second, which no clock here has; re takes the time without seconds")
     hour, ends_day = strptime.halved(int(found["H"]), "ap".index(found["p"].lower()) if found["p"] else None)
-    if ends_day and (int(found["M"]) or second):
+    if ends_day and (int(found["M"]) or second or int(found["f"] or 0)):
         raise Refused("a time after 24:00; re takes the day, and a field of its own the time")
     day = int(found["d"] or found["d2"])
     if found["p"] is None and int(found["H"]) > 24:
         raise ValueError("no hour")
+    micros = int((found["f"] or "").ljust(6, "0")[:6])
     try:
-        wall = datetime(_year(year), month, day, hour, int(found["M"]), second)  # noqa: DTZ001 - the zone is the caller's
+        wall = datetime(_year(year), month, day, hour, int(found["M"]), second, micros)  # noqa: DTZ001 - the zone is the caller's
     except ValueError as error:
         raise Refused(strptime.NO_DAY) from error
-    given = found["zone"] or ""
-    return Read(wall + timedelta(days=ends_day), "seconds", given, ends_day)
+    return Read(wall + timedelta(days=ends_day), _spec(found["f"]), found["zone"] or "", ends_day)
 
 
 def _year(text: str) -> int:

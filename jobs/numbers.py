@@ -125,8 +125,10 @@ def _looked_at(text: str, mark: str, doubt: Doubt | None) -> Decimal:
     found = _number(mark).fullmatch(run)
     if found is None or not (found["whole"] or found["fraction"]):
         raise Refused(_ungrouped(run, mark))
+    if not found["fraction"] and text[:start].endswith(("..", ",,")):
+        raise Refused("dots at the number, and its decimal mark may be one of them; re takes the number")
     beside = _beside if len(text) <= _SHORT else _beside.__wrapped__
-    minus, currency, unit, bound, no_cents = beside(text[:start], text[end:], bool(found["fraction"]))
+    minus, currency, unit, note, no_cents = beside(text[:start], text[end:], bool(found["fraction"]))
     if found["fraction"] and no_cents:
         raise Refused(_ungrouped(run, mark))
     if currency and _is_either(found) and not units.has_three_decimals(currency):
@@ -137,14 +139,14 @@ def _looked_at(text: str, mark: str, doubt: Doubt | None) -> Decimal:
         raise Refused(multiplier(unit))
     if unit and doubt is not None:
         doubt(f"{unit} was taken as a unit; where it multiplies, re takes the number and scale the factor")
-    if bound and doubt is not None:
-        doubt(f"{bound} was left out; re takes the number without it")
+    if note and doubt is not None:
+        doubt(note)
     return made
 
 
 @lru_cache(maxsize=1_024)  # "3 left", "12 left", "1 left": pages repeat what stands beside their numbers
 def _beside(prefix: str, suffix: str, has_fraction: bool) -> tuple[bool, str, str, str, str]:
-    """Whether a number is negative; its currency; its unit, where that may multiply; a bound's sign; its mark where it has no cents."""
+    """Whether a number is negative; its currency; its unit, where that may multiply; what else is in doubt; its mark where it has no cents."""
     prefix, suffix = prefix.translate(_SAME_LINE), suffix.translate(_SAME_LINE)
     _check_words(prefix)
     _check_words(suffix)
@@ -154,8 +156,11 @@ def _beside(prefix: str, suffix: str, has_fraction: bool) -> tuple[bool, str, st
         raise Refused(f"brackets are a minus to accountants; {mend}")
     if before.sign and after.is_minus:
         raise Refused("a minus before and after; re takes the number")
+    note = f"{before.bound} was left out; re takes the number without it" if before.bound else ""
+    if before.apart:
+        note = f"{before.apart} before a blank was taken as a minus; re takes the number without it"
     currency = before.currency or after.currency or _sign_in(prefix) or _sign_in(suffix)
-    return bool(before.sign) or after.is_minus, currency, after.unit, before.bound, after.no_cents
+    return bool(before.sign) or after.is_minus, currency, after.unit, note, after.no_cents
 
 
 _OTHER: Final = {".": ",", ",": ".", "\u066b": "."}

@@ -23,7 +23,7 @@ WITH_POINT = {
     "\u20b91,23,456.00": "123456.00", "\u0665\u066c\u0662\u0663\u0664\u066b\u0665": "5234.5", "\u096b,\u0968\u0969\u096a": "5234",
     "\uff13\uff0c\uff15\uff10\uff10": "3500", "\uffe5\uff15\uff10\uff10": "500", "5e3": "5000", "0.500": "0.500", "$0.005": "0.005",
     "$1234.567": "1234.567", "$1,234.567": "1234.567", "2.449 BHD": "2.449", "KWD 1.500": "1.500", "1.234": "1.234",
-    "kr 5,-": "5", "5.\u2013": "5", "99:-": "99", "5,--": "5", "Tea.....5.00": "5.00", "Tea...5": "5", "USD 5.": "5",
+    "kr 5,-": "5", "5.\u2013": "5", "99:-": "99", "5,--": "5", "Tea.....5.00": "5.00", "1 B/.": "1", "USD 5.": "5",
     "5 %": "5", "5 \u2030": "5", "5\u00b0": "5", "25 min": "25", "5 miles": "5", "100 m\u00b2": "100", "5 km": "5", "5 kr": "5",
     "5 \u20ac/m": "5", "(22 available)": "22", "(ca. 5)": "5", "v1.5": "1.5", "#5": "5", "\u21165": "5", "5,00 (": None,
 }  # fmt: skip
@@ -47,7 +47,7 @@ REFUSED = {  # and what the message names
     "XYZ-5": "minus", "Euro-5": "minus", "- Total sum: 5": "minus", "(-) 5": "minus", "-~5": "minus", "R-5": "minus",
     "5 minus": "scale", "5\u00b1": "may be a minus", "\u18065": "may be a minus", "5 and a half": "half", "<5.00>": "brackets", "5 T\u20ac": "scale",
     "5 lacs": "scale", "Nr.-5": "minus", "-(5)": "minus",
-    "5-7": "more than one", "1/2": "more than one", "5 1/2": "more than one", "10 x 5": "more than one", "1_000": "more than one", "5:30": "more than one",
+    "$..75": "re", "Tea...5": "re", "5-7": "more than one", "1/2": "more than one", "5 1/2": "more than one", "10 x 5": "more than one", "1_000": "more than one", "5:30": "more than one",
     "1,2,3": "re", "1..5": "re", "1.5.2026": "re", "1 2345": "re", "1,234,56": "re", "012 345": "re", "0,12,345": "re",
 }  # fmt: skip
 NO_NUMBER = ("N/A", "-", "\u00b9", "\u00bd", "free", "\u4e94", "1e999", "")
@@ -114,6 +114,20 @@ def test_a_bound_is_told(sign):
     told = []
     assert number(f"{sign} 0.01", told) == "0.01"
     assert told[0].startswith(f"{sign} was left out")
+
+
+def test_a_minus_that_may_be_a_bullet_is_told():
+    told = []
+    assert [number(text, told) for text in ("- 5", "- $44.99", "\u2013 5", "Total: - 5")] == [
+        "-5",
+        "-44.99",
+        "-5",
+        "-5",
+    ]
+    assert len(told) == 4
+    assert "taken as a minus" in told[0]
+    assert [number(text, told) for text in ("-5", "-$ 5", "\u2212 5", "EUR -5", "$- 5")] == ["-5"] * 5
+    assert len(told) == 4
 
 
 def test_a_warning_of_the_result_says_row_field_and_text(tmp_path):

@@ -199,7 +199,7 @@ class After:
                 word = rest[:1]
             elif units.multiplies(bare.partition(".")[0]) or units.is_multiplied(word):
                 raise Refused(multiplier(word))
-            elif (len(bare) < 2 and bare.isalpha()) or not word or not units.is_currency(word):
+            elif (len(bare) < 2 and bare.isascii() and bare.isalpha()) or not word or not units.is_currency(word):
                 break
             else:
                 self.currency = self.currency or word

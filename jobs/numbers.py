@@ -23,6 +23,7 @@ _DIGITS_MAX: Final = 4_000  # Python's own limit for an int in a text is 4,300
 _EXPONENT_MAX: Final = 400
 
 _PLAIN: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?")  # as programs write numbers: no need to look closer
+_DIGITS: Final = re.compile(r"[0-9]{1,30}")
 _QUOTES: Final = "'\u2019\u2018\u02bc\u2032\u00b4"
 _CURRENCIES: Final = " $€£¥₹₽₩₺₴₫฿¢"
 _ARABIC: Final = re.compile("[\u066b\u066c]")
@@ -46,22 +47,23 @@ _SHORT: Final = 100
 Doubt = Callable[[str], None]
 
 
-def parser(decimal_mark: str, doubt: Doubt | None = None) -> Callable[[str], Decimal]:
+def parser(decimal_mark: str, doubt: Doubt | None = None, *, is_count: bool = False) -> Callable[[str], Decimal]:
     """A function from a folded text to its number.
 
-    It raises Refused with the reason, and ValueError where the text has no number. ``doubt`` is told what a number may be besides.
+    It raises Refused with the reason, and ValueError where the text has no number. ``doubt`` is told what a number may be besides. ``is_count``: it has no decimals, so that 1.000 is 1 or 1,000.
     """
     number = _number(decimal_mark)
+    plain = _PLAIN if decimal_mark == "." and not is_count else _DIGITS
 
     def parse(text: str) -> Decimal:
-        if decimal_mark == "." and _PLAIN.fullmatch(text):
+        if plain.fullmatch(text):
             return Decimal(text)
         found = number.fullmatch(text.strip(_CURRENCIES))  # most texts are a number, perhaps with a currency's sign
         if found is None:
-            return _looked_at(text, decimal_mark, doubt)
+            return _looked_at(text, decimal_mark, doubt, is_count=is_count)
         whole, fraction = found["whole"], found["fraction"]
         if not (whole or fraction) or (fraction is not None and len(fraction) == 3 and _is_either(found)):
-            return _looked_at(text, decimal_mark, doubt)
+            return _looked_at(text, decimal_mark, doubt, is_count=is_count)
         return _made(found, len(text), minus=False)
 
     return parse
@@ -105,7 +107,7 @@ def _made(found: re.Match[str], length: int, *, minus: bool) -> Decimal:
     return Decimal(f"{'-' if minus else ''}{digits}.{fraction}" if fraction else f"{'-' if minus else ''}{digits}")
 
 
-def _looked_at(text: str, mark: str, doubt: Doubt | None) -> Decimal:
+def _looked_at(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> Decimal:
     """The one number of a text that is more than a number."""
     if len(text) > _DIGITS_MAX:
         raise ValueError("a text too long to be a number")
@@ -131,6 +133,8 @@ def _looked_at(text: str, mark: str, doubt: Doubt | None) -> Decimal:
     minus, currency, unit, note, no_cents = beside(text[:start], text[end:], bool(found["fraction"]))
     if found["fraction"] and no_cents:
         raise Refused(_ungrouped(run, mark))
+    if is_count and _is_either(found):
+        raise Refused(f'three decimals, or a group; decimal_mark = "{_OTHER[mark]}", or re takes the number')
     if currency and _is_either(found) and not units.has_three_decimals(currency):
         other = f'decimal_mark = "{_OTHER[mark]}"'
         raise Refused(f"three decimals beside {currency}, or a group; {other}, or re takes the number")

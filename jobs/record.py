@@ -226,7 +226,7 @@ class Plan:
             texts, finish, finish_json = (
                 _matches(spec),
                 values.finisher(spec, doubt),
-                values.finisher(values.of_json(spec), doubt),
+                values.finisher(spec, doubt, is_json=True),
             )
 
         def collect(pairs: list[tuple[Any, str]], scope: Scope) -> Any:

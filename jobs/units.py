@@ -102,7 +102,7 @@ Le Lekë Ls M MK MTn NAf Nfk Nkr Nu P Q R RF RM Rf Rp Rs S S/ SR TSh UM UP USh V
 лв р сом сўм щ.д नेरू ብር Δρχ ל״י රු සිෆ්එ ރ
 eur usd gbp chf sek nok dkk pln czk Eur Usd Euro Euros euro euros EURO Dollar Dollars dollar dollars pound pounds peso pesos
 yen yuan rupee rupees franc francs Franken krone kroner kronor Kronen forint lei lira TL SFr sFr Fr zl ZL Kc Kr KR rs RS руб рублей
-рубля рубль грн BTC ETH USDT
+рубля рубль грн тг тенге сум сўм бат đ Đ vnđ VNĐ đồng 円 圆 圓 원 บาท ريال درهم جنيه دينار تومان BTC ETH USDT
 """.split()
 )
 _THREE_DECIMALS: Final = frozenset(

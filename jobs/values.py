@@ -144,7 +144,7 @@ def converter(spec: Value, doubt: Doubt | None = None) -> Convert:
         return _texts(spec)
     if search is None and not spec.map and parse is not None:
         return _typed(spec, fold, parse)
-    finish, finish_json = finisher(spec, doubt), finisher(of_json(spec), doubt)
+    finish, finish_json = finisher(spec, doubt), finisher(spec, doubt, is_json=True)
 
     def convert(found: Any, base: str) -> Any:
         text = "" if found is None else fold(found)
@@ -164,11 +164,6 @@ def converter(spec: Value, doubt: Doubt | None = None) -> Convert:
     return convert
 
 
-def of_json(spec: Value) -> Value:
-    """The same field of JSON's numbers, XPath's and those of a definition: they have a point, whatever texts have."""
-    return spec if spec.decimal_mark == "." else msgspec.structs.replace(spec, decimal_mark=".")
-
-
 def folder(spec: Value) -> Callable[[Any], str]:
     """How the text of a field is made of what was selected."""
     return lines_of if spec.lines else text_of if spec.fold else exact_of
@@ -185,7 +180,7 @@ def _typed(spec: Value, fold: Callable[[Any], str], parse: Parse) -> Convert:
     """A type and no more: what most fields are."""
     by = numbers.factor(spec.scale) if spec.scale else None
     kinds, take = _AS_NUMBER.get(spec.type, _NO_NUMBER) if by is None else _NO_NUMBER
-    parse_json = _parser(of_json(spec)) or parse
+    parse_json = _parser(spec, is_json=True) or parse
 
     def convert(found: Any, base: str) -> Any:
         if type(found) is str:
@@ -201,9 +196,12 @@ def _typed(spec: Value, fold: Callable[[Any], str], parse: Parse) -> Convert:
     return convert
 
 
-def finisher(spec: Value, doubt: Doubt | None = None) -> Convert | None:
-    """What follows ``re``: map, type and scale, for a text that is not empty. None where nothing does."""
-    mapping, parse, parse_json = spec.map, _parser(spec, doubt), _parser(of_json(spec), doubt)
+def finisher(spec: Value, doubt: Doubt | None = None, *, is_json: bool = False) -> Convert | None:
+    """What follows ``re``: map, type and scale, for a text that is not empty. None where nothing does.
+
+    ``is_json``: for numbers of JSON, of XPath and in ``map``; they have a point, whatever texts have.
+    """
+    mapping, parse, parse_json = spec.map, _parser(spec, doubt, is_json=is_json), _parser(spec, doubt, is_json=True)
     by = numbers.factor(spec.scale) if spec.scale else None
     expected = f"one of {', '.join(list(mapping)[:12])}"
     if not mapping and parse is None:
@@ -225,7 +223,7 @@ def finisher(spec: Value, doubt: Doubt | None = None) -> Convert | None:
     return finish
 
 
-def _parser(spec: Value, doubt: Doubt | None = None) -> Parse | None:
+def _parser(spec: Value, doubt: Doubt | None = None, *, is_json: bool = False) -> Parse | None:
     if spec.type == "str":
         return _str
     if spec.type == "url":
@@ -233,7 +231,8 @@ def _parser(spec: Value, doubt: Doubt | None = None) -> Parse | None:
     if spec.type == "bool":
         return _bool
     if spec.type in ("int", "decimal", "float"):
-        return _number(spec.type, spec.decimal_mark, doubt)
+        mark = "." if is_json else spec.decimal_mark
+        return _number(spec.type, mark, doubt, is_count=spec.type == "int" and not (spec.scale or is_json))
     if spec.type == "duration":
         return _duration
     if spec.type in ("date", "datetime"):
@@ -308,9 +307,9 @@ def _bool(text: str, _base: str, _by: Any) -> bool:
     raise BadValue(text, "a bool (true, false, yes, no, 1, 0, on, off)")
 
 
-def _number(kind: str, mark: str, doubt: Doubt | None) -> Parse:
+def _number(kind: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> Parse:
     noted: list[str] = []
-    read = numbers.parser(mark, noted.append if doubt is not None else None)
+    read = numbers.parser(mark, noted.append if doubt is not None else None, is_count=is_count)
     expected = "exactly one whole number" if kind == "int" else "exactly one number"
 
     def told(found: Any, text: str) -> Any:

@@ -36,7 +36,7 @@ REFUSED = {  # and what the message names
     "\uff085\uff09": "brackets", "5-": "scale", "5\u2212": "scale", "99-\u20ac": "scale", "5 -": "minus", "5.00 \u20ac-": "minus", "5\u2013": "minus",
     "1\u00bd": "fraction", "5 \u2153": "fraction", "\u00bd 5": "fraction", "1\u20442": "more than one", "10\u00b2": "exponent", "5\u00b9": "without",
     "\u00b25": "re takes", "0,500": 'decimal_mark = ","', "1.234.567": 'decimal_mark = ","', "12,34": 'decimal_mark = ","', "1.000,-": 'decimal_mark = ","',
-    "$2.449": 'decimal_mark = ","', "EUR 1.234": 'decimal_mark = ","', "1.234 kr": "decimal_mark", "1.234 euros": "decimal_mark",
+    "$2.449": 'decimal_mark = ","', "EUR 1.234": 'decimal_mark = ","', "1.234 kr": "decimal_mark", "1.234 euros": "decimal_mark", "150.000\u0111": "decimal_mark", "150.000 VND": "decimal_mark", "1.234\u5186": "decimal_mark",
     "1.5M": "scale", "3k": "scale", "2 Mio.": "scale", "5 bn": "scale", "5 \u0442\u044b\u0441.": "scale", "5 \u0442\u044b\u0441.\u0440\u0443\u0431.": "scale",
     "5\u4e07": "scale", "5\u5104\u5186": "scale", "5 Mrd.": "scale", "\u00a35m": "scale", "\u20ac5 bn": "scale", "TEUR 5": "scale", "\u20acm 5": "scale",
     "5 MEUR": "scale", "5 in Millionen": "scale", "5 crore": "scale", "5 lakh": "scale", "2 mil millones": "scale", "5\ub9cc\uc6d0": "scale",
@@ -160,6 +160,16 @@ def test_a_template_of_a_number_has_a_point_too(tmp_path):
     parsed = parse(tmp_path, made, b'{"a": 1.234}')
     assert parsed.rows == [{"a": 1.234, "n": None}]
     assert "leave decimal_mark out" in parsed.warnings[0]
+
+
+def test_an_int_has_no_three_decimals_that_may_be_a_group():
+    for text, mark, other in (("1.000 readers", ".", ","), ("1.000", ".", ","), ("1,000", ",", ".")):
+        with pytest.raises(BadValue, match=f'decimal_mark = "{other}"'):
+            number(text, type="int", decimal_mark=mark)
+        assert number(text, type="int", decimal_mark=other) == "1000"
+    assert number("1.0", type="int") == "1"
+    assert number(Number("1.000"), type="int") == "1"
+    assert number("1.000", type="int", scale="1000") == "1000"
 
 
 @pytest.mark.parametrize("raw", ["1e400", "-1e400", "1e-400", Number("1e400"), 10**400])

@@ -13,12 +13,19 @@ from tests import broker
 # The tests of these folders share a whole stack a process, but for those of the files that need none, or start their own.
 WITH_ONE_STACK = ("stack", "promises")
 ALONE = (
-    "test_ambiguous_success", "test_bombs", "test_bridges_alone", "test_central_redis_away", "test_chaos", "test_cron", "test_definitions", "test_every_fault", "test_poison", "test_ssrf",
-    "test_up_alone", "test_worker_crash",
+    "test_ambiguous_success", "test_backlog_across_ocean", "test_bombs", "test_bridges_alone", "test_central_redis_away", "test_chaos", "test_cron", "test_definitions",
+    "test_every_fault", "test_poison", "test_ssrf", "test_up_alone", "test_worker_crash",
 )  # fmt: skip
-LONG = (
-    "test_ambiguous_success", "test_central_redis_away", "test_cron", "test_every_fault", "test_keeper", "test_up_alone", "test_bridges_alone", "test_worker_crash", "test_bombs",
-)  # fmt: skip
+# These share a broker of their own, which they hurt.
+WITH_OWN_BROKER = ("test_accept", "test_clean", "test_region_rights")
+# Seconds of what takes longer than most: the longest begins first, so that none is alone in the end.
+LONG = {
+    "promises": 300, "test_ambiguous_success": 220, "stack": 170, "test_central_redis_away": 140, "test_cron": 130, "test_every_fault": 100, "test_keeper": 90, "own broker": 90,
+    "test_up_alone": 80, "test_stuck_workers": 80, "test_pool": 80, "test_turn_workers": 80, "test_worker": 70, "test_worker_crash": 60, "test_backlog_across_ocean": 60,
+    "test_definitions": 60, "test_bombs": 50, "test_clock": 50, "test_flight_workers": 50, "test_cache_workers": 40, "test_scaling": 40, "test_ssrf": 40, "test_bridges_alone": 30,
+    "test_bridge": 30, "test_dead": 30, "test_examiner": 30, "test_forged_tasks": 30, "test_gateway_threads": 30, "test_history": 30, "test_hostile_entries": 30, "test_hub_clock": 30,
+    "test_manners_workers": 30, "test_more_hosts": 30, "test_patterns": 30, "test_policy": 30, "test_raw_worker": 30, "test_scale": 30,
+}  # fmt: skip
 
 settings.register_profile(
     "suite",
@@ -31,10 +38,6 @@ settings.register_profile("long", settings.get_profile("suite"), max_examples=5_
 settings.load_profile("suite")
 
 
-def _is_shared(path: PurePath) -> bool:
-    return path.parent.name in WITH_ONE_STACK and path.stem not in ALONE
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """What all processes of a run share is made by the one that runs them, and ends with it."""
     if not hasattr(config, "workerinput"):
@@ -43,19 +46,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(made.close)
 
 
-class ByStack(LoadScopeScheduling):
-    """A process each for a file, or for all files that share a whole stack."""
+def shares(path: PurePath) -> str:
+    """What the tests of a file share a process by: a stack, a broker, or being of one file."""
+    if path.parent.name in WITH_ONE_STACK and path.stem not in ALONE:
+        return path.parent.name
+    return "own broker" if path.stem in WITH_OWN_BROKER else str(path)
+
+
+class ByShare(LoadScopeScheduling):
+    """A process each for what is shared."""
 
     def _split_scope(self, nodeid: str) -> str:
-        path = PurePath(nodeid.split("::", maxsplit=1)[0])
-        return path.parent.name if _is_shared(path) else str(path)
+        return shares(PurePath(nodeid.split("::", maxsplit=1)[0]))
 
 
-def pytest_xdist_make_scheduler(config, log) -> ByStack:
-    return ByStack(config, log)
+def pytest_xdist_make_scheduler(config, log) -> ByShare:
+    return ByShare(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes longest comes first where several processes share the tests, so that none is alone with it in the end."""
+    """What takes longest comes first where several processes share the tests."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: 0 if _is_shared(item.path) else 1 if item.path.stem in LONG else 2)
+        items.sort(key=lambda item: -LONG.get(PurePath(shares(item.path)).stem, 0))

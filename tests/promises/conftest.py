@@ -58,7 +58,7 @@ def pool() -> Iterator[Callable[..., subprocess.Popen]]:
         process.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared_stack() -> Iterator[ChaosStack]:
     made = ChaosStack({"NEARFETCH__LIMITS__GRACE_SECONDS": str(GRACE_SECONDS)})
     try:

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -42,6 +42,13 @@ id = {{type = "int"}}
 timeout_seconds = 60
 concurrency = 64
 """
+# A worker that gives what runs 5 s to end, in place of 30.
+HURRIED = """
+import sys
+from jobs import worker
+worker.DRAIN_SECONDS = 5.0
+sys.exit(worker.main(sys.argv[1:]))
+"""
 PAGE = b"<all>" + b"<a/>" * 200_000 + b"</all>"
 
 
@@ -54,12 +61,21 @@ def site() -> Iterator[CountingSite]:
 
 
 @pytest.fixture
-def workers(tmp_path, region_redis, hub_redis, site) -> Iterator[RegionWorkers]:
+def start(tmp_path, region_redis, hub_redis, site) -> Iterator[Callable[..., RegionWorkers]]:
     made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    there = {"allow": f"127.0.0.1:{site.port}", "origins": site.origins(WIDE, QUICK)}
-    made.start({"wide.toml": QUADRATIC, "slow.toml": SLOW}, threads=8, **there)
-    yield made
+
+    def begin(**options) -> RegionWorkers:
+        there = {"allow": f"127.0.0.1:{site.port}", "origins": site.origins(WIDE, QUICK)}
+        made.start({"wide.toml": QUADRATIC, "slow.toml": SLOW}, threads=8, **there, **options)
+        return made
+
+    yield begin
     made.stop()
+
+
+@pytest.fixture
+def workers(start) -> RegionWorkers:
+    return start()
 
 
 def is_over(pid: int, began: str) -> bool:
@@ -96,10 +112,11 @@ def test_a_computation_without_an_end_ends_by_its_deadline_and_takes_nobody_alon
     assert len(site.of(WIDE)) == 1
 
 
-def test_what_runs_beside_it_for_too_long_is_given_back_and_runs_elsewhere(workers, site):
+def test_what_runs_beside_it_for_too_long_is_given_back_and_runs_elsewhere(start, site):
+    workers = start(worker=("-c", HURRIED))
     ((_, pid),) = workers.pids().items()
     began = started(pid)
-    long = workers.ask([of("slow", n="long", seconds="45", deadline_seconds=200)])
+    long = workers.ask([of("slow", n="long", seconds="30", deadline_seconds=200)])
     until(lambda: site.of(QUICK), "its neighbour to be fetched")
     stuck = of("wide", deadline_seconds=3)
     workers.ask([stuck])

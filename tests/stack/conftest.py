@@ -78,7 +78,7 @@ def run(*command: object, environment: dict[str, str], check: bool) -> subproces
     return done
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def make_stack() -> Iterator[Callable[..., Stack]]:
     """Makes a stack that is not started yet; keywords are variables of its environment."""
     folders, guards = [], []
@@ -100,9 +100,9 @@ def make_stack() -> Iterator[Callable[..., Stack]]:
         guard.dismiss()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """The stack that tests of this session share; who hurts it makes it well again."""
+    """The stack that the tests of this folder share; who hurts it makes it well again."""
     made = make_stack()
     made.output = made.up("--detach", "--port", str(made.port)).stdout
     return made

@@ -1,1 +1,1 @@
-"""Where: settings, names, connections and the broker's topology. Imports nothing of ours."""
+"""Where things run: settings, names, connections and the broker's topology. Imports nothing else of the project."""

@@ -1,7 +1,7 @@
-"""The only opener of Redis, AMQP and MongoDB connections.
+"""The only place that opens Redis, AMQP and MongoDB connections.
 
-Clients of Redis come without redis-py's own retries (they doubled rpush and xadd) and with explicit time-outs; only
-idempotent writes are sent again, by our own code.
+Redis clients have explicit time-outs and none of redis-py's own retries, which doubled rpush and xadd. Our own code
+repeats only idempotent writes.
 """
 
 import random
@@ -20,10 +20,12 @@ from redis.retry import Retry
 
 from regions import hosts
 
-TIMEOUT_SECONDS: Final = 0.5  # an outage is an error after this long
-# A long connection whose other end is gone without a word ends within 10 s. Where nothing waits for an answer, AMQP's
-# heartbeats come twice in HEARTBEAT_SECONDS (pika looks for them once in a second more, RabbitMQ waits for two), a subscription's
-# pongs after PING_SECONDS; the kernel ends what a machine that is gone does not acknowledge.
+TIMEOUT_SECONDS: Final = 0.5  # a server that takes longer counts as away
+# A long-lived connection whose other end vanished silently must end within 10 s. Three mechanisms see to it:
+# - AMQP heartbeats, when no reply is due: sent twice in HEARTBEAT_SECONDS. pika checks for them a second less often,
+#   and RabbitMQ gives up after two missing ones.
+# - a subscription's pings, every PING_SECONDS.
+# - the kernel, when a dead machine does not acknowledge what was sent.
 HEARTBEAT_SECONDS: Final = 3
 BLOCKED_SECONDS: Final = 10
 PING_SECONDS: Final = 2.0
@@ -35,41 +37,41 @@ BACKOFF_MAX_SECONDS: Final = 2.0
 REDIS_FLOOR: Final = (7, 2)
 RABBITMQ_FLOOR: Final = (4, 0)
 
-# What a Redis raises when it, or the way to it, is away; a full or a loading one raises ResponseError's children.
+# What redis-py raises when a Redis can't be reached. A full or loading Redis answers, with a child of ResponseError.
 AWAY: Final = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
-# What pika's blocking connection raises likewise; a broker that is stopped in the handshake is none of its AMQPErrors.
+# What pika's blocking connection raises likewise. A broker that stops during the handshake raises no AMQPError.
 BROKER_AWAY: Final = (pika.exceptions.AMQPError, AMQPConnectorException, OSError)
 
 
 def refuses_writes(error: Exception) -> bool:
-    """Whether a Redis that answers says that it takes no writes: it can't write its file, or is a replica."""
+    """Whether the error says that a Redis answers but takes no writes: it can't write its file, or it is a replica."""
     is_replica = isinstance(error, redis.exceptions.ReadOnlyError)
     return is_replica or str(error).startswith(("MISCONF", "NOREPLICAS"))
 
 
 def is_denied(error: Exception) -> bool:
-    """Whether a Redis that answers says that its user may not do this, be it a command or one of a script."""
+    """Whether the error says that the Redis user lacks the right to this command, called directly or in a script."""
     return isinstance(error, redis.exceptions.NoPermissionError) or str(error).startswith("ACL failure in script")
 
 
 def backoff_seconds(failures: int) -> float:
-    """How long to wait after so many failures in a row (from 1): full jitter over a ceiling that doubles up to 2 s.
+    """How long to wait after this many failures in a row (from 1): full jitter below a ceiling that doubles up to 2 s.
 
-    Everybody who lost a server lost it at once, and must not come back at once.
+    All clients of a server lose it at the same moment; the jitter keeps them from coming back at the same moment.
     """
     ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(max(failures, 1) - 1, 10))
     return random.uniform(BACKOFF_FIRST_SECONDS / 2, ceiling)
 
 
 class TooOld(RuntimeError):  # noqa: N818
-    """A server below its floor."""
+    """A server is older than the oldest supported version."""
 
 
 class _Hosts:
-    """Connects to the first of several hosts that says that it is a master, and stays with it until it is none.
+    """Connects to the first of several hosts that reports the role master, and keeps to it while it has that role.
 
-    Each has the connect time-out, and the same again for its answer: a frozen one takes connections, too. The connections
-    of a client share ``hosts``, in which the one that was found comes first.
+    Each host has TIMEOUT_SECONDS to connect and again to answer, since a frozen server still accepts connections. All
+    connections of a client share ``hosts``; the master that was found stands first.
     """
 
     def __init__(self, *, hosts: list[tuple[str, int]], **options: Any) -> None:
@@ -77,7 +79,7 @@ class _Hosts:
         super().__init__(**options)
 
     def connect_check_health(self, *arguments: Any, **options: Any) -> None:
-        """How redis-py connects, also before a command; raises ConnectionError with every host's reason."""
+        """redis-py's way to connect, also used before a command. Raises ConnectionError with the reason of every host."""
         connection: Any = self
         if connection.is_connected or len(self._hosts) == 1:
             super().connect_check_health(*arguments, **options)  # type: ignore[misc]
@@ -93,9 +95,9 @@ class _Hosts:
                 except AWAY as error:
                     reasons.append(str(error))
                     continue
-                connection._sock.settimeout(seconds)  # noqa: SLF001 - redis-py gives it the time-out of the connect
+                connection._sock.settimeout(seconds)  # noqa: SLF001 - redis-py leaves the connect time-out on it
                 if self._hosts[0] != place:
-                    # At once: a list that is being sorted looks empty to the other threads that connect.
+                    # One assignment: a list that is being sorted looks empty to other threads that connect.
                     self._hosts[:] = [place, *(one for one in places if one != place)]
                 return
         finally:
@@ -103,13 +105,13 @@ class _Hosts:
         raise redis.exceptions.ConnectionError("; ".join(reasons))
 
     def on_connect_check_health(self, *arguments: Any, **options: Any) -> None:
-        """redis-py's greeting, before it subscribes again; HELLO says to whoever may connect whether it is a master."""
+        """redis-py's greeting, before it subscribes again. HELLO, which every user may call, tells whether this is a master."""
         super().on_connect_check_health(*arguments, **options)  # type: ignore[misc]
         if len(self._hosts) > 1:
             self._check_master()
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
-        """redis-py's; who says that it is a replica is left, so that the next command finds the master."""
+        """redis-py's. A server that says that it is a replica is disconnected, so that the next command finds the master."""
         try:
             return super().read_response(*arguments, **options)  # type: ignore[misc]
         except redis.exceptions.ReadOnlyError:
@@ -119,14 +121,14 @@ class _Hosts:
             raise
 
     def _check_master(self) -> None:
-        """Raises ConnectionError where it is none."""
+        """Raises ConnectionError when the server is not a master."""
         connection: Any = self
         connection.send_command("HELLO", check_health=False)
         try:
-            said: list[Any] = connection.read_response()
-        except redis.exceptions.ResponseError:  # not permitted: the first write will tell
+            reply: list[Any] = connection.read_response()
+        except redis.exceptions.ResponseError:  # HELLO is not permitted: the first write will tell
             return
-        role = dict(zip(said[::2], said[1::2], strict=True)).get(b"role", b"").decode()
+        role = dict(zip(reply[::2], reply[1::2], strict=True)).get(b"role", b"").decode()
         if role != "master":
             raise redis.exceptions.ConnectionError(
                 f"{connection.host}:{connection.port} is a {role}, and takes no writes"
@@ -142,10 +144,10 @@ class _AnyHostTLS(_Hosts, redis.SSLConnection):
 
 
 def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: int = 64) -> redis.Redis:
-    """A client of the first host of ``url`` (``regions.hosts``) that is a master. Nothing is connected yet.
+    """A client of the first host in ``url`` (``regions.hosts``) that is a master. It connects on first use.
 
-    ``name`` is what ``CLIENT LIST`` shows. A client for blocking calls says how long they block; its time-out is
-    longer than that by ``TIMEOUT_SECONDS``. Raises ValueError for what is no Redis URL.
+    ``name`` is shown by ``CLIENT LIST``. ``block_seconds`` is how long the client's blocking calls may block; its time-out
+    is ``TIMEOUT_SECONDS`` longer. Raises ValueError when ``url`` is not a Redis URL.
     """
     parsed: list[dict[str, Any]] = [
         redis.connection.parse_url(one)  # type: ignore[no-untyped-call]
@@ -174,28 +176,31 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
 
 
 class Subscription(redis.client.PubSub):
-    """A subscription of ``client`` that asks whether the other end is there: it would never send anything otherwise."""
+    """A subscription that pings its server. Otherwise it would never send anything, and not notice a server that is gone."""
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(client.connection_pool)
         self._heard = self._asked = time.monotonic()
 
     def get_message(self, ignore_subscribe_messages: bool = False, timeout: float = 0.0) -> Any:
-        """redis-py's. Raises ConnectionError, and connects and subscribes again with the next call, where nothing is heard."""
+        """redis-py's. Raises ConnectionError when the server was silent for DEAF_SECONDS.
+
+        The next call then connects and subscribes again.
+        """
         message = super().get_message(ignore_subscribe_messages, timeout)
         now = time.monotonic()
         if now - self._heard > DEAF_SECONDS:
             self._heard = now
             if self.connection is not None:
                 self.connection.disconnect()
-            raise redis.exceptions.ConnectionError("nothing was heard from the other end")
+            raise redis.exceptions.ConnectionError(f"the server was silent for {DEAF_SECONDS:g} s")
         if now - self._asked > PING_SECONDS:
             self._asked = now
             self.ping()
         return message
 
     def handle_message(self, response: Any, ignore_subscribe_messages: bool = False) -> Any:
-        """redis-py's; pongs come here, too."""
+        """redis-py's. Pongs arrive here, too."""
         self._heard = time.monotonic()
         return super().handle_message(response, ignore_subscribe_messages)  # type: ignore[no-untyped-call]
 
@@ -207,7 +212,7 @@ def redis_now_ms(client: redis.Redis) -> int:
 
 
 def check_redis(client: redis.Redis, what: str) -> None:
-    """Refuses a server below the floor."""
+    """Raises ``TooOld`` for a server older than ``REDIS_FLOOR``."""
     version = str(client.info("server")["redis_version"])
     if tuple(int(part) for part in version.split(".")[:2]) < REDIS_FLOOR:
         floor = ".".join(map(str, REDIS_FLOOR))
@@ -215,7 +220,7 @@ def check_redis(client: redis.Redis, what: str) -> None:
 
 
 class _Heartbeat(pika.heartbeat.HeartbeatChecker):
-    """pika's, which looks every HEARTBEAT_SECONDS and five more, and so would need up to 16 s."""
+    """pika's own checks only every HEARTBEAT_SECONDS + 5, and so would need up to 16 s to notice a dead broker."""
 
     _timeout: float
 
@@ -225,11 +230,11 @@ class _Heartbeat(pika.heartbeat.HeartbeatChecker):
 
     @_check_interval.setter
     def _check_interval(self, _pikas: float) -> None:
-        """There is no setting for it."""
+        """Ignores pika's value, for which there is no setting."""
 
 
 class Broker(SelectConnection):
-    """A connection to RabbitMQ that notices within 10 s that nobody is there; also ``BlockingConnection``'s inner one."""
+    """A RabbitMQ connection that notices a dead broker within 10 s; ``BlockingConnection`` uses it inside, too."""
 
     def _create_heartbeat_checker(self) -> pika.heartbeat.HeartbeatChecker | None:
         heartbeat = self.params.heartbeat
@@ -237,13 +242,13 @@ class Broker(SelectConnection):
 
 
 def open_broker(parameters: list[pika.URLParameters]) -> pika.BlockingConnection:
-    """A blocking connection to the first of these that answers; raises ``BROKER_AWAY``'s."""
+    """A blocking connection to the first broker that answers. Raises what ``BROKER_AWAY`` lists."""
     inner: Any = Broker
     return pika.BlockingConnection(parameters, _impl_class=inner)
 
 
 def amqp_parameters(url: str, *, name: str) -> list[pika.URLParameters]:
-    """Parameters for every host of ``url`` (``regions.hosts``). Raises ValueError for what is no AMQP URL."""
+    """Parameters for every host in ``url`` (``regions.hosts``). Raises ValueError when it is not an AMQP URL."""
     parameters = []
     for part in hosts.split(url, "amqp"):
         one = pika.URLParameters(part)
@@ -259,7 +264,7 @@ def amqp_parameters(url: str, *, name: str) -> list[pika.URLParameters]:
 
 
 def check_rabbitmq(properties: dict[str, Any]) -> None:
-    """Refuses a broker below the floor, by what it says of itself when a connection opens."""
+    """Raises ``TooOld`` for a broker older than ``RABBITMQ_FLOOR``. ``properties`` are those that it sends on connecting."""
     found = properties.get("version", b"0")
     version = found.decode() if isinstance(found, bytes) else str(found)
     if tuple(int(part) for part in version.split(".")[:2]) < RABBITMQ_FLOOR:
@@ -268,11 +273,11 @@ def check_rabbitmq(properties: dict[str, Any]) -> None:
 
 
 def open_mongo(url: str, *, name: str) -> Any:
-    """A ``pymongo.MongoClient`` of ``url``. Nothing is connected yet; what it writes is on a majority's disks.
+    """A ``pymongo.MongoClient`` of ``url``. It connects on first use; a write returns once a majority has it on disk.
 
-    It raises what pymongo raises, after ``MONGO_SECONDS`` when nobody answers. Raises ValueError for what is no URL.
+    Calls raise pymongo's errors, after ``MONGO_SECONDS`` when no server answers. Raises ValueError when ``url`` is not a URL.
     """
-    import pymongo  # noqa: PLC0415 - only the gateway needs it, and every part would pay for it
+    import pymongo  # noqa: PLC0415 - slow to import, and only the gateway needs it
 
     milliseconds = int(MONGO_SECONDS * 1000)
     try:
@@ -283,7 +288,7 @@ def open_mongo(url: str, *, name: str) -> Any:
             maxPoolSize=8,
             serverSelectionTimeoutMS=milliseconds,
             connectTimeoutMS=milliseconds,
-            retryWrites=False,  # our own code writes again, by ids
+            retryWrites=False,  # our own code repeats writes, by id
             retryReads=False,
             w="majority",
             journal=True,
@@ -294,7 +299,7 @@ def open_mongo(url: str, *, name: str) -> Any:
 
 
 def without_password(url: str) -> str:
-    """A URL (or several, with commas) as logs and people may see it."""
+    """A URL, or several with commas, without passwords, for logs and people."""
     shown = []
     for part in url.split(","):
         scheme, separator, rest = part.strip().rpartition("://")

@@ -1,8 +1,9 @@
-"""What a Redis must be set to so that it keeps what it was told, and how far it has written that: read from the server.
+"""The settings that a Redis needs so that it keeps its data, and how far it has written its append-only file.
 
-A promise is about processes, machines and networks that die: an append-only file that is written at least once a second,
-and memory that is refused and never evicted. Who reads the settings needs ``CONFIG GET`` and ``INFO``: of the hub's Redis
-the gateways' user, of a region's its bridges' and workers'. A region's user at the hub may do neither.
+Our promises cover the death of processes, machines and networks. For that a Redis must sync an append-only file at least
+once a second, and must refuse writes when its memory is full instead of evicting keys. Checking this needs the commands
+``CONFIG GET`` and ``INFO``. The gateways' user may call them on the hub's Redis, the user of bridges and workers on the
+region's Redis. A region's user on the hub's Redis may call neither.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,11 +15,11 @@ from msgspec import Struct
 from regions.settings import Durability
 
 AT_LEAST: Final = ("everysec", "always")
-POWER_LOSS: Final = "a power loss may take its last second; appendfsync always keeps it, at its cost"
+POWER_LOSS: Final = "a power loss may lose its last second; appendfsync always keeps it, at its cost"
 
 
 class Shortfall(Struct, frozen=True):
-    """One setting that does not keep a promise, and what mends it."""
+    """One setting that breaks a promise, and how to fix it."""
 
     setting: str
     expected: str
@@ -30,7 +31,7 @@ class Shortfall(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """``fsync``: ``appendfsync``, empty when it can't be seen; ``keeps_file``: the file is synced by itself."""
+    """``fsync``: the value of ``appendfsync``, empty when unreadable; ``keeps_file``: the server syncs its file by itself."""
 
     shortfalls: list[Shortfall]
     fsync: str
@@ -38,15 +39,17 @@ class Found(Struct, frozen=True):
 
 
 class NotDurable(RuntimeError):  # noqa: N818
-    """A Redis that can't keep what it is to promise; ``reason`` is what clients and the hub are told of it."""
+    """A Redis is set so that it can't keep our promises. ``reason`` is the part that clients and the hub are told."""
 
     def __init__(self, what: str, shortfalls: list[Shortfall], relax: str) -> None:
         self.reason = f"{what} can't keep what is promised: {'; '.join(map(str, shortfalls))}"
         mends = "; ".join(one.mend for one in shortfalls)
-        super().__init__(f'{self.reason}. Mend it ({mends}), or say {relax} = "relaxed"')
+        super().__init__(f'{self.reason}. Fix it ({mends}), or set {relax} = "relaxed"')
 
 
-Rule = tuple[str, str, str, Callable[[str], bool]]  # setting, expected, what mends it, whether a value will do
+Rule = tuple[
+    str, str, str, Callable[[str], bool]
+]  # setting, expected value, how to fix it, whether a value is good enough
 
 RULES: Final[list[Rule]] = [
     ("appendonly", "yes", "CONFIG SET appendonly yes", lambda value: value == "yes"),
@@ -75,8 +78,8 @@ def look(client: redis.Redis) -> Found:
     }
     refusal = ""
     try:
-        said: dict[str, str] = client.config_get(*(setting for setting, *_ in RULES))  # type: ignore[assignment]
-        values |= said
+        configured: dict[str, str] = client.config_get(*(setting for setting, *_ in RULES))  # type: ignore[assignment]
+        values |= configured
     except redis.exceptions.ResponseError as error:
         refusal = str(error)
     return Found(
@@ -87,9 +90,9 @@ def look(client: redis.Redis) -> Found:
 
 
 def shortfalls(values: Mapping[str, str], refusal: str = "") -> list[Shortfall]:
-    """What of the settings falls short, in the order of ``RULES``; what can't be seen falls short too.
+    """The settings that fall short, in the order of ``RULES``. A setting that can't be read falls short, too.
 
-    ``refusal``: what the server says to who asks for the settings that are missing.
+    ``refusal``: the server's error when it refused to show the missing settings.
     """
     found = []
     for setting, expected, mend, is_kept in RULES:
@@ -103,9 +106,9 @@ def shortfalls(values: Mapping[str, str], refusal: str = "") -> list[Shortfall]:
 
 
 def check(client: redis.Redis, what: str, kind: Durability, relax: str) -> Found:
-    """What was found. Raises ``NotDurable`` where it falls short and ``kind`` is strict, else like ``look``.
+    """The settings found. Raises ``NotDurable`` when they fall short and ``kind`` is strict; otherwise raises like ``look``.
 
-    ``what``: how the server is named; ``relax``: the setting that says ``relaxed``.
+    ``what`` names the server in messages; ``relax`` is the setting that accepts ``relaxed``.
     """
     found = look(client)
     if found.shortfalls and kind == "strict":
@@ -114,7 +117,7 @@ def check(client: redis.Redis, what: str, kind: Durability, relax: str) -> Found
 
 
 # With ``appendfsync everysec`` Redis answers before its write(2) while a background fsync is pending, for up to 2 s
-# (flushAppendOnlyFile in aof.c): what it then holds in memory alone is lost when it is killed.
+# (flushAppendOnlyFile in aof.c). If it is killed then, the commands that it holds only in memory are lost.
 LOOK: Final = ("INFO", "persistence")
 _FILE: Final = tuple(
     b"\naof_%b:" % name for name in (b"pending_bio_fsync", b"buffer_length", b"base_size", b"current_size")
@@ -122,18 +125,19 @@ _FILE: Final = tuple(
 
 
 class File(Struct, frozen=True):
-    """How far a Redis has written its append-only file, by one INFO, in bytes. All 0 where it has none."""
+    """How far a Redis has written its append-only file, from one INFO, in bytes. All 0 when it has no such file."""
 
     pending_fsyncs: int = 0
-    buffer_bytes: int = 0  # done, and not written
-    base_bytes: int = 0  # of the latest rewrite
+    buffer_bytes: int = 0  # commands that were executed but not yet written
+    base_bytes: int = 0  # after the latest rewrite
     size_bytes: int = 0
 
     def has(self, then: "File | None") -> bool:
-        """Whether all that was done before an earlier look at the same process is written, when this look's reply is there.
+        """Whether everything executed before an earlier look at the same process had been written when this look's reply came.
 
-        ``then`` None: all that was done before this look. Redis writes what it has done before it replies, unless an
-        fsync is pending; it writes all of it at once, and only a rewrite changes the size otherwise.
+        ``then`` is the earlier look; None asks about everything executed before this one. Redis writes what it has executed
+        before it replies, unless an fsync is pending. It always writes all of it at once, and otherwise only a rewrite
+        changes the file's size.
         """
         if not self.pending_fsyncs or not self.buffer_bytes:
             return True
@@ -141,7 +145,7 @@ class File(Struct, frozen=True):
 
 
 def file_of(info: bytes) -> File:
-    """What ``LOOK`` answers. Each accept reads it: a pattern took 15 µs."""
+    """Parses the reply to ``LOOK``. Every accept does this, so it avoids regular expressions, which took 15 µs."""
     return File(*(_number(info, name) for name in _FILE))
 
 

@@ -1,6 +1,6 @@
-"""How a region goes out: an ``[egress.NAME]`` table, the proxy that it names, and everything that is wrong with both.
+"""How a region reaches the sources: its ``[egress.NAME]`` tables, the proxies that they name, and a check of both.
 
-A proxy's URL may hold a password, so no message says more of it than that it is none.
+A proxy's URL may hold a password, so messages never show the URL.
 """
 
 import ipaddress
@@ -12,11 +12,13 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 SCHEMES: Final = ("http", "https", "socks5", "socks5h")
-SOCKS_BYTES_MAX: Final = 127  # of a user and a password: RFC 1929 has 255, but PySocks encodes a length as UTF-8
+SOCKS_BYTES_MAX: Final = (
+    127  # for user and password each: RFC 1929 permits 255, but PySocks encodes the length as UTF-8
+)
 
 
 class Egress(Struct, frozen=True, forbid_unknown_fields=True):
-    """One way out. ``proxy``: ``SCHEME://USER:PASSWORD@HOST:PORT``; ``proxy_resolves``: names are looked up there."""
+    """One way out. ``proxy``: ``SCHEME://USER:PASSWORD@HOST:PORT``; ``proxy_resolves``: the proxy looks up host names."""
 
     user_agent: str = "nearfetch/0.1"
     proxy: str = ""
@@ -26,7 +28,7 @@ class Egress(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """``scheme`` is http, https or socks5; ``resolves``: it is given names, not addresses."""
+    """``scheme`` is http, https or socks5; ``resolves``: the proxy is given host names instead of addresses."""
 
     scheme: str
     host: str
@@ -37,7 +39,7 @@ class Proxy:
 
 
 def proxy_of(egress: Egress) -> Proxy | None:
-    """The proxy of a way out; None where it has none. Raises ValueError, which says nothing of what was found."""
+    """The proxy of a way out, or None. Raises ValueError, whose message does not show the URL."""
     if not egress.proxy:
         return None
     parts = urlsplit(egress.proxy)
@@ -50,7 +52,7 @@ def proxy_of(egress: Egress) -> Proxy | None:
     if password and not user:
         raise ValueError("expected a user before the password")
     if is_socks and (bool(user) != bool(password) or max(map(_size, (user, password))) > SOCKS_BYTES_MAX):
-        raise ValueError("expected a user and a password that SOCKS can say")
+        raise ValueError("expected a user and a password that fit into SOCKS")
     return Proxy(
         scheme="socks5" if is_socks else parts.scheme,
         host=parts.hostname,
@@ -62,7 +64,7 @@ def proxy_of(egress: Egress) -> Proxy | None:
 
 
 def without_credentials(proxy: str) -> str:
-    """A proxy's URL as people may see it."""
+    """A proxy's URL without user and password, for people."""
     scheme, separator, rest = proxy.partition("://")
     return scheme + separator + rest.rpartition("@")[2]
 
@@ -72,13 +74,13 @@ def _size(text: str) -> int:
 
 
 def wrong_in_egress(egress: Egress) -> Iterator[tuple[str, str]]:
-    """Each key of a table that is wrong, and what is wrong with it."""
+    """Each wrong key of a table, with a message."""
     try:
         proxy_of(egress)
     except ValueError:
         message = (
-            "expected http, https, socks5 or socks5h://HOST:PORT, with USER:PASSWORD@ before HOST where it asks for them "
-            f"(percent-encoded; for SOCKS both, of {SOCKS_BYTES_MAX} bytes at most), found what is none and not shown"
+            "expected http, https, socks5 or socks5h://HOST:PORT, with USER:PASSWORD@ before HOST if it needs them "
+            f"(percent-encoded; SOCKS needs both, each of at most {SOCKS_BYTES_MAX} bytes), found a value that is not shown"
         )
         yield "proxy", message
     if egress.proxy_resolves and not egress.proxy:

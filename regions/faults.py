@@ -1,4 +1,4 @@
-"""What files and the environment say wrong: all faults at once, each with its place.
+"""Faults in files and in the environment, all reported at once, each with its place.
 
 fra.toml:7: workers.threads: expected an int from 1 to 1024, found "many"
 """
@@ -15,7 +15,7 @@ LISTED_MAX: Final = 30  # known names that a message lists
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: where (a file's name or ``environment``, a line from 1 or None), which key, what."""
+    """One fault: a file's name (or ``environment``), a line (from 1, or None), a key, and a message."""
 
     file: str
     line: int | None
@@ -28,7 +28,7 @@ class Fault:
 
 
 class Faults(Exception):  # noqa: N818 - plural says that it carries all of them
-    """Everything that is wrong with a set of files; never empty."""
+    """All faults of a set of files; never empty."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("\n".join(map(str, faults)))
@@ -36,7 +36,7 @@ class Faults(Exception):  # noqa: N818 - plural says that it carries all of them
 
 
 def nearest(found: str, known: Iterable[str]) -> str:
-    """How a message ends that refuses an unknown key: the nearest known one, or all where a line holds them."""
+    """The end of a message about an unknown key: the nearest known key, or all known keys when they are few."""
     names = sorted(known)
     close = difflib.get_close_matches(found, names, n=1, cutoff=0.6)
     if close:
@@ -45,11 +45,11 @@ def nearest(found: str, known: Iterable[str]) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What stands where a table is expected; a text may be a secret that belongs into it."""
+    """A value that stands where a table is expected. A text is not shown, since it may be a secret."""
     return show(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
 def show(value: Any) -> str:
-    """A value as a message shows it: JSON, cut short."""
+    """A value as messages show it: JSON, cut to 60 characters."""
     text: str = msgspec.json.encode(value, enc_hook=str).decode()
     return text if len(text) <= 60 else text[:57] + "…"

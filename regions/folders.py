@@ -1,4 +1,4 @@
-"""Folders that settings name: of the user's own definitions and regions, and of this host's bridges."""
+"""Folders that the settings name: the user's own definitions and regions, and the state of this host's bridges."""
 
 from pathlib import Path
 
@@ -6,22 +6,22 @@ from msgspec import Struct
 
 
 class Folders(Struct, frozen=True, forbid_unknown_fields=True):
-    """Folders of the user's own, several with ``:``."""
+    """The user's own folders; several are separated by ``:``."""
 
     path: str = ""
 
     @property
     def folders(self) -> list[Path]:
-        """The folders that it names."""
+        """The folders as paths."""
         return [Path(part).expanduser() for part in self.path.split(":") if part]
 
 
 class Bridges(Struct, frozen=True, forbid_unknown_fields=True):
-    """``path``: this host's folder for its bridges' heartbeats and logs (bridge.keeper)."""
+    """``path``: the folder in which this host's bridges keep their heartbeats and logs (bridge.keeper)."""
 
     path: str = ""
 
     @property
     def folder(self) -> Path | None:
-        """The folder that it names."""
+        """The folder as a path."""
         return Path(self.path).expanduser().absolute() if self.path else None

@@ -1,7 +1,7 @@
-"""AMQP 0-9-1 frames of a published message, as bytes in one piece: pika's own objects for them cost six times as much.
+"""The AMQP 0-9-1 frames of a published message, made as one piece of bytes. pika's own frame objects cost six times as much.
 
-The connection stays pika's; ``send`` hands it bytes instead of objects. Layout: AMQP 0-9-1, 4.2 (frames), 1.8.3.7
-(basic.publish), 4.2.6.1 (content headers and the flags of their properties).
+The connection is still pika's; ``send`` hands it these bytes. Sections of the specification of AMQP 0-9-1: 4.2 (frames),
+1.8.3.7 (basic.publish), 4.2.6.1 (content headers and the flags of their properties).
 """
 
 import struct
@@ -16,7 +16,7 @@ _FLAGS: Final = 1 << 15 | 1 << 12 | 1 << 10 | 1 << 7 | 1 << 5  # in the order in
 _JSON: Final = b"\x10application/json"
 _PERSISTENT: Final = b"\x02"
 _MANDATORY: Final = b"\x01"
-_OVERHEAD_BYTES: Final = 8  # of a frame, which the broker's limit includes
+_OVERHEAD_BYTES: Final = 8  # per frame; the broker's frame_max includes them
 
 
 def _short(text: str) -> bytes:
@@ -41,9 +41,10 @@ def published(
     kind: str,
     frame_max: int,
 ) -> bytes:
-    """A persistent, mandatory message of JSON. ``kind`` is its type; ``frame_max`` in bytes, as the connection was tuned.
+    """A persistent, mandatory message whose body is JSON.
 
-    Raises ValueError for a text of more than 255 bytes.
+    ``kind`` is the AMQP property ``type``; ``frame_max`` is the connection's negotiated limit in bytes. Raises ValueError
+    for a text of more than 255 bytes.
     """
     method = _PUBLISH + _short(exchange) + _short(routing_key) + _MANDATORY
     texts = (_JSON, _PERSISTENT, _short(correlation_id), _short(message_id), _short(kind))
@@ -54,5 +55,5 @@ def published(
 
 
 def send(connection: Any, frames: Sequence[bytes]) -> None:
-    """Writes what ``published`` made in one write, on the thread of a ``pika.SelectConnection``."""
-    connection._output_marshaled_frames([b"".join(frames)])  # noqa: SLF001 - what its channels call with what they made
+    """Writes the bytes that ``published`` made in one write. Call it on the thread of the ``pika.SelectConnection``."""
+    connection._output_marshaled_frames([b"".join(frames)])  # noqa: SLF001 - pika's channels send their own frames by this method

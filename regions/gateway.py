@@ -1,4 +1,4 @@
-"""The settings of the HTTP side (``[gateway]``)."""
+"""The settings of the gateway's HTTP side (``[gateway]``)."""
 
 from typing import Annotated
 
@@ -11,10 +11,10 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
-    """``public_url`` is what links begin with where a proxy stands in front.
+    """``public_url``: the beginning of links when a proxy stands in front of the gateway.
 
-    ``receiving_bytes_max`` and ``sending_bytes_max`` bound what is held of requests that are not whole and of answers that
-    are not taken; ``address_share`` is the part of each that one address may have.
+    ``receiving_bytes_max`` bounds the memory for requests that have not arrived whole, ``sending_bytes_max`` that for answers
+    that clients have not taken yet. One client address may use ``address_share`` of each.
     """
 
     host: str = "127.0.0.1"

@@ -1,10 +1,10 @@
-"""URLs that name several hosts of one service, in either way that people write them.
+"""URLs that name several hosts of one service, in either form that people use.
 
     redis://:secret@one:6379,two:6379/0                  hosts with commas
     redis://:secret@one/0,redis://:secret@two/0          whole URLs with commas
 
-What is neither is refused, and how to write it is said: the libraries would take it for another host. No message shows a
-user or a password.
+Any other form is refused with an example of the right one, since the client libraries would take it for a different host.
+Messages never show a user or a password.
 """
 
 import re
@@ -16,7 +16,7 @@ EXAMPLES: Final[dict[Kind, str]] = {
     "redis": "redis://:password@one:6379,two:6379/0",
     "amqp": "amqp://user:password@one:5672,two:5672/%2F",
 }
-# Settings that are such URLs, by their last two keys.
+# The settings that hold such URLs, by their last two keys.
 SETTINGS: Final[dict[tuple[str, ...], Kind]] = {
     ("hub", "redis"): "redis",
     ("hub", "amqp"): "amqp",
@@ -28,7 +28,7 @@ _DATABASE: Final = re.compile(r"/?\d*(\?.*)?")
 
 
 def split(urls: str, kind: Kind) -> list[str]:
-    """A URL for each host, in order. Raises ValueError, which says what was expected."""
+    """One URL for each host, in order. Raises ValueError with what was expected."""
     found = [one for url in _NEXT.split(urls.strip()) for one in _each(url, kind)]
     if kind == "redis" and len({(before, path) for before, _, path in found}) > 1:
         raise _refused(kind, "the same scheme, user, password and database for every host")
@@ -36,7 +36,7 @@ def split(urls: str, kind: Kind) -> list[str]:
 
 
 def wrong_in(key: tuple[str, ...], value: str) -> str:
-    """What is wrong with a setting; empty where nothing is, or it is none of these."""
+    """What is wrong with a setting; empty when it is right or holds no such URL."""
     try:
         if key[-2:] in SETTINGS:
             split(value, SETTINGS[key[-2:]])
@@ -46,7 +46,7 @@ def wrong_in(key: tuple[str, ...], value: str) -> str:
 
 
 def _each(url: str, kind: Kind) -> list[tuple[str, str, str]]:
-    """What stands before a host, the host, and what stands behind it."""
+    """For each host: the part of the URL before it, the host, and the part after it."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in (kind, f"{kind}s"):
         raise _refused(kind, f"{kind}:// or {kind}s:// before the hosts")
@@ -54,11 +54,11 @@ def _each(url: str, kind: Kind) -> list[tuple[str, str, str]]:
     authority, path = (rest[: found.start()], rest[found.start() :]) if found else (rest, "")
     user, at, hosts = authority.rpartition("@")
     if "@" in path:
-        raise _refused(kind, "a / in a user or a password as %2F, a ? as %3F and a # as %23")
+        raise _refused(kind, "a / in a user or a password written as %2F, a ? as %3F and a # as %23")
     if "," in path:
         raise _refused(kind, "all hosts before the path")
     if "," in user and "@" in user:
-        raise _refused(kind, "user and password once, before all hosts, a comma in them as %2C")
+        raise _refused(kind, "user and password once, before all hosts, and a comma in them written as %2C")
     if kind == "redis" and not _DATABASE.fullmatch(path):
         raise _refused(kind, "the number of a database after the hosts")
     for host in hosts.split(","):
@@ -69,4 +69,4 @@ def _each(url: str, kind: Kind) -> list[tuple[str, str, str]]:
 
 
 def _refused(kind: Kind, expected: str) -> ValueError:
-    return ValueError(f"expected {expected}, as in {EXAMPLES[kind]}, found what is not shown")
+    return ValueError(f"expected {expected}, as in {EXAMPLES[kind]}, found a value that is not shown")

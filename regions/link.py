@@ -1,7 +1,7 @@
 """One connection to a Redis that never reconnects by itself.
 
-redis-py's clients reconnect in silence, and then what a crash took would look like written, and ``WAITAOF``, which counts the
-writes of its own connection, like answered.
+redis-py's clients reconnect silently. After a crash of the server, writes that it lost would then look safe, and
+``WAITAOF``, which counts only the writes of its own connection, would succeed.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,10 @@ Command = tuple[Any, ...]
 
 
 class Link:
-    """A connection of ``client``'s pool, for one thread at a time. Opening raises what ``connect.AWAY`` lists, or the server's error.
+    """A connection from ``client``'s pool, for one thread at a time.
 
-    An error of the way closes the link and is raised: then nobody knows which of the commands took effect.
+    Opening it raises what ``connect.AWAY`` lists, or the server's error. A connection error closes the link and is raised.
+    It is then unknown which of the commands took effect.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -27,7 +28,7 @@ class Link:
         self.is_open = True
 
     def is_lost(self) -> bool:
-        """Whether the other end is known to be gone, while no reply is due; then it is closed."""
+        """Whether the server is known to be gone, in which case the link is closed. Call it only while no reply is due."""
         try:
             if self.is_open and self._connection.can_read(timeout=0):
                 self.close()
@@ -36,7 +37,7 @@ class Link:
         return not self.is_open
 
     def send(self, commands: Sequence[Command]) -> None:
-        """Sends all in one write; ``receive`` reads a reply each."""
+        """Sends all commands in one write; ``receive`` reads one reply for each."""
         if not self.is_open:
             raise redis.exceptions.ConnectionError("the connection was lost")
         try:
@@ -47,7 +48,7 @@ class Link:
             raise
 
     def receive(self, count: int) -> list[Any]:
-        """So many replies, in order; a refused command's reply is its ResponseError."""
+        """Reads this many replies, in order. The reply to a refused command is its ResponseError."""
         if not self.is_open:
             raise redis.exceptions.ConnectionError("the connection was lost")
         replies: list[Any] = []
@@ -60,24 +61,24 @@ class Link:
         except connect.AWAY:
             self.close()
             raise
-        if not self._connection.is_connected:  # it left who said that it is a replica (regions.connect)
+        if not self._connection.is_connected:  # the server turned out to be a replica, and regions.connect disconnected
             self.close()
         return replies
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
-        """Sends all in one write and reads a reply each."""
+        """Sends all commands in one write and reads their replies."""
         self.send(commands)
         return self.receive(len(commands))
 
     def one(self, *command: Any) -> Any:
-        """One command's reply; raises its ResponseError."""
+        """The reply to one command. Raises its ResponseError."""
         reply = self.call([command])[0]
         if isinstance(reply, redis.exceptions.ResponseError):
             raise reply
         return reply
 
     def close(self) -> None:
-        """Closes the connection; again is harmless."""
+        """Closes the connection; calling it again is harmless."""
         if self.is_open:
             self.is_open = False
             self._connection.disconnect()

@@ -1,9 +1,9 @@
-"""One log line a thing that happened, JSON or readable on a terminal, from structlog and the standard library alike.
+"""One log line for each event, as JSON or as text for a terminal, from structlog and the standard library alike.
 
     log = logs.get("bridge")
     log.info("consuming", region="fra", prefetch=4000)
 
-Values never hold a secret: a URL goes through ``connect.without_password`` first.
+Values never hold a secret: URLs go through ``connect.without_password`` first.
 """
 
 import atexit
@@ -22,31 +22,34 @@ import structlog
 from regions.printable import printable, printable_json
 
 GATHER_SECONDS: Final = 0.2
-GATHER_MAX: Final = 1_000  # lines that wait; where nobody collects them, who writes more waits, as without gathering
+GATHER_MAX: Final = (
+    1_000  # waiting lines; when nothing collects them, the thread that logs the next one writes them itself
+)
 
 
 class _Unbroken:
-    """A stream whose reader may be gone: then there is nobody to tell, and no reason to end."""
+    """A stream whose reader may be gone: lines are then dropped, and the process goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes, or does not."""
-        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+        """Writes the text, or drops it."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the stream is closed
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flushes, or does not."""
+        """Flushes if it can."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
 
 class _Gathering(structlog.WriteLogger):
-    """Lets lines wait up to ``GATHER_SECONDS`` and writes them at once; warnings and errors, and the end, do not wait.
+    """Collects lines for up to ``GATHER_SECONDS`` and writes them together.
 
-    Each write wakes the process that collects them, which costs a busy gateway more than the line itself.
+    Warnings and errors are written at once, and whatever waits is written at exit.
+    Each write wakes the process that reads the log, which costs a busy gateway more than the line itself.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -57,7 +60,7 @@ class _Gathering(structlog.WriteLogger):
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def info(self, message: str) -> None:
-        """A line that can wait."""
+        """Adds a line that can wait."""
         self._waiting.append(message)
         if len(self._waiting) >= GATHER_MAX:
             self._write_all()
@@ -67,7 +70,7 @@ class _Gathering(structlog.WriteLogger):
     debug = info
 
     def msg(self, message: str) -> None:
-        """A line that can't, after those that do."""
+        """Writes a line that can't wait, after the waiting ones."""
         self._waiting.append(message)
         self._write_all()
 
@@ -88,7 +91,7 @@ class _Gathering(structlog.WriteLogger):
 
 
 def get(part: str) -> Any:
-    """A logger that names its part of the system."""
+    """A logger whose lines name this part of the system."""
     return structlog.get_logger(part=part)
 
 
@@ -97,7 +100,7 @@ def _json(event: Any, **_: Any) -> str:
 
 
 def _printable(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A line that a person reads: what is said in it may be a site's or a client's words."""
+    """Escapes what a terminal would obey, since the values may be a site's or a client's text."""
     for key, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[key] = "\n".join(map(printable, value.split("\n"))) if key == "exception" else printable(value)
@@ -105,9 +108,9 @@ def _printable(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mut
 
 
 def configure(log_format: str = "auto", level: str = "info", *, gathers: bool = False) -> None:
-    """Sets up this process's logging on standard error; ``auto`` is readable text on a terminal, else JSON.
+    """Sets up this process's logging on standard error. ``auto`` means text on a terminal, else JSON.
 
-    ``gathers``: what is no warning may wait for others, up to ``GATHER_SECONDS``; a process that is killed takes it along.
+    ``gathers``: lines below a warning may wait up to ``GATHER_SECONDS`` for others; they are lost when the process is killed.
     """
     stream: Any = _Unbroken(sys.stderr)
     gathering = _Gathering(stream) if gathers else None
@@ -128,7 +131,7 @@ def configure(log_format: str = "auto", level: str = "info", *, gathers: bool = 
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        # Which writes a line in one piece: the standard library's lines come between, under a lock of their own.
+        # It writes a line in one piece, because lines of the standard library come in between, under a lock of their own.
         logger_factory=structlog.WriteLoggerFactory(stream) if gathering is None else lambda *_: gathering,
         cache_logger_on_first_use=True,
     )

@@ -1,4 +1,4 @@
-"""Text of others as people may see it: what a terminal would obey, or nobody could see, is shown by its escape."""
+"""Foreign text for people: characters that a terminal would obey, or that nobody could see, are shown as escapes."""
 
 import re
 from typing import Final
@@ -7,9 +7,9 @@ MESSAGE_CHARACTERS_MAX: Final = 2_000
 
 
 def printable(text: str, most: int = MESSAGE_CHARACTERS_MAX) -> str:
-    r"""A text on one line, of ``most`` characters of the original: ``\x1b`` for what is not printable, "…" for the rest.
+    r"""A text on one line: at most ``most`` of its characters, then "…"; an escape like ``\x1b`` for what is not printable.
 
-    Not printable are control characters, line ends, marks that turn the direction of writing, every blank but the usual
+    Not printable are control characters, line ends, marks that change the direction of writing, every blank but the usual
     one, and what Unicode has not assigned (``str.isprintable``).
     """
     cut = text if len(text) <= most else text[:most] + "…"
@@ -18,12 +18,12 @@ def printable(text: str, most: int = MESSAGE_CHARACTERS_MAX) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in cut)
 
 
-# What JSON leaves as it is: DEL, the other set of controls, line ends, and what turns the direction of writing.
+# JSON encoders leave these as they are: DEL, the C1 controls, line separators, and marks that change the direction of writing.
 _LEFT_BY_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def printable_json(text: str) -> str:
-    """JSON that means the same, and in which a terminal finds nothing to obey."""
+    """Equivalent JSON that holds nothing that a terminal would obey."""
     if text.isascii() and "\x7f" not in text:
         return text
     return _LEFT_BY_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,4 +1,4 @@
-"""One process of this host. A pid alone names nobody, since it is given out again; a pid with its start time does."""
+"""One process of this host, identified by its pid and start time, since the system gives a pid out again."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Process:
-    """Its pid, and when it started (clock ticks since the boot)."""
+    """A process: its pid and its start time (clock ticks since boot)."""
 
     pid: int
     started: int
@@ -25,20 +25,20 @@ class Process:
 
     @staticmethod
     def of(pid: int) -> Optional["Process"]:
-        """The process that has this pid now; None for none, or a zombie."""
+        """The process that has this pid now; None when there is none, or a zombie."""
         fields = stat(pid)
         return None if fields is None or fields[0] == "Z" else Process(pid, int(fields[19]))
 
     @staticmethod
     def own() -> "Process":
-        """The process that asks."""
+        """The calling process."""
         found = Process.of(os.getpid())
-        assert found is not None, "a process that runs is in /proc"
+        assert found is not None, "a running process is in /proc"
         return found
 
     @staticmethod
     def read(file: Path) -> Optional["Process"]:
-        """The process that a pid file names, whether it still runs or not."""
+        """The process that a pid file names, whether it still runs or not; None when the file can't be read."""
         try:
             pid, started = file.read_text(encoding="ascii").split()
             return Process(int(pid), int(started))
@@ -46,26 +46,26 @@ class Process:
             return None
 
     def write(self, file: Path) -> None:
-        """Writes a pid file; a reader sees the old or the new one, never half of it."""
+        """Writes a pid file. Readers see the old or the new file, never half of one."""
         new = file.with_name(f"{file.name}.new")
         new.write_text(f"{self}\n", encoding="ascii")
         new.replace(file)
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs; a zombie does not."""
+        """Whether the process still runs; a zombie does not."""
         return Process.of(self.pid) == self
 
     @property
     def started_at(self) -> float:
-        """When it started, in seconds since the epoch."""
+        """The start time in seconds since the epoch."""
         uptime = float((PROC / "uptime").read_text(encoding="ascii").split()[0])
         return time.time() - uptime + self.started / os.sysconf("SC_CLK_TCK")
 
     def signal(self, number: int) -> bool:
-        """A signal to this very process, never to another one that has its pid by now; False when it has gone.
+        """Sends a signal to this very process, never to another one that has its pid by now. False when it has ended.
 
-        Raises ``PermissionError`` where it is somebody else's.
+        Raises ``PermissionError`` when the process belongs to another user.
         """
         try:
             descriptor = os.pidfd_open(self.pid)
@@ -83,7 +83,7 @@ class Process:
 
 
 def stat(pid: int) -> list[str] | None:
-    """The fields of /proc/PID/stat from the state on (a program's name may hold anything); None for no process."""
+    """The fields of /proc/PID/stat from the state on; None when there is no process. The name before may hold anything."""
     try:
         text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -92,7 +92,7 @@ def stat(pid: int) -> list[str] | None:
 
 
 def resident_bytes(pids: Collection[int]) -> dict[int, int]:
-    """What processes hold in memory, each with all that came of it; those that are gone are left out."""
+    """The memory of processes, each with all its descendants, in bytes; processes that have ended are left out."""
     found: dict[int, int] = {}
     children: dict[int, list[int]] = defaultdict(list)
     for entry in os.scandir(PROC):
@@ -108,15 +108,16 @@ def resident_bytes(pids: Collection[int]) -> dict[int, int]:
 
 
 def settle_on_processor(pid: int) -> None:
-    """Keeps a process, which has just begun, on one processor: of those that it may use, where the fewest are kept so.
+    """Pins a process that has just started to one processor: the permitted one to which the fewest processes are pinned.
 
-    For Python processes of many threads, of which one runs at a time: a system that has an idle processor wakes the next
-    thread there, far from all that the last one had in its caches. And one that wakes interrupts nobody (``SCHED_BATCH``,
-    sched(7)): it would have to wait for the interpreter at once. Who chose otherwise has the last word.
+    This is for Python processes with many threads, of which only one runs at a time. A system with an idle processor would
+    wake the next thread there, far from the caches that the last one filled. The process also gets ``SCHED_BATCH``
+    (sched(7)): a woken thread then interrupts no other, since it would at once have to wait for the interpreter. A process
+    that was already given a policy or a processor keeps it.
     """
     kept: Counter[int] = Counter()
     for entry in os.scandir(PROC):
-        # Threads of the kernel are kept too, and have no command line.
+        # Kernel threads are pinned, too; they have no command line.
         if entry.name.isdigit() and len(its := _processors(int(entry.name))) == 1 and _command(int(entry.name)):
             kept.update(its)
     allowed = _processors(pid)

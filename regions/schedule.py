@@ -1,7 +1,7 @@
-"""How many worker processes a region may have, and when: the ``[scale]`` table, and which of its cron rules counts now.
+"""How many worker processes a region may have, and when: the ``[scale]`` table and its cron rules.
 
-A rule counts from each of its times on until the next time of any rule. What it leaves out is the table's own; so a rule
-with nothing but a time ends the one before.
+A rule applies from each time its ``cron`` matches until any rule next matches. Settings that it omits come from
+``[scale]``, so a rule with nothing but ``cron`` ends the rule before it.
 """
 
 import zoneinfo
@@ -18,7 +18,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 
 
 class ScaleRule(Struct, frozen=True, forbid_unknown_fields=True):
-    """From a cron time on, another floor or ceiling."""
+    """Another minimum or maximum from the times that ``cron`` matches."""
 
     cron: str = ""
     timezone: str = "UTC"
@@ -30,7 +30,7 @@ class ScaleRule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scale(Struct, frozen=True, forbid_unknown_fields=True):
-    """How many worker processes the region has, all its hosts together."""
+    """How many worker processes the region has, on all its hosts together."""
 
     min: Count = 2
     max: Count = 4
@@ -41,7 +41,7 @@ class Scale(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Between how many processes, by which rule; without one by the table alone."""
+    """The minimum and maximum number of processes, and the rule that set them; None for the table alone."""
 
     min: int
     max: int
@@ -49,12 +49,12 @@ class Bounds:
 
     @property
     def source(self) -> str:
-        """What says so, for people."""
+        """Where the bounds come from, for people."""
         return f"the rule {self.rule}" if self.rule else "[scale]"
 
 
 def bounds_at(scale: Scale, now: float) -> Bounds:
-    """What counts at ``now`` (seconds since the epoch); of rules that begin together the last one in the file."""
+    """The bounds at ``now`` (seconds since the epoch). When several rules match at once, the last one in the file applies."""
     latest: tuple[float, int] | None = None
     for number, rule in enumerate(scale.schedule):
         began = _firing(rule, now, backwards=True)
@@ -64,20 +64,20 @@ def bounds_at(scale: Scale, now: float) -> Bounds:
 
 
 def bounds_of(scale: Scale, rule: ScaleRule | None) -> Bounds:
-    """The table's floor and ceiling, or a rule's where it has its own."""
+    """The rule's minimum and maximum, or the table's where the rule has none."""
     if rule is None:
         return Bounds(scale.min, scale.max)
     return Bounds(rule.min or scale.min, rule.max or scale.max, rule)
 
 
 def next_change(scale: Scale, now: float) -> tuple[float, ScaleRule] | None:
-    """The next time after ``now`` that a rule begins, and which; None without rules."""
+    """The next time after ``now`` at which a rule begins, and that rule; None without rules."""
     times = [(when, rule) for rule in scale.schedule if (when := _firing(rule, now)) is not None]
     return min(times, key=lambda one: one[0], default=None)
 
 
 def wrong_in_rule(rule: ScaleRule) -> Iterator[tuple[str, str]]:
-    """(key, what is wrong with it) of a rule."""
+    """Each wrong key of a rule, with a message."""
     try:
         CronSim(rule.cron, datetime.now(UTC))
     except CronSimError as error:
@@ -90,7 +90,7 @@ def wrong_in_rule(rule: ScaleRule) -> Iterator[tuple[str, str]]:
 
 
 def wrong_in_bounds(scale: Scale) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """(keys, what is wrong with them) where a floor lies above its ceiling."""
+    """Each pair of keys whose minimum exceeds its maximum: the path to the wrong key, and a message."""
     if scale.min > scale.max:
         yield ("max",), f"expected at least min, which is {scale.min}, found {scale.max}"
         return
@@ -106,9 +106,9 @@ def wrong_in_bounds(scale: Scale) -> Iterator[tuple[tuple[str | int, ...], str]]
 
 
 def _firing(rule: ScaleRule, now: float, *, backwards: bool = False) -> float | None:
-    """When the rule next begins after ``now``, or last began at or before it; None where it never does."""
+    """When the rule next begins after ``now``, or last began at or before it; None when it never does."""
     minute = datetime.fromtimestamp(now, UTC).replace(second=0, microsecond=0)
-    # Looking back, cronsim gives what lies before its start: the minute that runs now counts.
+    # Backwards, cronsim yields times before its start, so the current minute is included by starting one later.
     start = (minute + timedelta(minutes=1) if backwards else minute).astimezone(zoneinfo.ZoneInfo(rule.timezone))
     found = next(CronSim(rule.cron, start, reverse=backwards), None)
     return None if found is None else found.timestamp()

@@ -1,6 +1,6 @@
-"""Lua scripts, called by their hashes, and how commands are sent to a Redis: several in one write, refusals as replies.
+"""Lua scripts, called by their hashes, and how commands are sent: several in one write, with refusals as replies.
 
-redis-py's own scripts cost a round trip more in a pipeline, which asks SCRIPT EXISTS before each.
+In a pipeline, redis-py's own scripts cost one more round trip, since it asks SCRIPT EXISTS first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,26 +16,27 @@ Argument = str | bytes | int | float
 
 
 class Script:
-    """A Lua script, shebang line included."""
+    """A Lua script, including its shebang line."""
 
     def __init__(self, text: str) -> None:
         self.text = text.encode()
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
 
     def command(self, keys: Sequence[str], arguments: Iterable[Argument] = ()) -> tuple[Any, ...]:
-        """The command that calls it."""
+        """The command that calls the script."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 
     def call(self, client: redis.Redis, keys: Sequence[str], arguments: Iterable[Argument] = ()) -> Any:
-        """Its answer; raises a refusal, and ``connect.AWAY``'s."""
+        """Calls the script and returns its reply. Raises the server's refusal, and what ``connect.AWAY`` lists."""
         return value(send(client, [self.command(keys, arguments)], [self])[0])
 
 
 def send(client: redis.Redis | Link, commands: Sequence[tuple[Any, ...]], scripts: Sequence[Script]) -> list[Any]:
-    """Sends commands in one write, without MULTI, and returns their replies; a refusal is a reply too, not raised.
+    """Sends commands in one write, without MULTI, and returns their replies. A refusal is returned as a reply, not raised.
 
-    ``scripts`` are those that the commands call; a Redis that does not know them (it was restarted) is taught them, and
-    what it refused is sent again. Raises ``connect.AWAY``'s; nothing is then known of the commands.
+    ``scripts`` are the scripts that the commands call. A Redis that does not know them, since it was restarted, is sent
+    the scripts, and then the refused commands again. Raises what ``connect.AWAY`` lists; it is then unknown which of the
+    commands took effect.
     """
     replies = _exchange(client, commands)
     unknown = [i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)]
@@ -57,7 +58,7 @@ def _exchange(client: redis.Redis | Link, commands: Sequence[tuple[Any, ...]]) -
         connection.send_packed_command([packed], check_health=False)  # type: ignore[no-untyped-call]
         return [_reply(connection) for _ in commands]
     except BaseException:
-        # An answer may still come: it must not meet the next question.
+        # The reply may still arrive, and must not be taken for the reply to the next command.
         connection.disconnect()  # type: ignore[no-untyped-call]
         raise
     finally:
@@ -72,7 +73,7 @@ def _reply(connection: Any) -> Any:
 
 
 def value(reply: Any) -> Any:
-    """A reply, or the refusal that it is, raised."""
+    """The reply. Raises it if it is a refusal."""
     if isinstance(reply, Exception):
         raise reply
     return reply

@@ -1,9 +1,9 @@
-"""The only reader of settings: defaults < file < ``NEARFETCH__SECTION__KEY`` in the environment < flags.
+"""The only reader of settings. Later ones win: defaults, file, ``NEARFETCH__SECTION__KEY`` in the environment, flags.
 
-The hub's stand in ``nearfetch.toml`` (or the file that ``NEARFETCH_CONFIG`` names), a region's in ``regions/NAME.toml``
-(or the folders of ``NEARFETCH__REGIONS__PATH``). A region's key is ``NEARFETCH__REGION__NAME__SECTION__KEY`` in the
-environment. Any text setting can be given as ``KEY_file``, a file that holds it, so that a secret needs to stand in
-neither place. Everything that is wrong is reported at once, as ``Faults``.
+The hub's settings stand in ``nearfetch.toml``, or in the file that ``NEARFETCH_CONFIG`` names. A region's stand in
+``regions/NAME.toml``, or in the folders that ``NEARFETCH__REGIONS__PATH`` names; in the environment its keys are
+``NEARFETCH__REGION__NAME__SECTION__KEY``. Instead of any text setting ``KEY`` one can give ``KEY_file``, a file that holds
+the value, so that secrets need not stand in settings or environment. All faults are reported at once, as ``Faults``.
 """
 
 import os
@@ -31,10 +31,10 @@ Durability = Annotated[str, Meta(pattern="^(strict|relaxed)$")]
 
 
 class Hub(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the gateways and the regions share. URLs; several hosts of one service are separated by commas.
+    """What the gateways and the regions share. A URL may name several hosts of one service, separated by commas.
 
-    ``durability``: what happens where the central Redis is set so that it can't keep what is promised: strict refuses to
-    serve, relaxed only says so. ``management_url``: RabbitMQ's HTTP API, where ``config check`` may read the queues' policy.
+    ``durability``: what to do when the central Redis is set so that it can't keep our promises. ``strict`` refuses to serve,
+    ``relaxed`` only logs it. ``management_url``: RabbitMQ's HTTP API, where ``config check`` may read the queues' policy.
     """
 
     redis: str = "redis://127.0.0.1:6379/0"
@@ -59,17 +59,19 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     records_bytes_max: Count = 5_000_000
     request_bytes_max: Count = 50_000_000
     answer_bytes_max: Count = 8_000_000
-    region_bytes_max: Annotated[int, Meta(ge=0)] = 0  # at the hub; 0 is a share of its Redis's maxmemory (web.holdings)
+    region_bytes_max: Annotated[int, Meta(ge=0)] = (
+        0  # at the hub; 0 means a share of its Redis's maxmemory (web.holdings)
+    )
 
 
 class History(Struct, frozen=True, forbid_unknown_fields=True):
-    """Finished requests in the store that ``hub.mongo`` names; without one there is none."""
+    """How long finished requests stay in the store that ``hub.mongo`` names. Without that URL there is no history."""
 
     retention_days: Annotated[float, Meta(gt=0, le=36_500)] = 90.0
 
 
 class Fetch(Struct, frozen=True, forbid_unknown_fields=True):
-    """``allow``: addresses besides public ones (``127.0.0.1:8099,10.0.0.0/8``); ``origins``: ``ORIGIN=ORIGIN,…``."""
+    """``allow``: permitted addresses besides public ones (``127.0.0.1:8099,10.0.0.0/8``); ``origins``: ``ORIGIN=ORIGIN,…``."""
 
     allow: str = ""
     origins: str = ""
@@ -83,7 +85,7 @@ class Log(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RegionRedis(Struct, frozen=True, forbid_unknown_fields=True):
-    """The region's own Redis; ``durability`` as the hub's."""
+    """The region's own Redis; ``durability`` means the same as for the hub."""
 
     url: str = "redis://127.0.0.1:6390/0"
     durability: Durability = "strict"
@@ -97,14 +99,14 @@ class Workers(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Bridge(Struct, frozen=True, forbid_unknown_fields=True):
-    """``prefetch``: two seconds of the region's peak rate; the marks say when a bridge leaves tasks in RabbitMQ."""
+    """``prefetch``: two seconds of the region's peak rate; ``ready_max``: at this many ready jobs, tasks stay in RabbitMQ."""
 
     prefetch: Annotated[int, Meta(ge=1, le=65535)] = 4000
     ready_max: Count = 20_000
 
 
 class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
-    """rq-dashboard. ``redis_url`` names a user that can't change jobs; without a password it does not start."""
+    """rq-dashboard. ``redis_url`` names a Redis user that can't change jobs; without ``password`` it does not start."""
 
     host: str = "127.0.0.1"
     port: Port = 9181
@@ -114,7 +116,10 @@ class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Raw(Struct, frozen=True, forbid_unknown_fields=True):
-    """Answers kept as they came: of failures, and of a source's success every ``sample_seconds``; ``path`` "" is none."""
+    """Stored raw answers of sources: those of failures, and that of a success every ``sample_seconds`` per source.
+
+    With an empty ``path`` nothing is stored.
+    """
 
     path: str = ""
     count_max: Count = 1000
@@ -124,7 +129,7 @@ class Raw(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Region(Struct, frozen=True, forbid_unknown_fields=True):
-    """One region; ``name`` is the file's. ``any_host``: sources that say so may be asked for any public address."""
+    """One region; ``name`` is its file's. ``any_host``: sources that ask for it may fetch from any public address."""
 
     name: str = ""
     title: str = ""
@@ -139,12 +144,12 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     raw: Raw = field(default_factory=Raw)
 
     def secrets_of(self, source: str) -> dict[str, str]:
-        """The values of the secrets that a source may use, of those that this process has."""
+        """The values of the secrets that a source may use, as far as this process has them."""
         return {name: one.value for name, one in self.secrets.items() if one.value and one.serves(source)}
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """Everything but the regions' own; those are read with it, by name."""
+    """All settings; ``region`` holds those of each region by name."""
 
     hub: Hub = field(default_factory=Hub)
     gateway: Gateway = field(default_factory=Gateway)
@@ -158,7 +163,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     region: dict[str, Region] = field(default_factory=dict)
 
     def one(self, name: str) -> Region:
-        """A region by its name; raises ``Faults`` with the known ones."""
+        """The region of this name. Raises ``Faults``, which lists the known ones."""
         if name not in self.region:
             message = f'expected a known region, found "{name}"{nearest(name, self.region)}'
             raise Faults([Fault("regions", None, "", message)])
@@ -166,19 +171,22 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 
     @property
     def first_region(self) -> str:
-        """Where a source goes that names no region."""
+        """The region for sources that name none."""
         return next(iter(self.region))
 
     @cached_property
     def source_folders(self) -> list[Path]:
-        """Where definitions are read: the shipped folder, then the user's own."""
+        """The folders with definitions: the shipped one, then the user's own."""
         return [ROOT / "jobs" / "sources", *self.sources.folders]
 
 
 def load(
     environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | None = None, *, only: str = ""
 ) -> Settings:
-    """Reads all settings, of regions ``only`` one where it is named. ``flags`` are nested like the file. Raises ``Faults``."""
+    """Reads all settings; with ``only``, those of no other region. Raises ``Faults``.
+
+    ``flags`` are nested like the file.
+    """
     environ = os.environ if environ is None else environ
     reader = _Reader(environ)
     hub_path = Path(environ["NEARFETCH_CONFIG"]) if "NEARFETCH_CONFIG" in environ else ROOT / "nearfetch.toml"
@@ -222,7 +230,7 @@ def _region_files(folders: list[Path], reader: "_Reader", only: str) -> list[Pat
 
 
 class _Reader:
-    """Converts field by field, since msgspec stops at the first fault; remembers every fault and what it used."""
+    """Converts field by field, since msgspec stops at the first fault. Collects all faults and the variables that were used."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.environ = {key: value for key, value in environ.items() if key.startswith(PREFIX)}
@@ -240,7 +248,7 @@ class _Reader:
         return data
 
     def struct(self, kind: type[Struct], data: Any, path: Path, prefix: tuple[str, ...]) -> dict[str, Any]:
-        """The fields of a struct that the file or the environment gives, converted; faults are kept."""
+        """The converted fields of a struct that the file or the environment sets; faults are collected."""
         if not isinstance(data, dict):
             self._fault(path, prefix, f"expected a table, found {kind_of(data)}")
             return {}
@@ -268,7 +276,7 @@ class _Reader:
         return values
 
     def _egresses(self, data: Any, path: Path, where: tuple[str, ...]) -> dict[str, Egress]:
-        """The ways out by name; there is always a default."""
+        """The ways out by name; ``default`` always exists."""
         found: dict[str, Egress] = {}
         tables = data if isinstance(data, dict) else {"default": data}
         for name, table in {"default": {}, **tables}.items():
@@ -279,7 +287,7 @@ class _Reader:
         return found
 
     def _secrets(self, data: Any, path: Path, where: tuple[str, ...]) -> dict[str, Secret]:
-        """The secrets by name, those that only the environment binds too."""
+        """The secrets by name, including those that only the environment binds."""
         if not isinstance(data, dict):
             self._fault(path, where, f"expected a table, found {kind_of(data)}")
             data = {}
@@ -298,7 +306,7 @@ class _Reader:
         return secrets
 
     def _scale(self, data: Any, path: Path, where: tuple[str, ...]) -> Scale:
-        """The table with its rules; whether floors lie below ceilings is only looked at where nothing else is wrong."""
+        """The table with its rules. Minimums are compared with maximums only when nothing else is wrong."""
         known = len(self.faults)
         values = self.struct(Scale, data, path, where)
         given = data.get("schedule", []) if isinstance(data, dict) else []
@@ -374,7 +382,7 @@ class _Reader:
         return kind(**values)
 
     def unknown_environment(self, regions: Mapping[str, Region]) -> None:
-        """A variable with our prefix that no setting read is a typing error, not a wish."""
+        """Reports each variable with our prefix that no setting used: it must be a typing error."""
         for variable in sorted(set(self.environ) - self.used):
             if variable.startswith(VARIABLE):
                 continue

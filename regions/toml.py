@@ -1,7 +1,7 @@
-"""Reads TOML files and tells the line of a key, which tomllib does not keep.
+"""Reads TOML files and finds the line of a key, which tomllib does not keep.
 
-The line of a key is the first one whose prefix of the file, once it parses, holds the key. That is slow (a parse for
-every line) and so is looked up only to report a fault.
+A key's line is the last line of the shortest part of the file, from its beginning, that parses and holds the key. Finding
+it is slow, since each line means a parse, and is done only to report a fault.
 """
 
 import tomllib
@@ -14,7 +14,7 @@ Path_ = tuple[str | int, ...]
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Parses a file; raises ``Faults`` with the file's name and line when it can't be read or is not TOML."""
+    """Parses a file. Raises ``Faults``, with the file's name and line, when it can't be read or is not TOML."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def line_of(text: str, key: Path_) -> int | None:
-    """The line (from 1) where a key first exists, the nearest parent's where it does not, None for none."""
+    """The line (from 1) on which a key first exists, else that of its nearest parent; None when neither exists."""
     lines = text.splitlines(keepends=True)
     for length in range(len(key), 0, -1):
         for end in range(1, len(lines) + 1):

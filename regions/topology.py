@@ -1,7 +1,7 @@
 """The broker's exchanges and queues.
 
-The hub alone declares them. Arguments of a queue can never be changed, so there is one, ``x-queue-type``, and everything
-else is one policy, set by rabbitmqctl or by the definitions that a node loads: policies can't be set over AMQP.
+Only the hub declares them. A queue's arguments can never be changed, so it has one, ``x-queue-type``. Everything else is in
+one policy. AMQP can't set policies: rabbitmqctl does, or the definitions file that a node loads.
 """
 
 import base64
@@ -17,12 +17,12 @@ from regions import names
 POLICY_NAME: Final = "nearfetch"
 POLICY_PATTERN: Final = r"^q\."
 QUEUE_LENGTH_MAX: Final = 1_000_000
-QUEUE_BYTES_MAX: Final = 1_000_000_000  # bodies; a message of the shipped sources has some 600 bytes
-CONNECTIONS_MAX: Final = 200  # of one region's bridges
+QUEUE_BYTES_MAX: Final = 1_000_000_000  # bodies only; a message of the shipped sources has about 600 bytes
+CONNECTIONS_MAX: Final = 200  # for the bridges of one region
 
 POLICY: Final[dict[str, Any]] = {
-    "delivery-limit": -1,  # deaths of consumers count as deliveries: a message was gone after 21
-    "overflow": "reject-publish",  # without it at-least-once dead-lettering is silently at-most-once
+    "delivery-limit": -1,  # a death of the consumer counts as a delivery: with the default limit a message was gone after 21
+    "overflow": "reject-publish",  # without it, at-least-once dead-lettering silently becomes at-most-once
     "max-length": QUEUE_LENGTH_MAX,
     "max-length-bytes": QUEUE_BYTES_MAX,
     "dead-letter-exchange": names.DEAD_EXCHANGE,
@@ -38,7 +38,7 @@ def policy_command(vhost: str = "/") -> list[str]:
 
 
 def region_rights(region: str) -> dict[str, str]:
-    """What a region's user may do on the broker, as RabbitMQ's patterns: read its own two queues, and nothing else."""
+    """What a region's user may do on the broker, as RabbitMQ's patterns: read the region's two queues, and nothing else."""
     queues = "|".join(re.escape(queue) for queue in (names.work_queue(region), names.fast_queue(region)))
     return {"configure": "^$", "write": "^$", "read": f"^({queues})$"}
 
@@ -58,7 +58,10 @@ def queues(regions: Iterable[str]) -> list[tuple[str, str, str]]:
 
 
 def definitions(owner: str, password: str, regions: Mapping[str, str]) -> dict[str, Any]:
-    """RabbitMQ's definitions (``load_definitions``): the policy, the gateways' own user and each region's. ``regions``: their passwords."""
+    """A RabbitMQ definitions file (``load_definitions``): the policy, the gateways' user and a user for each region.
+
+    ``regions``: each region's password.
+    """
     rights = {owner: {"configure": ".*", "write": ".*", "read": ".*"}}
     found: list[dict[str, Any]] = [{**_hashed(password), "name": owner, "tags": ["administrator"]}]
     for region, word in regions.items():
@@ -73,7 +76,7 @@ def definitions(owner: str, password: str, regions: Mapping[str, str]) -> dict[s
 
 
 def _hashed(password: str) -> dict[str, str]:
-    """As RabbitMQ keeps it: rabbitmq.com/docs/passwords#computing-password-hash."""
+    """The hash that RabbitMQ stores: rabbitmq.com/docs/passwords#computing-password-hash."""
     salt = secrets.token_bytes(4)
     made = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
     return {"password_hash": made, "hashing_algorithm": "rabbit_password_hashing_sha256"}

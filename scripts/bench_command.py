@@ -1,4 +1,4 @@
-"""``nearfetch bench``: what takes part is started, measured in turn, and compared; then figures of ours alone."""
+"""``nearfetch bench``: starts the competitors, measures them in turn, compares them, then measures rows of ours alone."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ from scripts.supervision import NotStarted
 from scripts.terminal import Progress, Quiet
 
 UNFAIR: Final = 4
-EXTRA: Final = {  # rows of ours alone, measured only where they are named
+EXTRA: Final = {  # rows for Nearfetch alone, measured only when named
     "bridge": bridge_alone.run,
     "in-flight": in_flight.run,
     "waiters": waiters.run,
@@ -32,7 +32,10 @@ QUICK_ROUNDS, ROUNDS, EXTRA_ROUNDS = 3, 5, 3
 
 
 def bench(names: list[str], rounds: int | None, *, quick: bool, as_json: bool) -> int:
-    """0 when everything was measured, 1 when something did not start or answered wrongly, 4 when it is no fair comparison."""
+    """Runs the benchmark and returns the exit code.
+
+    0: everything was measured. 1: something did not start or answered wrongly. 4: the comparison would not be fair.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     progress = Quiet() if as_json else Progress()
@@ -68,9 +71,9 @@ def _plan(rows: list[Row], rounds: int | None, *, quick: bool) -> Plan:
 def _compared(plan: Plan, progress: Progress) -> dict[str, Any]:
     with Bench(plan, progress, default_path() / "bench") as found:
         settings = {"ours": list(found.ours.settings()), "Celery": list(PeerPool.settings())}
-        for side, told in settings.items():
+        for side, lines in settings.items():
             progress.line(side)
-            for line in told:
+            for line in lines:
                 progress.line(f"  {line}")
         found.run()
     for line in report.lines(found.rows, found.idle_ms_per_second):

@@ -1,6 +1,6 @@
-"""``nearfetch bridges``: keeps the bridges of this host alive, and replaces them; what bridge.keeper does, for cron."""
+"""``nearfetch bridges``: keeps this host's bridges alive and replaces them, from cron; bridge.keeper does the work."""
 
-# ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
+# ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
 
 import os
 import random
@@ -25,13 +25,13 @@ AT_ONCE = 16  # regions
 
 @click.group()
 def bridges() -> None:
-    """Keeps a bridge of each region alive on this host, and replaces them without losing a task; made for cron.
+    """Keeps a bridge of each region alive on this host, or replaces it without losing a task. For cron.
 
     \b
-    nearfetch bridges ensure fra             start one when none lives; silent when all is well
-    nearfetch bridges restart --jitter 600   one after the other, within ten minutes
+    nearfetch bridges ensure fra             start one if none is alive; print nothing if one is
+    nearfetch bridges restart --jitter 600   replace them in turn, after up to ten minutes
 
-    scripts/cron/nearfetch.crontab is a crontab to begin with.
+    scripts/cron/nearfetch.crontab is an example.
     """
 
 
@@ -40,11 +40,11 @@ def bridges() -> None:
 @data_option
 @json_option
 def ensure(regions: tuple[str, ...], data: Path | None, as_json: bool) -> None:
-    """Starts a bridge of each REGION (all of them by default) when none lives on this host.
+    """Starts a bridge of each REGION (of all by default) if none is alive on this host.
 
-    One that hangs is ended and replaced. Silent when there was nothing to do; runs may overlap.
+    A bridge that hangs is ended and replaced. If there is nothing to do, nothing is printed. Runs may overlap.
 
-    Ends with 0 when every region has a bridge, 1 when one has not, 2 for a wrong setting.
+    Ends with 0 when every region has a bridge, 1 when one has none, 2 for a wrong setting.
 
     \b
     nearfetch bridges ensure
@@ -62,19 +62,25 @@ def ensure(regions: tuple[str, ...], data: Path | None, as_json: bool) -> None:
 
 @bridges.command()
 @click.argument("regions", nargs=-1, metavar="[REGION]...")
-@click.option("--jitter", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Begin some time within this.")
+@click.option(
+    "--jitter",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait a random time up to this before starting.",
+)
 @click.option(
     "--drain", type=click.FloatRange(0), default=DRAIN_SECONDS, show_default=True, metavar="SECONDS",
-    help="How long a bridge may take to finish what it holds; then it is killed, and that is delivered again.",
+    help="How long a bridge may take to finish its messages; then it is killed, and RabbitMQ delivers them again.",
 )  # fmt: skip
 @data_option
 @json_option
 def restart(regions: tuple[str, ...], jitter: float, drain: float, data: Path | None, as_json: bool) -> None:
     """Replaces the bridges of each REGION (of all by default) on this host, one after the other.
 
-    A new one starts and consumes before the old one finishes what it holds, acks it and ends; a supervised one is told
-    to end, and its supervisor starts the next. No task is lost or doubled. When a new one does not come to consume,
-    the old one stays.
+    A new bridge starts and consumes. Then the old one finishes the messages that it holds, acks them and ends. A
+    bridge under a supervisor is told to end, and its supervisor starts the next one. No task is lost or doubled. If the
+    new bridge does not begin to consume, the old one stays.
 
     Ends with 0 when all were replaced, 1 when one was not, 2 for a wrong setting.
 
@@ -96,7 +102,7 @@ def _restart(keeper: "Keeper", drain_seconds: float, *, as_json: bool) -> "Repor
 
 
 def _keepers(regions: tuple[str, ...], data: Path | None) -> "list[Keeper]":
-    """Who acts for each region; nobody where ``data`` names a scripts/up that does not run."""
+    """A keeper for each region. None at all when ``data`` names a scripts/up that does not run."""
     from bridge.keeper import Keeper  # noqa: PLC0415
     from regions.faults import Faults  # noqa: PLC0415
     from regions.settings import ROOT  # noqa: PLC0415
@@ -124,7 +130,7 @@ def _keepers(regions: tuple[str, ...], data: Path | None) -> "list[Keeper]":
 
 
 def _acting(region: str, act: Callable[[], "Report"]) -> "Report":
-    """What was done; a folder that can't be used is a region's failure like any other."""
+    """The report of what was done. An unusable folder counts as a failure of the region, like any other."""
     from bridge.keeper import Report  # noqa: PLC0415
 
     try:

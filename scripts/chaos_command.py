@@ -1,4 +1,4 @@
-"""``nearfetch chaos``: a plan, a stack of its own, a run, a report."""
+"""``nearfetch chaos``: makes a plan, starts a stack of its own, runs the plan on it, and reports."""
 
 import json
 import signal
@@ -10,13 +10,11 @@ from scripts.startup import NotReady
 from scripts.supervision import NotStarted
 from scripts.terminal import Progress
 
-REGIONS_SHOWN = 3
-
 
 def chaos(seed: int, tasks: int, minutes: float, kinds: list[str], *, scaled: bool, as_json: bool, keep: bool) -> int:
-    """0 when every promise was kept, 1 when not, 130 when it was told to stop."""
+    """Returns 0 when every promise was kept, 1 when one was broken, 130 when it was interrupted."""
     out = sys.stderr if as_json else sys.stdout
-    said = report.Report(out, verbose=not as_json or out.isatty())
+    shown = report.Report(out, verbose=not as_json or out.isatty())
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     stack = ChaosStack(scaling.environ() if scaled else None, progress=None if as_json else Progress())
@@ -25,13 +23,13 @@ def chaos(seed: int, tasks: int, minutes: float, kinds: list[str], *, scaled: bo
         made = plan.make(seed, tasks=tasks, seconds=seconds, regions=regions, kinds=kinds, scaled=scaled)
         if scaled:
             scaling.add_rules(stack)
-        said.say(
+        shown.say(
             f"seed {seed}   plan {made.digest}   {len(made.faults)} faults of {len(kinds)} kinds in {minutes:g} min"
         )
-        said.say(f"stack: {stack.folder}")
+        shown.say(f"stack: {stack.folder}")
         stack.start()
-        said.start()
-        history, verdict = run.run(stack, made, said)
+        shown.start()
+        history, verdict = run.run(stack, made, shown)
     except (NotReady, NotStarted) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""``nearfetch source check``: what is wrong with definitions, all of it; and how commands name a source."""
+"""``nearfetch source check``: reports all faults of definitions. Also finds the source that a command's argument names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ SUFFIX: Final = ".toml"
 
 
 def run(settings: Settings, sources: Sequence[str], *, as_json: bool) -> int:
-    """The exit code; raises click's ``UsageError`` for a source that is not there."""
+    """Returns the exit code. Raises click's ``UsageError`` for an unknown source."""
     entries = [find(settings, name) for name in sources] or known(settings).entries()
     found = {entry.id: faults(settings, entry) for entry in entries}
     if as_json:
@@ -35,7 +35,7 @@ def run(settings: Settings, sources: Sequence[str], *, as_json: bool) -> int:
 
 
 def faults(settings: Settings, entry: Entry) -> list[Fault]:
-    """What is wrong with a source: its files, the regions that it names, and what it wants that its region does not give."""
+    """The faults of a source: in its files, in the regions that it names, and what it needs that its region does not give."""
     found = examine.faults(entry.path)
     read = _examined(entry.path)
     if read is not None and entry.region in settings.region:
@@ -49,7 +49,7 @@ def faults(settings: Settings, entry: Entry) -> list[Fault]:
 
 
 def regions_of(path: Path) -> list[tuple[str, str]]:
-    """The regions that a definition names, each with its key, also where other things in it are wrong."""
+    """The regions that a definition names, each with its key, even if other things in the definition are wrong."""
     read = _examined(path)
     if read is None:
         return []
@@ -58,7 +58,7 @@ def regions_of(path: Path) -> list[tuple[str, str]]:
 
 
 def _examined(path: Path) -> Definition | None:
-    """A definition as far as it can be read; None for a file that is no TOML."""
+    """A definition as far as it can be read; None when the file is not TOML."""
     try:
         return definition.examine(path)[0]
     except Faults:
@@ -66,14 +66,14 @@ def _examined(path: Path) -> Definition | None:
 
 
 def known(settings: Settings) -> Catalog:
-    """All sources of the folders."""
+    """All sources in the folders."""
     catalog = Catalog(settings.source_folders, settings.first_region)
     catalog.refresh()
     return catalog
 
 
 def find(settings: Settings, name: str) -> Entry:
-    """A source by its id, or by its file's path; raises click's ``UsageError``."""
+    """A source by its id or its file's path. Raises click's ``UsageError``."""
     if name.endswith(SUFFIX) or "/" in name:
         path = Path(name)
         if not path.is_file():

@@ -1,9 +1,9 @@
-"""``nearfetch``: every command and its options; what a command does stands in a file of its own.
+"""``nearfetch``: all commands and their options. What a command does stands in a file of its own.
 
-Imports that a command needs are in it, since the shell waits for every one.
+A command imports what it needs inside its function, since each import delays the shell.
 """
 
-# ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
+# ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
 
 import sys
 import time
@@ -34,10 +34,10 @@ def main() -> None:
     \b
     nearfetch fetch ecb.rates quakes.day      ask for two sources
     nearfetch status                          what runs, and what is away
-    nearfetch config check                    is everything set, and there?
+    nearfetch config check                    are all settings right, and all servers up?
 
     \b
-    Completion for bash (zsh alike; fish: nearfetch completion fish | source):
+    Completion for bash (the same for zsh; in fish: nearfetch completion fish | source):
     eval "$(nearfetch completion bash)"
     """
 
@@ -57,9 +57,9 @@ def gateway() -> None:
 
 @main.command()
 @click.argument("region")
-@click.option("--kept", is_flag=True, hidden=True)  # `bridges ensure` started it
+@click.option("--kept", is_flag=True, hidden=True)  # set when `bridges ensure` starts it
 def bridge(region: str, kept: bool) -> None:
-    """Runs a bridge of REGION: takes its tasks from RabbitMQ to the region's Redis.
+    """Runs a bridge of REGION: moves its tasks from RabbitMQ to the region's Redis.
 
     \b
     nearfetch bridge fra
@@ -71,11 +71,11 @@ def bridge(region: str, kept: bool) -> None:
 
 @main.command()
 @click.argument("region")
-@click.option("--dry-run", is_flag=True, help="Say how many processes there would be, and why; start nothing.")
+@click.option("--dry-run", is_flag=True, help="Say how many processes would run, and why; start none.")
 def workers(region: str, dry_run: bool) -> None:
-    """Runs worker processes of REGION: they fetch, parse, and send the records home.
+    """Runs worker processes of REGION: they fetch, parse, and send the records to the hub.
 
-    How many follows the region's load and its [scale]; on several hosts they share the number.
+    The region's load and its [scale] settings decide how many; several hosts share the number.
 
     \b
     nearfetch workers fra
@@ -94,7 +94,7 @@ def workers(region: str, dry_run: bool) -> None:
 @main.command()
 @click.argument("region")
 def dashboard(region: str) -> None:
-    """Runs the rq-dashboard of REGION, with a password.
+    """Runs rq-dashboard for REGION, behind a password.
 
     \b
     nearfetch dashboard fra
@@ -108,7 +108,7 @@ def dashboard(region: str) -> None:
 @gateway_options
 @json_option
 def status(url: str, data: Path | None, as_json: bool) -> None:
-    """Says what runs: the regions, the sources, and what is away.
+    """Shows the state of the regions and the sources, and what is away.
 
     Ends with 0 when everything is up, 1 when something is away, 3 when no gateway answers.
 
@@ -126,9 +126,9 @@ def status(url: str, data: Path | None, as_json: bool) -> None:
 @gateway_options
 @json_option
 def where(task: str, url: str, data: Path | None, as_json: bool) -> None:
-    """Shows where a task is, or was: every hop with its time and place, every attempt.
+    """Shows where a task is or was: each hop with its time and place, and each attempt.
 
-    TASK is the id of a task, as requests and results have it; it is known until its request expires.
+    TASK is a task's id, which requests and results show. It is known until its request expires.
 
     \b
     nearfetch where 01M87RTYV9Y5XD88GQ9E7T7S17
@@ -142,11 +142,11 @@ def where(task: str, url: str, data: Path | None, as_json: bool) -> None:
 @click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]... ...", shell_complete=completion.words)
 @gateway_options
 @json_option
-@click.option("--csv", "as_csv", is_flag=True, help="Only the records, as CSV; of one source.")
-@click.option("--ndjson", "as_ndjson", is_flag=True, help="Only the records, as JSON, one a line.")
-@click.option("--deadline", type=float, metavar="SECONDS", help="When a task ends at the latest (30 by default).")
+@click.option("--csv", "as_csv", is_flag=True, help="Only the records, as CSV; for one source.")
+@click.option("--ndjson", "as_ndjson", is_flag=True, help="Only the records, as JSON, one on each line.")
+@click.option("--deadline", type=float, metavar="SECONDS", help="The latest end of a task, from now (30 by default).")
 @click.option("--max-age", type=click.FloatRange(0), metavar="SECONDS", help="How old an answer may be (0 by default).")
-@click.option("--curl", is_flag=True, help="Show the calls as curl lines, and make none.")
+@click.option("--curl", is_flag=True, help="Print the calls as curl commands instead of making them.")
 def fetch(
     words: tuple[str, ...],
     url: str,
@@ -158,9 +158,9 @@ def fetch(
     max_age: float | None,
     curl: bool,
 ) -> None:
-    """Asks for one source or many, and shows each result the moment it arrives.
+    """Asks for one or more sources, and shows each result as soon as it arrives.
 
-    KEY=VALUE is a param of the source before it. A source may stand there several times.
+    KEY=VALUE is a param of the source before it. The same source may be given several times.
 
     Ends with 0 when all succeeded, 1 when some failed, 2 for wrong usage, 3 when no gateway answers.
 
@@ -191,17 +191,21 @@ def fetch(
 
 
 @main.command()
-@click.option("--seed", type=int, metavar="N", help="Of the plan: the same seed, the same plan. Else one by the clock.")
+@click.option(
+    "--seed", type=int, metavar="N", help="The same seed makes the same plan. Without one, the clock gives it."
+)
 @click.option("--tasks", type=click.IntRange(1), default=10_000, show_default=True)
 @click.option("--minutes", type=click.FloatRange(0.5, 600), default=10.0, show_default=True)
 @click.option("--faults", default="", metavar="KIND,KIND", help="Only these kinds: kill,pause or kill-worker,cut.")
-@click.option("--scale", is_flag=True, help="The load comes in waves, and every region has to grow and to shrink.")
+@click.option(
+    "--scale", is_flag=True, help="Let the load come in waves, so that every region has to grow and to shrink."
+)
 @click.option("--keep", is_flag=True, help="Keep the stack's folder, with its logs.")
 @json_option
 def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool, keep: bool, as_json: bool) -> None:
-    """Runs a load over a stack of its own while it kills, stops, cuts and fills parts of it; compares every id.
+    """Puts load on a stack of its own, breaks parts of it meanwhile, and compares every id.
 
-    Ends with 0 when nothing was lost, doubled or changed and everything that had to succeed did, else with 1.
+    Ends with 0 when no task was lost, doubled or changed and each that had to succeed did, else with 1.
 
     \b
     nearfetch chaos --seed 7 --tasks 500 --minutes 1
@@ -220,17 +224,22 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool
 
 
 @main.command()
-@click.option("--rows", default="", metavar="ROW,ROW", help="Only these; without it the first four of those below.")
-@click.option("--rounds", type=click.IntRange(1), help="How often everything is measured in turn; 5, with --quick 3.")
-@click.option("--quick", is_flag=True, help="Less of it, under 3 minutes: tiny and page, unless --rows says otherwise.")
+@click.option("--rows", default="", metavar="ROW,ROW", help="Measure only these; the first four below by default.")
+@click.option(
+    "--rounds", type=click.IntRange(1), help="How many times to measure everything; 5 by default, 3 with --quick."
+)
+@click.option(
+    "--quick", is_flag=True, help="Measure less, in under 3 minutes: tiny and page, unless --rows names others."
+)
 @json_option
 def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
-    """Measures a stack of its own beside Bottle + Celery and bare loops, on the same pages, in turn.
+    """Measures Nearfetch, Bottle + Celery, and bare loops in turn, on the same pages.
 
-    Rows: tiny, page, page-100ms, page-1s; and of ours alone, where they are named: bridge, in-flight, waiters, backlog, neighbour.
+    Rows: tiny, page, page-100ms, page-1s. These are measured for Nearfetch alone, and only if you name them: bridge,
+    in-flight, waiters, backlog, neighbour.
 
-    Ends with 0 when everything was measured, 1 when something did not start or answered wrongly, 4 when Celery is so slow
-    here that a comparison would not be fair.
+    Ends with 0 when everything was measured, 1 when something did not start or answered wrongly, 4 when Celery is so
+    slow here that a comparison would not be fair.
 
     \b
     nearfetch bench --quick
@@ -250,7 +259,7 @@ def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
 @main.command("completion")
 @click.argument("shell", type=click.Choice(list(completion.CLASSES)))
 def print_completion(shell: str) -> None:
-    """Prints a script that teaches SHELL to complete commands, options, sources and their params.
+    """Prints a script that makes SHELL complete commands, options, sources and their params.
 
     \b
     eval "$(nearfetch completion bash)"                       in ~/.bashrc
@@ -282,9 +291,9 @@ def config() -> None:
 @json_option
 @data_option
 def check(as_json: bool, data: Path | None) -> None:
-    """Reads all settings and asks every server that they name; all faults at once.
+    """Checks all settings and every server that they name, and reports all faults at once.
 
-    Ends with 0 when everything is well, 1 when a server is away, too old, or set so that it can't keep what is promised,
+    Ends with 0 when everything is well, 1 when a server is away, too old, or set so that it can't keep our promises,
     2 when a setting is wrong.
     """
     from scripts import config_command  # noqa: PLC0415
@@ -296,14 +305,14 @@ def check(as_json: bool, data: Path | None) -> None:
 @json_option
 @data_option
 def show(as_json: bool, data: Path | None) -> None:
-    """Prints the settings in force, as TOML, secrets hidden."""
+    """Prints the settings in force as TOML, without secrets."""
     from scripts import config_command  # noqa: PLC0415
 
     config_command.show(load(data), as_json=as_json)
 
 
 def _process(run: Callable[[Any], int], *, gathers_log: bool = False) -> None:
-    """Runs a part until it is told to stop; ends with its exit code, 2 for a wrong setting."""
+    """Runs a part until it is told to stop, and exits with its code; with 2 for a wrong setting."""
     from regions import logs  # noqa: PLC0415
 
     settings = load()
@@ -316,7 +325,7 @@ def _process(run: Callable[[Any], int], *, gathers_log: bool = False) -> None:
 
 
 def _asking(command: Callable[[], int]) -> int:
-    """A command that asks a gateway, and what it ends with."""
+    """Runs a command that asks a gateway, and returns its exit code."""
     try:
         return command()
     except NoGateway as error:

@@ -1,8 +1,8 @@
-"""Completion for bash, zsh and fish: click's commands and options, and the sources and params that ``fetch`` takes.
+"""Completion for bash, zsh and fish: click's commands and options, and the sources and params of ``fetch``.
 
-Sources come from the gateway that a command would ask, if it answers at once; else from the definitions of this
-checkout and of NEARFETCH__SOURCES__PATH. What a shell would not take as one plain word is not offered: it ends up in a
-command line as it is.
+Sources come from the gateway that the command would ask, if it answers at once. Otherwise they come from the definitions
+of this checkout and of NEARFETCH__SOURCES__PATH. Only words that every shell takes as one plain word are offered, since a
+shell inserts them without quoting.
 """
 
 import json
@@ -28,16 +28,16 @@ from scripts.gateway_client import GatewayClient, NoGateway, Refused
 
 PROGRAM: Final = "nearfetch"
 VARIABLE: Final = "_NEARFETCH_COMPLETE"
-GATEWAY_SECONDS: Final = 0.2  # somebody waits for it with a finger on the key
+GATEWAY_SECONDS: Final = 0.2  # a person is waiting, a finger on the Tab key
 DEFINITIONS: Final = Path(__file__).resolve().parent.parent / "jobs" / "sources"
 
-WORD: Final = re.compile(r"[\w.:/@%+,-]+")  # means nothing to any of the shells, ":" being seen to
+WORD: Final = re.compile(r"[\w.:/@%+,-]+")  # no shell treats these specially; ":" is dealt with below
 
 Known = Mapping[str, Mapping[str, Any]]  # a source's id → its title and params
 
 
-# Bash breaks words at "=" and ":", so that it would complete only what stands behind them: the function gives click the
-# line as it was typed, and cuts off what bash keeps. A param's name is completed without a space behind it.
+# Bash breaks words at "=" and ":", and would complete only the part after them. So the function gives click the line as
+# it was typed, and cuts off what bash keeps. No space is added after a param's name.
 _BASH: Final = r"""%(complete_func)s() {
     local line="${COMP_LINE:0:COMP_POINT}" word kept="" mark type value
 
@@ -65,7 +65,7 @@ _BASH: Final = r"""%(complete_func)s() {
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 
-# As click's, but by the name that was typed, which may be a path; and without a space behind a param's name.
+# Like click's, but calls the program by the name that was typed, which may be a path, and adds no space after a param's name.
 _ZSH: Final = r"""#compdef %(prog_name)s
 
 %(complete_func)s() {
@@ -98,7 +98,7 @@ else
 fi
 """
 
-# As click's, but by the name that was typed. Fish itself puts no space behind "=".
+# Like click's, but calls the program by the name that was typed. Fish itself adds no space after "=".
 _FISH: Final = r"""function %(complete_func)s
     set -l typed (commandline -opc)
     set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) $typed[1] 2>/dev/null)
@@ -121,12 +121,12 @@ complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
 
 
 class Bash(BashComplete):
-    """Bash: reads the line up to the cursor."""
+    """Bash. The function passes the line up to the cursor."""
 
     source_template = _BASH
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """The words before the cursor's, and the beginning of that one."""
+        """The words before the cursor's word, and the typed part of that word."""
         line = os.environ["COMP_LINE"]
         args = split_arg_string(line)[1:]
         return (args, "") if line[-1:].isspace() or not args else (args[:-1], args[-1])
@@ -150,12 +150,12 @@ for _shell, _class in CLASSES.items():
 
 
 def script(command: click.Command, shell: str) -> str:
-    """The script that a shell is to read."""
+    """The script for a shell."""
     return CLASSES[shell](command, {}, PROGRAM, VARIABLE).source()
 
 
 def words(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """What may stand next in a ``fetch``: a param of the source before it or one of its values, or another source."""
+    """The words that may come next in a ``fetch``: params of the source before it, values of a param, or another source."""
     before = list(context.params.get("words") or ())
     known = _sources(context.params.get("url") or "", context.params.get("data"))
     source = next((word for word in reversed(before) if "=" not in word), "")
@@ -184,7 +184,7 @@ def _fits(word: str, incomplete: str) -> bool:
 
 
 def _place(before: list[str], source: str) -> int:
-    """Where the params of the last source begin."""
+    """The index at which the params of the last source begin."""
     return len(before) - before[::-1].index(source) if source else 0
 
 
@@ -194,12 +194,12 @@ def _describe(param: Mapping[str, Any]) -> str:
 
 
 def _one_line(text: object) -> str:
-    """A text as the shells' protocols take it: one line, and not empty lines between the parts of an answer."""
+    """A text as the shells' protocols need it, on one line. Their answers would otherwise fall apart."""
     return " ".join(str(text or "").split())
 
 
 def _values(param: Mapping[str, Any]) -> list[str]:
-    """Values to choose from: all there may be, or those that the definition names."""
+    """Values to choose from: all possible ones, or the default and the example."""
     if param.get("enum"):
         found = param["enum"]
     elif param.get("type") == "bool":
@@ -219,7 +219,7 @@ def _sources(url: str, data: Path | str | None) -> Known:
 
 
 def _written() -> Known:
-    """The definitions at hand, as far as they are TOML at all: what is wrong with them is not said here."""
+    """The definitions on this machine that are readable TOML. Other faults in them do not matter here."""
     known: dict[str, Mapping[str, Any]] = {}
     more = os.environ.get("NEARFETCH__SOURCES__PATH", "")
     folders = [DEFINITIONS, *(Path(folder).expanduser() for folder in more.split(os.pathsep) if folder)]

@@ -1,4 +1,4 @@
-"""``nearfetch config``: the settings in force, and whether the servers that they name are there and will do."""
+"""``nearfetch config``: shows the settings in force, and checks that the servers they name are up and set right."""
 
 import json
 import shlex
@@ -27,9 +27,9 @@ PROXY: Final = "proxy"
 
 @dataclass(frozen=True)
 class Finding:
-    """One server: what it is for, where, and what is wrong (empty for nothing).
+    """One server: what it is for, where it is, and what is wrong with it (empty for nothing).
 
-    ``shortfalls``: how a Redis is set that can't keep what is promised; ``relaxed``: the settings say that it may.
+    ``shortfalls``: settings of a Redis that break a promise; ``relaxed``: our settings accept that.
     """
 
     what: str
@@ -41,12 +41,12 @@ class Finding:
 
     @property
     def is_bad(self) -> bool:
-        """Whether something would refuse to work with it."""
+        """Whether a part would refuse to work with this server."""
         return bool(self.fault or (self.shortfalls and not self.relaxed))
 
 
 def check(settings: Settings, *, as_json: bool) -> int:
-    """Asks every server; the exit code."""
+    """Checks every server; returns the exit code."""
     found = list(findings(settings))
     command = policy_command(settings)
     if as_json:
@@ -64,17 +64,17 @@ def check(settings: Settings, *, as_json: bool) -> int:
     else:
         for one in found:
             mark = click.style("fault", fg="red") if one.is_bad else click.style("  ok ", fg="green")
-            told = one.fault or one.note
-            say(f"{mark}  {one.what:<20} {one.where}{f'   {told}' if told else ''}")
+            remark = one.fault or one.note
+            say(f"{mark}  {one.what:<20} {one.where}{f'   {remark}' if remark else ''}")
             for fall in one.shortfalls:
-                say(f"         {fall}{' (relaxed)' if one.relaxed else ''}\n           mend it: {fall.mend}")
-        say("The queues need this policy, set once on the broker (scripts/up sets it on its own):")
+                say(f"         {fall}{' (relaxed)' if one.relaxed else ''}\n           fix it: {fall.mend}")
+        say("The queues need this policy. Set it once on the broker (scripts/up does so on its own):")
         say(f"  {command}")
     return 1 if any(one.is_bad for one in found) else 0
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Every server that the settings name."""
+    """Checks every server that the settings name."""
     yield (hub := _redis("central Redis", settings.hub.redis, settings.hub.durability, is_hub=True))
     if not hub.fault:
         yield from hub_users(settings)
@@ -93,7 +93,7 @@ def policy_command(settings: Settings) -> str:
 
 
 def policy_finding(settings: Settings) -> Finding:
-    """What the broker's management says of the policy of every queue."""
+    """Checks each queue's policy through the broker's management API."""
     where = connect.without_password(settings.hub.management_url)
     try:
         found = policy.shortfalls(settings, policy_command(settings))
@@ -121,7 +121,10 @@ def _redis(what: str, url: str, kind: str, *, is_hub: bool = False) -> Finding:
 
 
 def hub_users(settings: Settings) -> Iterator[Finding]:
-    """Whether each region's user at the hub's Redis may do what it must and no more; where there is none, that is said."""
+    """Checks that each region's user on the hub's Redis has the rights that it needs, and no more.
+
+    A user that can't be looked up is reported with a note.
+    """
     with connect.open_redis(settings.hub.redis, name="check", connections=1) as client:
         for region in settings.region:
             what, where = f"hub's user of {region}", names.hub_user(region)
@@ -129,20 +132,20 @@ def hub_users(settings: Settings) -> Iterator[Finding]:
                 yield Finding(what, where, "", hub_acl.shortfalls(client, region))
             except redis.exceptions.ResponseError as error:
                 yield Finding(
-                    what, where, note=f"not seen ({error}): it must have the rights in docs/operations.md and no more"
+                    what, where, note=f"can't be checked ({error}): it needs exactly the rights in docs/operations.md"
                 )
             except redis.exceptions.RedisError as error:
                 yield Finding(what, where, str(error))
 
 
 def show(settings: Settings, *, as_json: bool) -> None:
-    """Prints the settings, secrets hidden."""
+    """Prints the settings, without secrets."""
     values = hidden(msgspec.to_builtins(settings))
     click.echo(json.dumps(values, ensure_ascii=False) if as_json else to_toml(values), nl=as_json)
 
 
 def hidden(values: dict[str, Any]) -> dict[str, Any]:
-    """The same values without a password in them."""
+    """The same values without passwords."""
     shown: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""The settings that ``scripts/up`` generates: the user's own, with private servers, ports and secrets in their place.
+"""The settings that ``scripts/up`` generates: the user's own settings, with private servers, ports and secrets filled in.
 
-What the user's files and environment say of limits, sources, fetching, logs and regions is read once, here, with all
-its faults, and written down; the parts then see these files and none of the variables.
+The user's files and environment are read once, here, and all their faults reported. The result is written down. The parts
+read only the generated files, and see none of the variables.
 """
 
 import json
@@ -19,13 +19,13 @@ from scripts.data_folder import DataFolder
 from scripts.services import RabbitMQ
 from scripts.site.site import origins
 
-# Offsets from the gateway's port; what is taken moves to a free one.
+# Each port is the gateway's plus an offset; a port that is taken is replaced by a free one.
 BROKER, HUB, STORE, DASHBOARDS, SITE, REGION_REDIS = 2, 3, 4, 11, 19, 31
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where everything listens, on the loopback address."""
+    """The port of each part, on the loopback address."""
 
     gateway: int
     broker: int
@@ -37,7 +37,7 @@ class Ports:
 
 
 def choose_ports(data: DataFolder, wanted: Settings, gateway: int) -> Ports:
-    """The ports of a stack: what it had before, else derived from the gateway's, else free ones."""
+    """The ports of a stack: those that it had before, else those derived from the gateway's, else free ones."""
     data.keep_port("gateway", gateway)
     return Ports(
         gateway=gateway,
@@ -53,13 +53,13 @@ def choose_ports(data: DataFolder, wanted: Settings, gateway: int) -> Ports:
 
 
 def hub_url(data: DataFolder, ports: Ports, region: str = "") -> str:
-    """The central Redis as the gateway sees it, or as one region does."""
+    """The URL of the central Redis, for the gateway or for one region."""
     user, secret = (names.hub_user(region), f"hub {region}") if region else ("", "hub")
     return f"redis://{user}:{data.secret(secret)}@127.0.0.1:{ports.hub}/0"
 
 
 def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *, live: bool) -> None:
-    """Writes ``nearfetch.toml``, a file a region, and each region's URLs of the central Redis and of the broker."""
+    """Writes ``nearfetch.toml``, a file for each region, and each region's URLs of the central Redis and of the broker."""
     hub = {
         **msgspec.to_builtins(wanted.hub),
         "redis": hub_url(data, ports),
@@ -93,7 +93,7 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *,
             "redis_url": f"redis://dashboard:{data.secret(f'dashboard redis {name}')}@127.0.0.1:{ports.redis[name]}/0",
         }
         for secret in table["secrets"].values():
-            del secret["value"]  # its workers alone get it, by a variable
+            del secret["value"]  # only the region's workers get the value, in a variable
         table["raw"]["path"] = region.raw.path or str(data.path.absolute() / "raw" / name)
         data.write(f"regions/{name}.toml", to_toml(table))
         data.write(f"run/hub-{name}.url", hub_url(data, ports, name))
@@ -101,7 +101,10 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *,
 
 
 def with_site(fetch: settings.Fetch, port: int) -> dict[str, str]:
-    """The fetch settings with the sample site: its address allowed, its origins mapped. The user's own come first."""
+    """The fetch settings extended by the sample site: its address is allowed, and its origins lead to it.
+
+    Origins that the user mapped stay as they are.
+    """
     allow = [part for part in fetch.allow.split(",") if part]
     own = [part for part in fetch.origins.split(",") if part]
     taken = {part.partition("=")[0] for part in own}
@@ -110,7 +113,7 @@ def with_site(fetch: settings.Fetch, port: int) -> dict[str, str]:
 
 
 def environment(data: DataFolder, environ: Mapping[str, str], region: str = "") -> dict[str, str]:
-    """What a part sees: no settings in variables but a region's way to the hub."""
+    """A part's environment: no settings in variables, except for a region's URLs of the hub."""
     kept = foreign(environ)
     kept["NEARFETCH_CONFIG"] = str(data.settings)
     if region:
@@ -120,18 +123,18 @@ def environment(data: DataFolder, environ: Mapping[str, str], region: str = "") 
 
 
 def of_workers(environ: Mapping[str, str], region: settings.Region) -> dict[str, str]:
-    """What a region's workers see besides: the secrets that it binds. No other part has them."""
+    """The environment of a region's workers: also the values of the region's secrets. No other part gets them."""
     given = {f"{VARIABLE}{name}": secret.value for name, secret in region.secrets.items() if secret.value}
     return {**environ, **given}
 
 
 def foreign(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a program sees that is not ours: none of our variables, which may hold secrets."""
+    """The environment for programs that are not ours: without our variables, which may hold secrets."""
     return {key: value for key, value in environ.items() if not key.startswith("NEARFETCH_")}
 
 
 def to_toml(tables: Mapping[str, Any]) -> str:
-    """TOML of nested tables, lists of tables and plain values; None is left out."""
+    """TOML of nested tables, lists of tables and plain values. None and empty lists are left out."""
     return "\n".join(_lines(tables, ())) + "\n"
 
 

@@ -1,8 +1,8 @@
 """A region's rq-dashboard: behind a password, readable as JSON, and unable to change a job.
 
-rq-dashboard takes no care of that itself: no CSRF guard, a GET that requeues, pickle unless told otherwise, a client of
-its own a request. So it is let see one client, on a Redis user that may only read (``DASHBOARD_ACL``), and is asked only
-by GET and HEAD.
+rq-dashboard itself ensures none of this. It has no CSRF guard, requeues jobs on a GET, uses pickle by default, and makes a
+Redis client for each request. So we give it one client, whose Redis user may only read (``DASHBOARD_ACL``), and let only
+GET and HEAD pass.
 """
 
 import functools
@@ -26,10 +26,10 @@ from regions import connect, logs
 from regions.faults import Fault, Faults
 from regions.settings import Region, Settings
 
-# Reads of RQ's keys. Its pages also drop the records of workers and executions that are gone; jobs they leave alone.
+# Reads of RQ's keys. The pages also remove the records of workers and executions that are gone; they never change jobs.
 DASHBOARD_ACL: Final = (
     "~rq:* +@read -@dangerous +@connection -client +client|setname +client|setinfo +client|list +info"
-    " +multi +exec +discard"  # a worker's executions are read in one
+    " +multi +exec +discard"  # a worker's executions are read in one MULTI
     " (+srem ~rq:workers* ~rq:worker:*:executions)"
 )
 
@@ -50,7 +50,7 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
 }
 
-# What the buttons call is refused; a button that can't work is not shown.
+# The buttons' calls are refused, so the buttons are hidden.
 _NO_BUTTONS: Final = (
     '<style>#compact-btn, #requeue-all-btn, #requeue-job-btn, [data-role="requeue-job-btn"]'
     " { display: none !important }</style>"
@@ -58,27 +58,27 @@ _NO_BUTTONS: Final = (
 
 
 class _Workers(Worker):
-    """Workers whose jobs are JSON: the pages would unpickle what a busy worker runs."""
+    """Workers whose jobs are JSON. Otherwise the pages would unpickle the job that a busy worker runs."""
 
     @classmethod
     def all(cls, *arguments: Any, **options: Any) -> Any:
-        """As RQ's."""
+        """Like RQ's."""
         return super().all(*arguments, **{**options, "serializer": JSONSerializer})
 
 
 class _Server(wsgi.Server):
-    """A server that logs as everything else does."""
+    """A server that writes to our log."""
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
-        """Called by cheroot; ``level`` is that of the standard library's logging."""
+        """Called by cheroot; ``level`` is one of the standard library's logging levels."""
         logs.get("dashboard").log(level, msg, exc_info=traceback or None)
 
 
 def application(client: redis.Redis, region: Region) -> flask.Flask:
-    """The dashboard of a region as a WSGI application; ``client`` has the reading user."""
+    """A region's dashboard as a WSGI application; the user of ``client`` may only read."""
     rq_web.config.serializer = JSONSerializer
     rq_web.Worker = _Workers
-    # rq-dashboard opens a connection a request by this name; and it never sees a URL with a password.
+    # rq-dashboard opens a connection for each request by this function. So it never sees a URL with a password.
     rq_web.from_url = lambda *_arguments, **_options: (None, flask.current_app.config[_CLIENT])
 
     app = flask.Flask(__name__, static_folder=None)
@@ -97,12 +97,13 @@ def application(client: redis.Redis, region: Region) -> flask.Flask:
 
 
 def run(settings: Settings, region: str) -> int:
-    """Serves a region's dashboard until SIGTERM or SIGINT; the exit code. Raises ``Faults`` when it may not start."""
+    """Serves a region's dashboard until SIGTERM or SIGINT; returns the exit code. Raises ``Faults`` when it must not start."""
     one = settings.one(region)
     _refuse_unsafe(one)
     log = logs.get("dashboard")
     stops = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)  # before any thread: they inherit it, and sigtimedwait gets them
+    # Before any thread starts: threads inherit the mask, and sigtimedwait receives the signals.
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     client = connect.open_redis(one.dashboard.redis_url, name=f"dashboard-{region}")
     _warn_of_writer(client, region, log)
     address = (one.dashboard.host, one.dashboard.port)
@@ -143,7 +144,7 @@ def _refuse_unsafe(region: Region) -> None:
 
 
 def _warn_of_writer(client: redis.Redis, region: str, log: Any) -> None:
-    """Says so when the user of the URL may do more than read: then only this process stands before the jobs."""
+    """Warns when the user in the URL may write. Then nothing but this process protects the jobs."""
     try:
         client.delete("rq:nearfetch-may-this-user-write")
     except redis.exceptions.NoPermissionError:
@@ -155,18 +156,18 @@ def _warn_of_writer(client: redis.Redis, region: str, log: Any) -> None:
 
 
 def _admit(region: Region) -> flask.Response | None:
-    """None for a request that may pass. The password comes first, so that nobody else learns what exists."""
+    """None for a request that may pass. The password is checked first, so that strangers do not learn what exists."""
     given = flask.request.authorization
     user, password = (given.username or "", given.password or "") if given and given.type == "basic" else ("", "")
     right_user = hmac.compare_digest(user.encode(), region.dashboard.user.encode())
     right_password = hmac.compare_digest(password.encode(), region.dashboard.password.encode())
     if not (right_user and right_password):
         realm = {"WWW-Authenticate": f'Basic realm="rq-dashboard {region.name}", charset="UTF-8"'}
-        return flask.Response("A name and a password, please.\n", 401, realm, mimetype="text/plain")
+        return flask.Response("Send a user name and a password.\n", 401, realm, mimetype="text/plain")
     if flask.request.method not in ("GET", "HEAD") or flask.request.endpoint == "rq_dashboard.requeue_all":
-        return flask.Response("This dashboard only shows.\n", 405, {"Allow": "GET, HEAD"}, mimetype="text/plain")
+        return flask.Response("This dashboard is read-only.\n", 405, {"Allow": "GET, HEAD"}, mimetype="text/plain")
     if (flask.request.view_args or {}).get("instance_number", 0) != 0:
-        return flask.Response("A dashboard shows one Redis, number 0.\n", 404, mimetype="text/plain")
+        return flask.Response("This dashboard shows one Redis only, number 0.\n", 404, mimetype="text/plain")
     return None
 
 
@@ -181,16 +182,16 @@ def _redis_failed(error: redis.exceptions.RedisError) -> tuple[str, int]:
 
 
 def _template(region: str, name: str) -> str | None:
-    """rq-dashboard's own template with what it forgets.
+    """One of rq-dashboard's own templates, corrected.
 
-    Descriptions and tracebacks hold what clients and fetched pages said, and two pages write them out as HTML.
+    Descriptions and tracebacks hold text from clients and fetched pages, and two of the pages write them out as HTML.
     """
     path = _TEMPLATES / name
     if not path.is_relative_to(_TEMPLATES) or not path.is_file():
         return None
     source = path.read_text(encoding="utf-8")
     if path.name in ("job.html", "workers.html"):
-        source = source.replace("<%=", "<%-")  # in Underscore's templates: write escaped
+        source = source.replace("<%=", "<%-")  # "<%-" writes escaped in Underscore's templates
     if path.name == "base.html":
         source = source.replace("</head>", f"{_NO_BUTTONS}</head>")
         source = source.replace("<title>RQ dashboard</title>", f"<title>{region}: RQ dashboard</title>")

@@ -88,5 +88,5 @@ def test_config_check_says_how_the_policy_is_mended(managed, monkeypatch):
         mend(managed)
     assert done.exit_code == 1
     assert "q.fra: dead-letter-exchange: expected x.dead, found" in done.output
-    assert "mend it: rabbitmqctl set_policy -p / nearfetch" in done.output
+    assert "fix it: rabbitmqctl set_policy -p / nearfetch" in done.output
     assert managed.password not in done.output

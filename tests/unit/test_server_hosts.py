@@ -36,7 +36,7 @@ def test_a_list_in_either_way_is_a_url_for_each_host(kind, urls, each):
         ("amqp", "amqps://u:secret@one/%2F,two/%2F", "all hosts before the path"),
         ("redis", "redis://:secret@one:1/0,two:2/0", "all hosts before the path"),
         ("redis", "redis://:secret@one,:secret@two/0", "user and password once"),
-        ("redis", "redis://:sec/ret@one/0", "a / in a user or a password as %2F"),
+        ("redis", "redis://:sec/ret@one/0", "a / in a user or a password written as %2F"),
         ("redis", "redis://:secret@/0", "HOST or HOST:PORT"),
         ("redis", "redis://:secret@one,,two/0", "HOST or HOST:PORT"),
         ("redis", "redis://:secret@one:0/0", "HOST or HOST:PORT"),

@@ -69,8 +69,8 @@ def test_a_list_of_hosts_that_is_not_understood_is_refused_with_what_mends_it_an
         f'[hub]\nredis = "redis://:pw@one,two:99999/0"\namqp_file = "{tmp_path}/secret"\n', fra='redis.url = "one:1"\n'
     )
     told = faults(environ)
-    amqp = "amqp://user:password@one:5672,two:5672/%2F, found what is not shown"
-    shown = "redis://:password@one:6379,two:6379/0, found what is not shown"
+    amqp = "amqp://user:password@one:5672,two:5672/%2F, found a value that is not shown"
+    shown = "redis://:password@one:6379,two:6379/0, found a value that is not shown"
     assert told == [
         f"nearfetch.toml:2: hub.redis: expected HOST or HOST:PORT between commas, as in {shown}",
         f"nearfetch.toml:3: hub.amqp_file: expected all hosts before the path, as in {amqp}",

@@ -1,14 +1,14 @@
-"""The data folder of one ``scripts/up``: what it keeps from run to run, and who runs on it.
+"""The data folder of one ``scripts/up``: what is kept from run to run, and which processes run on it.
 
 DATA/kept.json        ports and secrets, chosen once (mode 600)
-DATA/lock             held by an ``up`` while it starts, and in the foreground as long as it runs
-DATA/url              the gateway's address, while it runs; scripts/nearfetch looks here
+DATA/lock             held by an ``up`` while it starts, and as long as it runs in the foreground
+DATA/url              the gateway's address while it runs; scripts/nearfetch reads it
 DATA/nearfetch.toml, DATA/regions/   generated settings
-DATA/run/             a pid file and a description a part, the supervisor's files
-DATA/log/             a log a part
+DATA/run/             for each part a pid file and a description; the supervisor's files
+DATA/log/             a log for each part
 DATA/bridges/         heartbeats of bridges, and logs of those that `nearfetch bridges ensure` started
-DATA/raw/REGION/      answers that a region's workers kept
-DATA/rabbitmq/, DATA/hub/, DATA/redis-REGION/   the servers' own
+DATA/raw/REGION/      raw answers that a region's workers kept
+DATA/rabbitmq/, DATA/hub/, DATA/redis-REGION/   the servers' own data
 """
 
 import fcntl
@@ -32,7 +32,7 @@ BIRDS = (
 )  # fmt: skip
 
 
-LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # that nobody takes for others
+LETTERS = "abcdefghijkmnpqrstuvwxyz23456789"  # without those that are taken for others
 
 
 class DataFolder:
@@ -56,7 +56,7 @@ class DataFolder:
             self._keep()
 
     def lock(self) -> bool:
-        """Takes the folder for this process; False when another ``up`` holds it."""
+        """Locks the folder for this process; False when another ``up`` holds the lock."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._check_owner()
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -72,54 +72,57 @@ class DataFolder:
         return True
 
     def _check_owner(self) -> None:
-        """Raises PermissionError for a folder that somebody else prepared, or may change: what lies in it is believed and run."""
+        """Raises PermissionError when the folder belongs to another user, or every user may write to it.
+
+        Files in it are trusted and run.
+        """
         found = self.path.stat()
         if found.st_uid != os.geteuid():
-            raise PermissionError(f"it belongs to user {found.st_uid}, and this is user {os.geteuid()}")
+            raise PermissionError(f"it belongs to user {found.st_uid}, but this process runs as user {os.geteuid()}")
         if found.st_mode & stat.S_IWOTH:
-            raise PermissionError(f"every user may write to it, which chmod o-w {self.path} ends")
+            raise PermissionError(f"every user may write to it; run chmod o-w {self.path}")
 
     def unlock(self) -> None:
-        """Gives the folder back."""
+        """Releases the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     @property
     def holder(self) -> Process | None:
-        """The ``up`` that holds the lock, if one was seen to and lives."""
+        """The ``up`` that holds the lock, if it is alive."""
         found = Process.read(self.path / "lock")
         return found if found is not None and found.alive else None
 
     def pid_file(self, part: str) -> Path:
-        """Where a part's pid and start time stand."""
+        """The file with a part's pid and start time."""
         return self.run / f"{part}.pid"
 
     @property
     def supervisor(self) -> Process | None:
-        """The supervisor that runs on this folder, if one does."""
+        """The supervisor of this folder, if it is alive."""
         found = Process.read(self.pid_file("supervisord"))
         return found if found is not None and found.alive else None
 
     @property
     def url(self) -> str:
-        """The gateway's address, empty when nothing runs."""
+        """The gateway's address; empty when nothing runs."""
         try:
             return self.url_file.read_text(encoding="ascii").strip()
         except OSError:
             return ""
 
     def kept_port(self, name: str) -> int | None:
-        """The port that this part had before."""
+        """The port that was kept for this part."""
         return self._kept["ports"].get(name)
 
     def keep_port(self, name: str, port: int) -> None:
-        """Remembers a part's port."""
+        """Keeps a part's port."""
         self._kept["ports"][name] = port
         self._keep()
 
     def port(self, name: str, preferred: int) -> int:
-        """A part's port: the one that it had, else the preferred one, else a free one; kept."""
+        """A part's port: the kept one if it is free, else the preferred one if it is free, else any free one. It is then kept."""
         others = {port for other, port in self._kept["ports"].items() if other != name}
         for port in (self.kept_port(name), preferred):
             if port is not None and port not in others and port_is_free(port):
@@ -132,11 +135,11 @@ class DataFolder:
         return port
 
     def secret(self, name: str) -> str:
-        """A secret that programs use; made once."""
+        """A secret for programs, made once."""
         return self._secret(name, secrets.token_urlsafe(24))
 
     def password(self, name: str) -> str:
-        """A secret that people type, as ``quiet-heron-k7f2mq3x``, of 50 bits; made once."""
+        """A secret that people type, like ``quiet-heron-k7f2mq3x``, with 50 bits, made once."""
         rest = "".join(secrets.choice(LETTERS) for _ in range(8))
         return self._secret(name, f"{secrets.choice(ADJECTIVES)}-{secrets.choice(BIRDS)}-{rest}")
 
@@ -150,7 +153,7 @@ class DataFolder:
         self.write("kept.json", json.dumps(self._kept, indent=1))
 
     def write(self, name: str, text: str) -> Path:
-        """Writes a file below the folder that only its owner can read; a reader sees the old or the new one."""
+        """Writes a file below the folder that only its owner can read. Readers see the old or the new file, never half of one."""
         file = self.path / name
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = file.with_name(f"{file.name}.new")
@@ -161,7 +164,7 @@ class DataFolder:
 
 
 def default_path() -> Path:
-    """``NEARFETCH_DATA``, else ``nearfetch`` in the user's folder for data."""
+    """``NEARFETCH_DATA``, else ``nearfetch`` in the user's data folder."""
     given = os.environ.get("NEARFETCH_DATA")
     if given:
         return Path(given).expanduser().absolute()

@@ -1,7 +1,7 @@
-"""Days of a region as CSV, and what a day would have been with other settings: jobs.scale over recorded arrivals.
+"""A region's days as CSV, and simulations of a day with other settings: jobs.scale applied to recorded arrivals.
 
-The simulated region is a queue and the threads of its processes; a process that is asked for claims some seconds later,
-one that is given up claims nothing more at once.
+The simulated region is a queue and the threads of its processes. A new process claims tasks some seconds after it was asked
+for. A process that is given up claims no more at once.
 """
 
 import csv
@@ -19,27 +19,27 @@ from jobs.scale import Observation, State, decide
 from regions.faults import Fault, Faults
 from regions.schedule import Scale, bounds_at
 
-START_SECONDS: Final = 3.0  # from asking for a process to its first claim
+START_SECONDS: Final = 3.0  # from the order for a process to its first claim
 MIN_TASK_SECONDS: Final = 0.001
-NEEDED: Final = ("at", "arrived", "task_seconds")  # columns that a replay reads
+NEEDED: Final = ("at", "arrived", "task_seconds")  # columns that a simulation reads
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A step of a simulated day."""
+    """One step of a simulated day."""
 
     seen: Observation
     state: State
 
 
 def to_csv(minutes: Iterable[Minute]) -> str:
-    """One line a minute, below a line of names."""
+    """A header line, then one line for each minute."""
     rows = (",".join(str(getattr(minute, name)) for name in COLUMNS) for minute in minutes)
     return "\n".join([",".join(COLUMNS), *rows]) + "\n"
 
 
 def read_csv(path: Path) -> list[Minute]:
-    """Reads what ``to_csv`` wrote, or any CSV that has ``at``, ``arrived`` and ``task_seconds``; raises ``Faults``, all at once."""
+    """Reads a CSV file with at least the columns of ``NEEDED``, such as ``to_csv`` writes. Raises ``Faults``, all at once."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -48,7 +48,7 @@ def read_csv(path: Path) -> list[Minute]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise Faults([Fault(path.name, None, "", f"expected a readable CSV file, found: {error}")]) from error
     if missing or not rows:
-        found = f"expected the columns {', '.join(NEEDED)}, found none of {', '.join(missing)}"
+        found = f"expected the columns {', '.join(NEEDED)}, found all but {', '.join(missing)}"
         raise Faults([Fault(path.name, 1, "", found if missing else "expected at least one minute, found none")])
     minutes, faults = [], []
     for line, row in enumerate(rows, 2):
@@ -71,13 +71,13 @@ def simulate(
     step_seconds: float = 1.0,
     at_once: bool = False,
 ) -> Iterator[Moment]:
-    """The steps of a day. ``at_once``: all tasks of a minute come in its first second, instead of spread by chance."""
+    """The steps of a day. With ``at_once`` all tasks of a minute arrive in its first second, else at random times in it."""
     chance = random.Random(1)
     state: State | None = None
     ready = bounds_at(scale, minutes[0].at).min
-    starts: deque[float] = deque()  # when those begin to claim that were asked for
-    queue: deque[tuple[float, float]] = deque()  # (when they came, how many)
-    inside = ended = 0.0  # tasks that wait or run, and that ended
+    starts: deque[float] = deque()  # when the processes that were asked for begin to claim
+    queue: deque[tuple[float, float]] = deque()  # (when tasks arrived, how many)
+    inside = ended = 0.0  # tasks that wait or run; tasks that have ended
     for minute in minutes:
         each = max(minute.task_seconds, MIN_TASK_SECONDS)
         for step, coming in enumerate(_spread(minute.arrived, step_seconds, chance, at_once=at_once)):
@@ -108,7 +108,7 @@ def simulate(
 
 
 def _spread(arrived: int, step_seconds: float, chance: random.Random, *, at_once: bool) -> list[int]:
-    """A minute's tasks over its steps."""
+    """The number of a minute's tasks that arrive in each step."""
     steps = [0] * round(MINUTE / step_seconds)
     for _ in range(arrived):
         steps[0 if at_once else chance.randrange(len(steps))] += 1
@@ -116,7 +116,7 @@ def _spread(arrived: int, step_seconds: float, chance: random.Random, *, at_once
 
 
 def _drop(queue: deque[tuple[float, float]], kept: float) -> None:
-    """Takes the oldest out until ``kept`` are left."""
+    """Removes the oldest tasks until ``kept`` are left."""
     surplus = sum(many for _, many in queue) - kept
     while queue and queue[0][1] <= surplus:
         surplus -= queue.popleft()[1]
@@ -125,7 +125,7 @@ def _drop(queue: deque[tuple[float, float]], kept: float) -> None:
 
 
 def by_minute(moments: Iterable[Moment]) -> Iterator[Minute]:
-    """The minutes of a simulated day, as a region records them."""
+    """The minutes of a simulated day, as a region would record them."""
     tally: Tally | None = None
     for moment in moments:
         tally, over = count(tally, moment.seen, moment.state)

@@ -1,4 +1,4 @@
-"""``nearfetch day REGION``: a region's last day as CSV or as a picture, as it was or as it would be with these settings."""
+"""``nearfetch day REGION``: a region's last day as CSV or SVG, as recorded or as simulated with the current settings."""
 
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -15,10 +15,10 @@ from scripts.terminal import counted, say
 
 
 def run(region: Region, replay: Path | None, output: Path | None) -> int:
-    """Writes an SVG to ``output``, or CSV to standard output; 1 when nothing is recorded. Raises ``Faults``."""
+    """Writes an SVG to ``output``, or CSV to standard output. Returns 1 when nothing is recorded. Raises ``Faults``."""
     recorded = read_csv(replay) if replay else scaler.day(open_region(region))
     if not recorded:
-        say(f"{region.name}: nothing is recorded yet; a pool of workers writes a line a minute", err=True)
+        say(f"{region.name}: nothing is recorded yet; a pool of workers records each minute", err=True)
         return 1
     minutes = list(by_minute(simulate(recorded, region.scale, region.workers.threads))) if replay else recorded
     if output is None:
@@ -26,7 +26,7 @@ def run(region: Region, replay: Path | None, output: Path | None) -> int:
         return 0
     output.write_text(svg(minutes, _title(region, minutes, replay), _zone(), region.scale.target_wait_seconds), "utf-8")
     late = sum(one.oldest_seconds > region.scale.target_wait_seconds for one in minutes)
-    say(f"{output}: {counted(len(minutes), 'minute')}, {late} with a wait past the target")
+    say(f"{output}: {counted(len(minutes), 'minute')}, {late} with a wait above the target")
     return 0
 
 
@@ -37,5 +37,5 @@ def _title(region: Region, minutes: list[Minute], replay: Path | None) -> str:
 
 
 def _zone() -> tzinfo:
-    """The zone of this machine."""
+    """The time zone of this machine."""
     return datetime.now().astimezone().tzinfo or UTC

@@ -1,4 +1,4 @@
-"""The picture of a region's day as SVG: what came, how many processes there were, how old the oldest waiting task was."""
+"""A region's day as an SVG picture: tasks that arrived, worker processes, and the age of the oldest waiting task."""
 
 import math
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from typing import Final
 from jobs.day import MINUTE, Minute
 
 WIDTH: Final = 960
-LEFT: Final = 64  # of a panel; its numbers stand before it
+LEFT: Final = 64  # of each panel; its numbers stand to the left
 RIGHT: Final = 24
 TOP: Final = 48  # of the first panel; the title stands above it
-HEIGHT: Final = 130  # of a panel
-GAP: Final = 34  # between two; a panel's name stands in it
-HOURS: Final = (1, 2, 3, 6)  # between two marks on the time's axis
+HEIGHT: Final = 130  # of each panel
+GAP: Final = 34  # between two panels; a panel's name stands in it
+HOURS: Final = (1, 2, 3, 6)  # between two marks on the time axis
 MARKS_MAX: Final = 12
 STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#333}.title{font-size:15px;font-weight:600}.name{font-weight:600}"
@@ -26,7 +26,7 @@ STYLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One of the curves: values a minute, filled; as a line too where there is one; and a level, where there is one."""
+    """One chart: a filled area with a value for each minute, and if given a line and a horizontal level."""
 
     name: str
     kind: str
@@ -36,14 +36,14 @@ class Panel:
 
     @property
     def top(self) -> float:
-        """The value at the upper edge: 1, 2 or 5 times a power of ten that nothing passes."""
+        """The value at the upper edge: the least of 1, 2 or 5 times a power of ten that no value exceeds."""
         most = max([*self.values, *self.line, self.level or 0.0, 1.0])
         power: float = 10 ** math.floor(math.log10(most))
         return next(step * power for step in (1, 2, 5, 10) if step * power >= most)
 
 
 def svg(minutes: Sequence[Minute], title: str, zone: tzinfo, target_seconds: float) -> str:
-    """A whole SVG document. ``minutes`` is not empty; where some are missing there is a gap."""
+    """A whole SVG document. ``minutes`` is not empty; missing minutes leave a gap."""
     first, count = minutes[0].at, round((minutes[-1].at - minutes[0].at) / MINUTE) + 1
     by_place = {round((minute.at - first) / MINUTE): minute for minute in minutes}
     rows = [by_place.get(place, Minute(first + place * MINUTE)) for place in range(count)]
@@ -94,7 +94,7 @@ def _panel(panel: Panel, top: int, first: float, count: int, zone: tzinfo) -> li
 
 
 def _steps(values: Sequence[float], bottom: int, scale: float, across: float) -> str:
-    """A staircase; what stays equal is one step."""
+    """A staircase; equal neighbours share a step."""
     parts, last = [], None
     for place, value in enumerate(values):
         if value != last:
@@ -104,7 +104,7 @@ def _steps(values: Sequence[float], bottom: int, scale: float, across: float) ->
 
 
 def _marks(first: float, count: int, zone: tzinfo) -> list[tuple[float, str]]:
-    """(minutes from the first one, label) of full hours, as many as are readable."""
+    """(minutes since the first one, label) of full hours, few enough to be readable."""
     hours = next((step for step in HOURS if count / 60 / step <= MARKS_MAX), HOURS[-1])
     when = datetime.fromtimestamp(first, zone).replace(minute=0, second=0, microsecond=0)
     marks = []

@@ -1,10 +1,10 @@
-"""``nearfetch dead``: works the messages that nobody took, which the gateways keep in the hub's Redis (web.dead).
+"""``nearfetch dead``: works dead letters, messages that nobody took, which the gateways keep in the hub's Redis (web.dead).
 
-The commands read and change that by the settings of who calls them, as operators have them; nothing of it is open to
-clients. A retry goes by HTTP like any other request.
+The commands read and change them in Redis directly, with the settings of the operator who calls them. Clients have no access.
+A retry goes to the gateway over HTTP, like any other request.
 """
 
-# ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
+# ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ COMPLETED_MAX: Final = 50
 
 
 class Asked(Struct, frozen=True):
-    """What of a task's message makes a new request, whatever its version."""
+    """The part of a task's message, of any version, that makes a new request."""
 
     source: str
     params: dict[str, Any] = {}
@@ -35,11 +35,11 @@ class Asked(Struct, frozen=True):
 
 
 def letter_ids(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """The ids that are kept, latest first; none where the hub can't be asked at once."""
+    """The ids of dead letters for the shell, latest first; none when the hub can't be asked at once."""
     try:
         with _letters(context.params.get("data")) as letters:
             found = [(one.id, one.cause) for one in reversed(letters.all())]
-    except (SystemExit, Exception):  # noqa: BLE001 - somebody waits with a finger on the key, and wants no traceback
+    except (SystemExit, Exception):  # noqa: BLE001 - a person is waiting for the completion, and wants no traceback
         return []
     return [CompletionItem(one, help=cause) for one, cause in found if one.startswith(incomplete)][:COMPLETED_MAX]
 
@@ -50,10 +50,10 @@ every = click.option("--all", "is_all", is_flag=True, help="All of them.")
 
 @click.group()
 def dead() -> None:
-    """Works dead letters: messages that nobody took. Their tasks have failed; here they wait for you.
+    """Works dead letters: messages that nobody took. Their tasks have failed.
 
-    They are kept for a week, the latest thousand. A message gets here when a bridge can't read it, or when the broker
-    gave up on it: nearfetch dead show says why.
+    The latest thousand are kept, for a week. A message becomes a dead letter when a bridge can't read it, or when the
+    broker gives up on it: nearfetch dead show says why.
 
     \b
     nearfetch dead list
@@ -89,9 +89,9 @@ def list_letters(as_json: bool, data: Path | None) -> None:
 @json_option
 @data_option
 def show(identifier: str, as_json: bool, data: Path | None) -> None:
-    """Shows a dead letter: why it is one, and its body.
+    """Shows a dead letter: its cause and its body.
 
-    Ends with 0, or 1 when there is none of this ID.
+    Ends with 0, or with 1 when there is no such dead letter.
 
     \b
     nearfetch dead show 01JDFQ2V7C0000000000000000
@@ -122,17 +122,17 @@ def show(identifier: str, as_json: bool, data: Path | None) -> None:
 @gateway_options
 @json_option
 def retry(ids: tuple[str, ...], is_all: bool, url: str, data: Path | None, as_json: bool) -> None:
-    """Asks again for what dead letters asked for: a new request each, whose attrs name the old one.
+    """Retries dead letters: posts a new request for each, whose attrs name the old one.
 
-    A letter whose request was accepted is dropped; the others stay. Only tasks can be retried, not cancels.
+    A letter is dropped once its new request is accepted; others stay. Only tasks can be retried, not cancels.
 
-    Ends with 0 when all were accepted, 1 when some were not, 2 for wrong usage, 3 when no hub or no gateway answers.
+    Ends with 0 when all were accepted, 1 when some were not, 2 for wrong usage, 3 when the hub or the gateway is away.
 
     \b
     nearfetch dead retry 01JDFQ2V7C0000000000000000
     nearfetch dead retry --all --json | jq -r '.[].retried_as'
     """
-    told: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     code = 0
     try:
         client = GatewayClient.found(url, data)
@@ -141,15 +141,15 @@ def retry(ids: tuple[str, ...], is_all: bool, url: str, data: Path | None, as_js
                 answer = {"id": identifier, "retried_as": None, "fault": None, **_again(client, letter)}
                 if answer["retried_as"]:
                     letters.drop([identifier])
-                told.append(answer)
+                answers.append(answer)
                 if not as_json:
                     _say(identifier, f"retried as {answer['retried_as']}", answer["fault"])
     except NoGateway as error:
         say(str(error), err=True)
         code = NO_SERVER
     if as_json:
-        say_json(told)
-    sys.exit(code or (SOME_LEFT if any(one["fault"] for one in told) else 0))
+        say_json(answers)
+    sys.exit(code or (SOME_LEFT if any(one["fault"] for one in answers) else 0))
 
 
 @dead.command()
@@ -158,30 +158,30 @@ def retry(ids: tuple[str, ...], is_all: bool, url: str, data: Path | None, as_js
 @json_option
 @data_option
 def drop(ids: tuple[str, ...], is_all: bool, as_json: bool, data: Path | None) -> None:
-    """Forgets dead letters. Their tasks stay failed.
+    """Deletes dead letters. Their tasks stay failed.
 
-    Ends with 0, or 1 when some were not there.
+    Ends with 0, or with 1 when some did not exist.
 
     \b
     nearfetch dead drop 01JDFQ2V7C0000000000000000
     nearfetch dead drop --all
     """
-    told = []
+    answers: list[dict[str, Any]] = []
     with _letters(data) as letters:
         for identifier, letter in _chosen(letters, ids, is_all=is_all):
             fault = None if letter is not None and letters.drop([identifier]) else _unknown(identifier)
-            told.append({"id": identifier, "fault": fault})
+            answers.append({"id": identifier, "fault": fault})
             if not as_json:
                 _say(identifier, "dropped", fault)
     if as_json:
-        say_json(told)
-    sys.exit(SOME_LEFT if any(one["fault"] for one in told) else 0)
+        say_json(answers)
+    sys.exit(SOME_LEFT if any(one["fault"] for one in answers) else 0)
 
 
 @contextmanager
 def _letters(data: Path | None) -> Iterator[Any]:
-    """The kept letters of the hub that the settings name; ends the command where it does not answer."""
-    import redis  # noqa: PLC0415 - the shell waits for every import
+    """The dead letters of the hub that the settings name. Ends the command when the hub does not answer."""
+    import redis  # noqa: PLC0415 - each import delays the shell
 
     from regions import connect  # noqa: PLC0415
     from web.dead import DeadLetters  # noqa: PLC0415
@@ -196,7 +196,7 @@ def _letters(data: Path | None) -> Iterator[Any]:
 
 
 def _chosen(letters: Any, ids: Sequence[str], *, is_all: bool) -> list[tuple[str, Any]]:
-    """Each id that was asked for, once, with its letter, or None where there is none."""
+    """Each requested id, once, with its letter, or with None when there is none."""
     if bool(ids) == is_all:
         raise click.UsageError("expected IDs or --all" + (", found both" if ids else ", found neither"))
     if is_all:
@@ -206,7 +206,7 @@ def _chosen(letters: Any, ids: Sequence[str], *, is_all: bool) -> list[tuple[str
 
 
 def _again(client: GatewayClient, letter: Any) -> dict[str, str]:
-    """Posts what a letter asked for: ``retried_as``, or the ``fault``."""
+    """Posts the request that a letter asked for. Returns ``retried_as`` with its id, or the ``fault``."""
     if letter is None:
         return {"fault": "there is no such dead letter"}
     if letter.kind in ("cancel", "entry"):

@@ -1,7 +1,7 @@
 """``nearfetch fetch``: posts one request, follows its events, and shows each result when it arrives.
 
-What is asked for goes to stdout: lines for people, results as JSON, or with ``csv`` and ``ndjson`` the records alone,
-and then everything else goes to stderr.
+The results go to stdout: lines for people, or results as JSON, or with ``csv`` and ``ndjson`` only the records. In the last
+two cases everything else goes to stderr.
 """
 
 import json
@@ -23,7 +23,7 @@ ERROR_WIDTH: Final = 100
 
 HINT: Final = "   --json for the records, --curl for the calls"
 
-Form = Literal["", "json", "csv", "ndjson"]  # "" for people
+Form = Literal["", "json", "csv", "ndjson"]  # "" is for people
 
 
 def run(
@@ -35,15 +35,15 @@ def run(
     max_age_seconds: float | None,
     curl: bool,
 ) -> int:
-    """The exit code: 0 when all succeeded, else 1. Raises ``Refused``, ``NoGateway`` and click's ``UsageError``."""
+    """Returns 0 when all tasks succeeded, else 1. Raises ``Refused``, ``NoGateway`` and click's ``UsageError``."""
     asked = asked_for(words)
     if form == "csv" and len({source for source, _ in asked}) > 1:
         raise click.UsageError(
-            "a CSV has one header: --csv takes one source, which may stand there several times; --ndjson takes any"
+            "a CSV has one header, so --csv takes one source, once or several times; --ndjson takes several sources"
         )
     if curl and form in ("csv", "ndjson"):
         if deadline_seconds is not None:
-            raise click.UsageError("the calls that answer with records alone have the deadline that the gateway sets")
+            raise click.UsageError("calls that return only records can't set a deadline; the gateway does")
         show_records_calls(client, asked, form, max_age_seconds)
         return 0
     wanted = [typed(client, source, params) for source, params in asked]
@@ -74,7 +74,7 @@ def run(
         elif form == "ndjson":
             show_lines(event.text)
         if form == "json":
-            say_json(event.text)  # as it came: numbers keep their spelling
+            say_json(event.text)  # the text as it arrived, since it keeps the spelling of numbers
         else:
             say(printable(line(event.data, *widths)), err=to_stderr)
     if texts:
@@ -85,7 +85,7 @@ def run(
 
 
 def asked_for(words: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Sources and their params: ``KEY=VALUE`` belongs to the source before it."""
+    """Sources and their params; ``KEY=VALUE`` belongs to the source before it."""
     asked: list[tuple[str, dict[str, str]]] = []
     for word in words:
         key, separator, value = word.partition("=")
@@ -103,7 +103,7 @@ def asked_for(words: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
 
 
 def typed(client: GatewayClient, source: str, params: dict[str, str]) -> Any:
-    """A source as the body of a request names it: in JSON a param has its type's own JSON type."""
+    """A source as a request's body names it, with each param in the JSON type of its type."""
     if not params:
         return source
     status, known = client.status(f"/v1/sources/{source}")
@@ -112,7 +112,7 @@ def typed(client: GatewayClient, source: str, params: dict[str, str]) -> Any:
 
 
 def as_type(text: str, kind: str) -> Any:
-    """A text as a param's type; what can't be one stays text, and the gateway says what it expected."""
+    """A text as a param's type. A text that can't be one stays a text, and the gateway says what it expected."""
     if kind in ("int", "integer", "number", "float", "bool", "boolean"):
         try:
             value = json.loads(text)
@@ -123,7 +123,7 @@ def as_type(text: str, kind: str) -> Any:
 
 
 def follow(client: GatewayClient, path: str) -> Iterator[Event]:
-    """The results as they come; goes on after the last one when the stream breaks."""
+    """The results as they arrive. Resumes after the last one when the stream breaks."""
     after, failures = "", 0
     while True:
         try:
@@ -139,14 +139,12 @@ def follow(client: GatewayClient, path: str) -> Iterator[Event]:
                 raise
         failures += 1
         if failures > RECONNECTS_MAX:
-            raise NoGateway(
-                f"The gateway at {client.url} broke off its answer, and did so again {RECONNECTS_MAX} times."
-            )
+            raise NoGateway(f"The gateway at {client.url} broke off its answer {RECONNECTS_MAX + 1} times.")
         time.sleep(RECONNECT_SECONDS)
 
 
 def line(result: dict[str, Any], source_width: int, region_width: int) -> str:
-    """One result: where, what, how much, how much of it crossed, how long."""
+    """The line for one result: region, source, records, bytes fetched and sent, duration, remarks."""
     begin = f"  {result['region']:<{region_width}}  {result['source']:<{source_width}}"
     took = duration(result["timing"]["total_ms"] / 1000)
     if result["status"] != "succeeded":
@@ -161,7 +159,7 @@ def line(result: dict[str, Any], source_width: int, region_width: int) -> str:
 
 
 def last_line(results: Sequence[dict[str, Any]], seconds: float) -> str:
-    """How many succeeded, in what time, and what the regions kept off the way home."""
+    """The last line: how many succeeded, in what time, and how many bytes the regions saved."""
     succeeded = [result for result in results if result["status"] == "succeeded"]
     raw = sum(result["bytes"]["raw"] for result in results)
     wire = sum(result["bytes"]["wire"] for result in results)
@@ -169,14 +167,14 @@ def last_line(results: Sequence[dict[str, Any]], seconds: float) -> str:
 
 
 def show_lines(result: str) -> None:
-    """The records of a result's JSON, one a line, as they are spelt there."""
+    """Prints the records of a result's JSON, one on each line, spelt as they are there."""
     from web import rows  # noqa: PLC0415
 
     click.echo(printable_json(rows.ndjson(rows.records_of(result.encode())).decode()), nl=False)
 
 
 def show_csv(client: GatewayClient, source: str, results: Sequence[str]) -> None:
-    """The records of results' JSON as one CSV, its columns in the order of the source's definition."""
+    """Prints the records of results' JSON as one CSV, with the columns in the order of the source's definition."""
     from web import rows  # noqa: PLC0415
 
     status, known = client.status(f"/v1/sources/{source}")
@@ -188,7 +186,7 @@ def show_csv(client: GatewayClient, source: str, results: Sequence[str]) -> None
 def show_records_calls(
     client: GatewayClient, asked: Sequence[tuple[str, dict[str, str]]], form: Form, max_age_seconds: float | None
 ) -> None:
-    """A call for each source that answers with its records alone, as a curl line."""
+    """Prints, for each source, the curl command of a call that returns only its records."""
     accept = {"csv": "text/csv", "ndjson": "application/x-ndjson"}[form]
     age = {} if max_age_seconds is None else {"max_age": f"{max_age_seconds:.10g}"}
     for source, params in asked:
@@ -198,7 +196,7 @@ def show_records_calls(
 
 
 def show_calls(client: GatewayClient, body: dict[str, Any]) -> None:
-    """The two calls as curl lines."""
+    """Prints the two calls as curl commands."""
     content = shlex.quote(printable_json(json.dumps(body, ensure_ascii=False)))
     click.echo(f"curl -s {client.url}/v1/requests -H 'Content-Type: application/json' -d {content}")
-    say(f"curl -sN {client.url}/v1/requests/ID/events   # ID is the answer's id")
+    say(f"curl -sN {client.url}/v1/requests/ID/events   # ID is the id in the answer")

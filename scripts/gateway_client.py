@@ -1,6 +1,6 @@
-"""The gateway as the command line sees it: where it is, and its answers. Standard library only, since it starts fastest.
+"""The command line's client of the gateway: finds its address and calls it. Standard library only, for a fast start.
 
-The address is ``--url``, ``NEARFETCH_URL``, or what a running ``scripts/up`` wrote into its data folder, in that order.
+The address is ``--url``, else ``NEARFETCH_URL``, else the one that a running ``scripts/up`` wrote into its data folder.
 """
 
 import http.client
@@ -15,11 +15,11 @@ from typing import Any, Final
 from scripts.data_folder import DataFolder, default_path
 
 CONNECT_SECONDS: Final = 10.0
-SILENCE_SECONDS: Final = 45.0  # a stream says something every 15 s
+SILENCE_SECONDS: Final = 45.0  # a stream sends something every 15 s
 
 
 class NoGateway(RuntimeError):  # noqa: N818
-    """Nobody answers; the message says where it was looked for, and what to do."""
+    """No gateway answers. The message says where it was looked for, and what to do."""
 
 
 class Refused(RuntimeError):  # noqa: N818
@@ -32,7 +32,7 @@ class Refused(RuntimeError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Event:
-    """One event of a stream: its data, and the text that it is, where numbers have their own spelling."""
+    """One event of a stream: its decoded data, and its text, which keeps the spelling of numbers."""
 
     name: str
     id: str
@@ -41,14 +41,14 @@ class Event:
 
 
 class GatewayClient:
-    """One gateway. A call is a connection of its own."""
+    """A client of one gateway. Each call has a connection of its own."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
 
     @classmethod
     def found(cls, url: str, data: Path | None) -> "GatewayClient":
-        """The gateway that these options and the environment name; raises ``NoGateway``."""
+        """A client of the gateway that the options or the environment name. Raises ``NoGateway``."""
         folder = DataFolder(data or default_path())
         address = url or ("" if data else os.environ.get("NEARFETCH_URL", "")) or folder.url
         if not address:
@@ -60,7 +60,7 @@ class GatewayClient:
         return cls(address)
 
     def get(self, path: str, timeout_seconds: float = CONNECT_SECONDS) -> Any:
-        """A JSON answer; raises ``Refused`` for what is not 200, ``NoGateway`` when nobody answers."""
+        """A JSON answer. Raises ``Refused`` for a status other than 2xx, and ``NoGateway`` when no gateway answers."""
         return self._json("GET", path, None, timeout_seconds)
 
     def status(self, path: str) -> tuple[int, Any]:
@@ -72,11 +72,11 @@ class GatewayClient:
             connection.close()
 
     def post(self, path: str, body: Any) -> Any:
-        """Posts JSON; raises like ``get``."""
+        """Posts JSON. Raises like ``get``."""
         return self._json("POST", path, json.dumps(body).encode())
 
     def events(self, path: str, after: str = "") -> Iterator[Event]:
-        """The events of a stream until it ends or breaks; the caller goes on with the last id."""
+        """The events of a stream until it ends or breaks. The caller can resume with the last id."""
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
         response, connection = self._open("GET", path, None, headers, SILENCE_SECONDS)
         try:
@@ -84,7 +84,7 @@ class GatewayClient:
                 raise Refused(response.status, _problem(response.read()))
             yield from parse_events(response)
         except (OSError, http.client.HTTPException):
-            return  # it broke: there is no end in it, and the caller sees that
+            return  # it broke; the caller notices, since there was no end event
         finally:
             connection.close()
 
@@ -120,7 +120,7 @@ class GatewayClient:
 
 
 def parse_events(lines: Any) -> Iterator[Event]:
-    """Server-Sent Events from the lines of a response (bytes); comments are passed over."""
+    """Server-Sent Events from the lines of a response (bytes), without the comments."""
     name, identifier = "message", ""
     data: list[str] = []
     for raw in lines:
@@ -157,5 +157,5 @@ def _describe(status: int, problem: dict[str, Any]) -> str:
     first = str(problem.get("detail") or "")
     title = f"{status} {problem.get('title') or ''}".strip()
     if found and first == found[0][1]:
-        first = ""  # which stands with where it is
+        first = ""  # it is listed below with its pointer
     return "\n".join([f"{title}: {first}" if first else title, *(f"  {where}: {what}" for where, what in found)])

@@ -1,4 +1,4 @@
-"""What a page that nobody has described yet could be: its format, its rows, some fields. A proposal, for an author to look at."""
+"""Guesses the format, rows and some fields of a page that nobody has described yet, as a proposal for the author."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """Parts of a definition, as TOML; ``first`` is a field that each row has; ``what`` is it in words."""
+    """Parts of a definition, as TOML. ``first`` is a field that each row has; ``what`` describes the page in words."""
 
     format: str = ""
     rows: str = ""
@@ -30,7 +30,7 @@ class Guess:
 
 
 def guess(page: Page) -> Guess:
-    """By the content first: servers call everything text/html or text/plain."""
+    """Judges by the content first, since servers call everything text/html or text/plain."""
     kind, start = page.header("content-type").lower(), page.body[:1000].lstrip(b"\xef\xbb\xbf \r\n\t")
     try:
         if start[:1] in (b"{", b"["):
@@ -60,7 +60,7 @@ def _json(value: Any) -> Guess:
 
 
 def _members(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Members that are no objects or lists, by name, and their JMESPath; also those of objects in the row."""
+    """The members of a row that are no objects or lists, by name, with their JMESPath; also those of objects in the row."""
     for name, one in row.items():
         if not isinstance(one, dict | list) and _PLAIN.fullmatch(name):
             yield name, name
@@ -74,7 +74,7 @@ def _members(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _lists(value: Any, path: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Lists of objects, with their JMESPath; not those inside of lists."""
+    """All lists of objects with their JMESPath, except lists inside lists."""
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
         yield path, value
     elif isinstance(value, dict):
@@ -113,7 +113,7 @@ def _csv(text: str) -> Guess:
 
 
 def _html(root: Any) -> Guess:
-    """The rows are what there is most text in, of elements of one class beside each other."""
+    """Takes as rows the elements of one class, beside each other, that hold the most text together."""
     texts: Counter[tuple[str, str]] = Counter()
     counts: Counter[tuple[str, str]] = Counter()
     for one in root.iter():
@@ -129,7 +129,7 @@ def _html(root: Any) -> Guess:
             "",
             'title = "h1"',
             "title",
-            "HTML: one record a page, as no element of one class stands beside others like it",
+            "HTML: one record for each page, since no three elements of one class stand beside each other",
         )
     (tag, name), count = found[0], counts[found[0]]
     row = root.xpath(f"//{tag}[contains(concat(' ', normalize-space(@class), ' '), ' {name} ')]")[0]
@@ -145,7 +145,7 @@ def _html(root: Any) -> Guess:
 
 
 def _inside(row: Any) -> dict[str, str]:
-    """Fields of a row of HTML: a heading, a link, and what has a class and a text of its own."""
+    """Fields of an HTML row: a heading, a link, and elements with a class and a text of their own."""
     fields: dict[str, str] = {}
     for one in row.iterdescendants():
         if not isinstance(one.tag, str) or len(fields) >= FIELDS_MAX:

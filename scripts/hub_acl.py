@@ -1,7 +1,7 @@
-"""What a region's user may do at the hub's Redis, and whether a server lets it do that and no more.
+"""The rights of a region's user on the hub's Redis, and a check that a server grants these and no more.
 
-Whoever has a region's credentials has these rights: they reach the region's own results and its own stream, by one command
-each, and nothing that another region needs.
+Anybody who has a region's credentials has these rights. They permit one command each on the region's own results and on its
+own stream, and nothing that another region needs.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from regions import names
 from regions.durability import Shortfall
 from regions.script import send, value
 
-# What redis-py says when it connects, and what a region asks: the time, and when what it appended is in the file.
+# The commands that redis-py sends when it connects, and a region's own: the time, and whether its entries are on disk.
 CONNECTION: Final = "+hello +auth +ping +select +client|setname +client|setinfo +time +waitaof +multi +exec +discard"
 
 
 def rules(region: str) -> str:
-    """The rules of the region's user, as ``ACL SETUSER`` takes them: append its results and its news, ask for the time."""
+    """The rules for ``ACL SETUSER``: the region's user may write its results, append to its stream, and ask for the time."""
     return (
         f"resetkeys resetchannels -@all {CONNECTION} "
         f"(%W~{names.result(region, '*')} -@all +set) (%W~{names.out_stream(region)} -@all +xadd)"
@@ -26,21 +26,24 @@ def rules(region: str) -> str:
 
 
 def shortfalls(client: redis.Redis, region: str) -> list[Shortfall]:
-    """What its user may not do and must, or may do and must not. Raises what redis-py raises, also where there is no such user."""
+    """The rights that the region's user lacks or has too much.
+
+    Raises redis-py's errors, also when there is no such user.
+    """
     user = names.hub_user(region)
     mend = f"ACL SETUSER {user} resetkeys clearselectors {rules(region)}, then ACL SAVE"
     found = []
     for command, must in _asked(region):
         may = value(send(client, [("ACL", "DRYRUN", user, *command)], [])[0]) == b"OK"
         if may != must:
-            said = "is allowed" if may else "is refused"
+            found_right = "is allowed" if may else "is refused"
             expected = "allowed" if must else "refused"
-            found.append(Shortfall(f"{user}: {' '.join(command)}", expected, said, mend))
+            found.append(Shortfall(f"{user}: {' '.join(command)}", expected, found_right, mend))
     return found
 
 
 def _asked(region: str) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """Commands, and whether a region's user must be allowed them."""
+    """Commands, each with whether the region's user must be allowed to call it."""
     own, stream = names.result(region, "TASK"), names.out_stream(region)
     other = names.result(f"{region}-other", "TASK")
     for must in (

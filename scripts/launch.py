@@ -1,9 +1,10 @@
-"""What the supervisor starts for each part: ``python -m scripts.launch DATA NAME`` becomes the part.
+"""The program that the supervisor starts for each part: ``python -m scripts.launch DATA NAME`` becomes the part.
 
-It ends what is left of the part's last life first: a killed wrapper leaves its broker running, a killed pool its
-workers, and supervisor sees only the process that it started. Then it notes its own pid and start time, by which
-``scripts/up --stop`` finds the part even when the supervisor was killed, and becomes the program that
-``DATA/run/NAME.json`` describes: {"command": [...], "environment": {...}, "folder": "...", "ends_with_parent": bool}.
+1. It ends the processes that the part's last run left behind. A killed wrapper leaves its broker running and a killed pool
+   its workers, and supervisor sees only the process that it started.
+2. It writes its own pid and start time. ``scripts/up --stop`` finds the part by them even after the supervisor was killed.
+3. It becomes the program that ``DATA/run/NAME.json`` describes:
+   {"command": [...], "environment": {...}, "folder": "...", "ends_with_parent": bool}.
 """
 
 import ctypes
@@ -33,9 +34,9 @@ def main(data: str, name: str) -> None:
     if part["ends_with_parent"]:
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != part["parent"]:
-            sys.exit(1)  # it ended before the line above
+            sys.exit(1)  # the parent ended before prctl
     os.chdir(part["folder"])
-    os.execvpe(part["command"][0], part["command"], part["environment"])  # noqa: S606 - no shell is meant
+    os.execvpe(part["command"][0], part["command"], part["environment"])  # noqa: S606 - deliberately without a shell
 
 
 if __name__ == "__main__":

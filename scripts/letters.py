@@ -1,6 +1,6 @@
-"""Makes jobs/letters.tsv from CLDR's names: which letters stand beside which, in the languages of old charsets.
+"""Makes jobs/letters.tsv from CLDR's names: which letters stand beside each other in the languages of old charsets.
 
-python -m scripts.letters      writes the file anew; a test says when it is not what CLDR's names give
+python -m scripts.letters      writes the file; a test fails when it differs from what CLDR's names give
 """
 
 import re
@@ -16,12 +16,12 @@ from jobs import readings
 
 PATH: Final = Path(__file__).parents[1] / "jobs" / "letters.tsv"
 LANGUAGES: Final = ["af", "az", "be", "bg", "br", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "eo", "es", "et", "eu", "fa", "fi", "fo", "fr", "fy", "ga", "gd", "gl", "he", "hr", "hu", "is", "it", "kk", "lb", "lt", "lv", "mk", "mt", "nb", "nl", "nn", "pl", "pt", "ro", "ru", "sk", "sl", "sq", "sr", "sr_Latn", "sv", "th", "tr", "uk", "ur", "vi", "ar"]  # fmt: skip
-BY_CHARACTER: Final = ("ja", "ko", "zh", "zh_Hant")  # what stands beside what says little there
-SEEN: Final = 4  # times that a letter is seen in a language that has it; fewer are of foreign names
+BY_CHARACTER: Final = ("ja", "ko", "zh", "zh_Hant")  # neighbours say little about these; their characters do
+SEEN: Final = 4  # times that a letter must occur in a language; rarer ones come from foreign names
 
 
 def names(language: str) -> list[str]:
-    """Countries, languages, months, days and cities, as people write them."""
+    """Names of countries, languages, months, days and cities, as people write them."""
     locale = Locale.parse(language)
     found = [*locale.territories.values(), *locale.languages.values()]
     found += [*locale.months["format"]["wide"].values(), *locale.days["format"]["wide"].values()]
@@ -30,7 +30,7 @@ def names(language: str) -> list[str]:
 
 
 def pairs(language: str) -> list[str]:
-    """Two letters each, one beyond ASCII at least; a blank is the beginning or end of a word."""
+    """Pairs of letters of which at least one is beyond ASCII. A blank stands for the beginning or end of a word."""
     words = [
         f" {word} "
         for name in names(language)
@@ -43,12 +43,12 @@ def pairs(language: str) -> list[str]:
 
 
 def characters(language: str) -> list[str]:
-    """Those beyond ASCII."""
+    """The characters beyond ASCII, punctuation aside."""
     return sorted({one for name in names(language) for one in name if one > "\u2fff"})
 
 
 def made() -> str:
-    """The file: a language a line, its pairs or characters."""
+    """The file's text: for each language a line with its pairs or characters."""
     lines = [f"{language}\t{''.join(pairs(language))}\n" for language in sorted(LANGUAGES)]
     lines += [f"{language}\t{''.join(characters(language))}\n" for language in BY_CHARACTER]
     return "".join(lines)

@@ -1,4 +1,4 @@
-"""What a link of ``scripts.proxy`` can be told to do, and who tells it."""
+"""The rules that a link of ``scripts.proxy`` obeys, and ``Control``, which sets them."""
 
 import json
 import socket
@@ -12,10 +12,10 @@ CONTROL_SECONDS: Final = 5.0
 
 
 class Way(Struct, frozen=True, forbid_unknown_fields=True):
-    """One direction of a link. ``bytes_per_second`` 0 is no limit.
+    """One direction of a link. ``bytes_per_second`` 0 means no limit.
 
-    ``then``: "pass"; "hold" keeps everything until it passes again; "drop" loses it, and resets the connection when it
-    passes again, since a stream with a hole is none.
+    ``then``: "pass"; "hold" keeps all data until the direction passes again; "drop" loses all data. When a direction that
+    dropped data passes again, the connection is reset, since a stream must not have holes.
     """
 
     delay_ms: float = 0.0
@@ -25,7 +25,7 @@ class Way(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a link does. Without ``accepts`` new connections are reset."""
+    """The behaviour of a link. Without ``accepts``, new connections are reset."""
 
     there: Way = Way()
     back: Way = Way()
@@ -33,7 +33,10 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Swallow(Struct, frozen=True, forbid_unknown_fields=True):
-    """The request that holds ``after`` arrives, nothing comes back any more; the connection is reset ``cut_seconds`` later."""
+    """Lets the request that contains ``after`` arrive, but loses everything that comes back.
+
+    The connection is reset ``cut_seconds`` later. This happens ``times`` times.
+    """
 
     after: bytes
     times: int = 1
@@ -41,7 +44,7 @@ class Swallow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Counts(Struct):
-    """What a link did: connections, bytes, and requests whose answers were swallowed."""
+    """The counts of a link: connections, bytes, and requests whose answers were swallowed."""
 
     open: int = 0
     accepted: int = 0
@@ -53,7 +56,7 @@ class Counts(Struct):
 
 
 class Control:
-    """Drives the links of a running proxy. Every call answers with the link's counts; raises ValueError, OSError."""
+    """Drives the links of a running proxy. Every call returns the link's counts. Raises ValueError and OSError."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -62,33 +65,33 @@ class Control:
         self._lock = threading.Lock()
 
     def rule(self, link: str, rule: Rule) -> Counts:
-        """From now on the link does this."""
+        """Sets the link's rule."""
         return self._call({"do": "rule", "link": link, "rule": msgspec.to_builtins(rule)})
 
     def heal(self, link: str) -> Counts:
-        """From now on the link only passes."""
+        """Lets everything pass from now on."""
         self._call({"do": "forget", "link": link})
         return self.rule(link, Rule())
 
     def cut(self, link: str, how: Literal["reset", "close", "silence"] = "reset") -> Counts:
         """Ends all connections of the link.
 
-        "silence": neither end is told, as when a machine between them has lost its memory: what either sends is lost, also
-        its good-bye. New connections pass. ``heal`` tells whoever still waits.
+        With "silence" neither end is told, as when a router between them has lost its memory: all data is lost, and the end of a
+        connection, too. New connections pass. ``heal`` resets the connections whose ends still wait.
         """
         return self._call({"do": "cut", "link": link, "how": how})
 
     def swallow(self, link: str, after: bytes, *, times: int = 1, cut_seconds: float = 1.0) -> Counts:
-        """The next request that holds ``after`` arrives, but not its answer."""
+        """Lets the next request that contains ``after`` arrive, but not its answer."""
         swallow = msgspec.to_builtins(Swallow(after, times, cut_seconds))
         return self._call({"do": "swallow", "link": link, "swallow": swallow})
 
     def counts(self, link: str) -> Counts:
-        """What the link did so far."""
+        """The link's counts so far."""
         return self._call({"do": "counts", "link": link})
 
     def close(self) -> None:
-        """Ends the control's own connection."""
+        """Closes the control connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -1,4 +1,4 @@
-"""``nearfetch source new``: a definition to begin with, valid at once, with everything else in comments."""
+"""``nearfetch source new``: writes a definition to begin with. It is valid at once; everything optional is in comments."""
 
 import json
 import re
@@ -28,20 +28,20 @@ from scripts.trial import Files
 
 QUERY: Final = (Operator.form_style_query, Operator.form_style_query_continuation)
 PLAIN: Final = Guess(
-    rows='[rows]                        # what one record is: an item of these; without it the page is one\ncss = "article"',
+    rows='[rows]                        # each match is a record; without [rows] the page is one record\ncss = "article"',
     fields='title = "h2"                  # all of the first h2\'s text\nlink  = {css = "a::attr(href)", type = "url"}',
     first="title",
 )
 SKELETON: Final = Template("""\
-# $id: the whole format stands in docs/sources.md.
-# nearfetch source try $id        runs it here;  nearfetch source check $id  says what is wrong with it
+# $id: docs/sources.md describes the whole format.
+# nearfetch source try $id        runs it here;  nearfetch source check $id  reports its faults
 
 title  = $title
 url    = $url
-# region = "fra"              # where it runs; else in the first region
+# region = "fra"              # the region where it runs; by default the first one
 $format
 $params
-# [request]                   # what is sent besides the address
+# [request]                   # what is sent besides the URL
 # headers = {Accept-Language = "en"}
 # auth    = {bearer = "{secret.NAME}"}   # with [secrets.NAME] sources = ["$id"] in the region's file
 
@@ -60,30 +60,30 @@ $fields
 timeout_seconds = 10          # of one fetch
 # rate = "2/s"                # of its host
 
-[contract]                    # what every answer keeps; else it fails as contract
+[contract]                    # what every answer has to fulfil; else it fails as contract
 $required
 # unique = ["link"]
 # absent = [404]              # these statuses mean: no rows
 """)
 PARAMS: Final = """
-# [params]                    # what a client chooses: {name} in url, or in [request]
+# [params]                    # what a client may choose: {name} in url, or in [request]
 # page = {type = "int", default = 1, example = 2}
 """
 
 
 def run(settings: Settings, source: str, url: str, *, files: Files | None, is_fetching: bool) -> int:
-    """Writes the file and says where; the exit code.
+    """Writes the file, says where, and returns the exit code.
 
-    Raises click's ``UsageError`` for an id that is taken, ``Faults`` where id and address make no valid definition.
+    Raises click's ``UsageError`` when the id is taken, and ``Faults`` when id and URL make no valid definition.
     """
     entry = known(settings).get(source)
     if entry is not None:
-        raise click.UsageError(f"{source} is there already: {entry.path}")
+        raise click.UsageError(f"{source} exists already: {entry.path}")
     found = PLAIN
     if files is not None or is_fetching:
         if needed := [name for name, is_needed in _variables(url) if is_needed]:
             raise click.UsageError(
-                f"expected an address that can be looked at, found one with {', '.join(needed)} left open"
+                f"expected a URL that can be fetched, found one without values for {', '.join(needed)}"
             )
         page = look(settings, uritemplate.expand(url, {}), files)
         if page is None:
@@ -102,7 +102,7 @@ def run(settings: Settings, source: str, url: str, *, files: Files | None, is_fe
 
 
 def look(settings: Settings, url: str, files: Files | None) -> Page | None:
-    """The page at an address, as a worker of the first region fetches it; None, and said why, where it does not come."""
+    """The page at a URL, fetched like a worker of the first region. None when the fetch failed, after saying why."""
     limits = Limits()
     answers = files or fetchers_of(settings, settings.one(settings.first_region), elsewhere=True)["default"]
     try:
@@ -121,30 +121,30 @@ def look(settings: Settings, url: str, files: Files | None) -> Page | None:
 
 
 def skeleton(source: str, url: str, found: Guess) -> str:
-    """The file's text."""
+    """The text of the file."""
     leading = leaders(url)
     params = "".join(_param(name, is_required=needed, is_leading=name in leading) for name, needed in _variables(url))
     form = (
         f'format = "{found.format}"'
         if found.format
-        else '# format = "json"             # html unless said: xml, json, feed, csv, text'
+        else '# format = "json"             # html by default; or xml, json, feed, csv, text'
     )
     return SKELETON.substitute(
         id=source,
         title=json.dumps(source, ensure_ascii=False),
         url=json.dumps(url, ensure_ascii=False) if "'" in url else f"'{url}'",
         format=form,
-        params=f"\n[params]                      # what a client chooses\n{params}" if params else PARAMS,
+        params=f"\n[params]                      # what a client may choose\n{params}" if params else PARAMS,
         rows=found.rows or "# [rows]",
-        fields=f"[fields]                      # a selector each, or a table with one\n{found.fields}"
+        fields=f"[fields]                      # for each field a selector, or a table with one\n{found.fields}"
         if found.fields
-        else "# [fields]                    # none: every key as it is",
+        else "# [fields]                    # without it, every key becomes a field",
         required=f'required = ["{found.first}"]' if found.first else '# required = ["…"]',
     )
 
 
 def _variables(url: str) -> list[tuple[str, bool]]:
-    """The names in an address, each with whether the address needs it: a query does without."""
+    """The names in a URL template, each with whether the URL needs a value; a query does without."""
     found: dict[str, bool] = {}
     for variable in uritemplate.URITemplate(url).variables:
         for name in variable.variable_names:
@@ -154,12 +154,12 @@ def _variables(url: str) -> list[tuple[str, bool]]:
 
 def _param(name: str, *, is_required: bool, is_leading: bool) -> str:
     key = name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
-    said = ["required = true"] * is_required + ['hosts = ["example.org", "*.example.org"]'] * is_leading
-    return f'{key} = {{{", ".join(said)}}}   # example = "…", type = "int", enum = ["…"]\n'
+    keys = ["required = true"] * is_required + ['hosts = ["example.org", "*.example.org"]'] * is_leading
+    return f'{key} = {{{", ".join(keys)}}}   # example = "…", type = "int", enum = ["…"]\n'
 
 
 def check(source: str, text: str) -> None:
-    """Raises ``Faults`` where it would be no valid definition."""
+    """Raises ``Faults`` when the definition would be invalid."""
     if not re.fullmatch(names.SOURCE_PATTERN, source):
         raise click.UsageError(f'expected an id of {names.SOURCE_PATTERN}, found "{source}"')
     with tempfile.TemporaryDirectory() as folder:

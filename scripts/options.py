@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that they lead to."""
+"""Options that several commands share, and how they lead to the settings."""
 
 import os
 import sys
@@ -15,36 +15,38 @@ WRONG_USAGE: Final = 2
 
 
 def gateway_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say which gateway is asked."""
+    """Adds the options that choose the gateway."""
     url = click.option(
-        "--url", default="", help="The gateway's address; else NEARFETCH_URL, else a running scripts/up's."
+        "--url", default="", help="The gateway's address. Default: NEARFETCH_URL, else that of a running scripts/up."
     )
     data = click.option(
-        "--data", type=click.Path(path_type=Path), help="The data folder of the scripts/up to ask; else NEARFETCH_DATA."
+        "--data",
+        type=click.Path(path_type=Path),
+        help="The data folder of the scripts/up to ask. Default: NEARFETCH_DATA.",
     )
     return url(data(command))
 
 
 def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--data``, for the settings that ``scripts/up`` generated."""
+    """Adds ``--data``, which chooses the settings that ``scripts/up`` generated."""
     kind = click.Path(path_type=Path, exists=True, file_okay=False)
-    return click.option("--data", type=kind, help="The settings of the scripts/up on this data folder.")(command)
+    return click.option("--data", type=kind, help="Use the settings of the scripts/up with this data folder.")(command)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")(command)
+    """Adds ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
 def load(data: Path | None = None) -> Any:
-    """The settings in force, or those of a data folder; ends the command where they are wrong."""
+    """The settings in force, or those of a data folder. Ends the command when they are wrong."""
     return _read(os.environ if data is None else {"NEARFETCH_CONFIG": str(data / "nearfetch.toml")})
 
 
 def load_near(data: Path | None) -> Any:
-    """The settings for who tries sources here: those in force, else those of the scripts/up that runs on this machine.
+    """The settings for commands that try sources here: those in force, else those of the scripts/up on this machine.
 
-    What the environment says counts before them.
+    The environment overrides both.
     """
     from scripts.data_folder import DataFolder, default_path  # noqa: PLC0415
 
@@ -54,7 +56,7 @@ def load_near(data: Path | None) -> Any:
 
 
 def live(settings: Any) -> Any:
-    """The same settings, but only the environment says what is fetched from where: no sample site answers."""
+    """The same settings, but only the environment says which addresses may be fetched. No sample site answers."""
     from msgspec import structs  # noqa: PLC0415
 
     own = {key: value for key, value in os.environ.items() if key.startswith("NEARFETCH__FETCH__")}
@@ -62,7 +64,7 @@ def live(settings: Any) -> Any:
 
 
 def _read(environ: Mapping[str, str]) -> Any:
-    from regions import settings  # noqa: PLC0415 - the shell waits for every import
+    from regions import settings  # noqa: PLC0415 - each import delays the shell
 
     try:
         return settings.load(environ)
@@ -71,6 +73,6 @@ def _read(environ: Mapping[str, str]) -> Any:
 
 
 def refuse(reason: object) -> NoReturn:
-    """Ends the command: it was told something wrong."""
+    """Ends the command with exit code 2: its input was wrong."""
     say(str(reason), err=True)
     sys.exit(WRONG_USAGE)

@@ -1,6 +1,6 @@
-"""A whole stack of a command's own, as ``scripts/up`` starts one: private, in a temporary folder, gone with the command.
+"""A whole stack for one command, started like ``scripts/up`` does, in a temporary folder.
 
-It ends with this process, and leaves nothing, also when that is killed.
+It ends with the command's process and leaves nothing behind, even when that process is killed.
 """
 
 import os
@@ -26,11 +26,11 @@ from scripts.startup import Ending, Startup
 from scripts.supervision import Supervisor
 from scripts.terminal import Progress, Quiet
 
-OF_RABBITMQ = 45  # from the gateway's port, behind those of scripts.configuration
+OF_RABBITMQ = 45  # offset from the gateway's port, above the offsets of scripts.configuration
 
 
 class OwnStack:
-    """``start`` returns when everything is ready. Parts have the names of scripts.parts.
+    """``start`` returns when everything is ready. The parts have the names that scripts.parts gives them.
 
     ``sources`` is a folder for definitions, empty at first.
     """
@@ -44,9 +44,9 @@ class OwnStack:
         live: bool = False,
         regions: Iterable[Path] = (),
     ) -> None:
-        """``environ``: settings for this stack, besides what the shell has that is not ours.
+        """``environ``: settings for this stack, added to the shell's environment without our variables.
 
-        ``live``: no sample site. ``regions``: files of the regions that it has, instead of the shipped ones.
+        ``live``: no sample site. ``regions``: the files of its regions, instead of the shipped ones.
         """
         self.folder = Path(tempfile.mkdtemp(prefix=f"nearfetch-{purpose}-"))
         self._guard = Guard(
@@ -77,7 +77,7 @@ class OwnStack:
         self._clients: dict[str, redis.Redis] = {}
 
     def build(self) -> Stack:
-        """Its parts."""
+        """The stack's parts."""
         return parts.build(self.data, self.settings, self.ports, self.environ, live=self._live)
 
     @property
@@ -91,20 +91,20 @@ class OwnStack:
         return self.ports.gateway
 
     def start(self) -> Self:
-        """Starts everything; raises ``NotReady``, ``NotStarted``."""
+        """Starts everything. Raises ``NotReady`` and ``NotStarted``."""
         self.supervisor.start(self.stack.parts, ends_with_us=True)
         self.before()
         Startup(self.data, self.supervisor, self.stack, self.settings, self.ports, self._progress, Ending()).run()
         return self
 
     def before(self) -> None:
-        """What has to run before all that ``scripts/up`` starts; nothing."""
+        """A hook for what has to run before the startup. Does nothing here."""
 
     def stop(self, *, keep: bool = False) -> None:
-        """Ends everything; the folder goes too, unless somebody wants to read its logs."""
+        """Ends everything and deletes the folder. ``keep`` keeps the folder with its logs."""
         for client in self._clients.values():
             client.close()
-        for name in ("supervisord", *self.parts):  # nothing of it is wanted any more: no need to be gentle, and slow
+        for name in ("supervisord", *self.parts):  # nothing is needed any more, so it may be fast instead of gentle
             process = Process.read(self.data.pid_file(name))
             if process is not None and processes.group(process):
                 processes.signal_group(process.pid, signal.SIGKILL)
@@ -116,13 +116,13 @@ class OwnStack:
     # Who is where
 
     def redis(self, server: str) -> redis.Redis:
-        """A client of ``hub`` or ``redis-REGION``, as its owner."""
+        """A client of the server ``hub`` or ``redis-REGION``, logged in as its owner."""
         if server not in self._clients:
             self._clients[server] = connect.open_redis(self.server_url(server), name="owner")
         return self._clients[server]
 
     def server_url(self, server: str) -> str:
-        """Where a server listens, and how to log in as its owner."""
+        """The URL of a server, with its owner's credentials."""
         if server == "hub":
             return configuration.hub_url(self.data, self.ports)
         if server == "rabbitmq":
@@ -133,21 +133,21 @@ class OwnStack:
         return f"redis://:{self.data.secret(f'redis {region}')}@127.0.0.1:{self.ports.redis[region]}/0"
 
     def pid(self, part: str) -> int:
-        """The process of a part, as the supervisor sees it; 0 while there is none."""
+        """The pid of a part's process, as the supervisor sees it; 0 while there is none."""
         states = self.supervisor.states() or {}
         return states[part].pid if part in states else 0
 
     def signal(self, part: str, number: int) -> None:
-        """A signal to a part's whole group."""
+        """Sends a signal to a part's whole process group."""
         pid = self.pid(part)
         if pid:
             processes.signal_group(pid, number)
 
     def stop_part(self, name: str) -> None:
-        """Stops a part as an operator does; ``start_part`` brings it back."""
+        """Stops a part like an operator would; ``start_part`` starts it again."""
         self.supervisor.stop_part(self.parts[name])
 
     def start_part(self, name: str) -> None:
-        """Starts a part that was stopped, if nobody did yet; does not wait until it is ready."""
+        """Starts a part unless it runs already. Does not wait until it is ready."""
         if not self.pid(name):
             self.supervisor.start_part(self.parts[name])

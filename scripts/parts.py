@@ -1,10 +1,10 @@
-"""What a stack consists of: each part, how it is started, and how it is seen to be ready.
+"""The parts of a stack: how each is started, and how it is found to be ready.
 
-    servers   rabbitmq, its port mapper, the central Redis, a Redis a region, the document store, the sample site
-    regions   a dashboard, workers and a bridge each
+    servers   rabbitmq, its port mapper, the central Redis, a Redis for each region, the document store, the sample site
+    regions   for each region a dashboard, workers and a bridge
     entry     the gateway
 
-They are stopped from the bottom of this list to its top, a stage at a time: no part loses what it stands on.
+They are stopped one stage at a time, from the last stage to the first, so no part loses a server that it needs.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from scripts.services import RabbitMQ, Service, document_store, path_with_sbin, 
 
 STAGES: Final = ("servers", "regions", "entry")
 CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
-WRITE_BYTES_MIN: Final = 16_000_000  # what one write to the hub may bring: a result, or a batch of them
-HUB_BYTES_MIN, HUB_BYTES_MAX = 256_000_000, 2_000_000_000  # by 4.6 kB some 47,000 and 370,000 requests an hour
+WRITE_BYTES_MIN: Final = 16_000_000  # the most that one write to the hub may bring: a result, or a batch of them
+HUB_BYTES_MIN, HUB_BYTES_MAX = 256_000_000, 2_000_000_000  # at 4.6 kB each, about 47,000 and 370,000 requests an hour
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part: its name, its stage, what it runs, and why it is not ready yet (None once it is)."""
+    """One part: its name, stage and command, and a probe that says why it is not ready (None once it is)."""
 
     name: str
     stage: str
@@ -46,14 +46,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Stack:
-    """All parts, in the order of their start, and the broker."""
+    """All parts in the order of their start, and the broker."""
 
     parts: list[Part]
     broker: RabbitMQ
 
 
 def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str, str], *, live: bool) -> Stack:
-    """The parts of a stack; writes the configuration of its servers and its settings."""
+    """The parts of a stack. Writes the configuration of its servers and its settings."""
     regions = {name: data.secret(f"rabbitmq {name}") for name in wanted.region}
     broker = RabbitMQ(data.path / "rabbitmq", ports.broker, password=data.secret("rabbitmq"), regions=regions)
     configuration.write(data, wanted, ports, broker, live=live)
@@ -87,7 +87,7 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
 
 
 def hub_bytes() -> int:
-    """What the hub's Redis may take: it keeps every result for an hour. A quarter of the memory there is, within limits."""
+    """The memory limit for the hub's Redis, which keeps results for an hour: a quarter of this machine's, within limits."""
     there_is = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
         there_is = min(there_is, int(CGROUP_LIMIT.read_text(encoding="ascii")))
@@ -126,7 +126,7 @@ def _server(service: Service, environ: Mapping[str, str], stop_seconds: int = 20
 
 
 def _port_mapper(broker: RabbitMQ, environ: Mapping[str, str]) -> Part:
-    """Erlang's port mapper as a part of its own: started by the node it would be a daemon that outlives it."""
+    """Erlang's port mapper as a part. If the node started it, it would be a daemon that outlives the node."""
     port = broker.environment()["ERL_EPMD_PORT"]
     program = shutil.which("epmd", path=path_with_sbin()) or "epmd"
     command = [program, "-port", port, "-address", "127.0.0.1"]
@@ -134,5 +134,5 @@ def _port_mapper(broker: RabbitMQ, environ: Mapping[str, str]) -> Part:
 
 
 def python(*arguments: str) -> list[str]:
-    """A command of this checkout: ``python -m`` and these words."""
+    """A command of this checkout: ``python -m`` with these arguments."""
     return [sys.executable, "-m", *arguments]

@@ -1,4 +1,4 @@
-"""Whether the queues have the policy that they need, as RabbitMQ's management plugin tells: AMQP itself can't."""
+"""Checks the queues' policy through RabbitMQ's management plugin, since AMQP itself can't read policies."""
 
 import base64
 import http.client
@@ -11,11 +11,11 @@ from regions.durability import Shortfall
 from regions.settings import Settings
 
 SECONDS: Final = 5.0
-A_LIMIT: Final = ("max-length", "max-length-bytes")  # which one is the operator's choice
+A_LIMIT: Final = ("max-length", "max-length-bytes")  # the operator chooses the value
 
 
 class Unreadable(RuntimeError):  # noqa: N818
-    """The management does not answer, or not with what was asked for."""
+    """The management API does not answer, or does not answer as expected."""
 
 
 def virtual_host(amqp: str) -> str:
@@ -24,16 +24,18 @@ def virtual_host(amqp: str) -> str:
 
 
 def shortfalls(settings: Settings, mend: str) -> list[Shortfall]:
-    """What of the policy in force each queue lacks, operators' policies included. Raises ``Unreadable``.
+    """The keys that each queue's effective policy lacks. Operators' policies are part of that. Raises ``Unreadable``.
 
-    ``mend``: the command that sets it.
+    ``mend``: the command that sets the policy.
     """
     vhost = urllib.parse.quote(virtual_host(settings.hub.amqp), safe="")
     found = []
     for queue, _, _ in topology.queues(settings.region):
-        told = _get(settings.hub.management_url, f"/api/queues/{vhost}/{queue}")
-        definition = told.get("effective_policy_definition")
-        policy = definition if isinstance(definition, dict) else {}  # none, or an empty one, which is a list
+        queue_state = _get(settings.hub.management_url, f"/api/queues/{vhost}/{queue}")
+        definition = queue_state.get("effective_policy_definition")
+        policy = (
+            definition if isinstance(definition, dict) else {}
+        )  # no policy, or an empty one, which RabbitMQ shows as a list
         for key, expected in topology.POLICY.items():
             value = policy.get(key)
             is_kept = isinstance(value, int) and value > 0 if key in A_LIMIT else value == expected
@@ -58,13 +60,13 @@ def _get(url: str, path: str) -> dict[str, Any]:
     finally:
         connection.close()
     if response.status == http.client.NOT_FOUND:
-        raise Unreadable(f"there is no queue {path.rpartition('/')[2]} yet: a gateway declares it when it starts")
+        raise Unreadable(f"there is no queue {path.rpartition('/')[2]} yet; a gateway declares it when it starts")
     if response.status != http.client.OK:
         raise Unreadable(f"expected 200, found {response.status} {response.reason}")
     try:
-        told = json.loads(content)
+        answer = json.loads(content)
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
+        answer = None
+    if not isinstance(answer, dict):
         raise Unreadable(f"expected a JSON object, found {content[:60]!r}")
-    return told
+    return answer

@@ -1,4 +1,4 @@
-"""TCP ports of the loopback address."""
+"""Free TCP ports on the loopback address."""
 
 import os
 import random
@@ -7,18 +7,21 @@ from collections import deque
 from typing import Final
 
 BLOCK: Final = 100
-HELD_MAX: Final = 8  # of a process's blocks, the latest: what was taken before has its servers by now
-TRIES: Final = 2_000  # there are 220 places
+HELD_MAX: Final = 8  # blocks that a process keeps reserved; the servers in older ones listen by now
+TRIES: Final = 2_000  # there are 220 possible places
 
-_held: deque[int] = deque()  # descriptors, which the kernel closes with this process: nobody else has to
-_own: list[int] = []  # names of the blocks whose ports are given one by one
-_left: deque[int] = deque()  # ports of the last of these that were not given away yet
+_held: deque[int] = (
+    deque()
+)  # descriptors of reserved blocks; the kernel closes them with this process, so nothing else must
+_own: list[int] = []  # descriptors of the blocks whose ports free_port hands out one by one
+_left: deque[int] = deque()  # ports of the latest such block that were not handed out yet
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nobody listens on now, and that nobody else gets from here while this process lives.
+    """A TCP port on which nobody listens now. No other process gets it from this function while this process lives.
 
-    It is none of those that the kernel gives to clients: one that was closed again may be a client's when its server starts.
+    It is outside of the range that the kernel gives to clients. A port from that range could be a client's by the time its
+    server starts.
     """
     while True:
         try:
@@ -44,10 +47,10 @@ def port_is_free(port: int) -> bool:
 
 
 def free_block(count: int = BLOCK) -> int:
-    """The first of so many ports that are all free, below those that the kernel gives to clients.
+    """The first of ``count`` consecutive free ports, below the range that the kernel gives to clients.
 
-    Another process does not get the same ones meanwhile: this one holds a name for its latest blocks, until it ends. Raises
-    RuntimeError where there are none.
+    No other process gets the same ones meanwhile, since this process reserves its latest blocks until it ends. Raises
+    RuntimeError when there are none.
     """
     for _ in range(TRIES):
         first = random.randrange(10_000, 32_000, BLOCK)
@@ -57,7 +60,7 @@ def free_block(count: int = BLOCK) -> int:
 
 
 def _hold(first: int) -> bool:
-    """Whether nobody else holds the block, and this process does from now on (an abstract socket's name, unix(7))."""
+    """Reserves a block for this process by an abstract socket's name (unix(7)); False when it is reserved already."""
     name = socket.socket(socket.AF_UNIX)
     try:
         name.bind(f"\0nearfetch-ports-{first}")

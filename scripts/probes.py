@@ -1,4 +1,4 @@
-"""How a server is seen to be ready: each probe is None (or says nothing) once it is, else why it is not."""
+"""Probes that tell whether a server is ready: each returns None once it is, else the reason why it is not."""
 
 import http.client
 import socket
@@ -17,12 +17,12 @@ PROBE_SECONDS: Final = 1.0
 
 
 def always() -> str | None:
-    """The probe of what has no port: the gateway says whether it is there."""
+    """For a part without a port. The gateway reports whether it is there."""
     return None
 
 
 def listens(port: int) -> Probe:
-    """Something accepts connections on this port."""
+    """Ready when something accepts connections on this port."""
 
     def probe() -> str | None:
         try:
@@ -35,7 +35,7 @@ def listens(port: int) -> Probe:
 
 
 def answers(port: int, path: str) -> Probe:
-    """A path answers 200."""
+    """Ready when this path answers 200."""
 
     def probe() -> str | None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PROBE_SECONDS)
@@ -53,7 +53,7 @@ def answers(port: int, path: str) -> Probe:
 
 
 def broker(url: str) -> Probe:
-    """A client can log in to one of the hosts: a node opens its listener last, and RabbitMQ's own question takes seconds."""
+    """Ready when a client can log in to one of the hosts. A node opens its listener last; RabbitMQ's own check takes seconds."""
 
     def probe() -> str | None:
         try:
@@ -63,12 +63,12 @@ def broker(url: str) -> Probe:
         faults = []
         for parameters in candidates:
             try:
-                # pika says nothing of why a host can't be reached
+                # pika does not say why a host can't be reached.
                 socket.create_connection((parameters.host, parameters.port), PROBE_SECONDS).close()
                 connection = pika.BlockingConnection(parameters)
             except AMQPConnectorStackTimeout:
                 faults.append(
-                    f"expected AMQP at {parameters.host}:{parameters.port}, found who takes connections and says nothing"
+                    f"expected AMQP at {parameters.host}:{parameters.port}, found a server that accepts connections and sends nothing"
                 )
                 continue
             except connect.BROKER_AWAY as error:
@@ -87,7 +87,7 @@ def broker(url: str) -> Probe:
 
 
 def mongo(url: str) -> Probe:
-    """A MongoDB, or what speaks like one, answers."""
+    """Ready when a MongoDB, or a server that speaks its protocol, answers."""
 
     def probe() -> str | None:
         try:
@@ -105,7 +105,7 @@ def mongo(url: str) -> Probe:
 
 
 def redis_answers(url: str) -> Probe:
-    """A Redis answers, and is new enough."""
+    """Ready when a Redis of a supported version answers."""
 
     def probe() -> str | None:
         try:

@@ -1,6 +1,6 @@
-"""Groups of processes as /proc shows them, how they are ended, and who listens where.
+"""Process groups as /proc shows them: how to list and end them. Also finds which process listens on a port.
 
-A group outlives its leader, and the kernel gives out no pid that still names a group.
+A group outlives its leader. While a group has members, the kernel gives its number to no new process.
 """
 
 import os
@@ -12,10 +12,10 @@ from regions.process import PROC, Process, stat
 
 
 def group(leader: Process) -> list[int]:
-    """Who lives of the group that a process led, the leader included."""
+    """The living members of the group that a process led, including the leader."""
     found = Process.of(leader.pid)
     if found is not None and found != leader:
-        return []  # the pid is somebody else's: had the group any member, it could not be
+        return []  # another process has this pid now, so the group has no members left
     members = []
     for pid in pids():
         fields = stat(pid)
@@ -30,12 +30,12 @@ def group(leader: Process) -> list[int]:
 
 
 def end_groups(leaders: Iterable[Process], seconds: float) -> int:
-    """SIGTERM to the groups, SIGKILL to what is left of them after ``seconds``; how many processes there were."""
+    """Sends SIGTERM to the groups, and SIGKILL to the rest after ``seconds``. Returns how many processes there were."""
     groups = {leader: group(leader) for leader in leaders}
     for leader, members in groups.items():
         if members:
             signal_group(leader.pid, signal.SIGTERM)
-            signal_group(leader.pid, signal.SIGCONT)  # a stopped process does not hear SIGTERM
+            signal_group(leader.pid, signal.SIGCONT)  # a stopped process can't handle SIGTERM
     deadline = time.monotonic() + seconds
     left = [leader for leader, members in groups.items() if members]
     while left:
@@ -49,7 +49,7 @@ def end_groups(leaders: Iterable[Process], seconds: float) -> int:
 
 
 def signal_group(leader: int, number: int) -> None:
-    """A signal to a group; none when it has gone."""
+    """Sends a signal to a group, if it still exists."""
     try:
         os.killpg(leader, number)
     except ProcessLookupError:
@@ -57,12 +57,12 @@ def signal_group(leader: int, number: int) -> None:
 
 
 def pids() -> list[int]:
-    """Every process that /proc shows."""
+    """The pids of all processes in /proc."""
     return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
 
 
 def listener(port: int) -> str:
-    """Who listens on a TCP port, as ``process 812 (nginx)``, or ``another process`` where /proc does not tell."""
+    """The process that listens on a TCP port, like ``process 812 (nginx)``; ``another process`` when /proc does not tell."""
     wanted = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
     for pid in pids() if wanted else []:
         if wanted & set(_open_files(pid)):
@@ -71,7 +71,7 @@ def listener(port: int) -> str:
 
 
 def _open_files(pid: int) -> Iterator[str]:
-    """What a process's descriptors are; nothing of one that has ended or is somebody else's."""
+    """The files behind a process's descriptors; none when the process has ended or is another user's."""
     try:
         entries = list((PROC / str(pid) / "fd").iterdir())
     except OSError:
@@ -80,7 +80,7 @@ def _open_files(pid: int) -> Iterator[str]:
         try:
             yield str(entry.readlink())
         except OSError:
-            continue  # closed since
+            continue  # it was closed meanwhile
 
 
 def _program(pid: int) -> str:

@@ -1,12 +1,12 @@
-"""TCP links that can be hurt: a port each, in front of a server, on the loopback address.
+"""TCP links with faults: each has a port on the loopback address, in front of a server.
 
     client ── there ──> port of the link ── there ──> target
            <── back ──                   <── back ──
 
-``python -m scripts.proxy --control PORT NAME=PORT:TARGET…`` runs any number of links. ``scripts.links`` drives them, by a line
-of JSON for each of its calls: delay and jitter each way, less bandwidth, hold (as a network that lost its way: what was
-sent arrives when it heals), drop, refuse, cut (also in silence: neither end is told), and swallow (a certain request arrives,
-its answer does not).
+``python -m scripts.proxy --control PORT NAME=PORT:TARGET…`` runs any number of links. ``scripts.links`` controls them, with
+one line of JSON for each call. A link can delay data in each direction, with jitter, limit the bandwidth, hold data (like
+a network without a route: data arrives when the link heals), drop data, refuse connections, cut them (also silently, so
+that neither end is told), and swallow an answer (a certain request arrives, its answer does not).
 """
 
 import asyncio
@@ -24,18 +24,18 @@ import msgspec
 
 from scripts.links import Counts, Rule, Swallow, Way
 
-HELD_MAX: Final = 1_000_000  # bytes of one direction; then its sender has to wait
+HELD_MAX: Final = 1_000_000  # for one direction; above it the sender has to wait
 
 
 class _Flow:
-    """One direction of one connection: what waits for its time, in order."""
+    """One direction of one connection: a queue of data, each piece with the time at which it is due."""
 
     def __init__(self, pair: "_Pair", name: Literal["there", "back"]) -> None:
         self.pair, self.name = pair, name
         self.source: asyncio.Transport | None = None
         self.sink: asyncio.Transport | None = None
         self.is_lost = False
-        self._waiting: deque[tuple[float, bytes | None]] = deque()  # None: the end
+        self._waiting: deque[tuple[float, bytes | None]] = deque()  # None marks the end
         self._bytes, self._last_due = 0, 0.0
         self._can_write = True
         self._timer: asyncio.TimerHandle | None = None
@@ -43,12 +43,12 @@ class _Flow:
 
     @property
     def way(self) -> Way:
-        """What the link says of this direction."""
+        """The link's rule for this direction."""
         rule = self.pair.link.rule
         return rule.there if self.name == "there" else rule.back
 
     def take(self, data: bytes | None) -> None:
-        """The source sent something, or ended."""
+        """Queues what the source sent; None when the source has ended."""
         counts, way, now = self.pair.link.counts, self.way, asyncio.get_running_loop().time()
         if data is not None and self.name == "there":
             counts.there += len(data)
@@ -71,7 +71,7 @@ class _Flow:
         self.flush()
 
     def flush(self) -> None:
-        """Passes on what is due."""
+        """Passes on the data that is due."""
         loop = asyncio.get_running_loop()
         is_held = self.way.then == "hold" or self.pair.is_silent
         while self._waiting and self.sink is not None and self._can_write and not is_held:
@@ -94,7 +94,7 @@ class _Flow:
                 source.resume_reading()
 
     def may_write(self, can: bool) -> None:
-        """The sink's buffer is full, or has room again."""
+        """Called when the sink's buffer is full, or has room again."""
         self._can_write = can
         if can:
             self.flush()
@@ -115,7 +115,7 @@ class _Flow:
 
 
 class _End(asyncio.Protocol):
-    """One of a pair's two connections: what comes in goes into ``out``, and ``into`` writes here."""
+    """One of a pair's two connections: data that arrives goes to the flow ``out``, and the flow ``into`` writes here."""
 
     def __init__(self, pair: "_Pair", out: _Flow, into: _Flow) -> None:
         self.pair, self.out, self.into = pair, out, into
@@ -129,7 +129,7 @@ class _End(asyncio.Protocol):
         self.out.take(data)
 
     def eof_received(self) -> bool:
-        return self.pair.is_silent  # then the good-bye is lost, and is not answered
+        return self.pair.is_silent  # the end of the connection is lost, too, and not answered
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.out.source = None
@@ -144,7 +144,7 @@ class _End(asyncio.Protocol):
 
 
 class _Pair:
-    """A client's connection and ours to the target."""
+    """A client's connection to the link, and the link's connection to the target."""
 
     def __init__(self, link: "Link") -> None:
         self.link = link
@@ -157,7 +157,7 @@ class _Pair:
         self._connecting: asyncio.Task[None] | None = None
 
     def came(self, end: _End, transport: asyncio.Transport) -> None:
-        """A connection is there; the client's asks for the target's."""
+        """Called when a connection is up. After the client's, the one to the target is opened."""
         self._open += 1
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -173,23 +173,23 @@ class _Pair:
             self.reset()
 
     def left(self) -> None:
-        """One of the two has gone."""
+        """Called when one of the two connections has ended."""
         self._open -= 1
         if self._open == 0 and self in self.link.pairs:
             self.link.pairs.discard(self)
             self.link.counts.open -= 1
 
     def swallow(self, cut_seconds: float) -> None:
-        """Nothing comes back any more."""
+        """Drops everything that comes back, and resets the pair after ``cut_seconds``."""
         self.is_swallowed = True
         asyncio.get_running_loop().call_later(cut_seconds, self.reset)
 
     def silence(self) -> None:
-        """Nothing passes any more, and neither end is told; what was on its way is lost too."""
+        """Lets nothing pass any more and tells neither end. Data on its way is lost, too."""
         self.is_silent = True
 
     def healed(self) -> None:
-        """The link's rule is another one."""
+        """Called when the link's rule has changed."""
         rule = self.link.rule
         is_told = self.is_silent and rule == Rule()
         if (
@@ -202,7 +202,7 @@ class _Pair:
         self.back.flush()
 
     def reset(self) -> None:
-        """Both ends see a reset."""
+        """Resets both connections."""
         for flow in (self.there, self.back):
             if flow.sink is not None and not flow.sink.is_closing():
                 sock = flow.sink.get_extra_info("socket")
@@ -210,7 +210,7 @@ class _Pair:
                 flow.sink.abort()
 
     def close(self) -> None:
-        """Both ends see an orderly end."""
+        """Closes both connections in order."""
         for flow in (self.there, self.back):
             if flow.sink is not None:
                 flow.sink.close()
@@ -222,7 +222,7 @@ class _Pair:
             self.reset()
             return
         if self.client.out.source is None and not self._open - 1:
-            self.close()  # the client has gone and left nothing
+            self.close()  # the client left without sending anything
 
 
 class Link:
@@ -236,19 +236,19 @@ class Link:
         self.pairs: set[_Pair] = set()
 
     async def start(self) -> asyncio.Server:
-        """Listens."""
+        """Starts to listen."""
         loop = asyncio.get_running_loop()
         return await loop.create_server(lambda: _Pair(self).client, "127.0.0.1", self.port, backlog=512)
 
     def used(self, swallow: Swallow) -> None:
-        """It hit; one time less is left."""
+        """Counts a swallow that was used, and removes it after its last time."""
         self.counts.swallowed += 1
         self.swallows.remove(swallow)
         if swallow.times > 1:
             self.swallows.append(msgspec.structs.replace(swallow, times=swallow.times - 1))
 
     def do(self, call: dict[str, Any]) -> None:
-        """One call of ``Control``; raises ValueError for what is none."""
+        """Carries out one call of ``Control``. Raises ValueError for an unknown call."""
         match call:
             case {"do": "rule", "rule": rule}:
                 self.rule = msgspec.convert(rule, Rule)
@@ -274,7 +274,7 @@ class Link:
 
 
 async def _answer(links: dict[str, Link], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """One connection of a ``Control``: a line in, a line out."""
+    """Serves one connection of a ``Control``: reads a line, answers with a line."""
     with contextlib.suppress(ConnectionError):
         while line := await reader.readline():
             try:
@@ -301,7 +301,7 @@ async def serve(control: int, links: dict[str, Link]) -> None:
 
 
 def parse(words: tuple[str, ...]) -> dict[str, Link]:
-    """Links of ``NAME=PORT:TARGET`` each; raises ValueError."""
+    """Links from words like ``NAME=PORT:TARGET``. Raises ValueError."""
     links = {}
     for word in words:
         name, _, ports = word.rpartition("=")
@@ -313,10 +313,10 @@ def parse(words: tuple[str, ...]) -> dict[str, Link]:
 
 
 @click.command()
-@click.option("--control", type=click.IntRange(1, 65535), required=True, help="The port where Control connects.")
+@click.option("--control", type=click.IntRange(1, 65535), required=True, help="The port for Control.")
 @click.argument("links", nargs=-1, required=True, metavar="NAME=PORT:TARGET...")
 def main(control: int, links: tuple[str, ...]) -> None:
-    """Run links between ports of this machine until stopped."""
+    """Runs links between ports of this machine until it is stopped."""
     try:
         parsed = parse(links)
     except ValueError as error:

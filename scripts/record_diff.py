@@ -1,8 +1,8 @@
-"""How two lists of records differ, by record and field: pure, for samples and for answers that are read again.
+"""The differences between two lists of records, by record and field. Pure; used for samples and replays.
 
     differences(expected, found) → _aligned (which record is which) → _fields (where the two differ) → Difference
 
-Records are JSON values; two are the same where their JSON is: 1, 1.0, true and "1" all differ.
+Records are JSON values. Two values are the same when their JSON text is: 1, 1.0, true and "1" all differ.
 """
 
 import json
@@ -13,14 +13,16 @@ from difflib import SequenceMatcher
 from typing import Any, Final
 
 Record = Mapping[str, Any]
-Pair = tuple[int | None, int | None]  # places from 0 in the expected and the found list; None where it has none
+Pair = tuple[
+    int | None, int | None
+]  # indexes from 0 in the expected and the found list; None when a list has no such record
 
 SHOWN_OF_A_FIELD: Final = 3
 VALUE_WIDTH: Final = 120
 
 
 class _Nothing:
-    """A record or a field that is not there, which null is."""
+    """Stands for a record or a field that does not exist. null is a value."""
 
 
 NOTHING: Final = _Nothing()
@@ -28,9 +30,9 @@ NOTHING: Final = _Nothing()
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field of one record; ``field`` is "" where a whole record is more or less. ``record`` counts from 1.
+    """One field of one record that differs; ``field`` is "" when a whole record is missing or unexpected.
 
-    The number is the expected record's, the found one's where nothing was expected.
+    ``record`` counts from 1, in the expected list, or in the found list when nothing was expected.
     """
 
     record: int
@@ -47,25 +49,25 @@ class Difference:
 
 
 def differences(expected: Sequence[Record], found: Sequence[Record]) -> list[Difference]:
-    """All differences, in the order of the expected records; empty where both are the same, order included."""
-    told: list[Difference] = []
+    """All differences, in the order of the expected records. Empty when both lists are the same, including their order."""
+    result: list[Difference] = []
     for before, after in _aligned(expected, found, range(len(expected)), range(len(found))):
         if before is None:
             assert after is not None
-            told.append(Difference(after + 1, "", NOTHING, found[after]))
+            result.append(Difference(after + 1, "", NOTHING, found[after]))
         elif after is None:
-            told.append(Difference(before + 1, "", expected[before], NOTHING))
+            result.append(Difference(before + 1, "", expected[before], NOTHING))
         else:
             pairs = _fields(expected[before], found[after], "")
-            told += [Difference(before + 1, field, old, new) for field, old, new in pairs]
-    return told
+            result += [Difference(before + 1, field, old, new) for field, old, new in pairs]
+    return result
 
 
-def lines(told: Sequence[Difference], *, every: bool = False) -> list[str]:
-    """What a person reads: each difference, of a field the first three only unless ``every``, and how many there are."""
+def lines(found: Sequence[Difference], *, every: bool = False) -> list[str]:
+    """The differences for people: without ``every`` only the first three of each field, and how many more there are."""
     seen: Counter[str] = Counter()
     texts = []
-    for one in told:
+    for one in found:
         kind = _kind(one)
         seen[kind] += 1
         if every or seen[kind] <= SHOWN_OF_A_FIELD:
@@ -76,10 +78,10 @@ def lines(told: Sequence[Difference], *, every: bool = False) -> list[str]:
     return texts
 
 
-def as_json(told: Sequence[Difference]) -> list[dict[str, Any]]:
-    """The same for programs: what is not there has no member."""
+def as_json(found: Sequence[Difference]) -> list[dict[str, Any]]:
+    """The differences for programs. A side that does not exist has no member."""
     texts = []
-    for one in told:
+    for one in found:
         sides = {"expected": one.expected, "found": one.found}
         texts.append(
             {"record": one.record, "field": one.field}
@@ -89,7 +91,7 @@ def as_json(told: Sequence[Difference]) -> list[dict[str, Any]]:
 
 
 def shown(value: Any) -> str:
-    """A value as a line shows it: JSON, cut short."""
+    """A value for one line: JSON, cut short."""
     if value is NOTHING:
         return "nothing"
     text = json.dumps(value, ensure_ascii=False)
@@ -107,14 +109,14 @@ def _key(value: Any) -> str:
 
 
 def _aligned(expected: Sequence[Record], found: Sequence[Record], befores: range, afters: range) -> Iterator[Pair]:
-    """Which record is which, by what tells most of them apart; inside of what that leaves, by what else does."""
+    """Pairs up the records, by the values that distinguish most of them. Within the gaps it repeats that with other values."""
     old, new = _telling([expected[one] for one in befores], [found[one] for one in afters])
     for tag, a, b, c, d in SequenceMatcher(None, old, new).get_opcodes() if old else ():
         if tag == "equal":
             yield from zip(befores[a:b], afters[c:d], strict=True)
         else:
             yield from _aligned(expected, found, befores[a:b], afters[c:d])
-    if not old:  # by their place
+    if not old:  # pair by position
         yield from zip(befores, afters, strict=False)
         both = min(len(befores), len(afters))
         yield from ((one, None) for one in befores[both:])
@@ -122,9 +124,9 @@ def _aligned(expected: Sequence[Record], found: Sequence[Record], befores: range
 
 
 def _telling(expected: Sequence[Record], found: Sequence[Record]) -> tuple[list[str], list[str]]:
-    """The texts that have the most values in common, of whole records or of a field; none where nothing is common.
+    """The texts of whole records, or of one field, that have the most values in common. Empty when nothing is in common.
 
-    Where both are equally many, as for records of which none has a like, their places tell as much.
+    When whole records and a field are equally good, as for records without any match, the whole records win.
     """
     best: tuple[list[str], list[str]] = [], []
     most = 0
@@ -138,7 +140,7 @@ def _telling(expected: Sequence[Record], found: Sequence[Record]) -> tuple[list[
 
 
 def _fields(old: Any, new: Any, where: str) -> Iterator[tuple[str, Any, Any]]:
-    """The places where two values differ; inside objects, and inside lists of one length."""
+    """The places where two values differ. Looks into objects, and into lists of the same length."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for name in [*old, *(name for name in new if name not in old)]:
             at = f"{where}.{name}" if where else name

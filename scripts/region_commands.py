@@ -1,6 +1,6 @@
-"""The commands about one region's worker processes: their number, and its day."""
+"""The commands about the worker processes of one region: their number, and the region's day."""
 
-# ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
+# ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
 
 import sys
 from collections.abc import Callable
@@ -20,9 +20,9 @@ from scripts.terminal import say
 @data_option
 @json_option
 def scale(region: str, number: str | None, data: Path | None, as_json: bool) -> None:
-    """Shows how many worker processes REGION has and why; with N asks for that many until the next rule begins.
+    """Shows how many worker processes REGION has, and why. With N it asks for N until the next schedule rule begins.
 
-    N is the whole region's number, whatever hosts its pools are on, within what its [scale] allows; auto takes it back.
+    N counts the processes on all hosts of the region, within the bounds of its [scale]; auto withdraws the wish.
 
     \b
     nearfetch scale fra
@@ -42,14 +42,25 @@ def scale(region: str, number: str | None, data: Path | None, as_json: bool) -> 
 
 @click.command()
 @click.argument("region")
-@click.option("--replay", type=click.Path(path_type=Path), metavar="FILE", help="A day as CSV; else the one recorded.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write a picture (SVG), not CSV.")
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Simulate the day in this CSV file instead of showing the recorded one.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a picture (SVG) to this file instead of CSV.",
+)
 @data_option
 def day(region: str, replay: Path | None, output: Path | None, data: Path | None) -> None:
-    """Shows the last day of REGION: arrivals, worker processes, age of the oldest waiting task, minute by minute.
+    """Shows the last day of REGION by the minute: arrivals, worker processes, age of the oldest waiting task.
 
-    With --replay it says what the day in FILE would be with the region's [scale] as it is now. FILE is what this command
-    prints, or any CSV with the columns at (seconds since the epoch), arrived and task_seconds.
+    With --replay it simulates the day in FILE with the region's current [scale]. FILE is the output of this command, or
+    any CSV with the columns at (seconds since the epoch), arrived and task_seconds.
 
     \b
     nearfetch day fra > day.csv
@@ -67,18 +78,18 @@ def day(region: str, replay: Path | None, output: Path | None, data: Path | None
 
 
 def asking(region: str, command: Callable[[], int]) -> int:
-    """A command that asks a region's Redis, and what it ends with."""
+    """Runs a command that asks a region's Redis, and returns its exit code."""
     import redis  # noqa: PLC0415
 
     try:
         return command()
     except redis.exceptions.RedisError as error:
-        say(f"the Redis of {region} does not do it: {error}", err=True)
+        say(f"the Redis of {region} refused, or did not answer: {error}", err=True)
         return 1
 
 
 def region_of(name: str, data: Path | None = None) -> Any:
-    """A region by its name, by the settings in force or those of the scripts/up that runs here."""
+    """A region by its name, in the settings in force or in those of the scripts/up on this machine."""
     settings = load_near(data)
     try:
         return settings.one(name)

@@ -1,4 +1,4 @@
-"""``nearfetch source replay``: lists what a region kept, shows a kept answer, or reads one again with today's definition."""
+"""``nearfetch source replay``: lists stored raw answers, shows one, or parses one again with today's definition."""
 
 import sys
 import time
@@ -24,7 +24,7 @@ Place = tuple[Region, Stored]
 
 
 def run(settings: Settings, task: str, source: str, *, page: int | None, as_json: bool, every: bool) -> int:
-    """The exit code. Without a task and a source it lists. Raises click's ``UsageError``."""
+    """Returns the exit code. Without a task and a source it lists. Raises click's ``UsageError``."""
     if task and source:
         raise click.UsageError("expected a TASK or --source, found both")
     if page is not None and not task:
@@ -49,32 +49,32 @@ def run(settings: Settings, task: str, source: str, *, page: int | None, as_json
 
 
 def kept_here(settings: Settings) -> list[Place]:
-    """What the regions' folders on this machine hold, oldest first. Raises click's ``UsageError`` for an unreadable one."""
+    """The stored tasks in the regions' folders on this machine, oldest first. Raises click's ``UsageError`` for an unreadable folder."""
     found: list[Place] = []
     for region in settings.region.values():
         try:
             found += [(region, file) for file in shelf.stored(region.raw)]
         except FileNotFoundError:
-            continue  # nothing was kept yet, or not on this host
+            continue  # nothing was stored yet, or not on this host
         except OSError as error:
             raise click.UsageError(f"expected a readable folder of raw answers: {error}") from error
     return sorted(found, key=lambda place: place[1].modified)
 
 
 def nothing(settings: Settings, wanted: str) -> str:
-    """Why there is nothing to show, and where it was looked for."""
+    """The message that says why there is nothing to show, and which folders were searched."""
     folders = {f"{name}: {one.raw.path}" for name, one in settings.region.items() if one.raw.path}
     if not folders:
         return "No region keeps raw answers here: set raw.path in a region's file, or name a scripts/up by --data."
     of = f" of {wanted}" if wanted else ""
     return (
-        f"Nothing is kept{of} on this host ({'; '.join(sorted(folders))}). Kept are failures that had an answer and a "
-        "success now and then, for a while, on the host where they ran."
+        f"Nothing is kept{of} on this host ({'; '.join(sorted(folders))}). The host where a task ran keeps its answers for a "
+        "while if it failed after an answer, and those of a success now and then."
     )
 
 
 def read(place: Place) -> Kept:
-    """A file's content; raises click's ``UsageError`` for one that is no longer there or of another version."""
+    """A file's content. Raises click's ``UsageError`` when the file is gone or of another version."""
     try:
         return raw.read(place[1].path.read_bytes())
     except (OSError, ValueError) as error:
@@ -82,7 +82,7 @@ def read(place: Place) -> Kept:
 
 
 def show_page(kept: Kept, number: int) -> int:
-    """The body of one kept answer, as it came (on a terminal as text), on standard output; its head on standard error."""
+    """Prints the body of a stored answer as it came (on a terminal as text), and its head to standard error."""
     if not 1 <= number <= len(kept.answers):
         raise click.UsageError(f"expected a page from 1 to {len(kept.answers)}, found {number}")
     answer = kept.answers[number - 1]
@@ -100,14 +100,14 @@ def show_page(kept: Kept, number: int) -> int:
 
 
 def tell(settings: Settings, places: Sequence[Place], *, as_json: bool, every: bool) -> int:
-    """Replays each, and says how it differs; whether any does."""
+    """Replays each stored task and says how it differs. The exit code says whether any does."""
     count = different = 0
     replayers = {name: Replayer(settings, settings.one(name)) for name in {region.name for region, _ in places}}
     for place in places:
         found = replayers[place[0].name].replay(read(place))
         count, different = count + 1, different + (not found.is_same)
         if as_json:
-            say_json(told(found))
+            say_json(as_json_of(found))
         else:
             for text in lines(found, every=every):
                 say(text)
@@ -117,7 +117,7 @@ def tell(settings: Settings, places: Sequence[Place], *, as_json: bool, every: b
 
 
 def lines(found: Replay, *, every: bool) -> Iterator[str]:
-    """What a person reads of one."""
+    """A replay for people."""
     kept, before, now = found.kept, found.before, found.now
     yield f"{kept.task.task}  {kept.task.source}  {kept.region}  attempt {kept.attempt}, {rfc3339(kept.kept_ms)}"
     for answer in kept.answers:
@@ -132,7 +132,7 @@ def lines(found: Replay, *, every: bool) -> Iterator[str]:
 
 
 def ended(result: Result) -> str:
-    """How a result ended, in a line."""
+    """How a result ended, in one line."""
     if result["status"] != "succeeded":
         error = result["error"]
         return f"{result['status']}  {error['type']}: {error['message']}"
@@ -140,8 +140,8 @@ def ended(result: Result) -> str:
     return f"succeeded, {counted(result['count'], 'record')}{partial}"
 
 
-def told(found: Replay) -> dict[str, Any]:
-    """What a program reads of one."""
+def as_json_of(found: Replay) -> dict[str, Any]:
+    """A replay for programs."""
     kept = found.kept
     answers = [
         {
@@ -171,7 +171,7 @@ def told(found: Replay) -> dict[str, Any]:
 
 
 def listed(region: Region, file: Stored) -> dict[str, Any]:
-    """One kept task, for programs."""
+    """A stored task for programs."""
     return {
         "task": file.task,
         "source": file.source,
@@ -184,7 +184,7 @@ def listed(region: Region, file: Stored) -> dict[str, Any]:
 
 
 def line(region: Region, file: Stored) -> str:
-    """One kept task, for people."""
+    """A stored task for people."""
     age = duration(max(time.time() - file.modified, 0.0))
     kind = "sample" if file.is_sample else "failure"
     return f"{file.task}  {region.name:<8} {kind:<8} {size(file.size):>8}  {age:>7} ago  {file.source}"

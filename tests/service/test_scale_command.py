@@ -118,7 +118,7 @@ def test_a_day_is_recorded_and_can_be_drawn_and_played_again(run, pool, region_r
     assert [row["arrived"] for row in rows] == ["180", "120", "60"]
     picture, later, file = tmp_path / "day.svg", tmp_path / "later.svg", tmp_path / "day.csv"
     file.write_text(printed)
-    assert run("day", REGION, "-o", str(picture)).output == f"{picture}: 3 minutes, 0 with a wait past the target\n"
+    assert run("day", REGION, "-o", str(picture)).output == f"{picture}: 3 minutes, 0 with a wait above the target\n"
     assert run("day", REGION, "--replay", str(file), "-o", str(later)).exit_code == 0
     for one, word in ((picture, "as recorded"), (later, "simulated with the arrivals of day.csv")):
         root = ET.fromstring(one.read_text())
@@ -131,7 +131,7 @@ def test_a_day_is_recorded_and_can_be_drawn_and_played_again(run, pool, region_r
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("at,arrived\n1,2\n", "day.csv:1: expected the columns at, arrived, task_seconds, found none of task_seconds"),
+        ("at,arrived\n1,2\n", "day.csv:1: expected the columns at, arrived, task_seconds, found all but task_seconds"),
         ("at,arrived,task_seconds\n", "day.csv:1: expected at least one minute, found none"),
         ("at,arrived,task_seconds\n1,x,2\n60,1,1\n120,1,y\n", "day.csv:4: expected a minute, found: "),
     ],
@@ -149,7 +149,7 @@ def test_nothing_recorded_and_a_redis_that_is_away_are_said(run, region_redis):
     region_redis.running.kill()
     for words in (("day", REGION), ("scale", REGION), ("scale", REGION, "3"), ("workers", REGION, "--dry-run")):
         done = run(*words)
-        assert (done.exit_code, f"the Redis of {REGION} does not do it" in done.output) == (1, True)
+        assert (done.exit_code, f"the Redis of {REGION} refused, or did not answer" in done.output) == (1, True)
     region_redis.running.start()
 
 

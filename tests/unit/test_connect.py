@@ -95,5 +95,5 @@ def test_a_broker_that_says_nothing_is_told_from_one_that_is_not_there():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         said = probes.broker(f"amqp://who:ever@127.0.0.1:{port}/")()
-    assert said == f"expected AMQP at 127.0.0.1:{port}, found who takes connections and says nothing"
+    assert said == f"expected AMQP at 127.0.0.1:{port}, found a server that accepts connections and sends nothing"
     assert "refused" in (probes.broker(f"amqp://who:ever@127.0.0.1:{free_port()}/")() or "")

@@ -166,16 +166,16 @@ def test_what_is_asked_otherwise_today_is_said(ran, sources):
     code, found = of_json(ID)
     assert (code, len(found["now"]["records"])) == (1, 40)
     assert found["notes"] == [
-        f"GET https://books.toscrape.com/catalogue/category/books/{BIG_CATEGORY}/page-3.html is not asked any more"
+        f"GET https://books.toscrape.com/catalogue/category/books/{BIG_CATEGORY}/page-3.html is not requested any more"
     ]
     (sources / "books.toml").write_text(BOOKS.replace("MAX", "4"))
     code, found = of_json(ID)
     assert (code, found["now"]["partial"]) == (1, True)
-    assert found["notes"][0].endswith("page-4.html was not asked then")
+    assert found["notes"][0].endswith("page-4.html was not requested then")
     (sources / "books.toml").write_text(BOOKS.replace("MAX", "3").replace("/index.html", "/index.html?new=1"))
     code, found = of_json(ID)
     assert (code, len(found["now"]["records"])) == (0, 60)
-    assert "index.html?new=1 is asked now; it was answered with GET https://" in found["notes"][0]
+    assert "index.html?new=1 is requested now; the stored answer to GET https://" in found["notes"][0]
 
 
 def test_a_source_that_is_broken_or_gone_today_says_so(ran, sources):

@@ -41,7 +41,7 @@ def test_a_folder_that_everybody_may_change_is_refused(tmp_path):
     (tmp_path / "shared").chmod(0o777)
     done = stack("--data", tmp_path / "shared", "--port", free_port())
     assert done.returncode == 1
-    assert f"can't be used: every user may write to it, which chmod o-w {tmp_path / 'shared'} ends" in done.stderr
+    assert f"can't be used: every user may write to it; run chmod o-w {tmp_path / 'shared'}" in done.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
@@ -51,7 +51,7 @@ def test_a_folder_that_another_user_prepared_is_refused(tmp_path):
     os.chown(tmp_path / "theirs", 65534, 65534)
     done = stack("--data", tmp_path / "theirs", "--port", free_port())
     assert done.returncode == 1
-    assert "can't be used: it belongs to user 65534, and this is user 0" in done.stderr
+    assert "can't be used: it belongs to user 65534, but this process runs as user 0" in done.stderr
     assert list((tmp_path / "theirs").iterdir()) == []
 
 

@@ -58,7 +58,7 @@ def test_an_id_that_is_taken_is_refused(source, folder):
     """Also that of a shipped source, and nothing is written."""
     done = source("new", "books.list", "https://a.example/")
     assert done.exit_code == 2
-    assert "books.list is there already: " in done.stderr
+    assert "books.list exists already: " in done.stderr
     assert list(folder.iterdir()) == []
 
 
@@ -71,7 +71,7 @@ def test_an_id_that_is_taken_is_refused(source, folder):
         (["a", "https://a.example/{wait}"], "the HTTP interface has a parameter of that name"),
         (
             ["a", "https://a.example/{x}", "--fetch"],
-            "expected an address that can be looked at, found one with x left open",
+            "expected a URL that can be fetched, found one without values for x",
         ),
     ],
 )

@@ -18,6 +18,7 @@ import sys
 import threading
 import tomllib
 from collections import Counter, defaultdict
+from functools import cache
 from pathlib import Path
 
 from tests import broker
@@ -38,10 +39,19 @@ def targets(wanted: list[str]) -> list[Target]:
     return [one for one in found if not wanted or any(one.path.startswith(path) for path in wanted)]
 
 
-def equivalents() -> set[tuple[str, str, str]]:
-    """(path, was, now) of mutants that change nothing."""
-    listed = tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", [])
-    return {(one["path"], one["was"], one["now"]) for one in listed}
+def is_equivalent(mutant: Mutant) -> bool:
+    """Whether a mutant changes nothing, as ``equivalent.toml`` says."""
+    places = _equivalents().get((mutant.path, mutant.was, mutant.now), set())
+    return bool(places & {"", mutant.place})
+
+
+@cache
+def _equivalents() -> dict[tuple[str, str, str], set[str]]:
+    """By (path, was, now): the functions and scripts where it is so, "" for all of the file."""
+    found: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for one in tomllib.loads((HERE / "equivalent.toml").read_text()).get("equivalent", []):
+        found[one["path"], one["was"], one["now"]].add(one.get("place", ""))
+    return found
 
 
 def main(words: list[str]) -> int:
@@ -64,7 +74,6 @@ def main(words: list[str]) -> int:
         print(error, file=sys.stderr)
         return 2
     work = []
-    ignored = equivalents()
     for target in found:
         made = mutants(target.path, (ROOT / target.path).read_text())
         if asked.sample is not None and asked.sample < len(made):
@@ -75,7 +84,7 @@ def main(words: list[str]) -> int:
             print(f"{mutant.path}:{mutant.line}  {mutant.operator}\n  - {mutant.was}\n  + {mutant.now}")
         return 0
     results = Results(asked.results)
-    judged = [(target, one) for target, one in work if (one.path, one.was, one.now) not in ignored]
+    judged = [(target, one) for target, one in work if not is_equivalent(one)]
     left = [
         (target, one)
         for target, one in judged
@@ -90,7 +99,7 @@ def main(words: list[str]) -> int:
                 print(error, file=sys.stderr)
                 return 1
             try_left(left, asked.jobs, results)
-    return report([mutant for _, mutant in work], ignored, results)
+    return report([mutant for _, mutant in work], results)
 
 
 def try_left(left: list[tuple[Target, Mutant]], jobs: int, results: Results) -> None:
@@ -109,12 +118,12 @@ def try_left(left: list[tuple[Target, Mutant]], jobs: int, results: Results) -> 
     attempt_all(left, jobs, results, told)
 
 
-def report(work: list[Mutant], ignored: set[tuple[str, str, str]], results: Results) -> int:
+def report(work: list[Mutant], results: Results) -> int:
     """A line a file and one for all; 0 when enough were killed."""
     lines: dict[str, Counter[str]] = defaultdict(Counter)
     for mutant in work:
         outcome = results.known.get(mutant.key)
-        if (mutant.path, mutant.was, mutant.now) in ignored:
+        if is_equivalent(mutant):
             lines[mutant.path]["equivalent"] += 1
         elif outcome is None:
             lines[mutant.path]["not tried"] += 1

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -145,9 +146,13 @@ def test_a_stop_ends_the_wait_for_the_file(region_redis) -> None:
     assert isinstance(one.results["one"], connect.AWAY)
 
 
-def test_a_redis_that_comes_back_is_asked_again(settled: Settled, region_redis) -> None:
+def test_a_redis_that_comes_back_is_asked_again(settled: Settled, region_redis, monkeypatch) -> None:
+    tries = []
+    monkeypatch.setattr(durable, "Link", lambda client: tries.append(time.monotonic()) or Link(client))
     region_redis.crash()
     until(lambda: not settled.durable.is_open, "the loss, which nobody's batch has to find")
+    until(lambda: len(tries) >= 5, "tries")
+    assert tries[4] - tries[0] >= 4 * connect.BACKOFF_FIRST_SECONDS / 2, "they do not hammer it"
     region_redis.running.start()
     until(lambda: settled.durable.is_open, "a connection")
     settled.durable.submit(run_id(region_redis), "one")

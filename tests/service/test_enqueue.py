@@ -128,7 +128,9 @@ def test_a_flushed_script_is_loaded_again(enqueuer: Enqueuer, region_redis) -> N
 
 def test_a_full_redis_refuses_the_batch_and_keeps_no_half_of_a_job(enqueuer: Enqueuer, region_redis) -> None:
     region_redis.client.config_set("maxmemory", 1)
-    refusals = write(enqueuer, task("fra", 1), task("fra", 2)).refusals
+    written = write(enqueuer, task("fra", 1), task("fra", 2))
+    refusals = written.refusals
+    assert written.ready == 0
     region_redis.client.config_set("maxmemory", 0)
     assert all(isinstance(refusal, redis.exceptions.ResponseError) for refusal in refusals)
     assert region_redis.client.keys("rq:*") == []
@@ -202,6 +204,13 @@ def test_only_where_jobs_wait_a_question_is_looked_for_among_them(enqueuer: Enqu
     write(enqueuer, same[2])
     assert asks(client, same[2]) == (True, True)
     assert 0 < client.pttl(names.flight(contract.key_of(same[2]))) <= 120_000
+
+
+def test_a_question_that_stands_twice_in_the_first_batch_is_asked_once(enqueuer: Enqueuer, region_redis) -> None:
+    first, second = (task("fra", 1, task=f"01SAME{number}") for number in range(2))
+    write(enqueuer, first, second)
+    asked = [names.JOB_ASKED in hub_fields(region_redis.client, one) for one in (first, second)]
+    assert asked == [False, True]
 
 
 def test_the_same_task_again_or_one_whose_first_asker_is_late_is_not_asked_again(

@@ -1,6 +1,7 @@
 """The file by which others see that a bridge's loop goes on."""
 
 import os
+import resource
 import subprocess
 import sys
 
@@ -85,6 +86,17 @@ def test_a_folder_that_can_not_be_made_is_a_fault_of_its_setting(tmp_path):
     with pytest.raises(Faults, match="expected a folder that can be written to") as caught:
         Heartbeat(tmp_path / "taken", "fra", kept=False)
     assert str(caught.value.faults[0]).startswith("bridges.path")
+
+
+def test_a_file_that_can_not_be_written_is_not_left_behind(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(Faults, match="File too large"):
+            Heartbeat(tmp_path, "fra", kept=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_who_ended_or_was_there_before_the_last_boot_is_not_alive(tmp_path):

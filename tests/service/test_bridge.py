@@ -262,6 +262,22 @@ def test_a_deleted_queue_is_waited_for_again(region: Region) -> None:
         region.each_once(tasks)
 
 
+def test_a_channel_that_the_broker_closes_is_told_and_opened_again(region: Region, capfd) -> None:
+    log: list[str] = []
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        for lane in (running.bridge.work, running.bridge.fast):
+            channel = lane.inbox.channel
+            running.bridge._ioloop.add_callback_threadsafe(lambda channel=channel: channel.basic_ack(999))
+            told = f"{lane.queue} can't be consumed: (406"
+            until(lambda told=told: log.append(capfd.readouterr().out) or told in "".join(log), "the reason")
+            running.wait_for("consuming")
+            assert lane.inbox.channel is not channel
+        tasks = region.tasks(3)
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+
+
 def test_a_task_past_its_deadline_is_acked_without_a_job(region: Region) -> None:
     late = task(region.name, 1, deadline_ms=now_ms() - 1)
     with region.bridging() as running:

@@ -114,6 +114,11 @@ def test_what_says_nothing_yet_is_nothing(tmp_path):
     assert read(tmp_path / "fra.1-1.beat") is read(tmp_path / "none") is None
 
 
+def test_a_file_that_says_no_more_was_not_started_by_cron(tmp_path):
+    (tmp_path / "fra.1-1.beat").write_text('{"pid":1,"started":1,"boot":"b","at_seconds":2.0}')
+    assert (read(tmp_path / "fra.1-1.beat").kept, read(tmp_path / "fra.1-1.beat").state) == (False, "")
+
+
 def test_files_are_found_by_their_region_and_gone_when_their_bridge_ends(tmp_path):
     fra, nyc = (Heartbeat(tmp_path, region, kept=False) for region in ("fra", "nyc"))
     assert files(tmp_path, "fra") == [fra.file]
@@ -122,3 +127,6 @@ def test_files_are_found_by_their_region_and_gone_when_their_bridge_ends(tmp_pat
     assert files(tmp_path) == [nyc.file]
     nyc.file.unlink()
     nyc.close()
+    for one in (fra, nyc):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(one._descriptor)

@@ -101,7 +101,7 @@ class Watch:
         sys.addaudithook(self._audit)
 
     def _audit(self, event: str, arguments) -> None:
-        if event == "subprocess.Popen" and any("python" in str(word) for word in (arguments[0], *arguments[1][:4])):
+        if event == "subprocess.Popen" and any("python" in str(word) for word in (arguments[0], *arguments[1])):
             self._starts = True
 
     @pytest.hookimpl(hookwrapper=True)

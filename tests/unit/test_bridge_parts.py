@@ -100,6 +100,7 @@ def test_an_unreadable_task_fails_by_the_ids_of_its_message() -> None:
     assert outcome is not None
     assert (outcome.task, outcome.request, outcome.status) == ("01TASK", "01REQUEST", "failed")
     assert (outcome.finished_ms, outcome.expires_ms) == (1000, 1050)
+    assert contract.head(outcome.frame).attempts == 0
     error = contract.head(outcome.frame).error
     assert error is not None
     assert (error.type, error.origin) == ("internal", "internal")

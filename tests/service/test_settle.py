@@ -109,6 +109,81 @@ def test_a_dead_gateways_entries_are_taken_over(parts, hub_redis, monkeypatch):
     until(lambda: settler.run_once() or ledger.read(new.id).done, "the dead gateway's entry to be taken over")
 
 
+def consumers(client, region="fra"):
+    return {one["name"].decode() for one in client.xinfo_consumers(names.out_stream(region), names.GATEWAYS)}
+
+
+def test_gateways_that_are_gone_leave_the_group_but_not_with_entries_nor_for_a_pause(parts, hub_redis, monkeypatch):
+    found, hub, ledger, settler, _ = parts
+    monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
+    monkeypatch.setattr(settle, "BLOCK_SECONDS", 0.01)
+    new, times = accepted(ledger)
+    gone, holds = (Settler(found, hub, ledger, lambda _: None) for _ in range(2))
+    for one in (gone, holds):
+        one._make_groups()
+        one._backlog = False
+        one._read()
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(holds._read, "the entry to be read")
+    settler.run_once()
+    assert {gone.consumer, holds.consumer} <= consumers(hub_redis.client), "they may be paused"
+    monkeypatch.setattr(settle, "FORGET_CONSUMER_MS", 1)
+    until(lambda: settler.run_once() or gone.consumer not in consumers(hub_redis.client), "it to be forgotten")
+    assert {holds.consumer, settler.consumer} <= consumers(hub_redis.client)
+    monkeypatch.setattr(settle, "TAKE_OVER_MS", 1)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "what the other one held")
+
+
+def test_as_many_entries_are_read_at_once_as_come(parts, hub_redis):
+    _, _, _, settler, _ = parts
+    settler._make_groups()
+    settler._backlog, sizes = False, []
+    for count in (10, 40, 300, 0):
+        for _ in range(count):
+            hub_redis.client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": "[]"})
+        read = settler._read()
+        sizes.append((len(read), settler._count))
+        settler._handle(read)
+        settler._acknowledge()
+    assert sizes == [(10, 50), (40, 80), (80, 160), (160, 320)]
+    assert len(settler._read()) == 60
+    assert settler._count == 120
+    for _ in range(600):
+        hub_redis.client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": "[]"})
+    while settler._read():
+        assert settler._count <= settle.BATCH
+    assert settler._count == settle.BATCH_MIN
+
+
+def test_an_outage_is_waited_out_with_pauses_that_grow(parts, hub_redis, monkeypatch):
+    _, hub, ledger, settler, _ = parts
+    paused, tries, real = [], [], settler.run_once
+    monkeypatch.setattr(settle.connect, "backoff_seconds", lambda failures: paused.append(failures) or 0.01)
+    settler.run_once = lambda: tries.append(1) or real()
+    settler.start()
+    until(lambda: tries, "a turn")
+    assert paused == []
+    hub_redis.crash()
+    until(lambda: len(paused) >= 4, "pauses")
+    assert paused[:4] == [1, 2, 3, 4]
+    hub_redis.running.start()
+    new, times = accepted_when_back(hub, ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: ledger.read(new.id).done, "the result")
+    paused.clear()
+    hub_redis.crash()
+    until(lambda: paused, "a pause")
+    assert paused[0] == 1
+    settler.stop()
+    assert not settler._thread.is_alive()
+    hub_redis.running.start()
+
+
+def accepted_when_back(hub, ledger):
+    until(lambda: hub.away is None, "the hub")
+    return accepted(ledger)
+
+
 def test_what_was_read_and_not_finished_comes_again_after_an_error(parts, hub_redis, monkeypatch):
     _, _, ledger, settler, _ = parts
     monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)

@@ -94,6 +94,11 @@ def rss(inside: str, attributes: str = "") -> str:
 
 OLD = "<feed version='0.3' xmlns='http://purl.org/atom/ns#'><entry>{}</entry></feed>"
 TYPES = [  # an element of a feed, what the key says, what parse = "html" makes of it
+    (
+        atom('<content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml">a &lt;b&gt; <i>c</i></div></content>'),
+        "a &lt;b&gt; <i>c</i>",
+        "a <b> c",
+    ),
     (atom("<content>Use &lt;b&gt; for bold, &amp;amp; AT&amp;T</content>"), "Use <b> for bold, &amp; AT&T", "Use <b> for bold, &amp; AT&T"),
     (atom('<content type="text">Use &lt;b&gt;</content>'), "Use <b>", "Use <b>"),
     (atom('<content type="TEXT"><!-- c -->Use &lt;b&gt;</content>'), "Use <b>", "Use <b>"),
@@ -206,7 +211,7 @@ BASED = """<feed xmlns="http://www.w3.org/2005/Atom" xmlns:media="http://search.
 <media:content url="i.jpg"/><media:content xml:base="//img.example/" url="j.jpg"/><id>tag:1</id>
 <content type="html" xml:base="http://old.example/c/">&lt;img src="k.jpg"&gt;&lt;a href="/l"&gt;x&lt;/a&gt;</content></entry>
 <entry><title>b</title><link href="https://other.example/b"/><content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml" xml:base="deep/"><img src="m.jpg"/><p xml:base="er/"><img src="n.jpg"/></p></div></content></entry>
-<entry xml:base="http://[bad/"><link href="c"/></entry></feed>"""
+<entry xml:base="http://[bad/"><link href="c"/></entry><entry xml:base="tag:x,2026:y"><link href="d"/></entry></feed>"""
 
 
 def test_addresses_are_relative_to_xml_base(tmp_path):
@@ -222,7 +227,7 @@ def test_addresses_are_relative_to_xml_base(tmp_path):
         inner = {each = {key = "content", parse = "html"}, fields = {src = {css = "img::attr(src)", type = "url", many = true}, href = {css = "a::attr(href)", type = "url"}}}
         home = {key = "link", level = 0, type = "url"}
         """
-    one, two, three = rows(tmp_path, source, BASED)
+    one, two, three, four = rows(tmp_path, source, BASED)
     at = "https://shop.example/blog/"
     assert one == {
         "link": f"{at}2026/one", "plain": f"{at}2026/one", "files": ["https://files.example/a.mp3"],
@@ -231,7 +236,7 @@ def test_addresses_are_relative_to_xml_base(tmp_path):
     }  # fmt: skip
     assert two["link"] == "https://other.example/b"
     assert two["inner"] == [{"src": [f"{at}deep/m.jpg", f"{at}deep/er/n.jpg"], "href": None}]
-    assert three["link"] == f"{at}c"  # a base that is no address is none
+    assert [three["link"], four["link"]] == [f"{at}c", f"{at}d"]  # a base that is no address is none
 
 
 def test_xml_base_counts_in_xml_too(tmp_path):
@@ -244,12 +249,13 @@ def test_xml_base_counts_in_xml_too(tmp_path):
         text = {css = "loc", type = "url"}
         all = {xpath = ".//@href", many = true, type = "url"}
         after = {xpath = "text()", type = "url"}
+        end = {xpath = "text()[last()]", type = "url"}
         made = {xpath = "concat(@href, '?x')", type = "url"}
         """
-    text = '<l xml:base="a/"><item href="1" xml:base="b/"><loc>2</loc>tail<c xml:base="/c/" href="3"/></item></l>'
+    text = '<l xml:base="a/"><item href="1" xml:base="b/"><loc>2</loc>tail<c xml:base="/c/" href="3"/>end</item></l>'
     at = "https://shop.example/list/a/b/"
     assert rows(tmp_path, source, text) == [
-        {"href": f"{at}1", "text": f"{at}2", "all": [f"{at}1", "https://shop.example/c/3"], "after": f"{at}tail", "made": f"{at}1?x"}
+        {"href": f"{at}1", "text": f"{at}2", "all": [f"{at}1", "https://shop.example/c/3"], "after": f"{at}tail", "end": f"{at}end", "made": f"{at}1?x"}
     ]  # fmt: skip
 
 
@@ -280,6 +286,11 @@ def test_xml_base_counts_in_xml_too(tmp_path):
 def test_parts_of_an_entry(inside, key, value):
     _, (entry,) = read(rss(inside))
     assert entry.get(key) == value
+
+
+def test_a_prefix_that_nothing_has_is_not_told(tmp_path):
+    text = rss("<title>a</title>", 'xmlns:dc="http://x.example/" xmlns:geo="http://y.example/"')
+    assert rows(tmp_path, 'format = "feed"\n[fields]\ntitle = {}', text) == [{"title": "a"}]
 
 
 def test_html_that_is_escaped_twice_is_told(tmp_path):

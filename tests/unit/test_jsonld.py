@@ -6,7 +6,8 @@ import pytest
 
 from jobs import jsonld
 from jobs.page import parse_html
-from tests.unit.describing import parse
+from jobs.source import Source
+from tests.unit.describing import define, page, parse
 
 
 def nodes(*scripts: str, wanted: str = "A") -> tuple[list, list[str]]:
@@ -107,6 +108,23 @@ def test_references_add_no_more_than_is_bounded():
     found, warnings = nodes(json.dumps([{"@type": "A", "all": [{"@id": "#l"}] * 1_000}, large]))
     assert sum("text" in one for one in found[0]["all"]) == 3
     assert set(warnings) == {"references of JSON-LD are joined up to 1000000 bytes; the others stay"}
+
+
+def test_a_page_has_no_warnings_of_the_one_before_it(tmp_path):
+    source = Source(define(tmp_path, "[rows]\njsonld = 'A'\n[fields]\nn = {}"))
+    assert len(source.parse(page(source, "<script type='application/ld+json'>{</script>")).warnings) == 1
+    assert (
+        source.parse(page(source, '<script type="application/ld+json">{"@type": "A", "n": 1}</script>')).warnings == []
+    )
+
+
+def test_references_behind_each_other_are_joined_so_far():
+    chain = [{"@id": f"#{n}", "@type": "A" if not n else "B", "next": {"@id": f"#{n + 1}"}} for n in range(20)]
+    (node,), _ = nodes(json.dumps(chain))
+    depth = 0
+    while "next" in node:
+        node, depth = node["next"], depth + 1
+    assert (depth, node) == (jsonld.JOINED_DEEP_MAX + 1, {"@id": f"#{jsonld.JOINED_DEEP_MAX + 1}"})
 
 
 def test_references_in_circles_end():

@@ -53,12 +53,16 @@ def parser(decimal_mark: str, doubt: Doubt | None = None, *, is_count: bool = Fa
     It raises Refused with the reason, and ValueError where the text has no number. ``doubt`` is told what a number may be besides. ``is_count``: it has no decimals, so that 1.000 is 1 or 1,000.
     """
     number = _number(decimal_mark)
+    price = re.compile(rf"[0-9]{{1,30}}(?:{re.escape(decimal_mark)}[0-9]{{1,2}})?")
     plain = _PLAIN if decimal_mark == "." and not is_count else _DIGITS
 
     def parse(text: str) -> Decimal:
         if plain.fullmatch(text):
             return Decimal(text)
-        found = number.fullmatch(text.strip(_CURRENCIES))  # most texts are a number, perhaps with a currency's sign
+        bare = text.strip(_CURRENCIES)  # most texts are a number, perhaps with a currency's sign
+        if price.fullmatch(bare):
+            return Decimal(bare if decimal_mark == "." else bare.replace(",", "."))
+        found = number.fullmatch(bare)
         if found is None:
             return _looked_at(text, decimal_mark, doubt, is_count=is_count)
         whole, fraction = found["whole"], found["fraction"]

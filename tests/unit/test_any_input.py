@@ -203,7 +203,37 @@ def test_any_text_is_a_pattern_or_none(text, searched):
     assert found is None or isinstance(found, str)
 
 
-NUMBERS = ["1", "23", "456", ".", ",", " ", "'", "-", "\u2212", "e9", "E-400", "€", "(", "½", "²", "٣", "\u00a0", "x"]
+NUMBERS = [
+    "1",
+    "23",
+    "456",
+    ".",
+    ",",
+    " ",
+    "'",
+    "-",
+    "\u2212",
+    "e9",
+    "E-400",
+    "€",
+    "(",
+    "½",
+    "²",
+    "٣",
+    "\u00a0",
+    "x",
+    ")",
+    "\u2013",
+    " Mio",
+    "CHF",
+    "CR",
+    "..",
+    "\u25b2",
+    "%",
+    "<",
+    "<>",
+    "\n",
+]
 TIMES = [
     "2026",
     "-",
@@ -224,14 +254,20 @@ TIMES = [
     "PT",
     "1e9",
     "W48",
+    "24:00",
+    " p.m.",
+    "[Europe/Berlin]",
+    "1月",
+    "\u2212",
+    "٢",
 ]
 descriptions = st.fixed_dictionaries(
     {"type": st.sampled_from(TYPES)},
     optional={
         "many": st.booleans(), "lines": st.booleans(), "re": pieces(REGEX), "map": st.dictionaries(st.text(max_size=3) | st.just("*"), json_values, max_size=3),
         "scale": st.sampled_from(["1/60", "0.001", "1000", "1/0", "x", "1e400"]), "join": st.text(max_size=2), "default": json_values, "parse": st.sampled_from(["html", "json", "xml"]), "without": pieces(CSS), "fold": st.booleans(),
-        "decimal_mark": st.sampled_from([".", ",", ";"]), "format": st.sampled_from(["iso", "rfc2822", "unix", "unix_ms", "%d %b %Y", "%", "%Q", "%%", "%d", ["iso", "%H:%M"]]),
-        "lang": st.sampled_from(["de", "fr_CA", "xx", "zh", "", "../x"]), "tz": st.sampled_from(["UTC", "local", "Europe/Berlin", "../x", "x\0"]),
+        "decimal_mark": st.sampled_from([".", ",", ";"]), "format": st.sampled_from(["iso", "rfc2822", "unix", "unix_ms", "%d %b %Y", "%", "%Q", "%%", "%d", ["iso", "%H:%M"], "%Y-%m-%d %H:%M %Z", "%Y %j", "%G-W%V-%u", "%a %d %B %Y %I %p", ["rfc2822", "%y%m%d"]]),
+        "lang": st.sampled_from(["de", "fr_CA", "xx", "zh", "th", "", "../x"]), "tz": st.sampled_from(["UTC", "local", "Europe/Berlin", "../x", "x\0"]),
         "to_tz": st.sampled_from(["UTC", "Asia/Kolkata", "local", ""]), "level": st.integers(-1, 3),
     },
 )  # fmt: skip

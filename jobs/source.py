@@ -243,7 +243,7 @@ class Source:
 
     def _rows(self, page: Page, root: Any, scope: Scope) -> Iterator[dict[str, Any]]:
         plan, outer = self._plan, {**page.params, PAGE_URL: page.url}
-        for levels in self._levels(page, root):
+        for levels in self._levels(page, root, scope.warnings):
             scope.row += 1
             if plan is None:
                 yield _as_it_is(levels[-1])
@@ -252,7 +252,7 @@ class Source:
             if record is not None:
                 yield record
 
-    def _levels(self, page: Page, root: Any) -> Iterator[list[Any]]:
+    def _levels(self, page: Page, root: Any, warnings: Warnings) -> Iterator[list[Any]]:
         """The items of each row, page first."""
         form = self.definition.format
         items: Iterable[Any]
@@ -261,7 +261,7 @@ class Source:
         elif form == "feed":
             items = root.entries()
         elif form == "csv":
-            items = lines.csv_rows(page.text, self.definition.csv)
+            items = lines.csv_rows(page.text, self.definition.csv, warnings)
         elif form == "text":
             items = lines.text_rows(page.text, self.definition.rows_re)
         else:

@@ -162,11 +162,13 @@ def test_empty_that_says_false_is_not_found(tmp_path):
 def test_csv(tmp_path):
     body = '# made up\nname;price\r\nLamp;1,50\n"a; ""b""";\n\nshort\n'
     head = "format = 'csv'\n[csv]\ndelimiter = ';'\nskip = 1\n"
-    assert rows(tmp_path, head, body) == [
+    parsed = parse(tmp_path, head, body)
+    assert parsed.rows == [
         {"name": "Lamp", "price": "1,50"}, {"name": 'a; "b"', "price": ""}, {"name": "short", "price": None},
     ]  # fmt: skip
+    assert parsed.warnings == ["line 6: expected 2 cells, found 1"]
     fields = "[fields]\nn = {key = 'name'}\nprice = {type = 'decimal', decimal_mark = ','}\n"
-    assert [(row["n"], str(row["price"])) for row in rows(tmp_path, head + fields, body)] == [
+    assert [(row["n"], str(row["price"])) for row in parse(tmp_path, head + fields, body).rows] == [
         ("Lamp", "1.50"), ('a; "b"', "None"), ("short", "None"),
     ]  # fmt: skip
     named = "format = 'csv'\n[csv]\nheader = ['a', 'b']\n"

@@ -25,7 +25,8 @@ FEED_FORMATS: Final = ("iso", "rfc2822")  # what feeds write, in the order in wh
 
 # As programs write times. Python's own reading is far laxer: 04.14 is 0.14 seconds after four to it, 04:140 is 04:14.
 _PLAIN: Final = re.compile(
-    r"(?:\d{4}-\d\d-\d\d|\d{4}-W\d\d-\d)(?:[Tt ]\d\d:\d\d(?::\d\d(?:[.,](\d+))?)?(?:[Zz]| ?[+-]\d\d:?\d\d)?)?", re.ASCII
+    r"(?:\d{4}-\d\d-\d\d|\d{4}-W\d\d-\d)(?:[Tt ](?:[01]\d|2[0-3]):\d\d(?::\d\d(?:[.,](\d+))?)?(?:[Zz]| ?[+-]\d\d:?\d\d)?)?",
+    re.ASCII,
 )
 _DURATION: Final = re.compile(
     r"(?P<minus>-)?P(?:0+Y)?(?:0+M)?(?:(?P<w>\d+(?:[.,]\d+)?)W)?(?:(?P<d>\d+(?:[.,]\d+)?)D)?"

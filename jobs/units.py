@@ -20,7 +20,7 @@ billion billionar billionen billioner billiones billions billioon billioone bill
 billiónir billiún billjuhn billjón billjónir billones billón billóns bilyan bilyon bilíɔ̀nù bilíọ̀nù bin bion bió bln
 bn bíliọn dausend dousend dsd dt dtrilliún duháhat duhát duiliono duilionoj duisend duizend düüsen ezer hezar hilj
 hiljada hiljade hjar hoz hozar imelyaṛen imelyunen inkulungwane isigidi isigidintathu itrilyunen jt juta kM kcr kilu
-ko kotti kun lak lakh lcr libo mM ma mano mbilliún md melyar melyun mhillean mhilliún mhìle mhíle mia mie migghiaru
+kotti kun lak lakh lcr libo mM ma mano mbilliún md melyar melyun mhillean mhilliún mhìle mhíle mia mie migghiaru
 mii mijë mil mila miler milers milhão milhãu milhões miliad miliar miliard miliarda miliarde miliardi miliardo
 miliardoj miliardow miliardu miliardum miliardy miliardów miliardźe miliarg miliarźe milies milijard milijarda
 milijardai milijardas milijarde milijardi milijardo milijardų milijon milijona milijonai milijonas milijone milijoni
@@ -72,7 +72,7 @@ _ANYWHERE: Final = frozenset(
     {"mio", "mrd", "mln", "mld", "mlrd", "млн", "млрд", "тыс", "тис"}
 )  # and those of 6 letters or more
 # Letters and words that are units as often as they multiply: 5 m, 2 L, 6 Bio. With a currency they multiply.
-_UNCERTAIN: Final = frozenset("m t L G H J N P D E Y м bio".split())
+_UNCERTAIN: Final = frozenset("m t L G H J N P D E Y м bio ko".split())
 _UNSPACED: Final = tuple(  # of scripts that put no blank after a word
     word
     for word in _MULTIPLIERS

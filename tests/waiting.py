@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
+# Between two looks: what is looked at for long, or costs much, takes the processor from who is waited for.
+PAUSE_SECONDS, PAUSE_MAX_SECONDS = 0.01, 0.03
+PAUSE_BY_COST, COSTLY_SECONDS = 2.0, 0.25
 longest_seconds = float("inf")  # of any wait; less where a test is run that is expected to fail (tests.mutation)
 
 
 def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
     """The first true answer of ``condition``; fails the test with ``what`` when none came in time."""
     seconds = min(seconds, longest_seconds)
-    deadline = time.monotonic() + seconds
+    began = looked = time.monotonic()
     answer = condition()
     while not answer:
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > began + seconds:
             raise AssertionError(f"waited {seconds:g} s for {what}; last answer: {answer!r}")
-        time.sleep(0.01)
+        by_cost = min(PAUSE_BY_COST * (now - looked), COSTLY_SECONDS)
+        time.sleep(max(PAUSE_SECONDS, by_cost, min((now - began) / 100, PAUSE_MAX_SECONDS)))
+        looked = time.monotonic()
         answer = condition()
     return answer
 

@@ -110,10 +110,11 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 @pytest.fixture
 def one_region(tmp_path: Path) -> str:
-    """A folder of regions that has one: a stack of it starts with half of the CPU."""
+    """A folder of regions that has one, with one worker process: a stack of it starts with half of the CPU."""
     folder = tmp_path / "regions"
     folder.mkdir()
-    shutil.copy(ROOT / "regions" / "fra.toml", folder)
+    text = (ROOT / "regions" / "fra.toml").read_text(encoding="utf-8")
+    (folder / "fra.toml").write_text(text.replace("min = 2", "min = 1"), encoding="utf-8")
     return str(folder)
 
 

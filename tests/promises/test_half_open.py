@@ -35,6 +35,9 @@ def ledger(stack):
     """One task of the region has ended: every connection has been used."""
     made = Ledger(stack)
     made.results(made.must_post([REGION]))
+    began = time.monotonic()
+    until(lambda: is_served(stack, next(made.numbers)), "a task to end")
+    made.calm_seconds = time.monotonic() - began
     return made
 
 
@@ -59,9 +62,9 @@ def test_tasks_end_again_within_ten_seconds_and_none_is_lost(stack, ledger, part
     stack.control.cut(link, "silence")
     try:
         request = ledger.post([REGION])  # it may be refused: then nothing was promised
-        until(lambda: is_served(stack, next(ledger.numbers)), "a task to end", NOTICED_SECONDS)
+        until(lambda: is_served(stack, next(ledger.numbers)), "a task to end", NOTICED_SECONDS + ledger.calm_seconds)
         if request is not None:
-            ledger.results(request, NOTICED_SECONDS)
+            ledger.results(request, NOTICED_SECONDS + ledger.calm_seconds)
         print(f"{link}: {time.monotonic() - began:.1f} s")
         ledger.must_post([REGION] * 20)
         ledger.check(fetches=2)

@@ -98,7 +98,7 @@ def test_a_task_that_gets_no_memory_in_time_ends_as_a_time_out_of_the_region(run
     started = time.monotonic()
     with taken(runner):
         result = run(runner, "large", seconds=1.5, ahead_ms=ahead_ms)
-    assert 1.4 <= time.monotonic() - started <= 6.0
+    assert 1.4 <= time.monotonic() - started <= 15.0  # without an end it would be the test's
     assert (result.error.type, result.error.origin, result.error.retryable) == ("timeout", "region", True)
     assert "expected memory for a body of" in result.error.message
     assert is_free(runner)

@@ -154,7 +154,7 @@ class Page:
     @once
     def json(self) -> Any:
         """The JSON value; numbers with a fraction keep their digits (``values.Number``). Raises ParseFailed."""
-        return parse_json(self.utf8)
+        return parse_json(self.utf8, self.warnings)
 
 
 class _Parsers(threading.local):
@@ -227,35 +227,45 @@ def parse_xml(body: bytes) -> Any:
         raise ParseFailed(f"expected XML, found: {error}") from error
 
 
-def parse_json(body: bytes) -> Any:
-    """A JSON value; also of JSON lines (a list), in a call (``cb({…});``), and after what guards it (``)]}'``)."""
+def parse_json(body: bytes, told: list[str] | None = None) -> Any:
+    """A JSON value; also of JSON lines (a list), in a call (``cb({…});``), and after what guards it (``)]}'``).
+
+    ``told`` gets what is no JSON and was read all the same. Raises ParseFailed.
+    """
     check_values(body)
     try:
-        return _json(body)
+        return _json(body, told)
     except DecodeFailed:
         raise
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ParseFailed("expected JSON, found what is nested without end") from error
+    except ValueError as error:
         raise ParseFailed(f"expected JSON, found: {error}") from error
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes, told: list[str] | None) -> Any:
     try:
-        return values.from_json(body)
+        return values.from_json(body, told)
     except ValueError:
         guard, call, end = _GUARD.match(body), _CALL.match(body), body.rstrip(b"; \t\r\n")
         if guard is not None:
-            return values.from_json(body[guard.end() :])
+            return values.from_json(body[guard.end() :], told)
         if call is not None and end.endswith(b")"):
-            return values.from_json(end[call.end() : -1])
-        lines = [(number, line) for number, line in enumerate(body.splitlines(), 1) if line.strip()]
-        if len(lines) < 2 or not _is_json(lines[0][1]):
+            return values.from_json(end[call.end() : -1], told)
+        # A record separator may stand before each (RFC 7464).
+        lines = [
+            (number, line.lstrip(b"\x1e")) for number, line in enumerate(body.splitlines(), 1) if line.strip(b"\x1e \t")
+        ]
+        if not lines or not _is_json(lines[0][1]) or (len(lines) < 2 and body[:1] != b"\x1e"):
             raise
-    found = []
+    found: list[Any] = []
     for number, line in lines:
         try:
-            found.append(values.from_json(line))
+            found.append(values.from_json(line, told))
         except ValueError as error:
             raise ValueError(f"JSON lines, and in line {number}: {error}") from error
+        if isinstance(found[0], dict | list) and not isinstance(found[-1], type(found[0])):
+            raise ParseFailed(f"expected JSON, found text behind its end in line {number}, no JSON line like the first")
     return found
 
 

@@ -26,6 +26,8 @@ FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
 SHOWN_MAX: Final = 60
 LINE_BYTES: Final = 64  # of a line as a text of its own
 
+DEPTH_MAX: Final = 200  # of what is put out: every reader of a result has to follow
+_HALF: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MISSING: Final = object()
 
@@ -63,17 +65,24 @@ class Number(float):
 _json_decoder = msgspec.json.Decoder(float_hook=Number)
 
 
-def from_json(body: bytes) -> Any:
+def from_json(body: bytes, told: list[str] | None = None) -> Any:
     """A JSON value. What msgspec refuses and the world writes all the same (NaN, half surrogates) is read too.
 
-    Raises ValueError, and RecursionError for what is nested without end.
+    ``told`` gets a sentence for each of these. Raises ValueError, and RecursionError for what is nested without end.
     """
     try:
         return _json_decoder.decode(body)
     except msgspec.DecodeError:
         text = body.decode("utf-8-sig", "replace")
-        found = json.loads(text, parse_float=Number, parse_constant=lambda _: None, strict=False)
-        return mended(found)
+        constants: list[str] = []
+        found = json.loads(text, parse_float=Number, parse_constant=constants.append, strict=False)
+        whole = mended(found)
+        if told is not None:
+            told += [f"{constants[0]} is no JSON: it was read as null"] if constants else []
+            told += (
+                ["a lone surrogate is no text: it was read as U+FFFD"] if _HALF.search(text) and whole != found else []
+            )
+        return whole
 
 
 def mended(value: Any) -> Any:
@@ -87,15 +96,18 @@ def mended(value: Any) -> Any:
     return value
 
 
-def clean(value: Any) -> Any:
-    """A JSON value as it is put out: numbers are plain floats again."""
+def clean(value: Any, depth: int = 0) -> Any:
+    """A JSON value as it is put out: numbers are plain floats again. One that is nested too deeply is a BadValue."""
     kind = type(value)
     if kind is Number:
         return float(value) if abs(value) != float("inf") else value.text
-    if kind is list:
-        return [clean(one) for one in value]
-    if kind is dict:
-        return {key: clean(one) for key, one in value.items()}
+    if kind is list or kind is dict:
+        if depth >= DEPTH_MAX:
+            raise BadValue(
+                "one with more", f"a value of at most {DEPTH_MAX} levels", "a longer path selects what is in it"
+            )
+        inner = depth + 1
+        return [clean(one, inner) for one in value] if kind is list else {k: clean(v, inner) for k, v in value.items()}
     return value
 
 

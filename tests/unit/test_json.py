@@ -1,0 +1,100 @@
+"""JSON as servers write it: right, or told of, or refused with what it is. None is wrong in silence."""
+
+import pytest
+
+from jobs import page
+from jobs.errors import ParseFailed
+from tests.unit.describing import parse, rows
+
+HEAD = "format = 'json'\n"
+
+
+def read(body):
+    told = []
+    return page.parse_json(body, told), told
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'\xef\xbb\xbf{"a": 1}', {"a": 1}),
+        (b"123456789012345678901234567890", 123456789012345678901234567890),
+        (b'["\\ud83d\\ude00", "\\u00e9"]', ["😀", "é"]),
+        (b'{"a": 1, "a": 2}', {"a": 2}),  # as in browsers
+        (b'{"a": 1}\n\n{"a": 2}\r\n', [{"a": 1}, {"a": 2}]),
+        (b'\x1e{"a": 1}\n\x1e{"a": 2}\n', [{"a": 1}, {"a": 2}]),
+        (b'\x1e{"a": 1}\n', [{"a": 1}]),
+        (b"1\n2\n", [1, 2]),
+        (b')]}\'\n{"a": 1}', {"a": 1}),
+        (b'/**/cb({"a": 1});', {"a": 1}),
+        (b'{"a": "x\ny\x01"}', {"a": "x\ny\x01"}),
+    ],
+)
+def test_what_is_clear_is_read_without_a_word(body, value):
+    assert read(body) == (value, [])
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "told"),
+    [
+        (b'{"a": NaN, "b": [Infinity]}', {"a": None, "b": [None]}, "NaN is no JSON: it was read as null"),
+        (b"[-Infinity]", [None], "-Infinity is no JSON: it was read as null"),
+        (b'{"a": "\\ud800x"}', {"a": "\ufffdx"}, "a lone surrogate is no text: it was read as U+FFFD"),
+    ],
+)
+def test_what_is_no_json_and_is_read_all_the_same_is_told_of(body, value, told):
+    assert read(body) == (value, [told])
+
+
+def test_warnings_come_with_the_result(tmp_path):
+    parsed = parse(tmp_path, HEAD + "[fields]\na = {}\nb = {}", b'{"a": NaN, "b": 1}')
+    assert parsed.rows == [{"a": None, "b": 1}]
+    assert parsed.warnings == ["NaN is no JSON: it was read as null"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"a": 1} x', "Extra data"),
+        (b'{"a": 1}{"a": 2}', "Extra data"),
+        (b'{"a": 1}\n{"a":\n', "JSON lines, and in line 2"),
+        (b'{"a": 1}\n{"a": 2}\noops', "JSON lines, and in line 3"),
+        (b'{"a": 1}\n0', "text behind its end in line 2"),
+        (b"[1, 2", "delimiter"),
+        (b"[1,]", "Expecting value"),
+        (b"", "Expecting value"),
+        (b"[" * 100_000 + b"]" * 100_000, "nested without end"),
+        (b"9" * 5_000, "limit"),
+    ],
+)
+def test_what_is_none_is_refused(body, message):
+    with pytest.raises(ParseFailed, match=message):
+        read(body)
+
+
+@pytest.mark.parametrize("depth", [150, 300, 900])
+@pytest.mark.parametrize("fields", ["a = {jmes = '@'}", "a = {jmes = 'a'}", "a = {jmes = 'a[0]'}"])
+def test_a_value_is_put_out_as_deep_as_readers_follow(tmp_path, fields, depth):
+    """900 levels raised RecursionError out of the worker."""
+    body = '{"a": ' + "[" * depth + "]" * depth + "}"
+    parsed = parse(tmp_path, f"{HEAD}[fields]\n{fields}\nb = {{const = 1}}", body)
+    if depth < 200:
+        assert parsed.warnings == []
+        assert parsed.rows[0]["a"] is not None
+    else:
+        assert parsed.rows[0]["a"] is None
+        assert "at most 200 levels" in parsed.warnings[0]
+
+
+def test_json_in_utf16_is_read(tmp_path):
+    """RFC 4627 had it, by the zeros of its first characters."""
+    for codec in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-16"):
+        body = '{"a": "é", "b": [1]}'.encode(codec)
+        parsed = parse(tmp_path, HEAD + "[fields]\na = {}", body)
+        assert parsed.rows == [{"a": "é"}]
+        assert bool(parsed.warnings) == (codec != "utf-16")
+
+
+def test_json_lines_are_rows(tmp_path):
+    text = HEAD + "[rows]\njmes = '@'\n[fields]\na = {}"
+    assert rows(tmp_path, text, '{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]

@@ -1,4 +1,4 @@
-"""``nearfetch source sample`` keeps answers and records as a test; ``nearfetch source test`` runs all of them."""
+"""``nearfetch source sample`` stores pages and records as a test; ``nearfetch source test`` runs all such tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,9 +27,9 @@ def keep(
     is_replacing: bool,
     may_fail: bool,
 ) -> int:
-    """Runs a source and keeps what came as a sample; the exit code: 1 where it failed, and nothing is kept then.
+    """Runs a source and stores the pages and records as a sample. Returns 1 when it failed; then nothing is stored.
 
-    Raises ``Faults`` and click's ``UsageError`` as ``try_command.attempt`` does, also for a name that is taken.
+    Raises ``Faults`` and click's ``UsageError`` like ``try_command.attempt``, the latter also for a name that is taken.
     """
     entry, params, _ = try_command.asked(settings, words)
     name = name or samples.name_of(params)
@@ -37,7 +37,9 @@ def keep(
     if not samples.NAME.fullmatch(name):
         raise click.UsageError(f'expected a name of letters, digits, "_", "." and "-", found "{name}"')
     if folder.exists() and not is_replacing:
-        raise click.UsageError(f"{entry.id} has a sample {name}: --replace takes its place, --name makes another")
+        raise click.UsageError(
+            f"{entry.id} has a sample {name}: replace it with --replace, or choose another name with --name"
+        )
     done, is_interrupted = try_command.attempt(
         settings, words, files=files, deadline_seconds=deadline_seconds, is_quiet=False
     )
@@ -45,19 +47,19 @@ def keep(
     if is_interrupted:
         return try_command.INTERRUPTED
     if any(one.page is None for one in done.exchanges) or not done.exchanges:
-        say("Nothing is kept: not every page came.")
+        say("Nothing is kept, since not every page arrived.")
         return 1
     if done.is_failed and not may_fail:
-        say("Nothing is kept. --failed keeps it, as a test that these pages fail in this way.")
+        say("Nothing is kept. With --failed it is kept, as a test that these pages fail in this way.")
         return 1
     samples.write(folder, done, settings.one(entry.region).secrets_of(entry.id))
-    say(f"Kept in {folder}: look at {samples.RECORDS}, it is what nearfetch source test {entry.id} expects.")
+    say(f"Kept in {folder}. Check {samples.RECORDS}: nearfetch source test {entry.id} will expect these records.")
     return 0
 
 
 @dataclass(slots=True)
 class Tested:
-    """How a sample came out: what differs, in words and record by record; nothing where it is as it was."""
+    """The outcome of a sample: what differs, in words (``told``) and record by record. Both are empty when nothing differs."""
 
     sample: Sample
     done: Trial | None
@@ -71,9 +73,9 @@ class Tested:
 
 
 def test(settings: Settings, sources: Sequence[str], *, is_updating: bool, as_json: bool, every: bool) -> int:
-    """Runs samples, all or those of some sources; the exit code: 0 when all are as they were, 1, or 2 for faults.
+    """Runs all samples, or those of some sources. Returns 0 when all are as expected, 1 when some differ, 2 for faults.
 
-    Raises click's ``UsageError`` where there is nothing to test.
+    Raises click's ``UsageError`` when there is nothing to test.
     """
     found: list[Tested] = []
     broken: list[str] = []
@@ -113,7 +115,7 @@ def run(settings: Settings, entry: Entry, sample: Sample) -> Tested:
             deadline_seconds=settings.limits.deadline_max_seconds,
         )  # fmt: skip
     except ValueError as bad:  # BadParams is one too
-        return Tested(sample, None, [f"its params fit no longer: {bad}"])
+        return Tested(sample, None, [f"its params are no longer valid: {bad}"])
     tested = Tested(sample, done, differences=record_diff.differences(sample.records, done.rows))
     error, partial = done.result["error"], done.result["partial"]
     if (error["type"] if error is not None else "") != about.error:
@@ -127,12 +129,12 @@ def run(settings: Settings, entry: Entry, sample: Sample) -> Tested:
 
 
 def can_update(tested: Tested) -> bool:
-    """Whether the sample's pages are enough for what the definition asks today."""
+    """Whether the sample has all pages that the current definition asks for."""
     return tested.done is not None and all(one.page is not None for one in tested.done.exchanges)
 
 
 def update(tested: Tested) -> None:
-    """Takes what came out as what is expected from now on."""
+    """Makes the current outcome the expected one."""
     done = tested.done
     if done is None or not can_update(tested):
         return
@@ -144,7 +146,7 @@ def update(tested: Tested) -> None:
 
 
 def show(tested: Tested, *, is_updated: bool, every: bool) -> None:
-    """A line a sample; what differs below it."""
+    """Prints a line for the sample, and the differences below it."""
     done, name = tested.done, tested.sample.name
     figures = ""
     if done is not None:
@@ -157,7 +159,7 @@ def show(tested: Tested, *, is_updated: bool, every: bool) -> None:
 
 
 def document(tested: Tested) -> dict[str, Any]:
-    """How a sample came out, for programs."""
+    """The outcome of a sample, for programs."""
     return {
         "sample": tested.sample.name,
         "ok": tested.is_fine,

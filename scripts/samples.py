@@ -1,11 +1,11 @@
-"""Samples: answers of a source, kept beside its definition with the records that they give, as a test of it.
+"""Samples: a source's answers, stored beside its definition with the records that they give, as a test of it.
 
     FOLDER/ID.toml
-    FOLDER/samples/ID/NAME/sample.json     params, how it ends, and each answer: what was asked, address, status, headers
-                           records.json    the records, one a line
-                           1.html 2.html … the answers' bodies, unpacked, as they came
+    FOLDER/samples/ID/NAME/sample.json     params, expected end, and for each answer: request, final URL, status, headers
+                           records.json    the records, one on each line
+                           1.html 2.html … the bodies of the answers as they came, decompressed
 
-Secrets are taken out of all of it (``jobs.redact``), and stand-ins take their place when it is read again.
+All secrets are removed (``jobs.redact``). Stand-ins take their place when a sample is run.
 """
 
 import json
@@ -34,7 +34,7 @@ from scripts.trial import Trial
 FOLDER: Final = "samples"
 ABOUT: Final = "sample.json"
 RECORDS: Final = "records.json"
-# What is said of how an answer travelled; its body is kept unpacked.
+# Headers about the transfer of an answer; the stored body is decompressed.
 TRAVEL: Final = frozenset({"content-encoding", "content-length", "transfer-encoding", "connection", "keep-alive"})
 NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 SHIPPED: Final = ROOT / "jobs" / "sources"
@@ -45,7 +45,7 @@ SUFFIXES: Final = {
 
 
 class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One answer. ``url`` is what was asked; ``final_url`` is after redirects; ``body`` names a file beside."""
+    """One answer. ``url`` was requested; ``final_url`` is the one after redirects; ``body`` is the name of a file beside it."""
 
     method: str = "GET"
     url: str
@@ -56,7 +56,7 @@ class Answer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What sample.json says. ``error`` is the type of the failure that is expected, "" for none."""
+    """The content of sample.json. ``error`` is the type of the expected failure, "" for none."""
 
     params: dict[str, Any] = {}
     error: str = ""
@@ -66,7 +66,7 @@ class About(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample on the disk, read."""
+    """A sample, read from the disk."""
 
     source: str
     path: Path
@@ -80,7 +80,7 @@ class Sample:
 
 
 class Kept:
-    """Answers with a sample's answers: those to one method and address in the order in which they were given."""
+    """Answers requests from a sample. Answers for the same method and URL are given in their stored order."""
 
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
@@ -92,14 +92,14 @@ class Kept:
         self,
         request: Request,
         *,
-        deadline: float,  # noqa: ARG002 - a file is there at once
+        deadline: float,  # noqa: ARG002 - a file needs no time
         timeout_seconds: float,  # noqa: ARG002
         max_bytes: int,  # noqa: ARG002
         cancelled: Callable[[], bool],  # noqa: ARG002
         jar: RequestsCookieJar | None = None,  # noqa: ARG002
         admit: Callable[[str], None] | None = None,  # noqa: ARG002
     ) -> Page:
-        """The kept answer; raises ConnectionFailed for what was not asked when the sample was taken."""
+        """The stored answer. Raises ConnectionFailed for a request that was not made when the sample was taken."""
         left = self._left[request.method, request.url]
         if not left:
             kept = ", ".join(dict.fromkeys(f"{one.method} {one.url}" for one in self._sample.about.answers))
@@ -112,27 +112,30 @@ class Kept:
         return Page(request, answer.final_url or answer.url, answer.status, headers, body, request.params)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing: there are no connections."""
 
     def unasked(self) -> list[str]:
-        """The answers that nobody asked for."""
+        """The stored answers that were not requested."""
         return [f"{one.method} {one.url}" for left in self._left.values() for one in left]
 
 
 def stand_ins(definition: Definition) -> dict[str, str]:
-    """A value for each secret that a definition names, so that its samples need none."""
+    """A stand-in for each secret that a definition names, so that its samples need no secrets."""
     return {name: REMOVED for asked in _asks(definition) for name in asked.secrets()}
 
 
 def home(settings: Settings, path: Path) -> Path:
-    """The folder of a definition's samples: beside it, but those of shipped ones in the user's own folder if there is one."""
+    """The folder of a definition's samples, beside the definition.
+
+    For shipped definitions it is in the user's own folder, if there is one.
+    """
     own = settings.sources.folders
     folder = path.absolute().parent
     return (own[0] if own and folder == SHIPPED else folder) / FOLDER
 
 
 def read_all(settings: Settings, source: str, path: Path) -> Iterator[Sample]:
-    """The samples of a source, by name. Raises ``Faults`` for one that can't be read."""
+    """The samples of a source, by name. Raises ``Faults`` when one can't be read."""
     folders = dict.fromkeys([*(one.absolute() for one in settings.source_folders), path.absolute().parent])
     for folder in folders:
         for about in sorted((folder / FOLDER / source).glob(f"*/{ABOUT}")):
@@ -140,7 +143,7 @@ def read_all(settings: Settings, source: str, path: Path) -> Iterator[Sample]:
 
 
 def read(source: str, folder: Path) -> Sample:
-    """A sample; raises ``Faults``."""
+    """Reads a sample. Raises ``Faults``."""
     place = f"{source}/{folder.name}"
     try:
         about = msgspec.json.decode((folder / ABOUT).read_bytes(), type=About)
@@ -156,7 +159,7 @@ def read(source: str, folder: Path) -> Sample:
 
 
 def write(folder: Path, done: Trial, secrets: Mapping[str, str]) -> None:
-    """Writes a sample of a trial, without secrets; an older one at this place is replaced as a whole."""
+    """Writes a sample of a trial, without secrets. It replaces an older one of this name as a whole."""
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -191,14 +194,14 @@ def write(folder: Path, done: Trial, secrets: Mapping[str, str]) -> None:
 
 
 def write_expected(folder: Path, about: About, records: Sequence[Mapping[str, Any]]) -> None:
-    """sample.json and records.json, the latter one record a line, so that a version control shows what changed."""
+    """Writes sample.json and records.json. The latter has a record on each line, so that a diff shows what changed."""
     (folder / ABOUT).write_bytes(msgspec.json.format(msgspec.json.encode(about), indent=1) + b"\n")
     lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in records)
     (folder / RECORDS).write_text(f"[\n{lines}\n]\n" if lines else "[]\n", encoding="utf-8")
 
 
 def name_of(params: Mapping[str, object]) -> str:
-    """A sample's name from its params' values; ``plain`` where there are none."""
+    """A sample's name, made of the values of its params; ``plain`` without params."""
     text = "-".join(str(value) for value in params.values() if value is not None)
     return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")[:60] or "plain"
 

@@ -1,4 +1,4 @@
-"""``nearfetch scale REGION`` and ``nearfetch workers REGION --dry-run``: how many worker processes a region has, and why."""
+"""``nearfetch scale REGION`` and ``nearfetch workers REGION --dry-run``: the number of worker processes, and its reason."""
 
 import time
 from typing import Any, Final
@@ -16,14 +16,14 @@ from scripts.terminal import counted, say, say_json
 
 AUTO: Final = "auto"
 FOLLOWED_SECONDS: Final = 3.0  # the pools decide every second
-LEARN_SECONDS: Final = 1.0  # between the two looks of who has nothing to go by
+LEARN_SECONDS: Final = 1.0  # between two looks, when nothing is recorded yet
 
 
 def show(region: Region, *, as_json: bool) -> int:
-    """What counts now, and the last decisions; 1 when no pool runs."""
+    """Shows the current number and the last decisions. Returns 1 when no pool runs."""
     found = _look(open_region(region), region)
     if found.decided is None or not found.pools:
-        say("{}" if as_json else f"{region.name}: no pool of workers runs")
+        say("{}" if as_json else f"{region.name}: no pool of workers is running")
         return 1
     view = scaler.view(found, found.decided)
     if as_json:
@@ -41,7 +41,7 @@ def show(region: Region, *, as_json: bool) -> int:
 
 
 def ask(region: Region, number: str) -> int:
-    """Asks for a number of processes, or with ``auto`` for none; says what came of it."""
+    """Asks for a number of processes, or with ``auto`` withdraws the wish. Reports what the pools did."""
     client = open_region(region)
     bounds = bounds_at(region.scale, time.time())
     if number == AUTO:
@@ -49,7 +49,7 @@ def ask(region: Region, number: str) -> int:
         say(f"{region.name}: between {bounds.min} and {bounds.max} processes, by load and clock")
         return 0
     if not (number.isascii() and number.isdigit()) or not bounds.min <= int(number) <= bounds.max:
-        expected = f'expected "{AUTO}" or {bounds.min} to {bounds.max}, which {bounds.source} allows now'
+        expected = f'expected "{AUTO}" or {bounds.min} to {bounds.max}, as {bounds.source} allows now'
         say(f'{expected}, found "{number}"', err=True)
         return WRONG_USAGE
     wish = scaler.ask(client, region.scale, int(number), time.time())
@@ -57,7 +57,7 @@ def ask(region: Region, number: str) -> int:
     end = time.monotonic() + FOLLOWED_SECONDS
     while (found := _look(client, region)).decided is None or found.decided.state.number != wish.number:
         if time.monotonic() > end:
-            say("  no pool of workers took it up yet; it counts for those that start")
+            say("  no pool of workers has acted on it yet; pools that start will")
             return 0
         time.sleep(0.1)
     for name, part in sorted(found.decided.shares.items()):
@@ -66,12 +66,12 @@ def ask(region: Region, number: str) -> int:
 
 
 def dry_run(region: Region) -> int:
-    """Says what a pool would decide now, and what one more pool would get; writes nothing."""
+    """Reports what the pools would decide now, and the share of one more pool. Writes nothing."""
     client = open_region(region)
     found = _look(client, region)
     state = found.decided.state if found.decided else None
     if state is None or found.seen.at - state.load.at > SETTLE_SECONDS:
-        time.sleep(LEARN_SECONDS)  # rates need two looks
+        time.sleep(LEARN_SECONDS)  # a rate needs two looks
         bounds = bounds_at(region.scale, time.time())
         state = decide(None, found.seen, bounds, region.scale)
         found = _look(client, region)
@@ -82,7 +82,7 @@ def dry_run(region: Region) -> int:
 
 
 def state_line(view: dict[str, Any]) -> str:
-    """The number and its bounds."""
+    """The line with the number and its bounds."""
     return f"{view['ready']} of {counted(view['number'], 'process', 'es')}, {view['min']} to {view['max']} allowed"
 
 

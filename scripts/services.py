@@ -1,7 +1,7 @@
-"""The servers that Nearfetch stands on, as private instances: how each is configured, started, and seen to be ready.
+"""Private instances of the servers that Nearfetch needs: how each is configured, started, and found to be ready.
 
-``scripts/up`` hands them to its supervisor, the tests start them with ``Running``. Nothing here touches the
-distribution's own instances on their standard ports.
+``scripts/up`` gives them to its supervisor; tests start them with ``Running``. The distribution's own instances on their
+standard ports are never touched.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of the
 
 
 class Failed(RuntimeError):  # noqa: N818
-    """A server that did not start; the message says which, why, and shows the end of its log."""
+    """A server did not start. The message says which and why, and shows the end of its log."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One server: what to run, where it logs, and how to see that it is ready (None, or why it is not)."""
+    """One server: its command, its log, and a probe that returns None once it is ready, else why it is not."""
 
     name: str
     command: list[str]
@@ -46,12 +46,12 @@ class Service:
 
 
 def path_with_sbin() -> str:
-    """PATH, with the folders where servers are."""
+    """PATH extended by the folders where servers are."""
     return f"{os.environ.get('PATH', '/usr/bin:/bin')}:{SBIN}"
 
 
 def last_lines(log: Path, count: int = 12) -> str:
-    """The end of a log file, indented; empty when there is none."""
+    """The end of a log file, indented; empty when there is no file."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:]
     except OSError:
@@ -72,9 +72,9 @@ def redis_server(
 ) -> Service:
     """A Redis with an append-only file in ``folder``. ``users``: name → (password, ACL rules).
 
-    ``write_bytes_max``: of one value, and twice that of all that a client has sent and Redis has not done yet; 0 is Redis's
-    own, 512 MB and 1 GB, which one client could fill a small Redis with.
-    What is large in it is packed already, and need not be packed again at each rewrite of the file.
+    ``write_bytes_max`` limits one value; twice as much limits the commands that a client has sent and Redis has not executed
+    yet. 0 keeps Redis's own limits, 512 MB and 1 GB, with which one client could fill a small Redis. Large values are
+    compressed already, so a rewrite of the file does not compress them again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     acl = folder / "users.acl"
@@ -132,7 +132,7 @@ def document_store(folder: Path, port: int) -> Service:
 
 
 class RabbitMQ:
-    """A private RabbitMQ node: its own node name, ports, cookie, EPMD and folders."""
+    """A private RabbitMQ node with its own node name, ports, cookie, port mapper (epmd) and folders."""
 
     def __init__(
         self,
@@ -143,7 +143,10 @@ class RabbitMQ:
         password: str = "",
         regions: Mapping[str, str] | None = None,
     ) -> None:
-        """``regions``: each one's password; its user, which may only consume its own queues, is made when the node starts."""
+        """``regions``: each region's password.
+
+        The region's user, which may only consume from its own queues, is made when the node starts.
+        """
         self.folder, self.port, self.user = folder, port, user
         self._region_passwords = regions or {}
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,15 +156,15 @@ class RabbitMQ:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL for clients."""
         return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/%2F"
 
     def region_url(self, region: str) -> str:
-        """Where a region's bridge connects."""
+        """The URL for a region's bridge."""
         return f"amqp://{names.hub_user(region)}:{self._region_passwords[region]}@127.0.0.1:{self.port}/%2F"
 
     def service(self) -> Service:
-        """The node as a service; writes its configuration, with our policy and all users."""
+        """The node as a service. Writes its configuration, with our policy and all users."""
         self._configure()
         return Service(
             "rabbitmq",
@@ -174,7 +177,7 @@ class RabbitMQ:
         )
 
     def environment(self) -> dict[str, str]:
-        """What the node and rabbitmqctl need to find each other and nobody else's."""
+        """The environment by which the node and rabbitmqctl find each other and no other node."""
         folder = self.folder
         return {
             "PATH": path_with_sbin(),
@@ -215,9 +218,9 @@ class RabbitMQ:
         )
 
     def evaluate(self, expressions: str) -> str:
-        """What a node says of Erlang expressions, as ``{ok, TERM}``; raises ``Failed``.
+        """The node's answer to Erlang expressions, like ``{ok, TERM}``. Raises ``Failed``.
 
-        By erl_call, which comes with Erlang: rabbitmqctl starts a virtual machine of its own, a second of work.
+        Uses erl_call, which comes with Erlang: rabbitmqctl would start a virtual machine, which takes a second of CPU.
         """
         words = ["erl_call", "-R", "-timeout", "30", "-address", f"127.0.0.1:{self._ports[0]}", "-e"]
         environment = self.environment()
@@ -229,15 +232,15 @@ class RabbitMQ:
         return done.stdout.strip()
 
     def keep_queues(self) -> None:
-        """Writes down which queues it has: for a while after a first declaration a ``kill -9`` makes a node forget a member.
+        """Makes the node write to disk which queues it has. Until then a ``kill -9`` can make it forget its member of a new queue.
 
-        Then that queue has no leader for ever (RabbitMQ 4.0.5: "configured member … was not found on this node").
+        That queue would never have a leader again (RabbitMQ 4.0.5: "configured member … was not found on this node").
         """
         self.evaluate("[dets:sync(Table) || Table <- dets:all()].")
 
     @property
     def end_epmd(self) -> list[str]:
-        """Ends the port mapper, which outlives its node; needs the node's environment."""
+        """The command that ends the port mapper, which outlives its node. It needs the node's environment."""
         return [shutil.which("epmd", path=path_with_sbin()) or "epmd", "-kill"]
 
     def stop_epmd(self) -> None:
@@ -246,7 +249,7 @@ class RabbitMQ:
             subprocess.run(self.end_epmd, env=self.environment(), capture_output=True, timeout=10, check=False)
 
     def _read_ports(self) -> tuple[int, int]:
-        """The distribution's and EPMD's ports, kept: rabbitmqctl and a later start must find the same ones."""
+        """The ports of Erlang's distribution and of epmd. They are stored, since rabbitmqctl and a later start need the same."""
         file = self.folder / "ports"
         if file.exists():
             distribution, epmd = file.read_text(encoding="ascii").split()
@@ -282,7 +285,7 @@ vm_memory_high_watermark.absolute = 400MB
 
 
 class Guard:
-    """Runs a command when this process ends in any way: it waits for the end of a pipe that only we hold."""
+    """Runs a command when this process ends in any way, by waiting for the end of a pipe that only this process holds."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
@@ -295,12 +298,12 @@ class Guard:
         )
 
     def dismiss(self) -> None:
-        """Nothing is run any more."""
+        """Cancels the command."""
         self._process.kill()
         self.end()
 
     def end(self) -> None:
-        """Runs it now, and returns when it is done."""
+        """Runs the command now, and returns when it has ended."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()
@@ -318,7 +321,7 @@ KILL_GROUP: Final = """
 
 
 class Running:
-    """A service that this process started; for tests and benchmarks. Stops, and sees to it that nothing is left."""
+    """A service that this process starts, for tests and benchmarks. It is ended with this process, whatever happens."""
 
     def __init__(self, service: Service, *, ready_seconds: float = 60.0) -> None:
         self.service, self.ready_seconds = service, ready_seconds
@@ -326,7 +329,7 @@ class Running:
         self._guard: Guard | None = None
 
     def start(self) -> "Running":
-        """Starts it and waits until it is ready; raises ``Failed``."""
+        """Starts the service and waits until it is ready. Raises ``Failed``."""
         self.kill()  # nothing, unless a test killed it by a signal of its own
         service = self.service
         with service.log.open("ab") as log:
@@ -357,7 +360,7 @@ class Running:
         return self
 
     def stop(self) -> None:
-        """Ends it and whatever it started."""
+        """Ends the service and everything that it started."""
         if self.process is None:
             return
         self.signal(15)
@@ -368,20 +371,20 @@ class Running:
         self.service.after_stop()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group: the wrapper's beam process would outlive it otherwise."""
+        """Sends SIGKILL to the whole group. RabbitMQ's wrapper would otherwise leave its beam process behind."""
         if self.process is not None:
             self.signal(9)
             self.process.wait(15)
         self.let_go()
 
     def let_go(self) -> None:
-        """It outlives this process: somebody else sees to its end."""
+        """Lets the service outlive this process. The caller has to end it."""
         if self._guard is not None:
             self._guard.dismiss()
             self._guard = None
 
     def signal(self, number: int) -> None:
-        """A signal to the whole group."""
+        """Sends a signal to the whole group."""
         if self.process is not None:
             try:
                 os.killpg(self.process.pid, number)
@@ -390,7 +393,7 @@ class Running:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, from its first byte on."""
+    """Writes a file that only its owner can read, from the first byte on."""
     if path.exists():
         path.unlink()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
-"""``nearfetch source``: the commands of who describes sources; what each does stands in a file of its own."""
+"""``nearfetch source``: the commands for authors of sources. What each command does stands in a file of its own."""
 
-# ruff: noqa: D301 - a backspace is click's mark for lines that stay as they are
+# ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
 
 import os
 import sys
@@ -21,23 +21,33 @@ PAGE_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 def complete(context: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
-    """Sources and their params; a file where a path is begun."""
+    """Sources and their params, or files when the word looks like a path."""
     if "/" in incomplete or incomplete.startswith("."):
         return [CompletionItem(incomplete, type="file")]
     return completion.words(context, param, incomplete)
 
 
 def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of what runs a source here."""
+    """Adds the options of commands that run a source here."""
     made = (
         click.option(
-            "--file", "paths", type=PAGE_FILE, multiple=True, help="Answer with this file; once for each page."
+            "--file",
+            "paths",
+            type=PAGE_FILE,
+            multiple=True,
+            help="Use this file instead of a fetch; once for each page.",
         ),
-        click.option("--url", default="", help="With --file: the first page's address."),
-        click.option("--header", "headers", multiple=True, metavar="NAME: VALUE", help="With --file: of its answer."),
-        click.option("--status", type=click.IntRange(200, 599), help="With --file: of its answer (200)."),
-        click.option("--deadline", type=float, metavar="SECONDS", help="When it ends at the latest (30 by default)."),
-        click.option("--live", is_flag=True, help="Ask the real sites, though a scripts/up with a sample site runs."),
+        click.option("--url", default="", help="With --file: the URL of the first page."),
+        click.option(
+            "--header", "headers", multiple=True, metavar="NAME: VALUE", help="With --file: a header of the answer."
+        ),
+        click.option(
+            "--status", type=click.IntRange(200, 599), help="With --file: the status of the answer (200 by default)."
+        ),
+        click.option(
+            "--deadline", type=float, metavar="SECONDS", help="The latest end of the task, from now (30 by default)."
+        ),
+        click.option("--live", is_flag=True, help="Ask the real sites, even if a scripts/up with a sample site runs."),
     )
     for option in reversed(made):
         command = option(command)
@@ -54,11 +64,11 @@ def chosen(
     deadline: float | None,
     live: bool,
 ) -> tuple[Any, Any, float | None]:
-    """The settings, what answers instead of the network (None for nothing), and the deadline."""
+    """The settings, the files that answer instead of the network (None without), and the deadline."""
     from scripts.trial import Files  # noqa: PLC0415
 
     if not paths and (url or headers or status is not None):
-        raise click.UsageError("--url, --header and --status say what a --file is; found none")
+        raise click.UsageError("--url, --header and --status describe a --file, found no --file")
     split = [header.partition(":") for header in headers]
     if wrong := [header for header, (name, colon, _) in zip(headers, split, strict=True) if not colon or not name]:
         raise click.UsageError(f'expected a header like "Content-Type: text/html", found "{wrong[0]}"')
@@ -68,13 +78,13 @@ def chosen(
     if live:
         settings = options.live(settings)
     elif settings.fetch.origins and "NEARFETCH__FETCH__ORIGINS" not in os.environ and not paths:
-        say("The sample site of scripts/up answers for the sites that it has; --live asks the real ones.", err=True)
+        say("The sample site of scripts/up answers for the sites that it knows. --live asks the real ones.", err=True)
     return settings, files, deadline
 
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Ends the command where settings or a definition are wrong."""
+    """Ends the command when settings or a definition are wrong."""
     try:
         yield
     except Faults as faults:
@@ -83,30 +93,30 @@ def refusing() -> Iterator[None]:
 
 @click.group()
 def source() -> None:
-    """For authors of sources: try a definition without a stack, keep what it gives as a test, see what is wrong with it.
+    """For authors of sources: try a definition without a stack, keep its records as a test, find its faults.
 
-    A source is named by its id, or by the path of its file.
+    Name a source by its id, or by the path of its file.
 
     \b
     nearfetch source new shop.list https://shop.example/    begin with a commented definition
-    nearfetch source try books.list category=poetry_23      run it here, see its records
+    nearfetch source try books.list category=poetry_23      run it here, and show its records
     nearfetch source sample books.list category=poetry_23   keep its pages and records as a test
     nearfetch source test                                   run all samples
-    nearfetch source check                                  see what is wrong with definitions
-    nearfetch source replay 01JDFQ3M1XK2V9Q0S8ZC4T7B5N      read what a task was answered again
+    nearfetch source check                                  report all faults of definitions
+    nearfetch source replay 01JDFQ3M1XK2V9Q0S8ZC4T7B5N      parse the kept answers of a task again
     """
 
 
 @source.command()
 @click.argument("id_", metavar="ID")
 @click.argument("url")
-@click.option("--fetch", is_flag=True, help="Fetch the page, and propose format, rows and fields.")
-@click.option("--file", "path", type=PAGE_FILE, help="Look at this file instead.")
+@click.option("--fetch", is_flag=True, help="Fetch the page, and propose a format, rows and fields.")
+@click.option("--file", "path", type=PAGE_FILE, help="Look at this file instead of fetching.")
 @data_option
 def new(id_: str, url: str, fetch: bool, path: Path | None, data: Path | None) -> None:
-    """Writes a definition to begin with: valid at once, with what else there is in comments.
+    """Writes a definition to begin with. It is valid at once, and shows the optional keys in comments.
 
-    URL may have {params} in it. The file goes into the first folder of NEARFETCH__SOURCES__PATH, else to the shipped
+    URL may contain {params}. The file goes into the first folder of NEARFETCH__SOURCES__PATH, else among the shipped
     sources.
 
     \b
@@ -124,16 +134,16 @@ def new(id_: str, url: str, fetch: bool, path: Path | None, data: Path | None) -
 @source.command("try")
 @click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]...", shell_complete=complete)
 @trial_options
-@click.option("--rows", type=click.IntRange(1), default=10, show_default=True, help="How many records are shown.")
+@click.option("--rows", type=click.IntRange(1), default=10, show_default=True, help="How many records to show.")
 @json_option
 @data_option
 def try_(words: tuple[str, ...], rows: int, as_json: bool, data: Path | None, **chosen_: Any) -> None:
-    """Runs a source here as a worker does, and shows the records, what each field found, and what was fetched.
+    """Runs a source here like a worker, and shows its records, what each field found, and what was fetched.
 
-    A required param that is not given has the definition's example. Where a scripts/up runs, its settings count, so
-    that its sample site answers; else NEARFETCH__FETCH__ALLOW and ORIGINS.
+    A required param that is not given gets the example of the definition. If a scripts/up runs, its settings apply, so its
+    sample site answers; otherwise NEARFETCH__FETCH__ALLOW and ORIGINS do.
 
-    Ends with 0 when it succeeded, 1 when it failed, 2 where the definition or the params are wrong.
+    Ends with 0 when it succeeded, 1 when it failed, 2 when the definition or the params are wrong.
 
     \b
     nearfetch source try books.list category=poetry_23
@@ -151,16 +161,16 @@ def try_(words: tuple[str, ...], rows: int, as_json: bool, data: Path | None, **
 @source.command()
 @click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]...", shell_complete=complete)
 @trial_options
-@click.option("--name", default="", help="The sample's name; else its params' values.")
-@click.option("--replace", is_flag=True, help="Take the place of the sample of that name.")
-@click.option("--failed", is_flag=True, help="Keep it though it fails: a wall, a status, a page without rows.")
+@click.option("--name", default="", help="The sample's name. Default: the values of its params.")
+@click.option("--replace", is_flag=True, help="Replace the sample of that name.")
+@click.option("--failed", is_flag=True, help="Keep it even if it fails: a wall, a status, a page without rows.")
 @data_option
 def sample(words: tuple[str, ...], name: str, replace: bool, failed: bool, data: Path | None, **chosen_: Any) -> None:
-    """Runs a source like try, and keeps the pages with the records that they give: a test of the definition.
+    """Runs a source like try, and keeps its pages and records as a test of the definition.
 
-    It is kept beside the definition, in samples/ID/NAME, as files to read and to compare. Secrets are taken out.
+    The sample is kept beside the definition, in samples/ID/NAME, as files to read and to compare, without secrets.
 
-    Ends with 0 when it is kept, 1 when it failed, 2 where the definition or the params are wrong.
+    Ends with 0 when it was kept, 1 when it failed, 2 when the definition or the params are wrong.
 
     \b
     nearfetch source sample books.list category=poetry_23
@@ -185,15 +195,15 @@ def sample(words: tuple[str, ...], name: str, replace: bool, failed: bool, data:
 
 @source.command()
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=complete)
-@click.option("--update", is_flag=True, help="Take what comes out as what is expected from now on.")
-@click.option("--all", "every", is_flag=True, help="Show every difference, not the first three of a field.")
+@click.option("--update", is_flag=True, help="Make the current outcome the expected one.")
+@click.option("--all", "every", is_flag=True, help="Show all differences, not only the first three of each field.")
 @json_option
 @data_option
 def test(sources: tuple[str, ...], update: bool, every: bool, as_json: bool, data: Path | None) -> None:
-    """Runs the samples of all sources, or of these, without a network, and shows what differs by record and field.
+    """Runs the samples of all sources, or of these, without a network, and shows differences by record and field.
 
-    Ends with 0 when all records are as expected, 1 when some differ, 2 where a definition is wrong or nothing is there
-    to test.
+    Ends with 0 when all records are as expected, 1 when some differ, 2 when a definition is wrong or there is nothing to
+    test.
 
     \b
     nearfetch source test
@@ -211,9 +221,9 @@ def test(sources: tuple[str, ...], update: bool, every: bool, as_json: bool, dat
 @json_option
 @data_option
 def check(sources: tuple[str, ...], as_json: bool, data: Path | None) -> None:
-    """Says everything that is wrong with the definitions of all sources, or of these.
+    """Reports all faults in the definitions of all sources, or of these.
 
-    One line a fault: file:line: key: what was expected, what was found, the nearest known. An ID.py is loaded too.
+    Each fault has a line: file:line: key: what was expected, what was found, the nearest known key. ID.py is loaded, too.
 
     Ends with 0 when nothing is wrong, else with 2.
 
@@ -228,18 +238,18 @@ def check(sources: tuple[str, ...], as_json: bool, data: Path | None) -> None:
 
 @source.command()
 @click.argument("task", default="", metavar="[TASK]")
-@click.option("--source", "source_id", default="", metavar="ID", help="Everything that is kept of this source.")
-@click.option("--page", type=int, metavar="N", help="Print the N-th kept body as it came, and read nothing again.")
-@click.option("--all", "every", is_flag=True, help="Show every difference, not the first three of a field.")
+@click.option("--source", "source_id", default="", metavar="ID", help="Use everything that is kept of this source.")
+@click.option("--page", type=int, metavar="N", help="Print the N-th kept body as it came, and parse nothing.")
+@click.option("--all", "every", is_flag=True, help="Show all differences, not only the first three of each field.")
 @json_option
 @data_option
 def replay(task: str, source_id: str, page: int | None, every: bool, as_json: bool, data: Path | None) -> None:
-    """Reads the kept answers of a task again with today's definition, without a fetch, and shows what differs.
+    """Parses the kept answers of a task with today's definition, without a fetch, and shows what differs.
 
-    Workers keep what failures and a few successes were answered, on the host where they ran (raw.path). Without TASK and
-    --source it lists what is there.
+    Workers keep the answers of failures, and of a success now and then, on the host where they run (raw.path). Without
+    TASK and --source this lists what is kept.
 
-    Ends with 0 when all comes out the same, 1 when something differs, 2 for wrong usage, 4 when nothing is kept.
+    Ends with 0 when all results are the same, 1 when something differs, 2 for wrong usage, 4 when nothing is kept.
 
     \b
     nearfetch source replay

@@ -1,4 +1,4 @@
-"""``scripts/up``, once Python and the packages are there: everything on this machine, from one data folder.
+"""``scripts/up``, once Python and the packages are installed: runs everything on this machine, from one data folder.
 
 main → start: versions, lock, leftovers, ports → parts.build → Supervisor.start
           → Startup.run: servers → regions → gateway → /readyz and /v1/regions say ``up`` → the table
@@ -31,16 +31,16 @@ from scripts.watch import Watch
 
 GATEWAY_PORT: Final = 8080
 WATCH_SECONDS: Final = 0.2
-FIRST_SECONDS: Final = 2.0  # of installing: then the next start is quicker, and it is said how quick
+FIRST_SECONDS: Final = 2.0  # when installing took longer, the table says how fast the next start will be
 
 
 class Refused(RuntimeError):  # noqa: N818
-    """Why nothing was started, and what to do."""
+    """Nothing was started. The message says why, and what to do."""
 
 
 def main(arguments: list[str]) -> int:
-    """Starts or stops a stack; the exit code."""
-    parser = argparse.ArgumentParser(prog="scripts/up", add_help=False)  # scripts/up itself has the help
+    """Starts or stops a stack; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="scripts/up", add_help=False)  # scripts/up itself prints the help
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int)
     parser.add_argument("--detach", action="store_true")
@@ -69,13 +69,15 @@ def main(arguments: list[str]) -> int:
 
 
 def up(data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool, live: bool) -> int:
-    """Starts everything, and stays until ``ended`` where it is not detached."""
+    """Starts everything. Unless detached, stays until ``ended``."""
     if ":" in str(data.path):
         raise Refused(
             f"Expected a data folder without a colon in its path, found {data.path}. Choose another: scripts/up --data DIR"
         )
     began = time.monotonic()
-    before = time.time() - Process.own().started_at  # scripts/up became this process: what the installing took
+    before = (
+        time.time() - Process.own().started_at
+    )  # scripts/up became this process, so this is the time of the installation
     progress = Progress()
     check_versions()
     wanted = settings.load({key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH__HUB__")})
@@ -83,7 +85,7 @@ def up(data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool
     supervisor = Supervisor(data)
     left = supervisor.end_leftovers()
     if left:
-        progress.line(f"  --  ended {left} processes of a run whose supervisor was killed")
+        progress.line(f"  --  ended {left} processes that a killed supervisor had left behind")
     data.open()
     ports = configuration.choose_ports(data, wanted, gateway_port(data, wanted_port))
     stack = parts.build(data, wanted, ports, os.environ, live=live)
@@ -101,23 +103,23 @@ def up(data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool
     took = time.monotonic() - began
     summary.show(progress, data, wanted, ports, took + before, took if before > FIRST_SECONDS else None, live=live)
     if detach:
-        progress.line(f"It runs in the background.   {summary.command(data)} --stop ends it")
+        progress.line(f"Everything runs in the background.   {summary.command(data)} --stop ends it")
         return 0
     return stay(data, supervisor, progress, ended)
 
 
 def stay(data: DataFolder, supervisor: Supervisor, progress: Progress, ended: Ending) -> int:
-    """Says what dies and is started again, until somebody ends it; then stops everything."""
-    watch = Watch(data, supervisor, progress)  # before it says that it watches: what dies from now on is told
+    """Reports parts that die and start again, until a signal comes; then stops everything."""
+    watch = Watch(data, supervisor, progress)  # created before the next line, so that no death after it is missed
     progress.line("Ctrl-C stops everything.")
     while not ended.requested:
         time.sleep(WATCH_SECONDS)
         if not watch.run_once():
             left = supervisor.end_leftovers()
             if left:
-                progress.event(f"The supervisor was killed. Ended the {left} processes that it left.")
+                progress.event(f"The supervisor was killed. Ended the {left} processes that it left behind.")
                 return 1
-            progress.event("The supervisor ended, and everything with it.")
+            progress.event("The supervisor ended, and everything else with it.")
             return 0
     progress.line()
     progress.waiting("stopping: gateway, regions, servers")
@@ -127,9 +129,9 @@ def stay(data: DataFolder, supervisor: Supervisor, progress: Progress, ended: En
 
 
 def stop(data: DataFolder) -> int:
-    """Ends everything of a data folder."""
+    """Ends everything that belongs to a data folder."""
     holder = None if data.lock() else data.holder
-    if holder is not None:  # an ``up`` in the foreground, or one that starts: it does it itself
+    if holder is not None:  # an ``up`` in the foreground, or one that is starting, stops everything itself
         for number in (signal.SIGTERM, signal.SIGCONT):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(holder.pid, number)
@@ -142,14 +144,14 @@ def stop(data: DataFolder) -> int:
     if running or holder is not None:
         print("Stopped.")
     elif ended:
-        print(f"Stopped: ended {ended} processes of a run whose supervisor was killed.")
+        print(f"Stopped: ended {ended} processes that a killed supervisor had left behind.")
     else:
         print(f"Nothing runs on {data.path}.")
     return 0
 
 
 def take(data: DataFolder) -> None:
-    """Takes the data folder; raises ``Refused`` where somebody runs on it."""
+    """Locks the data folder. Raises ``Refused`` when something runs on it."""
     locked = data.lock()
     running = data.supervisor
     if running is not None:
@@ -165,7 +167,7 @@ def take(data: DataFolder) -> None:
 
 
 def gateway_port(data: DataFolder, wanted: int | None) -> int:
-    """The gateway's port: what was asked for, what it was before, or 8080; raises ``Refused`` when it is taken."""
+    """The gateway's port: the wanted one, else the kept one, else 8080. Raises ``Refused`` when it is taken."""
     port = wanted or data.kept_port("gateway") or GATEWAY_PORT
     if not 0 < port < 65536:
         raise Refused(f"Expected a port from 1 to 65535, found {port}.")
@@ -178,7 +180,7 @@ def gateway_port(data: DataFolder, wanted: int | None) -> int:
 
 
 def check_versions() -> None:
-    """Refuses servers below their floors before anything is started; raises ``Refused``."""
+    """Refuses servers that are too old, before anything is started. Raises ``Refused``."""
     found = {
         "Redis": (redis_version(), connect.REDIS_FLOOR, "redis-server"),
         "RabbitMQ": (rabbitmq_version(), connect.RABBITMQ_FLOOR, "rabbitmq-server"),
@@ -210,7 +212,7 @@ def redis_version() -> str:
 
 
 def rabbitmq_version() -> str:
-    """The version of rabbitmq-server: its folder says it, and asking it takes a second."""
+    """The version of rabbitmq-server, from its folder's name; the program itself would take a second."""
     names = [folder.name for folder in (RABBITMQ_BIN.parent / "lib").glob("rabbitmq_server-*")]
     versions = [match[1] for name in names if (match := re.fullmatch(r"rabbitmq_server-([0-9.]+)\S*", name))]
     if not versions:

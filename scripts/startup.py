@@ -1,8 +1,8 @@
-"""The start of a stack: everything that can start at once does, and each thing is said when it is seen to be ready.
+"""The start of a stack. Parts start as early as they can, and each is reported when it is ready.
 
 servers ─ the port mapper, then RabbitMQ (the slowest) beside every Redis, the document store and the site
-regions ─ a region's dashboard and workers as soon as the Redis are there, its bridge with the gateway
-entry   ─ the gateway once RabbitMQ is there; ready when it says so, a region when the gateway sees it ``up``
+regions ─ dashboards and workers as soon as every Redis is ready, bridges together with the gateway
+entry   ─ the gateway once RabbitMQ is ready. It is ready when it says so; a region is when the gateway sees it ``up``
 """
 
 import subprocess
@@ -22,23 +22,23 @@ from scripts.terminal import Progress
 from web.region import REFUSED
 
 READY_SECONDS: Final = 90.0
-DEATHS_MAX: Final = 3  # a part that died so often while it started does not start
-SAID: Final = {"bridge": "bridges", "workers": "workers"}  # a part, and where /v1/regions shows what it said
+DEATHS_MAX: Final = 3  # a part that dies this often during the start is given up
+SAID: Final = {"bridge": "bridges", "workers": "workers"}  # part → the key of /v1/regions with its reports
 POLL_SECONDS: Final = 0.05
 
 
 class Ending:
-    """Whether somebody asked to stop; a plain flag, since a signal handler may hold no lock."""
+    """Whether the user asked to stop. A plain flag, since a signal handler must not take a lock."""
 
     requested = False
 
     def request(self, *_signal: object) -> None:
-        """Asks."""
+        """Asks to stop."""
         self.requested = True
 
 
 class NotReady(RuntimeError):  # noqa: N818
-    """A part that did not start, or was not ready in time; ``part`` names its log."""
+    """A part did not start, or was not ready in time; ``part`` names its log."""
 
     def __init__(self, part: str, message: str) -> None:
         super().__init__(message)
@@ -46,7 +46,7 @@ class NotReady(RuntimeError):  # noqa: N818
 
 
 class Startup:
-    """One start: which parts run, which are ready, how often each died."""
+    """One start: which parts run, which are ready, and how often each died."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Startup:
         self.starts: dict[str, set[int]] = {}
 
     def run(self) -> None:
-        """Starts everything; raises ``NotReady``."""
+        """Starts everything. Raises ``NotReady``."""
         regions = list(self.wanted.region)
         redis = ["hub", *(f"redis-{name}" for name in regions)]
         self.start("epmd", *redis)
@@ -85,14 +85,16 @@ class Startup:
         self.done(f"{'document store':<19} 127.0.0.1:{self.ports.store}")
         self.wait("gateway", self.parts["gateway"].not_ready)
         self.regions(regions)
-        keeping = threading.Thread(target=self._keep_queues)  # they are declared: the bridges consume
+        keeping = threading.Thread(
+            target=self._keep_queues
+        )  # the queues are declared by now, since the bridges consume
         keeping.start()
         self.wait("gateway", answers(self.ports.gateway, "/readyz"))
         keeping.join()
         self.done(f"{'gateway':<19} 127.0.0.1:{self.ports.gateway}")
 
     def regions(self, names: list[str]) -> None:
-        """Waits until the gateway sees every region up and its dashboard answers; each is said as it comes."""
+        """Waits until the gateway sees every region up and its dashboard answers. Reports each region as it gets ready."""
         left = list(names)
         while left:
             views = self._views()
@@ -107,17 +109,17 @@ class Startup:
                 self._beat(f"{reasons[left[0]].split()[0].rstrip(':')}-{left[0]}", f"{left[0]}: {reasons[left[0]]}")
 
     def _away(self, name: str, view: dict[str, Any] | None) -> str:
-        """What of a region is not there yet, beginning with its part; what was said before this start counts for nothing."""
+        """What a region still lacks, beginning with the part's name. Reports from before this start are ignored."""
         if view is None:
-            return "bridge: the gateway does not know"
+            return "bridge: the gateway does not know the region yet"
         lived = time.monotonic() - self.began
         fresh = {part: [one for one in view[key] if one["age_seconds"] < lived] for part, key in SAID.items()}
         for part, said in fresh.items():
             if not said:
-                return f"{part} has not said anything yet"
+                return f"{part} has not reported anything yet"
         away = [
             reason for reason in view["reasons"] if not reason.startswith(REFUSED)
-        ]  # that may be of before this start
+        ]  # that may be from before this start
         if away or not any(bridge["state"] == "consuming" for bridge in fresh["bridge"]):
             return f"bridge: {', '.join(away) or fresh['bridge'][0]['reason']}"
         reason = self.parts[f"dashboard-{name}"].not_ready()
@@ -129,11 +131,11 @@ class Startup:
             self.supervisor.start_part(self.parts[name])
 
     def done(self, text: str) -> None:
-        """Says that something is ready."""
+        """Reports that something is ready."""
         self.progress.done(text, time.monotonic() - self.began)
 
     def wait(self, name: str, not_ready: Probe) -> None:
-        """Waits until a probe of a part says that it is ready."""
+        """Waits until a part's probe says that it is ready."""
         while (reason := not_ready()) is not None:
             self._beat(name, f"{name}: {reason}")
 
@@ -141,13 +143,13 @@ class Startup:
         try:
             self.stack.broker.keep_queues()
         except (Failed, OSError, subprocess.TimeoutExpired) as error:
-            self.progress.line(f"  --  RabbitMQ has not written its queues down yet: {error}")
+            self.progress.line(f"  --  RabbitMQ has not written its queues to disk yet: {error}")
 
     def _beat(self, name: str, reason: str) -> None:
-        """Between two probes: somebody may have asked to stop, a part may keep dying, time may be over."""
+        """Between two probes: raises ``NotReady`` on a request to stop, a part that keeps dying, or a time-out; then waits."""
         states = self.supervisor.states() or {}
         if self.ended.requested:
-            raise NotReady(name, "It was told to stop while it started.")
+            raise NotReady(name, "Stopped before everything was ready.")
         for part, state in states.items():
             self._look(part, state)
         if time.monotonic() - self.began > READY_SECONDS:

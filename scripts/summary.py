@@ -1,4 +1,4 @@
-"""What ``scripts/up`` says at the end: where everything is and what to try, or why it did not start."""
+"""The last words of ``scripts/up``: where everything is and what to try, or why it did not start."""
 
 import shlex
 from typing import Any, Final
@@ -25,7 +25,7 @@ def show(
     *,
     live: bool,
 ) -> None:
-    """The table of addresses and the lines to try."""
+    """Prints the table of addresses and the commands to try."""
     url = f"http://127.0.0.1:{ports.gateway}"
     sources = GatewayClient(url).get("/v1/sources")["sources"]
     later = "" if next_seconds is None else f" ({next_seconds:.0f} s next time)"
@@ -50,7 +50,7 @@ def show(
 
 
 def lines_to_try(sources: list[dict[str, Any]]) -> list[str]:
-    """Up to five sources, as ``fetch`` takes them; a required param with its example."""
+    """Up to five sources as arguments of ``fetch``, with the examples of required params."""
     by_id = {source["id"]: source for source in sources if source.get("health") != "broken"}
     chosen = [name for name in FIRST if name in by_id] or sorted(by_id)[:5]
     words = []
@@ -64,24 +64,24 @@ def lines_to_try(sources: list[dict[str, Any]]) -> list[str]:
 
 
 def failure(data: DataFolder, failed: Exception) -> str:
-    """What failed, the last lines of its log, and what to do."""
+    """The message for a failed start: what failed, the last lines of its log, and what to do."""
     part = failed.part if isinstance(failed, NotReady) else "supervisord"
     log = data.log / f"{part}.log"
     return "\n".join(
         [
             f"{failed if isinstance(failed, NotReady) else 'The supervisor does not start.'}",
             last_lines(log, LOG_LINES) or "    (its log is empty)",
-            f"Everything is stopped again. The whole log: {log}",
-            f"Mend what it says and run {command(data)} again; with another --data DIR it starts from nothing.",
+            f"Everything was stopped again. The whole log: {log}",
+            f"Fix that and run {command(data)} again. With another --data DIR it starts from nothing.",
         ]
     )
 
 
 def command(data: DataFolder) -> str:
-    """``scripts/up`` for this data folder."""
+    """The command ``scripts/up`` for this data folder."""
     return f"scripts/up{data_option(data)}"
 
 
 def data_option(data: DataFolder) -> str:
-    """The option that names the data folder; nothing for the default one."""
+    """The option that names the data folder; empty for the default one."""
     return "" if data.path == default_path() else f" --data {shlex.quote(str(data.path))}"

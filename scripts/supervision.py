@@ -1,8 +1,9 @@
-"""supervisord, driven over its socket: it starts parts again when they die, with backoff, and ends them in order.
+"""Drives supervisord over its socket. It restarts parts that die, with backoff, and ends all parts in order.
 
     start  →  supervisord  →  scripts.launch DATA NAME  →  the part itself
 
-A start is not readiness, so nothing starts by itself: ``start`` is called part by part, and who called it probes.
+A part that has started is not ready yet. So supervisord starts nothing by itself: the caller of ``start_part`` probes the
+part and decides what to start next.
 """
 
 import json
@@ -26,9 +27,9 @@ from scripts import configuration, processes
 from scripts.data_folder import DataFolder
 from scripts.parts import STAGES, Part
 
-START_SECONDS: Final = 3  # a part that ends sooner waits before it is tried again: a second more each time
+START_SECONDS: Final = 3  # a part that ends sooner is retried after a wait, one second longer each time
 LEFTOVER_SECONDS: Final = (
-    5.0  # whoever killed the supervisor did not wait either, and the parts write to its closed pipes
+    5.0  # whoever killed the supervisor did not wait, either; and the parts now write to closed pipes
 )
 SOCKET: Final = "supervisor.sock"
 GONE: Final = (OSError, HTTPException, xmlrpc.client.Error)
@@ -40,10 +41,10 @@ class NotStarted(RuntimeError):  # noqa: N818
 
 @dataclass(frozen=True)
 class State:
-    """A part as the supervisor sees it.
+    """The state of a part, as the supervisor sees it.
 
-    ``pid`` is 0 for none, ``name`` the supervisor's name of the state, ``started`` when it was last started (seconds
-    since the epoch, 0 for never), ``exit_code`` of its last end, -1 when a signal ended it.
+    ``pid``: 0 while there is no process. ``name``: supervisor's name of the state. ``started``: the last start, in seconds
+    since the epoch; 0 for never. ``exit_code``: of the last process; -1 when a signal ended it.
     """
 
     pid: int
@@ -53,12 +54,12 @@ class State:
 
     @property
     def quick(self) -> bool:
-        """Whether it ended so soon after its start that the next try waits."""
+        """Whether it ended so soon after its start that the next try has to wait."""
         return self.name == "BACKOFF"
 
     @property
     def how(self) -> str:
-        """How it ended last; of a quick end supervisor does not keep the exit code."""
+        """How it ended last. supervisor does not keep the exit code of a quick end."""
         if self.quick:
             return f"ended within {START_SECONDS} s of its start"
         return "was killed by a signal" if self.exit_code < 0 else f"ended with code {self.exit_code}"
@@ -72,7 +73,7 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, parts: Iterable[Part], *, ends_with_us: bool) -> None:
-        """Starts supervisord with these parts, none of them running. Raises ``NotStarted``."""
+        """Starts supervisord with these parts, without starting the parts. Raises ``NotStarted``."""
         data = self.data
         stages: dict[str, list[Part]] = {stage: [] for stage in STAGES}
         for part in parts:
@@ -101,15 +102,15 @@ class Supervisor:
             time.sleep(0.02)
 
     def start_part(self, part: Part) -> None:
-        """Starts a part; does not wait until it is ready."""
+        """Starts a part. Does not wait until it is ready."""
         self._call("startProcess", f"{part.stage}:{part.name}", False)
 
     def stop_part(self, part: Part) -> None:
-        """Stops a part and waits until it has ended; it is not started again by itself."""
+        """Stops a part and waits until it has ended. supervisord does not restart it."""
         self._call("stopProcess", f"{part.stage}:{part.name}", True)
 
     def states(self) -> dict[str, State] | None:
-        """Every part as it is now; None when the supervisor does not answer."""
+        """The current state of each part; None when the supervisor does not answer."""
         try:
             infos = self._call("getAllProcessInfo")
         except GONE:
@@ -119,7 +120,10 @@ class Supervisor:
         }
 
     def stop(self, seconds: float = 120.0) -> int:
-        """Ends everything, in order, also what runs without a supervisor; how many processes had to be ended so."""
+        """Ends everything in order, including processes without a supervisor.
+
+        Returns how many processes the supervisor had left to end.
+        """
         self.data.url_file.unlink(missing_ok=True)  # from here on `nearfetch bridges ensure` starts nothing
         keeper.end_kept(self.data.bridges, LEFTOVER_SECONDS)
         supervisor = self.data.supervisor
@@ -136,7 +140,7 @@ class Supervisor:
         return self.end_leftovers()
 
     def end_leftovers(self) -> int:
-        """Ends what a killed supervisor left behind, a stage at a time; how many processes there were."""
+        """Ends, one stage at a time, what a killed supervisor left behind. Returns the number of processes."""
         ended = keeper.end_kept(self.data.bridges, LEFTOVER_SECONDS)
         stage_of = self._stages()
         for stage in reversed(STAGES):
@@ -149,7 +153,7 @@ class Supervisor:
         return ended
 
     def _stages(self) -> dict[str, str]:
-        """Which stage a part belongs to: the configuration of the last run says."""
+        """The stage of each part, from the configuration of the last run."""
         try:
             lines = (self.data.run / "supervisord.conf").read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -180,7 +184,7 @@ childlogdir = .
 silent = true
 umask = 077
 
-; the socket stands in this folder, reached as the working folder: a socket's path has 107 bytes at most
+; the socket is in this folder and reached through the working folder, since its path may have 107 bytes at most
 [unix_http_server]
 file = /proc/self/cwd/{SOCKET}
 chmod = 0600
@@ -192,7 +196,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
         for number, (stage, parts) in enumerate(stages.items()):
             if parts:
                 listed = ",".join(part.name for part in parts)
-                # The highest priority is stopped first, and a group as a whole before the next one.
+                # supervisord stops the highest priority first, and a whole group before the next.
                 sections.append(
                     f"; stage {stage} {listed.replace(',', ' ')}\n[group:{stage}]\nprograms = {listed}\npriority = {number + 1}\n"
                 )
@@ -229,7 +233,7 @@ stdout_logfile_backups = 2
 
 
 class _SocketConnection(HTTPConnection):
-    """HTTP over a Unix socket, with a time-out that supervisor's own transport lacks."""
+    """HTTP over a Unix socket, with the time-out that supervisor's own transport lacks."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=10.0)
@@ -256,5 +260,5 @@ def _launch(data: DataFolder, name: str) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    """A value of supervisord's configuration: a percent sign begins an expansion there."""
+    """A value for supervisord's configuration, in which a percent sign begins an expansion."""
     return text.replace("%", "%%")

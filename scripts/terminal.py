@@ -1,4 +1,4 @@
-"""How commands speak: quantities for people, and the lines of progress that ``scripts/up`` shows."""
+"""Output of the commands: quantities for people, and the lines of progress that ``scripts/up`` shows."""
 
 import json
 import re
@@ -11,27 +11,27 @@ import click
 
 from regions.printable import printable, printable_json
 
-WIDTH: Final = 58  # as step_done in scripts/setup.sh
+WIDTH: Final = 58  # like step_done in scripts/setup.sh
 SPINNER: Final = "|/-\\"
 UNITS: Final = ("B", "kB", "MB", "GB", "TB")
 
 
-# A word in a colour of ours: what else would a terminal obey is shown, since texts of pages and regions are among ours.
+# A word in one of our colours. All other control characters are escaped, since texts of pages and regions stand between ours.
 _COLOURED: Final = re.compile(r"(\x1b\[[0-9]{2}m[ \w]+\x1b\[0m)")
 
 
 def say(text: str = "", *, err: bool = False, nl: bool = True) -> None:
-    """Writes lines for people, with control characters as their escapes."""
+    """Prints lines for people, with control characters escaped."""
     click.echo(shown(text), err=err, nl=nl)
 
 
 def say_json(value: Any) -> None:
-    """Writes a line for programs, which a person may read too."""
+    """Prints a line of JSON, which is safe on a terminal, too."""
     click.echo(printable_json(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
 
 
 def shown(text: str) -> str:
-    """Lines as a terminal may get them."""
+    """The lines with everything escaped that a terminal would obey."""
     if text.isprintable():
         return text
     return "\n".join(
@@ -41,7 +41,7 @@ def shown(text: str) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as ``1.7 kB``: three digits where they say something."""
+    """Bytes like ``1.7 kB``."""
     value, unit = float(count), 0
     while value >= 999.5 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
@@ -49,25 +49,25 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as ``12 ms``, ``3.02 s`` or ``72 s``."""
+    """Seconds like ``12 ms``, ``3.02 s`` or ``72 s``."""
     if seconds < 1.0:
         return f"{seconds * 1000:.0f} ms"
     return f"{seconds:.2f} s" if seconds < 10.0 else f"{seconds:.0f} s"
 
 
 def counted(count: int, noun: str, plural: str = "s") -> str:
-    """``1 record``, ``2 records``."""
+    """A number with a noun: ``1 record``, ``2 records``."""
     return f"{count} {noun}{'' if count == 1 else plural}"
 
 
 def less(raw: int, wire: int) -> str:
-    """Bytes that were fetched, and what of them went home."""
+    """The bytes fetched, and the bytes sent to the hub."""
     times = f" ({raw / wire:.1f} times less)" if 0 < wire < raw else ""
     return f"{size(raw)} fetched, {size(wire)} crossed the sea{times}"
 
 
 class Progress:
-    """Lines of what is done and, on a terminal only, a last line of what is waited for."""
+    """Lines for what is done and, only on a terminal, a last line for what is being waited for."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
@@ -76,22 +76,22 @@ class Progress:
         self._lock = threading.Lock()
 
     def done(self, text: str, seconds: float) -> None:
-        """A thing is ready."""
+        """Reports that something is ready."""
         took = f"{seconds:.1f} s" if seconds < 10.0 else f"{seconds:.0f} s"
         self.line(f"  ok  {text:<{WIDTH}} {took:>10}")
 
     def line(self, text: str = "") -> None:
-        """Any line."""
+        """Prints any line."""
         with self._lock:
             self._clear()
             print(shown(text), flush=True)
 
     def event(self, text: str) -> None:
-        """Something that happened while everything runs."""
+        """Prints an event, with the time, while everything runs."""
         self.line(f"{time.strftime('%H:%M:%S')}  {text}")
 
     def waiting(self, text: str) -> None:
-        """What is waited for; nothing where nobody watches."""
+        """Shows what is being waited for, if the output is a terminal."""
         if not self._live:
             return
         with self._lock:
@@ -107,10 +107,10 @@ class Progress:
 
 
 class Quiet(Progress):
-    """Says nothing."""
+    """Prints nothing."""
 
     def line(self, text: str = "") -> None:
-        """Nothing."""
+        """Prints nothing."""
 
     def waiting(self, text: str) -> None:
-        """Nothing."""
+        """Prints nothing."""

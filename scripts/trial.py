@@ -1,8 +1,8 @@
-"""Runs a source here as a worker would, with nothing around it: for authors, who want to see what came and what was made of it.
+"""Runs a source here like a worker would, but without a stack, for authors who want to see pages and records.
 
     trial.run → jobs.task.Runner.lived, the worker's own steps, on Watched fetchers → Trial
 
-What answers is the region's own fetcher, pages of files (``Files``), or answers that were kept (``scripts.samples``).
+The region's own fetcher answers, or files (``Files``), or the answers of a sample (``scripts.samples``).
 """
 
 import signal
@@ -29,7 +29,7 @@ from jobs.task import Runner
 from regions.folders import Folders
 from regions.settings import Settings
 
-NAME: Final = "trial"  # stands where a task's and a request's id would
+NAME: Final = "trial"  # takes the place of a task's and a request's id
 RESULT_TTL_MS: Final = 3_600_000
 
 _encoder = msgspec.json.Encoder()
@@ -37,7 +37,7 @@ _encoder = msgspec.json.Encoder()
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One fetch of a trial: what was asked, and the page or why there is none."""
+    """One fetch of a trial: the request, and the page or the error."""
 
     request: Request
     page: Page | None
@@ -47,14 +47,14 @@ class Exchange:
 
 @dataclass(slots=True)
 class Trial:
-    """What became of a source: the result as clients would get it, and besides the rows of one that failed."""
+    """The outcome of a trial: the result that clients would get, and the rows, also those of a failed task."""
 
     definition: Definition
     params: Mapping[str, object]
     result: dict[str, Any]
     rows: list[dict[str, Any]]
     exchanges: list[Exchange]
-    traceback: str  # of a failure
+    traceback: str  # of a failure; empty without one
 
     @property
     def is_failed(self) -> bool:
@@ -62,7 +62,7 @@ class Trial:
         return bool(self.result["status"] != "succeeded")
 
     def fields(self) -> list["Hits"]:
-        """How often each field has a value, in the definition's order; those of helpers are not told."""
+        """How often each field has a value, in the order of the definition, without helper fields."""
         names = [name for name in self.definition.fields if not name.startswith("_")]
         names = names or list(dict.fromkeys(name for row in self.rows for name in row))
         return [Hits.of(name, self.rows) for name in names]
@@ -70,7 +70,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """In how many rows a field has a value, and the rows (from 1) in which it has none."""
+    """In how many rows a field has a value, and the numbers (from 1) of those in which it has none."""
 
     name: str
     found: int
@@ -78,21 +78,21 @@ class Hits:
 
     @classmethod
     def of(cls, name: str, rows: Sequence[Mapping[str, Any]]) -> "Hits":
-        """Nothing is what the contract takes for nothing: null, an empty text, an empty list."""
+        """Counts as empty what the contract counts as empty: null, an empty text, an empty list."""
         misses = [number for number, row in enumerate(rows, 1) if row.get(name) in (None, "", [])]
         return cls(name, len(rows) - len(misses), misses)
 
 
 @dataclass(slots=True)
 class Watched:
-    """A fetcher that tells of each fetch, before and after it."""
+    """A fetcher that reports each fetch, before and after it."""
 
     inner: Fetches
     begun: Callable[[Request], None]
     done: Callable[[Exchange], None]
 
     def fetch(self, request: Request, **limits: Any) -> Page:
-        """What the inner one gives."""
+        """Fetches with the inner fetcher."""
         self.begun(request)
         began = time.perf_counter()
         try:
@@ -104,13 +104,13 @@ class Watched:
         return page
 
     def close(self) -> None:
-        """Closes the inner one."""
+        """Closes the inner fetcher."""
         self.inner.close()
 
 
 @dataclass(slots=True)
 class Files:
-    """Answers with files, in the order in which pages are asked for (that of ``[before]`` is the first one)."""
+    """Answers with files, in the order in which pages are requested. A page of ``[before]`` is the first."""
 
     paths: Sequence[Path]
     url: str = ""
@@ -122,14 +122,14 @@ class Files:
         self,
         request: Request,
         *,
-        deadline: float,  # noqa: ARG002 - a file is there at once
+        deadline: float,  # noqa: ARG002 - a file needs no time
         timeout_seconds: float,  # noqa: ARG002
         max_bytes: int,  # noqa: ARG002
         cancelled: Callable[[], bool],  # noqa: ARG002
         jar: RequestsCookieJar | None = None,  # noqa: ARG002
         admit: Callable[[str], None] | None = None,  # noqa: ARG002
     ) -> Page:
-        """The next file as a page; ``url`` is the first one's address. Raises ConnectionFailed after the last."""
+        """The next file as a page; ``url`` is the URL of the first. Raises ConnectionFailed after the last file."""
         number = self._count
         self._count += 1
         if number >= len(self.paths):
@@ -139,7 +139,7 @@ class Files:
         return Page(request, url, self.status, dict(self.headers), self.paths[number].read_bytes(), request.params)
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Does nothing: there are no connections."""
 
 
 def run(
@@ -154,9 +154,9 @@ def run(
     done: Callable[[Exchange], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Trial:
-    """Runs a source with bound params. ``answers`` and ``secrets`` stand in for those of its region.
+    """Runs a source with bound params. ``answers`` and ``secrets`` replace those of its region.
 
-    Raises ``Faults`` where the settings of fetching or the region are wrong, ValueError where params make no address.
+    Raises ``Faults`` when the settings for fetching or the region are wrong, ValueError when the params give no valid URL.
     """
     assert entry.definition is not None
     region = settings.one(entry.region)
@@ -185,7 +185,7 @@ def run(
 
 
 def task_of(entry: Entry, params: Mapping[str, object], seconds: float) -> Task:
-    """The task that a gateway would make of it; raises ValueError where the params make no address."""
+    """The task that a gateway would make. Raises ValueError when the params give no valid URL."""
     assert entry.definition is not None
     now_ms = time.time_ns() // 1_000_000
     return Task(
@@ -203,7 +203,7 @@ def task_of(entry: Entry, params: Mapping[str, object], seconds: float) -> Task:
 
 
 def with_folder(settings: Settings, folder: Path) -> Settings:
-    """The settings with a folder of definitions besides the others, whose files count before theirs."""
+    """The settings with one more folder of definitions, which takes precedence over the others."""
     folder = folder.absolute()
     if folder == settings.source_folders[-1].absolute():
         return settings
@@ -212,7 +212,7 @@ def with_folder(settings: Settings, folder: Path) -> Settings:
 
 
 def bound(definition: Definition, texts: Mapping[str, str]) -> tuple[dict[str, object], dict[str, str]]:
-    """Params of texts, and which of them are examples: those of required ones that were not given.
+    """Params from texts, and those among them that are examples, for required params that were not given.
 
     Raises ``BadParams``.
     """
@@ -226,7 +226,7 @@ def bound(definition: Definition, texts: Mapping[str, str]) -> tuple[dict[str, o
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed: the first one ends the task, a second one the program."""
+    """Yields a function that tells whether Ctrl-C was pressed. The first one ends the task, a second one the program."""
     pressed = threading.Event()
 
     def press(_: int, __: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""``nearfetch source try``: runs a source here, and shows what was asked, what came, and what was made of it."""
+"""``nearfetch source try``: runs a source here, and shows the requests, the answers, and the records."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from scripts.check_command import faults, find
 from scripts.terminal import Progress, counted, duration, say, say_json, size
 from scripts.trial import Exchange, Files, Hits, Trial
 
-CELL_WIDTHS: Final = (40, 32, 26, 20, 16, 12)  # the widest that a terminal has room for
+CELL_WIDTHS: Final = (40, 32, 26, 20, 16, 12)  # the widest that fits into the terminal is used
 COLUMN_GAP: Final = 3
 LINE_WIDTH: Final = 400
 ROWS: Final = 10
@@ -37,7 +37,7 @@ def run(
     rows: int,
     as_json: bool,
 ) -> int:
-    """The exit code: 0 when it succeeded, 1 when it failed. Raises what ``attempt`` raises."""
+    """Returns 0 when the task succeeded, 1 when it failed. Raises what ``attempt`` raises."""
     done, is_interrupted = attempt(settings, words, files=files, deadline_seconds=deadline_seconds, is_quiet=as_json)
     if as_json:
         say_json(document(done))
@@ -49,9 +49,9 @@ def run(
 def attempt(
     settings: Settings, words: Sequence[str], *, files: Files | None, deadline_seconds: float | None, is_quiet: bool
 ) -> tuple[Trial, bool]:
-    """Runs ``SOURCE [KEY=VALUE]…`` and tells each fetch when it is done; whether Ctrl-C ended it.
+    """Runs ``SOURCE [KEY=VALUE]…`` and prints each fetch when it is done. Also returns whether Ctrl-C ended it.
 
-    Raises ``Faults`` with all that is wrong with the definition, and click's ``UsageError`` for the words.
+    Raises ``Faults`` with everything wrong with the definition, and click's ``UsageError`` for wrong words.
     """
     entry, params, examples = asked(settings, words)
     progress = None if is_quiet else Progress()
@@ -80,12 +80,12 @@ def attempt(
                 cancelled=cancelled,
             )
         except ValueError as error:
-            raise click.UsageError(f"the params of {entry.id} make no address: {error}") from error
+            raise click.UsageError(f"the params of {entry.id} give no valid URL: {error}") from error
         return found, cancelled()
 
 
 def asked(settings: Settings, words: Sequence[str]) -> tuple[Entry, dict[str, object], dict[str, str]]:
-    """A source that can be run, its params, and which of them are examples."""
+    """A source that can be run, its params, and those among them that are examples."""
     entry = find(settings, words[0])
     found = faults(settings, entry)
     if found or entry.definition is None:
@@ -99,13 +99,13 @@ def asked(settings: Settings, words: Sequence[str]) -> tuple[Entry, dict[str, ob
     try:
         params, examples = trial.bound(entry.definition, texts)
     except BadParams as bad:
-        told = "\n".join(f"  {name}: {detail}" for name, detail in bad.faults)
-        raise click.UsageError(f"these are no params of {entry.id}:\n{told}") from bad
+        faults_text = "\n".join(f"  {name}: {detail}" for name, detail in bad.faults)
+        raise click.UsageError(f"these params do not fit {entry.id}:\n{faults_text}") from bad
     return entry, params, examples
 
 
 def exchange_line(exchange: Exchange) -> str:
-    """One fetch: what was asked, what came, how long it took."""
+    """The line of a fetch: the request, the answer, and how long it took."""
     begin = f"  {exchange.request.method} {exchange.request.url}"
     page, took = exchange.page, duration(exchange.seconds)
     if page is None:
@@ -115,7 +115,7 @@ def exchange_line(exchange: Exchange) -> str:
 
 
 def document(done: Trial) -> dict[str, Any]:
-    """Everything, for programs: the result as clients would get it; ``rows`` are those of a failed one."""
+    """The whole outcome for programs: the result that clients would get, and the ``rows`` of a failed task."""
     fetches = [
         {
             "method": one.request.method,
@@ -128,7 +128,7 @@ def document(done: Trial) -> dict[str, Any]:
         }
         for one in done.exchanges
     ]
-    left = {"task", "attempts", "age", "cached", "stale"}  # what only a stack knows
+    left = {"task", "attempts", "age", "cached", "stale"}  # known only within a stack
     result = {key: value for key, value in done.result.items() if key not in left}
     rows = {"rows": done.rows} if done.is_failed else {}
     hits = [asdict(one) for one in done.fields()]
@@ -136,7 +136,7 @@ def document(done: Trial) -> dict[str, Any]:
 
 
 def show(done: Trial, count: int) -> None:
-    """Records, fields, figures, warnings, and the error where there is one."""
+    """Prints records, fields, figures, warnings, and the error if there is one."""
     if done.rows:
         say()
         table(done.rows[:count], [one.name for one in done.fields()])
@@ -158,7 +158,7 @@ def show(done: Trial, count: int) -> None:
 
 
 def figures(done: Trial) -> str:
-    """One line of how much and how long."""
+    """The line with sizes and durations."""
     result = done.result
     pages = counted(sum(one.page is not None for one in done.exchanges), "page")
     timing = result["timing"]
@@ -169,7 +169,7 @@ def figures(done: Trial) -> str:
 
 
 def hit_lines(fields: Iterable[Hits], count: int) -> Iterator[str]:
-    """A line a field: in how many records it has a value, and the first in which it has none."""
+    """A line for each field: in how many records it has a value, and the first ones without a value."""
     fields = list(fields)
     width = max((len(one.name) for one in fields), default=0)
     for one in fields:
@@ -179,8 +179,11 @@ def hit_lines(fields: Iterable[Hits], count: int) -> Iterator[str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    """Records as a table; where a terminal has no room for all columns, and for a single one, a line a field."""
-    from rich.cells import cell_len  # noqa: PLC0415 - the other commands need not wait for it
+    """Prints records as a table.
+
+    A single record, or columns for which the terminal has no room, get a line for each field instead.
+    """
+    from rich.cells import cell_len  # noqa: PLC0415 - other commands need not wait for it
 
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for width in CELL_WIDTHS if len(rows) > 1 else ():
@@ -224,7 +227,7 @@ def _drawn(columns: Sequence[Sequence[str]]) -> None:
 
 
 def cell(value: Any, width: int) -> str:
-    """A value in a table, on one line."""
+    """A value for a table, on one line."""
     if value is None:
         return NOTHING
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What ``scripts/up`` says in the foreground: which part died, and that it is started again."""
+"""Reports, in the foreground of ``scripts/up``, which part died and that it was started again."""
 
 from scripts.data_folder import DataFolder
 from scripts.supervision import State, Supervisor
@@ -6,7 +6,7 @@ from scripts.terminal import Progress
 
 
 class Watch:
-    """Compares the supervisor's parts with what they were."""
+    """Compares the state of the supervisor's parts with the last one."""
 
     def __init__(self, data: DataFolder, supervisor: Supervisor, progress: Progress) -> None:
         self.data, self.supervisor, self.progress = data, supervisor, progress
@@ -14,7 +14,7 @@ class Watch:
         self.quick_ends: dict[str, int] = {}
 
     def run_once(self) -> bool:
-        """Says what happened since the last look; False when the supervisor has gone."""
+        """Reports what happened since the last look; False when the supervisor has gone."""
         states = self.supervisor.states()
         if states is None:
             return self.data.supervisor is not None
@@ -33,7 +33,7 @@ class Watch:
             self.progress.event(f"{name} started again as process {state.pid}.")
         else:
             self.quick_ends[name] = self.quick_ends.get(name, 0) + 1 if state.quick else 0
-            wait = self.quick_ends[name]  # supervisor waits a second more each time
+            wait = self.quick_ends[name]  # supervisor waits one second longer each time
             again = f"the next try is in {wait} s" if wait else "it is started again"
             who = f"{name} (process {before.pid})" if before.pid else name
             self.progress.event(f"{who} {state.how}; {again}.{log}")

@@ -1,4 +1,4 @@
-"""``nearfetch where``: every hop of a task, with its time since the accept, its place and its attempt."""
+"""``nearfetch where``: each hop of a task, with its time since the accept, its place and its attempt."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ PLACE_WIDTH = 24
 
 
 def run(client: GatewayClient, task: str, *, as_json: bool) -> int:
-    """The exit code: 0, whatever became of the task. Raises ``Refused`` where it is unknown, ``NoGateway``."""
+    """Returns 0, whatever became of the task. Raises ``Refused`` when it is unknown, and ``NoGateway``."""
     found = client.get(f"/v1/tasks/{task}")
     if as_json:
         say_json(found)
@@ -26,7 +26,7 @@ def run(client: GatewayClient, task: str, *, as_json: bool) -> int:
 
 
 def headline(found: dict[str, Any]) -> list[str]:
-    """What, where, what became of it, in how many attempts, how long it took so far."""
+    """The first line: id, source, region, status, attempts, and the time so far."""
     status = found["status"]
     if found["attempts"]:
         status += f", {counted(len(found['attempts']), 'attempt')}"
@@ -36,7 +36,7 @@ def headline(found: dict[str, Any]) -> list[str]:
 
 
 def line(hop: dict[str, Any], width: int) -> str:
-    """One hop."""
+    """The line of a hop."""
     attempt = f"attempt {hop['attempt']}" if hop["hop"] == "claimed" else ""
     rest = "   ".join(part for part in (attempt, hop.get("note", "")) if part)
     return f"  {hop['after_ms'] / 1000:+9.3f}  {hop['hop']:<10} {hop['where']:<{width}}   {rest}"

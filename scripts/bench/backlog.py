@@ -1,9 +1,9 @@
-"""Whether a task costs more when many others wait: the same steady load over a backlog of 1,000, 100,000 and 1,000,000.
+"""Whether a task costs more when many others wait: the same steady load with a backlog of 1,000, 100,000 and 1,000,000.
 
-Workers are stopped while the backlog grows. Then they run, and as many tasks are posted as end, so that the backlog stays;
-what all processes use meanwhile is divided by the tasks that ended. Deadlines, the hub's memory, and the lengths that
-RabbitMQ allows its queues are raised, and the pool keeps its two processes, which it would not over a backlog; everything
-else is ``up``'s own.
+The workers are stopped while the backlog grows. Then they run, and as many tasks are posted as end, so the backlog stays
+the same. The CPU time that all processes use meanwhile is divided by the number of tasks that ended. Deadlines, the hub's
+memory and RabbitMQ's queue lengths are raised, and the pool is kept at two processes, which it would exceed over a
+backlog. Everything else is set like ``up`` sets it.
 """
 
 import asyncio
@@ -27,14 +27,14 @@ from scripts.services import Failed
 from scripts.terminal import Progress, size
 
 SIZES: Final = (1_000, 100_000, 1_000_000)
-TASKS: Final = 100  # of a request
+TASKS: Final = 100  # in each request
 FILLERS: Final = 8  # clients that post while the backlog grows
 WARM_SECONDS: Final = 8.0
 SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 0.05
 BUSY_SECONDS: Final = 0.5
 DEADLINE_SECONDS: Final = 20_000
-CHECKED: Final = 100  # requests whose every answer is looked at
+CHECKED: Final = 100  # requests of which every answer is checked
 SETTINGS: Final = {
     f"{PREFIX}LIMITS__DEADLINE_MAX_SECONDS": str(DEADLINE_SECONDS),
     f"{PREFIX}LIMITS__RESULT_TTL_SECONDS": str(2 * DEADLINE_SECONDS),
@@ -42,11 +42,11 @@ SETTINGS: Final = {
 }
 ROW: Final = ROWS["tiny"]
 
-Posted = tuple[bytes, list[int]]  # what a request was answered, and its pages
+Posted = tuple[bytes, list[int]]  # the answer to a request, and the numbers of its pages
 
 
 def run(progress: Progress, rounds: int) -> Extra:
-    """Once, whatever ``rounds`` says; raises ``Wrong``."""
+    """Measures once, whatever ``rounds`` is. Raises ``Wrong``."""
     del rounds
     numbers = itertools.count(1)
     found: list[dict[str, Any]] = []
@@ -85,9 +85,9 @@ def _raise_limits(ours: Ours) -> None:
         ["set_vm_memory_high_watermark", "absolute", "6GB"],
     )
     for command in commands:
-        told = ours.stack.broker.ctl(*command)
-        if told.returncode != 0:
-            raise Failed(f"rabbitmqctl {' '.join(command)}: {told.stderr.strip()}")
+        completed = ours.stack.broker.ctl(*command)
+        if completed.returncode != 0:
+            raise Failed(f"rabbitmqctl {' '.join(command)}: {completed.stderr.strip()}")
 
 
 async def _post(connection: load.Connection, numbers: Iterator[int]) -> Posted:
@@ -96,12 +96,12 @@ async def _post(connection: load.Connection, numbers: Iterator[int]) -> Posted:
     while True:
         try:
             return await connection.ask(call, 202), wanted
-        except Busy:  # nothing was accepted, and a client comes again
+        except Busy:  # nothing was accepted, so try again
             await asyncio.sleep(BUSY_SECONDS)
 
 
 async def _fill(ours: Ours, count: int, numbers: Iterator[int], posted: list[Posted], progress: Progress) -> None:
-    """Posts until so many tasks are open."""
+    """Posts until this many tasks are open."""
     left = iter(range((count - _open(ours)) // TASKS))
 
     async def post() -> None:
@@ -111,13 +111,13 @@ async def _fill(ours: Ours, count: int, numbers: Iterator[int], posted: list[Pos
                 if len(posted) < CHECKED:
                     posted.append(answer)
                 if not number % 50:
-                    progress.waiting(f"{count:,} tasks are to wait; {number * TASKS:,} posted")
+                    progress.waiting(f"posting {count:,} tasks; {number * TASKS:,} posted")
 
     await asyncio.gather(*(post() for _ in range(FILLERS)))
 
 
 async def _steady(ours: Ours, count: int, numbers: Iterator[int]) -> dict[str, Any]:
-    """Keeps the backlog as it is and measures."""
+    """Keeps the size of the backlog, and measures."""
     hops: dict[str, list[int]] = {}
     marks: list[tuple[float, dict[str, float], int]] = []
     posted = 0
@@ -144,7 +144,7 @@ async def _steady(ours: Ours, count: int, numbers: Iterator[int]) -> dict[str, A
 
 
 async def _first(ours: Ours, posted: list[Posted]) -> list[Finished]:
-    """The requests that were posted first, when they are done: RabbitMQ and RQ keep the order."""
+    """The requests that were posted first, once they are done. They finish first, since RabbitMQ and RQ keep the order."""
     found = []
     async with connected(ours.port) as connection:
         for accepted, wanted in posted:
@@ -153,12 +153,12 @@ async def _first(ours: Ours, posted: list[Posted]) -> list[Finished]:
 
 
 def _open(ours: Ours) -> int:
-    """Tasks that were accepted and have not ended."""
+    """The number of tasks that were accepted and have not ended."""
     return int(ours.stack.redis("hub").zcard(names.open_tasks(REGION)))
 
 
 def _where(ours: Ours) -> dict[str, int]:
-    """Where the tasks wait, and what that takes."""
+    """Where the tasks wait, and how much memory that takes."""
     parameters = connect.amqp_parameters(ours.stack.server_url("rabbitmq"), name="bench")[0]
     with pika.BlockingConnection(parameters) as connection:
         ready = connection.channel().queue_declare(names.work_queue(REGION), passive=True).method.message_count

@@ -1,7 +1,7 @@
-"""How fast a bridge alone is: its queue is filled, it is started, and what it brought into the region's Redis is counted.
+"""The speed of a bridge alone: its queue is filled, it is started, and the jobs in the region's Redis are counted.
 
-No worker takes anything away. A bridge may hold 20,000 messages that the append-only file does not have yet: WAITAOF answers
-once a second. Every id that was published must stand in RQ's queue, once, and no message be left.
+No worker takes a job. The bridge may hold 20,000 messages that are not in the append-only file yet, since WAITAOF answers
+once a second. In the end RQ's queue must hold every published id exactly once, and no message may be left in RabbitMQ.
 """
 
 import time
@@ -30,7 +30,7 @@ SETTINGS: Final = {
 
 
 def run(progress: Progress, rounds: int) -> Extra:
-    """Rounds of it; raises ``Wrong``."""
+    """Measures in rounds. Raises ``Wrong``."""
     rates, used = [], []
     with alone(progress, SETTINGS) as (ours, _):
         for part in (f"workers-{REGION}", f"bridge-{REGION}", "gateway"):
@@ -53,10 +53,10 @@ def run(progress: Progress, rounds: int) -> Extra:
 
 
 def _round(ours: Ours) -> tuple[float, dict[str, float]]:
-    """Tasks a second, and CPU µs a task by hop."""
+    """Returns tasks per second, and CPU µs for each task by hop."""
     queue = names.rq_queue(REGION)
     url = ours.stack.server_url(f"redis-{REGION}")
-    client = connect.open_redis(url, name="bench", block_seconds=SECONDS)  # 60,000 jobs take a moment to go
+    client = connect.open_redis(url, name="bench", block_seconds=SECONDS)  # deleting 60,000 jobs takes a moment
     published = _publish(ours)
     ours.stack.start_part(f"bridge-{REGION}")
     hops = ours.hops()
@@ -79,7 +79,7 @@ def _round(ours: Ours) -> tuple[float, dict[str, float]]:
         )
     while left := _left(ours):
         _in_time(deadline, left)
-    ours.stack.stop_part(f"bridge-{REGION}")  # what it had not acked comes back to the queue
+    ours.stack.stop_part(f"bridge-{REGION}")  # messages that it had not acked return to the queue
     if left := _left(ours):
         raise Wrong(f"bridge: expected every message to be acked, found {left} left")
     client.flushall()
@@ -91,7 +91,7 @@ def _round(ours: Ours) -> tuple[float, dict[str, float]]:
 
 
 def _publish(ours: Ours) -> list[str]:
-    """Fills the work queue; the tasks' ids."""
+    """Fills the work queue and returns the tasks' ids."""
     connection = _connection(ours)
     channel = connection.channel()
     now = time.time_ns() // 1_000_000
@@ -127,7 +127,7 @@ def _publish(ours: Ours) -> list[str]:
 
 
 def _left(ours: Ours) -> int:
-    """Messages that are ready in the work queue."""
+    """The number of ready messages in the work queue."""
     connection = _connection(ours)
     try:
         return int(connection.channel().queue_declare(names.work_queue(REGION), passive=True).method.message_count)

@@ -1,4 +1,4 @@
-"""Figures of our stack alone, each with settings of its own: what a row of them found, for people and for programs."""
+"""The outcome of a row that measures Nearfetch alone, with settings of its own, for people and for programs."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Extra(Struct, frozen=True):
-    """``lines`` for people, ``figures`` for programs: names with their units."""
+    """``lines`` are for people; ``figures`` are for programs, under names with units."""
 
     title: str
     lines: list[str]

@@ -1,4 +1,4 @@
-"""What is made of what was measured; pure. A figure is a round's; rounds are compared with each other, never across."""
+"""Figures from measurements; pure. Each figure belongs to a round, and ratios are only made within a round."""
 
 import math
 import statistics
@@ -7,11 +7,11 @@ from typing import Final
 
 from msgspec import Struct
 
-FAIR_SHARE: Final = 0.25  # of the bare loops' page rate; a peer below it is set up badly
+FAIR_SHARE: Final = 0.25  # of the bare loops' page rate; a peer below it must be badly set up
 
 
 class Spread(Struct, frozen=True):
-    """Of some rounds: the median, the lowest, the highest."""
+    """The median, the lowest and the highest of some rounds."""
 
     median: float
     low: float
@@ -19,38 +19,38 @@ class Spread(Struct, frozen=True):
 
     @staticmethod
     def of(values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
+        """The spread of at least one value."""
         return Spread(statistics.median(values), min(values), max(values))
 
 
 class Unfair(RuntimeError):  # noqa: N818
-    """The peer is too slow to be compared with: something is wrong with it, or with the machine."""
+    """The peer is too slow for a comparison: something is wrong with it, or with the machine."""
 
 
 class Load(Struct, frozen=True):
-    """One contender, one row, one round under load."""
+    """One contender under load, in one row and one round."""
 
     jobs_per_second: float
-    cpu_ms_per_job: dict[str, float]  # by hop
-    clients_ms_per_job: float  # CPU of the clients, no part of the contender
-    memory_bytes: float | None = None  # of whoever fetches; sampled on slow rows only
-    held: float | None = None  # fetches in flight, at the same moments
+    cpu_ms_per_job: dict[str, float]  # for each hop
+    clients_ms_per_job: float  # CPU time of the clients, which is no part of the contender
+    memory_bytes: float | None = None  # of the processes that fetch; only measured in rows with a delay
+    held: float | None = None  # fetches in flight at the same moments
 
     @property
     def cpu_ms(self) -> float:
-        """All hops together."""
+        """The sum of all hops."""
         return sum(self.cpu_ms_per_job.values())
 
     @property
     def memory_bytes_per_100(self) -> float | None:
-        """For 100 fetches in flight."""
+        """The memory for 100 fetches in flight."""
         if self.memory_bytes is None or not self.held:
             return None
         return 100 * self.memory_bytes / self.held
 
 
 class Alone(Struct, frozen=True):
-    """One contender, one row, one round of synchronous calls, in ms."""
+    """The latencies of one contender's synchronous calls, in one row and one round, in ms."""
 
     p50: float
     p95: float
@@ -58,19 +58,19 @@ class Alone(Struct, frozen=True):
 
     @staticmethod
     def of(seconds: Sequence[float]) -> "Alone":
-        """Of the calls' seconds."""
+        """The latencies from the calls' durations in seconds."""
         return Alone(*(1000 * percentile(seconds, share) for share in (0.5, 0.95, 0.99)))
 
 
 class Measured(Struct):
-    """A contender in a row: a figure a round."""
+    """A contender in a row, with a figure for each round."""
 
     load: list[Load] = []
     alone: list[Alone] = []
 
     @property
     def rate(self) -> Spread:
-        """Jobs a second."""
+        """Jobs per second."""
         return Spread.of([one.jobs_per_second for one in self.load])
 
 
@@ -82,18 +82,18 @@ class Floor(Struct, frozen=True):
 
 
 class Row(Struct):
-    """What was measured of a row: ours, each of the peer's pools by name, and the floor of its kind of page."""
+    """The measurements of a row: ours, each of the peer's pools by name, and the bare loops on the same kind of page."""
 
     name: str
     title: str
-    is_at_once: bool  # the page is not late: bare loops can be compared with
+    is_at_once: bool  # the page has no delay, so bare loops are comparable
     ours: Measured
     peer: dict[str, Measured]
     floor: list[Floor]
 
     @property
     def best(self) -> str:
-        """The peer's pool that does most a second."""
+        """The peer's pool with the most jobs per second."""
         return max(self.peer, key=lambda name: self.peer[name].rate.median)
 
     @property
@@ -102,28 +102,28 @@ class Row(Struct):
         return min(self.peer, key=lambda name: statistics.median(one.p50 for one in self.peer[name].alone))
 
     def rate_ratio(self) -> Spread:
-        """Our jobs a second to those of the peer's best pool, by round."""
+        """Our jobs per second divided by those of the peer's best pool, in each round."""
         theirs = self.peer[self.best].load
         pairs = zip(self.ours.load, theirs, strict=True)
         return Spread.of([mine.jobs_per_second / other.jobs_per_second for mine, other in pairs])
 
     def floor_ratio(self) -> Spread:
-        """Our jobs a second to those of the bare loops, by round; says nothing of a row that is late."""
+        """Our jobs per second divided by those of the bare loops, in each round. Means nothing for a row with a delay."""
         pairs = zip(self.ours.load, self.floor, strict=True)
         return Spread.of([mine.jobs_per_second / bare.jobs_per_second for mine, bare in pairs])
 
     def peer_floor_ratio(self) -> Spread:
-        """The same of the peer's best pool."""
+        """The same for the peer's best pool."""
         pairs = zip(self.peer[self.best].load, self.floor, strict=True)
         return Spread.of([theirs.jobs_per_second / bare.jobs_per_second for theirs, bare in pairs])
 
     def over_floor(self, measured: Measured) -> Spread:
-        """CPU ms a job over the bare loops', by round."""
+        """CPU ms for each job beyond that of the bare loops, in each round."""
         pairs = zip(measured.load, self.floor, strict=True)
         return Spread.of([one.cpu_ms - bare.cpu_ms_per_job for one, bare in pairs])
 
     def alone_ratio(self, share: str) -> Spread:
-        """Our time of a lone call to that of the peer's quickest pool, by round; ``share``: p50, p95 or p99."""
+        """Our latency of a lone call divided by that of the peer's quickest pool, in each round; ``share``: p50, p95 or p99."""
         pairs = zip(self.ours.alone, self.peer[self.quickest].alone, strict=True)
         return Spread.of([getattr(mine, share) / getattr(other, share) for mine, other in pairs])
 
@@ -135,17 +135,17 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def check_fair(row: Row) -> None:
-    """Raises ``Unfair`` where the peer's best pool does less than a quarter of what the bare loops do, in the median."""
+    """Raises ``Unfair`` when the peer's best pool does less than a quarter of the bare loops' jobs, by the median."""
     share = row.peer_floor_ratio().median
     if share < FAIR_SHARE:
         raise Unfair(
-            f"Unfair: Celery's best pool ({row.best}) does {share:.2f} of what the bare loops do with the {row.title}; "
-            f"below {FAIR_SHARE} it is set up badly, or the machine is too busy, and a ratio to it says nothing."
+            f"Unfair: Celery's best pool ({row.best}) does only {share:.2f} times the bare loops' jobs/s ({row.title}). "
+            f"Below {FAIR_SHARE} it is set up badly, or the machine is too busy, so a ratio would mean nothing."
         )
 
 
 def hops(measured: Measured) -> dict[str, float]:
-    """Where a job's CPU goes: the median of each hop over the rounds, in ms."""
+    """Where the CPU time of a job goes: for each hop the median over the rounds, in ms."""
     return {
         hop: statistics.median(one.cpu_ms_per_job[hop] for one in measured.load)
         for hop in measured.load[0].cpu_ms_per_job

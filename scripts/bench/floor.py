@@ -1,9 +1,10 @@
-"""The floor: bare loops that fetch and parse, a process each, and nothing else.
+"""The floor: bare loops, one in each process, that only fetch and parse.
 
     python -m scripts.bench.floor KIND PORT SECONDS FIRST
 
-By requests' cheapest correct way (a prepared request through the adapter, the body read with a limit, the connection kept)
-and lxml by hand. Prints {"seconds", "jobs", "cpu_ms"} as JSON; every page's records are checked when the clock has stopped.
+They use the cheapest correct way of requests (a prepared request through the adapter, a kept connection, a body read with a
+limit) and lxml by hand. Prints {"seconds", "jobs", "cpu_ms"} as JSON. The records of all pages are checked after the
+measurement.
 """
 
 import json
@@ -21,11 +22,11 @@ from scripts.bench import rows
 PROCESSES: Final = 2
 MOST_BYTES: Final = 20_000_000
 WARM_JOBS: Final = 20
-STRIDE: Final = 10_000_000  # between the numbers of two processes
+STRIDE: Final = 10_000_000  # between the first numbers of two processes
 
 
 def loop(kind: str, port: int, seconds: float, first: int) -> dict[str, float]:
-    """One bare loop. Raises ValueError where a page's records are not its number's."""
+    """Runs one bare loop. Raises ValueError when a page has the wrong records."""
     adapter, read = HTTPAdapter(), rows.hand(kind)
     template = requests.Request("GET", f"http://127.0.0.1:{port}{rows.PATHS[kind]}").prepare()
     base = template.url
@@ -53,7 +54,7 @@ def loop(kind: str, port: int, seconds: float, first: int) -> dict[str, float]:
 
 
 def run(kind: str, port: int, seconds: float) -> dict[str, float]:
-    """All loops side by side: {"jobs_per_second", "cpu_ms_per_job"}. Raises CalledProcessError."""
+    """Runs all loops side by side: {"jobs_per_second", "cpu_ms_per_job"}. Raises CalledProcessError."""
     loops = [
         subprocess.Popen(
             [sys.executable, "-m", "scripts.bench.floor", kind, str(port), str(seconds), str(one * STRIDE)],
@@ -67,10 +68,10 @@ def run(kind: str, port: int, seconds: float) -> dict[str, float]:
     for process in loops:
         if process.returncode != 0:
             raise subprocess.CalledProcessError(process.returncode, process.args)
-    told = [json.loads(answer) for answer in answers]
+    reports = [json.loads(answer) for answer in answers]
     return {
-        "jobs_per_second": sum(one["jobs"] / one["seconds"] for one in told),
-        "cpu_ms_per_job": sum(one["cpu_ms"] for one in told) / sum(one["jobs"] for one in told),
+        "jobs_per_second": sum(one["jobs"] / one["seconds"] for one in reports),
+        "cpu_ms_per_job": sum(one["cpu_ms"] for one in reports) / sum(one["jobs"] for one in reports),
     }
 
 

@@ -1,6 +1,6 @@
-"""How much memory a region needs for 400 fetches in flight: sources that answer after a second, and threads enough.
+"""The memory that a region needs for 400 fetches in flight, from sources that answer after a second.
 
-More threads than ``up`` gives a process, two processes of them: the threads wait, they do not compute.
+Two processes have more threads than with ``up``'s settings, since these threads wait and do not compute.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from scripts.terminal import Progress, size
 
 THREADS: Final = 220
 PROCESSES: Final = 2
-CLIENTS: Final = 80  # of six sources each
+CLIENTS: Final = 80  # with six sources in each request
 SECONDS: Final = 10.0
 SETTINGS: Final = {
     f"{PREFIX}REGION__FRA__WORKERS__THREADS": str(THREADS),
@@ -27,7 +27,7 @@ SETTINGS: Final = {
 
 
 def run(progress: Progress, rounds: int) -> Extra:
-    """Rounds of it; raises ``Wrong``."""
+    """Measures in rounds. Raises ``Wrong``."""
     row = ROWS["page-1s"]
     numbers = itertools.count(1)
     held: list[int] = []

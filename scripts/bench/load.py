@@ -1,10 +1,10 @@
-"""The clients: one asyncio loop, so that they cost little, the same for every contender.
+"""The clients, the same for every contender. They share one asyncio loop, so that they cost little.
 
-    many    some clients at once, each posts a request of several sources and polls it until it is done, then the next
-    alone   one client, one synchronous call after another, on an idle machine
-    check   every answer: which tasks, what became of them, their records
+    many    several clients at once; each posts a request of several sources, polls it until it is done, then posts the next
+    alone   one client makes one synchronous call after another, on an idle machine
+    check   checks every answer: the tasks, how they ended, and their records
 
-Answers are kept as they came and looked at when the clock has stopped.
+Answers are stored as they came and checked after the measurement.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from scripts.bench import rows
 from scripts.bench.rows import Row
 
 CLIENTS: Final = 32
-SOURCES: Final = 6  # of a request
+SOURCES: Final = 6  # in each request
 SAMPLE_SECONDS: Final = 0.5
 LATEST_SECONDS: Final = 120.0
 
 
 class Wrong(RuntimeError):  # noqa: N818
-    """An answer that is not what was asked for; nothing that was measured with it counts."""
+    """An answer is not what was asked for, so the measurement does not count."""
 
 
 class Busy(Wrong):
-    """503: nothing was accepted."""
+    """The answer was 503: nothing was accepted."""
 
 
 class Call(NamedTuple):
@@ -47,7 +47,7 @@ class Call(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What became of a task."""
+    """The end of a task."""
 
     task: str
     status: str
@@ -55,32 +55,32 @@ class Result(NamedTuple):
 
 
 class Contender(Protocol):
-    """Who is asked over HTTP, and how: both contenders have the same clients."""
+    """A system that the clients ask over HTTP, and how. All contenders have the same clients."""
 
     port: int
-    poll_seconds: float  # between two polls; 0 where a poll waits by itself
+    poll_seconds: float  # between two polls; 0 when a poll itself waits
 
     def post(self, row: Row, numbers: list[int]) -> Call:
-        """A request of these pages."""
+        """The call that requests these pages."""
 
     def poll(self, accepted: bytes) -> Call:
-        """How what it answered to a post is asked for."""
+        """The call that asks for the results of a post, given the answer to the post."""
 
     def done(self, answer: bytes) -> bool:
-        """Whether a poll has all of it."""
+        """Whether the answer to a poll has all results."""
 
     def alone(self, row: Row, number: int) -> Call:
-        """A synchronous call."""
+        """The synchronous call for one page."""
 
     def tasks(self, accepted: bytes) -> list[str]:
-        """The ids that a post got, in the order of its pages."""
+        """The ids of a post's tasks, in the order of its pages."""
 
     def results(self, answer: bytes) -> list[Result]:
-        """What an answer tells."""
+        """The results in an answer."""
 
 
 class Finished(NamedTuple):
-    """A request that came to its end: when, what it asked for, what its post got (nothing where it was synchronous), what it got."""
+    """A finished request: its time, its pages, the answer to its post (empty for a synchronous call), the last answer."""
 
     at: float
     numbers: list[int]
@@ -89,7 +89,7 @@ class Finished(NamedTuple):
 
 
 class Window(Struct):
-    """What was seen while the clock ran."""
+    """What was measured while the clock ran."""
 
     seconds: float
     jobs: int
@@ -97,13 +97,13 @@ class Window(Struct):
 
 
 class Connection:
-    """A client's connection; it is kept."""
+    """A client's persistent connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def ask(self, call: Call, *expected: int) -> bytes:
-        """The body of the answer; raises ``Wrong`` where the status is not expected, ``Busy`` where it is 503."""
+        """The body of the answer. Raises ``Wrong`` for an unexpected status, ``Busy`` for a 503."""
         kind = "Content-Type: application/json\r\n" if call.body else ""
         head = f"{call.method} {call.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{kind}{call.headers}Content-Length: {len(call.body)}\r\n\r\n"
         self._writer.write(head.encode() + call.body)
@@ -123,7 +123,7 @@ class Connection:
 
 @asynccontextmanager
 async def connected(port: int) -> AsyncIterator[Connection]:
-    """A new connection, until the end of the block."""
+    """A new connection, closed at the end of the block."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
     try:
         yield Connection(reader, writer)
@@ -134,20 +134,20 @@ async def connected(port: int) -> AsyncIterator[Connection]:
 
 
 class Told(Struct):
-    """What the page server says: pages that are late at this moment, and all that it served."""
+    """The page server's counts: pages that it holds back at the moment, and pages served so far."""
 
     held: int
     served: int
 
 
 class PageServer:
-    """The page server, asked about itself."""
+    """Asks the page server for its counts."""
 
     def __init__(self, port: int) -> None:
         self._port = port
 
     async def told(self, path: str = "/_held") -> Told:
-        """What it says."""
+        """The counts."""
         async with connected(self._port) as connection:
             body = await connection.ask(Call("GET", path), 200)
         return msgspec.json.decode(body, type=Told)
@@ -164,10 +164,10 @@ async def many(
     sample: Callable[[int], None] | None = None,
     clients: int = CLIENTS,
 ) -> Window:
-    """Asks for ``seconds``, after ``warm_seconds`` that do not count; every request is followed to its end.
+    """Keeps the clients busy for ``seconds``, after ``warm_seconds`` that do not count. Follows every request to its end.
 
-    ``sample`` is called now and then while the clock runs, with the number of pages that the page server holds. Raises
-    ExceptionGroup of ``Wrong``, also where it served more pages than were asked for.
+    ``sample`` is called now and then during the measurement, with the number of pages that the page server holds back. Raises
+    an ExceptionGroup of ``Wrong``, also when the page server served more pages than were requested.
     """
     finished: list[Finished] = []
     pages = PageServer(pages_port)
@@ -175,7 +175,9 @@ async def many(
     over = time.monotonic() + warm_seconds + seconds
 
     async def follow(number: int) -> None:
-        await asyncio.sleep(row.delay_seconds * number / clients)  # else all pages of a slow row end at once
+        await asyncio.sleep(
+            row.delay_seconds * number / clients
+        )  # otherwise all pages of a row with a delay would end at once
         async with connected(contender.port) as connection:
             while time.monotonic() < over:
                 wanted = list(itertools.islice(numbers, SOURCES))
@@ -199,14 +201,14 @@ async def many(
     asked, served = sum(len(one.numbers) for one in finished), (await pages.told()).served - before.served
     if asked != served:
         ends = Counter(result.status for one in finished for result in contender.results(one.answer))
-        told = ", ".join(f"{count} {status}" for status, count in ends.most_common())
-        raise Wrong(f"{row.name}: expected {asked} pages to be fetched, each once, found {served}; tasks: {told}")
+        ends_text = ", ".join(f"{count} {status}" for status, count in ends.most_common())
+        raise Wrong(f"{row.name}: expected {asked} pages to be fetched, each once, found {served}; tasks: {ends_text}")
     jobs = sum(len(one.numbers) for one in finished if began < one.at <= ended)
     return Window(ended - began, jobs, finished)
 
 
 async def polled(contender: Contender, connection: Connection, wanted: list[int], accepted: bytes) -> Finished:
-    """A request that was posted, when it is done; raises ``Wrong`` where it never is."""
+    """Polls a posted request until it is done. Raises ``Wrong`` when it never is."""
     call, answer, late = contender.poll(accepted), b"", time.monotonic() + LATEST_SECONDS
     while not answer or not contender.done(answer):
         if time.monotonic() > late:
@@ -220,7 +222,7 @@ async def polled(contender: Contender, connection: Connection, wanted: list[int]
 async def alone(
     contender: Contender, row: Row, numbers: Iterator[int], *, calls: int
 ) -> tuple[list[float], list[Finished]]:
-    """Seconds that each synchronous call took; the first ones, which warm up, are not among them."""
+    """The seconds of each synchronous call, without the first ones, which warm up."""
     took, finished = [], []
     warm = min(10, calls // 4)
     async with connected(contender.port) as connection:
@@ -237,7 +239,7 @@ async def alone(
 
 
 def check(contender: Contender, row: Row, finished: list[Finished]) -> int:
-    """How many tasks were answered; raises ``Wrong`` where one is not what was asked for."""
+    """The number of answered tasks. Raises ``Wrong`` when one is not what was asked for."""
     seen: set[str] = set()
     for one in finished:
         results = contender.results(one.answer)

@@ -1,8 +1,9 @@
-"""Whether a host keeps its speed while 10,000 tasks are asked of a slow one in the same region.
+"""Whether a host keeps its speed while 10,000 tasks ask for a slow host in the same region.
 
-Rounds of two windows with the same few clients of one host: alone, and beside requests for the slow host that are spread over
-the window. Of those a few run, a thousand wait, the rest is told at once that no turn comes; at its end they are cancelled.
-The load leaves the machine idle half of the time: what is compared is what a region gives a host, not a full machine.
+Each round has two windows with the same few clients of one host: alone, and beside requests for the slow host, which are
+spread over the window. Of the slow host's tasks a few run, a thousand wait, and the rest is refused at once, since no turn
+would come in time. They are cancelled at the end of the window. The load leaves the machine idle half of the time, so
+this compares what a region gives to a host, not what a full machine can do.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from scripts.terminal import Progress
 ROW: Final = Row("tiny-100ms", "tiny answer, 100 ms", "tiny", 0.1)
 SLOW: Final = Row("slow", "tiny answer, 1 s, of a slow host", "slow", 1.0)
 SLOW_ORIGIN: Final = "https://slow.example"
-CLIENTS: Final = 2  # of six sources each
+CLIENTS: Final = 2  # with six sources in each request
 TASKS: Final = 10_000
 OF_A_REQUEST: Final = 100
 SECONDS: Final = 40.0
@@ -41,7 +42,7 @@ KNOWN_SECONDS: Final = 30.0
 
 
 def run(progress: Progress, rounds: int) -> Extra:
-    """Rounds of it; raises ``Wrong``."""
+    """Measures in rounds. Raises ``Wrong``."""
     numbers = itertools.count(1)
     ratios: list[float] = []
     rates: list[tuple[float, float]] = []
@@ -62,28 +63,28 @@ def run(progress: Progress, rounds: int) -> Extra:
                     ratios.append(rates[-1][1] / rates[-1][0])
         finally:
             pages.stop()
-    told = ", ".join(f"{count:,} {what}" for what, count in became.most_common())
+    ends_text = ", ".join(f"{count:,} {what}" for what, count in became.most_common())
     spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
     alone_rate = statistics.median(one for one, _ in rates)
     return Extra(
         f"a host's speed while {TASKS:,} tasks are asked of a slow one",
         [
             f"{statistics.median(ratios):.3f} times its speed without them ({spread}), {alone_rate:.0f} jobs/s",
-            f"the slow one's tasks: {told}",
+            f"the slow host's tasks: {ends_text}",
         ],
         {"ratios": ratios, "jobs_per_second": rates, "slow_tasks": dict(became)},
     )
 
 
 def definition() -> str:
-    """The slow host's source, with the default of concurrency."""
+    """The definition of the slow host's source, with the default concurrency."""
     text = rows.TINY.replace(rows.ORIGIN, SLOW_ORIGIN)
     top, rest, fields = text.partition("[rows]")
     return f"{top}{rows.SOURCE.format(region=REGION).lstrip().replace('concurrency = 1024', '')}{rest}{fields}"
 
 
 async def _make_known(ours: Ours) -> None:
-    """Gives the stack the slow host's source, and waits until its page has come once."""
+    """Adds the slow host's source to the stack, and waits until its page was fetched once."""
     (ours.stack.sources / f"{rows.source(SLOW.kind)}.toml").write_text(definition(), encoding="utf-8")
     give_up = time.monotonic() + KNOWN_SECONDS
     async with connected(ours.port) as connection:
@@ -107,7 +108,7 @@ async def _window(ours: Ours, numbers: Iterator[int], pages_port: int) -> Window
 
 
 async def _beside(ours: Ours, numbers: Iterator[int], pages_port: int) -> tuple[Window, Counter[str]]:
-    """The window while the slow host is asked, and how that one's tasks ended; each exactly once, or ``Wrong``."""
+    """Measures the window while the slow host's tasks come, and counts how these ended. Raises ``Wrong`` unless each ended once."""
     asking = asyncio.create_task(_ask_slow(ours))
     found = await _window(ours, numbers, pages_port)
     requests = await asking
@@ -126,7 +127,7 @@ async def _beside(ours: Ours, numbers: Iterator[int], pages_port: int) -> tuple[
 
 
 async def _ask_slow(ours: Ours) -> list[str]:
-    """Posts the slow host's tasks, evenly over the window; the ids of the requests."""
+    """Posts the slow host's tasks evenly over the window. Returns the ids of the requests."""
     numbers = itertools.count(1)
     requests = []
     began, pause = time.monotonic() + WARM_SECONDS, SECONDS / (TASKS / OF_A_REQUEST)

@@ -1,6 +1,6 @@
-"""Ours: a stack as ``scripts/up`` starts one, with its own settings, but for the sources and where they are fetched.
+"""Nearfetch as a contender: a stack like that of ``scripts/up``, with its default settings except for sources and origins.
 
-One region, since the contenders have one machine; everything else is on: guard, turns, leases, sweep, history.
+It has one region, since all contenders share one machine. Everything else is on: guard, turns, leases, sweep, history.
 """
 
 import json
@@ -49,9 +49,9 @@ class _Answer(msgspec.Struct):
 
 
 class Ours:
-    """The stack as a contender. ``settings``: variables besides ``up``'s own, where a row needs them.
+    """The stack as a contender. ``settings``: environment variables for rows that need other settings than ``up``'s.
 
-    ``others``: origins besides the pages' own, with the ports where they are fetched.
+    ``others``: more origins to redirect, with the ports that serve them.
     """
 
     name = "ours"
@@ -76,15 +76,15 @@ class Ours:
         self.port = self.stack.port
 
     def start(self) -> None:
-        """Returns when it is ready."""
+        """Starts the stack and returns when it is ready."""
         self.stack.start()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Ends the stack."""
         self.stack.stop()
 
     def hops(self) -> dict[str, list[int]]:
-        """The processes that lead each hop's group."""
+        """For each hop, the processes that lead its groups."""
         found: dict[str, list[int]] = {hop: [] for hop in (*HOPS.values(), REST)}
         for part in ("supervisord", *self.stack.parts):
             found[HOPS.get(part, REST)] += self.leaders(part)
@@ -96,11 +96,11 @@ class Ours:
         return [process.pid for process in found if process is not None]
 
     def workers(self) -> list[int]:
-        """The processes that lead the groups of whoever fetches."""
+        """The processes that lead the groups of the fetching processes."""
         return self.hops()["workers"]
 
     def settle(self) -> None:
-        """Waits until the history has all that was done; raises ``Wrong`` where it does not keep up."""
+        """Waits until the history has every finished request. Raises ``Wrong`` when that takes too long."""
         hub, deadline = self.stack.redis("hub"), time.monotonic() + SETTLE_SECONDS
         while left := int(hub.zcard(names.ARCHIVE)):
             if time.monotonic() > deadline:
@@ -110,7 +110,7 @@ class Ours:
             time.sleep(0.05)
 
     def settings(self) -> Iterator[str]:
-        """What it runs with, a line each."""
+        """The settings of the stack, one on each line."""
         region, settings = self.stack.settings.region[REGION], self.stack.settings
         scale, workers, bridge = region.scale, region.workers, region.bridge
         yield f"workers    {scale.min} to {scale.max} processes of {workers.threads} threads, {workers.memory_mb} MB each, by load"
@@ -123,31 +123,31 @@ class Ours:
     # Over HTTP
 
     def post(self, row: Row, numbers: list[int]) -> Call:
-        """A request of these pages."""
+        """The call that requests these pages."""
         return Call("POST", "/v1/requests", self._body(row, numbers))
 
     def poll(self, accepted: bytes) -> Call:
-        """A long poll until it is done."""
+        """A long poll until the request is done."""
         return Call("GET", f"/v1/requests/{self.request(accepted)}?wait=60")
 
     def request(self, accepted: bytes) -> str:
-        """The id of what was posted."""
+        """The id of the posted request."""
         return msgspec.json.decode(accepted, type=_Answer).id
 
     def done(self, answer: bytes) -> bool:
-        """Whether a poll has all of it."""
+        """Whether the answer to a poll has all results."""
         return msgspec.json.decode(answer, type=_Answer).done
 
     def alone(self, row: Row, number: int) -> Call:
-        """A synchronous call."""
+        """The synchronous call for one page."""
         return Call("POST", "/v1/requests", self._body(row, [number]), "Prefer: wait=60\r\n")
 
     def tasks(self, accepted: bytes) -> list[str]:
-        """The ids that a post got, in the order of its pages."""
+        """The ids of a post's tasks, in the order of its pages."""
         return [task["id"] for task in msgspec.json.decode(accepted, type=_Answer).tasks]
 
     def results(self, answer: bytes) -> list[Result]:
-        """What an answer tells."""
+        """The results in an answer."""
         found = msgspec.json.decode(answer, type=_Answer).results
         return [Result(one["task"], one["status"], one["records"]) for one in found]
 
@@ -156,7 +156,7 @@ class Ours:
 
 
 def body(row: Row, numbers: Sequence[int], deadline_seconds: float) -> bytes:
-    """What is posted for these pages."""
+    """The body of a request for these pages."""
     params = [{"n": number, "seconds": row.delay_seconds} for number in numbers]
     wanted = [{"source": rows.source(row.kind), "params": one} for one in params]
     return json.dumps({"sources": wanted, "deadline": deadline_seconds}).encode()
@@ -166,7 +166,7 @@ def body(row: Row, numbers: Sequence[int], deadline_seconds: float) -> bytes:
 def alone(
     progress: Progress, settings: Mapping[str, str] | None = None, others: Mapping[str, int] | None = None
 ) -> Iterator[tuple[Ours, int]]:
-    """Our stack without a peer, and the page server's port; for figures that are compared with nothing."""
+    """Our stack without a peer, and the page server's port, for rows that measure Nearfetch alone."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearfetch-bench-pages-")))
         port = free_port()
@@ -179,6 +179,6 @@ def alone(
 
 
 def page_server(port: int, folder: Path) -> Service:
-    """The process that all fetch from; it logs into ``folder``."""
+    """The process that serves all pages. It logs into ``folder``."""
     command = [sys.executable, "-m", "scripts.bench.page_server", str(port)]
     return Service("page server", command, folder / "pages.log", listens(port), {"PYTHONPATH": str(ROOT)})

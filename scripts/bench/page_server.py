@@ -1,11 +1,11 @@
-"""One process that answers what is fetched: ``python -m scripts.bench.page_server PORT``, on the loopback address.
+"""One process that serves all pages, on the loopback address: ``python -m scripts.bench.page_server PORT``.
 
-Every contender fetches here, so it must cost little and hold nobody up: an asyncio protocol, bodies made once. A page's
-number stands in its records, by which an answer that went to the wrong place is seen.
+All contenders fetch from it, so it must be cheap and delay nobody: it is an asyncio protocol, and makes each body once. Each
+record holds its page's number, so that an answer delivered to the wrong task is noticed.
 
-    GET /PATH?n=NUMBER&seconds=SECONDS   the page of a row (scripts.bench.rows), late by so many seconds
-    GET /_held                           {"held": pages that are late at this moment, "served": all so far}
-    GET /_hold, /_release                from now on every page waits for the release
+    GET /PATH?n=NUMBER&seconds=SECONDS   a page of a row (scripts.bench.rows), delayed by this many seconds
+    GET /_held                           {"held": pages held back at the moment, "served": all pages so far}
+    GET /_hold, /_release                from /_hold on, every page waits for /_release
 """
 
 import asyncio
@@ -22,7 +22,7 @@ HEAD: Final = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
 
 
 class Pages:
-    """What all connections share: the bodies, who is held, what was served."""
+    """The state that all connections share: bodies, and counts of held and served pages."""
 
     def __init__(self) -> None:
         self.bodies = {path.encode(): (kind.encode(), pieces) for path, kind, pieces in rows.bodies()}
@@ -31,7 +31,7 @@ class Pages:
         self.release: asyncio.Event | None = None
 
     def body(self, path: bytes, number: int) -> list[bytes]:
-        """Head and body of a page; 404 where there is none."""
+        """Head and body of a page; 404 when there is none."""
         found = self.bodies.get(path)
         if found is None:
             return [HEAD % (b"404 Not Found", b"text/plain", 0)]
@@ -41,19 +41,19 @@ class Pages:
         return [HEAD % (b"200 OK", kind, len(body)), body]
 
     def control(self, path: bytes) -> list[bytes]:
-        """What the benchmark asks of the server itself."""
+        """Answers the benchmark's questions to the server itself."""
         if path == b"/_hold":
             self.release = asyncio.Event()
         elif path == b"/_release" and self.release is not None:
             self.release.set()
             self.release = None
-        told = {"held": self.held, "served": self.served}
-        body = json.dumps(told).encode()
+        counts = {"held": self.held, "served": self.served}
+        body = json.dumps(counts).encode()
         return [HEAD % (b"200 OK", b"application/json", len(body)), body]
 
 
 class Connection(asyncio.Protocol):
-    """A client that asks one thing after another."""
+    """A client's connection, with one request after another."""
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages
@@ -62,11 +62,11 @@ class Connection(asyncio.Protocol):
         self._waiting: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the way to answer."""
+        """Keeps the transport for answers."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answers each whole request; none has a body."""
+        """Answers each complete request. Requests have no bodies."""
         self._left += data
         while (end := self._left.find(b"\r\n\r\n")) >= 0:
             asked, self._left = ASKED.match(self._left), self._left[end + 4 :]
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
                 self._transport.writelines(self._pages.body(path, int(number or 0)))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
-        """Nobody waits any more."""
+        """Cancels the answers that nobody waits for any more."""
         for task in self._waiting:
             task.cancel()
 
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int) -> None:
-    """Until SIGTERM."""
+    """Serves until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,6 +1,6 @@
-"""Pages made for measuring, each beside the definition that reads it and the same reading by hand.
+"""Pages made for measuring, each with the definition that parses it and a parser written by hand.
 
-A hand reads with lxml's compiled XPaths as somebody would who writes for this one page only.
+The parsers by hand use lxml's compiled XPaths, like somebody who writes for this one page only.
 """
 
 import json
@@ -60,7 +60,7 @@ tags = {many = true}
 
 
 class Case(Struct, frozen=True):
-    """A page, how a definition reads it, and how a hand does; both give the same rows."""
+    """A page, its definition, and its parser by hand. Both give the same rows."""
 
     name: str
     body: bytes
@@ -69,7 +69,7 @@ class Case(Struct, frozen=True):
 
 
 def cases() -> list[Case]:
-    """HTML of 54 KB and of 2 MB, XML of 5 MB, JSON of 1 MB; the same bytes each time."""
+    """HTML of 54 kB and of 2 MB, XML of 5 MB, JSON of 1 MB; the same bytes each time."""
     return [
         Case("html 54 kB", html(20), HTML, hand_html()),
         Case("html 2 MB", html(750), HTML, hand_html()),
@@ -79,7 +79,7 @@ def cases() -> list[Case]:
 
 
 def html(rows: int) -> bytes:
-    """A listing of books: about 2.6 kB a row, most of it markup and white space."""
+    """A list of books: about 2.6 kB for each row, most of it markup and white space."""
     draw = random.Random(1)
     blank = "\n" + " " * 24
     parts = ["<!DOCTYPE html><html><head><meta charset='utf-8'><title>Books</title></head><body><h1>Poetry</h1><ol>"]
@@ -100,7 +100,7 @@ def html(rows: int) -> bytes:
 
 
 def xml(rows: int) -> bytes:
-    """A catalogue as shops publish theirs: about 690 bytes an item, half of them its description."""
+    """A catalogue like shops publish it: about 690 bytes for each item, half of them its description."""
     draw = random.Random(2)
     parts = ["<?xml version='1.0' encoding='UTF-8'?><catalogue>"]
     for number in range(rows):
@@ -118,7 +118,7 @@ def xml(rows: int) -> bytes:
 
 
 def json_page(rows: int) -> bytes:
-    """An API's answer: about 125 bytes an item."""
+    """An API's answer: about 125 bytes for each item."""
     draw = random.Random(3)
     items = [
         {
@@ -133,7 +133,7 @@ def json_page(rows: int) -> bytes:
 
 
 def hand_html() -> Callable[[bytes], list[dict[str, Any]]]:
-    """By hand: compiled once, no smart strings."""
+    """The parser by hand: compiled once, without smart strings."""
     parser = etree.HTMLParser(encoding="utf-8", huge_tree=True)
     pods = path("//article[contains(concat(' ', normalize-space(@class), ' '), ' product_pod ')]")
     title, link = path("string(.//h3//a/@title)"), path("string(.//h3//a/@href)")
@@ -162,7 +162,7 @@ def hand_html() -> Callable[[bytes], list[dict[str, Any]]]:
 
 
 def hand_xml() -> Callable[[bytes], list[dict[str, Any]]]:
-    """By hand: compiled once, no smart strings."""
+    """The parser by hand: compiled once, without smart strings."""
     parser = etree.XMLParser(resolve_entities="internal", no_network=True, load_dtd=False, collect_ids=False)
     items, name, price = path("/catalogue/item"), path("string(name)"), path("string(price)")
     currency, changed, tags = path("string(price/@currency)"), path("string(changed)"), path("tags/tag/text()")
@@ -184,7 +184,7 @@ def hand_xml() -> Callable[[bytes], list[dict[str, Any]]]:
 
 
 def hand_json(body: bytes) -> list[dict[str, Any]]:
-    """By hand: the standard library, with exact prices."""
+    """The parser by hand: the standard library, with exact prices."""
     return [
         {
             "id": item["id"],
@@ -198,10 +198,10 @@ def hand_json(body: bytes) -> list[dict[str, Any]]:
 
 
 def path(expression: str) -> Any:
-    """A compiled XPath as a hand writes it."""
+    """A compiled XPath, without smart strings."""
     return etree.XPath(expression, smart_strings=False)
 
 
 def clean(text: Any) -> str:
-    """White space folded."""
+    """The text with its white space folded."""
     return " ".join(str(text).split())

@@ -1,12 +1,12 @@
-"""How much longer a definition takes to read a page than code written by hand for it, and how much memory it needs.
+"""How much longer a definition takes to parse a page than code written by hand, and how much memory it needs.
 
 python -m scripts.bench.parse                    a table: medians of CPU time, the ratio, the peak of memory
 python -m scripts.bench.parse --rounds 50 --json
-python -m scripts.bench.parse --check            ends with 1 where a ratio is above 1.3 or a peak above 8
+python -m scripts.bench.parse --check            ends with 1 when a ratio is above 1.3 or a peak above 8
 
-Rounds are interleaved (ours, by hand, by hand, ours), so that what else runs on the machine meets both; the ratio is the
-median of the rounds' ratios. The peak is of the process's resident memory while a fresh process reads the page once, over
-what it was before, as a multiple of the page; the page itself counts.
+Rounds are interleaved (ours, by hand, by hand, ours), so that other work on the machine affects both. The ratio is the
+median of the rounds' ratios. The peak is measured while a fresh process parses the page once: its highest resident memory
+minus that before, as a multiple of the page's size. The page itself counts.
 """
 
 import json
@@ -29,17 +29,20 @@ from scripts.bench.pages import URL, Case, cases
 
 RATIO_MAX: Final = 1.3
 PEAK_MAX: Final = 8.0
-LIMITED: Final = ("html", "xml")  # JSON is shown beside them: the standard library reads into what is wanted
+LIMITED: Final = (
+    "html",
+    "xml",
+)  # JSON is shown without a limit, since the standard library parses directly into the wanted values
 WARM_BYTES: Final = 2_000
 
 
 @click.command()
-@click.option("--rounds", default=15, show_default=True, help="How often each reads each page.")
-@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
-@click.option("--check", is_flag=True, help="End with 1 where a figure is above its limit.")
+@click.option("--rounds", default=15, show_default=True, help="How many times each parser parses each page.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option("--check", is_flag=True, help="End with 1 when a figure is above its limit.")
 @click.option("--memory-of", hidden=True, help="In a process of its own: the peak of one case.")
 def main(rounds: int, as_json: bool, check: bool, memory_of: str | None) -> None:
-    """Measures parsing: CPU time against code by hand, and the peak of memory."""
+    """Measures parsing: CPU time beside code written by hand, and the peak of memory."""
     if memory_of is not None:
         print(_peak(next(case for case in cases() if case.name == memory_of)))
         return
@@ -92,7 +95,7 @@ def _seconds(run: Callable[[bytes], Any], body: bytes) -> float:
 
 
 def reader(case: Case) -> Callable[[bytes], list[dict[str, Any]]]:
-    """What reads a body by the case's definition."""
+    """A parser made from the case's definition."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "bench.parse.toml"
         file.write_text(case.definition, encoding="utf-8")
@@ -106,7 +109,7 @@ def _peak(case: Case) -> float:
     small = (
         case.body[:WARM_BYTES].rpartition(b"<li")[0] or b"<catalogue/>" if b"<" in case.body[:1] else b'{"data": {}}'
     )
-    run(small)  # what is loaded on first use is no part of a page
+    run(small)  # what is loaded on first use does not belong to a page
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # VmHWM counts from here
     before = _status("VmRSS")
     rows = run(case.body)
@@ -115,7 +118,7 @@ def _peak(case: Case) -> float:
 
 
 def _status(name: str) -> int:
-    """A line of /proc/self/status in bytes."""
+    """The value of a line in /proc/self/status, in bytes."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024

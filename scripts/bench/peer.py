@@ -1,13 +1,13 @@
-"""The peer: what one would write instead. Bottle + cheroot in front of Celery, on RabbitMQ and Redis.
+"""The peer, a system that one would write instead: Bottle + cheroot in front of Celery, on RabbitMQ and Redis.
 
-It runs in an environment of its own (scripts/bench/requirements.txt): ``python -m scripts.bench.peer`` is its web server,
-``python -m celery -A scripts.bench.peer worker`` a worker. It is tuned as somebody would who wants it to be fast and to lose
-nothing: late acks, quorum queues, confirmed publishes, JSON, no events, no mingle or gossip, one MGET a poll, results spliced
-as they came. Settings: https://docs.celeryq.dev/en/stable/userguide/configuration.html
+It runs in a virtual environment of its own (scripts/bench/requirements.txt): ``python -m scripts.bench.peer`` is its web
+server, ``python -m celery -A scripts.bench.peer worker`` a worker. It is tuned to be fast and to lose nothing: late acks,
+quorum queues, confirmed publishes, JSON, no events, no mingle or gossip, one MGET for each poll, and results passed on
+undecoded. Settings: https://docs.celeryq.dev/en/stable/userguide/configuration.html
 
     POST /requests        {"queue", "tasks": [{"kind", "n", "seconds"}]} → 202 {"id", "tasks": [ids]}
     GET  /requests/ID     {"done", "results": [Celery's own, as they are in Redis]}
-    POST /alone           {"queue", "tasks": [one]} → 200, the same as a poll that has all of it
+    POST /alone           {"queue", "tasks": [one]} → 200, like a poll that has all results
 """
 
 import json
@@ -26,7 +26,13 @@ from kombu import Queue
 
 from scripts.bench import rows
 
-AMQP, REDIS, PAGES, PORT, READY = "PEER_AMQP", "PEER_REDIS", "PEER_PAGES", "PEER_PORT", "PEER_READY"  # its environment
+AMQP, REDIS, PAGES, PORT, READY = (
+    "PEER_AMQP",
+    "PEER_REDIS",
+    "PEER_PAGES",
+    "PEER_PORT",
+    "PEER_READY",
+)  # its environment variables
 QUEUES: Final = ("threads16", "threads64", "prefork")
 WEB_THREADS: Final = 48
 ALONE_SECONDS: Final = 60
@@ -35,7 +41,7 @@ app = Celery("peer", broker=os.environ.get(AMQP), backend=os.environ.get(REDIS))
 app.conf.update(
     task_queues=[Queue(name, routing_key=name, queue_arguments={"x-queue-type": "quorum"}) for name in QUEUES],
     task_default_exchange="peer",
-    worker_detect_quorum_queues=True,  # a prefetch a consumer: quorum queues know no global one
+    worker_detect_quorum_queues=True,  # a prefetch for each consumer: quorum queues have no global one
     broker_transport_options={"confirm_publish": True},
     broker_pool_limit=WEB_THREADS,
     broker_heartbeat=10,
@@ -55,10 +61,10 @@ _own = threading.local()
 
 @app.task(name="page")  # type: ignore[untyped-decorator]
 def page(kind: str, number: int, seconds: float) -> list[dict[str, Any]]:
-    """Fetches a page and reads it; the session and what is compiled belong to the thread."""
+    """Fetches and parses a page. Each thread has a session and compiled XPaths of its own."""
     if not hasattr(_own, "session"):
         _own.session, _own.hands = requests.Session(), {}
-        _own.session.trust_env = False  # the look-ups of proxies and netrc cost a third of a fetch
+        _own.session.trust_env = False  # looking up proxies and netrc costs a third of a fetch
     if kind not in _own.hands:
         _own.hands[kind] = rows.hand(kind)
     address = f"http://127.0.0.1:{os.environ[PAGES]}{rows.PATHS[kind]}?n={number}&seconds={seconds}"
@@ -74,7 +80,7 @@ def _say_ready(**_: Any) -> None:
 
 
 def submit(asked: dict[str, Any]) -> list[str]:
-    """Sends the tasks, each confirmed; their ids say the request's, and how many there are."""
+    """Publishes the tasks, each confirmed. Their ids contain the request's id and the number of its tasks."""
     request, tasks = uuid.uuid4().hex, asked["tasks"]
     found = [f"{request}-{len(tasks)}-{index}" for index in range(len(tasks))]
     for task, one in zip(found, tasks, strict=True):
@@ -83,7 +89,7 @@ def submit(asked: dict[str, Any]) -> list[str]:
 
 
 def answer(tasks: list[str]) -> bytes:
-    """What Redis has of these tasks, by one MGET, undecoded."""
+    """The results of these tasks in Redis, by one MGET, undecoded."""
     kept = [value for value in app.backend.client.mget([app.backend.get_key_for_task(task) for task in tasks]) if value]
     bottle.response.content_type = "application/json"
     done = b"true" if len(kept) == len(tasks) else b"false"
@@ -91,7 +97,7 @@ def answer(tasks: list[str]) -> bytes:
 
 
 def post() -> bytes:
-    """Takes a request."""
+    """Accepts a request."""
     tasks = submit(json.load(bottle.request.body))
     bottle.response.status = 202
     bottle.response.content_type = "application/json"
@@ -99,26 +105,26 @@ def post() -> bytes:
 
 
 def poll(request: str) -> bytes:
-    """What there is of a request."""
+    """The results of a request so far."""
     count = int(request.partition("-")[2])
     return answer([f"{request}-{index}" for index in range(count)])
 
 
 def alone() -> bytes:
-    """One task, waited for as Celery does it."""
+    """Runs one task and waits for it with Celery's own method."""
     tasks = submit(json.load(bottle.request.body))
     AsyncResult(tasks[0], app=app).get(timeout=ALONE_SECONDS)
     return answer(tasks)
 
 
 def main() -> None:
-    """The web server."""
+    """Runs the web server."""
     routes = bottle.Bottle()
     routes.post("/requests", callback=post)
     routes.get("/requests/<request>", callback=poll)
     routes.post("/alone", callback=alone)
     server = wsgi.Server(("127.0.0.1", int(os.environ[PORT])), routes, numthreads=WEB_THREADS, request_queue_size=1024)
-    server.keep_alive_conn_limit = 1024  # 10 by default; every client here keeps its connection
+    server.keep_alive_conn_limit = 1024  # the default is 10; every client here keeps its connection
     server.start()
 
 

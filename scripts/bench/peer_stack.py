@@ -1,6 +1,6 @@
-"""The peer as a contender: its environment, its servers (the same kinds as ours, set the same), its web server, its workers.
+"""The peer as a contender: its virtual environment, its servers (the same kinds as ours, set alike), web server and workers.
 
-Workers of every kind run all the time, each on a queue of its own, and cost nothing while nobody asks them.
+Workers of every pool run all the time, each pool on a queue of its own. They cost nothing while they get no tasks.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ from scripts.services import Failed, RabbitMQ, Running, Service, last_lines, red
 from scripts.terminal import Progress
 
 REQUIREMENTS: Final = ROOT / "scripts" / "bench" / "requirements.txt"
-POOLS: Final = {  # queue → a worker's options, and how many workers
+POOLS: Final = {  # queue → options of a worker, and the number of workers
     "threads16": (["-P", "threads", "-c", "16"], 2),
     "threads64": (["-P", "threads", "-c", "64"], 2),
     "prefork": (["-P", "prefork", "-c", "2"], 1),
@@ -51,7 +51,7 @@ class _Answer(msgspec.Struct):
 
 
 def environment(folder: Path, progress: Progress) -> Path:
-    """The peer's python, its packages installed on first use; raises ``Failed``."""
+    """The peer's python. Installs its packages on first use. Raises ``Failed``."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     digest = hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()[:12]
     venv = folder / f"peer-{version}-{digest}"
@@ -61,7 +61,7 @@ def environment(folder: Path, progress: Progress) -> Path:
         if (venv / "installed").exists():
             return venv / "bin" / "python"
         began = time.monotonic()
-        shutil.rmtree(venv, ignore_errors=True)  # half made
+        shutil.rmtree(venv, ignore_errors=True)  # half made by an earlier run
         python = str(venv / "bin" / "python")
         log = folder / "install.log"
         for command in (
@@ -90,7 +90,7 @@ def _run(command: list[str], log: Path, progress: Progress) -> None:
 
 
 class Peer:
-    """RabbitMQ, Redis, a web server and the workers of every pool. Each pool is a contender (``PeerPool``)."""
+    """RabbitMQ, Redis, a web server, and the workers of every pool. Each pool is a contender (``PeerPool``)."""
 
     def __init__(self, folder: Path, python: Path, pages_port: int) -> None:
         self.folder, self.python = folder, python
@@ -114,7 +114,7 @@ class Peer:
         self._workers = {queue: [self._worker(queue, n) for n in range(count)] for queue, (_, count) in POOLS.items()}
 
     def start(self, progress: Progress) -> None:
-        """Returns when everything is ready; raises ``Failed``."""
+        """Starts everything and returns when it is ready. Raises ``Failed``."""
         began = time.monotonic()
         progress.waiting("starting the peer")
         with ThreadPoolExecutor() as threads:
@@ -131,7 +131,7 @@ class Peer:
             running.stop()
 
     def hops(self, queue: str) -> dict[str, list[int]]:
-        """The processes that lead each hop's group; of workers those of one pool."""
+        """For each hop, the processes that lead its groups; for the workers, those of one pool."""
         broker, redis = self._servers
         return {
             "web": _leaders([self._web]),
@@ -141,7 +141,7 @@ class Peer:
         }
 
     def all_hops(self) -> dict[str, list[int]]:
-        """All of it, for what it costs while it is idle."""
+        """All processes, to measure what they cost while idle."""
         runnings = [*self._servers, self._web, *(one for pool in self._workers.values() for one in pool)]
         return {"peer": _leaders(runnings)}
 
@@ -153,7 +153,7 @@ class Peer:
         environment = {**self._environment, "PEER_READY": str(ready)}
 
         def not_ready() -> str | None:
-            return None if ready.exists() else "it has not said that it is ready"
+            return None if ready.exists() else "it has not reported that it is ready"
 
         log = self.folder / f"{name}.log"
         return Running(Service(name, [*command, "-Q", queue, *options, *QUIET], log, not_ready, environment))
@@ -170,19 +170,19 @@ class PeerPool:
         self.port = peer.port
 
     def hops(self) -> dict[str, list[int]]:
-        """The processes that lead each hop's group."""
+        """For each hop, the processes that lead its groups."""
         return self._peer.hops(self._queue)
 
     def workers(self) -> list[int]:
-        """The processes that lead the groups of whoever fetches."""
+        """The processes that lead the groups of the fetching processes."""
         return self.hops()["workers"]
 
     def settle(self) -> None:
-        """Nothing: what was answered is all that it does."""
+        """Does nothing: the peer has no work left after its answers."""
 
     @staticmethod
     def settings() -> Iterator[str]:
-        """What it runs with, a line each."""
+        """The settings of the peer, one on each line."""
         yield f"workers    {', '.join(TITLES.values())}; each on a queue of its own, the best one counts"
         yield "broker     quorum queues, confirmed publishes, late acks, 4 messages a thread prefetched"
         yield "results    Redis, JSON, append-only file; one MGET a poll; no events, mingle, gossip or heartbeats"
@@ -190,27 +190,27 @@ class PeerPool:
     # Over HTTP
 
     def post(self, row: Row, numbers: list[int]) -> Call:
-        """A request of these pages."""
+        """The call that requests these pages."""
         return Call("POST", "/requests", self._body(row, numbers))
 
     def poll(self, accepted: bytes) -> Call:
-        """One look."""
+        """One poll, which does not wait."""
         return Call("GET", f"/requests/{msgspec.json.decode(accepted, type=_Answer).id}")
 
     def done(self, answer: bytes) -> bool:
-        """Whether a poll has all of it."""
+        """Whether the answer to a poll has all results."""
         return answer.startswith(b'{"done":true')
 
     def alone(self, row: Row, number: int) -> Call:
-        """A synchronous call."""
+        """The synchronous call for one page."""
         return Call("POST", "/alone", self._body(row, [number]))
 
     def tasks(self, accepted: bytes) -> list[str]:
-        """The ids that a post got, in the order of its pages."""
+        """The ids of a post's tasks, in the order of its pages."""
         return msgspec.json.decode(accepted, type=_Answer).tasks
 
     def results(self, answer: bytes) -> list[Result]:
-        """What an answer tells."""
+        """The results in an answer."""
         found = msgspec.json.decode(answer, type=_Answer).results
         return [
             Result(one.task_id, "succeeded" if one.status == "SUCCESS" else one.status, _rows(one)) for one in found

@@ -1,4 +1,4 @@
-"""What a run found: a table for people, the same as JSON for programs."""
+"""The outcome of a run, as a table for people and as JSON for programs."""
 
 import statistics
 from collections.abc import Iterator
@@ -12,7 +12,10 @@ from scripts.terminal import size
 
 
 def lines(rows: list[Row], idle_ms_per_second: dict[str, float]) -> Iterator[str]:
-    """The tables; every figure is the median of the rounds, every ratio of the rounds' ratios, with the lowest and the highest."""
+    """The tables. Figures are medians of the rounds.
+
+    Ratios are medians of the rounds' ratios, with the lowest and the highest.
+    """
     for row in rows:
         yield ""
         yield f"{row.title}   {len(row.floor)} rounds"
@@ -24,8 +27,8 @@ def lines(rows: list[Row], idle_ms_per_second: dict[str, float]) -> Iterator[str
         yield f"  ours to {row.best}: {_spread(row.rate_ratio())} times the jobs/s"
         if row.is_at_once:
             yield f"  to the bare loops: ours {_spread(row.floor_ratio())}, {row.best} {_spread(row.peer_floor_ratio())} times the jobs/s"
-        told = ", ".join(f"{share} {_spread(row.alone_ratio(share))}" for share in ("p50", "p95", "p99"))
-        yield f"  a lone call to {row.quickest}: {told} times the time"
+        ratios = ", ".join(f"{share} {_spread(row.alone_ratio(share))}" for share in ("p50", "p95", "p99"))
+        yield f"  a lone call to {row.quickest}: {ratios} times the time"
         yield "  where a job's CPU goes, ms:"
         for name, measured in (("ours", row.ours), (row.best, row.peer[row.best])):
             parts = "   ".join(f"{hop} {ms:.2f}" for hop, ms in figures.hops(measured).items())
@@ -34,14 +37,14 @@ def lines(rows: list[Row], idle_ms_per_second: dict[str, float]) -> Iterator[str
             f"{name} {_median(measured.load, 'clients_ms_per_job'):.2f}"
             for name, measured in (("ours", row.ours), (row.best, row.peer[row.best]))
         )
-        yield f"    the clients', no part of it: {clients}"
+        yield f"    the clients, not included: {clients}"
     yield ""
     idle = ", ".join(f"{side} {ms:.0f}" for side, ms in idle_ms_per_second.items())
-    yield f"CPU ms a second of what runs but is not asked: {idle}"
+    yield f"CPU ms a second of each side while it is idle: {idle}"
 
 
 def as_json(rows: list[Row], idle_ms_per_second: dict[str, float], settings: dict[str, list[str]]) -> dict[str, Any]:
-    """Every round's figures, and the ratios of all rows."""
+    """The figures of every round, and the ratios of all rows."""
     found = []
     for row in rows:
         ratios = {

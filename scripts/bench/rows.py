@@ -1,6 +1,6 @@
-"""The rows of the benchmark: what is fetched, what it holds, and the definitions that read it.
+"""The rows of the benchmark: the pages to fetch, the records in them, and the definitions that parse them.
 
-All pages are those of one made-up shop. A page has a number, which stands in each of its records.
+All pages belong to one made-up shop. Each page has a number, which stands in each of its records.
 """
 
 import json
@@ -18,13 +18,13 @@ PATHS: Final = {"tiny": "/tiny", "page": pages.URL.removeprefix(ORIGIN)}
 PAGE_ROWS: Final = 20
 TINY_ROWS: Final = 3
 NUMERAL: Final = b"%09d"
-PLACE: Final = b"\x00" * 9  # of the number, in a body that was made once
+PLACE: Final = b"\x00" * 9  # the place of the number in a body that was made once
 
 Reading = Callable[[bytes], list[dict[str, Any]]]
 
 
 class Row(Struct, frozen=True):
-    """``kind``: which page; ``delay_seconds``: before it is answered."""
+    """``kind``: the kind of page; ``delay_seconds``: the delay before it is served."""
 
     name: str
     title: str
@@ -66,7 +66,7 @@ value = {}
 
 
 def definitions(region: str) -> Iterator[tuple[str, str]]:
-    """(source, its file's text) of each kind of page; no host of them is limited below what workers can do."""
+    """(source, text of its file) for each kind of page. Their hosts are not limited below what the workers can do."""
     listing = pages.HTML.replace(pages.URL, f"{pages.URL}{{?n,seconds}}")
     for kind, text in (("tiny", TINY), ("page", listing)):
         top, rows, rest = text.partition("[rows]")
@@ -74,12 +74,12 @@ def definitions(region: str) -> Iterator[tuple[str, str]]:
 
 
 def source(kind: str) -> str:
-    """The source of a kind of page."""
+    """The source for a kind of page."""
     return f"bench.{kind}"
 
 
 def bodies() -> Iterator[tuple[str, str, list[bytes]]]:
-    """(path, content type, the body in pieces with its number between them) of each kind of page."""
+    """(path, content type, pieces of the body between which its number goes) for each kind of page."""
     listing = pages.html(PAGE_ROWS).replace(b"<h1>Poetry</h1>", b"<h1>Poetry %b</h1>" % PLACE)
     rows = [
         {"n": "PLACE", "row": number, "name": f"row {number}", "value": number + 0.5}
@@ -96,9 +96,9 @@ def numeral(number: int) -> bytes:
 
 
 def hand(kind: str) -> Reading:
-    """Reads a page as somebody would who writes for this one only; not to be shared between threads.
+    """Parses a page with code written for this page only. Threads must not share it.
 
-    The records are as JSON has them: what is exact is a text.
+    The records are like those in JSON: exact numbers are texts.
     """
     if kind == "tiny":
         return _hand_tiny
@@ -113,13 +113,13 @@ def _hand_tiny(body: bytes) -> list[dict[str, Any]]:
 
 @cache
 def _first_records(kind: str) -> list[dict[str, Any]]:
-    """Of number 0."""
+    """The records of page 0."""
     body = next(numeral(0).join(pieces) for path, _, pieces in bodies() if path == PATHS[kind])
     return hand(kind)(body)
 
 
 def records(kind: str, number: int) -> list[dict[str, Any]]:
-    """The records of a page, known without asking."""
+    """The records of a page, made without fetching it."""
     text = numeral(number).decode()
     if kind == "tiny":
         return [{**row, "n": text} for row in _first_records(kind)]

@@ -1,7 +1,7 @@
-"""A run: what takes part is started once; then, round by round and row by row, each contender in turn.
+"""A run. All contenders are started once; then each is measured in turn, round by round and row by row.
 
-Bench → everything is ready → idle: what it costs when nobody asks
-      → run: rounds, rows: ours, the peer's pools and the bare loops, each round the other way round → fair?
+Bench → everything is ready → idle: the cost of each side without load
+      → run: rounds, rows: ours, the peer's pools and the bare loops, in the opposite order every other round → fair?
 """
 
 import asyncio
@@ -26,16 +26,18 @@ from scripts.ports import free_port
 from scripts.services import Running
 from scripts.terminal import Progress
 
-QUICK: Final = ("threads16", "prefork")  # the peer's pools that can be the best of a row that is answered at once
-LATE: Final = ("threads16", "threads64")  # and of one that is late
+QUICK: Final = ("threads16", "prefork")  # the peer's pools that can be the best in a row without a delay
+LATE: Final = ("threads16", "threads64")  # and in a row with one
 IDLE_SECONDS: Final = 2.0
-ROUNDS_TO_JUDGE: Final = 3  # whether the comparison is fair; one round may have met another's work
-SLOW_CALLS_SECONDS: Final = 10.0  # at most for the synchronous calls of a late row
+ROUNDS_TO_JUDGE: Final = (
+    3  # before judging whether the comparison is fair; other work may have disturbed a single round
+)
+SLOW_CALLS_SECONDS: Final = 10.0  # limit for the synchronous calls of a row with a delay
 BAR: Final = 24
 
 
 class Plan(Struct, frozen=True):
-    """What is measured for how long. ``calls``: synchronous ones in a round."""
+    """The rows to measure, and how long. ``calls``: the number of synchronous calls in a round."""
 
     rows: list[Row]
     rounds: int
@@ -46,7 +48,7 @@ class Plan(Struct, frozen=True):
 
     @property
     def steps(self) -> int:
-        """How many things are measured, one after another."""
+        """The number of single measurements."""
         return self.rounds * sum(1 + 2 * (1 + len(pools(row))) for row in self.rows)
 
 
@@ -56,10 +58,13 @@ def pools(row: Row) -> tuple[str, ...]:
 
 
 class Bench:
-    """Everything that takes part, from ``with`` on. Raises ``Failed``, ``NotReady``, ``NotStarted``, ``Wrong``, ``Unfair``."""
+    """All contenders, which run within the ``with`` block.
+
+    Raises ``Failed``, ``NotReady``, ``NotStarted``, ``Wrong``, ``Unfair``.
+    """
 
     def __init__(self, plan: Plan, progress: Progress, kept: Path) -> None:
-        """``kept``: where the peer's environment lies."""
+        """``kept``: the folder of the peer's virtual environment."""
         self.plan, self.progress, self._kept = plan, progress, kept
         self.rows: list[figures.Row] = []
         self.idle_ms_per_second: dict[str, float] = {}
@@ -89,7 +94,7 @@ class Bench:
         self._stack.close()
 
     def idle(self) -> None:
-        """What each side costs while nobody asks it: it runs beside the other one."""
+        """Measures each side's CPU time without load. Both sides run at the same time."""
         sides = {"ours": _all(self.ours.hops()), "Celery": _all(self.peer.all_hops())}
         before = usage.cpu_ms(sides)
         time.sleep(IDLE_SECONDS)
@@ -97,7 +102,7 @@ class Bench:
         self.idle_ms_per_second = {side: (after[side] - before[side]) / IDLE_SECONDS for side in sides}
 
     def run(self) -> None:
-        """All rounds; ``rows`` has the figures."""
+        """Measures all rounds. The figures are in ``rows``."""
         self.idle()
         self.rows = [
             figures.Row(
@@ -148,7 +153,7 @@ class Bench:
             )
         )
         clients_ms = usage.own_cpu_ms() - clients_before
-        contender.settle()  # what it does later is a part of the jobs' cost, and would disturb who comes next
+        contender.settle()  # later work belongs to the jobs' cost, and would disturb the next contender
         after = usage.cpu_ms(hops)
         jobs = load.check(contender, row, window.finished)
         used = {hop: (after[hop] - before[hop]) / jobs for hop in hops}
@@ -177,7 +182,7 @@ def _all(hops: dict[str, list[int]]) -> list[int]:
 
 
 def done(asking: Coroutine[Any, Any, Any]) -> Any:
-    """What a coroutine returns; of several faults the first."""
+    """What the coroutine returns. Of several errors the first is raised."""
     try:
         return asyncio.run(asking)
     except ExceptionGroup as group:

@@ -1,4 +1,4 @@
-"""What processes use, as /proc shows it: CPU time by process group, children that have ended included, and memory."""
+"""CPU time and memory of processes from /proc. The CPU time of a process group includes its children that have ended."""
 
 import os
 from collections import defaultdict
@@ -9,14 +9,12 @@ from regions.process import PROC, stat
 from scripts import processes
 
 TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
-PGRP, TIMES = (
-    2,
-    slice(11, 15),
-)  # in the fields of regions.process.stat: utime, stime, and the same of children waited for
+# Places in the fields of regions.process.stat; the times are utime, stime, and the same of children waited for.
+PGRP, TIMES = 2, slice(11, 15)
 
 
 def cpu_ms(hops: Mapping[str, Iterable[int]]) -> dict[str, float]:
-    """CPU time used so far by each hop, in ms; a hop is some process groups, by their leaders' pids."""
+    """The CPU time that each hop has used so far, in ms. A hop is a set of process groups, given by their leaders' pids."""
     ticks: dict[int, int] = defaultdict(int)
     for pid in processes.pids():
         fields = stat(pid)
@@ -26,19 +24,19 @@ def cpu_ms(hops: Mapping[str, Iterable[int]]) -> dict[str, float]:
 
 
 def own_cpu_ms() -> float:
-    """CPU time of this process so far, in ms: the clients'."""
+    """The CPU time of this process so far, in ms, which is that of the clients."""
     times = os.times()
     return 1000 * (times.user + times.system)
 
 
 def members(leaders: Iterable[int]) -> list[int]:
-    """Every process of some process groups."""
+    """All processes of some process groups."""
     wanted = set(leaders)
     return [pid for pid in processes.pids() if (fields := stat(pid)) is not None and int(fields[PGRP]) in wanted]
 
 
 def memory_bytes(pids: Iterable[int]) -> int:
-    """What processes hold in memory, what several of them share counted once (PSS)."""
+    """The memory of processes; memory that several share is counted once (PSS)."""
     return sum(map(_pss_bytes, pids))
 
 

@@ -1,7 +1,7 @@
-"""10,000 clients wait on one gateway process, half by event streams and half by long polls; then there is news for all.
+"""10,000 clients wait on one gateway process, half with event streams and half with long polls. Then all get news.
 
-The page server holds every page, so nothing is news until it lets go. Meanwhile ``/healthz`` is asked, for longer than the
-15 s after which each stream has its comment. Then each client must hear of the very task that it waits for.
+The page server holds every page back, so there is no news until it releases them. Meanwhile ``/healthz`` is called, for
+longer than the 15 s after which each stream gets a comment. Then each client must hear of the very task that it waits for.
 """
 
 import resource
@@ -28,7 +28,7 @@ FILES_SPARE: Final = 500
 
 
 class Waiter:
-    """One client: which task it waits for, what it got, and when there was news in it (0: not yet)."""
+    """One client: the task that it waits for, the bytes it got, and when news arrived in them (0: not yet)."""
 
     def __init__(self, port: int, request: str, task: str, *, streams: bool) -> None:
         self.task, self.streams = task, streams
@@ -39,7 +39,7 @@ class Waiter:
         self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
 
     def read(self) -> bool:
-        """Takes what is there; whether there is news in it now."""
+        """Receives what has arrived. Returns whether it contains the news now."""
         self.text += self.socket.recv(65536)
         if not self.heard_at and self.task.encode() in self.text and b'"succeeded"' in self.text:
             self.heard_at = time.monotonic()
@@ -47,7 +47,7 @@ class Waiter:
 
 
 def run(progress: Progress, rounds: int) -> Extra:
-    """Once, whatever ``rounds`` says; raises ``Wrong``."""
+    """Measures once, whatever ``rounds`` is. Raises ``Wrong``."""
     del rounds
     _allow_files(WAITERS + FILES_SPARE)
     with alone(progress) as (ours, pages_port):
@@ -80,8 +80,8 @@ def run(progress: Progress, rounds: int) -> Extra:
         [
             f"memory {size(memory)} ({size(before)} without them), CPU {idle_ms:.0f} ms a second while they wait",
             f"/healthz p99 {p99['waiting']:.1f} ms ({p99['calm']:.1f} ms without them)",
-            f"news of {REQUESTS} tasks: half had it {figures.percentile(heard, 0.5):.2f} s after the pages were let go",
-            f"the first one after {min(heard):.2f} s, the last one after {max(heard):.2f} s",
+            f"news of {REQUESTS} tasks: half of the clients had it {figures.percentile(heard, 0.5):.2f} s after the pages were released",
+            f"the first client after {min(heard):.2f} s, the last one after {max(heard):.2f} s",
         ],
         {
             "waiters": WAITERS,
@@ -95,7 +95,7 @@ def run(progress: Progress, rounds: int) -> Extra:
 
 
 async def _post(ours: Ours) -> list[tuple[str, str]]:
-    """(request, its one task) of so many requests."""
+    """Posts all requests. Returns (request, its only task) for each."""
     found = []
     async with connected(ours.port) as connection:
         for number in range(REQUESTS):
@@ -105,7 +105,7 @@ async def _post(ours: Ours) -> list[tuple[str, str]]:
 
 
 def _hear(crowd: list[Waiter]) -> None:
-    """Until each has its news; raises ``Wrong`` where one has not in time."""
+    """Reads until every client has its news. Raises ``Wrong`` when one has none in time."""
     selector = selectors.DefaultSelector()
     for one in crowd:
         selector.register(one.socket, selectors.EVENT_READ, one)
@@ -121,7 +121,7 @@ def _hear(crowd: list[Waiter]) -> None:
 
 
 def _health(ours: Ours, seconds: float) -> list[float]:
-    """Seconds that each call took."""
+    """The seconds that each call took."""
     took: list[float] = done(_asked(ours, seconds))
     return took
 
@@ -143,7 +143,7 @@ def _memory(ours: Ours) -> int:
 
 
 def _allow_files(count: int) -> None:
-    """Raises the limit of open files; raises ``Wrong`` where it can't."""
+    """Raises the limit for open files. Raises ``Wrong`` when that is not permitted."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         raise Wrong(f"waiters: expected to be allowed {count} open files, found {hard}")

@@ -1,1 +1,1 @@
-"""A site of sample pages on this machine, made by us in the shape of the real ones; slow or failing on request."""
+"""A site of sample pages on this machine. We made them in the shape of real ones; they are slow or fail on request."""

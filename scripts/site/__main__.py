@@ -9,10 +9,10 @@ from scripts.site import site
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="A loopback address.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The loopback address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), required=True)
 def main(host: str, port: int) -> None:
-    """Serve the sample pages until stopped."""
+    """Serves the sample pages until it is stopped."""
     logs.configure()
     sys.exit(site.run(host, port))
 

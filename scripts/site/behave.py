@@ -1,4 +1,4 @@
-"""How the site misbehaves on request: rules by the beginning of a path, and what was fetched.
+"""How the site misbehaves on request: rules for paths with a prefix. Also counts what was fetched.
 
     {"prefix": "/hn.example/", "times": 2, "delay_seconds": 1.5, "status": 503, "headers": {"Retry-After": "2"}}
     {"prefix": "/hn.example/", "every": 3, "status": 500}                    flaky
@@ -8,7 +8,7 @@
     {"prefix": "/hn.example/", "drip": {"bytes": 1, "seconds": 1}}
     {"prefix": "/hn.example/", "hostile": "gzip_bomb"}
 
-The latest rule whose prefix fits decides; ``times`` wears it out. Everything here is shared by all threads.
+The latest rule whose prefix matches decides; ``times`` limits how often. All threads share everything here.
 """
 
 import threading
@@ -19,7 +19,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-FETCHES_MAX: Final = 1_000_000  # kept; the oldest half goes when there are more
+FETCHES_MAX: Final = 1_000_000  # kept; when there are more, the older half is dropped
 
 Hostile = Literal[
     "gzip_bomb", "stacked_bomb", "stacked", "nodes", "nesting", "json_nesting", "attributes", "entities",
@@ -30,23 +30,23 @@ _OF_A_PAGE: Final = ("status", "body", "headers", "redirect", "cut", "drip", "hu
 
 
 class Drip(Struct, frozen=True, forbid_unknown_fields=True):
-    """The body in pieces of so many bytes, so many seconds between two of them."""
+    """Sends the body in pieces of ``bytes`` bytes, with a pause of ``seconds`` between two pieces."""
 
     bytes: Annotated[int, Meta(ge=1)]
     seconds: Seconds
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to do with requests whose path begins with ``prefix``; what is left out stays as it is.
+    """What to do with requests whose path begins with ``prefix``. Keys that are left out change nothing.
 
-    ``delay_seconds`` before anything is sent (besides the page's own); ``status`` and ``body`` instead of the page's;
-    ``headers`` besides them; ``redirect`` to an address (302 unless ``status`` says otherwise); ``cut`` closes the
-    connection after so many bytes of the body, which keeps its Content-Length; ``drip`` sends it slowly.
+    ``delay_seconds``: wait before sending anything, in addition to the page's own delay. ``status``, ``body``: replace
+    those of the page. ``headers``: are added. ``redirect``: to this URL (with 302 unless ``status`` says otherwise).
+    ``cut``: close the connection after this many bytes of the body, but keep its Content-Length. ``drip``: send slowly.
 
-    ``every`` bends only each n-th request that fits, and only those count as ``times``. ``huge`` fills the page up to
-    so many bytes, without saying how many. ``mislabel`` lies about the page: "charset" sends windows-1252 as UTF-8,
-    "type" says that it is a picture, "encoding" that it is compressed. ``hostile`` is one of ``scripts.site.hostile``
-    instead of the page; of the others only ``prefix``, ``times``, ``every`` and ``delay_seconds`` go with it.
+    ``every``: apply the rule only to each n-th matching request; only these count as ``times``. ``huge``: fill the page up
+    to this many bytes, without announcing the size. ``mislabel``: lie about the page. "charset" sends windows-1252 as
+    UTF-8, "type" says that it is a picture, "encoding" says that it is compressed. ``hostile``: send one of the answers in
+    ``scripts.site.hostile`` instead of the page; only ``prefix``, ``times``, ``every`` and ``delay_seconds`` go with it.
     """
 
     prefix: Annotated[str, Meta(pattern="^/")]
@@ -66,11 +66,11 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def __post_init__(self) -> None:
         others = [name for name in _OF_A_PAGE if getattr(self, name) not in (None, {})]
         if self.hostile and others:
-            raise ValueError(f"hostile stands instead of the page: expected it alone, found {', '.join(others)} too")
+            raise ValueError(f"hostile replaces the page: expected it alone, found {', '.join(others)} too")
 
 
 class _Standing:
-    """A rule in force: the ``times`` it has left, and how many requests fitted it."""
+    """A rule in force, with the ``times`` that it has left and the number of requests that matched it."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
@@ -79,29 +79,29 @@ class _Standing:
 
 
 class Behaviour:
-    """The rules that are in force."""
+    """The rules in force."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._standing: list[_Standing] = []
 
     def add(self, rule: Rule) -> None:
-        """From now on, and before all others."""
+        """Adds a rule, which takes precedence over the others."""
         with self._lock:
             self._standing.insert(0, _Standing(rule))
 
     def reset(self) -> None:
-        """No rule any more."""
+        """Removes all rules."""
         with self._lock:
             self._standing.clear()
 
     def rules(self) -> list[Rule]:
-        """The rules in force with the ``times`` that they have left, the first to be asked first."""
+        """The rules in force, each with the ``times`` that it has left. The one that is tried first comes first."""
         with self._lock:
             return [msgspec.structs.replace(one.rule, times=one.left) for one in self._standing]
 
     def take(self, path: str) -> Rule | None:
-        """The rule for a request, one time of it used up; None also where it is not this one's turn to be bent."""
+        """The rule for a request, of which one time is used up. None when no rule applies to this request."""
         if not self._standing:
             return None
         with self._lock:
@@ -122,7 +122,7 @@ class Behaviour:
 
 
 class Fetches:
-    """What was asked for, in order: path and query of each request, counted when it arrives."""
+    """The requests in order: path and query of each, recorded when it arrives."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ class Fetches:
         self._asked: list[str] = []
 
     def add(self, address: str) -> None:
-        """One more request."""
+        """Records a request."""
         with self._lock:
             self._asked.append(address)
             if len(self._asked) > FETCHES_MAX:
@@ -139,7 +139,7 @@ class Fetches:
                 self._dropped += half
 
     def since(self, cursor: int) -> tuple[int, Mapping[str, int]]:
-        """A new cursor, and how often each address was asked for since the old one (0: since the start)."""
+        """A new cursor, and how often each address was requested since the old one (0: since the start)."""
         with self._lock:
             asked = self._asked[max(cursor - self._dropped, 0) :]
             return self._dropped + len(self._asked), Counter(asked)

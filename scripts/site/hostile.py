@@ -1,8 +1,8 @@
-"""Answers that are meant to hurt whoever reads them, sent in pieces so that the site itself stays small.
+"""Answers that try to harm their reader. They are sent in pieces, so that the site itself needs little memory.
 
-    answer(kind, address, over) sets bottle's response and gives its body
+    answer(kind, address, over) sets bottle's response and returns its body
 
-Bombs are packed once. What has no end of its own stops when the client goes away or the site does.
+Bombs are compressed once. Endless answers stop when the client disconnects or the site stops.
 """
 
 import gzip
@@ -15,13 +15,13 @@ from typing import Any, Final
 import bottle
 
 PIECE_BYTES: Final = 1_048_576
-BOMB_PIECES: Final = 1_024  # a gigabyte of blanks in a megabyte
-STACKED: Final = 8  # codings, one in the other
+BOMB_PIECES: Final = 1_024  # a gigabyte of blanks, compressed to a megabyte
+STACKED: Final = 8  # nested codings
 NODES: Final = 1_000_000
 NESTED: Final = 200_000
-ATTRIBUTES: Final = 200_000  # of one element
+ATTRIBUTES: Final = 200_000  # on one element
 LAUGHS: Final = 10  # each entity is ten of the one before it: ten thousand million at the end
-HEADERS_BYTES_MAX: Final = 1_000_000_000  # where a client takes them all
+HEADERS_BYTES_MAX: Final = 1_000_000_000  # if a client reads them all
 LINK_LOCAL: Final = "http://169.254.169.254/latest/meta-data/"
 
 _PAGE: Final = b"<!DOCTYPE html><body>"
@@ -30,7 +30,7 @@ Pieces = Iterator[bytes]
 
 
 def answer(kind: str, address: str, over: threading.Event) -> Pieces:
-    """The hostile answer of a kind; ``address`` is the path and query that were asked for."""
+    """The hostile answer of a kind; ``address`` is the path and query of the request."""
     response = bottle.response
     if kind == "headers":
         return _endless_headers(bottle.request.environ["site.request"], over)
@@ -46,7 +46,7 @@ def answer(kind: str, address: str, over: threading.Event) -> Pieces:
 
 
 def filled(body: bytes, size: int, over: threading.Event) -> Pieces:
-    """A page and blanks after it, ``size`` bytes altogether."""
+    """A page filled up with blanks to ``size`` bytes."""
     yield body[:size]
     blanks = b" " * PIECE_BYTES
     for left in range(size - len(body), 0, -PIECE_BYTES):
@@ -56,13 +56,13 @@ def filled(body: bytes, size: int, over: threading.Event) -> Pieces:
 
 
 def _further(address: str) -> str:
-    """The next hop, another address each time: below ``/{host}``, as the origin itself would name it."""
+    """The next hop of a redirect loop, a new URL each time: without ``/{host}``, as the origin itself would give it."""
     path, _, hop = ("/" + address.split("/", 2)[2]).partition("?hop=")
     return f"{path}?hop={int(hop) + 1 if hop.isdigit() else 1}"
 
 
 def _endless_headers(request: Any, over: threading.Event) -> Pieces:
-    """A body that takes the place of the headers of a request of cheroot's, whose connection is closed afterwards."""
+    """A body that cheroot sends in place of a request's headers; the connection is closed afterwards."""
     request.send_headers = lambda: None
     request.close_connection = True
     yield b"HTTP/1.1 200 OK\r\n"
@@ -74,7 +74,7 @@ def _endless_headers(request: Any, over: threading.Event) -> Pieces:
 
 
 def _attributes() -> Pieces:
-    """A tag with as many attributes as other pages have bytes."""
+    """A tag with very many attributes."""
     yield _PAGE + b"<p "
     for first in range(0, ATTRIBUTES, 10_000):
         yield b"".join(b"a%d=1 " % number for number in range(first, first + 10_000))
@@ -82,7 +82,7 @@ def _attributes() -> Pieces:
 
 
 def _repeated(head: bytes, each: bytes, count: int) -> Pieces:
-    """``each`` so many times, about a piece's size at a time."""
+    """``each`` repeated ``count`` times, in pieces of about PIECE_BYTES."""
     yield head
     at_once = max(PIECE_BYTES // len(each), 1)
     for left in range(count, 0, -at_once):
@@ -91,7 +91,7 @@ def _repeated(head: bytes, each: bytes, count: int) -> Pieces:
 
 @cache
 def _bomb() -> bytes:
-    """A gzip member whose thousand blocks are the same bytes: each was flushed whole, so that it stands alone."""
+    """A gzip member made of a thousand equal blocks. The first was flushed completely, so that each stands alone."""
     piece = b" " * PIECE_BYTES
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = packer.compress(piece) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -105,7 +105,7 @@ def _bomb() -> bytes:
 
 @cache
 def _bomb_in_gzip() -> bytes:
-    """The bomb, packed once more: a gigabyte in a few kilobytes."""
+    """The bomb, compressed once more: a gigabyte in a few kilobytes."""
     return gzip.compress(_bomb(), mtime=0)
 
 
@@ -118,7 +118,7 @@ def _stacked() -> bytes:
 
 
 def _entities() -> bytes:
-    """The billion laughs."""
+    """The billion laughs attack."""
     lines = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, LAUGHS + 1))
     return f'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY l0 "ha">{lines}]><a>&l{LAUGHS};</a>'.encode()
 
@@ -128,7 +128,7 @@ _EXTERNAL: Final = b"""<?xml version="1.0"?>
 <a>&x;</a>
 """
 _HTML: Final = "text/html; charset=utf-8"
-# What it says it is, its Content-Encoding, and what makes it.
+# Content-Type, Content-Encoding, and the function that makes the body.
 _BODIES: Final[dict[str, tuple[str, str, Callable[[], Pieces]]]] = {
     "gzip_bomb": (_HTML, "gzip", lambda: iter((_bomb(),))),
     "stacked_bomb": (_HTML, "gzip, gzip", lambda: iter((_bomb_in_gzip(),))),

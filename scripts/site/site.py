@@ -1,14 +1,14 @@
-"""The server: ``/{host}/…`` answers what that host would, on loopback only.
+"""The server: ``/{host}/…`` answers like that host would, on loopback addresses only.
 
     Site._page → Fetches.add → Behaviour.take → pages.*.answer → delay → 304, gzip, cut, drip
                             → delay → hostile.answer
 
-``NEARFETCH__FETCH__ORIGINS`` = ``origins(port)`` sends fetches of those hosts here. Beside the pages:
+``NEARFETCH__FETCH__ORIGINS`` = ``origins(port)`` redirects fetches of those hosts to the site. Besides the pages:
 
     GET    /_site/fetches?since=N   {"cursor": N, "fetches": {"/host/path?query": count}}
-    POST   /_site/behave            a rule (scripts.site.behave.Rule)
-    GET    /_site/behave            the rules in force
-    DELETE /_site/behave            none any more
+    POST   /_site/behave            adds a rule (scripts.site.behave.Rule)
+    GET    /_site/behave            shows the rules in force
+    DELETE /_site/behave            removes all rules
 """
 
 import contextlib
@@ -54,7 +54,7 @@ from scripts.site.pages import (
 )
 from scripts.site.pages.page import Answer, Asked
 
-THREADS: Final = 256  # a slow answer holds one; more than the workers of all regions could take at once
+THREADS: Final = 256  # a slow answer holds a thread; there are more than the workers of all regions use at once
 IDLE_SECONDS: Final = 75
 MADE: Final = 1_795_492_800  # 2026-11-24 00:00 UTC: when the pages last changed
 KINDS: Final[tuple[ModuleType, ...]] = (
@@ -83,12 +83,12 @@ STARTS: Final = {
 
 
 def origins(port: int, host: str = "127.0.0.1") -> str:
-    """The value of ``NEARFETCH__FETCH__ORIGINS`` that sends fetches of all hosts here, by either scheme."""
+    """The value of ``NEARFETCH__FETCH__ORIGINS`` that sends fetches of all hosts here, by http and https."""
     return ",".join(f"{scheme}://{name}=http://{host}:{port}/{name}" for name in HOSTS for scheme in ("https", "http"))
 
 
 class _Gateway(wsgi.Gateway_10):
-    """Hands the request itself to the application, which may have to end its connection."""
+    """Gives the application cheroot's request object, so that it can end the connection."""
 
     def get_environ(self) -> Any:
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
@@ -97,23 +97,26 @@ class _Gateway(wsgi.Gateway_10):
 
 
 class _Connection(server.HTTPConnection):
-    """cheroot's, which leaves its writer to the garbage collector: that would flush what a broken socket did not take."""
+    """cheroot's connection, but it closes its writer at once.
+
+    cheroot leaves the writer to the garbage collector, which would flush what a broken socket did not take.
+    """
 
     def close(self) -> None:
-        """Drops what was not taken."""
+        """Drops the data that was not taken."""
         with contextlib.suppress(OSError):
             self.wfile.close()
         super().close()
 
 
 class _Server(wsgi.Server):
-    """cheroot's, without a limit of kept connections, and with our log."""
+    """cheroot's server, without a limit of idle connections, and with our log."""
 
     ConnectionClass = _Connection
     keep_alive_conn_limit: Any = None
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
-        """A client that goes away in the middle is nothing to talk about."""
+        """Logs at debug level only, since a client that disconnects in the middle is nothing special."""
         logs.get("site").debug("cheroot", message=msg, level=level, traceback=traceback)
 
 
@@ -133,20 +136,20 @@ class Site:
         self._serving = threading.Thread(target=self._server.serve, name="site", daemon=True)
 
     def start(self) -> "Site":
-        """Listens; raises OSError where the port is taken."""
+        """Starts to listen. Raises OSError when the port is taken."""
         self._server.prepare()
         self._serving.start()
         return self
 
     def stop(self) -> None:
-        """Ends all delays, then stops listening."""
+        """Ends all delays, then stops to listen."""
         self._over.set()
         self._server.stop()
         self._serving.join()
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return int(self._server.bind_addr[1])
 
     def _application(self) -> bottle.Bottle:
@@ -197,13 +200,13 @@ class Site:
 
 
 def _refuse_pages() -> None:
-    """Rules come from programs: a page that a browser shows may not post one, from wherever it came."""
+    """Refuses requests from pages in a browser, whatever their origin. Only programs may set rules."""
     if bottle.request.get_header("Origin") or bottle.request.get_header("Sec-Fetch-Site", "none") != "none":
         raise bottle.HTTPResponse("expected a program, found a page that a browser shows\n", 403)
 
 
 def _answer(host: str, path: str) -> Answer:
-    """The origin's page, 404 where it has none."""
+    """The origin's page, or a 404."""
     request = bottle.request
     asked = Asked(
         path=path,
@@ -218,7 +221,7 @@ def _answer(host: str, path: str) -> Answer:
 
 
 def _plain(answer: Answer) -> bytes:
-    """The page as it is, or 304 where the client has it."""
+    """The page as it is, or 304 when the client has it."""
     response = bottle.response
     etag, packed = _packed(answer.body)
     response.status = answer.status
@@ -240,7 +243,7 @@ def _plain(answer: Answer) -> bytes:
 
 
 def _bent(answer: Answer, rule: Rule, over: threading.Event) -> bytes | Iterator[bytes]:
-    """The page as a rule wants it."""
+    """The page, changed by a rule."""
     bent = replace(
         answer,
         body=answer.body if rule.body is None else rule.body.encode(),
@@ -279,7 +282,7 @@ def _dripped(content: bytes, drip: Drip, over: threading.Event) -> Iterator[byte
 
 
 def _is_unchanged(etag: str) -> bool:
-    """Whether the client's conditions say that it has the page (RFC 9110, 13.1.2 before 13.1.3)."""
+    """Whether the request's conditions say that the client has the page (RFC 9110, 13.1.2 before 13.1.3)."""
     known = bottle.request.get_header("If-None-Match")
     if known is not None:
         return etag in [tag.strip() for tag in known.split(",")] or known.strip() == "*"
@@ -289,7 +292,7 @@ def _is_unchanged(etag: str) -> bool:
 
 @lru_cache(maxsize=512)
 def _packed(body: bytes) -> tuple[str, bytes]:
-    """A page's tag, and the page compressed."""
+    """A page's ETag, and the page compressed."""
     return f'"{hashlib.sha256(body).hexdigest()[:16]}"', gzip.compress(body, 6, mtime=MADE)
 
 
@@ -309,7 +312,7 @@ def _json(value: object) -> bytes:
 
 
 def run(host: str, port: int) -> int:
-    """Serves until SIGTERM or SIGINT; 0 then, 1 where it could not listen."""
+    """Serves until SIGTERM or SIGINT. Returns 0 then, and 1 when it could not listen."""
     log = logs.get("site")
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -80,7 +80,7 @@ def test_a_number_that_is_taken_up_is_shown_with_its_shares(run, pool):
 def test_a_number_outside_the_bounds_is_refused(run, region_redis, number):
     done = run("scale", REGION, "--", number)
     assert done.exit_code == WRONG_USAGE
-    assert f'expected "auto" or 2 to 4, which the rule "0 6 * * *" UTC allows now, found "{number}"' in done.output
+    assert f'expected "auto" or 2 to 4, as the rule "0 6 * * *" UTC allows now, found "{number}"' in done.output
     assert region_redis.client.dbsize() == 0
 
 

@@ -50,7 +50,7 @@ def test_stop_ends_what_a_killed_supervisor_left_and_the_next_start_keeps_its_da
     other.up("--detach", "--port", str(other.port))
     kept = json.loads((other.data / "kept.json").read_text())
     os.kill(other.pids()["supervisord"], signal.SIGKILL)
-    assert "whose supervisor was killed" in other.up("--stop").stdout
+    assert "that a killed supervisor had left behind" in other.up("--stop").stdout
     assert other.processes() == []
     again = other.up("--detach")
     assert json.loads((other.data / "kept.json").read_text()) == kept

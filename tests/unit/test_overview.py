@@ -268,5 +268,5 @@ def test_status_says_how_many_processes_are_wanted_and_why():
     assert first.strip() == line
     assert (
         click.unstyle(second).strip()
-        == "degraded its [scale] is wrong, the one before counts: fra.toml:2: scale.max: expected"
+        == "degraded its [scale] is wrong, so the previous one applies: fra.toml:2: scale.max: expected"
     )

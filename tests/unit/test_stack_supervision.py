@@ -164,5 +164,5 @@ def test_who_is_told_to_stop_while_it_starts_stops(data, supervisor):
     start(supervisor, part(data, "hub", "servers"))
     startup = startup_of(data, supervisor)
     startup.ended.request(signal.SIGINT, None)
-    with pytest.raises(NotReady, match="told to stop"):
+    with pytest.raises(NotReady, match="Stopped before everything was ready"):
         startup.wait("hub", lambda: "not there")

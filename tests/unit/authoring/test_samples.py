@@ -144,7 +144,7 @@ def test_a_failure_is_kept_only_when_it_is_wanted(site, source, folder, definiti
     done = source("sample", "books", "--name", "wall")
     assert done.exit_code == 1
     assert "failed: blocked (target" in done.stdout
-    assert "Nothing is kept. --failed keeps it" in done.stdout
+    assert "Nothing is kept. With --failed it is kept" in done.stdout
     assert not (folder / "samples").exists()
     assert source("sample", "books", "--name", "wall", "--failed").exit_code == 0
     assert source("test").exit_code == 0
@@ -158,7 +158,7 @@ def test_a_page_that_did_not_come_is_not_kept(site, source, folder):
     site.behaviour.add(Rule(prefix="/books.toscrape.com/", cut=10))
     done = source("sample", "books", "--failed")
     assert done.exit_code == 1
-    assert "Nothing is kept: not every page came." in done.stdout
+    assert "Nothing is kept, since not every page arrived." in done.stdout
     assert not (folder / "samples").exists()
 
 
@@ -166,7 +166,7 @@ def test_a_sample_is_replaced_only_when_it_is_wanted(site, source, folder):
     assert source("sample", "books").exit_code == 0
     done = source("sample", "books")
     assert done.exit_code == 2
-    assert "books has a sample poetry_23: --replace takes its place, --name makes another" in done.stderr
+    assert "books has a sample poetry_23: replace it with --replace, or choose another name with --name" in done.stderr
     (folder / "samples" / "books" / "poetry_23" / "9.html").write_text("left over")
     assert source("sample", "books", "--replace").exit_code == 0
     assert [file.name for file in (folder / "samples" / "books").iterdir()] == ["poetry_23"]
@@ -246,7 +246,7 @@ def test_params_that_fit_no_longer_are_told(site, source, definition):
     definition.write_text(BOOKS.replace("category", "kind"))
     done = source("test")
     assert done.exit_code == 1
-    assert "its params fit no longer: category: unknown param" in done.stdout
+    assert "its params are no longer valid: category: unknown param" in done.stdout
 
 
 def test_every_secret_of_a_definition_has_a_stand_in(folder):

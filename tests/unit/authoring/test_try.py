@@ -149,7 +149,7 @@ def test_a_broken_definition_is_told_whole_and_not_run(source, folder):
             ["expected each param of books once, as KEY=VALUE, found category=x_1"],
         ),
         (["poetry_23"], ["expected each param of books once, as KEY=VALUE, found poetry_23"]),
-        (["--url", "https://x.example/"], ["--url, --header and --status say what a --file is"]),
+        (["--url", "https://x.example/"], ["--url, --header and --status describe a --file"]),
     ],
 )
 def test_words_that_fit_nowhere_are_refused(source, words, said):

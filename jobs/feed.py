@@ -56,17 +56,28 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
     if _WINDOWS_1252.search(utf8) is not None:
         utf8 = _WINDOWS_1252.sub(_character, utf8)
     faults, is_odd = repair.Faults(), _has_odd_sections(utf8)
-    if is_odd:
-        budget.reserve(_taken(utf8), "a feed that has to be repaired")
-        utf8 = repair.closed(utf8.decode("utf-8", "replace"), faults).encode()
     try:
-        root = etree.fromstring(utf8.strip(), _parser(recover=False))
+        root = etree.fromstring((_closed(utf8, faults) if is_odd else utf8).strip(), _parser(recover=False))
+        if not is_odd and _has_swallowed(root, utf8):
+            root = etree.fromstring(_closed(utf8, faults).strip(), _parser(recover=False))
     except etree.XMLSyntaxError:
+        faults = repair.Faults()
         root, is_odd = _mended(utf8, faults), True  # ill-formed feeds are what the rest of this is for
     warnings += faults.told()
     if is_odd:
         _unwrap(root)
     return root
+
+
+def _closed(utf8: bytes, faults: repair.Faults) -> bytes:
+    budget.reserve(_taken(utf8), "a feed that has to be repaired")
+    return repair.closed(utf8.decode("utf-8", "replace"), faults).encode()
+
+
+def _has_swallowed(root: Any, utf8: bytes) -> bool:
+    """Whether a CDATA section may hold whole entries: more of them end in the text than there are."""
+    ends = utf8.count(b"</item>") + utf8.count(b"</entry>") if b"<![CDATA[" in utf8 else 0
+    return ends > 0 and ends > sum(1 for _ in root.iter("{*}item", "{*}entry"))
 
 
 def _mended(utf8: bytes, faults: repair.Faults) -> Any:
@@ -110,6 +121,8 @@ def _unwrap(root: Any) -> None:
             element.text = _SECTION_MARKS.sub("", element.text)
             for child in element:
                 child.tail = _SECTION_MARKS.sub("", child.tail or "")
+            if not len(element):
+                element.text = repair.DAMAGED_CLOSING.sub("", element.text)
 
 
 def _character(reference: re.Match[bytes]) -> bytes:

@@ -18,18 +18,18 @@ from typing import Final
 from jobs.errors import ParseFailed
 from jobs.spaces import NAMESPACES
 
-OPENING: Final = "<![CDATA["
-CLOSING: Final = "]]>"
+OPENING, CLOSING = "<![CDATA[", "]]>"
 PREFIXES_MAX: Final = 100  # that are declared
 ENTITY_CHARACTERS_MAX: Final = 40  # of an entity's text that a feed declares itself
 
 _ROOT: Final = re.compile(r"<(?:[A-Za-z][\w.-]*:)?(?:rss|feed|rdf)\b", re.IGNORECASE)
 _ENTRY: Final = re.compile(r"<(?:[A-Za-z][\w.-]*:)?(?:item|entry)\b", re.IGNORECASE)
+_ENTRY_END: Final = re.compile(r"</(?:[A-Za-z][\w.-]*:)?(?:item|entry)\s*>", re.IGNORECASE)
 _ENTITY: Final = re.compile(r"""<!ENTITY\s+([\w.-]{1,64})\s+(?:"([^"&<%]*)"|'([^'&<%]*)')\s*>""")
 # Sections whose text is no markup; one that is never closed takes the rest, else the search were quadratic.
 _SECTION: Final = re.compile(r"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)", re.DOTALL)
 _DAMAGED_OPENING: Final = re.compile(r"<\s?!?\s?\[\s?CDATA\s?\[|<!\s?CDATA\s?\[", re.IGNORECASE)
-_DAMAGED_CLOSING: Final = re.compile(r"(?:\]\s?\]\s?>?|\]\s?>)\s*\Z")
+DAMAGED_CLOSING: Final = re.compile(r"(?:\]\s?\]\s?>?|\]\s?>)\s*\Z")
 _OPENER: Final = re.compile(r"<([A-Za-z_][\w.:-]*+)([^<>]*+)>")
 _OPENER_CHARACTERS: Final = 1_000  # of a tag that a section stands in
 _AMPERSAND: Final = re.compile(
@@ -112,7 +112,7 @@ def closed(text: str, faults: Faults) -> str:
     """A feed's text in which each CDATA section ends within the element that it stands in.
 
     One that is never closed would take all up to the end of the next section, whole entries too, and XML finds nothing
-    wrong with that.
+    wrong with that. A text that shows how feeds are written stays: it has the element's beginning as well.
     """
     pieces, at, end, following = [], 0, 0, 0
     while (start := text.find(OPENING, at)) >= 0:
@@ -120,11 +120,11 @@ def closed(text: str, faults: Faults) -> str:
         end = text.find(CLOSING, inside) if 0 <= end < inside else end
         following = text.find(OPENING, inside) if 0 <= following < inside else following
         name = _opener(text, start)
-        if end < 0 or 0 <= following < end:
-            close = _end_of(name, text, inside, len(text) if end < 0 else following)
-            if close >= 0:
+        if end < 0 or 0 <= following < end or _ENTRY_END.search(text, inside, end) is not None:
+            close = _end_of(name, text, inside, len(text) if end < 0 else following if 0 <= following < end else end)
+            if close >= 0 and text.find(f"<{name}", inside, close) < 0:
                 faults.add(text, start, "a CDATA section is never closed")
-                pieces += [text[at:inside], _DAMAGED_CLOSING.sub("", text[inside:close]), CLOSING]
+                pieces += [text[at:inside], DAMAGED_CLOSING.sub("", text[inside:close]), CLOSING]
                 at = close
                 continue
         if end < 0:

@@ -52,6 +52,7 @@ ONE, TWO = item("<title>one</title>"), item("<title>two</title><description>2</d
         ("<rss><channel><item><title><! [CDATA [x]]></title></item></channel></rss>", "x"),
         ("<rss><channel><item><title><![CDATA[a ]]> b]]></title></item></channel></rss>", "a ]]> b"),
         ("<rss><channel><item><title><![CDATA[<![CDATA[a]]>]]></title></item></channel></rss>", "a"),
+        ("<rss><channel><item><title><![CDATA[<![CDATA[a]>]]></title></item></channel></rss>", "a"),
         (
             "<rss><channel><item><title>&#X41; &#xD800;b &#2;&#xFFFF;&#99999999;</title></item></channel></rss>",
             "A b &#99999999;",
@@ -139,6 +140,18 @@ def test_the_result_of_a_source_has_the_warnings_once(tmp_path):
     assert parsed.warnings == [
         "the feed is not well-formed: line 3: </title> closes nothing; a text there may be cut or lie elsewhere"
     ]
+
+
+def test_a_section_without_an_end_takes_no_entries_where_another_end_comes_by_chance():
+    entries, warnings = read(rss(item("<title><![CDATA[a</title>"), item("<title>b ]]> c</title>"), TWO))
+    assert [entry.get("title") for entry in entries] == ["a", "b ]]> c", "two"]
+    assert len(warnings) == 1
+
+
+def test_a_section_that_shows_how_a_feed_is_written_stays():
+    text = "<pre><item><description>x</description></item></pre>"
+    entries, warnings = read(rss(item(f"<description><![CDATA[{text}]]></description>"), TWO))
+    assert ([entry.get("summary") for entry in entries], warnings) == ([text, "2"], [])
 
 
 def test_a_section_that_shows_how_a_section_is_written_stays():

@@ -180,10 +180,10 @@ class Before:
 
 
 class After:
-    """What stands after a number. ``unit`` may multiply; ``no_cents`` is the mark of a price without cents, "5.-"."""
+    """What stands after a number. ``unit`` may multiply; ``part`` is a hundredth; ``no_cents`` is the mark of a price without cents, "5.-"."""
 
     def __init__(self, text: str, *, has_fraction: bool) -> None:
-        self.currency = self.unit = self.no_cents = ""
+        self.currency = self.unit = self.part = self.no_cents = ""
         self.is_minus = False
         found = _NO_CENTS.match(text)
         if found is not None:
@@ -244,6 +244,7 @@ class After:
             raise Refused(
                 f"{first} at the number is an exponent or a note; re takes the number, or without leaves the note out"
             )
+        self.part = bare if units.is_hundredth(bare) else ""
         after = rest[len(word) :]
         if units.may_multiply(bare) and (not after or after[0] in " ,;:.)!?+"):
             self.unit = bare

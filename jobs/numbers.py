@@ -25,7 +25,7 @@ _EXPONENT_MAX: Final = 400
 _PLAIN: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?")  # as programs write numbers: no need to look closer
 _DIGITS: Final = re.compile(r"[0-9]{1,30}")
 _QUOTES: Final = "'\u2019\u2018\u02bc\u2032\u00b4"
-_CURRENCIES: Final = " $€£¥₹₽₩₺₴₫฿¢"
+_CURRENCIES: Final = " $€£¥₹₽₩₺₴₫฿"
 _ARABIC: Final = re.compile("[\u066b\u066c]")
 _FRACTION: Final = re.compile(
     "[\u00bc-\u00be\u2150-\u215f\u2189\u2044\u09f4-\u09f9\u0b72-\u0b77\u0d58-\u0d5e\u0d73-\u0d78\ua830-\ua835]"
@@ -135,6 +135,8 @@ def _looked_at(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> 
         raise Refused("dots at the number, and its decimal mark may be one of them; re takes the number")
     beside = _beside if len(text) <= _SHORT else _beside.__wrapped__
     minus, currency, unit, note, no_cents = beside(text[:start], text[end:], bool(found["fraction"]))
+    if minus and currency and not found["whole"] and text[start - 1 : start] in "-\u2012\u2013\u2212":
+        raise Refused("a dash for no whole units, or a minus; re takes the number")
     if found["fraction"] and no_cents:
         raise Refused(_ungrouped(run, mark))
     if is_count and _is_either(found):
@@ -167,6 +169,9 @@ def _beside(prefix: str, suffix: str, has_fraction: bool) -> tuple[bool, str, st
     note = f"{before.bound} was left out; re takes the number without it" if before.bound else ""
     if before.apart:
         note = f"{before.apart} before a blank was taken as a minus; re takes the number without it"
+    part = next((one for one in (before.currency, after.currency, after.part) if units.is_hundredth(one)), "")
+    if part and not {before.currency, after.currency} - {"", part}:
+        note = f'{part} was taken as a unit; re takes the number, scale = "0.01" makes it what it is a hundredth of'
     currency = before.currency or after.currency or _sign_in(prefix) or _sign_in(suffix)
     return bool(before.sign) or after.is_minus, currency, after.unit, note, after.no_cents
 

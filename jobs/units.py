@@ -108,6 +108,7 @@ yen yuan rupee rupees franc francs Franken krone kroner kronor Kronen forint lei
 _THREE_DECIMALS: Final = frozenset(
     "BHD IQD JOD KWD LYD OMR TND CLF UYW BTC ETH DT KD BD RO د.ب د.ت د.ع د.ك د.ل د.أ ر.ع".split()
 )
+_HUNDREDTHS: Final = frozenset("¢ c ct cts cent cents Cent Cents p pence öre øre коп Rappen Groschen".split())
 _CURRENCY_LETTERS: Final = 5  # beside a sign: US$, CFA₣
 _MULTIPLIED: Final = re.compile(
     r"(?:[kKmMTGBb]|[BbMm]n|Mio|Mrd|Tsd|MM)(?P<code>[A-Z]{3})|(?P<start>[A-Z]{3})(?:[kmM]|[bm]n)"
@@ -127,6 +128,11 @@ def is_currency(word: str) -> bool:
 def has_three_decimals(word: str) -> bool:
     """Whether prices in this currency have three decimals, or more."""
     return word.rstrip(".") in _THREE_DECIMALS
+
+
+def is_hundredth(word: str) -> bool:
+    """Whether a word is a hundredth of a currency: 99 ¢, 50p."""
+    return word in _HUNDREDTHS
 
 
 def is_multiplied(word: str) -> bool:

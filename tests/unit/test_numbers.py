@@ -47,7 +47,7 @@ REFUSED = {  # and what the message names
     "XYZ-5": "minus", "Euro-5": "minus", "- Total sum: 5": "minus", "(-) 5": "minus", "-~5": "minus", "R-5": "minus",
     "5 minus": "scale", "5\u00b1": "may be a minus", "\u18065": "may be a minus", "5 and a half": "half", "<5.00>": "brackets", "5 T\u20ac": "scale",
     "5 lacs": "scale", "Nr.-5": "minus", "-(5)": "minus",
-    "$..75": "re", "Tea...5": "re", "5-7": "more than one", "1/2": "more than one", "5 1/2": "more than one", "10 x 5": "more than one", "1_000": "more than one", "5:30": "more than one",
+    "$..75": "re", "CHF -.50": "re", "Fr. \u2013.50": "re", "$-.5": "re", "Tea...5": "re", "5-7": "more than one", "1/2": "more than one", "5 1/2": "more than one", "10 x 5": "more than one", "1_000": "more than one", "5:30": "more than one",
     "1,2,3": "re", "1..5": "re", "1.5.2026": "re", "1 2345": "re", "1,234,56": "re", "012 345": "re", "0,12,345": "re",
 }  # fmt: skip
 NO_NUMBER = ("N/A", "-", "\u00b9", "\u00bd", "free", "\u4e94", "1e999", "")
@@ -114,6 +114,23 @@ def test_a_bound_is_told(sign):
     told = []
     assert number(f"{sign} 0.01", told) == "0.01"
     assert told[0].startswith(f"{sign} was left out")
+
+
+def test_a_hundredth_of_a_currency_is_told():
+    told = []
+    assert [number(text, told) for text in ("99\u00a2", "\u00a299", "50p", "99 ct", "5 Cent")] == [
+        "99",
+        "99",
+        "50",
+        "99",
+        "5",
+    ]
+    assert len(told) == 5
+    assert 'scale = "0.01"' in told[0]
+    assert [number(text, told) for text in ("\u00a312.50p", "5 pcs", "5 cm")] == ["12.50", "5", "5"]
+    assert len(told) == 5
+    assert number("-$.50", told) == "-0.50"
+    assert number("-.5", told) == "-0.5"
 
 
 def test_a_minus_that_may_be_a_bullet_is_told():

@@ -45,7 +45,7 @@ class Paging:
     def following(self, page: Page, root: Any, base: str, *, has_rows: bool) -> Following:
         """What is asked after a page; ``base`` is what its addresses are relative to. Without rows it is the last one."""
         request, following = page.request, self._definition.next
-        if not self.is_any or (not has_rows and (self.is_counted or self._code is not None)):
+        if not self.is_any or (not has_rows and not self._is_address):
             return Following()
         try:
             found = self._code.next_page(page) if self._code is not None else self._found(page, root, base)
@@ -62,7 +62,7 @@ class Paging:
             )
         most = following.max_pages if following is not None else PAGES_MAX
         if request.number >= most:
-            may = "may be" if self.is_counted else "is"
+            may = "is" if self._is_address or self._code is not None else "may be"
             return Following(
                 warning=f"page {request.number} is the last that max_pages allows; there {may} a further one"
             )
@@ -72,6 +72,12 @@ class Paging:
     def is_any(self) -> bool:
         """Whether there may be further pages at all."""
         return self._code is not None or self._definition.next is not None
+
+    @property
+    def _is_address(self) -> bool:
+        """Whether a page names the next one by its address; many have a cursor behind their last one too."""
+        following = self._definition.next
+        return self._code is None and following is not None and not following.param
 
     @property
     def is_counted(self) -> bool:

@@ -169,6 +169,8 @@ def test_a_page_past_max_pages_is_told(tmp_path, following, found):
 
 
 def test_a_page_without_rows_that_names_a_further_one_is_told(tmp_path):
+    cursor = Source(define(tmp_path, API + 'jmes = "next"\n    param = "page"'))
+    assert cursor.parse(page(cursor, '{"rows": [], "next": "/3"}')).warnings == []  # many have one behind the last page
     source = Source(define(tmp_path, API + 'jmes = "next"'))
     parsed = source.parse(page(source, '{"rows": [], "next": "/3"}'))
     assert (parsed.next, parsed.is_cut) == (None, False)

@@ -52,18 +52,30 @@ class Half:
         return answer, time.monotonic() - started
 
 
-@pytest.fixture(scope="module")
-def rabbitmq(own_rabbitmq):
-    """It is killed, frozen and filled here."""
-    return own_rabbitmq
+@pytest.fixture
+def half_on(tmp_path, hub_redis):
+    """Starts the hub's half of a gateway on a broker."""
+    started = []
+
+    def start(rabbitmq):
+        purge(rabbitmq)
+        started.append(Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start())
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.stop()
 
 
 @pytest.fixture
-def half(tmp_path, hub_redis, rabbitmq):
-    purge(rabbitmq)
-    one = Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start()
-    yield one
-    one.stop()
+def half(half_on, rabbitmq):
+    return half_on(rabbitmq)
+
+
+@pytest.fixture
+def own_half(half_on, own_rabbitmq):
+    """On a broker that is killed, frozen and filled."""
+    return half_on(own_rabbitmq)
 
 
 def open_channel(rabbitmq):
@@ -136,91 +148,96 @@ def test_a_missing_queue_refuses_and_is_declared_again(half, rabbitmq):
     until(lambda: isinstance(half.submit(new_request(("nyc",)))[0], Accepted), "the queue to be declared again")
 
 
-def test_a_full_queue_refuses(half, rabbitmq):
+def test_a_full_queue_refuses(own_half, own_rabbitmq):
     policy = '{"max-length": 1, "overflow": "reject-publish"}'
     assert (
-        rabbitmq.ctl("set_policy", "--priority", "9", "full", "^q.sin$", policy, "--apply-to", "queues").returncode == 0
+        own_rabbitmq.ctl("set_policy", "--priority", "9", "full", "^q.sin$", policy, "--apply-to", "queues").returncode
+        == 0
     )
     try:
         answers = []
         until(
-            lambda: answers.append(half.submit(new_request(("sin",)))) or answers[-1][0].__class__ is Refused,
+            lambda: answers.append(own_half.submit(new_request(("sin",)))) or answers[-1][0].__class__ is Refused,
             "a refusal",
         )
         assert answers[-1][1] < ANSWER_SECONDS
-        assert half.ledger.read(answers[-1][0].new.id) is None
+        assert own_half.ledger.read(answers[-1][0].new.id) is None
     finally:
-        rabbitmq.ctl("clear_policy", "full")
+        own_rabbitmq.ctl("clear_policy", "full")
 
 
-def test_a_broker_alarm_refuses_at_once_and_ends(half, rabbitmq):
-    rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
+def test_a_broker_alarm_refuses_at_once_and_ends(own_half, own_rabbitmq):
+    own_rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
     try:
         answers = []
-        until(lambda: answers.append(half.submit(new_request())) or answers[-1][0].__class__ is Refused, "a refusal")
-        until(lambda: "takes no messages" in (half.publisher.unavailable or ""), "the alarm to be known")
-        answer, seconds = half.submit(new_request())
+        until(
+            lambda: answers.append(own_half.submit(new_request())) or answers[-1][0].__class__ is Refused, "a refusal"
+        )
+        until(lambda: "takes no messages" in (own_half.publisher.unavailable or ""), "the alarm to be known")
+        answer, seconds = own_half.submit(new_request())
         assert isinstance(answer, Refused)
         assert max(seconds, *(one for _, one in answers)) < ANSWER_SECONDS
     finally:
-        rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
-    until(lambda: isinstance(half.submit(new_request())[0], Accepted), "the end of the alarm")
+        own_rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
+    until(lambda: isinstance(own_half.submit(new_request())[0], Accepted), "the end of the alarm")
 
 
-def test_a_frozen_broker_is_a_refusal_within_a_second_and_nothing_is_delivered_for_it(half, rabbitmq):
-    freeze(rabbitmq.running.process.pid)
+def test_a_frozen_broker_is_a_refusal_within_a_second_and_nothing_is_delivered_for_it(own_half, own_rabbitmq):
+    freeze(own_rabbitmq.running.process.pid)
     try:
-        refused = [half.submit(new_request()) for _ in range(3)]
-        assert half.publisher.unavailable == "the broker does not confirm"  # so the next ones need not wait for it
+        refused = [own_half.submit(new_request()) for _ in range(3)]
+        assert own_half.publisher.unavailable == "the broker does not confirm"  # so the next ones need not wait for it
     finally:
-        rabbitmq.running.signal(signal.SIGCONT)
+        own_rabbitmq.running.signal(signal.SIGCONT)
     assert {type(answer) for answer, _ in refused} == {Refused}
     assert max(seconds for _, seconds in refused) < ANSWER_SECONDS
-    until(lambda: isinstance(half.submit(new_request(("nyc",)))[0], Accepted), "the broker to go on", 60)
+    until(lambda: isinstance(own_half.submit(new_request(("nyc",)))[0], Accepted), "the broker to go on", 60)
     ids = {answer.new.id for answer, _ in refused}
-    assert all(half.ledger.read(request) is None for request in ids)
-    published = {properties.correlation_id for properties, _ in drain(rabbitmq, "q.fra")}
+    assert all(own_half.ledger.read(request) is None for request in ids)
+    published = {properties.correlation_id for properties, _ in drain(own_rabbitmq, "q.fra")}
     cancelled = set()
     until(
-        lambda: published <= cancelled or cancelled.update(p.correlation_id for p, _ in drain(rabbitmq, "q.fra.now")),
+        lambda: (
+            published <= cancelled or cancelled.update(p.correlation_id for p, _ in drain(own_rabbitmq, "q.fra.now"))
+        ),
         "a cancel for everything that reached the broker",
     )
 
 
-def test_a_queue_without_a_leader_refuses_its_own_region_and_no_other(half, rabbitmq):
+def test_a_queue_without_a_leader_refuses_its_own_region_and_no_other(own_half, own_rabbitmq):
     """It takes messages and says nothing, as when its members have lost each other."""
     member = 'whereis(list_to_atom("%2F_q.sin"))'
-    rabbitmq.evaluate(f"sys:suspend({member}).")
+    own_rabbitmq.evaluate(f"sys:suspend({member}).")
     try:
-        answer, seconds = half.submit(new_request(("sin",)))
+        answer, seconds = own_half.submit(new_request(("sin",)))
         assert isinstance(answer, Refused)
         assert seconds < ANSWER_SECONDS
-        answer, _ = half.submit(new_request(("fra", "nyc")))
+        answer, _ = own_half.submit(new_request(("fra", "nyc")))
         assert isinstance(answer, Accepted)
-        assert half.publisher.unavailable is None
+        assert own_half.publisher.unavailable is None
         until(
-            lambda: half.publisher.unavailable_for(["sin"]), "the lane to be late"
+            lambda: own_half.publisher.unavailable_for(["sin"]), "the lane to be late"
         )  # it was sent after its accept began
-        answer, seconds = half.submit(new_request(("fra", "sin")))
+        answer, seconds = own_half.submit(new_request(("fra", "sin")))
         assert answer.reason == "the broker does not confirm for sin"
         assert seconds < ANSWER_SECONDS
-        assert isinstance(half.submit(new_request(("fra",)))[0], Accepted)
+        assert isinstance(own_half.submit(new_request(("fra",)))[0], Accepted)
     finally:
-        rabbitmq.evaluate(f"sys:resume({member}).")
-    until(lambda: isinstance(half.submit(new_request(("sin",)))[0], Accepted), "the queue to be well", 60)
+        own_rabbitmq.evaluate(f"sys:resume({member}).")
+    until(lambda: isinstance(own_half.submit(new_request(("sin",)))[0], Accepted), "the queue to be well", 60)
 
 
-def test_a_restarted_broker_is_found_again_and_keeps_what_was_confirmed(half, rabbitmq):
+def test_a_restarted_broker_is_found_again_and_keeps_what_was_confirmed(own_half, own_rabbitmq):
     new = new_request()
-    assert isinstance(half.submit(new)[0], Accepted)
-    rabbitmq.running.kill()
-    answer, seconds = half.submit(new_request())
+    assert isinstance(own_half.submit(new)[0], Accepted)
+    own_rabbitmq.running.kill()
+    answer, seconds = own_half.submit(new_request())
     assert isinstance(answer, Refused)
     assert seconds < ANSWER_SECONDS
-    rabbitmq.running.start()
-    until(lambda: half.publisher.unavailable is None, "the broker", 60)
-    assert isinstance(half.submit(new_request(("nyc",)))[0], Accepted)
-    assert new.tasks[0].id in {properties.message_id for properties, _ in drain(rabbitmq, "q.fra")}
+    own_rabbitmq.running.start()
+    until(lambda: own_half.publisher.unavailable is None, "the broker", 60)
+    assert isinstance(own_half.submit(new_request(("nyc",)))[0], Accepted)
+    assert new.tasks[0].id in {properties.message_id for properties, _ in drain(own_rabbitmq, "q.fra")}
 
 
 @pytest.mark.parametrize("how", [signal.SIGSTOP, signal.SIGKILL])

@@ -9,38 +9,14 @@ import pytest
 
 from jobs import contract
 from regions import durability, names, script
-from tests.service.hub_parts import new_request, settings
-from tests.service.test_accept import Half, drain, purge
+from tests.service.hub_parts import new_request
+from tests.service.test_accept import drain, half, half_on, own_half
 from tests.waiting import freeze, until
 from web import clean, ledger
 from web.accept import Accepted, Refused
 from web.hub import BROKEN
 
-
-@pytest.fixture
-def half_on(tmp_path, hub_redis):
-    """Starts the hub's half of a gateway on a broker."""
-    started = []
-
-    def start(rabbitmq):
-        purge(rabbitmq)
-        started.append(Half(settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)).start())
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
-
-
-@pytest.fixture
-def half(half_on, rabbitmq):
-    return half_on(rabbitmq)
-
-
-@pytest.fixture
-def own_half(half_on, own_rabbitmq):
-    """On a broker that is killed and frozen."""
-    return half_on(own_rabbitmq)
+__all__ = ["half", "half_on", "own_half"]
 
 
 def state(half, new):

@@ -343,6 +343,18 @@ def test_a_claim_drops_at_most_a_thousand_late_jobs_at_once(region_redis):
     assert (worker.claim(1).jobs, queue(client).count) == ([], 200)
 
 
+def test_a_claim_passes_over_a_thousand_lost_or_waiting_ones_at_once(region_redis):
+    """However many there are, its Redis serves others in between."""
+    client = region_redis.client
+    client.rpush(names.rq_queue(REGION), *[f"lost-{number}" for number in range(1_200)])
+    worker = claimer(region_redis.url)
+    assert (worker.claim(1).jobs, client.llen(names.rq_queue(REGION))) == ([], 200)
+    client.delete(names.rq_queue(REGION))
+    enqueue(client, [task(same=1) for _ in range(1_201)], has_keys=True)
+    assert len(worker.claim(2).jobs) == 1
+    assert client.llen(names.rq_queue(REGION)) == 200
+
+
 def test_a_look_sees_cancel_marks_and_what_the_region_holds(region_redis):
     client = region_redis.client
     enqueue(client, [task(), task()])

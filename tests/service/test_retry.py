@@ -46,6 +46,20 @@ def test_a_failed_attempt_waits_in_rqs_scheduled_registry(region_redis):
     assert (scheduled(client), queue(client).get_job_ids()) == ([id_], [])
 
 
+def test_a_failed_attempt_is_dated_by_its_regions_clock(region_redis):
+    client = region_redis.client
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    job.offset_ms = 3_600_000  # the hub is ahead
+    failed = again(job)
+    worker.finish([failed], then_claim=0)
+    worker.move_due()
+    (second,) = worker.claim(1).jobs
+    (past,) = read_past(second.past)
+    assert past.ended_ms == failed.outcome.finished_ms - 3_600_000
+
+
 def test_a_due_one_goes_back_to_the_queue_once_and_remembers(region_redis):
     client = region_redis.client
     (id_,) = enqueue(client, [task()])

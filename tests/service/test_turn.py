@@ -96,6 +96,13 @@ def test_two_fetches_are_never_nearer_than_the_rate_says(client, region_redis):
     assert min(b - a for a, b in itertools.pairwise(times)) >= 149  # of whole ms
 
 
+def test_a_claim_says_when_the_next_one_of_those_that_it_put_off_may_be_called(client, region_redis):
+    give(client, asked(3), "8 2000")
+    worker = claimer(region_redis.url)
+    assert 1_000 < worker.claim(3).call_ms <= 2_001
+    assert worker.claim(3).call_ms == -1  # it put nobody off
+
+
 def test_the_strictest_of_host_and_source_counts(client, region_redis):
     ids = enqueue(client, asked(5))
     tell_limits(client, {HOST: "3 0", "test.source": "2 0"})

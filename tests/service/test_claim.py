@@ -213,6 +213,41 @@ def test_rq_shows_the_traceback_of_a_failed_job(region_redis):
     assert client.hget(names.COUNTERS, "failed") == b"1"
 
 
+def test_rq_shows_a_job_that_was_stopped_as_such(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    job.is_stopped = True
+    worker.finish([end(job, status="failed", traceback="it was stopped")], then_claim=0)
+    seen = fetch(client, id_)
+    assert seen.get_status() == JobStatus.STOPPED
+    assert seen.latest_result().type == RqResult.Type.STOPPED
+
+
+def test_rq_shows_how_long_a_worker_worked(region_redis):
+    client = region_redis.client
+    enqueue(client, [task(), task()])
+    worker = claimer(region_redis.url)
+    began = time.monotonic()
+    jobs = worker.claim(2).jobs
+    for number, job in enumerate(jobs, 1):
+        worker.finish([end(job)], then_claim=0)
+        worked = float(client.hget(names.rq_worker("w1"), "total_working_time"))
+        assert 0 < worked <= number * (time.monotonic() - began)
+
+
+def test_an_outcome_is_kept_also_where_the_outbox_is_ahead_of_the_clock(region_redis):
+    """Another Redis was the master before, whose clock went before: an entry's id never goes back."""
+    client = region_redis.client
+    ahead_ms = int(time.time() * 1000) + 60_000
+    client.xadd(names.OUTBOX, {"x": 1}, id=f"{ahead_ms}-0")
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (entry,), _ = worker.finish([end(worker.claim(1).jobs[0])], then_claim=0)
+    assert entry == f"{ahead_ms}-1"
+
+
 def test_a_finished_record_is_kept_small(region_redis):
     client = region_redis.client
     (id_,) = enqueue(client, [task(q="abc")])

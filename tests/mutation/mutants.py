@@ -308,7 +308,8 @@ def _lua(source: str, begin: int, end: int) -> Iterator[tuple[str, str]]:
                 for text in instead[found.group(1)]:
                     yield f"Lua {found.group(1)}", changed(found.start(), found.end(), text)
     for found in LUA_NUMBER.finditer(part):
-        if is_code(found.start()) and len(found.group()) == 1:
+        is_fallback = part[: found.start()].endswith(" or ")
+        if is_code(found.start()) and len(found.group()) == 1 and not is_fallback:
             yield "Lua number", changed(found.start(), found.end(), str(int(found.group()) + 1))
     for found in LUA_FLAG.finditer(part):
         yield "Lua flag", changed(found.start(), found.end(), "")

@@ -96,6 +96,12 @@ def test_two_fetches_are_never_nearer_than_the_rate_says(client, region_redis):
     assert min(b - a for a, b in itertools.pairwise(times)) >= 149  # of whole ms
 
 
+def test_a_host_that_nobody_waits_for_is_not_looked_after(client, region_redis):
+    give(client, asked(1), "8 2000")
+    assert len(claimer(region_redis.url).claim(3).jobs) == 1
+    assert client.exists(names.host(HOST), names.HOSTS) == 1
+
+
 def test_a_claim_says_when_the_next_one_of_those_that_it_put_off_may_be_called(client, region_redis):
     give(client, asked(3), "8 2000")
     worker = claimer(region_redis.url)

@@ -4,7 +4,7 @@
     python -m tests.mutation web/settle.py bridge/      some of it
     python -m tests.mutation --sample 25 --seed 7       some mutants of each file
     python -m tests.mutation --list web/sweep.py        only says what would be changed
-    python -m tests.mutation --again web/sweep.py       tries what survived once more: there are new tests
+    python -m tests.mutation --again web/sweep.py       only tries what survived once more: there are new tests
     python -m tests.mutation --report                   what is known, without trying anything
 
 Needs `pip install -r tests/mutation/requirements.txt`. Outcomes are kept (--results): the same command goes on where it was
@@ -64,7 +64,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of --sample (1)")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at once (2)")
     parser.add_argument("--results", type=Path, default=ROOT / ".mutation.jsonl", help="where outcomes are kept")
-    parser.add_argument("--again", action="store_true", help="also try again what survived")
+    parser.add_argument("--again", action="store_true", help="only try again what survived")
     parser.add_argument("--report", action="store_true", help="only say what is known")
     parser.add_argument("--list", action="store_true", help="only list the mutants")
     asked = parser.parse_args(words)
@@ -88,7 +88,11 @@ def main(words: list[str]) -> int:
     left = [
         (target, one)
         for target, one in judged
-        if one.key not in results.known or (asked.again and not results.known[one.key].killed)
+        if (
+            one.key in results.known and not results.known[one.key].killed
+            if asked.again
+            else one.key not in results.known
+        )
     ]
     if not asked.report:
         with broker.shared(os.environ) as environment:

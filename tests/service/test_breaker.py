@@ -21,6 +21,7 @@ from jobs.script import HOST_TTL_MS
 from jobs.turn import Caller, Desk, Turn, tell_limits
 from regions import connect, names
 from tests.service.test_claim import end, queue
+from tests.service.test_retry import scheduled
 from tests.service.test_turn import HOST, asked, client
 from tests.service.working import REGION, claimer, enqueue
 from tests.waiting import until
@@ -170,6 +171,8 @@ def test_a_host_that_asks_for_a_pause_gets_it_from_everybody(client, worker, bre
     assert [(job.task, job.trouble, 50_000 < job.refused_ms <= 60_000) for job in refused] == [
         (id_, "", True) for id_ in waiting
     ]
+    assert client.zrange(names.line(HOST), 0, -1) == [id_.encode() for id_ in patient]
+    assert scheduled(client) == patient
     wait_out(client)
     assert [job.task for job in worker.claim(3).jobs] == patient
 

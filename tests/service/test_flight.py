@@ -9,7 +9,7 @@ from rq.job import JobStatus
 
 from jobs import contract, flight
 from jobs.reaper import Reaper
-from jobs.script import DEATHS_MAX
+from jobs.script import DEATHS_MAX, KEEP_MS
 from jobs.turn import tell_limits
 from regions import names
 from tests.service.test_claim import end, fetch, queue
@@ -383,3 +383,26 @@ def test_a_claim_brings_no_more_answers_than_it_can_carry(region_redis):
         large = replace(end(job, frame=b"x" * 4_100_000), shared_ms=flight.FOR_ALL_MS)
         worker.finish([large], then_claim=0)
     assert [len(worker.claim(6).jobs) for _ in range(3)] == [2, 1, 0]
+
+
+def test_who_asks_next_is_known_for_as_long_as_its_own_record(region_redis):
+    client = region_redis.client
+    asked = [*same(1, deadline_seconds=20), *same(1, deadline_seconds=250), *same(1, deadline_seconds=100)]
+    give(client, asked)
+    worker = claimer(region_redis.url)
+    (first,) = worker.claim(3).jobs
+    worker.finish([done(first, shared_ms=-1, status="failed")], then_claim=0)
+    (key,) = client.keys("nf:flight:*")
+    assert client.get(key).startswith(asked[1].task.encode())
+    assert client.pexpiretime(key) == asked[1].deadline_ms + KEEP_MS
+
+
+def test_where_all_that_waited_are_gone_nobody_asks_next(region_redis):
+    client = region_redis.client
+    _, *waiting = give(client, same(3))
+    worker = claimer(region_redis.url)
+    (first,) = worker.claim(3).jobs
+    for id_ in waiting:
+        client.delete(names.rq_job(id_))
+    worker.finish([done(first, shared_ms=-1, status="failed")], then_claim=0)
+    assert (left(client), client.exists(names.FLIGHTS)) == ([], 0)

@@ -404,3 +404,18 @@ def test_a_thread_ships_what_is_left_looks_each_second_and_ends(region_redis, hu
     leftovers.stop()
     leftovers._thread.join(10)
     assert not leftovers._thread.is_alive()
+
+
+def test_what_another_process_has_shipped_meanwhile_is_not_sent_again(region_redis, hub_redis, home):
+    client = region_redis.client
+    for number in range(600):
+        stored(client, outcome(number), age_seconds=10)
+    leftovers = Leftovers(client, home, "w1")
+    hub_redis.running.kill()
+    assert not leftovers.run_once()
+    client.delete(names.OUTBOX)  # which is what a reply and the hub's file make of it
+    stored(client, outcome(600), age_seconds=10)
+    hub_redis.running.start()
+    until(lambda: leftovers.run_once() or results(hub_redis.client), "the one that is there")
+    shipped(leftovers)
+    assert results(hub_redis.client) == ["T600"]

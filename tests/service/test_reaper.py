@@ -17,6 +17,7 @@ from regions.script import send
 from tests.service.test_claim import end
 from tests.service.test_retry import again
 from tests.service.working import REGION, claimer, enqueue, task
+from tests.waiting import until
 
 
 class Clock:
@@ -287,3 +288,43 @@ def test_a_worker_that_died_before_its_first_claim_leaves_rq_too(region_redis, r
     client.delete(names.lease("w1"))
     look(reaper, clock, 12)
     assert Worker.all(connection=client) == []
+
+
+def test_a_process_for_suspects_leaves_rq_too(region_redis, reaper):
+    client, of_suspects = region_redis.client, names.rq_workers_of(names.suspects(REGION))
+    register(client, "a1")
+    client.sadd(of_suspects, names.rq_worker("a1"), names.rq_worker("a2"))
+    client.zadd(names.ALONE, {"a1": 1, "a2": 1})
+    crash(reaper, "a1")
+    assert client.smembers(of_suspects) == {names.rq_worker("a2").encode()}
+    assert client.zrange(names.ALONE, 0, -1) == [b"a2"]
+
+
+def test_a_thread_reaps_who_died_at_once_looks_each_second_and_ends(region_redis):
+    client = region_redis.client
+    ids = enqueue(client, [task(), task()])
+    for worker in ("w1", "w2"):
+        claimer(region_redis.url, worker).claim(1)
+    reaper, looks = Reaper(client, REGION), []
+    real = reaper.run_once
+    reaper.run_once = lambda: looks.append(time.monotonic()) or real()
+    reaper.start()
+    reaper.died("w1", crashed=False)
+    until(lambda: queued(client) == ids[:1], "the reaping")
+    begun = len(looks)
+    until(lambda: len(looks) >= begun + 3, "further looks")
+    assert looks[begun + 2] - looks[begun + 1] >= reaping.LOOK_SECONDS
+    reaper.died("w2", crashed=False)
+    reaper.stop()
+    assert not reaper._thread.is_alive()
+    assert sorted(queued(client)) == sorted(ids), "who was seen to die is reaped before it ends"
+
+
+def test_nothing_is_trimmed_again_within_ten_seconds(region_redis, reaper, clock):
+    client = region_redis.client
+    reaper.run_once()
+    for passed, left in ((reaping.TRIM_SECONDS - 0.1, [b"old"]), (0.1, [])):
+        client.zadd(names.rq_registry("finished", REGION), {"old": time.time() - 1})
+        clock.now += passed
+        reaper.run_once()
+        assert client.zrange(names.rq_registry("finished", REGION), 0, -1) == left

@@ -96,6 +96,33 @@ def test_two_fetches_are_never_nearer_than_the_rate_says(client, region_redis):
     assert min(b - a for a, b in itertools.pairwise(times)) >= 149  # of whole ms
 
 
+def test_what_is_known_of_requests_that_wait_no_more_is_forgotten(client, region_redis):
+    waiting = [*asked(1, request="FIRST"), *asked(1, request="ONE"), *asked(3, request="MANY")]
+    ids = give(client, waiting, "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(9).jobs
+    known = []
+    for id_ in ids[1:]:
+        (job,) = worker.finish([end(job)], then_claim=9)[1].jobs
+        assert job.task == id_
+        known.append(set(client.zrange(names.rounds(HOST), 0, -1)))
+    both = {b"", b"ONE", b"MANY"}
+    assert known == [both, both, {b"", b"MANY"}, set()]
+    worker.finish([end(job)], then_claim=9)
+    assert client.exists(names.rounds(HOST), names.line(HOST), names.turns(HOST)) == 0
+
+
+def test_a_claim_of_one_that_was_called_says_when_the_next_one_may_be(client, region_redis):
+    ids = give(client, asked(3), "8 300")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(3).jobs
+    worker.finish([end(job)], then_claim=0)
+    until(lambda: Caller(client, REGION).run_once() or queue(client).get_job_ids(), "the call")
+    claimed = worker.claim(3)
+    assert [job.task for job in claimed.jobs] == [ids[1]]
+    assert 0 <= claimed.call_ms <= 1_000
+
+
 def test_a_host_that_nobody_waits_for_is_not_looked_after(client, region_redis):
     give(client, asked(1), "8 2000")
     assert len(claimer(region_redis.url).claim(3).jobs) == 1

@@ -113,7 +113,7 @@ class OwnStack:
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    # Who is where
+    # Addresses and processes
 
     def redis(self, server: str) -> redis.Redis:
         """A client of the server ``hub`` or ``redis-REGION``, logged in as its owner."""

@@ -1,5 +1,5 @@
-# Sourced by scripts/up and scripts/test, which set ROOT (the checkout) and LOG (where installers write).
-# Afterwards the packages and .venv are there, or it has said what is missing and exited with 1.
+# scripts/up and scripts/test source this file. They set ROOT (the checkout) and LOG (where installers write).
+# Afterwards the packages and .venv exist; otherwise it has said what is missing and exited with 1.
 # Plain sh, and nothing that a fresh Debian lacks: no sudo, ps, curl, ss, systemctl, gcc.
 
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
@@ -9,7 +9,7 @@ now_ms() {
     echo $(($(date +%s%N) / 1000000))
 }
 
-# step TEXT: a line that is only on a terminal, and there until the step is done.
+# step TEXT: on a terminal, shows a line until the step is done.
 step() {
     STEP_BEGAN=$(now_ms)
     if [ -t 1 ]; then printf '  ..  %s' "$1"; fi
@@ -26,7 +26,7 @@ step_done() {
     printf '  ok  %-58s %10s\n' "$1" "$took"
 }
 
-# give_up WHAT ADVICE [LOG]: what failed, the last lines of its log, what to do.
+# give_up WHAT ADVICE [LOG]: prints what failed, the last lines of its log, and what to do; exits.
 give_up() {
     if [ -t 1 ]; then printf '\r\033[K'; fi
     echo "$1" >&2
@@ -53,7 +53,7 @@ rabbitmq_version() {
     for folder in /usr/lib/rabbitmq/lib/rabbitmq_server-*; do echo "${folder##*-}"; done
 }
 
-# as_root COMMAND…: directly, by sudo, or not at all.
+# as_root COMMAND…: runs it as root, if need be by sudo.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
@@ -71,7 +71,7 @@ setup_packages() {
     if [ $# -gt 0 ]; then
         if ! is_debian; then
             give_up "Nearfetch needs, and did not find: $*" \
-                "Only on Debian it installs them itself. Needed are: Python 3.11 or later with venv and ensurepip, redis-server 7.2 or later, RabbitMQ 4.0 or later with its programs in /usr/lib/rabbitmq/bin. Install them and run this again."
+                "It installs them itself only on Debian. Nearfetch needs Python 3.11 or later with venv and ensurepip, redis-server 7.2 or later, RabbitMQ 4.0 or later with its programs in /usr/lib/rabbitmq/bin. Install these and run this again."
         fi
         if [ "$(id -u)" -ne 0 ]; then
             command -v sudo >/dev/null 2>&1 || give_up "Packages are missing ($*), and there is no sudo to install them with." \
@@ -80,7 +80,7 @@ setup_packages() {
                 give_up "Packages are missing ($*), and sudo did not let this user install them:" \
                     "As root: apt-get update && apt-get install --no-install-recommends $*   Then run this again." "$LOG"
             fi
-            # The password is asked for before anything else is shown.
+            # The password is asked for before anything else is printed.
             if [ -t 0 ]; then
                 printf '\n'
                 sudo -v || give_up "Packages are missing ($*), and sudo refused." \
@@ -88,16 +88,16 @@ setup_packages() {
             fi
         fi
         as_root apt-get -o DPkg::Lock::Timeout=300 update >>"$LOG" 2>&1 ||
-            give_up "apt-get update failed:" "Mend the package sources of this machine, then run this again. The whole log: $LOG" "$LOG"
+            give_up "apt-get update failed:" "Repair this machine's package sources, then run this again. The whole log: $LOG" "$LOG"
         as_root apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@" >>"$LOG" 2>&1 ||
-            give_up "apt-get install $* failed:" "Mend what it says, then run this again. The whole log: $LOG" "$LOG"
+            give_up "apt-get install $* failed:" "Fix that, then run this again. The whole log: $LOG" "$LOG"
     fi
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || give_up "Python $(python_version) is too old." \
         "Nearfetch needs Python 3.11 or later as python3."
     step_done "apt: redis-server $(redis_version), rabbitmq-server $(rabbitmq_version)"
 }
 
-# setup_cron: a cron daemon for the one test that needs it. Where it can't be installed that test is skipped, and says so.
+# setup_cron: installs a cron daemon for the one test that needs it. Without one that test is skipped, and says so.
 setup_cron() {
     if command -v cron >/dev/null 2>&1 || ! is_debian; then return; fi
     if [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>>"$LOG"; then return; fi
@@ -114,12 +114,12 @@ python_version() {
     python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 }
 
-# The line that .venv/installed has when this requirements file is wholly installed.
+# installed_line FILE: the line in .venv/installed that says that this requirements file is completely installed.
 installed_line() {
     echo "$1 $(cat "$ROOT"/requirements*.txt | sha256sum | cut -c 1-32)"
 }
 
-# setup_venv FILE…: .venv with these requirements files. "installed" is written last: without it a folder is half made.
+# setup_venv FILE…: makes .venv with these requirements files. "installed" is written last: without it, the folder is half made.
 setup_venv() {
     step "virtual environment"
     exec 9<"$ROOT/scripts/setup.sh" # one at a time in a checkout
@@ -129,7 +129,7 @@ setup_venv() {
     if [ "$(head -n 1 "$venv/installed" 2>/dev/null)" != "$version" ]; then
         rm -rf "$venv"
         python3 -m venv "$venv" >>"$LOG" 2>&1 9<&- ||
-            give_up "The virtual environment could not be made in $venv:" "Mend what it says, then run this again." "$LOG"
+            give_up "The virtual environment could not be made in $venv:" "Fix that, then run this again." "$LOG"
     fi
     for file; do
         line=$(installed_line "$file")

@@ -28,9 +28,7 @@ from scripts.data_folder import DataFolder
 from scripts.parts import STAGES, Part
 
 START_SECONDS: Final = 3  # a part that ends sooner is retried after a wait, one second longer each time
-LEFTOVER_SECONDS: Final = (
-    5.0  # whoever killed the supervisor did not wait, either; and the parts now write to closed pipes
-)
+LEFTOVER_SECONDS: Final = 5.0  # the parts have lost their supervisor and write to closed pipes, so they get less time
 SOCKET: Final = "supervisor.sock"
 GONE: Final = (OSError, HTTPException, xmlrpc.client.Error)
 

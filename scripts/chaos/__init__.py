@@ -1,8 +1,15 @@
-"""``nearfetch chaos``: faults from a seeded plan under a load, every id compared with a ledger kept outside.
+"""``nearfetch chaos``: faults from a seeded plan, under a load, with every id compared by a ledger outside of the stack.
 
-plan    which faults, posts and letters, by the seed alone         faults, points   how each fault is done
-stack   a whole stack of its own, a link in front of each server   load, letters    clients, unreadable messages (history)
-ledger  compares what was promised with what came, with figures    archive          the list of finished requests at the end
-        of recovery, into a verdict                                report           what is printed
-scaling what --scale does besides                                  hostile         clients and a region that mean harm
+plan      the faults, posts and letters, made from the seed alone
+points    every call that may succeed and yet look failed to its caller
+stack     a whole stack of its own, with a link in front of each server
+faults    how each kind of fault is done, and undone
+load      the clients
+letters   unreadable messages
+hostile   clients, and a region's user, that try to do harm
+scaling   what --scale adds
+history   what clients and faults recorded during the run
+archive   the list of finished requests at the end
+ledger    compares what was promised with what came, with figures of recovery, and makes a verdict
+report    the output
 """

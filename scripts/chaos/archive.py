@@ -1,4 +1,4 @@
-"""The history at the end of a run, as its clients see it: every page of the list of finished requests."""
+"""The history at the end of a run, as clients see it: every page of the list of finished requests."""
 
 import time
 from collections.abc import Iterator
@@ -7,12 +7,15 @@ from typing import Final
 from scripts.chaos import load
 from scripts.chaos.history import Archived, History
 
-READY_SECONDS: Final = 60.0  # until all that was promised is there
+READY_SECONDS: Final = 60.0  # until all promised tasks are in it
 AGAIN_SECONDS: Final = 0.5
 
 
 def read(history: History, port: int) -> list[Archived]:
-    """What is listed, once it holds every promised task, or when time is over; at once where the run has failed already."""
+    """Reads the list until it holds every promised task, or time is up.
+
+    Reads it only once if the run has failed already.
+    """
     end = time.monotonic() + READY_SECONDS
     found: list[Archived] = []
     while time.monotonic() < end:
@@ -27,7 +30,7 @@ def read(history: History, port: int) -> list[Archived]:
 
 
 def pages(port: int) -> Iterator[Archived]:
-    """Every request; raises ``load.GONE``'s."""
+    """Every request in the list. Raises what ``load.GONE`` lists."""
     client, cursor = load.Client(port), ""
     try:
         while True:

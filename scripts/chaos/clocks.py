@@ -1,10 +1,11 @@
-"""Steps the wall clock of one running process: what a machine whose clock is put forward or back does to it, and to it alone.
+"""Steps the wall clock of one running process, as if somebody had set the clock of its machine forward or back.
 
-    step(pid, 3600)        from now on the process reads a wall clock that is an hour ahead; 0 takes that back
+    step(pid, 3600)        from now on the process's wall clock is an hour ahead; 0 takes that back
 
-Linux answers the time in the process itself (vdso(7)), where nothing from outside could change it. So the three functions
-that tell the wall clock are replaced, in the process's memory, by such as ask the kernel and add the step. The monotonic
-clocks stay true, as they do on a machine whose clock is stepped. It takes no more rights than a debugger has, and x86-64.
+Linux answers questions for the time within the process (vdso(7)), where nothing outside can change the answer. So this
+module replaces three functions in the process's memory, those that read the wall clock. The new ones ask the kernel and
+add the step. The monotonic clocks stay right, as on a machine whose clock is set. It needs the rights of a debugger, and
+x86-64.
 """
 
 import os
@@ -18,8 +19,8 @@ from typing import Any, Final
 
 CAN_STEP: Final = platform.machine() == "x86_64"
 PT_LOAD, PT_DYNAMIC, DT_STRTAB, DT_SYMTAB = 1, 2, 5, 6  # elf(5)
-WAIT_SECONDS: Final = 10.0  # until a process has stopped, outside of the functions
-STEP_AT: Final = 128  # bytes after the begin of clock_gettime, which is longer: whole seconds, signed
+WAIT_SECONDS: Final = 10.0  # for a process to stop outside of these functions
+STEP_AT: Final = 128  # bytes after the beginning of clock_gettime, which is longer; holds whole seconds, signed
 
 # Machine code before and after `mov rcx, [step]`. The kernel may change rcx and r11 in a call.
 GETTIME: Final = (
@@ -43,7 +44,7 @@ LOAD_RCX: Final = bytes.fromhex("488b0d")  # mov rcx, [rip + 32 bits]
 
 
 def step(pid: int, seconds: int) -> None:
-    """Puts a process's wall clock so many seconds ahead of the machine's, or behind it."""
+    """Sets a process's wall clock ahead of the machine's by this many seconds, or behind it."""
     if not CAN_STEP:
         raise NotImplementedError(f"expected a machine of x86-64, found {platform.machine()}")
     start, image = _vdso(pid)
@@ -57,7 +58,7 @@ def step(pid: int, seconds: int) -> None:
 
 
 def _replace(pid: int, memory: Any, start: int, length: int, places: dict[str, int], at: int) -> None:
-    """Puts our functions in the place of the vDSO's while no thread is in one of them."""
+    """Replaces the functions in the vDSO while no thread runs one of them."""
     _until(lambda: _is_outside(pid, range(start, start + length)), f"process {pid} to be elsewhere")
     try:
         memory.seek(at)
@@ -72,7 +73,7 @@ def _replace(pid: int, memory: Any, start: int, length: int, places: dict[str, i
 
 
 def _is_outside(pid: int, addresses: range) -> bool:
-    """Stops a process; whether none of its threads stands at one of the addresses, else it goes on."""
+    """Stops a process. False, and it continues, when one of its threads is at one of the addresses."""
     os.kill(pid, signal.SIGSTOP)
     threads = list(Path(f"/proc/{pid}/task").iterdir())
     _until(
@@ -87,7 +88,7 @@ def _is_outside(pid: int, addresses: range) -> bool:
 
 
 def _until(condition: Callable[[], bool], what: str) -> None:
-    """Raises TimeoutError."""
+    """Waits for a condition. Raises TimeoutError."""
     end = time.monotonic() + WAIT_SECONDS
     while not condition():
         if time.monotonic() > end:
@@ -96,7 +97,7 @@ def _until(condition: Callable[[], bool], what: str) -> None:
 
 
 def _vdso(pid: int) -> tuple[int, bytes]:
-    """Where a process has its vDSO, and the bytes of it."""
+    """The address of a process's vDSO, and its bytes."""
     lines = Path(f"/proc/{pid}/maps").read_text(encoding="ascii").splitlines()
     start, end = next(
         [int(part, 16) for part in line.split()[0].split("-")] for line in lines if line.endswith("[vdso]")
@@ -107,7 +108,7 @@ def _vdso(pid: int) -> tuple[int, bytes]:
 
 
 def _functions(image: bytes) -> dict[str, int]:
-    """Where in a shared object its functions begin, by name."""
+    """The offsets of the functions in a shared object, by name."""
     (headers,) = struct.unpack_from("<Q", image, 32)
     size, count = struct.unpack_from("<HH", image, 54)
     parts = [struct.unpack_from("<IIQQ", image, headers + number * size) for number in range(count)]

@@ -1,8 +1,8 @@
-"""How each kind of fault is done, and undone: for real, to processes and links.
+"""How each kind of fault is done and undone, for real, to processes and links.
 
-    inject(stack, fault) → Window   blocks from its beginning until its part works again
+    inject(stack, fault) → Window   blocks from the fault's beginning until its part works again
 
-A kill of a worker or a bridge waits for its moment, when there is something that it can hit.
+The kill of a worker or a bridge waits for a moment in which it can hit something.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ from scripts.chaos.stack import ChaosStack
 from scripts.links import Rule, Way
 from scripts.probes import listens
 
-HELD: Final = 10  # executions that the kill of a worker must hit
+HELD: Final = 10  # executions that run at least when a worker is killed
 MOMENT_SECONDS: Final = 12.0  # how long a kill waits for something to hit
 BACK_SECONDS: Final = 30.0
-FULL_BYTES: Final = 1_000_000  # less than an empty Redis has
-ROOM_BYTES: Final = 256_000_000  # as scripts.services gives it
+FULL_BYTES: Final = 1_000_000  # less than an empty Redis needs
+ROOM_BYTES: Final = 256_000_000  # the limit that scripts.services sets
 LOOK_SECONDS: Final = 0.02
 STEP_SECONDS: Final = 3600
 HOLD: Final = Way(then="hold")
@@ -38,7 +38,7 @@ AWAY: Final = (*connect.AWAY, redis.exceptions.ResponseError)
 
 @dataclass
 class Doing:
-    """A fault that is being done: when it began and ended by its own clock, and what it hit."""
+    """A fault in progress: when it began and ended by its own clock, and what it hit."""
 
     stack: ChaosStack
     fault: Fault
@@ -49,29 +49,29 @@ class Doing:
 
     @property
     def region(self) -> str:
-        """The region that the target's name has."""
+        """The region in the target's name."""
         return self.fault.target.partition("-")[2]
 
     def begin(self) -> None:
-        """Now it hurts."""
+        """Notes that the fault begins now."""
         self.began = time.time()
 
     def end(self) -> None:
-        """Now it does no more."""
+        """Notes that the fault ends now."""
         self.ended = time.time()
 
     def last(self) -> None:
-        """Stays as it is for as long as the plan says."""
+        """Sleeps for as long as the plan says."""
         time.sleep(self.fault.seconds)
 
 
 def inject(stack: ChaosStack, fault: Fault) -> Window:
-    """Does a fault and undoes it; what it was."""
+    """Does a fault and undoes it. Returns what happened."""
     doing = Doing(stack, fault)
     doing.begin()
     try:
         _HOW[fault.kind](doing)
-    except Exception as error:  # noqa: BLE001 - a fault that can't be done is told with the rest
+    except Exception as error:  # noqa: BLE001 - the report shows a fault that can't be done with the others
         doing.note = f"{type(error).__name__}: {error}"
     doing.ended = doing.ended or time.time()
     back = time.time()
@@ -91,7 +91,7 @@ def _kill(doing: Doing) -> None:
 
 
 def _kill_slow_hub(doing: Doing) -> None:
-    """Killed when it has answered what it has not written: each fsync takes long, and one is pending."""
+    """Kills the hub's Redis when it has answered commands that it has not written: each fsync is slow, and one is pending."""
     stack, pid = doing.stack, 0
     doing.begin()
     with stack.slow_disk():
@@ -148,7 +148,7 @@ def _pause_worker(doing: Doing) -> None:
 
 
 def _busiest(doing: Doing, least: int = HELD) -> tuple[int, int]:
-    """(pid, executions) of the region's worker process that runs most; (0, 0) where none runs enough in time."""
+    """(pid, executions) of the region's worker process that runs most tasks; (0, 0) when none runs enough in time."""
     deadline = time.monotonic() + MOMENT_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(*AWAY):
@@ -161,7 +161,7 @@ def _busiest(doing: Doing, least: int = HELD) -> tuple[int, int]:
 
 
 def _kill_bridge(doing: Doing) -> None:
-    """Killed when jobs are on the region's Redis whose messages it still holds, since their acks wait for the file."""
+    """Kills a bridge that holds messages whose jobs are on the region's Redis already; their acks wait for the file."""
     stack, part, region = doing.stack, doing.fault.target, doing.region
     deadline = time.monotonic() + MOMENT_SECONDS
     while not doing.hits and time.monotonic() < deadline:
@@ -191,7 +191,7 @@ def _cut(doing: Doing) -> None:
 
 
 def _silence(doing: Doing) -> None:
-    """Every connection of the link loses its other end without a word; new ones pass."""
+    """Every connection of the link loses its other end silently. New connections pass."""
     doing.begin()
     doing.stack.control.cut(doing.fault.target, "silence")
     doing.end()
@@ -207,7 +207,7 @@ def _hostile_clients(doing: Doing) -> None:
 
 
 def _hostile_region(doing: Doing) -> None:
-    """With the region's own user: it may write to nothing else."""
+    """Acts as the region's own user, which may write to no other region."""
     stack, region = doing.stack, doing.region
     url = configuration.hub_url(stack.data, stack.ports, region)
     before = _refused(doing)
@@ -215,11 +215,11 @@ def _hostile_region(doing: Doing) -> None:
     doing.begin()
     with connect.open_redis(url, name="chaos") as client:
         for command in hostile.commands(region):
-            with contextlib.suppress(redis.exceptions.ResponseError):  # refused, as it has to be
+            with contextlib.suppress(redis.exceptions.ResponseError):  # as it must be
                 client.execute_command(*command)
         entries = list(hostile.entries(others))
         for entry in entries:
-            with contextlib.suppress(redis.exceptions.ResponseError):  # a full hub keeps nothing of it
+            with contextlib.suppress(redis.exceptions.ResponseError):  # a full hub stores none of it
                 client.xadd(names.out_stream(region), entry)
     doing.note = f"{len(entries)} entries, {len(others)} tasks of others"
     doing.end()
@@ -230,7 +230,7 @@ def _hostile_region(doing: Doing) -> None:
 
 
 def _refused(doing: Doing) -> int:
-    """How many entries of the region were refused so far, as the hub knows; 0 while it is away."""
+    """How many of the region's entries were refused so far, by the hub's count; 0 while the hub is away."""
     with contextlib.suppress(*AWAY):
         found: Any = doing.stack.redis("hub").hgetall(names.refused(doing.region))
         return sum(int(count) for what, count in found.items() if what != b"at")
@@ -238,14 +238,14 @@ def _refused(doing: Doing) -> int:
 
 
 def _stuck(doing: Doing) -> None:
-    """The load posts it (scripts.chaos.plan); its process ends after the tasks beside it."""
+    """The load posts the task (scripts.chaos.plan). Its process ends after the tasks beside it."""
     doing.begin()
     doing.last()
     doing.end()
 
 
 def _step_clock(doing: Doing) -> None:
-    """The wall clock of a region's Redis is an hour off for some time, ahead or behind by its target's name."""
+    """Sets the wall clock of a region's Redis off by an hour, ahead or behind depending on the fault, for some time."""
     part = doing.fault.target
     seconds = STEP_SECONDS if sum(f"{part}{doing.fault.at}".encode()) % 2 else -STEP_SECONDS
     pid = doing.stack.pid(part)
@@ -253,13 +253,15 @@ def _step_clock(doing: Doing) -> None:
     clocks.step(pid, seconds)
     doing.note = f"{seconds:+d} s"
     doing.last()
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # killed meanwhile: the next one has a true clock
+    with contextlib.suppress(
+        FileNotFoundError, ProcessLookupError
+    ):  # killed meanwhile, and the next process has a true clock
         clocks.step(pid, 0)
     doing.end()
 
 
 def _pause_fork_server(doing: Doing) -> None:
-    """A worker dies while the process is stopped that those are forked from who run suspects alone."""
+    """Kills a worker while the fork server is stopped, from which the processes for suspects are forked."""
     pid = doing.stack.fork_server(doing.region)
     doing.begin()
     if pid:
@@ -287,7 +289,7 @@ def _rule(rule: Rule) -> Callable[[Doing], None]:
 
 
 def _half_open(doing: Doing) -> None:
-    """The requests arrive or the answers do: one direction is lost, which one by the target's name."""
+    """Loses one direction of the link, either requests or answers, depending on the target's name."""
     is_there = sum(doing.fault.target.encode()) % 2
     _rule(Rule(there=Way(then="drop")) if is_there else Rule(back=Way(then="drop")))(doing)
 
@@ -303,7 +305,7 @@ def _swallow(doing: Doing) -> None:
     while time.monotonic() < deadline and control.counts(link).swallowed == before:
         time.sleep(LOOK_SECONDS)
     doing.note = f"{control.counts(link).swallowed - before} swallowed"
-    time.sleep(1.0)  # until the connection is reset
+    time.sleep(1.0)  # until the connection was reset
     control.heal(link)
     doing.end()
 
@@ -318,7 +320,7 @@ def _alarm(doing: Doing) -> None:
 
 
 def _full(doing: Doing) -> None:
-    """Above its limit at once; the limit that it had comes back, also when it was killed or frozen meanwhile."""
+    """Sets the memory limit below what is used. The old limit is restored even if the Redis was killed or stopped meanwhile."""
     _limit(doing, FULL_BYTES)
     doing.begin()
     doing.last()
@@ -327,7 +329,7 @@ def _full(doing: Doing) -> None:
 
 
 def _limit(doing: Doing, maxmemory: int) -> None:
-    """Sets a Redis's maxmemory, as soon as it answers."""
+    """Sets a Redis's maxmemory as soon as it answers."""
     client = doing.stack.redis(doing.fault.target)
     deadline = time.monotonic() + BACK_SECONDS
     while True:
@@ -346,7 +348,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _wait_for_another(doing: Doing, pid: int) -> None:
-    """Until the supervisor has started the part again, and a gateway listens."""
+    """Waits until the supervisor has restarted the part. A gateway must listen, too."""
     deadline = time.monotonic() + BACK_SECONDS
     while doing.stack.pid(doing.fault.target) in (0, pid) or not _serves(doing):
         if time.monotonic() > deadline:
@@ -356,7 +358,7 @@ def _wait_for_another(doing: Doing, pid: int) -> None:
 
 
 def _serves(doing: Doing) -> bool:
-    """Whether a gateway that was started again is there; of another part its process says enough."""
+    """Whether a restarted gateway listens. For other parts, a new process is enough."""
     return doing.fault.target != "gateway" or not listens(doing.stack.port)()
 
 

@@ -1,8 +1,8 @@
-"""Who means harm, beside the load: clients with raw sockets, and a region whose credentials were stolen.
+"""Attackers beside the load: clients with raw sockets, and a region whose credentials were stolen.
 
-Clients   sockets of each kind of ``CLIENTS`` at once, for as long as the plan says
-commands  what it must not be able to do to the hub
-entries   what a stolen region writes to its own out stream, results of other regions' open tasks among them
+Clients   sockets of each kind in ``CLIENTS`` at once, for as long as the plan says
+commands  commands that the region's user must not be able to run on the hub
+entries   what the thief writes to the region's own out stream, including results for other regions' open tasks
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from typing import Any, Final
 
 from regions import names
 
-EACH: Final = 40  # sockets of a kind
-TICK_SECONDS: Final = 0.25  # between two bytes of what is slow
-READS: Final = 200  # pages that a client asks for and does not read
-FORGED: Final = 50  # open tasks of other regions that are told to have ended
+EACH: Final = 40  # sockets of each kind
+TICK_SECONDS: Final = 0.25  # between two bytes of a slow client
+READS: Final = 200  # pages that a client requests and does not read
+FORGED: Final = 50  # open tasks of other regions that are claimed to have ended
 
 _POST: Final = b"POST /v1/requests HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-# What each says at first, and then again each tick.
+# For each kind, what a client sends first, and then at each tick.
 CLIENTS: Final[dict[str, tuple[bytes, bytes]]] = {
     "silent": (b"", b""),
     "slow head": (b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ", b"x"),
@@ -30,7 +30,7 @@ CLIENTS: Final[dict[str, tuple[bytes, bytes]]] = {
 
 
 class Clients:
-    """Opens them all; ``run`` keeps them busy, ``close`` ends them."""
+    """Opens all sockets. ``run`` keeps them busy, ``close`` closes them."""
 
     def __init__(self, port: int) -> None:
         self._open: list[tuple[socket.socket, bytes]] = []
@@ -43,7 +43,7 @@ class Clients:
         return len(self._open)
 
     def run(self, seconds: float) -> None:
-        """A tick after the other; who was thrown out stays out."""
+        """Sends something at each tick. A client that was disconnected stays so."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             time.sleep(TICK_SECONDS)
@@ -52,7 +52,7 @@ class Clients:
                     client.send(then)
 
     def close(self) -> None:
-        """Without a good-bye where something was not read."""
+        """Closes the sockets. A socket with unread data is reset."""
         for client, _ in self._open:
             client.close()
 
@@ -69,7 +69,7 @@ def _connect(port: int, first: bytes) -> socket.socket:
 
 
 def open_tasks(hub: Any, regions: list[str]) -> list[tuple[str, str]]:
-    """(request, task) of some tasks of these regions that have not ended."""
+    """(request, task) of some unfinished tasks of these regions."""
     found: list[bytes] = []
     for region in regions:
         found += hub.zrange(names.open_tasks(region), 0, FORGED // len(regions))
@@ -77,7 +77,7 @@ def open_tasks(hub: Any, regions: list[str]) -> list[tuple[str, str]]:
 
 
 def commands(region: str) -> list[tuple[Any, ...]]:
-    """Each of them would stop every region, or all that read the region's own stream."""
+    """Commands of which each would stop every region, or all readers of the region's own stream."""
     return [
         ("CLIENT", "PAUSE", 8_000),
         ("CLIENT", "KILL", "TYPE", "normal"),
@@ -89,7 +89,7 @@ def commands(region: str) -> list[tuple[Any, ...]]:
 
 
 def entries(others: list[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """Entries that nobody should believe: bad types, bad sizes, and ends of tasks that are none of this region's."""
+    """Entries that must not be believed: wrong types, wrong sizes, and ends of tasks that belong to other regions."""
     now = int(time.time() * 1000)
     deep = "[" * 5_000
     result = {"k": "result", "v": 1, "q": "x", "t": "y", "s": "succeeded", "f": now, "b": 10, "h": ""}

@@ -1,4 +1,4 @@
-"""Compares what was promised with what came: pure, over a ``History``. The kinds of violations: scripts.chaos.verdict."""
+"""Compares what was promised with what came; pure, over a ``History``. scripts.chaos.verdict lists the kinds of violations."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -10,17 +10,19 @@ from scripts.chaos.plan import ENDS
 from scripts.chaos.recovery import SLACK_SECONDS, back
 from scripts.chaos.verdict import Verdict
 
-CALM_SECONDS: Final = 30.0  # after a fault's end everything is well again
+CALM_SECONDS: Final = 30.0  # this long after a fault's end everything works again
 GRACE_SECONDS: Final = 5.0
-SWEEP_SECONDS: Final = 16.0  # a gateway that started or regained its servers waits so long before it ends tasks
-TICK_SECONDS: Final = 0.05  # a client's clock and the hub's are this machine's
+SWEEP_SECONDS: Final = (
+    16.0  # a gateway waits this long after its start, or the return of its servers, before it ends tasks
+)
+TICK_SECONDS: Final = 0.05  # tolerance, although the client's clock and the hub's are both this machine's
 EXPLAINED: Final = frozenset({"expired", "timeout", "connection", "region_unavailable", "internal"})
 
 Digest = Callable[[int], str]
 
 
 def compare(history: History, expected: Digest) -> Verdict:
-    """The verdict on a run. ``expected`` gives the digest of the records that a number's page has."""
+    """The verdict on a run. ``expected`` gives the digest of the records of a number's page."""
     verdict = Verdict(promised=len(history.promises), odd=list(history.odd))
     final = _audit(history, verdict)
     _readers(history, verdict, final)
@@ -37,7 +39,7 @@ def compare(history: History, expected: Digest) -> Verdict:
 
 
 def is_obliged(promise: Promise, windows: Iterable[Window]) -> bool:
-    """Whether there were 30 s without a fault that can touch it between its accept and its deadline."""
+    """Whether the time between accept and deadline contains 30 s without a fault that can touch the task."""
     free_since = promise.accepted
     for window in sorted(windows, key=lambda one: one.began):
         if promise.region not in window.regions or window.ended <= free_since or window.began >= promise.deadline:
@@ -49,7 +51,7 @@ def is_obliged(promise: Promise, windows: Iterable[Window]) -> bool:
 
 
 def _audit(history: History, verdict: Verdict) -> dict[str, Delivery]:
-    """Every task's one result, as its request's stream has it at the end."""
+    """The result of every task, from its request's stream at the end."""
     final: dict[str, Delivery] = {}
     for request, deliveries in history.audited.items():
         for one in deliveries or ():
@@ -60,7 +62,7 @@ def _audit(history: History, verdict: Verdict) -> dict[str, Delivery]:
 
 
 def _readers(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
-    """Each reader got each task of its request once, and the same as everybody."""
+    """Checks that each reader got each task of its request once, and the same result as all others."""
     of_request: dict[str, set[str]] = defaultdict(set)
     for promise in history.promises.values():
         of_request[promise.request].add(promise.task)
@@ -79,7 +81,7 @@ def _readers(history: History, verdict: Verdict, final: dict[str, Delivery]) -> 
 
 
 def _judge(history: History, verdict: Verdict, promise: Promise, found: Delivery | None, expected: Digest) -> None:
-    """One promised task: it ended as the plan wants it, or a fault explains why not."""
+    """Checks one promised task: it ended like the plan says, or a fault explains why not."""
     name = f"{promise.task} (number {promise.number}, {promise.region})"
     if found is None:
         verdict.lost.append(f"{name}: no result")
@@ -107,7 +109,7 @@ def _judge(history: History, verdict: Verdict, promise: Promise, found: Delivery
 
 
 def _by_cancel(history: History, promise: Promise, found: Delivery) -> tuple[bool, str]:
-    """Whether its client's DELETE may have ended a task, and what is wrong with that end."""
+    """Whether the client's DELETE may have ended the task, and what is wrong with that end."""
     cancel = history.cancels.get(promise.request)
     if cancel is None or found.settled < cancel.asked - TICK_SECONDS:
         return False, ""
@@ -121,14 +123,14 @@ def _touched(history: History, promise: Promise, found: Delivery) -> list[Window
 
 
 def _judge_time(history: History, verdict: Verdict, promise: Promise, found: Delivery, name: str) -> None:
-    """It ended by its deadline + grace, or by what a gateway may wait after a fault."""
+    """Checks that the task ended by its deadline + grace, or by the time that a gateway may wait after a fault."""
     waits = [back(one) + SWEEP_SECONDS for one in _touched(history, promise, found)]
     if found.settled > max([promise.deadline + GRACE_SECONDS, *waits]) + SLACK_SECONDS:
         verdict.late.append(f"{name}: ended {found.settled - promise.deadline:.1f} s after its deadline")
 
 
 def _touches(window: Window, promise: Promise, settled: float) -> bool:
-    """Whether a fault may have had to do with a task: accepted before its part was well again, settled after it began."""
+    """Whether a fault may have affected a task: accepted before the fault's part was well again, settled after it began."""
     return (
         promise.region in window.regions
         and promise.accepted < back(window) + CALM_SECONDS
@@ -137,7 +139,7 @@ def _touches(window: Window, promise: Promise, settled: float) -> bool:
 
 
 def _strangers(history: History, verdict: Verdict) -> None:
-    """What came and was never promised."""
+    """Finds results and requests that were never promised."""
     for request in history.came_back:
         if _could_not_be_takenback(history, history.refused[request]):
             verdict.left.append(request)
@@ -152,7 +154,7 @@ def _strangers(history: History, verdict: Verdict) -> None:
 
 
 def _could_not_be_takenback(history: History, refused: float) -> bool:
-    """Whether the gateway that refused it died before it could have told the hub so."""
+    """Whether the gateway that refused the request died before it could tell the hub."""
     is_away = [
         one for one in history.windows if one.target in ("hub", "gateway>hub") and one.began - SLACK_SECONDS < refused
     ]
@@ -162,7 +164,7 @@ def _could_not_be_takenback(history: History, refused: float) -> bool:
 
 
 def _fetches(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
-    """A page is asked for once, unless a fault touched its task."""
+    """Checks that each page was requested once, unless a fault touched its task."""
     by_number = {promise.number: promise for promise in history.promises.values()}
     for number, count in history.fetches.items():
         promise = by_number.get(number)
@@ -182,7 +184,7 @@ def _fetches(history: History, verdict: Verdict, final: dict[str, Delivery]) -> 
 
 
 def _letters(history: History, verdict: Verdict) -> None:
-    """Each unreadable message is a dead letter, once, and nothing else is one."""
+    """Checks that each unreadable message became a dead letter once, and nothing else did."""
     counts = Counter(history.shown)
     confirmed = [name for name, is_confirmed in history.letters.items() if is_confirmed]
     verdict.lost += [f"{name}: unreadable, and no dead letter" for name in confirmed if not counts[name]]
@@ -192,7 +194,7 @@ def _letters(history: History, verdict: Verdict) -> None:
 
 
 def _archive(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
-    """Each promised task is in the history once, in its final state and its request's; no refused request is."""
+    """Checks that the history has each promised task once, in its final state and its request's, and no refused request."""
     counts = Counter(task for one in history.archived for task, _ in one.tasks)
     verdict.lost += [f"{task}: not in the history" for task in history.promises if not counts[task]]
     verdict.doubled += [f"{task}: {count} times in the history" for task, count in counts.items() if count > 1]
@@ -208,7 +210,7 @@ def _archive(history: History, verdict: Verdict, final: dict[str, Delivery]) -> 
 
 
 def state_of(tasks: list[str]) -> str:
-    """The final state of a request, by those of its tasks."""
+    """The final state of a request, from the states of its tasks."""
     if "cancelled" in tasks:
         return "cancelled"
     succeeded = tasks.count("succeeded")

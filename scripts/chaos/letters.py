@@ -1,7 +1,7 @@
-"""Messages that nobody can read, published by the plan: each must show up among the dead letters, once.
+"""Unreadable messages, which the plan publishes. Each must become a dead letter, once.
 
-Postman   publishes each at its time, again until the broker has confirmed it
-shown     at the end: the dead letters of the hub, waited for, since a broker that was hurt may be late with them
+Postman   publishes each at its time, and again until the broker confirms it
+shown     the hub's dead letters at the end; it waits for them, since a broker that was hurt may deliver them late
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from scripts.chaos.stack import ChaosStack
 from web.dead import DeadLetters
 
 AGAIN_SECONDS: Final = 0.5
-PATIENCE_SECONDS: Final = 60.0  # until the broker has confirmed one
-SHOWN_SECONDS: Final = 200.0  # RabbitMQ dead-letters again what was not confirmed within three minutes
+PATIENCE_SECONDS: Final = 60.0  # for the broker to confirm one
+SHOWN_SECONDS: Final = 200.0  # RabbitMQ repeats a dead-lettering that was not confirmed within three minutes
 LOOK_SECONDS: Final = 0.5
 STRANGER: Final = contract.Task(
     task="a", request="b", source="c", region="elsewhere", accepted_ms=0, deadline_ms=0, expires_ms=0
@@ -44,14 +44,14 @@ def body(form: Form) -> tuple[str, bytes]:
 
 
 class Postman:
-    """A thread for each letter, at its time."""
+    """Publishes each letter at its time, in a thread for each."""
 
     def __init__(self, stack: ChaosStack, history: History) -> None:
         self._url, self._history = stack.server_url("rabbitmq"), history
         self._threads: list[threading.Thread] = []
 
     def run(self, letters: list[Letter], started: float, stopping: threading.Event) -> None:
-        """Publishes until the plan is done; ``started`` is monotonic."""
+        """Publishes until the plan is done; ``started`` is a monotonic time."""
         for letter in letters:
             if stopping.wait(max(0.0, started + letter.at - time.monotonic())):
                 return
@@ -60,7 +60,7 @@ class Postman:
             thread.start()
 
     def wait(self) -> None:
-        """Until each is published, or given up."""
+        """Waits until each letter is published, or given up."""
         for thread in self._threads:
             thread.join()
 
@@ -93,13 +93,15 @@ class Postman:
 
 
 def shown(stack: ChaosStack, history: History) -> list[str]:
-    """The message ids of all dead letters, once every confirmed one is there, or time is over."""
+    """The message ids of all dead letters, once every confirmed one is there or time is up."""
     letters = DeadLetters(stack.redis("hub"))
     end = time.monotonic() + SHOWN_SECONDS
     found: list[str] = []
     while time.monotonic() < end:
         with contextlib.suppress(redis.exceptions.RedisError):
-            found = [letter.task for letter in letters.all() if letter.kind != "entry"]  # no message, but a region's
+            found = [
+                letter.task for letter in letters.all() if letter.kind != "entry"
+            ]  # an entry is a region's, and no message
         if {name for name, is_confirmed in history.letters.items() if is_confirmed} <= set(found):
             break
         time.sleep(LOOK_SECONDS)

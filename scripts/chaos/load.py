@@ -1,9 +1,10 @@
-"""The clients: a thread a request, each follows its own as its plan says, and writes down what it saw.
+"""The clients: a thread for each request follows it as the plan says, and records what it sees.
 
-    Load.run   at its time, each post → accepted: a Reader until its end | refused: its id is noted | no answer: nothing
-    audit      after all of it: every accepted request read once more, every refused one asked for
+    Load.run   posts each request at its time. Accepted: a Reader follows it to its end. Refused: its id is recorded.
+    audit      afterwards, reads every accepted request once more, and asks for every refused one
 
-A client bears what clients must bear (no connection, 503 on a read): it asks again, from its last cursor.
+A client puts up with what clients must put up with: when it can't connect, or a read is answered with 503, it asks again,
+from its last cursor.
 """
 
 import hashlib
@@ -22,22 +23,22 @@ from scripts.chaos.plan import Asked, Plan, Post
 from scripts.chaos.stack import source
 from scripts.site.pages import bench
 
-TIMEOUT_SECONDS: Final = 40.0  # of an answer; longer than any wait
+TIMEOUT_SECONDS: Final = 40.0  # for an answer; longer than any wait
 SYNC_SECONDS: Final = 20
 AGAIN_SECONDS: Final = 0.2
-LATEST_SECONDS: Final = 45.0  # after a deadline a reader gives up
+LATEST_SECONDS: Final = 45.0  # after this long past a deadline, a reader gives up
 AUDITORS: Final = 8
 
 GONE: Final = (OSError, http.client.HTTPException, ValueError)
 
 
 def digest_of(records: object) -> str:
-    """What records are, in short."""
+    """A short digest of records."""
     return hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def expected_digest(number: int) -> str:
-    """Of the records that the site's page of a number has."""
+    """The digest of the records on the page of a number."""
     return digest_of(bench.numbered(str(number)))
 
 
@@ -55,7 +56,7 @@ class Client:
     def ask(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """(status, JSON); raises ``GONE`` when there is no whole answer."""
+        """(status, JSON). Raises what ``GONE`` lists when there is no complete answer."""
         if self._connection is None:
             self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         try:
@@ -69,13 +70,13 @@ class Client:
         return response.status, json.loads(text) if text else None
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def events(self, path: str, after: str) -> Iterator[tuple[str, str, Any]]:
-        """(event, id, data) of a stream until it ends; raises ``GONE``, LookupError for 404 and 410."""
+        """(event, id, data) of a stream until it ends. Raises what ``GONE`` lists, and LookupError for 404 and 410."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("GET", path, headers={"Last-Event-ID": after} if after else {})
@@ -98,17 +99,17 @@ class Client:
 
 
 class Load:
-    """The posts of a plan, done at their times. ``open``: clients that still wait."""
+    """Makes the posts of a plan at their times. ``open`` counts the clients that still wait."""
 
     def __init__(self, plan: Plan, history: History, port: int, is_well: Callable[[], bool]) -> None:
-        """``is_well``: whether the gateway itself is neither stopped nor killed now, so that it has to answer at once."""
+        """``is_well``: whether the gateway itself is neither stopped nor killed now. Then it has to answer at once."""
         self._plan, self._history, self._port, self._is_well = plan, history, port, is_well
         self._threads: list[threading.Thread] = []
         self.open = 0
         self._lock = threading.Lock()
 
     def run(self, started: float, stopping: threading.Event) -> None:
-        """Posts until the plan is done; ``started`` is monotonic."""
+        """Posts until the plan is done; ``started`` is a monotonic time."""
         for post in self._plan.posts:
             if stopping.wait(max(0.0, started + post.at - time.monotonic())):
                 return
@@ -117,7 +118,7 @@ class Load:
             thread.start()
 
     def wait(self, stopping: threading.Event) -> None:
-        """Until every client is at its end, or got something twice: nothing makes that good."""
+        """Waits until every client has finished, or one got a result twice, which nothing can make good."""
         for thread in self._threads:
             while thread.is_alive() and not stopping.is_set() and not self._history.is_doubled:
                 thread.join(0.2)
@@ -128,7 +129,7 @@ class Load:
         client = Client(self._port)
         try:
             _Following(self._history, client, post, self._is_well).run()
-        except Exception as error:  # noqa: BLE001 - a client that breaks is a finding, not the end of the run
+        except Exception as error:  # noqa: BLE001 - a client that fails is a finding, and does not end the run
             self._history.wonder(f"a client broke: {type(error).__name__}: {error}")
         finally:
             client.close()
@@ -188,7 +189,7 @@ class _Following:
         )
 
     def _take_records(self, asked: float, status: int, answer: dict[str, Any]) -> None:
-        """A synchronous answer of one source: its request's id is not told, so it stands for itself."""
+        """Records a synchronous answer of one source. It does not show the request's id, so the task is recorded alone."""
         result = answer if status == 200 else answer.get("result")
         if result is None:
             self.history.wonder(f"records were answered {status}: {json.dumps(answer)[:300]}")
@@ -200,7 +201,7 @@ class _Following:
             self.history.audited[f"records of {found.task}"] = [found]
 
     def _follow(self, answer: dict[str, Any]) -> None:
-        """Reads until the end, by the way of the plan."""
+        """Reads until the end, in the way that the plan says."""
         self.history.read(self.reader)
         if self.post.cancel_after is not None:
             threading.Thread(target=self._cancel, daemon=True).start()
@@ -229,7 +230,7 @@ class _Following:
         self.reader.ended = time.time() if is_over else 0.0
 
     def _cancel(self) -> None:
-        """Sends DELETE until it is answered; whatever has not ended by then ends with it."""
+        """Sends DELETE until it is answered. All tasks that have not ended by then end with it."""
         time.sleep(self.post.cancel_after or 0.0)
         request, client, asked = self.reader.request, Client(self.client.port), time.time()
         self.history.cancel(request, Cancel(asked))
@@ -267,7 +268,7 @@ class _Following:
 
     def _take(self, answer: dict[str, Any]) -> None:
         now = time.time()
-        if self.post.way != "events":  # a stream begins at the start and brings what the 202 already had
+        if self.post.way != "events":  # a stream starts at the beginning, and repeats what the 202 had
             for one in answer["results"]:
                 self._got(self._delivery(one, answer["id"], now))
         if answer["done"] and not answer["more"] and self.post.way != "events":
@@ -283,7 +284,7 @@ class _Following:
 
 
 def audit(history: History, port: int) -> None:
-    """Reads every accepted request once more, whole, and asks for every refused one."""
+    """Reads every accepted request completely once more, and asks for every refused one."""
     requests = {promise.request for promise in history.promises.values() if promise.request}
 
     def read(request: str) -> None:
@@ -313,7 +314,7 @@ def audit(history: History, port: int) -> None:
         status, end = 503, time.time() + LATEST_SECONDS
         while (
             status == 503 and time.time() < end
-        ):  # what Redis does not have is asked of the history, which may be away
+        ):  # a request that Redis does not have is looked up in the history, which may be away
             status, _ = Client(port).ask("GET", f"/v1/requests/{request}")
         if status != 404:
             with history.lock:
@@ -325,7 +326,7 @@ def audit(history: History, port: int) -> None:
 
 
 def _until_quiet(client: Client, request: str) -> Iterator[tuple[str, str, Any]]:
-    """A request's stream up to its end, or, where it has none, what a poll shows of it."""
+    """The stream of a request up to its end. For an unfinished request, what a poll shows."""
     status, answer = client.ask("GET", f"/v1/requests/{request}?after=0-0")
     client.close()
     if status in (404, 410):

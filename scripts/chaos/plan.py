@@ -1,8 +1,8 @@
-"""What will be done to the stack and asked of it: decided by the seed alone, before anything starts.
+"""The faults that a run does to the stack, and the requests that it posts. The seed alone decides, before anything starts.
 
-    make(seed, …) → Plan: faults (rounds of several, with peace between them) and posts, both by seconds since the start
+    make(seed, …) → Plan: faults (in rounds, with peace between them) and posts, both by seconds since the start
 
-A round's faults overlap; the peace after it is longer than the 30 s in which everything has to be well again.
+The faults of a round overlap. The peace after it is longer than the 30 s within which everything has to work again.
 """
 
 import hashlib
@@ -19,59 +19,59 @@ from scripts.chaos.points import POINTS, links
 PEACE_SECONDS: Final = 35.0
 ROUND_SECONDS: Final = 60.0
 WARM_SECONDS: Final = 3.0  # of load before the first fault
-SHORT_SECONDS: Final = 150.0  # a run below it is one round: its deadlines lie behind its last fault
-HEAD_SECONDS: Final = 5.0  # of a short run, for the faults that must hit something
-AT_ONCE: Final = 5  # faults of a round
+SHORT_SECONDS: Final = 150.0  # a shorter run is one round, and its deadlines lie after its last fault
+HEAD_SECONDS: Final = 5.0  # in a short run, for the faults that must hit something
+AT_ONCE: Final = 5  # faults in each round
 ALONE: Final = "kill-worker"
-CLEAR_SECONDS: Final = 5.0  # between the last fault of a round and a worker that dies alone
-MEAN_TASKS: Final = 8  # of a request
-BURST_TASKS: Final = 30  # slow ones, so that a worker runs enough of them when it is killed
+CLEAR_SECONDS: Final = 5.0  # between a round's last fault and a worker that dies alone
+MEAN_TASKS: Final = 8  # in each request
+BURST_TASKS: Final = 30  # slow tasks, so that a worker runs enough of them when it is killed
 BURST_SECONDS: Final = 3.0
-BURSTS_AFTER: Final = (0.0, 4.0, 8.0)  # seconds; a gateway may refuse some of them
-AT_LEAST_SECONDS: Final = 2.5  # for a task beside its page's own time: a deadline is never one that peace can't keep
-HURRIED: Final = 0.2  # the share of the small requests whose deadline obliges nobody
+BURSTS_AFTER: Final = (0.0, 4.0, 8.0)  # seconds; more than one burst, since a gateway may refuse some
+AT_LEAST_SECONDS: Final = 2.5  # time for a task besides its page's, so that peace is always enough for the deadline
+HURRIED: Final = 0.2  # share of the small requests whose deadline is too short to oblige anybody
 SMALL_TASKS: Final = 4  # at most
-CANCEL_TASKS: Final = 2  # of a request that its client cancels
-TASKS_A_CANCEL: Final = 250  # of the load, to one of these
-CANCELS_MIN: Final = 8  # a gateway may refuse some of them
-CANCEL_SECONDS: Final = 3.0  # after its accept at most; the pages of such a request take longer
-TASKS_A_LETTER: Final = 100  # of the load, to a message that nobody can read
+CANCEL_TASKS: Final = 2  # in each request that its client cancels
+TASKS_A_CANCEL: Final = 250  # one such request for this many tasks of the load
+CANCELS_MIN: Final = 8  # at least, since a gateway may refuse some
+CANCEL_SECONDS: Final = 3.0  # at most, after the accept; the pages of such a request take longer
+TASKS_A_LETTER: Final = 100  # one unreadable message for this many tasks of the load
 LETTERS_MAX: Final = 500  # a hub keeps the latest thousand dead letters
 
-# With --scale: the load comes in waves, each with more of slow tasks than one process can do in time.
+# With --scale, the load comes in waves. Each has more slow tasks than one process can do in time.
 WAVE_SECONDS: Final = 30.0
 LONG_WAVE_SECONDS: Final = 6.0
-WAVE_TASKS: Final = 40  # of each region
+WAVE_TASKS: Final = 40  # in each region
 WAVE_PAGE_SECONDS: Final = 2.0
-SCALE_MAX: Final = 3  # processes of a region
-ASK_AFTER, AUTO_AFTER = 12.0, 20.0  # seconds, of a wave's beginning
+SCALE_MAX: Final = 3  # processes in a region
+ASK_AFTER, AUTO_AFTER = 12.0, 20.0  # seconds after a wave's beginning
 
 Way = Literal["poll", "wait", "events", "sync", "records"]
 FOLLOWED: Final[tuple[Way, ...]] = ("poll", "wait", "events")
 WAYS: Final[tuple[Way, ...]] = (*FOLLOWED, "sync", "records")
-OF_WAYS: Final = (30, 30, 30, 6, 4)  # how often each
+OF_WAYS: Final = (30, 30, 30, 6, 4)  # their relative frequencies
 
 Trouble = Literal["", "once", "http_status", "parse", "contract", "timeout"]
 TROUBLES: Final[tuple[Trouble, ...]] = ("", "once", "http_status", "parse", "contract")
-OF_TROUBLES: Final = {"once": 0.015, "http_status": 0.005, "parse": 0.005, "contract": 0.005}  # the share of the tasks
+OF_TROUBLES: Final = {"once": 0.015, "http_status": 0.005, "parse": 0.005, "contract": 0.005}  # shares of the tasks
 
-STUCK: Final[Trouble] = "timeout"  # a computation without an end: none of the pages of the load, but a fault of its own
-ENDS: Final = frozenset({*TROUBLES[2:], STUCK})  # those that are the type of error which a task ends with
+STUCK: Final[Trouble] = "timeout"  # a computation without an end; a fault of its own, and on none of the load's pages
+ENDS: Final = frozenset({*TROUBLES[2:], STUCK})  # troubles that are also the type of error with which the task ends
 
 Form = Literal["garbage", "version", "kind", "stranger", "cancel"]
 FORMS: Final[tuple[Form, ...]] = ("garbage", "version", "kind", "stranger", "cancel")
 
 
 class Kind(Struct, frozen=True):
-    """A kind of fault: what it may be done to, and for how many seconds (0, 0: it is over when it is done)."""
+    """A kind of fault: its possible targets, and its duration in seconds (0, 0: it ends when it is done)."""
 
     targets: Callable[[Sequence[str]], list[str]]
     seconds: tuple[float, float] = (0.0, 0.0)
-    must_hit: bool = False  # it counts only where it hit something
+    must_hit: bool = False  # it counts only if it hit something
 
 
 class Fault(Struct, frozen=True):
-    """One fault: seconds since the start, a kind, and the part, link or point that it is done to."""
+    """One fault: seconds since the start, its kind, and the part, link or point that it affects."""
 
     at: float
     kind: str
@@ -80,10 +80,10 @@ class Fault(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True, array_like=True):
-    """One task: its number, its region, how long its page takes, and what is wrong with that page.
+    """One task: its number, its region, how long its page takes, and the trouble with that page.
 
-    ``trouble``: "once" fails the first time that it is asked for and then has what it should; any other is the type of
-    error that the task must end with ("timeout": of a computation without an end).
+    ``trouble``: with "once" the page fails at its first request and is right afterwards. Any other trouble is the type of
+    error with which the task must end ("timeout" for a computation without an end).
     """
 
     number: int
@@ -93,7 +93,7 @@ class Asked(Struct, frozen=True, array_like=True):
 
 
 class Post(Struct, frozen=True):
-    """One request, how its client follows it, and how long after its accept the client cancels it, if it does."""
+    """One request, the way in which its client follows it, and how long after its accept the client cancels it, if at all."""
 
     at: float
     way: Way
@@ -103,7 +103,7 @@ class Post(Struct, frozen=True):
 
 
 class Scaling(Struct, frozen=True):
-    """An operator asks for so many worker processes of a region, or with "auto" for none."""
+    """An operator asks for a number of worker processes in a region, or withdraws that with "auto"."""
 
     at: float
     region: str
@@ -111,7 +111,7 @@ class Scaling(Struct, frozen=True):
 
 
 class Letter(Struct, frozen=True):
-    """A message for a region that nobody can read: it must show up among the dead letters."""
+    """An unreadable message for a region. It must become a dead letter."""
 
     at: float
     name: str
@@ -132,7 +132,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """The same for the same plan."""
+        """A digest by which equal plans are recognised."""
         return hashlib.sha256(msgspec.json.encode((self.faults, self.posts, self.letters, self.scalings))).hexdigest()[
             :12
         ]
@@ -155,7 +155,7 @@ def _points(regions: Sequence[str]) -> list[str]:
 
 
 STUCK_DEADLINE: Final = 8.0
-STUCK_SECONDS: Final = STUCK_DEADLINE + 4.0  # from its post: 3 s after its deadline it is given up
+STUCK_SECONDS: Final = STUCK_DEADLINE + 4.0  # after its post; the task is given up 3 s after its deadline
 PAUSE: Final = (1.0, 8.0)
 KINDS: Final[dict[str, Kind]] = {
     "kill-worker": Kind(_each("workers"), must_hit=True),
@@ -194,7 +194,7 @@ KINDS: Final[dict[str, Kind]] = {
 
 
 def kinds_of(words: Sequence[str]) -> list[str]:
-    """The kinds that these words name, whole or by their beginning ("kill"); raises ValueError."""
+    """The kinds that these words name, completely or by their beginning ("kill"). Raises ValueError."""
     found = []
     for word in words:
         named = [kind for kind in KINDS if kind == word or kind.startswith(f"{word}-")]
@@ -205,9 +205,9 @@ def kinds_of(words: Sequence[str]) -> list[str]:
 
 
 def regions_of(fault: Fault, regions: Sequence[str]) -> set[str]:
-    """Which regions' tasks a fault can touch: one's, or everybody's.
+    """The regions whose tasks a fault can touch: one region, or all.
 
-    A store of finished requests touches nobody's, and neither does who means harm.
+    Faults of the document store, and attackers, touch no tasks.
     """
     if fault.target.endswith("store") or fault.kind.startswith("hostile-"):
         return set()
@@ -228,11 +228,11 @@ def make(
 
 
 def _faults(draw: random.Random, seconds: float, regions: Sequence[str], kinds: Sequence[str]) -> list[Fault]:
-    """Every kind once at least, then again in another order, so that none is rare.
+    """Each kind at least once, then all kinds again in another order, so that none is rare.
 
-    A short run begins with those that must hit something, before others could be in the way of the posts that they hit. In
-    a long one a worker dies besides in the peace after every other round: how soon its tasks begin again is seen only where
-    nothing else is in their way.
+    A short run begins with the faults that must hit something, before others can interfere with the posts that they hit. In a
+    long run, a worker also dies in the peace after every other round. Only there nothing else delays its tasks, so it shows
+    how soon they begin again.
     """
     is_short = seconds < SHORT_SECONDS
     rounds = 1 if is_short else int(seconds // ROUND_SECONDS)
@@ -298,7 +298,7 @@ def _count(posts: Sequence[Post]) -> int:
 
 
 def _waves(waves: Sequence[float], regions: Sequence[str], number: int) -> list[Post]:
-    """What one process of a region can't do in time."""
+    """More tasks than one process of a region can do in time."""
     found = []
     for at in waves:
         for region in regions:
@@ -309,7 +309,7 @@ def _waves(waves: Sequence[float], regions: Sequence[str], number: int) -> list[
 
 
 def _scalings(waves: Sequence[float], regions: Sequence[str]) -> list[Scaling]:
-    """Each region in every other wave: all that it may have, and then by itself again."""
+    """In every other wave each region gets its maximum, and is then left to itself again."""
     found = []
     for number, at in enumerate(waves):
         for index, region in enumerate(regions):
@@ -319,7 +319,7 @@ def _scalings(waves: Sequence[float], regions: Sequence[str]) -> list[Scaling]:
 
 
 def _cancelled(draw: random.Random, number: int, tasks: int, seconds: float, regions: Sequence[str]) -> list[Post]:
-    """Requests that their clients cancel while their pages are in the making; ``number`` is the first task's."""
+    """Requests that their clients cancel while their pages are in the making; ``number`` is that of the first task."""
     found = []
     for _ in range(max(CANCELS_MIN, tasks // TASKS_A_CANCEL)):
         asked = [Asked(number + index, draw.choice(regions), CANCEL_SECONDS) for index in range(CANCEL_TASKS)]
@@ -330,7 +330,7 @@ def _cancelled(draw: random.Random, number: int, tasks: int, seconds: float, reg
 
 
 def _troubled(draw: random.Random, posts: list[Post]) -> list[Post]:
-    """Some of the pages have a trouble, one at least each."""
+    """Gives troubles to some of the pages, each kind to at least one."""
     whole = [task.number for post in posts for task in post.tasks]
     draw.shuffle(whole)
     troubles: dict[int, Trouble] = {}
@@ -347,7 +347,7 @@ def _troubled(draw: random.Random, posts: list[Post]) -> list[Post]:
 
 
 def _letters(draw: random.Random, seed: int, tasks: int, seconds: float, regions: Sequence[str]) -> list[Letter]:
-    """Each form once at least."""
+    """Letters, at least one of each form."""
     count = min(LETTERS_MAX, max(len(FORMS), tasks // TASKS_A_LETTER))
     found = [
         Letter(
@@ -359,7 +359,7 @@ def _letters(draw: random.Random, seed: int, tasks: int, seconds: float, regions
 
 
 def _bursts(faults: Sequence[Fault]) -> list[Post]:
-    """What the kills of workers and bridges are meant to hit."""
+    """The tasks that the kills of workers and bridges are meant to hit."""
     found: list[Post] = []
     number = 0
     for fault in faults:
@@ -373,7 +373,7 @@ def _bursts(faults: Sequence[Fault]) -> list[Post]:
 
 
 def _stuck(faults: Sequence[Fault], number: int) -> list[Post]:
-    """The posts of the computations without an end; ``number`` is the first one's."""
+    """The posts of computations without an end; ``number`` is that of the first task."""
     wanted = [fault for fault in faults if fault.kind == "stuck"]
     return [
         Post(fault.at, "wait", STUCK_DEADLINE, [Asked(number + index, fault.target.partition("-")[2], 0.0, STUCK)])
@@ -382,6 +382,6 @@ def _stuck(faults: Sequence[Fault], number: int) -> list[Post]:
 
 
 def _asked(draw: random.Random, number: int, regions: Sequence[str]) -> Asked:
-    """Mostly quick pages, and some that are in the making when a fault comes."""
+    """A task; most pages are quick, and some are in the making when a fault comes."""
     seconds = draw.choices((0.0, round(draw.uniform(0.1, 1.0), 2), round(draw.uniform(1.0, 4.0), 2)), (60, 25, 15))[0]
     return Asked(number, draw.choice(regions), seconds)

@@ -1,7 +1,7 @@
-"""Every link between two parts, and every call over them that may succeed and yet look failed to its caller.
+"""Every link between two parts, and every call on it that may succeed and yet look failed to its caller.
 
-This is the one list: chaos draws from it, and tests/promises/test_ambiguous_success.py hits each of them. A call is
-known by bytes of its request: a script's hash, a Redis command, an AMQP method. The proxy lets the request through and
+This list is the only one: chaos draws from it, and tests/promises/test_ambiguous_success.py hits each call in it. Bytes of
+its request identify a call: a script's hash, a Redis command, an AMQP method. The proxy lets the request through and
 swallows the answer.
 """
 
@@ -26,14 +26,14 @@ from web import lua
 
 
 class Link(Struct, frozen=True):
-    """A part's own way to a server."""
+    """A part's own connection to a server."""
 
     part: str
     server: str
 
     @property
     def name(self) -> str:
-        """``bridge-fra>hub``."""
+        """The link's name, like ``bridge-fra>hub``."""
         return f"{self.part}>{self.server}"
 
 
@@ -53,9 +53,9 @@ Need = Literal[
 
 
 class Point(Struct, frozen=True):
-    """One call: its name, who makes it, to which kind of server, and bytes that its request has and no other.
+    """One call: its name, the part that makes it, the kind of server, and bytes that only its request contains.
 
-    ``needs``: what has to happen first, where a task that simply succeeds does not lead there.
+    ``needs``: what has to happen first, if a task that simply succeeds does not make this call.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Point(Struct, frozen=True):
     needs: Need = ""
 
     def links(self, regions: Sequence[str]) -> list[Link]:
-        """Where it is made."""
+        """The links on which it is made."""
         return [
             link
             for link in links(regions)
@@ -74,17 +74,17 @@ class Point(Struct, frozen=True):
 
 
 def _call(script: Script) -> bytes:
-    """How a script is called by its hash, on the wire."""
+    """The bytes on the wire that call a script by its hash."""
     return b"EVALSHA\r\n$40\r\n" + script.sha.encode()
 
 
 def _method(class_id: int, method_id: int) -> bytes:
-    """How an AMQP method frame's payload begins."""
+    """The first bytes of an AMQP method frame's payload."""
     return class_id.to_bytes(2, "big") + method_id.to_bytes(2, "big")
 
 
 def _insert(collection: str) -> bytes:
-    """How an insert into a collection of MongoDB begins (BSON: a string, its length with the zero at its end)."""
+    """The first bytes of an insert into a MongoDB collection (BSON: a string, and its length with the zero at its end)."""
     return b"\x02insert\0" + (len(collection) + 1).to_bytes(4, "little") + collection.encode() + b"\0"
 
 

@@ -1,22 +1,25 @@
-"""How soon things went on: after a fault, after a worker's death, and what took longest. Figures only, no judgement."""
+"""How soon things went on after a fault or a worker's death, and what took longest. Figures only, no judgement."""
 
 from typing import Final
 
 from scripts.chaos.history import Delivery, History, Promise, Window
 from scripts.chaos.verdict import Verdict
 
-SLACK_SECONDS: Final = 2.0  # between the clocks of a client and the hub, and of a fault as it was noted
-SLOWEST: Final = 3  # are told
+SLACK_SECONDS: Final = 2.0  # between the clocks of client, hub and fault
+SLOWEST: Final = 3  # how many are shown
 
 
 def measure(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
-    """Fills the verdict's figures."""
+    """Fills in the verdict's figures."""
     _recoveries(history, verdict, final)
     _slowness(history, verdict, final)
 
 
 def _recoveries(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
-    """How soon after a fault something that was asked for after it succeeded; and how soon the dead one's tasks began again."""
+    """Measures recoveries, from a fault's end to the first success of a task that was accepted after it.
+
+    Also measures how soon the tasks of a killed worker began again.
+    """
     ends = sorted(
         (found.settled, history.promises[task].accepted, history.promises[task].region)
         for task, found in final.items()
@@ -36,7 +39,7 @@ def _recoveries(history: History, verdict: Verdict, final: dict[str, Delivery]) 
 
 
 def _slowness(history: History, verdict: Verdict, final: dict[str, Delivery]) -> None:
-    """What took longest: tasks from their accept, and readers from the end of what they waited for."""
+    """Finds the slowest tasks, from their accept, and the slowest readers, from the end of their request."""
     took = [
         (found.settled - history.promises[task].accepted, f"{task} ({history.promises[task].region})")
         for task, found in final.items()
@@ -55,7 +58,7 @@ def _slowness(history: History, verdict: Verdict, final: dict[str, Delivery]) ->
 
 
 def _second_starts(history: History, window: Window, final: dict[str, Delivery]) -> list[float]:
-    """Of the tasks that ran when a worker died: when their next execution began, after the death."""
+    """For tasks that ran when a worker died, the seconds from the death to their next execution."""
     found = []
     for task, one in final.items():
         promise = history.promises.get(task)
@@ -68,12 +71,12 @@ def _second_starts(history: History, window: Window, final: dict[str, Delivery])
 
 
 def back(window: Window) -> float:
-    """When its part worked again."""
+    """When the fault's part worked again."""
     return max(window.ended, window.back)
 
 
 def _others(history: History, window: Window, promise: Promise, until: float) -> bool:
-    """Whether another fault was in the way between a death and the second start."""
+    """Whether another fault interfered between a death and the second start."""
     return any(
         other is not window
         and promise.region in other.regions

@@ -1,4 +1,4 @@
-"""What a run says: a line a fault, a bar on a terminal, the summary at its end, and the same as JSON."""
+"""The output of a run: a line for each fault, a bar on a terminal, the summary, and the same as JSON."""
 
 import sys
 import time
@@ -10,11 +10,11 @@ from scripts.chaos.plan import Fault, Plan
 from scripts.chaos.verdict import VIOLATIONS, Verdict, p99
 
 BAR: Final = 24
-SHOWN: Final = 20  # of each kind of violation
+SHOWN: Final = 20  # for each kind of violation
 
 
 class Report:
-    """Speaks to ``out``; the bar is shown where that is a terminal."""
+    """Prints to ``out``, with a bar if that is a terminal."""
 
     def __init__(self, out: TextIO = sys.stdout, *, verbose: bool = True) -> None:
         self._out, self._verbose = out, verbose
@@ -23,28 +23,28 @@ class Report:
         self._started = time.monotonic()
 
     def start(self) -> None:
-        """The plan's clock begins."""
+        """Starts the plan's clock."""
         self._started = time.monotonic()
 
     def say(self, text: str = "") -> None:
-        """A line."""
+        """Prints a line."""
         if self._verbose:
             self._wipe()
             print(text, file=self._out, flush=True)
 
     def began(self, fault: Fault) -> None:
-        """A fault began."""
+        """Reports that a fault began."""
         lasts = f"{fault.seconds:.1f} s" if fault.seconds else ""
         self.say(f"  {time.monotonic() - self._started:6.1f}  {fault.kind:<16} {fault.target:<34} {lasts}")
 
     def ended(self, window: Window) -> None:
-        """A fault ended; said where there is something to say."""
+        """Reports that a fault ended, if there is something to report."""
         if window.note or window.hits is not None:
             hits = "" if window.hits is None else f"hit {window.hits}  "
             self.say(f"          {window.kind:<16} {window.target:<34} {hits}{window.note}")
 
     def progress(self, seconds: float, of_seconds: float, promised: int, is_open: int, active: list[str]) -> None:
-        """The bar."""
+        """Shows the bar."""
         if not self._is_live:
             return
         filled = min(BAR, int(BAR * seconds / of_seconds))
@@ -101,7 +101,7 @@ def summary(plan: Plan, history: History, verdict: Verdict) -> list[str]:
 
 
 def as_json(plan: Plan, history: History, verdict: Verdict) -> dict[str, Any]:
-    """The same, for programs."""
+    """The summary, for programs."""
     return {
         "seed": plan.seed,
         "plan": plan.digest,

@@ -1,6 +1,6 @@
-"""One run: a stack, a load, the plan's faults over it, then the comparison.
+"""One run: a stack, a load, the plan's faults, then the comparison.
 
-run → stack.start → Load, Injector and Postman side by side, by the plan's clock → Load.wait
+run → stack.start → Load, Injector and Postman at the same time, by the plan's clock → Load.wait
     → audit, archive, letters, fetches → compare
 """
 
@@ -24,7 +24,7 @@ NUMBERED: Final = "/bench.example/numbered?n="
 
 
 class Injector:
-    """Does a plan's faults, each in a thread at its time, since they overlap."""
+    """Does the faults of a plan at their times, each in a thread, since they overlap."""
 
     def __init__(self, stack: ChaosStack, history: History, report: Report) -> None:
         self._stack, self._history, self._report = stack, history, report
@@ -33,7 +33,7 @@ class Injector:
         self._threads: list[threading.Thread] = []
 
     def run(self, found: list[Fault], started: float, stopping: threading.Event) -> None:
-        """Begins every fault at its time; ``started`` is monotonic."""
+        """Begins every fault at its time; ``started`` is a monotonic time."""
         for fault in found:
             if stopping.wait(max(0.0, started + fault.at - time.monotonic())):
                 return
@@ -42,18 +42,18 @@ class Injector:
             thread.start()
 
     def wait(self) -> None:
-        """Until every fault is undone."""
+        """Waits until every fault is undone."""
         for thread in self._threads:
             thread.join()
 
     @property
     def active(self) -> list[Fault]:
-        """What is being done now."""
+        """The faults in progress."""
         with self._lock:
             return list(self._active)
 
     def gateway_is_well(self) -> bool:
-        """Whether the gateway itself can answer: then it has to, within a second, whatever else is away."""
+        """Whether the gateway itself can answer. Then it has to, within a second, whatever else is away."""
         return not any(fault.target == "gateway" for fault in self.active)
 
     def _inject(self, fault: Fault) -> None:
@@ -71,7 +71,7 @@ class Injector:
 
 
 def run(stack: ChaosStack, plan: Plan, report: Report) -> tuple[History, Verdict]:
-    """Does a plan to a stack that is ready, and compares."""
+    """Runs a plan on a stack that is ready, and compares."""
     history = History()
     injector = Injector(stack, history, report)
     clients = load.Load(plan, history, stack.ports.gateway, injector.gateway_is_well)
@@ -100,7 +100,7 @@ def run(stack: ChaosStack, plan: Plan, report: Report) -> tuple[History, Verdict
     finally:
         stopping.set()
         watching.join()
-    report.say("every client is at its end; reading everything once more")
+    report.say("every client has finished; reading everything once more")
     load.audit(history, stack.ports.gateway)
     history.archived = archive.read(history, stack.ports.gateway)
     history.shown = letters.shown(stack, history)
@@ -130,7 +130,7 @@ def _watch(
 
 
 def _wait_until_ready(stack: ChaosStack) -> None:
-    """Until the gateway takes requests again; raises TimeoutError when it does not."""
+    """Waits until the gateway accepts requests again. Raises TimeoutError when it does not."""
     deadline = time.monotonic() + WELL_SECONDS
     while True:
         try:
@@ -145,7 +145,7 @@ def _wait_until_ready(stack: ChaosStack) -> None:
 
 
 def fetches(stack: ChaosStack) -> dict[int, int]:
-    """How often the page of each number was asked for, as the site counted."""
+    """How often the page of each number was requested, by the site's count."""
     connection = http.client.HTTPConnection("127.0.0.1", stack.ports.site, timeout=30)
     connection.request("GET", "/_site/fetches?since=0")
     found = json.loads(connection.getresponse().read())["fetches"]

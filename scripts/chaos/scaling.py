@@ -1,8 +1,8 @@
-"""``chaos --scale``: the number of each region's worker processes changes by load, clock and command while it is hurt.
+"""``chaos --scale``: the number of each region's worker processes changes by load, clock and command during the faults.
 
-environ, add_rules   [scale] of the regions: few threads a process, a short cooldown, in the first region rules each minute
-Scaling              an operator that runs ``nearfetch scale``, and a look at who claims, until the end of the run
-  └ seen             what the pools decided, by their logs
+environ, add_rules   the regions' [scale]: few threads for each process, a short cooldown, and rules in the first region
+Scaling              an operator that runs ``nearfetch scale``, and a count of the processes that claim, during the run
+  └ seen             what the pools decided, from their logs
 """
 
 import contextlib
@@ -23,10 +23,10 @@ from scripts.chaos.faults import AWAY
 from scripts.chaos.history import History, Scaled
 from scripts.chaos.stack import ChaosStack
 
-THREADS: Final = 16  # of a process
+THREADS: Final = 16  # in each process
 COOLDOWN_SECONDS: Final = 8.0
 TARGET_WAIT_SECONDS: Final = 1.0
-PATIENCE_SECONDS: Final = 60.0  # of an operator, while the region's Redis is away
+PATIENCE_SECONDS: Final = 60.0  # of the operator, while the region's Redis is away
 LOOK_SECONDS: Final = 1.0
 RULES: Final = """
 [[scale.schedule]]
@@ -38,7 +38,7 @@ cron = "1-59/2 * * * *"
 
 
 def environ() -> dict[str, str]:
-    """Settings of a stack whose shipped regions scale between one process and three."""
+    """The settings of a stack whose shipped regions scale between one and three processes."""
     wanted = {
         "WORKERS__THREADS": THREADS, "SCALE__MIN": 1, "SCALE__MAX": plan.SCALE_MAX,
         "SCALE__TARGET_WAIT_SECONDS": TARGET_WAIT_SECONDS, "SCALE__COOLDOWN_SECONDS": COOLDOWN_SECONDS,
@@ -50,13 +50,13 @@ def environ() -> dict[str, str]:
 
 
 def add_rules(stack: ChaosStack) -> None:
-    """The first region's floor is two in every other minute."""
+    """Adds rules by which the first region's minimum is two in every other minute."""
     file = stack.data.regions / f"{stack.regions[0]}.toml"
     stack.data.write(f"regions/{file.name}", file.read_text(encoding="utf-8") + RULES)
 
 
 class Scaling:
-    """An operator and a look-out, in a thread each."""
+    """An operator and an observer, each in a thread."""
 
     def __init__(self, stack: ChaosStack, history: History, wanted: list[plan.Scaling]) -> None:
         self._stack, self._history, self._wanted = stack, history, wanted
@@ -64,12 +64,12 @@ class Scaling:
         self._environ = configuration.environment(stack.data, stack.environ)
 
     def start(self, started: float, stopping: threading.Event) -> None:
-        """Until the run is over; ``started`` is monotonic."""
+        """Starts both. They run until ``stopping``; ``started`` is a monotonic time."""
         for run in (self._operate, self._look):
             threading.Thread(target=run, args=(started, stopping), daemon=True).start()
 
     def seen(self) -> dict[str, Scaled]:
-        """What became of each region."""
+        """The changes in each region."""
         log = self._stack.data.log
         return {region: count(log, region, counts) for region, counts in self._counts.items()}
 
@@ -108,9 +108,12 @@ class Scaling:
 
 
 def count(log: Path, region: str, counts: list[int]) -> Scaled:
-    """A region's decisions by its pools' logs in a folder; their first number is none to grow. ``counts``: who claimed."""
+    """A region's decisions, from its pools' logs in a folder. The first number of a pool does not count as growth.
+
+    ``counts``: how many processes claimed, at each look.
+    """
     one = Scaled(least=min(counts, default=0), most=max(counts, default=0))
-    for was, number, reason in _said(log, region):
+    for was, number, reason in _decisions(log, region):
         one.shrank += number < was
         if 0 < was < number:
             one.grew += 1
@@ -120,11 +123,11 @@ def count(log: Path, region: str, counts: list[int]) -> Scaled:
     return one
 
 
-def _said(log: Path, region: str) -> Iterator[tuple[int, int, str]]:
+def _decisions(log: Path, region: str) -> Iterator[tuple[int, int, str]]:
     """(was, number, reason) of each decision."""
     for file in log.glob(f"workers-{region}.log*"):
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             if '"scaled"' in line:
                 with contextlib.suppress(ValueError):
-                    said = json.loads(line)
-                    yield said["was"], said["number"], said["reason"]
+                    decision = json.loads(line)
+                    yield decision["was"], decision["number"], decision["reason"]

@@ -1,7 +1,7 @@
-"""A disk whose every fsync takes long, for one process: a shared object for LD_PRELOAD, made here byte by byte.
+"""A disk with slow fsyncs, for one process: a shared object for LD_PRELOAD, made here byte by byte.
 
-It stands in front of libc's fsync and fdatasync: while a file (the switch) exists, each call sleeps first. No compiler is
-needed, no rights, and no kernel's help; only a program that is linked to libc dynamically, on x86-64 or arm64.
+It replaces libc's fsync and fdatasync. While a file (the switch) exists, each call sleeps first. It needs no compiler, no
+rights and no help from the kernel, but a program that is dynamically linked to libc, on x86-64 or arm64.
 """
 
 import platform
@@ -9,18 +9,18 @@ import struct
 from pathlib import Path
 from typing import Final
 
-PAGE: Final = 0x10000  # the largest that Linux has on either
+PAGE: Final = 0x10000  # the largest page size of Linux on either processor
 AT_FDCWD: Final = -100
 FSYNC_CALLS: Final = {"fsync": {"x86_64": 74, "aarch64": 82}, "fdatasync": {"x86_64": 75, "aarch64": 83}}
 MACHINES: Final = {"x86_64": 62, "aarch64": 183}  # e_machine
 
 
 class NotHere(RuntimeError):  # noqa: N818
-    """A processor that this does not know."""
+    """The processor is not supported."""
 
 
 def write(library: Path, switch: Path, seconds: float, machine: str = "") -> Path:
-    """Writes the shared object; while ``switch`` exists each fsync of who preloads it takes ``seconds`` longer."""
+    """Writes the shared object. While ``switch`` exists, each fsync of a process that preloads it takes ``seconds`` longer."""
     machine = machine or platform.machine()
     check(machine)
     library.write_bytes(_object(machine, bytes(switch.absolute()), seconds))
@@ -28,14 +28,14 @@ def write(library: Path, switch: Path, seconds: float, machine: str = "") -> Pat
 
 
 def check(machine: str = "") -> None:
-    """Raises ``NotHere`` for a processor that is not known; this machine's, where none is named."""
+    """Raises ``NotHere`` when the processor is not supported; by default this machine's is checked."""
     machine = machine or platform.machine()
     if machine not in MACHINES:
         raise NotHere(f"expected a processor of {', '.join(MACHINES)}, found {machine}")
 
 
 def _object(machine: str, switch: bytes, seconds: float) -> bytes:
-    """An ELF file of two segments: code with what the linker reads, and the dynamic section, which it writes to."""
+    """An ELF file of two segments: code with what the linker reads, and the dynamic section, to which it writes."""
     names = list(FSYNC_CALLS)
     strings = b"\0" + b"".join(name.encode() + b"\0" for name in names)
     hashes = struct.pack(f"<{len(names) + 4}I", 1, len(names) + 1, 1, 0, *range(2, len(names) + 1), 0)
@@ -82,7 +82,7 @@ def _segment(kind: int, rights: int, place: int, size: int, align: int = PAGE) -
 
 
 def _x86_64(at: int, switch: int, pause: int, call: int) -> bytes:
-    """fsync(edi): where faccessat(AT_FDCWD, switch) is 0, nanosleep(pause); then the call itself."""
+    """fsync(edi): if faccessat(AT_FDCWD, switch) returns 0, nanosleep(pause); then the system call itself."""
 
     def relative(code: bytes, so_far: bytes, target: int) -> bytes:
         return code + struct.pack("<i", target - (at + len(so_far) + len(code) + 4))
@@ -97,7 +97,7 @@ def _x86_64(at: int, switch: int, pause: int, call: int) -> bytes:
 
 
 def _aarch64(at: int, switch: int, pause: int, call: int) -> bytes:
-    """The same, of x0."""
+    """The same with the argument in x0."""
 
     def adr(register: int, number: int, target: int) -> int:
         distance = target - (at + 4 * number) & 0x1FFFFF

@@ -1,6 +1,6 @@
 """A whole stack of its own (scripts.own_stack), with a link of scripts.proxy between each part and each server.
 
-The hub's disk can be made slow, where the processor is one of scripts.chaos.slow_disk.
+The hub's disk can be made slow, if scripts.chaos.slow_disk supports the processor.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from scripts.terminal import Progress
 # Offsets from the gateway's port; a region has five links.
 OF_CONTROL, OF_LINKS = OF_RABBITMQ + 2, OF_RABBITMQ + 3
 PROXY: Final = "proxy"
-FSYNC_SECONDS: Final = 1.5  # of a slow disk
+FSYNC_SECONDS: Final = 1.5  # on a slow disk
 REQUEUE_SECONDS: Final = 1.0
 LOOKED_AT_MAX: Final = 1_000
-# The messages of the queue Name that somebody holds, in Erlang; fails where there is no such queue.
+# Erlang: the messages of the queue Name that consumers hold. Fails when there is no such queue.
 HELD: Final = """
 begin
     {ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, Name)),
@@ -77,18 +77,18 @@ concurrency = 1000
 
 
 def source(region: str, trouble: str = "") -> str:
-    """The source whose pages the load asks for, in a region; of "timeout" the one whose parsing has no end."""
+    """The source in a region whose pages the load requests. With "timeout", the one whose parsing has no end."""
     return f"stuck.{region}" if trouble == "timeout" else f"chaos.{region}"
 
 
 class ChaosStack(OwnStack):
-    """``start`` returns when everything is ready. What it hurts is found by the names of scripts.parts.
+    """``start`` returns when everything is ready. The targets of faults have the names of scripts.parts.
 
-    Its ``redis`` and ``server_url`` lead past the links.
+    ``redis`` and ``server_url`` bypass the links.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None, progress: Progress | None = None) -> None:
-        """``environ``: settings for this stack, besides what the shell has that is not ours."""
+        """``environ``: settings for this stack, added to the shell's environment without our variables."""
         super().__init__("chaos", environ, progress)
         for region in self.regions:
             for trouble, text in (("", SOURCE), ("timeout", STUCK)):
@@ -97,16 +97,16 @@ class ChaosStack(OwnStack):
         self.control = Control(self.first_port + OF_CONTROL)
 
     def before(self) -> None:
-        """The links: every part goes through them."""
+        """Starts the links, which every part goes through."""
         self.start_part(PROXY)
 
     def stop(self, *, keep: bool = False) -> None:
-        """Ends everything; the folder goes too, unless somebody wants to read its logs."""
+        """Ends everything and deletes the folder. ``keep`` keeps the folder with its logs."""
         self.control.close()
         super().stop(keep=keep)
 
     def executions(self, region: str) -> dict[int, int]:
-        """How many tasks each worker process of a region runs, by its pid; raises ``connect.AWAY``'s."""
+        """How many tasks each worker process of a region runs, by pid. Raises what ``connect.AWAY`` lists."""
         client = self.redis(f"redis-{region}")
         found: dict[int, int] = {}
         keys: Any = client.smembers(names.RQ_WORKERS)
@@ -118,7 +118,7 @@ class ChaosStack(OwnStack):
         return found
 
     def fork_server(self, region: str) -> int:
-        """The pid of the process that a region's pool forks from; 0 where there is none now."""
+        """The pid of the process from which a region's pool forks; 0 when there is none now."""
         with contextlib.suppress(OSError):
             pool = self.pid(f"workers-{region}")
             for thread in Path(f"/proc/{pool}/task").iterdir():
@@ -128,12 +128,12 @@ class ChaosStack(OwnStack):
         return 0
 
     def waits_for_the_file(self, region: str) -> bool:
-        """Whether a bridge is in WAITAOF now: it has enqueued what it has not acked. Raises ``connect.AWAY``'s."""
+        """Whether a bridge is in WAITAOF now, and so holds enqueued messages unacked. Raises what ``connect.AWAY`` lists."""
         clients: Any = self.redis(f"redis-{region}").client_list()
         return any(one["cmd"] == "waitaof" and "b" in one["flags"] for one in clients)
 
     def ready(self, region: str) -> int:
-        """How many messages wait in a region's work queue, those that a bridge holds not counted."""
+        """How many messages wait in a region's work queue, not counting those that a bridge holds."""
         connection = pika.BlockingConnection(connect.amqp_parameters(self.server_url("rabbitmq"), name="chaos")[0])
         try:
             found = connection.channel().queue_declare(names.work_queue(region), passive=True)
@@ -142,15 +142,15 @@ class ChaosStack(OwnStack):
             connection.close()
 
     def held(self, region: str) -> int:
-        """How many messages of a region's queues its bridges hold, and have not acked."""
+        """How many unacked messages of a region's queues its bridges hold."""
         queues = ", ".join(f'<<"{queue}">>' for queue in (names.work_queue(region), names.fast_queue(region)))
-        said = self.broker.evaluate(f"lists:sum([{HELD} || Name <- [{queues}]]).")
-        return int(said.removeprefix("{ok, ").removesuffix("}"))
+        answer = self.broker.evaluate(f"lists:sum([{HELD} || Name <- [{queues}]]).")
+        return int(answer.removeprefix("{ok, ").removesuffix("}"))
 
     def redelivered(self, region: str) -> int:
-        """How many messages wait in a region's work queue that somebody held before; they stay there.
+        """How many of the messages in a region's work queue were delivered before. They stay in the queue.
 
-        The broker hears of a death a moment later: it is given ``REQUEUE_SECONDS``.
+        The broker notices a death a moment later, so it is given ``REQUEUE_SECONDS``.
         """
         connection = pika.BlockingConnection(connect.amqp_parameters(self.server_url("rabbitmq"), name="chaos")[0])
         try:
@@ -169,7 +169,7 @@ class ChaosStack(OwnStack):
 
     @contextlib.contextmanager
     def slow_disk(self) -> Iterator[None]:
-        """Meanwhile each fsync of the hub's Redis takes ``FSYNC_SECONDS`` longer; raises ``slow_disk.NotHere``."""
+        """Makes each fsync of the hub's Redis take ``FSYNC_SECONDS`` longer, within the block. Raises ``slow_disk.NotHere``."""
         slow_disk.check()
         self._slow.touch()
         try:
@@ -180,7 +180,7 @@ class ChaosStack(OwnStack):
     # Links
 
     def build(self) -> Stack:
-        """A stack's parts with a link before each server of each; the links come first."""
+        """The parts of a stack with a link before each server of each part. The links come first."""
         self._slow = self.data.run / "slow-disk"
         built = parts.build(self.data, self.settings, self.ports, self.environ, live=False)
         self.broker = built.broker
@@ -198,7 +198,7 @@ class ChaosStack(OwnStack):
         )
 
     def _environment(self, part: Part) -> dict[str, str]:
-        """A part's environment, its servers behind its links."""
+        """A part's environment, in which its servers' addresses are those of its links."""
         found = dict(part.environment)
         for link in links(self.regions):
             if link.part == part.name:
@@ -216,7 +216,7 @@ class ChaosStack(OwnStack):
         return own.get(link.server) or self.ports.redis[link.server.removeprefix("redis-")]
 
     def _through(self, link: Link, port: int) -> str:
-        """The URL that a part uses for a server, with the link's port in it."""
+        """The URL of a server for a part, with the link's port."""
         region = link.part.partition("-")[2]
         if link.server == "hub":
             url = configuration.hub_url(self.data, self.ports, region)

@@ -1,13 +1,13 @@
-"""What a comparison found, and whether the run passed.
+"""The outcome of a comparison, and whether the run passed.
 
 lost        a promised task without a result, or not in the history; an unreadable message that is no dead letter
-doubled     a reader got a task twice, or the request's stream or the history has it twice
+doubled     a task that a reader got twice, or that the request's stream or the history has twice
 changed     records other than the page's, or other than another reader got; another final state
-unexpected  a result or a dead letter that nobody asked for, a refused request that can be read, a fetch of a page nobody
-            asked for
-uncaused    another end than the plan's, although its deadline lay beyond 30 s of peace, or for a reason that no fault explains
+unexpected  a result or a dead letter that nobody asked for, a refused request that can be read, a fetch of a page that
+            nobody asked for
+uncaused    an end other than the plan's, although the task had 30 s of peace, or for a reason that no fault explains
 refetched   fetched more than once, although no fault touched it
-late        ended later than deadline + grace, and what a gateway may wait after a fault
+late        ended after deadline + grace, and after the time that a gateway may wait after a fault
 odd         answers that no client should ever get
 """
 
@@ -22,7 +22,7 @@ VIOLATIONS: Final = ("lost", "doubled", "changed", "unexpected", "uncaused", "re
 
 @dataclass
 class Verdict:
-    """What the comparison found. Violations are told by id; the rest are figures."""
+    """The outcome. Violations are listed by id; the rest are figures."""
 
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -33,26 +33,20 @@ class Verdict:
     late: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     promised: int = 0
-    obliged: int = 0  # to succeed
-    planned: dict[str, int] = field(default_factory=dict)  # what the plan did: error type → tasks that ended so
-    letters: int = 0  # dead letters that had to show up, and did
+    obliged: int = 0  # obliged to succeed
+    planned: dict[str, int] = field(default_factory=dict)  # planned ends: error type → tasks that ended so
+    letters: int = 0  # letters that had to become dead letters, and did
     archived: int = 0  # requests that the history lists
     statuses: dict[str, int] = field(default_factory=dict)
     excused: dict[str, int] = field(default_factory=dict)  # error type → exempt tasks that a fault explains
-    refetches: int = 0  # those that a fault explains
-    left: list[str] = field(default_factory=list)  # refused, and not taken back: the hub was away and the gateway died
-    recovery: dict[str, list[float]] = field(
-        default_factory=dict
-    )  # kind → seconds from a fault's end to the next success
+    refetches: int = 0  # of tasks that a fault touched
+    left: list[str] = field(default_factory=list)  # refused, but not taken back by a gateway that died
+    recovery: dict[str, list[float]] = field(default_factory=dict)  # kind → seconds to the next success
     second_starts: list[float] = field(default_factory=list)  # seconds from a worker's death to the start of its tasks
-    slowest: list[tuple[float, str]] = field(
-        default_factory=list
-    )  # seconds from accept to end, less the page's own; task
-    told_late: list[tuple[float, str]] = field(
-        default_factory=list
-    )  # seconds from a request's end until a reader knew; who
-    still: list[str] = field(default_factory=list)  # regions that were to scale, and did not
-    missed: list[str] = field(default_factory=list)  # kinds of kills of which none hit anything
+    slowest: list[tuple[float, str]] = field(default_factory=list)  # (seconds from accept to end, task)
+    told_late: list[tuple[float, str]] = field(default_factory=list)  # (seconds until the reader knew, reader)
+    still: list[str] = field(default_factory=list)  # regions that should have scaled, and did not
+    missed: list[str] = field(default_factory=list)  # kinds of kills that hit nothing
 
     @property
     def faults(self) -> list[str]:
@@ -73,6 +67,6 @@ class Verdict:
 
 
 def p99(figures: Iterable[float]) -> float | None:
-    """The 99th percentile; None of nothing."""
+    """The 99th percentile; None without values."""
     found = sorted(figures)
     return found[min(len(found) - 1, int(0.99 * len(found)))] if found else None

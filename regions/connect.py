@@ -22,8 +22,8 @@ from regions import hosts
 
 TIMEOUT_SECONDS: Final = 0.5  # a server that takes longer counts as away
 # A long-lived connection whose other end vanished silently must end within 10 s. Three mechanisms see to it:
-# - AMQP heartbeats, when no reply is due: sent twice in HEARTBEAT_SECONDS. pika checks for them a second less often,
-#   and RabbitMQ gives up after two missing ones.
+# - AMQP heartbeats, when no reply is due: each side sends two in HEARTBEAT_SECONDS. pika checks for them once every
+#   HEARTBEAT_SECONDS + 1; RabbitMQ gives up after it missed two.
 # - a subscription's pings, every PING_SECONDS.
 # - the kernel, when a dead machine does not acknowledge what was sent.
 HEARTBEAT_SECONDS: Final = 3

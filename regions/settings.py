@@ -99,7 +99,7 @@ class Workers(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Bridge(Struct, frozen=True, forbid_unknown_fields=True):
-    """``prefetch``: two seconds of the region's peak rate; ``ready_max``: at this many ready jobs, tasks stay in RabbitMQ."""
+    """``prefetch``: two seconds of the region's peak rate; ``ready_max``: above this many ready jobs, bulk tasks stay in RabbitMQ."""
 
     prefetch: Annotated[int, Meta(ge=1, le=65535)] = 4000
     ready_max: Count = 20_000

@@ -34,10 +34,10 @@ def main() -> None:
     \b
     nearfetch fetch ecb.rates quakes.day      ask for two sources
     nearfetch status                          what runs, and what is away
-    nearfetch config check                    are all settings right, and all servers up?
+    nearfetch config check                    are settings right and servers up?
 
     \b
-    Completion for bash (the same for zsh; in fish: nearfetch completion fish | source):
+    Completion for bash (zsh likewise; fish: nearfetch completion fish | source):
     eval "$(nearfetch completion bash)"
     """
 
@@ -144,8 +144,10 @@ def where(task: str, url: str, data: Path | None, as_json: bool) -> None:
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Only the records, as CSV; for one source.")
 @click.option("--ndjson", "as_ndjson", is_flag=True, help="Only the records, as JSON, one on each line.")
-@click.option("--deadline", type=float, metavar="SECONDS", help="The latest end of a task, from now (30 by default).")
-@click.option("--max-age", type=click.FloatRange(0), metavar="SECONDS", help="How old an answer may be (0 by default).")
+@click.option("--deadline", type=float, metavar="SECONDS", help="Give a task at most this long (30 by default).")
+@click.option(
+    "--max-age", type=click.FloatRange(0), metavar="SECONDS", help="Take an answer of up to this age (0 by default)."
+)
 @click.option("--curl", is_flag=True, help="Print the calls as curl commands instead of making them.")
 def fetch(
     words: tuple[str, ...],
@@ -203,7 +205,7 @@ def fetch(
 @click.option("--keep", is_flag=True, help="Keep the stack's folder, with its logs.")
 @json_option
 def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool, keep: bool, as_json: bool) -> None:
-    """Puts load on a stack of its own, breaks parts of it meanwhile, and compares every id.
+    """Puts load on a stack of its own, breaks parts of it meanwhile, and checks every id.
 
     Ends with 0 when no task was lost, doubled or changed and each that had to succeed did, else with 1.
 
@@ -224,7 +226,7 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool
 
 
 @main.command()
-@click.option("--rows", default="", metavar="ROW,ROW", help="Measure only these; the first four below by default.")
+@click.option("--rows", default="", metavar="ROW,ROW", help="Measure only these; the first four by default.")
 @click.option(
     "--rounds", type=click.IntRange(1), help="How many times to measure everything; 5 by default, 3 with --quick."
 )
@@ -235,8 +237,8 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool
 def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
     """Measures Nearfetch, Bottle + Celery, and bare loops in turn, on the same pages.
 
-    Rows: tiny, page, page-100ms, page-1s. These are measured for Nearfetch alone, and only if you name them: bridge,
-    in-flight, waiters, backlog, neighbour.
+    Rows: tiny, page, page-100ms, page-1s. More rows measure Nearfetch alone, if you name them: bridge, in-flight,
+    waiters, backlog, neighbour.
 
     Ends with 0 when everything was measured, 1 when something did not start or answered wrongly, 4 when Celery is so
     slow here that a comparison would not be fair.

@@ -194,7 +194,7 @@ def _describe(param: Mapping[str, Any]) -> str:
 
 
 def _one_line(text: object) -> str:
-    """A text as the shells' protocols need it, on one line. Their answers would otherwise fall apart."""
+    """A text on one line, since line ends separate the parts of an answer in the shells' protocols."""
     return " ".join(str(text or "").split())
 
 

@@ -150,9 +150,9 @@ def _warn_of_writer(client: redis.Redis, region: str, log: Any) -> None:
     except redis.exceptions.NoPermissionError:
         return
     except redis.exceptions.RedisError as error:
-        log.warning("its Redis does not answer yet", region=region, reason=str(error))
+        log.warning("the region's Redis does not answer yet", region=region, reason=str(error))
         return
-    log.warning("this user of its Redis may change jobs", region=region, expected=DASHBOARD_ACL)
+    log.warning("the user in dashboard.redis_url may change jobs", region=region, expected=DASHBOARD_ACL)
 
 
 def _admit(region: Region) -> flask.Response | None:

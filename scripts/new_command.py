@@ -28,7 +28,7 @@ from scripts.trial import Files
 
 QUERY: Final = (Operator.form_style_query, Operator.form_style_query_continuation)
 PLAIN: Final = Guess(
-    rows='[rows]                        # each match is a record; without [rows] the page is one record\ncss = "article"',
+    rows='[rows]                        # one record for each match; without [rows] the page is one\ncss = "article"',
     fields='title = "h2"                  # all of the first h2\'s text\nlink  = {css = "a::attr(href)", type = "url"}',
     first="title",
 )

@@ -126,7 +126,7 @@ def _aligned(expected: Sequence[Record], found: Sequence[Record], befores: range
 def _telling(expected: Sequence[Record], found: Sequence[Record]) -> tuple[list[str], list[str]]:
     """The texts of whole records, or of one field, that have the most values in common. Empty when nothing is in common.
 
-    When whole records and a field are equally good, as for records without any match, the whole records win.
+    On a tie, whole records win over fields, and earlier fields over later ones.
     """
     best: tuple[list[str], list[str]] = [], []
     most = 0

@@ -22,7 +22,7 @@ from scripts.terminal import say
 def scale(region: str, number: str | None, data: Path | None, as_json: bool) -> None:
     """Shows how many worker processes REGION has, and why. With N it asks for N until the next schedule rule begins.
 
-    N counts the processes on all hosts of the region, within the bounds of its [scale]; auto withdraws the wish.
+    N counts the processes on all hosts of the region, within the bounds of its [scale]; auto leaves the number to load and clock again.
 
     \b
     nearfetch scale fra

@@ -45,7 +45,7 @@ def trial_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--status", type=click.IntRange(200, 599), help="With --file: the status of the answer (200 by default)."
         ),
         click.option(
-            "--deadline", type=float, metavar="SECONDS", help="The latest end of the task, from now (30 by default)."
+            "--deadline", type=float, metavar="SECONDS", help="Give the task at most this long (30 by default)."
         ),
         click.option("--live", is_flag=True, help="Ask the real sites, even if a scripts/up with a sample site runs."),
     )
@@ -140,8 +140,8 @@ def new(id_: str, url: str, fetch: bool, path: Path | None, data: Path | None) -
 def try_(words: tuple[str, ...], rows: int, as_json: bool, data: Path | None, **chosen_: Any) -> None:
     """Runs a source here like a worker, and shows its records, what each field found, and what was fetched.
 
-    A required param that is not given gets the example of the definition. If a scripts/up runs, its settings apply, so its
-    sample site answers; otherwise NEARFETCH__FETCH__ALLOW and ORIGINS do.
+    A required param that is not given takes the definition's example. If a scripts/up runs, its settings apply, so its
+    sample site answers; otherwise NEARFETCH__FETCH__ALLOW and ORIGINS apply.
 
     Ends with 0 when it succeeded, 1 when it failed, 2 when the definition or the params are wrong.
 

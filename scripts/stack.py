@@ -1,9 +1,9 @@
 """``scripts/up``, once Python and the packages are installed: runs everything on this machine, from one data folder.
 
-main → start: versions, lock, leftovers, ports → parts.build → Supervisor.start
-          → Startup.run: servers → regions → gateway → /readyz and /v1/regions say ``up`` → the table
-     → watch (in the foreground) → stop
-     → --stop: stop
+main → up: versions, lock, leftovers, ports → parts.build → Supervisor.start
+         → Startup.run: servers → regions → gateway → /readyz and /v1/regions say ``up`` → the table
+         → stay (in the foreground): Watch → Supervisor.stop
+     → stop (--stop): Supervisor.stop
 """
 
 import argparse

@@ -120,7 +120,7 @@ class Supervisor:
     def stop(self, seconds: float = 120.0) -> int:
         """Ends everything in order, including processes without a supervisor.
 
-        Returns how many processes the supervisor had left to end.
+        Returns how many processes had to be ended without the supervisor.
         """
         self.data.url_file.unlink(missing_ok=True)  # from here on `nearfetch bridges ensure` starts nothing
         keeper.end_kept(self.data.bridges, LEFTOVER_SECONDS)

@@ -179,7 +179,10 @@ class Entry:
         return self.element if found is None else construct.division(found)
 
     def _at(self, element: Any, address: str) -> str:
-        return urljoin(markup.base(element, self._address), address) if self._address else address
+        try:
+            return urljoin(markup.base(element, self._address), address) if self._address else address
+        except ValueError:
+            return address  # that is none
 
 
 class Channel(Entry):

@@ -74,7 +74,7 @@ def by_meaning(root: Any, utf8: bytes, kept: Collection[str], warnings: list[str
     moved: dict[str, str] = {}
     odd: dict[str, str] = {}
     for found in set(_DECLARED.findall(utf8)):
-        prefix, space = found[0].decode(), (found[1] or found[2]).decode().strip()
+        prefix, space = found[0].decode(errors="replace"), (found[1] or found[2]).decode(errors="replace").strip()
         if space in kept or space in _KNOWN.values():
             continue
         usual = meaning(space)

@@ -211,7 +211,7 @@ BASED = """<feed xmlns="http://www.w3.org/2005/Atom" xmlns:media="http://search.
 <media:content url="i.jpg"/><media:content xml:base="//img.example/" url="j.jpg"/><id>tag:1</id>
 <content type="html" xml:base="http://old.example/c/">&lt;img src="k.jpg"&gt;&lt;a href="/l"&gt;x&lt;/a&gt;</content></entry>
 <entry><title>b</title><link href="https://other.example/b"/><content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml" xml:base="deep/"><img src="m.jpg"/><p xml:base="er/"><img src="n.jpg"/></p></div></content></entry>
-<entry xml:base="http://[bad/"><link href="c"/></entry><entry xml:base="tag:x,2026:y"><link href="d"/></entry></feed>"""
+<entry xml:base="http://[bad/"><link href="c"/></entry><entry xml:base="tag:x,2026:y"><link href="d"/></entry><entry><link href="http://[e"/></entry></feed>"""
 
 
 def test_addresses_are_relative_to_xml_base(tmp_path):
@@ -227,7 +227,7 @@ def test_addresses_are_relative_to_xml_base(tmp_path):
         inner = {each = {key = "content", parse = "html"}, fields = {src = {css = "img::attr(src)", type = "url", many = true}, href = {css = "a::attr(href)", type = "url"}}}
         home = {key = "link", level = 0, type = "url"}
         """
-    one, two, three, four = rows(tmp_path, source, BASED)
+    one, two, three, four, five = parse(tmp_path, source, BASED).rows
     at = "https://shop.example/blog/"
     assert one == {
         "link": f"{at}2026/one", "plain": f"{at}2026/one", "files": ["https://files.example/a.mp3"],
@@ -236,6 +236,7 @@ def test_addresses_are_relative_to_xml_base(tmp_path):
     }  # fmt: skip
     assert two["link"] == "https://other.example/b"
     assert two["inner"] == [{"src": [f"{at}deep/m.jpg", f"{at}deep/er/n.jpg"], "href": None}]
+    assert five["plain"] == "http://[e"
     assert [three["link"], four["link"]] == [f"{at}c", f"{at}d"]  # a base that is no address is none
 
 

@@ -190,24 +190,33 @@ class Maker:
     def _atom(self) -> Made:
         own = self._random.choice(ATOM)
         entries = self._entries(is_iso=True)
+        base, relative = self._random.choice(
+            (("", ""), ("", ""), (' xml:base="https://news.example/x/"', "../"), (' xml:base="/"', ""))
+        )
+
+        def at(address: str) -> str:
+            return html.escape(address.replace("https://news.example/", relative) if base else address)
+
         items = []
         for one in entries:
             parts = [
                 self._construct("title", one.title, is_html=False),
-                f'<link href="{html.escape(one.link)}"/>',
-                f'<link rel="self" type="application/atom+xml" href="{html.escape(one.link)}&amp;self=1"/>',
+                f'<link href="{at(one.link)}"/>',
+                f'<link rel="self" type="application/atom+xml" href="{at(one.link)}&amp;self=1"/>',
                 f"<id>{one.id}</id>",
                 f"<published>{one.published}</published>" * bool(one.published),
                 f"<author><name>{self._xml(one.author)}</name></author>" * bool(one.author),
                 self._construct("summary", one.summary, is_html=True) if one.summary else "",
                 self._construct("content", one.content, is_html=True) if one.content else "",
                 *(f'<category term="{html.escape(text)}"/>' for text in one.categories),
-                *(f'<link rel="enclosure" href="{address}"/>' for address in one.enclosures),
+                *(f'<link rel="enclosure" href="{at(address)}"/>' for address in one.enclosures),
             ]
             self._random.shuffle(parts)
             items.append("<entry>" + "\n".join(filter(None, parts)) + "</entry>")
-        text = f'<feed xmlns="{own}"><title>All</title>\n' + "\n".join(items) + "</feed>"
-        return Made(text, entries, ("Atom", *("a namespace in other words",) * (own != ATOM[0])))
+        text = f'<feed xmlns="{own}"{base}><title>All</title>\n' + "\n".join(items) + "</feed>"
+        return Made(
+            text, entries, ("Atom", *("a namespace in other words",) * (own != ATOM[0]), *("xml:base",) * bool(base))
+        )
 
     def _atom_03(self) -> Made:
         entries = [one._replace(categories=[], enclosures=[]) for one in self._entries(is_iso=True)]

@@ -54,6 +54,9 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16le"), (codecs.BOM_UTF16_BE, "utf-16be"),
 )  # fmt: skip
 _CONTROLS: Final = re.compile("[\x80-\x84\x86-\x9f]")  # that no text has
+_LOW: Final = bytes(range(0x80))
+# What begins no sequence of UTF-8 of Western languages, Cyrillic, Chinese, Japanese, Korean, and pictures.
+_ODD: Final = re.compile(rb"[\xc4-\xcf\xd2-\xdf\xe0\xe1\xee\xef]")
 _TOGETHER: Final = re.compile("[^\x00-\x7f]{2}")
 _HZ: Final = re.compile(rb"~\{[\x21-\x7e]{2}")
 
@@ -125,7 +128,7 @@ def _ascii(body: bytes, content_type: str) -> Decoded:
             return made(text, "utf-7", "the header says utf-7, and the bytes are utf-8 too: it was read as utf-7")
         if said.encoding.name == REPLACEMENT and _HZ.search(body):
             raise refused(said)
-    if b"~{" in body and _HZ.search(body):
+    if b"~" in body and _HZ.search(body):
         for said in Evidence(body, content_type).said:
             if said.encoding.name == REPLACEMENT:
                 raise refused(said)
@@ -154,14 +157,15 @@ def _valid_utf8(body: Evidence, following: int) -> Decoded:
     if body.bytes.isascii():
         return utf8
     by_header = next(known(in_header(body.content_type)), None)
-    if by_header is not None and by_header.encoding.name == UTF_8 and following >= CERTAIN:
+    is_utf8 = by_header.encoding.name == UTF_8 if by_header is not None else "json" in body.content_type.lower()
+    if is_utf8 and (following >= CERTAIN or _ODD.search(body.bytes.translate(None, _LOW)) is None):
         return utf8
     said = by_header or (next(iter(body.said), None) if following < CERTAIN else None)
     if said is None and following >= CERTAIN:
         return utf8
     text, here = body.read(encoding_of(UTF_8))
     if said is None or said.encoding.name == UTF_8:
-        return _short_utf8(body, utf8, text, here, is_said=said is not None or "json" in body.content_type.lower())
+        return _short_utf8(body, utf8, text, here, is_said=said is not None or is_utf8)
     if said.encoding.name == REPLACEMENT:
         raise refused(said)
     other_text, other = body.read(said.encoding)

@@ -16,7 +16,10 @@ from typing import Final, NamedTuple
 import webencodings
 
 FAULT: Final = "\ufffd"
-FAULTS_MAX: Final = 100_000  # of a text in several bytes a character: each costs a call
+# Of a text in several bytes a character: each costs a call.
+FAULTS_MAX: Final = 100_000
+VENDORS_MAX: Final = 300_000
+ESCAPES_MAX: Final = 300_000
 REPLACEMENT: Final = "replacement"
 UTF_8: Final = "utf-8"
 WESTERN: Final = "windows-1252"  # of Western Europe and America, and what servers say by default
@@ -70,7 +73,13 @@ def _encoding(name: str) -> Encoding:
 
 
 def _of_python(name: str, codec: str) -> Encoding:
-    return Encoding(name, lambda body: body.decode(codec, "replace"))
+    def decode(body: bytes) -> str:
+        try:
+            return body.decode(codec, "replace")
+        except (RuntimeError, UnicodeError) as error:  # some of them give up within a sequence
+            raise TooManyFaults(str(error)) from error
+
+    return Encoding(name, decode)
 
 
 # ── one byte a character ──
@@ -147,9 +156,10 @@ _RENAMED: Final[Mapping[str, tuple[re.Pattern[bytes], Mapping[bytes, bytes]]]] =
 
 
 class _Left(threading.local):
-    """How many faults the text that a thread decodes may have left."""
+    """How many faults, and vendors' characters, the text that a thread decodes may have left."""
 
     faults = 0
+    vendors = 0
 
 
 _left: Final = _Left()
@@ -224,6 +234,9 @@ def _handled(name: str, step: Callable[[bytes, int], tuple[str, int]], vendors: 
             found.append(vendors[data[at : at + size]])
             at += size
         if found:
+            _left.vendors -= len(found)
+            if _left.vendors < 0:
+                raise TooManyFaults(f"more than {VENDORS_MAX} characters of vendors")
             return "".join(found), at
         return step(data, at)
 
@@ -239,8 +252,10 @@ def _decoder(
     sequences, renamed = _RENAMED.get(name, (None, {}))
 
     def decode(body: bytes) -> str:
-        _left.faults = FAULTS_MAX
+        _left.faults, _left.vendors = FAULTS_MAX, VENDORS_MAX
         if sequences is not None and any(sequence in body for sequence in renamed):
+            if sum(map(body.count, renamed)) > VENDORS_MAX:
+                raise TooManyFaults(f"more than {VENDORS_MAX} sequences that are read by way of others")
             body = sequences.sub(lambda found: renamed.get(found[0], found[0]), body)
         text = body.decode(codec, errors)
         if any(character in text for character in changed):
@@ -265,6 +280,8 @@ _HIGH: Final = bytes(byte | 0x80 for byte in range(256))
 
 def _iso_2022_jp(body: bytes) -> str:
     """Each part between two escape sequences by its own table; two without a character between them are a fault."""
+    if body.count(b"\x1b") > ESCAPES_MAX:
+        raise TooManyFaults(f"more than {ESCAPES_MAX} escape sequences")
     parts: list[str] = []
     table, is_escaped = _TABLES[b"(B"], False
     for token in _ESCAPED.finditer(body):

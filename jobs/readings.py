@@ -9,11 +9,12 @@ import re
 import unicodedata
 from collections import defaultdict
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
 SAMPLE_BYTES: Final = 900  # beyond ASCII, of a body
+LOOKED_AT: Final = 400  # words, of which many may be the same
 WORD_BYTES: Final = 600  # at once: texts without blanks are one word
 BEFORE_BYTES: Final = 24
 PERHAPS: Final = 0.5  # what letters of a language are worth that CLDR's names don't have beside each other
@@ -79,7 +80,7 @@ class Reading(NamedTuple):
 def sample(body: bytes) -> bytes:
     """Words with bytes beyond ASCII, as they stand, parted by blanks; whatever the charset is, none is cut in two."""
     found, taken, distinct = [], 0, set()
-    for match in _NOT_ASCII.finditer(body):
+    for match in islice(_NOT_ASCII.finditer(body), LOOKED_AT):
         before = body[max(0, match.start() - BEFORE_BYTES) : match.start()]
         blanks = list(_BLANK.finditer(before))
         word = (before[blanks[-1].start() :] if blanks else before) + match[0][:WORD_BYTES]
@@ -89,7 +90,7 @@ def sample(body: bytes) -> bytes:
         distinct.add(word)
         found.append(word)
         taken += len(match[0])
-        if taken >= SAMPLE_BYTES or len(found) >= 400:
+        if taken >= SAMPLE_BYTES:
             break
     return b" ".join(found)
 

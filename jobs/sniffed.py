@@ -5,10 +5,11 @@ from typing import Final
 
 from jobs import budget
 from jobs.decoded import RECODED, Decoded, faults, made, not_text, refused, with_few_faults
-from jobs.encodings import FAULT, REPLACEMENT, UTF_8
+from jobs.encodings import FAULT, REPLACEMENT, UTF_8, TooManyFaults
 from jobs.errors import DecodeFailed
-from jobs.evidence import Evidence, encoding_of
+from jobs.evidence import Evidence, Said, encoding_of
 
+LABELS: Final = ("iso-2022-jp", "iso-2022-jp-2004", "iso-2022-jp-2", "iso-2022-jp-ext")  # in this order
 _JAPANESE: Final = re.compile(rb"\x1b(?:\$[@B]|\([JI])")
 _KOREAN_OR_CHINESE: Final = re.compile(rb"\x1b\$\)[CAG]")
 LOOKED_AT_BYTES: Final = 65_536  # where zeros are counted
@@ -50,28 +51,42 @@ def by_zeros(body: Evidence) -> Decoded | None:
 
 
 def by_escapes(body: Evidence) -> Decoded | None:
-    """ISO-2022-JP by its escape sequences, whatever is said; None where it is none."""
+    """ISO-2022-JP by its escape sequences, whatever is said; None where it is none.
+
+    Raises DecodeFailed for ISO-2022-KR and -CN, and for ISO-2022-JP that is said and has more than a few faults.
+    """
     said = next(iter(body.said), None)
-    if _JAPANESE.search(body.bytes) is not None:
-        budget.reserve(len(body.bytes) * RECODED, "a body in iso-2022-jp")
-        for label in ("iso-2022-jp", "iso-2022-jp-2004", "iso-2022-jp-2", "iso-2022-jp-ext"):
-            text = encoding_of(label).decode(body.bytes)
-            if FAULT in text or "\x1b" in text:
-                continue
-            if said is not None and said.encoding.name == label:
-                return made(text, label)
-            found = (
-                f"{said.place} says {said.shown}"
-                if said is not None
-                else "the page does not say truly what charset it is in"
-            )
-            return made(text, label, f"{found}; it was read as {label}, whose escape sequences it has")
-    other = said is not None and said.encoding.name == REPLACEMENT
-    if _KOREAN_OR_CHINESE.search(body.bytes) is not None or other:
-        if said is not None and (other or not body.bytes.isascii()):
-            raise refused(said) if other else not_text()
+    if _JAPANESE.search(body.bytes) is not None and (found := _japanese(body, said)) is not None:
+        return found
+    if said is not None and said.encoding.name == REPLACEMENT:
+        raise refused(said)
+    if _KOREAN_OR_CHINESE.search(body.bytes) is not None and body.bytes.isascii():
         raise DecodeFailed(
             "expected a charset that browsers read, found the escape sequences of iso-2022-kr or iso-2022-cn; "
             'if it is the former, charset = "iso-2022-kr" in the definition reads it'
         )
     return Decoded(body.bytes, UTF_8) if body.bytes.isascii() else None
+
+
+def _japanese(body: Evidence, said: Said | None) -> Decoded | None:
+    budget.reserve(len(body.bytes) * RECODED, "a body in iso-2022-jp")
+    who = f"{said.place} says {said.shown}" if said is not None else "the page does not say truly what charset it is in"
+    for label in LABELS:
+        try:
+            text = encoding_of(label).decode(body.bytes)
+        except TooManyFaults:
+            continue
+        if FAULT in text or "\x1b" in text:
+            continue
+        is_said = said is not None and said.encoding.name == label
+        return made(text, label, "" if is_said else f"{who}; it was read as {label}, whose escape sequences it has")
+    is_said = said is not None and said.encoding.name in LABELS
+    if not body.bytes.isascii() and not is_said:
+        return None
+    few = with_few_faults(body.bytes, encoding_of(LABELS[0]), is_said=is_said)
+    if few is not None:
+        warning = faults(few, LABELS[0])
+        return made(few, LABELS[0], warning if is_said else f"{who}; it was read as {LABELS[0]}; {warning}")
+    if is_said:
+        raise not_text()
+    return Decoded(body.bytes, UTF_8, f"{who}; it has escape sequences of iso-2022-jp, and was read as utf-8")

@@ -1,6 +1,7 @@
 """In which order a body's charset is found out."""
 
 import codecs
+import contextlib
 import random
 
 import pytest
@@ -286,3 +287,31 @@ def test_xml_goes_by_its_declaration_also_where_it_holds_a_page():
     body = '<?xml version="1.0" encoding="koi8-r"?><a><![CDATA[<meta charset=windows-1251>]]>Привет</a>'
     decoded = decode(body.encode("koi8-r"), "text/xml")
     assert decoded.text == body
+
+
+@pytest.mark.parametrize("header", ["iso-2022-jp", "", "utf-8"])
+def test_iso_2022_jp_with_a_fault_is_told_of(header):
+    body = b"\x1b$B" + JAPANESE.encode("iso2022_jp")[3:-3] + b"~\x1b(B"
+    decoded = decode(body, f"text/html; charset={header}" if header else "")
+    assert decoded.text == JAPANESE + "\ufffd"
+    assert "iso-2022-jp but for 1 bad" in decoded.warning
+
+
+def test_what_is_said_to_be_iso_2022_jp_and_is_none_fails():
+    with pytest.raises(DecodeFailed):
+        decode(b"\x1b$B!" * 100, "text/html; charset=iso-2022-jp")
+    decoded = decode(b"log \x1b$B!\x1b$B! more")
+    assert decoded.encoding == "utf-8"
+    assert "iso-2022-jp" in decoded.warning
+
+
+@pytest.mark.parametrize(
+    "label", ["", "euc-jp", "shift_jis", "big5", "gb18030", "iso-2022-jp", "euc-kr", "utf-16", "utf-7"]
+)
+def test_bytes_that_are_nothing_raise_nothing_else(label):
+    """Python's iso2022_jp_2 raises RuntimeError for some."""
+    for seed in range(3):
+        body = random.Random(seed).randbytes(20_000)
+        for one in (body, body[:7], bytes(byte & 0x7F for byte in body)):
+            with contextlib.suppress(DecodeFailed):
+                assert decode(one, f"text/html; charset={label}" if label else "").warning or one.isascii()

@@ -42,9 +42,14 @@ _FIXED: Final = {
     "M": r"\d\d",
     "S": r"\d\d",
     "j": r"\d{3}",
+    "f": r"\d{6}",
+    "U": r"\d\d",
+    "W": r"\d\d",
+    "V": r"\d\d",
 }
 _KNOWN: Final = frozenset("aAbBhpzZ") | _NUMBERS.keys()
 _SAME_KIND: Final = {"A": "a", "B": "b", "h": "b", "e": "d", "Z": "z"}  # what may stand once only
+_EITHER: Final = ("Yy", "HI", "bm", "jm", "jb", "jd", "wu", "Gy", "GY")
 _BY_WEEK: Final = frozenset("UWGV")
 _TOKEN: Final = re.compile(r"%(.)|(\s+)|([^%\s])", re.DOTALL)
 
@@ -79,12 +84,23 @@ def check(form: str) -> None:
     twice = next((kind for kind in found if found.count(kind) > 1), None)
     if twice is not None:
         raise ValueError(f"%{twice} twice")
+    both = next((pair for pair in _EITHER if set(pair) <= set(found)), None)
+    if both is not None:
+        raise ValueError(f"%{both[0]} and %{both[1]}, which may say two things")
     if "I" in found and "p" not in found:
         raise ValueError("%I without %p is either half of the day; %H is of 24 hours")
     if "p" in found and not {"I", "H"} & set(found):
         raise ValueError("%p without %I")
     if "M" in found and not {"I", "H"} & set(found):
         raise ValueError("%M, which is minutes, without %H; months are %m")
+    if {"U", "W"} & set(found) and not ({"Y", "y"} & set(found) and {"u", "a", "w"} & set(found)):
+        raise ValueError("%U or %W without %Y and %w")
+    if "V" in found and "G" not in found:
+        raise ValueError("%V without %G, the year of its week")
+    if len(_BY_WEEK & set(found)) > (2 if "G" in found else 1) or (
+        _BY_WEEK & set(found) and {"j", "m", "b", "d"} & set(found)
+    ):
+        raise ValueError("a day twice; one of month and day, day of the year, week")
     if "G" in found and not ({"V"} <= set(found) and {"u", "a", "w"} & set(found)):
         raise ValueError("%G without %V and %u")
 
@@ -252,18 +268,16 @@ def _day(given: Mapping[str, str], named: Mapping[str, int]) -> date:
         return _day_by_week(given, named)
     year = int(given["Y"]) if "Y" in given else century(int(given["y"])) if "y" in given else 1900
     month = named.get("b") or int(given.get("m", 0))
-    if "b" in named and "m" in given and named["b"] != int(given["m"]):
-        raise ValueError("two months")
     if "j" in given:
         day = date(year, 1, 1) + timedelta(days=int(given["j"]) - 1)
-        if day.year != year or (month and month != day.month):
+        if day.year != year:
             raise ValueError("no day of that year")
         return day
     return date(year, month or 1, int(given.get("d", 1)))
 
 
 def _day_by_week(given: Mapping[str, str], named: Mapping[str, int]) -> date:
-    weekday = named["a"] + 1 if "a" in named else int(given["u"]) if "u" in given else int(given.get("w", 1)) or 7
+    weekday = int(given.get("u") or given.get("w") or 0) or (named["a"] + 1 if "a" in named and "w" not in given else 7)
     if "G" in given:
         return date.fromisocalendar(int(given["G"]), int(given["V"]), weekday)
     if "U" in given or "W" in given:

@@ -223,6 +223,8 @@ def test_a_warning_of_the_result_says_the_time_that_it_may_be(tmp_path):
     [
         ("%Y-%M-%d", "%M, which is minutes"), ("%Y-%m-%d %I:%M", "%I without %p"), ("%Y %Q", "no directive %Q"), ("%Y-%m-%d %m", "%m twice"), ("%Y %p", "%p without %I"),
         ("%Y %", "% at its end"), ("%G-%u", "%G without %V"), ("%d %b %Y %B", "%b twice"),
+        ("%Y-%m-%d %y", "%Y and %y"), ("%Y-%m-%d %H %I %p", "%H and %I"), ("%d %b %Y (%m)", "%b and %m"), ("%Y-%j %d", "%j and %d"), ("%Y %W", "%U or %W without"),
+        ("%V-%u %Y", "%V without %G"), ("%Y-%m-%d %W %a", "a day twice"),
     ],
 )  # fmt: skip
 def test_a_pattern_that_would_be_read_wrong_is_a_fault_of_the_definition(tmp_path, form, named):

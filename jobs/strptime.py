@@ -164,7 +164,7 @@ def _compiled(form: str, lang: str) -> tuple[re.Pattern[str], Mapping[str, Mappi
     is_name = False
     for at, token in enumerate(tokens):
         kind = token[1]
-        beside = [tokens[near][1] for near in (at - 1, at + 1) if 0 <= near < len(tokens)]
+        beside = [tokens[at - 1][1] if at else None, tokens[at + 1][1] if at + 1 < len(tokens) else None]
         if kind is None or kind == "%":
             if not (is_name and token[0] == "."):  # a dot belongs to the name
                 parts.append(r"\s+" if token[2] else re.escape(plain(kind or token[3])))
@@ -175,7 +175,10 @@ def _compiled(form: str, lang: str) -> tuple[re.Pattern[str], Mapping[str, Mappi
         elif kind in "zZ":
             parts.append(r"(?P<z>\S(?:.{0,50}?\S)?)")
         else:
-            is_glued = kind in _FIXED and any(one in _NUMBERS for one in beside if one is not None)
+            near = (
+                beside[-1:] if kind == "f" else beside
+            )  # a fraction ends where the next number begins, if there is one
+            is_glued = kind in _FIXED and any(one in _NUMBERS for one in near if one is not None)
             parts.append(rf"(?P<{'d' if kind == 'e' else kind}>{_FIXED[kind] if is_glued else _NUMBERS[kind]})")
         is_name = kind is not None and kind in "aAbBh"
     return re.compile("".join(parts), re.IGNORECASE), tables

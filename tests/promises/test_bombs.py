@@ -19,7 +19,7 @@ from tests.service.fetching.origin import Spoken
 from tests.service.region_workers import RegionWorkers, of, peak_bytes, started
 
 MEMORY_MB: Final = 300
-EACH: Final = 3  # times every bomb
+EACH: Final = 2  # times every bomb
 NEIGHBOURS: Final = 200
 BOMB_BYTES: Final = 200_000_000
 

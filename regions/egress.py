@@ -84,7 +84,7 @@ def wrong_in_egress(egress: Egress) -> Iterator[tuple[str, str]]:
         )
         yield "proxy", message
     if egress.proxy_resolves and not egress.proxy:
-        yield "proxy_resolves", "expected it beside proxy, found none"
+        yield "proxy_resolves", "expected a proxy beside it, found none"
     if egress.source_address:
         try:
             ipaddress.ip_address(egress.source_address)

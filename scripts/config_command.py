@@ -112,7 +112,7 @@ def _redis(what: str, url: str, kind: str, *, is_hub: bool = False) -> Finding:
     except redis.exceptions.NoPermissionError as error:
         if not is_hub:
             return Finding(what, where, str(error))
-        # A region's user at the hub may ask for the time and for nothing of the server's.
+        # A region's user may ask the hub's Redis for the time, but not for its settings.
         return Finding(what, where, note=f"it answers; its settings are not shown to this user ({error})")
     except (*connect.AWAY, redis.exceptions.RedisError, connect.TooOld, ValueError) as error:
         return Finding(what, where, str(error))

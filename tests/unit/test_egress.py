@@ -115,7 +115,7 @@ proxi = "http://u:hunter2@h:1"
         "fra.toml:4: egress.list: expected a table, found a list",
         "fra.toml:6: egress.eu.proxy: expected `str`, got `array`, found a value that is not shown",
         'fra.toml:7: egress.eu.source_address: expected an address of this machine, found "here"',
-        "fra.toml:9: egress.us.proxy_resolves: expected it beside proxy, found none",
+        "fra.toml:9: egress.us.proxy_resolves: expected a proxy beside it, found none",
     ]
     assert "hunter2" not in "\n".join(faults(load, 'egress = "http://u:hunter2@h:1"\n'))
 

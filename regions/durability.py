@@ -15,7 +15,7 @@ from msgspec import Struct
 from regions.settings import Durability
 
 AT_LEAST: Final = ("everysec", "always")
-POWER_LOSS: Final = "a power loss may lose its last second; appendfsync always keeps it, at its cost"
+POWER_LOSS: Final = "a power loss may cost it its last second; appendfsync always prevents that, but is slower"
 
 
 class Shortfall(Struct, frozen=True):

@@ -131,7 +131,7 @@ def run(settings: Settings, region: str) -> int:
 
 def _refuse_unsafe(region: Region) -> None:
     missing = {
-        "password": "expected a password, since whoever opens the page sees every job, found none",
+        "password": "expected a password, since anybody who opens the page sees every job, found none",
         "redis_url": "expected the URL of a Redis user that can't change jobs, found none",
     }
     faults = [

@@ -48,7 +48,7 @@ def svg(minutes: Sequence[Minute], title: str, zone: tzinfo, target_seconds: flo
     by_place = {round((minute.at - first) / MINUTE): minute for minute in minutes}
     rows = [by_place.get(place, Minute(first + place * MINUTE)) for place in range(count)]
     panels = [
-        Panel("tasks that came, a minute", "came", [row.arrived for row in rows]),
+        Panel("tasks that arrived, by minute", "came", [row.arrived for row in rows]),
         Panel("worker processes: asked for (line), ready", "ready", [row.ready for row in rows], [row.wanted for row in rows]),
         Panel(
             f"age of the oldest waiting task, s (target {target_seconds:g})",

@@ -9,7 +9,7 @@ Left out by rule, since it is no guard of anything:
     what is said        log lines and the conditions of nothing else, f-strings, __repr__, docstrings
     declarations        defaults of a class's fields, ``frozen=``, ``kw_only=``, ``slots=``; ``strict=`` of zip asserts
     how a process ends  ``daemon=`` of a thread
-    fallbacks           the number of ``found or 0``
+    fallbacks           the number of ``found or 0``, and of ``found.get(name, 0)``
     tuning              numbers of constants, of two digits and more, of ``join(5)``, ``wait(5)`` and ``connections=2``: one
                         more tells nothing
     places              an index (``ARGV[3]``, ``pair[0]``) is a name
@@ -176,8 +176,11 @@ def _is_declared(node: ast.AST, parents: dict[ast.AST, ast.AST]) -> bool:
         return True
     if is_number and isinstance(above, ast.BoolOp) and isinstance(above.op, ast.Or):
         return True
-    if is_number and isinstance(above, ast.Call) and isinstance(above.func, ast.Attribute):
-        return above.func.attr in ("join", "wait")
+    within = above
+    while isinstance(within, ast.BinOp):
+        within = parents[within]
+    if is_number and isinstance(within, ast.Call) and isinstance(within.func, ast.Attribute):
+        return within.func.attr in ("join", "wait") or (above is within and within.func.attr == "get")
     while is_number and not isinstance(above, ast.stmt):
         above = parents[above]
     return is_number and isinstance(above, ast.Assign | ast.AnnAssign) and not _is_in_function(above, parents)

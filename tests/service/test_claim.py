@@ -83,6 +83,20 @@ def test_times_are_written_as_rq_writes_them(region_redis):
         assert found.startswith(day)
 
 
+@pytest.mark.parametrize("added_ms", [0, 1, 999, 1_500, 3_600_999, -1, -1_999, -3_600_000])
+def test_the_regions_time_is_its_rediss_and_what_is_added(region_redis, added_ms):
+    client = region_redis.client
+    client.set(names.CLOCK, added_ms)
+    asked = script.Script('return {string.format("%.0f", now_ms), seconds, micros, now, own_ms(now_ms)}')
+    before_ms = connect.redis_now_ms(client)
+    for _ in range(20):
+        now_ms, seconds, micros, now, own_ms = client.eval(asked.text, 0)
+        assert before_ms <= int(own_ms) <= connect.redis_now_ms(client)
+        assert int(now_ms) == int(own_ms) + added_ms == seconds * 1000 + micros // 1000
+        assert 0 <= micros < 1_000_000
+        assert now.decode() == f"{seconds}.{micros:06}"
+
+
 def test_a_job_past_its_deadline_is_dropped_without_an_execution(region_redis):
     client = region_redis.client
     late, good = enqueue(client, [task(deadline_seconds=-1), task()])

@@ -179,6 +179,85 @@ def test_an_outage_is_waited_out_with_pauses_that_grow(parts, hub_redis, monkeyp
     hub_redis.running.start()
 
 
+def test_what_an_error_kept_from_taking_effect_comes_again(parts, hub_redis, monkeypatch):
+    """What was read belongs to its reader: nobody else looks at it for five seconds."""
+    _, hub, ledger, settler, _ = parts
+    monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    real = ledger.settle
+
+    def dying(settlements):
+        monkeypatch.setattr(ledger, "settle", real)
+        hub_redis.crash()
+        return real(settlements)
+
+    monkeypatch.setattr(ledger, "settle", dying)
+    settler.start()
+    until(lambda: hub.away, "the outage")
+    hub_redis.running.start()
+    until(lambda: hub.away is None, "the hub")
+    until(lambda: ledger.read(new.id).done, "the result")
+    settler.stop()
+
+
+def test_the_settler_tells_when_the_hub_is_away(tmp_path, hub_redis):
+    found = settings(tmp_path, redis=hub_redis.url)
+    hub = Hub(found)
+    hub.run_once()  # and nobody looks after that
+    settler = Settler(found, hub, Ledger(hub.client, found.limits), lambda _: None)
+    settler.start()
+    hub_redis.crash()
+    until(lambda: hub.away, "the outage")
+    settler.stop()
+    hub.client.close()
+
+
+def test_a_group_that_somebody_destroyed_is_made_again(parts, hub_redis, monkeypatch):
+    _, _, ledger, settler, _ = parts
+    monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 3_600)
+    settler.run_once()
+    hub_redis.client.xgroup_destroy(names.out_stream("fra"), names.GATEWAYS)
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the result")
+
+
+def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, hub_redis, monkeypatch):
+    _, _, ledger, settler, _ = parts
+    hub_redis.client.set(names.out_stream("fra"), "x")
+    now = time.monotonic()
+    settler.run_once()
+    assert set(settler._apart) == {"fra"}
+    assert settle.APART_SECONDS <= settler._apart["fra"] - now < settle.APART_SECONDS + 60
+    new, times = accepted(ledger, ("fra", "nyc"))
+    for task in new.tasks:
+        send_home(hub_redis.client, new, task, times.created_ms + 10)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "both results")
+    settler._apart["fra"] = now
+    until(lambda: settler.run_once() or not settler._apart, "its time to be over")
+
+
+def test_a_region_that_is_read_apart_is_read_in_bytes_that_keep_nobody_waiting(parts, hub_redis):
+    _, _, _, settler, _ = parts
+    settler._make_groups()
+    settler._set_apart("fra", "a test")
+    for _ in range(400):
+        hub_redis.client.xadd(names.out_stream("fra"), {"x": "x" * 5_000})
+    read = []
+    while found := settler._read_apart():
+        read.append((len(found), settler._apart_count))
+    assert read[:6] == [(100, 50), (50, 25), (25, 50), (50, 25), (25, 50), (50, 25)]
+    assert sum(count for count, _ in read) == 400
+    for count in (100, 100):
+        settler._read_apart()
+        assert settler._apart_count == count
+    settler._apart_count = 1
+    hub_redis.client.xadd(names.out_stream("fra"), {"x": "x" * 300_000})
+    settler._read_apart()
+    assert settler._apart_count == 1
+
+
 def accepted_when_back(hub, ledger):
     until(lambda: hub.away is None, "the hub")
     return accepted(ledger)

@@ -203,10 +203,3 @@ def test_the_settings_that_a_redis_must_have_stand_in_the_document():
     assert {name: row[0] for name, row in documented.items()} == {
         name: expected for name, expected, _, _ in durability.RULES
     }
-
-
-def test_no_file_is_longer_than_a_reader_bears():
-    """400 lines: past that a file is two."""
-    folders = ("bridge", "jobs", "regions", "scripts", "tests", "web")
-    lengths = {str(path.relative_to(ROOT)): path for folder in folders for path in (ROOT / folder).rglob("*.py")}
-    assert [name for name, path in lengths.items() if len(path.read_bytes().splitlines()) > 400] == []

@@ -55,10 +55,12 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
     check_tags(utf8, "a feed", html=False)
     if _WINDOWS_1252.search(utf8) is not None:
         utf8 = _WINDOWS_1252.sub(_character, utf8)
-    faults, is_odd = repair.Faults(), _has_odd_sections(utf8)
+    faults, opened = repair.Faults(), utf8.count(b"![CDATA[")
+    # One that begins in another one, or is escaped.
+    is_odd = opened > 0 and not opened == utf8.count(b"<![CDATA[") == utf8.count(b"]]>")
     try:
         root = etree.fromstring((_closed(utf8, faults) if is_odd else utf8).strip(), _parser(recover=False))
-        if not is_odd and _has_swallowed(root, utf8):
+        if opened and not is_odd and _has_swallowed(root, utf8):
             root = etree.fromstring(_closed(utf8, faults).strip(), _parser(recover=False))
     except etree.XMLSyntaxError:
         faults = repair.Faults()
@@ -76,8 +78,7 @@ def _closed(utf8: bytes, faults: repair.Faults) -> bytes:
 
 def _has_swallowed(root: Any, utf8: bytes) -> bool:
     """Whether a CDATA section may hold whole entries: more of them end in the text than there are."""
-    ends = utf8.count(b"</item>") + utf8.count(b"</entry>") if b"<![CDATA[" in utf8 else 0
-    return ends > 0 and ends > sum(1 for _ in root.iter("{*}item", "{*}entry"))
+    return utf8.count(b"</item>") + utf8.count(b"</entry>") > sum(1 for _ in root.iter("{*}item", "{*}entry"))
 
 
 def _mended(utf8: bytes, faults: repair.Faults) -> Any:
@@ -106,12 +107,6 @@ def _mended(utf8: bytes, faults: repair.Faults) -> Any:
 
 def _taken(utf8: bytes) -> int:
     return len(utf8) * REPAIRED + utf8.count(b"<") * REPAIRED_TAG_BYTES
-
-
-def _has_odd_sections(utf8: bytes) -> bool:
-    """Whether a CDATA section may begin within another one, or is escaped."""
-    opened = utf8.count(b"![CDATA[")
-    return bool(opened) and not opened == utf8.count(b"<![CDATA[") == utf8.count(b"]]>")
 
 
 def _unwrap(root: Any) -> None:
@@ -228,11 +223,13 @@ def _element(*names: str, is_text: bool = False) -> Callable[[Any], Any]:
     wanted = [tuple(name.split(":")) if ":" in name else ("", name) for name in names]
 
     def find(element: Any) -> Any:
-        children = construct.elements_in(element)
+        named: dict[str, list[Any]] = {}
+        for child in element:
+            named.setdefault(construct.name_of(child), []).append(child)
         for prefix, name in wanted:
-            for child in children:
-                is_wanted = construct.name_of(child) == name and _is_of(child, prefix)
-                if is_wanted and (construct.whole(child).strip() or (not is_text and construct.elements_in(child))):
+            for child in named.get(name, ()):
+                is_there = construct.whole(child).strip() or (not is_text and construct.elements_in(child))
+                if is_there and _is_of(child, prefix):
                     return child
         return None
 

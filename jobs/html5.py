@@ -22,6 +22,7 @@ CLOSES: Final[dict[str, frozenset[str]]] = {
     "optgroup": frozenset({"optgroup", "option"}),
 }
 _NAMES: Final = tuple(CLOSES)
+_PARENTS: Final = frozenset().union(*CLOSES.values())
 _UNSEEN: Final = frozenset({"link", "meta", "noscript", "script", "style"})
 _OF_HEAD: Final = frozenset(
     {"base", "basefont", "bgsound", "link", "meta", "noframes", "noscript", "script", "style", "template", "title"}
@@ -70,9 +71,8 @@ def mend(root: Any) -> None:
             if one.tag not in _OF_HEAD:
                 _begin_body(root, one)
                 break
-    misplaced = [
-        one for one in root.iter(*_NAMES) if (parent := one.getparent()) is not None and parent.tag in CLOSES[one.tag]
-    ]
+    parents = _PARENTS
+    misplaced = [one for one in root.iter(*_NAMES) if one.getparent().tag in parents]
     for one in misplaced:
         parent = one.getparent()
         if parent.tag in CLOSES[one.tag]:  # else it has been moved with another one

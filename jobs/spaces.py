@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, Final
 
 from lxml import etree
@@ -61,6 +62,7 @@ def meaning(space: str) -> str:
     return _KNOWN.get(_plain(space), space)
 
 
+@lru_cache(maxsize=256)
 def is_own(space: str) -> bool:
     """Whether it is of a feed's own vocabulary: Atom, or some version of RSS."""
     return space in OWN or _plain(space).startswith(_RSS)

@@ -1,7 +1,7 @@
 """Feeds: RSS 0.9 to 2.0, Atom and RDF, the ill-formed ones too.
 
     read(utf8) → root element      strict; on failure repaired; then with markup in texts escaped; at last with recover
-    Channel(root).entries() → [Entry]   children of channel, feed or RDF; never "any item"
+    Channel(root).entries() → Entry …   children of channel, feed or RDF; never "any item"
 
 A lenient parser alone would lose every bare "&" and what follows it, and put an entry into the one before where a text
 has a ``<br>``. Repair goes by a list of known ills; see ``repaired`` and ``escaped``.
@@ -9,7 +9,7 @@ has a ``<br>``. Repair goes by a list of known ills; see ``repaired`` and ``esca
 
 import html
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 from urllib.parse import urljoin
 
@@ -34,7 +34,8 @@ _PAGES: Final = ("text/html", "application/xhtml+xml")
 _RELATIONS: Final = "http://www.iana.org/assignments/relation/"
 
 
-Finder = Callable[[Any], Any]
+Parts = dict[str, list[Any]]  # the children of an entry, by their names in lower case
+Finder = Callable[[Parts], Any]
 
 
 def read(utf8: bytes, warnings: list[str] | None = None, kept: Collection[str] = ()) -> Any:
@@ -142,35 +143,48 @@ class Entry:
     With an ``address``, that of a page with ``xml:base`` somewhere, links and enclosures are absolute.
     """
 
-    __slots__ = ("_address", "element")
+    __slots__ = ("_address", "_parts", "element")
 
     def __init__(self, element: Any, address: str = "") -> None:
         self.element = element
         self._address = address
+        self._parts: Parts | None = None
+
+    def _named(self) -> Parts:
+        """Its parts by their names."""
+        if self._parts is None:
+            self._parts = {}
+            for child in self.element:
+                self._parts.setdefault(construct.name_of(child), []).append(child)
+        return self._parts
 
     def get(self, key: str) -> Any:
         """A key's text, a list for categories and enclosures; None for none."""
-        find = _KEYS.get(key)
-        if find is not None:
-            return find(self.element)
         if key in _TEXTS:
-            found = _TEXTS[key](self.element)
+            found = _TEXTS[key](self._named())
             return construct.text_of(found) if found is not None else None
         if key == "link":
-            link = _link(self.element)
+            link = _link(self._named())
             return self._at(*link) if link is not None else None
-        return [self._at(*one) for one in _enclosures(self.element)] if key == "enclosures" else None
+        if key == "enclosures":
+            return [self._at(*one) for one in _enclosures(self.element, self._named())]
+        if key == "id":
+            return _ID(self._named()) or self.element.get(f"{{{NAMESPACES['rdf']}}}about")
+        if key == "categories":
+            return _categories(self.element, self._named())
+        find = _KEYS.get(key)
+        return find(self._named()) if find is not None else None
 
     def as_html(self, key: str, warnings: list[str]) -> Any:
         """As ``get``, for a reader of HTML: a title, summary or content of plain text is escaped."""
         if key not in _TEXTS:
             return self.get(key)
-        found = _TEXTS[key](self.element)
+        found = _TEXTS[key](self._named())
         return construct.html_of(found, warnings) if found is not None else None
 
     def source_of(self, key: str) -> Any:
         """The element that a key's text is found in, the entry's own where that is no single one."""
-        found = _TEXTS[key](self.element) if key in _TEXTS else None
+        found = _TEXTS[key](self._named()) if key in _TEXTS else None
         return self.element if found is None else construct.division(found)
 
     def _at(self, element: Any, address: str) -> str:
@@ -203,31 +217,25 @@ class Channel(Entry):
         """The element that a key's text is found in."""
         return self._channel.source_of(key)
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Iterator[Entry]:
         """The entries, in document order: children of channel, feed or RDF. An entry in an entry is none."""
         root = self.element
-        holders = [root, *(child for child in root if construct.name_of(child) == "channel")]
-        return [
-            Entry(child, self._address)
-            for holder in holders
-            for child in holder
-            if construct.name_of(child) in ("item", "entry")
-        ]
+        for holder in (root, *(child for child in root if construct.name_of(child) == "channel")):
+            for child in holder:
+                if construct.name_of(child) in ("item", "entry"):
+                    yield Entry(child, self._address)
 
 
-def _element(*names: str, is_text: bool = False) -> Callable[[Any], Any]:
+def _element(*names: str, is_text: bool = False) -> Callable[[Parts], Any]:
     """Finds the first of several names that is there and not empty, the plain ones before those of extensions.
 
     With ``is_text`` it has to have a text, else an element in it (an image) is something too.
     """
     wanted = [tuple(name.split(":")) if ":" in name else ("", name) for name in names]
 
-    def find(element: Any) -> Any:
-        named: dict[str, list[Any]] = {}
-        for child in element:
-            named.setdefault(construct.name_of(child), []).append(child)
+    def find(parts: Parts) -> Any:
         for prefix, name in wanted:
-            for child in named.get(name, ()):
+            for child in parts.get(name, ()):
                 is_there = construct.whole(child).strip() or (not is_text and construct.elements_in(child))
                 if is_there and _is_of(child, prefix):
                     return child
@@ -240,8 +248,8 @@ def _first(*names: str) -> Finder:
     """The text of what ``_element`` finds."""
     find = _element(*names, is_text=True)
 
-    def text(element: Any) -> str | None:
-        found = find(element)
+    def text(parts: Parts) -> str | None:
+        found = find(parts)
         return construct.whole(found) if found is not None else None
 
     return text
@@ -258,13 +266,11 @@ def _is_of(element: Any, prefix: str) -> bool:
     return spaces.is_own(space) or space == construct.space_of(element.getparent())
 
 
-def _link(element: Any) -> tuple[Any, str] | None:
+def _link(parts: Parts) -> tuple[Any, str] | None:
     """Atom's alternate link, else RSS's text; a guid that says that it is an address comes last. With its element."""
     other = None
-    for child in element:
-        if construct.name_of(child) != "link" or (
-            not _is_of(child, "") and construct.space_of(child) != NAMESPACES["atom"]
-        ):
+    for child in parts.get("link", ()):
+        if not _is_of(child, ""):  # Atom's is one in RSS too
             continue
         href, text = (child.get("href") or "").strip(), construct.whole(child).strip()
         if _relation(child) != "alternate":
@@ -277,8 +283,8 @@ def _link(element: Any) -> tuple[Any, str] | None:
             other = other or (child, href)
     if other:
         return other
-    for child in element:
-        if construct.name_of(child) == "guid" and _is_address(child):
+    for child in parts.get("guid", ()):
+        if _is_address(child):
             text = construct.whole(child).strip()
             return (child, text) if text.startswith(("http://", "https://")) else None
     return None
@@ -295,23 +301,21 @@ def _is_address(guid: Any) -> bool:
     return all(value.strip().lower() != "false" for key, value in guid.items() if key.lower() == "ispermalink")
 
 
-def _author(element: Any) -> str | None:
-    for child in element:
-        if construct.name_of(child) == "author" and _is_of(child, ""):
-            parts = {construct.name_of(part): construct.whole(part) for part in reversed(construct.elements_in(child))}
-            for text in (
-                parts.get("name"),
-                parts.get("email"),
-                parts.get("uri"),
-                None if parts else construct.whole(child),
-            ):
+def _author(parts: Parts) -> str | None:
+    for child in parts.get("author", ()):
+        if _is_of(child, ""):
+            of_him = {construct.name_of(one): construct.whole(one) for one in reversed(construct.elements_in(child))}
+            texts = [of_him.get(name) for name in ("name", "email", "uri")] if of_him else [construct.whole(child)]
+            for text in texts:
                 if text and text.strip():
                     return text
-    return _first("dc:creator", "itunes:author")(element)  # type: ignore[no-any-return]
+    return _CREATOR(parts)  # type: ignore[no-any-return]
 
 
-def _categories(element: Any) -> list[str]:
-    found = []
+def _categories(element: Any, parts: Parts) -> list[str]:
+    found: list[str] = []
+    if "category" not in parts and "subject" not in parts:
+        return found
     for child in element:
         name = construct.name_of(child)
         if (name == "category" and _is_of(child, "")) or (name == "subject" and _is_of(child, "dc")):
@@ -320,8 +324,10 @@ def _categories(element: Any) -> list[str]:
     return [text for text in found if text and text.strip()]
 
 
-def _enclosures(element: Any) -> list[tuple[Any, str]]:
-    found = []
+def _enclosures(element: Any, parts: Parts) -> list[tuple[Any, str]]:
+    found: list[tuple[Any, str]] = []
+    if "enclosure" not in parts and "link" not in parts:
+        return found
     for child in element:
         address = None
         if construct.name_of(child) == "enclosure":
@@ -333,23 +339,17 @@ def _enclosures(element: Any) -> list[tuple[Any, str]]:
     return found
 
 
-def _id(element: Any) -> str | None:
-    about = element.get(f"{{{NAMESPACES['rdf']}}}about")
-    found: str | None = _first("id", "guid", "dc:identifier")(element)
-    return found or about
-
-
+_ID: Final = _first("id", "guid", "dc:identifier")
+_CREATOR: Final = _first("dc:creator", "itunes:author")
 _KEYS: Final[dict[str, Finder]] = {
-    "id": _id,
     "published": _first(
         "published", "pubdate", "issued", "dcterms:issued", "dc:date", "created", "updated", "modified"
     ),
     "updated": _first("updated", "modified", "dcterms:modified", "lastbuilddate", "dc:date", "pubdate", "published"),
     "author": _author,
-    "categories": _categories,
 }
 # Those whose text may be HTML.
-_TEXTS: Final[dict[str, Callable[[Any], Any]]] = {
+_TEXTS: Final[dict[str, Callable[[Parts], Any]]] = {
     "title": _element("title", "dc:title", "media:title"),
     "summary": _element(
         "summary", "description", "subtitle", "tagline", "dc:description", "itunes:summary", "media:description"

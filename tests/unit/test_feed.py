@@ -28,7 +28,7 @@ xmlns:dc="http://purl.org/dc/elements/1.1/"><channel rdf:about="c"><title>RDF</t
 
 def read(text: str):
     channel = feed.Channel(feed.read(text.encode()))
-    return channel, channel.entries()
+    return channel, list(channel.entries())
 
 
 def test_rss():

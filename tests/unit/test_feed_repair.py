@@ -10,7 +10,7 @@ from tests.unit.describing import parse
 
 def read(text: str):
     warnings: list[str] = []
-    return feed.Channel(feed.read(text.encode(), warnings)).entries(), warnings
+    return list(feed.Channel(feed.read(text.encode(), warnings)).entries()), warnings
 
 
 def item(inside: str) -> str:

@@ -4,17 +4,18 @@ import queue
 import signal
 import time
 
+import msgspec
 import pika
 import pytest
 
 from jobs import contract
 from regions import durability, names, topology
-from tests.service.hub_parts import new_request, settings
+from tests.service.hub_parts import frame, new_request, settings
 from tests.waiting import freeze, until
-from web import accept, kept, ledger
+from web import accept, kept, ledger, lua
 from web.accept import Accepted, Acceptor, Refused
 from web.hub import Hub
-from web.ledger import Ledger
+from web.ledger import Ledger, Settlement
 from web.publish import Publisher
 
 # Without a budget it takes as long as a dead connection: six and more. The promise of a second: tests/promises/test_backpressure.py
@@ -122,6 +123,30 @@ def test_a_synchronous_task_takes_the_fast_lane(half, rabbitmq):
     assert isinstance(answer, Accepted)
     assert len(drain(rabbitmq, "q.fra.now")) == 1
     assert drain(rabbitmq, "q.fra") == []
+
+
+def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_published(half, rabbitmq, hub_redis):
+    first = new_request()
+    answer, _ = half.submit(first)
+    (task,) = first.tasks
+    hub_redis.client.set(names.result("fra", task.id), frame(task))
+    told = Settlement(
+        request=first.id,
+        task=task.id,
+        region="fra",
+        status="succeeded",
+        finished_ms=answer.times.created_ms + 1,
+        size_bytes=700,
+    )
+    assert half.ledger.settle([told]) == [lua.LAST]
+    drain(rabbitmq, "q.fra")
+    again = msgspec.structs.replace(new_request(), max_age=60.0)
+    answer, _ = half.submit(again)
+    assert (type(answer), answer.reused) == (Accepted, 1)
+    assert half.ledger.read(again.id).done
+    fresh, _ = half.submit(new_request())
+    assert (type(fresh), fresh.reused) == (Accepted, 0)
+    assert [properties.correlation_id for properties, _ in drain(rabbitmq, "q.fra")] == [fresh.new.id]
 
 
 def test_many_threads_share_one_publisher(half, rabbitmq):

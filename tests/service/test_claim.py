@@ -1,5 +1,6 @@
 """Claim and finish on a real Redis, seen through RQ's own classes."""
 
+import math
 import time
 
 import pytest
@@ -319,6 +320,18 @@ def test_of_many_jobs_that_operators_cancelled_none_is_kept_for_ever(region_redi
     assert claimer(region_redis.url).claim(1).jobs == []
     assert first not in CanceledJobRegistry(REGION, connection=client).get_job_ids()
     assert fetch(client, first).get_status() == JobStatus.CANCELED
+    assert 0 < client.pttl(names.rq_job(first)) <= script.KEEP_MS
+
+
+def test_what_rq_would_keep_for_ever_is_not_kept(region_redis):
+    """Its registries say so by a score without an end."""
+    client = region_redis.client
+    (first,) = enqueue(client, [task()])
+    fetch(client, first).cancel()
+    ended = {first: math.inf, **{f"~{number}": math.inf for number in range(script.LATEST_MAX)}}
+    client.zadd(names.rq_registry("canceled", REGION), ended)
+    enqueue(client, [task(deadline_seconds=-1)])
+    assert claimer(region_redis.url).claim(1).jobs == []
     assert 0 < client.pttl(names.rq_job(first)) <= script.KEEP_MS
 
 

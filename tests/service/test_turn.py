@@ -9,7 +9,7 @@ from rq.job import JobStatus
 
 from jobs.claim import CLAIM
 from jobs.finish import FINISH
-from jobs.script import WAITING_MAX
+from jobs.script import HOST_TTL_MS, WAITING_MAX
 from jobs.turn import Caller, tell_limits
 from regions import connect, names
 from tests.service.test_claim import end, fetch, queue
@@ -255,6 +255,18 @@ def test_how_long_turns_take_is_measured(client, region_redis):
     until(lambda: time.time() * 1000 > job.claimed_ms + 120, "a moment")
     worker.finish([end(job)], then_claim=0)
     assert float(client.hget(names.host(HOST), "mean")) >= 120
+
+
+def test_the_mean_of_turns_moves_by_a_tenth_of_the_way(client, region_redis):
+    give(client, asked(3), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(3).jobs
+    client.hset(names.host(HOST), "mean", 10_000)
+    began_ms = job.claimed_ms
+    worker.finish([end(job)], then_claim=0)
+    lasted_ms = connect.redis_now_ms(client) - began_ms
+    assert 9_000 <= float(client.hget(names.host(HOST), "mean")) <= 9_000 + lasted_ms / 10
+    assert 0 < client.pttl(names.host(HOST)) <= HOST_TTL_MS
 
 
 def test_who_waits_in_vain_is_refused_before_its_deadline(client, region_redis):

@@ -10,7 +10,7 @@ import pytest
 
 from jobs import contract
 from regions import durability, names, topology
-from tests.service.hub_parts import frame, new_request, settings
+from tests.service.hub_parts import new_request, settings
 from tests.waiting import freeze, until
 from web import accept, kept, ledger, lua
 from web.accept import Accepted, Acceptor, Refused
@@ -129,7 +129,11 @@ def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_p
     first = new_request()
     answer, _ = half.submit(first)
     (task,) = first.tasks
-    hub_redis.client.set(names.result("fra", task.id), frame(task))
+    fetched = contract.Result(
+        task=task.id, source=task.source, region="fra", status="succeeded", definition=task.definition,
+        fetched_at=contract.rfc3339(answer.times.created_ms),
+    )  # fmt: skip
+    hub_redis.client.set(names.result("fra", task.id), contract.encode_frame(fetched, b"[]"))
     told = Settlement(
         request=first.id,
         task=task.id,
@@ -147,6 +151,16 @@ def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_p
     fresh, _ = half.submit(new_request())
     assert (type(fresh), fresh.reused) == (Accepted, 0)
     assert [properties.correlation_id for properties, _ in drain(rabbitmq, "q.fra")] == [fresh.new.id]
+
+
+def test_a_stop_ends_its_threads_when_what_was_on_its_way_has_ended(half_on, rabbitmq):
+    half = half_on(rabbitmq)
+    half.acceptor.submit(new_request(), half.answers.put)
+    half.stop()
+    assert isinstance(half.answers.get_nowait(), Accepted | Refused)
+    acceptor = half.acceptor
+    threads = (acceptor._thread, acceptor._clock._thread, acceptor.cleaner._thread)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def test_many_threads_share_one_publisher(half, rabbitmq):

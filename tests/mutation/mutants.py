@@ -13,7 +13,8 @@ Left out by rule, since it is no guard of anything:
     tuning              numbers of constants, of two digits and more, of ``join(5)``, ``wait(5)`` and ``connections=2``: one
                         more tells nothing
     places              an index (``ARGV[3]``, ``pair[0]``) is a name
-    no mutant           what does not compile, and what means the same as another one (``not a == b``, ``a != b``)
+    no mutant           what does not compile, texts that are put together (``"a" - "b"``), and what means the same as
+                        another one (``not a == b``, ``a != b``)
 """
 
 import ast
@@ -205,7 +206,16 @@ def _quiet(source: str, tree: ast.Module) -> list[tuple[int, int]]:
         is_quiet = is_shown or is_text or (is_statement and _is_said_only(node)) or _is_declared(node, parents)
         if is_quiet:
             spans.append(_span(source, node))
+        if isinstance(node, ast.BinOp) and _is_text(node):
+            spans.append((_span(source, node.left)[1], _span(source, node.right)[0]))  # the operator
     return spans
+
+
+def _is_text(node: ast.AST) -> bool:
+    """Whether a text is one of what is put together."""
+    if isinstance(node, ast.BinOp):
+        return _is_text(node.left) or _is_text(node.right)
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes))
 
 
 def _span(source: str, node: ast.AST) -> tuple[int, int]:

@@ -134,6 +134,8 @@ class Reaper:
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
             self.run_once()
+        if self._died:  # since the last look
+            self.run_once()
 
     def run_once(self) -> None:
         """One look."""

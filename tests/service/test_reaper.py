@@ -320,6 +320,17 @@ def test_a_thread_reaps_who_died_at_once_looks_each_second_and_ends(region_redis
     assert sorted(queued(client)) == sorted(ids), "who was seen to die is reaped before it ends"
 
 
+def test_who_died_after_the_last_look_is_reaped_when_it_ends(region_redis):
+    client = region_redis.client
+    ids = enqueue(client, [task()])
+    claimer(region_redis.url).claim(1)
+    reaper = Reaper(client, REGION)
+    reaper._stopping = True
+    reaper.died("w1", crashed=False)
+    reaper.run()
+    assert queued(client) == ids
+
+
 def test_nothing_is_trimmed_again_within_ten_seconds(region_redis, reaper, clock):
     client = region_redis.client
     reaper.run_once()

@@ -173,6 +173,13 @@ def test_override_that_does_not_fit():
         (b'<?xml version="1.0" encoding="EUC-JP"?><a/>', "euc-jp"),
         (b"<!-- <meta charset=big5> --><meta charset=gbk>", "gbk"),
         (b"<!-- <meta charset=big5>", ""),
+        (b"<!-- a > <meta charset=big5>", ""),
+        (b"<!--> <meta charset=big5>", "big5"),
+        (b"<a title='<meta charset=big5>'><meta charset=gbk>", "gbk"),
+        (b"<meta name=charset content=big5>", ""),
+        (b'<meta content="text/html; charset=big5">', ""),
+        (b"<meta charset=nonsense><meta charset=gbk>", "gbk"),
+        (b"<meta charset=x-user-defined>", "windows-1252"),
         (b"<meta charset=utf-16>", "utf-8"),
         (b" " * 5_000 + b"<meta charset=gbk>", "gbk"),
         (b"<p>charset=gbk</p>", ""),
@@ -284,9 +291,12 @@ def test_what_browsers_do_not_read_fails_with_what_helps(body, header):
 
 
 def test_xml_goes_by_its_declaration_also_where_it_holds_a_page():
-    body = '<?xml version="1.0" encoding="koi8-r"?><a><![CDATA[<meta charset=windows-1251>]]>Привет</a>'
-    decoded = decode(body.encode("koi8-r"), "text/xml")
-    assert decoded.text == body
+    body = '<?xml version="1.0" encoding="koi8-r"?><a><meta charset="windows-1251"/>Привет</a>'.encode("koi8-r")
+    assert decode(body, "text/xml").text == body.decode("koi8-r")
+    assert declared.labels(body) == ["koi8-r", "windows-1251"]
+    assert declared.labels(body.replace(b"<a>", b"<html>")) == ["windows-1251", "koi8-r"]
+    hidden = body.replace(b"<meta", b"<![CDATA[<meta").replace(b"/>", b"/>]]>")
+    assert declared.labels(hidden) == ["koi8-r"]
 
 
 @pytest.mark.parametrize("header", ["iso-2022-jp", "", "utf-8"])
@@ -310,6 +320,8 @@ def test_what_is_said_to_be_iso_2022_jp_and_is_none_fails():
 )
 def test_bytes_that_are_nothing_raise_nothing_else(label):
     """Python's iso2022_jp_2 raises RuntimeError for some."""
+    with contextlib.suppress(DecodeFailed):
+        decode(b"\x1b$B!!\x1b(B\x1b.J\x1bNw", f"text/plain; charset={label}")
     for seed in range(3):
         body = random.Random(seed).randbytes(20_000)
         for one in (body, body[:7], bytes(byte & 0x7F for byte in body)):

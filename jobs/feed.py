@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 from urllib.parse import urljoin
 
+import re2
 from lxml import etree
 
 from jobs import budget, construct, markup, repair, spaces
@@ -27,7 +28,8 @@ KEYS: Final = (
     "title", "link", "id", "published", "updated", "author", "summary", "content", "categories", "enclosures",
 )  # fmt: skip
 
-_WINDOWS_1252: Final = re.compile(rb"&#(?:0*1(?:2[89]|[345]\d)|[xX]0*[89][0-9a-fA-F]);")  # in 128 to 159
+_WINDOWS_1252: Final = re2.compile(rb"&#(?:0*1(?:2[89]|[345]\d)|[xX]0*[89][0-9a-fA-F]);")  # in 128 to 159
+_CDATA: Final = re2.compile(rb"!\[CDATA\[")  # finds a text many times as quickly as bytes do
 _SECTION_MARKS: Final = re.compile(r"<!\[CDATA\[|\]\]>", re.IGNORECASE)
 
 _PAGES: Final = ("text/html", "application/xhtml+xml")
@@ -56,7 +58,7 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
     check_tags(utf8, "a feed", html=False)
     if _WINDOWS_1252.search(utf8) is not None:
         utf8 = _WINDOWS_1252.sub(_character, utf8)
-    faults, opened = repair.Faults(), utf8.count(b"![CDATA[")
+    faults, opened = repair.Faults(), utf8.count(b"![CDATA[") if _CDATA.search(utf8) is not None else 0
     # One that begins in another one, or is escaped.
     is_odd = opened > 0 and not opened == utf8.count(b"<![CDATA[") == utf8.count(b"]]>")
     try:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import urljoin
 
+import re2
 from lxml import etree
 
 from jobs import ask, budget, feed, lines, values, xpaths
@@ -42,7 +43,7 @@ WEIGHED_ROWS: Final = 100  # at once: fewer take too little to matter
 ITEM_BYTES: Final = 100  # of a row's element while it is looked at
 
 _BASE: Final = etree.XPath("string((//base/@href)[1])", smart_strings=False)
-_XML_BASE: Final = b"xml:base"
+_XML_BASE: Final = re2.compile(rb"xml:base")  # finds a text many times as quickly as bytes do
 _BASE_TAG: Final = re.compile(
     rb"<base[\s/]", re.IGNORECASE
 )  # looked for first: a page's bytes are fewer than its nodes
@@ -201,7 +202,7 @@ class Source:
             page = replace(page, body=lines.member(page.body, self.definition.archive, max_bytes))
         root = self._root(page)
         scope = Scope(self._base(page, root), Warnings(), page.params, self._required)
-        scope.is_based = self.definition.format in ("feed", "xml") and _XML_BASE in page.utf8
+        scope.is_based = self.definition.format in ("feed", "xml") and _XML_BASE.search(page.utf8) is not None
         rows: list[dict[str, Any]] = []
         for row in self._rows(page, root, scope):
             rows.append(row)
@@ -239,7 +240,7 @@ class Source:
         told: list[str] = []
         root = feed.read(page.utf8, told, frozenset(self.definition.namespaces.values()))
         page.warnings += [one for one in told if one not in page.warnings]  # [contract] blocked reads it too
-        return feed.Channel(root, page.url if _XML_BASE in page.utf8 else "")
+        return feed.Channel(root, page.url if _XML_BASE.search(page.utf8) is not None else "")
 
     def _rows(self, page: Page, root: Any, scope: Scope) -> Iterator[dict[str, Any]]:
         plan, outer = self._plan, {**page.params, PAGE_URL: page.url}

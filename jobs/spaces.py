@@ -1,10 +1,10 @@
 """The namespaces of feeds by what they mean: each is written in many ways, and all of them are one here."""
 
-import re
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, Final
 
+import re2
 from lxml import etree
 
 NAMESPACES: Final = {
@@ -45,7 +45,7 @@ _RSS: Final = (
     "http://backend.userland.com/rss", "http://blogs.law.harvard.edu/tech/rss", "http://cyber.law.harvard.edu/rss",
     "http://purl.org/net/rss", "http://purl.org/rss/2.0",
 )  # fmt: skip
-_DECLARED: Final = re.compile(rb"""xmlns(?::([A-Za-z_][\w.-]*))?\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
+_DECLARED: Final = re2.compile(rb"""xmlns(?::([A-Za-z_][\w.-]*))?\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
 
 
 def _plain(space: str) -> str:

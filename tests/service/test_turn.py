@@ -127,6 +127,7 @@ def test_a_host_that_nobody_waits_for_is_not_looked_after(client, region_redis):
     give(client, asked(1), "8 2000")
     assert len(claimer(region_redis.url).claim(3).jobs) == 1
     assert client.exists(names.host(HOST), names.HOSTS) == 1
+    assert 0 < client.pttl(names.host(HOST)) <= HOST_TTL_MS
 
 
 def test_a_claim_says_when_the_next_one_of_those_that_it_put_off_may_be_called(client, region_redis):
@@ -339,6 +340,20 @@ def test_the_turn_of_a_deleted_job_is_found(client, region_redis):
     client.delete(names.rq_job(ids[0]))
     (job,) = until(lambda: worker.claim(3).jobs, "the next one")
     assert job.task == ids[1]
+
+
+def test_lost_turns_are_looked_for_once_a_second(client, region_redis):
+    """A host of many fetches has a long list."""
+    ids = give(client, asked(3), "1 0")
+    claimer(region_redis.url).claim(3)
+    client.delete(names.rq_job(ids[0]))
+    caller, soon_ms = Caller(client, REGION), connect.redis_now_ms(client) + 60_000
+    for swept_ms, held in ((soon_ms, ids[0]), (soon_ms - 61_001, ids[1])):
+        client.hset(names.host(HOST), "swept", swept_ms)
+        client.zadd(names.HOSTS, {HOST: 1})
+        caller.run_once()
+        assert client.zrange(names.turns(HOST), 0, -1) == [held.encode()]
+    assert int(client.hget(names.host(HOST), "swept")) > soon_ms - 60_001
 
 
 def test_a_deleted_one_that_waits_is_passed_over(client, region_redis):

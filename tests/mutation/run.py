@@ -1,7 +1,7 @@
 """Tries mutants on copies of the checkout, several at once, and keeps what came of each.
 
 measure   runs the unchanged tests once: they must pass; how long each takes, which lines it runs and which scripts it calls
-choose    of a mutant the tests that run its line, or call its script: those that killed its neighbours first, then the quickest
+choose    of a mutant the tests that run its line, or call its script: those that killed its neighbours first, then as targets.toml has them
 attempt   runs them in a fork (tests.mutation.forks) until one fails
 """
 
@@ -221,7 +221,11 @@ def choose(target: Target, mutant: Mutant) -> list[str]:
     touching = touching or [name for name, one in seen.items() if one.lines.get(target.path)] or list(seen)
     touching = list(dict.fromkeys([*touching, *(name for name, one in seen.items() if one.starts)]))
     near = target.killers.setdefault(mutant.place, Counter())
-    order = sorted(touching, key=lambda name: (-near[name], seen[name].starts, seen[name].seconds))
+    files = target.files
+    order = sorted(
+        touching,
+        key=lambda name: (-near[name], seen[name].starts, files.index(name.partition("::")[0]), seen[name].seconds),
+    )
     chosen, seconds = [], 0.0
     for name in order:
         seconds += seen[name].seconds

@@ -223,6 +223,18 @@ def test_a_group_that_somebody_destroyed_is_made_again(parts, hub_redis, monkeyp
     until(lambda: settler.run_once() or ledger.read(new.id).done, "the result")
 
 
+@pytest.mark.parametrize(("count", "apart"), [(settle.REFUSED_MAX, set()), (settle.REFUSED_MAX + 1, {"fra"})])
+def test_a_region_of_whose_entries_many_are_refused_at_once_is_read_apart(parts, hub_redis, count, apart):
+    _, _, _, settler, _ = parts
+    settler._make_groups()
+    for number in range(count):
+        hub_redis.client.xadd(names.out_stream("fra"), {"x": number})
+    hub_redis.client.xadd(names.out_stream("nyc"), {"x": 1})
+    settler._backlog = False
+    settler._handle(settler._read())
+    assert set(settler._apart) == apart
+
+
 def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, hub_redis, monkeypatch):
     _, _, ledger, settler, _ = parts
     hub_redis.client.set(names.out_stream("fra"), "x")

@@ -298,7 +298,7 @@ def _doubt(body: Evidence, said: Said, sampled: str, here: Reading, others: Sequ
         name, best = body.best(sampled, LIKELY)
         is_doubtful = best.score >= here.score - CLOSE / max(best.weight, 1)
     is_doubtful = is_doubtful and (best.weight >= 2 or here.score <= 0)
-    is_other = best.score >= GOOD or (here.score < BAD and best.score >= here.score + BETTER / 3)
+    is_other = best.score >= GOOD or (here.score < MUCH_BETTER and best.score >= here.score + BETTER / 3)
     if not is_doubtful or not is_other:
         return ""
     return (

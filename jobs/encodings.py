@@ -28,6 +28,8 @@ WESTERN: Final = "windows-1252"  # of Western Europe and America, and what serve
 _OLDER: Final = {
     **{f"{before}{page}": f"cp{page}" for page in (437, 850, 852, 855, 857, 858) for before in ("ibm", "cp")},
     **{name: name for name in ("johab", "utf-7", "utf-32", "utf-32le", "utf-32be")},
+    "maccyrillic": "mac-cyrillic",
+    "macroman": "mac-roman",
     **{f"iso-2022-jp-{part}": f"iso2022_jp_{part}" for part in ("1", "2", "3", "2004", "ext")},
 }
 # The standard replaces these by one U+FFFD, so that no page is read as two things; a definition may name them.

@@ -14,7 +14,7 @@ CANDIDATES: Final = (
     WESTERN, "windows-1251", "gb18030", "shift_jis", "euc-jp", "euc-kr", "big5", "windows-1250", "windows-1254",
     "windows-1253", "windows-1255", "windows-1256", "windows-874", "windows-1257", "windows-1258", "koi8-r", "koi8-u",
     "iso-8859-2", "iso-8859-5", "iso-8859-6", "iso-8859-7", "ibm866", "x-mac-cyrillic", "macintosh", "iso-8859-4",
-    "iso-8859-13", "iso-8859-10", "iso-8859-16", "iso-8859-3", "iso-8859-14",
+    "iso-8859-13", "iso-8859-10", "iso-8859-16", "iso-8859-3", "iso-8859-14", "ibm855", "ibm852", "ibm850", "johab",
 )  # fmt: skip
 LIKELY: Final = CANDIDATES[: CANDIDATES.index("ibm866")]  # what a page of another word is taken for, if as good
 

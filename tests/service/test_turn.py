@@ -342,6 +342,21 @@ def test_the_turn_of_a_deleted_job_is_found(client, region_redis):
     assert job.task == ids[1]
 
 
+def test_who_was_called_and_finds_its_host_closed_waits_again_as_the_first(client, region_redis):
+    ids = give(client, asked(3), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(3).jobs
+    worker.finish([end(job)], then_claim=0)
+    until(lambda: Caller(client, REGION).run_once() or queue(client).get_job_ids() == [ids[1]], "the call")
+    client.hset(names.host(HOST), "next", connect.redis_now_ms(client) + 15_000)
+    assert worker.claim(3).jobs == []
+    assert client.zrange(names.line(HOST), 0, -1) == [ids[1].encode(), ids[2].encode()]
+    assert (client.zcard(names.turns(HOST)), sorted(scheduled(client))) == (0, sorted(ids[1:]))
+    client.hset(names.host(HOST), "next", 0)
+    client.zadd(names.HOSTS, {HOST: 1})
+    assert [job.task for job in until(lambda: worker.claim(3).jobs, "the next call")] == [ids[1]]
+
+
 def test_lost_turns_are_looked_for_once_a_second(client, region_redis):
     """A host of many fetches has a long list."""
     ids = give(client, asked(3), "1 0")

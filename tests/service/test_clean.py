@@ -227,9 +227,11 @@ def test_cancels_that_the_broker_does_not_take_are_tried_again_a_second_later(ow
     try:
         until(lambda: own_half.publisher.unavailable, "the broker to be away")
         times = times_of(monkeypatch, own_half.publisher, "publish")
+        turns = times_of(monkeypatch, own_half.acceptor.cleaner, "run_once")
         own_half.acceptor.cleaner.cancel("R", [("a", "fra")], 120_000)
         until(lambda: len(times) >= 3, "three tries")
         assert are_a_second_apart(times[:3])
+        assert len(turns) < 20, "it waits for their time, and does not look again and again"
     finally:
         own_rabbitmq.running.start()
     until(lambda: own_half.acceptor.cleaner.kept == 0, "the broker to have it", 60)
@@ -284,3 +286,15 @@ def test_a_cleaner_that_stops_tries_once_more_what_waits_for_its_time(half_on, h
     states = [hub_redis.client.hget(names.ledger(new.id), "state") for new in wanted]
     assert states == [b"refused", b"refused"]
     assert [contract.decode_cancel(body).task for _, body in drain(rabbitmq, "q.fra.now")] == ["a"]
+
+
+def test_refusals_that_wait_for_the_hubs_file_keep_no_others_from_being_told(half, monkeypatch):
+    monkeypatch.setattr(clean, "REFUSALS_AT_ONCE", 2)
+    monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File(1, 10, 0, 1))
+    wanted = [new_request() for _ in range(5)]
+    for new in wanted:
+        half.ledger.begin(new)
+        half.acceptor.cleaner.add(new, published=False)
+    until(lambda: {state(half, new) for new in wanted} == {b"refused"}, "all of them to be told")
+    monkeypatch.undo()
+    until(lambda: half.acceptor.cleaner.kept == 0, "them to be written")

@@ -357,6 +357,18 @@ def test_who_was_called_and_finds_its_host_closed_waits_again_as_the_first(clien
     assert [job.task for job in until(lambda: worker.claim(3).jobs, "the next call")] == [ids[1]]
 
 
+def test_of_two_that_were_called_one_waits_again_where_only_one_may_run_by_now(client, region_redis):
+    ids = give(client, asked(4), "2 0")
+    worker = claimer(region_redis.url)
+    jobs = worker.claim(4).jobs
+    worker.finish([end(job) for job in jobs], then_claim=0)
+    until(lambda: Caller(client, REGION).run_once() or len(queue(client).get_job_ids()) == 2, "the calls")
+    tell_limits(client, {HOST: "1 0"})
+    (job,) = worker.claim(4).jobs
+    assert client.zrange(names.turns(HOST), 0, -1) == [job.task.encode()]
+    assert {job.task, *scheduled(client)} == set(ids[2:])
+
+
 def test_lost_turns_are_looked_for_once_a_second(client, region_redis):
     """A host of many fetches has a long list."""
     ids = give(client, asked(3), "1 0")

@@ -154,7 +154,7 @@ def test_a_task_becomes_a_frame_of_its_records(runner):
     assert result.bytes.raw > result.bytes.records
     assert len(result.definition) == 8
     assert result.timing.queued_ms == 3.1
-    assert result.timing.total_ms > 99 + result.timing.fetch_ms
+    assert result.timing.total_ms > 90 + result.timing.fetch_ms  # two clocks, in whole milliseconds
     assert abs(now_ms() - ended.outcome.finished_ms) < 60_000
 
 

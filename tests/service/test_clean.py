@@ -132,6 +132,7 @@ def test_a_silent_region_does_not_keep_the_cancels_of_others(own_half, own_rabbi
         found = until(lambda: drain(own_rabbitmq, "q.fra.now"), "the cancel of another region")
         assert contract.decode_cancel(found[0][1]).task == "F"
         assert cleaner.kept >= 3
+        assert cleaner._lanes["sin"].unconfirmed == 1
     finally:
         own_rabbitmq.evaluate(f"sys:resume({member}).")
     until(lambda: cleaner.kept == 0, "those of the silent one", 60)

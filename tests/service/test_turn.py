@@ -230,6 +230,21 @@ def test_past_a_thousand_a_task_is_refused_at_once(client, region_redis):
     assert [job.attempt for job in found] == [1, 0, 0]
 
 
+def test_a_claim_puts_off_a_thousand_at_once(client, region_redis):
+    give(client, asked(WAITING_MAX + 202, deadline_seconds=290), "1 0")
+    assert len(claimer(region_redis.url).claim(2).jobs) == 1
+    assert (client.zcard(names.line(HOST)), client.llen(names.rq_queue(REGION))) == (WAITING_MAX, 201)
+
+
+def test_one_without_a_deadline_waits_for_five_minutes(client, region_redis):
+    ids = give(client, asked(2), "1 0")
+    client.hdel(names.rq_job(ids[1]), names.JOB_DEADLINE)
+    before = connect.redis_now_ms(client) / 1000
+    assert len(claimer(region_redis.url).claim(2).jobs) == 1
+    till = client.zscore(names.rq_registry("scheduled", REGION), ids[1])
+    assert before + 299 <= till <= connect.redis_now_ms(client) / 1000 + 299
+
+
 def test_what_can_not_have_its_turn_in_time_is_refused_at_once(client, region_redis):
     """By the rate: a turn each 2 s, of which four come a second and more before the deadline."""
     give(client, asked(20, deadline_seconds=8), "8 2000")

@@ -235,6 +235,27 @@ def test_a_region_of_whose_entries_many_are_refused_at_once_is_read_apart(parts,
     assert set(settler._apart) == apart
 
 
+def test_groups_are_made_once(parts, hub_redis):
+    _, _, _, settler, _ = parts
+    settler.run_once()
+    hub_redis.client.config_resetstat()
+    settler.run_once()
+    assert "cmdstat_xgroup|create" not in hub_redis.client.info("commandstats")
+
+
+def test_a_settler_that_ends_says_what_took_effect(parts, hub_redis):
+    _, _, ledger, settler, _ = parts
+    new, times = accepted(ledger)
+    settler._make_groups()
+    settler._backlog = False
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    settler._handle(settler._read())
+    assert ledger.read(new.id).done
+    assert hub_redis.client.xlen(names.out_stream("fra")) == 1
+    settler._finish()
+    assert hub_redis.client.xlen(names.out_stream("fra")) == 0
+
+
 def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, hub_redis, monkeypatch):
     _, _, ledger, settler, _ = parts
     hub_redis.client.set(names.out_stream("fra"), "x")

@@ -398,6 +398,18 @@ def test_lost_turns_are_looked_for_once_a_second(client, region_redis):
     assert int(client.hget(names.host(HOST), "swept")) > soon_ms - 60_001
 
 
+def test_a_closed_hosts_line_is_gone_through_once_a_second(client, region_redis):
+    ids = give(client, asked(3, deadline_seconds=30), "1 0")
+    claimer(region_redis.url).claim(3)
+    now_ms, caller = connect.redis_now_ms(client), Caller(client, REGION)
+    for swept_ms, told in ((now_ms + 60_000, []), (now_ms - 1_001, ids[1:])):
+        client.hset(names.host(HOST), mapping={"swept": swept_ms, "next": now_ms + 120_000})
+        client.zadd(names.HOSTS, {HOST: 1})
+        caller.run_once()
+        assert queue(client).get_job_ids() == told
+    assert int(client.hget(names.host(HOST), "swept")) >= now_ms
+
+
 def test_a_deleted_one_that_waits_is_passed_over(client, region_redis):
     ids = give(client, asked(3), "1 0")
     worker = claimer(region_redis.url)

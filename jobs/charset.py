@@ -33,6 +33,7 @@ from jobs.sniffed import by_escapes, by_zeros
 
 CHECKED_BYTES: Final = 1_048_576  # decoded at once where only whether it can be is asked
 # Bytes of UTF-8 that follow others: so many, in different words, come about by chance in no other charset.
+PIECE_BYTES: Final = 128  # looked at at once where few are beyond ASCII
 CERTAIN: Final = 24
 
 _EAST_ASIAN: Final = ("gb18030", "shift_jis", "euc-kr", "big5", "euc-jp")
@@ -55,6 +56,7 @@ _BOMS: Final = (
 )  # fmt: skip
 _CONTROLS: Final = re.compile("[\x80-\x84\x86-\x9f]")  # that no text has
 _LOW: Final = bytes(range(0x80))
+_RUN: Final = re.compile(rb"[\x80-\xff]++")
 # What begins no sequence of UTF-8 of Western languages, Cyrillic, Chinese, Japanese, Korean, and pictures.
 _ODD: Final = re.compile(rb"[\xc4-\xcf\xd2-\xdf\xe0\xe1\xee\xef]")
 _TOGETHER: Final = re.compile("[^\x00-\x7f]{2}")
@@ -156,16 +158,18 @@ def _valid_utf8(body: Evidence, following: int) -> Decoded:
     utf8 = Decoded(body.bytes, UTF_8)
     if body.bytes.isascii():
         return utf8
-    by_header = next(known(in_header(body.content_type)), None)
-    is_utf8 = by_header.encoding.name == UTF_8 if by_header is not None else "json" in body.content_type.lower()
-    if is_utf8 and (following >= CERTAIN or _ODD.search(body.bytes.translate(None, _LOW)) is None):
+    said = next(known(in_header(body.content_type)), None)
+    is_utf8 = said is None and "json" in body.content_type.lower()
+    if following >= CERTAIN and (said is None or said.encoding.name == UTF_8):
         return utf8
-    said = by_header or (next(iter(body.said), None) if following < CERTAIN else None)
-    if said is None and following >= CERTAIN:
+    if said is None and not is_utf8:
+        said = next(iter(body.said), None)
+    is_utf8 = is_utf8 or (said is not None and said.encoding.name == UTF_8)
+    if (is_utf8 or said is None) and _is_plain(body.bytes, is_said=is_utf8):
         return utf8
     text, here = body.read(encoding_of(UTF_8))
     if said is None or said.encoding.name == UTF_8:
-        return _short_utf8(body, utf8, text, here, is_said=said is not None or is_utf8)
+        return _short_utf8(body, utf8, text, here, is_said=is_utf8)
     if said.encoding.name == REPLACEMENT:
         raise refused(said)
     other_text, other = body.read(said.encoding)
@@ -196,6 +200,22 @@ def _valid_utf8(body: Evidence, following: int) -> Decoded:
         f"the bytes are {said.shown}, as {said.place} says, and may be utf-8{may_be} too: "
         f"it was read as {said.encoding.name}",
     )
+
+
+def _is_plain(body: bytes, *, is_said: bool) -> bool:
+    """Whether UTF-8 has usual characters only, and each by itself where nobody says UTF-8."""
+    if is_said:
+        return _ODD.search(body.translate(None, _LOW)) is None
+    step = max(PIECE_BYTES, len(body) // 2_000)
+    for start in range(0, len(body), step):
+        piece = body[start : start + step]
+        if piece.isascii():
+            continue
+        for run in _RUN.findall(piece):
+            width = 2 if run[0] < 0xE0 else 3 if run[0] < 0xF0 else 4
+            if _ODD.search(run) is not None or len(run) > width:
+                return False
+    return True
 
 
 def _short_utf8(body: Evidence, utf8: Decoded, text: str, here: Reading, *, is_said: bool) -> Decoded:

@@ -48,7 +48,9 @@ def labels(body: bytes) -> list[str]:
     start = body[:PRESCAN_BYTES]
     found = _DECLARATION.match(start)
     in_xml = [_for_a_page(found[1].decode("ascii", "replace"))] if found else []
-    in_html = [_for_a_page(label)] if (label := prescan(start)) else []
+    # Looked for first: most pages without one have many tags to step over.
+    label = prescan(start) if b"charset" in start.lower() else ""
+    in_html = [_for_a_page(label)] if label else []
     if found and re.search(rb"<html\b", start[:2_048], re.IGNORECASE) is None:
         return in_xml + in_html
     return in_html + in_xml

@@ -162,7 +162,8 @@ def test_a_claim_says_when_the_lease_had_lapsed(region_redis):
 
 def test_a_waiting_claim_takes_a_job_as_soon_as_it_comes_and_ends_without_one(region_redis):
     worker = claimer(region_redis.url)
-    assert worker.claim(1, wait_seconds=0.05).jobs == []
+    waited = worker.claim(1, wait_seconds=0.05)
+    assert (waited.jobs, waited.refusal) == ([], "")
     ids = enqueue(region_redis.client, [task(), task()])
     assert [job.task for job in worker.claim(2, wait_seconds=1.0).jobs] == ids
 

@@ -28,7 +28,7 @@ from tests.mutation.forks import Asked, Ran, Seen
 from tests.mutation.mutants import Mutant
 from tests.promises.unguarded import ROOT, copy
 
-CHOSEN_SECONDS = 30  # of tests that one mutant meets; those that are slower still are left out
+CHOSEN_SECONDS = 60  # of tests that one mutant meets; those that are slower still are left out
 WITH_SCRIPTS = ("regions", "jobs", "bridge", "web")
 
 

@@ -6,6 +6,7 @@ repeats only idempotent writes.
 
 import random
 import socket
+import threading
 import time
 from typing import Any, Final
 
@@ -179,6 +180,7 @@ class Subscription(redis.client.PubSub):
     """A subscription that pings its server. Otherwise it would never send anything, and not notice a server that is gone."""
 
     def __init__(self, client: redis.Redis) -> None:
+        self._resetting = threading.Lock()
         super().__init__(client.connection_pool)
         self._heard = self._asked = time.monotonic()
 
@@ -198,6 +200,11 @@ class Subscription(redis.client.PubSub):
             self._asked = now
             self.ping()
         return message
+
+    def reset(self) -> None:
+        """redis-py's. The thread that reads calls it at its end, and the owner may call it at the same moment."""
+        with self._resetting:
+            super().reset()  # type: ignore[no-untyped-call]
 
     def handle_message(self, response: Any, ignore_subscribe_messages: bool = False) -> Any:
         """redis-py's. Pongs arrive here, too."""

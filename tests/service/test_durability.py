@@ -209,7 +209,7 @@ def test_config_check_says_every_shortfall_and_how_it_is_mended(monkeypatch, hub
     assert servers["central Redis"]["shortfalls"] == []
     assert {one["setting"] for one in servers["Redis of fra"]["shortfalls"]} == set(BAD)
     assert servers["Redis of nyc"]["relaxed"]
-    assert "appendfsync always keeps it" in shown.output
+    assert durability.POWER_LOSS in shown.output
     assert "fix it: CONFIG SET appendonly yes" in shown.output
     assert as_json.exit_code == shown.exit_code == 1
 

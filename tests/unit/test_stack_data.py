@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+from itertools import islice
 
 import pytest
 import redis
@@ -15,7 +16,7 @@ from regions import connect, names, settings
 from regions.secret import Secret
 from scripts import configuration, hub_acl, parts, terminal
 from scripts.data_folder import DataFolder
-from scripts.ports import free_block, free_port, port_is_free
+from scripts.ports import BLOCK, free_block, free_port, port_is_free
 from scripts.services import RabbitMQ, Running, redis_server
 
 
@@ -270,7 +271,9 @@ def test_the_hubs_redis_gets_a_quarter_of_the_memory_within_limits(tmp_path, mon
 
 def test_two_processes_do_not_get_the_same_block_of_ports(monkeypatch):
     """Until its servers listen, nothing else says that a block is taken."""
-    first, second = free_port(), free_port()
+    first, second = islice(
+        (port for port in iter(free_port, None) if port % BLOCK), 2
+    )  # no block that this process holds
     program = f"""
 import random, sys
 from scripts import ports

@@ -204,7 +204,7 @@ class Subscription(redis.client.PubSub):
     def reset(self) -> None:
         """redis-py's. The thread that reads calls it at its end, and the owner may call it at the same moment."""
         with self._resetting:
-            super().reset()  # type: ignore[no-untyped-call]
+            super().reset()
 
     def handle_message(self, response: Any, ignore_subscribe_messages: bool = False) -> Any:
         """redis-py's. Pongs arrive here, too."""

@@ -15,7 +15,7 @@ import msgspec
 import redis
 
 from jobs import contract
-from jobs.script import now_ms
+from jobs.queue.script import now_ms
 from regions import connect, logs, names
 
 EVERY_SECONDS: Final = 5.0  # status and clock

@@ -1,1 +1,14 @@
-"""What: tasks, sources, and the workers that run them."""
+"""Tasks, sources and workers. A room uses those below it; rooms on one line do not know each other (lint-imports holds that).
+
+    pool                                a region's worker processes on one host, and how many they are
+    worker                              one worker process
+    task                                one task's life
+    answers | queue | fetch | parse     kept answers; the region's Redis; to the source and back; a page read into records
+    page                                a page, as authors' code sees it; html5 mends what libxml2 reads otherwise than browsers
+    definition                          what a source's file says
+    text                                what texts and JSON values mean
+    contract | memory                   what crosses a process; how memory is shared out
+    errors | origin                     what can go wrong; scheme, name and port
+
+``jobs/sources`` has the definitions that are shipped.
+"""

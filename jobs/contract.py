@@ -148,7 +148,7 @@ class Attempt(Struct, array_like=True, frozen=True):
 
 
 class Run(Struct, array_like=True, frozen=True, kw_only=True):
-    """What an execution showed of its source, for its health and its traffic (web.runs). Clients do not see it.
+    """What an execution showed of its source, for its health and its traffic (web.hub.runs). Clients do not see it.
 
     ``error`` and ``origin`` as in ``Error``, "" for a success, and said also where an older answer stands in for it;
     ``host``: whose it was, told only where it was the network's.

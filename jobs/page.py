@@ -2,7 +2,7 @@
 
 What reads a page (``html``, ``xml``) is one parser a thread: a shared one holds a lock. Documents that would grow far
 beyond their bytes are refused before they are read; the others take what they will need from the process's memory
-(jobs.budget) first.
+(jobs.memory) first.
 """
 
 import re
@@ -16,10 +16,11 @@ import re2
 from lxml import etree
 from requests.structures import CaseInsensitiveDict
 
-from jobs import budget, html5, values
-from jobs.charset import decode, text_bytes
-from jobs.decoded import Decoded
+from jobs import html5, memory
 from jobs.errors import DecodeFailed, ParseFailed
+from jobs.text import values
+from jobs.text.charset import decode, text_bytes
+from jobs.text.decoded import Decoded
 
 # What lxml and JSON take at most, measured: for an element, for the text after a tag, for an attribute, for a value.
 ELEMENT_BYTES: Final = 130
@@ -126,7 +127,7 @@ class Page:
     @once
     def text(self) -> str:
         """The body's text; raises DecodeFailed when it is none in any charset that it could be."""
-        budget.reserve(text_bytes(self.utf8), "its text")
+        memory.reserve(text_bytes(self.utf8), "its text")
         return self._decoded.text
 
     @once
@@ -285,7 +286,7 @@ def check_values(body: bytes) -> None:
     found = body.count(b",") + body.count(b"[") + body.count(b"{")
     if found > VALUES_MAX:
         raise ParseFailed(f"expected JSON of at most {VALUES_MAX} values, found more")
-    budget.reserve(found * VALUE_BYTES + text_bytes(body), f"JSON of {found} values")
+    memory.reserve(found * VALUE_BYTES + text_bytes(body), f"JSON of {found} values")
 
 
 def check_tags(body: bytes, what: str, *, html: bool) -> None:
@@ -298,12 +299,12 @@ def check_tags(body: bytes, what: str, *, html: bool) -> None:
         raise ParseFailed(f"expected a document of at most {TAGS_MAX} tags, found more")
     nodes = tags * (ELEMENT_BYTES + TEXT_BYTES)
     if len(body) <= SMALL_BYTES:
-        budget.reserve(nodes + int(len(body) * TEXT_GROWN), what)
+        memory.reserve(nodes + int(len(body) * TEXT_GROWN), what)
         return
     valued = body.count(b"=")
     most = _attributes_most(body) if html else valued
     taken = nodes + valued * VALUED_BYTES + most * ATTRIBUTE_BYTES + _text_taken(body, len(body))
-    if most <= ALL_ATTRIBUTES_MAX and budget.reserve_now(taken):
+    if most <= ALL_ATTRIBUTES_MAX and memory.reserve_now(taken):
         return
     # Only where there may be many, or not enough memory, is it worth to look at each tag: that takes longer than the parse.
     found = in_tags = 0
@@ -314,7 +315,7 @@ def check_tags(body: bytes, what: str, *, html: bool) -> None:
         raise ParseFailed(f"expected a document of at most {ALL_ATTRIBUTES_MAX} attributes, found more")
     taken = nodes - body.count(b"</") * ELEMENT_BYTES + valued * VALUED_BYTES + found * ATTRIBUTE_BYTES
     taken += in_tags + _text_taken(body, len(body) - in_tags)
-    budget.reserve(taken, f"{what} of {len(body)} bytes with {tags} tags")
+    memory.reserve(taken, f"{what} of {len(body)} bytes with {tags} tags")
 
 
 def _text_taken(body: bytes, size: int) -> int:

@@ -3,14 +3,14 @@
 Each of our Redis keys begins with ``nf:``. An ACL can therefore name them all, and none collides with RQ's.
 
 Hub (central Redis)
-    nf:req:{request}         hash    a request's ledger (web.ledger)
-    nf:trail:{request}       hash    the hops of its tasks: "{task}" and "d:{task}" (web.trail)
+    nf:req:{request}         hash    a request's ledger (web.hub.ledger)
+    nf:trail:{request}       hash    the hops of its tasks: "{task}" and "d:{task}" (web.api.trail)
     nf:evt:{request}         stream  its settled tasks; the entry ids are the cursor
     nf:res:{region}:{task}   string  a result frame (jobs.contract) that its region shipped and no gateway has settled; or one of "hub"
     nf:res:{region}+:{task}  string  a settled result frame; no region may write to this key
-    nf:held:{region}         hash    bytes of the region's settled results: the sum in "all", and by the minute of their expiry (web.holdings)
-    nf:refused:{region}      hash    refused entries of the region: a count for each fault; "at": when the last one came (web.refusals)
-    nf:barred                hash    regions that may not write here for a while: until when (hub ms), and why (web.holdings)
+    nf:held:{region}         hash    bytes of the region's settled results: the sum in "all", and by the minute of their expiry (web.flow.holdings)
+    nf:refused:{region}      hash    refused entries of the region: a count for each fault; "at": when the last one came (web.flow.refusals)
+    nf:barred                hash    regions that may not write here for a while: until when (hub ms), and why (web.flow.holdings)
     nf:holdings              string  the gateway whose turn it is to check what regions hold
     nf:out:{region}          stream  what a region reports; the consumer group of the gateways reads it
     nf:region:{region}       hash    the last status of each of the region's parts, one field for each part
@@ -18,10 +18,10 @@ Hub (central Redis)
     nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
     nf:open:{region}         zset    "{request}/{task}" of unfinished tasks, by the time of accept (hub ms)
     nf:archive               zset    finished requests that the history lacks, by the time at which to store them (hub ms)
-    nf:runs:{source}         list    the source's last runs, newest first (web.runs)
-    nf:health                hash    the verdict on each source (web.health)
+    nf:runs:{source}         list    the source's last runs, newest first (web.hub.runs)
+    nf:health                hash    the verdict on each source (web.hub.verdict)
     nf:traffic:{region}      hash    sums for each source of the region: "runs:", "failed:", "raw:", "records:", "wire:" + source
-    nf:dead                  hash    dead letters by id, until an operator retries or drops them (web.dead)
+    nf:dead                  hash    dead letters by id, until an operator retries or drops them (web.flow.dead)
     nf:dead:at               zset    ids of the dead letters, by the time when they were kept (hub ms)
     nf:wake                  channel ids of requests that have news; a "+" follows the id while tasks are unfinished
     nf:latest:{key}          string  the latest success for a question: when it finished (hub ms), bytes, its result's key
@@ -30,7 +30,7 @@ Region (its own Redis, beside RQ's keys)
     nf:lease:{worker}        string  a worker process's lease
     nf:workers               zset    worker processes by their last claim (region ms)
     nf:cancel:{task}         string  the mark that this task is cancelled
-    nf:clock                 string  ms by which the region's clock is ahead of its Redis's (jobs.clock)
+    nf:clock                 string  ms by which the region's clock is ahead of its Redis's (jobs.queue.clock)
     nf:fence                 string  written after a batch of jobs, to wait for the append-only file
     nf:outbox                stream  outcomes on their way to the hub
     nf:outbox:bytes          string  the bytes in the outbox
@@ -38,24 +38,24 @@ Region (its own Redis, beside RQ's keys)
     nf:counters              hash    the region's counters: succeeded, failed, raw, records, wire
     nf:alone                 zset    worker processes that run suspects, by their last claim (region ms)
     nf:pools                 hash    a field for each pool of worker processes: when it was last seen, and its processes
-    nf:scale                 string  how many processes the region has, and why (jobs.scaler)
+    nf:scale                 string  how many processes the region has, and why (jobs.pool.scaler)
     nf:scale:turn            string  the pool that decides that number
     nf:scale:wish            string  the number that an operator set; it expires when the next rule begins
-    nf:day                   stream  the region's last day, one entry for each minute (jobs.day)
+    nf:day                   stream  the region's last day, one entry for each minute (jobs.pool.day)
     nf:retried               zset    tasks that failed and are due for a retry, by deadline (region ms)
-    nf:limits                hash    the limits of sources and hosts: "AT_ONCE MS_BETWEEN" (jobs.turn)
+    nf:limits                hash    the limits of sources and hosts: "AT_ONCE MS_BETWEEN" (jobs.queue.turn)
     nf:hosts                 zset    hosts that tasks wait for, by the time at which to look at them again (region ms)
     nf:host:{host}           hash    the state of a host: next, mean, swept, delay (ms), fails, opened, tried, type, why
     nf:open                  zset    hosts whose breaker is open, by the time at which to forget them (region ms)
     nf:turns:{host}          zset    tasks that have a turn, by the time when they got it (region ms)
     nf:line:{host}           zset    tasks that wait for a turn, by the round that serves them
     nf:rounds:{host}         zset    each waiting request's last round; under "", the round being served
-    nf:flight:{key}          string  the leader of a question, and whether other tasks joined it (jobs.flight)
+    nf:flight:{key}          string  the leader of a question, and whether other tasks joined it (jobs.queue.flight)
     nf:joined:{key}          list    tasks that joined the leader
     nf:flights               zset    questions that tasks have joined, by the time at which to look at them (region ms)
     nf:shared:{task}         hash    a leader's answer for the joined tasks: frame, key, till and began (region ms), left, late
     nf:landing:{task}        list    joined tasks that were not yet told of that answer
-    nf:cache:{key}           hash    the last good answer to a question: meta and frame (jobs.cache)
+    nf:cache:{key}           hash    the last good answer to a question: meta and frame (jobs.answers.cache)
     nf:cached                zset    questions with a kept answer, by when they were answered (region ms)
     nf:cached:bytes          string  the bytes of all kept answers
 
@@ -122,7 +122,7 @@ JOB_ATTEMPT = "nf_attempt"  # how many executions have begun
 JOB_HOST = "nf_host"
 JOB_REQUEST = "nf_request"
 JOB_SOURCE = "nf_source"
-JOB_PAST = "nf_past"  # earlier attempts that did not end the job, one line for each (jobs.retry.Attempt)
+JOB_PAST = "nf_past"  # earlier attempts that did not end the job, one line for each (jobs.queue.retry.Attempt)
 JOB_KEPT = "nf_kept"  # the packed outcome of the last failed attempt; the job ends with it if no retry begins in time
 JOB_DEATHS = "nf_deaths"  # how many processes died while they ran it; from one on it is a suspect
 JOB_LAPSED = "nf_lapsed"  # when a process that ran it was last given up without having been seen to die (region ms)

@@ -60,7 +60,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     request_bytes_max: Count = 50_000_000
     answer_bytes_max: Count = 8_000_000
     region_bytes_max: Annotated[int, Meta(ge=0)] = (
-        0  # at the hub; 0 means a share of its Redis's maxmemory (web.holdings)
+        0  # at the hub; 0 means a share of its Redis's maxmemory (web.flow.holdings)
     )
 
 

@@ -14,13 +14,14 @@ from typing import Any
 import click
 
 from regions.faults import Faults
-from scripts import VERSION, completion
-from scripts.bridges_commands import bridges
-from scripts.dead_commands import dead
-from scripts.gateway_client import GatewayClient, NoGateway, Refused
-from scripts.options import WRONG_USAGE, data_option, gateway_options, json_option, load, refuse
-from scripts.region_commands import asking, day, scale
-from scripts.source_commands import source
+from scripts import VERSION
+from scripts.commands import completion
+from scripts.commands.bridges import bridges
+from scripts.commands.dead import dead
+from scripts.commands.options import WRONG_USAGE, data_option, gateway_options, json_option, load, refuse
+from scripts.commands.region import asking, day, scale
+from scripts.commands.source import source
+from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.terminal import say
 
 NO_GATEWAY = 3
@@ -82,13 +83,13 @@ def workers(region: str, dry_run: bool) -> None:
     nearfetch workers fra --dry-run
     """
     if dry_run:
-        from scripts import scale_command  # noqa: PLC0415
+        from scripts.commands import scale as scale_command  # noqa: PLC0415
 
         _process(lambda settings: asking(region, lambda: scale_command.dry_run(settings.one(region))))
-    from jobs import pool  # noqa: PLC0415
+    from jobs.pool import processes  # noqa: PLC0415
     from regions.settings import load as read  # noqa: PLC0415
 
-    _process(lambda settings: pool.run(settings, settings.one(region).name, reload=lambda: read(only=region)))
+    _process(lambda settings: processes.run(settings, settings.one(region).name, reload=lambda: read(only=region)))
 
 
 @main.command()
@@ -99,7 +100,7 @@ def dashboard(region: str) -> None:
     \b
     nearfetch dashboard fra
     """
-    from scripts import dashboard as part  # noqa: PLC0415
+    from scripts.stack import dashboard as part  # noqa: PLC0415
 
     _process(lambda settings: part.run(settings, settings.one(region).name))
 
@@ -116,7 +117,7 @@ def status(url: str, data: Path | None, as_json: bool) -> None:
     nearfetch status
     nearfetch status --json | jq '.regions[].status'
     """
-    from scripts import status_command  # noqa: PLC0415
+    from scripts.commands import status as status_command  # noqa: PLC0415
 
     sys.exit(_asking(lambda: status_command.run(GatewayClient.found(url, data), as_json=as_json)))
 
@@ -133,7 +134,7 @@ def where(task: str, url: str, data: Path | None, as_json: bool) -> None:
     \b
     nearfetch where 01M87RTYV9Y5XD88GQ9E7T7S17
     """
-    from scripts import where_command  # noqa: PLC0415
+    from scripts.commands import where as where_command  # noqa: PLC0415
 
     sys.exit(_asking(lambda: where_command.run(GatewayClient.found(url, data), task, as_json=as_json)))
 
@@ -173,7 +174,7 @@ def fetch(
     nearfetch fetch books.list category=poetry_23 --csv > books.csv
     nearfetch fetch ecb.rates --max-age 600
     """
-    from scripts import fetch_command  # noqa: PLC0415
+    from scripts.commands import fetch as fetch_command  # noqa: PLC0415
 
     if as_json + as_csv + as_ndjson > 1:
         raise click.UsageError("expected one of --json, --csv and --ndjson, found several")
@@ -214,8 +215,8 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool
     nearfetch chaos --seed 7 --faults kill,swallow --json | jq .faults
     nearfetch chaos --seed 7 --tasks 1000 --minutes 1.5 --scale
     """
-    from scripts import chaos_command  # noqa: PLC0415
     from scripts.chaos import plan  # noqa: PLC0415
+    from scripts.commands import chaos as chaos_command  # noqa: PLC0415
 
     try:
         kinds = plan.kinds_of([word for word in faults.split(",") if word])
@@ -248,7 +249,7 @@ def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
     nearfetch bench --rows page,page-100ms --rounds 7 --json > bench.json
     nearfetch bench --rows bridge,waiters
     """
-    from scripts import bench_command  # noqa: PLC0415
+    from scripts.commands import bench as bench_command  # noqa: PLC0415
 
     names = [name for name in rows.split(",") if name]
     unknown = [name for name in names if name not in bench_command.NAMES]
@@ -298,7 +299,7 @@ def check(as_json: bool, data: Path | None) -> None:
     Ends with 0 when everything is well, 1 when a server is away, too old, or set so that it can't keep our promises,
     2 when a setting is wrong.
     """
-    from scripts import config_command  # noqa: PLC0415
+    from scripts.commands import config as config_command  # noqa: PLC0415
 
     sys.exit(config_command.check(load(data), as_json=as_json))
 
@@ -308,7 +309,7 @@ def check(as_json: bool, data: Path | None) -> None:
 @data_option
 def show(as_json: bool, data: Path | None) -> None:
     """Prints the settings in force as TOML, without secrets."""
-    from scripts import config_command  # noqa: PLC0415
+    from scripts.commands import config as config_command  # noqa: PLC0415
 
     config_command.show(load(data), as_json=as_json)
 

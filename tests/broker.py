@@ -20,8 +20,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from regions import topology
-from scripts.ports import free_port
-from scripts.services import Guard, RabbitMQ, Running
+from scripts.stack.ports import free_port
+from scripts.stack.services import Guard, RabbitMQ, Running
 
 FOLDER = "TEST_RABBITMQ"
 # $1 is the folder; there may be no node in it. The port mapper does not end while it knows of a node that is dying.

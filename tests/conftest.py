@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def shares(path: PurePath) -> str:
     """What the tests of a file share a process by: a stack, a broker, or being of one file."""
-    if path.parent.name in WITH_ONE_STACK and path.stem not in ALONE:
+    if path.parent.parent.name == "tests" and path.parent.name in WITH_ONE_STACK and path.stem not in ALONE:
         return path.parent.name
     return "own broker" if path.stem in WITH_OWN_BROKER else str(path)
 

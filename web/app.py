@@ -1,6 +1,6 @@
 """The gateway: every route on one screen, the parts it is composed of, and its life from start to stop.
 
-exchange (web.server) ─ Host ─ route ─ handler ─┬─ Answer
+exchange (web.http.server) ─ Host ─ route ─ handler ─┬─ Answer
                                                 ├─ None: parked, answered later
                                                 └─ Problem, HubUnavailable, anything else: a problem document
 """
@@ -21,33 +21,33 @@ import bottle
 import msgspec
 import redis
 
-from jobs.catalog import Catalog
+from jobs.definition.catalog import Catalog
 from regions import connect, durability, logs
 from regions.process import settle_on_processor
 from regions.settings import Settings
-from web import problems
-from web.accept import Acceptor
-from web.archive import Archiver
-from web.clean import Cleaner
-from web.dead import DeadReader
-from web.exchange import Answer, Exchange
-from web.history import History
-from web.holdings import Holdings
-from web.hub import Hub, HubUnavailable, check_durability
-from web.intake import Intake
-from web.ledger import Ledger
-from web.listen import Listener
-from web.overview import Overview
-from web.poll import Poller
-from web.problems import Problem
-from web.publish import Publisher
-from web.recall import Recall
-from web.server import EXCHANGE, Bounds, Server, raise_open_files
-from web.settle import Settler
-from web.submit import Rules
-from web.sweep import Sweeper
-from web.views import JSON
-from web.wait import Waiters
+from web.api.intake import Intake
+from web.api.overview import Overview
+from web.api.poll import Poller
+from web.api.recall import Recall
+from web.api.submit import Rules
+from web.api.views import JSON
+from web.api.wait import Waiters
+from web.flow.accept import Acceptor
+from web.flow.archive import Archiver
+from web.flow.clean import Cleaner
+from web.flow.dead import DeadReader
+from web.flow.history import History
+from web.flow.holdings import Holdings
+from web.flow.listen import Listener
+from web.flow.publish import Publisher
+from web.flow.settle import Settler
+from web.flow.sweep import Sweeper
+from web.http import problems
+from web.http.exchange import Answer, Exchange
+from web.http.problems import Problem
+from web.http.server import EXCHANGE, Bounds, Server, raise_open_files
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub, HubUnavailable, check_durability
 
 CATALOG_SECONDS: Final = 0.5  # a changed definition is noticed within 2 s
 IDLE_SECONDS: Final = 1.5  # what a stop waits for answers on their way

@@ -23,7 +23,7 @@ from scripts.bench.load import Busy, Call, Finished, connected
 from scripts.bench.ours import REGION, Ours, alone, body
 from scripts.bench.rows import ROWS
 from scripts.bench.run import done
-from scripts.services import Failed
+from scripts.stack.services import Failed
 from scripts.terminal import Progress, size
 
 SIZES: Final = (1_000, 100_000, 1_000_000)

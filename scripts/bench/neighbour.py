@@ -25,8 +25,8 @@ from scripts.bench.load import Busy, Call, Window, Wrong, connected
 from scripts.bench.ours import REGION, Ours, alone, page_server
 from scripts.bench.rows import Row
 from scripts.bench.run import done
-from scripts.ports import free_port
-from scripts.services import Running
+from scripts.stack.ports import free_port
+from scripts.stack.services import Running
 from scripts.terminal import Progress
 
 ROW: Final = Row("tiny-100ms", "tiny answer, 100 ms", "tiny", 0.1)

@@ -20,10 +20,10 @@ from regions.settings import PREFIX, ROOT
 from scripts.bench import rows
 from scripts.bench.load import Call, Result, Wrong
 from scripts.bench.rows import Row
-from scripts.own_stack import OwnStack
-from scripts.ports import free_port
-from scripts.probes import listens
-from scripts.services import Running, Service
+from scripts.stack.own_stack import OwnStack
+from scripts.stack.ports import free_port
+from scripts.stack.probes import listens
+from scripts.stack.services import Running, Service
 from scripts.terminal import Progress
 
 REGION: Final = "fra"

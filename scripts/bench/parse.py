@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import click
 
-from jobs.definition import read
+from jobs.definition.model import read
 from jobs.page import Page
-from jobs.source import Source
+from jobs.parse.source import Source
 from scripts import terminal
 from scripts.bench.pages import URL, Case, cases
 

@@ -20,10 +20,10 @@ import msgspec
 from regions.settings import ROOT
 from scripts.bench.load import Call, Result
 from scripts.bench.rows import Row
-from scripts.parts import hub_bytes
-from scripts.ports import free_port
-from scripts.probes import listens
-from scripts.services import Failed, RabbitMQ, Running, Service, last_lines, redis_server
+from scripts.stack.parts import hub_bytes
+from scripts.stack.ports import free_port
+from scripts.stack.probes import listens
+from scripts.stack.services import Failed, RabbitMQ, Running, Service, last_lines, redis_server
 from scripts.terminal import Progress
 
 REQUIREMENTS: Final = ROOT / "scripts" / "bench" / "requirements.txt"

@@ -22,8 +22,8 @@ from scripts.bench.figures import Alone, Floor, Load, Measured
 from scripts.bench.ours import Ours, page_server
 from scripts.bench.peer_stack import Peer, PeerPool, environment
 from scripts.bench.rows import Row
-from scripts.ports import free_port
-from scripts.services import Running
+from scripts.stack.ports import free_port
+from scripts.stack.services import Running
 from scripts.terminal import Progress
 
 QUICK: Final = ("threads16", "prefork")  # the peer's pools that can be the best in a row without a delay

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from regions.process import PROC, stat
-from scripts import processes
+from scripts.stack import processes
 
 TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 # Places in the fields of regions.process.stat; the times are utime, stime, and the same of children waited for.

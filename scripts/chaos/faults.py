@@ -16,20 +16,20 @@ from typing import Any, Final
 import redis
 
 from regions import connect, names
-from scripts import configuration
 from scripts.chaos import clocks, hostile
 from scripts.chaos.history import Window
 from scripts.chaos.plan import Fault, regions_of
 from scripts.chaos.points import POINTS
 from scripts.chaos.stack import ChaosStack
-from scripts.links import Rule, Way
-from scripts.probes import listens
+from scripts.stack import configuration
+from scripts.stack.probes import listens
+from scripts.stack.wan_links import Rule, Way
 
 HELD: Final = 10  # executions that run at least when a worker is killed
 MOMENT_SECONDS: Final = 12.0  # how long a kill waits for something to hit
 BACK_SECONDS: Final = 30.0
 FULL_BYTES: Final = 1_000_000  # less than an empty Redis needs
-ROOM_BYTES: Final = 256_000_000  # the limit that scripts.services sets
+ROOM_BYTES: Final = 256_000_000  # the limit that scripts.stack.services sets
 LOOK_SECONDS: Final = 0.02
 STEP_SECONDS: Final = 3600
 HOLD: Final = Way(then="hold")

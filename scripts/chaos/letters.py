@@ -17,7 +17,7 @@ from regions import connect, names
 from scripts.chaos.history import History
 from scripts.chaos.plan import Form, Letter
 from scripts.chaos.stack import ChaosStack
-from web.dead import DeadLetters
+from web.flow.dead import DeadLetters
 
 AGAIN_SECONDS: Final = 0.5
 PATIENCE_SECONDS: Final = 60.0  # for the broker to confirm one

@@ -11,18 +11,18 @@ from typing import Final, Literal
 from msgspec import Struct
 from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 
-from jobs.breaker import FAILED, RECOVERED, SLOW
-from jobs.claim import CLAIM
-from jobs.finish import DUE, FINISH, GIVE_BACK, RETRY
-from jobs.home import DELIVERED
-from jobs.outbox import ORPHANS
-from jobs.reaper import REAP, TRIM
-from jobs.scaler import DECIDE, LEAVE, LOOK
-from jobs.turn import CALL, LIMIT
-from jobs.worker import REGISTER
+from jobs.pool.scaler import DECIDE, LEAVE, LOOK
+from jobs.queue.breaker import FAILED, RECOVERED, SLOW
+from jobs.queue.claim import CLAIM
+from jobs.queue.finish import DUE, FINISH, GIVE_BACK, RETRY
+from jobs.queue.home import DELIVERED
+from jobs.queue.outbox import ORPHANS
+from jobs.queue.reaper import REAP, TRIM
+from jobs.queue.turn import CALL, LIMIT
+from jobs.worker.worker import REGISTER
 from regions import names
 from regions.script import Script
-from web import lua
+from web.hub import scripts
 
 
 class Link(Struct, frozen=True):
@@ -92,13 +92,13 @@ PUBLISH: Final = _method(60, 40)
 ACK: Final = _method(60, 80)
 
 POINTS: Final[tuple[Point, ...]] = (
-    Point("begin", "gateway", "hub", _call(lua.BEGIN)),
+    Point("begin", "gateway", "hub", _call(scripts.BEGIN)),
     Point("publish", "gateway", "rabbitmq", PUBLISH + b"\0\0" + bytes([len(names.TASKS_EXCHANGE)])),
-    Point("accept", "gateway", "hub", _call(lua.ACCEPT)),
+    Point("accept", "gateway", "hub", _call(scripts.ACCEPT)),
     Point("read news", "gateway", "hub", b"XREADGROUP"),
-    Point("settle", "gateway", "hub", _call(lua.SETTLE)),
+    Point("settle", "gateway", "hub", _call(scripts.SETTLE)),
     Point("acknowledge news", "gateway", "hub", b"XACK"),
-    Point("read a request", "gateway", "hub", _call(lua.READ)),
+    Point("read a request", "gateway", "hub", _call(scripts.READ)),
     Point("enqueue", "bridge", "redis", _call(Script(UNIQUE_ENQUEUE_SCRIPT))),
     Point("wait for the file", "bridge", "redis", b"WAITAOF"),
     Point("ack", "bridge", "rabbitmq", ACK),
@@ -109,22 +109,22 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("wait for the hub's file", "workers", "hub", b"WAITAOF"),
     Point("clear the outbox", "workers", "redis", _call(DELIVERED)),
     Point("look for left results", "workers", "redis", _call(ORPHANS)),
-    Point("archive", "gateway", "hub", _call(lua.LEASE)),
+    Point("archive", "gateway", "hub", _call(scripts.LEASE)),
     Point("keep results", "gateway", "store", _insert(names.RESULTS_COLLECTION)),
     Point("keep a request", "gateway", "store", _insert(names.REQUESTS_COLLECTION)),
-    Point("read for the archive", "gateway", "hub", _call(lua.READ_ONLY)),
-    Point("note as archived", "gateway", "hub", _call(lua.ARCHIVED)),
-    Point("judge a source", "gateway", "hub", _call(lua.JUDGE)),
-    Point("take what is overdue", "gateway", "hub", _call(lua.OVERDUE)),
-    Point("look after what regions hold", "gateway", "hub", _call(lua.HOLD)),
-    Point("forget what has expired", "gateway", "hub", _call(lua.FORGET)),
-    Point("look for what nobody asked for", "gateway", "hub", _call(lua.SURPLUS)),
+    Point("read for the archive", "gateway", "hub", _call(scripts.READ_ONLY)),
+    Point("note as archived", "gateway", "hub", _call(scripts.ARCHIVED)),
+    Point("judge a source", "gateway", "hub", _call(scripts.JUDGE)),
+    Point("take what is overdue", "gateway", "hub", _call(scripts.OVERDUE)),
+    Point("look after what regions hold", "gateway", "hub", _call(scripts.HOLD)),
+    Point("forget what has expired", "gateway", "hub", _call(scripts.FORGET)),
+    Point("look for what nobody asked for", "gateway", "hub", _call(scripts.SURPLUS)),
     Point("look for what is due", "workers", "redis", _call(DUE)),
     Point("call who waits", "workers", "redis", _call(CALL)),
     Point("trim", "workers", "redis", _call(TRIM)),
     Point("look at the load", "workers", "redis", _call(LOOK)),
     Point("decide the scale", "workers", "redis", _call(DECIDE)),
-    Point("show as running", "gateway", "hub", _call(lua.RUNNING), "a slow page"),
+    Point("show as running", "gateway", "hub", _call(scripts.RUNNING), "a slow page"),
     Point("try again later", "workers", "redis", _call(RETRY), "a failed fetch"),
     Point("count a failure", "workers", "redis", _call(FAILED), "a failed fetch"),
     Point("forget a failure", "workers", "redis", _call(RECOVERED), "a failed fetch"),
@@ -134,8 +134,8 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("say the limits", "workers", "redis", _call(LIMIT), "a killed worker"),
     Point("give back", "workers", "redis", _call(GIVE_BACK), "a lost claim"),
     Point("leave the pools", "workers", "redis", _call(LEAVE), "a stop of the workers"),
-    Point("find the streams", "gateway", "hub", _call(lua.GROUPS), "a cut"),
-    Point("keep a dead letter", "gateway", "hub", _call(lua.KEEP_DEAD), "an unreadable message"),
+    Point("find the streams", "gateway", "hub", _call(scripts.GROUPS), "a cut"),
+    Point("keep a dead letter", "gateway", "hub", _call(scripts.KEEP_DEAD), "an unreadable message"),
     Point("mark a cancel", "bridge", "redis", names.cancel_mark("").encode(), "a cancel"),
-    Point("refuse", "gateway", "hub", _call(lua.REFUSE), "a refusal"),
+    Point("refuse", "gateway", "hub", _call(scripts.REFUSE), "a refusal"),
 )

@@ -17,11 +17,11 @@ from typing import Any, Final
 
 from regions import names, settings
 from regions.settings import ROOT
-from scripts import configuration
 from scripts.chaos import plan
 from scripts.chaos.faults import AWAY
 from scripts.chaos.history import History, Scaled
 from scripts.chaos.stack import ChaosStack
+from scripts.stack import configuration
 
 THREADS: Final = 16  # in each process
 COOLDOWN_SECONDS: Final = 8.0

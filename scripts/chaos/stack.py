@@ -1,4 +1,4 @@
-"""A whole stack of its own (scripts.own_stack), with a link of scripts.proxy between each part and each server.
+"""A whole stack of its own (scripts.stack.own_stack), with a link of scripts.stack.wan between each part and each server.
 
 The hub's disk can be made slow, if scripts.chaos.slow_disk supports the processor.
 """
@@ -14,13 +14,13 @@ from typing import Any, Final
 import pika
 
 from regions import connect, names, settings
-from scripts import configuration, parts
 from scripts.chaos import slow_disk
 from scripts.chaos.points import Link, links
-from scripts.links import Control
-from scripts.own_stack import OF_RABBITMQ, OwnStack
-from scripts.parts import Part, Stack
-from scripts.probes import listens
+from scripts.stack import configuration, parts
+from scripts.stack.own_stack import OF_RABBITMQ, OwnStack
+from scripts.stack.parts import Part, Stack
+from scripts.stack.probes import listens
+from scripts.stack.wan_links import Control
 from scripts.terminal import Progress
 
 # Offsets from the gateway's port; a region has five links.
@@ -82,7 +82,7 @@ def source(region: str, trouble: str = "") -> str:
 
 
 class ChaosStack(OwnStack):
-    """``start`` returns when everything is ready. The targets of faults have the names of scripts.parts.
+    """``start`` returns when everything is ready. The targets of faults have the names of scripts.stack.parts.
 
     ``redis`` and ``server_url`` bypass the links.
     """
@@ -191,7 +191,7 @@ class ChaosStack(OwnStack):
             port = self.link_ports[link.name]
             words.append(f"{link.name}={port}:{self._target(link)}")
             self.data.write(f"run/{link.name}.url", self._through(link, port))
-        command = parts.python("scripts.proxy", "--control", str(control), *words)
+        command = parts.python("scripts.stack.wan", "--control", str(control), *words)
         proxy = Part(PROXY, "servers", command, dict(self.environ), listens(control))
         return replace(
             built, parts=[proxy, *(replace(part, environment=self._environment(part)) for part in built.parts)]

@@ -1,7 +1,7 @@
 """Our decoders beside the steps of the Encoding Standard, and our look for a ``meta`` beside html5lib's.
 
 The steps are written as the standard has them, a byte at a time (https://encoding.spec.whatwg.org). Their indexes are made
-from our decoders, one sequence each; the standard publishes the SHA-256 of each index, which tests/unit/test_encodings.py
+from our decoders, one sequence each; the standard publishes the SHA-256 of each index, which tests/unit/jobs/text/test_encodings.py
 holds them to.
 """
 
@@ -13,7 +13,7 @@ from typing import Final
 
 from html5lib._inputstream import EncodingParser as _EncodingParser
 
-from jobs import declared, encodings
+from jobs.text import declared, encodings
 
 FAULT: Final = "\ufffd"
 Index = Sequence[str | None]

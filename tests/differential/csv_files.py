@@ -5,10 +5,10 @@ import io
 import random
 from collections.abc import Iterator
 
-from jobs import lines
-from jobs.delimited import Csv
+from jobs.definition.delimited import Csv
 from jobs.errors import ParseFailed
-from jobs.values import Warnings
+from jobs.parse import lines
+from jobs.parse.warnings import Warnings
 
 Row = dict[str, str | None]
 

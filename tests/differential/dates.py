@@ -14,9 +14,10 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale, dates
 
-from jobs import strptime
-from jobs.field import Value
-from jobs.values import BadValue, converter
+from jobs.definition.field import Value
+from jobs.parse.convert import converter
+from jobs.text import strptime
+from jobs.text.values import BadValue
 from tests.differential.numbers import locales, native
 
 STYLES = ("short", "medium", "long", "full")

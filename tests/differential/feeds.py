@@ -8,9 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import feedparser
 
-from jobs import feed, page
-from jobs.charset import decode
+from jobs import page
 from jobs.errors import TaskError
+from jobs.parse import feed
+from jobs.text.charset import decode
 from tests.differential import Explained
 from tests.differential.made_feeds import Known, Made, Maker
 

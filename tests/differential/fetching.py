@@ -1,12 +1,12 @@
-"""The HTTP client beside requests, httpx and curl; ``tests.service.fetching.differential`` has the cases and the reasons."""
+"""The HTTP client beside requests, httpx and curl; ``tests.service.jobs.fetch.differential`` has the cases and the reasons."""
 
 import warnings
 from collections.abc import Iterator
 
-from jobs.fetch import Fetcher
-from jobs.guard import parse_allow
+from jobs.fetch.fetcher import Fetcher
+from jobs.fetch.guard import parse_allow
 from tests.differential import Explained
-from tests.service.fetching import differential
+from tests.service.jobs.fetch import differential
 
 
 def compare(seed: int, count: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ import html5lib
 import parsel
 from lxml import etree
 
-from jobs import css
+from jobs.definition import css
 from jobs.page import parse_html
 from tests.differential import Explained
 

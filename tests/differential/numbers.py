@@ -13,8 +13,9 @@ from functools import cache
 from babel import Locale, numbers
 from babel.localedata import locale_identifiers
 
-from jobs.field import Value
-from jobs.values import BadValue, converter
+from jobs.definition.field import Value
+from jobs.parse.convert import converter
+from jobs.text.values import BadValue
 from tests.differential import Explained
 
 KINDS = ("decimal", "percent", "standard", "accounting", "short", "long", "scientific")

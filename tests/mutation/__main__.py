@@ -1,10 +1,10 @@
 """Changes each guard in one place and sees a test fail.
 
     python -m tests.mutation                            everything that targets.toml names (hours)
-    python -m tests.mutation web/settle.py bridge/      some of it
+    python -m tests.mutation web/flow/settle.py bridge/      some of it
     python -m tests.mutation --sample 25 --seed 7       some mutants of each file
-    python -m tests.mutation --list web/sweep.py        only says what would be changed
-    python -m tests.mutation --again web/sweep.py       only tries what survived once more: there are new tests
+    python -m tests.mutation --list web/flow/sweep.py        only says what would be changed
+    python -m tests.mutation --again web/flow/sweep.py       only tries what survived once more: there are new tests
     python -m tests.mutation --report                   what is known, without trying anything
 
 Needs `pip install -r tests/mutation/requirements.txt`. Outcomes are kept (--results): the same command goes on where it was

@@ -3,7 +3,7 @@
     python -m tests.mutation.forks       a line with test files, then one of ``Asked`` in and one of ``Ran`` out, as JSON
 
 Starting Python and importing redis, pika, lxml and pytest costs more than most tests. What stands in the checkout is imported
-by each fork anew: it may have been changed. The servers that a fork leaves end with it (scripts.services.Guard).
+by each fork anew: it may have been changed. The servers that a fork leaves end with it (scripts.stack.services.Guard).
 """
 
 import contextlib

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from jobs import worker
+from jobs.worker import worker
 from tests.name_server import asking
 
 PORT = int(os.environ["NAME_SERVER"])

@@ -11,9 +11,9 @@ from backports import zstd
 
 from jobs import contract
 from regions import connect, names
-from scripts import configuration
 from scripts.chaos import hostile
 from scripts.chaos.stack import ChaosStack, source
+from scripts.stack import configuration
 
 ROUND_SECONDS = 0.25  # an attack of each kind, then a pause: what is seen is what it does, not that the machine is busy
 JUNK_BYTES = 1_000_000

@@ -15,7 +15,7 @@ from scripts.chaos.points import links
 from scripts.chaos.stack import ChaosStack
 from tests.promises.driving import GRACE_SECONDS, well
 from tests.service.conftest import hub_redis, region_redis, start_redis
-from tests.service.fetching.origin import Origin, Say
+from tests.service.jobs.fetch.origin import Origin, Say
 from tests.service.region_workers import RegionWorkers
 
 __all__ = ["hub_redis", "pool", "region_redis", "start_redis"]
@@ -23,7 +23,7 @@ __all__ = ["hub_redis", "pool", "region_redis", "start_redis"]
 # A pool as `nearfetch workers` runs one, with the test's own program in its workers. Who is paused is not killed for it.
 PROGRAM = """
 import sys, msgspec
-from jobs import pool
+from jobs.pool import processes as pool
 from regions import logs
 from regions.settings import Settings
 logs.configure("json")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from scripts.services import SBIN, Guard
+from scripts.stack.services import SBIN, Guard
 from tests.promises.driving import cannot_be_tried
 
 # What the daemon reads and writes is hidden from it, and it from the machine: its jobs, its pid file.

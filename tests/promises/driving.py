@@ -16,7 +16,7 @@ import pytest
 
 from scripts.chaos import load
 from scripts.chaos.stack import ChaosStack, source
-from scripts.probes import listens
+from scripts.stack.probes import listens
 from tests.waiting import until
 
 GRACE_SECONDS = 1.0  # of this stack

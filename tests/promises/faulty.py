@@ -11,12 +11,12 @@ import threading
 import time
 from pathlib import Path
 
-from jobs.claim import Claimer
-from jobs.fetch import Fetcher
-from jobs.home import Home
-from jobs.source import Source
-from jobs.task import Runner
-from jobs.worker import Worker, enter, run
+from jobs.fetch.fetcher import Fetcher
+from jobs.parse.source import Source
+from jobs.queue.claim import Claimer
+from jobs.queue.home import Home
+from jobs.task.runner import Runner
+from jobs.worker.worker import Worker, enter, run
 
 FOLDER = Path(os.environ.get("FAULTS", "."))
 POINTS = {

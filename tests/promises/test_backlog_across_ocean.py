@@ -7,16 +7,16 @@ import pytest
 
 from jobs import contract
 from regions import connect, names
-from scripts.links import Control, Rule, Way
-from scripts.ports import free_port
-from scripts.probes import listens
-from scripts.services import Running, Service
+from scripts.stack.ports import free_port
+from scripts.stack.probes import listens
+from scripts.stack.services import Running, Service
+from scripts.stack.wan_links import Control, Rule, Way
 from tests.service.conftest import rabbitmq
 from tests.service.gateway import LIST, Stack
 from tests.service.region_workers import RegionWorkers
 from tests.service.wire import ask
 from tests.waiting import until
-from web import sweep
+from web.flow import sweep
 
 __all__ = ["rabbitmq"]
 
@@ -33,7 +33,7 @@ REGION = "fra"
 def ocean(tmp_path, hub_redis):
     """The hub as the region sees it: a port, and the link to hurt."""
     port, control = free_port(), free_port()
-    words = [sys.executable, "-m", "scripts.proxy", "--control", str(control), f"ocean={port}:{hub_redis.port}"]
+    words = [sys.executable, "-m", "scripts.stack.wan", "--control", str(control), f"ocean={port}:{hub_redis.port}"]
     running = Running(Service("proxy", words, tmp_path / "proxy.log", listens(control))).start()
     link = Control(control)
     link.rule("ocean", Rule(there=Way(delay_ms=ROUND_TRIP_MS / 2), back=Way(delay_ms=ROUND_TRIP_MS / 2)))

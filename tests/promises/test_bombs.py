@@ -15,7 +15,7 @@ from backports import zstd
 
 from scripts.site.behave import Drip, Rule
 from scripts.site.site import Site, origins
-from tests.service.fetching.origin import Spoken
+from tests.service.jobs.fetch.origin import Spoken
 from tests.service.region_workers import RegionWorkers, of, peak_bytes, started
 
 MEMORY_MB: Final = 300

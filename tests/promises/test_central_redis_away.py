@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from scripts.links import Rule
+from scripts.stack.wan_links import Rule
 from tests.promises.driving import SOON_SECONDS, Ledger, ask
 from tests.waiting import until
-from web.sweep import GRACE_WINDOW_SECONDS
+from web.flow.sweep import GRACE_WINDOW_SECONDS
 
 AWAY_SECONDS = float(os.environ.get("AWAY_SECONDS", "4"))
 DEADLINE_SECONDS = 2.0  # and a second of grace: both are over long before it is back

@@ -22,11 +22,11 @@ import pytest
 from bridge import heartbeat
 from regions.process import Process
 from regions.settings import ROOT
-from scripts.data_folder import DataFolder
-from scripts.parts import Part, python
-from scripts.probes import always
-from scripts.services import Guard
-from scripts.supervision import Supervisor
+from scripts.stack.data_folder import DataFolder
+from scripts.stack.parts import Part, python
+from scripts.stack.probes import always
+from scripts.stack.services import Guard
+from scripts.stack.supervision import Supervisor
 from tests.promises.daemon import Daemon
 from tests.service.conftest import rabbitmq
 from tests.service.keeping import Host, Traffic

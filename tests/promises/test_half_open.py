@@ -16,7 +16,7 @@ from scripts.chaos.stack import source
 from tests.promises.driving import Ledger, ask
 from tests.service.conftest import rabbitmq
 from tests.service.gateway import JSON, LIST, GatewayProcess
-from tests.service.test_slow_servers import slow_stack
+from tests.service.scripts.test_slow_servers import slow_stack
 from tests.service.wire import ask as ask_port
 from tests.waiting import until
 

@@ -8,8 +8,8 @@ import pytest
 import redis
 
 from regions import connect, names
-from scripts import configuration
 from scripts.chaos.stack import source
+from scripts.stack import configuration
 from tests.promises.attacking import JUNK_BYTES, Attack
 from tests.promises.driving import Ledger, Poster, ask, compared, p95, well
 from tests.waiting import until

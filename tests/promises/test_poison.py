@@ -7,7 +7,7 @@ from rq.registry import FailedJobRegistry
 
 from jobs import contract
 from jobs.contract import LOST
-from jobs.retry import read_past
+from jobs.queue.retry import read_past
 from regions import names
 from tests.service.working import REGION, enqueue, results, settings_for, task
 from tests.waiting import until

@@ -2,7 +2,7 @@
 
 from scripts.chaos.points import links
 from scripts.chaos.stack import source
-from scripts.links import Rule, Way
+from scripts.stack.wan_links import Rule, Way
 from tests.promises.driving import GRACE_SECONDS, SWEEP_SECONDS, Ledger, ask, compared, p95
 from tests.waiting import until
 

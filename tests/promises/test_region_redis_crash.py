@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from regions import connect, names
-from scripts.links import Rule
+from scripts.stack.wan_links import Rule
 from tests.promises.driving import Ledger
 from tests.waiting import until
 

@@ -13,8 +13,8 @@ import pytest
 
 from regions.egress import Egress
 from tests.name_server import NameServer
-from tests.service.fetching.origin import Spoken
-from tests.service.fetching.proxies import running
+from tests.service.jobs.fetch.origin import Spoken
+from tests.service.jobs.fetch.proxies import running
 from tests.service.region_workers import RegionWorkers, of
 
 # Spellings of addresses of this machine; PORT is the listener's.

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from scripts.links import Rule, Way
+from scripts.stack.wan_links import Rule, Way
 from tests.promises.driving import Ledger, cannot_be_tried
 from tests.promises.meter import Meter
 from tests.waiting import until

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable
 
 from tests.waiting import until
-from web.exchange import Exchange
-from web.server import DEFAULT_BOUNDS, EXCHANGE, BodyTooLarge, Bounds, Server, read_body
+from web.http.exchange import Exchange
+from web.http.server import DEFAULT_BOUNDS, EXCHANGE, BodyTooLarge, Bounds, Server, read_body
 
 BIG = bytes(range(256)) * 80_000  # 20 MB: more than any socket's buffers
 

@@ -9,9 +9,9 @@ import redis
 
 from regions import connect
 from regions.script import Script
-from scripts.links import Control
-from scripts.probes import listens
-from scripts.services import RabbitMQ, Running, Service, free_port, redis_server
+from scripts.stack.probes import listens
+from scripts.stack.services import RabbitMQ, Running, Service, free_port, redis_server
+from scripts.stack.wan_links import Control
 from tests import broker
 from tests.waiting import until
 
@@ -77,11 +77,11 @@ def region_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
 
 
 class Lossy:
-    """A Redis behind a link of scripts.proxy, which loses the answers that a test names."""
+    """A Redis behind a link of scripts.stack.wan, which loses the answers that a test names."""
 
     def __init__(self, folder: Path, behind: RedisInstance) -> None:
         port, control = free_port(), free_port()
-        words = [sys.executable, "-m", "scripts.proxy", "--control", str(control), f"redis={port}:{behind.port}"]
+        words = [sys.executable, "-m", "scripts.stack.wan", "--control", str(control), f"redis={port}:{behind.port}"]
         self._running = Running(Service("proxy", words, folder / "proxy.log", listens(control))).start()
         self._control = Control(control)
         self.client: redis.Redis[bytes] = connect.open_redis(f"redis://127.0.0.1:{port}/0", name="test-lossy")

@@ -7,19 +7,19 @@ from jobs import contract
 from regions import names
 from tests.service import hub_parts
 from tests.waiting import until
-from web import lua
+from web.api.poll import Poller
+from web.api.recall import Recall
+from web.api.wait import Waiters
 from web.app import App
-from web.clean import Cleaner
-from web.exchange import Answer
-from web.history import History
-from web.hub import Hub
-from web.ledger import Ledger, New, Settlement, Times
-from web.listen import Listener
-from web.poll import Poller
-from web.publish import Publisher
-from web.recall import Recall
-from web.server import Server
-from web.wait import Waiters
+from web.flow.clean import Cleaner
+from web.flow.history import History
+from web.flow.listen import Listener
+from web.flow.publish import Publisher
+from web.http.exchange import Answer
+from web.http.server import Server
+from web.hub import scripts
+from web.hub.ledger import Ledger, New, Settlement, Times
+from web.hub.redis import Hub
 
 
 class Desk:
@@ -94,7 +94,7 @@ class Desk:
             finished_ms=self.ledger.now_ms(),
             size_bytes=len(contract.splice(frame)),
         )
-        assert self.ledger.settle([one])[0] in lua.ENDED
+        assert self.ledger.settle([one])[0] in scripts.ENDED
         return task.id
 
     def has_waiters(self, count: int) -> None:

@@ -12,7 +12,7 @@ import pika
 from jobs import contract
 from regions import connect, names, topology
 from regions.settings import ROOT
-from scripts.services import free_port
+from scripts.stack.services import free_port
 from tests import sources
 from tests.service import hub_parts
 from tests.service.conftest import RedisInstance

@@ -7,7 +7,7 @@ import ulid
 from jobs import contract
 from regions import names
 from regions.settings import Region, Settings, load
-from web.ledger import New, NewTask
+from web.hub.ledger import New, NewTask
 
 
 def settings(tmp_path: Path, *, redis: str = "", amqp: str = "", **environ: str) -> Settings:

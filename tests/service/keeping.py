@@ -19,7 +19,7 @@ from jobs import contract
 from regions import names
 from regions.process import Process
 from regions.settings import ROOT
-from scripts.services import Guard
+from scripts.stack.services import Guard
 from tests.service.bridging import Broker, task
 from tests.waiting import until
 

@@ -17,8 +17,8 @@ from rq import Worker as RqWorker
 
 from jobs import contract
 from jobs.contract import Task
-from jobs.nursery import needed
 from jobs.origin import origin_of
+from jobs.worker.nursery import needed
 from regions import names
 from regions.process import stat
 from regions.secret import Secret

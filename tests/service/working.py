@@ -19,11 +19,11 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from ulid import ULID
 
-from jobs.claim import Claimer
 from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, key_of, splice
 from jobs.errors import Cancelled, ConnectionFailed
-from jobs.retry import Retry
-from jobs.worker import enter, run
+from jobs.queue.claim import Claimer
+from jobs.queue.retry import Retry
+from jobs.worker.worker import enter, run
 from regions import connect, names
 from regions.settings import ROOT, Hub, Region, RegionRedis, Scale, Settings, Workers
 
@@ -169,7 +169,7 @@ def results(hub: redis.Redis) -> list[str]:
 
 @dataclass
 class Ended:
-    """How a task ended, as ``jobs.life.Ended``."""
+    """How a task ended, as ``jobs.task.life.Ended``."""
 
     outcome: Outcome
     traceback: str

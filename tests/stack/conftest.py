@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from regions.settings import ROOT
-from scripts.ports import free_block
-from scripts.services import Guard
+from scripts.stack.ports import free_block
+from scripts.stack.services import Guard
 
 UP, NEARFETCH = ROOT / "scripts" / "up", ROOT / "scripts" / "nearfetch"
 SECONDS = 240.0  # of a machine that may have much else to do

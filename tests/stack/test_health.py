@@ -7,7 +7,7 @@ import pytest
 
 from tests.stack.driving import Inside, Ledger, ask
 from tests.waiting import until
-from web.health import KEPT, LAST, RUNS_MIN
+from web.hub.verdict import KEPT, LAST, RUNS_MIN
 
 ASKED = [
     "price.list",

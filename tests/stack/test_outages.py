@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.services import RabbitMQ
+from scripts.stack.services import RabbitMQ
 from tests.stack.driving import Inside, Ledger, ask
 from tests.waiting import freeze, until
 

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 
-from scripts.ports import port_is_free
+from scripts.stack.ports import port_is_free
 from tests.stack.conftest import UP
 from tests.waiting import until
 

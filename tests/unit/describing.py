@@ -4,9 +4,9 @@ import re
 import textwrap
 from pathlib import Path
 
-from jobs.definition import Definition, read
+from jobs.definition.model import Definition, read
 from jobs.page import Page
-from jobs.source import Parsed, Source
+from jobs.parse.source import Parsed, Source
 from regions.faults import Faults
 
 PAGES = Path(__file__).parent / "pages"

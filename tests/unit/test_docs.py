@@ -12,8 +12,10 @@ from msgspec import Struct
 from jobs import errors
 from regions import durability, names, settings, topology
 from regions.settings import ROOT
-from scripts import cli, hub_acl
-from web import app, problems
+from scripts import cli
+from scripts.stack import hub_acl
+from web import app
+from web.http import problems
 
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 

@@ -1,0 +1,1 @@
+"""What is kept of answers: the cache, the raw pages, the tokens."""

@@ -1,0 +1,1 @@
+"""What a source's file says, read and checked. The gateway shares it."""

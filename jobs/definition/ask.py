@@ -1,0 +1,259 @@
+"""How a source is asked: the address (RFC 6570 over params), and headers, cookies and a body with names in braces.
+
+{param}   {before.token}   {secret.NAME}      in everything but the address, where no secret may stand
+"""
+
+import base64
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+import uritemplate
+from msgspec import Struct
+
+from jobs.definition import hosts
+from jobs.definition.hosts import Elsewhere
+from jobs.definition.reader import Reader, Where, show
+from jobs.origin import fixed_origin, origin_of, origin_or_none
+from jobs.text import values
+from regions.faults import nearest
+
+METHODS: Final = ("GET", "POST", "PUT", "PATCH")
+COOKIE_SAFE: Final = "!#$%&'()*+-./:<=>?@[]^_`{|}~"  # of RFC 6265, what quote would change
+DEFAULT_EGRESS: Final = "default"
+KEYS: Final = ("method", "headers", "cookies", "form", "json", "body", "auth", "egress")
+
+_VARIABLE: Final = r"[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?"
+_URL: Final = re.compile(rf"(?:[^{{}}]|\{{[+#./;?&]?{_VARIABLE}(?:,{_VARIABLE})*\}})+")
+_NAME: Final = re.compile(r"\{((?:before|secret)\.[A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_]*)\}")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class Auth(Struct, frozen=True):
+    """``scheme`` is basic ("user:password"), bearer (a token), or "" for none."""
+
+    scheme: str = ""
+    text: str = ""
+
+
+class Ask(Struct, frozen=True, kw_only=True):
+    """One request as a definition describes it."""
+
+    url: str
+    method: str = "GET"
+    headers: dict[str, str] = {}
+    cookies: dict[str, str] = {}
+    form: dict[str, str] = {}
+    json: Any = None
+    body: str = ""
+    auth: Auth = Auth()
+    egress: str = DEFAULT_EGRESS
+    hosts: tuple[str, ...] = ()  # that the address may lead to, where params decide that (jobs.definition.hosts)
+
+    def expand(self, params: Mapping[str, Any]) -> str:
+        """The address. A param without a value leaves nothing, as RFC 6570 says.
+
+        Raises ``jobs.definition.hosts.Elsewhere``, a ValueError, where it leads to no host that the definition names.
+        """
+        template, origin = _template(self.url)
+        if template is None:
+            return self.url
+        expanded = template.expand({name: _text(value) for name, value in params.items()})
+        if not origin:
+            hosts.check(expanded, self.hosts, hosts.leaders(self.url))
+        elif origin_or_none(expanded) != origin:
+            raise Elsewhere(f"expected an address of {origin}, found {expanded[:80]!r}")
+        return expanded
+
+    def origin(self, url: str) -> str:
+        """The origin of an address that ``expand`` gave, as ``jobs.origin.origin_of``."""
+        return self.fixed_origin() or origin_of(url)
+
+    def fixed_origin(self) -> str:
+        """The origin of all its addresses; "" where params decide it."""
+        return _template(self.url)[1]
+
+    def secrets(self) -> list[str]:
+        """The names of the secrets that the request needs."""
+        return [name.removeprefix("secret.") for name in self.credentials() if name.startswith("secret.")]
+
+    def credentials(self) -> list[str]:
+        """What it sends and only some may see: ``secret.NAME`` and ``before.NAME``."""
+        if not (self.headers or self.cookies or self.form or self.json or self.body or self.auth.text):
+            return []  # most ask for a page and no more
+        found = _NAME.findall(msgspec.json.encode([self.headers, self.cookies, self.form, self.json]).decode())
+        found += _NAME.findall(f"{self.body}\n{self.auth.text}")
+        return sorted({name for name in found if "." in name})
+
+
+@functools.lru_cache(maxsize=4096)
+def _template(url: str) -> tuple[uritemplate.URITemplate | None, str]:
+    """A template (None for an address without params), read once, and the origin of all its addresses ("" where params decide)."""
+    return uritemplate.URITemplate(url) if "{" in url else None, fixed_origin(url)
+
+
+class Made(Struct, frozen=True):
+    """What is sent besides the address."""
+
+    method: str
+    headers: dict[str, str]
+    cookies: dict[str, str]
+    body: bytes | None
+
+
+def make(ask: Ask, names: Mapping[str, Any]) -> Made:
+    """Fills in a request. ``names`` are params, ``before.x`` and ``secret.X``; what is missing leaves nothing."""
+    headers = {key: text for key, raw in ask.headers.items() if (text := fill(raw, names)) is not None}
+    if ask.auth.scheme == "basic":
+        pair = (fill(ask.auth.text, names) or "").encode()
+        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+    elif ask.auth.scheme == "bearer":
+        headers["Authorization"] = f"Bearer {fill(ask.auth.text, names) or ''}"
+    headers = {key: " ".join(text.split()) for key, text in headers.items()}  # a line break would begin another one
+    cookies = {
+        key: quote(text, safe=COOKIE_SAFE) for key, raw in ask.cookies.items() if (text := fill(raw, names)) is not None
+    }
+    body: bytes | None = None
+    kinds = {key.lower() for key in headers}
+    if ask.form:
+        body = urlencode({k: t for k, raw in ask.form.items() if (t := fill(raw, names)) is not None}).encode()
+        if "content-type" not in kinds:
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+    elif ask.json is not None:
+        body = msgspec.json.encode(_filled(ask.json, names))
+        if "content-type" not in kinds:
+            headers["Content-Type"] = "application/json"
+    elif ask.body:
+        body = (fill(ask.body, names) or "").encode()
+    return Made(ask.method, headers, cookies, body)
+
+
+def fill(template: str, names: Mapping[str, Any]) -> str | None:
+    """A text with its names filled in; None for one that is a single name without a value."""
+    alone = _NAME.fullmatch(template)
+    if alone is not None:
+        value = names.get(alone[1])
+        return None if value is None else values.shown(value)
+    return _NAME.sub(lambda name: "" if names.get(name[1]) is None else values.shown(names[name[1]]), template)
+
+
+def _filled(value: Any, names: Mapping[str, Any]) -> Any:
+    """JSON with its texts filled in; a text that is a single name keeps its value's type."""
+    if isinstance(value, str):
+        alone = _NAME.fullmatch(value)
+        return names.get(alone[1]) if alone is not None else fill(value, names)
+    if isinstance(value, list):
+        return [_filled(one, names) for one in value]
+    if isinstance(value, dict):
+        return {key: _filled(one, names) for key, one in value.items()}
+    return value
+
+
+def _text(value: Any) -> Any:
+    """A value as uritemplate writes it rightly: it makes ``True`` of true, and nothing of false."""
+    if isinstance(value, list):
+        return [values.shown(one) for one in value]
+    return None if value is None else values.shown(value)
+
+
+def read_ask(
+    reader: Reader,
+    table: Mapping[str, Any],
+    where: Where,
+    url: str,
+    url_at: Where,
+    params: Sequence[str],
+    before: Sequence[str],
+    egress: str = "",
+) -> Ask:
+    """A request: ``table`` is checked for unknown keys by the caller. ``params`` and ``before`` are the known names.
+
+    ``egress`` is its way out where it names none.
+    """
+    check_url(reader, url, url_at, params)
+    method = reader.one_of(table, "method", where, METHODS, "")
+    bodies = [key for key in ("form", "json", "body") if key in table]
+    if len(bodies) > 1:
+        reader.fault((*where, bodies[1]), f"expected one body, found {' and '.join(bodies)}")
+    if bodies and method == "GET":
+        reader.fault((*where, "method"), f"expected POST, PUT or PATCH beside {bodies[0]}, found GET")
+    found = Ask(
+        url=url,
+        method=method or ("POST" if bodies else "GET"),
+        headers=_texts(reader, table, "headers", where, token=True),
+        cookies=_texts(reader, table, "cookies", where, token=True),
+        form=_texts(reader, table, "form", where),
+        json=table.get("json"),
+        body=reader.text_at(table, "body", where),
+        auth=_read_auth(reader, table, where),
+        egress=reader.text_at(table, "egress", where, egress),
+    )
+    known = {*params, *(f"before.{name}" for name in before)}
+    used = msgspec.json.encode([found.headers, found.cookies, found.form, found.json], enc_hook=str).decode()
+    for name in dict.fromkeys(_NAME.findall(f"{used}\n{found.body}\n{found.auth.text}")):
+        if not name.startswith("secret.") and name not in known:
+            reader.fault(where, f"expected a param, before.NAME or secret.NAME, found {{{name}}}{nearest(name, known)}")
+    return found
+
+
+def _variables(url: str) -> list[str]:
+    """The names in an address's template; none where it is no template."""
+    return list(uritemplate.variables(url)) if _URL.fullmatch(url) else []
+
+
+def check_url(reader: Reader, url: str, where: Where, params: Sequence[str]) -> None:
+    """The template of an address."""
+    if not url:
+        return
+    if re.search(r"\{[^}]*(?:secret|before)\.", url):
+        reader.fault(where, "expected no secret and no before.NAME in the address, which results show; use [request]")
+    elif not _URL.fullmatch(url):
+        reader.fault(where, f'expected RFC 6570 expressions like {{name}} or {{?a,b}}, found "{url}"')
+    else:
+        for name in _variables(url):
+            if name not in params:
+                known = nearest(name, params) if params else "; [params] has none"
+                reader.fault(where, f'expected names of [params], found "{name}"{known}')
+        if not re.match(r"https?://|\{\+", url, re.IGNORECASE):
+            reader.fault(where, f'expected an http or https address, found "{url}"')
+
+
+def _texts(reader: Reader, table: Mapping[str, Any], key: str, where: Where, *, token: bool = False) -> dict[str, str]:
+    raw = table.get(key, {})
+    if not isinstance(raw, dict):
+        reader.fault((*where, key), f"expected a table of texts, found {show(raw)}")
+        return {}
+    found = {}
+    for name, value in raw.items():
+        if isinstance(value, bool | int | float | str):
+            found[name] = values.shown(value)
+        else:
+            reader.fault((*where, key, name), f"expected a text, found {show(value)}")
+        if token and not _TOKEN.fullmatch(name):
+            reader.fault((*where, key, name), f'expected a name without blanks and separators, found "{name}"')
+        if re.search(r"[\r\n]", str(value)):
+            reader.fault((*where, key, name), "expected one line, found several")
+        beyond = max(str(value), default="")
+        if key == "headers" and beyond > "\xff":  # a cookie's is quoted
+            reader.fault((*where, key, name), f'expected Latin-1 characters, found "{beyond}"')
+    return found
+
+
+def _read_auth(reader: Reader, table: Mapping[str, Any], where: Where) -> Auth:
+    if "auth" not in table:
+        return Auth()
+    raw = reader.table(table["auth"], (*where, "auth"), ("basic", "bearer"))
+    if len(raw) != 1:
+        reader.fault((*where, "auth"), f"expected basic or bearer, found {' and '.join(raw) or 'neither'}")
+        return Auth()
+    scheme = next(iter(raw))
+    return Auth(scheme, reader.text_at(raw, scheme, (*where, "auth")))
+
+
+def mentions(asked: Ask, param: str) -> bool:
+    """Whether a param stands anywhere in a request."""
+    rest = msgspec.json.encode([asked.headers, asked.cookies, asked.form, asked.json, asked.body, asked.auth.text])
+    return param in _variables(asked.url) or param in _NAME.findall(rest.decode())

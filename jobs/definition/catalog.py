@@ -1,0 +1,167 @@
+"""The sources that a process knows: every definition of some folders, read again when its file changes.
+
+A file that can't be read as a definition is an entry with faults; it never stands in another one's way.
+"""
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from jobs.definition.ask import Ask
+from jobs.definition.model import Definition, read
+from regions import logs, names, toml
+from regions.faults import Fault, Faults, nearest
+from regions.secret import line_for
+from regions.settings import Region
+
+FORMER_MAX: Final = 8  # definitions of a source that tasks may still have been accepted with
+
+Stamp = tuple[Path, int, int, int, int]  # what tells that a file is another one: path, inode, size, time, the code's
+
+NO_REGIONS: Final[Mapping[str, Region]] = {}
+
+log = logs.get("catalog")
+
+
+class Entry(Struct, frozen=True):
+    """One source: its definition, or what is wrong with its file. ``region`` is where it runs."""
+
+    id: str
+    path: Path
+    definition: Definition | None
+    faults: list[Fault]
+    region: str
+
+
+class Catalog:
+    """Definitions by id; of two files with one id that of the later folder counts.
+
+    ``regions`` are those that the process judges sources by; one of them that wants what its region does not give is at
+    fault.
+    """
+
+    def __init__(self, folders: Sequence[Path], first_region: str, regions: Mapping[str, Region] = NO_REGIONS) -> None:
+        self._folders = list(folders)
+        self._first_region, self._regions = first_region, regions
+        self._entries: dict[str, Entry] = {}
+        self._former: dict[str, list[Definition]] = {}  # the good ones before today's, the latest last
+        self._stamps: dict[str, Stamp] = {}
+        self._is_blind = False  # could not look at them the last time
+        self._lock = threading.Lock()
+
+    def refresh(self) -> bool:
+        """Looks at all files (a stat each) and reads those that changed; True when anything did. Never raises.
+
+        While a folder can't be listed, for want of a descriptor, its sources stay as they are.
+        """
+        with self._lock:
+            try:
+                found = self._look()
+            except OSError as error:
+                if not self._is_blind:
+                    log.error("the sources can't be looked at", error=str(error))
+                self._is_blind = True
+                return False
+            self._is_blind = False
+            changed = [source for source, stamp in found.items() if self._stamps.get(source) != stamp]
+            gone = [source for source in self._entries if source not in found]
+            if not changed and not gone:
+                return False
+            for source in [*changed, *gone]:
+                known = self._entries.get(source)
+                if known is not None and known.definition is not None:
+                    self._former[source] = [*self._former.get(source, []), known.definition][-FORMER_MAX:]
+            entries = {source: entry for source, entry in self._entries.items() if source in found}
+            for source in changed:
+                entries[source] = self._read(source, found[source][0])
+            self._entries = {source: entries[source] for source in sorted(entries)}
+            self._stamps = found
+            return True
+
+    def get(self, source: str) -> Entry | None:
+        """A source by its id."""
+        return self._entries.get(source)
+
+    def former(self, source: str, definition_hash: str) -> Definition | None:
+        """An earlier definition of this hash, of the last few. One with an ID.py is not kept: its code is gone."""
+        found = (one for one in self._former.get(source, ()) if one.hash == definition_hash and not one.code)
+        return next(found, None)
+
+    def entries(self) -> list[Entry]:
+        """All sources, by id."""
+        return list(self._entries.values())
+
+    def _look(self) -> dict[str, Stamp]:
+        found: dict[str, Stamp] = {}
+        for folder in self._folders:
+            try:
+                paths = sorted(folder.iterdir())  # glob would hide why it finds nothing
+            except (FileNotFoundError, NotADirectoryError, PermissionError):
+                continue  # a folder that is away for a moment holds nothing
+            for path in paths:
+                stamp = _stamp(path) if path.suffix == ".toml" else None
+                if stamp is not None:
+                    found[path.stem] = stamp
+        return found
+
+    def _read(self, source: str, path: Path) -> Entry:
+        try:
+            definition = read(path)
+            region = definition.region or self._first_region
+            strange = wrong_in(self._regions[region], definition) if region in self._regions else []
+        except Faults as faults:
+            return Entry(source, path, None, faults.faults, _region_in(path) or self._first_region)
+        except Exception as error:  # noqa: BLE001 - one file must not end the reading of all others
+            fault = Fault(path.name, None, "", f"expected a definition, found {type(error).__name__}: {error}")
+            return Entry(source, path, None, [fault], self._first_region)
+        return Entry(source, path, None if strange else definition, strange, region)
+
+
+def wrong_in(region: Region, definition: Definition) -> list[Fault]:
+    """What a source wants that its region does not give: a way out, a secret, any host; each with what mends it."""
+    faults = []
+
+    def fault(key: tuple[str, ...], message: str) -> None:
+        text = definition.path.read_text(encoding="utf-8")
+        faults.append(Fault(definition.path.name, toml.line_of(text, key), ".".join(key), message))
+
+    asks: dict[tuple[str, ...], Ask] = {("request",): definition.ask}
+    if definition.before is not None:
+        asks = {("before", "request"): definition.before.ask, **asks}
+    for name, key in {asked.egress: (*key, "egress") for key, asked in asks.items()}.items():
+        if name not in region.egress:
+            fault(key, f'expected an egress of region {region.name}, found "{name}"{nearest(name, region.egress)}')
+    for name, key in {name: key for key, asked in asks.items() for name in asked.secrets()}.items():
+        secret = region.secrets.get(name)
+        if secret is None or not secret.serves(definition.id):
+            mended = line_for(name, secret, definition.id)
+            fault(key, f"expected a secret of region {region.name} for this source, found {name}; {mended} in its file")
+    if definition.any_host and not region.any_host:
+        fault(("any_host",), f"expected hosts, or any_host = true in the file of region {region.name}, found neither")
+    return faults
+
+
+def _region_in(path: Path) -> str:
+    """The region that a faulty file names, so that its faults are shown there; "" where it can't be told."""
+    try:
+        region = toml.read(path).get("region")
+    except Faults:
+        return ""
+    return region if isinstance(region, str) and re.fullmatch(names.REGION_PATTERN, region) else ""
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """None where the file is gone again."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    try:
+        code = path.with_suffix(".py").stat().st_mtime_ns
+    except OSError:
+        code = 0
+    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns, code

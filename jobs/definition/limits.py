@@ -1,0 +1,107 @@
+"""What a source may cost, and what its records promise."""
+
+import re
+from typing import Any, Final
+
+from msgspec import Struct
+
+from jobs.definition.reader import Reader, Where
+from regions.faults import nearest
+
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h)")
+_PER_SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """``rate`` (as it is written, "" for none) and ``concurrency`` are a host's, the rest is the source's own."""
+
+    rate: str = ""
+    concurrency: int = 8
+    timeout_seconds: float = 10.0  # of one fetch
+    max_bytes: int = 20_000_000  # decoded, and as they come
+    retries: int = 2
+    robots: bool = False
+    stale_seconds: float = 0.0
+
+    @property
+    def rate_per_second(self) -> float:
+        """Fetches a second that the host gets at most; 0.0 stands for no limit."""
+        found = _RATE.fullmatch(self.rate)
+        return float(found[1]) / _PER_SECONDS[found[2]] if found else 0.0
+
+
+class Contract(Struct, frozen=True, kw_only=True):
+    """What every answer of the source keeps; selectors of ``empty`` and ``blocked`` are the definition's."""
+
+    required: tuple[str, ...] = ()
+    min_rows: int = 1
+    unique: tuple[tuple[str, ...], ...] = ()  # each a field, or fields that are unique together
+    range: dict[str, tuple[int | float | str, int | float | str]] = {}
+    absent: tuple[int, ...] = ()
+
+
+def read_limits(reader: Reader, value: Any, where: Where) -> Limits:
+    """``[limits]``."""
+    table = reader.table(value, where, Limits.__struct_fields__)
+    rate = reader.text_at(table, "rate", where)
+    found = _RATE.fullmatch(rate)
+    if rate and (found is None or float(found[1]) == 0):
+        reader.fault((*where, "rate"), f'expected a rate like "2/s", "30/min" or "100/h", found "{rate}"')
+        rate = ""
+    return Limits(
+        rate=rate,
+        concurrency=reader.whole(table, "concurrency", where, 8, low=1, high=1024),
+        timeout_seconds=reader.number(table, "timeout_seconds", where, 10.0, low=0.001),
+        max_bytes=reader.whole(table, "max_bytes", where, 20_000_000, low=1, high=1_000_000_000),
+        retries=reader.whole(table, "retries", where, 2, high=10),
+        robots=reader.flag(table, "robots", where),
+        stale_seconds=reader.number(table, "stale_seconds", where, 0.0),
+    )
+
+
+def read_contract(reader: Reader, table: dict[str, Any], where: Where, fields: set[str] | None) -> Contract:
+    """``[contract]`` without its selectors. ``fields`` are the names that are put out, None where rows say them."""
+    required = reader.texts(table, "required", where)
+    unique = []
+    listed = table.get("unique", [])
+    for index, entry in enumerate(listed if isinstance(listed, list) else [listed]):
+        together = [entry] if isinstance(entry, str) else entry
+        if not isinstance(together, list) or not together or not all(isinstance(name, str) for name in together):
+            reader.fault((*where, "unique", index), "expected a field's name, or a list of names unique together")
+            continue
+        unique.append(tuple(together))
+    ranges = {}
+    for name, bounds in reader.table(table.get("range", {}), (*where, "range"), table.get("range", {})).items():
+        if _is_range(bounds):
+            ranges[name] = (bounds[0], bounds[1])
+        else:
+            reader.fault((*where, "range", name), f"expected [low, high], two numbers or two texts, found {bounds}")
+    absent = reader.of_type(table, "absent", where, list[int], [], "a list of HTTP statuses")
+    for status in absent:
+        if not 100 <= status <= 599:
+            reader.fault((*where, "absent"), f"expected HTTP statuses from 100 to 599, found {status}")
+    if fields is not None:
+        _check_names(reader, (*where, "required"), required, fields)
+        _check_names(reader, (*where, "unique"), tuple(name for entry in unique for name in entry), fields)
+        _check_names(reader, (*where, "range"), tuple(ranges), fields)
+    return Contract(
+        required=required,
+        min_rows=reader.whole(table, "min_rows", where, 1),
+        unique=tuple(unique),
+        range=ranges,
+        absent=tuple(absent),
+    )
+
+
+def _is_range(bounds: Any) -> bool:
+    if not isinstance(bounds, list) or len(bounds) != 2 or any(isinstance(bound, bool) for bound in bounds):
+        return False
+    numbers = all(isinstance(bound, int | float) for bound in bounds)
+    texts = all(isinstance(bound, str) for bound in bounds)
+    return (numbers or texts) and bounds[0] <= bounds[1]
+
+
+def _check_names(reader: Reader, where: Where, names: tuple[str, ...], fields: set[str]) -> None:
+    for name in names:
+        if name not in fields:
+            reader.fault(where, f'expected a field that is put out, found "{name}"{nearest(name, fields)}')

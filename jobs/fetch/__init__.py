@@ -1,0 +1,1 @@
+"""To the source and back: sockets, redirects, the guard of addresses (requests)."""

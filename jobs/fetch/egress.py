@@ -1,0 +1,86 @@
+"""How a region goes out: a fetcher for each of its egresses."""
+
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from requests.cookies import RequestsCookieJar
+
+from jobs.fetch.exchange import said
+from jobs.fetch.fetcher import Fetcher
+from jobs.fetch.guard import parse_allow, parse_origins
+from jobs.page import Page, Request
+from regions.egress import proxy_of
+from regions.faults import Fault, Faults
+from regions.settings import Region, Settings
+
+
+class Fetches(Protocol):
+    """What answers requests: ``jobs.fetch.fetcher.Fetcher``, or answers that were kept."""
+
+    def fetch(
+        self,
+        request: Request,
+        *,
+        deadline: float,
+        timeout_seconds: float,
+        max_bytes: int,
+        cancelled: Callable[[], bool],
+        jar: RequestsCookieJar | None = None,
+        admit: Callable[[str], None] | None = None,
+    ) -> Page:
+        """The page at the end of a request's redirects; raises TaskError. ``admit`` is asked before another host is."""
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+
+
+def fetchers_of(settings: Settings, region: Region, *, elsewhere: bool = False) -> dict[str, Fetches]:
+    """A fetcher for each way out of a region; raises ``Faults`` with all that is wrong with them.
+
+    ``elsewhere``: on an author's machine, which need not have the addresses of the region's.
+    """
+    faults: list[Fault] = []
+    allow, origins = (
+        collected(faults, parse, text)
+        for parse, text in ((parse_allow, settings.fetch.allow), (parse_origins, settings.fetch.origins))
+    )
+    for name, egress in region.egress.items():
+        if egress.source_address and not elsewhere and (fault := why_not_from(egress.source_address)):
+            message = f'expected an address of this machine, found "{egress.source_address}": {fault}'
+            faults.append(Fault(f"{region.name}.toml", None, f"egress.{name}.source_address", message))
+    if faults:
+        raise Faults(faults)
+    return {
+        name: Fetcher(allow=allow, origins=origins, egress=egress, name=name, connections=region.workers.threads)
+        for name, egress in region.egress.items()
+    }
+
+
+def collected(faults: list[Fault], parse: Callable[[str], Any], text: str) -> Any:
+    """What ``parse`` makes of a setting; its faults are added to the others."""
+    try:
+        return parse(text)
+    except Faults as found:
+        faults += found.faults
+        return None
+
+
+def why_not_from(address: str) -> str:
+    """Why nothing can connect from an address, "" where it can."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as tried:
+            tried.bind((address, 0))
+    except OSError as error:
+        return said(error)
+    return ""
+
+
+def passwords_of(region: Region) -> dict[str, frozenset[str]]:
+    """What must not be kept of each way out through a proxy that takes a password, in each form in which it is sent."""
+    proxies = {name: proxy_of(egress) for name, egress in region.egress.items()}
+    return {
+        name: frozenset((proxy.password, f"{proxy.user}:{proxy.password}"))
+        for name, proxy in proxies.items()
+        if proxy is not None and proxy.password
+    }

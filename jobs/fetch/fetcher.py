@@ -1,0 +1,348 @@
+"""Fetching a page: every hop guarded, one deadline over all of it, nothing held that the caps don't allow.
+
+    Fetcher.fetch → Watchdog.watching → for each hop:
+      _prepare     address, headers, cookies of this hop's host
+      _place       where an origin is mapped, connect there instead
+      _send        Adapter.ask (jobs.fetch.connection) by the egress's route; a reset kept connection is tried once more
+      _next        a redirect: another host gets no credentials, cookies or body
+      admit        … and is asked when its turn has come
+    → body.read → Page
+
+requests' Session is not used: it reads and unpacks a redirect's whole body, takes credentials and proxies from the
+environment, and costs twice as much.
+"""
+
+import email.utils
+import http.client
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NoReturn
+from urllib.parse import urldefrag, urljoin, urlsplit, urlunsplit
+
+import requests
+import urllib3
+from requests.cookies import MockRequest, MockResponse, RequestsCookieJar, get_cookie_header
+from requests.models import PreparedRequest
+from requests.structures import CaseInsensitiveDict
+
+from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError, TimedOut
+from jobs.fetch import body
+from jobs.fetch.answer import Headers, Malformed, Response
+from jobs.fetch.connection import POOLS_BY_SCHEME, Adapter, tls_context
+from jobs.fetch.exchange import Exchange, Watchdog, said
+from jobs.fetch.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
+from jobs.fetch.proxy import Proxied
+from jobs.fetch.route import Direct
+from jobs.origin import host_header, is_plain, origin_of, origin_or_none, path_of
+from jobs.page import Page, Request
+from regions.egress import Egress, proxy_of
+
+REDIRECTS_MAX: Final = 10
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+DISCARD_BYTES_MAX: Final = 16_384  # a redirect's body up to here is read, so that its connection is kept
+RETRY_AFTER_SECONDS_MAX: Final = 86_400.0
+# What another host may see of a request: any other header may carry a secret.
+IMPERSONAL: Final = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
+OF_A_BODY: Final = frozenset({"content-type", "content-length", "content-encoding", "transfer-encoding"})
+
+_BROKEN: Final = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """One request on its way; ``cookies`` are the definition's own, the jar's come besides."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    cookies: Mapping[str, str]
+    body: bytes | None
+
+
+class Fetcher:
+    """Fetches for all threads of a process, which share its kept connections.
+
+    ``origins`` maps an origin to where it is connected to instead ({"https://www.example.org":
+    "http://127.0.0.1:8099/www.example.org"}); everything else, the Host header too, stays the original's.
+    ``connections`` is how many are kept for one host; ``egress`` is how to go out, and ``name`` what it is called.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow: Sequence[Allowed] = (),
+        origins: Mapping[str, str] | None = None,
+        egress: Egress = Egress(),  # noqa: B008 - frozen
+        name: str = "default",
+        connections: int = 64,
+        ca_file: str | None = None,
+        resolve: Resolve = system_resolve,
+    ) -> None:
+        guard, context, proxy = Guard(allow, resolve), tls_context(ca_file), proxy_of(egress)
+        self._route: Direct | Proxied = Direct(guard, egress.source_address)
+        pools = POOLS_BY_SCHEME
+        if proxy is not None:
+            self._route = Proxied(proxy, name, guard, context, egress.source_address)
+            pools = self._route.pools
+        self._origins = dict(origins or {})
+        self._headers = {"User-Agent": egress.user_agent, "Accept": "*/*", "Accept-Encoding": body.ACCEPTED}
+        self._adapter = Adapter(connections=connections, context=context, pools=pools)
+        self._watchdog = Watchdog()
+
+    def close(self) -> None:
+        """Ends the watchdog, then closes the kept connections."""
+        self._watchdog.stop()
+        self._adapter.close()
+
+    def fetch(
+        self,
+        request: Request,
+        *,
+        deadline: float,
+        timeout_seconds: float,
+        max_bytes: int,
+        cancelled: Callable[[], bool],
+        jar: RequestsCookieJar | None = None,
+        admit: Callable[[str], None] | None = None,
+    ) -> Page:
+        """The page at the end of a request's redirects, whatever its status.
+
+        ``deadline`` (monotonic) is the task's, ``timeout_seconds`` this fetch's from the first look-up to the body's
+        last byte. ``max_bytes`` caps the body as received and as unpacked. ``cancelled`` is looked at for each piece
+        received and ten times a second, from another thread too. ``jar`` is the task's cookies; they are added to. The
+        time-out stands still while the process has no memory for more of the body, and while ``admit`` waits: it is called
+        with the address that a redirect leads to on another host, before anything is asked there, and may refuse it.
+
+        Raises TimedOut, Cancelled, ConnectionFailed, BlockedAddress, TooLarge, DecodeFailed, and HttpStatus only for
+        redirects that lead nowhere.
+        """
+        jar = RequestsCookieJar() if jar is None else jar
+        began = time.monotonic()
+        exchange = Exchange(self._route, min(deadline, began + timeout_seconds), cancelled, deadline)
+        headers = {**self._headers, **request.headers} if request.headers else self._headers
+        hop = _Hop(request.method, request.url, headers, request.cookies, request.body)
+        for _ in range(REDIRECTS_MAX + 1):
+            with self._watchdog.watching(exchange):
+                exchange.check()
+                prepared = self._prepare(hop, jar)
+                answer = self._send(prepared, exchange)
+                _keep_cookies(jar, answer, prepared)
+                if answer.status not in REDIRECTS:
+                    return self._page(request, prepared, answer, exchange, max_bytes)
+                try:
+                    hop = _next(hop, prepared, answer)
+                except HttpStatus as error:
+                    error.page = _seen(request, prepared, answer)
+                    raise
+                _discard(answer)
+            if admit is not None and origin_or_none(hop.url) != origin_or_none(prepared.url or ""):
+                with exchange.paused():
+                    admit(hop.url)
+        message = f"expected at most {REDIRECTS_MAX} redirects, found one more, to {shown(hop.url)}"
+        endless = HttpStatus(message, http_status=answer.status)
+        endless.page = _seen(request, prepared, answer)
+        raise endless
+
+    def _prepare(self, hop: _Hop, jar: RequestsCookieJar) -> PreparedRequest:
+        """The request of a hop at its own address."""
+        prepared = PreparedRequest()
+        prepared.method = hop.method.upper()
+        try:
+            if is_plain(hop.url):
+                prepared.url = hop.url  # what requests would make of it
+            else:
+                prepared.prepare_url(_checked(hop.url), None)
+                if "/." in (prepared.url or ""):  # what requests unquoted may be dots (RFC 3986, 5.2.4)
+                    prepared.prepare_url(prepared.url or "", None)
+            host = host_header(origin_of(prepared.url or ""))
+            if hop.headers is self._headers:  # as nearly always; ours need no check
+                prepared.headers = {"Host": host, **self._headers}  # type: ignore[assignment]
+            else:
+                prepared.prepare_headers({"Host": host, **hop.headers})
+        except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, UnicodeError) as error:
+            raise BlockedAddress(f"expected an address of a page, found {shown(hop.url)}: {error}") from error
+        except requests.exceptions.InvalidHeader as error:
+            raise ConnectionFailed("expected headers without line breaks", origin="policy", retryable=False) from error
+        cookies = [f"{name}={value}" for name, value in hop.cookies.items()]
+        if len(jar):
+            cookies += filter(None, [get_cookie_header(jar, prepared)])  # type: ignore[no-untyped-call]
+        if cookies:
+            prepared.headers["Cookie"] = "; ".join(cookies)
+        prepared.body = hop.body
+        if hop.body is not None or prepared.method in ("POST", "PUT", "PATCH"):
+            prepared.headers["Content-Length"] = str(len(hop.body or b""))
+        return prepared
+
+    def _place(self, prepared: PreparedRequest) -> PreparedRequest:
+        """The same request, at the address that its origin is mapped to."""
+        url = prepared.url or ""
+        place = self._origins.get(origin_of(url)) if self._origins else None
+        if place is None:
+            return prepared
+        placed = PreparedRequest()
+        placed.method, placed.body, placed.headers = prepared.method, prepared.body, prepared.headers
+        placed.url = place + path_of(url)
+        return placed
+
+    def _send(self, prepared: PreparedRequest, exchange: Exchange) -> Response:
+        placed = self._place(prepared)
+        for again in (False, True):
+            exchange.is_fresh, exchange.wants_fresh = False, again
+            try:
+                return self._adapter.ask(placed)
+            except requests.exceptions.InvalidHeader as error:
+                raise ConnectionFailed(str(error), origin="policy", retryable=False) from error
+            except _BROKEN as error:
+                exchange.check()
+                may_repeat = prepared.method in ("GET", "HEAD") and not exchange.is_fresh and not again
+                if not (may_repeat and isinstance(_innermost(error), ConnectionError)):
+                    _fail(error, urlsplit(prepared.url or "").hostname or "")
+        raise AssertionError("unreachable: the second time always returns or raises")
+
+    def _page(
+        self, request: Request, prepared: PreparedRequest, answer: Response, exchange: Exchange, max_bytes: int
+    ) -> Page:
+        received: list[bytes] = []
+        try:
+            try:
+                content = body.read(answer, exchange, max_bytes, received)
+            except _BROKEN as error:
+                exchange.check()
+                _fail(error, urlsplit(prepared.url or "").hostname or "", http_status=answer.status)
+        except TaskError as error:
+            error.http_status = error.http_status or answer.status
+            error.page = _seen(request, prepared, answer, b"".join(received))
+            raise
+        finally:
+            answer.give_up()  # nothing, where it was read to its end
+        return _seen(request, prepared, answer, content)
+
+
+def _seen(request: Request, prepared: PreparedRequest, answer: Response, content: bytes = b"") -> Page:
+    """An answer with as much of its body as came."""
+    url = urldefrag(prepared.url or "").url
+    headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+    for name, value in answer.headers.items():
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return Page(request, url, answer.status, headers, content, request.params)
+
+
+def _keep_cookies(jar: RequestsCookieJar, answer: Response, prepared: PreparedRequest) -> None:
+    """Each cookie for itself: where ``http.cookiejar`` trips over one it drops all that it was given."""
+    for line in answer.headers.get_all("set-cookie"):
+        jar.extract_cookies(MockResponse(Headers([("Set-Cookie", line)])), MockRequest(prepared))  # type: ignore[arg-type]
+
+
+def _checked(url: str) -> str:
+    """An address without credentials and fragment; raises BlockedAddress for another scheme than http and https."""
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname)
+        _ = parts.port
+    except ValueError as error:
+        raise BlockedAddress(f"expected an address of a page, found {shown(url)}: {error}") from error
+    if parts.scheme.lower() not in SCHEMES or not has_host:
+        raise BlockedAddress(f"expected an http or https address, found {shown(url)}")
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+
+
+def shown(url: str) -> str:
+    """An address as messages may show it: without credentials and query, not longer than a line."""
+    before, at, after = url.partition("?")[0].rpartition("@")
+    bare = before.partition("://")[0] + "://" + after if at and "://" in before else after
+    return f'"{bare[:200]}"'
+
+
+def _next(hop: _Hop, prepared: PreparedRequest, answer: Response) -> _Hop:
+    """The hop that a redirect asks for; raises HttpStatus where it says nothing that can be followed."""
+    status = answer.status
+    try:
+        location = answer.headers.get("location", "").encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        location = answer.headers.get("location")
+    if not location:
+        answer.give_up()
+        raise HttpStatus(f"redirected ({status}) without saying where to", http_status=status)
+    try:
+        url = urljoin(prepared.url or "", location.strip())
+    except ValueError as error:
+        answer.give_up()
+        raise HttpStatus(f"redirected ({status}) to what is no address", http_status=status) from error
+    following = replace(hop, url=url)
+    if (status == 303 and hop.method != "HEAD") or (status in (301, 302) and hop.method == "POST"):
+        headers = {name: value for name, value in hop.headers.items() if name.lower() not in OF_A_BODY}
+        following = replace(following, method="GET", body=None, headers=headers)
+    if _may_see_credentials(prepared.url or "", url):
+        return following
+    if following.body is not None:
+        answer.give_up()
+        raise HttpStatus(f"redirected ({status}) with its body to another host, {shown(url)}", http_status=status)
+    headers = {name: value for name, value in following.headers.items() if name.lower() in IMPERSONAL}
+    return replace(following, headers=headers, cookies={})
+
+
+def _may_see_credentials(url: str, following: str) -> bool:
+    """The same origin, or the same host that goes over to TLS on the usual ports."""
+    try:
+        before, after = origin_of(url), origin_of(following)
+    except ValueError:
+        return False
+    return after == before or (before.endswith(":80") and after == f"https{before[4:-3]}:443")
+
+
+def _discard(answer: Response) -> None:
+    """Reads a short body to its end, so that the connection can be kept; else, or if that fails, closes it."""
+    try:
+        if answer.length is not None and answer.length <= DISCARD_BYTES_MAX:
+            while answer.piece(body.PIECE_BYTES):
+                pass
+    except _BROKEN:
+        pass  # nothing of this body is wanted: a broken connection is only one that is not kept
+    answer.give_up()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those inside it, as requests and urllib3 wrap them: in ``reason``, in their arguments, as cause."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        inside = [getattr(at, "reason", None), *reversed(at.args), at.__cause__]
+        at = next((one for one in inside if isinstance(one, BaseException) and id(one) not in seen), None)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    return list(_causes(error))[-1]
+
+
+def _fail(error: BaseException, host: str, http_status: int | None = None) -> NoReturn:
+    """Raises what a broken exchange is in our tree."""
+    causes = list(_causes(error))
+    inner = causes[-1]
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        message = next(c.verify_message for c in causes if isinstance(c, ssl.SSLCertVerificationError))
+        raise ConnectionFailed(f"the certificate of {host} was refused: {message}", retryable=False) from error
+    if any(isinstance(cause, TimeoutError | requests.Timeout | urllib3.exceptions.TimeoutError) for cause in causes):
+        raise TimedOut(f"{host} stopped answering", http_status=http_status) from error
+    if any(isinstance(cause, http.client.IncompleteRead | urllib3.exceptions.IncompleteRead) for cause in causes):
+        raise ConnectionFailed(f"the body from {host} was cut short", http_status=http_status) from error
+    if isinstance(error, Malformed):
+        raise ConnectionFailed(f"{host} broke the protocol: {error}", http_status=http_status) from error
+    if isinstance(inner, ssl.SSLError):
+        raise ConnectionFailed(f"TLS with {host} failed: {inner.reason or inner}", http_status=http_status) from error
+    raise ConnectionFailed(f"the connection to {host} broke: {said(inner)}", http_status=http_status) from error
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or a date; None where it says nothing usable."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), RETRY_AFTER_SECONDS_MAX)
+    try:
+        seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)

@@ -1,0 +1,1 @@
+"""A definition compiled, and a page read into records by it (lxml)."""

@@ -1,0 +1,361 @@
+"""Feeds: RSS 0.9 to 2.0, Atom and RDF, the ill-formed ones too.
+
+    read(utf8) → root element      strict; on failure repaired; then with markup in texts escaped; at last with recover
+    Channel(root).entries() → Entry …   children of channel, feed or RDF; never "any item"
+
+A lenient parser alone would lose every bare "&" and what follows it, and put an entry into the one before where a text
+has a ``<br>``. Repair goes by a list of known ills; see ``repaired`` and ``escaped``.
+"""
+
+import html
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Final
+from urllib.parse import urljoin
+
+import re2
+from lxml import etree
+
+from jobs import memory
+from jobs.errors import ParseFailed
+from jobs.page import check_tags
+from jobs.parse import construct, markup, repair, spaces
+from jobs.parse.spaces import NAMESPACES
+
+REPAIRED: Final = 12  # times a feed, while it is repaired: the text and what was made of it
+REPAIRED_TAG_BYTES: Final = 160  # besides, for each tag: the pieces between them
+
+KEYS: Final = (
+    "title", "link", "id", "published", "updated", "author", "summary", "content", "categories", "enclosures",
+)  # fmt: skip
+
+_WINDOWS_1252: Final = re2.compile(rb"&#(?:0*1(?:2[89]|[345]\d)|[xX]0*[89][0-9a-fA-F]);")  # in 128 to 159
+_CDATA: Final = re2.compile(rb"!\[CDATA\[")  # finds a text many times as quickly as bytes do
+_SECTION_MARKS: Final = re.compile(r"<!\[CDATA\[|\]\]>", re.IGNORECASE)
+
+_PAGES: Final = ("text/html", "application/xhtml+xml")
+_RELATIONS: Final = "http://www.iana.org/assignments/relation/"
+
+
+Parts = dict[str, list[Any]]  # the children of an entry, by their names in lower case
+Finder = Callable[[Parts], Any]
+
+
+def read(utf8: bytes, warnings: list[str] | None = None, kept: Collection[str] = ()) -> Any:
+    """The root element of a feed; ``warnings`` gets what could not be read for sure.
+
+    The namespaces that are known have their usual addresses in the tree, but for those in ``kept``. Raises ParseFailed
+    where there is no feed.
+    """
+    told: list[str] = [] if warnings is None else warnings
+    root = _root(utf8, told)
+    if construct.name_of(root) not in ("rss", "feed", "rdf", "channel"):
+        raise ParseFailed(f"expected a feed (rss, feed or RDF), found {construct.name_of(root)[:40]}")
+    spaces.by_meaning(root, utf8, kept, told)
+    return root
+
+
+def _root(utf8: bytes, warnings: list[str]) -> Any:
+    check_tags(utf8, "a feed", html=False)
+    if _WINDOWS_1252.search(utf8) is not None:
+        utf8 = _WINDOWS_1252.sub(_character, utf8)
+    faults, opened = repair.Faults(), utf8.count(b"![CDATA[") if _CDATA.search(utf8) is not None else 0
+    # One that begins in another one, or is escaped.
+    is_odd = opened > 0 and not opened == utf8.count(b"<![CDATA[") == utf8.count(b"]]>")
+    try:
+        root = etree.fromstring((_closed(utf8, faults) if is_odd else utf8).strip(), _parser(recover=False))
+        if opened and not is_odd and _has_swallowed(root, utf8):
+            root = etree.fromstring(_closed(utf8, faults).strip(), _parser(recover=False))
+    except etree.XMLSyntaxError:
+        faults = repair.Faults()
+        root, is_odd = _mended(utf8, faults), True  # ill-formed feeds are what the rest of this is for
+    warnings += faults.told()
+    if is_odd:
+        _unwrap(root)
+    return root
+
+
+def _closed(utf8: bytes, faults: repair.Faults) -> bytes:
+    memory.reserve(_taken(utf8), "a feed that has to be repaired")
+    return repair.closed(utf8.decode("utf-8", "replace"), faults).encode()
+
+
+def _has_swallowed(root: Any, utf8: bytes) -> bool:
+    """Whether a CDATA section may hold whole entries: more of them end in the text than there are."""
+    return utf8.count(b"</item>") + utf8.count(b"</entry>") > sum(1 for _ in root.iter("{*}item", "{*}entry"))
+
+
+def _mended(utf8: bytes, faults: repair.Faults) -> Any:
+    """The root of an ill-formed feed: by the first step of repair that is enough. Raises ParseFailed."""
+    memory.reserve(_taken(utf8), "a feed that has to be repaired")
+    text = utf8.decode("utf-8", "replace")
+    steps: tuple[tuple[Callable[[str], str], bool], ...] = (
+        (lambda text: repair.repaired(text, faults), False),
+        (repair.escaped, False),
+        (lambda text: repair.balanced(text, faults), False),
+        (str, True),
+    )
+    for mend, recover in steps:
+        text = mend(text)
+        try:
+            root = etree.fromstring(text.encode(), _parser(recover=recover))
+        except etree.XMLSyntaxError as error:
+            failed = error
+            continue
+        if root is not None:
+            if recover:
+                faults.add_line(failed.lineno or 1, failed.msg.partition(", line ")[0])
+            return root
+    raise ParseFailed(f"expected a feed, found: {failed}")
+
+
+def _taken(utf8: bytes) -> int:
+    return len(utf8) * REPAIRED + utf8.count(b"<") * REPAIRED_TAG_BYTES
+
+
+def _unwrap(root: Any) -> None:
+    """Takes the marks of CDATA away that a text begins with: it was wrapped or escaped once more."""
+    for element in root.iter(etree.Element):
+        if element.text and _SECTION_MARKS.match(element.text.lstrip()):
+            element.text = _SECTION_MARKS.sub("", element.text)
+            for child in element:
+                child.tail = _SECTION_MARKS.sub("", child.tail or "")
+            if not len(element):
+                element.text = repair.DAMAGED_CLOSING.sub("", element.text)
+
+
+def _character(reference: re.Match[bytes]) -> bytes:
+    """The character that a number means in HTML, where XML has a control character."""
+    return html.unescape(reference[0].decode()).encode()
+
+
+def _parser(*, recover: bool) -> etree.XMLParser:
+    return etree.XMLParser(
+        encoding="utf-8",
+        resolve_entities="internal",
+        no_network=True,
+        load_dtd=False,
+        recover=recover,
+        collect_ids=False,
+    )
+
+
+class Entry:
+    """An entry, or the feed itself: its element, and its keys as ``get`` finds them.
+
+    With an ``address``, that of a page with ``xml:base`` somewhere, links and enclosures are absolute.
+    """
+
+    __slots__ = ("_address", "_parts", "element")
+
+    def __init__(self, element: Any, address: str = "") -> None:
+        self.element = element
+        self._address = address
+        self._parts: Parts | None = None
+
+    def _named(self) -> Parts:
+        """Its parts by their names."""
+        if self._parts is None:
+            self._parts = {}
+            for child in self.element:
+                self._parts.setdefault(construct.name_of(child), []).append(child)
+        return self._parts
+
+    def get(self, key: str) -> Any:
+        """A key's text, a list for categories and enclosures; None for none."""
+        if key in _TEXTS:
+            found = _TEXTS[key](self._named())
+            return construct.text_of(found) if found is not None else None
+        if key == "link":
+            link = _link(self._named())
+            return self._at(*link) if link is not None else None
+        if key == "enclosures":
+            return [self._at(*one) for one in _enclosures(self.element, self._named())]
+        if key == "id":
+            return _ID(self._named()) or self.element.get(f"{{{NAMESPACES['rdf']}}}about")
+        if key == "categories":
+            return _categories(self.element, self._named())
+        find = _KEYS.get(key)
+        return find(self._named()) if find is not None else None
+
+    def as_html(self, key: str, warnings: list[str]) -> Any:
+        """As ``get``, for a reader of HTML: a title, summary or content of plain text is escaped."""
+        if key not in _TEXTS:
+            return self.get(key)
+        found = _TEXTS[key](self._named())
+        return construct.html_of(found, warnings) if found is not None else None
+
+    def source_of(self, key: str) -> Any:
+        """The element that a key's text is found in, the entry's own where that is no single one."""
+        found = _TEXTS[key](self._named()) if key in _TEXTS else None
+        return self.element if found is None else construct.division(found)
+
+    def _at(self, element: Any, address: str) -> str:
+        try:
+            return urljoin(markup.base(element, self._address), address) if self._address else address
+        except ValueError:
+            return address  # that is none
+
+
+class Channel(Entry):
+    """The feed: keys are the channel's, the element is the page's root."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, element: Any, address: str = "") -> None:
+        super().__init__(element, address)
+        self._channel = Entry(
+            next((child for child in element if construct.name_of(child) == "channel"), element), address
+        )
+
+    def get(self, key: str) -> Any:
+        """A key of the feed."""
+        return self._channel.get(key)
+
+    def as_html(self, key: str, warnings: list[str]) -> Any:
+        """The same for a reader of HTML."""
+        return self._channel.as_html(key, warnings)
+
+    def source_of(self, key: str) -> Any:
+        """The element that a key's text is found in."""
+        return self._channel.source_of(key)
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries, in document order: children of channel, feed or RDF. An entry in an entry is none."""
+        root = self.element
+        for holder in (root, *(child for child in root if construct.name_of(child) == "channel")):
+            for child in holder:
+                if construct.name_of(child) in ("item", "entry"):
+                    yield Entry(child, self._address)
+
+
+def _element(*names: str, is_text: bool = False) -> Callable[[Parts], Any]:
+    """Finds the first of several names that is there and not empty, the plain ones before those of extensions.
+
+    With ``is_text`` it has to have a text, else an element in it (an image) is something too.
+    """
+    wanted = [tuple(name.split(":")) if ":" in name else ("", name) for name in names]
+
+    def find(parts: Parts) -> Any:
+        for prefix, name in wanted:
+            for child in parts.get(name, ()):
+                is_there = construct.whole(child).strip() or (not is_text and construct.elements_in(child))
+                if is_there and _is_of(child, prefix):
+                    return child
+        return None
+
+    return find
+
+
+def _first(*names: str) -> Finder:
+    """The text of what ``_element`` finds."""
+    find = _element(*names, is_text=True)
+
+    def text(parts: Parts) -> str | None:
+        found = find(parts)
+        return construct.whole(found) if found is not None else None
+
+    return text
+
+
+def _is_of(element: Any, prefix: str) -> bool:
+    """Whether an element is of an extension, or (with no prefix) of the feed's own vocabulary.
+
+    That of its parent is the feed's own too: there are feeds with a namespace that nobody else has.
+    """
+    space = construct.space_of(element)
+    if prefix:
+        return space == NAMESPACES[prefix]
+    return spaces.is_own(space) or space == construct.space_of(element.getparent())
+
+
+def _link(parts: Parts) -> tuple[Any, str] | None:
+    """Atom's alternate link, else RSS's text; a guid that says that it is an address comes last. With its element."""
+    other = None
+    for child in parts.get("link", ()):
+        if not _is_of(child, ""):  # Atom's is one in RSS too
+            continue
+        href, text = (child.get("href") or "").strip(), construct.whole(child).strip()
+        if _relation(child) != "alternate":
+            continue
+        if not href and text:
+            return child, text
+        if href:
+            if child.get("type", "text/html").partition(";")[0].strip().lower() in _PAGES:
+                return child, href
+            other = other or (child, href)
+    if other:
+        return other
+    for child in parts.get("guid", ()):
+        if _is_address(child):
+            text = construct.whole(child).strip()
+            return (child, text) if text.startswith(("http://", "https://")) else None
+    return None
+
+
+def _relation(link: Any) -> str:
+    """What Atom calls it, also where it is written as an address (RFC 4287, 4.2.7.2)."""
+    said = link.get("rel")
+    return said.strip().lower().removeprefix(_RELATIONS) if said else "alternate"
+
+
+def _is_address(guid: Any) -> bool:
+    """Whether a guid does not say that it is none."""
+    return all(value.strip().lower() != "false" for key, value in guid.items() if key.lower() == "ispermalink")
+
+
+def _author(parts: Parts) -> str | None:
+    for child in parts.get("author", ()):
+        if _is_of(child, ""):
+            of_him = {construct.name_of(one): construct.whole(one) for one in reversed(construct.elements_in(child))}
+            texts = [of_him.get(name) for name in ("name", "email", "uri")] if of_him else [construct.whole(child)]
+            for text in texts:
+                if text and text.strip():
+                    return text
+    return _CREATOR(parts)  # type: ignore[no-any-return]
+
+
+def _categories(element: Any, parts: Parts) -> list[str]:
+    found: list[str] = []
+    if "category" not in parts and "subject" not in parts:
+        return found
+    for child in element:
+        name = construct.name_of(child)
+        if (name == "category" and _is_of(child, "")) or (name == "subject" and _is_of(child, "dc")):
+            own = child.text or ""
+            found.append(child.get("term") or child.get("label") or (own if own.strip() else construct.whole(child)))
+    return [text for text in found if text and text.strip()]
+
+
+def _enclosures(element: Any, parts: Parts) -> list[tuple[Any, str]]:
+    found: list[tuple[Any, str]] = []
+    if "enclosure" not in parts and "link" not in parts:
+        return found
+    for child in element:
+        address = None
+        if construct.name_of(child) == "enclosure":
+            address = child.get("url") or child.get("href") or child.get(f"{{{NAMESPACES['rdf']}}}resource")
+        elif construct.name_of(child) == "link" and _relation(child) == "enclosure":
+            address = child.get("href") or construct.whole(child)
+        if address and address.strip():
+            found.append((child, address.strip()))
+    return found
+
+
+_ID: Final = _first("id", "guid", "dc:identifier")
+_CREATOR: Final = _first("dc:creator", "itunes:author")
+_KEYS: Final[dict[str, Finder]] = {
+    "published": _first(
+        "published", "pubdate", "issued", "dcterms:issued", "dc:date", "created", "updated", "modified"
+    ),
+    "updated": _first("updated", "modified", "dcterms:modified", "lastbuilddate", "dc:date", "pubdate", "published"),
+    "author": _author,
+}
+# Those whose text may be HTML.
+_TEXTS: Final[dict[str, Callable[[Parts], Any]]] = {
+    "title": _element("title", "dc:title", "media:title"),
+    "summary": _element(
+        "summary", "description", "subtitle", "tagline", "dc:description", "itunes:summary", "media:description"
+    ),
+    "content": _element("content:encoded", "content", "description", "summary"),
+}

@@ -1,0 +1,391 @@
+"""Fields, compiled: what makes a record of the levels of a row.
+
+Plan.make(levels, scope) → the record, None where the row gave nothing at its own level
+  for each field: find → converter → default     a BadValue is null and a warning
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from lxml import etree
+
+from jobs.definition.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
+from jobs.errors import ParseFailed
+from jobs.parse import markup
+from jobs.parse.convert import Convert, Doubt, as_it_is, converter, finisher, folder
+from jobs.parse.descendants import Kept, Seek
+from jobs.parse.select import Compiler, Find, Levels
+from jobs.parse.warnings import Warnings
+from jobs.text import pattern, values
+from jobs.text.fold import LONG, folded
+from jobs.text.values import BadValue
+
+BAD_MAX: Final = 10  # bad values of required fields that are told
+
+
+@dataclass
+class Scope:
+    """What the fields of one page share. ``row`` counts from 1; ``given`` says that a row gave something."""
+
+    base: str
+    warnings: Warnings
+    params: Mapping[str, Any]
+    required: frozenset[str] = frozenset()
+    row: int = 0
+    given: bool = False
+    is_based: bool = False  # the page has xml:base somewhere
+    bad_required: list[str] = field(default_factory=list)
+    kept: Kept = field(default_factory=dict)  # values of levels that many rows share, and what was seen of a row
+
+    def bad(self, name: str, error: BadValue) -> None:
+        """A value that was not what its field expects."""
+        text = f"row {self.row}: {name}: {error}"
+        self.warnings.add((name, f"{error.expected} {error.hint}"), text)
+        if name in self.required and len(self.bad_required) < BAD_MAX:
+            self.bad_required.append(text)
+
+    def doubt(self, name: str, text: str, note: str) -> None:
+        """A value that stands, and may be another one."""
+        shown = text if len(text) <= values.SHOWN_MAX else text[: values.SHOWN_MAX - 1] + "…"
+        self.warnings.add((name, note), f'row {self.row}: {name}: in "{shown}" {note}')
+
+
+Names = dict[str, Any]
+Get = Callable[[Levels, Scope, Names], Any]
+
+
+class _Slot(NamedTuple):
+    """A field of a plan. ``own``: it looks at the row's own level; ``nothing`` stands where it found nothing."""
+
+    name: str
+    get: Get
+    own: bool
+    nothing: Any
+    hidden: bool
+
+
+class Plan:
+    """The fields of a record at a depth, compiled for one thread."""
+
+    def __init__(
+        self,
+        compiler: Compiler,
+        fields: Mapping[str, Field],
+        kinds: Sequence[Kinds],
+        documents: set[int],
+        inside: str = "",
+    ) -> None:
+        self._compiler = compiler
+        self._inside = inside  # the field that these are nested in, with a dot, as warnings name it
+        self._kinds = list(kinds)
+        self._documents = documents
+        self._depth = len(kinds) - 1
+        self._doubts: list[tuple[str, str, str]] = []  # of the row that is made: name, text, what it may be besides
+        self._slots = [self._slot(name, one) for name, one in fields.items()]
+        self._named = any(_has_template(one) for one in fields.values())
+        self._asks_own = any(slot.own for slot in self._slots) or any(isinstance(f, Choice) for f in fields.values())
+
+    def make(self, levels: Levels, scope: Scope, outer: Names) -> dict[str, Any] | None:
+        """The record of a row; None when all fields of its own level found nothing."""
+        record: dict[str, Any] = {}
+        names = dict(outer) if self._named else outer
+        scope.given = given = False
+        doubts = self._doubts
+        if doubts:
+            doubts.clear()  # of a row that failed
+        for name, get, own, nothing, hidden in self._slots:
+            try:
+                value = get(levels, scope, names)
+            except BadValue as error:
+                scope.bad(self._inside + name, error)
+                given = given or own
+                value = None
+            except etree.XPathError as error:
+                raise ParseFailed(f"{self._inside}{name} failed on the page: {error}") from error
+            else:
+                if value is None:
+                    value = nothing
+                elif own:
+                    given = True
+            if self._named:
+                names[name] = value
+            if not hidden:
+                record[name] = value
+        if doubts:
+            for one in doubts:
+                scope.doubt(*one)
+        return record if given or scope.given or not self._asks_own else None
+
+    def _slot(self, name: str, one: Field) -> _Slot:
+        hidden = name.startswith("_")
+        if isinstance(one, Value):
+            get = self._value(name, one)
+            if one.selector is not None and 0 <= one.selector.level < self._depth:
+                get = _kept(get, one.selector.level)
+            nothing = one.default if one.default is not None else [] if one.many and one.join is None else None
+            return _Slot(name, get, self._is_own(one.selector), nothing, hidden)
+        if isinstance(one, Nested):
+            return _Slot(name, self._nested(name, one), self._is_own(one.each), [], hidden)
+        return _Slot(name, *self._choice(name, one), hidden)
+
+    def _is_own(self, selector: Selector | None) -> bool:
+        return selector is not None and selector.level == self._depth
+
+    def _choice(self, name: str, choice: Choice) -> tuple[Get, bool, Any]:
+        """The first option that finds something; a bad value was found. The last default that is given counts."""
+        slots = [self._slot(name, option) for option in choice.options]
+
+        def get(levels: Levels, scope: Scope, names: Names) -> Any:
+            for slot in slots:
+                try:
+                    value = slot.get(levels, scope, names)
+                except BadValue:
+                    scope.given = scope.given or slot.own
+                    raise
+                if value is not None:
+                    scope.given = scope.given or slot.own
+                    return value
+            return None
+
+        nothing = next((slot.nothing for slot in reversed(slots) if slot.nothing not in (None, [])), slots[-1].nothing)
+        return get, False, nothing
+
+    def _nested(self, name: str, nested: Nested) -> Get:
+        step = self._compiler.step(nested.each, self._kinds, self._documents)
+        kinds, documents = deeper(nested.each, self._kinds, self._documents)
+        plan = Plan(self._compiler, nested.fields, kinds, documents, f"{self._inside}{name}.")
+
+        def get(levels: Levels, scope: Scope, names: Names) -> Any:
+            given = scope.given
+            made = [plan.make([*levels, item], scope, names) for item in step(levels)]
+            scope.given = given
+            return [record for record in made if record is not None] or None
+
+        return get
+
+    def _value(self, name: str, spec: Value) -> Get:
+
+        def doubt(text: str, note: str) -> None:
+            self._doubts.append((self._inside + name, text, note))
+
+        convert = converter(spec, doubt)
+        if spec.template:
+            return _template(spec, convert)
+        assert spec.selector is not None
+        if spec.selector.language == "const" and not spec.many:
+            constant = spec.selector.expression
+            return lambda _levels, scope, _names: convert(constant, scope.base)
+        get = self._list(name, spec, convert, doubt) if spec.many else self._single(name, spec, convert)
+        if spec.type == "url" and self._compiler.is_xml:
+            return self._located(name, spec, convert, get, doubt)
+        return get
+
+    def _single(self, name: str, spec: Value, convert: Convert) -> Get:
+        assert spec.selector is not None
+        seek, whole, level = None, None, spec.selector.level
+        if not (spec.lines or spec.without):
+            seek = self._compiler.seek(spec.selector, self._kinds, self._documents)
+        if seek is None and not (spec.lines or spec.without):
+            whole = self._compiler.whole(spec.selector, self._kinds, self._documents)
+        if seek is not None:
+            if convert is as_it_is:
+                return _sought_folded(seek)
+            return lambda levels, scope, _names: convert(seek(levels, scope.kept), scope.base)
+        if whole is not None:
+            if convert is as_it_is:
+                return _whole_folded(whole, level)
+            return lambda levels, scope, _names: convert(whole(levels[level]), scope.base)
+        find = self._compiler.one(
+            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
+        )
+        if spec.selector.language == "own" and self._is_rows(spec.selector):
+            return lambda levels, scope, _names: convert(_first(find(levels)), scope.base)
+        if convert is as_it_is:
+            return _plain(find)
+        return lambda levels, scope, _names: convert(find(levels), scope.base)
+
+    def _is_rows(self, selector: Selector) -> bool:
+        return self._kinds[selector.level] >= {"row"} and "value" not in self._kinds[selector.level]
+
+    def _list(self, name: str, spec: Value, convert: Convert, doubt: Doubt) -> Get:
+        assert spec.selector is not None
+        find = self._compiler.all(
+            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
+        )
+        if convert is as_it_is and spec.join is None:
+            return lambda levels, _scope, _names: (
+                [one for raw in find(levels) if (one := _folded(raw)) is not None] or None
+            )
+        collect = self._collector(name, spec, convert, doubt)
+        return lambda levels, scope, _names: collect([(one, scope.base) for one in find(levels)], scope)
+
+    def _collector(
+        self, name: str, spec: Value, convert: Convert, doubt: Doubt
+    ) -> Callable[[list[tuple[Any, str]], Scope], Any]:
+        """(what was found, each with the address that it is relative to; scope) → the list of values, or its text."""
+        texts, finish, finish_json = None, None, None
+        if spec.re:
+            texts, finish, finish_json = (
+                _matches(spec),
+                finisher(spec, doubt),
+                finisher(spec, doubt, is_json=True),
+            )
+
+        def collect(pairs: list[tuple[Any, str]], scope: Scope) -> Any:
+            found: list[Any] = []
+            for one, base in pairs:
+                try:
+                    if texts is None:
+                        value = convert(one, base)
+                        if value is not None:
+                            found.append(value)
+                        continue
+                    parts = texts(one)
+                except BadValue as error:
+                    scope.bad(self._inside + name, error)
+                    continue
+                self._finish(name, parts, finish if type(one) is str else finish_json, found, scope, base)
+            if not found:
+                return None
+            return found if spec.join is None else values.joined(found, spec.join)
+
+        return collect
+
+    def _finish(
+        self, name: str, texts: list[str], finish: Convert | None, found: list[Any], scope: Scope, base: str
+    ) -> None:
+        """What follows ``re``, for each of its matches."""
+        for text in texts:
+            try:
+                found.append(text if finish is None else finish(text, base))
+            except BadValue as error:
+                scope.bad(self._inside + name, error)
+
+    def _located(self, name: str, spec: Value, convert: Convert, plain: Get, doubt: Doubt) -> Get:
+        """An address in XML: where a page has ``xml:base``, it is relative to that of its own element."""
+        assert spec.selector is not None
+        find = self._compiler.located(
+            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
+        )
+        collect = self._collector(name, spec, convert, doubt) if spec.many else None
+
+        def get(levels: Levels, scope: Scope, names: Names) -> Any:
+            if not scope.is_based:
+                return plain(levels, scope, names)
+            found = [(text, markup.base(element, scope.base)) for text, element in find(levels)]
+            if collect is not None:
+                return collect(found, scope)
+            return convert(*found[0]) if found else None
+
+        return get
+
+
+def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple[list[Kinds], set[int]]:
+    """The levels below a step: their kinds, and which of them are whole documents."""
+    depth = len(kinds)
+    if step.parse:
+        kind = frozenset({"value"}) if step.parse == "json" else frozenset({"element"})
+        return [*kinds, kind], documents if step.parse == "json" else documents | {depth}
+    kind = frozenset({"element"}) if step.language in ("css", "xpath") else frozenset({"value"})
+    return [*kinds, kind], documents
+
+
+def _kept(get: Get, level: int) -> Get:
+    """A field of an outer level, found once for all rows below one item."""
+    key = object()
+
+    def kept(levels: Levels, scope: Scope, names: Names) -> Any:
+        item = levels[level]
+        known = scope.kept.get(key)
+        if known is not None and known[0] is item:
+            return known[1]
+        value = get(levels, scope, names)
+        scope.kept[key] = (item, value)
+        return value
+
+    return kept
+
+
+def _first(value: Any) -> Any:
+    return (value[0] if value else None) if isinstance(value, list) else value
+
+
+def _folded(found: Any) -> Any:
+    if type(found) is not str:
+        return values.clean(found)
+    return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
+
+
+def _plain(find: Find) -> Get:
+    """A value without a type, in one call less: ``as_it_is`` of what is found."""
+
+    def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
+        found = find(levels)
+        if type(found) is not str:
+            return values.clean(found)
+        return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
+
+    return get
+
+
+def _whole_folded(whole: Callable[[Any], str], level: int) -> Get:
+    """An element's whole text without a type, in one call less."""
+
+    def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
+        found = whole(levels[level])
+        return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
+
+    return get
+
+
+def _sought_folded(seek: Seek) -> Get:
+    """The same of what a pass over the row finds."""
+
+    def get(levels: Levels, scope: Scope, _names: Names) -> Any:
+        found = seek(levels, scope.kept)
+        return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
+
+    return get
+
+
+def _matches(spec: Value) -> Callable[[Any], list[str]]:
+    """All that a field's pattern matches in one text (its group 1, if it has one)."""
+    compiled = pattern.compiled(spec.re)
+    group = 1 if compiled.groups else 0
+    fold = folder(spec)
+
+    def matches(found: Any) -> list[str]:
+        return [match[group] for match in compiled.finditer(fold(found)) if match[group]]
+
+    return matches
+
+
+def _template(spec: Value, convert: Convert) -> Get:
+    parts = template_parts(spec.template) or []
+
+    def get(_levels: Levels, scope: Scope, names: Names) -> Any:
+        texts = []
+        for part in parts:
+            if isinstance(part, str):
+                texts.append(part)
+                continue
+            value = names.get(part[0])
+            if value is None or value == []:
+                return None
+            texts.append(values.shown(value))
+            if spec.decimal_mark != "." and "." in texts[-1] and not isinstance(value, str):
+                raise BadValue(
+                    texts[-1], "a text", f"{part[0]} is a number already, with a point; leave decimal_mark out"
+                )
+        return convert("".join(texts), scope.base)
+
+    return get
+
+
+def _has_template(one: Field) -> bool:
+    if isinstance(one, Value):
+        return bool(one.template)
+    if isinstance(one, Nested):
+        return any(map(_has_template, one.fields.values()))
+    return any(map(_has_template, one.options))

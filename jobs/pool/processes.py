@@ -1,0 +1,367 @@
+"""A region's worker processes: started, watched by their beat and memory, replaced when they die, stopped together.
+
+    run ── run_once: as many as this pool's share; start who is missing, and who runs suspects; read beats; bury the dead;
+     │               kill the silent; drain the fat
+     ├ jobs.worker x share    settings over standard input, so that no secret is in a command line
+     ├ Nursery                forks processes for suspects (jobs.worker.nursery)
+     ├ Scaler (thread)        agrees with the region's other pools on the number of processes
+     ├ Reaper (thread)        gives what the dead held to the others
+     └ Reporter (thread)      tells the hub
+
+A child's beat is a byte a turn of its claim loop, over a pipe: local, so it goes on while Redis is away.
+"""
+
+import os
+import random
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Final
+
+import msgspec
+import redis
+
+from jobs.pool.report import Reporter
+from jobs.pool.scaler import Scaler
+from jobs.queue.clock import LEASE_MS
+from jobs.queue.reaper import Reaper
+from jobs.queue.script import ALONE_MAX
+from jobs.worker.nursery import Forked, Nursery, environment, needed
+from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop
+from regions import connect, durability, logs
+from regions.process import resident_bytes, settle_on_processor
+from regions.schedule import Scale
+from regions.settings import ROOT, Region, Settings
+
+TURN_SECONDS: Final = 0.2
+SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
+WEIGH_SECONDS: Final = 2.0  # between two looks at the memory of all; one reads a file for each process of the machine
+STEADY_SECONDS: Final = 10.0  # who lives as long is restarted at once when it dies
+BACKOFF_MAX_SECONDS: Final = 5.0
+STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0
+ALONE_A_TURN: Final = 4  # processes for suspects that begin in a turn
+COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
+WORKER: Final = (sys.executable, "-m", "jobs.worker")
+
+log = logs.get("workers")
+
+
+@dataclass(slots=True)
+class Child:
+    """A worker process and its pipe; times in monotonic seconds."""
+
+    name: str
+    process: subprocess.Popen[bytes] | Forked
+    pipe: int
+    started: float
+    beat: float | None = None
+    is_killed: bool = False
+
+    def is_silent(self, now: float) -> bool:
+        """Whether its loop hangs, and nothing was done about it."""
+        if self.is_killed:
+            return False
+        return now - self.started > START_SECONDS if self.beat is None else now - self.beat > SILENT_SECONDS
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A place for one process. ``failures``: in a row, without a steady life between. ``is_alone``: for suspects."""
+
+    number: int
+    is_alone: bool = False
+    child: Child | None = None
+    failures: int = 0
+    not_before: float = 0.0
+
+    def hold_off(self, child: Child, now: float) -> float:
+        """Seconds until the next one after this child: more where its life was short."""
+        self.failures = 0 if now - child.started >= STEADY_SECONDS else self.failures + 1
+        delay: float = random.uniform(0.5, 1) * min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(self.failures, 10))
+        self.not_before = now + delay
+        return delay
+
+
+class Pool:
+    """The processes of one region on this machine."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        region: Region,
+        command: Sequence[str],
+        *,
+        reload: Callable[[], Scale] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``reload`` reads the region's ``[scale]`` again; ``clock``, in seconds since the epoch, is what its rules go by."""
+        self._settings, self._region, self._command = needed(settings, region), region, command
+        self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
+        self._slots: list[Slot] = []
+        self._nursery = Nursery(self._settings, [*command, region.name])
+        self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
+        self._leaving: list[Slot] = []  # what drains, while others have its places
+        self._weighed = 0.0
+        self._reaper = Reaper(self._client, region.name)
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        self._scaler = Scaler(
+            region,
+            self._client,
+            name,
+            self._processes,
+            reload=reload,
+            clock=clock,
+            changed=self._report,
+        )
+        self._reporter = Reporter(settings, region, self._client, name, self.workers, self._scaler.status)
+        self.stop = Stop()
+        self._is_refused = False
+        self._missing = 0
+
+    def run(self) -> int:
+        """Works until it is told to stop; the exit code."""
+        try:
+            if not self._wait_for_redis():
+                return 0
+        except (connect.TooOld, durability.NotDurable) as error:
+            log.error("can't start", error=str(error))
+            return 1
+        self._scaler.start()
+        self._reaper.start()
+        self._reporter.start()
+        self._nursery.open()
+        while self.stop.asked is None:
+            self.run_once()
+        self.end()
+        return int(self._is_refused)
+
+    def run_once(self) -> None:
+        """One turn of at most ``TURN_SECONDS`` and the start of what is missing."""
+        self._fit(self._scaler.share)
+        for slot in self._slots:
+            if slot.child is None and time.monotonic() >= slot.not_before:
+                self._start(slot)
+        self._start_alone()
+        self._watch()
+        if time.monotonic() - self._weighed >= WEIGH_SECONDS:
+            self._weigh()
+
+    def workers(self) -> list[str]:
+        """The names of the processes that run now, without those for suspects."""
+        return [slot.child.name for slot in (*self._slots, *self._leaving) if slot.child is not None]
+
+    def _processes(self) -> tuple[int, int]:
+        """How many processes claim, and how many there are, without those that drain or run suspects."""
+        children = [slot.child for slot in tuple(self._slots) if slot.child is not None]
+        return sum(child.beat is not None for child in children), len(children)
+
+    def _fit(self, share: int) -> None:
+        """As many places as the share. Who loses his drains: claims nothing more, ends what it runs, for as long as it takes."""
+        while len(self._slots) > share:
+            slot = self._slots.pop()
+            if slot.child is None:
+                continue
+            log.info("draining a worker that is not needed", worker=slot.child.name, pid=slot.child.process.pid)
+            slot.child.process.send_signal(RETIRE)
+            self._leaving.append(slot)
+        taken = {slot.number for slot in (*self._slots, *self._leaving)}
+        free = (number for number in count(1) if number not in taken)
+        while len(self._slots) < share:
+            self._slots.append(Slot(next(free)))
+
+    def _report(self) -> None:
+        self._reporter.now()
+
+    def _start_alone(self) -> None:
+        """As many processes as suspects wait, less those that begin; a few a turn, since the first may run all."""
+        if (waiting := self._reaper.suspects()) is not None:
+            self._missing = waiting - sum(slot.child is not None and slot.child.beat is None for slot in self._alone)
+        free = [slot for slot in self._alone if slot.child is None and time.monotonic() >= slot.not_before]
+        for slot in free[: max(0, min(self._missing, ALONE_A_TURN))]:
+            self._start(slot)
+            self._missing -= 1
+
+    def end(self) -> None:
+        """Stops the children, warmly unless asked twice; kills who does not end in time."""
+        log.info("stopping", region=self._region.name, workers=self.workers())
+        self._scaler.stop()
+        self._signal(signal.SIGTERM)
+        end = time.monotonic() + STOP_SECONDS
+        is_told_cold = False
+        while self._children() and time.monotonic() < end:
+            if self.stop.is_cold and not is_told_cold:
+                is_told_cold = True
+                self._signal(signal.SIGTERM)
+                end = time.monotonic() + COLD_SECONDS
+            self._watch()
+        self._signal(signal.SIGKILL)
+        while self._children():
+            self._watch()
+        self._nursery.close()
+        self._reaper.stop()
+        self._reporter.stop()
+        log.info("stopped", region=self._region.name)
+
+    def _wait_for_redis(self) -> bool:
+        """Whether the region's Redis answered before a stop was asked for. Raises ``TooOld`` and ``NotDurable``."""
+        failures = 0
+        while self.stop.asked is None:
+            try:
+                connect.check_redis(self._client, f"Redis of {self._region.name}")
+                what, kind = f"{self._region.name}'s Redis", self._region.redis.durability
+                for shortfall in durability.check(self._client, what, kind, "redis.durability").shortfalls:
+                    log.warning("redis not durable; redis.durability is relaxed", shortfall=str(shortfall))
+                return True
+            except redis.exceptions.RedisError as error:
+                if not failures:
+                    url = connect.without_password(self._region.redis.url)
+                    log.warning("waiting for the region's Redis", region=self._region.name, url=url, error=str(error))
+                failures += 1
+            self.stop.wait(connect.backoff_seconds(failures))
+        return False
+
+    def _start(self, slot: Slot) -> None:
+        kind = "alone" if slot.is_alone else "worker"
+        name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
+        ours, theirs = os.pipe()
+        try:
+            process = self._nursery.start(name, theirs) if slot.is_alone else self._spawn(name, theirs)
+        finally:
+            os.close(theirs)
+        slot.child = Child(name, process, ours, time.monotonic())
+        log.info("started a worker", worker=name, pid=process.pid)
+        self._reporter.now()
+
+    def _spawn(self, name: str, beat: int) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*self._command, self._region.name, name, "--settings", "-", "--beat", str(beat)],
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            pass_fds=[beat],
+        )
+        settle_on_processor(process.pid)
+        assert process.stdin is not None
+        try:
+            process.stdin.write(msgspec.json.encode(self._settings))
+            process.stdin.close()
+        except BrokenPipeError:
+            log.warning("a worker ended before it read its settings", worker=name)
+        return process
+
+    def _watch(self) -> None:
+        """Reads beats for a moment; buries who died; kills who is silent."""
+        pipes = {child.pipe: child for child in self._children()}
+        ready, _, _ = select.select(pipes, [], [], TURN_SECONDS)
+        now = time.monotonic()
+        for pipe in ready:
+            if said := os.read(pipe, 65536):
+                pipes[pipe].beat = now
+                self._replace(pipes[pipe], is_stuck=STUCK_BEAT in said)
+        for slot in self._all():
+            child = slot.child
+            if child is None:
+                continue
+            if child.process.poll() is not None:
+                self._bury(slot, child)
+            elif child.is_silent(now):
+                log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
+                child.process.kill()
+                child.is_killed = True  # buried when its end is seen: in the kernel, or a nursery, it may take its time
+        self._nursery.look()
+        if ready:
+            time.sleep(TURN_SECONDS / 4)  # a busy one beats a thousand times a second; a dying one's pipe is at its end
+
+    def _replace(self, child: Child, *, is_stuck: bool) -> None:
+        """Has another one in the place of a process that drains because a thread of it is stuck."""
+        for slot in self._slots:
+            if is_stuck and slot.child is child:
+                log.warning(
+                    "replacing a worker with a stuck thread, which drains", worker=child.name, pid=child.process.pid
+                )
+                self._leaving.append(replace(slot))
+                slot.child = None
+                slot.hold_off(child, time.monotonic())
+
+    def _weigh(self) -> None:
+        """Drains who creeps past the memory of a process; another one takes its place.
+
+        One of a place drains at a time. Pages alone don't bring it so far: they stay within their budget (jobs.memory).
+        """
+        self._weighed = time.monotonic()
+        most_mb, draining = self._region.workers.memory_mb, {slot.number for slot in self._leaving}
+        children = {slot.child.process.pid: slot for slot in self._slots if slot.child is not None}
+        for pid, size in resident_bytes(children).items():
+            slot, memory_mb = children[pid], size // 1_000_000
+            child = slot.child
+            if child is None or memory_mb <= most_mb or slot.number in draining:
+                continue
+            log.warning(
+                "draining a worker with too much memory",
+                worker=child.name,
+                pid=pid,
+                memory_mb=memory_mb,
+                most_mb=most_mb,
+            )
+            child.process.send_signal(signal.SIGTERM)
+            self._leaving.append(replace(slot))
+            slot.child = None
+            slot.hold_off(child, self._weighed)
+
+    def _bury(self, slot: Slot, child: Child) -> None:
+        os.close(child.pipe)
+        slot.child = None
+        is_leaving = slot in self._leaving
+        self._leaving = [one for one in self._leaving if one is not slot]
+        code = child.process.returncode
+        is_told = is_leaving and code in (0, -RETIRE)  # the latter: before it listened
+        self._reaper.died(child.name, crashed=code != 0 and not is_told and self.stop.asked is None)
+        self._reporter.now()
+        if self.stop.asked is not None or is_told or (slot.is_alone and code == 0):
+            log.info("a worker ended", worker=child.name, code=code)
+            return
+        if code == os.EX_CONFIG:  # starting again would not help
+            log.error("a worker refused its settings, which it says above", worker=child.name)
+            self._is_refused = True
+            self.stop.request()
+            return
+        delay = slot.hold_off(child, time.monotonic())
+        log.error("a worker died", worker=child.name, code=code, restart_in_seconds=round(delay, 2))
+
+    def _children(self) -> list[Child]:
+        return [slot.child for slot in self._all() if slot.child is not None]
+
+    def _all(self) -> list[Slot]:
+        return [*self._slots, *self._alone, *self._leaving]
+
+    def _signal(self, number: int) -> None:
+        for child in self._children():
+            child.process.send_signal(number)
+
+
+def run(
+    settings: Settings,
+    region: str,
+    command: Sequence[str] = WORKER,
+    *,
+    reload: Callable[[], Settings] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> int:
+    """Runs a region's workers until SIGTERM or SIGINT, then stops them warmly; a second signal is cold.
+
+    ``command`` begins the command line of a worker process. ``reload`` reads the settings again, of which only the region's
+    ``[scale]`` counts; ``clock`` is what its rules go by. Raises ``Faults`` for an unknown region.
+    """
+    again = None if reload is None else lambda: reload().one(region).scale
+    pool = Pool(settings, settings.one(region), command, reload=again, clock=clock)
+    pool.stop.install()
+    code = pool.run()
+    pool.stop.ignore()
+    return code

@@ -1,0 +1,201 @@
+"""What a region's workers say of themselves to the hub: how they do every 5 s, and which sources they have."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+
+from jobs.contract import VERSION
+from jobs.definition.catalog import Catalog, Entry
+from jobs.definition.model import Definition
+from jobs.pool.examiner import Examiner
+from jobs.queue.breaker import open_hosts
+from jobs.queue.turn import hosts_of
+from regions import connect, logs, names
+from regions.script import send, value
+from regions.settings import Region, Settings
+
+STATUS_SECONDS: Final = 5.0
+LOOK_SECONDS: Final = 0.5  # a changed definition is told within 2 s
+SOURCES_SECONDS: Final = 60.0  # said again though nothing changed, for a hub that lost them
+# What a pool says of its region: the hash's fields, by what they are called there.
+COUNTERS: Final = {
+    "succeeded": b"succeeded",
+    "failed": b"failed",
+    "raw_bytes": b"raw",
+    "records_bytes": b"records",
+    "wire_bytes": b"wire",
+}
+COUNTED: Final = ("busy", "waiting", "outbox_bytes", *COUNTERS)
+FAULT_MAX: Final = 1_000  # characters of a source's faults
+
+log = logs.get("workers")
+
+
+class Reporter:
+    """A thread of the pool, which has a ``name``. ``workers`` gives the names of the processes that run now.
+
+    ``scale`` gives how many there are to be, and why, as part of how the pool does.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        region: Region,
+        client: redis.Redis,
+        name: str,
+        workers: Callable[[], Sequence[str]],
+        scale: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._region, self._client, self._workers = region, client, workers
+        self._hub = connect.open_redis(settings.hub.redis, name=f"{region.name}.workers")
+        self._name, self._scale = name, scale
+        self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
+        self._examiner = Examiner(self._examined)
+        self._sources_due = 0.0
+        self._open: dict[str, str] = {}  # hosts that are left alone, and why
+        self._has_news = threading.Event()  # of sources; set by the examiner's thread too
+        self._failures = 0  # to reach the hub, in a row
+        self._counted = dict.fromkeys(COUNTED, 0)  # as it was last known
+        self._stopping = False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="reporter", daemon=True)
+
+    def start(self) -> None:
+        """Begins to report."""
+        self._thread.start()
+
+    def now(self) -> None:
+        """Reports at once: something changed."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Reports once more and ends."""
+        self._stopping = True
+        self._wake.set()
+        self._examiner.stop()
+        self._thread.join(4 * connect.TIMEOUT_SECONDS)
+
+    def run(self) -> None:
+        """Reports every 5 s, when something changed, and when the hub may be back, until it is stopped."""
+        while True:
+            self._wake.clear()
+            self.run_once()
+            if self._stopping:
+                return
+            pause = connect.backoff_seconds(self._failures) if self._failures else STATUS_SECONDS
+            self._wait(time.monotonic() + pause)
+
+    def _wait(self, until: float) -> None:
+        """Waits for the next report; a changed definition is a reason to report at once."""
+        while (left := until - time.monotonic()) > 0:
+            if self._wake.wait(min(left, LOOK_SECONDS)) or self._has_changed():
+                return
+
+    def _has_changed(self) -> bool:
+        is_changed = self._catalog.refresh()
+        if is_changed:
+            self._has_news.set()
+            for entry in self._own():
+                if entry.faults:
+                    log.warning("a definition is broken", source=entry.id, faults="\n".join(map(str, entry.faults)))
+        return is_changed
+
+    def _examined(self) -> None:
+        """More is known of what is wrong with sources."""
+        self._has_news.set()
+        self._wake.set()
+
+    def run_once(self) -> None:
+        """One report; what can't be sent now is sent with the next one."""
+        self._has_changed()
+        self._examiner.look(self._own())
+        with contextlib.suppress(redis.exceptions.RedisError):  # its Redis is away: status says so
+            self._look_at_hosts()
+        try:
+            self._say("status", ["part", "workers", "name", self._name], self.status())
+            if self._has_news.is_set() or time.monotonic() >= self._sources_due:
+                self._sources_due = 0.0  # until it is said
+                self._has_news.clear()
+                self._say("sources", [], self.sources())
+                self._sources_due = time.monotonic() + SOURCES_SECONDS
+        except redis.exceptions.RedisError as error:
+            if not self._failures:
+                log.warning("can't report", region=self._region.name, error=str(error))
+            self._failures += 1
+            return
+        self._failures = 0
+
+    def status(self) -> dict[str, Any]:
+        """How this pool does: ``busy`` threads and ``share`` are its own; what waits, counters and outbox are the region's.
+
+        While the region's Redis is away they are as they were last known, and ``reason`` says so: the pool lives.
+        """
+        workers = list(self._workers())
+        reason = ""
+        try:
+            self._counted = self._count(workers)
+        except redis.exceptions.RedisError as error:
+            reason = f"its Redis is away: {error}"
+        return {
+            "at_ms": connect.redis_now_ms(self._hub),
+            "processes": len(workers),
+            "threads": len(workers) * self._region.workers.threads,
+            "reason": reason,
+            **self._counted,
+            **self._scale(),
+        }
+
+    def _count(self, workers: Sequence[str]) -> dict[str, int]:
+        commands: list[tuple[Any, ...]] = [
+            ("LLEN", names.rq_queue(self._region.name)),
+            ("HGETALL", names.COUNTERS),
+            ("GET", names.OUTBOX_BYTES),
+        ]
+        commands += [("SCARD", names.rq_worker_executions(worker)) for worker in workers]
+        waiting, pairs, outbox, *busy = map(value, send(self._client, commands, []))
+        counted = dict(zip(pairs[::2], map(int, pairs[1::2]), strict=True))
+        return {
+            "busy": sum(busy),
+            "waiting": waiting,
+            "outbox_bytes": int(outbox or 0),
+            **{said: counted.get(counter, 0) for said, counter in COUNTERS.items()},
+        }
+
+    def sources(self) -> dict[str, dict[str, str | None]]:
+        """The region's sources as its workers have them: the definition's hash, and what is wrong with it or None.
+
+        ``trouble``, where there is any: why a host of it is left alone (jobs.queue.breaker).
+        """
+        found: dict[str, dict[str, str | None]] = {}
+        for entry in self._own():
+            definition = entry.definition
+            fault = self._examiner.fault(entry) if definition else "\n".join(map(str, entry.faults))
+            found[entry.id] = {
+                "definition": definition.hash if definition else "",
+                "fault": fault and fault[:FAULT_MAX],
+            }
+            if definition and (trouble := self._trouble(definition)):
+                found[entry.id]["trouble"] = trouble
+        return found
+
+    def _look_at_hosts(self) -> None:
+        """Which hosts are left alone; another set of them, or another reason, is news. Raises ``RedisError``'s."""
+        found = {host: f"{host} is left alone: {why}" for host, (_, why) in open_hosts(self._client).items()}
+        if found != self._open:
+            self._has_news.set()
+        self._open = found
+
+    def _trouble(self, definition: Definition) -> str:
+        return "; ".join(self._open[host] for host in sorted(hosts_of(definition)) if host in self._open)
+
+    def _own(self) -> list[Entry]:
+        return [entry for entry in self._catalog.entries() if entry.region == self._region.name]
+
+    def _say(self, kind: str, fields: Sequence[str], data: object) -> None:
+        entry = ["k", kind, "v", VERSION, *fields, "d", msgspec.json.encode(data)]
+        value(send(self._hub, [("XADD", names.out_stream(self._region.name), "*", *entry)], [])[0])

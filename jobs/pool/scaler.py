@@ -1,0 +1,343 @@
+"""The pools of a region agree on how many worker processes it has: through the region's Redis, whatever host they are on.
+
+    run_once ── look: I am here, these are my processes; who else is, who decides, and what is there to do
+      ├ who decides: jobs.pool.scale.decide, then one write of number, reason and each pool's share, fenced by its turn
+      └ everybody: my share of what was decided last
+
+A turn is a lease: when the pool that has it dies, another one goes on from what is written. While the Redis is away every
+pool keeps its share.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from jobs.pool.day import KEPT, Minute, Tally, count
+from jobs.pool.scale import Decision, Observation, State, Wish, decide, describe, share
+from jobs.queue.clock import clock_of, machine_ms
+from jobs.queue.script import Script
+from regions import logs, names
+from regions.faults import Faults
+from regions.schedule import Scale, bounds_at, next_change
+from regions.settings import Region
+
+TURN_SECONDS: Final = 1.0
+READ_SECONDS: Final = 2.0  # between two looks at the region's file
+SAMPLES: Final = 16  # of the queue, to find its oldest: urgent tasks are put before older ones
+
+log = logs.get("workers")
+
+# ARGV: the pool's name and what it says of itself; an empty name only looks. A pool's field begins with when it was seen.
+LOOK: Final = Script("""
+local pools, turn, scale, wish, queue, wip, counters, outbox_bytes = unpack(KEYS)
+local name, said, samples = ARGV[1], ARGV[2], tonumber(ARGV[3])
+if name ~= "" then
+  redis.call("HSET", pools, name, now_ms .. " " .. said)
+  if redis.call("SET", turn, name, "NX", "PX", $lease_ms) == false and redis.call("GET", turn) == name then
+    redis.call("PEXPIRE", turn, $lease_ms)
+  end
+end
+local alive, all = {}, redis.call("HGETALL", pools)
+for i = 1, #all, 2 do
+  local seen, rest = all[i + 1]:match("^(%d+) (.*)")
+  if tonumber(seen) >= now_ms - $lease_ms then
+    alive[#alive + 1], alive[#alive + 2] = all[i], rest
+  elseif name ~= "" then
+    redis.call("HDEL", pools, all[i])
+  end
+end
+local length, times, looked = redis.call("LLEN", queue), {}, {}
+local function look(index)
+  if index >= length or looked[index] then return end
+  looked[index] = true
+  local id = redis.call("LINDEX", queue, index)
+  times[#times + 1] = redis.call("HGET", "$job" .. id, "enqueued_at") or ""
+end
+local near = 1
+for i = 0, samples - 1 do
+  look(math.floor(i * length / samples))
+  look(near - 1)
+  near = near * 2
+end
+local ended = redis.call("HMGET", counters, "succeeded", "failed")
+local hold = ""
+if redis.call("EXISTS", "$suspended") == 1 then hold = "the region is suspended"
+elseif tonumber(redis.call("GET", outbox_bytes) or 0) >= $outbox_max then hold = "the outbox is full" end
+return {now_ms, redis.call("GET", turn), alive, redis.call("GET", scale), redis.call("GET", wish), length,
+  redis.call("ZCARD", wip), tonumber(ended[1] or 0) + tonumber(ended[2] or 0), hold, times}
+""")
+
+# ARGV: the pool's name, what was decided, and the minute that is over, or "". Nothing when its turn is over.
+DECIDE: Final = Script("""
+local turn, scale, day = unpack(KEYS)
+if redis.call("GET", turn) ~= ARGV[1] then return 0 end
+redis.call("SET", scale, ARGV[2])
+if ARGV[3] ~= "" then redis.call("XADD", day, "MAXLEN", "~", ARGV[4], "*", "d", ARGV[3]) end
+return 1
+""")
+
+LEAVE: Final = Script("""
+local pools, turn = unpack(KEYS)
+redis.call("HDEL", pools, ARGV[1])
+if redis.call("GET", turn) == ARGV[1] then redis.call("DEL", turn) end
+return 1
+""")
+
+
+class Pool(Struct, frozen=True):
+    """What a pool says of itself: processes that claim, all of its own, and its region's ``[scale]`` table."""
+
+    ready: int
+    processes: int
+    scale: Scale
+
+
+class Decided(Struct, frozen=True):
+    """What stands in the region's Redis: the state, each pool's share, and the minute that runs."""
+
+    state: State
+    shares: dict[str, int]
+    tally: Tally | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A region as its Redis tells it. ``leader``: the pool that decides, or ""."""
+
+    seen: Observation
+    leader: str
+    pools: dict[str, Pool]
+    decided: Decided | None
+    wish: Wish | None
+
+
+_pool: Final = msgspec.json.Decoder(Pool)
+_decided: Final = msgspec.json.Decoder(Decided)
+_wish: Final = msgspec.json.Decoder(Wish)
+
+
+def look(client: redis.Redis, region: str, threads: int, name: str = "", said: Pool | None = None) -> Look:
+    """A region's load and pools; with a name it says that this pool is there. Raises ``RedisError``'s."""
+    keys = [
+        names.POOLS, names.SCALE_TURN, names.SCALE, names.SCALE_WISH, names.rq_queue(region),
+        names.rq_registry("wip", region), names.COUNTERS, names.OUTBOX_BYTES,
+    ]  # fmt: skip
+    arguments: list[str | bytes | int] = [name, msgspec.json.encode(said) if said else b"", SAMPLES]
+    asked_ms = machine_ms()
+    reply = LOOK.call(client, keys, arguments)
+    now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times = reply
+    clock_of(client).note(now_ms, asked_ms)
+    pools = {key.decode(): _pool.decode(text) for key, text in zip(alive[::2], alive[1::2], strict=True)}
+    began = [when for text in times if (when := _when(text.decode())) is not None]
+    at = now_ms / 1000
+    seen = Observation(
+        at=at,
+        waiting=waiting,
+        oldest_seconds=round(max(0.0, at - min(began)), 3) if began else 0.0,
+        running=running,
+        ended=ended,
+        ready=sum(pool.ready for pool in pools.values()),
+        threads=threads,
+        hold=hold.decode(),
+    )
+    return Look(
+        seen,
+        (leader or b"").decode(),
+        pools,
+        _read(_decided, decided),
+        _read(_wish, wish),
+    )
+
+
+class Scaler:
+    """A thread of the pool. ``share`` is how many processes this pool is to have."""
+
+    def __init__(
+        self,
+        region: Region,
+        client: redis.Redis,
+        name: str,
+        processes: Callable[[], tuple[int, int]],
+        *,
+        reload: Callable[[], Scale] | None = None,
+        clock: Callable[[], float] = time.time,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``processes``: how many claim, and how many there are. ``reload`` reads the region's ``[scale]`` again.
+
+        ``clock`` is what rules go by, in seconds since the epoch; ``changed`` is called when the number did.
+        """
+        self._region, self._client, self._name = region.name, client, name
+        self._threads, self._scale = region.workers.threads, region.scale
+        self._processes, self._reload, self._clock, self._changed = processes, reload, clock, changed
+        self._fault = ""
+        self._read_at = time.monotonic()
+        self._differ: list[str] = []
+        self._told: tuple[Decision, ...] = ()
+        self._is_away = False
+        self._view: dict[str, Any] = {}
+        self.share = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="scaler", daemon=True)
+
+    def start(self) -> None:
+        """Joins the region's pools, and goes on in a thread."""
+        self.run_once()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leaves, so that the others take this pool's share at once."""
+        self._stopping.set()
+        self._thread.join(5 * TURN_SECONDS)
+        try:
+            keys = [names.POOLS, names.SCALE_TURN]
+            LEAVE.call(self._client, keys, [self._name])
+        except redis.exceptions.RedisError as error:
+            log.info("left the pools without a word", region=self._region, error=str(error))
+
+    def run(self) -> None:
+        """Looks every second until it is stopped."""
+        while not self._stopping.wait(TURN_SECONDS):
+            self.run_once()
+
+    def run_once(self) -> None:
+        """One look, and a decision where it is this pool's turn. While the Redis is away the share stays."""
+        self._read_file()
+        ready, processes = self._processes()
+        said = Pool(ready, processes, self._scale)
+        try:
+            found = look(self._client, self._region, self._threads, self._name, said)
+            if found.leader == self._name:
+                decided = self._decide(found)
+            else:
+                decided = found.decided
+                self._told = decided.state.recent[-1:] if decided else ()  # the other one tells it
+        except redis.exceptions.RedisError as error:
+            if not self._is_away:
+                log.warning("can't scale, the number of processes stays", region=self._region, error=str(error))
+            self._is_away = True
+            return
+        self._is_away = False
+        if decided is not None:
+            self.share = decided.shares.get(self._name, self.share)
+            self._view = view(found, decided)
+
+    def status(self) -> dict[str, Any]:
+        """What the hub is told."""
+        fault = {"fault": self._fault} if self._fault else {}
+        return {"share": self.share, **({"scale": self._view | fault} if self._view else {})}
+
+    def _decide(self, found: Look) -> Decided | None:
+        """Decides and writes it; None when another pool has the turn by now."""
+        before = found.decided.state if found.decided else None
+        bounds = bounds_at(self._scale, self._clock())
+        state = decide(before, found.seen, bounds, self._scale, found.wish)
+        tally, minute = count(found.decided.tally if found.decided else None, found.seen, state)
+        shares = share(state.number, {name: pool.processes for name, pool in found.pools.items()})
+        decided = Decided(state, shares, tally)
+        over = msgspec.json.encode(minute) if minute else b""
+        arguments: list[str | bytes | int] = [self._name, msgspec.json.encode(decided), over, KEPT]
+        keys = [names.SCALE_TURN, names.SCALE, names.DAY]
+        if not DECIDE.call(self._client, keys, arguments):
+            return None
+        self._tell(state.recent[-1:])
+        self._compare(found.pools)
+        return decided
+
+    def _tell(self, last: tuple[Decision, ...]) -> None:
+        """Each decision once, also where the answer to its writing was lost."""
+        if last and last != self._told:
+            log.info("scaled", region=self._region, was=last[0].was, number=last[0].number, reason=last[0].reason)
+            self._changed()
+        self._told = last
+
+    def _compare(self, pools: dict[str, Pool]) -> None:
+        """Says so where hosts have another ``[scale]`` than the one that decides."""
+        differ = sorted(name for name, pool in pools.items() if pool.scale != self._scale)
+        if differ and differ != self._differ:
+            log.warning("pools have another [scale] than the one that decides", region=self._region, pools=differ)
+        self._differ = differ
+
+    def _read_file(self) -> None:
+        if self._reload is None or time.monotonic() - self._read_at < READ_SECONDS:
+            return
+        self._read_at = time.monotonic()
+        try:
+            scale = self._reload()
+        except Faults as faults:
+            if str(faults) != self._fault:
+                log.error("the settings are wrong; [scale] stays as it was", region=self._region, faults=str(faults))
+            self._fault = str(faults)
+            return
+        if scale != self._scale:
+            log.info("read a changed [scale]", region=self._region, scale=msgspec.to_builtins(scale))
+        self._scale, self._fault = scale, ""
+
+
+def view(found: Look, decided: Decided) -> dict[str, Any]:
+    """How many processes a region has, and why, as ``/v1/regions/{region}`` shows it."""
+    state, wish = decided.state, found.wish
+    least, most = state.bounds
+    return {
+        "at_ms": round(found.seen.at * 1000),
+        "number": state.number,
+        "ready": found.seen.ready,
+        "needed": state.needed,
+        "min": least,
+        "max": most,
+        "load": describe(found.seen, state.load),
+        "decided_by": found.leader,
+        "asked": {"number": wish.number, "until": wish.shown_until} if wish else None,
+        "decisions": [
+            {"at": iso(one.at), "was": one.was, "number": one.number, "reason": one.reason}
+            for one in reversed(state.recent)
+        ],
+    }
+
+
+def iso(seconds: float) -> str:
+    """A time as the interface writes it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def ask(client: redis.Redis, scale: Scale, number: int, now: float) -> Wish:
+    """Asks for a number of processes until the next rule begins; gives what it wrote. Raises ``RedisError``'s."""
+    change = next_change(scale, now)
+    if change is None:
+        wish = Wish(number)
+        client.set(names.SCALE_WISH, msgspec.json.encode(wish))
+        return wish
+    when, rule = change
+    wish = Wish(number, when, f"{iso(when)[:16]}Z, when the rule {rule} begins")
+    client.set(names.SCALE_WISH, msgspec.json.encode(wish), px=max(1, round((when - now) * 1000)))
+    return wish
+
+
+def day(client: redis.Redis) -> list[Minute]:
+    """The region's last day, as far as it is recorded. Raises ``RedisError``'s."""
+    entries: Any = client.xrange(names.DAY)
+    return [msgspec.json.decode(fields[b"d"], type=Minute) for _, fields in entries][-KEPT:]
+
+
+def _when(text: str) -> float | None:
+    """A time as RQ writes it, in seconds since the epoch; None for anything else."""
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
+def _read(decoder: Any, text: bytes | None) -> Any:
+    """What a key holds; None where there is nothing, or what another version wrote."""
+    try:
+        return None if text is None else decoder.decode(text)
+    except msgspec.MsgspecError as error:
+        log.warning("can't read what is written of the number of processes", error=str(error))
+        return None

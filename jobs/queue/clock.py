@@ -1,0 +1,171 @@
+"""The region's clock: its Redis's own, less the steps that somebody made it take. It never jumps.
+
+    a script ── TIME + nf:clock ──> now_ms                    the same for all who call (jobs.queue.script)
+    jobs.queue.script.send ── when the caller expects it to be ──> a script that finds another time refuses, before it did anything
+       └ refused ── Clock.mend: measure; where the Redis's clock was stepped, nf:clock takes it back; the call goes out again
+
+An hour's step would expire what waits, shut hosts, end leases or keep those of the dead. So each process holds the region's
+clock against the one of its machine that nobody can step (CLOCK_BOOTTIME). It is a witness: the first one whose call is
+refused takes the step back, unless another one has gone by the region's time since, for then its own clock is the one
+that is wrong. A step of less than ``STEP_MS``, and one that no process was there to see, is taken as the time.
+"""
+
+import math
+import time
+import weakref
+from typing import Any, Final
+
+import redis
+
+from regions import logs, names
+from regions.script import Script
+
+LEASE_MS: Final = 5_000  # of a worker process
+STEP_MS: Final = 3_000  # below a lease; more than a stalled machine keeps a call
+TURN_MS: Final = 5_000  # for which a turn may be held (jobs.queue.outbox, jobs.pool.scaler)
+REFUSED: Final = "CLOCK"  # how a refusal begins
+
+log = logs.get("clock")
+
+# The Redis's own time, and what is added to it.
+MEASURE: Final = Script("""#!lua flags=no-writes
+local time = redis.call("TIME")
+return {time[1] * 1000 + math.floor(time[2] / 1000), tonumber(redis.call("GET", KEYS[1]) or 0)}
+""")
+
+# Takes a step back, unless somebody did or knows better. What Redis expires by its own clock goes by the region's again:
+# leases end when they would have, and nobody keeps a turn. ARGV: what is added now, the step, ms of the
+# least step, of a lease, of a turn, and how a lease's key begins.
+TAKE_BACK: Final = Script("""#!lua flags=allow-oom
+local clock, living = unpack(KEYS)
+local added, step, least, lease_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local turn_ms, lease = ARGV[5], ARGV[6]
+local time = redis.call("TIME")
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000) + added
+local last = tonumber(redis.call("ZRANGE", living, 0, 0, "REV", "WITHSCORES")[2] or -math.huge)
+if tonumber(redis.call("GET", clock) or 0) ~= added or math.abs(now_ms - last) < least then return 0 end
+redis.call("SET", clock, string.format("%.0f", added - step))
+local workers = redis.call("ZRANGE", living, 0, -1, "WITHSCORES")
+for i = 1, #workers, 2 do
+  local left = tonumber(workers[i + 1]) + lease_ms - (now_ms - step)
+  if left > 0 then redis.call("SET", lease .. workers[i], workers[i], "PX", string.format("%.0f", left))
+  else redis.call("DEL", lease .. workers[i]) end
+end
+for i = 3, #KEYS do redis.call("PEXPIRE", KEYS[i], turn_ms, "LT") end
+return 1
+""")
+
+
+def boot_ms() -> int:
+    """Milliseconds since this machine started, sleep included: nothing steps it."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+_AHEAD_MS: Final = time.time_ns() // 1_000_000 - boot_ms()
+
+
+def machine_ms() -> int:
+    """The machine's clock as it was when the process began, and what has passed since: a step of it is not seen."""
+    return boot_ms() + _AHEAD_MS
+
+
+class Clock:
+    """One region's clock as a process knows it. Threads share it."""
+
+    def __init__(self) -> None:
+        self._is_known = False
+        self.ahead_ms = 0  # how far it is ahead of this machine's; 0 before anything is known
+
+    def note(self, now_ms: int, asked_ms: int, *, is_anew: bool = False) -> None:
+        """An answer said so, which was asked for at ``asked_ms`` (``machine_ms``); ``is_anew``: what was known is wrong.
+
+        It was given between then and now, which may be long: a process that was stopped reads late. What is known changes
+        no more than it must to fit.
+        """
+        least, most = now_ms - machine_ms(), now_ms - asked_ms
+        known = self.ahead_ms if self._is_known and not is_anew else least
+        self.ahead_ms = min(max(known, least), most)
+        self._is_known = True
+
+    def now_ms(self) -> int:
+        """The region's time."""
+        return machine_ms() + self.ahead_ms
+
+    def expected(self, wait_seconds: float) -> str:
+        """When a call that goes out now may be run, as scripts read it; empty before anything is known."""
+        if not self._is_known:
+            return ""
+        now_ms = self.now_ms()
+        return f"{now_ms - STEP_MS} {now_ms + math.ceil(wait_seconds * 1000) + STEP_MS}"
+
+    def mend(self, client: redis.Redis) -> None:
+        """After a refusal: takes a step of the Redis's clock back, or learns that this process was behind. Raises its errors."""
+        for is_last in (False, True):
+            asked_ms = machine_ms()
+            own_ms, added = MEASURE.call(client, [names.CLOCK])
+            unsure_ms = (machine_ms() - asked_ms) // 2
+            now_ms = own_ms + added
+            step = now_ms - (self.now_ms() - unsure_ms)
+            is_wrong = False
+            if abs(step) - unsure_ms < STEP_MS:
+                break  # the call was late, or another process was quicker
+            if step < 0:
+                _sync_again(client)  # first: once the step is taken back no call is refused, and nobody would come here
+            if _take_back(client, added, step):
+                log.warning("the clock of the region's Redis was stepped", seconds=round(step / 1000, 1))
+                return
+            if is_last:
+                log.warning("this process's clock was wrong, it goes by the region's", seconds=round(step / 1000, 1))
+                is_wrong = True
+        self.note(now_ms, asked_ms, is_anew=is_wrong)
+
+
+_clocks: dict[tuple[object, ...], Clock] = {}
+_of_pools: weakref.WeakKeyDictionary[Any, Clock] = weakref.WeakKeyDictionary()
+
+
+def clock_of(client: redis.Redis) -> Clock:
+    """The clock of the region that this Redis is of; all clients of one Redis have the same."""
+    pool = client.connection_pool
+    if (clock := _of_pools.get(pool)) is None:
+        told = pool.connection_kwargs
+        there = sorted(
+            told.get("hosts") or [(told.get("host"), told.get("port"))]
+        )  # connections put their master first
+        clock = _clocks.setdefault((str(there), told.get("path"), told.get("db")), Clock())
+        _of_pools[pool] = clock
+    return clock
+
+
+def region_ms(client: redis.Redis) -> int:
+    """The region's time, as its Redis says it now. Raises its errors."""
+    own_ms, added = MEASURE.call(client, [names.CLOCK])
+    return int(own_ms + added)
+
+
+def _take_back(client: redis.Redis, added: int, step: int) -> bool:
+    keys = [names.CLOCK, names.WORKERS, names.OUTBOX_TURN, names.SCALE_TURN]
+    arguments: list[str | int] = [added, step, STEP_MS, LEASE_MS, TURN_MS, names.lease("")]
+    return bool(TAKE_BACK.call(client, keys, arguments))
+
+
+def _sync_again(client: redis.Redis) -> None:
+    """Has a Redis sync its append-only file that went back in time: with everysec it would wait until it is as late again.
+
+    Until then WAITAOF would not answer, and no bridge could ack. A sync at each write, for one write, sets that right
+    (aof.c: ``flushAppendOnlyFile``).
+    """
+    try:
+        said: Any = client.config_get("appendfsync")
+        if said.get("appendfsync") != "everysec":
+            return
+        client.config_set("appendfsync", "always")
+        try:
+            client.set(names.FENCE, "clock")
+        finally:
+            client.config_set("appendfsync", "everysec")
+    except redis.exceptions.ResponseError as error:
+        mend = "CONFIG SET appendfsync always, then everysec"
+        log.error(
+            "the region's Redis syncs its file no more until its clock is as late again", mend=mend, error=str(error)
+        )

@@ -1,0 +1,259 @@
+"""The way from a region to the hub: results are sent, and their copies in the outbox deleted once the hub has them in its file.
+
+begin ── MULTI: SET … NX, XADD ──> hub ── EXEC's reply ── end      on one connection, while another one waits:
+── WAITAOF ─────── run_once ── delete ──> outbox
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import redis
+
+from jobs.contract import VERSION, Outcome
+from jobs.queue.script import Script
+from regions import connect, logs, names
+from regions.link import Link
+from regions.script import value
+
+HUB_TIMEOUT_SECONDS: Final = 5.0
+FILE_MS: Final = 2_000  # of one WAITAOF; with everysec it answers within about one
+DELETED_MAX: Final = 1_000  # entries at once, so that it never holds its Redis for long
+
+Started = tuple[str, str, int, int, msgspec.Raw]  # request, task, attempt, started (hub ms), trail
+
+log = logs.get("outbox")
+
+DELIVERED: Final = Script("""
+local outbox, outbox_bytes = unpack(KEYS)
+local gone = 0
+for i = 1, #ARGV, 2 do
+  if redis.call("XDEL", outbox, ARGV[i]) == 1 then gone = gone + tonumber(ARGV[i + 1]) end
+end
+if gone > 0 then redis.call("DECRBY", outbox_bytes, gone) end
+return gone
+""")
+
+
+@dataclass(slots=True, frozen=True)
+class Parcel:
+    """An outcome and its entry in the outbox; ``since`` is when it was put there (monotonic seconds)."""
+
+    entry: str
+    outcome: Outcome
+    spliced_bytes: int
+    since: float = 0.0
+
+
+class _Line:
+    """A connection to the hub, and the entries that it took (id, bytes), which may be in the hub's memory alone."""
+
+    def __init__(self) -> None:
+        self.link: Link | None = None
+        self.flying = 0  # batches without a reply yet, one that is being sent included
+        self.taken: list[tuple[str, int]] = []
+
+    def open(self, hub: redis.Redis) -> Link:
+        """Its connection, for a batch that is counted; what a lost one had taken stays in the outbox, and is sent again."""
+        if self.link is None or (self.flying == 1 and self.link.is_lost()):
+            self.taken = []
+            self.link = Link(hub)
+        return self.link
+
+    def drop(self) -> None:
+        """Nothing is known any more of what it took."""
+        self.flying, self.taken = 0, []
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+
+
+class Home:
+    """The way to the hub: sends, remembers whether it is away, says for how long not to try, and clears the outbox.
+
+    It has two connections: while one waits until the hub has in its file what it took (``WAITAOF`` counts the writes of its
+    own connection), the other takes more. One thread sends, one of its own waits.
+    """
+
+    def __init__(self, hub: redis.Redis, region: str, client: redis.Redis, *, waits: bool = True) -> None:
+        """``client``: the region's Redis. ``waits``: for the hub's file; a relaxed one may have none."""
+        self._hub, self._stream, self._region, self._client = hub, names.out_stream(region), region, client
+        self._waits = waits
+        self._is_told = False  # that the hub does not say when it has something in its file
+        self._failures = 0
+        self._batches: deque[tuple[_Line, Sequence[Parcel], int]] = deque()  # under way: line, what, replies
+        self._lines = _Line(), _Line()
+        self._current = self._lines[0]
+        self._waiting: _Line | None = None  # the line whose file is waited for
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def flying(self) -> int:
+        """Batches under way."""
+        return len(self._batches)
+
+    @property
+    def flying_bytes(self) -> int:
+        """Of the frames under way."""
+        return sum(len(parcel.outcome.frame) for _, parcels, _ in self._batches for parcel in parcels)
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether nothing that it sent waits for the hub's file: what is in the outbox now is to be sent."""
+        with self._changed:
+            return self._waiting is None and not any(line.taken for line in self._lines)
+
+    def post(self, parcels: Sequence[Parcel], started: Sequence[Started] = ()) -> bool:
+        """Sends results, and what was started, in one MULTI; whether the hub has them."""
+        return self.begin(parcels, started) and self.end()
+
+    def begin(self, parcels: Sequence[Parcel], started: Sequence[Started] = ()) -> bool:
+        """Sends a batch and does not wait for its reply, which ``end`` takes; False where the hub is away."""
+        commands: list[tuple[Any, ...]] = [("MULTI",)]
+        for parcel in parcels:
+            outcome = parcel.outcome
+            key = names.result(self._region, outcome.task)
+            commands.append(("SET", key, outcome.frame, "NX", "PXAT", max(1, outcome.expires_ms)))
+            commands.append(
+                (
+                    "XADD", self._stream, "*", "k", "result", "v", VERSION, "q", outcome.request, "t", outcome.task,
+                    "s", outcome.status, "f", outcome.finished_ms, "b", parcel.spliced_bytes, "h", outcome.trail,
+                )
+            )  # fmt: skip
+        if started:
+            said = msgspec.json.encode(started)
+            commands.append(("XADD", self._stream, "*", "k", "claims", "v", VERSION, "d", said))
+        commands.append(("EXEC",))
+        with self._changed:
+            line = self._current
+            line.flying += 1  # at once: who waits for the file turns at any time, and asks on the line where none flies
+        try:
+            line.open(self._hub).send(commands)
+        except redis.exceptions.RedisError as error:
+            self._failed(line, error)
+            return False
+        self._batches.append((line, parcels, len(commands)))
+        return True
+
+    def end(self) -> bool:
+        """Takes the reply to the oldest batch; whether the hub has it. Of all others under way nothing is known where not."""
+        line, parcels, count = self._batches[0]
+        try:
+            assert line.link is not None
+            replies = value(line.link.receive(count)[-1])
+        except redis.exceptions.RedisError as error:
+            self._failed(line, error)
+            return False
+        self._batches.popleft()
+        self._succeeded()
+        for reply in replies:
+            if isinstance(reply, Exception):  # this one only, and again if repeated: the deadline ends its task
+                log.error("the hub refused a result", region=self._region, error=str(reply))
+        with self._changed:
+            line.flying -= 1
+            line.taken += [(parcel.entry, len(parcel.outcome.frame)) for parcel in parcels]
+            self._turn()
+            self._changed.notify_all()
+        return True
+
+    @property
+    def backoff_seconds(self) -> float:
+        """How long to wait before the next try; 0 when the last one worked."""
+        return connect.backoff_seconds(self._failures) if self._failures else 0.0
+
+    def stop(self, seconds: float) -> None:
+        """Waits for the hub's file for up to ``seconds``; what is not in it by then stays in the outbox for others."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is None and not any(one.taken for one in self._lines), seconds)
+
+    def _turn(self) -> None:
+        """The line that took something goes to wait for the file, and the other takes what comes, unless that waits itself.
+
+        What is still under way on it is taken first. The condition's lock is held.
+        """
+        line = self._current
+        if self._waiting is not None or not line.taken:
+            return
+        self._waiting = line
+        self._current = self._lines[1] if line is self._lines[0] else self._lines[0]
+        if self._thread is None:
+            self._thread = threading.Thread(target=self.run, name="hub-file", daemon=True)
+            self._thread.start()
+
+    def run(self) -> None:
+        """Clears the outbox for as long as there is something to send."""
+        while True:
+            self.run_once()
+
+    def run_once(self) -> None:
+        """Clears the outbox of what one line took, once the hub has it in its file."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting is not None and not self._waiting.flying)
+            line = self._waiting
+            assert line is not None
+            link = line.link
+        try:
+            if link is not None:
+                self._wait_for_file(link)
+                delete(self._client, line.taken)
+        except redis.exceptions.RedisError as error:  # sent again by whoever finds them
+            log.info("delivered results stay in the outbox", results=len(line.taken), error=str(error))
+            line.drop()
+        finally:
+            with self._changed:
+                line.taken, self._waiting = [], None
+                self._turn()
+                self._changed.notify_all()
+
+    def _wait_for_file(self, link: Link) -> None:
+        """Raises where it will not be known."""
+        is_slow = False
+        try:
+            while self._waits and int(link.one("WAITAOF", 1, 0, FILE_MS)[0]) < 1:
+                if not is_slow:
+                    log.warning("the hub's file is slow, results stay in the outbox", region=self._region)
+                is_slow = True
+        except redis.exceptions.ResponseError as refusal:
+            # It has no file, or its user may not ask: then its reply is all that there is.
+            if not self._is_told:
+                log.error(
+                    "the hub does not say when it has results in its file", region=self._region, error=str(refusal)
+                )
+            self._is_told = True
+
+    def _failed(self, failed: _Line, error: Exception) -> None:
+        """Of what is under way, on the line that failed and on the other, nothing is known."""
+        if not self._failures:
+            log.warning("the hub is away, results wait in the outbox", region=self._region, error=str(error))
+        self._failures += 1
+        with self._changed:
+            failed.drop()
+            for line, _, _ in self._batches:
+                line.drop()
+            self._batches.clear()
+            if self._current is not self._waiting:
+                self._current.drop()
+            self._changed.notify_all()
+
+    def _succeeded(self) -> None:
+        if self._failures:
+            log.info("the hub is back", region=self._region)
+        self._failures = 0
+
+
+def delete(client: redis.Redis, entries: Sequence[tuple[str, int]]) -> int:
+    """Deletes delivered entries (id, bytes of the frame) from the outbox; the bytes that it held of them. Raises ``RedisError``'s."""
+    gone = 0
+    for at in range(0, len(entries), DELETED_MAX):
+        arguments: list[str | int] = [part for entry in entries[at : at + DELETED_MAX] for part in entry]
+        gone += int(DELIVERED.call(client, [names.OUTBOX, names.OUTBOX_BYTES], arguments))
+    return gone
+
+
+def open_hub(url: str, name: str) -> redis.Redis:
+    """A client of the hub for results, with time for a batch on a slow line."""
+    return connect.open_redis(url, name=name, block_seconds=HUB_TIMEOUT_SECONDS - connect.TIMEOUT_SECONDS)

@@ -1,0 +1,214 @@
+"""Results on their way home.
+
+    worker ── finish ──> outbox (region's Redis)                     kept until the hub has it in its file
+       └──── put ─────> Shipper ── one MULTI ──> hub ── reply, WAITAOF ──> deleted from the outbox
+                        Leftovers: what nobody shipped within ORPHAN_SECONDS (a dead process's, or after an outage)
+
+Batches form by themselves while the hub answers; a lone result never waits. What piled up during an outage goes home in
+several batches at once, since an ocean lies in between. Sending a result twice is harmless: its key is written once, and
+readers of the out stream bear a repeat.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import redis
+
+from jobs.contract import Outcome
+from jobs.queue.home import Home, Parcel, Started
+from jobs.queue.script import Script
+from regions import logs, names
+
+BATCH_MAX_BYTES: Final = 1_000_000  # under way at once: what a slow line carries within the client's time-out
+BATCH_MAX: Final = 256
+FLYING_MAX: Final = 8  # batches under way at once, where there is much to ship
+PART_BYTES: Final = 250_000  # of one of them
+ORPHAN_SECONDS: Final = 3.0
+LOOK_SECONDS: Final = 1.0
+PAGE: Final = 1_000  # entries of the outbox read at once, in few bytes: a frame can be 5 MB
+TURN_MS: Final = 5_000
+
+log = logs.get("outbox")
+
+ORPHANS: Final = Script("""
+local outbox, turn = unpack(KEYS)
+local worker, from, most, most_bytes = ARGV[1], ARGV[5], tonumber(ARGV[3]), tonumber(ARGV[6])
+local holder = redis.call("GET", turn)
+if holder and holder ~= worker then return {} end
+local till = string.format("%.0f", now_ms - tonumber(ARGV[2]))
+local found, bytes, count = {}, 0, 4
+while #found < most and bytes < most_bytes do
+  local some = redis.call("XRANGE", outbox, from, till, "COUNT", count)
+  for _, entry in ipairs(some) do
+    found[#found + 1] = entry
+    for i = 1, #entry[2], 2 do bytes = bytes + #entry[2][i + 1] end
+  end
+  if #some < count then break end
+  from = "(" .. some[#some][1]
+  -- As many more as have room, by what those so far took.
+  count = math.max(1, math.min(256, most - #found, math.floor((most_bytes - bytes) * #found / bytes)))
+end
+if #found > 0 then redis.call("SET", turn, worker, "PX", ARGV[4]) end
+return found
+""")
+
+
+class Shipper:
+    """Ships this process's results from memory, straight after they were finished."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self._parcels: deque[Parcel] = deque()
+        self._started: list[Started] = []
+        self._news = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self.run, name="shipper", daemon=True)
+
+    def start(self) -> None:
+        """Begins to ship."""
+        self._thread.start()
+
+    def put(self, parcels: Sequence[Parcel]) -> None:
+        """Hands over finished results; never waits for the hub."""
+        with self._news:
+            self._parcels.extend(parcels)
+            self._news.notify()
+
+    def tell(self, started: Sequence[Started]) -> None:
+        """Says what runs, with the next batch; lost when the hub is away."""
+        with self._news:
+            self._started = list(started)
+            self._news.notify()
+
+    def stop(self, seconds: float) -> None:
+        """Ships what is there, for up to ``seconds``; the rest stays in the outbox for others."""
+        with self._news:
+            self._stopping = True
+            self._news.notify()
+        began = time.monotonic()
+        self._thread.join(seconds)
+        self._home.stop(max(0.0, seconds - time.monotonic() + began))
+
+    def run(self) -> None:
+        """Ships until it is stopped and nothing is left."""
+        while self.run_once():
+            pass
+
+    def run_once(self) -> bool:
+        """Ships one batch; False when nothing is left and it was stopped."""
+        parcels, started = self._take()
+        if not parcels and not started:
+            return not self._stopping
+        if self._home.post(parcels, started):
+            return True
+        self._keep(parcels)
+        time.sleep(self._home.backoff_seconds)
+        return not self._stopping
+
+    def _take(self) -> tuple[list[Parcel], list[Started]]:
+        with self._news:
+            self._news.wait_for(lambda: self._parcels or self._started or self._stopping)
+            started, self._started = self._started, []
+            return _batch(self._parcels, BATCH_MAX_BYTES), started
+
+    def _keep(self, parcels: list[Parcel]) -> None:
+        """Tries the young ones again from memory; older ones are orphans by now, which others ship too."""
+        oldest = time.monotonic() - ORPHAN_SECONDS
+        with self._news:
+            self._parcels.extendleft(parcel for parcel in reversed(parcels) if parcel.since > oldest)
+
+
+class Leftovers:
+    """Ships what nobody shipped; one process of a region at a time, each looks every second."""
+
+    def __init__(self, client: redis.Redis, home: Home, worker: str) -> None:
+        self._client, self._home, self._worker = client, home, worker
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="leftovers", daemon=True)
+        self._found: deque[Parcel] = deque()
+        self._from = "-"  # where in the outbox it goes on: what it has sent lies there until the hub has it in its file
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends after the batch that is being sent."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Looks until it is stopped."""
+        pause = 0.0
+        while not self._stopping.wait(pause):
+            more = self.run_once()
+            pause = self._home.backoff_seconds or (0.0 if more else LOOK_SECONDS)
+
+    def run_once(self) -> bool:
+        """Sends orphans while few bytes are under way, and takes one reply; whether there may be more."""
+        try:
+            while self._home.flying < FLYING_MAX and self._home.flying_bytes + PART_BYTES <= BATCH_MAX_BYTES:
+                parcels = self._next()
+                if parcels and not self._home.begin(parcels):
+                    self._begin_anew()
+                    return False
+                if not parcels:
+                    break
+        except redis.exceptions.RedisError as error:
+            log.info("can't look for left results", error=str(error))
+            self._begin_anew()
+        if not self._home.flying:
+            if self._home.is_clear:
+                self._begin_anew()
+            return False
+        if not self._home.end():
+            self._begin_anew()
+            return False
+        return True
+
+    def _begin_anew(self) -> None:
+        """By the next try another process may have sent what was found."""
+        self._found.clear()
+        self._from = "-"
+
+    def _next(self) -> list[Parcel]:
+        """The next batch; empty where there are no more."""
+        if not self._found:
+            self._found.extend(self._orphans())
+        if self._found:
+            self._from = f"({self._found[-1].entry}"
+        return _batch(self._found, PART_BYTES)
+
+    def _orphans(self) -> list[Parcel]:
+        arguments: list[str | int] = [
+            self._worker, int(ORPHAN_SECONDS * 1000), PAGE, TURN_MS, self._from, BATCH_MAX_BYTES,
+        ]  # fmt: skip
+        found = ORPHANS.call(self._client, [names.OUTBOX, names.OUTBOX_TURN], arguments)
+        return [_parcel(entry.decode(), fields) for entry, fields in found]
+
+
+def _parcel(entry: str, pairs: list[bytes]) -> Parcel:
+    fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    outcome = Outcome(
+        request=fields[b"q"].decode(),
+        task=fields[b"t"].decode(),
+        status=fields[b"s"].decode(),
+        finished_ms=int(fields[b"f"]),
+        expires_ms=int(fields[b"x"]),
+        frame=fields[b"r"],
+        trail=fields.get(b"h", b""),
+    )
+    return Parcel(entry, outcome, int(fields[b"b"]))
+
+
+def _batch(parcels: deque[Parcel], bytes_max: int) -> list[Parcel]:
+    """Takes from the left what fits into one MULTI, at least one where there is any."""
+    batch: list[Parcel] = []
+    size = 0
+    while parcels and len(batch) < BATCH_MAX and (not batch or size + len(parcels[0].outcome.frame) <= bytes_max):
+        parcel = parcels.popleft()
+        size += len(parcel.outcome.frame)
+        batch.append(parcel)
+    return batch

@@ -1,0 +1,106 @@
+"""Which definition a task runs by, compiled for its thread, while definitions change under the tasks.
+
+today's ─┬─ takes the params ──────────────────────────────── runs by it
+└─ gone, broken, half written, or wants other params
+└─ the one that the task was accepted with ─┬─ known until then ── runs by that
+└─ never seen ──────── unknown_source
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from jobs.contract import Task
+from jobs.definition.catalog import Catalog
+from jobs.definition.model import BadParams, Definition
+from jobs.errors import BlockedAddress, UnknownSource
+from jobs.fetch.fetcher import shown
+from jobs.origin import origin_of, origin_or_none
+from jobs.parse.source import Source, address
+from regions.faults import Faults
+
+LOOK_SECONDS: Final = 0.5  # at least, between looks at the files for a task's sake: a region may be behind for long
+
+Ready = tuple[Source, dict[str, object]]  # and the params as it takes them
+
+
+class Known:
+    """The sources of a worker process, shared by its threads."""
+
+    def __init__(self, catalog: Catalog, region: str) -> None:
+        self._catalog, self._region = catalog, region
+        self._here = threading.local()
+        self._looked = time.monotonic()
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Reads changed definitions; whether there were any."""
+        return self._catalog.refresh()
+
+    def definitions(self) -> list[Definition]:
+        """Today's, of all sources that have a good one."""
+        return [entry.definition for entry in self._catalog.entries() if entry.definition is not None]
+
+    def of(self, task: Task) -> Ready:
+        """Raises UnknownSource where there is no definition that fits the task."""
+        try:
+            return self._ready(task, self._today(task))
+        except UnknownSource:
+            former = self._catalog.former(task.source, task.definition)
+            if former is None:
+                raise
+            return self._ready(task, former)
+
+    def _today(self, task: Task) -> Definition:
+        """Looks at the files where the gateway has another one: it may have seen a change first."""
+        entry = self._catalog.get(task.source)
+        if (entry is None or entry.definition is None or entry.definition.hash != task.definition) and self._is_due():
+            self.refresh()
+            entry = self._catalog.get(task.source)
+        if entry is None:
+            raise UnknownSource(f"expected a source of region {self._region}, found no {task.source} here")
+        if entry.definition is None:
+            raise UnknownSource(f"the definition of {task.source} is broken here: {entry.faults[0]}")
+        return entry.definition
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        is_due = now - self._looked >= LOOK_SECONDS
+        if is_due:
+            self._looked = now
+        return is_due
+
+    def _ready(self, task: Task, definition: Definition) -> Ready:
+        try:
+            params = definition.bind(task.params, text=False)
+        except BadParams as error:
+            another = "is another one here, and " if task.definition != definition.hash else ""
+            raise UnknownSource(f"{definition.id} {another}does not take these params: {error}") from error
+        check_address(task, definition, params)
+        return self._compiled(definition), params
+
+    def _compiled(self, definition: Definition) -> Source:
+        """The source compiled for this thread; two threads on one compiled selector wait for each other."""
+        compiled: dict[str, tuple[str, Source]] = self._here.__dict__.setdefault("compiled", {})
+        known, source = compiled.get(definition.id, ("", None))
+        if source is None or known != definition.hash:
+            try:
+                source = Source(definition)
+            except Faults as faults:
+                raise UnknownSource(f"the definition of {definition.id} is broken here: {faults.faults[0]}") from faults
+            compiled[definition.id] = (definition.hash, source)
+        return source
+
+
+def check_address(task: Task, definition: Definition, params: Mapping[str, Any]) -> None:
+    """Raises BlockedAddress for a message whose address is of another origin than its params make.
+
+    What is asked is what the definition makes of the params in any case, so that nobody who can write messages leads a
+    source's secrets elsewhere. A task that was accepted by another definition may have another address.
+    """
+    if not task.url or task.definition != definition.hash or not definition.ask.url:
+        return
+    wanted = definition.ask.fixed_origin() or origin_of(address(definition.ask, params))
+    if origin_or_none(task.url) != wanted:
+        raise BlockedAddress(f"expected a message for an address of {wanted}, found one for {shown(task.url)}")

@@ -1,0 +1,206 @@
+"""What a task's life is told in: the record that the steps of jobs.task.runner take and fill, and how it ends."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from msgspec import structs
+
+from jobs import memory
+from jobs.answers.cache import Cached, Meta
+from jobs.answers.raw import Answers
+from jobs.contract import Outcome, Result, Run, Task, encode_frame, reframe
+from jobs.definition.model import Definition
+from jobs.errors import TaskError
+from jobs.origin import is_plain
+from jobs.page import Request
+from jobs.parse.source import Parsed, Source
+from jobs.queue.clock import machine_ms
+from jobs.queue.retry import Retry
+from jobs.queue.turn import Turns
+from regions.printable import printable
+
+WARNINGS_MAX: Final = 10
+
+
+@dataclass(slots=True)
+class Ended:
+    """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last.
+
+    ``shared_ms``: for whom it is the answer too, as ``jobs.queue.flight.shared_ms``; ``meta``: as ``jobs.answers.cache.packed``;
+    ``answered_ms``: when its source gave the answer (hub ms), 0 where it was asked and gave none.
+    """
+
+    outcome: Outcome
+    traceback: str
+    raw_bytes: int
+    records_bytes: int
+    wire_bytes: int
+    retry: Retry | None = None
+    shared_ms: int = -1
+    meta: bytes = b""
+    answered_ms: int = 0
+
+
+@dataclass(slots=True)
+class Life:
+    """One execution: what the steps take and return. ``deadline`` is on the monotonic clock."""
+
+    task: Task
+    offset_ms: int
+    cancelled: Callable[[], bool]
+    result: Result
+    answers: Answers
+    turn: Turns
+    definition: Definition = field(init=False)
+    source: Source = field(init=False)
+    retries: int = 0
+    failure: TaskError | None = None
+    deadline: float = 0.0
+    params: dict[str, object] = field(default_factory=dict)
+    rows: list[dict[str, object]] = field(default_factory=list)
+    rows_bytes: int = 0  # of the process's memory
+    warnings: list[str] = field(default_factory=list)
+    bad_required: list[str] = field(default_factory=list)
+    is_absent: bool = False
+    is_empty: bool = False
+    pages: int = 0
+    page_ends: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # of each: how many rows there were, and a hash of its body
+    has_kept_token: bool = False
+    gaps: dict[str, int] = field(default_factory=dict)  # as in contract.Run
+    records: bytes = b"[]"
+    refusal: TaskError | None = None  # there is no turn for it in time: it fails with this, and asks nobody
+    meta: Meta | None = None  # what is to be kept beside its answer
+    cached: Cached | None = None  # the answer that it gives instead of one of its own
+    answered_ms: int = 0  # when its source gave its answer, on the hub's clock
+
+    def answer(self, cached: Cached, *, is_asked: bool = False, is_stale: bool = False) -> None:
+        """Gives an older answer. ``is_asked``: the target says that it has no other one."""
+        self.cached, self.answered_ms = cached, cached.meta.fetched_ms
+        cached.fill(self.result, self.hub_ms())
+        self.result.cached, self.result.stale = not is_asked, is_stale
+        self.warnings = [*self.warnings, *cached.warnings()]
+        self.gaps = cached.meta.gaps
+
+    def take(self, parsed: Parsed) -> Request | None:
+        """Takes what a page gave; the request of the next one.
+
+        Many sites answer past their last page with that one, or with their first: a page that repeats one is left out,
+        and was the end. Where pages name the next one, other bytes with the same rows may be meant.
+        """
+        repeated, is_same = self._repeated(parsed)
+        number = self.pages + 1
+        if repeated and (is_same or parsed.is_counted):
+            self.warnings.append(
+                f"page {number} repeats page {repeated}: it is left out, and no further one is asked for"
+            )
+            return None
+        if repeated:
+            self.warnings.append(f"page {number} has the records of page {repeated} once more")
+        self.pages = number
+        self.rows += parsed.rows
+        self.page_ends.append((len(self.rows), parsed.body_hash))
+        self.rows_bytes += memory.rows_bytes(parsed.rows)
+        self.warnings += parsed.warnings
+        self.bad_required += parsed.bad_required
+        self.is_absent, self.is_empty = self.is_absent or parsed.absent, self.is_empty or parsed.empty
+        self.result.partial = self.result.partial or parsed.is_cut
+        return parsed.next
+
+    def _repeated(self, parsed: Parsed) -> tuple[int, bool]:
+        """The number of the page that this one repeats, 0 for none, and whether by all its bytes."""
+        start, rows = 0, parsed.rows
+        for number, (end, body_hash) in enumerate(self.page_ends, 1):
+            if body_hash == parsed.body_hash or (end - start == len(rows) > 0 and self.rows[start:end] == rows):
+                return number, body_hash == parsed.body_hash
+            start = end
+        return 0, False
+
+    def frame(self, result: Result) -> bytes:
+        """The frame of its success."""
+        return encode_frame(result, self.records) if self.cached is None else reframe(result, self.cached.frame)
+
+    def hub_ms(self) -> int:
+        """The hub's clock."""
+        return machine_ms() + self.offset_ms
+
+
+def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) -> Ended:
+    """The end of a life: fills in what is only known now, then makes the frame."""
+    result, now_ms = life.result, life.hub_ms()
+    result.status = status
+    result.warnings = shortened(life.warnings)
+    timing = result.timing
+    timing.turn_ms = round(life.turn.waited_ms, 1)
+    timing.fetch_ms, timing.parse_ms = round(timing.fetch_ms, 1), round(timing.parse_ms, 1)
+    timing.total_ms = float(max(now_ms - life.task.accepted_ms, 0))
+    frame = make(result)
+    outcome = Outcome(
+        request=life.task.request,
+        task=life.task.task,
+        status=status,
+        finished_ms=now_ms,
+        expires_ms=life.task.expires_ms,
+        frame=frame,
+        run=shown_by(life),
+    )
+    return Ended(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
+
+
+def stood_in(life: Life, cached: Cached, failed: Ended) -> Ended:
+    """The end of a life that failed, by an older answer instead; of its source it showed a failure all the same."""
+    assert life.failure is not None
+    life.result.error = None
+    life.warnings = [f"{type(life.failure).type}: {life.failure}; an older answer stands in for it"]
+    life.answer(cached, is_stale=True)
+    end = ended(life, "succeeded", life.frame, "")
+    end.shared_ms = failed.shared_ms
+    if failed.outcome.run is not None:
+        sizes = {"records_bytes": end.records_bytes, "wire_bytes": end.wire_bytes}
+        end.outcome = structs.replace(end.outcome, run=structs.replace(failed.outcome.run, **sizes))
+    return end
+
+
+def shown_by(life: Life) -> Run:
+    """What a life that has ended showed of its source."""
+    result, error = life.result, life.result.error
+    return Run(
+        source=result.source,
+        definition=result.definition,
+        error=error.type if error else "",
+        origin=error.origin if error else "",
+        host=life.task.host if error and error.origin == "network" else "",
+        rows=result.count,
+        raw_bytes=result.bytes.raw,
+        records_bytes=result.bytes.records,
+        wire_bytes=result.bytes.wire,
+        busy_ms=round(result.timing.fetch_ms + result.timing.parse_ms),
+        partial=result.partial,
+        own=not (result.cached or result.stale or life.refusal),
+        gaps=life.gaps,
+    )
+
+
+def shortened(warnings: list[str]) -> list[str]:
+    """At most ten warnings, each with how often it came; the last one counts what is left out."""
+    counts = Counter(warnings)
+    told = [printable(text) if times == 1 else f"{printable(text)} ({times} times)" for text, times in counts.items()]
+    if len(told) <= WARNINGS_MAX:
+        return told
+    left = sum(list(counts.values())[WARNINGS_MAX - 1 :])
+    return [*told[: WARNINGS_MAX - 1], f"and {left} more warnings"]
+
+
+def bare(url: str) -> str:
+    """An address without credentials; "" where it is none."""
+    if is_plain(url):
+        return url
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))

@@ -1,0 +1,133 @@
+"""Texts and JSON values: how they are read, folded, shown, and refused."""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Final, Self
+
+import msgspec
+
+from jobs import memory
+from jobs.text.fold import LONG, folded
+
+TRUE: Final = frozenset({"true", "yes", "y", "1", "on"})
+FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
+SHOWN_MAX: Final = 60
+LINE_BYTES: Final = 64  # of a line as a text of its own
+DEPTH_MAX: Final = 200  # of what is put out: every reader of a result has to follow
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+class BadValue(ValueError):  # noqa: N818
+    """A text that is not what its field expects. ``hint`` says why, and which key of the field helps."""
+
+    def __init__(self, found: object, expected: str, hint: str = "") -> None:
+        text = found if isinstance(found, str) else msgspec.json.encode(clean(found), enc_hook=str).decode()
+        self.found = text if len(text) <= SHOWN_MAX else text[: SHOWN_MAX - 1] + "…"
+        self.expected = expected
+        self.hint = hint
+        super().__init__(f'expected {expected}, found "{self.found}"{": " if hint else ""}{hint}')
+
+
+class Number(float):
+    """A JSON number with a fraction or an exponent, which remembers its digits. Put out as a plain float."""
+
+    __slots__ = ("text",)
+    text: str
+
+    def __new__(cls, text: str) -> Self:
+        """From the digits as they stand in JSON."""
+        made = float.__new__(cls, text)
+        made.text = text
+        return made
+
+
+_json_decoder = msgspec.json.Decoder(float_hook=Number)
+
+
+def from_json(body: bytes, told: list[str] | None = None) -> Any:
+    """A JSON value. What msgspec refuses and the world writes all the same (NaN, half surrogates) is read too.
+
+    ``told`` gets a sentence for each of these. Raises ValueError, and RecursionError for what is nested without end.
+    """
+    try:
+        return _json_decoder.decode(body)
+    except msgspec.DecodeError:
+        text = body.decode("utf-8-sig", "replace")
+        constants: list[str] = []
+        found = json.loads(text, parse_float=Number, parse_constant=constants.append, strict=False)
+        whole = mended(found)
+        if told is not None:
+            told += [f"{constants[0]} is no JSON: it was read as null"] if constants else []
+            told += ["a lone surrogate is no text: it was read as U+FFFD"] if whole != found else []
+        return whole
+
+
+def mended(value: Any) -> Any:
+    """A JSON value without half surrogates, which no UTF-8 can hold."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    if isinstance(value, list):
+        return [mended(one) for one in value]
+    if isinstance(value, dict):
+        return {mended(key): mended(one) for key, one in value.items()}
+    return value
+
+
+def clean(value: Any, depth: int = 0) -> Any:
+    """A JSON value as it is put out: numbers are plain floats again. One that is nested too deeply is a BadValue."""
+    kind = type(value)
+    if kind is Number:
+        return float(value) if abs(value) != float("inf") else value.text
+    if kind is list or kind is dict:
+        if depth >= DEPTH_MAX:
+            raise BadValue(
+                "one with more", f"a value of at most {DEPTH_MAX} levels", "a longer path selects what is in it"
+            )
+        inner = depth + 1
+        return [clean(one, inner) for one in value] if kind is list else {k: clean(v, inner) for k, v in value.items()}
+    return value
+
+
+def text_of(value: Any) -> str:
+    """The folded text of what was selected; a list or an object has none: BadValue."""
+    return folded(value) if type(value) is str else exact_of(value)
+
+
+def exact_of(value: Any) -> str:
+    """The text of what was selected with its white space; a list or an object has none: BadValue."""
+    kind = type(value)
+    if kind is str:
+        return str(value)
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is Number:
+        return str(value.text)
+    if kind is list or kind is dict:
+        raise BadValue(value, "one value")
+    return "" if value is None else str(value)
+
+
+def lines_of(value: Any) -> str:
+    """The text of what was selected, each of its lines folded, without empty ones."""
+    if not isinstance(value, str):
+        return text_of(value)
+    if len(value) > LONG:
+        memory.reserve(sys.getsizeof(value) + value.count("\n") * LINE_BYTES, f"a text of {len(value)} characters")
+    return "\n".join(line for raw in value.split("\n") if (line := folded(raw)))
+
+
+def joined(values: Sequence[Any], by: str) -> str:
+    """The texts of a list, joined."""
+    return by.join(shown(value) for value in values)
+
+
+def shown(value: Any) -> str:
+    """A value as a text in other texts: what its JSON says, without quotes."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Decimal):
+        return str(value)
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,7 @@
+"""``python -m jobs.worker REGION NAME``: one worker process of a region."""
+
+import sys
+
+from jobs.worker.worker import main
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,237 @@
+"""One job on a thread: read it, run it, and say how it ended, whatever happens.
+
+Crew ── job ──> Executor.run ── Runner.run (jobs.task.runner) ──> End
+     ── one that computes past its deadline ──> Executor.stuck ──> End
+"""
+
+import sys
+import threading
+import traceback
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import msgspec
+from msgspec import structs
+
+from jobs.contract import Outcome, Result, Run, Task, Timing, decode_task, failed_frame
+from jobs.errors import KINDS, Internal, Poison, RateLimited, TaskError, TimedOut
+from jobs.queue.claim import End, Job
+from jobs.queue.clock import Clock
+from jobs.queue.flight import FOR_ALL_MS, tell
+from jobs.queue.retry import Retry
+from jobs.queue.script import DEATHS_MAX
+from jobs.queue.turn import Desk, Turn, Turns
+from regions import logs, names
+
+log = logs.get("worker")
+
+
+class Ended(Protocol):
+    """How a task ended: what ``jobs.task.life.Ended`` is. Sizes as in ``contract.Bytes``."""
+
+    outcome: Outcome
+    traceback: str
+    raw_bytes: int
+    records_bytes: int
+    wire_bytes: int
+    retry: Retry | None
+    shared_ms: int
+    meta: bytes
+    answered_ms: int
+
+
+class Runner(Protocol):
+    """Runs tasks: what ``jobs.task.runner.Runner`` is. ``offset_ms``: the hub's clock less this machine's (jobs.queue.clock.machine_ms)."""
+
+    def run(
+        self,
+        task: Task,
+        *,
+        offset_ms: int,
+        attempt: int,
+        failures: int,
+        queued_ms: float,
+        turn: Turns,
+        cancelled: Callable[[], bool],
+        refusal: TaskError | None,
+    ) -> Ended:
+        """An attempt. What goes wrong is part of how it ended; ``failures`` attempts before it failed.
+
+        With a ``refusal`` there is no turn for it: it asks nobody, and fails with that.
+        """
+
+    def refresh(self) -> bool:
+        """Reads changed definitions, cheap when there are none; whether something changed."""
+
+    def limits(self) -> Mapping[str, str]:
+        """What sources and hosts allow, as ``jobs.queue.turn.limits_of``."""
+
+
+class _Call(msgspec.Struct, array_like=True):
+    """A job's data as RQ's JSON serializer writes it."""
+
+    function: str
+    instance: None
+    arguments: tuple[msgspec.Raw, int]
+    keywords: dict[str, Any]
+
+
+_call_decoder: Final = msgspec.json.Decoder(_Call)
+
+
+def read(data: bytes) -> tuple[Task, int]:
+    """The task of a job's data, and the hub's clock less the region Redis's in ms. Raises ValueError, saying why not.
+
+    RQ would import and call any function that is named there; one is allowed, and it is not imported either.
+    """
+    try:
+        call = _call_decoder.decode(zlib.decompress(data))
+    except zlib.error as error:
+        raise ValueError(f"expected packed data, found {error}") from error
+    if call.function != names.JOB_FUNCTION:
+        raise ValueError(f"expected a job of {names.JOB_FUNCTION}, found {call.function[:100]!r}")
+    return decode_task(bytes(call.arguments[0])), call.arguments[1]
+
+
+def refused(job: Job) -> TaskError:
+    """Why a job has no turn in time. Of a host that is left alone it is what its fetches failed with."""
+    seconds = job.refused_ms / 1000
+    kind = KINDS.get(job.trouble)
+    if kind is None:
+        message = f"expected a turn of {job.host} before the deadline, found none for {seconds:.1f} s"
+        return RateLimited(message, retry_after=seconds, origin="region")
+    return kind(f"{job.host} is left alone for {seconds:.1f} s more: {job.why}", retry_after=seconds, retryable=True)
+
+
+class Executor:
+    """Runs the jobs of a worker process; its threads share it."""
+
+    def __init__(
+        self, runner: Runner, desk: Desk, clock: Clock, *, region: str, worker: str, ttl_seconds: float
+    ) -> None:
+        """``ttl_seconds``: how long a result is kept when its job can't be read."""
+        self._runner, self._desk, self._clock = runner, desk, clock
+        self._region, self._worker, self._ttl_ms = region, worker, int(ttl_seconds * 1000)
+
+    def run(self, job: Job) -> End:
+        """An attempt, and how it ended; never raises."""
+        task: Task | None = None
+        job.thread = threading.get_ident()
+        try:
+            task, offset_ms = read(job.data)
+            job.offset_ms = offset_ms
+            if job.deaths >= DEATHS_MAX:
+                error = Poison(f"{job.deaths} processes died while they ran it, all but the first ran nothing else")
+                return self._unrun(job, task, error, str(error), shared_ms=FOR_ALL_MS)
+            if job.answer:
+                return self._told(job, task, offset_ms)
+            ended = self._runner.run(
+                task,
+                offset_ms=offset_ms + self._clock.ahead_ms,
+                attempt=job.attempt,
+                failures=job.failures,
+                queued_ms=_queued_ms(job, task, offset_ms),
+                turn=Turn(
+                    self._desk,
+                    job.task,
+                    job.execution,
+                    job.host,
+                    float(job.turn_ms),
+                    is_in_trouble=bool(job.trouble),
+                ),
+                cancelled=lambda: job.is_cancelled,
+                refusal=refused(job) if job.refused_ms >= 0 else None,
+            )
+        except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever
+            return self._failed(job, task, error)
+        return End(
+            job,
+            self._traced(job, ended.outcome),
+            ended.traceback,
+            ended.raw_bytes,
+            ended.records_bytes,
+            ended.wire_bytes,
+            retry=None if job.is_cancelled else ended.retry,
+            is_urgent=task.sync,
+            shared_ms=-1 if job.is_cancelled and ended.outcome.status != "succeeded" else ended.shared_ms,
+            meta=ended.meta,
+            answered_ms=ended.answered_ms,
+        )
+
+    def _told(self, job: Job, task: Task, offset_ms: int) -> End:
+        """The end of a task whose answer another one brought."""
+        told = tell(
+            task,
+            job.leader,
+            job.answer,
+            attempts=job.attempt,
+            timing=Timing(queued_ms=_queued_ms(job, task, offset_ms)),
+            now_ms=self._clock.now_ms() + offset_ms,
+        )
+        job.answer = b""
+        return End(job, self._traced(job, told.outcome), told.traceback, 0, told.records_bytes, told.wire_bytes)
+
+    def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
+        log.error("a job failed by a fault of ours", task=job.task, is_readable=task is not None, error=str(error))
+        what = "the job can't be read" if task is None else "the worker failed"
+        public = Internal(f"{what}: {type(error).__name__}: {error}")
+        return self._unrun(job, task, public, "".join(traceback.format_exception(error)))
+
+    def _unrun(
+        self, job: Job, task: Task | None, error: TaskError, shown: str, *, shared_ms: int = -1, run: Run | None = None
+    ) -> End:
+        """The end of a task that the runner did not end."""
+        now_ms = self._clock.now_ms() + (job.offset_ms or 0)
+        result = Result(
+            task=job.task,
+            source=task.source if task else job.source,
+            region=self._region,
+            status="failed",
+            attempts=job.attempt,
+        )
+        frame = failed_frame(result, error)
+        outcome = Outcome(
+            request=task.request if task else job.request,
+            task=job.task,
+            status="failed",
+            finished_ms=now_ms,
+            expires_ms=task.expires_ms if task else now_ms + self._ttl_ms,
+            frame=frame,
+            run=run,
+        )
+        sizes = (0, result.bytes.records, result.bytes.wire)
+        return End(job, self._traced(job, outcome), shown, *sizes, shared_ms=shared_ms)
+
+    def _traced(self, job: Job, outcome: Outcome) -> Outcome:
+        return structs.replace(outcome, trail=job.trail(self._worker, outcome.finished_ms, outcome.run))
+
+    def stuck(self, job: Job, late_seconds: float) -> End:
+        """The end of a job whose thread computes on, so late after its deadline."""
+        shown, where = _stack(job.thread)
+        error = TimedOut(
+            f"expected its end by the deadline, found it computing {late_seconds:.1f} s later; its process ends. It is at {where}",
+            origin="parser",
+            retryable=False,
+        )
+        try:
+            task, job.offset_ms = read(job.data)
+        except (ValueError, msgspec.MsgspecError):
+            task = None
+        run = Run(source=job.source, definition=task.definition if task else "", error=error.type, origin=error.whose)
+        return self._unrun(job, task, error, f"{error}\n{shown}", shared_ms=FOR_ALL_MS, run=run)
+
+
+def _stack(thread: int) -> tuple[str, str]:
+    """Where a thread is: as a traceback shows it, and its last place alone."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - the one way to ask, and documented
+    if frame is None:
+        return "", "a place that is not known"
+    stack = traceback.extract_stack(frame)
+    last = stack[-1]
+    return "".join(stack.format()), f"{last.name} ({Path(last.filename).name}, line {last.lineno})"
+
+
+def _queued_ms(job: Job, task: Task, offset_ms: int) -> float:
+    return float(max(0, job.claimed_ms + offset_ms - task.accepted_ms - job.turn_ms))

@@ -1,0 +1,260 @@
+"""Processes for suspects, forked from one that has everything imported: a start costs a tenth of the usual, and its memory too.
+
+    pool: Nursery.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --nursery FD): fork, run
+          Forked.poll               <── name, pid, code; a beat each second ──
+
+It has one thread, so that forking is safe; no job runs in it. It ends when its pool does, and its processes with it. When
+its beat stops, the pool kills it and starts another one.
+"""
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from jobs.queue.clock import LEASE_MS
+from jobs.worker.stop import FLUSH_SECONDS, START_SECONDS
+from regions import logs
+from regions.settings import ROOT, Dashboard, Hub, Region, Settings
+
+LOOK_SECONDS: Final = 0.02  # for the end of a process
+BEAT_SECONDS: Final = 1.0
+SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
+MESSAGE_BYTES: Final = 512
+BEAT: Final = b"."
+
+log = logs.get("workers")
+
+
+def needed(settings: Settings, region: Region) -> Settings:
+    """What a worker process gets to know: how to run its region's tasks and to send results home, and no more.
+
+    An author's code runs in it. The other regions keep their places, since the first one has sources of its own.
+    """
+    mine = msgspec.structs.replace(region, dashboard=Dashboard())
+    regions = {name: mine if name == region.name else Region(name=name) for name in settings.region}
+    hub = Hub(redis=settings.hub.redis, durability=settings.hub.durability)
+    return Settings(
+        hub=hub,
+        limits=settings.limits,
+        sources=settings.sources,
+        fetch=settings.fetch,
+        log=settings.log,
+        region=regions,
+    )
+
+
+def environment() -> dict[str, str]:
+    """The variables of a worker process: none of our settings, which come over its standard input."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
+
+
+class Forked:
+    """A process of a nursery, as far as a pool asks: like ``subprocess.Popen``."""
+
+    def __init__(self, nursery: "Nursery") -> None:
+        self._nursery = nursery
+        self._signals: list[int] = []
+        self._handle: int | None = None  # pidfd, from the start to the end
+        self._is_orphan = False
+        self.pid = 0  # once it runs
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, None while it runs."""
+        self._nursery.read()
+        if self._is_orphan and self.returncode is None and self._is_gone():
+            self.ended(-signal.SIGTERM)
+        return self.returncode
+
+    def _is_gone(self) -> bool:
+        """Whether its pidfd says so; nobody else tells of an orphan."""
+        return self._handle is None or bool(select.select([self._handle], [], [], 0)[0])
+
+    def send_signal(self, number: int) -> None:
+        """A signal, now or when it runs."""
+        if self.poll() is not None:
+            return
+        if not self.pid:
+            self._signals.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kills it."""
+        self.send_signal(signal.SIGKILL)
+
+    def began(self, pid: int) -> None:
+        """It runs."""
+        self.pid = pid
+        with contextlib.suppress(ProcessLookupError):
+            self._handle = os.pidfd_open(pid)
+        for number in self._signals:
+            self.send_signal(number)
+
+    def ended(self, code: int) -> None:
+        """It ended."""
+        self.returncode = code
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def orphaned(self) -> None:
+        """Its nursery died, which tells it to stop: it ends what it runs, so it is not dead yet."""
+        self._is_orphan = True
+
+
+class Nursery:
+    """The pool's side: the process, started again when it is needed and died, and who came of it."""
+
+    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
+        """``command``: a worker's command line up to its name."""
+        self._settings, self._command = settings, command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._heard = 0.0  # monotonic seconds: the last beat, or when it has to come at the latest
+        self._living: dict[str, Forked] = {}
+
+    def start(self, name: str, beat: int) -> Forked:
+        """A worker process of this name; ``beat`` is its descriptor, which stays the caller's here."""
+        self.read()
+        channel = self._channel or self.open()
+        forked = self._living[name] = Forked(self)
+        try:
+            socket.send_fds(channel, [name.encode()], [beat])
+        except OSError:
+            self._lost()
+        return forked
+
+    def read(self) -> None:
+        """Takes in what is said: who runs, who ended."""
+        while self._channel is not None:
+            try:
+                message = self._channel.recv(MESSAGE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._lost()
+                return
+            if message == BEAT:
+                self._heard = time.monotonic()
+                continue
+            name, pid, code = message.decode().split()
+            if code == "-":
+                self._living[name].began(int(pid))
+            else:
+                self._living.pop(name).ended(int(code))
+
+    def look(self) -> None:
+        """Takes in what is said, and gives the process up where it says nothing: it is stopped, or hangs."""
+        self.read()
+        if self._channel is not None and time.monotonic() - self._heard > SILENT_SECONDS:
+            self._lost()
+
+    def close(self) -> None:
+        """Ends the process, and what still runs in it; kills it where it does not hear that."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            try:
+                self._process.wait(FLUSH_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def open(self) -> socket.socket:
+        """Starts the process, so that it is ready when it is needed."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [*self._command, "nursery", "--settings", "-", "--nursery", str(theirs.fileno())],
+                cwd=ROOT,
+                env=environment(),
+                stdin=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+            )
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
+            stdin.write(msgspec.json.encode(self._settings))
+        self._channel, self._heard = ours, time.monotonic() + START_SECONDS - SILENT_SECONDS
+        log.info("started a process to fork others from", pid=self._process.pid)
+        return ours
+
+    def _lost(self) -> None:
+        """It died, or is to: so will its processes, warmly."""
+        assert self._process is not None
+        is_dead = self._process.poll() is not None
+        what = "the process to fork others from died" if is_dead else "killing a process to fork others from that hangs"
+        log.error(what, pid=self._process.pid, processes=len(self._living))
+        self._process.kill()
+        self.close()
+        for forked in self._living.values():
+            forked.orphaned()
+        self._living.clear()
+
+
+def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
+    """The other side: forks a process for each name that comes; ``begin(name, beat)`` is its life and gives its code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # a terminal's go to all; this one ends with its pool
+    gc.collect()
+    gc.freeze()  # so that the memory stays shared
+    channel = socket.socket(fileno=descriptor)
+    children: dict[int, str] = {}
+    beat_due = 0.0
+    try:
+        while True:
+            if time.monotonic() >= beat_due:
+                channel.send(BEAT)
+                beat_due = time.monotonic() + BEAT_SECONDS
+            ready, _, _ = select.select([channel], [], [], LOOK_SECONDS if children else BEAT_SECONDS)
+            if ready:
+                message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
+                if not message:
+                    return 0
+                name = message.decode()
+                pid = _fork(channel, name, descriptors[0], begin)
+                os.close(descriptors[0])
+                children[pid] = name
+                channel.send(f"{name} {pid} -".encode())
+            while children:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    break
+                channel.send(f"{children.pop(pid)} {pid} {os.waitstatus_to_exitcode(status)}".encode())
+    except OSError:
+        return 0  # the pool is gone
+
+
+def _fork(channel: socket.socket, name: str, beat: int, begin: Callable[[str, int], int]) -> int:
+    """The new process's id; in it, it never returns."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = os.EX_SOFTWARE
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        channel.close()
+        code = begin(name, beat)
+    except BaseException:
+        log.exception("a process failed", worker=name)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,1 @@
+"""An author's tools: samples, replays, trials, guesses."""

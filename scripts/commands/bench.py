@@ -1,0 +1,88 @@
+"""``nearfetch bench``: starts the competitors, measures them in turn, compares them, then measures rows of ours alone."""
+
+import json
+import signal
+import sys
+from typing import Any, Final
+
+from scripts.bench import backlog, bridge_alone, in_flight, neighbour, report, waiters
+from scripts.bench.extra import Extra
+from scripts.bench.figures import Unfair
+from scripts.bench.load import Wrong
+from scripts.bench.peer_stack import PeerPool
+from scripts.bench.rows import ROWS, Row
+from scripts.bench.run import Bench, Plan
+from scripts.stack.data_folder import default_path
+from scripts.stack.services import Failed
+from scripts.stack.startup import NotReady
+from scripts.stack.supervision import NotStarted
+from scripts.terminal import Progress, Quiet
+
+UNFAIR: Final = 4
+EXTRA: Final = {  # rows for Nearfetch alone, measured only when named
+    "bridge": bridge_alone.run,
+    "in-flight": in_flight.run,
+    "waiters": waiters.run,
+    "backlog": backlog.run,
+    "neighbour": neighbour.run,
+}
+NAMES: Final = (*ROWS, *EXTRA)
+QUICK_ROWS: Final = ("tiny", "page")
+QUICK_ROUNDS, ROUNDS, EXTRA_ROUNDS = 3, 5, 3
+
+
+def bench(names: list[str], rounds: int | None, *, quick: bool, as_json: bool) -> int:
+    """Runs the benchmark and returns the exit code.
+
+    0: everything was measured. 1: something did not start or answered wrongly. 4: the comparison would not be fair.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    progress = Quiet() if as_json else Progress()
+    names = names or list(QUICK_ROWS if quick else ROWS)
+    found: dict[str, Any] = {}
+    try:
+        if rows := [ROWS[name] for name in names if name in ROWS]:
+            found |= _compared(_plan(rows, rounds, quick=quick), progress)
+        extra = [EXTRA[name](progress, rounds or (1 if quick else EXTRA_ROUNDS)) for name in names if name in EXTRA]
+    except (Failed, NotReady, NotStarted, Wrong) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except Unfair as error:
+        print(error, file=sys.stderr)
+        return UNFAIR
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    for one in extra:
+        _say(one, progress)
+        found[one.title] = one.figures
+    if as_json:
+        print(json.dumps(found, indent=1))
+    return 0
+
+
+def _plan(rows: list[Row], rounds: int | None, *, quick: bool) -> Plan:
+    if quick:
+        return Plan(rows, rounds or QUICK_ROUNDS, seconds=2.0, warm_seconds=1.0, floor_seconds=2.0, calls=100)
+    return Plan(rows, rounds or ROUNDS, seconds=6.0, warm_seconds=2.0, floor_seconds=4.0, calls=300)
+
+
+def _compared(plan: Plan, progress: Progress) -> dict[str, Any]:
+    with Bench(plan, progress, default_path() / "bench") as found:
+        settings = {"ours": list(found.ours.settings()), "Celery": list(PeerPool.settings())}
+        for side, lines in settings.items():
+            progress.line(side)
+            for line in lines:
+                progress.line(f"  {line}")
+        found.run()
+    for line in report.lines(found.rows, found.idle_ms_per_second):
+        progress.line(line)
+    return report.as_json(found.rows, found.idle_ms_per_second, settings)
+
+
+def _say(extra: Extra, progress: Progress) -> None:
+    progress.line()
+    progress.line(extra.title)
+    for line in extra.lines:
+        progress.line(f"  {line}")

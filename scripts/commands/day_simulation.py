@@ -1,0 +1,135 @@
+"""A region's days as CSV, and simulations of a day with other settings: jobs.pool.scale applied to recorded arrivals.
+
+The simulated region is a queue and the threads of its processes. A new process claims tasks some seconds after it was asked
+for. A process that is given up claims no more at once.
+"""
+
+import csv
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from jobs.pool.day import COLUMNS, MINUTE, Minute, Tally, count
+from jobs.pool.scale import Observation, State, decide
+from regions.faults import Fault, Faults
+from regions.schedule import Scale, bounds_at
+
+START_SECONDS: Final = 3.0  # from the order for a process to its first claim
+MIN_TASK_SECONDS: Final = 0.001
+NEEDED: Final = ("at", "arrived", "task_seconds")  # columns that a simulation reads
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One step of a simulated day."""
+
+    seen: Observation
+    state: State
+
+
+def to_csv(minutes: Iterable[Minute]) -> str:
+    """A header line, then one line for each minute."""
+    rows = (",".join(str(getattr(minute, name)) for name in COLUMNS) for minute in minutes)
+    return "\n".join([",".join(COLUMNS), *rows]) + "\n"
+
+
+def read_csv(path: Path) -> list[Minute]:
+    """Reads a CSV file with at least the columns of ``NEEDED``, such as ``to_csv`` writes. Raises ``Faults``, all at once."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+            rows = [] if missing else list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise Faults([Fault(path.name, None, "", f"expected a readable CSV file, found: {error}")]) from error
+    if missing or not rows:
+        found = f"expected the columns {', '.join(NEEDED)}, found all but {', '.join(missing)}"
+        raise Faults([Fault(path.name, 1, "", found if missing else "expected at least one minute, found none")])
+    minutes, faults = [], []
+    for line, row in enumerate(rows, 2):
+        given = {name: row[name] for name in COLUMNS if row.get(name)}
+        try:
+            minutes.append(msgspec.convert(given, Minute, strict=False))
+        except msgspec.ValidationError as error:
+            faults.append(Fault(path.name, line, "", f"expected a minute, found: {error}"))
+    if faults:
+        raise Faults(faults)
+    return minutes
+
+
+def simulate(
+    minutes: Sequence[Minute],
+    scale: Scale,
+    threads: int,
+    *,
+    start_seconds: float = START_SECONDS,
+    step_seconds: float = 1.0,
+    at_once: bool = False,
+) -> Iterator[Moment]:
+    """The steps of a day. With ``at_once`` all tasks of a minute arrive in its first second, else at random times in it."""
+    chance = random.Random(1)
+    state: State | None = None
+    ready = bounds_at(scale, minutes[0].at).min
+    starts: deque[float] = deque()  # when the processes that were asked for begin to claim
+    queue: deque[tuple[float, float]] = deque()  # (when tasks arrived, how many)
+    inside = ended = 0.0  # tasks that wait or run; tasks that have ended
+    for minute in minutes:
+        each = max(minute.task_seconds, MIN_TASK_SECONDS)
+        for step, coming in enumerate(_spread(minute.arrived, step_seconds, chance, at_once=at_once)):
+            now = minute.at + step * step_seconds
+            while starts and starts[0] <= now:
+                starts.popleft()
+                ready += 1
+            inside += coming
+            ends = min(inside, min(inside, ready * threads) * step_seconds / each)
+            inside, ended = inside - ends, ended + ends
+            queue.append((now, coming))
+            waiting = max(0.0, inside - ready * threads)
+            _drop(queue, waiting)
+            seen = Observation(
+                at=now,
+                waiting=round(waiting),
+                oldest_seconds=now - queue[0][0] if queue and waiting >= 0.5 else 0.0,
+                running=round(ends * each / step_seconds),
+                ended=round(ended),
+                ready=ready,
+                threads=threads,
+            )
+            state = decide(state, seen, bounds_at(scale, now), scale)
+            yield Moment(seen, state)
+            starts.extend([now + start_seconds] * (state.number - ready - len(starts)))
+            while ready + len(starts) > state.number:
+                ready, _ = (ready, starts.pop()) if starts else (ready - 1, None)
+
+
+def _spread(arrived: int, step_seconds: float, chance: random.Random, *, at_once: bool) -> list[int]:
+    """The number of a minute's tasks that arrive in each step."""
+    steps = [0] * round(MINUTE / step_seconds)
+    for _ in range(arrived):
+        steps[0 if at_once else chance.randrange(len(steps))] += 1
+    return steps
+
+
+def _drop(queue: deque[tuple[float, float]], kept: float) -> None:
+    """Removes the oldest tasks until ``kept`` are left."""
+    surplus = sum(many for _, many in queue) - kept
+    while queue and queue[0][1] <= surplus:
+        surplus -= queue.popleft()[1]
+    if queue and surplus > 0:
+        queue[0] = queue[0][0], queue[0][1] - surplus
+
+
+def by_minute(moments: Iterable[Moment]) -> Iterator[Minute]:
+    """The minutes of a simulated day, as a region would record them."""
+    tally: Tally | None = None
+    for moment in moments:
+        tally, over = count(tally, moment.seen, moment.state)
+        if over is not None:
+            yield over
+    if tally is not None:
+        yield tally.minute

@@ -1,0 +1,97 @@
+"""The commands about the worker processes of one region: their number, and the region's day."""
+
+# ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from regions.faults import Faults
+from scripts.commands.options import data_option, json_option, load_near, refuse
+from scripts.terminal import say
+
+
+@click.command()
+@click.argument("region")
+@click.argument("number", required=False, metavar="[N|auto]")
+@data_option
+@json_option
+def scale(region: str, number: str | None, data: Path | None, as_json: bool) -> None:
+    """Shows how many worker processes REGION has, and why. With N it asks for N until the next schedule rule begins.
+
+    N counts the processes on all hosts of the region, within the bounds of its [scale]; auto leaves the number to load and clock again.
+
+    \b
+    nearfetch scale fra
+    nearfetch scale fra 4
+    nearfetch scale fra auto
+    """
+    from scripts.commands import scale as scale_command  # noqa: PLC0415
+
+    found = region_of(region, data)
+    sys.exit(
+        asking(
+            region,
+            lambda: scale_command.show(found, as_json=as_json) if number is None else scale_command.ask(found, number),
+        )
+    )
+
+
+@click.command()
+@click.argument("region")
+@click.option(
+    "--replay",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Simulate the day in this CSV file instead of showing the recorded one.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write a picture (SVG) to this file instead of CSV.",
+)
+@data_option
+def day(region: str, replay: Path | None, output: Path | None, data: Path | None) -> None:
+    """Shows the last day of REGION by the minute: arrivals, worker processes, age of the oldest waiting task.
+
+    With --replay it simulates the day in FILE with the region's current [scale]. FILE is the output of this command, or
+    any CSV with the columns at (seconds since the epoch), arrived and task_seconds.
+
+    \b
+    nearfetch day fra > day.csv
+    nearfetch day fra -o day.svg
+    nearfetch day fra --replay day.csv -o tomorrow.svg
+    """
+    from scripts.commands import day as day_command  # noqa: PLC0415
+
+    found = region_of(region, data)
+    try:
+        code = asking(region, lambda: day_command.run(found, replay, output))
+    except Faults as faults:
+        refuse(faults)
+    sys.exit(code)
+
+
+def asking(region: str, command: Callable[[], int]) -> int:
+    """Runs a command that asks a region's Redis, and returns its exit code."""
+    import redis  # noqa: PLC0415
+
+    try:
+        return command()
+    except redis.exceptions.RedisError as error:
+        say(f"the Redis of {region} refused, or did not answer: {error}", err=True)
+        return 1
+
+
+def region_of(name: str, data: Path | None = None) -> Any:
+    """A region by its name, in the settings in force or in those of the scripts/up on this machine."""
+    settings = load_near(data)
+    try:
+        return settings.one(name)
+    except Faults as faults:
+        refuse(faults)

@@ -1,0 +1,110 @@
+"""``nearfetch status``: the state of the gateway, its regions and its sources."""
+
+from typing import Any, Final
+
+import click
+
+from scripts.stack.gateway_client import GatewayClient
+from scripts.terminal import counted, less, say, say_json, size
+
+COLOURS: Final = {
+    "up": "green",
+    "ready": "green",
+    "ok": "green",
+    "degraded": "yellow",
+    "failing": "yellow",
+    "unknown": "white",
+}
+OK: Final = 200
+SOURCES_SHOWN: Final = 5  # for each region
+HISTORY_FINE: Final = ("ok", "off", "")  # a gateway that is not ready reports no history
+
+
+def run(client: GatewayClient, *, as_json: bool) -> int:
+    """Returns 0 when everything is up, else 1."""
+    code, ready = client.status("/readyz")
+    status, answer = client.status("/v1/regions")  # this call needs the hub's Redis, the others do not
+    sources = client.get("/v1/sources")["sources"]
+    regions, dead_letters = answer.get("regions", []), answer.get("dead_letters", 0)
+    history = ready.get("history", "")
+    well = code == status == OK and all(region["status"] == "up" for region in regions) and history in HISTORY_FINE
+    if as_json:
+        shown = {"url": client.url, "ready": ready, "regions": regions, "dead_letters": dead_letters}
+        fault = {} if status == OK else {"regions_fault": answer.get("detail", "")}
+        say_json({**shown, **fault, "sources": sources})
+        return 0 if well else 1
+    say(
+        f"gateway {client.url}   {coloured('ready' if code == OK else 'not ready')}{reason(ready) if code != OK else ''}"
+    )
+    if history not in HISTORY_FINE:
+        say(f"  history: {history}")
+    for region in regions:
+        say(region_line(region, sources))
+        if region.get("scale"):
+            say(scale_line(region["scale"]))
+        for text in traffic_lines(region.get("sources", {})):
+            say(text)
+    if status != OK:
+        say(f"  regions: {coloured('unknown')}{reason(answer)}")
+    if dead_letters:
+        say(f"  {counted(dead_letters, 'dead letter')}: nearfetch dead list")
+    for source in sources:
+        if source["health"] not in ("ok", "unknown"):
+            say(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}{reason(source)}")
+    health = [source["health"] for source in sources]
+    say(
+        f"{counted(len(sources), 'source')}: "
+        + ", ".join(f"{health.count(kind)} {kind}" for kind in sorted(set(health)))
+    )
+    return 0 if well else 1
+
+
+def region_line(region: dict[str, Any], sources: list[dict[str, Any]]) -> str:
+    """The line of a region: its status, its figures, and what is away."""
+    count = sum(source["region"] == region["name"] for source in sources)
+    begin = f"  {region['name']:<5} {region['title']:<14} {coloured(region['status'].ljust(8))}"
+    return f"{begin} {counted(count, 'source')}{figures(region)}{reason(region)}"
+
+
+def scale_line(scale: dict[str, Any]) -> str:
+    """The number of worker processes wanted, and the last decision with its reason."""
+    wanted = f"{counted(scale['number'], 'process', 'es')} wanted, {scale['min']} to {scale['max']} allowed"
+    last = scale["decisions"][:1]
+    why = f"; {last[0]['at'][11:19]}Z {last[0]['was']} → {last[0]['number']}: {last[0]['reason']}" if last else ""
+    lines = [f"        {wanted}{why}"]
+    if fault := scale.get("fault"):
+        lines.append(f"        {coloured('degraded')} its [scale] is wrong, so the previous one applies: {fault}")
+    return "\n".join(lines)
+
+
+def traffic_lines(sources: dict[str, dict[str, int]]) -> list[str]:
+    """The bytes that a region's sources fetched, made into records, and sent to the hub, for those that fetched most."""
+    most = sorted(sources.items(), key=lambda item: (-item[1]["raw"], item[0]))
+    width = max((len(name) for name, _ in most[:SOURCES_SHOWN]), default=0)
+    lines = [
+        f"        {name:<{width}} {counted(sums['runs'], 'run'):>12} {size(sums['raw']):>9} fetched"
+        f" \u2192 {size(sums['records']):>8} of records \u2192 {size(sums['wire']):>8} home"
+        for name, sums in most[:SOURCES_SHOWN]
+    ]
+    if len(most) > SOURCES_SHOWN:
+        lines.append(f"        and {counted(len(most) - SOURCES_SHOWN, 'more source')}: --json, or /v1/regions")
+    return lines
+
+
+def figures(region: dict[str, Any]) -> str:
+    """A region's figures."""
+    queue, pools = region["queue"], region["workers"]
+    processes, busy = (sum(pool[key] for pool in pools) for key in ("processes", "busy"))
+    crossed = less(region["bytes"]["raw"], region["bytes"]["wire"])
+    return f"   {queue['open']} open   {counted(processes, 'worker process', 'es')}, {busy} busy   {crossed}"
+
+
+def reason(answer: dict[str, Any]) -> str:
+    """The reason, as the answer words it."""
+    reasons = answer.get("reasons") or [answer.get("detail") or answer.get("reason") or ""]
+    return f"   {', '.join(map(str, reasons))}" if any(reasons) else ""
+
+
+def coloured(status: str) -> str:
+    """A status in colour. click removes the colour when the output is not a terminal."""
+    return click.style(status, fg=COLOURS.get(status.strip(), "red"))

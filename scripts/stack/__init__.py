@@ -1,0 +1,1 @@
+"""What `scripts/up` starts and watches."""

@@ -1,0 +1,161 @@
+"""The command line's client of the gateway: finds its address and calls it. Standard library only, for a fast start.
+
+The address is ``--url``, else ``NEARFETCH_URL``, else the one that a running ``scripts/up`` wrote into its data folder.
+"""
+
+import http.client
+import json
+import os
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from scripts.stack.data_folder import DataFolder, default_path
+
+CONNECT_SECONDS: Final = 10.0
+SILENCE_SECONDS: Final = 45.0  # a stream sends something every 15 s
+
+
+class NoGateway(RuntimeError):  # noqa: N818
+    """No gateway answers. The message says where it was looked for, and what to do."""
+
+
+class Refused(RuntimeError):  # noqa: N818
+    """The gateway answered with a problem document."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        super().__init__(_describe(status, problem))
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of a stream: its decoded data, and its text, which keeps the spelling of numbers."""
+
+    name: str
+    id: str
+    data: Any
+    text: str = field(default="", compare=False, repr=False)
+
+
+class GatewayClient:
+    """A client of one gateway. Each call has a connection of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    @classmethod
+    def found(cls, url: str, data: Path | None) -> "GatewayClient":
+        """A client of the gateway that the options or the environment name. Raises ``NoGateway``."""
+        folder = DataFolder(data or default_path())
+        address = url or ("" if data else os.environ.get("NEARFETCH_URL", "")) or folder.url
+        if not address:
+            raise NoGateway(
+                f"No gateway: nothing runs on {folder.path}. Start scripts/up, or name one with --url or NEARFETCH_URL."
+            )
+        if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
+            raise NoGateway(f"No gateway: expected an address like http://127.0.0.1:8080, found {address}")
+        return cls(address)
+
+    def get(self, path: str, timeout_seconds: float = CONNECT_SECONDS) -> Any:
+        """A JSON answer. Raises ``Refused`` for a status other than 2xx, and ``NoGateway`` when no gateway answers."""
+        return self._json("GET", path, None, timeout_seconds)
+
+    def status(self, path: str) -> tuple[int, Any]:
+        """The status and the JSON body, whatever they are."""
+        response, connection = self._open("GET", path, None, {}, CONNECT_SECONDS)
+        try:
+            return response.status, _decode(response.read())
+        finally:
+            connection.close()
+
+    def post(self, path: str, body: Any) -> Any:
+        """Posts JSON. Raises like ``get``."""
+        return self._json("POST", path, json.dumps(body).encode())
+
+    def events(self, path: str, after: str = "") -> Iterator[Event]:
+        """The events of a stream until it ends or breaks. The caller can resume with the last id."""
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
+        response, connection = self._open("GET", path, None, headers, SILENCE_SECONDS)
+        try:
+            if response.status != http.client.OK:
+                raise Refused(response.status, _problem(response.read()))
+            yield from parse_events(response)
+        except (OSError, http.client.HTTPException):
+            return  # it broke; the caller notices, since there was no end event
+        finally:
+            connection.close()
+
+    def _json(self, method: str, path: str, body: bytes | None, timeout_seconds: float = CONNECT_SECONDS) -> Any:
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        response, connection = self._open(method, path, body, headers, timeout_seconds)
+        try:
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise NoGateway(f"The gateway at {self.url} stopped in the middle of its answer: {error}") from error
+        finally:
+            connection.close()
+        if not 200 <= response.status < 300:
+            raise Refused(response.status, _problem(content))
+        return _decode(content)
+
+    def _open(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float
+    ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
+        parts = urllib.parse.urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.netloc.rpartition("@")[2], timeout=timeout_seconds)
+        try:
+            connection.request(method, parts.path + path, body, dict(headers))
+            return connection.getresponse(), connection
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise NoGateway(
+                f"No gateway answers at {self.url}: {error}. Is it running? (scripts/up, or --url)"
+            ) from error
+
+
+def parse_events(lines: Any) -> Iterator[Event]:
+    """Server-Sent Events from the lines of a response (bytes), without the comments."""
+    name, identifier = "message", ""
+    data: list[str] = []
+    for raw in lines:
+        line = raw.decode().rstrip("\r\n")
+        key, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if not line:
+            if data:
+                text = "\n".join(data)
+                yield Event(name, identifier, json.loads(text), text)
+            name, data = "message", []
+        elif key == "event":
+            name = value
+        elif key == "id":
+            identifier = value
+        elif key == "data":
+            data.append(value)
+
+
+def _decode(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return {"title": content[:200].decode(errors="replace")}
+
+
+def _problem(content: bytes) -> dict[str, Any]:
+    decoded = _decode(content)
+    return decoded if isinstance(decoded, dict) else {"title": str(decoded)}
+
+
+def _describe(status: int, problem: dict[str, Any]) -> str:
+    found = [(str(error.get("pointer", "")), str(error.get("detail", ""))) for error in problem.get("errors", [])]
+    first = str(problem.get("detail") or "")
+    title = f"{status} {problem.get('title') or ''}".strip()
+    if found and first == found[0][1]:
+        first = ""  # it is listed below with its pointer
+    return "\n".join([f"{title}: {first}" if first else title, *(f"  {where}: {what}" for where, what in found)])

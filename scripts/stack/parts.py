@@ -1,0 +1,138 @@
+"""The parts of a stack: how each is started, and how it is found to be ready.
+
+    servers   rabbitmq, its port mapper, the central Redis, a Redis for each region, the document store, the sample site
+    regions   for each region a dashboard, workers and a bridge
+    entry     the gateway
+
+They are stopped one stage at a time, from the last stage to the first, so no part loses a server that it needs.
+"""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from regions import names
+from regions.settings import ROOT, Region, Settings
+from scripts.stack import configuration, hub_acl
+from scripts.stack.configuration import Ports
+from scripts.stack.dashboard import DASHBOARD_ACL
+from scripts.stack.data_folder import DataFolder
+from scripts.stack.probes import Probe, always, answers, listens
+from scripts.stack.services import RabbitMQ, Service, document_store, path_with_sbin, redis_server
+
+STAGES: Final = ("servers", "regions", "entry")
+CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
+WRITE_BYTES_MIN: Final = 16_000_000  # the most that one write to the hub may bring: a result, or a batch of them
+HUB_BYTES_MIN, HUB_BYTES_MAX = 256_000_000, 2_000_000_000  # at 4.6 kB each, about 47,000 and 370,000 requests an hour
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part: its name, stage and command, and a probe that says why it is not ready (None once it is)."""
+
+    name: str
+    stage: str
+    command: list[str]
+    environment: Mapping[str, str]
+    not_ready: Probe
+    folder: Path = ROOT
+    stop_seconds: int = 20
+
+
+@dataclass(frozen=True)
+class Stack:
+    """All parts in the order of their start, and the broker."""
+
+    parts: list[Part]
+    broker: RabbitMQ
+
+
+def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str, str], *, live: bool) -> Stack:
+    """The parts of a stack. Writes the configuration of its servers and its settings."""
+    regions = {name: data.secret(f"rabbitmq {name}") for name in wanted.region}
+    broker = RabbitMQ(data.path / "rabbitmq", ports.broker, password=data.secret("rabbitmq"), regions=regions)
+    configuration.write(data, wanted, ports, broker, live=live)
+    hub_users = {names.hub_user(name): (data.secret(f"hub {name}"), hub_acl.rules(name)) for name in wanted.region}
+    others = configuration.foreign(environ)
+    hub = redis_server(
+        "hub",
+        data.path / "hub",
+        ports.hub,
+        password=data.secret("hub"),
+        users=hub_users,
+        maxmemory=str(hub_bytes()),
+        write_bytes_max=max(WRITE_BYTES_MIN, 2 * wanted.limits.records_bytes_max),
+    )
+    parts = [
+        _port_mapper(broker, others),
+        _server(hub, others),
+        *(_region_redis(data, name, ports.redis[name], others) for name in wanted.region),
+        _server(document_store(data.path / "store", ports.store), others),
+        _server(broker.service(), others, stop_seconds=40),
+    ]
+    own = configuration.environment(data, environ)
+    if not live:
+        parts.append(
+            Part("site", "servers", python("scripts.site", "--port", str(ports.site)), own, listens(ports.site))
+        )
+    for name in wanted.region:
+        parts += _region(wanted.region[name], ports.dashboard[name], configuration.environment(data, environ, name))
+    gateway = Part("gateway", "entry", python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
+    return Stack([*parts, gateway], broker)
+
+
+def hub_bytes() -> int:
+    """The memory limit for the hub's Redis, which keeps results for an hour: a quarter of this machine's, within limits."""
+    there_is = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+        there_is = min(there_is, int(CGROUP_LIMIT.read_text(encoding="ascii")))
+    return max(HUB_BYTES_MIN, min(HUB_BYTES_MAX, there_is // 4))
+
+
+def _region_redis(data: DataFolder, region: str, port: int, environ: Mapping[str, str]) -> Part:
+    users = {"dashboard": (data.secret(f"dashboard redis {region}"), DASHBOARD_ACL)}
+    name = f"redis-{region}"
+    return _server(
+        redis_server(name, data.path / name, port, password=data.secret(f"redis {region}"), users=users), environ
+    )
+
+
+def _region(region: Region, dashboard_port: int, environ: Mapping[str, str]) -> list[Part]:
+    name, own = region.name, configuration.of_workers(environ, region)
+    return [
+        Part(f"workers-{name}", "regions", python("scripts.cli", "workers", name), own, always, stop_seconds=40),
+        Part(f"bridge-{name}", "regions", python("scripts.cli", "bridge", name), environ, always),
+        Part(
+            f"dashboard-{name}", "regions", python("scripts.cli", "dashboard", name), environ, listens(dashboard_port)
+        ),
+    ]
+
+
+def _server(service: Service, environ: Mapping[str, str], stop_seconds: int = 20) -> Part:
+    return Part(
+        service.name,
+        "servers",
+        service.command,
+        {**environ, **service.environment},
+        service.not_ready,
+        folder=service.log.parent,
+        stop_seconds=stop_seconds,
+    )
+
+
+def _port_mapper(broker: RabbitMQ, environ: Mapping[str, str]) -> Part:
+    """Erlang's port mapper as a part. If the node started it, it would be a daemon that outlives the node."""
+    port = broker.environment()["ERL_EPMD_PORT"]
+    program = shutil.which("epmd", path=path_with_sbin()) or "epmd"
+    command = [program, "-port", port, "-address", "127.0.0.1"]
+    return Part("epmd", "servers", command, dict(environ), listens(int(port)), folder=broker.folder)
+
+
+def python(*arguments: str) -> list[str]:
+    """A command of this checkout: ``python -m`` with these arguments."""
+    return [sys.executable, "-m", *arguments]

@@ -1,0 +1,191 @@
+"""A bridge's start, end and reports, between real servers."""
+
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec import structs
+
+from bridge import bridge as bridge_module
+from regions import connect
+from scripts.stack.ports import free_port
+from scripts.stack.probes import listens
+from scripts.stack.services import Running, Service
+from scripts.stack.wan_links import Control, Rule
+from tests import broker
+from tests.service.bridging import (
+    InThread,
+    Region,
+    bridging,
+    entries,
+    last_status,
+    now_ms,
+    settings_of,
+    start_process,
+)
+from tests.waiting import until
+
+STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
+
+
+@pytest.fixture
+def region(request, hub_redis, region_redis, rabbitmq) -> Region:
+    one = Region(f"r{abs(hash(request.node.name)) % 10**9}", hub_redis, region_redis, rabbitmq)
+    one.broker.declare()
+    return one
+
+
+def test_it_reports_home(region: Region) -> None:
+    with region.bridging() as running:
+        until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "a status")
+        region.redis.running.signal(STOPPED)
+        until(lambda: last_status(region.hub, region.name).get("state") == "paused", "the change to be told")
+        region.redis.running.signal(GOES_ON)
+        until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "the change to be told")
+        name = running.bridge.name
+    entry = entries(region.hub, region.name, "status")[-1]
+    status = last_status(region.hub, region.name)
+    assert (entry["part"], entry["name"], entry["v"]) == ("bridge", name, "1")
+    assert set(status) == {"at_ms", "state", "reason", "ready", "unacked", "offset_ms", "redis_used", "redis_max"}
+    assert abs(status["at_ms"] - now_ms()) < 60_000
+    assert abs(status["offset_ms"]) < 1_000
+    assert status["redis_max"] == 256 * 1024 * 1024
+
+
+def test_it_waits_for_the_hubs_clock_and_keeps_it_when_the_hub_goes(region: Region) -> None:
+    tasks = region.tasks(4)
+    region.hub.running.signal(STOPPED)
+    try:
+        with region.bridging() as running:
+            running.wait_for("starting", "waiting for the hub's clock")
+            region.broker.publish(*tasks[:2])
+            assert region.jobs() == []
+            region.hub.running.signal(GOES_ON)
+            region.each_once(tasks[:2])
+            region.hub.running.signal(STOPPED)
+            region.broker.publish(*tasks[2:])
+            region.each_once(tasks)
+            region.hub.running.signal(GOES_ON)
+    finally:
+        region.hub.running.signal(GOES_ON)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_warmly_with_everything_acked(region: Region, tmp_path: Path, number: int) -> None:
+    tasks = region.tasks(200)
+    process = start_process(region.settings(), region.name, tmp_path)
+    try:
+        region.broker.publish(*tasks)
+        until(lambda: len(region.jobs()) == len(tasks), "the jobs")
+        process.send_signal(number)
+        assert process.wait(20) == 0, (tmp_path / "bridge.log").read_text()
+    finally:
+        process.kill()
+        process.wait(10)
+    assert region.in_queues() == 0
+    region.each_once(tasks)
+
+
+@dataclass
+class First:
+    """A broker that a list of hosts names first: behind a link, so that it can be gone."""
+
+    url: str
+    host: broker.VirtualHost
+    control: Control
+
+    def die(self) -> None:
+        self.control.rule("first", Rule(accepts=False))
+        self.control.cut("first")
+
+
+@pytest.fixture
+def first_broker(tmp_path: Path) -> Iterator[First]:
+    host, port, control = broker.VirtualHost(broker.node(), "first"), free_port(), free_port()
+    words = [sys.executable, "-m", "scripts.stack.wan", "--control", str(control), f"first={port}:{host.port}"]
+    proxy = Running(Service("proxy", words, tmp_path / "proxy.log", listens(control))).start()
+    made = First(host.url.replace(f":{host.port}/", f":{port}/"), host, Control(control))
+    yield made
+    made.control.close()
+    proxy.kill()
+    host.delete()
+
+
+def test_a_bridge_with_two_brokers_goes_on_with_the_second_when_the_first_dies(
+    hub_redis, region_redis, rabbitmq, first_broker
+) -> None:
+    first, second = (Region("two", hub_redis, region_redis, one) for one in (first_broker.host, rabbitmq))
+    first.broker.declare()
+    second.broker.declare()
+    config = first.settings()
+    config = structs.replace(config, hub=structs.replace(config.hub, amqp=f"{first_broker.url},{rabbitmq.url}"))
+    tasks = first.tasks(20)
+    with bridging(config, "two") as running:
+        running.wait_for("consuming")
+        first.broker.publish(*tasks[:10])
+        first.each_once(tasks[:10])
+        until(lambda: running.status.unacked == 0, "every message to be acked")
+        first_broker.die()
+        second.broker.publish(*tasks[10:])
+        second.each_once(tasks)
+        running.wait_for("consuming")
+        second.all_acked(running)
+
+
+def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq) -> None:
+    settings = settings_of(hub_redis, region_redis, rabbitmq, "fra")
+    for one in (hub_redis, region_redis):
+        one.running.signal(STOPPED)
+    try:
+        with bridging(msgspec_replace(settings, "amqp://127.0.0.1:1/"), "fra") as running:
+            running.wait_for("starting", "RabbitMQ is away: ConnectionRefusedError")
+    finally:
+        for one in (hub_redis, region_redis):
+            one.running.signal(GOES_ON)
+    assert running.code == 0
+
+
+def msgspec_replace(settings, amqp: str):
+    return msgspec.structs.replace(settings, hub=msgspec.structs.replace(settings.hub, amqp=amqp))
+
+
+def test_a_redis_below_its_floor_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "REDIS_FLOOR", (99, 0))
+    with region.bridging() as running:
+        running.thread.join(20)
+        assert running.code == 1
+
+
+def test_a_bridge_that_is_stopped_while_it_connects_ends_well(region: Region) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        config = region.settings()
+        hub = msgspec.structs.replace(config.hub, amqp=f"amqp://127.0.0.1:{silent.getsockname()[1]}/")
+        running = InThread(msgspec.structs.replace(config, hub=hub), region.name)
+        connection, _ = silent.accept()
+        with connection:
+            running.stop()
+    assert running.code == 0
+
+
+def test_a_broker_below_its_floor_is_refused(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "RABBITMQ_FLOOR", (99, 0))
+    with region.bridging() as running:
+        running.thread.join(20)
+        assert running.code == 1
+
+
+def test_a_thread_that_dies_ends_the_bridge(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its thread it would hold its messages for ever."""
+
+    def die(_self) -> None:
+        raise LookupError("a fault of ours")
+
+    monkeypatch.setattr(bridge_module.Durable, "run_once", die)
+    with region.bridging() as running:
+        running.thread.join(20)
+        assert running.code == 1

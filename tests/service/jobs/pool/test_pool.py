@@ -1,0 +1,376 @@
+"""A pool of worker processes on real Redis: killed, hung, stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from rq import Queue
+from rq import Worker as RqWorker
+
+from jobs.pool import processes as pools
+from jobs.worker import nursery as nurseries
+from regions import names
+from regions.settings import ROOT
+from tests.service.working import REGION, enqueue, out_entries, results, settings_for, task
+from tests.waiting import until
+
+# The pool as `run` runs it, with the tests' runner in its workers.
+PROGRAM = """
+import sys, msgspec
+from jobs import pool, stop
+from regions import logs
+from regions.settings import Settings
+stop.follow_parent()
+logs.configure("json")
+settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))
+"""
+
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture
+def start(region_redis, hub_redis) -> Iterator[Start]:
+    """Starts a pool process."""
+    started: list[subprocess.Popen] = []
+
+    def begin(
+        processes: int = 2, threads: int = 4, worker: tuple[str, ...] = ("-m", "tests.service.working")
+    ) -> subprocess.Popen:
+        chosen = settings_for(region_redis.url, hub_redis.url, threads=threads, processes=processes)
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *worker], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
+        )
+        started.append(process)
+        process.stdin.write(msgspec.json.encode(chosen))
+        process.stdin.close()
+        return process
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def pids(client) -> dict[str, int]:
+    """The workers of the region's queue that RQ knows, and their processes."""
+    return {worker.name: worker.pid for worker in RqWorker.all(connection=client) if worker.queue_names() == [REGION]}
+
+
+def status(hub) -> dict:
+    """The pool's last word on how it does."""
+    said = out_entries(hub, b"status")
+    return json.loads(said[-1][b"d"]) if said else {}
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_a_pool_runs_its_processes_and_says_so(start, region_redis, hub_redis, tmp_path):
+    client, hub = region_redis.client, hub_redis.client
+    process = start(processes=2)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    assert all(name.startswith(f"{REGION}.worker.") for name in pids(client))
+    gate = tmp_path / "gate"
+    ids = enqueue(client, [task(gate=str(gate)) for _ in range(10)])
+    until(lambda: status(hub).get("busy") == 8, "eight busy threads to be reported")
+    said = out_entries(hub, b"status")[-1]
+    assert (said[b"part"], said[b"v"]) == (b"workers", b"1")
+    assert said[b"name"].endswith(f":{process.pid}".encode())
+    assert (status(hub)["processes"], status(hub)["threads"], status(hub)["waiting"]) == (2, 8, 2)
+    gate.touch()
+    until(lambda: status(hub)["succeeded"] == 10, "ten successes to be reported")
+    assert sorted(results(hub)) == sorted(ids)
+    assert (status(hub)["raw_bytes"], status(hub)["outbox_bytes"]) == (1000, 0)
+
+
+def test_each_process_is_kept_on_one_processor(start, region_redis):
+    start(processes=2)
+    until(lambda: len(pids(region_redis.client)) == 2, "both to register")
+    assert [len(os.sched_getaffinity(pid)) for pid in pids(region_redis.client).values()] == [1, 1]
+
+
+def test_a_pool_reports_its_sources(start, region_redis, hub_redis):
+    start(processes=1)
+    said = until(lambda: out_entries(hub_redis.client, b"sources"), "its sources")
+    for source in json.loads(said[0][b"d"]).values():
+        assert set(source) == {"definition", "fault"}
+
+
+def test_a_killed_process_is_replaced_and_its_jobs_run_again_at_once(start, region_redis, hub_redis, tmp_path):
+    client, hub = region_redis.client, hub_redis.client
+    start(processes=2, threads=8)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    gate, mark = tmp_path / "gate", tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(16)])
+    until(lambda: len(list(mark.iterdir())) == 16, "16 running jobs")
+    name, pid = next(iter(pids(client).items()))
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: len(list(mark.iterdir())) == 24, "eight second attempts", 15)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    assert name not in pids(client)
+    gate.touch()
+    until(lambda: len(results(hub)) == 16, "the results")
+    assert sorted(results(hub)) == sorted(ids)
+
+
+def test_a_process_whose_loop_hangs_is_killed_and_replaced(start, region_redis):
+    client = region_redis.client
+    start(processes=1)
+    until(lambda: len(pids(client)) == 1, "a worker")
+    name, pid = next(iter(pids(client).items()))
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: is_gone(pid), "its death", pools.SILENT_SECONDS + 20)
+    until(lambda: pids(client) and name not in pids(client), "another worker")
+
+
+def test_a_warm_stop_drains_and_leaves_nothing_running(start, region_redis, hub_redis, tmp_path):
+    client, hub = region_redis.client, hub_redis.client
+    process = start(processes=2)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    children = list(pids(client).values())
+    gate, mark = tmp_path / "gate", tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(10)])
+    until(lambda: len(list(mark.iterdir())) == 8, "eight running jobs")
+    process.terminate()
+    gate.touch()
+    assert process.wait(30) == 0
+    assert all(map(is_gone, children))
+    assert pids(client) == {}
+    assert len(results(hub)) + Queue(REGION, connection=client).count == len(ids)
+    assert client.zcard(names.rq_registry("wip", REGION)) == client.xlen(names.OUTBOX) == 0
+    assert status(hub)["processes"] == 0
+
+
+def test_a_second_signal_gives_everything_back(start, region_redis, hub_redis, tmp_path):
+    client = region_redis.client
+    process = start(processes=2)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    mark = tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(tmp_path / "never"), mark=str(mark)) for _ in range(10)])
+    until(lambda: len(list(mark.iterdir())) == 8, "eight running jobs")
+    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end", 25)
+    assert process.wait() == 0
+    assert sorted(Queue(REGION, connection=client).get_job_ids()) == sorted(ids)
+    assert results(hub_redis.client) == []
+
+
+def test_children_end_when_their_pool_is_killed(start, region_redis):
+    client = region_redis.client
+    process = start(processes=2)
+    until(lambda: len(pids(client)) == 2, "two workers")
+    children = list(pids(client).values())
+    process.kill()
+    process.wait()
+    until(lambda: all(map(is_gone, children)), "their end", 20)
+    until(lambda: pids(client) == {}, "their leave")
+
+
+def test_a_pool_whose_redis_hangs_goes_on_saying_that_it_lives(start, region_redis, hub_redis):
+    """Or the hub would call it dead, and somebody would look for the fault in the wrong place."""
+    start()
+    until(lambda: status(hub_redis.client).get("processes") == 2, "the pool")
+    region_redis.running.signal(signal.SIGSTOP)
+    try:
+        frozen_at = until(lambda: says_away(hub_redis.client), "the pool to say what is away")["at_ms"]
+        later = until(
+            lambda: (found := says_away(hub_redis.client)).get("at_ms", 0) > frozen_at and found, "its next word", 30
+        )
+        assert later["processes"] == 2
+    finally:
+        region_redis.running.signal(signal.SIGCONT)
+    until(lambda: status(hub_redis.client)["reason"] == "", "the pool to see its Redis again")
+
+
+def says_away(hub) -> dict:
+    said = status(hub)
+    return said if said.get("reason", "").startswith("its Redis is away") else {}
+
+
+def test_a_pool_waits_for_its_redis(start, region_redis, hub_redis):
+    region_redis.running.kill()
+    process = start(processes=1)
+    region_redis.running.start()
+    until(lambda: len(pids(region_redis.client)) == 1, "a worker")
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_a_pool_that_waits_for_its_redis_can_be_stopped(start, region_redis, tmp_path):
+    region_redis.running.kill()
+    process = start(processes=1)
+    until(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None, "its end", 20)
+    assert process.wait() in (0, -signal.SIGTERM)  # the latter: before it listened
+
+
+def test_a_redis_below_the_floor_is_refused(start, region_redis, hub_redis, monkeypatch, caplog):
+    monkeypatch.setattr("regions.connect.REDIS_FLOOR", (99, 0))
+    settings = settings_for(region_redis.url, hub_redis.url)
+    assert pools.Pool(settings, settings.one(REGION), pools.WORKER).run() == 1
+
+
+def test_settings_that_a_worker_refuses_end_the_pool(start):
+    assert start(worker=("-c", "raise SystemExit(78)")).wait(30) == 1
+
+
+def test_a_worker_that_dies_at_once_is_started_again_later_and_later(start, hub_redis, tmp_path):
+    starts = tmp_path / "starts"
+    start(processes=1, worker=("-c", f"open({str(starts)!r}, 'a').write('x'); raise SystemExit(1)"))
+    until(lambda: starts.exists() and len(starts.read_text()) >= 3, "three starts")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            stat = (entry / "stat").read_text() if entry.name.isdigit() else ""
+        except OSError:
+            continue
+        if stat and int(stat.rpartition(")")[2].split()[1]) == pid:
+            found.append(int(entry.name))
+    return found
+
+
+def nursery(process) -> int:
+    """The process of a pool that lone ones are forked from; it may have been replaced a moment ago."""
+
+    def found() -> list[int]:
+        return [pid for pid in children(process.pid) if "--nursery" in _words(pid)]
+
+    return until(found, "a process to fork others from")[0]
+
+
+def _words(pid: int) -> list[str]:
+    """A process's words; none of who is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+@pytest.fixture
+def suspected(start, region_redis, tmp_path):
+    """A pool whose only worker was killed over three tasks; they run again, alone, until ``gate`` is there."""
+    client = region_redis.client
+    process = start(processes=1)
+    until(lambda: len(pids(client)) == 1, "a worker")
+    gate, mark = tmp_path / "gate", tmp_path / "marks"
+    mark.mkdir()
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark), deadline_seconds=60) for _ in range(3)])
+    until(lambda: len(list(mark.iterdir())) == 3, "three running jobs")
+    os.kill(next(iter(pids(client).values())), signal.SIGKILL)
+    until(lambda: client.zcard(names.ALONE) == 3 and len(list(mark.iterdir())) == 6, "three that run alone")
+    return process, ids, gate
+
+
+def test_suspects_run_each_in_a_process_of_its_own_that_ends_with_them(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    lone = children(nursery(process))
+    assert len(lone) >= 3
+    gate.touch()
+    until(lambda: sorted(results(hub_redis.client)) == sorted(ids), "the results")
+    until(lambda: region_redis.client.zcard(names.ALONE) == 0, "their leave")
+    until(lambda: all(map(is_gone, lone)), "their end")
+
+
+def test_who_runs_a_suspect_and_stays_silent_does_not_hold_it(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    for pid in children(nursery(process)):
+        os.kill(pid, signal.SIGSTOP)
+    gate.touch()
+    until(lambda: sorted(results(hub_redis.client)) == sorted(ids), "the results, by other processes", 60)
+
+
+def test_a_killed_nursery_loses_nothing(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    first = nursery(process)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: is_gone(first), "its end")
+    gate.touch()
+    until(lambda: set(results(hub_redis.client)) == set(ids), "the results", 60)
+    assert region_redis.client.hget(names.COUNTERS, "succeeded") == b"3"
+
+
+def test_a_nursery_that_is_stopped_is_killed_and_replaced_and_suspects_go_on(suspected, region_redis, hub_redis):
+    """Also the one whose process is stopped too: nobody tells of its death."""
+    process, ids, gate = suspected
+    client, first = region_redis.client, nursery(process)
+    lone = [worker.pid for worker in RqWorker.all(connection=client) if worker.get_current_executions()]
+    os.kill(first, signal.SIGSTOP)
+    os.kill(lone[0], signal.SIGSTOP)
+    until(lambda: is_gone(first), "its end", nurseries.SILENT_SECONDS + 20)
+    gate.touch()
+    until(lambda: set(results(hub_redis.client)) == set(ids), "the results", 60)
+    later = task(gate=str(gate.with_name("later")), mark=str(gate.with_name("marks")))
+    enqueue(client, [later])
+    (begun,) = until(lambda: list(gate.with_name("marks").glob(f"{later.task}*")), "another running job")
+    runs = int(begun.name.rpartition(".")[2])
+    os.kill(runs, signal.SIGKILL)
+    until(lambda: is_gone(runs), "its death")
+    gate.with_name("later").touch()
+    until(lambda: set(results(hub_redis.client)) == {*ids, later.task}, "the result of another suspect", 60)
+    assert nursery(process) != first
+    assert client.hget(names.COUNTERS, "succeeded") == b"4"
+
+
+def test_a_pool_whose_nursery_is_stopped_can_be_stopped(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    first = nursery(process)
+    everybody = [first, *children(first)]
+    os.kill(first, signal.SIGSTOP)
+    process.terminate()
+    gate.touch()
+    assert process.wait(60) == 0
+    until(lambda: all(map(is_gone, everybody)), "their end")
+    assert sorted(results(hub_redis.client)) == sorted(ids)
+
+
+def test_a_stop_ends_those_who_run_alone_too(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    everybody = [nursery(process), *children(nursery(process))]
+    process.terminate()
+    gate.touch()
+    assert process.wait(40) == 0
+    assert all(map(is_gone, everybody))
+    assert sorted(results(hub_redis.client)) == sorted(ids)
+    assert region_redis.client.zcard(names.ALONE) == 0
+
+
+def test_those_who_run_alone_end_when_their_pool_is_killed(suspected, region_redis, hub_redis):
+    process, ids, gate = suspected
+    everybody = [nursery(process), *children(nursery(process))]
+    process.kill()
+    process.wait()
+    gate.touch()
+    until(lambda: all(map(is_gone, everybody)), "their end")
+    assert sorted(results(hub_redis.client)) == sorted(ids)
+
+
+def test_a_suspect_that_is_stuck_past_its_deadline_takes_its_process_with_it(start, region_redis, tmp_path):
+    client = region_redis.client
+    start(processes=1)
+    until(lambda: len(pids(client)) == 1, "a worker")
+    mark = tmp_path / "marks"
+    mark.mkdir()
+    (id_,) = enqueue(client, [task(seconds=1000, mark=str(mark), deadline_seconds=15)])
+    until(lambda: len(list(mark.iterdir())) == 1, "a running job")
+    os.kill(next(iter(pids(client).values())), signal.SIGKILL)
+    until(lambda: len(list(mark.iterdir())) == 2, "its second attempt")
+    until(lambda: client.hget(names.rq_job(id_), "status") == b"failed", "its end", 60)
+    assert client.hget(names.rq_job(id_), names.JOB_DEATHS) == b"1"
+    until(lambda: client.zcard(names.ALONE) == 0, "the end of its process")

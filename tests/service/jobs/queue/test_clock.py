@@ -1,0 +1,251 @@
+"""A region's Redis whose clock is stepped by an hour, with worker processes at work: nobody else is in that time."""
+
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from jobs.contract import Outcome
+from jobs.queue import clock as clocks
+from jobs.queue.breaker import Breakers
+from jobs.queue.clock import LEASE_MS, STEP_MS, clock_of, region_ms
+from jobs.queue.home import Home, open_hub
+from jobs.queue.outbox import Leftovers
+from jobs.queue.reaper import PROOF_SECONDS, Reaper
+from jobs.queue.script import NOW, now_ms
+from regions import connect, names
+from scripts.chaos import clocks as faults
+from tests.service.working import REGION, claimer, enqueue, frame, is_clean, results, settings_for, task, worker_process
+from tests.waiting import until
+
+HOUR = 3600
+steps = pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["forth", "back"])
+
+
+@pytest.fixture
+def step(region_redis) -> Callable[[int], None]:
+    """Puts the clock of the region's Redis so far ahead of the machine's, and of nobody else."""
+    return lambda seconds: faults.step(region_redis.running.process.pid, seconds)
+
+
+@pytest.fixture
+def start(region_redis, hub_redis) -> Iterator[Callable[..., subprocess.Popen]]:
+    started: list[subprocess.Popen] = []
+
+    def begin(name: str = "w1", threads: int = 4) -> subprocess.Popen:
+        started.append(worker_process(settings_for(region_redis.url, hub_redis.url, threads=threads), name))
+        until(lambda: region_redis.client.hget(names.rq_worker(name), "state") == b"idle", f"{name} to claim")
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def own_ms(client) -> int:
+    return connect.redis_now_ms(client)
+
+
+def is_in_file(client) -> bool:
+    client.set("written", 1)
+    return client.execute_command("WAITAOF", 1, 0, 9000)[0] == 1
+
+
+@steps
+def test_what_waits_runs_and_is_tried_again_as_if_nothing_had_been(
+    start, step, region_redis, hub_redis, tmp_path, seconds
+):
+    client, hub = region_redis.client, hub_redis.client
+    start()
+    gate = tmp_path / "gate"
+    running = enqueue(client, [task(gate=str(gate)) for _ in range(4)])
+    until(lambda: client.scard(names.rq_worker_executions("w1")) == 4, "four running jobs")
+    waiting = enqueue(client, [task(flaky=1, pause=1.0) for _ in range(20)])
+    before = own_ms(client)
+    step(seconds)
+    assert abs(own_ms(client) - before - seconds * 1000) < 60_000
+    gate.touch()
+    until(lambda: set(results(hub)) == {*running, *waiting}, "the results")
+    step(0)
+    after = enqueue(client, [task(flaky=1, pause=1.0) for _ in range(5)])
+    until(lambda: set(results(hub)) == {*running, *waiting, *after}, "the later results")
+    ids = [*running, *waiting, *after]
+    assert {frame(hub, id_)["status"] for id_ in ids} == {"succeeded"}
+    assert [frame(hub, id_)["attempts"] for id_ in ids] == [1] * 4 + [2] * 25
+    assert Counter(results(hub)) == Counter(ids)
+    until(lambda: is_clean(client), "a clean region")
+
+
+@steps
+def test_a_hosts_rate_and_what_it_asked_for_last_as_long_as_they_did(start, step, region_redis, hub_redis, seconds):
+    client, hub = region_redis.client, hub_redis.client
+    start()
+    client.hset(names.LIMITS, "https://example.com:443", "8 500")
+    Breakers(client).slow("https://example.com:443", 1.0)
+    first = enqueue(client, [task() for _ in range(4)])
+    until(lambda: results(hub), "the first result")
+    step(seconds)
+    until(lambda: set(results(hub)) == set(first), "the results", 15)
+    step(0)
+    later = enqueue(client, [task() for _ in range(4)])
+    until(lambda: set(results(hub)) == {*first, *later}, "the later results", 15)
+    assert {frame(hub, id_)["status"] for id_ in results(hub)} == {"succeeded"}
+
+
+@steps
+def test_no_living_worker_is_taken_for_dead_and_a_dead_one_is_found(start, step, region_redis, tmp_path, seconds):
+    """A lease ends when it would have: an hour's step back would keep that of the dead, one forth would end all."""
+    client = region_redis.client
+    now = [0.0]
+    reaper = Reaper(client, REGION, lambda: now[0])
+    for _ in range(int(PROOF_SECONDS) + 2):
+        now_ms(client)
+        reaper.run_once()
+        now[0] += 1.0
+    start("living")
+    dead = start("dead")
+    enqueue(client, [task(gate=str(tmp_path / "never"), deadline_seconds=100) for _ in range(8)])
+    held = [names.rq_worker_executions(name) for name in ("living", "dead")]
+    until(lambda: [client.scard(key) for key in held] == [4, 4], "eight running jobs")
+    dead.kill()
+    dead.wait()
+    step(seconds)
+    now[0] += 1.0
+    reaper.run_once()
+    assert client.zscore(names.WORKERS, "living") is not None
+    until(lambda: _looks(reaper, now) and client.zscore(names.WORKERS, "dead") is None, "the dead one to be found")
+    assert [client.scard(key) for key in held] == [4, 0]
+
+
+def _looks(reaper: Reaper, now: list[float]) -> bool:
+    now[0] += 0.01
+    reaper.run_once()
+    return True
+
+
+@steps
+def test_what_a_dead_worker_left_in_the_outbox_goes_home(start, step, region_redis, hub_redis, seconds):
+    """Whoever had the turn to ship it died with it, too."""
+    client, hub = region_redis.client, hub_redis.client
+    now_ms(client)
+    one = claimer(region_redis.url, "gone")
+    enqueue(client, [task(), task()])
+    jobs = one.claim(2).jobs
+    one.finish([_end(jobs[0])], then_claim=0)
+    client.set(names.OUTBOX_TURN, "gone", px=clocks.TURN_MS)
+    step(seconds)
+    one.finish([_end(jobs[1])], then_claim=0)
+    leftovers = Leftovers(client, Home(open_hub(hub_redis.url, "w1"), REGION, client, waits=False), "w1")
+    until(lambda: _ships(leftovers) and len(results(hub)) == 2, "both to go home", 20)
+    assert results(hub) == [job.task for job in jobs]
+    until(lambda: _ships(leftovers) and client.xlen(names.OUTBOX) == 0, "an empty outbox")
+
+
+def _ships(leftovers: Leftovers) -> bool:
+    leftovers.run_once()
+    return True
+
+
+def _end(job):
+    from jobs.queue.claim import End
+
+    outcome = Outcome(
+        request=job.request, task=job.task, status="succeeded", finished_ms=1, expires_ms=9_000_000_000_000, frame=b"\0{}\n[]"
+    )  # fmt: skip
+    return End(job, outcome)
+
+
+def test_a_redis_that_went_back_writes_its_file_again(start, step, region_redis):
+    """Redis syncs its file a second after the last time, by the clock that was stepped (aof.c)."""
+    client = connect.open_redis(region_redis.url, name="test", block_seconds=10.0)
+    start()
+    step(-HOUR)
+    until(lambda: client.get(names.CLOCK) is not None, "the step to be seen")
+    for _ in range(3):
+        assert is_in_file(client)
+    assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
+
+
+def test_a_question_for_the_time_that_had_no_answer_may_be_asked_again(lossy_region):
+    began = now_ms(lossy_region.client)
+    lossy_region.lose(NOW)
+    with pytest.raises(redis.exceptions.RedisError):
+        now_ms(lossy_region.client)
+    assert lossy_region.lost == 1
+    assert 0 <= now_ms(lossy_region.client) - began < 60_000
+
+
+def test_a_step_that_was_taken_back_without_an_answer_is_taken_back_once(step, lossy_region, region_redis):
+    """And what its Redis needs after it was done before."""
+    client = connect.open_redis(region_redis.url, name="test", block_seconds=10.0)
+    assert is_in_file(client)
+    began, before = now_ms(lossy_region.client), own_ms(client)
+    step(-HOUR)
+    client.script_load(clocks.TAKE_BACK.text)  # an answer that it is not known is not the one that is to be lost
+    lossy_region.lose(clocks.TAKE_BACK)
+    with pytest.raises(redis.exceptions.RedisError):
+        now_ms(lossy_region.client)
+    assert lossy_region.lost == 1
+    assert abs(own_ms(client) - before + HOUR * 1000) < 60_000
+    assert 0 <= now_ms(lossy_region.client) - began < 60_000
+    assert abs(int(client.get(names.CLOCK)) - HOUR * 1000) < 60_000
+    assert is_in_file(client)
+
+
+def test_who_is_wrong_about_the_time_learns_it_from_the_others(region_redis, monkeypatch):
+    """A process whose own clock stood still (a virtual machine that was paused) takes no step back that nobody made."""
+    client = region_redis.client
+    other = claimer(region_redis.url, "other")
+    one = claimer(region_redis.url, "one")
+    for claims in (one, other):
+        claims.claim(0)
+    ahead = one.clock.ahead_ms
+    enqueue(client, [task()])
+    monkeypatch.setattr(clocks, "_AHEAD_MS", clocks._AHEAD_MS - 60_000)
+    other.clock.ahead_ms += 60_000  # the same process stands for two machines: this one's clock goes on
+    other.claim(0)
+    one.clock.ahead_ms = ahead
+    assert len(one.claim(1).jobs) == 1
+    assert client.get(names.CLOCK) is None
+    assert abs(one.clock.ahead_ms - ahead - 60_000) < 5_000
+
+
+def test_a_process_that_was_stopped_takes_no_step_back_that_nobody_made(start, region_redis):
+    """It reads late what it was told before, and is the only one in its region: nobody contradicts it."""
+    client = region_redis.client
+    worker = start()
+    worker.send_signal(signal.SIGSTOP)
+    began = own_ms(client)
+    until(lambda: own_ms(client) > began + 2 * STEP_MS, "the stop to last longer than what counts as a step")
+    worker.send_signal(signal.SIGCONT)
+    until(lambda: int(client.zscore(names.WORKERS, "w1")) > began + 2 * STEP_MS, "the worker to claim again")
+    assert client.get(names.CLOCK) is None
+
+
+def test_a_call_that_arrives_late_does_nothing(region_redis):
+    """A Redis that was stopped reads what was sent to it when it goes on; who sent it has long given up."""
+    client = region_redis.client
+    one = claimer(region_redis.url)
+    claimed = one.claim(0)
+    enqueue(client, [task()])
+    late = (*one._claim_command(1)[:-1], f"{claimed.now_ms - 20_000} {claimed.now_ms - 10_000}")
+    with pytest.raises(connect.redis.exceptions.ResponseError, match=clocks.REFUSED):
+        client.execute_command(*late)
+    assert client.llen(names.rq_queue(REGION)) == 1
+
+
+def test_a_small_step_is_taken_as_the_time(step, region_redis):
+    client = region_redis.client
+    one = claimer(region_redis.url)
+    one.claim(0)
+    step(STEP_MS // 1000 - 1)
+    one.claim(0)
+    assert client.get(names.CLOCK) is None
+    assert abs(one.clock.now_ms() - own_ms(client)) < 1_000
+    assert abs(region_ms(client) - own_ms(client)) < 1_000
+    assert client.pttl(names.lease("w1")) <= LEASE_MS
+    assert clock_of(client).ahead_ms >= 0

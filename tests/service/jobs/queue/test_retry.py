@@ -1,0 +1,230 @@
+"""Retries on a real Redis: where a failed attempt waits, and how it comes back."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from rq.job import JobStatus
+from rq.registry import FailedJobRegistry, ScheduledJobRegistry
+
+from jobs import contract
+from jobs.errors import ConnectionFailed
+from jobs.queue.retry import Attempt, Retry, read_past
+from jobs.queue.script import LATER
+from regions import names
+from tests.service.jobs.queue.test_claim import end, fetch, queue, wip
+from tests.service.working import REGION, claimer, enqueue, pass_deadline, task
+
+
+def again(job, wait_seconds=0.0, *, is_urgent=False):
+    """The end of an attempt that is tried again."""
+    result = contract.Result(task=job.task, source=job.source, region=REGION, status="failed", attempts=job.attempt)
+    frame = contract.failed_frame(result, ConnectionFailed("it broke"))
+    failed = end(job, status="failed", frame=frame, traceback="Traceback: it broke")
+    return replace(failed, retry=Retry(wait_seconds, "connection", "it broke"), is_urgent=is_urgent)
+
+
+def scheduled(client):
+    return ScheduledJobRegistry(REGION, connection=client).get_job_ids(cleanup=False)
+
+
+def test_a_failed_attempt_waits_in_rqs_scheduled_registry(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    assert worker.finish([again(job, 20)], then_claim=0)[0] == [LATER]
+    seen = fetch(client, id_)
+    assert (seen.get_status(), seen.worker_name) == (JobStatus.SCHEDULED, None)
+    assert scheduled(client) == [id_]
+    due = ScheduledJobRegistry(REGION, connection=client).get_scheduled_time(id_).timestamp()
+    assert 0 < due - time.time() <= 20
+    assert (wip(client), worker.look([])[1], client.keys("rq:execution*")) == (set(), set(), [])
+    assert (FailedJobRegistry(REGION, connection=client).count, client.xlen(names.OUTBOX)) == (0, 0)
+    assert client.exists(names.COUNTERS) == 0
+    assert worker.move_due() == []
+    assert (scheduled(client), queue(client).get_job_ids()) == ([id_], [])
+
+
+def test_a_failed_attempt_is_dated_by_its_regions_clock(region_redis):
+    client = region_redis.client
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    job.offset_ms = 3_600_000  # the hub is ahead
+    failed = again(job)
+    worker.finish([failed], then_claim=0)
+    worker.move_due()
+    (second,) = worker.claim(1).jobs
+    (past,) = read_past(second.past)
+    assert past.ended_ms == failed.outcome.finished_ms - 3_600_000
+
+
+def test_a_due_one_goes_back_to_the_queue_once_and_remembers(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.finish([again(job)], then_claim=0)
+    worker.move_due()
+    claimer(region_redis.url, "w2").move_due()
+    assert (scheduled(client), queue(client).get_job_ids()) == ([], [id_])
+    (second,) = worker.claim(1).jobs
+    (past,) = read_past(second.past)
+    assert past == Attempt(1, job.claimed_ms, past.ended_ms, "w1", "connection", "it broke")
+    assert past.ended_ms >= past.started_ms - 5
+    assert (second.attempt, second.failures) == (2, 1)
+    assert worker.finish([end(second)], then_claim=0)[0] not in ([""], [LATER])
+    assert fetch(client, id_).get_status() == JobStatus.FINISHED
+    assert (client.zcard(names.RETRIED), client.hexists(names.rq_job(id_), names.JOB_KEPT)) == (0, False)
+    assert read_past(client.hget(names.rq_job(id_), names.JOB_PAST)) == [past]
+
+
+def test_a_synchronous_task_goes_back_to_the_front(region_redis):
+    client = region_redis.client
+    ids = enqueue(client, [task(), task(), task()])
+    worker = claimer(region_redis.url)
+    bulk, urgent = worker.claim(2).jobs
+    worker.finish([again(bulk), again(urgent, is_urgent=True)], then_claim=0)
+    worker.move_due()
+    assert queue(client).get_job_ids() == [ids[1], ids[2], ids[0]]
+
+
+def test_who_was_reaped_puts_nothing_off(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.give_back([job.member])
+    assert worker.finish([again(job)], then_claim=0)[0] == [""]
+    assert (scheduled(client), fetch(client, id_).get_status()) == ([], JobStatus.QUEUED)
+
+
+def test_putting_off_twice_is_putting_off_once(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    ends = [again(job, 5)]
+    assert [worker.finish(ends, then_claim=0)[0] for _ in range(2)] == [[LATER], [""]]
+    assert len(client.hget(names.rq_job(id_), names.JOB_PAST).splitlines()) == 1
+
+
+def test_ends_and_retries_are_told_apart_in_one_batch(region_redis):
+    enqueue(region_redis.client, [task() for _ in range(4)])
+    worker = claimer(region_redis.url)
+    a, b, c = worker.claim(3).jobs
+    worker.give_back([c.member])
+    entries, claimed = worker.finish([again(a), end(b), end(c)], then_claim=1)
+    assert entries[0] == LATER
+    assert "-" in entries[1]
+    assert entries[2] == ""
+    assert len(claimed.jobs) == 1
+
+
+def test_a_failure_whose_record_an_operator_deleted_is_an_end(region_redis):
+    client = region_redis.client
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    client.delete(names.rq_job(job.task))
+    (entry,) = worker.finish([again(job)], then_claim=0)[0]
+    assert "-" in entry
+    assert (scheduled(client), wip(client), client.exists(names.rq_job(job.task))) == ([], set(), 0)
+
+
+@pytest.mark.parametrize("where", ["scheduled", "queued"])
+def test_what_is_not_tried_again_in_time_ends_as_it_failed(region_redis, where):
+    """Its last real error is the result, not ``expired``, wherever its deadline meets it."""
+    client = region_redis.client
+    (id_, later) = enqueue(client, [task(), task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    failed = again(job, 60 if where == "scheduled" else 0)
+    worker.finish([failed], then_claim=0)
+    worker.move_due()
+    pass_deadline(client, id_)
+    ((entry, outcome, size),) = worker.move_due()
+    assert (outcome, size) == (failed.outcome, failed.spliced_bytes)
+    assert contract.head(outcome.frame).error.type == "connection"
+    ((found, fields),) = client.xrange(names.OUTBOX)
+    assert (found.decode(), fields[b"r"]) == (entry, failed.outcome.frame)
+    seen = fetch(client, id_)
+    assert seen.get_status() == JobStatus.FAILED
+    assert seen.latest_result().exc_string == "Traceback: it broke"
+    assert client.hget(names.COUNTERS, "failed") == b"1"
+    assert (scheduled(client), client.zcard(names.RETRIED)) == ([], 0)
+    assert [job.task for job in worker.claim(5).jobs] == [later]
+    assert fetch(client, id_).get_status() == JobStatus.FAILED
+    assert worker.move_due() == []
+
+
+def test_a_late_retry_that_is_claimed_first_still_ends_as_it_failed(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.finish([again(job)], then_claim=0)
+    worker.move_due()
+    pass_deadline(client, id_)
+    assert worker.claim(1).jobs == []
+    assert len(worker.move_due()) == 1
+
+
+def test_a_last_attempt_that_runs_past_its_deadline_ends_by_itself(region_redis):
+    client = region_redis.client
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.finish([again(job)], then_claim=0)
+    worker.move_due()
+    (second,) = worker.claim(1).jobs
+    pass_deadline(client, job.task)
+    assert worker.move_due() == []
+    assert client.zcard(names.RETRIED) == 1
+    assert worker.finish([end(second)], then_claim=0)[0][0]
+    assert (client.xlen(names.OUTBOX), client.zcard(names.RETRIED)) == (1, 0)
+
+
+def test_what_is_cancelled_while_it_waits_is_dropped_without_an_execution(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.finish([again(job)], then_claim=0)
+    client.set(names.cancel_mark(id_), 1, px=60_000)
+    worker.move_due()
+    assert worker.claim(1).jobs == []
+    assert fetch(client, id_).get_status() == JobStatus.CANCELED
+    client.zadd(names.RETRIED, {id_: 1})
+    assert (worker.move_due(), client.zcard(names.RETRIED), client.xlen(names.OUTBOX)) == ([], 0, 0)
+
+
+def test_a_second_copy_of_an_id_in_the_queue_is_skipped(region_redis):
+    """RQ's own scheduler, or an operator, may move a job at the same moment."""
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    client.rpush(names.rq_queue(REGION), id_)
+    assert [job.task for job in claimer(region_redis.url).claim(5).jobs] == [id_]
+
+
+def test_retries_work_on_a_full_redis(region_redis):
+    client = region_redis.client
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    client.config_set("maxmemory", 1)
+    (job,) = worker.claim(1).jobs
+    assert worker.finish([again(job)], then_claim=0)[0] == [LATER]
+    worker.move_due()
+    assert worker.claim(1).jobs[0].attempt == 2
+
+
+def test_what_waits_survives_a_kill_of_its_redis(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.finish([again(job, 5)], then_claim=0)
+    region_redis.crash()
+    region_redis.running.start()
+    assert scheduled(client) == [id_]

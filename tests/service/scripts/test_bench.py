@@ -1,0 +1,104 @@
+"""The parts of ``nearfetch bench`` against each other: the real page server, the bare loops, the clients' own HTTP."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jobs.definition.model import read
+from jobs.page import Page
+from jobs.parse.source import Source
+from regions.process import Process
+from scripts.bench import floor, rows, usage
+from scripts.bench.load import Call, PageServer, Wrong, connected
+from scripts.bench.ours import page_server
+from scripts.stack.ports import free_port
+from scripts.stack.services import Running
+
+
+@pytest.fixture
+def pages(tmp_path: Path):
+    port = free_port()
+    running = Running(page_server(port, tmp_path)).start()
+    yield port
+    running.stop()
+
+
+def get(port: int, *paths: str, expected: int = 200) -> list[bytes]:
+    async def asking() -> list[bytes]:
+        async with connected(port) as connection:
+            return [await connection.ask(Call("GET", path), expected) for path in paths]
+
+    return asyncio.run(asking())
+
+
+@pytest.mark.parametrize("kind", ["tiny", "page"])
+def test_a_definition_reads_of_the_page_server_what_a_hand_does(pages, tmp_path, kind):
+    """So that contenders do the same work: ours by its definition, the others by hand."""
+    file = tmp_path / f"{rows.source(kind)}.toml"
+    file.write_text(dict(rows.definitions("fra"))[rows.source(kind)], encoding="utf-8")
+    source = Source(read(file))
+    request = source.first({"n": 41, "seconds": 0.0}, {})
+    path = request.url.removeprefix(rows.ORIGIN)
+    (body,) = get(pages, path)
+    found = source.parse(Page(request, request.url, 200, {}, body))
+    assert found.warnings == []
+    assert [
+        {key: value if isinstance(value, int | float) else str(value) for key, value in row.items()}
+        for row in found.rows
+    ] == (rows.records(kind, 41))
+    assert rows.hand(kind)(body) == rows.records(kind, 41)
+
+
+def test_pages_are_late_where_they_are_asked_to_be_and_held_until_the_release(pages):
+    began = time.monotonic()
+    get(pages, "/tiny?n=1&seconds=0.3")
+    assert time.monotonic() - began >= 0.3
+
+    async def holding() -> tuple[int, bytes]:
+        server = PageServer(pages)
+        async with connected(pages) as client, asyncio.timeout(20):
+            await server.told("/_hold")
+            asked = asyncio.create_task(client.ask(Call("GET", "/tiny?n=2&seconds=0.0"), 200))
+            while not (await server.told()).held:
+                assert not asked.done()
+            await server.told("/_release")
+            body = await asked
+            return (await server.told()).held, body
+
+    left, body = asyncio.run(holding())
+    assert left == 0
+    assert b"000000002" in body
+    with pytest.raises(Wrong, match="expected \\(200,\\), found 404"):
+        get(pages, "/nothing?n=1")
+
+
+def test_bare_loops_fetch_what_they_say(pages):
+    before = asyncio.run(PageServer(pages).told()).served
+    found = floor.loop("page", pages, 0.2, 500)
+    assert asyncio.run(PageServer(pages).told()).served - before == found["jobs"] + floor.WARM_JOBS
+    assert found["jobs"] > 0
+    assert found["seconds"] >= 0.2
+    assert 0 < found["cpu_ms"] <= 1000 * found["seconds"] + 50
+
+
+def test_cpu_of_a_group_has_that_of_children_that_ended():
+    """A process that only waits for one that works."""
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'sum(range(20_000_000))']); print('over', flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        before = usage.cpu_ms({"it": [process.pid], "nobody": []})
+        assert process.stdout.readline() == "over\n"
+        after = usage.cpu_ms({"it": [process.pid], "nobody": []})
+        assert usage.members([process.pid]) == [process.pid]
+        assert usage.memory_bytes([process.pid]) > 1_000_000
+        process.communicate("\n")
+    assert Process.of(process.pid) is None
+    assert after["it"] - before["it"] > 100
+    assert after["nobody"] == 0
+    assert usage.memory_bytes([process.pid]) == 0

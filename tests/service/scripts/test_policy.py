@@ -1,0 +1,93 @@
+"""The queues' policy, read from a real RabbitMQ with its management plugin."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from regions import topology
+from regions.settings import Hub, Region, Settings
+from scripts.cli import main
+from scripts.commands import config as config_command
+from scripts.stack import policy
+from scripts.stack.ports import free_port
+from scripts.stack.services import RabbitMQ, Running
+from tests.service.bridging import Broker
+from tests.waiting import until
+
+
+@pytest.fixture(scope="module")
+def managed(tmp_path_factory):
+    """A node with the plugin; its address is ``management_url``."""
+    node = RabbitMQ(tmp_path_factory.mktemp("managed"), free_port())
+    port = free_port()
+    service = node.service()
+    (node.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
+    with (node.folder / "rabbitmq.conf").open("a") as config:
+        config.write(f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n")
+    running = Running(service).start()
+    node.management_url = f"http://{node.user}:{node.password}@127.0.0.1:{port}"
+    yield node
+    running.stop()
+
+
+def settings(node, **changes) -> Settings:
+    hub = Hub(**{"amqp": node.url, "management_url": node.management_url, **changes})
+    return Settings(hub=hub, region={"fra": Region(name="fra")})
+
+
+def test_every_part_of_the_policy_that_a_queue_lacks_is_told(managed):
+    with pytest.raises(policy.Unreadable, match="there is no queue"):
+        policy.shortfalls(settings(managed), "mend")
+    Broker(managed, "fra").declare()
+    until(lambda: found(managed) == [], "the policy to be seen")
+    other = json.dumps({**topology.POLICY, "delivery-limit": 20, "max-length": 5000, "max-length-bytes": 7})
+    assert managed.ctl("set_policy", "--priority", "9", "other", "^q.fra$", other).returncode == 0
+    until(lambda: found(managed) == ["q.fra: delivery-limit: expected -1, found 20"], "the other policy to be seen")
+    for name in ("other", topology.POLICY_NAME):
+        assert managed.ctl("clear_policy", name).returncode == 0
+    until(lambda: len(found(managed)) == 3 * len(topology.POLICY), "no policy to be seen")
+    assert "q.fra.now: max-length: expected a limit, found nothing" in found(managed)
+    assert "q.fra.now: max-length-bytes: expected a limit, found nothing" in found(managed)
+    mend(managed)
+    until(lambda: found(managed) == [], "what mends it to be seen")
+
+
+def mend(node) -> None:
+    assert node.ctl(*topology.policy_command()).returncode == 0
+
+
+def found(node) -> list[str]:
+    return [str(one) for one in policy.shortfalls(settings(node), "mend")]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nobody:wrong@{place}", "http://{user}@{place}/nowhere"])
+def test_a_management_that_does_not_answer_rightly_is_a_fault_without_a_secret(managed, url):
+    user, _, place = managed.management_url.removeprefix("http://").partition("@")
+    wrong = settings(managed, management_url=url.format(user=user, place=place))
+    finding = config_command.policy_finding(wrong)
+    assert finding.is_bad
+    assert managed.password not in finding.fault + finding.where
+
+
+def checked(words: str):
+    """``config check``, once it says that."""
+    done = CliRunner().invoke(main, ["config", "check"])
+    return done if words in done.output else None
+
+
+def test_config_check_says_how_the_policy_is_mended(managed, monkeypatch):
+    Broker(managed, "fra").declare()
+    monkeypatch.setenv("NEARFETCH__HUB__AMQP", managed.url)
+    monkeypatch.setenv("NEARFETCH__HUB__MANAGEMENT_URL", managed.management_url)
+    for region in ("nyc", "sin"):
+        Broker(managed, region).declare()
+    assert managed.ctl("clear_policy", topology.POLICY_NAME).returncode == 0
+    try:
+        done = until(lambda: checked("q.fra: dead-letter-exchange"), "the check to see it")
+    finally:
+        mend(managed)
+    assert done.exit_code == 1
+    assert "q.fra: dead-letter-exchange: expected x.dead, found" in done.output
+    assert "fix it: rabbitmqctl set_policy -p / nearfetch" in done.output
+    assert managed.password not in done.output

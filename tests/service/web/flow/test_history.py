@@ -1,0 +1,296 @@
+"""The history: every finished request reaches it, through outages, and answers for those that left Redis."""
+
+import json
+import signal
+
+import pytest
+import ulid
+
+from jobs import contract
+from regions import connect, names
+from scripts.stack.ports import free_port
+from scripts.stack.services import Running, document_store
+from tests.service.conftest import RedisInstance
+from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
+from tests.service.wire import Wire, ask
+from tests.waiting import states, until
+from web.flow import history
+
+
+class Store:
+    """A running document store, and a client of it."""
+
+    def __init__(self, folder) -> None:
+        self.port = free_port()
+        self.url = f"mongodb://127.0.0.1:{self.port}/"
+        self.running = Running(document_store(folder, self.port)).start()
+        self.client = connect.open_mongo(self.url, name="test")
+        self.database = self.client[names.DATABASE]
+
+    def has(self, request: str) -> bool:
+        return self.database[names.REQUESTS_COLLECTION].find_one({"_id": request}) is not None
+
+    def stop(self) -> None:
+        self.client.close()
+        self.running.stop()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("store"))
+    yield store
+    store.stop()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory, rabbitmq, store):
+    """A gateway with a history; its tests leave the store as they found it, but for more requests."""
+    folder = tmp_path_factory.mktemp("stack")
+    hub = RedisInstance(folder, "hub")
+    stack = Stack(folder, rabbitmq, hub, NEARFETCH__HUB__MONGO=store.url)
+    yield stack
+    stack.stop()
+    hub.stop()
+
+
+def finished(stack, *sources, records: bytes = b'[{"name":"a"}]') -> dict:
+    """A request whose tasks succeeded, as a poll tells it."""
+    promised = stack.post({"sources": list(sources), "attrs": {"n": 1}}).json()
+    for task in promised["tasks"]:
+        stack.region.finish(stack.region.take(task["region"]), records)
+    path = f"/v1/requests/{promised['id']}"
+    return until(lambda: (found := ask(stack.port, "GET", path).json())["done"] and found, "the end")
+
+
+def lose(stack, request: str) -> None:
+    """Redis forgets a request, as when its time is over."""
+    keys = [names.ledger(request), names.events(request)]
+    stack.hub.client.delete(*keys)
+
+
+def listed(stack, query: str = "") -> dict:
+    reply = ask(stack.port, "GET", f"/v1/requests{query}")
+    assert reply.status == 200, reply.body
+    return reply.json()
+
+
+def test_a_request_that_left_redis_is_answered_as_before(stack, store):
+    request = finished(stack, "demo.plain", LIST)
+    until(lambda: store.has(request["id"]), "the request in the history")
+    lose(stack, request["id"])
+    path = f"/v1/requests/{request['id']}"
+    assert ask(stack.port, "GET", path).json() == request
+    assert ask(stack.port, "GET", f"{path}?wait=5").json() == request
+    assert ask(stack.port, "DELETE", path).json() == request
+    after = ask(stack.port, "GET", f"{path}?after={request['cursor']}").json()
+    assert (after["results"], after["cursor"], after["done"]) == ([], request["cursor"], True)
+
+
+def test_a_request_that_is_refused_after_all_leaves_the_history_and_is_never_read(stack, store):
+    """Its accept got through after its client was answered 503, and it was done and archived before its refusal."""
+    request = finished(stack, "demo.plain", LIST)
+    until(lambda: store.has(request["id"]), "the request in the history")
+    tasks = [(task["id"], task["region"]) for task in request["tasks"]]
+    stack.gateway.ledger.refuse(request["id"], tasks)
+    path = f"/v1/requests/{request['id']}"
+    assert [ask(stack.port, "GET", each).status for each in (path, f"{path}?wait=1", f"{path}/events")] == [404] * 3
+    until(lambda: not store.has(request["id"]), "it to leave the history")
+    kept = store.database[names.RESULTS_COLLECTION]
+    until(lambda: kept.find_one({"_id": f"{request['id']}/0"}) is None, "its results to leave it, too")
+    until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing to be left to do")
+    lose(stack, request["id"])
+    assert ask(stack.port, "GET", path).status == 404
+
+
+def test_a_request_that_a_kept_result_answered_is_kept_too(stack, store):
+    """As a copy: what it was made of may be gone by then."""
+    promised = stack.post({"sources": [LIST]}).json()
+    task = stack.region.take("fra")
+    now = contract.rfc3339(connect.redis_now_ms(stack.region.redis))
+    stack.region.finish(task, fetched_at=now, definition=task.definition)
+    path = f"/v1/requests/{promised['id']}?wait=20"
+    assert ask(stack.port, "GET", path).json()["done"]
+    request = stack.post({"sources": [LIST], "max_age": 3600}).json()
+    assert (request["done"], request["results"][0]["cached"]) == (True, True)
+    until(lambda: store.has(request["id"]), "the request in the history")
+    lose(stack, request["id"])
+    assert ask(stack.port, "GET", f"/v1/requests/{request['id']}").json() == request
+
+
+def test_its_events_can_still_be_read(stack, store):
+    request = finished(stack, "demo.plain", LIST)
+    until(lambda: store.has(request["id"]), "the request in the history")
+    lose(stack, request["id"])
+    with Wire(stack.port) as wire:
+        wire.send("GET", f"/v1/requests/{request['id']}/events")
+        body = wire.reply().body.decode()
+    events = [dict(line.split(": ", 1) for line in event.split("\n")) for event in body.strip().split("\n\n")]
+    assert [event["event"] for event in events] == ["result", "result", "done"]
+    assert [json.loads(event["data"]) for event in events[:2]] == request["results"]
+    assert json.loads(events[2]["data"])["status"] == "succeeded"
+
+
+def test_finished_requests_are_found_by_what_was_asked_and_where(stack, store):
+    plain, both = finished(stack, "demo.plain"), finished(stack, "demo.plain", LIST)
+    until(lambda: store.has(plain["id"]) and store.has(both["id"]), "the requests in the history")
+    found = listed(stack, f"?source=demo.list&region=fra&status=succeeded&since={both['created_at']}")
+    assert found["cursor"] is None
+    assert found["requests"] == [{key: value for key, value in both.items() if key != "results"}]
+    known = [one["id"] for one in listed(stack, "?source=demo.plain")["requests"]]
+    assert known.index(both["id"]) < known.index(plain["id"]), "latest first"
+    assert not listed(stack, "?status=failed")["requests"]
+    assert not listed(stack, "?source=no.such")["requests"]
+
+
+def test_long_lists_come_in_pages_without_a_gap_or_a_repeat(stack, store):
+    wanted = [str(ulid.ULID()) for _ in range(120)]
+    found = finished(stack, "demo.plain")
+    until(lambda: store.has(found["id"]), "the request in the history")
+    requests = store.database[names.REQUESTS_COLLECTION]
+    document = requests.find_one({"_id": found["id"]})
+    requests.insert_many({**document, "_id": one, "sources": ["many"]} for one in wanted)
+    seen, query = [], "?source=many"
+    while True:
+        page = listed(stack, query)
+        seen += [one["id"] for one in page["requests"]]
+        if page["cursor"] is None:
+            break
+        query = f"?source=many&cursor={page['cursor']}"
+    assert seen == sorted(wanted, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "query", ["status=running", "since=soon", "cursor=1-1", "sauce=a", "source=a&source=b", "source=%ff"]
+)
+def test_what_can_not_be_looked_for_is_a_400(stack, query):
+    assert ask(stack.port, "GET", f"/v1/requests?{query}").status == 400
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "1969-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_any_time_can_be_looked_from(stack, store, since):
+    request = finished(stack, "demo.plain")
+    until(lambda: store.has(request["id"]), "the request in the history")
+    found = [one["id"] for one in listed(stack, f"?since={since}")["requests"]]
+    assert (request["id"] in found) == (not since.startswith("9999"))
+
+
+def test_results_that_do_not_fit_into_one_document_come_back_in_their_order(stack, store, monkeypatch):
+    monkeypatch.setattr(history, "PART_BYTES", 1)
+    request = finished(stack, "demo.plain", LIST, "demo.plain")
+    until(lambda: store.has(request["id"]), "the request in the history")
+    parts = [store.database[names.RESULTS_COLLECTION].find_one({"_id": f"{request['id']}/{n}"}) for n in range(4)]
+    assert [part and len(part["results"]) for part in parts] == [1, 1, 1, None]
+    lose(stack, request["id"])
+    assert ask(stack.port, "GET", f"/v1/requests/{request['id']}").json() == request
+
+
+def test_an_unknown_request_is_still_unknown(stack):
+    assert ask(stack.port, "GET", f"/v1/requests/{ulid.ULID()}").status == 404
+    old = str(ulid.ULID.from_timestamp(1_700_000_000))
+    assert ask(stack.port, "GET", f"/v1/requests/{old}").status == 410
+    assert ask(stack.port, "GET", f"/v1/requests/{old}/events").status == 410
+    assert ask(stack.port, "DELETE", f"/v1/requests/{old}").status == 410
+
+
+def test_what_finishes_while_the_store_is_away_reaches_it_later(tmp_path, rabbitmq, hub_redis):
+    store = Store(tmp_path / "store")
+    stack = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__HUB__MONGO=store.url)
+    try:
+        before = finished(stack, "demo.plain")
+        until(lambda: store.has(before["id"]), "the request in the history")
+        store.running.signal(signal.SIGKILL)
+        during = [finished(stack, "demo.plain", LIST)["id"] for _ in range(3)]
+        old = str(ulid.ULID.from_timestamp(1_700_000_000))
+        assert ask(stack.port, "GET", f"/v1/requests/{old}").status == 503
+        ready = ask(stack.port, "GET", "/readyz")
+        assert (ready.status, ready.json()["history"]) == (200, "the history does not answer")
+        store.running.start()
+        until(lambda: all(store.has(one) for one in (before["id"], *during)), "all requests in the history")
+        until(lambda: not hub_redis.client.zcard(names.ARCHIVE), "nothing left to archive")
+        results = store.database[names.RESULTS_COLLECTION].find()
+        assert {one["_id"]: len(one["results"]) for one in results} == {
+            f"{before['id']}/0": 1,
+            **{f"{one}/0": 2 for one in during},
+        }
+    finally:
+        stack.stop()
+        store.stop()
+
+
+def test_a_frozen_store_holds_up_nobody(tmp_path, rabbitmq, hub_redis):
+    store = Store(tmp_path / "store")
+    stack = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__HUB__MONGO=store.url)
+    try:
+        kept = finished(stack, "demo.plain")
+        until(lambda: store.has(kept["id"]), "the request in the history")
+        store.running.signal(signal.SIGSTOP)
+        wires = [Wire(stack.port) for _ in range(20)]
+        for wire in wires:
+            wire.send("GET", "/v1/requests")
+        assert ask(stack.port, "GET", "/healthz").status == 200
+        finished(stack, "demo.plain")
+        assert {wire.reply().status for wire in wires} == {503}
+        for wire in wires:
+            wire.close()
+    finally:
+        store.running.signal(signal.SIGCONT)
+        stack.stop()
+        store.stop()
+
+
+def test_what_a_dead_gateway_took_is_archived_by_another(stack, store):
+    request = finished(stack, "demo.plain")
+    until(lambda: store.has(request["id"]), "the request in the history")
+    store.database[names.REQUESTS_COLLECTION].delete_one({"_id": request["id"]})
+    lease_ms = 700  # left of what a gateway took before it died
+    seconds, micros = stack.hub.client.time()
+    stack.hub.client.zadd(names.ARCHIVE, {request["id"]: seconds * 1000 + micros // 1000 + lease_ms})
+    until(lambda: store.has(request["id"]), "the request in the history")
+
+
+def test_without_a_store_there_is_no_history_and_it_says_so(tmp_path, rabbitmq, hub_redis):
+    stack = Stack(tmp_path, rabbitmq, hub_redis)
+    try:
+        finished(stack, "demo.plain")
+        assert not hub_redis.client.zcard(names.ARCHIVE)
+        assert ask(stack.port, "GET", "/readyz").json()["history"] == "off"
+        reply = ask(stack.port, "GET", "/v1/requests")
+        assert (reply.status, "[hub] mongo" in reply.json()["detail"]) == (404, True)
+    finally:
+        stack.stop()
+
+
+STOPS_BEFORE_IT_ACCEPTS = """
+import signal, threading
+from web import accept, ledger
+accept.BUDGET_SECONDS, ledger.ACCEPT_LEASE_MS, real = 120, 120_000, ledger.Ledger.accept
+def stopping(self, requests):
+    signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+    return real(self, requests)
+ledger.Ledger.accept = stopping
+"""
+
+
+def test_a_request_that_is_accepted_after_its_tasks_ended_is_kept(stack, store, monkeypatch):
+    """Its gateway was paused in between: the archive has looked at it before it was a request."""
+    archiver, looked = stack.gateway.archiver, []
+    archive = archiver._archive
+
+    def looking(requests):
+        archive(requests)
+        looked.extend(requests)
+
+    monkeypatch.setattr(archiver, "_archive", looking)
+    stack.region.purge()
+    with GatewayProcess(stack, patch=STOPS_BEFORE_IT_ACCEPTS) as gateway, Wire(gateway.port, 60) as wire:
+        wire.send("POST", "/v1/requests", JSON, json.dumps({"sources": [LIST]}).encode())
+        task = stack.region.take("fra")
+        until(lambda: states(gateway.pid) == {"T"}, "the gateway to be paused")
+        stack.region.finish(task)
+        until(lambda: task.request in looked, "the archive to look at it")
+        assert ask(stack.port, "GET", f"/v1/requests/{task.request}").status == 404
+        gateway.process.send_signal(signal.SIGCONT)
+        assert wire.reply().status == 202
+        until(lambda: store.has(task.request), "the request in the history")
+        assert ask(stack.port, "GET", f"/v1/requests/{task.request}").json()["done"]
+    until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing to be left to do")

@@ -1,0 +1,300 @@
+"""What a region puts at the hub that nobody asked for goes, and who goes on with it is kept out; no other region notices."""
+
+import json
+import threading
+
+import pytest
+import redis
+import ulid
+
+from regions import connect, names
+from scripts.stack import hub_acl
+from tests.service.hub_parts import frame, new_request, send_home, settings
+from tests.waiting import until
+from web.flow import holdings
+from web.flow.holdings import Holdings
+from web.flow.settle import Settler
+from web.hub import ids, scripts
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub, share_of_region
+
+MEGABYTE = b"x" * 1_000_000
+
+
+class Parts:
+    """A hub with its regions' users, and what a gateway has that looks after it."""
+
+    def __init__(self, tmp_path, start_redis, **environ) -> None:
+        users = {names.hub_user(region): ("word", hub_acl.rules(region)) for region in ("fra", "nyc")}
+        self.server = start_redis("hub", users=users, maxmemory="64mb")
+        self.client = self.server.client
+        found = settings(tmp_path, redis=self.server.url, **environ)
+        self.hub = Hub(found)
+        self.hub.start()
+        self.ledger = Ledger(self.hub.client, found.limits)
+        self.settler = Settler(found, self.hub, self.ledger, lambda _: None)
+        self.holdings = Holdings(found, self.hub)
+        self.fra, self.nyc = (self.region(name) for name in ("fra", "nyc"))
+
+    def region(self, name: str) -> redis.Redis:
+        """A client with a region's own credentials."""
+        url = self.server.url.replace("redis://", f"redis://{names.hub_user(name)}:word@")
+        return connect.open_redis(url, name=name)
+
+    def accepted(self, *regions: str):
+        """A request whose tasks have ids as a gateway makes them."""
+        made = new_request(regions)
+        request = ids.new()
+        tasks = [type(task)(**{**_fields(task), "id": ids.task(request, n + 1)}) for n, task in enumerate(made.tasks)]
+        new = type(made)(**{**_fields(made), "id": request, "tasks": tasks})
+        times = self.ledger.begin(new)
+        assert self.ledger.accept([new.id])[0] == [True]
+        return new, times
+
+    def looks(self, seconds_between: float = 0.0) -> None:
+        """Looks at all keys at least once."""
+        self.holdings._look_at = seconds_between
+        self.holdings.run_once()
+        while self.holdings._cursor != b"0":
+            self.holdings.run_once()
+
+    def barred(self, region: str = "fra") -> str:
+        return self.ledger.regions([region])[0].barred
+
+
+def _fields(one) -> dict:
+    return {name: getattr(one, name) for name in one.__struct_fields__}
+
+
+@pytest.fixture
+def parts(tmp_path, start_redis):
+    made = Parts(tmp_path, start_redis)
+    yield made
+    made.holdings.stop()
+    made.hub.stop()
+
+
+def test_what_nobody_asked_for_is_deleted_and_what_was_asked_for_stays(parts):
+    new, times = parts.accepted("fra", "nyc", "fra")
+    own, others, done = new.tasks
+    parts.client.set(names.result("fra", own.id), frame(own))
+    send_home(parts.client, new, done, times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).completed, "a task to be settled")
+    for task in (others.id, done.id, str(ulid.ULID()), "x", "x" * 500, "a:b", "-"):
+        parts.fra.set(names.result("fra", task), b"x" * 100)
+    parts.looks()
+    kept = {key.decode() for key in parts.client.scan_iter("nf:res:*")}
+    assert kept == {names.result("fra", own.id), names.result(names.settled("fra"), done.id)}
+    send_home(parts.client, new, own, times.created_ms + 10)
+    send_home(parts.client, new, others, times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "the rest")
+    assert {json.loads(one)["status"] for one in parts.ledger.read(new.id).results} == {"succeeded"}
+
+
+def test_a_result_that_is_larger_than_any_may_be_is_deleted_though_it_was_asked_for(tmp_path, start_redis):
+    parts = Parts(tmp_path, start_redis, NEARFETCH__LIMITS__RECORDS_BYTES_MAX="100000")
+    new, _ = parts.accepted("fra")
+    parts.fra.set(names.result("fra", new.tasks[0].id), MEGABYTE)
+    parts.looks()
+    assert not list(parts.client.scan_iter("nf:res:*"))
+    parts.hub.stop()
+
+
+def test_a_region_that_fills_the_hub_is_kept_out_and_comes_back(parts, monkeypatch):
+    """64 MB; a region writes until it is refused. The others write all the while, or again within moments."""
+    monkeypatch.setattr(holdings, "BAR_MS", 1_000)
+    refusals = []
+
+    def fill() -> None:
+        try:
+            for number in range(10_000):
+                try:
+                    parts.fra.set(names.result("fra", f"{number}"), MEGABYTE)
+                except redis.exceptions.OutOfMemoryError:
+                    continue
+        except redis.exceptions.RedisError as error:
+            refusals.append(error)
+
+    filler = threading.Thread(target=fill)
+    filler.start()
+    until(lambda: parts.looks() or parts.barred(), "the region to be barred")
+    filler.join(30)
+    assert isinstance(refusals[0], connect.AWAY)  # it was cut off
+    with pytest.raises(redis.exceptions.RedisError):
+        parts.region("fra").time()
+    assert "nobody asked for" in parts.barred()
+    assert not parts.barred("nyc")
+    until(lambda: parts.looks() or parts.client.info("memory")["used_memory"] < 20_000_000, "room again")
+    new, times = parts.accepted("nyc")
+    send_home(parts.nyc, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "another region's task")
+    until(lambda: parts.looks() or not parts.barred(), "the region to be let in")
+    assert connect.redis_now_ms(parts.region("fra")) > 0
+    assert connect.redis_now_ms(parts.nyc) > 0
+
+
+def test_a_hub_that_is_full_already_is_emptied(parts):
+    parts.client.config_set("maxmemory", 0)
+    for number in range(30):
+        parts.fra.set(names.result("fra", f"{number}"), MEGABYTE)
+    parts.client.config_set("maxmemory", 16_000_000)
+    parts.hub.run_once()
+    until(lambda: parts.looks() or not list(parts.client.scan_iter("nf:res:*")), "the keys to go")
+    assert parts.barred()
+
+
+@pytest.mark.parametrize("gateway", ["that was there", "that begins"])
+def test_results_that_are_there_settle_while_the_hub_is_over_a_limit_that_was_lowered(parts, gateway):
+    """A region's room is a share of that limit; that of a hub which is full is full for all, and fails nothing that came."""
+    if gateway == "that was there":
+        parts.hub.run_once()
+    new, times = parts.accepted("nyc")
+    send_home(parts.nyc, new, new.tasks[0], times.created_ms + 10)
+    parts.client.config_set("maxmemory", 100)
+    parts.hub.run_once()
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "the request to be done")
+    assert {json.loads(one)["status"] for one in parts.ledger.read(new.id).results} == {"succeeded"}
+
+
+def test_a_stream_without_end_ends(parts, monkeypatch):
+    for _ in range(30):
+        parts.fra.xadd(names.out_stream("fra"), {"k": MEGABYTE})
+    parts.looks()
+    assert not parts.barred()  # it may have come while no gateway read: then it is results that are waited for
+    assert parts.client.xlen(names.out_stream("fra")) == 30
+    monkeypatch.setattr(parts.holdings, "_streams_from", 0.0)
+    parts.looks()
+    assert "its stream was" in parts.barred()
+    assert parts.client.memory_usage(names.out_stream("fra")) <= share_of_region(3) * 64 * 1024 * 1024
+    assert not parts.barred("nyc")
+
+
+def test_a_stream_whose_last_id_is_used_up_begins_anew(parts):
+    parts.fra.xadd(names.out_stream("fra"), {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}")
+    with pytest.raises(redis.exceptions.ResponseError):
+        parts.fra.xadd(names.out_stream("fra"), {"x": "y"})
+    until(lambda: parts.settler.run_once() or not parts.client.xlen(names.out_stream("fra")), "the entry to be refused")
+    until(lambda: parts.looks() or not parts.client.exists(names.out_stream("fra")), "the stream to go")
+    new, times = parts.accepted("fra")
+    send_home(parts.fra, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "its next task")
+
+
+def test_a_region_with_very_many_connections_loses_them(parts):
+    parts.client.config_set("maxclients", 60)
+    clients = [parts.region("fra") for _ in range(40)]
+    for one in clients:
+        one.time()
+    parts.nyc.time()
+    parts.looks()
+    assert "connections" in parts.barred()
+    assert not parts.barred("nyc")
+    assert parts.client.info("clients")["connected_clients"] < 20
+
+
+def test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in(parts):
+    """Its gateway did not come to turn the user off; or the server was restarted meanwhile, and the user is on again."""
+    scripts.BAR.call(parts.client, [names.BARRED], ["fra", 60_000, "it sent too much"])
+    assert connect.redis_now_ms(parts.fra) > 0
+    parts.looks()
+    assert parts.barred() == "it sent too much"
+    with pytest.raises(redis.exceptions.RedisError):
+        parts.region("fra").time()
+    assert connect.redis_now_ms(parts.nyc) > 0
+    parts.client.hset(names.BARRED, "fra", "1 it sent too much")  # its time is over
+    parts.looks()
+    assert (parts.barred(), connect.redis_now_ms(parts.region("fra")) > 0) == ("", True)
+
+
+def test_a_gateway_that_may_not_keep_a_region_out_deletes_all_the_same(tmp_path, start_redis):
+    parts = Parts(tmp_path, start_redis)
+    parts.client.execute_command(
+        "ACL", "SETUSER", "gateway", "on", ">word", "~*", "&*", "+@all", "-@admin", "-acl", "-client|kill"
+    )
+    url = parts.server.url.replace("redis://", "redis://gateway:word@")
+    parts.holdings._client = connect.open_redis(url, name="narrow", connections=1)
+    for number in range(20):
+        parts.fra.set(names.result("fra", f"{number}"), MEGABYTE)
+    until(lambda: parts.looks() or not list(parts.client.scan_iter("nf:res:*")), "the keys to go")
+    assert connect.redis_now_ms(parts.region("fra")) > 0
+    assert "nobody asked for" in parts.barred()
+    parts.holdings.stop()
+    parts.hub.stop()
+
+
+def test_past_its_room_a_regions_own_results_fail_and_no_others(tmp_path, start_redis):
+    parts = Parts(tmp_path, start_redis, NEARFETCH__LIMITS__REGION_BYTES_MAX="2000")
+    (own, times), (others, _) = parts.accepted(*["fra"] * 20), parts.accepted(*["nyc"] * 2)
+    for new in (own, others):
+        for task in new.tasks:
+            send_home(parts.client, new, task, times.created_ms + 10)
+        until(lambda new=new: parts.settler.run_once() or parts.ledger.read(new.id).done, "the request to be done")
+    results = [json.loads(one) for one in parts.ledger.read(own.id).results]
+    failed = [one["error"] for one in results if one["status"] == "failed"]
+    assert 0 < len(failed) < 20
+    said = "its region holds all that it may at the hub"
+    assert {(one["type"], one["message"]) for one in failed} == {("internal", said)}
+    assert {json.loads(one)["status"] for one in parts.ledger.read(others.id).results} == {"succeeded"}
+    held = sum(parts.client.strlen(key) for key in parts.client.scan_iter(names.result(names.settled("fra"), "*")))
+    assert held == parts.ledger.regions(["fra"])[0].held_bytes <= 2000
+    parts.holdings.stop()
+    parts.hub.stop()
+
+
+def test_what_settled_results_hold_is_forgotten_when_they_have_expired(parts):
+    new, times = parts.accepted("fra", "fra")
+    for task in new.tasks:
+        send_home(parts.client, new, task, times.created_ms + 10)
+    until(lambda: parts.settler.run_once() or parts.ledger.read(new.id).done, "the request to be done")
+    held = names.held("fra")
+    size = sum(parts.client.strlen(key) for key in parts.client.scan_iter("nf:res:*"))
+    (minute,) = set(parts.client.hkeys(held)) - {b"all"}
+    assert times.expires_ms // 60_000 < int(minute)
+    assert (int(parts.client.hget(held, "all")), int(parts.client.hget(held, minute))) == (size, size)
+    parts.looks()
+    assert int(parts.client.hget(held, "all")) == size
+    parts.client.hset(held, "1", 100)
+    parts.client.hincrby(held, "all", 100)
+    parts.looks()
+    assert {int(one) for one in parts.client.hvals(held)} == {size}
+
+
+def test_one_gateway_looks_at_a_time(parts, tmp_path):
+    other = Holdings(settings(tmp_path, redis=parts.server.url), parts.hub)
+    other._me = "another"
+    parts.looks()
+    parts.fra.set(names.result("fra", "x"), b"x")
+    other.run_once()
+    assert parts.client.exists(names.result("fra", "x"))
+    parts.client.delete(names.HOLDINGS)  # as if its gateway were gone for longer than its lease
+    other._look_at = 0.0
+    other.run_once()
+    assert not parts.client.exists(names.result("fra", "x"))
+    other.stop()
+
+
+@pytest.mark.parametrize(("regions", "share"), [(1, 0.85), (3, 0.425), (16, 0.1)])
+def test_a_region_may_hold_twice_an_equal_share(regions, share):
+    assert share_of_region(regions) == pytest.approx(share)
+
+
+def test_haste_ends_where_nothing_is_wrong_and_begins_when_the_hub_fills(parts):
+    """It takes an eighth of the hub's Redis, and a hub may be more than half full for ever."""
+
+    def is_hasty() -> bool:
+        parts.looks()
+        return parts.holdings._is_filling
+
+    for number in range(38):
+        parts.client.set(f"other:{number}", MEGABYTE)
+    assert not is_hasty()
+    assert not is_hasty()
+    for number in range(5):
+        parts.fra.set(names.result("fra", f"NOBODY{number}"), MEGABYTE)
+    assert is_hasty()
+    assert not is_hasty()
+    for number in range(5):
+        parts.client.set(f"more:{number}", MEGABYTE)
+    parts.holdings._look_at_clients()
+    assert parts.holdings._is_filling
+    assert not is_hasty()

@@ -1,0 +1,42 @@
+"""Whether the hub has written what it accepted, on a real Redis that is made to look slow."""
+
+import pytest
+
+from regions import durability, names
+from tests.service.hub_parts import new_request, settings
+from web.flow.kept import Kept, Unwritten
+from web.hub import ledger
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub
+
+SLOW = durability.File(1, 10, 0, 5)
+
+
+@pytest.fixture
+def hub(tmp_path, hub_redis):
+    made = Hub(settings(tmp_path, redis=hub_redis.url))
+    made.run_once()
+    yield made
+    made.client.close()
+
+
+def test_requests_are_looked_up_when_they_can_be_told_something(hub, tmp_path, monkeypatch):
+    """A slow disk lets hundreds wait, and each look asked for all of them: in the thread that accepts."""
+    files = [SLOW] * 5
+    monkeypatch.setattr(ledger.durability, "file_of", lambda _: files.pop(0) if files else durability.File())
+    books = Ledger(hub.client, settings(tmp_path, redis="redis://127.0.0.1:1").limits)
+    unwritten, waiting = Unwritten(hub, books), {new_request().id: Kept(is_known=False) for _ in range(20)}
+    for request, kept in waiting.items():
+        hub.client.hset(names.ledger(request), "state", "accepted")
+        unwritten.add(request, kept, SLOW)
+    lost = next(iter(waiting))
+    hub.client.delete(names.ledger(lost))
+    hub.client.config_resetstat()
+    for _ in range(5):
+        unwritten.look()
+    assert "cmdstat_hget" not in hub.client.info("commandstats")
+    assert not any(kept.is_known for kept in waiting.values())
+    unwritten.look()
+    assert {request for request, kept in waiting.items() if kept.reason is None} == {*waiting} - {lost}
+    assert all(kept.is_known for kept in waiting.values())
+    assert not unwritten

@@ -1,0 +1,174 @@
+"""The sweep at size and beside another gateway's: many tasks of a dead region end together, each by one of them."""
+
+import time
+
+import pytest
+
+from regions import names, script
+from tests.service.hub_parts import new_request, settings
+from tests.waiting import until
+from web.flow.clean import Cleaner
+from web.flow.publish import Publisher
+from web.flow.sweep import BATCH, LEASE_MS, Grace, Sweeper
+from web.hub import scripts
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub
+
+MANY = 20_000
+
+
+class Half:
+    """What a gateway sweeps with, twice on one hub, and the news that each told."""
+
+    def __init__(self, tmp_path, hub_redis):
+        found = settings(tmp_path, redis=hub_redis.url)
+        self.client = hub_redis.client
+        self.hub = Hub(found)
+        self.hub.start()
+        self.ledger = Ledger(self.hub.client, found.limits)
+        self.cleaner = Cleaner(self.hub, self.ledger, Publisher(found))
+        self.news = []
+        self.sweeper, self.other = (
+            Sweeper(found, self.hub, self.ledger, self.cleaner, self.news.extend) for _ in range(2)
+        )
+
+    def overdue(self, tasks, *, of_each):
+        """So many tasks, as many of them in each request, whose deadline and grace are over."""
+        wanted = [new_request(("fra",) * of_each) for _ in range(tasks // of_each)]
+        for new in wanted:
+            self.ledger.begin(new)
+        self.ledger.accept([new.id for new in wanted])
+        pipeline = self.client.pipeline(transaction=False)
+        for new in wanted:
+            pipeline.zadd(names.DUE, {names.due_member(new.id, task.id): 1 for task in new.tasks})
+        pipeline.execute()
+        return wanted
+
+
+@pytest.fixture
+def half(tmp_path, hub_redis):
+    one = Half(tmp_path, hub_redis)
+    yield one
+    one.hub.stop()
+
+
+def test_all_tasks_of_a_dead_region_end_in_one_sweep_and_few_round_trips(half, monkeypatch):
+    wanted = half.overdue(MANY, of_each=10)
+    real, calls, longest = script._exchange, [], []
+
+    def counting(client, commands):
+        calls.append(len(commands))
+        longest.append(max(map(len, commands)))
+        return real(client, commands)
+
+    monkeypatch.setattr(script, "_exchange", counting)
+    assert half.sweeper.run_once() == MANY
+    assert len(calls) <= 3 * (MANY // BATCH) + 5  # to take, to read and to settle a batch
+    assert max(longest) < 2_000  # words of a script's call, so that none holds the hub for long
+    assert set(half.news) == {new.id for new in wanted}
+    assert half.client.zcard(names.DUE) == half.client.zcard(names.open_tasks("fra")) == 0
+    for at in range(0, len(wanted), 500):
+        views = half.ledger.read_many([(new.id, "0-0") for new in wanted[at : at + 500]])
+        assert {(view.done, view.completed) for view in views} == {(True, 10)}
+
+
+def test_what_one_gateway_took_another_one_leaves_until_it_is_clear_that_it_died(half):
+    wanted = half.overdue(100, of_each=1)
+    keys = [names.ACCEPTING, names.DUE]
+    now_ms, _, taken = scripts.OVERDUE.call(half.client, keys, [LEASE_MS, 100])  # by one that dies now
+    assert len(taken) == len(wanted)
+    assert half.other.run_once() == 0
+    until(lambda: half.other.run_once() == len(wanted), "the lease to end")
+    assert half.ledger.now_ms() - now_ms >= LEASE_MS
+    assert {half.ledger.read(new.id).done for new in wanted} == {True}
+
+
+def test_accepts_that_a_dead_gateway_left_open_are_refused_together_and_cancelled(half):
+    wanted = [new_request(("fra", "nyc")) for _ in range(BATCH + 50)]
+    for new in wanted:
+        half.ledger.begin(new)
+        half.client.hset(names.ledger(new.id), "lease", 1)
+    half.client.zadd(names.ACCEPTING, {new.id: 1 for new in wanted})
+    half.sweeper.run_once()
+    assert half.client.zcard(names.ACCEPTING) == 0
+    half.ledger.accept([new.id for new in wanted])
+    assert set(half.ledger.states([new.id for new in wanted])) == {"refused"}
+    assert half.cleaner.kept == 2 * len(wanted)  # each region of each is to hear of it
+    assert {one.deadline_ms for one in half.cleaner._lanes["fra"].waiting} == {300_000}  # as long as any task may live
+
+
+def test_an_accept_whose_lease_lives_is_left_alone(half):
+    new = new_request()
+    half.ledger.begin(new)
+    half.client.zadd(names.ACCEPTING, {new.id: 1})  # as if it were overdue: the ledger's own lease is what counts
+    half.sweeper.run_once()
+    assert half.cleaner.kept == 0
+    half.ledger.accept([new.id])
+    assert half.ledger.read(new.id) is not None
+
+
+def test_a_task_whose_ledger_expired_keeps_none_of_the_others(half):
+    gone, *others = half.overdue(3, of_each=1)
+    half.client.delete(names.ledger(gone.id))
+    half.client.zadd(names.DUE, {names.due_member(gone.id, gone.tasks[0].id): 0})  # it comes first
+    assert half.sweeper.run_once() == 2
+    assert set(half.news) == {one.id for one in others}
+    assert half.client.zcard(names.DUE) == 0
+
+
+def test_an_accept_whose_ledger_expired_is_forgotten_and_nobody_is_told(half):
+    half.client.zadd(names.ACCEPTING, {new_request().id: 1})
+    half.sweeper.run_once()
+    assert half.client.zcard(names.ACCEPTING) == 0
+    assert half.cleaner.kept == 0
+
+
+def test_a_sweeper_starts_in_its_grace_outlives_an_outage_and_ends_when_it_is_stopped(half, hub_redis):
+    sweeper, (wanted,) = half.sweeper, half.overdue(1, of_each=1)
+    sweeper.start()
+    assert sweeper.grace.is_on
+    assert half.news == []
+    hub_redis.crash()
+    until(lambda: half.hub.away, "the outage to be seen")
+    sweeper.grace._began = None  # it has run for long
+    hub_redis.running.start()
+    until(lambda: half.news == [wanted.id], "the sweep")
+    sweeper.stop()
+    assert not sweeper._thread.is_alive()
+    more = half.overdue(1, of_each=1)
+    assert sweeper.run_once() == 0, "what was stopped ends nothing more"
+    assert not half.ledger.read(more[0].id).done
+
+
+def test_a_sweep_in_its_grace_ends_nothing(half, monkeypatch):
+    looks, real = [], type(half.sweeper.grace).is_on.fget
+    monkeypatch.setattr(type(half.sweeper.grace), "is_on", property(lambda grace: looks.append(1) or real(grace)))
+    half.overdue(1, of_each=1)
+    half.sweeper.start()
+    until(lambda: len(looks) >= 3, "three looks")
+    half.sweeper.stop()
+    assert half.news == []
+
+
+def test_parts_that_are_gone_are_looked_for_once_a_minute(half, monkeypatch):
+    real, looks = half.ledger.regions, []
+    monkeypatch.setattr(half.ledger, "regions", lambda regions: looks.append(1) or real(regions))
+    for _ in range(3):
+        half.sweeper.run_once()
+    assert looks == [1]
+    assert 50 < half.sweeper._forget_at - time.monotonic() <= 60
+
+
+def test_a_grace_is_fifteen_seconds_and_one_begins_a_minute_after_another():
+    now = [0.0]
+    grace = Grace(lambda: now[0])
+    grace.begin()
+    seen = []
+    for now[0] in (14.9, 15.0, 59.9):
+        grace.begin()
+        seen.append(grace.is_on)
+    assert seen == [True, False, False]
+    now[0] = 60.0
+    assert not grace.is_on
+    grace.begin()
+    assert grace.is_on

@@ -1,0 +1,450 @@
+"""The ledger on a real Redis: accepted as a whole or not at all, each task ended once, read since a cursor."""
+
+import json
+
+import msgspec
+import pytest
+import redis
+
+from regions import connect, names
+from regions.settings import Limits
+from tests.service.hub_parts import frame, new_request
+from web.hub import scripts
+from web.hub.ledger import ACCEPT_LEASE_MS, Ledger, Settlement
+
+
+@pytest.fixture
+def ledger(hub_redis):
+    return Ledger(hub_redis.client, Limits())
+
+
+def settlement(new, task, times, **changes) -> Settlement:
+    said = {"status": "succeeded", "finished_ms": times.created_ms + 5, "size_bytes": 700, "region": task.region}
+    return Settlement(request=new.id, task=task.id, **{**said, **changes})
+
+
+def put_result(client, task) -> None:
+    client.set(names.result(task.region, task.id), frame(task))
+
+
+def put_results(client, *requests) -> None:
+    for new in requests:
+        for task in new.tasks:
+            put_result(client, task)
+
+
+def test_nothing_is_read_before_the_accept_even_when_a_region_was_faster(ledger, hub_redis):
+    new = new_request()
+    times = ledger.begin(new)
+    put_result(hub_redis.client, new.tasks[0])
+    assert ledger.settle([settlement(new, new.tasks[0], times)]) == [scripts.LAST]
+    assert ledger.read(new.id) is None
+    assert ledger.accept([new.id])[0] == [True]
+    view = ledger.read(new.id)
+    assert view.done
+    assert view.status == "succeeded"
+    assert json.loads(view.results[0])["records"] == [{"currency": "USD", "rate": "1.1"}]
+    assert json.loads(view.attrs) == {"a": [1]}
+
+
+def test_a_task_ends_once_whoever_says_so_again(ledger, hub_redis):
+    new = new_request(("fra", "nyc"))
+    put_results(hub_redis.client, new)
+    times = ledger.begin(new)
+    ledger.accept([new.id])
+    first, second = new.tasks
+    answers = ledger.settle(
+        [
+            settlement(new, first, times, status="failed"),
+            settlement(new, first, times),
+            settlement(new, second, times, region="sin"),
+        ]
+    )
+    assert answers == [scripts.SETTLED, scripts.NOTHING, scripts.NOTHING]
+    assert {task.id: task.status for task in ledger.tasks(new.id)} == {first.id: "failed", second.id: "queued"}
+
+
+def test_tasks_that_end_together_end_as_one_by_one(ledger, hub_redis):
+    """Of two requests in turn, more than one script takes, with repeats, another region's word, and ends that may not be."""
+    together, singly = (
+        [new_request(("fra", "nyc") * 60) for _ in range(2)],
+        [new_request(("fra", "nyc") * 60) for _ in range(2)],
+    )
+    found = []
+    for requests, settle in (
+        (together, ledger.settle),
+        (singly, lambda all_of_it: [ledger.settle([one])[0] for one in all_of_it]),
+    ):
+        said = []
+        put_results(hub_redis.client, *requests)
+        times = [ledger.begin(new) for new in requests]
+        ledger.accept([new.id for new in requests])
+        for number in range(120):
+            for new, its in zip(requests, times, strict=True):
+                task = new.tasks[number]
+                late = {"finished_ms": its.deadline_ms + 1} if number == 7 else {}
+                said.append(settlement(new, task, its, status="failed" if number % 9 == 0 else "succeeded", **late))
+                if number % 10 == 0:
+                    said += [settlement(new, task, its), settlement(new, new.tasks[number + 1], its, region="sin")]
+        said += [settlement(new, new.tasks[7], its, status="expired") for new, its in zip(requests, times, strict=True)]
+        answers = settle(said)
+        ledgers = [hub_redis.client.hgetall(names.ledger(new.id)) for new in requests]
+        ids = {task.id.encode(): b"%d" % n for new in requests for n, task in enumerate(new.tasks)}
+        order = [
+            [(ids[fields[b"t"]], fields[b"s"]) for _, fields in hub_redis.client.xrange(names.events(new.id))]
+            for new in requests
+        ]
+        counts = [
+            {key: its[key] for key in (b"completed", b"bytes", b"succeeded", b"failed", b"expired")} for its in ledgers
+        ]
+        found.append((answers, counts, order))
+    assert found[0] == found[1]
+    assert [answer for answer in found[0][0] if answer == scripts.LAST] == [scripts.LAST] * 2
+    assert hub_redis.client.zcard(names.DUE) == 0
+
+
+def test_a_cursor_leads_through_all_results_without_a_gap_or_a_repeat(ledger, hub_redis):
+    new = new_request(("fra", "nyc", "sin"))
+    times = ledger.begin(new)
+    ledger.accept([new.id])
+    for task in new.tasks:
+        put_result(hub_redis.client, task)
+        ledger.settle([settlement(new, task, times)])
+    seen, cursor, more = [], "0-0", True
+    while more:
+        view = ledger.read(new.id, cursor, bytes_max=1000)
+        assert len(view.results) == 1
+        seen += [json.loads(result)["task"] for result in view.results]
+        cursor, more = view.cursor, view.more
+    assert seen == [task.id for task in new.tasks]
+    assert ledger.read(new.id, cursor).results == []
+    assert ledger.read(new.id, cursor).cursor == cursor
+
+
+def test_a_success_after_its_deadline_does_not_settle(ledger):
+    new = new_request()
+    times = ledger.begin(new)
+    late = settlement(new, new.tasks[0], times, finished_ms=times.deadline_ms + 1)
+    assert ledger.settle([late]) == [scripts.LATE]
+    assert ledger.tasks(new.id)[0].status == "queued"
+
+
+def test_results_past_the_requests_bytes_do_not_settle(hub_redis):
+    ledger = Ledger(hub_redis.client, Limits(request_bytes_max=1000))
+    new = new_request(("fra", "nyc"))
+    put_results(hub_redis.client, new)
+    times = ledger.begin(new)
+    answers = ledger.settle([settlement(new, task, times) for task in new.tasks])
+    assert answers == [scripts.SETTLED, scripts.TOO_LARGE]
+
+
+def test_a_refused_request_is_nothing_whatever_its_tasks_did(ledger, hub_redis):
+    new = new_request(("fra", "nyc"))
+    put_results(hub_redis.client, new)
+    times = ledger.begin(new)
+    ledger.settle([settlement(new, new.tasks[0], times)])
+    ledger.accept([new.id])
+    assert ledger.refuse(new.id, [(task.id, task.region) for task in new.tasks])
+    assert ledger.read(new.id) is None
+    assert ledger.accept([new.id])[0] == [False]
+    assert ledger.settle([settlement(new, new.tasks[1], times)]) == [scripts.NOTHING]
+    for key in (names.DUE, names.ACCEPTING, names.open_tasks("fra"), names.open_tasks("nyc")):
+        assert hub_redis.client.zcard(key) == 0
+    assert not hub_redis.client.exists(names.events(new.id))
+
+
+def test_a_live_lease_is_not_refused_as_lapsed(ledger):
+    new = new_request()
+    ledger.begin(new)
+    assert not ledger.refuse(new.id, [(new.tasks[0].id, "fra")], lapsed_only=True)
+    assert ledger.accept([new.id])[0] == [True]
+    assert not ledger.refuse(new.id, [(new.tasks[0].id, "fra")], lapsed_only=True)
+
+
+def test_every_key_of_a_request_expires_when_the_request_does(ledger, hub_redis):
+    new = new_request()
+    times = ledger.begin(new)
+    ledger.accept([new.id])
+    ledger.settle([settlement(new, new.tasks[0], times, status="expired", frame=frame(new.tasks[0]))])
+    keys = [names.ledger(new.id), names.events(new.id), names.result(names.HUB, new.tasks[0].id)]
+    assert {hub_redis.client.pexpiretime(key) for key in keys} == {times.expires_ms}
+
+
+def test_running_is_shown_only_for_what_was_queued(ledger, hub_redis):
+    new = new_request(("fra", "fra"))
+    put_results(hub_redis.client, new)
+    times = ledger.begin(new)
+    ledger.settle([settlement(new, new.tasks[0], times)])
+    ledger.mark_running("fra", [(new.id, task.id, b"") for task in new.tasks])
+    assert [task.status for task in ledger.tasks(new.id)] == ["succeeded", "running"]
+
+
+def test_a_full_redis_refuses_a_new_request_and_still_settles(start_redis):
+    instance = start_redis("full", maxmemory="64mb")
+    ledger = Ledger(instance.client, Limits())
+    new = new_request()
+    times = ledger.begin(new)
+    ledger.accept([new.id])
+    put_results(instance.client, new)
+    instance.client.config_set("maxmemory", 1)
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        ledger.begin(new_request())
+    assert ledger.settle([settlement(new, new.tasks[0], times, status="failed")]) == [scripts.LAST]
+
+
+def test_a_redis_that_takes_no_writes_is_read_without_the_note_that_it_was(ledger, hub_redis):
+    new = new_request()
+    times = ledger.begin(new)
+    put_result(hub_redis.client, new.tasks[0])
+    ledger.accept([new.id])
+    ledger.settle([settlement(new, new.tasks[0], times)])
+    hub_redis.client.config_set("min-replicas-to-write", 1)
+    assert len(ledger.read(new.id, how="poll").results) == 1
+    assert not hub_redis.client.exists(names.trail(new.id))
+    hub_redis.client.config_set("min-replicas-to-write", 0)
+    assert len(ledger.read(new.id, how="poll").results) == 1
+    assert hub_redis.client.hget(names.trail(new.id), f"d:{new.tasks[0].id}").endswith(b"|poll")
+    assert hub_redis.client.pexpiretime(names.trail(new.id)) == times.expires_ms
+
+
+def test_what_finished_too_long_ago_or_is_too_large_does_not_come_along(hub_redis):
+    """The look is a part of the begin, and costs what it finds."""
+    ledger = Ledger(hub_redis.client, Limits(answer_bytes_max=1000))
+    first = new_request()
+    times = ledger.begin(first)
+    put_result(hub_redis.client, first.tasks[0])
+    ended = settlement(first, first.tasks[0], times, finished_ms=times.created_ms - 30_000)
+    assert ledger.settle([ended]) == [scripts.LAST]
+
+    def kept(max_age: float, tasks: int = 1):
+        return ledger.begin(msgspec.structs.replace(new_request(("fra",) * tasks), max_age=max_age)).kept
+
+    assert (kept(0), kept(20)) == ([], [])
+    (one,) = kept(60)
+    assert (one.key, one.frame) == (names.result(names.settled("fra"), first.tasks[0].id), frame(first.tasks[0]))
+    assert len(kept(60, tasks=2)) == 1  # 700 bytes each
+
+
+def test_a_region_shows_its_open_tasks_and_the_oldest(ledger):
+    new = new_request(("fra", "fra", "nyc"))
+    times = ledger.begin(new)
+    fra, nyc, sin = ledger.regions(["fra", "nyc", "sin"])
+    assert (fra.open_tasks, nyc.open_tasks, sin.open_tasks) == (2, 1, 0)
+    assert fra.oldest_ms == times.created_ms
+    assert sin.oldest_ms is None
+    assert fra.now_ms >= times.created_ms
+
+
+def test_the_clock_is_the_hubs(ledger, hub_redis):
+    before = connect.redis_now_ms(hub_redis.client)
+    assert before <= ledger.begin(new_request()).created_ms <= connect.redis_now_ms(hub_redis.client)
+
+
+def test_a_begun_request_stands_where_it_is_looked_for_by_its_times(ledger, hub_redis):
+    client, new = hub_redis.client, new_request(("fra", "nyc"))
+    times = ledger.begin(new)
+    for task in new.tasks:
+        assert client.zscore(names.DUE, names.due_member(new.id, task.id)) == times.deadline_ms + 5_000  # its grace
+        assert client.zscore(names.open_tasks(task.region), names.due_member(new.id, task.id)) == times.created_ms
+    assert client.zscore(names.ACCEPTING, new.id) == times.created_ms + ACCEPT_LEASE_MS
+    assert (times.deadline_ms - times.created_ms, times.expires_ms - times.created_ms) == (30_000, 3_600_000)
+    kept = {key: client.hget(names.ledger(new.id), key) for key in ("state", "completed", "bytes", "total")}
+    assert kept == {"state": b"accepting", "completed": b"0", "bytes": b"0", "total": b"2"}
+    assert client.hget(names.ledger(new.id), "lease") == str(times.created_ms + ACCEPT_LEASE_MS).encode()
+
+
+def test_a_request_is_accepted_once_and_by_a_lease_that_lives(ledger, hub_redis):
+    new, late = new_request(), new_request()
+    times = ledger.begin(new)
+    assert [ledger.accept([new.id])[0] for _ in range(2)] == [[True], [False]]
+    assert times.created_ms <= int(hub_redis.client.hget(names.ledger(new.id), "accepted")) < times.created_ms + 60_000
+    assert hub_redis.client.zcard(names.ACCEPTING) == 0
+    ledger.begin(late)
+    hub_redis.client.hset(names.ledger(late.id), "lease", connect.redis_now_ms(hub_redis.client))
+    assert ledger.accept([late.id])[0] == [False]
+    assert ledger.refuse(late.id, [(late.tasks[0].id, "fra")], lapsed_only=True)
+
+
+def test_who_looks_for_lapsed_accepts_forgets_those_that_are_accepted(ledger, hub_redis):
+    new = new_request()
+    ledger.begin(new)
+    ledger.accept([new.id])
+    hub_redis.client.zadd(names.ACCEPTING, {new.id: 1})
+    assert not ledger.refuse(new.id, [(new.tasks[0].id, "fra")], lapsed_only=True)
+    assert hub_redis.client.zcard(names.ACCEPTING) == 0
+    assert ledger.read(new.id) is not None
+    assert hub_redis.client.zcard(names.DUE) == 1
+    live = new_request()
+    ledger.begin(live)
+    assert not ledger.refuse(live.id, [(live.tasks[0].id, "fra")], lapsed_only=True)
+    assert hub_redis.client.zrange(names.ACCEPTING, 0, -1) == [live.id.encode()]
+
+
+def test_refusing_what_the_hub_does_not_know_makes_no_ledger(ledger, hub_redis):
+    assert ledger.refuse("01UNKNOWN", [("01T", "fra")])
+    assert not hub_redis.client.exists(names.ledger("01UNKNOWN"))
+
+
+@pytest.mark.parametrize(("archives", "accepted", "noted"), [(True, True, 1), (True, False, 0), (False, True, 0)])
+def test_what_was_accepted_before_it_was_refused_is_taken_back_from_the_history_too(
+    hub_redis, archives, accepted, noted
+):
+    ledger, new = Ledger(hub_redis.client, Limits(), archives=archives), new_request()
+    ledger.begin(new)
+    if accepted:
+        ledger.accept([new.id])
+    assert ledger.refuse(new.id, [(new.tasks[0].id, "fra")])
+    assert hub_redis.client.zcard(names.ARCHIVE) == noted
+
+
+@pytest.mark.parametrize(
+    ("archives", "accepted", "ahead_ms"), [(True, True, 0), (True, False, 1_000), (False, True, None)]
+)
+def test_a_request_that_is_done_is_noted_for_the_history(hub_redis, archives, accepted, ahead_ms):
+    ledger, new = Ledger(hub_redis.client, Limits(), archives=archives), new_request()
+    times = ledger.begin(new)
+    if accepted:
+        ledger.accept([new.id])
+    put_results(hub_redis.client, new)
+    ledger.settle([settlement(new, new.tasks[0], times)])
+    done = int(hub_redis.client.hget(names.ledger(new.id), "done"))
+    assert hub_redis.client.zscore(names.ARCHIVE, new.id) == (None if ahead_ms is None else done + ahead_ms)
+
+
+def test_results_may_take_all_of_a_requests_bytes(hub_redis):
+    ledger = Ledger(hub_redis.client, Limits(request_bytes_max=1_400))
+    new = new_request(("fra", "nyc", "sin"))
+    put_results(hub_redis.client, new)
+    times = ledger.begin(new)
+    ended = [settlement(new, task, times) for task in new.tasks]
+    assert ledger.settle(ended) == [scripts.SETTLED, scripts.SETTLED, scripts.TOO_LARGE]
+    assert ledger.settle(ended[2:]) == [scripts.TOO_LARGE]
+    assert ledger.settle([settlement(new, new.tasks[2], times, status="failed")]) == [
+        scripts.LAST
+    ]  # a failure always may
+
+
+def test_as_many_results_are_read_as_have_room_and_one_at_least(ledger, hub_redis):
+    new = new_request(("fra", "nyc", "sin"))
+    times = ledger.begin(new)
+    ledger.accept([new.id])
+    put_results(hub_redis.client, new)
+    ledger.settle([settlement(new, task, times) for task in new.tasks])
+    for bytes_max, count in ((1, 1), (1_399, 1), (1_400, 2), (2_099, 2), (2_100, 3)):
+        view = ledger.read(new.id, bytes_max=bytes_max)
+        assert (len(view.results), view.more) == (count, count < 3)
+
+
+def test_as_many_results_come_along_as_have_room_each_for_its_task(hub_redis):
+    first = new_request()
+    whole = Ledger(hub_redis.client, Limits())
+    times = whole.begin(first)
+    put_result(hub_redis.client, first.tasks[0])
+    whole.settle([settlement(first, first.tasks[0], times)])
+    for room, numbers in ((699, []), (700, [0]), (1_399, [0]), (1_400, [0, 1])):
+        asked = msgspec.structs.replace(new_request(("fra",) * 3), max_age=60.0)
+        found = Ledger(hub_redis.client, Limits(answer_bytes_max=room)).begin(asked).kept
+        assert [one.task for one in found] == [asked.tasks[number] for number in numbers]
+
+
+def test_only_the_region_that_was_asked_says_that_a_task_runs(ledger, hub_redis):
+    new = new_request()
+    times = ledger.begin(new)
+    (task,) = new.tasks
+    ledger.mark_running("nyc", [(new.id, task.id, b"theirs")])
+    assert ledger.tasks(new.id)[0].status == "queued"
+    assert not hub_redis.client.exists(names.trail(new.id))
+    for trail in (b"first", b"", b"second"):
+        ledger.mark_running("fra", [(new.id, task.id, trail)])
+        assert ledger.tasks(new.id)[0].status == "running"
+    assert hub_redis.client.hget(names.trail(new.id), task.id) == b"second"
+    assert hub_redis.client.pexpiretime(names.trail(new.id)) == times.expires_ms
+    put_result(hub_redis.client, task)
+    ledger.settle([settlement(new, task, times, trail=b"last")])
+    ledger.mark_running("fra", [(new.id, task.id, b"late")])
+    assert hub_redis.client.hget(names.trail(new.id), task.id) == b"last"
+
+
+def test_a_result_that_comes_again_is_not_kept_twice(ledger, hub_redis):
+    new = new_request()
+    times = ledger.begin(new)
+    (task,) = new.tasks
+    put_result(hub_redis.client, task)
+    ledger.settle([settlement(new, task, times)])
+    put_result(hub_redis.client, task)
+    assert ledger.settle([settlement(new, task, times)]) == [scripts.NOTHING]
+    assert not hub_redis.client.exists(names.result("fra", task.id))
+    assert hub_redis.client.exists(names.result(names.settled("fra"), task.id))
+
+
+def test_the_latest_success_of_a_question_is_what_others_get(ledger, hub_redis):
+    """By when it finished, not by when it was settled."""
+
+    def ended(ago_ms: int):
+        new = new_request()
+        times = ledger.begin(new)
+        put_results(hub_redis.client, new)
+        ledger.settle([settlement(new, new.tasks[0], times, finished_ms=times.created_ms - ago_ms)])
+        return names.result(names.settled("fra"), new.tasks[0].id)
+
+    def latest() -> str:
+        (one,) = ledger.begin(msgspec.structs.replace(new_request(), max_age=3_600.0)).kept
+        return one.key
+
+    middle = ended(5_000)
+    assert latest() == middle
+    ended(9_000)
+    assert latest() == middle
+    assert latest() == middle != (newer := ended(1_000))
+    assert latest() == newer
+
+
+def test_who_holds_a_lease_keeps_it_and_nobody_else_gets_it_meanwhile(hub_redis):
+    client = hub_redis.client
+    assert scripts.HOLD.call(client, ["lease"], ["me", 60_000]) == 1
+    assert scripts.HOLD.call(client, ["lease"], ["another", 60_000]) == 0
+    client.pexpire("lease", 1_000)
+    assert scripts.HOLD.call(client, ["lease"], ["me", 60_000]) == 1
+    assert 50_000 < client.pttl("lease") <= 60_000
+    client.delete("lease")
+    assert scripts.HOLD.call(client, ["lease"], ["another", 60_000]) == 1
+
+
+def test_a_verdict_that_another_gateway_wrote_meanwhile_is_left(hub_redis):
+    client = hub_redis.client
+    for before, new, is_written in (("", "a", 1), ("", "b", 0), ("a", "b", 1), ("a", "c", 0)):
+        assert scripts.JUDGE.call(client, ["verdicts"], ["s", before, new]) == is_written
+    assert client.hgetall("verdicts") == {b"s": b"b"}
+
+
+def test_finished_requests_are_leased_to_one_archiver_and_forgotten_when_they_are_kept(hub_redis):
+    client = hub_redis.client
+    now = connect.redis_now_ms(client)
+    client.zadd(names.ARCHIVE, {"due": now - 1, "due too": now - 1, "later": now + 60_000})
+    assert scripts.LEASE.call(client, [names.ARCHIVE], [30_000, 10]) == [b"due", b"due too"]
+    assert scripts.LEASE.call(client, [names.ARCHIVE], [30_000, 10]) == []
+    assert now + 29_000 < client.zscore(names.ARCHIVE, "due") <= connect.redis_now_ms(client) + 30_000
+    client.hset("refused", "state", "refused")
+    client.hset("accepted", "state", "accepted")
+    keys = [names.ARCHIVE, "accepted", "refused", "refused"]
+    scripts.ARCHIVED.call(client, keys, ["due", 1, "due too", 1, "later", 0])
+    assert client.zrange(names.ARCHIVE, 0, -1) == [b"due too"]
+    assert client.zscore(names.ARCHIVE, "due too") <= connect.redis_now_ms(client)  # to be taken back, now
+
+
+def test_bytes_of_results_that_expired_by_now_are_forgotten(hub_redis):
+    client = hub_redis.client
+    minute = connect.redis_now_ms(client) // 60_000
+    client.hset("held", mapping={"all": 111, str(minute - 1): 1, str(minute): 10, str(minute + 2): 100})
+    client.hset("other", mapping={"all": 5, str(minute + 2): 5})
+    scripts.FORGET.call(client, ["held", "other"])
+    assert client.hgetall("held") == {b"all": b"100", str(minute + 2).encode(): b"100"}
+    assert client.hgetall("other") == {b"all": b"5", str(minute + 2).encode(): b"5"}
+
+
+def test_a_barred_region_is_so_for_the_time_that_was_said(hub_redis):
+    before = connect.redis_now_ms(hub_redis.client)
+    scripts.BAR.call(hub_redis.client, ["barred"], ["fra", 60_000, "it fills the hub"])
+    until_ms, _, why = hub_redis.client.hget("barred", "fra").decode().partition(" ")
+    assert why == "it fills the hub"
+    assert before + 58_000 < int(until_ms) <= connect.redis_now_ms(hub_redis.client) + 60_000

@@ -1,0 +1,169 @@
+"""How a job's data is read, and how results are put into batches."""
+
+import json
+import signal
+import threading
+import zlib
+from collections import deque
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+
+from jobs import contract
+from jobs.queue import outbox
+from jobs.queue.claim import Claimed, Job
+from jobs.queue.clock import Clock
+from jobs.worker import crew, execution
+from jobs.worker.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
+from tests.waiting import until
+
+TASK = contract.Task(
+    task="T", request="R", source="a.b", region="fra", accepted_ms=1, deadline_ms=2, expires_ms=3, params={"q": "ü"}
+)
+
+
+def packed(*parts: object) -> bytes:
+    return zlib.compress(json.dumps(list(parts)).encode())
+
+
+def test_a_job_as_rq_writes_it_gives_its_task_and_the_offset():
+    data = packed("jobs.task.run", None, [msgspec.to_builtins(TASK), -12], {})
+    assert execution.read(data) == (TASK, -12)
+
+
+def test_unknown_fields_of_a_task_and_its_neighbouring_versions_are_read():
+    later = {**msgspec.to_builtins(TASK), "v": 2, "colour": "red"}
+    assert execution.read(packed("jobs.task.run", None, [later, 0], {}))[0].task == "T"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"raw", "expected packed data"),
+        (zlib.compress(b"\x80pickle"), "malformed"),
+        (packed("os.system", None, ["ls", 1], {}), "expected a job of jobs.task.run, found 'os.system'"),
+        (packed("jobs.task.run", None, [{"v": 7}, 0], {}), "version 0 to 2, found 7"),
+        (packed("jobs.task.run", None, [{"v": 1}, 0], {}), "missing required field"),
+        (packed("jobs.task.run", None, [{"v": 1}, "soon"], {}), "Expected `int`"),
+    ],
+)
+def test_what_is_no_job_of_ours_is_refused_with_the_reason(data, told):
+    with pytest.raises(ValueError, match=told):
+        execution.read(data)
+
+
+def idle_crew() -> crew.Crew:
+    """A crew whose threads do not run."""
+    caller = SimpleNamespace(expect=lambda call_ms: None)
+    claimer = SimpleNamespace(worker="w1", clock=Clock())
+    return crew.Crew(claimer, None, None, None, caller, region="fra", threads=4, ttl_seconds=1.0)
+
+
+def job(task: str, execution: str) -> Job:
+    return Job(task, execution, 1, b"", "R", "a.b", b"", deaths=0, deadline_ms=0, bridged_ms=0, claimed_ms=0)
+
+
+def claimed(job: Job) -> Claimed:
+    return Claimed(now_ms=1, lapsed=False, refusal="", jobs=[job])
+
+
+@pytest.mark.parametrize("execution", [None, "e2"])
+def test_a_stop_finds_its_job_also_where_the_answer_to_its_claim_comes_later(execution):
+    """RQ's registry names a job before the process that claimed it has read so; the operator may be faster."""
+    first, second, other = job("T", "e1"), job("T", "e2"), job("U", "e3")
+    parts = idle_crew()
+    parts.accept(claimed(other), 1)
+    parts.stop("T", execution)
+    parts.accept(claimed(second), 1)
+    assert [(one.is_stopped, one.is_cancelled) for one in (second, other)] == [(True, True), (False, False)]
+    parts.accept(claimed(first), 1)
+    assert not first.is_stopped  # a stop stops once
+
+
+def test_a_stop_that_came_too_late_does_not_wait_for_the_next_attempt(monkeypatch):
+    monkeypatch.setattr(crew, "STOP_SECONDS", 0.0)
+    parts = idle_crew()
+    parts.stop("T", None)
+    later = job("T", "e2")
+    parts.accept(claimed(later), 1)
+    assert not later.is_stopped
+
+
+def test_a_job_goes_to_the_thread_that_waited_last():
+    parts, seats, got = idle_crew(), [crew._Seat() for _ in range(3)], []
+    threads = [threading.Thread(target=lambda seat=seat: got.append((seat, parts._next(seat)))) for seat in seats]
+    for number, thread in enumerate(threads):
+        thread.start()
+        until(lambda n=number: len(parts._seats) == n + 1, "it to wait")
+    for task in "ABC":
+        parts.accept(claimed(job(task, "e")), 1)
+    for thread in threads:
+        thread.join()
+    assert {seat: one.task for seat, one in got} == dict(zip(reversed(seats), "ABC", strict=True))
+
+
+def test_who_claims_wakes_nobody_for_the_job_that_it_takes():
+    parts = idle_crew()
+    waits = threading.Thread(target=parts._next, args=[crew._Seat()], daemon=True)
+    waits.start()
+    until(lambda: parts._seats, "it to wait")
+    own = job("A", "e")
+    parts.accept(claimed(own), 1, own=1)
+    assert len(parts._seats) == 1
+    assert parts._next(crew._Seat()) is own
+    parts.accept(claimed(job("B", "e")), 1, own=1)
+    parts.accept(claimed(job("C", "e")), 1, own=1)  # it did not come for the one before
+    waits.join()
+    assert [one.task for one in parts._jobs] == ["C"]
+
+
+def outcome(size: int) -> contract.Outcome:
+    return contract.Outcome(request="R", task="T", status="succeeded", finished_ms=1, expires_ms=2, frame=b"x" * size)
+
+
+def test_a_batch_takes_what_fits_and_at_least_one():
+    sizes = [outbox.BATCH_MAX_BYTES * 2, 10, 10, outbox.BATCH_MAX_BYTES]
+    parcels = deque(outbox.Parcel(str(size), outcome(size), 0) for size in sizes)
+    assert [len(outbox._batch(parcels, outbox.BATCH_MAX_BYTES)) for _ in range(4)] == [1, 2, 1, 0]
+
+
+def test_signals_that_come_together_are_one():
+    stop = Stop()
+    assert not stop.wait(0)
+    stop.request()
+    stop.request()
+    assert stop.wait(0)
+    assert not stop.is_cold
+    stop.asked -= SECOND_SIGNAL_SECONDS
+    stop.request()
+    assert stop.is_cold
+
+
+def test_signals_may_come_in_the_midst_of_each_other():
+    """A handler that takes a lock would wait for itself for ever."""
+    stop = Stop()
+    before = signal.signal(signal.SIGALRM, lambda *_: [stop.request() for _ in range(20)])
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    try:
+        for _ in range(20_000):
+            stop.request()
+            stop.wait(0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert stop.wait(0)
+
+
+def test_a_process_that_retires_takes_its_time_until_it_is_told_to_hurry():
+    stop = Stop()
+    stop.request(RETIRE)
+    assert (stop.wait(0), stop.is_unhurried, stop.is_cold) == (True, True, False)
+    stop.asked -= SECOND_SIGNAL_SECONDS
+    stop.request(signal.SIGTERM)
+    assert (stop.is_unhurried, stop.is_cold) == (False, False)
+    stop.request(RETIRE)
+    assert not stop.is_unhurried
+    stop.asked -= SECOND_SIGNAL_SECONDS
+    stop.request(signal.SIGTERM)
+    assert stop.is_cold

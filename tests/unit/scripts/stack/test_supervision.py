@@ -1,0 +1,168 @@
+"""The supervisor with small parts: restarts, the order of the end, and what is left when the supervisor is killed."""
+
+import os
+import signal
+
+import pytest
+
+from regions import settings
+from regions.process import Process
+from scripts.stack.data_folder import DataFolder
+from scripts.stack.parts import Part, Stack
+from scripts.stack.probes import always
+from scripts.stack.startup import DEATHS_MAX, Ending, NotReady, Startup
+from scripts.stack.supervision import Supervisor
+from scripts.stack.watch import Watch
+from scripts.terminal import Progress
+from tests.waiting import until
+
+# Says when it was told to end, and then takes a moment: who is told next must wait for it.
+SAYS_END = """
+    trap 'echo "$NAME told" >> "$ORDER"; sleep 0.2; echo "$NAME ended" >> "$ORDER"; exit 0' TERM
+    echo "$NAME ready" >> "$ORDER"
+    while :; do sleep 0.05; done
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder whose name is long, has a space and a percent sign: all three are special somewhere on the way."""
+    folder = DataFolder(tmp_path / ("100 % " + "long" * 30))
+    folder.open()
+    return folder
+
+
+@pytest.fixture
+def supervisor(data):
+    supervisor = Supervisor(data)
+    yield supervisor
+    supervisor.stop()
+
+
+def part(data, name, stage, script=SAYS_END):
+    environment = {"PATH": os.environ["PATH"], "NAME": name, "ORDER": str(data.path / "order")}
+    return Part(name, stage, ["/bin/sh", "-c", script], environment, always)
+
+
+def start(supervisor, *parts):
+    supervisor.start(parts, ends_with_us=True)
+    for one in parts:
+        supervisor.start_part(one)
+
+
+def startup_of(data, supervisor):
+    return Startup(data, supervisor, Stack([], None), settings.load({}), None, Progress(), Ending())
+
+
+def pid(supervisor, name):
+    return (supervisor.states() or {})[name].pid
+
+
+def running(data, *names):
+    until(lambda: all([name, "ready"] in told(data) for name in names), "the parts")
+
+
+def told(data):
+    order = data.path / "order"
+    return [line.split() for line in order.read_text().splitlines()] if order.exists() else []
+
+
+def test_a_stage_ends_as_a_whole_before_the_next_one_is_told(data, supervisor):
+    names = {
+        "rabbitmq": "servers",
+        "hub": "servers",
+        "bridge-fra": "regions",
+        "workers-fra": "regions",
+        "gateway": "entry",
+    }
+    start(supervisor, *(part(data, name, stage) for name, stage in names.items()))
+    running(data, *names)
+    pids = {name: pid(supervisor, name) for name in names}
+    supervisor.stop()
+    order = told(data)
+    for earlier, later in (
+        ("gateway", "bridge-fra"),
+        ("gateway", "workers-fra"),
+        ("bridge-fra", "hub"),
+        ("workers-fra", "rabbitmq"),
+    ):
+        assert order.index([earlier, "ended"]) < order.index([later, "told"])
+    assert [Process.of(each) for each in pids.values()] == [None] * 5
+    assert data.supervisor is None
+    assert list(data.run.glob("*.pid")) == []
+
+
+def test_a_part_that_is_killed_is_started_again_and_it_is_said(data, supervisor, capsys):
+    start(supervisor, part(data, "bridge-fra", "regions"))
+    running(data, "bridge-fra")
+    until(lambda: supervisor.states()["bridge-fra"].name == "RUNNING", "the part to count as running")
+    watch = Watch(data, supervisor, Progress())
+    first = pid(supervisor, "bridge-fra")
+    os.kill(first, signal.SIGKILL)
+
+    def second():
+        assert watch.run_once()
+        found = pid(supervisor, "bridge-fra")
+        return found not in (0, first) and found
+
+    again = until(second, "a second process")
+    watch.run_once()
+    said = capsys.readouterr().out
+    assert f"(process {first})" in said
+    assert f"started again as process {again}" in said
+    assert str(data.log / "bridge-fra.log") in said
+
+
+def test_a_part_that_keeps_dying_is_tried_with_growing_pauses_and_they_are_said(data, supervisor, capsys):
+    start(supervisor, part(data, "hub", "servers", "exit 3"))
+    watch = Watch(data, supervisor, Progress())
+    watch.last = {}
+
+    def looked():
+        watch.run_once()
+        said.append(capsys.readouterr().out)
+        return "the next try is in 2 s" in "".join(said)
+
+    said = []
+    until(looked, "the second pause")
+    assert "hub" in "".join(said)
+
+
+def test_a_killed_supervisor_is_seen_and_what_it_left_is_ended_in_order(data, supervisor):
+    names = {"hub": "servers", "workers-fra": "regions", "gateway": "entry"}
+    start(supervisor, *(part(data, name, stage) for name, stage in names.items()))
+    running(data, *names)
+    until(lambda: len(list(data.run.glob("*.pid"))) == 4, "the pid files")
+    pids = [pid(supervisor, name) for name in names]
+    os.kill(data.supervisor.pid, signal.SIGKILL)
+    until(lambda: data.supervisor is None, "the supervisor's end")
+    assert None not in [Process.of(each) for each in pids]
+    assert not Watch(data, supervisor, Progress()).run_once()
+    assert supervisor.stop() >= 3
+    assert [Process.of(each) for each in pids] == [None] * 3
+    order = told(data)
+    assert order.index(["gateway", "ended"]) < order.index(["workers-fra", "told"])
+    assert order.index(["workers-fra", "ended"]) < order.index(["hub", "told"])
+
+
+def test_a_part_of_another_process_with_the_same_pid_is_left_alone(data, supervisor):
+    data.pid_file("hub").write_text(f"{os.getpid()} 1\n")
+    assert Supervisor(data).end_leftovers() == 0
+
+
+def test_a_part_that_does_not_start_is_named_after_a_few_tries(data, supervisor):
+    dying = part(data, "workers-fra", "regions", "echo why it died >&2; exit 1")
+    start(supervisor, dying)
+    startup = startup_of(data, supervisor)
+    with pytest.raises(NotReady, match=f"workers-fra does not start: .* {DEATHS_MAX} times") as raised:
+        startup.wait("workers-fra", lambda: "not there")
+    assert raised.value.part == "workers-fra"
+    assert "why it died" in (data.log / "workers-fra.log").read_text()
+
+
+def test_who_is_told_to_stop_while_it_starts_stops(data, supervisor):
+    start(supervisor, part(data, "hub", "servers"))
+    startup = startup_of(data, supervisor)
+    startup.ended.request(signal.SIGINT, None)
+    with pytest.raises(NotReady, match="Stopped before everything was ready"):
+        startup.wait("hub", lambda: "not there")

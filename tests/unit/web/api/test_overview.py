@@ -1,0 +1,272 @@
+"""How a region is, from what its parts said last."""
+
+import click
+import msgspec
+import pytest
+
+from jobs.definition.catalog import Catalog
+from scripts.commands import status as status_command
+from tests import sources
+from web.api.overview import Rates, health, learned_view, region_view, source_view
+from web.app import host_name
+from web.hub.region import RegionState
+from web.hub.runs import Learned
+from web.hub.verdict import Figure, Verdict
+
+NOW = 1_000_000
+BRIDGE = {"at_ms": NOW - 1_000, "state": "consuming", "reason": "", "ready": 7}
+POOL = {
+    "at_ms": NOW - 1_000,
+    "processes": 2,
+    "busy": 3,
+    "succeeded": 10,
+    "failed": 2,
+    "raw_bytes": 900,
+    "wire_bytes": 100,
+}
+
+
+def state(**said) -> RegionState:
+    parts = {key.replace("_", ":", 1): value for key, value in said.items()}
+    return RegionState(name="fra", now_ms=NOW, said=parts, open_tasks=4, oldest_ms=NOW - 2_500, unread=0)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ({"bridge_a": BRIDGE, "workers_a": POOL}, "up"),
+        ({"bridge_a": {**BRIDGE, "state": "paused"}, "bridge_b": BRIDGE, "workers_a": POOL}, "up"),
+        ({"bridge_a": {**BRIDGE, "state": "paused", "reason": "full"}, "workers_a": POOL}, "degraded"),
+        ({"bridge_a": BRIDGE}, "degraded"),
+        ({"workers_a": POOL}, "degraded"),
+        ({"bridge_a": BRIDGE, "workers_a": {**POOL, "processes": 0}}, "degraded"),
+        ({"bridge_a": {**BRIDGE, "at_ms": NOW - 15_001}, "workers_a": POOL}, "degraded"),
+        ({"bridge_a": {**BRIDGE, "at_ms": 0}, "workers_a": {**POOL, "at_ms": 0}}, "down"),
+        ({}, "down"),
+    ],
+)
+def test_status_names_what_is_away(said, status):
+    view = region_view(state(**said), "Frankfurt", Rates())
+    assert (view["status"], bool(view["reasons"])) == (status, status != "up")
+
+
+def test_figures_are_those_of_the_living_parts():
+    view = region_view(state(bridge_a=BRIDGE, workers_a=POOL, workers_b={**POOL, "at_ms": 0}), "Frankfurt", Rates())
+    assert view["queue"] == {"open": 4, "ready": 7, "running": 3, "oldest_seconds": 2.5, "unread": 0}
+    assert view["bytes"]["kept_off_wan"] == 800
+    assert view["throughput"] == {"succeeded": 10, "failed": 2, "per_second": None}
+
+
+def test_totals_are_the_regions_own_however_many_pools_say_them():
+    later = {**POOL, "at_ms": NOW - 500, "succeeded": 11}
+    view = region_view(state(bridge_a=BRIDGE, workers_a=POOL, workers_b=later), "Frankfurt", Rates())
+    assert (view["throughput"]["succeeded"], view["bytes"]["raw"], view["queue"]["running"]) == (11, 900, 6)
+
+
+def test_the_number_of_processes_is_what_was_said_last_of_it():
+    old, new = ({"at_ms": at, "number": number} for at, number in ((1, 2), (2, 4)))
+    pools = {"workers_a": {**POOL, "scale": new}, "workers_b": {**POOL, "scale": old}, "workers_c": POOL}
+    view = region_view(state(bridge_a=BRIDGE, **pools), "Frankfurt", Rates())
+    assert view["scale"] == new
+    assert all("scale" not in pool for pool in view["workers"])
+    assert region_view(state(), "Frankfurt", Rates())["scale"] is None
+
+
+def test_throughput_is_what_a_region_ended_in_the_last_minute():
+    rates = Rates()
+    assert rates.rate("fra", {"at_ms": 0, "succeeded": 100}) is None
+    assert rates.rate("nyc", {"at_ms": 0, "succeeded": 5_000}) is None
+    assert rates.rate("fra", {"at_ms": 10_000, "succeeded": 150, "failed": 50}) == 10.0
+    assert rates.rate("fra", {"at_ms": 9_000, "succeeded": 140, "failed": 50}) == 10.0  # another pool's, of before
+    assert rates.rate("fra", {"at_ms": 70_000, "succeeded": 260}) == 1.0
+    assert rates.rate("fra", {"at_ms": 75_000, "succeeded": 9}) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("localhost", "localhost"), ("LOCALHOST.:8080", "localhost"), ("127.0.0.1:80", "127.0.0.1"), ("[::1]:8080", "::1"),
+        ("a@127.0.0.1", ""), ("127.0.0.1/x", ""), ("127.0.0.1:x", ""), ("", ""), ("::1", ""), ("a b", ""),
+    ],
+)  # fmt: skip
+def test_name_in_a_host_header(host, name):
+    assert host_name(host) == name
+
+
+def told(region="fra", **sources) -> RegionState:
+    """A region that said which sources it has: their definition's hash, or a fault."""
+    said = {
+        source.replace("_", "."): {"definition": "", "fault": one} if " " in one else {"definition": one, "fault": None}
+        for source, one in sources.items()
+    }
+    return RegionState(name=region, now_ms=NOW, said={"sources": said}, open_tasks=0, oldest_ms=None, unread=0)
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """The gateway's own: demo.list in fra, and demo.broken."""
+    catalog = Catalog([sources.write(tmp_path)], "fra")
+    catalog.refresh()
+    return catalog
+
+
+def test_a_source_whose_region_has_the_same_definition_is_ok(listed):
+    """Same hash, in the region that the gateway sends its tasks to."""
+    entry = listed.get("demo.list")
+    assert health(entry, {"fra": told(demo_list=entry.definition.hash), "nyc": told("nyc")}) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"fra": told(demo_list="0ther")}, "fra has definition 0ther, the gateway has HASH for fra"),
+        ({"fra": told(demo_plain="0ther")}, "fra does not have it; the gateway has definition HASH"),
+        ({"fra": told(demo_list="HASH"), "nyc": told("nyc", demo_list="0ther")}, "nyc has definition 0ther, the gateway has HASH for fra"),
+    ],
+)  # fmt: skip
+def test_a_region_with_another_definition_degrades_a_source_and_is_named(listed, said, reason):
+    """Both hashes stand in the reason, so that whoever reads it knows which of the two to deploy."""
+    entry = listed.get("demo.list")
+    own = entry.definition.hash
+    for state in said.values():
+        for one in state.said["sources"].values():
+            one["definition"] = one["definition"].replace("HASH", own)
+    assert health(entry, said) == ("degraded", [reason.replace("HASH", own)])
+
+
+def test_what_another_region_says_of_a_source_is_nothing_to_it(listed):
+    """Its credentials may be stolen: it can say that a source of another one is broken, failing, or another one."""
+    entry = listed.get("demo.list")
+    sin = told("sin", demo_list="it has a fault")
+    sin.said["sources"]["demo.list"]["trouble"] = "its host is away"
+    assert health(entry, {"fra": told(demo_list=entry.definition.hash), "sin": sin}) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"refused": {"trail": 3, "status": 1}, "refused_ms": NOW - 599_000}, "in all 1 status, 3 trail"),
+        ({"barred": "90,000,000 bytes that nobody asked for"}, "90,000,000 bytes that nobody asked for"),
+    ],
+)
+def test_a_region_whose_entries_are_refused_is_degraded_and_says_so(changes, reason):
+    seen = msgspec.structs.replace(state(bridge_a=BRIDGE, workers_a=POOL), **changes)
+    view = region_view(seen, "Frankfurt", Rates())
+    assert view["status"] == "degraded"
+    assert reason in view["reasons"][0]
+
+
+def test_what_was_refused_long_ago_is_counted_and_degrades_nothing():
+    seen = state(bridge_a=BRIDGE, workers_a=POOL)
+    seen = msgspec.structs.replace(seen, refused={"trail": 3}, refused_ms=NOW - 600_001)
+    view = region_view(seen, "Frankfurt", Rates())
+    assert (view["status"], view["refused"]) == ("up", {"trail": 3})
+
+
+def test_a_part_that_speaks_of_a_time_to_come_is_none():
+    said = {"bridge_a": {**BRIDGE, "at_ms": NOW + 10**9}, "workers_a": POOL}
+    assert region_view(state(**said), "Frankfurt", Rates())["reasons"] == ["no bridge is alive"]
+
+
+def test_a_definition_that_is_broken_here_or_there_breaks_its_source(listed):
+    """Its faults are the reasons, with file and line."""
+    how, reasons = health(listed.get("demo.broken"), {})
+    assert how == "broken"
+    assert "demo.broken.toml" in reasons[0]
+    entry = listed.get("demo.list")
+    there = health(entry, {"fra": told(demo_list="demo.list.toml:4: url: expected a text")})
+    assert there == ("broken", ["fra: demo.list.toml:4: url: expected a text"])
+
+
+def test_a_source_whose_host_is_left_alone_is_failing_and_says_why(listed):
+    """The region said so; the definition is as good as before."""
+    entry = listed.get("demo.list")
+    state = told(demo_list=entry.definition.hash)
+    state.said["sources"]["demo.list"]["trouble"] = "https://x.example:443 is left alone: a wall stands before it"
+    assert health(entry, {"fra": state}) == (
+        "failing",
+        ["fra: https://x.example:443 is left alone: a wall stands before it"],
+    )
+
+
+def learned(definition: str, *reasons: str) -> Learned:
+    figure = Figure(30, 30)
+    verdict = Verdict(
+        health="degraded" if reasons else "ok", reasons=list(reasons), definition=definition, runs=20, before=200,
+        success=1.0, rows=figure, raw_bytes=figure, busy_ms=figure, coverage={"author": Figure(0.1, 1.0)},
+    )  # fmt: skip
+    return Learned(NOW, verdict)
+
+
+def test_a_source_whose_runs_are_not_what_they_were_is_degraded_and_says_why(listed):
+    entry = listed.get("demo.list")
+    said = {"fra": told(demo_list=entry.definition.hash)}
+    bad = learned(entry.definition.hash, "9 records a run, 30 before")
+    assert health(entry, said, bad) == ("degraded", ["9 records a run, 30 before"])
+    assert health(entry, said, learned(entry.definition.hash)) == ("ok", [])
+    view = source_view(entry, said, {"demo.list": bad})
+    assert (view["health"], view["reasons"]) == ("degraded", ["9 records a run, 30 before"])
+    assert source_view(entry, said, {"demo.other": bad})["health"] == "ok"
+
+
+def test_what_runs_of_another_definition_showed_says_nothing_of_this_one(listed):
+    """Its author mended it; the next runs will show whether that helped."""
+    entry = listed.get("demo.list")
+    said = {"fra": told(demo_list=entry.definition.hash)}
+    assert health(entry, said, learned("0ther", "9 records a run, 30 before")) == ("ok", [])
+
+
+def test_what_was_learned_is_shown_with_its_figures():
+    assert learned_view(None) is None
+    view = learned_view(learned("0123", "9 records a run, 30 before"))
+    assert (view["since"], view["success"], view["rows"]) == (
+        "1970-01-01T00:16:40.000Z",
+        1.0,
+        {"last": 30, "before": 30},
+    )
+    assert view["coverage"] == {"author": {"last": 0.1, "before": 1.0}}
+
+
+def test_bytes_of_a_source_in_a_region_stand_in_its_view():
+    sums = {"runs": 3, "failed": 1, "raw": 900, "records": 200, "wire": 100}
+    seen = msgspec.structs.replace(state(bridge_a=BRIDGE, workers_a=POOL), traffic={"demo.list": sums})
+    assert region_view(seen, "Frankfurt", Rates())["sources"] == {"demo.list": {**sums, "kept_off_wan": 800}}
+
+
+def test_status_tells_the_sources_that_fetched_most():
+    sums = {"runs": 1, "failed": 0, "raw": 109_800, "records": 20_000, "wire": 14_200}
+    lines = status_command.traffic_lines({f"s.{number}": {**sums, "raw": number * 1000} for number in range(1, 8)})
+    assert [line.split()[0] for line in lines] == ["s.7", "s.6", "s.5", "s.4", "s.3", "and"]
+    assert "2 more sources" in lines[-1]
+    assert status_command.traffic_lines({}) == []
+    line = status_command.traffic_lines({"quakes.day": sums})[0]
+    assert " ".join(line.split()) == "quakes.day 1 run 109.8 kB fetched → 20.0 kB of records → 14.2 kB home"
+
+
+def test_a_source_of_a_region_that_said_nothing_yet_is_unknown(listed):
+    """Nobody knows what it has: neither good nor bad."""
+    silent = RegionState(name="fra", now_ms=NOW, said={}, open_tasks=0, oldest_ms=None, unread=0)
+    entry = listed.get("demo.list")
+    assert health(entry, {})[0] == health(entry, {"fra": silent})[0] == "unknown"
+
+
+def test_a_param_is_shown_with_what_limits_it(listed):
+    """What limits nothing is left out."""
+    params = source_view(listed.get("demo.list"), {})["params"]
+    assert params["category"] == {
+        "type": "str", "required": True, "default": None, "example": "poetry", "pattern": "[a-z_0-9]+",
+    }  # fmt: skip
+    assert (params["page"]["min"], params["page"]["max"], "pattern" in params["page"]) == (1, 50, False)
+
+
+def test_status_says_how_many_processes_are_wanted_and_why():
+    decision = {"at": "2026-11-24T06:50:00.000Z", "was": 1, "number": 3, "reason": "the rule asks for at least 3"}
+    said = {"number": 3, "min": 3, "max": 4, "decisions": [decision]}
+    line = "3 processes wanted, 3 to 4 allowed; 06:50:00Z 1 → 3: the rule asks for at least 3"
+    assert status_command.scale_line(said).strip() == line
+    first, second = status_command.scale_line(said | {"fault": "fra.toml:2: scale.max: expected"}).splitlines()
+    assert first.strip() == line
+    assert (
+        click.unstyle(second).strip()
+        == "degraded its [scale] is wrong, so the previous one applies: fra.toml:2: scale.max: expected"
+    )

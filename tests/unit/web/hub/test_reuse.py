@@ -1,0 +1,60 @@
+"""Which of the results that the hub still has end a request's tasks."""
+
+import msgspec
+import pytest
+
+from jobs import contract
+from web.hub import reuse
+from web.hub.ledger import Begun, Kept, New, NewTask
+
+NOW_MS = 1_795_569_186_525
+BYTES_MAX = 1_000_000
+
+
+def task(number: int) -> NewTask:
+    return NewTask(
+        id=f"T{number}", source="demo.list", region="fra", params={}, url="u", host="h", definition="0a1b2c3d"
+    )
+
+
+def kept(number: int, *, ago_ms: int = 5_000) -> Kept:
+    result = contract.Result(
+        task=f"OLD{number}", source="demo.list", region="fra", status="succeeded", definition="0a1b2c3d",
+        fetched_at=contract.rfc3339(NOW_MS - ago_ms),
+    )  # fmt: skip
+    return Kept(task(number), f"nf:res:fra:OLD{number}", contract.encode_frame(result, b"[]"))
+
+
+def found(*there: Kept, max_age: float = 60.0, bytes_max: int = BYTES_MAX):
+    new = New(id="R", tasks=[one.task for one in there], deadline_ms=1, max_age=max_age)
+    return reuse.settlements(new, Begun(NOW_MS, NOW_MS + 1, NOW_MS + 2, list(there)), bytes_max)
+
+
+def test_a_result_that_will_do_ends_its_task_as_its_region_would():
+    (one,) = found(kept(1))
+    assert (one.request, one.task, one.region, one.status, one.finished_ms) == ("R", "T1", "fra", "succeeded", NOW_MS)
+    assert msgspec.json.decode(one.trail) == "OLD1"
+    assert contract.head(one.frame).age == 5.0
+
+
+def test_more_than_a_request_may_have_is_left_to_the_regions():
+    """They end it as too large, as without any result."""
+    (one,) = found(kept(1))
+    size = one.size_bytes
+    assert [len(found(kept(1), kept(2), bytes_max=limit)) for limit in (size - 1, 2 * size - 1, 2 * size)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("frame", [b"", b"0", b"0{}\n[]", b"0[1]\n[]", b"0{\n[]"])
+def test_what_is_no_frame_is_none(frame):
+    """And stands in no other one's way."""
+    assert [one.task for one in found(msgspec.structs.replace(kept(1), frame=frame), kept(2))] == ["T2"]
+
+
+def test_a_time_that_is_none_is_none():
+    frame = kept(1).frame.replace(b"2026-", b"soon-")
+    assert found(msgspec.structs.replace(kept(1), frame=frame)) == []
+
+
+def test_a_region_whose_clock_is_ahead_has_results_of_now():
+    (one,) = found(kept(1, ago_ms=-3_000), max_age=0.5)
+    assert contract.head(one.frame).age == 0.0

@@ -1,0 +1,117 @@
+"""Event streams (Server-Sent Events): ``result`` for each task that ended, then ``done``.
+
+``id:`` is the cursor, so a client that comes back with ``Last-Event-ID`` (or ``?after=``) goes on where it was, also
+after the end. A comment every 15 s keeps the connection and is when the stream reads again.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from web.api import views
+from web.api.wait import Next, Why
+from web.http import problems
+from web.http.exchange import Answer, Exchange
+from web.hub.ledger import View
+from web.hub.redis import HubUnavailable
+
+COMMENT_SECONDS: Final = 15.0
+HEAD: Final = Answer(
+    200,
+    b"",
+    [
+        ("Content-Type", "text/event-stream; charset=utf-8"),
+        ("Cache-Control", "no-store"),
+        ("X-Accel-Buffering", "no"),
+    ],
+)
+
+
+class Stream:
+    """One client's stream; a waiter of ``web.api.wait``."""
+
+    waits_for_end = False
+    is_bulk = False
+
+    def __init__(self, exchange: Exchange, request: str, after: str, base: str, absent: Callable[[], None]) -> None:
+        """``absent`` answers where there is no such request, at once or later."""
+        self.request, self.timer = request, time.monotonic() + COMMENT_SECONDS
+        self._exchange, self._after, self._base, self._absent = exchange, after, base, absent
+        self._is_open = False
+
+    def cursor(self) -> str:
+        """Since when to read."""
+        return self._after
+
+    def is_behind(self) -> bool:
+        """Whether its client has not taken what it was sent."""
+        return self._exchange.backlog
+
+    def take(self, view: View | None, why: Why) -> Next:
+        """Sends what is new; the first time also the head, so that what is not there is still a 404 or 410."""
+        if view is None:
+            if self._is_open:
+                self._exchange.close_stream()
+            else:
+                self._absent()
+            return "over"
+        self._open()
+        if self._exchange.backlog and why != "closing":  # a slow reader: on when it has taken that
+            return self._later(why)
+        if "events" not in view.made:
+            view.made["events"] = _events(view, self._base)
+        events = view.made["events"]
+        self._after = view.cursor
+        is_end = view.done and not view.more
+        if why == "timer" and not events:
+            events = b":\n\n"
+        if events and not self._exchange.send(events):
+            return "over"
+        if is_end or why == "closing":
+            self._exchange.close_stream()
+            return "over"
+        return "again" if view.more and not self._exchange.backlog else self._later(why)
+
+    def miss(self, error: HubUnavailable, why: Why) -> Next:
+        """An open stream outlives an outage; one that has not begun is refused."""
+        if not self._is_open:
+            self._exchange.answer(problems.unavailable(error.reason).answer())
+            return "over"
+        if why == "closing":
+            self._exchange.close_stream()
+            return "over"
+        if why == "timer" and not self._exchange.backlog and not self._exchange.send(b":\n\n"):
+            return "over"
+        return self._later(why)
+
+    def fail(self) -> None:
+        """Something broke: the client comes back with its last id."""
+        if self._is_open:
+            self._exchange.abort()
+        else:
+            self._exchange.answer(problems.internal().answer())
+
+    def _open(self) -> None:
+        if not self._is_open:
+            self._is_open = True
+            self._exchange.open_stream(HEAD)
+
+    def _later(self, why: Why) -> Next:
+        if why == "timer":
+            self.timer = time.monotonic() + COMMENT_SECONDS
+        return "wait"
+
+
+def _events(view: View, base: str) -> bytes:
+    """What a view tells: its results, and the end where it is there."""
+    events = [_event(b"result", at, result) for at, result in zip(view.cursors, view.results, strict=True)]
+    if view.done and not view.more:
+        events.append(_event(b"done", view.cursor, views.request_body(view, base, with_results=False)))
+    return b"".join(events)
+
+
+def _event(kind: bytes, at: str, data: bytes) -> bytes:
+    """One event; line breaks between a JSON document's members would end its data early."""
+    if b"\n" in data or b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (at.encode(), kind, data)

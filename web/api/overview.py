@@ -1,0 +1,327 @@
+"""What there is: the catalogue of sources, the regions and how they are, and the plain page at ``/``."""
+
+import html
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from string import Template
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+
+from jobs.contract import rfc3339
+from jobs.definition.catalog import Catalog, Entry
+from jobs.definition.params import Param
+from regions.settings import Settings
+from web.api import submit
+from web.api.views import JSON
+from web.flow.dead import DeadLetters
+from web.http.exchange import Answer, Exchange
+from web.http.problems import Problem
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub, HubUnavailable
+from web.hub.region import REFUSED, RegionState
+from web.hub.runs import Learned, learned
+
+PART_LIVES_MS: Final = 15_000  # a part says how it is every 5 s
+AHEAD_MS: Final = 120_000  # of the hub's clock, that what it says may be: a minute is let in (web.hub.entry)
+REFUSED_SHOWN_MS: Final = 600_000  # so long after the last refused entry its status says so
+RATE_WINDOW_MS: Final = 60_000
+STATES_KEPT_SECONDS: Final = 1.0  # for the catalogue's health, so that listing it costs no round trip each
+Known = tuple[dict[str, RegionState], dict[str, Learned]]  # the regions, and what was learned of sources
+
+PAGE: Final = Path(__file__).resolve().parents[1] / "static" / "index.html"
+
+
+class Overview:
+    """Answers of ``/v1/sources``, ``/v1/regions`` and ``/``."""
+
+    def __init__(self, settings: Settings, hub: Hub, ledger: Ledger, catalog: Catalog, base: str) -> None:
+        self._settings, self._hub, self._ledger = settings, hub, ledger
+        self._catalog, self._base = catalog, base
+        self._dead = DeadLetters(hub.client)
+        self._rates = Rates()
+        self._page = Template(PAGE.read_text(encoding="utf-8"))
+        self._known: tuple[float, Known] = (float("-inf"), ({}, {}))
+
+    def sources(self) -> Answer:
+        """The catalogue."""
+        known = self._said()
+        return _json({"sources": [self._source_view(entry, known) for entry in self._catalog.entries()]})
+
+    def source(self, source: str) -> Answer:
+        """One source, with its schema, its definition's hash, what is wrong with it, and what its runs showed."""
+        entry = self._catalog.get(source)
+        if entry is None:
+            raise submit.unknown_source(source, self._catalog)
+        said, runs = known = self._said()
+        document = self._source_view(entry, known) | {
+            "regions": regions_of(entry.id, said),
+            "learned": learned_view(runs.get(entry.id)),
+            "traffic": {
+                name: traffic_view(state.traffic[entry.id]) for name, state in said.items() if entry.id in state.traffic
+            },
+        }
+        if entry.definition is not None:
+            document |= {"schema": entry.definition.schema(), "definition": entry.definition.hash}
+        else:
+            document |= {"schema": {}, "definition": "", "faults": [str(fault) for fault in entry.faults]}
+        return _json(document)
+
+    def regions(self) -> Answer:
+        """Every region and how it is, and how many dead letters wait for an operator."""
+        states = self._states(list(self._settings.region))
+        with self._hub.asking():
+            dead_letters = self._dead.count()
+        return _json({"regions": [self._region_view(state) for state in states], "dead_letters": dead_letters})
+
+    def region(self, region: str) -> Answer:
+        """One region and how it is."""
+        if region not in self._settings.region:
+            known = ", ".join(self._settings.region)
+            raise Problem("not-found", f'there is no region "{region[:60]}"; one of {known}')
+        return _json(self._region_view(self._states([region])[0]))
+
+    def page(self, exchange: Exchange) -> Answer:
+        """The plain page: the catalogue with a line to copy for each source, and the regions."""
+        said, _ = known = self._said()
+        own = exchange.header("Host") or f"{self._settings.gateway.host}:{self._settings.gateway.port}"
+        address = self._base or f"http://{own}"
+        rows = [_source_row(self._source_view(entry, known), address) for entry in self._catalog.entries()]
+        views = [self._region_view(state) for state in said.values()]
+        regions = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
+        text = self._page.substitute(sources="".join(rows), regions=regions, address=html.escape(address))
+        headers = [
+            ("Content-Type", "text/html; charset=utf-8"),
+            ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+            ("Cache-Control", "no-store"),
+        ]
+        return Answer(200, text.encode(), headers)
+
+    def _source_view(self, entry: Entry, known: Known) -> dict[str, Any]:
+        view = source_view(entry, *known)
+        if entry.definition is not None and entry.region not in self._settings.region:
+            return {**view, "health": "broken", "reasons": [f"its region is not set up here: {entry.region}"]}
+        return view
+
+    def _states(self, regions: list[str]) -> list[RegionState]:
+        with self._hub.asking():
+            return self._ledger.regions(regions)
+
+    def _said(self) -> Known:
+        """What was known a second ago at most; nothing when the hub is away: the catalogue is there anyway."""
+        at, known = self._known
+        if time.monotonic() - at > STATES_KEPT_SECONDS:
+            try:
+                states = {state.name: state for state in self._states(list(self._settings.region))}
+                with self._hub.asking() as client:
+                    known = states, learned(client)
+            except HubUnavailable:
+                known = {}, {}
+            self._known = (time.monotonic(), known)
+        return known
+
+    def _region_view(self, state: RegionState) -> dict[str, Any]:
+        title = self._settings.region[state.name].title
+        return region_view(state, title, self._rates)
+
+
+def source_view(
+    entry: Entry, said: Mapping[str, RegionState], runs: Mapping[str, Learned] = MappingProxyType({})
+) -> dict[str, Any]:
+    """A source as the catalogue lists it; ``said`` are the regions by name, ``runs`` the verdicts by source."""
+    definition = entry.definition
+    how, reasons = health(entry, said, runs.get(entry.id))
+    if definition is None:
+        return {
+            "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "params": {}, "limits": {},
+            "health": how, "reasons": reasons,
+        }  # fmt: skip
+    params = {name: param_view(param) for name, param in definition.params.items()}
+    return {
+        "id": entry.id,
+        "title": definition.title,
+        "region": entry.region,
+        "standby": list(definition.standby),
+        "params": params,
+        "limits": msgspec.to_builtins(definition.limits, enc_hook=str),
+        "health": how,
+        "reasons": reasons,
+    }
+
+
+def param_view(param: Param) -> dict[str, Any]:
+    """A param as the catalogue shows it; what limits it is left out where nothing does."""
+    limits = {
+        "title": param.title,
+        "enum": list(param.enum),
+        "pattern": param.pattern,
+        "hosts": list(param.hosts),
+        "min": param.min,
+        "max": param.max,
+    }
+    return {
+        "type": param.type, "required": param.required, "default": param.default, "example": param.example,
+        **{key: value for key, value in limits.items() if value not in ("", None, [])},
+    }  # fmt: skip
+
+
+def regions_of(source: str, said: Mapping[str, RegionState]) -> dict[str, dict[str, Any]]:
+    """The regions that have a source: the hash of the definition there ("" for none), and what is wrong with it."""
+    return {
+        name: state.said["sources"][source] for name, state in said.items() if source in state.said.get("sources", {})
+    }
+
+
+def learned_view(found: Learned | None) -> dict[str, Any] | None:
+    """What a source's runs showed; None where there were none."""
+    if found is None:
+        return None
+    return {"since": rfc3339(found.since_ms), **msgspec.to_builtins(found.verdict)}
+
+
+def traffic_view(sums: Mapping[str, int]) -> dict[str, int]:
+    """A source's sums in a region, and what of them did not cross the WAN."""
+    return {**sums, "kept_off_wan": max(0, sums["raw"] - sums["wire"])}
+
+
+def health(entry: Entry, said: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
+    """How a source is, and why it is not ``ok``.
+
+    ``broken``: its definition, here or there; ``failing``: a region leaves its host alone for its failures;
+    ``degraded``: a region's definition is another one than the gateway's, or its runs are not what they were;
+    ``unknown``: its region has not said which ones it has.
+    """
+    if entry.definition is None:
+        return "broken", [str(fault) for fault in entry.faults]
+    own_regions = {entry.region, *entry.definition.standby}  # what others say of it is nothing to it
+    there = {region: one for region, one in regions_of(entry.id, said).items() if region in own_regions}
+    faults = [f"{region}: {one['fault']}" for region, one in there.items() if one.get("fault")]
+    if faults:
+        return "broken", faults
+    troubles = [f"{region}: {one['trouble']}" for region, one in there.items() if one.get("trouble")]
+    if troubles:
+        return "failing", troubles
+    own = entry.definition.hash
+    state = said.get(entry.region)
+    if state is None or "sources" not in state.said:
+        return "unknown", [f"{entry.region} has not said which sources it has"]
+    reasons = [] if entry.region in there else [f"{entry.region} does not have it; the gateway has definition {own}"]
+    for region, one in there.items():
+        if one["definition"] != own or region != entry.region:
+            reasons.append(f"{region} has definition {one['definition']}, the gateway has {own} for {entry.region}")
+    if found is not None and found.verdict.definition == own:  # of another one nothing is known yet
+        reasons += found.verdict.reasons
+    return ("degraded", reasons) if reasons else ("ok", [])
+
+
+class Rates:
+    """How many tasks a second regions end, from the totals that their pools of workers said over the last minute."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, deque[tuple[int, int]]] = {}
+        self._lock = threading.Lock()
+
+    def rate(self, region: str, said: Mapping[str, Any]) -> float | None:
+        """Tasks a second; None before two totals. ``said``: what a pool said last; totals are the region's, whoever says them."""
+        at_ms, total = said.get("at_ms", 0), said.get("succeeded", 0) + said.get("failed", 0)
+        with self._lock:
+            samples = self._samples.setdefault(region, deque(maxlen=100))
+            if samples and total < samples[-1][1] and at_ms > samples[-1][0]:  # a Redis that lost its counters
+                samples.clear()
+            if not samples or samples[-1][0] < at_ms:
+                samples.append((at_ms, total))
+            while samples[-1][0] - samples[0][0] > RATE_WINDOW_MS:
+                samples.popleft()
+            if len(samples) < 2:
+                return None
+            return round((samples[-1][1] - samples[0][1]) * 1000 / (samples[-1][0] - samples[0][0]), 1)
+
+
+def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
+    """How a region is: ``up``, ``degraded`` (a part is away, named) or ``down``."""
+    bridges, pools = _parts(state, "bridge"), _parts(state, "workers")
+    scales = [pool.pop("scale") for pool in pools if "scale" in pool]
+    reasons = []
+    if not bridges:
+        reasons.append("no bridge is alive")
+    elif all(bridge.get("state") != "consuming" for bridge in bridges):
+        reasons.append(f"its bridge is {bridges[0].get('state')}: {bridges[0].get('reason')}")
+    if not any(pool.get("processes") for pool in pools):
+        reasons.append("no worker is alive")
+    reasons += sorted({f"its workers wait: {pool['reason']}" for pool in pools if pool.get("reason")})
+    if state.barred:
+        reasons.append(f"it may not write to the hub for a while: {state.barred}")
+    if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
+        what = ", ".join(f"{count} {kind}" for kind, count in sorted(state.refused.items()))
+        reasons.append(f"{REFUSED}, in all {what}: nearfetch dead list shows the latest of each")
+    asked = [pool for pool in pools if not pool.get("reason")] or pools  # not those that can't ask their Redis now
+    latest = max(asked, key=lambda pool: pool["at_ms"], default={})  # its totals are the whole region's
+    totals = {key: latest.get(key, 0) for key in ("succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")}
+    oldest = None if state.oldest_ms is None else round(max(0, state.now_ms - state.oldest_ms) / 1000, 3)
+    return {
+        "name": state.name,
+        "title": title,
+        "status": "down" if not bridges and not pools else "degraded" if reasons else "up",
+        "reasons": reasons,
+        "queue": {
+            "open": state.open_tasks,
+            "ready": max((bridge.get("ready", 0) for bridge in bridges), default=0),
+            "running": sum(pool.get("busy", 0) for pool in pools),
+            "oldest_seconds": oldest,
+            "unread": state.unread,
+        },
+        "throughput": {
+            "succeeded": totals["succeeded"],
+            "failed": totals["failed"],
+            "per_second": rates.rate(state.name, latest) if latest else None,
+        },
+        "bytes": {
+            "raw": totals["raw_bytes"],
+            "records": totals["records_bytes"],
+            "wire": totals["wire_bytes"],
+            "kept_off_wan": max(0, totals["raw_bytes"] - totals["wire_bytes"]),
+        },
+        "refused": state.refused,
+        "held_bytes": state.held_bytes,
+        "sources": {source: traffic_view(sums) for source, sums in sorted(state.traffic.items())},
+        "scale": max(scales, key=lambda scale: scale["at_ms"], default=None),
+        "bridges": bridges,
+        "workers": pools,
+    }
+
+
+def _parts(state: RegionState, kind: str) -> list[dict[str, Any]]:
+    """What the living parts of a kind said last, each with its name and the age of that."""
+    return [
+        {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - said["at_ms"]) / 1000, 1), **said}
+        for key, said in sorted(state.said.items())
+        if key.startswith(f"{kind}:") and -AHEAD_MS <= state.now_ms - said["at_ms"] <= PART_LIVES_MS
+    ]
+
+
+def _json(document: Any) -> Answer:
+    return Answer(200, msgspec.json.encode(document, enc_hook=str), [JSON, ("Cache-Control", "no-store")])
+
+
+def _source_row(view: dict[str, Any], address: str) -> str:
+    examples = {
+        name: param["example"] if param["example"] is not None else param["default"]
+        for name, param in view["params"].items()
+        if param["required"] or param["example"] is not None
+    }
+    query = urlencode({name: "" if value is None else value for name, value in examples.items()})
+    url = f"{address}/v1/sources/{view['id']}/records" + (f"?{query}" if query else "")
+    cells = [view["id"], view["title"], view["region"], view["health"]]
+    texts = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+    return f"<tr>{texts}</tr>\n<tr><td colspan=\"4\"><code>curl -s '{html.escape(url)}'</code></td></tr>\n"
+
+
+def _region_row(view: dict[str, Any]) -> str:
+    status = view["status"] + (f" ({', '.join(view['reasons'])})" if view["reasons"] else "")
+    cells = [view["name"], view["title"], status, view["queue"]["open"], view["bytes"]["kept_off_wan"]]
+    return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>\n"

@@ -1,0 +1,159 @@
+"""What a client asks about a request that it has: polls, long polls, event streams, and that it end."""
+
+from typing import Final
+
+import msgspec
+
+from jobs.contract import FINAL
+from jobs.errors import Cancelled
+from web.api import pieces, trail, views
+from web.api.events import Stream
+from web.api.recall import Recall
+from web.api.wait import LOOK, Wait, Waiters, park
+from web.flow.clean import Cleaner
+from web.http import problems
+from web.http.exchange import WITHOUT_BODY, Answer, Exchange
+from web.hub import ids
+from web.hub.frame import made as frame_made
+from web.hub.ledger import START, Ledger, Settlement, TaskView, View
+from web.hub.redis import Hub, HubUnavailable
+
+WHOLE: Final = [views.JSON, ("Cache-Control", "no-store")]  # headers
+
+
+class Poller:
+    """``GET`` and ``DELETE /v1/requests/{id}``, and ``…/events``. ``base`` is what links begin with."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        ledger: Ledger,
+        waiters: Waiters,
+        cleaner: Cleaner,
+        recall: Recall,
+        base: str,
+        *,
+        wait_max_seconds: float,
+    ) -> None:
+        self._hub, self._ledger, self._waiters, self._cleaner = hub, ledger, waiters, cleaner
+        self._recall, self._base, self._wait_max_seconds = recall, base, wait_max_seconds
+
+    def get(self, exchange: Exchange, request: str) -> Answer | None:
+        """The request with the results since a cursor: at once, or parked until there is news."""
+        exchange.fields["request"] = request
+        query = dict(views.query_of(exchange))
+        after = views.cursor(query["after"]) if "after" in query else None
+        wait = views.seconds("wait", query["wait"], self._wait_max_seconds) if "wait" in query else 0.0
+        known = exchange.header("If-None-Match")
+        self._check(request)
+
+        def polled(view: View) -> Answer:
+            return views.polled(view, self._base, known)
+
+        def render(view: View | None) -> Answer | None:
+            if view is None:
+                return self._recall.instead(exchange, request, polled, after or START)
+            if not view.more:
+                return polled(view)
+            return self._in_pieces(exchange, view, after or START, views.polled_in_pieces(view, self._base, known))
+
+        if wait == 0:
+            with self._hub.asking():
+                return render(self._ledger.read(request, after or START, how="poll"))
+        exchange.park()
+        waiter = Wait(
+            exchange,
+            request,
+            after=after or START,
+            until_done=after is None,
+            seconds=wait,
+            render=render,
+            away=_away,
+        )
+        park(self._waiters, waiter, exchange)
+        return None
+
+    def events(self, exchange: Exchange, request: str) -> Answer | None:
+        """The request's event stream; always parked."""
+        exchange.fields["request"] = request
+        after = exchange.header("Last-Event-ID") or dict(views.query_of(exchange)).get("after") or START
+        views.cursor(after)
+        self._check(request)
+        exchange.park()
+        stream = Stream(exchange, request, after, self._base, lambda: self._recall.stream(stream, exchange))
+        park(self._waiters, stream, exchange)
+        return None
+
+    def delete(self, exchange: Exchange, request: str) -> Answer | None:
+        """Cancels what has not ended: at the hub at once, in the regions as soon as the message is there.
+
+        Again, or when all has ended, it changes nothing; but what a region may not have heard it is told again.
+        """
+        exchange.fields["request"] = request
+        views.refuse_other_sites(exchange)
+        self._check(request)
+        with self._hub.asking():
+            view = self._ledger.read(request, LOOK)
+            if view is not None and not view.done:
+                self._ledger.settle([_cancelled(view, task) for task in view.tasks if task.status not in FINAL])
+            view = self._ledger.read(request)
+            left_ms = view.deadline_ms - self._ledger.now_ms() if view is not None else 0
+        if view is None:
+            return self._recall.instead(exchange, request, self._whole)
+        ended = [(task.id, task.region) for task in view.tasks if task.status == "cancelled"]
+        if ended and left_ms > 0:
+            self._cleaner.cancel(request, ended, left_ms)
+        if view.more:
+            return self._in_pieces(exchange, view, START, Answer(200, b"", WHOLE))
+        return self._whole(view)
+
+    def task(self, exchange: Exchange, request: str, task: str) -> Answer:
+        """Where one task of a request is: every hop, every attempt, its error in full."""
+        exchange.fields["request"], exchange.fields["task"] = request, task
+        self._check(request)
+        with self._hub.asking() as client:
+            found = trail.read(client, request, task)
+        if found is None:
+            kind = self._recall.missing(request).kind
+            raise problems.Problem(kind, f"there is no task {task[:60]} of request {request}, or it has expired")
+        body = msgspec.json.encode(trail.document(found))
+        return Answer(200, body, [views.JSON, ("Cache-Control", "no-store")])
+
+    def where(self, exchange: Exchange, task: str) -> Answer:
+        """The same by the task's id alone."""
+        if not views.ID_PATTERN.fullmatch(task):
+            raise problems.Problem("not-found", "expected a task id, 26 letters and digits")
+        return self.task(exchange, ids.request_of(task), task)
+
+    def _check(self, request: str) -> None:
+        """Raises 404 for what is no id, and for what was refused: an accept may have got through after its 503."""
+        if not views.ID_PATTERN.fullmatch(request) or self._cleaner.is_refused(request):
+            raise self._recall.missing(request)
+
+    def _whole(self, view: View) -> Answer:
+        return Answer(200, views.request_body(view, self._base), WHOLE)
+
+    def _in_pieces(self, exchange: Exchange, view: View, after: str, head: Answer) -> Answer | None:
+        """None where the body of ``head`` follows in pieces; ``head`` where it has none."""
+        if head.status in WITHOUT_BODY:
+            return head
+        most = self._ledger.answer_bytes_max
+        pieces.answer(self._waiters, exchange, view, after, base=self._base, bytes_max=most, head=head)
+        return None
+
+
+def _cancelled(view: View, task: TaskView) -> Settlement:
+    frame = frame_made(task.id, task.source, task.region, "cancelled", Cancelled("the client cancelled it"))
+    return Settlement(
+        request=view.id,
+        task=task.id,
+        region=task.region,
+        status="cancelled",
+        finished_ms=view.created_ms,  # counts for successes only
+        size_bytes=len(frame),
+        frame=frame,
+    )
+
+
+def _away(error: HubUnavailable) -> Answer:
+    return problems.unavailable(error.reason).answer()

@@ -1,0 +1,299 @@
+"""From what a client sent to a ``New`` request, or to a problem document that names everything that is wrong at once."""
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from jobs.definition.catalog import Catalog
+from jobs.definition.hosts import Elsewhere
+from jobs.definition.model import BadParams
+from regions.faults import nearest
+from regions.settings import Limits
+from web.http.problems import Problem, invalid, pointer
+from web.hub import ids
+from web.hub.ledger import New, NewTask
+
+DEPTH_MAX: Final = 64
+SHOWN_MAX: Final = 100  # unknown members that are named one by one
+MEMBERS: Final = ("sources", "deadline", "max_age", "attrs")
+TASK_MEMBERS: Final = ("source", "params")
+QUERY_OWN: Final = ("wait", "max_age")
+AGE_MAX_SECONDS: Final = 2.0**31  # what caches take for ever (RFC 9111, 1.2.2)
+SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
+PREFER_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([^",;]*)"?', re.IGNORECASE)
+
+Errors = list[tuple[str, str]]  # (pointer, detail)
+
+
+class Rules(Struct, frozen=True):
+    """What a request is held against."""
+
+    catalog: Catalog
+    limits: Limits
+    regions: frozenset[str]
+
+
+def is_json_type(content_type: str) -> bool:
+    """Whether a Content-Type says JSON."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def decode(body: bytes) -> Any:
+    """The body's JSON, strictly; raises ``Problem`` (400) for what is none, doubled members, and depth."""
+    try:
+        document = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant, parse_float=_number
+        )
+    except UnicodeDecodeError as error:
+        raise Problem("not-json", f"expected UTF-8, found byte 0x{body[error.start]:02x} at {error.start}") from error
+    except RecursionError as error:
+        raise Problem("not-json", f"expected at most {DEPTH_MAX} levels, found more") from error
+    except ValueError as error:
+        raise Problem("not-json", str(error)) from error
+    _check_values(document)
+    return document
+
+
+def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
+    """A request from its body; raises ``Problem``: 400 when it is no JSON, else 422 with all that is wrong."""
+    document = decode(body)
+    limits = rules.limits
+    errors: Errors = []
+    if not isinstance(document, dict):
+        raise invalid([("", f"expected an object, found {_shown(document)}")])
+    errors += _unknown("", document, MEMBERS)
+    tasks = _tasks(document, rules, errors)
+    deadline = _deadline(document.get("deadline", limits.deadline_seconds), limits, errors)
+    max_age = document.get("max_age", 0)
+    if not _is_number(max_age) or max_age < 0:
+        errors.append(("/max_age", f"expected a number of seconds from 0, found {_shown(max_age)}"))
+    attrs = document.get("attrs", {})
+    if not isinstance(attrs, dict):
+        errors.append(("/attrs", f"expected an object, found {_shown(attrs)}"))
+    written = _as_it_came(body, "attrs")
+    if len(written) > limits.attrs_bytes_max:
+        errors.append(("/attrs", f"expected {limits.attrs_bytes_max} bytes of JSON at most, found {len(written)}"))
+    if errors:
+        raise invalid(errors)
+    request = ids.new()
+    return New(
+        id=request,
+        tasks=_numbered(request, tasks),
+        deadline_ms=int(deadline * 1000),
+        attrs=written,
+        max_age=float(min(max_age, AGE_MAX_SECONDS)),
+        sync=sync and len(tasks) == 1,
+    )
+
+
+def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> New:
+    """A synchronous request for one source from a query; raises ``Problem``: 404 for an unknown source, else 422."""
+    if rules.catalog.get(source) is None:
+        raise unknown_source(source, rules.catalog)
+    errors: Errors = []
+    params: dict[str, object] = {}
+    max_age = "0"
+    for name, text in pairs:
+        if name == "max_age":
+            max_age = text
+        elif name in params:
+            errors.append((pointer(name), "expected it once, found it twice"))
+        elif name not in QUERY_OWN:
+            params[name] = text
+    if not SECONDS.fullmatch(max_age):
+        errors.append(("/max_age", f"expected a number of seconds from 0, found {_shown(max_age)}"))
+    task = _task(source, params, rules, "", "", errors, text=True)
+    if errors or task is None:
+        raise invalid(errors)
+    request, deadline_ms = ids.new(), int(rules.limits.deadline_seconds * 1000)
+    return New(
+        id=request,
+        tasks=_numbered(request, [task]),
+        deadline_ms=deadline_ms,
+        max_age=min(float(max_age), AGE_MAX_SECONDS),
+        sync=True,
+    )
+
+
+def prefer_wait(header: str) -> str | None:
+    """The wait that a Prefer header (RFC 7240) asks for, as its text."""
+    found = PREFER_WAIT.search(header)
+    return found.group(1).strip() if found else None
+
+
+def unknown_source(source: str, catalog: Catalog) -> Problem:
+    """404, with the nearest known one."""
+    return Problem("not-found", _no_such_source(source, catalog))
+
+
+def _tasks(document: Mapping[str, Any], rules: Rules, errors: Errors) -> list[NewTask]:
+    sources = document.get("sources")
+    if not isinstance(sources, list) or not sources:
+        found = "nothing" if "sources" not in document else _shown(sources)
+        errors.append(("/sources", f"expected a list of one source or more, found {found}"))
+        return []
+    if len(sources) > rules.limits.tasks_max:
+        errors.append(("/sources", f"expected {rules.limits.tasks_max} sources at most, found {len(sources)}"))
+        return []
+    tasks = []
+    for index, one in enumerate(sources):
+        task = _one(one, index, rules, errors)
+        if task is not None:
+            tasks.append(task)
+    return tasks
+
+
+def _one(one: Any, index: int, rules: Rules, errors: Errors) -> NewTask | None:
+    where = pointer("sources", index)
+    if isinstance(one, str):
+        return _task(one, {}, rules, where, pointer("sources", index, "params"), errors)
+    if not isinstance(one, dict):
+        errors.append((where, f'expected a source\'s id or {{"source", "params"}}, found {_shown(one)}'))
+        return None
+    errors += _unknown(where, one, TASK_MEMBERS)
+    source, params = one.get("source"), one.get("params", {})
+    if not isinstance(params, dict):
+        errors.append((f"{where}/params", f"expected an object, found {_shown(params)}"))
+        params = None
+    if not isinstance(source, str):
+        found = "nothing" if "source" not in one else _shown(source)
+        errors.append((f"{where}/source", f"expected a source's id, found {found}"))
+        return None
+    if params is None:
+        return None
+    return _task(source, params, rules, f"{where}/source", f"{where}/params", errors)
+
+
+def _task(
+    source: str,
+    params: Mapping[str, object],
+    rules: Rules,
+    source_at: str,
+    params_at: str,
+    errors: Errors,
+    *,
+    text: bool = False,
+) -> NewTask | None:
+    """One task of a source that is known and params that fit it; else None, and ``errors`` says why."""
+    entry = rules.catalog.get(source)
+    if entry is None:
+        errors.append((source_at, _no_such_source(source, rules.catalog)))
+        return None
+    definition = entry.definition
+    if definition is None:
+        errors.append((source_at, f"the definition of {source} is broken: {entry.faults[0]}"))
+        return None
+    if entry.region not in rules.regions:
+        errors.append((source_at, f"{source} is in a region that is not set up here: {entry.region}"))
+        return None
+    try:
+        bound = definition.bind(params, text=text, chars_max=rules.limits.text_chars_max)
+        url = definition.expand(bound)
+        host = definition.ask.origin(url)
+    except BadParams as bad:
+        errors += [(params_at + pointer(name), detail) for name, detail in bad.faults]
+        return None
+    except Elsewhere as error:
+        errors.append((params_at + (pointer(error.param) if error.param else ""), str(error)))
+        return None
+    return NewTask(
+        id="",
+        source=source,
+        region=entry.region,
+        params=bound,
+        url=url,
+        host=host,
+        definition=definition.hash,
+    )
+
+
+def _numbered(request: str, tasks: Sequence[NewTask]) -> list[NewTask]:
+    """Gives tasks their ids."""
+    return [structs.replace(task, id=ids.task(request, number)) for number, task in enumerate(tasks, 1)]
+
+
+def _deadline(value: Any, limits: Limits, errors: Errors) -> float:
+    most = limits.deadline_max_seconds
+    if not _is_number(value) or not 0 < value <= most:
+        errors.append(("/deadline", f"expected seconds above 0 and up to {most:g}, found {_shown(value)}"))
+        return 0.0
+    return float(value)
+
+
+def _unknown(where: str, found: Mapping[str, Any], known: Sequence[str]) -> Errors:
+    names = [name for name in found if name not in known]
+    errors = [
+        (where + pointer(name), f'unknown member "{name[:60]}"{nearest(name, known)}') for name in names[:SHOWN_MAX]
+    ]
+    if len(names) > SHOWN_MAX:
+        errors.append((where, f"{len(names) - SHOWN_MAX} more unknown members"))
+    return errors
+
+
+def _no_such_source(source: str, catalog: Catalog) -> str:
+    return f'there is no source "{source[:60]}"{nearest(source, [entry.id for entry in catalog.entries()])}'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _as_it_came(body: bytes, member: str) -> bytes:
+    """A member's JSON, byte for byte: numbers in it keep their spelling."""
+    return bytes(msgspec.json.decode(body, type=dict[str, msgspec.Raw]).get(member, msgspec.Raw(b"{}")))
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = sorted(name for name, _ in pairs)
+        twice = next(name for name, following in itertools.pairwise(names) if name == following)
+        raise ValueError(f"expected each member once, found {json.dumps(twice[:60])} twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"expected a value of JSON, found {name}")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"expected a number that a double can hold, found {text[:60]}")
+    return value
+
+
+def _check_values(document: Any) -> None:
+    """Raises ``Problem`` where it is nested too deeply, or a text holds half a character."""
+    waiting = [(document, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, str):
+            _check_text(value)
+        elif isinstance(value, dict | list):
+            if depth > DEPTH_MAX:
+                raise Problem("not-json", f"expected at most {DEPTH_MAX} levels, found more")
+            if isinstance(value, dict):
+                for name in value:
+                    _check_text(name)
+                value = value.values()
+            waiting += [(part, depth + 1) for part in value]
+
+
+def _check_text(text: str) -> None:
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise Problem("not-json", "expected whole characters, found half of a surrogate pair") from error

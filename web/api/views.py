@@ -1,0 +1,169 @@
+"""The JSON bodies of requests. Results are spliced in as bytes, never decoded."""
+
+import hashlib
+import re
+import time
+from typing import Final
+
+import msgspec
+from ulid import ULID
+
+from jobs import contract
+from web.http import problems
+from web.http.exchange import Answer, Exchange
+from web.hub.ledger import START, New, TaskView, Times, View
+
+JSON: Final = ("Content-Type", "application/json")
+RETRY_AFTER: Final = ("Retry-After", "1")
+ID_PATTERN: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+CURSOR_PATTERN: Final = re.compile(r"(\d{1,20})-(\d{1,20})")
+CURSOR_PART_MAX: Final = 2**64 - 2
+
+
+def first_view(new: New, times: Times) -> View:
+    """A request as it was accepted."""
+    return View(
+        id=new.id,
+        created_ms=times.created_ms,
+        deadline_ms=times.deadline_ms,
+        expires_ms=times.expires_ms,
+        total=len(new.tasks),
+        completed=0,
+        succeeded=0,
+        cancelled=0,
+        tasks=[TaskView(task.id, task.source, task.region, "queued") for task in new.tasks],
+        attrs=new.attrs,
+        results=[],
+        cursors=[],
+        cursor=START,
+        more=False,
+    )
+
+
+def request_body(view: View, base: str, *, with_results: bool = True) -> bytes:
+    """A request's JSON; ``base`` is what its links begin with."""
+    name = "body" if with_results else "body without results"
+    if name not in view.made:
+        view.made[name] = _request_body(view, base, with_results=with_results)
+    return view.made[name]
+
+
+def _request_body(view: View, base: str, *, with_results: bool) -> bytes:
+    results = b'"results":[%b],' % b",".join(view.results) if with_results else b""
+    return b"{%b,%b%b}" % (opening(view), results, closing(view, base, view.cursor, more=view.more))
+
+
+def opening(view: View) -> bytes:
+    """The members of a request's JSON that stand before its results."""
+    document = {
+        "id": view.id,
+        "status": view.status,
+        "done": view.done,
+        "total": view.total,
+        "completed": view.completed,
+        "created_at": contract.rfc3339(view.created_ms),
+        "expires_at": contract.rfc3339(view.expires_ms),
+    }
+    return msgspec.json.encode(document)[1:-1]
+
+
+def closing(view: View, base: str, cursor: str, *, more: bool) -> bytes:
+    """Those that stand after them."""
+    document = {
+        "cursor": cursor,
+        "more": more,
+        "tasks": view.tasks,
+        "links": {"self": link(base, view.id), "events": f"{link(base, view.id)}/events"},
+        "attrs": msgspec.Raw(view.attrs),
+    }
+    return msgspec.json.encode(document)[1:-1]
+
+
+def link(base: str, request: str) -> str:
+    """Where a request is."""
+    return f"{base}/v1/requests/{request}"
+
+
+def accepted(view: View, base: str) -> Answer:
+    """202: the promise, and where to come back."""
+    return Answer(202, request_body(view, base), accepted_headers(view, base))
+
+
+def accepted_headers(view: View, base: str) -> list[tuple[str, str]]:
+    """The headers of a 202."""
+    return [JSON, ("Location", link(base, view.id)), RETRY_AFTER, ("Cache-Control", "no-store")]
+
+
+def polled(view: View, base: str, if_none_match: str) -> Answer:
+    """200 with its ETag, or 304 where the client has just this."""
+    body = request_body(view, base)
+    if "etag" not in view.made:
+        view.made["etag"] = _etag(body)
+    headers, is_known = _validated(view.made["etag"], if_none_match)
+    return Answer(304, b"", headers) if is_known else Answer(200, body, [JSON, *headers])
+
+
+def polled_in_pieces(view: View, base: str, if_none_match: str) -> Answer:
+    """The same where more results wait than were read: 200 without its body, or 304.
+
+    Results never change, so that what the rest says tells one body from another.
+    """
+    whole = b"%b %b %b" % (view.cursors[0].encode(), opening(view), closing(view, base, view.last, more=False))
+    headers, is_known = _validated(_etag(whole), if_none_match)
+    return Answer(304, b"", headers) if is_known else Answer(200, b"", [JSON, *headers])
+
+
+def _etag(body: bytes) -> bytes:
+    return b'"%b"' % hashlib.blake2b(body, digest_size=12).hexdigest().encode()
+
+
+def _validated(etag: bytes, if_none_match: str) -> tuple[list[tuple[str, str]], bool]:
+    """The headers that let a client ask again, and whether it has just this."""
+    tag = etag.decode()
+    known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    return [("ETag", tag), ("Cache-Control", "no-cache")], tag in known or "*" in known
+
+
+def not_there(request: str, result_ttl_seconds: float) -> problems.Problem:
+    """404, or 410 where the id's own time says that it has expired."""
+    if not ID_PATTERN.fullmatch(request):
+        return problems.Problem("not-found", "expected a request id, 26 letters and digits")
+    age_seconds = time.time() - ULID.from_str(request).timestamp
+    if age_seconds > result_ttl_seconds:
+        return problems.Problem("expired", f"results are kept for {result_ttl_seconds:g} s, and that is over")
+    return problems.Problem("not-found", f"there is no request {request}")
+
+
+def cursor(text: str) -> str:
+    """A cursor as a client gave it; raises ``Problem`` (400) when it is none."""
+    found = CURSOR_PATTERN.fullmatch(text)
+    if found is None or any(int(part) > CURSOR_PART_MAX for part in found.groups()):
+        raise problems.Problem("bad-request", f"after: expected a cursor like 1732421640123-0, found {text[:60]!r}")
+    return text
+
+
+def seconds(name: str, text: str, most: float) -> float:
+    """A wait in seconds, cut to the most there is; raises ``Problem`` (400) when it is none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise problems.Problem("bad-request", f"{name}: expected a number of seconds from 0, found {text[:60]!r}")
+    return min(value, most)
+
+
+def refuse_other_sites(exchange: Exchange) -> None:
+    """Raises ``Problem`` (403) where a browser says that another site's page asks (Fetch Metadata): an image there is enough."""
+    if exchange.header("Sec-Fetch-Site") == "cross-site":
+        raise problems.Problem(
+            "cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site"
+        )
+
+
+def query_of(exchange: Exchange) -> list[tuple[str, str]]:
+    """The query's pairs; raises ``Problem`` (400) when it can't be read."""
+    try:
+        return exchange.query()
+    except ValueError as error:
+        raise problems.Problem("bad-request", f"query: {error}") from error

@@ -1,0 +1,1 @@
+"""The threads that move requests on: accept, publish, settle, sweep, archive."""

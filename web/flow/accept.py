@@ -1,0 +1,332 @@
+"""Accepting a request: a 202 is kept, anything else is nothing.
+
+    submit       (the handler's thread)   ledger: accepting ── publish all, but what the hub still has (web.hub.reuse)
+    _published   (the broker's thread)                            └─ all confirmed: hand over
+    run_once     (own thread)             ledger: accepted ── in the hub's file ── done(Accepted)
+    _out_of_time (own thread), nack, return, hub away ── done(Refused)
+                                                        └─ web.flow.clean: refuse the ledger, cancel what was published
+
+The whole of it has one budget of 0.9 s, and the 503 never waits for the clean-up. Only a hub that has accepted, and whose
+disk is so slow that it has not written that yet, is waited for longer. Who waits for results has been promised nothing yet:
+it is told ``Accepted`` at once, and ``promise`` tells it when a 202 may be said.
+"""
+
+import functools
+import heapq
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from jobs import contract
+from regions import logs, names
+from web.flow.clean import Cleaner
+from web.flow.kept import Kept, Unwritten
+from web.flow.publish import Batch, Message, Publisher
+from web.hub import reuse
+from web.hub.ledger import Ledger, New, NewTask, Settlement, Times
+from web.hub.redis import Hub, HubUnavailable, reason_of
+
+BUDGET_SECONDS: Final = 0.9
+LOOK_SECONDS: Final = 0.02  # between two looks whether the hub has written what it accepted
+
+log = logs.get("accept")
+
+
+class Accepted(Struct, frozen=True):
+    """Every task of it will end; where it is ``kept`` that is promised. ``reused``: how many have, by a result that the hub had."""
+
+    new: New
+    times: Times
+    kept: Kept
+    reused: int = 0
+
+
+class Refused(Struct, frozen=True):
+    """Nothing of it was accepted; the answer is 503 with the request's id and this reason."""
+
+    new: New
+    reason: str
+
+
+Done = Callable[[Accepted | Refused], None]
+
+
+class _Pending:
+    """A request on its way; its first end is the one that counts."""
+
+    def __init__(self, new: New, done: Done) -> None:
+        self.new, self.done = new, done
+        self.times: Times | None = None
+        self.batch: Batch | None = None  # none where nothing has to be published
+        self.reused = 0
+        self.has_accept = False  # the hub has accepted it, and its disk is waited for
+        self._lock = threading.Lock()
+        self._is_ended = False
+
+    @property
+    def is_ended(self) -> bool:
+        return self._is_ended
+
+    def end(self, how: Accepted | Refused, before: Callable[[], None] | None = None) -> None:
+        """Answers, unless somebody did; ``before`` is called first, where it is this call that does."""
+        with self._lock:
+            if self._is_ended:
+                return
+            self._is_ended = True
+        if before is not None:
+            before()
+        try:
+            self.done(how)
+        except Exception:  # whose answer could not be given is no reason to end those of all others
+            log.exception("answering failed", request=self.new.id)
+
+
+class Acceptor:
+    """Takes validated requests; answers each by ``done``, once, within the budget, on any thread."""
+
+    def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
+        self._hub, self._ledger, self._publisher = hub, ledger, publisher
+        self._confirmed: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._unwritten = Unwritten(hub, ledger)  # the accept's thread's own
+        self.cleaner = Cleaner(hub, ledger, publisher)
+        self._clock = _Clock(self._out_of_time)
+        self._thread = threading.Thread(target=self.run, name="accept", daemon=True)
+
+    def start(self) -> None:
+        """Starts the threads."""
+        self._thread.start()
+        self._clock.start()
+        self.cleaner.start()
+
+    def stop(self) -> None:
+        """What is on its way ends by its budget first; then the threads end."""
+        self._clock.stop()
+        self._confirmed.put(None)
+        self._thread.join(5)
+        self.cleaner.stop()
+
+    def submit(self, new: New, done: Done) -> None:
+        """Writes the ledger and publishes; returns at once. Nothing is raised: whatever fails is a ``Refused``."""
+        pending = _Pending(new, done)
+        reason = self.cleaner.full or (None if new.max_age else self._unpublishable(new.tasks))
+        if reason is not None:
+            pending.end(Refused(new, reason))
+            return
+        started = time.monotonic()
+        try:
+            self._hub.admit([task.region for task in new.tasks], len(new.attrs))
+        except HubUnavailable as error:  # nothing was sent, so there is nothing to take back
+            pending.end(Refused(new, error.reason))
+            return
+        try:
+            with self._hub.accepting():
+                begun = pending.times = self._ledger.begin(new)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the request is refused
+            # The write may have arrived all the same, but where it was refused.
+            take_back = functools.partial(self.cleaner.add, new, published=False)
+            pending.end(Refused(new, reason_of(error)), None if getattr(error, "is_refusal", False) else take_back)
+            return
+        ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.kept else []
+        rest = _rest(new, ended)
+        if new.max_age and (reason := self._unpublishable(rest)) is not None:
+            pending.end(Refused(new, reason), lambda: self.cleaner.add(new, published=False))
+            return
+        if rest:
+            pending.batch = Batch(_messages(new, rest, begun), lambda reason: self._published(pending, reason))
+        self._clock.add(started + BUDGET_SECONDS, pending)
+        if ended and not self._reuse(pending, ended):
+            return
+        if pending.batch is not None:
+            self._publisher.publish(pending.batch)
+        else:
+            self._published(pending, None)
+
+    def _unpublishable(self, tasks: Sequence[NewTask]) -> str | None:
+        """Why these would not be confirmed; None when they may be, and where there are none."""
+        return self._publisher.unavailable_for({task.region for task in tasks}) if tasks else None
+
+    def _reuse(self, pending: _Pending, ended: Sequence[Settlement]) -> bool:
+        """Ends the tasks for which the hub had a result; whether it could be told."""
+        try:
+            with self._hub.asking():
+                self._ledger.settle(ended)
+        except HubUnavailable as error:
+            self._refuse(pending, error.reason)
+            return False
+        pending.reused = len(ended)
+        return True
+
+    def _published(self, pending: _Pending, reason: str | None) -> None:
+        """On the broker's thread, which must not wait for a Redis."""
+        if reason is None:
+            self._confirmed.put(pending)
+        else:
+            self._refuse(pending, reason)
+
+    def _refuse(self, pending: _Pending, reason: str) -> None:
+        def take_back() -> None:
+            if pending.batch is not None:
+                self._publisher.withdraw(pending.batch)
+            self.cleaner.add(pending.new, published=pending.batch is not None)
+
+        pending.end(Refused(pending.new, reason), take_back)
+
+    def _out_of_time(self, pending: _Pending) -> None:
+        if pending.has_accept:
+            return
+        who = "broker did not confirm" if pending.batch is not None else "hub's Redis did not answer"
+        self._refuse(pending, f"the {who} in time")
+
+    def promise(self, accepted: Accepted, done: Done) -> None:
+        """``done`` hears ``Accepted`` as soon as a 202 is true, or ``Refused`` where it will not be: then it is taken back."""
+
+        def known() -> None:
+            if accepted.kept.reason is None:
+                done(accepted)
+            else:
+                self.cleaner.add(accepted.new, published=True)
+                done(Refused(accepted.new, accepted.kept.reason))
+
+        accepted.kept.then(known)
+
+    def run(self) -> None:
+        """Accepts what was confirmed until it is stopped."""
+        is_stopping, look_at = False, 0.0
+        while not is_stopping or self._unwritten:
+            try:
+                wait = max(0.0, look_at - time.monotonic()) if self._unwritten else None
+                pending = self._confirmed.get(timeout=wait)
+                if pending is None:
+                    is_stopping = True
+                else:
+                    self.run_once(pending)
+            except queue.Empty:
+                pass
+            if self._unwritten and time.monotonic() >= look_at:
+                self._unwritten.look()
+                look_at = time.monotonic() + LOOK_SECONDS
+
+    def run_once(self, first: _Pending) -> None:
+        """Accepts everything that was confirmed by now, in one round trip."""
+        batch = [first]
+        while not self._confirmed.empty():
+            more = self._confirmed.get()
+            if more is None:
+                self._confirmed.put(None)
+                break
+            batch.append(more)
+        batch = [pending for pending in batch if not pending.is_ended]
+        try:
+            with self._hub.accepting():
+                answers, file = self._ledger.accept([pending.new.id for pending in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it was, they are refused, and the next ones are tried
+            reason = reason_of(error)
+            for pending in batch:
+                self._refuse(pending, reason)
+            return
+        is_written = file.has(None)
+        for pending, is_accepted in zip(batch, answers, strict=True):
+            if not is_accepted:
+                self._refuse(pending, "the accept took longer than its lease")
+            elif pending.times is not None:
+                accepted = Accepted(pending.new, pending.times, Kept(is_known=is_written), pending.reused)
+                if not is_written:
+                    self._unwritten.add(pending.new.id, accepted.kept, file)
+                # Where it was answered 503 while the script ran, the Cleaner's refusal comes after it and counts.
+                if is_written or pending.new.sync:
+                    pending.end(accepted)
+                else:
+                    pending.has_accept = True
+                    accepted.kept.then(functools.partial(self._kept, pending, accepted))
+
+    def _kept(self, pending: _Pending, accepted: Accepted) -> None:
+        if accepted.kept.reason is None:
+            pending.end(accepted)
+        else:
+            self._refuse(pending, accepted.kept.reason)
+
+
+class _Clock:
+    """Calls back for every pending request whose budget is over."""
+
+    def __init__(self, call: Callable[[_Pending], None]) -> None:
+        self._call = call
+        self._heap: list[tuple[float, int, _Pending]] = []
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self.run, name="accept-budget", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        self._thread.join(5)
+
+    def add(self, when: float, pending: _Pending) -> None:
+        with self._changed:
+            heapq.heappush(self._heap, (when, next(self._numbers), pending))
+            if len(self._heap) == 1:
+                self._changed.notify()  # later ones have later ends: the thread wakes for the first
+
+    def run(self) -> None:
+        while (due := self._due()) is not None:
+            for pending in due:
+                try:
+                    self._call(pending)
+                except Exception:
+                    log.exception("refusing failed", request=pending.new.id)
+
+    def _due(self) -> list[_Pending] | None:
+        """Waits for budgets that are over and takes them off; None when stopping."""
+        with self._changed:
+            while not self._heap or self._heap[0][0] > time.monotonic():
+                if self._is_stopping and not self._heap:
+                    return None
+                wait = self._heap[0][0] - time.monotonic() if self._heap else None
+                self._changed.wait(wait)
+            due = []
+            while self._heap and (self._heap[0][0] <= time.monotonic() or self._heap[0][2].is_ended):
+                due.append(heapq.heappop(self._heap)[2])
+            return [pending for pending in due if not pending.is_ended]
+
+
+def _rest(new: New, ended: Sequence[Settlement]) -> Sequence[NewTask]:
+    """The tasks that have not ended."""
+    if not ended:
+        return new.tasks
+    ids = {one.task for one in ended}
+    return [task for task in new.tasks if task.id not in ids]
+
+
+def _messages(new: New, tasks: Sequence[NewTask], times: Times) -> list[Message]:
+    messages = []
+    for task in tasks:
+        body = contract.encode(
+            contract.Task(
+                task=task.id,
+                request=new.id,
+                source=task.source,
+                region=task.region,
+                params=task.params,
+                url=task.url,
+                host=task.host,
+                definition=task.definition,
+                accepted_ms=times.created_ms,
+                deadline_ms=times.deadline_ms,
+                expires_ms=times.expires_ms,
+                max_age=new.max_age,
+                sync=new.sync,
+            )
+        )
+        key = names.routing_key(task.region, fast=new.sync)
+        messages.append(Message(key, body, task.id, new.id, "task"))
+    return messages

@@ -1,0 +1,144 @@
+"""Takes finished requests from the hub's Redis to the history.
+
+settle ── the last task of a request: nf:archive ── run_once: lease, read, put, forget
+
+A request is forgotten only after MongoDB has it, and one that a gateway leased and did not finish is taken by any other:
+so each is put at least once, through outages of both, until its results expire at the hub. What was refused after all is
+taken out again: its accept had got through, although its client was answered 503.
+"""
+
+import threading
+import time
+from collections.abc import Collection
+from typing import Final
+
+import redis
+
+from regions import connect, durability, logs, names
+from regions.script import send, value
+from web.flow.history import History, HistoryAway
+from web.hub import scripts
+from web.hub.ledger import START, Ledger
+from web.hub.redis import Hub, HubUnavailable
+
+EVERY_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 0.05  # between two looks at a file that the hub has not written
+LEASE_MS: Final = 30_000  # longer than one turn can take
+AGAIN_MS: Final = 1_000  # until a request is looked at again that is not accepted yet
+BATCH: Final = 200
+PING_SECONDS: Final = 5.0
+READ_AT_ONCE: Final = 20  # requests whose results are in memory together, before it is known how large they are
+READ_BYTES: Final = 16_000_000  # of results, from then on
+
+log = logs.get("history")
+
+
+class Archiver:
+    """One thread of a gateway; without a history it does nothing."""
+
+    def __init__(self, hub: Hub, ledger: Ledger, history: History, request_bytes_max: int) -> None:
+        self._hub, self._ledger, self._history = hub, ledger, history
+        self._bytes_max = 2 * request_bytes_max  # everything: what is limited to it are the records alone
+        self._failures = 0
+        self._at_once = READ_AT_ONCE
+        self._asked = 0.0  # when MongoDB last had to do something
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="archive", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        if self._history.is_on:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the batch at hand."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self._history.close()
+
+    def run(self) -> None:
+        """Archives until it is stopped; what fails is tried again, ever more seldom."""
+        while not self._stopping.wait(self._pause()):
+            try:
+                while self.run_once() == BATCH and not self._stopping.is_set():
+                    pass
+                self._failures = 0
+            except (HubUnavailable, redis.exceptions.RedisError) as error:
+                self._failures += 1
+                log.debug("not archived", error=str(error))
+            except Exception:
+                self._failures += 1
+                log.exception("archiving failed")
+
+    def run_once(self) -> int:
+        """One batch; how many requests it took."""
+        with self._hub.asking() as client:
+            command = scripts.LEASE.command([names.ARCHIVE], [LEASE_MS, BATCH])
+            leased, info = send(client, [command, durability.LOOK], [scripts.LEASE])
+        requests = [request.decode() for request in value(leased)]
+        if requests and not self._is_written(durability.file_of(value(info))):
+            self._give_back(requests)
+            return 0
+        if requests:
+            self._asked = time.monotonic()
+        elif time.monotonic() - self._asked >= PING_SECONDS:
+            self._history.ping()  # so that it is known to be away before somebody needs it
+            self._asked = time.monotonic()
+        left = requests
+        while left:
+            these = left[: self._at_once]
+            try:
+                self._archive(these)
+            except HistoryAway:
+                self._give_back(left)
+                raise
+            left = left[len(these) :]
+        return len(requests)
+
+    def _is_written(self, then: durability.File) -> bool:
+        """Waits until the hub has written what it had done; False where this was stopped before.
+
+        A hub that is killed forgets the rest: what is refused for that would stay in the history.
+        """
+        now, since = then, None
+        while not now.has(since):
+            if self._stopping.wait(LOOK_SECONDS):
+                return False
+            with self._hub.asking() as client:
+                (info,) = send(client, [durability.LOOK], [])
+            now, since = durability.file_of(value(info)), then
+        return True
+
+    def _archive(self, requests: list[str]) -> None:
+        with self._hub.asking():
+            views = self._ledger.read_many([(one, START) for one in requests], self._bytes_max, spliced=False)
+            there = [view for view in views if view is not None]
+            put = {view.id for view in there}
+            others = [request for request in requests if request not in put]
+            states = dict(zip(others, self._ledger.states(others), strict=True))
+        refused = [request for request, state in states.items() if state == "refused"]
+        # Its gateway was paused before the accept, and its tasks have ended meanwhile: it is a request, or none, soon.
+        undecided = {request for request, state in states.items() if state in ("accepting", "accepted")}
+        for request, state in states.items():
+            if state is None:
+                log.warning("expired before it was archived", request=request)
+        if there:
+            mean_bytes = sum(len(frame) for view in there for frame in view.results) / len(there)
+            self._at_once = max(1, min(BATCH, int(READ_BYTES / (mean_bytes + 1))))
+            self._history.put(there)
+        if refused:
+            self._history.remove(refused)
+        if undecided:
+            self._give_back(undecided, AGAIN_MS)
+        decided = [request for request in requests if request not in undecided]
+        arguments = [part for request in decided for part in (request, int(request in put))]
+        with self._hub.asking() as client:
+            scripts.ARCHIVED.call(client, [names.ARCHIVE, *map(names.ledger, decided)], arguments)
+
+    def _give_back(self, requests: Collection[str], wait_ms: int = 0) -> None:
+        with self._hub.asking() as client:
+            client.zadd(names.ARCHIVE, dict.fromkeys(requests, self._ledger.now_ms() + wait_ms), xx=True)
+
+    def _pause(self) -> float:
+        return connect.backoff_seconds(self._failures) if self._failures else EVERY_SECONDS

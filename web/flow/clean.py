@@ -1,0 +1,241 @@
+"""Takes back what was refused, and tells regions what is no longer wanted, until the hub and the broker have it.
+
+    Acceptor   answered 503, and the hub or a region may have some of it ── add ──┬─ refusal: the hub
+    DELETE, sweep   the hub has ended these tasks already ── cancel ──────────────┴─ cancel: each task's region
+
+One thread. Cancels are handed to the publisher first, since nobody waits for that; refusals go many in one round trip. What
+fails is tried again by the clock, whatever else comes meanwhile. A region whose queue is silent keeps nothing of the others.
+
+What is kept is bounded: past ``KEPT_MAX`` tasks nothing more is begun (``full``), so nothing more is to be taken back.
+"""
+
+import functools
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from jobs import contract
+from regions import logs, names
+from regions.durability import File
+from web.flow.publish import Batch, Message, Publisher
+from web.hub.ledger import Ledger, New
+from web.hub.redis import Hub, HubUnavailable
+
+AGAIN_SECONDS: Final = 1.0
+REFUSALS_AT_ONCE: Final = 200  # requests of one round trip
+CANCELS_AT_ONCE: Final = 1_000  # of a region that are not confirmed: accepts share its channel
+KEPT_MAX: Final = 50_000  # tasks of what is to be taken back; each is about 300 bytes
+CANCEL_ROOM_MS: Final = 5_000  # what a region's mark of a cancel lives longer than its task
+
+log = logs.get("clean")
+
+
+class _Cancel(Struct, frozen=True):
+    """Tasks of one request in one region; no use after ``give_up`` (monotonic seconds)."""
+
+    request: str
+    tasks: list[str]
+    give_up: float
+    deadline_ms: int
+
+
+class _Lane:
+    """The cancels of one region. The Cleaner's lock is held."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Cancel] = deque()
+        self.unconfirmed = 0  # tasks
+        self.again_at = 0.0
+
+    @property
+    def due(self) -> float:
+        """When something is to be done of it (monotonic seconds)."""
+        if not self.waiting:
+            return float("inf")
+        return self.again_at if self.unconfirmed < CANCELS_AT_ONCE else self.waiting[0].give_up
+
+
+class Cleaner:
+    """Cleans in a thread of its own; everything else may be called from any thread."""
+
+    def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
+        self._hub, self._ledger, self._publisher = hub, ledger, publisher
+        self._refusals: dict[str, list[tuple[str, str]]] = {}  # by request: (task, region) of what it has
+        self._told: dict[
+            str, File
+        ] = {}  # of these: what the hub may have in memory alone, and its file when it was told
+        self._lanes: dict[str, _Lane] = {}  # by region
+        self._refuse_at = 0.0
+        self._kept = 0  # tasks
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self.run, name="accept-clean", daemon=True)
+
+    @property
+    def kept(self) -> int:
+        """How many tasks it keeps something to do of; one that is to be refused and cancelled counts twice."""
+        return self._kept
+
+    @property
+    def full(self) -> str | None:
+        """Why nothing more may be begun; None while it may."""
+        return "too many refused requests wait to be taken back" if self._kept >= KEPT_MAX else None
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """One more try of everything, then the thread ends."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        self._thread.join(5)
+
+    def add(self, new: New, *, published: bool) -> None:
+        """A request that was refused, of which the hub may know; ``published`` when a region may have some of it."""
+        tasks = [(task.id, task.region) for task in new.tasks]
+        with self._changed:
+            self._refusals[new.id] = tasks
+            self._kept += len(tasks)
+            if published:
+                self._add_cancels(new.id, tasks, new.deadline_ms)
+            self._changed.notify()
+
+    def is_refused(self, request: str) -> bool:
+        """Whether a 503 named this request and the hub has not been told: its ledger may say ``accepted`` still."""
+        return request in self._refusals
+
+    def cancel(self, request: str, tasks: Sequence[tuple[str, str]], deadline_ms: int) -> None:
+        """Tells the regions that nobody wants these tasks any more; the hub has ended them already.
+
+        ``tasks``: (id, region) of each; ``deadline_ms``: how long they may live still, at most. Where too much is kept
+        already they run in vain.
+        """
+        with self._changed:
+            if self._kept >= KEPT_MAX:
+                log.info("cancel dropped, too many wait", request=request, tasks=len(tasks))
+                return
+            self._add_cancels(request, tasks, deadline_ms)
+            self._changed.notify()
+
+    def run(self) -> None:
+        """Cleans until it is stopped."""
+        while self._wait():
+            try:
+                self.run_once()
+            except Exception:
+                log.exception("cleaning failed")
+                self._refuse_at = time.monotonic() + AGAIN_SECONDS
+        try:
+            self._finish()
+        except Exception:
+            log.exception("the last try failed", kept=self._kept)
+
+    def _finish(self) -> None:
+        """Once more everything, whatever its time."""
+        for lane in self._lanes.values():
+            lane.again_at = 0.0
+        self._refuse_at = 0.0
+        self._send_cancels()
+        while self._refuse_some():
+            pass
+
+    def run_once(self) -> None:
+        """Hands over the cancels whose time has come, and tells the hub of one share of the refusals."""
+        self._send_cancels()
+        self._refuse_some()
+
+    def _wait(self) -> bool:
+        """Waits until there is something to do; False when stopping."""
+        with self._changed:
+            while not self._is_stopping:
+                refuse_at = self._refuse_at if self._refusals else float("inf")
+                due = min(refuse_at, *(lane.due for lane in self._lanes.values()), float("inf"))
+                left = due - time.monotonic()
+                if left <= 0:
+                    return True
+                self._changed.wait(min(left, threading.TIMEOUT_MAX))
+            return False
+
+    def _add_cancels(self, request: str, tasks: Sequence[tuple[str, str]], deadline_ms: int) -> None:
+        give_up = time.monotonic() + deadline_ms / 1000
+        by_region: dict[str, list[str]] = {}
+        for task, region in tasks:
+            by_region.setdefault(region, []).append(task)
+        for region, ids in by_region.items():
+            lane = self._lanes.setdefault(region, _Lane())
+            lane.waiting.append(_Cancel(request, ids, give_up, deadline_ms))
+        self._kept += len(tasks)
+
+    def _refuse_some(self) -> bool:
+        """Tells the hub of one share of the refusals; whether it was told, and more wait.
+
+        One that it did not write at once is told it again: it may have been killed, and know nothing of it.
+        """
+        with self._changed:
+            if time.monotonic() < self._refuse_at:
+                return False
+            some = list(itertools.islice(self._refusals.items(), REFUSALS_AT_ONCE))
+        if not some:
+            return False
+        try:
+            with self._hub.asking():
+                states, file = self._ledger.take_back(some)
+        except HubUnavailable:
+            self._refuse_at = time.monotonic() + AGAIN_SECONDS
+            return False
+        with self._changed:
+            for (request, tasks), state in zip(some, states, strict=True):
+                told = self._told.pop(request, None)
+                if state is None or file.has(told if state == b"refused" else None):
+                    del self._refusals[request]
+                    self._kept -= len(tasks)
+                else:
+                    self._told[request] = file
+                    self._refusals[request] = self._refusals.pop(request)  # others come first
+            are_told = len(self._told) == len(self._refusals)
+            if are_told:
+                self._refuse_at = time.monotonic() + AGAIN_SECONDS
+            return not are_told
+
+    def _send_cancels(self) -> None:
+        now = time.monotonic()
+        going: list[tuple[str, _Cancel]] = []
+        with self._changed:
+            for region, lane in self._lanes.items():
+                while lane.waiting and lane.due <= now:
+                    one = lane.waiting.popleft()
+                    if one.give_up <= now:
+                        self._kept -= len(one.tasks)
+                        log.info("cancel given up, deadline passed", request=one.request)
+                        continue
+                    lane.unconfirmed += len(one.tasks)
+                    going.append((region, one))
+        for region, one in going:  # without the lock: a broker that is away answers from this thread
+            messages = [_message(one, task, region) for task in one.tasks]
+            self._publisher.publish(Batch(messages, functools.partial(self._cancelled, region, one)))
+
+    def _cancelled(self, region: str, one: _Cancel, reason: str | None) -> None:
+        """The broker's answer to a cancel."""
+        with self._changed:
+            lane = self._lanes[region]
+            lane.unconfirmed -= len(one.tasks)
+            if reason is None:
+                self._kept -= len(one.tasks)
+            else:
+                lane.waiting.append(one)
+                lane.again_at = time.monotonic() + AGAIN_SECONDS
+            self._changed.notify()
+
+
+def _message(one: _Cancel, task: str, region: str) -> Message:
+    # The mark lives as long as the task may: the deadline counts from now, which is later than from the accept.
+    deadline = int(time.time() * 1000) + one.deadline_ms + CANCEL_ROOM_MS
+    body = contract.encode(contract.Cancel(task=task, request=one.request, deadline_ms=deadline))
+    return Message(names.routing_key(region, fast=True), body, task, one.request, "cancel")

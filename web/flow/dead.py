@@ -1,0 +1,241 @@
+"""Dead letters: what the broker gave up on ends its task, and is kept at the hub until an operator has worked it.
+
+    q.dead ── DeadReader (a thread of each gateway) ─┬─ settle: the task failed, and says why
+                                                     ├─ DeadLetters.keep
+                                                     └─ ack
+
+At least once: a letter is acknowledged when both took effect, and both are harmless twice. While the hub can't take it, it
+stays in q.dead, and nobody consumes there. ``nearfetch dead`` works what is kept (scripts.commands.dead).
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import pika
+import redis
+from msgspec import Struct
+from pika.adapters.blocking_connection import BlockingChannel
+
+from jobs import contract
+from jobs.errors import Internal
+from regions import connect, logs, names, topology
+from regions.settings import Settings
+from web.hub import scripts
+from web.hub.frame import made as frame_made
+from web.hub.ledger import Ledger, Settlement
+from web.hub.redis import Hub, HubUnavailable
+
+KEPT_MAX: Final = 1_000  # letters; with their bodies 35 MB at most
+BODY_MAX: Final = 16_000  # characters of a body that are kept; a longer one can't be retried from here
+GARBAGE_MAX: Final = 1_000  # of one that is no text
+TTL_MS: Final = 7 * 86_400_000
+PREFETCH: Final = 50
+LOOK_SECONDS: Final = 0.5
+
+log = logs.get("dead")
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """A message that nobody took. ``id`` is the task's where there is one; texts are empty where nothing says them.
+
+    ``reason`` is the broker's (rejected, delivery_limit, expired, maxlen), ``fault`` what this version finds wrong with it.
+    ``body`` is its first ``BODY_MAX`` characters, bytes that are no UTF-8 replaced; ``at_ms``: when it was kept (hub ms).
+    """
+
+    id: str
+    kind: str = ""
+    task: str = ""
+    request: str = ""
+    region: str = ""
+    source: str = ""
+    queue: str = ""
+    reason: str = ""
+    fault: str = ""
+    deaths: int = 0
+    at_ms: int = 0
+    body_bytes: int = 0
+    body: str = ""
+
+    @property
+    def cause(self) -> str:
+        """Why, in one sentence."""
+        if self.kind == "entry":
+            return f"{self.deaths} entries of {self.queue} were {self.reason} ({self.fault})"
+        place = f" from {self.queue}" if self.queue else ""
+        return f"its message was dead-lettered{place}: {self.reason or 'unknown'}" + (
+            f" ({self.fault})" if self.fault else ""
+        )
+
+
+def read(properties: pika.BasicProperties, body: bytes) -> DeadLetter:
+    """What a message says of itself, whoever wrote it."""
+    deaths: Any = (properties.headers or {}).get("x-death")
+    deaths = [one for one in deaths if isinstance(one, dict)] if isinstance(deaths, list) else []
+    last = deaths[0] if deaths else {}
+    kind, task = properties.type or "", properties.message_id or ""
+    digest = hashlib.sha256(repr((kind, task, properties.correlation_id)).encode() + body).hexdigest()[:16]
+    return DeadLetter(
+        id=task if kind == "task" and task else digest,
+        kind=kind,
+        task=task,
+        request=properties.correlation_id or "",
+        queue=str(last.get("queue", ""))[:200],
+        reason=str(last.get("reason", ""))[:200],
+        fault=fault(kind, body)[:500],
+        deaths=sum(int(one.get("count", 1)) for one in deaths),
+        body_bytes=len(body),
+        body=_text(body),
+    )
+
+
+def _text(body: bytes) -> str:
+    text = body.decode(errors="replace")[:BODY_MAX]
+    is_garbage = len(msgspec.json.encode(text)) > 2 * BODY_MAX  # of what JSON must escape
+    return text[:GARBAGE_MAX] if is_garbage else text
+
+
+def fault(kind: str, body: bytes) -> str:
+    """What is wrong with a message by this process's own reading; empty where nothing is."""
+    if kind not in ("task", "cancel"):
+        return f'expected a message of type "task" or "cancel", found "{kind[:64]}"'
+    try:
+        contract.decode_task(body) if kind == "task" else contract.decode_cancel(body)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return ""
+
+
+class DeadLetters:
+    """The kept ones, on a client of the hub's Redis; raises what redis-py raises."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def keep(self, letter: DeadLetter) -> bool:
+        """Keeps a letter, once; whether it was new. The oldest go where there are too many. Refused by a full Redis."""
+        arguments: list[Any] = [letter.id, msgspec.json.encode(letter), KEPT_MAX, TTL_MS]
+        return bool(scripts.KEEP_DEAD.call(self._client, [names.DEAD, names.DEAD_AT], arguments))
+
+    def all(self) -> list[DeadLetter]:
+        """Every letter, oldest first."""
+        found: Any = self._client.zrange(names.DEAD_AT, 0, -1, withscores=True)
+        return self._read([(one, int(at_ms)) for one, at_ms in found])
+
+    def some(self, ids: Sequence[str]) -> list[DeadLetter]:
+        """Those of these ids that are kept."""
+        if not ids:
+            return []
+        scores: Any = self._client.zmscore(names.DEAD_AT, list(ids))
+        return self._read([(one, int(at)) for one, at in zip(ids, scores, strict=True) if at is not None])
+
+    def count(self) -> int:
+        """How many are kept."""
+        return int(self._client.zcard(names.DEAD_AT))
+
+    def drop(self, ids: Sequence[str]) -> int:
+        """Forgets letters; how many there were."""
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.hdel(names.DEAD, *ids)
+        pipeline.zrem(names.DEAD_AT, *ids)
+        return int(pipeline.execute()[0]) if ids else 0
+
+    def _read(self, found: Sequence[tuple[Any, int]]) -> list[DeadLetter]:
+        texts: Any = self._client.hmget(names.DEAD, [one for one, _ in found]) if found else []
+        letters = []
+        for (_, at_ms), text in zip(found, texts, strict=True):
+            if text is not None:
+                letters.append(msgspec.structs.replace(msgspec.json.decode(text, type=DeadLetter), at_ms=at_ms))
+        return letters
+
+
+class DeadReader:
+    """The consumer of q.dead in a gateway; any number of them share it."""
+
+    def __init__(self, settings: Settings, hub: Hub, ledger: Ledger, news: Callable[[Iterable[str]], None]) -> None:
+        self._hub, self._ledger, self._news = hub, ledger, news
+        self._letters = DeadLetters(hub.client)
+        self._parameters = connect.amqp_parameters(settings.hub.amqp, name="gateway-dead")
+        self._failures = 0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="dead", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread; it connects by itself."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the letter at hand."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    def run(self) -> None:
+        """Keeps a connection while the hub takes what comes, until it is stopped."""
+        while not self._stopping.is_set():
+            try:
+                if self._hub.state is None:
+                    self.run_once()
+            except (*connect.BROKER_AWAY, HubUnavailable, redis.exceptions.RedisError) as error:
+                if not self._failures:
+                    log.info("dead letters wait", reason=str(error) or type(error).__name__)
+            except Exception:
+                log.exception("reading dead letters failed")
+            self._failures += 1
+            self._stopping.wait(connect.backoff_seconds(self._failures))
+
+    def run_once(self) -> None:
+        """One connection, from its opening to its loss, or to that of the hub."""
+        connection = connect.open_broker(self._parameters)
+        try:
+            channel = connection.channel()
+            _declare(channel)
+            channel.basic_qos(prefetch_count=PREFETCH)
+            self._failures = 0
+            for method, properties, body in channel.consume(names.DEAD_QUEUE, inactivity_timeout=LOOK_SECONDS):
+                if self._stopping.is_set() or self._hub.state is not None:
+                    return
+                if method is not None and properties is not None:
+                    self.bury(properties, body or b"")
+                    channel.basic_ack(method.delivery_tag or 0)
+        finally:
+            if connection.is_open:
+                connection.close()
+
+    def bury(self, properties: pika.BasicProperties, body: bytes) -> None:
+        """Ends the task of a letter and keeps the letter; raises ``HubUnavailable``, and then both may be done again."""
+        letter = read(properties, body)
+        with self._hub.asking():
+            if letter.kind != "cancel" and letter.task and letter.request:
+                letter = self._settle(letter)
+            is_new = self._letters.keep(letter)
+        if is_new:
+            log.error("dead letter", id=letter.id, request=letter.request, region=letter.region, cause=letter.cause)
+
+    def _settle(self, letter: DeadLetter) -> DeadLetter:
+        """The letter with what the ledger knows of its task, which failed now if it had not ended before."""
+        task = next((one for one in self._ledger.tasks(letter.request) or () if one.id == letter.task), None)
+        if task is None:
+            return letter
+        error = Internal(f"the task did not reach its region: {letter.cause}")
+        frame = frame_made(task.id, task.source, task.region, "failed", error)
+        one = Settlement(
+            request=letter.request,
+            task=task.id,
+            region=task.region,
+            status="failed",
+            finished_ms=self._ledger.now_ms(),
+            size_bytes=len(frame),
+            frame=frame,
+        )
+        if self._ledger.settle([one])[0] in scripts.ENDED:
+            self._news([letter.request])
+        return msgspec.structs.replace(letter, region=task.region, source=task.source)
+
+
+def _declare(channel: BlockingChannel) -> None:
+    """As the publisher does, which may come later."""
+    channel.exchange_declare(names.DEAD_EXCHANGE, dict(topology.exchanges())[names.DEAD_EXCHANGE], durable=True)
+    channel.queue_declare(names.DEAD_QUEUE, durable=True, arguments=topology.QUORUM)
+    channel.queue_bind(names.DEAD_QUEUE, names.DEAD_EXCHANGE, "")

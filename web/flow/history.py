@@ -1,0 +1,289 @@
+"""Finished requests in MongoDB: a document a request, by which it is found, and its results in one more, or several.
+
+    requests   {_id: request, created, until, status, sources, regions, tasks, results: [[cursor, bytes, part], …], …}
+    results    {_id: "REQUEST/PART", until, results: [{task, source, status, …, frame as its region made it}, …]}
+
+A request's results are written before it, and everything by its own id, so writing again is harmless and what can be read
+is whole. ``until`` is when MongoDB itself drops a document. Indexes cost more than documents: there are no more than searches
+need, and a result has none of its own.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import pymongo
+from msgspec import Struct
+from pymongo.errors import BulkWriteError, PyMongoError
+from ulid import ULID
+
+from jobs import contract
+from regions import connect, logs, names
+from regions.settings import Settings
+from web.hub.frame import spliced
+from web.hub.ledger import START, TaskView, View
+from web.hub.redis import HubUnavailable
+
+READ_SECONDS: Final = 2.0
+WRITE_SECONDS: Final = 15.0
+AGAIN_SECONDS: Final = 1.0  # after a failure everybody is refused at once for so long
+PAGE: Final = 50  # requests of one answer
+PART_BYTES: Final = 8_000_000  # of frames in one document, which MongoDB limits to 16 MiB; a frame is smaller
+DUPLICATE: Final = 11000  # MongoDB's code for an _id that is there already
+CLOCKS_APART_MS: Final = 600_000  # at most, of the gateway that made an id and the hub
+
+Document = dict[str, Any]
+Place = tuple[str, int, int]  # of a result: its cursor, the bytes of its records, and the part that it is in
+
+log = logs.get("history")
+
+
+class HistoryAway(HubUnavailable):
+    """MongoDB does not answer; ``reason`` is for clients."""
+
+
+class Wanted(Struct, frozen=True):
+    """What to look for; None is anything. ``before``: only requests with lower ids, that is: earlier ones."""
+
+    source: str | None = None
+    region: str | None = None
+    status: str | None = None
+    since: datetime | None = None
+    before: str | None = None
+
+
+class History:
+    """The store of a gateway. ``is_on`` is false without ``[hub] mongo``: then nothing else may be called."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.is_on = bool(settings.hub.mongo)
+        self._url = settings.hub.mongo
+        self._keep = timedelta(days=settings.history.retention_days)
+        self._limit = settings.limits.answer_bytes_max
+        self._client: Any = None
+        self._lock = threading.Lock()
+        self._away_until = 0.0
+        self._away = ""
+
+    @property
+    def state(self) -> str:
+        """``off``, ``ok``, or why it is away."""
+        return "off" if not self.is_on else self._away or "ok"
+
+    def close(self) -> None:
+        """Closes the connections."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def ping(self) -> None:
+        """Asks whether it is there; raises ``HistoryAway``."""
+        with self._asking(READ_SECONDS) as database:
+            database.command("ping")
+
+    def put(self, views: Sequence[View]) -> None:
+        """Keeps finished requests, whose results are frames; raises ``HistoryAway``, and then all may be put again."""
+        requests: list[Document] = []
+        results: list[Document] = []
+        for view in views:
+            request, parts = self._documents(view)
+            requests.append(request)
+            results += parts
+        with self._asking(WRITE_SECONDS) as database:
+            for collection, documents in ((names.RESULTS_COLLECTION, results), (names.REQUESTS_COLLECTION, requests)):
+                if documents:
+                    _insert(database[collection], documents)
+
+    def remove(self, requests: Sequence[str]) -> None:
+        """Forgets requests; raises ``HistoryAway``, and then all may be removed again."""
+        with self._asking(WRITE_SECONDS) as database:
+            database[names.REQUESTS_COLLECTION].delete_many({"_id": {"$in": list(requests)}})
+            for request in requests:
+                after_last = f"{request}{chr(ord('/') + 1)}"
+                database[names.RESULTS_COLLECTION].delete_many({"_id": {"$gt": f"{request}/", "$lt": after_last}})
+
+    def read(self, request: str, after: str = START) -> View | None:
+        """A request with its results since a cursor, as ``Ledger.read`` gives it; None when it is not there."""
+        with self._asking(READ_SECONDS) as database:
+            found = database[names.REQUESTS_COLLECTION].find_one({"_id": request})
+            if found is None:
+                return None
+            wanted = [one for one in found["results"] if _moment(one[0]) > _moment(after)]
+            chosen, more = self._within(wanted)
+            ids = [_part_id(request, part) for part in sorted({part for _, _, part in chosen})]
+            parts = database[names.RESULTS_COLLECTION].find({"_id": {"$in": ids}})
+            kept = {one["cursor"]: one for part in parts for one in part["results"]}
+        results = [
+            spliced(bytes(kept[cursor]["frame"]), kept[cursor]["task"], "", records_bytes)
+            for cursor, records_bytes, _ in chosen
+        ]
+        return _view(found, after, chosen, results, more=more)
+
+    def search(self, wanted: Wanted) -> tuple[list[View], str | None]:
+        """Requests without results, latest first, and the id to go on before; None at the end."""
+        query: Document = {}
+        for key, value in (("sources", wanted.source), ("regions", wanted.region), ("status", wanted.status)):
+            if value is not None:
+                query[key] = value
+        if wanted.since is not None:
+            query["created"] = {"$gte": wanted.since}
+            query["_id"] = {"$gte": _first_id(wanted.since)}
+        if wanted.before is not None:
+            query["_id"] = {**query.get("_id", {}), "$lt": wanted.before}
+        with self._asking(READ_SECONDS) as database:
+            found = list(database[names.REQUESTS_COLLECTION].find(query).sort("_id", -1).limit(PAGE + 1))
+        page = found[:PAGE]
+        views = [_view(one, one["cursor"], [], [], more=False) for one in page]
+        return views, page[-1]["_id"] if len(found) > PAGE else None
+
+    @contextmanager
+    def _asking(self, seconds: float) -> Iterator[Any]:
+        """The database, for calls that end within a time; what MongoDB raises becomes ``HistoryAway``."""
+        if time.monotonic() < self._away_until:
+            raise HistoryAway(self._away)
+        try:
+            with pymongo.timeout(seconds):
+                yield self._database()
+        except PyMongoError as error:
+            if not self._away:
+                log.warning("history away", error=connect.without_password(str(error)[:300]))
+            self._away = "the history does not answer"
+            self._away_until = time.monotonic() + AGAIN_SECONDS
+            raise HistoryAway(self._away) from error
+        if self._away:
+            log.info("history reached")
+        self._away = ""
+
+    def _database(self) -> Any:
+        """Its indexes are made at the first use."""
+        with self._lock:
+            if self._client is None:
+                client = connect.open_mongo(self._url, name="gateway")
+                try:
+                    _make_indexes(client.get_default_database(names.DATABASE))
+                except PyMongoError:
+                    client.close()
+                    raise
+                self._client = client
+            return self._client.get_default_database(names.DATABASE)
+
+    def _documents(self, view: View) -> tuple[Document, list[Document]]:
+        """A request's document, and those of its results."""
+        created = _date(view.created_ms)
+        until = created + self._keep
+        parts: list[Document] = []
+        places: list[Place] = []
+        room = 0
+        for cursor, frame in zip(view.cursors, view.results, strict=True):
+            if len(frame) > room:
+                parts.append({"_id": _part_id(view.id, len(parts)), "until": until, "results": []})
+                room = PART_BYTES
+            room -= len(frame)
+            head = contract.head(frame)
+            places.append((cursor, head.bytes.records, len(parts) - 1))
+            parts[-1]["results"].append(
+                {
+                    "cursor": cursor,
+                    "task": head.task,
+                    "source": head.source,
+                    "region": head.region,
+                    "status": head.status,
+                    "error": head.error.type if head.error else None,
+                    "attempts": head.attempts,
+                    "count": head.count,
+                    "frame": frame,
+                }
+            )
+        request = {
+            "_id": view.id,
+            "created": created,
+            "created_ms": view.created_ms,
+            "deadline_ms": view.deadline_ms,
+            "expires_ms": view.expires_ms,
+            "until": until,
+            "status": view.status,
+            "total": view.total,
+            "completed": view.completed,
+            "succeeded": view.succeeded,
+            "cancelled": view.cancelled,
+            "sources": sorted({task.source for task in view.tasks}),
+            "regions": sorted({task.region for task in view.tasks}),
+            "tasks": [[task.id, task.source, task.region, task.status] for task in view.tasks],
+            "results": places,
+            "attrs": view.attrs.decode(),
+            "cursor": view.cursor,
+        }
+        return request, parts
+
+    def _within(self, kept: list[Place]) -> tuple[list[Place], bool]:
+        """The first ones whose records fit into one answer, one at least, and whether more wait."""
+        size = 0
+        for index, (_, records_bytes, _) in enumerate(kept):
+            size += records_bytes
+            if index and size > self._limit:
+                return kept[:index], True
+        return kept, False
+
+
+def _insert(collection: Any, documents: Sequence[Document]) -> None:
+    """Writes documents; those that are there already, by their ids, are written again. Replacing all costs thrice as much."""
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        faults = error.details["writeErrors"]
+        if error.details["writeConcernErrors"] or any(fault["code"] != DUPLICATE for fault in faults):
+            raise
+        again = [documents[fault["index"]] for fault in faults]
+        collection.bulk_write(
+            [pymongo.ReplaceOne({"_id": one["_id"]}, one, upsert=True) for one in again], ordered=False
+        )
+
+
+def _part_id(request: str, part: int) -> str:
+    return f"{request}/{part}"
+
+
+def _make_indexes(database: Any) -> None:
+    requests, results = database[names.REQUESTS_COLLECTION], database[names.RESULTS_COLLECTION]
+    for key in ("sources", "regions", "status"):
+        requests.create_index([(key, pymongo.ASCENDING), ("_id", pymongo.DESCENDING)])
+    for collection in (requests, results):
+        collection.create_index("until", expireAfterSeconds=0)
+
+
+def _view(found: Document, after: str, chosen: Sequence[Place], results: list[bytes], *, more: bool) -> View:
+    return View(
+        id=found["_id"],
+        created_ms=found["created_ms"],
+        deadline_ms=found["deadline_ms"],
+        expires_ms=found["expires_ms"],
+        total=found["total"],
+        completed=found["completed"],
+        succeeded=found["succeeded"],
+        cancelled=found["cancelled"],
+        tasks=[TaskView(*task) for task in found["tasks"]],
+        attrs=found["attrs"].encode(),
+        results=results,
+        cursors=[cursor for cursor, _, _ in chosen],
+        cursor=chosen[-1][0] if chosen else after,
+        more=more,
+    )
+
+
+def _first_id(since: datetime) -> str:
+    """An id that is lower than those of all requests since then: ids begin with their time, and have an index."""
+    since_ms = max(0, int(since.timestamp() * 1000) - CLOCKS_APART_MS)
+    return str(ULID.from_int(since_ms << 80))
+
+
+def _moment(cursor: str) -> tuple[int, int]:
+    ms, _, number = cursor.partition("-")
+    return int(ms), int(number)
+
+
+def _date(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)

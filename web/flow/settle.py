@@ -1,0 +1,384 @@
+"""Reads what the regions have to say and ends tasks by it.
+
+    nf:out:{region} ── consumer group of the gateways ── settle (one round trip a batch) ── news to the waiters
+                                                       └ claims, status, sources ── where the views read them
+
+Reading an entry twice is harmless, so an entry is acknowledged and deleted only after it took effect: with the next read, in
+the same write. What a dead gateway had read is taken over after 5 s.
+"""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+import ulid
+
+from jobs import contract
+from jobs.definition.catalog import Catalog
+from jobs.errors import Expired, Internal, TaskError, TooLarge
+from regions import connect, logs, names
+from regions.link import Link
+from regions.script import send, value
+from regions.settings import Settings
+from web.flow.refusals import Refusals
+from web.hub import scripts
+from web.hub.entry import Claim, Refused, Said, judge
+from web.hub.frame import made as frame_made
+from web.hub.ledger import Ledger, Settlement, mapping
+from web.hub.redis import Hub, HubUnavailable
+from web.hub.runs import Runs
+
+BLOCK_SECONDS: Final = 1.0
+BATCH: Final = 500  # entries of a region that are read at once
+BATCH_MIN: Final = 50
+TAKE_OVER_MS: Final = 5_000
+HOUSEKEEPING_SECONDS: Final = 1.0
+FORGET_CONSUMER_MS: Final = 60_000
+APART_SECONDS: Final = 30.0  # that a region is read apart, after the last reason for it
+APART_EVERY_SECONDS: Final = 0.25
+APART_BATCH: Final = 100
+APART_BYTES: Final = 200_000  # past it the next batch is smaller
+REFUSED_MAX: Final = 10  # entries of a region in one batch; with more it is read apart
+PARTS_MAX: Final = 200  # bridges and pools of a region that are known at once
+PART_LIVES_SECONDS: Final = 3_600.0
+
+Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields
+
+log = logs.get("settle")
+
+
+class Settler:
+    """One reader of all out streams in a gateway. Without a ``catalog`` any source may be any region's."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        hub: Hub,
+        ledger: Ledger,
+        news: Callable[[Iterable[str]], None],
+        catalog: Catalog | None = None,
+    ) -> None:
+        self._regions = list(settings.region)
+        self._records_max = settings.limits.records_bytes_max + contract.HEAD_BYTES_MAX
+        self._hub, self._ledger, self._news, self._catalog = hub, ledger, news, catalog
+        self._reader: redis.Redis = connect.open_redis(
+            settings.hub.redis, name="gateway-settle", block_seconds=BLOCK_SECONDS, connections=2
+        )
+        self.consumer = f"{socket.gethostname()}:{os.getpid()}:{ulid.ULID()}"
+        self._runs = Runs(self._reader)
+        self._refusals = Refusals(self._reader)
+        self._has_groups = False
+        # What took effect is said on a connection from before: a hub that was killed may have lost it, and is asked again.
+        self._link: Link | None = None
+        self._took_effect: list[tuple[Any, ...]] = []  # commands that say so
+        self._backlog = True  # what this consumer read before and did not finish comes first
+        self._count = BATCH_MIN
+        self._apart: dict[str, float] = {}  # regions that are read by themselves, until when (monotonic)
+        self._apart_count, self._apart_at = APART_BATCH, 0.0
+        self._parts: dict[str, dict[str, float]] = {}  # of each region: which ones spoke, and when last
+        self._housekeeping_at = 0.0
+        self._failures = 0  # in a row
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="settle", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finishes the batch at hand and ends the thread."""
+        self._stopping.set()
+        self._thread.join(BLOCK_SECONDS + 5)
+        self._reader.close()
+
+    def run(self) -> None:
+        """Reads until it is stopped; an outage of the hub is waited out."""
+        while not self._stopping.is_set():
+            try:
+                self.run_once()
+            except (redis.exceptions.RedisError, HubUnavailable) as error:
+                if isinstance(error, connect.AWAY):
+                    self._hub.lost(error)
+                elif not self._failures:
+                    log.warning("settling failed", error=str(error))
+                self._has_groups, self._backlog, self._took_effect = False, True, []
+            except Exception:
+                log.exception("settling failed")
+            else:
+                self._failures = 0
+                continue
+            self._failures += 1
+            self._stopping.wait(connect.backoff_seconds(self._failures))
+        self._finish()
+
+    def run_once(self) -> None:
+        """One batch: acknowledge what took effect, read, take effect."""
+        self._connect()
+        if not self._has_groups:
+            self._make_groups()
+        if time.monotonic() >= self._housekeeping_at:
+            self._housekeeping_at = time.monotonic() + HOUSEKEEPING_SECONDS
+            self._acknowledge()
+            self._handle(self._taken_over())
+            self._runs.flush()
+            self._refusals.flush()
+        self._handle(self._read())
+        if self._apart and time.monotonic() >= self._apart_at:
+            self._apart_at = time.monotonic() + APART_EVERY_SECONDS
+            self._handle(self._read_apart())
+
+    def _connect(self) -> Link:
+        if self._link is None or not self._link.is_open:
+            self._link, self._took_effect = Link(self._reader), []
+        return self._link
+
+    def _finish(self) -> None:
+        try:
+            self._acknowledge()
+            self._refusals.flush()
+        except redis.exceptions.RedisError as error:
+            log.info("what was settled will be read again", error=str(error))
+        self._runs.flush()
+
+    def _acknowledge(self, *then: tuple[Any, ...]) -> Any:
+        """Says what took effect, in one write with another command; the answer to that.
+
+        A full Redis refuses what a region says of itself; that must not keep the results waiting that were just read.
+        """
+        link = self._connect()
+        before, self._took_effect = self._took_effect, []
+        answers = send(link, [*before, *then], []) if before or then else []
+        for refusal in answers[: len(before)]:
+            if isinstance(refusal, Exception):
+                log.warning("not kept", error=str(refusal))
+        return value(answers[-1]) if then else None
+
+    def _read(self) -> list[Entry]:
+        """What all regions say that give no reason to read them apart."""
+        together = [region for region in self._regions if region not in self._apart]
+        if not together:
+            self._acknowledge()
+            self._stopping.wait(APART_EVERY_SECONDS)
+            return []
+        block_seconds = APART_EVERY_SECONDS if self._apart else BLOCK_SECONDS
+        try:
+            command = self._command(together, self._count, "0" if self._backlog else ">", block_seconds)
+            entries = _entries(self._acknowledge(command))
+        except redis.exceptions.ResponseError as error:
+            if not str(error).startswith(("WRONGTYPE", "NOGROUP", "UNBLOCKED")):
+                raise
+            self._make_groups()
+            return []
+        self._backlog = self._backlog and bool(entries)
+        self._count = min(BATCH, max(BATCH_MIN, 2 * len(entries)))
+        return entries
+
+    def _read_apart(self) -> list[Entry]:
+        """What the others say: each by itself and little at a time, so that they keep nobody waiting."""
+        for region, until in list(self._apart.items()):
+            if time.monotonic() >= until:
+                del self._apart[region]
+                log.info("a region is read with the others again", region=region)
+        regions = list(self._apart)
+        replies = send(self._reader, [self._command([region], self._apart_count, ">") for region in regions], [])
+        entries: list[Entry] = []
+        for region, reply in zip(regions, replies, strict=True):
+            if isinstance(reply, Exception):
+                self._has_groups = False
+                self._set_apart(region, str(reply))
+            else:
+                entries += _entries(reply)
+        size = sum(len(of) for _, _, fields in entries for of in fields.values())
+        self._apart_count = (
+            max(1, self._apart_count // 2) if size > APART_BYTES else min(APART_BATCH, 2 * self._apart_count)
+        )
+        return entries
+
+    def _command(self, regions: Sequence[str], count: int, since: str, block_seconds: float = 0.0) -> tuple[Any, ...]:
+        wait = ("BLOCK", int(block_seconds * 1000)) if block_seconds else ()
+        streams = map(names.out_stream, regions)
+        return (
+            "XREADGROUP", "GROUP", names.GATEWAYS, self.consumer, "COUNT", count, *wait,
+            "STREAMS", *streams, *[since] * len(regions),
+        )  # fmt: skip
+
+    def _set_apart(self, region: str, why: str) -> None:
+        if region not in self._apart:
+            log.warning("a region is read apart from the others", region=region, reason=why)
+        self._apart[region] = time.monotonic() + APART_SECONDS
+
+    def _taken_over(self) -> list[Entry]:
+        """Entries that a gateway read and did not finish: it is dead, or has hung for long."""
+        commands: list[tuple[Any, ...]] = []
+        for region in self._regions:
+            stream, count = names.out_stream(region), APART_BATCH if region in self._apart else BATCH
+            commands.append(("XAUTOCLAIM", stream, names.GATEWAYS, self.consumer, TAKE_OVER_MS, "0-0", "COUNT", count))
+            commands.append(("XINFO", "CONSUMERS", stream, names.GATEWAYS))
+        answers = send(self._reader, commands, [])
+        entries: list[Entry] = []
+        gone: list[tuple[Any, ...]] = []
+        for index, region in enumerate(self._regions):
+            claimed, consumers = answers[2 * index], answers[2 * index + 1]
+            if isinstance(claimed, Exception) or isinstance(consumers, Exception):
+                self._has_groups = False  # its stream is looked at before the next batch; the others go on
+                continue
+            entries += [(region, entry, mapping(fields or [])) for entry, fields in claimed[1]]
+            for consumer in (dict[bytes, Any](mapping(one)) for one in consumers):
+                is_gone = consumer[b"idle"] > FORGET_CONSUMER_MS and consumer[b"pending"] == 0
+                if is_gone and consumer[b"name"].decode() != self.consumer:
+                    gone.append(("XGROUP", "DELCONSUMER", names.out_stream(region), names.GATEWAYS, consumer[b"name"]))
+        if gone:
+            send(self._reader, gone, [])
+        return entries
+
+    def _make_groups(self) -> None:
+        """A stream that is none is made one, and read apart; also on a full Redis, which only what is read drains."""
+        wrong = scripts.GROUPS.call(self._reader, list(map(names.out_stream, self._regions)), [names.GATEWAYS])
+        for region, why in zip(self._regions, wrong, strict=True):
+            if why:
+                self._set_apart(region, why.decode())
+                self._refuse(region, "", {}, Refused("stream", f"expected a stream, found {why.decode()}"))
+        self._has_groups = True
+
+    def _handle(self, entries: list[Entry]) -> None:
+        """Everything that a batch says takes effect; then it may be acknowledged."""
+        if not entries:
+            return
+        settlements: list[Settlement] = []
+        claims: dict[str, list[Claim]] = {}
+        said: dict[tuple[str, str], bytes] = {}
+        refused: dict[str, int] = {}
+        for region, entry, fields in entries:
+            try:
+                self._sort(region, entry.decode(), fields, settlements, claims, said)
+            except Refused as error:
+                refused[region] = refused.get(region, 0) + 1
+                self._refuse(region, entry.decode(), fields, error)
+        for region, count in refused.items():
+            if count > REFUSED_MAX:
+                self._set_apart(region, f"{count} of its entries were refused at once")
+        with self._hub.asking():
+            self._settle(settlements)
+            for region, told in claims.items():
+                self._ledger.mark_running(region, ((one.request, one.task, one.trail) for one in told))
+        commands: list[tuple[Any, ...]] = [
+            ("HSET", names.region_status(region), part, text) for (region, part), text in said.items()
+        ]
+        by_region: dict[str, list[bytes]] = {}
+        for region, entry, _ in entries:
+            by_region.setdefault(region, []).append(entry)
+        for region, ids in by_region.items():
+            commands.append(("XACK", names.out_stream(region), names.GATEWAYS, *ids))
+            commands.append(("XDEL", names.out_stream(region), *ids))
+        self._took_effect += commands
+
+    def _sort(
+        self,
+        region: str,
+        entry: str,
+        fields: dict[bytes, bytes],
+        settlements: list[Settlement],
+        claims: dict[str, list[Claim]],
+        said: dict[tuple[str, str], bytes],
+    ) -> None:
+        """Puts an entry where it belongs; raises ``Refused``."""
+        if not fields:  # deleted meanwhile
+            return
+        found = judge(region, entry, fields, self._owns, lambda one: self._refuse(region, entry, fields, one))
+        if isinstance(found, Settlement):
+            settlements.append(msgspec.structs.replace(found, held_max=self._hub.region_bytes_max))
+        elif isinstance(found, Said):
+            self._know(region, found.field)
+            said[region, found.field] = found.text
+        else:
+            claims.setdefault(region, []).extend(found)
+
+    def _owns(self, region: str, source: str) -> bool:
+        if self._catalog is None:
+            return True
+        known = self._catalog.get(source)
+        return known is not None and (
+            known.region == region or (known.definition is not None and region in known.definition.standby)
+        )
+
+    def _know(self, region: str, part: str) -> None:
+        """A region has so many parts and no more, whatever it calls them."""
+        known, now = self._parts.setdefault(region, {}), time.monotonic()
+        if part not in known and len(known) >= PARTS_MAX:
+            for gone in [one for one, at in known.items() if at < now - PART_LIVES_SECONDS]:
+                del known[gone]
+            if len(known) >= PARTS_MAX:
+                raise Refused("status", f"expected {PARTS_MAX} bridges and pools at most, found one more")
+        known[part] = now
+
+    def _refuse(self, region: str, entry: str, fields: dict[bytes, bytes], refused: Refused) -> None:
+        self._refusals.add(region, entry, fields, refused)
+
+    def _settle(self, settlements: list[Settlement]) -> None:
+        if not settlements:
+            return
+        unusual = [(one, scripts.TOO_LARGE) for one in settlements if not self._is_usual(one)]
+        settlements = [*filter(self._is_usual, settlements), *self._instead(unusual)]
+        answers = self._ledger.settle(settlements)
+        refused: list[tuple[Settlement, int]] = []
+        news: list[str] = []
+        for one, answer in zip(settlements, answers, strict=True):
+            if answer in scripts.ENDED:
+                news.append(one.request if answer == scripts.LAST else one.request + names.MORE)
+                self._hub.observe(one.region, one.size_bytes)
+            elif answer != scripts.NOTHING:
+                refused.append((one, answer))
+            if answer in scripts.ENDED and one.run is not None:  # and not for an entry that was read before
+                self._runs.add(one.region, one.run, one.finished_ms)
+        if news:
+            self._news(news)
+        self._settle(self._instead(refused))
+
+    def _is_usual(self, one: Settlement) -> bool:
+        """Whether a result is no larger than one may be; what is said of it counts against its request's bytes."""
+        return bool(one.frame) or one.size_bytes <= (
+            self._records_max if one.status == "succeeded" else contract.HEAD_BYTES_MAX
+        )
+
+    def _instead(self, refused: Sequence[tuple[Settlement, int]]) -> list[Settlement]:
+        """What tasks end as whose own results may not count, each with why. Their sources are asked for in one round trip."""
+        if not refused:
+            return []
+        asked = self._ledger.asked(list({one.request: None for one, _ in refused}))
+        sources = {task: source for tasks in asked for task, source, _ in tasks or ()}
+        instead = []
+        for one, answer in refused:
+            error = _why(answer)
+            if answer == scripts.NO_FRAME:
+                found = {b"t": one.task.encode(), b"b": str(one.size_bytes).encode()}
+                self._refuse(one.region, "", found, Refused("frame", str(error)))
+            status = "expired" if answer == scripts.LATE else "failed"
+            frame = frame_made(one.task, sources.get(one.task, ""), one.region, status, error)
+            instead.append(msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame)))
+        return instead
+
+
+def _why(answer: int) -> TaskError:
+    match answer:
+        case scripts.LATE:
+            return Expired("it finished after its deadline")
+        case scripts.TOO_LARGE:
+            return TooLarge("the records of the task, or of its request in all, passed their limit")
+        case scripts.NO_FRAME:
+            return Internal("its region sent no result, or a larger one than it said")
+        case _:
+            return Internal("its region holds all that it may at the hub")
+
+
+def _entries(reply: Any) -> list[Entry]:
+    """What XREADGROUP answers."""
+    found: list[Entry] = []
+    for stream, entries in reply or ():
+        region = stream.decode().removeprefix(names.out_stream(""))
+        found += [(region, entry, mapping(fields or [])) for entry, fields in entries]
+    return found

@@ -1,0 +1,179 @@
+"""Ends what nobody ended: tasks past their deadline + grace, and requests whose accept a dead gateway left open.
+
+Each gateway sweeps for itself. After its start, and after it regained the hub or the broker, it sweeps nothing for 15 s,
+so that results which were on their way win; at most 15 s in any 60, so that a flapping link does not stop the sweep.
+
+    OVERDUE   takes a batch, which no other gateway gets for 2 s     then, in a round trip each: read, settle or refuse
+              and the next one, until there is no more
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import redis
+
+from jobs.errors import Expired
+from regions import logs, names
+from regions.settings import Settings
+from web.flow.clean import Cleaner
+from web.hub import scripts
+from web.hub.frame import made as frame_made
+from web.hub.ledger import Ledger, Settlement
+from web.hub.redis import Hub, HubUnavailable
+
+EVERY_SECONDS: Final = 0.25
+BATCH: Final = 500  # tasks, and requests that were not accepted
+SHOWN_MAX: Final = 10  # ids in a line of the log
+LEASE_MS: Final = 2_000  # longer than a batch takes; what a gateway took and did not end comes again after it
+GRACE_SECONDS: Final = 15.0
+GRACE_WINDOW_SECONDS: Final = 60.0
+FORGET_PART_MS: Final = 3_600_000  # what a bridge or a pool said last, after it is gone
+FORGET_EVERY_SECONDS: Final = 60.0
+
+log = logs.get("sweep")
+
+
+class Grace:
+    """The 15 s without a sweep: at most one of them begins in any 60 s."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """Something was regained. Within 60 s of the last beginning it changes nothing."""
+        now = self._clock()
+        if self._began is None or now - self._began >= GRACE_WINDOW_SECONDS:
+            self._began = now
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the sweep waits."""
+        return self._began is not None and self._clock() - self._began < GRACE_SECONDS
+
+
+class Sweeper:
+    """The sweep of one gateway."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        hub: Hub,
+        ledger: Ledger,
+        cleaner: Cleaner,
+        news: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._hub, self._ledger, self._cleaner, self._news = hub, ledger, cleaner, news
+        self._regions = list(settings.region)
+        self._deadline_max_ms = int(settings.limits.deadline_max_seconds * 1000)
+        self.grace = Grace()
+        self._forget_at = 0.0
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="sweep", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread, in its grace."""
+        self.grace.begin()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stopping.set()
+        self._thread.join(5)
+
+    def run(self) -> None:
+        """Sweeps until it is stopped."""
+        while not self._stopping.wait(EVERY_SECONDS):
+            try:
+                if not self.grace.is_on:
+                    self.run_once()
+            except (HubUnavailable, redis.exceptions.RedisError) as error:
+                log.debug("no sweep", error=str(error))
+            except Exception:
+                log.exception("sweep failed")
+
+    def run_once(self) -> int:
+        """Ends all that is overdue, a batch at a time; returns how many tasks it ended."""
+        ended, is_more = 0, True
+        while is_more and not self._stopping.is_set():
+            with self._hub.asking() as client:
+                taken = scripts.OVERDUE.call(client, [names.ACCEPTING, names.DUE], [LEASE_MS, BATCH])
+                now, lapsed, due = taken
+                self._refuse([request.decode() for request in lapsed])
+                ended += self._expire(client, [member.decode() for member in due], now)
+            is_more = max(len(lapsed), len(due)) == BATCH
+        if ended:
+            log.info("expired", tasks=ended)
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
+            with self._hub.asking() as client:
+                self._forget_parts(client)
+        return ended
+
+    def _refuse(self, requests: list[str]) -> None:
+        """Ends the accepts that a dead gateway left open."""
+        if not requests:
+            return
+        known = self._ledger.asked(requests)
+        asked = [
+            (request, [(task, region) for task, _, region in tasks or ()])
+            for request, tasks in zip(requests, known, strict=True)
+        ]
+        refused = self._ledger.refuse_all(asked, lapsed_only=True)
+        ended = [one for one, is_refused in zip(asked, refused, strict=True) if is_refused and one[1]]
+        for request, tasks in ended:
+            self._cleaner.cancel(request, tasks, self._deadline_max_ms)
+        if ended:
+            shown = [request for request, _ in ended[:SHOWN_MAX]]
+            log.info("accepts never finished", requests=len(ended), first=shown)
+
+    def _expire(self, client: redis.Redis, due: list[str], now: int) -> int:
+        by_request: dict[str, set[str]] = {}
+        for member in due:
+            request, _, task = member.partition("/")
+            by_request.setdefault(request, set()).add(task)
+        settlements: list[Settlement] = []
+        gone: list[str] = []
+        for (request, tasks), known in zip(by_request.items(), self._ledger.asked(list(by_request)), strict=True):
+            if known is None:
+                gone += [names.due_member(request, task) for task in tasks]
+                continue
+            settlements += [
+                self._expired(request, task, source, region, now) for task, source, region in known if task in tasks
+            ]
+        if gone:
+            self._forget(client, gone)
+        answers = self._ledger.settle(settlements) if settlements else []
+        ended = [one.request for one, answer in zip(settlements, answers, strict=True) if answer]
+        if ended:
+            self._news(set(ended))
+        return len(ended)
+
+    def _expired(self, request: str, task: str, source: str, region: str, now: int) -> Settlement:
+        frame = frame_made(task, source, region, "expired", Expired("no result came by the deadline"))
+        return Settlement(
+            request=request,
+            task=task,
+            region=region,
+            status="expired",
+            finished_ms=now,
+            size_bytes=len(frame),
+            frame=frame,
+        )
+
+    def _forget_parts(self, client: redis.Redis) -> None:
+        """Parts have a new name after each start; the old ones would stay for ever."""
+        for state in self._ledger.regions(self._regions):
+            long_ago = state.now_ms - FORGET_PART_MS
+            gone = [part for part, said in state.said.items() if said.get("at_ms", state.now_ms) < long_ago]
+            if gone:
+                client.hdel(names.region_status(state.name), *gone)
+
+    def _forget(self, client: redis.Redis, members: list[str]) -> None:
+        """Their ledgers expired: what still points to them goes too."""
+        pipeline = client.pipeline(transaction=False)
+        for key in (names.DUE, *map(names.open_tasks, self._regions)):
+            pipeline.zrem(key, *members)
+        pipeline.execute()

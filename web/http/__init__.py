@@ -1,0 +1,1 @@
+"""Sockets, requests, answers, problem documents."""

@@ -1,0 +1,372 @@
+"""One request and its answer, which any thread may give: what lets a waiting client cost no thread.
+
+    worker thread   handler ─┬─ answer ───────────── written at once, as far as the socket takes it
+                             └─ park … any thread: answer, or open_stream, send, close_stream
+                    release (the worker's last act) ──┐
+    Outlet          what a full socket did not take ──┴─ whoever comes last: hand_back (next request, or close)
+
+Sockets are non-blocking below Python's time-outs, so ``os.write`` never blocks.
+"""
+
+import fcntl
+import os
+import select
+import sys
+import termios
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import parse_qsl
+
+from regions import logs
+from web.http.quota import FREE_BYTES, Over
+
+if TYPE_CHECKING:  # the outlet imports this module
+    from web.http.outlet import Outlet
+
+STALL_SECONDS: Final = 30.0  # how often it is looked at how much a client has taken of what waits for it
+RATE_MIN: Final = 1_000  # bytes a second: a client that takes less counts as gone
+HANG_UP: Final = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
+WITHOUT_BODY: Final = frozenset({204, 304})
+CLIENT_GONE: Final = 499  # in the log only
+
+log = logs.get("http")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; Content-Length, Date and Connection are added when it is written."""
+
+    status: int
+    body: bytes = b""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Socket(Protocol):
+    """What an exchange needs of its connection."""
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+
+    def hand_back(self, *, keep: bool) -> None:
+        """The exchange is over: listen for the next request, or close."""
+
+    @property
+    def address(self) -> str:
+        """Whose part of a quota it uses."""
+
+
+class Exchange:
+    """A request and its answer. Every method may be called from any thread; only the first answer counts."""
+
+    __slots__ = (
+        "_answered_status",
+        "_begun",
+        "_ended",
+        "_gone",
+        "_handed",
+        "_held",
+        "_keep",
+        "_lock",
+        "_looked",
+        "_on_drained",
+        "_on_gone",
+        "_outlet",
+        "_pending",
+        "_released",
+        "_socket",
+        "_started",
+        "_taken",
+        "_written",
+        "body",
+        "environ",
+        "fields",
+        "is_http11",
+        "is_parked",
+        "mask",
+        "method",
+        "path",
+    )
+
+    def __init__(
+        self,
+        outlet: "Outlet",
+        socket: Socket,
+        environ: dict[str, Any],
+        *,
+        is_http11: bool,
+        keep: bool,
+        body: bytes | None = b"",
+    ) -> None:
+        """``body`` is None where it is longer than its call takes: then the connection ends with the answer."""
+        self.environ, self.is_http11, self.body = environ, is_http11, body
+        self.method: str = environ["REQUEST_METHOD"]
+        self.path: str = environ["PATH_INFO"]
+        self.fields: dict[str, object] = {}  # what the log line says besides
+        self.is_parked = False
+        self.mask = 0  # the outlet's
+        self._outlet, self._socket, self._keep = outlet, socket, keep
+        self._lock = threading.Lock()
+        self._started = self._looked = time.monotonic()
+        self._pending: deque[memoryview] = deque()
+        self._held = 0  # bytes of the outlet's quota
+        self._written = self._taken = 0  # bytes: by us, and by the client at the last look
+        self._begun = self._ended = self._released = self._gone = self._handed = False
+        self._answered_status = CLIENT_GONE
+        self._on_gone: Callable[[], None] | None = None
+        self._on_drained: Callable[[], None] | None = None
+        outlet.open.add(self)
+
+    def header(self, name: str) -> str:
+        """A request header, empty when it was not sent."""
+        key = name.upper().replace("-", "_")
+        return str(self.environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}", ""))
+
+    def query(self) -> list[tuple[str, str]]:
+        """The query's pairs in order; raises ValueError when it is no UTF-8 or has more than 200 of them."""
+        text = self.environ.get("QUERY_STRING", "")
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=200)
+
+    @property
+    def written_bytes(self) -> int:
+        """How much of the answer the kernel has taken."""
+        return self._written
+
+    @property
+    def backlog(self) -> bool:
+        """Whether the client has not yet taken what was sent."""
+        return bool(self._pending)
+
+    def park(self) -> None:
+        """Called by the handler, as long as it is the only one that knows of the exchange: the answer comes later."""
+        self.is_parked = True
+
+    def watch(self, on_gone: Callable[[], None], on_drained: Callable[[], None] | None = None) -> None:
+        """From now on calls ``on_gone`` when the client hangs up, ``on_drained`` when a backlog is taken."""
+        with self._lock:
+            if not self._gone and not self._handed:
+                self._on_gone, self._on_drained = on_gone, on_drained
+                self._outlet.want(self, self.mask | select.EPOLLRDHUP)
+                return
+        on_gone()
+
+    def answer(self, answer: Answer) -> bool:
+        """Gives the whole answer; False when there is one already, or nobody to take it.
+
+        Where too much waits for others, or for this client, the answer is that instead.
+        """
+        if over := self._hold(len(answer.body)):
+            answer = self._outlet.crowded(over)
+        data = self._head(answer, f"Content-Length: {len(answer.body)}\r\n")
+        if self.method != "HEAD" and answer.status not in WITHOUT_BODY:
+            data += answer.body
+        return self._put(data, answer.status, is_first=True, is_last=True)
+
+    def open_stream(self, answer: Answer, data: bytes = b"") -> bool:
+        """Gives the head of an answer without an end yet, and a first part of it; False as for ``answer``.
+
+        False also where there is no room for that part, which is the answer then.
+        """
+        if over := self._hold(len(data)):
+            self.answer(self._outlet.crowded(over))
+            return False
+        if not self.is_http11:
+            self._keep = False
+        head = self._head(answer, "Transfer-Encoding: chunked\r\n" if self.is_http11 else "")
+        is_all = self.method == "HEAD"
+        if data and not is_all:
+            head += self._chunk(data)
+        return self._put(head, answer.status, is_first=True, is_last=is_all)
+
+    def send(self, data: bytes) -> bool:
+        """A part of a stream; False when nobody is there to take it. Cut where too much waits: its client comes back."""
+        if self._hold(len(data)):
+            self.abort()
+            return False
+        return self._put(self._chunk(data), None, is_first=False, is_last=False)
+
+    def _chunk(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.is_http11 else data
+
+    def close_stream(self) -> bool:
+        """The end of a stream."""
+        return self._put(b"0\r\n\r\n" if self.is_http11 else b"", None, is_first=False, is_last=True)
+
+    def abort(self) -> None:
+        """Breaks the connection off: what was begun can't be ended well."""
+        self.hung_up(is_sure=True)
+
+    def release(self, *, keep: bool) -> None:
+        """The worker thread will not touch the connection again."""
+        with self._lock:
+            self._released = True
+            self._keep = self._keep and keep
+            if not keep and not self.is_parked and not self._begun:
+                self._gone = True  # the handler ended without any answer
+            is_over = self._is_over()
+        if is_over:
+            self._finish()
+
+    def writable(self) -> None:
+        """The outlet: the socket takes bytes again."""
+        with self._lock:
+            if self._handed:
+                return
+            self._write()
+            is_over = self._is_over()
+            is_drained = not self._pending and not self._ended
+            call = self._on_gone if self._gone else self._on_drained if is_drained else None
+        if is_over:
+            self._finish()
+        if call is not None:
+            call()
+
+    def hung_up(self, *, is_sure: bool = False) -> None:
+        """The outlet: the socket said so, or (``is_sure``) the client counts as gone."""
+        with self._lock:
+            # The descriptor may be another connection's by now: ask it again while it can't change.
+            if self._handed or self._gone or not (is_sure or self._is_hung_up()):
+                return
+            self._gone = True
+            self._drop()
+            self._outlet.forget(self)
+            is_over, call = self._is_over(), self._on_gone
+        if is_over:
+            self._finish()
+        if call is not None:
+            call()
+
+    def is_stalled(self, now: float) -> bool:
+        """Whether the client takes its backlog too slowly; looked at once in ``STALL_SECONDS``."""
+        with self._lock:
+            if not self._pending or self._gone or now - self._looked < STALL_SECONDS:
+                return False
+            self._looked, before, self._taken = now, self._taken, self._written - self._unacknowledged()
+            return self._taken - before < STALL_SECONDS * RATE_MIN
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def _hold(self, size: int) -> Over:
+        """Asks for room for what may have to wait; whose part is used up, if there is none."""
+        if size <= FREE_BYTES:
+            return ""
+        with self._lock:
+            if self._gone or self._ended:
+                return ""
+            over = self._outlet.quota.take(self._socket.address, size)
+            self._held += 0 if over else size
+            return over
+
+    def _drop(self) -> None:
+        """Nothing waits any more; the lock is held."""
+        self._pending.clear()
+        if self._held:
+            self._outlet.quota.give_back(self._socket.address, self._held)
+            self._held = 0
+
+    def _unacknowledged(self) -> int:
+        """How many of the written bytes the client's machine has not taken; the lock is held."""
+        left = bytearray(4)
+        try:
+            fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, left)
+        except OSError:
+            return 0
+        return int.from_bytes(left, sys.byteorder)
+
+    def _put(self, data: bytes, status: int | None, *, is_first: bool, is_last: bool) -> bool:
+        with self._lock:
+            if self._gone or self._ended or self._begun is is_first:
+                return False
+            self._begun, self._ended = True, is_last
+            if status is not None:
+                self._answered_status = status
+            if data:
+                self._pending.append(memoryview(data))
+                if len(self._pending) == 1:
+                    self._write()
+            is_over, is_there = self._is_over(), not self._gone
+        if is_over:
+            self._finish()
+        return is_there
+
+    def _write(self) -> None:
+        """Writes what the socket takes; the lock is held."""
+        try:
+            while self._pending:
+                part = self._pending[0]
+                written = os.write(self._socket.fileno(), part)
+                self._written += written
+                if written < len(part):
+                    self._pending[0] = part[written:]
+                else:
+                    self._pending.popleft()
+        except BlockingIOError:
+            if not self.mask & select.EPOLLOUT:
+                self._looked, self._taken = time.monotonic(), self._written - self._unacknowledged()
+                self._outlet.want(self, self.mask | select.EPOLLOUT)
+            return
+        except OSError:  # the client is gone: there is nobody to tell
+            self._gone = True
+            self._drop()
+            self._outlet.forget(self)
+            return
+        self._drop()
+        if self.mask & select.EPOLLOUT:
+            self._outlet.want(self, self.mask & ~select.EPOLLOUT)
+
+    def _is_hung_up(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket.fileno(), self.mask & select.EPOLLRDHUP)
+        return any(events & HANG_UP for _, events in poll.poll(0))
+
+    def _is_over(self) -> bool:
+        """Whether to finish now, which happens once; the lock is held."""
+        is_over = self._released and not self._handed and (self._gone or (self._ended and not self._pending))
+        if is_over:
+            self._handed = True
+            self._drop()
+            self._outlet.forget(self)
+        return is_over
+
+    def _finish(self) -> None:
+        self._on_gone = self._on_drained = None
+        self._socket.hand_back(keep=self._keep and not self._gone)  # first: its client may be about to ask again
+        log.info(
+            "request",
+            method=self.method,
+            path=self.path[:200],
+            status=self._answered_status,
+            ms=round((time.monotonic() - self._started) * 1000, 1),
+            **self.fields,
+        )
+        self._outlet.open.discard(self)
+
+    def _head(self, answer: Answer, framing: str) -> bytes:
+        if answer.status in WITHOUT_BODY:
+            framing = ""
+        connection = "" if self.is_http11 else "Connection: keep-alive\r\n"
+        if not self._keep or self._outlet.is_closing:
+            self._keep = False
+            connection = "Connection: close\r\n"
+        fields = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+        status = f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
+        return f"{status}{fields}{framing}{connection}Date: {_date()}\r\n\r\n".encode("latin-1")
+
+
+_date_of: tuple[int, str] = (0, "")
+
+
+def _date() -> str:
+    """The Date header's value, made once a second."""
+    global _date_of  # noqa: PLW0603
+    now = int(time.time())
+    if _date_of[0] != now:
+        _date_of = (now, formatdate(now, usegmt=True))
+    return _date_of[1]

@@ -1,0 +1,149 @@
+"""The one thread that waits for sockets.
+
+It sends what is left of short writes, sees who hung up while watched, ends clients that read nothing or hardly anything, and reads
+refused bodies a little longer, so that their senders see the answer.
+"""
+
+import os
+import select
+import threading
+import time
+from typing import Final, Protocol
+
+from regions import logs
+from web.http import problems
+from web.http.exchange import HANG_UP, Answer, Exchange
+from web.http.quota import Over, Quota
+
+LINGER_SECONDS: Final = 2.0  # how long a refused body is read: closing at once would reset the connection
+LINGER_BYTES: Final = 16_000_000  # of it, at most
+READ_BYTES: Final = 65_536
+BEAT_SECONDS: Final = 0.5
+AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting one does not fill the log
+
+log = logs.get("http")
+
+
+class Lingering(Protocol):
+    """A connection whose refused body is read a little longer before it is closed."""
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+
+    def close_now(self) -> None:
+        """Closes it without further ado."""
+
+
+class Outlet:
+    """The one thread that waits for sockets: to write on, to see hang-ups, to linger."""
+
+    def __init__(self, quota: Quota) -> None:
+        self.is_closing = False
+        self.quota = quota  # of answers that are not taken yet
+        self.open: set[Exchange] = set()  # begun and not over
+        self._epoll = select.epoll()
+        self._exchanges: dict[int, Exchange] = {}
+        self._lingering: dict[int, tuple[Lingering, float, int]] = {}  # with its end, and the bytes until then
+        self._beat = time.monotonic()
+        self._stopping = threading.Event()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._thread = threading.Thread(target=self.run, name="outlet", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; whoever has not read its answer by now does not get the rest."""
+        self._stopping.set()
+        os.eventfd_write(self._wake, 1)
+        if self._thread.is_alive():
+            self._thread.join(5)
+        for exchange in list(self.open):
+            exchange.hung_up(is_sure=True)
+        for fd, (lingering, *_) in list(self._lingering.items()):
+            self._end_linger(fd, lingering)
+        self._epoll.close()
+        os.close(self._wake)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every exchange is over."""
+        return not self.open
+
+    def crowded(self, over: Over) -> Answer:
+        """The answer instead of one that there is no room for."""
+        return problems.crowded(over).answer()
+
+    def want(self, exchange: Exchange, mask: int) -> None:
+        """Waits for these events of the exchange's socket; its lock is held."""
+        fd = exchange.fileno()
+        if exchange.mask:
+            self._epoll.modify(fd, mask | select.EPOLLHUP)
+        else:
+            self._exchanges[fd] = exchange
+            self._epoll.register(fd, mask | select.EPOLLHUP)
+        exchange.mask = mask | select.EPOLLHUP
+
+    def forget(self, exchange: Exchange) -> None:
+        """Waits for nothing of the exchange's socket any more; its lock is held."""
+        if exchange.mask:
+            exchange.mask = 0
+            fd = exchange.fileno()
+            del self._exchanges[fd]
+            self._epoll.unregister(fd)
+
+    def linger(self, connection: Lingering) -> None:
+        """Reads and drops what still comes, for ``LINGER_SECONDS`` at most, then closes."""
+        fd = connection.fileno()
+        self._lingering[fd] = (connection, time.monotonic() + LINGER_SECONDS, LINGER_BYTES)
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
+
+    def run(self) -> None:
+        """Serves sockets until it is stopped."""
+        while not self._stopping.is_set():
+            try:
+                self.run_once(BEAT_SECONDS)
+            except Exception:
+                log.exception("outlet failed")
+                self._stopping.wait(AFTER_FAULT_SECONDS)
+
+    def run_once(self, timeout_seconds: float) -> None:
+        """Waits for one batch of events, and looks once a beat for who takes too long."""
+        for fd, events in self._epoll.poll(timeout_seconds):
+            exchange = self._exchanges.get(fd)
+            if fd in self._lingering:
+                self._read_on(fd)
+            elif exchange is not None:
+                if events & HANG_UP:
+                    exchange.hung_up()
+                if events & select.EPOLLOUT:
+                    exchange.writable()
+        now = time.monotonic()
+        if now - self._beat >= BEAT_SECONDS:
+            self._beat = now
+            for exchange in list(self._exchanges.values()):
+                if exchange.is_stalled(now):
+                    exchange.hung_up(is_sure=True)
+            for fd, (lingering, end, _) in list(self._lingering.items()):
+                if now > end:
+                    self._end_linger(fd, lingering)
+
+    def _read_on(self, fd: int) -> None:
+        lingering, end, left = self._lingering[fd]
+        try:
+            size = len(os.read(fd, READ_BYTES))
+        except BlockingIOError:
+            return
+        except OSError:  # reset: the sender has closed without reading the answer
+            size = 0
+        if size == 0 or size >= left:
+            self._end_linger(fd, lingering)
+        else:
+            self._lingering[fd] = (lingering, end, left - size)
+
+    def _end_linger(self, fd: int, lingering: Lingering) -> None:
+        del self._lingering[fd]
+        self._epoll.unregister(fd)
+        lingering.close_now()

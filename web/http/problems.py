@@ -1,0 +1,145 @@
+"""Problem documents (RFC 9457): everything that is refused, with a stable ``type`` each.
+
+    {"type": "urn:nearfetch:problem:invalid", "title": "…", "status": 422, "detail": "…",
+     "errors": [{"pointer": "/sources/0/params/category", "detail": "…"}]}
+
+Pointers are RFC 6901's, into the body; for a query they are ``/NAME``.
+"""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from web.http.exchange import Answer
+from web.http.quota import Over
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+# kind → (status, title). The kind is the last part of the type's URN: never rename one.
+KINDS: Final[dict[str, tuple[int, str]]] = {
+    "bad-request": (400, "The request can't be understood"),
+    "not-json": (400, "The body is not JSON"),
+    "not-found": (404, "There is nothing here"),
+    "method-not-allowed": (405, "This method is not for this path"),
+    "not-acceptable": (406, "None of the forms that are wanted can be given"),
+    "expired": (410, "The request has expired"),
+    "too-large": (413, "The body is too large"),
+    "not-json-type": (415, "The body must be JSON by its Content-Type"),
+    "cross-site": (403, "Another site's page may not ask for this"),
+    "wrong-host": (421, "This gateway answers only to this machine's names"),
+    "invalid": (422, "The request is not valid"),
+    "too-many": (429, "This address has too much on its way"),
+    "internal": (500, "Something went wrong here"),
+    "unavailable": (503, "Requests can't be taken now"),
+}
+
+TASK_STATUSES: Final[dict[str, int]] = {
+    "timeout": 504,
+    "expired": 504,
+    "rate_limited": 429,
+    "region_unavailable": 503,
+    "internal": 503,
+}
+
+
+class Problem(Exception):  # noqa: N818
+    """Ends a request with a problem document. ``errors`` are (pointer, detail); ``extra`` further members."""
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        errors: Sequence[tuple[str, str]] = (),
+        headers: Sequence[tuple[str, str]] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.kind, self.detail, self.errors = kind, detail, list(errors)
+        self.headers, self.extra = list(headers), dict(extra or {})
+
+    def answer(self) -> Answer:
+        """The document as an answer."""
+        status, title = KINDS[self.kind]
+        document: dict[str, Any] = {
+            "type": f"urn:nearfetch:problem:{self.kind}",
+            "title": title,
+            "status": status,
+            "detail": self.detail,
+            **self.extra,
+        }
+        if self.errors:
+            document["errors"] = [{"pointer": pointer, "detail": detail} for pointer, detail in self.errors]
+        return _answer(document, self.headers)
+
+
+def pointer(*parts: str | int) -> str:
+    """An RFC 6901 pointer."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
+    """All that is wrong with a request, at once."""
+    count = len(errors)
+    detail = errors[0][1] if count == 1 else f"{count} things are wrong with it; see errors"
+    return Problem("invalid", detail, errors=errors)
+
+
+def unavailable(reason: str, request: str | None = None) -> Problem:
+    """Nothing was accepted; ``request`` is the id that will never be delivered."""
+    extra = {"request": request} if request else {}
+    return Problem("unavailable", reason, headers=[("Retry-After", "1")], extra=extra)
+
+
+def crowded(over: Over) -> Problem:
+    """No room for what an address, or everybody, sends or is sent at once."""
+    if over == "address":
+        detail = "requests and answers of this address that are on their way take all that it may have at once"
+        return Problem("too-many", detail, headers=[("Retry-After", "1")])
+    return unavailable("requests and answers that are on their way take all that this gateway may hold at once")
+
+
+def not_acceptable(forms: Sequence[str], wanted: str) -> Problem:
+    """An Accept header that takes none of ``forms``."""
+    return Problem(
+        "not-acceptable", f"expected one of {', '.join(forms)}, found {wanted[:200]}", headers=[("Vary", "Accept")]
+    )
+
+
+def internal() -> Problem:
+    """A fault of ours; the log has its traceback."""
+    return Problem("internal", "the fault is ours, and its traceback is in the gateway's log")
+
+
+def failed_task(result: bytes, error: Mapping[str, Any]) -> Answer:
+    """A synchronous task that failed: a document that carries the whole result. ``error`` is the result's."""
+    kind = str(error["type"])
+    document = {
+        "type": f"urn:nearfetch:task:{kind}",
+        "title": f"The source could not be had: {kind}",
+        "status": TASK_STATUSES.get(kind, 502),
+        "detail": error["message"],
+        "result": msgspec.Raw(result),
+    }
+    retry_after = error.get("retry_after")
+    headers = [("Retry-After", str(max(1, round(retry_after))))] if retry_after else []
+    return _answer(document, headers)
+
+
+def protocol(status: int, detail: str) -> Answer:
+    """What is no HTTP that this server speaks; it never reached the app."""
+    known = HTTPStatus(status)
+    document = {
+        "type": "urn:nearfetch:problem:protocol",
+        "title": known.phrase,
+        "status": status,
+        "detail": detail or known.description or known.phrase,
+    }
+    return _answer(document, ())
+
+
+def _answer(document: Mapping[str, Any], headers: Sequence[tuple[str, str]]) -> Answer:
+    fields = [("Content-Type", MEDIA_TYPE), ("Cache-Control", "no-store"), *headers]
+    return Answer(int(document["status"]), msgspec.json.encode(document), fields)

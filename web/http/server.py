@@ -1,0 +1,343 @@
+"""cheroot, made to let sockets go: a handler can park its request and any thread can answer it later.
+
+    inlet's thread   accept; a connection's next request is collected until it is whole (web.http.inlet, web.http.receive)
+    worker thread    communicate ─ Gateway.respond ─ the WSGI app ─ Exchange ─ put_conn (its last act: release)
+
+Answers are written by ``web.http.exchange`` alone, never by cheroot: neither a slow sender nor a slow reader holds a thread.
+TLS belongs in front.
+"""
+
+import contextlib
+import io
+import ipaddress
+import queue
+import resource
+import socket as sockets
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cheroot import server, wsgi
+
+from regions import logs
+from web.http import problems
+from web.http.exchange import Answer, Exchange
+from web.http.inlet import Inlet
+from web.http.outlet import Outlet
+from web.http.quota import FREE_BYTES, Over, Quota
+from web.http.receive import Received, Receiver
+
+EXCHANGE: Final = "nearfetch.exchange"  # the environ's key of the Exchange
+BACKLOG: Final = 2048
+OPEN_FILES_WANTED: Final = 65_536
+RESERVED_FILES: Final = 256  # for all else than clients' connections
+UNSENT_BYTES: Final = (
+    131_072  # of an answer that the kernel may hold before they are on their way: megabytes without it
+)
+TCP_NOTSENT_LOWAT: Final = 25  # Linux's; the module socket names it from 3.12 on
+
+log = logs.get("http")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What may be held for clients: bytes of requests that are not whole, bytes of answers that are not taken; the part of one address."""
+
+    receiving_bytes_max: int = 64_000_000
+    sending_bytes_max: int = 256_000_000
+    address_share: float = 0.25
+
+
+DEFAULT_BOUNDS: Final = Bounds()
+
+
+class BodyTooLarge(Exception):  # noqa: N818
+    """A request's body is longer than it may be."""
+
+
+def read_body(exchange: Exchange) -> bytes:
+    """The request's body, once; raises ``BodyTooLarge`` where it is longer than its call takes."""
+    body, exchange.body = exchange.body, b""  # who waits for an answer does not keep it
+    if body is None:
+        raise BodyTooLarge
+    return body
+
+
+def origin_of(address: str) -> str:
+    """Whose part of a quota an address uses: its own, or that of an IPv6 network of 64 bits, since anybody has one."""
+    if ":" not in address:
+        return address
+    try:
+        found = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
+
+
+def raise_open_files() -> int:
+    """Raises this process's soft limit of open files to the hard one; logs when that is little. Returns it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, OPEN_FILES_WANTED)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < OPEN_FILES_WANTED:
+        log.warning("few open files allowed", limit=wanted, wanted=OPEN_FILES_WANTED)
+    return wanted
+
+
+class Request(server.HTTPRequest):
+    """cheroot's request, made of what the inlet received; what cheroot refuses is a problem document too."""
+
+    def parse_request(self) -> None:
+        """Takes over what was received."""
+        received: Received = self.conn.received
+        self.started_request = True
+        self.uri = received.target
+        self.method = received.method.encode("ascii")
+        self.path, self.qs = received.parts()
+        self.request_protocol = b"HTTP/1.1" if received.is_http11 else b"HTTP/1.0"
+        self.response_protocol = "HTTP/1.1" if received.is_http11 else "HTTP/1.0"
+        self.inheaders = received.fields
+        self.close_connection = not received.keep
+        self.ready = True
+
+    def respond(self) -> None:
+        """Calls the app."""
+        self.rfile = io.BytesIO()  # the app asks the exchange
+        self.server.gateway(self).respond()
+
+    def simple_response(self, status: object, msg: str = "") -> None:
+        """What cheroot says where the app failed outside of its own care."""
+        self.close_connection = self.sent_headers = True
+        self.conn.exchange = self.conn.refusal(problems.protocol(int(str(status)[:3]), str(msg)))
+
+
+class Connection(server.HTTPConnection):
+    """A connection that can wait for its next request, and for its answer, without a worker thread."""
+
+    RequestHandlerClass = Request
+
+    def __init__(self, parent: "Server", socket: sockets.socket) -> None:
+        super().__init__(parent, socket, lambda *_: io.BytesIO())  # neither read nor written by cheroot
+        self.receiver = Receiver(parent.body_bytes_max)
+        self.received: Received | None = None
+        self.deadline = 0.0  # monotonic; the inlet's
+        self.address = ""  # for quotas
+        self.exchange: Exchange | None = None
+        self.has_unread = False
+        self.keep = False
+        self._held = 0
+
+    def communicate(self) -> bool:
+        """Serves one request; True hands the connection to ``put_conn``, which looks at the exchange."""
+        keep = bool(super().communicate())  # type: ignore[no-untyped-call]
+        if self.exchange is None:
+            return keep
+        self.keep = keep
+        return True
+
+    def release(self) -> bool:
+        """The worker's last act; False when there is no exchange to wait for."""
+        exchange, self.exchange, self.received = self.exchange, None, None
+        self.hold(self.receiver.held)
+        if exchange is not None:
+            exchange.release(keep=self.keep)
+        return exchange is not None
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return int(self.socket.fileno())
+
+    def hand_back(self, *, keep: bool) -> None:
+        """The exchange is over."""
+        if keep:
+            self.server.put_conn(self)
+        else:
+            self.close()
+
+    def hold(self, size: int) -> Over:
+        """Holds so many received bytes, beyond those that are free; whose part is used up, if it can't."""
+        wanted = max(0, size - FREE_BYTES)
+        quota: Quota = self.server.receiving
+        if wanted > self._held and (over := quota.take(self.address, wanted - self._held)):
+            return over
+        if wanted < self._held:
+            quota.give_back(self.address, self._held - wanted)
+        self._held = wanted
+        return ""
+
+    def refuse(self, answer: Answer) -> None:
+        """Answers what never becomes a request; the connection ends after it."""
+        self.refusal(answer).release(keep=False)
+
+    def refusal(self, answer: Answer) -> Exchange:
+        """The same, of a connection that a worker thread has and will release."""
+        self.has_unread = True
+        environ = {"REQUEST_METHOD": "", "PATH_INFO": ""}
+        exchange = Exchange(self.server.outlet, self, environ, is_http11=True, keep=False)
+        exchange.is_parked = True
+        exchange.answer(answer)
+        return exchange
+
+    def close(self) -> None:
+        """Closes, lingering when the client may still be sending what nobody will read."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:  # cheroot gave up in the middle of a request
+            exchange.abort()
+            exchange.release(keep=False)
+            return
+        if self.has_unread and self.server.ready:
+            self.hold(0)
+            try:
+                self.socket.shutdown(sockets.SHUT_WR)
+            except OSError:  # reset already
+                self.close_now()
+            else:
+                self.server.outlet.linger(self)
+        else:
+            self.close_now()
+
+    def close_now(self) -> None:
+        """Closes it without further ado."""
+        self.hold(0)
+        self.server.connections.discard(self)
+        super().close()
+
+
+class Turns:
+    """The connections that wait for a worker thread, in turn between their addresses: who asks for much waits for itself.
+
+    It stands in for the queue of cheroot's thread pool, which puts a mark for each thread when it is to end.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_address: dict[str, deque[Connection]] = {}  # the address whose turn it is first
+        self._marks: deque[object] = deque()
+        self._there: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each that waits
+
+    def put(self, one: object, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Adds a connection, or a mark."""
+        with self._lock:
+            if isinstance(one, Connection):
+                self._by_address.setdefault(one.address, deque()).append(one)
+            else:
+                self._marks.append(one)
+        self._there.put(None)
+
+    def get(self) -> object:
+        """Waits for the next connection; a mark where there is none left."""
+        self._there.get()
+        with self._lock:
+            for address, waiting in self._by_address.items():
+                one = waiting.popleft()
+                del self._by_address[address]
+                if waiting:
+                    self._by_address[address] = waiting
+                return one
+            return self._marks.popleft()
+
+
+class Gateway(wsgi.Gateway_10):
+    """Calls the app and gives its answer to the exchange."""
+
+    def respond(self) -> None:
+        """One request. The app finds its exchange as ``environ[EXCHANGE]`` and may park it."""
+        request = self.req
+        connection: Connection = request.conn
+        body = connection.received.body if connection.received is not None else b""
+        exchange = Exchange(
+            request.server.outlet,
+            connection,
+            self.env,
+            is_http11=request.response_protocol == "HTTP/1.1",
+            keep=not request.close_connection,
+            body=body,
+        )
+        connection.exchange, connection.has_unread = exchange, body is None
+        request.sent_headers = True  # cheroot must not write
+        self.env[EXCHANGE] = exchange
+        answer = b"".join(request.server.wsgi_app(self.env, self.start_response))
+        if not exchange.is_parked:
+            exchange.answer(Answer(self.status, answer, self.headers))
+
+    def start_response(
+        self,
+        status: str,
+        headers: Iterable[tuple[str, str]],
+        exc_info: object = None,  # noqa: ARG002
+    ) -> Callable[[bytes], None]:
+        """WSGI's: only remembers, since the exchange writes."""
+        self.status = int(status[:3])
+        self.headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        return self._no_write
+
+    @staticmethod
+    def _no_write(_: bytes) -> None:
+        raise NotImplementedError("answers are returned, not written")
+
+
+class Server(wsgi.Server):
+    """The gateway's HTTP server. ``app`` is a WSGI app; port 0 takes a free one (then ``bind_addr`` tells).
+
+    ``body_bytes_max`` says how long a body the call of a method and a path takes. ``bounds``: what waits for clients at most.
+    """
+
+    _connections: Any  # cheroot's name for what is the inlet here
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        app: Callable[..., Iterable[bytes]],
+        threads: int,
+        body_bytes_max: Callable[[str, str], int] = lambda *_: 0,
+        bounds: Bounds = DEFAULT_BOUNDS,
+    ) -> None:
+        super().__init__(
+            (host, port),
+            app,
+            numthreads=threads,
+            server_name="nearfetch",
+            request_queue_size=BACKLOG,
+            shutdown_timeout=2,
+        )
+        turns = Turns()
+        self.requests._queue, self.requests.get = turns, turns.get  # noqa: SLF001 - the pool takes no other one
+        self.gateway = Gateway
+        self.body_bytes_max = body_bytes_max
+        self.receiving = Quota(bounds.receiving_bytes_max, bounds.address_share)
+        self.outlet = Outlet(Quota(bounds.sending_bytes_max, bounds.address_share))
+        self.connections: set[Connection] = set()
+
+    def prepare(self) -> None:
+        """Binds the port, and starts the worker threads."""
+        super().prepare()
+        with contextlib.suppress(OSError):  # what the kernel keeps of an answer; its connections inherit it
+            self.socket.setsockopt(sockets.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        self._connections.close()
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._connections = self.inlet = Inlet(self, max(files - RESERVED_FILES, files // 2))
+
+    def connect(self, socket: sockets.socket, address: tuple[str, int]) -> Connection:
+        """A connection that was just accepted."""
+        connection = Connection(self, socket)
+        connection.remote_addr, connection.remote_port = address[:2]
+        connection.address = origin_of(address[0])
+        self.connections.add(connection)
+        return connection
+
+    def put_conn(self, conn: Connection) -> None:
+        """The worker's last act, and how an exchange hands a connection back."""
+        if not conn.release():
+            super().put_conn(conn)
+
+    def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
+        """What cheroot itself has to say: broken connections are nobody's fault here."""
+        if level >= 40:
+            log.error("http server", message=msg.strip(), exc_info=sys.exc_info() if traceback else None)
+        else:
+            log.debug("http server", message=msg.strip())

@@ -1,0 +1,1 @@
+"""The hub's Redis: the ledger, its scripts, what runs showed."""

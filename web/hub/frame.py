@@ -1,0 +1,53 @@
+"""Result frames at the hub: those that it makes itself, and how those of regions are told.
+
+A region made them, so they are anything. One that can't be read, or is not the result of its task, is told as a failure: no
+answer breaks by it, nor shows another task's result.
+"""
+
+from jobs import contract
+from jobs.errors import Internal, TaskError
+from regions import logs, names
+
+log = logs.get("frame")
+
+
+def made(task: str, source: str, region: str, status: str, error: TaskError) -> bytes:
+    """A result that the hub itself makes: the task got none from its region."""
+    result = contract.Result(task=task, source=source, region=region, status=status, attempts=0)
+    return contract.failed_frame(result, error)
+
+
+def spliced(frame: bytes, task: str, region: str, size_bytes: int) -> bytes:
+    """The JSON of a result. ``region``: whose it must be, "" where that does not matter; ``size_bytes``: as was said of it."""
+    try:
+        return contract.splice_checked(frame, task, region, size_bytes + contract.HEAD_BYTES_MAX)
+    except ValueError as error:
+        return contract.splice(_unreadable(task, region, error))
+
+
+def told(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> bytes:
+    """The same, of what ``web.hub.scripts`` reads."""
+    return spliced(frame, task.decode(), _region(by), int(size_bytes))
+
+
+def whole(frame: bytes, task: bytes, by: bytes, _: bytes) -> bytes:
+    """A frame as it came, for the history, which reads its head."""
+    try:
+        found = contract.head(frame).task
+    except (ValueError, RecursionError) as error:
+        return _unreadable(task.decode(), _region(by), error)
+    return (
+        frame
+        if found == task.decode()
+        else _unreadable(task.decode(), _region(by), ValueError(f"found {found[:60]!r}"))
+    )
+
+
+def _region(by: bytes) -> str:
+    region = by.decode()
+    return "" if region == names.HUB else region.removesuffix(names.settled(""))
+
+
+def _unreadable(task: str, region: str, error: Exception) -> bytes:
+    log.error("result not readable", task=task, region=region, error=str(error)[:500])
+    return made(task, "", region, "failed", Internal("its region sent a result that can't be read"))

@@ -1,0 +1,395 @@
+"""The ledger of requests on the hub: begin, accept or refuse, settle, and read since a cursor.
+
+    begin ─ accepting ─┬─ accept ─ accepted ── settle each task ── done
+                       └─ refuse ─ refused     (nothing of it is ever read)
+
+A task ends here and nowhere else (``settle``). What a request's stream says is the truth about it; its entry ids are the
+cursor. A result is never decoded: frames are spliced into JSON as bytes.
+"""
+
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from jobs import contract
+from regions import connect, durability, logs, names
+from regions.script import Argument, send, value
+from regions.settings import Limits
+from web.hub import frame, scripts
+from web.hub.region import RegionState
+from web.hub.region import read as read_regions
+
+ACCEPT_LEASE_MS: Final = 10_000
+SETTLE_MAX: Final = 100  # tasks that end in one script, so that it never holds the hub for long
+REHEARSED: Final = "0" * 26  # a request's id that nobody has
+PIECE_BYTES: Final = 262_144  # of results that are read at once for a client; one result in any case
+CLAIMS_MAX: Final = 500  # that one script marks
+START: Final = "0-0"  # the cursor before the first result
+BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
+
+
+log = logs.get("ledger")
+
+
+_asked: Final = msgspec.json.Decoder(list[tuple[str, str, str]])
+
+
+class NewTask(Struct, frozen=True, kw_only=True):
+    """One source of a new request, validated: its address is expanded and its region known."""
+
+    id: str
+    source: str
+    region: str
+    params: dict[str, Any]
+    url: str
+    host: str
+    definition: str
+
+
+class New(Struct, frozen=True, kw_only=True):
+    """A validated request. ``deadline_ms`` is a duration; ``attrs`` is the client's JSON, as it came."""
+
+    id: str
+    tasks: list[NewTask]
+    deadline_ms: int
+    attrs: bytes = b"{}"
+    max_age: float = 0.0
+    sync: bool = False
+
+
+class Times(Struct, frozen=True):
+    """Hub milliseconds since the epoch, fixed at the accept."""
+
+    created_ms: int
+    deadline_ms: int
+    expires_ms: int
+
+
+class Kept(Struct, frozen=True):
+    """The latest success of who asked the same, which the hub still has; ``web.hub.reuse`` decides whether it will do."""
+
+    task: NewTask
+    key: str
+    frame: bytes
+
+
+class Begun(Times, frozen=True):
+    """A request that was written, and what is there for it already, where it takes that."""
+
+    kept: list[Kept] = []
+
+
+class TaskView(Struct, frozen=True):
+    """A task as its request shows it."""
+
+    id: str
+    source: str
+    region: str
+    status: str
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """A request as it is now, with the results since a cursor as the JSON of each, whole."""
+
+    id: str
+    created_ms: int
+    deadline_ms: int
+    expires_ms: int
+    total: int
+    completed: int
+    succeeded: int
+    cancelled: int
+    tasks: list[TaskView]
+    attrs: bytes
+    results: list[bytes]
+    cursors: list[str]  # of each result
+    cursor: str
+    more: bool
+    last: str = ""  # the cursor after all results that there were, also those that wait
+    made: dict[str, bytes] = msgspec.field(default_factory=dict)  # of it, once for all to whom it is told
+
+    @property
+    def done(self) -> bool:
+        """Whether every task is final."""
+        return self.completed == self.total
+
+    @property
+    def status(self) -> str:
+        """``running``, ``succeeded``, ``partial``, ``failed`` or ``cancelled``."""
+        if not self.done:
+            return "running"
+        if self.cancelled:
+            return "cancelled"
+        if self.succeeded == self.total:
+            return "succeeded"
+        return "partial" if self.succeeded else "failed"
+
+
+class Settlement(Struct, frozen=True, kw_only=True):
+    """How a task is to end. ``frame`` is given where the hub itself made the result."""
+
+    request: str
+    task: str
+    region: str  # that was asked
+    status: str
+    finished_ms: int
+    size_bytes: int  # of the result's JSON
+    frame: bytes = b""
+    trail: bytes = b""  # JSON: a contract.Trail, or the id of the task whose result it was
+    run: contract.Run | None = None  # of that trail
+    held_max: int = 0  # bytes of results that its region may hold here; 0 is no limit
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether a success may answer for other tasks, where its region does not say otherwise."""
+        return self.run is None or (self.run.own and not self.run.partial and not self.run.error)
+
+
+class Ledger:
+    """Reads and changes the ledger; raises what redis-py raises, for ``Hub.asking`` to translate."""
+
+    def __init__(self, client: redis.Redis, limits: Limits, *, archives: bool = False) -> None:
+        """``archives``: finished requests are noted for ``web.flow.archive``."""
+        self._client, self._limits, self._archives = client, limits, archives
+        self.request_bytes_max, self.answer_bytes_max = limits.request_bytes_max, limits.answer_bytes_max
+
+    def begin(self, new: New) -> Begun:
+        """Writes a request as ``accepting``, and looks for what it takes of ``max_age``; refused by a Redis without room."""
+        limits = self._limits
+        tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
+        arguments: list[Argument] = [
+            new.id, ACCEPT_LEASE_MS, new.deadline_ms, int(limits.result_ttl_seconds * 1000),
+            int(limits.grace_seconds * 1000), tasks, new.attrs, BY, int(new.sync),
+            int(new.max_age * 1000), min(limits.answer_bytes_max, limits.request_bytes_max),
+        ]  # fmt: skip
+        for task in new.tasks:
+            arguments += (task.id, task.region, names.open_tasks(task.region), names.latest(contract.key_of(task)))
+        keys = [names.ledger(new.id), names.DUE, names.ACCEPTING]
+        created, deadline, expires, *found = scripts.BEGIN.call(self._client, keys, arguments)
+        kept = [
+            Kept(new.tasks[number], key.decode(), frame)
+            for number, key, frame in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
+        return Begun(created, deadline, expires, kept)
+
+    def accept(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
+        """Turns what is ``accepting`` with a live lease into ``accepted``, False for each that is not; and the hub's file then."""
+        commands = [scripts.ACCEPT.command([names.ledger(request), names.ACCEPTING], [request]) for request in requests]
+        *answers, info = send(self._client, [*commands, durability.LOOK], [scripts.ACCEPT])
+        return [value(answer) == 1 for answer in answers], durability.file_of(value(info))
+
+    def accepted(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
+        """Which of these are ``accepted`` (a Redis that was killed may have forgotten it); and the hub's file then."""
+        commands = [("HGET", names.ledger(request), "state") for request in requests]
+        *answers, info = send(self._client, [*commands, durability.LOOK], [])
+        return [value(answer) == b"accepted" for answer in answers], durability.file_of(value(info))
+
+    def rehearse(self) -> None:
+        """Begins, accepts and refuses a request without tasks: raises what Redis raises where this gateway may not."""
+        new = New(id=REHEARSED, tasks=[], deadline_ms=0)
+        self.begin(new)
+        keys = [names.ledger(new.id), names.DUE, names.ACCEPTING, names.events(new.id), names.ARCHIVE]
+        commands = [
+            scripts.ACCEPT.command([names.ledger(new.id), names.ACCEPTING], [new.id]),
+            scripts.REFUSE.command(keys, [new.id, "always", 0]),
+        ]
+        for answer in send(self._client, commands, [scripts.ACCEPT, scripts.REFUSE]):
+            value(answer)
+
+    def refuse(self, request: str, tasks: Sequence[tuple[str, str]], *, lapsed_only: bool = False) -> bool:
+        """Refuses a request as a whole, whatever its tasks' states. ``tasks``: (id, region) of each."""
+        return self.refuse_all([(request, tasks)], lapsed_only=lapsed_only)[0]
+
+    def refuse_all(
+        self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, lapsed_only: bool = False
+    ) -> list[bool]:
+        """The same of several requests, each with its tasks, in one round trip; whether each is refused now."""
+        commands = [self._refuse(request, tasks, lapsed_only=lapsed_only) for request, tasks in refused]
+        return [value(answer) == 1 for answer in send(self._client, commands, [scripts.REFUSE])]
+
+    def take_back(
+        self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    ) -> tuple[list[bytes | None], durability.File]:
+        """Refuses several requests; the state that each had, None where there was none, and the hub's file then."""
+        commands: list[tuple[Any, ...]] = []
+        for request, tasks in refused:
+            commands += [("HGET", names.ledger(request), "state"), self._refuse(request, tasks)]
+        *answers, info = send(self._client, [*commands, durability.LOOK], [scripts.REFUSE])
+        for answer in answers:
+            value(answer)
+        return answers[::2], durability.file_of(value(info))
+
+    def _refuse(self, request: str, tasks: Sequence[tuple[str, str]], *, lapsed_only: bool = False) -> tuple[Any, ...]:
+        arguments: list[Argument] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
+        for task, region in tasks:
+            arguments += (task, names.open_tasks(region))
+        keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request), names.ARCHIVE]
+        return scripts.REFUSE.command(keys, arguments)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[int]:
+        """Ends tasks, each once, in one round trip: one of the answers in ``web.hub.scripts`` for each."""
+        by_request: dict[str, list[int]] = {}
+        for number, one in enumerate(settlements):
+            by_request.setdefault(one.request, []).append(number)
+        parts = [of[at : at + SETTLE_MAX] for of in by_request.values() for at in range(0, len(of), SETTLE_MAX)]
+        commands = [self._settle([settlements[number] for number in part]) for part in parts]
+        answers = [scripts.NOTHING] * len(settlements)
+        for part, reply in zip(parts, send(self._client, commands, [scripts.SETTLE]), strict=True):
+            if _is_its_own(reply):
+                log.error("not settled", request=settlements[part[0]].request, error=str(reply))  # this one only
+                continue
+            for number, answer in zip(part, value(reply), strict=True):
+                answers[number] = int(answer)
+        return answers
+
+    def _settle(self, tasks: Sequence[Settlement]) -> tuple[Any, ...]:
+        request = tasks[0].request
+        keys = [names.ledger(request), names.events(request), names.DUE, names.ARCHIVE, names.trail(request)]
+        arguments: list[Argument] = [
+            request,
+            self._limits.request_bytes_max,
+            int(self._archives),
+            contract.HEAD_BYTES_MAX,
+        ]
+        for one in tasks:
+            kept = names.settled(one.region)
+            keys += (
+                names.open_tasks(one.region), names.result(names.HUB, one.task), names.result(one.region, one.task),
+                names.result(kept, one.task), names.held(one.region),
+            )  # fmt: skip
+            arguments += (
+                one.task, one.region, one.status, one.finished_ms, one.size_bytes, one.frame,
+                names.HUB if one.frame else kept, one.trail, int(one.is_latest), one.held_max,
+            )  # fmt: skip
+        return scripts.SETTLE.command(keys, arguments)
+
+    def mark_running(self, region: str, claims: Iterable[tuple[str, str, bytes]]) -> None:
+        """Shows tasks, as (request, task, trail), as running that were queued."""
+        told = list(claims)
+        commands = []
+        for at in range(0, len(told), CLAIMS_MAX):
+            keys: list[str] = []
+            arguments: list[Argument] = [region]
+            for request, task, trail in told[at : at + CLAIMS_MAX]:
+                keys += (names.ledger(request), names.trail(request))
+                arguments += (task, trail)
+            commands.append(scripts.RUNNING.command(keys, arguments))
+        for reply in send(self._client, commands, [scripts.RUNNING]) if commands else ():
+            value(reply)
+
+    def states(self, requests: Sequence[str]) -> list[str | None]:
+        """``accepting``, ``accepted`` or ``refused``; None for what is unknown."""
+        commands = [("HGET", names.ledger(request), "state") for request in requests]
+        replies = map(value, send(self._client, commands, []) if commands else [])
+        return [None if reply is None else reply.decode() for reply in replies]
+
+    def tasks(self, request: str) -> list[TaskView] | None:
+        """A request's tasks whatever its state; None when it is unknown."""
+        fields: Any = self._client.hgetall(names.ledger(request))
+        return _task_views(fields) if fields else None
+
+    def asked(self, requests: Sequence[str]) -> list[list[tuple[str, str, str]] | None]:
+        """(task, source, region) of all tasks of each request, whatever its state, in one round trip; None for an unknown one."""
+        commands = [("HGET", names.ledger(request), "tasks") for request in requests]
+        replies = map(value, send(self._client, commands, []) if commands else [])
+        return [None if reply is None else _asked.decode(reply) for reply in replies]
+
+    def read(self, request: str, after: str = START, bytes_max: int | None = None, *, how: str = "") -> View | None:
+        """A request with its results since a cursor; None when it is unknown, expired, or not (yet) accepted.
+
+        ``how`` they are read for a client: noted for each result that nobody had read; "" notes nothing.
+        """
+        return self.read_many([(request, after)], bytes_max, how=how)[0]
+
+    def read_many(
+        self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None, *, how: str = "", spliced: bool = True
+    ) -> list[View | None]:
+        """Reads several (request, cursor) in one round trip; results past ``bytes_max`` (a piece) a request wait (``more``).
+
+        ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced`` the results are
+        the frames as they came, for the history.
+        """
+        limit = min(PIECE_BYTES, self.answer_bytes_max) if bytes_max is None else bytes_max
+        replies = self._read(asked, limit, how)
+        if how and any(isinstance(reply, redis.exceptions.ResponseError) for reply in replies):
+            replies = self._read(asked, limit, "")
+        views: list[View | None] = []
+        for (request, after), reply in zip(asked, replies, strict=True):
+            fields, found, more, last = value(reply)
+            frames = found[1::5]
+            is_readable = None not in frames
+            how_told = frame.told if spliced else frame.whole
+            results = list(map(how_told, *(found[at::5] for at in (1, 2, 3, 4)))) if is_readable else frames
+            views.append(
+                _view(request, after, mapping(fields), found[::5], results, last.decode() if more else "")
+                if is_readable
+                else None
+            )
+        return views
+
+    def _read(self, asked: Sequence[tuple[str, str]], limit: int, how: str) -> list[Any]:
+        script, made_by = scripts.READ if how else scripts.READ_ONLY, names.result("%s", "%s")
+        commands = [
+            script.command([names.ledger(one), names.events(one), names.trail(one)], [after, limit, made_by, how])
+            for one, after in asked
+        ]
+        return send(self._client, commands, [script])
+
+    def regions(self, regions: Sequence[str]) -> list[RegionState]:
+        """What is known of each region, in one round trip."""
+        return read_regions(self._client, regions)
+
+    def now_ms(self) -> int:
+        """The hub's clock."""
+        return connect.redis_now_ms(self._client)
+
+
+def _is_its_own(reply: Any) -> bool:
+    """Whether a script failed at what it found, not because of what the server is or permits. redis-py cuts "ERR" off."""
+    code = getattr(reply, "status_code", None)
+    is_error = isinstance(reply, Exception) and (code == "ERR" or str(reply).startswith("WRONGTYPE"))
+    return is_error and not connect.is_denied(reply)
+
+
+def mapping(flat: list[bytes]) -> dict[bytes, bytes]:
+    """Field, value, field, value, … as Redis answers."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
+    views = []
+    for task, source, region in msgspec.json.decode(fields[b"tasks"]):
+        status = fields[b"t:" + task.encode()].partition(b"|")[0].decode()
+        views.append(TaskView(task, source, region, status))
+    return views
+
+
+def _view(
+    request: str, after: str, fields: dict[bytes, bytes], entries: list[bytes], results: list[bytes], last: str
+) -> View | None:
+    """None for a request that is unknown, expired or not (yet) accepted. ``last`` is empty where no more results wait."""
+    if fields.get(b"state") != b"accepted":
+        return None
+    cursors = [entry.decode() for entry in entries]
+    return View(
+        id=request,
+        created_ms=int(fields[b"created"]),
+        deadline_ms=int(fields[b"deadline"]),
+        expires_ms=int(fields[b"expires"]),
+        total=int(fields[b"total"]),
+        completed=int(fields[b"completed"]),
+        succeeded=int(fields.get(b"succeeded", 0)),
+        cancelled=int(fields.get(b"cancelled", 0)),
+        tasks=_task_views(fields),
+        attrs=fields[b"attrs"],
+        results=results,
+        cursors=cursors,
+        cursor=cursors[-1] if cursors else after,
+        more=bool(last),
+        last=last,
+    )

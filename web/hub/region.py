@@ -1,0 +1,85 @@
+"""What the hub knows of a region: what its parts said last, its tasks, what it holds here, and what of it was refused."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from regions import names
+from regions.script import value
+from web.hub.runs import traffic
+
+REFUSED: Final = "the hub refused entries of it"  # how a reason begins that says so
+
+_part_said: Final = msgspec.json.Decoder(dict[str, Any])
+_sources_said: Final = msgspec.json.Decoder(dict[str, dict[str, str | None]])
+
+
+class RegionState(Struct, frozen=True, kw_only=True):
+    """What is known of a region: what its parts said last, and what the ledger says of its tasks."""
+
+    name: str
+    now_ms: int
+    said: dict[str, Any]  # "bridge:NAME", "workers:NAME", "sources" → what they said
+    open_tasks: int
+    oldest_ms: int | None  # when the oldest open task was accepted
+    unread: int  # entries of the out stream that no gateway has read
+    traffic: dict[str, dict[str, int]] = {}  # by source (web.hub.runs)
+    refused: dict[str, int] = {}  # how many of its entries, by what was wrong with them (web.flow.refusals)
+    refused_ms: int = 0  # when the last one was
+    held_bytes: int = 0  # of its settled results
+    barred: str = ""  # why it may not write here for a while (web.flow.holdings)
+
+
+def read(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
+    """What is known of each of these, in one round trip. Raises what redis-py raises."""
+    pipeline = client.pipeline(transaction=False)
+    for region in regions:
+        pipeline.hgetall(names.region_status(region))
+        pipeline.zcard(names.open_tasks(region))
+        pipeline.zrange(names.open_tasks(region), 0, 0, withscores=True)
+        pipeline.xlen(names.out_stream(region))
+        pipeline.hgetall(names.traffic(region))
+        pipeline.hgetall(names.refused(region))
+        pipeline.hget(names.held(region), "all")
+        pipeline.hget(names.BARRED, region)
+    pipeline.time()
+    *answers, now = pipeline.execute(raise_on_error=False)
+    seconds, micros = value(now)
+    states = []
+    for index, region in enumerate(regions):
+        of_region = answers[8 * index : 8 * index + 8]
+        unread = of_region[3]
+        if isinstance(unread, Exception):  # what stands there is no stream
+            of_region[3] = unread = 0
+        said, count, oldest, _, sums, refused, held, barred = map(value, of_region)
+        told = {key.decode(): int(number) for key, number in refused.items()}
+        states.append(
+            RegionState(
+                name=region,
+                now_ms=int(seconds) * 1000 + int(micros) // 1000,
+                said=_said(said),
+                open_tasks=count,
+                oldest_ms=int(oldest[0][1]) if oldest else None,
+                unread=unread,
+                traffic=traffic(sums),
+                refused_ms=told.pop("at", 0),
+                refused=told,
+                held_bytes=int(held or 0),
+                barred=(barred or b"").decode().partition(" ")[2],
+            )
+        )
+    return states
+
+
+def _said(fields: dict[bytes, bytes]) -> dict[str, Any]:
+    """What parts said, as ``web.hub.entry`` lets it in; what stands there otherwise is left out."""
+    found = {}
+    for key, text in fields.items():
+        try:
+            found[key.decode()] = (_sources_said if key == b"sources" else _part_said).decode(text)
+        except (ValueError, RecursionError):
+            continue
+    return found

@@ -1,0 +1,197 @@
+"""What the hub learns of sources from the runs that come home: kept in the central Redis, written once a second.
+
+    Settler ── add, for each task that was settled ──> Runs ── flush: one round trip a second, where there is something
+        nf:runs:{source}     the runs that count, newest first, what web.hub.verdict compares
+        nf:traffic:{region}  sums of bytes, by source
+        nf:health            the verdict on each source, and since when; a change is logged as an event by whoever wrote it
+
+A run is written once or, where a gateway or the hub dies in that second, never: nothing here is written twice, and only what
+was refused is written again. A failure on the network waits until what happened to others after it is known (web.hub.reach).
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from jobs.contract import Run
+from regions import logs, names
+from regions.script import send, value
+from web.hub import scripts
+from web.hub.reach import AROUND_MS, Reach
+from web.hub.verdict import KEPT, Verdict, counts, is_the_networks, judge
+
+JUDGE_SECONDS: Final = 2.0  # between two judgements of a source
+JUDGED_MAX: Final = 50  # sources in one flush
+WAIT_SECONDS: Final = AROUND_MS / 1000 + 5  # until a failure on the network is judged
+KEPT_SECONDS: Final = 30 * 86_400  # the runs of a source that nobody asks for any more
+SUMS: Final = ("runs", "failed", "raw", "records", "wire")
+
+log = logs.get("health")
+_encoder = msgspec.json.Encoder()
+_runs: Final = msgspec.json.Decoder(Run)
+
+
+class Learned(Struct, frozen=True):
+    """A source's verdict, and since when its health is that (hub ms)."""
+
+    since_ms: int
+    verdict: Verdict
+
+
+class _Doubt(Struct, frozen=True):
+    """A failure on the network, and from when on (monotonic seconds) it can be judged."""
+
+    due: float
+    region: str
+    run: Run
+    finished_ms: int
+
+
+_learned: Final = msgspec.json.Decoder(Learned)
+
+
+class Runs:
+    """What one gateway has read and not written yet. For one thread; ``clock`` is monotonic, in seconds."""
+
+    def __init__(self, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client, self._clock = client, clock
+        self._reach = Reach()
+        self._sums: dict[tuple[str, str], list[int]] = {}  # (region, source)
+        self._new: dict[str, deque[Run]] = {}  # by source, oldest first
+        self._doubts: deque[_Doubt] = deque(maxlen=100 * KEPT)
+        self._unjudged: set[str] = set()
+        self._judged: dict[str, float] = {}
+        self._is_failing = False
+
+    def add(self, region: str, run: Run, finished_ms: int) -> None:
+        """A task's end that was settled, once."""
+        sums = self._sums.setdefault((region, run.source), [0] * len(SUMS))
+        for index, more in enumerate((1, bool(run.error), run.raw_bytes, run.records_bytes, run.wire_bytes)):
+            sums[index] += more
+        if not counts(run):
+            return
+        self._reach.note(region, run, finished_ms)
+        if is_the_networks(run):
+            self._doubts.append(_Doubt(self._clock() + WAIT_SECONDS, region, run, finished_ms))
+        else:
+            self._keep(run)
+
+    def flush(self) -> None:
+        """Writes what is new and judges what changed. Never raises: what may not have arrived is lost."""
+        while self._doubts and self._doubts[0].due <= self._clock():
+            doubt = self._doubts.popleft()
+            if self._reach.is_the_hosts(doubt.region, doubt.run, doubt.finished_ms):
+                self._keep(doubt.run)
+        due = [source for source in self._unjudged if self._judged.get(source, float("-inf")) <= self._clock()]
+        if not self._new and not self._sums and not due:
+            return
+        try:
+            self._write(due[:JUDGED_MAX])
+        except redis.exceptions.RedisError as error:
+            if not self._is_failing:
+                log.info("can't keep what runs showed", error=str(error))
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+    def _keep(self, run: Run) -> None:
+        self._new.setdefault(run.source, deque(maxlen=KEPT)).append(run)
+        self._unjudged.add(run.source)
+
+    def _write(self, due: list[str]) -> None:
+        new, self._new = self._new, {}
+        totals, self._sums = self._sums, {}
+        runs = [("LPUSH", names.runs(source), *map(_encoder.encode, found)) for source, found in new.items()]
+        adding = {
+            (pair, index): ("HINCRBY", names.traffic(pair[0]), f"{SUMS[index]}:{pair[1]}", more)
+            for pair, sums in totals.items()
+            for index, more in enumerate(sums)
+            if more
+        }
+        commands: list[tuple[Any, ...]] = [*runs, *adding.values()]
+        for source in new:
+            commands.append(("LTRIM", names.runs(source), 0, KEPT - 1))
+            commands.append(("EXPIRE", names.runs(source), KEPT_SECONDS))
+        for source in due:
+            commands += [("LRANGE", names.runs(source), 0, KEPT - 1), ("HGET", names.HEALTH, source)]
+        replies = send(self._client, [*commands, ("TIME",)], [])
+        for source, reply in zip(new, replies, strict=False):
+            if isinstance(reply, Exception):
+                self._new[source] = new[source]
+        for (pair, index), reply in zip(adding, replies[len(runs) :], strict=False):
+            if isinstance(reply, Exception) and "overflow" not in str(reply):  # that sum stays as it is
+                self._sums.setdefault(pair, [0] * len(SUMS))[index] = totals[pair][index]
+        *answers, (seconds, _) = map(value, replies)
+        if due:
+            self._judge(due, answers[-2 * len(due) :], int(seconds) * 1000)
+
+    def _judge(self, due: list[str], answers: list[Any], now_ms: int) -> None:
+        """Judges sources by what Redis has of them, and says so where nobody else has meanwhile."""
+        found: list[tuple[str, str, Verdict]] = []
+        commands = []
+        for index, source in enumerate(due):
+            runs, kept = map(_run, answers[2 * index]), answers[2 * index + 1]
+            known = [run for run in runs if run is not None]
+            if not known:
+                self._unjudged.discard(source)
+                continue
+            was = _kept(kept)
+            verdict = judge(known)
+            is_same = was is not None and was.verdict.health == verdict.health
+            since_ms = was.since_ms if was is not None and is_same else now_ms
+            text = _encoder.encode(Learned(since_ms, verdict))
+            commands.append(scripts.JUDGE.command([names.HEALTH], [source, kept or b"", text]))
+            found.append((source, was.verdict.health if was is not None else "ok", verdict))
+        replies = send(self._client, commands, [scripts.JUDGE]) if found else []
+        for (source, was_health, verdict), reply in zip(found, replies, strict=True):
+            if not value(reply):  # another gateway judged it just now; with the next flush it is looked at again
+                continue
+            self._unjudged.discard(source)
+            self._judged[source] = self._clock() + JUDGE_SECONDS
+            if verdict.health != was_health:
+                _tell(source, verdict)
+
+
+def learned(client: redis.Redis) -> dict[str, Learned]:
+    """The verdict on each source that has one; one round trip. Raises ``RedisError``'s."""
+    found: Any = client.hgetall(names.HEALTH)
+    kept = {source.decode(): _kept(text) for source, text in found.items()}
+    return {source: one for source, one in kept.items() if one is not None}
+
+
+def traffic(fields: Mapping[bytes, bytes]) -> dict[str, dict[str, int]]:
+    """What a region's hash of sums says, by source: each of ``SUMS``."""
+    found: dict[str, dict[str, int]] = {}
+    for field, total in fields.items():
+        what, _, source = field.decode().partition(":")
+        if what in SUMS:
+            found.setdefault(source, dict.fromkeys(SUMS, 0))[what] = int(total)
+    return found
+
+
+def _tell(source: str, verdict: Verdict) -> None:
+    if verdict.health == "degraded":
+        log.warning("source degraded", source=source, definition=verdict.definition, reasons=verdict.reasons)
+    else:
+        log.info("source recovered", source=source, definition=verdict.definition)
+
+
+def _run(text: bytes) -> Run | None:
+    try:
+        return _runs.decode(text)
+    except msgspec.DecodeError:  # of another version
+        return None
+
+
+def _kept(text: bytes | None) -> Learned | None:
+    if text is None:
+        return None
+    try:
+        return _learned.decode(text)
+    except msgspec.DecodeError:
+        return None

@@ -281,7 +281,7 @@ def _is_json(body: bytes) -> bool:
 def check_values(body: bytes) -> None:
     """Refuses JSON that would grow far beyond its bytes, and takes the memory for the values of any other.
 
-    Raises ParseFailed, and what ``budget.Share.grow`` raises.
+    Raises ParseFailed, and what ``memory.Share.grow`` raises.
     """
     found = body.count(b",") + body.count(b"[") + body.count(b"{")
     if found > VALUES_MAX:
@@ -292,7 +292,7 @@ def check_values(body: bytes) -> None:
 def check_tags(body: bytes, what: str, *, html: bool) -> None:
     """Refuses markup that would grow far beyond its bytes, and takes the memory for the tree of any other.
 
-    Raises ParseFailed, and what ``budget.Share.grow`` raises.
+    Raises ParseFailed, and what ``memory.Share.grow`` raises.
     """
     tags = body.count(b"<")
     if tags > TAGS_MAX:

@@ -39,7 +39,7 @@ def nodes(root: Any, wanted: str, warnings: list[str]) -> list[Any]:
     """The page's nodes whose ``@type`` is (or holds) ``wanted``, in document order, their references joined.
 
     ``warnings`` gets which scripts can't be read, as a whole or to their end. Raises ParseFailed where a script holds too
-    many values, and what ``budget.Share.grow`` raises.
+    many values, and what ``memory.Share.grow`` raises.
     """
     with memory.inside():
         texts = [script.text or "" for script in _SCRIPTS(root)]

@@ -28,6 +28,13 @@ _ATTRIBUTE: Final = re.compile(
     + _SPACE
     + rb">]*+)?+))?+"
 )
+# A page that begins as most do; what the steps below find there is known at once.
+_USUAL: Final = re.compile(
+    rb"[\t\n\f\r ]*+(?:<!doctype html>[\t\n\f\r ]*+)?"
+    rb"(?:<html(?:[\t\n\f\r ]++[a-z:-]++(?:=(?:\"[^\"]*+\"|'[^']*+'|[\w-]++))?+)*+[\t\n\f\r ]*+>[\t\n\f\r ]*+)?(?:<head>[\t\n\f\r ]*+)?"
+    rb"<meta[\t\n\f\r ]++charset=(?:\"utf-8\"|'utf-8'|utf-8(?=[\t\n\f\r >]))[\t\n\f\r ]*+/?>",
+    re.IGNORECASE,
+)
 _SPACES: Final = re.compile(rb"[" + _SPACE + rb"/]*+")
 _IN_CONTENT: Final = re.compile(
     rb"charset["
@@ -45,6 +52,8 @@ _IN_CONTENT: Final = re.compile(
 
 def labels(body: bytes) -> list[str]:
     """The labels that a document gives itself: a page's meta before its XML declaration, other XML the other way round."""
+    if _USUAL.match(body) is not None:
+        return [UTF_8]
     start = body[:PRESCAN_BYTES]
     found = _DECLARATION.match(start)
     in_xml = [_for_a_page(found[1].decode("ascii", "replace"))] if found else []

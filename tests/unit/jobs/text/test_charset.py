@@ -327,3 +327,24 @@ def test_bytes_that_are_nothing_raise_nothing_else(label):
         for one in (body, body[:7], bytes(byte & 0x7F for byte in body)):
             with contextlib.suppress(DecodeFailed):
                 assert decode(one, f"text/html; charset={label}" if label else "").warning or one.isascii()
+
+
+@pytest.mark.parametrize(
+    ("begins", "is_usual"),
+    [
+        (b"<!DOCTYPE html>\n<html lang='a>b'><head>\n<meta charset=\"UTF-8\" />", True),
+        (b"<meta charset=utf-8>", True),
+        (b"<meta charset=utf-8/>", False),
+        (b"<meta charset=\"utf-8'>", False),
+        (b"<meta\x0bcharset=utf-8>", False),
+        (b'<html a="><meta charset=utf-8>">', False),
+        (b'<html a=x"y b="><meta charset=utf-8>">', False),
+        (b'<html =" >"><meta charset=utf-8>', False),
+        (b"<htmlx><meta charset=utf-8>", False),
+        (b"<!-- <meta charset=utf-8> -->", False),
+    ],
+)
+def test_what_is_known_at_once_of_a_usual_page_is_what_the_steps_find(begins, is_usual):
+    body = begins + b"<meta charset=koi8-r><p>"
+    assert (declared._USUAL.match(body) is not None) == is_usual
+    assert declared.labels(body) == [declared.prescan(body)]

@@ -29,7 +29,8 @@ from tests.waiting import until
 # The pool as `nearfetch workers` runs it.
 PROGRAM = """
 import sys, msgspec
-from jobs import pool, stop
+from jobs.pool import processes as pool
+from jobs.worker import stop
 from regions import logs
 from regions.settings import Settings
 stop.follow_parent()

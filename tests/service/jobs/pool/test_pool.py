@@ -23,7 +23,8 @@ from tests.waiting import until
 # The pool as `run` runs it, with the tests' runner in its workers.
 PROGRAM = """
 import sys, msgspec
-from jobs import pool, stop
+from jobs.pool import processes as pool
+from jobs.worker import stop
 from regions import logs
 from regions.settings import Settings
 stop.follow_parent()

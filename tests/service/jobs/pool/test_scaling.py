@@ -27,7 +27,8 @@ from tests.waiting import until
 PROGRAM = """
 import sys, time, msgspec
 from pathlib import Path
-from jobs import pool, stop
+from jobs.pool import processes as pool
+from jobs.worker import stop
 from regions import logs
 from regions.schedule import Scale
 from regions.settings import Settings
@@ -40,7 +41,7 @@ def again():
     changed = msgspec.structs.replace(region, scale=msgspec.json.decode(scale.read_bytes(), type=Scale))
     return msgspec.structs.replace(settings, region={"fra": changed})
 now = lambda: float(clock.read_text()) if clock.exists() else time.time()
-program = "import sys, jobs.worker as w; w.DRAIN_SECONDS = 0.5; from tests.service import working; working.main(sys.argv[1:])"
+program = "import sys, jobs.worker.worker as w; w.DRAIN_SECONDS = 0.5; from tests.service import working; working.main(sys.argv[1:])"
 sys.exit(pool.run(again(), "fra", (sys.executable, "-c", program), reload=again, clock=now))
 """
 

@@ -262,7 +262,8 @@ def test_without_a_store_there_is_no_history_and_it_says_so(tmp_path, rabbitmq, 
 
 STOPS_BEFORE_IT_ACCEPTS = """
 import signal, threading
-from web import accept, ledger
+from web.flow import accept
+from web.hub import ledger
 accept.BUDGET_SECONDS, ledger.ACCEPT_LEASE_MS, real = 120, 120_000, ledger.Ledger.accept
 def stopping(self, requests):
     signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)

@@ -190,11 +190,11 @@ def _in_the_history(stack, ledger: Ledger) -> bool:
 
 # Calls that no task's end hangs on, and the test that shows what a lost answer of each does.
 ELSEWHERE = {
-    "jobs.queue.script.NOW": "service/test_clock.py::test_a_question_for_the_time_that_had_no_answer_may_be_asked_again",
-    "jobs.queue.clock.TAKE_BACK": "service/test_clock.py::test_a_step_that_was_taken_back_without_an_answer_is_taken_back_once",
-    "jobs.queue.turn.TAKE": "service/test_further_turns.py::test_a_turn_whose_answer_is_lost_is_asked_for_again",
-    "jobs.queue.breaker.DELAY": "service/test_breaker.py::test_what_a_host_asks_for_may_be_said_twice",
-    "web.hub.scripts.BAR": "service/test_holdings.py::test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in",
+    "jobs.queue.script.NOW": "service/jobs/queue/test_clock.py::test_a_question_for_the_time_that_had_no_answer_may_be_asked_again",
+    "jobs.queue.clock.TAKE_BACK": "service/jobs/queue/test_clock.py::test_a_step_that_was_taken_back_without_an_answer_is_taken_back_once",
+    "jobs.queue.turn.TAKE": "service/jobs/queue/test_further_turns.py::test_a_turn_whose_answer_is_lost_is_asked_for_again",
+    "jobs.queue.breaker.DELAY": "service/jobs/queue/test_breaker.py::test_what_a_host_asks_for_may_be_said_twice",
+    "web.hub.scripts.BAR": "service/web/flow/test_holdings.py::test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in",
 }
 
 
@@ -202,9 +202,9 @@ def _scripts() -> dict[str, Script]:
     """Every script of the product, by its module and name."""
     found = {}
     for folder in ("bridge", "jobs", "regions", "web"):
-        for file in sorted((ROOT / folder).glob("*.py")):
+        for file in sorted((ROOT / folder).rglob("*.py")):
             for name in re.findall(r"^(\w+): Final = Script\(", file.read_text(), re.MULTILINE):
-                module = f"{folder}.{file.stem}"
+                module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
                 found[f"{module}.{name}"] = getattr(importlib.import_module(module), name)
     return found
 

@@ -58,7 +58,7 @@ Look = Callable[[str | bytes], object]
 
 def patterns() -> Iterator[tuple[str, re.Pattern, str]]:
     """Each compiled pattern of ``jobs`` with its name, and how it is used there: match, fullmatch or as a search."""
-    for module in pkgutil.iter_modules(jobs.__path__, "jobs."):
+    for module in pkgutil.walk_packages(jobs.__path__, "jobs."):
         if module.ispkg:
             continue
         loaded = importlib.import_module(module.name)

@@ -93,7 +93,8 @@ class Settler:
     def stop(self) -> None:
         """Finishes the batch at hand and ends the thread."""
         self._stopping.set()
-        self._thread.join(BLOCK_SECONDS + 5)
+        if self._thread.is_alive():
+            self._thread.join(BLOCK_SECONDS + 5)
         self._reader.close()
 
     def run(self) -> None:

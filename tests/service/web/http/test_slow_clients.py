@@ -82,7 +82,7 @@ def test_clock_of_a_head_begins_with_its_first_byte(site):
 
 
 def test_silent_connections_end(start_site, monkeypatch):
-    monkeypatch.setattr(inlet, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(inlet, "IDLE_SECONDS", 2.0)
     monkeypatch.setattr(inlet, "BEAT_SECONDS", 0.05)
     site = start_site()
     with Wire(site.port) as silent, Wire(site.port) as kept, Wire(site.port) as lines:

@@ -1,7 +1,9 @@
 """A task's life in a worker: a flat list of steps over one record, and whatever goes wrong becomes a part of its end.
 
-Runner.run → know → begin → ask → check → encode → Ended
-└─ for each page: Fetcher.fetch → Source.parse
+    Runner.run → know → begin → ask → check → encode → Ended
+                              └─ for each page: Fetcher.fetch → Source.parse
+
+The function that jobs name on the wire is ``jobs.task.run``.
 """
 
 import random

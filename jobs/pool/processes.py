@@ -3,7 +3,7 @@
     run ── run_once: as many as this pool's share; start who is missing, and who runs suspects; read beats; bury the dead;
      │               kill the silent; drain the fat
      ├ jobs.worker x share    settings over standard input, so that no secret is in a command line
-     ├ Nursery                forks processes for suspects (jobs.worker.nursery)
+     ├ ForkServer             forks processes for suspects (jobs.worker.fork_server)
      ├ Scaler (thread)        agrees with the region's other pools on the number of processes
      ├ Reaper (thread)        gives what the dead held to the others
      └ Reporter (thread)      tells the hub
@@ -33,7 +33,7 @@ from jobs.pool.scaler import Scaler
 from jobs.queue.clock import LEASE_MS
 from jobs.queue.reaper import Reaper
 from jobs.queue.script import ALONE_MAX
-from jobs.worker.nursery import Forked, Nursery, environment, needed
+from jobs.worker.fork_server import Forked, ForkServer, environment, needed
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop
 from regions import connect, durability, logs
 from regions.process import resident_bytes, settle_on_processor
@@ -105,7 +105,7 @@ class Pool:
         self._settings, self._region, self._command = needed(settings, region), region, command
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots: list[Slot] = []
-        self._nursery = Nursery(self._settings, [*command, region.name])
+        self._fork_server = ForkServer(self._settings, [*command, region.name])
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # what drains, while others have its places
         self._weighed = 0.0
@@ -136,7 +136,7 @@ class Pool:
         self._scaler.start()
         self._reaper.start()
         self._reporter.start()
-        self._nursery.open()
+        self._fork_server.open()
         while self.stop.asked is None:
             self.run_once()
         self.end()
@@ -204,7 +204,7 @@ class Pool:
         self._signal(signal.SIGKILL)
         while self._children():
             self._watch()
-        self._nursery.close()
+        self._fork_server.close()
         self._reaper.stop()
         self._reporter.stop()
         log.info("stopped", region=self._region.name)
@@ -232,7 +232,7 @@ class Pool:
         name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
         ours, theirs = os.pipe()
         try:
-            process = self._nursery.start(name, theirs) if slot.is_alone else self._spawn(name, theirs)
+            process = self._fork_server.start(name, theirs) if slot.is_alone else self._spawn(name, theirs)
         finally:
             os.close(theirs)
         slot.child = Child(name, process, ours, time.monotonic())
@@ -274,8 +274,8 @@ class Pool:
             elif child.is_silent(now):
                 log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
                 child.process.kill()
-                child.is_killed = True  # buried when its end is seen: in the kernel, or a nursery, it may take its time
-        self._nursery.look()
+                child.is_killed = True  # buried when its end is seen: the kernel, or the fork server, may take its time
+        self._fork_server.look()
         if ready:
             time.sleep(TURN_SECONDS / 4)  # a busy one beats a thousand times a second; a dying one's pipe is at its end
 

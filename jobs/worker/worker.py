@@ -31,7 +31,7 @@ from jobs.queue.home import Home, Parcel, Started, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
 from jobs.queue.script import WORKER_TTL_SECONDS, Script
 from jobs.queue.turn import Caller, Desk, tell_limits
-from jobs.worker import nursery
+from jobs.worker import fork_server
 from jobs.worker.crew import Crew
 from jobs.worker.execution import Runner
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop, follow_parent
@@ -342,7 +342,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("name", help="unique in the region")
     parser.add_argument("--settings", choices=["-"], help="read all settings from standard input, as JSON")
     parser.add_argument("--beat", type=int, help="a descriptor that gets a byte every turn of the loop")
-    parser.add_argument("--nursery", type=int, help="fork such processes instead, as this descriptor asks for them")
+    parser.add_argument("--fork-server", type=int, help="fork such processes instead, as this descriptor asks for them")
     return parser.parse_args(argv)
 
 
@@ -362,14 +362,14 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
     try:
         given = options.settings == "-"
         settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings) if given else load()
-        for variable in os.environ.keys() - nursery.environment().keys():
+        for variable in os.environ.keys() - fork_server.environment().keys():
             del os.environ[variable]  # an author's code runs here
         memory.tune_allocator()
         logs.configure(settings.log.format, settings.log.level)
         logging.getLogger("rq.worker").setLevel(logging.WARNING)  # RQ sets it to info when it is imported
         region = settings.one(options.region)
-        if options.nursery is not None:
-            return nursery.serve(options.nursery, begin)
+        if options.fork_server is not None:
+            return fork_server.serve(options.fork_server, begin)
         return begin(options.name, options.beat, is_alone=False)
     except Faults as faults:
         print(faults, file=sys.stderr)

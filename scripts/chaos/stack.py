@@ -123,7 +123,7 @@ class ChaosStack(OwnStack):
             pool = self.pid(f"workers-{region}")
             for thread in Path(f"/proc/{pool}/task").iterdir():
                 for child in (thread / "children").read_text().split():
-                    if b"--nursery" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    if b"--fork-server" in Path(f"/proc/{child}/cmdline").read_bytes():
                         return int(child)
         return 0
 

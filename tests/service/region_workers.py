@@ -18,7 +18,7 @@ from rq import Worker as RqWorker
 from jobs import contract
 from jobs.contract import Task
 from jobs.origin import origin_of
-from jobs.worker.nursery import needed
+from jobs.worker.fork_server import needed
 from regions import names
 from regions.process import stat
 from regions.secret import Secret

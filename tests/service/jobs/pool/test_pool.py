@@ -14,7 +14,7 @@ from rq import Queue
 from rq import Worker as RqWorker
 
 from jobs.pool import processes as pools
-from jobs.worker import nursery as nurseries
+from jobs.worker import fork_server as fork_servers
 from regions import names
 from regions.settings import ROOT
 from tests.service.working import REGION, enqueue, out_entries, results, settings_for, task
@@ -247,11 +247,11 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def nursery(process) -> int:
+def fork_server(process) -> int:
     """The process of a pool that lone ones are forked from; it may have been replaced a moment ago."""
 
     def found() -> list[int]:
-        return [pid for pid in children(process.pid) if "--nursery" in _words(pid)]
+        return [pid for pid in children(process.pid) if "--fork-server" in _words(pid)]
 
     return until(found, "a process to fork others from")[0]
 
@@ -281,7 +281,7 @@ def suspected(start, region_redis, tmp_path):
 
 def test_suspects_run_each_in_a_process_of_its_own_that_ends_with_them(suspected, region_redis, hub_redis):
     process, ids, gate = suspected
-    lone = children(nursery(process))
+    lone = children(fork_server(process))
     assert len(lone) >= 3
     gate.touch()
     until(lambda: sorted(results(hub_redis.client)) == sorted(ids), "the results")
@@ -291,15 +291,15 @@ def test_suspects_run_each_in_a_process_of_its_own_that_ends_with_them(suspected
 
 def test_who_runs_a_suspect_and_stays_silent_does_not_hold_it(suspected, region_redis, hub_redis):
     process, ids, gate = suspected
-    for pid in children(nursery(process)):
+    for pid in children(fork_server(process)):
         os.kill(pid, signal.SIGSTOP)
     gate.touch()
     until(lambda: sorted(results(hub_redis.client)) == sorted(ids), "the results, by other processes", 60)
 
 
-def test_a_killed_nursery_loses_nothing(suspected, region_redis, hub_redis):
+def test_a_killed_fork_server_loses_nothing(suspected, region_redis, hub_redis):
     process, ids, gate = suspected
-    first = nursery(process)
+    first = fork_server(process)
     os.kill(first, signal.SIGKILL)
     until(lambda: is_gone(first), "its end")
     gate.touch()
@@ -307,14 +307,14 @@ def test_a_killed_nursery_loses_nothing(suspected, region_redis, hub_redis):
     assert region_redis.client.hget(names.COUNTERS, "succeeded") == b"3"
 
 
-def test_a_nursery_that_is_stopped_is_killed_and_replaced_and_suspects_go_on(suspected, region_redis, hub_redis):
+def test_a_fork_server_that_is_stopped_is_killed_and_replaced_and_suspects_go_on(suspected, region_redis, hub_redis):
     """Also the one whose process is stopped too: nobody tells of its death."""
     process, ids, gate = suspected
-    client, first = region_redis.client, nursery(process)
+    client, first = region_redis.client, fork_server(process)
     lone = [worker.pid for worker in RqWorker.all(connection=client) if worker.get_current_executions()]
     os.kill(first, signal.SIGSTOP)
     os.kill(lone[0], signal.SIGSTOP)
-    until(lambda: is_gone(first), "its end", nurseries.SILENT_SECONDS + 20)
+    until(lambda: is_gone(first), "its end", fork_servers.SILENT_SECONDS + 20)
     gate.touch()
     until(lambda: set(results(hub_redis.client)) == set(ids), "the results", 60)
     later = task(gate=str(gate.with_name("later")), mark=str(gate.with_name("marks")))
@@ -325,13 +325,13 @@ def test_a_nursery_that_is_stopped_is_killed_and_replaced_and_suspects_go_on(sus
     until(lambda: is_gone(runs), "its death")
     gate.with_name("later").touch()
     until(lambda: set(results(hub_redis.client)) == {*ids, later.task}, "the result of another suspect", 60)
-    assert nursery(process) != first
+    assert fork_server(process) != first
     assert client.hget(names.COUNTERS, "succeeded") == b"4"
 
 
-def test_a_pool_whose_nursery_is_stopped_can_be_stopped(suspected, region_redis, hub_redis):
+def test_a_pool_whose_fork_server_is_stopped_can_be_stopped(suspected, region_redis, hub_redis):
     process, ids, gate = suspected
-    first = nursery(process)
+    first = fork_server(process)
     everybody = [first, *children(first)]
     os.kill(first, signal.SIGSTOP)
     process.terminate()
@@ -343,7 +343,7 @@ def test_a_pool_whose_nursery_is_stopped_can_be_stopped(suspected, region_redis,
 
 def test_a_stop_ends_those_who_run_alone_too(suspected, region_redis, hub_redis):
     process, ids, gate = suspected
-    everybody = [nursery(process), *children(nursery(process))]
+    everybody = [fork_server(process), *children(fork_server(process))]
     process.terminate()
     gate.touch()
     assert process.wait(40) == 0
@@ -354,7 +354,7 @@ def test_a_stop_ends_those_who_run_alone_too(suspected, region_redis, hub_redis)
 
 def test_those_who_run_alone_end_when_their_pool_is_killed(suspected, region_redis, hub_redis):
     process, ids, gate = suspected
-    everybody = [nursery(process), *children(nursery(process))]
+    everybody = [fork_server(process), *children(fork_server(process))]
     process.kill()
     process.wait()
     gate.touch()

@@ -14,7 +14,7 @@ import pytest
 from jobs import contract
 from jobs.definition.model import read
 from jobs.origin import origin_of, origin_or_none
-from jobs.worker.nursery import needed
+from jobs.worker.fork_server import needed
 from regions import names, settings
 from regions.secret import Secret
 from tests.service.bridging import Region, task

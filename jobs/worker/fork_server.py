@@ -1,6 +1,6 @@
 """Processes for suspects, forked from one that has everything imported: a start costs a tenth of the usual, and its memory too.
 
-    pool: Nursery.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --nursery FD): fork, run
+    pool: ForkServer.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --fork-server FD): fork, run
           Forked.poll               <── name, pid, code; a beat each second ──
 
 It has one thread, so that forking is safe; no job runs in it. It ends when its pool does, and its processes with it. When
@@ -59,10 +59,10 @@ def environment() -> dict[str, str]:
 
 
 class Forked:
-    """A process of a nursery, as far as a pool asks: like ``subprocess.Popen``."""
+    """A process of a fork server, as far as a pool asks: like ``subprocess.Popen``."""
 
-    def __init__(self, nursery: "Nursery") -> None:
-        self._nursery = nursery
+    def __init__(self, fork_server: "ForkServer") -> None:
+        self._fork_server = fork_server
         self._signals: list[int] = []
         self._handle: int | None = None  # pidfd, from the start to the end
         self._is_orphan = False
@@ -71,7 +71,7 @@ class Forked:
 
     def poll(self) -> int | None:
         """Its exit code, None while it runs."""
-        self._nursery.read()
+        self._fork_server.read()
         if self._is_orphan and self.returncode is None and self._is_gone():
             self.ended(-signal.SIGTERM)
         return self.returncode
@@ -110,11 +110,11 @@ class Forked:
             self._handle = None
 
     def orphaned(self) -> None:
-        """Its nursery died, which tells it to stop: it ends what it runs, so it is not dead yet."""
+        """Its fork server died, which tells it to stop: it ends what it runs, so it is not dead yet."""
         self._is_orphan = True
 
 
-class Nursery:
+class ForkServer:
     """The pool's side: the process, started again when it is needed and died, and who came of it."""
 
     def __init__(self, settings: Settings, command: Sequence[str]) -> None:
@@ -182,7 +182,7 @@ class Nursery:
         ours.setblocking(False)
         with theirs:
             self._process = subprocess.Popen(
-                [*self._command, "nursery", "--settings", "-", "--nursery", str(theirs.fileno())],
+                [*self._command, "fork-server", "--settings", "-", "--fork-server", str(theirs.fileno())],
                 cwd=ROOT,
                 env=environment(),
                 stdin=subprocess.PIPE,

@@ -177,7 +177,7 @@ class Job:
     is_told: bool = False  # the hub knows that it runs
     is_cancelled: bool = False
     is_stopped: bool = False  # by RQ's stop commands
-    is_ended: bool = False  # how is known; its thread may still be at it (jobs.worker.crew.Crew.give_up)
+    is_ended: bool = False  # how is known; its thread may still be at it (jobs.worker.thread_pool.ThreadPool.give_up)
     thread: int = 0  # which runs it
 
     @property

@@ -1,6 +1,6 @@
 """One job on a thread: read it, run it, and say how it ended, whatever happens.
 
-Crew ── job ──> Executor.run ── Runner.run (jobs.task.runner) ──> End
+ThreadPool ── job ──> Executor.run ── Runner.run (jobs.task.runner) ──> End
      ── one that computes past its deadline ──> Executor.stuck ──> End
 """
 

@@ -1,7 +1,7 @@
 """A worker process: ``python -m jobs.worker REGION NAME``. RQ's tools see it as one of RQ's workers.
 
-    run_once   beat; renew the lease and claim for the idle threads (jobs.queue.claim); once a second, look at what runs
-    Crew       the threads: run, finish, claim again (jobs.worker.crew)
+    run_once             beat; renew the lease and claim for the idle threads (jobs.queue.claim); once a second, look at what runs
+    ThreadPool           the threads: run, finish, claim again (jobs.worker.thread_pool)
     Shipper, Leftovers   results on their way home (jobs.queue.outbox)
 
 The claim waits for a job without taking it. Nothing here relies on having stopped in order: what a dead or paused
@@ -32,9 +32,9 @@ from jobs.queue.outbox import Leftovers, Shipper
 from jobs.queue.script import WORKER_TTL_SECONDS, Script
 from jobs.queue.turn import Caller, Desk, tell_limits
 from jobs.worker import fork_server
-from jobs.worker.crew import Crew
 from jobs.worker.execution import Runner
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop, follow_parent
+from jobs.worker.thread_pool import ThreadPool
 from regions import connect, logs, names
 from regions.faults import Faults
 from regions.settings import Region, Settings, load
@@ -103,7 +103,7 @@ class Worker(BaseWorker):
         self.leftovers = Leftovers(client, Home(hub, region.name, client, waits=waits), name)
         threads = 1 if is_alone else region.workers.threads
         self._caller = Caller(client, region.name)
-        self.crew = Crew(
+        self.threads = ThreadPool(
             self.claimer,
             self.shipper,
             runner,
@@ -123,7 +123,7 @@ class Worker(BaseWorker):
 
     def run(self) -> None:
         """Works until it is told to stop; then finishes what runs, or gives it back."""
-        self.crew.start()
+        self.threads.start()
         self.shipper.start()
         self.leftovers.start()
         self._caller.start()
@@ -136,7 +136,7 @@ class Worker(BaseWorker):
     def run_once(self) -> None:
         """One turn: a beat, a claim, a look. It takes a few seconds at most, whatever the region's Redis does."""
         self._send_beat()
-        self.crew.settle()
+        self.threads.settle()
         try:
             if not self._is_registered:
                 self._register()
@@ -152,7 +152,7 @@ class Worker(BaseWorker):
 
     def leave(self) -> None:
         """Gives back what it holds, sends results home, and says goodbye. What fails here is made good by others."""
-        self.crew.is_stopping = True
+        self.threads.is_stopping = True
         try:
             held = self.claimer.look([])[1]
             if held:
@@ -170,21 +170,21 @@ class Worker(BaseWorker):
         if self.stop.asked is None:
             return False
         late = not self.stop.is_unhurried and time.monotonic() - self.stop.asked > DRAIN_SECONDS
-        return self.stop.is_cold or late or not self.crew.running()
+        return self.stop.is_cold or late or not self.threads.running()
 
     def _claim(self) -> None:
-        self.crew.is_stopping = self.stop.asked is not None
-        if self.crew.is_stopping:
-            self.crew.wait_until_idle(PAUSE_SECONDS)
+        self.threads.is_stopping = self.stop.asked is not None
+        if self.threads.is_stopping:
+            self.threads.wait_until_idle(PAUSE_SECONDS)
             self.claimer.claim(0)  # renews the lease
             return
-        slots = self.crew.reserve(CLAIM_MAX, WAIT_SECONDS)
+        slots = self.threads.reserve(CLAIM_MAX, WAIT_SECONDS)
         try:
             claimed = self.claimer.claim(slots, wait_seconds=WAIT_SECONDS if slots else 0.0)
         except redis.exceptions.RedisError:
-            self.crew.release(slots)
+            self.threads.release(slots)
             raise
-        self.crew.accept(claimed, slots)
+        self.threads.accept(claimed, slots)
         if claimed.refusal == "unregistered":
             self._is_registered = False
         elif self._is_alone and slots and not claimed.jobs and claimed.refusal != "suspended":
@@ -199,7 +199,7 @@ class Worker(BaseWorker):
         the region does not hold was taken back: it is stopped. Both when seen in two looks: claims are on their way.
         """
         self._looked = time.monotonic()
-        running = self.crew.running()
+        running = self.threads.running()
         self._give_up_the_stuck(running)
         cancelled, held = self.claimer.look([job.task for job in running])
         known = {job.member for job in running}
@@ -225,7 +225,7 @@ class Worker(BaseWorker):
         for job in running:
             late_seconds = (now_ms - job.deadline_ms) / 1000
             is_late = bool(job.deadline_ms) and late_seconds >= STUCK_SECONDS
-            if is_late and not job.is_ended and self.crew.give_up(job, late_seconds):
+            if is_late and not job.is_ended and self.threads.give_up(job, late_seconds):
                 log.error(
                     "a task is stuck past its deadline, its process ends",
                     worker=self.name,
@@ -238,7 +238,7 @@ class Worker(BaseWorker):
     def _tell(self) -> None:
         started: list[Started] = []
         now_ms = self.claimer.clock.now_ms()
-        for job in self.crew.running():
+        for job in self.threads.running():
             if not job.is_told and job.offset_ms is not None and now_ms - job.claimed_ms >= TOLD_AFTER_MS:
                 job.is_told = True
                 trail = msgspec.Raw(job.trail(self.name))
@@ -261,7 +261,7 @@ class Worker(BaseWorker):
             log.warning("the region's Redis is away", worker=self.name, error=str(error))
         self._failures += 1
         if self.stop.asked is not None:
-            self.crew.wait_until_idle(PAUSE_SECONDS)
+            self.threads.wait_until_idle(PAUSE_SECONDS)
             return
         self.stop.wait(connect.backoff_seconds(self._failures))
 
@@ -319,7 +319,7 @@ class Worker(BaseWorker):
         if command == "shutdown":
             os.kill(os.getpid(), signal.SIGINT)
         elif command in ("stop-job", "stop-execution"):
-            self.crew.stop(payload.get("job_id", ""), payload.get("execution_id"))
+            self.threads.stop(payload.get("job_id", ""), payload.get("execution_id"))
 
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
         """RQ's ends the thread for good at what is no ConnectionError; the subscription comes back by itself."""

@@ -48,7 +48,7 @@ class Faulty:
             except FileNotFoundError:
                 return
             self.is_hurt = True
-        held = [job.task for job in self.worker.crew.running()] + (claimed or [])
+        held = [job.task for job in self.worker.threads.running()] + (claimed or [])
         said = {"pid": os.getpid(), "worker": self.worker.name, "at": time.time(), "held": held}
         whole = FOLDER / f"{point}.part"
         whole.write_text(json.dumps(said))

@@ -29,18 +29,18 @@ STOPS_MAX: Final = 64  # stops that wait so
 log = logs.get("worker")
 
 
-class _Seat:
+class _Waiter:
     """Where a thread waits for a job."""
 
-    __slots__ = ("job", "taken")
+    __slots__ = ("job", "woken")
 
     def __init__(self) -> None:
         self.job: Job | None = None
-        self.taken = threading.Lock()
-        self.taken.acquire()
+        self.woken = threading.Lock()
+        self.woken.acquire()
 
 
-class Crew:
+class ThreadPool:
     """``threads`` threads. A slot is a thread that could run a job; whoever claims reserves slots first."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Crew:
             runner, desk, claimer.clock, region=region, worker=claimer.worker, ttl_seconds=ttl_seconds
         )
         self._jobs: deque[Job] = deque()  # for which no thread waits
-        self._seats: list[_Seat] = []
+        self._waiting: list[_Waiter] = []
         self._ends: deque[End] = deque()
         self._sending = threading.Lock()
         self._slots = threading.Condition()
@@ -132,9 +132,9 @@ class Crew:
 
     def run(self) -> None:
         """A thread's life."""
-        seat = _Seat()
+        waiter = _Waiter()
         while True:
-            self.run_once(self._next(seat))
+            self.run_once(self._next(waiter))
 
     def run_once(self, job: Job) -> None:
         """Runs one job and sees to it that it is finished."""
@@ -172,22 +172,22 @@ class Crew:
             finally:
                 self._sending.release()
 
-    def _next(self, seat: _Seat) -> Job:
+    def _next(self, waiter: _Waiter) -> Job:
         with self._slots:
             if self._jobs:
                 return self._jobs.popleft()
-            self._seats.append(seat)
-        seat.taken.acquire()
-        job, seat.job = seat.job, None
+            self._waiting.append(waiter)
+        waiter.woken.acquire()
+        job, waiter.job = waiter.job, None
         assert job is not None
         return job
 
     def _wake(self, jobs: int) -> None:
         """Gives so many jobs to threads that wait, the last one first."""
-        for _ in range(min(jobs, len(self._seats))):
-            seat = self._seats.pop()
-            seat.job = self._jobs.popleft()
-            seat.taken.release()
+        for _ in range(min(jobs, len(self._waiting))):
+            waiter = self._waiting.pop()
+            waiter.job = self._jobs.popleft()
+            waiter.woken.release()
 
     def _finish(self, own: int) -> bool:
         ends = self._take_ends()

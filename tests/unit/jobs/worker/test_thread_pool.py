@@ -14,7 +14,7 @@ from jobs import contract
 from jobs.queue import outbox
 from jobs.queue.claim import Claimed, Job
 from jobs.queue.clock import Clock
-from jobs.worker import crew, execution
+from jobs.worker import execution, thread_pool
 from jobs.worker.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
 from tests.waiting import until
 
@@ -53,11 +53,11 @@ def test_what_is_no_job_of_ours_is_refused_with_the_reason(data, told):
         execution.read(data)
 
 
-def idle_crew() -> crew.Crew:
-    """A crew whose threads do not run."""
+def idle_pool() -> thread_pool.ThreadPool:
+    """A thread pool whose threads do not run."""
     caller = SimpleNamespace(expect=lambda call_ms: None)
     claimer = SimpleNamespace(worker="w1", clock=Clock())
-    return crew.Crew(claimer, None, None, None, caller, region="fra", threads=4, ttl_seconds=1.0)
+    return thread_pool.ThreadPool(claimer, None, None, None, caller, region="fra", threads=4, ttl_seconds=1.0)
 
 
 def job(task: str, execution: str) -> Job:
@@ -72,7 +72,7 @@ def claimed(job: Job) -> Claimed:
 def test_a_stop_finds_its_job_also_where_the_answer_to_its_claim_comes_later(execution):
     """RQ's registry names a job before the process that claimed it has read so; the operator may be faster."""
     first, second, other = job("T", "e1"), job("T", "e2"), job("U", "e3")
-    parts = idle_crew()
+    parts = idle_pool()
     parts.accept(claimed(other), 1)
     parts.stop("T", execution)
     parts.accept(claimed(second), 1)
@@ -82,8 +82,8 @@ def test_a_stop_finds_its_job_also_where_the_answer_to_its_claim_comes_later(exe
 
 
 def test_a_stop_that_came_too_late_does_not_wait_for_the_next_attempt(monkeypatch):
-    monkeypatch.setattr(crew, "STOP_SECONDS", 0.0)
-    parts = idle_crew()
+    monkeypatch.setattr(thread_pool, "STOP_SECONDS", 0.0)
+    parts = idle_pool()
     parts.stop("T", None)
     later = job("T", "e2")
     parts.accept(claimed(later), 1)
@@ -91,27 +91,29 @@ def test_a_stop_that_came_too_late_does_not_wait_for_the_next_attempt(monkeypatc
 
 
 def test_a_job_goes_to_the_thread_that_waited_last():
-    parts, seats, got = idle_crew(), [crew._Seat() for _ in range(3)], []
-    threads = [threading.Thread(target=lambda seat=seat: got.append((seat, parts._next(seat)))) for seat in seats]
+    parts, waiters, got = idle_pool(), [thread_pool._Waiter() for _ in range(3)], []
+    threads = [
+        threading.Thread(target=lambda waiter=waiter: got.append((waiter, parts._next(waiter)))) for waiter in waiters
+    ]
     for number, thread in enumerate(threads):
         thread.start()
-        until(lambda n=number: len(parts._seats) == n + 1, "it to wait")
+        until(lambda n=number: len(parts._waiting) == n + 1, "it to wait")
     for task in "ABC":
         parts.accept(claimed(job(task, "e")), 1)
     for thread in threads:
         thread.join()
-    assert {seat: one.task for seat, one in got} == dict(zip(reversed(seats), "ABC", strict=True))
+    assert {waiter: one.task for waiter, one in got} == dict(zip(reversed(waiters), "ABC", strict=True))
 
 
 def test_who_claims_wakes_nobody_for_the_job_that_it_takes():
-    parts = idle_crew()
-    waits = threading.Thread(target=parts._next, args=[crew._Seat()], daemon=True)
+    parts = idle_pool()
+    waits = threading.Thread(target=parts._next, args=[thread_pool._Waiter()], daemon=True)
     waits.start()
-    until(lambda: parts._seats, "it to wait")
+    until(lambda: parts._waiting, "it to wait")
     own = job("A", "e")
     parts.accept(claimed(own), 1, own=1)
-    assert len(parts._seats) == 1
-    assert parts._next(crew._Seat()) is own
+    assert len(parts._waiting) == 1
+    assert parts._next(thread_pool._Waiter()) is own
     parts.accept(claimed(job("B", "e")), 1, own=1)
     parts.accept(claimed(job("C", "e")), 1, own=1)  # it did not come for the one before
     waits.join()

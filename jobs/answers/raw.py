@@ -1,7 +1,7 @@
 """What a task was answered, kept as it came, without secrets, for whoever wants to know why a task ended as it did.
 
     Runner: Answers.add a page, Answers.broke a fetch … the end: a failure, or a success whose turn it is
-              └─ Answers.packed → jobs.answers.shelf → a file in the region's folder → read
+              └─ Answers.packed → jobs.answers.store → a file in the region's folder → read
 
 Until the end the last body is only referred to, so that a task that is not kept pays nothing for it; a task that goes
 on to another page packs the one before.

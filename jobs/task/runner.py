@@ -20,7 +20,7 @@ from requests.cookies import RequestsCookieJar
 from jobs import memory
 from jobs.answers.cache import Cache, Cached, packed, renewed
 from jobs.answers.raw import Answers
-from jobs.answers.shelf import Shelf
+from jobs.answers.store import AnswerStore
 from jobs.answers.tokens import Tokens, key_of
 from jobs.contract import PUT_BACK, Result, Task, failed_frame, rfc3339, splice
 from jobs.definition.catalog import Catalog
@@ -70,12 +70,12 @@ class Runner:
         *,
         fetchers: Mapping[str, Fetches] | None = None,
         secrets: Mapping[str, str] | None = None,
-        shelf: Shelf | None = None,
+        store: AnswerStore | None = None,
         cache: Cache | None = None,
     ) -> None:
         """``fetchers`` (by egress) and ``secrets`` (by name, for every source) stand in for those of the region.
 
-        ``shelf``: where answers are kept to look at; ``cache``: the region's good ones, to be used again. Without them
+        ``store``: where answers are kept to look at; ``cache``: the region's good ones, to be used again. Without them
         none are.
         """
         if secrets is not None:
@@ -90,7 +90,7 @@ class Runner:
         self._robots = Robots() if fetchers is None else None  # answers that were kept have none
         self._passwords = passwords_of(region)
         self._agents = {name: egress.user_agent for name, egress in region.egress.items()}
-        self._shelf = Shelf(Raw()) if shelf is None else shelf
+        self._store = AnswerStore(Raw()) if store is None else store
         self._budget = Budget(region.workers.memory_mb * 1_000_000, region.workers.threads)
         self._tokens = Tokens()
         self._cache = Cache() if cache is None else cache
@@ -171,7 +171,7 @@ class Runner:
             url=bare(task.url),
         )
         result.timing.queued_ms = round(queued_ms, 1)
-        answers = Answers(self._secrets_of(task.source), self._passwords, is_wanted=self._shelf.is_open)
+        answers = Answers(self._secrets_of(task.source), self._passwords, is_wanted=self._store.is_open)
         life = Life(task, offset_ms, cancelled, result, answers, turn or Free(), refusal=refusal)
         failure, shown = self._live(life)
         if failure is None:
@@ -202,7 +202,7 @@ class Runner:
         """Puts the answers of a failure aside, also of a partial one, and those of a success now and then."""
         task, result = life.task, life.result
         is_sample = result.status == "succeeded" and not result.partial
-        if (is_sample and not self._shelf.takes_sample(task.source)) or life.cancelled():
+        if (is_sample and not self._store.takes_sample(task.source)) or life.cancelled():
             return
         try:
             data = life.answers.packed(
@@ -213,7 +213,7 @@ class Runner:
                 now_ms=end.outcome.finished_ms,
                 result=splice(end.outcome.frame),
             )
-            self._shelf.put(task.source, task.task, result.attempts, data, is_sample=is_sample)
+            self._store.put(task.source, task.task, result.attempts, data, is_sample=is_sample)
         except Exception as error:  # noqa: BLE001 - what is only kept to look at must not change how a task ends
             log.warning("can't keep the answers of a task", task=task.task, error=f"{type(error).__name__}: {error}")
 

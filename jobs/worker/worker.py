@@ -380,17 +380,17 @@ def main(argv: list[str]) -> int:
     """What ``python -m jobs.worker`` does."""
     # The loop does not know what it runs; only this entry does.
     from jobs.answers.cache import Cache  # noqa: PLC0415
-    from jobs.answers.shelf import Shelf  # noqa: PLC0415
+    from jobs.answers.store import AnswerStore  # noqa: PLC0415
     from jobs.task.runner import Runner as TaskRunner  # noqa: PLC0415
 
     def life(settings: Settings, region: Region, worker: Callable[[Runner], Worker]) -> int:
-        shelf = Shelf(region.raw)
+        store = AnswerStore(region.raw)
         runner = TaskRunner(
-            settings, region, shelf=shelf, cache=Cache(connect.open_redis(region.redis.url, name="cache"))
+            settings, region, store=store, cache=Cache(connect.open_redis(region.redis.url, name="cache"))
         )
-        shelf.start()
+        store.start()
         code = run(worker(runner))
-        shelf.close()
+        store.close()
         return code
 
     return enter(argv, life)

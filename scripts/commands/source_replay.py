@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import click
 
-from jobs.answers import raw, shelf
+from jobs.answers import raw, store
 from jobs.answers.raw import Kept
-from jobs.answers.shelf import Stored
+from jobs.answers.store import Stored
 from jobs.contract import rfc3339
 from regions.settings import Region, Settings
 from scripts.authoring import record_diff
@@ -53,7 +53,7 @@ def kept_here(settings: Settings) -> list[Place]:
     found: list[Place] = []
     for region in settings.region.values():
         try:
-            found += [(region, file) for file in shelf.stored(region.raw)]
+            found += [(region, file) for file in store.stored(region.raw)]
         except FileNotFoundError:
             continue  # nothing was stored yet, or not on this host
         except OSError as error:

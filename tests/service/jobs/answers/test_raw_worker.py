@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from jobs import contract
 from jobs.answers import raw
-from jobs.answers.shelf import stored
+from jobs.answers.store import stored
 from jobs.contract import Task
 from regions import names
 from regions.secret import Secret

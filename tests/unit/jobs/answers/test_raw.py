@@ -12,7 +12,7 @@ import pytest
 
 from jobs.answers import raw
 from jobs.answers.raw import Kept
-from jobs.answers.shelf import Shelf, stored
+from jobs.answers.store import AnswerStore, stored
 from jobs.contract import splice
 from jobs.task.runner import Runner
 from regions import settings
@@ -104,9 +104,9 @@ def run(site: Site, tmp_path: Path, folder: Path, more: dict[str, str]) -> Itera
         **more,
     }
     found = settings.load(given)
-    shelf = Shelf(found.one("fra").raw)
-    shelf.start()
-    runner = Runner(found, found.one("fra"), secrets={"PASSWORD": SECRET, "OTHER": "rows"}, shelf=shelf)
+    store = AnswerStore(found.one("fra").raw)
+    store.start()
+    runner = Runner(found, found.one("fra"), secrets={"PASSWORD": SECRET, "OTHER": "rows"}, store=store)
 
     def go(source: str, *, cancelled: Callable[[], bool] = lambda: False, **params) -> dict:
         if "base" in params:
@@ -115,12 +115,12 @@ def run(site: Site, tmp_path: Path, folder: Path, more: dict[str, str]) -> Itera
         end = runner.run(
             make_task(source, **params), offset_ms=0, attempt=2, failures=0, queued_ms=0.0, cancelled=cancelled
         )
-        until(lambda: not shelf._waiting, "the writing")
+        until(lambda: not store._waiting, "the writing")
         return json.loads(splice(end.outcome.frame))
 
     yield go
     runner.close()
-    shelf.close()
+    store.close()
 
 
 def bend(site: Site, prefix: str = "/bench.example/", **rule) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from jobs.answers.shelf import Shelf
+from jobs.answers.store import AnswerStore
 from jobs.contract import Error
 from jobs.errors import TYPES
 from jobs.task.runner import Runner
@@ -56,13 +56,13 @@ def ran(site: Site) -> Callable[..., None]:
     def run(source: str, *, attempt: int = 1, task: str = ID, **params) -> None:
         own = {"NEARFETCH__FETCH__ALLOW": "127.0.0.0/8", "NEARFETCH__FETCH__ORIGINS": origins(site.port)}
         found = settings.load({**os.environ, **own})
-        shelf = Shelf(found.one("nyc").raw)
-        shelf.start()
-        runner = Runner(found, found.one("nyc"), secrets={"PASSWORD": SECRET}, shelf=shelf)
+        store = AnswerStore(found.one("nyc").raw)
+        store.start()
+        runner = Runner(found, found.one("nyc"), secrets={"PASSWORD": SECRET}, store=store)
         wanted = msgspec.structs.replace(make_task(source, **params), task=task)
         runner.run(wanted, offset_ms=0, attempt=attempt, failures=0, queued_ms=0.0, cancelled=lambda: False)
-        until(lambda: not shelf._waiting, "the writing")
-        shelf.close()
+        until(lambda: not store._waiting, "the writing")
+        store.close()
         runner.close()
 
     return run

@@ -49,7 +49,7 @@ class Stored:
     modified: float
 
 
-class Shelf:
+class AnswerStore:
     """The folder as a worker process writes it. Without a path it keeps nothing."""
 
     def __init__(self, raw: Raw) -> None:
@@ -63,7 +63,7 @@ class Shelf:
         self._count, self._bytes, self._looked = 0, 0, -LOOK_SECONDS
         self._is_failing = self._is_dropping = False
         self._has_written = False  # since the last look that nothing followed
-        self._thread = threading.Thread(target=self.run, name="shelf", daemon=True)
+        self._thread = threading.Thread(target=self.run, name="answer-store", daemon=True)
 
     def start(self) -> None:
         """Begins to write and to tidy; nothing without a path."""

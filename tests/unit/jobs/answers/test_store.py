@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import CapturingLogger
 
-from jobs.answers import shelf
-from jobs.answers.shelf import Shelf, Stored, stored, surplus
+from jobs.answers import store
+from jobs.answers.store import AnswerStore, Stored, stored, surplus
 from regions.settings import Raw
 from tests.waiting import until
 
@@ -16,11 +16,11 @@ from tests.waiting import until
 @pytest.fixture
 def make(tmp_path):
     """Makes running shelves on one folder; keywords are settings."""
-    made: list[Shelf] = []
+    made: list[AnswerStore] = []
 
-    def start(*, running: bool = True, **settings) -> tuple[Shelf, Raw]:
+    def start(*, running: bool = True, **settings) -> tuple[AnswerStore, Raw]:
         raw = Raw(path=str(tmp_path / "raw"), **settings)
-        made.append(Shelf(raw))
+        made.append(AnswerStore(raw))
         if running:
             made[-1].start()
         return made[-1], raw
@@ -34,7 +34,7 @@ def make(tmp_path):
 def log(monkeypatch) -> CapturingLogger:
     """What is said."""
     log = CapturingLogger()
-    monkeypatch.setattr(shelf, "log", log)
+    monkeypatch.setattr(store, "log", log)
     return log
 
 
@@ -45,7 +45,7 @@ def kept(raw: Raw) -> list[str]:
         return []
 
 
-def put(one: Shelf, source: str, task: str, size: int = 10, *, is_sample: bool = False) -> None:
+def put(one: AnswerStore, source: str, task: str, size: int = 10, *, is_sample: bool = False) -> None:
     one.put(source, task, 1, b"x" * size, is_sample=is_sample)
 
 
@@ -164,7 +164,7 @@ def test_a_success_is_sampled_once_in_its_time(make):
 
 def test_a_disk_that_does_not_follow_costs_no_memory(make, monkeypatch):
     """What waits for it is capped; the rest is dropped, and putting returns at once."""
-    monkeypatch.setattr(shelf, "QUEUE_BYTES_MAX", 1000)
+    monkeypatch.setattr(store, "QUEUE_BYTES_MAX", 1000)
     one, raw = make(running=False)
     for number in range(50):
         put(one, "a", f"T{number}", 100)
@@ -190,7 +190,7 @@ def test_a_folder_that_can_not_be_written_is_said_once_and_taken_when_it_can(mak
 
 def test_after_a_burst_there_is_one_more_look(make, monkeypatch):
     """What another process wrote in the second after the last look does not stay above the cap."""
-    monkeypatch.setattr(shelf, "TIDY_SECONDS", 10_000)
+    monkeypatch.setattr(store, "TIDY_SECONDS", 10_000)
     one, raw = make(running=False, count_max=5)
     put(one, "a", "T")
     one.run_once()
@@ -212,7 +212,7 @@ def test_a_task_whose_id_is_no_name_of_a_file_is_not_kept(make, tmp_path, log):
 
 def test_without_a_path_nothing_is_kept():
     """The default: no folder that nobody named is written to."""
-    one = Shelf(Raw())
+    one = AnswerStore(Raw())
     one.start()
     one.close()
     assert not one.is_open

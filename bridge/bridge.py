@@ -7,7 +7,7 @@
 
     Watch  (a thread)  the region's Redis: away, full, over a mark → _measured → lanes consume or do not
     Report (a thread)  the hub: its clock, status, failed outcomes
-    Heartbeat          renewed by the ioloop itself, for bridge.keeper
+    Heartbeat          renewed by the ioloop itself, for bridge.ensure
 
 Nothing that blocks longer than a Redis's time-out runs on the ioloop, and there is no batching window: what arrived in
 one turn of it is a batch, be it one message.
@@ -371,7 +371,7 @@ def innermost(error: BaseException | str) -> str:
 def run(settings: Settings, region: str, *, kept: bool = False) -> int:
     """Bridges a region until SIGTERM or SIGINT; the exit code. Raises ``Faults`` for an unknown region.
 
-    ``kept``: bridge.keeper started it.
+    ``kept``: bridge.ensure started it.
     """
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # it says in six lines what the state's reason says in one
     bridge = Bridge(settings, region, kept=kept)

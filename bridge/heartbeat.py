@@ -1,7 +1,7 @@
 """Files by which processes of one host see that another one's loop goes on: the loop itself renews them.
 
     FOLDER/REGION.PID-STARTED.beat   a bridge. When the file is taken away, another one is in its place, and it ends
-    FOLDER/REGION.lock               who acts for the region now (bridge.keeper)
+    FOLDER/REGION.lock               who acts for the region now (bridge.ensure)
 
 Times are the monotonic clock's, which all processes of a host share, and which neither a step of the clock nor a night
 of sleep makes look like a hang.
@@ -26,7 +26,7 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """``at_seconds``: on the monotonic clock; ``kept``: whether bridge.keeper started it; ``state``: a bridge's own word."""
+    """``at_seconds``: on the monotonic clock; ``kept``: whether bridge.ensure started it; ``state``: a bridge's own word."""
 
     pid: int
     started: int

@@ -17,7 +17,7 @@ class Folders(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Bridges(Struct, frozen=True, forbid_unknown_fields=True):
-    """``path``: the folder in which this host's bridges keep their heartbeats and logs (bridge.keeper)."""
+    """``path``: the folder in which this host's bridges keep their heartbeats and logs (bridge.ensure)."""
 
     path: str = ""
 

@@ -1,4 +1,4 @@
-"""``nearfetch bridges``: keeps this host's bridges alive and replaces them, from cron; bridge.keeper does the work."""
+"""``nearfetch bridges``: keeps this host's bridges alive and replaces them, from cron; bridge.ensure does the work."""
 
 # ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
 
@@ -17,7 +17,7 @@ from scripts.commands.options import data_option, json_option, load, refuse
 from scripts.terminal import say, say_json
 
 if TYPE_CHECKING:
-    from bridge.keeper import Keeper, Report
+    from bridge.ensure import RegionBridges, Report
 
 DRAIN_SECONDS = 30.0
 AT_ONCE = 16  # regions
@@ -50,9 +50,9 @@ def ensure(regions: tuple[str, ...], data: Path | None, as_json: bool) -> None:
     nearfetch bridges ensure
     nearfetch bridges ensure fra --json | jq .regions
     """
-    keepers = _keepers(regions, data)
+    all_bridges = _all_bridges(regions, data)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        done = list(pool.map(lambda keeper: _acting(keeper.region, keeper.ensure), keepers))
+        done = list(pool.map(lambda one: _acting(one.region, one.ensure), all_bridges))
     if not as_json:
         for report in done:
             for text in report.did:
@@ -88,22 +88,22 @@ def restart(regions: tuple[str, ...], jitter: float, drain: float, data: Path | 
     nearfetch bridges restart fra
     nearfetch bridges restart --jitter 1800 --drain 10
     """
-    keepers = _keepers(regions, data)
+    all_bridges = _all_bridges(regions, data)
     time.sleep(random.uniform(0.0, jitter))
-    _end([_restart(keeper, drain, as_json=as_json) for keeper in keepers], as_json=as_json)
+    _end([_restart(one, drain, as_json=as_json) for one in all_bridges], as_json=as_json)
 
 
-def _restart(keeper: "Keeper", drain_seconds: float, *, as_json: bool) -> "Report":
+def _restart(one: "RegionBridges", drain_seconds: float, *, as_json: bool) -> "Report":
     def tell(text: str, is_fault: bool) -> None:
         if not as_json:
-            say(f"{keeper.region}: {text}", err=is_fault)
+            say(f"{one.region}: {text}", err=is_fault)
 
-    return _acting(keeper.region, lambda: keeper.restart(drain_seconds, tell))
+    return _acting(one.region, lambda: one.restart(drain_seconds, tell))
 
 
-def _keepers(regions: tuple[str, ...], data: Path | None) -> "list[Keeper]":
-    """A keeper for each region. None at all when ``data`` names a scripts/up that does not run."""
-    from bridge.keeper import Keeper  # noqa: PLC0415
+def _all_bridges(regions: tuple[str, ...], data: Path | None) -> "list[RegionBridges]":
+    """The bridges of each region. None at all when ``data`` names a scripts/up that does not run."""
+    from bridge.ensure import RegionBridges  # noqa: PLC0415
     from regions.faults import Faults  # noqa: PLC0415
     from regions.settings import ROOT  # noqa: PLC0415
     from scripts.stack import configuration  # noqa: PLC0415
@@ -125,13 +125,13 @@ def _keepers(regions: tuple[str, ...], data: Path | None) -> "list[Keeper]":
         environment = dict(os.environ) if up is None else configuration.environment(up, os.environ, region)
         environment["PYTHONPATH"] = str(ROOT)
         command = [sys.executable, "-P", "-m", "scripts.cli", "bridge", "--kept", region]
-        made.append(Keeper(folder, region, command, environment))
+        made.append(RegionBridges(folder, region, command, environment))
     return made
 
 
 def _acting(region: str, act: Callable[[], "Report"]) -> "Report":
     """The report of what was done. An unusable folder counts as a failure of the region, like any other."""
-    from bridge.keeper import Report  # noqa: PLC0415
+    from bridge.ensure import Report  # noqa: PLC0415
 
     try:
         return act()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
 
-from bridge import keeper
+from bridge import ensure
 from regions.process import Process
 from regions.settings import ROOT
 from scripts.stack import configuration, processes
@@ -123,7 +123,7 @@ class Supervisor:
         Returns how many processes had to be ended without the supervisor.
         """
         self.data.url_file.unlink(missing_ok=True)  # from here on `nearfetch bridges ensure` starts nothing
-        keeper.end_kept(self.data.bridges, LEFTOVER_SECONDS)
+        ensure.end_kept(self.data.bridges, LEFTOVER_SECONDS)
         supervisor = self.data.supervisor
         if supervisor is not None:
             processes.signal_group(supervisor.pid, signal.SIGTERM)
@@ -139,7 +139,7 @@ class Supervisor:
 
     def end_leftovers(self) -> int:
         """Ends, one stage at a time, what a killed supervisor left behind. Returns the number of processes."""
-        ended = keeper.end_kept(self.data.bridges, LEFTOVER_SECONDS)
+        ended = ensure.end_kept(self.data.bridges, LEFTOVER_SECONDS)
         stage_of = self._stages()
         for stage in reversed(STAGES):
             files = [file for file in self.data.run.glob("*.pid") if stage_of.get(file.stem, STAGES[0]) == stage]

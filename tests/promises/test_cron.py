@@ -28,8 +28,8 @@ from scripts.stack.probes import always
 from scripts.stack.services import Guard
 from scripts.stack.supervision import Supervisor
 from tests.promises.daemon import Daemon
+from tests.service.bridges_host import Host, Traffic
 from tests.service.conftest import rabbitmq
-from tests.service.keeping import Host, Traffic
 from tests.waiting import until
 
 __all__ = ["rabbitmq"]

@@ -1,4 +1,4 @@
-"""What tests of the keeper share: a host with its bridges, the command as cron runs it, and traffic with a ledger."""
+"""What tests of `bridges ensure` and `bridges restart` share: a host with its bridges, the command as cron runs it, and traffic with a ledger."""
 
 import json
 import os
@@ -23,9 +23,9 @@ from scripts.stack.services import Guard
 from tests.service.bridging import Broker, task
 from tests.waiting import until
 
-MAIN = "import bridge.keeper as keeper\n{patch}\nfrom scripts.cli import main\nmain()"
+MAIN = "import bridge.ensure as ensure\n{patch}\nfrom scripts.cli import main\nmain()"
 
-AT_ONCE = "keeper.SUPERVISOR_SECONDS = 0.0"  # a patch: there is no supervisor to wait for
+AT_ONCE = "ensure.SUPERVISOR_SECONDS = 0.0"  # a patch: there is no supervisor to wait for
 
 
 class Host:

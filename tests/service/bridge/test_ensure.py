@@ -12,13 +12,13 @@ import threading
 import msgspec
 import pytest
 
-from bridge import heartbeat, keeper
-from bridge.keeper import Keeper
+from bridge import ensure, heartbeat
+from bridge.ensure import RegionBridges
 from regions import settings as settings_module
 from regions.process import Process
 from scripts.stack.ports import free_port
+from tests.service.bridges_host import AT_ONCE, Host, Traffic, age
 from tests.service.bridging import InThread, settings_of
-from tests.service.keeping import AT_ONCE, Host, Traffic, age
 from tests.waiting import until
 
 
@@ -253,7 +253,7 @@ def test_a_restart_under_traffic_loses_and_doubles_nothing(host, region):
 def test_a_restart_leaves_the_old_bridge_where_the_new_one_does_not_consume(host, region):
     first = host.begin(region)
     nowhere = {"NEARFETCH__HUB__AMQP": f"amqp://127.0.0.1:{free_port()}/"}
-    said = host.run("restart", code=1, patch="keeper.READY_SECONDS = 2.0", **nowhere)
+    said = host.run("restart", code=1, patch="ensure.READY_SECONDS = 2.0", **nowhere)
     assert "does not consume after 2 s" in said
     assert host.consuming(region) == first
 
@@ -280,8 +280,8 @@ def test_a_supervised_bridge_is_told_to_end_and_replaced_where_nobody_does(host,
 
 
 def test_a_bridge_that_ends_at_once_is_said_with_its_last_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(keeper, "SUPERVISOR_SECONDS", 0.0)
-    one = Keeper(tmp_path, "fra", ["/bin/sh", "-c", "echo no luck; exit 3"], os.environ)
+    monkeypatch.setattr(ensure, "SUPERVISOR_SECONDS", 0.0)
+    one = RegionBridges(tmp_path, "fra", ["/bin/sh", "-c", "echo no luck; exit 3"], os.environ)
     report = one.ensure()
     assert not report.ok
     assert report.pid == 0
@@ -289,9 +289,9 @@ def test_a_bridge_that_ends_at_once_is_said_with_its_last_words(tmp_path, monkey
 
 
 def test_a_bridge_that_gives_no_sign_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(keeper, "START_SECONDS", 0.2)
-    monkeypatch.setattr(keeper, "SUPERVISOR_SECONDS", 0.0)
-    report = Keeper(tmp_path, "fra", ["/bin/sleep", "600"], os.environ).ensure()
+    monkeypatch.setattr(ensure, "START_SECONDS", 0.2)
+    monkeypatch.setattr(ensure, "SUPERVISOR_SECONDS", 0.0)
+    report = RegionBridges(tmp_path, "fra", ["/bin/sleep", "600"], os.environ).ensure()
     assert not report.ok
     (said,) = report.did
     pid = int(said.split("process ")[1].split(",")[0])
@@ -315,9 +315,9 @@ def test_another_users_bridge_that_hangs_is_said_and_ends_itself_when_it_goes_on
 
 def test_a_long_log_is_put_aside_when_a_bridge_is_started(host, region):
     log = host.folder / f"{region}.log"
-    log.write_bytes(b"x" * (keeper.LOG_BYTES_MAX + 1))
+    log.write_bytes(b"x" * (ensure.LOG_BYTES_MAX + 1))
     host.run("ensure", patch=AT_ONCE)
-    assert log.with_name(f"{log.name}.1").stat().st_size == keeper.LOG_BYTES_MAX + 1
+    assert log.with_name(f"{log.name}.1").stat().st_size == ensure.LOG_BYTES_MAX + 1
     assert log.stat().st_size < 100_000
 
 

@@ -80,7 +80,7 @@ class Seen:
         return self.beat.state == "consuming"
 
 
-class Keeper:
+class RegionBridges:
     """Acts for one region. ``command`` becomes a bridge that beats as kept, in ``environment``."""
 
     def __init__(self, folder: Path, region: str, command: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from jobs.definition.field import Value
 from jobs.text import dates, numbers, pattern
-from jobs.text.absolute import absolute
-from jobs.text.beside import Refused
-from jobs.text.fold import LONG, folded
-from jobs.text.values import FALSE, TRUE, BadValue, Number, clean, exact_of, lines_of, text_of
+from jobs.text.affixes import Refused
+from jobs.text.urljoin import absolute
+from jobs.text.values import FALSE, LONG, TRUE, BadValue, Number, clean, exact_of, folded, lines_of, text_of
 
 _MISSING: Final = object()
 Convert = Callable[[Any, str], Any]  # (what was selected, the page's base address) → value, None for nothing

@@ -19,8 +19,8 @@ from lxml import etree
 from jobs import memory
 from jobs.errors import ParseFailed
 from jobs.page import check_tags
-from jobs.parse import construct, markup, repair, spaces
-from jobs.parse.spaces import NAMESPACES
+from jobs.parse import feed_namespaces, feed_repair, feed_text, markup
+from jobs.parse.feed_namespaces import NAMESPACES
 
 REPAIRED: Final = 12  # times a feed, while it is repaired: the text and what was made of it
 REPAIRED_TAG_BYTES: Final = 160  # besides, for each tag: the pieces between them
@@ -49,9 +49,9 @@ def read(utf8: bytes, warnings: list[str] | None = None, kept: Collection[str] =
     """
     told: list[str] = [] if warnings is None else warnings
     root = _root(utf8, told)
-    if construct.name_of(root) not in ("rss", "feed", "rdf", "channel"):
-        raise ParseFailed(f"expected a feed (rss, feed or RDF), found {construct.name_of(root)[:40]}")
-    spaces.by_meaning(root, utf8, kept, told)
+    if feed_text.name_of(root) not in ("rss", "feed", "rdf", "channel"):
+        raise ParseFailed(f"expected a feed (rss, feed or RDF), found {feed_text.name_of(root)[:40]}")
+    feed_namespaces.by_meaning(root, utf8, kept, told)
     return root
 
 
@@ -59,7 +59,7 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
     check_tags(utf8, "a feed", html=False)
     if _WINDOWS_1252.search(utf8) is not None:
         utf8 = _WINDOWS_1252.sub(_character, utf8)
-    faults, opened = repair.Faults(), utf8.count(b"![CDATA[") if _CDATA.search(utf8) is not None else 0
+    faults, opened = feed_repair.Faults(), utf8.count(b"![CDATA[") if _CDATA.search(utf8) is not None else 0
     # One that begins in another one, or is escaped.
     is_odd = opened > 0 and not opened == utf8.count(b"<![CDATA[") == utf8.count(b"]]>")
     try:
@@ -67,7 +67,7 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
         if opened and not is_odd and _has_swallowed(root, utf8):
             root = etree.fromstring(_closed(utf8, faults).strip(), _parser(recover=False))
     except etree.XMLSyntaxError:
-        faults = repair.Faults()
+        faults = feed_repair.Faults()
         root, is_odd = _mended(utf8, faults), True  # ill-formed feeds are what the rest of this is for
     warnings += faults.told()
     if is_odd:
@@ -75,9 +75,9 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
     return root
 
 
-def _closed(utf8: bytes, faults: repair.Faults) -> bytes:
+def _closed(utf8: bytes, faults: feed_repair.Faults) -> bytes:
     memory.reserve(_taken(utf8), "a feed that has to be repaired")
-    return repair.closed(utf8.decode("utf-8", "replace"), faults).encode()
+    return feed_repair.closed(utf8.decode("utf-8", "replace"), faults).encode()
 
 
 def _has_swallowed(root: Any, utf8: bytes) -> bool:
@@ -85,14 +85,14 @@ def _has_swallowed(root: Any, utf8: bytes) -> bool:
     return utf8.count(b"</item>") + utf8.count(b"</entry>") > sum(1 for _ in root.iter("{*}item", "{*}entry"))
 
 
-def _mended(utf8: bytes, faults: repair.Faults) -> Any:
+def _mended(utf8: bytes, faults: feed_repair.Faults) -> Any:
     """The root of an ill-formed feed: by the first step of repair that is enough. Raises ParseFailed."""
     memory.reserve(_taken(utf8), "a feed that has to be repaired")
     text = utf8.decode("utf-8", "replace")
     steps: tuple[tuple[Callable[[str], str], bool], ...] = (
-        (lambda text: repair.repaired(text, faults), False),
-        (repair.escaped, False),
-        (lambda text: repair.balanced(text, faults), False),
+        (lambda text: feed_repair.repaired(text, faults), False),
+        (feed_repair.escaped, False),
+        (lambda text: feed_repair.balanced(text, faults), False),
         (str, True),
     )
     for mend, recover in steps:
@@ -121,7 +121,7 @@ def _unwrap(root: Any) -> None:
             for child in element:
                 child.tail = _SECTION_MARKS.sub("", child.tail or "")
             if not len(element):
-                element.text = repair.DAMAGED_CLOSING.sub("", element.text)
+                element.text = feed_repair.DAMAGED_CLOSING.sub("", element.text)
 
 
 def _character(reference: re.Match[bytes]) -> bytes:
@@ -158,14 +158,14 @@ class Entry:
         if self._parts is None:
             self._parts = {}
             for child in self.element:
-                self._parts.setdefault(construct.name_of(child), []).append(child)
+                self._parts.setdefault(feed_text.name_of(child), []).append(child)
         return self._parts
 
     def get(self, key: str) -> Any:
         """A key's text, a list for categories and enclosures; None for none."""
         if key in _TEXTS:
             found = _TEXTS[key](self._named())
-            return construct.text_of(found) if found is not None else None
+            return feed_text.text_of(found) if found is not None else None
         if key == "link":
             link = _link(self._named())
             return self._at(*link) if link is not None else None
@@ -183,12 +183,12 @@ class Entry:
         if key not in _TEXTS:
             return self.get(key)
         found = _TEXTS[key](self._named())
-        return construct.html_of(found, warnings) if found is not None else None
+        return feed_text.html_of(found, warnings) if found is not None else None
 
     def source_of(self, key: str) -> Any:
         """The element that a key's text is found in, the entry's own where that is no single one."""
         found = _TEXTS[key](self._named()) if key in _TEXTS else None
-        return self.element if found is None else construct.division(found)
+        return self.element if found is None else feed_text.division(found)
 
     def _at(self, element: Any, address: str) -> str:
         try:
@@ -205,7 +205,7 @@ class Channel(Entry):
     def __init__(self, element: Any, address: str = "") -> None:
         super().__init__(element, address)
         self._channel = Entry(
-            next((child for child in element if construct.name_of(child) == "channel"), element), address
+            next((child for child in element if feed_text.name_of(child) == "channel"), element), address
         )
 
     def get(self, key: str) -> Any:
@@ -223,9 +223,9 @@ class Channel(Entry):
     def entries(self) -> Iterator[Entry]:
         """The entries, in document order: children of channel, feed or RDF. An entry in an entry is none."""
         root = self.element
-        for holder in (root, *(child for child in root if construct.name_of(child) == "channel")):
+        for holder in (root, *(child for child in root if feed_text.name_of(child) == "channel")):
             for child in holder:
-                if construct.name_of(child) in ("item", "entry"):
+                if feed_text.name_of(child) in ("item", "entry"):
                     yield Entry(child, self._address)
 
 
@@ -239,7 +239,7 @@ def _element(*names: str, is_text: bool = False) -> Callable[[Parts], Any]:
     def find(parts: Parts) -> Any:
         for prefix, name in wanted:
             for child in parts.get(name, ()):
-                is_there = construct.whole(child).strip() or (not is_text and construct.elements_in(child))
+                is_there = feed_text.whole(child).strip() or (not is_text and feed_text.elements_in(child))
                 if is_there and _is_of(child, prefix):
                     return child
         return None
@@ -253,7 +253,7 @@ def _first(*names: str) -> Finder:
 
     def text(parts: Parts) -> str | None:
         found = find(parts)
-        return construct.whole(found) if found is not None else None
+        return feed_text.whole(found) if found is not None else None
 
     return text
 
@@ -263,10 +263,10 @@ def _is_of(element: Any, prefix: str) -> bool:
 
     That of its parent is the feed's own too: there are feeds with a namespace that nobody else has.
     """
-    space = construct.space_of(element)
+    space = feed_text.space_of(element)
     if prefix:
         return space == NAMESPACES[prefix]
-    return spaces.is_own(space) or space == construct.space_of(element.getparent())
+    return feed_namespaces.is_own(space) or space == feed_text.space_of(element.getparent())
 
 
 def _link(parts: Parts) -> tuple[Any, str] | None:
@@ -275,7 +275,7 @@ def _link(parts: Parts) -> tuple[Any, str] | None:
     for child in parts.get("link", ()):
         if not _is_of(child, ""):  # Atom's is one in RSS too
             continue
-        href, text = (child.get("href") or "").strip(), construct.whole(child).strip()
+        href, text = (child.get("href") or "").strip(), feed_text.whole(child).strip()
         if _relation(child) != "alternate":
             continue
         if not href and text:
@@ -288,7 +288,7 @@ def _link(parts: Parts) -> tuple[Any, str] | None:
         return other
     for child in parts.get("guid", ()):
         if _is_address(child):
-            text = construct.whole(child).strip()
+            text = feed_text.whole(child).strip()
             return (child, text) if text.startswith(("http://", "https://")) else None
     return None
 
@@ -307,8 +307,8 @@ def _is_address(guid: Any) -> bool:
 def _author(parts: Parts) -> str | None:
     for child in parts.get("author", ()):
         if _is_of(child, ""):
-            of_him = {construct.name_of(one): construct.whole(one) for one in reversed(construct.elements_in(child))}
-            texts = [of_him.get(name) for name in ("name", "email", "uri")] if of_him else [construct.whole(child)]
+            of_him = {feed_text.name_of(one): feed_text.whole(one) for one in reversed(feed_text.elements_in(child))}
+            texts = [of_him.get(name) for name in ("name", "email", "uri")] if of_him else [feed_text.whole(child)]
             for text in texts:
                 if text and text.strip():
                     return text
@@ -320,10 +320,10 @@ def _categories(element: Any, parts: Parts) -> list[str]:
     if "category" not in parts and "subject" not in parts:
         return found
     for child in element:
-        name = construct.name_of(child)
+        name = feed_text.name_of(child)
         if (name == "category" and _is_of(child, "")) or (name == "subject" and _is_of(child, "dc")):
             own = child.text or ""
-            found.append(child.get("term") or child.get("label") or (own if own.strip() else construct.whole(child)))
+            found.append(child.get("term") or child.get("label") or (own if own.strip() else feed_text.whole(child)))
     return [text for text in found if text and text.strip()]
 
 
@@ -333,10 +333,10 @@ def _enclosures(element: Any, parts: Parts) -> list[tuple[Any, str]]:
         return found
     for child in element:
         address = None
-        if construct.name_of(child) == "enclosure":
+        if feed_text.name_of(child) == "enclosure":
             address = child.get("url") or child.get("href") or child.get(f"{{{NAMESPACES['rdf']}}}resource")
-        elif construct.name_of(child) == "link" and _relation(child) == "enclosure":
-            address = child.get("href") or construct.whole(child)
+        elif feed_text.name_of(child) == "link" and _relation(child) == "enclosure":
+            address = child.get("href") or feed_text.whole(child)
         if address and address.strip():
             found.append((child, address.strip()))
     return found

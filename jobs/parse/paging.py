@@ -13,7 +13,7 @@ from jobs.definition.model import Definition
 from jobs.origin import origin_of
 from jobs.page import Page, Request, next_link
 from jobs.parse import markup
-from jobs.parse.code import Code
+from jobs.parse.author_code import Code
 from jobs.parse.select import Compiler, found_something
 from jobs.text import values
 from jobs.text.values import BadValue

@@ -18,8 +18,7 @@ from jobs.parse.descendants import Kept, Seek
 from jobs.parse.select import Compiler, Find, Levels
 from jobs.parse.warnings import Warnings
 from jobs.text import pattern, values
-from jobs.text.fold import LONG, folded
-from jobs.text.values import BadValue
+from jobs.text.values import LONG, BadValue, folded
 
 BAD_MAX: Final = 10  # bad values of required fields that are told
 

@@ -18,7 +18,7 @@ from jobs.definition import css, field, jmes
 from jobs.definition.field import OWN, Kinds, Selector
 from jobs.errors import ParseFailed
 from jobs.page import parse_html, parse_xml
-from jobs.parse import construct, jsonld, markup, texts
+from jobs.parse import element_text, feed_text, jsonld, markup
 from jobs.parse.descendants import Seek, Words, seeker, string_of
 from jobs.text.values import BadValue
 
@@ -78,7 +78,7 @@ class Compiler:
         return element.text or "" if not len(element) else string_of(element, self.string)
 
     def _html_of(self, element: Any) -> str:
-        return construct.html_of(element, self.warnings)
+        return feed_text.html_of(element, self.warnings)
 
     def step(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
         """The items that a selector finds."""
@@ -110,7 +110,7 @@ class Compiler:
         item = _viewer(kinds[level], level)
         if path.gives == "text":
             first = self.xpath(path.first)
-            return lambda levels: next(map(texts.own_text, _run(first, item(levels))), None)
+            return lambda levels: next(map(element_text.own_text, _run(first, item(levels))), None)
         if lines or without:
             first, read = self.xpath(path.first), self._reader(lines=lines, without=without)
             return lambda levels: next(map(read, _listed(_run(first, item(levels)))), None)
@@ -150,7 +150,10 @@ class Compiler:
         item = _viewer(kinds[selector.level], selector.level)
         if selector.language in ("css", "xpath") and not selector.parse and not lines and not without:
             path = self.path(selector, documents)
-            run, text = self.xpath(path.xpath, is_located=True), texts.own_text if path.gives == "text" else self.text
+            run, text = (
+                self.xpath(path.xpath, is_located=True),
+                element_text.own_text if path.gives == "text" else self.text,
+            )
             return lambda levels: [_placed(one, item(levels), text) for one in _listed(_run(run, item(levels)))]
         find = self.all(selector, name, kinds, documents, lines=lines, without=without)
         return lambda levels: [(one, item(levels)) for one in find(levels)]
@@ -185,7 +188,9 @@ class Compiler:
         if not selector.parse:
             return find
         parse = _PARSERS[selector.parse]
-        read: Callable[[Any], Any] = _itself if selector.parse == "json" else texts.lines if lines else self.string
+        read: Callable[[Any], Any] = (
+            _itself if selector.parse == "json" else element_text.lines if lines else self.string
+        )
 
         def found(levels: Levels) -> list[Any]:
             with memory.inside():
@@ -195,13 +200,13 @@ class Compiler:
 
     def _reader(self, *, lines: bool, without: str) -> Callable[[Any], str]:
         """How an element becomes a text, with lines or without some of what lies in it; a text is one already."""
-        text = texts.lines if lines else self.text
+        text = element_text.lines if lines else self.text
         if not without:
             return lambda found: found if isinstance(found, str) else text(found)
         unwanted = self.xpath(self.path(Selector("css", without, -1), set()).xpath)
 
         def read(found: Any) -> str:
-            return found if isinstance(found, str) else text(texts.trimmed(found, unwanted))
+            return found if isinstance(found, str) else text(element_text.trimmed(found, unwanted))
 
         return read
 
@@ -213,7 +218,7 @@ class Compiler:
             path = self.path(selector, documents)
             run, item, text = self.xpath(path.xpath), _viewer(kinds[level], level), self.text
             if path.gives == "text":
-                return lambda levels: [texts.own_text(one) for one in _run(run, item(levels))]
+                return lambda levels: [element_text.own_text(one) for one in _run(run, item(levels))]
             if elements and not selector.parse:
                 return lambda levels: _listed(_run(run, item(levels)))
             if self.form == "feed" and selector.parse == "html":

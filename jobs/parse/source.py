@@ -30,12 +30,12 @@ from jobs.errors import (
 )
 from jobs.origin import origin_or_none
 from jobs.page import Page, Request
-from jobs.parse import feed, lines, xpaths
-from jobs.parse.code import Code
+from jobs.parse import feed, plain_text, xpath_faults
+from jobs.parse.author_code import Code
+from jobs.parse.feed_namespaces import NAMESPACES
 from jobs.parse.paging import Paging
 from jobs.parse.record import Plan, Scope, deeper
 from jobs.parse.select import Compiler, FindAll
-from jobs.parse.spaces import NAMESPACES
 from jobs.parse.warnings import Warnings
 from jobs.text import values
 from jobs.text.values import BadValue
@@ -78,9 +78,9 @@ class Source:
             self._code = code(definition)
             self._compile()
         except Faults as error:
-            raise Faults([*xpaths.faults(definition, self._compiler), *error.faults]) from error
+            raise Faults([*xpath_faults.faults(definition, self._compiler), *error.faults]) from error
         except ValueError as error:
-            found = xpaths.faults(definition, self._compiler)
+            found = xpath_faults.faults(definition, self._compiler)
             raise Faults(found or [Fault(definition.path.name, None, "", str(error))]) from error
 
     def _compile(self) -> None:
@@ -192,14 +192,14 @@ class Source:
         page.charset = page.charset or self.definition.charset
         self._compiler.warnings.clear()
         max_bytes = self.definition.limits.max_bytes
-        if page.body.startswith(lines.GZIP):  # of no text: a .gz file, whatever its headers say
-            page = replace(page, body=lines.unpacked(page.body, max_bytes))
+        if page.body.startswith(plain_text.GZIP):  # of no text: a .gz file, whatever its headers say
+            page = replace(page, body=plain_text.unpacked(page.body, max_bytes))
         if page.status in self.definition.contract.absent:
             return Parsed(absent=True)
         self._check_blocked(page)
         _check_status(page)
         if self.definition.archive:
-            page = replace(page, body=lines.member(page.body, self.definition.archive, max_bytes))
+            page = replace(page, body=plain_text.member(page.body, self.definition.archive, max_bytes))
         root = self._root(page)
         scope = Scope(self._base(page, root), Warnings(), page.params, self._required)
         scope.is_based = self.definition.format in ("feed", "xml") and _XML_BASE.search(page.utf8) is not None
@@ -262,9 +262,9 @@ class Source:
         elif form == "feed":
             items = root.entries()
         elif form == "csv":
-            items = lines.csv_rows(page.text, self.definition.csv, warnings)
+            items = plain_text.csv_rows(page.text, self.definition.csv, warnings)
         elif form == "text":
-            items = lines.text_rows(page.text, self.definition.rows_re)
+            items = plain_text.text_rows(page.text, self.definition.rows_re)
         else:
             yield from self._stepped([root], 0)
             return

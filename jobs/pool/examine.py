@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from jobs.definition import model
-from jobs.parse import xpaths
+from jobs.parse import xpath_faults
 from jobs.parse.source import Source, code, compiler
 from jobs.worker.stop import follow_parent
 from regions.faults import Fault, Faults
@@ -28,7 +28,7 @@ def faults(path: Path) -> list[Fault]:
         return raised.faults
     try:
         if found:
-            found += xpaths.faults(read, compiler(read))
+            found += xpath_faults.faults(read, compiler(read))
             code(read)
         else:
             Source(read)

@@ -37,7 +37,7 @@ from jobs.fetch.robots import FETCHED_BYTES_MAX, Robots
 from jobs.memory import Budget
 from jobs.origin import origin_or_none
 from jobs.page import Page, Request
-from jobs.parse.check import check, encoded, gaps
+from jobs.parse.contract_check import check, encoded, gaps
 from jobs.parse.source import Parsed
 from jobs.queue.clock import machine_ms
 from jobs.queue.flight import shared_ms

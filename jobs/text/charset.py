@@ -5,7 +5,7 @@
 
 Labels mean what WHATWG says they mean (jobs.text.encodings): ``iso-8859-1`` is windows-1252, ``shift_jis`` is what Windows made
 of it. Where the bytes can be read in two charsets, the one that is said decides, unless its reading is no language and the
-other one's is (jobs.text.readings); a warning then names both. No warning means that there was no doubt.
+other one's is (jobs.text.bigrams); a warning then names both. No warning means that there was no doubt.
 """
 
 import codecs
@@ -16,6 +16,9 @@ from typing import Final
 from jobs import memory
 from jobs.errors import DecodeFailed
 from jobs.text import encodings
+from jobs.text.bigrams import Reading
+from jobs.text.byte_patterns import by_escapes, by_zeros
+from jobs.text.candidates import CANDIDATES, LIKELY, Evidence, Said, encoding_of, in_header, known
 from jobs.text.decoded import (
     FAULTS_PER_GOOD,
     FAULTS_PER_GOOD_IF_SAID,
@@ -28,9 +31,6 @@ from jobs.text.decoded import (
     with_few_faults,
 )
 from jobs.text.encodings import FAULT, REPLACEMENT, UTF_8, WESTERN
-from jobs.text.evidence import CANDIDATES, LIKELY, Evidence, Said, encoding_of, in_header, known
-from jobs.text.readings import Reading
-from jobs.text.sniffed import by_escapes, by_zeros
 
 CHECKED_BYTES: Final = 1_048_576  # decoded at once where only whether it can be is asked
 # Bytes of UTF-8 that follow others: so many, in different words, come about by chance in no other charset.
@@ -39,7 +39,7 @@ CERTAIN: Final = 24
 
 _EAST_ASIAN: Final = ("gb18030", "shift_jis", "euc-kr", "big5", "euc-jp")
 _HIGH: Final = bytes(range(0x80, 0x100))
-# How well a reading reads (jobs.text.readings): well; well, where nothing is said; so badly that it is none; how much better another one has to be.
+# How well a reading reads (jobs.text.bigrams): well; well, where nothing is said; so badly that it is none; how much better another one has to be.
 GOOD: Final = 0.7
 SURE: Final = 0.95
 CLOSE: Final = 1.5  # divided by the weight

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from jobs.errors import DecodeFailed
+from jobs.text.candidates import Said
 from jobs.text.encodings import FAULT, Encoding, TooManyFaults
-from jobs.text.evidence import Said
 
 # Bad sequences for each good one in what is still a charset's; no name of any language in another charset has so few
 # of UTF-8 (tried on two to sixty words in 35 of them), and where the page itself says UTF-8 more are believed.

@@ -15,8 +15,8 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Final
 
-from jobs.text import units
-from jobs.text.beside import After, Before, Refused, multiplier
+from jobs.text import number_words
+from jobs.text.affixes import After, Before, Refused, multiplier
 
 SCALED_PLACES: Final = 12
 _DIGITS_MAX: Final = 4_000  # Python's own limit for an int in a text is 4,300
@@ -141,7 +141,7 @@ def _looked_at(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> 
         raise Refused(_ungrouped(run, mark))
     if is_count and _is_either(found):
         raise Refused(f'three decimals, or a group; decimal_mark = "{_OTHER[mark]}", or re takes the number')
-    if currency and _is_either(found) and not units.has_three_decimals(currency):
+    if currency and _is_either(found) and not number_words.has_three_decimals(currency):
         other = f'decimal_mark = "{_OTHER[mark]}"'
         raise Refused(f"three decimals beside {currency}, or a group; {other}, or re takes the number")
     made = _made(found, len(text), minus=minus)
@@ -169,7 +169,7 @@ def _beside(prefix: str, suffix: str, has_fraction: bool) -> tuple[bool, str, st
     note = f"{before.bound} was left out; re takes the number without it" if before.bound else ""
     if before.apart:
         note = f"{before.apart} before a blank was taken as a minus; re takes the number without it"
-    part = next((one for one in (before.currency, after.currency, after.part) if units.is_hundredth(one)), "")
+    part = next((one for one in (before.currency, after.currency, after.part) if number_words.is_hundredth(one)), "")
     if part and not {before.currency, after.currency} - {"", part}:
         note = f'{part} was taken as a unit; re takes the number, scale = "0.01" makes it what it is a hundredth of'
     currency = before.currency or after.currency or _sign_in(prefix) or _sign_in(suffix)
@@ -193,7 +193,7 @@ def _check_fractions(text: str) -> None:
 
 
 def _check_words(text: str) -> None:
-    word = next(filter(units.multiplies_anywhere, re.findall(r"[^\W\d_]{3,}", text)), None)
+    word = next(filter(number_words.multiplies_anywhere, re.findall(r"[^\W\d_]{3,}", text)), None)
     if word is not None:
         raise Refused(multiplier(word))
 

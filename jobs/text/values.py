@@ -10,11 +10,11 @@ from typing import Any, Final, Self
 import msgspec
 
 from jobs import memory
-from jobs.text.fold import LONG, folded
 
 TRUE: Final = frozenset({"true", "yes", "y", "1", "on"})
 FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
 SHOWN_MAX: Final = 60
+LONG: Final = 262_144  # characters: a longer text is folded in pieces
 LINE_BYTES: Final = 64  # of a line as a text of its own
 DEPTH_MAX: Final = 200  # of what is put out: every reader of a result has to follow
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -89,6 +89,25 @@ def clean(value: Any, depth: int = 0) -> Any:
         inner = depth + 1
         return [clean(one, inner) for one in value] if kind is list else {k: clean(v, inner) for k, v in value.items()}
     return value
+
+
+def folded(text: str) -> str:
+    """A text with one blank for any white space in it, and none around it."""
+    return " ".join(text.split()) if len(text) <= LONG else _folded_by_pieces(text)
+
+
+def _folded_by_pieces(text: str) -> str:
+    """As ``folded``: the words of a long text, all at once, would take many times its memory."""
+    memory.reserve(2 * sys.getsizeof(text), f"a text of {len(text)} characters")
+    pieces: list[str] = []
+    is_in_word = False
+    for start in range(0, len(text), LONG):
+        piece = text[start : start + LONG]
+        words = " ".join(piece.split())
+        if words:
+            pieces.append(words if not pieces or (is_in_word and not piece[0].isspace()) else f" {words}")
+        is_in_word = not piece[-1].isspace()
+    return "".join(pieces)
 
 
 def text_of(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 from babel import Locale
 
-from jobs.text import readings
+from jobs.text import bigrams
 
 PATH: Final = Path(__file__).parents[2] / "jobs" / "text" / "letters.tsv"
 LANGUAGES: Final = ["af", "az", "be", "bg", "br", "bs", "ca", "cs", "cy", "da", "de", "el", "en", "eo", "es", "et", "eu", "fa", "fi", "fo", "fr", "fy", "ga", "gd", "gl", "he", "hr", "hu", "is", "it", "kk", "lb", "lt", "lv", "mk", "mt", "nb", "nl", "nn", "pl", "pt", "ro", "ru", "sk", "sl", "sq", "sr", "sr_Latn", "sv", "th", "tr", "uk", "ur", "vi", "ar"]  # fmt: skip
@@ -34,7 +34,7 @@ def pairs(language: str) -> list[str]:
     words = [
         f" {word} "
         for name in names(language)
-        for word in re.findall(r"[^\W\d_]+|[\u0e00-\u0e7f]+", readings.lowered(name))
+        for word in re.findall(r"[^\W\d_]+|[\u0e00-\u0e7f]+", bigrams.lowered(name))
     ]
     seen = Counter(letter for word in words for letter in word if letter > "\x7f")
     known = {letter for letter, count in seen.items() if count >= SEEN}

@@ -13,7 +13,7 @@ from typing import Final
 
 from html5lib._inputstream import EncodingParser as _EncodingParser
 
-from jobs.text import declared, encodings
+from jobs.text import encodings, prescan
 
 FAULT: Final = "\ufffd"
 Index = Sequence[str | None]
@@ -310,7 +310,7 @@ def compare(seed: int, count: int) -> Iterator[str]:
             if ours != theirs:
                 yield f"{name} {body.hex()}: we read {ours!r}, the standard's steps {theirs!r}"
     for body in islice(_metas(chance), count):
-        ours, theirs = encodings.lookup(declared.prescan(body)), _EncodingParser(body).getEncoding()
+        ours, theirs = encodings.lookup(prescan.prescan(body)), _EncodingParser(body).getEncoding()
         ours_name, theirs_name = ours.name if ours else "", theirs.name if theirs else ""
         if ours_name != theirs_name:
             yield f"meta in {body!r}: we find {ours_name!r}, html5lib {theirs_name!r}"

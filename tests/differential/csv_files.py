@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from jobs.definition.delimited import Csv
 from jobs.errors import ParseFailed
-from jobs.parse import lines
+from jobs.parse import plain_text
 from jobs.parse.warnings import Warnings
 
 Row = dict[str, str | None]
@@ -72,7 +72,7 @@ def read(text: str, delimiter: str) -> tuple[list[Row] | None, list[str]]:
     """Our rows and warnings; None where it was refused."""
     warnings = Warnings()
     try:
-        return list(lines.csv_rows(text, Csv(delimiter=delimiter), warnings)), warnings.texts()
+        return list(plain_text.csv_rows(text, Csv(delimiter=delimiter), warnings)), warnings.texts()
     except ParseFailed as error:
         return None, [str(error)]
 

@@ -19,11 +19,11 @@ from jobs.definition.field import DEFAULT_LANGUAGE, TYPES
 from jobs.definition.model import BadParams, read
 from jobs.errors import TaskError
 from jobs.page import Page, parse_html, parse_json, parse_xml
-from jobs.parse import feed, jsonld, lines
-from jobs.parse.check import check
+from jobs.parse import feed, jsonld, plain_text
+from jobs.parse.contract_check import check
 from jobs.parse.source import Source
 from jobs.parse.warnings import Warnings
-from jobs.text import charset, fold, numbers, pattern
+from jobs.text import charset, numbers, pattern, values
 from regions.faults import Faults
 from tests.unit.describing import shop
 
@@ -261,16 +261,16 @@ def test_the_strategies_make_sources_that_work(tmp_path):
 @given(st.text(alphabet="ab \n\t\u00a0\u2003", max_size=40))
 def test_a_long_text_is_folded_as_a_short_one(text):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(fold, "LONG", 4)
-        assert fold.folded(text) == " ".join(text.split())
+        patched.setattr(values, "LONG", 4)
+        assert values.folded(text) == " ".join(text.split())
 
 
 @given(st.lists(st.sampled_from(["a", "ü", '"x\ny"', "", "\r", "long " * 5])), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_csv_is_read_by_pieces_as_it_is_as_a_whole(cells, end):
     text = "".join(f"{cell},1{end}" for cell in cells)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(lines, "_PIECE_CHARACTERS", 3)
-        found = list(csv.reader(lines._Feed(text, ",").lines()))
+        patched.setattr(plain_text, "_PIECE_CHARACTERS", 3)
+        found = list(csv.reader(plain_text._Feed(text, ",").lines()))
     assert found == list(csv.reader(io.StringIO(text, newline="")))
 
 

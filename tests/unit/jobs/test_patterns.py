@@ -21,8 +21,8 @@ import jobs
 from jobs import origin, page
 from jobs.definition.model import Csv
 from jobs.fetch import fetcher
-from jobs.parse import feed, jsonld, lines
-from jobs.text import charset, dates, declared, fold, numbers
+from jobs.parse import feed, jsonld, plain_text
+from jobs.text import charset, dates, numbers, prescan, values
 
 SIZES = (100, 1_200)  # repetitions; the small one is for what would take hours of the large one
 QUICK_SECONDS = 0.0015  # of CPU, for twice as many: below it nothing can be told; a quadratic look takes 20 ms
@@ -111,7 +111,7 @@ def cookies(text: str) -> None:
 
 WHOLE = {
     "a Link header": page.next_link,
-    "a charset": lambda text: declared.labels(text.encode()),
+    "a charset": lambda text: prescan.labels(text.encode()),
     "a body's text": tried(lambda text: charset.decode(f"{text}\xe9".encode("latin-1"), f"text/html; charset={text}")),
     "cookies": tried(cookies),
     "Retry-After": tried(lambda text: fetcher.retry_after({"retry-after": text})),
@@ -127,8 +127,8 @@ WHOLE = {
     "a number with signs": tried(lambda text: numbers.parser(",")(f"{text}-5{text}")),
     "a duration": tried(dates.duration),
     "a time": tried(dates.datetime_parser(("iso", "rfc2822", "%d. %B %Y %p"), "de", "UTC")),
-    "CSV": tried(lambda text: list(lines.csv_rows(text, Csv()))),
-    "white space": tried(fold.folded),
+    "CSV": tried(lambda text: list(plain_text.csv_rows(text, Csv()))),
+    "white space": tried(values.folded),
 }  # fmt: skip
 
 

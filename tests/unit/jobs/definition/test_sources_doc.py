@@ -22,7 +22,7 @@ from msgspec import Struct
 from jobs import errors
 from jobs.definition import field, limits, model, params
 from jobs.page import Page
-from jobs.parse.check import check
+from jobs.parse.contract_check import check
 from jobs.parse.source import Parsed, Source
 from regions.settings import ROOT
 from tests.unit.describing import URL, define, faults

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.definition.delimited import Csv
 from jobs.errors import ParseFailed
-from jobs.parse import lines
+from jobs.parse import plain_text
 from jobs.parse.warnings import Warnings
 from tests.differential import csv_files
 from tests.unit.describing import parse, rows
@@ -14,7 +14,7 @@ from tests.unit.describing import parse, rows
 
 def read(text, **shape):
     warnings = Warnings()
-    return list(lines.csv_rows(text, Csv(**shape), warnings)), warnings.texts()
+    return list(plain_text.csv_rows(text, Csv(**shape), warnings)), warnings.texts()
 
 
 @pytest.mark.parametrize(
@@ -116,4 +116,4 @@ def test_tables_come_back_and_damaged_ones_are_told_of():
 def test_quotes_are_looked_at_in_linear_time():
     """Each of these took minutes where a place was looked for anew for each quote."""
     for text in ('a,b\n"' + 'x" ' * 200_000, "a,b\n" + ' "' * 300_000, "a,b\n" + '"x" y,"z" q\n' * 30_000):
-        list(lines.csv_rows(text, Csv(), Warnings()))
+        list(plain_text.csv_rows(text, Csv(), Warnings()))

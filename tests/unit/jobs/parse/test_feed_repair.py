@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobs.parse import feed, repair
+from jobs.parse import feed, feed_repair
 from tests.unit.describing import parse
 
 
@@ -209,6 +209,9 @@ def test_repair_is_linear(piece):
     took = []
     for count in (1_500, 6_000):
         began = time.process_time()
-        repair.balanced(repair.escaped(repair.repaired("<rss>" + piece * count, repair.Faults())), repair.Faults())
+        feed_repair.balanced(
+            feed_repair.escaped(feed_repair.repaired("<rss>" + piece * count, feed_repair.Faults())),
+            feed_repair.Faults(),
+        )
         took.append(time.process_time() - began)
     assert took[1] < 1 + 16 * took[0]  # quadratic ones took minutes

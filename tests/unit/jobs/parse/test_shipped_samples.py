@@ -13,7 +13,7 @@ import pytest
 
 from jobs.definition.model import read
 from jobs.page import Page
-from jobs.parse.check import check
+from jobs.parse.contract_check import check
 from jobs.parse.source import Source
 from regions.settings import ROOT
 from tests.unit.jobs.parse.test_samples import FORMATS, SAMPLES, body_of, same

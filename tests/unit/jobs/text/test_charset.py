@@ -8,7 +8,7 @@ import pytest
 from babel import Locale
 
 from jobs.errors import DecodeFailed
-from jobs.text import declared
+from jobs.text import prescan
 from jobs.text.charset import decode
 
 GERMAN = "Größe: 5 €, süß und schön, für alle Fälle"
@@ -186,7 +186,7 @@ def test_override_that_does_not_fit():
     ],
 )
 def test_what_a_document_says_of_itself(body, label):
-    assert declared.labels(body)[:1] == [label][: len(label)]
+    assert prescan.labels(body)[:1] == [label][: len(label)]
 
 
 # ── two readings of the same bytes ──
@@ -293,10 +293,10 @@ def test_what_browsers_do_not_read_fails_with_what_helps(body, header):
 def test_xml_goes_by_its_declaration_also_where_it_holds_a_page():
     body = '<?xml version="1.0" encoding="koi8-r"?><a><meta charset="windows-1251"/>Привет</a>'.encode("koi8-r")
     assert decode(body, "text/xml").text == body.decode("koi8-r")
-    assert declared.labels(body) == ["koi8-r", "windows-1251"]
-    assert declared.labels(body.replace(b"<a>", b"<html>")) == ["windows-1251", "koi8-r"]
+    assert prescan.labels(body) == ["koi8-r", "windows-1251"]
+    assert prescan.labels(body.replace(b"<a>", b"<html>")) == ["windows-1251", "koi8-r"]
     hidden = body.replace(b"<meta", b"<![CDATA[<meta").replace(b"/>", b"/>]]>")
-    assert declared.labels(hidden) == ["koi8-r"]
+    assert prescan.labels(hidden) == ["koi8-r"]
 
 
 @pytest.mark.parametrize("header", ["iso-2022-jp", "", "utf-8"])
@@ -346,6 +346,6 @@ def test_bytes_that_are_nothing_raise_nothing_else(label):
 )
 def test_what_is_known_at_once_of_a_usual_page_is_what_the_steps_find(begins, is_usual):
     body = begins + b"<meta charset=koi8-r><p>"
-    assert (declared._USUAL.match(body) is not None) == is_usual
-    label = declared.prescan(body)
-    assert declared.labels(body) == ([label] if label else [])
+    assert (prescan._USUAL.match(body) is not None) == is_usual
+    label = prescan.prescan(body)
+    assert prescan.labels(body) == ([label] if label else [])

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.definition.field import Value
 from jobs.parse.convert import converter
-from jobs.text import units
+from jobs.text import number_words
 from jobs.text.values import BadValue, Number
 from tests.differential import Explained
 from tests.differential import numbers as differential
@@ -234,11 +234,15 @@ def test_the_plain_numbers_of_all_languages_are_read():
 
 
 def test_all_words_that_multiply_in_a_language_are_known():
-    """The table of ``jobs.text.units`` is CLDR's, as Babel has it."""
+    """The table of ``jobs.text.number_words`` is CLDR's, as Babel has it."""
     unknown = set()
     for name in differential.locales():
         for word, follows in differential.multipliers(name):
-            known = units.multiplies(word) or units.may_multiply(word) if follows else units.multiplies_after(word)
+            known = (
+                number_words.multiplies(word) or number_words.may_multiply(word)
+                if follows
+                else number_words.multiplies_after(word)
+            )
             if not known and word not in differential.KNOWN:
                 unknown.add((name, word))
     assert not unknown

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from jobs.text import declared, encodings, readings
+from jobs.text import bigrams, encodings, prescan
+from jobs.text.bigrams import Reading
 from jobs.text.encodings import FAULT, WESTERN, Encoding, TooManyFaults
-from jobs.text.readings import Reading
 
 # What a text is read as where nothing true is said, in this order where two are as good.
 CANDIDATES: Final = (
@@ -60,13 +60,13 @@ class Evidence:
     def said(self) -> list[Said]:
         """What the header and the page call the charset, in that order; without labels that nobody knows."""
         return list(
-            known([*in_header(self.content_type), *(("the page", label) for label in declared.labels(self.bytes))])
+            known([*in_header(self.content_type), *(("the page", label) for label in prescan.labels(self.bytes))])
         )
 
     @cached_property
     def sample(self) -> bytes:
         """Words of it."""
-        return readings.sample(self.bytes)
+        return bigrams.sample(self.bytes)
 
     def read(self, encoding: Encoding) -> tuple[str, Reading]:
         """The sample in a charset, and how it reads."""
@@ -75,7 +75,7 @@ class Evidence:
                 text = encoding.decode(self.sample)
             except TooManyFaults:
                 text = FAULT
-            self._read[encoding.name] = text, readings.read(text)
+            self._read[encoding.name] = text, bigrams.read(text)
         return self._read[encoding.name]
 
     def best(self, but: str, among: Sequence[str] = CANDIDATES) -> tuple[str, Reading]:

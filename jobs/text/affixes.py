@@ -10,7 +10,7 @@ import re
 import unicodedata
 from typing import Final
 
-from jobs.text import units
+from jobs.text import number_words
 
 _MINUS: Final = frozenset("-\u2212\u2010\u2011\u2012")
 _TRUE_MINUS: Final = "\u2212"
@@ -107,7 +107,7 @@ class Before:
             word = _word_before(rest)
             if rest[-1:] and rest[-1:] in _PER_HUNDRED:
                 word = rest[-1:]
-            elif not word or not units.is_currency(word) or units.is_multiplied(word):
+            elif not word or not number_words.is_currency(word) or number_words.is_multiplied(word):
                 break
             else:
                 self.currency = self.currency or word
@@ -130,20 +130,20 @@ class Before:
         if sign not in _MINUS and sign != _DASH:
             raise Refused(f"{sign} may be a minus; re takes the number")
         if touches or not last or not (last.isalnum() or word):
-            if units.multiplies_after(word.rstrip(".")):
+            if number_words.multiplies_after(word.rstrip(".")):
                 raise Refused(multiplier(word))
             self.in_brackets = before.rstrip(" ").endswith(_OPENED)
-            if units.is_currency(word):
+            if number_words.is_currency(word):
                 self.currency = self.currency or word
             self.apart = "" if touches or sign == _TRUE_MINUS else sign
             return True
-        if sign == _DASH and not units.is_currency(word):
+        if sign == _DASH and not number_words.is_currency(word):
             return None
         raise Refused(f"{sign} between blanks may be a minus or a dash; re takes the number")
 
     def _is_minus_after(self, word: str) -> bool | None:
         """A sign right after a word: a minus after a currency, else a hyphen."""
-        if not units.is_currency(word):
+        if not number_words.is_currency(word):
             if word.endswith(".") or (2 <= len(word) <= 5 and word.isascii() and word.isupper()):
                 raise Refused(f"{word}- may be a currency and a minus; re takes the number")
             return None
@@ -169,7 +169,7 @@ class Before:
             raise Refused('a minus in words; re takes the number, scale = "-1" makes it negative')
         if bare in _ACCOUNTS:
             raise Refused(_account(word))
-        if word and (units.multiplies_after(word.rstrip(".")) or units.is_multiplied(word)):
+        if word and (number_words.multiplies_after(word.rstrip(".")) or number_words.is_multiplied(word)):
             raise Refused(multiplier(word))
         if last and unicodedata.numeric(last, None) is not None and not last.isalpha() and not last.isdecimal():
             raise Refused(f"{last} at the number; re takes the number")
@@ -197,9 +197,11 @@ class After:
             bare = word.rstrip(".")
             if rest[:1] and rest[:1] in _PER_HUNDRED:
                 word = rest[:1]
-            elif units.multiplies(bare.partition(".")[0]) or units.is_multiplied(word):
+            elif number_words.multiplies(bare.partition(".")[0]) or number_words.is_multiplied(word):
                 raise Refused(multiplier(word))
-            elif (len(bare) < 2 and bare.isascii() and bare.isalpha()) or not word or not units.is_currency(word):
+            elif (
+                (len(bare) < 2 and bare.isascii() and bare.isalpha()) or not word or not number_words.is_currency(word)
+            ):
                 break
             else:
                 self.currency = self.currency or word
@@ -208,18 +210,18 @@ class After:
             text = text[country.end() :] if country is not None else text
             rest = text.lstrip(" ")
         linked = _LINK.match(rest)
-        if linked is not None and units.multiplies(_word_after(rest[linked.end() :]).rstrip(".")):
+        if linked is not None and number_words.multiplies(_word_after(rest[linked.end() :]).rstrip(".")):
             raise Refused(multiplier(rest[: linked.end()] + _word_after(rest[linked.end() :])))
         self._look_at(text, rest)
 
     def _signed(self, text: str, *, has_fraction: bool) -> str:
         """What follows a minus right after the digits, which accountants write so; a hyphen may stand there too."""
         word = _word_after(text[1:])
-        if text[1:2].isalnum() and not units.is_currency(word):
+        if text[1:2].isalnum() and not number_words.is_currency(word):
             return text  # 5-pack
-        left = text[1 + len(word) :] if units.is_currency(word) else text[1:]
+        left = text[1 + len(word) :] if number_words.is_currency(word) else text[1:]
         blank = left.lstrip(" ")
-        if units.is_currency(_word_after(blank)):
+        if number_words.is_currency(_word_after(blank)):
             blank = blank[len(_word_after(blank)) :].lstrip(" ")
         if not has_fraction or text[0] not in _MINUS or blank.rstrip(" )"):
             raise Refused(
@@ -244,14 +246,14 @@ class After:
             raise Refused(
                 f"{first} at the number is an exponent or a note; re takes the number, or without leaves the note out"
             )
-        self.part = bare if units.is_hundredth(bare) else ""
+        self.part = bare if number_words.is_hundredth(bare) else ""
         after = rest[len(word) :]
-        if units.may_multiply(bare) and (not after or after[0] in " ,;:.)!?+"):
+        if number_words.may_multiply(bare) and (not after or after[0] in " ,;:.)!?+"):
             self.unit = bare
         if first and first in _MINUSES:
             left = rest[1:].lstrip(" ")
             word = _word_after(left)
-            if units.is_currency(word):
+            if number_words.is_currency(word):
                 left = left[len(word) :].strip(" )")
             if not left or (text[:1] == first and self.currency and rest[1:2] == " "):
                 raise Refused(f"{first} after the number may be a minus; re takes the number")

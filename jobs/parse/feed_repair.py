@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 from jobs.errors import ParseFailed
-from jobs.parse.spaces import NAMESPACES
+from jobs.parse.feed_namespaces import NAMESPACES
 
 OPENING, CLOSING = "<![CDATA[", "]]>"
 PREFIXES_MAX: Final = 100  # that are declared

@@ -5,9 +5,9 @@ from typing import Final
 
 from jobs import memory
 from jobs.errors import DecodeFailed
+from jobs.text.candidates import Evidence, Said, encoding_of
 from jobs.text.decoded import RECODED, Decoded, faults, made, not_text, refused, with_few_faults
 from jobs.text.encodings import FAULT, REPLACEMENT, UTF_8, TooManyFaults
-from jobs.text.evidence import Evidence, Said, encoding_of
 
 LABELS: Final = ("iso-2022-jp", "iso-2022-jp-2004", "iso-2022-jp-2", "iso-2022-jp-ext")  # in this order
 _JAPANESE: Final = re.compile(rb"\x1b(?:\$[@B]|\([JI])")

@@ -12,8 +12,8 @@ from typing import Any, Final
 from lxml import etree
 
 from jobs.parse import markup
-from jobs.parse.spaces import ATOM_03, NAMESPACES
-from jobs.parse.texts import own_text
+from jobs.parse.element_text import own_text
+from jobs.parse.feed_namespaces import ATOM_03, NAMESPACES
 
 _MARKED: Final = ("text/html", "text/xml")
 _ESCAPED: Final = re.compile(r"\s*+&lt;[A-Za-z]")

@@ -6,8 +6,8 @@ from decimal import Decimal
 import pytest
 
 from jobs.errors import ContractBroken, TooLarge
-from jobs.parse import check as checking
-from jobs.parse.check import check, encoded, gaps
+from jobs.parse import contract_check
+from jobs.parse.contract_check import check, encoded, gaps
 from tests.unit.describing import define
 
 FIELDS = "[fields]\na = 'a'\nb = 'b'\n[contract]\n"
@@ -100,7 +100,7 @@ def test_both_ends_belong_to_a_range_and_nothing_is_in_none(tmp_path, limits):
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
 def test_records_are_a_list_in_as_many_bytes_as_they_may_have(count, monkeypatch):
-    monkeypatch.setattr(checking, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(contract_check, "ROWS_AT_ONCE", 2)
     rows = [{"a": "x" * number, "b": Decimal("1.5")} for number in range(count)]
     found = encoded(rows, 10_000)
     assert json.loads(found) == [{"a": "x" * number, "b": "1.5"} for number in range(count)]

@@ -12,7 +12,8 @@ from typing import Final
 from msgspec import Struct
 
 from jobs.definition.ask import Ask
-from jobs.definition.model import Definition, read
+from jobs.definition.model import Definition
+from jobs.definition.read import read
 from regions import logs, names, toml
 from regions.faults import Fault, Faults, nearest
 from regions.secret import line_for

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from jobs.definition import model
+from jobs.definition.read import examine
 from jobs.parse import xpath_faults
 from jobs.parse.source import Source, code, compiler
 from jobs.worker.stop import follow_parent
@@ -23,7 +23,7 @@ CPU_SECONDS: Final = 10  # for one source
 def faults(path: Path) -> list[Fault]:
     """What is wrong with ``ID.toml`` and the ``ID.py`` beside it, by their lines; runs the latter's top level."""
     try:
-        read, found = model.examine(path)
+        read, found = examine(path)
     except Faults as raised:
         return raised.faults
     try:

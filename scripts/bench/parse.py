@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import click
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from jobs.page import Page
 from jobs.parse.source import Source
 from scripts import terminal

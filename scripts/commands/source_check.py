@@ -7,9 +7,9 @@ from typing import Final
 import click
 import msgspec
 
-from jobs.definition import model
 from jobs.definition.catalog import Catalog, Entry, wrong_in
 from jobs.definition.model import Definition
+from jobs.definition.read import examine as examine_file
 from jobs.pool import examine
 from regions import toml
 from regions.faults import Fault, Faults, nearest
@@ -61,7 +61,7 @@ def regions_of(path: Path) -> list[tuple[str, str]]:
 def _examined(path: Path) -> Definition | None:
     """A definition as far as it can be read; None when the file is not TOML."""
     try:
-        return model.examine(path)[0]
+        return examine_file(path)[0]
     except Faults:
         return None
 

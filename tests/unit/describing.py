@@ -4,7 +4,8 @@ import re
 import textwrap
 from pathlib import Path
 
-from jobs.definition.model import Definition, read
+from jobs.definition.model import Definition
+from jobs.definition.read import read
 from jobs.page import Page
 from jobs.parse.source import Parsed, Source
 from regions.faults import Faults

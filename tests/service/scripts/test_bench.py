@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from jobs.page import Page
 from jobs.parse.source import Source
 from regions.process import Process

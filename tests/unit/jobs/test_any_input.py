@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from jobs.definition import css, jmes
 from jobs.definition.field import DEFAULT_LANGUAGE, TYPES
-from jobs.definition.model import BadParams, read
+from jobs.definition.model import BadParams
+from jobs.definition.read import read
 from jobs.errors import TaskError
 from jobs.page import Page, parse_html, parse_json, parse_xml
 from jobs.parse import feed, jsonld, plain_text

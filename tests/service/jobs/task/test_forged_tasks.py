@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs import contract
-from jobs.definition.model import read
+from jobs.definition.read import read
 from jobs.origin import origin_of, origin_or_none
 from jobs.worker.fork_server import needed
 from regions import names, settings

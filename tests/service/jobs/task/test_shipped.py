@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from jobs.task.runner import Runner
 from regions import settings
 from regions.settings import ROOT

@@ -7,7 +7,7 @@ import sys
 from msgspec.structs import replace
 
 from jobs.definition.catalog import Catalog
-from jobs.definition.model import read
+from jobs.definition.read import read
 from regions.egress import Egress
 from regions.secret import Secret
 from regions.settings import ROOT, Region
@@ -184,6 +184,6 @@ def test_later_folder_counts(tmp_path):
 
 
 def test_the_gateway_needs_neither_lxml_nor_requests():
-    code = "import sys, jobs.definition.catalog, jobs.definition.model; print(sorted({'lxml', 'requests', 'parsel'} & set(sys.modules)))"
+    code = "import sys, jobs.definition.catalog, jobs.definition.read; print(sorted({'lxml', 'requests', 'parsel'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

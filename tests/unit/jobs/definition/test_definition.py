@@ -2,7 +2,8 @@
 
 import pytest
 
-from jobs.definition.model import BadParams, read
+from jobs.definition.model import BadParams
+from jobs.definition.read import read
 from regions.faults import Faults
 from regions.settings import ROOT
 from tests.unit.describing import define, faults

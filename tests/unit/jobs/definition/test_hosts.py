@@ -7,7 +7,7 @@ import pytest
 from jobs.definition import hosts
 from jobs.definition.catalog import Catalog
 from jobs.definition.hosts import Elsewhere
-from jobs.definition.model import examine, read
+from jobs.definition.read import examine, read
 from regions.settings import Limits
 from web.api import submit
 from web.http.problems import Problem

@@ -20,7 +20,7 @@ import pytest
 from msgspec import Struct
 
 from jobs import errors
-from jobs.definition import field, limits, model, params
+from jobs.definition import field, field_reader, limits, params, read
 from jobs.page import Page
 from jobs.parse.contract_check import check
 from jobs.parse.source import Parsed, Source
@@ -184,8 +184,8 @@ def test_ten_minutes(tmp_path):
 def test_every_key_of_the_format_stands_in_the_document():
     words = set(re.findall(r"[a-z_]+", TEXT))
     known = {
-        *model._KEYS, *field._KEYS, *field.LANGUAGES, *field.TYPES, *field.DEFAULT_LANGUAGE, *params._KEYS,
-        *limits.Limits.__struct_fields__, *limits.Contract.__struct_fields__, *model.CODE_NAMES,
+        *read._KEYS, *field_reader._KEYS, *field.LANGUAGES, *field.TYPES, *field.DEFAULT_LANGUAGE, *params._KEYS,
+        *limits.Limits.__struct_fields__, *limits.Contract.__struct_fields__, *read.CODE_NAMES,
         *("empty", "blocked", "start", "step", "link", "max_pages", "ttl_seconds", "delimiter", "quote", "header", "skip"),
         *("method", "headers", "cookies", "form", "json", "body", "auth", "egress", "basic", "bearer"),
     }  # fmt: skip

@@ -8,7 +8,7 @@ import json
 import msgspec
 import pytest
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from jobs.parse.source import Source
 from tests.unit.describing import PAGES, page
 

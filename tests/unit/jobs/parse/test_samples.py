@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from jobs.page import Page
 from jobs.parse.source import Source
 from regions.settings import ROOT

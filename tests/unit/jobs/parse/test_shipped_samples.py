@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from jobs.page import Page
 from jobs.parse.contract_check import check
 from jobs.parse.source import Source

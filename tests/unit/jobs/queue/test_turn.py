@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from jobs.queue.turn import limits_of
 
 

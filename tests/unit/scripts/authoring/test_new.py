@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from scripts.site.pages import ecb, quakes
 from tests.unit.describing import PAGES
 

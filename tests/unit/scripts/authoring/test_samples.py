@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from jobs.definition.model import read
+from jobs.definition.read import read
 from scripts.authoring import samples
 from scripts.site.behave import Rule
 from scripts.site.pages import books

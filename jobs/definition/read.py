@@ -1,0 +1,306 @@
+"""Reads a source's definition: one TOML file, with all its faults reported at once.
+
+read(path) → Definition      raises Faults: "quotes.toml:9: fields.author: unknown selector key …"
+"""
+
+import ast
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from jobs.definition import ask
+from jobs.definition.ask import DEFAULT_EGRESS, Ask, read_ask
+from jobs.definition.delimited import read_csv
+from jobs.definition.field import DEFAULT_LANGUAGE, ELEMENT, PAGE_KINDS, ROW, VALUE, Kinds, Selector
+from jobs.definition.field_reader import FieldReader
+from jobs.definition.hosts import ANY, hosts_of, leaders
+from jobs.definition.limits import Contract, read_contract, read_limits
+from jobs.definition.model import PAGES_MAX, Before, Definition, Next
+from jobs.definition.params import Param, read_params
+from jobs.definition.reader import Reader, Where, show
+from jobs.text import pattern
+from jobs.text.charset import is_known
+from regions import names, toml
+from regions.faults import Fault, Faults
+
+FORMATS: Final = tuple(DEFAULT_LANGUAGE)
+CODE_NAMES: Final = ("request", "parse", "next_page")  # functions that ID.py may define
+
+_KEYS: Final = (
+    "title", "url", "region", "standby", "any_host", "format", "charset", "archive", "params", "request", "before", "rows",
+    "fields", "next", "limits", "contract", "namespaces", "csv",
+)  # fmt: skip
+
+
+def read(path: Path) -> Definition:
+    """Reads ``ID.toml`` (and looks at ``ID.py`` beside it, without running it). Raises ``Faults`` with all of them."""
+    definition, faults = examine(path)
+    if faults:
+        raise Faults(sorted(faults, key=lambda fault: fault.line or 0))
+    return definition
+
+
+def examine(path: Path) -> tuple[Definition, list[Fault]]:
+    """A definition with everything that is wrong with it; what is wrong is left out of it, or has its default.
+
+    Raises ``Faults`` for a file that is no TOML at all.
+    """
+    raw = toml.read(path)
+    data = path.read_bytes()
+    reader = Reader(path.name, data.decode("utf-8"))
+    code_path = path.with_suffix(".py") if path.suffix == ".toml" else None
+    code = b""
+    if code_path is not None and code_path.is_file():
+        code = code_path.read_bytes()
+    digest = hashlib.sha256(data + code).hexdigest()[:8]
+    return _read(reader, raw, path, digest, _functions(reader, path, code)), reader.faults
+
+
+def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tuple[str, ...]) -> Definition:
+    table = reader.table(raw, (), _KEYS)
+    for key in ("title", "url"):
+        if key not in raw and not (key == "url" and "request" in code):
+            reader.faults.append(Fault(path.name, 1, key, "expected a text, found none"))
+    form = reader.one_of(table, "format", (), FORMATS, _left_out(table))
+    params = read_params(reader, table.get("params", {}), ("params",))
+    namespaces = _namespaces(reader, table)
+    fields = FieldReader(reader, form, list(params))
+    before = _before(reader, table, list(params))
+    request = reader.table(table.get("request", {}), ("request",), ask.KEYS)
+    asked = read_ask(
+        reader, request, ("request",), reader.text_at(table, "url", ()), ("url",), list(params),
+        list(before.fields) if before else [], DEFAULT_EGRESS,
+    )  # fmt: skip
+    if before is not None and not before.ask.egress:  # its token may be worth nothing from another address
+        before = replace(before, ask=replace(before.ask, egress=asked.egress))
+    page = [PAGE_KINDS[form]]
+    levels: list[Kinds] = list(page)
+    rows, rows_re = _rows(fields, table, form, levels, code)
+    found = fields.fields(table["fields"], ("fields",), levels) if "fields" in table else {}
+    if "fields" not in table and form in ("html", "xml", "json") and "parse" not in code:
+        reader.faults.append(Fault(path.name, 1, "fields", "expected a table of fields, found none"))
+    _only_for(reader, table, form)
+    contract, empty, blocked = _contract(fields, table, page)
+    if not asked.url and (named := asked.credentials()):
+        reader.fault(("request",), f"expected url above it, whose origin alone gets {{{named[0]}}}")
+    any_host = reader.flag(table, "any_host", ())
+    asked, before = _led(reader, asked, before, params, any_host=any_host)
+    region = reader.text_at(table, "region", ())
+    standby = reader.texts(table, "standby", ())
+    for key, name in (("region", region), *(("standby", one) for one in standby)):
+        if name and not _is_region(name):
+            reader.fault((key,), f'expected a region\'s name ({names.REGION_PATTERN}), found "{name}"')
+    charset = reader.text_at(table, "charset", ())
+    if charset and not is_known(charset):
+        reader.fault(("charset",), f'expected a charset like windows-1250 or shift_jis, found "{charset}"')
+    return Definition(
+        id=_id(reader, path),
+        title=reader.text_at(table, "title", ()),
+        ask=asked,
+        hash=digest,
+        path=path,
+        region=region,
+        standby=standby,
+        any_host=any_host,
+        format=form,
+        charset=charset,
+        archive=reader.text_at(table, "archive", ()),
+        params=params,
+        before=before,
+        rows=rows,
+        rows_re=rows_re,
+        fields=found,
+        next=_next(fields, table, page, params, asked) if "next" in table else None,
+        limits=read_limits(reader, table.get("limits", {}), ("limits",)),
+        contract=contract,
+        empty=empty,
+        blocked=blocked,
+        namespaces=namespaces,
+        csv=read_csv(reader, table.get("csv", {})),
+        code=code,
+    )
+
+
+def _id(reader: Reader, path: Path) -> str:
+    if not pattern.compiled(names.SOURCE_PATTERN).fullmatch(path.stem):
+        reader.faults.append(
+            Fault(
+                path.name, None, "", f'expected a file name of {names.SOURCE_PATTERN} and ".toml", found "{path.name}"'
+            )
+        )
+    return path.stem
+
+
+def _left_out(table: Mapping[str, Any]) -> str:
+    """The format that a definition means which does not say it."""
+    rows = table.get("rows")
+    steps = rows.get("each", rows) if isinstance(rows, dict) else rows
+    first = steps[0] if isinstance(steps, list) and steps else steps
+    return "json" if isinstance(first, dict) and "jmes" in first else "html"
+
+
+def _rows(
+    fields: FieldReader, table: Mapping[str, Any], form: str, levels: list[Kinds], code: tuple[str, ...]
+) -> tuple[tuple[Selector, ...], str]:
+    """``[rows]`` as steps, or the pattern of a text's rows; ``levels`` grows by what they give."""
+    reader, where = fields.reader, ("rows",)
+    raw = table.get("rows")
+    if "parse" in code:
+        if raw is not None:
+            reader.fault(where, "expected none: the parse of ID.py yields the rows")
+        levels.append(frozenset({ROW, VALUE}))
+        return (), ""
+    if form == "text":
+        rows = reader.table(raw if raw is not None else {}, where, ("re",))
+        expression = reader.text_at(rows, "re", where)
+        if not expression:
+            reader.fault(where, "expected re, a pattern whose named groups are the keys of a row, found none")
+        else:
+            fields.attempt((*where, "re"), pattern.compiled, expression, "an RE2 pattern")
+            if not pattern.names(expression):
+                reader.fault((*where, "re"), "expected named groups like (?P<name>…), found none")
+        levels.append(frozenset({ROW}))
+        return (), expression
+    if raw is None or form in ("csv", "feed"):
+        if raw is not None:
+            reader.fault(where, f"expected none: a row of {form} is {'a line' if form == 'csv' else 'an entry'}")
+        if form in ("csv", "feed"):
+            levels.append(frozenset({ROW}) if form == "csv" else PAGE_KINDS["feed"])
+        return (), ""
+    if isinstance(raw, dict) and "each" in raw:
+        rows = reader.table(raw, where, ("each",))
+        return fields.steps(rows["each"], (*where, "each"), levels), ""
+    return fields.steps(raw, where, levels, ("each",)), ""
+
+
+def _contract(
+    fields: FieldReader, table: Mapping[str, Any], page: list[Kinds]
+) -> tuple[Contract, Selector | bool, Selector | None]:
+    reader, where = fields.reader, ("contract",)
+    raw = reader.table(table.get("contract", {}), where, (*Contract.__struct_fields__, "empty", "blocked"), "key")
+    described = table.get("fields")
+    put_out = {name for name in described if not name.startswith("_")} if isinstance(described, dict) else None
+    contract = read_contract(reader, raw, where, put_out)
+    empty: Selector | bool = False
+    if isinstance(raw.get("empty"), bool):
+        empty = raw["empty"]
+    elif "empty" in raw:
+        empty = fields.selector(raw["empty"], (*where, "empty"), page) or False
+    wall = [page[0] | {ELEMENT}]  # a wall is HTML, whatever stands behind it
+    blocked = fields.selector(raw["blocked"], (*where, "blocked"), wall) if "blocked" in raw else None
+    return contract, empty, blocked
+
+
+def _next(
+    fields: FieldReader, table: Mapping[str, Any], page: list[Kinds], params: Mapping[str, Param], asked: Ask
+) -> Next:
+    reader, where = fields.reader, ("next",)
+    own = ("param", "start", "step", "link", "max_pages")
+    raw = table["next"]
+    if not isinstance(raw, dict):
+        reader.fault(where, f"expected a table, found {show(raw)}")
+        return Next()
+    selecting = {key: value for key, value in raw.items() if key not in own}
+    selector = fields.selector(selecting, where, page, own) if selecting else None
+    param = reader.text_at(raw, "param", where)
+    link = reader.flag(raw, "link", where)
+    if param and param not in params:
+        reader.fault((*where, "param"), f'expected one of [params], found "{param}"')
+    elif param and not ask.mentions(asked, param):
+        reader.fault((*where, "param"), f'expected a param that stands in url or [request], found "{param}"')
+    if selector is None and not selecting and not param and not link:
+        reader.fault(where, "expected a selector, param or link = true, found none")
+    if link and (selecting or param):
+        reader.fault((*where, "link"), "expected it alone")
+    return Next(
+        selector=selector,
+        param=param,
+        start=reader.whole(raw, "start", where, 1),
+        step=reader.whole(raw, "step", where, 1, low=1),
+        link=link,
+        max_pages=reader.whole(raw, "max_pages", where, PAGES_MAX, low=1, high=10_000),
+    )
+
+
+def _before(reader: Reader, table: Mapping[str, Any], params: list[str]) -> Before | None:
+    if "before" not in table:
+        return None
+    where: Where = ("before",)
+    raw = reader.table(table["before"], where, ("url", "request", "format", "fields", "ttl_seconds"))
+    form = reader.one_of(raw, "format", where, ("html", "xml", "json"), "html")
+    if "url" not in raw:
+        reader.fault(where, "expected url, found none")
+    request = reader.table(raw.get("request", {}), (*where, "request"), ask.KEYS)
+    url = reader.text_at(raw, "url", where)
+    fields = FieldReader(reader, form, params)
+    return Before(
+        ask=read_ask(reader, request, (*where, "request"), url, (*where, "url"), params, []),
+        format=form,
+        fields=fields.fields(raw.get("fields", {}), (*where, "fields"), [PAGE_KINDS[form]]),
+        ttl_seconds=reader.number(raw, "ttl_seconds", where, 0.0),
+    )
+
+
+def _led(
+    reader: Reader, asked: Ask, before: Before | None, params: Mapping[str, Param], *, any_host: bool
+) -> tuple[Ask, Before | None]:
+    """The requests with the hosts that their addresses may lead to."""
+    led_by = {*leaders(asked.url), *(leaders(before.ask.url) if before is not None else ())}
+    if any_host and not led_by:
+        reader.fault(("any_host",), "expected it only where a param decides where an address leads")
+    for name, param in params.items():
+        if param.hosts and name not in led_by:
+            reader.fault(("params", name, "hosts"), "expected them only of a param that decides where an address leads")
+    asked = replace(asked, hosts=hosts_of(reader, asked.url, ("url",), params, any_host=any_host))
+    if before is not None:
+        led = hosts_of(reader, before.ask.url, ("before", "url"), params, any_host=any_host)
+        before = replace(before, ask=replace(before.ask, hosts=led))
+    for one in filter(None, (asked, before.ask if before is not None else None)):
+        if ANY in one.hosts and (named := one.credentials()):
+            message = (
+                f"expected hosts of {', '.join(leaders(one.url))}, since {{{named[0]}}} would go wherever it leads"
+            )
+            reader.fault(("any_host",), message)
+    return asked, before
+
+
+def _namespaces(reader: Reader, table: Mapping[str, Any]) -> dict[str, str]:
+    raw = table.get("namespaces", {})
+    found: dict[str, str] = reader.of_type(
+        {"namespaces": raw}, "namespaces", (), dict[str, str], {}, "a table of texts"
+    )
+    for name, uri in found.items():
+        if not name or not uri:
+            reader.fault(("namespaces", name), "expected a prefix and an address, found an empty one")
+    return found
+
+
+def _only_for(reader: Reader, table: Mapping[str, Any], form: str) -> None:
+    for key, forms in (("csv", ("csv",)), ("namespaces", ("xml", "feed", "html"))):
+        if key in table and form not in forms:
+            reader.fault((key,), f"expected it where the format is {' or '.join(forms)}, found {form}")
+
+
+def _is_region(name: str) -> bool:
+    return bool(pattern.compiled(names.REGION_PATTERN).fullmatch(name))
+
+
+def _functions(reader: Reader, path: Path, code: bytes) -> tuple[str, ...]:
+    """What ID.py defines, found by reading it: the gateway never runs an author's code."""
+    if not code:
+        return ()
+    name = path.with_suffix(".py").name
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", None)
+        reader.faults.append(Fault(name, line, "", f"expected Python, found: {error}"))
+        return ()
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    found = tuple(one for one in CODE_NAMES if one in defined)
+    if not found:
+        reader.faults.append(Fault(name, None, "", f"expected one of {', '.join(CODE_NAMES)}, found none"))
+    return found

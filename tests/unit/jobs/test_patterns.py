@@ -51,7 +51,12 @@ OWN_TEXT = {
     "_RATE",
     "_OWN_ATTRIBUTE",
 }
-OWN_MODULES = {"jobs.definition.ask", "jobs.definition.catalog", "jobs.definition.field"}
+OWN_MODULES = {
+    "jobs.definition.ask",
+    "jobs.definition.catalog",
+    "jobs.definition.field",
+    "jobs.definition.field_reader",
+}
 
 Look = Callable[[str | bytes], object]
 

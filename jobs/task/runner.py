@@ -44,8 +44,8 @@ from jobs.queue.flight import shared_ms
 from jobs.queue.retry import Retry, decide
 from jobs.queue.script import ROOM_MS
 from jobs.queue.turn import Free, NoThread, Turns, limits_of
-from jobs.task.known import Known
 from jobs.task.life import Ended, Life, bare, ended, stood_in
+from jobs.task.sources import Sources
 from regions import logs
 from regions.secret import Secret
 from regions.settings import Raw, Region, Settings
@@ -84,7 +84,7 @@ class Runner:
         self._records_bytes_max = settings.limits.records_bytes_max
         self._region = region.name
         catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
-        self._known = Known(catalog, region.name)
+        self._sources = Sources(catalog, region.name)
         self._secrets_of = region.secrets_of
         self._fetchers = fetchers_of(settings, region) if fetchers is None else fetchers
         self._robots = Robots() if fetchers is None else None  # answers that were kept have none
@@ -97,11 +97,11 @@ class Runner:
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed. Call it every 2 s or less."""
-        return self._known.refresh()
+        return self._sources.refresh()
 
     def limits(self) -> Mapping[str, str]:
         """What sources and hosts allow, as ``jobs.queue.turn.limits_of``."""
-        return limits_of(self._known.definitions())
+        return limits_of(self._sources.definitions())
 
     def close(self) -> None:
         """Closes kept connections."""
@@ -219,7 +219,7 @@ class Runner:
 
     def _know(self, life: Life) -> None:
         """The source as this region has it, and the task's params as it takes them."""
-        life.source, life.params = self._known.of(life.task)
+        life.source, life.params = self._sources.of(life.task)
         life.definition = life.source.definition
         life.retries = life.definition.limits.retries
         life.result.definition = life.definition.hash

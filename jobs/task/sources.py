@@ -25,7 +25,7 @@ LOOK_SECONDS: Final = 0.5  # at least, between looks at the files for a task's s
 Ready = tuple[Source, dict[str, object]]  # and the params as it takes them
 
 
-class Known:
+class Sources:
     """The sources of a worker process, shared by its threads."""
 
     def __init__(self, catalog: Catalog, region: str) -> None:

@@ -5,8 +5,8 @@ import pytest
 from jobs.contract import Task
 from jobs.definition.catalog import Catalog
 from jobs.errors import UnknownSource
-from jobs.task import known
-from jobs.task.known import Known
+from jobs.task import sources
+from jobs.task.sources import Sources
 
 FIRST = """
 title = "Tiny"
@@ -38,7 +38,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def worker(path):
-    return Known(Catalog([path.parent], "fra"), "fra")
+    return Sources(Catalog([path.parent], "fra"), "fra")
 
 
 def accepted(definition, **params) -> Task:
@@ -113,11 +113,11 @@ def test_a_definition_with_code_is_not_remembered(worker, path):
 
 def test_a_task_of_a_definition_that_is_not_known_yet_makes_the_worker_look(worker, path, monkeypatch):
     """The gateway may have seen a change first; for tasks' sake the files are looked at twice a second at most."""
-    monkeypatch.setattr(known, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(sources, "LOOK_SECONDS", 0.0)
     path.write_text(OTHER)
     second = hash_of(worker, accepted("newer"))
     assert list(worker.of(accepted(second))[0].definition.fields) == ["label"]
-    monkeypatch.setattr(known, "LOOK_SECONDS", 3_600.0)
+    monkeypatch.setattr(sources, "LOOK_SECONDS", 3_600.0)
     path.write_text(FIRST)
     assert hash_of(worker, accepted("newest")) == second
 

@@ -39,7 +39,7 @@ return gone
 
 
 @dataclass(slots=True, frozen=True)
-class Parcel:
+class Shipment:
     """An outcome and its entry in the outbox; ``since`` is when it was put there (monotonic seconds)."""
 
     entry: str
@@ -84,7 +84,7 @@ class Home:
         self._waits = waits
         self._is_told = False  # that the hub does not say when it has something in its file
         self._failures = 0
-        self._batches: deque[tuple[_Line, Sequence[Parcel], int]] = deque()  # under way: line, what, replies
+        self._batches: deque[tuple[_Line, Sequence[Shipment], int]] = deque()  # under way: line, what, replies
         self._lines = _Line(), _Line()
         self._current = self._lines[0]
         self._waiting: _Line | None = None  # the line whose file is waited for
@@ -99,7 +99,7 @@ class Home:
     @property
     def flying_bytes(self) -> int:
         """Of the frames under way."""
-        return sum(len(parcel.outcome.frame) for _, parcels, _ in self._batches for parcel in parcels)
+        return sum(len(shipment.outcome.frame) for _, shipments, _ in self._batches for shipment in shipments)
 
     @property
     def is_clear(self) -> bool:
@@ -107,21 +107,21 @@ class Home:
         with self._changed:
             return self._waiting is None and not any(line.taken for line in self._lines)
 
-    def post(self, parcels: Sequence[Parcel], started: Sequence[Started] = ()) -> bool:
+    def post(self, shipments: Sequence[Shipment], started: Sequence[Started] = ()) -> bool:
         """Sends results, and what was started, in one MULTI; whether the hub has them."""
-        return self.begin(parcels, started) and self.end()
+        return self.begin(shipments, started) and self.end()
 
-    def begin(self, parcels: Sequence[Parcel], started: Sequence[Started] = ()) -> bool:
+    def begin(self, shipments: Sequence[Shipment], started: Sequence[Started] = ()) -> bool:
         """Sends a batch and does not wait for its reply, which ``end`` takes; False where the hub is away."""
         commands: list[tuple[Any, ...]] = [("MULTI",)]
-        for parcel in parcels:
-            outcome = parcel.outcome
+        for shipment in shipments:
+            outcome = shipment.outcome
             key = names.result(self._region, outcome.task)
             commands.append(("SET", key, outcome.frame, "NX", "PXAT", max(1, outcome.expires_ms)))
             commands.append(
                 (
                     "XADD", self._stream, "*", "k", "result", "v", VERSION, "q", outcome.request, "t", outcome.task,
-                    "s", outcome.status, "f", outcome.finished_ms, "b", parcel.spliced_bytes, "h", outcome.trail,
+                    "s", outcome.status, "f", outcome.finished_ms, "b", shipment.spliced_bytes, "h", outcome.trail,
                 )
             )  # fmt: skip
         if started:
@@ -136,12 +136,12 @@ class Home:
         except redis.exceptions.RedisError as error:
             self._failed(line, error)
             return False
-        self._batches.append((line, parcels, len(commands)))
+        self._batches.append((line, shipments, len(commands)))
         return True
 
     def end(self) -> bool:
         """Takes the reply to the oldest batch; whether the hub has it. Of all others under way nothing is known where not."""
-        line, parcels, count = self._batches[0]
+        line, shipments, count = self._batches[0]
         try:
             assert line.link is not None
             replies = value(line.link.receive(count)[-1])
@@ -155,7 +155,7 @@ class Home:
                 log.error("the hub refused a result", region=self._region, error=str(reply))
         with self._changed:
             line.flying -= 1
-            line.taken += [(parcel.entry, len(parcel.outcome.frame)) for parcel in parcels]
+            line.taken += [(shipment.entry, len(shipment.outcome.frame)) for shipment in shipments]
             self._turn()
             self._changed.notify_all()
         return True

@@ -18,7 +18,7 @@ from typing import Final
 import redis
 
 from jobs.contract import Outcome
-from jobs.queue.home import Home, Parcel, Started
+from jobs.queue.home import Home, Shipment, Started
 from jobs.queue.script import Script
 from regions import logs, names
 
@@ -61,7 +61,7 @@ class Shipper:
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._parcels: deque[Parcel] = deque()
+        self._shipments: deque[Shipment] = deque()
         self._started: list[Started] = []
         self._news = threading.Condition()
         self._stopping = False
@@ -71,10 +71,10 @@ class Shipper:
         """Begins to ship."""
         self._thread.start()
 
-    def put(self, parcels: Sequence[Parcel]) -> None:
+    def put(self, shipments: Sequence[Shipment]) -> None:
         """Hands over finished results; never waits for the hub."""
         with self._news:
-            self._parcels.extend(parcels)
+            self._shipments.extend(shipments)
             self._news.notify()
 
     def tell(self, started: Sequence[Started]) -> None:
@@ -99,26 +99,26 @@ class Shipper:
 
     def run_once(self) -> bool:
         """Ships one batch; False when nothing is left and it was stopped."""
-        parcels, started = self._take()
-        if not parcels and not started:
+        shipments, started = self._take()
+        if not shipments and not started:
             return not self._stopping
-        if self._home.post(parcels, started):
+        if self._home.post(shipments, started):
             return True
-        self._keep(parcels)
+        self._keep(shipments)
         time.sleep(self._home.backoff_seconds)
         return not self._stopping
 
-    def _take(self) -> tuple[list[Parcel], list[Started]]:
+    def _take(self) -> tuple[list[Shipment], list[Started]]:
         with self._news:
-            self._news.wait_for(lambda: self._parcels or self._started or self._stopping)
+            self._news.wait_for(lambda: self._shipments or self._started or self._stopping)
             started, self._started = self._started, []
-            return _batch(self._parcels, BATCH_MAX_BYTES), started
+            return _batch(self._shipments, BATCH_MAX_BYTES), started
 
-    def _keep(self, parcels: list[Parcel]) -> None:
+    def _keep(self, shipments: list[Shipment]) -> None:
         """Tries the young ones again from memory; older ones are orphans by now, which others ship too."""
         oldest = time.monotonic() - ORPHAN_SECONDS
         with self._news:
-            self._parcels.extendleft(parcel for parcel in reversed(parcels) if parcel.since > oldest)
+            self._shipments.extendleft(shipment for shipment in reversed(shipments) if shipment.since > oldest)
 
 
 class Leftovers:
@@ -128,7 +128,7 @@ class Leftovers:
         self._client, self._home, self._worker = client, home, worker
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self.run, name="leftovers", daemon=True)
-        self._found: deque[Parcel] = deque()
+        self._found: deque[Shipment] = deque()
         self._from = "-"  # where in the outbox it goes on: what it has sent lies there until the hub has it in its file
 
     def start(self) -> None:
@@ -150,11 +150,11 @@ class Leftovers:
         """Sends orphans while few bytes are under way, and takes one reply; whether there may be more."""
         try:
             while self._home.flying < FLYING_MAX and self._home.flying_bytes + PART_BYTES <= BATCH_MAX_BYTES:
-                parcels = self._next()
-                if parcels and not self._home.begin(parcels):
+                shipments = self._next()
+                if shipments and not self._home.begin(shipments):
                     self._begin_anew()
                     return False
-                if not parcels:
+                if not shipments:
                     break
         except redis.exceptions.RedisError as error:
             log.info("can't look for left results", error=str(error))
@@ -173,7 +173,7 @@ class Leftovers:
         self._found.clear()
         self._from = "-"
 
-    def _next(self) -> list[Parcel]:
+    def _next(self) -> list[Shipment]:
         """The next batch; empty where there are no more."""
         if not self._found:
             self._found.extend(self._orphans())
@@ -181,15 +181,15 @@ class Leftovers:
             self._from = f"({self._found[-1].entry}"
         return _batch(self._found, PART_BYTES)
 
-    def _orphans(self) -> list[Parcel]:
+    def _orphans(self) -> list[Shipment]:
         arguments: list[str | int] = [
             self._worker, int(ORPHAN_SECONDS * 1000), PAGE, TURN_MS, self._from, BATCH_MAX_BYTES,
         ]  # fmt: skip
         found = ORPHANS.call(self._client, [names.OUTBOX, names.OUTBOX_TURN], arguments)
-        return [_parcel(entry.decode(), fields) for entry, fields in found]
+        return [_shipment(entry.decode(), fields) for entry, fields in found]
 
 
-def _parcel(entry: str, pairs: list[bytes]) -> Parcel:
+def _shipment(entry: str, pairs: list[bytes]) -> Shipment:
     fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
     outcome = Outcome(
         request=fields[b"q"].decode(),
@@ -200,15 +200,15 @@ def _parcel(entry: str, pairs: list[bytes]) -> Parcel:
         frame=fields[b"r"],
         trail=fields.get(b"h", b""),
     )
-    return Parcel(entry, outcome, int(fields[b"b"]))
+    return Shipment(entry, outcome, int(fields[b"b"]))
 
 
-def _batch(parcels: deque[Parcel], bytes_max: int) -> list[Parcel]:
+def _batch(shipments: deque[Shipment], bytes_max: int) -> list[Shipment]:
     """Takes from the left what fits into one MULTI, at least one where there is any."""
-    batch: list[Parcel] = []
+    batch: list[Shipment] = []
     size = 0
-    while parcels and len(batch) < BATCH_MAX and (not batch or size + len(parcels[0].outcome.frame) <= bytes_max):
-        parcel = parcels.popleft()
-        size += len(parcel.outcome.frame)
-        batch.append(parcel)
+    while shipments and len(batch) < BATCH_MAX and (not batch or size + len(shipments[0].outcome.frame) <= bytes_max):
+        shipment = shipments.popleft()
+        size += len(shipment.outcome.frame)
+        batch.append(shipment)
     return batch

@@ -15,7 +15,7 @@ from typing import Final
 import redis
 
 from jobs.queue.claim import Claimed, Claimer, End, Job
-from jobs.queue.home import Parcel
+from jobs.queue.home import Shipment
 from jobs.queue.outbox import Shipper
 from jobs.queue.script import LATER
 from jobs.queue.turn import Caller, Desk
@@ -200,7 +200,7 @@ class ThreadPool:
         now = time.monotonic()
         found = list(zip(entries, ends, strict=True))
         self._shipper.put(
-            [Parcel(entry, end.outcome, end.spliced_bytes, now) for entry, end in found if entry not in ("", LATER)]
+            [Shipment(entry, end.outcome, end.spliced_bytes, now) for entry, end in found if entry not in ("", LATER)]
         )
         if claimed is None:
             self.release(len(ends))

@@ -27,7 +27,7 @@ from rq.worker import BaseWorker
 
 from jobs import memory
 from jobs.queue.claim import Claimer, Job
-from jobs.queue.home import Home, Parcel, Started, open_hub
+from jobs.queue.home import Home, Shipment, Started, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
 from jobs.queue.script import WORKER_TTL_SECONDS, Script
 from jobs.queue.turn import Caller, Desk, tell_limits
@@ -211,7 +211,7 @@ class Worker(BaseWorker):
             log.warning("gave back jobs that nobody runs", worker=self.name, jobs=self.claimer.give_back(unclaimed))
         self._strange, self._lost = strange, lost
         now = time.monotonic()
-        self.shipper.put([Parcel(entry, outcome, size, now) for entry, outcome, size in self.claimer.move_due()])
+        self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in self.claimer.move_due()])
         self._tell()
         if self._runner.refresh():
             tell_limits(self._client, self._runner.limits())

@@ -72,11 +72,11 @@ class Faulty:
             self.hit("finish")
             return finish(*args, **kwargs)
 
-        def posting(home, parcels, *args):
-            if parcels:
+        def posting(home, shipments, *args):
+            if shipments:
                 self.hit("ship")
-            is_posted = post(home, parcels, *args)
-            if parcels and is_posted:
+            is_posted = post(home, shipments, *args)
+            if shipments and is_posted:
                 self.hit("shipped")
             return is_posted
 

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from jobs.contract import Outcome
-from jobs.queue.home import Home, Parcel, open_hub
+from jobs.queue.home import Home, Shipment, open_hub
 from regions import connect, names
 from regions.settings import ROOT
 from scripts.stack.services import Running, free_port, redis_server
@@ -124,14 +124,14 @@ def test_a_region_that_can_not_write_is_given_nothing_and_then_everything_once(d
 def test_results_wait_for_a_hub_that_can_not_write(disk):
     """They are sent again whole: of a refused transaction nothing is there."""
     home = Home(open_hub(disk.url, "test"), REGION, disk.client)
-    parcel = Parcel(
+    shipment = Shipment(
         "1-0", Outcome(request="R", task="T", status="succeeded", finished_ms=1, expires_ms=2**41, frame=b"f"), 1
     )
     disk.fill()
-    assert not home.post([parcel])
+    assert not home.post([shipment])
     assert out_entries(disk.client, b"result") == []
     disk.clear()
-    assert home.post([parcel])
+    assert home.post([shipment])
     assert results(disk.client) == ["T"]
 
 

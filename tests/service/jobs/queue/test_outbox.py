@@ -7,7 +7,7 @@ import pytest
 
 from jobs.contract import Outcome
 from jobs.queue import outbox
-from jobs.queue.home import Home, Parcel, delete, open_hub
+from jobs.queue.home import Home, Shipment, delete, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
 from regions import connect, link, names
 from scripts.stack import hub_acl
@@ -28,7 +28,7 @@ def outcome(number: int, *, size: int = 10, expires_in: float = 60.0) -> Outcome
     )  # fmt: skip
 
 
-def stored(client, one: Outcome, *, age_seconds: float = 0.0, since: float | None = None) -> Parcel:
+def stored(client, one: Outcome, *, age_seconds: float = 0.0, since: float | None = None) -> Shipment:
     """Puts an outcome into the outbox, as long ago as told."""
     seconds, micros = client.time()
     at = int(seconds * 1000 + micros // 1000 - age_seconds * 1000)
@@ -39,7 +39,7 @@ def stored(client, one: Outcome, *, age_seconds: float = 0.0, since: float | Non
         id=f"{at}-*",
     )  # fmt: skip
     client.incrby(names.OUTBOX_BYTES, len(one.frame))
-    return Parcel(entry.decode(), one, 610, time.monotonic() if since is None else since)
+    return Shipment(entry.decode(), one, 610, time.monotonic() if since is None else since)
 
 
 def left(region) -> tuple[int, int]:
@@ -63,8 +63,8 @@ def test_a_result_arrives_whole_and_leaves_the_outbox(region_redis, hub_redis, h
 
 def test_sending_twice_keeps_the_first_result(region_redis, hub_redis, home):
     first, second = outcome(1), outcome(1, size=20)
-    assert home.post([Parcel("1-0", first, 610)])
-    assert home.post([Parcel("1-0", second, 610)])
+    assert home.post([Shipment("1-0", first, 610)])
+    assert home.post([Shipment("1-0", second, 610)])
     assert hub_redis.client.get(names.result(REGION, "T1")) == first.frame
     assert results(hub_redis.client) == ["T1", "T1"]
 
@@ -118,7 +118,7 @@ def test_the_wait_between_tries_grows_to_two_seconds_and_is_random(home, hub_red
     hub_redis.running.kill()
     waits = []
     for _ in range(12):
-        assert not home.post([Parcel("1-0", outcome(1), 610)])
+        assert not home.post([Shipment("1-0", outcome(1), 610)])
         waits.append(home.backoff_seconds)
     assert max(waits) <= connect.BACKOFF_MAX_SECONDS
     assert max(home.backoff_seconds for _ in range(100)) > 1.0
@@ -218,15 +218,15 @@ def test_an_outbox_drains_when_its_redis_is_full(region_redis, hub_redis, home):
 
 def test_a_full_hub_is_a_hub_that_is_away(region_redis, hub_redis, home):
     hub_redis.client.config_set("maxmemory", 1)
-    assert not home.post([Parcel("1-0", outcome(1), 610)])
+    assert not home.post([Shipment("1-0", outcome(1), 610)])
     hub_redis.client.config_set("maxmemory", 0)
-    assert home.post([Parcel("1-0", outcome(1), 610)])
+    assert home.post([Shipment("1-0", outcome(1), 610)])
 
 
 def test_one_result_that_the_hub_refuses_does_not_hold_the_others(region_redis, hub_redis, home):
     hub_redis.client.lpush(names.out_stream(REGION), "no stream")
     one = outcome(1)
-    assert home.post([Parcel("1-0", one, 610)])
+    assert home.post([Shipment("1-0", one, 610)])
     assert hub_redis.client.get(names.result(REGION, "T1")) == one.frame
 
 
@@ -239,7 +239,7 @@ def test_a_region_needs_no_more_than_to_append_and_to_wait_for_the_file(start_re
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     assert hub.client.info("commandstats")["cmdstat_waitaof"]["failed_calls"] == 0
     assert connect.redis_now_ms(open_hub(url, "w1")) > 0
-    assert not Home(open_hub(url, "w1"), "nyc", region_redis.client).post([Parcel("1-0", outcome(1), 610)])
+    assert not Home(open_hub(url, "w1"), "nyc", region_redis.client).post([Shipment("1-0", outcome(1), 610)])
 
 
 def test_where_the_hub_does_not_let_ask_for_its_file_its_reply_is_what_counts(start_redis, region_redis):
@@ -329,8 +329,8 @@ def test_results_of_an_outage_keep_their_order_and_wait_between_tries(region_red
     assert results(hub_redis.client) == ["T0", "T1", "T2", "T3"]
 
 
-def parcels(*sizes: int) -> deque[Parcel]:
-    return deque(Parcel(f"{number}-0", outcome(number, size=size), 610) for number, size in enumerate(sizes))
+def shipments(*sizes: int) -> deque[Shipment]:
+    return deque(Shipment(f"{number}-0", outcome(number, size=size), 610) for number, size in enumerate(sizes))
 
 
 @pytest.mark.parametrize(
@@ -347,8 +347,8 @@ def parcels(*sizes: int) -> deque[Parcel]:
     ],
 )
 def test_a_batch_takes_what_fits_and_one_at_least(sizes, taken):
-    waiting = parcels(*sizes)
-    assert [parcel.entry for parcel in outbox._batch(waiting, 100)] == [f"{number}-0" for number in range(taken)]
+    waiting = shipments(*sizes)
+    assert [shipment.entry for shipment in outbox._batch(waiting, 100)] == [f"{number}-0" for number in range(taken)]
     assert len(waiting) == len(sizes) - taken
 
 

@@ -126,8 +126,8 @@ def outcome(size: int) -> contract.Outcome:
 
 def test_a_batch_takes_what_fits_and_at_least_one():
     sizes = [outbox.BATCH_MAX_BYTES * 2, 10, 10, outbox.BATCH_MAX_BYTES]
-    parcels = deque(outbox.Parcel(str(size), outcome(size), 0) for size in sizes)
-    assert [len(outbox._batch(parcels, outbox.BATCH_MAX_BYTES)) for _ in range(4)] == [1, 2, 1, 0]
+    shipments = deque(outbox.Shipment(str(size), outcome(size), 0) for size in sizes)
+    assert [len(outbox._batch(shipments, outbox.BATCH_MAX_BYTES)) for _ in range(4)] == [1, 2, 1, 0]
 
 
 def test_signals_that_come_together_are_one():

@@ -127,7 +127,7 @@ class NoThread(RateLimited):
     """Too many threads of the process wait for turns: the task goes back."""
 
 
-class Desk:
+class TurnClient:
     """Where the threads of a process ask; ``threads`` of them may wait at once."""
 
     def __init__(self, client: redis.Redis, region: str, threads: int) -> None:
@@ -146,10 +146,10 @@ class Turn:
     """One execution's turns; ``host`` is the one that its claim took a turn of, ``waited_ms`` how long that took."""
 
     def __init__(
-        self, desk: Desk, task: str, execution: str, host: str, waited_ms: float, *, is_in_trouble: bool = False
+        self, turns: TurnClient, task: str, execution: str, host: str, waited_ms: float, *, is_in_trouble: bool = False
     ) -> None:
         """``is_in_trouble``: the host's breaker wants to hear of an answer, not only of failures."""
-        self._desk, self._task, self._execution = desk, task, execution
+        self._turns, self._task, self._execution = turns, task, execution
         self.host, self.waited_ms = host, waited_ms
         self._has_token, self._is_in_trouble = bool(host), is_in_trouble
         self._asked = ""
@@ -162,7 +162,7 @@ class Turn:
             return  # the fetch says what is wrong with it
         if self._is_in_trouble and self._asked == self.host != host:  # which has led elsewhere, so it is well
             self._is_in_trouble = False
-            self._desk.breakers.recovered(self.host)
+            self._turns.breakers.recovered(self.host)
         self._asked = host
         had_token, self._has_token = self._has_token, False
         if had_token and host == self.host:
@@ -175,29 +175,29 @@ class Turn:
 
     def slow(self, url: str, seconds: float) -> None:
         """As ``Turns`` says."""
-        self._desk.breakers.slow(origin_of(url), seconds)
+        self._turns.breakers.slow(origin_of(url), seconds)
 
     def delay(self, url: str, seconds: float) -> None:
         """As ``Turns`` says."""
-        self._desk.breakers.delay(origin_of(url), seconds)
+        self._turns.breakers.delay(origin_of(url), seconds)
 
     def ended(self, error: TaskError | None) -> None:
         """As ``Turns`` says. What says nothing of the host (a cancel, a fault of ours) is not told."""
         if error is not None and is_the_hosts(error):
-            self._desk.breakers.failed(self._asked, error)
+            self._turns.breakers.failed(self._asked, error)
         elif (
             self._is_in_trouble and self._asked == self.host and (error is None or error.whose in ("target", "parser"))
         ):
-            self._desk.breakers.recovered(self.host)
+            self._turns.breakers.recovered(self.host)
 
     def _take(self, host: str, source: str, deadline: float, cancelled: Callable[[], bool]) -> None:
-        may_wait = self._desk.waiting.acquire(blocking=False)
+        may_wait = self._turns.waiting.acquire(blocking=False)
         try:
             while True:
                 left = deadline - time.monotonic()
                 try:
                     patience_ms = int(left * 1000) if may_wait else 0
-                    said, ms = self._desk.ask(self._task, self._execution, host, source, patience_ms)
+                    said, ms = self._turns.ask(self._task, self._execution, host, source, patience_ms)
                 except redis.exceptions.RedisError as error:  # asked twice, it is a token that nobody uses
                     if left <= 0:
                         raise RegionUnavailable(f"the region's Redis says nothing of {host}: {error}") from error
@@ -219,7 +219,7 @@ class Turn:
                 _sleep(min(left, random.uniform(*ASK_SECONDS)), cancelled)
         finally:
             if may_wait:
-                self._desk.waiting.release()
+                self._turns.waiting.release()
 
 
 class Caller:

@@ -22,7 +22,7 @@ from jobs.queue.clock import Clock
 from jobs.queue.flight import FOR_ALL_MS, tell
 from jobs.queue.retry import Retry
 from jobs.queue.script import DEATHS_MAX
-from jobs.queue.turn import Desk, Turn, Turns
+from jobs.queue.turn import Turn, TurnClient, Turns
 from regions import logs, names
 
 log = logs.get("worker")
@@ -109,10 +109,10 @@ class Executor:
     """Runs the jobs of a worker process; its threads share it."""
 
     def __init__(
-        self, runner: Runner, desk: Desk, clock: Clock, *, region: str, worker: str, ttl_seconds: float
+        self, runner: Runner, turns: TurnClient, clock: Clock, *, region: str, worker: str, ttl_seconds: float
     ) -> None:
         """``ttl_seconds``: how long a result is kept when its job can't be read."""
-        self._runner, self._desk, self._clock = runner, desk, clock
+        self._runner, self._turns, self._clock = runner, turns, clock
         self._region, self._worker, self._ttl_ms = region, worker, int(ttl_seconds * 1000)
 
     def run(self, job: Job) -> End:
@@ -134,7 +134,7 @@ class Executor:
                 failures=job.failures,
                 queued_ms=_queued_ms(job, task, offset_ms),
                 turn=Turn(
-                    self._desk,
+                    self._turns,
                     job.task,
                     job.execution,
                     job.host,

@@ -18,7 +18,7 @@ from jobs.queue.claim import Claimed, Claimer, End, Job
 from jobs.queue.home import Shipment
 from jobs.queue.outbox import Shipper
 from jobs.queue.script import LATER
-from jobs.queue.turn import Caller, Desk
+from jobs.queue.turn import Caller, TurnClient
 from jobs.worker.execution import Executor, Runner
 from regions import logs
 
@@ -48,7 +48,7 @@ class ThreadPool:
         claimer: Claimer,
         shipper: Shipper,
         runner: Runner,
-        desk: Desk,
+        turns: TurnClient,
         caller: Caller,
         *,
         region: str,
@@ -58,7 +58,7 @@ class ThreadPool:
         """``ttl_seconds``: how long a result is kept when its job can't be read."""
         self._claimer, self._shipper, self._caller = claimer, shipper, caller
         self._executor = Executor(
-            runner, desk, claimer.clock, region=region, worker=claimer.worker, ttl_seconds=ttl_seconds
+            runner, turns, claimer.clock, region=region, worker=claimer.worker, ttl_seconds=ttl_seconds
         )
         self._jobs: deque[Job] = deque()  # for which no thread waits
         self._waiting: list[_Waiter] = []

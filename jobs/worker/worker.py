@@ -30,7 +30,7 @@ from jobs.queue.claim import Claimer, Job
 from jobs.queue.home import Home, Shipment, Started, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
 from jobs.queue.script import WORKER_TTL_SECONDS, Script
-from jobs.queue.turn import Caller, Desk, tell_limits
+from jobs.queue.turn import Caller, TurnClient, tell_limits
 from jobs.worker import fork_server
 from jobs.worker.execution import Runner
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop, follow_parent
@@ -107,7 +107,7 @@ class Worker(BaseWorker):
             self.claimer,
             self.shipper,
             runner,
-            Desk(client, region.name, threads // 2),
+            TurnClient(client, region.name, threads // 2),
             self._caller,
             region=region.name,
             threads=threads,

@@ -18,7 +18,7 @@ from jobs.errors import (
 )
 from jobs.queue.breaker import FAILURES_MAX, Breakers, open_hosts
 from jobs.queue.script import HOST_TTL_MS
-from jobs.queue.turn import Caller, Desk, Turn, tell_limits
+from jobs.queue.turn import Caller, Turn, TurnClient, tell_limits
 from regions import connect, names
 from tests.service.jobs.queue.test_claim import end, queue
 from tests.service.jobs.queue.test_retry import scheduled
@@ -97,8 +97,8 @@ def test_one_is_let_through_and_an_answer_closes_it(client, worker, breakers):
     (job,) = worker.claim(5).jobs
     assert (job.task, job.trouble) == (ids[0], "some")
     assert worker.claim(5).jobs == []
-    desk = Desk(client, REGION, 1)
-    one = Turn(desk, job.task, job.execution, job.host, 0.0, is_in_trouble=bool(job.trouble))
+    turns = TurnClient(client, REGION, 1)
+    one = Turn(turns, job.task, job.execution, job.host, 0.0, is_in_trouble=bool(job.trouble))
     one.take(f"{HOST}/", "test.source", deadline=1e12, cancelled=lambda: False)
     one.ended(None)
     assert open_hosts(client) == {}
@@ -149,7 +149,7 @@ def test_further_pages_of_the_try_go_through(client, worker, breakers):
     worker.claim(2)
     wait_out(client)
     (job,) = worker.claim(2).jobs
-    one = Turn(Desk(client, REGION, 1), job.task, job.execution, job.host, 0.0)
+    one = Turn(TurnClient(client, REGION, 1), job.task, job.execution, job.host, 0.0)
     for _ in range(3):
         one.take(f"{HOST}/", "test.source", deadline=time.monotonic() + 10, cancelled=lambda: False)
     assert one.waited_ms < 10_000

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from jobs.errors import Cancelled, HttpStatus, Internal, ParseFailed, RateLimited, RegionUnavailable, TimedOut
-from jobs.queue.turn import TAKE, Desk, NoThread, Turn, tell_limits
+from jobs.queue.turn import TAKE, NoThread, Turn, TurnClient, tell_limits
 from regions import names
 from tests.service.jobs.queue.test_claim import end
 from tests.service.jobs.queue.test_turn import HOST, OTHER, asked, client
@@ -19,16 +19,16 @@ __all__ = ["client"]
 
 @pytest.fixture
 def running(client, region_redis):
-    """Two claimed jobs of one host, their worker, and a desk."""
+    """Two claimed jobs of one host, their worker, and a turn client."""
     enqueue(client, asked(2))
     tell_limits(client, {HOST: "2 0", OTHER: "1 0"})
     worker = claimer(region_redis.url)
     jobs = worker.claim(2).jobs
-    return jobs, worker, Desk(client, REGION, 1)
+    return jobs, worker, TurnClient(client, REGION, 1)
 
 
-def turn(job, desk):
-    return Turn(desk, job.task, job.execution, job.host, 0.0)
+def turn(job, turns):
+    return Turn(turns, job.task, job.execution, job.host, 0.0)
 
 
 def ask(one, host, seconds=10.0, cancelled=lambda: False):
@@ -36,17 +36,17 @@ def ask(one, host, seconds=10.0, cancelled=lambda: False):
 
 
 def test_the_first_fetch_has_its_turn_from_the_claim(running, region_redis):
-    (job, _), _, desk = running
+    (job, _), _, turns = running
     region_redis.stop()
-    one = turn(job, desk)
+    one = turn(job, turns)
     ask(one, HOST)
     assert one.waited_ms == 0
 
 
 def test_a_further_page_takes_a_token_ahead_of_who_claims(client, running, region_redis):
-    (job, other), worker, desk = running
+    (job, other), worker, turns = running
     tell_limits(client, {HOST: "4 300"})
-    one = turn(job, desk)
+    one = turn(job, turns)
     ask(one, HOST)
     began = time.monotonic()
     for _ in range(3):
@@ -61,8 +61,8 @@ def test_a_further_page_takes_a_token_ahead_of_who_claims(client, running, regio
 
 def test_for_another_host_it_gives_its_own_back(client, running):
     """Nobody has turns of two hosts."""
-    (job, other), worker, desk = running
-    one, two = turn(job, desk), turn(other, desk)
+    (job, other), worker, turns = running
+    one, two = turn(job, turns), turn(other, turns)
     ask(one, OTHER)
     assert (client.zrange(names.turns(HOST), 0, -1), client.zrange(names.turns(OTHER), 0, -1)) == (
         [other.task.encode()],
@@ -76,8 +76,8 @@ def test_for_another_host_it_gives_its_own_back(client, running):
 
 
 def test_who_asks_for_another_host_comes_before_who_claims(client, running):
-    (job, other), worker, desk = running
-    first, second = turn(job, desk), turn(other, desk)
+    (job, other), worker, turns = running
+    first, second = turn(job, turns), turn(other, turns)
     ask(first, OTHER)
     thread = threading.Thread(target=ask, args=(second, OTHER))
     thread.start()
@@ -91,9 +91,9 @@ def test_who_asks_for_another_host_comes_before_who_claims(client, running):
 
 
 def test_no_more_threads_wait_than_may(client, running):
-    (job, other), _, desk = running
+    (job, other), _, turns = running
     tell_limits(client, {HOST: "2 60000"})
-    one, two = turn(job, desk), turn(other, desk)
+    one, two = turn(job, turns), turn(other, turns)
     ask(one, HOST)
     ask(two, HOST)
     ask(one, HOST)
@@ -106,7 +106,7 @@ def test_no_more_threads_wait_than_may(client, running):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    until(lambda: not desk.waiting.acquire(blocking=False) or desk.waiting.release(), "one to wait")
+    until(lambda: not turns.waiting.acquire(blocking=False) or turns.waiting.release(), "one to wait")
     with pytest.raises(NoThread, match="too many tasks wait for turns"):
         ask(two, HOST)
     is_over.set()
@@ -115,8 +115,8 @@ def test_no_more_threads_wait_than_may(client, running):
 
 
 def test_the_wait_outlives_an_outage_of_its_redis(running, region_redis):
-    (job, _), _, desk = running
-    one, asks, is_back = turn(job, desk), asks_of(desk), threading.Event()
+    (job, _), _, turns = running
+    one, asks, is_back = turn(job, turns), asks_of(turns), threading.Event()
     ask(one, HOST)
     region_redis.crash()
 
@@ -134,8 +134,8 @@ def test_the_wait_outlives_an_outage_of_its_redis(running, region_redis):
 
 
 def test_an_outage_past_the_deadline_is_the_regions_fault(running, region_redis):
-    (job, _), _, desk = running
-    one = turn(job, desk)
+    (job, _), _, turns = running
+    one = turn(job, turns)
     ask(one, HOST)
     region_redis.crash()
     with pytest.raises(RegionUnavailable, match="says nothing of https"):
@@ -143,8 +143,8 @@ def test_an_outage_past_the_deadline_is_the_regions_fault(running, region_redis)
 
 
 def test_who_waits_for_another_hosts_turn_asks_for_it_now_and_then(client, running):
-    (job, other), worker, desk = running
-    one, two, asks = turn(job, desk), turn(other, desk), asks_of(desk)
+    (job, other), worker, turns = running
+    one, two, asks = turn(job, turns), turn(other, turns), asks_of(turns)
     ask(one, OTHER)
     thread = threading.Thread(target=ask, args=(two, OTHER, 0.9))
     thread.start()
@@ -155,22 +155,22 @@ def test_who_waits_for_another_hosts_turn_asks_for_it_now_and_then(client, runni
     assert all(later - before >= 0.02 for before, later in itertools.pairwise(asks[1:]))
 
 
-def asks_of(desk):
-    """When a desk was asked, in monotonic seconds, as it goes on to be."""
-    real, times = desk.ask, []
+def asks_of(turns):
+    """When a turn client was asked, in monotonic seconds, as it goes on to be."""
+    real, times = turns.ask, []
 
     def ask(*arguments):
         times.append(time.monotonic())
         return real(*arguments)
 
-    desk.ask = ask
+    turns.ask = ask
     return times
 
 
 def test_a_turn_whose_answer_is_lost_is_asked_for_again(client, running, lossy_region):
     """It may cost a token; nobody has two leases, and none is left behind."""
     (job, other), worker, _ = running
-    one = turn(job, Desk(lossy_region.client, REGION, 1))
+    one = turn(job, TurnClient(lossy_region.client, REGION, 1))
     ask(one, HOST)
     ask(one, HOST)  # the Redis knows the script
     for host in (HOST, OTHER):
@@ -184,9 +184,9 @@ def test_a_turn_whose_answer_is_lost_is_asked_for_again(client, running, lossy_r
 
 
 def test_a_cancel_ends_the_wait(client, running):
-    (job, _), _, desk = running
+    (job, _), _, turns = running
     tell_limits(client, {HOST: "2 60000"})
-    one = turn(job, desk)
+    one = turn(job, turns)
     ask(one, HOST)
     ask(one, HOST, seconds=100)
     with pytest.raises(Cancelled):
@@ -194,79 +194,79 @@ def test_a_cancel_ends_the_wait(client, running):
 
 
 def test_who_was_reaped_gets_no_further_turn(client, running):
-    (job, _), worker, desk = running
+    (job, _), worker, turns = running
     worker.give_back([job.member])
-    one = turn(job, desk)
+    one = turn(job, turns)
     ask(one, HOST)
     with pytest.raises(Cancelled, match="taken back"):
         ask(one, HOST)
     assert job.task.encode() not in client.zrange(names.turns(HOST), 0, -1)
 
 
-def patient(desk, job, host=HOST, ms=0):
-    """What a desk says at once to a task that may wait so long."""
-    return desk.ask(job.task, job.execution, host, "test.source", ms)
+def patient(turns, job, host=HOST, ms=0):
+    """What a turn client says at once to a task that may wait so long."""
+    return turns.ask(job.task, job.execution, host, "test.source", ms)
 
 
 def test_a_further_page_takes_a_lease_again_that_was_lost(client, running):
     """Whoever deletes keys by hand, or a sweep that took the task for gone: the host must not have one fetch too many."""
-    (job, _), _, desk = running
+    (job, _), _, turns = running
     client.zrem(names.turns(HOST), job.task)
-    assert patient(desk, job)[0] == "go"
+    assert patient(turns, job)[0] == "go"
     assert client.zscore(names.turns(HOST), job.task) > 0
     client.zrem(names.turns(HOST), job.task)
     tell_limits(client, {HOST: "1 0"})
-    assert patient(desk, job)[0] == "full"
+    assert patient(turns, job)[0] == "full"
 
 
 def test_further_pages_of_an_open_hosts_try_are_as_slow_as_it_and_its_sources_want(client, running):
-    (job, _), _, desk = running
+    (job, _), _, turns = running
     tell_limits(client, {HOST: "2 200", OTHER: "2 0"})
     soon = client.time()[0] * 1000 + 30_000
     client.hset(names.host(HOST), mapping={"opened": 1, "tried": 1, "next": soon})
-    assert patient(desk, job, ms=1_000) == ("go", 200)
+    assert patient(turns, job, ms=1_000) == ("go", 200)
     client.hset(names.host(HOST), "delay", 400)
-    assert patient(desk, job, ms=1_000) == ("go", 400)
+    assert patient(turns, job, ms=1_000) == ("go", 400)
     assert int(client.hget(names.host(HOST), "next")) == soon, "nobody else's time moves"
 
 
 def test_who_comes_from_another_host_waits_for_an_open_one_like_everybody(client, running):
-    (job, _), _, desk = running
+    (job, _), _, turns = running
     soon = client.time()[0] * 1000 + 30_000
     client.hset(names.host(OTHER), mapping={"opened": 1, "tried": 1, "next": soon})
     with pytest.raises(RateLimited) as caught:
-        ask(turn(job, desk), OTHER)
+        ask(turn(job, turns), OTHER)
     assert 25 < caught.value.retry_after <= 30
 
 
 def test_who_waited_for_an_open_hosts_turn_is_not_its_try(client, running):
     """Its turns were taken when it asked; then one is free, and the try of another task still runs."""
-    (job, _), _, desk = running
+    (job, _), _, turns = running
     tell_limits(client, {OTHER: "2 0"})
     now_ms = client.time()[0] * 1000
     client.zadd(names.turns(OTHER), {"the try": now_ms, "one of before": now_ms})
     client.hset(names.host(OTHER), mapping={"opened": 1, "tried": 1, "next": now_ms + 30_000})
-    assert patient(desk, job, OTHER, ms=1_000)[0] == "full"
+    assert patient(turns, job, OTHER, ms=1_000)[0] == "full"
     client.zrem(names.turns(OTHER), "one of before")
-    said, ms = patient(desk, job, OTHER, ms=1_000)
+    said, ms = patient(turns, job, OTHER, ms=1_000)
     assert (said, 25_000 < ms <= 30_000) == ("late", True)
 
 
 def test_a_turn_that_is_free_needs_no_patience(running):
-    (job, other), _, desk = running
-    assert desk.waiting.acquire(blocking=False)  # another thread waits: this one may not
-    one = turn(job, desk)
+    (job, other), _, turns = running
+    assert turns.waiting.acquire(blocking=False)  # another thread waits: this one may not
+    one = turn(job, turns)
     ask(one, HOST)
     ask(one, HOST)
     ask(one, HOST, seconds=-1.0)
-    assert patient(desk, other, ms=-500)[0] == "go"
-    assert Desk(desk._client, REGION, 0).waiting.acquire(blocking=False)
+    assert patient(turns, other, ms=-500)[0] == "go"
+    assert TurnClient(turns._client, REGION, 0).waiting.acquire(blocking=False)
 
 
 def test_how_long_it_waited_for_further_turns_is_counted(client, running):
-    (job, _), _, desk = running
+    (job, _), _, turns = running
     tell_limits(client, {HOST: "2 200"})
-    one = turn(job, desk)
+    one = turn(job, turns)
     ask(one, HOST)
     began = time.monotonic()
     ask(one, HOST)
@@ -275,10 +275,10 @@ def test_how_long_it_waited_for_further_turns_is_counted(client, running):
 
 
 class Heard:
-    """A desk's breakers that note what they are told, and go on to tell it."""
+    """A turn client's breakers that note what they are told, and go on to tell it."""
 
-    def __init__(self, desk):
-        self._real, self.told = desk.breakers, []
+    def __init__(self, turns):
+        self._real, self.told = turns.breakers, []
 
     def __getattr__(self, name):
         def tell(*arguments):
@@ -288,14 +288,14 @@ class Heard:
         return tell
 
 
-def in_trouble(job, desk, *, is_in_trouble=True):
-    heard = desk.breakers = Heard(desk)
-    return Turn(desk, job.task, job.execution, job.host, 0.0, is_in_trouble=is_in_trouble), heard.told
+def in_trouble(job, turns, *, is_in_trouble=True):
+    heard = turns.breakers = Heard(turns)
+    return Turn(turns, job.task, job.execution, job.host, 0.0, is_in_trouble=is_in_trouble), heard.told
 
 
 def test_a_host_in_trouble_that_led_to_another_one_is_well(client, running):
-    (job, _), _, desk = running
-    one, told = in_trouble(job, desk)
+    (job, _), _, turns = running
+    one, told = in_trouble(job, turns)
     ask(one, HOST)
     ask(one, HOST)
     assert told == []
@@ -308,8 +308,8 @@ def test_a_host_in_trouble_that_led_to_another_one_is_well(client, running):
 
 
 def test_a_host_that_was_never_asked_is_not_called_well(client, running):
-    (job, _), _, desk = running
-    one, told = in_trouble(job, desk)
+    (job, _), _, turns = running
+    one, told = in_trouble(job, turns)
     ask(one, OTHER)
     one.ended(None)
     assert told == []
@@ -331,16 +331,16 @@ def test_a_host_that_was_never_asked_is_not_called_well(client, running):
     ],
 )
 def test_the_breaker_hears_of_failures_and_of_what_it_wants_to_hear(running, error, is_in_trouble, told):
-    (job, _), _, desk = running
-    one, heard = in_trouble(job, desk, is_in_trouble=is_in_trouble)
+    (job, _), _, turns = running
+    one, heard = in_trouble(job, turns, is_in_trouble=is_in_trouble)
     ask(one, HOST)
     one.ended(error)
     assert heard == [(name, HOST, error) if name == "failed" else (name, HOST) for name in told]
 
 
 def test_what_an_address_asks_for_is_its_hosts(client, running):
-    (job, _), _, desk = running
-    one = turn(job, desk)
+    (job, _), _, turns = running
+    one = turn(job, turns)
     now_ms = client.time()[0] * 1000
     one.slow(f"{OTHER}/page", 60.0)
     assert float(client.hget(names.host(OTHER), "next")) > now_ms + 50_000
@@ -349,7 +349,7 @@ def test_what_an_address_asks_for_is_its_hosts(client, running):
 
 
 def test_what_is_no_address_takes_no_turn(running, region_redis):
-    (job, _), _, desk = running
-    one = turn(job, desk)
+    (job, _), _, turns = running
+    one = turn(job, turns)
     one.take("no address", "test.source", deadline=time.monotonic(), cancelled=lambda: False)
     assert one.waited_ms == 0

@@ -1,13 +1,14 @@
-"""Sources as a worker would compile them, examined by a process of their own whenever their files change.
+"""Compiles changed definitions as a worker would, in a process of their own, and finds what is wrong with them.
 
-    Reporter.run_once → Examiner.look → (thread) → python -m jobs.pool.examine … → fault
-                                          └ changed: the reporter tells the hub
+    Reporter.run_once → Examiner.look → thread ── path ──> serve (python -m jobs.pool.examiner): jobs.parse.examine
+                          Examiner.fault <── faults ──┘  └ changed: the reporter tells the hub
 
-An author's code runs when it is loaded, and may never end or take its process with it: neither reaches the pool.
+Loading a definition runs its author's code, which may never end or may take its process with it. The pool is not affected.
 """
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,12 +22,14 @@ from typing import Final
 import msgspec
 
 from jobs.definition.catalog import Entry
+from jobs.worker.stop import follow_parent
 from regions import logs
 from regions.settings import ROOT
 
-SECONDS: Final = 30.0  # for one source; what computes all the time is ended before (jobs.pool.examine)
-AGAIN_SECONDS: Final = 60.0  # after a process that died: it may not have been the source's fault
-COMMAND: Final = (sys.executable, "-m", "jobs.pool.examine")
+SECONDS: Final = 30.0  # for one source; code that computes all the time ends earlier, after CPU_SECONDS
+CPU_SECONDS: Final = 10  # of processor time, for one source
+AGAIN_SECONDS: Final = 60.0  # until a source whose examination died is examined again: it may not have been its fault
+COMMAND: Final = (sys.executable, "-m", "jobs.pool.examiner")
 
 Key = tuple[Path, str]  # a source's file, and the hash of what stood in it
 
@@ -34,24 +37,29 @@ log = logs.get("workers")
 
 
 class Examiner:
-    """What is wrong with sources whose files read well. ``changed`` is called, from its thread, when more is known."""
+    """The pool's side: knows what is wrong with sources whose files could be read.
+
+    ``changed`` is called from the examiner's thread when more is known.
+    """
 
     def __init__(self, changed: Callable[[], None], *, seconds: float = SECONDS) -> None:
         self._changed, self._seconds = changed, seconds
-        self._known: dict[Key, tuple[str, float]] = {}  # the faults, "" for none, and until when (monotonic) they hold
+        self._known: dict[
+            Key, tuple[str, float]
+        ] = {}  # faults ("" for none), and until when they are valid (monotonic)
         self._is_busy = self._is_stopping = False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
 
     def fault(self, entry: Entry) -> str | None:
-        """What is wrong with a source, a line each; None for nothing, and as long as that is not known."""
+        """What is wrong with a source, one fault a line. None when nothing is, or when it was not examined yet."""
         found, _ = self._known.get(_key(entry), ("", 0.0))
         return found or None
 
     def look(self, entries: Iterable[Entry]) -> None:
-        """Examines those that are new or changed, without waiting for it. Only one thread may call it."""
+        """Begins to examine new and changed sources, and returns at once. Only one thread may call it."""
         if self._is_busy or self._is_stopping:
-            return  # it calls ``changed`` at its end, and whoever hears that looks again
+            return  # at its end ``changed`` is called, and the caller looks again
         wanted = {_key(entry): entry for entry in entries if entry.definition is not None}
         self._known = {key: known for key, known in self._known.items() if key in wanted}
         now = time.monotonic()
@@ -62,7 +70,7 @@ class Examiner:
             self._thread.start()
 
     def stop(self) -> None:
-        """Ends what runs."""
+        """Ends an examination that runs."""
         self._is_stopping = True
         if self._process is not None:
             self._process.kill()
@@ -80,8 +88,8 @@ class Examiner:
         self._changed()
 
     def _examine(self, left: deque[Entry]) -> None:
-        """Examines sources in one process, until it dies of one or all are done."""
-        # It needs none of our settings, and an author's code none of our secrets.
+        """Examines sources in one process, until all are done or one of them ends the process."""
+        # The process needs no settings, and an author's code must not see secrets.
         environ = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
         pipe = subprocess.PIPE
         with subprocess.Popen(COMMAND, cwd=ROOT, env=environ, stdin=pipe, stdout=pipe) as process:
@@ -90,13 +98,13 @@ class Examiner:
                 process.kill()
             while left and (found := self._asked(process, left[0])) is not None:
                 self._note(left.popleft(), found, float("inf"))
-            process.kill()  # what an author's code does at its end is not waited for
+            process.kill()  # does not wait for what an author's code does at exit
         if left and not self._is_stopping:
             entry = left.popleft()
             self._note(entry, died(entry, process.returncode), time.monotonic() + AGAIN_SECONDS)
 
     def _asked(self, process: subprocess.Popen[bytes], entry: Entry) -> str | None:
-        """The process's answer; None where it died, or did not answer in time and was ended."""
+        """The process's answer. None when it died, or was killed because no answer came in time."""
         assert process.stdin is not None
         assert process.stdout is not None
         timer = threading.Timer(self._seconds, process.kill)
@@ -120,10 +128,36 @@ class Examiner:
 
 
 def died(entry: Entry, code: int) -> str:
-    """What is wrong with a source whose examination took its process with it."""
+    """The fault of a source that ended the process that examined it."""
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
     return f"{entry.path.with_suffix('.py').name}: expected to be loaded, found that its process was ended by {how}"
 
 
 def _key(entry: Entry) -> Key:
     return entry.path, entry.definition.hash if entry.definition is not None else ""
+
+
+def serve() -> int:
+    """The other side: reads one path a line, as JSON, and writes for each a line with a list of faults."""
+    from jobs.parse.examine import faults  # noqa: PLC0415 - lxml is for this process, not for the pool
+
+    follow_parent()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what an ID.py prints while it is loaded is no answer
+    for line in sys.stdin.buffer:
+        _limit_processor_time(CPU_SECONDS)
+        found = faults(Path(msgspec.json.decode(line, type=str)))
+        answers.write(msgspec.json.encode([str(fault) for fault in found]) + b"\n")
+        answers.flush()
+    return 0
+
+
+def _limit_processor_time(seconds: int) -> None:
+    """Has the kernel end this process when it computes for longer than this from now on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
+if __name__ == "__main__":
+    sys.exit(serve())

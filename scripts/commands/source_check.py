@@ -10,7 +10,7 @@ import msgspec
 from jobs.definition.catalog import Catalog, Entry, wrong_in
 from jobs.definition.model import Definition
 from jobs.definition.read import examine as examine_file
-from jobs.pool import examine
+from jobs.parse import examine
 from regions import toml
 from regions.faults import Fault, Faults, nearest
 from regions.settings import Settings

@@ -17,7 +17,7 @@ from jobs.definition.limits import Limits
 from jobs.errors import TaskError
 from jobs.fetch.egress import fetchers_of
 from jobs.page import Page, Request
-from jobs.pool import examine
+from jobs.parse import examine
 from regions import names
 from regions.faults import Faults
 from regions.settings import ROOT, Settings

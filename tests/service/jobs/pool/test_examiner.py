@@ -186,7 +186,7 @@ def test_a_loop_is_ended_by_the_time_that_it_computes(folder, tmp_path):
     """Also where its parent does not: the kernel counts."""
     path = folder / "first.toml"
     path.with_suffix(".py").write_text("def next_page(page): ...\nwhile True: pass\n")
-    program = "import jobs.pool.examine as e; e.CPU_SECONDS = 1; e.main()"
+    program = "import jobs.pool.examiner as e; e.CPU_SECONDS = 1; e.serve()"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, input=f'"{path}"\n'.encode(), capture_output=True, check=False
     )

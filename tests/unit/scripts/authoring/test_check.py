@@ -5,7 +5,7 @@ import textwrap
 
 import pytest
 
-from jobs.pool import examine
+from jobs.parse import examine
 
 GOOD = """
 title = "Fine"

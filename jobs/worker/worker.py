@@ -8,15 +8,10 @@ The claim waits for a job without taking it. Nothing here relies on having stopp
 process held is given to others by jobs.queue.reaper, and it can't finish any of it.
 """
 
-import argparse
-import logging
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -25,19 +20,16 @@ from rq.command import parse_payload
 from rq.utils import now
 from rq.worker import BaseWorker
 
-from jobs import memory
 from jobs.queue.claim import Claimer, Job
 from jobs.queue.home import Home, Shipment, Started, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
 from jobs.queue.script import WORKER_TTL_SECONDS, Script
 from jobs.queue.turn import Caller, TurnClient, tell_limits
-from jobs.worker import fork_server
 from jobs.worker.execution import Runner
-from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop, follow_parent
+from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop
 from jobs.worker.thread_pool import ThreadPool
 from regions import connect, logs, names
-from regions.faults import Faults
-from regions.settings import Region, Settings, load
+from regions.settings import Region, Settings
 
 CLAIM_MAX: Final = 16  # jobs of one claim; the next follows at once, so a burst is shared by the region's processes
 WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
@@ -325,72 +317,3 @@ class Worker(BaseWorker):
         """RQ's ends the thread for good at what is no ConnectionError; the subscription comes back by itself."""
         log.info("can't listen to commands", worker=self.name, error=str(exc))
         time.sleep(connect.backoff_seconds(LISTEN_AFTER_FAILURES))
-
-
-def run(worker: Worker) -> int:
-    """Runs a worker in this process's main thread until SIGTERM or SIGINT."""
-    worker.stop.install()
-    worker.run()
-    worker.stop.ignore()
-    return 0
-
-
-def arguments(argv: list[str]) -> argparse.Namespace:
-    """The command line of a worker process."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.worker", description="One worker process of a region.")
-    parser.add_argument("region")
-    parser.add_argument("name", help="unique in the region")
-    parser.add_argument("--settings", choices=["-"], help="read all settings from standard input, as JSON")
-    parser.add_argument("--beat", type=int, help="a descriptor that gets a byte every turn of the loop")
-    parser.add_argument("--fork-server", type=int, help="fork such processes instead, as this descriptor asks for them")
-    return parser.parse_args(argv)
-
-
-def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], Worker]], int]) -> int:
-    """The main function of a worker process, or of the one that such processes are forked from; the exit code.
-
-    ``life`` makes a runner, has a worker made for it, and runs that.
-    """
-    options = arguments(argv)
-
-    def begin(name: str, beat: int | None, *, is_alone: bool = True) -> int:
-        if beat is not None:
-            follow_parent()
-            os.set_blocking(beat, False)
-        return life(settings, region, partial(Worker, settings, region, name, beat=beat, is_alone=is_alone))
-
-    try:
-        given = options.settings == "-"
-        settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings) if given else load()
-        for variable in os.environ.keys() - fork_server.environment().keys():
-            del os.environ[variable]  # an author's code runs here
-        memory.tune_allocator()
-        logs.configure(settings.log.format, settings.log.level)
-        logging.getLogger("rq.worker").setLevel(logging.WARNING)  # RQ sets it to info when it is imported
-        region = settings.one(options.region)
-        if options.fork_server is not None:
-            return fork_server.serve(options.fork_server, begin)
-        return begin(options.name, options.beat, is_alone=False)
-    except Faults as faults:
-        print(faults, file=sys.stderr)
-        return os.EX_CONFIG
-
-
-def main(argv: list[str]) -> int:
-    """What ``python -m jobs.worker`` does."""
-    # The loop does not know what it runs; only this entry does.
-    from jobs.answers.cache import Cache  # noqa: PLC0415
-    from jobs.answers.store import AnswerStore  # noqa: PLC0415
-    from jobs.task.runner import Runner as TaskRunner  # noqa: PLC0415
-
-    def life(settings: Settings, region: Region, worker: Callable[[Runner], Worker]) -> int:
-        store = AnswerStore(region.raw)
-        runner = TaskRunner(
-            settings, region, store=store, cache=Cache(connect.open_redis(region.redis.url, name="cache"))
-        )
-        store.start()
-        code = run(worker(runner))
-        store.close()
-        return code
-
-    return enter(argv, life)

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from jobs.worker import worker
+from jobs.worker.__main__ import main
 from tests.name_server import asking
 
 PORT = int(os.environ["NAME_SERVER"])
@@ -23,4 +23,4 @@ def getaddrinfo(*args: Any, **options: Any) -> Any:
 
 if __name__ == "__main__":
     socket.getaddrinfo = getaddrinfo  # type: ignore[assignment]
-    sys.exit(worker.main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

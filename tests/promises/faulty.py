@@ -16,7 +16,8 @@ from jobs.parse.source import Source
 from jobs.queue.claim import Claimer
 from jobs.queue.home import Home
 from jobs.task.runner import Runner
-from jobs.worker.worker import Worker, enter, run
+from jobs.worker.entry import enter, run
+from jobs.worker.worker import Worker
 
 FOLDER = Path(os.environ.get("FAULTS", "."))
 POINTS = {

@@ -23,7 +23,7 @@ from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, key
 from jobs.errors import Cancelled, ConnectionFailed
 from jobs.queue.claim import Claimer
 from jobs.queue.retry import Retry
-from jobs.worker.worker import enter, run
+from jobs.worker.entry import enter, run
 from regions import connect, names
 from regions.settings import ROOT, Hub, Region, RegionRedis, Scale, Settings, Workers
 

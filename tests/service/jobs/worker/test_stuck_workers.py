@@ -46,8 +46,9 @@ concurrency = 64
 HURRIED = """
 import sys
 from jobs.worker import worker
+from jobs.worker.__main__ import main
 worker.DRAIN_SECONDS = 5.0
-sys.exit(worker.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 PAGE = b"<all>" + b"<a/>" * 200_000 + b"</all>"
 

@@ -1,0 +1,68 @@
+"""How a worker process begins: its command line, its settings, and the loop in its main thread."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from jobs import memory
+from jobs.worker import fork_server
+from jobs.worker.execution import Runner
+from jobs.worker.stop import follow_parent
+from jobs.worker.worker import Worker
+from regions import logs
+from regions.faults import Faults
+from regions.settings import Region, Settings, load
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line of a worker process."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.worker", description="One worker process of a region.")
+    parser.add_argument("region")
+    parser.add_argument("name", help="unique in the region")
+    parser.add_argument("--settings", choices=["-"], help="read all settings from standard input, as JSON")
+    parser.add_argument("--beat", type=int, help="a descriptor that gets a byte on every turn of the loop")
+    parser.add_argument("--fork-server", type=int, help="fork worker processes as requests on this descriptor ask")
+    return parser.parse_args(argv)
+
+
+def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], Worker]], int]) -> int:
+    """The main function of a worker process and of the fork server. Returns the exit code.
+
+    ``life(settings, region, worker)`` makes a runner, calls ``worker`` with it, and runs the worker that it gets.
+    """
+    options = arguments(argv)
+
+    def begin(name: str, beat: int | None, *, is_alone: bool = True) -> int:
+        if beat is not None:
+            follow_parent()
+            os.set_blocking(beat, False)
+        return life(settings, region, partial(Worker, settings, region, name, beat=beat, is_alone=is_alone))
+
+    try:
+        given = options.settings == "-"
+        settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings) if given else load()
+        for variable in os.environ.keys() - fork_server.environment().keys():
+            del os.environ[variable]  # an author's code runs here
+        memory.tune_allocator()
+        logs.configure(settings.log.format, settings.log.level)
+        logging.getLogger("rq.worker").setLevel(logging.WARNING)  # importing RQ sets it to info
+        region = settings.one(options.region)
+        if options.fork_server is not None:
+            return fork_server.serve(options.fork_server, begin)
+        return begin(options.name, options.beat, is_alone=False)
+    except Faults as faults:
+        print(faults, file=sys.stderr)
+        return os.EX_CONFIG
+
+
+def run(worker: Worker) -> int:
+    """Runs a worker in the main thread until SIGTERM or SIGINT. Returns the exit code."""
+    worker.stop.install()
+    worker.run()
+    worker.stop.ignore()
+    return 0

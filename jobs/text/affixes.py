@@ -1,9 +1,9 @@
-"""What stands before and after a number, and whether it would make it another one.
+"""The texts before and after a number (its prefix and suffix), and whether they change its value.
 
-    Before: …minus, currency →   5.00   ← currency or unit, minus: After
+    Prefix: …minus, currency →   5.00   ← currency or unit, minus: Suffix
 
-A minus is one where only blanks and a currency keep it from the digits. What may be a minus, a multiplier, an exponent, a debit,
-is refused: somebody who reads the page knows, the text does not say.
+A dash is a minus if only blanks and a currency stand between it and the digits. A text that may have a minus, a multiplier, an
+exponent or a debit elsewhere is refused: a reader of the page knows what is meant, but the text does not say it.
 """
 
 import re
@@ -14,7 +14,7 @@ from jobs.text import number_words
 
 _MINUS: Final = frozenset("-\u2212\u2010\u2011\u2012")
 _TRUE_MINUS: Final = "\u2212"
-_DASH: Final = "\u2013"  # typographers' minus; between blanks and after a word it is a dash
+_DASH: Final = "\u2013"  # a typographic minus; after a word and between blanks it is a dash
 _UNSURE: Final = frozenset("\u2014\u2015\u00ad\u02d7\u2796\u207b\u208b\u2043\u2500\u30fc\ufe58\u2e3a\u2e3b")
 _MINUSES: Final = _MINUS | _UNSURE | {_DASH}
 _PLUS_MINUS: Final = "\u00b1\u2213"
@@ -50,16 +50,16 @@ _SIGN_IN_BRACKETS: Final = re.compile(r"[(\[] ?[-\u2010-\u2015\u2212] ?[)\]]$")
 _COUNTRY: Final = re.compile(r" [A-Z]{2}(?!\w)")  # 5,00 $ US
 _LINK: Final = re.compile(r"(?:na|de|n|a|ma) ")  # 7 na libo
 _HALF: Final = re.compile(r"(?:and (?:a |one )?(?:half|quarter)|einhalb|et demie?|y medi[oa]|e mezz[oa]|e meia)(?!\w)")
-_TSHEG: Final = " \u0f0b"  # it ends a Tibetan syllable
+_TSHEG: Final = " \u0f0b"  # ends a Tibetan syllable
 _NO_CENTS: Final = re.compile(r"([.,:]) ?[-\u2010-\u2015\u2212]{1,2}")
 
 
 class Refused(ValueError):  # noqa: N818
-    """A text whose number may be another one. Says what is in the way and which key of the field helps."""
+    """A text whose number is not certain. The message says why, and which key of the field helps."""
 
 
 def multiplier(word: str) -> str:
-    """What is said of a word that multiplies."""
+    """The message about a word that multiplies."""
     return f"{word} multiplies; re takes the number, scale is the factor"
 
 
@@ -72,7 +72,7 @@ def _is_dash(sign: str) -> bool:
 
 
 def _word_after(text: str) -> str:
-    """The word that a text begins with, its dots with it; currencies' signs are of words."""
+    """The word at the beginning of a text, with its dots. Currency signs count as letters."""
     if text.startswith(_WITH_SLASH):
         return text[: text.index("/") + 1]
     end = 0
@@ -82,7 +82,7 @@ def _word_after(text: str) -> str:
 
 
 def _word_before(text: str) -> str:
-    """The word that a text ends in."""
+    """The word at the end of a text."""
     if text.endswith((*_WITH_SLASH, "B/.", "S/.")):
         return text[text.rindex("/") - 1 :]
     start = len(text)
@@ -93,10 +93,10 @@ def _word_before(text: str) -> str:
     return text[start:]
 
 
-class Before:
-    """What stands before a number. ``sign`` is True for a minus, False for a plus, None for none; ``bound`` is a sign like <.
+class Prefix:
+    """The text before a number. ``sign`` is True for a minus, False for a plus, None for none; ``bound`` is a sign like <.
 
-    ``apart`` is a minus that a blank keeps from the number, and which may be a bullet.
+    ``apart`` is a minus with a blank after it, which may be a bullet.
     """
 
     def __init__(self, text: str) -> None:
@@ -142,7 +142,7 @@ class Before:
         raise Refused(f"{sign} between blanks may be a minus or a dash; re takes the number")
 
     def _is_minus_after(self, word: str) -> bool | None:
-        """A sign right after a word: a minus after a currency, else a hyphen."""
+        """A dash right after a word: a minus after a currency, else a hyphen."""
         if not number_words.is_currency(word):
             if word.endswith(".") or (2 <= len(word) <= 5 and word.isascii() and word.isupper()):
                 raise Refused(f"{word}- may be a currency and a minus; re takes the number")
@@ -154,7 +154,7 @@ class Before:
         return True
 
     def _look_at(self, rest: str) -> None:
-        """What else stands before a number, and would change it."""
+        """Looks for anything else before a number that would change it."""
         rest = rest.rstrip(_TSHEG)
         last, word = rest[-1:], _word_before(rest)
         if last == "+":
@@ -179,8 +179,8 @@ class Before:
             raise Refused("a minus that is not at the number; re takes the number")
 
 
-class After:
-    """What stands after a number. ``unit`` may multiply; ``part`` is a hundredth; ``no_cents`` is the mark of a price without cents, "5.-"."""
+class Suffix:
+    """The text after a number. ``unit`` may multiply, ``part`` is a hundredth, ``no_cents`` is the mark in a price like "5.-"."""
 
     def __init__(self, text: str, *, has_fraction: bool) -> None:
         self.currency = self.unit = self.part = self.no_cents = ""
@@ -215,7 +215,7 @@ class After:
         self._look_at(text, rest)
 
     def _signed(self, text: str, *, has_fraction: bool) -> str:
-        """What follows a minus right after the digits, which accountants write so; a hyphen may stand there too."""
+        """The text behind a dash right after the digits: a minus, as accountants write it, or a hyphen."""
         word = _word_after(text[1:])
         if text[1:2].isalnum() and not number_words.is_currency(word):
             return text  # 5-pack

@@ -1,8 +1,8 @@
-"""How well a text reads: whether the letters beyond ASCII stand beside each other as in a language that has them.
+"""Rates how much a text looks like a language: by the pairs of letters that occur in it (bigrams).
 
-Bytes in one charset, read in another, are letters too. Where two readings of the same bytes are possible, this tells the
-better one, or that both are as good. What stands beside what is taken from CLDR's names (letters.tsv, made by
-scripts/authoring/letters.py); of Chinese, Japanese and Korean, whether characters are common.
+Bytes read in the wrong charset are letters too, but in pairs that no language has. So the ratings tell which of two charsets
+is right, or that both may be. The pairs of each language come from CLDR's names (letters.tsv, made by
+scripts/authoring/letters.py). For Chinese, Japanese and Korean it counts whether the characters are common.
 """
 
 import re
@@ -13,20 +13,20 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-SAMPLE_BYTES: Final = 900  # beyond ASCII, of a body
-LOOKED_AT: Final = 400  # words, of which many may be the same
-WORD_BYTES: Final = 600  # at once: texts without blanks are one word
-BEFORE_BYTES: Final = 24
-PERHAPS: Final = 0.5  # what letters of a language are worth that CLDR's names don't have beside each other
+SAMPLE_BYTES: Final = 900  # beyond ASCII in the sample of a body
+LOOKED_AT: Final = 400  # words that are looked at; many may be the same
+WORD_BYTES: Final = 600  # of one word: a text without blanks is a single word
+BEFORE_BYTES: Final = 24  # ASCII before a word's first byte beyond it
+PERHAPS: Final = 0.5  # worth of a pair whose letters the language has, but not side by side in CLDR's names
 
 _NOT_ASCII: Final = re.compile(rb"[\x80-\xff][\x30-\xff]*+")
 _BLANK: Final = re.compile(rb"[\x00-\x2f]")
-_NOT_BESIDE: Final = frozenset("0123456789@\\^`{|}~_")  # what touches no word, beyond ASCII, of any language
-# Of those that are wide: marks and numbers.
+_NOT_BESIDE: Final = frozenset("0123456789@\\^`{|}~_")  # these touch no word beyond ASCII in any language
+# Wide characters that are no words: marks and numbers.
 _NO_WORD: Final = re.compile(
     "[\u2e80-\u3004\u3006-\u3040\u3200-\u33ff\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0-\uffef]"
 )
-# Letters, and the marks above and below them.
+# Letters with the marks above and below them.
 _WORD: Final = re.compile(
     r"(?:[^\W\d_\u00b2\u00b3\u00b9\u00bc-\u00be\u0530-\u058f\u0700-\u0dff\u0e80-\u1dff\u1f00-\u218f\u2460-\u24ff\u2776-\u2793\ua000-\uabff\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]"
     r"|[\u0300-\u036f\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u0e00-\u0e4e])+"
@@ -35,7 +35,7 @@ _WIDE: Final = re.compile("[\u2e80-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef
 _SMALL: Final = "\u00df-\u00f6\u00f8-\u00ff\u0430-\u045f\u03ac-\u03ce"
 _CAPITAL: Final = "\u00c0-\u00d6\u00d8-\u00de\u0400-\u042f\u0391-\u03ab"
 _UPPER_INSIDE: Final = re.compile(f"[{_SMALL}][A-Z{_CAPITAL}]|[a-z][{_CAPITAL}]")
-# Marks that may touch letters: before a word, after it, inside; and marks that may stand alone.
+# Marks that may touch letters (before a word, after it, inside it), and marks that may stand alone.
 _BEFORE: Final = "«¿¡“‘„‚‹›»”’(©®§#€£¥…–—•\u00a0\u00ad\u2009\u200b\u200e\u200f\u2010\u2011№"
 _AFTER: Final = _BEFORE + "™²³¹ªº´؟،؛।"
 _INSIDE: Final = "’‘\u00ad–—\u2010\u2011\u00a0\u200b\u200c\u200d\u02bc\u02bb\u05be\u05f3\u05f4\u0640…"
@@ -55,11 +55,11 @@ _ALONE: Final = frozenset("¡¢£¤¥¦§¨©«¬\u00ad®¯°±²³´¶·¸¹»�
     )
     for code in range(first, last + 1)
 }
-_SYMBOLS: Final = frozenset("¢¤¦§¨©ª¬®¯±²³´µ¶¸¹º¼½¾")  # none stands beside another
+_SYMBOLS: Final = frozenset("¢¤¦§¨©ª¬®¯±²³´µ¶¸¹º¼½¾")  # no two of them stand side by side
 _ASCII_LETTER: Final = re.compile("[A-Za-z]")
 _OTHER_SCRIPT: Final = re.compile("[\u0370-\u1dff\u1f00-\u1fff]")
-_COLD: Final = "CFKNSEWOcn"  # what may follow a degree sign
-# Scripts that no old charset here has: where their letters come out, the bytes are UTF-8.
+_COLD: Final = "CFKNSEWOcn"  # letters that may follow a degree sign
+# Scripts that none of the old charsets has. If their letters come out, the bytes are UTF-8.
 _ELSEWHERE: Final = re.compile("[\u0530-\u058f\u0700-\u0dff\u0e80-\u1dff\u1f00-\u1fff\ua000-\uabff]")
 _FREQUENT_HAN: Final = (
     "的一是不了人我在有他这中大来上国个到说们为子和你地出道也时年得就那要下以生会自着去之过家学对可她里后小么心多天而能好都然没日于起还发成事只作当想看文无开手十用主行方又如前所本见经头面公同三已老从动两长"
@@ -70,15 +70,15 @@ _FREQUENT_HAN: Final = (
 _FULL_WIDTH: Final = [(language, 0.8) for language in ("ja", "zh", "zh_Hant", "ko")]
 
 
-class Reading(NamedTuple):
-    """``score``: from 0 to 1, how much of what is beyond ASCII reads well; ``weight``: how much that is."""
+class Rating(NamedTuple):
+    """``score``: the share (0 to 1) of pairs beyond ASCII that a language has; ``weight``: how many pairs there are."""
 
     score: float
     weight: float
 
 
 def sample(body: bytes) -> bytes:
-    """Words with bytes beyond ASCII, as they stand, parted by blanks; whatever the charset is, none is cut in two."""
+    """Words of a body with bytes beyond ASCII, joined by blanks. No character is cut, whatever the charset."""
     found, taken, distinct = [], 0, set()
     for match in islice(_NOT_ASCII.finditer(body), LOOKED_AT):
         before = body[max(0, match.start() - BEFORE_BYTES) : match.start()]
@@ -96,12 +96,12 @@ def sample(body: bytes) -> bytes:
 
 
 def lowered(word: str) -> str:
-    """A word in small letters, one for each; what the letters beside each other are looked up by."""
+    """A word in lower case with as many letters as before. The table of pairs has this form."""
     return word.replace("İ", "ı").lower()
 
 
-def read(text: str) -> Reading:
-    """How well a text reads in the language that it reads best in."""
+def rate(text: str) -> Rating:
+    """A text's rating in the language that fits it best."""
     text = unicodedata.normalize("NFC", text)
     tables = _tables()
     by_language: defaultdict[str, float] = defaultdict(float)
@@ -135,11 +135,11 @@ def read(text: str) -> Reading:
     best = max(by_language.values(), default=0) + elsewhere
     weight += elsewhere
     total = weight + bad
-    return Reading(best / total if total else 1.0, total)
+    return Rating(best / total if total else 1.0, total)
 
 
 def _harm(text: str, at: int) -> float:
-    """How little a mark fits where it stands."""
+    """How badly a mark fits its place, from 0 to 2."""
     mark, before, after = text[at], text[at - 1 : at], text[at + 1 : at + 2]
     if "\x80" <= mark <= "\x9f" or mark == "\ufffd" or "\ue000" <= mark <= "\uf8ff":
         return 2
@@ -157,7 +157,7 @@ def _harm(text: str, at: int) -> float:
 
 
 class _Tables:
-    """The pairs of each language, and the characters of those that have thousands."""
+    """The letter pairs of each language; for Chinese, Japanese and Korean, the characters."""
 
     def __init__(self) -> None:
         self._pairs: dict[str, list[tuple[str, float]]] = {}
@@ -185,7 +185,7 @@ class _Tables:
         }  # fmt: skip
 
     def pair(self, one: str, two: str) -> list[tuple[str, float]]:
-        """What two letters beside each other are worth in each language that has both."""
+        """The worth of a letter pair in each language that has both letters."""
         found = self._pairs.get(one + two)
         if found is None or len(found[-1]) < 2 or found[-1][0]:
             known = {language for language, _ in found or ()}
@@ -200,8 +200,8 @@ class _Tables:
         return found
 
     def characters(self, character: str) -> list[tuple[str, float]]:
-        """What a character is worth in each language that has it."""
-        if "\uff10" <= character <= "\uff5a":  # letters and digits of full width
+        """The worth of a character in each language that has it."""
+        if "\uff10" <= character <= "\uff5a":  # full-width letters and digits
             return _FULL_WIDTH
         is_han = "\u3400" <= character <= "\u9fff"
         return [
@@ -212,7 +212,7 @@ class _Tables:
 
 
 def _level(codec: str, first: int, last: int) -> frozenset[str]:
-    """The first level of a charset: what is in use."""
+    """The characters of a charset's first level, which are those in common use."""
     trails = range(0x40, 0xFF) if codec == "big5" else range(0xA1, 0xFF)
     return frozenset(
         bytes((lead, trail)).decode(codec, "ignore")[:1] for lead in range(first, last + 1) for trail in trails

@@ -1,9 +1,9 @@
-"""Dates, times and durations in texts, put out in RFC 3339 with the offset as it was given.
+"""Reads dates, times and durations, and writes them in RFC 3339 with the offset that the text gives.
 
-    text → a reader for each format (iso, rfc2822, unix, a strptime pattern) → the zone that it writes, else ``tz`` → RFC 3339
+    text → the first format that fits (iso, rfc2822, unix, a strptime pattern) → the zone in the text, else ``tz`` → RFC 3339
 
-A zone that is written counts, in any of its forms; ``tz`` is only for texts that have none (``jobs.text.zones``). 24:00 is the next
-day's 0:00; 12 a.m. is 0:00.
+A zone in the text counts in any of its forms; ``tz`` is only for texts without one (``jobs.text.zones``). 24:00 is the next
+day's 0:00, and 12 a.m. is 0:00.
 """
 
 import re
@@ -21,9 +21,9 @@ __all__ = ["LOCAL", "Refused", "zone"]
 
 ISO: Final = "iso"
 WORDS: Final = ("iso", "rfc2822", "unix", "unix_ms")
-FEED_FORMATS: Final = ("iso", "rfc2822")  # what feeds write, in the order in which it is told apart
+FEED_FORMATS: Final = ("iso", "rfc2822")  # the formats that feeds use, in the order in which they are tried
 
-# As programs write times. Python's own reading is far laxer: 04.14 is 0.14 seconds after four to it, 04:140 is 04:14.
+# Times as programs write them. Python's own parser is far laxer: it takes 04.14 for 0.14 seconds after four, 04:140 for 04:14.
 _PLAIN: Final = re.compile(
     r"(?:\d{4}-\d\d-\d\d|\d{4}-W\d\d-\d)(?:[Tt ](?:[01]\d|2[0-3]):\d\d(?::\d\d(?:[.,](\d+))?)?(?:[Zz]| ?[+-]\d\d:?\d\d)?)?",
     re.ASCII,
@@ -41,7 +41,7 @@ _ISO: Final = re.compile(
     r"(?:[T ](?P<time>\d\d(?::?\d\d(?::?\d\d)?)?)(?:[.,](?P<fraction>\d{1,18}))?)? ?(?P<zone>(?!T\d)[^\d:.,].*)?",
     re.ASCII | re.IGNORECASE,
 )
-# RFC 5322, and what feeds and programs write for it: other orders of the date, names in full, dashes, a.m. and p.m.
+# RFC 5322, and what feeds write instead: other orders of the date, full names, dashes, a.m. and p.m.
 _RFC: Final = re.compile(
     r"(?:[^\W\d_]{2,12}\.?,? ?)?"
     r"(?:(?P<d>\d{1,2})[ -](?P<b>[a-z]{3,9})\.?,?[ -](?P<y>\d{2,4})|(?P<b2>[a-z]{3,9})\.?[ -](?P<d2>\d{1,2})(?:,? (?P<y2>\d{4}))?),?"
@@ -51,14 +51,14 @@ _RFC: Final = re.compile(
 )
 _DAYS_OFFSET: Final = re.compile(
     r"-(?:0\d|1[0-2]):?(?:00|15|30|45)", re.ASCII
-)  # of a day without a time: 2026-11-24-05:00
+)  # after a day without a time: 2026-11-24-05:00
 _COMMENT: Final = re.compile(r" ?\([^()]{0,80}\)")
 _MILLISECONDS_FROM: Final = 100_000_000_000  # as seconds: the year 5138; as milliseconds: 1973
-# Years that are likelier of another calendar than that far away: of the Hegira (1448 is 2026), in Iran (1405), of Buddha (2569),
-# and the Jewish (5787).
+# Years that more likely belong to another calendar. 2026 is 1448 in the Islamic, 1405 in the Iranian, 2569 in the Buddhist and
+# 5787 in the Jewish calendar.
 _OTHER_CALENDARS: Final = frozenset((*range(1340, 1461), *range(2500, 2621), *range(5700, 5861)))
 
-datetime.strptime("", "")  # noqa: DTZ007 - it imports a module on first use, which two threads must not do at once
+datetime.strptime("", "")  # noqa: DTZ007 - its first call imports a module, which two threads must not do at once
 
 language = strptime.language
 check_format = strptime.check
@@ -67,11 +67,11 @@ check_format = strptime.check
 def datetime_parser(
     formats: Sequence[str], lang: str, tz: str, to_tz: str = "", doubt: Doubt | None = None
 ) -> Callable[[str], str]:
-    """A function from a folded text to RFC 3339; it raises ValueError, Refused where something in the definition helps.
+    """A function from a folded text to RFC 3339. It raises ValueError, or Refused if something in the definition helps.
 
-    A text without an offset is in ``tz``; "local" puts all times out without one; without ``tz`` such a text is bad.
-    ``to_tz`` is the zone that times are put out in; without it the offset stays as it was given. ``doubt`` is told what a
-    time may be besides.
+    A text without an offset is in ``tz``; without ``tz`` it is refused. ``tz`` "local" writes all times without an offset.
+    ``to_tz`` is the zone of the result; without it the offset stays as the text gives it. The function calls ``doubt`` with a
+    sentence when the time may be another one.
     """
     readers = _readers(formats, lang, doubt)
     place, target = zone(tz), zone(to_tz)
@@ -94,13 +94,13 @@ def datetime_parser(
             made = found.astimezone(target).isoformat(timespec=spec)
             return f"{made[:-6]}Z" if made.endswith("+00:00") else made
         made = found.isoformat(timespec=spec)
-        if made[-6] not in "+-":  # a place's own time before there were zones: RFC 3339 has no seconds in offsets
+        if made[-6] not in "+-":  # RFC 3339 allows no seconds in offsets, which times before there were zones have
             made = found.astimezone(UTC).isoformat(timespec=spec)
-        # A zero offset was mostly given as Z or GMT; where it was given in digits it stays so.
+        # A zero offset is written as Z, unless the text gives it in digits.
         return f"{made[:-6]}Z" if made.endswith("+00:00") and not text.endswith(("+00:00", "+0000")) else made
 
     def parse(text: str) -> str:
-        found = _plain_iso(text) if is_iso else None  # what most times are
+        found = _plain_iso(text) if is_iso else None  # most times are plain
         if found is None:
             return _first(readers, lambda read, form: written(placed(read, form), read.timespec, text), doubt, text)
         made = written(found[0], found[1], text)
@@ -112,7 +112,7 @@ def datetime_parser(
 
 
 def date_parser(formats: Sequence[str], lang: str, doubt: Doubt | None = None) -> Callable[[str], str]:
-    """A function from a folded text to ``2026-11-24``: a date, or the date of a time as it is given."""
+    """A function from a folded text to ``2026-11-24``: the date in the text, or that of a time in its own offset."""
     readers = _readers(formats, lang, doubt)
     is_iso = not formats or formats[0] == ISO
 
@@ -121,11 +121,11 @@ def date_parser(formats: Sequence[str], lang: str, doubt: Doubt | None = None) -
         return (read.wall - timedelta(days=read.ends_day)).date().isoformat()
 
     def parse(text: str) -> str:
-        if is_iso and len(text) == 10:  # what most dates are: no need to look for a time
+        if is_iso and len(text) == 10:  # most dates are plain
             try:
                 day = date.fromisoformat(text)
             except ValueError:
-                pass  # perhaps another format's
+                pass  # another format may fit
             else:
                 if day.year in _OTHER_CALENDARS:
                     _check_year(day.year, doubt)
@@ -135,17 +135,17 @@ def date_parser(formats: Sequence[str], lang: str, doubt: Doubt | None = None) -
     return parse
 
 
-Written = Callable[[Read, str], str]  # of what a format reads
+Written = Callable[[Read, str], str]  # (what a format read, the format) → the result
 
 
 def _check_zone(text: str) -> None:
-    """Whether it is a zone, known or not, that a time is put out without."""
+    """Raises Refused for a text that does not look like a zone. The result leaves the zone out."""
     if text and not zones.is_zone(text):
         raise Refused(f'"{text}" is no zone; re takes the time without it')
 
 
 def _first(readers: Sequence[tuple[str, Reader]], written: Written, doubt: Doubt | None, text: str) -> str:
-    """What the first format gives that fits. Of several failures the one is told that says what helps."""
+    """The result of the first format that fits. Of several failures it raises one that says what helps."""
     failed = ValueError("no format")
     for at, (form, read) in enumerate(readers):
         try:
@@ -169,7 +169,7 @@ def _check_year(year: int, doubt: Doubt | None) -> None:
 
 
 def _check_others(form: str, others: Sequence[tuple[str, Reader]], text: str, found: datetime, doubt: Doubt) -> None:
-    """Whether another pattern fits the text as well, and gives another time: 3/4 is March or April."""
+    """Tells ``doubt`` if another pattern fits the text, too, and gives another time: 3/4 is March or April."""
     look = strptime.shape(form)
     for other, read in others:
         if "%" in other and other != form and strptime.shape(other) == look:
@@ -196,19 +196,19 @@ def _reader(form: str, lang: str, doubt: Doubt | None) -> Reader:
 
 
 def _plain_iso(text: str) -> tuple[datetime, str] | None:
-    """A time as programs write it, and its timespec; None for what has to be looked at."""
+    """A time as programs write it, and its timespec; None for a text that needs a closer look."""
     plain = _PLAIN.fullmatch(text)
     if plain is None:
-        return None  # zones by name, days of the year
+        return None  # e.g. a zone by name, a day of the year
     try:
-        found = datetime.fromisoformat(f"{text[:-1]}Z" if text[-1] == "z" else text)  # RFC 3339 has both
+        found = datetime.fromisoformat(f"{text[:-1]}Z" if text[-1] == "z" else text)  # RFC 3339 allows both
     except ValueError:
         return None  # 24:00
     return found, _spec(plain[1])
 
 
 def _spec(fraction: str | None) -> str:
-    """How many digits of a second a time is put out with, by those it had."""
+    """The timespec of a time: how many digits of a second the result has, by those in the text."""
     if not fraction:
         return "seconds"
     return "milliseconds" if len(fraction) <= 3 else "microseconds"
@@ -290,7 +290,7 @@ def _rfc2822(text: str) -> Read:
 
 
 def _year(text: str) -> int:
-    """A year of RFC 5322, 4.3: of two digits up to 49 of this century, else and of three digits of the last one."""
+    """A year by RFC 5322, 4.3: 00 to 49 are 2000 to 2049; other years of two digits, and those of three, count from 1900."""
     year = int(text)
     if len(text) == 4:
         return year
@@ -312,7 +312,7 @@ def _unix(per_second: int, doubt: Doubt | None) -> Reader:
 
 
 def duration(text: str) -> Decimal:
-    """Seconds of an ISO 8601 duration or of h:mm(:ss); raises ValueError, also for years and months."""
+    """The seconds of an ISO 8601 duration or of h:mm(:ss). Raises ValueError, also for years and months."""
     clock = _CLOCK.fullmatch(text)
     if clock:
         return int(clock[1]) * 3600 + int(clock[2]) * 60 + Decimal(clock[3] or 0)

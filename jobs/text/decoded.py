@@ -1,22 +1,22 @@
-"""A body's text in UTF-8, and what is said where there are faults in it or none can be had."""
+"""A body's text in UTF-8, the warnings about faults in it, and the errors of a body without a text."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from jobs.errors import DecodeFailed
-from jobs.text.candidates import Said
+from jobs.text.candidates import Declared
 from jobs.text.encodings import FAULT, Encoding, TooManyFaults
 
-# Bad sequences for each good one in what is still a charset's; no name of any language in another charset has so few
-# of UTF-8 (tried on two to sixty words in 35 of them), and where the page itself says UTF-8 more are believed.
+# Bad sequences per good one with which a body still counts as this charset. Words in another charset have more of them as
+# UTF-8 (tried on two to sixty words in 35 languages). If the page declares UTF-8, more are accepted.
 FAULTS_PER_GOOD: Final = 1 / 10
-FAULTS_PER_GOOD_IF_SAID: Final = 1 / 3
-RECODED: Final = 6  # times a body in another charset: its text, and that in UTF-8
+FAULTS_PER_GOOD_IF_DECLARED: Final = 1 / 3
+RECODED: Final = 6  # times its bytes: what a body in another charset takes, as a text and in UTF-8
 
 
 @dataclass
 class Decoded:
-    """A body's text, made when it is asked for where the bytes are UTF-8."""
+    """A body's text as UTF-8. ``text`` decodes it on each call."""
 
     utf8: bytes
     encoding: str
@@ -33,8 +33,8 @@ def made(text: str, name: str, warning: str = "") -> Decoded:
     return Decoded(text.encode("utf-8", "replace"), name, warning)
 
 
-def with_few_faults(body: bytes, encoding: Encoding, *, is_said: bool = False) -> str | None:
-    """The text with U+FFFD for each fault; None where there are more than a few, or than some where somebody says it."""
+def with_few_faults(body: bytes, encoding: Encoding, *, is_declared: bool = False) -> str | None:
+    """The text with U+FFFD for each fault; None if there are more faults than a text in this charset can have."""
     try:
         text = encoding.decode(body)
     except TooManyFaults:
@@ -43,25 +43,25 @@ def with_few_faults(body: bytes, encoding: Encoding, *, is_said: bool = False) -
     if not count:
         return text
     good = len(text) - len(text.encode("ascii", "ignore")) - count
-    return text if count <= good * (FAULTS_PER_GOOD_IF_SAID if is_said else FAULTS_PER_GOOD) else None
+    return text if count <= good * (FAULTS_PER_GOOD_IF_DECLARED if is_declared else FAULTS_PER_GOOD) else None
 
 
 def faults(text: str, label: str) -> str:
-    """The warning for faults in a text, "" where there are none."""
+    """The warning about faults in a text, "" for none."""
     count = text.count(FAULT)
     return f"the page is {label} but for {count} bad sequences" if count else ""
 
 
-def refused(said: Said) -> DecodeFailed:
-    """What is told of a charset that the standard replaces."""
+def refused(declared: Declared) -> DecodeFailed:
+    """The error for a charset that WHATWG replaces by U+FFFD."""
     return DecodeFailed(
-        f"expected a charset that browsers read, found {said.label}, which {said.place} says; "
-        f'if it is true, charset = "{said.label}" in the definition reads it'
+        f"expected a charset that browsers read, found {declared.label}, which {declared.place} says; "
+        f'if it is true, charset = "{declared.label}" in the definition reads it'
     )
 
 
 def not_text() -> DecodeFailed:
-    """What is told of bytes that are no text."""
+    """The error for bytes that are no text."""
     return DecodeFailed(
         "expected text in the charset that the page names, found bytes that are none or no language in it; "
         "charset in the definition overrides it"

@@ -1,9 +1,8 @@
-"""The decoders of the Encoding Standard (https://encoding.spec.whatwg.org), and a few that it does not have.
+"""The decoders of WHATWG's Encoding Standard (https://encoding.spec.whatwg.org), and a few more.
 
-Python's codecs do the work. Where their tables differ from the standard's indexes, the differences stand here: a sequence
-that a codec lacks comes to an error handler of ours, which knows what the standard makes of it, and how many bytes a fault
-takes with it. Each fault is U+FFFD, as in a browser. Tests make every index anew from these decoders and compare it with
-the standard's by its published SHA-256.
+Python's codecs do the work. The differences between their tables and the standard's indexes stand here: for a sequence that a
+codec lacks, an error handler knows the standard's character, or how many bytes the fault covers. Each fault becomes U+FFFD, as
+in browsers. Tests rebuild every index from these decoders and compare it with the standard's published SHA-256.
 """
 
 import codecs
@@ -16,15 +15,15 @@ from typing import Final, NamedTuple
 import webencodings
 
 FAULT: Final = "\ufffd"
-# Of a text in several bytes a character: each costs a call.
+# Most that a text in a multi-byte charset may have of each: every one costs a call.
 FAULTS_MAX: Final = 100_000
 VENDORS_MAX: Final = 300_000
 ESCAPES_MAX: Final = 300_000
 REPLACEMENT: Final = "replacement"
 UTF_8: Final = "utf-8"
-WESTERN: Final = "windows-1252"  # of Western Europe and America, and what servers say by default
+WESTERN: Final = "windows-1252"  # of Western Europe and America; servers declare it by default
 
-# What the standard does not know, and exports of old systems and Python do.
+# Unknown to the standard; exports of old systems use them, and Python has them.
 _OLDER: Final = {
     **{f"{before}{page}": f"cp{page}" for page in (437, 850, 852, 855, 857, 858) for before in ("ibm", "cp")},
     **{name: name for name in ("johab", "utf-7", "utf-32", "utf-32le", "utf-32be")},
@@ -32,25 +31,25 @@ _OLDER: Final = {
     "macroman": "mac-roman",
     **{f"iso-2022-jp-{part}": f"iso2022_jp_{part}" for part in ("1", "2", "3", "2004", "ext")},
 }
-# The standard replaces these by one U+FFFD, so that no page is read as two things; a definition may name them.
+# The standard replaces these by one U+FFFD, so that no page can be read in two ways. A definition may name them.
 _REPLACED: Final = {"hz-gb-2312": "hz", "iso-2022-kr": "iso2022_kr", "csiso2022kr": "iso2022_kr"}
 
 
 class Encoding(NamedTuple):
-    """``name`` is the standard's, in small letters; ``decode`` makes U+FFFD of each fault and raises TooManyFaults."""
+    """``name`` is the standard's, in lower case. ``decode`` makes U+FFFD of each fault, and raises TooManyFaults."""
 
     name: str
     decode: Callable[[bytes], str]
 
 
 class TooManyFaults(ValueError):  # noqa: N818 - says what there is
-    """A text that has more faults than any in its charset; reading on would only cost time."""
+    """More faults than any text in this charset has. Decoding stops, since the rest would only cost time."""
 
 
 def lookup(label: str, *, is_override: bool = False) -> Encoding | None:
     """What a label means (https://encoding.spec.whatwg.org/#names-and-labels); None for an unknown one.
 
-    ``is_override``: a definition says it, not a page; then what the standard replaces has its own meaning too.
+    ``is_override``: the label comes from a definition, not from a page. Then labels that the standard replaces work, too.
     """
     found = webencodings.lookup(label)
     label = label.strip("\t\n\f\r ").lower()
@@ -78,7 +77,7 @@ def _of_python(name: str, codec: str) -> Encoding:
     def decode(body: bytes) -> str:
         try:
             return body.decode(codec, "replace")
-        except (RuntimeError, UnicodeError) as error:  # some of them give up within a sequence
+        except (RuntimeError, UnicodeError) as error:  # some codecs give up inside a sequence
             raise TooManyFaults(str(error)) from error
 
     return Encoding(name, decode)
@@ -89,7 +88,7 @@ def _of_python(name: str, codec: str) -> Encoding:
 _NAMED_BY_PYTHON: Final = {
     "x-mac-cyrillic": "mac-cyrillic", "macintosh": "mac-roman", "windows-874": "cp874", "iso-8859-8-i": "iso8859-8",
 }  # fmt: skip
-# Bytes of an index that Python's table has otherwise, or not at all.
+# Bytes for which Python's table differs from the index, or has nothing.
 _OTHERWISE: Final[Mapping[str, Mapping[int, str]]] = {
     "koi8-u": {0xAE: "\u045e", 0xBE: "\u040e"},  # Belarusian
     "windows-1255": {0xCA: "\u05ba"},  # HEBREW POINT HOLAM HASER FOR VAV
@@ -97,7 +96,7 @@ _OTHERWISE: Final[Mapping[str, Mapping[int, str]]] = {
 
 
 def _table(name: str) -> str:
-    """The character of each byte; what Windows leaves open from 0x80 to 0x9F is a control character, the rest a fault."""
+    """The character of each byte. Bytes without one are faults, or control characters from 0x80 to 0x9F in Windows charsets."""
     if name == "x-user-defined":
         return "".join(chr(byte if byte < 0x80 else 0xF700 + byte) for byte in range(256))
     codec = _NAMED_BY_PYTHON.get(name, name)
@@ -111,8 +110,8 @@ def _table(name: str) -> str:
 
 # ── two bytes and more ──
 
-# Big5 as browsers have it: characters of HKSCS-2008 and of Big5-ETEN that Python's big5hkscs (of 2004) lacks; the
-# characters of a word have the code that stands before them, and those that follow it.
+# Characters of HKSCS-2008 and Big5-ETEN that browsers know and Python's big5hkscs (of 2004) lacks. Each word is a code and
+# the characters from that code on.
 _BIG5: Final = (
     "877a㡵𡵓𣚞𦀡㻬 87a1𥣞㫵竼龗𤅡𨤍𣇪𠪊𣉞䌊蒄龖鐯䤰蘓墖靊鈘秐稲晠権袝瑌篅枂稬剏遆㓦珄𥶹瓆鿇垳䤯呌䄱𣚎堘穲𧭥讏䚮𦺈䆁𥶙箮𢒼鿈𢓁𢓉𢓌鿉蔄𣖻䂴鿊䓡𪷿拁灮鿋 8e69箸 8e6f簆 8e7e糎 "
     "8eab緒 8eb4縝 8ecd者 8ed0耨 8f57菁 8f69蒨 8f6e萏 8fcb覦覩 8ffe起 906d都 907a銹 90dc靜 90f1響 91bf鼖 9244蔃 92af兙兛兝兞 "
@@ -121,7 +120,7 @@ _BIG5: Final = (
     "9fd8弌 a063蠏 a077拎 a0d5瑨 a0df煢 a0e4牐 c6cf廴 c6d3无 c6d5癶 c6d7隶 c6de〃仝 fa5f倩 fa66偽 fabd包 fac5卄 fad5卿 "
     "fb48嘅 fbb8婷 fbf3幵 fbf9廐 fc4f彘 fc6c悤 fcb9撐 fce2晴 fcf1杞 fdb7沜渝 fdbb港 fdf1煮 fe52猪 fe6f瑜 feaa瓩 fedd砉 "
 )
-# What a codec makes of some sequences, and what the standard makes of them. No other sequence gives the same.
+# A codec's character and the standard's for the same sequence. No other sequence gives the codec's character.
 _CHANGED: Final[Mapping[str, Mapping[str, str]]] = {
     "big5": dict(
         zip(
@@ -132,7 +131,7 @@ _CHANGED: Final[Mapping[str, Mapping[str, str]]] = {
     ),
     "euc-jp": dict(zip("\u301c\u2016\u2212\u00a2\u00a3\u00ac", "\uff5e\u2225\uff0d\uffe0\uffe1\uffe2", strict=True)),
     "shift_jis": dict.fromkeys("\uf8f0\uf8f1\uf8f2\uf8f3", FAULT),  # the bytes A0 and FD to FF
-    # GB 18030-2022 has no characters of private use where there are real ones by now.
+    # GB 18030-2022 has real characters where the codec still has private ones.
     "gb18030": dict(
         zip(
             "\ue5e5\ue78d\ue78e\ue78f\ue790\ue791\ue792\ue793\ue794\ue795\ue796"
@@ -143,8 +142,9 @@ _CHANGED: Final[Mapping[str, Mapping[str, str]]] = {
         )
     ),
 }  # fmt: skip
-# Sequences that a codec makes into what another one is too: they are read by way of places that are empty in the charset,
-# and what stands in such a place by way of a further one. A pattern finds runs of the other sequences, and these.
+# Sequences that a codec decodes to a character that another sequence has, too. To tell them apart they are first moved to codes
+# that are unused in the charset; whatever stood at such a code is moved on in turn. The pattern finds runs of other sequences,
+# or one of these.
 _RENAMED: Final[Mapping[str, tuple[re.Pattern[bytes], Mapping[bytes, bytes]]]] = {
     "big5": (
         re.compile(rb"(?:[\x81-\xa1\xa3-\xfe].|\xa2[^AB\x80\x81])++|\xa2[AB\x80\x81]", re.DOTALL),
@@ -158,7 +158,7 @@ _RENAMED: Final[Mapping[str, tuple[re.Pattern[bytes], Mapping[bytes, bytes]]]] =
 
 
 class _Left(threading.local):
-    """How many faults, and vendors' characters, the text that a thread decodes may have left."""
+    """How many more faults and vendor characters the text that a thread is decoding may have."""
 
     faults = 0
     vendors = 0
@@ -168,7 +168,7 @@ _left: Final = _Left()
 
 
 def _fault(data: bytes, at: int, size: int) -> tuple[str, int]:
-    """A fault, and where reading goes on: an ASCII byte in it is read again."""
+    """A fault, and the place at which decoding goes on. An ASCII byte inside a fault is decoded again."""
     _left.faults -= 1
     if _left.faults < 0:
         raise TooManyFaults(f"more than {FAULTS_MAX} faults")
@@ -176,7 +176,7 @@ def _fault(data: bytes, at: int, size: int) -> tuple[str, int]:
 
 
 def _two_bytes(data: bytes, at: int) -> tuple[str, int]:
-    """Big5 and EUC-KR: what a codec does not know is a fault of two bytes, if the first can begin a sequence."""
+    """Big5 and EUC-KR: an unknown sequence is a fault of two bytes if its first byte can begin one."""
     return _fault(data, at, 2 if 0x81 <= data[at] <= 0xFE else 1)
 
 
@@ -204,7 +204,7 @@ def _gb18030(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _vendors_euc_jp() -> dict[bytes, str]:
-    """NEC's row 13 and IBM's characters: Python's cp932 has them, at the same rows and cells of JIS X 0208."""
+    """NEC's row 13 and IBM's characters. Python's cp932 has them at the same rows and cells of JIS X 0208."""
     found = {b"\x8f\xa2\xa1": "\uff5e"}
     for row in (12, *range(88, 92)):
         for cell in range(94):
@@ -226,7 +226,7 @@ def _vendors_big5() -> dict[bytes, str]:
 
 
 def _handled(name: str, step: Callable[[bytes, int], tuple[str, int]], vendors: Mapping[bytes, str]) -> str:
-    """The name of an error handler that reads what a codec does not know: ``vendors``, and faults by ``step``."""
+    """The name of an error handler for sequences that a codec lacks: ``vendors`` has their characters, ``step`` makes faults."""
 
     def handle(error: UnicodeError) -> tuple[str, int]:
         assert isinstance(error, UnicodeDecodeError)
@@ -267,7 +267,7 @@ def _decoder(
     return decode
 
 
-# An escape sequence, one that is none, or what stands between two.
+# An escape sequence, a lone ESC, or the bytes between two.
 _ESCAPED: Final = re.compile(rb"\x1b(\([BJI]|\$[@B])|\x1b|[^\x1b]++")
 _ROMAN: Final = "".join(
     FAULT if byte in (0x0E, 0x0F) or byte > 0x7F else {0x5C: "¥", 0x7E: "\u203e"}.get(byte, chr(byte))
@@ -281,7 +281,7 @@ _HIGH: Final = bytes(byte | 0x80 for byte in range(256))
 
 
 def _iso_2022_jp(body: bytes) -> str:
-    """Each part between two escape sequences by its own table; two without a character between them are a fault."""
+    """Decodes each part by the table that its escape sequence names. Two sequences with nothing between them are a fault."""
     if body.count(b"\x1b") > ESCAPES_MAX:
         raise TooManyFaults(f"more than {ESCAPES_MAX} escape sequences")
     parts: list[str] = []
@@ -301,7 +301,7 @@ def _iso_2022_jp(body: bytes) -> str:
 
 
 def _of_jis(part: bytes) -> str:
-    """Pairs of JIS X 0208; what is none is a fault."""
+    """Decodes pairs of JIS X 0208. Anything else is a fault."""
     euc = _SEVERAL_BYTES["euc-jp"]
     return "".join(euc(pair[1].translate(_HIGH)) if pair[1] else FAULT for pair in _PAIR.finditer(part))
 

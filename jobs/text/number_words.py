@@ -1,14 +1,14 @@
-"""What stands beside numbers and bears on them: currencies, and the words that multiply.
+"""Words around numbers that matter for their value: currencies, and words that multiply.
 
-Both are CLDR's, of all its languages (its compact formats, its currencies), and a few that people write besides;
-``python -m tests.differential numbers`` holds them against it. Words are compared without regard to case from three letters on.
+They come from CLDR in all its languages (its compact formats and its currencies), plus a few that people also write.
+``python -m tests.differential numbers`` compares them with CLDR. From three letters on, case does not matter.
 """
 
 import re
 import unicodedata
 from typing import Final
 
-# Words that multiply the number before them. Left out are those that are units nearly everywhere: "25 min", "5 mile".
+# Words that multiply the number before them, without those that nearly everywhere are units: "25 min", "5 mile".
 _MULTIPLIERS: Final = frozenset(
     """
 k K M MM B b T Cr BN bN Mm MD MLN hundred thousands millions billions dozen crore crores lakhs lac lacs grand
@@ -60,7 +60,7 @@ viliad viliadoù viliard viliardoù wagim wagimen yuta È èwu þ þúsund ɛgb�
 百 佰 仟 백
 """.split()
 )
-# The same before their numbers.
+# Words that multiply the number after them.
 _MULTIPLIERS_BEFORE: Final = frozenset(
     """
 akpe apem biiliyoona bilioni biliyan biliɔn dubu elfu kuma miiliyoona milioni miliyan miliɔn mpem tiriiliyoona
@@ -70,10 +70,10 @@ trilioni triliyan triliɔn ɔpepem ɔpepepem ɔpepepepem ကုဋေ ဋေ ට
 )
 _ANYWHERE: Final = frozenset(
     {"mio", "mrd", "mln", "mld", "mlrd", "млн", "млрд", "тыс", "тис"}
-)  # and those of 6 letters or more
-# Letters and words that are units as often as they multiply: 5 m, 2 L, 6 Bio. With a currency they multiply.
+)  # multiply anywhere in a text, as do multipliers of 6 letters or more
+# Letters and words that are as often a unit as a multiplier: 5 m, 2 L, 6 Bio. With a currency they multiply.
 _UNCERTAIN: Final = frozenset("m t L G H J N P D E Y м bio ko".split())
-_UNSPACED: Final = tuple(  # of scripts that put no blank after a word
+_UNSPACED: Final = tuple(  # in scripts without blanks between words
     word
     for word in _MULTIPLIERS
     if unicodedata.name(word[0]).startswith(("CJK", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR"))
@@ -109,16 +109,16 @@ _THREE_DECIMALS: Final = frozenset(
     "BHD IQD JOD KWD LYD OMR TND CLF UYW BTC ETH DT KD BD RO د.ب د.ت د.ع د.ك د.ل د.أ ر.ع".split()
 )
 _HUNDREDTHS: Final = frozenset("¢ c ct cts cent cents Cent Cents p pence öre øre коп Rappen Groschen".split())
-_CURRENCY_LETTERS: Final = 5  # beside a sign: US$, CFA₣
+_CURRENCY_LETTERS: Final = 5  # most letters beside a currency sign: US$, CFA₣
 _MULTIPLIED: Final = re.compile(
     r"(?:[kKmMTGBb]|[BbMm]n|Mio|Mrd|Tsd|MM)(?P<code>[A-Z]{3})|(?P<start>[A-Z]{3})(?:[kmM]|[bm]n)"
 )
-_SIGNS_WITH_LETTERS: Final = frozenset({"T$", "M$"})  # of Tonga and Malaysia
+_SIGNS_WITH_LETTERS: Final = frozenset({"T$", "M$"})  # Tonga, Malaysia
 _BY_SIGN: Final = frozenset("T k K m M mm MM b B bn Bn mn t tn".split())
 
 
 def is_currency(word: str) -> bool:
-    """Whether a word without blanks is a currency: its code, its sign, a short form of it."""
+    """Whether a word is a currency: a code, a sign or an abbreviation."""
     if word in _CODES or word.rstrip(".") in _NAMES:
         return True
     letters = [sign for sign in word if unicodedata.category(sign) != "Sc"]
@@ -126,17 +126,17 @@ def is_currency(word: str) -> bool:
 
 
 def has_three_decimals(word: str) -> bool:
-    """Whether prices in this currency have three decimals, or more."""
+    """Whether prices in this currency have three or more decimals."""
     return word.rstrip(".") in _THREE_DECIMALS
 
 
 def is_hundredth(word: str) -> bool:
-    """Whether a word is a hundredth of a currency: 99 ¢, 50p."""
+    """Whether a word means a hundredth of a currency: 99 ¢, 50p."""
     return word in _HUNDREDTHS
 
 
 def is_multiplied(word: str) -> bool:
-    """Whether a word is a currency and a multiplier in one: TEUR, €m."""
+    """Whether a word is a currency and a multiplier at once: TEUR, €m."""
     found = _MULTIPLIED.fullmatch(word)
     if found is not None:
         return word not in _CODES and (found["code"] or found["start"]) in _CODES
@@ -144,7 +144,7 @@ def is_multiplied(word: str) -> bool:
 
 
 def _around_sign(word: str) -> set[str]:
-    """The letters before and after a currency's sign."""
+    """The letters before and after a currency sign."""
     for at, sign in enumerate(word):
         if unicodedata.category(sign) == "Sc":
             return {word[:at], word[at + 1 :].rstrip(".")}
@@ -152,21 +152,21 @@ def _around_sign(word: str) -> set[str]:
 
 
 def multiplies(word: str) -> bool:
-    """Whether a word after a number multiplies it."""
+    """Whether a word that follows a number multiplies it."""
     return (word if len(word) <= 2 else word.casefold()) in _MULTIPLIERS or word.startswith(_UNSPACED)
 
 
 def multiplies_after(word: str) -> bool:
-    """Whether a word before a number multiplies it."""
+    """Whether a word that precedes a number multiplies it."""
     return word.casefold() in _MULTIPLIERS_BEFORE or (len(word) > 2 and multiplies_anywhere(word))
 
 
 def multiplies_anywhere(word: str) -> bool:
-    """Whether a word is nothing but a multiplier, wherever it stands in a text."""
+    """Whether a word multiplies wherever it stands in a text."""
     lowered = word.casefold()
     return lowered in _ANYWHERE or (len(lowered) >= 6 and lowered in _MULTIPLIERS)
 
 
 def may_multiply(word: str) -> bool:
-    """Whether a word after a number is a unit or multiplies it."""
+    """Whether a word that follows a number may be a unit as well as a multiplier."""
     return (word if len(word) <= 2 else word.casefold()) in _UNCERTAIN

@@ -1,10 +1,10 @@
-"""Numbers in texts: exactly one, exact, and none whose value something beside it may change.
+"""Reads the one number of a text, exactly. A text is refused if anything around the number may change its value.
 
-    plain? → a sign and groups? → looked at:  the one run of digits → what stands before it → what stands after it
+    only digits? → only a sign and groups? → else search:  the one run of digits → its prefix → its suffix
 
-A minus counts where only blanks and a currency keep it from the digits; it may be any of typography's. Groups are of three
-digits, or India's. Words and units fall away. What would make the number another one (a multiplier, a fraction, an
-exponent in small digits, accountants' brackets) is refused, and the message says which key of the field helps.
+A minus counts if only blanks and a currency stand between it and the digits; it may be any typographic one. Groups have three
+digits, or India's two and three. Words and units are ignored. A multiplier, a fraction, a superscript digit or accountants'
+brackets would change the number: such a text is refused, and the message says which key of the field helps.
 """
 
 import re
@@ -16,13 +16,13 @@ from functools import cache, lru_cache
 from typing import Final
 
 from jobs.text import number_words
-from jobs.text.affixes import After, Before, Refused, multiplier
+from jobs.text.affixes import Prefix, Refused, Suffix, multiplier
 
 SCALED_PLACES: Final = 12
 _DIGITS_MAX: Final = 4_000  # Python's own limit for an int in a text is 4,300
 _EXPONENT_MAX: Final = 400
 
-_PLAIN: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?")  # as programs write numbers: no need to look closer
+_PLAIN: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?")  # numbers as programs write them
 _DIGITS: Final = re.compile(r"[0-9]{1,30}")
 _QUOTES: Final = "'\u2019\u2018\u02bc\u2032\u00b4"
 _CURRENCIES: Final = " $€£¥₹₽₩₺₴₫฿"
@@ -30,7 +30,7 @@ _ARABIC: Final = re.compile("[\u066b\u066c]")
 _FRACTION: Final = re.compile(
     "[\u00bc-\u00be\u2150-\u215f\u2189\u2044\u09f4-\u09f9\u0b72-\u0b77\u0d58-\u0d5e\u0d73-\u0d78\ua830-\ua835]"
 )
-# Signs that mean the same as others, and those that only say in which direction a text runs.
+# Characters that mean the same as others, and marks that only set the direction of a text.
 _SAME: Final = str.maketrans(
     {
         **dict.fromkeys("\u00a0\u2007\u2009\u200a\u200b\u202f\u3000\t", " "),
@@ -50,7 +50,8 @@ Doubt = Callable[[str], None]
 def parser(decimal_mark: str, doubt: Doubt | None = None, *, is_count: bool = False) -> Callable[[str], Decimal]:
     """A function from a folded text to its number.
 
-    It raises Refused with the reason, and ValueError where the text has no number. ``doubt`` is told what a number may be besides. ``is_count``: it has no decimals, so that 1.000 is 1 or 1,000.
+    It raises Refused with the reason, and ValueError if the text has no number. It calls ``doubt`` with a sentence when the
+    number may be another one. ``is_count``: the number is a whole one, so that 1.000 may be 1 or 1,000.
     """
     number = _number(decimal_mark)
     price = re.compile(rf"[0-9]{{1,30}}(?:{re.escape(decimal_mark)}[0-9]{{1,2}})?")
@@ -59,15 +60,15 @@ def parser(decimal_mark: str, doubt: Doubt | None = None, *, is_count: bool = Fa
     def parse(text: str) -> Decimal:
         if plain.fullmatch(text):
             return Decimal(text)
-        bare = text.strip(_CURRENCIES)  # most texts are a number, perhaps with a currency's sign
+        bare = text.strip(_CURRENCIES)  # most texts are just a number, perhaps with a currency sign
         if price.fullmatch(bare):
             return Decimal(bare if decimal_mark == "." else bare.replace(",", "."))
         found = number.fullmatch(bare)
         if found is None:
-            return _looked_at(text, decimal_mark, doubt, is_count=is_count)
+            return _number_in(text, decimal_mark, doubt, is_count=is_count)
         whole, fraction = found["whole"], found["fraction"]
         if not (whole or fraction) or (fraction is not None and len(fraction) == 3 and _is_either(found)):
-            return _looked_at(text, decimal_mark, doubt, is_count=is_count)
+            return _number_in(text, decimal_mark, doubt, is_count=is_count)
         return _made(found, len(text), minus=False)
 
     return parse
@@ -75,7 +76,7 @@ def parser(decimal_mark: str, doubt: Doubt | None = None, *, is_count: bool = Fa
 
 @cache
 def _number(mark: str) -> re.Pattern[str]:
-    """One number in ASCII digits and nothing else."""
+    """A pattern for one number in ASCII digits and nothing else."""
     other = {".": ",", ",": ".", "\u066b": "\u066c"}[mark]
     point, group = re.escape(mark), re.escape(other)
     indian = "" if mark == "," else rf"[1-9]\d?(?:{group}\d\d)+{group}\d{{3}}|"
@@ -88,7 +89,7 @@ def _number(mark: str) -> re.Pattern[str]:
 
 @cache
 def _runs(mark: str) -> re.Pattern[str]:
-    """Digits, and what may stand between digits of one number."""
+    """A pattern for digits and the marks that may stand between digits of one number."""
     return re.compile(
         rf"(?:(?<![\w.,/])[.,{mark}])?\d+(?:[.,{mark}\u066c {_QUOTES}]{{1,2}}\d+)*(?:[eE][+-]?\d{{1,4}}(?!\w))?",
         re.UNICODE,
@@ -96,7 +97,7 @@ def _runs(mark: str) -> re.Pattern[str]:
 
 
 def _is_either(found: re.Match[str]) -> bool:
-    """Whether a fraction would be a group under the other mark: 2.449."""
+    """Whether the fraction would be a group with the other decimal mark: 2.449."""
     whole, fraction = found["whole"], found["fraction"]
     return fraction is not None and len(fraction) == 3 and 1 <= len(whole) <= 3 and whole[0] != "0"
 
@@ -111,13 +112,13 @@ def _made(found: re.Match[str], length: int, *, minus: bool) -> Decimal:
     return Decimal(f"{'-' if minus else ''}{digits}.{fraction}" if fraction else f"{'-' if minus else ''}{digits}")
 
 
-def _looked_at(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> Decimal:
-    """The one number of a text that is more than a number."""
+def _number_in(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> Decimal:
+    """The one number in a text that has other things in it."""
     if len(text) > _DIGITS_MAX:
         raise ValueError("a text too long to be a number")
     if not text.isascii():
         text = text.translate(_SAME)
-        mark = "\u066b" if _ARABIC.search(text) else mark  # Arabic's own marks are never others
+        mark = "\u066b" if _ARABIC.search(text) else mark  # Arabic decimal marks have no other meaning
     runs = list(_runs(mark).finditer(text))
     if not runs:
         raise ValueError("no number")
@@ -133,8 +134,8 @@ def _looked_at(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> 
         raise Refused(_ungrouped(run, mark))
     if not found["fraction"] and text[:start].endswith(("..", ",,")):
         raise Refused("dots at the number, and its decimal mark may be one of them; re takes the number")
-    beside = _beside if len(text) <= _SHORT else _beside.__wrapped__
-    minus, currency, unit, note, no_cents = beside(text[:start], text[end:], bool(found["fraction"]))
+    read_affixes = _read_affixes if len(text) <= _SHORT else _read_affixes.__wrapped__
+    minus, currency, unit, note, no_cents = read_affixes(text[:start], text[end:], bool(found["fraction"]))
     if minus and currency and not found["whole"] and text[start - 1 : start] in "-\u2012\u2013\u2212":
         raise Refused("a dash for no whole units, or a minus; re takes the number")
     if found["fraction"] and no_cents:
@@ -154,13 +155,13 @@ def _looked_at(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> 
     return made
 
 
-@lru_cache(maxsize=1_024)  # "3 left", "12 left", "1 left": pages repeat what stands beside their numbers
-def _beside(prefix: str, suffix: str, has_fraction: bool) -> tuple[bool, str, str, str, str]:
-    """Whether a number is negative; its currency; its unit, where that may multiply; what else is in doubt; its mark where it has no cents."""
+@lru_cache(maxsize=1_024)  # "3 left", "12 left", "1 left": pages repeat the texts around their numbers
+def _read_affixes(prefix: str, suffix: str, has_fraction: bool) -> tuple[bool, str, str, str, str]:
+    """(is negative, currency, unit if it may multiply, sentence about another doubt, mark of a price without cents)."""
     prefix, suffix = prefix.translate(_SAME_LINE), suffix.translate(_SAME_LINE)
     _check_words(prefix)
     _check_words(suffix)
-    before, after = Before(prefix), After(suffix, has_fraction=has_fraction)
+    before, after = Prefix(prefix), Suffix(suffix, has_fraction=has_fraction)
     if before.in_brackets and after.in_brackets and before.sign is None:
         mend = r"""re = '\((.+)\)' takes what is in them, scale = "-1" beside it makes it negative"""
         raise Refused(f"brackets are a minus to accountants; {mend}")
@@ -203,7 +204,7 @@ def _sign_in(text: str) -> str:
 
 
 def factor(text: str) -> Fraction:
-    """An exact factor from "1/60", "0.001" or "1000"; raises ValueError."""
+    """An exact factor from a text like "1/60", "0.001" or "1000". Raises ValueError."""
     try:
         found = Fraction(text.replace(" ", ""))
     except ZeroDivisionError as error:
@@ -214,7 +215,7 @@ def factor(text: str) -> Fraction:
 
 
 def scaled(value: Decimal, by: Fraction) -> Decimal:
-    """A number times a factor, exactly; rounded to 12 places where it does not end. Raises Refused for one that would be 0 then."""
+    """A number times a factor: exact, or rounded to 12 places if it does not end. Raises Refused if that would be 0."""
     product = Fraction(value) * by
     exact = _exact(product)
     if exact is not None:
@@ -228,7 +229,7 @@ def scaled(value: Decimal, by: Fraction) -> Decimal:
 
 
 def _exact(product: Fraction) -> Decimal | None:
-    """A fraction as a decimal that ends; None where it does not, or has too many places."""
+    """A fraction as an exact decimal; None if it does not end, or has too many places."""
     left, twos, fives = product.denominator, 0, 0
     while left % 2 == 0 and twos <= _EXPONENT_MAX:
         left, twos = left // 2, twos + 1
@@ -247,13 +248,13 @@ def _long(rounded: int) -> Decimal:
 
 
 def tidy(value: Decimal) -> Decimal:
-    """A number without the zeros at its end and without an exponent."""
+    """A number without trailing zeros and without an exponent."""
     text = f"{value:f}"
     return Decimal(text.rstrip("0").rstrip(".") if "." in text else text)
 
 
 def whole(value: Decimal) -> int:
-    """A number as an int; raises ValueError where it is not whole."""
+    """A number as an int. Raises ValueError if it is not whole."""
     try:
         found = int(value)
     except (InvalidOperation, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Authors' patterns, in RE2: linear in time, without look-around and back references."""
+"""The patterns of definitions, in RE2: linear in time, without look-around and back references."""
 
 import re
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import re2
 
-# Texts of a pattern: what patterns look at (ratings, states, units) comes again and again. Each thread has its own.
+# Texts whose match a pattern remembers: ratings, states and units repeat within a page. Each thread has its own memory.
 REMEMBERED: Final = 16
-REMEMBERED_LENGTH: Final = 80  # of the longest of them
+REMEMBERED_LENGTH: Final = 80  # of the longest remembered text
 
 _NAMED: Final = re.compile(r"\(\?P?<([A-Za-z_]\w*)>")
 _ONE_BYTE: Final = re.compile(r"(?<!\\)(?:\\\\)*\\C")
 
 
 def compiled(expression: str) -> Any:
-    """An RE2 pattern; raises ValueError with what is wrong in it."""
+    """An RE2 pattern. Raises ValueError that says what is wrong with it."""
     if _ONE_BYTE.search(expression):
         raise ValueError("\\C is half a character")
     options = re2.Options()
@@ -29,11 +29,11 @@ def compiled(expression: str) -> Any:
 
 
 def finder(expression: str) -> Callable[[str], str | None]:
-    """The first match of a pattern in a text: its group 1 if it has one, "" where that took no part; None for none.
+    """A function from a text to the pattern's first match, or its group 1 if it has one; None for no match.
 
-    It calls what lies below re2's own ``search``, which counts characters for positions that nobody asks for and takes
-    six times as long. What it found in short texts it remembers: each search gives the interpreter away. Raises ValueError
-    like ``compiled``.
+    A group that took no part is "". The function calls the layer below re2's own ``search``, which takes six times as long
+    since it computes positions in characters. It remembers the matches of short texts, since each search releases the
+    interpreter lock. Raises ValueError like ``compiled``.
     """
     made = compiled(expression)
     group = 1 if made.groups else 0
@@ -52,5 +52,5 @@ def finder(expression: str) -> Callable[[str], str | None]:
 
 
 def names(expression: str) -> list[str]:
-    """The names of a pattern's groups, in their order."""
+    """The names of a pattern's groups, in order."""
     return _NAMED.findall(expression)

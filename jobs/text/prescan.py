@@ -1,4 +1,4 @@
-"""What charset a document says it is in: a page's meta, found as browsers find it, or an XML declaration."""
+"""The charset that a document declares for itself: in a meta, found by WHATWG's prescan, or in an XML declaration."""
 
 import re
 from typing import Final
@@ -6,11 +6,11 @@ from typing import Final
 from jobs.text import encodings
 from jobs.text.encodings import UTF_8, WESTERN
 
-PRESCAN_BYTES: Final = 16_384  # far beyond WHATWG's 1,024: real pages declare at 5,000
+PRESCAN_BYTES: Final = 16_384  # WHATWG reads 1,024; real pages declare at 5,000
 
 _DECLARATION: Final = re.compile(rb"""\A\s*+<\?xml\b[^>]*?\bencoding\s*+=\s*+["']([^"'<>]+)["']""")
 _SPACE: Final = rb"\t\n\f\r "
-# What the standard steps over: a comment, a meta, another tag (its attributes may hold anything), a declaration.
+# The steps of the standard: over a comment, a meta, another tag (whose attributes may hold anything), a declaration.
 _STEP: Final = re.compile(
     rb"<!--(?:-?>|(?s:.*?)-->)|<!--(?s:.*)"
     rb"|<(meta)[" + _SPACE + rb"/]"
@@ -28,7 +28,7 @@ _ATTRIBUTE: Final = re.compile(
     + _SPACE
     + rb">]*+)?+))?+"
 )
-# A page that begins as most do; what the steps below find there is known at once.
+# How most pages begin. Such a page is UTF-8, and the steps below are not needed.
 _USUAL: Final = re.compile(
     rb"[\t\n\f\r ]*+(?:<!doctype html>[\t\n\f\r ]*+)?"
     rb"(?:<html(?:[\t\n\f\r ]++[a-z:-]++(?:=(?:\"[^\"]*+\"|'[^']*+'|[\w-]++))?+)*+[\t\n\f\r ]*+>[\t\n\f\r ]*+)?(?:<head>[\t\n\f\r ]*+)?"
@@ -51,13 +51,13 @@ _IN_CONTENT: Final = re.compile(
 
 
 def labels(body: bytes) -> list[str]:
-    """The labels that a document gives itself: a page's meta before its XML declaration, other XML the other way round."""
+    """The labels that a document declares. On a page the meta comes first, in other XML the XML declaration."""
     if _USUAL.match(body) is not None:
         return [UTF_8]
     start = body[:PRESCAN_BYTES]
     found = _DECLARATION.match(start)
     in_xml = [_for_a_page(found[1].decode("ascii", "replace"))] if found else []
-    # Looked for first: most pages without one have many tags to step over.
+    # Most pages without the word have many tags to step over.
     label = prescan(start) if b"charset" in start.lower() else ""
     in_html = [_for_a_page(label)] if label else []
     if found and re.search(rb"<html\b", start[:2_048], re.IGNORECASE) is None:
@@ -66,7 +66,7 @@ def labels(body: bytes) -> list[str]:
 
 
 def _for_a_page(label: str) -> str:
-    """What a page's own label means: whoever could read it was not reading UTF-16."""
+    """What a label inside a page means. UTF-16 becomes UTF-8: a label that could be read as ASCII does not stand in UTF-16."""
     label = label.strip("\t\n\f\r ").lower()
     found = encodings.lookup(label)
     if found is not None and found.name in ("utf-16le", "utf-16be"):
@@ -75,7 +75,7 @@ def _for_a_page(label: str) -> str:
 
 
 def prescan(start: bytes) -> str:
-    """The label in a page's meta (https://html.spec.whatwg.org/#prescan-a-byte-stream-to-determine-its-encoding)."""
+    """The label in a page's meta, "" for none (https://html.spec.whatwg.org/#prescan-a-byte-stream-to-determine-its-encoding)."""
     at = 0
     while (found := _STEP.search(start, at)) is not None:
         at = found.end()
@@ -84,14 +84,14 @@ def prescan(start: bytes) -> str:
             continue
         attributes, at = _attributes(start, at)
         if attributes is None:
-            return ""  # cut off in it
+            return ""  # the bytes end inside the tag
         if found[1] and (label := _of_meta(attributes)):
             return label
     return ""
 
 
 def _attributes(start: bytes, at: int) -> tuple[dict[bytes, bytes] | None, int]:
-    """A tag's attributes in small letters, the first of each name, and where they end; None where the bytes end first."""
+    """A tag's attributes in lower case, the first of each name, and their end. None if the bytes end first."""
     found: dict[bytes, bytes] = {}
     while (one := _ATTRIBUTE.match(start, at)) is not None:
         is_cut = (one[2] is not None and not one[3]) or (one[4] is not None and not one[5])
@@ -105,7 +105,7 @@ def _attributes(start: bytes, at: int) -> tuple[dict[bytes, bytes] | None, int]:
 
 
 def _of_meta(attributes: dict[bytes, bytes]) -> str:
-    """The known label that a meta's attributes give, "" for none."""
+    """The label in a meta's attributes, "" for none or an unknown one."""
     label = attributes.get(b"charset")
     if label is None and attributes.get(b"http-equiv") == b"content-type":
         content = _IN_CONTENT.search(attributes.get(b"content", b""))

@@ -1,7 +1,7 @@
-"""Times by a strptime pattern, compiled: the names of any language, digits of any script, zones as they are written.
+"""Reads times by a strptime pattern: month names of any language, digits of any script, zones in any form.
 
-The standard library's reads English only, knows the names of this machine's zone, ignores %p beside %H and takes 12 for
-midnight where %p is missing; all of that would be a wrong time without a word.
+The standard library's strptime knows English names and this machine's zone only. It ignores %p beside %H, and takes 12 for
+midnight if %p is missing. All of that would give wrong times silently.
 """
 
 import re
@@ -17,8 +17,8 @@ from jobs.text.zones import Doubt, Refused
 
 NO_DAY: Final = "there is no such day; format may have its parts in another order"
 TEXT_MAX: Final = 200  # characters of a time
-_CENTURY_FROM: Final = 69  # POSIX: two digits from here on are of the last century
-_MORE_NAMES: Final = {"en": {"sept": 9}}  # which Babel does not have and people write
+_CENTURY_FROM: Final = 69  # POSIX: two-digit years from here on belong to the last century
+_MORE_NAMES: Final = {"en": {"sept": 9}}  # names that people write and Babel lacks
 _SAME: Final = str.maketrans(
     {
         **dict.fromkeys("\u00a0\u2007\u2009\u202f\u3000", " "),
@@ -48,14 +48,20 @@ _FIXED: Final = {
     "V": r"\d\d",
 }
 _KNOWN: Final = frozenset("aAbBhpzZ") | _NUMBERS.keys()
-_SAME_KIND: Final = {"A": "a", "B": "b", "h": "b", "e": "d", "Z": "z"}  # what may stand once only
+_SAME_KIND: Final = {
+    "A": "a",
+    "B": "b",
+    "h": "b",
+    "e": "d",
+    "Z": "z",
+}  # directives that mean the same: a pattern may have one of them
 _EITHER: Final = ("Yy", "HI", "bm", "jm", "jb", "jd", "wu", "Gy", "GY")
 _BY_WEEK: Final = frozenset("UWGV")
 _TOKEN: Final = re.compile(r"%(.)|(\s+)|([^%\s])", re.DOTALL)
 
 
 class Read(NamedTuple):
-    """A time as a text has it. ``zone`` is what it says of one; ``ends_day``: it was 24:00, and ``wall`` is the next day."""
+    """A time as read from a text. ``zone`` is the text of its zone. ``ends_day``: it was 24:00, and ``wall`` is on the next day."""
 
     wall: datetime
     timespec: str
@@ -67,7 +73,7 @@ Reader = Callable[[str], Read]
 
 
 def plain(text: str) -> str:
-    """A text in ASCII digits and composed letters, without what only says in which direction it runs."""
+    """A text in ASCII digits and composed letters, without marks that only set its direction."""
     if text.isascii():
         return text
     text = unicodedata.normalize("NFC", text.translate(_SAME))
@@ -75,7 +81,7 @@ def plain(text: str) -> str:
 
 
 def check(form: str) -> None:
-    """Raises ValueError for a pattern that can't be read, or would be read wrong."""
+    """Raises ValueError for a pattern that is invalid, or ambiguous."""
     found: list[str] = []
     for kind in _directives(form):
         if kind not in _KNOWN:
@@ -106,7 +112,7 @@ def check(form: str) -> None:
 
 
 def shape(form: str) -> str:
-    """What a pattern's texts look like: two patterns of one shape fit the same texts."""
+    """The shape of a pattern's texts. Two patterns of one shape fit the same texts."""
     kinds = {
         "Y": "0000",
         "G": "0000",
@@ -124,12 +130,12 @@ def shape(form: str) -> str:
 
 
 def language(lang: str) -> None:
-    """Raises ValueError for one that has no names of months and days."""
+    """Raises ValueError for an unknown language."""
     names(lang, "months")
 
 
 def reader(form: str, lang: str, doubt: Doubt | None = None) -> Reader:
-    """A function from a text to its time. Raises ValueError for an unknown language; what it gives, for other texts."""
+    """A function from a text to its time. Raises ValueError for an unknown language; the function, for texts that do not fit."""
     compiled, tables = _compiled(form, lang)
 
     def read(text: str) -> Read:
@@ -166,7 +172,7 @@ def _compiled(form: str, lang: str) -> tuple[re.Pattern[str], Mapping[str, Mappi
         kind = token[1]
         beside = [tokens[at - 1][1] if at else None, tokens[at + 1][1] if at + 1 < len(tokens) else None]
         if kind is None or kind == "%":
-            if not (is_name and token[0] == "."):  # a dot belongs to the name
+            if not (is_name and token[0] == "."):  # a dot is part of the name's pattern
                 parts.append(r"\s+" if token[2] else re.escape(plain(kind or token[3])))
         elif kind in "aAbBhp":
             name, tables_name = ("a", "days") if kind in "aA" else ("p", "halves") if kind == "p" else ("b", "months")
@@ -177,7 +183,7 @@ def _compiled(form: str, lang: str) -> tuple[re.Pattern[str], Mapping[str, Mappi
         else:
             near = (
                 beside[-1:] if kind == "f" else beside
-            )  # a fraction ends where the next number begins, if there is one
+            )  # of a fraction only a number right after it decides where it ends
             is_glued = kind in _FIXED and any(one in _NUMBERS for one in near if one is not None)
             parts.append(rf"(?P<{'d' if kind == 'e' else kind}>{_FIXED[kind] if is_glued else _NUMBERS[kind]})")
         is_name = kind is not None and kind in "aAbBh"
@@ -185,7 +191,7 @@ def _compiled(form: str, lang: str) -> tuple[re.Pattern[str], Mapping[str, Mappi
 
 
 def _written(name: str) -> str:
-    """A name as a pattern: its blanks of any kind, its dots there or not."""
+    """A name as a pattern: blanks of any kind, dots optional."""
     return "".join(r"\.?" if sign == "." else r"\s?" if sign == " " else re.escape(sign) for sign in name)
 
 
@@ -193,7 +199,7 @@ def _written(name: str) -> str:
 def names(lang: str, kind: str) -> Mapping[str, int]:
     """The names of a language's months (1 to 12), days (0 is Monday) or halves of the day (0, 1), and the English ones.
 
-    A name that means two of them is none. Babel's tables are read here, once. Raises ValueError for an unknown language.
+    A name with two meanings is left out. Babel's tables are read once, here. Raises ValueError for an unknown language.
     """
     try:
         locale = Locale.parse(lang or "en", sep="-" if "-" in lang else "_")
@@ -222,7 +228,7 @@ def _of(locale: Locale, kind: str) -> Iterator[tuple[str, int]]:
 
 
 def _named(text: str, table: Mapping[str, int]) -> int:
-    """What a name means that the pattern found."""
+    """The number of a name that the pattern found."""
     bare = text.casefold().rstrip(".")
     if bare in table:
         return table[bare]
@@ -252,13 +258,13 @@ def _made(found: Mapping[str, str | None], tables: Mapping[str, Mapping[str, int
 
 
 def _hour(given: Mapping[str, str], half: int | None) -> tuple[int, bool]:
-    """The hour, 0 for 24; and whether it was that. ``half`` is 0 for a.m., 1 for p.m."""
+    """The hour, 0 for 24, and whether it was 24. ``half`` is 0 for a.m., 1 for p.m."""
     hour = int(given.get("H") or given.get("I") or 0)
     return halved(hour, half)
 
 
 def halved(hour: int, half: int | None) -> tuple[int, bool]:
-    """An hour of 24, and whether it is 24:00; 12 a.m. is 0, 12 p.m. is 12, and 13 p.m. is 13 too. Raises ValueError."""
+    """The hour of a day, and whether it was 24. 12 a.m. is 0, 12 p.m. is 12, 13 p.m. is 13. Raises ValueError."""
     if half is None:
         return hour % 24, hour == 24
     if hour > 12 and (not half or hour > 23):
@@ -291,12 +297,12 @@ def _day_by_week(given: Mapping[str, str], named: Mapping[str, int]) -> date:
 
 
 def century(year: int) -> int:
-    """The year of two digits, as POSIX has it: 69 to 99 are 1969 to 1999, 00 to 68 are 2000 to 2068."""
+    """A two-digit year by POSIX: 69 to 99 are 1969 to 1999, 00 to 68 are 2000 to 2068."""
     return year + (1900 if year >= _CENTURY_FROM else 2000)
 
 
 def timespec(found: datetime) -> str:
-    """How many digits of a second a time is put out with."""
+    """The timespec of a time: how many digits of a second the result has."""
     if not found.microsecond:
         return "seconds"
     return "microseconds" if found.microsecond % 1000 else "milliseconds"

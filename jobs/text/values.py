@@ -15,13 +15,13 @@ TRUE: Final = frozenset({"true", "yes", "y", "1", "on"})
 FALSE: Final = frozenset({"false", "no", "n", "0", "off"})
 SHOWN_MAX: Final = 60
 LONG: Final = 262_144  # characters: a longer text is folded in pieces
-LINE_BYTES: Final = 64  # of a line as a text of its own
-DEPTH_MAX: Final = 200  # of what is put out: every reader of a result has to follow
+LINE_BYTES: Final = 64  # memory of a line beyond its characters
+DEPTH_MAX: Final = 200  # levels of a value in a result, which every client has to parse
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class BadValue(ValueError):  # noqa: N818
-    """A text that is not what its field expects. ``hint`` says why, and which key of the field helps."""
+    """A value that does not fit its field. ``hint`` says why, and which key of the field helps."""
 
     def __init__(self, found: object, expected: str, hint: str = "") -> None:
         text = found if isinstance(found, str) else msgspec.json.encode(clean(found), enc_hook=str).decode()
@@ -32,13 +32,13 @@ class BadValue(ValueError):  # noqa: N818
 
 
 class Number(float):
-    """A JSON number with a fraction or an exponent, which remembers its digits. Put out as a plain float."""
+    """A JSON number with a fraction or an exponent that remembers its digits. In results it is a plain float."""
 
     __slots__ = ("text",)
     text: str
 
     def __new__(cls, text: str) -> Self:
-        """From the digits as they stand in JSON."""
+        """From its digits in the JSON."""
         made = float.__new__(cls, text)
         made.text = text
         return made
@@ -48,9 +48,9 @@ _json_decoder = msgspec.json.Decoder(float_hook=Number)
 
 
 def from_json(body: bytes, told: list[str] | None = None) -> Any:
-    """A JSON value. What msgspec refuses and the world writes all the same (NaN, half surrogates) is read too.
+    """A JSON value. NaN, Infinity and lone surrogates, which msgspec refuses and some sites write, are read, too.
 
-    ``told`` gets a sentence for each of these. Raises ValueError, and RecursionError for what is nested without end.
+    ``told`` gets a sentence for each of these. Raises ValueError, and RecursionError if the nesting is too deep.
     """
     try:
         return _json_decoder.decode(body)
@@ -66,7 +66,7 @@ def from_json(body: bytes, told: list[str] | None = None) -> Any:
 
 
 def mended(value: Any) -> Any:
-    """A JSON value without half surrogates, which no UTF-8 can hold."""
+    """A JSON value with U+FFFD for lone surrogates, which UTF-8 has no bytes for."""
     if isinstance(value, str):
         return _SURROGATE.sub("\ufffd", value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     if isinstance(value, list):
@@ -77,7 +77,7 @@ def mended(value: Any) -> Any:
 
 
 def clean(value: Any, depth: int = 0) -> Any:
-    """A JSON value as it is put out: numbers are plain floats again. One that is nested too deeply is a BadValue."""
+    """A JSON value as results have it, with plain floats for ``Number``. Raises BadValue if it is nested too deeply."""
     kind = type(value)
     if kind is Number:
         return float(value) if abs(value) != float("inf") else value.text
@@ -92,12 +92,12 @@ def clean(value: Any, depth: int = 0) -> Any:
 
 
 def folded(text: str) -> str:
-    """A text with one blank for any white space in it, and none around it."""
+    """A text with one blank for each run of white space, and none at its ends."""
     return " ".join(text.split()) if len(text) <= LONG else _folded_by_pieces(text)
 
 
 def _folded_by_pieces(text: str) -> str:
-    """As ``folded``: the words of a long text, all at once, would take many times its memory."""
+    """``folded`` for long texts: splitting one into all its words at once would take many times its memory."""
     memory.reserve(2 * sys.getsizeof(text), f"a text of {len(text)} characters")
     pieces: list[str] = []
     is_in_word = False
@@ -111,12 +111,12 @@ def _folded_by_pieces(text: str) -> str:
 
 
 def text_of(value: Any) -> str:
-    """The folded text of what was selected; a list or an object has none: BadValue."""
+    """The folded text of a selected value. Raises BadValue for a list or an object."""
     return folded(value) if type(value) is str else exact_of(value)
 
 
 def exact_of(value: Any) -> str:
-    """The text of what was selected with its white space; a list or an object has none: BadValue."""
+    """The text of a selected value with its white space. Raises BadValue for a list or an object."""
     kind = type(value)
     if kind is str:
         return str(value)
@@ -130,7 +130,7 @@ def exact_of(value: Any) -> str:
 
 
 def lines_of(value: Any) -> str:
-    """The text of what was selected, each of its lines folded, without empty ones."""
+    """The text of a selected value with each line folded, without empty lines."""
     if not isinstance(value, str):
         return text_of(value)
     if len(value) > LONG:
@@ -144,7 +144,7 @@ def joined(values: Sequence[Any], by: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as a text in other texts: what its JSON says, without quotes."""
+    """A value as it appears inside other texts: its JSON without quotes."""
     if isinstance(value, str):
         return value
     if isinstance(value, Decimal):

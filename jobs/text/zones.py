@@ -1,7 +1,7 @@
-"""The zone of a time, as texts write it: an offset, UTC, a name that is known, or one of the definition's own zone.
+"""Reads the zone of a time in a text: an offset, UTC, an IANA name, or an abbreviation of the definition's ``tz``.
 
-A zone that is written counts. One that nobody can know for sure is refused: "IST" is India's, Israel's and Ireland's. ``tz`` of
-a definition says which, where the name is its zone's at that time.
+A zone in the text counts. An ambiguous one is refused: "IST" is used in India, Israel and Ireland. It is accepted if the zone
+in ``tz`` has that abbreviation at that time.
 """
 
 import re
@@ -11,13 +11,13 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-LOCAL: Final = "local"  # the tz that puts out times without an offset
-RFC_NAMES: Final = {  # RFC 5322, 4.3: what its names mean, in hours
+LOCAL: Final = "local"  # the value of tz for times without an offset
+RFC_NAMES: Final = {  # RFC 5322, 4.3: its abbreviations, in hours
     "EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7,
 }  # fmt: skip
 
 _UTC: Final = frozenset({"utc", "gmt", "ut", "z"})
-_HOURS_MAX: Final = 16  # no place was ever further from Greenwich
+_HOURS_MAX: Final = 16  # no place ever had a larger offset
 _OFFSET: Final = re.compile(
     r"(?P<utc>(?:UTC|GMT|UT) ?)?(?P<sign>[+-])"
     r"(?:(?P<hours>\d\d)(?::?(?P<minutes>[0-5]\d)(?::?(?P<seconds>[0-5]\d))?)?|(?P<hour>\d)(?::(?P<minute>[0-5]\d))?)"
@@ -35,7 +35,7 @@ Doubt = Callable[[str], None]
 
 
 class Refused(ValueError):  # noqa: N818
-    """A time that may be another one. Says why, and which key of the field helps."""
+    """A time that is not certain. The message says why, and which key of the field helps."""
 
 
 @lru_cache(maxsize=256)
@@ -50,9 +50,9 @@ def zone(name: str) -> ZoneInfo | None:
 
 
 def placed(wall: datetime, text: str, place: ZoneInfo | None, doubt: Doubt | None, *, rfc: bool = False) -> datetime:
-    """A wall time in the zone that a text writes. ``place`` is the definition's zone; ``rfc``: its names count too.
+    """A wall time in the zone that ``text`` names. ``place`` is the definition's zone; ``rfc``: RFC 5322's abbreviations count.
 
-    Raises Refused for a zone that is not known.
+    Raises Refused for an unknown zone.
     """
     named, region = _parted(_bare(text))
     if region is not None:
@@ -84,7 +84,7 @@ def placed(wall: datetime, text: str, place: ZoneInfo | None, doubt: Doubt | Non
 
 
 def is_zone(text: str) -> bool:
-    """Whether a text looks like a zone, known or not: enough where the time is put out without one."""
+    """Whether a text looks like a zone, known or unknown. That is enough if the result has no zone."""
     named, region = _parted(_bare(text))
     return (
         region is not None
@@ -94,7 +94,7 @@ def is_zone(text: str) -> bool:
 
 
 def local(wall: datetime, place: ZoneInfo, doubt: Doubt | None) -> datetime:
-    """A wall time in a place. One that clocks show twice is the first, one that they skip is counted on; both are told."""
+    """A wall time in a zone. Of a time that clocks show twice the first counts; a skipped time moves on. ``doubt`` gets both."""
     found = wall.replace(tzinfo=place)
     if doubt is not None:
         first, second = found.utcoffset(), wall.replace(tzinfo=place, fold=1).utcoffset()
@@ -110,7 +110,7 @@ def _bare(text: str) -> str:
 
 
 def _parted(text: str) -> tuple[str, ZoneInfo | None]:
-    """What a text says of an offset or a name, and the IANA zone beside or instead of it."""
+    """The offset or abbreviation in a text, and the IANA zone beside it or instead of it."""
     bare, _, inside = text.partition("[")
     key = inside.rstrip("]") if inside.endswith("]") else ""
     if not key and _REGION.fullmatch(text):
@@ -124,7 +124,7 @@ def _parted(text: str) -> tuple[str, ZoneInfo | None]:
 
 
 def _offset(text: str) -> timedelta | None:
-    """The offset of UTC and of digits; None for anything else."""
+    """The offset of UTC or of digits; None for any other text."""
     if text.lower() in _UTC:
         return timedelta()
     found = _OFFSET.fullmatch(text)
@@ -140,6 +140,6 @@ def _offset(text: str) -> timedelta | None:
 
 @lru_cache(maxsize=256)
 def _names(key: str, year: int) -> frozenset[str | None]:
-    """What a place's times are called in a year."""
+    """The abbreviations of a zone in a year."""
     place = ZoneInfo(key)
     return frozenset(datetime(year, month, 1, tzinfo=place).tzname() for month in (1, 4, 7, 10))

@@ -103,7 +103,7 @@ LAST = "page {} is the last that max_pages allows; there may be a further one"
 WARNED_OF_ALL = {"arxiv.search {}": [LAST.format(3)], "crossref.works {'rows': 40}": [LAST.format(5)]}
 WARNED = {
     "price.list": [
-        "the header says utf-8, and the page does not say truly what charset it is in; it was read as windows-1252"
+        "the header says utf-8, and the page does not declare its real charset; it was read as windows-1252"
     ]
 }
 

@@ -102,9 +102,7 @@ CASES: list[tuple[str, dict[str, Any], Callable[[], made.Records]]] = [
 LAST = "page {} is the last that max_pages allows; there may be a further one"
 WARNED_OF_ALL = {"arxiv.search {}": [LAST.format(3)], "crossref.works {'rows': 40}": [LAST.format(5)]}
 WARNED = {
-    "price.list": [
-        "the header says utf-8, and the page does not declare its real charset; it was read as windows-1252"
-    ]
+    "price.list": ["the header says utf-8, and the page does not declare its real charset; it was read as windows-1252"]
 }
 
 

@@ -18,23 +18,22 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import bottle
-import msgspec
 import redis
 
 from jobs.definition.catalog import Catalog
 from regions import connect, durability, logs
+from regions.loop import Loop
 from regions.process import settle_on_processor
 from regions.settings import Settings
+from web.api.health import Health
 from web.api.intake import Intake
 from web.api.overview import Overview
 from web.api.poll import Poller
 from web.api.recall import Recall
 from web.api.submit import Rules
-from web.api.views import JSON
 from web.api.wait import Waiters
 from web.flow.accept import Acceptor
 from web.flow.archive import Archiver
-from web.flow.clean import Cleaner
 from web.flow.dead import DeadReader
 from web.flow.history import History
 from web.flow.holdings import Holdings
@@ -61,7 +60,7 @@ log = logs.get("gateway")
 
 
 def routes(
-    intake: Intake, poller: Poller, recall: Recall, overview: Overview, health: "Health"
+    intake: Intake, poller: Poller, recall: Recall, overview: Overview, health: Health
 ) -> list[tuple[str, str, Handler]]:
     """(method, path, handler) of everything that this gateway answers."""
     return [
@@ -81,25 +80,6 @@ def routes(
         ("GET", "/readyz", lambda _: health.ready()),
         ("GET", "/", overview.page),
     ]
-
-
-class Health:
-    """Liveness and readiness, from what is known already: neither asks anybody."""
-
-    def __init__(self, hub: Hub, publisher: Publisher, cleaner: Cleaner, history: History) -> None:
-        self._hub, self._publisher, self._cleaner, self._history = hub, publisher, cleaner, history
-
-    def live(self) -> Answer:
-        """The process serves."""
-        return Answer(200, b'{"status":"ok"}', [JSON, ("Cache-Control", "no-store")])
-
-    def ready(self) -> Answer:
-        """Requests can be taken, or why not; without the history they can."""
-        reasons = [reason for reason in (self._hub.state, self._publisher.unavailable, self._cleaner.full) if reason]
-        if reasons:
-            raise problems.unavailable("; ".join(reasons))
-        body = msgspec.json.encode({"status": "ready", "history": self._history.state})
-        return Answer(200, body, [JSON, ("Cache-Control", "no-store")])
 
 
 class App:
@@ -233,10 +213,8 @@ class Gateway:
         bounds = Bounds(gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share)
         self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds)
         self.ended = threading.Event()  # somebody asked for the end, or the server ended by itself
-        self._threads = [
-            threading.Thread(target=self._serve, name="http", daemon=True),
-            threading.Thread(target=self._refresh, name="catalog", daemon=True),
-        ]
+        self._serving = threading.Thread(target=self._serve, name="http", daemon=True)
+        self._refreshing = Loop("catalog", self._refresh, end_seconds=CATALOG_SECONDS + 1)
 
     def start(self) -> None:
         """Binds the port first, since that fails at once and for good; then starts every part."""
@@ -254,12 +232,13 @@ class Gateway:
         self.sweeper.start()
         self.dead.start()
         self.archiver.start()
-        for thread in self._threads:
-            thread.start()
+        self._serving.start()
+        self._refreshing.start(CATALOG_SECONDS)
 
     def stop(self) -> None:
         """Whoever waits is answered as if the wait had run out, what was taken is accepted; then the parts end."""
         self.ended.set()
+        self._refreshing.stopping.set()
         self.server.outlet.is_closing = True  # answers say Connection: close from now on
         self.waiters.close()
         self.server.stop()  # no new requests
@@ -276,8 +255,8 @@ class Gateway:
         self.publisher.stop()
         self.hub.stop()
         self.server.outlet.stop()
-        for thread in self._threads:
-            thread.join(CATALOG_SECONDS + 1)
+        self._serving.join(CATALOG_SECONDS + 1)
+        self._refreshing.join()
 
     def _serve(self) -> None:
         try:
@@ -286,13 +265,13 @@ class Gateway:
             log.exception("http server ended")
         self.ended.set()
 
-    def _refresh(self) -> None:
-        while not self.ended.wait(CATALOG_SECONDS):
-            try:
-                if self.catalog.refresh():
-                    self._log_catalog()
-            except Exception:
-                log.exception("reading the sources failed")
+    def _refresh(self) -> float:
+        try:
+            if self.catalog.refresh():
+                self._log_catalog()
+        except Exception:
+            log.exception("reading the sources failed")
+        return CATALOG_SECONDS
 
     def _log_catalog(self) -> None:
         entries = self.catalog.entries()

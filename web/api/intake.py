@@ -1,13 +1,13 @@
-"""Taking requests: ``POST /v1/requests``, and ``GET /v1/sources/{source}/records`` for one source, synchronously.
+"""Takes requests: ``POST /v1/requests``, and ``GET /v1/sources/{source}/records`` for one source, synchronously.
 
 handler's thread   read, validate, park, Acceptor.submit
-accept's thread    503, or 202 where nobody waits and nothing has ended, or a waiter of web.api.wait
-waiters' thread    200 with what came, or 202 when the wait ran out: nothing is discarded
-tables' thread     200 with records as CSV or NDJSON: everybody else would wait while one of them is made
+accept's thread    503; or 202 if the client does not wait and no task has ended; or a waiter of web.api.wait
+waiters' thread    200 with the results, or 202 when the wait ran out: nothing is discarded
+tables' thread     200 with records as CSV or NDJSON, a thread of its own since all other answers would wait for a large table
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -30,149 +30,175 @@ log = logs.get("intake")
 
 
 class Intake:
-    """The two ways in. ``base`` is what links begin with."""
+    """Both ways to make a request. ``base`` is the beginning of all links."""
 
     def __init__(self, rules: submit.Rules, acceptor: Acceptor, waiters: Waiters, base: str) -> None:
-        self._rules, self._acceptor, self._waiters = rules, acceptor, waiters
-        self._limits, self._base = rules.limits, base
-        self._tables = ThreadPoolExecutor(1, "tables")
+        self.rules, self.acceptor, self.waiters, self.base = rules, acceptor, waiters, base
+        self.answer_bytes_max = rules.limits.answer_bytes_max
+        self.tables = ThreadPoolExecutor(1, "tables")
 
     def post(self, exchange: Exchange) -> Answer | None:
-        """A request for any number of sources; with one and ``Prefer: wait`` its end is waited for."""
+        """``POST /v1/requests``: any number of sources. With one source and ``Prefer: wait`` the answer comes at its end."""
         views.refuse_other_sites(exchange)
         if not submit.is_json_type(exchange.header("Content-Type")):
             found = exchange.header("Content-Type") or "none"
             raise Problem("not-json-type", f"expected application/json, found {found[:60]}")
         wait = submit.prefer_wait(exchange.header("Prefer"))
-        seconds = 0.0 if wait is None else views.seconds("Prefer: wait", wait, self._limits.wait_max_seconds)
-        new = submit.validate(self._body(exchange), self._rules, sync=seconds > 0)
-
-        def finished(view: View) -> Answer:
-            applied = ("Preference-Applied", f"wait={seconds:g}")
-            return Answer(
-                200, views.request_body(view, self._base), [views.JSON, applied, ("Cache-Control", "no-store")]
-            )
-
-        self._submit(exchange, new, seconds if new.sync else 0.0, finished)
+        seconds = 0.0 if wait is None else views.seconds("Prefer: wait", wait, self.rules.limits.wait_max_seconds)
+        new = submit.validate(self._body(exchange), self.rules, sync=seconds > 0)
+        _Arrival(self, exchange, new, seconds if new.sync else 0.0).submit()
         return None
 
     def records(self, exchange: Exchange, source: str) -> Answer | None:
-        """One source's result or only its records, as Accept says, or a problem document that carries the result."""
+        """``GET …/records``: one source's result or only its records, as Accept says. If the task failed, a problem document."""
         views.refuse_other_sites(exchange)
         pairs = views.query_of(exchange)
-        wait = dict(pairs).get("wait")
-        seconds = RECORDS_WAIT_SECONDS if wait is None else views.seconds("wait", wait, self._limits.wait_max_seconds)
-        new = submit.from_query(source, pairs, self._rules)
+        wait, most = dict(pairs).get("wait"), self.rules.limits.wait_max_seconds
+        seconds = RECORDS_WAIT_SECONDS if wait is None else views.seconds("wait", wait, most)
+        new = submit.from_query(source, pairs, self.rules)
         form = rows.negotiate(exchange.header("Accept"))
         if form is None:
             raise problems.not_acceptable(rows.FORMS, exchange.header("Accept"))
-        columns = self._columns(source) if form == rows.CSV else []
-        headers = [("Cache-Control", f"max-age={int(new.max_age)}"), ("Vary", "Accept")]
-
-        def finished(view: View) -> Answer | None:
-            result = view.results[0]
-            if view.status != "succeeded":
-                error = msgspec.json.decode(result, type=contract.Result).error
-                return problems.failed_task(result, msgspec.to_builtins(error))
-            if new.max_age:  # else it is of now
-                headers.append(("Age", str(int(contract.head_of(result).age))))
-            if form == rows.JSON:
-                return Answer(200, result, [views.JSON, *headers])
-            link = ("Link", f'<{views.link(self._base, view.id)}>; rel="describedby"')
-            self._tables.submit(_answer_table, exchange, form, columns, result, [*headers, link])
-            return None
-
-        self._submit(exchange, new, seconds, finished)
+        _RecordsArrival(self, exchange, new, seconds, form, self._columns(source) if form == rows.CSV else []).submit()
         return None
 
     def stop(self) -> None:
-        """Whoever still waits for a table gets none."""
-        self._tables.shutdown(wait=False, cancel_futures=True)
+        """Clients that still wait for a table get none."""
+        self.tables.shutdown(wait=False, cancel_futures=True)
 
     def _columns(self, source: str) -> list[str]:
-        """The names of a record's fields in the definition's order, as far as it tells them."""
-        entry = self._rules.catalog.get(source)
+        """The names of a record's fields in the definition's order, as far as the definition has them."""
+        entry = self.rules.catalog.get(source)
         return list(entry.definition.schema()["properties"]) if entry and entry.definition else []
 
     def _body(self, exchange: Exchange) -> bytes:
         try:
             return read_body(exchange)
         except BodyTooLarge:
-            most = self._limits.body_bytes_max
+            most = self.rules.limits.body_bytes_max
             raise Problem("too-large", f"expected a body of {most} bytes at most, found more") from None
 
-    def _submit(self, exchange: Exchange, new: New, seconds: float, finished: Callable[[View], Answer | None]) -> None:
-        """Parks the exchange and hands the request over; ``finished`` answers its end, or gives the answer."""
-        _note(exchange, new)
-        exchange.park()
 
-        def done(how: Accepted | Refused) -> None:
-            if isinstance(how, Refused) or how.reused or seconds <= 0:
-                self._waiters.expect_no_more(new.id)
-            if isinstance(how, Refused):
-                exchange.answer(problems.unavailable(how.reason, new.id).answer())
-                return
-            if how.reused:
-                exchange.fields["cached"] = how.reused
+class _Arrival:
+    """A posted request from its acceptance to its answer. The exchange is parked, and answered once by one of these methods.
 
-            def promised(view: View | None) -> Answer | None:
-                """202 where it is true already; else the accept's thread answers as soon as that is known."""
-                answer = views.accepted(view or views.first_view(new, how.times), self._base)
-                if how.kept.is_known and how.kept.reason is None:
-                    return answer
-                self._acceptor.promise(how, functools.partial(_answer_end, exchange, answer))
-                return None
+    ``seconds``: how long the client waits for the end of the request, 0 if it does not wait.
+    """
 
-            if seconds <= 0 and not how.reused:
-                answer = promised(None)
-                if answer is not None:
-                    exchange.answer(answer)
-                return
+    def __init__(self, intake: Intake, exchange: Exchange, new: New, seconds: float) -> None:
+        self._intake, self._exchange, self._new, self._seconds = intake, exchange, new, seconds
 
-            def render(view: View | None) -> Answer | None:
-                if view is not None and view.done and new.sync:
-                    return finished(view)
-                if view is None or not view.more:
-                    return promised(view)
-                head, most = Answer(202, b"", views.accepted_headers(view, self._base)), self._limits.answer_bytes_max
-                pieces.answer(self._waiters, exchange, view, START, base=self._base, bytes_max=most, head=head)
-                return None
+    def submit(self) -> None:
+        """Parks the exchange and hands the request over."""
+        _note(self._exchange, self._new)
+        self._exchange.park()
+        if self._new.sync:
+            self._intake.waiters.expect(self._new.id)
+        self._intake.acceptor.submit(self._new, self._decided)
 
-            waiter = Wait(
-                exchange,
-                new.id,
-                after=START,
-                until_done=new.sync,  # else for nothing: what has ended already is there
-                seconds=seconds,
-                render=render,
-                away=lambda _: promised(None),
-                total=len(new.tasks),
-            )
-            park(self._waiters, waiter, exchange)
+    def _decided(self, how: Accepted | Refused) -> None:
+        """The accept's outcome, on any thread."""
+        if isinstance(how, Refused) or how.reused or self._seconds <= 0:
+            self._intake.waiters.expect_no_more(self._new.id)
+        if isinstance(how, Refused):
+            self._refused(how)
+        else:
+            self._accepted(how)
 
-        if new.sync:
-            self._waiters.expect(new.id)
-        self._acceptor.submit(new, done)
+    def _refused(self, how: Refused) -> None:
+        self._exchange.answer(problems.unavailable(how.reason, self._new.id).answer())
+
+    def _accepted(self, how: Accepted) -> None:
+        if how.reused:
+            self._exchange.fields["cached"] = how.reused
+        if self._seconds <= 0 and not how.reused:
+            answer = self._promised(how, None)
+            if answer is not None:
+                self._exchange.answer(answer)
+            return
+        waiter = Wait(
+            self._exchange,
+            self._new.id,
+            after=START,
+            until_done=self._new.sync,  # otherwise it waits for nothing: it only reads the results that are there
+            seconds=self._seconds,
+            render=functools.partial(self._waited, how),
+            away=lambda _: self._promised(how, None),
+            total=len(self._new.tasks),
+        )
+        park(self._intake.waiters, waiter, self._exchange)
+
+    def _waited(self, how: Accepted, view: View | None) -> Answer | None:
+        """The answer at the end of the wait; None when another thread gives it."""
+        if view is not None and view.done and self._new.sync:
+            return self._ended(view)
+        if view is None or not view.more:
+            return self._promised(how, view)
+        base, most = self._intake.base, self._intake.answer_bytes_max
+        head = Answer(202, b"", views.accepted_headers(view, base))
+        pieces.answer(self._intake.waiters, self._exchange, view, START, base=base, bytes_max=most, head=head)
+        return None
+
+    def _promised(self, how: Accepted, view: View | None) -> Answer | None:
+        """202 if it is known that the request is kept; otherwise the accept's thread answers when it is known."""
+        answer = views.accepted(view or views.first_view(self._new, how.times), self._intake.base)
+        if how.kept.is_known and how.kept.reason is None:
+            return answer
+        self._intake.acceptor.promise(how, functools.partial(self._answer_promise, answer))
+        return None
+
+    def _answer_promise(self, answer: Answer, how: Accepted | Refused) -> None:
+        if isinstance(how, Refused):
+            self._refused(how)
+        else:
+            self._exchange.answer(answer)
+
+    def _ended(self, view: View) -> Answer | None:
+        """200 with the finished request."""
+        applied = ("Preference-Applied", f"wait={self._seconds:g}")
+        headers = [views.JSON, applied, ("Cache-Control", "no-store")]
+        return Answer(200, views.request_body(view, self._intake.base), headers)
 
 
-def _answer_end(exchange: Exchange, promised: Answer, how: Accepted | Refused) -> None:
-    exchange.answer(problems.unavailable(how.reason, how.new.id).answer() if isinstance(how, Refused) else promised)
+class _RecordsArrival(_Arrival):
+    """One source, asked for synchronously; ``form`` is one of ``rows.FORMS``, ``columns`` are those of CSV."""
+
+    def __init__(
+        self, intake: Intake, exchange: Exchange, new: New, seconds: float, form: str, columns: Sequence[str]
+    ) -> None:
+        super().__init__(intake, exchange, new, seconds)
+        self._form, self._columns = form, columns
+
+    def _ended(self, view: View) -> Answer | None:
+        """200 with the result, or a problem document. None for CSV and NDJSON, which the tables' thread makes."""
+        result = view.results[0]
+        if view.status != "succeeded":
+            error = msgspec.json.decode(result, type=contract.Result).error
+            return problems.failed_task(result, msgspec.to_builtins(error))
+        headers = [("Cache-Control", f"max-age={int(self._new.max_age)}"), ("Vary", "Accept")]
+        if self._new.max_age:  # otherwise it was fetched just now
+            headers.append(("Age", str(int(contract.head_of(result).age))))
+        if self._form == rows.JSON:
+            return Answer(200, result, [views.JSON, *headers])
+        link = ("Link", f'<{views.link(self._intake.base, view.id)}>; rel="describedby"')
+        self._intake.tables.submit(_answer_table, self._exchange, self._form, self._columns, result, [*headers, link])
+        return None
 
 
 def _answer_table(
     exchange: Exchange, form: str, columns: Sequence[str], result: bytes, headers: Sequence[tuple[str, str]]
 ) -> None:
-    """Answers with a result's records alone, and says in headers what else whoever uses them has to know."""
+    """Answers with only the records of a result; headers carry what else a reader has to know."""
     try:
         outcome, records = msgspec.json.decode(result, type=contract.Result), rows.records_of(result)
         body = rows.csv(records, columns) if form == rows.CSV else rows.ndjson(records)
-        told = [
+        described = [
             ("Content-Type", rows.CONTENT_TYPES[form]),
             ("Nearfetch-Count", str(outcome.count)),
             ("Nearfetch-Partial", "true" if outcome.partial else "false"),
             ("Nearfetch-Warnings", str(len(outcome.warnings))),
         ]
-        answer = Answer(200, body, [*told, *headers])
+        answer = Answer(200, body, [*described, *headers])
     except Exception:
         log.exception("making a table failed", request=exchange.fields.get("request"), form=form)
         answer = problems.internal().answer()
@@ -180,7 +206,7 @@ def _answer_table(
 
 
 def _note(exchange: Exchange, new: New) -> None:
-    """What the log line says of it."""
+    """Puts the request's ids, sources and regions into the log line."""
     sources = sorted({task.source for task in new.tasks})
     regions = sorted({task.region for task in new.tasks})
     exchange.fields["request"] = new.id

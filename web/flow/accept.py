@@ -1,14 +1,14 @@
-"""Accepting a request: a 202 is kept, anything else is nothing.
+"""Accepts requests. A 202 is kept; after any other answer nothing of the request is left.
 
-    submit       (the handler's thread)   ledger: accepting ── publish all, but what the hub still has (web.hub.reuse)
+    submit       (the handler's thread)   ledger: accepting ── publish all tasks, but those that web.hub.reuse can end
     _published   (the broker's thread)                            └─ all confirmed: hand over
     run_once     (own thread)             ledger: accepted ── in the hub's file ── done(Accepted)
     _out_of_time (own thread), nack, return, hub away ── done(Refused)
                                                         └─ web.flow.clean: refuse the ledger, cancel what was published
 
-The whole of it has one budget of 0.9 s, and the 503 never waits for the clean-up. Only a hub that has accepted, and whose
-disk is so slow that it has not written that yet, is waited for longer. Who waits for results has been promised nothing yet:
-it is told ``Accepted`` at once, and ``promise`` tells it when a 202 may be said.
+An accept takes at most 0.9 s in all, and its 503 never waits for the clean-up. Only if the hub has accepted and its disk
+is too slow to write that in time, the answer waits longer. A client that waits for results has been promised nothing yet:
+``done`` gets its ``Accepted`` at once, and ``promise`` says when a 202 is true.
 """
 
 import functools
@@ -32,13 +32,13 @@ from web.hub.ledger import Ledger, New, NewTask, Settlement, Times
 from web.hub.redis import Hub, HubUnavailable, reason_of
 
 BUDGET_SECONDS: Final = 0.9
-LOOK_SECONDS: Final = 0.02  # between two looks whether the hub has written what it accepted
+FILE_LOOK_SECONDS: Final = 0.02  # between two questions whether the hub has written what it accepted
 
 log = logs.get("accept")
 
 
 class Accepted(Struct, frozen=True):
-    """Every task of it will end; where it is ``kept`` that is promised. ``reused``: how many have, by a result that the hub had."""
+    """A request whose tasks will all end, once it is ``kept``. ``reused``: how many ended at once by an older result."""
 
     new: New
     times: Times
@@ -47,7 +47,7 @@ class Accepted(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """Nothing of it was accepted; the answer is 503 with the request's id and this reason."""
+    """A request of which nothing was accepted; the answer is 503 with its id and this reason."""
 
     new: New
     reason: str
@@ -57,14 +57,14 @@ Done = Callable[[Accepted | Refused], None]
 
 
 class _Pending:
-    """A request on its way; its first end is the one that counts."""
+    """A request that is being accepted. Only its first end counts."""
 
     def __init__(self, new: New, done: Done) -> None:
         self.new, self.done = new, done
         self.times: Times | None = None
-        self.batch: Batch | None = None  # none where nothing has to be published
+        self.batch: Batch | None = None  # None if nothing has to be published
         self.reused = 0
-        self.has_accept = False  # the hub has accepted it, and its disk is waited for
+        self.has_accept = False  # the hub has accepted it; its disk has yet to write that
         self._lock = threading.Lock()
         self._is_ended = False
 
@@ -73,7 +73,7 @@ class _Pending:
         return self._is_ended
 
     def end(self, how: Accepted | Refused, before: Callable[[], None] | None = None) -> None:
-        """Answers, unless somebody did; ``before`` is called first, where it is this call that does."""
+        """Answers, unless an earlier call did. ``before`` is called first, and only by the call that answers."""
         with self._lock:
             if self._is_ended:
                 return
@@ -82,17 +82,17 @@ class _Pending:
             before()
         try:
             self.done(how)
-        except Exception:  # whose answer could not be given is no reason to end those of all others
+        except Exception:  # one answer that can't be given must not stop the answers of other requests
             log.exception("answering failed", request=self.new.id)
 
 
 class Acceptor:
-    """Takes validated requests; answers each by ``done``, once, within the budget, on any thread."""
+    """Accepts validated requests. Each is answered by one call of ``done``, within the budget, on any thread."""
 
     def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
         self._hub, self._ledger, self._publisher = hub, ledger, publisher
         self._confirmed: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
-        self._unwritten = Unwritten(hub, ledger)  # the accept's thread's own
+        self._unwritten = Unwritten(hub, ledger)  # used by the accept's thread alone
         self.cleaner = Cleaner(hub, ledger, publisher)
         self._clock = _Clock(self._out_of_time)
         self._thread = threading.Thread(target=self.run, name="accept", daemon=True)
@@ -104,14 +104,14 @@ class Acceptor:
         self.cleaner.start()
 
     def stop(self) -> None:
-        """What is on its way ends by its budget first; then the threads end."""
+        """Waits until every request at hand has ended, which its budget bounds; then ends the threads."""
         self._clock.stop()
         self._confirmed.put(None)
         self._thread.join(5)
         self.cleaner.stop()
 
     def submit(self, new: New, done: Done) -> None:
-        """Writes the ledger and publishes; returns at once. Nothing is raised: whatever fails is a ``Refused``."""
+        """Writes the ledger and publishes; returns at once. It raises nothing: every failure is a ``Refused``."""
         pending = _Pending(new, done)
         reason = self.cleaner.full or (None if new.max_age else self._unpublishable(new.tasks))
         if reason is not None:
@@ -126,15 +126,16 @@ class Acceptor:
         try:
             with self._hub.accepting():
                 begun = pending.times = self._ledger.begin(new)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the request is refused
-            # The write may have arrived all the same, but where it was refused.
-            take_back = functools.partial(self.cleaner.add, new, published=False)
-            pending.end(Refused(new, reason_of(error)), None if getattr(error, "is_refusal", False) else take_back)
+        except Exception as error:  # noqa: BLE001 - after any error the request is refused
+            if getattr(error, "is_refusal", False):
+                pending.end(Refused(new, reason_of(error)))
+            else:  # the write may have arrived all the same
+                self._refuse(pending, reason_of(error))
             return
         ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.kept else []
         rest = _rest(new, ended)
         if new.max_age and (reason := self._unpublishable(rest)) is not None:
-            pending.end(Refused(new, reason), lambda: self.cleaner.add(new, published=False))
+            self._refuse(pending, reason)
             return
         if rest:
             pending.batch = Batch(_messages(new, rest, begun), lambda reason: self._published(pending, reason))
@@ -147,11 +148,11 @@ class Acceptor:
             self._published(pending, None)
 
     def _unpublishable(self, tasks: Sequence[NewTask]) -> str | None:
-        """Why these would not be confirmed; None when they may be, and where there are none."""
+        """Why the broker would not confirm these tasks; None when it may, and for no tasks."""
         return self._publisher.unavailable_for({task.region for task in tasks}) if tasks else None
 
     def _reuse(self, pending: _Pending, ended: Sequence[Settlement]) -> bool:
-        """Ends the tasks for which the hub had a result; whether it could be told."""
+        """Ends the tasks for which the hub had a result; False when the hub can't be reached."""
         try:
             with self._hub.asking():
                 self._ledger.settle(ended)
@@ -162,19 +163,20 @@ class Acceptor:
         return True
 
     def _published(self, pending: _Pending, reason: str | None) -> None:
-        """On the broker's thread, which must not wait for a Redis."""
+        """Called on the broker's thread, which must not wait for a Redis."""
         if reason is None:
             self._confirmed.put(pending)
         else:
             self._refuse(pending, reason)
 
     def _refuse(self, pending: _Pending, reason: str) -> None:
-        def take_back() -> None:
-            if pending.batch is not None:
-                self._publisher.withdraw(pending.batch)
-            self.cleaner.add(pending.new, published=pending.batch is not None)
+        """Answers 503, after what the hub and the broker may have of the request is handed to the cleaner."""
+        pending.end(Refused(pending.new, reason), functools.partial(self._take_back, pending))
 
-        pending.end(Refused(pending.new, reason), take_back)
+    def _take_back(self, pending: _Pending) -> None:
+        if pending.batch is not None:
+            self._publisher.withdraw(pending.batch)
+        self.cleaner.add(pending.new, published=pending.batch is not None)
 
     def _out_of_time(self, pending: _Pending) -> None:
         if pending.has_accept:
@@ -183,19 +185,18 @@ class Acceptor:
         self._refuse(pending, f"the {who} in time")
 
     def promise(self, accepted: Accepted, done: Done) -> None:
-        """``done`` hears ``Accepted`` as soon as a 202 is true, or ``Refused`` where it will not be: then it is taken back."""
+        """Calls ``done`` with ``Accepted`` as soon as a 202 is true, or takes the request back and calls it with ``Refused``."""
+        accepted.kept.then(functools.partial(self._promised, accepted, done))
 
-        def known() -> None:
-            if accepted.kept.reason is None:
-                done(accepted)
-            else:
-                self.cleaner.add(accepted.new, published=True)
-                done(Refused(accepted.new, accepted.kept.reason))
-
-        accepted.kept.then(known)
+    def _promised(self, accepted: Accepted, done: Done) -> None:
+        if accepted.kept.reason is None:
+            done(accepted)
+        else:
+            self.cleaner.add(accepted.new, published=True)
+            done(Refused(accepted.new, accepted.kept.reason))
 
     def run(self) -> None:
-        """Accepts what was confirmed until it is stopped."""
+        """Accepts confirmed requests until it is stopped and nothing waits for the hub's file."""
         is_stopping, look_at = False, 0.0
         while not is_stopping or self._unwritten:
             try:
@@ -209,10 +210,10 @@ class Acceptor:
                 pass
             if self._unwritten and time.monotonic() >= look_at:
                 self._unwritten.look()
-                look_at = time.monotonic() + LOOK_SECONDS
+                look_at = time.monotonic() + FILE_LOOK_SECONDS
 
     def run_once(self, first: _Pending) -> None:
-        """Accepts everything that was confirmed by now, in one round trip."""
+        """Accepts all requests that are confirmed by now, in one round trip."""
         batch = [first]
         while not self._confirmed.empty():
             more = self._confirmed.get()
@@ -224,7 +225,7 @@ class Acceptor:
         try:
             with self._hub.accepting():
                 answers, file = self._ledger.accept([pending.new.id for pending in batch])
-        except Exception as error:  # noqa: BLE001 - whatever it was, they are refused, and the next ones are tried
+        except Exception as error:  # noqa: BLE001 - after any error these are refused, and the next ones are tried
             reason = reason_of(error)
             for pending in batch:
                 self._refuse(pending, reason)
@@ -237,7 +238,7 @@ class Acceptor:
                 accepted = Accepted(pending.new, pending.times, Kept(is_known=is_written), pending.reused)
                 if not is_written:
                     self._unwritten.add(pending.new.id, accepted.kept, file)
-                # Where it was answered 503 while the script ran, the Cleaner's refusal comes after it and counts.
+                # If it was answered 503 while the script ran, the cleaner's refusal comes later, and counts.
                 if is_written or pending.new.sync:
                     pending.end(accepted)
                 else:
@@ -252,7 +253,7 @@ class Acceptor:
 
 
 class _Clock:
-    """Calls back for every pending request whose budget is over."""
+    """Calls ``call`` for every pending request whose budget is over, in a thread of its own: the accept's may wait for a Redis."""
 
     def __init__(self, call: Callable[[_Pending], None]) -> None:
         self._call = call
@@ -275,7 +276,7 @@ class _Clock:
         with self._changed:
             heapq.heappush(self._heap, (when, next(self._numbers), pending))
             if len(self._heap) == 1:
-                self._changed.notify()  # later ones have later ends: the thread wakes for the first
+                self._changed.notify()  # later requests have later ends, so the thread already waits for the first
 
     def run(self) -> None:
         while (due := self._due()) is not None:
@@ -286,7 +287,7 @@ class _Clock:
                     log.exception("refusing failed", request=pending.new.id)
 
     def _due(self) -> list[_Pending] | None:
-        """Waits for budgets that are over and takes them off; None when stopping."""
+        """Waits until budgets are over, and takes those requests off; None when it is stopped and none is left."""
         with self._changed:
             while not self._heap or self._heap[0][0] > time.monotonic():
                 if self._is_stopping and not self._heap:
@@ -300,7 +301,7 @@ class _Clock:
 
 
 def _rest(new: New, ended: Sequence[Settlement]) -> Sequence[NewTask]:
-    """The tasks that have not ended."""
+    """The tasks that ``ended`` does not end."""
     if not ended:
         return new.tasks
     ids = {one.task for one in ended}

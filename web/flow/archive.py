@@ -7,14 +7,14 @@ so each is put at least once, through outages of both, until its results expire 
 taken out again: its accept had got through, although its client was answered 503.
 """
 
-import threading
 import time
 from collections.abc import Collection
 from typing import Final
 
 import redis
 
-from regions import connect, durability, logs, names
+from regions import durability, logs, names
+from regions.loop import Loop
 from regions.script import send, value
 from web.flow.history import History, HistoryAway
 from web.hub import scripts
@@ -22,7 +22,7 @@ from web.hub.ledger import START, Ledger
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 0.5
-LOOK_SECONDS: Final = 0.05  # between two looks at a file that the hub has not written
+FILE_LOOK_SECONDS: Final = 0.05  # between two questions whether the hub has written its file
 LEASE_MS: Final = 30_000  # longer than one turn can take
 AGAIN_MS: Final = 1_000  # until a request is looked at again that is not accepted yet
 BATCH: Final = 200
@@ -39,37 +39,33 @@ class Archiver:
     def __init__(self, hub: Hub, ledger: Ledger, history: History, request_bytes_max: int) -> None:
         self._hub, self._ledger, self._history = hub, ledger, history
         self._bytes_max = 2 * request_bytes_max  # everything: what is limited to it are the records alone
-        self._failures = 0
         self._at_once = READ_AT_ONCE
         self._asked = 0.0  # when MongoDB last had to do something
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="archive", daemon=True)
+        self._loop = Loop("archive", self._turn)
 
     def start(self) -> None:
         """Starts the thread."""
         if self._history.is_on:
-            self._thread.start()
+            self._loop.start(EVERY_SECONDS)
 
     def stop(self) -> None:
         """Ends the thread after the batch at hand."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        self._loop.stop()
         self._history.close()
 
-    def run(self) -> None:
-        """Archives until it is stopped; what fails is tried again, ever more seldom."""
-        while not self._stopping.wait(self._pause()):
-            try:
-                while self.run_once() == BATCH and not self._stopping.is_set():
-                    pass
-                self._failures = 0
-            except (HubUnavailable, redis.exceptions.RedisError) as error:
-                self._failures += 1
-                log.debug("not archived", error=str(error))
-            except Exception:
-                self._failures += 1
-                log.exception("archiving failed")
+    def _turn(self) -> float:
+        """Archives all that is there; after a failure the next turn comes later and later."""
+        try:
+            while self.run_once() == BATCH and not self._loop.stopping.is_set():
+                pass
+        except (HubUnavailable, redis.exceptions.RedisError) as error:
+            log.debug("not archived", error=str(error))
+        except Exception:
+            log.exception("archiving failed")
+        else:
+            self._loop.failures = 0
+            return EVERY_SECONDS
+        return self._loop.backoff_seconds()
 
     def run_once(self) -> int:
         """One batch; how many requests it took."""
@@ -103,7 +99,7 @@ class Archiver:
         """
         now, since = then, None
         while not now.has(since):
-            if self._stopping.wait(LOOK_SECONDS):
+            if self._loop.stopping.wait(FILE_LOOK_SECONDS):
                 return False
             with self._hub.asking() as client:
                 (info,) = send(client, [durability.LOOK], [])
@@ -139,6 +135,3 @@ class Archiver:
     def _give_back(self, requests: Collection[str], wait_ms: int = 0) -> None:
         with self._hub.asking() as client:
             client.zadd(names.ARCHIVE, dict.fromkeys(requests, self._ledger.now_ms() + wait_ms), xx=True)
-
-    def _pause(self) -> float:
-        return connect.backoff_seconds(self._failures) if self._failures else EVERY_SECONDS

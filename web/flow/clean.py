@@ -22,6 +22,7 @@ from msgspec import Struct
 from jobs import contract
 from regions import logs, names
 from regions.durability import File
+from regions.loop import Loop
 from web.flow.publish import Batch, Message, Publisher
 from web.hub.ledger import Ledger, New
 from web.hub.redis import Hub, HubUnavailable
@@ -73,8 +74,7 @@ class Cleaner:
         self._refuse_at = 0.0
         self._kept = 0  # tasks
         self._changed = threading.Condition()
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self.run, name="accept-clean", daemon=True)
+        self._loop = Loop("accept-clean", self._turn, last=self._finish)
 
     @property
     def kept(self) -> int:
@@ -88,14 +88,14 @@ class Cleaner:
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """One more try of everything, then the thread ends."""
         with self._changed:
-            self._is_stopping = True
+            self._loop.stopping.set()
             self._changed.notify()
-        self._thread.join(5)
+        self._loop.join()
 
     def add(self, new: New, *, published: bool) -> None:
         """A request that was refused, of which the hub may know; ``published`` when a region may have some of it."""
@@ -124,27 +124,26 @@ class Cleaner:
             self._add_cancels(request, tasks, deadline_ms)
             self._changed.notify()
 
-    def run(self) -> None:
-        """Cleans until it is stopped."""
-        while self._wait():
-            try:
-                self.run_once()
-            except Exception:
-                log.exception("cleaning failed")
-                self._refuse_at = time.monotonic() + AGAIN_SECONDS
+    def _turn(self) -> float:
         try:
-            self._finish()
+            if self._wait():
+                self.run_once()
         except Exception:
-            log.exception("the last try failed", kept=self._kept)
+            log.exception("cleaning failed")
+            self._refuse_at = time.monotonic() + AGAIN_SECONDS
+        return 0.0
 
     def _finish(self) -> None:
-        """Once more everything, whatever its time."""
-        for lane in self._lanes.values():
-            lane.again_at = 0.0
-        self._refuse_at = 0.0
-        self._send_cancels()
-        while self._refuse_some():
-            pass
+        """Tries everything once more, whether it is due or not."""
+        try:
+            for lane in self._lanes.values():
+                lane.again_at = 0.0
+            self._refuse_at = 0.0
+            self._send_cancels()
+            while self._refuse_some():
+                pass
+        except Exception:
+            log.exception("the last try failed", kept=self._kept)
 
     def run_once(self) -> None:
         """Hands over the cancels whose time has come, and tells the hub of one share of the refusals."""
@@ -154,7 +153,7 @@ class Cleaner:
     def _wait(self) -> bool:
         """Waits until there is something to do; False when stopping."""
         with self._changed:
-            while not self._is_stopping:
+            while not self._loop.stopping.is_set():
                 refuse_at = self._refuse_at if self._refusals else float("inf")
                 due = min(refuse_at, *(lane.due for lane in self._lanes.values()), float("inf"))
                 left = due - time.monotonic()

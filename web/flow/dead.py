@@ -9,7 +9,6 @@ stays in q.dead, and nobody consumes there. ``nearfetch dead`` works what is kep
 """
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from jobs import contract
 from jobs.errors import Internal
 from regions import connect, logs, names, topology
+from regions.loop import Loop
 from regions.settings import Settings
 from web.hub import scripts
 from web.hub.frame import made as frame_made
@@ -33,7 +33,7 @@ BODY_MAX: Final = 16_000  # characters of a body that are kept; a longer one can
 GARBAGE_MAX: Final = 1_000  # of one that is no text
 TTL_MS: Final = 7 * 86_400_000
 PREFETCH: Final = 50
-LOOK_SECONDS: Final = 0.5
+IDLE_SECONDS: Final = 0.5  # without a letter, until it is asked whether to go on
 
 log = logs.get("dead")
 
@@ -158,32 +158,27 @@ class DeadReader:
         self._hub, self._ledger, self._news = hub, ledger, news
         self._letters = DeadLetters(hub.client)
         self._parameters = connect.amqp_parameters(settings.hub.amqp, name="gateway-dead")
-        self._failures = 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="dead", daemon=True)
+        self._loop = Loop("dead", self._turn)
 
     def start(self) -> None:
         """Starts the thread; it connects by itself."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Ends the thread after the letter at hand."""
-        self._stopping.set()
-        self._thread.join(5)
+        self._loop.stop()
 
-    def run(self) -> None:
-        """Keeps a connection while the hub takes what comes, until it is stopped."""
-        while not self._stopping.is_set():
-            try:
-                if self._hub.state is None:
-                    self.run_once()
-            except (*connect.BROKER_AWAY, HubUnavailable, redis.exceptions.RedisError) as error:
-                if not self._failures:
-                    log.info("dead letters wait", reason=str(error) or type(error).__name__)
-            except Exception:
-                log.exception("reading dead letters failed")
-            self._failures += 1
-            self._stopping.wait(connect.backoff_seconds(self._failures))
+    def _turn(self) -> float:
+        """Keeps a connection as long as the hub takes letters."""
+        try:
+            if self._hub.state is None:
+                self.run_once()
+        except (*connect.BROKER_AWAY, HubUnavailable, redis.exceptions.RedisError) as error:
+            if not self._loop.failures:
+                log.info("dead letters wait", reason=str(error) or type(error).__name__)
+        except Exception:
+            log.exception("reading dead letters failed")
+        return self._loop.backoff_seconds()
 
     def run_once(self) -> None:
         """One connection, from its opening to its loss, or to that of the hub."""
@@ -192,9 +187,9 @@ class DeadReader:
             channel = connection.channel()
             _declare(channel)
             channel.basic_qos(prefetch_count=PREFETCH)
-            self._failures = 0
-            for method, properties, body in channel.consume(names.DEAD_QUEUE, inactivity_timeout=LOOK_SECONDS):
-                if self._stopping.is_set() or self._hub.state is not None:
+            self._loop.failures = 0
+            for method, properties, body in channel.consume(names.DEAD_QUEUE, inactivity_timeout=IDLE_SECONDS):
+                if self._loop.stopping.is_set() or self._hub.state is not None:
                     return
                 if method is not None and properties is not None:
                     self.bury(properties, body or b"")

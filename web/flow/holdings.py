@@ -14,7 +14,6 @@ asked for is deleted all the same.
 
 import os
 import socket
-import threading
 import time
 from collections import deque
 from typing import Any, Final
@@ -23,6 +22,7 @@ import redis
 
 from jobs import contract
 from regions import connect, logs, names
+from regions.loop import Loop
 from regions.script import Argument, send, value
 from regions.settings import Settings
 from web.hub import scripts
@@ -70,33 +70,29 @@ class Holdings:
         self._streams_from = time.monotonic() + STREAMS_FROM_SECONDS
         self._is_mine = self._is_filling = False
         self._may_bar = True
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="holdings", daemon=True)
+        self._loop = Loop("holdings", self._turn)
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        self._loop.start(PAUSE_SECONDS)
 
     def stop(self) -> None:
         """Ends the thread."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        self._loop.stop()
         self._client.close()
 
-    def run(self) -> None:
-        """Looks until it is stopped."""
-        while not self._stopping.wait(HASTY_SECONDS if self._is_filling else PAUSE_SECONDS):
-            if self._hub.away is not None:
-                continue
-            try:
+    def _turn(self) -> float:
+        pause = 0.0
+        try:
+            if self._hub.away is None:
                 self.run_once()
-            except redis.exceptions.RedisError as error:
-                log.debug("not looked at", error=str(error))
-                self._stopping.wait(EVERY_SECONDS)
-            except Exception:
-                log.exception("looking after what regions hold failed")
-                self._stopping.wait(EVERY_SECONDS)
+        except redis.exceptions.RedisError as error:
+            log.debug("not looked at", error=str(error))
+            pause = EVERY_SECONDS
+        except Exception:
+            log.exception("looking after what regions hold failed")
+            pause = EVERY_SECONDS
+        return pause + (HASTY_SECONDS if self._is_filling else PAUSE_SECONDS)
 
     def run_once(self) -> None:
         """Looks at some keys, and each second at all else."""
@@ -189,7 +185,7 @@ class Holdings:
     def _bar(self, region: str, why: str) -> None:
         log.error("a region may not write to the hub for a while", region=region, seconds=BAR_MS / 1000, reason=why)
         scripts.BAR.call(self._client, [names.BARRED], [region, BAR_MS, why])
-        self._turn(region, "off")
+        self._set_user(region, "off")
 
     def _keep_out(self) -> None:
         """Lets those in again whose time is over, and keeps the others out, also where the server was restarted meanwhile."""
@@ -197,12 +193,12 @@ class Holdings:
         now_ms = connect.redis_now_ms(self._client) if barred else 0
         for region, said in barred.items():
             if int(said.partition(b" ")[0]) > now_ms:
-                self._turn(region.decode(), "off")
-            elif self._turn(region.decode(), "on"):
+                self._set_user(region.decode(), "off")
+            elif self._set_user(region.decode(), "on"):
                 self._client.hdel(names.BARRED, region)
                 log.info("a region may write to the hub again", region=region.decode())
 
-    def _turn(self, region: str, how: str) -> bool:
+    def _set_user(self, region: str, how: str) -> bool:
         """Turns a region's user on or off; one that is not there is not made."""
         user = names.hub_user(region)
         try:

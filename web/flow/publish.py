@@ -21,6 +21,7 @@ from pika.adapters.select_connection import SelectConnection
 from pika.channel import Channel
 
 from regions import connect, frames, logs, names, topology
+from regions.loop import Loop
 from regions.settings import Settings
 
 SILENT_SECONDS: Final = 0.9  # a region's queues that owe a confirm for longer are not sent to until they give it
@@ -132,10 +133,8 @@ class Publisher:
         self._waiting: deque[Batch] = deque()
         self._is_flushing = False
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._attempt = 0
         self.regained: list[Callable[[], None]] = []
-        self._thread = threading.Thread(target=self.run, name="publish", daemon=True)
+        self._loop = Loop("publish", self._turn)
 
     @property
     def unavailable(self) -> str | None:
@@ -162,15 +161,15 @@ class Publisher:
 
     def start(self) -> None:
         """Starts the thread; it connects by itself."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Closes the connection and ends the thread; what is unconfirmed fails."""
-        self._stopping.set()
+        self._loop.stopping.set()
         connection = self._connection
         if connection is not None:
             connection.ioloop.add_callback_threadsafe(self._close)
-        self._thread.join(5)
+        self._loop.join()
 
     def publish(self, batch: Batch) -> None:
         """Hands a batch over. Its ``done`` comes from another thread, or from this one when the broker is away."""
@@ -189,17 +188,13 @@ class Publisher:
         """What of it was not sent yet never will be."""
         batch.is_withdrawn = True
 
-    def run(self) -> None:
-        """Keeps a connection until it is stopped."""
-        while not self._stopping.is_set():
-            self.run_once()
-            if not self._stopping.is_set():
-                self._attempt += 1
-                self._stopping.wait(connect.backoff_seconds(self._attempt))
+    def _turn(self) -> float:
+        self.run_once()
+        return self._loop.backoff_seconds()
 
     def run_once(self) -> None:
         """One connection, from its opening to its end."""
-        parameters = self._parameters[self._attempt % len(self._parameters)]
+        parameters = self._parameters[self._loop.failures % len(self._parameters)]
         connection: SelectConnection | None = None
         try:
             connection = self._connection = connect.Broker(
@@ -262,7 +257,7 @@ class Publisher:
 
     def _ready(self, _: Any) -> None:
         was, self._down = self._down, None
-        self._attempt = 0
+        self._loop.failures = 0
         if was is not None:
             log.info("broker reached", was=was)
             for call in self.regained:
@@ -314,7 +309,7 @@ class Publisher:
             connection.close()
 
     def _lost(self, error: Any) -> None:
-        if self._down is None or self._attempt == 0:
+        if self._down is None or self._loop.failures == 0:
             log.warning("broker away", error=str(error))
         self._fail("the broker is away")
         if self._connection is not None:

@@ -9,7 +9,6 @@ the same write. What a dead gateway had read is taken over after 5 s.
 
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -23,6 +22,7 @@ from jobs.definition.catalog import Catalog
 from jobs.errors import Expired, Internal, TaskError, TooLarge
 from regions import connect, logs, names
 from regions.link import Link
+from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
 from web.flow.refusals import Refusals
@@ -82,40 +82,32 @@ class Settler:
         self._apart_count, self._apart_at = APART_BATCH, 0.0
         self._parts: dict[str, dict[str, float]] = {}  # of each region: which ones spoke, and when last
         self._housekeeping_at = 0.0
-        self._failures = 0  # in a row
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="settle", daemon=True)
+        self._loop = Loop("settle", self._turn, last=self._finish, end_seconds=BLOCK_SECONDS + 5)
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Finishes the batch at hand and ends the thread."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(BLOCK_SECONDS + 5)
+        self._loop.stop()
         self._reader.close()
 
-    def run(self) -> None:
-        """Reads until it is stopped; an outage of the hub is waited out."""
-        while not self._stopping.is_set():
-            try:
-                self.run_once()
-            except (redis.exceptions.RedisError, HubUnavailable) as error:
-                if isinstance(error, connect.AWAY):
-                    self._hub.lost(error)
-                elif not self._failures:
-                    log.warning("settling failed", error=str(error))
-                self._has_groups, self._backlog, self._took_effect = False, True, []
-            except Exception:
-                log.exception("settling failed")
-            else:
-                self._failures = 0
-                continue
-            self._failures += 1
-            self._stopping.wait(connect.backoff_seconds(self._failures))
-        self._finish()
+    def _turn(self) -> float:
+        try:
+            self.run_once()
+        except (redis.exceptions.RedisError, HubUnavailable) as error:
+            if isinstance(error, connect.AWAY):
+                self._hub.lost(error)
+            elif not self._loop.failures:
+                log.warning("settling failed", error=str(error))
+            self._has_groups, self._backlog, self._took_effect = False, True, []
+        except Exception:
+            log.exception("settling failed")
+        else:
+            self._loop.failures = 0
+            return 0.0
+        return self._loop.backoff_seconds()
 
     def run_once(self) -> None:
         """One batch: acknowledge what took effect, read, take effect."""
@@ -164,7 +156,7 @@ class Settler:
         together = [region for region in self._regions if region not in self._apart]
         if not together:
             self._acknowledge()
-            self._stopping.wait(APART_EVERY_SECONDS)
+            self._loop.stopping.wait(APART_EVERY_SECONDS)
             return []
         block_seconds = APART_EVERY_SECONDS if self._apart else BLOCK_SECONDS
         try:

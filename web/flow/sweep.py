@@ -7,7 +7,6 @@ so that results which were on their way win; at most 15 s in any 60, so that a f
               and the next one, until there is no more
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -16,6 +15,7 @@ import redis
 
 from jobs.errors import Expired
 from regions import logs, names
+from regions.loop import Loop
 from regions.settings import Settings
 from web.flow.clean import Cleaner
 from web.hub import scripts
@@ -70,34 +70,31 @@ class Sweeper:
         self._deadline_max_ms = int(settings.limits.deadline_max_seconds * 1000)
         self.grace = Grace()
         self._forget_at = 0.0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="sweep", daemon=True)
+        self._loop = Loop("sweep", self._turn)
 
     def start(self) -> None:
         """Starts the thread, in its grace."""
         self.grace.begin()
-        self._thread.start()
+        self._loop.start(EVERY_SECONDS)
 
     def stop(self) -> None:
         """Ends the thread."""
-        self._stopping.set()
-        self._thread.join(5)
+        self._loop.stop()
 
-    def run(self) -> None:
-        """Sweeps until it is stopped."""
-        while not self._stopping.wait(EVERY_SECONDS):
-            try:
-                if not self.grace.is_on:
-                    self.run_once()
-            except (HubUnavailable, redis.exceptions.RedisError) as error:
-                log.debug("no sweep", error=str(error))
-            except Exception:
-                log.exception("sweep failed")
+    def _turn(self) -> float:
+        try:
+            if not self.grace.is_on:
+                self.run_once()
+        except (HubUnavailable, redis.exceptions.RedisError) as error:
+            log.debug("no sweep", error=str(error))
+        except Exception:
+            log.exception("sweep failed")
+        return EVERY_SECONDS
 
     def run_once(self) -> int:
         """Ends all that is overdue, a batch at a time; returns how many tasks it ended."""
         ended, is_more = 0, True
-        while is_more and not self._stopping.is_set():
+        while is_more and not self._loop.stopping.is_set():
             with self._hub.asking() as client:
                 taken = scripts.OVERDUE.call(client, [names.ACCEPTING, names.DUE], [LEASE_MS, BATCH])
                 now, lapsed, due = taken

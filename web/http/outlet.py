@@ -6,11 +6,11 @@ refused bodies a little longer, so that their senders see the answer.
 
 import os
 import select
-import threading
 import time
 from typing import Final, Protocol
 
 from regions import logs
+from regions.loop import Loop
 from web.http import problems
 from web.http.exchange import HANG_UP, Answer, Exchange
 from web.http.quota import Over, Quota
@@ -45,21 +45,19 @@ class Outlet:
         self._exchanges: dict[int, Exchange] = {}
         self._lingering: dict[int, tuple[Lingering, float, int]] = {}  # with its end, and the bytes until then
         self._beat = time.monotonic()
-        self._stopping = threading.Event()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
-        self._thread = threading.Thread(target=self.run, name="outlet", daemon=True)
+        self._loop = Loop("outlet", self._turn)
 
     def start(self) -> None:
         """Starts the thread."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Ends the thread; whoever has not read its answer by now does not get the rest."""
-        self._stopping.set()
+        self._loop.stopping.set()
         os.eventfd_write(self._wake, 1)
-        if self._thread.is_alive():
-            self._thread.join(5)
+        self._loop.join()
         for exchange in list(self.open):
             exchange.hung_up(is_sure=True)
         for fd, (lingering, *_) in list(self._lingering.items()):
@@ -100,14 +98,13 @@ class Outlet:
         self._lingering[fd] = (connection, time.monotonic() + LINGER_SECONDS, LINGER_BYTES)
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
 
-    def run(self) -> None:
-        """Serves sockets until it is stopped."""
-        while not self._stopping.is_set():
-            try:
-                self.run_once(BEAT_SECONDS)
-            except Exception:
-                log.exception("outlet failed")
-                self._stopping.wait(AFTER_FAULT_SECONDS)
+    def _turn(self) -> float:
+        try:
+            self.run_once(BEAT_SECONDS)
+        except Exception:
+            log.exception("outlet failed")
+            return AFTER_FAULT_SECONDS
+        return 0.0
 
     def run_once(self, timeout_seconds: float) -> None:
         """Waits for one batch of events, and looks once a beat for who takes too long."""

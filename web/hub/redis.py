@@ -12,6 +12,7 @@ from typing import Any, Final
 import redis
 
 from regions import connect, durability, logs, names
+from regions.loop import Loop
 from regions.settings import Settings
 
 FULL_AT: Final = 0.85  # of maxmemory, what open tasks may still bring included
@@ -86,9 +87,7 @@ class Hub:
         )
         self._admitted = 0.0  # bytes since
         self._lock = threading.Lock()
-        self._failures = 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="hub-probe", daemon=True)
+        self._loop = Loop("hub-probe", self._turn)
 
     @property
     def state(self) -> str | None:
@@ -172,27 +171,24 @@ class Hub:
     def start(self) -> None:
         """Probes once, so that the state is known, then goes on in a thread."""
         self.run_once()
-        self._thread.start()
+        self._loop.start(self._pause_seconds())
 
     def stop(self) -> None:
         """Ends the probe and closes the connections."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
+        self._loop.stop()
         self._probe.close()
         self.client.close()
 
-    def run(self) -> None:
-        """Probes until it is stopped."""
-        while not self._stopping.wait(self._pause()):
-            try:
-                self.run_once()
-            except Exception:
-                self._failures += 1
-                log.exception("probing failed")
+    def _turn(self) -> float:
+        try:
+            self.run_once()
+        except Exception:
+            self._loop.failures += 1
+            log.exception("probing failed")
+        return self._pause_seconds()
 
-    def _pause(self) -> float:
-        return connect.backoff_seconds(self._failures) if self._failures else PROBE_SECONDS
+    def _pause_seconds(self) -> float:
+        return connect.backoff_seconds(self._loop.failures) if self._loop.failures else PROBE_SECONDS
 
     def run_once(self) -> None:
         """One probe: whether it is there, has room, and keeps what it is told."""
@@ -206,10 +202,10 @@ class Hub:
             if self._away is not None or self._short is not None or not said["aof_enabled"]:
                 self._short = self._shortfall()
         except redis.exceptions.RedisError as error:
-            self._failures += 1
+            self._loop.failures += 1
             self.lost(error)
             return
-        self._failures = 0
+        self._loop.failures = 0
         refused, self._refusal = self._refusal, refusal(said)
         if said["role"] != "master":  # of a list of hosts another one is, or will be
             self._probe.connection_pool.disconnect()

@@ -18,5 +18,5 @@ def _unstarted_settlers_are_closed(monkeypatch):
     monkeypatch.setattr(Settler, "__init__", noted)
     yield
     for one in made:
-        if one._thread.ident is None:
+        if one._loop.thread.ident is None:
             one.stop()

@@ -160,7 +160,7 @@ def test_a_stop_ends_its_threads_when_what_was_on_its_way_has_ended(half_on, rab
     half.stop()
     assert isinstance(half.answers.get_nowait(), Accepted | Refused)
     acceptor = half.acceptor
-    threads = (acceptor._thread, acceptor._clock._thread, acceptor.cleaner._thread)
+    threads = (acceptor._thread, acceptor._clock._thread, acceptor.cleaner._loop.thread)
     assert not any(thread.is_alive() for thread in threads)
 
 
@@ -388,7 +388,7 @@ def test_what_the_hub_accepted_and_forgot_is_refused(half, hub_redis, monkeypatc
     """It was killed before it had written it, and another one is there at once: it says truly that its file is written."""
     file = SlowFile(monkeypatch)
     size = hub_redis.written()
-    monkeypatch.setattr(accept, "LOOK_SECONDS", 2.0)  # nobody looks while it is away
+    monkeypatch.setattr(accept, "FILE_LOOK_SECONDS", 2.0)  # nobody looks while it is away
     new = new_request()
     half.acceptor.submit(new, half.answers.put)
     until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"accepted", "the hub to accept")

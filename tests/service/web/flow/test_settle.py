@@ -176,7 +176,7 @@ def test_an_outage_is_waited_out_with_pauses_that_grow(parts, hub_redis, monkeyp
     until(lambda: paused, "a pause")
     assert paused[0] == 1
     settler.stop()
-    assert not settler._thread.is_alive()
+    assert not settler._loop.thread.is_alive()
     hub_redis.running.start()
 
 

@@ -134,7 +134,7 @@ def test_a_sweeper_starts_in_its_grace_outlives_an_outage_and_ends_when_it_is_st
     hub_redis.running.start()
     until(lambda: half.news == [wanted.id], "the sweep")
     sweeper.stop()
-    assert not sweeper._thread.is_alive()
+    assert not sweeper._loop.thread.is_alive()
     more = half.overdue(1, of_each=1)
     assert sweeper.run_once() == 0, "what was stopped ends nothing more"
     assert not half.ledger.read(more[0].id).done

@@ -1,0 +1,58 @@
+"""A thread that repeats one turn of work until it is stopped."""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from regions import connect
+
+END_SECONDS: Final = 5.0  # how long a stop waits for the turn at hand
+
+
+class Loop:
+    """Calls ``turn`` again and again in a thread of its own. What ``turn`` raises ends the thread.
+
+    ``turn`` returns how many seconds to wait before the next one; a stop ends the wait at once. ``last`` is called once
+    after the last turn, on the same thread.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        turn: Callable[[], float],
+        *,
+        last: Callable[[], None] | None = None,
+        end_seconds: float = END_SECONDS,
+    ) -> None:
+        self.stopping = threading.Event()
+        self.failures = 0  # in a row; whoever calls ``backoff_seconds`` sets it to 0 after a success
+        self._turn, self._last, self._end_seconds = turn, last, end_seconds
+        self._wait_seconds = 0.0
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self, wait_seconds: float = 0.0) -> None:
+        """Starts the thread; its first turn begins after ``wait_seconds``."""
+        self._wait_seconds = wait_seconds
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread after the turn at hand."""
+        self.stopping.set()
+        self.join()
+
+    def join(self) -> None:
+        """Waits for the end of the thread, ``end_seconds`` at most; a thread that never started has ended."""
+        if self.thread.is_alive():
+            self.thread.join(self._end_seconds)
+
+    def backoff_seconds(self) -> float:
+        """Counts one more failure; returns how long to wait after that many in a row."""
+        self.failures += 1
+        return connect.backoff_seconds(self.failures)
+
+    def _run(self) -> None:
+        seconds = self._wait_seconds
+        while not (self.stopping.wait(seconds) if seconds else self.stopping.is_set()):
+            seconds = self._turn()
+        if self._last is not None:
+            self._last()

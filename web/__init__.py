@@ -1,7 +1,7 @@
-"""The gateway. A room uses those below it (lint-imports holds that).
+"""The gateway. Each line imports only from the lines below it; lint-imports checks that.
 
-app           the routes on one screen, and the parts composed
-api           what clients ask, one file a question
+app           all routes on one screen, and how the parts are put together
+api           answers to clients' calls
 flow          the threads that move requests on
 hub | http    the hub's Redis; sockets, requests and answers
 """

@@ -1,8 +1,8 @@
-"""The gateway: every route on one screen, the parts it is composed of, and its life from start to stop.
+"""The gateway: all routes on one screen, the parts that it is made of, and its life from start to stop.
 
 exchange (web.http.server) ─ Host ─ route ─ handler ─┬─ Answer
-                                                ├─ None: parked, answered later
-                                                └─ Problem, HubUnavailable, anything else: a problem document
+                                                     ├─ None: parked, answered later
+                                                     └─ Problem, HubUnavailable, any other error: a problem document
 """
 
 import ipaddress
@@ -49,10 +49,10 @@ from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable, check_durability
 
 CATALOG_SECONDS: Final = 0.5  # a changed definition is noticed within 2 s
-IDLE_SECONDS: Final = 1.5  # what a stop waits for answers on their way
+LAST_ANSWERS_SECONDS: Final = 1.5  # how long a stop waits for answers on their way
 
 HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?", re.ASCII)
-EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - no names
+EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this machine
 
 Handler = Callable[..., Answer | None]
 
@@ -62,7 +62,7 @@ log = logs.get("gateway")
 def routes(
     intake: Intake, poller: Poller, recall: Recall, overview: Overview, health: Health
 ) -> list[tuple[str, str, Handler]]:
-    """(method, path, handler) of everything that this gateway answers."""
+    """(method, path, handler) of all calls."""
     return [
         ("POST", "/v1/requests", intake.post),
         ("GET", "/v1/requests", recall.search),
@@ -83,7 +83,7 @@ def routes(
 
 
 class App:
-    """The WSGI app: Bottle finds the route, the rest is ours."""
+    """The WSGI app. Bottle finds the route; the rest is our own."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class App:
         hosts: Iterable[str],
         bodies: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
-        """``bodies``: by method and path, how many bytes of a body a call takes; all others take none."""
+        """``bodies``: (method, path) → how many bytes a body of this call may have; all other calls take none."""
         self._hosts = frozenset(hosts)
         self._bodies = dict(bodies or {})
         self._router = bottle.Router()
@@ -99,11 +99,11 @@ class App:
             self._router.add(path, method, handler)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        """WSGI's; whatever goes wrong is a problem document."""
+        """WSGI's. Every error becomes a problem document."""
         exchange: Exchange = environ[EXCHANGE]
         answer = self._answer(exchange)
         if exchange.is_parked:
-            if answer is not None:  # it went wrong after it was parked
+            if answer is not None:  # an error after it was parked
                 exchange.answer(answer)
             return []
         assert answer is not None
@@ -111,7 +111,7 @@ class App:
         return [answer.body]
 
     def body_bytes_max(self, method: str, path: str) -> int:
-        """How long a body a call takes."""
+        """How many bytes a body of this call may have."""
         return self._bodies.get((method, path), 0)
 
     def _answer(self, exchange: Exchange) -> Answer | None:
@@ -144,9 +144,9 @@ class App:
         return handler, arguments
 
     def _check_host(self, exchange: Exchange) -> None:
-        """An open gateway answers only to names of this machine, so that no web page can reach it by a name of its own.
+        """Refuses a Host that is not a name of this machine, so that no web page can reach the gateway by a name of its own.
 
-        Only HTTP/1.0, which no browser speaks, may leave it out.
+        Only HTTP/1.0, which no browser speaks, may leave the Host out.
         """
         host = exchange.header("Host")
         if (host or exchange.is_http11) and host_name(host) not in self._hosts:
@@ -154,7 +154,7 @@ class App:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port, in lower case; empty when it is none."""
+    """The name in a Host header, without its port, in lower case; empty if it can't be read."""
     found = HOST.fullmatch(host)
     return found.group(1).lower().strip("[]").rstrip(".") if found else ""
 
@@ -170,7 +170,7 @@ def known_hosts(settings: Settings) -> set[str]:
 
 
 class Gateway:
-    """All parts of a gateway, started and stopped in order."""
+    """All parts of a gateway, and the order in which they start and stop."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -212,12 +212,12 @@ class Gateway:
         gateway = settings.gateway
         bounds = Bounds(gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share)
         self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds)
-        self.ended = threading.Event()  # somebody asked for the end, or the server ended by itself
+        self.ended = threading.Event()  # a signal came, or the server ended by itself
         self._serving = threading.Thread(target=self._serve, name="http", daemon=True)
         self._refreshing = Loop("catalog", self._refresh, end_seconds=CATALOG_SECONDS + 1)
 
     def start(self) -> None:
-        """Binds the port first, since that fails at once and for good; then starts every part."""
+        """Binds the port first, since a taken port is a final error; then starts every part."""
         raise_open_files()
         self.catalog.refresh()
         self.server.prepare()
@@ -236,20 +236,22 @@ class Gateway:
         self._refreshing.start(CATALOG_SECONDS)
 
     def stop(self) -> None:
-        """Whoever waits is answered as if the wait had run out, what was taken is accepted; then the parts end."""
+        """Answers waiting clients as if their wait had run out, finishes accepts, then ends the parts."""
         self.ended.set()
         self._refreshing.stopping.set()
         self.server.outlet.is_closing = True  # answers say Connection: close from now on
         self.waiters.close()
         self.server.stop()  # no new requests
-        deadline = time.monotonic() + IDLE_SECONDS
+        deadline = time.monotonic() + LAST_ANSWERS_SECONDS
         while not self.server.outlet.is_idle and time.monotonic() < deadline:
             time.sleep(0.01)
         self.waiters.stop()
         self.intake.stop()
         self.recall.stop()
         readers = (self.archiver, self.dead, self.sweeper, self.listener, self.holdings, self.settler)
-        with ThreadPoolExecutor(len(readers)) as pool:  # each waits for its own last answer, up to a second
+        with ThreadPoolExecutor(
+            len(readers)
+        ) as pool:  # side by side: each waits up to a second for its server's last reply
             list(pool.map(lambda part: part.stop(), readers))
         self.acceptor.stop()
         self.publisher.stop()
@@ -279,22 +281,22 @@ class Gateway:
         log.info("sources read", sources=len(entries), faults=broken)
 
 
-def tell_who_can_ask(host: str) -> None:
-    """Says so loudly where others than this machine reach the gateway, since it has no keys."""
+def warn_if_open(host: str) -> None:
+    """Logs a warning if other machines can reach the gateway, since it has no keys."""
     try:
         is_own = ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_own = host == "localhost"
     if not is_own:
         log.warning(
-            "there are no API keys: whoever reaches this address can use the gateway",
+            "there are no API keys: everybody who can reach this address can use the gateway",
             host=host,
-            expected="gateway.host = 127.0.0.1, or a network where a proxy in front asks who it is",
+            expected="gateway.host = 127.0.0.1, or a proxy in front that authenticates clients",
         )
 
 
-def tell_durability(found: durability.Found) -> None:
-    """Says what the hub's Redis would lose of what was promised."""
+def log_durability(found: durability.Found) -> None:
+    """Logs what the hub's Redis could lose."""
     for shortfall in found.shortfalls:
         log.warning("redis not durable; hub.durability is relaxed", shortfall=str(shortfall))
     if found.fsync == "everysec":
@@ -302,14 +304,14 @@ def tell_durability(found: durability.Found) -> None:
 
 
 def die(args: threading.ExceptHookArgs) -> None:
-    """Ends the process, since a thread of it failed: without that thread it would only look alive."""
+    """Ends the process after a thread failed: without that thread it would only look alive."""
     thread = args.thread.name if args.thread else "unknown"
     log.error("a thread failed, the process ends", thread=thread, exc_info=args.exc_value)
     os._exit(os.EX_SOFTWARE)
 
 
 def run(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT, then stops warmly. 1 when it could not start, or the server ended by itself."""
+    """Serves until SIGTERM or SIGINT, then finishes what is at hand. 1 if it could not start, or the server ended by itself."""
     settle_on_processor(os.getpid())  # before it has threads
     threading.excepthook = die
     gateway = Gateway(settings)
@@ -323,14 +325,14 @@ def run(settings: Settings) -> int:
         signal.signal(number, ask)
     try:
         connect.check_redis(gateway.hub.client, "hub")
-        tell_durability(check_durability(gateway.hub.client, settings.hub.durability))
+        log_durability(check_durability(gateway.hub.client, settings.hub.durability))
     except (connect.TooOld, durability.NotDurable) as error:
         log.error("not started", reason=str(error))
         return 1
     except redis.exceptions.RedisError as error:
-        log.warning("redis away", error=str(error))  # requests are refused until it is there
+        log.warning("redis away", error=str(error))  # requests are refused until it answers
     host, port = settings.gateway.host, settings.gateway.port
-    tell_who_can_ask(host)
+    warn_if_open(host)
     try:
         gateway.start()
     except OSError as error:

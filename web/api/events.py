@@ -1,7 +1,7 @@
 """Event streams (Server-Sent Events): ``result`` for each task that ended, then ``done``.
 
-``id:`` is the cursor, so a client that comes back with ``Last-Event-ID`` (or ``?after=``) goes on where it was, also
-after the end. A comment every 15 s keeps the connection and is when the stream reads again.
+``id:`` is the cursor. A client that comes back with ``Last-Event-ID`` (or ``?after=``) goes on where it was, also after the
+end. Every 15 s a comment keeps the connection alive, and the stream reads again.
 """
 
 import time
@@ -34,13 +34,13 @@ class Stream:
     is_bulk = False
 
     def __init__(self, exchange: Exchange, request: str, after: str, base: str, absent: Callable[[], None]) -> None:
-        """``absent`` answers where there is no such request, at once or later."""
+        """``absent`` answers if there is no such request, at once or later."""
         self.request, self.timer = request, time.monotonic() + COMMENT_SECONDS
         self._exchange, self._after, self._base, self._absent = exchange, after, base, absent
         self._is_open = False
 
     def cursor(self) -> str:
-        """Since when to read."""
+        """The cursor after which to read."""
         return self._after
 
     def is_behind(self) -> bool:
@@ -48,7 +48,7 @@ class Stream:
         return self._exchange.backlog
 
     def take(self, view: View | None, why: Why) -> Next:
-        """Sends what is new; the first time also the head, so that what is not there is still a 404 or 410."""
+        """Sends new events. The head is sent only now, so that a missing request can still be a 404 or 410."""
         if view is None:
             if self._is_open:
                 self._exchange.close_stream()
@@ -56,7 +56,7 @@ class Stream:
                 self._absent()
             return "over"
         self._open()
-        if self._exchange.backlog and why != "closing":  # a slow reader: on when it has taken that
+        if self._exchange.backlog and why != "closing":  # a slow reader: it goes on when it has taken that
             return self._later(why)
         if "events" not in view.made:
             view.made["events"] = _events(view, self._base)
@@ -73,7 +73,7 @@ class Stream:
         return "again" if view.more and not self._exchange.backlog else self._later(why)
 
     def miss(self, error: HubUnavailable, why: Why) -> Next:
-        """An open stream outlives an outage; one that has not begun is refused."""
+        """Keeps an open stream through an outage; a stream that has not begun is refused."""
         if not self._is_open:
             self._exchange.answer(problems.unavailable(error.reason).answer())
             return "over"
@@ -85,7 +85,7 @@ class Stream:
         return self._later(why)
 
     def fail(self) -> None:
-        """Something broke: the client comes back with its last id."""
+        """Cuts the stream after an error; the client comes back with its last id."""
         if self._is_open:
             self._exchange.abort()
         else:
@@ -103,7 +103,7 @@ class Stream:
 
 
 def _events(view: View, base: str) -> bytes:
-    """What a view tells: its results, and the end where it is there."""
+    """The events of a view: its results, and ``done`` if it has ended."""
     events = [_event(b"result", at, result) for at, result in zip(view.cursors, view.results, strict=True)]
     if view.done and not view.more:
         events.append(_event(b"done", view.cursor, views.request_body(view, base, with_results=False)))
@@ -111,7 +111,7 @@ def _events(view: View, base: str) -> bytes:
 
 
 def _event(kind: bytes, at: str, data: bytes) -> bytes:
-    """One event; line breaks between a JSON document's members would end its data early."""
+    """One event. Each line of the data gets its own ``data:``, since a line break would end the field."""
     if b"\n" in data or b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\ndata: ")
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (at.encode(), kind, data)

@@ -1,4 +1,4 @@
-"""What there is: the catalogue of sources, the regions and how they are, and the plain page at ``/``."""
+"""The catalogue of sources, the regions with their status, and the plain page at ``/``."""
 
 import html
 import threading
@@ -27,12 +27,12 @@ from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import REFUSED, RegionState
 from web.hub.runs import Learned, learned
 
-PART_LIVES_MS: Final = 15_000  # a part says how it is every 5 s
-AHEAD_MS: Final = 120_000  # of the hub's clock, that what it says may be: a minute is let in (web.hub.entry)
-REFUSED_SHOWN_MS: Final = 600_000  # so long after the last refused entry its status says so
+PART_LIVES_MS: Final = 15_000  # bridges and pools send their status every 5 s
+AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; web.hub.entry lets one of a minute in
+REFUSED_SHOWN_MS: Final = 600_000  # how long after the last refused entry a region's status shows it
 RATE_WINDOW_MS: Final = 60_000
-STATES_KEPT_SECONDS: Final = 1.0  # for the catalogue's health, so that listing it costs no round trip each
-Known = tuple[dict[str, RegionState], dict[str, Learned]]  # the regions, and what was learned of sources
+STATES_KEPT_SECONDS: Final = 1.0  # so that not every call for the catalogue costs round trips
+States = tuple[dict[str, RegionState], dict[str, Learned]]  # the regions by name, the verdicts by source
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "static" / "index.html"
 
@@ -46,24 +46,26 @@ class Overview:
         self._dead = DeadLetters(hub.client)
         self._rates = Rates()
         self._page = Template(PAGE.read_text(encoding="utf-8"))
-        self._known: tuple[float, Known] = (float("-inf"), ({}, {}))
+        self._states_kept: tuple[float, States] = (float("-inf"), ({}, {}))  # since when (monotonic)
 
     def sources(self) -> Answer:
         """The catalogue."""
-        known = self._said()
-        return _json({"sources": [self._source_view(entry, known) for entry in self._catalog.entries()]})
+        states = self._states()
+        return _json({"sources": [self._source_view(entry, states) for entry in self._catalog.entries()]})
 
     def source(self, source: str) -> Answer:
-        """One source, with its schema, its definition's hash, what is wrong with it, and what its runs showed."""
+        """One source, with its schema, its definition's hash, its faults, and the figures of its runs."""
         entry = self._catalog.get(source)
         if entry is None:
             raise submit.unknown_source(source, self._catalog)
-        said, runs = known = self._said()
-        document = self._source_view(entry, known) | {
-            "regions": regions_of(entry.id, said),
+        regions, runs = states = self._states()
+        document = self._source_view(entry, states) | {
+            "regions": regions_of(entry.id, regions),
             "learned": learned_view(runs.get(entry.id)),
             "traffic": {
-                name: traffic_view(state.traffic[entry.id]) for name, state in said.items() if entry.id in state.traffic
+                name: traffic_view(state.traffic[entry.id])
+                for name, state in regions.items()
+                if entry.id in state.traffic
             },
         }
         if entry.definition is not None:
@@ -73,28 +75,28 @@ class Overview:
         return _json(document)
 
     def regions(self) -> Answer:
-        """Every region and how it is, and how many dead letters wait for an operator."""
-        states = self._states(list(self._settings.region))
+        """Every region with its status, and how many dead letters wait for an operator."""
+        states = self._read_regions(list(self._settings.region))
         with self._hub.asking():
             dead_letters = self._dead.count()
         return _json({"regions": [self._region_view(state) for state in states], "dead_letters": dead_letters})
 
     def region(self, region: str) -> Answer:
-        """One region and how it is."""
+        """One region with its status."""
         if region not in self._settings.region:
-            known = ", ".join(self._settings.region)
-            raise Problem("not-found", f'there is no region "{region[:60]}"; one of {known}')
-        return _json(self._region_view(self._states([region])[0]))
+            names = ", ".join(self._settings.region)
+            raise Problem("not-found", f'there is no region "{region[:60]}"; expected one of {names}')
+        return _json(self._region_view(self._read_regions([region])[0]))
 
     def page(self, exchange: Exchange) -> Answer:
         """The plain page: the catalogue with a line to copy for each source, and the regions."""
-        said, _ = known = self._said()
+        regions, _ = states = self._states()
         own = exchange.header("Host") or f"{self._settings.gateway.host}:{self._settings.gateway.port}"
         address = self._base or f"http://{own}"
-        rows = [_source_row(self._source_view(entry, known), address) for entry in self._catalog.entries()]
-        views = [self._region_view(state) for state in said.values()]
-        regions = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
-        text = self._page.substitute(sources="".join(rows), regions=regions, address=html.escape(address))
+        rows = [_source_row(self._source_view(entry, states), address) for entry in self._catalog.entries()]
+        views = [self._region_view(state) for state in regions.values()]
+        region_rows = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
+        text = self._page.substitute(sources="".join(rows), regions=region_rows, address=html.escape(address))
         headers = [
             ("Content-Type", "text/html; charset=utf-8"),
             ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
@@ -102,28 +104,28 @@ class Overview:
         ]
         return Answer(200, text.encode(), headers)
 
-    def _source_view(self, entry: Entry, known: Known) -> dict[str, Any]:
-        view = source_view(entry, *known)
+    def _source_view(self, entry: Entry, states: States) -> dict[str, Any]:
+        view = source_view(entry, *states)
         if entry.definition is not None and entry.region not in self._settings.region:
             return {**view, "health": "broken", "reasons": [f"its region is not set up here: {entry.region}"]}
         return view
 
-    def _states(self, regions: list[str]) -> list[RegionState]:
+    def _read_regions(self, regions: list[str]) -> list[RegionState]:
         with self._hub.asking():
             return self._ledger.regions(regions)
 
-    def _said(self) -> Known:
-        """What was known a second ago at most; nothing when the hub is away: the catalogue is there anyway."""
-        at, known = self._known
+    def _states(self) -> States:
+        """The states, at most a second old; empty while the hub is away, so that the catalogue can still be read."""
+        at, states = self._states_kept
         if time.monotonic() - at > STATES_KEPT_SECONDS:
             try:
-                states = {state.name: state for state in self._states(list(self._settings.region))}
+                regions = {state.name: state for state in self._read_regions(list(self._settings.region))}
                 with self._hub.asking() as client:
-                    known = states, learned(client)
+                    states = regions, learned(client)
             except HubUnavailable:
-                known = {}, {}
-            self._known = (time.monotonic(), known)
-        return known
+                states = {}, {}
+            self._states_kept = (time.monotonic(), states)
+        return states
 
     def _region_view(self, state: RegionState) -> dict[str, Any]:
         title = self._settings.region[state.name].title
@@ -131,15 +133,15 @@ class Overview:
 
 
 def source_view(
-    entry: Entry, said: Mapping[str, RegionState], runs: Mapping[str, Learned] = MappingProxyType({})
+    entry: Entry, regions: Mapping[str, RegionState], runs: Mapping[str, Learned] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """A source as the catalogue lists it; ``said`` are the regions by name, ``runs`` the verdicts by source."""
+    """A source as the catalogue lists it. ``regions``: their states by name; ``runs``: the verdicts by source."""
     definition = entry.definition
-    how, reasons = health(entry, said, runs.get(entry.id))
+    status, reasons = health(entry, regions, runs.get(entry.id))
     if definition is None:
         return {
             "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "params": {}, "limits": {},
-            "health": how, "reasons": reasons,
+            "health": status, "reasons": reasons,
         }  # fmt: skip
     params = {name: param_view(param) for name, param in definition.params.items()}
     return {
@@ -149,13 +151,13 @@ def source_view(
         "standby": list(definition.standby),
         "params": params,
         "limits": msgspec.to_builtins(definition.limits, enc_hook=str),
-        "health": how,
+        "health": status,
         "reasons": reasons,
     }
 
 
 def param_view(param: Param) -> dict[str, Any]:
-    """A param as the catalogue shows it; what limits it is left out where nothing does."""
+    """A param as the catalogue shows it, with those limits that it has."""
     limits = {
         "title": param.title,
         "enum": list(param.enum),
@@ -170,36 +172,38 @@ def param_view(param: Param) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def regions_of(source: str, said: Mapping[str, RegionState]) -> dict[str, dict[str, Any]]:
-    """The regions that have a source: the hash of the definition there ("" for none), and what is wrong with it."""
+def regions_of(source: str, regions: Mapping[str, RegionState]) -> dict[str, dict[str, Any]]:
+    """The regions that have a source: the hash of the definition there ("" for none), and its fault."""
     return {
-        name: state.said["sources"][source] for name, state in said.items() if source in state.said.get("sources", {})
+        name: state.said["sources"][source]
+        for name, state in regions.items()
+        if source in state.said.get("sources", {})
     }
 
 
 def learned_view(found: Learned | None) -> dict[str, Any] | None:
-    """What a source's runs showed; None where there were none."""
+    """The figures of a source's runs; None before the first run."""
     if found is None:
         return None
     return {"since": rfc3339(found.since_ms), **msgspec.to_builtins(found.verdict)}
 
 
 def traffic_view(sums: Mapping[str, int]) -> dict[str, int]:
-    """A source's sums in a region, and what of them did not cross the WAN."""
+    """A source's sums in a region, and how many bytes did not cross the WAN."""
     return {**sums, "kept_off_wan": max(0, sums["raw"] - sums["wire"])}
 
 
-def health(entry: Entry, said: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
-    """How a source is, and why it is not ``ok``.
+def health(entry: Entry, regions: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
+    """(the health of a source, the reasons why it is not ``ok``).
 
-    ``broken``: its definition, here or there; ``failing``: a region leaves its host alone for its failures;
-    ``degraded``: a region's definition is another one than the gateway's, or its runs are not what they were;
-    ``unknown``: its region has not said which ones it has.
+    ``broken``: the definition is wrong, at the gateway or in a region; ``failing``: a region leaves its host alone after
+    failures; ``degraded``: a region has another definition than the gateway, or the runs have changed; ``unknown``: its
+    region has not said which sources it has.
     """
     if entry.definition is None:
         return "broken", [str(fault) for fault in entry.faults]
-    own_regions = {entry.region, *entry.definition.standby}  # what others say of it is nothing to it
-    there = {region: one for region, one in regions_of(entry.id, said).items() if region in own_regions}
+    own_regions = {entry.region, *entry.definition.standby}  # other regions may send anything about it
+    there = {region: one for region, one in regions_of(entry.id, regions).items() if region in own_regions}
     faults = [f"{region}: {one['fault']}" for region, one in there.items() if one.get("fault")]
     if faults:
         return "broken", faults
@@ -207,31 +211,31 @@ def health(entry: Entry, said: Mapping[str, RegionState], found: Learned | None 
     if troubles:
         return "failing", troubles
     own = entry.definition.hash
-    state = said.get(entry.region)
+    state = regions.get(entry.region)
     if state is None or "sources" not in state.said:
         return "unknown", [f"{entry.region} has not said which sources it has"]
     reasons = [] if entry.region in there else [f"{entry.region} does not have it; the gateway has definition {own}"]
     for region, one in there.items():
         if one["definition"] != own or region != entry.region:
             reasons.append(f"{region} has definition {one['definition']}, the gateway has {own} for {entry.region}")
-    if found is not None and found.verdict.definition == own:  # of another one nothing is known yet
+    if found is not None and found.verdict.definition == own:  # runs of another definition say nothing about this one
         reasons += found.verdict.reasons
     return ("degraded", reasons) if reasons else ("ok", [])
 
 
 class Rates:
-    """How many tasks a second regions end, from the totals that their pools of workers said over the last minute."""
+    """How many tasks a second each region ends, from the totals that its pools of workers sent within the last minute."""
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[tuple[int, int]]] = {}
         self._lock = threading.Lock()
 
-    def rate(self, region: str, said: Mapping[str, Any]) -> float | None:
-        """Tasks a second; None before two totals. ``said``: what a pool said last; totals are the region's, whoever says them."""
-        at_ms, total = said.get("at_ms", 0), said.get("succeeded", 0) + said.get("failed", 0)
+    def rate(self, region: str, status: Mapping[str, Any]) -> float | None:
+        """Tasks a second; None before the second total. ``status``: a pool's last one, whose totals are those of the region."""
+        at_ms, total = status.get("at_ms", 0), status.get("succeeded", 0) + status.get("failed", 0)
         with self._lock:
             samples = self._samples.setdefault(region, deque(maxlen=100))
-            if samples and total < samples[-1][1] and at_ms > samples[-1][0]:  # a Redis that lost its counters
+            if samples and total < samples[-1][1] and at_ms > samples[-1][0]:  # the region's Redis lost its counters
                 samples.clear()
             if not samples or samples[-1][0] < at_ms:
                 samples.append((at_ms, total))
@@ -243,7 +247,7 @@ class Rates:
 
 
 def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
-    """How a region is: ``up``, ``degraded`` (a part is away, named) or ``down``."""
+    """A region with its status: ``up``, ``degraded`` (with the reasons) or ``down``."""
     bridges, pools = _parts(state, "bridge"), _parts(state, "workers")
     scales = [pool.pop("scale") for pool in pools if "scale" in pool]
     reasons = []
@@ -259,8 +263,10 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
     if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
         what = ", ".join(f"{count} {kind}" for kind, count in sorted(state.refused.items()))
         reasons.append(f"{REFUSED}, in all {what}: nearfetch dead list shows the latest of each")
-    asked = [pool for pool in pools if not pool.get("reason")] or pools  # not those that can't ask their Redis now
-    latest = max(asked, key=lambda pool: pool["at_ms"], default={})  # its totals are the whole region's
+    asked = [
+        pool for pool in pools if not pool.get("reason")
+    ] or pools  # without pools that can't reach their Redis now
+    latest = max(asked, key=lambda pool: pool["at_ms"], default={})  # every pool sends the totals of the whole region
     totals = {key: latest.get(key, 0) for key in ("succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")}
     oldest = None if state.oldest_ms is None else round(max(0, state.now_ms - state.oldest_ms) / 1000, 3)
     return {
@@ -296,11 +302,11 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
 
 
 def _parts(state: RegionState, kind: str) -> list[dict[str, Any]]:
-    """What the living parts of a kind said last, each with its name and the age of that."""
+    """The last status of each living bridge, or pool, with its name and the age of the status."""
     return [
-        {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - said["at_ms"]) / 1000, 1), **said}
-        for key, said in sorted(state.said.items())
-        if key.startswith(f"{kind}:") and -AHEAD_MS <= state.now_ms - said["at_ms"] <= PART_LIVES_MS
+        {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - status["at_ms"]) / 1000, 1), **status}
+        for key, status in sorted(state.said.items())
+        if key.startswith(f"{kind}:") and -AHEAD_MS <= state.now_ms - status["at_ms"] <= PART_LIVES_MS
     ]
 
 

@@ -1,10 +1,10 @@
-"""Answers with more results than one piece: the rest is read from the hub when the client has taken what it was sent.
+"""Answers with more results than one piece: the rest is read from the hub as the client takes the answer.
 
     begin ─ the first piece ─┬─ taken at once ─┬─ run_once of web.api.wait ─ the next piece ─ … ─ the end of the document
                              └─ later: drained ┘
 
-It is one JSON document, of the request as it was at the first read: results that came later are not in it. A slow reader
-holds a piece, however long the whole is.
+It is one JSON document that shows the request as it was at the first read, without results that came later. However long
+the document is, a slow reader holds one piece in memory.
 """
 
 import time
@@ -19,31 +19,31 @@ from web.http.exchange import Answer, Exchange
 from web.hub.ledger import View
 from web.hub.redis import HubUnavailable
 
-LOOK_SECONDS: Final = 30.0  # who waits for a hub that is away for so long is cut off
+AWAY_MAX_SECONDS: Final = 30.0  # a hub that is away for longer ends the answer
 
 
 class Pieces:
-    """One client's; a waiter of ``web.api.wait``. ``bytes_max`` bounds the results of the answer."""
+    """One client's answer; a waiter of ``web.api.wait``. ``bytes_max`` bounds the results of the answer."""
 
     waits_for_end = False
     is_bulk = True
 
     def __init__(self, exchange: Exchange, view: View, after: str, base: str, bytes_max: int) -> None:
-        """``view``: what was read since ``after``."""
-        self.request, self.timer = view.id, time.monotonic() + LOOK_SECONDS
+        """``view`` was read since the cursor ``after``."""
+        self.request, self.timer = view.id, time.monotonic() + AWAY_MAX_SECONDS
         self._exchange, self._base, self._left = exchange, base, bytes_max
         self._after = after
         self._is_begun = self._is_full = False
         self._first = view
 
     def begin(self, head: Answer) -> bool:
-        """Sends the head and the first piece; whether it goes on."""
+        """Sends the head and the first piece; False when there is no more to do."""
         results = b",".join(self._fitting(self._first))
-        self._first = structs.replace(self._first, results=[], cursors=[], made={})  # the client has them, or will
+        self._first = structs.replace(self._first, results=[], cursors=[], made={})  # they need not be held any longer
         return self._exchange.open_stream(head, b'{%b,"results":[%b' % (views.opening(self._first), results))
 
     def cursor(self) -> str:
-        """Since when to read."""
+        """The cursor after which to read."""
         return self._after
 
     def is_behind(self) -> bool:
@@ -51,8 +51,8 @@ class Pieces:
         return self._exchange.backlog
 
     def take(self, view: View | None, why: Why) -> Next:
-        """Sends the next piece, and the end of the document after the last one."""
-        if view is None:  # it has expired
+        """Sends the next piece, and after the last one the end of the document."""
+        if view is None:  # the request has expired
             self._exchange.abort()
             return "over"
         if self._exchange.backlog:
@@ -70,18 +70,18 @@ class Pieces:
         return self._later(why) if self._exchange.backlog else "again"
 
     def miss(self, error: HubUnavailable, why: Why) -> Next:  # noqa: ARG002
-        """What was begun waits for the hub to come back, for a while."""
+        """Waits for the hub to come back, for up to ``AWAY_MAX_SECONDS``."""
         if why == "news" or self._exchange.backlog:
             return self._later(why)
         self._exchange.abort()
         return "over"
 
     def fail(self) -> None:
-        """Something broke: the client sees that the document has no end."""
+        """Cuts the answer after an error; the client sees that the document has no end."""
         self._exchange.abort()
 
     def _fitting(self, view: View) -> Sequence[bytes]:
-        """The results of a view that belong to the answer; the cursor goes on behind them."""
+        """The results of a view that belong to the answer. Moves the cursor past them."""
         taken = 0
         for at, result in zip(view.cursors, view.results, strict=True):
             if _order(at) > _order(self._first.last):
@@ -97,14 +97,14 @@ class Pieces:
 
     def _later(self, why: Why) -> Next:
         if why == "timer":
-            self.timer = time.monotonic() + LOOK_SECONDS
+            self.timer = time.monotonic() + AWAY_MAX_SECONDS
         return "wait"
 
 
 def answer(
     waiters: Waiters, exchange: Exchange, view: View, after: str, *, base: str, bytes_max: int, head: Answer
 ) -> None:
-    """Answers with ``head`` and a view, read since ``after``, of which more results wait."""
+    """Answers with ``head`` and a view, read since the cursor ``after``, of which more results wait."""
     if not exchange.is_parked:
         exchange.park()
     pieces = Pieces(exchange, view, after, base, bytes_max)
@@ -113,6 +113,6 @@ def answer(
 
 
 def _order(cursor: str) -> tuple[int, int]:
-    """A cursor as the stream orders it."""
+    """A cursor as a pair that sorts like the stream."""
     ms, _, number = cursor.partition("-")
     return int(ms), int(number)

@@ -1,6 +1,6 @@
-"""What is asked of the history: requests that left Redis, and the list of finished ones.
+"""Answers from the history: requests that have left Redis, and the list of finished ones.
 
-MongoDB may take seconds or never answer, so nobody waits for it but the two threads here: an exchange is parked first.
+MongoDB may take seconds or never answer. So the exchange is parked first, and only two threads of this module wait.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ log = logs.get("history")
 
 
 class Recall:
-    """Answers from the history, or that there is nothing. ``base`` is what links begin with."""
+    """Answers from the history, or with 404 or 410. ``base`` is the beginning of all links."""
 
     def __init__(self, history: History, ledger: Ledger, base: str, result_ttl_seconds: float) -> None:
         self._history, self._ledger, self._base = history, ledger, base
@@ -36,17 +36,17 @@ class Recall:
         self._threads = ThreadPoolExecutor(THREADS, "history")
 
     def stop(self) -> None:
-        """Whoever still waits gets no answer."""
+        """Clients that still wait get no answer."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def missing(self, request: str) -> Problem:
-        """404, or 410 where the id's own time says that it has expired."""
+        """404, or 410 if the id's own time says that the request has expired."""
         return views.not_there(request, self._result_ttl_seconds)
 
     def instead(
         self, exchange: Exchange, request: str, make: Callable[[View], Answer], after: str = START
     ) -> Answer | None:
-        """The answer for a request that Redis does not have; None where it follows on another thread."""
+        """The answer for a request that is not in Redis; None if another thread gives it."""
         if not self._history.is_on:
             return self.missing(request).answer()
 
@@ -58,7 +58,7 @@ class Recall:
         return None
 
     def stream(self, stream: Stream, exchange: Exchange) -> None:
-        """The events of a request that Redis does not have; a long stream ends early, and its client comes back."""
+        """Streams the events of a request that is not in Redis. A long stream ends early, and its client comes back."""
         if not self._history.is_on:
             exchange.answer(self.missing(stream.request).answer())
             return
@@ -73,7 +73,7 @@ class Recall:
         self._later(exchange, look)
 
     def _read(self, request: str, after: str) -> View | None:
-        """Of the history; what Redis has and does not show was refused, and may be on its way out of the history."""
+        """Reads from the history, unless Redis has the request: then it was refused, and will be removed from the history."""
         return None if self._ledger.tasks(request) is not None else self._history.read(request, after)
 
     def search(self, exchange: Exchange) -> Answer | None:

@@ -1,8 +1,8 @@
-"""Records as people use them: which form an Accept header asks for, CSV (RFC 4180) and one record a line (NDJSON).
+"""Forms of records: which one an Accept header asks for, CSV (RFC 4180), and NDJSON with one record a line.
 
-Numbers keep the spelling that they have in the result. Texts are never changed, but for one thing: a CSV is opened in
-spreadsheets, which run what begins like a formula, and nobody here wrote these texts. There such a text gets an apostrophe
-in front; whoever reads the CSV by program takes one apostrophe off what matches ``FORMULA``, and has it exactly.
+Numbers keep their spelling. Texts are not changed, with one exception: spreadsheets open a CSV and run cells that begin like
+a formula, and the texts come from strangers' pages. In CSV such a text gets an apostrophe in front. A program that takes one
+apostrophe off each cell that matches ``FORMULA`` has the exact texts.
 """
 
 import re
@@ -14,17 +14,19 @@ import msgspec
 JSON: Final = "application/json"
 CSV: Final = "text/csv"
 NDJSON: Final = "application/x-ndjson"
-FORMS: Final = (JSON, CSV, NDJSON)  # the first is the answer to whoever has no wish
+FORMS: Final = (JSON, CSV, NDJSON)  # the first one if Accept has no preference
 CONTENT_TYPES: Final = {JSON: JSON, CSV: "text/csv; charset=utf-8; header=present", NDJSON: NDJSON}
-RANGES_MAX: Final = 100  # of an Accept header; those after them are not looked at
+RANGES_MAX: Final = 100  # of an Accept header; later ones are ignored
 
 
 class _Result(msgspec.Struct):
     records: msgspec.Raw
 
 
-FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)  # by its beginning
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9][0-9.,]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?%?")  # begins like one, and is none
+FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)  # matched at the beginning
+_NUMBER: Final = re.compile(
+    r"[+-]?(?:[0-9][0-9.,]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?%?"
+)  # begins like a formula, and is none
 _QUALITY: Final = re.compile(r"[01](\.\d{0,3})?")
 _TO_QUOTE: Final = re.compile(r'[",\r\n]|^\s|\s$')
 
@@ -35,10 +37,10 @@ _text: Final = msgspec.json.Decoder(str)
 
 
 def negotiate(accept: str) -> str | None:
-    """The one of ``FORMS`` that an Accept header (RFC 9110, 12.5.1) asks for; None where it takes none of them.
+    """The one of ``FORMS`` that an Accept header (RFC 9110, 12.5.1) asks for; None if it permits none of them.
 
-    The highest quality wins; of equal ones what is named more exactly, then what stands first. A form's quality is that
-    of the most exact range that it matches, so ``text/csv;q=0, */*`` is not CSV.
+    The highest quality wins, then the more exact name, then the first in order. A form's quality is that of the most exact
+    range that matches it, so ``text/csv;q=0, */*`` does not mean CSV.
     """
     if not accept.strip():
         return JSON
@@ -66,7 +68,7 @@ def joined(lists: Iterable[bytes]) -> bytes:
 
 
 def ndjson(records: bytes) -> bytes:
-    """A JSON list as one item a line, each byte for byte; nothing for an empty list."""
+    """A JSON list with one item a line, each byte for byte; empty for an empty list."""
     # A line break inside an item can only be white space between its parts: JSON texts have none.
     return b"".join(_one_line(bytes(item)) + b"\n" for item in _items.decode(records))
 
@@ -75,8 +77,8 @@ def csv(records: bytes, columns: Iterable[str] = ()) -> bytes:
     """A JSON list of objects as CSV: a header, CRLF, UTF-8 without a mark.
 
     ``columns`` stand first, whether a record has them or not, then other keys as they appear. Lists and objects are
-    their JSON, null and what is missing are nothing, an empty text is ``""``, what begins like a formula has an
-    apostrophe in front.
+    written as their JSON, null and missing values as nothing, an empty text as ``""``. A text that begins like a formula
+    gets an apostrophe in front.
     """
     rows = _objects.decode(records)
     names = dict.fromkeys(columns)
@@ -87,12 +89,12 @@ def csv(records: bytes, columns: Iterable[str] = ()) -> bytes:
         return b""
     lines = [[_quoted(_inert(name)) for name in names]]
     lines += [[_cell(row.get(name)) for name in names] for row in rows]
-    # One column with nothing in it would be an empty line, which readers pass over.
+    # A single empty column would be an empty line, which readers skip.
     return "".join((",".join(line) or '""') + "\r\n" for line in lines).encode()
 
 
 def _ranges(accept: str) -> list[tuple[str, float]]:
-    """Media ranges in lower case, each with its quality; parameters are not looked at."""
+    """Media ranges in lower case, each with its quality; other parameters are ignored."""
     found = []
     for part in accept.split(",")[:RANGES_MAX]:
         name, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -106,7 +108,7 @@ def _ranges(accept: str) -> list[tuple[str, float]]:
 
 
 def _exactness(name: str, form: str) -> int:
-    """How exactly a range names a form: 2, 1 for ``text/*``, 0 for ``*/*``, -1 when it does not."""
+    """How exactly a range names a form: 2, 1 for ``text/*``, 0 for ``*/*``, -1 if it does not match."""
     if name == form:
         return 2
     if name == form.partition("/")[0] + "/*":
@@ -128,7 +130,7 @@ def _cell(value: msgspec.Raw | None) -> str:
 
 
 def _inert(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
+    """The text, changed if a spreadsheet would take it for a formula."""
     return f"'{text}" if FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 

@@ -1,4 +1,4 @@
-"""From what a client sent to a ``New`` request, or to a problem document that names everything that is wrong at once."""
+"""Makes a ``New`` request of a body or query, or a problem document that names all faults at once."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ SHOWN_MAX: Final = 100  # unknown members that are named one by one
 MEMBERS: Final = ("sources", "deadline", "max_age", "attrs")
 TASK_MEMBERS: Final = ("source", "params")
 QUERY_OWN: Final = ("wait", "max_age")
-AGE_MAX_SECONDS: Final = 2.0**31  # what caches take for ever (RFC 9111, 1.2.2)
+AGE_MAX_SECONDS: Final = 2.0**31  # caches take this for infinite (RFC 9111, 1.2.2)
 SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
 PREFER_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([^",;]*)"?', re.IGNORECASE)
 
@@ -31,7 +31,7 @@ Errors = list[tuple[str, str]]  # (pointer, detail)
 
 
 class Rules(Struct, frozen=True):
-    """What a request is held against."""
+    """The sources, limits and regions by which a request is checked."""
 
     catalog: Catalog
     limits: Limits
@@ -39,13 +39,13 @@ class Rules(Struct, frozen=True):
 
 
 def is_json_type(content_type: str) -> bool:
-    """Whether a Content-Type says JSON."""
+    """Whether a Content-Type means JSON."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def decode(body: bytes) -> Any:
-    """The body's JSON, strictly; raises ``Problem`` (400) for what is none, doubled members, and depth."""
+    """The body's JSON. Raises ``Problem`` (400) if it is not JSON, repeats a member, or is nested too deeply."""
     try:
         document = json.loads(
             body.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant, parse_float=_number
@@ -61,7 +61,7 @@ def decode(body: bytes) -> Any:
 
 
 def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
-    """A request from its body; raises ``Problem``: 400 when it is no JSON, else 422 with all that is wrong."""
+    """A request from its body. Raises ``Problem``: 400 if it is not JSON, otherwise 422 with all faults."""
     document = decode(body)
     limits = rules.limits
     errors: Errors = []
@@ -93,7 +93,7 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
 
 
 def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> New:
-    """A synchronous request for one source from a query; raises ``Problem``: 404 for an unknown source, else 422."""
+    """A synchronous request for one source from a query. Raises ``Problem``: 404 for an unknown source, otherwise 422."""
     if rules.catalog.get(source) is None:
         raise unknown_source(source, rules.catalog)
     errors: Errors = []
@@ -122,13 +122,13 @@ def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> N
 
 
 def prefer_wait(header: str) -> str | None:
-    """The wait that a Prefer header (RFC 7240) asks for, as its text."""
+    """The text of the wait that a Prefer header (RFC 7240) asks for."""
     found = PREFER_WAIT.search(header)
     return found.group(1).strip() if found else None
 
 
 def unknown_source(source: str, catalog: Catalog) -> Problem:
-    """404, with the nearest known one."""
+    """404, with the nearest known source."""
     return Problem("not-found", _no_such_source(source, catalog))
 
 
@@ -180,7 +180,7 @@ def _task(
     *,
     text: bool = False,
 ) -> NewTask | None:
-    """One task of a source that is known and params that fit it; else None, and ``errors`` says why."""
+    """A task, if the source is known and the params fit; otherwise None, with the reasons added to ``errors``."""
     entry = rules.catalog.get(source)
     if entry is None:
         errors.append((source_at, _no_such_source(source, rules.catalog)))
@@ -214,7 +214,7 @@ def _task(
 
 
 def _numbered(request: str, tasks: Sequence[NewTask]) -> list[NewTask]:
-    """Gives tasks their ids."""
+    """The tasks with their ids."""
     return [structs.replace(task, id=ids.task(request, number)) for number, task in enumerate(tasks, 1)]
 
 
@@ -275,7 +275,7 @@ def _number(text: str) -> float:
 
 
 def _check_values(document: Any) -> None:
-    """Raises ``Problem`` where it is nested too deeply, or a text holds half a character."""
+    """Raises ``Problem`` if the document is nested too deeply, or a text holds half a surrogate pair."""
     waiting = [(document, 1)]
     while waiting:
         value, depth = waiting.pop()

@@ -2,10 +2,10 @@
 
     accepted   confirmed   bridged   claimed, then lost, failed or finished, for each attempt   settled   delivered
     gateway    RabbitMQ    region    worker process                                              hub       how it was read
-               cached, where the hub had a result that was young enough
+               cached: the hub had a result that was young enough
 
-Nothing is written by a round trip of its own: a region's hops come home with its result, or with what it says of long
-tasks, and a delivery is noted in the write that reads the results.
+No hop costs a round trip of its own. A region's hops come home with its result, or with the claims of long tasks, and a
+delivery is noted by the script that reads the results.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _trails: Final = msgspec.json.Decoder(Trail | str)
 
 
 class Hop(Struct, frozen=True):
-    """One hop: what happened, when (hub ms), and where."""
+    """One hop: the event, its time (hub ms), and its place."""
 
     hop: str
     at_ms: int
@@ -33,7 +33,7 @@ class Hop(Struct, frozen=True):
 
 
 class Whereabouts(Struct, frozen=True, kw_only=True):
-    """A task's way so far. ``result`` is its frame's head once it has one."""
+    """A task's hops so far. ``result`` is the head of its frame, once it has one."""
 
     request: str
     task: str
@@ -47,7 +47,7 @@ class Whereabouts(Struct, frozen=True, kw_only=True):
 
 
 def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
-    """Where a task is; None where there is no such task. Two round trips."""
+    """Where a task is; None if there is no such task. Two round trips."""
     pipeline = client.pipeline(transaction=False)
     pipeline.hgetall(names.ledger(request))
     pipeline.hmget(names.trail(request), task, f"d:{task}")
@@ -88,7 +88,7 @@ def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
 
 
 def _head(frame: bytes) -> contract.Result | None:
-    """None for what its region made unreadable; the result itself says so."""
+    """The head of a frame; None if it can't be read, which the task's result then says."""
     try:
         return contract.head(frame)
     except (ValueError, RecursionError):
@@ -104,13 +104,13 @@ def _begun(fields: dict[bytes, bytes], region: str, *, is_published: bool) -> li
 
 
 def _cached(of: str, fields: dict[bytes, bytes], result: contract.Result | None) -> Hop:
-    """The result of another task was there and young enough."""
+    """The hop of a task that got another task's result, which was young enough."""
     age = f", {result.age:.1f} s old" if result is not None else ""
     return Hop("cached", int(fields[b"created"]), names.HUB, note=f"the result of {of}{age}")
 
 
 def _in_region(trail: Trail, region: str, result: contract.Result | None) -> list[Hop]:
-    # A bridge measures the hub's clock to a few ms; nothing is claimed before it is bridged.
+    # A bridge knows the hub's clock only to a few ms, but no task is claimed before it is bridged.
     bridged_ms = min([trail.bridged_ms, *(one.started_ms for one in trail.attempts[:1])])
     hops = [Hop("bridged", bridged_ms, region)] if trail.bridged_ms else []
     last: Sequence[Attempt] = trail.attempts[-1:]

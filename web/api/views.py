@@ -1,4 +1,4 @@
-"""The JSON bodies of requests. Results are spliced in as bytes, never decoded."""
+"""Requests as JSON. Results are spliced in as bytes, never decoded."""
 
 import hashlib
 import re
@@ -41,7 +41,7 @@ def first_view(new: New, times: Times) -> View:
 
 
 def request_body(view: View, base: str, *, with_results: bool = True) -> bytes:
-    """A request's JSON; ``base`` is what its links begin with."""
+    """A request's JSON; ``base`` is the beginning of its links."""
     name = "body" if with_results else "body without results"
     if name not in view.made:
         view.made[name] = _request_body(view, base, with_results=with_results)
@@ -54,7 +54,7 @@ def _request_body(view: View, base: str, *, with_results: bool) -> bytes:
 
 
 def opening(view: View) -> bytes:
-    """The members of a request's JSON that stand before its results."""
+    """The members of a request's JSON before its results."""
     document = {
         "id": view.id,
         "status": view.status,
@@ -68,7 +68,7 @@ def opening(view: View) -> bytes:
 
 
 def closing(view: View, base: str, cursor: str, *, more: bool) -> bytes:
-    """Those that stand after them."""
+    """The members of a request's JSON after its results."""
     document = {
         "cursor": cursor,
         "more": more,
@@ -80,12 +80,12 @@ def closing(view: View, base: str, cursor: str, *, more: bool) -> bytes:
 
 
 def link(base: str, request: str) -> str:
-    """Where a request is."""
+    """The address of a request."""
     return f"{base}/v1/requests/{request}"
 
 
 def accepted(view: View, base: str) -> Answer:
-    """202: the promise, and where to come back."""
+    """202: the request is accepted, and ``Location`` says where to ask for it."""
     return Answer(202, request_body(view, base), accepted_headers(view, base))
 
 
@@ -95,7 +95,7 @@ def accepted_headers(view: View, base: str) -> list[tuple[str, str]]:
 
 
 def polled(view: View, base: str, if_none_match: str) -> Answer:
-    """200 with its ETag, or 304 where the client has just this."""
+    """200 with its ETag, or 304 if the client has this version."""
     body = request_body(view, base)
     if "etag" not in view.made:
         view.made["etag"] = _etag(body)
@@ -104,9 +104,9 @@ def polled(view: View, base: str, if_none_match: str) -> Answer:
 
 
 def polled_in_pieces(view: View, base: str, if_none_match: str) -> Answer:
-    """The same where more results wait than were read: 200 without its body, or 304.
+    """The same if more results wait than were read: 200 without its body, or 304.
 
-    Results never change, so that what the rest says tells one body from another.
+    Results never change, so an ETag of the other members tells one body from another.
     """
     whole = b"%b %b %b" % (view.cursors[0].encode(), opening(view), closing(view, base, view.last, more=False))
     headers, is_known = _validated(_etag(whole), if_none_match)
@@ -118,14 +118,14 @@ def _etag(body: bytes) -> bytes:
 
 
 def _validated(etag: bytes, if_none_match: str) -> tuple[list[tuple[str, str]], bool]:
-    """The headers that let a client ask again, and whether it has just this."""
+    """(the headers for a conditional request, whether the client has this version)."""
     tag = etag.decode()
     known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     return [("ETag", tag), ("Cache-Control", "no-cache")], tag in known or "*" in known
 
 
 def not_there(request: str, result_ttl_seconds: float) -> problems.Problem:
-    """404, or 410 where the id's own time says that it has expired."""
+    """404, or 410 if the id's own time says that the request has expired."""
     if not ID_PATTERN.fullmatch(request):
         return problems.Problem("not-found", "expected a request id, 26 letters and digits")
     age_seconds = time.time() - ULID.from_str(request).timestamp
@@ -135,7 +135,7 @@ def not_there(request: str, result_ttl_seconds: float) -> problems.Problem:
 
 
 def cursor(text: str) -> str:
-    """A cursor as a client gave it; raises ``Problem`` (400) when it is none."""
+    """A client's cursor, checked; raises ``Problem`` (400)."""
     found = CURSOR_PATTERN.fullmatch(text)
     if found is None or any(int(part) > CURSOR_PART_MAX for part in found.groups()):
         raise problems.Problem("bad-request", f"after: expected a cursor like 1732421640123-0, found {text[:60]!r}")
@@ -143,7 +143,7 @@ def cursor(text: str) -> str:
 
 
 def seconds(name: str, text: str, most: float) -> float:
-    """A wait in seconds, cut to the most there is; raises ``Problem`` (400) when it is none."""
+    """A wait in seconds, cut to ``most``; raises ``Problem`` (400) if it is not a number from 0."""
     try:
         value = float(text)
     except ValueError:
@@ -154,7 +154,7 @@ def seconds(name: str, text: str, most: float) -> float:
 
 
 def refuse_other_sites(exchange: Exchange) -> None:
-    """Raises ``Problem`` (403) where a browser says that another site's page asks (Fetch Metadata): an image there is enough."""
+    """Raises ``Problem`` (403) if a browser says (Fetch Metadata) that a page of another site asks, say by an image."""
     if exchange.header("Sec-Fetch-Site") == "cross-site":
         raise problems.Problem(
             "cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site"
@@ -162,7 +162,7 @@ def refuse_other_sites(exchange: Exchange) -> None:
 
 
 def query_of(exchange: Exchange) -> list[tuple[str, str]]:
-    """The query's pairs; raises ``Problem`` (400) when it can't be read."""
+    """The query's pairs; raises ``Problem`` (400) if it can't be read."""
     try:
         return exchange.query()
     except ValueError as error:

@@ -1,1 +1,9 @@
-"""The threads that move requests on: accept, publish, settle, sweep, archive."""
+"""The threads that move requests on, in the order of the way.
+
+accept, publish, kept   the ledger, the broker's confirms and the hub's file: then a 202 may be said
+clean                   takes refused requests back, and sends cancels to regions
+settle, refusals        end tasks by what the regions send; refused entries are counted
+listen                  hears from the hub which requests have news
+sweep, dead, holdings   end what nobody ended: overdue tasks, dead letters, results that nobody waits for
+archive, history        take finished requests to MongoDB
+"""

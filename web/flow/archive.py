@@ -1,10 +1,11 @@
-"""Takes finished requests from the hub's Redis to the history.
+"""Moves finished requests from the hub's Redis to the history.
 
 settle ── the last task of a request: nf:archive ── run_once: lease, read, put, forget
 
-A request is forgotten only after MongoDB has it, and one that a gateway leased and did not finish is taken by any other:
-so each is put at least once, through outages of both, until its results expire at the hub. What was refused after all is
-taken out again: its accept had got through, although its client was answered 503.
+A request leaves ``nf:archive`` only after MongoDB has it. If a gateway leases a request and does not finish it, any other
+gateway takes it after the lease. So each request is put at least once, through outages of both servers, until its results
+expire at the hub. A request that was refused after all is removed again: its accept had got through, although its client
+was answered 503.
 """
 
 import time
@@ -23,24 +24,24 @@ from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 0.5
 FILE_LOOK_SECONDS: Final = 0.05  # between two questions whether the hub has written its file
-LEASE_MS: Final = 30_000  # longer than one turn can take
-AGAIN_MS: Final = 1_000  # until a request is looked at again that is not accepted yet
+LEASE_MS: Final = 30_000  # longer than one batch can take
+AGAIN_MS: Final = 1_000  # until a request that is not accepted yet is looked at again
 BATCH: Final = 200
 PING_SECONDS: Final = 5.0
-READ_AT_ONCE: Final = 20  # requests whose results are in memory together, before it is known how large they are
-READ_BYTES: Final = 16_000_000  # of results, from then on
+READ_AT_ONCE: Final = 20  # requests whose results are in memory together, until their mean size is known
+READ_BYTES: Final = 16_000_000  # of results in memory together, from then on
 
 log = logs.get("history")
 
 
 class Archiver:
-    """One thread of a gateway; without a history it does nothing."""
+    """The archiving thread of a gateway. Without a history it does nothing."""
 
     def __init__(self, hub: Hub, ledger: Ledger, history: History, request_bytes_max: int) -> None:
         self._hub, self._ledger, self._history = hub, ledger, history
-        self._bytes_max = 2 * request_bytes_max  # everything: what is limited to it are the records alone
+        self._bytes_max = 2 * request_bytes_max  # a whole request: the limit bounds its records only
         self._at_once = READ_AT_ONCE
-        self._asked = 0.0  # when MongoDB last had to do something
+        self._asked = 0.0  # when MongoDB was last asked something
         self._loop = Loop("archive", self._turn)
 
     def start(self) -> None:
@@ -54,7 +55,7 @@ class Archiver:
         self._history.close()
 
     def _turn(self) -> float:
-        """Archives all that is there; after a failure the next turn comes later and later."""
+        """Archives all finished requests; each failure in a row makes the next turn later."""
         try:
             while self.run_once() == BATCH and not self._loop.stopping.is_set():
                 pass
@@ -68,7 +69,7 @@ class Archiver:
         return self._loop.backoff_seconds()
 
     def run_once(self) -> int:
-        """One batch; how many requests it took."""
+        """Archives one batch; returns how many requests it took."""
         with self._hub.asking() as client:
             command = scripts.LEASE.command([names.ARCHIVE], [LEASE_MS, BATCH])
             leased, info = send(client, [command, durability.LOOK], [scripts.LEASE])
@@ -79,23 +80,24 @@ class Archiver:
         if requests:
             self._asked = time.monotonic()
         elif time.monotonic() - self._asked >= PING_SECONDS:
-            self._history.ping()  # so that it is known to be away before somebody needs it
+            self._history.ping()  # so that an outage is known before a client asks
             self._asked = time.monotonic()
         left = requests
         while left:
-            these = left[: self._at_once]
+            share = left[: self._at_once]
             try:
-                self._archive(these)
+                self._archive(share)
             except HistoryAway:
                 self._give_back(left)
                 raise
-            left = left[len(these) :]
+            left = left[len(share) :]
         return len(requests)
 
     def _is_written(self, then: durability.File) -> bool:
-        """Waits until the hub has written what it had done; False where this was stopped before.
+        """Waits until the hub's file holds what it had done at ``then``; False when the thread was stopped first.
 
-        A hub that is killed forgets the rest: what is refused for that would stay in the history.
+        A hub that is killed forgets what its file does not hold. A request that is refused for that reason would stay in
+        the history.
         """
         now, since = then, None
         while not now.has(since):
@@ -114,7 +116,7 @@ class Archiver:
             others = [request for request in requests if request not in put]
             states = dict(zip(others, self._ledger.states(others), strict=True))
         refused = [request for request, state in states.items() if state == "refused"]
-        # Its gateway was paused before the accept, and its tasks have ended meanwhile: it is a request, or none, soon.
+        # Their gateway was paused before the accept, and their tasks ended meanwhile. They will soon be accepted or refused.
         undecided = {request for request, state in states.items() if state in ("accepting", "accepted")}
         for request, state in states.items():
             if state is None:

@@ -1,12 +1,13 @@
-"""Takes back what was refused, and tells regions what is no longer wanted, until the hub and the broker have it.
+"""Takes refused requests back from the hub, and sends cancels to regions, until the hub and the broker confirm.
 
-    Acceptor   answered 503, and the hub or a region may have some of it ── add ──┬─ refusal: the hub
-    DELETE, sweep   the hub has ended these tasks already ── cancel ──────────────┴─ cancel: each task's region
+    Acceptor   answered 503; the hub or a region may have a part of the request ── add ──┬─ refusal: the hub
+    DELETE, sweep   the hub has ended these tasks already ── cancel ─────────────────────┴─ cancel: each task's region
 
-One thread. Cancels are handed to the publisher first, since nobody waits for that; refusals go many in one round trip. What
-fails is tried again by the clock, whatever else comes meanwhile. A region whose queue is silent keeps nothing of the others.
+All of it runs on one thread. Cancels go to the publisher first, which does not block; many refusals share one round trip.
+A failure is tried again after ``AGAIN_SECONDS``, whatever else comes meanwhile. Each region has a queue of its own here, so
+that a region whose broker queue is silent does not hold up the others.
 
-What is kept is bounded: past ``KEPT_MAX`` tasks nothing more is begun (``full``), so nothing more is to be taken back.
+The memory is bounded: past ``KEPT_MAX`` tasks the gateway takes no new requests (``full``), so nothing more is added.
 """
 
 import functools
@@ -28,16 +29,16 @@ from web.hub.ledger import Ledger, New
 from web.hub.redis import Hub, HubUnavailable
 
 AGAIN_SECONDS: Final = 1.0
-REFUSALS_AT_ONCE: Final = 200  # requests of one round trip
-CANCELS_AT_ONCE: Final = 1_000  # of a region that are not confirmed: accepts share its channel
-KEPT_MAX: Final = 50_000  # tasks of what is to be taken back; each is about 300 bytes
-CANCEL_ROOM_MS: Final = 5_000  # what a region's mark of a cancel lives longer than its task
+REFUSALS_AT_ONCE: Final = 200  # requests in one round trip
+CANCELS_AT_ONCE: Final = 1_000  # unconfirmed ones of a region; more would hold up accepts, which share the channel
+KEPT_MAX: Final = 50_000  # tasks to take back or cancel; each takes about 300 bytes
+CANCEL_ROOM_MS: Final = 5_000  # how much longer a region keeps the mark of a cancel than its task may live
 
 log = logs.get("clean")
 
 
 class _Cancel(Struct, frozen=True):
-    """Tasks of one request in one region; no use after ``give_up`` (monotonic seconds)."""
+    """Tasks of one request in one region. Pointless after ``give_up`` (monotonic seconds)."""
 
     request: str
     tasks: list[str]
@@ -46,7 +47,7 @@ class _Cancel(Struct, frozen=True):
 
 
 class _Lane:
-    """The cancels of one region. The Cleaner's lock is held."""
+    """The cancels of one region. Used with the Cleaner's lock held."""
 
     def __init__(self) -> None:
         self.waiting: deque[_Cancel] = deque()
@@ -55,21 +56,21 @@ class _Lane:
 
     @property
     def due(self) -> float:
-        """When something is to be done of it (monotonic seconds)."""
+        """When the next cancel is due (monotonic seconds)."""
         if not self.waiting:
             return float("inf")
         return self.again_at if self.unconfirmed < CANCELS_AT_ONCE else self.waiting[0].give_up
 
 
 class Cleaner:
-    """Cleans in a thread of its own; everything else may be called from any thread."""
+    """Cleans in a thread of its own. The public methods may be called from any thread."""
 
     def __init__(self, hub: Hub, ledger: Ledger, publisher: Publisher) -> None:
         self._hub, self._ledger, self._publisher = hub, ledger, publisher
-        self._refusals: dict[str, list[tuple[str, str]]] = {}  # by request: (task, region) of what it has
-        self._told: dict[
+        self._refusals: dict[str, list[tuple[str, str]]] = {}  # by request: (task, region) of its tasks
+        self._unwritten: dict[
             str, File
-        ] = {}  # of these: what the hub may have in memory alone, and its file when it was told
+        ] = {}  # refusals that the hub may hold only in memory, with its file at that time
         self._lanes: dict[str, _Lane] = {}  # by region
         self._refuse_at = 0.0
         self._kept = 0  # tasks
@@ -78,12 +79,12 @@ class Cleaner:
 
     @property
     def kept(self) -> int:
-        """How many tasks it keeps something to do of; one that is to be refused and cancelled counts twice."""
+        """How many tasks wait here. A task that is to be refused and to be cancelled counts twice."""
         return self._kept
 
     @property
     def full(self) -> str | None:
-        """Why nothing more may be begun; None while it may."""
+        """Why the gateway may take no new requests; None while it may."""
         return "too many refused requests wait to be taken back" if self._kept >= KEPT_MAX else None
 
     def start(self) -> None:
@@ -91,14 +92,14 @@ class Cleaner:
         self._loop.start()
 
     def stop(self) -> None:
-        """One more try of everything, then the thread ends."""
+        """Tries everything once more, then ends the thread."""
         with self._changed:
             self._loop.stopping.set()
             self._changed.notify()
         self._loop.join()
 
     def add(self, new: New, *, published: bool) -> None:
-        """A request that was refused, of which the hub may know; ``published`` when a region may have some of it."""
+        """Takes back a request that was answered 503. ``published``: a region may have some of its tasks."""
         tasks = [(task.id, task.region) for task in new.tasks]
         with self._changed:
             self._refusals[new.id] = tasks
@@ -108,14 +109,14 @@ class Cleaner:
             self._changed.notify()
 
     def is_refused(self, request: str) -> bool:
-        """Whether a 503 named this request and the hub has not been told: its ledger may say ``accepted`` still."""
+        """Whether this request was answered 503 and the hub does not know yet: its ledger may still say ``accepted``."""
         return request in self._refusals
 
     def cancel(self, request: str, tasks: Sequence[tuple[str, str]], deadline_ms: int) -> None:
-        """Tells the regions that nobody wants these tasks any more; the hub has ended them already.
+        """Tells the regions to drop these tasks, which the hub has ended already.
 
-        ``tasks``: (id, region) of each; ``deadline_ms``: how long they may live still, at most. Where too much is kept
-        already they run in vain.
+        ``tasks``: (id, region) of each; ``deadline_ms``: how long they may still live, at most. If too much is kept
+        already, the cancel is dropped, and the tasks run in vain.
         """
         with self._changed:
             if self._kept >= KEPT_MAX:
@@ -146,12 +147,12 @@ class Cleaner:
             log.exception("the last try failed", kept=self._kept)
 
     def run_once(self) -> None:
-        """Hands over the cancels whose time has come, and tells the hub of one share of the refusals."""
+        """Hands the due cancels to the publisher, and sends one share of the refusals to the hub."""
         self._send_cancels()
         self._refuse_some()
 
     def _wait(self) -> bool:
-        """Waits until there is something to do; False when stopping."""
+        """Waits until something is due; False when stopping."""
         with self._changed:
             while not self._loop.stopping.is_set():
                 refuse_at = self._refuse_at if self._refusals else float("inf")
@@ -173,9 +174,9 @@ class Cleaner:
         self._kept += len(tasks)
 
     def _refuse_some(self) -> bool:
-        """Tells the hub of one share of the refusals; whether it was told, and more wait.
+        """Sends one share of the refusals to the hub; returns whether that worked and more wait.
 
-        One that it did not write at once is told it again: it may have been killed, and know nothing of it.
+        A refusal that the hub did not write to its file at once is sent again: a hub that was killed may have lost it.
         """
         with self._changed:
             if time.monotonic() < self._refuse_at:
@@ -191,17 +192,17 @@ class Cleaner:
             return False
         with self._changed:
             for (request, tasks), state in zip(some, states, strict=True):
-                told = self._told.pop(request, None)
-                if state is None or file.has(told if state == b"refused" else None):
+                then = self._unwritten.pop(request, None)
+                if state is None or file.has(then if state == b"refused" else None):
                     del self._refusals[request]
                     self._kept -= len(tasks)
                 else:
-                    self._told[request] = file
+                    self._unwritten[request] = file
                     self._refusals[request] = self._refusals.pop(request)  # others come first
-            are_told = len(self._told) == len(self._refusals)
-            if are_told:
+            are_all_sent = len(self._unwritten) == len(self._refusals)
+            if are_all_sent:
                 self._refuse_at = time.monotonic() + AGAIN_SECONDS
-            return not are_told
+            return not are_all_sent
 
     def _send_cancels(self) -> None:
         now = time.monotonic()
@@ -216,7 +217,7 @@ class Cleaner:
                         continue
                     lane.unconfirmed += len(one.tasks)
                     going.append((region, one))
-        for region, one in going:  # without the lock: a broker that is away answers from this thread
+        for region, one in going:  # without the lock: when the broker is away, ``_cancelled`` is called on this thread
             messages = [_message(one, task, region) for task in one.tasks]
             self._publisher.publish(Batch(messages, functools.partial(self._cancelled, region, one)))
 
@@ -234,7 +235,7 @@ class Cleaner:
 
 
 def _message(one: _Cancel, task: str, region: str) -> Message:
-    # The mark lives as long as the task may: the deadline counts from now, which is later than from the accept.
+    # Counted from now, which is later than the accept, so that the mark lives at least as long as the task.
     deadline = int(time.time() * 1000) + one.deadline_ms + CANCEL_ROOM_MS
     body = contract.encode(contract.Cancel(task=task, request=one.request, deadline_ms=deadline))
     return Message(names.routing_key(region, fast=True), body, task, one.request, "cancel")

@@ -1,11 +1,11 @@
-"""Dead letters: what the broker gave up on ends its task, and is kept at the hub until an operator has worked it.
+"""Dead letters: a message that the broker gave up on ends its task, and is kept at the hub for an operator.
 
-    q.dead ── DeadReader (a thread of each gateway) ─┬─ settle: the task failed, and says why
+    q.dead ── DeadReader (a thread of each gateway) ─┬─ settle: the task fails with the reason
                                                      ├─ DeadLetters.keep
                                                      └─ ack
 
-At least once: a letter is acknowledged when both took effect, and both are harmless twice. While the hub can't take it, it
-stays in q.dead, and nobody consumes there. ``nearfetch dead`` works what is kept (scripts.commands.dead).
+A letter is acknowledged after both took effect; doing both twice is harmless. While the hub can't take letters they stay in
+q.dead, and no gateway consumes there. ``nearfetch dead`` shows, retries and drops kept letters (scripts.commands.dead).
 """
 
 import hashlib
@@ -29,20 +29,20 @@ from web.hub.ledger import Ledger, Settlement
 from web.hub.redis import Hub, HubUnavailable
 
 KEPT_MAX: Final = 1_000  # letters; with their bodies 35 MB at most
-BODY_MAX: Final = 16_000  # characters of a body that are kept; a longer one can't be retried from here
-GARBAGE_MAX: Final = 1_000  # of one that is no text
+BODY_MAX: Final = 16_000  # characters of a body that are kept; a longer message can't be retried from here
+GARBAGE_MAX: Final = 1_000  # characters that are kept of a body that is not text
 TTL_MS: Final = 7 * 86_400_000
 PREFETCH: Final = 50
-IDLE_SECONDS: Final = 0.5  # without a letter, until it is asked whether to go on
+IDLE_SECONDS: Final = 0.5  # without a letter, until it checks whether it may go on
 
 log = logs.get("dead")
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
-    """A message that nobody took. ``id`` is the task's where there is one; texts are empty where nothing says them.
+    """A message that no bridge took. ``id`` is the task's if it has one; a text is empty if it is not known.
 
-    ``reason`` is the broker's (rejected, delivery_limit, expired, maxlen), ``fault`` what this version finds wrong with it.
-    ``body`` is its first ``BODY_MAX`` characters, bytes that are no UTF-8 replaced; ``at_ms``: when it was kept (hub ms).
+    ``reason`` is the broker's (rejected, delivery_limit, expired, maxlen), ``fault`` what this version finds wrong.
+    ``body`` is its first ``BODY_MAX`` characters, with bytes that are not UTF-8 replaced; ``at_ms``: when it was kept (hub ms).
     """
 
     id: str
@@ -61,7 +61,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
     @property
     def cause(self) -> str:
-        """Why, in one sentence."""
+        """Why it is here, in one sentence."""
         if self.kind == "entry":
             return f"{self.deaths} entries of {self.queue} were {self.reason} ({self.fault})"
         place = f" from {self.queue}" if self.queue else ""
@@ -71,7 +71,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
 
 
 def read(properties: pika.BasicProperties, body: bytes) -> DeadLetter:
-    """What a message says of itself, whoever wrote it."""
+    """A message as a letter. Nothing in the message is trusted."""
     deaths: Any = (properties.headers or {}).get("x-death")
     deaths = [one for one in deaths if isinstance(one, dict)] if isinstance(deaths, list) else []
     last = deaths[0] if deaths else {}
@@ -93,12 +93,12 @@ def read(properties: pika.BasicProperties, body: bytes) -> DeadLetter:
 
 def _text(body: bytes) -> str:
     text = body.decode(errors="replace")[:BODY_MAX]
-    is_garbage = len(msgspec.json.encode(text)) > 2 * BODY_MAX  # of what JSON must escape
+    is_garbage = len(msgspec.json.encode(text)) > 2 * BODY_MAX  # most of it has to be escaped in JSON
     return text[:GARBAGE_MAX] if is_garbage else text
 
 
 def fault(kind: str, body: bytes) -> str:
-    """What is wrong with a message by this process's own reading; empty where nothing is."""
+    """What this process finds wrong with a message; empty if nothing."""
     if kind not in ("task", "cancel"):
         return f'expected a message of type "task" or "cancel", found "{kind[:64]}"'
     try:
@@ -109,13 +109,13 @@ def fault(kind: str, body: bytes) -> str:
 
 
 class DeadLetters:
-    """The kept ones, on a client of the hub's Redis; raises what redis-py raises."""
+    """The kept letters, on a client of the hub's Redis. Raises what redis-py raises."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def keep(self, letter: DeadLetter) -> bool:
-        """Keeps a letter, once; whether it was new. The oldest go where there are too many. Refused by a full Redis."""
+        """Keeps a letter once; returns whether it was new. Past ``KEPT_MAX`` the oldest go. A full Redis refuses it."""
         arguments: list[Any] = [letter.id, msgspec.json.encode(letter), KEPT_MAX, TTL_MS]
         return bool(scripts.KEEP_DEAD.call(self._client, [names.DEAD, names.DEAD_AT], arguments))
 
@@ -125,18 +125,18 @@ class DeadLetters:
         return self._read([(one, int(at_ms)) for one, at_ms in found])
 
     def some(self, ids: Sequence[str]) -> list[DeadLetter]:
-        """Those of these ids that are kept."""
+        """The letters with these ids, as far as they are kept."""
         if not ids:
             return []
         scores: Any = self._client.zmscore(names.DEAD_AT, list(ids))
         return self._read([(one, int(at)) for one, at in zip(ids, scores, strict=True) if at is not None])
 
     def count(self) -> int:
-        """How many are kept."""
+        """How many letters are kept."""
         return int(self._client.zcard(names.DEAD_AT))
 
     def drop(self, ids: Sequence[str]) -> int:
-        """Forgets letters; how many there were."""
+        """Deletes letters; returns how many there were."""
         pipeline = self._client.pipeline(transaction=True)
         pipeline.hdel(names.DEAD, *ids)
         pipeline.zrem(names.DEAD_AT, *ids)
@@ -152,7 +152,7 @@ class DeadLetters:
 
 
 class DeadReader:
-    """The consumer of q.dead in a gateway; any number of them share it."""
+    """The consumer of q.dead in a gateway. Any number of gateways share the queue."""
 
     def __init__(self, settings: Settings, hub: Hub, ledger: Ledger, news: Callable[[Iterable[str]], None]) -> None:
         self._hub, self._ledger, self._news = hub, ledger, news
@@ -181,7 +181,7 @@ class DeadReader:
         return self._loop.backoff_seconds()
 
     def run_once(self) -> None:
-        """One connection, from its opening to its loss, or to that of the hub."""
+        """Reads on one connection, until that or the hub is lost."""
         connection = connect.open_broker(self._parameters)
         try:
             channel = connection.channel()
@@ -199,7 +199,7 @@ class DeadReader:
                 connection.close()
 
     def bury(self, properties: pika.BasicProperties, body: bytes) -> None:
-        """Ends the task of a letter and keeps the letter; raises ``HubUnavailable``, and then both may be done again."""
+        """Ends the letter's task and keeps the letter. Raises ``HubUnavailable``; then both may be done again."""
         letter = read(properties, body)
         with self._hub.asking():
             if letter.kind != "cancel" and letter.task and letter.request:
@@ -209,7 +209,7 @@ class DeadReader:
             log.error("dead letter", id=letter.id, request=letter.request, region=letter.region, cause=letter.cause)
 
     def _settle(self, letter: DeadLetter) -> DeadLetter:
-        """The letter with what the ledger knows of its task, which failed now if it had not ended before."""
+        """Fails the letter's task, unless it has ended; returns the letter with the task's region and source."""
         task = next((one for one in self._ledger.tasks(letter.request) or () if one.id == letter.task), None)
         if task is None:
             return letter
@@ -230,7 +230,7 @@ class DeadReader:
 
 
 def _declare(channel: BlockingChannel) -> None:
-    """As the publisher does, which may come later."""
+    """Declares what the publisher declares too, since that may start later."""
     channel.exchange_declare(names.DEAD_EXCHANGE, dict(topology.exchanges())[names.DEAD_EXCHANGE], durable=True)
     channel.queue_declare(names.DEAD_QUEUE, durable=True, arguments=topology.QUORUM)
     channel.queue_bind(names.DEAD_QUEUE, names.DEAD_EXCHANGE, "")

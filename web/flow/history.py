@@ -1,11 +1,11 @@
-"""Finished requests in MongoDB: a document a request, by which it is found, and its results in one more, or several.
+"""Finished requests in MongoDB: one document for each request, which searches find, and one or more for its results.
 
     requests   {_id: request, created, until, status, sources, regions, tasks, results: [[cursor, bytes, part], …], …}
     results    {_id: "REQUEST/PART", until, results: [{task, source, status, …, frame as its region made it}, …]}
 
-A request's results are written before it, and everything by its own id, so writing again is harmless and what can be read
-is whole. ``until`` is when MongoDB itself drops a document. Indexes cost more than documents: there are no more than searches
-need, and a result has none of its own.
+The results are written before the request, so that a request that can be read is whole; every document has an id of its own,
+so that writing again is harmless. MongoDB itself drops a document at ``until``. Indexes cost more than documents: there are
+only those that searches need, and none for single results.
 """
 
 import threading
@@ -29,14 +29,14 @@ from web.hub.redis import HubUnavailable
 
 READ_SECONDS: Final = 2.0
 WRITE_SECONDS: Final = 15.0
-AGAIN_SECONDS: Final = 1.0  # after a failure everybody is refused at once for so long
-PAGE: Final = 50  # requests of one answer
+AGAIN_SECONDS: Final = 1.0  # after a failure, calls are refused at once for this long
+PAGE: Final = 50  # requests in one answer
 PART_BYTES: Final = 8_000_000  # of frames in one document, which MongoDB limits to 16 MiB; a frame is smaller
-DUPLICATE: Final = 11000  # MongoDB's code for an _id that is there already
-CLOCKS_APART_MS: Final = 600_000  # at most, of the gateway that made an id and the hub
+DUPLICATE: Final = 11000  # MongoDB's error code for an _id that exists
+CLOCKS_APART_MS: Final = 600_000  # how far the clocks of the hub and of the gateway that made an id may differ
 
 Document = dict[str, Any]
-Place = tuple[str, int, int]  # of a result: its cursor, the bytes of its records, and the part that it is in
+Place = tuple[str, int, int]  # a result's cursor, the bytes of its records, and the number of the part that holds it
 
 log = logs.get("history")
 
@@ -46,7 +46,7 @@ class HistoryAway(HubUnavailable):
 
 
 class Wanted(Struct, frozen=True):
-    """What to look for; None is anything. ``before``: only requests with lower ids, that is: earlier ones."""
+    """Filters of a search; None matches anything. ``before``: only requests with lower ids, which are earlier."""
 
     source: str | None = None
     region: str | None = None
@@ -56,7 +56,7 @@ class Wanted(Struct, frozen=True):
 
 
 class History:
-    """The store of a gateway. ``is_on`` is false without ``[hub] mongo``: then nothing else may be called."""
+    """A gateway's access to the history. ``is_on`` is false without ``[hub] mongo``; then nothing else may be called."""
 
     def __init__(self, settings: Settings) -> None:
         self.is_on = bool(settings.hub.mongo)
@@ -81,12 +81,12 @@ class History:
                 self._client = None
 
     def ping(self) -> None:
-        """Asks whether it is there; raises ``HistoryAway``."""
+        """Checks that MongoDB answers; raises ``HistoryAway``."""
         with self._asking(READ_SECONDS) as database:
             database.command("ping")
 
     def put(self, views: Sequence[View]) -> None:
-        """Keeps finished requests, whose results are frames; raises ``HistoryAway``, and then all may be put again."""
+        """Writes finished requests, whose results are frames. Raises ``HistoryAway``; then all may be put again."""
         requests: list[Document] = []
         results: list[Document] = []
         for view in views:
@@ -99,7 +99,7 @@ class History:
                     _insert(database[collection], documents)
 
     def remove(self, requests: Sequence[str]) -> None:
-        """Forgets requests; raises ``HistoryAway``, and then all may be removed again."""
+        """Deletes requests. Raises ``HistoryAway``; then all may be removed again."""
         with self._asking(WRITE_SECONDS) as database:
             database[names.REQUESTS_COLLECTION].delete_many({"_id": {"$in": list(requests)}})
             for request in requests:
@@ -107,7 +107,7 @@ class History:
                 database[names.RESULTS_COLLECTION].delete_many({"_id": {"$gt": f"{request}/", "$lt": after_last}})
 
     def read(self, request: str, after: str = START) -> View | None:
-        """A request with its results since a cursor, as ``Ledger.read`` gives it; None when it is not there."""
+        """A request with its results since a cursor, in the form of ``Ledger.read``; None when it is not here."""
         with self._asking(READ_SECONDS) as database:
             found = database[names.REQUESTS_COLLECTION].find_one({"_id": request})
             if found is None:
@@ -124,7 +124,7 @@ class History:
         return _view(found, after, chosen, results, more=more)
 
     def search(self, wanted: Wanted) -> tuple[list[View], str | None]:
-        """Requests without results, latest first, and the id to go on before; None at the end."""
+        """(requests without results, latest first; the id for ``before`` of the next page, None at the end)."""
         query: Document = {}
         for key, value in (("sources", wanted.source), ("regions", wanted.region), ("status", wanted.status)):
             if value is not None:
@@ -142,7 +142,7 @@ class History:
 
     @contextmanager
     def _asking(self, seconds: float) -> Iterator[Any]:
-        """The database, for calls that end within a time; what MongoDB raises becomes ``HistoryAway``."""
+        """The database, for calls that end within ``seconds``. MongoDB's errors become ``HistoryAway``."""
         if time.monotonic() < self._away_until:
             raise HistoryAway(self._away)
         try:
@@ -159,7 +159,7 @@ class History:
         self._away = ""
 
     def _database(self) -> Any:
-        """Its indexes are made at the first use."""
+        """Connects and makes the indexes at first use."""
         with self._lock:
             if self._client is None:
                 client = connect.open_mongo(self._url, name="gateway")
@@ -172,7 +172,7 @@ class History:
             return self._client.get_default_database(names.DATABASE)
 
     def _documents(self, view: View) -> tuple[Document, list[Document]]:
-        """A request's document, and those of its results."""
+        """(the document of a request, the documents of its results)."""
         created = _date(view.created_ms)
         until = created + self._keep
         parts: list[Document] = []
@@ -220,7 +220,7 @@ class History:
         return request, parts
 
     def _within(self, kept: list[Place]) -> tuple[list[Place], bool]:
-        """The first ones whose records fit into one answer, one at least, and whether more wait."""
+        """(the first results whose records fit into one answer, at least one; whether more wait)."""
         size = 0
         for index, (_, records_bytes, _) in enumerate(kept):
             size += records_bytes
@@ -230,7 +230,7 @@ class History:
 
 
 def _insert(collection: Any, documents: Sequence[Document]) -> None:
-    """Writes documents; those that are there already, by their ids, are written again. Replacing all costs thrice as much."""
+    """Inserts documents, and replaces those whose ids exist. Replacing all of them would cost three times as much."""
     try:
         collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
@@ -275,7 +275,7 @@ def _view(found: Document, after: str, chosen: Sequence[Place], results: list[by
 
 
 def _first_id(since: datetime) -> str:
-    """An id that is lower than those of all requests since then: ids begin with their time, and have an index."""
+    """An id below those of all requests since then: ids begin with their time, and are indexed."""
     since_ms = max(0, int(since.timestamp() * 1000) - CLOCKS_APART_MS)
     return str(ULID.from_int(since_ms << 80))
 

@@ -1,15 +1,15 @@
-"""What regions hold at the hub: measured there, not believed. What nobody asked for goes; who goes on with it is kept out.
+"""Bounds what each region holds in the hub's Redis, by measuring it there instead of believing the region.
 
     Holdings, a thread of each gateway, of which one acts at a time
-        each second   bytes of settled results that have expired by now are forgotten (SETTLE counts them)
-                      streams and clients of each region are looked at
-                      regions that were barred for long enough may write again
-        in between    all keys are looked through, some at a time: a result that nobody waits for is deleted
+        each second   subtracts the bytes of settled results that have expired (SETTLE adds them)
+                      looks at the stream and the clients of each region
+                      lets regions write again that were barred for long enough
+        in between    scans all keys, some at a time, and deletes results that no task waits for
 
-A region is barred when what it put here that nobody asked for, its stream, or what its clients have sent and Redis has not
-done passes its bounds: its user is turned off and its clients are ended, for a minute. Its own tasks wait in its outbox. The
-user of the gateways needs the right to do so (``+acl|getuser +acl|setuser +client|kill +client|list``); without it, what nobody
-asked for is deleted all the same.
+A region is barred for a minute when one of these exceeds its bound: results that no task waits for, its stream, or the memory
+of its clients' commands. Its Redis user is then turned off and its clients are disconnected; its own results wait in its
+outbox. To bar regions, the gateways' user needs ``+acl|getuser +acl|setuser +client|kill +client|list``. Without these
+rights, unwanted results are still deleted.
 """
 
 import os
@@ -28,31 +28,30 @@ from regions.settings import Settings
 from web.hub import scripts
 from web.hub.redis import Hub
 
-EVERY_SECONDS: Final = 1.0
-PAUSE_SECONDS: Final = 0.25  # between two looks at keys
-HASTY_SECONDS: Final = 0.005  # the same, where the hub fills
-HASTY_FROM: Final = 0.5  # of maxmemory
-HASTY_GROWTH: Final = 0.02  # of maxmemory, since all was looked through and nothing was wrong
-KEYS_AT_ONCE: Final = 1_000  # 0.7 ms of the hub's Redis: haste takes an eighth of it, and so must end
+EVERY_SECONDS: Final = 1.0  # all but the scan of keys
+PAUSE_SECONDS: Final = 0.25  # between two shares of the scan
+HASTY_SECONDS: Final = 0.005  # the same while the hub fills up
+HASTY_FROM: Final = 0.5  # share of maxmemory that must be used for haste
+HASTY_GROWTH: Final = 0.02  # share of maxmemory by which use must have grown since a scan found next to nothing
+KEYS_AT_ONCE: Final = 1_000  # take the hub's Redis 0.7 ms: haste costs an eighth of its time, and so must end
 LEASE_MS: Final = 5_000
 BAR_MS: Final = 60_000
 WINDOW_SECONDS: Final = 60.0
-SURPLUS_SHARE: Final = 0.25  # of a region's room: so much that nobody asked for within a minute bars it
-CLIENTS_SHARE: Final = 0.5  # of the clients that there may be: from here on it is looked whose they are
-CLIENTS_BYTES_SHARE: Final = 0.1  # the same of maxmemory, by what clients have sent and wait for
-STREAMS_FROM_SECONDS: Final = 30.0  # after the start: what came while no gateway read is read first, and not cut
-AHEAD_MS: Final = 86_400_000  # a stream's ids that are so far ahead of the clock were made to end it
+SURPLUS_SHARE: Final = 0.25  # of a region's room: this much unwanted data within a minute bars it
+CLIENTS_SHARE: Final = 0.5  # of maxclients: from here on it is counted whose they are
+CLIENTS_BYTES_SHARE: Final = 0.1  # the same for clients' buffers, of maxmemory
+STREAMS_FROM_SECONDS: Final = 30.0  # after the start, so that streams are read before they are cut
+AHEAD_MS: Final = 86_400_000  # ids this far ahead of the clock were forged, so that the stream takes no more entries
 
 ANY_RESULT: Final = names.result("*", "*")
-OF_A_REGION: Final = (
-    f"^{names.result('([a-z][a-z0-9-]*)', '(.+)')}$"  # a pattern of Lua; neither "hub" is one nor what is settled
-)
+# A Lua pattern of unsettled results. Settled ones are of "REGION+", and those of "hub" are left out by name.
+OF_A_REGION: Final = f"^{names.result('([a-z][a-z0-9-]*)', '(.+)')}$"
 
 log = logs.get("holdings")
 
 
 class Holdings:
-    """What one gateway sees of it. ``client`` is for its thread alone."""
+    """One gateway's part in it."""
 
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._hub = hub
@@ -61,11 +60,11 @@ class Holdings:
         self._client: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-holdings", connections=1)
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._cursor = b"0"
-        self._surplus: dict[str, deque[tuple[float, int]]] = {}  # of each region: when (monotonic), bytes
+        self._surplus: dict[str, deque[tuple[float, int]]] = {}  # by region: when (monotonic), unwanted bytes
         self._limit = self._used = 0  # bytes of the hub
-        self._round_used = 0  # when this round of keys began
-        self._clean_used = 0  # when the last round began that found next to nothing, or what was least since
-        self._round_surplus = 0  # bytes
+        self._round_used = 0  # when this scan began
+        self._clean_used = 0  # when the last scan began that found next to nothing, or the least use since
+        self._round_surplus = 0  # unwanted bytes that this scan has found
         self._look_at = 0.0
         self._streams_from = time.monotonic() + STREAMS_FROM_SECONDS
         self._is_mine = self._is_filling = False
@@ -95,7 +94,7 @@ class Holdings:
         return pause + (HASTY_SECONDS if self._is_filling else PAUSE_SECONDS)
 
     def run_once(self) -> None:
-        """Looks at some keys, and each second at all else."""
+        """Scans some keys, and once a second does everything else."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + EVERY_SECONDS
             self._is_mine = bool(scripts.HOLD.call(self._client, [names.HOLDINGS], [self._me, LEASE_MS]))
@@ -128,7 +127,7 @@ class Holdings:
             self._clean_used, self._is_filling = self._round_used, False
 
     def _note(self, region: str, size: int) -> None:
-        """So many bytes that nobody asked for were deleted."""
+        """Counts unwanted bytes of a region that were deleted, and bars it when they are too many."""
         seen, now = self._surplus.setdefault(region, deque()), time.monotonic()
         seen.append((now, size))
         while seen[0][0] < now - WINDOW_SECONDS:
@@ -145,29 +144,29 @@ class Holdings:
             commands.append(("XINFO", "STREAM", names.out_stream(region)))
         *answers, (seconds, _) = map(_or_none, send(self._client, [*commands, ("TIME",)], []))
         for index, region in enumerate(self._regions):
-            size, told = answers[2 * index], answers[2 * index + 1]
-            if size is None or told is None:  # none yet, or no stream: that is for who reads it
+            size, info = answers[2 * index], answers[2 * index + 1]
+            if size is None or info is None:  # none yet, or not a stream, which the settler repairs
                 continue
-            said = dict(zip(told[::2], told[1::2], strict=True))
-            last_ms = int(said[b"last-generated-id"].partition(b"-")[0])
+            stream = dict(zip(info[::2], info[1::2], strict=True))
+            last_ms = int(stream[b"last-generated-id"].partition(b"-")[0])
             most = self._hub.region_bytes_max
             if 0 < most < size and time.monotonic() >= self._streams_from:
-                length = said[b"length"] * most // (2 * size)
+                length = stream[b"length"] * most // (2 * size)
                 send(self._client, [("XTRIM", names.out_stream(region), "MAXLEN", "~", length)], [])
                 self._bar(region, f"its stream was {size:,} bytes long")
-            elif last_ms > int(seconds) * 1000 + AHEAD_MS and said[b"length"] == 0:
+            elif last_ms > int(seconds) * 1000 + AHEAD_MS and stream[b"length"] == 0:
                 send(self._client, [("UNLINK", names.out_stream(region))], [])
                 log.warning("a stream whose ids were far ahead begins anew", region=region)
 
     def _look_at_clients(self) -> None:
-        told: dict[str, Any] = self._client.info("clients", "memory")
-        limit = self._limit = int(told["maxmemory"])
-        self._used = int(told["used_memory"])
+        info: dict[str, Any] = self._client.info("clients", "memory")
+        limit = self._limit = int(info["maxmemory"])
+        self._used = int(info["used_memory"])
         self._clean_used = min(self._clean_used, self._used)
         is_much = 0 < HASTY_FROM * limit < self._used
         self._is_filling = is_much and self._used - self._clean_used > HASTY_GROWTH * limit
-        many, much = CLIENTS_SHARE * int(told["maxclients"]), CLIENTS_BYTES_SHARE * limit
-        if int(told["connected_clients"]) <= many and not 0 < much < int(told["mem_clients_normal"]):
+        many, much = CLIENTS_SHARE * int(info["maxclients"]), CLIENTS_BYTES_SHARE * limit
+        if int(info["connected_clients"]) <= many and not 0 < much < int(info["mem_clients_normal"]):
             return
         held: dict[str, list[int]] = {}
         try:
@@ -188,18 +187,18 @@ class Holdings:
         self._set_user(region, "off")
 
     def _keep_out(self) -> None:
-        """Lets those in again whose time is over, and keeps the others out, also where the server was restarted meanwhile."""
+        """Lets regions in again whose minute is over. Bars the others once more, since a restarted server forgets it."""
         barred: Any = self._client.hgetall(names.BARRED)
         now_ms = connect.redis_now_ms(self._client) if barred else 0
-        for region, said in barred.items():
-            if int(said.partition(b" ")[0]) > now_ms:
+        for region, until in barred.items():
+            if int(until.partition(b" ")[0]) > now_ms:
                 self._set_user(region.decode(), "off")
             elif self._set_user(region.decode(), "on"):
                 self._client.hdel(names.BARRED, region)
                 log.info("a region may write to the hub again", region=region.decode())
 
     def _set_user(self, region: str, how: str) -> bool:
-        """Turns a region's user on or off; one that is not there is not made."""
+        """Turns a region's user on or off; a user that does not exist is not made."""
         user = names.hub_user(region)
         try:
             if value(send(self._client, [("ACL", "GETUSER", user)], [])[0]) is None:
@@ -218,5 +217,5 @@ class Holdings:
 
 
 def _or_none(reply: Any) -> Any:
-    """A refusal is no answer; who is away is raised by who asked."""
+    """None for an error reply."""
     return None if isinstance(reply, Exception) else reply

@@ -1,4 +1,4 @@
-"""Hears which requests have news, whichever gateway settled them. A hint only: the request's stream is the truth."""
+"""Hears which requests have news, whichever gateway settled them. That is a hint; the request's stream is the truth."""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -15,7 +15,7 @@ log = logs.get("listen")
 
 
 class Listener:
-    """One subscription of a gateway. ``missed`` is called after every gap: every waiter re-reads."""
+    """The gateway's subscription. ``missed`` is called after every gap, so that all waiters read again."""
 
     def __init__(self, settings: Settings, news: Callable[[Iterable[str]], None], missed: Callable[[], None]) -> None:
         self._client: redis.Redis = connect.open_redis(
@@ -43,7 +43,7 @@ class Listener:
         return self._loop.backoff_seconds()
 
     def run_once(self) -> None:
-        """One subscription, from its start to its loss."""
+        """Subscribes, and listens until the subscription is lost."""
         with connect.Subscription(self._client) as subscription:
             subscription.subscribe(names.WAKE)
             while not self._loop.stopping.is_set():

@@ -1,10 +1,10 @@
 """One publisher for all threads of a gateway: confirmed, persistent, mandatory, pipelined.
 
-A thread of its own runs pika's SelectConnection. ``publish`` hands it a batch and returns; the batch's ``done`` is called
-once, on that thread, with None when the broker has confirmed every message, else with the reason why not. After a lost
-connection everything unconfirmed is unknown and counts as failed: whoever published takes it back by a cancel.
+A thread of its own runs pika's SelectConnection. ``publish`` hands it a batch and returns. The batch's ``done`` is called
+once, on that thread: with None when the broker has confirmed every message, otherwise with the reason. After a lost
+connection nobody knows what became of unconfirmed messages. They count as failed, and the caller takes them back by cancels.
 
-Each region has a channel of its own: a queue without a leader blocks the channel that sends to it, whole regions at a time.
+Each region has a channel of its own, since a queue without a leader blocks the channel that sends to it.
 """
 
 import functools
@@ -24,7 +24,7 @@ from regions import connect, frames, logs, names, topology
 from regions.loop import Loop
 from regions.settings import Settings
 
-SILENT_SECONDS: Final = 0.9  # a region's queues that owe a confirm for longer are not sent to until they give it
+SILENT_SECONDS: Final = 0.9  # a region whose queues owe a confirm for longer gets no messages until they give it
 
 log = logs.get("publish")
 
@@ -40,7 +40,7 @@ class Message(Struct, frozen=True):
 
 
 class Batch:
-    """Messages that count only together. Touched by the publisher's thread alone once it is handed over."""
+    """Messages that succeed or fail together. Once handed over, only the publisher's thread touches it."""
 
     def __init__(self, messages: list[Message], done: Callable[[str | None], None]) -> None:
         self.messages, self._done = messages, done
@@ -49,30 +49,32 @@ class Batch:
         self._is_ended = False
 
     def end(self, reason: str | None) -> None:
-        """Tells the outcome, the first time."""
+        """Calls ``done`` with the outcome, at the first call only."""
         if not self._is_ended:
             self._is_ended = True
             self._done(reason)
 
 
 class _Lane:
-    """One region's channel, and what is not confirmed on it."""
+    """One region's channel and its unconfirmed messages."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self.unconfirmed: dict[int, tuple[Batch, str, float]] = {}  # a message's id, and when it was sent
-        self.since = 0.0  # when the oldest message that it owes a confirm for was sent
+        self.unconfirmed: dict[
+            int, tuple[Batch, str, float]
+        ] = {}  # by delivery tag: batch, message id, when it was sent
+        self.since = 0.0  # when the oldest unconfirmed message was sent
         self.confirmed_at = 0.0
         self._tag = 0
         self._returned: set[str] = set()
 
     @property
     def is_silent(self) -> bool:
-        """Whether there is no hope of a confirm within an accept's budget."""
+        """Whether a confirm within an accept's budget can't be expected."""
         return bool(self.unconfirmed) and time.monotonic() - self.since > SILENT_SECONDS
 
     def frames(self, batch: Batch, message: Message, frame_max: int) -> bytes:
-        """One message of a batch, to be sent now and in this order: its confirm is awaited from here on."""
+        """The frames of one message. The caller sends them now, in the order of the calls, and awaits the confirm."""
         self._tag += 1
         now = time.monotonic()
         if not self.unconfirmed:
@@ -90,13 +92,13 @@ class _Lane:
         )
 
     def returned(self, message_id: str) -> None:
-        """No queue took it; the return comes before the message's ack."""
+        """Notes a message that no queue took. Its return comes before its ack."""
         self._returned.add(message_id)
 
     def confirmed(self, tag: int, *, is_ack: bool, is_multiple: bool) -> None:
-        """The broker's word on one message, or on all up to it."""
+        """The broker's ack or nack of one message, or of all up to it."""
         self.confirmed_at = time.monotonic()
-        # Tags were put in in order, so those that a multiple confirm covers stand first.
+        # Tags ascend, so those that a multiple confirm covers stand first.
         tags = list(itertools.takewhile(lambda one: one <= tag, self.unconfirmed)) if is_multiple else [tag]
         for one in tags:
             batch, message_id, _ = self.unconfirmed.pop(one)
@@ -111,7 +113,7 @@ class _Lane:
         self.since = next((sent for _, _, sent in self.unconfirmed.values()), self.since)
 
     def fail(self, reason: str) -> None:
-        """What is not confirmed counts as failed."""
+        """Fails all batches with unconfirmed messages."""
         for batch, _, _ in list(self.unconfirmed.values()):
             batch.end(reason)
 
@@ -123,7 +125,7 @@ class Publisher:
         self._regions = list(settings.region)
         self._parameters = connect.amqp_parameters(settings.hub.amqp, name="gateway-publisher")
         for parameters in self._parameters:
-            # A blocked connection stays, so that it is known to be blocked: a new one would look healthy until asked.
+            # A blocked connection is kept: a new one would look healthy until it is used.
             parameters.blocked_connection_timeout = None
         self._connection: SelectConnection | None = None
         self._declarer: Channel | None = None
@@ -138,7 +140,7 @@ class Publisher:
 
     @property
     def unavailable(self) -> str | None:
-        """None when a publish may be confirmed, else why none will be."""
+        """None when a publish may be confirmed, otherwise why none will be."""
         if self._down is not None:
             return self._down
         if self._blocked is not None:
@@ -150,7 +152,7 @@ class Publisher:
         return None
 
     def unavailable_for(self, regions: Iterable[str]) -> str | None:
-        """None when a publish to these regions may be confirmed, else why it will not be."""
+        """None when a publish to these regions may be confirmed, otherwise why it will not be."""
         if self._down is not None or self._blocked is not None:
             return self.unavailable
         for region in regions:
@@ -164,7 +166,7 @@ class Publisher:
         self._loop.start()
 
     def stop(self) -> None:
-        """Closes the connection and ends the thread; what is unconfirmed fails."""
+        """Closes the connection and ends the thread; unconfirmed batches fail."""
         self._loop.stopping.set()
         connection = self._connection
         if connection is not None:
@@ -172,7 +174,7 @@ class Publisher:
         self._loop.join()
 
     def publish(self, batch: Batch) -> None:
-        """Hands a batch over. Its ``done`` comes from another thread, or from this one when the broker is away."""
+        """Hands a batch over. Its ``done`` is called by the publisher's thread, or by this one when the broker is away."""
         reason = self.unavailable_for({names.region_of(message.routing_key) for message in batch.messages})
         connection = self._connection
         if reason is not None or connection is None:
@@ -185,7 +187,7 @@ class Publisher:
             connection.ioloop.add_callback_threadsafe(self._flush)
 
     def withdraw(self, batch: Batch) -> None:
-        """What of it was not sent yet never will be."""
+        """Keeps the batch from being sent, if it was not sent yet."""
         batch.is_withdrawn = True
 
     def _turn(self) -> float:
@@ -193,7 +195,7 @@ class Publisher:
         return self._loop.backoff_seconds()
 
     def run_once(self) -> None:
-        """One connection, from its opening to its end."""
+        """Opens one connection, and serves it until its end."""
         parameters = self._parameters[self._loop.failures % len(self._parameters)]
         connection: SelectConnection | None = None
         try:
@@ -204,7 +206,7 @@ class Publisher:
                 on_close_callback=lambda _, error: self._lost(error),
             )
             connection.ioloop.start()
-        except Exception as error:  # whatever pika raises ends this connection, not the publisher
+        except Exception as error:  # an error of pika ends this connection, not the publisher
             log.exception("publisher failed")
             self._lost(error)
         finally:
@@ -224,14 +226,14 @@ class Publisher:
         connection.channel(on_open_callback=self._channel_opened)
 
     def _channel_opened(self, channel: Channel) -> None:
-        """The channel of declarations; then one for each region, as the broker opens them."""
+        """The channel for declarations is open; the regions' channels follow."""
         channel.add_on_close_callback(self._channel_closed)
         self._declarer = channel
         self._declare(channel)
 
     def _open_lanes(self, _: Any) -> None:
         connection = self._connection
-        if connection is None or self._lanes:  # it was a queue that had to be declared again
+        if connection is None or self._lanes:  # a missing queue was declared again
             return
         for region in self._regions:
             connection.channel(on_open_callback=functools.partial(self._lane_opened, region))
@@ -246,7 +248,7 @@ class Publisher:
         )
 
     def _declare(self, channel: Channel) -> None:
-        """Exchanges and queues; pika sends them one after the other, the last one's answer opens the regions' channels."""
+        """Declares exchanges and queues. pika sends one after the other; the last reply opens the regions' channels."""
         for exchange, kind in topology.exchanges():
             channel.exchange_declare(exchange, exchange_type=kind, durable=True, callback=_ignore)
         found = topology.queues(self._regions)
@@ -262,10 +264,10 @@ class Publisher:
             log.info("broker reached", was=was)
             for call in self.regained:
                 call()
-        self._flush()  # what was handed over while the connection changed
+        self._flush()  # batches that were handed over while the connection changed
 
     def _flush(self) -> None:
-        """On the connection's thread: everything that waits goes out."""
+        """Sends all waiting batches, on the connection's thread."""
         with self._lock:
             batches, self._waiting = self._waiting, deque()
             self._is_flushing = False
@@ -287,7 +289,7 @@ class Publisher:
         lane.confirmed(method.delivery_tag, is_ack=isinstance(method, pika.spec.Basic.Ack), is_multiple=method.multiple)
 
     def _on_return(self, lane: _Lane, _channel: Channel, _method: Any, properties: Any, _body: bytes) -> None:
-        """A queue that is gone is declared again."""
+        """The message's queue is gone: it is declared again."""
         lane.returned(properties.message_id)
         if self._declarer is not None:
             self._declare(self._declarer)
@@ -335,4 +337,4 @@ class Publisher:
 
 
 def _ignore(_: Any) -> None:
-    """An answer that needs no action: a refusal closes the channel, which is handled there."""
+    """Ignores a reply. A refusal would close the channel instead, and ``_channel_closed`` handles that."""

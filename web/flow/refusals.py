@@ -1,10 +1,10 @@
-"""What was refused of regions' entries: counted, kept by example among the dead letters, and shown in the region's status.
+"""Counts the entries of regions that were refused, and keeps examples of them among the dead letters.
 
-    Settler ── add ──> Refusals ── flush: once a second, where there is something
-        nf:refused:{region}   how often, by what was wrong, and when last
+    Settler ── add ──> Refusals ── flush: once a second, if there are new ones
+        nf:refused:{region}   how many entries, by what was wrong, and when the last one came
         nf:dead               the first example in each second, as the letter REGION:WHAT (nearfetch dead show)
 
-A region has as many letters as there are things that can be wrong, however much it sends.
+A region has one letter for each kind of fault, however many entries it sends. The region's status shows the counts.
 """
 
 import time
@@ -20,15 +20,15 @@ from web.flow.dead import BODY_MAX, DeadLetter
 from web.hub.entry import Refused
 
 KEPT_SECONDS: Final = 7 * 86_400
-FIELD_MAX: Final = 1_000  # characters of a field that are kept
+FIELD_MAX: Final = 1_000  # characters that are kept of a field
 FIELDS_MAX: Final = 16
-LOG_SECONDS: Final = 60.0  # between two log lines of one region
+LOG_SECONDS: Final = 60.0  # between two log lines about one region
 
 log = logs.get("settle")
 
 
 class _Seen(Struct):
-    """What was refused since the last flush, and the first example of it."""
+    """Entries of one kind that were refused since the last flush; the texts are of the first one."""
 
     count: int
     entry: str
@@ -38,29 +38,29 @@ class _Seen(Struct):
 
 
 class Refusals:
-    """What one gateway refused and has not written yet. For one thread."""
+    """Refused entries of one gateway that are not written yet. For one thread."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._new: dict[tuple[str, str], _Seen] = {}
-        self._told: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}  # by region, monotonic
 
     def add(self, region: str, entry: str, fields: dict[bytes, bytes], refused: Refused) -> None:
-        """One more, with its entry."""
+        """Counts one more refused entry."""
         seen = self._new.get((region, refused.what))
         if seen is not None:
             seen.count += 1
             return
         body = {_text(name): _text(of) for name, of in list(fields.items())[:FIELDS_MAX]}
         size = sum(len(name) + len(of) for name, of in fields.items())
-        told = msgspec.json.encode(body).decode()[:BODY_MAX]
-        self._new[region, refused.what] = _Seen(1, entry, str(refused)[:FIELD_MAX], told, size)
-        if time.monotonic() - self._told.get(region, float("-inf")) >= LOG_SECONDS:
-            self._told[region] = time.monotonic()
+        kept = msgspec.json.encode(body).decode()[:BODY_MAX]
+        self._new[region, refused.what] = _Seen(1, entry, str(refused)[:FIELD_MAX], kept, size)
+        if time.monotonic() - self._logged_at.get(region, float("-inf")) >= LOG_SECONDS:
+            self._logged_at[region] = time.monotonic()
             log.error("entry refused", region=region, what=refused.what, why=str(refused)[:FIELD_MAX], entry=entry)
 
     def flush(self) -> None:
-        """Writes what is new; what a full Redis refuses is counted with the next. Raises ``connect.AWAY``'s."""
+        """Writes the new counts; those that a full Redis refuses are written with the next. Raises ``connect.AWAY``'s errors."""
         if not self._new:
             return
         new, self._new = self._new, {}

@@ -1,10 +1,10 @@
-"""Reads what the regions have to say and ends tasks by it.
+"""Reads the regions' out streams and ends tasks by their results.
 
     nf:out:{region} ── consumer group of the gateways ── settle (one round trip a batch) ── news to the waiters
-                                                       └ claims, status, sources ── where the views read them
+                                                       └ claims, status, sources ── stored for the status pages
 
-Reading an entry twice is harmless, so an entry is acknowledged and deleted only after it took effect: with the next read, in
-the same write. What a dead gateway had read is taken over after 5 s.
+Reading an entry twice is harmless. So an entry is acknowledged and deleted only after it took effect, in the same write as
+the next read. Entries that a dead gateway had read are taken over after 5 s.
 """
 
 import os
@@ -39,13 +39,13 @@ BATCH_MIN: Final = 50
 TAKE_OVER_MS: Final = 5_000
 HOUSEKEEPING_SECONDS: Final = 1.0
 FORGET_CONSUMER_MS: Final = 60_000
-APART_SECONDS: Final = 30.0  # that a region is read apart, after the last reason for it
+APART_SECONDS: Final = 30.0  # how long a region is read apart after the last reason for it
 APART_EVERY_SECONDS: Final = 0.25
 APART_BATCH: Final = 100
-APART_BYTES: Final = 200_000  # past it the next batch is smaller
-REFUSED_MAX: Final = 10  # entries of a region in one batch; with more it is read apart
-PARTS_MAX: Final = 200  # bridges and pools of a region that are known at once
-PART_LIVES_SECONDS: Final = 3_600.0
+APART_BYTES: Final = 200_000  # in one batch; after more, the next batch is smaller
+REFUSED_MAX: Final = 10  # refused entries in one batch; a region with more is read apart
+PARTS_MAX: Final = 200  # bridges and pools of a region at one time
+PART_LIVES_SECONDS: Final = 3_600.0  # after its last status, before its place may go to another one
 
 Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields
 
@@ -53,7 +53,7 @@ log = logs.get("settle")
 
 
 class Settler:
-    """One reader of all out streams in a gateway. Without a ``catalog`` any source may be any region's."""
+    """Reads all out streams, in a thread of each gateway. Without a ``catalog`` any region may own any source."""
 
     def __init__(
         self,
@@ -73,14 +73,17 @@ class Settler:
         self._runs = Runs(self._reader)
         self._refusals = Refusals(self._reader)
         self._has_groups = False
-        # What took effect is said on a connection from before: a hub that was killed may have lost it, and is asked again.
+        # Acknowledgements use the connection of the read before. A hub that was killed meanwhile may have lost the effect,
+        # and the new connection reads the entries again.
         self._link: Link | None = None
-        self._took_effect: list[tuple[Any, ...]] = []  # commands that say so
-        self._backlog = True  # what this consumer read before and did not finish comes first
+        self._took_effect: list[tuple[Any, ...]] = []  # commands that acknowledge it
+        self._backlog = True  # entries that this consumer read and did not acknowledge come first
         self._count = BATCH_MIN
-        self._apart: dict[str, float] = {}  # regions that are read by themselves, until when (monotonic)
+        self._apart: dict[str, float] = {}  # regions that are read by themselves, and until when (monotonic)
         self._apart_count, self._apart_at = APART_BATCH, 0.0
-        self._parts: dict[str, dict[str, float]] = {}  # of each region: which ones spoke, and when last
+        self._parts: dict[
+            str, dict[str, float]
+        ] = {}  # by region: its bridges and pools, and when each sent its last status
         self._housekeeping_at = 0.0
         self._loop = Loop("settle", self._turn, last=self._finish, end_seconds=BLOCK_SECONDS + 5)
 
@@ -110,7 +113,7 @@ class Settler:
         return self._loop.backoff_seconds()
 
     def run_once(self) -> None:
-        """One batch: acknowledge what took effect, read, take effect."""
+        """One batch: acknowledges the last one, reads, and lets the entries take effect."""
         self._connect()
         if not self._has_groups:
             self._make_groups()
@@ -139,9 +142,9 @@ class Settler:
         self._runs.flush()
 
     def _acknowledge(self, *then: tuple[Any, ...]) -> Any:
-        """Says what took effect, in one write with another command; the answer to that.
+        """Acknowledges what took effect, in one write with another command, whose reply it returns.
 
-        A full Redis refuses what a region says of itself; that must not keep the results waiting that were just read.
+        A full Redis refuses to store a region's status. That is only logged, so that the results just read do not wait.
         """
         link = self._connect()
         before, self._took_effect = self._took_effect, []
@@ -152,7 +155,7 @@ class Settler:
         return value(answers[-1]) if then else None
 
     def _read(self) -> list[Entry]:
-        """What all regions say that give no reason to read them apart."""
+        """Reads the regions that are not read apart."""
         together = [region for region in self._regions if region not in self._apart]
         if not together:
             self._acknowledge()
@@ -172,7 +175,7 @@ class Settler:
         return entries
 
     def _read_apart(self) -> list[Entry]:
-        """What the others say: each by itself and little at a time, so that they keep nobody waiting."""
+        """Reads the other regions, each by itself and a little at a time, so that they delay no other region."""
         for region, until in list(self._apart.items()):
             if time.monotonic() >= until:
                 del self._apart[region]
@@ -206,7 +209,7 @@ class Settler:
         self._apart[region] = time.monotonic() + APART_SECONDS
 
     def _taken_over(self) -> list[Entry]:
-        """Entries that a gateway read and did not finish: it is dead, or has hung for long."""
+        """Takes over entries of gateways that died or hung after they had read them."""
         commands: list[tuple[Any, ...]] = []
         for region in self._regions:
             stream, count = names.out_stream(region), APART_BATCH if region in self._apart else BATCH
@@ -218,7 +221,7 @@ class Settler:
         for index, region in enumerate(self._regions):
             claimed, consumers = answers[2 * index], answers[2 * index + 1]
             if isinstance(claimed, Exception) or isinstance(consumers, Exception):
-                self._has_groups = False  # its stream is looked at before the next batch; the others go on
+                self._has_groups = False  # its stream is checked before the next batch; the others go on
                 continue
             entries += [(region, entry, mapping(fields or [])) for entry, fields in claimed[1]]
             for consumer in (dict[bytes, Any](mapping(one)) for one in consumers):
@@ -230,7 +233,7 @@ class Settler:
         return entries
 
     def _make_groups(self) -> None:
-        """A stream that is none is made one, and read apart; also on a full Redis, which only what is read drains."""
+        """Makes the groups, also on a full Redis, which only reading drains. A key of another type is replaced by a stream."""
         wrong = scripts.GROUPS.call(self._reader, list(map(names.out_stream, self._regions)), [names.GATEWAYS])
         for region, why in zip(self._regions, wrong, strict=True):
             if why:
@@ -239,7 +242,7 @@ class Settler:
         self._has_groups = True
 
     def _handle(self, entries: list[Entry]) -> None:
-        """Everything that a batch says takes effect; then it may be acknowledged."""
+        """Lets all entries take effect; then they may be acknowledged."""
         if not entries:
             return
         settlements: list[Settlement] = []
@@ -279,8 +282,8 @@ class Settler:
         claims: dict[str, list[Claim]],
         said: dict[tuple[str, str], bytes],
     ) -> None:
-        """Puts an entry where it belongs; raises ``Refused``."""
-        if not fields:  # deleted meanwhile
+        """Adds an entry to the list of its kind; raises ``Refused``."""
+        if not fields:  # it was deleted meanwhile
             return
         found = judge(region, entry, fields, self._owns, lambda one: self._refuse(region, entry, fields, one))
         if isinstance(found, Settlement):
@@ -300,7 +303,7 @@ class Settler:
         )
 
     def _know(self, region: str, part: str) -> None:
-        """A region has so many parts and no more, whatever it calls them."""
+        """Bounds the number of a region's bridges and pools, whose names the region invents; raises ``Refused``."""
         known, now = self._parts.setdefault(region, {}), time.monotonic()
         if part not in known and len(known) >= PARTS_MAX:
             for gone in [one for one, at in known.items() if at < now - PART_LIVES_SECONDS]:
@@ -326,20 +329,20 @@ class Settler:
                 self._hub.observe(one.region, one.size_bytes)
             elif answer != scripts.NOTHING:
                 refused.append((one, answer))
-            if answer in scripts.ENDED and one.run is not None:  # and not for an entry that was read before
+            if answer in scripts.ENDED and one.run is not None:  # not counted again for an entry that was read before
                 self._runs.add(one.region, one.run, one.finished_ms)
         if news:
             self._news(news)
         self._settle(self._instead(refused))
 
     def _is_usual(self, one: Settlement) -> bool:
-        """Whether a result is no larger than one may be; what is said of it counts against its request's bytes."""
+        """Whether a result's stated size is allowed. That size also counts towards the limit of its request."""
         return bool(one.frame) or one.size_bytes <= (
             self._records_max if one.status == "succeeded" else contract.HEAD_BYTES_MAX
         )
 
     def _instead(self, refused: Sequence[tuple[Settlement, int]]) -> list[Settlement]:
-        """What tasks end as whose own results may not count, each with why. Their sources are asked for in one round trip."""
+        """Failures for tasks whose own results were refused. One round trip reads the names of their sources."""
         if not refused:
             return []
         asked = self._ledger.asked(list({one.request: None for one, _ in refused}))
@@ -369,7 +372,7 @@ def _why(answer: int) -> TaskError:
 
 
 def _entries(reply: Any) -> list[Entry]:
-    """What XREADGROUP answers."""
+    """The entries in a reply to XREADGROUP."""
     found: list[Entry] = []
     for stream, entries in reply or ():
         region = stream.decode().removeprefix(names.out_stream(""))

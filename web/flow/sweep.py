@@ -1,10 +1,10 @@
-"""Ends what nobody ended: tasks past their deadline + grace, and requests whose accept a dead gateway left open.
+"""Ends tasks past their deadline + grace, and requests whose accept a dead gateway left open.
 
-Each gateway sweeps for itself. After its start, and after it regained the hub or the broker, it sweeps nothing for 15 s,
-so that results which were on their way win; at most 15 s in any 60, so that a flapping link does not stop the sweep.
+Every gateway sweeps. After its start, and after it regained the hub or the broker, it waits for 15 s, so that results which
+were on their way still count. It waits at most 15 s in any 60, so that a flapping link does not stop the sweep.
 
     OVERDUE   takes a batch, which no other gateway gets for 2 s     then, in a round trip each: read, settle or refuse
-              and the next one, until there is no more
+              and the next batch, until none is left
 """
 
 import time
@@ -24,26 +24,26 @@ from web.hub.ledger import Ledger, Settlement
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 0.25
-BATCH: Final = 500  # tasks, and requests that were not accepted
+BATCH: Final = 500  # tasks, and as many requests that were not accepted
 SHOWN_MAX: Final = 10  # ids in a line of the log
-LEASE_MS: Final = 2_000  # longer than a batch takes; what a gateway took and did not end comes again after it
+LEASE_MS: Final = 2_000  # longer than a batch takes; after it, another gateway takes what this one did not end
 GRACE_SECONDS: Final = 15.0
 GRACE_WINDOW_SECONDS: Final = 60.0
-FORGET_PART_MS: Final = 3_600_000  # what a bridge or a pool said last, after it is gone
+FORGET_PART_MS: Final = 3_600_000  # after the last status of a bridge or pool
 FORGET_EVERY_SECONDS: Final = 60.0
 
 log = logs.get("sweep")
 
 
 class Grace:
-    """The 15 s without a sweep: at most one of them begins in any 60 s."""
+    """The 15 s without a sweep, which begin at most once in any 60 s."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began: float | None = None
 
     def begin(self) -> None:
-        """Something was regained. Within 60 s of the last beginning it changes nothing."""
+        """Begins the wait, unless the last one began less than 60 s ago."""
         now = self._clock()
         if self._began is None or now - self._began >= GRACE_WINDOW_SECONDS:
             self._began = now
@@ -55,7 +55,7 @@ class Grace:
 
 
 class Sweeper:
-    """The sweep of one gateway."""
+    """The sweeping thread of a gateway."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Sweeper:
         self._loop = Loop("sweep", self._turn)
 
     def start(self) -> None:
-        """Starts the thread, in its grace."""
+        """Starts the thread, which first waits out the grace."""
         self.grace.begin()
         self._loop.start(EVERY_SECONDS)
 
@@ -92,7 +92,7 @@ class Sweeper:
         return EVERY_SECONDS
 
     def run_once(self) -> int:
-        """Ends all that is overdue, a batch at a time; returns how many tasks it ended."""
+        """Ends everything that is overdue, a batch at a time; returns how many tasks it ended."""
         ended, is_more = 0, True
         while is_more and not self._loop.stopping.is_set():
             with self._hub.asking() as client:
@@ -110,7 +110,7 @@ class Sweeper:
         return ended
 
     def _refuse(self, requests: list[str]) -> None:
-        """Ends the accepts that a dead gateway left open."""
+        """Refuses requests whose accept a dead gateway left open."""
         if not requests:
             return
         known = self._ledger.asked(requests)
@@ -161,7 +161,7 @@ class Sweeper:
         )
 
     def _forget_parts(self, client: redis.Redis) -> None:
-        """Parts have a new name after each start; the old ones would stay for ever."""
+        """Deletes the status of bridges and pools that are gone: each has a new name after a start."""
         for state in self._ledger.regions(self._regions):
             long_ago = state.now_ms - FORGET_PART_MS
             gone = [part for part, said in state.said.items() if said.get("at_ms", state.now_ms) < long_ago]
@@ -169,7 +169,7 @@ class Sweeper:
                 client.hdel(names.region_status(state.name), *gone)
 
     def _forget(self, client: redis.Redis, members: list[str]) -> None:
-        """Their ledgers expired: what still points to them goes too."""
+        """Deletes what still points to tasks whose ledger has expired."""
         pipeline = client.pipeline(transaction=False)
         for key in (names.DUE, *map(names.open_tasks, self._regions)):
             pipeline.zrem(key, *members)

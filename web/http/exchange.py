@@ -1,11 +1,11 @@
-"""One request and its answer, which any thread may give: what lets a waiting client cost no thread.
+"""One request and its answer. Any thread may give the answer, so a waiting client needs no thread.
 
     worker thread   handler ─┬─ answer ───────────── written at once, as far as the socket takes it
                              └─ park … any thread: answer, or open_stream, send, close_stream
                     release (the worker's last act) ──┐
-    Outlet          what a full socket did not take ──┴─ whoever comes last: hand_back (next request, or close)
+    Outlet          the rest, if the socket was full ─┴─ whichever comes last: hand_back (next request, or close)
 
-Sockets are non-blocking below Python's time-outs, so ``os.write`` never blocks.
+Sockets are non-blocking, so ``os.write`` never blocks.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ from web.http.quota import FREE_BYTES, Over
 if TYPE_CHECKING:  # the outlet imports this module
     from web.http.outlet import Outlet
 
-STALL_SECONDS: Final = 30.0  # how often it is looked at how much a client has taken of what waits for it
+STALL_SECONDS: Final = 30.0  # how often a client's progress with waiting bytes is checked
 RATE_MIN: Final = 1_000  # bytes a second: a client that takes less counts as gone
 HANG_UP: Final = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 WITHOUT_BODY: Final = frozenset({204, 304})
@@ -48,7 +48,7 @@ class Answer:
 
 
 class Socket(Protocol):
-    """What an exchange needs of its connection."""
+    """The part of a connection that an exchange uses."""
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -58,7 +58,7 @@ class Socket(Protocol):
 
     @property
     def address(self) -> str:
-        """Whose part of a quota it uses."""
+        """The address whose share of a quota it uses."""
 
 
 class Exchange:
@@ -103,19 +103,19 @@ class Exchange:
         keep: bool,
         body: bytes | None = b"",
     ) -> None:
-        """``body`` is None where it is longer than its call takes: then the connection ends with the answer."""
+        """``body`` is None if it is longer than its call takes. Then the connection ends with the answer."""
         self.environ, self.is_http11, self.body = environ, is_http11, body
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
-        self.fields: dict[str, object] = {}  # what the log line says besides
+        self.fields: dict[str, object] = {}  # further fields of the log line
         self.is_parked = False
-        self.mask = 0  # the outlet's
+        self.mask = 0  # epoll events; the outlet's
         self._outlet, self._socket, self._keep = outlet, socket, keep
         self._lock = threading.Lock()
         self._started = self._looked = time.monotonic()
         self._pending: deque[memoryview] = deque()
         self._held = 0  # bytes of the outlet's quota
-        self._written = self._taken = 0  # bytes: by us, and by the client at the last look
+        self._written = self._taken = 0  # bytes: written by us, and taken by the client at the last check
         self._begun = self._ended = self._released = self._gone = self._handed = False
         self._answered_status = CLIENT_GONE
         self._on_gone: Callable[[], None] | None = None
@@ -128,26 +128,26 @@ class Exchange:
         return str(self.environ.get(key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}", ""))
 
     def query(self) -> list[tuple[str, str]]:
-        """The query's pairs in order; raises ValueError when it is no UTF-8 or has more than 200 of them."""
+        """The query's pairs in order. Raises ValueError if it is not UTF-8 or has more than 200 pairs."""
         text = self.environ.get("QUERY_STRING", "")
         return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=200)
 
     @property
     def written_bytes(self) -> int:
-        """How much of the answer the kernel has taken."""
+        """How many bytes of the answer the kernel has taken."""
         return self._written
 
     @property
     def backlog(self) -> bool:
-        """Whether the client has not yet taken what was sent."""
+        """Whether bytes of the answer still wait for the client."""
         return bool(self._pending)
 
     def park(self) -> None:
-        """Called by the handler, as long as it is the only one that knows of the exchange: the answer comes later."""
+        """The answer will come later. The handler calls this before any other thread knows of the exchange."""
         self.is_parked = True
 
     def watch(self, on_gone: Callable[[], None], on_drained: Callable[[], None] | None = None) -> None:
-        """From now on calls ``on_gone`` when the client hangs up, ``on_drained`` when a backlog is taken."""
+        """From now on calls ``on_gone`` when the client hangs up, and ``on_drained`` when it has taken a backlog."""
         with self._lock:
             if not self._gone and not self._handed:
                 self._on_gone, self._on_drained = on_gone, on_drained
@@ -156,9 +156,9 @@ class Exchange:
         on_gone()
 
     def answer(self, answer: Answer) -> bool:
-        """Gives the whole answer; False when there is one already, or nobody to take it.
+        """Gives the whole answer. False when there is one already, or the client is gone.
 
-        Where too much waits for others, or for this client, the answer is that instead.
+        If too many bytes wait for clients already, a 429 or 503 is sent instead.
         """
         if over := self._hold(len(answer.body)):
             answer = self._outlet.crowded(over)
@@ -168,9 +168,9 @@ class Exchange:
         return self._put(data, answer.status, is_first=True, is_last=True)
 
     def open_stream(self, answer: Answer, data: bytes = b"") -> bool:
-        """Gives the head of an answer without an end yet, and a first part of it; False as for ``answer``.
+        """Gives the head of an answer that is not complete, and its first part. False as for ``answer``.
 
-        False also where there is no room for that part, which is the answer then.
+        False also if there is no room for that part; then a 429 or 503 is sent instead.
         """
         if over := self._hold(len(data)):
             self.answer(self._outlet.crowded(over))
@@ -184,7 +184,7 @@ class Exchange:
         return self._put(head, answer.status, is_first=True, is_last=is_all)
 
     def send(self, data: bytes) -> bool:
-        """A part of a stream; False when nobody is there to take it. Cut where too much waits: its client comes back."""
+        """Sends a part of a stream; False when the client is gone. If too much waits already, the connection is cut."""
         if self._hold(len(data)):
             self.abort()
             return False
@@ -194,11 +194,11 @@ class Exchange:
         return b"%x\r\n%b\r\n" % (len(data), data) if self.is_http11 else data
 
     def close_stream(self) -> bool:
-        """The end of a stream."""
+        """Ends a stream."""
         return self._put(b"0\r\n\r\n" if self.is_http11 else b"", None, is_first=False, is_last=True)
 
     def abort(self) -> None:
-        """Breaks the connection off: what was begun can't be ended well."""
+        """Cuts the connection, when an answer that was begun can't be completed."""
         self.hung_up(is_sure=True)
 
     def release(self, *, keep: bool) -> None:
@@ -213,7 +213,7 @@ class Exchange:
             self._finish()
 
     def writable(self) -> None:
-        """The outlet: the socket takes bytes again."""
+        """Called by the outlet when the socket takes bytes again."""
         with self._lock:
             if self._handed:
                 return
@@ -227,9 +227,9 @@ class Exchange:
             call()
 
     def hung_up(self, *, is_sure: bool = False) -> None:
-        """The outlet: the socket said so, or (``is_sure``) the client counts as gone."""
+        """Called by the outlet when the socket reports a hang-up, or (``is_sure``) when the client counts as gone."""
         with self._lock:
-            # The descriptor may be another connection's by now: ask it again while it can't change.
+            # The descriptor may belong to another connection by now. With the lock held it can't change, so ask it again.
             if self._handed or self._gone or not (is_sure or self._is_hung_up()):
                 return
             self._gone = True
@@ -242,7 +242,7 @@ class Exchange:
             call()
 
     def is_stalled(self, now: float) -> bool:
-        """Whether the client takes its backlog too slowly; looked at once in ``STALL_SECONDS``."""
+        """Whether the client takes its backlog too slowly; checked once in ``STALL_SECONDS``."""
         with self._lock:
             if not self._pending or self._gone or now - self._looked < STALL_SECONDS:
                 return False
@@ -254,7 +254,7 @@ class Exchange:
         return self._socket.fileno()
 
     def _hold(self, size: int) -> Over:
-        """Asks for room for what may have to wait; whose part is used up, if there is none."""
+        """Reserves room for bytes that may have to wait; returns whose share is used up, if there is none."""
         if size <= FREE_BYTES:
             return ""
         with self._lock:
@@ -265,14 +265,14 @@ class Exchange:
             return over
 
     def _drop(self) -> None:
-        """Nothing waits any more; the lock is held."""
+        """Drops waiting bytes and gives back their room; the lock is held."""
         self._pending.clear()
         if self._held:
             self._outlet.quota.give_back(self._socket.address, self._held)
             self._held = 0
 
     def _unacknowledged(self) -> int:
-        """How many of the written bytes the client's machine has not taken; the lock is held."""
+        """How many written bytes the client's machine has not acknowledged; the lock is held."""
         left = bytearray(4)
         try:
             fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, left)
@@ -297,7 +297,7 @@ class Exchange:
         return is_there
 
     def _write(self) -> None:
-        """Writes what the socket takes; the lock is held."""
+        """Writes as much as the socket takes; the lock is held."""
         try:
             while self._pending:
                 part = self._pending[0]
@@ -312,7 +312,7 @@ class Exchange:
                 self._looked, self._taken = time.monotonic(), self._written - self._unacknowledged()
                 self._outlet.want(self, self.mask | select.EPOLLOUT)
             return
-        except OSError:  # the client is gone: there is nobody to tell
+        except OSError:  # the client is gone
             self._gone = True
             self._drop()
             self._outlet.forget(self)
@@ -327,7 +327,7 @@ class Exchange:
         return any(events & HANG_UP for _, events in poll.poll(0))
 
     def _is_over(self) -> bool:
-        """Whether to finish now, which happens once; the lock is held."""
+        """Whether to finish now. True only once; the lock is held."""
         is_over = self._released and not self._handed and (self._gone or (self._ended and not self._pending))
         if is_over:
             self._handed = True
@@ -337,7 +337,8 @@ class Exchange:
 
     def _finish(self) -> None:
         self._on_gone = self._on_drained = None
-        self._socket.hand_back(keep=self._keep and not self._gone)  # first: its client may be about to ask again
+        # Before the log line, since the client may be about to ask again.
+        self._socket.hand_back(keep=self._keep and not self._gone)
         log.info(
             "request",
             method=self.method,

@@ -1,11 +1,11 @@
-"""The one thread that accepts connections and collects requests until they are whole: no handler waits for a client's bytes.
+"""One thread accepts connections and collects requests until they are whole, so that no handler waits for a client's bytes.
 
     accept ─ arm ─┬─ bytes ─ Receiver.feed ─┬─ not whole: arm again
-                  │                         ├─ whole: a worker thread (what follows waits for its answer)
+                  │                         ├─ whole: a worker thread (the next request waits for its answer)
                   │                         └─ Malformed: a problem document, and the connection ends
-                  └─ the deadline: closed where nothing was sent, else 408
+                  └─ the deadline: 408, or just closed if nothing was sent
 
-It stands in for cheroot's ``ConnectionManager``: ``put``, ``run``, ``stop``, ``close`` are what cheroot calls.
+It replaces cheroot's ``ConnectionManager``: cheroot calls ``put``, ``run``, ``stop`` and ``close``.
 """
 
 import contextlib
@@ -24,23 +24,23 @@ from web.http.receive import Malformed
 if TYPE_CHECKING:  # the server imports this module
     from web.http.server import Connection, Server
 
-IDLE_SECONDS: Final = 60.0  # a connection without a request
-HEAD_SECONDS: Final = 10.0  # a head, from its first byte to its end
-BODY_SECONDS: Final = 30.0  # a body, from the end of its head
-READ_BYTES: Final = 65_536  # at once: others' bytes wait as long as these are looked at
+IDLE_SECONDS: Final = 60.0  # for a connection without a request
+HEAD_SECONDS: Final = 10.0  # for a head, from its first byte to its end
+BODY_SECONDS: Final = 30.0  # for a body, from the end of its head
+READ_BYTES: Final = 65_536  # at once; other connections wait while they are parsed
 ACCEPT_AT_ONCE: Final = 64
-BEAT_SECONDS: Final = 0.5  # how often deadlines are looked at
-END_SECONDS: Final = 5.0  # within which the thread ends
-WARN_SECONDS: Final = 60.0  # between two warnings of the same
+BEAT_SECONDS: Final = 0.5  # how often deadlines are checked
+END_SECONDS: Final = 5.0  # how long a stop waits for the thread
+WARN_SECONDS: Final = 60.0  # between two equal warnings
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 log = logs.get("http")
 
 
 class Inlet:
-    """Connections whose next request is not whole. Only ``put`` may be called from other threads."""
+    """The connections whose next request is not whole. Other threads may call only ``put``."""
 
-    can_add_keepalive_connection = True  # cheroot asks
+    can_add_keepalive_connection = True  # cheroot reads this
 
     def __init__(self, server: "Server", connections_max: int) -> None:
         self._server, self._connections_max = server, connections_max
@@ -48,7 +48,7 @@ class Inlet:
         self._listener: sockets.socket = server.socket
         self._listener.setblocking(False)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
-        self._armed: dict[int, Connection] = {}  # by descriptor, those that wait longest first
+        self._armed: dict[int, Connection] = {}  # by descriptor; those that have waited longest come first
         self._beat = time.monotonic()
         self._warned = -WARN_SECONDS
         self._stopping = self._is_deaf = False
@@ -67,14 +67,14 @@ class Inlet:
             self._ended.set()
 
     def run_once(self, timeout_seconds: float) -> None:
-        """Takes one batch of what clients sent, and looks once a beat for whose time is over."""
+        """Reads what clients have sent, and once a beat ends connections whose time is over."""
         is_asked = False
         for fd, _ in self._epoll.poll(timeout_seconds):
             if fd == self._listener.fileno():
                 is_asked = True
             elif (connection := self._armed.pop(fd, None)) is not None:
                 self._read(connection)
-        if is_asked:  # last: where it makes room, who has sent something by now is not idle
+        if is_asked:  # last, so that a client that has just sent something does not count as idle when room is made
             self._accept()
         now = time.monotonic()
         if now - self._beat >= timeout_seconds:
@@ -91,7 +91,7 @@ class Inlet:
         self._ended.wait(END_SECONDS)
 
     def close(self) -> None:
-        """Closes who waits."""
+        """Closes all waiting connections."""
         for connection in list(self._armed.values()):
             connection.close_now()
         self._armed.clear()
@@ -99,7 +99,7 @@ class Inlet:
         os.close(self._wake)
 
     def put(self, connection: "Connection") -> None:
-        """A connection whose request is answered: its next one may be here already."""
+        """Takes back a connection whose request is answered. Its next request may be here already."""
         connection.deadline = time.monotonic() + IDLE_SECONDS
         self._take(connection, b"", is_new=True)
 
@@ -107,7 +107,7 @@ class Inlet:
         for _ in range(ACCEPT_AT_ONCE):
             try:
                 socket, address = self._listener.accept()
-            except (BlockingIOError, ConnectionError):  # nobody, or somebody who has gone again
+            except (BlockingIOError, ConnectionError):  # no connection, or one that is gone again
                 return
             except OSError as error:  # no descriptor is left
                 self._warn(str(error))
@@ -125,13 +125,13 @@ class Inlet:
             self._arm(connection, is_new=True)
 
     def _hear(self, *, is_open: bool) -> None:
-        """Listens, or leaves who comes in the backlog until the next beat."""
+        """Accepts connections, or leaves new ones in the kernel's backlog until the next beat."""
         if is_open is self._is_deaf:
             self._is_deaf = not is_open
             self._epoll.modify(self._listener.fileno(), select.EPOLLIN if is_open else 0)
 
     def _make_room(self) -> bool:
-        """Closes the connection that has been without a request for longest; False where all have one."""
+        """Closes the connection that has been idle for longest; False if every one has sent a part of a request."""
         for fd, connection in list(self._armed.items()):
             if not connection.receiver.held:
                 del self._armed[fd]
@@ -162,7 +162,7 @@ class Inlet:
             connection.close_now()
 
     def _take(self, connection: "Connection", data: bytes, *, is_new: bool) -> None:
-        """Looks whether a request is whole, and sees to what follows. ``is_new``: nothing of it was there before."""
+        """Adds ``data`` to a connection's request, and hands the request on if it is whole. ``is_new``: it had none before."""
         try:
             self._receive(connection, data, is_new=is_new)
         except Malformed as error:
@@ -186,14 +186,14 @@ class Inlet:
         if receiver.has_head and not had_head:
             connection.deadline = time.monotonic() + BODY_SECONDS
             if receiver.wants_continue:
-                with contextlib.suppress(OSError):  # it is noticed when it is read from again
+                with contextlib.suppress(OSError):  # the next read will notice
                     os.write(connection.fileno(), CONTINUE)
         elif receiver.held and is_new:
             connection.deadline = time.monotonic() + HEAD_SECONDS
         self._arm(connection)
 
     def _arm(self, connection: "Connection", *, is_new: bool = False) -> None:
-        """Waits for the connection's next bytes; nobody but this thread touches it from now on."""
+        """Waits for the connection's next bytes. From now on only this thread uses it."""
         fd = connection.fileno()
         self._armed[fd] = connection
         call: Callable[[int, int], object] = self._epoll.register if is_new else self._epoll.modify

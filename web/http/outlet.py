@@ -1,7 +1,7 @@
-"""The one thread that waits for sockets.
+"""One thread waits for all sockets that are being answered.
 
-It sends what is left of short writes, sees who hung up while watched, ends clients that read nothing or hardly anything, and reads
-refused bodies a little longer, so that their senders see the answer.
+It sends the rest of answers after short writes, notices clients that hang up while they wait, cuts clients that read next to
+nothing, and reads refused bodies a little longer, so that their senders see the answer.
 """
 
 import os
@@ -15,11 +15,11 @@ from web.http import problems
 from web.http.exchange import HANG_UP, Answer, Exchange
 from web.http.quota import Over, Quota
 
-LINGER_SECONDS: Final = 2.0  # how long a refused body is read: closing at once would reset the connection
+LINGER_SECONDS: Final = 2.0  # how long a refused body is read; closing at once would reset the connection
 LINGER_BYTES: Final = 16_000_000  # of it, at most
 READ_BYTES: Final = 65_536
 BEAT_SECONDS: Final = 0.5
-AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting one does not fill the log
+AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
 
 log = logs.get("http")
 
@@ -31,19 +31,21 @@ class Lingering(Protocol):
         """The socket's descriptor."""
 
     def close_now(self) -> None:
-        """Closes it without further ado."""
+        """Closes it at once."""
 
 
 class Outlet:
-    """The one thread that waits for sockets: to write on, to see hang-ups, to linger."""
+    """Waits for sockets: to write more, to notice hang-ups, to read the rest of refused bodies."""
 
     def __init__(self, quota: Quota) -> None:
         self.is_closing = False
-        self.quota = quota  # of answers that are not taken yet
-        self.open: set[Exchange] = set()  # begun and not over
+        self.quota = quota  # for answers that clients have not taken yet
+        self.open: set[Exchange] = set()  # exchanges that are not over
         self._epoll = select.epoll()
         self._exchanges: dict[int, Exchange] = {}
-        self._lingering: dict[int, tuple[Lingering, float, int]] = {}  # with its end, and the bytes until then
+        self._lingering: dict[
+            int, tuple[Lingering, float, int]
+        ] = {}  # by descriptor: when it ends, and how many bytes it may still send
         self._beat = time.monotonic()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -54,7 +56,7 @@ class Outlet:
         self._loop.start()
 
     def stop(self) -> None:
-        """Ends the thread; whoever has not read its answer by now does not get the rest."""
+        """Ends the thread; clients that have not read their whole answer do not get the rest."""
         self._loop.stopping.set()
         os.eventfd_write(self._wake, 1)
         self._loop.join()
@@ -71,11 +73,11 @@ class Outlet:
         return not self.open
 
     def crowded(self, over: Over) -> Answer:
-        """The answer instead of one that there is no room for."""
+        """The 429 or 503 that replaces an answer for which there is no room."""
         return problems.crowded(over).answer()
 
     def want(self, exchange: Exchange, mask: int) -> None:
-        """Waits for these events of the exchange's socket; its lock is held."""
+        """Waits for these events of the exchange's socket; the exchange's lock is held."""
         fd = exchange.fileno()
         if exchange.mask:
             self._epoll.modify(fd, mask | select.EPOLLHUP)
@@ -85,7 +87,7 @@ class Outlet:
         exchange.mask = mask | select.EPOLLHUP
 
     def forget(self, exchange: Exchange) -> None:
-        """Waits for nothing of the exchange's socket any more; its lock is held."""
+        """Stops waiting for the exchange's socket; the exchange's lock is held."""
         if exchange.mask:
             exchange.mask = 0
             fd = exchange.fileno()
@@ -93,7 +95,7 @@ class Outlet:
             self._epoll.unregister(fd)
 
     def linger(self, connection: Lingering) -> None:
-        """Reads and drops what still comes, for ``LINGER_SECONDS`` at most, then closes."""
+        """Reads and drops what still comes, for at most ``LINGER_SECONDS``, then closes."""
         fd = connection.fileno()
         self._lingering[fd] = (connection, time.monotonic() + LINGER_SECONDS, LINGER_BYTES)
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
@@ -107,7 +109,7 @@ class Outlet:
         return 0.0
 
     def run_once(self, timeout_seconds: float) -> None:
-        """Waits for one batch of events, and looks once a beat for who takes too long."""
+        """Handles one batch of events, and once a beat cuts clients that take too long."""
         for fd, events in self._epoll.poll(timeout_seconds):
             exchange = self._exchanges.get(fd)
             if fd in self._lingering:

@@ -1,9 +1,9 @@
-"""Problem documents (RFC 9457): everything that is refused, with a stable ``type`` each.
+"""Problem documents (RFC 9457): one kind for each reason of a refusal, with a stable ``type``.
 
     {"type": "urn:nearfetch:problem:invalid", "title": "…", "status": 422, "detail": "…",
      "errors": [{"pointer": "/sources/0/params/category", "detail": "…"}]}
 
-Pointers are RFC 6901's, into the body; for a query they are ``/NAME``.
+A pointer (RFC 6901) leads into the body; for a query it is ``/NAME``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ TASK_STATUSES: Final[dict[str, int]] = {
 
 
 class Problem(Exception):  # noqa: N818
-    """Ends a request with a problem document. ``errors`` are (pointer, detail); ``extra`` further members."""
+    """Ends a request with a problem document. ``errors``: (pointer, detail) of each; ``extra``: further members."""
 
     def __init__(
         self,
@@ -81,20 +81,20 @@ def pointer(*parts: str | int) -> str:
 
 
 def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
-    """All that is wrong with a request, at once."""
+    """A problem with all faults of a request at once."""
     count = len(errors)
     detail = errors[0][1] if count == 1 else f"{count} things are wrong with it; see errors"
     return Problem("invalid", detail, errors=errors)
 
 
 def unavailable(reason: str, request: str | None = None) -> Problem:
-    """Nothing was accepted; ``request`` is the id that will never be delivered."""
+    """A problem that says that nothing was accepted; ``request`` is the id that will never be delivered."""
     extra = {"request": request} if request else {}
     return Problem("unavailable", reason, headers=[("Retry-After", "1")], extra=extra)
 
 
 def crowded(over: Over) -> Problem:
-    """No room for what an address, or everybody, sends or is sent at once."""
+    """A problem for a full quota: that of one address, or that of the gateway."""
     if over == "address":
         detail = "requests and answers of this address that are on their way take all that it may have at once"
         return Problem("too-many", detail, headers=[("Retry-After", "1")])
@@ -102,19 +102,19 @@ def crowded(over: Over) -> Problem:
 
 
 def not_acceptable(forms: Sequence[str], wanted: str) -> Problem:
-    """An Accept header that takes none of ``forms``."""
+    """A problem for an Accept header that permits none of ``forms``."""
     return Problem(
         "not-acceptable", f"expected one of {', '.join(forms)}, found {wanted[:200]}", headers=[("Vary", "Accept")]
     )
 
 
 def internal() -> Problem:
-    """A fault of ours; the log has its traceback."""
+    """A problem for a fault of ours, whose traceback is in the log."""
     return Problem("internal", "the fault is ours, and its traceback is in the gateway's log")
 
 
 def failed_task(result: bytes, error: Mapping[str, Any]) -> Answer:
-    """A synchronous task that failed: a document that carries the whole result. ``error`` is the result's."""
+    """The answer for a failed synchronous task: a problem document that carries the whole result. ``error`` is its error."""
     kind = str(error["type"])
     document = {
         "type": f"urn:nearfetch:task:{kind}",
@@ -129,7 +129,7 @@ def failed_task(result: bytes, error: Mapping[str, Any]) -> Answer:
 
 
 def protocol(status: int, detail: str) -> Answer:
-    """What is no HTTP that this server speaks; it never reached the app."""
+    """The answer to bytes that are not valid HTTP; they never reach the app."""
     known = HTTPStatus(status)
     document = {
         "type": "urn:nearfetch:problem:protocol",

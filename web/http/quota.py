@@ -1,25 +1,25 @@
-"""How many bytes may be held at once, in all and for one address: what bounds a gateway's memory whatever its clients do."""
+"""Bounds the bytes that a gateway holds for its clients, in all and for each address, whatever the clients do."""
 
 import threading
 from typing import Final, Literal
 
-FREE_BYTES: Final = 16_384  # of a connection: small requests and answers never ask, and go on when all is taken
+FREE_BYTES: Final = 16_384  # of each connection, without quota: small requests and answers always have room
 
-Over = Literal["", "address", "gateway"]  # whose part is used up; "" for nobody's
+Over = Literal["", "address", "gateway"]  # whose share is used up; "" if there is room
 
 
 class Quota:
-    """Bytes that are held for clients. Every method may be called from any thread."""
+    """Counts the bytes that are held for clients. Every method may be called from any thread."""
 
     def __init__(self, bytes_max: int, address_share: float) -> None:
-        """``address_share``: the part, up to 1, that one address may have."""
+        """``address_share``: the share, up to 1, that one address may have."""
         self._bytes_max, self._address_bytes_max = bytes_max, int(bytes_max * address_share)
         self._lock = threading.Lock()
         self._by_address: dict[str, int] = {}
         self.held = 0
 
     def take(self, address: str, size: int) -> Over:
-        """Takes so many bytes, or none where somebody's part would be passed."""
+        """Takes ``size`` bytes, or none if that exceeds a share; returns whose."""
         with self._lock:
             mine = self._by_address.get(address, 0) + size
             if self.held + size > self._bytes_max:
@@ -31,7 +31,7 @@ class Quota:
             return ""
 
     def give_back(self, address: str, size: int) -> None:
-        """Gives back what was taken."""
+        """Gives bytes back that were taken."""
         with self._lock:
             left = self._by_address.get(address, 0) - size
             if left > 0:

@@ -1,13 +1,13 @@
-"""What one connection has sent of its next request, until that is whole. It reads no socket and knows no clock.
+"""Collects the bytes of one connection's next request until it is whole. It reads no socket and no clock.
 
     feed(bytes) ─┬─ None: more has to come
-                 ├─ Received: a request, whole; what came after it waits for the next ``feed``
-                 └─ Malformed: what no two readers would read alike; the connection ends
+                 ├─ Received: a whole request; bytes after it wait for the next ``feed``
+                 └─ Malformed: not HTTP, or HTTP that two readers could read in two ways; the connection ends
 
-llhttp (by httptools) reads heads and the framing of chunks, in its strict mode: a folded line, a blank before a colon, a bare
-CR or LF, a control character, a second length, a length with a sign are errors to it. What it leaves open is closed
-here (RFC 9112): the versions, one Host, ``Transfer-Encoding`` as exactly ``chunked``, a request line with single blanks. It is
-never given more than one request, since it does not tell where it stopped.
+llhttp (in httptools) parses heads and the framing of chunks in strict mode. It refuses a folded line, a blank before a colon,
+a bare CR or LF, a control character, a second length, and a length with a sign. This module checks the rest (RFC 9112): the
+version, exactly one Host, ``Transfer-Encoding`` as exactly ``chunked``, a request line with single blanks. llhttp gets only one
+request at a time, since it does not tell where it stopped.
 """
 
 import re
@@ -20,16 +20,16 @@ import httptools
 HEAD_BYTES_MAX: Final = 65_536  # the request line and all fields
 FIELDS_MAX: Final = 100  # each costs the inlet's thread time
 BLANK_LINES_BYTES_MAX: Final = 16  # before a request line
-FRAMING_BYTES_MAX: Final = 65_536  # of a chunked body: sizes, extensions, line ends, trailers; each chunk costs time
+FRAMING_BYTES_MAX: Final = 65_536  # sizes, extensions, line ends and trailers of a chunked body; each chunk costs time
 VERSIONS: Final = ("1.0", "1.1")
 
 _HEAD_END: Final = b"\r\n\r\n"
 _BLANK_LINES: Final = re.compile(rb"(?:\r\n)*")
-_SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)  # stays as it is: it parts no segments
+_SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)  # stays escaped, since it separates no segments
 
 
 class Malformed(Exception):  # noqa: N818
-    """No HTTP that this server speaks: ``status`` and a sentence."""
+    """The bytes are not HTTP that this server accepts; ``status`` and ``detail`` are for the answer."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -37,7 +37,7 @@ class Malformed(Exception):  # noqa: N818
 
 
 class Received:
-    """A request. ``body`` is None where more was announced or sent than its call takes: it was not read to its end."""
+    """A whole request. ``body`` is None if it is longer than its call takes; then it was not read to its end."""
 
     __slots__ = ("body", "fields", "is_http11", "keep", "method", "target")
 
@@ -47,7 +47,7 @@ class Received:
         self.body: bytes | None = b""
 
     def parts(self) -> tuple[bytes, bytes]:
-        """The path, without its escapes but for those of slashes, and the query as it came."""
+        """(the path, unescaped except for slashes; the query as it came)."""
         path, _, query = self.target.partition(b"?")
         if b"%" in path:
             path = b"%2F".join(unquote_to_bytes(part) for part in _SLASH.split(path))
@@ -55,7 +55,7 @@ class Received:
 
 
 class Receiver:
-    """One connection's. ``body_bytes_max`` says how long a body the call of a method and a path takes."""
+    """Receives for one connection. ``body_bytes_max``: (method, path) → the longest body that this call takes."""
 
     __slots__ = (
         "_body",
@@ -80,40 +80,40 @@ class Receiver:
     def __init__(self, body_bytes_max: Callable[[str, str], int]) -> None:
         self._limit_of = body_bytes_max
         self._buffer = bytearray()
-        self._searched = 0  # of a head that is not whole
-        self._received: Received | None = None  # once its head is whole
+        self._searched = 0  # bytes of an incomplete head that hold no end
+        self._received: Received | None = None  # the request, once its head is whole
         self.wants_continue = False  # the client waits for "100 Continue" before it sends the body
-        # Of the request that is being received:
+        # About the request that is being received:
         self._parser: httptools.HttpRequestParser | None = None
         self._fields: list[tuple[bytes, bytes]] = []
         self._target = b""
         self._keep = False
-        self._length: int | None = 0  # of the body; None for chunks
-        self._limit = 0  # of the body
-        self._head_bytes = 0  # its fields, while the body is received
-        self._body = bytearray()  # of chunks
-        self._chunk_left = 0  # with its line end
-        self._used = 0  # of FRAMING_BYTES_MAX
+        self._length: int | None = 0  # of the body; None if it is chunked
+        self._limit = 0  # the longest body that the call takes
+        self._head_bytes = 0  # of its head, while the body is received
+        self._body = bytearray()  # the data of its chunks
+        self._chunk_left = 0  # bytes of the current chunk, with its line end
+        self._used = 0  # bytes of framing, up to FRAMING_BYTES_MAX
         self._is_last_chunk = self._is_complete = False
 
     @property
     def held(self) -> int:
-        """How many bytes it holds."""
+        """How many bytes are held in memory."""
         return len(self._buffer) + len(self._body) + self._head_bytes
 
     @property
     def has_head(self) -> bool:
-        """Whether the body is what is missing."""
+        """Whether the head is whole and the body is not."""
         return self._received is not None
 
     def feed(self, data: bytes) -> Received | None:
-        """Takes what came; the request once it is whole. With nothing it looks at what came after the one before."""
+        """Adds bytes; returns the request once it is whole. Without bytes it looks at those after the request before."""
         buffer = self._buffer
         buffer += data
         if self._received is None:
             if self._searched == 0:
                 self._drop_blank_lines()
-                if buffer == b"\r":  # the first half of another one
+                if buffer == b"\r":  # the first half of another blank line
                     return None
             end = buffer.find(_HEAD_END, max(0, self._searched - 3))
             if end < 0 or end > HEAD_BYTES_MAX:
@@ -131,7 +131,7 @@ class Receiver:
         return self._rest(self._received)
 
     def _drop_blank_lines(self) -> None:
-        """RFC 9112, 2.2: some clients end the body before with one."""
+        """Drops blank lines before a request line: some clients end a body with one (RFC 9112, 2.2)."""
         found = _BLANK_LINES.match(self._buffer)
         if found is not None and found.end():
             if found.end() > BLANK_LINES_BYTES_MAX:
@@ -139,7 +139,7 @@ class Receiver:
             del self._buffer[: found.end()]
 
     def _rest(self, received: Received) -> Received | None:
-        """Takes what there is of the body."""
+        """Takes the bytes of the body that are there."""
         if self._length is not None:
             is_whole, is_taken = len(self._buffer) >= self._length, self._length <= self._limit
             if is_taken and is_whole and self._length:
@@ -155,14 +155,14 @@ class Receiver:
             self._buffer.clear()
         elif not is_whole:
             return None
-        # What is idle holds nothing: who asks with a megabyte and stays would hold it uncounted.
+        # An idle connection must hold no memory: it would not be counted.
         self._searched, self._received, self._parser, self._head_bytes = 0, None, None, 0
         self._fields, self._target, self._body = [], b"", bytearray()
         self.wants_continue = False
         return received
 
     def _head(self, head: bytes) -> Received:
-        """Reads a whole head, and what it says of the body."""
+        """Parses a whole head, and finds out how long the body is."""
         self._keep = self._is_complete = self._is_last_chunk = False
         self._chunk_left = self._used = 0
         self._parser = parser = httptools.HttpRequestParser(self)
@@ -187,7 +187,7 @@ class Receiver:
         return received
 
     def _chunks(self) -> bool:
-        """Takes the chunks that are there; False when they bring more than the call takes."""
+        """Takes the chunks that are there; False when the body is longer than the call takes."""
         buffer, at = self._buffer, 0
         while not self._is_complete:
             if self._chunk_left:
@@ -205,10 +205,10 @@ class Receiver:
                 break
             line = bytes(buffer[at:end])
             self._feed(line)
-            self._used += end - at + 2  # and the line end after the data
+            self._used += end - at + 2  # 2 for the line end after the data
             at = end
             if not self._is_last_chunk:
-                size = int(line.partition(b";")[0], 16)  # llhttp has seen that these are digits
+                size = int(line.partition(b";")[0], 16)  # llhttp has checked that these are digits
                 if len(self._body) + size > self._limit:
                     return False
                 self._is_last_chunk = size == 0
@@ -220,26 +220,26 @@ class Receiver:
         assert self._parser is not None, "the request has begun"
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # asked for another protocol: this server stays with its own
+        except httptools.HttpParserUpgrade:  # the client asks for another protocol; the server stays with HTTP
             pass
         except httptools.HttpParserInvalidMethodError:
             raise Malformed(400, "expected a method that HTTP knows, in capitals, and one blank after it") from None
         except httptools.HttpParserError as error:
             raise Malformed(400, f"this is not HTTP: {error}") from None
 
-    # What llhttp calls.
+    # Callbacks of llhttp.
 
     def on_url(self, target: bytes) -> None:
         """The request target."""
         self._target += target
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field; those after the body are not looked at."""
+        """A field. Trailers, which follow the body, are ignored."""
         if self._received is None:
             self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """The end of a head; later the parser does not know any more whether the connection is to be kept."""
+        """The end of a head. Only now does the parser know whether the connection is to be kept."""
         assert self._parser is not None, "it calls"
         self._keep = self._parser.should_keep_alive()
 
@@ -253,9 +253,9 @@ class Receiver:
 
 
 def _checked(found: list[tuple[bytes, bytes]], *, is_http11: bool) -> tuple[dict[bytes, bytes], int | None]:
-    """(the fields by name, ``Like-This``; how long the body is, None for chunks). Fields that repeat are joined by commas.
+    """(the fields by name, ``Like-This``; the length of the body, None if chunked). Repeated fields are joined by commas.
 
-    A name with an underscore is left out, as other servers do: in WSGI it would be another spelling of one with a hyphen.
+    A name with an underscore is left out, as other servers do: WSGI would take it for the same name with a hyphen.
     """
     fields: dict[bytes, bytes] = {}
     hosts = 0
@@ -270,7 +270,7 @@ def _checked(found: list[tuple[bytes, bytes]], *, is_http11: bool) -> tuple[dict
         raise Malformed(400, f"expected one Host, found {hosts or 'none'}")
     coding = fields.get(b"Transfer-Encoding")
     if coding is None:
-        return fields, int(fields.get(b"Content-Length", b"0"))  # llhttp has seen that these are digits, and one field
+        return fields, int(fields.get(b"Content-Length", b"0"))  # llhttp has checked that it is one field of digits
     if not is_http11 or coding.lower() != b"chunked" or b"Content-Length" in fields:
         raise Malformed(400, "expected Transfer-Encoding to be chunked, in HTTP/1.1 and without a Content-Length")
     return fields, None

@@ -1,9 +1,9 @@
-"""cheroot, made to let sockets go: a handler can park its request and any thread can answer it later.
+"""cheroot, changed so that a handler can park its request and any thread can answer it later.
 
-    inlet's thread   accept; a connection's next request is collected until it is whole (web.http.inlet, web.http.receive)
+    inlet's thread   accepts; collects a connection's next request until it is whole (web.http.inlet, web.http.receive)
     worker thread    communicate ─ Gateway.respond ─ the WSGI app ─ Exchange ─ put_conn (its last act: release)
 
-Answers are written by ``web.http.exchange`` alone, never by cheroot: neither a slow sender nor a slow reader holds a thread.
+Only ``web.http.exchange`` writes answers, never cheroot, so that neither a slow sender nor a slow reader holds a thread.
 TLS belongs in front.
 """
 
@@ -33,10 +33,8 @@ from web.http.receive import Received, Receiver
 EXCHANGE: Final = "nearfetch.exchange"  # the environ's key of the Exchange
 BACKLOG: Final = 2048
 OPEN_FILES_WANTED: Final = 65_536
-RESERVED_FILES: Final = 256  # for all else than clients' connections
-UNSENT_BYTES: Final = (
-    131_072  # of an answer that the kernel may hold before they are on their way: megabytes without it
-)
+RESERVED_FILES: Final = 256  # open files for other uses than clients' connections
+UNSENT_BYTES: Final = 131_072  # of an answer that the kernel may hold unsent; by default it would be megabytes
 TCP_NOTSENT_LOWAT: Final = 25  # Linux's; the module socket names it from 3.12 on
 
 log = logs.get("http")
@@ -44,7 +42,7 @@ log = logs.get("http")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What may be held for clients: bytes of requests that are not whole, bytes of answers that are not taken; the part of one address."""
+    """How many bytes may be held for clients: of incomplete requests, of answers not yet taken; and the share of one address."""
 
     receiving_bytes_max: int = 64_000_000
     sending_bytes_max: int = 256_000_000
@@ -59,15 +57,15 @@ class BodyTooLarge(Exception):  # noqa: N818
 
 
 def read_body(exchange: Exchange) -> bytes:
-    """The request's body, once; raises ``BodyTooLarge`` where it is longer than its call takes."""
-    body, exchange.body = exchange.body, b""  # who waits for an answer does not keep it
+    """The request's body, which can be read once. Raises ``BodyTooLarge`` if it is longer than its call takes."""
+    body, exchange.body = exchange.body, b""  # a parked request must not hold its body
     if body is None:
         raise BodyTooLarge
     return body
 
 
 def origin_of(address: str) -> str:
-    """Whose part of a quota an address uses: its own, or that of an IPv6 network of 64 bits, since anybody has one."""
+    """The address that a quota counts: an IPv4 address itself, or the /64 network of an IPv6 one, since every client has a /64."""
     if ":" not in address:
         return address
     try:
@@ -78,7 +76,7 @@ def origin_of(address: str) -> str:
 
 
 def raise_open_files() -> int:
-    """Raises this process's soft limit of open files to the hard one; logs when that is little. Returns it."""
+    """Raises this process's soft limit of open files to the hard limit, and returns it. Logs when that is low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else max(soft, OPEN_FILES_WANTED)
     if soft < wanted:
@@ -89,10 +87,10 @@ def raise_open_files() -> int:
 
 
 class Request(server.HTTPRequest):
-    """cheroot's request, made of what the inlet received; what cheroot refuses is a problem document too."""
+    """cheroot's request, filled from what the inlet received. cheroot's own refusals become problem documents."""
 
     def parse_request(self) -> None:
-        """Takes over what was received."""
+        """Fills the request from what was received."""
         received: Received = self.conn.received
         self.started_request = True
         self.uri = received.target
@@ -106,11 +104,11 @@ class Request(server.HTTPRequest):
 
     def respond(self) -> None:
         """Calls the app."""
-        self.rfile = io.BytesIO()  # the app asks the exchange
+        self.rfile = io.BytesIO()  # the app reads the body from the exchange
         self.server.gateway(self).respond()
 
     def simple_response(self, status: object, msg: str = "") -> None:
-        """What cheroot says where the app failed outside of its own care."""
+        """Answers when the app failed unexpectedly; cheroot calls it."""
         self.close_connection = self.sent_headers = True
         self.conn.exchange = self.conn.refusal(problems.protocol(int(str(status)[:3]), str(msg)))
 
@@ -121,18 +119,18 @@ class Connection(server.HTTPConnection):
     RequestHandlerClass = Request
 
     def __init__(self, parent: "Server", socket: sockets.socket) -> None:
-        super().__init__(parent, socket, lambda *_: io.BytesIO())  # neither read nor written by cheroot
+        super().__init__(parent, socket, lambda *_: io.BytesIO())  # cheroot neither reads nor writes
         self.receiver = Receiver(parent.body_bytes_max)
         self.received: Received | None = None
         self.deadline = 0.0  # monotonic; the inlet's
-        self.address = ""  # for quotas
+        self.address = ""  # the one that quotas count
         self.exchange: Exchange | None = None
         self.has_unread = False
         self.keep = False
         self._held = 0
 
     def communicate(self) -> bool:
-        """Serves one request; True hands the connection to ``put_conn``, which looks at the exchange."""
+        """Serves one request. True hands the connection to ``put_conn``, which looks at the exchange."""
         keep = bool(super().communicate())  # type: ignore[no-untyped-call]
         if self.exchange is None:
             return keep
@@ -140,7 +138,7 @@ class Connection(server.HTTPConnection):
         return True
 
     def release(self) -> bool:
-        """The worker's last act; False when there is no exchange to wait for."""
+        """The worker thread's last act; False when there is no exchange to wait for."""
         exchange, self.exchange, self.received = self.exchange, None, None
         self.hold(self.receiver.held)
         if exchange is not None:
@@ -159,7 +157,7 @@ class Connection(server.HTTPConnection):
             self.close()
 
     def hold(self, size: int) -> Over:
-        """Holds so many received bytes, beyond those that are free; whose part is used up, if it can't."""
+        """Reserves room for received bytes, beyond ``FREE_BYTES``; returns whose share is used up, if there is none."""
         wanted = max(0, size - FREE_BYTES)
         quota: Quota = self.server.receiving
         if wanted > self._held and (over := quota.take(self.address, wanted - self._held)):
@@ -170,11 +168,11 @@ class Connection(server.HTTPConnection):
         return ""
 
     def refuse(self, answer: Answer) -> None:
-        """Answers what never becomes a request; the connection ends after it."""
+        """Answers bytes that never become a request; then the connection ends."""
         self.refusal(answer).release(keep=False)
 
     def refusal(self, answer: Answer) -> Exchange:
-        """The same, of a connection that a worker thread has and will release."""
+        """The same for a connection that a worker thread will release."""
         self.has_unread = True
         environ = {"REQUEST_METHOD": "", "PATH_INFO": ""}
         exchange = Exchange(self.server.outlet, self, environ, is_http11=True, keep=False)
@@ -183,9 +181,9 @@ class Connection(server.HTTPConnection):
         return exchange
 
     def close(self) -> None:
-        """Closes, lingering when the client may still be sending what nobody will read."""
+        """Closes the connection. It lingers if the client may still be sending a body that nobody will read."""
         exchange, self.exchange = self.exchange, None
-        if exchange is not None:  # cheroot gave up in the middle of a request
+        if exchange is not None:  # cheroot gave up within a request
             exchange.abort()
             exchange.release(keep=False)
             return
@@ -201,23 +199,23 @@ class Connection(server.HTTPConnection):
             self.close_now()
 
     def close_now(self) -> None:
-        """Closes it without further ado."""
+        """Closes it at once."""
         self.hold(0)
         self.server.connections.discard(self)
         super().close()
 
 
 class Turns:
-    """The connections that wait for a worker thread, in turn between their addresses: who asks for much waits for itself.
+    """Connections that wait for a worker thread, taken in turn between their addresses, so that a busy client delays only itself.
 
-    It stands in for the queue of cheroot's thread pool, which puts a mark for each thread when it is to end.
+    It replaces the queue of cheroot's thread pool, which puts one mark for each thread when the pool is to end.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_address: dict[str, deque[Connection]] = {}  # the address whose turn it is first
+        self._by_address: dict[str, deque[Connection]] = {}  # the address whose turn is next comes first
         self._marks: deque[object] = deque()
-        self._there: queue.SimpleQueue[None] = queue.SimpleQueue()  # one for each that waits
+        self._there: queue.SimpleQueue[None] = queue.SimpleQueue()  # one item for each that waits
 
     def put(self, one: object, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
         """Adds a connection, or a mark."""
@@ -229,7 +227,7 @@ class Turns:
         self._there.put(None)
 
     def get(self) -> object:
-        """Waits for the next connection; a mark where there is none left."""
+        """Waits for the next connection; returns a mark if only marks are left."""
         self._there.get()
         with self._lock:
             for address, waiting in self._by_address.items():
@@ -245,7 +243,7 @@ class Gateway(wsgi.Gateway_10):
     """Calls the app and gives its answer to the exchange."""
 
     def respond(self) -> None:
-        """One request. The app finds its exchange as ``environ[EXCHANGE]`` and may park it."""
+        """Handles one request. The app finds the exchange in ``environ[EXCHANGE]`` and may park it."""
         request = self.req
         connection: Connection = request.conn
         body = connection.received.body if connection.received is not None else b""
@@ -270,7 +268,7 @@ class Gateway(wsgi.Gateway_10):
         headers: Iterable[tuple[str, str]],
         exc_info: object = None,  # noqa: ARG002
     ) -> Callable[[bytes], None]:
-        """WSGI's: only remembers, since the exchange writes."""
+        """WSGI's. It only remembers its arguments, since the exchange writes the answer."""
         self.status = int(status[:3])
         self.headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
         return self._no_write
@@ -281,12 +279,12 @@ class Gateway(wsgi.Gateway_10):
 
 
 class Server(wsgi.Server):
-    """The gateway's HTTP server. ``app`` is a WSGI app; port 0 takes a free one (then ``bind_addr`` tells).
+    """The gateway's HTTP server. ``app`` is a WSGI app; port 0 takes a free port, which ``bind_addr`` then names.
 
-    ``body_bytes_max`` says how long a body the call of a method and a path takes. ``bounds``: what waits for clients at most.
+    ``body_bytes_max``: (method, path) → the longest body that this call takes. ``bounds``: how much may wait for clients.
     """
 
-    _connections: Any  # cheroot's name for what is the inlet here
+    _connections: Any  # cheroot's name; it is the inlet here
 
     def __init__(
         self,
@@ -316,14 +314,14 @@ class Server(wsgi.Server):
     def prepare(self) -> None:
         """Binds the port, and starts the worker threads."""
         super().prepare()
-        with contextlib.suppress(OSError):  # what the kernel keeps of an answer; its connections inherit it
+        with contextlib.suppress(OSError):  # accepted connections inherit it
             self.socket.setsockopt(sockets.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._connections.close()
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._connections = self.inlet = Inlet(self, max(files - RESERVED_FILES, files // 2))
 
     def connect(self, socket: sockets.socket, address: tuple[str, int]) -> Connection:
-        """A connection that was just accepted."""
+        """Makes the connection of a socket that was just accepted."""
         connection = Connection(self, socket)
         connection.remote_addr, connection.remote_port = address[:2]
         connection.address = origin_of(address[0])
@@ -331,12 +329,12 @@ class Server(wsgi.Server):
         return connection
 
     def put_conn(self, conn: Connection) -> None:
-        """The worker's last act, and how an exchange hands a connection back."""
+        """Takes a connection back, from a worker thread as its last act or from an exchange that is over."""
         if not conn.release():
             super().put_conn(conn)
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
-        """What cheroot itself has to say: broken connections are nobody's fault here."""
+        """Logs cheroot's own messages. Broken connections are normal, and go to the debug level."""
         if level >= 40:
             log.error("http server", message=msg.strip(), exc_info=sys.exc_info() if traceback else None)
         else:

@@ -1,9 +1,9 @@
-"""What a region says in its out stream, judged entry by entry: what it means in types of ours, or why it is refused.
+"""Checks each entry of a region's out stream, and turns it into a type of ours or refuses it.
 
     judge ── result ──> Settlement          claims ──> Claim          status, sources ──> Said
 
-Whoever has a region's credentials can append anything: each field is of its type and within its bounds here, or the entry
-is ``Refused`` and nothing of it is kept but that. Nothing here asks anybody.
+Anyone who has a region's credentials can append anything. So each field must have its type and be within its bounds, or the
+entry is ``Refused``, and only that is kept of it. Nothing here makes a call.
 """
 
 import re
@@ -21,12 +21,12 @@ from web.hub.ledger import Settlement
 
 ENTRY_BYTES_MAX: Final = 2_000_000  # of the JSON of claims and sources
 STATUS_BYTES_MAX: Final = 32_000
-TRAIL_BYTES_MAX: Final = 16_000  # counts in no room of its region: 20,000 of its open tasks may bring as many
+TRAIL_BYTES_MAX: Final = 16_000  # trails do not count towards a region's room, and 20,000 open tasks may each have one
 NUMBER_MAX: Final = 10**15
 DIGITS_MAX: Final = 15
 ID_MAX: Final = 64
 YEAR_9999_MS: Final = 253_402_300_000_000
-AHEAD_MS: Final = 60_000  # of the hub's clock, that a region's estimate of it may be
+AHEAD_MS: Final = 60_000  # how far a region's estimate of the hub's clock may be ahead of it
 DAY_MS: Final = 86_400_000
 NAME: Final = re.compile(rb"[!-~]{1,200}")
 PARTS: Final = {b"bridge", b"workers"}
@@ -36,7 +36,7 @@ Owns = Callable[[str, str], bool]  # (region, source): whether the source runs t
 
 
 class Refused(ValueError):  # noqa: N818
-    """An entry, or a part of one, that is not as it must be. ``what`` is a word for it, of few (``WHATS``)."""
+    """An entry or a part of one breaks the rules. ``what`` says which part, by one of ``WHATS``."""
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(why)
@@ -54,7 +54,7 @@ Id = Annotated[str, Meta(pattern=r"^[0-9A-Za-z]{1,64}\Z")]
 
 
 class _Bridge(Struct):
-    """``bridge.report.Status``; what is not said stays so."""
+    """``bridge.report.Status``. A missing field stays missing."""
 
     at_ms: Moment
     state: Word | UnsetType = UNSET
@@ -132,7 +132,7 @@ class _Claim(Struct, array_like=True):
 
 
 class Claim(Struct, frozen=True):
-    """A task that runs, and where it has been: the JSON of a trail, or nothing."""
+    """A running task, and its trail as JSON, empty if there is none."""
 
     request: str
     task: str
@@ -140,7 +140,7 @@ class Claim(Struct, frozen=True):
 
 
 class Said(Struct, frozen=True):
-    """What a part of a region said of itself, or the region of its sources: a field of its hash, and its JSON."""
+    """The status of a bridge or pool, or a region's list of sources: a field of the region's hash, and its JSON."""
 
     field: str
     text: bytes
@@ -154,11 +154,11 @@ _trails: Final = msgspec.json.Decoder(contract.Trail)
 _encoder: Final = msgspec.json.Encoder()
 
 Fields = dict[bytes, bytes]
-Doubt = Callable[[Refused], None]  # told of what is wrong with a part of an entry, where the rest counts
+Doubt = Callable[[Refused], None]  # called with the fault of a part of an entry whose rest counts
 
 
 def judge(region: str, entry: str, fields: Fields, owns: Owns, doubt: Doubt) -> Settlement | Said | list[Claim]:
-    """What an entry says. Raises ``Refused``, and nothing else whatever stands there."""
+    """The meaning of an entry. Raises ``Refused``, and nothing else, whatever the entry holds."""
     try:
         return _judge(region, entry, fields, owns, doubt)
     except Refused:
@@ -196,7 +196,7 @@ def _judge(region: str, entry: str, fields: Fields, owns: Owns, doubt: Doubt) ->
 
 
 def number(text: bytes) -> int:
-    """A whole number from 0, as few digits as a number of ours has; raises ValueError."""
+    """A whole number from 0 of at most ``DIGITS_MAX`` digits; raises ValueError."""
     if not text.isdigit() or len(text) > DIGITS_MAX:
         raise ValueError(f"expected a whole number of {DIGITS_MAX} digits at most, found {text[:60]!r}")
     return int(text)
@@ -211,7 +211,7 @@ def _id(text: bytes) -> str:
 def _result(region: str, fields: Fields, owns: Owns, doubt: Doubt, bad_version: int | None) -> Settlement:
     task, frame, trail, run = _id(fields[b"t"]), b"", fields.get(b"h", b""), None
     status = STATUSES.get(fields[b"s"], "")
-    if bad_version is not None:  # never silent: the task ends, with both versions named
+    if bad_version is not None:  # not ignored: the task ends, and its error names both versions
         error = Internal(str(contract.UnknownVersion("result", bad_version)))
         status, frame, trail = "failed", frame_made(task, "", region, "failed", error), b""
     elif not status:
@@ -219,7 +219,7 @@ def _result(region: str, fields: Fields, owns: Owns, doubt: Doubt, bad_version: 
     if trail:
         try:
             run = _run(region, trail, owns, doubt)
-        except (Refused, ValueError, RecursionError) as error:  # no fault of it may cost the result
+        except (Refused, ValueError, RecursionError) as error:  # a bad trail must not cost the result
             trail = b""
             doubt(Refused("trail", str(error)))
     return Settlement(
@@ -236,7 +236,7 @@ def _result(region: str, fields: Fields, owns: Owns, doubt: Doubt, bad_version: 
 
 
 def _run(region: str, text: bytes, owns: Owns, doubt: Doubt) -> contract.Run | None:
-    """What the run of a trail showed; None where nothing is said of it, or nothing that counts."""
+    """The run of a trail; None if it has none, or one that is out of bounds or of another region's source."""
     trail = _checked(text)
     run = trail.run
     if run is not None and (
@@ -251,12 +251,12 @@ def _checked(text: bytes) -> contract.Trail:
     if len(text) > TRAIL_BYTES_MAX:
         raise Refused("trail", f"expected {TRAIL_BYTES_MAX} bytes at most, found {len(text)}")
     trail = _trails.decode(text)
-    if not _is_told(trail):
+    if not _has_good_times(trail):
         raise Refused("trail", "expected times of this age")
     return trail
 
 
-def _is_told(trail: contract.Trail) -> bool:
+def _has_good_times(trail: contract.Trail) -> bool:
     return 0 <= trail.bridged_ms <= YEAR_9999_MS and all(
         0 <= one.started_ms <= YEAR_9999_MS and 0 <= one.ended_ms <= YEAR_9999_MS and abs(one.attempt) <= NUMBER_MAX
         for one in trail.attempts
@@ -264,7 +264,7 @@ def _is_told(trail: contract.Trail) -> bool:
 
 
 def _wrong(run: contract.Run) -> str:
-    """What of a run is out of its bounds; empty where nothing is."""
+    """Which part of a run is out of its bounds; empty if none is."""
     for name in ("rows", "raw_bytes", "records_bytes", "wire_bytes", "busy_ms"):
         if not 0 <= getattr(run, name) <= NUMBER_MAX // 1_000:  # so that sums of them fit
             return f"expected {name} from 0 to {NUMBER_MAX // 1_000}"
@@ -280,7 +280,7 @@ def _wrong(run: contract.Run) -> str:
 def _claim(one: _Claim) -> Claim:
     if one.trail is None:
         return Claim(one.request, one.task, b"")
-    if not _is_told(one.trail):
+    if not _has_good_times(one.trail):
         raise Refused("claims", "expected times of this age")
     text = contract.encode_trail(one.trail)
     return Claim(one.request, one.task, text if len(text) <= TRAIL_BYTES_MAX else b"")
@@ -290,8 +290,8 @@ def _status(entry: str, fields: Fields, text: bytes) -> Said:
     part, name = fields[b"part"], fields[b"name"]
     if part not in PARTS or NAME.fullmatch(name) is None:
         raise Refused("status", f"expected a bridge or workers with a name, found {part[:60]!r} {name[:60]!r}")
-    said: Any = (_bridge if part == b"bridge" else _workers).decode(text)
+    status: Any = (_bridge if part == b"bridge" else _workers).decode(text)
     entry_ms = int(entry.partition("-")[0])
-    if said.at_ms > entry_ms + AHEAD_MS or entry_ms > time.time() * 1000 + DAY_MS:
-        raise Refused("status", f"expected a time that has come, found {said.at_ms}")
-    return Said(f"{part.decode()}:{name.decode()}", _encoder.encode(said))
+    if status.at_ms > entry_ms + AHEAD_MS or entry_ms > time.time() * 1000 + DAY_MS:
+        raise Refused("status", f"expected a time that has come, found {status.at_ms}")
+    return Said(f"{part.decode()}:{name.decode()}", _encoder.encode(status))

@@ -1,7 +1,7 @@
-"""Result frames at the hub: those that it makes itself, and how those of regions are told.
+"""Result frames at the hub: it makes some itself, and reads those of regions with care.
 
-A region made them, so they are anything. One that can't be read, or is not the result of its task, is told as a failure: no
-answer breaks by it, nor shows another task's result.
+A region's frame can hold anything. If it can't be read, or is not the result of its task, the hub shows a failed result
+instead, so that it neither breaks an answer nor shows the result of another task.
 """
 
 from jobs import contract
@@ -12,13 +12,13 @@ log = logs.get("frame")
 
 
 def made(task: str, source: str, region: str, status: str, error: TaskError) -> bytes:
-    """A result that the hub itself makes: the task got none from its region."""
+    """A failed result that the hub makes for a task without a result of its region."""
     result = contract.Result(task=task, source=source, region=region, status=status, attempts=0)
     return contract.failed_frame(result, error)
 
 
 def spliced(frame: bytes, task: str, region: str, size_bytes: int) -> bytes:
-    """The JSON of a result. ``region``: whose it must be, "" where that does not matter; ``size_bytes``: as was said of it."""
+    """The JSON of a result. ``region``: the one it must be of, "" for any; ``size_bytes``: its stated size."""
     try:
         return contract.splice_checked(frame, task, region, size_bytes + contract.HEAD_BYTES_MAX)
     except ValueError as error:
@@ -26,12 +26,12 @@ def spliced(frame: bytes, task: str, region: str, size_bytes: int) -> bytes:
 
 
 def told(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> bytes:
-    """The same, of what ``web.hub.scripts`` reads."""
+    """``spliced`` with the arguments as ``web.hub.scripts.READ`` returns them."""
     return spliced(frame, task.decode(), _region(by), int(size_bytes))
 
 
 def whole(frame: bytes, task: bytes, by: bytes, _: bytes) -> bytes:
-    """A frame as it came, for the history, which reads its head."""
+    """The frame as it came, for the history, which reads its head."""
     try:
         found = contract.head(frame).task
     except (ValueError, RecursionError) as error:

@@ -1,6 +1,7 @@
-"""Ids: ULIDs (github.com/ulid/spec), made so that a task's id tells its request's.
+"""Ids: ULIDs (github.com/ulid/spec), made so that the id of a task contains that of its request.
 
-48 bits of milliseconds and 70 random ones belong to the request; the last 10 count its tasks from 1, and are 0 in its own.
+The first 118 bits are the request's: 48 of milliseconds and 70 random ones. The last 10 bits count its tasks from 1; they are
+0 in the request's own id.
 """
 
 import os
@@ -15,16 +16,16 @@ _COUNTED: Final = 10  # bits
 
 
 def new() -> str:
-    """A request's id. Those of one millisecond have no order."""
+    """A new request's id. Ids of the same millisecond have no order."""
     made = int.from_bytes((time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10), "big")
     return str(ULID.from_int(made >> _COUNTED << _COUNTED))
 
 
 def task(request: str, number: int) -> str:
     """The id of a request's task, the first being number 1."""
-    return f"{request[:-2]}{ENCODE[number >> 5]}{ENCODE[number & 31]}"  # the bits that count are the last two digits
+    return f"{request[:-2]}{ENCODE[number >> 5]}{ENCODE[number & 31]}"  # the last 10 bits are the last two digits
 
 
 def request_of(task: str) -> str:
-    """The id of a task's request; raises ValueError for what is no ULID."""
+    """The id of a task's request; raises ValueError when ``task`` is not a ULID."""
     return str(ULID.from_int(int(ULID.from_str(task)) >> _COUNTED << _COUNTED))

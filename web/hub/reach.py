@@ -1,8 +1,8 @@
-"""Whose fault a failure on the network was: the host's, or that of the region's own way out. Pure but for what it remembers.
+"""Decides whether a network failure was the host's fault or that of the region's own network. Makes no calls.
 
-A region that can't reach anything loses all its hosts at once; a host that is down fails alone. So the region's other
-sources are the witnesses: a failure is the host's where others were asked around the same time and most of them were
-reached. Where nobody else was asked nobody can tell, and it counts for nothing.
+A region without a network loses all its hosts at once, while a host that is down fails alone. So a failure is the host's if
+other sources of the region were asked around the same time and most of them were reached. If no other source was asked,
+the cause can't be known, and the failure counts for nothing.
 """
 
 from typing import Final
@@ -15,11 +15,11 @@ from web.hub.verdict import is_the_networks
 AROUND_MS: Final = 30_000  # before and after a failure
 SLOT_MS: Final = 5_000
 KEPT_MS: Final = 4 * AROUND_MS
-LOST_SHARE: Final = 0.1  # of a source's runs: from here on it was not reached well
+LOST_SHARE: Final = 0.1  # of a source's runs: with this share lost, the source counts as not reached
 
 
 class _Asked(Struct):
-    """A source in a slot: how many of its runs were reached or lost, and the host that was lost last."""
+    """A source within one slot: how many of its runs reached their host, how many lost it, and the host lost last."""
 
     reached: int = 0
     lost: int = 0
@@ -27,13 +27,13 @@ class _Asked(Struct):
 
 
 class Reach:
-    """What each region reached lately. Times are when runs finished (hub ms)."""
+    """Which sources each region reached lately. Times are those of the ends of runs (hub ms)."""
 
     def __init__(self) -> None:
         self._slots: dict[str, dict[int, dict[str, _Asked]]] = {}
 
     def note(self, region: str, run: Run, finished_ms: int) -> None:
-        """A run that went out: it was reached when an answer came, whatever that was."""
+        """Counts a run. Any answer means that its host was reached."""
         slots = self._slots.setdefault(region, {})
         slot = finished_ms // SLOT_MS
         if slot not in slots:
@@ -48,14 +48,14 @@ class Reach:
             asked.reached += 1
 
     def is_the_hosts(self, region: str, run: Run, finished_ms: int) -> bool:
-        """Whether a failure on the network was its host's own; ask when what happened after it has been noted, too."""
+        """Whether a network failure was its host's. Call it after runs that ended ``AROUND_MS`` later are noted, too."""
         others: dict[str, _Asked] = {}
         first, last = (finished_ms - AROUND_MS) // SLOT_MS, (finished_ms + AROUND_MS) // SLOT_MS
         slots = self._slots.get(region, {})
         for slot in range(first, last + 1):
             for source, asked in slots.get(slot, {}).items():
                 if source == run.source or (asked.lost and asked.host == run.host):
-                    continue  # of its own host they say nothing of the way there
+                    continue  # another failure of the same host tells nothing about the region's network
                 other = others.setdefault(source, _Asked())
                 other.reached += asked.reached
                 other.lost += asked.lost

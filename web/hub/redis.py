@@ -1,7 +1,7 @@
-"""The hub's Redis as the gateway knows it: here, away, or full; asked for by every request, found out by one thread.
+"""The client of the hub's Redis, and its state: answering, away, full or refusing. A probing thread keeps the state current.
 
-When the Redis freezes, the first callers wait out their time-out (0.5 s) and say so; everybody after them is refused at
-once, until the probe has had an answer. So a gateway of eight threads answers 503 within a second, however many ask.
+When the Redis freezes, the first callers run into their time-out (0.5 s) and mark it as away. All later calls are refused at
+once, until the probe gets an answer. So a gateway of eight threads answers 503 within a second, however many clients ask.
 """
 
 import threading
@@ -15,12 +15,12 @@ from regions import connect, durability, logs, names
 from regions.loop import Loop
 from regions.settings import Settings
 
-FULL_AT: Final = 0.85  # of maxmemory, what open tasks may still bring included
+FULL_AT: Final = 0.85  # of maxmemory, including the results that open tasks may still bring
 FULL: Final = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included"
 PROBE_SECONDS: Final = 0.25
-REQUEST_BYTES: Final = 3_300  # that a request takes, besides its attrs; docs/reference.md
-TASK_BYTES: Final = 1_300  # that each of its tasks takes, besides its result
-FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, until some have come
+REQUEST_BYTES: Final = 3_300  # of a request without its attrs; docs/reference.md
+TASK_BYTES: Final = 1_300  # of each of its tasks, without the result
+FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, before any have come
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
 BROKEN: Final = "the hub's Redis answered something unexpected"
 
@@ -30,7 +30,7 @@ log = logs.get("hub")
 class HubUnavailable(Exception):  # noqa: N818
     """The hub's Redis can't take a request now: a 503. ``reason`` is for clients.
 
-    ``is_refusal``: it answered that it did nothing of what was asked.
+    ``is_refusal``: the server's error means that nothing was done.
     """
 
     is_refusal = False
@@ -41,66 +41,66 @@ class HubUnavailable(Exception):  # noqa: N818
 
 
 class HubAway(HubUnavailable):
-    """It does not answer."""
+    """The hub's Redis does not answer."""
 
 
 class HubFull(HubUnavailable):
-    """It has no room for what is asked."""
+    """The hub's Redis has no room for the request."""
 
     is_refusal = True
 
 
 class HubRefuses(HubUnavailable):
-    """It answers, but takes no writes, or would not keep them."""
+    """The hub's Redis answers, but takes no writes, or would lose them in a crash."""
 
     is_refusal = True
 
 
 class HubDenied(HubUnavailable):
-    """It answers, but this gateway may not do what was asked; a script may have done a part of it."""
+    """The gateway's Redis user lacks a right. A script may have done a part of its work before."""
 
 
 class Hub:
-    """The client of the hub's Redis, and what is known of its state.
+    """The client of the hub's Redis, and its state.
 
-    ``regained`` holds what to call, on the probe's thread, when it is back after it was away, or took no writes. ``rehearse`` does what an
-    accept does, and raises where this gateway may not: after every gap, and again and again once an accept was denied.
+    ``regained``: called on the probe's thread when the server is back after it was away or took no writes. ``rehearse`` does
+    what an accept does, and raises if a right is missing. It is called after every outage, and repeatedly after an accept
+    was denied.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.client: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway")
         self.regained: list[Callable[[], None]] = []
         self.rehearse: Callable[[], None] | None = None
-        self._mean_bytes: dict[str, float] = {}  # of the results of each region
-        self.region_bytes_max = settings.limits.region_bytes_max  # 0 until it is known; then no limit
+        self._mean_bytes: dict[str, float] = {}  # of results, by region
+        self.region_bytes_max = settings.limits.region_bytes_max  # 0 before the first probe: no limit then
         self._regions = list(settings.region)
         self._share_of_region = 0.0 if settings.limits.region_bytes_max else share_of_region(len(self._regions))
         self._probe: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-probe", connections=1)
         self._durability = settings.hub.durability
         self._away: str | None = "not reached yet"
         self._full: str | None = None
-        self._refusal: str | None = None  # it takes no writes
-        self._short: str | None = None  # it would not keep what is promised
-        self._denied: str | None = None  # an accept is not permitted
-        self._expected = self._limit = (
-            0.0  # bytes, by the last probe: what is used and what open tasks bring; maxmemory
-        )
-        self._admitted = 0.0  # bytes since
+        self._refusal: str | None = None  # why it takes no writes
+        self._short: str | None = None  # why it would lose accepted requests in a crash
+        self._denied: str | None = None  # why it denies an accept
+        self._expected = 0.0  # bytes at the last probe: those in use, and those that open tasks bring
+        self._limit = 0.0  # maxmemory, in bytes
+        self._admitted = 0.0  # bytes of requests since then
         self._lock = threading.Lock()
         self._loop = Loop("hub-probe", self._turn)
 
     @property
     def state(self) -> str | None:
-        """None when requests can be taken, else why not."""
+        """None when requests can be taken, otherwise why not."""
         return self._away or self._denied or self._refusal or self._short or self._full
 
     @property
     def away(self) -> str | None:
-        """None when it answers, else why it counts as away."""
+        """None when the server answers, otherwise why it counts as away."""
         return self._away
 
     def check(self) -> None:
-        """Raises ``HubUnavailable``'s at once when a request can't be taken now."""
+        """Raises a ``HubUnavailable`` at once when no request can be taken now."""
         if self._away is not None:
             raise HubAway(self._away)
         if (reason := self._denied or self._refusal or self._short) is not None:
@@ -109,13 +109,13 @@ class Hub:
             raise HubFull(self._full)
 
     def mean_result_bytes(self, region: str) -> float:
-        """What a task of a region brings, by what its last ones did: no region's word counts for another's tasks."""
+        """The expected size of a task's result: a running mean for each region, so that no region distorts another's."""
         return self._mean_bytes.get(region, FIRST_MEAN_BYTES)
 
     def admit(self, regions: Sequence[str], attrs_bytes: int) -> None:
-        """Raises as ``check``, and where a new request of this size, its results included, would fill it past the mark.
+        """Raises like ``check``, and ``HubFull`` if the request with its results would fill the server past ``FULL_AT``.
 
-        ``regions``: that of each task. Many fit between two probes: what was admitted since the last one counts.
+        ``regions``: the region of each task. Requests that were admitted since the last probe count as well.
         """
         self.check()
         cost = REQUEST_BYTES + attrs_bytes + sum(TASK_BYTES + self.mean_result_bytes(region) for region in regions)
@@ -126,7 +126,7 @@ class Hub:
 
     @contextmanager
     def asking(self) -> Iterator[redis.Redis]:
-        """The client, for calls that may fail: what Redis raises becomes ``HubUnavailable``."""
+        """The client, for calls that may fail: redis-py's errors become ``HubUnavailable``."""
         if self._away is not None:
             raise HubAway(self._away)
         try:
@@ -147,7 +147,7 @@ class Hub:
 
     @contextmanager
     def accepting(self) -> Iterator[redis.Redis]:
-        """As ``asking``. Where it is denied the next accepts would be, too, until the probe finds out that they are not."""
+        """Like ``asking``. After a denied accept, all further ones are refused until the probe finds that they are permitted."""
         try:
             with self.asking() as client:
                 yield client
@@ -158,13 +158,13 @@ class Hub:
             raise
 
     def lost(self, error: Exception) -> None:
-        """Whoever had no answer says so here."""
+        """Marks the server as away. Called by code whose call got no answer."""
         if self._away is None:
             log.warning("redis away", error=str(error))
         self._away = "the hub's Redis does not answer"
 
     def observe(self, region: str, result_bytes: int) -> None:
-        """A result of this size came home; for the estimate of what open tasks will bring."""
+        """Counts the size of a result, for the estimate of what open tasks will bring."""
         mean = self.mean_result_bytes(region)
         self._mean_bytes[region] = mean + MEAN_WEIGHT * (result_bytes - mean)
 
@@ -191,37 +191,38 @@ class Hub:
         return connect.backoff_seconds(self._loop.failures) if self._loop.failures else PROBE_SECONDS
 
     def run_once(self) -> None:
-        """One probe: whether it is there, has room, and keeps what it is told."""
-        admitted = self._admitted  # what comes from now on the answer may not know
+        """Probes once whether the server answers, has room, and would keep its data."""
+        admitted = self._admitted  # the reply may not include later ones
         try:
             pipeline = self._probe.pipeline(transaction=False)
             pipeline.info("memory", "persistence", "replication")
             for region in self._regions:
                 pipeline.zcard(names.open_tasks(region))
-            said, *open_tasks = pipeline.execute()
-            if self._away is not None or self._short is not None or not said["aof_enabled"]:
+            info, *open_tasks = pipeline.execute()
+            if self._away is not None or self._short is not None or not info["aof_enabled"]:
                 self._short = self._shortfall()
         except redis.exceptions.RedisError as error:
             self._loop.failures += 1
             self.lost(error)
             return
         self._loop.failures = 0
-        refused, self._refusal = self._refusal, refusal(said)
-        if said["role"] != "master":  # of a list of hosts another one is, or will be
+        refused, self._refusal = self._refusal, refusal(info)
+        if info["role"] != "master":  # another host of the list is the master, or will be
             self._probe.connection_pool.disconnect()
             self.client.connection_pool.disconnect(inuse_connections=False)
         if self._refusal is not None and refused is None:
             log.warning("redis takes no writes", reason=self._refusal)
-        used, limit = int(said["used_memory"]), int(said["maxmemory"])
+        used, limit = int(info["used_memory"]), int(info["maxmemory"])
         if self._share_of_region:
-            # A limit below what is used makes the hub full for all: by it a region's results, which are there, would all fail.
+            # A maxmemory below the used memory already makes the hub full for all regions. A share of it would also fail
+            # the results that regions have sent.
             room = max(limit, used) if limit else 0
             is_lowered = 0 < limit < used
             self.region_bytes_max = max(int(self._share_of_region * room), self.region_bytes_max if is_lowered else 0)
         brought = [
             count * self.mean_result_bytes(region) for region, count in zip(self._regions, open_tasks, strict=True)
         ]
-        coming = sum(min(of, self.region_bytes_max or of) for of in brought)  # it may hold no more
+        coming = sum(min(of, self.region_bytes_max or of) for of in brought)  # no region may hold more
         with self._lock:
             self._expected, self._limit, self._admitted = used + coming, limit, self._admitted - admitted
         is_full = limit > 0 and used + coming > FULL_AT * limit
@@ -232,7 +233,7 @@ class Hub:
         if was is not None:
             log.info("redis reached", was=was)
             self._away = None
-            self.client.connection_pool.disconnect(inuse_connections=False)  # of what was there before
+            self.client.connection_pool.disconnect(inuse_connections=False)  # they were made before the outage
             for call in self.regained:
                 call()
 
@@ -241,7 +242,7 @@ class Hub:
         try:
             if self.rehearse is not None:
                 self.rehearse()
-        except redis.exceptions.RedisError as error:  # of another kind: who asks next is told why
+        except redis.exceptions.RedisError as error:  # for other errors, the next call finds out why
             found = denial(error) if connect.is_denied(error) else None
         self._denied = found
         if was is None and found is not None:
@@ -250,7 +251,7 @@ class Hub:
             log.info("redis permits accepts again", was=was)
 
     def _shortfall(self) -> str | None:
-        """Why it would not keep what is promised, told when it is found; None when it would, or needs not."""
+        """Why the server would lose accepted requests, logged when it is new; None if it would not, or may."""
         try:
             check_durability(self._probe, self._durability)
         except durability.NotDurable as error:
@@ -261,20 +262,20 @@ class Hub:
 
 
 def share_of_region(regions: int) -> float:
-    """What of maxmemory one region may hold: twice an equal share of what there is room for, and all of that for a lone one.
+    """The share of maxmemory that one region may hold: twice an equal share of the room, or all of it for a single region.
 
-    So the others have at least half of their own however much one takes, and a region that does most of the work can.
+    However much one region takes, each other one keeps at least half of an equal share; and one region can do most of the work.
     """
     return FULL_AT * 2 / (regions + 1)
 
 
 def check_durability(client: redis.Redis, kind: str) -> durability.Found:
-    """How the hub's Redis keeps what it is told; raises ``NotDurable``, or what redis-py raises."""
+    """How durable the hub's Redis is. Raises ``NotDurable``, or what redis-py raises."""
     return durability.check(client, "the hub's Redis", kind, "hub.durability")
 
 
 def reason_of(error: Exception) -> str:
-    """What clients are told of what went wrong at the hub; what should not happen is logged."""
+    """The reason that clients get for an error at the hub. An unexpected error is logged."""
     if isinstance(error, HubUnavailable):
         return error.reason
     log.error("the hub's answer was not expected", exc_info=error)
@@ -282,14 +283,14 @@ def reason_of(error: Exception) -> str:
 
 
 def denial(error: Exception) -> str:
-    """What clients are told of a NOPERM."""
+    """The reason that clients get for a NOPERM."""
     return f"the hub's Redis does not permit it: {error}"
 
 
-def refusal(said: Mapping[str, Any]) -> str | None:
-    """Why a Redis takes no writes, by its INFO; None when it does."""
-    if said["role"] != "master":
+def refusal(info: Mapping[str, Any]) -> str | None:
+    """Why a Redis takes no writes, from its INFO; None when it does."""
+    if info["role"] != "master":
         return "the hub's Redis is a replica and takes no writes"
-    if said["aof_last_write_status"] != "ok":
+    if info["aof_last_write_status"] != "ok":
         return "the hub's Redis can't write its append-only file; is its disk full?"
     return None

@@ -1,4 +1,4 @@
-"""What the hub knows of a region: what its parts said last, its tasks, what it holds here, and what of it was refused."""
+"""The hub's data about a region: the last status of its bridges and pools, its tasks, its bytes here, its refused entries."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,30 +11,30 @@ from regions import names
 from regions.script import value
 from web.hub.runs import traffic
 
-REFUSED: Final = "the hub refused entries of it"  # how a reason begins that says so
+REFUSED: Final = "the hub refused entries of it"  # the beginning of that reason
 
 _part_said: Final = msgspec.json.Decoder(dict[str, Any])
 _sources_said: Final = msgspec.json.Decoder(dict[str, dict[str, str | None]])
 
 
 class RegionState(Struct, frozen=True, kw_only=True):
-    """What is known of a region: what its parts said last, and what the ledger says of its tasks."""
+    """What the hub knows about a region at ``now_ms`` (hub ms)."""
 
     name: str
     now_ms: int
-    said: dict[str, Any]  # "bridge:NAME", "workers:NAME", "sources" → what they said
+    said: dict[str, Any]  # the last status of each "bridge:NAME" and "workers:NAME", and the list of "sources"
     open_tasks: int
     oldest_ms: int | None  # when the oldest open task was accepted
     unread: int  # entries of the out stream that no gateway has read
     traffic: dict[str, dict[str, int]] = {}  # by source (web.hub.runs)
-    refused: dict[str, int] = {}  # how many of its entries, by what was wrong with them (web.flow.refusals)
+    refused: dict[str, int] = {}  # number of entries, by their fault (web.flow.refusals)
     refused_ms: int = 0  # when the last one was
     held_bytes: int = 0  # of its settled results
     barred: str = ""  # why it may not write here for a while (web.flow.holdings)
 
 
 def read(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
-    """What is known of each of these, in one round trip. Raises what redis-py raises."""
+    """The state of each of these regions, in one round trip. Raises what redis-py raises."""
     pipeline = client.pipeline(transaction=False)
     for region in regions:
         pipeline.hgetall(names.region_status(region))
@@ -52,10 +52,10 @@ def read(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
     for index, region in enumerate(regions):
         of_region = answers[8 * index : 8 * index + 8]
         unread = of_region[3]
-        if isinstance(unread, Exception):  # what stands there is no stream
+        if isinstance(unread, Exception):  # the key is not a stream
             of_region[3] = unread = 0
         said, count, oldest, _, sums, refused, held, barred = map(value, of_region)
-        told = {key.decode(): int(number) for key, number in refused.items()}
+        counts = {key.decode(): int(number) for key, number in refused.items()}
         states.append(
             RegionState(
                 name=region,
@@ -65,8 +65,8 @@ def read(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
                 oldest_ms=int(oldest[0][1]) if oldest else None,
                 unread=unread,
                 traffic=traffic(sums),
-                refused_ms=told.pop("at", 0),
-                refused=told,
+                refused_ms=counts.pop("at", 0),
+                refused=counts,
                 held_bytes=int(held or 0),
                 barred=(barred or b"").decode().partition(" ")[2],
             )
@@ -75,7 +75,7 @@ def read(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
 
 
 def _said(fields: dict[bytes, bytes]) -> dict[str, Any]:
-    """What parts said, as ``web.hub.entry`` lets it in; what stands there otherwise is left out."""
+    """The fields that ``web.hub.entry`` let in, decoded. Fields that can't be decoded are left out."""
     found = {}
     for key, text in fields.items():
         try:

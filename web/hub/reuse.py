@@ -1,12 +1,12 @@
-"""Results that the hub still has, for requests that take one of some age (``max_age``).
+"""Uses results again that the hub still has, for requests that accept an older one (``max_age``).
 
-    settle   a region's success: nf:latest:{key} says when it finished and where it is      (web.hub.scripts: SETTLE)
-    begin    what may be young enough comes back with the new request's times, in one call   (web.hub.scripts: BEGIN)
-    here     which of it will do, made the new task's own
-    settle   ends those tasks, before anything is published; the rest goes to the regions    (web.flow.accept)
+    settle   a region's success: nf:latest:{key} says when it finished and where it is        (web.hub.scripts: SETTLE)
+    begin    results that may be young enough come back with the times of the new request     (web.hub.scripts: BEGIN)
+    here     chooses those that will do, and makes them results of the new tasks
+    settle   ends those tasks before anything is published; the others go to the regions      (web.flow.accept)
 
-What two tasks have in common that ask the same is ``contract.key_of``, as in the regions. What the hub made of another result counts for none: the first
-one's own time says how long it is kept.
+Tasks that ask the same have the same ``contract.key_of``, as in the regions. A result that was used again is never the
+latest success itself, so that each is kept by the time of its own fetch.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from web.hub.ledger import Begun, Kept, New, Settlement
 
 
 def settlements(new: New, begun: Begun, bytes_max: int) -> list[Settlement]:
-    """How the tasks end for which the hub has a result that will do, with ``bytes_max`` of JSON in all at most."""
+    """The ends of tasks for which the hub has a usable result, with at most ``bytes_max`` bytes of JSON in all."""
     found, size = [], 0
     for one in _usable(new, begun):
         size += one.size_bytes
@@ -35,7 +35,7 @@ def _usable(new: New, begun: Begun) -> Iterator[Settlement]:
             if age_seconds is None or age_seconds > new.max_age:
                 continue
             frame, size = contract.reused(kept.frame, kept.task.id, age_seconds)
-        except ValueError:  # nothing that a region of today would send: it is asked
+        except ValueError:  # not a result of this version: the region is asked
             continue
         yield Settlement(
             request=new.id,
@@ -50,9 +50,9 @@ def _usable(new: New, begun: Begun) -> Iterator[Settlement]:
 
 
 def _age_seconds(kept: Kept, now_ms: int) -> float | None:
-    """How long ago it was fetched; None where it does not answer for another task.
+    """How long ago the result was fetched; None if it can't be used again.
 
-    A partial one lacks pages, a stale one stood in for an error, and what another definition parsed may have other fields.
+    A partial result lacks pages, a stale one stood in for an error, and one of another definition may have other fields.
     """
     head = contract.head(kept.frame)
     is_whole = head.status == "succeeded" and not head.partial and not head.stale

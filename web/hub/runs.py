@@ -1,12 +1,12 @@
-"""What the hub learns of sources from the runs that come home: kept in the central Redis, written once a second.
+"""What the hub learns about sources from their runs. It is kept in the central Redis and written once a second.
 
-    Settler ── add, for each task that was settled ──> Runs ── flush: one round trip a second, where there is something
-        nf:runs:{source}     the runs that count, newest first, what web.hub.verdict compares
+    Settler ── add, for each settled task ──> Runs ── flush: one round trip a second, if there is something new
+        nf:runs:{source}     the runs that count, newest first, for web.hub.verdict
         nf:traffic:{region}  sums of bytes, by source
-        nf:health            the verdict on each source, and since when; a change is logged as an event by whoever wrote it
+        nf:health            the verdict on each source, and since when; the gateway that writes a change logs it
 
-A run is written once or, where a gateway or the hub dies in that second, never: nothing here is written twice, and only what
-was refused is written again. A failure on the network waits until what happened to others after it is known (web.hub.reach).
+A run is written once, or never if a gateway or the hub dies in that second; only refused writes are repeated. A network
+failure waits until it is known what happened to other sources after it (web.hub.reach).
 """
 
 import time
@@ -27,8 +27,8 @@ from web.hub.verdict import KEPT, Verdict, counts, is_the_networks, judge
 
 JUDGE_SECONDS: Final = 2.0  # between two judgements of a source
 JUDGED_MAX: Final = 50  # sources in one flush
-WAIT_SECONDS: Final = AROUND_MS / 1000 + 5  # until a failure on the network is judged
-KEPT_SECONDS: Final = 30 * 86_400  # the runs of a source that nobody asks for any more
+WAIT_SECONDS: Final = AROUND_MS / 1000 + 5  # until a network failure is judged
+KEPT_SECONDS: Final = 30 * 86_400  # how long runs are kept after the last one
 SUMS: Final = ("runs", "failed", "raw", "records", "wire")
 
 log = logs.get("health")
@@ -37,14 +37,14 @@ _runs: Final = msgspec.json.Decoder(Run)
 
 
 class Learned(Struct, frozen=True):
-    """A source's verdict, and since when its health is that (hub ms)."""
+    """A source's verdict, and since when its health has been the same (hub ms)."""
 
     since_ms: int
     verdict: Verdict
 
 
 class _Doubt(Struct, frozen=True):
-    """A failure on the network, and from when on (monotonic seconds) it can be judged."""
+    """A network failure, and when it can be judged (monotonic seconds)."""
 
     due: float
     region: str
@@ -56,7 +56,7 @@ _learned: Final = msgspec.json.Decoder(Learned)
 
 
 class Runs:
-    """What one gateway has read and not written yet. For one thread; ``clock`` is monotonic, in seconds."""
+    """Runs that one gateway has read and not written yet. For one thread; ``clock`` is monotonic, in seconds."""
 
     def __init__(self, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._clock = client, clock
@@ -69,7 +69,7 @@ class Runs:
         self._is_failing = False
 
     def add(self, region: str, run: Run, finished_ms: int) -> None:
-        """A task's end that was settled, once."""
+        """Adds the run of a settled task. Call it once for each task."""
         sums = self._sums.setdefault((region, run.source), [0] * len(SUMS))
         for index, more in enumerate((1, bool(run.error), run.raw_bytes, run.records_bytes, run.wire_bytes)):
             sums[index] += more
@@ -82,7 +82,7 @@ class Runs:
             self._keep(run)
 
     def flush(self) -> None:
-        """Writes what is new and judges what changed. Never raises: what may not have arrived is lost."""
+        """Writes new runs and judges sources that changed. Never raises: what may not have arrived is lost."""
         while self._doubts and self._doubts[0].due <= self._clock():
             doubt = self._doubts.popleft()
             if self._reach.is_the_hosts(doubt.region, doubt.run, doubt.finished_ms):
@@ -94,7 +94,7 @@ class Runs:
             self._write(due[:JUDGED_MAX])
         except redis.exceptions.RedisError as error:
             if not self._is_failing:
-                log.info("can't keep what runs showed", error=str(error))
+                log.info("runs could not be written", error=str(error))
             self._is_failing = True
         else:
             self._is_failing = False
@@ -124,24 +124,24 @@ class Runs:
             if isinstance(reply, Exception):
                 self._new[source] = new[source]
         for (pair, index), reply in zip(adding, replies[len(runs) :], strict=False):
-            if isinstance(reply, Exception) and "overflow" not in str(reply):  # that sum stays as it is
+            if isinstance(reply, Exception) and "overflow" not in str(reply):  # that sum has reached its maximum
                 self._sums.setdefault(pair, [0] * len(SUMS))[index] = totals[pair][index]
         *answers, (seconds, _) = map(value, replies)
         if due:
             self._judge(due, answers[-2 * len(due) :], int(seconds) * 1000)
 
     def _judge(self, due: list[str], answers: list[Any], now_ms: int) -> None:
-        """Judges sources by what Redis has of them, and says so where nobody else has meanwhile."""
+        """Judges sources by their runs in Redis. A verdict is written only if no other gateway wrote one meanwhile."""
         found: list[tuple[str, str, Verdict]] = []
         commands = []
         for index, source in enumerate(due):
             runs, kept = map(_run, answers[2 * index]), answers[2 * index + 1]
-            known = [run for run in runs if run is not None]
-            if not known:
+            readable = [run for run in runs if run is not None]
+            if not readable:
                 self._unjudged.discard(source)
                 continue
             was = _kept(kept)
-            verdict = judge(known)
+            verdict = judge(readable)
             is_same = was is not None and was.verdict.health == verdict.health
             since_ms = was.since_ms if was is not None and is_same else now_ms
             text = _encoder.encode(Learned(since_ms, verdict))
@@ -149,23 +149,23 @@ class Runs:
             found.append((source, was.verdict.health if was is not None else "ok", verdict))
         replies = send(self._client, commands, [scripts.JUDGE]) if found else []
         for (source, was_health, verdict), reply in zip(found, replies, strict=True):
-            if not value(reply):  # another gateway judged it just now; with the next flush it is looked at again
+            if not value(reply):  # another gateway judged it just now; the next flush judges it again
                 continue
             self._unjudged.discard(source)
             self._judged[source] = self._clock() + JUDGE_SECONDS
             if verdict.health != was_health:
-                _tell(source, verdict)
+                _log_change(source, verdict)
 
 
 def learned(client: redis.Redis) -> dict[str, Learned]:
-    """The verdict on each source that has one; one round trip. Raises ``RedisError``'s."""
+    """The verdict on each source that has one, in one round trip. Raises what redis-py raises."""
     found: Any = client.hgetall(names.HEALTH)
     kept = {source.decode(): _kept(text) for source, text in found.items()}
     return {source: one for source, one in kept.items() if one is not None}
 
 
 def traffic(fields: Mapping[bytes, bytes]) -> dict[str, dict[str, int]]:
-    """What a region's hash of sums says, by source: each of ``SUMS``."""
+    """The sums of a region's hash, by source: each of ``SUMS``."""
     found: dict[str, dict[str, int]] = {}
     for field, total in fields.items():
         what, _, source = field.decode().partition(":")
@@ -174,7 +174,7 @@ def traffic(fields: Mapping[bytes, bytes]) -> dict[str, dict[str, int]]:
     return found
 
 
-def _tell(source: str, verdict: Verdict) -> None:
+def _log_change(source: str, verdict: Verdict) -> None:
     if verdict.health == "degraded":
         log.warning("source degraded", source=source, definition=verdict.definition, reasons=verdict.reasons)
     else:

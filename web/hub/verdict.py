@@ -1,11 +1,11 @@
-"""How a source is, by what its runs showed: the last 20 against the 200 before. Pure: no clock, no Redis.
+"""The health of a source, from its runs: the last 20 against the 200 before. Pure: no clock, no Redis.
 
-    counts ── which runs say something of their source
-    judge ─── runs, newest first ──> Verdict: ok or degraded, the sentences that say why, and the figures
+    counts ── whether a run says something about its source
+    judge ─── runs, newest first ──> Verdict: ok or degraded, the reasons as sentences, and the figures
 
-A run is one task's end. What is ours (a region, a limit, a fault of ours, a cancel) says nothing of a source; what the
-network did counts where ``web.hub.reach`` says so. Only runs by the newest one's definition are compared: an edited
-definition begins anew.
+A run is the end of one task. Failures of our own (a region, a limit, a bug, a cancel) say nothing about a source. Network
+failures count if ``web.hub.reach`` says that they were the host's. Only runs of the newest run's definition are compared, so
+that an edited definition begins anew.
 """
 
 from collections import Counter
@@ -20,28 +20,28 @@ from jobs.contract import Run
 LAST: Final = 20  # runs that are judged
 BEFORE: Final = 200  # runs that they are compared with
 KEPT: Final = LAST + BEFORE
-RUNS_MIN: Final = 10  # on either side; with fewer nothing is said
+RUNS_MIN: Final = 10  # on either side; fewer are not compared
 SUCCESS_MIN: Final = 0.8
 COVERAGE_DROP: Final = 0.3
 FACTOR: Final = 3.0
-USUAL_SHARE: Final = 1 / 3  # what so many of the earlier runs showed is usual
+USUAL_SHARE: Final = 1 / 3  # a value is usual if this share of the earlier runs was as far out
 
 OF_THE_TARGET: Final = frozenset({"http_status", "too_large", "blocked", "decode", "parse", "contract"})
 OF_THE_NETWORK: Final = frozenset({"timeout", "connection"})
 
 
 class Figure(Struct, frozen=True):
-    """A median of the last runs, and of those before; None where there are too few."""
+    """The median of the last runs, and of those before; None if there are fewer than ``RUNS_MIN``."""
 
     last: float | None
     before: float | None
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
-    """How a source is.
+    """The health of a source, with the figures behind it.
 
-    ``success`` is a share, None where there are too few runs. ``coverage``: the share of a run's records that have a field,
-    for the fields that some lack.
+    ``success`` is a share, None if there are too few runs. ``coverage``: for each field that some records lack, the share of
+    a run's records that have it.
     """
 
     health: str  # "ok" or "degraded"
@@ -57,7 +57,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 
 def counts(run: Run) -> bool:
-    """Whether a run says something of its source. Whether the network's failures do is for ``web.hub.reach`` to say."""
+    """Whether a run says something about its source. For network failures ``web.hub.reach`` decides that later."""
     if not run.own:
         return False
     if not run.error:
@@ -68,12 +68,12 @@ def counts(run: Run) -> bool:
 
 
 def is_the_networks(run: Run) -> bool:
-    """Whether it failed on the way to its host: the host's fault, or the region's own network's."""
+    """Whether a run failed on the network: the fault of the host, or of the region's own network."""
     return run.error in OF_THE_NETWORK and run.origin == "network"
 
 
 def judge(runs: Sequence[Run]) -> Verdict:
-    """How a source is. ``runs``: those that count, one at least, newest first; more than ``KEPT`` are left out."""
+    """The verdict on a source. ``runs``: at least one, newest first, only those that count; more than ``KEPT`` are ignored."""
     definition = runs[0].definition
     runs = [run for run in runs if run.definition == definition][:KEPT]
     last, before = runs[:LAST], runs[LAST:]
@@ -90,10 +90,10 @@ def judge(runs: Sequence[Run]) -> Verdict:
         _far("{last:,.0f} records a run, {before:,.0f} before", rows, was, lambda run: run.rows),
         _far("{last:,.0f} bytes fetched a run, {before:,.0f} before", raw, pages_before, lambda run: run.raw_bytes),
     ]
-    told = [reason for reason in reasons if reason]
+    found = [reason for reason in reasons if reason]
     return Verdict(
-        health="degraded" if told else "ok",
-        reasons=told,
+        health="degraded" if found else "ok",
+        reasons=found,
         definition=definition,
         runs=len(last),
         before=len(before),
@@ -106,12 +106,12 @@ def judge(runs: Sequence[Run]) -> Verdict:
 
 
 def _is_whole(run: Run) -> bool:
-    """Whether its records can be compared: neither a failure, nor part of an answer, nor rightly none."""
+    """Whether a run's records can be compared: it is no failure, not partial, and has records."""
     return not run.error and not run.partial and run.rows > 0
 
 
 def _has_page(run: Run) -> bool:
-    """Whether the page came: it need not, where the source says that it is as it was (304), and so are its records."""
+    """Whether the page was fetched. After a 304 it was not, since neither it nor its records have changed."""
     return run.raw_bytes > 0
 
 
@@ -155,9 +155,9 @@ def _far(text: str, figure: Figure, was: Sequence[Run], of: Callable[[Run], floa
 
 
 def _is_usual(value: float, was: Sequence[Run], of: Callable[[Run], float], *, is_low: bool) -> bool:
-    """Whether a third of the earlier runs lay as far out: the params of such a source ask for very different things.
+    """Whether a third of the earlier runs were as far out: with different params such a source gives very different results.
 
-    Of the runs before, the older half are looked at: the newer ones are the first to show a change.
+    Only the older half of them is looked at, since the newer half may already show the change.
     """
     older = [of(run) for run in was[len(was) // 2 :]]
     as_far = sum(one <= value if is_low else one >= value for one in older)

@@ -107,7 +107,7 @@ def test_head_and_http_1_0_of_a_large_answer(desk):
 
 
 def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wanted(desk, monkeypatch):
-    monkeypatch.setattr(pieces, "LOOK_SECONDS", 0.1)  # nor by the clock
+    monkeypatch.setattr(pieces, "AWAY_MAX_SECONDS", 0.1)  # nor by the clock
     new, tasks = settled(desk, 60)  # 6 MB
     read_many, read = desk.ledger.read_many, []
 
@@ -181,7 +181,7 @@ def test_answer_goes_on_after_a_restart_of_the_hub(desk, hub_redis):
 
 
 def test_hub_that_stays_away_cuts_the_answer(desk, hub_redis, monkeypatch):
-    monkeypatch.setattr(pieces, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(pieces, "AWAY_MAX_SECONDS", 0.2)
     new, _ = settled(desk, 60)
     with Wire(desk.port, receive_bytes=16_384) as wire:
         wire.send("GET", path(new))

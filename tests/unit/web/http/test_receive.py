@@ -129,5 +129,5 @@ def test_addresses_that_one_client_has_share_a_part(address, origin):
     [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True), ("10.0.0.5", True)],
 )
 def test_gateway_that_others_reach_says_that_it_has_no_keys(host, warns, capsys):
-    app.tell_who_can_ask(host)
+    app.warn_if_open(host)
     assert ("there are no API keys" in capsys.readouterr().out) is warns

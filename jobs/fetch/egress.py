@@ -4,10 +4,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from requests.cookies import RequestsCookieJar
-
 from jobs.fetch.exchange import said
-from jobs.fetch.fetcher import Fetcher
+from jobs.fetch.fetcher import Fetcher, Terms
 from jobs.fetch.guard import parse_allow, parse_origins
 from jobs.page import Page, Request
 from regions.egress import proxy_of
@@ -18,18 +16,8 @@ from regions.settings import Region, Settings
 class Fetches(Protocol):
     """What answers requests: ``jobs.fetch.fetcher.Fetcher``, or answers that were kept."""
 
-    def fetch(
-        self,
-        request: Request,
-        *,
-        deadline: float,
-        timeout_seconds: float,
-        max_bytes: int,
-        cancelled: Callable[[], bool],
-        jar: RequestsCookieJar | None = None,
-        admit: Callable[[str], None] | None = None,
-    ) -> Page:
-        """The page at the end of a request's redirects; raises TaskError. ``admit`` is asked before another host is."""
+    def fetch(self, request: Request, terms: Terms, /) -> Page:
+        """The page at the end of a request's redirects. Raises TaskError."""
 
     def close(self) -> None:
         """Lets go of what it holds."""

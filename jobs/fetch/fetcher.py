@@ -61,6 +61,26 @@ class _Hop:
     body: bytes | None
 
 
+@dataclass(slots=True, kw_only=True)
+class Terms:
+    """What a fetch has to keep to. ``deadline`` (monotonic) is the task's, ``timeout_seconds`` is this fetch's.
+
+    The time-out runs from the first look-up to the last byte of the body. ``max_bytes`` caps the body, both as received
+    and as unpacked. ``cancelled`` is called for each piece received, and ten times a second from another thread.
+
+    ``jar`` holds the task's cookies; the fetch adds to them. ``admit`` is called when a redirect leads to another host,
+    with the new address and before anything is sent there. It may wait, and it may raise. The time-out does not run while
+    ``admit`` waits, or while the process has no memory for more of the body.
+    """
+
+    deadline: float
+    timeout_seconds: float
+    max_bytes: int
+    cancelled: Callable[[], bool]
+    jar: RequestsCookieJar | None = None
+    admit: Callable[[str], None] | None = None
+
+
 class Fetcher:
     """Fetches for all threads of a process, which share its kept connections.
 
@@ -96,31 +116,15 @@ class Fetcher:
         self._watchdog.stop()
         self._adapter.close()
 
-    def fetch(
-        self,
-        request: Request,
-        *,
-        deadline: float,
-        timeout_seconds: float,
-        max_bytes: int,
-        cancelled: Callable[[], bool],
-        jar: RequestsCookieJar | None = None,
-        admit: Callable[[str], None] | None = None,
-    ) -> Page:
+    def fetch(self, request: Request, terms: Terms, /) -> Page:
         """The page at the end of a request's redirects, whatever its status.
 
-        ``deadline`` (monotonic) is the task's, ``timeout_seconds`` this fetch's from the first look-up to the body's
-        last byte. ``max_bytes`` caps the body as received and as unpacked. ``cancelled`` is looked at for each piece
-        received and ten times a second, from another thread too. ``jar`` is the task's cookies; they are added to. The
-        time-out stands still while the process has no memory for more of the body, and while ``admit`` waits: it is called
-        with the address that a redirect leads to on another host, before anything is asked there, and may refuse it.
-
-        Raises TimedOut, Cancelled, ConnectionFailed, BlockedAddress, TooLarge, DecodeFailed, and HttpStatus only for
-        redirects that lead nowhere.
+        Raises TimedOut, Cancelled, ConnectionFailed, BlockedAddress, TooLarge and DecodeFailed, HttpStatus only for a
+        redirect that can't be followed, and what ``terms.admit`` raises.
         """
-        jar = RequestsCookieJar() if jar is None else jar
-        began = time.monotonic()
-        exchange = Exchange(self._route, min(deadline, began + timeout_seconds), cancelled, deadline)
+        jar = RequestsCookieJar() if terms.jar is None else terms.jar
+        end = min(terms.deadline, time.monotonic() + terms.timeout_seconds)
+        exchange = Exchange(self._route, end, terms.cancelled, terms.deadline)
         headers = {**self._headers, **request.headers} if request.headers else self._headers
         hop = _Hop(request.method, request.url, headers, request.cookies, request.body)
         for _ in range(REDIRECTS_MAX + 1):
@@ -130,16 +134,16 @@ class Fetcher:
                 answer = self._send(prepared, exchange)
                 _keep_cookies(jar, answer, prepared)
                 if answer.status not in REDIRECTS:
-                    return self._page(request, prepared, answer, exchange, max_bytes)
+                    return self._page(request, prepared, answer, exchange, terms.max_bytes)
                 try:
                     hop = _next(hop, prepared, answer)
                 except HttpStatus as error:
                     error.page = _seen(request, prepared, answer)
                     raise
                 _discard(answer)
-            if admit is not None and origin_or_none(hop.url) != origin_or_none(prepared.url or ""):
+            if terms.admit is not None and origin_or_none(hop.url) != origin_or_none(prepared.url or ""):
                 with exchange.paused():
-                    admit(hop.url)
+                    terms.admit(hop.url)
         message = f"expected at most {REDIRECTS_MAX} redirects, found one more, to {shown(hop.url)}"
         endless = HttpStatus(message, http_status=answer.status)
         endless.page = _seen(request, prepared, answer)

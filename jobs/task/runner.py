@@ -32,7 +32,7 @@ from jobs.errors import (
     UnknownSource,
 )
 from jobs.fetch.egress import Fetches, fetchers_of, passwords_of
-from jobs.fetch.fetcher import retry_after
+from jobs.fetch.fetcher import Terms, retry_after
 from jobs.fetch.robots import FETCHED_BYTES_MAX, Robots
 from jobs.memory import Budget
 from jobs.origin import origin_or_none
@@ -319,12 +319,14 @@ class Runner:
         try:
             page = self._fetcher(request).fetch(
                 request,
-                deadline=life.deadline,
-                timeout_seconds=life.definition.limits.timeout_seconds,
-                max_bytes=max_bytes,
-                cancelled=life.cancelled,
-                jar=jar,
-                admit=partial(self._admit, life, request, jar is not None),
+                Terms(
+                    deadline=life.deadline,
+                    timeout_seconds=life.definition.limits.timeout_seconds,
+                    max_bytes=max_bytes,
+                    cancelled=life.cancelled,
+                    jar=jar,
+                    admit=partial(self._admit, life, request, jar is not None),
+                ),
             )
         finally:
             life.result.timing.fetch_ms += (time.perf_counter() - began) * 1000

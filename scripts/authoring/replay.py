@@ -4,18 +4,17 @@ replay → jobs.task.runner.Runner.lived on Answering fetchers → Replay: befor
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from jobs.answers.raw import Answer, Kept
 from jobs.contract import Error, splice
 from jobs.definition.catalog import Catalog
 from jobs.errors import ConnectionFailed, TaskError
+from jobs.fetch.fetcher import Terms
 from jobs.page import Page, Request
 from jobs.task.runner import Runner
 from regions.settings import Region, Settings
@@ -56,17 +55,7 @@ class Answering:
     left: list[Answer]
     notes: list[str] = field(default_factory=list)
 
-    def fetch(
-        self,
-        request: Request,
-        *,
-        deadline: float,  # noqa: ARG002 - stored answers need no time
-        timeout_seconds: float,  # noqa: ARG002
-        max_bytes: int,  # noqa: ARG002
-        cancelled: Callable[[], bool],  # noqa: ARG002
-        jar: RequestsCookieJar | None = None,  # noqa: ARG002
-        admit: Callable[[str], None] | None = None,  # noqa: ARG002
-    ) -> Page:
+    def fetch(self, request: Request, _terms: Terms, /) -> Page:
         """The stored answer as a page. Raises what the fetch raised then, or ConnectionFailed when nothing is stored."""
         asked = f"{request.method} {request.url}"
         answer = self._next(request, asked)

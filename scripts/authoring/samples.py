@@ -12,20 +12,20 @@ import json
 import re
 import shutil
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
-from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
 from jobs.answers.redact import REMOVED, Redaction
 from jobs.definition.ask import Ask
 from jobs.definition.model import Definition
 from jobs.errors import ConnectionFailed
+from jobs.fetch.fetcher import Terms
 from jobs.page import Page, Request
 from regions.faults import Fault, Faults
 from regions.settings import ROOT, Settings
@@ -88,17 +88,7 @@ class Kept:
         for answer in sample.about.answers:
             self._left[answer.method, answer.url].append(answer)
 
-    def fetch(
-        self,
-        request: Request,
-        *,
-        deadline: float,  # noqa: ARG002 - a file needs no time
-        timeout_seconds: float,  # noqa: ARG002
-        max_bytes: int,  # noqa: ARG002
-        cancelled: Callable[[], bool],  # noqa: ARG002
-        jar: RequestsCookieJar | None = None,  # noqa: ARG002
-        admit: Callable[[str], None] | None = None,  # noqa: ARG002
-    ) -> Page:
+    def fetch(self, request: Request, _terms: Terms, /) -> Page:
         """The stored answer. Raises ConnectionFailed for a request that was not made when the sample was taken."""
         left = self._left[request.method, request.url]
         if not left:

@@ -16,13 +16,13 @@ from types import FrameType
 from typing import Any, Final
 
 import msgspec
-from requests.cookies import RequestsCookieJar
 
 from jobs.contract import Task, splice
 from jobs.definition.catalog import Entry
 from jobs.definition.model import Definition
 from jobs.errors import ConnectionFailed, TaskError
 from jobs.fetch.egress import Fetches, fetchers_of
+from jobs.fetch.fetcher import Terms
 from jobs.page import Page, Request
 from jobs.task.runner import Runner
 from jobs.text import values
@@ -91,12 +91,12 @@ class Watched:
     begun: Callable[[Request], None]
     done: Callable[[Exchange], None]
 
-    def fetch(self, request: Request, **limits: Any) -> Page:
+    def fetch(self, request: Request, terms: Terms, /) -> Page:
         """Fetches with the inner fetcher."""
         self.begun(request)
         began = time.perf_counter()
         try:
-            page = self.inner.fetch(request, **limits)
+            page = self.inner.fetch(request, terms)
         except TaskError as error:
             self.done(Exchange(request, None, error, time.perf_counter() - began))
             raise
@@ -118,17 +118,7 @@ class Files:
     status: int = 200
     _count: int = 0
 
-    def fetch(
-        self,
-        request: Request,
-        *,
-        deadline: float,  # noqa: ARG002 - a file needs no time
-        timeout_seconds: float,  # noqa: ARG002
-        max_bytes: int,  # noqa: ARG002
-        cancelled: Callable[[], bool],  # noqa: ARG002
-        jar: RequestsCookieJar | None = None,  # noqa: ARG002
-        admit: Callable[[str], None] | None = None,  # noqa: ARG002
-    ) -> Page:
+    def fetch(self, request: Request, _terms: Terms, /) -> Page:
         """The next file as a page; ``url`` is the URL of the first. Raises ConnectionFailed after the last file."""
         number = self._count
         self._count += 1

@@ -16,6 +16,7 @@ from jobs.definition.hosts import leaders
 from jobs.definition.limits import Limits
 from jobs.errors import TaskError
 from jobs.fetch.egress import fetchers_of
+from jobs.fetch.fetcher import Terms
 from jobs.page import Page, Request
 from jobs.parse import examine
 from regions import names
@@ -106,13 +107,13 @@ def look(settings: Settings, url: str, files: Files | None) -> Page | None:
     limits = Limits()
     answers = files or fetchers_of(settings, settings.one(settings.first_region), elsewhere=True)["default"]
     try:
-        return answers.fetch(
-            Request(url=url),
+        terms = Terms(
             deadline=time.monotonic() + limits.timeout_seconds,
             timeout_seconds=limits.timeout_seconds,
             max_bytes=limits.max_bytes,
             cancelled=lambda: False,
         )
+        return answers.fetch(Request(url=url), terms)
     except TaskError as error:
         say(f"failed: {error.type} ({error.whose}): {error}")
         return None

@@ -4,7 +4,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from jobs.fetch.fetcher import Fetcher
+from jobs.fetch.fetcher import Fetcher, Terms
 from jobs.page import Page, Request
 from tests.service.jobs.fetch.origin import Spoken
 
@@ -15,7 +15,7 @@ FIVE = b"Content-Length: 5\r\n\r\nhello"
 def fetch(fetcher: Fetcher, url: str | Request, **options) -> Page:
     request = url if isinstance(url, Request) else get(url)
     defaults = {"deadline": time.monotonic() + 60, "timeout_seconds": 30.0, "max_bytes": 1_000_000}
-    return fetcher.fetch(request, **{**defaults, "cancelled": lambda: False, **options})
+    return fetcher.fetch(request, Terms(**{**defaults, "cancelled": lambda: False, **options}))
 
 
 def get(url: str, **options) -> Request:

@@ -22,7 +22,7 @@ import httpx
 import requests
 
 from jobs.errors import TaskError, TimedOut
-from jobs.fetch.fetcher import Fetcher
+from jobs.fetch.fetcher import Fetcher, Terms
 from jobs.fetch.guard import parse_allow
 from jobs.page import Request
 from tests.service.jobs.fetch.made_answers import Case, Maker
@@ -59,13 +59,8 @@ REFUSED = Said()
 def ours(fetcher: Fetcher, url: str) -> Said:
     """Raises TimedOut, which nobody expects."""
     try:
-        page = fetcher.fetch(
-            Request(url=url),
-            deadline=time.monotonic() + 60,
-            timeout_seconds=SECONDS,
-            max_bytes=1_000_000,
-            cancelled=bool,
-        )
+        terms = Terms(deadline=time.monotonic() + 60, timeout_seconds=SECONDS, max_bytes=1_000_000, cancelled=bool)
+        page = fetcher.fetch(Request(url=url), terms)
     except TimedOut:
         raise
     except TaskError:

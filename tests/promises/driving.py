@@ -56,12 +56,17 @@ class Ledger:
     refusals: list[float] = field(default_factory=list)  # seconds that each 503 took
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(_fresh(), 10**15)))
 
-    def post(self, regions: list[str], *, seconds: float = 0.0, deadline: float = 60.0) -> str | None:
-        """Posts a request of one task a region; its id when it was accepted, None when it was refused with 503."""
+    def post(
+        self, regions: list[str], *, seconds: float = 0.0, apart_seconds: float = 0.0, deadline: float = 60.0
+    ) -> str | None:
+        """Posts a request of one task a region; its id when it was accepted, None when it was refused with 503.
+
+        The first page takes ``seconds``, each following one ``apart_seconds`` longer than the one before.
+        """
         numbers = [next(self.numbers) for _ in regions]
         sources = [
-            {"source": source(region), "params": {"n": number, "seconds": seconds}}
-            for region, number in zip(regions, numbers, strict=True)
+            {"source": source(region), "params": {"n": number, "seconds": seconds + index * apart_seconds}}
+            for index, (region, number) in enumerate(zip(regions, numbers, strict=True))
         ]
         started = time.monotonic()
         status, answer = ask(self.stack, "POST", "/v1/requests", {"sources": sources, "deadline": deadline})

@@ -46,6 +46,7 @@ class Desk:
             [
                 ("GET", "/v1/requests/<request>", poller.get),
                 ("GET", "/v1/requests/<request>/events", poller.events),
+                ("DELETE", "/v1/requests/<request>", poller.delete),
                 ("GET", "/healthz", lambda _: Answer(200, b"ok")),
                 ("GET", "/broken", lambda _: 1 / 0),
             ],

@@ -32,6 +32,7 @@ class Stream:
 
     waits_for_end = False
     is_bulk = False
+    needs_written = True
 
     def __init__(self, exchange: Exchange, request: str, after: str, base: str, absent: Callable[[], None]) -> None:
         """``absent`` answers if there is no such request, at once or later."""

@@ -125,6 +125,7 @@ class _Arrival:
             render=functools.partial(self._waited, how),
             away=lambda _: self._promised(how, None),
             total=len(self._new.tasks),
+            needs_written=not self._new.sync,  # a 200 is all that its client gets
         )
         park(self._intake.waiters, waiter, self._exchange)
 

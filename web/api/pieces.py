@@ -27,6 +27,7 @@ class Pieces:
 
     waits_for_end = False
     is_bulk = True
+    needs_written = True
 
     def __init__(self, exchange: Exchange, view: View, after: str, base: str, bytes_max: int) -> None:
         """``view`` was read since the cursor ``after``."""

@@ -1,5 +1,6 @@
 """What a client asks about a request that it has: polls, long polls, event streams, and that it end."""
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -59,18 +60,10 @@ class Poller:
 
         if wait == 0:
             with self._hub.asking():
-                return render(self._ledger.read(request, after or START, how="poll"))
-        exchange.park()
-        waiter = Wait(
-            exchange,
-            request,
-            after=after or START,
-            until_done=after is None,
-            seconds=wait,
-            render=render,
-            away=_away,
-        )
-        park(self._waiters, waiter, exchange)
+                [view], file = self._ledger.read_many([(request, after or START)], how="poll", looks=True)
+            if view is None or not view.results or file.has(None):
+                return render(view)
+        self._park(exchange, request, after=after or START, until_done=after is None, seconds=wait, render=render)
         return None
 
     def events(self, exchange: Exchange, request: str) -> Answer | None:
@@ -96,16 +89,41 @@ class Poller:
             view = self._ledger.read(request, LOOK)
             if view is not None and not view.done:
                 self._ledger.settle([_cancelled(view, task) for task in view.tasks if task.status not in FINAL])
-            view = self._ledger.read(request)
+            [view], file = self._ledger.read_many([(request, START)], looks=True)
             left_ms = view.deadline_ms - self._ledger.now_ms() if view is not None else 0
-        if view is None:
-            return self._recall.instead(exchange, request, self._whole)
-        ended = [(task.id, task.region) for task in view.tasks if task.status == "cancelled"]
-        if ended and left_ms > 0:
-            self._cleaner.cancel(request, ended, left_ms)
-        if view.more:
-            return self._in_pieces(exchange, view, START, Answer(200, b"", WHOLE))
-        return self._whole(view)
+        if view is not None and left_ms > 0:
+            ended = [(task.id, task.region) for task in view.tasks if task.status == "cancelled"]
+            if ended:
+                self._cleaner.cancel(request, ended, left_ms)
+
+        def render(view: View | None) -> Answer | None:
+            if view is None:
+                return self._recall.instead(exchange, request, self._whole)
+            if not view.done:
+                return problems.unavailable("the hub's Redis lost the cancel before it had written it").answer()
+            if view.more:
+                return self._in_pieces(exchange, view, START, Answer(200, b"", WHOLE))
+            return self._whole(view)
+
+        if view is None or file.has(None):
+            return render(view)
+        self._park(exchange, request, after=START, until_done=True, seconds=0, render=render)
+        return None
+
+    def _park(
+        self,
+        exchange: Exchange,
+        request: str,
+        *,
+        after: str,
+        until_done: bool,
+        seconds: float,
+        render: Callable[[View | None], Answer | None],
+    ) -> None:
+        """Lets the exchange wait for what it asks, without a thread."""
+        exchange.park()
+        waiter = Wait(exchange, request, after=after, until_done=until_done, seconds=seconds, render=render, away=_away)
+        park(self._waiters, waiter, exchange)
 
     def task(self, exchange: Exchange, request: str, task: str) -> Answer:
         """Where one task of a request is: every hop, every attempt, its error in full."""

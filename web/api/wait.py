@@ -7,6 +7,9 @@
 No news is lost: a waiter is registered first and read then, and whatever says that a request has news only makes its
 waiters read the request's own stream again (DESIGN rule 11). Reads of many waiters share their round trips. Who posts and waits
 is expected before anybody else knows of the request: without news since then there is nothing to read yet.
+
+A result is told once the hub has written it to its file. A hub that is killed forgets what it had not written. The same result
+then comes again, with a later cursor, and a client that goes on from its cursor would get it twice.
 """
 
 import heapq
@@ -16,7 +19,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Literal, Protocol
 
+from msgspec import Struct, structs
+
 from regions import logs, names
+from regions.durability import File
 from web.http import problems
 from web.http.exchange import Answer, Exchange
 from web.hub.ledger import Ledger, View
@@ -26,6 +32,7 @@ READ_AT_ONCE: Final = 32  # pieces of answers, in memory meanwhile
 PIECES_AT_ONCE: Final = 4  # of these for readers of large answers: all others' answers wait as long as they are read
 TELL_AT_ONCE: Final = 512  # waiters, who may wait for the same answer
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting one does not fill the log
+WRITTEN_SECONDS: Final = 0.02  # between two looks whether the hub has written what was read
 STALE_TIMERS: Final = 256  # of waiters that are gone, kept at least
 LOOK: Final = "18446744073709551614-0"  # a cursor after every result: the state alone is read
 
@@ -42,6 +49,7 @@ class Waiter(Protocol):
     timer: float  # monotonic; when to read without news
     waits_for_end: bool  # of its request: what comes before is no news
     is_bulk: bool  # it goes on with a large answer; who waits for news comes first
+    needs_written: bool  # its client may read on: a result is told it when the hub has it in its file
 
     def cursor(self) -> str:
         """Since when to read."""
@@ -59,6 +67,14 @@ class Waiter(Protocol):
         """Something broke on the way to it."""
 
 
+class _Unwritten(Struct, frozen=True):
+    """What was read for a waiter and not written by then. ``file``: the hub's, as it was after the reading."""
+
+    view: View
+    why: Why
+    file: File
+
+
 class Waiters:
     """All waiters of a gateway."""
 
@@ -69,6 +85,8 @@ class Waiters:
         self._expected: dict[str, bool] = {}  # requests that begin, and whether there were news of them
         self._count = 0
         self._due: dict[Waiter, Why] = {}
+        self._unwritten: dict[Waiter, _Unwritten] = {}  # none of them is due
+        self._written_at = 0.0  # monotonic; when to look next
         self._timers: list[tuple[float, int, Waiter]] = []
         self._numbers = itertools.count()
         self._is_closing = self._is_stopped = False
@@ -86,7 +104,8 @@ class Waiters:
         with self._changed:
             self._is_closing = True
             for waiters in self._by_request.values():
-                self._due.update(dict.fromkeys(waiters, "closing"))
+                for waiter in waiters:
+                    self._make_due(waiter, "closing")
             self._changed.notify()
 
     def stop(self) -> None:
@@ -127,6 +146,7 @@ class Waiters:
         """It does not wait any more."""
         with self._changed:
             self._due.pop(waiter, None)
+            self._unwritten.pop(waiter, None)
             if self._is_waiting(waiter):
                 self._count -= 1
                 waiters = self._by_request[waiter.request]
@@ -138,7 +158,7 @@ class Waiters:
         """Reads for one waiter once more: its client has taken what it had."""
         with self._changed:
             if self._is_waiting(waiter):
-                self._due.setdefault(waiter, "news")
+                self._make_due(waiter, "news")
                 self._changed.notify()
 
     def news(self, requests: Iterable[str]) -> None:
@@ -153,7 +173,7 @@ class Waiters:
                     self._expected[request] = True
                 for waiter in self._by_request.get(request, ()):
                     if (told == request or not waiter.waits_for_end) and not waiter.is_behind():
-                        self._due.setdefault(waiter, "news")
+                        self._make_due(waiter, "news")
             if self._due:
                 self._changed.notify()
 
@@ -164,12 +184,12 @@ class Waiters:
             for waiters in self._by_request.values():
                 for waiter in waiters:
                     if not waiter.is_behind():
-                        self._due.setdefault(waiter, "news")
+                        self._make_due(waiter, "news")
             self._changed.notify()
 
     def run(self) -> None:
         """Serves until it is stopped."""
-        while not (self._is_stopped and not self._due):
+        while not self._is_stopped or self._due or self._unwritten:
             try:
                 self.run_once()
             except Exception:
@@ -179,12 +199,15 @@ class Waiters:
     def run_once(self) -> None:
         """Waits for somebody to be due, and reads for some of them in one round trip."""
         due = self._next_due()
+        if self._unwritten and time.monotonic() >= self._written_at:
+            self._look()
         if not due:
             return
         reads = list(dict.fromkeys((waiter.request, waiter.cursor()) for waiter in due))
         try:
             with self._hub.asking():
-                views = dict(zip(reads, self._ledger.read_many(reads, how="wait"), strict=True))
+                looks = any(waiter.needs_written for waiter in due)
+                found, file = self._ledger.read_many(reads, how="wait", looks=looks)
         except HubUnavailable as error:
             for waiter, why in due.items():
                 self._tell(waiter, why, error)
@@ -195,8 +218,62 @@ class Waiters:
                 self.forget(waiter)
                 waiter.fail()
             return
+        views, is_written = dict(zip(reads, found, strict=True)), file.has(None)
         for waiter, why in due.items():
-            self._tell(waiter, why, views[waiter.request, waiter.cursor()])
+            view = views[waiter.request, waiter.cursor()]
+            if is_written or view is None or not view.results or not waiter.needs_written:
+                self._tell(waiter, why, view)
+            else:
+                self._keep(waiter, _Unwritten(view, why, file))
+
+    def _keep(self, waiter: Waiter, found: _Unwritten) -> None:
+        """It is told when the hub has written that."""
+        with self._changed:
+            if self._is_waiting(waiter):
+                if not self._unwritten:
+                    self._written_at = time.monotonic() + WRITTEN_SECONDS
+                since = self._due.pop(waiter, "news")  # what came while it was read; news are read for after it is told
+                self._unwritten[waiter] = found if since == "news" else structs.replace(found, why=since)
+
+    def _look(self) -> None:
+        """Tells what the hub has written by now; what it has lost, or does not answer for, is read again."""
+        self._written_at = time.monotonic() + WRITTEN_SECONDS
+        with self._changed:
+            kept = dict(self._unwritten)
+        places = list(dict.fromkeys((one.view.id, one.view.last or one.view.cursor) for one in kept.values()))
+        try:
+            with self._hub.asking():
+                answers, file = self._ledger.have_results(places)
+        except Exception as error:
+            if not isinstance(error, HubUnavailable):
+                log.exception("looking for what is written failed")
+            answers, file = [False] * len(places), File()
+        are_there = dict(zip(places, answers, strict=True))
+        for waiter, one in kept.items():
+            is_there = are_there[one.view.id, one.view.last or one.view.cursor]
+            if is_there and not file.has(one.file):
+                continue
+            with self._changed:
+                told = self._unwritten.pop(waiter, None)
+                if told is None:  # it was forgotten
+                    continue
+                if not is_there:
+                    self._make_due(waiter, told.why)
+                    continue
+            self._tell(waiter, told.why, told.view)
+            with self._changed:  # there may have been news meanwhile
+                if self._is_waiting(waiter):
+                    self._make_due(waiter, "closing" if self._is_closing else "news")
+
+    def _make_due(self, waiter: Waiter, why: Why) -> None:
+        """It is read for next; the condition's lock is held. What waits for the hub's file is read for after that."""
+        if waiter in self._unwritten:
+            if why != "news":
+                self._unwritten[waiter] = structs.replace(self._unwritten[waiter], why=why)
+        elif why == "news":
+            self._due.setdefault(waiter, why)
+        elif self._due.get(waiter) != "closing":
+            self._due[waiter] = why
 
     def _tell(self, waiter: Waiter, why: Why, found: View | HubUnavailable | None) -> None:
         """Tells one waiter what was found and does what it says next; a fault of it stays its own."""
@@ -213,21 +290,28 @@ class Waiters:
             if not self._is_waiting(waiter):
                 return
             if following == "again":
-                self._due[waiter] = why
+                self._make_due(waiter, why)
             elif why == "timer":
                 heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
 
     def _next_due(self) -> dict[Waiter, Why]:
         """Waits for somebody who is due, and takes a share of them off; none when it was woken for its end."""
         with self._changed:
-            while not self._due and not self._is_stopped:
+            while not self._due and not (self._is_stopped and not self._unwritten):
                 self._take_timers()
-                if self._due:
+                if self._due or (self._unwritten and time.monotonic() >= self._written_at):
                     break
-                self._changed.wait(self._timers[0][0] - time.monotonic() if self._timers else None)
+                self._changed.wait(self._next_seconds())
             self._take_timers()
             chosen = [*self._chosen(READ_AT_ONCE, is_bulk=False), *self._chosen(PIECES_AT_ONCE, is_bulk=True)]
             return {waiter: self._due.pop(waiter) for waiter in chosen}
+
+    def _next_seconds(self) -> float | None:
+        """Until a timer is over or the hub's file is looked at; the condition's lock is held."""
+        moments = [self._timers[0][0]] if self._timers else []
+        if self._unwritten:
+            moments.append(self._written_at)
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _chosen(self, most: int, *, is_bulk: bool) -> list[Waiter]:
         """Who of one kind is served next, with so many reads; the condition's lock is held."""
@@ -250,8 +334,8 @@ class Waiters:
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             waiter = heapq.heappop(self._timers)[2]
-            if self._is_waiting(waiter) and self._due.get(waiter) != "closing":
-                self._due[waiter] = "timer"
+            if self._is_waiting(waiter):
+                self._make_due(waiter, "timer")
 
 
 class Wait:
@@ -274,9 +358,10 @@ class Wait:
         render: Callable[[View | None], Answer | None],
         away: Callable[[HubUnavailable], Answer | None],
         total: int | None = None,
+        needs_written: bool = True,
     ) -> None:
         self.request, self.timer = request, time.monotonic() + seconds
-        self.waits_for_end = until_done
+        self.waits_for_end, self.needs_written = until_done, needs_written
         self._exchange, self._after, self._until_done = exchange, after, until_done
         self._render, self._away = render, away
         # What is there when it comes may be anything but all; the news that it waits for are those of the end.

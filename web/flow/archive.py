@@ -110,7 +110,7 @@ class Archiver:
 
     def _archive(self, requests: list[str]) -> None:
         with self._hub.asking():
-            views = self._ledger.read_many([(one, START) for one in requests], self._bytes_max, spliced=False)
+            views, _ = self._ledger.read_many([(one, START) for one in requests], self._bytes_max, spliced=False)
             there = [view for view in views if view is not None]
             put = {view.id for view in there}
             others = [request for request in requests if request not in put]

@@ -304,20 +304,28 @@ class Ledger:
 
         ``how`` they are read for a client: noted for each result that nobody had read; "" notes nothing.
         """
-        return self.read_many([(request, after)], bytes_max, how=how)[0]
+        return self.read_many([(request, after)], bytes_max, how=how)[0][0]
 
     def read_many(
-        self, asked: Sequence[tuple[str, str]], bytes_max: int | None = None, *, how: str = "", spliced: bool = True
-    ) -> list[View | None]:
+        self,
+        asked: Sequence[tuple[str, str]],
+        bytes_max: int | None = None,
+        *,
+        how: str = "",
+        spliced: bool = True,
+        looks: bool = False,
+    ) -> tuple[list[View | None], durability.File]:
         """Reads several (request, cursor) in one round trip; results past ``bytes_max`` (a piece) a request wait (``more``).
 
         ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced`` the results are
-        the frames as they came, for the history.
+        the frames as they came, for the history. ``looks``: the hub's file is read, too, as it was then; what it does not
+        have yet a killed hub forgets.
         """
         limit = min(PIECE_BYTES, self.answer_bytes_max) if bytes_max is None else bytes_max
-        replies = self._read(asked, limit, how)
+        replies = self._read(asked, limit, how, looks=looks)
         if how and any(isinstance(reply, redis.exceptions.ResponseError) for reply in replies):
-            replies = self._read(asked, limit, "")
+            replies = self._read(asked, limit, "", looks=looks)
+        file = durability.file_of(value(replies.pop())) if looks else durability.File()
         views: list[View | None] = []
         for (request, after), reply in zip(asked, replies, strict=True):
             fields, found, more, last = value(reply)
@@ -330,15 +338,25 @@ class Ledger:
                 if is_readable
                 else None
             )
-        return views
+        return views, file
 
-    def _read(self, asked: Sequence[tuple[str, str]], limit: int, how: str) -> list[Any]:
+    def _read(self, asked: Sequence[tuple[str, str]], limit: int, how: str, *, looks: bool) -> list[Any]:
         script, made_by = scripts.READ if how else scripts.READ_ONLY, names.result("%s", "%s")
-        commands = [
+        commands: list[tuple[Any, ...]] = [
             script.command([names.ledger(one), names.events(one), names.trail(one)], [after, limit, made_by, how])
             for one, after in asked
         ]
+        if looks:
+            commands.append(durability.LOOK)
         return send(self._client, commands, [script])
+
+    def have_results(self, places: Sequence[tuple[str, str]]) -> tuple[list[bool], durability.File]:
+        """Whether each request still has the result at this cursor (a killed Redis may have lost it); and the hub's file then."""
+        commands: list[tuple[Any, ...]] = [
+            ("XRANGE", names.events(request), cursor, cursor) for request, cursor in places
+        ]
+        *answers, info = send(self._client, [*commands, durability.LOOK], [])
+        return [bool(value(answer)) for answer in answers], durability.file_of(value(info))
 
     def regions(self, regions: Sequence[str]) -> list[RegionState]:
         """What is known of each region, in one round trip."""

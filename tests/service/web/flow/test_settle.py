@@ -491,6 +491,7 @@ class Reader:
     """A waiter that says when it was read."""
 
     waits_for_end = True
+    needs_written = False
 
     def __init__(self, request: str, *, is_bulk: bool = False) -> None:
         self.is_bulk = is_bulk

@@ -68,7 +68,7 @@ def test_all_tasks_of_a_dead_region_end_in_one_sweep_and_few_round_trips(half, m
     assert set(half.news) == {new.id for new in wanted}
     assert half.client.zcard(names.DUE) == half.client.zcard(names.open_tasks("fra")) == 0
     for at in range(0, len(wanted), 500):
-        views = half.ledger.read_many([(new.id, "0-0") for new in wanted[at : at + 500]])
+        views, _ = half.ledger.read_many([(new.id, "0-0") for new in wanted[at : at + 500]])
         assert {(view.done, view.completed) for view in views} == {(True, 10)}
 
 

@@ -1,4 +1,4 @@
-"""Rule 2 where a gateway dies while it accepts: the request is none, its regions are told so, and a live lease is left alone."""
+"""A gateway dies while it accepts ("A 202 is kept"): the request is refused, its regions are told so, and a live lease is left alone."""
 
 import json
 

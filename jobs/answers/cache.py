@@ -109,14 +109,14 @@ class Cache:
         has_condition = found is not None and (found.meta.etag or found.meta.modified)
         return found if found is not None and has_condition and found.meta.asked == request.url else None
 
-    def stale(self, task: Task, definition: Definition | None, error: TaskError, now_ms: int) -> Cached | None:
-        """What may stand in for a failure that says that the host is not well, no older than ``stale_seconds``.
+    def stale(self, task: Task, definition: Definition, error: TaskError, now_ms: int) -> Cached | None:
+        """An answer no older than ``stale_seconds`` that may replace a failure.
 
-        A broken contract, a page that can't be read, a 404 are answers: nothing stands in for those. Without a definition
-        nothing is known.
+        Only failures that say that the host is not well are replaced. A broken contract, an unreadable page or a 404 is an
+        answer by itself.
         """
-        seconds = definition.limits.stale_seconds if definition is not None else 0.0
-        if definition is None or not seconds or not (is_the_hosts(error) or isinstance(error, RateLimited)):
+        seconds = definition.limits.stale_seconds
+        if not seconds or not (is_the_hosts(error) or isinstance(error, RateLimited)):
             return None
         found = self._known(task, definition)
         return found if found is not None and now_ms - found.meta.fetched_ms <= seconds * 1000 else None

@@ -57,6 +57,7 @@ class Life:
     definition: Definition = field(init=False)
     source: Source = field(init=False)
     retries: int = 0
+    stale_seconds: float = 0.0  # how old an answer may be that replaces a failure
     failure: TaskError | None = None
     deadline: float = 0.0
     params: dict[str, object] = field(default_factory=dict)

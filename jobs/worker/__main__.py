@@ -6,7 +6,7 @@ from collections.abc import Callable
 from jobs.answers.cache import Cache
 from jobs.answers.store import AnswerStore
 from jobs.task.runner import Runner
-from jobs.worker import execution
+from jobs.worker import executor
 from jobs.worker.entry import enter, run
 from jobs.worker.worker import Worker
 from regions import connect
@@ -16,7 +16,7 @@ from regions.settings import Region, Settings
 def main(argv: list[str]) -> int:
     """Runs tasks with the region's cache and answer store until it is stopped. Returns the exit code."""
 
-    def life(settings: Settings, region: Region, worker: Callable[[execution.Runner], Worker]) -> int:
+    def life(settings: Settings, region: Region, worker: Callable[[executor.Runner], Worker]) -> int:
         store = AnswerStore(region.raw)
         runner = Runner(settings, region, store=store, cache=Cache(connect.open_redis(region.redis.url, name="cache")))
         store.start()

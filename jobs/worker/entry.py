@@ -11,7 +11,7 @@ import msgspec
 
 from jobs import memory
 from jobs.worker import fork_server
-from jobs.worker.execution import Runner
+from jobs.worker.executor import Runner
 from jobs.worker.stop import follow_parent
 from jobs.worker.worker import Worker
 from regions import logs

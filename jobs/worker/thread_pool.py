@@ -19,7 +19,7 @@ from jobs.queue.home import Shipment
 from jobs.queue.outbox import Shipper
 from jobs.queue.script import LATER
 from jobs.queue.turn import Caller, TurnClient
-from jobs.worker.execution import Executor, Runner
+from jobs.worker.executor import Executor, Runner
 from regions import logs
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis

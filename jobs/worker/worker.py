@@ -25,7 +25,7 @@ from jobs.queue.home import Home, Shipment, Started, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
 from jobs.queue.script import WORKER_TTL_SECONDS, Script
 from jobs.queue.turn import Caller, TurnClient, tell_limits
-from jobs.worker.execution import Runner
+from jobs.worker.executor import Runner
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop
 from jobs.worker.thread_pool import ThreadPool
 from regions import connect, logs, names

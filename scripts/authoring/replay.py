@@ -16,6 +16,7 @@ from jobs.definition.catalog import Catalog
 from jobs.errors import ConnectionFailed, TaskError
 from jobs.fetch.fetcher import Terms
 from jobs.page import Page, Request
+from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from regions.settings import Region, Settings
 from scripts.authoring.record_diff import Difference, differences
@@ -110,7 +111,7 @@ class Replayer:
         answering.left, answering.notes = list(kept.answers), []
         now_ms = time.time_ns() // 1_000_000
         task = msgspec.structs.replace(kept.task, accepted_ms=now_ms, deadline_ms=now_ms + int(SECONDS * 1000))
-        _, end = self._runner.lived(task, offset_ms=0, attempt=kept.attempt, queued_ms=0.0, cancelled=lambda: False)
+        _, end = self._runner.lived(Execution(task, attempt=kept.attempt))
         before, now = kept.unpacked_result(), msgspec.json.decode(splice(end.outcome.frame))
         notes = answering.notes + [f"{one.method} {one.url} is not requested any more" for one in answering.left]
         return Replay(kept, before, now, notes, differences(before["records"], now["records"]))

@@ -24,6 +24,7 @@ from jobs.errors import ConnectionFailed, TaskError
 from jobs.fetch.egress import Fetches, fetchers_of
 from jobs.fetch.fetcher import Terms
 from jobs.page import Page, Request
+from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from jobs.text import values
 from regions.folders import Folders
@@ -163,9 +164,7 @@ def run(
     runner = Runner(with_folder(settings, entry.path.parent), region, fetchers=fetchers, secrets=secrets)
     seconds = settings.limits.deadline_seconds if deadline_seconds is None else deadline_seconds
     try:
-        life, end = runner.lived(
-            task_of(entry, params, seconds), offset_ms=0, attempt=1, queued_ms=0.0, cancelled=cancelled
-        )
+        life, end = runner.lived(Execution(task_of(entry, params, seconds), cancelled=cancelled))
     finally:
         runner.close()
     rows = msgspec.json.decode(_encoder.encode(life.rows))

@@ -89,9 +89,10 @@ class Faulty:
             self.hit("parse")
             return parse(*args, **kwargs)
 
-        def running(runner, task, *, attempt, **kwargs):
-            os.write(starts, f"{task.task} {attempt} {os.getpid()} {time.time()}\n".encode())
-            return go(runner, task, attempt=attempt, **kwargs)
+        def running(runner, execution):
+            task = execution.task.task
+            os.write(starts, f"{task} {execution.attempt} {os.getpid()} {time.time()}\n".encode())
+            return go(runner, execution)
 
         Claimer.claim, Claimer.finish, Home.post = claiming, finishing, posting
         Fetcher._page, Source.parse, Runner.run = fetching, parsing, running

@@ -23,6 +23,7 @@ from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, key
 from jobs.errors import Cancelled, ConnectionFailed
 from jobs.queue.claim import Claimer
 from jobs.queue.retry import Retry
+from jobs.task.execution import Execution
 from jobs.worker.entry import enter, run
 from regions import connect, names
 from regions.settings import ROOT, Hub, Region, RegionRedis, Scale, Settings, Workers
@@ -198,12 +199,13 @@ class ObedientRunner:
         """The host of all tasks is in nobody's way."""
         return {"test.source": "1024 0"}
 
-    def run(self, task, *, offset_ms, attempt, failures, queued_ms, turn, cancelled, refusal) -> Ended:
+    def run(self, execution: Execution) -> Ended:
+        task, attempt, cancelled = execution.task, execution.attempt, execution.cancelled
         params = task.params
         if "mark" in params:
             (Path(params["mark"]) / f"{task.task}.{attempt}.{os.getpid()}").touch()
         result = Result(task=task.task, source=task.source, region=task.region, status="succeeded", attempts=attempt)
-        result.timing.queued_ms = queued_ms
+        result.timing.queued_ms = execution.queued_ms
         trace = params.get("fail", "")
         if "raise" in params:
             raise {"KeyError": KeyError, "SystemExit": SystemExit}[params["raise"]]("as told")
@@ -214,10 +216,10 @@ class ObedientRunner:
         while gate and not gate.exists() and not cancelled():
             threading.Event().wait(0.01)
         retry = None
-        if refusal:
-            trace = str(refusal)
-        if failures < params.get("flaky", 0):
-            trace = f"failure {failures + 1}"
+        if execution.refusal:
+            trace = str(execution.refusal)
+        if execution.failures < params.get("flaky", 0):
+            trace = f"failure {execution.failures + 1}"
             retry = Retry(params.get("pause", 0.0), "connection", trace)
         if retry:
             result.status = "failed"
@@ -227,7 +229,7 @@ class ObedientRunner:
             frame = failed_frame(result, Cancelled(trace or "cancelled"))
         else:
             frame = encode_frame(result, json.dumps(["x" * params.get("bytes", 8)]).encode())
-        now = int(time.time() * 1000) + offset_ms
+        now = int(time.time() * 1000) + execution.offset_ms
         outcome = Outcome(
             request=task.request, task=task.task, status=result.status, finished_ms=now, expires_ms=task.expires_ms,
             frame=frame,

@@ -144,4 +144,4 @@ def test_without_a_region_nothing_is_known(tmp_path):
     asked = Cache()
     asked.note(definition, page(ETag='"1"'), 1_000)
     assert asked.young(task, definition, 1_000) is asked.to_ask_by(task, definition, REQUEST) is None
-    assert asked.stale(task, definition, TimedOut("x"), 1_000) is asked.stale(task, None, TimedOut("x"), 1_000) is None
+    assert asked.stale(task, definition, TimedOut("x"), 1_000) is None

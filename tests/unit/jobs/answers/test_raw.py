@@ -14,6 +14,7 @@ from jobs.answers import raw
 from jobs.answers.raw import Kept
 from jobs.answers.store import AnswerStore, stored
 from jobs.contract import splice
+from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from regions import settings
 from scripts.site.behave import Rule
@@ -112,9 +113,7 @@ def run(site: Site, tmp_path: Path, folder: Path, more: dict[str, str]) -> Itera
         if "base" in params:
             (sources / f"{source}.toml").write_text(led_to(params["base"], texts[source]))
             runner.refresh()
-        end = runner.run(
-            make_task(source, **params), offset_ms=0, attempt=2, failures=0, queued_ms=0.0, cancelled=cancelled
-        )
+        end = runner.run(Execution(make_task(source, **params), attempt=2, cancelled=cancelled))
         until(lambda: not store._waiting, "the writing")
         return json.loads(splice(end.outcome.frame))
 

@@ -14,6 +14,7 @@ from jobs import contract
 from jobs.answers import tokens
 from jobs.answers.tokens import Tokens
 from jobs.contract import Task
+from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from regions import settings
 
@@ -109,7 +110,7 @@ def ask(runner: Runner, source: str, **params: str) -> dict[str, object]:
         task="T1", request="R1", source=source, region="fra", params=params, url="http://127.0.0.1/", accepted_ms=now,
         deadline_ms=now + 60_000, expires_ms=now + 3_600_000,
     )  # fmt: skip
-    ended = runner.run(task, offset_ms=0, attempt=1, failures=0, queued_ms=0, cancelled=lambda: False)
+    ended = runner.run(Execution(task))
     return msgspec.json.decode(contract.splice(ended.outcome.frame))
 
 

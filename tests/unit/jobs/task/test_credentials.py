@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs import contract
+from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from regions import settings
 from tests.service.jobs.fetch.origin import Origin, Spoken
@@ -66,7 +67,7 @@ def runner(tmp_path, hosts) -> Iterator[Runner]:
 
 
 def test_before_and_further_pages_hand_nothing_to_another_host(runner, hosts):
-    ended = runner.run(make_task("two"), offset_ms=0, attempt=1, failures=0, queued_ms=0.0, cancelled=lambda: False)
+    ended = runner.run(Execution(make_task("two")))
     assert contract.head(ended.outcome.frame).error is None
     first, last = (spoken.headers for spoken in hosts["first"].requests)
     before, page = (spoken.headers for spoken in hosts["second"].requests)

@@ -12,6 +12,7 @@ import jobs.task
 from jobs import contract
 from jobs.contract import Result, Task
 from jobs.parse.source import Source
+from jobs.task.execution import Execution
 from jobs.task.life import Ended, shortened
 from jobs.task.runner import Runner
 from regions import names, settings
@@ -127,7 +128,7 @@ def run(
     **params: Any,
 ):
     wanted = make_task(source, seconds, **params)
-    return opened(runner.run(wanted, offset_ms=0, attempt=2, failures=failures, queued_ms=3.14, cancelled=cancelled))
+    return opened(runner.run(Execution(wanted, attempt=2, failures=failures, queued_ms=3.14, cancelled=cancelled)))
 
 
 def opened(ended: Ended) -> tuple[Result, list[dict[str, Any]], Ended]:
@@ -169,17 +170,17 @@ def test_a_run_shows_which_fields_some_records_lack(runner, site):
 def test_a_run_that_failed_on_the_way_names_its_host(runner, site):
     bend(site, cut=20)
     wanted = msgspec.structs.replace(make_task("tiny"), host="https://bench.example:443")
-    ended = runner().run(wanted, offset_ms=0, attempt=1, failures=0, queued_ms=0, cancelled=lambda: False)
+    ended = runner().run(Execution(wanted))
     assert (ended.outcome.run.origin, ended.outcome.run.host) == ("network", wanted.host)
     bend(site, status=404)
-    ended = runner().run(wanted, offset_ms=0, attempt=1, failures=0, queued_ms=0, cancelled=lambda: False)
+    ended = runner().run(Execution(wanted))
     assert (ended.outcome.run.origin, ended.outcome.run.host) == ("target", "")
 
 
 def test_times_are_the_hubs(runner):
     ahead = 7_200_000
     wanted = msgspec.structs.replace(make_task("tiny"), deadline_ms=now_ms() + ahead + 60_000)
-    ended = runner().run(wanted, offset_ms=ahead, attempt=1, failures=0, queued_ms=0, cancelled=lambda: False)
+    ended = runner().run(Execution(wanted, offset_ms=ahead))
     result, _, _ = opened(ended)
     assert ended.outcome.finished_ms > now_ms() + ahead - 60_000
     assert (result.fetched_at or "") > contract.rfc3339(now_ms() + ahead - 60_000)
@@ -349,7 +350,7 @@ def test_nothing_begins_past_the_deadline(runner, site):
 
 def test_a_fetch_ends_before_the_deadline_so_that_its_error_counts(runner):
     wanted = msgspec.structs.replace(make_task("tiny", 1.5), params={"seconds": "30"})
-    ended = runner().run(wanted, offset_ms=0, attempt=1, failures=0, queued_ms=0, cancelled=lambda: False)
+    ended = runner().run(Execution(wanted))
     assert failure(opened(ended)[0]).type == "timeout"
     assert ended.outcome.finished_ms >= wanted.deadline_ms - 400
 
@@ -357,9 +358,7 @@ def test_a_fetch_ends_before_the_deadline_so_that_its_error_counts(runner):
 def test_a_cancelled_task_ends(runner, site):
     before = site.fetches.since(0)[0]
     wanted = msgspec.structs.replace(make_task("tiny"), params={"seconds": "30"})
-    ended = runner().run(
-        wanted, offset_ms=0, attempt=1, failures=0, queued_ms=0, cancelled=lambda: site.fetches.since(0)[0] > before
-    )
+    ended = runner().run(Execution(wanted, cancelled=lambda: site.fetches.since(0)[0] > before))
     assert failure(opened(ended)[0]).type == "cancelled"
 
 

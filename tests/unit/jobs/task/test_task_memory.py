@@ -11,6 +11,7 @@ import pytest
 from jobs import contract
 from jobs.contract import Result
 from jobs.page import Page
+from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from regions import settings
 from tests.service.jobs.fetch.origin import Origin
@@ -61,7 +62,7 @@ def run(
 ) -> Result:
     """The result of a task, of a hub whose clock is ``ahead_ms`` ahead."""
     wanted = make_task(source, seconds + ahead_ms / 1000)
-    ended = runner.run(wanted, offset_ms=ahead_ms, attempt=1, failures=0, queued_ms=0.0, cancelled=cancelled)
+    ended = runner.run(Execution(wanted, offset_ms=ahead_ms, cancelled=cancelled))
     return contract.head(ended.outcome.frame)
 
 

@@ -14,7 +14,7 @@ from jobs import contract
 from jobs.queue import outbox
 from jobs.queue.claim import Claimed, Job
 from jobs.queue.clock import Clock
-from jobs.worker import execution, thread_pool
+from jobs.worker import executor, thread_pool
 from jobs.worker.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
 from tests.waiting import until
 
@@ -29,12 +29,12 @@ def packed(*parts: object) -> bytes:
 
 def test_a_job_as_rq_writes_it_gives_its_task_and_the_offset():
     data = packed("jobs.task.run", None, [msgspec.to_builtins(TASK), -12], {})
-    assert execution.read(data) == (TASK, -12)
+    assert executor.read(data) == (TASK, -12)
 
 
 def test_unknown_fields_of_a_task_and_its_neighbouring_versions_are_read():
     later = {**msgspec.to_builtins(TASK), "v": 2, "colour": "red"}
-    assert execution.read(packed("jobs.task.run", None, [later, 0], {}))[0].task == "T"
+    assert executor.read(packed("jobs.task.run", None, [later, 0], {}))[0].task == "T"
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_unknown_fields_of_a_task_and_its_neighbouring_versions_are_read():
 )
 def test_what_is_no_job_of_ours_is_refused_with_the_reason(data, told):
     with pytest.raises(ValueError, match=told):
-        execution.read(data)
+        executor.read(data)
 
 
 def idle_pool() -> thread_pool.ThreadPool:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from jobs.answers.store import AnswerStore
 from jobs.contract import Error
 from jobs.errors import TYPES
+from jobs.task.execution import Execution
 from jobs.task.runner import Runner
 from regions import settings
 from scripts.authoring.replay import error_of
@@ -60,7 +61,7 @@ def ran(site: Site) -> Callable[..., None]:
         store.start()
         runner = Runner(found, found.one("nyc"), secrets={"PASSWORD": SECRET}, store=store)
         wanted = msgspec.structs.replace(make_task(source, **params), task=task)
-        runner.run(wanted, offset_ms=0, attempt=attempt, failures=0, queued_ms=0.0, cancelled=lambda: False)
+        runner.run(Execution(wanted, attempt=attempt))
         until(lambda: not store._waiting, "the writing")
         store.close()
         runner.close()

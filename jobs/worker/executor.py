@@ -1,6 +1,6 @@
 """One job on a thread: read it, run it, and say how it ended, whatever happens.
 
-ThreadPool ── job ──> Executor.run ── Runner.run (jobs.task.runner) ──> End
+ThreadPool ── job ──> Executor.run ── Execution ──> Runner.run (jobs.task.runner) ──> End
      ── one that computes past its deadline ──> Executor.stuck ──> End
 """
 
@@ -8,7 +8,7 @@ import sys
 import threading
 import traceback
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,7 +22,8 @@ from jobs.queue.clock import Clock
 from jobs.queue.flight import FOR_ALL_MS, tell
 from jobs.queue.retry import Retry
 from jobs.queue.script import DEATHS_MAX
-from jobs.queue.turn import Turn, TurnClient, Turns
+from jobs.queue.turn import Turn, TurnClient
+from jobs.task.execution import Execution
 from regions import logs, names
 
 log = logs.get("worker")
@@ -43,24 +44,10 @@ class Ended(Protocol):
 
 
 class Runner(Protocol):
-    """Runs tasks: what ``jobs.task.runner.Runner`` is. ``offset_ms``: the hub's clock less this machine's (jobs.queue.clock.machine_ms)."""
+    """Runs tasks: what ``jobs.task.runner.Runner`` is."""
 
-    def run(
-        self,
-        task: Task,
-        *,
-        offset_ms: int,
-        attempt: int,
-        failures: int,
-        queued_ms: float,
-        turn: Turns,
-        cancelled: Callable[[], bool],
-        refusal: TaskError | None,
-    ) -> Ended:
-        """An attempt. What goes wrong is part of how it ended; ``failures`` attempts before it failed.
-
-        With a ``refusal`` there is no turn for it: it asks nobody, and fails with that.
-        """
+    def run(self, execution: Execution) -> Ended:
+        """One attempt at a task. What goes wrong is part of how it ended."""
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed."""
@@ -127,22 +114,20 @@ class Executor:
                 return self._unrun(job, task, error, str(error), shared_ms=FOR_ALL_MS)
             if job.answer:
                 return self._told(job, task, offset_ms)
+            turn = Turn(
+                self._turns, job.task, job.execution, job.host, float(job.turn_ms), is_in_trouble=bool(job.trouble)
+            )
             ended = self._runner.run(
-                task,
-                offset_ms=offset_ms + self._clock.ahead_ms,
-                attempt=job.attempt,
-                failures=job.failures,
-                queued_ms=_queued_ms(job, task, offset_ms),
-                turn=Turn(
-                    self._turns,
-                    job.task,
-                    job.execution,
-                    job.host,
-                    float(job.turn_ms),
-                    is_in_trouble=bool(job.trouble),
-                ),
-                cancelled=lambda: job.is_cancelled,
-                refusal=refused(job) if job.refused_ms >= 0 else None,
+                Execution(
+                    task,
+                    offset_ms=offset_ms + self._clock.ahead_ms,
+                    attempt=job.attempt,
+                    failures=job.failures,
+                    queued_ms=_queued_ms(job, task, offset_ms),
+                    cancelled=lambda: job.is_cancelled,
+                    turn=turn,
+                    refusal=refused(job) if job.refused_ms >= 0 else None,
+                )
             )
         except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever
             return self._failed(job, task, error)

@@ -23,7 +23,7 @@ def read(history: History, port: int) -> list[Archived]:
             found = list(pages(port))
         except load.GONE:
             found = []
-        if history.is_doubled or set(history.promises) <= {task for one in found for task, _ in one.tasks}:
+        if set(history.promises) <= {task for one in found for task, _ in one.tasks}:
             break
         time.sleep(AGAIN_SECONDS)
     return found

@@ -217,14 +217,14 @@ def _hostile_region(doing: Doing) -> None:
         for command in hostile.commands(region):
             with contextlib.suppress(redis.exceptions.ResponseError):  # as it must be
                 client.execute_command(*command)
-        entries = list(hostile.entries(others))
-        for entry in entries:
+        stored = 0
+        for entry in hostile.entries(others):
             with contextlib.suppress(redis.exceptions.ResponseError):  # a full hub stores none of it
-                client.xadd(names.out_stream(region), entry)
-    doing.note = f"{len(entries)} entries, {len(others)} tasks of others"
+                stored += client.xadd(names.out_stream(region), entry) is not None
+    doing.note = f"{stored} entries stored, {len(others)} tasks of others"
     doing.end()
     deadline = time.monotonic() + BACK_SECONDS
-    while not doing.hits and time.monotonic() < deadline:
+    while stored and not doing.hits and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
         doing.hits = max(0, _refused(doing) - before)
 

@@ -122,7 +122,6 @@ class History:
     odd: list[str] = field(default_factory=list)  # answers that no client should ever get
     slowest_answer: float = 0.0  # seconds for a post or its refusal, while the gateway itself was well
     readers: list[Reader] = field(default_factory=list)
-    is_doubled: bool = False  # a reader got a result twice
     windows: list[Window] = field(default_factory=list)
     audited: dict[str, list[Delivery] | None] = field(default_factory=dict)  # request → its results; None: gone
     came_back: list[str] = field(default_factory=list)  # refused requests that could be read

@@ -1,6 +1,6 @@
-"""ID.py, for what TOML can't say: pure functions ``request(params)``, ``parse(page)``, ``next_page(page)``.
+"""Calls the functions of an author's ID.py: ``request(params)``, ``parse(page)``, ``next_page(page)``.
 
-Only workers run it; what it raises is a ParseFailed of its source.
+Only workers run them. An error in one becomes a ParseFailed of its source.
 """
 
 import traceback
@@ -24,7 +24,7 @@ class Code:
         module = ModuleType(f"nearfetch_source_{path.stem}")
         module.__file__ = str(path)
         try:
-            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102 - the author's own code
+            exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # noqa: S102 - code of the source's author
         except (Exception, SystemExit) as error:
             raise Faults([Fault(path.name, _line(error, path), "", f"{type(error).__name__}: {error}")]) from error
         self._functions: dict[str, Callable[..., Any]] = {name: getattr(module, name) for name in names}
@@ -51,7 +51,7 @@ class Code:
             raise self._failed("parse", error) from error
 
     def next_page(self, page: Page) -> Request | None:
-        """The next request, if there is one."""
+        """The next request; None if there is none."""
         found = self._call("next_page", page)
         return None if found is None else _without_ours(self._checked("next_page", found, Request), page.request)
 
@@ -75,7 +75,7 @@ class Code:
 
 
 def _without_ours(found: Request, request: Request) -> Request:
-    """The next request of ID.py; for another host without what the request before it was sent with, secrets maybe."""
+    """ID.py's next request. For another host, without the previous request's headers, cookies and body, which may hold secrets."""
     if origin_or_none(found.url) == origin_or_none(request.url):
         return found
     headers = {name: text for name, text in found.headers.items() if request.headers.get(name) != text}

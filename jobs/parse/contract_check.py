@@ -1,6 +1,6 @@
-"""The contract: what every answer of a source keeps. Breaking it is ``ContractBroken``, whatever the records are.
+"""Checks the records of a task against its source's ``[contract]``. Records that break it fail the task.
 
-``gaps`` counts what no contract speaks of: fields that some records lack. ``encoded`` holds them to their size.
+``gaps`` counts fields that some records lack, whatever the contract says. ``encoded`` limits the size of the records.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,8 @@ from jobs.definition.model import Definition
 from jobs.definition.reader import show
 from jobs.errors import ContractBroken, TooLarge
 
-SHOWN_MAX = 3  # rows that a message names
-ROWS_AT_ONCE = 1_000  # are encoded, before their limit is looked at
+SHOWN_MAX = 3  # row numbers that a message shows
+ROWS_AT_ONCE = 1_000  # rows that are encoded between two checks of the limit
 
 _encoder = msgspec.json.Encoder()  # a Decimal becomes a text
 
@@ -27,9 +27,9 @@ def check(
     empty: bool = False,
     absent: bool = False,
 ) -> None:
-    """Checks a task's records, those of all pages. Raises ContractBroken with what was expected and found.
+    """Checks the records of all pages of a task. Raises ContractBroken with what was expected and found.
 
-    ``bad_required``: bad values in required fields; ``empty`` and ``absent``: zero rows are right (``Parsed``).
+    ``bad_required``, ``empty`` and ``absent`` are those of ``Parsed``.
     """
     contract = definition.contract
     if bad_required:
@@ -52,13 +52,13 @@ def check(
 
 
 def gaps(definition: Definition, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many rows have nothing in a field (null, an empty text or list), for each field where some have."""
+    """The number of rows without a value (null, an empty text or list), for each field that some rows lack."""
     found = {}
     for name in definition.fields:
-        if name.startswith("_"):  # stands in no record
+        if name.startswith("_"):  # not part of records
             continue
         values = [row.get(name) for row in rows]
-        if not all(values) and (count := sum(map(_is_nothing, values))):  # 0 and false are something
+        if not all(values) and (count := sum(map(_is_nothing, values))):  # 0 and false are values
             found[name] = count
     return found
 
@@ -122,7 +122,7 @@ def _more(count: int) -> str:
 
 
 def encoded(rows: Sequence[Mapping[str, Any]], bytes_max: int) -> bytes:
-    """Records as a JSON list; raises TooLarge where it is longer."""
+    """Records as a JSON list. Raises TooLarge if it has more than ``bytes_max``."""
     pieces, size = [], 1
     for start in range(0, len(rows), ROWS_AT_ONCE):
         some = rows[start : start + ROWS_AT_ONCE]

@@ -1,9 +1,9 @@
-"""What becomes of a text or a JSON value that was selected, always in this order.
+"""Converts a selected text or JSON value by the keys of its field, always in this order.
 
     fold white space → re → map → type → scale   (and for a list: → join)
 
-Nothing is None at every step; what can't be read is ``BadValue``. What comes out is JSON that msgspec encodes, a
-Decimal as a text.
+None stands for nothing at every step. An unreadable value raises ``BadValue``. Results are JSON values, and Decimals, which
+msgspec encodes as texts.
 """
 
 from collections.abc import Callable
@@ -17,22 +17,20 @@ from jobs.text.urljoin import absolute
 from jobs.text.values import FALSE, LONG, TRUE, BadValue, Number, clean, exact_of, folded, lines_of, text_of
 
 _MISSING: Final = object()
-Convert = Callable[[Any, str], Any]  # (what was selected, the page's base address) → value, None for nothing
-Doubt = Callable[
-    [str, str], None
-]  # (text, what it may be besides): what a value leaves open, for the result's warnings
-Parse = Callable[[str, str, Any], Any]  # (text, base, factor) → value of the type; raises BadValue
+Convert = Callable[[Any, str], Any]  # (selected value, base of addresses) → value, None for nothing
+Doubt = Callable[[str, str], None]  # (text, why it may be another value), for the result's warnings
+Parse = Callable[[str, str, Any], Any]  # (text, base of addresses, factor) → value of the type; raises BadValue
 
 
 def as_it_is(value: Any, _base: str) -> Any:
-    """A text folded, empty is nothing; any other JSON value as it is."""
+    """A folded text, None for an empty one. Other JSON values stay as they are."""
     if type(value) is str:
         return (" ".join(value.split()) if len(value) <= LONG else folded(value)) or None
     return clean(value)
 
 
 def converter(spec: Value, doubt: Doubt | None = None) -> Convert:
-    """The function that a field's keys describe, for one match."""
+    """The function that converts one match by a field's keys."""
     is_bool = spec.type == "bool"
     search = pattern.finder(spec.re) if spec.re else None
     fold = folder(spec)
@@ -62,19 +60,19 @@ def converter(spec: Value, doubt: Doubt | None = None) -> Convert:
 
 
 def folder(spec: Value) -> Callable[[Any], str]:
-    """How the text of a field is made of what was selected."""
+    """The function that makes the text of a selected value."""
     return lines_of if spec.lines else text_of if spec.fold else exact_of
 
 
 def _texts(spec: Value) -> Convert:
-    """A value without any keys; a JSON value that is no text stays what it is."""
+    """Converts a value without re, map and type."""
     if spec.lines:
         return lambda found, _base: lines_of(found) or None
     return as_it_is if spec.fold else lambda found, _base: clean(found) if found != "" else None
 
 
 def _typed(spec: Value, fold: Callable[[Any], str], parse: Parse) -> Convert:
-    """A type and no more: what most fields are."""
+    """Converts a value with a type but without re and map, as most fields have it."""
     by = numbers.factor(spec.scale) if spec.scale else None
     kinds, take = _AS_NUMBER.get(spec.type, _NO_NUMBER) if by is None else _NO_NUMBER
     parse_json = _parser(spec, is_json=True) or parse
@@ -94,9 +92,9 @@ def _typed(spec: Value, fold: Callable[[Any], str], parse: Parse) -> Convert:
 
 
 def finisher(spec: Value, doubt: Doubt | None = None, *, is_json: bool = False) -> Convert | None:
-    """What follows ``re``: map, type and scale, for a text that is not empty. None where nothing does.
+    """The function for the steps after ``re`` (map, type and scale), for a text that is not empty; None if there are none.
 
-    ``is_json``: for numbers of JSON, of XPath and in ``map``; they have a point, whatever texts have.
+    ``is_json`` is for numbers of JSON, of XPath and in ``map``: their decimal mark is a point, whatever texts use.
     """
     mapping, parse, parse_json = spec.map, _parser(spec, doubt, is_json=is_json), _parser(spec, doubt, is_json=True)
     by = numbers.factor(spec.scale) if spec.scale else None
@@ -174,7 +172,7 @@ def _finite(number: float) -> float:
     return found
 
 
-# JSON numbers that are their type already: no need to look at their digits.
+# JSON numbers that have their type already.
 _AS_NUMBER: Final[dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]]] = {
     "int": ((int,), int),
     "decimal": ((int,), Decimal),
@@ -228,7 +226,7 @@ def _number(kind: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> Par
         if noted:
             told(found, text)
         if kind == "decimal":
-            return found if "E" not in str(found) else f"{found:f}"  # JSON would have the exponent
+            return found if "E" not in str(found) else f"{found:f}"  # results show no exponent
         made = float(found)
         if abs(made) == float("inf") or (not made and found):
             raise BadValue(text, expected, _BEYOND_FLOAT)

@@ -1,8 +1,7 @@
-"""The first descendant that a simple selector finds, without XPath: tags and classes, one or two steps.
+"""Finds the first match of a simple CSS selector without XPath: tags and classes, one or two steps.
 
-For each field XPath looks at the elements of a row again, by string functions where a class is asked for, and lxml gives
-the interpreter away for each of these calls. Here the fields of a row share one pass over its elements, which goes no
-further than what they ask for.
+XPath would walk the elements of a row again for each field, compare classes by string functions, and release the
+interpreter lock for each call. Here the fields of a row share one pass over its elements, which goes only as far as needed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,23 +9,23 @@ from typing import Any, Final
 
 from jobs.definition.css import WORD, Simple, Step
 
-REMEMBERED: Final = 128  # texts of class attributes whose words are known: each thread has its own, of each definition
-REMEMBERED_LENGTH: Final = 80  # of the longest of them
-LEAVES_MAX: Final = 4  # in an element whose text is put together here
+REMEMBERED: Final = 128  # class attributes whose words are remembered, for each thread and definition
+REMEMBERED_LENGTH: Final = 80  # of the longest remembered attribute
+LEAVES_MAX: Final = 4  # children of an element whose text is joined here
 
 Kept = dict[object, tuple[Any, Any]]
 Seek = Callable[[Sequence[Any], Kept], str]
 
 
 class Words(dict[str | None, tuple[str, ...]]):
-    """Which of the words that a definition asks for are in a class attribute; remembers what it was asked."""
+    """Class attribute → the classes in it that the definition uses. Remembers its answers."""
 
     def __init__(self) -> None:
         self._wanted: set[str] = set()
         self[None] = ()
 
     def want(self, word: str) -> None:
-        """Asks for one more; before the first look."""
+        """Adds a class that is used. Call it before the first look-up."""
         self._wanted.add(word)
 
     def __missing__(self, text: str) -> tuple[str, ...]:
@@ -40,7 +39,7 @@ class Words(dict[str | None, tuple[str, ...]]):
 
 
 class Descendants:
-    """The elements below one by their classes, as far as somebody has asked."""
+    """The descendants of an element by class, as far as the search has come."""
 
     __slots__ = ("_by_class", "_left", "_words")
 
@@ -50,7 +49,7 @@ class Descendants:
         self._by_class: dict[str, list[Any]] = {}
 
     def first(self, simple: Simple) -> Any:
-        """The first that a selector finds, in the order of the document; None for none. Its first step has a class."""
+        """The first match of a selector in document order, or None. The selector's first step has a class."""
         by_class, word, all_words = self._by_class, simple.steps[0].classes[0], self._words
         for element in by_class.get(word, ()):
             found = _from(element, simple)
@@ -70,7 +69,7 @@ class Descendants:
 
 
 def seeker(simple: Simple, level: int, words: Words, text: Callable[[Any], str]) -> Seek:
-    """(levels, what the rows of a page keep) → the attribute or text of the first that is found, "" for none."""
+    """A function (levels, ``Kept``) → the attribute or text of the first match, "" for none."""
     attribute, has_class = simple.attribute, bool(simple.steps[0].classes)
     if has_class:
         words.want(simple.steps[0].classes[0])
@@ -92,7 +91,7 @@ def seeker(simple: Simple, level: int, words: Words, text: Callable[[Any], str])
 
 
 def string_of(element: Any, string: Callable[[Any], Any]) -> str:
-    """All text of an element, as XPath's string() gives it; by ``string``, which is that, only where more than a few leaves lie in it."""
+    """The whole text of an element. It calls ``string``, XPath's string(), only for more than a few leaves."""
     if len(element) > LEAVES_MAX:
         return str(string(element))
     text: str = element.text or ""
@@ -104,10 +103,10 @@ def string_of(element: Any, string: Callable[[Any], Any]) -> str:
 
 
 def _from(element: Any, simple: Simple) -> Any:
-    """What a selector finds by this element as its first step.
+    """A selector's first match whose first step is this element.
 
-    Of several such elements the first that gives something gives the first of all: what lies in a later one lies in
-    this one as well, or behind it.
+    The first element that gives a match gives the first match of all: matches inside a later element lie inside this one, too,
+    or behind it.
     """
     steps, attribute = simple
     if (steps[0].tag or len(steps[0].classes) > 1) and not steps[0].takes(element):

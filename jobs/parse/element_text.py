@@ -1,4 +1,4 @@
-"""How an element becomes a text: its own, with lines, or without some of what lies in it."""
+"""Turns an element into a text: its own text, its text with lines, or its text without some descendants."""
 
 import copy
 import re
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from lxml import etree
 
-# Elements before and after which a line begins, with ``lines = true``.
+# With ``lines = true``, a new line begins before and after these elements.
 BLOCKS: Final = frozenset(
     """
     address article aside blockquote body caption dd details dialog div dl dt fieldset figcaption figure footer form
@@ -18,14 +18,14 @@ _BREAK: Final = "\n"
 
 
 def own_text(element: Any) -> str:
-    """The text of an element without that of the elements in it."""
+    """The text of an element without that of its child elements."""
     if isinstance(element, str):
         return element
     return (element.text or "") + "".join(child.tail or "" for child in element)
 
 
 def trimmed(element: Any, unwanted: etree.XPath) -> Any:
-    """A copy of an element without what an XPath finds in it; what follows that stays."""
+    """A copy of an element without the descendants that an XPath finds. The text behind them stays."""
     if not unwanted(element):
         return element
     element = copy.deepcopy(element)
@@ -33,7 +33,7 @@ def trimmed(element: Any, unwanted: etree.XPath) -> Any:
     for one in unwanted(element):
         parent, before, tail = one.getparent(), one.getprevious(), one.tail or ""
         if parent is None:
-            continue  # the element itself, by :scope
+            continue  # the element itself, found by :scope
         if before is not None:
             before.tail = (before.tail or "") + tail
         else:
@@ -43,7 +43,7 @@ def trimmed(element: Any, unwanted: etree.XPath) -> Any:
 
 
 def lines(element: Any) -> str:
-    """An element's text, a line for each block and each ``<br>``."""
+    """An element's text, with a line for each block and each ``<br>``."""
     pieces: list[str] = []
     for event, one in etree.iterwalk(element, events=("start", "end", "comment", "pi")):
         if event in ("comment", "pi"):

@@ -1,10 +1,10 @@
-"""Feeds: RSS 0.9 to 2.0, Atom and RDF, the ill-formed ones too.
+"""Reads feeds: RSS 0.9 to 2.0, Atom and RDF, ill-formed ones included.
 
-    read(utf8) → root element      strict; on failure repaired; then with markup in texts escaped; at last with recover
-    Channel(root).entries() → Entry …   children of channel, feed or RDF; never "any item"
+    read(utf8) → root element      strictly; on failure after each step of feed_repair; at last with libxml2's recovery
+    Channel(root).entries() → Entry …   children of channel, feed or RDF, but no items inside items
 
-A lenient parser alone would lose every bare "&" and what follows it, and put an entry into the one before where a text
-has a ``<br>``. Repair goes by a list of known ills; see ``repaired`` and ``escaped``.
+A lenient parser alone would lose every bare "&" with the text behind it, and would nest an entry in the one before if a text
+has a ``<br>``. So feed_repair first mends a list of known faults.
 """
 
 import html
@@ -22,30 +22,29 @@ from jobs.page import check_tags
 from jobs.parse import feed_namespaces, feed_repair, feed_text, markup
 from jobs.parse.feed_namespaces import NAMESPACES
 
-REPAIRED: Final = 12  # times a feed, while it is repaired: the text and what was made of it
-REPAIRED_TAG_BYTES: Final = 160  # besides, for each tag: the pieces between them
+REPAIRED: Final = 12  # times its bytes: memory of a feed under repair, the text and its mended copies
+REPAIRED_TAG_BYTES: Final = 160  # memory for each tag besides: the pieces of text between tags
 
 KEYS: Final = (
     "title", "link", "id", "published", "updated", "author", "summary", "content", "categories", "enclosures",
 )  # fmt: skip
 
-_WINDOWS_1252: Final = re2.compile(rb"&#(?:0*1(?:2[89]|[345]\d)|[xX]0*[89][0-9a-fA-F]);")  # in 128 to 159
-_CDATA: Final = re2.compile(rb"!\[CDATA\[")  # finds a text many times as quickly as bytes do
+_WINDOWS_1252: Final = re2.compile(rb"&#(?:0*1(?:2[89]|[345]\d)|[xX]0*[89][0-9a-fA-F]);")  # 128 to 159
+_CDATA: Final = re2.compile(rb"!\[CDATA\[")  # many times as fast as a search in bytes
 _SECTION_MARKS: Final = re.compile(r"<!\[CDATA\[|\]\]>", re.IGNORECASE)
 
 _PAGES: Final = ("text/html", "application/xhtml+xml")
 _RELATIONS: Final = "http://www.iana.org/assignments/relation/"
 
 
-Parts = dict[str, list[Any]]  # the children of an entry, by their names in lower case
+Parts = dict[str, list[Any]]  # the children of an entry by their lower-case names
 Finder = Callable[[Parts], Any]
 
 
 def read(utf8: bytes, warnings: list[str] | None = None, kept: Collection[str] = ()) -> Any:
-    """The root element of a feed; ``warnings`` gets what could not be read for sure.
+    """The root element of a feed. ``warnings`` gets every doubtful repair.
 
-    The namespaces that are known have their usual addresses in the tree, but for those in ``kept``. Raises ParseFailed
-    where there is no feed.
+    In the tree, known namespaces have their usual addresses, except those in ``kept``. Raises ParseFailed if there is no feed.
     """
     told: list[str] = [] if warnings is None else warnings
     root = _root(utf8, told)
@@ -60,7 +59,7 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
     if _WINDOWS_1252.search(utf8) is not None:
         utf8 = _WINDOWS_1252.sub(_character, utf8)
     faults, opened = feed_repair.Faults(), utf8.count(b"![CDATA[") if _CDATA.search(utf8) is not None else 0
-    # One that begins in another one, or is escaped.
+    # A section inside another one, or an escaped one.
     is_odd = opened > 0 and not opened == utf8.count(b"<![CDATA[") == utf8.count(b"]]>")
     try:
         root = etree.fromstring((_closed(utf8, faults) if is_odd else utf8).strip(), _parser(recover=False))
@@ -68,7 +67,7 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
             root = etree.fromstring(_closed(utf8, faults).strip(), _parser(recover=False))
     except etree.XMLSyntaxError:
         faults = feed_repair.Faults()
-        root, is_odd = _mended(utf8, faults), True  # ill-formed feeds are what the rest of this is for
+        root, is_odd = _mended(utf8, faults), True  # the feed is ill-formed
     warnings += faults.told()
     if is_odd:
         _unwrap(root)
@@ -81,12 +80,12 @@ def _closed(utf8: bytes, faults: feed_repair.Faults) -> bytes:
 
 
 def _has_swallowed(root: Any, utf8: bytes) -> bool:
-    """Whether a CDATA section may hold whole entries: more of them end in the text than there are."""
+    """Whether a CDATA section may hold whole entries: the text has more end tags of entries than the tree has entries."""
     return utf8.count(b"</item>") + utf8.count(b"</entry>") > sum(1 for _ in root.iter("{*}item", "{*}entry"))
 
 
 def _mended(utf8: bytes, faults: feed_repair.Faults) -> Any:
-    """The root of an ill-formed feed: by the first step of repair that is enough. Raises ParseFailed."""
+    """The root of an ill-formed feed, after the first repair step that makes it parse. Raises ParseFailed."""
     memory.reserve(_taken(utf8), "a feed that has to be repaired")
     text = utf8.decode("utf-8", "replace")
     steps: tuple[tuple[Callable[[str], str], bool], ...] = (
@@ -114,7 +113,7 @@ def _taken(utf8: bytes) -> int:
 
 
 def _unwrap(root: Any) -> None:
-    """Takes the marks of CDATA away that a text begins with: it was wrapped or escaped once more."""
+    """Removes CDATA marks at the beginning of texts, which were wrapped or escaped twice."""
     for element in root.iter(etree.Element):
         if element.text and _SECTION_MARKS.match(element.text.lstrip()):
             element.text = _SECTION_MARKS.sub("", element.text)
@@ -125,7 +124,7 @@ def _unwrap(root: Any) -> None:
 
 
 def _character(reference: re.Match[bytes]) -> bytes:
-    """The character that a number means in HTML, where XML has a control character."""
+    """A reference's character as in HTML; in XML it would be a control character."""
     return html.unescape(reference[0].decode()).encode()
 
 
@@ -141,9 +140,9 @@ def _parser(*, recover: bool) -> etree.XMLParser:
 
 
 class Entry:
-    """An entry, or the feed itself: its element, and its keys as ``get`` finds them.
+    """An entry, or the feed itself: its element, and its keys through ``get``.
 
-    With an ``address``, that of a page with ``xml:base`` somewhere, links and enclosures are absolute.
+    With an ``address`` (the page's, if it has ``xml:base`` on some element) links and enclosures are absolute.
     """
 
     __slots__ = ("_address", "_parts", "element")
@@ -154,7 +153,7 @@ class Entry:
         self._parts: Parts | None = None
 
     def _named(self) -> Parts:
-        """Its parts by their names."""
+        """Its child elements by name."""
         if self._parts is None:
             self._parts = {}
             for child in self.element:
@@ -162,7 +161,7 @@ class Entry:
         return self._parts
 
     def get(self, key: str) -> Any:
-        """A key's text, a list for categories and enclosures; None for none."""
+        """A key's text, or a list for categories and enclosures; None if there is none."""
         if key in _TEXTS:
             found = _TEXTS[key](self._named())
             return feed_text.text_of(found) if found is not None else None
@@ -179,14 +178,14 @@ class Entry:
         return find(self._named()) if find is not None else None
 
     def as_html(self, key: str, warnings: list[str]) -> Any:
-        """As ``get``, for a reader of HTML: a title, summary or content of plain text is escaped."""
+        """Like ``get``, but as HTML: a title, summary or content that is plain text is escaped."""
         if key not in _TEXTS:
             return self.get(key)
         found = _TEXTS[key](self._named())
         return feed_text.html_of(found, warnings) if found is not None else None
 
     def source_of(self, key: str) -> Any:
-        """The element that a key's text is found in, the entry's own where that is no single one."""
+        """The element that holds a key's text; the entry's own if there is no single one."""
         found = _TEXTS[key](self._named()) if key in _TEXTS else None
         return self.element if found is None else feed_text.division(found)
 
@@ -194,11 +193,11 @@ class Entry:
         try:
             return urljoin(markup.base(element, self._address), address) if self._address else address
         except ValueError:
-            return address  # that is none
+            return address  # not a valid address
 
 
 class Channel(Entry):
-    """The feed: keys are the channel's, the element is the page's root."""
+    """The feed itself: the channel's keys, the page's root as its element."""
 
     __slots__ = ("_channel",)
 
@@ -213,15 +212,15 @@ class Channel(Entry):
         return self._channel.get(key)
 
     def as_html(self, key: str, warnings: list[str]) -> Any:
-        """The same for a reader of HTML."""
+        """A key of the feed as HTML."""
         return self._channel.as_html(key, warnings)
 
     def source_of(self, key: str) -> Any:
-        """The element that a key's text is found in."""
+        """The element that holds a key's text."""
         return self._channel.source_of(key)
 
     def entries(self) -> Iterator[Entry]:
-        """The entries, in document order: children of channel, feed or RDF. An entry in an entry is none."""
+        """The entries in document order: children of channel, feed or RDF, but no entries inside entries."""
         root = self.element
         for holder in (root, *(child for child in root if feed_text.name_of(child) == "channel")):
             for child in holder:
@@ -230,9 +229,9 @@ class Channel(Entry):
 
 
 def _element(*names: str, is_text: bool = False) -> Callable[[Parts], Any]:
-    """Finds the first of several names that is there and not empty, the plain ones before those of extensions.
+    """A function to the first element with one of these names that is not empty.
 
-    With ``is_text`` it has to have a text, else an element in it (an image) is something too.
+    With ``is_text`` an element needs a text; otherwise a child element (an image) is enough.
     """
     wanted = [tuple(name.split(":")) if ":" in name else ("", name) for name in names]
 
@@ -248,7 +247,7 @@ def _element(*names: str, is_text: bool = False) -> Callable[[Parts], Any]:
 
 
 def _first(*names: str) -> Finder:
-    """The text of what ``_element`` finds."""
+    """A function to the text of the element that ``_element`` finds."""
     find = _element(*names, is_text=True)
 
     def text(parts: Parts) -> str | None:
@@ -259,9 +258,9 @@ def _first(*names: str) -> Finder:
 
 
 def _is_of(element: Any, prefix: str) -> bool:
-    """Whether an element is of an extension, or (with no prefix) of the feed's own vocabulary.
+    """Whether an element belongs to an extension or, without a prefix, to the feed's own vocabulary.
 
-    That of its parent is the feed's own too: there are feeds with a namespace that nobody else has.
+    The parent's namespace is the feed's own, too: some feeds use a namespace of their own invention.
     """
     space = feed_text.space_of(element)
     if prefix:
@@ -270,10 +269,10 @@ def _is_of(element: Any, prefix: str) -> bool:
 
 
 def _link(parts: Parts) -> tuple[Any, str] | None:
-    """Atom's alternate link, else RSS's text; a guid that says that it is an address comes last. With its element."""
+    """The link of an entry with its element: Atom's alternate link or RSS's text, at last a guid that is an address."""
     other = None
     for child in parts.get("link", ()):
-        if not _is_of(child, ""):  # Atom's is one in RSS too
+        if not _is_of(child, ""):  # an Atom link inside RSS counts
             continue
         href, text = (child.get("href") or "").strip(), feed_text.whole(child).strip()
         if _relation(child) != "alternate":
@@ -294,13 +293,13 @@ def _link(parts: Parts) -> tuple[Any, str] | None:
 
 
 def _relation(link: Any) -> str:
-    """What Atom calls it, also where it is written as an address (RFC 4287, 4.2.7.2)."""
+    """A link's relation, whether written as a name or as an address (RFC 4287, 4.2.7.2)."""
     said = link.get("rel")
     return said.strip().lower().removeprefix(_RELATIONS) if said else "alternate"
 
 
 def _is_address(guid: Any) -> bool:
-    """Whether a guid does not say that it is none."""
+    """Whether a guid is an address, which it is unless it says otherwise."""
     return all(value.strip().lower() != "false" for key, value in guid.items() if key.lower() == "ispermalink")
 
 
@@ -351,7 +350,7 @@ _KEYS: Final[dict[str, Finder]] = {
     "updated": _first("updated", "modified", "dcterms:modified", "lastbuilddate", "dc:date", "pubdate", "published"),
     "author": _author,
 }
-# Those whose text may be HTML.
+# Keys whose text may be HTML.
 _TEXTS: Final[dict[str, Callable[[Parts], Any]]] = {
     "title": _element("title", "dc:title", "media:title"),
     "summary": _element(

@@ -1,4 +1,4 @@
-"""The namespaces of feeds by what they mean: each is written in many ways, and all of them are one here."""
+"""The namespaces of feeds. Sites write each of them in several ways; here all ways become the usual one."""
 
 from collections.abc import Collection
 from functools import lru_cache
@@ -24,8 +24,8 @@ NAMESPACES: Final = {
     "yt": "http://www.youtube.com/xml/schemas/2015",
     "xlink": "http://www.w3.org/1999/xlink",
 }
-ATOM_03: Final = "http://purl.org/atom/ns#"  # of the drafts before it too
-# The feed's own vocabulary, besides that of RSS 1.0 in its versions and what is in no namespace.
+ATOM_03: Final = "http://purl.org/atom/ns#"  # also for the drafts before it
+# A feed's own vocabulary: no namespace, Atom, RSS 1.0. The other versions of RSS are in _RSS.
 OWN: Final = frozenset({"", NAMESPACES["atom"], ATOM_03, NAMESPACES["rss"]})
 
 _OTHERS: Final = {
@@ -49,7 +49,7 @@ _DECLARED: Final = re2.compile(rb"""xmlns(?::([A-Za-z_][\w.-]*))?\s*=\s*(?:"([^"
 
 
 def _plain(space: str) -> str:
-    """An address without what people write in one way or another: case, the scheme's s, a slash or # at the end."""
+    """An address without the parts that sites write differently: case, the scheme's s, a slash or # at the end."""
     space = space.strip().lower().rstrip("/#")
     return f"http{space[5:]}" if space.startswith("https:") else space
 
@@ -58,20 +58,20 @@ _KNOWN: Final = {**{_plain(space): space for space in (*NAMESPACES.values(), ATO
 
 
 def meaning(space: str) -> str:
-    """The usual address of a namespace that is known, in whatever way it is written; any other one as it is."""
+    """The usual address of a known namespace, however it is written. An unknown one stays as it is."""
     return _KNOWN.get(_plain(space), space)
 
 
 @lru_cache(maxsize=256)
 def is_own(space: str) -> bool:
-    """Whether it is of a feed's own vocabulary: Atom, or some version of RSS."""
+    """Whether a namespace is a feed's own vocabulary: Atom, or a version of RSS."""
     return space in OWN or _plain(space).startswith(_RSS)
 
 
 def by_meaning(root: Any, utf8: bytes, kept: Collection[str], warnings: list[str]) -> None:
-    """Gives the elements of a tree the usual addresses of their namespaces; those in ``kept`` stay.
+    """Gives the elements of a tree the usual addresses of their namespaces. Those in ``kept`` stay.
 
-    A prefix that everybody knows, bound to an address that nobody does, means what it always means; that is warned of.
+    A well-known prefix with an unknown address is read as the well-known namespace, with a warning.
     """
     moved: dict[str, str] = {}
     odd: dict[str, str] = {}
@@ -94,7 +94,7 @@ def by_meaning(root: Any, utf8: bytes, kept: Collection[str], warnings: list[str
 
 
 def _move(root: Any, moved: dict[str, str]) -> set[str]:
-    """Which of the namespaces have elements or attributes."""
+    """Renames the namespaces of elements and attributes. Returns those that occur."""
     used = set()
     for element in root.iter(etree.Element):
         space, _, name = element.tag[1:].rpartition("}")

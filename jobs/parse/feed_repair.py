@@ -1,11 +1,11 @@
-"""An ill-formed feed's text as XML takes it, in steps that each say more than the one before.
+"""Mends the text of an ill-formed feed so that XML parsers accept it. Each step assumes more than the one before.
 
-    closed(text)     CDATA sections that are never closed, or closed in another way, end where their element does
-    repaired(text)   junk around the feed, entities, bare "&", "<" and "]]>", quotes and prefixes: each can be meant in one way
-    escaped(text)    markup in titles, summaries and contents is text, as RSS wants HTML to be
-    balanced(text)   tags that close nothing are left out, and what nobody closes is closed
+    closed(text)     CDATA sections that are not closed, or not properly, end with their element
+    repaired(text)   junk around the feed, entities, bare "&", "<" and "]]>", quotes, prefixes: faults with only one meaning
+    escaped(text)    markup in titles, summaries and contents becomes text, which is how RSS carries HTML
+    balanced(text)   tags that close nothing are removed, and unclosed elements are closed
 
-A step that can only guess says so in its ``Faults``. Each reads its text once, whatever is in it: a target chose it.
+A step that has to guess notes that in its ``Faults``. Each reads its text once, so that no feed can make it slow.
 """
 
 import html
@@ -19,19 +19,19 @@ from jobs.errors import ParseFailed
 from jobs.parse.feed_namespaces import NAMESPACES
 
 OPENING, CLOSING = "<![CDATA[", "]]>"
-PREFIXES_MAX: Final = 100  # that are declared
-ENTITY_CHARACTERS_MAX: Final = 40  # of an entity's text that a feed declares itself
+PREFIXES_MAX: Final = 100  # undeclared prefixes that get a declaration
+ENTITY_CHARACTERS_MAX: Final = 40  # of the text of an entity that the feed itself declares
 
 _ROOT: Final = re.compile(r"<(?:[A-Za-z][\w.-]*:)?(?:rss|feed|rdf)\b", re.IGNORECASE)
 _ENTRY: Final = re.compile(r"<(?:[A-Za-z][\w.-]*:)?(?:item|entry)\b", re.IGNORECASE)
 _ENTRY_END: Final = re.compile(r"</(?:[A-Za-z][\w.-]*:)?(?:item|entry)\s*>", re.IGNORECASE)
 _ENTITY: Final = re.compile(r"""<!ENTITY\s+([\w.-]{1,64})\s+(?:"([^"&<%]*)"|'([^'&<%]*)')\s*>""")
-# Sections whose text is no markup; one that is never closed takes the rest, else the search were quadratic.
+# Sections without markup. An unclosed one takes the rest of the text; otherwise the search would be quadratic.
 _SECTION: Final = re.compile(r"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)", re.DOTALL)
 _DAMAGED_OPENING: Final = re.compile(r"<\s?!?\s?\[\s?CDATA\s?\[|<!\s?CDATA\s?\[", re.IGNORECASE)
 DAMAGED_CLOSING: Final = re.compile(r"(?:\]\s?\]\s?>?|\]\s?>)\s*\Z")
 _OPENER: Final = re.compile(r"<([A-Za-z_][\w.:-]*+)([^<>]*+)>")
-_OPENER_CHARACTERS: Final = 1_000  # of a tag that a section stands in
+_OPENER_CHARACTERS: Final = 1_000  # of the start tag before a section
 _AMPERSAND: Final = re.compile(
     r"&(?!#\d{1,7};|#[xX][0-9a-fA-F]{1,6};|(?:amp|lt|gt|quot|apos);)(?:([A-Za-z][A-Za-z0-9_.-]{0,63});)?"
 )
@@ -44,7 +44,7 @@ _UNQUOTED: Final = re.compile(r"""("[^"]*"|'[^']*')|(=\s*)([^\s"'<>]+)""")
 _PREFIX: Final = re.compile(r"</?([A-Za-z_][\w.-]*):[A-Za-z_]|(?<=\s)([A-Za-z_][\w.-]*):[A-Za-z_][\w.-]*\s*=")
 _NAMESPACE: Final = re.compile(r"""(\bxmlns(?::[\w.-]+)?\s*=\s*["'])([^"'<>]*)""")
 _DECLARED: Final = re.compile(r"""xmlns:([A-Za-z_][\w.-]*)\s*=\s*(?:"([^"<]*)"|'([^'<]*)')""")
-# What holds HTML; Atom says by its type that markup is meant.
+# Elements that hold HTML. In Atom their type may say that they hold real markup.
 _TEXTS: Final = re.compile(
     r"<!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)"
     r"|<(/?)(title|description|summary|content:encoded|content|item|entry)\b([^<>]*)>",
@@ -62,7 +62,7 @@ _ATTRIBUTE: Final = re.compile(rf"""({_NAME})(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([
 
 _ENTRIES: Final = frozenset({"item", "entry"})
 _HOLDERS: Final = _ENTRIES | {"channel", "feed", "rss", "rdf"}
-# Children of an entry that hold no others of them, and those that hold HTML.
+# Children of an entry that hold text only, and those that hold HTML.
 _PLAIN: Final = frozenset(
     """
     title link guid pubdate id published updated issued modified created name uri email category enclosure comments
@@ -74,31 +74,31 @@ _PLAIN_KIND, _HTML_KIND, _ENTRY_KIND = (
     "plain text",
     "text or HTML",
     "an entry",
-)  # no names of elements: they have blanks
+)  # blanks keep them apart from element names
 _NO_HTML: Final = (_PLAIN | _OF_HTML | {"author"}) - {"title", "link", "name", "summary", "content"}
 
 
 class Faults:
-    """What can't be read for sure: all are counted, the first is told with its line."""
+    """The doubtful repairs of a feed. All are counted; the warning shows the first with its line."""
 
     def __init__(self) -> None:
-        self.lines_cut = 0  # before the root
+        self.lines_cut = 0  # lines removed before the root
         self.breaks_off = ""
         self._first = ""
         self._count = 0
 
     def add(self, text: str, place: int, what: str) -> None:
-        """What is wrong, and at which character of the text that a step was given: no step moves lines."""
+        """Notes a fault at a character of the text that the step was given. Steps keep the line numbers."""
         self.add_line(text.count("\n", 0, place) + 1 if not self._count else 0, what)
 
     def add_line(self, line: int, what: str) -> None:
-        """The same by the line."""
+        """Notes a fault at a line."""
         if not self._count:
             self._first = f"line {self.lines_cut + line}: {what}"
         self._count += 1
 
     def told(self) -> list[str]:
-        """A warning for each kind of them."""
+        """The warnings, one for each kind."""
         found = []
         if self.breaks_off:
             found.append(f"the feed breaks off {self.breaks_off}; what should follow is missing")
@@ -109,10 +109,10 @@ class Faults:
 
 
 def closed(text: str, faults: Faults) -> str:
-    """A feed's text in which each CDATA section ends within the element that it stands in.
+    """A feed's text in which each CDATA section ends inside its element.
 
-    One that is never closed would take all up to the end of the next section, whole entries too, and XML finds nothing
-    wrong with that. A text that shows how feeds are written stays: it has the element's beginning as well.
+    To XML, an unclosed section runs to the end of the next one, whole entries included, which is no error. A section that
+    quotes a feed stays as it is: it has the start tag of the element as well.
     """
     pieces, at, end, following = [], 0, 0, 0
     while (start := text.find(OPENING, at)) >= 0:
@@ -132,7 +132,7 @@ def closed(text: str, faults: Faults) -> str:
             return "".join([*pieces, text[at:], CLOSING])
         last = end
         while name and (later := text.find(CLOSING, last + 3)) >= 0 and _is_one(name, text, last + 3, later):
-            last = later  # the end that was meant is the last one in the element
+            last = later  # the last end mark in the element is the one that was meant
         content = text[inside:last].replace(CLOSING, f"]]{CLOSING}{OPENING}>")
         pieces += [text[at:inside], content, CLOSING]
         at = last + len(CLOSING)
@@ -140,28 +140,28 @@ def closed(text: str, faults: Faults) -> str:
 
 
 def _opener(text: str, start: int) -> str:
-    """The name of the element whose text a section begins, "" where that is not plain."""
+    """The name of the element whose text begins with a section, "" if that is unclear."""
     before = text.rfind("<", max(0, start - _OPENER_CHARACTERS), start)
     found = _OPENER.match(text, before, start) if before >= 0 else None
     return found[1] if found is not None and not found[2].endswith("/") else ""
 
 
 def _end_of(name: str, text: str, start: int, end: int) -> int:
-    """Where ``</name`` stands in a part of a text, -1 for nowhere or no name."""
+    """The place of ``</name`` in a part of a text; -1 if there is none, or no name."""
     return text.find(f"</{name}", start, end) if name else -1
 
 
 def _is_one(name: str, text: str, start: int, end: int) -> bool:
-    """Whether neither the element ends between two places nor another section begins."""
+    """Whether between two places neither the element ends nor another section begins."""
     return _end_of(name, text, start, end) < 0 and text.find(OPENING, start, end) < 0
 
 
 def repaired(text: str, faults: Faults) -> str:
-    """A feed's text without what XML takes offence at and means one thing only. Raises ParseFailed without a root.
+    """A feed's text without XML errors that can have only one meaning. Raises ParseFailed without a root.
 
-    What stands before the root and behind it is cut, control characters, comments and instructions go, bare "&", "<" and "]]>" are
-    escaped, HTML's entities and the feed's own become characters, damaged CDATA is made whole, values of attributes are
-    quoted, and prefixes that the root does not declare are declared.
+    It cuts what stands before and behind the root, and removes control characters, comments and processing instructions. It
+    escapes bare "&", "<" and "]]>", turns HTML's entities and the feed's own into characters, mends CDATA marks, quotes
+    attribute values, and declares missing prefixes at the root.
     """
     found = _ROOT.search(text)
     if found is None:
@@ -170,7 +170,7 @@ def repaired(text: str, faults: Faults) -> str:
     faults.lines_cut = text.count("\n", 0, found.start())
     text = _DAMAGED_OPENING.sub(OPENING, _CONTROL.sub("", text[found.start() :]))
     text = _cut(closed(text, faults), found[0][1:], faults)
-    if text.rfind("<") > text.rfind(">"):  # a tag that is not there as a whole
+    if text.rfind("<") > text.rfind(">"):  # an incomplete tag at the end
         text = text[: text.rfind("<")]
     pieces, at = [], 0
     for section in _SECTION.finditer(text):
@@ -187,7 +187,7 @@ def repaired(text: str, faults: Faults) -> str:
 
 
 def _cut(text: str, root: str, faults: Faults) -> str:
-    """Without what follows the end of the root."""
+    """The text up to the end of the root."""
     end = text.rfind(f"</{root}")
     end = text.find(">", end) + 1 if end >= 0 else 0
     if not end:
@@ -213,7 +213,7 @@ def _quoted(tag: str) -> str:
 
 
 def _character(reference: re.Match[str]) -> str:
-    """A character by its number as XML takes it: what is none in XML goes."""
+    """A numeric reference; "" if XML does not allow its character."""
     number = int(reference[1], 16) if reference[1] else int(reference[2])
     is_one = number in (9, 10, 13) or 32 <= number < 0xD800 or 0xE000 <= number < 0xFFFE or 0x10000 <= number < 0x110000
     return f"&#{number};" if is_one else ""
@@ -229,7 +229,7 @@ def _ampersand(found: re.Match[str], entities: dict[str, str]) -> str:
 
 
 def _declaring(text: str) -> str:
-    """With the prefixes declared at the root that are used somewhere: as the feed does it elsewhere, or as it is usual."""
+    """The text with all used prefixes declared at the root: with the feed's own address for it, or the usual one."""
     end = re.search(r"/?>", text)
     place = end.start() if end else len(text)
     used = dict.fromkeys(one[1] or one[2] for one in _PREFIX.finditer(text))
@@ -245,10 +245,10 @@ def _declaring(text: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """A feed's text with the markup in its titles, summaries and contents escaped, as RSS wants HTML to be.
+    """A feed's text with the markup in its titles, summaries and contents escaped, which is how RSS carries HTML.
 
-    There a tag that is never closed would take the rest of the feed. An element that is not closed itself before the next
-    of its kind, or before its entry ends, stays as it is.
+    Otherwise an unclosed tag there would take the rest of the feed. An element stays as it is if it is not closed before the
+    next one of its kind or before the end of its entry.
     """
     pieces, at = [], 0
     open_name, inside = "", 0
@@ -278,7 +278,7 @@ def _as_text(markup: str) -> str:
 
 
 class _Open:
-    """The elements that are open, and how many of each name since the last entry began."""
+    """The stack of open elements, with the number of each name and kind since the last entry began."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -298,13 +298,13 @@ class _Open:
         return name
 
     def has(self, name: str) -> bool:
-        """Whether it is open here: inside the entry that is, or around that where only a feed's own parts are."""
+        """Whether an element is open: inside the current entry or, for an entry, channel or root, outside of it."""
         if self._counts[-1][name] > 0:
             return True
         return _local(name) in _HOLDERS and any(counts[name] > 0 for counts in self._counts)
 
     def has_kind(self, kinds: Collection[str]) -> bool:
-        """Whether an element of one of these kinds is open since the last entry began."""
+        """Whether an element of one of these kinds is open in the current entry."""
         return any(self._counts[-1][kind] > 0 for kind in kinds)
 
     @property
@@ -313,10 +313,10 @@ class _Open:
 
 
 def balanced(text: str, faults: Faults) -> str:
-    """A feed's text in which each element is closed, and no attribute stands twice.
+    """A feed's text in which each element is closed, and no attribute occurs twice.
 
-    An entry ends where the next begins, a title or an address where the next part of the entry does. A tag that closes
-    nothing is left out. What stands between tags stays.
+    An entry ends where the next one begins; a title or an address, where the next part of the entry begins. A tag that
+    closes nothing is left out. The texts between tags stay.
     """
     pieces: list[str] = []
     tags, at, last = _Open(), 0, text.rfind(">")
@@ -348,7 +348,7 @@ def balanced(text: str, faults: Faults) -> str:
 
 
 def _ended(name: str, place: int, text: str, tags: _Open, faults: Faults) -> Iterator[str]:
-    """What an end tag closes."""
+    """The end tags that stand for an end tag: those of elements that were left open, and its own."""
     if not tags.has(name) and tags.names and tags.names[-1].lower() == name.lower():
         name = tags.names[-1]
     if not tags.has(name):
@@ -361,13 +361,13 @@ def _ended(name: str, place: int, text: str, tags: _Open, faults: Faults) -> Ite
 
 
 def _begun(name: str, place: int, text: str, tags: _Open, faults: Faults) -> Iterator[str]:
-    """What has to be closed before a start tag."""
+    """The end tags that have to come before a start tag."""
     local = _local(name)
     if local in _ENTRIES and tags.is_in_entry:
         until: Collection[str] = (_ENTRY_KIND,)
     elif local in _NO_HTML or local in ("title", "link"):
         until = (_PLAIN_KIND, _HTML_KIND) if local in _NO_HTML else (_PLAIN_KIND,)
-        if not tags.has_kind(until) or name.lower() == "itunes:category":  # these may stand in each other
+        if not tags.has_kind(until) or name.lower() == "itunes:category":  # this one may be nested
             return
     else:
         return

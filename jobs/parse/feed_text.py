@@ -1,7 +1,7 @@
-"""Feeds' text constructs (RFC 4287, 3.1): what a title, a summary or a content says, by its type.
+"""Reads the text constructs of feeds (RFC 4287, 3.1): a title, summary or content, according to its type.
 
-text_of(element)    the text, or HTML where it is that, also where it is written as XML
-html_of(element)    the same for a reader of HTML: plain text is escaped
+text_of(element)    the text or the HTML, which may be written as XML elements
+html_of(element)    the same as HTML: plain text is escaped
 """
 
 import base64
@@ -21,7 +21,7 @@ _string: Final = etree.XPath("string()", smart_strings=False)
 
 
 def text_of(element: Any) -> str:
-    """What a title, a summary or a content says: HTML where it is that, also where it is written as XML."""
+    """The text of a title, summary or content; HTML if it holds HTML, be it written as XML elements."""
     if not len(element) and element.tag[0] != "{":
         return element.text or ""
     kind, children = _kind(element), elements_in(element)
@@ -33,7 +33,7 @@ def text_of(element: Any) -> str:
 
 
 def html_of(element: Any, warnings: list[str]) -> str:
-    """The same as HTML: where a feed says that it is plain text, that is escaped. ``warnings`` gets one where it still is HTML then."""
+    """The same as HTML: declared plain text is escaped. ``warnings`` gets a line about text that is escaped twice."""
     text = text_of(element)
     if _kind(element) == "text":
         return html.escape(text, quote=False)
@@ -45,14 +45,14 @@ def html_of(element: Any, warnings: list[str]) -> str:
 
 
 def division(element: Any) -> Any:
-    """What holds the XHTML of an element: the one ``div`` in it is no part of that (RFC 4287, 3.1.1.3)."""
+    """The element that holds the XHTML: a single ``div`` child, which is no part of the text itself (RFC 4287, 3.1.1.3), or this one."""
     children = elements_in(element)
     is_one = len(children) == 1 and name_of(children[0]) == "div" and not own_text(element).strip()
     return children[0] if is_one else element
 
 
 def _kind(element: Any) -> str:
-    """What an element says that it holds: text, html, xhtml or base64; "" where it does not say."""
+    """The declared type of an element: text, html, xhtml or base64; "" if it declares none."""
     space = space_of(element)
     said = (element.get("type") or "").partition(";")[0].strip().lower()
     if space not in (NAMESPACES["atom"], ATOM_03):
@@ -74,7 +74,7 @@ def _decoded(text: str) -> str:
 
 
 def name_of(element: Any) -> str:
-    """An element's name without its namespace, in lower case; "" for a comment."""
+    """An element's lower-case name without its namespace; "" for a comment."""
     tag = element.tag
     return tag.rpartition("}")[2].lower() if isinstance(tag, str) else ""
 
@@ -85,10 +85,10 @@ def space_of(element: Any) -> str:
 
 
 def whole(element: Any) -> str:
-    """All text of an element, as XPath's string() gives it."""
+    """The whole text of an element, like XPath's string()."""
     return str(_string(element)) if len(element) else element.text or ""
 
 
 def elements_in(element: Any) -> list[Any]:
-    """The elements in an element, without comments."""
+    """The child elements, without comments."""
     return [child for child in element if isinstance(child.tag, str)] if len(element) else []

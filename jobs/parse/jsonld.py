@@ -1,4 +1,4 @@
-"""The JSON-LD of an HTML page: its nodes of a type, with lists and ``@graph`` opened."""
+"""Reads the JSON-LD of an HTML page: its nodes of a type, also those in lists and ``@graph``."""
 
 import html
 import json
@@ -20,26 +20,26 @@ _SCRIPTS: Final = etree.XPath(
     "descendant-or-self::script[contains(translate(@type, 'LDJSON', 'ldjson'), 'ld+json')]", smart_strings=False
 )
 _DEPTH_MAX: Final = 32
-JOINED_BYTES_MAX: Final = 1_000_000  # of JSON, that references add
-JOINED_DEEP_MAX: Final = 6  # references behind each other
+JOINED_BYTES_MAX: Final = 1_000_000  # of JSON that resolved references may add
+JOINED_DEEP_MAX: Final = 6  # references in a chain
 _OF_REFERENCE: Final = frozenset({"@id", "@type"})
 _LOADER: Final = {"strict": False, "parse_float": values.Number, "parse_constant": lambda _: None}
 _DECODER: Final = json.JSONDecoder(strict=False, parse_float=values.Number, parse_constant=lambda _: None)
 _BETWEEN: Final = re.compile(r"[\s,;]*+")
-# A text of JavaScript, a comment, or the word itself.
+# A JavaScript string, a comment, or the word itself.
 _UNDEFINED: Final = re.compile(
     r""""(?:[^"\\]|\\.)*+(?:"|\Z)|'(?:[^'\\]|\\.)*+(?:'|\Z)|`(?:[^`\\]|\\.)*+(?:`|\Z)|/\*.*?(?:\*/|\Z)|//[^\n]*+|(?<![\w$.])undefined(?![\w$])""",
     re.DOTALL,
 )
-# What pages put around a script's text for parsers of old: CDATA or a comment, itself in a comment of JavaScript.
+# What pages put around a script's text for old parsers: CDATA or a comment, itself inside a JavaScript comment.
 _OPENING: Final = re.compile(r"(?:(?://|/\*)\s*)?(?:<!\[CDATA\[|<!--)\s*(?:\*/)?")
 
 
 def nodes(root: Any, wanted: str, warnings: list[str]) -> list[Any]:
-    """The page's nodes whose ``@type`` is (or holds) ``wanted``, in document order, their references joined.
+    """The page's nodes whose ``@type`` is or includes ``wanted``, in document order, with their references resolved.
 
-    ``warnings`` gets which scripts can't be read, as a whole or to their end. Raises ParseFailed where a script holds too
-    many values, and what ``memory.Share.grow`` raises.
+    ``warnings`` gets the scripts that can't be read, or not to their end. Raises ParseFailed if a script holds too many
+    values, and the errors of ``memory.Share.grow``.
     """
     with memory.inside():
         texts = [script.text or "" for script in _SCRIPTS(root)]
@@ -47,30 +47,30 @@ def nodes(root: Any, wanted: str, warnings: list[str]) -> list[Any]:
         for number, text in enumerate(texts, 1):
             documents += _read(text, f"script {number} of JSON-LD", warnings)
         found = [node for document in documents for node in _opened(document) if _is(node, wanted)]
-        if sum(text.count('"@id"') for text in texts) > 1:  # a node, and a reference to it
+        if sum(text.count('"@id"') for text in texts) > 1:  # at least a node and a reference to it
             found = Joiner(documents, warnings).joined(found)
         return found
 
 
 def from_javascript(text: str) -> Any:
-    """The first object or list in a text of JavaScript. Raises ValueError, and RecursionError for endless nesting."""
+    """The first object or list in JavaScript. Raises ValueError, and RecursionError for too deep nesting."""
     return chompjs.parse_js_object(_defined(text), loader_kwargs=_LOADER)
 
 
 def _defined(text: str) -> str:
-    """JavaScript with null for undefined, which chompjs takes for a text."""
+    """JavaScript with null for undefined, which chompjs would read as a string."""
     if "undefined" not in text:
         return text
     return _UNDEFINED.sub(lambda found: found[0] if found[0] != "undefined" else "null", text)
 
 
 def parse(body: bytes) -> Any:
-    """JSON, or the first object or list in JavaScript (``var data = {…};``), as pages have it in their scripts."""
+    """JSON, or the first object or list in JavaScript (``var data = {…};``). Raises ParseFailed."""
     try:
         return parse_json(body)
     except ParseFailed as error:
         if error.__cause__ is None:
-            raise  # it is too large, whatever it is
+            raise  # it is too large
         try:
             return from_javascript(body.decode())
         except (ValueError, RecursionError):
@@ -79,7 +79,7 @@ def parse(body: bytes) -> Any:
 
 
 def _read(text: str, name: str, warnings: list[str]) -> list[Any]:
-    """A script's values. Pages wrap them in comments or CDATA, write several, escape them as HTML or write JavaScript."""
+    """A script's values, which may be several, wrapped in comments or CDATA, escaped as HTML, or JavaScript."""
     check_values(text.encode())
     text = _unwrapped(text.strip("\ufeff\x00 \t\r\n"))
     if not text:
@@ -105,7 +105,7 @@ def _read(text: str, name: str, warnings: list[str]) -> list[Any]:
 
 
 def _values(text: str) -> list[Any]:
-    """All values of a text, which may stand behind each other with or without a comma. Raises ValueError."""
+    """All values of a text, with or without commas between them. Raises ValueError."""
     try:
         return [values.from_json(text.encode())]
     except ValueError:
@@ -120,7 +120,7 @@ def _values(text: str) -> list[Any]:
 
 
 def _types(value: Any, depth: int = 0) -> int:
-    """How often ``@type`` stands in a value."""
+    """How often ``@type`` occurs in a value."""
     if depth > _DEPTH_MAX:
         return 0
     if isinstance(value, list):
@@ -159,9 +159,9 @@ def _is(node: dict[str, Any], wanted: str) -> bool:
 
 
 class Joiner:
-    """Puts nodes in the place of references to them: ``{"@id": "#me"}`` for the node of the page that has this ``@id``.
+    """Resolves references: ``{"@id": "#me"}`` becomes the node of the page that has this ``@id``.
 
-    What it adds is bounded, as a page may refer to a large node a thousand times; a node in itself stays a reference.
+    The added JSON is limited, since a page may refer to a large node a thousand times. A reference to a node around it stays.
     """
 
     def __init__(self, documents: list[Any], warnings: list[str]) -> None:
@@ -173,7 +173,7 @@ class Joiner:
             self._learn(document, 0)
 
     def joined(self, found: list[Any]) -> list[Any]:
-        """The nodes with what they refer to."""
+        """The nodes with their references resolved."""
         return [self._join(node, (), 0) for node in found] if self._nodes else found
 
     def _learn(self, value: Any, depth: int) -> None:
@@ -191,7 +191,7 @@ class Joiner:
                     self._learn(one, depth + 1)
 
     def _join(self, value: Any, path: tuple[str, ...], depth: int) -> Any:
-        """The same object where nothing in it is a reference."""
+        """A value with its references resolved; the same object if it has none."""
         if depth > _DEPTH_MAX:
             return value
         if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What XML says of an element besides its text: its markup, as HTML writes it, and the address that its own are relative to."""
+"""What an XML element has besides its text: its markup, written as HTML, and the base of its addresses (``xml:base``)."""
 
 import html
 import re
@@ -15,9 +15,9 @@ _HTML_IN_TEXT: Final = re.compile(r"</?[A-Za-z][^<>]*>|&#?\w+;")
 
 
 def inner(element: Any, *, is_xml: bool = False) -> str:
-    """The markup inside an element, as HTML without prefixes; text is escaped.
+    """The markup inside an element, as HTML without prefixes, its text escaped.
 
-    But for XHTML, text that has markup of its own beside elements stays: it is HTML that was escaped only here and there.
+    Unless ``is_xml`` (XHTML), text with tags or references stays as it is: the HTML was escaped only in part.
     """
     texts = [element.text or "", *(child.tail or "" for child in element)]
     stays = not is_xml and any(map(_HTML_IN_TEXT.search, texts))
@@ -48,19 +48,19 @@ def _pieces(top: Any) -> list[str]:
 
 
 def bases(element: Any) -> list[str]:
-    """What ``xml:base`` says around an element, from outside to inside, also around the text that its document was."""
+    """The values of ``xml:base`` around an element, outermost first; for a document that was a text, also those around the text."""
     found = [one.get(name) for one in (element, *element.iterancestors()) for name in _BASES if name in one.attrib]
     around = element.getroottree().docinfo.URL or ""
     return [*around.split("\n"), *reversed(found)] if around else found[::-1]
 
 
 def base(element: Any, address: str) -> str:
-    """The address that those of an element are relative to, in a document at ``address`` (XML Base; RFC 4287, 2)."""
+    """The base of an element's addresses, in a document at ``address`` (XML Base; RFC 4287, 2)."""
     for one in bases(element):
         try:
             joined = urljoin(address, one.strip())
         except ValueError:
-            continue  # no address
+            continue  # not a valid address
         if joined.startswith(("http://", "https://")):
             address = joined
     return address

@@ -1,6 +1,6 @@
-"""Which page follows one: by ``[next]``, or by ID.py.
+"""Finds the page that follows a page: by ``[next]``, or by ID.py.
 
-following(page, root, base) → Following     a request, nothing at the end, or why there is none although more is there
+following(page, root, base) → Following     a request, nothing at the end, or a warning if a further page can't be asked for
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from jobs.parse.select import Compiler, found_something
 from jobs.text import values
 from jobs.text.values import BadValue
 
-PAGES_MAX: Final = 1_000  # where only ID.py says when there are no more
-NO_ADDRESS: Final = ("javascript:", "#")  # of a link that leads nowhere, as that of a last page does
+PAGES_MAX: Final = 1_000  # of a source whose ID.py decides when to stop
+NO_ADDRESS: Final = ("javascript:", "#")  # beginnings of links that lead nowhere, as on last pages
 
 
 class Following(NamedTuple):
-    """The next request, None for none. ``is_cut``: there are more pages, which can't be asked for."""
+    """The next request, or None. ``is_cut``: more pages exist, but can't be asked for."""
 
     request: Request | None = None
     warning: str = ""
@@ -31,7 +31,7 @@ class Following(NamedTuple):
 
 
 class Paging:
-    """What a definition says of further pages, compiled for one thread."""
+    """A definition's ``[next]``, compiled for one thread."""
 
     def __init__(self, definition: Definition, code: Code | None, compiler: Compiler, page: Sequence[Kinds]) -> None:
         self._definition = definition
@@ -44,7 +44,7 @@ class Paging:
                 self._place = compiler.located(selector, "", page, {0}, lines=False, without="")
 
     def following(self, page: Page, root: Any, base: str, *, has_rows: bool) -> Following:
-        """What is asked after a page; ``base`` is what its addresses are relative to. Without rows it is the last one."""
+        """The request after a page. ``base`` is the base of its addresses. A page without rows is the last one."""
         request, following = page.request, self._definition.next
         if not self.is_any or (not has_rows and not self._is_address):
             return Following()
@@ -71,23 +71,23 @@ class Paging:
 
     @property
     def is_any(self) -> bool:
-        """Whether there may be further pages at all."""
+        """Whether the source can have several pages."""
         return self._code is not None or self._definition.next is not None
 
     @property
     def _is_address(self) -> bool:
-        """Whether a page names the next one by its address; many have a cursor behind their last one too."""
+        """Whether pages give the address of the next one. Cursors do not count: many sites have one on the last page, too."""
         following = self._definition.next
         return self._code is None and following is not None and not following.param
 
     @property
     def is_counted(self) -> bool:
-        """Whether a param is counted on, so that no page says whether there is a further one."""
+        """Whether pages are counted by a param, so that no page says whether another one follows."""
         following = self._definition.next
         return self._code is None and following is not None and self._find is None and not following.link
 
     def _found(self, page: Page, root: Any, base: str) -> Request | None:
-        """The request that ``[next]`` makes of a page; raises BadValue for what is no address and no value of a param."""
+        """The request by ``[next]``. Raises BadValue for a value that is no address, or none for the param."""
         following, request = self._definition.next, page.request
         assert following is not None
         if following.link:
@@ -112,12 +112,12 @@ class Paging:
         return request.replace(params={**request.params, param: kept})
 
     def _base_of(self, root: Any, base: str) -> str:
-        """What the address that was found is relative to: in XML, the base of its own element."""
+        """The base of the address that was found: in XML, that of its own element."""
         placed = self._place([root]) if self._place is not None else []
         return markup.base(placed[0][1], base) if placed else base
 
     def _at(self, page: Page, base: str, address: str) -> Request | None:
-        """A request for an address on a page; another host gets no headers, cookies or body of the first one."""
+        """A request for an address on a page. Another host gets none of the first request's headers, cookies and body."""
         if not address or address.lower().startswith(NO_ADDRESS):
             return None
         try:

@@ -1,4 +1,4 @@
-"""Rows of texts that are no markup: CSV, patterns; and what a source reads of a zip or a .gz file."""
+"""Reads rows from plain text (CSV, or the matches of a pattern), and unpacks zip and .gz files."""
 
 import csv
 import fnmatch
@@ -21,28 +21,28 @@ from jobs.parse.warnings import Warnings
 from jobs.text import pattern
 
 CELLS_MAX: Final = 3_000_000
-GZIP: Final = b"\x1f\x8b\x08"  # how RFC 1952 begins
+GZIP: Final = b"\x1f\x8b\x08"  # how a file of RFC 1952 begins
 _PIECE_BYTES: Final = 65_536
 _PIECE_CHARACTERS: Final = 65_536
-_READ_BYTES: Final = 8  # a character of a record that is being read: four, in a buffer that doubles
-_CELL_BYTES: Final = 160  # a cell, and its place in a row
+_READ_BYTES: Final = 8  # memory for a character of the current record: four bytes, in a buffer that doubles
+_CELL_BYTES: Final = 160  # memory for a cell and its place in a row
 _LINE_END: Final = re.compile(r"[\r\n]\n?")
 _NEWLINE: Final = re.compile(r"\r\n?|\n")
 _LINE: Final = re.compile(r"[^\r\n]*+(?:\r\n?|\n)|[^\r\n]++")
 
-COLUMNS_MIN: Final = 4  # so many make a line of a text that looks like a row by chance unlikely
-BLANKS_MAX: Final = 200
+COLUMNS_MIN: Final = 4  # with this many columns no line of a text looks like a row by chance
+BLANKS_MAX: Final = 200  # blanks before a quote that are looked at
 _SEPARATOR: Final = re.compile(r"sep=([^\r\n])(?=[\r\n]|\Z)", re.IGNORECASE)
-_DELIMITERS: Final = ";\t|,:"  # what may part columns
+_DELIMITERS: Final = ";\t|,:"  # characters that may be a delimiter
 
-csv.field_size_limit(100_000_000)  # a body's own cap comes first
+csv.field_size_limit(100_000_000)  # limits.max_bytes is reached first
 
 
 def csv_rows(text: str, shape: Csv, warnings: Warnings | None = None) -> Iterator[dict[str, Any]]:
-    """A row a line, by column; a short line's last columns are None. Raises ParseFailed.
+    """A row for each line, by column name. Missing cells are None. Raises ParseFailed.
 
-    ``warnings`` gets what may be another row than it looks: cells beyond the columns, columns that share a name, quotes
-    in odd places, another delimiter.
+    ``warnings`` gets signs of a wrong reading: cells beyond the columns, columns with the same name, quotes in odd places,
+    another delimiter.
     """
     table = _Table(text, shape, warnings if warnings is not None else Warnings())
     if table.text.count(table.delimiter) + table.text.count("\n") > CELLS_MAX:
@@ -77,17 +77,17 @@ def csv_rows(text: str, shape: Csv, warnings: Warnings | None = None) -> Iterato
 
 
 class _Table:
-    """A CSV text below what stands before its header, and what is strange about it."""
+    """A CSV text without the skipped lines, and the checks for signs of a wrong reading."""
 
     def __init__(self, text: str, shape: Csv, warnings: Warnings) -> None:
         self._shape, self._warnings = shape, warnings
         self.delimiter, self.skipped = shape.delimiter, 0
         self._kinds: set[str] = set()
-        self.is_even = False  # whether a row had as many cells as there are columns
-        self._longer: list[str] = []  # the first rows with empty cells beyond them
-        self._long: list[tuple[int, int]] = []  # cells of several lines
+        self.is_even = False  # whether any row had as many cells as there are columns
+        self._longer: list[str] = []  # the first rows with more cells than columns, the last one empty
+        self._long: list[tuple[int, int]] = []  # spans of cells with several lines
         said = _SEPARATOR.match(text := text.lstrip("\ufeff").rstrip("\x1a"))
-        if said is not None:  # what spreadsheets write, and understand
+        if said is not None:  # spreadsheets write and read this line
             self.delimiter = said[1]
         at = 0
         for _ in range(max(shape.skip, 1 if said is not None else 0)):
@@ -96,7 +96,7 @@ class _Table:
         self.text = text[at:]
 
     def header(self, reader: Iterator[list[str]], feed: "_Feed") -> list[str]:
-        """The names in the first line that is not blank."""
+        """The column names: the cells of the first line that is not blank."""
         names: list[str] = []
         for cells in reader:
             feed.is_inside = False
@@ -118,12 +118,12 @@ class _Table:
         return names
 
     def check_first(self, cells: list[str], names: Sequence[str]) -> None:
-        """Tells of a line of names that is read as a row, since the definition names the columns itself."""
+        """Warns of a header line that is read as a row, since the definition names the columns."""
         if [cell.strip().casefold() for cell in cells] == [name.casefold() for name in names]:
             self._told("header", "the first row is the line that names the columns: skip = 1 leaves it out")
 
     def told_of(self, cells: list[str], names: Sequence[str], line: int) -> None:
-        """Tells of a row with more cells than columns, or fewer."""
+        """Warns of a row with more or fewer cells than columns."""
         if len(cells) < len(names):
             self._told("fewer", f"line {self.skipped + line}: expected {len(names)} cells, found {len(cells)}")
             return
@@ -135,12 +135,12 @@ class _Table:
             self._longer.append(f"{text}, the last of them empty")
 
     def check_end(self) -> None:
-        """Tells of empty cells beyond the columns, unless all rows have them."""
+        """Warns of empty cells beyond the columns, unless all rows have them."""
         if self._longer and (self.is_even or len(self._longer) == 1):
             self._told("more", self._longer[0])
 
     def check_quotes(self) -> None:
-        """Refuses a quote that swallows lines; tells of others in odd places."""
+        """Raises ParseFailed for a quote that swallows lines. Warns of other quotes in odd places."""
         quote = self._shape.quote
         if not quote or quote not in self.text:
             return
@@ -166,7 +166,7 @@ class _Table:
             )
 
     def check_long(self, count: int) -> None:
-        """Tells of cells that hold lines which look like rows: a quote that was not closed, and a later one."""
+        """Warns of cells with lines that look like rows: an unclosed quote ran to a later one."""
         if count < COLUMNS_MIN:
             return
         for start, end in self._long:
@@ -179,7 +179,7 @@ class _Table:
                 )
 
     def _begins_cell(self, at: int) -> bool:
-        """Whether only blanks stand between a place and the beginning of its cell."""
+        """Whether only blanks stand between the beginning of a cell and this place."""
         before = self.text[max(0, at - BLANKS_MAX) : at]
         rest = before.rstrip("".join(one for one in " \t" if one != self.delimiter))
         return rest.endswith((self.delimiter, "\r", "\n")) or len(before) == at > len(rest) == 0
@@ -188,7 +188,7 @@ class _Table:
         return self.skipped + len(_NEWLINE.findall(self.text, 0, at)) + 1
 
     def _told(self, kind: str, text: str, at: int | None = None) -> None:
-        """One more thing of a kind; the place of the first is told, which takes a look at all before it."""
+        """Adds a warning of a kind. Only the first shows its line, since counting lines reads all text before it."""
         if kind not in self._kinds and at is not None:
             text = f"line {self._line(at)}: {text}"
         self._kinds.add(kind)
@@ -197,7 +197,7 @@ class _Table:
 
 @cache
 def _quoted(quote: str, delimiter: str) -> re.Pattern[str]:
-    """A cell that begins with a quote, with what follows its end; or a quote behind a blank."""
+    """A pattern for a quoted cell with the character behind it, or for a quote behind a blank."""
     mark, part = re.escape(quote), re.escape(delimiter)
     return re.compile(
         rf"{mark}(?:(?:(?<=\A{mark})|(?<=[{part}\r\n]{mark}))"
@@ -206,24 +206,24 @@ def _quoted(quote: str, delimiter: str) -> re.Pattern[str]:
 
 
 class _Feed:
-    """A text's lines for ``csv.reader``; takes memory for a record that goes on and on, which that one keeps whole.
+    """A text's lines for ``csv.reader``. Reserves memory for long records, which the reader keeps whole.
 
-    An open quote makes one record of all that follows. Whoever reads says when one has ended: ``is_inside`` is False.
+    An open quote makes one record of all that follows. At the end of a record the caller sets ``is_inside`` to False.
     """
 
     def __init__(self, text: str, delimiter: str) -> None:
         self._text, self._delimiter = text, delimiter
-        self._width = sys.getsizeof(text) / max(len(text), 1)  # bytes a character
+        self._width = sys.getsizeof(text) / max(len(text), 1)  # bytes per character
         self.is_inside = False
 
     def lines(self) -> Iterator[str]:
-        """Lines with their ends; a StringIO of the whole text would take four bytes a character."""
+        """Lines with their ends, piece by piece: a StringIO of the whole text would take four bytes a character."""
         text, start = self._text, 0
         size = cells = taken = 0
         while start < len(text):
             found = _LINE_END.search(text, start + _PIECE_CHARACTERS)
             end = found.end() if found else len(text)
-            is_long = end - start > 2 * _PIECE_CHARACTERS  # a line of its own, but for what is before it
+            is_long = end - start > 2 * _PIECE_CHARACTERS  # mostly a single line
             if not self.is_inside:
                 size = cells = 0
             if self.is_inside or is_long:
@@ -240,17 +240,17 @@ class _Feed:
 
 
 def text_rows(text: str, expression: str) -> Iterator[dict[str, Any]]:
-    """A row for each match of a pattern: its named groups. However lines ended, they end with a newline."""
+    """A row of the named groups for each match of a pattern. All line ends become newlines first."""
     compiled = pattern.compiled(expression)
     names = pattern.names(expression)
-    if "\r" in text:  # $ stands before \n alone
+    if "\r" in text:  # $ matches before \n only
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     for match in compiled.finditer(text):
         yield {name: match[name] for name in names}
 
 
 def member(body: bytes, name: str, max_bytes: int) -> bytes:
-    """The first member of a zip whose name fits ``name`` (``*.csv``). Raises DecodeFailed, TooLarge."""
+    """The first member of a zip whose name matches ``name`` (``*.csv``). Raises DecodeFailed, TooLarge."""
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             for info in archive.infolist():
@@ -264,7 +264,7 @@ def member(body: bytes, name: str, max_bytes: int) -> bytes:
 
 
 def unpacked(body: bytes, max_bytes: int) -> bytes:
-    """What a .gz file holds. Raises DecodeFailed, TooLarge."""
+    """The content of a .gz file. Raises DecodeFailed, TooLarge."""
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(body)) as opened:
             return _read(opened, "the .gz file", max_bytes)
@@ -273,7 +273,7 @@ def unpacked(body: bytes, max_bytes: int) -> bytes:
 
 
 def _read(opened: Any, name: str, max_bytes: int) -> bytes:
-    """What a member holds, by pieces: what it says of its own size may be a lie."""
+    """The content of a member, read in pieces, since its declared size may be wrong."""
     body = io.BytesIO()
     while piece := opened.read(_PIECE_BYTES):
         if body.tell() + len(piece) > max_bytes:

@@ -1,7 +1,7 @@
-"""Fields, compiled: what makes a record of the levels of a row.
+"""Compiles fields into functions that make a record from the levels of a row.
 
-Plan.make(levels, scope) → the record, None where the row gave nothing at its own level
-  for each field: find → converter → default     a BadValue is null and a warning
+Plan.make(levels, scope) → the record; None if the fields of the row's own level found nothing
+  for each field: find → converter → default     a BadValue becomes null and a warning
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,12 +20,12 @@ from jobs.parse.warnings import Warnings
 from jobs.text import pattern, values
 from jobs.text.values import LONG, BadValue, folded
 
-BAD_MAX: Final = 10  # bad values of required fields that are told
+BAD_MAX: Final = 10  # bad values in required fields that are reported
 
 
 @dataclass
 class Scope:
-    """What the fields of one page share. ``row`` counts from 1; ``given`` says that a row gave something."""
+    """What the fields of one page share. ``row`` counts from 1; ``given``: the current row found something."""
 
     base: str
     warnings: Warnings
@@ -33,19 +33,21 @@ class Scope:
     required: frozenset[str] = frozenset()
     row: int = 0
     given: bool = False
-    is_based: bool = False  # the page has xml:base somewhere
+    is_based: bool = False  # the page has xml:base on some element
     bad_required: list[str] = field(default_factory=list)
-    kept: Kept = field(default_factory=dict)  # values of levels that many rows share, and what was seen of a row
+    kept: Kept = field(
+        default_factory=dict
+    )  # values of outer levels, which many rows share, and the elements of the current row
 
     def bad(self, name: str, error: BadValue) -> None:
-        """A value that was not what its field expects."""
+        """Notes a value that does not fit its field."""
         text = f"row {self.row}: {name}: {error}"
         self.warnings.add((name, f"{error.expected} {error.hint}"), text)
         if name in self.required and len(self.bad_required) < BAD_MAX:
             self.bad_required.append(text)
 
     def doubt(self, name: str, text: str, note: str) -> None:
-        """A value that stands, and may be another one."""
+        """Notes a value that was read but may be another one."""
         shown = text if len(text) <= values.SHOWN_MAX else text[: values.SHOWN_MAX - 1] + "…"
         self.warnings.add((name, note), f'row {self.row}: {name}: in "{shown}" {note}')
 
@@ -55,7 +57,7 @@ Get = Callable[[Levels, Scope, Names], Any]
 
 
 class _Slot(NamedTuple):
-    """A field of a plan. ``own``: it looks at the row's own level; ``nothing`` stands where it found nothing."""
+    """A field of a plan. ``own``: it selects in the row's own level. ``nothing`` is its value if it finds nothing."""
 
     name: str
     get: Get
@@ -76,23 +78,23 @@ class Plan:
         inside: str = "",
     ) -> None:
         self._compiler = compiler
-        self._inside = inside  # the field that these are nested in, with a dot, as warnings name it
+        self._inside = inside  # prefix of nested fields in warnings: the outer field's name and a dot
         self._kinds = list(kinds)
         self._documents = documents
         self._depth = len(kinds) - 1
-        self._doubts: list[tuple[str, str, str]] = []  # of the row that is made: name, text, what it may be besides
+        self._doubts: list[tuple[str, str, str]] = []  # of the current row: name, text, why it may be another value
         self._slots = [self._slot(name, one) for name, one in fields.items()]
         self._named = any(_has_template(one) for one in fields.values())
         self._asks_own = any(slot.own for slot in self._slots) or any(isinstance(f, Choice) for f in fields.values())
 
     def make(self, levels: Levels, scope: Scope, outer: Names) -> dict[str, Any] | None:
-        """The record of a row; None when all fields of its own level found nothing."""
+        """The record of a row; None if all fields of its own level found nothing."""
         record: dict[str, Any] = {}
         names = dict(outer) if self._named else outer
         scope.given = given = False
         doubts = self._doubts
         if doubts:
-            doubts.clear()  # of a row that failed
+            doubts.clear()  # left by a row that failed
         for name, get, own, nothing, hidden in self._slots:
             try:
                 value = get(levels, scope, names)
@@ -132,7 +134,7 @@ class Plan:
         return selector is not None and selector.level == self._depth
 
     def _choice(self, name: str, choice: Choice) -> tuple[Get, bool, Any]:
-        """The first option that finds something; a bad value was found. The last default that is given counts."""
+        """The first option that finds something, be it a bad value. Of several defaults the last one counts."""
         slots = [self._slot(name, option) for option in choice.options]
 
         def get(levels: Levels, scope: Scope, names: Names) -> Any:
@@ -222,7 +224,7 @@ class Plan:
     def _collector(
         self, name: str, spec: Value, convert: Convert, doubt: Doubt
     ) -> Callable[[list[tuple[Any, str]], Scope], Any]:
-        """(what was found, each with the address that it is relative to; scope) → the list of values, or its text."""
+        """([(value found, the base of its addresses)], scope) → the list of values, or its joined text."""
         texts, finish, finish_json = None, None, None
         if spec.re:
             texts, finish, finish_json = (
@@ -254,7 +256,7 @@ class Plan:
     def _finish(
         self, name: str, texts: list[str], finish: Convert | None, found: list[Any], scope: Scope, base: str
     ) -> None:
-        """What follows ``re``, for each of its matches."""
+        """Applies the steps after ``re`` to each match."""
         for text in texts:
             try:
                 found.append(text if finish is None else finish(text, base))
@@ -262,7 +264,7 @@ class Plan:
                 scope.bad(self._inside + name, error)
 
     def _located(self, name: str, spec: Value, convert: Convert, plain: Get, doubt: Doubt) -> Get:
-        """An address in XML: where a page has ``xml:base``, it is relative to that of its own element."""
+        """An address in XML. If the page has ``xml:base``, it is relative to that of its own element."""
         assert spec.selector is not None
         find = self._compiler.located(
             spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
@@ -281,7 +283,7 @@ class Plan:
 
 
 def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple[list[Kinds], set[int]]:
-    """The levels below a step: their kinds, and which of them are whole documents."""
+    """The levels including the one that a step adds: their kinds, and which of them are whole documents."""
     depth = len(kinds)
     if step.parse:
         kind = frozenset({"value"}) if step.parse == "json" else frozenset({"element"})
@@ -291,7 +293,7 @@ def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple
 
 
 def _kept(get: Get, level: int) -> Get:
-    """A field of an outer level, found once for all rows below one item."""
+    """A field of an outer level, computed once for all rows below the same item."""
     key = object()
 
     def kept(levels: Levels, scope: Scope, names: Names) -> Any:
@@ -317,7 +319,7 @@ def _folded(found: Any) -> Any:
 
 
 def _plain(find: Find) -> Get:
-    """A value without a type, in one call less: ``as_it_is`` of what is found."""
+    """A value without a type. Inlines ``as_it_is``, which saves a call per value."""
 
     def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
         found = find(levels)
@@ -329,7 +331,7 @@ def _plain(find: Find) -> Get:
 
 
 def _whole_folded(whole: Callable[[Any], str], level: int) -> Get:
-    """An element's whole text without a type, in one call less."""
+    """An element's whole text without a type. Inlines ``as_it_is``, too."""
 
     def get(levels: Levels, _scope: Scope, _names: Names) -> Any:
         found = whole(levels[level])
@@ -339,7 +341,7 @@ def _whole_folded(whole: Callable[[Any], str], level: int) -> Get:
 
 
 def _sought_folded(seek: Seek) -> Get:
-    """The same of what a pass over the row finds."""
+    """The same for a text that the row's shared pass finds."""
 
     def get(levels: Levels, scope: Scope, _names: Names) -> Any:
         found = seek(levels, scope.kept)
@@ -349,7 +351,7 @@ def _sought_folded(seek: Seek) -> Get:
 
 
 def _matches(spec: Value) -> Callable[[Any], list[str]]:
-    """All that a field's pattern matches in one text (its group 1, if it has one)."""
+    """A function to all matches of a field's pattern in one text (its group 1, if it has one)."""
     compiled = pattern.compiled(spec.re)
     group = 1 if compiled.groups else 0
     fold = folder(spec)

@@ -1,10 +1,10 @@
-"""Selectors, compiled for one thread: css and xpath by lxml, jmes, key, jsonld, const.
+"""Compiles selectors for one thread: css and xpath (by lxml), jmes, key, jsonld, const.
 
-A finder takes the levels of a row, as a list of what each level's item is, and gives what it finds: a text, a JSON
-value, or None; with ``many`` a list. A step gives the items of the next level.
+A finder takes the levels of a row (a list with the item of each level) and returns what it finds: a text, a JSON value or
+None; with ``many`` a list. A step returns the items of the next level.
 
-``string((…)[1])`` gives element text, attribute and first text node in one call. Every ``XPath`` has its own strings
-(``smart_strings=False``): lxml's would keep their whole tree alive, and msgspec refuses them.
+``string((…)[1])`` reads an element's text, an attribute or the first text node in one call. Every ``XPath`` gives plain strings
+(``smart_strings=False``), since lxml's smart ones keep their whole tree alive and msgspec refuses them.
 """
 
 import re
@@ -34,7 +34,7 @@ _PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml":
 
 
 class _OfRow(etree.XPath):
-    """An XPath in which ``$row`` is the element that it looks at: XPath 1.0 has no ``current()``."""
+    """An XPath in which ``$row`` is its context element, since XPath 1.0 has no ``current()``."""
 
     def __call__(self, item: Any, /, **variables: Any) -> Any:
         return super().__call__(item, row=item, **variables)
@@ -43,26 +43,26 @@ class _OfRow(etree.XPath):
 class Compiler:
     """Compiles the selectors of one definition for the thread that calls it.
 
-    ``kinds`` are the levels', ``documents`` those whose item is a whole document (its root may match itself). Raises
-    ValueError for an XPath that is wrong, the one language that a definition's reader can't check without lxml.
+    ``kinds`` are those of the levels; ``documents`` are the levels whose item is a whole document, so that its root may match.
+    Raises ValueError for a bad XPath, the only language that can't be checked without lxml when a definition is read.
     """
 
     def __init__(self, form: str, namespaces: Mapping[str, str]) -> None:
         self.form = form
         self.namespaces = dict(namespaces)
         self.string = self.xpath("string()")
-        self.warnings: list[str] = []  # of the page that is read
+        self.warnings: list[str] = []  # of the current page
         self._words = Words()
 
     @property
     def is_xml(self) -> bool:
-        """Whether pages are XML: names have a case, and ``xml:base`` counts."""
+        """Whether pages are XML: names are case-sensitive, and ``xml:base`` counts."""
         return self.form in ("xml", "feed")
 
     def xpath(self, expression: str, *, is_located: bool = False) -> etree.XPath:
-        """A compiled XPath; EXSLT's own patterns, which are not linear in time, are off.
+        """A compiled XPath. EXSLT's regular expressions are off, since they are not linear in time.
 
-        With ``is_located`` its texts know where they were found.
+        With ``is_located`` its texts know their element.
         """
         variables = set(_VARIABLE.findall(_LITERAL.sub("", expression)))
         if variables - {"row"}:
@@ -74,14 +74,14 @@ class Compiler:
             raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
 
     def text(self, element: Any) -> str:
-        """All text of an element, as XPath's string() gives it."""
+        """The whole text of an element, like XPath's string()."""
         return element.text or "" if not len(element) else string_of(element, self.string)
 
     def _html_of(self, element: Any) -> str:
         return feed_text.html_of(element, self.warnings)
 
     def step(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
-        """The items that a selector finds."""
+        """A step: the items that a selector finds."""
         find = self._all(selector, "", kinds, documents, elements=True)
         if selector.parse:
             return self._parsed_items(selector, find, kinds, documents)
@@ -99,7 +99,7 @@ class Compiler:
         lines: bool = False,
         without: str = "",
     ) -> Find:
-        """The first that a selector finds."""
+        """A finder of the first match."""
         language, level = selector.language, selector.level
         if selector.parse or language not in ("css", "xpath"):
             find_all = self.all(selector, name, kinds, documents, lines=lines)
@@ -123,9 +123,9 @@ class Compiler:
         return _attribute(own, level, find, is_xml=self.form == "xml") if own else find
 
     def whole(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> etree.XPath | None:
-        """The XPath from a level's element to the text of the first match; None where it takes more than that.
+        """The XPath from a level's element to the text of the first match; None if one XPath is not enough.
 
-        What ``one`` finds, without a call around it. It raises lxml's own XPathError.
+        It finds the same as ``one`` without a call around it, and raises lxml's own XPathError.
         """
         if selector.language not in ("css", "xpath") or selector.parse or field.ROW in kinds[selector.level]:
             return None
@@ -135,7 +135,7 @@ class Compiler:
         return self.xpath(f"string({path.first})")
 
     def seek(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> Seek | None:
-        """As ``whole``, from levels and what the rows of a page keep: for simple selectors inside the rows of an HTML page."""
+        """Like ``whole``, for simple CSS selectors inside the rows of an HTML page: a function of levels and ``Kept``."""
         level = selector.level
         is_inside = self.form == "html" and documents == {0} and level > 0 and kinds[level] == {field.ELEMENT}
         if selector.language != "css" or selector.parse or not is_inside:
@@ -146,7 +146,7 @@ class Compiler:
     def located(
         self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, lines: bool, without: str
     ) -> Callable[[Levels], list[tuple[Any, Any]]]:
-        """All that a selector finds in XML, each with the element that it stands in; a row's own where that is not known."""
+        """A finder of all matches in XML, each with its element (the row's if the match has none)."""
         item = _viewer(kinds[selector.level], selector.level)
         if selector.language in ("css", "xpath") and not selector.parse and not lines and not without:
             path = self.path(selector, documents)
@@ -159,7 +159,7 @@ class Compiler:
         return lambda levels: [(one, item(levels)) for one in find(levels)]
 
     def finds(self, selector: Selector, kinds: Sequence[Kinds]) -> Find:
-        """Whether a selector finds something on the page: an element without text is something."""
+        """Whether a selector finds something on the page. An element without text counts."""
         if selector.language in ("css", "xpath") and not selector.parse:
             path = self.path(selector, {0})
             if path.gives != "text":
@@ -178,7 +178,7 @@ class Compiler:
         lines: bool = False,
         without: str = "",
     ) -> FindAll:
-        """All that a selector finds, as texts and JSON values."""
+        """A finder of all matches, as texts and JSON values."""
         is_markup = selector.language in ("css", "xpath")
         is_read = is_markup and not selector.parse and (lines or bool(without))
         find = self._all(selector, name, kinds, documents, elements=is_read)
@@ -199,7 +199,7 @@ class Compiler:
         return found
 
     def _reader(self, *, lines: bool, without: str) -> Callable[[Any], str]:
-        """How an element becomes a text, with lines or without some of what lies in it; a text is one already."""
+        """A function from an element to its text, with ``lines`` or ``without`` some of its descendants. A text stays a text."""
         text = element_text.lines if lines else self.text
         if not without:
             return lambda found: found if isinstance(found, str) else text(found)
@@ -252,9 +252,9 @@ class Compiler:
         return find
 
     def path(self, selector: Selector, documents: set[int]) -> css.Path:
-        """An XPath and what it gives: element, text (own text), attr, or nodes, string, number, boolean.
+        """The XPath of a selector. It gives element, text (own text) or attr for css, nodes, string, number or boolean for xpath.
 
-        Raises ValueError for one that is wrong, and for a prefix that nobody declared.
+        Raises ValueError for a bad XPath, and for an undeclared prefix.
         """
         expression = str(selector.expression)
         if selector.language == "css":
@@ -267,7 +267,7 @@ class Compiler:
         return css.Path(expression, gives, f"({expression})[1]" if gives == "nodes" else expression)
 
     def check(self, expression: str) -> str:
-        """What an XPath gives (nodes, string, number or boolean), tried on an element. Raises ValueError."""
+        """What an XPath gives (nodes, string, number or boolean), found out on an empty element. Raises ValueError."""
         try:
             sample = self.xpath(expression)(etree.Element("x"))
         except etree.XPathError as error:
@@ -289,7 +289,7 @@ class Compiler:
     def _located_items(
         self, selector: Selector, parse: Callable[[bytes], Any], kinds: Sequence[Kinds], documents: set[int]
     ) -> FindAll:
-        """Documents that are texts of an XML one; they remember what ``xml:base`` says there."""
+        """Documents that stand as texts in an XML document. They remember the ``xml:base`` of their place."""
         level, key = selector.level, str(selector.expression)
         item = _viewer(kinds[level], level)
         as_html = self.form == "feed" and selector.parse == "html"
@@ -317,12 +317,12 @@ class Compiler:
 
 
 def found_something(value: Any) -> bool:
-    """Whether a selector found anything: false is nothing, as is an empty text or list."""
+    """Whether a selector found anything. False, and an empty text or list, are nothing."""
     return value not in (None, False, "", [], {}, "false")
 
 
 def _attribute(name: str, level: int, find: Find, *, is_xml: bool) -> Find:
-    """An attribute of the item itself, without a prefix if there is one; else (in XML) with any."""
+    """An attribute of the item itself. In XML the one without a prefix comes first, then one with any."""
     if not is_xml:
         lowered = name.lower()
         return lambda levels: levels[level].get(lowered)
@@ -342,14 +342,14 @@ def _run(run: etree.XPath, item: Any) -> Any:
 
 
 def _viewer(kinds: Kinds, level: int) -> Callable[[Levels], Any]:
-    """How a level's element is reached: an entry of a feed is a row and an element at once."""
+    """A function from levels to a level's element. An entry of a feed is a row that has an element."""
     if field.ROW in kinds:
         return lambda levels: levels[level].element
     return lambda levels: levels[level]
 
 
 def _listed(found: Any) -> list[Any]:
-    """What an XPath gives, as a list: a number or a boolean is one text."""
+    """The result of an XPath as a list. A number or a boolean becomes one text."""
     if isinstance(found, list):
         return found
     if isinstance(found, bool):
@@ -358,7 +358,7 @@ def _listed(found: Any) -> list[Any]:
 
 
 def _placed(found: Any, item: Any, text: Callable[[Any], str]) -> tuple[str, Any]:
-    """A text, and the element that has it."""
+    """The text of a match, and the element that it stands in."""
     if not isinstance(found, str):
         return text(found), found
     parent = getattr(found, "getparent", lambda: None)()
@@ -368,7 +368,7 @@ def _placed(found: Any, item: Any, text: Callable[[Any], str]) -> tuple[str, Any
 
 
 def _opened(value: Any) -> list[Any]:
-    """A list's items, nothing for null, else the one value."""
+    """The items of a list, none for null, any other value alone."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -390,7 +390,7 @@ def _elements(find: FindAll, expression: str) -> FindAll:
 
 
 def _texts(found: Iterable[Any], is_markup: bool) -> list[str]:
-    """Texts that are documents of their own; where the text of a document was found already parsed, as JSON."""
+    """The matches that are texts to parse. Raises BadValue for a JSON value that is no text."""
     texts = []
     for one in found:
         if isinstance(one, str):

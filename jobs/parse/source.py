@@ -1,4 +1,4 @@
-"""A definition compiled for one thread: it makes requests and reads pages. Share it with no other thread.
+"""A definition, compiled for one thread: it makes requests and reads pages. Threads must not share one.
 
 first(params, secrets) → Request … fetch … → Page
 parse(page) → absent? → blocked? → status → rows (format, [rows], [fields]) → empty? → next Request
@@ -41,34 +41,35 @@ from jobs.text import values
 from jobs.text.values import BadValue
 from regions.faults import Fault, Faults
 
-ROWS_MAX: Final = 500_000  # of a page: more than any limit of records lets through
-WEIGHED_ROWS: Final = 100  # at once: fewer take too little to matter
-ITEM_BYTES: Final = 100  # of a row's element while it is looked at
+ROWS_MAX: Final = 500_000  # on a page; the limits of records are lower
+WEIGHED_ROWS: Final = 100  # records whose memory is reserved at a time; fewer take too little
+ITEM_BYTES: Final = 100  # memory of a row's element while it is read
 
 _BASE: Final = etree.XPath("string((//base/@href)[1])", smart_strings=False)
-_XML_BASE: Final = re2.compile(rb"xml:base")  # finds a text many times as quickly as bytes do
+_XML_BASE: Final = re2.compile(rb"xml:base")  # many times as fast as a search in bytes
 
 
 @dataclass(slots=True)
 class Parsed:
-    """What a page gave. ``absent``: its status means zero rows; ``empty``: it says itself that zero rows are right.
+    """The records of a page. ``absent``: its status means zero rows; ``empty``: the page itself says that zero rows are right.
 
-    ``is_cut``: there are more pages, which can't be asked for. ``bad_required`` are bad values in required fields, for ``check``; ``warnings`` are at most ten.
+    ``is_cut``: more pages exist, but can't be asked for. ``bad_required`` lists bad values in required fields, for
+    ``contract_check``. There are at most ten ``warnings``.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     next: Request | None = None
     is_cut: bool = False
-    is_counted: bool = False  # no page says whether there is a further one
-    body_hash: int = 0  # of a source with further pages
+    is_counted: bool = False  # pages are counted, and none says whether another one follows
+    body_hash: int = 0  # 0 if the source has only one page
     bad_required: list[str] = field(default_factory=list)
     absent: bool = False
     empty: bool = False
 
 
 class Source:
-    """Raises ``Faults`` with all that can't be compiled: bad XPaths, and what ID.py raises when it is loaded."""
+    """A compiled definition. Raises ``Faults`` with every bad XPath, and with what ID.py raises when it is loaded."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
@@ -117,9 +118,9 @@ class Source:
         secrets: Mapping[str, str],
         before: Mapping[str, Any] | None = None,
     ) -> Request:
-        """The first request for bound params. ``secrets`` are the region's, ``before`` what ``before_values`` gave.
+        """The first request for bound params. ``secrets`` are the region's; ``before`` comes from ``before_values``.
 
-        Raises Internal (origin region) where a secret is missing, BlockedAddress where params lead to a host that the
+        Raises Internal (origin region) if a secret is missing, and BlockedAddress if the params lead to a host that the
         definition does not name.
         """
         return self._request(secrets, before or {}, params)
@@ -142,12 +143,12 @@ class Source:
         return replace(request, again=partial(self._request, secrets, before))
 
     def before(self, params: Mapping[str, Any], secrets: Mapping[str, str]) -> Request | None:
-        """What is asked before the first request, None for nothing."""
+        """The request of ``[before]``, which goes first; None without one."""
         before = self.definition.before
         return self._made(before.ask, params, secrets, {}) if before is not None else None
 
     def before_values(self, page: Page) -> dict[str, Any]:
-        """The values of ``[before.fields]``. Raises HttpStatus, ParseFailed (also where a value is not there)."""
+        """The values of ``[before.fields]``. Raises HttpStatus, and ParseFailed (also for a missing value)."""
         before = self.definition.before
         assert before is not None
         assert self._before is not None
@@ -185,14 +186,14 @@ class Source:
     # ── reading ──
 
     def parse(self, page: Page) -> Parsed:
-        """What a page gives, and the request for the next one.
+        """The records of a page, and the request for the next one.
 
-        Raises Blocked, HttpStatus (and RateLimited) for a status that is no page, DecodeFailed, ParseFailed, TooLarge.
+        Raises Blocked, HttpStatus or RateLimited for a status other than 2xx, DecodeFailed, ParseFailed, TooLarge.
         """
         page.charset = page.charset or self.definition.charset
         self._compiler.warnings.clear()
         max_bytes = self.definition.limits.max_bytes
-        if page.body.startswith(plain_text.GZIP):  # of no text: a .gz file, whatever its headers say
+        if page.body.startswith(plain_text.GZIP):  # no text begins so: a .gz file, whatever its headers say
             page = replace(page, body=plain_text.unpacked(page.body, max_bytes))
         if page.status in self.definition.contract.absent:
             return Parsed(absent=True)
@@ -239,7 +240,7 @@ class Source:
             return None
         told: list[str] = []
         root = feed.read(page.utf8, told, frozenset(self.definition.namespaces.values()))
-        page.warnings += [one for one in told if one not in page.warnings]  # [contract] blocked reads it too
+        page.warnings += [one for one in told if one not in page.warnings]  # [contract] blocked may have read it before
         return feed.Channel(root, page.url if _XML_BASE.search(page.utf8) is not None else "")
 
     def _rows(self, page: Page, root: Any, scope: Scope) -> Iterator[dict[str, Any]]:
@@ -254,7 +255,7 @@ class Source:
                 yield record
 
     def _levels(self, page: Page, root: Any, warnings: Warnings) -> Iterator[list[Any]]:
-        """The items of each row, page first."""
+        """For each row its items, one per level, the page first."""
         form = self.definition.format
         items: Iterable[Any]
         if self._code is not None and self._code.has("parse"):
@@ -289,7 +290,7 @@ class Source:
             yield from self._stepped([*levels, item], depth + 1)
 
     def _base(self, page: Page, root: Any) -> str:
-        # lxml knows at once where no element has that name; XPath looks at each.
+        # lxml knows at once if no element has this name; XPath looks at every element.
         if self.definition.format != "html" or next(root.iter("base"), None) is None:
             return page.url
         try:
@@ -304,11 +305,11 @@ class Source:
         selector = self.definition.blocked
         assert selector is not None
         try:
-            # A wall in front of an API is a page: css and xpath see it as one.
+            # A block page in front of an API is HTML; css and xpath read it as such.
             as_page = ELEMENT not in self._page_kinds[0] and selector.language in ("css", "xpath", "jsonld")
             is_blocked = self._blocked([page.html if as_page else self._root(page)])
         except (TaskError, BadValue):
-            return  # what can't be read can't be told to be a wall; the reading itself will say so
+            return  # unreadable, so not recognisable as a block page; parsing it will fail with the reason
         if is_blocked:
             raise Blocked("the page is a wall, not what was asked for", http_status=page.status)
 
@@ -322,7 +323,7 @@ class Source:
 
 
 def address(asked: ask.Ask, params: Mapping[str, Any]) -> str:
-    """The address that params make, "" where only ID.py makes one; raises BlockedAddress where it leads elsewhere."""
+    """The address for these params; "" if only ID.py makes one. Raises BlockedAddress for a host that is not named."""
     try:
         return asked.expand(params) if asked.url else ""
     except ValueError as error:
@@ -330,18 +331,18 @@ def address(asked: ask.Ask, params: Mapping[str, Any]) -> str:
 
 
 def compiler(definition: Definition) -> Compiler:
-    """What compiles a definition's selectors, with its namespaces."""
+    """The compiler for a definition's selectors, with its namespaces."""
     is_feed = definition.format == "feed"
     return Compiler(definition.format, {**(NAMESPACES if is_feed else {}), **definition.namespaces})
 
 
 def code(definition: Definition) -> Code | None:
-    """The definition's ID.py, loaded; None where it has none. Raises ``Faults`` with what it raises."""
+    """The definition's ID.py, loaded; None without one. Raises ``Faults`` with the error that it raises."""
     return Code(definition.path.with_suffix(".py"), definition.code) if definition.code else None
 
 
 def _check_status(page: Page) -> None:
-    """Raises what a status says that is no page."""
+    """Raises the error of a status other than 2xx."""
     status = page.status
     if 200 <= status < 300:
         return
@@ -355,7 +356,7 @@ def _check_status(page: Page) -> None:
 
 
 def _as_it_is(row: Any) -> dict[str, Any]:
-    """A row of a source without fields."""
+    """The record of a row if the source has no fields."""
     if isinstance(row, feed.Entry):
         return {key: row.get(key) for key in feed.KEYS}
     return {key: values.clean(value) for key, value in row.items()}

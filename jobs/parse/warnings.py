@@ -1,10 +1,10 @@
-"""The warnings of a result: what was strange about a task's pages."""
+"""Collects the warnings of a result."""
 
 from typing import Final
 
 
 class Warnings:
-    """What was strange about a task's pages: at most ten lines, the same kind of thing counted in one."""
+    """The warnings of a result: at most ten lines. Warnings of the same kind share a line with their count."""
 
     LINES_MAX: Final = 10
 
@@ -13,12 +13,12 @@ class Warnings:
         self._count: dict[tuple[str, str], int] = {}
 
     def add(self, kind: tuple[str, str], text: str) -> None:
-        """One thing; ``kind`` says which ones are the same."""
+        """Adds a warning. Those with the same ``kind`` are counted in one line."""
         self._first.setdefault(kind, text)
         self._count[kind] = self._count.get(kind, 0) + 1
 
     def texts(self) -> list[str]:
-        """The lines, first things first."""
+        """The lines, in the order of the first warning of each kind."""
         lines = [
             text if self._count[kind] == 1 else f"{text} ({self._count[kind]} times)"
             for kind, text in self._first.items()

@@ -1,6 +1,6 @@
-"""Which XPaths of a definition are wrong, each with its place: the one language that only lxml can check.
+"""Finds the bad XPaths of a definition, which only lxml can check.
 
-So are the prefixes of css: it becomes XPath.
+It also checks the namespace prefixes of css, which becomes XPath.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,11 +13,13 @@ from regions.faults import Fault
 
 
 def faults(definition: Definition, compiler: Compiler) -> list[Fault]:
-    """All of them, in the order of the file's tables."""
+    """All faults, in the order of the file's tables."""
     reader = Reader(definition.path.name, definition.path.read_text(encoding="utf-8"))
     for where, selector in _selectors(definition):
         is_css = selector.language == "css"
-        if selector.language == "xpath" or (is_css and "|" in selector.expression):  # other css was checked when read
+        if selector.language == "xpath" or (
+            is_css and "|" in selector.expression
+        ):  # other css was checked when the file was read
             try:
                 compiler.path(selector, set())
             except ValueError as error:

@@ -1,10 +1,10 @@
-r"""What crosses a process: tasks to a region, outcomes home, and the versions of both.
+r"""The messages between processes: tasks to a region, outcomes back to the hub, and their versions.
 
-A *result frame* is how a result travels and is kept: nobody but its region encodes it, and the hub splices its bytes.
+A *result frame* is the form in which a result travels and is kept. Only its region encodes it; the hub splices its bytes.
 
     b"0" or b"z"  +  head (JSON of a Result without "records")  +  b"\\n"  +  records (a JSON list; zstd with b"z")
 
-Readers take version ``VERSION`` - 1 to + 1 and ignore unknown fields; anything else is ``UnknownVersion``.
+Readers accept versions ``VERSION`` - 1 to + 1 and ignore unknown fields. Other versions raise ``UnknownVersion``.
 """
 
 from collections import deque
@@ -20,26 +20,28 @@ from jobs.errors import TaskError
 
 VERSION: Final = 1
 ZSTD_LEVEL: Final = 3
-PACKER_BYTES_MAX: Final = 262_144  # of records whose compressor is kept: it keeps as much memory as it needed
-COMPRESS_FROM_BYTES: Final = 512  # below it a frame gains nothing
+PACKER_BYTES_MAX: Final = (
+    262_144  # of records; a compressor of more is not reused, since it keeps all memory that it needed
+)
+COMPRESS_FROM_BYTES: Final = 512  # smaller frames gain nothing
 HEAD_BYTES_MAX: Final = 100_000  # of a frame at the hub
 _WINDOW: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MB; level 3 takes 2 MB at most
 
 State = Literal["queued", "running", "succeeded", "failed", "expired", "cancelled"]
-LOST: Final = "lost"  # stands for an error's type where an attempt's process was lost, not its task
-PUT_BACK: Final = "put back"  # the same where no thread could wait for a turn
+LOST: Final = "lost"  # in place of an error's type: the attempt's process died, and the task went on
+PUT_BACK: Final = "put back"  # likewise: the task went back to the queue, since no thread was free to wait for its turn
 FINAL: Final = frozenset({"succeeded", "failed", "expired", "cancelled"})
 
 
 class UnknownVersion(ValueError):  # noqa: N818
-    """A message of a version that this process does not read; names both."""
+    """A message of a version that this process does not read. The message names both."""
 
     def __init__(self, what: str, found: object) -> None:
         super().__init__(f"expected a {what} of version {VERSION - 1} to {VERSION + 1}, found {found!r}")
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """One source of one request, as the gateway publishes it. Times are hub milliseconds since the epoch."""
+    """One source of one request, as the gateway publishes it. Times are milliseconds since the epoch on the hub's clock."""
 
     v: int = VERSION
     task: str
@@ -48,8 +50,8 @@ class Task(Struct, frozen=True, kw_only=True):
     region: str
     params: dict[str, Any] = {}
     url: str = ""  # the first address, expanded by the gateway
-    host: str = ""  # scheme, name and port of it: whose turn the task needs
-    definition: str = ""  # hash of the definition that the gateway knows
+    host: str = ""  # its origin, whose turn the task needs
+    definition: str = ""  # the hash of the definition at the gateway
     accepted_ms: int
     deadline_ms: int
     expires_ms: int
@@ -58,7 +60,7 @@ class Task(Struct, frozen=True, kw_only=True):
 
 
 class Cancel(Struct, frozen=True, kw_only=True):
-    """A control message: this task is no longer wanted."""
+    """A control message that cancels a task."""
 
     v: int = VERSION
     task: str
@@ -67,7 +69,7 @@ class Cancel(Struct, frozen=True, kw_only=True):
 
 
 class Timing(Struct, kw_only=True):
-    """Where a task's time went, in milliseconds; ``total_ms`` from the accept to the end of the parse."""
+    """How long the parts of a task took. ``total_ms`` runs from its acceptance to the end of parsing."""
 
     queued_ms: float = 0.0
     turn_ms: float = 0.0
@@ -80,7 +82,7 @@ Size = Annotated[int, Meta(ge=0, le=10**15)]
 
 
 class Bytes(Struct, kw_only=True):
-    """``raw``: decoded bodies; ``records``: their JSON; ``wire``: the whole frame that went home."""
+    """``raw``: decoded bodies; ``records``: JSON of the records; ``wire``: the frame that was sent to the hub."""
 
     raw: Size = 0
     records: Size = 0
@@ -99,7 +101,7 @@ class Error(Struct, kw_only=True):
 
     @classmethod
     def of(cls, error: TaskError) -> "Error":
-        """The public form of an error of the tree."""
+        """The public form of a ``TaskError``."""
         return cls(
             type=type(error).type,
             message=str(error),
@@ -135,8 +137,8 @@ class Result(Struct, kw_only=True):
 class Attempt(Struct, array_like=True, frozen=True):
     """One execution of a task. ``ended_ms`` is 0 while it runs.
 
-    ``error``: the type of what it failed with, ``LOST`` when its process was, ``PUT_BACK`` when it had to wait, "" for none and for the last one, whose
-    error is the result's. ``message`` without an error says whose answer it took.
+    ``error`` is an error's type, ``LOST`` if its process died, or ``PUT_BACK`` if it had to wait. It is "" for no error, and for
+    the last attempt, whose error is the result's. A ``message`` without an error names the task whose answer it used.
     """
 
     attempt: int
@@ -148,11 +150,11 @@ class Attempt(Struct, array_like=True, frozen=True):
 
 
 class Run(Struct, array_like=True, frozen=True, kw_only=True):
-    """What an execution showed of its source, for its health and its traffic (web.hub.runs). Clients do not see it.
+    """What an execution showed about its source, for the source's health and traffic (web.hub.runs). Clients do not see it.
 
-    ``error`` and ``origin`` as in ``Error``, "" for a success, and said also where an older answer stands in for it;
-    ``host``: whose it was, told only where it was the network's.
-    ``own``: it asked the source itself; else it gives what another run brought, and only its bytes count.
+    ``error`` and ``origin`` are those of ``Error``, "" for a success; they are set even if an older answer replaces the failure.
+    ``host`` is set for errors of the network only.
+    ``own``: it asked the source itself. Otherwise it uses another execution's answer, and only its bytes count.
     ``busy_ms``: fetching and parsing. ``gaps``: how many records lack a field, for each field that some lack.
     """
 
@@ -172,7 +174,7 @@ class Run(Struct, array_like=True, frozen=True, kw_only=True):
 
 
 class Trail(Struct, array_like=True, frozen=True):
-    """Where a task was in its region: when it was bridged, every attempt, and what the last one showed. Times are hub ms."""
+    """A task's way through its region: when it was bridged, all attempts, and what the last one showed. Times are hub ms."""
 
     bridged_ms: int
     attempts: list[Attempt]
@@ -180,9 +182,9 @@ class Trail(Struct, array_like=True, frozen=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How a task ended in its region: what the outbox keeps and the out stream says. Times are hub ms.
+    """How a task ended in its region, as the outbox and the out stream have it. Times are hub ms.
 
-    ``trail`` is a ``Trail`` as JSON, empty where nobody ran the task; ``run`` becomes a part of it.
+    ``trail`` is a ``Trail`` as JSON, empty if no worker ran the task. ``run`` becomes a part of it.
     """
 
     request: str
@@ -206,7 +208,7 @@ _head_decoder = msgspec.json.Decoder(Result)
 _records_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _sorted_encoder = msgspec.json.Encoder(order="deterministic")
-_packers: deque[zstd.ZstdCompressor] = deque()  # idle ones; as many as ever packed at once
+_packers: deque[zstd.ZstdCompressor] = deque()  # idle compressors, at most as many as were ever in use at once
 _RECORDS: Final = b',"records":'
 
 
@@ -222,53 +224,53 @@ def encode(message: Task | Cancel) -> bytes:
 
 
 def decode_task(body: bytes) -> Task:
-    """A task from a message's body; raises ValueError (``msgspec.DecodeError`` or ``UnknownVersion``)."""
+    """A task from a message's body. Raises ValueError (``msgspec.DecodeError`` or ``UnknownVersion``)."""
     _check_version("task", body)
     return _task_decoder.decode(body)
 
 
 def decode_cancel(body: bytes) -> Cancel:
-    """A cancel from a message's body; raises ValueError like ``decode_task``."""
+    """A cancel from a message's body. Raises ValueError like ``decode_task``."""
     _check_version("cancel", body)
     return _cancel_decoder.decode(body)
 
 
 class Asks(Protocol):
-    """What makes two tasks ask the same."""
+    """The parts of a task that decide what it asks."""
 
     @property
     def source(self) -> str:
-        """Its id."""
+        """The source's id."""
 
     @property
     def definition(self) -> str:
-        """Its hash."""
+        """The definition's hash."""
 
     @property
     def params(self) -> dict[str, Any]:
-        """As the definition takes them."""
+        """The params, bound by the definition."""
 
 
 def key_of(task: Asks) -> str:
-    """What a task asks, as 32 hex digits: source, definition and params. Tasks that ask the same have the same."""
+    """A hash (32 hex digits) of source, definition and params. Tasks that ask the same have the same key."""
     asked = _sorted_encoder.encode([task.source, task.definition, task.params])
     return blake2b(asked, digest_size=16).hexdigest()
 
 
 def encode_trail(trail: Trail) -> bytes:
-    """A trail as it travels."""
+    """A trail's JSON."""
     return _encoder.encode(trail)
 
 
 def encode_frame(result: Result, records: bytes) -> bytes:
-    """A result frame of a result and its records' JSON list; fills in ``bytes.records`` and ``bytes.wire``."""
+    """The frame of a result and its records' JSON list. Sets ``bytes.records`` and ``bytes.wire``."""
     packed = len(records) >= COMPRESS_FROM_BYTES
     result.bytes.records = len(records)
     return _frame(result, b"z" if packed else b"0", _packed(records) if packed else records)
 
 
 def _packed(records: bytes) -> bytes:
-    """Records as one frame of zstd, by a compressor that was used before where one is free: a new one costs more than its work."""
+    """Records as one zstd frame. Reuses an idle compressor: making a new one takes longer than compressing."""
     if len(records) > PACKER_BYTES_MAX:
         return zstd.compress(records, ZSTD_LEVEL)
     try:
@@ -281,7 +283,7 @@ def _packed(records: bytes) -> bytes:
 
 
 def reframe(result: Result, frame: bytes) -> bytes:
-    """A frame of another result with the records of ``frame``, whose size the caller knows; fills in ``bytes.wire``."""
+    """A frame of another result with the records of ``frame``. Sets ``bytes.wire``; the caller sets ``bytes.records``."""
     return _frame(result, frame[:1], frame[frame.index(b"\n") + 1 :])
 
 
@@ -296,14 +298,14 @@ def _frame(result: Result, mark: bytes, body: bytes) -> bytes:
 
 
 def failed_frame(result: Result, error: TaskError) -> bytes:
-    """A result frame without records that says why."""
+    """The frame of a failed result, without records."""
     result.error = Error.of(error)
     result.count = 0
     return encode_frame(result, b"[]")
 
 
 def splice(frame: bytes) -> bytes:
-    """The JSON of a whole result, records included, from a frame: no decoding, only decompression."""
+    """The JSON of a whole result with its records, from a frame. It decompresses, but decodes nothing."""
     mark, end = frame[:1], frame.index(b"\n")
     body = frame[end + 1 :]
     records = zstd.decompress(body) if mark == b"z" else body
@@ -311,9 +313,9 @@ def splice(frame: bytes) -> bytes:
 
 
 def splice_checked(frame: bytes, task: str, region: str, bytes_max: int) -> bytes:
-    """The same of a frame that anybody may have made: whole JSON of this task's result, or ValueError.
+    """Like ``splice``, for a frame that is not trusted. Raises ValueError unless it is valid JSON of this task's result.
 
-    ``region``: whose it must say to be, "" where that does not matter; ``bytes_max``: of the records.
+    ``region`` is the region that the result must name, "" for any; ``bytes_max`` limits the records.
     """
     end = frame.find(b"\n", 0, HEAD_BYTES_MAX)
     if end < 0 or frame[:1] not in (b"0", b"z"):
@@ -337,7 +339,7 @@ def splice_checked(frame: bytes, task: str, region: str, bytes_max: int) -> byte
 
 
 def reused(frame: bytes, task: str, age_seconds: float) -> tuple[bytes, int]:
-    """A frame as the result of another task, for which nothing was done; and the bytes of its JSON."""
+    """A frame as the result of another task, which used this answer; and the size of its JSON."""
     result = head(frame)
     result.task, result.cached, result.age, result.attempts = task, True, age_seconds, 0
     result.timing, result.bytes = Timing(), Bytes(records=result.bytes.records)
@@ -346,19 +348,19 @@ def reused(frame: bytes, task: str, age_seconds: float) -> tuple[bytes, int]:
 
 
 def head(frame: bytes) -> Result:
-    """A frame's result without its records."""
+    """The result in a frame, without its records."""
     return msgspec.json.decode(frame[1 : frame.index(b"\n")], type=Result)
 
 
 def age_seconds(fetched_at: str | None, now_ms: int) -> float:
-    """How old an answer of that time is; 0.0 where none came."""
+    """The age of an answer; 0.0 if none came."""
     if fetched_at is None:
         return 0.0
     return max(0.0, round(now_ms / 1000 - datetime.fromisoformat(fetched_at).timestamp(), 3))
 
 
 def head_of(spliced: bytes) -> Result:
-    """The same of a whole result's JSON, without a look at its records: nothing else is a list of that name."""
+    """The result in a whole result's JSON, without decoding its records: no other member is a list named records."""
     return msgspec.json.decode(spliced[: spliced.index(_RECORDS + b"[")] + b"}", type=Result)
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a task, as a client sees it: one tree, each leaf one public ``type``.
+"""The errors of a task, as clients see them. Each leaf of the tree is one public ``type``.
 
     TaskError
      ├ target    http_status  too_large  blocked  rate_limited
@@ -8,7 +8,7 @@
      ├ region    unknown_source  region_unavailable  poison
      └ internal  internal  expired
 
-``origin`` says whose fault it was by default; a place that knows better passes another one.
+``origin`` says whose fault it is by default. Code that knows better passes another one.
 """
 
 from typing import ClassVar, Final, NamedTuple
@@ -19,9 +19,9 @@ ORIGINS: Final = ("target", "network", "parser", "policy", "region", "internal")
 
 
 class TaskError(Exception):
-    """Ends a task as failed. ``retry_after`` is in seconds, ``http_status`` the target's own.
+    """Ends a task as failed. ``retry_after`` is in seconds; ``http_status`` is the target's.
 
-    ``page`` is the ``jobs.page.Page`` as far as it came, where an answer could not be read to its end.
+    ``page`` is the ``jobs.page.Page`` as far as it arrived, if the answer could not be read to its end.
     """
 
     type: ClassVar[str] = "internal"
@@ -37,7 +37,7 @@ class TaskError(Exception):
         retryable: bool | None = None,
         origin: str | None = None,
     ) -> None:
-        super().__init__(printable(message))  # it may repeat what a page said
+        super().__init__(printable(message))  # it may quote a page
         self.http_status = http_status
         self.retry_after = retry_after
         self.is_retryable = type(self).retryable if retryable is None else retryable
@@ -52,25 +52,25 @@ class TimedOut(TaskError):  # noqa: N818 - named after the type
 
 
 class ConnectionFailed(TaskError):  # noqa: N818
-    """Name look-up, connect, TLS, or a body that was cut short."""
+    """The name look-up, the connection or TLS failed, or the body was cut short."""
 
     type, origin, retryable = "connection", "network", True
 
 
 class HttpStatus(TaskError):  # noqa: N818
-    """The target answered with a status that is no page, or redirected too often."""
+    """The target answered with a status other than 2xx, or redirected too often."""
 
     type, origin = "http_status", "target"
 
 
 class TooLarge(TaskError):  # noqa: N818
-    """The answer, or the records made of it, passed their limit."""
+    """The answer or its records exceed their limit."""
 
     type, origin = "too_large", "target"
 
 
 class Blocked(TaskError):  # noqa: N818
-    """A wall instead of the page."""
+    """A block page came instead of the page."""
 
     type, origin = "blocked", "target"
 
@@ -82,25 +82,25 @@ class BlockedAddress(TaskError):  # noqa: N818
 
 
 class RateLimited(TaskError):  # noqa: N818
-    """The target, or a limit that we keep for it, says: later."""
+    """The target asks to wait, or a limit that the region keeps for it does."""
 
     type, origin, retryable = "rate_limited", "target", True
 
 
 class DecodeFailed(TaskError):  # noqa: N818
-    """What came can't be decompressed or is no text in any charset that it could be."""
+    """The answer can't be decompressed, or no charset fits it."""
 
     type, origin = "decode", "parser"
 
 
 class ParseFailed(TaskError):  # noqa: N818
-    """The document can't be parsed, or a definition's expression failed on it."""
+    """The document can't be parsed, or an expression of the definition failed on it."""
 
     type, origin = "parse", "parser"
 
 
 class ContractBroken(TaskError):  # noqa: N818
-    """The records break what the source promises."""
+    """The records break the source's contract."""
 
     type, origin = "contract", "parser"
 
@@ -112,41 +112,41 @@ class Expired(TaskError):  # noqa: N818
 
 
 class Cancelled(TaskError):  # noqa: N818
-    """Somebody asked for it to be stopped."""
+    """A client cancelled the task."""
 
     type, origin = "cancelled", "policy"
 
 
 class Poison(TaskError):  # noqa: N818
-    """The task took its process with it, again and again."""
+    """The task crashed its process several times."""
 
     type, origin = "poison", "region"
 
 
 class UnknownSource(TaskError):  # noqa: N818
-    """The region does not have this source, or has it broken."""
+    """The region lacks this source, or its definition is broken."""
 
     type, origin = "unknown_source", "region"
 
 
 class RegionUnavailable(TaskError):  # noqa: N818
-    """The region could not be asked."""
+    """The region could not be reached."""
 
     type, origin, retryable = "region_unavailable", "region", True
 
 
 class Internal(TaskError):  # noqa: N818
-    """A fault of ours."""
+    """A fault in Nearfetch itself."""
 
 
 class Backoff(NamedTuple):
-    """Seconds: the ceiling of the wait before the first retry doubles with each one up to ``max_seconds``."""
+    """The wait before a retry: its ceiling starts at ``first_seconds`` and doubles with each retry up to ``max_seconds``."""
 
     first_seconds: float
     max_seconds: float
 
 
-# What a region tries again, where the error says that it is retryable. docs/reference.md has the same table.
+# Errors that a region retries if they are retryable. docs/reference.md has the same table.
 RETRIED: Final[dict[str, Backoff]] = {
     "timeout": Backoff(0.5, 10.0),
     "connection": Backoff(0.5, 10.0),
@@ -156,12 +156,12 @@ RETRIED: Final[dict[str, Backoff]] = {
 
 
 def is_passing(status: int) -> bool:
-    """Whether a target that answers with this status may answer otherwise in a moment."""
+    """Whether the target may soon answer with another status than this one."""
     return status in (408, 425) or status >= 500
 
 
 def is_the_hosts(error: TaskError) -> bool:
-    """Whether an error says that its host is not well, rather than its page, its source or this region."""
+    """Whether an error shows a problem of the host, and not of its page, its source or this region."""
     if error.whose not in ("network", "target"):
         return False
     if isinstance(error, HttpStatus):

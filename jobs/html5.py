@@ -1,4 +1,4 @@
-"""Where HTML5 closes an element and libxml2 does not: what lies in it then is moved behind it.
+"""Corrects trees in which libxml2 left an element open that HTML5 closes: its surplus content moves behind it.
 
 mend(root)      <section> ends <p>, <dd> ends <dd>, <h2> ends <h1>; the head ends where the body's first element begins
 """
@@ -12,7 +12,7 @@ _ENDS_P: Final = (
     "article", "aside", "details", "dialog", "figcaption", "figure", "footer", "header", "hgroup", "main", "nav", "search", "section",
     "summary",
 )  # fmt: skip
-# An element, and those that it closes when it begins (WHATWG HTML, 13.2.6.4.7), where libxml2 does not know it.
+# An element, and the open elements that its start tag closes (WHATWG HTML, 13.2.6.4.7). libxml2 does not do these.
 CLOSES: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(_ENDS_P, frozenset({"p"})),
     **dict.fromkeys(("dd", "dt"), frozenset({"dd", "dt"})),
@@ -30,7 +30,7 @@ _OF_HEAD: Final = frozenset(
 
 
 def behind(root: Any) -> list[Any]:
-    """The nodes behind the end of a page's body, as far as they are something; most pages have none."""
+    """The nodes behind the end of a page's body; none if they are only comments and white space, as on most pages."""
     found = []
     after = root.getnext()
     body = root.find("body") if after is not None or len(root) > 1 else None
@@ -48,7 +48,7 @@ def behind(root: Any) -> list[Any]:
 
 
 def take_in(root: Any, nodes: list[Any]) -> bool:
-    """Puts scripts and the like at the end of the body; false where there is more than these, which may belong into an open element."""
+    """Moves scripts and the like to the end of the body. False if there is anything else, which may belong into an open element."""
     body = root.find("body")
     if body is None or any(_is_something(one) and one.tag not in _UNSEEN for one in nodes):
         return False
@@ -59,12 +59,12 @@ def take_in(root: Any, nodes: list[Any]) -> bool:
 
 
 def _is_something(node: Any) -> bool:
-    """Whether it is more than a comment with nothing behind it."""
+    """Whether a node is more than a comment without text behind it."""
     return isinstance(node.tag, str) or bool(node.tail and not node.tail.isspace())
 
 
 def mend(root: Any) -> None:
-    """Moves each element that closes its parent, and what follows it there, behind the parent. Looks at each once."""
+    """Moves each element that should have closed its parent, with its following siblings, behind the parent. One pass."""
     head = root.find("head")
     if head is not None:
         for one in head.iterchildren(etree.Element):
@@ -75,7 +75,7 @@ def mend(root: Any) -> None:
     misplaced = [one for one in root.iter(*_NAMES) if one.getparent().tag in parents]
     for one in misplaced:
         parent = one.getparent()
-        if parent.tag in CLOSES[one.tag]:  # else it has been moved with another one
+        if parent.tag in CLOSES[one.tag]:  # otherwise it moved already with an earlier one
             moved = [one, *one.itersiblings()]
             tail, parent.tail = parent.tail, None
             for sibling in reversed(moved):
@@ -85,7 +85,7 @@ def mend(root: Any) -> None:
 
 
 def _begin_body(root: Any, first: Any) -> None:
-    """Moves what begins the body (13.2.6.4.4) out of the head, in front of what the body has."""
+    """Moves the head's elements from ``first`` on, which belongs into the body (13.2.6.4.4), to the beginning of the body."""
     body = root.find("body")
     if body is None:
         body = etree.SubElement(root, "body")

@@ -1,16 +1,16 @@
-"""The memory of a worker process, shared by its threads: a task waits for its share before it reads on, or parses.
+"""Shares the memory of a worker process among its threads: a task waits for memory before it reads on, or parses.
 
     Runner.run → Budget.share        the thread's one share; given back when the task ends
-      body.read, charset, page, …    reserve(bytes)     before the bytes are taken; may wait
-      Runner._page                   keep(held)         after a page: what its tree took is given back
+      body.read, charset, page, …    reserve(bytes)     before the bytes are used; may wait
+      Runner._page                   keep(held)         after a page: gives back the memory of its tree
 
-What a document will take is estimated from its bytes before it is read (jobs.page). Three things keep this from a
-deadlock and small pages from waiting:
+The memory for a document is estimated from its bytes before it is parsed (jobs.page). Three rules prevent deadlocks, and keep
+small pages from waiting:
 
-- Each thread has ``small_bytes`` of its own. Most pages need no more: they take no lock.
-- What is above comes from the pool, as long as that lasts.
-- Where the pool is used up, one task at a time is alone: it moves from the pool into a room of its own, which holds the
-  most that any task may have. So whoever is alone never waits, and the others come after it in the order they asked.
+- Each thread has ``small_bytes`` of its own. Most pages need no more, and take no lock.
+- Anything above comes from the pool, while that lasts.
+- When the pool is used up, one task at a time becomes the exclusive one: it leaves the pool for a part that is as large as the
+  largest task allowed. So the exclusive task never waits. The others wait in the order in which they asked.
 """
 
 import ctypes
@@ -24,13 +24,13 @@ from typing import Any, Final
 
 from jobs.errors import Cancelled, TimedOut, TooLarge
 
-PROCESS_BYTES: Final = 100_000_000  # without pages: 62 MB idle, what waits for the disk and what heaps hold back
-SPARE: Final = 1 / 6  # of all, for what the allocator holds back
+PROCESS_BYTES: Final = 100_000_000  # of a process without pages: 62 MB idle, data that waits for the disk, unused heap
+SPARE: Final = 1 / 6  # of all memory, for what the allocator does not give back
 SMALL_BYTES_MAX: Final = 500_000  # a page of 54 KB takes 440,000
-POOL: Final = 1 / 8  # of what the threads' own parts leave
-LOOK_SECONDS: Final = 0.1  # how late a cancel is noticed by who waits
-TRIM_BYTES: Final = 4_000_000  # given back at once, is given back to the system too
-# glibc keeps up to eight heaps a core, and grows what it holds back with what was ever freed: see mallopt(3).
+POOL: Final = 1 / 8  # of the memory beyond the threads' own parts
+LOOK_SECONDS: Final = 0.1  # a waiting task checks this often whether it was cancelled
+TRIM_BYTES: Final = 4_000_000  # a share that shrinks by this much is returned to the system
+# glibc keeps up to eight heaps per core, and keeps more free memory the larger the freed blocks were: see mallopt(3).
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 M_ARENA_MAX: Final = -8
@@ -43,7 +43,7 @@ _here = threading.local()
 
 
 class Share:
-    """What one task holds. Only its own thread uses it."""
+    """The memory that one task holds. Only its own thread uses it."""
 
     def __init__(self, budget: "Budget", deadline: float, cancelled: Callable[[], bool]) -> None:
         """``deadline`` is on the monotonic clock."""
@@ -51,13 +51,13 @@ class Share:
         self.deadline = deadline
         self.cancelled = cancelled
         self.held = 0
-        self.charged = 0  # of it, from the pool or, when alone, from the room
+        self.charged = 0  # bytes of it that come from the pool, or from the exclusive part
         self._inner = self._slack = 0
 
     def grow(self, size: int, what: str, pause: Pause = nullcontext) -> None:
-        """Takes so many bytes more; waits in ``pause()`` where they are not there.
+        """Takes ``size`` more bytes. Waits inside ``pause()`` until they are free.
 
-        Raises TooLarge where no task may have so much, TimedOut (origin region) at the deadline, and Cancelled.
+        Raises TooLarge if no task may hold so much, TimedOut (origin region) at the deadline, and Cancelled.
         """
         size = self._reuse(size)
         if self.held + size > self._budget.small_bytes:
@@ -65,7 +65,7 @@ class Share:
         self.held += size
 
     def grow_now(self, size: int) -> bool:
-        """Takes so many bytes more where that needs no wait; whether it did."""
+        """Takes ``size`` more bytes if they are free now. Returns whether it did."""
         size = self._reuse(size)
         if self.held + size > self._budget.small_bytes and not self._budget.take_now(self, size):
             self._slack = 0
@@ -74,9 +74,9 @@ class Share:
         return True
 
     def shrink(self, held: int) -> None:
-        """Gives back all but so many bytes."""
+        """Gives back all but ``held`` bytes."""
         if self.held - held >= TRIM_BYTES:
-            trim()  # before the next one, which may wait for just that, begins to take it
+            trim()  # first, since a waiting task takes the memory at once
         self._inner = self._slack = 0
         self.held = held
         if self.charged:
@@ -84,7 +84,7 @@ class Share:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """What is taken in here is for documents in the page, which are gone when the next ones are read."""
+        """Memory taken inside is for documents within the page. The next ones reuse it, since the earlier ones are gone by then."""
         before, self._slack = self.held, self._inner
         try:
             yield
@@ -99,10 +99,10 @@ class Share:
 
 
 class Budget:
-    """What all tasks of a process may hold together."""
+    """The memory that all tasks of a process may hold together."""
 
     def __init__(self, memory_bytes: int, threads: int) -> None:
-        """``memory_bytes`` are the whole process's."""
+        """``memory_bytes`` is that of the whole process."""
         room = int(memory_bytes * (1 - SPARE)) - PROCESS_BYTES
         self.small_bytes = min(SMALL_BYTES_MAX, room // 4 // threads)
         rest = room - self.small_bytes * threads
@@ -115,7 +115,7 @@ class Budget:
 
     @contextmanager
     def share(self, deadline: float, cancelled: Callable[[], bool]) -> Iterator[Share]:
-        """The calling thread's share until the end of the block. ``deadline`` is the task's, on the monotonic clock."""
+        """The calling thread's share, until the end of the block. ``deadline`` is the task's, on the monotonic clock."""
         _here.share = share = Share(self, deadline, cancelled)
         try:
             yield share
@@ -124,13 +124,13 @@ class Budget:
             share.shrink(0)
 
     def take_now(self, share: Share, size: int) -> bool:
-        """Whether a share got so much more without waiting."""
+        """Gives a share ``size`` more bytes if they are free now. Returns whether it did."""
         wanted = share.held + size - self.small_bytes
         with self._changed:
             return wanted <= self.task_bytes and self._may(share, wanted)
 
     def take(self, share: Share, size: int, what: str, pause: Pause) -> None:
-        """Gives a share so much more, in its turn; raises as ``Share.grow`` does."""
+        """Gives a share ``size`` more bytes, in its turn. Raises the errors of ``Share.grow``."""
         wanted = share.held + size - self.small_bytes
         if wanted > self.task_bytes:
             found = f"{what}, which would make it {_mb(share.held + size)}"
@@ -150,7 +150,7 @@ class Budget:
                 self._changed.notify_all()
 
     def give_back(self, share: Share) -> None:
-        """Takes back what a share no longer holds; who is alone goes back to the pool when there is place."""
+        """Takes back the memory that a share no longer holds. The exclusive task returns to the pool if it fits."""
         wanted = max(share.held - self.small_bytes, 0)
         with self._changed:
             if share is not self._alone:
@@ -163,7 +163,7 @@ class Budget:
                 self._changed.notify_all()
 
     def _may(self, share: Share, wanted: int) -> bool:
-        """Charges a share so much where it may have it now."""
+        """Charges a share ``wanted`` bytes if it may have them now. Returns whether it did."""
         pooled = self._pooled - share.charged
         if share is self._alone:
             pass
@@ -178,7 +178,7 @@ class Budget:
 
 
 def reserve(size: int, what: str, pause: Pause = nullcontext) -> None:
-    """``Share.grow`` of this thread's share; nothing outside a task."""
+    """``Share.grow`` of this thread's share. Does nothing outside a task."""
     share: Share | None = getattr(_here, "share", None)
     if share is not None:
         share.grow(size, what, pause)
@@ -191,13 +191,13 @@ def reserve_now(size: int) -> bool:
 
 
 def held() -> int:
-    """What this thread's share holds."""
+    """The bytes that this thread's share holds."""
     share: Share | None = getattr(_here, "share", None)
     return share.held if share is not None else 0
 
 
 def keep(size: int) -> None:
-    """Gives back all but so many bytes of this thread's share."""
+    """Gives back all but ``size`` bytes of this thread's share."""
     share: Share | None = getattr(_here, "share", None)
     if share is not None:
         share.shrink(size)
@@ -210,12 +210,12 @@ def inside() -> AbstractContextManager[None]:
 
 
 def rows_bytes(rows: Sequence[Any]) -> int:
-    """About what rows take, by every twentieth of them."""
+    """About the memory that rows take, judged by every twentieth."""
     return 20 * sum(map(_weight, rows[::20])) if len(rows) >= 20 else sum(map(_weight, rows[:1])) * len(rows)
 
 
 def _weight(value: Any) -> int:
-    """What a JSON value takes; what is shared counts each time."""
+    """The memory of a JSON value. Shared parts count each time."""
     size = sys.getsizeof(value)
     if type(value) is dict:
         return size + sum(map(_weight, value.values()))
@@ -223,7 +223,7 @@ def _weight(value: Any) -> int:
 
 
 def tune_allocator() -> None:
-    """Makes glibc give back what is freed. Call it before threads start; elsewhere it does nothing."""
+    """Makes glibc return freed memory. Call it before threads start. It does nothing on other systems."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for option, value in ((M_ARENA_MAX, ARENAS), (M_MMAP_THRESHOLD, KEPT_BYTES), (M_TRIM_THRESHOLD, KEPT_BYTES)):
@@ -231,7 +231,7 @@ def tune_allocator() -> None:
 
 
 def trim() -> None:
-    """Gives the system back what is free in the middle of heaps (glibc)."""
+    """Returns free memory inside heaps to the system (glibc only)."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

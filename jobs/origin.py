@@ -1,4 +1,4 @@
-"""An origin: scheme, name and port of an address. A host's turns, its credentials and its mapping go by it."""
+"""Origins: scheme, name and port of an address. Limits, credentials and address mappings belong to an origin."""
 
 import functools
 import re
@@ -6,11 +6,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 PORTS: Final = {"http": 80, "https": 443}
-KNOWN_LENGTH_MAX: Final = 300  # what is longer is no name of DNS
+KNOWN_LENGTH_MAX: Final = 300  # longer than any DNS name
 
 _FIXED: Final = re.compile(r"(https?://[^/?#{}]+)(?:[/?#]|\{[/?#]|$)", re.IGNORECASE)
 
-# An address that nothing rewrites: a name in lower case, no credentials, escapes, dot segments and fragment.
+# An address that needs no rewriting: lower-case name, no credentials, escapes, dot segments or fragment.
 _BEFORE_PATH: Final = r"(https?)://([a-z0-9][a-z0-9.-]*+(?<![.-]))(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
 _PLAIN_ORIGIN: Final = re.compile(_BEFORE_PATH)
 _PLAIN: Final = re.compile(
@@ -20,12 +20,12 @@ _PLAIN: Final = re.compile(
 
 
 def is_plain(url: str) -> bool:
-    """Whether an address is written as it is sent, so that nobody has to take it apart; most are."""
+    """Whether an address is sent exactly as it is written, so that it need not be parsed. Most are."""
     return _PLAIN.fullmatch(url) is not None
 
 
 def origin_of(url: str) -> str:
-    """``https://www.example.org:443``, always with the port. Raises ValueError for what is no http or https address."""
+    """The origin, like ``https://www.example.org:443``. Raises ValueError if the address is not http or https."""
     slash = _slash(url)
     if 0 < slash <= KNOWN_LENGTH_MAX and (known := _plain_origin(url[:slash])):
         return known
@@ -38,7 +38,7 @@ def origin_of(url: str) -> str:
 
 
 def origin_or_none(url: str) -> str:
-    """The same; "" for what is no http or https address."""
+    """The origin, "" if the address is not http or https."""
     try:
         return origin_of(url)
     except ValueError:
@@ -46,7 +46,7 @@ def origin_or_none(url: str) -> str:
 
 
 def path_of(url: str) -> str:
-    """What the host is asked for, path and query, as requests' ``path_url``."""
+    """Path and query of an address, like requests' ``path_url``."""
     if is_plain(url):
         return url[_slash(url) :]
     parts = urlsplit(url)
@@ -55,20 +55,20 @@ def path_of(url: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def host_header(origin: str) -> str:
-    """The Host of a request to an origin (RFC 9110, 7.2): without its scheme's own port, and without an interface."""
+    """The Host header for an origin (RFC 9110, 7.2), without the scheme's default port and without an interface."""
     scheme, _, place = origin.partition("://")
     name, bracket, port = place.rpartition("]")
     return f"{name.partition('%')[0] if bracket else name}{bracket}{port}".removesuffix(f":{PORTS[scheme]}")
 
 
 def _slash(url: str) -> int:
-    """Where the path of an ordinary address begins; -1 where it has none."""
+    """The place of the slash that begins the path of an ordinary address; -1 for none."""
     return url.find("/", len("https://"))
 
 
 @functools.lru_cache(maxsize=4096)
 def _plain_origin(before_path: str) -> str:
-    """The origin of what is written as it is sent, taken apart once a host; "" for anything else."""
+    """The origin of an address without a path, if it is sent as it is written; otherwise "". Parsed once per host."""
     plain = _PLAIN_ORIGIN.fullmatch(before_path)
     if plain is None:
         return ""
@@ -77,6 +77,6 @@ def _plain_origin(before_path: str) -> str:
 
 
 def fixed_origin(template: str) -> str:
-    """The origin that every address of an RFC 6570 template has; "" where params decide it."""
+    """The origin that all addresses of an RFC 6570 template share; "" if params decide it."""
     found = _FIXED.match(template)
     return origin_of(found[1]) if found else ""

@@ -1,8 +1,7 @@
-"""A request to a source, and the page that answered it, read on demand as text, HTML, XML or JSON.
+"""A request to a source, and the page that answers it, read on demand as text, HTML, XML or JSON.
 
-What reads a page (``html``, ``xml``) is one parser a thread: a shared one holds a lock. Documents that would grow far
-beyond their bytes are refused before they are read; the others take what they will need from the process's memory
-(jobs.memory) first.
+Each thread has its own parsers, since a shared one holds a lock. Documents that would take far more memory than their bytes
+are refused before they are parsed. For all others the memory is reserved first (jobs.memory).
 """
 
 import re
@@ -22,48 +21,48 @@ from jobs.text import values
 from jobs.text.charset import decode, text_bytes
 from jobs.text.decoded import Decoded
 
-# What lxml and JSON take at most, measured: for an element, for the text after a tag, for an attribute, for a value.
+# Most memory that lxml and JSON take, measured: for an element, the text behind a tag, an attribute, a value.
 ELEMENT_BYTES: Final = 130
 TEXT_BYTES: Final = 150
 ATTRIBUTE_BYTES: Final = 115
-VALUED_BYTES: Final = 160  # more, with a value
+VALUED_BYTES: Final = 160  # in addition, for an attribute with a value
 VALUE_BYTES: Final = 215
-TEXT_GROWN: Final = 5 / 2  # libxml2 doubles what it has for a text that comes in pieces
+TEXT_GROWN: Final = 5 / 2  # libxml2 doubles its buffer for a text that comes in pieces
 TAGS_MAX: Final = 400_000
 VALUES_MAX: Final = 700_000
 ALL_ATTRIBUTES_MAX: Final = 500_000
-# libxml2 walks an HTML element's attributes to append one: 80,000 took a minute, 5,000 take 40 ms.
+# libxml2 walks all attributes of an HTML element to append one: 80,000 took a minute, 5,000 take 40 ms.
 ATTRIBUTES_MAX: Final = 5_000
-LARGE_BYTES: Final = 1_000_000  # a body from here on may be selected as one text, which has to have its place too
-SMALL_BYTES: Final = 65_536  # a body up to here can't hold enough of them to matter
+LARGE_BYTES: Final = 1_000_000  # from this size on, memory is reserved for selecting the whole text, too
+SMALL_BYTES: Final = 65_536  # up to this size a body can't hold enough attributes to matter
 
-# What stands before JSON so that no foreign page can run it as a script.
+# Prefixes of JSON that keep other sites' pages from running it as a script.
 _GUARD: Final = re.compile(rb"\A\s*(?:\)\]\}'?,?|for\s*\(\s*;\s*;\s*\)\s*;|while\s*\(\s*1\s*\)\s*;)")
-_CALL: Final = re.compile(rb"\A\s*(?:/\*[^*]*\*/\s*)?[A-Za-z_$][\w$.]*\s*\(\s*(?=[{\[])")  # of JSONP
+_CALL: Final = re.compile(rb"\A\s*(?:/\*[^*]*\*/\s*)?[A-Za-z_$][\w$.]*\s*\(\s*(?=[{\[])")  # JSONP
 
-LONG_TAG_BYTES: Final = 4_000  # one with as many attributes has more
+LONG_TAG_BYTES: Final = 4_000  # a tag with ATTRIBUTES_MAX attributes is longer
 _TAG_BEGINS: Final = re.compile(rb"<[A-Za-z]")
 _AFTER_OR_NOT: Final = bytes(b" "[0] if byte in b" \t\n\f\r/'\"" else b"x"[0] for byte in range(256))
 _QUOTED_END: Final = re2.compile(rb"""=\s*(?:"[^"]*>|'[^']*>)""")
 _TAG: Final = re.compile(rb"""<[A-Za-z](?:[^>"'=]++|=\s*+"[^"]*+"?+|=\s*+'[^']*+'?+|["'=])*+""")
 _QUOTED: Final = re.compile(rb"""=\s*+(?:"[^"]*+"?+|'[^']*+'?+)""")
 
-# The ends of body and html, outside of comments and of elements that hold no markup.
+# The end tags of body and html, outside of comments and of elements without markup.
 _ENDS: Final = re.compile(
     rb"<!--.*?(?:-->|\Z)|<(script|style|textarea|title|xmp|iframe|noembed|noframes)\b.*?(?:</\1\b|\Z)|(</(?:body|html)\b[^>]*+>)",
     re.DOTALL | re.IGNORECASE,
 )
 
-# A parameter of a link, with a value or without (RFC 8288, 3); possessive, so that no header is read twice.
+# A parameter of a link, with or without a value (RFC 8288, 3). Possessive, so that it takes linear time.
 _LINK_PARAM: Final = re.compile(r"""\s*+;\s*+([^\s=;,"<>]*+)(?:\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"?+|([^\s;,"<>]*+)))?+""")
 
 Made = TypeVar("Made")
 
 
 class once(Generic[Made]):  # noqa: N801 - a decorator, like property
-    """A property that is made when it is first asked for, by the one thread that has the object.
+    """A property that is computed once, on first use. Only one thread may use the object.
 
-    ``functools.cached_property`` lets all threads wait for each other while one makes it, until Python 3.12.
+    Until Python 3.12, ``functools.cached_property`` makes all threads wait while one of them computes a value.
     """
 
     def __init__(self, make: Callable[[Any], Made]) -> None:
@@ -77,21 +76,21 @@ class once(Generic[Made]):  # noqa: N801 - a decorator, like property
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is fetched. ``params`` are the source's, bound; ``body`` is sent as it is."""
+    """A request. ``params`` are the bound params of the source; ``body`` is sent as it is."""
 
     method: str = "GET"
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # they may hold secrets
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)  # may hold secrets
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
     params: Mapping[str, Any] = field(default_factory=dict)
     egress: str = "default"
-    number: int = 1  # which page of the task's it is
-    seen: frozenset[str] = frozenset()  # addresses of the pages before
+    number: int = 1  # of the page, among those of the task
+    seen: frozenset[str] = frozenset()  # addresses of the earlier pages
     again: Callable[[Mapping[str, Any]], "Request"] | None = field(default=None, repr=False, compare=False)
 
     def replace(self, **changes: Any) -> "Request":
-        """The same request but for ``changes``; other ``params`` make another address, unless that is given too."""
+        """A copy with ``changes``. New ``params`` make the request anew, unless ``url`` is given, too."""
         if "params" in changes and "url" not in changes and self.again is not None:
             made = self.again(changes["params"])
             return _replace(made, number=self.number, seen=self.seen, **changes)
@@ -99,13 +98,13 @@ class Request:
 
     @property
     def address(self) -> str:
-        """What tells one page of a task from another: the address, with the body where there is one."""
+        """Identifies a page of a task: its address, with the body if there is one."""
         return self.url if self.body is None else f"{self.url}\n{self.body!r}"
 
 
 @dataclass
 class Page:
-    """An answer. ``url`` is the final address at the original origin; ``headers`` are found in any letter case."""
+    """An answer. ``url`` is the final address at the original origin. Header names have no letter case."""
 
     request: Request
     url: str
@@ -113,11 +112,11 @@ class Page:
     headers: Mapping[str, str]
     body: bytes
     params: Mapping[str, Any] = field(default_factory=dict)
-    charset: str = ""  # overrides what the page says
+    charset: str = ""  # overrides what the page declares
     warnings: list[str] = field(default_factory=list)
 
     def header(self, name: str) -> str:
-        """A header's value, "" where there is none."""
+        """A header's value, "" if there is none."""
         found = self.headers.get(name)
         if found is None and not isinstance(self.headers, CaseInsensitiveDict):
             lowered = name.lower()
@@ -126,7 +125,7 @@ class Page:
 
     @once
     def text(self) -> str:
-        """The body's text; raises DecodeFailed when it is none in any charset that it could be."""
+        """The body's text. Raises DecodeFailed if no charset fits."""
         memory.reserve(text_bytes(self.utf8), "its text")
         return self._decoded.text
 
@@ -139,27 +138,27 @@ class Page:
 
     @once
     def utf8(self) -> bytes:
-        """The body in UTF-8, without a byte order mark: the very bytes where they are that already."""
+        """The body in UTF-8, without a byte order mark. The same object if it is UTF-8 already."""
         return self._decoded.utf8
 
     @once
     def html(self) -> Any:
-        """The root element of the HTML; raises ParseFailed for a document that is nested or filled without end."""
+        """The root element of the HTML. Raises ParseFailed for a document beyond the limits."""
         return parse_html(self.utf8)
 
     @once
     def xml(self) -> Any:
-        """The root element of the XML; raises ParseFailed with the place where it is not well-formed."""
+        """The root element of the XML. Raises ParseFailed with the place at which it is not well-formed."""
         return parse_xml(self.utf8)
 
     @once
     def json(self) -> Any:
-        """The JSON value; numbers with a fraction keep their digits (``values.Number``). Raises ParseFailed."""
+        """The JSON value. Numbers with a fraction keep their digits (``values.Number``). Raises ParseFailed."""
         return parse_json(self.utf8, self.warnings)
 
 
 class _Parsers(threading.local):
-    """One of each for each thread."""
+    """A thread's parsers."""
 
     def __init__(self) -> None:
         self.html = etree.HTMLParser(encoding="utf-8", huge_tree=True)
@@ -172,7 +171,7 @@ _parsers = _Parsers()
 
 
 def next_link(header: str) -> str:
-    """The address of ``rel=next`` in a Link header (RFC 8288). Reads each character once: a target chose them."""
+    """The address of ``rel=next`` in a Link header (RFC 8288), "" for none. Takes linear time for any header."""
     at = 0
     while (start := header.find("<", at)) >= 0:
         at = header.find(">", start) + 1
@@ -189,10 +188,10 @@ def next_link(header: str) -> str:
 
 
 def parse_html(body: bytes) -> Any:
-    """The root element of HTML in UTF-8; an empty one for no bytes. Raises ParseFailed.
+    """The root element of HTML in UTF-8; an empty one for an empty body. Raises ParseFailed.
 
-    What stands behind ``</body>`` and ``</html>`` is a part of the body, and of the elements that are open there, as in
-    browsers (WHATWG HTML, 13.2.6.4.19 and .22); libxml2 puts it beside the root.
+    Content behind ``</body>`` and ``</html>`` belongs to the body and to the elements that are still open, as in browsers
+    (WHATWG HTML, 13.2.6.4.19 and .22). libxml2 puts it beside the root.
     """
     if len(body) > SMALL_BYTES:
         _check_attributes(body)
@@ -202,7 +201,7 @@ def parse_html(body: bytes) -> Any:
     root = _html_root(body)
     behind = html5.behind(root)
     if behind and not html5.take_in(root, behind):
-        del root, behind  # there is memory for one
+        del root, behind  # memory is reserved for one tree only
         root = _html_root(_ENDS.sub(lambda found: b"" if found[2] else found[0], body))
     html5.mend(root)
     return root
@@ -220,7 +219,7 @@ def _html_root(body: bytes) -> Any:
 
 
 def parse_xml(body: bytes) -> Any:
-    """The root element of XML in UTF-8, its own entities resolved and nothing read from elsewhere."""
+    """The root element of XML in UTF-8. Its own entities are resolved; nothing is read from elsewhere. Raises ParseFailed."""
     check_tags(body, "XML", html=False)
     try:
         return etree.fromstring(body.lstrip(), _parsers.xml)
@@ -229,9 +228,9 @@ def parse_xml(body: bytes) -> Any:
 
 
 def parse_json(body: bytes, told: list[str] | None = None) -> Any:
-    """A JSON value; also of JSON lines (a list), in a call (``cb({…});``), and after what guards it (``)]}'``).
+    """A JSON value; a list for JSON lines. A call around it (``cb({…});``) or a guard before it (``)]}'``) is ignored.
 
-    ``told`` gets what is no JSON and was read all the same. Raises ParseFailed.
+    ``told`` gets a sentence about anything that is no JSON and was read anyway. Raises ParseFailed.
     """
     check_values(body)
     try:
@@ -253,7 +252,7 @@ def _json(body: bytes, told: list[str] | None) -> Any:
             return values.from_json(body[guard.end() :], told)
         if call is not None and end.endswith(b")"):
             return values.from_json(end[call.end() : -1], told)
-        # A record separator may stand before each (RFC 7464).
+        # A record separator may stand before each value (RFC 7464).
         lines = [
             (number, line.lstrip(b"\x1e")) for number, line in enumerate(body.splitlines(), 1) if line.strip(b"\x1e \t")
         ]
@@ -279,9 +278,9 @@ def _is_json(body: bytes) -> bool:
 
 
 def check_values(body: bytes) -> None:
-    """Refuses JSON that would grow far beyond its bytes, and takes the memory for the values of any other.
+    """Refuses JSON with too many values, and reserves the memory for the values of any other.
 
-    Raises ParseFailed, and what ``memory.Share.grow`` raises.
+    Raises ParseFailed, and the errors of ``memory.Share.grow``.
     """
     found = body.count(b",") + body.count(b"[") + body.count(b"{")
     if found > VALUES_MAX:
@@ -290,9 +289,9 @@ def check_values(body: bytes) -> None:
 
 
 def check_tags(body: bytes, what: str, *, html: bool) -> None:
-    """Refuses markup that would grow far beyond its bytes, and takes the memory for the tree of any other.
+    """Refuses markup with too many tags or attributes, and reserves the memory for the tree of any other.
 
-    Raises ParseFailed, and what ``memory.Share.grow`` raises.
+    Raises ParseFailed, and the errors of ``memory.Share.grow``.
     """
     tags = body.count(b"<")
     if tags > TAGS_MAX:
@@ -306,7 +305,7 @@ def check_tags(body: bytes, what: str, *, html: bool) -> None:
     taken = nodes + valued * VALUED_BYTES + most * ATTRIBUTE_BYTES + _text_taken(body, len(body))
     if most <= ALL_ATTRIBUTES_MAX and memory.reserve_now(taken):
         return
-    # Only where there may be many, or not enough memory, is it worth to look at each tag: that takes longer than the parse.
+    # An exact count takes longer than the parse. It is worth it only if there may be too many, or too little memory.
     found = in_tags = 0
     for tag in _TAG.finditer(body):
         found += _attributes(tag[0])
@@ -319,22 +318,22 @@ def check_tags(body: bytes, what: str, *, html: bool) -> None:
 
 
 def _text_taken(body: bytes, size: int) -> int:
-    """What so many bytes of text take in a tree; in a large document also as a text of ours, when it is selected whole."""
+    """The memory for this many bytes of text in a tree; in a large document also for selecting the whole text."""
     return int(size * (TEXT_GROWN + (text_bytes(body) / len(body) if len(body) > LARGE_BYTES else 0)))
 
 
 def _attributes_most(body: bytes) -> int:
-    """How many attributes HTML can have at most, found in a hundredth of the parse.
+    """The most attributes that HTML can have, estimated in a hundredth of the time of the parse.
 
-    Each follows white space, a slash or the end of a quoted value; in XML each has its "=".
+    Each attribute follows white space, a slash or the end of a quoted value. (In XML, each has a "=".)
     """
     return body.translate(_AFTER_OR_NOT).count(b" x")
 
 
 def _check_attributes(body: bytes) -> None:
-    """Refuses an element with so many attributes that reading it would take minutes.
+    """Refuses an element with so many attributes that parsing it would take minutes.
 
-    The exact look at all tags costs more than the parse; it is only taken where a tag is long, or may hide its end.
+    Counting in all tags costs more than the parse. It is done only if a tag is long, or may have a ">" in a quoted value.
     """
     if not _has_long_tag(body) and _QUOTED_END.search(body) is None:
         return
@@ -361,5 +360,5 @@ def _has_long_tag(body: bytes) -> bool:
 
 
 def _attributes(tag: bytes) -> int:
-    """How many attributes a tag has, or a few more."""
+    """The number of attributes of a tag, or a few more."""
     return len(_QUOTED.sub(b"= ", tag).replace(b"/", b" ").split()) - 1

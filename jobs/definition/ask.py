@@ -1,6 +1,6 @@
-"""How a source is asked: the address (RFC 6570 over params), and headers, cookies and a body with names in braces.
+"""The request of a source as a template: the address (RFC 6570 over params), headers, cookies and a body.
 
-{param}   {before.token}   {secret.NAME}      in everything but the address, where no secret may stand
+{param}   {before.token}   {secret.NAME}      everywhere but in the address, which has params only
 """
 
 import base64
@@ -22,7 +22,7 @@ from jobs.text import values
 from regions.faults import nearest
 
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
-COOKIE_SAFE: Final = "!#$%&'()*+-./:<=>?@[]^_`{|}~"  # of RFC 6265, what quote would change
+COOKIE_SAFE: Final = "!#$%&'()*+-./:<=>?@[]^_`{|}~"  # characters that RFC 6265 allows and quote would escape
 DEFAULT_EGRESS: Final = "default"
 KEYS: Final = ("method", "headers", "cookies", "form", "json", "body", "auth", "egress")
 
@@ -33,7 +33,7 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Auth(Struct, frozen=True):
-    """``scheme`` is basic ("user:password"), bearer (a token), or "" for none."""
+    """``scheme`` is basic (``text`` is "user:password"), bearer (a token), or "" for none."""
 
     scheme: str = ""
     text: str = ""
@@ -51,12 +51,12 @@ class Ask(Struct, frozen=True, kw_only=True):
     body: str = ""
     auth: Auth = Auth()
     egress: str = DEFAULT_EGRESS
-    hosts: tuple[str, ...] = ()  # that the address may lead to, where params decide that (jobs.definition.hosts)
+    hosts: tuple[str, ...] = ()  # that the address may lead to, if params decide that (jobs.definition.hosts)
 
     def expand(self, params: Mapping[str, Any]) -> str:
-        """The address. A param without a value leaves nothing, as RFC 6570 says.
+        """The address. A param without a value becomes nothing, as RFC 6570 says.
 
-        Raises ``jobs.definition.hosts.Elsewhere``, a ValueError, where it leads to no host that the definition names.
+        Raises ``jobs.definition.hosts.Elsewhere``, a ValueError, for a host that the definition does not name.
         """
         template, origin = _template(self.url)
         if template is None:
@@ -69,11 +69,11 @@ class Ask(Struct, frozen=True, kw_only=True):
         return expanded
 
     def origin(self, url: str) -> str:
-        """The origin of an address that ``expand`` gave, as ``jobs.origin.origin_of``."""
+        """The origin of an address from ``expand``, like ``jobs.origin.origin_of``."""
         return self.fixed_origin() or origin_of(url)
 
     def fixed_origin(self) -> str:
-        """The origin of all its addresses; "" where params decide it."""
+        """The origin of all its addresses; "" if params decide it."""
         return _template(self.url)[1]
 
     def secrets(self) -> list[str]:
@@ -81,9 +81,9 @@ class Ask(Struct, frozen=True, kw_only=True):
         return [name.removeprefix("secret.") for name in self.credentials() if name.startswith("secret.")]
 
     def credentials(self) -> list[str]:
-        """What it sends and only some may see: ``secret.NAME`` and ``before.NAME``."""
+        """The confidential names that it sends: ``secret.NAME`` and ``before.NAME``."""
         if not (self.headers or self.cookies or self.form or self.json or self.body or self.auth.text):
-            return []  # most ask for a page and no more
+            return []  # most requests are just an address
         found = _NAME.findall(msgspec.json.encode([self.headers, self.cookies, self.form, self.json]).decode())
         found += _NAME.findall(f"{self.body}\n{self.auth.text}")
         return sorted({name for name in found if "." in name})
@@ -91,12 +91,12 @@ class Ask(Struct, frozen=True, kw_only=True):
 
 @functools.lru_cache(maxsize=4096)
 def _template(url: str) -> tuple[uritemplate.URITemplate | None, str]:
-    """A template (None for an address without params), read once, and the origin of all its addresses ("" where params decide)."""
+    """A parsed template (None for an address without params), and the origin of all its addresses ("" if params decide)."""
     return uritemplate.URITemplate(url) if "{" in url else None, fixed_origin(url)
 
 
 class Made(Struct, frozen=True):
-    """What is sent besides the address."""
+    """The parts of a request besides the address."""
 
     method: str
     headers: dict[str, str]
@@ -105,14 +105,14 @@ class Made(Struct, frozen=True):
 
 
 def make(ask: Ask, names: Mapping[str, Any]) -> Made:
-    """Fills in a request. ``names`` are params, ``before.x`` and ``secret.X``; what is missing leaves nothing."""
+    """Fills in a request. ``names`` has params, ``before.x`` and ``secret.X``. A missing name becomes nothing."""
     headers = {key: text for key, raw in ask.headers.items() if (text := fill(raw, names)) is not None}
     if ask.auth.scheme == "basic":
         pair = (fill(ask.auth.text, names) or "").encode()
         headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
     elif ask.auth.scheme == "bearer":
         headers["Authorization"] = f"Bearer {fill(ask.auth.text, names) or ''}"
-    headers = {key: " ".join(text.split()) for key, text in headers.items()}  # a line break would begin another one
+    headers = {key: " ".join(text.split()) for key, text in headers.items()}  # a line break would begin another header
     cookies = {
         key: quote(text, safe=COOKIE_SAFE) for key, raw in ask.cookies.items() if (text := fill(raw, names)) is not None
     }
@@ -132,7 +132,7 @@ def make(ask: Ask, names: Mapping[str, Any]) -> Made:
 
 
 def fill(template: str, names: Mapping[str, Any]) -> str | None:
-    """A text with its names filled in; None for one that is a single name without a value."""
+    """A text with its names filled in; None if it is a single name without a value."""
     alone = _NAME.fullmatch(template)
     if alone is not None:
         value = names.get(alone[1])
@@ -141,7 +141,7 @@ def fill(template: str, names: Mapping[str, Any]) -> str | None:
 
 
 def _filled(value: Any, names: Mapping[str, Any]) -> Any:
-    """JSON with its texts filled in; a text that is a single name keeps its value's type."""
+    """JSON with its texts filled in. A text that is a single name takes its value with its type."""
     if isinstance(value, str):
         alone = _NAME.fullmatch(value)
         return names.get(alone[1]) if alone is not None else fill(value, names)
@@ -153,7 +153,7 @@ def _filled(value: Any, names: Mapping[str, Any]) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """A value as uritemplate writes it rightly: it makes ``True`` of true, and nothing of false."""
+    """A value as a text. By itself uritemplate would write ``True`` for true, and nothing for false."""
     if isinstance(value, list):
         return [values.shown(one) for one in value]
     return None if value is None else values.shown(value)
@@ -169,9 +169,9 @@ def read_ask(
     before: Sequence[str],
     egress: str = "",
 ) -> Ask:
-    """A request: ``table`` is checked for unknown keys by the caller. ``params`` and ``before`` are the known names.
+    """Reads a request. The caller has checked ``table`` for unknown keys; ``params`` and ``before`` are the known names.
 
-    ``egress`` is its way out where it names none.
+    ``egress`` is the default of its egress.
     """
     check_url(reader, url, url_at, params)
     method = reader.one_of(table, "method", where, METHODS, "")
@@ -200,12 +200,12 @@ def read_ask(
 
 
 def _variables(url: str) -> list[str]:
-    """The names in an address's template; none where it is no template."""
+    """The names in an address's template; none if the template is invalid."""
     return list(uritemplate.variables(url)) if _URL.fullmatch(url) else []
 
 
 def check_url(reader: Reader, url: str, where: Where, params: Sequence[str]) -> None:
-    """The template of an address."""
+    """Checks the template of an address."""
     if not url:
         return
     if re.search(r"\{[^}]*(?:secret|before)\.", url):
@@ -237,7 +237,7 @@ def _texts(reader: Reader, table: Mapping[str, Any], key: str, where: Where, *, 
         if re.search(r"[\r\n]", str(value)):
             reader.fault((*where, key, name), "expected one line, found several")
         beyond = max(str(value), default="")
-        if key == "headers" and beyond > "\xff":  # a cookie's is quoted
+        if key == "headers" and beyond > "\xff":  # a cookie's value is quoted
             reader.fault((*where, key, name), f'expected Latin-1 characters, found "{beyond}"')
     return found
 
@@ -254,6 +254,6 @@ def _read_auth(reader: Reader, table: Mapping[str, Any], where: Where) -> Auth:
 
 
 def mentions(asked: Ask, param: str) -> bool:
-    """Whether a param stands anywhere in a request."""
+    """Whether a request uses a param."""
     rest = msgspec.json.encode([asked.headers, asked.cookies, asked.form, asked.json, asked.body, asked.auth.text])
     return param in _variables(asked.url) or param in _NAME.findall(rest.decode())

@@ -1,6 +1,6 @@
-"""The sources that a process knows: every definition of some folders, read again when its file changes.
+"""The catalog of sources: every definition of some folders, read again when its file changes.
 
-A file that can't be read as a definition is an entry with faults; it never stands in another one's way.
+A file that is no valid definition becomes an entry with faults. It does not affect the others.
 """
 
 import re
@@ -19,9 +19,9 @@ from regions.faults import Fault, Faults, nearest
 from regions.secret import line_for
 from regions.settings import Region
 
-FORMER_MAX: Final = 8  # definitions of a source that tasks may still have been accepted with
+FORMER_MAX: Final = 8  # earlier definitions of a source, by which tasks may have been accepted
 
-Stamp = tuple[Path, int, int, int, int]  # what tells that a file is another one: path, inode, size, time, the code's
+Stamp = tuple[Path, int, int, int, int]  # changes with the file: path, inode, size, times of the file and of its ID.py
 
 NO_REGIONS: Final[Mapping[str, Region]] = {}
 
@@ -29,7 +29,7 @@ log = logs.get("catalog")
 
 
 class Entry(Struct, frozen=True):
-    """One source: its definition, or what is wrong with its file. ``region`` is where it runs."""
+    """One source: its definition, or the faults of its file. ``region`` is where it runs."""
 
     id: str
     path: Path
@@ -39,25 +39,24 @@ class Entry(Struct, frozen=True):
 
 
 class Catalog:
-    """Definitions by id; of two files with one id that of the later folder counts.
+    """Definitions by id. Of two files with one id, the one in the later folder counts.
 
-    ``regions`` are those that the process judges sources by; one of them that wants what its region does not give is at
-    fault.
+    ``regions`` are those whose settings the process knows. A source that needs something that its region lacks is at fault.
     """
 
     def __init__(self, folders: Sequence[Path], first_region: str, regions: Mapping[str, Region] = NO_REGIONS) -> None:
         self._folders = list(folders)
         self._first_region, self._regions = first_region, regions
         self._entries: dict[str, Entry] = {}
-        self._former: dict[str, list[Definition]] = {}  # the good ones before today's, the latest last
+        self._former: dict[str, list[Definition]] = {}  # earlier valid definitions, the latest last
         self._stamps: dict[str, Stamp] = {}
-        self._is_blind = False  # could not look at them the last time
+        self._is_blind = False  # the folders could not be listed the last time
         self._lock = threading.Lock()
 
     def refresh(self) -> bool:
-        """Looks at all files (a stat each) and reads those that changed; True when anything did. Never raises.
+        """Checks all files (one stat each), and reads those that changed. Returns whether any did. Never raises.
 
-        While a folder can't be listed, for want of a descriptor, its sources stay as they are.
+        While a folder can't be listed (no file descriptor is free), its sources stay as they are.
         """
         with self._lock:
             try:
@@ -88,7 +87,7 @@ class Catalog:
         return self._entries.get(source)
 
     def former(self, source: str, definition_hash: str) -> Definition | None:
-        """An earlier definition of this hash, of the last few. One with an ID.py is not kept: its code is gone."""
+        """An earlier definition with this hash, among the last few. Those with an ID.py do not count, since their code is gone."""
         found = (one for one in self._former.get(source, ()) if one.hash == definition_hash and not one.code)
         return next(found, None)
 
@@ -100,9 +99,9 @@ class Catalog:
         found: dict[str, Stamp] = {}
         for folder in self._folders:
             try:
-                paths = sorted(folder.iterdir())  # glob would hide why it finds nothing
+                paths = sorted(folder.iterdir())  # glob would hide the error
             except (FileNotFoundError, NotADirectoryError, PermissionError):
-                continue  # a folder that is away for a moment holds nothing
+                continue  # a missing folder holds nothing
             for path in paths:
                 stamp = _stamp(path) if path.suffix == ".toml" else None
                 if stamp is not None:
@@ -116,14 +115,14 @@ class Catalog:
             strange = wrong_in(self._regions[region], definition) if region in self._regions else []
         except Faults as faults:
             return Entry(source, path, None, faults.faults, _region_in(path) or self._first_region)
-        except Exception as error:  # noqa: BLE001 - one file must not end the reading of all others
+        except Exception as error:  # noqa: BLE001 - one file must not keep the others from being read
             fault = Fault(path.name, None, "", f"expected a definition, found {type(error).__name__}: {error}")
             return Entry(source, path, None, [fault], self._first_region)
         return Entry(source, path, None if strange else definition, strange, region)
 
 
 def wrong_in(region: Region, definition: Definition) -> list[Fault]:
-    """What a source wants that its region does not give: a way out, a secret, any host; each with what mends it."""
+    """Faults of a source that needs something its region lacks: an egress, a secret, any_host. Each says how to mend it."""
     faults = []
 
     def fault(key: tuple[str, ...], message: str) -> None:
@@ -147,7 +146,7 @@ def wrong_in(region: Region, definition: Definition) -> list[Fault]:
 
 
 def _region_in(path: Path) -> str:
-    """The region that a faulty file names, so that its faults are shown there; "" where it can't be told."""
+    """The region that a faulty file names, which then shows its faults; "" if there is none."""
     try:
         region = toml.read(path).get("region")
     except Faults:
@@ -156,7 +155,7 @@ def _region_in(path: Path) -> str:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """None where the file is gone again."""
+    """None if the file is gone."""
     try:
         stat = path.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""CSS selectors as XPath: ``::text`` (own text), ``::attr(x)``, or nothing (all text).
+"""Translates CSS selectors to XPath. They end in ``::text`` (own text), ``::attr(x)``, or nothing (all text).
 
-In XML names are matched in any namespace. Inside a row only what lies below it is found, so that nested rows of one
-class don't match themselves; ``::attr(x)`` alone and ``:scope`` are the row's own element.
+In XML, names match in any namespace. Inside a row a selector finds only descendants, so that a row does not match itself.
+``::attr(x)`` alone and ``:scope`` mean the row's own element.
 """
 
 import re
@@ -12,22 +12,22 @@ from cssselect.parser import Attrib, Class, CombinedSelector, Element, Functiona
 from cssselect.xpath import XPathExpr
 from msgspec import Struct
 
-WHOLE: Final = "descendant-or-self::"  # a page, its root element included
+WHOLE: Final = "descendant-or-self::"  # in a page, including its root element
 INSIDE: Final = "descendant::"
-STEPS_MAX: Final = 2  # of what is simple
-WORD: Final = re.compile(r"[^ \t\r\n]+")  # white space as XPath's normalize-space knows it
+STEPS_MAX: Final = 2  # of a simple selector
+WORD: Final = re.compile(r"[^ \t\r\n]+")  # separated by the white space of XPath's normalize-space
 _PLAIN: Final = re.compile(r"[A-Za-z_-][A-Za-z0-9_-]*")
 _OWN_ATTRIBUTE: Final = re.compile(r"::attr\(([A-Za-z][A-Za-z0-9_-]*)\)")
 
 
 class Step(NamedTuple):
-    """An element with this tag ("" for any) and all these classes."""
+    """Matches elements with this tag ("" for any) and all these classes."""
 
     tag: str
     classes: tuple[str, ...] = ()
 
     def takes(self, element: Any) -> bool:
-        """Whether an element is one."""
+        """Whether an element matches."""
         if self.tag and element.tag != self.tag:
             return False
         if not self.classes:
@@ -37,16 +37,16 @@ class Step(NamedTuple):
 
 
 class Simple(NamedTuple):
-    """A selector: ``steps`` one inside the other; with an ``attribute`` the last one has to have it, and gives it."""
+    """A selector of nested ``steps``. With an ``attribute``, the last element must have it, and the selector gives its value."""
 
     steps: tuple[Step, ...]
     attribute: str = ""
 
 
 class Path(Struct, frozen=True):
-    """An XPath. ``gives`` is element, text (the elements' own text is wanted) or attr (attributes are found).
+    """An XPath. ``gives`` is element, text (the own text of the elements) or attr (attributes).
 
-    ``first`` finds the first only: where one step does, libxml2 stops there.
+    ``first`` is the XPath of the first match only. If it has one step, libxml2 stops at the match.
     """
 
     xpath: str
@@ -55,7 +55,7 @@ class Path(Struct, frozen=True):
 
 
 class _Classes(cssselect.GenericTranslator):
-    """Classes without a test of their own for whether there is one: it takes a quarter of the time."""
+    """Tests classes without first testing whether there are any, which takes a quarter of the time."""
 
     def xpath_attrib_includes(self, xpath: XPathExpr, name: str, value: str | None) -> XPathExpr:
         if not value or value.split() != [value]:
@@ -66,11 +66,11 @@ class _Classes(cssselect.GenericTranslator):
 
 
 class _Html(cssselect.HTMLTranslator, _Classes):
-    """HTML's names in lower case."""
+    """HTML: names are in lower case."""
 
 
 class _Xml(_Classes):
-    """Names without a prefix mean any namespace."""
+    """XML: names without a prefix match in any namespace."""
 
     def xpath_element(self, selector: Element) -> XPathExpr:
         if selector.element and selector.namespace is None:
@@ -88,7 +88,7 @@ _HTML: Final = _Html()
 
 
 def translate(expression: str, *, xml: bool, prefix: str) -> Path:
-    """The XPath of a selector or a group of them; raises ValueError with what is wrong."""
+    """The XPath of a selector or a group of selectors. Raises ValueError that says what is wrong."""
     try:
         parsed = cssselect.parse(expression)
         paths = [_one(selector, xml=xml, prefix=prefix) for selector in parsed]
@@ -104,14 +104,14 @@ def translate(expression: str, *, xml: bool, prefix: str) -> Path:
 
 
 def simple(expression: str) -> Simple | None:
-    """A selector of HTML that is tags and classes, two steps at most; None for any other.
+    """A selector for HTML that has only tags and classes, in two steps at most; None for any other.
 
-    More steps may be asked of each other again and again: of many nested elements XPath keeps those that it had.
+    With more steps, nested elements would be searched again and again; XPath remembers those that it has seen.
     """
     try:
         selectors = cssselect.parse(expression)
     except (cssselect.SelectorError, RecursionError, TypeError):
-        return None  # ``translate`` says what is wrong
+        return None  # ``translate`` reports the fault
     steps: list[Step | None] = []
     tree, attribute = selectors[0].parsed_tree, _plain_attribute(selectors[0].pseudo_element)
     while isinstance(tree, CombinedSelector) and tree.combinator == " ":
@@ -138,7 +138,7 @@ def _step(tree: Any) -> Step | None:
 
 
 def _plain_attribute(ending: Any) -> str | None:
-    """The attribute that is asked for, "" for the whole text; None where it is neither."""
+    """The attribute that a selector ends in, "" for no ending; None for any other ending."""
     if ending is None:
         return ""
     if not isinstance(ending, FunctionalPseudoElement) or ending.name != "attr" or len(ending.arguments) != 1:
@@ -148,7 +148,7 @@ def _plain_attribute(ending: Any) -> str | None:
 
 
 def check_elements(expression: str) -> None:
-    """Raises ValueError for a selector that is none, or finds no elements."""
+    """Raises ValueError for a bad selector, and for one that finds no elements."""
     if translate(expression, xml=False, prefix=INSIDE).gives != "element":
         raise ValueError("it ends in ::text or ::attr(…)")
 

@@ -1,4 +1,4 @@
-"""How a CSV is written: what parts and quotes its columns, and which line names them."""
+"""How a CSV file is written: its delimiter and quotes, and which line names the columns."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from jobs.definition.reader import Reader, Where, show
 
 
 class Csv(Struct, frozen=True, kw_only=True):
-    """``header``: whether the first line names the columns, or ``names`` do; ``skip`` lines stand before it.
+    """``header``: the first line names the columns, otherwise ``names`` does. ``skip`` lines come before it.
 
-    An empty ``quote`` means that nothing quotes.
+    With an empty ``quote`` there are no quotes.
     """
 
     delimiter: str = ","

@@ -15,10 +15,10 @@ DEFAULT_LANGUAGE: Final = {"html": "css", "xml": "css", "json": "jmes", "feed": 
 TYPES: Final = ("str", "url", "int", "decimal", "float", "bool", "date", "datetime", "duration")
 NAME: Final = re.compile(r"[^\x00-\x1f\x7f{}]{1,64}")
 
-# What a level can be looked at as.
+# What a level's items are.
 ELEMENT: Final = "element"
-VALUE: Final = "value"  # JSON
-ROW: Final = "row"  # keys
+VALUE: Final = "value"  # a JSON value
+ROW: Final = "row"  # a row of keys
 Kinds = frozenset[str]
 LOOKS_AT: Final = {"css": ELEMENT, "xpath": ELEMENT, "jsonld": ELEMENT, "jmes": VALUE, "key": ROW}
 PAGE_KINDS: Final[dict[str, Kinds]] = {
@@ -31,11 +31,11 @@ PAGE_KINDS: Final[dict[str, Kinds]] = {
 }
 PARSED: Final = {"html": ELEMENT, "xml": ELEMENT, "json": VALUE}
 
-PAGE_URL: Final = "page.url"  # what templates call the final address of the page
+PAGE_URL: Final = "page.url"  # the final address of the page in templates
 
 
 class Selector(Struct, frozen=True):
-    """``level`` is resolved: 0 is the page; -1 for const. ``expression`` is the constant, or the language's text."""
+    """``level`` is absolute: 0 is the page, -1 stands for const. ``expression`` is the constant, or the selector's text."""
 
     language: str
     expression: Any
@@ -44,7 +44,7 @@ class Selector(Struct, frozen=True):
 
 
 class Value(Struct, frozen=True, kw_only=True):
-    """One value: selected, or a ``template`` of texts, ``{name}``, of fields above it and of params."""
+    """One value: selected, or made by a ``template`` of texts, fields above it and params."""
 
     selector: Selector | None = None
     template: str = ""
@@ -54,7 +54,7 @@ class Value(Struct, frozen=True, kw_only=True):
     fold: bool = True
     re: str = ""
     map: dict[str, Any] = {}
-    type: str = ""  # none: a text, or the JSON value as it is
+    type: str = ""  # "": a text, or the JSON value as it is
     scale: str = ""
     join: str | None = None
     default: Any = None
@@ -73,7 +73,7 @@ class Nested(Struct, frozen=True):
 
 
 class Choice(Struct, frozen=True):
-    """The first of several that finds something."""
+    """The first of several fields that finds something."""
 
     options: tuple["Field", ...]
 
@@ -82,7 +82,7 @@ Field = Union[Value, Nested, Choice]  # noqa: UP007 - the names are not defined 
 
 
 def template_parts(template: str) -> list[str | tuple[str]] | None:
-    """A template as its texts and (as tuples of one) its names; None where a brace is out of place."""
+    """A template as a list of texts and names, each name in a tuple of one; None if a brace is out of place."""
     parts: list[str | tuple[str]] = []
     for index, piece in enumerate(re.split(r"\{([A-Za-z_][A-Za-z0-9_.-]*)\}", template)):
         if index % 2:

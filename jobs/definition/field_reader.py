@@ -50,7 +50,7 @@ _ONLY_FOR: Final = {
 
 
 class FieldReader:
-    """Reads selectors and fields of one definition. ``params`` are the names that templates may use besides fields."""
+    """Reads the selectors and fields of one definition. ``params`` are names that templates may use besides fields."""
 
     def __init__(self, reader: Reader, form: str, params: Sequence[str]) -> None:
         self.reader = reader
@@ -58,7 +58,7 @@ class FieldReader:
         self.params = params
 
     def selector(self, raw: Any, where: Where, levels: Sequence[Kinds], extra: Sequence[str] = ()) -> Selector | None:
-        """A selector that must be one; None, and a fault, where it is not."""
+        """A required selector. None, and a fault, if it is not one."""
         if isinstance(raw, str):
             return self._checked(DEFAULT_LANGUAGE[self.form], raw, {}, where, levels)
         if not isinstance(raw, dict):
@@ -76,7 +76,7 @@ class FieldReader:
         return self._checked(found[0], table[found[0]], table, where, levels)
 
     def steps(self, raws: Any, where: Where, levels: list[Kinds], extra: Sequence[str] = ()) -> tuple[Selector, ...]:
-        """One step or a list of them, each inside what the one before found; ``levels`` grows by what they give."""
+        """One step, or a list of steps, each inside the items of the one before. Appends their kinds to ``levels``."""
         listed = raws if isinstance(raws, list) else [raws]
         if not listed:
             self.reader.fault(where, "expected at least one selector, found none")
@@ -91,7 +91,7 @@ class FieldReader:
         return tuple(steps)
 
     def kinds_of(self, step: Selector, where: Where) -> Kinds:
-        """What the items of a step can be looked at as."""
+        """The kinds of a step's items."""
         if step.parse:
             return frozenset({PARSED[step.parse]})
         if step.language in ("jmes", "jsonld"):
@@ -120,7 +120,7 @@ class FieldReader:
         return fields
 
     def field(self, name: str, raw: Any, where: Where, levels: Sequence[Kinds], above: Sequence[str]) -> Field | None:
-        """A field; None, and faults, where it is none."""
+        """A field. None, and faults, if it is not one."""
         if isinstance(raw, list):
             if not raw:
                 self.reader.fault(where, "expected at least one field in the list, found none")
@@ -301,7 +301,7 @@ class FieldReader:
         return None
 
     def attempt(self, where: Where, make: Any, text: str, expected: str) -> None:
-        """Makes what a text describes, to see whether it is right."""
+        """Calls ``make`` with a text. An error of it becomes a fault."""
         try:
             make(text)
         except ValueError as error:

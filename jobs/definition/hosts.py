@@ -1,13 +1,13 @@
-"""Which hosts an address may lead to, where params decide that: a definition names them, or it is refused.
+"""The hosts that an address may lead to if params decide that. A definition must name them.
 
-    https://shop.example/{path}          the template has one origin: nothing to name
-    https://{zone}.shop.example/         *.shop.example, by itself
-    https://{host}/ with an enum         those of the enum, by themselves
-    {+url}                               hosts = ["shop.example", "*.shop.example:8443"] of the param
-                                         or any_host = true of the source, where its region allows that; hosts then
-                                         name further ports: "*:8443"
+    https://shop.example/{path}          the template has one origin: no need to name hosts
+    https://{zone}.shop.example/         implies *.shop.example
+    https://{host}/ with an enum         implies those of the enum
+    {+url}                               needs hosts = ["shop.example", "*.shop.example:8443"] in the param
+                                         or any_host = true for the source, if its region allows that; hosts
+                                         then names further ports: "*:8443"
 
-The gateway holds params against it, and a worker does so again: what a message says is nobody's word.
+The gateway checks params against the hosts. A worker checks again, since a message may be forged.
 """
 
 import itertools
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from jobs.definition.params import Param
 
 ANY: Final = "*"
-COMBINATIONS_MAX: Final = 1_000  # of enums that make a host
-SHOWN_MAX: Final = 5  # hosts that a message names
+COMBINATIONS_MAX: Final = 1_000  # of enum values that are tried for the host
+SHOWN_MAX: Final = 5  # hosts that a message lists
 
-# What stands before the path, in a spelling that every reader of addresses understands alike: no credentials, no
-# escapes, no backslash.
+# The part before the path, in a spelling that every URL parser reads alike: no credentials, no escapes, no backslash.
 _AUTHORITY: Final = re.compile(r"(https?)://(\[[0-9a-f:.]++\]|\w[\w.-]*+)(?::(\d{1,5}+))?(?![^/?#])", re.IGNORECASE)
 _PATTERN: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|(?:\*\.)?\w(?:[\w.-]*\w)?|\*(?=:))(?::(\d{1,5}))?")
 _PIECE: Final = re.compile(r"\{([+#./;?&]?)([^{}]*+)\}|[^{]+")
@@ -38,7 +37,7 @@ _SUFFIX: Final = re.compile(
 
 
 class Elsewhere(ValueError):  # noqa: N818 - says what is wrong
-    """An address that does not lead where its definition says; ``param`` is what led it there, where that is one."""
+    """An address that leads to a host that its definition does not name. ``param`` is the param that led it there, if only one did."""
 
     def __init__(self, message: str, param: str = "") -> None:
         super().__init__(message)
@@ -55,18 +54,18 @@ def check(url: str, hosts: Sequence[str], led_by: Sequence[str] = ()) -> None:
 
 
 def _ports(hosts: Sequence[str]) -> str:
-    """The ports that any host may be asked on."""
+    """The ports that are allowed on any host."""
     return f"port {', '.join(['80', '443', *(str(_split(one)[1]) for one in hosts if one.startswith('*:'))])}"
 
 
 def shown(hosts: Sequence[str]) -> str:
-    """Hosts as a message names them."""
+    """Hosts as messages list them."""
     more = f" and {len(hosts) - SHOWN_MAX} more" if len(hosts) > SHOWN_MAX else ""
     return ", ".join(hosts[:SHOWN_MAX]) + more
 
 
 def leaders(template: str) -> list[str]:
-    """The params that decide which host a template leads to; none where it has one origin."""
+    """The params that decide which host a template leads to; none if it has one origin."""
     if not template or fixed_origin(template):
         return []
     found: list[str] = []
@@ -97,7 +96,7 @@ def read_hosts(reader: Reader, raw: Any, where: Where) -> tuple[str, ...]:
 def hosts_of(
     reader: Reader, template: str, where: Where, params: Mapping[str, "Param"], *, any_host: bool
 ) -> tuple[str, ...]:
-    """The hosts that a template may lead to; none where it has one origin. A fault where nothing names them."""
+    """The hosts that a template may lead to; none if it has one origin. A fault if the definition does not name them."""
     led_by = [name for name in leaders(template) if name in params]
     if not led_by:
         return ()
@@ -122,7 +121,7 @@ def hosts_of(
 
 
 def _of_enums(template: str, enums: Mapping[str, Sequence[Any]]) -> tuple[str, ...] | None:
-    """The hosts that enums make; None where one of the params has none."""
+    """The hosts that enums produce; None if one of the params has no enum."""
     if not all(enums.values()):
         return None
     found: dict[str, None] = {}
@@ -135,7 +134,7 @@ def _of_enums(template: str, enums: Mapping[str, Sequence[Any]]) -> tuple[str, .
 
 
 def _place(url: str) -> tuple[str, int] | None:
-    """An address's host and port; None where they can't be told for sure."""
+    """An address's host and port; None if they are not certain."""
     found = _AUTHORITY.match(url)
     if found is None:
         return None

@@ -1,7 +1,7 @@
 """JMESPath, with ``items(object)`` → [[key, value], …] and ``zip(a, b, …)`` → rows.
 
-One interpreter is kept for a compiled expression: ``search`` makes a new one a call, which costs three times as much.
-That its ``visit`` stays is not documented by jmespath; a test pins it.
+A compiled expression keeps one interpreter, since ``search`` makes a new one for each call, which takes three times as long.
+jmespath does not document the interpreter's ``visit``; a test pins it.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from jmespath import exceptions, functions
 from jmespath.visitor import Options, TreeInterpreter
 
 Find = Callable[[Any], Any]
-FAILED: Final = (exceptions.JMESPathError, RecursionError, TypeError, ValueError)  # what evaluating one may raise
+FAILED: Final = (exceptions.JMESPathError, RecursionError, TypeError, ValueError)  # errors of evaluating an expression
 
 
 class _Functions(functions.Functions):
-    """The standard functions and ours; JSON numbers that keep their digits are numbers."""
+    """The standard functions, and ours. ``Number``, which keeps its digits, counts as a number."""
 
     @functions.signature({"types": ["object", "null"]})
     def _func_items(self, value: dict[str, Any] | None) -> list[list[Any]]:
@@ -36,9 +36,9 @@ class _Functions(functions.Functions):
 
 
 def compiled(expression: str) -> Find:
-    """A function from a JSON value to what an expression finds in it. Raises ValueError for a bad expression.
+    """A function that evaluates an expression on a JSON value. Raises ValueError for a bad expression.
 
-    The function raises what stands in ``FAILED``.
+    The function raises the errors in ``FAILED``.
     """
     try:
         parsed = jmespath.compile(expression).parsed
@@ -64,7 +64,7 @@ def _called(node: Any) -> list[str]:
 
 
 def _keys(node: Any) -> list[str | int] | None:
-    """The steps of an expression that is only keys and indices (``a.b[0].c``); None for any other."""
+    """The steps of an expression of keys and indices only (``a.b[0].c``); None for any other."""
     if node["type"] in ("field", "index"):
         return [node["value"]] if node["type"] == "field" else [int(node["value"])]
     if node["type"] not in ("subexpression", "index_expression"):
@@ -79,7 +79,7 @@ def _keys(node: Any) -> list[str | int] | None:
 
 
 def _plain(keys: list[str | int]) -> Find:
-    """The look-ups of plain keys without an interpreter: many times cheaper."""
+    """Looks up plain keys without an interpreter, which is many times faster."""
     only = keys[0]
     if len(keys) == 1 and isinstance(only, str):
         return lambda value: value.get(only) if type(value) is dict else None

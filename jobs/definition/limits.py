@@ -1,4 +1,4 @@
-"""What a source may cost, and what its records promise."""
+"""``[limits]`` and ``[contract]``: what a source may cost, and what its records promise."""
 
 import re
 from typing import Any, Final
@@ -13,29 +13,29 @@ _PER_SECONDS: Final = {"s": 1, "min": 60, "h": 3600}
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """``rate`` (as it is written, "" for none) and ``concurrency`` are a host's, the rest is the source's own."""
+    """``rate`` (as written, "" for none) and ``concurrency`` are limits of the host; the others, of the source."""
 
     rate: str = ""
     concurrency: int = 8
     timeout_seconds: float = 10.0  # of one fetch
-    max_bytes: int = 20_000_000  # decoded, and as they come
+    max_bytes: int = 20_000_000  # of an answer, as it arrives and decoded
     retries: int = 2
     robots: bool = False
     stale_seconds: float = 0.0
 
     @property
     def rate_per_second(self) -> float:
-        """Fetches a second that the host gets at most; 0.0 stands for no limit."""
+        """The most fetches per second of the host; 0.0 means no limit."""
         found = _RATE.fullmatch(self.rate)
         return float(found[1]) / _PER_SECONDS[found[2]] if found else 0.0
 
 
 class Contract(Struct, frozen=True, kw_only=True):
-    """What every answer of the source keeps; selectors of ``empty`` and ``blocked`` are the definition's."""
+    """The promises of a source about its answers. The selectors ``empty`` and ``blocked`` are in ``Definition``."""
 
     required: tuple[str, ...] = ()
     min_rows: int = 1
-    unique: tuple[tuple[str, ...], ...] = ()  # each a field, or fields that are unique together
+    unique: tuple[tuple[str, ...], ...] = ()  # each a field, or several fields that are unique together
     range: dict[str, tuple[int | float | str, int | float | str]] = {}
     absent: tuple[int, ...] = ()
 
@@ -60,7 +60,7 @@ def read_limits(reader: Reader, value: Any, where: Where) -> Limits:
 
 
 def read_contract(reader: Reader, table: dict[str, Any], where: Where, fields: set[str] | None) -> Contract:
-    """``[contract]`` without its selectors. ``fields`` are the names that are put out, None where rows say them."""
+    """``[contract]`` without its selectors. ``fields`` are the names in records; None if only rows show them."""
     required = reader.texts(table, "required", where)
     unique = []
     listed = table.get("unique", [])

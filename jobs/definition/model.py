@@ -23,7 +23,7 @@ PAGES_MAX: Final = 10  # default of [next] max_pages
 
 
 class Next(Struct, frozen=True, kw_only=True):
-    """Where the next page is: an address that ``selector`` finds, a cursor for ``param``, a count, or a Link header."""
+    """How the next page is found: an address or a cursor for ``param`` that ``selector`` finds, a counted ``param``, or a Link header."""
 
     selector: Selector | None = None
     param: str = ""
@@ -34,7 +34,7 @@ class Next(Struct, frozen=True, kw_only=True):
 
 
 class Before(Struct, frozen=True, kw_only=True):
-    """What is asked first, for values of the real request; they are kept ``ttl_seconds``."""
+    """A request that goes first, for values of the real one. They are kept for ``ttl_seconds``."""
 
     ask: Ask
     format: str = "html"
@@ -43,16 +43,16 @@ class Before(Struct, frozen=True, kw_only=True):
 
 
 class Definition(Struct, frozen=True, kw_only=True):
-    """A source as its file describes it. ``hash`` is of the file, and of its ID.py where there is one."""
+    """A source as its file describes it. ``hash`` is that of the file, together with its ID.py if there is one."""
 
     id: str
     title: str
     ask: Ask
     hash: str
     path: Path
-    region: str = ""  # "" stands for the first region
+    region: str = ""  # "" means the first region
     standby: tuple[str, ...] = ()
-    any_host: bool = False  # a client may lead it anywhere, where its region allows that
+    any_host: bool = False  # clients may lead it to any host, if the region allows that
     format: str = "html"
     charset: str = ""
     archive: str = ""
@@ -64,21 +64,21 @@ class Definition(Struct, frozen=True, kw_only=True):
     next: Next | None = None
     limits: Limits = Limits()
     contract: Contract = Contract()
-    empty: Selector | bool = False  # no rows are right when this finds something, or always
+    empty: Selector | bool = False  # zero rows are right if this finds something, or always
     blocked: Selector | None = None
     namespaces: dict[str, str] = {}
     csv: Csv = Csv()
-    code: tuple[str, ...] = ()  # the functions of ID.py
+    code: tuple[str, ...] = ()  # functions that ID.py defines
 
     @property
     def url(self) -> str:
-        """The address's template."""
+        """The template of the address."""
         return self.ask.url
 
     def bind(
         self, params: Mapping[str, object], *, text: bool = False, chars_max: int | None = None
     ) -> dict[str, object]:
-        """Params with types and defaults, as ``jobs.definition.params.bind``; raises ``BadParams``."""
+        """Params with types and defaults, by ``jobs.definition.params.bind``. Raises ``BadParams``."""
         counted = self.next.param if self.next is not None and self.next.selector is None else ""
         if not counted or self.next is None:
             return bind(self.params, params, text=text, chars_max=chars_max)
@@ -86,7 +86,7 @@ class Definition(Struct, frozen=True, kw_only=True):
         if not text and counted in params and params[counted] == first and not self.params[counted].required:
             given = {name: value for name, value in params.items() if name != counted}
             bound = bind(self.params, given, text=text, chars_max=chars_max)
-            return {**bound, counted: first}  # bound before: it need not fit the param
+            return {**bound, counted: first}  # its default, which need not fit the param
         bound = bind(self.params, params, text=text, chars_max=chars_max)
         bound.setdefault(counted, first)
         return bound
@@ -96,7 +96,7 @@ class Definition(Struct, frozen=True, kw_only=True):
         return following.start if param is not None and param.type == "int" else str(following.start)
 
     def expand(self, params: Mapping[str, object]) -> str:
-        """The address that bound params make; raises ValueError where they make none."""
+        """The address for bound params. Raises ValueError if they make none."""
         return self.ask.expand(params)
 
     def schema(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Definition(Struct, frozen=True, kw_only=True):
         return schema.of_record(self.title, self.fields, self.contract.required, self._keys())
 
     def _keys(self) -> list[str] | None:
-        """The names of rows' keys where the definition has no fields; None where only an answer tells them."""
+        """The names of the rows' keys, for a definition without fields; None if only an answer shows them."""
         if self.rows_re:
             return pattern.names(self.rows_re)
         if self.format == "feed":

@@ -1,4 +1,4 @@
-"""What a client chooses about a source: names, types, defaults, limits; and how values are bound to them."""
+"""The params of a source, which clients choose: names, types, defaults, limits; and how values are bound to them."""
 
 import re
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from jobs.definition.reader import Reader, Where, show
 from jobs.text import dates, pattern, values
 from regions.faults import nearest
 
-RESERVED: Final = ("wait", "max_age")  # parameters of the HTTP interface itself
+RESERVED: Final = ("wait", "max_age")  # parameters of the HTTP API itself
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LENGTH: Final = "a length"
-NAMES_MAX: Final = 32  # faults that one answer names
+NAMES_MAX: Final = 32  # faults that one answer lists
 
 _KEYS: Final = ("type", "required", "default", "example", "enum", "pattern", "min", "max", "title", "hosts")
 _INT: Final = re.compile(r"[+-]?\d{1,18}")
@@ -34,8 +34,8 @@ _EXPECTED: Final = {
 }
 
 
-class BadParams(ValueError):  # noqa: N818 - plural says that it carries all of them
-    """Everything that is wrong with the params of one source: (name, what was expected and found)."""
+class BadParams(ValueError):  # noqa: N818 - a plural, since it carries all faults
+    """All faults in the params of one source: (name, expected and found)."""
 
     def __init__(self, faults: list[tuple[str, str]]) -> None:
         super().__init__("; ".join(f"{name}: {detail}" for name, detail in faults))
@@ -43,7 +43,7 @@ class BadParams(ValueError):  # noqa: N818 - plural says that it carries all of 
 
 
 class Param(Struct, frozen=True, kw_only=True):
-    """One param; ``min`` and ``max`` are of a number, a date as text, or a text's length."""
+    """One param. ``min`` and ``max`` bound a number, a date (as text), or the length of a text."""
 
     type: str = "str"
     required: bool = False
@@ -54,12 +54,12 @@ class Param(Struct, frozen=True, kw_only=True):
     min: Any = None
     max: Any = None
     title: str = ""
-    hosts: tuple[str, ...] = ()  # that it may lead an address to (jobs.definition.hosts)
+    hosts: tuple[str, ...] = ()  # to which it may lead an address (jobs.definition.hosts)
 
     def value(self, given: Any, *, text: bool, chars_max: int | None = None) -> Any:
-        """A value as it is kept (JSON; decimals, dates and addresses as texts). Raises ValueError: expected, found.
+        """A value as tasks have it (JSON; decimals, dates and addresses are texts). Raises ValueError: expected, found.
 
-        ``chars_max``: how long a text may be for which nothing else says so.
+        ``chars_max`` limits the length of texts that have no ``max``.
         """
         has_length = self.max is not None and _bound(self.type) == LENGTH
         if chars_max is not None and not has_length and isinstance(given, str) and len(given) > chars_max:
@@ -82,8 +82,8 @@ def bind(
 ) -> dict[str, object]:
     """The values of all params that have one, in the order of the definition. Raises ``BadParams``.
 
-    ``text`` says that all values are texts, as a query has them; else each has its type's own JSON type. ``chars_max`` as
-    in ``Param.value``.
+    ``text``: all values are texts, as in a query string; otherwise each has the JSON type of its param. ``chars_max`` is that
+    of ``Param.value``.
     """
     faults: list[tuple[str, str]] = []
     for name in given:
@@ -185,7 +185,7 @@ def _typed(kind: str, given: Any, *, text: bool) -> Any:
 
 def _from_text(kind: str, given: Any) -> Any:
     if not isinstance(given, str):
-        raise ValueError("no text")  # noqa: TRY004 - the caller tells it as a wrong value
+        raise ValueError("no text")  # noqa: TRY004 - the caller reports a wrong value
     if kind == "int":
         if not _INT.fullmatch(given):
             raise ValueError("no int")
@@ -218,12 +218,12 @@ def _from_json(kind: str, given: Any) -> Any:
     if kind == "decimal" and isinstance(given, int | float):
         return _written(kind, f"{Decimal(repr(given)):f}")
     if not isinstance(given, str):
-        raise ValueError("no text")  # noqa: TRY004 - the caller tells it as a wrong value
+        raise ValueError("no text")  # noqa: TRY004 - the caller reports a wrong value
     return _written(kind, given)
 
 
 def _written(kind: str, given: str) -> str:
-    """A text of a type that is kept as text, checked."""
+    """A checked text, for types whose values stay texts."""
     if kind == "decimal" and not _DECIMAL.fullmatch(given):
         raise ValueError("no decimal")
     if kind == "date" and not dates.is_date(given):
@@ -238,13 +238,13 @@ def _written(kind: str, given: str) -> str:
 
 
 def _finite(value: float) -> float:
-    if value != value or abs(value) == float("inf"):  # noqa: PLR0124 - NaN is not itself
+    if value != value or abs(value) == float("inf"):  # noqa: PLR0124 - NaN does not equal itself
         raise ValueError("no finite number")
     return value
 
 
 def _size(kind: str, value: Any, *, bound: bool = False) -> Any:
-    """What ``min`` and ``max`` compare."""
+    """The size that ``min`` and ``max`` bound."""
     if kind in _NUMERIC:
         if isinstance(value, bool):
             raise TypeError("a bool is no bound")

@@ -36,7 +36,7 @@ _KEYS: Final = (
 
 
 def read(path: Path) -> Definition:
-    """Reads ``ID.toml`` (and looks at ``ID.py`` beside it, without running it). Raises ``Faults`` with all of them."""
+    """Reads ``ID.toml``, and which functions ``ID.py`` beside it defines, without running it. Raises ``Faults``."""
     definition, faults = examine(path)
     if faults:
         raise Faults(sorted(faults, key=lambda fault: fault.line or 0))
@@ -44,9 +44,9 @@ def read(path: Path) -> Definition:
 
 
 def examine(path: Path) -> tuple[Definition, list[Fault]]:
-    """A definition with everything that is wrong with it; what is wrong is left out of it, or has its default.
+    """A definition and all its faults. Faulty parts are left out, or have their defaults.
 
-    Raises ``Faults`` for a file that is no TOML at all.
+    Raises ``Faults`` if the file is not TOML.
     """
     raw = toml.read(path)
     data = path.read_bytes()
@@ -74,7 +74,7 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
         reader, request, ("request",), reader.text_at(table, "url", ()), ("url",), list(params),
         list(before.fields) if before else [], DEFAULT_EGRESS,
     )  # fmt: skip
-    if before is not None and not before.ask.egress:  # its token may be worth nothing from another address
+    if before is not None and not before.ask.egress:  # a token may only be valid for the same address
         before = replace(before, ask=replace(before.ask, egress=asked.egress))
     page = [PAGE_KINDS[form]]
     levels: list[Kinds] = list(page)
@@ -135,7 +135,7 @@ def _id(reader: Reader, path: Path) -> str:
 
 
 def _left_out(table: Mapping[str, Any]) -> str:
-    """The format that a definition means which does not say it."""
+    """The format of a definition that names none."""
     rows = table.get("rows")
     steps = rows.get("each", rows) if isinstance(rows, dict) else rows
     first = steps[0] if isinstance(steps, list) and steps else steps
@@ -145,7 +145,7 @@ def _left_out(table: Mapping[str, Any]) -> str:
 def _rows(
     fields: FieldReader, table: Mapping[str, Any], form: str, levels: list[Kinds], code: tuple[str, ...]
 ) -> tuple[tuple[Selector, ...], str]:
-    """``[rows]`` as steps, or the pattern of a text's rows; ``levels`` grows by what they give."""
+    """``[rows]`` as steps, or the pattern of a text's rows. Appends the kinds of their items to ``levels``."""
     reader, where = fields.reader, ("rows",)
     raw = table.get("rows")
     if "parse" in code:
@@ -189,7 +189,7 @@ def _contract(
         empty = raw["empty"]
     elif "empty" in raw:
         empty = fields.selector(raw["empty"], (*where, "empty"), page) or False
-    wall = [page[0] | {ELEMENT}]  # a wall is HTML, whatever stands behind it
+    wall = [page[0] | {ELEMENT}]  # a block page is HTML, whatever the format
     blocked = fields.selector(raw["blocked"], (*where, "blocked"), wall) if "blocked" in raw else None
     return contract, empty, blocked
 
@@ -247,7 +247,7 @@ def _before(reader: Reader, table: Mapping[str, Any], params: list[str]) -> Befo
 def _led(
     reader: Reader, asked: Ask, before: Before | None, params: Mapping[str, Param], *, any_host: bool
 ) -> tuple[Ask, Before | None]:
-    """The requests with the hosts that their addresses may lead to."""
+    """The requests, completed by the hosts that their addresses may lead to."""
     led_by = {*leaders(asked.url), *(leaders(before.ask.url) if before is not None else ())}
     if any_host and not led_by:
         reader.fault(("any_host",), "expected it only where a param decides where an address leads")
@@ -289,7 +289,7 @@ def _is_region(name: str) -> bool:
 
 
 def _functions(reader: Reader, path: Path, code: bytes) -> tuple[str, ...]:
-    """What ID.py defines, found by reading it: the gateway never runs an author's code."""
+    """The functions that ID.py defines, found by parsing it. The gateway never runs an author's code."""
     if not code:
         return ()
     name = path.with_suffix(".py").name

@@ -1,4 +1,4 @@
-"""Takes values out of a definition's tables and remembers everything that is wrong with them, each with its line.
+"""Takes values from a definition's tables, and collects all their faults, each with its line.
 
 books.list.toml:9: fields.price.type: expected one of int, decimal, …, found "dezimal"; did you mean "decimal"?
 """
@@ -15,7 +15,7 @@ Where = tuple[str | int, ...]
 
 
 class Reader:
-    """Reads one file. Whatever is wrong becomes a fault, and the default stands in for it, so that reading goes on."""
+    """Reads one file. A wrong value becomes a fault, and its default is used instead, so that reading goes on."""
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
@@ -23,11 +23,11 @@ class Reader:
         self.faults: list[Fault] = []
 
     def fault(self, where: Where, message: str) -> None:
-        """Something is wrong at a key."""
+        """Adds a fault at a key."""
         self.faults.append(Fault(self.file, toml.line_of(self.text, where), _dotted(where), message))
 
     def table(self, value: Any, where: Where, known: Iterable[str], what: str = "key") -> dict[str, Any]:
-        """A table with known keys only; an empty one where it is none."""
+        """A table, with faults for unknown keys. An empty one if ``value`` is no table."""
         if not isinstance(value, dict):
             self.fault(where, f"expected a table, found {show(value)}")
             return {}
@@ -40,7 +40,7 @@ class Reader:
         return value
 
     def of_type(self, table: Mapping[str, Any], key: str, where: Where, kind: Any, default: Any, expected: str) -> Any:
-        """The value of a key as ``kind`` (what msgspec converts to, strictly), ``default`` where it is absent."""
+        """The value of a key, converted to ``kind`` by msgspec (strictly); ``default`` if the key is absent."""
         if key not in table:
             return default
         try:
@@ -91,7 +91,7 @@ class Reader:
         return found
 
     def texts(self, table: Mapping[str, Any], key: str, where: Where) -> tuple[str, ...]:
-        """A list of texts, or one text for a list of one; an empty one where the key is absent."""
+        """A list of texts. One text is a list of one; an absent key is an empty list."""
         if isinstance(table.get(key), str):
             return (self.text_at(table, key, where),)
         found: list[str] = self.of_type(table, key, where, list[str], [], "a text or a list of texts")
@@ -99,7 +99,7 @@ class Reader:
 
 
 def show(value: Any) -> str:
-    """A value as a message shows it: JSON, cut short."""
+    """A value for messages: JSON, cut short."""
     try:
         text = msgspec.json.encode(value, enc_hook=str).decode()
     except (TypeError, ValueError, RecursionError):

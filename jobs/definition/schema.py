@@ -1,4 +1,4 @@
-"""JSON Schema of a record, from the fields that make it."""
+"""The JSON Schema of a record, made from the fields of a definition."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -33,7 +33,7 @@ _TYPES: Final[dict[str, dict[str, Any]]] = {
 def of_record(
     title: str, fields: Mapping[str, Field], required: Sequence[str], keys: Sequence[str] | None
 ) -> dict[str, Any]:
-    """The schema of a record; ``keys`` are the names of rows' keys where there are no fields, if they are known."""
+    """The schema of a record. Without fields, ``keys`` are the names of the rows' keys, if they are known."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
     if fields:
         return {**head, **_object(fields, required)}
@@ -73,7 +73,7 @@ def _single(field: Value) -> dict[str, Any]:
         return {"enum": found}
     is_json = selector is not None and (selector.language in ("jmes", "own", "jsonld") or selector.parse == "json")
     if not field.type and is_json and not field.re:
-        return {}  # a JSON value stays what it is
+        return {}  # any JSON value
     if field.type == "datetime" and field.tz == "local":
         return {"type": "string"}
     return dict(_TYPES[field.type or "str"])

@@ -70,7 +70,7 @@ class TooLarge(TaskError):  # noqa: N818
 
 
 class Blocked(TaskError):  # noqa: N818
-    """A block page came instead of the page."""
+    """A wall (a block page, a CAPTCHA) came instead of the page."""
 
     type, origin = "blocked", "target"
 

@@ -211,7 +211,7 @@ def _html_root(body: bytes) -> Any:
     try:
         root = etree.fromstring(body, _parsers.html)
     except etree.LxmlError as error:
-        raise ParseFailed(f"expected HTML, found what is none: {error}") from error
+        raise ParseFailed(f"expected HTML, found something else: {error}") from error
     last = _parsers.html.error_log.last_error
     if last is not None and last.type == etree.ErrorTypes.ERR_RESOURCE_LIMIT:
         raise ParseFailed(f"expected HTML within a parser's limits: {last.message}")
@@ -238,7 +238,7 @@ def parse_json(body: bytes, told: list[str] | None = None) -> Any:
     except DecodeFailed:
         raise
     except RecursionError as error:
-        raise ParseFailed("expected JSON, found what is nested without end") from error
+        raise ParseFailed("expected JSON, found too deep nesting") from error
     except ValueError as error:
         raise ParseFailed(f"expected JSON, found: {error}") from error
 

@@ -97,7 +97,7 @@ class FieldReader:
         if step.language in ("jmes", "jsonld"):
             return frozenset({VALUE})
         if step.language == "css" and re.search(r"::(text|attr\([^)]*\))\s*$", str(step.expression)):
-            self.reader.fault(where, "expected elements, found texts; parse says what they are documents of")
+            self.reader.fault(where, "expected elements, found texts; parse says as what to read them")
         if step.language in ("key", "const"):
             self.reader.fault(where, f"expected css, xpath, jmes or jsonld, or parse, found {step.language}")
         return frozenset({ELEMENT})
@@ -167,27 +167,27 @@ class FieldReader:
         kind = reader.one_of(table, "type", where, TYPES)
         for key, kinds in _ONLY_FOR.items():
             if key in table and kind not in kinds:
-                reader.fault((*where, key), f"expected it beside a type of {', '.join(kinds)}, found {kind or 'none'}")
+                reader.fault((*where, key), f"expected a type of {', '.join(kinds)} beside it, found {kind or 'none'}")
         mapping = reader.of_type(table, "map", where, dict[str, Any], {}, "a table of texts")
         expression = reader.text_at(table, "re", where)
         if expression:
             self.attempt((*where, "re"), pattern.compiled, expression, "an RE2 pattern")
         if expression and mapping and kind == "bool":
-            reader.fault((*where, "map"), "expected no map where a bool says whether re matched")
+            reader.fault((*where, "map"), "expected no map: with re, a bool says whether it matched")
         many = reader.flag(table, "many", where)
         if expression and many and kind == "bool":
-            reader.fault((*where, "many"), "expected no many where a bool says whether re matched")
+            reader.fault((*where, "many"), "expected no many: with re, a bool says whether it matched")
         join = reader.of_type(table, "join", where, str, None, "a text")
         if join is not None and not many:
             reader.fault((*where, "join"), "expected many = true beside it")
         without = reader.text_at(table, "without", where)
         if without and (selector is None or selector.language not in ("css", "xpath") or selector.parse):
-            reader.fault((*where, "without"), "expected it beside css or xpath, and no parse")
+            reader.fault((*where, "without"), "expected css or xpath beside it, and no parse")
         if without:
             self.attempt((*where, "without"), css.check_elements, without, "a CSS selector of elements")
         lines = reader.flag(table, "lines", where)
         if lines and (selector is None or (selector.language not in ("css", "xpath") and selector.parse != "html")):
-            reader.fault((*where, "lines"), "expected it beside css, xpath or parse of HTML")
+            reader.fault((*where, "lines"), 'expected css, xpath or parse = "html" beside it')
         fold = reader.flag(table, "fold", where, default=True)
         if lines and not fold:
             reader.fault((*where, "fold"), "expected true beside lines, which folds each line")
@@ -204,7 +204,9 @@ class FieldReader:
             if text:
                 self.attempt((*where, key), make, text, expected)
         if to_tz and dates.LOCAL in (tz, to_tz):
-            reader.fault((*where, "to_tz"), "expected a zone, and no local: a time without an offset has no other zone")
+            reader.fault(
+                (*where, "to_tz"), "expected a zone other than local: a time without an offset can't change its zone"
+            )
         for form in formats:
             if form not in dates.WORDS and "%" not in form:
                 reader.fault(

@@ -104,4 +104,4 @@ def _is_range(bounds: Any) -> bool:
 def _check_names(reader: Reader, where: Where, names: tuple[str, ...], fields: set[str]) -> None:
     for name in names:
         if name not in fields:
-            reader.fault(where, f'expected a field that is put out, found "{name}"{nearest(name, fields)}')
+            reader.fault(where, f'expected a field that is in the records, found "{name}"{nearest(name, fields)}')

@@ -85,7 +85,7 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
     _only_for(reader, table, form)
     contract, empty, blocked = _contract(fields, table, page)
     if not asked.url and (named := asked.credentials()):
-        reader.fault(("request",), f"expected url above it, whose origin alone gets {{{named[0]}}}")
+        reader.fault(("request",), f"expected url, since {{{named[0]}}} is sent to its origin only, found none")
     any_host = reader.flag(table, "any_host", ())
     asked, before = _led(reader, asked, before, params, any_host=any_host)
     region = reader.text_at(table, "region", ())
@@ -150,7 +150,7 @@ def _rows(
     raw = table.get("rows")
     if "parse" in code:
         if raw is not None:
-            reader.fault(where, "expected none: the parse of ID.py yields the rows")
+            reader.fault(where, "expected no [rows]: the parse of ID.py yields them")
         levels.append(frozenset({ROW, VALUE}))
         return (), ""
     if form == "text":
@@ -166,7 +166,7 @@ def _rows(
         return (), expression
     if raw is None or form in ("csv", "feed"):
         if raw is not None:
-            reader.fault(where, f"expected none: a row of {form} is {'a line' if form == 'csv' else 'an entry'}")
+            reader.fault(where, f"expected no [rows]: a row of {form} is {'a line' if form == 'csv' else 'an entry'}")
         if form in ("csv", "feed"):
             levels.append(frozenset({ROW}) if form == "csv" else PAGE_KINDS["feed"])
         return (), ""
@@ -189,7 +189,7 @@ def _contract(
         empty = raw["empty"]
     elif "empty" in raw:
         empty = fields.selector(raw["empty"], (*where, "empty"), page) or False
-    wall = [page[0] | {ELEMENT}]  # a block page is HTML, whatever the format
+    wall = [page[0] | {ELEMENT}]  # a wall is HTML, whatever the format
     blocked = fields.selector(raw["blocked"], (*where, "blocked"), wall) if "blocked" in raw else None
     return contract, empty, blocked
 
@@ -214,7 +214,7 @@ def _next(
     if selector is None and not selecting and not param and not link:
         reader.fault(where, "expected a selector, param or link = true, found none")
     if link and (selecting or param):
-        reader.fault((*where, "link"), "expected it alone")
+        reader.fault((*where, "link"), "expected link = true alone, without a selector or param")
     return Next(
         selector=selector,
         param=param,
@@ -250,10 +250,12 @@ def _led(
     """The requests, completed by the hosts that their addresses may lead to."""
     led_by = {*leaders(asked.url), *(leaders(before.ask.url) if before is not None else ())}
     if any_host and not led_by:
-        reader.fault(("any_host",), "expected it only where a param decides where an address leads")
+        reader.fault(("any_host",), "expected it only if a param decides where an address leads")
     for name, param in params.items():
         if param.hosts and name not in led_by:
-            reader.fault(("params", name, "hosts"), "expected them only of a param that decides where an address leads")
+            reader.fault(
+                ("params", name, "hosts"), "expected hosts only in a param that decides where an address leads"
+            )
     asked = replace(asked, hosts=hosts_of(reader, asked.url, ("url",), params, any_host=any_host))
     if before is not None:
         led = hosts_of(reader, before.ask.url, ("before", "url"), params, any_host=any_host)
@@ -281,7 +283,7 @@ def _namespaces(reader: Reader, table: Mapping[str, Any]) -> dict[str, str]:
 def _only_for(reader: Reader, table: Mapping[str, Any], form: str) -> None:
     for key, forms in (("csv", ("csv",)), ("namespaces", ("xml", "feed", "html"))):
         if key in table and form not in forms:
-            reader.fault((key,), f"expected it where the format is {' or '.join(forms)}, found {form}")
+            reader.fault((key,), f"expected it only with the format {' or '.join(forms)}, found {form}")
 
 
 def _is_region(name: str) -> bool:

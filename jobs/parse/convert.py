@@ -159,7 +159,7 @@ def _time(spec: Value, doubt: Doubt | None) -> Parse:
     return parse
 
 
-_BEYOND_FLOAT: Final = 'beyond what a float holds; type = "decimal" holds it'
+_BEYOND_FLOAT: Final = 'too large for a float; use type = "decimal"'
 
 
 def _finite(number: float) -> float:

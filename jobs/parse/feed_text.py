@@ -38,9 +38,7 @@ def html_of(element: Any, warnings: list[str]) -> str:
     if _kind(element) == "text":
         return html.escape(text, quote=False)
     if _ESCAPED.match(text) and text.rstrip().endswith("&gt;"):
-        warnings.append(
-            f"a <{name_of(element)}> of the feed is HTML still after it was read as HTML: it is escaped twice"
-        )
+        warnings.append(f"a <{name_of(element)}> of the feed is still HTML after it was unescaped: it is escaped twice")
     return text
 
 

@@ -247,7 +247,7 @@ class Compiler:
             try:
                 return run(levels[level])
             except jmes.FAILED as error:
-                raise BadValue(str(error).splitlines()[0][:60], f'what "{expression}" takes') from error
+                raise BadValue(str(error).splitlines()[0][:60], f'a value that "{expression}" accepts') from error
 
         return find
 

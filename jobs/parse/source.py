@@ -158,7 +158,7 @@ class Source:
         found = self._before.make([root], scope, {**page.params, PAGE_URL: page.url}) or {}
         missing = [name for name in before.fields if not name.startswith("_") and found.get(name) is None]
         if missing:
-            raise ParseFailed(f"expected {', '.join(missing)} on the page before, found none")
+            raise ParseFailed(f"expected {', '.join(missing)} on the page of [before], found none")
         return found
 
     def _made(
@@ -212,7 +212,7 @@ class Source:
             if not len(rows) % WEIGHED_ROWS:
                 memory.reserve(memory.rows_bytes(rows[-WEIGHED_ROWS:]), f"{len(rows)} records so far")
         if scope.row and not rows and self._steps:
-            scope.warnings.add(("[rows]", ""), f"[rows] found {scope.row} items, and no field anything in them")
+            scope.warnings.add(("[rows]", ""), f"[rows] found {scope.row} items, but no field found anything in them")
         following = self._paging.following(page, root, scope.base, has_rows=bool(rows))
         told = [*dict.fromkeys(self._compiler.warnings), *([following.warning] if following.warning else [])]
         told = told[-Warnings.LINES_MAX :]
@@ -305,13 +305,13 @@ class Source:
         selector = self.definition.blocked
         assert selector is not None
         try:
-            # A block page in front of an API is HTML; css and xpath read it as such.
+            # A wall in front of an API is HTML; css and xpath read it as such.
             as_page = ELEMENT not in self._page_kinds[0] and selector.language in ("css", "xpath", "jsonld")
             is_blocked = self._blocked([page.html if as_page else self._root(page)])
         except (TaskError, BadValue):
-            return  # unreadable, so not recognisable as a block page; parsing it will fail with the reason
+            return  # unreadable, so not recognisable as a wall; parsing it will fail with the reason
         if is_blocked:
-            raise Blocked("the page is a wall, not what was asked for", http_status=page.status)
+            raise Blocked("the page is a wall, not the page that was asked for", http_status=page.status)
 
     def _is_empty(self, root: Any) -> bool:
         if self._empty is None:

@@ -60,7 +60,7 @@ class Refused(ValueError):  # noqa: N818
 
 def multiplier(word: str) -> str:
     """The message about a word that multiplies."""
-    return f"{word} multiplies; re takes the number, scale is the factor"
+    return f"{word} multiplies; use re to take the number, and scale for the factor"
 
 
 def _is_of_word(sign: str) -> bool:
@@ -124,11 +124,11 @@ class Prefix:
         last = before.rstrip(" ")[-1:]
         word = _word_before(before.rstrip(" "))
         if last in _MINUSES or (last and last in f"{_PLUS_MINUS}+)]") or before.rstrip(" ").endswith(("+/", "+ /")):
-            raise Refused("more than one sign; re takes the number")
+            raise Refused("more than one sign; use re to take the number")
         if before[-1:] and (before[-1].isalnum() or _is_of_word(before[-1]) or (before[-1] == "." and word)):
             return self._is_minus_after(word)
         if sign not in _MINUS and sign != _DASH:
-            raise Refused(f"{sign} may be a minus; re takes the number")
+            raise Refused(f"{sign} may be a minus; use re to take the number")
         if touches or not last or not (last.isalnum() or word):
             if number_words.multiplies_after(word.rstrip(".")):
                 raise Refused(multiplier(word))
@@ -139,17 +139,17 @@ class Prefix:
             return True
         if sign == _DASH and not number_words.is_currency(word):
             return None
-        raise Refused(f"{sign} between blanks may be a minus or a dash; re takes the number")
+        raise Refused(f"{sign} between blanks may be a minus or a dash; use re to take the number")
 
     def _is_minus_after(self, word: str) -> bool | None:
         """A dash right after a word: a minus after a currency, else a hyphen."""
         if not number_words.is_currency(word):
             if word.endswith(".") or (2 <= len(word) <= 5 and word.isascii() and word.isupper()):
-                raise Refused(f"{word}- may be a currency and a minus; re takes the number")
+                raise Refused(f"{word}- may be a currency and a minus; use re to take the number")
             return None
         has_sign = any(unicodedata.category(sign) == "Sc" for sign in word)
         if not has_sign and not (2 <= len(word.rstrip(".")) <= 3 or "." in word):
-            raise Refused(f"{word}- may be a word with a hyphen, or a minus; re takes the number")
+            raise Refused(f"{word}- may be a word with a hyphen, or a minus; use re to take the number")
         self.currency = self.currency or word
         return True
 
@@ -159,24 +159,24 @@ class Prefix:
         last, word = rest[-1:], _word_before(rest)
         if last == "+":
             if rest[:-1].rstrip(" ")[-1:] in (*_MINUSES, *_PLUS_MINUS, "/", "+") and rest[:-1].strip(" "):
-                raise Refused("more than one sign; re takes the number")
+                raise Refused("more than one sign; use re to take the number")
             self.sign = False
             return
         if last and (last in _PLUS_MINUS or last in _ARROWS):
-            raise Refused(f"{last} may be a minus; re takes the number")
+            raise Refused(f"{last} may be a minus; use re to take the number")
         bare = word.rstrip(".").casefold()
         if bare in _MINUS_WORDS or rest.endswith(_MINUS_CJK):
-            raise Refused('a minus in words; re takes the number, scale = "-1" makes it negative')
+            raise Refused('a minus in words; use re to take the number, and scale = "-1" to make it negative')
         if bare in _ACCOUNTS:
             raise Refused(_account(word))
         if word and (number_words.multiplies_after(word.rstrip(".")) or number_words.is_multiplied(word)):
             raise Refused(multiplier(word))
         if last and unicodedata.numeric(last, None) is not None and not last.isalpha() and not last.isdecimal():
-            raise Refused(f"{last} at the number; re takes the number")
+            raise Refused(f"{last} at the number; use re to take the number")
         near = rest[: len(rest) - len(word)].rstrip(_LEAST_SIGNS)
         is_near = near[-1:] in _MINUSES and not near[:-1][-1:].isalnum() and not near[:-1].endswith(" ")
         if is_near or rest.lstrip(" ")[:1] in _MINUSES or _SIGN_IN_BRACKETS.search(rest):
-            raise Refused("a minus that is not at the number; re takes the number")
+            raise Refused("a minus that is not at the number; use re to take the number")
 
 
 class Suffix:
@@ -225,7 +225,7 @@ class Suffix:
             blank = blank[len(_word_after(blank)) :].lstrip(" ")
         if not has_fraction or text[0] not in _MINUS or blank.rstrip(" )"):
             raise Refused(
-                f'{text[0]} after the number may be a minus; re takes the number, scale = "-1" makes it negative'
+                f'{text[0]} after the number may be a minus; use re to take the number, and scale = "-1" to make it negative'
             )
         self.is_minus = True
         return text[1:]
@@ -235,16 +235,16 @@ class Suffix:
         self.in_brackets = first in _CLOSED
         bare = word.rstrip(".")
         if first and (first in _ARROWS or first in _PLUS_MINUS):
-            raise Refused(f"{first} may be a minus; re takes the number")
+            raise Refused(f"{first} may be a minus; use re to take the number")
         if bare.casefold() in _MINUS_WORDS or rest.startswith(_MINUS_CJK):
-            raise Refused('a minus in words; re takes the number, scale = "-1" makes it negative')
+            raise Refused('a minus in words; use re to take the number, and scale = "-1" to make it negative')
         if _HALF.match(rest):
-            raise Refused("a half in words; re takes a number without one")
+            raise Refused("a half in words; use re to take a number without one")
         if bare.casefold() in _ACCOUNTS:
             raise Refused(_account(word))
         if first and unicodedata.numeric(first, None) is not None and not first.isalpha() and not first.isdecimal():
             raise Refused(
-                f"{first} at the number is an exponent or a note; re takes the number, or without leaves the note out"
+                f"{first} at the number is an exponent or a note; use re to take the number, or without to leave the note out"
             )
         self.part = bare if number_words.is_hundredth(bare) else ""
         after = rest[len(word) :]
@@ -256,8 +256,8 @@ class Suffix:
             if number_words.is_currency(word):
                 left = left[len(word) :].strip(" )")
             if not left or (text[:1] == first and self.currency and rest[1:2] == " "):
-                raise Refused(f"{first} after the number may be a minus; re takes the number")
+                raise Refused(f"{first} after the number may be a minus; use re to take the number")
 
 
 def _account(word: str) -> str:
-    return f'{word} is a debit or a credit; re takes the number, scale = "-1" makes it negative'
+    return f'{word} is a debit or a credit; use re to take the number, and scale = "-1" to make it negative'

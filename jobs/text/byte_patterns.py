@@ -63,7 +63,7 @@ def by_escapes(body: Candidates) -> Decoded | None:
     if _KOREAN_OR_CHINESE.search(body.bytes) is not None and body.bytes.isascii():
         raise DecodeFailed(
             "expected a charset that browsers read, found the escape sequences of iso-2022-kr or iso-2022-cn; "
-            'if it is the former, charset = "iso-2022-kr" in the definition reads it'
+            'if it is the former, set charset = "iso-2022-kr" in the definition'
         )
     return Decoded(body.bytes, UTF_8) if body.bytes.isascii() else None
 

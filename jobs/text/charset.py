@@ -107,7 +107,7 @@ def _overridden(body: bytes, label: str) -> Decoded:
     is_read = encoding is not None and encoding.name != REPLACEMENT
     text = with_few_faults(body, encoding, is_declared=True) if encoding is not None and is_read else None
     if encoding is None or text is None:
-        raise DecodeFailed(f"expected {label}, as the definition says, found bytes that are none")
+        raise DecodeFailed(f"expected {label}, as the definition says, found other bytes")
     for mark, name in _BOMS:
         if body.startswith(mark) and encoding.name == name:
             text = text.removeprefix("\ufeff")
@@ -258,7 +258,7 @@ def _nearly_utf8(body: Candidates) -> Decoded | None:
         return None
     other = next((declared for declared in body.declared if declared.encoding.name != UTF_8), None)
     says = f", not {other.shown} as {other.place} says" if other is not None else ""
-    return Decoded(text.encode(), UTF_8, f"the page is UTF-8 but for {count} bad sequences{says}")
+    return Decoded(text.encode(), UTF_8, f"the page is UTF-8 except for {count} bad sequences{says}")
 
 
 # ── other charsets ──
@@ -331,7 +331,7 @@ def _doubt(body: Candidates, declared: Declared, sampled: str, here: Rating, oth
         return ""
     return (
         f"the bytes are {declared.shown}, as {declared.place} says, and may be {name}: it was read as {declared.encoding.name}; "
-        "charset in the definition decides"
+        "set charset in the definition to decide"
     )
 
 

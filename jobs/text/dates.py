@@ -88,7 +88,7 @@ def datetime_parser(
             return found.replace(tzinfo=None).isoformat(timespec=spec)
         if found.tzinfo is None:
             if place is None:
-                raise Refused("a time without an offset; tz says where it is")
+                raise Refused("a time without an offset; use tz to name its zone")
             found = zones.local(found, place, doubt)
         if target is not None:
             made = found.astimezone(target).isoformat(timespec=spec)
@@ -141,7 +141,7 @@ Written = Callable[[Read, str], str]  # (what a format read, the format) → the
 def _check_zone(text: str) -> None:
     """Raises Refused for a text that does not look like a zone. The result leaves the zone out."""
     if text and not zones.is_zone(text):
-        raise Refused(f'"{text}" is no zone; re takes the time without it')
+        raise Refused(f'"{text}" is no zone; use re to take the time without it')
 
 
 def _first(readers: Sequence[tuple[str, Reader]], written: Written, doubt: Doubt | None, text: str) -> str:
@@ -165,7 +165,7 @@ def _first(readers: Sequence[tuple[str, Reader]], written: Written, doubt: Doubt
 
 def _check_year(year: int, doubt: Doubt | None) -> None:
     if year in _OTHER_CALENDARS and doubt is not None:
-        doubt(f"the year {year} was taken as it is; of another calendar it would be another one")
+        doubt(f"the year {year} was taken as it is; in another calendar it would be another year")
 
 
 def _check_others(form: str, others: Sequence[tuple[str, Reader]], text: str, found: datetime, doubt: Doubt) -> None:
@@ -224,7 +224,7 @@ def _iso_looked_at(text: str, doubt: Doubt | None) -> Read:
         raise ValueError("a text too long to be a time")
     found = _ISO.fullmatch(strptime.plain(text))
     if found is None and text.isdecimal() and len(text) in (10, 13):
-        raise Refused("format unix is seconds, unix_ms milliseconds")
+        raise Refused("a number; the format unix reads seconds, unix_ms milliseconds")
     if found is None:
         raise ValueError("no time of ISO 8601")
     day = _iso_day(found)
@@ -232,20 +232,20 @@ def _iso_looked_at(text: str, doubt: Doubt | None) -> Read:
     hour, minute, second = int(digits[:2]), int(digits[2:4]), int(digits[4:])
     fraction = found["fraction"] or ""
     if fraction and len((found["time"] or "").replace(":", "")) < 6:
-        raise Refused("a fraction of an hour or minute; re takes the time without it")
+        raise Refused("a fraction of an hour or minute; use re to take the time without it")
     if second == 60:
-        raise Refused("a leap second, which no clock here has; re takes the time without seconds")
+        raise Refused("a leap second, which can't be represented; use re to take the time without seconds")
     if hour > 24:
         raise ValueError("no hour")
     ends_day = hour == 24
     if ends_day and (minute or second or int(fraction or 0)):
-        raise Refused("a time after 24:00; re takes the day, and a field of its own the time")
+        raise Refused("a time after 24:00; use re to take the day, and another field for the time")
     given = (found["zone"] or "").strip()
     if not found["time"] and given[:1] == "-":
         if not _DAYS_OFFSET.fullmatch(given):
-            raise Refused(f'"{given}" is no offset; format reads a time after a dash')
+            raise Refused(f'"{given}" is no offset; use format to read a time after a dash')
         if doubt is not None:
-            doubt(f"{given} was taken as an offset, as XML has it; format reads a time after a dash")
+            doubt(f"{given} was taken as an offset, as XML has it; use format to read a time after a dash")
     wall = day.replace(hour=hour % 24, minute=minute, second=second, microsecond=int(fraction.ljust(6, "0")[:6]))
     return Read(wall + timedelta(days=ends_day), _spec(fraction), given, ends_day)
 
@@ -274,10 +274,10 @@ def _rfc2822(text: str) -> Read:
         raise ValueError("no date of RFC 5322")
     second = int(found["S"] or 0)
     if second >= 60:
-        raise Refused("a leap second, which no clock here has; re takes the time without seconds")
+        raise Refused("a leap second, which can't be represented; use re to take the time without seconds")
     hour, ends_day = strptime.halved(int(found["H"]), "ap".index(found["p"].lower()) if found["p"] else None)
     if ends_day and (int(found["M"]) or second or int(found["f"] or 0)):
-        raise Refused("a time after 24:00; re takes the day, and a field of its own the time")
+        raise Refused("a time after 24:00; use re to take the day, and another field for the time")
     day = int(found["d"] or found["d2"])
     if found["p"] is None and int(found["H"]) > 24:
         raise ValueError("no hour")
@@ -303,7 +303,7 @@ def _unix(per_second: int, doubt: Doubt | None) -> Reader:
         if number is None:
             raise ValueError("no number of seconds")
         if doubt is not None and number and (abs(number) < _MILLISECONDS_FROM) == (per_second == 1000):
-            doubt("so many seconds or milliseconds are a time far away; unix is seconds, unix_ms milliseconds")
+            doubt("the time is far away; the format unix counts seconds, unix_ms milliseconds")
         micros = int(number * 1_000_000 / per_second)
         found = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
         return Read(found, "milliseconds" if per_second == 1000 and not found.microsecond % 1000 else timespec(found))

@@ -49,20 +49,20 @@ def with_few_faults(body: bytes, encoding: Encoding, *, is_declared: bool = Fals
 def faults(text: str, label: str) -> str:
     """The warning about faults in a text, "" for none."""
     count = text.count(FAULT)
-    return f"the page is {label} but for {count} bad sequences" if count else ""
+    return f"the page is {label} except for {count} bad sequences" if count else ""
 
 
 def refused(declared: Declared) -> DecodeFailed:
     """The error for a charset that WHATWG replaces by U+FFFD."""
     return DecodeFailed(
         f"expected a charset that browsers read, found {declared.label}, which {declared.place} says; "
-        f'if it is true, charset = "{declared.label}" in the definition reads it'
+        f'if it is true, set charset = "{declared.label}" in the definition'
     )
 
 
 def not_text() -> DecodeFailed:
     """The error for bytes that are no text."""
     return DecodeFailed(
-        "expected text in the charset that the page names, found bytes that are none or no language in it; "
-        "charset in the definition overrides it"
+        "expected text in the charset that the page names, found bytes that are no text in it; "
+        "use charset in the definition if you know it"
     )

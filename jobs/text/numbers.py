@@ -105,7 +105,7 @@ def _is_either(found: re.Match[str]) -> bool:
 def _made(found: re.Match[str], length: int, *, minus: bool) -> Decimal:
     whole, fraction, exponent = found["whole"], found["fraction"], found["exponent"]
     if length > _DIGITS_MAX or (exponent and abs(int(exponent)) > _EXPONENT_MAX):
-        raise ValueError("a number too long to be one")
+        raise ValueError("a number with too many digits")
     digits = whole if whole.isdecimal() else "".join(filter(str.isdecimal, whole)) or "0"
     if exponent:
         fraction = f"{fraction or ''}E{exponent}"
@@ -123,7 +123,7 @@ def _number_in(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> 
     if not runs:
         raise ValueError("no number")
     if len(runs) > 1:
-        raise Refused("more than one number; re takes one of them")
+        raise Refused("more than one number; use re to take one of them")
     start, end = runs[0].span()
     run = text[start:end]
     if not text.isascii():
@@ -133,23 +133,23 @@ def _number_in(text: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> 
     if found is None or not (found["whole"] or found["fraction"]):
         raise Refused(_ungrouped(run, mark))
     if not found["fraction"] and text[:start].endswith(("..", ",,")):
-        raise Refused("dots at the number, and its decimal mark may be one of them; re takes the number")
+        raise Refused("dots before the number, one of which may be its decimal mark; use re to take the number")
     read_affixes = _read_affixes if len(text) <= _SHORT else _read_affixes.__wrapped__
     minus, currency, unit, note, no_cents = read_affixes(text[:start], text[end:], bool(found["fraction"]))
     if minus and currency and not found["whole"] and text[start - 1 : start] in "-\u2012\u2013\u2212":
-        raise Refused("a dash for no whole units, or a minus; re takes the number")
+        raise Refused("a dash for no whole units, or a minus; use re to take the number")
     if found["fraction"] and no_cents:
         raise Refused(_ungrouped(run, mark))
     if is_count and _is_either(found):
-        raise Refused(f'three decimals, or a group; decimal_mark = "{_OTHER[mark]}", or re takes the number')
+        raise Refused(f'three decimals, or a group; use decimal_mark = "{_OTHER[mark]}", or re to take the number')
     if currency and _is_either(found) and not number_words.has_three_decimals(currency):
         other = f'decimal_mark = "{_OTHER[mark]}"'
-        raise Refused(f"three decimals beside {currency}, or a group; {other}, or re takes the number")
+        raise Refused(f"three decimals beside {currency}, or a group; use {other}, or re to take the number")
     made = _made(found, len(text), minus=minus)
     if unit and currency:
         raise Refused(multiplier(unit))
     if unit and doubt is not None:
-        doubt(f"{unit} was taken as a unit; where it multiplies, re takes the number and scale the factor")
+        doubt(f"{unit} was taken as a unit; where it multiplies, use re to take the number and scale for the factor")
     if note and doubt is not None:
         doubt(note)
     return made
@@ -163,16 +163,16 @@ def _read_affixes(prefix: str, suffix: str, has_fraction: bool) -> tuple[bool, s
     _check_words(suffix)
     before, after = Prefix(prefix), Suffix(suffix, has_fraction=has_fraction)
     if before.in_brackets and after.in_brackets and before.sign is None:
-        mend = r"""re = '\((.+)\)' takes what is in them, scale = "-1" beside it makes it negative"""
+        mend = r"""re = '\((.+)\)' takes their content, and scale = "-1" makes it negative"""
         raise Refused(f"brackets are a minus to accountants; {mend}")
     if before.sign and after.is_minus:
-        raise Refused("a minus before and after; re takes the number")
-    note = f"{before.bound} was left out; re takes the number without it" if before.bound else ""
+        raise Refused("a minus before and after; use re to take the number")
+    note = f"{before.bound} was left out; use re to take the number without it" if before.bound else ""
     if before.apart:
-        note = f"{before.apart} before a blank was taken as a minus; re takes the number without it"
+        note = f"{before.apart} before a blank was taken as a minus; use re to take the number without it"
     part = next((one for one in (before.currency, after.currency, after.part) if number_words.is_hundredth(one)), "")
     if part and not {before.currency, after.currency} - {"", part}:
-        note = f'{part} was taken as a unit; re takes the number, scale = "0.01" makes it what it is a hundredth of'
+        note = f'{part} was taken as a unit; use re to take the number, and scale = "0.01" to convert it'
     currency = before.currency or after.currency or _sign_in(prefix) or _sign_in(suffix)
     return bool(before.sign) or after.is_minus, currency, after.unit, note, after.no_cents
 
@@ -184,13 +184,13 @@ def _ungrouped(run: str, mark: str) -> str:
     other = _number("," if mark == "." else ".").fullmatch(run)
     if other is not None and (other["whole"] or other["fraction"]):
         return f'with decimal_mark = "{_OTHER[mark]}" it would be one'
-    return "digits that are not grouped by three; re takes a number"
+    return "digits that are not grouped by three; use re to take a number"
 
 
 def _check_fractions(text: str) -> None:
     found = _FRACTION.search(text)
     if found is not None:
-        raise Refused(f"{found[0]} is a fraction; re takes a number without one")
+        raise Refused(f"{found[0]} is a fraction; use re to take a number without one")
 
 
 def _check_words(text: str) -> None:
@@ -223,7 +223,7 @@ def scaled(value: Decimal, by: Fraction) -> Decimal:
     numerator = product.numerator * 10**SCALED_PLACES
     rounded = round(Fraction(numerator, product.denominator))
     if not rounded:
-        raise Refused(f"scale makes it smaller than {SCALED_PLACES} places hold")
+        raise Refused(f"scale makes it too small for {SCALED_PLACES} decimal places")
     result = Decimal(rounded).scaleb(-SCALED_PLACES) if abs(rounded) < 10**28 else _long(rounded)
     return tidy(result)
 

@@ -145,7 +145,7 @@ def reader(form: str, lang: str, doubt: Doubt | None = None) -> Reader:
         if found is None:
             raise ValueError("no time of this pattern")
         if doubt is not None and lang.startswith("th") and found.groupdict().get("y"):
-            doubt("a year of two digits is of Buddha's calendar mostly; of that it would be another one")
+            doubt("a Thai year of two digits is mostly of the Buddhist calendar, where it is another year")
         return _made(found.groupdict(), tables, doubt)
 
     return read
@@ -244,9 +244,9 @@ def _made(found: Mapping[str, str | None], tables: Mapping[str, Mapping[str, int
     second = int(given.get("S", 0))
     minute, fraction = int(given.get("M", 0)), given.get("f", "").ljust(6, "0")[:6]
     if second >= 60:
-        raise Refused("a leap second, which no clock here has; re takes the time without seconds")
+        raise Refused("a leap second, which can't be represented; use re to take the time without seconds")
     if ends_day and (minute or second or int(fraction)):
-        raise Refused("a time after 24:00; re takes the day, and a field of its own the time")
+        raise Refused("a time after 24:00; use re to take the day, and another field for the time")
     try:
         day = _day(given, named)
     except ValueError as error:

@@ -60,8 +60,8 @@ def from_json(body: bytes, told: list[str] | None = None) -> Any:
         found = json.loads(text, parse_float=Number, parse_constant=constants.append, strict=False)
         whole = mended(found)
         if told is not None:
-            told += [f"{constants[0]} is no JSON: it was read as null"] if constants else []
-            told += ["a lone surrogate is no text: it was read as U+FFFD"] if whole != found else []
+            told += [f"{constants[0]} is not JSON: it was read as null"] if constants else []
+            told += ["a lone surrogate is not text: it was read as U+FFFD"] if whole != found else []
         return whole
 
 

@@ -58,7 +58,7 @@ def placed(wall: datetime, text: str, place: ZoneInfo | None, doubt: Doubt | Non
     if region is not None:
         found = local(wall, region, doubt)
         if named and (given := _offset(named)) is not None and found.utcoffset() != given:
-            raise Refused(f'"{named}" is not the offset of {region.key} then; re leaves one of them out')
+            raise Refused(f'"{named}" is not the offset of {region.key} then; use re to leave one of them out')
         return found
     offset = _offset(named)
     if offset is not None:
@@ -73,14 +73,16 @@ def placed(wall: datetime, text: str, place: ZoneInfo | None, doubt: Doubt | Non
         found = wall.replace(tzinfo=timezone(timedelta(hours=RFC_NAMES[name])))
         if doubt is not None and place is not None and place.key.startswith("Australia/"):
             doubt(
-                f"{name} was read as RFC 5322 has it, {found.strftime('%z')}; re takes the time without it, tz says where it is"
+                f"{name} was read as RFC 5322 has it, {found.strftime('%z')}; use re to take the time without it, and tz to name its zone"
             )
         return found
     if name.replace(".", "") in ("AM", "PM"):
-        raise Refused("a.m. or p.m.; a format of %I and %p reads it")
+        raise Refused("a.m. or p.m.; use a format with %I and %p")
     if place is not None and name in _names(place.key, wall.year):
-        raise Refused(f"{name} is not the time of {place.key} then; re takes the time without it")
-    raise Refused(f'the zone "{named}" is not known; tz says where that is its name, or re takes the time without it')
+        raise Refused(f"{name} is not the time of {place.key} then; use re to take the time without it")
+    raise Refused(
+        f'the zone "{named}" is not known; set tz to a zone of that name, or use re to take the time without it'
+    )
 
 
 def is_zone(text: str) -> bool:
@@ -120,7 +122,7 @@ def _parted(text: str) -> tuple[str, ZoneInfo | None]:
     try:
         return bare.strip(), zone(key)
     except ValueError as error:
-        raise Refused(f'the zone "{key}" is not known; re takes the time without it') from error
+        raise Refused(f'the zone "{key}" is not known; use re to take the time without it') from error
 
 
 def _offset(text: str) -> timedelta | None:
@@ -133,7 +135,7 @@ def _offset(text: str) -> timedelta | None:
     hours, minutes = int(found["hours"] or found["hour"]), int(found["minutes"] or found["minute"] or 0)
     seconds = int(found["seconds"] or 0)
     if hours >= _HOURS_MAX:
-        raise Refused(f'"{text}" is no offset of any place; re takes the time without it')
+        raise Refused(f'"{text}" is no offset of any place; use re to take the time without it')
     offset = timedelta(hours=hours, minutes=minutes, seconds=seconds)
     return -offset if found["sign"] == "-" else offset
 

@@ -164,7 +164,7 @@ required = ["titel"]
         ("format = 'json'\n[fields]\na = {css = 'b'}", "which needs elements"),
         ("[fields]\na = {key = 'b'}", "which needs keys"),
         ("[fields]\na = {css = 'b', join = ','}", "many = true"),
-        ("[fields]\na = {css = 'b', tz = 'Europe/Berlin'}", "beside a type of datetime"),
+        ("[fields]\na = {css = 'b', tz = 'Europe/Berlin'}", "expected a type of datetime beside it"),
         ("[fields]\na = {css = 'b', type = 'datetime', tz = 'Mars/Base'}", "IANA"),
         ("[fields]\na = {css = 'b', type = 'date', lang = 'xx'}", "a language"),
         ("[fields]\na = {css = 'b', type = 'date', format = 'words'}", "strptime"),

@@ -59,8 +59,8 @@ OPEN = "expected hosts, since it decides where url leads: "
         ("url = '{+x}'\n[params]\nx = {hosts = ['*:81']}\n", 'params.x.hosts: expected any_host = true beside "*:81"'),
         ("url = '{+x}'\n[params]\nx = {hosts = ['a.example:0']}\n", 'found "a.example:0"'),
         ("url = '{+x}'\n[params]\nx = {hosts = ['https://a.example']}\n", 'found "https://a.example"'),
-        ("url = 'https://a.example/{x}'\n[params]\nx = {hosts = ['a.example']}\n", "expected them only of a param that decides"),
-        ("any_host = true\nurl = 'https://a.example/'\n", "led.toml:2: any_host: expected it only where a param decides"),
+        ("url = 'https://a.example/{x}'\n[params]\nx = {hosts = ['a.example']}\n", "expected hosts only in a param that decides"),
+        ("any_host = true\nurl = 'https://a.example/'\n", "led.toml:2: any_host: expected it only if a param decides"),
         (
             "any_host = true\nurl = '{+x}'\n[params]\nx = {}\n[request]\nheaders = {X-Key = '{secret.KEY}'}\n",
             "led.toml:2: any_host: expected hosts of x, since {secret.KEY} would go wherever it leads",

@@ -300,6 +300,4 @@ def test_html_that_is_escaped_twice_is_told(tmp_path):
     )
     parsed = parse(tmp_path, source, rss("<description>&amp;lt;p&amp;gt;x&amp;lt;/p&amp;gt;</description>") + "")
     assert parsed.rows == [{"a": "<p>x</p>", "b": "<p>x</p>"}]
-    assert parsed.warnings == [
-        "a <description> of the feed is HTML still after it was read as HTML: it is escaped twice"
-    ]
+    assert parsed.warnings == ["a <description> of the feed is still HTML after it was unescaped: it is escaped twice"]

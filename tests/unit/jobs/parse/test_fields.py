@@ -46,9 +46,9 @@ def test_times_are_put_out_in_another_zone(tmp_path):
     ("keys", "said"),
     [
         ('type = "datetime", to_tz = "Mars/Base"', "fields.x.to_tz: expected an IANA time zone"),
-        ('type = "datetime", to_tz = "local"', "fields.x.to_tz: expected a zone, and no local"),
-        ('type = "datetime", tz = "local", to_tz = "UTC"', "fields.x.to_tz: expected a zone, and no local"),
-        ('type = "date", to_tz = "UTC"', "beside a type of datetime"),
+        ('type = "datetime", to_tz = "local"', "fields.x.to_tz: expected a zone other than local"),
+        ('type = "datetime", tz = "local", to_tz = "UTC"', "fields.x.to_tz: expected a zone other than local"),
+        ('type = "date", to_tz = "UTC"', "expected a type of datetime beside it"),
     ],
 )
 def test_zones_that_are_none(tmp_path, keys, said):
@@ -159,8 +159,8 @@ def test_what_lies_in_an_element_can_be_left_out(tmp_path, described, found):
         ('css = "p", without = "::text"', "ends in ::text"),
         ('css = "p", without = "b >"', "a CSS selector of elements"),
         ('css = "p", without = "svg|b"', "Undefined namespace prefix"),
-        ('jsonld = "A", without = "b"', "beside css or xpath"),
-        ('css = "p", parse = "html", without = "b"', "beside css or xpath"),
+        ('jsonld = "A", without = "b"', "expected css or xpath beside it"),
+        ('css = "p", parse = "html", without = "b"', "expected css or xpath beside it"),
     ],
 )
 def test_what_can_not_be_left_out(tmp_path, keys, said):

@@ -37,9 +37,9 @@ def test_what_is_clear_is_read_without_a_word(body, value):
 @pytest.mark.parametrize(
     ("body", "value", "told"),
     [
-        (b'{"a": NaN, "b": [Infinity]}', {"a": None, "b": [None]}, "NaN is no JSON: it was read as null"),
-        (b"[-Infinity]", [None], "-Infinity is no JSON: it was read as null"),
-        (b'{"a": "\\ud800x"}', {"a": "\ufffdx"}, "a lone surrogate is no text: it was read as U+FFFD"),
+        (b'{"a": NaN, "b": [Infinity]}', {"a": None, "b": [None]}, "NaN is not JSON: it was read as null"),
+        (b"[-Infinity]", [None], "-Infinity is not JSON: it was read as null"),
+        (b'{"a": "\\ud800x"}', {"a": "\ufffdx"}, "a lone surrogate is not text: it was read as U+FFFD"),
     ],
 )
 def test_what_is_no_json_and_is_read_all_the_same_is_told_of(body, value, told):
@@ -49,7 +49,7 @@ def test_what_is_no_json_and_is_read_all_the_same_is_told_of(body, value, told):
 def test_warnings_come_with_the_result(tmp_path):
     parsed = parse(tmp_path, HEAD + "[fields]\na = {}\nb = {}", b'{"a": NaN, "b": 1}')
     assert parsed.rows == [{"a": None, "b": 1}]
-    assert parsed.warnings == ["NaN is no JSON: it was read as null"]
+    assert parsed.warnings == ["NaN is not JSON: it was read as null"]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_warnings_come_with_the_result(tmp_path):
         (b"[1, 2", "delimiter"),
         (b"[1,]", "Expecting value"),
         (b"", "Expecting value"),
-        (b"[" * 100_000 + b"]" * 100_000, "nested without end"),
+        (b"[" * 100_000 + b"]" * 100_000, "too deep nesting"),
         (b"9" * 5_000, "limit"),
     ],
 )

@@ -133,7 +133,7 @@ API = """
         ('jmes = "next"', "ftp://x.example/", 'expected an http or https address, found "ftp://x.example/"'),
         ('jmes = "next"', "//[x", 'expected an http or https address, found "//[x"'),
         ('jmes = "next"\n    param = "page"', {"page": 2}, 'expected one value, found "{"page":2}"'),
-        ('jmes = "length(next)"\n    param = "page"', 7, 'expected what "length(next)" takes, found'),
+        ('jmes = "length(next)"\n    param = "page"', 7, 'expected a value that "length(next)" accepts, found'),
     ],
 )
 def test_a_next_page_that_can_not_be_read_leaves_what_came_before(tmp_path, following, member, told):

@@ -215,7 +215,7 @@ def test_expression_that_fails_on_a_row_is_a_bad_value(tmp_path):
     text = "format = 'json'\n[rows]\njmes = 'items'\n[fields]\nid = {}\nn = 'length(parts)'"
     parsed = parse(tmp_path, text, '{"items": [{"id": 1, "parts": [1]}, {"id": 2}]}')
     assert parsed.rows == [{"id": 1, "n": 1}, {"id": 2, "n": None}]
-    assert "row 2: n: expected what" in parsed.warnings[0]
+    assert "row 2: n: expected a value that" in parsed.warnings[0]
 
 
 def test_pattern_finder_gives_what_re2_gives():

@@ -187,7 +187,7 @@ def test_text(tmp_path):
 def test_items_without_any_field_are_told_from_no_items(tmp_path):
     """A wrong selector of the fields, and a wrong one of the rows."""
     text = "[rows]\ncss = 'li'\n[fields]\na = '.none'\nb = {const = 1}"
-    assert parse(tmp_path, text, "<li>1<li>2").warnings == ["[rows] found 2 items, and no field anything in them"]
+    assert parse(tmp_path, text, "<li>1<li>2").warnings == ["[rows] found 2 items, but no field found anything in them"]
     assert parse(tmp_path, text, "<p>1").warnings == []
 
 

@@ -119,7 +119,7 @@ def test_a_short_page_of_utf8_with_a_bad_byte_is_utf8(body, header):
     """Sixty umlauts and one bad byte were taken for Korean."""
     decoded = decode(body, header)
     assert decoded.text == body.decode("utf-8", "replace")
-    assert decoded.warning.startswith("the page is UTF-8 but for 1 bad sequences")
+    assert decoded.warning.startswith("the page is UTF-8 except for 1 bad sequences")
     assert ("windows-1252" in decoded.warning) == ("iso-8859-1" in header)
 
 
@@ -272,7 +272,7 @@ def test_a_byte_that_a_charset_does_not_have_is_told_of(label, body, text):
         decoded = decode(body, header, override)
         assert text is None or decoded.text == text
         assert decoded.text.endswith("\ufffd")
-        assert f"{label} but for 1 bad" in decoded.warning
+        assert f"{label} except for 1 bad" in decoded.warning
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_iso_2022_jp_with_a_fault_is_told_of(header):
     body = b"\x1b$B" + JAPANESE.encode("iso2022_jp")[3:-3] + b"~\x1b(B"
     decoded = decode(body, f"text/html; charset={header}" if header else "")
     assert decoded.text == JAPANESE + "\ufffd"
-    assert "iso-2022-jp but for 1 bad" in decoded.warning
+    assert "iso-2022-jp except for 1 bad" in decoded.warning
 
 
 def test_what_is_said_to_be_iso_2022_jp_and_is_none_fails():

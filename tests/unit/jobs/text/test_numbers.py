@@ -36,7 +36,7 @@ REFUSED = {  # and what the message names
     "(5.00)": 'scale = "-1"', "(1,234)": "re = ", "($5.00)": "brackets", "$(5.00)": "brackets", "Comments (5)": "brackets", "(5 %)": "brackets",
     "\uff085\uff09": "brackets", "5-": "scale", "5\u2212": "scale", "99-\u20ac": "scale", "5 -": "minus", "5.00 \u20ac-": "minus", "5\u2013": "minus",
     "1\u00bd": "fraction", "5 \u2153": "fraction", "\u00bd 5": "fraction", "1\u20442": "more than one", "10\u00b2": "exponent", "5\u00b9": "without",
-    "\u00b25": "re takes", "0,500": 'decimal_mark = ","', "1.234.567": 'decimal_mark = ","', "12,34": 'decimal_mark = ","', "1.000,-": 'decimal_mark = ","',
+    "\u00b25": "use re to take", "0,500": 'decimal_mark = ","', "1.234.567": 'decimal_mark = ","', "12,34": 'decimal_mark = ","', "1.000,-": 'decimal_mark = ","',
     "$2.449": 'decimal_mark = ","', "EUR 1.234": 'decimal_mark = ","', "1.234 kr": "decimal_mark", "1.234 euros": "decimal_mark", "150.000\u0111": "decimal_mark", "150.000 VND": "decimal_mark", "1.234\u5186": "decimal_mark",
     "1.5M": "scale", "3k": "scale", "2 Mio.": "scale", "5 bn": "scale", "5 \u0442\u044b\u0441.": "scale", "5 \u0442\u044b\u0441.\u0440\u0443\u0431.": "scale",
     "5\u4e07": "scale", "5\u5104\u5186": "scale", "5 Mrd.": "scale", "\u00a35m": "scale", "\u20ac5 bn": "scale", "TEUR 5": "scale", "\u20acm 5": "scale",

@@ -97,14 +97,19 @@ setup_packages() {
     step_done "apt: redis-server $(redis_version), rabbitmq-server $(rabbitmq_version)"
 }
 
-# setup_cron: installs a cron daemon for the one test that needs it. Without one that test is skipped, and says so.
-setup_cron() {
-    if command -v cron >/dev/null 2>&1 || ! is_debian; then return; fi
+# setup_for_tests: installs a cron daemon and luacheck for the one test each that needs it. Without it that test is skipped,
+# and says so.
+setup_for_tests() {
+    missing=
+    command -v cron >/dev/null 2>&1 || missing=cron
+    command -v luacheck >/dev/null 2>&1 || missing="$missing lua-check"
+    if [ -z "$missing" ] || ! is_debian; then return; fi
     if [ "$(id -u)" -ne 0 ] && ! sudo -n true 2>>"$LOG"; then return; fi
-    step "cron"
+    step "$missing"
     as_root apt-get -o DPkg::Lock::Timeout=300 update >>"$LOG" 2>&1 || true
-    if as_root apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends cron >>"$LOG" 2>&1; then
-        step_done "apt: cron"
+    # shellcheck disable=SC2086 # a list of words
+    if as_root apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $missing >>"$LOG" 2>&1; then
+        step_done "apt: $missing"
     elif [ -t 1 ]; then
         printf '\r\033[K'
     fi

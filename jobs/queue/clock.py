@@ -13,12 +13,13 @@ that is wrong. A step of less than ``STEP_MS``, and one that no process was ther
 import math
 import time
 import weakref
+from pathlib import Path
 from typing import Any, Final
 
 import redis
 
 from regions import logs, names
-from regions.script import Script
+from regions.script import Folder, Script
 
 LEASE_MS: Final = 5_000  # of a worker process
 STEP_MS: Final = 3_000  # below a lease; more than a stalled machine keeps a call
@@ -27,33 +28,9 @@ REFUSED: Final = "CLOCK"  # how a refusal begins
 
 log = logs.get("clock")
 
-# The Redis's own time, and what is added to it.
-MEASURE: Final = Script("""#!lua flags=no-writes
-local time = redis.call("TIME")
-return {time[1] * 1000 + math.floor(time[2] / 1000), tonumber(redis.call("GET", KEYS[1]) or 0)}
-""")
-
-# Takes a step back, unless somebody did or knows better. What Redis expires by its own clock goes by the region's again:
-# leases end when they would have, and nobody keeps a turn. ARGV: what is added now, the step, ms of the
-# least step, of a lease, of a turn, and how a lease's key begins.
-TAKE_BACK: Final = Script("""#!lua flags=allow-oom
-local clock, living = unpack(KEYS)
-local added, step, least, lease_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local turn_ms, lease = ARGV[5], ARGV[6]
-local time = redis.call("TIME")
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000) + added
-local last = tonumber(redis.call("ZRANGE", living, 0, 0, "REV", "WITHSCORES")[2] or -math.huge)
-if tonumber(redis.call("GET", clock) or 0) ~= added or math.abs(now_ms - last) < least then return 0 end
-redis.call("SET", clock, string.format("%.0f", added - step))
-local workers = redis.call("ZRANGE", living, 0, -1, "WITHSCORES")
-for i = 1, #workers, 2 do
-  local left = tonumber(workers[i + 1]) + lease_ms - (now_ms - step)
-  if left > 0 then redis.call("SET", lease .. workers[i], workers[i], "PX", string.format("%.0f", left))
-  else redis.call("DEL", lease .. workers[i]) end
-end
-for i = 3, #KEYS do redis.call("PEXPIRE", KEYS[i], turn_ms, "LT") end
-return 1
-""")
+_folder: Final = Folder(Path(__file__).with_name("lua"))
+MEASURE: Final = Script(_folder.read("measure"))
+TAKE_BACK: Final = Script(_folder.read("take_back"))
 
 
 def boot_ms() -> int:
@@ -102,7 +79,7 @@ class Clock:
         """After a refusal: takes a step of the Redis's clock back, or learns that this process was behind. Raises its errors."""
         for is_last in (False, True):
             asked_ms = machine_ms()
-            own_ms, added = MEASURE.call(client, [names.CLOCK])
+            own_ms, added = MEASURE.call(client, clock=names.CLOCK)
             unsure_ms = (machine_ms() - asked_ms) // 2
             now_ms = own_ms + added
             step = now_ms - (self.now_ms() - unsure_ms)
@@ -139,14 +116,25 @@ def clock_of(client: redis.Redis) -> Clock:
 
 def region_ms(client: redis.Redis) -> int:
     """The region's time, as its Redis says it now. Raises its errors."""
-    own_ms, added = MEASURE.call(client, [names.CLOCK])
+    own_ms, added = MEASURE.call(client, clock=names.CLOCK)
     return int(own_ms + added)
 
 
 def _take_back(client: redis.Redis, added: int, step: int) -> bool:
-    keys = [names.CLOCK, names.WORKERS, names.OUTBOX_TURN, names.SCALE_TURN]
-    arguments: list[str | int] = [added, step, STEP_MS, LEASE_MS, TURN_MS, names.lease("")]
-    return bool(TAKE_BACK.call(client, keys, arguments))
+    is_taken = TAKE_BACK.call(
+        client,
+        clock=names.CLOCK,
+        living=names.WORKERS,
+        outbox_turn=names.OUTBOX_TURN,
+        scale_turn=names.SCALE_TURN,
+        added=added,
+        step=step,
+        least_ms=STEP_MS,
+        lease_ms=LEASE_MS,
+        turn_ms=TURN_MS,
+        lease=names.lease(""),
+    )
+    return bool(is_taken)
 
 
 def _sync_again(client: redis.Redis) -> None:

@@ -204,11 +204,15 @@ class Script(script.Script):
         )
         super().__init__(text)
 
-    def command(self, keys: Sequence[str], arguments: Iterable[script.Argument] = ()) -> tuple[Any, ...]:
+    def command(  # type: ignore[override]
+        self, keys: Sequence[str], arguments: Iterable[script.Argument] = ()
+    ) -> tuple[Any, ...]:
         """The command that calls it, whenever it arrives; ``send`` says when that is to be."""
-        return (*super().command(keys, arguments), ANY_TIME)
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments, ANY_TIME)
 
-    def call(self, client: redis.Redis, keys: Sequence[str], arguments: Iterable[script.Argument] = ()) -> Any:
+    def call(  # type: ignore[override]
+        self, client: redis.Redis, keys: Sequence[str], arguments: Iterable[script.Argument] = ()
+    ) -> Any:
         """As the other scripts', by the region's clock."""
         return value(send(client, [self.command(keys, arguments)], [self])[0])
 

@@ -32,11 +32,21 @@ WANTED = 0.95
 
 def targets(wanted: list[str]) -> list[Target]:
     """What is to be mutated; raises ValueError for a path that no target has."""
-    found = [Target(**one) for one in tomllib.loads((HERE / "targets.toml").read_text())["target"]]
+    found = [
+        Target(path, one["tests"])
+        for one in tomllib.loads((HERE / "targets.toml").read_text())["target"]
+        for path in _files(one["path"])
+    ]
     for path in wanted:
         if not any(one.path.startswith(path) for one in found):
             raise ValueError(f"no target is {path} or below it; there are: {', '.join(one.path for one in found)}")
     return [one for one in found if not wanted or any(one.path.startswith(path) for path in wanted)]
+
+
+def _files(path: str) -> list[str]:
+    """The file, or the Lua files of a folder."""
+    below = sorted((ROOT / path).glob("*.lua"))
+    return [str(one.relative_to(ROOT)) for one in below] or [path]
 
 
 def is_equivalent(mutant: Mutant) -> bool:

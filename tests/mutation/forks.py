@@ -44,7 +44,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct):
-    """What a test did: its seconds, the lines that it ran of each watched file, the scripts that it called by name.
+    """What a test did: its seconds, the lines that it ran of each watched file, the ``.lua`` files of the scripts that it called.
 
     ``starts``: whether it started Python, which may have run more of them.
     """
@@ -93,9 +93,9 @@ class Watch:
 
         real, called = Script.command, self._called
 
-        def command(script, *arguments):
-            called.add(script.sha)
-            return real(script, *arguments)
+        def command(script, **arguments):
+            called.update(str(path.relative_to(ROOT)) for path in script.lua.files)
+            return real(script, **arguments)
 
         Script.command = command
         sys.addaudithook(self._audit)
@@ -123,7 +123,7 @@ class Watch:
         seen = self.ran.tests[item.nodeid] = Seen(round(time.monotonic() - began, 3))
         if self._watched:
             seen.lines = {path: sorted(lines) for path, lines in self._lines.items() if lines}
-            seen.scripts, seen.starts = sorted(self._names()), self._starts
+            seen.scripts, seen.starts = sorted(self._called), self._starts
 
     def _trace(self, frame, _event, _argument):
         path = self._watched.get(frame.f_code.co_filename)
@@ -136,19 +136,6 @@ class Watch:
             return line
 
         return line
-
-    def _names(self) -> set[str]:
-        """The names of the scripts that were called."""
-        from regions.script import Script
-
-        found = set()
-        for module in list(sys.modules.values()):
-            for name, one in (
-                list(vars(module).items()) if str(getattr(module, "__file__", "")).startswith(str(ROOT)) else ()
-            ):
-                if isinstance(one, Script) and one.sha in self._called:
-                    found.add(name)
-        return found
 
     def pytest_runtest_logreport(self, report) -> None:
         if report.failed and not self.ran.failed:

@@ -1,8 +1,7 @@
 """A file's mutants: the same text with one place changed.
 
 Python expressions are changed by cosmic-ray's operators. A statement is dropped by ourselves, since cosmic-ray has no such
-operator, and Lua is changed by ours alone: comparisons, constants, conditions, dropped lines. Lua is what stands in a
-string that calls Redis, or in a ``.lua`` file.
+operator, and Lua is changed by ours alone: comparisons, constants, conditions, dropped lines. Lua stands in ``.lua`` files.
 
 Left out by rule, since it is no guard of anything:
 
@@ -45,7 +44,6 @@ OPERATORS: Final = (
     "ZeroIterationForLoop",
     "NumberReplacer",
 )
-LUA_IN_PYTHON: Final = re.compile(r"redis\.call\(|^local ", re.MULTILINE)
 # Each Lua operator: what it looks for (never in a comment or a quoted text), and what may stand there instead.
 LUA_OPERATORS: Final = (
     (re.compile(r" (<|>) "), {"<": (" <= ", " >= "), ">": (" >= ", " <= ")}),
@@ -69,6 +67,7 @@ DECLARED: Final = (
 )  # keywords whose values guard nothing
 LUA_STATEMENT: Final = re.compile(r"^\s*(redis\.call\(.*\)|[\w.\[\]\"' ,]+ = [^{]*[^{,(])$")
 LUA_ONE_LINE_IF: Final = re.compile(r"^\s*if .* then (.+) end$")
+LUA_FUNCTION: Final = re.compile(r"^(\s*)local function (\w+)\(")
 LUA_FLAG: Final = re.compile(r"""(["'])(NX|XX|GT|LT|KEEPTTL)\1, """)
 LUA_QUOTED: Final = re.compile(r"--[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'")
 
@@ -94,13 +93,12 @@ def mutants(path: str, source: str) -> list[Mutant]:
     """All mutants of a file, in the order of their lines, each different meaning once."""
     places: list[tuple[int, int, str]] = []
     if path.endswith(".lua"):
-        texts = list(_lua(source, 0, len(source)))
+        places = _lua_places(source)
+        texts = list(_lua(source))
     else:
         tree = ast.parse(source)
         places = _places(tree)
         texts = [*_dropped(source, tree), *_expressions(source, tree)]
-        for begin, end in _lua_parts(source, tree):
-            texts += _lua(source, begin, end)
     found: dict[str, Mutant] = {}
     doubles: Counter[str] = Counter()
     for operator, text in texts:
@@ -289,45 +287,39 @@ def _chars(line: str, byte_offset: int) -> int:
     return len(line.encode()[:byte_offset].decode())
 
 
-def _lua_parts(source: str, tree: ast.Module) -> Iterator[tuple[int, int]]:
-    """Where Lua stands in a Python file, as offsets."""
-    docs = {
-        id(node.body[0].value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
-        and node.body
-        and isinstance(node.body[0], ast.Expr)
-    }
-    for node in ast.walk(tree):
-        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs
-        if is_text and LUA_IN_PYTHON.search(node.value):
-            yield _span(source, node)
+def _lua_places(source: str) -> list[tuple[int, int, str]]:
+    """(first line, last line, name) of the functions of a Lua file; inner ones come later."""
+    found, lines = [], source.split("\n")
+    for number, line in enumerate(lines, 1):
+        if begins := LUA_FUNCTION.match(line):
+            indent = begins.group(1)
+            last = next((at for at in range(number, len(lines) + 1) if lines[at - 1] == f"{indent}end"), number)
+            found.append((number, last, begins.group(2)))
+    return found
 
 
-def _lua(source: str, begin: int, end: int) -> Iterator[tuple[str, str]]:
-    part = source[begin:end]
-    quoted = [found.span() for found in LUA_QUOTED.finditer(part)] if part else []
+def _lua(source: str) -> Iterator[tuple[str, str]]:
+    quoted = [found.span() for found in LUA_QUOTED.finditer(source)]
 
     def is_code(at: int) -> bool:
-        # A part's own Python quotes are no Lua text: they span its first and last characters only.
-        return not any(first <= at < last for first, last in quoted if not (first == 0 and last == len(part)))
+        return not any(first <= at < last for first, last in quoted)
 
     def changed(first: int, last: int, text: str) -> str:
-        return source[: begin + first] + text + source[begin + last :]
+        return source[:first] + text + source[last:]
 
     for pattern, instead in LUA_OPERATORS:
-        for found in pattern.finditer(part):
+        for found in pattern.finditer(source):
             if is_code(found.start(1)):
                 for text in instead[found.group(1)]:
                     yield f"Lua {found.group(1)}", changed(found.start(), found.end(), text)
-    for found in LUA_NUMBER.finditer(part):
-        is_fallback = part[: found.start()].endswith(" or ")
+    for found in LUA_NUMBER.finditer(source):
+        is_fallback = source[: found.start()].endswith(" or ")
         if is_code(found.start()) and len(found.group()) == 1 and not is_fallback:
             yield "Lua number", changed(found.start(), found.end(), str(int(found.group()) + 1))
-    for found in LUA_FLAG.finditer(part):
+    for found in LUA_FLAG.finditer(source):
         yield "Lua flag", changed(found.start(), found.end(), "")
     at = 0
-    for line in part.splitlines(keepends=True):
+    for line in source.splitlines(keepends=True):
         bare = line.rstrip("\n")
         if LUA_STATEMENT.match(bare) and not bare.lstrip().startswith(("local ", "--", "return", "for ", "if ")):
             yield "Lua drop", changed(at, at + len(bare), "")

@@ -5,7 +5,6 @@ choose    of a mutant the tests that run its line, or call its script: those tha
 attempt   runs them in a fork (tests.mutation.forks) until one fails
 """
 
-import ast
 import hashlib
 import json
 import os
@@ -19,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -29,7 +27,6 @@ from tests.mutation.mutants import Mutant
 from tests.promises.unguarded import ROOT, copy
 
 CHOSEN_SECONDS = 60  # of tests that one mutant meets; those that are slower still are left out
-WITH_SCRIPTS = ("regions", "jobs", "bridge", "web")
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -184,37 +181,11 @@ def measure(targets: list[Target], results: Results, told: Callable[[str], None]
             target.seen |= found[file, target.path] or {}
 
 
-@cache
-def _used_by() -> dict[str, set[str]]:
-    """By the name of a text that a module keeps: the names of those that are made of it."""
-    made: dict[str, set[str]] = {}
-    for folder in WITH_SCRIPTS:
-        for path in (ROOT / folder).glob("**/*.py"):
-            for node in ast.parse(path.read_text()).body:
-                if isinstance(node, ast.AnnAssign | ast.Assign) and node.value is not None:
-                    name = ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0])
-                    for part in ast.walk(node.value):
-                        if isinstance(part, ast.Name):
-                            made.setdefault(part.id, set()).add(name)
-    return made
-
-
-def _scripts(place: str) -> set[str]:
-    """The names of the scripts that have a piece of Lua in them."""
-    found, left = {place}, [place]
-    while left:
-        more = _used_by().get(left.pop(), set()) - found
-        found |= more
-        left += more
-    return found
-
-
 def choose(target: Target, mutant: Mutant) -> list[str]:
     """The tests that can tell a mutant, best first."""
     seen = target.seen
     is_lua = mutant.operator.startswith("Lua")
-    scripts = _scripts(mutant.place)
-    touching = [name for name, one in seen.items() if is_lua and scripts.intersection(one.scripts)] or [
+    touching = [name for name, one in seen.items() if is_lua and mutant.path in one.scripts] or [
         name for name, one in seen.items() if not is_lua and mutant.line in one.lines.get(target.path, ())
     ]
     # What runs when a module is loaded, or in processes that the tests start, no line tells.

@@ -4,21 +4,19 @@ A point is hit on each of its links: a region's in all three regions, at the sam
 """
 
 import contextlib
-import importlib
 import os
-import re
 import signal
 from collections import Counter
 
 import pytest
 
 from regions import names
-from regions.script import Script
 from regions.settings import ROOT
 from scripts.chaos import archive, letters, load
 from scripts.chaos.history import History
 from scripts.chaos.plan import Letter
 from scripts.chaos.points import POINTS, Link
+from tests import lua
 from tests.promises.driving import Ledger, ask, behave, well
 from tests.waiting import until
 
@@ -198,21 +196,10 @@ ELSEWHERE = {
 }
 
 
-def _scripts() -> dict[str, Script]:
-    """Every script of the product, by its module and name."""
-    found = {}
-    for folder in ("bridge", "jobs", "regions", "web"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            for name in re.findall(r"^(\w+): Final = Script\(", file.read_text(), re.MULTILINE):
-                module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-                found[f"{module}.{name}"] = getattr(importlib.import_module(module), name)
-    return found
-
-
 def test_the_list_has_every_script_or_a_test_of_its_own():
     """A script that somebody adds is a call that somebody has to think of, unless Redis lets it write nothing."""
     named = b" ".join(point.request for point in POINTS)
-    scripts = _scripts()
+    scripts = lua.scripts()
     assert len(scripts) > 30
     missing = {name for name, script in scripts.items() if script.sha.encode() not in named}
     reads = {name for name in missing if b"flags=no-writes" in scripts[name].text.splitlines()[0]}

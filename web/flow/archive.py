@@ -71,7 +71,7 @@ class Archiver:
     def run_once(self) -> int:
         """Archives one batch; returns how many requests it took."""
         with self._hub.asking() as client:
-            command = scripts.LEASE.command([names.ARCHIVE], [LEASE_MS, BATCH])
+            command = scripts.LEASE.command(archive=names.ARCHIVE, lease_ms=LEASE_MS, most=BATCH)
             leased, info = send(client, [command, durability.LOOK], [scripts.LEASE])
         requests = [request.decode() for request in value(leased)]
         if requests and not self._is_written(durability.file_of(value(info))):
@@ -130,9 +130,9 @@ class Archiver:
         if undecided:
             self._give_back(undecided, AGAIN_MS)
         decided = [request for request in requests if request not in undecided]
-        arguments = [part for request in decided for part in (request, int(request in put))]
+        archived = [scripts.Archived(request, int(request in put), names.ledger(request)) for request in decided]
         with self._hub.asking() as client:
-            scripts.ARCHIVED.call(client, [names.ARCHIVE, *map(names.ledger, decided)], arguments)
+            scripts.ARCHIVED.call(client, archive=names.ARCHIVE, requests=archived)
 
     def _give_back(self, requests: Collection[str], wait_ms: int = 0) -> None:
         with self._hub.asking() as client:

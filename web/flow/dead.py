@@ -116,8 +116,16 @@ class DeadLetters:
 
     def keep(self, letter: DeadLetter) -> bool:
         """Keeps a letter once; returns whether it was new. Past ``KEPT_MAX`` the oldest go. A full Redis refuses it."""
-        arguments: list[Any] = [letter.id, msgspec.json.encode(letter), KEPT_MAX, TTL_MS]
-        return bool(scripts.KEEP_DEAD.call(self._client, [names.DEAD, names.DEAD_AT], arguments))
+        is_new = scripts.KEEP_DEAD.call(
+            self._client,
+            letters=names.DEAD,
+            times=names.DEAD_AT,
+            id=letter.id,
+            letter=msgspec.json.encode(letter),
+            kept_max=KEPT_MAX,
+            ttl_ms=TTL_MS,
+        )
+        return bool(is_new)
 
     def all(self) -> list[DeadLetter]:
         """Every letter, oldest first."""

@@ -23,7 +23,7 @@ import redis
 from jobs import contract
 from regions import connect, logs, names
 from regions.loop import Loop
-from regions.script import Argument, send, value
+from regions.script import send, value
 from regions.settings import Settings
 from web.hub import scripts
 from web.hub.redis import Hub
@@ -97,10 +97,10 @@ class Holdings:
         """Scans some keys, and once a second does everything else."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + EVERY_SECONDS
-            self._is_mine = bool(scripts.HOLD.call(self._client, [names.HOLDINGS], [self._me, LEASE_MS]))
+            self._is_mine = bool(scripts.HOLD.call(self._client, lease=names.HOLDINGS, who=self._me, lease_ms=LEASE_MS))
             self._is_filling = False
             if self._is_mine:
-                scripts.FORGET.call(self._client, list(map(names.held, self._regions)))
+                scripts.FORGET.call(self._client, held=map(names.held, self._regions))
                 self._keep_out()
                 self._look_at_streams()
                 self._look_at_clients()
@@ -110,16 +110,15 @@ class Holdings:
     def _look_at_keys(self) -> None:
         if self._cursor == b"0":
             self._round_used, self._round_surplus = self._used, 0
-        arguments: list[Argument] = [
-            self._cursor,
-            KEYS_AT_ONCE,
-            ANY_RESULT,
-            OF_A_REGION,
-            names.ledger(""),
-            names.HUB,
-            self._frame_max,
-        ]
-        self._cursor, *found = scripts.SURPLUS.call(self._client, [], arguments)
+        self._cursor, *found = scripts.SURPLUS.call(
+            self._client,
+            cursor=self._cursor,
+            count=KEYS_AT_ONCE,
+            results=ANY_RESULT,
+            of_a_region=OF_A_REGION,
+            ledger=names.ledger(""),
+            bytes_max=self._frame_max,
+        )
         for region, size in zip(found[::2], found[1::2], strict=True):
             self._round_surplus += int(size)
             self._note(region.decode(), int(size))
@@ -183,7 +182,7 @@ class Holdings:
 
     def _bar(self, region: str, why: str) -> None:
         log.error("a region may not write to the hub for a while", region=region, seconds=BAR_MS / 1000, reason=why)
-        scripts.BAR.call(self._client, [names.BARRED], [region, BAR_MS, why])
+        scripts.BAR.call(self._client, barred=names.BARRED, region=region, for_ms=BAR_MS, why=why)
         self._set_user(region, "off")
 
     def _keep_out(self) -> None:

@@ -234,7 +234,7 @@ class Settler:
 
     def _make_groups(self) -> None:
         """Makes the groups, also on a full Redis, which only reading drains. A key of another type is replaced by a stream."""
-        wrong = scripts.GROUPS.call(self._reader, list(map(names.out_stream, self._regions)), [names.GATEWAYS])
+        wrong = scripts.GROUPS.call(self._reader, group=names.GATEWAYS, streams=map(names.out_stream, self._regions))
         for region, why in zip(self._regions, wrong, strict=True):
             if why:
                 self._set_apart(region, why.decode())

@@ -96,7 +96,9 @@ class Sweeper:
         ended, is_more = 0, True
         while is_more and not self._loop.stopping.is_set():
             with self._hub.asking() as client:
-                taken = scripts.OVERDUE.call(client, [names.ACCEPTING, names.DUE], [LEASE_MS, BATCH])
+                taken = scripts.OVERDUE.call(
+                    client, accepting=names.ACCEPTING, due=names.DUE, lease_ms=LEASE_MS, most=BATCH
+                )
                 now, lapsed, due = taken
                 self._refuse([request.decode() for request in lapsed])
                 ended += self._expire(client, [member.decode() for member in due], now)

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from jobs import contract
 from regions import connect, durability, logs, names
-from regions.script import Argument, send, value
+from regions.script import send, value
 from regions.settings import Limits
 from web.hub import frame, scripts
 from web.hub.region import RegionState
@@ -162,15 +162,27 @@ class Ledger:
         """Writes a request as ``accepting``, and looks for what it takes of ``max_age``; refused by a Redis without room."""
         limits = self._limits
         tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
-        arguments: list[Argument] = [
-            new.id, ACCEPT_LEASE_MS, new.deadline_ms, int(limits.result_ttl_seconds * 1000),
-            int(limits.grace_seconds * 1000), tasks, new.attrs, BY, int(new.sync),
-            int(new.max_age * 1000), min(limits.answer_bytes_max, limits.request_bytes_max),
-        ]  # fmt: skip
-        for task in new.tasks:
-            arguments += (task.id, task.region, names.open_tasks(task.region), names.latest(contract.key_of(task)))
-        keys = [names.ledger(new.id), names.DUE, names.ACCEPTING]
-        created, deadline, expires, *found = scripts.BEGIN.call(self._client, keys, arguments)
+        created, deadline, expires, *found = scripts.BEGIN.call(
+            self._client,
+            ledger=names.ledger(new.id),
+            due=names.DUE,
+            accepting=names.ACCEPTING,
+            request=new.id,
+            lease_ms=ACCEPT_LEASE_MS,
+            deadline_ms=new.deadline_ms,
+            ttl_ms=int(limits.result_ttl_seconds * 1000),
+            grace_ms=int(limits.grace_seconds * 1000),
+            tasks_json=tasks,
+            attrs_json=new.attrs,
+            gateway=BY,
+            is_fast=int(new.sync),
+            max_age_ms=int(new.max_age * 1000),
+            answer_bytes_max=min(limits.answer_bytes_max, limits.request_bytes_max),
+            tasks=[
+                scripts.Begun(task.id, task.region, names.open_tasks(task.region), names.latest(contract.key_of(task)))
+                for task in new.tasks
+            ],
+        )
         kept = [
             Kept(new.tasks[number], key.decode(), frame)
             for number, key, frame in zip(found[::3], found[1::3], found[2::3], strict=True)
@@ -179,7 +191,7 @@ class Ledger:
 
     def accept(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
         """Turns what is ``accepting`` with a live lease into ``accepted``, False for each that is not; and the hub's file then."""
-        commands = [scripts.ACCEPT.command([names.ledger(request), names.ACCEPTING], [request]) for request in requests]
+        commands = [_accept(request) for request in requests]
         *answers, info = send(self._client, [*commands, durability.LOOK], [scripts.ACCEPT])
         return [value(answer) == 1 for answer in answers], durability.file_of(value(info))
 
@@ -193,11 +205,7 @@ class Ledger:
         """Begins, accepts and refuses a request without tasks: raises what Redis raises where this gateway may not."""
         new = New(id=REHEARSED, tasks=[], deadline_ms=0)
         self.begin(new)
-        keys = [names.ledger(new.id), names.DUE, names.ACCEPTING, names.events(new.id), names.ARCHIVE]
-        commands = [
-            scripts.ACCEPT.command([names.ledger(new.id), names.ACCEPTING], [new.id]),
-            scripts.REFUSE.command(keys, [new.id, "always", 0]),
-        ]
+        commands = [_accept(new.id), _refuse(new.id, [])]
         for answer in send(self._client, commands, [scripts.ACCEPT, scripts.REFUSE]):
             value(answer)
 
@@ -209,7 +217,9 @@ class Ledger:
         self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, lapsed_only: bool = False
     ) -> list[bool]:
         """The same of several requests, each with its tasks, in one round trip; whether each is refused now."""
-        commands = [self._refuse(request, tasks, lapsed_only=lapsed_only) for request, tasks in refused]
+        commands = [
+            _refuse(request, tasks, lapsed_only=lapsed_only, archives=self._archives) for request, tasks in refused
+        ]
         return [value(answer) == 1 for answer in send(self._client, commands, [scripts.REFUSE])]
 
     def take_back(
@@ -218,18 +228,14 @@ class Ledger:
         """Refuses several requests; the state that each had, None where there was none, and the hub's file then."""
         commands: list[tuple[Any, ...]] = []
         for request, tasks in refused:
-            commands += [("HGET", names.ledger(request), "state"), self._refuse(request, tasks)]
+            commands += [
+                ("HGET", names.ledger(request), "state"),
+                _refuse(request, tasks, archives=self._archives),
+            ]
         *answers, info = send(self._client, [*commands, durability.LOOK], [scripts.REFUSE])
         for answer in answers:
             value(answer)
         return answers[::2], durability.file_of(value(info))
-
-    def _refuse(self, request: str, tasks: Sequence[tuple[str, str]], *, lapsed_only: bool = False) -> tuple[Any, ...]:
-        arguments: list[Argument] = [request, "lapsed" if lapsed_only else "always", int(self._archives)]
-        for task, region in tasks:
-            arguments += (task, names.open_tasks(region))
-        keys = [names.ledger(request), names.DUE, names.ACCEPTING, names.events(request), names.ARCHIVE]
-        return scripts.REFUSE.command(keys, arguments)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
         """Ends tasks, each once, in one round trip: one of the answers in ``web.hub.scripts`` for each."""
@@ -249,36 +255,29 @@ class Ledger:
 
     def _settle(self, tasks: Sequence[Settlement]) -> tuple[Any, ...]:
         request = tasks[0].request
-        keys = [names.ledger(request), names.events(request), names.DUE, names.ARCHIVE, names.trail(request)]
-        arguments: list[Argument] = [
-            request,
-            self._limits.request_bytes_max,
-            int(self._archives),
-            contract.HEAD_BYTES_MAX,
-        ]
-        for one in tasks:
-            kept = names.settled(one.region)
-            keys += (
-                names.open_tasks(one.region), names.result(names.HUB, one.task), names.result(one.region, one.task),
-                names.result(kept, one.task), names.held(one.region),
-            )  # fmt: skip
-            arguments += (
-                one.task, one.region, one.status, one.finished_ms, one.size_bytes, one.frame,
-                names.HUB if one.frame else kept, one.trail, int(one.is_latest), one.held_max,
-            )  # fmt: skip
-        return scripts.SETTLE.command(keys, arguments)
+        return scripts.SETTLE.command(
+            ledger=names.ledger(request),
+            events=names.events(request),
+            due=names.DUE,
+            archive=names.ARCHIVE,
+            trail=names.trail(request),
+            request=request,
+            request_bytes_max=self._limits.request_bytes_max,
+            archives=int(self._archives),
+            head_bytes_max=contract.HEAD_BYTES_MAX,
+            tasks=map(_settled, tasks),
+        )
 
     def mark_running(self, region: str, claims: Iterable[tuple[str, str, bytes]]) -> None:
         """Shows tasks, as (request, task, trail), as running that were queued."""
         told = list(claims)
         commands = []
         for at in range(0, len(told), CLAIMS_MAX):
-            keys: list[str] = []
-            arguments: list[Argument] = [region]
-            for request, task, trail in told[at : at + CLAIMS_MAX]:
-                keys += (names.ledger(request), names.trail(request))
-                arguments += (task, trail)
-            commands.append(scripts.RUNNING.command(keys, arguments))
+            tasks = [
+                scripts.Running(task, trail, names.ledger(request), names.trail(request))
+                for request, task, trail in told[at : at + CLAIMS_MAX]
+            ]
+            commands.append(scripts.RUNNING.command(region=region, tasks=tasks))
         for reply in send(self._client, commands, [scripts.RUNNING]) if commands else ():
             value(reply)
 
@@ -341,9 +340,17 @@ class Ledger:
         return views, file
 
     def _read(self, asked: Sequence[tuple[str, str]], limit: int, how: str, *, looks: bool) -> list[Any]:
-        script, made_by = scripts.READ if how else scripts.READ_ONLY, names.result("%s", "%s")
+        script, result_format = scripts.READ if how else scripts.READ_ONLY, names.result("%s", "%s")
         commands: list[tuple[Any, ...]] = [
-            script.command([names.ledger(one), names.events(one), names.trail(one)], [after, limit, made_by, how])
+            script.command(
+                ledger=names.ledger(one),
+                events=names.events(one),
+                trail=names.trail(one),
+                after=after,
+                bytes_max=limit,
+                result_format=result_format,
+                how=how,
+            )
             for one, after in asked
         ]
         if looks:
@@ -365,6 +372,47 @@ class Ledger:
     def now_ms(self) -> int:
         """The hub's clock."""
         return connect.redis_now_ms(self._client)
+
+
+def _accept(request: str) -> tuple[Any, ...]:
+    return scripts.ACCEPT.command(ledger=names.ledger(request), accepting=names.ACCEPTING, request=request)
+
+
+def _refuse(
+    request: str, tasks: Sequence[tuple[str, str]], *, lapsed_only: bool = False, archives: bool = False
+) -> tuple[Any, ...]:
+    return scripts.REFUSE.command(
+        ledger=names.ledger(request),
+        due=names.DUE,
+        accepting=names.ACCEPTING,
+        events=names.events(request),
+        archive=names.ARCHIVE,
+        request=request,
+        lapsed_only=int(lapsed_only),
+        archives=int(archives),
+        tasks=[scripts.Refused(task, names.open_tasks(region)) for task, region in tasks],
+    )
+
+
+def _settled(one: Settlement) -> scripts.Settled:
+    kept = names.settled(one.region)
+    return scripts.Settled(
+        id=one.task,
+        region=one.region,
+        status=one.status,
+        finished_ms=one.finished_ms,
+        size_bytes=one.size_bytes,
+        frame=one.frame,
+        from_region=names.HUB if one.frame else kept,
+        trail=one.trail,
+        is_latest=int(one.is_latest),
+        held_max=one.held_max,
+        open=names.open_tasks(one.region),
+        own=names.result(names.HUB, one.task),
+        came=names.result(one.region, one.task),
+        kept=names.result(kept, one.task),
+        held=names.held(one.region),
+    )
 
 
 def _is_its_own(reply: Any) -> bool:

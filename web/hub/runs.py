@@ -145,7 +145,9 @@ class Runs:
             is_same = was is not None and was.verdict.health == verdict.health
             since_ms = was.since_ms if was is not None and is_same else now_ms
             text = _encoder.encode(Learned(since_ms, verdict))
-            commands.append(scripts.JUDGE.command([names.HEALTH], [source, kept or b"", text]))
+            commands.append(
+                scripts.JUDGE.command(verdicts=names.HEALTH, source=source, before=kept or b"", verdict=text)
+            )
             found.append((source, was.verdict.health if was is not None else "ok", verdict))
         replies = send(self._client, commands, [scripts.JUDGE]) if found else []
         for (source, was_health, verdict), reply in zip(found, replies, strict=True):

@@ -194,7 +194,7 @@ def test_a_region_with_very_many_connections_loses_them(parts):
 
 def test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in(parts):
     """Its gateway did not come to turn the user off; or the server was restarted meanwhile, and the user is on again."""
-    scripts.BAR.call(parts.client, [names.BARRED], ["fra", 60_000, "it sent too much"])
+    scripts.BAR.call(parts.client, barred=names.BARRED, region="fra", for_ms=60_000, why="it sent too much")
     assert connect.redis_now_ms(parts.fra) > 0
     parts.looks()
     assert parts.barred() == "it sent too much"

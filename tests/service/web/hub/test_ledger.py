@@ -401,19 +401,19 @@ def test_the_latest_success_of_a_question_is_what_others_get(ledger, hub_redis):
 
 def test_who_holds_a_lease_keeps_it_and_nobody_else_gets_it_meanwhile(hub_redis):
     client = hub_redis.client
-    assert scripts.HOLD.call(client, ["lease"], ["me", 60_000]) == 1
-    assert scripts.HOLD.call(client, ["lease"], ["another", 60_000]) == 0
+    assert scripts.HOLD.call(client, lease="lease", who="me", lease_ms=60_000) == 1
+    assert scripts.HOLD.call(client, lease="lease", who="another", lease_ms=60_000) == 0
     client.pexpire("lease", 1_000)
-    assert scripts.HOLD.call(client, ["lease"], ["me", 60_000]) == 1
+    assert scripts.HOLD.call(client, lease="lease", who="me", lease_ms=60_000) == 1
     assert 50_000 < client.pttl("lease") <= 60_000
     client.delete("lease")
-    assert scripts.HOLD.call(client, ["lease"], ["another", 60_000]) == 1
+    assert scripts.HOLD.call(client, lease="lease", who="another", lease_ms=60_000) == 1
 
 
 def test_a_verdict_that_another_gateway_wrote_meanwhile_is_left(hub_redis):
     client = hub_redis.client
     for before, new, is_written in (("", "a", 1), ("", "b", 0), ("a", "b", 1), ("a", "c", 0)):
-        assert scripts.JUDGE.call(client, ["verdicts"], ["s", before, new]) == is_written
+        assert scripts.JUDGE.call(client, verdicts="verdicts", source="s", before=before, verdict=new) == is_written
     assert client.hgetall("verdicts") == {b"s": b"b"}
 
 
@@ -421,13 +421,13 @@ def test_finished_requests_are_leased_to_one_archiver_and_forgotten_when_they_ar
     client = hub_redis.client
     now = connect.redis_now_ms(client)
     client.zadd(names.ARCHIVE, {"due": now - 1, "due too": now - 1, "later": now + 60_000})
-    assert scripts.LEASE.call(client, [names.ARCHIVE], [30_000, 10]) == [b"due", b"due too"]
-    assert scripts.LEASE.call(client, [names.ARCHIVE], [30_000, 10]) == []
+    assert scripts.LEASE.call(client, archive=names.ARCHIVE, lease_ms=30_000, most=10) == [b"due", b"due too"]
+    assert scripts.LEASE.call(client, archive=names.ARCHIVE, lease_ms=30_000, most=10) == []
     assert now + 29_000 < client.zscore(names.ARCHIVE, "due") <= connect.redis_now_ms(client) + 30_000
     client.hset("refused", "state", "refused")
     client.hset("accepted", "state", "accepted")
-    keys = [names.ARCHIVE, "accepted", "refused", "refused"]
-    scripts.ARCHIVED.call(client, keys, ["due", 1, "due too", 1, "later", 0])
+    told = [("due", 1, "accepted"), ("due too", 1, "refused"), ("later", 0, "refused")]
+    scripts.ARCHIVED.call(client, archive=names.ARCHIVE, requests=[scripts.Archived(*one) for one in told])
     assert client.zrange(names.ARCHIVE, 0, -1) == [b"due too"]
     assert client.zscore(names.ARCHIVE, "due too") <= connect.redis_now_ms(client)  # to be taken back, now
 
@@ -437,14 +437,14 @@ def test_bytes_of_results_that_expired_by_now_are_forgotten(hub_redis):
     minute = connect.redis_now_ms(client) // 60_000
     client.hset("held", mapping={"all": 111, str(minute - 1): 1, str(minute): 10, str(minute + 2): 100})
     client.hset("other", mapping={"all": 5, str(minute + 2): 5})
-    scripts.FORGET.call(client, ["held", "other"])
+    scripts.FORGET.call(client, held=["held", "other"])
     assert client.hgetall("held") == {b"all": b"100", str(minute + 2).encode(): b"100"}
     assert client.hgetall("other") == {b"all": b"5", str(minute + 2).encode(): b"5"}
 
 
 def test_a_barred_region_is_so_for_the_time_that_was_said(hub_redis):
     before = connect.redis_now_ms(hub_redis.client)
-    scripts.BAR.call(hub_redis.client, ["barred"], ["fra", 60_000, "it fills the hub"])
+    scripts.BAR.call(hub_redis.client, barred="barred", region="fra", for_ms=60_000, why="it fills the hub")
     until_ms, _, why = hub_redis.client.hget("barred", "fra").decode().partition(" ")
     assert why == "it fills the hub"
     assert before + 58_000 < int(until_ms) <= connect.redis_now_ms(hub_redis.client) + 60_000

@@ -1,0 +1,16 @@
+-- Forgets requests that were to be archived. One that the history has (is_put "1") and that was refused meanwhile stays: it
+-- is to be removed there.
+-- keys: archive
+-- args: requests (id, is_put, ledger)
+-- uses: now
+-- flags: allow-oom
+
+local now = now_ms()
+for _, request in ipairs(requests) do
+  if request.is_put == "1" and redis.call("HGET", request.ledger, "state") == "refused" then
+    redis.call("ZADD", archive, now, request.id)
+  else
+    redis.call("ZREM", archive, request.id)
+  end
+end
+return 1

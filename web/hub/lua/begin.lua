@@ -1,0 +1,33 @@
+-- Writes a new request as accepting, with a lease, and looks for what it may take of older answers. A full Redis refuses it.
+-- Returns {created, deadline, expires} in ms, then for each older answer that will do, by the end of its result: the task's
+-- number from 0, the result's key and frame.
+-- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same.
+-- keys: ledger, due, accepting
+-- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms, answer_bytes_max,
+--   tasks (id, region, open, latest)
+-- uses: now
+
+local now = now_ms()
+local deadline, expires, lease_ends = now + deadline_ms, now + ttl_ms, now + lease_ms
+local max_age, room, answer = tonumber(max_age_ms), tonumber(answer_bytes_max), {now, deadline, expires}
+redis.call("HSET", ledger, "state", "accepting", "lease", lease_ends, "created", now, "deadline", deadline,
+  "expires", expires, "total", #tasks, "completed", 0, "bytes", 0, "tasks", tasks_json, "attrs", attrs_json,
+  "by", gateway, "sync", is_fast)
+for number, task in ipairs(tasks) do
+  local member = request .. "/" .. task.id
+  redis.call("HSET", ledger, "t:" .. task.id, "queued|" .. task.region, "l:" .. task.id, task.latest)
+  redis.call("ZADD", due, deadline + grace_ms, member)
+  redis.call("ZADD", task.open, now, member)
+  local latest = max_age > 0 and redis.call("GET", task.latest)
+  if latest then
+    local finished, bytes, key = string.match(latest, "^(%d+) (%d+) (.+)$")
+    local frame = now - finished <= max_age and tonumber(bytes) <= room and redis.call("GET", key)
+    if frame then
+      room = room - bytes
+      for _, part in ipairs({number - 1, key, frame}) do answer[#answer + 1] = part end
+    end
+  end
+end
+redis.call("PEXPIREAT", ledger, expires)
+redis.call("ZADD", accepting, lease_ends, request)
+return answer

@@ -1,0 +1,22 @@
+-- Refuses a request as a whole: always, or with lapsed_only "1" only if the lease of its accept is over. Returns 1 when it is refused.
+-- keys: ledger, due, accepting, events, archive
+-- args: request, lapsed_only, archives, tasks (id, open)
+-- uses: now
+-- flags: allow-oom
+
+local now = now_ms()
+local state, lease_ends = unpack(redis.call("HMGET", ledger, "state", "lease"))
+if lapsed_only == "1" and (state ~= "accepting" or tonumber(lease_ends) > now) then
+  if state ~= "accepting" then redis.call("ZREM", accepting, request) end
+  return 0
+end
+if state then redis.call("HSET", ledger, "state", "refused") end
+redis.call("ZREM", accepting, request)
+-- The accept took effect after its caller had given up: if the history already has the request, it is removed there, too.
+if state == "accepted" and archives == "1" then redis.call("ZADD", archive, now, request) end
+for _, task in ipairs(tasks) do
+  redis.call("ZREM", due, request .. "/" .. task.id)
+  redis.call("ZREM", task.open, request .. "/" .. task.id)
+end
+redis.call("DEL", events)
+return 1

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from regions.settings import ROOT, Settings
 from scripts.chaos.points import links
 from scripts.chaos.stack import ChaosStack
+from tests.forked import Forked
 from tests.promises.driving import GRACE_SECONDS, well
 from tests.service.conftest import hub_redis, region_redis, start_redis
 from tests.service.jobs.fetch.origin import Origin, Say
@@ -39,8 +39,8 @@ def pool() -> Iterator[Callable[..., subprocess.Popen]]:
     started: list[subprocess.Popen] = []
 
     def start(settings: Settings, module: str, silent_seconds: float = 10.0, **variables: str) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(silent_seconds), module],
+        process = Forked(
+            ["-c", PROGRAM, str(silent_seconds), module],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             start_new_session=True,

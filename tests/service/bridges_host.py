@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from regions import names
 from regions.process import Process
 from regions.settings import ROOT
 from scripts.stack.services import Guard
+from tests.forked import COMMAND, Forked
 from tests.service.bridging import Broker, task
 from tests.waiting import until
 
@@ -67,8 +67,8 @@ class Host:
 
     def start(self, *words: str, patch: str = "", **variables: str) -> subprocess.Popen:
         """``nearfetch bridges …``; ``patch`` runs before it, in its process."""
-        return subprocess.Popen(
-            [sys.executable, "-P", "-c", MAIN.format(patch=patch), "bridges", *words],
+        return Forked(
+            ["-c", MAIN.format(patch=patch), "bridges", *words], imported=COMMAND,
             env={**self.environment, **variables}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip

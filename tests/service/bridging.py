@@ -3,7 +3,6 @@
 import contextlib
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pika
 from bridge.bridge import Bridge
 from jobs import contract
 from regions import names, settings, topology
+from tests.forked import BRIDGE, Forked
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +167,7 @@ def start_process(config: settings.Settings, region: str, folder: Path) -> subpr
         "NEARFETCH__REGIONS__PATH": str(regions),
     }
     with (folder / "bridge.log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-c", RUN, region], cwd=ROOT, env=environment, stdout=log, stderr=log)
+        return Forked(["-c", RUN, region], imported=BRIDGE, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
 def entries(hub_redis, region: str, kind: str) -> list[dict[str, str]]:

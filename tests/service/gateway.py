@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import subprocess
-import sys
 from typing import Self
 
 import pika
@@ -14,6 +12,7 @@ from regions import connect, names, topology
 from regions.settings import ROOT
 from scripts.stack.services import free_port
 from tests import sources
+from tests.forked import GATEWAY, Forked
 from tests.service import hub_parts
 from tests.service.conftest import RedisInstance
 from tests.service.wire import ask
@@ -137,8 +136,8 @@ class GatewayProcess:
         }
         code = f"{self.CODE}{patch}\nsys.exit(app.run(settings.load()))"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", code], env=found, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+            self.process = Forked(
+                ["-c", code], imported=GATEWAY, env=found, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
             )
         self.pid = self.process.pid
 

@@ -5,7 +5,6 @@ import os
 import secrets as tokens
 import signal
 import subprocess
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from regions import names
 from regions.process import stat
 from regions.secret import Secret
 from regions.settings import ROOT, Egress, Fetch, Folders, Settings, Workers
+from tests.forked import Forked
 from tests.service.working import REGION, enqueue, results, settings_for, task
 from tests.waiting import until
 
@@ -92,8 +92,8 @@ class RegionWorkers:
 
     def _run(self, settings: Settings, *words: str) -> None:
         with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, *words], cwd=ROOT, stdin=subprocess.PIPE, stderr=log, start_new_session=True,
+            process = Forked(
+                list(words), cwd=ROOT, stdin=subprocess.PIPE, stderr=log, start_new_session=True,
                 pass_fds=[self._nowhere],
             )  # fmt: skip
         self._processes.append(process)

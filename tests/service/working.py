@@ -27,6 +27,7 @@ from jobs.task.execution import Execution
 from jobs.worker.entry import enter, run
 from regions import connect, names
 from regions.settings import ROOT, Hub, Region, RegionRedis, Scale, Settings, Workers
+from tests.forked import Forked
 
 REGION = "fra"
 
@@ -63,8 +64,7 @@ def task(*, deadline_seconds: float = 30.0, **params) -> Task:
 
 def worker_process(settings: Settings, name: str = "w1") -> subprocess.Popen:
     """A worker process with the tests' runner."""
-    words = [sys.executable, "-m", "tests.service.working", REGION, name, "--settings", "-"]
-    process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE)
+    process = Forked(["-m", "tests.service.working", REGION, name, "--settings", "-"], cwd=ROOT, stdin=subprocess.PIPE)
     process.stdin.write(msgspec.json.encode(settings))
     process.stdin.close()
     return process

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 
 import msgspec
@@ -17,6 +16,8 @@ from bridge.ensure import RegionBridges
 from regions import settings as settings_module
 from regions.process import Process
 from scripts.stack.ports import free_port
+from tests import forked
+from tests.forked import COMMAND, Forked
 from tests.service.bridges_host import AT_ONCE, Host, Traffic, age
 from tests.service.bridging import InThread, settings_of
 from tests.waiting import until
@@ -37,8 +38,8 @@ def host(tmp_path, hub_redis, region_redis, rabbitmq, region):
 @pytest.fixture
 def other(host, region):
     """A bridge that somebody else supervises."""
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "scripts.cli", "bridge", region], env=host.environment,
+    process = Forked(
+        ["-m", "scripts.cli", "bridge", region], imported=COMMAND, env=host.environment,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     until(lambda: host.pids(region) == [process.pid], "the other's first beat")
@@ -202,8 +203,8 @@ def test_a_supervisor_has_time_to_start_its_bridge_again(host, region, other):
     other.wait()
     ensuring = host.start("ensure")
     until(lambda: heartbeat.read(host.folder / f"{region}.lock"), "the command to look")
-    again = subprocess.Popen(
-        [sys.executable, "-P", "-m", "scripts.cli", "bridge", region], env=host.environment,
+    again = Forked(
+        ["-m", "scripts.cli", "bridge", region], imported=COMMAND, env=host.environment,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -219,8 +220,9 @@ def test_a_bridge_too_many_is_told_to_end(host, region):
     """A restart was killed between the new one's start and the old one's end."""
     first = host.begin(region)
     one, environment = host.folder / region, host.environment
-    command = [sys.executable, "-P", "-m", "scripts.cli", "bridge", "--kept", region]
-    second = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = ["-m", "scripts.cli", "bridge", "--kept", region]
+    nowhere = subprocess.DEVNULL
+    second = Forked(command, imported=COMMAND, env=environment, stdout=nowhere, stderr=nowhere)
     try:
         until(lambda: [beat.state for _, beat in host.seen(region)] == ["consuming"] * 2, f"both of {one}")
         assert host.run("ensure") == f"{region}: told process {first} to end: another bridge does its work\n"
@@ -331,10 +333,8 @@ def test_wrong_settings_are_refused_and_start_nothing(host, region):
 
 def test_a_bridge_whose_heartbeat_can_not_be_written_does_not_start(host, region):
     """Nobody would see that it lives, and every minute another one would be put beside it."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "scripts.cli", "bridge", region], check=False, capture_output=True, text=True,
-        env={**host.environment, "NEARFETCH__BRIDGES__PATH": str(host.config)}, timeout=60,
-    )  # fmt: skip
+    environment = {**host.environment, "NEARFETCH__BRIDGES__PATH": str(host.config)}
+    done = forked.run(["-m", "scripts.cli", "bridge", region], imported=COMMAND, text=True, env=environment, timeout=60)
     assert done.returncode == 2
     assert "bridges.path: expected a folder that can be written to" in done.stderr
 

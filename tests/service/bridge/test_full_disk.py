@@ -4,24 +4,20 @@ The disk is full by the kernel's limit of a file's size, which is taken back as 
 """
 
 import resource
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-import msgspec
 import pytest
 import redis
 
 from jobs.contract import Outcome
 from jobs.queue.home import Home, Shipment, open_hub
 from regions import connect, names
-from regions.settings import ROOT
 from scripts.stack.services import Running, free_port, redis_server
 from tests.service.bridging import Broker, bridging, last_status, settings_of, task
 from tests.service.gateway import LIST, Stack
 from tests.service.wire import ask
-from tests.service.working import REGION, enqueue, out_entries, results, settings_for
+from tests.service.working import REGION, enqueue, out_entries, results, settings_for, worker_process
 from tests.service.working import task as job
 from tests.waiting import until
 
@@ -138,14 +134,8 @@ def test_results_wait_for_a_hub_that_can_not_write(disk):
 def test_what_runs_while_its_redis_can_not_write_ends_once_when_it_can(disk, hub_redis, tmp_path):
     """A real worker process: the result is kept in its memory until it can be written."""
     gate = tmp_path / "gate"
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "tests.service.working", REGION, "w1", "--settings", "-"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-    )
+    worker = worker_process(settings_for(disk.url, hub_redis.url))
     try:
-        worker.stdin.write(msgspec.json.encode(settings_for(disk.url, hub_redis.url)))
-        worker.stdin.close()
         (marks := tmp_path / "marks").mkdir()
         ids = enqueue(disk.client, [job(gate=str(gate), mark=str(marks)) for _ in range(3)])
         until(lambda: len(list(marks.iterdir())) == len(ids), "the tasks to run")

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +14,7 @@ from regions.settings import ROOT
 from scripts.cli import main
 from scripts.stack import hub_acl
 from scripts.stack.services import free_port
+from tests.forked import COMMAND, Forked
 from tests.service import hub_parts
 from tests.service.conftest import RedisInstance
 from tests.service.wire import ask
@@ -106,8 +106,9 @@ def start(tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
         with (tmp_path / "part.log").open("ab") as log:
             started.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "scripts.cli", *words],
+                Forked(
+                    ["-m", "scripts.cli", *words],
+                    imported=COMMAND,
                     cwd=ROOT,
                     env={**clean, "NEARFETCH__LOG__FORMAT": "json", **settings},
                     stdout=log,

@@ -3,7 +3,6 @@
 import json
 import resource
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from regions.settings import ROOT, Egress, Fetch, Folders, Raw, Settings
 from scripts.cli import main
 from scripts.site.behave import Rule
 from scripts.site.site import Site, origins
+from tests.forked import Forked
 from tests.service.jobs.fetch.origin import Origin
 from tests.service.working import REGION, enqueue, results, settings_for, task
 from tests.unit.jobs.answers.test_raw import LOGIN, SECRET, TOKEN, everything, led_to, parrot
@@ -68,8 +68,8 @@ def start(settings: Settings) -> Iterator[Start]:
     started: list[subprocess.Popen] = []
 
     def begin(name: str = "w1") -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.worker", REGION, name, "--settings", "-"],
+        process = Forked(
+            ["-m", "jobs.worker", REGION, name, "--settings", "-"],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,

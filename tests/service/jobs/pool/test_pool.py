@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from jobs.pool import processes as pools
 from jobs.worker import fork_server as fork_servers
 from regions import names
 from regions.settings import ROOT
+from tests.forked import Forked
 from tests.service.working import REGION, enqueue, out_entries, results, settings_for, task
 from tests.waiting import until
 
@@ -45,9 +45,7 @@ def start(region_redis, hub_redis) -> Iterator[Start]:
         processes: int = 2, threads: int = 4, worker: tuple[str, ...] = ("-m", "tests.service.working")
     ) -> subprocess.Popen:
         chosen = settings_for(region_redis.url, hub_redis.url, threads=threads, processes=processes)
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *worker], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True
-        )
+        process = Forked(["-c", PROGRAM, *worker], cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True)
         started.append(process)
         process.stdin.write(msgspec.json.encode(chosen))
         process.stdin.close()

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from jobs.queue.script import LEASE_MS
 from regions import names
 from regions.schedule import Scale, ScaleRule
 from regions.settings import ROOT, Settings
+from tests.forked import Forked
 from tests.service.working import enqueue, out_entries, results, settings_for, task
 from tests.waiting import until
 
@@ -64,8 +64,8 @@ class Pools:
     def start(self, *, threads: int = 4) -> subprocess.Popen:
         settings: Settings = settings_for(*self._urls, threads=threads)
         log = (self._folder / f"log{len(self._running)}").open("wb")
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, self._file, self.clock],
+        process = Forked(
+            ["-c", PROGRAM, self._file, self.clock],
             cwd=ROOT, stdin=subprocess.PIPE, stderr=log, start_new_session=True,
         )  # fmt: skip
         log.close()

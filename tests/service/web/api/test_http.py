@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 
@@ -16,6 +15,7 @@ from jobs import contract
 from regions import connect
 from scripts.stack.services import free_port
 from tests import sources
+from tests.forked import GATEWAY, Forked
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, Stack
 from tests.service.wire import Wire, ask, chunked
@@ -277,8 +277,8 @@ def test_sigterm_answers_whoever_waits_and_ends_within_5_seconds(own_stack):
         "NEARFETCH__HUB__AMQP": own_stack.amqp,
     }
     code = "import sys; from regions import logs, settings; logs.configure('json'); from web import app; "
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{code}sys.exit(app.run(settings.load()))"], env=environ, stderr=subprocess.PIPE
+    process = Forked(
+        ["-c", f"{code}sys.exit(app.run(settings.load()))"], imported=GATEWAY, env=environ, stderr=subprocess.PIPE
     )
     lines: list[bytes] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr))

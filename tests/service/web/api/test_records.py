@@ -3,7 +3,6 @@
 import csv
 import io
 import subprocess
-import sys
 import threading
 from functools import cache
 
@@ -15,6 +14,7 @@ from jobs import contract
 from regions.settings import ROOT
 from scripts.cli import main
 from scripts.commands import completion
+from tests.forked import COMMAND, Forked
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import Stack
 from tests.service.wire import Wire, ask
@@ -39,11 +39,6 @@ def stack(tmp_path_factory, rabbitmq):
     yield stack
     stack.stop()
     hub.stop()
-
-
-def nearfetch(*words):
-    """The command line as a process of its own."""
-    return [sys.executable, "-m", "scripts.cli", *words]
 
 
 def fetched(stack, accept, *, query="/v1/sources/demo.list/records?category=x", records=EXACT, region="fra", **told):
@@ -174,9 +169,9 @@ def test_a_gateway_that_stops_leaves_no_thread_of_tables(tmp_path, rabbitmq, hub
 def test_the_command_line_gives_one_csv_of_several_tasks_and_says_the_rest_on_stderr(stack):
     """By the real gateway: columns in the definition's order, and numbers as they were spelt."""
     words = ["fetch", "--csv", "demo.list", "category=a", "demo.list", "category=b"]
-    command = subprocess.Popen(
-        nearfetch(*words, "--url", f"http://127.0.0.1:{stack.port}"),
-        cwd=ROOT, text=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    command = Forked(
+        ["-m", "scripts.cli", *words, "--url", f"http://127.0.0.1:{stack.port}"],
+        imported=COMMAND, cwd=ROOT, text=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     for _ in range(2):
         stack.region.finish(stack.region.take("fra"), EXACT)

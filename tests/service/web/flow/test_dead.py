@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 
 import pika
@@ -11,6 +10,8 @@ import pytest
 
 from regions import names, topology
 from regions.settings import ROOT
+from tests import forked
+from tests.forked import COMMAND
 from tests.service.bridging import bridging, settings_of
 from tests.service.gateway import LIST, Stack
 from tests.service.wire import ask
@@ -49,10 +50,8 @@ def nearfetch(tmp_path, stack):
     }
 
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "scripts.cli", *words]
-        return subprocess.run(
-            command, cwd=ROOT, env={**found, **variables}, capture_output=True, text=True, check=False
-        )
+        command = ["-m", "scripts.cli", *words]
+        return forked.run(command, imported=COMMAND, cwd=ROOT, env={**found, **variables}, text=True)
 
     return run
 

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +23,7 @@ from jobs.page import Page
 from jobs.parse.contract_check import check
 from jobs.parse.source import Parsed, Source
 from regions.settings import ROOT
+from tests import forked
 from tests.unit.describing import URL, define, faults
 
 TEXT = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
@@ -172,8 +171,8 @@ def test_ten_minutes(tmp_path):
         shown = [line for line in fence.body.splitlines() if not line.startswith("$ ")]
         for line in fence.body.splitlines():
             if line.startswith("$ nearfetch "):
-                command = [sys.executable, "-m", "scripts.cli", *shlex.split(line)[2:]]
-                done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+                words = ["-m", "scripts.cli", *shlex.split(line)[2:]]
+                done = forked.run(words, imported=forked.AUTHORING, cwd=tmp_path, env=environ, text=True)
                 assert done.returncode == 0, (line, done.stdout, done.stderr)
                 printed += done.stdout + done.stderr
                 ran += 1

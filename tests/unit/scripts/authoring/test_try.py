@@ -7,7 +7,6 @@ import pty
 import re
 import signal
 import subprocess
-import sys
 
 import pytest
 from click.testing import CliRunner
@@ -20,8 +19,10 @@ from scripts.commands import options
 from scripts.site.behave import Drip, Rule
 from scripts.site.site import origins
 from scripts.stack.data_folder import DataFolder
+from tests.forked import AUTHORING, Forked
 from tests.waiting import until
 
+TRY = ["-m", "scripts.cli", "source", "try"]
 BOOKS = """
 title = "Books"
 url = 'https://books.toscrape.com/catalogue/category/books/{category}/index.html'
@@ -284,8 +285,7 @@ def test_ctrl_c_ends_the_task_and_says_so(served, folder, tmp_path):
         "NEARFETCH__FETCH__ORIGINS": origins(served.port),
     }
     asked, _ = served.fetches.since(0)
-    command = [sys.executable, "-m", "scripts.cli", "source", "try", "books"]
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
+    process = Forked([*TRY, "books"], imported=AUTHORING, env=environ, stdout=subprocess.PIPE, text=True)
     try:
         until(lambda: served.fetches.since(asked)[1], "the fetch to begin")
         process.send_signal(signal.SIGINT)
@@ -311,8 +311,7 @@ def on_a_terminal(served, folder, tmp_path):
             "COLUMNS": str(columns),
             "TERM": "xterm",
         }
-        command = [sys.executable, "-m", "scripts.cli", "source", "try", "books", *words]
-        process = subprocess.Popen(command, env=environ, stdout=slave)
+        process = Forked([*TRY, "books", *words], imported=AUTHORING, env=environ, stdout=slave)
         os.close(slave)
         text = b""
         with contextlib.suppress(OSError):  # its other end is closed

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,14 +13,15 @@ from regions.process import Process
 from regions.settings import ROOT
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.ports import free_port
+from tests import forked
 
 UP = ROOT / "scripts" / "up"
 
 
 def stack(*arguments, **variables):
-    command = [sys.executable, "-m", "scripts.stack.up", *map(str, arguments)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")} | variables
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    words = ["-m", "scripts.stack.up", *map(str, arguments)]
+    return forked.run(words, imported=forked.UP, cwd=ROOT, env=environment, text=True, timeout=60)
 
 
 def test_a_taken_port_is_refused_with_who_has_it_and_a_free_one(tmp_path):
@@ -197,7 +197,7 @@ def test_stop_ends_an_up_that_holds_the_folder(tmp_path):
         "import sys, time; from pathlib import Path; from scripts.stack.data_folder import DataFolder;"
         "data = DataFolder(Path(sys.argv[1])); assert data.lock(); print('held', flush=True); time.sleep(600)"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    holder = forked.Forked(["-c", code, str(tmp_path)], imported=forked.UP, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     done = stack("--stop", "--data", tmp_path)
     assert (done.returncode, done.stdout) == (0, "Stopped.\n")

@@ -1,0 +1,214 @@
+"""Python processes for tests, forked from one that has imported what they need: a start costs a tenth of the usual.
+
+    with Forked(["-m", "jobs.worker", "fra", "w1"], stdin=subprocess.PIPE) as process:   # like subprocess.Popen([sys.executable, …])
+
+A forked process is a process of its own, with its own standard streams, environment and working folder, and a child of the
+server that it was forked from. Its command line in /proc is the server's, and its memory holds all that the server imported:
+what looks at these is started by ``subprocess``. The server ends with the tests' process, and kills what it forked then.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# What the tests' processes are, and what they import first; there is a server for each.
+WORKER = ("jobs.worker.__main__", "jobs.task.runner", "jobs.answers.cache", "jobs.pool.processes")
+GATEWAY = ("web.app",)
+BRIDGE = ("bridge.bridge",)
+COMMAND = ("scripts.cli", "bridge.ensure")
+AUTHORING = ("scripts.cli", "scripts.commands.source_try", "scripts.commands.source_samples")
+UP = ("scripts.stack.up",)
+MESSAGE_BYTES, DESCRIPTORS_MAX = 200_000, 32
+FIRST_FREE = 200  # received descriptors are moved there, so that none has a number that another one is to have
+
+
+class Forked(subprocess.Popen):
+    """``words`` are those after ``python``: ``-m MODULE …`` or ``-c CODE …``. Keywords are those of ``subprocess.Popen``.
+
+    ``imported``: the modules that its server imports.
+    """
+
+    def __init__(self, words: list[str], *, imported: tuple[str, ...] = WORKER, **options) -> None:
+        self._imported = imported
+        super().__init__(words, **options)
+
+    def _execute_child(
+        self, words, executable, preexec_fn, close_fds, pass_fds, cwd, env, startupinfo, creationflags, shell,
+        to_read, to_write, out_read, out_write, err_read, err_write, restore_signals, gid, gids, uid, umask,
+        start_new_session, process_group,
+    ) -> None:  # fmt: skip
+        """As ``subprocess`` has it, by the server."""
+        streams = [own if own != -1 else inherited for own, inherited in ((to_read, 0), (out_write, 1), (err_write, 2))]
+        asked = {
+            "words": list(map(str, words)),
+            "folder": os.fspath(cwd or Path.cwd()),
+            "environ": dict(os.environ if env is None else env),
+            "session": start_new_session,
+            "numbers": [0, 1, 2, *pass_fds],
+        }
+        sys.audit("subprocess.Popen", sys.executable, [sys.executable, *words], cwd, env)
+        self._control = _server(self._imported).fork(asked, [*streams, *pass_fds])
+        self.pid = int(self._control.recv(MESSAGE_BYTES))
+        self._child_created = True
+        self._close_pipe_fds(to_read, to_write, out_read, out_write, err_read, err_write)
+
+    def _internal_poll(self, *_, **__) -> int | None:
+        return self._ended(0)
+
+    def _wait(self, timeout: float | None) -> int:
+        if self._ended(timeout) is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def _ended(self, seconds: float | None) -> int | None:
+        """The exit code, once it has ended; waits so long."""
+        if self.returncode is None and _is_readable(self._control, seconds):
+            with self._waitpid_lock:
+                if self.returncode is None:
+                    said = self._control.recv(MESSAGE_BYTES)
+                    self._control.close()  # only now its pid may be given out again
+                    self.returncode = int(said) if said else -signal.SIGKILL  # the server is gone, and what it forked
+        return self.returncode
+
+
+def run(
+    words: list[str], *, check: bool = False, timeout: float | None = None, **options
+) -> subprocess.CompletedProcess:
+    """Like ``subprocess.run([sys.executable, *words], capture_output=True, …)``."""
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    with Forked(words, **{**streams, **options}) as process:
+        out, err = process.communicate(timeout=timeout)
+    done = subprocess.CompletedProcess(words, process.returncode, out, err)
+    if check:
+        done.check_returncode()
+    return done
+
+
+def _is_readable(one: socket.socket, seconds: float | None) -> bool:
+    poll = select.poll()  # select can't look at high numbers
+    try:
+        poll.register(one, select.POLLIN)
+    except ValueError:  # another thread has read it, and closed it
+        return True
+    return bool(poll.poll(None if seconds is None else max(0, seconds) * 1000))
+
+
+class _Server:
+    """The process that forks, as the tests' process sees it."""
+
+    def __init__(self, imported: tuple[str, ...]) -> None:
+        self._lock = threading.Lock()
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        code = f"from tests import forked; forked.serve({theirs.fileno()}, {imported!r})"
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], cwd=ROOT, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+        atexit.register(self._end)
+
+    def fork(self, asked: dict[str, object], descriptors: list[int]) -> socket.socket:
+        """A socket that says the new process's pid, and its exit code when it has ended."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, self._lock:
+            socket.send_fds(self._channel, [json.dumps(asked).encode()], [theirs.fileno(), *descriptors])
+        return ours
+
+    def _end(self) -> None:
+        self._channel.close()
+        self._process.wait()
+
+
+@functools.cache
+def _server(imported: tuple[str, ...]) -> _Server:
+    return _Server(imported)
+
+
+def serve(descriptor: int, imported: tuple[str, ...]) -> None:
+    """The server's life. It returns when the tests' process has ended, and in a forked process when its program has."""
+    sys.path[0] = str(ROOT)
+    for module in imported:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # so that the memory stays shared
+    channel = socket.socket(fileno=descriptor)
+    running: dict[int, tuple[int, socket.socket]] = {}  # pidfd → pid, and the socket that tells of it
+    told: dict[socket.socket, int] = {}  # whose exit code is told, and not read yet
+    while True:
+        interested = {control: pid for pid, control in running.values()}
+        ready, _, _ = select.select([channel, *running, *interested, *told], [], [])
+        for one in ready:
+            if one is channel:
+                message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, DESCRIPTORS_MAX)
+                if not message:
+                    for pid in interested.values():
+                        _kill(pid)
+                    return
+                pid = os.fork()
+                if not pid:
+                    for other in (channel, *interested, *told):
+                        other.close()
+                    for handle in running:
+                        os.close(handle)
+                    _be(json.loads(message), descriptors)
+                    return
+                control = socket.socket(fileno=descriptors[0])
+                for other in descriptors[1:]:
+                    os.close(other)
+                control.send(str(pid).encode())
+                running[os.pidfd_open(pid)] = pid, control
+            elif one in running:
+                pid, control = running.pop(one)
+                ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                os.close(one)
+                with contextlib.suppress(OSError):
+                    control.send(str(ended.si_status * (1 if ended.si_code == os.CLD_EXITED else -1)).encode())
+                told[control] = pid
+            elif one in told:
+                os.waitpid(told.pop(one), 0)
+                one.close()
+            else:  # nobody is interested in it any more
+                _kill(interested[one])
+
+
+def _kill(pid: int) -> None:
+    """Kills a process, and its group where it has one of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
+
+
+def _be(asked: dict, descriptors: list[int]) -> None:
+    """In the forked process: its streams, its folder, its environment, its program."""
+    if asked["session"]:
+        os.setsid()
+    moved = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, FIRST_FREE) for one in descriptors[1:]]
+    for one in descriptors:
+        os.close(one)
+    for one, number in zip(moved, asked["numbers"], strict=True):
+        os.dup2(one, number)
+        os.close(one)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environ"])
+    how, what, *words = asked["words"]
+    sys.argv[:] = [how, *words]  # of a module, runpy makes it the file's name
+    if how == "-m":
+        warnings.filterwarnings("ignore", message=".* found in sys.modules", category=RuntimeWarning)
+        runpy._run_module_as_main(what)
+    else:
+        exec(compile(what, "<string>", "exec"), sys.modules["__main__"].__dict__)

@@ -1,0 +1,59 @@
+"""Forked processes are like those of ``subprocess``, and end with the process of the tests."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from regions.process import Process
+from tests import forked
+from tests.forked import ROOT, Forked
+from tests.waiting import until
+
+FEW = ("json",)
+
+
+def test_it_has_its_own_streams_folder_environment_and_words(tmp_path):
+    code = "import os, sys; print(sys.argv, os.getcwd(), os.environ['OWN'], sys.stdin.read()); sys.exit('no')"
+    with Forked(
+        ["-c", code, "one", "two"], imported=FEW, cwd=tmp_path, env={"OWN": "set"}, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        assert process.communicate("given") == (f"['-c', 'one', 'two'] {tmp_path} set given\n", "no\n")
+    assert process.returncode == 1
+
+
+def test_a_module_is_run_as_the_main_one():
+    done = forked.run(["-m", "json.tool", "--help"], imported=FEW, text=True, check=True)
+    assert "usage" in done.stdout
+
+
+def test_a_descriptor_is_passed_under_its_number():
+    ours, theirs = os.pipe()
+    forked.run(["-c", f"import os; os.write({theirs}, b'heard')"], imported=FEW, pass_fds=[theirs], check=True)
+    os.close(theirs)
+    assert os.read(ours, 10) == b"heard"
+    os.close(ours)
+
+
+def test_a_signal_ends_it_and_is_its_exit_code():
+    with Forked(["-c", "import time; time.sleep(600)"], imported=FEW, start_new_session=True) as process:
+        assert process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait(20) == -signal.SIGKILL
+
+
+def test_tests_that_are_killed_take_what_they_forked_with_them():
+    code = "import os; from tests.forked import Forked; one = Forked(['-c', 'import time; time.sleep(600)'], imported=('json',), start_new_session=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print(one.pid, flush=True); input()"], cwd=ROOT, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as tests:  # fmt: skip
+        process = Process.of(int(tests.stdout.readline()))
+        assert process.alive
+        tests.kill()
+    until(lambda: not process.alive, "its end")

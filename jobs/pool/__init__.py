@@ -1,1 +1,9 @@
-"""A region's worker processes on this host, and how many they are."""
+"""A region's worker processes on one host, and how many they are.
+
+processes    starts, watches, replaces and stops them
+scale        decides on their number, without I/O
+scaler       agrees on it with the region's other pools
+day          notes each minute of the region's day
+report       tells the hub
+examiner     compiles changed definitions in a process of its own
+"""

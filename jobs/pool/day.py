@@ -1,4 +1,4 @@
-"""A region's day, minute by minute: what came, ran and waited, and how many processes there were. Pure."""
+"""A region's day, minute by minute: tasks that came, ran and waited, and the number of processes. Without I/O."""
 
 import math
 from typing import Final
@@ -12,9 +12,9 @@ KEPT: Final = 1_440  # minutes
 
 
 class Minute(Struct, frozen=True):
-    """One minute; ``at`` is its begin, in seconds since the epoch. Of what is no sum the highest is kept.
+    """One minute, from ``at`` (seconds since the epoch). ``arrived`` and ``ended`` are sums, the others highest values.
 
-    ``task_seconds``: how long a task held its thread, on average. ``wanted`` and ``ready``: processes.
+    ``task_seconds`` is how long a task held its thread on average. ``wanted`` and ``ready`` count processes.
     """
 
     at: float
@@ -32,7 +32,7 @@ COLUMNS: Final = tuple(one.name for one in structs.fields(Minute))
 
 
 class Tally(Struct, frozen=True):
-    """The minute that runs. ``total`` and ``finished``: of the observation before: tasks that ever came, and ended."""
+    """The current minute, and from the last observation the tasks that ever came (``total``) and ended (``finished``)."""
 
     minute: Minute
     total: int
@@ -40,7 +40,7 @@ class Tally(Struct, frozen=True):
 
 
 def count(tally: Tally | None, seen: Observation, state: State) -> tuple[Tally, Minute | None]:
-    """The minute that runs, with one more observation, and the one before it where that is over."""
+    """The current minute with one more observation, and the minute before it when that is over."""
     total = seen.waiting + seen.running + seen.ended
     begin = math.floor(seen.at / MINUTE) * MINUTE
     if tally is None or seen.ended < tally.finished:

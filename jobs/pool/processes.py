@@ -1,14 +1,14 @@
 """A region's worker processes: started, watched by their beat and memory, replaced when they die, stopped together.
 
-    run ── run_once: as many as this pool's share; start who is missing, and who runs suspects; read beats; bury the dead;
-     │               kill the silent; drain the fat
+    run ── run_once: fits the number to this pool's share; starts missing processes, and some for suspects; reads beats;
+     │               removes dead processes; kills silent ones; drains those with too much memory
      ├ jobs.worker x share    settings over standard input, so that no secret is in a command line
      ├ ForkServer             forks processes for suspects (jobs.worker.fork_server)
      ├ Scaler (thread)        agrees with the region's other pools on the number of processes
-     ├ Reaper (thread)        gives what the dead held to the others
+     ├ Reaper (thread)        gives the jobs of dead processes to others
      └ Reporter (thread)      tells the hub
 
-A child's beat is a byte a turn of its claim loop, over a pipe: local, so it goes on while Redis is away.
+On each turn of its claim loop a child writes a byte to a pipe, its beat. The pipe is local, so beats go on while Redis is away.
 """
 
 import os
@@ -42,11 +42,11 @@ from regions.settings import ROOT, Region, Settings
 
 TURN_SECONDS: Final = 0.2
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
-WEIGH_SECONDS: Final = 2.0  # between two looks at the memory of all; one reads a file for each process of the machine
-STEADY_SECONDS: Final = 10.0  # who lives as long is restarted at once when it dies
+WEIGH_SECONDS: Final = 2.0  # between two looks at memory; each look reads a file for every process of the machine
+STEADY_SECONDS: Final = 10.0  # a process that lived this long is replaced at once when it dies
 BACKOFF_MAX_SECONDS: Final = 5.0
 STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0
-ALONE_A_TURN: Final = 4  # processes for suspects that begin in a turn
+ALONE_A_TURN: Final = 4  # processes for suspects that start in one turn
 COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
 WORKER: Final = (sys.executable, "-m", "jobs.worker")
 
@@ -65,7 +65,7 @@ class Child:
     is_killed: bool = False
 
     def is_silent(self, now: float) -> bool:
-        """Whether its loop hangs, and nothing was done about it."""
+        """Whether its loop hangs and it was not killed yet."""
         if self.is_killed:
             return False
         return now - self.started > START_SECONDS if self.beat is None else now - self.beat > SILENT_SECONDS
@@ -73,7 +73,7 @@ class Child:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place for one process. ``failures``: in a row, without a steady life between. ``is_alone``: for suspects."""
+    """A place for one process. ``failures`` counts short lives in a row. ``is_alone``: for suspects."""
 
     number: int
     is_alone: bool = False
@@ -82,7 +82,7 @@ class Slot:
     not_before: float = 0.0
 
     def hold_off(self, child: Child, now: float) -> float:
-        """Seconds until the next one after this child: more where its life was short."""
+        """How many seconds the place waits after this child: longer after several short lives. Sets ``not_before``."""
         self.failures = 0 if now - child.started >= STEADY_SECONDS else self.failures + 1
         delay: float = random.uniform(0.5, 1) * min(BACKOFF_MAX_SECONDS, 0.1 * 2 ** min(self.failures, 10))
         self.not_before = now + delay
@@ -101,13 +101,13 @@ class Pool:
         reload: Callable[[], Scale] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``reload`` reads the region's ``[scale]`` again; ``clock``, in seconds since the epoch, is what its rules go by."""
+        """``reload`` reads the region's ``[scale]`` again. Its rules follow ``clock``, in seconds since the epoch."""
         self._settings, self._region, self._command = needed(settings, region), region, command
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots: list[Slot] = []
         self._fork_server = ForkServer(self._settings, [*command, region.name])
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
-        self._leaving: list[Slot] = []  # what drains, while others have its places
+        self._leaving: list[Slot] = []  # draining; other processes have their places
         self._weighed = 0.0
         self._reaper = Reaper(self._client, region.name)
         name = f"{socket.gethostname()}:{os.getpid()}"
@@ -126,7 +126,7 @@ class Pool:
         self._missing = 0
 
     def run(self) -> int:
-        """Works until it is told to stop; the exit code."""
+        """Works until it is asked to stop. Returns the exit code."""
         try:
             if not self._wait_for_redis():
                 return 0
@@ -143,7 +143,7 @@ class Pool:
         return int(self._is_refused)
 
     def run_once(self) -> None:
-        """One turn of at most ``TURN_SECONDS`` and the start of what is missing."""
+        """One turn: at most ``TURN_SECONDS``, and the time to start missing processes."""
         self._fit(self._scaler.share)
         for slot in self._slots:
             if slot.child is None and time.monotonic() >= slot.not_before:
@@ -154,16 +154,16 @@ class Pool:
             self._weigh()
 
     def workers(self) -> list[str]:
-        """The names of the processes that run now, without those for suspects."""
+        """The names of the running processes, without those for suspects."""
         return [slot.child.name for slot in (*self._slots, *self._leaving) if slot.child is not None]
 
     def _processes(self) -> tuple[int, int]:
-        """How many processes claim, and how many there are, without those that drain or run suspects."""
+        """How many processes claim, and how many there are. Does not count those that drain or run suspects."""
         children = [slot.child for slot in tuple(self._slots) if slot.child is not None]
         return sum(child.beat is not None for child in children), len(children)
 
     def _fit(self, share: int) -> None:
-        """As many places as the share. Who loses his drains: claims nothing more, ends what it runs, for as long as it takes."""
+        """Fits the number of places to the share. A process without a place drains: it claims nothing and ends its tasks."""
         while len(self._slots) > share:
             slot = self._slots.pop()
             if slot.child is None:
@@ -180,7 +180,7 @@ class Pool:
         self._reporter.now()
 
     def _start_alone(self) -> None:
-        """As many processes as suspects wait, less those that begin; a few a turn, since the first may run all."""
+        """Starts a process for each waiting suspect, but for those that start already; a few a turn: the first may run all."""
         if (waiting := self._reaper.suspects()) is not None:
             self._missing = waiting - sum(slot.child is not None and slot.child.beat is None for slot in self._alone)
         free = [slot for slot in self._alone if slot.child is None and time.monotonic() >= slot.not_before]
@@ -189,7 +189,7 @@ class Pool:
             self._missing -= 1
 
     def end(self) -> None:
-        """Stops the children, warmly unless asked twice; kills who does not end in time."""
+        """Stops the children: warm, or cold after a second request. Kills those that do not end in time."""
         log.info("stopping", region=self._region.name, workers=self.workers())
         self._scaler.stop()
         self._signal(signal.SIGTERM)
@@ -210,7 +210,7 @@ class Pool:
         log.info("stopped", region=self._region.name)
 
     def _wait_for_redis(self) -> bool:
-        """Whether the region's Redis answered before a stop was asked for. Raises ``TooOld`` and ``NotDurable``."""
+        """Waits for the region's Redis. False when a stop was asked for first. Raises ``TooOld`` and ``NotDurable``."""
         failures = 0
         while self.stop.asked is None:
             try:
@@ -257,7 +257,7 @@ class Pool:
         return process
 
     def _watch(self) -> None:
-        """Reads beats for a moment; buries who died; kills who is silent."""
+        """Reads beats for a moment, removes children that died, kills silent ones."""
         pipes = {child.pipe: child for child in self._children()}
         ready, _, _ = select.select(pipes, [], [], TURN_SECONDS)
         now = time.monotonic()
@@ -274,13 +274,17 @@ class Pool:
             elif child.is_silent(now):
                 log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
                 child.process.kill()
-                child.is_killed = True  # buried when its end is seen: the kernel, or the fork server, may take its time
+                child.is_killed = (
+                    True  # removed when its end is seen: the kernel, or the fork server, may take its time
+                )
         self._fork_server.look()
         if ready:
-            time.sleep(TURN_SECONDS / 4)  # a busy one beats a thousand times a second; a dying one's pipe is at its end
+            time.sleep(
+                TURN_SECONDS / 4
+            )  # a busy child beats a thousand times a second, and the pipe of a dying one is always readable
 
     def _replace(self, child: Child, *, is_stuck: bool) -> None:
-        """Has another one in the place of a process that drains because a thread of it is stuck."""
+        """Gives the place of a process that drains because of a stuck thread to another one."""
         for slot in self._slots:
             if is_stuck and slot.child is child:
                 log.warning(
@@ -291,9 +295,9 @@ class Pool:
                 slot.hold_off(child, time.monotonic())
 
     def _weigh(self) -> None:
-        """Drains who creeps past the memory of a process; another one takes its place.
+        """Drains processes that grew beyond their memory; others take their places.
 
-        One of a place drains at a time. Pages alone don't bring it so far: they stay within their budget (jobs.memory).
+        At most one process of a place drains at a time. Pages alone don't cause this: they keep to a budget (jobs.memory).
         """
         self._weighed = time.monotonic()
         most_mb, draining = self._region.workers.memory_mb, {slot.number for slot in self._leaving}
@@ -321,14 +325,14 @@ class Pool:
         is_leaving = slot in self._leaving
         self._leaving = [one for one in self._leaving if one is not slot]
         code = child.process.returncode
-        is_told = is_leaving and code in (0, -RETIRE)  # the latter: before it listened
+        is_told = is_leaving and code in (0, -RETIRE)  # the latter: before it had a handler
         self._reaper.died(child.name, crashed=code != 0 and not is_told and self.stop.asked is None)
         self._reporter.now()
         if self.stop.asked is not None or is_told or (slot.is_alone and code == 0):
             log.info("a worker ended", worker=child.name, code=code)
             return
         if code == os.EX_CONFIG:  # starting again would not help
-            log.error("a worker refused its settings, which it says above", worker=child.name)
+            log.error("a worker refused its settings; its own message is above", worker=child.name)
             self._is_refused = True
             self.stop.request()
             return
@@ -354,10 +358,10 @@ def run(
     reload: Callable[[], Settings] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> int:
-    """Runs a region's workers until SIGTERM or SIGINT, then stops them warmly; a second signal is cold.
+    """Runs a region's workers until SIGTERM or SIGINT, then stops them: warm, or cold after a second signal.
 
-    ``command`` begins the command line of a worker process. ``reload`` reads the settings again, of which only the region's
-    ``[scale]`` counts; ``clock`` is what its rules go by. Raises ``Faults`` for an unknown region.
+    ``command`` begins the command line of a worker process. ``reload`` reads the settings again; only the region's
+    ``[scale]`` is taken from them. Its rules follow ``clock``. Raises ``Faults`` for an unknown region.
     """
     again = None if reload is None else lambda: reload().one(region).scale
     pool = Pool(settings, settings.one(region), command, reload=again, clock=clock)

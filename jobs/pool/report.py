@@ -1,4 +1,4 @@
-"""What a region's workers say of themselves to the hub: how they do every 5 s, and which sources they have."""
+"""Reports a region's workers to the hub: their status every 5 s, and which sources they have."""
 
 import contextlib
 import threading
@@ -20,9 +20,9 @@ from regions.script import send, value
 from regions.settings import Region, Settings
 
 STATUS_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 0.5  # a changed definition is told within 2 s
-SOURCES_SECONDS: Final = 60.0  # said again though nothing changed, for a hub that lost them
-# What a pool says of its region: the hash's fields, by what they are called there.
+LOOK_SECONDS: Final = 0.5  # the hub hears of a changed definition within 2 s
+SOURCES_SECONDS: Final = 60.0  # sources are sent this often though unchanged, for a hub that lost them
+# The region's counters in a status, and their fields in the Redis hash.
 COUNTERS: Final = {
     "succeeded": b"succeeded",
     "failed": b"failed",
@@ -37,9 +37,9 @@ log = logs.get("workers")
 
 
 class Reporter:
-    """A thread of the pool, which has a ``name``. ``workers`` gives the names of the processes that run now.
+    """A thread of the pool ``name``. ``workers`` returns the names of the running processes.
 
-    ``scale`` gives how many there are to be, and why, as part of how the pool does.
+    ``scale`` returns the part of the status that says how many there should be, and why.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class Reporter:
         self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
-        self._open: dict[str, str] = {}  # hosts that are left alone, and why
-        self._has_news = threading.Event()  # of sources; set by the examiner's thread too
+        self._open: dict[str, str] = {}  # hosts with an open breaker, and why
+        self._has_news = threading.Event()  # about sources; the examiner's thread sets it, too
         self._failures = 0  # to reach the hub, in a row
-        self._counted = dict.fromkeys(COUNTED, 0)  # as it was last known
+        self._counted = dict.fromkeys(COUNTED, 0)  # the last values
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self.run, name="reporter", daemon=True)
 
     def start(self) -> None:
-        """Begins to report."""
+        """Starts the thread."""
         self._thread.start()
 
     def now(self) -> None:
-        """Reports at once: something changed."""
+        """Has the thread report at once, because something changed."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -81,7 +81,7 @@ class Reporter:
         self._thread.join(4 * connect.TIMEOUT_SECONDS)
 
     def run(self) -> None:
-        """Reports every 5 s, when something changed, and when the hub may be back, until it is stopped."""
+        """Reports until it is stopped: every 5 s, when something changed, and when the hub may be back."""
         while True:
             self._wake.clear()
             self.run_once()
@@ -91,7 +91,7 @@ class Reporter:
             self._wait(time.monotonic() + pause)
 
     def _wait(self, until: float) -> None:
-        """Waits for the next report; a changed definition is a reason to report at once."""
+        """Waits for the next report. A changed definition ends the wait."""
         while (left := until - time.monotonic()) > 0:
             if self._wake.wait(min(left, LOOK_SECONDS)) or self._has_changed():
                 return
@@ -106,20 +106,20 @@ class Reporter:
         return is_changed
 
     def _examined(self) -> None:
-        """More is known of what is wrong with sources."""
+        """The examiner knows more about sources."""
         self._has_news.set()
         self._wake.set()
 
     def run_once(self) -> None:
-        """One report; what can't be sent now is sent with the next one."""
+        """Reports once. What can't be sent now is sent with the next report."""
         self._has_changed()
         self._examiner.look(self._own())
-        with contextlib.suppress(redis.exceptions.RedisError):  # its Redis is away: status says so
+        with contextlib.suppress(redis.exceptions.RedisError):  # the region's Redis is away, which the status says
             self._look_at_hosts()
         try:
             self._say("status", ["part", "workers", "name", self._name], self.status())
             if self._has_news.is_set() or time.monotonic() >= self._sources_due:
-                self._sources_due = 0.0  # until it is said
+                self._sources_due = 0.0  # stays due until it is sent
                 self._has_news.clear()
                 self._say("sources", [], self.sources())
                 self._sources_due = time.monotonic() + SOURCES_SECONDS
@@ -131,9 +131,9 @@ class Reporter:
         self._failures = 0
 
     def status(self) -> dict[str, Any]:
-        """How this pool does: ``busy`` threads and ``share`` are its own; what waits, counters and outbox are the region's.
+        """The pool's status. ``busy`` threads and ``share`` are this pool's; ``waiting``, counters and outbox the region's.
 
-        While the region's Redis is away they are as they were last known, and ``reason`` says so: the pool lives.
+        While the region's Redis is away they keep their last values, and ``reason`` says so.
         """
         workers = list(self._workers())
         reason = ""
@@ -167,9 +167,9 @@ class Reporter:
         }
 
     def sources(self) -> dict[str, dict[str, str | None]]:
-        """The region's sources as its workers have them: the definition's hash, and what is wrong with it or None.
+        """The region's sources as its workers have them: the definition's hash, and its ``fault`` or None.
 
-        ``trouble``, where there is any: why a host of it is left alone (jobs.queue.breaker).
+        ``trouble``, if present, says why the breaker of one of its hosts is open (jobs.queue.breaker).
         """
         found: dict[str, dict[str, str | None]] = {}
         for entry in self._own():
@@ -184,7 +184,7 @@ class Reporter:
         return found
 
     def _look_at_hosts(self) -> None:
-        """Which hosts are left alone; another set of them, or another reason, is news. Raises ``RedisError``'s."""
+        """Reads which breakers are open. Other hosts or other reasons are news. Raises ``RedisError``'s."""
         found = {host: f"{host} is left alone: {why}" for host, (_, why) in open_hosts(self._client).items()}
         if found != self._open:
             self._has_news.set()

@@ -1,12 +1,13 @@
-"""How many worker processes a region needs: pure, from what was seen, what is remembered, and what the clock allows.
+"""Decides how many worker processes a region needs. Without I/O.
 
     decide   state + observation + bounds → state, with the number and the reason of its last change
     share    a region's number → each pool's part of it
 
-What the load needs is Little's law: threads = tasks that come a second x seconds that each holds a thread; or more, where
-what is there would wait longer than the target. A process is added at 80 % of its threads and given up at 60 %, so that no load
-stands on the edge of both. Growth is at once; the number shrinks to the highest need of the whole cooldown before (the
-stabilization window of Kubernetes' HorizontalPodAutoscaler), so that growth and shrinking lie at least a cooldown apart.
+The need follows Little's law: threads = tasks that come a second x seconds that each holds a thread. It is higher when the
+waiting tasks would wait longer than the target. A process is added when 80 % of the threads are busy, and given up when
+60 % of the others' would be, so that no load is on both limits. Growth is immediate. Shrinking goes down to the highest
+need of the last cooldown (the stabilization window of Kubernetes' HorizontalPodAutoscaler), so that a shrink follows a
+growth after a cooldown at the earliest.
 """
 
 import math
@@ -19,17 +20,17 @@ from regions.schedule import Bounds, Scale
 
 FULL: Final = 0.8  # a process is added when more of the threads would be in use
 SLACK: Final = 0.6  # one is given up when fewer of the others' would be
-MEMORY_SECONDS: Final = 30.0  # rates are means that forget with this time constant
-SETTLE_SECONDS: Final = 5.0  # after growing, before what waits still is a reason of its own to grow
-GAP_SECONDS: Final = 30.0  # without an observation for longer, what was learned is no longer true
-RECENT_MAX: Final = 10  # decisions that are remembered
+MEMORY_SECONDS: Final = 30.0  # time constant of the moving averages
+SETTLE_SECONDS: Final = 5.0  # after growth, before waiting tasks are a reason to grow further
+GAP_SECONDS: Final = 30.0  # after a longer gap between observations, the averages are void
+RECENT_MAX: Final = 10  # decisions that are kept
 
 
 class Observation(Struct, frozen=True):
-    """A region at one moment; times in seconds on its Redis's clock.
+    """A region at one moment. Times are in seconds on its Redis's clock.
 
-    ``running``: tasks that hold a thread; ``ended``: all that ever ended; ``ready``: processes that claim; ``threads``: of
-    each. ``hold``: why nothing is claimed, so that other processes would do no better; or "".
+    ``running`` tasks hold a thread; ``ended`` is a counter of all time. ``ready`` processes claim, each with ``threads``.
+    ``hold`` says why no process can claim, so that more processes would not help; else it is "".
     """
 
     at: float
@@ -43,9 +44,9 @@ class Observation(Struct, frozen=True):
 
 
 class Load(Struct, frozen=True):
-    """What the observations so far say: sums that forget, of tasks that came and ended, and of seconds held by threads.
+    """Decaying sums over the observations: tasks that came and ended, and seconds for which threads were held.
 
-    ``inside``: tasks that were there since the look before.
+    ``inside`` counts the tasks that were in the region at any time since the last observation.
     """
 
     at: float
@@ -59,17 +60,17 @@ class Load(Struct, frozen=True):
 
     @property
     def arrivals(self) -> float:
-        """Tasks that come, a second."""
+        """Tasks that come in a second."""
         return max(0.0, self.came / MEMORY_SECONDS)
 
     @property
     def ends(self) -> float:
-        """Tasks that end, a second."""
+        """Tasks that end in a second."""
         return self.left / MEMORY_SECONDS
 
     @property
     def task_seconds(self) -> float:
-        """How long a task holds its thread; at least how long those have that run, where fewer ended. 0 where nobody knows."""
+        """Mean time for which a task holds its thread. When more run than ended, at least their time so far. 0 if unknown."""
         count = max(self.left, float(self.running))
         return self.held / count if count > 0 else 0.0
 
@@ -84,7 +85,7 @@ class Decision(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """What is remembered between two decisions. ``needs``: (when, processes) of the cooldown, only those that no later one passes."""
+    """What is kept between two decisions. ``needs``: (when, processes) in the cooldown, without those below a later one."""
 
     number: int
     since: float
@@ -97,7 +98,7 @@ class State(Struct, frozen=True):
 
 
 class Wish(Struct, frozen=True):
-    """What an operator asked for, until a time (seconds since the epoch; None is until it is taken back)."""
+    """The number that an operator asked for, up to a time in seconds since the epoch; None: until it is taken back."""
 
     number: int
     until: float | None = None
@@ -105,7 +106,7 @@ class Wish(Struct, frozen=True):
 
 
 def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale, wish: Wish | None = None) -> State:
-    """The next state. A change of its number is its last ``recent``; without a state it begins with what runs."""
+    """The next state. A change of the number is the last entry of ``recent``. Without a state, begins with what runs."""
     if state is None or seen.at - state.load.at > GAP_SECONDS:
         state = _begin(state, seen, bounds)
     load = _learn(state.load, seen)
@@ -114,7 +115,7 @@ def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale,
     if seen.hold:
         high = low = state.number
     elif is_late and high <= state.number and _is_saturated(state, seen):
-        high = low = state.number + 1  # whatever the estimate says
+        high = low = state.number + 1  # the estimate is too low
     needs = _window(state.needs, seen.at, low, scale.cooldown_seconds)
     number, reason = _choose(state, seen, load, scale, bounds, wish, high=high, low=needs[0][1])
     changed = number != state.number
@@ -132,7 +133,7 @@ def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale,
 
 
 def share(number: int, pools: Mapping[str, int]) -> dict[str, int]:
-    """Each pool's part; what can't be split evenly stays where more run now. ``pools``: processes by the pool's name."""
+    """Each pool's part; a remainder goes to the pools with the most processes. ``pools``: processes by the pool's name."""
     if not pools:
         return {}
     even, rest = divmod(number, len(pools))
@@ -141,7 +142,7 @@ def share(number: int, pools: Mapping[str, int]) -> dict[str, int]:
 
 
 def describe(seen: Observation, load: Load) -> str:
-    """A region in a line: what waits, comes and runs."""
+    """A region's load in one line."""
     oldest = f", the oldest for {seen.oldest_seconds:.1f} s" if seen.waiting else ""
     rates = f"{load.arrivals:.1f} come and {load.ends:.1f} end a second"
     each = f", {load.task_seconds:.2f} s each" if load.task_seconds else ""
@@ -150,7 +151,7 @@ def describe(seen: Observation, load: Load) -> str:
 
 
 def _begin(state: State | None, seen: Observation, bounds: Bounds) -> State:
-    """A state that knows nothing yet but the number that runs, and what was decided before."""
+    """A fresh state: the number that runs, and the decisions so far."""
     number = min(max(seen.ready, bounds.min), bounds.max)
     reason = f"begins with {seen.ready} that run; {bounds.source} asks for {bounds.min} to {bounds.max}"
     recent = state.recent if state else ()
@@ -165,13 +166,15 @@ def _learn(load: Load, seen: Observation) -> Load:
     passed = max(0.0, seen.at - load.at)
     kept = math.exp(-passed / MEMORY_SECONDS)
     total = seen.waiting + seen.running + seen.ended
-    if seen.ended < load.ended:  # a Redis that lost its counters
+    if seen.ended < load.ended:  # the Redis lost its counters
         load = structs.replace(load, total=total, ended=seen.ended)
     return Load(
         at=seen.at,
         total=total,
         ended=seen.ended,
-        came=load.came * kept + total - load.total,  # less than nothing where tasks were cancelled: they are no load
+        came=load.came * kept
+        + total
+        - load.total,  # negative when tasks were cancelled while they waited: they are no load
         left=load.left * kept + seen.ended - load.ended,
         held=load.held * kept + seen.running * passed,
         running=seen.running,
@@ -180,19 +183,19 @@ def _learn(load: Load, seen: Observation) -> Load:
 
 
 def _need(load: Load, seen: Observation, target_seconds: float, use: float) -> int:
-    """Processes that keep up with what comes while ``use`` of their threads are busy, and let nothing wait too long.
+    """Processes that keep up with the tasks that come, with ``use`` of their threads busy, and let none wait too long.
 
-    Of n tasks in c threads the last one waits (n - c) x seconds / c. That n counts all that was there since the look
-    before makes the need the same whether few processes run or many; else each step would be a reason for the next one.
+    Of n tasks in c threads the last one waits (n - c) x seconds / c. Here n counts all tasks since the last observation.
+    That makes the need independent of how many processes run; otherwise each step would cause the next one.
     """
     steady = load.arrivals * load.task_seconds / use
-    last = target_seconds + load.task_seconds  # when the last one is to be done
+    last = target_seconds + load.task_seconds  # when the last task must be done
     backlog = load.inside * load.task_seconds / last * FULL / use
     return max(1, math.ceil(round(max(steady, backlog) / seen.threads, 6)))
 
 
 def _is_saturated(state: State, seen: Observation) -> bool:
-    """Whether all that was asked for runs, for some time, and has no thread left."""
+    """Whether all processes have run for some time and have no idle thread."""
     is_settled = seen.ready >= state.number and seen.at - state.grown_at >= SETTLE_SECONDS
     return is_settled and seen.running >= 0.9 * seen.ready * seen.threads
 
@@ -200,7 +203,7 @@ def _is_saturated(state: State, seen: Observation) -> bool:
 def _window(
     needs: tuple[tuple[float, int], ...], at: float, need: int, seconds: float
 ) -> tuple[tuple[float, int], ...]:
-    """The window with one more need; its first is its highest."""
+    """The window with one more need. Its first entry is its highest."""
     kept = [(when, one) for when, one in needs if one > need and when > at - seconds]
     return (*kept, (at, need))
 
@@ -216,7 +219,7 @@ def _choose(
     high: int,
     low: int,
 ) -> tuple[int, str]:
-    """The number, and why where it is another one."""
+    """The number, and the reason when it changes."""
     now, most, least = state.number, bounds.max, bounds.min
     if wish is not None:
         number = min(max(wish.number, least), most)

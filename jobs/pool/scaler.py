@@ -1,11 +1,11 @@
-"""The pools of a region agree on how many worker processes it has: through the region's Redis, whatever host they are on.
+"""Lets the pools of a region agree on the number of worker processes, through the region's Redis, on whatever host they are.
 
-    run_once ── look: I am here, these are my processes; who else is, who decides, and what is there to do
-      ├ who decides: jobs.pool.scale.decide, then one write of number, reason and each pool's share, fenced by its turn
-      └ everybody: my share of what was decided last
+    run_once ── look: registers this pool and its processes; reads the other pools, which one leads, and the load
+      ├ the leader: jobs.pool.scale.decide, then writes number, reason and each pool's share in one fenced write
+      └ every pool: takes its share of the last decision
 
-A turn is a lease: when the pool that has it dies, another one goes on from what is written. While the Redis is away every
-pool keeps its share.
+Leadership is a lease: when the leader dies, another pool goes on from what is written. While the Redis is away, every pool
+keeps its share.
 """
 
 import threading
@@ -29,8 +29,8 @@ from regions.schedule import Scale, bounds_at, next_change
 from regions.settings import Region
 
 TURN_SECONDS: Final = 1.0
-READ_SECONDS: Final = 2.0  # between two looks at the region's file
-SAMPLES: Final = 16  # of the queue, to find its oldest: urgent tasks are put before older ones
+READ_SECONDS: Final = 2.0  # between two reads of the region's file
+SAMPLES: Final = 16  # jobs of the queue that are looked at to find the oldest; urgent tasks stand before older ones
 
 log = logs.get("workers")
 
@@ -92,7 +92,7 @@ return 1
 
 
 class Pool(Struct, frozen=True):
-    """What a pool says of itself: processes that claim, all of its own, and its region's ``[scale]`` table."""
+    """What a pool reports: how many of its processes claim, how many it has, and its region's ``[scale]`` table."""
 
     ready: int
     processes: int
@@ -100,7 +100,7 @@ class Pool(Struct, frozen=True):
 
 
 class Decided(Struct, frozen=True):
-    """What stands in the region's Redis: the state, each pool's share, and the minute that runs."""
+    """What the leader writes to the region's Redis: the state, each pool's share, and the current minute."""
 
     state: State
     shares: dict[str, int]
@@ -109,7 +109,7 @@ class Decided(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A region as its Redis tells it. ``leader``: the pool that decides, or ""."""
+    """A region as its Redis shows it. ``leader`` is the pool that decides, or ""."""
 
     seen: Observation
     leader: str
@@ -124,7 +124,7 @@ _wish: Final = msgspec.json.Decoder(Wish)
 
 
 def look(client: redis.Redis, region: str, threads: int, name: str = "", said: Pool | None = None) -> Look:
-    """A region's load and pools; with a name it says that this pool is there. Raises ``RedisError``'s."""
+    """A region's load and pools. With a name, it also registers that pool. Raises ``RedisError``'s."""
     keys = [
         names.POOLS, names.SCALE_TURN, names.SCALE, names.SCALE_WISH, names.rq_queue(region),
         names.rq_registry("wip", region), names.COUNTERS, names.OUTBOX_BYTES,
@@ -157,7 +157,7 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", said: P
 
 
 class Scaler:
-    """A thread of the pool. ``share`` is how many processes this pool is to have."""
+    """A thread of the pool. ``share`` is how many processes the pool should have."""
 
     def __init__(
         self,
@@ -170,9 +170,9 @@ class Scaler:
         clock: Callable[[], float] = time.time,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``processes``: how many claim, and how many there are. ``reload`` reads the region's ``[scale]`` again.
+        """``processes`` returns how many claim, and how many there are. ``reload`` reads the region's ``[scale]`` again.
 
-        ``clock`` is what rules go by, in seconds since the epoch; ``changed`` is called when the number did.
+        Schedule rules follow ``clock``, in seconds since the epoch. ``changed`` is called when the number changed.
         """
         self._region, self._client, self._name = region.name, client, name
         self._threads, self._scale = region.workers.threads, region.scale
@@ -188,19 +188,19 @@ class Scaler:
         self._thread = threading.Thread(target=self.run, name="scaler", daemon=True)
 
     def start(self) -> None:
-        """Joins the region's pools, and goes on in a thread."""
+        """Joins the region's pools, then goes on in a thread."""
         self.run_once()
         self._thread.start()
 
     def stop(self) -> None:
-        """Leaves, so that the others take this pool's share at once."""
+        """Leaves the region's pools, so that the others take over this pool's share at once."""
         self._stopping.set()
         self._thread.join(5 * TURN_SECONDS)
         try:
             keys = [names.POOLS, names.SCALE_TURN]
             LEAVE.call(self._client, keys, [self._name])
         except redis.exceptions.RedisError as error:
-            log.info("left the pools without a word", region=self._region, error=str(error))
+            log.info("can't leave the region's pools", region=self._region, error=str(error))
 
     def run(self) -> None:
         """Looks every second until it is stopped."""
@@ -208,7 +208,7 @@ class Scaler:
             self.run_once()
 
     def run_once(self) -> None:
-        """One look, and a decision where it is this pool's turn. While the Redis is away the share stays."""
+        """Looks once, and decides if this pool leads. While the Redis is away the share stays."""
         self._read_file()
         ready, processes = self._processes()
         said = Pool(ready, processes, self._scale)
@@ -218,7 +218,7 @@ class Scaler:
                 decided = self._decide(found)
             else:
                 decided = found.decided
-                self._told = decided.state.recent[-1:] if decided else ()  # the other one tells it
+                self._told = decided.state.recent[-1:] if decided else ()  # the leader logs it
         except redis.exceptions.RedisError as error:
             if not self._is_away:
                 log.warning("can't scale, the number of processes stays", region=self._region, error=str(error))
@@ -230,12 +230,12 @@ class Scaler:
             self._view = view(found, decided)
 
     def status(self) -> dict[str, Any]:
-        """What the hub is told."""
+        """What the hub is told of the number of processes."""
         fault = {"fault": self._fault} if self._fault else {}
         return {"share": self.share, **({"scale": self._view | fault} if self._view else {})}
 
     def _decide(self, found: Look) -> Decided | None:
-        """Decides and writes it; None when another pool has the turn by now."""
+        """Decides and writes the decision. None when another pool leads by now."""
         before = found.decided.state if found.decided else None
         bounds = bounds_at(self._scale, self._clock())
         state = decide(before, found.seen, bounds, self._scale, found.wish)
@@ -252,14 +252,14 @@ class Scaler:
         return decided
 
     def _tell(self, last: tuple[Decision, ...]) -> None:
-        """Each decision once, also where the answer to its writing was lost."""
+        """Logs each decision once, also when the reply to its write was lost."""
         if last and last != self._told:
             log.info("scaled", region=self._region, was=last[0].was, number=last[0].number, reason=last[0].reason)
             self._changed()
         self._told = last
 
     def _compare(self, pools: dict[str, Pool]) -> None:
-        """Says so where hosts have another ``[scale]`` than the one that decides."""
+        """Logs a warning when other pools have another ``[scale]`` than this one, the leader."""
         differ = sorted(name for name, pool in pools.items() if pool.scale != self._scale)
         if differ and differ != self._differ:
             log.warning("pools have another [scale] than the one that decides", region=self._region, pools=differ)
@@ -282,7 +282,7 @@ class Scaler:
 
 
 def view(found: Look, decided: Decided) -> dict[str, Any]:
-    """How many processes a region has, and why, as ``/v1/regions/{region}`` shows it."""
+    """How many processes a region has and why, as ``/v1/regions/{region}`` shows it."""
     state, wish = decided.state, found.wish
     least, most = state.bounds
     return {
@@ -303,12 +303,12 @@ def view(found: Look, decided: Decided) -> dict[str, Any]:
 
 
 def iso(seconds: float) -> str:
-    """A time as the interface writes it."""
+    """A time as the HTTP interface writes it."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def ask(client: redis.Redis, scale: Scale, number: int, now: float) -> Wish:
-    """Asks for a number of processes until the next rule begins; gives what it wrote. Raises ``RedisError``'s."""
+    """Asks for a number of processes until the next rule begins. Returns what it wrote. Raises ``RedisError``'s."""
     change = next_change(scale, now)
     if change is None:
         wish = Wish(number)
@@ -321,7 +321,7 @@ def ask(client: redis.Redis, scale: Scale, number: int, now: float) -> Wish:
 
 
 def day(client: redis.Redis) -> list[Minute]:
-    """The region's last day, as far as it is recorded. Raises ``RedisError``'s."""
+    """The recorded minutes of the region's last day. Raises ``RedisError``'s."""
     entries: Any = client.xrange(names.DAY)
     return [msgspec.json.decode(fields[b"d"], type=Minute) for _, fields in entries][-KEPT:]
 
@@ -335,9 +335,9 @@ def _when(text: str) -> float | None:
 
 
 def _read(decoder: Any, text: bytes | None) -> Any:
-    """What a key holds; None where there is nothing, or what another version wrote."""
+    """The value of a key. None when there is none, or when another version wrote it."""
     try:
         return None if text is None else decoder.decode(text)
     except msgspec.MsgspecError as error:
-        log.warning("can't read what is written of the number of processes", error=str(error))
+        log.warning("can't read the stored number of processes", error=str(error))
         return None

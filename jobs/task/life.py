@@ -1,4 +1,4 @@
-"""What a task's life is told in: the record that the steps of jobs.task.runner take and fill, and how it ends."""
+"""The record that the steps of jobs.task.runner fill, and how a task's life ends."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Ended:
 
 @dataclass(slots=True)
 class Life:
-    """One execution: what the steps take and return. ``deadline`` is on the monotonic clock."""
+    """One execution as the steps see and fill it. ``deadline`` is on the monotonic clock."""
 
     task: Task
     offset_ms: int
@@ -62,25 +62,23 @@ class Life:
     deadline: float = 0.0
     params: dict[str, object] = field(default_factory=dict)
     rows: list[dict[str, object]] = field(default_factory=list)
-    rows_bytes: int = 0  # of the process's memory
+    rows_bytes: int = 0  # in the process's memory
     warnings: list[str] = field(default_factory=list)
     bad_required: list[str] = field(default_factory=list)
     is_absent: bool = False
     is_empty: bool = False
     pages: int = 0
-    page_ends: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # of each: how many rows there were, and a hash of its body
+    page_ends: list[tuple[int, int]] = field(default_factory=list)  # of each page: rows up to its end, hash of its body
     has_kept_token: bool = False
     gaps: dict[str, int] = field(default_factory=dict)  # as in contract.Run
     records: bytes = b"[]"
-    refusal: TaskError | None = None  # there is no turn for it in time: it fails with this, and asks nobody
-    meta: Meta | None = None  # what is to be kept beside its answer
-    cached: Cached | None = None  # the answer that it gives instead of one of its own
-    answered_ms: int = 0  # when its source gave its answer, on the hub's clock
+    refusal: TaskError | None = None  # no host has a turn for it in time: it fails with this error and fetches nothing
+    meta: Meta | None = None  # what the cache keeps beside its answer
+    cached: Cached | None = None  # the older answer that it gives instead of one of its own
+    answered_ms: int = 0  # when its source answered, on the hub's clock
 
     def answer(self, cached: Cached, *, is_asked: bool = False, is_stale: bool = False) -> None:
-        """Gives an older answer. ``is_asked``: the target says that it has no other one."""
+        """Takes an older answer as its own. ``is_asked``: the target said that it has not changed."""
         self.cached, self.answered_ms = cached, cached.meta.fetched_ms
         cached.fill(self.result, self.hub_ms())
         self.result.cached, self.result.stale = not is_asked, is_stale
@@ -88,10 +86,10 @@ class Life:
         self.gaps = cached.meta.gaps
 
     def take(self, parsed: Parsed) -> Request | None:
-        """Takes what a page gave; the request of the next one.
+        """Adds what a page gave. Returns the request of the next one, None at the end.
 
-        Many sites answer past their last page with that one, or with their first: a page that repeats one is left out,
-        and was the end. Where pages name the next one, other bytes with the same rows may be meant.
+        Past their last page, many sites send that page again, or the first one. So a page that repeats another one is left
+        out and ends the paging. Where pages name the next one, a page with the same rows but other bytes is kept.
         """
         repeated, is_same = self._repeated(parsed)
         number = self.pages + 1
@@ -113,7 +111,7 @@ class Life:
         return parsed.next
 
     def _repeated(self, parsed: Parsed) -> tuple[int, bool]:
-        """The number of the page that this one repeats, 0 for none, and whether by all its bytes."""
+        """The number of the page that this one repeats (0 for none), and whether all bytes are the same."""
         start, rows = 0, parsed.rows
         for number, (end, body_hash) in enumerate(self.page_ends, 1):
             if body_hash == parsed.body_hash or (end - start == len(rows) > 0 and self.rows[start:end] == rows):
@@ -122,16 +120,16 @@ class Life:
         return 0, False
 
     def frame(self, result: Result) -> bytes:
-        """The frame of its success."""
+        """The frame of a success."""
         return encode_frame(result, self.records) if self.cached is None else reframe(result, self.cached.frame)
 
     def hub_ms(self) -> int:
-        """The hub's clock."""
+        """The time on the hub's clock."""
         return machine_ms() + self.offset_ms
 
 
 def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) -> Ended:
-    """The end of a life: fills in what is only known now, then makes the frame."""
+    """The end of a life: completes the result, then has ``make`` make its frame. ``shown`` is the traceback."""
     result, now_ms = life.result, life.hub_ms()
     result.status = status
     result.warnings = shortened(life.warnings)
@@ -153,7 +151,7 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
 
 
 def stood_in(life: Life, cached: Cached, failed: Ended) -> Ended:
-    """The end of a life that failed, by an older answer instead; of its source it showed a failure all the same."""
+    """The end of a failed life with an older answer in place of the failure. The source's health still counts the failure."""
     assert life.failure is not None
     life.result.error = None
     life.warnings = [f"{type(life.failure).type}: {life.failure}; an older answer stands in for it"]
@@ -167,7 +165,7 @@ def stood_in(life: Life, cached: Cached, failed: Ended) -> Ended:
 
 
 def shown_by(life: Life) -> Run:
-    """What a life that has ended showed of its source."""
+    """What a life that has ended says about its source's health."""
     result, error = life.result, life.result.error
     return Run(
         source=result.source,
@@ -187,7 +185,7 @@ def shown_by(life: Life) -> Run:
 
 
 def shortened(warnings: list[str]) -> list[str]:
-    """At most ten warnings, each with how often it came; the last one counts what is left out."""
+    """At most ten warnings, each with its count when it came more than once. The last one counts those left out."""
     counts = Counter(warnings)
     told = [printable(text) if times == 1 else f"{printable(text)} ({times} times)" for text, times in counts.items()]
     if len(told) <= WARNINGS_MAX:
@@ -197,7 +195,7 @@ def shortened(warnings: list[str]) -> list[str]:
 
 
 def bare(url: str) -> str:
-    """An address without credentials; "" where it is none."""
+    """An address without credentials; "" when it can't be parsed."""
     if is_plain(url):
         return url
     try:

@@ -1,9 +1,9 @@
-"""Which definition a task runs by, compiled for its thread, while definitions change under the tasks.
+"""Finds the definition that a task runs by, also while definitions change, and compiles it for the task's thread.
 
-today's ─┬─ takes the params ──────────────────────────────── runs by it
-└─ gone, broken, half written, or wants other params
-└─ the one that the task was accepted with ─┬─ known until then ── runs by that
-└─ never seen ──────── unknown_source
+1. The current definition, when it takes the task's params.
+2. When it is gone, broken, half written or wants other params: the one that the task was accepted with, if this process
+   has seen it.
+3. Else the task fails with ``unknown_source``.
 """
 
 import threading
@@ -20,9 +20,11 @@ from jobs.origin import origin_of, origin_or_none
 from jobs.parse.source import Source, address
 from regions.faults import Faults
 
-LOOK_SECONDS: Final = 0.5  # at least, between looks at the files for a task's sake: a region may be behind for long
+LOOK_SECONDS: Final = (
+    0.5  # at least, between two looks for tasks of newer definitions: a region's files may be behind for long
+)
 
-Ready = tuple[Source, dict[str, object]]  # and the params as it takes them
+Ready = tuple[Source, dict[str, object]]  # a source, and a task's params converted for it
 
 
 class Sources:
@@ -35,15 +37,15 @@ class Sources:
         self.refresh()
 
     def refresh(self) -> bool:
-        """Reads changed definitions; whether there were any."""
+        """Reads changed definitions. Returns whether there were any."""
         return self._catalog.refresh()
 
     def definitions(self) -> list[Definition]:
-        """Today's, of all sources that have a good one."""
+        """The current definitions, of all sources whose definition is good."""
         return [entry.definition for entry in self._catalog.entries() if entry.definition is not None]
 
     def of(self, task: Task) -> Ready:
-        """Raises UnknownSource where there is no definition that fits the task."""
+        """The source and params of a task. Raises UnknownSource when no definition fits, BlockedAddress as check_address."""
         try:
             return self._ready(task, self._today(task))
         except UnknownSource:
@@ -53,7 +55,7 @@ class Sources:
             return self._ready(task, former)
 
     def _today(self, task: Task) -> Definition:
-        """Looks at the files where the gateway has another one: it may have seen a change first."""
+        """The current definition. Reads the files first when the gateway has another one: it may have seen a change earlier."""
         entry = self._catalog.get(task.source)
         if (entry is None or entry.definition is None or entry.definition.hash != task.definition) and self._is_due():
             self.refresh()
@@ -81,7 +83,7 @@ class Sources:
         return self._compiled(definition), params
 
     def _compiled(self, definition: Definition) -> Source:
-        """The source compiled for this thread; two threads on one compiled selector wait for each other."""
+        """The source, compiled for this thread alone: threads that share a compiled selector wait for each other."""
         compiled: dict[str, tuple[str, Source]] = self._here.__dict__.setdefault("compiled", {})
         known, source = compiled.get(definition.id, ("", None))
         if source is None or known != definition.hash:
@@ -94,10 +96,10 @@ class Sources:
 
 
 def check_address(task: Task, definition: Definition, params: Mapping[str, Any]) -> None:
-    """Raises BlockedAddress for a message whose address is of another origin than its params make.
+    """Raises BlockedAddress when a message's address has another origin than the definition makes of its params.
 
-    What is asked is what the definition makes of the params in any case, so that nobody who can write messages leads a
-    source's secrets elsewhere. A task that was accepted by another definition may have another address.
+    The fetch goes to the definition's address in any case, so that somebody who can write messages can't lead a source's
+    secrets elsewhere. A task that was accepted by another definition may have another address.
     """
     if not task.url or task.definition != definition.hash or not definition.ask.url:
         return

@@ -1,1 +1,9 @@
-"""One worker process: its threads, its fork server, its end."""
+"""One worker process.
+
+__main__, entry    how it begins: command line, settings
+worker             its loop: claims, renews its lease, looks at cancels
+thread_pool        its threads, and how they finish jobs in batches
+executor           one job on a thread
+stop               how it ends
+fork_server        a process that others are forked from
+"""

@@ -1,7 +1,7 @@
-"""One job on a thread: read it, run it, and say how it ended, whatever happens.
+"""Runs one job on a thread: reads it, runs it, and always returns how it ended.
 
 ThreadPool ── job ──> Executor.run ── Execution ──> Runner.run (jobs.task.runner) ──> End
-     ── one that computes past its deadline ──> Executor.stuck ──> End
+           ── a job that computes past its deadline ──> Executor.stuck ──> End
 """
 
 import sys
@@ -69,9 +69,9 @@ _call_decoder: Final = msgspec.json.Decoder(_Call)
 
 
 def read(data: bytes) -> tuple[Task, int]:
-    """The task of a job's data, and the hub's clock less the region Redis's in ms. Raises ValueError, saying why not.
+    """The task in a job's data, and the offset from the region Redis's clock to the hub's in ms. Raises ValueError.
 
-    RQ would import and call any function that is named there; one is allowed, and it is not imported either.
+    RQ would import and call any function that the data name. Only one name is accepted here, and nothing is imported.
     """
     try:
         call = _call_decoder.decode(zlib.decompress(data))
@@ -83,7 +83,7 @@ def read(data: bytes) -> tuple[Task, int]:
 
 
 def refused(job: Job) -> TaskError:
-    """Why a job has no turn in time. Of a host that is left alone it is what its fetches failed with."""
+    """Why a job gets no turn in time. For a host whose breaker is open, the error that opened it."""
     seconds = job.refused_ms / 1000
     kind = KINDS.get(job.trouble)
     if kind is None:
@@ -93,17 +93,17 @@ def refused(job: Job) -> TaskError:
 
 
 class Executor:
-    """Runs the jobs of a worker process; its threads share it."""
+    """Runs the jobs of a worker process. All threads share it."""
 
     def __init__(
         self, runner: Runner, turns: TurnClient, clock: Clock, *, region: str, worker: str, ttl_seconds: float
     ) -> None:
-        """``ttl_seconds``: how long a result is kept when its job can't be read."""
+        """``ttl_seconds`` is how long the hub keeps the result of a job that can't be read."""
         self._runner, self._turns, self._clock = runner, turns, clock
         self._region, self._worker, self._ttl_ms = region, worker, int(ttl_seconds * 1000)
 
     def run(self, job: Job) -> End:
-        """An attempt, and how it ended; never raises."""
+        """Runs an attempt and returns how it ended. Never raises."""
         task: Task | None = None
         job.thread = threading.get_ident()
         try:
@@ -129,7 +129,7 @@ class Executor:
                     refusal=refused(job) if job.refused_ms >= 0 else None,
                 )
             )
-        except BaseException as error:  # noqa: BLE001 - whatever it was: a thread that dies holds its execution for ever
+        except BaseException as error:  # noqa: BLE001 - a thread that dies would hold its execution for ever
             return self._failed(job, task, error)
         return End(
             job,
@@ -146,7 +146,7 @@ class Executor:
         )
 
     def _told(self, job: Job, task: Task, offset_ms: int) -> End:
-        """The end of a task whose answer another one brought."""
+        """The end of a task that got the answer of another one."""
         told = tell(
             task,
             job.leader,
@@ -159,7 +159,9 @@ class Executor:
         return End(job, self._traced(job, told.outcome), told.traceback, 0, told.records_bytes, told.wire_bytes)
 
     def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
-        log.error("a job failed by a fault of ours", task=job.task, is_readable=task is not None, error=str(error))
+        log.error(
+            "a job failed because of a fault of ours", task=job.task, is_readable=task is not None, error=str(error)
+        )
         what = "the job can't be read" if task is None else "the worker failed"
         public = Internal(f"{what}: {type(error).__name__}: {error}")
         return self._unrun(job, task, public, "".join(traceback.format_exception(error)))
@@ -193,7 +195,7 @@ class Executor:
         return structs.replace(outcome, trail=job.trail(self._worker, outcome.finished_ms, outcome.run))
 
     def stuck(self, job: Job, late_seconds: float) -> End:
-        """The end of a job whose thread computes on, so late after its deadline."""
+        """The end of a job whose thread still computes this long after its deadline."""
         shown, where = _stack(job.thread)
         error = TimedOut(
             f"expected its end by the deadline, found it computing {late_seconds:.1f} s later; its process ends. It is at {where}",
@@ -209,7 +211,7 @@ class Executor:
 
 
 def _stack(thread: int) -> tuple[str, str]:
-    """Where a thread is: as a traceback shows it, and its last place alone."""
+    """Where a thread is now: its stack as a traceback shows it, and its innermost frame alone."""
     frame = sys._current_frames().get(thread)  # noqa: SLF001 - the one way to ask, and documented
     if frame is None:
         return "", "a place that is not known"

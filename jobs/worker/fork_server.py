@@ -1,10 +1,10 @@
-"""Processes for suspects, forked from one that has everything imported: a start costs a tenth of the usual, and its memory too.
+"""A fork server for suspects' processes: it has everything imported, so that a start costs a tenth of the time and memory.
 
     pool: ForkServer.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --fork-server FD): fork, run
           Forked.poll               <── name, pid, code; a beat each second ──
 
-It has one thread, so that forking is safe; no job runs in it. It ends when its pool does, and its processes with it. When
-its beat stops, the pool kills it and starts another one.
+The fork server has one thread, so that forking is safe, and runs no job. It ends with its pool, and its processes with it.
+When its beat stops, the pool kills it and starts another one.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from jobs.worker.stop import FLUSH_SECONDS, START_SECONDS
 from regions import logs
 from regions.settings import ROOT, Dashboard, Hub, Region, Settings
 
-LOOK_SECONDS: Final = 0.02  # for the end of a process
+LOOK_SECONDS: Final = 0.02  # between two looks for processes that ended
 BEAT_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
 MESSAGE_BYTES: Final = 512
@@ -36,9 +36,9 @@ log = logs.get("workers")
 
 
 def needed(settings: Settings, region: Region) -> Settings:
-    """What a worker process gets to know: how to run its region's tasks and to send results home, and no more.
+    """The settings that a worker process needs to run its region's tasks and to send results home, and no more.
 
-    An author's code runs in it. The other regions keep their places, since the first one has sources of its own.
+    Authors' code runs in it. The other regions stay listed, empty, since sources without a region belong to the first.
     """
     mine = msgspec.structs.replace(region, dashboard=Dashboard())
     regions = {name: mine if name == region.name else Region(name=name) for name in settings.region}
@@ -54,34 +54,34 @@ def needed(settings: Settings, region: Region) -> Settings:
 
 
 def environment() -> dict[str, str]:
-    """The variables of a worker process: none of our settings, which come over its standard input."""
+    """The environment of a worker process, without our settings. Those come over its standard input."""
     return {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
 
 
 class Forked:
-    """A process of a fork server, as far as a pool asks: like ``subprocess.Popen``."""
+    """A process that the fork server started, with those parts of ``subprocess.Popen`` that a pool uses."""
 
     def __init__(self, fork_server: "ForkServer") -> None:
         self._fork_server = fork_server
         self._signals: list[int] = []
-        self._handle: int | None = None  # pidfd, from the start to the end
+        self._handle: int | None = None  # its pidfd while it runs
         self._is_orphan = False
         self.pid = 0  # once it runs
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code, None while it runs."""
+        """The exit code, None while the process runs."""
         self._fork_server.read()
         if self._is_orphan and self.returncode is None and self._is_gone():
             self.ended(-signal.SIGTERM)
         return self.returncode
 
     def _is_gone(self) -> bool:
-        """Whether its pidfd says so; nobody else tells of an orphan."""
+        """Whether the process has ended, by its pidfd: nobody reports the end of an orphan."""
         return self._handle is None or bool(select.select([self._handle], [], [], 0)[0])
 
     def send_signal(self, number: int) -> None:
-        """A signal, now or when it runs."""
+        """Sends a signal, now or as soon as the process runs."""
         if self.poll() is not None:
             return
         if not self.pid:
@@ -91,11 +91,11 @@ class Forked:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kills it."""
+        """Sends SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
     def began(self, pid: int) -> None:
-        """It runs."""
+        """The fork server says that the process runs."""
         self.pid = pid
         with contextlib.suppress(ProcessLookupError):
             self._handle = os.pidfd_open(pid)
@@ -103,30 +103,30 @@ class Forked:
             self.send_signal(number)
 
     def ended(self, code: int) -> None:
-        """It ended."""
+        """The process has ended."""
         self.returncode = code
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
     def orphaned(self) -> None:
-        """Its fork server died, which tells it to stop: it ends what it runs, so it is not dead yet."""
+        """The fork server died, which sends the process SIGTERM. It ends its tasks first, so it is not dead yet."""
         self._is_orphan = True
 
 
 class ForkServer:
-    """The pool's side: the process, started again when it is needed and died, and who came of it."""
+    """The pool's side: starts the fork server, again when it has died, and knows the processes that it forked."""
 
     def __init__(self, settings: Settings, command: Sequence[str]) -> None:
-        """``command``: a worker's command line up to its name."""
+        """``command`` is a worker's command line up to its name."""
         self._settings, self._command = settings, command
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
-        self._heard = 0.0  # monotonic seconds: the last beat, or when it has to come at the latest
+        self._heard = 0.0  # monotonic seconds: the last beat; before the first one, set so that it has START_SECONDS
         self._living: dict[str, Forked] = {}
 
     def start(self, name: str, beat: int) -> Forked:
-        """A worker process of this name; ``beat`` is its descriptor, which stays the caller's here."""
+        """Starts a worker process of this name. ``beat`` is the descriptor for its beat; the caller closes its own copy."""
         self.read()
         channel = self._channel or self.open()
         forked = self._living[name] = Forked(self)
@@ -137,7 +137,7 @@ class ForkServer:
         return forked
 
     def read(self) -> None:
-        """Takes in what is said: who runs, who ended."""
+        """Reads the fork server's messages: which processes run, and which ended."""
         while self._channel is not None:
             try:
                 message = self._channel.recv(MESSAGE_BYTES)
@@ -158,13 +158,13 @@ class ForkServer:
                 self._living.pop(name).ended(int(code))
 
     def look(self) -> None:
-        """Takes in what is said, and gives the process up where it says nothing: it is stopped, or hangs."""
+        """Reads messages, and kills the fork server when it was silent for too long: it is stopped, or hangs."""
         self.read()
         if self._channel is not None and time.monotonic() - self._heard > SILENT_SECONDS:
             self._lost()
 
     def close(self) -> None:
-        """Ends the process, and what still runs in it; kills it where it does not hear that."""
+        """Ends the fork server and its processes. Kills it when it does not react in FLUSH_SECONDS."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -177,7 +177,7 @@ class ForkServer:
             self._process = None
 
     def open(self) -> socket.socket:
-        """Starts the process, so that it is ready when it is needed."""
+        """Starts the fork server, so that it is ready when it is needed."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
@@ -196,7 +196,7 @@ class ForkServer:
         return ours
 
     def _lost(self) -> None:
-        """It died, or is to: so will its processes, warmly."""
+        """Kills the fork server unless it died. Its processes get SIGTERM by that, and stop warm."""
         assert self._process is not None
         is_dead = self._process.poll() is not None
         what = "the process to fork others from died" if is_dead else "killing a process to fork others from that hangs"
@@ -209,11 +209,11 @@ class ForkServer:
 
 
 def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
-    """The other side: forks a process for each name that comes; ``begin(name, beat)`` is its life and gives its code."""
+    """The fork server's side: forks a process for each name that arrives. In it, ``begin(name, beat)`` returns the exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # a terminal's go to all; this one ends with its pool
+        signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes; this one ends with its pool
     gc.collect()
-    gc.freeze()  # so that the memory stays shared
+    gc.freeze()  # so that the collector does not write to shared memory
     channel = socket.socket(fileno=descriptor)
     children: dict[int, str] = {}
     beat_due = 0.0
@@ -242,7 +242,7 @@ def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
 
 
 def _fork(channel: socket.socket, name: str, beat: int, begin: Callable[[str, int], int]) -> int:
-    """The new process's id; in it, it never returns."""
+    """Returns the new process's id. In the new process it never returns."""
     pid = os.fork()
     if pid:
         return pid

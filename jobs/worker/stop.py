@@ -1,6 +1,7 @@
-"""How a process of a region's running part ends: warmly at the first signal, coldly at a later one, or by a failed thread.
+"""How a pool or a worker process ends: warm at the first signal, cold at a later one, or because a thread failed.
 
-``RETIRE`` is a warm stop without hurry: what runs is ended, however long that takes, and not given back after a while.
+A warm stop lets running tasks end, up to a limit. A cold one gives them back at once. ``RETIRE`` is a warm stop without the
+limit.
 """
 
 import ctypes
@@ -14,14 +15,13 @@ from typing import Final
 from regions import logs
 
 START_SECONDS: Final = 60.0  # from the start of a process to its first beat
-DRAIN_SECONDS: Final = 30.0  # for what runs
-FLUSH_SECONDS: Final = (
-    4.0  # for the last results to be in the hub's file (a second each for two batches); others ship the rest
-)
+DRAIN_SECONDS: Final = 30.0  # how long running tasks may take after a warm stop
+# For the last results to reach the hub's file, which takes about a second for each of two batches. Others ship the rest.
+FLUSH_SECONDS: Final = 4.0
 LOOK_SECONDS: Final = 0.05
-SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group comes twice: once by itself, once by the pool
+SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group arrives twice: directly, and from the pool
 RETIRE: Final = signal.SIGUSR1
-STUCK_BEAT: Final = b"!"  # the beat of a process that drains, since a thread of it is stuck
+STUCK_BEAT: Final = b"!"  # the beat of a process that drains because one of its threads is stuck
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -29,7 +29,7 @@ log = logs.get("workers")
 
 
 class Stop:
-    """What was asked of a process; set by signals, read by its loop."""
+    """Whether a process was asked to stop, and how. Signals set it, the process's loop reads it."""
 
     def __init__(self) -> None:
         self.asked: float | None = None  # monotonic seconds
@@ -37,7 +37,7 @@ class Stop:
         self.is_unhurried = False
 
     def request(self, signum: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002 - a signal handler
-        """Warm at the first call, cold at a second one. Only flags are set, so it may come at any point."""
+        """Asks for a warm stop; the second call asks for a cold one. It only sets flags, so that a signal may call it."""
         now = time.monotonic()
         if signum == RETIRE:
             self.is_unhurried = self.asked is None
@@ -48,21 +48,21 @@ class Stop:
             self.is_cold = True
 
     def wait(self, seconds: float) -> bool:
-        """Waits; True as soon as a stop was asked for. It looks, since a signal handler that tells would need a lock."""
+        """Waits, up to the first stop request. Returns whether there was one. It polls: a signal handler may take no lock."""
         end = time.monotonic() + seconds
         while self.asked is None and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, LOOK_SECONDS))
         return self.asked is not None
 
     def install(self) -> None:
-        """Listens to SIGTERM and SIGINT, and ends the process when a thread fails: without it, it would only look alive."""
+        """Handles SIGTERM, SIGINT and RETIRE. Ends the process when a thread fails: without that thread it only looks alive."""
         signal.signal(signal.SIGTERM, self.request)
         signal.signal(signal.SIGINT, self.request)
         signal.signal(RETIRE, self.request)
         threading.excepthook = _die
 
     def ignore(self) -> None:
-        """Listens no longer: an interpreter that ends would take a signal for its death."""
+        """Ignores the signals from now on: the default action would kill an interpreter that is ending."""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(RETIRE, signal.SIG_IGN)

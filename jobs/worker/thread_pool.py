@@ -1,9 +1,9 @@
-"""The task threads of a worker process: they run jobs, finish them in batches, and claim what a batch freed.
+"""The threads of a worker process: they run jobs, finish them in batches, and claim as many as they finished.
 
-Worker.run ── accept ──> queue ──> thread: read the job, Runner.run ──> ends
-                                      └─ whoever gets the lock: [finish the ends + claim as many] in one write
+Worker.run ── accept ──> queue ──> thread: Executor.run ──> ends
+                                      └─ the thread that gets the lock: finish all ends and claim as many, in one write
 
-A job goes to the thread that waits for the shortest time: its stack, parser and heap are still in the processor's caches.
+A job goes to the thread that became idle last: its stack, parser and heap are still in the processor's caches.
 """
 
 import threading
@@ -23,14 +23,14 @@ from jobs.worker.executor import Executor, Runner
 from regions import logs
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
-STOP_SECONDS: Final = 5.0  # at most, that a stop waits for the claim of its job to arrive
-STOPS_MAX: Final = 64  # stops that wait so
+STOP_SECONDS: Final = 5.0  # how long a stop request waits for the claim of its job to arrive
+STOPS_MAX: Final = 64  # stop requests that wait
 
 log = logs.get("worker")
 
 
 class _Waiter:
-    """Where a thread waits for a job."""
+    """A thread that waits for a job."""
 
     __slots__ = ("job", "woken")
 
@@ -41,7 +41,7 @@ class _Waiter:
 
 
 class ThreadPool:
-    """``threads`` threads. A slot is a thread that could run a job; whoever claims reserves slots first."""
+    """A fixed number of threads. A slot is a thread that can run a job; a claim reserves slots first."""
 
     def __init__(
         self,
@@ -55,19 +55,19 @@ class ThreadPool:
         threads: int,
         ttl_seconds: float,
     ) -> None:
-        """``ttl_seconds``: how long a result is kept when its job can't be read."""
+        """``ttl_seconds`` is how long the hub keeps the result of a job that can't be read."""
         self._claimer, self._shipper, self._caller = claimer, shipper, caller
         self._executor = Executor(
             runner, turns, claimer.clock, region=region, worker=claimer.worker, ttl_seconds=ttl_seconds
         )
-        self._jobs: deque[Job] = deque()  # for which no thread waits
+        self._jobs: deque[Job] = deque()  # claimed, and no thread has them yet
         self._waiting: list[_Waiter] = []
         self._ends: deque[End] = deque()
         self._sending = threading.Lock()
         self._slots = threading.Condition()
         self._idle = self._threads = threads
         self._running: dict[str, Job] = {}
-        self._stops: deque[tuple[str, str | None, float]] = deque(maxlen=STOPS_MAX)  # and until when
+        self._stops: deque[tuple[str, str | None, float]] = deque(maxlen=STOPS_MAX)  # task, execution, until
         self._has_claimed = False
         self.is_stopping = False
 
@@ -77,7 +77,7 @@ class ThreadPool:
             threading.Thread(target=self.run, name=f"task-{number}", daemon=True).start()
 
     def reserve(self, limit: int, wait_seconds: float) -> int:
-        """Takes up to ``limit`` idle slots, after waiting for the first; how many."""
+        """Waits for an idle slot, then takes up to ``limit`` of them. Returns how many."""
         with self._slots:
             self._slots.wait_for(lambda: self._idle, wait_seconds)
             taken = min(limit, self._idle)
@@ -85,23 +85,23 @@ class ThreadPool:
             return taken
 
     def release(self, slots: int) -> None:
-        """Gives slots back."""
+        """Returns reserved slots."""
         with self._slots:
             self._idle += slots
             self._slots.notify_all()
 
     def wait_until_idle(self, wait_seconds: float) -> bool:
-        """Whether nothing runs, after waiting for that."""
+        """Waits until no job runs. Returns whether that came in time."""
         with self._slots:
             return self._slots.wait_for(lambda: not self._running, wait_seconds)
 
     def accept(self, claimed: Claimed, reserved: int, own: int = 0) -> None:
-        """Runs claimed jobs on reserved slots and gives back the slots that are left.
+        """Runs claimed jobs on reserved slots, and returns the slots that are left.
 
-        ``own`` jobs wake nobody: the caller comes for them at once.
+        For ``own`` of the jobs no thread is woken: the calling thread takes them at once.
         """
         if claimed.lapsed and self._has_claimed:
-            log.warning("the lease had lapsed; what was taken back meanwhile will not be finished here")
+            log.warning("the lease had expired; jobs that were taken back meanwhile are not finished here")
         self._has_claimed = True
         self._caller.expect(claimed.call_ms)
         with self._slots:
@@ -114,12 +114,12 @@ class ThreadPool:
             self.release(reserved - len(claimed.jobs))
 
     def running(self) -> list[Job]:
-        """What was claimed and has not been finished."""
+        """The jobs that were claimed and have not been finished."""
         with self._slots:
             return list(self._running.values())
 
     def stop(self, task: str, execution: str | None) -> None:
-        """Stops a job, or one execution of it; also one whose claim was answered and has not arrived yet."""
+        """Stops a job, or one execution of it, also when the answer to its claim has not arrived yet."""
         with self._slots:
             if not _stop(self._running.values(), task, execution):
                 self._stops.append((task, execution, time.monotonic() + STOP_SECONDS))
@@ -131,26 +131,26 @@ class ThreadPool:
                 self._stops.append((task, execution, until))
 
     def run(self) -> None:
-        """A thread's life."""
+        """What each thread does."""
         waiter = _Waiter()
         while True:
             self.run_once(self._next(waiter))
 
     def run_once(self, job: Job) -> None:
-        """Runs one job and sees to it that it is finished."""
+        """Runs one job, and finishes what has ended unless another thread is about to."""
         if self._end(job, self._executor.run(job)):
             self.settle(own=1)
 
     def give_up(self, job: Job, late_seconds: float) -> bool:
-        """Ends a job whose thread computes on, so late after its deadline; whether it had not ended.
+        """Ends a job whose thread still computes this long after its deadline. False when it has ended already.
 
-        A thread can't be stopped: it holds its memory, and a processor, until its process ends. Nothing is claimed any more.
+        A thread can't be stopped: it holds its memory and a processor until the process ends. Nothing more is claimed.
         """
         self.is_stopping = True
         return self._end(job, self._executor.stuck(job, late_seconds))
 
     def _end(self, job: Job, end: End) -> bool:
-        """Whether this is its end: a thread that was given up may come back with another one."""
+        """Records the end of a job. False when it has one already: a thread that was given up may still end its job."""
         with self._slots:
             if job.is_ended:
                 return False
@@ -159,14 +159,14 @@ class ThreadPool:
         return True
 
     def settle(self, own: int = 0) -> None:
-        """Finishes what ended, unless another thread is about to; on an error the ends are kept for the next call.
+        """Finishes jobs that ended, unless another thread is about to. After an error the next call tries again.
 
         ``own`` as in ``accept``.
         """
         while self._ends and self._sending.acquire(blocking=False):
             try:
                 with self._slots:
-                    self._wake(len(self._jobs))  # this thread does not come at once: it finishes others
+                    self._wake(len(self._jobs))  # this thread takes none of them yet: it finishes others first
                 if not self._finish(own):
                     return
             finally:
@@ -183,7 +183,7 @@ class ThreadPool:
         return job
 
     def _wake(self, jobs: int) -> None:
-        """Gives so many jobs to threads that wait, the last one first."""
+        """Gives jobs to waiting threads; the thread that became idle last comes first."""
         for _ in range(min(jobs, len(self._waiting))):
             waiter = self._waiting.pop()
             waiter.job = self._jobs.popleft()
@@ -225,7 +225,7 @@ class ThreadPool:
 
 
 def _stop(jobs: Iterable[Job], task: str, execution: str | None) -> bool:
-    """Stops what is meant of the jobs; whether it was among them."""
+    """Stops a task's job among these, if it is there. Returns whether it was."""
     found = [job for job in jobs if job.task == task and execution in (None, job.execution)]
     for job in found:
         job.is_stopped = job.is_cancelled = True

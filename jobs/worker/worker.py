@@ -1,11 +1,11 @@
-"""A worker process: ``python -m jobs.worker REGION NAME``. RQ's tools see it as one of RQ's workers.
+"""The loop of a worker process. RQ's tools see the process as one of RQ's workers.
 
-    run_once             beat; renew the lease and claim for the idle threads (jobs.queue.claim); once a second, look at what runs
+    run_once             beat; renew the lease and claim for idle threads (jobs.queue.claim); once a second, look at running jobs
     ThreadPool           the threads: run, finish, claim again (jobs.worker.thread_pool)
-    Shipper, Leftovers   results on their way home (jobs.queue.outbox)
+    Shipper, Leftovers   send results to the hub (jobs.queue.outbox)
 
-The claim waits for a job without taking it. Nothing here relies on having stopped in order: what a dead or paused
-process held is given to others by jobs.queue.reaper, and it can't finish any of it.
+The claim waits for a job without taking it. Nothing here depends on an orderly stop: jobs.queue.reaper gives the jobs of a
+dead or paused process to others, and that process can't finish them any more.
 """
 
 import os
@@ -31,19 +31,22 @@ from jobs.worker.thread_pool import ThreadPool
 from regions import connect, logs, names
 from regions.settings import Region, Settings
 
-CLAIM_MAX: Final = 16  # jobs of one claim; the next follows at once, so a burst is shared by the region's processes
-WAIT_SECONDS: Final = 1.0  # for a job; the lease is renewed as often
+CLAIM_MAX: Final = (
+    16  # jobs of one claim. The next follows at once; the limit shares a burst among the region's processes
+)
+WAIT_SECONDS: Final = 1.0  # for a job; each claim renews the lease
 LOOK_SECONDS: Final = 1.0
-PAUSE_SECONDS: Final = 0.2  # between claims that are refused
-STUCK_SECONDS: Final = 3.0  # what still runs so long after its deadline is stuck; the hub waits for 5 s
-LISTEN_SECONDS: Final = 1.0  # between two looks whether the other end of that subscription is there
-LISTEN_AFTER_FAILURES: Final = 5  # nobody waits for RQ's commands: the longest waits at once
-TOLD_AFTER_MS: Final = 300  # what runs longer is told to the hub
+PAUSE_SECONDS: Final = 0.2  # after a refused claim
+STUCK_SECONDS: Final = 3.0  # a job that runs this long after its deadline is stuck; the hub waits for 5 s
+LISTEN_SECONDS: Final = 1.0  # between two checks that the server of the subscription is still there
+LISTEN_AFTER_FAILURES: Final = 5  # the back-off starts long: nobody waits for RQ's commands
+TOLD_AFTER_MS: Final = 300  # the hub is told of jobs that run longer
 
 log = logs.get("worker")
 
-# With a lease from the begin: who dies before the first claim is found like any other. ARGV: the worker, "birth", when its
-# process began, and what else its record has. A process whose answer was lost calls it again, and finds itself.
+# It sets a lease at once, so that a process that dies before its first claim is found like any other. ARGV: the worker,
+# "birth", when its process began, and the other fields of its record. A process whose reply was lost calls this again, and
+# finds itself registered.
 REGISTER: Final = Script("""
 local worker, workers, queue_workers, lease, living = unpack(KEYS)
 local name = table.remove(ARGV, 1)
@@ -61,7 +64,7 @@ return 1
 
 
 class Worker(BaseWorker):
-    """One process's claim loop, in the main thread, under RQ's name for it."""
+    """The claim loop of a process, in its main thread. The name is RQ's."""
 
     def __init__(
         self,
@@ -73,9 +76,9 @@ class Worker(BaseWorker):
         beat: int | None = None,
         is_alone: bool = False,
     ) -> None:
-        """``beat``: a descriptor that gets a byte every turn of the loop, for jobs.pool.processes.
+        """``beat`` is a descriptor that gets a byte on every turn of the loop, for jobs.pool.processes.
 
-        Who ``is_alone`` runs the region's suspects, one at a time, and ends when there are none.
+        A worker that ``is_alone`` runs the region's suspects, one at a time, and ends when there are none.
         """
         url = region.redis.url
         super().__init__(
@@ -84,7 +87,7 @@ class Worker(BaseWorker):
             connection=connect.open_redis(url, name=name),
             serializer="json",
             worker_ttl=WORKER_TTL_SECONDS - 60,
-            prepare_for_work=False,  # it would need its Redis at once
+            prepare_for_work=False,  # that would need the Redis at once
         )
         self.hostname, self.pid, self.birth_date = socket.gethostname(), os.getpid(), now()
         client = self._client = connect.open_redis(url, name=name)
@@ -114,7 +117,7 @@ class Worker(BaseWorker):
         self.stop = Stop()
 
     def run(self) -> None:
-        """Works until it is told to stop; then finishes what runs, or gives it back."""
+        """Works until it is asked to stop, then lets running jobs end, or gives them back."""
         self.threads.start()
         self.shipper.start()
         self.leftovers.start()
@@ -123,10 +126,10 @@ class Worker(BaseWorker):
             self.run_once()
         self.leave()
         if self._is_stuck:
-            os._exit(0)  # an interpreter that ends in order would pull the libraries from under the thread
+            os._exit(0)  # an orderly exit would unload libraries that the stuck thread is using
 
     def run_once(self) -> None:
-        """One turn: a beat, a claim, a look. It takes a few seconds at most, whatever the region's Redis does."""
+        """One turn: a beat, a claim, a look at running jobs. Takes a few seconds at most, whatever the region's Redis does."""
         self._send_beat()
         self.threads.settle()
         try:
@@ -143,7 +146,7 @@ class Worker(BaseWorker):
         self._failures = 0
 
     def leave(self) -> None:
-        """Gives back what it holds, sends results home, and says goodbye. What fails here is made good by others."""
+        """Gives back the jobs that it holds, sends results to the hub, and deregisters. Others make good for what fails here."""
         self.threads.is_stopping = True
         try:
             held = self.claimer.look([])[1]
@@ -151,12 +154,12 @@ class Worker(BaseWorker):
                 log.warning("gave back running jobs", worker=self.name, jobs=self.claimer.give_back(held))
             self.shipper.stop(FLUSH_SECONDS)
             self.leftovers.stop()
-            # After giving back, since it forgets what it held.
+            # Only after giving back: it forgets which jobs were held.
             self.register_death()  # type: ignore[no-untyped-call]
             self.claimer.leave()
             self.unsubscribe()  # type: ignore[no-untyped-call]
         except redis.exceptions.RedisError as error:
-            log.warning("left without a word: the region's Redis is away", worker=self.name, error=str(error))
+            log.warning("can't deregister: the region's Redis is away", worker=self.name, error=str(error))
 
     def _is_done(self) -> bool:
         if self.stop.asked is None:
@@ -185,10 +188,11 @@ class Worker(BaseWorker):
             self.stop.wait(PAUSE_SECONDS)
 
     def _look(self) -> None:
-        """Looks at the marks of what runs, and whether the region and this process agree on what that is.
+        """Looks at the cancel marks of running jobs, and whether the region's Redis has the same jobs as this process.
 
-        What the region holds and nobody here runs is given back: the answer to its claim never came. What runs here and
-        the region does not hold was taken back: it is stopped. Both when seen in two looks: claims are on their way.
+        A job that the region counts as this process's, and that no thread runs, is given back: the reply to its claim was
+        lost. A job that runs here and that the region does not count was taken back: it is stopped. Both happen only after
+        two looks, since a claim may be under way.
         """
         self._looked = time.monotonic()
         running = self.threads.running()
@@ -200,7 +204,9 @@ class Worker(BaseWorker):
             if job.task in cancelled or job.member in lost & self._lost:
                 job.is_cancelled = True
         if unclaimed := strange & self._strange:
-            log.warning("gave back jobs that nobody runs", worker=self.name, jobs=self.claimer.give_back(unclaimed))
+            log.warning(
+                "gave back claimed jobs that no thread runs", worker=self.name, jobs=self.claimer.give_back(unclaimed)
+            )
         self._strange, self._lost = strange, lost
         now = time.monotonic()
         self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in self.claimer.move_due()])
@@ -209,9 +215,9 @@ class Worker(BaseWorker):
             tell_limits(self._client, self._runner.limits())
 
     def _give_up_the_stuck(self, running: list[Job]) -> None:
-        """Ends what computes past its deadline, and then this process: nothing else stops a thread (an XPath, a pattern).
+        """Ends jobs that compute past their deadline (an XPath, a pattern), and then this process.
 
-        What runs beside it ends first, or is given back; the pool has another process in its place at once.
+        Nothing else stops a thread. The other jobs end first, or are given back. The pool replaces the process at once.
         """
         now_ms = self.claimer.clock.now_ms()
         for job in running:
@@ -219,7 +225,7 @@ class Worker(BaseWorker):
             is_late = bool(job.deadline_ms) and late_seconds >= STUCK_SECONDS
             if is_late and not job.is_ended and self.threads.give_up(job, late_seconds):
                 log.error(
-                    "a task is stuck past its deadline, its process ends",
+                    "a task computes past its deadline; its process ends",
                     worker=self.name,
                     task=job.task,
                     source=job.source,
@@ -241,14 +247,14 @@ class Worker(BaseWorker):
     def _register(self) -> None:
         self._set_ip_address(self.connection)
         self.register_birth()
-        tell_limits(self._client, self._runner.limits())  # before it claims: nobody is asked more than that
+        tell_limits(self._client, self._runner.limits())  # before the first claim, which keeps to them
         if self.pubsub_thread is None:
             self.subscribe()
         self._is_registered = True
         log.info("registered", worker=self.name, pid=self.pid)
 
     def _back_off(self, error: Exception) -> None:
-        """Waits for the next try; the beat goes on."""
+        """Waits before the next try. The beat goes on."""
         if not self._failures:
             log.warning("the region's Redis is away", worker=self.name, error=str(error))
         self._failures += 1
@@ -263,7 +269,7 @@ class Worker(BaseWorker):
         try:
             os.write(self._beat, STUCK_BEAT if self._is_stuck else b".")
         except BlockingIOError:
-            return  # the pool does not read now: it is its beat that is missing, not ours
+            return  # the pool does not read now; that is not this process's fault
         except BrokenPipeError:
             log.error("the pool died", worker=self.name)
             self._beat = None
@@ -272,7 +278,7 @@ class Worker(BaseWorker):
     # What RQ would do otherwise.
 
     def register_birth(self) -> None:
-        """RQ's, in one script that runs also at ``maxmemory``: a full Redis needs workers. Raises ValueError like it."""
+        """RQ's, as one script that also runs at ``maxmemory``, since a full Redis needs workers. Raises ValueError as RQ's."""
         self.last_heartbeat = now()
         queue_workers = names.rq_workers_of(self.queues[0].name)
         keys = [self.key, self.redis_workers_keys, queue_workers, names.lease(self.name), names.WORKERS]
@@ -281,17 +287,17 @@ class Worker(BaseWorker):
             raise ValueError(f"expected a new name for a worker, found an active worker named {self.name}")
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:
-        """Leaves the connection's time-outs as they are: nothing waits on it."""
+        """RQ's, without its longer time-outs: nothing waits on this connection."""
         return connection
 
     def run_maintenance_tasks(self) -> None:
-        """Nothing: RQ's clean-ups fail jobs; jobs.queue.reaper does it."""
+        """Does nothing. RQ's clean-up would fail jobs; jobs.queue.reaper does this work."""
 
     def clean_registries(self) -> None:
-        """Nothing, like ``run_maintenance_tasks``."""
+        """Does nothing, like ``run_maintenance_tasks``."""
 
     def subscribe(self) -> None:
-        """RQ's, on a subscription that notices that nobody is there."""
+        """RQ's, with a subscription that notices a server that is gone."""
         self.pubsub = connect.Subscription(self.connection)
         self.pubsub.subscribe(**{self.pubsub_channel_name: self.handle_payload})
         thread: Any = self.pubsub.run_in_thread(
@@ -300,7 +306,7 @@ class Worker(BaseWorker):
         self.pubsub_thread = thread
 
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """RQ's commands to a worker. RQ's own handler knows one execution of a worker and stops processes."""
+        """Obeys RQ's commands. RQ's own handler assumes one job for a worker, and stops processes."""
         try:
             payload = parse_payload(message)
             command = payload["command"]
@@ -314,6 +320,6 @@ class Worker(BaseWorker):
             self.threads.stop(payload.get("job_id", ""), payload.get("execution_id"))
 
     def _pubsub_exception_handler(self, exc: Exception, *_: Any) -> None:
-        """RQ's ends the thread for good at what is no ConnectionError; the subscription comes back by itself."""
+        """Waits before the next try. RQ's own handler ends the thread after any error but a ConnectionError."""
         log.info("can't listen to commands", worker=self.name, error=str(exc))
         time.sleep(connect.backoff_seconds(LISTEN_AFTER_FAILURES))

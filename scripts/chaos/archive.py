@@ -12,10 +12,7 @@ AGAIN_SECONDS: Final = 0.5
 
 
 def read(history: History, port: int) -> list[Archived]:
-    """Reads the list until it holds every promised task, or time is up.
-
-    Reads it only once if the run has failed already.
-    """
+    """Reads the list until it holds every promised task, or time is up."""
     end = time.monotonic() + READY_SECONDS
     found: list[Archived] = []
     while time.monotonic() < end:

@@ -15,6 +15,7 @@ LEAVES_MAX: Final = 4  # children of an element whose text is joined here
 
 Kept = dict[object, tuple[Any, Any]]
 Seek = Callable[[Sequence[Any], Kept], str]
+Match = Callable[[Any], Any]
 
 
 class Words(dict[str | None, tuple[str, ...]]):
@@ -48,11 +49,11 @@ class Descendants:
         self._words = words
         self._by_class: dict[str, list[Any]] = {}
 
-    def first(self, simple: Simple) -> Any:
-        """The first match of a selector in document order, or None. The selector's first step has a class."""
-        by_class, word, all_words = self._by_class, simple.steps[0].classes[0], self._words
+    def first(self, word: str, match: Match | None) -> Any:
+        """The first match in document order among the elements of a class, or None. None as ``match`` takes any of them."""
+        by_class, all_words = self._by_class, self._words
         for element in by_class.get(word, ()):
-            found = _from(element, simple)
+            found = element if match is None else match(element)
             if found is not None:
                 return found
         for element in self._left:
@@ -62,7 +63,7 @@ class Descendants:
             for one in words:
                 by_class.setdefault(one, []).append(element)
             if word in words:
-                found = _from(element, simple)
+                found = element if match is None else match(element)
                 if found is not None:
                     return found
         return None
@@ -70,19 +71,25 @@ class Descendants:
 
 def seeker(simple: Simple, level: int, words: Words, text: Callable[[Any], str]) -> Seek:
     """A function (levels, ``Kept``) → the attribute or text of the first match, "" for none."""
-    attribute, has_class = simple.attribute, bool(simple.steps[0].classes)
-    if has_class:
-        words.want(simple.steps[0].classes[0])
+    steps, attribute = simple
+    if not steps[0].classes:
+
+        def seek_by_tag(levels: Sequence[Any], _kept: Kept) -> str:
+            found = _below(levels[level], steps, attribute)
+            if found is None:
+                return ""
+            return str(found.get(attribute)) if attribute else text(found)
+
+        return seek_by_tag
+    word, match = steps[0].classes[0], _match(simple)
+    words.want(word)
 
     def seek(levels: Sequence[Any], kept: Kept) -> str:
         item = levels[level]
-        if has_class:
-            known = kept.get(level)
-            if known is None or known[0] is not item:
-                known = kept[level] = (item, Descendants(item, words))
-            found = known[1].first(simple)
-        else:
-            found = _below(item, simple.steps, attribute)
+        known = kept.get(level)
+        if known is None or known[0] is not item:
+            known = kept[level] = (item, Descendants(item, words))
+        found = known[1].first(word, match)
         if found is None:
             return ""
         return str(found.get(attribute)) if attribute else text(found)
@@ -102,22 +109,32 @@ def string_of(element: Any, string: Callable[[Any], Any]) -> str:
     return text
 
 
-def _from(element: Any, simple: Simple) -> Any:
-    """A selector's first match whose first step is this element.
+def _match(simple: Simple) -> Match | None:
+    """An element of the first step's first class → the selector's first match by it, or None; None if it is always itself.
 
     The first element that gives a match gives the first match of all: matches inside a later element lie inside this one, too,
     or behind it.
     """
     steps, attribute = simple
-    if (steps[0].tag or len(steps[0].classes) > 1) and not steps[0].takes(element):
+    first, following = steps[0], steps[1:]
+    takes = first.takes if first.tag or len(first.classes) > 1 else None
+    if takes is None and not following and not attribute:
         return None
-    if len(steps) > 1:
-        return _below(element, steps[1:], attribute)
-    return element if not attribute or element.get(attribute) is not None else None
+
+    def match(element: Any) -> Any:
+        if takes is not None and not takes(element):
+            return None
+        if following:
+            return _below(element, following, attribute)
+        return element if not attribute or element.get(attribute) is not None else None
+
+    return match
 
 
 def _below(item: Any, steps: tuple[Step, ...], attribute: str) -> Any:
     step, following = steps[0], steps[1:]
+    if not step.classes and not following and not attribute:
+        return next(item.iterdescendants(step.tag or "*"), None)
     for element in item.iterdescendants(step.tag or "*"):
         if step.classes and not step.takes(element):
             continue

@@ -213,7 +213,13 @@ def _valid_utf8(body: Candidates, following: int) -> Decoded:
 def _is_plain(body: bytes, *, is_declared: bool) -> bool:
     """Whether UTF-8 has only usual characters, and, if UTF-8 is not declared, no two of them side by side."""
     if is_declared:
-        return _ODD.search(body.translate(None, _LOW)) is None
+        try:
+            body.decode().encode(
+                "latin-1"
+            )  # quick, and true of most Western pages; no odd lead byte is among these characters
+        except UnicodeEncodeError:
+            return _ODD.search(body.translate(None, _LOW)) is None
+        return True
     step = max(PIECE_BYTES, len(body) // 2_000)
     for start in range(0, len(body), step):
         piece = body[start : start + step]

@@ -175,9 +175,9 @@ def param_view(param: Param) -> dict[str, Any]:
 def regions_of(source: str, regions: Mapping[str, RegionState]) -> dict[str, dict[str, Any]]:
     """The regions that have a source: the hash of the definition there ("" for none), and its fault."""
     return {
-        name: state.said["sources"][source]
+        name: state.reported["sources"][source]
         for name, state in regions.items()
-        if source in state.said.get("sources", {})
+        if source in state.reported.get("sources", {})
     }
 
 
@@ -212,7 +212,7 @@ def health(entry: Entry, regions: Mapping[str, RegionState], found: Learned | No
         return "failing", troubles
     own = entry.definition.hash
     state = regions.get(entry.region)
-    if state is None or "sources" not in state.said:
+    if state is None or "sources" not in state.reported:
         return "unknown", [f"{entry.region} has not said which sources it has"]
     reasons = [] if entry.region in there else [f"{entry.region} does not have it; the gateway has definition {own}"]
     for region, one in there.items():
@@ -305,7 +305,7 @@ def _parts(state: RegionState, kind: str) -> list[dict[str, Any]]:
     """The last status of each living bridge, or pool, with its name and the age of the status."""
     return [
         {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - status["at_ms"]) / 1000, 1), **status}
-        for key, status in sorted(state.said.items())
+        for key, status in sorted(state.reported.items())
         if key.startswith(f"{kind}:") and -AHEAD_MS <= state.now_ms - status["at_ms"] <= PART_LIVES_MS
     ]
 

@@ -1,4 +1,4 @@
-"""What a client asks about a request that it has: polls, long polls, event streams, and that it end."""
+"""Calls about one request: polls, long polls, event streams, cancels, and where a task is."""
 
 from collections.abc import Callable
 from typing import Final
@@ -10,7 +10,7 @@ from jobs.errors import Cancelled
 from web.api import pieces, trail, views
 from web.api.events import Stream
 from web.api.recall import Recall
-from web.api.wait import LOOK, Wait, Waiters, park
+from web.api.wait import STATE_ONLY, Wait, Waiters, park
 from web.flow.clean import Cleaner
 from web.http import problems
 from web.http.exchange import WITHOUT_BODY, Answer, Exchange
@@ -23,7 +23,7 @@ WHOLE: Final = [views.JSON, ("Cache-Control", "no-store")]  # headers
 
 
 class Poller:
-    """``GET`` and ``DELETE /v1/requests/{id}``, and ``…/events``. ``base`` is what links begin with."""
+    """``GET`` and ``DELETE /v1/requests/{id}``, ``…/events`` and ``…/tasks/{task}``. ``base`` is the beginning of all links."""
 
     def __init__(
         self,
@@ -45,18 +45,18 @@ class Poller:
         query = dict(views.query_of(exchange))
         after = views.cursor(query["after"]) if "after" in query else None
         wait = views.seconds("wait", query["wait"], self._wait_max_seconds) if "wait" in query else 0.0
-        known = exchange.header("If-None-Match")
+        etags = exchange.header("If-None-Match")
         self._check(request)
 
         def polled(view: View) -> Answer:
-            return views.polled(view, self._base, known)
+            return views.polled(view, self._base, etags)
 
         def render(view: View | None) -> Answer | None:
             if view is None:
                 return self._recall.instead(exchange, request, polled, after or START)
             if not view.more:
                 return polled(view)
-            return self._in_pieces(exchange, view, after or START, views.polled_in_pieces(view, self._base, known))
+            return self._in_pieces(exchange, view, after or START, views.polled_in_pieces(view, self._base, etags))
 
         if wait == 0:
             with self._hub.asking():
@@ -67,7 +67,7 @@ class Poller:
         return None
 
     def events(self, exchange: Exchange, request: str) -> Answer | None:
-        """The request's event stream; always parked."""
+        """The request's event stream. It is always parked."""
         exchange.fields["request"] = request
         after = exchange.header("Last-Event-ID") or dict(views.query_of(exchange)).get("after") or START
         views.cursor(after)
@@ -78,15 +78,15 @@ class Poller:
         return None
 
     def delete(self, exchange: Exchange, request: str) -> Answer | None:
-        """Cancels what has not ended: at the hub at once, in the regions as soon as the message is there.
+        """Cancels tasks that have not ended: at the hub at once, in the regions as soon as they get the message.
 
-        Again, or when all has ended, it changes nothing; but what a region may not have heard it is told again.
+        If all have ended, nothing changes; but the regions get the cancels again, since they may have missed them.
         """
         exchange.fields["request"] = request
         views.refuse_other_sites(exchange)
         self._check(request)
         with self._hub.asking():
-            view = self._ledger.read(request, LOOK)
+            view = self._ledger.read(request, STATE_ONLY)
             if view is not None and not view.done:
                 self._ledger.settle([_cancelled(view, task) for task in view.tasks if task.status not in FINAL])
             [view], file = self._ledger.read_many([(request, START)], looks=True)
@@ -120,7 +120,7 @@ class Poller:
         seconds: float,
         render: Callable[[View | None], Answer | None],
     ) -> None:
-        """Lets the exchange wait for what it asks, without a thread."""
+        """Lets the exchange wait for its answer without a thread."""
         exchange.park()
         waiter = Wait(exchange, request, after=after, until_done=until_done, seconds=seconds, render=render, away=_away)
         park(self._waiters, waiter, exchange)
@@ -138,13 +138,13 @@ class Poller:
         return Answer(200, body, [views.JSON, ("Cache-Control", "no-store")])
 
     def where(self, exchange: Exchange, task: str) -> Answer:
-        """The same by the task's id alone."""
+        """Where a task is, by the task's id alone."""
         if not views.ID_PATTERN.fullmatch(task):
             raise problems.Problem("not-found", "expected a task id, 26 letters and digits")
         return self.task(exchange, ids.request_of(task), task)
 
     def _check(self, request: str) -> None:
-        """Raises 404 for what is no id, and for what was refused: an accept may have got through after its 503."""
+        """Raises 404 if ``request`` is not an id, or was refused: its accept may have got through after its 503."""
         if not views.ID_PATTERN.fullmatch(request) or self._cleaner.is_refused(request):
             raise self._recall.missing(request)
 
@@ -152,7 +152,7 @@ class Poller:
         return Answer(200, views.request_body(view, self._base), WHOLE)
 
     def _in_pieces(self, exchange: Exchange, view: View, after: str, head: Answer) -> Answer | None:
-        """None where the body of ``head`` follows in pieces; ``head`` where it has none."""
+        """None if the body of ``head`` follows in pieces; ``head`` if it has no body."""
         if head.status in WITHOUT_BODY:
             return head
         most = self._ledger.answer_bytes_max

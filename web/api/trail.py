@@ -55,20 +55,20 @@ def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
     fields, (trail, delivered), entries = pipeline.execute()
     if fields.get(b"state") != b"accepted":
         return None
-    known = next((one for one in msgspec.json.decode(fields[b"tasks"]) if one[0] == task), None)
-    if known is None:
+    found = next((one for one in msgspec.json.decode(fields[b"tasks"]) if one[0] == task), None)
+    if found is None:
         return None
-    _, source, region = known
-    settled = next(((entry, said) for entry, said in entries if said[b"t"] == task.encode()), None)
+    _, source, region = found
+    settled = next(((entry, fields) for entry, fields in entries if fields[b"t"] == task.encode()), None)
     frame: Any = client.get(names.result(settled[1][b"r"].decode(), task)) if settled is not None else None
     result = _head(frame) if frame is not None else None
-    told = _trails.decode(trail) if trail else None
-    attempts = told.attempts if isinstance(told, Trail) else []
-    hops = _begun(fields, region, is_published=not isinstance(told, str))
-    if isinstance(told, Trail):
-        hops += _in_region(told, region, result)
-    elif told is not None:
-        hops.append(_cached(told, fields, result))
+    kept = _trails.decode(trail) if trail else None
+    attempts = kept.attempts if isinstance(kept, Trail) else []
+    hops = _begun(fields, region, is_published=not isinstance(kept, str))
+    if isinstance(kept, Trail):
+        hops += _in_region(kept, region, result)
+    elif kept is not None:
+        hops.append(_cached(kept, fields, result))
     if settled is not None:
         hops.append(_settled(*settled))
     if delivered is not None:
@@ -128,8 +128,8 @@ def _in_region(trail: Trail, region: str, result: contract.Result | None) -> lis
     return hops
 
 
-def _settled(entry: bytes, said: dict[bytes, bytes]) -> Hop:
-    status, by = said[b"s"].decode(), said[b"r"].decode()
+def _settled(entry: bytes, fields: dict[bytes, bytes]) -> Hop:
+    status, by = fields[b"s"].decode(), fields[b"r"].decode()
     return Hop("settled", int(entry.partition(b"-")[0]), names.HUB, note=status if by == names.HUB else "")
 
 

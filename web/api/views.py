@@ -120,8 +120,8 @@ def _etag(body: bytes) -> bytes:
 def _validated(etag: bytes, if_none_match: str) -> tuple[list[tuple[str, str]], bool]:
     """(the headers for a conditional request, whether the client has this version)."""
     tag = etag.decode()
-    known = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
-    return [("ETag", tag), ("Cache-Control", "no-cache")], tag in known or "*" in known
+    etags = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
+    return [("ETag", tag), ("Cache-Control", "no-cache")], tag in etags or "*" in etags
 
 
 def not_there(request: str, result_ttl_seconds: float) -> problems.Problem:

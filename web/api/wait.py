@@ -1,15 +1,15 @@
-"""Everybody who waits for news of a request: long polls, synchronous requests, event streams. None of them has a thread.
+"""Clients that wait for news of a request, without a thread each: long polls, synchronous requests, event streams.
 
     register ──┐                                  ┌─ over: answered, forgotten
     news ──────┼─ run_once: read_many, then take ─┼─ wait: for the next news, or its timer
     timer ─────┘                                  └─ again: there is more to read at once
 
-No news is lost: a waiter is registered first and read then, and whatever says that a request has news only makes its
-waiters read the request's own stream again (DESIGN rule 11). Reads of many waiters share their round trips. Who posts and waits
-is expected before anybody else knows of the request: without news since then there is nothing to read yet.
+No news is lost. A waiter is registered before its first read, and news only makes it read the request's stream again
+("An event is a hint", docs/architecture.md). Reads of many waiters share round trips. A client that posts and waits is expected
+before the request begins; if no news came since then, its first read is left out.
 
-A result is told once the hub has written it to its file. A hub that is killed forgets what it had not written. The same result
-then comes again, with a later cursor, and a client that goes on from its cursor would get it twice.
+A waiter gets a result only after the hub has written it to its file. A hub that is killed forgets what it had not written;
+the same result would come again with a later cursor, and a client that reads on from its cursor would get it twice.
 """
 
 import heapq
@@ -28,13 +28,13 @@ from web.http.exchange import Answer, Exchange
 from web.hub.ledger import Ledger, View
 from web.hub.redis import Hub, HubUnavailable
 
-READ_AT_ONCE: Final = 32  # pieces of answers, in memory meanwhile
-PIECES_AT_ONCE: Final = 4  # of these for readers of large answers: all others' answers wait as long as they are read
-TELL_AT_ONCE: Final = 512  # waiters, who may wait for the same answer
-AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting one does not fill the log
-WRITTEN_SECONDS: Final = 0.02  # between two looks whether the hub has written what was read
-STALE_TIMERS: Final = 256  # of waiters that are gone, kept at least
-LOOK: Final = "18446744073709551614-0"  # a cursor after every result: the state alone is read
+READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
+PIECES_AT_ONCE: Final = 4  # the same for readers of large answers, since all other answers wait while they are read
+ANSWER_AT_ONCE: Final = 512  # waiters; many may wait for the same request
+AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
+FILE_LOOK_SECONDS: Final = 0.02  # between two questions whether the hub has written what was read
+STALE_TIMERS: Final = 256  # timers of waiters that are gone are dropped when there are more
+STATE_ONLY: Final = "18446744073709551614-0"  # a cursor after every result, to read the request without results
 
 Why = Literal["news", "timer", "closing"]
 Next = Literal["over", "wait", "again"]
@@ -43,32 +43,32 @@ log = logs.get("wait")
 
 
 class Waiter(Protocol):
-    """One who waits. All but ``gone`` is called by the thread of ``Waiters`` alone."""
+    """One waiting client. Only the thread of ``Waiters`` calls the methods."""
 
     request: str
     timer: float  # monotonic; when to read without news
-    waits_for_end: bool  # of its request: what comes before is no news
-    is_bulk: bool  # it goes on with a large answer; who waits for news comes first
-    needs_written: bool  # its client may read on: a result is told it when the hub has it in its file
+    waits_for_end: bool  # of the request; single results are no news to it
+    is_bulk: bool  # it reads a large answer piece by piece; waiters for news come first
+    needs_written: bool  # its client may read on from a cursor, so results must be in the hub's file
 
     def cursor(self) -> str:
-        """Since when to read."""
+        """The cursor after which to read."""
 
     def is_behind(self) -> bool:
-        """Whether its client has not taken what it was sent: it reads when that is gone, and not for news."""
+        """Whether its client has yet to take what it was sent. Then it reads after that, and not for news."""
 
     def take(self, view: View | None, why: Why) -> Next:
-        """The request as it was just read; None when there is none."""
+        """Gets the request as it was just read; None if there is none."""
 
     def miss(self, error: HubUnavailable, why: Why) -> Next:
-        """It could not be read."""
+        """Gets the error if the request could not be read."""
 
     def fail(self) -> None:
-        """Something broke on the way to it."""
+        """Ends the answer after an unexpected error."""
 
 
 class _Unwritten(Struct, frozen=True):
-    """What was read for a waiter and not written by then. ``file``: the hub's, as it was after the reading."""
+    """A view that was read before the hub had written it. ``file``: the hub's file after the read."""
 
     view: View
     why: Why
@@ -76,17 +76,17 @@ class _Unwritten(Struct, frozen=True):
 
 
 class Waiters:
-    """All waiters of a gateway."""
+    """All waiters of a gateway, and the thread that reads for them."""
 
     def __init__(self, hub: Hub, ledger: Ledger) -> None:
         self._hub, self._ledger = hub, ledger
         self._changed = threading.Condition()
         self._by_request: dict[str, dict[Waiter, None]] = {}
-        self._expected: dict[str, bool] = {}  # requests that begin, and whether there were news of them
+        self._expected: dict[str, bool] = {}  # requests that are about to begin, and whether they had news
         self._count = 0
         self._due: dict[Waiter, Why] = {}
-        self._unwritten: dict[Waiter, _Unwritten] = {}  # none of them is due
-        self._written_at = 0.0  # monotonic; when to look next
+        self._unwritten: dict[Waiter, _Unwritten] = {}  # these are not due at the same time
+        self._written_at = 0.0  # monotonic; when to ask the hub next
         self._timers: list[tuple[float, int, Waiter]] = []
         self._numbers = itertools.count()
         self._is_closing = self._is_stopped = False
@@ -100,7 +100,7 @@ class Waiters:
         self._thread.start()
 
     def close(self) -> None:
-        """Everybody is answered as if the wait had run out, whoever comes from now on at once."""
+        """Answers all waiters as if their wait had run out; later ones are answered at once."""
         with self._changed:
             self._is_closing = True
             for waiters in self._by_request.values():
@@ -117,17 +117,17 @@ class Waiters:
         self._thread.join(5)
 
     def expect(self, request: str) -> None:
-        """A request is about to begin, and its waiter to come."""
+        """Notes that a request is about to begin, and that its waiter will follow."""
         with self._changed:
             self._expected[request] = False
 
     def expect_no_more(self, request: str) -> None:
-        """Nobody will wait for it, or only for what may have been there before."""
+        """No waiter will follow, or one whose results may already be there."""
         with self._changed:
             self._expected.pop(request, None)
 
     def register(self, waiter: Waiter, *, reads_first: bool = True) -> None:
-        """From now on it is told; a first read follows at once, but for one that was expected and had no news."""
+        """Adds a waiter. Its first read follows at once, unless it was expected and its request had no news."""
         with self._changed:
             self._by_request.setdefault(waiter.request, {})[waiter] = None
             self._count += 1
@@ -143,7 +143,7 @@ class Waiters:
                 self._changed.notify()
 
     def forget(self, waiter: Waiter) -> None:
-        """It does not wait any more."""
+        """Removes a waiter."""
         with self._changed:
             self._due.pop(waiter, None)
             self._unwritten.pop(waiter, None)
@@ -155,30 +155,30 @@ class Waiters:
                     del self._by_request[waiter.request]
 
     def again(self, waiter: Waiter) -> None:
-        """Reads for one waiter once more: its client has taken what it had."""
+        """Reads for one waiter once more, after its client has taken what it was sent."""
         with self._changed:
             if self._is_waiting(waiter):
                 self._make_due(waiter, "news")
                 self._changed.notify()
 
     def news(self, requests: Iterable[str]) -> None:
-        """Something happened to these requests, or may have; as ``names.WAKE`` tells them.
+        """Wakes the waiters of these requests, which may have news. The strings are those that ``names.WAKE`` carries.
 
-        Who waits for a request's end alone does not read it for each of its tasks.
+        A waiter for the end of a request is not woken for each of its tasks.
         """
         with self._changed:
-            for told in requests:
-                request = told.removesuffix(names.MORE)
+            for news in requests:
+                request = news.removesuffix(names.MORE)
                 if request in self._expected:
                     self._expected[request] = True
                 for waiter in self._by_request.get(request, ()):
-                    if (told == request or not waiter.waits_for_end) and not waiter.is_behind():
+                    if (news == request or not waiter.waits_for_end) and not waiter.is_behind():
                         self._make_due(waiter, "news")
             if self._due:
                 self._changed.notify()
 
     def all(self) -> None:
-        """News may have been missed: everybody reads again."""
+        """Wakes all waiters, since news may have been missed."""
         with self._changed:
             self._expected = dict.fromkeys(self._expected, True)
             for waiters in self._by_request.values():
@@ -197,7 +197,7 @@ class Waiters:
                 time.sleep(AFTER_FAULT_SECONDS)
 
     def run_once(self) -> None:
-        """Waits for somebody to be due, and reads for some of them in one round trip."""
+        """Waits until waiters are due, and reads for a share of them in one round trip."""
         due = self._next_due()
         if self._unwritten and time.monotonic() >= self._written_at:
             self._look()
@@ -210,7 +210,7 @@ class Waiters:
                 found, file = self._ledger.read_many(reads, how="wait", looks=looks)
         except HubUnavailable as error:
             for waiter, why in due.items():
-                self._tell(waiter, why, error)
+                self._answer(waiter, why, error)
             return
         except Exception:
             log.exception("reading failed", requests=[request for request, _ in reads])
@@ -222,22 +222,22 @@ class Waiters:
         for waiter, why in due.items():
             view = views[waiter.request, waiter.cursor()]
             if is_written or view is None or not view.results or not waiter.needs_written:
-                self._tell(waiter, why, view)
+                self._answer(waiter, why, view)
             else:
                 self._keep(waiter, _Unwritten(view, why, file))
 
     def _keep(self, waiter: Waiter, found: _Unwritten) -> None:
-        """It is told when the hub has written that."""
+        """Lets a waiter wait until the hub has written what was read for it."""
         with self._changed:
             if self._is_waiting(waiter):
                 if not self._unwritten:
-                    self._written_at = time.monotonic() + WRITTEN_SECONDS
-                since = self._due.pop(waiter, "news")  # what came while it was read; news are read for after it is told
+                    self._written_at = time.monotonic() + FILE_LOOK_SECONDS
+                since = self._due.pop(waiter, "news")  # made due during the read; news is read after the answer
                 self._unwritten[waiter] = found if since == "news" else structs.replace(found, why=since)
 
     def _look(self) -> None:
-        """Tells what the hub has written by now; what it has lost, or does not answer for, is read again."""
-        self._written_at = time.monotonic() + WRITTEN_SECONDS
+        """Answers waiters whose results are written by now. Results that the hub has lost are read again."""
+        self._written_at = time.monotonic() + FILE_LOOK_SECONDS
         with self._changed:
             kept = dict(self._unwritten)
         places = list(dict.fromkeys((one.view.id, one.view.last or one.view.cursor) for one in kept.values()))
@@ -254,19 +254,19 @@ class Waiters:
             if is_there and not file.has(one.file):
                 continue
             with self._changed:
-                told = self._unwritten.pop(waiter, None)
-                if told is None:  # it was forgotten
+                found = self._unwritten.pop(waiter, None)
+                if found is None:  # it was forgotten
                     continue
                 if not is_there:
-                    self._make_due(waiter, told.why)
+                    self._make_due(waiter, found.why)
                     continue
-            self._tell(waiter, told.why, told.view)
+            self._answer(waiter, found.why, found.view)
             with self._changed:  # there may have been news meanwhile
                 if self._is_waiting(waiter):
                     self._make_due(waiter, "closing" if self._is_closing else "news")
 
     def _make_due(self, waiter: Waiter, why: Why) -> None:
-        """It is read for next; the condition's lock is held. What waits for the hub's file is read for after that."""
+        """Marks a waiter for the next read, or for the one after the hub's file is written; the condition's lock is held."""
         if waiter in self._unwritten:
             if why != "news":
                 self._unwritten[waiter] = structs.replace(self._unwritten[waiter], why=why)
@@ -275,8 +275,8 @@ class Waiters:
         elif self._due.get(waiter) != "closing":
             self._due[waiter] = why
 
-    def _tell(self, waiter: Waiter, why: Why, found: View | HubUnavailable | None) -> None:
-        """Tells one waiter what was found and does what it says next; a fault of it stays its own."""
+    def _answer(self, waiter: Waiter, why: Why, found: View | HubUnavailable | None) -> None:
+        """Gives one waiter what was read, and does what it returns. Its errors do not reach other waiters."""
         try:
             following = waiter.miss(found, why) if isinstance(found, HubUnavailable) else waiter.take(found, why)
         except Exception:
@@ -295,7 +295,7 @@ class Waiters:
                 heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
 
     def _next_due(self) -> dict[Waiter, Why]:
-        """Waits for somebody who is due, and takes a share of them off; none when it was woken for its end."""
+        """Waits until waiters are due, and takes a share of them; none when it was woken to end, or to ask for the file."""
         with self._changed:
             while not self._due and not (self._is_stopped and not self._unwritten):
                 self._take_timers()
@@ -307,30 +307,30 @@ class Waiters:
             return {waiter: self._due.pop(waiter) for waiter in chosen}
 
     def _next_seconds(self) -> float | None:
-        """Until a timer is over or the hub's file is looked at; the condition's lock is held."""
+        """How long until a timer ends or the file must be looked at; the condition's lock is held."""
         moments = [self._timers[0][0]] if self._timers else []
         if self._unwritten:
             moments.append(self._written_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _chosen(self, most: int, *, is_bulk: bool) -> list[Waiter]:
-        """Who of one kind is served next, with so many reads; the condition's lock is held."""
+        """The waiters of one kind to serve next, with at most ``most`` reads; the condition's lock is held."""
         chosen: list[Waiter] = []
         reads: set[tuple[str, str]] = set()
         for waiter in self._due:
             if waiter.is_bulk is is_bulk:
                 reads.add((waiter.request, waiter.cursor()))
-                if len(reads) > most or len(chosen) == TELL_AT_ONCE:
+                if len(reads) > most or len(chosen) == ANSWER_AT_ONCE:
                     break
                 chosen.append(waiter)
         return chosen
 
     def _is_waiting(self, waiter: Waiter) -> bool:
-        """The condition's lock is held."""
+        """Whether a waiter is still registered; the condition's lock is held."""
         return waiter in self._by_request.get(waiter.request, ())
 
     def _take_timers(self) -> None:
-        """Whose timer is over is due; the condition's lock is held."""
+        """Makes waiters due whose timer is over; the condition's lock is held."""
         now = time.monotonic()
         while self._timers and self._timers[0][0] <= now:
             waiter = heapq.heappop(self._timers)[2]
@@ -339,10 +339,10 @@ class Waiters:
 
 
 class Wait:
-    """A long poll or a synchronous request: one answer, when there is what it waits for or its time is over.
+    """A long poll or a synchronous request: one answer, at the news that it waits for or at the end of its time.
 
-    ``render`` makes the answer of the request as it is (None when there is none), ``away`` when the time is over and the hub
-    can't be asked; either may give none and see to it that another thread answers.
+    ``render`` makes the answer from the request (None if there is none), ``away`` if the hub can't be asked at the end of the
+    time. If either returns None, another thread gives the answer.
     """
 
     is_bulk = False
@@ -364,19 +364,19 @@ class Wait:
         self.waits_for_end, self.needs_written = until_done, needs_written
         self._exchange, self._after, self._until_done = exchange, after, until_done
         self._render, self._away = render, away
-        # What is there when it comes may be anything but all; the news that it waits for are those of the end.
+        # With several tasks, the first read is for the state only: results are read when the request has ended.
         self._is_looking = until_done and total != 1
 
     def cursor(self) -> str:
-        """Since when to read."""
-        return LOOK if self._is_looking else self._after
+        """The cursor after which to read."""
+        return STATE_ONLY if self._is_looking else self._after
 
     def is_behind(self) -> bool:
-        """Never: it was sent nothing."""
+        """Never: nothing is sent before the one answer."""
         return False
 
     def take(self, view: View | None, why: Why) -> Next:
-        """Answers when there is what it waits for, or the time is over."""
+        """Answers at the news that it waits for, or when the time is over."""
         is_ready = view is None or view.done or (not self._until_done and bool(view.results)) or why != "news"
         was_looking, self._is_looking = self._is_looking, False
         if not is_ready:
@@ -389,7 +389,7 @@ class Wait:
         return "over"
 
     def miss(self, error: HubUnavailable, why: Why) -> Next:
-        """Waits on, since it may be back in time."""
+        """Waits on, since the hub may be back in time; answers when the time is over."""
         if why == "news":
             return "wait"
         answer = self._away(error)
@@ -398,14 +398,14 @@ class Wait:
         return "over"
 
     def fail(self) -> None:
-        """Answers that something broke."""
+        """Answers with 500."""
         self._exchange.answer(problems.internal().answer())
 
 
 def park(waiters: Waiters, waiter: Waiter, exchange: Exchange, *, reads_first: bool = True) -> None:
-    """Registers the waiter of a parked exchange; it is forgotten when its client hangs up.
+    """Registers the waiter of a parked exchange, and removes it when the client hangs up.
 
-    Without ``reads_first`` its first read follows when its client has taken what it was sent.
+    Without ``reads_first``, the first read follows when the client has taken what it was sent.
     """
     waiters.register(waiter, reads_first=reads_first)
     exchange.watch(lambda: waiters.forget(waiter), lambda: waiters.again(waiter))

@@ -132,7 +132,7 @@ class Acceptor:
             else:  # the write may have arrived all the same
                 self._refuse(pending, reason_of(error))
             return
-        ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.kept else []
+        ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.latest else []
         rest = _rest(new, ended)
         if new.max_age and (reason := self._unpublishable(rest)) is not None:
             self._refuse(pending, reason)

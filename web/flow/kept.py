@@ -1,8 +1,7 @@
-"""Whether the hub has in its file what it accepted: a 202 waits for that.
+"""Waits until the hub has an accepted request in its file; only then a 202 may be said.
 
-Redis answers before it writes while an fsync is pending (``regions.durability``), and forgets that when it is killed. So what
-is not known to be written is looked at again and again, together with whether the hub still knows of it: another one may be
-there by now.
+While an fsync is pending, Redis answers before it writes (``regions.durability``), and forgets that when it is killed. So the
+hub is asked again and again how far it has written, and whether it still has the request: it may have been restarted.
 """
 
 import threading
@@ -17,23 +16,23 @@ from regions.durability import File
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, reason_of
 
-# A Redis writes 2 s after its answer at the latest, or hangs in the write; its next tick may come 0.1 s later.
+# A Redis writes at the latest 2 s after its answer, or hangs in the write; its next tick may come 0.1 s later.
 WRITE_SECONDS: Final = 3.0
 
 log = logs.get("accept")
 
 
 class Kept:
-    """Whether the hub has in its file that it accepted a request: known at once, but for a slow disk."""
+    """Whether the hub has an accepted request in its file. That is known at once, unless the disk is slow."""
 
     def __init__(self, *, is_known: bool) -> None:
         self.is_known = is_known
-        self.reason: str | None = None  # why it is not kept, once that is known
+        self.reason: str | None = None  # why it is lost, if it is
         self._calls: list[Callable[[], None]] = []
         self._lock = threading.Lock()
 
-    def tell(self, reason: str | None) -> None:
-        """None where it is kept."""
+    def end(self, reason: str | None) -> None:
+        """It is known: the request is kept (None), or why it is not."""
         with self._lock:
             self.is_known, self.reason = True, reason
             calls, self._calls = self._calls, []
@@ -44,7 +43,7 @@ class Kept:
                 log.exception("answering failed")
 
     def then(self, call: Callable[[], None]) -> None:
-        """Calls when it is known: here and now, or on the accept's thread."""
+        """Calls ``call`` when it is known: at once, or later on the accept's thread."""
         with self._lock:
             if not self.is_known:
                 self._calls.append(call)
@@ -53,7 +52,7 @@ class Kept:
 
 
 class _One(Struct, frozen=True):
-    """An accepted request; ``file`` as it was then, ``give_up`` in monotonic seconds."""
+    """An accepted request; ``file`` as it was at the accept, ``give_up`` in monotonic seconds."""
 
     request: str
     kept: Kept
@@ -62,7 +61,7 @@ class _One(Struct, frozen=True):
 
 
 class Unwritten:
-    """Accepted requests that the hub may have in memory alone. For one thread."""
+    """Accepted requests that the hub may hold only in memory. For one thread."""
 
     def __init__(self, hub: Hub, ledger: Ledger) -> None:
         self._hub, self._ledger = hub, ledger
@@ -72,13 +71,13 @@ class Unwritten:
         return len(self._waiting)
 
     def add(self, request: str, kept: Kept, file: File) -> None:
-        """One that was accepted just now."""
+        """Adds a request that was accepted just now."""
         self._waiting.append(_One(request, kept, file, time.monotonic() + WRITE_SECONDS))
 
     def look(self) -> None:
-        """Asks whether the hub has written what it accepted, and is still the one that did; tells who waits.
+        """Asks once how far the hub has written, and ends those requests whose outcome is then known.
 
-        Of which requests it knows is asked only when they can be told something: many may wait, and looks are many.
+        Whether the hub still has a request is asked only before its end, since many may wait for many looks.
         """
         waiting, self._waiting = self._waiting, []
         try:
@@ -87,18 +86,18 @@ class Unwritten:
                 now = time.monotonic()
                 due = [one for one in waiting if file.has(one.file) or now > one.give_up]
                 answers, file = self._ledger.accepted([one.request for one in due]) if due else ([], file)
-        except Exception as error:  # noqa: BLE001 - who waits is told, and this thread goes on
+        except Exception as error:  # noqa: BLE001 - all waiting requests end, and this thread goes on
             reason = reason_of(error)
             for one in waiting:
-                one.kept.tell(reason)
+                one.kept.end(reason)
             return
-        known = dict(zip((one.request for one in due), answers, strict=True))
+        are_there = dict(zip((one.request for one in due), answers, strict=True))
         for one in waiting:
-            if not known.get(one.request, True):
-                one.kept.tell("the hub's Redis lost it")  # it was killed, and what started again does not know it
-            elif one.request in known and file.has(one.file):
-                one.kept.tell(None)
+            if not are_there.get(one.request, True):
+                one.kept.end("the hub's Redis lost it")  # it was killed, and started again without it
+            elif one.request in are_there and file.has(one.file):
+                one.kept.end(None)
             elif now > one.give_up:
-                one.kept.tell("the hub's Redis could not write it to its disk in time")
+                one.kept.end("the hub's Redis could not write it to its disk in time")
             else:
                 self._waiting.append(one)

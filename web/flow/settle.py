@@ -27,7 +27,7 @@ from regions.script import send, value
 from regions.settings import Settings
 from web.flow.refusals import Refusals
 from web.hub import scripts
-from web.hub.entry import Claim, Refused, Said, judge
+from web.hub.entry import Claim, Refused, Report, judge
 from web.hub.frame import made as frame_made
 from web.hub.ledger import Ledger, Settlement, mapping
 from web.hub.redis import Hub, HubUnavailable
@@ -247,11 +247,11 @@ class Settler:
             return
         settlements: list[Settlement] = []
         claims: dict[str, list[Claim]] = {}
-        said: dict[tuple[str, str], bytes] = {}
+        reports: dict[tuple[str, str], bytes] = {}
         refused: dict[str, int] = {}
         for region, entry, fields in entries:
             try:
-                self._sort(region, entry.decode(), fields, settlements, claims, said)
+                self._sort(region, entry.decode(), fields, settlements, claims, reports)
             except Refused as error:
                 refused[region] = refused.get(region, 0) + 1
                 self._refuse(region, entry.decode(), fields, error)
@@ -260,10 +260,10 @@ class Settler:
                 self._set_apart(region, f"{count} of its entries were refused at once")
         with self._hub.asking():
             self._settle(settlements)
-            for region, told in claims.items():
-                self._ledger.mark_running(region, ((one.request, one.task, one.trail) for one in told))
+            for region, started in claims.items():
+                self._ledger.mark_running(region, ((one.request, one.task, one.trail) for one in started))
         commands: list[tuple[Any, ...]] = [
-            ("HSET", names.region_status(region), part, text) for (region, part), text in said.items()
+            ("HSET", names.region_status(region), part, text) for (region, part), text in reports.items()
         ]
         by_region: dict[str, list[bytes]] = {}
         for region, entry, _ in entries:
@@ -280,7 +280,7 @@ class Settler:
         fields: dict[bytes, bytes],
         settlements: list[Settlement],
         claims: dict[str, list[Claim]],
-        said: dict[tuple[str, str], bytes],
+        reports: dict[tuple[str, str], bytes],
     ) -> None:
         """Adds an entry to the list of its kind; raises ``Refused``."""
         if not fields:  # it was deleted meanwhile
@@ -288,29 +288,29 @@ class Settler:
         found = judge(region, entry, fields, self._owns, lambda one: self._refuse(region, entry, fields, one))
         if isinstance(found, Settlement):
             settlements.append(msgspec.structs.replace(found, held_max=self._hub.region_bytes_max))
-        elif isinstance(found, Said):
-            self._know(region, found.field)
-            said[region, found.field] = found.text
+        elif isinstance(found, Report):
+            self._note_part(region, found.field)
+            reports[region, found.field] = found.text
         else:
             claims.setdefault(region, []).extend(found)
 
     def _owns(self, region: str, source: str) -> bool:
         if self._catalog is None:
             return True
-        known = self._catalog.get(source)
-        return known is not None and (
-            known.region == region or (known.definition is not None and region in known.definition.standby)
+        entry = self._catalog.get(source)
+        return entry is not None and (
+            entry.region == region or (entry.definition is not None and region in entry.definition.standby)
         )
 
-    def _know(self, region: str, part: str) -> None:
+    def _note_part(self, region: str, part: str) -> None:
         """Bounds the number of a region's bridges and pools, whose names the region invents; raises ``Refused``."""
-        known, now = self._parts.setdefault(region, {}), time.monotonic()
-        if part not in known and len(known) >= PARTS_MAX:
-            for gone in [one for one, at in known.items() if at < now - PART_LIVES_SECONDS]:
-                del known[gone]
-            if len(known) >= PARTS_MAX:
+        parts, now = self._parts.setdefault(region, {}), time.monotonic()
+        if part not in parts and len(parts) >= PARTS_MAX:
+            for gone in [one for one, at in parts.items() if at < now - PART_LIVES_SECONDS]:
+                del parts[gone]
+            if len(parts) >= PARTS_MAX:
                 raise Refused("status", f"expected {PARTS_MAX} bridges and pools at most, found one more")
-        known[part] = now
+        parts[part] = now
 
     def _refuse(self, region: str, entry: str, fields: dict[bytes, bytes], refused: Refused) -> None:
         self._refusals.add(region, entry, fields, refused)

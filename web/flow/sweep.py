@@ -166,7 +166,7 @@ class Sweeper:
         """Deletes the status of bridges and pools that are gone: each has a new name after a start."""
         for state in self._ledger.regions(self._regions):
             long_ago = state.now_ms - FORGET_PART_MS
-            gone = [part for part, said in state.said.items() if said.get("at_ms", state.now_ms) < long_ago]
+            gone = [part for part, status in state.reported.items() if status.get("at_ms", state.now_ms) < long_ago]
             if gone:
                 client.hdel(names.region_status(state.name), *gone)
 

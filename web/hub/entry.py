@@ -1,6 +1,6 @@
 """Checks each entry of a region's out stream, and turns it into a type of ours or refuses it.
 
-    judge ── result ──> Settlement          claims ──> Claim          status, sources ──> Said
+    judge ── result ──> Settlement          claims ──> Claim          status, sources ──> Report
 
 Anyone who has a region's credentials can append anything. So each field must have its type and be within its bounds, or the
 entry is ``Refused``, and only that is kept of it. Nothing here makes a call.
@@ -139,7 +139,7 @@ class Claim(Struct, frozen=True):
     trail: bytes
 
 
-class Said(Struct, frozen=True):
+class Report(Struct, frozen=True):
     """The status of a bridge or pool, or a region's list of sources: a field of the region's hash, and its JSON."""
 
     field: str
@@ -157,7 +157,7 @@ Fields = dict[bytes, bytes]
 Doubt = Callable[[Refused], None]  # called with the fault of a part of an entry whose rest counts
 
 
-def judge(region: str, entry: str, fields: Fields, owns: Owns, doubt: Doubt) -> Settlement | Said | list[Claim]:
+def judge(region: str, entry: str, fields: Fields, owns: Owns, doubt: Doubt) -> Settlement | Report | list[Claim]:
     """The meaning of an entry. Raises ``Refused``, and nothing else, whatever the entry holds."""
     try:
         return _judge(region, entry, fields, owns, doubt)
@@ -172,7 +172,7 @@ def _why(error: Exception) -> str:
     return f"it has no field {error}" if isinstance(error, KeyError) else str(error)
 
 
-def _judge(region: str, entry: str, fields: Fields, owns: Owns, doubt: Doubt) -> Settlement | Said | list[Claim]:
+def _judge(region: str, entry: str, fields: Fields, owns: Owns, doubt: Doubt) -> Settlement | Report | list[Claim]:
     kind, version = fields[b"k"], number(fields[b"v"])
     is_known = contract.VERSION - 1 <= version <= contract.VERSION + 1
     if kind == b"result":
@@ -189,7 +189,7 @@ def _judge(region: str, entry: str, fields: Fields, owns: Owns, doubt: Doubt) ->
         return [_claim(one) for one in _claims.decode(text)]
     if kind == b"status":
         return _status(entry, fields, text)
-    return Said(
+    return Report(
         "sources",
         _encoder.encode({source: one for source, one in _sources.decode(text).items() if owns(region, source)}),
     )
@@ -286,7 +286,7 @@ def _claim(one: _Claim) -> Claim:
     return Claim(one.request, one.task, text if len(text) <= TRAIL_BYTES_MAX else b"")
 
 
-def _status(entry: str, fields: Fields, text: bytes) -> Said:
+def _status(entry: str, fields: Fields, text: bytes) -> Report:
     part, name = fields[b"part"], fields[b"name"]
     if part not in PARTS or NAME.fullmatch(name) is None:
         raise Refused("status", f"expected a bridge or workers with a name, found {part[:60]!r} {name[:60]!r}")
@@ -294,4 +294,4 @@ def _status(entry: str, fields: Fields, text: bytes) -> Said:
     entry_ms = int(entry.partition("-")[0])
     if status.at_ms > entry_ms + AHEAD_MS or entry_ms > time.time() * 1000 + DAY_MS:
         raise Refused("status", f"expected a time that has come, found {status.at_ms}")
-    return Said(f"{part.decode()}:{name.decode()}", _encoder.encode(status))
+    return Report(f"{part.decode()}:{name.decode()}", _encoder.encode(status))

@@ -25,7 +25,7 @@ def spliced(frame: bytes, task: str, region: str, size_bytes: int) -> bytes:
         return contract.splice(_unreadable(task, region, error))
 
 
-def told(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> bytes:
+def spliced_reply(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> bytes:
     """``spliced`` with the arguments as ``web.hub.scripts.READ`` returns them."""
     return spliced(frame, task.decode(), _region(by), int(size_bytes))
 

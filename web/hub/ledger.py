@@ -1,10 +1,10 @@
 """The ledger of requests on the hub: begin, accept or refuse, settle, and read since a cursor.
 
     begin ─ accepting ─┬─ accept ─ accepted ── settle each task ── done
-                       └─ refuse ─ refused     (nothing of it is ever read)
+                       └─ refuse ─ refused     (it can't be read)
 
-A task ends here and nowhere else (``settle``). What a request's stream says is the truth about it; its entry ids are the
-cursor. A result is never decoded: frames are spliced into JSON as bytes.
+Tasks end only here (``settle``). A request's stream is the truth about its results; its entry ids are the cursor. A result
+is never decoded: frames are spliced into JSON as bytes.
 """
 
 import os
@@ -25,10 +25,10 @@ from web.hub.region import RegionState
 from web.hub.region import read as read_regions
 
 ACCEPT_LEASE_MS: Final = 10_000
-SETTLE_MAX: Final = 100  # tasks that end in one script, so that it never holds the hub for long
-REHEARSED: Final = "0" * 26  # a request's id that nobody has
-PIECE_BYTES: Final = 262_144  # of results that are read at once for a client; one result in any case
-CLAIMS_MAX: Final = 500  # that one script marks
+SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long
+REHEARSED: Final = "0" * 26  # an id that no request has
+PIECE_BYTES: Final = 262_144  # of results read at once for a client; at least one result
+CLAIMS_MAX: Final = 500  # marked by one script
 START: Final = "0-0"  # the cursor before the first result
 BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
 
@@ -40,7 +40,7 @@ _asked: Final = msgspec.json.Decoder(list[tuple[str, str, str]])
 
 
 class NewTask(Struct, frozen=True, kw_only=True):
-    """One source of a new request, validated: its address is expanded and its region known."""
+    """A validated task of a new request, with its address and its region."""
 
     id: str
     source: str
@@ -52,7 +52,7 @@ class NewTask(Struct, frozen=True, kw_only=True):
 
 
 class New(Struct, frozen=True, kw_only=True):
-    """A validated request. ``deadline_ms`` is a duration; ``attrs`` is the client's JSON, as it came."""
+    """A validated new request. ``deadline_ms`` is a duration; ``attrs`` is the client's JSON as it came."""
 
     id: str
     tasks: list[NewTask]
@@ -70,8 +70,8 @@ class Times(Struct, frozen=True):
     expires_ms: int
 
 
-class Kept(Struct, frozen=True):
-    """The latest success of who asked the same, which the hub still has; ``web.hub.reuse`` decides whether it will do."""
+class Latest(Struct, frozen=True):
+    """The latest success of a task that asked the same. ``web.hub.reuse`` decides whether it can be used again."""
 
     task: NewTask
     key: str
@@ -79,13 +79,13 @@ class Kept(Struct, frozen=True):
 
 
 class Begun(Times, frozen=True):
-    """A request that was written, and what is there for it already, where it takes that."""
+    """The times of a request that was written, and older results for it if it accepts them (``max_age``)."""
 
-    kept: list[Kept] = []
+    latest: list[Latest] = []
 
 
 class TaskView(Struct, frozen=True):
-    """A task as its request shows it."""
+    """A task as its request's JSON shows it."""
 
     id: str
     source: str
@@ -94,7 +94,7 @@ class TaskView(Struct, frozen=True):
 
 
 class View(Struct, frozen=True, kw_only=True):
-    """A request as it is now, with the results since a cursor as the JSON of each, whole."""
+    """A request as it is now, with the whole JSON of each result since a cursor."""
 
     id: str
     created_ms: int
@@ -110,8 +110,8 @@ class View(Struct, frozen=True, kw_only=True):
     cursors: list[str]  # of each result
     cursor: str
     more: bool
-    last: str = ""  # the cursor after all results that there were, also those that wait
-    made: dict[str, bytes] = msgspec.field(default_factory=dict)  # of it, once for all to whom it is told
+    last: str = ""  # the cursor after all results, also those that were not read (``more``)
+    made: dict[str, bytes] = msgspec.field(default_factory=dict)  # bytes made of this view, once for all its readers
 
     @property
     def done(self) -> bool:
@@ -131,35 +131,35 @@ class View(Struct, frozen=True, kw_only=True):
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
-    """How a task is to end. ``frame`` is given where the hub itself made the result."""
+    """The end of a task. ``frame``: the result, if the hub itself made it."""
 
     request: str
     task: str
-    region: str  # that was asked
+    region: str  # the one that was asked
     status: str
     finished_ms: int
     size_bytes: int  # of the result's JSON
     frame: bytes = b""
-    trail: bytes = b""  # JSON: a contract.Trail, or the id of the task whose result it was
-    run: contract.Run | None = None  # of that trail
-    held_max: int = 0  # bytes of results that its region may hold here; 0 is no limit
+    trail: bytes = b""  # JSON: a contract.Trail, or the id of the task whose result is used again
+    run: contract.Run | None = None  # the run in that trail
+    held_max: int = 0  # bytes that the region may hold here; 0 means no limit
 
     @property
     def is_latest(self) -> bool:
-        """Whether a success may answer for other tasks, where its region does not say otherwise."""
+        """Whether a success may be used again for other tasks."""
         return self.run is None or (self.run.own and not self.run.partial and not self.run.error)
 
 
 class Ledger:
-    """Reads and changes the ledger; raises what redis-py raises, for ``Hub.asking`` to translate."""
+    """Reads and changes the ledger. Raises what redis-py raises; ``Hub.asking`` translates it."""
 
     def __init__(self, client: redis.Redis, limits: Limits, *, archives: bool = False) -> None:
-        """``archives``: finished requests are noted for ``web.flow.archive``."""
+        """``archives``: notes finished requests for ``web.flow.archive``."""
         self._client, self._limits, self._archives = client, limits, archives
         self.request_bytes_max, self.answer_bytes_max = limits.request_bytes_max, limits.answer_bytes_max
 
     def begin(self, new: New) -> Begun:
-        """Writes a request as ``accepting``, and looks for what it takes of ``max_age``; refused by a Redis without room."""
+        """Writes a request as ``accepting``, and reads older results if it accepts them. A full Redis refuses this."""
         limits = self._limits
         tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
         created, deadline, expires, *found = scripts.BEGIN.call(
@@ -183,26 +183,26 @@ class Ledger:
                 for task in new.tasks
             ],
         )
-        kept = [
-            Kept(new.tasks[number], key.decode(), frame)
+        latest = [
+            Latest(new.tasks[number], key.decode(), frame)
             for number, key, frame in zip(found[::3], found[1::3], found[2::3], strict=True)
         ]
-        return Begun(created, deadline, expires, kept)
+        return Begun(created, deadline, expires, latest)
 
     def accept(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
-        """Turns what is ``accepting`` with a live lease into ``accepted``, False for each that is not; and the hub's file then."""
+        """(for each request whether it is ``accepted`` now, which needs a live lease; the hub's file after that)."""
         commands = [_accept(request) for request in requests]
         *answers, info = send(self._client, [*commands, durability.LOOK], [scripts.ACCEPT])
         return [value(answer) == 1 for answer in answers], durability.file_of(value(info))
 
     def accepted(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
-        """Which of these are ``accepted`` (a Redis that was killed may have forgotten it); and the hub's file then."""
+        """(for each request whether it is ``accepted``, which a killed Redis may have forgotten; the hub's file after that)."""
         commands = [("HGET", names.ledger(request), "state") for request in requests]
         *answers, info = send(self._client, [*commands, durability.LOOK], [])
         return [value(answer) == b"accepted" for answer in answers], durability.file_of(value(info))
 
     def rehearse(self) -> None:
-        """Begins, accepts and refuses a request without tasks: raises what Redis raises where this gateway may not."""
+        """Begins, accepts and refuses a request without tasks. Raises Redis's error if the gateway lacks a right."""
         new = New(id=REHEARSED, tasks=[], deadline_ms=0)
         self.begin(new)
         commands = [_accept(new.id), _refuse(new.id, [])]
@@ -216,7 +216,7 @@ class Ledger:
     def refuse_all(
         self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]], *, lapsed_only: bool = False
     ) -> list[bool]:
-        """The same of several requests, each with its tasks, in one round trip; whether each is refused now."""
+        """Refuses several requests, each with its tasks, in one round trip; returns whether each is refused now."""
         commands = [
             _refuse(request, tasks, lapsed_only=lapsed_only, archives=self._archives) for request, tasks in refused
         ]
@@ -225,7 +225,7 @@ class Ledger:
     def take_back(
         self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]]
     ) -> tuple[list[bytes | None], durability.File]:
-        """Refuses several requests; the state that each had, None where there was none, and the hub's file then."""
+        """Refuses several requests. (the state that each had, None if it was unknown; the hub's file after that)."""
         commands: list[tuple[Any, ...]] = []
         for request, tasks in refused:
             commands += [
@@ -238,7 +238,7 @@ class Ledger:
         return answers[::2], durability.file_of(value(info))
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
-        """Ends tasks, each once, in one round trip: one of the answers in ``web.hub.scripts`` for each."""
+        """Ends tasks, each once, in one round trip. For each it returns one of SETTLE's answers (``web.hub.scripts``)."""
         by_request: dict[str, list[int]] = {}
         for number, one in enumerate(settlements):
             by_request.setdefault(one.request, []).append(number)
@@ -247,7 +247,8 @@ class Ledger:
         answers = [scripts.NOTHING] * len(settlements)
         for part, reply in zip(parts, send(self._client, commands, [scripts.SETTLE]), strict=True):
             if _is_its_own(reply):
-                log.error("not settled", request=settlements[part[0]].request, error=str(reply))  # this one only
+                # Only these are not settled; the other requests are.
+                log.error("not settled", request=settlements[part[0]].request, error=str(reply))
                 continue
             for number, answer in zip(part, value(reply), strict=True):
                 answers[number] = int(answer)
@@ -269,39 +270,39 @@ class Ledger:
         )
 
     def mark_running(self, region: str, claims: Iterable[tuple[str, str, bytes]]) -> None:
-        """Shows tasks, as (request, task, trail), as running that were queued."""
-        told = list(claims)
+        """Marks tasks as running that were queued. ``claims``: (request, task, trail) of each."""
+        marks = list(claims)
         commands = []
-        for at in range(0, len(told), CLAIMS_MAX):
+        for at in range(0, len(marks), CLAIMS_MAX):
             tasks = [
                 scripts.Running(task, trail, names.ledger(request), names.trail(request))
-                for request, task, trail in told[at : at + CLAIMS_MAX]
+                for request, task, trail in marks[at : at + CLAIMS_MAX]
             ]
             commands.append(scripts.RUNNING.command(region=region, tasks=tasks))
         for reply in send(self._client, commands, [scripts.RUNNING]) if commands else ():
             value(reply)
 
     def states(self, requests: Sequence[str]) -> list[str | None]:
-        """``accepting``, ``accepted`` or ``refused``; None for what is unknown."""
+        """For each request ``accepting``, ``accepted`` or ``refused``; None if it is unknown."""
         commands = [("HGET", names.ledger(request), "state") for request in requests]
         replies = map(value, send(self._client, commands, []) if commands else [])
         return [None if reply is None else reply.decode() for reply in replies]
 
     def tasks(self, request: str) -> list[TaskView] | None:
-        """A request's tasks whatever its state; None when it is unknown."""
+        """A request's tasks, whatever its state; None if it is unknown."""
         fields: Any = self._client.hgetall(names.ledger(request))
         return _task_views(fields) if fields else None
 
     def asked(self, requests: Sequence[str]) -> list[list[tuple[str, str, str]] | None]:
-        """(task, source, region) of all tasks of each request, whatever its state, in one round trip; None for an unknown one."""
+        """(task, source, region) of all tasks of each request, whatever its state; None for an unknown one. One round trip."""
         commands = [("HGET", names.ledger(request), "tasks") for request in requests]
         replies = map(value, send(self._client, commands, []) if commands else [])
         return [None if reply is None else _asked.decode(reply) for reply in replies]
 
     def read(self, request: str, after: str = START, bytes_max: int | None = None, *, how: str = "") -> View | None:
-        """A request with its results since a cursor; None when it is unknown, expired, or not (yet) accepted.
+        """A request with its results since a cursor; None if it is unknown, expired, or not accepted (yet).
 
-        ``how`` they are read for a client: noted for each result that nobody had read; "" notes nothing.
+        ``how``: the way in which a client reads them, noted at the first read of each result; "" notes nothing.
         """
         return self.read_many([(request, after)], bytes_max, how=how)[0][0]
 
@@ -314,11 +315,11 @@ class Ledger:
         spliced: bool = True,
         looks: bool = False,
     ) -> tuple[list[View | None], durability.File]:
-        """Reads several (request, cursor) in one round trip; results past ``bytes_max`` (a piece) a request wait (``more``).
+        """Reads several (request, cursor) in one round trip. (the views; the hub's file after that, if ``looks``).
 
-        ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced`` the results are
-        the frames as they came, for the history. ``looks``: the hub's file is read, too, as it was then; what it does not
-        have yet a killed hub forgets.
+        Of each request at most ``bytes_max`` bytes of results are read (``PIECE_BYTES`` by default); ``more`` says that others
+        wait. ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced``, results are the
+        frames as they came, for the history. A hub that is killed forgets what its file did not hold.
         """
         limit = min(PIECE_BYTES, self.answer_bytes_max) if bytes_max is None else bytes_max
         replies = self._read(asked, limit, how, looks=looks)
@@ -330,8 +331,8 @@ class Ledger:
             fields, found, more, last = value(reply)
             frames = found[1::5]
             is_readable = None not in frames
-            how_told = frame.told if spliced else frame.whole
-            results = list(map(how_told, *(found[at::5] for at in (1, 2, 3, 4)))) if is_readable else frames
+            convert = frame.spliced_reply if spliced else frame.whole
+            results = list(map(convert, *(found[at::5] for at in (1, 2, 3, 4)))) if is_readable else frames
             views.append(
                 _view(request, after, mapping(fields), found[::5], results, last.decode() if more else "")
                 if is_readable
@@ -358,7 +359,7 @@ class Ledger:
         return send(self._client, commands, [script])
 
     def have_results(self, places: Sequence[tuple[str, str]]) -> tuple[list[bool], durability.File]:
-        """Whether each request still has the result at this cursor (a killed Redis may have lost it); and the hub's file then."""
+        """(for each (request, cursor) whether that result is there, which a killed Redis may have lost; the hub's file then)."""
         commands: list[tuple[Any, ...]] = [
             ("XRANGE", names.events(request), cursor, cursor) for request, cursor in places
         ]
@@ -366,7 +367,7 @@ class Ledger:
         return [bool(value(answer)) for answer in answers], durability.file_of(value(info))
 
     def regions(self, regions: Sequence[str]) -> list[RegionState]:
-        """What is known of each region, in one round trip."""
+        """The state of each region, in one round trip."""
         return read_regions(self._client, regions)
 
     def now_ms(self) -> int:
@@ -416,14 +417,14 @@ def _settled(one: Settlement) -> scripts.Settled:
 
 
 def _is_its_own(reply: Any) -> bool:
-    """Whether a script failed at what it found, not because of what the server is or permits. redis-py cuts "ERR" off."""
+    """Whether a script failed at its data, not for want of a right or at the server's state. redis-py cuts "ERR" off."""
     code = getattr(reply, "status_code", None)
     is_error = isinstance(reply, Exception) and (code == "ERR" or str(reply).startswith("WRONGTYPE"))
     return is_error and not connect.is_denied(reply)
 
 
 def mapping(flat: list[bytes]) -> dict[bytes, bytes]:
-    """Field, value, field, value, … as Redis answers."""
+    """A reply of field, value, field, value, … as a dict."""
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
@@ -438,7 +439,7 @@ def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
 def _view(
     request: str, after: str, fields: dict[bytes, bytes], entries: list[bytes], results: list[bytes], last: str
 ) -> View | None:
-    """None for a request that is unknown, expired or not (yet) accepted. ``last`` is empty where no more results wait."""
+    """None for a request that is unknown, expired or not accepted (yet). ``last`` is empty if no more results wait."""
     if fields.get(b"state") != b"accepted":
         return None
     cursors = [entry.decode() for entry in entries]

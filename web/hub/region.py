@@ -13,8 +13,8 @@ from web.hub.runs import traffic
 
 REFUSED: Final = "the hub refused entries of it"  # the beginning of that reason
 
-_part_said: Final = msgspec.json.Decoder(dict[str, Any])
-_sources_said: Final = msgspec.json.Decoder(dict[str, dict[str, str | None]])
+_status: Final = msgspec.json.Decoder(dict[str, Any])
+_sources: Final = msgspec.json.Decoder(dict[str, dict[str, str | None]])
 
 
 class RegionState(Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class RegionState(Struct, frozen=True, kw_only=True):
 
     name: str
     now_ms: int
-    said: dict[str, Any]  # the last status of each "bridge:NAME" and "workers:NAME", and the list of "sources"
+    reported: dict[str, Any]  # the last status of each "bridge:NAME" and "workers:NAME", and the list of "sources"
     open_tasks: int
     oldest_ms: int | None  # when the oldest open task was accepted
     unread: int  # entries of the out stream that no gateway has read
@@ -54,13 +54,13 @@ def read(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
         unread = of_region[3]
         if isinstance(unread, Exception):  # the key is not a stream
             of_region[3] = unread = 0
-        said, count, oldest, _, sums, refused, held, barred = map(value, of_region)
+        reported, count, oldest, _, sums, refused, held, barred = map(value, of_region)
         counts = {key.decode(): int(number) for key, number in refused.items()}
         states.append(
             RegionState(
                 name=region,
                 now_ms=int(seconds) * 1000 + int(micros) // 1000,
-                said=_said(said),
+                reported=_reported(reported),
                 open_tasks=count,
                 oldest_ms=int(oldest[0][1]) if oldest else None,
                 unread=unread,
@@ -74,12 +74,12 @@ def read(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
     return states
 
 
-def _said(fields: dict[bytes, bytes]) -> dict[str, Any]:
+def _reported(fields: dict[bytes, bytes]) -> dict[str, Any]:
     """The fields that ``web.hub.entry`` let in, decoded. Fields that can't be decoded are left out."""
     found = {}
     for key, text in fields.items():
         try:
-            found[key.decode()] = (_sources_said if key == b"sources" else _part_said).decode(text)
+            found[key.decode()] = (_sources if key == b"sources" else _status).decode(text)
         except (ValueError, RecursionError):
             continue
     return found

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import msgspec
 
 from jobs import contract
-from web.hub.ledger import Begun, Kept, New, Settlement
+from web.hub.ledger import Begun, Latest, New, Settlement
 
 
 def settlements(new: New, begun: Begun, bytes_max: int) -> list[Settlement]:
@@ -29,33 +29,33 @@ def settlements(new: New, begun: Begun, bytes_max: int) -> list[Settlement]:
 
 
 def _usable(new: New, begun: Begun) -> Iterator[Settlement]:
-    for kept in begun.kept:
+    for latest in begun.latest:
         try:
-            age_seconds = _age_seconds(kept, begun.created_ms)
+            age_seconds = _age_seconds(latest, begun.created_ms)
             if age_seconds is None or age_seconds > new.max_age:
                 continue
-            frame, size = contract.reused(kept.frame, kept.task.id, age_seconds)
+            frame, size = contract.reused(latest.frame, latest.task.id, age_seconds)
         except ValueError:  # not a result of this version: the region is asked
             continue
         yield Settlement(
             request=new.id,
-            task=kept.task.id,
-            region=kept.task.region,
+            task=latest.task.id,
+            region=latest.task.region,
             status="succeeded",
             finished_ms=begun.created_ms,
             size_bytes=size,
             frame=frame,
-            trail=msgspec.json.encode(kept.key.rpartition(":")[2]),
+            trail=msgspec.json.encode(latest.key.rpartition(":")[2]),
         )
 
 
-def _age_seconds(kept: Kept, now_ms: int) -> float | None:
+def _age_seconds(latest: Latest, now_ms: int) -> float | None:
     """How long ago the result was fetched; None if it can't be used again.
 
     A partial result lacks pages, a stale one stood in for an error, and one of another definition may have other fields.
     """
-    head = contract.head(kept.frame)
+    head = contract.head(latest.frame)
     is_whole = head.status == "succeeded" and not head.partial and not head.stale
-    if not is_whole or head.definition != kept.task.definition or head.fetched_at is None:
+    if not is_whole or head.definition != latest.task.definition or head.fetched_at is None:
         return None
     return contract.age_seconds(head.fetched_at, now_ms)

@@ -88,11 +88,17 @@ def test_a_gateway_that_may_not_accept_from_its_start_is_never_ready(stack):
 
 @pytest.mark.parametrize(
     "part",
-    ["flow.accept.Acceptor", "flow.clean.Cleaner", "api.wait.Waiters", "flow.settle.Settler", "flow.publish.Publisher"],
+    [
+        "flow.accept.Acceptor.run",
+        "flow.clean.Cleaner._turn",
+        "api.wait.Waiters.run",
+        "flow.settle.Settler._turn",
+        "flow.publish.Publisher._turn",
+    ],
 )
 def test_a_thread_that_can_do_no_more_ends_the_process_and_says_which(stack, part):
-    room, module, name = part.split(".")
-    patch = f"from web.{room} import {module}\ndef run(self): raise RuntimeError('broken')\n{module}.{name}.run = run"
+    room, module, name, method = part.split(".")
+    patch = f"from web.{room} import {module}\ndef fail(self): raise RuntimeError('broken')\n{module}.{name}.{method} = fail"
     gateway = GatewayProcess(stack, patch=patch)
     try:
         assert gateway.process.wait(30) == os.EX_SOFTWARE

@@ -190,8 +190,8 @@ def test_a_run_counts_for_the_regions_own_sources_and_within_its_bounds(parts, r
 def test_what_a_region_says_of_others_sources_is_left_out(parts):
     said = {source: {"definition": "x", "fault": "broken"} for source in ("demo.list", "demo.plain", "no.such")}
     parts.say({"k": "sources", "v": 1, "d": json.dumps(said)})
-    until(lambda: parts.settler.run_once() or parts.ledger.regions(["fra"])[0].said, "what it said")
-    assert set(parts.ledger.regions(["fra"])[0].said["sources"]) == {"demo.list"}
+    until(lambda: parts.settler.run_once() or parts.ledger.regions(["fra"])[0].reported, "what it said")
+    assert set(parts.ledger.regions(["fra"])[0].reported["sources"]) == {"demo.list"}
 
 
 def test_names_of_parts_without_end_end(parts, monkeypatch):
@@ -200,7 +200,7 @@ def test_names_of_parts_without_end_end(parts, monkeypatch):
         parts.say({**STATUS, "name": f"h:{number}"})
     parts.is_refused("status")
     parts.is_drained()
-    assert len(parts.ledger.regions(["fra"])[0].said) == 5
+    assert len(parts.ledger.regions(["fra"])[0].reported) == 5
 
 
 def test_claims_of_what_was_not_asked_of_it_change_nothing(parts):

@@ -337,8 +337,8 @@ def test_status_and_claims_are_kept_for_the_views(parts, hub_redis):
     claims = json.dumps([[new.id, new.tasks[0].id, 1, 5]])
     client.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": claims})
     until(lambda: settler.run_once() or ledger.tasks(new.id)[0].status == "running", "the claim")
-    until(lambda: settler.run_once() or ledger.regions(["fra"])[0].said, "the status")
-    assert ledger.regions(["fra"])[0].said == {"bridge:h:1": {"at_ms": 5, "state": "consuming"}}
+    until(lambda: settler.run_once() or ledger.regions(["fra"])[0].reported, "the status")
+    assert ledger.regions(["fra"])[0].reported == {"bridge:h:1": {"at_ms": 5, "state": "consuming"}}
 
 
 def test_a_full_hub_refuses_what_regions_say_and_not_the_result_behind_it(parts, hub_redis):
@@ -353,7 +353,7 @@ def test_a_full_hub_refuses_what_regions_say_and_not_the_result_behind_it(parts,
     settler.run_once()  # one turn: the refused status and the result
     assert ledger.read(new.id).done
     client.config_set("maxmemory", 0)
-    assert ledger.regions(["fra"])[0].said == {}
+    assert ledger.regions(["fra"])[0].reported == {}
 
 
 def test_a_hub_that_comes_back_loses_no_result(parts, hub_redis):
@@ -468,7 +468,7 @@ def test_what_a_part_said_is_forgotten_an_hour_after_it_is_gone(parts, hub_redis
         client.hset(names.region_status("fra"), part, json.dumps({"at_ms": at_ms}))
     client.hset(names.region_status("fra"), "sources", '{"ecb.rates": {"definition": "0a1b2c3d", "fault": null}}')
     sweeper.run_once()
-    assert set(ledger.regions(["fra"])[0].said) == {"bridge:new:2", "sources"}
+    assert set(ledger.regions(["fra"])[0].reported) == {"bridge:new:2", "sources"}
 
 
 def test_a_flapping_link_does_not_stop_the_sweep():

@@ -28,7 +28,7 @@ POOL = {
 
 def state(**said) -> RegionState:
     parts = {key.replace("_", ":", 1): value for key, value in said.items()}
-    return RegionState(name="fra", now_ms=NOW, said=parts, open_tasks=4, oldest_ms=NOW - 2_500, unread=0)
+    return RegionState(name="fra", now_ms=NOW, reported=parts, open_tasks=4, oldest_ms=NOW - 2_500, unread=0)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def told(region="fra", **sources) -> RegionState:
         source.replace("_", "."): {"definition": "", "fault": one} if " " in one else {"definition": one, "fault": None}
         for source, one in sources.items()
     }
-    return RegionState(name=region, now_ms=NOW, said={"sources": said}, open_tasks=0, oldest_ms=None, unread=0)
+    return RegionState(name=region, now_ms=NOW, reported={"sources": said}, open_tasks=0, oldest_ms=None, unread=0)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_region_with_another_definition_degrades_a_source_and_is_named(listed,
     entry = listed.get("demo.list")
     own = entry.definition.hash
     for state in said.values():
-        for one in state.said["sources"].values():
+        for one in state.reported["sources"].values():
             one["definition"] = one["definition"].replace("HASH", own)
     assert health(entry, said) == ("degraded", [reason.replace("HASH", own)])
 
@@ -138,7 +138,7 @@ def test_what_another_region_says_of_a_source_is_nothing_to_it(listed):
     """Its credentials may be stolen: it can say that a source of another one is broken, failing, or another one."""
     entry = listed.get("demo.list")
     sin = told("sin", demo_list="it has a fault")
-    sin.said["sources"]["demo.list"]["trouble"] = "its host is away"
+    sin.reported["sources"]["demo.list"]["trouble"] = "its host is away"
     assert health(entry, {"fra": told(demo_list=entry.definition.hash), "sin": sin}) == ("ok", [])
 
 
@@ -182,7 +182,7 @@ def test_a_source_whose_host_is_left_alone_is_failing_and_says_why(listed):
     """The region said so; the definition is as good as before."""
     entry = listed.get("demo.list")
     state = told(demo_list=entry.definition.hash)
-    state.said["sources"]["demo.list"]["trouble"] = "https://x.example:443 is left alone: a wall stands before it"
+    state.reported["sources"]["demo.list"]["trouble"] = "https://x.example:443 is left alone: a wall stands before it"
     assert health(entry, {"fra": state}) == (
         "failing",
         ["fra: https://x.example:443 is left alone: a wall stands before it"],
@@ -245,7 +245,7 @@ def test_status_tells_the_sources_that_fetched_most():
 
 def test_a_source_of_a_region_that_said_nothing_yet_is_unknown(listed):
     """Nobody knows what it has: neither good nor bad."""
-    silent = RegionState(name="fra", now_ms=NOW, said={}, open_tasks=0, oldest_ms=None, unread=0)
+    silent = RegionState(name="fra", now_ms=NOW, reported={}, open_tasks=0, oldest_ms=None, unread=0)
     entry = listed.get("demo.list")
     assert health(entry, {})[0] == health(entry, {"fra": silent})[0] == "unknown"
 

@@ -5,7 +5,7 @@ import pytest
 
 from jobs import contract
 from web.hub import reuse
-from web.hub.ledger import Begun, Kept, New, NewTask
+from web.hub.ledger import Begun, Latest, New, NewTask
 
 NOW_MS = 1_795_569_186_525
 BYTES_MAX = 1_000_000
@@ -17,15 +17,15 @@ def task(number: int) -> NewTask:
     )
 
 
-def kept(number: int, *, ago_ms: int = 5_000) -> Kept:
+def kept(number: int, *, ago_ms: int = 5_000) -> Latest:
     result = contract.Result(
         task=f"OLD{number}", source="demo.list", region="fra", status="succeeded", definition="0a1b2c3d",
         fetched_at=contract.rfc3339(NOW_MS - ago_ms),
     )  # fmt: skip
-    return Kept(task(number), f"nf:res:fra:OLD{number}", contract.encode_frame(result, b"[]"))
+    return Latest(task(number), f"nf:res:fra:OLD{number}", contract.encode_frame(result, b"[]"))
 
 
-def found(*there: Kept, max_age: float = 60.0, bytes_max: int = BYTES_MAX):
+def found(*there: Latest, max_age: float = 60.0, bytes_max: int = BYTES_MAX):
     new = New(id="R", tasks=[one.task for one in there], deadline_ms=1, max_age=max_age)
     return reuse.settlements(new, Begun(NOW_MS, NOW_MS + 1, NOW_MS + 2, list(there)), bytes_max)
 

@@ -128,7 +128,7 @@ def test_an_entry_that_is_not_as_it_must_be_is_kept_as_an_example_and_the_others
     parts.is_refused(what)
     parts.is_drained()
     state = parts.ledger.regions(["fra"])[0]
-    assert (state.said, state.refused) == ({}, {what: 1})
+    assert (state.reported, state.refused) == ({}, {what: 1})
     (letter,) = DeadLetters(parts.client).all()
     assert (letter.id, letter.region, letter.kind, letter.deaths) == (f"fra:{what}", "fra", "entry", 1)
     assert len(letter.body) < 20_000

@@ -82,7 +82,7 @@ def test_what_a_part_says_in_a_version_beside_its_own_is_kept(half, version, is_
     said = {"at_ms": half.times.created_ms, "state": "consuming", "later": {"than": "this"}}
     half.append(k="status", v=version, part="bridge", name="b:1", d=json.dumps(said), more="of a later version")
     half.read_all()
-    assert ("bridge:b:1" in half.ledger.regions(["fra"])[0].said) == is_kept
+    assert ("bridge:b:1" in half.ledger.regions(["fra"])[0].reported) == is_kept
 
 
 @pytest.mark.parametrize(("version", "is_read"), [(OLDER, True), (NEWER, True), (OLDER - 1, False), (NEWER + 1, False)])

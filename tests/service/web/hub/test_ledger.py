@@ -217,7 +217,7 @@ def test_what_finished_too_long_ago_or_is_too_large_does_not_come_along(hub_redi
     assert ledger.settle([ended]) == [scripts.LAST]
 
     def kept(max_age: float, tasks: int = 1):
-        return ledger.begin(msgspec.structs.replace(new_request(("fra",) * tasks), max_age=max_age)).kept
+        return ledger.begin(msgspec.structs.replace(new_request(("fra",) * tasks), max_age=max_age)).latest
 
     assert (kept(0), kept(20)) == ([], [])
     (one,) = kept(60)
@@ -343,7 +343,7 @@ def test_as_many_results_come_along_as_have_room_each_for_its_task(hub_redis):
     whole.settle([settlement(first, first.tasks[0], times)])
     for room, numbers in ((699, []), (700, [0]), (1_399, [0]), (1_400, [0, 1])):
         asked = msgspec.structs.replace(new_request(("fra",) * 3), max_age=60.0)
-        found = Ledger(hub_redis.client, Limits(answer_bytes_max=room)).begin(asked).kept
+        found = Ledger(hub_redis.client, Limits(answer_bytes_max=room)).begin(asked).latest
         assert [one.task for one in found] == [asked.tasks[number] for number in numbers]
 
 
@@ -388,7 +388,7 @@ def test_the_latest_success_of_a_question_is_what_others_get(ledger, hub_redis):
         return names.result(names.settled("fra"), new.tasks[0].id)
 
     def latest() -> str:
-        (one,) = ledger.begin(msgspec.structs.replace(new_request(), max_age=3_600.0)).kept
+        (one,) = ledger.begin(msgspec.structs.replace(new_request(), max_age=3_600.0)).latest
         return one.key
 
     middle = ended(5_000)

@@ -1,12 +1,11 @@
-"""An answer as it comes: its heads, how its body is framed (RFC 9112), and where its connection goes afterwards.
+"""Reads an answer: its heads, the framing of its body (RFC 9112), and what becomes of its connection afterwards.
 
-    GuardedConnection.ask → Response.begin     interim answers skipped; status, headers, framing
-    body.read → Response.piece                 what one receive brings, chunks joined; the trailers are read and dropped
-              → Response.give_up               what is left is not read: nobody else may have the connection
+    GuardedConnection.ask → Response.begin     skips interim answers; reads status, headers, framing
+    body.read → Response.piece                 the data of one receive, without chunk framing; trailers are dropped
+              → Response.give_up               the rest is not read, and the connection is closed
 
-Sites write heads that break the RFC in harmless ways, and are read as curl and browsers read them. What could be read in
-two ways ends the answer: a length, a transfer coding, a chunk that is not what it says. Each line has a bound, and so has
-what an answer costs besides its body: heads, trailers, chunks and receives.
+Heads that break the RFC in harmless ways are read as curl and browsers read them. What could be read in two ways ends the
+answer: a wrong length, transfer coding or chunk. Each line has a limit, and so have heads, trailers, chunks and receives.
 """
 
 import http
@@ -24,13 +23,13 @@ from jobs.errors import ConnectionFailed, TooLarge
 from jobs.fetch.exchange import current
 from regions.printable import printable
 
-HEADERS_BYTES_MAX: Final = 65_536  # status lines and headers, interim answers included; trailers for themselves
+HEADERS_BYTES_MAX: Final = 65_536  # of status lines and headers, with interim answers; trailers have as much again
 HEADERS_MAX: Final = 100
-INTERIM_MAX: Final = 20  # answers before the answer (RFC 9110, 15.2)
+INTERIM_MAX: Final = 20  # interim answers (RFC 9110, 15.2)
 DIGITS_MAX: Final = 20  # of a Content-Length
-CHUNK_LINES_BYTES: Final = 24  # what frames a chunk: a size of at most 16 digits, blanks, line ends
+CHUNK_LINES_BYTES: Final = 24  # framing of a chunk: a size of at most 16 digits, blanks, line ends
 RECEIVE_BYTES: Final = 65_536
-# A chunk costs a tenth of a microsecond, a receive ten: so many are free, and further ones have to bring 64 bytes each.
+# A chunk costs 0.1 µs, a receive 10 µs. Up to these numbers they are free; beyond, they must bring 64 bytes on average.
 CHUNKS_FREE: Final = 200_000
 RECEIVES_FREE: Final = 20_000
 BYTES_EACH: Final = 64
@@ -47,11 +46,11 @@ _UNSAFE: Final = re.compile(r"[\r\0]")
 
 
 class Malformed(http.client.HTTPException):
-    """What came is no answer in HTTP, or could be read in two ways."""
+    """The server sent something that is not HTTP, or that could be read in two ways."""
 
 
 class Headers:
-    """The headers of an answer in their order, found in any letter case; values without the blanks around them."""
+    """The headers of an answer, in their order. Names match in any letter case; values have no blanks around them."""
 
     __slots__ = ("_found", "_lines")
 
@@ -71,15 +70,15 @@ class Headers:
         return found[0] if found else default
 
     def get_all(self, name: str, default: Iterable[str] = ()) -> list[str]:
-        """Every value of a name."""
+        """All values of a name."""
         return self._found.get(name.lower()) or list(default)
 
     def items(self) -> Iterator[tuple[str, str]]:
-        """Names and values, one a line."""
+        """Name and value of each header line."""
         return iter(self._lines)
 
     def listed(self, name: str) -> list[str]:
-        """The members of a list that may stand in several lines (RFC 9110, 5.6.1), in lower case."""
+        """The members of a list that may extend over several lines (RFC 9110, 5.6.1), in lower case."""
         found = self._found.get(name.lower())
         return (
             [part for part in (one.strip(_OWS) for one in ",".join(found).lower().split(",")) if part] if found else []
@@ -87,9 +86,9 @@ class Headers:
 
 
 def headers_of(text: str) -> Headers:
-    """The headers that lines with their ends hold. Raises TooLarge for more than 100 lines.
+    """Parses header lines, each with its line end. Raises TooLarge for more than 100 lines.
 
-    A line that is no header is left out, with the lines that continue it; a bare CR and a NUL are blanks (RFC 9112, 2.2
+    A line that is no header is dropped, with its continuation lines. A bare CR or a NUL counts as a blank (RFC 9112, 2.2
     and 5; RFC 9110, 5.5).
     """
     count = text.count("\n")
@@ -114,17 +113,17 @@ def _odd_lines(text: str) -> Iterator[tuple[str, str]]:
 
 
 class Response:
-    """An answer; its connection goes back to its pool with the last piece of the body.
+    """An answer. With the last piece of the body its connection returns to the pool.
 
-    ``length`` is how many bytes of the body are still to come, None where that is not known.
+    ``length`` is the number of bytes of the body still to come, or None if unknown.
     """
 
     def __init__(self, held: Any, method: str, came: bytes = b"") -> None:
-        """``held`` is the socket, ``came`` what was received of it already."""
+        """``held`` is the socket, ``came`` the bytes of the answer that were received already."""
         self._socket, self._method = held, method
         self._data, self._at = came, 0
         self._receives = self._received = 0
-        self._is_ragged = False  # TLS ended without saying so
+        self._is_ragged = False  # TLS ended without a close notification
         self._chunks: _Chunks | None = None
         self._is_over = False
         self._owner: tuple[HTTPConnectionPool, HTTPConnection] | None = None
@@ -134,7 +133,7 @@ class Response:
         self.will_close = False
 
     def begin(self) -> None:
-        """Reads up to the body. Raises Malformed, ConnectionFailed, TooLarge, OSError (RemoteDisconnected where nothing came)."""
+        """Reads up to the body. Raises Malformed, ConnectionFailed, TooLarge, OSError (RemoteDisconnected for no byte at all)."""
         left = HEADERS_BYTES_MAX
         for _ in range(INTERIM_MAX + 1):
             text = self._head(left)
@@ -153,7 +152,7 @@ class Response:
         self._frame(found[1] == "0")
 
     def _head(self, most: int) -> str:
-        """A status line and its headers, with the ends of the lines and without the empty one."""
+        """A status line and its headers, with their line ends and without the empty line."""
         looked = self._at
         while (end := _HEAD_ENDS.search(self._data, looked)) is None:
             looked = max(self._at, len(self._data) - 2)
@@ -167,7 +166,7 @@ class Response:
                 raise ConnectionFailed("the headers were cut short")
             self._data = self._data + came if self._data else came
             begin = self._data[self._at : self._at + len(_BEGINS)]
-            if not _BEGINS.startswith(begin):  # who speaks something else may wait for us
+            if not _BEGINS.startswith(begin):  # a server of another protocol may wait for us to speak
                 raise Malformed(f"expected an HTTP answer, found {_first_line(self._data[self._at :])}")
         text = self._data[self._at : end.start() + 1]
         if len(text) > most:
@@ -176,14 +175,14 @@ class Response:
         return text.decode("latin-1")
 
     def _frame(self, is_old: bool) -> None:
-        """How the body ends (RFC 9112, 6.3), and whether the connection can be used again (9.3)."""
+        """Finds out how the body ends (RFC 9112, 6.3) and whether the connection can be used again (9.3)."""
         headers = self.headers
         options = headers.listed("connection")
         self.will_close = "close" in options or (is_old and "keep-alive" not in options)
         codings = headers.listed("transfer-encoding")
         if self._method == "HEAD" or self.status in WITHOUT_BODY:
             self.length = 0
-            self.will_close = self.will_close or bool(codings)  # some send an empty body's chunk all the same
+            self.will_close = self.will_close or bool(codings)  # some servers still send the chunk of an empty body
         elif self._method == "CONNECT" and self.status < 300:
             self.length = 0
         elif codings and [one for one in codings if one != "identity"]:
@@ -197,7 +196,7 @@ class Response:
             self.will_close = self.will_close or self.length is None
 
     def _announced(self) -> int | None:
-        """The Content-Length, None where there is none. Raises Malformed for what is no length, or several."""
+        """The Content-Length, or None. Raises Malformed for several different ones, or when it is no number."""
         lines = self.headers.get_all("content-length")
         if not lines:
             return None
@@ -208,15 +207,15 @@ class Response:
         return int(text)
 
     def belongs_to(self, pool: HTTPConnectionPool, connection: HTTPConnection) -> None:
-        """Where its connection goes when the body was read."""
+        """Sets the pool to which the connection returns once the body is read."""
         self._owner = pool, connection
         if self.length == 0:
             self._end()
 
     def piece(self, most: int) -> bytes:
-        """What one receive brings of the body, at most ``most`` bytes where those are as many as one may; b"" at its end.
+        """The body's bytes from one receive, at most ``most`` unless they come in chunks; b"" at the end.
 
-        Raises IncompleteRead where it is cut short, Malformed, TooLarge, OSError.
+        Raises IncompleteRead for a body that is cut short, Malformed, TooLarge, OSError.
         """
         if self._is_over:
             return b""
@@ -236,12 +235,12 @@ class Response:
         return found
 
     def give_up(self) -> None:
-        """What is left of the body will not be read. Nothing, where it was read to its end."""
+        """Leaves the rest of the body unread, which closes the connection. Does nothing after the end of the body."""
         self.will_close = True
         self._end()
 
     def _end(self) -> None:
-        """Gives the connection back, open where the next answer can only be the next request's."""
+        """Returns the connection to its pool. It stays open only if the next bytes must belong to the next answer."""
         if self._is_over:
             return
         self._is_over = True
@@ -254,11 +253,11 @@ class Response:
 
     @property
     def rest(self) -> bytes:
-        """What came after the answer; of a CONNECT's, what is not the proxy's any more."""
+        """Bytes received after the answer. After a CONNECT, these come from the target."""
         return self._data[self._at :]
 
     def _receive(self, most: int) -> bytes:
-        """What one receive brings; b"" at the end of the stream."""
+        """Receives once; b"" at the end of the stream."""
         self._receives += 1
         if self._receives - RECEIVES_FREE > self._received // BYTES_EACH:
             raise TooLarge(_too_many("receives", self._receives, self._received))
@@ -271,7 +270,7 @@ class Response:
         return found
 
     def _some(self, most: int) -> bytes:
-        """What was received before, or comes now."""
+        """Bytes that were received before, or else the next ones."""
         data, at = self._data, self._at
         if at >= len(data):
             data, at = self._receive(RECEIVE_BYTES), 0
@@ -284,7 +283,7 @@ class Response:
         return found
 
     def _unchunked(self) -> bytes:
-        """The data of the chunks that one receive brings; where it brings none, of the next one."""
+        """The chunks' data from one receive, or from the first further one that brings any."""
         chunks = self._chunks
         assert chunks is not None
         while True:
@@ -300,7 +299,7 @@ class Response:
 
 
 class _Chunks:
-    """What frames a chunked body (RFC 9112, 7.1), read by llhttp: it gets a head of ours and then the body as it comes."""
+    """Parses a chunked body (RFC 9112, 7.1) with llhttp, which gets a made-up head and then the body as received."""
 
     HEAD: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 
@@ -311,21 +310,21 @@ class _Chunks:
         self.has_more = False  # bytes came after the end
         self._count = self._size = self._framing = 0
         self._parser = httptools.HttpResponseParser(self)
-        self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # some sites pad it
+        self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)  # some sites pad the size
         self._parser.feed_data(self.HEAD)
 
     def on_message_complete(self) -> None:
-        """The last chunk and its trailers were read."""
+        """The parser calls this after the last chunk and its trailers."""
         self.is_over = True
 
     def data(self, came: bytes) -> bytes:
-        """The data of chunks in some bytes. Raises Malformed, and TooLarge where chunks cost more than they bring."""
+        """The data of the chunks in these bytes. Raises Malformed, and TooLarge for too many or too small chunks."""
         try:
             self._parser.feed_data(came)
         except httptools.HttpParserError as error:
             if not self.is_over:
                 raise Malformed(f"expected chunks, found what are none: {error}") from error
-            self.has_more = True  # "Connection: close" lets nothing follow
+            self.has_more = True  # after "Connection: close" llhttp accepts nothing
         found = self._found[0] if len(self._found) == 1 else b"".join(self._found)
         self._count += len(self._found)
         self._found.clear()
@@ -339,7 +338,7 @@ class _Chunks:
 
 
 def is_answer(data: bytes) -> bool:
-    """Whether an answer that is no interim one begins in what came."""
+    """Whether these bytes contain the begin of an answer that is not an interim one."""
     at = 0
     while _INTERIM.match(data, at) and (end := _HEAD_ENDS.search(data, at)):
         at = end.end()
@@ -347,7 +346,7 @@ def is_answer(data: bytes) -> bool:
 
 
 def _first_line(data: bytes) -> str:
-    """The beginning of a line, as messages may show it."""
+    """The first line of some bytes, cut and escaped for messages."""
     return f'"{printable(data[:81].partition(bytes([10]))[0].decode("latin-1"), 80)}"'
 
 

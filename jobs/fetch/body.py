@@ -1,11 +1,11 @@
-"""A body's bytes: received piece by piece, unpacked as its codings say, and never more of them than the caps allow.
+"""Receives a body piece by piece and unpacks its codings, never more of it than the caps allow.
 
     read → _received (one piece a receive) → _capped → unpack of the outermost coding → _capped → … → joined
 
-Each stage is an iterator of pieces of at most ``PIECE_BYTES``, so that a bomb is refused while it is small; deadline and
-cancel are looked at for each piece of each stage, and so is the process's memory (jobs.memory): for the body, and for
-the window of each unpacker that has one. Each unpacker knows whether its stream came to its end: one that did not was cut
-short, even where the Content-Length was right.
+Each stage is an iterator over pieces of at most ``PIECE_BYTES``, so that a decompression bomb is refused while it is small.
+For each piece of each stage, deadline and cancel are checked, and memory is reserved (jobs.memory) for the body and for the
+window of each unpacker that has one. Each unpacker knows whether its stream is complete. An incomplete one was cut short,
+even when the Content-Length was right.
 """
 
 import io
@@ -22,23 +22,23 @@ from jobs.fetch.answer import Response
 from jobs.fetch.exchange import Exchange
 
 PIECE_BYTES: Final = 65_536
-RECEIVED_BYTES_MAX: Final = 1_000_000  # of a body that can't be read, to look at
+RECEIVED_BYTES_MAX: Final = 1_000_000  # kept of a body that can't be read, for operators to look at
 CODINGS_MAX: Final = 3
 ZSTD_WINDOW_LOG_MAX: Final = 23  # 8 MB, RFC 9659
-WINDOW_BYTES: Final = {"br": 16_777_216, "zstd": 2**ZSTD_WINDOW_LOG_MAX}  # what unpacking has to remember
-GROWN: Final = 9 / 8  # BytesIO grows by an eighth more than it needs
+WINDOW_BYTES: Final = {"br": 16_777_216, "zstd": 2**ZSTD_WINDOW_LOG_MAX}  # memory that an unpacker needs
+GROWN: Final = 9 / 8  # BytesIO allocates an eighth more than it needs
 
 Pieces = Iterator[bytes]
 Unpacking = Generator[bytes, None, bool]  # returns whether the stream came to its end
 
 
 def read(response: Response, exchange: Exchange, max_bytes: int, received: list[bytes]) -> bytes:
-    """The whole body, unpacked; ``max_bytes`` caps what is received and what is unpacked, each for itself.
+    """The whole body, unpacked. ``max_bytes`` caps the received and the unpacked bytes, each by itself.
 
-    ``received`` gets the first pieces as they come, for whoever wants to know what could not be read.
+    The first received pieces are appended to ``received``, so that a body that can't be read can be looked at.
 
-    Raises TooLarge, DecodeFailed (not what its coding says), ConnectionFailed (cut short), Cancelled, TimedOut, and
-    what sockets, ``ssl`` and ``http.client`` raise for a connection that breaks.
+    Raises TooLarge, DecodeFailed (the coding is wrong), ConnectionFailed (cut short), Cancelled, TimedOut, and what
+    sockets, ``ssl`` and ``http.client`` raise for a connection that breaks.
     """
     announced = response.length
     if announced is not None and announced > max_bytes:
@@ -52,13 +52,13 @@ def read(response: Response, exchange: Exchange, max_bytes: int, received: list[
     body = io.BytesIO()
     for piece in _reserved(pieces, exchange, max_bytes, GROWN):
         body.write(piece)
-    exchange.check()  # a socket that was cut ends a body without a length like any other end
+    exchange.check()  # for a body without a length, a socket that was cut looks like the end
     memory.keep(held + int(body.tell() * GROWN))
     return body.getvalue()
 
 
 def codings(header: str) -> list[str]:
-    """The codings of a Content-Encoding header in the order in which they were applied; raises DecodeFailed."""
+    """The codings of a Content-Encoding header, in the order of their application. Raises DecodeFailed."""
     found = [part for part in (part.strip().lower() for part in header.split(",")) if part not in ("", "identity")]
     if len(found) > CODINGS_MAX:
         raise DecodeFailed(f"expected at most {CODINGS_MAX} content codings, found {len(found)}")
@@ -69,7 +69,7 @@ def codings(header: str) -> list[str]:
 
 
 def _received(response: Response, received: list[bytes]) -> Pieces:
-    """What each receive brings."""
+    """The bytes of each receive."""
     left = RECEIVED_BYTES_MAX
     while piece := response.piece(PIECE_BYTES):
         if left > 0:
@@ -89,7 +89,7 @@ def _capped(pieces: Pieces, exchange: Exchange, max_bytes: int, what: str) -> Pi
 
 
 def _reserved(pieces: Pieces, exchange: Exchange, most: int, factor: float) -> Pieces:
-    """The same pieces; before each, memory for it is taken, for ``most`` bytes of them at most."""
+    """The same pieces. Reserves memory for each before it is passed on, up to ``most`` bytes in total."""
     total = 0
     for piece in pieces:
         if total < most:
@@ -99,7 +99,7 @@ def _reserved(pieces: Pieces, exchange: Exchange, most: int, factor: float) -> P
 
 
 def _unpacked(coding: str, pieces: Pieces) -> Pieces:
-    """What a coding's unpacker makes of a stream; an empty stream is an empty body in any coding."""
+    """A stream unpacked by its coding. In any coding, an empty stream is an empty body."""
     first = next((piece for piece in pieces if piece), b"")
     if not first:
         return
@@ -116,7 +116,7 @@ def _chain(first: bytes, rest: Pieces) -> Pieces:
 
 
 def _gzip(first: bytes, rest: Pieces) -> Unpacking:
-    """RFC 1952: members one after another; what follows the last one and is none is padding."""
+    """RFC 1952: one or more members. Other bytes after the last member are padding."""
     engine = zlib.decompressobj(wbits=31)
     for piece in _chain(first, rest):
         data = piece
@@ -131,7 +131,7 @@ def _gzip(first: bytes, rest: Pieces) -> Unpacking:
 
 
 def _deflate(first: bytes, rest: Pieces) -> Unpacking:
-    """RFC 1950, or the bare RFC 1951 that some servers mean; a first byte of 0x_8 is the former's."""
+    """RFC 1950, or raw RFC 1951, which some servers send; a first byte of 0x_8 tells the former."""
     engine = zlib.decompressobj(wbits=15 if first[0] & 0x0F == 8 and first[0] >> 4 <= 7 else -15)
     for piece in _chain(first, rest):
         if not engine.eof:
@@ -140,7 +140,7 @@ def _deflate(first: bytes, rest: Pieces) -> Unpacking:
 
 
 def _inflated(engine: Any, data: bytes) -> Pieces:
-    """What zlib makes of some bytes, piece by piece; at the end of a stream the rest is ``unused_data``."""
+    """Bytes inflated by zlib, piece by piece. After the end of the stream the rest is in ``unused_data``."""
     while True:
         piece = engine.decompress(data, PIECE_BYTES)
         yield piece
@@ -157,7 +157,7 @@ def _brotli(first: bytes, rest: Pieces) -> Unpacking:
             break
         made = engine.process(piece, output_buffer_limit=PIECE_BYTES)
         yield made
-        # It says that it can accept more while it still holds what passed the limit.
+        # brotli says that it can accept more data while it still holds output beyond the limit.
         while len(made) >= PIECE_BYTES or not engine.can_accept_more_data():
             made = engine.process(b"", output_buffer_limit=PIECE_BYTES)
             yield made
@@ -165,7 +165,7 @@ def _brotli(first: bytes, rest: Pieces) -> Unpacking:
 
 
 def _zstd(first: bytes, rest: Pieces) -> Unpacking:
-    """RFC 8878: frames one after another."""
+    """RFC 8878: one or more frames."""
     options = {int(zstd.DecompressionParameter.window_log_max): ZSTD_WINDOW_LOG_MAX}
     engine = zstd.ZstdDecompressor(options=options)
     for piece in _chain(first, rest):

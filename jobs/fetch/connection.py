@@ -1,14 +1,14 @@
-"""Connections that go only where their route leads, and that a deadline or a cancel cuts at any point.
+"""Connections that go only where their route leads, and that a deadline or a cancel can cut at any point.
 
-    Adapter.ask → Pool.ask → GuardedConnection._new_conn     exchange.route.connect: the guard, a socket (jobs.fetch.route, jobs.fetch.proxy)
-                            → GuardedConnection.ask           the exchange holds the socket from here on
-                            → jobs.fetch.answer                     what comes back
+    Adapter.ask → Pool.ask → GuardedConnection._new_conn   exchange.route.connect: guard, socket (jobs.fetch.route, .proxy)
+                           → GuardedConnection.ask         from here on the exchange holds the socket
+                           → jobs.fetch.answer             reads what comes back
 
-urllib3 has no public hook for the address that is connected to (its #3675 and #3781 are open): ``_new_conn`` is what its
-own SOCKS module overrides too. A connection outside an exchange connects to nothing.
+urllib3 has no public hook for the address to connect to (its #3675 and #3781 are open); ``_new_conn`` is what its own SOCKS
+module overrides, too. Outside an exchange a connection connects to nothing.
 
-requests and urllib3 keep connections. What they do for any request besides (retries, redirects, proxies, bodies of unknown
-length, warnings) has nothing to do here and took a third of a small task: a request is written by ``ask``.
+requests and urllib3 keep the connections. What else they do for each request (retries, redirects, proxies, bodies of
+unknown length, warnings) is not needed here and took a third of a small task's time. So ``ask`` writes the request itself.
 """
 
 import contextlib
@@ -30,21 +30,21 @@ from jobs.fetch.answer import Response, is_answer
 from jobs.fetch.exchange import current, let_go
 from jobs.origin import PORTS, origin_of, path_of
 
-SENT_AT_ONCE_BYTES: Final = 16_384  # what a socket takes without a wait
+SENT_AT_ONCE_BYTES: Final = 16_384  # a socket takes this much without waiting
 SEND_BYTES: Final = 65_536
-INTERIM_BYTES: Final = 8_192  # of what comes while a body is sent and is no answer
+INTERIM_BYTES: Final = 8_192  # of interim answers that arrive while a body is sent
 POOLS: Final = 32  # hosts whose connections are kept
-KNOWN_MAX: Final = 1_000  # hosts of which is remembered how their pool is called
+KNOWN_MAX: Final = 1_000  # hosts whose pool key is remembered
 
 
 class _Steady(socket.socket):
-    """A socket of a kept connection: it waits until it is cut, and takes what is there in one call.
+    """The socket of a kept connection. It has no time-out of its own, and receives in one system call.
 
-    Each call to the system lets the process's other threads run, and on the way back this one waits for them.
+    Each system call lets the process's other threads run, and then has to wait for them.
     """
 
     def settimeout(self, value: float | None) -> None:
-        """Asks the system only for another one than there is."""
+        """Calls the system only when the time-out changes."""
         if value != self.gettimeout():
             super().settimeout(value)
 
@@ -54,7 +54,7 @@ class _SteadyTLS(_Steady, ssl.SSLSocket):
 
 
 def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
-    """A request up to its body (RFC 9112). Raises InvalidHeader for what would be more lines, other ones, or no Latin-1."""
+    """A request up to its body (RFC 9112). Raises InvalidHeader for line breaks, a bad request line, and no Latin-1."""
     lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()], "", ""]
     text = "\r\n".join(lines)
     breaks = len(lines) - 1
@@ -68,9 +68,9 @@ def request_head(method: str, target: str, headers: Mapping[str, str]) -> bytes:
 
 
 def _sent(held: socket.socket, data: bytes) -> tuple[bytes, bool]:
-    """Sends until an answer begins: who refuses a body may say so before it has it, and read no more.
+    """Sends until an answer begins: a server may refuse a body before it has read all of it.
 
-    What came meanwhile, and whether all was sent; of who closes before that, what came until then.
+    Returns the bytes that arrived meanwhile, and whether all data was sent. Also when the server closes the connection.
     """
     poll = select.poll()
     poll.register(held, select.POLLIN | select.POLLOUT)
@@ -96,7 +96,7 @@ def _sent(held: socket.socket, data: bytes) -> tuple[bytes, bool]:
 class _Guarded(HTTPConnection):
     """What both kinds of connection share.
 
-    A connected socket has no time-out of its own, whatever urllib3 says of it: the exchange's watchdog cuts what is late.
+    A connected socket has no time-out of its own, whatever urllib3 asks for: the watchdog cuts late exchanges.
     """
 
     _handshaking: socket.socket | None = None
@@ -106,13 +106,13 @@ class _Guarded(HTTPConnection):
         exchange = current()
         made = exchange.route.connect(exchange, self)
         if isinstance(self, HTTPSConnection) and not isinstance(made, ssl.SSLSocket):
-            # The handshake moves the descriptor into a TLS socket that nobody else sees yet; a copy can be cut.
+            # The handshake moves the descriptor into a TLS socket that the exchange can't see yet. It can cut a copy.
             self._handshaking = made.dup()
             exchange.hold(self._handshaking)
         return made
 
     def connect(self) -> None:
-        """Connects, and lets the exchange hold what came of it."""
+        """Connects, then has the exchange hold the socket."""
         exchange = current()
         try:
             super().connect()
@@ -126,14 +126,14 @@ class _Guarded(HTTPConnection):
         if type(made) is socket.socket:
             made = self.sock = _Steady(made.family, made.type, made.proto, fileno=made.detach())
         else:
-            made.suppress_ragged_eofs = False  # an end that TLS does not say may be anybody's
+            made.suppress_ragged_eofs = False  # an end of the stream without TLS's notification may be forged
         exchange.is_fresh = True
         exchange.hold(made)
 
     def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Response:
-        """Sends a request, on a new connection where the exchange wants one, and reads the head of its answer.
+        """Sends a request, on a new connection if the exchange wants one, and reads the head of its answer.
 
-        The headers say how long the body is. Raises as ``Response.begin`` does, and what sockets and ``ssl`` do.
+        The headers must say how long the body is. Raises what ``Response.begin``, sockets and ``ssl`` raise.
         """
         exchange = current()
         data = request_head(method, target, headers) + (body or b"")
@@ -145,7 +145,7 @@ class _Guarded(HTTPConnection):
             exchange.hold(self.sock)
         held: Any = self.sock
         came, was_sent = b"", True
-        # Who has closed by now may have answered before it read everything.
+        # A server that has closed by now may have answered before it read everything.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             if len(data) > SENT_AT_ONCE_BYTES and isinstance(held, socket.socket):
                 came, was_sent = _sent(held, data)
@@ -162,12 +162,12 @@ class GuardedConnection(_Guarded):
 
 
 class GuardedTLSConnection(_Guarded, HTTPSConnection):
-    """A TLS connection; the name that it verifies stays the address's, whatever is connected to."""
+    """A TLS connection. It verifies the name in the request's address, whatever it is connected to."""
 
 
 class _Returning(HTTPConnectionPool):
     def ask(self, request: PreparedRequest, target: str) -> Response:
-        """The answer to a request; its connection comes back. Raises as the connection's ``ask`` does."""
+        """The answer to a request. Its connection returns to this pool. Raises as the connection's ``ask``."""
         connection: Any = self._get_conn()
         try:
             answer: Response = connection.ask(request.method, target, request.headers, request.body)
@@ -179,7 +179,7 @@ class _Returning(HTTPConnectionPool):
         return answer
 
     def _put_conn(self, conn: Any) -> None:
-        """Takes a connection back; first its exchange lets go of it, since the next one may have it at once."""
+        """Takes a connection back. First the exchange drops its socket, since another one may use it at once."""
         let_go()
         super()._put_conn(conn)
 
@@ -200,16 +200,16 @@ POOLS_BY_SCHEME: Final[Mapping[str, type[HTTPConnectionPool]]] = {"http": Pool, 
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """Verifies names and certificates, by the CAs of requests unless a file has others."""
+    """A context that verifies names and certificates, with the CAs of requests or those of a file."""
     context: ssl.SSLContext = create_urllib3_context()
     context.sslsocket_class = _SteadyTLS
-    context.options |= ssl.OP_NO_RENEGOTIATION  # it would have a sender wait for what may never come
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a renegotiation could make a sender wait for ever
     context.load_verify_locations(ca_file or DEFAULT_CA_BUNDLE_PATH)
     return context
 
 
 class Adapter(HTTPAdapter):
-    """requests' adapter on guarded connections, kept and shared by all threads; the CAs are loaded once."""
+    """requests' adapter with guarded connections, which all threads share. It loads the CAs once."""
 
     def __init__(
         self,
@@ -218,13 +218,13 @@ class Adapter(HTTPAdapter):
         context: ssl.SSLContext,
         pools: Mapping[str, type[HTTPConnectionPool]] = POOLS_BY_SCHEME,
     ) -> None:
-        """``connections`` are kept for a host; ``pools``: the class by scheme."""
+        """``connections`` is how many are kept for a host, ``pools`` the pool class for each scheme."""
         self._context, self._pools = context, pools
         self._known: dict[str, tuple[Any, dict[str, Any]]] = {}
         super().__init__(pool_connections=POOLS, pool_maxsize=connections)
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **_: Any) -> None:
-        """Pools of guarded connections."""
+        """Sets up pools of guarded connections."""
         self.poolmanager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, ssl_context=self._context)
         self.poolmanager.pool_classes_by_scheme = dict(self._pools)
 
@@ -235,7 +235,7 @@ class Adapter(HTTPAdapter):
         proxies: Any = None,  # noqa: ARG002
         cert: Any = None,
     ) -> HTTPConnectionPool:
-        """The pool of the request's host. What identifies it is made once a host, not once a request."""
+        """The pool of the request's host. The key of the pool is made once for a host, not for each request."""
         origin = origin_of(request.url or "")
         known = self._known.get(origin)
         if known is None:
@@ -251,14 +251,14 @@ class Adapter(HTTPAdapter):
         return found
 
     def request_url(self, request: PreparedRequest, proxies: Any) -> str:  # noqa: ARG002
-        """What stands in the request line: the way out is the route's, not a proxy of requests'."""
+        """The target in the request line. Proxies are the route's business, not that of requests."""
         return path_of(request.url or "")
 
     def ask(self, request: PreparedRequest) -> Response:
-        """The answer to a request, of which the head is read. Raises as ``Response.begin`` does, and what sockets and ``ssl`` do."""
+        """The answer to a request, with its head read. Raises what ``Response.begin``, sockets and ``ssl`` raise."""
         pool: Any = self.get_connection_with_tls_context(request, True)
         answer: Response = pool.ask(request, self.request_url(request, None))
         return answer
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """Nothing is left to do: requests would load the CAs again for each connection."""
+        """Does nothing; requests would load the CAs again for each connection."""

@@ -1,4 +1,4 @@
-"""How a region goes out: a fetcher for each of its egresses."""
+"""How a region reaches the network: a fetcher for each of its egresses."""
 
 import socket
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from regions.settings import Region, Settings
 
 
 class Fetches(Protocol):
-    """What answers requests: ``jobs.fetch.fetcher.Fetcher``, or answers that were kept."""
+    """Answers requests: ``jobs.fetch.fetcher.Fetcher``, or a class that answers from stored answers."""
 
     def fetch(self, request: Request, terms: Terms, /) -> Page:
         """The page at the end of a request's redirects. Raises TaskError."""
 
     def close(self) -> None:
-        """Lets go of what it holds."""
+        """Closes what it holds open."""
 
 
 def fetchers_of(settings: Settings, region: Region, *, elsewhere: bool = False) -> dict[str, Fetches]:
-    """A fetcher for each way out of a region; raises ``Faults`` with all that is wrong with them.
+    """A fetcher for each egress of a region. Raises ``Faults`` with everything that is wrong with the egresses.
 
-    ``elsewhere``: on an author's machine, which need not have the addresses of the region's.
+    ``elsewhere``: this is an author's machine, which does not have the addresses of the region's hosts.
     """
     faults: list[Fault] = []
     allow, origins = (
@@ -46,7 +46,7 @@ def fetchers_of(settings: Settings, region: Region, *, elsewhere: bool = False) 
 
 
 def collected(faults: list[Fault], parse: Callable[[str], Any], text: str) -> Any:
-    """What ``parse`` makes of a setting; its faults are added to the others."""
+    """The result of ``parse`` for a setting; its faults are added to ``faults``, and then it is None."""
     try:
         return parse(text)
     except Faults as found:
@@ -55,7 +55,7 @@ def collected(faults: list[Fault], parse: Callable[[str], Any], text: str) -> An
 
 
 def why_not_from(address: str) -> str:
-    """Why nothing can connect from an address, "" where it can."""
+    """Why this machine can't connect from an address; "" when it can."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as tried:
             tried.bind((address, 0))
@@ -65,7 +65,7 @@ def why_not_from(address: str) -> str:
 
 
 def passwords_of(region: Region) -> dict[str, frozenset[str]]:
-    """What must not be kept of each way out through a proxy that takes a password, in each form in which it is sent."""
+    """For each egress through a proxy with a password: the forms in which it is sent, which must not be kept."""
     proxies = {name: proxy_of(egress) for name, egress in region.egress.items()}
     return {
         name: frozenset((proxy.password, f"{proxy.user}:{proxy.password}"))

@@ -1,14 +1,14 @@
-"""Fetching a page: every hop guarded, one deadline over all of it, nothing held that the caps don't allow.
+"""Fetches a page: each hop guarded, one deadline over all of them, and never more in memory than the caps allow.
 
     Fetcher.fetch → Watchdog.watching → for each hop:
-      _prepare     address, headers, cookies of this hop's host
-      _place       where an origin is mapped, connect there instead
-      _send        Adapter.ask (jobs.fetch.connection) by the egress's route; a reset kept connection is tried once more
-      _next        a redirect: another host gets no credentials, cookies or body
-      admit        … and is asked when its turn has come
+      _prepare     address, headers, and cookies for this hop's host
+      _place       replaces the address when its origin is mapped to another one
+      _send        Adapter.ask (jobs.fetch.connection) on the egress's route; once more if a kept connection was reset
+      _next        follows a redirect: another host gets no credentials, cookies or body
+      terms.admit  waits for that host's turn
     → body.read → Page
 
-requests' Session is not used: it reads and unpacks a redirect's whole body, takes credentials and proxies from the
+requests' Session is not used: it reads and unpacks the whole body of a redirect, takes credentials and proxies from the
 environment, and costs twice as much.
 """
 
@@ -41,9 +41,9 @@ from regions.egress import Egress, proxy_of
 
 REDIRECTS_MAX: Final = 10
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-DISCARD_BYTES_MAX: Final = 16_384  # a redirect's body up to here is read, so that its connection is kept
+DISCARD_BYTES_MAX: Final = 16_384  # a redirect's body up to this size is read, so that the connection can be kept
 RETRY_AFTER_SECONDS_MAX: Final = 86_400.0
-# What another host may see of a request: any other header may carry a secret.
+# Headers that another host may see after a redirect. Any other header may carry a secret.
 IMPERSONAL: Final = frozenset({"accept", "accept-encoding", "accept-language", "user-agent"})
 OF_A_BODY: Final = frozenset({"content-type", "content-length", "content-encoding", "transfer-encoding"})
 
@@ -52,7 +52,7 @@ _BROKEN: Final = (requests.RequestException, urllib3.exceptions.HTTPError, http.
 
 @dataclass(frozen=True, slots=True)
 class _Hop:
-    """One request on its way; ``cookies`` are the definition's own, the jar's come besides."""
+    """One request of a fetch. ``cookies`` are the definition's; those of the jar are added."""
 
     method: str
     url: str
@@ -63,7 +63,7 @@ class _Hop:
 
 @dataclass(slots=True, kw_only=True)
 class Terms:
-    """What a fetch has to keep to. ``deadline`` (monotonic) is the task's, ``timeout_seconds`` is this fetch's.
+    """The limits of a fetch. ``deadline`` (monotonic) is the task's, ``timeout_seconds`` this fetch's.
 
     The time-out runs from the first look-up to the last byte of the body. ``max_bytes`` caps the body, both as received
     and as unpacked. ``cancelled`` is called for each piece received, and ten times a second from another thread.
@@ -84,9 +84,9 @@ class Terms:
 class Fetcher:
     """Fetches for all threads of a process, which share its kept connections.
 
-    ``origins`` maps an origin to where it is connected to instead ({"https://www.example.org":
-    "http://127.0.0.1:8099/www.example.org"}); everything else, the Host header too, stays the original's.
-    ``connections`` is how many are kept for one host; ``egress`` is how to go out, and ``name`` what it is called.
+    ``origins`` maps an origin to the address to connect to instead ({"https://www.example.org":
+    "http://127.0.0.1:8099/www.example.org"}). All else stays the original's, the Host header, too. ``connections`` is how
+    many are kept for a host. ``egress`` says how to reach the network; ``name`` is its name.
     """
 
     def __init__(
@@ -150,18 +150,18 @@ class Fetcher:
         raise endless
 
     def _prepare(self, hop: _Hop, jar: RequestsCookieJar) -> PreparedRequest:
-        """The request of a hop at its own address."""
+        """The request of a hop, at its own address."""
         prepared = PreparedRequest()
         prepared.method = hop.method.upper()
         try:
             if is_plain(hop.url):
-                prepared.url = hop.url  # what requests would make of it
+                prepared.url = hop.url  # requests would not change it
             else:
                 prepared.prepare_url(_checked(hop.url), None)
-                if "/." in (prepared.url or ""):  # what requests unquoted may be dots (RFC 3986, 5.2.4)
+                if "/." in (prepared.url or ""):  # requests may have unquoted dots (RFC 3986, 5.2.4)
                     prepared.prepare_url(prepared.url or "", None)
             host = host_header(origin_of(prepared.url or ""))
-            if hop.headers is self._headers:  # as nearly always; ours need no check
+            if hop.headers is self._headers:  # the usual case; our own headers need no check
                 prepared.headers = {"Host": host, **self._headers}  # type: ignore[assignment]
             else:
                 prepared.prepare_headers({"Host": host, **hop.headers})
@@ -180,7 +180,7 @@ class Fetcher:
         return prepared
 
     def _place(self, prepared: PreparedRequest) -> PreparedRequest:
-        """The same request, at the address that its origin is mapped to."""
+        """The same request at the address to which its origin is mapped."""
         url = prepared.url or ""
         place = self._origins.get(origin_of(url)) if self._origins else None
         if place is None:
@@ -220,12 +220,12 @@ class Fetcher:
             error.page = _seen(request, prepared, answer, b"".join(received))
             raise
         finally:
-            answer.give_up()  # nothing, where it was read to its end
+            answer.give_up()  # does nothing when the body was read to its end
         return _seen(request, prepared, answer, content)
 
 
 def _seen(request: Request, prepared: PreparedRequest, answer: Response, content: bytes = b"") -> Page:
-    """An answer with as much of its body as came."""
+    """The page of an answer, with as much of its body as arrived."""
     url = urldefrag(prepared.url or "").url
     headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
     for name, value in answer.headers.items():
@@ -234,13 +234,13 @@ def _seen(request: Request, prepared: PreparedRequest, answer: Response, content
 
 
 def _keep_cookies(jar: RequestsCookieJar, answer: Response, prepared: PreparedRequest) -> None:
-    """Each cookie for itself: where ``http.cookiejar`` trips over one it drops all that it was given."""
+    """Adds each cookie by itself: when ``http.cookiejar`` can't read one, it drops all of the same call."""
     for line in answer.headers.get_all("set-cookie"):
         jar.extract_cookies(MockResponse(Headers([("Set-Cookie", line)])), MockRequest(prepared))  # type: ignore[arg-type]
 
 
 def _checked(url: str) -> str:
-    """An address without credentials and fragment; raises BlockedAddress for another scheme than http and https."""
+    """An address without credentials and fragment. Raises BlockedAddress unless its scheme is http or https."""
     try:
         parts = urlsplit(url)
         has_host = bool(parts.hostname)
@@ -253,14 +253,14 @@ def _checked(url: str) -> str:
 
 
 def shown(url: str) -> str:
-    """An address as messages may show it: without credentials and query, not longer than a line."""
+    """An address as messages may show it: without credentials and query, and cut to 200 characters."""
     before, at, after = url.partition("?")[0].rpartition("@")
     bare = before.partition("://")[0] + "://" + after if at and "://" in before else after
     return f'"{bare[:200]}"'
 
 
 def _next(hop: _Hop, prepared: PreparedRequest, answer: Response) -> _Hop:
-    """The hop that a redirect asks for; raises HttpStatus where it says nothing that can be followed."""
+    """The hop to which a redirect leads. Raises HttpStatus when it can't be followed."""
     status = answer.status
     try:
         location = answer.headers.get("location", "").encode("latin-1").decode("utf-8")
@@ -288,7 +288,7 @@ def _next(hop: _Hop, prepared: PreparedRequest, answer: Response) -> _Hop:
 
 
 def _may_see_credentials(url: str, following: str) -> bool:
-    """The same origin, or the same host that goes over to TLS on the usual ports."""
+    """Whether a redirect stays with the origin, or only changes from http to https on the usual ports."""
     try:
         before, after = origin_of(url), origin_of(following)
     except ValueError:
@@ -297,18 +297,18 @@ def _may_see_credentials(url: str, following: str) -> bool:
 
 
 def _discard(answer: Response) -> None:
-    """Reads a short body to its end, so that the connection can be kept; else, or if that fails, closes it."""
+    """Reads a short body to its end, so that the connection can be kept. Closes the connection otherwise."""
     try:
         if answer.length is not None and answer.length <= DISCARD_BYTES_MAX:
             while answer.piece(body.PIECE_BYTES):
                 pass
     except _BROKEN:
-        pass  # nothing of this body is wanted: a broken connection is only one that is not kept
+        pass  # nobody wants this body; a broken connection is just not kept
     answer.give_up()
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and those inside it, as requests and urllib3 wrap them: in ``reason``, in their arguments, as cause."""
+    """An error and the errors that it wraps: requests and urllib3 put them in ``reason``, the arguments or the cause."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:
@@ -323,7 +323,7 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 def _fail(error: BaseException, host: str, http_status: int | None = None) -> NoReturn:
-    """Raises what a broken exchange is in our tree."""
+    """Raises the TaskError for a broken exchange."""
     causes = list(_causes(error))
     inner = causes[-1]
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
@@ -341,7 +341,7 @@ def _fail(error: BaseException, host: str, http_status: int | None = None) -> No
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a Retry-After header asks for, as a number or a date; None where it says nothing usable."""
+    """The seconds that a Retry-After header asks for, as a number or a date. None when it says nothing usable."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), RETRY_AFTER_SECONDS_MAX)

@@ -1,12 +1,13 @@
-"""Which addresses a fetch may connect to: public ones, and those that ``NEARFETCH__FETCH__ALLOW`` lists.
+"""Judges the addresses that a fetch may connect to: public ones, and those that ``NEARFETCH__FETCH__ALLOW`` lists.
 
-The decision is made on the address that is connected to, never on a name, for every new connection of every hop:
+The guard judges the address of each new connection of each hop, not its name:
 
-    route.connect → resolve → Guard.filter: judge each address → connect to exactly those, or have a proxy do so
-                  → Guard.named: where the proxy looks names up itself, only what a name says by itself can be judged
+    route.connect → resolve → Guard.filter: judges each address → connect to exactly those, or have a proxy do so
+                  → Guard.named: when the proxy looks names up itself, only the name can be judged
 
-Public is what IANA's special-purpose registries call globally reachable unicast, but for this machine's own addresses. An address that carries another one
-(IPv4-mapped, NAT64) is judged by what it carries; 6to4 and Teredo are tunnels that the registries do not call reachable.
+Public addresses are those that IANA's special-purpose registries call globally reachable unicast, except this machine's own.
+An address that carries another one (IPv4-mapped, NAT64) is judged by that one. 6to4 and Teredo are tunnels, which the
+registries do not call reachable.
 """
 
 import ipaddress
@@ -27,8 +28,8 @@ Resolve = Callable[[str, int], list[Target]]
 
 SCHEMES: Final = ("http", "https")
 
-# IANA's IPv4 special-purpose registry where "globally reachable" is not true, multicast, class E; then what clouds
-# answer on: 168.63.129.16 is a public number that is a host's own platform.
+# IANA's IPv4 special-purpose registry where "globally reachable" is not true, multicast, and class E. Then an address of
+# cloud platforms: 168.63.129.16 is a public number, but the host's own platform answers on it.
 DENIED_V4: Final = tuple(
     ipaddress.IPv4Network(text)
     for text in (
@@ -37,7 +38,7 @@ DENIED_V4: Final = tuple(
         "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32",
     )
 )  # fmt: skip
-GLOBAL_V6: Final = ipaddress.IPv6Network("2000::/3")  # the only unicast that is given out
+GLOBAL_V6: Final = ipaddress.IPv6Network("2000::/3")  # the only unicast range in use
 DENIED_V6: Final = tuple(
     ipaddress.IPv6Network(text)
     for text in (
@@ -49,7 +50,7 @@ DENIED_V6: Final = tuple(
 )
 MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-# Names that mean this machine or its network wherever they are looked up (RFC 6761, 6762, 8375, ICANN's "internal").
+# Names for this machine or its network, wherever they are looked up (RFC 6761, 6762, 8375, ICANN's "internal").
 LOCAL_NAMES: Final = ("localhost", "localdomain", "local", "internal", "home.arpa")
 _NAME: Final = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.?", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"(?:\d+|0x[0-9a-f]*)\.?", re.IGNORECASE)  # a last label that makes a host an IPv4 address
@@ -57,7 +58,7 @@ _ORIGIN: Final = re.compile(r"https?://[^/?#@\s]+")
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is globally reachable unicast, also after unwrapping."""
+    """Whether an address is globally reachable unicast, and so is the one that it carries."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in DENIED_V4)
     if address in MAPPED or address in NAT64:
@@ -66,9 +67,9 @@ def is_public(address: Address) -> bool:
 
 
 def is_own(address: Address) -> bool:
-    """Whether an address is one of this machine's, a public one among them: what listens there trusts who is near.
+    """Whether an address is this machine's own, also a public one: services that listen there may trust local clients.
 
-    What goes to oneself comes from there, which the kernel tells without sending anything.
+    For a packet to itself, a machine chooses that same address as the source. The kernel tells so without sending anything.
     """
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
@@ -76,7 +77,7 @@ def is_own(address: Address) -> bool:
             probe.connect((str(address), 9))
             return bool(ipaddress.ip_address(probe.getsockname()[0]) == address)
     except OSError:
-        return False  # there is no way to it
+        return False  # no route to it
 
 
 def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
@@ -86,18 +87,18 @@ def _carried(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Addresses that are let through besides public ones; ``port`` None is any."""
+    """Addresses that are permitted besides public ones. ``port`` None is any port."""
 
     network: Network
     port: int | None = None
 
     def covers(self, address: Address, port: int) -> bool:
-        """Whether this entry lets an address and port through."""
+        """Whether this entry permits an address and port."""
         return address.version == self.network.version and address in self.network and self.port in (None, port)
 
 
 def parse_allow(text: str) -> list[Allowed]:
-    """``127.0.0.1:8099, 10.0.0.0/8, [::1]:80, ::1``; raises ``Faults`` with every entry that is none of these."""
+    """Parses a list like ``127.0.0.1:8099, 10.0.0.0/8, [::1]:80, ::1``. Raises ``Faults`` with each wrong entry."""
     allowed: list[Allowed] = []
     faults: list[Fault] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -112,7 +113,7 @@ def parse_allow(text: str) -> list[Allowed]:
 
 
 def _entry(part: str) -> Allowed:
-    """One entry of the list; raises ValueError."""
+    """One entry of the list. Raises ValueError."""
     host, colon, port = part.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if colon and (bracketed or ":" not in host):
@@ -123,9 +124,9 @@ def _entry(part: str) -> Allowed:
 
 
 def parse_origins(text: str) -> dict[str, str]:
-    """``https://www.example.org=http://127.0.0.1:8099/www.example.org,…`` as {origin: where to connect}.
+    """Parses ``https://www.example.org=http://127.0.0.1:8099/www.example.org,…`` into {origin: where to connect}.
 
-    Raises ``Faults`` with every entry that is not two addresses, the first of them without a path.
+    Raises ``Faults`` with each entry that is not an address without a path, ``=``, and an address.
     """
     origins: dict[str, str] = {}
     faults: list[Fault] = []
@@ -145,20 +146,20 @@ def parse_origins(text: str) -> dict[str, str]:
 
 
 def system_resolve(host: str, port: int) -> list[Target]:
-    """The system's answer for a name, in its order; raises ``socket.gaierror`` (or UnicodeError for no name at all)."""
+    """The system's addresses for a name, in its order. Raises ``socket.gaierror``, or UnicodeError for an invalid name."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, address) for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]  # type: ignore[misc]
 
 
 class Guard:
-    """Decides on addresses. ``resolve`` is the system's unless a test brings another."""
+    """Judges addresses. ``resolve`` looks names up; tests bring their own."""
 
     def __init__(self, allow: Iterable[Allowed] = (), resolve: Resolve = system_resolve) -> None:
         self._allow = tuple(allow)
         self.resolve = resolve
 
     def permits(self, text: str, port: int) -> bool:
-        """Whether an address (as text, with a zone or without) may be connected to."""
+        """Whether a fetch may connect to an address, given as text with or without a zone."""
         try:
             address: Address = ipaddress.ip_address(text)
         except ValueError:
@@ -170,7 +171,7 @@ class Guard:
         return is_public(address) and not is_own(address)
 
     def filter(self, host: str, port: int, targets: list[Target]) -> list[Target]:
-        """Those of a name's addresses that may be connected to; raises BlockedAddress where that is none."""
+        """Those of a name's addresses that are permitted. Raises BlockedAddress when there is none."""
         permitted = [target for target in targets if self.permits(str(target[1][0]), port)]
         if not permitted:
             found = ", ".join(sorted({str(target[1][0]) for target in targets})) or "no address"
@@ -179,9 +180,9 @@ class Guard:
         return permitted
 
     def named(self, host: str, port: int) -> list[str]:
-        """What a proxy that looks names up itself may be asked for: addresses as ever, and names that are not local.
+        """What a proxy that looks names up itself may be asked for: permitted addresses, and names that are not local.
 
-        Where such a name leads is the proxy's to judge. Raises BlockedAddress.
+        The proxy has to judge where such a name leads. Raises BlockedAddress.
         """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)

@@ -1,15 +1,15 @@
-"""Through a proxy: what it is asked for, and what its refusals mean.
+"""Connects through a proxy: what the proxy is asked for, and what its refusals mean.
 
     Exchange.route.connect → the target's permitted addresses, one after another
-        → to the proxy, whose own address is the operator's word and is not judged; TLS to an https one
-        → http, https    CONNECT address:port (RFC 9110, 9.3.6), for plain targets too
+        → to the proxy, with TLS for an https one. Its own address is the operator's choice and is not judged
+        → http, https    CONNECT address:port (RFC 9110, 9.3.6), also for plain targets
           socks5         RFC 1928 and 1929, by PySocks
-    ForwardedConnection  a plain target of an HTTP proxy that looks names up: whole addresses (RFC 9112, 3.2.2)
+    ForwardedConnection  for plain targets when an HTTP proxy looks names up: absolute URLs (RFC 9112, 3.2.2)
 
-The proxy gets the address that was judged and not the name, so nobody looks the name up a second time; TLS to the target
-verifies the name, and Host says it, inside. A whole address can't be asked for so: a proxy makes Host of it (RFC 9112).
+The proxy gets the judged address, not the name, so that nobody looks the name up again. Inside the tunnel, TLS verifies the
+name and Host has it. That does not work for an absolute URL, since a proxy makes Host of it (RFC 9112).
 
-What the proxy itself does wrong is the region's error, so that it neither opens a host's breaker nor counts against a source.
+A proxy's own faults are errors of the region: they neither open a host's breaker nor count against a source.
 """
 
 import base64
@@ -33,20 +33,20 @@ from jobs.fetch.guard import Guard, Target, system_resolve
 from jobs.fetch.route import addresses, from_source, look_up, place_of, ready, shared
 from regions.egress import Proxy
 
-CREDENTIALS: Final = (401, 407)  # statuses of a CONNECT; the first is some proxies' mistake for the second
-SQUIDS_OWN: Final = "x-squid-error"  # a header of Squid's own errors; it is what refuses CONNECT to port 80 unless told
-# SOCKS replies: the target's machine refused, as only this one says; and two that another time will not change.
+CREDENTIALS: Final = (401, 407)  # statuses of a CONNECT; some proxies send the first where they mean the second
+SQUIDS_OWN: Final = "x-squid-error"  # a header of Squid's own errors; by default Squid refuses CONNECT to port 80
+# SOCKS replies: the target's machine refused, which only this reply says; and two that another try won't change.
 REFUSED, NOT_ALLOWED, NOT_SUPPORTED = "0x05", "0x02", "0x07"
 
 Connect = Callable[[socket.socket, Any], socket.socket]  # a new socket and the proxy's address → one that leads on
 
 
 class _Elsewhere(ConnectionFailed):
-    """The proxy did not get to this address, and may get to another one of the target."""
+    """The proxy could not reach this address; it may reach another one of the target."""
 
 
 class Proxied:
-    """Through the proxy of an egress, which has a ``name``. ``context`` is for TLS to the proxy."""
+    """The route through the proxy of the egress ``name``. ``context`` is for TLS to the proxy."""
 
     def __init__(
         self, proxy: Proxy, name: str, guard: Guard, context: ssl.SSLContext, source_address: str = ""
@@ -81,13 +81,13 @@ class Proxied:
         raise fault
 
     def whole(self, connection: HTTPConnection, path: str) -> str:
-        """An address as a proxy that forwards is asked for it; raises BlockedAddress."""
+        """The absolute URL to ask a forwarding proxy for. Raises BlockedAddress."""
         host, port = place_of(connection)
         asked = self._guard.named(host, port)[0].rstrip(".")
         return f"http://{_bracketed(asked)}{'' if port == http.client.HTTP_PORT else f':{port}'}{path}"
 
     def own_error(self, connection: HTTPConnection, status: int, headers: Headers) -> ConnectionFailed | None:
-        """What an answer to a whole address is where the proxy itself says so; most others can't be told from a target's."""
+        """The error if an answer is clearly the proxy's own. Most of its answers can't be told from a target's."""
         if status == http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
             return self._unwelcome()
         return self._refusal(status, *place_of(connection)) if SQUIDS_OWN in headers else None
@@ -97,7 +97,7 @@ class Proxied:
         return ConnectionFailed(f"{self._said} does not take its user and password", origin="region", retryable=False)
 
     def _refusal(self, status: int, host: str, port: int) -> ConnectionFailed:
-        """The proxy does not lead there; the words are ours, since its own might repeat what it was told."""
+        """The proxy refuses to connect. Its own text is not shown, since it might repeat credentials."""
         phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else ""
         message = f"{self._said} does not connect to {host} port {port}: {status} {phrase}".rstrip()
         if status >= 500:
@@ -105,14 +105,14 @@ class Proxied:
         return ConnectionFailed(message, origin="region", retryable=status == http.HTTPStatus.TOO_MANY_REQUESTS)
 
     def _asked(self, exchange: Exchange, host: str, port: int) -> list[str]:
-        """What the proxy is asked to connect to, one after another."""
+        """What to ask the proxy to connect to, one after another."""
         if self._proxy.resolves:
             return self._guard.named(host, port)
         targets = self._guard.filter(host, port, addresses(exchange, self._guard, host, port))
         return [str(address[0]).partition("%")[0] for _, address in targets]
 
     def _through(self, exchange: Exchange, connection: HTTPConnection, connect: Connect) -> socket.socket:
-        """What ``connect`` makes at the first of the proxy's addresses that does it; what fails here is the proxy's doing."""
+        """Calls ``connect`` on a socket to each of the proxy's addresses until one works. Failures here are the proxy's."""
         fault: OSError | http.client.HTTPException = OSError("no address")
         for seconds, (family, address) in shared(exchange, self._own(exchange)):
             made = (socks.socksocket if self._is_socks else socket.socket)(family, socket.SOCK_STREAM)
@@ -134,7 +134,7 @@ class Proxied:
         raise ConnectionFailed(f"{self._said} leads nowhere: {said(fault)}", origin="region") from fault
 
     def _own(self, exchange: Exchange) -> list[Target]:
-        """The proxy's own addresses, which are not judged."""
+        """The proxy's own addresses. They are not judged."""
         try:
             found = look_up(exchange, system_resolve, self._proxy.host, self._proxy.port)
         except (OSError, UnicodeError) as error:
@@ -143,13 +143,13 @@ class Proxied:
         return from_source(found, self._source, self._said)
 
     def _only(self, exchange: Exchange, made: socket.socket, address: Any) -> socket.socket:
-        """Connected to the proxy."""
+        """Connects to the proxy."""
         made.connect(address)
         made.settimeout(exchange.remaining())
         return self._secured(exchange, made) if self._proxy.scheme == "https" else made
 
     def _secured(self, exchange: Exchange, made: socket.socket) -> socket.socket:
-        """TLS with the proxy; a copy can be cut while the handshake moves the descriptor."""
+        """Starts TLS with the proxy. While the handshake moves the descriptor, the exchange can cut a copy."""
         with made.dup() as held:
             exchange.hold(held)
             try:
@@ -162,7 +162,7 @@ class Proxied:
     def _by_connect(
         self, exchange: Exchange, target: str, host: str, port: int, made: socket.socket, address: Any
     ) -> socket.socket:
-        """Connected to the target by CONNECT."""
+        """Connects to the target by CONNECT."""
         led = self._only(exchange, made, address)
         try:
             status = self._status(led, f"{_bracketed(target)}:{port}")
@@ -176,7 +176,7 @@ class Proxied:
         return led
 
     def _status(self, led: socket.socket, place: str) -> int:
-        """What the proxy answers to a CONNECT."""
+        """The status that the proxy answers to a CONNECT."""
         headers = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         led.sendall(f"CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n{headers}\r\n".encode("ascii"))
         answer = Response(led, "CONNECT")
@@ -191,7 +191,7 @@ class Proxied:
     def _by_socks(
         self, exchange: Exchange, target: str, host: str, port: int, made: Any, address: Any
     ) -> socket.socket:
-        """Connected to the target by SOCKS."""
+        """Connects to the target by SOCKS."""
         proxy = self._proxy
         made.set_proxy(socks.SOCKS5, address[0], address[1], True, proxy.user or None, proxy.password or None)
         made.settimeout(exchange.remaining())
@@ -212,7 +212,7 @@ class Proxied:
         return plain
 
     def _declined(self, reply: str, host: str, port: int) -> TaskError:
-        """What a SOCKS reply ("0x05: Connection refused") means."""
+        """The error for a SOCKS reply ("0x05: Connection refused")."""
         code, _, text = reply.partition(": ")
         if code == REFUSED:
             return _Elsewhere(f"could not connect to {host} port {port}: {text}")
@@ -223,10 +223,10 @@ class Proxied:
 
 
 class ForwardedConnection(GuardedConnection):
-    """A plain connection to a proxy that is asked for whole addresses."""
+    """A plain connection to a proxy that is asked for absolute URLs."""
 
     def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> Response:
-        """Asks for the whole address, with our credentials for the proxy; raises what the proxy says for itself."""
+        """Asks for the absolute URL, with the credentials for the proxy. Raises the proxy's own errors."""
         route = current().route
         assert isinstance(route, Proxied)
         found = super().ask(method, route.whole(self, target), {**headers, **route.headers}, body)
@@ -240,7 +240,7 @@ class _ForwardedPool(Pool):
 
 
 class NestedTLSConnection(GuardedTLSConnection):
-    """TLS with the target inside of TLS with the proxy, which our route has done when urllib3 believes that it tunnels."""
+    """TLS with the target inside TLS with the proxy. urllib3 believes that it tunnels, but the route has done so already."""
 
     def connect(self) -> None:
         """Connects."""
@@ -251,7 +251,7 @@ class NestedTLSConnection(GuardedTLSConnection):
         return sock
 
     def _tunnel(self) -> None:
-        """Done."""
+        """Does nothing: the route has made the tunnel."""
 
 
 class _NestedPool(TLSPool):

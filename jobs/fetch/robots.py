@@ -1,9 +1,9 @@
-"""robots.txt (RFC 9309) of the hosts of sources that ask for it: fetched like a page, kept, and obeyed.
+"""Obeys the robots.txt (RFC 9309) of hosts whose source asks for that.
 
-    Robots.check → kept? else get → /robots.txt       its turn, the guard, the caps, by the request's own egress
-                 → BlockedAddress, or nothing         and its crawl delay, for everybody
+    Robots.check → kept, or get → /robots.txt     a fetch like any other, by the request's own egress
+                 → BlockedAddress, or nothing     the crawl delay goes to ``delay``
 
-A process reads one once an hour; the delay is the region's.
+A process reads each robots.txt once an hour. The crawl delay holds for the whole region.
 """
 
 import threading
@@ -21,23 +21,23 @@ from jobs.page import Page, Request
 KEPT_SECONDS: Final = 3_600.0  # RFC 9309 allows a day
 HOSTS_MAX: Final = 1_000
 FETCHED_BYTES_MAX: Final = 4_000_000
-READ_BYTES_MAX: Final = 512_000  # the rest is not looked at, as RFC 9309 (2.5) says
+READ_BYTES_MAX: Final = 512_000  # the rest is ignored, as RFC 9309 (2.5) permits
 
 Get = Callable[[Request], Page]
 
 
 class Robots:
-    """The rules that a worker process knows, shared by its threads."""
+    """The rules that a worker process has read. Its threads share them."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[float, Protego]] = {}  # by origin and egress
         self._lock = threading.Lock()
 
     def check(self, request: Request, agent: str, get: Get, delay: Callable[[float], None]) -> None:
-        """Raises BlockedAddress where the host's robots.txt keeps ``agent`` from an address, and what ``get`` raises.
+        """Raises BlockedAddress when the host's robots.txt forbids ``agent`` the address, and what ``get`` raises.
 
-        ``delay`` hears how many seconds it wants between two fetches, before anybody goes by it. Where there is none (any
-        4xx but 429) everything is allowed; where it can't be had nothing is, until it can.
+        ``delay`` is called with the crawl delay in seconds, before the rules are used. Without a robots.txt (any 4xx but
+        429) all is allowed. When it can't be fetched, nothing is, until it can.
         """
         origin = origin_of(request.url)
         until, rules = self._known.get((origin, request.egress), (0.0, None))

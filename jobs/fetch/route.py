@@ -1,10 +1,10 @@
-"""How a connection gets to its target: a name's addresses, judged, and a socket to the first that takes it.
+"""Connects to a target: looks its name up, has the addresses judged, and connects to the first that accepts.
 
     GuardedConnection._new_conn → exchange.route.connect
-      Direct      look_up → Guard.filter → connected, to exactly those
-      Proxied     the same addresses, asked of a proxy (jobs.fetch.proxy)
+      Direct      look_up → Guard.filter → connect to exactly those
+      Proxied     the same addresses, but a proxy connects (jobs.fetch.proxy)
 
-``source_address`` is what connections come from; "" leaves it to the system.
+``source_address`` is the local address of connections; "" leaves it to the system.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from jobs.errors import ConnectionFailed, TaskError, TimedOut
 from jobs.fetch.exchange import WATCH_SECONDS, Exchange, said
 from jobs.fetch.guard import Guard, Resolve, Target
 
-CONNECT_SECONDS: Final = 10.0  # for one address; all addresses of a name share what is left of the time-out
+CONNECT_SECONDS: Final = 10.0  # for one address; the addresses of a name share the rest of the time-out
 
 LOOK_UP_SECONDS: Final = 10.0  # for a name
-LOOK_UPS_MAX: Final = 64  # at once, in a process
-OF_ONE_MAX: Final = 8  # of them below one domain
+LOOK_UPS_MAX: Final = 64  # at once in a process
+OF_ONE_MAX: Final = 8  # at once below one domain
 
 Options = Sequence[tuple[int, int, int | bytes]]
 
 
 class Direct:
-    """Straight to a permitted address."""
+    """The route straight to a permitted address."""
 
     def __init__(self, guard: Guard, source_address: str = "") -> None:
         self._guard, self._source = guard, source_address
@@ -63,9 +63,9 @@ class Direct:
 
 
 def place_of(connection: HTTPConnection) -> tuple[str, int]:
-    """The host, with the dot of a full name, and the port of a connection.
+    """The host (with the trailing dot of a full name) and the port of a connection.
 
-    An interface (RFC 6874: ``fe80::1%25eth0``) says something with an address of its link only, and fails with another.
+    An interface (RFC 6874: ``fe80::1%25eth0``) is kept for link-local addresses only; with others a connect would fail.
     """
     host = connection._dns_host.strip("[]")  # noqa: SLF001
     address, percent, interface = host.partition("%25")
@@ -75,14 +75,14 @@ def place_of(connection: HTTPConnection) -> tuple[str, int]:
 
 
 def shared(exchange: Exchange, targets: Sequence[Target]) -> Iterator[tuple[float, Target]]:
-    """Each address with its seconds of what is left; raises TaskErrors where the exchange has to end."""
+    """Each address with its share of the seconds that are left. Raises TaskErrors when the exchange must end."""
     for left, target in zip(range(len(targets), 0, -1), targets, strict=True):
         exchange.check()
         yield min(CONNECT_SECONDS, exchange.remaining() / left), target
 
 
 def ready(made: socket.socket, exchange: Exchange, seconds: float, options: Options, source: str) -> None:
-    """Makes a new socket one that may connect; raises ConnectionFailed where it can't come from ``source``."""
+    """Prepares a new socket for its connect. Raises ConnectionFailed when it can't be bound to ``source``."""
     for option in options:
         made.setsockopt(*option)
     made.settimeout(seconds)
@@ -97,7 +97,7 @@ def ready(made: socket.socket, exchange: Exchange, seconds: float, options: Opti
 
 
 def from_source(targets: list[Target], source: str, host: str) -> list[Target]:
-    """Those addresses that a connection from ``source`` can go to; raises ConnectionFailed where there are none."""
+    """The addresses that can be reached from ``source``. Raises ConnectionFailed when there are none."""
     if not source:
         return targets
     version = ipaddress.ip_address(source).version
@@ -110,7 +110,7 @@ def from_source(targets: list[Target], source: str, host: str) -> list[Target]:
 
 
 def addresses(exchange: Exchange, guard: Guard, host: str, port: int) -> list[Target]:
-    """A target's addresses; raises ConnectionFailed where its name has none."""
+    """A target's addresses. Raises ConnectionFailed when its name has none."""
     try:
         return look_up(exchange, guard.resolve, host, port)
     except (OSError, UnicodeError) as error:
@@ -118,7 +118,7 @@ def addresses(exchange: Exchange, guard: Guard, host: str, port: int) -> list[Ta
 
 
 def look_up(exchange: Exchange, resolve: Resolve, host: str, port: int) -> list[Target]:
-    """A name's addresses. Raises what ``resolve`` does, and TaskErrors where none come in time."""
+    """A name's addresses. Raises what ``resolve`` raises, and TaskErrors when it takes too long."""
     with contextlib.suppress(ValueError):
         version = ipaddress.ip_address(host).version
         return [(socket.AF_INET, (host, port))] if version == 4 else resolve(host, port)
@@ -126,7 +126,7 @@ def look_up(exchange: Exchange, resolve: Resolve, host: str, port: int) -> list[
 
 
 class _LookUp:
-    """One that runs, for all who want it."""
+    """A look-up under way, for all threads that want that name."""
 
     def __init__(self) -> None:
         self.over = threading.Event()
@@ -134,11 +134,10 @@ class _LookUp:
 
 
 class LookUps:
-    """A process's look-ups. The system's has no time-out, so each runs on a thread of its own, which may be left behind.
+    """The look-ups of a process. The system's look-up has no time-out, so each has a thread, which may be left behind.
 
-    So that a name server that does not answer takes no more than so many threads, there are at most ``LOOK_UPS_MAX``, and
-    ``OF_ONE_MAX`` below one domain, whose own server may be the silent one. Who wants a name that is being looked up
-    waits for that.
+    There are at most ``LOOK_UPS_MAX`` at once, so that a silent name server can't take all threads, and ``OF_ONE_MAX``
+    below one domain, whose own name server may be the silent one. Threads that want the same name share a look-up.
     """
 
     def __init__(self) -> None:
@@ -153,11 +152,11 @@ class LookUps:
         while not running.over.wait(min(exchange.remaining(), WATCH_SECONDS)):
             _check(exchange, end, f"the name {host} could not be looked up: no name server answers", None)
         if isinstance(running.found, Exception):
-            raise copy.copy(running.found)  # others raise it too
+            raise copy.copy(running.found)  # other threads raise it, too
         return running.found
 
     def _started(self, key: tuple[Resolve, str, int], exchange: Exchange, end: float) -> _LookUp:
-        """The one of this name, begun when there is room for it."""
+        """The look-up of this name, started when there is room for it."""
         with self._changed:
             while True:
                 if (running := self._running.get(key)) is not None:
@@ -174,7 +173,7 @@ class LookUps:
                 self._changed.wait(min(exchange.remaining(), WATCH_SECONDS))
             running = _LookUp()
             threading.Thread(target=self._run, args=(key, running), name="look-up", daemon=True).start()
-            self._running[key] = running  # not before it runs: who gets no thread must not take its place
+            self._running[key] = running  # only now that it runs: one without a thread must not take a place
         return running
 
     def _run(self, key: tuple[Resolve, str, int], running: _LookUp) -> None:
@@ -199,7 +198,7 @@ def _domain(host: str) -> str:
 
 
 def _check(exchange: Exchange, end: float, message: str, origin: str | None) -> None:
-    """Raises TimedOut with the message where there is no more time for a look-up, Cancelled where nobody wants it."""
+    """Raises TimedOut with the message when the time for a look-up is over, Cancelled when the task was cancelled."""
     try:
         exchange.check()
     except TimedOut as error:

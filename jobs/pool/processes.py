@@ -274,14 +274,11 @@ class Pool:
             elif child.is_silent(now):
                 log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
                 child.process.kill()
-                child.is_killed = (
-                    True  # removed when its end is seen: the kernel, or the fork server, may take its time
-                )
+                child.is_killed = True  # it is removed when its end is seen, which may take some time
         self._fork_server.look()
         if ready:
-            time.sleep(
-                TURN_SECONDS / 4
-            )  # a busy child beats a thousand times a second, and the pipe of a dying one is always readable
+            # A busy child beats a thousand times a second, and the pipe of a dying one is always readable.
+            time.sleep(TURN_SECONDS / 4)
 
     def _replace(self, child: Child, *, is_stuck: bool) -> None:
         """Gives the place of a process that drains because of a stuck thread to another one."""

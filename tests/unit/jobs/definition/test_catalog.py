@@ -1,4 +1,4 @@
-"""How a process notices that its definitions changed."""
+"""How a process notices that definitions changed."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def test_new_changed_and_removed_files(tmp_path):
     assert catalog.entries() == []
 
 
-def test_code_beside_a_definition_is_looked_at(tmp_path):
+def test_a_change_of_id_py_is_noticed(tmp_path):
     touch(tmp_path / "a.toml", GOOD)
     catalog = Catalog([tmp_path], "fra")
     catalog.refresh()
@@ -53,8 +53,8 @@ BEFORE = "[before]\nurl = 'https://a.example/'\n[before.fields]\nt = 'b'\n[befor
 FRA = Region(name="fra", egress={"default": Egress(), "eu": Egress()}, secrets={"BOUND": Secret(("shop.*", "other"))})
 
 
-def test_a_source_of_a_known_region_must_name_one_of_its_ways_out(tmp_path):
-    """Of other regions nobody here knows the ways out: the gateway can't tell, the region's own processes can."""
+def test_a_source_of_a_known_region_must_name_one_of_its_egresses(tmp_path):
+    """The gateway does not know the egresses of other regions; their own processes check them."""
     touch(tmp_path / "mine.toml", "region = 'fra'\n" + ELSEWHERE)
     touch(tmp_path / "another.toml", "region = 'nyc'\n" + ELSEWHERE)
     catalog = Catalog([tmp_path], "fra", {"fra": FRA})
@@ -70,8 +70,8 @@ def test_a_source_of_a_known_region_must_name_one_of_its_ways_out(tmp_path):
     ]
 
 
-def test_a_secret_is_only_for_the_sources_that_its_region_binds_it_to(tmp_path):
-    """The fault holds the line that mends it."""
+def test_a_secret_is_only_for_the_sources_that_its_region_names(tmp_path):
+    """The fault shows the line that mends it."""
     text = GOOD + "[request]\nheaders = {X-Key = '{secret.NAME}'}\n"
     catalog = Catalog([tmp_path], "fra", {"fra": FRA})
     touch(tmp_path / "shop.lamps.toml", text.replace("NAME", "BOUND"))
@@ -99,7 +99,7 @@ def test_a_secret_is_only_for_the_sources_that_its_region_binds_it_to(tmp_path):
     ]
 
 
-def test_a_file_that_goes_while_it_is_judged_ends_nobody(tmp_path, monkeypatch):
+def test_a_file_that_disappears_while_it_is_read_does_no_harm(tmp_path, monkeypatch):
     path = tmp_path / "own.toml"
     touch(path, GOOD + "[request]\nheaders = {X-Key = '{secret.NAME}'}\n")
 
@@ -118,7 +118,7 @@ def test_a_file_that_goes_while_it_is_judged_ends_nobody(tmp_path, monkeypatch):
     assert catalog.get("own") is None
 
 
-def test_a_source_that_may_be_led_anywhere_needs_its_regions_leave(tmp_path):
+def test_any_host_needs_the_permission_of_the_region(tmp_path):
     catalog = Catalog([tmp_path], "fra", {"fra": FRA, "nyc": replace(FRA, name="nyc", any_host=True)})
     text = "title = 'Any'\nany_host = true\nurl = '{+url}'\n[params]\nurl = {type = 'url'}\n[fields]\na = 'b'\n"
     touch(tmp_path / "mine.toml", text)
@@ -131,7 +131,7 @@ def test_a_source_that_may_be_led_anywhere_needs_its_regions_leave(tmp_path):
     assert catalog.get("theirs").faults == []
 
 
-def test_what_is_asked_before_goes_the_requests_own_way_unless_it_names_another(tmp_path):
+def test_before_uses_the_egress_of_the_request_unless_it_names_another(tmp_path):
     touch(tmp_path / "same.toml", ELSEWHERE + BEFORE.replace("[before.request]\negress = 'asia'\n", ""))
     touch(tmp_path / "other.toml", ELSEWHERE + BEFORE)
     touch(tmp_path / "none.toml", GOOD)

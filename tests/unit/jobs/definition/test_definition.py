@@ -1,4 +1,4 @@
-"""How a definition is read, and what it says when it is wrong."""
+"""How a definition is read, and how its faults are reported."""
 
 import pytest
 
@@ -85,7 +85,7 @@ def test_schema_of_a_record(tmp_path):
 
 
 def test_schema_of_a_json_value_is_any_unless_its_type_is_named(tmp_path):
-    """A text that ``str`` makes of a number is a string."""
+    """With ``str``, a number becomes a string."""
     fields = 'format = "json"\n[fields]\nany = {}\nname = {type = "str"}\nword = {map = {a = 1}}\nboth = {map = {a = 1}, type = "str"}'
     properties = define(tmp_path, fields).schema()["properties"]
     assert properties["any"] == {}
@@ -193,7 +193,7 @@ def test_fault(tmp_path, text, said):
     assert any(said in one for one in found), found
 
 
-def test_all_wrong_xpaths_are_named_with_their_lines(tmp_path):
+def test_all_bad_xpaths_are_reported_with_their_lines(tmp_path):
     text = """\
 title = "Broken"
 url = 'https://api.example/'
@@ -213,8 +213,8 @@ empty = {xpath = "//("}
     ]  # fmt: skip
 
 
-def test_names_of_broken_fields_are_known(tmp_path):
-    """One mistake is told once."""
+def test_names_of_broken_fields_count_as_known(tmp_path):
+    """One mistake is reported once."""
     text = "[fields]\na = {ccs = 'b'}\nb = {template = '{a}'}\n[contract]\nrequired = ['a']"
     assert len(faults(tmp_path, text)) == 1
 
@@ -228,7 +228,7 @@ def test_faults_of_code_are_found_without_running_it(tmp_path):
     assert not marker.exists()
 
 
-def test_file_that_is_no_toml(tmp_path):
+def test_a_file_that_is_not_toml(tmp_path):
     path = tmp_path / "x.toml"
     path.write_text("title = \n")
     with pytest.raises(Faults, match=r"x\.toml:1: expected TOML"):
@@ -236,7 +236,7 @@ def test_file_that_is_no_toml(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs" / "sources").glob("*.toml")), ids=lambda path: path.stem)
-def test_shipped_source_is_whole(path):
+def test_a_shipped_source_is_valid(path):
     definition = read(path)
     assert definition.region in ("fra", "nyc", "sin")
     examples = {name: param.example for name, param in definition.params.items() if param.example is not None}

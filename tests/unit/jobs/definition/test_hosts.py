@@ -1,4 +1,4 @@
-"""Where params may lead an address: what a definition has to say, what is read of it, and what is refused at the gateway."""
+"""The hosts to which params may lead an address: how a definition names them, and what the gateway refuses."""
 
 import json
 
@@ -71,7 +71,7 @@ OPEN = "expected hosts, since it decides where url leads: "
         ),
     ],
 )  # fmt: skip
-def test_what_names_no_hosts_is_at_fault_with_what_mends_it(tmp_path, text, fault):
+def test_a_definition_without_hosts_is_at_fault_with_a_hint(tmp_path, text, fault):
     assert any(fault in one for one in told(tmp_path, text))
 
 
@@ -79,7 +79,7 @@ def test_what_names_no_hosts_is_at_fault_with_what_mends_it(tmp_path, text, faul
     "https://a.example/", "HTTP://A.EXAMPLE", "http://a.example.?q", "https://a.example:443/x", "http://a.example:443#f",
     "https://x.b.example/", "https://x.y.b.example/", "https://c.example:8443/",
 ])  # fmt: skip
-def test_an_address_of_a_named_host_is_taken(url):
+def test_an_address_of_a_named_host_is_accepted(url):
     hosts.check(url, ("a.example", "*.b.example", "c.example:8443"))
 
 
@@ -92,7 +92,7 @@ def test_an_address_of_a_named_host_is_taken(url):
     "https://evil.example\uff0f.b.example/", "https://evil.example\t.b.example/", "https://user@a.example/", " https://a.example/",
 ])  # fmt: skip
 def test_an_address_of_any_other_host_or_port_is_refused(url):
-    """Also where readers of addresses disagree about what its host is."""
+    """Even if URL parsers disagree about its host."""
     with pytest.raises(Elsewhere, match=r"expected an address of a\.example, \*\.b\.example, c\.example:8443, found"):
         hosts.check(url, ("a.example", "*.b.example", "c.example:8443"))
 

@@ -1,4 +1,4 @@
-"""What params take, from a query and from JSON."""
+"""The values that params accept, from a query string and from JSON."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_text_of_a_query(kind, text, value):
         ("str", "\ud800"),
     ],
 )
-def test_text_that_is_none_of_its_type(kind, text):
+def test_text_that_does_not_fit_its_type(kind, text):
     with pytest.raises(BadParams, match="expected"):
         bind({"a": Param(type=kind)}, {"a": text}, text=True)
 
@@ -53,7 +53,7 @@ def test_text_that_is_none_of_its_type(kind, text):
     ("kind", "value"),
     [("str", 5), ("int", "5"), ("int", 5.0), ("int", True), ("bool", 1), ("float", "1"), ("date", 20261124)],
 )
-def test_json_has_its_types_own_type(kind, value):
+def test_json_values_have_the_json_type_of_their_param(kind, value):
     with pytest.raises(BadParams):
         bind({"a": Param(type=kind)}, {"a": value}, text=False)
 
@@ -103,7 +103,7 @@ def test_limits_of_values():
         bind({"d": Param(type="date", min="2026-01-01")}, {"d": "2025-12-31"}, text=True)
 
 
-def test_all_faults_are_named():
+def test_all_faults_are_reported():
     with pytest.raises(BadParams) as caught:
         bind({"page": Param(type="int"), "q": Param(required=True)}, {"pgae": "1", "page": "x"}, text=True)
     assert [name for name, _ in caught.value.faults] == ["pgae", "page", "q"]
@@ -111,13 +111,13 @@ def test_all_faults_are_named():
 
 
 @pytest.mark.parametrize("kind", ["str", "url", "decimal", "datetime", "duration"])
-def test_a_text_without_a_max_of_its_own_has_one(kind):
+def test_a_text_without_a_max_has_the_general_one(kind):
     given = {"url": "https://a.example/", "duration": "PT1H"}.get(kind, "1") + "1" * 3_000
     with pytest.raises(BadParams, match="expected 2000 characters at most"):
         bind({"a": Param(type=kind)}, {"a": given}, text=True, chars_max=2_000)
 
 
-def test_a_max_of_its_own_counts_instead_of_it():
+def test_a_max_replaces_the_general_one():
     param = Param(max=5_000)
     assert bind({"a": param}, {"a": "x" * 5_000}, text=True, chars_max=2_000) == {"a": "x" * 5_000}
     with pytest.raises(BadParams, match="up to 5000"):

@@ -76,7 +76,7 @@ def answers(source: Source, pages: list[Fence]) -> list[Parsed]:
 
 
 def plain(value: Any) -> Any:
-    """As it is put out."""
+    """A value as results have it."""
     return json.loads(msgspec.json.encode(value))
 
 
@@ -159,7 +159,7 @@ def test_expression(body, expression, expected, tmp_path):
 
 
 def test_ten_minutes(tmp_path):
-    """The commands, in their order, with the files that the text has there; what it shows is in what they print."""
+    """The commands run in order, with the files that the text gives. Their output has all lines that the text shows."""
     environ = {**os.environ, "NEARFETCH__SOURCES__PATH": str(tmp_path), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     ran = 0
     for fence in fences():

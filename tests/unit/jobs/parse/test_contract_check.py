@@ -1,4 +1,4 @@
-"""The contract: what breaks it, and what does not."""
+"""Which records break a contract, and which do not."""
 
 import json
 from decimal import Decimal
@@ -19,7 +19,7 @@ def said(tmp_path, contract, rows, **options) -> str:
     return str(caught.value)
 
 
-def test_what_is_kept(tmp_path):
+def test_records_that_fulfil_the_contract_pass(tmp_path):
     contract = "required = ['a']\nmin_rows = 2\nunique = ['a', ['a', 'b']]\nrange = {b = [0, 1.5]}"
     check(define(tmp_path, FIELDS + contract), [{"a": 1, "b": Decimal("1.5")}, {"a": 2, "b": None}])
 
@@ -58,14 +58,14 @@ def test_unique(tmp_path):
     assert "a and b" in said(tmp_path, "unique = [['a', 'b']]", [*together, together[0]])
 
 
-def test_a_repeated_row_is_named_by_its_values_also_after_rows_that_have_none(tmp_path):
+def test_a_repeated_row_is_named_by_its_values_even_after_rows_without_any(tmp_path):
     alone = said(tmp_path, "unique = ['a']", [{"a": None}, {"a": "x"}, {"a": "x"}])
     assert alone == 'expected a a of its own in every row, found "x" in rows 2 and 3'
     half = [{"a": 1, "b": None}, {"a": 1, "b": None}]
     assert "found [1,null] in rows 1 and 2" in said(tmp_path, "unique = [['a', 'b']]", half)
 
 
-def test_gaps_are_counted_where_there_are_some(tmp_path):
+def test_gaps_are_counted_for_fields_that_have_some(tmp_path):
     definition = define(tmp_path, "[fields]\na = 'a'\nb = 'b'\n_hidden = 'd'\nc = 'c'\n")
     rows = [
         {"a": 0, "b": None, "c": "x"},
@@ -90,7 +90,7 @@ def test_range_of_dates(tmp_path):
 
 
 @pytest.mark.parametrize("limits", ["[0, 1.5]", "['2026-01-01', '2026-12-31']"])
-def test_both_ends_belong_to_a_range_and_nothing_is_in_none(tmp_path, limits):
+def test_both_ends_belong_to_a_range_and_a_missing_value_passes(tmp_path, limits):
     contract = f"range = {{b = {limits}}}"
     definition = define(tmp_path, FIELDS + contract)
     ends = [{"b": one} for one in definition.contract.range["b"]]
@@ -99,7 +99,7 @@ def test_both_ends_belong_to_a_range_and_nothing_is_in_none(tmp_path, limits):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
-def test_records_are_a_list_in_as_many_bytes_as_they_may_have(count, monkeypatch):
+def test_records_are_encoded_as_a_list_up_to_their_limit_of_bytes(count, monkeypatch):
     monkeypatch.setattr(contract_check, "ROWS_AT_ONCE", 2)
     rows = [{"a": "x" * number, "b": Decimal("1.5")} for number in range(count)]
     found = encoded(rows, 10_000)
@@ -112,6 +112,6 @@ def test_records_are_a_list_in_as_many_bytes_as_they_may_have(count, monkeypatch
             encoded(rows, len(found) - 1)
 
 
-def test_records_that_are_too_large_say_so_before_all_are_encoded():
+def test_too_large_records_fail_before_all_are_encoded():
     with pytest.raises(TooLarge, match="in the first 1000 of 3000 records"):
         encoded([{"a": "x" * 100}] * 3_000, 5_000)

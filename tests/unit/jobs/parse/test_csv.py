@@ -1,4 +1,4 @@
-"""CSV as people and programs write it: right, or told of, or refused with what helps. None is wrong in silence."""
+"""CSV as people and programs write it is read correctly, or with a warning, or refused with a hint. None is read wrong silently."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def read(text, **shape):
         ("", []), ("\n\n", []), ("a,b", []),
     ],
 )  # fmt: skip
-def test_what_is_clear_is_read_without_a_word(text, expected):
+def test_unambiguous_text_is_read_without_a_warning(text, expected):
     assert read(text) == (expected, [])
 
 
@@ -61,7 +61,7 @@ def test_what_is_clear_is_read_without_a_word(text, expected):
         ),
     ],
 )  # fmt: skip
-def test_what_may_be_another_row_is_told_of(text, first, told):
+def test_a_doubtful_row_gives_a_warning(text, first, told):
     found, warnings = read(text)
     assert found[0] == first
     assert warnings == [told]
@@ -82,14 +82,14 @@ def test_a_quote_that_swallows_rows_is_refused(text, message):
     assert len(read(text, quote="")[0]) > 0
 
 
-def test_lines_before_the_header_are_lines_whatever_quotes_are_in_them():
+def test_skipped_lines_may_have_quotes():
     assert read('Report of "today\na,b\n1,2\n', skip=1) == ([{"a": "1", "b": "2"}], [])
     assert read("sep=;\r\na;b\r\n1;2", skip=1) == ([{"a": "1", "b": "2"}], [])
     with pytest.raises(ParseFailed, match="line 4 a quote"):
         read('one\ntwo\na,b\n1,"2', skip=2)
 
 
-def test_names_in_the_definition_and_in_the_file():
+def test_column_names_in_the_definition_and_in_the_file():
     assert read("A,b\n1,2", names=("a", "b"))[1] == [
         "the first row is the line that names the columns: skip = 1 leaves it out"
     ]
@@ -103,17 +103,17 @@ def test_warnings_come_with_the_result(tmp_path):
     assert rows(tmp_path, "format = 'csv'", "\n\na,b\n1,2") == [{"a": "1", "b": "2"}]
 
 
-def test_text_ends_its_lines_as_patterns_expect_it(tmp_path):
+def test_line_ends_are_normalised_for_patterns(tmp_path):
     text = "format = 'text'\n[rows]\nre = '(?m)^(?P<name>\\w+)=(?P<value>.*)$'\n"
     for end in ("\r\n", "\r", "\n"):
         assert rows(tmp_path, text, f"a=1{end}b=2{end}") == [{"name": "a", "value": "1"}, {"name": "b", "value": "2"}]
 
 
-def test_tables_come_back_and_damaged_ones_are_told_of():
+def test_written_tables_are_read_back_and_damaged_ones_give_a_warning():
     assert list(itertools.islice(csv_files.compare(4, 400), 3)) == []
 
 
-def test_quotes_are_looked_at_in_linear_time():
-    """Each of these took minutes where a place was looked for anew for each quote."""
+def test_quotes_are_checked_in_linear_time():
+    """Each of these took minutes when the search started anew for each quote."""
     for text in ('a,b\n"' + 'x" ' * 200_000, "a,b\n" + ' "' * 300_000, "a,b\n" + '"x" y,"z" q\n' * 30_000):
         list(plain_text.csv_rows(text, Csv(), Warnings()))

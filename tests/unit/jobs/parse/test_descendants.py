@@ -1,4 +1,4 @@
-"""What a simple selector finds below a row is what its XPath finds, whatever the page looks like."""
+"""A simple selector finds the same in a row as its XPath, on any page."""
 
 import pytest
 from hypothesis import given
@@ -51,7 +51,7 @@ def by_xpath(expression, item):
 
 
 @given(elements(), st.lists(st.sampled_from(SIMPLE), min_size=1, max_size=4))
-def test_a_simple_selector_finds_what_its_xpath_finds(page, expressions):
+def test_a_simple_selector_finds_the_same_as_its_xpath(page, expressions):
     words, kept, compiled = Words(), {}, Compiler("html", {})
     seeks = [descendants.seeker(css.simple(one), 1, words, compiled.text) for one in expressions]
     for item in page.iter("*"):  # as rows of a level, nested ones among them
@@ -80,7 +80,7 @@ def test_any_other_selector_is_an_xpath(expression):
     assert css.simple(expression) is None
 
 
-def test_many_different_classes_are_not_remembered_for_ever(monkeypatch):
+def test_the_memory_of_class_attributes_is_limited(monkeypatch):
     monkeypatch.setattr(descendants, "REMEMBERED", 10)
     words = Words()
     words.want("a")
@@ -91,7 +91,7 @@ def test_many_different_classes_are_not_remembered_for_ever(monkeypatch):
     assert max(len(text or "") for text in words) < 10
 
 
-def test_a_field_of_a_row_finds_nothing_of_the_next_one(tmp_path):
+def test_a_field_finds_nothing_in_the_next_row(tmp_path):
     page = b"<ul><li><b class='x' id='1'>one</b><li><i>two</i><li><b class='x y'></b><b class='x' id='3'>three</b></ul>"
     text = "[rows]\ncss = 'li'\n[fields]\nx = '.x'\ny = 'b.y'\nid = {css = '.x::attr(id)', type = 'int'}\ni = 'i'\n"
     assert rows(tmp_path, text, page) == [

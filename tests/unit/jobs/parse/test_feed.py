@@ -1,4 +1,4 @@
-"""Feeds of all kinds: their keys, what their texts are, namespaces and addresses."""
+"""Feeds of all kinds: keys, types of texts, namespaces and addresses."""
 
 import pytest
 
@@ -79,7 +79,7 @@ def test_feed_as_a_source(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "<html><body>404</body></html>", "nothing"])
-def test_what_is_no_feed(text):
+def test_other_documents_are_no_feed(text):
     with pytest.raises(ParseFailed):
         feed.read(text.encode())
 
@@ -125,12 +125,12 @@ TYPES = [  # an element of a feed, what the key says, what parse = "html" makes 
 
 
 @pytest.mark.parametrize(("text", "told", "read_as_html"), TYPES)
-def test_a_text_is_what_its_type_says(tmp_path, text, told, read_as_html):
+def test_a_text_follows_its_declared_type(tmp_path, text, told, read_as_html):
     source = 'format = "feed"\n[fields]\ncontent = {}\nread = {key = "content", parse = "html"}'
     assert rows(tmp_path, source, text) == [{"content": told, "read": read_as_html}]
 
 
-def test_the_type_counts_too_where_the_element_is_selected(tmp_path):
+def test_the_type_also_counts_if_the_element_is_selected(tmp_path):
     text = atom('<title type="text">Use &lt;b&gt;</title><summary type="html">&lt;p&gt;a&lt;/p&gt;</summary>')
     source = """
         format = "feed"
@@ -154,7 +154,7 @@ SPACES = [
 
 
 @pytest.mark.parametrize(("declared", "name"), SPACES)
-def test_a_namespace_is_what_it_means_however_it_is_written(tmp_path, declared, name):
+def test_a_namespace_is_recognised_however_it_is_written(tmp_path, declared, name):
     usual = "itunes:author" if name.endswith("author") else "dc:creator"
     source = f'format = "feed"\n[fields]\nauthor = {{}}\npath = {{xpath = "{usual}"}}\ncss = {{css = "{usual.replace(":", "|")}"}}'
     assert rows(tmp_path, source, rss(f"<{name}>N</{name}>", declared)) == [{"author": "N", "path": "N", "css": "N"}]
@@ -172,7 +172,7 @@ def test_a_namespace_is_what_it_means_however_it_is_written(tmp_path, declared, 
         ('<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns" xmlns="http://purl.org/rss/1.0"><item rdf:about="u"><title>a</title></item></rdf:RDF>', {"id": "u", "title": "a"}),
     ],
 )  # fmt: skip
-def test_a_feed_in_a_namespace_written_in_another_way(feed_text, keys):
+def test_a_feed_in_a_namespace_with_another_spelling(feed_text, keys):
     _, (entry,) = read(feed_text)
     assert {key: entry.get(key) for key in keys} == keys
 
@@ -194,7 +194,7 @@ def test_a_namespace_that_a_definition_names_stays(tmp_path):
     assert rows(tmp_path, source, text) == [{"mine": "N", "pod": "M"}]
 
 
-def test_a_prefix_that_everybody_knows_at_another_address_is_read_and_told(tmp_path):
+def test_a_well_known_prefix_with_an_unknown_address_is_read_with_a_warning(tmp_path):
     parsed = parse(
         tmp_path,
         'format = "feed"\n[fields]\nauthor = {}',
@@ -289,12 +289,12 @@ def test_parts_of_an_entry(inside, key, value):
     assert entry.get(key) == value
 
 
-def test_a_prefix_that_nothing_has_is_not_told(tmp_path):
+def test_an_unused_prefix_gives_no_warning(tmp_path):
     text = rss("<title>a</title>", 'xmlns:dc="http://x.example/" xmlns:geo="http://y.example/"')
     assert rows(tmp_path, 'format = "feed"\n[fields]\ntitle = {}', text) == [{"title": "a"}]
 
 
-def test_html_that_is_escaped_twice_is_told(tmp_path):
+def test_html_that_is_escaped_twice_gives_a_warning(tmp_path):
     source = (
         'format = "feed"\n[fields]\na = {key = "summary", parse = "html"}\nb = {xpath = "description", parse = "html"}'
     )

@@ -1,4 +1,4 @@
-"""How ill-formed feeds are repaired, and what is told of those that can't be read for sure."""
+"""How ill-formed feeds are repaired, and the warnings about doubtful repairs."""
 
 import time
 
@@ -70,13 +70,13 @@ ONE, TWO = item("<title>one</title>"), item("<title>two</title><description>2</d
         ),
     ],
 )
-def test_what_can_be_meant_in_one_way_only_is_read_without_a_warning(broken, title):
+def test_a_fault_with_only_one_meaning_is_mended_without_a_warning(broken, title):
     entries, warnings = read(broken)
     assert ([entry.get("title") for entry in entries], warnings) == ([title], [])
 
 
-def test_a_tag_that_is_never_closed_does_not_take_the_entries_after_it():
-    """HTML in a text is what it would be had the feed escaped it; a section and Atom's XHTML stay what they are."""
+def test_an_unclosed_tag_does_not_swallow_the_entries_after_it():
+    """HTML in a text is read as if the feed had escaped it. A CDATA section and Atom's XHTML stay as they are."""
     entries, _ = read(
         "<rss><channel><item><title>a</title><description>x <br> y &amp; <img src=i.gif></description></item>"
         "<item><title>b</title><description><![CDATA[<p>z</p>]]></description></item></channel></rss>"
@@ -126,7 +126,7 @@ UNSURE = [  # a feed, the titles and summaries of its entries, the beginning of 
 
 
 @pytest.mark.parametrize(("broken", "keys", "told"), UNSURE)
-def test_no_entry_is_lost_and_what_is_not_sure_is_told(broken, keys, told):
+def test_no_entry_is_lost_and_a_doubtful_repair_gives_a_warning(broken, keys, told):
     entries, warnings = read(broken)
     assert [(entry.get("title"), entry.get("summary")) for entry in entries] == keys
     assert len(warnings) == bool(told)
@@ -142,25 +142,25 @@ def test_the_result_of_a_source_has_the_warnings_once(tmp_path):
     ]
 
 
-def test_a_section_without_an_end_takes_no_entries_where_another_end_comes_by_chance():
+def test_an_unclosed_section_takes_no_entries_even_if_another_end_mark_follows():
     entries, warnings = read(rss(item("<title><![CDATA[a</title>"), item("<title>b ]]> c</title>"), TWO))
     assert [entry.get("title") for entry in entries] == ["a", "b ]]> c", "two"]
     assert len(warnings) == 1
 
 
-def test_a_section_that_shows_how_a_feed_is_written_stays():
+def test_a_section_that_quotes_a_feed_stays():
     text = "<pre><item><description>x</description></item></pre>"
     entries, warnings = read(rss(item(f"<description><![CDATA[{text}]]></description>"), TWO))
     assert ([entry.get("summary") for entry in entries], warnings) == ([text, "2"], [])
 
 
-def test_a_section_that_shows_how_a_section_is_written_stays():
+def test_a_section_that_quotes_a_section_stays():
     entries, warnings = read(rss(item("<description><![CDATA[write <![CDATA[ text ]]></description>"), TWO))
     assert ([entry.get("summary") for entry in entries], warnings) == (["write <![CDATA[ text ", "2"], [])
 
 
 def test_prefixes_are_declared_where_they_are_used():
-    """A prefix that only another entry declares is that one; of many the known ones come first."""
+    """A prefix that another entry declares gets that address. Of many prefixes the known ones come first."""
     own = 'xmlns:own="http://own.example/"'
     many = "".join(f"<p{n}:x/>" for n in range(150))
     made = rss(item(f"<own:x>1</own:x>{many}"), item(f"<dc:creator>A</dc:creator><own:x {own}>2</own:x>"))

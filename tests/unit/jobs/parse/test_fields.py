@@ -1,4 +1,4 @@
-"""What fields make of what a page has, one key beside another."""
+"""How the keys of a field work together on a page."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def field(folder, described: str, body: str = LETTER, **options) -> object:
 
 
 def test_every_match_of_a_pattern_keeps_its_blanks_and_its_lines(tmp_path):
-    """So that pieces can be cut out of a text, and the lines of a text be joined by something else."""
+    """So an author can cut pieces out of a text, or join its lines by something else."""
     cut = r"""{css = "p", many = true, re = '([^\[\]]+)(?:\[[^\]]*\])*', join = ""}"""
     assert field(tmp_path, cut) == "Dear all,see you  at 9.Bring:"
     lines = """{css = "body", lines = true, many = true, re = '(?m)^(.+)$', join = " | "}"""
@@ -30,7 +30,7 @@ def test_a_bool_with_a_pattern_is_one_value(tmp_path):
     )
 
 
-def test_times_are_put_out_in_another_zone(tmp_path):
+def test_to_tz_converts_times_to_another_zone(tmp_path):
     body = "<time>Wed, 17 Jan 2018 15:50:00 EST</time>"
     found = '{css = "time", type = "datetime", format = "rfc2822"'
     assert field(tmp_path, found + "}", body) == "2018-01-17T15:50:00-05:00"
@@ -51,7 +51,7 @@ def test_times_are_put_out_in_another_zone(tmp_path):
         ('type = "date", to_tz = "UTC"', "expected a type of datetime beside it"),
     ],
 )
-def test_zones_that_are_none(tmp_path, keys, said):
+def test_invalid_zones_are_faults(tmp_path, keys, said):
     assert any(said in one for one in faults(tmp_path, f'[fields]\nx = {{css = "time", {keys}}}'))
 
 
@@ -64,7 +64,7 @@ def test_templates_know_the_address_of_the_page(tmp_path):
     ]
 
 
-def test_bad_value_of_a_nested_field_is_not_its_parents(tmp_path):
+def test_a_bad_value_of_a_nested_field_does_not_count_for_its_parent(tmp_path):
     """A nested field may have the name of a required one."""
     text = '[fields]\nn = "b"\nparts = {each = "li", fields = {n = {css = "::text", type = "int"}}}\n[contract]\nrequired = ["n"]'
     parsed = parse(tmp_path, text, "<b>5</b><ul><li>1</li><li>x</li></ul>")
@@ -88,7 +88,7 @@ def test_addresses_are_relative_to_the_base_wherever_it_stands(tmp_path, base, f
     assert field(tmp_path, described, f"{base}<a href=a.html>a</a>", url="https://shop.example/list/x") == found
 
 
-def test_white_space_is_kept_where_it_is_wanted(tmp_path):
+def test_white_space_is_kept_with_fold_false(tmp_path):
     body = '{"a": " one\\n\\n  two\\u00a0three ", "b": "", "c": [" x ", 5]}'
     text = """
     format = "json"
@@ -124,7 +124,7 @@ def test_data_in_a_script_is_read(tmp_path, script, found):
     assert [row["id"] for row in rows(tmp_path, text, f"<script>{script}</script>")] == found
 
 
-def test_script_without_data_is_a_failure_of_the_page(tmp_path):
+def test_a_script_without_data_fails_the_page(tmp_path):
     text = "[rows]\neach = [{css = 'script', parse = 'json'}]\n[fields]\nid = {}"
     with pytest.raises(ParseFailed, match="expected JSON"):
         parse(tmp_path, text, "<script>alert(1)</script>")
@@ -148,7 +148,7 @@ NOTES = "<p>a<sup>1</sup> b<sup>2<i>x</i></sup>c <s></s>tail</p>after<p>z</p>"
         ('{css = "p", without = "sup", re = "(b.)"}', "bc"),
     ],
 )
-def test_what_lies_in_an_element_can_be_left_out(tmp_path, described, found):
+def test_without_leaves_out_descendants(tmp_path, described, found):
     text = f"[fields]\nx = {described}\nwhole = 'p'"
     assert rows(tmp_path, text, NOTES) == [{"x": found, "whole": "a1 b2xc tail"}]
 
@@ -163,12 +163,12 @@ def test_what_lies_in_an_element_can_be_left_out(tmp_path, described, found):
         ('css = "p", parse = "html", without = "b"', "expected css or xpath beside it"),
     ],
 )
-def test_what_can_not_be_left_out(tmp_path, keys, said):
+def test_without_is_refused_for_other_languages(tmp_path, keys, said):
     assert any(said in one for one in faults(tmp_path, f"[fields]\nx = {{{keys}}}"))
 
 
-def test_an_xpath_knows_the_element_that_it_looks_at(tmp_path):
-    """A row's own, an item's of a list in it, and the page's; a text that only looks like a variable is one."""
+def test_row_is_the_context_element_of_an_xpath(tmp_path):
+    """The row's element, that of a nested item, and the page's. A text that looks like a variable stays a text."""
     text = """
         [rows]
         css = "h2"

@@ -1,4 +1,4 @@
-"""JSON as servers write it: right, or told of, or refused with what it is. None is wrong in silence."""
+"""JSON as servers write it is read correctly, or with a warning, or refused with a reason. None is read wrong silently."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def read(body):
         (b'{"a": "x\ny\x01"}', {"a": "x\ny\x01"}),
     ],
 )
-def test_what_is_clear_is_read_without_a_word(body, value):
+def test_unambiguous_json_is_read_without_a_warning(body, value):
     assert read(body) == (value, [])
 
 
@@ -42,7 +42,7 @@ def test_what_is_clear_is_read_without_a_word(body, value):
         (b'{"a": "\\ud800x"}', {"a": "\ufffdx"}, "a lone surrogate is not text: it was read as U+FFFD"),
     ],
 )
-def test_what_is_no_json_and_is_read_all_the_same_is_told_of(body, value, told):
+def test_invalid_json_that_is_read_anyway_gives_a_warning(body, value, told):
     assert read(body) == (value, [told])
 
 
@@ -67,15 +67,15 @@ def test_warnings_come_with_the_result(tmp_path):
         (b"9" * 5_000, "limit"),
     ],
 )
-def test_what_is_none_is_refused(body, message):
+def test_other_texts_are_refused(body, message):
     with pytest.raises(ParseFailed, match=message):
         read(body)
 
 
 @pytest.mark.parametrize("depth", [150, 300, 900])
 @pytest.mark.parametrize("fields", ["a = {jmes = '@'}", "a = {jmes = 'a'}", "a = {jmes = 'a[0]'}"])
-def test_a_value_is_put_out_as_deep_as_readers_follow(tmp_path, fields, depth):
-    """900 levels raised RecursionError out of the worker."""
+def test_a_value_may_be_nested_as_deep_as_clients_can_parse(tmp_path, fields, depth):
+    """900 levels once raised RecursionError in the worker."""
     body = '{"a": ' + "[" * depth + "]" * depth + "}"
     parsed = parse(tmp_path, f"{HEAD}[fields]\n{fields}\nb = {{const = 1}}", body)
     if depth < 200:
@@ -87,7 +87,7 @@ def test_a_value_is_put_out_as_deep_as_readers_follow(tmp_path, fields, depth):
 
 
 def test_json_in_utf16_is_read(tmp_path):
-    """RFC 4627 had it, by the zeros of its first characters."""
+    """RFC 4627 allowed it; the zero bytes of its first characters show it."""
     for codec in ("utf-16-le", "utf-16-be", "utf-32-le", "utf-16"):
         body = '{"a": "é", "b": [1]}'.encode(codec)
         parsed = parse(tmp_path, HEAD + "[fields]\na = {}", body)

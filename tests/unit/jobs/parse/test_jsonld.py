@@ -1,4 +1,4 @@
-"""JSON-LD: scripts that are broken, doubled or written as something else, and references between nodes."""
+"""JSON-LD: broken scripts, several values in a script, JavaScript, and references between nodes."""
 
 import json
 
@@ -37,7 +37,7 @@ def nodes(*scripts: str, wanted: str = "A") -> tuple[list, list[str]]:
         ("{'@type': 'A', 'n': '@type'}", ["@type"]),
     ],
 )
-def test_all_that_a_script_has_is_read(script, values):
+def test_all_values_of_a_script_are_read(script, values):
     found, warnings = nodes(script)
     assert ([node["n"] for node in found], warnings) == (values, [])
 
@@ -58,14 +58,14 @@ def test_all_that_a_script_has_is_read(script, values):
         ('{"@type": "A", "n": 1,} {"@type": "A", "n" 2}', [1], "script 2 of JSON-LD can't be read to its end: "),
     ],
 )
-def test_what_can_not_be_read_is_told(script, values, told):
+def test_an_unreadable_script_gives_a_warning(script, values, told):
     found, warnings = nodes('{"@type": "B"}', script, "", " ")
     assert [node["n"] for node in found] == values
     assert len(warnings) == 1
     assert warnings[0].startswith(told)
 
 
-def test_the_warning_is_the_results_once(tmp_path):
+def test_the_result_has_the_warning_once(tmp_path):
     text = "[fields]\nname = {jsonld = 'A', parse = 'json'}\nh = 'h1'\n[contract]\nblocked = {jsonld = 'Wall'}\nempty = {jsonld = 'None'}"
     text = text.replace(
         "{jsonld = 'A', parse = 'json'}",
@@ -76,7 +76,7 @@ def test_the_warning_is_the_results_once(tmp_path):
     assert [one.partition(":")[0] for one in parsed.warnings] == ["script 1 of JSON-LD can't be read"]
 
 
-def test_references_are_joined_also_between_scripts():
+def test_references_are_resolved_even_between_scripts():
     product = {
         "@type": "A",
         "@id": "#a",
@@ -103,14 +103,14 @@ def test_references_are_joined_also_between_scripts():
     )  # fmt: skip
 
 
-def test_references_add_no_more_than_is_bounded():
+def test_resolved_references_add_a_limited_number_of_bytes():
     large = {"@id": "#l", "text": "x" * 300_000}
     found, warnings = nodes(json.dumps([{"@type": "A", "all": [{"@id": "#l"}] * 1_000}, large]))
     assert sum("text" in one for one in found[0]["all"]) == 3
     assert set(warnings) == {"references of JSON-LD are joined up to 1000000 bytes; the others stay"}
 
 
-def test_a_page_has_no_warnings_of_the_one_before_it(tmp_path):
+def test_a_page_has_no_warnings_of_the_previous_page(tmp_path):
     source = Source(define(tmp_path, "[rows]\njsonld = 'A'\n[fields]\nn = {}"))
     assert len(source.parse(page(source, "<script type='application/ld+json'>{</script>")).warnings) == 1
     assert (
@@ -118,7 +118,7 @@ def test_a_page_has_no_warnings_of_the_one_before_it(tmp_path):
     )
 
 
-def test_references_behind_each_other_are_joined_so_far():
+def test_chains_of_references_are_resolved_up_to_a_limit():
     chain = [{"@id": f"#{n}", "@type": "A" if not n else "B", "next": {"@id": f"#{n + 1}"}} for n in range(20)]
     (node,), _ = nodes(json.dumps(chain))
     depth = 0
@@ -127,7 +127,7 @@ def test_references_behind_each_other_are_joined_so_far():
     assert (depth, node) == (jsonld.JOINED_DEEP_MAX + 1, {"@id": f"#{jsonld.JOINED_DEEP_MAX + 1}"})
 
 
-def test_references_in_circles_end():
+def test_circular_references_end():
     ring = [
         {"@id": f"#{n}", "@type": "A", "next": {"@id": f"#{(n + 1) % 30}"}, "two": {"@id": f"#{(n + 7) % 30}"}}
         for n in range(30)
@@ -138,7 +138,7 @@ def test_references_in_circles_end():
     assert found[0]["next"]["next"]["@id"] == "#2"
 
 
-def test_javascript_in_a_script_knows_undefined(tmp_path):
+def test_undefined_in_javascript_is_null(tmp_path):
     text = "[rows]\neach = [{xpath = '//script', parse = 'json'}]\n[fields]\na = {}\nb = {}"
     body = "<script>var d = {a: undefined, b: 'it is undefined', c: x.undefined};</script>"
     assert parse(tmp_path, text, body).rows == [{"a": None, "b": "it is undefined"}]

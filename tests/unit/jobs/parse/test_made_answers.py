@@ -17,7 +17,7 @@ FOLDERS = sorted(path.parent for path in PAGES.glob("*/source.toml"))
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_made_answer_gives_its_records(folder):
-    """Exactly: also whether a number is a text, and what is nothing."""
+    """Exactly, including the types of values, and null."""
     source = Source(read(folder / "source.toml"))
     (body,) = folder.glob("page.*")
     found = msgspec.json.encode(source.parse(page(source, body.read_bytes())).rows)

@@ -1,4 +1,4 @@
-"""Which page a source asks for after one, and what is told of those that it does not."""
+"""Which page a source asks for next, and the warnings about pages that it does not ask for."""
 
 import json
 
@@ -92,7 +92,7 @@ def test_link_header(tmp_path):
         "<?p=2> ; rel=next; title*=UTF-8''n%20e",
     ],
 )
-def test_a_link_header_is_read_as_it_may_be_written(tmp_path, header):
+def test_a_link_header_is_read_in_any_valid_spelling(tmp_path, header):
     source = Source(define(tmp_path, ROW + "[next]\nlink = true"))
     assert walk(source, {"*": "<li>x"}, Link=(URL + "|", header))[:2] == [URL, f"{URL}?p=2"]
 
@@ -136,7 +136,7 @@ API = """
         ('jmes = "length(next)"\n    param = "page"', 7, 'expected a value that "length(next)" accepts, found'),
     ],
 )
-def test_a_next_page_that_can_not_be_read_leaves_what_came_before(tmp_path, following, member, told):
+def test_an_unreadable_next_address_keeps_the_earlier_records(tmp_path, following, member, told):
     source = Source(define(tmp_path, API + following))
     parsed = source.parse(page(source, json.dumps({"rows": [{"id": 1}], "next": member})))
     assert (parsed.rows, parsed.next, parsed.is_cut) == ([{"id": 1}], None, True)
@@ -157,7 +157,7 @@ def test_a_param_that_is_no_number_can_not_be_counted_on(tmp_path):
     ("following", "found"),
     [("css = 'a::attr(href)'", "is"), ("link = true", "is"), ("param = 'page'", "may be")],
 )
-def test_a_page_past_max_pages_is_told(tmp_path, following, found):
+def test_a_page_past_max_pages_gives_a_warning(tmp_path, following, found):
     text = f"title = 'x'\nurl = '{URL}{{?page}}'\n[params]\npage = {{type = 'int'}}\n{ROW}[next]\n{following}\nmax_pages = 1"
     source = Source(define(tmp_path, text))
     answer = page(source, "<li>x<a href='?page=2'>n</a>", Link="<?page=2>; rel=next")
@@ -168,7 +168,7 @@ def test_a_page_past_max_pages_is_told(tmp_path, following, found):
     )
 
 
-def test_a_page_without_rows_that_names_a_further_one_is_told(tmp_path):
+def test_a_page_without_rows_that_names_a_further_one_gives_a_warning(tmp_path):
     cursor = Source(define(tmp_path, API + 'jmes = "next"\n    param = "page"'))
     assert cursor.parse(page(cursor, '{"rows": [], "next": "/3"}')).warnings == []  # many have one behind the last page
     source = Source(define(tmp_path, API + 'jmes = "next"'))

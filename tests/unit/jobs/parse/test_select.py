@@ -1,4 +1,4 @@
-"""Selectors: what each language finds, and at which level it looks."""
+"""What each selector language finds, and in which level it looks."""
 
 import pytest
 from lxml import etree
@@ -56,7 +56,7 @@ def test_field_of_a_row(tmp_path, field, expected):
     assert found(tmp_path, field) == expected
 
 
-def test_row_that_gives_nothing_is_no_row(tmp_path):
+def test_a_row_without_any_value_is_left_out(tmp_path):
     text = "[rows]\ncss = 'li'\n[fields]\nprice = {css = '.price', default = '0'}\ntitle = {css = 'h1', level = 0}\n"
     assert [row["price"] for row in rows(tmp_path, text, shop())] == ["£1,234.50", "on request"]
 
@@ -171,7 +171,7 @@ def test_css_that_is_refused(selector):
         css.translate(selector, xml=False, prefix=css.INSIDE)
 
 
-def test_jmespath_with_our_functions():
+def test_jmespath_with_additional_functions():
     document = from_json(
         b'{"o": {"a": 1, "b": 2}, "x": [1, 2], "y": ["p", "q"], "n": [1.5, 2.5, 10], "deep": {"k": {"l": 3}}}'
     )
@@ -189,7 +189,7 @@ def test_jmespath_with_our_functions():
 
 
 def test_jmespath_keeps_one_interpreter():
-    """What jmespath does not document: ``visit`` of a kept interpreter gives what ``search`` gives."""
+    """Undocumented by jmespath: ``visit`` of a kept interpreter gives the same as ``search``."""
     import jmespath
 
     document = {"a": [{"b": 1, "c": [1, 2]}, {"b": 2, "c": []}]}
@@ -218,7 +218,7 @@ def test_expression_that_fails_on_a_row_is_a_bad_value(tmp_path):
     assert "row 2: n: expected a value that" in parsed.warnings[0]
 
 
-def test_pattern_finder_gives_what_re2_gives():
+def test_the_pattern_finder_gives_the_same_as_re2():
     for expression, text in (
         (r"(\d+)€", "zu 45€"),
         (r"ü(b)?", "grün"),

@@ -1,4 +1,4 @@
-"""What a compiled source asks for, and what it makes of the answers."""
+"""The requests of a compiled source, and the records that it makes of answers."""
 
 import gzip
 import io
@@ -123,7 +123,7 @@ def test_before(tmp_path):
         (302, HttpStatus, False),
     ],
 )
-def test_status_that_is_no_page(tmp_path, status, kind, retryable):
+def test_other_statuses_fail(tmp_path, status, kind, retryable):
     with pytest.raises(kind) as caught:
         parse(tmp_path, LIST, shop(), status=status, **{"Retry-After": "7"})
     assert (caught.value.http_status, caught.value.is_retryable, caught.value.retry_after) == (status, retryable, 7.0)
@@ -184,15 +184,15 @@ def test_text(tmp_path):
     assert rows(tmp_path, text + fields, "a=21") == [{"size": 42, "what": "a"}]
 
 
-def test_items_without_any_field_are_told_from_no_items(tmp_path):
-    """A wrong selector of the fields, and a wrong one of the rows."""
+def test_items_without_any_value_differ_from_no_items(tmp_path):
+    """A wrong selector in the fields, and a wrong one in the rows."""
     text = "[rows]\ncss = 'li'\n[fields]\na = '.none'\nb = {const = 1}"
     assert parse(tmp_path, text, "<li>1<li>2").warnings == ["[rows] found 2 items, but no field found anything in them"]
     assert parse(tmp_path, text, "<p>1").warnings == []
 
 
 def test_gz_file_is_unpacked_whatever_its_headers_say(tmp_path):
-    """In all its parts, as far as max_bytes allows; one that is cut short is a decode error."""
+    """All its parts, up to max_bytes. One that is cut short is a decode error."""
     text = 'format = "csv"\n[limits]\nmax_bytes = 1000\n'
     packed = gzip.compress(b"a,b\n1,2\n") + gzip.compress("3,ü\n".encode())
     assert rows(tmp_path, text, packed, content_type="application/octet-stream") == [

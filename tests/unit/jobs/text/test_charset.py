@@ -1,4 +1,4 @@
-"""In which order a body's charset is found out."""
+"""The order in which the charset of a body is found."""
 
 import codecs
 import contextlib
@@ -53,14 +53,14 @@ def test_text(body, header, override, text):
         (b"caf\xe9", "text/html; charset=nonsense", "café"),
     ],
 )
-def test_what_was_not_said_truly_is_read_with_a_warning(body, header, text):
+def test_a_wrongly_declared_charset_is_read_with_a_warning(body, header, text):
     decoded = decode(body, header)
     assert decoded.text == text
     assert "it was read as" in decoded.warning
 
 
 def names(language: str, charset: str, seed: int) -> tuple[str, bytes]:
-    """A page of sixty names of countries, languages, months and days, as the charset holds them."""
+    """A page of sixty names of countries, languages, months and days that the charset can encode."""
     tables = Locale.parse(language)
     words = [*tables.territories.values(), *tables.languages.values(), *tables.months["format"]["wide"].values()]
     body = f"<p>{' '.join(random.Random(seed).choices(words, k=60))}</p>".encode(charset, "ignore")
@@ -79,7 +79,7 @@ WESTERN = "af ca da de en es et eu fi fo fr ga gl is it nb nl pt sq sv".split() 
 
 @pytest.mark.parametrize("header", ["", "text/html; charset=ISO-8859-1", "text/html; charset=utf-8"])
 @pytest.mark.parametrize("language", WESTERN)
-def test_western_languages_are_never_taken_for_others(language, header):
+def test_western_languages_are_never_read_as_others(language, header):
     for seed in range(10):
         assert outcome(*names(language, "cp1252", seed), header) == "right"
 
@@ -99,7 +99,7 @@ def test_other_scripts_that_are_declared_wrongly_come_out_right(language, charse
         assert outcome(*names(language, charset, seed), header) == expected
 
 
-def test_utf8_with_a_bad_byte_is_no_windows_1252_whatever_is_declared():
+def test_utf8_with_a_bad_byte_is_never_read_as_windows_1252():
     body = GERMAN.encode() * 1_000 + b"\xff"
     decoded = decode(body, "text/html; charset=iso-8859-1")
     assert decoded.text == GERMAN * 1_000 + "\ufffd"
@@ -116,7 +116,7 @@ def test_utf8_with_a_bad_byte_is_no_windows_1252_whatever_is_declared():
     ],
 )
 def test_a_short_page_of_utf8_with_a_bad_byte_is_utf8(body, header):
-    """Sixty umlauts and one bad byte were taken for Korean."""
+    """Sixty umlauts and one bad byte were once read as Korean."""
     decoded = decode(body, header)
     assert decoded.text == body.decode("utf-8", "replace")
     assert decoded.warning.startswith("the page is UTF-8 except for 1 bad sequences")
@@ -130,7 +130,7 @@ def test_a_short_page_of_utf8_with_a_bad_byte_is_utf8(body, header):
         ("johab", "johab", "서울은"),
     ],
 )  # fmt: skip
-def test_charsets_of_old_systems_are_read_where_they_are_named(label, codec, text):
+def test_charsets_of_old_systems_are_read_if_they_are_named(label, codec, text):
     """By the page, the header or the definition; WHATWG knows none of them."""
     body = f'<?xml version="1.0" encoding="{label}"?><a>{text}</a>'.encode(codec)
     for header, override in (("", ""), (f"text/xml; charset={label}", ""), ("", label)):
@@ -147,7 +147,7 @@ def test_bytes_that_are_utf8_already_are_not_copied():
     assert decode(body).utf8 is body
 
 
-def test_few_bad_sequences_are_warned_of():
+def test_a_few_bad_sequences_give_a_warning():
     body = GERMAN.encode() * 1_000 + b"\xff"
     decoded = decode(body)
     assert decoded.text.endswith("\ufffd")
@@ -155,7 +155,7 @@ def test_few_bad_sequences_are_warned_of():
 
 
 @pytest.mark.parametrize("body", [b"\x81\x8d\xff\xfe\x9d" * 20, b"\x80\x81\x82" + b"\xc3" * 3])
-def test_what_is_no_text(body):
+def test_bytes_that_are_no_text(body):
     with pytest.raises(DecodeFailed):
         decode(body)
 
@@ -185,7 +185,7 @@ def test_override_that_does_not_fit():
         (b"<p>charset=gbk</p>", ""),
     ],
 )
-def test_what_a_document_says_of_itself(body, label):
+def test_the_charset_that_a_document_declares(body, label):
     assert prescan.labels(body)[:1] == [label][: len(label)]
 
 
@@ -200,8 +200,8 @@ def test_what_a_document_says_of_itself(body, label):
         ("Größe", "iso-8859-1", ""), ("Привет", "koi8-r", ""), ("①㈱", "shift_jis", ""), ("“a” – b’s", "windows-1252", ""),
     ],
 )  # fmt: skip
-def test_a_true_header_is_believed_for_short_texts(text, charset, other):
-    """Four of them are valid UTF-8 too, and became other letters; where that is so, the warning names both."""
+def test_a_correct_header_counts_for_short_texts(text, charset, other):
+    """Four of them are valid UTF-8, too, and were once read as such. Then the warning names both charsets."""
     codec = {"gb2312": "gbk", "iso-8859-1": "cp1252", "shift_jis": "cp932"}.get(charset, charset)
     decoded = decode(text.encode(codec), f"text/html; charset={charset}")
     assert decoded.text == text
@@ -231,7 +231,7 @@ def test_a_true_header_is_believed_for_short_texts(text, charset, other):
         (b"<meta charset=koi8-r>\xf0\xd2\xc9\xd7\xc5\xd4", "windows-1251", None, ("windows-1251", "koi8-r")),
     ],
 )  # fmt: skip
-def test_a_word_that_may_be_false_is_told_of_with_both_names(body, header, text, named):
+def test_a_doubtful_declaration_gives_a_warning_with_both_charsets(body, header, text, named):
     decoded = decode(body, f"text/html; charset={header}")
     assert text is None or decoded.text == text
     for name in named:
@@ -249,7 +249,7 @@ def test_a_word_that_may_be_false_is_told_of_with_both_names(body, header, text,
         (b"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m", ""),
     ],
 )  # fmt: skip
-def test_what_nobody_says_is_read_from_the_bytes(body, text, named):
+def test_an_undeclared_charset_is_found_by_the_bytes(body, text, named):
     decoded = decode(body)
     assert text is None or decoded.text == text
     assert bool(decoded.warning) == bool(named)
@@ -266,8 +266,8 @@ def test_what_nobody_says_is_read_from_the_bytes(body, text, named):
         ("euc-jp", b"\xad\xa1\xad\xea\xc6\xfc\xcb\xdc\xb8\xec\xa4\xce\xa5\xda\xa1\xbc\xa5\xb8\xff", "①㈱日本語のページ\ufffd"),
     ],
 )  # fmt: skip
-def test_a_byte_that_a_charset_does_not_have_is_told_of(label, body, text):
-    """It raised UnicodeDecodeError out of the worker."""
+def test_a_byte_that_a_charset_lacks_gives_a_warning(label, body, text):
+    """It once raised UnicodeDecodeError in the worker."""
     for header, override in ((f"text/html; charset={label}", ""), ("", label)):
         decoded = decode(body, header, override)
         assert text is None or decoded.text == text
@@ -282,7 +282,7 @@ def test_a_byte_that_a_charset_does_not_have_is_told_of(label, body, text):
         ("<meta charset=hz-gb-2312>中文".encode("hz"), ""),
     ],
 )  # fmt: skip
-def test_what_browsers_do_not_read_fails_with_what_helps(body, header):
+def test_charsets_that_browsers_refuse_fail_with_a_hint(body, header):
     with pytest.raises(DecodeFailed, match=r'charset = "(iso-2022-kr|hz-gb-2312)" in the definition'):
         decode(body, f"text/html; charset={header}" if header else "")
     for label in ("iso-2022-kr", "hz-gb-2312"):
@@ -290,7 +290,7 @@ def test_what_browsers_do_not_read_fails_with_what_helps(body, header):
             assert decode(body, "", label).text in ("한국어", "中文")
 
 
-def test_xml_goes_by_its_declaration_also_where_it_holds_a_page():
+def test_xml_follows_its_declaration_even_if_it_holds_a_page():
     body = '<?xml version="1.0" encoding="koi8-r"?><a><meta charset="windows-1251"/>Привет</a>'.encode("koi8-r")
     assert decode(body, "text/xml").text == body.decode("koi8-r")
     assert prescan.labels(body) == ["koi8-r", "windows-1251"]
@@ -300,14 +300,14 @@ def test_xml_goes_by_its_declaration_also_where_it_holds_a_page():
 
 
 @pytest.mark.parametrize("header", ["iso-2022-jp", "", "utf-8"])
-def test_iso_2022_jp_with_a_fault_is_told_of(header):
+def test_iso_2022_jp_with_a_fault_gives_a_warning(header):
     body = b"\x1b$B" + JAPANESE.encode("iso2022_jp")[3:-3] + b"~\x1b(B"
     decoded = decode(body, f"text/html; charset={header}" if header else "")
     assert decoded.text == JAPANESE + "\ufffd"
     assert "iso-2022-jp except for 1 bad" in decoded.warning
 
 
-def test_what_is_said_to_be_iso_2022_jp_and_is_none_fails():
+def test_wrongly_declared_iso_2022_jp_fails():
     with pytest.raises(DecodeFailed):
         decode(b"\x1b$B!" * 100, "text/html; charset=iso-2022-jp")
     decoded = decode(b"log \x1b$B!\x1b$B! more")
@@ -318,7 +318,7 @@ def test_what_is_said_to_be_iso_2022_jp_and_is_none_fails():
 @pytest.mark.parametrize(
     "label", ["", "euc-jp", "shift_jis", "big5", "gb18030", "iso-2022-jp", "euc-kr", "utf-16", "utf-7"]
 )
-def test_bytes_that_are_nothing_raise_nothing_else(label):
+def test_random_bytes_raise_no_other_error(label):
     """Python's iso2022_jp_2 raises RuntimeError for some."""
     with contextlib.suppress(DecodeFailed):
         decode(b"\x1b$B!!\x1b(B\x1b.J\x1bNw", f"text/plain; charset={label}")
@@ -344,7 +344,7 @@ def test_bytes_that_are_nothing_raise_nothing_else(label):
         (b"<!-- <meta charset=utf-8> -->", False),
     ],
 )
-def test_what_is_known_at_once_of_a_usual_page_is_what_the_steps_find(begins, is_usual):
+def test_the_short_cut_for_usual_pages_finds_the_same_as_the_prescan(begins, is_usual):
     body = begins + b"<meta charset=koi8-r><p>"
     assert (prescan._USUAL.match(body) is not None) == is_usual
     label = prescan.prescan(body)

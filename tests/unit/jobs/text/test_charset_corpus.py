@@ -53,8 +53,8 @@ def header(charset: str) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
-def test_a_true_word_is_believed(count):
-    """And hardly ever warned of: only where another charset reads as well."""
+def test_a_correct_declaration_counts(count):
+    """And hardly ever gives a warning: only if another charset reads as well."""
     made, warned = texts(count, "true"), 0
     for language, charset, text, body in made:
         decoded = decode(body, header(charset))
@@ -65,7 +65,7 @@ def test_a_true_word_is_believed(count):
 
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
 @pytest.mark.parametrize("said", ["", "iso-8859-1", "utf-8"])
-def test_no_reading_is_wrong_in_silence(said, count):
+def test_no_wrong_reading_comes_without_a_warning(said, count):
     wrong = failed = 0
     made = [one for one in texts(count, said) if one[1] != ("windows-1252" if said == "iso-8859-1" else said)]
     for language, charset, text, body in made:

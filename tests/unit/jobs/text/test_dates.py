@@ -1,4 +1,4 @@
-"""Times: each text gives its time, or is refused with what helps, or is told of; no zone is invented, none is ignored."""
+"""Each text gives its time, maybe with a warning, or is refused with a hint. No zone is invented or ignored."""
 
 import re
 from datetime import date, timedelta
@@ -121,7 +121,7 @@ def test_a_zone_in_a_time_of_iso_counts(text, found):
 
 
 @pytest.mark.parametrize(("text", "named"), NO_ISO.items())
-def test_what_is_no_time_of_iso_is_refused(text, named):
+def test_other_texts_than_iso_times_are_refused(text, named):
     assert named in refused(text, tz="America/New_York")
 
 
@@ -131,7 +131,7 @@ def test_a_zone_in_a_time_of_mail_and_feeds_counts(text, found):
 
 
 @pytest.mark.parametrize(("text", "named"), NO_RFC.items())
-def test_what_is_no_time_of_mail_is_refused(text, named):
+def test_other_texts_than_mail_times_are_refused(text, named):
     assert named in refused(text, "rfc2822", tz="Europe/Berlin")
 
 
@@ -141,11 +141,11 @@ def test_a_pattern_reads_names_halves_of_the_day_and_zones(text, form, lang, fou
 
 
 @pytest.mark.parametrize(("text", "form", "named"), NO_PATTERN)
-def test_what_a_pattern_does_not_read_is_refused(text, form, named):
+def test_texts_that_a_pattern_does_not_fit_are_refused(text, form, named):
     assert named in refused(text, form, tz="America/New_York")
 
 
-def test_a_name_of_a_zone_is_that_of_the_definition_where_it_has_it():
+def test_an_abbreviation_may_be_that_of_the_zone_in_tz():
     text = "Wed, 17 Jan 2018 15:50:00 "
     assert time(f"{text}CST", "rfc2822", tz="Asia/Shanghai") == "2018-01-17T15:50:00+08:00"
     assert time(f"{text}CST", "rfc2822", tz="America/New_York") == "2018-01-17T15:50:00-06:00"
@@ -156,7 +156,7 @@ def test_a_name_of_a_zone_is_that_of_the_definition_where_it_has_it():
     assert "RFC 5322" in told[0]
 
 
-def test_a_zone_does_not_matter_where_it_is_left_out():
+def test_any_zone_is_accepted_if_the_result_has_none():
     text = "Wed, 17 Jan 2018 15:50:00 "
     assert time(f"{text}CEST", "rfc2822", kind="date") == "2018-01-17"
     assert time(f"{text}CEST", "rfc2822", tz="local") == "2018-01-17T15:50:00"
@@ -185,7 +185,7 @@ def test_a_zone_does_not_matter_where_it_is_left_out():
         ("139747495110", ("unix",), {}, "6398-06-03T20:38:30Z", "unix_ms"),
     ],
 )  # fmt: skip
-def test_a_time_that_may_be_another_one_is_told(text, formats, keys, found, note):
+def test_a_doubtful_time_gives_a_warning(text, formats, keys, found, note):
     told = []
     assert time(text, *formats, told=told, **keys) == found
     assert len(told) == 1
@@ -206,13 +206,13 @@ def test_a_time_that_may_be_another_one_is_told(text, formats, keys, found, note
         ("0", ("unix_ms",), {}),
     ],
 )
-def test_a_time_that_is_clear_is_not_told(text, formats, keys):
+def test_a_clear_time_gives_no_warning(text, formats, keys):
     told = []
     assert time(text, *formats, told=told, **keys)
     assert told == []
 
 
-def test_a_warning_of_the_result_says_the_time_that_it_may_be(tmp_path):
+def test_the_warning_names_the_other_possible_time(tmp_path):
     described = '[rows]\ncss = "p"\n[fields]\nt = {css = ":scope", type = "date", format = ["%d/%m/%Y", "%m/%d/%Y"]}'
     parsed = parse(tmp_path, described, b"<p>03/04/2026<p>13/04/2026<p>31/02/2026")
     assert [row["t"] for row in parsed.rows] == ["2026-04-03", "2026-04-13", None]
@@ -229,14 +229,14 @@ def test_a_warning_of_the_result_says_the_time_that_it_may_be(tmp_path):
         ("%V-%u %Y", "%V without %G"), ("%Y-%m-%d %W %a", "a day twice"),
     ],
 )  # fmt: skip
-def test_a_pattern_that_would_be_read_wrong_is_a_fault_of_the_definition(tmp_path, form, named):
+def test_an_ambiguous_pattern_is_a_fault_of_the_definition(tmp_path, form, named):
     found = faults(tmp_path, f'[fields]\na = {{css = "b", type = "datetime", tz = "UTC", format = "{form}"}}')
     assert any(re.search(r"fields\.a\.format: expected a strptime pattern", one) and named in one for one in found), (
         found
     )
 
 
-def test_a_name_that_means_two_months_is_none(monkeypatch):
+def test_a_name_with_two_meanings_is_not_read(monkeypatch):
     monkeypatch.setitem(strptime._MORE_NAMES, "fr", {"mars": 9, "vend\u00e9miaire": 9})
     found = strptime.names.__wrapped__("fr", "months")
     assert "mars" not in found
@@ -259,13 +259,13 @@ def test_the_months_of_all_languages_are_read():
                 assert (found.month, found.day) == (number, 5), (name, month)
 
 
-def test_what_any_language_writes_comes_back_or_is_refused():
+def test_times_of_any_language_are_read_back_or_refused():
     """CLDR's patterns of dates and times with zones in all forms, and those of mail and feeds."""
     assert list(differential.compare(seed=20_261_128, count=700)) == []
 
 
 def test_the_plain_days_of_all_languages_are_read():
-    """Else refusing all of them would be enough above."""
+    """Otherwise refusing all of them would pass the test above."""
     day, refusals = date(2026, 11, 24), set()
     for name in differential.locales():
         pair = differential.written(
@@ -282,7 +282,7 @@ def test_the_plain_days_of_all_languages_are_read():
     assert len(refusals) <= 5, refusals
 
 
-def test_no_hour_is_lost_or_doubled_where_clocks_change():
+def test_no_hour_is_lost_or_doubled_when_clocks_change():
     """Each hour of a year in Berlin, written with its zone's name, comes back."""
     moment = differential.datetime(2026, 1, 1, tzinfo=differential.UTC)
     berlin = differential.ZoneInfo("Europe/Berlin")

@@ -79,7 +79,7 @@ def test_sequences_of_four_bytes_are_in_the_order_of_the_ranges():
 
 
 @pytest.mark.parametrize("name", [*sorted(charsets.STEPS), "iso-2022-jp"])
-def test_faults_take_as_many_bytes_with_them_as_the_standard_says(name):
+def test_faults_cover_as_many_bytes_as_the_standard_says(name):
     for body in itertools.islice(charsets.bytes_like(name, random.Random(7)), 1_500):
         assert charsets.decoded(body, name) == charsets.by_the_standard(body, name), body.hex()
 
@@ -103,7 +103,7 @@ def test_faults_take_as_many_bytes_with_them_as_the_standard_says(name):
         ("utf-8", b"\xe3\x81a\xed\xa0\x80", "\ufffda\ufffd\ufffd\ufffd"),
     ],
 )  # fmt: skip
-def test_characters_that_pythons_codecs_lack_or_have_otherwise(label, body, text):
+def test_characters_that_pythons_codecs_lack_or_decode_differently(label, body, text):
     assert charsets.decoded(body, label) == text
 
 
@@ -114,7 +114,7 @@ def test_every_label_of_the_standard_is_known():
         assert found.name == name
 
 
-def test_what_the_standard_replaces_is_read_where_a_definition_says_so():
+def test_replaced_charsets_are_read_if_a_definition_names_them():
     for label, body, text in (
         ("iso-2022-kr", "한국어".encode("iso2022_kr"), "한국어"), ("hz-gb-2312", "中文".encode("hz"), "中文"),
     ):  # fmt: skip
@@ -123,11 +123,11 @@ def test_what_the_standard_replaces_is_read_where_a_definition_says_so():
         assert found.decode(body) == text
 
 
-def test_a_text_of_nothing_but_faults_is_given_up():
+def test_decoding_a_text_of_only_faults_stops():
     with pytest.raises(encodings.TooManyFaults):
         charsets.decoded(b"\xff" * (encodings.FAULTS_MAX + 1), "euc-kr")
 
 
-def test_letters_are_those_of_cldr():
+def test_letter_pairs_are_those_of_cldr():
     assert letters.PATH.read_text(encoding="utf-8") == letters.made()
     assert Path(letters.PATH).stat().st_size < 60_000

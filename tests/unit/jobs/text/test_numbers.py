@@ -1,4 +1,4 @@
-"""Numbers: each text gives its number, or is refused with what helps, or is told of; none is another number in silence."""
+"""Each text gives its number, maybe with a warning, or is refused with a hint. None gives another number silently."""
 
 import re
 from decimal import Decimal
@@ -71,7 +71,7 @@ def test_a_number_with_a_decimal_comma_is_read(text, found):
 
 
 @pytest.mark.parametrize(("text", "named"), REFUSED.items())
-def test_what_may_be_another_number_is_refused_with_what_helps(text, named):
+def test_a_doubtful_number_is_refused_with_a_hint(text, named):
     with pytest.raises(BadValue) as caught:
         number(text)
     assert caught.value.expected == "exactly one number"
@@ -88,7 +88,7 @@ def test_no_number(text):
         assert number(text) is None
 
 
-def test_what_the_message_says_helps():
+def test_the_hint_of_the_message_helps():
     assert number("(5.00)", re=r"\((.+)\)", scale="-1") == "-5"
     assert number("(5)", re=r"\((.+)\)", type="int") == "5"
     assert number("1.5M", re=r"(.+)M", scale="1000000") == "1500000"
@@ -99,7 +99,7 @@ def test_what_the_message_says_helps():
     assert number("5-7", re=r"\d+") == "5"
 
 
-def test_a_letter_that_is_a_unit_or_multiplies_is_told():
+def test_a_letter_that_is_a_unit_or_multiplies_gives_a_warning():
     told = []
     assert number("100 m", told) == "100"
     assert number("2.5 L", told) == "2.5"
@@ -111,13 +111,13 @@ def test_a_letter_that_is_a_unit_or_multiplies_is_told():
 
 
 @pytest.mark.parametrize("sign", "<>\u2264\u2265")
-def test_a_bound_is_told(sign):
+def test_a_bound_gives_a_warning(sign):
     told = []
     assert number(f"{sign} 0.01", told) == "0.01"
     assert told[0].startswith(f"{sign} was left out")
 
 
-def test_a_hundredth_of_a_currency_is_told():
+def test_a_hundredth_of_a_currency_gives_a_warning():
     told = []
     assert [number(text, told) for text in ("99\u00a2", "\u00a299", "50p", "99 ct", "5 Cent")] == [
         "99",
@@ -134,7 +134,7 @@ def test_a_hundredth_of_a_currency_is_told():
     assert number("-.5", told) == "-0.5"
 
 
-def test_a_minus_that_may_be_a_bullet_is_told():
+def test_a_minus_that_may_be_a_bullet_gives_a_warning():
     told = []
     assert [number(text, told) for text in ("- 5", "- $44.99", "\u2013 5", "Total: - 5")] == [
         "-5",
@@ -148,7 +148,7 @@ def test_a_minus_that_may_be_a_bullet_is_told():
     assert len(told) == 4
 
 
-def test_a_warning_of_the_result_says_row_field_and_text(tmp_path):
+def test_the_warning_names_row_field_and_text(tmp_path):
     parsed = parse(
         tmp_path, '[rows]\ncss = "p"\n[fields]\nn = {css = ":scope", type = "int"}', b"<p>5 m<p>6 m<p>7 km<p>(8)"
     )
@@ -180,7 +180,7 @@ def test_a_template_of_a_number_has_a_point_too(tmp_path):
     assert "leave decimal_mark out" in parsed.warnings[0]
 
 
-def test_an_int_has_no_three_decimals_that_may_be_a_group():
+def test_an_int_with_three_decimals_is_refused():
     for text, mark, other in (("1.000 readers", ".", ","), ("1.000", ".", ","), ("1,000", ",", ".")):
         with pytest.raises(BadValue, match=f'decimal_mark = "{other}"'):
             number(text, type="int", decimal_mark=mark)
@@ -191,7 +191,7 @@ def test_an_int_has_no_three_decimals_that_may_be_a_group():
 
 
 @pytest.mark.parametrize("raw", ["1e400", "-1e400", "1e-400", Number("1e400"), 10**400])
-def test_what_a_float_can_not_hold_is_no_float(raw):
+def test_a_number_beyond_a_float_is_refused(raw):
     with pytest.raises(BadValue, match="decimal"):
         number(raw, type="float")
 
@@ -200,25 +200,25 @@ def test_what_a_float_can_not_hold_is_no_float(raw):
     ("text", "scale", "found"),
     [("0.0000005", "0.000001", "0.0000000000005"), ("-7", "1/8", "-0.875"), ("1", "1/3", "0.333333333333"), ("2.50", "1000", "2500"), ("0", "0.5", "0")],
 )  # fmt: skip
-def test_a_scale_is_exact_where_the_number_ends(text, scale, found):
+def test_a_scale_is_exact_if_the_number_ends(text, scale, found):
     assert f"{Decimal(number(text, scale=scale)):f}" == found
     with pytest.raises(BadValue, match="scale"):
         number("0.0000000000001", scale="1/3")
 
 
-def test_the_lines_of_a_text_are_no_groups():
+def test_lines_do_not_separate_groups():
     with pytest.raises(BadValue):
         number("5\n300", fold=False)
 
 
-def test_what_any_language_writes_comes_back_or_is_refused():
+def test_numbers_of_any_language_are_read_back_or_refused():
     """CLDR's patterns of numbers, percent, currencies, accountants, and of millions, in all its languages."""
     found = differential.compare(seed=20_261_128, count=4_000)
     assert [one for one in found if not isinstance(one, Explained)] == []
 
 
 def test_the_plain_numbers_of_all_languages_are_read():
-    """Else refusing all of them would be enough above."""
+    """Otherwise refusing all of them would pass the test above."""
     refused = {}
     for name in differential.locales():
         for kind in ("decimal", "percent", "standard"):

@@ -1,1 +1,8 @@
-"""What is kept of answers: the cache, the raw pages, the tokens."""
+"""What is kept of answers.
+
+cache     the region's last good answer to a question
+tokens    values of ``[before]``, in a process's memory
+raw       the answers of a task, packed for operators
+redact    takes secrets out of them
+store     the folder that they are in
+"""

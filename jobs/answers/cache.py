@@ -1,11 +1,12 @@
-"""The last good answer to a question, kept by its region: to ask only whether it changed, and to stand in for a failure.
+"""A region keeps the last good answer to each question: for conditional requests, and to replace a failure.
 
-    Runner ── known ──> nf:cache:{key}           before a fetch, where the source's pages say what they are (ETag, Last-Modified),
-       │                                         where max_age lets an older answer do, and after a failure (stale_seconds)
-       └─ note ── jobs.queue.finish.conclude ──> the same: records as they travel, and what is needed to ask again
+    Asker, Runner ── young, to_ask_by, stale ──> nf:cache:{key}
+       │    before a fetch, when max_age permits an older answer or the page had an ETag or a Last-Modified; after a failure
+       └─ note ── jobs.queue.finish.conclude ──> nf:cache:{key}
+            the records as they travel, and what a condition needs
 
-RFC 9110 (8.8, 13.1) for conditional requests, RFC 9111 (4.3) for what a 304 means, RFC 5861 (4) for what stands in. An
-answer is used only by the definition that made it. The oldest go where there is no room.
+RFC 9110 (8.8, 13.1) defines conditional requests, RFC 9111 (4.3) what a 304 means, RFC 5861 (4) stale answers. An answer
+is used only with the definition that made it. When there is no room, the oldest answers go.
 """
 
 import email.utils
@@ -28,7 +29,7 @@ from regions.script import send, value
 
 FRAME_BYTES_MAX: Final = 2_000_000  # of an answer that is kept
 TAG_CHARS_MAX: Final = 1_000
-# With one of these the definition asks for something of its own.
+# A definition that sends one of these makes a conditional request of its own.
 CONDITIONS: Final = frozenset(
     {"if-none-match", "if-modified-since", "if-match", "if-unmodified-since", "range", "if-range"}
 )
@@ -39,10 +40,10 @@ log = logs.get("cache")
 
 
 class Meta(Struct, array_like=True, frozen=True, kw_only=True):
-    """What is known of an answer beside its frame. ``asked`` and ``url``: the address before and after redirects.
+    """What is kept of an answer beside its frame. ``asked`` and ``url`` are the address before and after redirects.
 
-    ``fetched_ms`` is on the hub's clock. Without ``etag`` and ``modified`` nobody can ask whether it changed. ``gaps`` as in
-    ``contract.Run``.
+    ``fetched_ms`` is on the hub's clock. Without ``etag`` and ``modified`` no conditional request is possible. ``gaps`` as
+    in ``contract.Run``.
     """
 
     definition: str
@@ -56,20 +57,20 @@ class Meta(Struct, array_like=True, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """An answer that is kept: its result's frame, and what belongs to it."""
+    """A kept answer: the frame of its result, and its metadata."""
 
     meta: Meta
     frame: bytes
 
     def asking(self, request: Request) -> Request:
-        """The request that wants an answer only if it is another one."""
+        """The conditional request: it gets a page only if the page has changed."""
         conditions = {"If-None-Match": self.meta.etag, "If-Modified-Since": self.meta.modified}
         return replace(
             request, headers={**request.headers, **{name: text for name, text in conditions.items() if text}}
         )
 
     def fill(self, result: Result, now_ms: int) -> None:
-        """Makes it a result's answer, ``now_ms`` on the hub's clock; its warnings are the caller's to add to."""
+        """Fills a result with this answer. ``now_ms`` is on the hub's clock. The caller adds the warnings."""
         known = contract.head(self.frame)
         result.count, result.url, result.definition = known.count, self.meta.url, self.meta.definition
         result.bytes.records = known.bytes.records
@@ -77,7 +78,7 @@ class Cached:
         result.age = max(0.0, (now_ms - self.meta.fetched_ms) / 1000)
 
     def warnings(self) -> list[str]:
-        """Those of its result."""
+        """The warnings of its result."""
         return contract.head(self.frame).warnings
 
 
@@ -86,23 +87,21 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 class Cache:
-    """A worker process's way to what its region keeps, shared by its threads. Without a client nothing is kept."""
+    """A worker process's access to its region's answers. The threads share it. Without a client nothing is kept."""
 
     def __init__(self, client: redis.Redis | None = None) -> None:
         self._client = client
-        self._validated: set[str] = (
-            set()
-        )  # definitions whose pages came with something to ask by: only they cost a look
+        self._validated: set[str] = set()  # definitions whose pages had an ETag or a date; only these are looked up
 
     def young(self, task: Task, definition: Definition, now_ms: int) -> Cached | None:
-        """An answer that is as young as the task lets it be; one look, only for a task that lets it be older than 0."""
+        """An answer that is young enough for the task. One look-up, and only for tasks with a ``max_age``."""
         if not task.max_age:
             return None
         found = self._known(task, definition)
         return found if found is not None and now_ms - found.meta.fetched_ms <= task.max_age * 1000 else None
 
     def to_ask_by(self, task: Task, definition: Definition, request: Request) -> Cached | None:
-        """The answer of which the target can be asked whether it changed; one look, for sources whose pages allow it."""
+        """The answer for a conditional request. One look-up, and only for sources whose pages permit such requests."""
         if definition.hash not in self._validated or not _may_ask(definition, request):
             return None
         found = self._known(task, definition)
@@ -122,7 +121,7 @@ class Cache:
         return found if found is not None and now_ms - found.meta.fetched_ms <= seconds * 1000 else None
 
     def note(self, definition: Definition, page: Page, fetched_ms: int) -> Meta | None:
-        """What is to be kept of a task's first page, if its answer is; None where it is not."""
+        """What to keep of a task's first page beside its answer; None if the answer is not to be kept."""
         etag, modified = validators(page) if _may_ask(definition, page.request) else ("", "")
         if etag or modified:
             self._validated.add(definition.hash)
@@ -157,9 +156,9 @@ class Cache:
 
 
 def packed(meta: Meta | None, pages: int, result: Result, gaps: dict[str, int]) -> bytes:
-    """What the finish keeps beside a success's frame; empty where it is not to be kept.
+    """What the finish script keeps beside a success's frame; empty if the answer is not to be kept.
 
-    Only a whole answer is, and of several pages only one that stands in for failures: nobody can ask by all of them.
+    Only complete answers are kept. One of several pages can replace a failure, but it can't be asked for by a condition.
     """
     if meta is None or result.partial or result.bytes.wire > FRAME_BYTES_MAX:
         return b""
@@ -169,7 +168,7 @@ def packed(meta: Meta | None, pages: int, result: Result, gaps: dict[str, int]) 
 
 
 def renewed(meta: Meta, page: Page, fetched_ms: int) -> Meta:
-    """After a 304, which may bring new validators (RFC 9111, 4.3.4)."""
+    """The metadata after a 304, which may bring new validators (RFC 9111, 4.3.4)."""
     etag, modified = validators(page)
     return msgspec.structs.replace(
         meta, etag=etag or meta.etag, modified=modified or meta.modified, fetched_ms=fetched_ms
@@ -177,10 +176,10 @@ def renewed(meta: Meta, page: Page, fetched_ms: int) -> Meta:
 
 
 def validators(page: Page) -> tuple[str, str]:
-    """(ETag, Last-Modified) of a page that may be asked for by them, "" for none.
+    """The (ETag, Last-Modified) of a page that can be used in a condition, "" for none.
 
-    Last-Modified counts where it is a second older than the answer at least: what changed within that second would have the
-    same (RFC 9110, 8.8.2.2).
+    Last-Modified counts only if it is at least a second older than the answer: a change within that second would have the
+    same date (RFC 9110, 8.8.2.2).
     """
     if page.status not in (200, 304) or page.header("vary").strip() == "*" or _says_no_store(page):
         return "", ""
@@ -196,7 +195,7 @@ def validators(page: Page) -> tuple[str, str]:
 
 
 def _may_ask(definition: Definition, request: Request) -> bool:
-    """Whether a request may get a condition: a plain GET of a first page, to which 304 means nothing else."""
+    """Whether a request may get a condition: a plain GET of a first page, for which 304 has no other meaning."""
     return (
         request.method == "GET"
         and request.body is None

@@ -1,10 +1,11 @@
-"""What a task was answered, kept as it came, without secrets, for whoever wants to know why a task ended as it did.
+"""Packs the raw answers that a task got, without secrets, so that operators can see why it ended as it did.
 
-    Runner: Answers.add a page, Answers.broke a fetch … the end: a failure, or a success whose turn it is
+    Asker: Answers.add for each page, Answers.broke for each failed fetch
+    Runner: at the end, for a failure or a sample of successes
               └─ Answers.packed → jobs.answers.store → a file in the region's folder → read
 
-Until the end the last body is only referred to, so that a task that is not kept pays nothing for it; a task that goes
-on to another page packs the one before.
+The last body is packed only at the end, so that a task whose answers are not kept pays nothing for it. Before a further
+page, the one before it is packed.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -23,19 +24,18 @@ from jobs.page import Page
 from jobs.text import values
 
 VERSION: Final = 1
-TASK_BYTES_MAX: Final = 8_000_000  # of a task's bodies, packed; those after it are left out
-PACKED: Final = 3  # times a body, while it is packed: twice without secrets, once packed
-FILE_BYTES_MAX: Final = 1_000_000_000  # unpacked, when a file is read
+TASK_BYTES_MAX: Final = 8_000_000  # of a task's packed bodies; further bodies are left out
+PACKED: Final = 3  # times a body's size that packing needs: two copies without secrets, and the packed one
 NO_PASSWORDS: Final[Mapping[str, Collection[str]]] = {}
 
 _encoder: Final = msgspec.msgpack.Encoder()
 
 
 class Answer(Struct, frozen=True, kw_only=True):
-    """One answer. ``url`` was asked, ``final_url`` answered; ``body`` is zstd of the unpacked body.
+    """One answer. ``url`` was asked for, ``final_url`` answered. ``body`` is the body, compressed with zstd.
 
-    ``error`` says why it could not be received or unpacked; then ``body`` is the beginning as it was received.
-    ``note`` says why the body is not whole, "" where it is.
+    ``error`` says why the answer could not be received or unpacked; then ``body`` is what was received of it.
+    ``note`` says why the body is incomplete, "" if it is complete.
     """
 
     method: str
@@ -53,7 +53,7 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Kept(Struct, frozen=True, kw_only=True):
-    """One execution of a task: what was asked, what came, and what was made of it. ``result`` is zstd of its JSON."""
+    """One execution of a task: its requests, their answers and the result, which is JSON compressed with zstd."""
 
     v: int = VERSION
     task: Task
@@ -65,20 +65,20 @@ class Kept(Struct, frozen=True, kw_only=True):
     answers: list[Answer]
 
     def unpacked_result(self) -> dict[str, Any]:
-        """The result as clients got it, with its records."""
+        """The result with its records, as clients got it."""
         found: dict[str, Any] = msgspec.json.decode(zstd.decompress(self.result))
         return found
 
 
 class Answers:
-    """What one running task was answered so far; ``is_wanted`` false remembers nothing."""
+    """The answers of a running task so far. If ``is_wanted`` is false, it keeps none."""
 
     def __init__(
         self, secrets: Mapping[str, str], passwords: Mapping[str, Collection[str]] = NO_PASSWORDS, *, is_wanted: bool
     ) -> None:
-        """``secrets`` are the region's, by name; those that the definition names are taken out.
+        """``secrets`` are the region's, by name. Those that the definition names are removed from the answers.
 
-        ``passwords`` are those of proxies, by egress: a proxy may hand on what it was told, and a page repeat it.
+        ``passwords`` are those of proxies, by egress: a proxy may pass its credentials on, and a page may show them.
         """
         self._secrets, self._passwords, self._is_wanted = secrets, passwords, is_wanted
         self._last: tuple[Page, TaskError | None] | None = None
@@ -88,37 +88,37 @@ class Answers:
         self._tokens: set[str] = set()
 
     def __bool__(self) -> bool:
-        """Whether there was any answer."""
+        """Whether there is any answer."""
         return self._last is not None or bool(self._packed)
 
     @property
     def held_bytes(self) -> int:
-        """What it keeps of the process's memory."""
+        """How much of the process's memory the answers take."""
         return self._bytes + (len(self._last[0].body) if self._last is not None else 0)
 
     def add(self, definition: Definition, page: Page, error: TaskError | None = None) -> None:
-        """An answer came, whole or, with an ``error``, as far as it came."""
+        """Adds an answer: a complete one or, with an ``error``, what was received of it."""
         if not self._is_wanted:
             return
         if self._last is not None:
             self._pack(definition)
-        # A page of its own: the one that is parsed holds its tree, and must not outlive the parse.
+        # A copy: the page itself holds its parsed tree, which must not outlive the parse.
         bare = Page(page.request, page.url, page.status, page.headers, page.body)
         self._last = bare, error
 
     def broke(self, definition: Definition, error: TaskError) -> None:
-        """A fetch failed; what came of its answer, if anything did, is part of the error."""
+        """Adds what the error of a failed fetch has of its answer, if anything."""
         if isinstance(error.page, Page):
             self.add(definition, error.page, error)
 
     def hide(self, found: Iterable[Any]) -> None:
-        """The values of ``[before]`` are taken out of everything."""
+        """Has the values of ``[before]`` removed from all answers."""
         self._tokens |= {values.shown(value) for value in found if value is not None}
 
     def packed(
         self, definition: Definition, task: Task, *, region: str, attempt: int, now_ms: int, result: bytes
     ) -> bytes:
-        """Everything as a file holds it. ``result`` is the result's JSON. Forgets the last body."""
+        """The content of a file with all answers. ``result`` is the result's JSON. Drops the last body."""
         if self._last is not None:
             self._pack(definition)
         redaction = self._redaction(definition)
@@ -185,7 +185,7 @@ _decoder: Final = msgspec.msgpack.Decoder(Kept)
 
 
 def read(data: bytes) -> Kept:
-    """What a file holds; raises ValueError where it is none of ours."""
+    """Decodes the content of a file. Raises ValueError when it is none of ours."""
     kept = _decoder.decode(data)
     if kept.v != VERSION:
         raise ValueError(f"expected kept answers of version {VERSION}, found {kept.v}")

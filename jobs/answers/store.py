@@ -1,12 +1,12 @@
-"""A folder of kept answers on the region's own disk: capped by count, bytes and age, and never in a task's way.
+"""A folder of raw answers on the region's disk, limited in count, bytes and age. It never delays a task.
 
-    put (task threads) → queue → run_once (a thread): make room, write beside, rename
-    find, stored (any process) → jobs.answers.raw.read
+    put (task threads) → queue → run_once (its own thread): make room, write a new file, rename it
+    stored (any process) → jobs.answers.raw.read
 
-A file is ``SOURCE@TASK.ATTEMPT.failed.raw`` or ``….sample.raw``. Any number of processes share a folder without a lock:
-each looks at it at least once a second while it writes and once afterwards, so that the caps are passed by what the others
-write in a second at most.
-Disk and not Redis: a full Redis stops the region, a full folder drops what is oldest.
+A file is named ``SOURCE@TASK.ATTEMPT.failed.raw`` or ``….sample.raw``. Any number of processes share a folder without a
+lock. While it writes, each looks at the folder once a second, and once afterwards. So the limits are exceeded at most by
+what the others write in a second.
+The answers are on disk because a full Redis stops the region, while a full folder only drops the oldest files.
 """
 
 import contextlib
@@ -24,12 +24,12 @@ from typing import Final
 from regions import logs
 from regions.settings import Raw
 
-QUEUE_BYTES_MAX: Final = 16_000_000  # that wait for the disk; what comes then is dropped
+QUEUE_BYTES_MAX: Final = 16_000_000  # waiting for the disk; beyond this, answers are dropped
 LOOK_SECONDS: Final = 1.0
 TIDY_SECONDS: Final = 60.0
-SAMPLES_MAX: Final = 3  # of a source's successes: failures say more
-ROOM: Final = 0.9  # of the caps stays when something is dropped, so that not every file costs a look at all of them
-UNFINISHED_SECONDS: Final = 60.0  # then whoever began a file is gone
+SAMPLES_MAX: Final = 3  # successes kept for a source: failures say more
+ROOM: Final = 0.9  # share of the limits to which the folder is cut down, so that not each new file needs a look at all
+UNFINISHED_SECONDS: Final = 60.0  # after this, the process that began a file is gone
 NAME: Final = re.compile(r"([a-z0-9_.-]+)@([A-Za-z0-9_-]{1,100})\.(\d{1,9})\.(failed|sample)\.raw(\.\d+\.new)?")
 
 log = logs.get("worker")
@@ -37,7 +37,7 @@ log = logs.get("worker")
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One file; ``modified`` in seconds since the epoch. ``is_begun``: it is still being written."""
+    """One file. ``modified`` is in seconds since the epoch. ``is_begun``: it is still being written."""
 
     path: Path
     source: str
@@ -50,7 +50,7 @@ class Stored:
 
 
 class AnswerStore:
-    """The folder as a worker process writes it. Without a path it keeps nothing."""
+    """A worker process's access to the folder. Without a path it keeps nothing."""
 
     def __init__(self, raw: Raw) -> None:
         self._raw = raw
@@ -58,26 +58,26 @@ class AnswerStore:
         self.is_open = bool(raw.path)
         self._queue: SimpleQueue[tuple[str, bytes] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._waiting = 0  # bytes that are not on the disk yet
+        self._waiting = 0  # bytes not yet on the disk
         self._due: dict[str, float] = {}
         self._count, self._bytes, self._looked = 0, 0, -LOOK_SECONDS
         self._is_failing = self._is_dropping = False
-        self._has_written = False  # since the last look that nothing followed
+        self._has_written = False  # since the last look at the folder
         self._thread = threading.Thread(target=self.run, name="answer-store", daemon=True)
 
     def start(self) -> None:
-        """Begins to write and to tidy; nothing without a path."""
+        """Starts the thread; does nothing without a path."""
         if self.is_open:
             self._thread.start()
 
     def close(self, seconds: float = 2.0) -> None:
-        """Writes what waits, for so long at most."""
+        """Writes what waits in the queue, for at most this long."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join(seconds)
 
     def takes_sample(self, source: str) -> bool:
-        """Whether a success of a source is to be kept now; the next one is not, for ``sample_seconds``."""
+        """Whether to keep a success of a source now. If so, none is kept for the next ``sample_seconds``."""
         now = time.monotonic()
         if now < self._due.get(source, 0.0):
             return False
@@ -88,7 +88,7 @@ class AnswerStore:
         return True
 
     def put(self, source: str, task: str, attempt: int, data: bytes, *, is_sample: bool) -> None:
-        """Keeps something soon; drops it where the disk can't follow. Returns at once."""
+        """Has the thread write a file, or drops it when the disk is too slow. Returns at once."""
         name = f"{source}@{task}.{attempt}.{'sample' if is_sample else 'failed'}.raw"
         if not NAME.fullmatch(name):
             log.warning("can't keep an answer under the name of its task", source=source, task=task[:100])
@@ -106,13 +106,13 @@ class AnswerStore:
         self._is_dropping = is_full
 
     def run(self) -> None:
-        """The thread's life."""
+        """What the thread does."""
         self._attempt("", b"")
         while self.run_once():
             pass
 
     def run_once(self) -> bool:
-        """Waits for one thing and writes it, or tidies up; False when it is told to end."""
+        """Waits for one file and writes it, or removes old ones. False when it is asked to end."""
         try:
             item = self._queue.get(timeout=LOOK_SECONDS if self._has_written else TIDY_SECONDS)
         except Empty:
@@ -125,13 +125,13 @@ class AnswerStore:
         return True
 
     def _attempt(self, name: str, data: bytes) -> None:
-        """Writes a file, or only tidies up; an error is said once and keeps nobody from anything."""
+        """Writes a file, or only removes old ones. Logs the first error of a series; errors have no other effect."""
         try:
             self._make_room(len(data))
             if name:
                 self._write(name, data)
             self._has_written = bool(name)
-        except Exception as error:  # noqa: BLE001 - a thread that dies would keep nothing ever after
+        except Exception as error:  # noqa: BLE001 - without its thread the store would keep nothing any more
             if not self._is_failing:
                 log.warning("can't keep raw answers", folder=str(self._folder), error=str(error))
             self._is_failing = True
@@ -154,7 +154,7 @@ class AnswerStore:
             count = min(raw.count_max - 1, int(raw.count_max * ROOM))
             gone |= set(surplus(left, count, min(raw.bytes_max - size, int(raw.bytes_max * ROOM))))
         for one in gone:
-            one.path.unlink(missing_ok=True)  # another process may be quicker
+            one.path.unlink(missing_ok=True)  # another process may have removed it
         left = [one for one in left if one not in gone]
         self._count, self._bytes = len(left), sum(one.size for one in left)
 
@@ -173,7 +173,7 @@ class AnswerStore:
 
 
 def stored(raw: Raw) -> list[Stored]:
-    """What a folder holds and is not past its time, oldest first. Raises OSError where it can't be read."""
+    """The files of a folder that are not too old, oldest first. Raises OSError when the folder can't be read."""
     files = _files(Path(raw.path).expanduser()) if raw.path else []
     past = set(_past(files, raw.ttl_seconds))
     left = [one for one in files if not one.is_begun and one not in past]
@@ -181,9 +181,9 @@ def stored(raw: Raw) -> list[Stored]:
 
 
 def surplus(files: Sequence[Stored], count_max: int, bytes_max: int) -> list[Stored]:
-    """What has to go: of the source that holds the most, the oldest, until all is within the caps.
+    """The files to remove until all is within the limits: always the oldest of the source that has the most.
 
-    So one source that fails all the time leaves the others theirs.
+    So a source that fails all the time does not displace the files of others.
     """
     by_source: dict[str, deque[Stored]] = defaultdict(deque)
     sizes: dict[str, int] = defaultdict(int)
@@ -203,7 +203,7 @@ def surplus(files: Sequence[Stored], count_max: int, bytes_max: int) -> list[Sto
 
 
 def _old_samples(files: Sequence[Stored]) -> Iterator[Stored]:
-    """All but each source's latest samples."""
+    """All samples but the latest of each source."""
     seen: dict[str, int] = defaultdict(int)
     for one in sorted(files, key=lambda one: one.modified, reverse=True):
         if one.is_sample:
@@ -213,7 +213,7 @@ def _old_samples(files: Sequence[Stored]) -> Iterator[Stored]:
 
 
 def _past(files: Sequence[Stored], ttl_seconds: float) -> Iterator[Stored]:
-    """What is past its time, and what was begun and never finished."""
+    """Files that are too old, and files that were begun and never finished."""
     now = time.time()
     for one in files:
         if now - one.modified > (UNFINISHED_SECONDS if one.is_begun else ttl_seconds):
@@ -221,7 +221,7 @@ def _past(files: Sequence[Stored], ttl_seconds: float) -> Iterator[Stored]:
 
 
 def _files(folder: Path) -> list[Stored]:
-    """Our files in a folder; it may hold others."""
+    """Our files in a folder, which may have others."""
     files = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -231,7 +231,7 @@ def _files(folder: Path) -> list[Stored]:
             try:
                 stat = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
-                continue  # another process was quicker
+                continue  # another process removed it
             source, task, attempt, kind, begun = named.groups()
             is_sample, is_begun = kind == "sample", begun is not None
             file = Path(entry.path)

@@ -1,7 +1,7 @@
-"""Values of ``[before]`` that a worker process keeps for ``ttl_seconds``, so that not every task asks for a token.
+"""A worker process keeps values of ``[before]`` for ``ttl_seconds``, so that not every task fetches a token.
 
-Only such are kept as came without cookies: a token that belongs to a session is worth nothing without it, and cookies
-never outlive their task.
+Values that arrived with cookies are not kept: such a token is worthless without its session, and cookies never outlive
+their task.
 """
 
 import threading
@@ -18,20 +18,20 @@ Key = tuple[object, ...]
 
 
 class Tokens:
-    """By definition and by what was asked; shared by the threads of a process."""
+    """Kept values, by definition and request. The threads of a process share them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[Key, tuple[float, Mapping[str, Any]]] = {}
 
     def get(self, key: Key) -> Mapping[str, Any] | None:
-        """The values, as long as they are kept."""
+        """The values, or None when they are not kept any more."""
         with self._lock:
             until, values = self._kept.get(key, (0.0, None))
         return values if time.monotonic() < until else None
 
     def keep(self, key: Key, values: Mapping[str, Any], seconds: float) -> None:
-        """Keeps values; past ``KEPT_MAX`` the oldest go."""
+        """Keeps values. Beyond ``KEPT_MAX`` entries the oldest go."""
         with self._lock:
             self._kept.pop(key, None)
             self._kept[key] = (time.monotonic() + seconds, values)
@@ -39,12 +39,12 @@ class Tokens:
                 del self._kept[next(iter(self._kept))]
 
     def forget(self, key: Key) -> None:
-        """What did not serve."""
+        """Forgets values that did not work."""
         with self._lock:
             self._kept.pop(key, None)
 
 
 def key_of(definition: Definition, request: Request) -> Key:
-    """What values are kept under: another definition, param or secret has others."""
+    """The key of values: it differs for another definition, param or secret."""
     sent = (tuple(sorted(request.headers.items())), tuple(sorted(request.cookies.items())))
     return definition.id, definition.hash, request.method, request.address, *sent

@@ -28,7 +28,7 @@ PROCESS_BYTES: Final = 100_000_000  # of a process without pages: 62 MB idle, da
 SPARE: Final = 1 / 6  # of all memory, for what the allocator does not give back
 SMALL_BYTES_MAX: Final = 500_000  # a page of 54 KB takes 440,000
 POOL: Final = 1 / 8  # of the memory beyond the threads' own parts
-LOOK_SECONDS: Final = 0.1  # a waiting task checks this often whether it was cancelled
+CANCEL_CHECK_SECONDS: Final = 0.1  # a waiting task checks this often whether it was cancelled
 TRIM_BYTES: Final = 4_000_000  # a share that shrinks by this much is returned to the system
 # glibc keeps up to eight heaps per core, and keeps more free memory the larger the freed blocks were: see mallopt(3).
 M_TRIM_THRESHOLD: Final = -1
@@ -109,7 +109,7 @@ class Budget:
         self.pool_bytes = int(rest * POOL)
         self.task_bytes = rest - self.pool_bytes
         self._pooled = 0
-        self._alone: Share | None = None
+        self._exclusive: Share | None = None
         self._waiting: deque[Share] = deque()
         self._changed = threading.Condition()
 
@@ -144,7 +144,7 @@ class Budget:
             try:
                 while not self._may(share, wanted):
                     _check(share, what)
-                    self._changed.wait(LOOK_SECONDS)
+                    self._changed.wait(CANCEL_CHECK_SECONDS)
             finally:
                 self._waiting.remove(share)
                 self._changed.notify_all()
@@ -153,10 +153,10 @@ class Budget:
         """Takes back the memory that a share no longer holds. The exclusive task returns to the pool if it fits."""
         wanted = max(share.held - self.small_bytes, 0)
         with self._changed:
-            if share is not self._alone:
+            if share is not self._exclusive:
                 self._pooled += wanted - share.charged
             elif self._pooled + wanted <= self.pool_bytes:
-                self._alone = None
+                self._exclusive = None
                 self._pooled += wanted
             share.charged = wanted
             if self._waiting:
@@ -165,12 +165,12 @@ class Budget:
     def _may(self, share: Share, wanted: int) -> bool:
         """Charges a share ``wanted`` bytes if it may have them now. Returns whether it did."""
         pooled = self._pooled - share.charged
-        if share is self._alone:
+        if share is self._exclusive:
             pass
         elif pooled + wanted <= self.pool_bytes:
             self._pooled = pooled + wanted
-        elif self._alone is None and (not self._waiting or self._waiting[0] is share):
-            self._alone, self._pooled = share, pooled
+        elif self._exclusive is None and (not self._waiting or self._waiting[0] is share):
+            self._exclusive, self._pooled = share, pooled
         else:
             return False
         share.charged = wanted

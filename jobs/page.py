@@ -227,14 +227,14 @@ def parse_xml(body: bytes) -> Any:
         raise ParseFailed(f"expected XML, found: {error}") from error
 
 
-def parse_json(body: bytes, told: list[str] | None = None) -> Any:
+def parse_json(body: bytes, warnings: list[str] | None = None) -> Any:
     """A JSON value; a list for JSON lines. A call around it (``cb({…});``) or a guard before it (``)]}'``) is ignored.
 
-    ``told`` gets a sentence about anything that is no JSON and was read anyway. Raises ParseFailed.
+    ``warnings`` gets a sentence about anything that is no JSON and was read anyway. Raises ParseFailed.
     """
     check_values(body)
     try:
-        return _json(body, told)
+        return _json(body, warnings)
     except DecodeFailed:
         raise
     except RecursionError as error:
@@ -243,15 +243,15 @@ def parse_json(body: bytes, told: list[str] | None = None) -> Any:
         raise ParseFailed(f"expected JSON, found: {error}") from error
 
 
-def _json(body: bytes, told: list[str] | None) -> Any:
+def _json(body: bytes, warnings: list[str] | None) -> Any:
     try:
-        return values.from_json(body, told)
+        return values.from_json(body, warnings)
     except ValueError:
         guard, call, end = _GUARD.match(body), _CALL.match(body), body.rstrip(b"; \t\r\n")
         if guard is not None:
-            return values.from_json(body[guard.end() :], told)
+            return values.from_json(body[guard.end() :], warnings)
         if call is not None and end.endswith(b")"):
-            return values.from_json(end[call.end() : -1], told)
+            return values.from_json(end[call.end() : -1], warnings)
         # A record separator may stand before each value (RFC 7464).
         lines = [
             (number, line.lstrip(b"\x1e")) for number, line in enumerate(body.splitlines(), 1) if line.strip(b"\x1e \t")
@@ -261,7 +261,7 @@ def _json(body: bytes, told: list[str] | None) -> Any:
     found: list[Any] = []
     for number, line in lines:
         try:
-            found.append(values.from_json(line, told))
+            found.append(values.from_json(line, warnings))
         except ValueError as error:
             raise ValueError(f"JSON lines, and in line {number}: {error}") from error
         if isinstance(found[0], dict | list) and not isinstance(found[-1], type(found[0])):

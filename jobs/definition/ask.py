@@ -15,7 +15,7 @@ import uritemplate
 from msgspec import Struct
 
 from jobs.definition import hosts
-from jobs.definition.hosts import Elsewhere
+from jobs.definition.hosts import HostRefused
 from jobs.definition.reader import Reader, Where, show
 from jobs.origin import fixed_origin, origin_of, origin_or_none
 from jobs.text import values
@@ -56,7 +56,7 @@ class Ask(Struct, frozen=True, kw_only=True):
     def expand(self, params: Mapping[str, Any]) -> str:
         """The address. A param without a value becomes nothing, as RFC 6570 says.
 
-        Raises ``jobs.definition.hosts.Elsewhere``, a ValueError, for a host that the definition does not name.
+        Raises ``jobs.definition.hosts.HostRefused``, a ValueError, for a host that the definition does not name.
         """
         template, origin = _template(self.url)
         if template is None:
@@ -65,7 +65,7 @@ class Ask(Struct, frozen=True, kw_only=True):
         if not origin:
             hosts.check(expanded, self.hosts, hosts.leaders(self.url))
         elif origin_or_none(expanded) != origin:
-            raise Elsewhere(f"expected an address of {origin}, found {expanded[:80]!r}")
+            raise HostRefused(f"expected an address of {origin}, found {expanded[:80]!r}")
         return expanded
 
     def origin(self, url: str) -> str:

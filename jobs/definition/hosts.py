@@ -36,7 +36,7 @@ _SUFFIX: Final = re.compile(
 )
 
 
-class Elsewhere(ValueError):  # noqa: N818 - says what is wrong
+class HostRefused(ValueError):  # noqa: N818 - says what is wrong
     """An address that leads to a host that its definition does not name. ``param`` is the param that led it there, if only one did."""
 
     def __init__(self, message: str, param: str = "") -> None:
@@ -45,12 +45,12 @@ class Elsewhere(ValueError):  # noqa: N818 - says what is wrong
 
 
 def check(url: str, hosts: Sequence[str], led_by: Sequence[str] = ()) -> None:
-    """Raises ``Elsewhere`` for an address that leads to none of the hosts."""
+    """Raises ``HostRefused`` for an address that leads to none of the hosts."""
     place = _place(url)
     if place is not None and any(_fits(place, one) for one in hosts):
         return
     wanted = f"an address of {shown(hosts)}" if ANY not in hosts else f"an http or https address on {_ports(hosts)}"
-    raise Elsewhere(f"expected {wanted}, found {url[:80]!r}", led_by[0] if len(led_by) == 1 else "")
+    raise HostRefused(f"expected {wanted}, found {url[:80]!r}", led_by[0] if len(led_by) == 1 else "")
 
 
 def _ports(hosts: Sequence[str]) -> str:

@@ -206,7 +206,7 @@ def _number(kind: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> Par
     read = numbers.parser(mark, noted.append if doubt is not None else None, is_count=is_count)
     expected = "exactly one whole number" if kind == "int" else "exactly one number"
 
-    def told(found: Any, text: str) -> Any:
+    def with_doubt(found: Any, text: str) -> Any:
         assert doubt is not None
         doubt(text, noted[0])
         noted.clear()
@@ -216,7 +216,7 @@ def _number(kind: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> Par
         try:
             found = read(text) if by is None else numbers.scaled(read(text), by)
             if kind == "int":
-                return told(numbers.whole(found), text) if noted else numbers.whole(found)
+                return with_doubt(numbers.whole(found), text) if noted else numbers.whole(found)
         except Refused as error:
             noted.clear()
             raise BadValue(text, expected, str(error)) from error
@@ -224,7 +224,7 @@ def _number(kind: str, mark: str, doubt: Doubt | None, *, is_count: bool) -> Par
             noted.clear()
             raise BadValue(text, expected) from error
         if noted:
-            told(found, text)
+            with_doubt(found, text)
         if kind == "decimal":
             return found if "E" not in str(found) else f"{found:f}"  # results show no exponent
         made = float(found)

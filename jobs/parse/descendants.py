@@ -13,8 +13,8 @@ REMEMBERED: Final = 128  # class attributes whose words are remembered, for each
 REMEMBERED_LENGTH: Final = 80  # of the longest remembered attribute
 LEAVES_MAX: Final = 4  # children of an element whose text is joined here
 
-Kept = dict[object, tuple[Any, Any]]
-Seek = Callable[[Sequence[Any], Kept], str]
+Cache = dict[object, tuple[Any, Any]]
+Seek = Callable[[Sequence[Any], Cache], str]
 Match = Callable[[Any], Any]
 
 
@@ -50,7 +50,7 @@ class Descendants:
         self._by_class: dict[str, list[Any]] = {}
 
     def first(self, word: str, match: Match | None) -> Any:
-        """The first match in document order among the elements of a class, or None. None as ``match`` takes any of them."""
+        """The first match in document order among the elements of a class, or None. Without ``match`` any of them matches."""
         by_class, all_words = self._by_class, self._words
         for element in by_class.get(word, ()):
             found = element if match is None else match(element)
@@ -70,11 +70,11 @@ class Descendants:
 
 
 def seeker(simple: Simple, level: int, words: Words, text: Callable[[Any], str]) -> Seek:
-    """A function (levels, ``Kept``) → the attribute or text of the first match, "" for none."""
+    """A function (levels, ``Cache``) → the attribute or text of the first match, "" for none."""
     steps, attribute = simple
     if not steps[0].classes:
 
-        def seek_by_tag(levels: Sequence[Any], _kept: Kept) -> str:
+        def seek_by_tag(levels: Sequence[Any], _cache: Cache) -> str:
             found = _below(levels[level], steps, attribute)
             if found is None:
                 return ""
@@ -84,11 +84,11 @@ def seeker(simple: Simple, level: int, words: Words, text: Callable[[Any], str])
     word, match = steps[0].classes[0], _match(simple)
     words.want(word)
 
-    def seek(levels: Sequence[Any], kept: Kept) -> str:
+    def seek(levels: Sequence[Any], cache: Cache) -> str:
         item = levels[level]
-        known = kept.get(level)
+        known = cache.get(level)
         if known is None or known[0] is not item:
-            known = kept[level] = (item, Descendants(item, words))
+            known = cache[level] = (item, Descendants(item, words))
         found = known[1].first(word, match)
         if found is None:
             return ""
@@ -110,7 +110,7 @@ def string_of(element: Any, string: Callable[[Any], Any]) -> str:
 
 
 def _match(simple: Simple) -> Match | None:
-    """An element of the first step's first class → the selector's first match by it, or None; None if it is always itself.
+    """A function from an element of the first step's class to the selector's match there; None if that is the element itself.
 
     The first element that gives a match gives the first match of all: matches inside a later element lie inside this one, too,
     or behind it.

@@ -46,11 +46,11 @@ def read(utf8: bytes, warnings: list[str] | None = None, kept: Collection[str] =
 
     In the tree, known namespaces have their usual addresses, except those in ``kept``. Raises ParseFailed if there is no feed.
     """
-    told: list[str] = [] if warnings is None else warnings
-    root = _root(utf8, told)
+    found: list[str] = [] if warnings is None else warnings
+    root = _root(utf8, found)
     if feed_text.name_of(root) not in ("rss", "feed", "rdf", "channel"):
         raise ParseFailed(f"expected a feed (rss, feed or RDF), found {feed_text.name_of(root)[:40]}")
-    feed_namespaces.by_meaning(root, utf8, kept, told)
+    feed_namespaces.by_meaning(root, utf8, kept, found)
     return root
 
 
@@ -68,7 +68,7 @@ def _root(utf8: bytes, warnings: list[str]) -> Any:
     except etree.XMLSyntaxError:
         faults = feed_repair.Faults()
         root, is_odd = _mended(utf8, faults), True  # the feed is ill-formed
-    warnings += faults.told()
+    warnings += faults.warnings()
     if is_odd:
         _unwrap(root)
     return root

@@ -97,7 +97,7 @@ class Faults:
             self._first = f"line {self.lines_cut + line}: {what}"
         self._count += 1
 
-    def told(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """The warnings, one for each kind."""
         found = []
         if self.breaks_off:

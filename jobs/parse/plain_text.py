@@ -68,7 +68,7 @@ def csv_rows(text: str, shape: Csv, warnings: Warnings | None = None) -> Iterato
                 table.is_even = True
                 yield dict(zip(names, cells, strict=True))
             elif any(cells) if len(cells) != 1 else cells[0].strip():
-                table.told_of(cells, names, reader.line_num)
+                table.check_row(cells, names, reader.line_num)
                 row = dict(zip(names, cells, strict=False))
                 yield row if len(cells) >= count else {name: row.get(name) for name in names}
         table.check_end()
@@ -105,14 +105,14 @@ class _Table:
                 break
         doubled = next((name for name, count in Counter(names).items() if name and count > 1), None)
         if doubled is not None:
-            self._told(
+            self._warn(
                 "name",
                 f'two columns are named "{doubled[:40]}": the last one counts; header = [names] tells them apart',
             )
         if len(names) == 1:
             other = max(_DELIMITERS, key=names[0].count)
             if other != self.delimiter and names[0].count(other):
-                self._told(
+                self._warn(
                     "delimiter", f'there is one column, "{names[0][:60]}": delimiter = {json.dumps(other)} may part it'
                 )
         return names
@@ -120,24 +120,24 @@ class _Table:
     def check_first(self, cells: list[str], names: Sequence[str]) -> None:
         """Warns of a header line that is read as a row, since the definition names the columns."""
         if [cell.strip().casefold() for cell in cells] == [name.casefold() for name in names]:
-            self._told("header", "the first row is the line that names the columns: skip = 1 leaves it out")
+            self._warn("header", "the first row is the line that names the columns: skip = 1 leaves it out")
 
-    def told_of(self, cells: list[str], names: Sequence[str], line: int) -> None:
+    def check_row(self, cells: list[str], names: Sequence[str], line: int) -> None:
         """Warns of a row with more or fewer cells than columns."""
         if len(cells) < len(names):
-            self._told("fewer", f"line {self.skipped + line}: expected {len(names)} cells, found {len(cells)}")
+            self._warn("fewer", f"line {self.skipped + line}: expected {len(names)} cells, found {len(cells)}")
             return
         text = f"line {self.skipped + line}: expected {len(names)} cells, found {len(cells)}"
         beyond = next(filter(None, cells[len(names) :]), None)
         if beyond is not None:
-            self._told("more", f'{text}; "{beyond[:40]}" has no column')
+            self._warn("more", f'{text}; "{beyond[:40]}" has no column')
         elif len(self._longer) < 2:
             self._longer.append(f"{text}, the last of them empty")
 
     def check_end(self) -> None:
         """Warns of empty cells beyond the columns, unless all rows have them."""
         if self._longer and (self.is_even or len(self._longer) == 1):
-            self._told("more", self._longer[0])
+            self._warn("more", self._longer[0])
 
     def check_quotes(self) -> None:
         """Raises ParseFailed for a quote that swallows lines. Warns of other quotes in odd places."""
@@ -147,7 +147,7 @@ class _Table:
         for found in _quoted(quote, self.delimiter).finditer(self.text):
             if found["cell"] is None:
                 if self._begins_cell(found.start()):
-                    self._told("blank", "a quote behind a blank is part of its cell", found.start())
+                    self._warn("blank", "a quote behind a blank is part of its cell", found.start())
                 continue
             is_long = "\n" in found["cell"] or "\r" in found["cell"]
             if found["end"] and not found["after"]:
@@ -161,7 +161,7 @@ class _Table:
                     f"expected CSV, found in line {first} a quote that is {what}; where nothing quotes, "
                     'quote = "" in [csv] reads it'
                 )
-            self._told(
+            self._warn(
                 "quote", f"there is text behind a closing quote, {found[0][-40:] + found['after']!r}", found.start()
             )
 
@@ -172,7 +172,7 @@ class _Table:
         for start, end in self._long:
             lines = self.text[start:end].splitlines()[1:-1]
             if any(line.count(self.delimiter) == count - 1 for line in lines):
-                self._told(
+                self._warn(
                     "long",
                     'a cell holds lines that look like rows; if nothing quotes, quote = "" in [csv] reads them',
                     start,
@@ -187,7 +187,7 @@ class _Table:
     def _line(self, at: int) -> int:
         return self.skipped + len(_NEWLINE.findall(self.text, 0, at)) + 1
 
-    def _told(self, kind: str, text: str, at: int | None = None) -> None:
+    def _warn(self, kind: str, text: str, at: int | None = None) -> None:
         """Adds a warning of a kind. Only the first shows its line, since counting lines reads all text before it."""
         if kind not in self._kinds and at is not None:
             text = f"line {self._line(at)}: {text}"

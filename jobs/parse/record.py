@@ -14,7 +14,7 @@ from jobs.definition.field import Choice, Field, Kinds, Nested, Selector, Value,
 from jobs.errors import ParseFailed
 from jobs.parse import markup
 from jobs.parse.convert import Convert, Doubt, as_it_is, converter, finisher, folder
-from jobs.parse.descendants import Kept, Seek
+from jobs.parse.descendants import Cache, Seek
 from jobs.parse.select import Compiler, Find, Levels
 from jobs.parse.warnings import Warnings
 from jobs.text import pattern, values
@@ -35,9 +35,8 @@ class Scope:
     given: bool = False
     is_based: bool = False  # the page has xml:base on some element
     bad_required: list[str] = field(default_factory=list)
-    kept: Kept = field(
-        default_factory=dict
-    )  # values of outer levels, which many rows share, and the elements of the current row
+    # Values of outer levels, which many rows share, and the elements of the current row.
+    cache: Cache = field(default_factory=dict)
 
     def bad(self, name: str, error: BadValue) -> None:
         """Notes a value that does not fit its field."""
@@ -123,7 +122,7 @@ class Plan:
         if isinstance(one, Value):
             get = self._value(name, one)
             if one.selector is not None and 0 <= one.selector.level < self._depth:
-                get = _kept(get, one.selector.level)
+                get = _cached(get, one.selector.level)
             nothing = one.default if one.default is not None else [] if one.many and one.join is None else None
             return _Slot(name, get, self._is_own(one.selector), nothing, hidden)
         if isinstance(one, Nested):
@@ -192,7 +191,7 @@ class Plan:
         if seek is not None:
             if convert is as_it_is:
                 return _sought_folded(seek)
-            return lambda levels, scope, _names: convert(seek(levels, scope.kept), scope.base)
+            return lambda levels, scope, _names: convert(seek(levels, scope.cache), scope.base)
         if whole is not None:
             if convert is as_it_is:
                 return _whole_folded(whole, level)
@@ -292,20 +291,20 @@ def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple
     return [*kinds, kind], documents
 
 
-def _kept(get: Get, level: int) -> Get:
+def _cached(get: Get, level: int) -> Get:
     """A field of an outer level, computed once for all rows below the same item."""
     key = object()
 
-    def kept(levels: Levels, scope: Scope, names: Names) -> Any:
+    def cached(levels: Levels, scope: Scope, names: Names) -> Any:
         item = levels[level]
-        known = scope.kept.get(key)
+        known = scope.cache.get(key)
         if known is not None and known[0] is item:
             return known[1]
         value = get(levels, scope, names)
-        scope.kept[key] = (item, value)
+        scope.cache[key] = (item, value)
         return value
 
-    return kept
+    return cached
 
 
 def _first(value: Any) -> Any:
@@ -344,7 +343,7 @@ def _sought_folded(seek: Seek) -> Get:
     """The same for a text that the row's shared pass finds."""
 
     def get(levels: Levels, scope: Scope, _names: Names) -> Any:
-        found = seek(levels, scope.kept)
+        found = seek(levels, scope.cache)
         return (" ".join(found.split()) if len(found) <= LONG else folded(found)) or None
 
     return get

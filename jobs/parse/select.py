@@ -135,7 +135,7 @@ class Compiler:
         return self.xpath(f"string({path.first})")
 
     def seek(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> Seek | None:
-        """Like ``whole``, for simple CSS selectors inside the rows of an HTML page: a function of levels and ``Kept``."""
+        """Like ``whole``, for simple CSS selectors inside the rows of an HTML page: a function of levels and ``Cache``."""
         level = selector.level
         is_inside = self.form == "html" and documents == {0} and level > 0 and kinds[level] == {field.ELEMENT}
         if selector.language != "css" or selector.parse or not is_inside:

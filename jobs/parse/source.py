@@ -214,11 +214,11 @@ class Source:
         if scope.row and not rows and self._steps:
             scope.warnings.add(("[rows]", ""), f"[rows] found {scope.row} items, but no field found anything in them")
         following = self._paging.following(page, root, scope.base, has_rows=bool(rows))
-        told = [*dict.fromkeys(self._compiler.warnings), *([following.warning] if following.warning else [])]
-        told = told[-Warnings.LINES_MAX :]
+        last = [*dict.fromkeys(self._compiler.warnings), *([following.warning] if following.warning else [])]
+        last = last[-Warnings.LINES_MAX :]
         return Parsed(
             rows=rows,
-            warnings=[*(page.warnings + scope.warnings.texts())[: Warnings.LINES_MAX - len(told)], *told],
+            warnings=[*(page.warnings + scope.warnings.texts())[: Warnings.LINES_MAX - len(last)], *last],
             next=following.request,
             is_cut=following.is_cut,
             is_counted=self._paging.is_counted,
@@ -238,9 +238,11 @@ class Source:
             return page.json
         if form != "feed":
             return None
-        told: list[str] = []
-        root = feed.read(page.utf8, told, frozenset(self.definition.namespaces.values()))
-        page.warnings += [one for one in told if one not in page.warnings]  # [contract] blocked may have read it before
+        warnings: list[str] = []
+        root = feed.read(page.utf8, warnings, frozenset(self.definition.namespaces.values()))
+        page.warnings += [
+            one for one in warnings if one not in page.warnings
+        ]  # [contract] blocked may have read it before
         return feed.Channel(root, page.url if _XML_BASE.search(page.utf8) is not None else "")
 
     def _rows(self, page: Page, root: Any, scope: Scope) -> Iterator[dict[str, Any]]:

@@ -47,10 +47,10 @@ class Number(float):
 _json_decoder = msgspec.json.Decoder(float_hook=Number)
 
 
-def from_json(body: bytes, told: list[str] | None = None) -> Any:
+def from_json(body: bytes, warnings: list[str] | None = None) -> Any:
     """A JSON value. NaN, Infinity and lone surrogates, which msgspec refuses and some sites write, are read, too.
 
-    ``told`` gets a sentence for each of these. Raises ValueError, and RecursionError if the nesting is too deep.
+    ``warnings`` gets a sentence for each of these. Raises ValueError, and RecursionError if the nesting is too deep.
     """
     try:
         return _json_decoder.decode(body)
@@ -59,9 +59,9 @@ def from_json(body: bytes, told: list[str] | None = None) -> Any:
         constants: list[str] = []
         found = json.loads(text, parse_float=Number, parse_constant=constants.append, strict=False)
         whole = mended(found)
-        if told is not None:
-            told += [f"{constants[0]} is not JSON: it was read as null"] if constants else []
-            told += ["a lone surrogate is not text: it was read as U+FFFD"] if whole != found else []
+        if warnings is not None:
+            warnings += [f"{constants[0]} is not JSON: it was read as null"] if constants else []
+            warnings += ["a lone surrogate is not text: it was read as U+FFFD"] if whole != found else []
         return whole
 
 

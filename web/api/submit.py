@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from jobs.definition.catalog import Catalog
-from jobs.definition.hosts import Elsewhere
+from jobs.definition.hosts import HostRefused
 from jobs.definition.model import BadParams
 from regions.faults import nearest
 from regions.settings import Limits
@@ -199,7 +199,7 @@ def _task(
     except BadParams as bad:
         errors += [(params_at + pointer(name), detail) for name, detail in bad.faults]
         return None
-    except Elsewhere as error:
+    except HostRefused as error:
         errors.append((params_at + (pointer(error.param) if error.param else ""), str(error)))
         return None
     return NewTask(

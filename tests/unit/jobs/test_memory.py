@@ -108,7 +108,7 @@ def test_two_that_hold_and_want_more_both_get_it(shared):
     first.end()
     second.has(2)
     second.end()
-    assert (shared._pooled, shared._alone, list(shared._waiting)) == (0, None, [])
+    assert (shared._pooled, shared._exclusive, list(shared._waiting)) == (0, None, [])
 
 
 def test_who_is_alone_may_take_more_while_others_wait(shared):
@@ -229,4 +229,4 @@ def test_many_that_grow_in_steps_all_end_and_never_hold_too_much(shared, chance)
         thread.join(100)
     assert len(ended) == 32
     assert not over
-    assert (shared._pooled, shared._alone, list(shared._waiting)) == (0, None, [])
+    assert (shared._pooled, shared._exclusive, list(shared._waiting)) == (0, None, [])

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.definition import hosts
 from jobs.definition.catalog import Catalog
-from jobs.definition.hosts import Elsewhere
+from jobs.definition.hosts import HostRefused
 from jobs.definition.read import examine, read
 from regions.settings import Limits
 from web.api import submit
@@ -93,7 +93,7 @@ def test_an_address_of_a_named_host_is_accepted(url):
 ])  # fmt: skip
 def test_an_address_of_any_other_host_or_port_is_refused(url):
     """Even if URL parsers disagree about its host."""
-    with pytest.raises(Elsewhere, match=r"expected an address of a\.example, \*\.b\.example, c\.example:8443, found"):
+    with pytest.raises(HostRefused, match=r"expected an address of a\.example, \*\.b\.example, c\.example:8443, found"):
         hosts.check(url, ("a.example", "*.b.example", "c.example:8443"))
 
 
@@ -102,14 +102,14 @@ def test_any_host_has_the_usual_ports_and_those_that_are_named(tmp_path):
     asked = read(written(tmp_path, text)).ask
     for url in ("https://a.example/", "http://b.example:8443/"):
         assert asked.expand({"x": url}) == url
-    with pytest.raises(Elsewhere, match="expected an http or https address on port 80, 443, 8443, found"):
+    with pytest.raises(HostRefused, match="expected an http or https address on port 80, 443, 8443, found"):
         asked.expand({"x": "http://a.example:22/"})
 
 
 def test_a_param_can_not_undo_an_origin_that_looks_fixed(tmp_path):
     asked = read(written(tmp_path, "url = 'https://a.example{?q}{x}'\n[params]\nq = {}\nx = {}\n")).ask
     assert asked.expand({"q": "1"}) == "https://a.example?q=1"
-    with pytest.raises(Elsewhere, match=r"expected an address of https://a\.example:443"):
+    with pytest.raises(HostRefused, match=r"expected an address of https://a\.example:443"):
         asked.expand({"x": ".evil.example"})
 
 

@@ -1,4 +1,4 @@
-"""Finds everything that is wrong with a source's files, including XPaths that do not compile and an ID.py that fails to load."""
+"""Finds all faults in a source's files, including bad XPaths, and an ID.py that fails to load."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from regions.faults import Fault, Faults
 
 
 def faults(path: Path) -> list[Fault]:
-    """What is wrong with ``ID.toml`` and the ``ID.py`` beside it, in the order of their lines. Runs the top level of ID.py."""
+    """The faults of ``ID.toml`` and the ``ID.py`` beside it, in the order of their lines. Runs the top level of ID.py."""
     try:
         read, found = examine(path)
     except Faults as raised:

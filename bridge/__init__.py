@@ -1,1 +1,13 @@
-"""The bridge: from a region's RabbitMQ queue to its RQ queue."""
+"""From a region's RabbitMQ queues to its RQ queue.
+
+bridge       the loop: consumes, enqueues, acks
+lane         one of the region's two queues
+message      decodes messages
+enqueue      writes a batch of jobs
+durable      waits until a batch is in the append-only file
+link         a connection that knows which Redis process it has
+watch        how full the region's Redis is
+report       status and failures, for the hub
+heartbeat    the file that a living loop renews
+ensure       starts and replaces bridges, for cron and operators
+"""

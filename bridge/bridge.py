@@ -1,16 +1,16 @@
-"""Brings a region's tasks from RabbitMQ to RQ on the region's own Redis, each once, and acks what is durable.
+"""Moves a region's tasks from RabbitMQ to RQ on the region's own Redis, each once, and acks those that are durable.
 
-    lane (a channel a queue) → inbox → _flush, once an ioloop turn
+    lane (one channel for each queue) → inbox → _flush, once a turn of the ioloop
         unreadable    → report: a failed outcome to the hub → reject
         past deadline → ack
         task, cancel  → Enqueuer.write, one pipelined write → Durable (a thread, WAITAOF) → _settle → ack
 
-    Watch  (a thread)  the region's Redis: away, full, over a mark → _measured → lanes consume or do not
-    Report (a thread)  the hub: its clock, status, failed outcomes
+    Watch  (a thread)  the region's Redis: away, full, above a high-water mark → _measured → lanes consume or pause
+    Report (a thread)  the hub's clock; sends status and failed outcomes to the hub
     Heartbeat          renewed by the ioloop itself, for bridge.ensure
 
-Nothing that blocks longer than a Redis's time-out runs on the ioloop, and there is no batching window: what arrived in
-one turn of it is a batch, be it one message.
+Nothing on the ioloop blocks longer than a Redis's time-out. There is no batching window: the messages that arrive in one
+turn of the ioloop are a batch, even a single one.
 """
 
 import functools
@@ -34,14 +34,14 @@ from bridge.watch import Levels, Measure, Watch
 from regions import connect, logs, names
 from regions.settings import Settings
 
-TICK_SECONDS: Final = 0.1  # how late a stop, the first clock and the status may be seen
-CLOSE_SECONDS: Final = 2.0  # for the broker's answer to our goodbye
+TICK_SECONDS: Final = 0.1  # how late a stop, the first clock and the status are noticed
+CLOSE_SECONDS: Final = 2.0  # for the broker's answer when the connection is closed
 STOP_SECONDS: Final = 5.0  # for the last acks
-BATCH_MAX: Final = 1000  # messages a write, so that a Redis answers within its time-out
+BATCH_MAX: Final = 1000  # messages in one write, so that a Redis answers within its time-out
 
 
 class Bridge:
-    """``run`` blocks until ``stop``; both may be called from any thread, ``stop`` also from a signal handler."""
+    """``run`` blocks until ``stop`` is called. Any thread may call them, and a signal handler may call ``stop``."""
 
     def __init__(self, settings: Settings, region: str, *, kept: bool = False) -> None:
         one = settings.one(region)
@@ -81,7 +81,7 @@ class Bridge:
     # Life
 
     def run(self) -> int:
-        """Bridges until stopped; 0, or 1 when something is wrong that waiting does not mend."""
+        """Runs until stopped. Returns 0, or 1 when something is wrong that waiting does not mend."""
         for thread in self._threads:
             thread.start()
         self._connect()
@@ -103,11 +103,11 @@ class Bridge:
         return self._code
 
     def stop(self) -> None:
-        """Asks for a warm stop: no more messages, what is enqueued is acked, the rest goes back."""
+        """Asks for a warm stop: no more messages; those that are enqueued are acked, the others go back to RabbitMQ."""
         self._stopping = True
 
     def _tick(self) -> None:
-        """A signal handler must not take locks, so it sets a flag, which is seen here."""
+        """Looks for a requested stop, ten times a second: a signal handler must not take locks, so it only sets a flag."""
         self._beat()
         if self._stopping and not self._ended:
             self._ended = True
@@ -120,16 +120,16 @@ class Bridge:
         self._ioloop.call_later(TICK_SECONDS, self._tick)
 
     def _beat(self) -> None:
-        """Says that the ioloop goes on, and ends when nobody wants to hear it: another bridge is in its place."""
+        """Renews the heartbeat. Stops when its file was taken away: another bridge has taken over."""
         state = STOPPING if self._stopping else self._status().state
         if self._heartbeat is not None and not self._heartbeat.beat(state) and not self._stopping:
-            self._log.warning("its heartbeat was taken away: another bridge is in its place", region=self.region)
+            self._log.warning("its heartbeat file was removed: another bridge has taken over", region=self.region)
             self._stopping = True
 
     def _close(self) -> None:
-        """The last step of a stop; without a connection nothing is left to wait for.
+        """The last step of a stop. Closes the connection, or ends the loop if there is none.
 
-        One that is opening opens or fails first, within its time-outs: pika raises when it is closed then.
+        A connection that is being opened first opens or fails within its time-outs: pika raises if it is closed earlier.
         """
         connection = self._connection
         if connection is None or connection.is_closed:
@@ -143,14 +143,14 @@ class Bridge:
             try:
                 part.run()
             except Exception:  # noqa: BLE001 - logged, and it ends the process
-                # A bridge without this thread would hold its messages for ever: better to end and be started again.
+                # A bridge without this thread would hold its messages for ever. It is better to end and be started again.
                 self._log.exception("a thread died", thread=type(part).__name__)
                 self._fail(f"{type(part).__name__} died")
 
         return threading.Thread(target=guarded, name=type(part).__name__.lower(), daemon=True)
 
     def _fail(self, reason: str) -> None:
-        """Ends the bridge with code 1; called from any thread."""
+        """Ends the bridge with code 1. Any thread may call it."""
         self._log.error(reason, region=self.region)
         self._code = 1
         self._stopping = True
@@ -185,7 +185,7 @@ class Bridge:
 
     def _disconnected(self, _connection: pika.SelectConnection, error: BaseException | str) -> None:
         if self._ended:
-            self._ioloop.call_later(TICK_SECONDS, self._ioloop.stop)  # pika closes its socket after it said so
+            self._ioloop.call_later(TICK_SECONDS, self._ioloop.stop)  # pika closes its socket after this callback
             return
         self._broker_reason = f"RabbitMQ is away: {innermost(error)}"
         self._refresh()
@@ -196,7 +196,7 @@ class Bridge:
     def _came(self) -> None:
         if not self._flush_is_due:
             self._flush_is_due = True
-            self._ioloop.call_later(0, self._flush)  # timers run after what this turn still reads
+            self._ioloop.call_later(0, self._flush)  # timers run after all that this turn still reads
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -244,7 +244,7 @@ class Bridge:
 
     def _enqueue(self, messages: list[Message], deliveries: list[Delivery], clock: Clock, now_ms: int) -> None:
         run_id = self._enqueuer.run_id
-        if self._redis_reason:  # an earlier part of this turn found it away
+        if self._redis_reason:  # an earlier batch of this turn failed
             give_back(deliveries)
             return
         try:
@@ -265,7 +265,7 @@ class Bridge:
             self._durable.submit(run_id, grouped(done))
 
     def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:
-        """A message that can't be read: its task fails at the hub, and only then it leaves the queue."""
+        """Handles an unreadable message: its task fails at the hub, and only then the message leaves the queue."""
         properties = delivery.properties
         task, request = properties.message_id, properties.correlation_id
         self._log.error("unreadable message", region=self.region, reason=reason, task=task, request=request)
@@ -277,7 +277,7 @@ class Bridge:
             self._report.fail(outcome, lambda: self._ioloop.add_callback_threadsafe(reject))
 
     def _durable_settled(self, receipts: list[Receipt], error: Exception | None) -> None:
-        """Called by the thread that waits for the append-only file."""
+        """The thread that waits for the append-only file calls this."""
         self._ioloop.add_callback_threadsafe(lambda: self._settle(receipts, error))
 
     def _settle(self, receipts: list[Receipt], error: Exception | None) -> None:
@@ -296,7 +296,7 @@ class Bridge:
     # The region's Redis
 
     def _prepare(self, keeps_file: bool) -> None:
-        """In the watch's thread; the ioloop uses a connection only once it was told that all is well."""
+        """Runs in the watch's thread. The ioloop uses a connection only after the watch has reported that all is well."""
         self._durable.waits = keeps_file
         if not self._enqueuer.is_open:
             self._enqueuer.open()
@@ -322,7 +322,7 @@ class Bridge:
         self._refresh()
 
     def _redis_is_off(self, reason: str) -> None:
-        """Consumers end before anything is given back, or it would come right again."""
+        """Ends the consumers. Only then may messages be given back, or they would return at once."""
         self._redis_reason = reason
         self._refresh()
 
@@ -358,7 +358,7 @@ class Bridge:
 
 
 def innermost(error: BaseException | str) -> str:
-    """What really went wrong: pika wraps it up to four times."""
+    """The error inside pika's, which wraps it up to four times."""
     while isinstance(error, BaseException):
         inside = [*getattr(error, "exceptions", ()), getattr(error, "exception", None), *error.args]
         causes = [cause for cause in inside if isinstance(cause, BaseException)]
@@ -369,11 +369,11 @@ def innermost(error: BaseException | str) -> str:
 
 
 def run(settings: Settings, region: str, *, kept: bool = False) -> int:
-    """Bridges a region until SIGTERM or SIGINT; the exit code. Raises ``Faults`` for an unknown region.
+    """Bridges a region until SIGTERM or SIGINT. Returns the exit code. Raises ``Faults`` for an unknown region.
 
-    ``kept``: bridge.ensure started it.
+    ``kept``: bridge.ensure started this process.
     """
-    logging.getLogger("pika").setLevel(logging.CRITICAL)  # it says in six lines what the state's reason says in one
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # the state's reason says in one line what pika says in six
     bridge = Bridge(settings, region, kept=kept)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: bridge.stop())

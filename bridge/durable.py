@@ -1,10 +1,10 @@
-"""Tells when a batch of jobs is in the append-only file, off the ioloop.
+"""Finds out, off the ioloop, when a batch of jobs is in the append-only file.
 
-    ioloop   write the batch → submit(run id of the Redis process that took it, receipt)
-    here     fence → WAITAOF 1 0 → settle(receipts, None)
+    ioloop         write the batch → submit(run id of the Redis process that took it, receipt)
+    this thread    fence → WAITAOF 1 0 → settle(receipts, None)
 
-WAITAOF counts the writes of its own connection, so a fence is written on it after the batch. It says nothing of a batch
-that another process took: after a crash in between, the fence would succeed on the next one, whose file lost the batch.
+WAITAOF covers the writes of its own connection, so after the batch a fence is written on it. The run id guards against a
+crash in between: the fence would succeed on the new process, whose file may have lost the batch.
 """
 
 import threading
@@ -17,17 +17,17 @@ import redis
 from bridge.link import Link
 from regions import connect, logs, names
 
-BLOCK_SECONDS: Final = 2.0  # of one WAITAOF; with everysec it answers after about one
+BLOCK_SECONDS: Final = 2.0  # limit of one WAITAOF; with everysec it answers after about one second
 IDLE_SECONDS: Final = 0.25
 
-# A full Redis must still let what it has taken be acked.
+# allow-oom: when the Redis is full, batches that it has taken must still be acked.
 _FENCE: Final = "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1])"
 
 Receipt = TypeVar("Receipt")
 
 
 class Durable(Generic[Receipt]):
-    """``settle`` is called in this thread with receipts in order, and None or why they are not known to be durable."""
+    """Calls ``settle`` in its own thread, with receipts in order and with None, or with why they may not be durable."""
 
     def __init__(
         self, client: redis.Redis, name: str, settle: Callable[[list[Receipt], Exception | None], None]
@@ -36,24 +36,24 @@ class Durable(Generic[Receipt]):
         self._log = logs.get("bridge")
         self._link: Link | None = None
         self._failures = 0
-        self.waits = True  # where a relaxed region's Redis keeps no file, what it took counts as kept
+        self.waits = True  # False when a relaxed region's Redis keeps no file: then a written batch counts as durable
         self._wake = threading.Condition()
         self._waiting: list[tuple[str, Receipt]] = []
         self._stopping = False
 
     @property
     def is_open(self) -> bool:
-        """Whether fences can be written now."""
+        """Whether a fence can be written now."""
         return self._link is not None
 
     def submit(self, run_id: str, receipt: Receipt) -> None:
-        """Hands over a batch; ``run_id`` names the process that took it."""
+        """Hands over a batch. ``run_id`` is the Redis process that took it."""
         with self._wake:
             self._waiting.append((run_id, receipt))
             self._wake.notify()
 
     def stop(self) -> None:
-        """Ends ``run`` after what it is at."""
+        """Ends ``run`` after its current step."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -68,7 +68,7 @@ class Durable(Generic[Receipt]):
             self._link.close()
 
     def run_once(self) -> None:
-        """Waits a moment for batches and settles those that came; one fence covers them all."""
+        """Waits a moment for batches and settles those that arrived, all with one fence."""
         with self._wake:
             if not self._waiting and not self._stopping:
                 self._wake.wait(IDLE_SECONDS)
@@ -81,12 +81,12 @@ class Durable(Generic[Receipt]):
         lost = [receipt for run_id, receipt in batches if run_id != alive]
         if lost:
             self._settle(lost, redis.exceptions.ConnectionError("its Redis went away after the write"))
-            self._see_that_it_lives()  # or it is this link that is behind, and would stay so while batches come
+            self._see_that_it_lives()  # perhaps this link has the old process, and would keep it while batches come
         if good:
             self._settle(good, self._fence())
 
     def _fence(self) -> Exception | None:
-        """Waits until all that was written before is in the file; None, or why that is not known."""
+        """Waits until all earlier writes are in the file. Returns None, or why that is not known."""
         assert self._link is not None
         began = time.monotonic()
         said = False
@@ -115,7 +115,7 @@ class Durable(Generic[Receipt]):
         self._failures = 0
 
     def _see_that_it_lives(self) -> None:
-        """An idle link that its Redis closed is found here and not by the next batch."""
+        """Finds out that an idle link was closed, before the next batch does."""
         if self._link is None:
             return
         try:

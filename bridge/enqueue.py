@@ -1,7 +1,8 @@
-"""The one transaction on RQ: a batch of tasks becomes jobs on the region's Redis, each once.
+"""Writes a batch of tasks as RQ jobs to the region's Redis, each once.
 
-RQ's ``enqueue_many`` doubles a job that is sent twice, and its ``unique=True`` is a round trip a job; so RQ's own script
-for it is pipelined here, with what that leaves out (the queue's name in ``rq:queues``, and fields that a script can read).
+RQ's ``enqueue_many`` doubles a job that is sent twice, and ``unique=True`` costs a round trip for each job. So RQ's own
+script for unique jobs is pipelined here. Added is what it leaves out: the queue's name in ``rq:queues``, and fields that
+scripts can read.
 """
 
 import math
@@ -20,9 +21,9 @@ from bridge.link import Command, Link
 from jobs import contract
 from regions import names
 
-KEEP_SECONDS: Final = 300  # a job's record outlives its deadline by this, so that a redelivery is seen
-DESCRIPTION_MAX: Final = 1000  # characters of params in it
-ASKED_MAX: Final = 50_000  # questions that are remembered
+KEEP_SECONDS: Final = 300  # a job's record outlives its deadline by this, so that a redelivery is recognized
+DESCRIPTION_MAX: Final = 1000  # characters of params in a description
+ASKED_MAX: Final = 50_000  # remembered questions
 ZLIB_LEVEL: Final = 1  # a third of the default's time for 3 % more bytes
 
 _SHA: Final = sha1(UNIQUE_ENQUEUE_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -34,14 +35,14 @@ Message = contract.Task | contract.Cancel
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a batch: a refusal or None for each message (a duplicate is no refusal), and the jobs now ready."""
+    """The result of a batch: a refusal or None for each message (a duplicate is no refusal), and the jobs now ready."""
 
     refusals: list[redis.exceptions.ResponseError | None]
     ready: int
 
 
 def description(task: contract.Task) -> str:
-    """What operators read: the source, its params, the request."""
+    """A job's description for operators: source, params, request."""
     params = _encode(task.params).decode()
     if len(params) > DESCRIPTION_MAX:
         params = params[:DESCRIPTION_MAX] + "…"
@@ -56,10 +57,10 @@ def job_data(task: contract.Task, offset_ms: int) -> bytes:
 
 
 def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: int) -> list[str | bytes | int]:
-    """A job's hash as field, value, field, value, …: what ``rq.job.Job.to_dict`` gives but what is empty, and ours.
+    """A job's hash as field, value, field, value, …: the fields of ``rq.job.Job.to_dict`` that are not empty, and ours.
 
-    ``key``: as ``contract.key_of``; ``offset_ms``: the hub's clock less the region Redis's; ``now``: the time as RQ writes
-    it; ``now_ms``: on the hub's.
+    ``key`` is as ``contract.key_of``, ``offset_ms`` the hub's clock less the region Redis's, ``now`` the time as RQ writes
+    it, ``now_ms`` the time on the hub.
     """
     left_seconds = max(1, math.ceil((task.deadline_ms - now_ms) / 1000))
     return [
@@ -82,9 +83,10 @@ def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: 
 
 
 class Enqueuer:
-    """Writes batches on a link to the region's Redis. Open it in one thread, then use it in one.
+    """Writes batches on a link to the region's Redis. Open it in one thread, then use it in one thread.
 
-    Where jobs wait, it says of a question that another one of them asks already: they need not overlap to be fetched once.
+    While jobs wait, it marks those that ask the same question as an earlier one, so that they share one fetch even if their
+    executions do not overlap.
     """
 
     def __init__(self, client: redis.Redis, region: str) -> None:
@@ -92,12 +94,12 @@ class Enqueuer:
         self._link: Link | None = None
         self._asked: dict[
             str, tuple[str, int]
-        ] = {}  # questions by key: which task asked last, and its deadline (hub ms)
-        self._backlog = 0  # jobs that may wait before one that is written now
+        ] = {}  # by key: the last task with that question, and its deadline (hub ms)
+        self._backlog = 0  # jobs that may be waiting ahead of the next one
 
     @property
     def run_id(self) -> str:
-        """The Redis process that batches go to; empty when there is no connection."""
+        """The run id of the Redis process that gets the batches; empty without a connection."""
         return self._link.run_id if self._link is not None and self._link.is_open else ""
 
     @property
@@ -106,7 +108,7 @@ class Enqueuer:
         return self._link is not None and self._link.is_open
 
     def open(self) -> None:
-        """Connects and loads the script; raises what ``Link`` raises."""
+        """Connects and loads the script. Raises what ``Link`` raises."""
         link = Link(self._client)
         try:
             link.one("SCRIPT", "LOAD", UNIQUE_ENQUEUE_SCRIPT)
@@ -116,14 +118,14 @@ class Enqueuer:
         self._link = link
 
     def close(self) -> None:
-        """Drops the connection."""
+        """Closes the connection."""
         if self._link is not None:
             self._link.close()
 
     def write(self, messages: Sequence[Message], *, offset_ms: int, now_ms: int) -> Written:
-        """Enqueues tasks and marks cancels in one write; raises ``connect.AWAY``'s when the Redis, or the way, is away.
+        """Enqueues tasks and marks cancels in one write. Raises ``connect.AWAY``'s when the Redis can't be reached.
 
-        After such an error nothing is known of the batch, and sending it again is right: every part of it is idempotent.
+        After such an error the batch may or may not have been written. Sending it again is safe: each part is idempotent.
         """
         if self._link is None:
             raise redis.exceptions.ConnectionError("not connected")
@@ -140,14 +142,14 @@ class Enqueuer:
         *_, registered, ready = replies
         for reply in (registered, ready):
             if isinstance(reply, redis.exceptions.ResponseError):
-                # Without its name in rq:queues no dashboard shows the queue: then nothing of the batch counts.
+                # Without its name in rq:queues no dashboard shows the queue, so the whole batch counts as refused.
                 return Written([reply] * len(messages), 0)
         refusals = [reply if isinstance(reply, redis.exceptions.ResponseError) else None for reply in replies[:-2]]
         self._backlog = max(0, int(ready) - len(messages))
         return Written(refusals, int(ready))
 
     def _command(self, message: Message, offset_ms: int, now: str, now_ms: int, marks: list[Command]) -> Command:
-        """What a message becomes; ``marks`` are to be written before it."""
+        """The command for a message. Adds to ``marks`` the commands that must come before all others."""
         if isinstance(message, contract.Cancel):
             left_ms: Any = max(1, message.deadline_ms - now_ms)
             return ("SET", names.cancel_mark(message.task), message.request, "PX", left_ms)
@@ -163,7 +165,7 @@ class Enqueuer:
         return ("EVALSHA", _SHA, 2, key, queue, message.task, side, -1, *fields)
 
     def _is_asked_again(self, question: str, task: contract.Task, now_ms: int) -> bool:
-        """Whether another task asked the same and may still wait: then who asks first keeps its answer (jobs.queue.flight)."""
+        """Whether another task with the same question may still wait. Then the first keeps its answer (jobs.queue.flight)."""
         before = self._asked.get(question)
         if len(self._asked) >= ASKED_MAX:
             self._asked = {key: one for key, one in self._asked.items() if one[1] > now_ms}

@@ -1,13 +1,14 @@
-"""Sees to it that a bridge of a region lives on this host, and replaces it without a gap; for cron and for operators.
+"""Starts a region's bridge on this host if none is alive, and replaces it without a gap; for cron and operators.
 
     ensure    a bridge beats → nothing
-              none does      → end the one that hangs, start one, wait for its first beat
+              none does      → end one that hangs, start one, wait for its first beat
     restart   start another → it consumes → the old one drains and ends
 
-Who lives is what heartbeats say, which the bridges' own loops renew (bridge.heartbeat). A bridge that a supervisor started
-counts as well, and its supervisor comes first: only what this module started ("kept") is started again at once.
-One process acts for a region at a time, the one that holds a lock on REGION.lock: the kernel frees it with its holder, and
-a holder that hangs is seen by its beat and ended. Processes are signalled by pid and start time, so never another one.
+A bridge is alive if its heartbeat is fresh; its own loop renews it (bridge.heartbeat). Bridges that a supervisor started
+count, too, and their supervisor has precedence: only bridges that this module started ("kept") are started again at once.
+One process at a time acts for a region: the one with the lock on REGION.lock. The kernel releases the lock when its holder
+dies; a holder that hangs is noticed by its heartbeat, and killed. Processes are signalled by pid and start time, so that
+no other process is hit.
 """
 
 import contextlib
@@ -26,23 +27,23 @@ from bridge.heartbeat import Beat
 from regions.process import Process
 
 STALE_SECONDS: Final = 15.0  # nothing that takes longer than a Redis's time-out runs on a bridge's loop
-SUPERVISOR_SECONDS: Final = 6.0  # a supervisor starts a bridge again within five
+SUPERVISOR_SECONDS: Final = 6.0  # a supervisor starts a bridge again within five seconds
 START_SECONDS: Final = 20.0  # until the first beat
 READY_SECONDS: Final = 30.0  # until a bridge consumes
 KILL_SECONDS: Final = 5.0
 TURN_SECONDS: Final = 60.0  # how long a restart waits for an ensure
-SETTLED_SECONDS: Final = 60.0  # a supervised bridge must have run so long before a kept one makes room for it
+SETTLED_SECONDS: Final = 60.0  # a supervised bridge must have run this long before a kept one ends in its favour
 POLL_SECONDS: Final = 0.05
-LOG_BYTES_MAX: Final = 10_000_000  # then it is REGION.log.1, and the one before that has gone
-LOG_LINES: Final = 5  # of a bridge that did not start
+LOG_BYTES_MAX: Final = 10_000_000  # a larger log is renamed to REGION.log.1 and replaces the one before
+LOG_LINES: Final = 5  # shown of a bridge that did not start
 
 Answer = TypeVar("Answer")
-Say = Callable[[str, bool], None]  # a step that was taken, and whether it is a fault
+Say = Callable[[str, bool], None]  # gets a step that was taken, and whether it is a fault
 
 
 @dataclass
 class Report:
-    """What was done for a region: nothing when all was well. ``pid``: a bridge that lives now, 0 for none."""
+    """What was done for a region; nothing if all was well. ``pid`` is a bridge that is alive now, or 0."""
 
     region: str
     say: Say = lambda _text, _is_fault: None
@@ -51,12 +52,12 @@ class Report:
     pid: int = 0
 
     def note(self, text: str) -> None:
-        """One thing that was done."""
+        """Adds a step that was taken."""
         self.did.append(text)
         self.say(text, False)
 
     def fail(self, text: str) -> None:
-        """Why the region is not as it was asked for."""
+        """Adds why the region is not as requested."""
         self.ok = False
         self.did.append(text)
         self.say(text, True)
@@ -81,7 +82,7 @@ class Seen:
 
 
 class RegionBridges:
-    """Acts for one region. ``command`` becomes a bridge that beats as kept, in ``environment``."""
+    """The bridges of one region on this host. ``command`` starts a kept bridge, in ``environment``."""
 
     def __init__(self, folder: Path, region: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self.folder, self.region = folder, region
@@ -89,7 +90,7 @@ class RegionBridges:
         self._lock = -1
 
     def ensure(self) -> Report:
-        """Starts a bridge when none lives. Raises ``OSError`` when the folder can't be used."""
+        """Starts a bridge if none is alive. Raises ``OSError`` when the folder can't be used."""
         report = Report(self.region)
         with self._alone(report, 0.0) as mine:
             if mine:
@@ -100,8 +101,8 @@ class RegionBridges:
     def restart(self, drain_seconds: float, say: Say = lambda _text, _is_fault: None) -> Report:
         """Replaces the region's bridges one after the other. Raises ``OSError`` when the folder can't be used.
 
-        ``say`` hears each step. A bridge that has not drained after ``drain_seconds`` is killed, and what it held is
-        delivered again. Where a new one does not come up to consume, the old one stays.
+        ``say`` gets each step. A bridge that has not drained after ``drain_seconds`` is killed, and RabbitMQ delivers its
+        messages again. If the new bridge does not begin to consume, the old one stays.
         """
         report = Report(self.region, say)
         with self._alone(report, TURN_SECONDS) as mine:
@@ -112,7 +113,7 @@ class RegionBridges:
         report.pid = next((one.process.pid for one in self._live()), 0)
         return report
 
-    # What to do
+    # Decisions
 
     def _ensure(self, report: Report) -> None:
         dead, hung = self._clear(report)
@@ -148,7 +149,7 @@ class RegionBridges:
         self._drain(kept, report, drain_seconds)
 
     def _retire(self, live: list[Seen], report: Report) -> None:
-        """Ends kept ones that are too many: their supervisor is back, or a restart was cut off halfway."""
+        """Ends superfluous kept bridges: a supervisor is back, or a restart was interrupted."""
         settled = time.time() - SETTLED_SECONDS
         supervised = [one for one in live if not one.beat.kept and one.consumes and one.process.started_at < settled]
         kept = [one for one in live if one.beat.kept]
@@ -159,45 +160,45 @@ class RegionBridges:
             if self._signal(one, signal.SIGTERM, report):
                 report.note(f"told process {one.process.pid} to end: another bridge does its work")
 
-    # Who is there
+    # State
 
     def _look(self) -> list[Seen]:
-        """Everyone who left a heartbeat."""
+        """All bridges with a heartbeat file."""
         found = [(file, heartbeat.read(file)) for file in heartbeat.files(self.folder, self.region)]
         return [Seen(file, beat) for file, beat in found if beat is not None]
 
     def _live(self) -> list[Seen]:
-        """Bridges that do their work and are not on their way out."""
+        """Bridges that are alive and not stopping."""
         return [
             one for one in self._look()
             if one.beat.alive and one.beat.age_seconds <= STALE_SECONDS and one.beat.state != heartbeat.STOPPING
         ]  # fmt: skip
 
     def _clear(self, report: Report) -> tuple[list[Seen], list[Seen]]:
-        """Takes away the heartbeats of bridges that died, and ends those that hang; who died, and who hung."""
+        """Removes the heartbeats of dead bridges, and kills bridges that hang. Returns both."""
         dead, hung = [], []
         for one in self._look():
             if not one.beat.alive:
                 one.file.unlink(missing_ok=True)
                 dead.append(one)
             elif one.beat.age_seconds > STALE_SECONDS:
-                one.file.unlink(missing_ok=True)  # first: if it goes on after all it sees this, and ends by itself
+                one.file.unlink(missing_ok=True)  # first, so that it ends by itself if it goes on after all
                 report.note(f"ended process {one.process.pid}, whose loop stood still for {one.beat.age_seconds:.0f} s")
                 if self._signal(one, signal.SIGKILL, report):
                     self._await_end([one], KILL_SECONDS)
                 hung.append(one)
         return dead, hung
 
-    # What is done
+    # Actions
 
     def _start(self, report: Report, dead: Sequence[Seen] = ()) -> list[Seen]:
-        """Starts a bridge and waits for its first beat; nothing when that does not come."""
+        """Starts a bridge and waits for its first beat. Returns it, or an empty list if the beat does not come."""
         log = self.folder / f"{self.region}.log"
         with contextlib.suppress(FileNotFoundError):
             if log.stat().st_size > LOG_BYTES_MAX:
                 log.replace(log.with_name(f"{log.name}.1"))
         with log.open("ab") as opened:
-            # In a session of its own, with nothing of ours open: it outlives us, and cron does not wait for it.
+            # In its own session, with none of our files open, it outlives this command, and cron does not wait for it.
             process = subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=opened, stderr=opened,
                 start_new_session=True,
@@ -223,7 +224,7 @@ class RegionBridges:
         return []
 
     def _await_consuming(self, new: list[Seen], report: Report, *, must: bool) -> bool:
-        """Waits until a new bridge consumes, where the one before did (``must``); False when it does not come to it."""
+        """Waits until a new bridge consumes, if the old one did (``must``). False when it does not."""
         if not must:
             return True
         processes = {one.process for one in new}
@@ -238,7 +239,7 @@ class RegionBridges:
         return bool(found)
 
     def _drain(self, ones: list[Seen], report: Report, drain_seconds: float) -> None:
-        """Tells bridges to finish what they hold and end; kills those that have not after a time."""
+        """Tells bridges to finish their messages and end. Kills those that have not done so in time."""
         began = time.monotonic()
         told = [one for one in ones if self._signal(one, signal.SIGTERM, report)]
         self._await_end(told, drain_seconds)
@@ -252,14 +253,14 @@ class RegionBridges:
                 report.note(f"process {one.process.pid} had not drained after {drain_seconds:g} s and was killed")
 
     def _await_new(self, before: set[Process]) -> list[Seen]:
-        """Waits for a supervisor to start a bridge that was not there before."""
+        """Waits for a supervisor to start a bridge that is not in ``before``."""
         return self._wait(lambda: [one for one in self._live() if one.process not in before], SUPERVISOR_SECONDS)
 
     def _await_end(self, ones: Sequence[Seen], seconds: float) -> None:
         self._wait(lambda: not any(one.process.alive for one in ones), seconds)
 
     def _signal(self, one: Seen, number: int, report: Report) -> bool:
-        """A signal to a bridge, or to nobody when it has gone; False when it is another user's."""
+        """Sends a signal to a bridge if it still exists. False when it is another user's process."""
         try:
             one.process.signal(number)
         except PermissionError:
@@ -268,7 +269,7 @@ class RegionBridges:
         return True
 
     def _wait(self, condition: Callable[[], Answer], seconds: float) -> Answer:
-        """The first true answer, or the last one when the time is over; meanwhile our own beat goes on."""
+        """Polls until the answer is true or the time is over. Returns the last answer. Renews our own beat meanwhile."""
         deadline = time.monotonic() + seconds
         while not (answer := condition()) and time.monotonic() < deadline:
             heartbeat.write(self._lock)
@@ -279,10 +280,10 @@ class RegionBridges:
 
     @contextlib.contextmanager
     def _alone(self, report: Report, wait_seconds: float) -> Iterator[bool]:
-        """Whether we may act for the region; False when another command does for all of ``wait_seconds``."""
+        """Whether this command may act for the region. False when another one does so for all of ``wait_seconds``."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = self.folder / f"{self.region}.lock"
-        self._lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)  # no child inherits what Python opens
+        self._lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)  # children don't inherit files that Python opens
         try:
             if not self._take(file, report, wait_seconds):
                 yield False
@@ -291,7 +292,7 @@ class RegionBridges:
             try:
                 yield True
             finally:
-                os.ftruncate(self._lock, 0)  # who takes it next has not beaten yet, and we may go on elsewhere
+                os.ftruncate(self._lock, 0)  # the next holder has no beat yet, and this process may live on
         finally:
             os.close(self._lock)
 
@@ -317,12 +318,12 @@ class RegionBridges:
 
 
 def end_kept(folder: Path, seconds: float) -> int:
-    """Ends every bridge of a folder that a keeper started, of any region; how many there were."""
+    """Ends all kept bridges of a folder, of any region. Returns how many there were."""
     beats = [beat for file in heartbeat.files(folder) if (beat := heartbeat.read(file)) is not None]
     kept = [beat.process for beat in beats if beat.kept and beat.alive]
     for process in kept:
         process.signal(signal.SIGTERM)
-        process.signal(signal.SIGCONT)  # a stopped process does not hear SIGTERM
+        process.signal(signal.SIGCONT)  # a stopped process does not handle SIGTERM
     deadline = time.monotonic() + seconds
     while any(process.alive for process in kept) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)

@@ -1,10 +1,10 @@
-"""Files by which processes of one host see that another one's loop goes on: the loop itself renews them.
+"""Heartbeat files: a process's loop renews its file, so that other processes of the host see that the loop goes on.
 
-    FOLDER/REGION.PID-STARTED.beat   a bridge. When the file is taken away, another one is in its place, and it ends
-    FOLDER/REGION.lock               who acts for the region now (bridge.ensure)
+    FOLDER/REGION.PID-STARTED.beat   a bridge. If the file is removed, another bridge has taken over, and this one ends
+    FOLDER/REGION.lock               the command that acts for the region now (bridge.ensure)
 
-Times are the monotonic clock's, which all processes of a host share, and which neither a step of the clock nor a night
-of sleep makes look like a hang.
+Times are on the monotonic clock, which all processes of a host share. A clock step or a suspended machine does not look
+like a hang.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from regions.faults import Fault, Faults
 from regions.process import Process
 
 EVERY_SECONDS: Final = 1.0
-SIZE: Final = 256  # one write that never grows the file
+SIZE: Final = 256  # bytes of the file: each renewal is one write that does not grow it
 STOPPING: Final = "stopping"
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """``at_seconds``: on the monotonic clock; ``kept``: whether bridge.ensure started it; ``state``: a bridge's own word."""
+    """One heartbeat. ``at_seconds`` is monotonic; ``kept``: bridge.ensure started the process; ``state``: of a bridge."""
 
     pid: int
     started: int
@@ -37,34 +37,34 @@ class Beat(msgspec.Struct, frozen=True):
 
     @property
     def process(self) -> Process:
-        """Who wrote it."""
+        """The process that wrote it."""
         return Process(self.pid, self.started)
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs, or is stopped; not whether its loop goes on."""
+        """Whether its process exists, even if stopped. Its loop may hang."""
         return self.boot == boot() and self.process.alive
 
     @property
     def age_seconds(self) -> float:
-        """How long ago the loop was there."""
+        """How long ago it was written."""
         return time.monotonic() - self.at_seconds
 
 
 def boot() -> str:
-    """Which boot of the machine it is: after the next one a pid and its start time may be somebody else's."""
+    """The id of the machine's current boot. After another boot, a pid and start time may belong to another process."""
     return BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def write(descriptor: int, *, kept: bool = False, state: str = "") -> None:
-    """Renews a file for this process; raises ``OSError``."""
+    """Renews a file for this process. Raises ``OSError``."""
     me = Process.own()
     beat = Beat(me.pid, me.started, boot(), time.monotonic(), kept, state)
     os.pwrite(descriptor, msgspec.json.encode(beat).ljust(SIZE), 0)
 
 
 def read(file: Path) -> Beat | None:
-    """What a file says; None where there is none, or it says nothing yet."""
+    """The heartbeat in a file. None when there is no file, or nothing in it yet."""
     try:
         return msgspec.json.decode(file.read_bytes(), type=Beat)
     except (OSError, msgspec.DecodeError):
@@ -72,15 +72,15 @@ def read(file: Path) -> Beat | None:
 
 
 def files(folder: Path, region: str = "*") -> list[Path]:
-    """The files of bridges, also of those that died."""
+    """The heartbeat files of bridges, also of dead ones."""
     return list(folder.glob(f"{region}.*.beat"))
 
 
 class Heartbeat:
-    """A bridge's own file."""
+    """The heartbeat file of a bridge."""
 
     def __init__(self, folder: Path, region: str, *, kept: bool) -> None:
-        """Makes the file; raises ``Faults`` where that is not possible, or nobody would see that it lives."""
+        """Creates the file. Raises ``Faults`` when that fails: nobody would see that the bridge is alive."""
         me = Process.own()
         self.file = folder / f"{region}.{me.pid}-{me.started}.beat"
         self._kept, self._state, self._due = kept, "", 0.0
@@ -97,7 +97,7 @@ class Heartbeat:
             raise Faults([Fault("bridges.path", None, "", message)]) from error
 
     def beat(self, state: str) -> bool:
-        """Renews the file once a second, and when the state changes; False when somebody took it away."""
+        """Renews the file once a second, and when the state changes. False when the file was removed."""
         now = time.monotonic()
         if now < self._due and state == self._state:
             return True

@@ -1,7 +1,7 @@
-"""One of a region's two queues as a bridge has it: a channel, a consumer that comes and goes, and what it holds.
+"""One of a region's two queues, as a bridge uses it: a channel, a consumer, and the unacked messages.
 
     open → passive declare → (wanted) consume → deliveries → ack | give back | reject
-      ↑ a moment later, when the queue does not exist yet or the channel was lost
+      ↑ after a moment, when the queue does not exist yet or the channel was lost
 
 All of it runs on the ioloop.
 """
@@ -17,11 +17,11 @@ from pika.spec import Basic
 
 from regions import connect
 
-JOB_BYTES: Final = 2_000  # that a job takes in its Redis besides its message
+JOB_BYTES: Final = 2_000  # that a job takes in Redis in addition to its message
 
 
 class Held:
-    """The delivery tags of one channel that are neither acked nor given back, in the order of their delivery."""
+    """The unacked delivery tags of a channel, in the order of delivery."""
 
     def __init__(self) -> None:
         self._tags: dict[int, None] = {}
@@ -30,13 +30,13 @@ class Held:
         return len(self._tags)
 
     def add(self, tag: int) -> None:
-        """A delivery came."""
+        """Adds a delivery."""
         self._tags[tag] = None
 
     def settle(self, tags: Iterable[int]) -> list[tuple[int, bool]]:
-        """Lets go of tags; the (tag, multiple) to send for them.
+        """Removes tags. Returns the (tag, multiple) pairs to send for them.
 
-        "Multiple" settles everything up to its tag, so it may only reach to the first one that stays.
+        "Multiple" settles everything up to its tag, so it must end before the first tag that stays.
         """
         going = [tag for tag in tags if tag in self._tags]
         for tag in going:
@@ -49,7 +49,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message, and the channel that it must be settled on."""
+    """One message, with the channel on which it must be settled."""
 
     inbox: "Inbox"
     tag: int
@@ -58,7 +58,7 @@ class Delivery:
 
 
 class Inbox:
-    """One channel's deliveries. What is left of it when the channel is lost goes back to the queue by itself."""
+    """The deliveries of a channel. When the channel is lost, RabbitMQ puts the unacked ones back into the queue."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -66,24 +66,24 @@ class Inbox:
         self.pending: list[Delivery] = []
 
     def take(self) -> list[Delivery]:
-        """What came since the last call."""
+        """The deliveries since the last call."""
         taken, self.pending = self.pending, []
         return taken
 
     def ack(self, tags: Iterable[int]) -> None:
-        """Ends these messages."""
+        """Acks messages."""
         if self.channel.is_open:
             for tag, multiple in self.held.settle(tags):
                 self.channel.basic_ack(tag, multiple=multiple)
 
     def give_back(self, tags: Iterable[int]) -> None:
-        """Puts these messages back into their queue."""
+        """Puts messages back into their queue."""
         if self.channel.is_open:
             for tag, multiple in self.held.settle(tags):
                 self.channel.basic_nack(tag, multiple=multiple, requeue=True)
 
     def reject(self, tag: int) -> None:
-        """Sends this message to the dead letters."""
+        """Sends a message to the dead letters."""
         if self.channel.is_open:
             for one, _ in self.held.settle([tag]):
                 self.channel.basic_reject(one, requeue=False)
@@ -112,12 +112,12 @@ def give_back(deliveries: Iterable[Delivery]) -> None:
 
 
 def cost(delivery: Delivery) -> int:
-    """About what a message takes in its Redis, in bytes."""
+    """About how many bytes a message takes in Redis."""
     return JOB_BYTES + len(delivery.body)
 
 
 class Lane:
-    """``came`` is called when something was delivered, ``changed`` when the lane began or ceased to consume."""
+    """One queue. ``came`` is called for each delivery, ``changed`` when the lane begins or stops to consume."""
 
     def __init__(
         self, queue: str, prefetch: int, ioloop: IOLoop, *, came: Callable[[], None], changed: Callable[[], None]
@@ -134,18 +134,18 @@ class Lane:
 
     @property
     def reason(self) -> str:
-        """Why nothing can come although it is wanted; empty when it can."""
+        """Why no messages can arrive although they are wanted; empty when they can."""
         if not self._closed_reason and self._consumer != self._answered:
-            return f"waiting for RabbitMQ to begin with {self.queue}"  # a queue without a leader is silent
+            return f"waiting for RabbitMQ to begin with {self.queue}"  # a queue without a leader does not answer
         return self._closed_reason
 
     def open(self, connection: pika.SelectConnection) -> None:
-        """Opens a channel on a connection that is open."""
+        """Opens a channel on an open connection."""
         self._connection = connection
         connection.channel(on_open_callback=self._opened)
 
     def want(self, wanted: bool) -> None:
-        """Consumes or not, as soon as it can."""
+        """Starts or stops to consume, as soon as possible."""
         self._wanted = wanted
         inbox = self.inbox
         if inbox is None or not inbox.channel.is_open or self._closed_reason:
@@ -154,7 +154,7 @@ class Lane:
             self._consumer = inbox.channel.basic_consume(self.queue, self._deliver, callback=self._consuming)
             self._changed()
         elif not wanted and self._consumer:
-            # What arrives before the broker's answer pika itself gives back.
+            # pika itself gives back messages that arrive before the broker's answer.
             inbox.channel.basic_cancel(self._consumer, callback=lambda _frame: None)
             self._consumer = self._answered = ""
             self._changed()
@@ -177,7 +177,7 @@ class Lane:
         self._changed()
 
     def _cancelled(self, _frame: Any) -> None:
-        """The broker ended the consumer: its queue was deleted or lost its leader. A new channel finds out."""
+        """The broker ended the consumer: the queue was deleted, or lost its leader. A new channel finds out which."""
         if self.inbox is not None and self.inbox.channel.is_open:
             self.inbox.channel.close(reply_text="the broker cancelled the consumer")
 

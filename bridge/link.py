@@ -1,4 +1,4 @@
-"""A link that knows the process that it is connected to: a batch that another one took may be lost."""
+"""A link that knows which Redis process it is connected to. A batch that another process took may be lost."""
 
 import redis
 
@@ -9,7 +9,7 @@ __all__ = ["Command", "Link"]
 
 
 class Link(link.Link):
-    """``run_id``: a Redis gets a new one whenever it starts."""
+    """``run_id`` identifies the Redis process: each start gives a new one."""
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(client)

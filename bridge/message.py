@@ -1,4 +1,4 @@
-"""Reads what comes over AMQP: tasks, cancels, and what is neither."""
+"""Decodes AMQP messages: tasks, cancels, and unreadable ones."""
 
 import re
 from typing import Final
@@ -7,15 +7,15 @@ from pika import BasicProperties
 
 from jobs import contract, errors
 
-JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what RQ takes
+JOB_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")  # ids that RQ accepts
 
 
 class Unreadable(ValueError):  # noqa: N818 - it names what was found
-    """A message that is neither a task for this region nor a cancel; says what was expected and found."""
+    """A message is neither a task for this region nor a cancel. Its text says what was expected and what was found."""
 
 
 def read(region: str, properties: BasicProperties, body: bytes) -> contract.Task | contract.Cancel:
-    """The message's content; raises ``Unreadable``."""
+    """The content of a message. Raises ``Unreadable``."""
     kind = properties.type or ""
     if kind not in ("task", "cancel"):
         raise Unreadable(f'expected a message of type "task" or "cancel", found "{kind[:64]}"')
@@ -35,10 +35,10 @@ def read(region: str, properties: BasicProperties, body: bytes) -> contract.Task
 def failed(
     region: str, properties: BasicProperties, reason: str, *, now_ms: int, ttl_ms: int
 ) -> contract.Outcome | None:
-    """The outcome of an unreadable message, its ids being AMQP's; None where nobody waits for one.
+    """The outcome of an unreadable message, with the ids from its AMQP properties. None when nobody waits for it.
 
-    Nobody waits for a cancel, and without both ids nobody can be told. ``now_ms``: the hub's clock; the result is kept
-    for ``ttl_ms``, since the message's own expiry is as unreadable as the rest.
+    That is so for a cancel, and without both ids. ``now_ms`` is on the hub's clock. The result is kept for ``ttl_ms``, since
+    the message's own expiry can't be read either.
     """
     task, request = properties.message_id or "", properties.correlation_id or ""
     if properties.type == "cancel" or not JOB_ID.fullmatch(task) or not JOB_ID.fullmatch(request):

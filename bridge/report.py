@@ -1,6 +1,6 @@
-"""What a bridge says to the hub, and what it learns of it: the clock. Its own thread, its own connections.
+"""Reports a bridge to the hub, and measures the hub's clock. It has its own thread and connections.
 
-The hub's user of a region may only append and ask the time; nothing else is called here.
+A region's user on the hub's Redis may only append and ask for the time, so nothing else is called here.
 """
 
 import statistics
@@ -18,14 +18,14 @@ from jobs import contract
 from jobs.queue.script import now_ms
 from regions import connect, logs, names
 
-EVERY_SECONDS: Final = 5.0  # status and clock
-LOCAL_SECONDS: Final = 1.0  # while the region's Redis is away
+EVERY_SECONDS: Final = 5.0  # between two reports and measurements
+LOCAL_SECONDS: Final = 1.0  # the same while the region's Redis is away
 SAMPLES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """``offset_ms``: the hub's clock less the region Redis's; ``hub_less_monotonic_ms``: less this process's monotonic."""
+    """``offset_ms`` is the hub's clock less the region Redis's, ``hub_less_monotonic_ms`` less this process's monotonic."""
 
     offset_ms: int
     hub_less_monotonic_ms: float
@@ -36,7 +36,7 @@ class Clock:
 
 
 class Status(msgspec.Struct, frozen=True):
-    """What a bridge says of itself; bytes of memory, milliseconds on the hub's clock."""
+    """A bridge's status. Memory is in bytes, ``at_ms`` on the hub's clock."""
 
     at_ms: int
     state: str
@@ -51,7 +51,7 @@ class Status(msgspec.Struct, frozen=True):
 def less_monotonic_ms(now_ms: Callable[[], int]) -> float:
     """How far a server's clock is ahead of the monotonic one, in ms.
 
-    The median of a few answers, each taken to be given half a round trip after it was asked for.
+    It is the median of a few answers. Each is assumed to be given half a round trip after the request.
     """
     samples = []
     for _ in range(SAMPLES):
@@ -62,7 +62,7 @@ def less_monotonic_ms(now_ms: Callable[[], int]) -> float:
 
 
 class Report:
-    """The hub's clock as ``clock``, None until it was first measured; sends status and failed outcomes."""
+    """Sends status and failed outcomes. ``clock`` is the hub's clock, None until the first measurement."""
 
     def __init__(self, hub: redis.Redis, local: redis.Redis, region: str, name: str) -> None:
         self._hub, self._local, self._region, self._name = hub, local, region, name
@@ -72,12 +72,12 @@ class Report:
         self._news = threading.Event()
         self._changed = True
         self._due = 0.0
-        self._failed_tries = 0  # in a row, of the hub
+        self._failed_tries = 0  # in a row, to reach the hub
         self._stopping = threading.Event()
         self.clock: Clock | None = None
 
     def show(self, status: Status) -> None:
-        """Takes the latest status; a new state or reason is sent at once."""
+        """Sets the latest status. A new state or reason is sent at once."""
         changed = (status.state, status.reason) != (self._status.state, self._status.reason)
         self._status = status
         if changed:
@@ -85,12 +85,12 @@ class Report:
             self._news.set()
 
     def fail(self, outcome: contract.Outcome, sent: Callable[[], None]) -> None:
-        """Appends a failed outcome as soon as the hub takes it, then calls ``sent`` in this thread."""
+        """Has the thread append a failed outcome as soon as the hub accepts it, then call ``sent``."""
         self._failures.append((outcome, sent))
         self._news.set()
 
     def stop(self) -> None:
-        """Ends ``run`` after what it is at."""
+        """Ends ``run`` after its current step."""
         self._stopping.set()
         self._news.set()
 
@@ -127,7 +127,7 @@ class Report:
         try:
             local = less_monotonic_ms(lambda: now_ms(self._local))
         except (*connect.AWAY, redis.exceptions.ResponseError):
-            # The watch says that it is away; the hub must hear so, by the offset that was last measured.
+            # The watch notices that it is away. The last offset stays, so that the hub can be told.
             self._due = time.monotonic() + LOCAL_SECONDS
             if self.clock is not None:
                 self.clock = Clock(self.clock.offset_ms, hub)

@@ -1,4 +1,4 @@
-"""Looks at the region's Redis twice a second and says whether, and how far, the bridge may fill it."""
+"""Looks at the region's Redis twice a second, to find out whether the bridge may write jobs, and how many."""
 
 import threading
 from collections.abc import Callable
@@ -20,9 +20,9 @@ READY_OPENS: Final = 0.80  # of ready_max
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """``ready``: jobs in RQ's queue; ``used`` and ``limit``: bytes, limit 0 for none.
+    """One look. ``ready`` counts jobs in RQ's queue. ``used`` and ``limit`` are bytes of memory; limit 0 means none.
 
-    ``refusal``: why no job may be written although the Redis answers, or nothing.
+    ``refusal`` says why no job may be written although the Redis answers; else it is empty.
     """
 
     ready: int = 0
@@ -32,7 +32,7 @@ class Measure:
 
 
 class Levels:
-    """The high-water marks of a region, with hysteresis. A reason is empty while its lane is open."""
+    """Opens and closes the lanes at high-water marks, with hysteresis. A lane is open while its reason is empty."""
 
     def __init__(self, ready_max: int) -> None:
         self.ready_max = ready_max
@@ -40,7 +40,7 @@ class Levels:
         self.fast_reason = ""
 
     def see(self, measure: Measure) -> None:
-        """Opens and closes by a measure."""
+        """Opens and closes lanes according to a measure."""
         share = measure.used / measure.limit if measure.limit else 0.0
         if measure.ready >= self.ready_max:
             self.close_work()
@@ -54,15 +54,16 @@ class Levels:
             self.fast_reason = ""
 
     def close_work(self) -> None:
-        """There are as many jobs ready as there may be."""
+        """Closes the work lane: as many jobs are ready as permitted."""
         self.work_reason = f"{self.ready_max} jobs are ready"
 
 
 class Watch:
-    """``tell`` is called in this thread, with a measure or the error of a Redis that is away.
+    """A thread that calls ``tell`` with a measure, or with the error of a Redis that is away.
 
-    ``prepare`` is called before it, to connect what the ioloop must not wait for, and told whether acks can wait for the
-    append-only file; ``fail`` when the Redis is too old. One that would not keep what it is told is looked at until it does.
+    Before that it calls ``prepare``, which opens connections so that the ioloop need not wait for them. Its argument says
+    whether acks can wait for the append-only file. ``fail`` is called when the Redis is too old. If the Redis's settings
+    are not durable, they are checked again until they are.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Watch:
         self._durability = settings.durability
         self._log = logs.get("bridge")
         self._stopping = threading.Event()
-        self._found: durability.Found | None = None  # of the server that answers now
+        self._found: durability.Found | None = None  # settings of the server that answers now
         self._told = ""
         self._failures = 0
 
@@ -95,7 +96,7 @@ class Watch:
         self._stopping.set()
 
     def run_once(self) -> None:
-        """One measure."""
+        """Looks once."""
         try:
             if self._found is None:
                 connect.check_redis(self._client, f"{self._region}'s Redis")
@@ -141,6 +142,6 @@ class Watch:
         if isinstance(wrote, Exception):
             refusal = f"its Redis refuses writes: {wrote}"
         elif found.keeps_file and not persistence["aof_enabled"]:
-            self._found = None  # somebody changed it; the next look says all that is wrong
+            self._found = None  # the setting was changed; the next look reports all that is wrong
             refusal = "its Redis keeps no append-only file any more"
         return Measure(int(ready), int(memory["used_memory"]), int(memory["maxmemory"]), refusal)

@@ -130,7 +130,7 @@ def test_a_bridge_that_goes_on_after_another_took_its_place_ends_itself(host, re
         traffic.flows(region)
     assert host.pids(region) == [second]
     events = [line["event"] for line in host.log(region)]
-    assert "its heartbeat was taken away: another bridge is in its place" in events
+    assert "its heartbeat file was removed: another bridge has taken over" in events
     traffic.check()
 
 

@@ -8,8 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
 from jobs.definition import css, jmes
 from jobs.definition.field import (
     DEFAULT_LANGUAGE,
@@ -31,7 +29,7 @@ from jobs.definition.field import (
     Value,
     template_parts,
 )
-from jobs.definition.reader import Reader, Where
+from jobs.definition.reader import Reader, Where, show
 from jobs.text import dates, numbers, pattern
 from regions.faults import nearest
 
@@ -330,5 +328,4 @@ def _named(kinds: Sequence[str] | Kinds | set[str]) -> str:
 def _kind(value: Any) -> str:
     if isinstance(value, str):
         return f'"{value}"'
-    text = msgspec.json.encode(value, enc_hook=str).decode()
-    return text if len(text) <= 60 else text[:57] + "…"
+    return show(value)

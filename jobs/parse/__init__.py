@@ -8,5 +8,5 @@ source            a compiled definition: makes requests, reads pages
   plain_text      CSV, patterns, zip and gzip
   author_code     the functions of ID.py
 contract_check    the promises of [contract], checked on the records
-xpath_faults      the faults of a definition that only lxml can find
+examine           all faults of a source's files (xpath_faults: those that only lxml can find)
 """

@@ -25,10 +25,6 @@ from jobs.parse.feed_namespaces import NAMESPACES
 REPAIRED: Final = 12  # times its bytes: memory of a feed under repair, the text and its mended copies
 REPAIRED_TAG_BYTES: Final = 160  # memory for each tag besides: the pieces of text between tags
 
-KEYS: Final = (
-    "title", "link", "id", "published", "updated", "author", "summary", "content", "categories", "enclosures",
-)  # fmt: skip
-
 _WINDOWS_1252: Final = re2.compile(rb"&#(?:0*1(?:2[89]|[345]\d)|[xX]0*[89][0-9a-fA-F]);")  # 128 to 159
 _CDATA: Final = re2.compile(rb"!\[CDATA\[")  # many times as fast as a search in bytes
 _SECTION_MARKS: Final = re.compile(r"<!\[CDATA\[|\]\]>", re.IGNORECASE)

@@ -17,6 +17,7 @@ from jobs import memory
 from jobs.definition import ask
 from jobs.definition.field import ELEMENT, PAGE_KINDS, PAGE_URL, ROW, VALUE, Kinds, Selector
 from jobs.definition.model import Before, Definition
+from jobs.definition.schema import FEED_KEYS
 from jobs.errors import (
     Blocked,
     BlockedAddress,
@@ -360,5 +361,5 @@ def _check_status(page: Page) -> None:
 def _as_it_is(row: Any) -> dict[str, Any]:
     """The record of a row if the source has no fields."""
     if isinstance(row, feed.Entry):
-        return {key: row.get(key) for key in feed.KEYS}
+        return {key: row.get(key) for key in FEED_KEYS}
     return {key: values.clean(value) for key, value in row.items()}

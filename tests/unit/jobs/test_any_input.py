@@ -18,6 +18,7 @@ from jobs.definition import css, jmes
 from jobs.definition.field import DEFAULT_LANGUAGE, TYPES
 from jobs.definition.model import BadParams
 from jobs.definition.read import read
+from jobs.definition.schema import FEED_KEYS
 from jobs.errors import TaskError
 from jobs.page import Page, parse_html, parse_json, parse_xml
 from jobs.parse import feed, jsonld, plain_text
@@ -89,7 +90,7 @@ def test_any_bytes_are_a_document_or_none(body):
             jsonld.nodes(found, "A", [])
         if parse is feed.read:
             for entry in feed.Channel(found).entries():
-                assert [entry.get(key) for key in feed.KEYS]
+                assert [entry.get(key) for key in FEED_KEYS]
 
 
 @given(pieces(CSS), st.booleans())

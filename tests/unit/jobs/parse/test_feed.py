@@ -2,6 +2,7 @@
 
 import pytest
 
+from jobs.definition.schema import FEED_KEYS
 from jobs.errors import ParseFailed
 from jobs.parse import feed
 from tests.unit.describing import parse, rows
@@ -34,7 +35,7 @@ def read(text: str):
 def test_rss():
     channel, (one, two) = read(RSS)
     assert (channel.get("title"), channel.get("link")) == ("News", "https://a.example/")
-    assert {key: one.get(key) for key in feed.KEYS} == {
+    assert {key: one.get(key) for key in FEED_KEYS} == {
         "title": "One & <b>two</b>", "link": "https://a.example/1", "id": "g1",
         "published": "Wed, 31 Jan 2018 07:26:05 GMT", "updated": "Wed, 31 Jan 2018 07:26:05 GMT", "author": "Somebody",
         "summary": "short", "content": "short", "categories": ["x", "y"], "enclosures": ["https://a.example/1.mp3"],
@@ -75,7 +76,7 @@ def test_feed_as_a_source(tmp_path):
         "title": "One & <b>two</b>", "published": "2018-01-31T07:26:05Z", "image": "https://shop.example/p.jpg",
         "tags": ["x", "y"], "author": "Somebody", "feed": "News",
     }  # fmt: skip
-    assert list(rows(tmp_path, 'format = "feed"', RSS)[0]) == list(feed.KEYS)
+    assert list(rows(tmp_path, 'format = "feed"', RSS)[0]) == list(FEED_KEYS)
 
 
 @pytest.mark.parametrize("text", ["", "<html><body>404</body></html>", "nothing"])

@@ -8,6 +8,7 @@ import redis
 import ulid
 
 from regions import connect, names
+from regions.link import Link
 from scripts.stack import hub_acl
 from tests.service.hub_parts import frame, new_request, send_home, settings
 from tests.waiting import until
@@ -190,6 +191,29 @@ def test_a_region_with_very_many_connections_loses_them(parts):
     assert "connections" in parts.barred()
     assert not parts.barred("nyc")
     assert parts.client.info("clients")["connected_clients"] < 20
+
+
+def test_a_region_whose_clients_hold_much_memory_loses_them(parts):
+    clients = [parts.region("fra") for _ in range(3)]
+    for one in clients:
+        link = Link(one)
+        link._connection._sock.sendall(b"*2\r\n$4\r\nECHO\r\n$4000000\r\n" + b"x" * 3_000_000)
+    until(lambda: parts.client.info("memory")["mem_clients_normal"] > 8_000_000, "the hub to hold half commands")
+    parts.nyc.time()
+    parts.looks()
+    assert "which held" in parts.barred()
+    assert not parts.barred("nyc")
+
+
+def test_a_limit_that_was_lowered_bars_nobody(parts):
+    """By a limit below what is used any client would hold too much: a region was kept out for a minute."""
+    for region in (parts.fra, parts.nyc):
+        region.time()
+    until(lambda: parts.client.info("memory")["mem_clients_normal"] > 10_000, "the hub to have counted its clients")
+    parts.client.config_set("maxmemory", 100_000)
+    parts.looks()
+    assert not parts.barred("fra")
+    assert not parts.barred("nyc")
 
 
 def test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in(parts):

@@ -23,7 +23,9 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the tests' processes are, and what they import first; there is a server for each.
@@ -44,7 +46,7 @@ class Forked(subprocess.Popen):
     """
 
     def __init__(self, words: list[str], *, imported: tuple[str, ...] = WORKER, **options) -> None:
-        self._imported = imported
+        self._server = _server(imported)
         super().__init__(words, **options)
 
     def _execute_child(
@@ -62,7 +64,7 @@ class Forked(subprocess.Popen):
             "numbers": [0, 1, 2, *pass_fds],
         }
         sys.audit("subprocess.Popen", sys.executable, [sys.executable, *words], cwd, env)
-        self._control = _server(self._imported).fork(asked, [*streams, *pass_fds])
+        self._control = self._server.fork(asked, [*streams, *pass_fds])
         self.pid = int(self._control.recv(MESSAGE_BYTES))
         self._child_created = True
         self._close_pipe_fds(to_read, to_write, out_read, out_write, err_read, err_write)
@@ -108,12 +110,36 @@ def _is_readable(one: socket.socket, seconds: float | None) -> bool:
     return bool(poll.poll(None if seconds is None else max(0, seconds) * 1000))
 
 
-class _Server:
-    """The process that forks, as the tests' process sees it."""
+def forks(*modules: ModuleType) -> None:
+    """In a process without threads yet: what these modules start by ``subprocess`` is forked from it as it is now.
 
-    def __init__(self, imported: tuple[str, ...]) -> None:
+    These processes are children of one that ends with the caller, so who follows its parent follows the caller.
+    """
+    server = _Server(None)
+
+    class Own(Forked):
+        def __init__(self, command: Sequence[str], **options) -> None:
+            assert command[0] == sys.executable
+            self._server = server
+            subprocess.Popen.__init__(self, command[1:], **options)
+
+    for module in modules:
+        module.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": Own})
+
+
+class _Server:
+    """The process that forks, as the tests' process sees it. ``imported``: None for a copy of this very process."""
+
+    def __init__(self, imported: tuple[str, ...] | None) -> None:
         self._lock = threading.Lock()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if imported is None:
+            if not os.fork():
+                self._channel.close()
+                serve(theirs.detach(), (), kills=False)
+                sys.exit()
+            theirs.close()
+            return
         code = f"from tests import forked; forked.serve({theirs.fileno()}, {imported!r})"
         with theirs:
             self._process = subprocess.Popen(
@@ -139,8 +165,11 @@ def _server(imported: tuple[str, ...]) -> _Server:
     return _Server(imported)
 
 
-def serve(descriptor: int, imported: tuple[str, ...]) -> None:
-    """The server's life. It returns when the tests' process has ended, and in a forked process when its program has."""
+def serve(descriptor: int, imported: tuple[str, ...], *, kills: bool = True) -> None:
+    """The server's life. It returns when the tests' process has ended, and in a forked process when its program has.
+
+    ``kills``: what still runs then.
+    """
     sys.path[0] = str(ROOT)
     for module in imported:
         importlib.import_module(module)
@@ -156,7 +185,7 @@ def serve(descriptor: int, imported: tuple[str, ...]) -> None:
             if one is channel:
                 message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, DESCRIPTORS_MAX)
                 if not message:
-                    for pid in interested.values():
+                    for pid in interested.values() if kills else ():
                         _kill(pid)
                     return
                 pid = os.fork()
@@ -182,7 +211,7 @@ def serve(descriptor: int, imported: tuple[str, ...]) -> None:
             elif one in told:
                 os.waitpid(told.pop(one), 0)
                 one.close()
-            else:  # nobody is interested in it any more
+            elif kills:  # nobody is interested in it any more
                 _kill(interested[one])
 
 

@@ -36,6 +36,7 @@ class Rule:
 class CountingSite:
     """``/HOST/…?seconds=S`` answers after S seconds; ``&pages=N`` has N more pages. ``rules`` bend a host, by its prefix.
 
+    S may be ``gate``: until ``gate`` is set.
     Who has what a rule's ETag or Last-Modified says is answered 304.
     """
 
@@ -45,6 +46,7 @@ class CountingSite:
         self._lock = threading.Lock()
         self._now: dict[str, int] = {}
         self.peaks: dict[str, int] = {}
+        self.gate = threading.Event()
         site = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -95,7 +97,11 @@ class CountingSite:
             rule.times -= 1
             if rule.times < 0:
                 rule = Rule()
-        hung_up, _, _ = select.select([handler.connection], [], [], float(params.get("seconds", 0)))
+        seconds, hung_up = params.get("seconds", "0"), []
+        while seconds == "gate" and not hung_up and not self.gate.is_set():
+            hung_up, _, _ = select.select([handler.connection], [], [], 0.02)
+        if seconds != "gate":
+            hung_up, _, _ = select.select([handler.connection], [], [], float(seconds))
         with self._lock:
             self._now[host] -= 1
             fetch.over = time.monotonic()

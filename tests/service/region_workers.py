@@ -29,11 +29,14 @@ from tests.waiting import until
 # The pool as `nearfetch workers` runs it.
 PROGRAM = """
 import sys, msgspec
+from jobs.pool import examiner
 from jobs.pool import processes as pool
-from jobs.worker import stop
+from jobs.worker import fork_server, stop
 from regions import logs
 from regions.settings import Settings
+from tests import forked
 stop.follow_parent()
+forked.forks(pool, fork_server, examiner)
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))

@@ -27,7 +27,10 @@ from jobs.pool import processes as pool
 from jobs.worker import stop
 from regions import logs
 from regions.settings import Settings
+from tests import forked
 stop.follow_parent()
+if sys.argv[1:] == ["-m", "tests.service.working"]:
+    forked.forks(pool)
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 sys.exit(pool.run(settings, "fra", (sys.executable, *sys.argv[1:])))
@@ -315,6 +318,7 @@ def test_a_fork_server_that_is_stopped_is_killed_and_replaced_and_suspects_go_on
     until(lambda: is_gone(first), "its end", fork_servers.SILENT_SECONDS + 20)
     gate.touch()
     until(lambda: set(results(hub_redis.client)) == set(ids), "the results", 60)
+    until(lambda: all(map(is_gone, lone)), "the end of those who ran alone")  # they might take the next one, too
     later = task(gate=str(gate.with_name("later")), mark=str(gate.with_name("marks")))
     enqueue(client, [later])
     (begun,) = until(lambda: list(gate.with_name("marks").glob(f"{later.task}*")), "another running job")

@@ -32,7 +32,9 @@ from jobs.worker import stop
 from regions import logs
 from regions.schedule import Scale
 from regions.settings import Settings
+from tests import forked
 stop.follow_parent()
+forked.forks(pool)
 logs.configure("json")
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
 scale, clock = map(Path, sys.argv[1:])

@@ -88,7 +88,7 @@ def is_over(pid: int, began: str) -> bool:
 def test_a_computation_without_an_end_ends_by_its_deadline_and_takes_nobody_along(workers, site):
     ((name, pid),) = workers.pids().items()
     began = started(pid)
-    neighbours = workers.ask([of("slow", n=str(n), seconds="14") for n in range(4)])
+    neighbours = workers.ask([of("slow", n=str(n), seconds="gate") for n in range(4)])
     until(lambda: len(site.of(QUICK)) == 4, "its neighbours to be fetched")
     stuck = of("wide", deadline_seconds=5)
     workers.ask([stuck])
@@ -105,6 +105,7 @@ def test_a_computation_without_an_end_ends_by_its_deadline_and_takes_nobody_alon
     assert not is_over(pid, began)
     later = workers.ask([of("slow", n="later")])
     assert workers.results(later)[0]["status"] == "succeeded"
+    site.gate.set()
     assert {(one["status"], one["attempts"]) for one in workers.results(neighbours)} == {("succeeded", 1)}
     assert len(site.of(QUICK)) == 5
     until(lambda: is_over(pid, began), "the end of its process")

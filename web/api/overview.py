@@ -137,7 +137,7 @@ def source_view(
 ) -> dict[str, Any]:
     """A source as the catalogue lists it. ``regions``: their states by name; ``runs``: the verdicts by source."""
     definition = entry.definition
-    status, reasons = health(entry, regions, runs.get(entry.id))
+    status, reasons = health_of(entry, regions, runs.get(entry.id))
     if definition is None:
         return {
             "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "params": {}, "limits": {},
@@ -193,7 +193,7 @@ def traffic_view(sums: Mapping[str, int]) -> dict[str, int]:
     return {**sums, "kept_off_wan": max(0, sums["raw"] - sums["wire"])}
 
 
-def health(entry: Entry, regions: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
+def health_of(entry: Entry, regions: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
     """(the health of a source, the reasons why it is not ``ok``).
 
     ``broken``: the definition is wrong, at the gateway or in a region; ``failing``: a region leaves its host alone after
@@ -262,7 +262,7 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
         reasons.append(f"it may not write to the hub for a while: {state.barred}")
     if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
         what = ", ".join(f"{count} {kind}" for kind, count in sorted(state.refused.items()))
-        reasons.append(f"{REFUSED}, in all {what}: nearfetch dead list shows the latest of each")
+        reasons.append(f"{REFUSED} ({what} in all); nearfetch dead list shows the latest of each")
     asked = [
         pool for pool in pools if not pool.get("reason")
     ] or pools  # without pools that can't reach their Redis now

@@ -130,7 +130,7 @@ class Poller:
         exchange.fields["request"], exchange.fields["task"] = request, task
         self._check(request)
         with self._hub.asking() as client:
-            found = trail.read(client, request, task)
+            found = trail.whereabouts(client, request, task)
         if found is None:
             kind = self._recall.missing(request).kind
             raise problems.Problem(kind, f"there is no task {task[:60]} of request {request}, or it has expired")

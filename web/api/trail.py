@@ -46,7 +46,7 @@ class Whereabouts(Struct, frozen=True, kw_only=True):
     result: contract.Result | None
 
 
-def read(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
+def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
     """Where a task is; None if there is no such task. Two round trips."""
     pipeline = client.pipeline(transaction=False)
     pipeline.hgetall(names.ledger(request))

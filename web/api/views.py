@@ -130,7 +130,7 @@ def not_there(request: str, result_ttl_seconds: float) -> problems.Problem:
         return problems.Problem("not-found", "expected a request id, 26 letters and digits")
     age_seconds = time.time() - ULID.from_str(request).timestamp
     if age_seconds > result_ttl_seconds:
-        return problems.Problem("expired", f"results are kept for {result_ttl_seconds:g} s, and that is over")
+        return problems.Problem("expired", f"its results were kept for {result_ttl_seconds:g} s, and have expired")
     return problems.Problem("not-found", f"there is no request {request}")
 
 

@@ -246,7 +246,7 @@ class Waiters:
                 answers, file = self._ledger.have_results(places)
         except Exception as error:
             if not isinstance(error, HubUnavailable):
-                log.exception("looking for what is written failed")
+                log.exception("asking for the hub's file failed")
             answers, file = [False] * len(places), File()
         are_there = dict(zip(places, answers, strict=True))
         for waiter, one in kept.items():

@@ -85,7 +85,7 @@ class Cleaner:
     @property
     def full(self) -> str | None:
         """Why the gateway may take no new requests; None while it may."""
-        return "too many refused requests wait to be taken back" if self._kept >= KEPT_MAX else None
+        return "too many refused requests wait for their clean-up" if self._kept >= KEPT_MAX else None
 
     def start(self) -> None:
         """Starts the thread."""
@@ -144,7 +144,7 @@ class Cleaner:
             while self._refuse_some():
                 pass
         except Exception:
-            log.exception("the last try failed", kept=self._kept)
+            log.exception("the last clean-up failed", kept=self._kept)
 
     def run_once(self) -> None:
         """Hands the due cancels to the publisher, and sends one share of the refusals to the hub."""

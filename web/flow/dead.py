@@ -70,7 +70,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
         )
 
 
-def read(properties: pika.BasicProperties, body: bytes) -> DeadLetter:
+def letter_of(properties: pika.BasicProperties, body: bytes) -> DeadLetter:
     """A message as a letter. Nothing in the message is trusted."""
     deaths: Any = (properties.headers or {}).get("x-death")
     deaths = [one for one in deaths if isinstance(one, dict)] if isinstance(deaths, list) else []
@@ -208,7 +208,7 @@ class DeadReader:
 
     def bury(self, properties: pika.BasicProperties, body: bytes) -> None:
         """Ends the letter's task and keeps the letter. Raises ``HubUnavailable``; then both may be done again."""
-        letter = read(properties, body)
+        letter = letter_of(properties, body)
         with self._hub.asking():
             if letter.kind != "cancel" and letter.task and letter.request:
                 letter = self._settle(letter)

@@ -89,10 +89,10 @@ class Holdings:
             if self._hub.away is None:
                 self.run_once()
         except redis.exceptions.RedisError as error:
-            log.debug("not looked at", error=str(error))
+            log.debug("regions' data not checked", error=str(error))
             pause = EVERY_SECONDS
         except Exception:
-            log.exception("looking after what regions hold failed")
+            log.exception("checking what regions hold failed")
             pause = EVERY_SECONDS
         return pause + (HASTY_SECONDS if self._is_filling else PAUSE_SECONDS)
 

@@ -84,7 +84,7 @@ class Refusals:
             letters.append(("ZADD", names.DEAD_AT, now_ms, letter.id))
         for reply in send(self._client, letters, []) if letters else ():
             if isinstance(reply, Exception):
-                log.warning("not kept", error=str(reply))
+                log.warning("an example of refused entries was not stored", error=str(reply))
 
 
 def _text(of: bytes) -> str:

@@ -138,7 +138,7 @@ class Settler:
             self._acknowledge()
             self._refusals.flush()
         except redis.exceptions.RedisError as error:
-            log.info("what was settled will be read again", error=str(error))
+            log.info("settled entries will be read again", error=str(error))
         self._runs.flush()
 
     def _acknowledge(self, *then: tuple[Any, ...]) -> Any:
@@ -151,7 +151,7 @@ class Settler:
         answers = send(link, [*before, *then], []) if before or then else []
         for refusal in answers[: len(before)]:
             if isinstance(refusal, Exception):
-                log.warning("not kept", error=str(refusal))
+                log.warning("a region's status was not stored", error=str(refusal))
         return value(answers[-1]) if then else None
 
     def _read(self) -> list[Entry]:
@@ -362,13 +362,13 @@ class Settler:
 def _why(answer: int) -> TaskError:
     match answer:
         case scripts.LATE:
-            return Expired("it finished after its deadline")
+            return Expired("the task finished after its deadline")
         case scripts.TOO_LARGE:
-            return TooLarge("the records of the task, or of its request in all, passed their limit")
+            return TooLarge("the records of the task, or of its whole request, exceed their limit")
         case scripts.NO_FRAME:
-            return Internal("its region sent no result, or a larger one than it said")
+            return Internal("the region sent no result, or one larger than it stated")
         case _:
-            return Internal("its region holds all that it may at the hub")
+            return Internal("the region's room at the hub is used up")
 
 
 def _entries(reply: Any) -> list[Entry]:

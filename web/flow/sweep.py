@@ -86,7 +86,7 @@ class Sweeper:
             if not self.grace.is_on:
                 self.run_once()
         except (HubUnavailable, redis.exceptions.RedisError) as error:
-            log.debug("no sweep", error=str(error))
+            log.debug("sweep skipped", error=str(error))
         except Exception:
             log.exception("sweep failed")
         return EVERY_SECONDS
@@ -104,7 +104,7 @@ class Sweeper:
                 ended += self._expire(client, [member.decode() for member in due], now)
             is_more = max(len(lapsed), len(due)) == BATCH
         if ended:
-            log.info("expired", tasks=ended)
+            log.info("tasks expired", tasks=ended)
         if time.monotonic() >= self._forget_at:
             self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
             with self._hub.asking() as client:
@@ -126,7 +126,7 @@ class Sweeper:
             self._cleaner.cancel(request, tasks, self._deadline_max_ms)
         if ended:
             shown = [request for request, _ in ended[:SHOWN_MAX]]
-            log.info("accepts never finished", requests=len(ended), first=shown)
+            log.info("lapsed accepts refused", requests=len(ended), first=shown)
 
     def _expire(self, client: redis.Redis, due: list[str], now: int) -> int:
         by_request: dict[str, set[str]] = {}

@@ -23,14 +23,14 @@ KINDS: Final[dict[str, tuple[int, str]]] = {
     "not-json": (400, "The body is not JSON"),
     "not-found": (404, "There is nothing here"),
     "method-not-allowed": (405, "This method is not for this path"),
-    "not-acceptable": (406, "None of the forms that are wanted can be given"),
+    "not-acceptable": (406, "The result has none of the forms that Accept permits"),
     "expired": (410, "The request has expired"),
     "too-large": (413, "The body is too large"),
     "not-json-type": (415, "The body must be JSON by its Content-Type"),
     "cross-site": (403, "Another site's page may not ask for this"),
     "wrong-host": (421, "This gateway answers only to this machine's names"),
     "invalid": (422, "The request is not valid"),
-    "too-many": (429, "This address has too much on its way"),
+    "too-many": (429, "This address has too many unfinished requests and answers"),
     "internal": (500, "Something went wrong here"),
     "unavailable": (503, "Requests can't be taken now"),
 }
@@ -96,9 +96,9 @@ def unavailable(reason: str, request: str | None = None) -> Problem:
 def crowded(over: Over) -> Problem:
     """A problem for a full quota: that of one address, or that of the gateway."""
     if over == "address":
-        detail = "requests and answers of this address that are on their way take all that it may have at once"
+        detail = "unfinished requests and answers of this address take all the room that it may use"
         return Problem("too-many", detail, headers=[("Retry-After", "1")])
-    return unavailable("requests and answers that are on their way take all that this gateway may hold at once")
+    return unavailable("unfinished requests and answers take all the room that this gateway has for them")
 
 
 def not_acceptable(forms: Sequence[str], wanted: str) -> Problem:
@@ -110,7 +110,7 @@ def not_acceptable(forms: Sequence[str], wanted: str) -> Problem:
 
 def internal() -> Problem:
     """A problem for a fault of ours, whose traceback is in the log."""
-    return Problem("internal", "the fault is ours, and its traceback is in the gateway's log")
+    return Problem("internal", "an error of the gateway; its log has the traceback")
 
 
 def failed_task(result: bytes, error: Mapping[str, Any]) -> Answer:
@@ -118,7 +118,7 @@ def failed_task(result: bytes, error: Mapping[str, Any]) -> Answer:
     kind = str(error["type"])
     document = {
         "type": f"urn:nearfetch:task:{kind}",
-        "title": f"The source could not be had: {kind}",
+        "title": f"The source could not be fetched: {kind}",
         "status": TASK_STATUSES.get(kind, 502),
         "detail": error["message"],
         "result": msgspec.Raw(result),

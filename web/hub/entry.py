@@ -252,7 +252,7 @@ def _checked(text: bytes) -> contract.Trail:
         raise Refused("trail", f"expected {TRAIL_BYTES_MAX} bytes at most, found {len(text)}")
     trail = _trails.decode(text)
     if not _has_good_times(trail):
-        raise Refused("trail", "expected times of this age")
+        raise Refused("trail", "expected times from 1970 to 9999")
     return trail
 
 
@@ -281,7 +281,7 @@ def _claim(one: _Claim) -> Claim:
     if one.trail is None:
         return Claim(one.request, one.task, b"")
     if not _has_good_times(one.trail):
-        raise Refused("claims", "expected times of this age")
+        raise Refused("claims", "expected times from 1970 to 9999")
     text = contract.encode_trail(one.trail)
     return Claim(one.request, one.task, text if len(text) <= TRAIL_BYTES_MAX else b"")
 
@@ -293,5 +293,5 @@ def _status(entry: str, fields: Fields, text: bytes) -> Report:
     status: Any = (_bridge if part == b"bridge" else _workers).decode(text)
     entry_ms = int(entry.partition("-")[0])
     if status.at_ms > entry_ms + AHEAD_MS or entry_ms > time.time() * 1000 + DAY_MS:
-        raise Refused("status", f"expected a time that has come, found {status.at_ms}")
+        raise Refused("status", f"expected a time that is not in the future, found {status.at_ms}")
     return Report(f"{part.decode()}:{name.decode()}", _encoder.encode(status))

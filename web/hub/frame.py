@@ -50,4 +50,4 @@ def _region(by: bytes) -> str:
 
 def _unreadable(task: str, region: str, error: Exception) -> bytes:
     log.error("result not readable", task=task, region=region, error=str(error)[:500])
-    return made(task, "", region, "failed", Internal("its region sent a result that can't be read"))
+    return made(task, "", region, "failed", Internal("the region sent a result that can't be read"))

@@ -21,8 +21,7 @@ from regions import connect, durability, logs, names
 from regions.script import send, value
 from regions.settings import Limits
 from web.hub import frame, scripts
-from web.hub.region import RegionState
-from web.hub.region import read as read_regions
+from web.hub.region import RegionState, read_regions
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long

@@ -278,7 +278,7 @@ def reason_of(error: Exception) -> str:
     """The reason that clients get for an error at the hub. An unexpected error is logged."""
     if isinstance(error, HubUnavailable):
         return error.reason
-    log.error("the hub's answer was not expected", exc_info=error)
+    log.error("unexpected reply of the hub", exc_info=error)
     return BROKEN
 
 

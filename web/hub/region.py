@@ -11,7 +11,7 @@ from regions import names
 from regions.script import value
 from web.hub.runs import traffic
 
-REFUSED: Final = "the hub refused entries of it"  # the beginning of that reason
+REFUSED: Final = "the hub refused some of its entries"  # the beginning of that reason
 
 _status: Final = msgspec.json.Decoder(dict[str, Any])
 _sources: Final = msgspec.json.Decoder(dict[str, dict[str, str | None]])
@@ -33,7 +33,7 @@ class RegionState(Struct, frozen=True, kw_only=True):
     barred: str = ""  # why it may not write here for a while (web.flow.holdings)
 
 
-def read(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
+def read_regions(client: redis.Redis, regions: Sequence[str]) -> list[RegionState]:
     """The state of each of these regions, in one round trip. Raises what redis-py raises."""
     pipeline = client.pipeline(transaction=False)
     for region in regions:

@@ -148,7 +148,7 @@ def test_what_is_to_be_taken_back_is_bounded_by_refusing_to_begin(own_half, own_
         own_half.acceptor.cleaner.cancel("R", [("a", "fra"), ("b", "fra"), ("c", "fra")], 60_000)
         assert own_half.acceptor.cleaner.kept == 4
         answer, _ = own_half.submit(new_request(("fra",)))
-        assert answer.reason == "too many refused requests wait to be taken back"
+        assert answer.reason == "too many refused requests wait for their clean-up"
         own_half.acceptor.cleaner.cancel("R", [("d", "fra")], 60_000)
         assert own_half.acceptor.cleaner.kept == 4
     finally:

@@ -256,7 +256,7 @@ def test_past_its_room_a_regions_own_results_fail_and_no_others(tmp_path, start_
     results = [json.loads(one) for one in parts.ledger.read(own.id).results]
     failed = [one["error"] for one in results if one["status"] == "failed"]
     assert 0 < len(failed) < 20
-    said = "its region holds all that it may at the hub"
+    said = "the region's room at the hub is used up"
     assert {(one["type"], one["message"]) for one in failed} == {("internal", said)}
     assert {json.loads(one)["status"] for one in parts.ledger.read(others.id).results} == {"succeeded"}
     held = sum(parts.client.strlen(key) for key in parts.client.scan_iter(names.result(names.settled("fra"), "*")))

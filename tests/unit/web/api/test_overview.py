@@ -7,7 +7,7 @@ import pytest
 from jobs.definition.catalog import Catalog
 from scripts.commands import status as status_command
 from tests import sources
-from web.api.overview import Rates, health, learned_view, region_view, source_view
+from web.api.overview import Rates, health_of, learned_view, region_view, source_view
 from web.app import host_name
 from web.hub.region import RegionState
 from web.hub.runs import Learned
@@ -113,7 +113,7 @@ def listed(tmp_path):
 def test_a_source_whose_region_has_the_same_definition_is_ok(listed):
     """Same hash, in the region that the gateway sends its tasks to."""
     entry = listed.get("demo.list")
-    assert health(entry, {"fra": told(demo_list=entry.definition.hash), "nyc": told("nyc")}) == ("ok", [])
+    assert health_of(entry, {"fra": told(demo_list=entry.definition.hash), "nyc": told("nyc")}) == ("ok", [])
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_region_with_another_definition_degrades_a_source_and_is_named(listed,
     for state in said.values():
         for one in state.reported["sources"].values():
             one["definition"] = one["definition"].replace("HASH", own)
-    assert health(entry, said) == ("degraded", [reason.replace("HASH", own)])
+    assert health_of(entry, said) == ("degraded", [reason.replace("HASH", own)])
 
 
 def test_what_another_region_says_of_a_source_is_nothing_to_it(listed):
@@ -139,13 +139,13 @@ def test_what_another_region_says_of_a_source_is_nothing_to_it(listed):
     entry = listed.get("demo.list")
     sin = told("sin", demo_list="it has a fault")
     sin.reported["sources"]["demo.list"]["trouble"] = "its host is away"
-    assert health(entry, {"fra": told(demo_list=entry.definition.hash), "sin": sin}) == ("ok", [])
+    assert health_of(entry, {"fra": told(demo_list=entry.definition.hash), "sin": sin}) == ("ok", [])
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"refused": {"trail": 3, "status": 1}, "refused_ms": NOW - 599_000}, "in all 1 status, 3 trail"),
+        ({"refused": {"trail": 3, "status": 1}, "refused_ms": NOW - 599_000}, "(1 status, 3 trail in all)"),
         ({"barred": "90,000,000 bytes that nobody asked for"}, "90,000,000 bytes that nobody asked for"),
     ],
 )
@@ -170,11 +170,11 @@ def test_a_part_that_speaks_of_a_time_to_come_is_none():
 
 def test_a_definition_that_is_broken_here_or_there_breaks_its_source(listed):
     """Its faults are the reasons, with file and line."""
-    how, reasons = health(listed.get("demo.broken"), {})
+    how, reasons = health_of(listed.get("demo.broken"), {})
     assert how == "broken"
     assert "demo.broken.toml" in reasons[0]
     entry = listed.get("demo.list")
-    there = health(entry, {"fra": told(demo_list="demo.list.toml:4: url: expected a text")})
+    there = health_of(entry, {"fra": told(demo_list="demo.list.toml:4: url: expected a text")})
     assert there == ("broken", ["fra: demo.list.toml:4: url: expected a text"])
 
 
@@ -183,7 +183,7 @@ def test_a_source_whose_host_is_left_alone_is_failing_and_says_why(listed):
     entry = listed.get("demo.list")
     state = told(demo_list=entry.definition.hash)
     state.reported["sources"]["demo.list"]["trouble"] = "https://x.example:443 is left alone: a wall stands before it"
-    assert health(entry, {"fra": state}) == (
+    assert health_of(entry, {"fra": state}) == (
         "failing",
         ["fra: https://x.example:443 is left alone: a wall stands before it"],
     )
@@ -202,8 +202,8 @@ def test_a_source_whose_runs_are_not_what_they_were_is_degraded_and_says_why(lis
     entry = listed.get("demo.list")
     said = {"fra": told(demo_list=entry.definition.hash)}
     bad = learned(entry.definition.hash, "9 records a run, 30 before")
-    assert health(entry, said, bad) == ("degraded", ["9 records a run, 30 before"])
-    assert health(entry, said, learned(entry.definition.hash)) == ("ok", [])
+    assert health_of(entry, said, bad) == ("degraded", ["9 records a run, 30 before"])
+    assert health_of(entry, said, learned(entry.definition.hash)) == ("ok", [])
     view = source_view(entry, said, {"demo.list": bad})
     assert (view["health"], view["reasons"]) == ("degraded", ["9 records a run, 30 before"])
     assert source_view(entry, said, {"demo.other": bad})["health"] == "ok"
@@ -213,7 +213,7 @@ def test_what_runs_of_another_definition_showed_says_nothing_of_this_one(listed)
     """Its author mended it; the next runs will show whether that helped."""
     entry = listed.get("demo.list")
     said = {"fra": told(demo_list=entry.definition.hash)}
-    assert health(entry, said, learned("0ther", "9 records a run, 30 before")) == ("ok", [])
+    assert health_of(entry, said, learned("0ther", "9 records a run, 30 before")) == ("ok", [])
 
 
 def test_what_was_learned_is_shown_with_its_figures():
@@ -247,7 +247,7 @@ def test_a_source_of_a_region_that_said_nothing_yet_is_unknown(listed):
     """Nobody knows what it has: neither good nor bad."""
     silent = RegionState(name="fra", now_ms=NOW, reported={}, open_tasks=0, oldest_ms=None, unread=0)
     entry = listed.get("demo.list")
-    assert health(entry, {})[0] == health(entry, {"fra": silent})[0] == "unknown"
+    assert health_of(entry, {})[0] == health_of(entry, {"fra": silent})[0] == "unknown"
 
 
 def test_a_param_is_shown_with_what_limits_it(listed):

@@ -194,7 +194,7 @@ def traffic_view(sums: Mapping[str, int]) -> dict[str, int]:
 
 
 def health_of(entry: Entry, regions: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
-    """(the health of a source, the reasons why it is not ``ok``).
+    """Returns (the health of a source, the reasons why it is not ``ok``).
 
     ``broken``: the definition is wrong, at the gateway or in a region; ``failing``: a region leaves its host alone after
     failures; ``degraded``: a region has another definition than the gateway, or the runs have changed; ``unknown``: its

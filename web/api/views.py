@@ -118,7 +118,7 @@ def _etag(body: bytes) -> bytes:
 
 
 def _validated(etag: bytes, if_none_match: str) -> tuple[list[tuple[str, str]], bool]:
-    """(the headers for a conditional request, whether the client has this version)."""
+    """Returns (the headers for a conditional request, whether the client has this version)."""
     tag = etag.decode()
     etags = {one.strip().removeprefix("W/") for one in if_none_match.split(",")}
     return [("ETag", tag), ("Cache-Control", "no-cache")], tag in etags or "*" in etags

@@ -170,7 +170,7 @@ class Acceptor:
             self._refuse(pending, reason)
 
     def _refuse(self, pending: _Pending, reason: str) -> None:
-        """Answers 503, after what the hub and the broker may have of the request is handed to the cleaner."""
+        """Hands the request to the cleaner, then answers 503."""
         pending.end(Refused(pending.new, reason), functools.partial(self._take_back, pending))
 
     def _take_back(self, pending: _Pending) -> None:

@@ -124,7 +124,7 @@ class History:
         return _view(found, after, chosen, results, more=more)
 
     def search(self, wanted: Wanted) -> tuple[list[View], str | None]:
-        """(requests without results, latest first; the id for ``before`` of the next page, None at the end)."""
+        """Returns (requests without results, latest first; the id for ``before`` of the next page, None at the end)."""
         query: Document = {}
         for key, value in (("sources", wanted.source), ("regions", wanted.region), ("status", wanted.status)):
             if value is not None:
@@ -172,7 +172,7 @@ class History:
             return self._client.get_default_database(names.DATABASE)
 
     def _documents(self, view: View) -> tuple[Document, list[Document]]:
-        """(the document of a request, the documents of its results)."""
+        """Returns (the document of a request, the documents of its results)."""
         created = _date(view.created_ms)
         until = created + self._keep
         parts: list[Document] = []
@@ -220,7 +220,7 @@ class History:
         return request, parts
 
     def _within(self, kept: list[Place]) -> tuple[list[Place], bool]:
-        """(the first results whose records fit into one answer, at least one; whether more wait)."""
+        """Returns (the first results whose records fit into one answer, at least one; whether more wait)."""
         size = 0
         for index, (_, records_bytes, _) in enumerate(kept):
             size += records_bytes

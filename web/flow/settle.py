@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 import redis
 import ulid
+from msgspec import Struct
 
 from jobs import contract
 from jobs.definition.catalog import Catalog
@@ -50,6 +51,14 @@ PART_LIVES_SECONDS: Final = 3_600.0  # after its last status, before its place m
 Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields
 
 log = logs.get("settle")
+
+
+class _Batch(Struct):
+    """The meaning of the entries of one batch, by kind."""
+
+    settlements: list[Settlement] = msgspec.field(default_factory=list)
+    claims: dict[str, list[Claim]] = msgspec.field(default_factory=dict)  # by region
+    reports: dict[tuple[str, str], bytes] = msgspec.field(default_factory=dict)  # by region and bridge or pool
 
 
 class Settler:
@@ -245,13 +254,11 @@ class Settler:
         """Lets all entries take effect; then they may be acknowledged."""
         if not entries:
             return
-        settlements: list[Settlement] = []
-        claims: dict[str, list[Claim]] = {}
-        reports: dict[tuple[str, str], bytes] = {}
+        batch = _Batch()
         refused: dict[str, int] = {}
         for region, entry, fields in entries:
             try:
-                self._sort(region, entry.decode(), fields, settlements, claims, reports)
+                self._sort(region, entry.decode(), fields, batch)
             except Refused as error:
                 refused[region] = refused.get(region, 0) + 1
                 self._refuse(region, entry.decode(), fields, error)
@@ -259,11 +266,11 @@ class Settler:
             if count > REFUSED_MAX:
                 self._set_apart(region, f"{count} of its entries were refused at once")
         with self._hub.asking():
-            self._settle(settlements)
-            for region, started in claims.items():
+            self._settle(batch.settlements)
+            for region, started in batch.claims.items():
                 self._ledger.mark_running(region, ((one.request, one.task, one.trail) for one in started))
         commands: list[tuple[Any, ...]] = [
-            ("HSET", names.region_status(region), part, text) for (region, part), text in reports.items()
+            ("HSET", names.region_status(region), part, text) for (region, part), text in batch.reports.items()
         ]
         by_region: dict[str, list[bytes]] = {}
         for region, entry, _ in entries:
@@ -273,26 +280,18 @@ class Settler:
             commands.append(("XDEL", names.out_stream(region), *ids))
         self._took_effect += commands
 
-    def _sort(
-        self,
-        region: str,
-        entry: str,
-        fields: dict[bytes, bytes],
-        settlements: list[Settlement],
-        claims: dict[str, list[Claim]],
-        reports: dict[tuple[str, str], bytes],
-    ) -> None:
-        """Adds an entry to the list of its kind; raises ``Refused``."""
+    def _sort(self, region: str, entry: str, fields: dict[bytes, bytes], batch: _Batch) -> None:
+        """Adds an entry to the batch; raises ``Refused``."""
         if not fields:  # it was deleted meanwhile
             return
         found = judge(region, entry, fields, self._owns, lambda one: self._refuse(region, entry, fields, one))
         if isinstance(found, Settlement):
-            settlements.append(msgspec.structs.replace(found, held_max=self._hub.region_bytes_max))
+            batch.settlements.append(msgspec.structs.replace(found, held_max=self._hub.region_bytes_max))
         elif isinstance(found, Report):
             self._note_part(region, found.field)
-            reports[region, found.field] = found.text
+            batch.reports[region, found.field] = found.text
         else:
-            claims.setdefault(region, []).extend(found)
+            batch.claims.setdefault(region, []).extend(found)
 
     def _owns(self, region: str, source: str) -> bool:
         if self._catalog is None:

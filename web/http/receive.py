@@ -47,7 +47,7 @@ class Received:
         self.body: bytes | None = b""
 
     def parts(self) -> tuple[bytes, bytes]:
-        """(the path, unescaped except for slashes; the query as it came)."""
+        """Returns (the path, unescaped except for slashes; the query as it came)."""
         path, _, query = self.target.partition(b"?")
         if b"%" in path:
             path = b"%2F".join(unquote_to_bytes(part) for part in _SLASH.split(path))
@@ -253,7 +253,7 @@ class Receiver:
 
 
 def _checked(found: list[tuple[bytes, bytes]], *, is_http11: bool) -> tuple[dict[bytes, bytes], int | None]:
-    """(the fields by name, ``Like-This``; the length of the body, None if chunked). Repeated fields are joined by commas.
+    """Returns (the fields by name, ``Like-This``; the length of the body, None if chunked). Repeated fields are joined by commas.
 
     A name with an underscore is left out, as other servers do: WSGI would take it for the same name with a hyphen.
     """

@@ -189,13 +189,13 @@ class Ledger:
         return Begun(created, deadline, expires, latest)
 
     def accept(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
-        """(for each request whether it is ``accepted`` now, which needs a live lease; the hub's file after that)."""
+        """Returns (for each request whether it is ``accepted`` now, which needs a live lease; the hub's file after that)."""
         commands = [_accept(request) for request in requests]
         *answers, info = send(self._client, [*commands, durability.LOOK], [scripts.ACCEPT])
         return [value(answer) == 1 for answer in answers], durability.file_of(value(info))
 
     def accepted(self, requests: Sequence[str]) -> tuple[list[bool], durability.File]:
-        """(for each request whether it is ``accepted``, which a killed Redis may have forgotten; the hub's file after that)."""
+        """Returns (for each request whether it is ``accepted``, which a killed Redis may have forgotten; the hub's file after that)."""
         commands = [("HGET", names.ledger(request), "state") for request in requests]
         *answers, info = send(self._client, [*commands, durability.LOOK], [])
         return [value(answer) == b"accepted" for answer in answers], durability.file_of(value(info))
@@ -224,7 +224,7 @@ class Ledger:
     def take_back(
         self, refused: Sequence[tuple[str, Sequence[tuple[str, str]]]]
     ) -> tuple[list[bytes | None], durability.File]:
-        """Refuses several requests. (the state that each had, None if it was unknown; the hub's file after that)."""
+        """Refuses several requests. Returns (the state that each had, None if it was unknown; the hub's file after that)."""
         commands: list[tuple[Any, ...]] = []
         for request, tasks in refused:
             commands += [
@@ -314,7 +314,7 @@ class Ledger:
         spliced: bool = True,
         looks: bool = False,
     ) -> tuple[list[View | None], durability.File]:
-        """Reads several (request, cursor) in one round trip. (the views; the hub's file after that, if ``looks``).
+        """Reads several (request, cursor) in one round trip. Returns (the views; the hub's file after that, if ``looks``).
 
         Of each request at most ``bytes_max`` bytes of results are read (``PIECE_BYTES`` by default); ``more`` says that others
         wait. ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced``, results are the
@@ -358,7 +358,7 @@ class Ledger:
         return send(self._client, commands, [script])
 
     def have_results(self, places: Sequence[tuple[str, str]]) -> tuple[list[bool], durability.File]:
-        """(for each (request, cursor) whether that result is there, which a killed Redis may have lost; the hub's file then)."""
+        """Returns (for each (request, cursor) whether that result is there, which a killed Redis may have lost; the hub's file then)."""
         commands: list[tuple[Any, ...]] = [
             ("XRANGE", names.events(request), cursor, cursor) for request, cursor in places
         ]

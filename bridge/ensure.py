@@ -216,7 +216,7 @@ class RegionBridges:
         if process.poll() is None:
             process.kill()
             process.wait()
-            report.fail(f"a new bridge, process {process.pid}, gave no sign within {START_SECONDS:g} s   Log: {log}")
+            report.fail(f"a new bridge, process {process.pid}, did not beat within {START_SECONDS:g} s   Log: {log}")
             return []
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
         said = "".join(f"\n    {line}" for line in lines)

@@ -136,7 +136,9 @@ class Lane:
     def reason(self) -> str:
         """Why no messages can arrive although they are wanted; empty when they can."""
         if not self._closed_reason and self._consumer != self._answered:
-            return f"waiting for RabbitMQ to begin with {self.queue}"  # a queue without a leader does not answer
+            return (
+                f"waiting for RabbitMQ to start a consumer of {self.queue}"  # a queue without a leader does not answer
+            )
         return self._closed_reason
 
     def open(self, connection: pika.SelectConnection) -> None:

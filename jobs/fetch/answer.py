@@ -323,7 +323,7 @@ class _Chunks:
             self._parser.feed_data(came)
         except httptools.HttpParserError as error:
             if not self.is_over:
-                raise Malformed(f"expected chunks, found what are none: {error}") from error
+                raise Malformed(f"expected chunks, found other data: {error}") from error
             self.has_more = True  # after "Connection: close" llhttp accepts nothing
         found = self._found[0] if len(self._found) == 1 else b"".join(self._found)
         self._count += len(self._found)
@@ -351,4 +351,4 @@ def _first_line(data: bytes) -> str:
 
 
 def _too_many(what: str, count: int, size: int) -> str:
-    return f"expected {what} of at least {BYTES_EACH} bytes in the mean, found {count} for {size} bytes"
+    return f"expected {what} of at least {BYTES_EACH} bytes on average, found {count} for {size} bytes"

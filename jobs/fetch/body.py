@@ -107,7 +107,7 @@ def _unpacked(coding: str, pieces: Pieces) -> Pieces:
         if not (yield from UNPACKERS[coding](first, pieces)):
             raise ConnectionFailed(f"the body was cut short: its {coding} stream has no end")
     except (zlib.error, brotli.error, zstd.ZstdError) as error:
-        raise DecodeFailed(f"expected a body in {coding}, found what is none: {error}") from error
+        raise DecodeFailed(f"expected a body in {coding}, found other data: {error}") from error
 
 
 def _chain(first: bytes, rest: Pieces) -> Pieces:

@@ -67,11 +67,11 @@ class Exchange:
         """Raises Cancelled or TimedOut when the exchange must end."""
         reason = self.reason()
         if reason is Cancelled:
-            raise Cancelled("cancelled while it was fetched")
+            raise Cancelled("cancelled during the fetch")
         if reason is TimedOut:
             seconds = self.deadline - self._began
             if self._between:
-                message = f"{self._between} did not lead anywhere within {seconds:.3g} s"
+                message = f"{self._between} did not connect to the target within {seconds:.3g} s"
                 raise TimedOut(message, origin="region")
             raise TimedOut(f"expected the whole answer within {seconds:.3g} s")
 

@@ -268,12 +268,12 @@ def _next(hop: _Hop, prepared: PreparedRequest, answer: Response) -> _Hop:
         location = answer.headers.get("location")
     if not location:
         answer.give_up()
-        raise HttpStatus(f"redirected ({status}) without saying where to", http_status=status)
+        raise HttpStatus(f"redirected ({status}) without a Location", http_status=status)
     try:
         url = urljoin(prepared.url or "", location.strip())
     except ValueError as error:
         answer.give_up()
-        raise HttpStatus(f"redirected ({status}) to what is no address", http_status=status) from error
+        raise HttpStatus(f"redirected ({status}) to an invalid address", http_status=status) from error
     following = replace(hop, url=url)
     if (status == 303 and hop.method != "HEAD") or (status in (301, 302) and hop.method == "POST"):
         headers = {name: value for name, value in hop.headers.items() if name.lower() not in OF_A_BODY}

@@ -131,7 +131,7 @@ class Proxied:
             raise ConnectionFailed(message, origin="region", retryable=False) from fault
         if isinstance(fault, TimeoutError):
             raise TimedOut(f"{self._said} did not answer", origin="region") from fault
-        raise ConnectionFailed(f"{self._said} leads nowhere: {said(fault)}", origin="region") from fault
+        raise ConnectionFailed(f"{self._said} can't be reached: {said(fault)}", origin="region") from fault
 
     def _own(self, exchange: Exchange) -> list[Target]:
         """The proxy's own addresses. They are not judged."""
@@ -185,7 +185,7 @@ class Proxied:
         except (ConnectionFailed, TooLarge) as error:
             raise http.client.HTTPException(str(error)) from error
         if answer.status < 300 and answer.rest:
-            raise http.client.HTTPException("expected nothing before we speak to the target, found more of an answer")
+            raise http.client.HTTPException("expected nothing after the answer to a CONNECT, found more bytes")
         return answer.status
 
     def _by_socks(

@@ -99,7 +99,7 @@ class Life:
             )
             return None
         if repeated:
-            self.warnings.append(f"page {number} has the records of page {repeated} once more")
+            self.warnings.append(f"page {number} repeats the records of page {repeated}")
         self.pages = number
         self.rows += parsed.rows
         self.page_ends.append((len(self.rows), parsed.body_hash))
@@ -154,7 +154,7 @@ def stood_in(life: Life, cached: Cached, failed: Ended) -> Ended:
     """The end of a failed life with an older answer in place of the failure. The source's health still counts the failure."""
     assert life.failure is not None
     life.result.error = None
-    life.warnings = [f"{type(life.failure).type}: {life.failure}; an older answer stands in for it"]
+    life.warnings = [f"{type(life.failure).type}: {life.failure}; an older answer replaces it"]
     life.answer(cached, is_stale=True)
     end = ended(life, "succeeded", life.frame, "")
     end.shared_ms = failed.shared_ms

@@ -146,7 +146,7 @@ class Runner:
             return error.with_traceback(None), shown
         except BaseException as error:  # noqa: BLE001 - an author's code may raise anything; the task has to end
             shown = "".join(traceback.format_exception(error))
-            return Internal(f"a fault of ours or of the source's own code: {type(error).__name__}: {error}"), shown
+            return Internal(f"a fault of Nearfetch or of the source's own code: {type(error).__name__}: {error}"), shown
         return None, ""
 
     def _know(self, life: Life) -> None:
@@ -162,7 +162,7 @@ class Runner:
             raise life.refusal
         left = (life.task.deadline_ms - life.hub_ms()) / 1000
         if left <= 0:
-            raise Expired(f"the deadline passed {-left:.1f} s before it began")
+            raise Expired(f"the deadline passed {-left:.1f} s before the task began")
         life.deadline = time.monotonic() + left - min(END_MARGIN_SECONDS, left / 5)
 
     def _check(self, life: Life) -> None:

@@ -77,8 +77,8 @@ class Sources:
         try:
             params = definition.bind(task.params, text=False)
         except BadParams as error:
-            another = "is another one here, and " if task.definition != definition.hash else ""
-            raise UnknownSource(f"{definition.id} {another}does not take these params: {error}") from error
+            another = "has another definition here, which " if task.definition != definition.hash else ""
+            raise UnknownSource(f"{definition.id} {another}does not accept these params: {error}") from error
         check_address(task, definition, params)
         return self._compiled(definition), params
 

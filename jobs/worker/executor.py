@@ -110,7 +110,9 @@ class Executor:
             task, offset_ms = read(job.data)
             job.offset_ms = offset_ms
             if job.deaths >= DEATHS_MAX:
-                error = Poison(f"{job.deaths} processes died while they ran it, all but the first ran nothing else")
+                error = Poison(
+                    f"{job.deaths} processes died while they ran this task; all but the first ran nothing else"
+                )
                 return self._unrun(job, task, error, str(error), shared_ms=FOR_ALL_MS)
             if job.answer:
                 return self._told(job, task, offset_ms)
@@ -198,7 +200,7 @@ class Executor:
         """The end of a job whose thread still computes this long after its deadline."""
         shown, where = _stack(job.thread)
         error = TimedOut(
-            f"expected its end by the deadline, found it computing {late_seconds:.1f} s later; its process ends. It is at {where}",
+            f"expected the task to end by its deadline, found it still computing {late_seconds:.1f} s later, at {where}; its process ends",
             origin="parser",
             retryable=False,
         )

@@ -192,14 +192,14 @@ class ForkServer:
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(msgspec.json.encode(self._settings))
         self._channel, self._heard = ours, time.monotonic() + START_SECONDS - SILENT_SECONDS
-        log.info("started a process to fork others from", pid=self._process.pid)
+        log.info("started a fork server", pid=self._process.pid)
         return ours
 
     def _lost(self) -> None:
         """Kills the fork server unless it died. Its processes get SIGTERM by that, and stop warm."""
         assert self._process is not None
         is_dead = self._process.poll() is not None
-        what = "the process to fork others from died" if is_dead else "killing a process to fork others from that hangs"
+        what = "the fork server died" if is_dead else "killing a fork server that hangs"
         log.error(what, pid=self._process.pid, processes=len(self._living))
         self._process.kill()
         self.close()

@@ -297,7 +297,7 @@ def test_a_bridge_that_gives_no_sign_is_ended(tmp_path, monkeypatch):
     assert not report.ok
     (said,) = report.did
     pid = int(said.split("process ")[1].split(",")[0])
-    assert said.endswith(f"gave no sign within 0.2 s   Log: {tmp_path}/fra.log")
+    assert said.endswith(f"did not beat within 0.2 s   Log: {tmp_path}/fra.log")
     assert Process.of(pid) is None
 
 

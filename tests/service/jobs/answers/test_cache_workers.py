@@ -205,7 +205,7 @@ def test_an_older_answer_stands_in_for_a_failure_of_its_host(start, site, pages)
     found = ask(workers)
     assert (found["status"], found["error"], found["records"]) == ("succeeded", None, first["records"])
     assert (found["stale"], found["cached"], found["fetched_at"]) == (True, True, first["fetched_at"])
-    assert found["warnings"] == ["http_status: expected a page, found status 503; an older answer stands in for it"]
+    assert found["warnings"] == ["http_status: expected a page, found status 503; an older answer replaces it"]
     assert 0 < found["age"] < 60
     _, _, error, *_ = run_of(workers)
     assert error == "http_status"  # of its source it showed a failure

@@ -58,7 +58,7 @@ def test_chunks_of_one_byte_have_an_end(origin, fetcher):
     """Each costs what a chunk costs, whatever it brings."""
     small = OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * CHUNKS_FREE
     assert said(origin, fetcher, small + b"0\r\n\r\n").body == b"x" * CHUNKS_FREE
-    with pytest.raises(TooLarge, match="expected chunks of at least 64 bytes in the mean"):
+    with pytest.raises(TooLarge, match="expected chunks of at least 64 bytes on average"):
         said(origin, fetcher, small + b"1\r\nx\r\n" * CHUNKS_FREE)
 
 
@@ -74,7 +74,7 @@ def test_segments_of_one_byte_have_an_end(tmp_path, origin, fetcher):
     site = origin(say, context=context)
     one = fetcher(ca_file=str(ca), resolve=lambda host, port: [(socket.AF_INET, ("127.0.0.1", port))])
     with pytest.raises(
-        TooLarge, match=f"expected receives of at least 64 bytes in the mean, found {RECEIVES_FREE // 1_000}"
+        TooLarge, match=f"expected receives of at least 64 bytes on average, found {RECEIVES_FREE // 1_000}"
     ):
         fetch(one, f"https://right.example:{site.port}/", timeout_seconds=60.0)
 

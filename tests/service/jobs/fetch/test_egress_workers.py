@@ -119,7 +119,7 @@ def test_a_proxy_that_is_away_opens_no_hosts_breaker(start, site, scheme):
     workers = start({"far": source("far"), "near": source("default")}, away)
     errors = [one["error"] for one in ask(workers, "far", 20)]
     assert {(one["type"], one["origin"], one["message"]) for one in errors} == {
-        ("connection", "region", "the proxy of egress far leads nowhere: Connection refused")
+        ("connection", "region", "the proxy of egress far can't be reached: Connection refused")
     }
     assert {one["attempts"] for one in ask(workers, "far", 2)} == {1}
     assert not workers.client.exists(names.OPEN)

@@ -56,7 +56,7 @@ def test_a_proxys_interim_answer_is_not_its_answer(origin, fetcher, beside):
     proxy = origin(say)
     one = fetcher(egress=Egress(proxy=proxy.url))
     if beside:
-        with pytest.raises(ConnectionFailed, match="found more of an answer") as caught:
+        with pytest.raises(ConnectionFailed, match="found more bytes") as caught:
             fetch(one, "http://127.0.0.1:9/", timeout_seconds=10.0)
         assert caught.value.whose == "region"
     else:
@@ -256,7 +256,7 @@ def test_chunks_that_break_off_are_cut_short(origin, fetcher, body):
     ],
 )
 def test_chunks_that_are_none_are_refused(origin, fetcher, body):
-    with pytest.raises(ConnectionFailed, match="expected chunks, found what are none"):
+    with pytest.raises(ConnectionFailed, match="expected chunks, found other data"):
         said(origin, fetcher, OK + b"Transfer-Encoding: chunked\r\n\r\n" + body, hang_up=True)
 
 

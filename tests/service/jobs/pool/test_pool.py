@@ -254,7 +254,7 @@ def fork_server(process) -> int:
     def found() -> list[int]:
         return [pid for pid in children(process.pid) if "--fork-server" in _words(pid)]
 
-    return until(found, "a process to fork others from")[0]
+    return until(found, "a fork server")[0]
 
 
 def _words(pid: int) -> list[str]:

@@ -221,7 +221,7 @@ CUT = 'the page after page 1 is not asked for: expected one value, found "{"page
         ('param = "page"', '"?page=2"', [1, 2], LEFT_OUT, False),
         ('param = "page"', "null", [1, 2], LEFT_OUT, False),
         ('jmes = "next"', '"?page=2"', [1, 2], LEFT_OUT, False),
-        ('jmes = "next"', "null", [1, 2, 1], "page 3 has the records of page 1 once more", False),
+        ('jmes = "next"', "null", [1, 2, 1], "page 3 repeats the records of page 1", False),
         ('jmes = "next.none"', '"?page=2"', [1], "", False),
         ('jmes = "{page: `2`}"', "null", [1], CUT, True),
     ],

@@ -90,7 +90,7 @@ def taken(runner: Runner) -> Iterator[threading.Event]:
 
 def is_free(runner: Runner) -> bool:
     budget = runner._budget
-    return (budget._pooled, budget._alone, list(budget._waiting)) == (0, None, [])
+    return (budget._pooled, budget._exclusive, list(budget._waiting)) == (0, None, [])
 
 
 @pytest.mark.parametrize("ahead_ms", [0, 7_000, -7_000])

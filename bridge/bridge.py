@@ -65,7 +65,7 @@ class Bridge:
         self._redis_reason = "not connected to its Redis yet"
         self._levels = Levels(one.bridge.ready_max)
         self._stopping, self._ended, self._code = False, False, 0
-        self._said: tuple[str, str] = ("", "")
+        self._shown: tuple[str, str] = ("", "")
 
         hub = connect.open_redis(settings.hub.redis, name=f"bridge-{region}@{self.name}", connections=2)
         local = functools.partial(connect.open_redis, one.redis.url, connections=2)
@@ -231,7 +231,7 @@ class Bridge:
             try:
                 content = message.read(self.region, delivery.properties, delivery.body)
             except message.Unreadable as error:
-                self._bury(delivery, str(error), now_ms)
+                self._refuse(delivery, str(error), now_ms)
                 continue
             if content.deadline_ms <= now_ms:
                 late.append(delivery)
@@ -264,7 +264,7 @@ class Bridge:
         if done:
             self._durable.submit(run_id, grouped(done))
 
-    def _bury(self, delivery: Delivery, reason: str, now_ms: int) -> None:
+    def _refuse(self, delivery: Delivery, reason: str, now_ms: int) -> None:
         """Handles an unreadable message: its task fails at the hub, and only then the message leaves the queue."""
         properties = delivery.properties
         task, request = properties.message_id, properties.correlation_id
@@ -302,9 +302,9 @@ class Bridge:
             self._enqueuer.open()
 
     def _tell(self, measure: Measure | Exception) -> None:
-        self._ioloop.add_callback_threadsafe(lambda: self._told(measure))
+        self._ioloop.add_callback_threadsafe(lambda: self._take_measure(measure))
 
-    def _told(self, measure: Measure | Exception) -> None:
+    def _take_measure(self, measure: Measure | Exception) -> None:
         if isinstance(measure, Exception):
             self._redis_is_off(f"its Redis is away: {measure}")
         elif measure.refusal:
@@ -334,8 +334,8 @@ class Bridge:
         self.work.want(can and not self._levels.work_reason)
         status = self._status()
         self._report.show(status)
-        if (status.state, status.reason) != self._said:
-            self._said = (status.state, status.reason)
+        if (status.state, status.reason) != self._shown:
+            self._shown = (status.state, status.reason)
             self._log.info(status.state, region=self.region, reason=status.reason, ready=status.ready)
 
     def _status(self) -> Status:

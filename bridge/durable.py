@@ -89,14 +89,14 @@ class Durable(Generic[Receipt]):
         """Waits until all earlier writes are in the file. Returns None, or why that is not known."""
         assert self._link is not None
         began = time.monotonic()
-        said = False
+        is_logged = False
         try:
             self._link.one("EVAL", _FENCE, 1, names.FENCE, self._name)
             while self.waits and int(self._link.one("WAITAOF", 1, 0, int(BLOCK_SECONDS * 1000))[0]) < 1:
                 if self._stopping:
                     return redis.exceptions.TimeoutError("stopped before the append-only file was written")
-                if not said:
-                    said = True
+                if not is_logged:
+                    is_logged = True
                     self._log.warning("append-only file is slow; acks wait", seconds=round(time.monotonic() - began, 1))
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
             self._lose(error)

@@ -31,7 +31,7 @@ SUPERVISOR_SECONDS: Final = 6.0  # a supervisor starts a bridge again within fiv
 START_SECONDS: Final = 20.0  # until the first beat
 READY_SECONDS: Final = 30.0  # until a bridge consumes
 KILL_SECONDS: Final = 5.0
-TURN_SECONDS: Final = 60.0  # how long a restart waits for an ensure
+LOCK_SECONDS: Final = 60.0  # how long a restart waits for another command
 SETTLED_SECONDS: Final = 60.0  # a supervised bridge must have run this long before a kept one ends in its favour
 POLL_SECONDS: Final = 0.05
 LOG_BYTES_MAX: Final = 10_000_000  # a larger log is renamed to REGION.log.1 and replaces the one before
@@ -105,7 +105,7 @@ class RegionBridges:
         messages again. If the new bridge does not begin to consume, the old one stays.
         """
         report = Report(self.region, say)
-        with self._alone(report, TURN_SECONDS) as mine:
+        with self._alone(report, LOCK_SECONDS) as mine:
             if mine:
                 self._restart(report, drain_seconds)
             elif report.ok:
@@ -219,8 +219,8 @@ class RegionBridges:
             report.fail(f"a new bridge, process {process.pid}, did not beat within {START_SECONDS:g} s   Log: {log}")
             return []
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-        said = "".join(f"\n    {line}" for line in lines)
-        report.fail(f"a new bridge ended at once with code {process.returncode}   Log: {log}{said}")
+        shown = "".join(f"\n    {line}" for line in lines)
+        report.fail(f"a new bridge ended at once with code {process.returncode}   Log: {log}{shown}")
         return []
 
     def _await_consuming(self, new: list[Seen], report: Report, *, must: bool) -> bool:
@@ -241,9 +241,9 @@ class RegionBridges:
     def _drain(self, ones: list[Seen], report: Report, drain_seconds: float) -> None:
         """Tells bridges to finish their messages and end. Kills those that have not done so in time."""
         began = time.monotonic()
-        told = [one for one in ones if self._signal(one, signal.SIGTERM, report)]
-        self._await_end(told, drain_seconds)
-        for one in told:
+        signalled = [one for one in ones if self._signal(one, signal.SIGTERM, report)]
+        self._await_end(signalled, drain_seconds)
+        for one in signalled:
             if not one.process.alive:
                 report.note(f"process {one.process.pid} drained and ended in {time.monotonic() - began:.1f} s")
                 continue

@@ -82,7 +82,7 @@ class Watch:
         self._log = logs.get("bridge")
         self._stopping = threading.Event()
         self._found: durability.Found | None = None  # settings of the server that answers now
-        self._told = ""
+        self._logged = ""
         self._failures = 0
 
     def run(self) -> None:
@@ -106,7 +106,7 @@ class Watch:
         except connect.TooOld as error:
             self._fail(str(error))
         except durability.NotDurable as error:
-            self._say(str(error))
+            self._log_once(str(error))
             self._tell(Measure(refusal=error.reason))
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
             self._failures += 1
@@ -119,13 +119,13 @@ class Watch:
     def _check(self) -> durability.Found:
         found = durability.check(self._client, "its Redis", self._durability, "redis.durability")
         shortfalls = "; ".join(map(str, found.shortfalls))
-        self._say(f"not durable; redis.durability is relaxed: {shortfalls}" if shortfalls else "")
+        self._log_once(f"not durable; redis.durability is relaxed: {shortfalls}" if shortfalls else "")
         return found
 
-    def _say(self, text: str) -> None:
-        if text and text != self._told:
+    def _log_once(self, text: str) -> None:
+        if text and text != self._logged:
             self._log.error(text, region=self._region)
-        self._told = text
+        self._logged = text
 
     def _measure(self, found: durability.Found) -> Measure:
         pipe = self._client.pipeline(transaction=False)

@@ -169,16 +169,16 @@ class Answers:
                 status=page.status,
                 headers=redaction.headers(page.headers),
                 body=packed,
-                error=_told(error, redaction) if error is not None else None,
+                error=_without_secrets(error, redaction) if error is not None else None,
                 note=note,
             )
         )
 
 
-def _told(error: TaskError, redaction: Redaction) -> Error:
-    told = Error.of(error)
-    told.message = redaction.text(told.message)
-    return told
+def _without_secrets(error: TaskError, redaction: Redaction) -> Error:
+    found = Error.of(error)
+    found.message = redaction.text(found.message)
+    return found
 
 
 _decoder: Final = msgspec.msgpack.Decoder(Kept)

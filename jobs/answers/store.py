@@ -25,8 +25,8 @@ from regions import logs
 from regions.settings import Raw
 
 QUEUE_BYTES_MAX: Final = 16_000_000  # waiting for the disk; beyond this, answers are dropped
-LOOK_SECONDS: Final = 1.0
-TIDY_SECONDS: Final = 60.0
+SCAN_SECONDS: Final = 1.0  # between two looks at the folder
+TIDY_SECONDS: Final = 60.0  # the same while nothing is written
 SAMPLES_MAX: Final = 3  # successes kept for a source: failures say more
 ROOM: Final = 0.9  # share of the limits to which the folder is cut down, so that not each new file needs a look at all
 UNFINISHED_SECONDS: Final = 60.0  # after this, the process that began a file is gone
@@ -60,7 +60,7 @@ class AnswerStore:
         self._lock = threading.Lock()
         self._waiting = 0  # bytes not yet on the disk
         self._due: dict[str, float] = {}
-        self._count, self._bytes, self._looked = 0, 0, -LOOK_SECONDS
+        self._count, self._bytes, self._looked = 0, 0, -SCAN_SECONDS
         self._is_failing = self._is_dropping = False
         self._has_written = False  # since the last look at the folder
         self._thread = threading.Thread(target=self.run, name="answer-store", daemon=True)
@@ -114,7 +114,7 @@ class AnswerStore:
     def run_once(self) -> bool:
         """Waits for one file and writes it, or removes old ones. False when it is asked to end."""
         try:
-            item = self._queue.get(timeout=LOOK_SECONDS if self._has_written else TIDY_SECONDS)
+            item = self._queue.get(timeout=SCAN_SECONDS if self._has_written else TIDY_SECONDS)
         except Empty:
             item = ("", b"")
         if item is None:
@@ -143,7 +143,7 @@ class AnswerStore:
     def _make_room(self, size: int) -> None:
         now, raw = time.monotonic(), self._raw
         has_room = self._count < raw.count_max and self._bytes + size <= raw.bytes_max
-        if size and has_room and now - self._looked < LOOK_SECONDS:
+        if size and has_room and now - self._looked < SCAN_SECONDS:
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._looked = now

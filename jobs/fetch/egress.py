@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from jobs.fetch.exchange import said
+from jobs.fetch.exchange import error_text
 from jobs.fetch.fetcher import Fetcher, Terms
 from jobs.fetch.guard import parse_allow, parse_origins
 from jobs.page import Page, Request
@@ -60,7 +60,7 @@ def why_not_from(address: str) -> str:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as tried:
             tried.bind((address, 0))
     except OSError as error:
-        return said(error)
+        return error_text(error)
     return ""
 
 

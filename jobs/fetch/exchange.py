@@ -123,7 +123,7 @@ def let_go() -> None:
         exchange.hold(None)
 
 
-def said(error: BaseException | None) -> str:
+def error_text(error: BaseException | None) -> str:
     """The text of a system's error, without its number."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

@@ -31,7 +31,7 @@ from jobs.errors import BlockedAddress, ConnectionFailed, HttpStatus, TaskError,
 from jobs.fetch import body
 from jobs.fetch.answer import Headers, Malformed, Response
 from jobs.fetch.connection import POOLS_BY_SCHEME, Adapter, tls_context
-from jobs.fetch.exchange import Exchange, Watchdog, said
+from jobs.fetch.exchange import Exchange, Watchdog, error_text
 from jobs.fetch.guard import SCHEMES, Allowed, Guard, Resolve, system_resolve
 from jobs.fetch.proxy import Proxied
 from jobs.fetch.route import Direct
@@ -337,7 +337,7 @@ def _fail(error: BaseException, host: str, http_status: int | None = None) -> No
         raise ConnectionFailed(f"{host} broke the protocol: {error}", http_status=http_status) from error
     if isinstance(inner, ssl.SSLError):
         raise ConnectionFailed(f"TLS with {host} failed: {inner.reason or inner}", http_status=http_status) from error
-    raise ConnectionFailed(f"the connection to {host} broke: {said(inner)}", http_status=http_status) from error
+    raise ConnectionFailed(f"the connection to {host} broke: {error_text(inner)}", http_status=http_status) from error
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -28,7 +28,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from jobs.errors import ConnectionFailed, TaskError, TimedOut, TooLarge
 from jobs.fetch.answer import Headers, Response
 from jobs.fetch.connection import POOLS_BY_SCHEME, GuardedConnection, GuardedTLSConnection, Pool, TLSPool
-from jobs.fetch.exchange import Exchange, current, said
+from jobs.fetch.exchange import Exchange, current, error_text
 from jobs.fetch.guard import Guard, Target, system_resolve
 from jobs.fetch.route import addresses, from_source, look_up, place_of, ready, shared
 from regions.egress import Proxy
@@ -52,7 +52,7 @@ class Proxied:
         self, proxy: Proxy, name: str, guard: Guard, context: ssl.SSLContext, source_address: str = ""
     ) -> None:
         self._proxy, self._guard, self._context, self._source = proxy, guard, context, source_address
-        self._said = f"the proxy of egress {name}"
+        self._label = f"the proxy of egress {name}"
         self._is_socks = proxy.scheme == "socks5"
         pair = base64.b64encode(f"{proxy.user}:{proxy.password}".encode()).decode()
         self.headers = {"Proxy-Authorization": f"Basic {pair}"} if proxy.user else {}
@@ -67,7 +67,7 @@ class Proxied:
         host, port = place_of(connection)
         asked = self._asked(exchange, host, port)
         fault: TaskError | None = None
-        with exchange.at(self._said):
+        with exchange.at(self._label):
             for one in asked:
                 connect = partial(self._by_socks if self._is_socks else self._by_connect, exchange, one, host, port)
                 if isinstance(connection, ForwardedConnection):
@@ -94,12 +94,12 @@ class Proxied:
 
     def _unwelcome(self) -> ConnectionFailed:
         """The proxy wants other credentials."""
-        return ConnectionFailed(f"{self._said} does not take its user and password", origin="region", retryable=False)
+        return ConnectionFailed(f"{self._label} does not take its user and password", origin="region", retryable=False)
 
     def _refusal(self, status: int, host: str, port: int) -> ConnectionFailed:
         """The proxy refuses to connect. Its own text is not shown, since it might repeat credentials."""
         phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else ""
-        message = f"{self._said} does not connect to {host} port {port}: {status} {phrase}".rstrip()
+        message = f"{self._label} does not connect to {host} port {port}: {status} {phrase}".rstrip()
         if status >= 500:
             return _Elsewhere(message, origin="region")
         return ConnectionFailed(message, origin="region", retryable=status == http.HTTPStatus.TOO_MANY_REQUESTS)
@@ -127,20 +127,20 @@ class Proxied:
                     raise
                 fault = error
         if isinstance(fault, ssl.SSLCertVerificationError):
-            message = f"the certificate of {self._said} was refused: {fault.verify_message}"
+            message = f"the certificate of {self._label} was refused: {fault.verify_message}"
             raise ConnectionFailed(message, origin="region", retryable=False) from fault
         if isinstance(fault, TimeoutError):
-            raise TimedOut(f"{self._said} did not answer", origin="region") from fault
-        raise ConnectionFailed(f"{self._said} can't be reached: {said(fault)}", origin="region") from fault
+            raise TimedOut(f"{self._label} did not answer", origin="region") from fault
+        raise ConnectionFailed(f"{self._label} can't be reached: {error_text(fault)}", origin="region") from fault
 
     def _own(self, exchange: Exchange) -> list[Target]:
         """The proxy's own addresses. They are not judged."""
         try:
             found = look_up(exchange, system_resolve, self._proxy.host, self._proxy.port)
         except (OSError, UnicodeError) as error:
-            message = f"the name of {self._said} could not be resolved: {said(error)}"
+            message = f"the name of {self._label} could not be resolved: {error_text(error)}"
             raise ConnectionFailed(message, origin="region") from error
-        return from_source(found, self._source, self._said)
+        return from_source(found, self._source, self._label)
 
     def _only(self, exchange: Exchange, made: socket.socket, address: Any) -> socket.socket:
         """Connects to the proxy."""
@@ -216,7 +216,7 @@ class Proxied:
         code, _, text = reply.partition(": ")
         if code == REFUSED:
             return _Elsewhere(f"could not connect to {host} port {port}: {text}")
-        message = f"{self._said} does not connect to {host} port {port}: {text}"
+        message = f"{self._label} does not connect to {host} port {port}: {text}"
         if code in (NOT_ALLOWED, NOT_SUPPORTED):
             return ConnectionFailed(message, origin="region", retryable=False)
         return _Elsewhere(message, origin="region")

@@ -19,7 +19,7 @@ from typing import Final
 from urllib3.connection import HTTPConnection
 
 from jobs.errors import ConnectionFailed, TaskError, TimedOut
-from jobs.fetch.exchange import WATCH_SECONDS, Exchange, said
+from jobs.fetch.exchange import WATCH_SECONDS, Exchange, error_text
 from jobs.fetch.guard import Guard, Resolve, Target
 
 CONNECT_SECONDS: Final = 10.0  # for one address; the addresses of a name share the rest of the time-out
@@ -59,7 +59,7 @@ class Direct:
         exchange.check()
         if isinstance(fault, TimeoutError):
             raise TimedOut(f"could not connect to {host} port {port}: no answer") from fault
-        raise ConnectionFailed(f"could not connect to {host} port {port}: {said(fault)}") from fault
+        raise ConnectionFailed(f"could not connect to {host} port {port}: {error_text(fault)}") from fault
 
 
 def place_of(connection: HTTPConnection) -> tuple[str, int]:
@@ -92,7 +92,7 @@ def ready(made: socket.socket, exchange: Exchange, seconds: float, options: Opti
     try:
         made.bind((source, 0))
     except OSError as error:
-        message = f"expected the egress's source_address to be one of this machine's, found: {said(error)}"
+        message = f"expected the egress's source_address to be one of this machine's, found: {error_text(error)}"
         raise ConnectionFailed(message, origin="region") from error
 
 
@@ -114,7 +114,7 @@ def addresses(exchange: Exchange, guard: Guard, host: str, port: int) -> list[Ta
     try:
         return look_up(exchange, guard.resolve, host, port)
     except (OSError, UnicodeError) as error:
-        raise ConnectionFailed(f"the name {host} could not be resolved: {said(error)}") from error
+        raise ConnectionFailed(f"the name {host} could not be resolved: {error_text(error)}") from error
 
 
 def look_up(exchange: Exchange, resolve: Resolve, host: str, port: int) -> list[Target]:

@@ -40,9 +40,9 @@ from regions.process import resident_bytes, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
-TURN_SECONDS: Final = 0.2
+WATCH_SECONDS: Final = 0.2
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
-WEIGH_SECONDS: Final = 2.0  # between two looks at memory; each look reads a file for every process of the machine
+MEMORY_SECONDS: Final = 2.0  # between two looks at memory; each look reads a file for every process of the machine
 STEADY_SECONDS: Final = 10.0  # a process that lived this long is replaced at once when it dies
 BACKOFF_MAX_SECONDS: Final = 5.0
 STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0
@@ -108,7 +108,7 @@ class Pool:
         self._fork_server = ForkServer(self._settings, [*command, region.name])
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # draining; other processes have their places
-        self._weighed = 0.0
+        self._memory_read = 0.0
         self._reaper = Reaper(self._client, region.name)
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._scaler = Scaler(
@@ -143,15 +143,15 @@ class Pool:
         return int(self._is_refused)
 
     def run_once(self) -> None:
-        """One turn: at most ``TURN_SECONDS``, and the time to start missing processes."""
+        """One turn: at most ``WATCH_SECONDS``, and the time to start missing processes."""
         self._fit(self._scaler.share)
         for slot in self._slots:
             if slot.child is None and time.monotonic() >= slot.not_before:
                 self._start(slot)
         self._start_alone()
         self._watch()
-        if time.monotonic() - self._weighed >= WEIGH_SECONDS:
-            self._weigh()
+        if time.monotonic() - self._memory_read >= MEMORY_SECONDS:
+            self._check_memory()
 
     def workers(self) -> list[str]:
         """The names of the running processes, without those for suspects."""
@@ -194,10 +194,10 @@ class Pool:
         self._scaler.stop()
         self._signal(signal.SIGTERM)
         end = time.monotonic() + STOP_SECONDS
-        is_told_cold = False
+        is_cold = False
         while self._children() and time.monotonic() < end:
-            if self.stop.is_cold and not is_told_cold:
-                is_told_cold = True
+            if self.stop.is_cold and not is_cold:
+                is_cold = True
                 self._signal(signal.SIGTERM)
                 end = time.monotonic() + COLD_SECONDS
             self._watch()
@@ -259,18 +259,18 @@ class Pool:
     def _watch(self) -> None:
         """Reads beats for a moment, removes children that died, kills silent ones."""
         pipes = {child.pipe: child for child in self._children()}
-        ready, _, _ = select.select(pipes, [], [], TURN_SECONDS)
+        ready, _, _ = select.select(pipes, [], [], WATCH_SECONDS)
         now = time.monotonic()
         for pipe in ready:
-            if said := os.read(pipe, 65536):
+            if beats := os.read(pipe, 65536):
                 pipes[pipe].beat = now
-                self._replace(pipes[pipe], is_stuck=STUCK_BEAT in said)
+                self._replace(pipes[pipe], is_stuck=STUCK_BEAT in beats)
         for slot in self._all():
             child = slot.child
             if child is None:
                 continue
             if child.process.poll() is not None:
-                self._bury(slot, child)
+                self._remove(slot, child)
             elif child.is_silent(now):
                 log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
                 child.process.kill()
@@ -278,7 +278,7 @@ class Pool:
         self._fork_server.look()
         if ready:
             # A busy child beats a thousand times a second, and the pipe of a dying one is always readable.
-            time.sleep(TURN_SECONDS / 4)
+            time.sleep(WATCH_SECONDS / 4)
 
     def _replace(self, child: Child, *, is_stuck: bool) -> None:
         """Gives the place of a process that drains because of a stuck thread to another one."""
@@ -291,12 +291,12 @@ class Pool:
                 slot.child = None
                 slot.hold_off(child, time.monotonic())
 
-    def _weigh(self) -> None:
+    def _check_memory(self) -> None:
         """Drains processes that grew beyond their memory; others take their places.
 
         At most one process of a place drains at a time. Pages alone don't cause this: they keep to a budget (jobs.memory).
         """
-        self._weighed = time.monotonic()
+        self._memory_read = time.monotonic()
         most_mb, draining = self._region.workers.memory_mb, {slot.number for slot in self._leaving}
         children = {slot.child.process.pid: slot for slot in self._slots if slot.child is not None}
         for pid, size in resident_bytes(children).items():
@@ -314,18 +314,18 @@ class Pool:
             child.process.send_signal(signal.SIGTERM)
             self._leaving.append(replace(slot))
             slot.child = None
-            slot.hold_off(child, self._weighed)
+            slot.hold_off(child, self._memory_read)
 
-    def _bury(self, slot: Slot, child: Child) -> None:
+    def _remove(self, slot: Slot, child: Child) -> None:
         os.close(child.pipe)
         slot.child = None
         is_leaving = slot in self._leaving
         self._leaving = [one for one in self._leaving if one is not slot]
         code = child.process.returncode
-        is_told = is_leaving and code in (0, -RETIRE)  # the latter: before it had a handler
-        self._reaper.died(child.name, crashed=code != 0 and not is_told and self.stop.asked is None)
+        is_expected = is_leaving and code in (0, -RETIRE)  # the latter: before it had a handler
+        self._reaper.died(child.name, crashed=code != 0 and not is_expected and self.stop.asked is None)
         self._reporter.now()
-        if self.stop.asked is not None or is_told or (slot.is_alone and code == 0):
+        if self.stop.asked is not None or is_expected or (slot.is_alone and code == 0):
             log.info("a worker ended", worker=child.name, code=code)
             return
         if code == os.EX_CONFIG:  # starting again would not help

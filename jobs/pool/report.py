@@ -20,7 +20,7 @@ from regions.script import send, value
 from regions.settings import Region, Settings
 
 STATUS_SECONDS: Final = 5.0
-LOOK_SECONDS: Final = 0.5  # the hub hears of a changed definition within 2 s
+REFRESH_SECONDS: Final = 0.5  # the hub hears of a changed definition within 2 s
 SOURCES_SECONDS: Final = 60.0  # sources are sent this often though unchanged, for a hub that lost them
 # The region's counters in a status, and their fields in the Redis hash.
 COUNTERS: Final = {
@@ -93,7 +93,7 @@ class Reporter:
     def _wait(self, until: float) -> None:
         """Waits for the next report. A changed definition ends the wait."""
         while (left := until - time.monotonic()) > 0:
-            if self._wake.wait(min(left, LOOK_SECONDS)) or self._has_changed():
+            if self._wake.wait(min(left, REFRESH_SECONDS)) or self._has_changed():
                 return
 
     def _has_changed(self) -> bool:
@@ -117,11 +117,11 @@ class Reporter:
         with contextlib.suppress(redis.exceptions.RedisError):  # the region's Redis is away, which the status says
             self._look_at_hosts()
         try:
-            self._say("status", ["part", "workers", "name", self._name], self.status())
+            self._send("status", ["part", "workers", "name", self._name], self.status())
             if self._has_news.is_set() or time.monotonic() >= self._sources_due:
                 self._sources_due = 0.0  # stays due until it is sent
                 self._has_news.clear()
-                self._say("sources", [], self.sources())
+                self._send("sources", [], self.sources())
                 self._sources_due = time.monotonic() + SOURCES_SECONDS
         except redis.exceptions.RedisError as error:
             if not self._failures:
@@ -163,7 +163,7 @@ class Reporter:
             "busy": sum(busy),
             "waiting": waiting,
             "outbox_bytes": int(outbox or 0),
-            **{said: counted.get(counter, 0) for said, counter in COUNTERS.items()},
+            **{name: counted.get(counter, 0) for name, counter in COUNTERS.items()},
         }
 
     def sources(self) -> dict[str, dict[str, str | None]]:
@@ -196,6 +196,6 @@ class Reporter:
     def _own(self) -> list[Entry]:
         return [entry for entry in self._catalog.entries() if entry.region == self._region.name]
 
-    def _say(self, kind: str, fields: Sequence[str], data: object) -> None:
+    def _send(self, kind: str, fields: Sequence[str], data: object) -> None:
         entry = ["k", kind, "v", VERSION, *fields, "d", msgspec.json.encode(data)]
         value(send(self._hub, [("XADD", names.out_stream(self._region.name), "*", *entry)], [])[0])

@@ -28,7 +28,7 @@ from regions.faults import Faults
 from regions.schedule import Scale, bounds_at, next_change
 from regions.settings import Region
 
-TURN_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 1.0
 READ_SECONDS: Final = 2.0  # between two reads of the region's file
 SAMPLES: Final = 16  # jobs of the queue that are looked at to find the oldest; urgent tasks stand before older ones
 
@@ -123,13 +123,13 @@ _decided: Final = msgspec.json.Decoder(Decided)
 _wish: Final = msgspec.json.Decoder(Wish)
 
 
-def look(client: redis.Redis, region: str, threads: int, name: str = "", said: Pool | None = None) -> Look:
+def look(client: redis.Redis, region: str, threads: int, name: str = "", report: Pool | None = None) -> Look:
     """A region's load and pools. With a name, it also registers that pool. Raises ``RedisError``'s."""
     keys = [
         names.POOLS, names.SCALE_TURN, names.SCALE, names.SCALE_WISH, names.rq_queue(region),
         names.rq_registry("wip", region), names.COUNTERS, names.OUTBOX_BYTES,
     ]  # fmt: skip
-    arguments: list[str | bytes | int] = [name, msgspec.json.encode(said) if said else b"", SAMPLES]
+    arguments: list[str | bytes | int] = [name, msgspec.json.encode(report) if report else b"", SAMPLES]
     asked_ms = machine_ms()
     reply = LOOK.call(client, keys, arguments)
     now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times = reply
@@ -180,7 +180,7 @@ class Scaler:
         self._fault = ""
         self._read_at = time.monotonic()
         self._differ: list[str] = []
-        self._told: tuple[Decision, ...] = ()
+        self._logged: tuple[Decision, ...] = ()
         self._is_away = False
         self._view: dict[str, Any] = {}
         self.share = 0
@@ -195,7 +195,7 @@ class Scaler:
     def stop(self) -> None:
         """Leaves the region's pools, so that the others take over this pool's share at once."""
         self._stopping.set()
-        self._thread.join(5 * TURN_SECONDS)
+        self._thread.join(5 * LOOK_SECONDS)
         try:
             keys = [names.POOLS, names.SCALE_TURN]
             LEAVE.call(self._client, keys, [self._name])
@@ -204,21 +204,21 @@ class Scaler:
 
     def run(self) -> None:
         """Looks every second until it is stopped."""
-        while not self._stopping.wait(TURN_SECONDS):
+        while not self._stopping.wait(LOOK_SECONDS):
             self.run_once()
 
     def run_once(self) -> None:
         """Looks once, and decides if this pool leads. While the Redis is away the share stays."""
         self._read_file()
         ready, processes = self._processes()
-        said = Pool(ready, processes, self._scale)
+        report = Pool(ready, processes, self._scale)
         try:
-            found = look(self._client, self._region, self._threads, self._name, said)
+            found = look(self._client, self._region, self._threads, self._name, report)
             if found.leader == self._name:
                 decided = self._decide(found)
             else:
                 decided = found.decided
-                self._told = decided.state.recent[-1:] if decided else ()  # the leader logs it
+                self._logged = decided.state.recent[-1:] if decided else ()  # the leader logs it
         except redis.exceptions.RedisError as error:
             if not self._is_away:
                 log.warning("can't scale, the number of processes stays", region=self._region, error=str(error))
@@ -247,16 +247,16 @@ class Scaler:
         keys = [names.SCALE_TURN, names.SCALE, names.DAY]
         if not DECIDE.call(self._client, keys, arguments):
             return None
-        self._tell(state.recent[-1:])
+        self._log_decision(state.recent[-1:])
         self._compare(found.pools)
         return decided
 
-    def _tell(self, last: tuple[Decision, ...]) -> None:
+    def _log_decision(self, last: tuple[Decision, ...]) -> None:
         """Logs each decision once, also when the reply to its write was lost."""
-        if last and last != self._told:
+        if last and last != self._logged:
             log.info("scaled", region=self._region, was=last[0].was, number=last[0].number, reason=last[0].reason)
             self._changed()
-        self._told = last
+        self._logged = last
 
     def _compare(self, pools: dict[str, Pool]) -> None:
         """Logs a warning when other pools have another ``[scale]`` than this one, the leader."""

@@ -187,11 +187,11 @@ def shown_by(life: Life) -> Run:
 def shortened(warnings: list[str]) -> list[str]:
     """At most ten warnings, each with its count when it came more than once. The last one counts those left out."""
     counts = Counter(warnings)
-    told = [printable(text) if times == 1 else f"{printable(text)} ({times} times)" for text, times in counts.items()]
-    if len(told) <= WARNINGS_MAX:
-        return told
+    texts = [printable(text) if times == 1 else f"{printable(text)} ({times} times)" for text, times in counts.items()]
+    if len(texts) <= WARNINGS_MAX:
+        return texts
     left = sum(list(counts.values())[WARNINGS_MAX - 1 :])
-    return [*told[: WARNINGS_MAX - 1], f"and {left} more warnings"]
+    return [*texts[: WARNINGS_MAX - 1], f"and {left} more warnings"]
 
 
 def bare(url: str) -> str:

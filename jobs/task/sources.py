@@ -20,9 +20,8 @@ from jobs.origin import origin_of, origin_or_none
 from jobs.parse.source import Source, address
 from regions.faults import Faults
 
-LOOK_SECONDS: Final = (
-    0.5  # at least, between two looks for tasks of newer definitions: a region's files may be behind for long
-)
+# At least, between two reads of the files because of tasks with newer definitions: a region may be behind for long.
+REFRESH_SECONDS: Final = 0.5
 
 Ready = tuple[Source, dict[str, object]]  # a source, and a task's params converted for it
 
@@ -68,7 +67,7 @@ class Sources:
 
     def _is_due(self) -> bool:
         now = time.monotonic()
-        is_due = now - self._looked >= LOOK_SECONDS
+        is_due = now - self._looked >= REFRESH_SECONDS
         if is_due:
             self._looked = now
         return is_due

@@ -115,7 +115,7 @@ class Executor:
                 )
                 return self._unrun(job, task, error, str(error), shared_ms=FOR_ALL_MS)
             if job.answer:
-                return self._told(job, task, offset_ms)
+                return self._shared(job, task, offset_ms)
             turn = Turn(
                 self._turns, job.task, job.execution, job.host, float(job.turn_ms), is_in_trouble=bool(job.trouble)
             )
@@ -147,9 +147,9 @@ class Executor:
             answered_ms=ended.answered_ms,
         )
 
-    def _told(self, job: Job, task: Task, offset_ms: int) -> End:
+    def _shared(self, job: Job, task: Task, offset_ms: int) -> End:
         """The end of a task that got the answer of another one."""
-        told = tell(
+        shared = tell(
             task,
             job.leader,
             job.answer,
@@ -158,7 +158,7 @@ class Executor:
             now_ms=self._clock.now_ms() + offset_ms,
         )
         job.answer = b""
-        return End(job, self._traced(job, told.outcome), told.traceback, 0, told.records_bytes, told.wire_bytes)
+        return End(job, self._traced(job, shared.outcome), shared.traceback, 0, shared.records_bytes, shared.wire_bytes)
 
     def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
         log.error(

@@ -26,7 +26,7 @@ from jobs.worker.stop import FLUSH_SECONDS, START_SECONDS
 from regions import logs
 from regions.settings import ROOT, Dashboard, Hub, Region, Settings
 
-LOOK_SECONDS: Final = 0.02  # between two looks for processes that ended
+WAIT_SECONDS: Final = 0.02  # between two looks for processes that ended
 BEAT_SECONDS: Final = 1.0
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
 MESSAGE_BYTES: Final = 512
@@ -133,7 +133,7 @@ class ForkServer:
         try:
             socket.send_fds(channel, [name.encode()], [beat])
         except OSError:
-            self._lost()
+            self._give_up()
         return forked
 
     def read(self) -> None:
@@ -146,7 +146,7 @@ class ForkServer:
             except OSError:
                 message = b""
             if not message:
-                self._lost()
+                self._give_up()
                 return
             if message == BEAT:
                 self._heard = time.monotonic()
@@ -161,7 +161,7 @@ class ForkServer:
         """Reads messages, and kills the fork server when it was silent for too long: it is stopped, or hangs."""
         self.read()
         if self._channel is not None and time.monotonic() - self._heard > SILENT_SECONDS:
-            self._lost()
+            self._give_up()
 
     def close(self) -> None:
         """Ends the fork server and its processes. Kills it when it does not react in FLUSH_SECONDS."""
@@ -195,7 +195,7 @@ class ForkServer:
         log.info("started a fork server", pid=self._process.pid)
         return ours
 
-    def _lost(self) -> None:
+    def _give_up(self) -> None:
         """Kills the fork server unless it died. Its processes get SIGTERM by that, and stop warm."""
         assert self._process is not None
         is_dead = self._process.poll() is not None
@@ -222,7 +222,7 @@ def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
             if time.monotonic() >= beat_due:
                 channel.send(BEAT)
                 beat_due = time.monotonic() + BEAT_SECONDS
-            ready, _, _ = select.select([channel], [], [], LOOK_SECONDS if children else BEAT_SECONDS)
+            ready, _, _ = select.select([channel], [], [], WAIT_SECONDS if children else BEAT_SECONDS)
             if ready:
                 message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
                 if not message:

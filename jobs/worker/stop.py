@@ -18,7 +18,7 @@ START_SECONDS: Final = 60.0  # from the start of a process to its first beat
 DRAIN_SECONDS: Final = 30.0  # how long running tasks may take after a warm stop
 # For the last results to reach the hub's file, which takes about a second for each of two batches. Others ship the rest.
 FLUSH_SECONDS: Final = 4.0
-LOOK_SECONDS: Final = 0.05
+POLL_SECONDS: Final = 0.05
 SECOND_SIGNAL_SECONDS: Final = 1.0  # a supervisor's signal to a group arrives twice: directly, and from the pool
 RETIRE: Final = signal.SIGUSR1
 STUCK_BEAT: Final = b"!"  # the beat of a process that drains because one of its threads is stuck
@@ -51,7 +51,7 @@ class Stop:
         """Waits, up to the first stop request. Returns whether there was one. It polls: a signal handler may take no lock."""
         end = time.monotonic() + seconds
         while self.asked is None and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, LOOK_SECONDS))
+            time.sleep(min(left, POLL_SECONDS))
         return self.asked is not None
 
     def install(self) -> None:

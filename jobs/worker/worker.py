@@ -35,12 +35,12 @@ CLAIM_MAX: Final = (
     16  # jobs of one claim. The next follows at once; the limit shares a burst among the region's processes
 )
 WAIT_SECONDS: Final = 1.0  # for a job; each claim renews the lease
-LOOK_SECONDS: Final = 1.0
+CHECK_SECONDS: Final = 1.0  # between two looks at running jobs
 PAUSE_SECONDS: Final = 0.2  # after a refused claim
 STUCK_SECONDS: Final = 3.0  # a job that runs this long after its deadline is stuck; the hub waits for 5 s
 LISTEN_SECONDS: Final = 1.0  # between two checks that the server of the subscription is still there
 LISTEN_AFTER_FAILURES: Final = 5  # the back-off starts long: nobody waits for RQ's commands
-TOLD_AFTER_MS: Final = 300  # the hub is told of jobs that run longer
+REPORTED_AFTER_MS: Final = 300  # the hub is told of jobs that run longer
 
 log = logs.get("worker")
 
@@ -112,8 +112,8 @@ class Worker(BaseWorker):
         self._is_registered = self._is_stuck = False
         self._failures = 0
         self._looked = 0.0
-        self._strange: set[str] = set()
-        self._lost: set[str] = set()
+        self._not_running: set[str] = set()
+        self._not_held: set[str] = set()
         self.stop = Stop()
 
     def run(self) -> None:
@@ -136,7 +136,7 @@ class Worker(BaseWorker):
             if not self._is_registered:
                 self._register()
             self._claim()
-            if time.monotonic() - self._looked >= LOOK_SECONDS:
+            if time.monotonic() - self._looked >= CHECK_SECONDS:
                 self._look()
         except redis.exceptions.RedisError as error:
             self._back_off(error)
@@ -199,18 +199,18 @@ class Worker(BaseWorker):
         self._give_up_the_stuck(running)
         cancelled, held = self.claimer.look([job.task for job in running])
         known = {job.member for job in running}
-        strange, lost = held - known, known - held
+        not_running, not_held = held - known, known - held
         for job in running:
-            if job.task in cancelled or job.member in lost & self._lost:
+            if job.task in cancelled or job.member in not_held & self._not_held:
                 job.is_cancelled = True
-        if unclaimed := strange & self._strange:
+        if unclaimed := not_running & self._not_running:
             log.warning(
                 "gave back claimed jobs that no thread runs", worker=self.name, jobs=self.claimer.give_back(unclaimed)
             )
-        self._strange, self._lost = strange, lost
+        self._not_running, self._not_held = not_running, not_held
         now = time.monotonic()
         self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in self.claimer.move_due()])
-        self._tell()
+        self._report_started()
         if self._runner.refresh():
             tell_limits(self._client, self._runner.limits())
 
@@ -233,11 +233,11 @@ class Worker(BaseWorker):
                 self._is_stuck = True
                 self.stop.request()
 
-    def _tell(self) -> None:
+    def _report_started(self) -> None:
         started: list[Started] = []
         now_ms = self.claimer.clock.now_ms()
         for job in self.threads.running():
-            if not job.is_told and job.offset_ms is not None and now_ms - job.claimed_ms >= TOLD_AFTER_MS:
+            if not job.is_told and job.offset_ms is not None and now_ms - job.claimed_ms >= REPORTED_AFTER_MS:
                 job.is_told = True
                 trail = msgspec.Raw(job.trail(self.name))
                 started.append((job.request, job.task, job.attempt, job.claimed_ms + job.offset_ms, trail))

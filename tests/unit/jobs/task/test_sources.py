@@ -113,11 +113,11 @@ def test_a_definition_with_code_is_not_remembered(worker, path):
 
 def test_a_task_of_a_definition_that_is_not_known_yet_makes_the_worker_look(worker, path, monkeypatch):
     """The gateway may have seen a change first; for tasks' sake the files are looked at twice a second at most."""
-    monkeypatch.setattr(sources, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(sources, "REFRESH_SECONDS", 0.0)
     path.write_text(OTHER)
     second = hash_of(worker, accepted("newer"))
     assert list(worker.of(accepted(second))[0].definition.fields) == ["label"]
-    monkeypatch.setattr(sources, "LOOK_SECONDS", 3_600.0)
+    monkeypatch.setattr(sources, "REFRESH_SECONDS", 3_600.0)
     path.write_text(FIRST)
     assert hash_of(worker, accepted("newest")) == second
 

@@ -1,4 +1,4 @@
-"""Answers that a region keeps, used by a real worker process: to ask only whether they changed, and to stand in for failures."""
+"""Cached answers in a real worker process: for conditional requests, and to replace failures."""
 
 import email.utils
 import time
@@ -51,7 +51,7 @@ def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
 
 @pytest.fixture
 def start(workers: RegionWorkers, site: CountingSite):
-    """Starts one worker process; ``write`` bends its one definition."""
+    """Starts one worker process; ``write`` changes its definition."""
 
     def begin(*, write=lambda text: text, code: str = "", secrets=None, **limits: object) -> RegionWorkers:
         if secrets is None:
@@ -73,7 +73,7 @@ def ask(workers: RegionWorkers, **more) -> dict:
 
 
 def run_of(workers: RegionWorkers) -> dict:
-    """What the last result that came home showed of its source."""
+    """What the last result at the hub says about its source's health."""
     return msgspec.json.decode(out_entries(workers.hub)[-1][b"h"])[2]
 
 
@@ -162,7 +162,7 @@ def test_a_304_that_nobody_asked_for_is_an_error(start, site):
 
 
 def test_an_answer_that_another_redirect_leads_to_is_asked_for_again(start, site):
-    """Its tag may be the same by chance: it is another page's."""
+    """Its ETag may be the same by chance, but it is another page's."""
     site.rules[f"{SLOW}/rows"] = Rule(status=302, body=b"", headers={"Location": f"https://{SLOW}/one"})
     site.rules[f"{SLOW}/one"] = Rule(body=ONE, headers={"ETag": '"1"'})
     site.rules[f"{SLOW}/two"] = Rule(body=TWO, headers={"ETag": '"1"'})
@@ -268,7 +268,7 @@ def test_no_secret_is_kept(start, site):
 
 
 def test_who_asks_the_origin_gets_no_older_answer_of_one_who_takes_it(start, site):
-    """All are claimed together: the first answers from what the region keeps, the others ask the same."""
+    """All are claimed together: the first answers from the cache, the others have the same question."""
     site.rules[SLOW] = Rule(body=ONE, headers={"ETag": '"a"'})
     workers = start()
     ask(workers)

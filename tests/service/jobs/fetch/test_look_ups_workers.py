@@ -1,4 +1,4 @@
-"""Real worker processes whose name server answers nothing for one domain: their threads stay few, others' tasks go on."""
+"""Real worker processes whose name server is silent for one domain: few threads wait, and other tasks go on."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Redirects to another host, in real workers: its turn is taken, its limits hold, its robots.txt is asked."""
+"""Redirects to another host, in real workers: its turn is taken, and its limits and robots.txt are obeyed."""
 
 import threading
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ concurrency = LIMIT
 
 
 class Second(Origin):
-    """The host that is led to: it answers when it is let, and knows how many asked at once."""
+    """The target host: it answers when permitted, and knows how many requests were there at once."""
 
     def __init__(self) -> None:
         self.lock, self.gate = threading.Lock(), threading.Event()
@@ -85,7 +85,7 @@ def start(workers: RegionWorkers, first: Origin, second: Origin, path: str = "pa
 
 
 def test_redirects_keep_to_the_limit_of_the_host_that_they_lead_to(workers, first, second):
-    """Of fifty tasks that one host sends to another, two at once arrive there: that is what its own source says."""
+    """One host redirects fifty tasks to another; two at once arrive there, as the other's own source permits."""
     start(workers, first, second)
     ids = workers.ask([of("led", deadline_seconds=100, n=number) for number in range(TASKS)])
     until(lambda: second.now == AT_ONCE and len(first.requests) >= TASKS, "all to be led on, and two to arrive", 60)

@@ -1,4 +1,4 @@
-"""A worker process that creeps past its memory: drained and replaced, and no task lost."""
+"""A worker process that slowly exceeds its memory is drained and replaced, and no task is lost."""
 
 import os
 import subprocess

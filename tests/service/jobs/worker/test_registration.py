@@ -1,4 +1,4 @@
-"""A worker process makes itself known to its region: also where the answer to that is lost."""
+"""A worker process registers in its region, also when the reply is lost."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def start(region_redis, hub_redis) -> Iterator[Callable[..., subprocess.Popen]]:
 
 @pytest.fixture
 def between(region_redis, tmp_path):
-    """A link to the region's Redis that can swallow an answer, and its URL."""
+    """A link to the region's Redis that can drop a reply, and its URL."""
     port, control = free_port(), free_port()
     words = [sys.executable, "-m", "scripts.stack.wan", "--control", str(control), f"region={port}:{region_redis.port}"]
     running = Running(Service("proxy", words, tmp_path / "proxy.log", listens(control))).start()
@@ -44,7 +44,7 @@ def between(region_redis, tmp_path):
 
 
 def test_a_worker_whose_registration_was_not_answered_registers_again(between, start, region_redis, hub_redis):
-    """The first one, and the one after RQ's record of it was gone: each took effect, and its caller saw none of it."""
+    """Two registrations, the second after RQ's record was lost: both took effect, and no reply arrived."""
     client, hub = region_redis.client, hub_redis.client
     link, url = between
     link.swallow("region", REGISTER.sha.encode(), cut_seconds=0.7)

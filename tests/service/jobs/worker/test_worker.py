@@ -1,4 +1,4 @@
-"""Worker processes on real Redis: what is enqueued reaches the hub once, whatever happens to a process or a server."""
+"""Worker processes on real Redis: each enqueued task's result reaches the hub once, whatever happens to processes and servers."""
 
 import json
 import signal
@@ -246,7 +246,7 @@ def test_a_task_that_was_taken_back_is_stopped(start, client, hub, tmp_path):
 
 
 def test_a_claim_whose_answer_never_came_is_given_back(start, client, hub, settings, tmp_path):
-    """The region then holds an execution for a worker that does not know it."""
+    """The region's Redis then has an execution that its worker does not know."""
     start("w1", threads=1)
     gate = tmp_path / "gate"
     (first,) = enqueue(client, [task(gate=str(gate))])

@@ -132,7 +132,7 @@ def run(
 
 
 def opened(ended: Ended) -> tuple[Result, list[dict[str, Any]], Ended]:
-    """A result, its records, and how it ended, seen to agree."""
+    """A result, its records, and how it ended, after checking that they agree."""
     result = contract.head(ended.outcome.frame)
     records = msgspec.json.decode(contract.splice(ended.outcome.frame))["records"]
     assert ended.outcome.status == result.status

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scripts.stack.services import RabbitMQ
-from tests.stack.driving import Inside, Ledger, ask
+from tests.stack.driving import Inside, Ledger, ask, is_up_by_status
 from tests.waiting import freeze, until
 
 SECONDS = 60.0  # a broker that hangs is noticed by its missed heartbeats
@@ -33,7 +33,7 @@ def hanging(stack, part: str) -> Iterator[None]:
         yield
     finally:
         os.killpg(group, signal.SIGCONT)
-        until(lambda: stack.nearfetch("status", check=False).returncode == 0, f"all to be well after {part}", SECONDS)
+        until(lambda: is_up_by_status(stack), f"all to be well after {part}", SECONDS)
 
 
 def said(stack, path: str, status: int) -> Callable[[], dict | None]:

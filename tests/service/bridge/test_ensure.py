@@ -278,7 +278,7 @@ def test_a_supervised_bridge_is_told_to_end_and_replaced_where_nobody_does(host,
     said = host.run("restart", patch=AT_ONCE)
     assert f"process {other.pid} drained and ended" in said
     assert f"started process {host.consuming(region)}" in said
-    assert other.wait(5) == 0
+    assert other.wait(30) == 0
 
 
 def test_a_bridge_that_ends_at_once_is_said_with_its_last_words(tmp_path, monkeypatch):

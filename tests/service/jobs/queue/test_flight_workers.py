@@ -167,10 +167,10 @@ def test_a_failing_source_is_asked_as_often_as_by_one_client(start, site):
 def test_who_has_more_time_than_who_asks_is_not_failed_for_it(start, site):
     workers = start(retries=0)
     began = time.monotonic()
-    short = workers.ask(same(1, seconds="5", deadline_seconds=3), has_keys=True)
+    short = workers.ask(same(1, seconds="7", deadline_seconds=6), has_keys=True)
     until(lambda: site.of(SLOW), "the fetch")
-    long = workers.ask(same(9, seconds="5"), has_keys=True)
+    long = workers.ask(same(9, seconds="7"), has_keys=True)
     assert workers.results(short)[0]["error"]["type"] == "timeout"
     assert {one["status"] for one in workers.results(long)} == {"succeeded"}
     assert len(site.of(SLOW)) == 2
-    assert time.monotonic() - began >= 3 + 5 - 1
+    assert time.monotonic() - began >= 6 + 7 - 1

@@ -30,6 +30,7 @@ from tests.service.working import (
     held,
     is_clean,
     out_entries,
+    pass_deadline,
     results,
     settings_for,
     task,
@@ -182,7 +183,9 @@ def test_a_waiting_task_holds_no_thread(start, client, hub):
 def test_what_was_not_tried_again_in_time_is_sent_home_as_it_failed(start, client, hub):
     start()
     until(lambda: client.exists(names.rq_worker("w1")), "the worker")
-    (id_,) = enqueue(client, [task(deadline_seconds=6, flaky=1, pause=20.0)])
+    (id_,) = enqueue(client, [task(flaky=1, pause=25.0)])
+    until(lambda: client.zscore(names.RETRIED, id_), "it to wait")
+    pass_deadline(client, id_)
     until(lambda: results(hub) == [id_], "its result")
     assert (frame(hub, id_)["error"]["type"], frame(hub, id_)["attempts"]) == ("connection", 1)
     until(lambda: is_clean(client), "a clean region")

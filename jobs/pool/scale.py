@@ -20,7 +20,7 @@ from regions.schedule import Bounds, Scale
 
 FULL: Final = 0.8  # a process is added when more of the threads would be in use
 SLACK: Final = 0.6  # one is given up when fewer of the others' would be
-MEMORY_SECONDS: Final = 30.0  # time constant of the moving averages
+DECAY_SECONDS: Final = 30.0  # time constant of the moving averages
 SETTLE_SECONDS: Final = 5.0  # after growth, before waiting tasks are a reason to grow further
 GAP_SECONDS: Final = 30.0  # after a longer gap between observations, the averages are void
 RECENT_MAX: Final = 10  # decisions that are kept
@@ -61,12 +61,12 @@ class Load(Struct, frozen=True):
     @property
     def arrivals(self) -> float:
         """Tasks that come in a second."""
-        return max(0.0, self.came / MEMORY_SECONDS)
+        return max(0.0, self.came / DECAY_SECONDS)
 
     @property
     def ends(self) -> float:
         """Tasks that end in a second."""
-        return self.left / MEMORY_SECONDS
+        return self.left / DECAY_SECONDS
 
     @property
     def task_seconds(self) -> float:
@@ -164,7 +164,7 @@ def _begin(state: State | None, seen: Observation, bounds: Bounds) -> State:
 
 def _learn(load: Load, seen: Observation) -> Load:
     passed = max(0.0, seen.at - load.at)
-    kept = math.exp(-passed / MEMORY_SECONDS)
+    kept = math.exp(-passed / DECAY_SECONDS)
     total = seen.waiting + seen.running + seen.ended
     if seen.ended < load.ended:  # the Redis lost its counters
         load = structs.replace(load, total=total, ended=seen.ended)

@@ -201,7 +201,7 @@ def test_a_message_that_leads_elsewhere_fails_and_sends_nothing(attacked, way):
 def test_params_that_the_definition_does_not_take_are_refused(attacked):
     result = attacked.run("guarded", params={"page": -7})
     assert result["error"]["type"] == "unknown_source"
-    assert "does not take these params: page: expected a value from 1, found -7" in result["error"]["message"]
+    assert "does not accept these params: page: expected a value from 1, found -7" in result["error"]["message"]
     assert attacked.home.connections == 0
 
 

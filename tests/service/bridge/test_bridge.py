@@ -296,7 +296,7 @@ def test_a_cancel_marks_its_task(region: Region) -> None:
         )
         region.all_acked(running)
     expires_ms = region.redis.client.pexpiretime(names.cancel_mark("01CANCELLED"))
-    # Both servers have one clock here; what the bridge measures between them differs by the trips of that moment.
+    # Both servers have the same clock here. The bridge measures a difference because of the round trips.
     assert expires_ms == pytest.approx(deadline_ms, abs=1_000)
     assert not region.redis.client.exists(names.cancel_mark("01TOOLATE"))
 

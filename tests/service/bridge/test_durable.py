@@ -81,7 +81,7 @@ def test_the_next_process_does_not_vouch_for_a_batch_of_the_last_one(settled: Se
     taker = run_id(region_redis)
     region_redis.running.kill()
     region_redis.running.start()
-    # Until it has noticed, it vouches for nobody: what is submitted then is tried again, as a bridge's messages are.
+    # Until it has noticed, it confirms nothing: batches that are submitted then are tried again, like a bridge's.
     _vouched_for(settled, run_id(region_redis))
     settled.durable.submit(taker, "lost")
     settled.durable.submit(run_id(region_redis), "kept")

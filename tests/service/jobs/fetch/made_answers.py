@@ -20,7 +20,7 @@ class Case:
         return f"/{self.number}/d/start"
 
 
-# What is generated. A kind that begins with a dot is nothing odd.
+# Kinds of generated answers. One that begins with a dot is not odd.
 
 ODD_LINES = {
     "name": [b"X-\xdc: 1", b"X Y: 1", b"foo", b": 1", b"\x01: 1"],

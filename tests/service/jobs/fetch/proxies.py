@@ -26,7 +26,7 @@ async def main():
 logging.basicConfig(level="INFO")
 anyio.run(main)
 """
-# What a name below .test is to the proxies, whoever else knows it: 127-0-0-1.test is 127.0.0.1.
+# How the proxies resolve names below .test: 127-0-0-1.test is 127.0.0.1.
 NAMES = """
 import socket
 system = socket.getaddrinfo

@@ -152,7 +152,7 @@ def test_a_connection_outside_a_fetch_connects_to_nothing(fetcher):
         fetcher()._adapter.poolmanager.connection_from_url("http://127.0.0.1:9/").urlopen("GET", "/", retries=False)
 
 
-# Redirects, and who sees what
+# Redirects, and what other hosts see
 
 
 def test_redirects_are_followed_up_to_ten(origin, fetcher):

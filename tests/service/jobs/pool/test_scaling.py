@@ -210,7 +210,7 @@ def test_a_pool_keeps_its_number_while_its_redis_is_away(pools, region_redis, hu
     pools.write(min=2, max=2)
     pools.start()
     workers = until(lambda: len(pools.workers()) == 2 and pools.workers(), "two workers")
-    # One that has only just registered may end when its Redis goes, and another one takes its place.
+    # A worker that has only just registered may end when its Redis is lost; another one takes its place.
     heard = [f"rq:pubsub:{name}" for name in workers]
     until(lambda: all(count == 1 for _, count in pools.client.pubsub_numsub(*heard)), "both to listen")
     region_redis.crash()

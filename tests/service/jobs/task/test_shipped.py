@@ -98,7 +98,7 @@ CASES: list[tuple[str, dict[str, Any], Callable[[], made.Records]]] = [
     ("taste.recipe", {"slug": "salt-soup"}, lambda: made.recipe("salt-soup")),
     ("slow.example", {}, made.late),
 ]
-# What else is said of a source's pages.
+# Further properties of a source's pages.
 LAST = "page {} is the last that max_pages allows; there may be a further one"
 WARNED_OF_ALL = {"arxiv.search {}": [LAST.format(3)], "crossref.works {'rows': 40}": [LAST.format(5)]}
 WARNED = {

@@ -42,7 +42,7 @@ id = {{type = "int"}}
 timeout_seconds = 60
 concurrency = 64
 """
-# A worker that gives what runs 5 s to end, in place of 30.
+# A worker whose running tasks have 5 s to end instead of 30.
 HURRIED = """
 import sys
 from jobs.worker import worker

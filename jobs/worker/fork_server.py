@@ -209,7 +209,7 @@ class ForkServer:
 
 
 def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
-    """The fork server's side: forks a process for each name that arrives. In it, ``begin(name, beat)`` returns the exit code."""
+    """The fork server's side: forks a process for each name that arrives. There ``begin(name, beat)`` runs and returns the code."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes; this one ends with its pool
     gc.collect()

@@ -166,7 +166,10 @@ class Pool:
         return sum(child.beat is not None for child in children), len(children)
 
     def _fit(self, share: int) -> None:
-        """Fits the number of places to the share. A process without a place drains: it claims nothing and ends its tasks."""
+        """Fits the number of places to the share.
+
+        A process without a place drains: it claims nothing and ends its tasks.
+        """
         while len(self._slots) > share:
             slot = self._slots.pop()
             if slot.child is None:

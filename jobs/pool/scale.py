@@ -70,7 +70,10 @@ class Load(Struct, frozen=True):
 
     @property
     def task_seconds(self) -> float:
-        """Mean time for which a task holds its thread. When more run than ended, at least their time so far. 0 if unknown."""
+        """Mean time for which a task holds its thread.
+
+        When more run than ended, at least their time so far. 0 if unknown.
+        """
         count = max(self.left, float(self.running))
         return self.held / count if count > 0 else 0.0
 
@@ -85,7 +88,10 @@ class Decision(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """What is kept between two decisions. ``needs``: (when, processes) in the cooldown, without those below a later one."""
+    """What is kept between two decisions.
+
+    ``needs``: (when, processes) in the cooldown, without those below a later one.
+    """
 
     number: int
     since: float
@@ -106,7 +112,10 @@ class Wish(Struct, frozen=True):
 
 
 def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale, wish: Wish | None = None) -> State:
-    """The next state. A change of the number is the last entry of ``recent``. Without a state, begins with what runs."""
+    """The next state.
+
+    A change of the number is the last entry of ``recent``. Without a state, begins with what runs.
+    """
     if state is None or seen.at - state.load.at > GAP_SECONDS:
         state = _begin(state, seen, bounds)
     load = _learn(state.load, seen)
@@ -133,7 +142,10 @@ def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale,
 
 
 def share(number: int, pools: Mapping[str, int]) -> dict[str, int]:
-    """Each pool's part; a remainder goes to the pools with the most processes. ``pools``: processes by the pool's name."""
+    """Each pool's part; a remainder goes to the pools with the most processes.
+
+    ``pools``: processes by the pool's name.
+    """
     if not pools:
         return {}
     even, rest = divmod(number, len(pools))

@@ -114,6 +114,17 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
     return made
 
 
+@pytest.fixture
+def inside(stack: Stack):
+    """The shared stack's own servers, to hurt; its site is well again afterwards."""
+    from tests.stack.driving import Inside  # which drives this module's Stack
+
+    found = Inside(stack)
+    yield found
+    found.well()
+    found.close()
+
+
 @pytest.fixture(scope="package")
 def one_region(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of regions that has one, with one worker process: a stack of it starts with half of the CPU."""

@@ -8,20 +8,11 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 from scripts.stack.services import RabbitMQ
-from tests.stack.driving import Inside, Ledger, ask, is_up_by_status
+from tests.stack.driving import Ledger, ask, is_up_by_status
 from tests.waiting import freeze, until
 
 SECONDS = 60.0  # a broker that hangs is noticed by its missed heartbeats
-
-
-@pytest.fixture
-def inside(stack) -> Iterator[Inside]:
-    found = Inside(stack)
-    yield found
-    found.close()
 
 
 @contextlib.contextmanager

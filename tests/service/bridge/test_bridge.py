@@ -27,13 +27,6 @@ from tests.waiting import until
 STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
 
 
-@pytest.fixture
-def region(request, hub_redis, region_redis, rabbitmq) -> Region:
-    one = Region(f"r{abs(hash(request.node.name)) % 10**9}", hub_redis, region_redis, rabbitmq)
-    one.broker.declare()
-    return one
-
-
 def test_a_task_becomes_a_job_and_leaves_the_queue(region: Region) -> None:
     tasks = region.tasks(20)
     with region.bridging() as running:

@@ -33,13 +33,6 @@ from tests.waiting import until
 STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
 
 
-@pytest.fixture
-def region(request, hub_redis, region_redis, rabbitmq) -> Region:
-    one = Region(f"r{abs(hash(request.node.name)) % 10**9}", hub_redis, region_redis, rabbitmq)
-    one.broker.declare()
-    return one
-
-
 def test_it_reports_home(region: Region) -> None:
     with region.bridging() as running:
         until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "a status")

@@ -2,8 +2,6 @@
 
 import email.utils
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,11 +9,13 @@ import pytest
 from jobs.contract import rfc3339
 from regions import names
 from regions.secret import Secret
-from tests.service.counting import CountingSite, Rule
+from tests.service.counting import CountingSite, Rule, site
 from tests.service.jobs.queue.test_turn_workers import SLOW, definition
 from tests.service.region_workers import RegionWorkers, of
 from tests.service.working import out_entries
 from tests.waiting import until
+
+__all__ = ["site"]
 
 ONE, TWO = b'{"rows": [{"id": 1}]}', b'{"rows": [{"id": 2}]}'
 BROKEN = b'{"rows": []}'
@@ -33,20 +33,6 @@ FIELDS = 'id = {type = "int"}\n'
 
 def day(seconds_ago: float = 0.0) -> str:
     return email.utils.formatdate(time.time() - seconds_ago, usegmt=True)
-
-
-@pytest.fixture
-def site() -> Iterator[CountingSite]:
-    started = CountingSite()
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    running = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

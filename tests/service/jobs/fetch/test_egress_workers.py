@@ -63,13 +63,6 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
 def start(workers, site):
     def start(
         sources: dict[str, str], egress: dict[str, Egress], processes: int = 1, *, pool: bool = False

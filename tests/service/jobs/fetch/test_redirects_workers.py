@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -65,13 +64,6 @@ def first(second) -> Iterator[Origin]:
             spoken.answer(b"", "302 Found", Location=f"{second.url}{spoken.target}")
 
     made = Origin(lead)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
     yield made
     made.stop()
 

@@ -4,19 +4,19 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from jobs.contract import Trail, key_of
 from regions import names
-from tests.service.counting import CountingSite, Rule
+from tests.service.counting import CountingSite, Rule, site
 from tests.service.jobs.queue.test_turn_workers import SLOW, definition
 from tests.service.region_workers import RegionWorkers, of
 from tests.service.working import out_entries
 from tests.waiting import until
+
+__all__ = ["site"]
 
 CLIENTS = 200
 DEADLY = """
@@ -27,20 +27,6 @@ import signal
 def parse(page):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-@pytest.fixture
-def site() -> Iterator[CountingSite]:
-    started = CountingSite()
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    running = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

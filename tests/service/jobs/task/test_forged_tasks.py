@@ -165,13 +165,6 @@ def attacked_home() -> Iterator[Origin]:
     made.stop()
 
 
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield made
-    made.stop()
-
-
 FORGED: dict[str, Callable[[Attacked], dict]] = {
     "another address": lambda to: to.run("guarded", url=f"{to.foreign.url}/guarded"),
     "another host of the same name": lambda to: to.run("guarded", url=f"http://localhost:{to.home.port}/guarded"),

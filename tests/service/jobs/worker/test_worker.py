@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -34,7 +34,6 @@ from tests.service.working import (
     results,
     settings_for,
     task,
-    worker_process,
 )
 from tests.waiting import until
 
@@ -44,22 +43,6 @@ Start = Callable[..., subprocess.Popen]
 @pytest.fixture
 def settings(region_redis, hub_redis) -> Settings:
     return settings_for(region_redis.url, hub_redis.url)
-
-
-@pytest.fixture
-def start(settings: Settings) -> Iterator[Start]:
-    """Starts a worker process by name and waits until RQ knows it."""
-    started: list[subprocess.Popen] = []
-
-    def begin(name: str = "w1", **changes) -> subprocess.Popen:
-        mine = settings_for(settings.one(REGION).redis.url, settings.hub.redis, **changes) if changes else settings
-        started.append(worker_process(mine, name))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture

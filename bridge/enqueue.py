@@ -21,7 +21,6 @@ from bridge.link import Command, Link
 from jobs import contract
 from regions import names
 
-KEEP_SECONDS: Final = 300  # a job's record outlives its deadline by this, so that a redelivery is recognized
 DESCRIPTION_MAX: Final = 1000  # characters of params in a description
 ASKED_MAX: Final = 50_000  # remembered questions
 ZLIB_LEVEL: Final = 1  # a third of the default's time for 3 % more bytes
@@ -63,6 +62,7 @@ def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: 
     it, ``now_ms`` the time on the hub.
     """
     left_seconds = max(1, math.ceil((task.deadline_ms - now_ms) / 1000))
+    kept_seconds = left_seconds + contract.KEEP_MS // 1000
     return [
         "created_at", now,
         "data", job_data(task, offset_ms),
@@ -70,8 +70,8 @@ def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: 
         "description", description(task),
         "enqueued_at", now,
         "timeout", left_seconds,
-        "result_ttl", left_seconds + KEEP_SECONDS,
-        "failure_ttl", left_seconds + KEEP_SECONDS,
+        "result_ttl", kept_seconds,
+        "failure_ttl", kept_seconds,
         "status", "queued",
         names.JOB_DEADLINE, task.deadline_ms - offset_ms,
         names.JOB_REQUEST, task.request,
@@ -165,10 +165,7 @@ class Enqueuer:
         return ("EVALSHA", _SHA, 2, key, queue, message.task, side, -1, *fields)
 
     def _is_asked_again(self, question: str, task: contract.Task, now_ms: int) -> bool:
-        """Whether another task with the same question may still wait.
-
-        Then the first keeps its answer (jobs.queue.flight).
-        """
+        """Whether another task with the same question may still wait. Then the first keeps its answer (jobs.queue.flight)."""
         before = self._asked.get(question)
         if len(self._asked) >= ASKED_MAX:
             self._asked = {key: one for key, one in self._asked.items() if one[1] > now_ms}

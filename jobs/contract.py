@@ -24,6 +24,7 @@ PACKER_BYTES_MAX: Final = (
     262_144  # of records; a compressor of more is not reused, since it keeps all memory that it needed
 )
 COMPRESS_FROM_BYTES: Final = 512  # smaller frames gain nothing
+KEEP_MS: Final = 300_000  # a job's record outlives its deadline by this, so that a redelivery is recognized
 HEAD_BYTES_MAX: Final = 100_000  # of a frame at the hub
 _WINDOW: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MB; level 3 takes 2 MB at most
 

@@ -5,7 +5,8 @@ A script is a ``.lua`` file that begins with a head, a comment:
     -- What it does, and what it returns.
     -- keys: ledger, due                      Redis keys
     -- args: request, tasks (id, region)      arguments; the last one may be a list, ``ids...``, or a list of rows
-    -- rows: job (task, attempt)              makes a function ``job_row`` that turns a table into a list in this order
+    -- rows: job (task, attempt)              makes functions: ``job_row`` turns a table into a list in this order, ``job_of`` the list
+                                              into a table; ``..job`` stands for these fields in other rows
     -- uses: now, hosts                       other files, which stand before it, each once; of the folder, or of regions/lua
     -- needs: queue                           of a file that others use: keys and arguments that a script with it must have
     -- constants: KEEP_MS, WAKE               constants of Python; their values replace their names
@@ -19,10 +20,9 @@ In a pipeline, redis-py's own scripts cost one more round trip, since it asks SC
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
-from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Self
@@ -93,8 +93,12 @@ class Script:
             raise TypeError(f"expected {', '.join(self._names)} for a script, found {', '.join(given)}")
         if not self.lua.many:
             return (*self._begin, *found)
-        many = found[-1]
-        return (*self._begin, *found[:-1], *(chain.from_iterable(map(astuple, many)) if self.lua.fields else many))
+        if not self.lua.fields:
+            return (*self._begin, *found[:-1], *found[-1])
+        command = [*self._begin, *found[:-1]]
+        for row in found[-1]:
+            command += astuple(row)
+        return tuple(command)
 
     def call(self, client: redis.Redis, /, **given: Any) -> Any:
         """Calls the script and returns its reply. Raises the server's refusal, and what ``connect.AWAY`` lists."""
@@ -136,7 +140,7 @@ def _read(path: Path, text: str) -> _File:
         if "".join(one[0] for one in names) != items:
             raise ValueError(f"{path}: expected names after {head}, found {items}")
         heads[head] = [one[1] for one in names]
-        rows |= {one[1]: tuple(re.findall(r"\w+", one[2])) for one in names if one[2] is not None}
+        rows |= {one[1]: tuple(re.findall(r"[\w.]+", one[2])) for one in names if one[2] is not None}
     return _File(path, heads, rows, "".join(lines[length:]))
 
 
@@ -157,9 +161,10 @@ class Folder:
 
     def compose(self, text: str, *, path: Path = Path(), flags: str = "", **rows: type[Any]) -> Lua:
         """The same, of a text that begins with a head."""
-        script = _read(path, text)
         first = self._with_used(self._first, {})
+        script = _read(path, text)
         parts = self._with_used(script.names("uses"), first)
+        _fill(script, parts.values())
         keys, args = script.names("keys"), script.names("args")
         many = args.pop() if args and (args[-1].endswith("...") or args[-1] in script.rows) else ""
         fields = script.rows.get(many, ())
@@ -170,9 +175,8 @@ class Folder:
                 raise ValueError(
                     f"{path}: expected {missing} among its keys and arguments: {part.path.name} needs them"
                 )
-        told = {name: of for part in (*parts.values(), script) for name, of in part.rows.items()}
-        if told != {name: getattr(of, "__struct_fields__", ()) for name, of in rows.items()}:
-            raise ValueError(f"{path}: expected rows of {told}, found {rows}")
+        if script.rows != {name: getattr(of, "__struct_fields__", ()) for name, of in rows.items()}:
+            raise ValueError(f"{path}: expected rows of {script.rows}, found {rows}")
         flags = flags or " ".join(script.names("flags"))
         pieces = [
             f"#!lua flags={flags}\n" if flags else "#!lua\n",
@@ -195,6 +199,7 @@ class Folder:
                 path = own if own.exists() else _SHARED / own.name
                 part = _read(path, path.read_text(encoding="utf-8"))
                 found |= self._with_used(part.names("uses"), found)
+                _fill(part, found.values())
                 found[name] = part
         return found
 
@@ -210,13 +215,31 @@ class Folder:
             return _literal(self._constants.get(token, "")) if token in named else token
 
         body = _TOKENS.sub(put, file.body)
-        if not used <= named <= self._constants.keys():
-            raise ValueError(f"{file.path}: its head names the constants {sorted(named)}, it uses {sorted(used)}")
-        makers = [
-            f"local function {name}_row(row) return {{{', '.join(f'row.{one}' for one in file.rows[name])}}} end\n"
-            for name in file.names("rows")
-        ]
-        return "".join(makers) + body
+        if wrong := (used - named) | (named - self._constants.keys()):
+            raise ValueError(
+                f"{file.path}: expected constants of Python that its head names, found {', '.join(sorted(wrong))}"
+            )
+        return "".join(_makers(name, file.rows[name], file.body) for name in file.names("rows")) + body
+
+
+def _fill(file: _File, used: Iterable[_File]) -> None:
+    """Puts the fields of other rows into those that name them."""
+    known = {name: fields for one in used for name, fields in one.rows.items()}
+    for name, fields in file.rows.items():
+        file.rows[name] = tuple(
+            one for field in fields for one in (known.get(field[2:], ()) if field.startswith("..") else (field,))
+        )
+
+
+def _makers(name: str, fields: Sequence[str], body: str) -> str:
+    """The functions of a row that a body calls."""
+    made = ""
+    if f"{name}_row(" in body:
+        made += f"local function {name}_row(row) return {{{', '.join(f'row.{one}' for one in fields)}}} end\n"
+    if f"{name}_of(" in body:
+        items = ", ".join(f"{one} = list[{number}]" for number, one in enumerate(fields, 1))
+        made += f"local function {name}_of(list) return {{{items}}} end\n"
+    return made
 
 
 def _literal(value: str | int) -> str:

@@ -2,7 +2,7 @@
 
     Asker, Runner ── young, to_ask_by, stale ──> nf:cache:{key}
        │    before a fetch, when max_age permits an older answer or the page had an ETag or a Last-Modified; after a failure
-       └─ note ── jobs.queue.finish.conclude ──> nf:cache:{key}
+       └─ note ── conclude.lua ──> nf:cache:{key}
             the records as they travel, and what a condition needs
 
 RFC 9110 (8.8, 13.1) defines conditional requests, RFC 9111 (4.3) what a 304 means, RFC 5861 (4) stale answers. An answer

@@ -3,7 +3,7 @@
 Nothing here needs lxml or requests: the gateway uses definitions too. ``jobs.parse.source`` compiles one for a worker.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,9 +15,10 @@ from jobs.definition.delimited import Csv
 from jobs.definition.field import Field, Selector
 from jobs.definition.limits import Contract, Limits
 from jobs.definition.params import BadParams, Param, bind
+from jobs.origin import fixed_origin
 from jobs.text import pattern
 
-__all__ = ["BadParams", "Before", "Csv", "Definition", "Next"]
+__all__ = ["BadParams", "Before", "Csv", "Definition", "Next", "fixed_hosts", "limits_of"]
 
 PAGES_MAX: Final = 10  # default of [next] max_pages
 
@@ -110,3 +111,24 @@ class Definition(Struct, frozen=True, kw_only=True):
         if self.format == "feed":
             return list(schema.FEED_KEYS)
         return list(self.csv.names) or None
+
+
+def fixed_hosts(definition: Definition) -> set[str]:
+    """The hosts that a source is sure to ask, whatever its params; also that of ``[before]``."""
+    asks = [definition.ask] if definition.before is None else [definition.ask, definition.before.ask]
+    return {fixed_origin(ask.url) for ask in asks} - {""}
+
+
+def limits_of(definitions: Iterable[Definition]) -> dict[str, str]:
+    """What sources allow, by source and by host: "AT_ONCE MS_BETWEEN", for a host the strictest of its sources.
+
+    A source whose params decide its host has only its own; it holds at every host that the source asks.
+    """
+    found: dict[str, tuple[int, float]] = {}
+    for one in definitions:
+        rate = one.limits.rate_per_second
+        own = (one.limits.concurrency, 1000 / rate if rate else 0.0)
+        for name in (one.id, *fixed_hosts(one)):
+            most, every = found.get(name, own)
+            found[name] = min(most, own[0]), max(every, own[1])
+    return {name: f"{most} {every:.3f}" for name, (most, every) in found.items()}

@@ -11,10 +11,9 @@ import redis
 
 from jobs.contract import VERSION
 from jobs.definition.catalog import Catalog, Entry
-from jobs.definition.model import Definition
+from jobs.definition.model import Definition, fixed_hosts
 from jobs.pool.examiner import Examiner
 from jobs.queue.breaker import open_hosts
-from jobs.queue.turn import hosts_of
 from regions import connect, logs, names
 from regions.script import send, value
 from regions.settings import Region, Settings
@@ -191,7 +190,7 @@ class Reporter:
         self._open = found
 
     def _trouble(self, definition: Definition) -> str:
-        return "; ".join(self._open[host] for host in sorted(hosts_of(definition)) if host in self._open)
+        return "; ".join(self._open[host] for host in sorted(fixed_hosts(definition)) if host in self._open)
 
     def _own(self) -> list[Entry]:
         return [entry for entry in self._catalog.entries() if entry.region == self._region.name]

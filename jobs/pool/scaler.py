@@ -8,6 +8,7 @@ Leadership is a lease: when the leader dies, another pool goes on from what is w
 keeps its share.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +22,9 @@ from msgspec import Struct
 from jobs.pool.day import KEPT, Minute, Tally, count
 from jobs.pool.scale import Decision, Observation, State, Wish, decide, describe, share
 from jobs.queue.clock import clock_of, machine_ms
-from jobs.queue.script import Script
+from jobs.queue.script import load
 from regions import logs, names
 from regions.faults import Faults
-from regions.loop import Loop
 from regions.schedule import Scale, bounds_at, next_change
 from regions.settings import Region
 
@@ -34,61 +34,9 @@ SAMPLES: Final = 16  # jobs of the queue that are looked at to find the oldest; 
 
 log = logs.get("workers")
 
-# ARGV: the pool's name and what it says of itself; an empty name only looks. A pool's field begins with when it was seen.
-LOOK: Final = Script("""
-local pools, turn, scale, wish, queue, wip, counters, outbox_bytes = unpack(KEYS)
-local name, said, samples = ARGV[1], ARGV[2], tonumber(ARGV[3])
-if name ~= "" then
-  redis.call("HSET", pools, name, now_ms .. " " .. said)
-  if redis.call("SET", turn, name, "NX", "PX", $lease_ms) == false and redis.call("GET", turn) == name then
-    redis.call("PEXPIRE", turn, $lease_ms)
-  end
-end
-local alive, all = {}, redis.call("HGETALL", pools)
-for i = 1, #all, 2 do
-  local seen, rest = all[i + 1]:match("^(%d+) (.*)")
-  if tonumber(seen) >= now_ms - $lease_ms then
-    alive[#alive + 1], alive[#alive + 2] = all[i], rest
-  elseif name ~= "" then
-    redis.call("HDEL", pools, all[i])
-  end
-end
-local length, times, looked = redis.call("LLEN", queue), {}, {}
-local function look(index)
-  if index >= length or looked[index] then return end
-  looked[index] = true
-  local id = redis.call("LINDEX", queue, index)
-  times[#times + 1] = redis.call("HGET", "$job" .. id, "enqueued_at") or ""
-end
-local near = 1
-for i = 0, samples - 1 do
-  look(math.floor(i * length / samples))
-  look(near - 1)
-  near = near * 2
-end
-local ended = redis.call("HMGET", counters, "succeeded", "failed")
-local hold = ""
-if redis.call("EXISTS", "$suspended") == 1 then hold = "the region is suspended"
-elseif tonumber(redis.call("GET", outbox_bytes) or 0) >= $outbox_max then hold = "the outbox is full" end
-return {now_ms, redis.call("GET", turn), alive, redis.call("GET", scale), redis.call("GET", wish), length,
-  redis.call("ZCARD", wip), tonumber(ended[1] or 0) + tonumber(ended[2] or 0), hold, times}
-""")
-
-# ARGV: the pool's name, what was decided, and the minute that is over, or "". Nothing when its turn is over.
-DECIDE: Final = Script("""
-local turn, scale, day = unpack(KEYS)
-if redis.call("GET", turn) ~= ARGV[1] then return 0 end
-redis.call("SET", scale, ARGV[2])
-if ARGV[3] ~= "" then redis.call("XADD", day, "MAXLEN", "~", ARGV[4], "*", "d", ARGV[3]) end
-return 1
-""")
-
-LEAVE: Final = Script("""
-local pools, turn = unpack(KEYS)
-redis.call("HDEL", pools, ARGV[1])
-if redis.call("GET", turn) == ARGV[1] then redis.call("DEL", turn) end
-return 1
-""")
+LOOK: Final = load("scale_look")
+DECIDE: Final = load("scale_decide")
+LEAVE: Final = load("scale_leave")
 
 
 class Pool(Struct, frozen=True):
@@ -125,13 +73,21 @@ _wish: Final = msgspec.json.Decoder(Wish)
 
 def look(client: redis.Redis, region: str, threads: int, name: str = "", report: Pool | None = None) -> Look:
     """A region's load and pools. With a name, it also registers that pool. Raises ``RedisError``'s."""
-    keys = [
-        names.POOLS, names.SCALE_TURN, names.SCALE, names.SCALE_WISH, names.rq_queue(region),
-        names.rq_registry("wip", region), names.COUNTERS, names.OUTBOX_BYTES,
-    ]  # fmt: skip
-    arguments: list[str | bytes | int] = [name, msgspec.json.encode(report) if report else b"", SAMPLES]
     asked_ms = machine_ms()
-    reply = LOOK.call(client, keys, arguments)
+    reply = LOOK.call(
+        client,
+        pools=names.POOLS,
+        turn=names.SCALE_TURN,
+        scale=names.SCALE,
+        wish=names.SCALE_WISH,
+        queue=names.rq_queue(region),
+        wip=names.rq_registry("wip", region),
+        counters=names.COUNTERS,
+        outbox_bytes=names.OUTBOX_BYTES,
+        name=name,
+        about=msgspec.json.encode(report) if report else b"",
+        samples=SAMPLES,
+    )
     now_ms, leader, alive, decided, wish, waiting, running, ended, hold, times = reply
     clock_of(client).note(now_ms, asked_ms)
     pools = {key.decode(): _pool.decode(text) for key, text in zip(alive[::2], alive[1::2], strict=True)}
@@ -184,24 +140,27 @@ class Scaler:
         self._is_away = False
         self._view: dict[str, Any] = {}
         self.share = 0
-        self._loop = Loop("scaler", self._turn, end_seconds=5 * LOOK_SECONDS)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="scaler", daemon=True)
 
     def start(self) -> None:
         """Joins the region's pools, then goes on in a thread."""
-        self._loop.start(self._turn())
+        self.run_once()
+        self._thread.start()
 
     def stop(self) -> None:
         """Leaves the region's pools, so that the others take over this pool's share at once."""
-        self._loop.stop()
+        self._stopping.set()
+        self._thread.join(5 * LOOK_SECONDS)
         try:
-            keys = [names.POOLS, names.SCALE_TURN]
-            LEAVE.call(self._client, keys, [self._name])
+            LEAVE.call(self._client, pools=names.POOLS, turn=names.SCALE_TURN, name=self._name)
         except redis.exceptions.RedisError as error:
             log.info("can't leave the region's pools", region=self._region, error=str(error))
 
-    def _turn(self) -> float:
-        self.run_once()
-        return LOOK_SECONDS
+    def run(self) -> None:
+        """Looks every second until it is stopped."""
+        while not self._stopping.wait(LOOK_SECONDS):
+            self.run_once()
 
     def run_once(self) -> None:
         """Looks once, and decides if this pool leads. While the Redis is away the share stays."""
@@ -239,9 +198,17 @@ class Scaler:
         shares = share(state.number, {name: pool.processes for name, pool in found.pools.items()})
         decided = Decided(state, shares, tally)
         over = msgspec.json.encode(minute) if minute else b""
-        arguments: list[str | bytes | int] = [self._name, msgspec.json.encode(decided), over, KEPT]
-        keys = [names.SCALE_TURN, names.SCALE, names.DAY]
-        if not DECIDE.call(self._client, keys, arguments):
+        is_written = DECIDE.call(
+            self._client,
+            turn=names.SCALE_TURN,
+            scale=names.SCALE,
+            day=names.DAY,
+            name=self._name,
+            decided=msgspec.json.encode(decided),
+            minute=over,
+            minutes_kept=KEPT,
+        )
+        if not is_written:
             return None
         self._log_decision(state.recent[-1:])
         self._compare(found.pools)

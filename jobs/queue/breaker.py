@@ -4,7 +4,7 @@
            ── FAILED     ten in a row, or a wall: open; its host is left alone, and everybody hears why
            ── RECOVERED  the one that was let through came back with an answer: closed
 
-Open, half-open and closed are the same gate as the rate's (jobs.queue.host): the ms of a host's next fetch. When an open host's
+Open, half-open and closed are the same gate as the rate's (host_queue.lua): the ms of a host's next fetch. When an open host's
 time has come one task is let through, and nobody else until it ends, or for 30 s.
 """
 
@@ -15,8 +15,7 @@ import redis
 
 from jobs.errors import Blocked, TaskError
 from jobs.queue.clock import region_ms
-from jobs.queue.host import HOSTS
-from jobs.queue.script import Script
+from jobs.queue.script import Script, load
 from regions import logs, names
 from regions.script import send, value
 
@@ -30,65 +29,10 @@ SHOWN_MAX: Final = 100  # hosts
 
 log = logs.get("breaker")
 
-
-# ARGV: host, ms.
-SLOW: Final = Script(
-    HOSTS
-    + """
-local name, ms = ARGV[1], tonumber(ARGV[2])
-local host = look(name)
-if host.next < exact_ms + ms then hold(name, host, exact_ms + ms) end
-"""
-)
-
-# ARGV: host, ms that it asks for between two fetches.
-DELAY: Final = Script(
-    HOSTS
-    + """
-local name, ms = ARGV[1], tonumber(ARGV[2])
-local host = look(name)
-redis.call("HSET", "$host" .. name, "delay", ms)
-hold(name, host, math.max(host.next, exact_ms + ms))
-"""
-)
-
-# ARGV: host, type, why, failures that open it, ms of the first time and of the longest, a share of it from 0.5 to 1, ms that
-# the host itself asked for.
-# Who began before it opened and fails now says nothing new. Gives the ms for which it is open, 0 where it is not.
-FAILED: Final = Script(
-    HOSTS
-    + """
-local name, kind, why = ARGV[1], ARGV[2], ARGV[3]
-local most, first_ms, max_ms, share = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local host, key = look(name), "$host" .. name
-if host.opened > 0 and not host.is_tried then return 0 end
-local fails = redis.call("HINCRBY", key, "fails", 1)
-redis.call("PEXPIRE", key, $host_ttl)
-if host.opened == 0 and fails < most then return 0 end
-local ms = math.ceil(share * math.min(max_ms, first_ms * 2 ^ math.min(host.opened, 30)))
-redis.call("HSET", key, "opened", host.opened + 1, "tried", "", "type", kind, "why", why, "fails", fails)
-ms = math.max(ms, tonumber(ARGV[8]))
-hold(name, host, host.is_tried and exact_ms + ms or math.max(host.next, exact_ms + ms))  -- a try's own wait is over
-redis.call("ZREMRANGEBYSCORE", "$open", "-inf", now_ms)  -- hosts that nobody asked for since, and that are forgotten
-redis.call("ZADD", "$open", now_ms + $host_ttl, name)
-return ms
-"""
-)
-
-# ARGV: host. Whether it was open.
-RECOVERED: Final = Script(
-    HOSTS
-    + """
-local name = ARGV[1]
-local host, key = look(name), "$host" .. name
-if host.opened > 0 and not host.is_tried then return 0 end
-redis.call("HDEL", key, "fails", "opened", "tried", "type", "why")
-if redis.call("ZREM", "$open", name) == 0 then return 0 end
-local _, every = limit_of(name, "")
-hold(name, host, exact_ms + math.max(every, host.delay))
-return 1
-"""
-)
+SLOW: Final = load("slow")
+DELAY: Final = load("delay")
+FAILED: Final = load("failed")
+RECOVERED: Final = load("recovered")
 
 
 class Breakers:
@@ -99,20 +43,28 @@ class Breakers:
 
     def slow(self, host: str, seconds: float) -> None:
         """The host asked not to be fetched for so long; an hour at most is kept."""
-        self._call(SLOW, host, int(min(seconds, SLOW_MAX_SECONDS) * 1000))
+        self._call(SLOW, host, ms=int(min(seconds, SLOW_MAX_SECONDS) * 1000))
 
     def delay(self, host: str, seconds: float) -> None:
         """The host asks for so much time between two fetches."""
-        self._call(DELAY, host, int(min(seconds, SLOW_MAX_SECONDS) * 1000))
+        self._call(DELAY, host, ms=int(min(seconds, SLOW_MAX_SECONDS) * 1000))
 
     def failed(self, host: str, error: TaskError) -> None:
         """A fetch of the host ended with an error that ``is_the_hosts``."""
         kind, is_wall = type(error).type, isinstance(error, Blocked)
         many = "a wall stands before it" if is_wall else f"{FAILURES_MAX} fetches or more failed in a row"
         why = f"{many}, the last one: {kind}: {error}"[:WHY_MAX]
-        times = (int(FIRST_SECONDS * 1000), int(MAX_SECONDS * 1000), f"{random.uniform(*SHARE):.3f}")
-        asked_ms = int(min(error.retry_after or 0.0, SLOW_MAX_SECONDS) * 1000)
-        open_ms = self._call(FAILED, host, kind, why, 1 if is_wall else FAILURES_MAX, *times, asked_ms)
+        open_ms = self._call(
+            FAILED,
+            host,
+            kind=kind,
+            why=why,
+            failures_max=1 if is_wall else FAILURES_MAX,
+            first_ms=int(FIRST_SECONDS * 1000),
+            max_ms=int(MAX_SECONDS * 1000),
+            share=f"{random.uniform(*SHARE):.3f}",
+            asked_ms=int(min(error.retry_after or 0.0, SLOW_MAX_SECONDS) * 1000),
+        )
         if open_ms:
             log.warning("leaving a host alone", host=host, seconds=round(open_ms / 1000, 1), why=why)
 
@@ -121,11 +73,11 @@ class Breakers:
         if self._call(RECOVERED, host):
             log.info("a host answers again", host=host)
 
-    def _call(self, script: Script, *arguments: str | int) -> int:
+    def _call(self, script: Script, host: str, **arguments: str | int) -> int:
         try:
-            return int(script.call(self._client, [], arguments) or 0)
+            return int(script.call(self._client, name=host, **arguments) or 0)
         except redis.exceptions.RedisError as error:
-            log.info("can't tell how a host is", host=arguments[0], error=str(error))
+            log.info("can't tell how a host is", host=host, error=str(error))
             return 0
 
 

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import msgspec
 import redis
+from msgspec import Struct
 
 from jobs.contract import VERSION, Outcome
-from jobs.queue.script import Script
+from jobs.queue.script import load
 from regions import connect, logs, names
 from regions.link import Link
 from regions.script import value
@@ -27,15 +28,15 @@ Started = tuple[str, str, int, int, msgspec.Raw]  # request, task, attempt, star
 
 log = logs.get("outbox")
 
-DELIVERED: Final = Script("""
-local outbox, outbox_bytes = unpack(KEYS)
-local gone = 0
-for i = 1, #ARGV, 2 do
-  if redis.call("XDEL", outbox, ARGV[i]) == 1 then gone = gone + tonumber(ARGV[i + 1]) end
-end
-if gone > 0 then redis.call("DECRBY", outbox_bytes, gone) end
-return gone
-""")
+
+class _DeliveredRow(Struct):
+    """An entry of the outbox, and the bytes of its frame."""
+
+    id: str
+    size_bytes: int
+
+
+DELIVERED: Final = load("delivered", entries=_DeliveredRow)
 
 
 @dataclass(slots=True, frozen=True)
@@ -249,8 +250,8 @@ def delete(client: redis.Redis, entries: Sequence[tuple[str, int]]) -> int:
     """Deletes delivered entries (id, bytes of the frame) from the outbox; the bytes that it held of them. Raises ``RedisError``'s."""
     gone = 0
     for at in range(0, len(entries), DELETED_MAX):
-        arguments: list[str | int] = [part for entry in entries[at : at + DELETED_MAX] for part in entry]
-        gone += int(DELIVERED.call(client, [names.OUTBOX, names.OUTBOX_BYTES], arguments))
+        rows = [_DeliveredRow(*entry) for entry in entries[at : at + DELETED_MAX]]
+        gone += int(DELIVERED.call(client, outbox=names.OUTBOX, outbox_bytes=names.OUTBOX_BYTES, entries=rows))
     return gone
 
 

@@ -19,7 +19,7 @@ import redis
 
 from jobs.contract import Outcome
 from jobs.queue.home import Home, Shipment, Started
-from jobs.queue.script import Script
+from jobs.queue.script import load
 from regions import logs, names
 
 BATCH_MAX_BYTES: Final = 1_000_000  # under way at once: what a slow line carries within the client's time-out
@@ -33,27 +33,7 @@ TURN_MS: Final = 5_000
 
 log = logs.get("outbox")
 
-ORPHANS: Final = Script("""
-local outbox, turn = unpack(KEYS)
-local worker, from, most, most_bytes = ARGV[1], ARGV[5], tonumber(ARGV[3]), tonumber(ARGV[6])
-local holder = redis.call("GET", turn)
-if holder and holder ~= worker then return {} end
-local till = string.format("%.0f", now_ms - tonumber(ARGV[2]))
-local found, bytes, count = {}, 0, 4
-while #found < most and bytes < most_bytes do
-  local some = redis.call("XRANGE", outbox, from, till, "COUNT", count)
-  for _, entry in ipairs(some) do
-    found[#found + 1] = entry
-    for i = 1, #entry[2], 2 do bytes = bytes + #entry[2][i + 1] end
-  end
-  if #some < count then break end
-  from = "(" .. some[#some][1]
-  -- As many more as have room, by what those so far took.
-  count = math.max(1, math.min(256, most - #found, math.floor((most_bytes - bytes) * #found / bytes)))
-end
-if #found > 0 then redis.call("SET", turn, worker, "PX", ARGV[4]) end
-return found
-""")
+ORPHANS: Final = load("orphans")
 
 
 class Shipper:
@@ -182,10 +162,17 @@ class Leftovers:
         return _batch(self._found, PART_BYTES)
 
     def _orphans(self) -> list[Shipment]:
-        arguments: list[str | int] = [
-            self._worker, int(ORPHAN_SECONDS * 1000), PAGE, TURN_MS, self._from, BATCH_MAX_BYTES,
-        ]  # fmt: skip
-        found = ORPHANS.call(self._client, [names.OUTBOX, names.OUTBOX_TURN], arguments)
+        found = ORPHANS.call(
+            self._client,
+            outbox=names.OUTBOX,
+            turn=names.OUTBOX_TURN,
+            worker=self._worker,
+            age_ms=int(ORPHAN_SECONDS * 1000),
+            most=PAGE,
+            turn_ms=TURN_MS,
+            after=self._from,
+            bytes_max=BATCH_MAX_BYTES,
+        )
         return [_shipment(entry.decode(), fields) for entry, fields in found]
 
 

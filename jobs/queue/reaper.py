@@ -18,8 +18,7 @@ from typing import Final
 import redis
 
 from jobs.queue.clock import LEASE_MS
-from jobs.queue.finish import REQUEUE
-from jobs.queue.script import KEEP_MS, Script
+from jobs.queue.script import load
 from regions import logs, names
 from regions.script import send, value
 
@@ -31,64 +30,8 @@ TRIM_MAX: Final = 1_000  # canceled jobs, and answers, trimmed at once
 
 log = logs.get("reaper")
 
-REAP: Final = Script(
-    """
-local queue, suspects, wip, held, lease, workers, worker, all_workers, queue_workers, alone_workers = unpack(KEYS)
-local name, how, proof_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
-if redis.call("EXISTS", lease) == 1 and how == "lapsed" then return -1 end
-"""
-    + REQUEUE
-    + """
-local told = {crashed = "its process died", lapsed = "its process stopped claiming", left = "its process ended"}
-
--- Writes down that an attempt was lost, and whether that speaks against its job.
-local function blame(member)
-  local id = member:match("^(.*):[^:]*$$")
-  if not id or not redis.call("ZSCORE", wip, member) then return end
-  local job = "$job" .. id
-  local fields = redis.call("HMGET", job, "$attempt", "$past", "$lapsed")
-  if not fields[1] then return end
-  local began = tonumber(redis.call("HGET", "$execution" .. member, "created_at") or now) * 1000
-  local line = cjson.encode({tonumber(fields[1]), math.floor(began), now_ms, name, "lost", told[how]})
-  redis.call("HSET", job, "$past", (fields[2] or "") .. line .. "\\n")
-  if how == "crashed" or (how == "lapsed" and tonumber(fields[3] or 0) >= now_ms - proof_ms) then
-    redis.call("HINCRBY", job, "$deaths", 1)
-  elseif how == "lapsed" then
-    redis.call("HSET", job, "$lapsed", now_ms)
-  end
-end
-
-local count = 0
-for _, member in ipairs(redis.call("SMEMBERS", held)) do
-  blame(member)
-  if requeue(member) then count = count + 1 end
-end
-redis.call("DEL", held, lease, worker)
-redis.call("ZREM", workers, name)
-redis.call("ZREM", "$alone", name)
-redis.call("SREM", all_workers, worker)
-redis.call("SREM", queue_workers, worker)
-redis.call("SREM", alone_workers, worker)
-return count
-"""
-)
-
-# What RQ's clean-ups would do besides failing jobs; RQ never trims its registry of canceled jobs. And answers that nobody
-# asked for in a week (jobs.answers.cache).
-TRIM: Final = Script("""
-local finished, failed, canceled = unpack(KEYS)
-redis.call("ZREMRANGEBYSCORE", finished, "-inf", seconds)
-redis.call("ZREMRANGEBYSCORE", failed, "-inf", seconds)
-for _, id in ipairs(redis.call("ZRANGE", canceled, "-inf", seconds - tonumber(ARGV[1]), "BYSCORE", "LIMIT", 0, ARGV[2])) do
-  redis.call("ZREM", canceled, id)
-  if redis.call("TTL", "$job" .. id) == -1 then redis.call("PEXPIRE", "$job" .. id, $keep_ms) end
-end
-for _, key in ipairs(redis.call("ZRANGE", "$cached", "-inf", now_ms - $cached_ttl, "BYSCORE", "LIMIT", 0, ARGV[2])) do
-  redis.call("ZREM", "$cached", key)
-  redis.call("DECRBY", "$cached_bytes", redis.call("HSTRLEN", "$cache" .. key, "frame") + $cached_each)
-  redis.call("DEL", "$cache" .. key)
-end
-""")
+REAP: Final = load("reap")
+TRIM: Final = load("trim")
 
 
 class Reaper:
@@ -180,13 +123,24 @@ class Reaper:
 
     def _reap(self, worker: str, how: str) -> None:
         region, alone = self._region, names.suspects(self._region)
-        keys = [
-            names.rq_queue(region), names.rq_queue(alone), names.rq_registry("wip", region),
-            names.rq_worker_executions(worker), names.lease(worker), names.WORKERS, names.rq_worker(worker),
-            names.RQ_WORKERS, names.rq_workers_of(region), names.rq_workers_of(alone),
-        ]  # fmt: skip
         proof_ms = int((self._answered - self._since) * 1000) if self._since is not None else 0
-        count = int(REAP.call(self._client, keys, [worker, how, proof_ms]))
+        reply = REAP.call(
+            self._client,
+            queue=names.rq_queue(region),
+            suspects=names.rq_queue(alone),
+            wip=names.rq_registry("wip", region),
+            held=names.rq_worker_executions(worker),
+            lease=names.lease(worker),
+            workers=names.WORKERS,
+            worker=names.rq_worker(worker),
+            all_workers=names.RQ_WORKERS,
+            queue_workers=names.rq_workers_of(region),
+            alone_workers=names.rq_workers_of(alone),
+            name=worker,
+            how=how,
+            proof_ms=proof_ms,
+        )
+        count = int(reply)
         if count > 0 or (count == 0 and how == "lapsed"):
             log.warning("reaped a worker", worker=worker, jobs=count, how=how)
 
@@ -194,6 +148,6 @@ class Reaper:
         now = self._clock()
         if now - self._trimmed < TRIM_SECONDS:
             return
-        keys = [names.rq_registry(kind, self._region) for kind in ("finished", "failed", "canceled")]
-        TRIM.call(self._client, keys, [KEEP_MS // 1000, TRIM_MAX])
+        registries = {kind: names.rq_registry(kind, self._region) for kind in ("finished", "failed", "canceled")}
+        TRIM.call(self._client, **registries, most=TRIM_MAX)
         self._trimmed = now

@@ -1,7 +1,7 @@
 """Whether a failed attempt is tried again, and when. Which failures are: ``jobs.errors.RETRIED``.
 
-    Runner.run → decide → Retry → the finish that puts the job into RQ's scheduled registry (jobs.queue.finish)
-                                     └─ each claim loop, once a second: due ones go back to the queue
+    Runner.run → decide → Retry → retry.lua puts the job into RQ's scheduled registry
+                                     └─ each claim loop, once a second: due.lua puts it back into the queue
 
 Full jitter over a doubling ceiling (M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 """

@@ -1,6 +1,6 @@
 """Turns of hosts, from a worker process: what sources allow, who waits for a turn, and a running task's further fetches.
 
-    Worker ── limits_of ──> nf:limits       when it registers, and when definitions changed
+    Worker ── tell_limits ──> nf:limits     when it registers, and when definitions changed
     Caller (thread)         calls the next ones in line when their time comes
     Runner ── Turn.take     before each fetch: a token of the rate; of another host its lease too, in exchange for its own
 
@@ -10,18 +10,16 @@ A task's first fetch has its turn from the claim, and asks nobody.
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 import redis
+from msgspec import Struct
 
-from jobs.definition.model import Definition
 from jobs.errors import Cancelled, RateLimited, RegionUnavailable, TaskError, is_the_hosts
-from jobs.origin import fixed_origin, origin_of
+from jobs.origin import origin_of
 from jobs.queue.breaker import Breakers
-from jobs.queue.finish import PLACE
-from jobs.queue.host import HOSTS
-from jobs.queue.script import Script
+from jobs.queue.script import load
 from regions import logs, names
 
 CALL_SECONDS: Final = 1.0  # between two looks at the hosts that are waited for, where nothing says sooner
@@ -31,57 +29,17 @@ ASK_SECONDS: Final = (0.02, 0.06)  # between two askings for another host's turn
 
 log = logs.get("turn")
 
-LIMIT: Final = Script("""
-redis.call("DEL", "$limits")
-for i = 1, #ARGV, 2 do redis.call("HSET", "$limits", ARGV[i], ARGV[i + 1]) end
-""")
 
-CALL: Final = Script(
-    """
-local queue, suspects, scheduled = unpack(KEYS)
-"""
-    + PLACE
-    + HOSTS
-    + """
-call_due()
-return next_call()
-"""
-)
+class _LimitRow(Struct):
+    """What a source or a host allows: "AT_ONCE MS_BETWEEN"."""
 
-# ARGV: task, execution, host, source, ms that it may wait. Gives what became of it and a number of ms: {"go", until then},
-# {"late", until its turn}, {"full", 0} (ask again), {"gone", 0} (the execution is no longer one).
-TAKE: Final = Script(
-    """
-local wip = KEYS[1]
-local id, execution, name, source, patience = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-"""
-    + HOSTS
-    + """
-local member = id .. ":" .. execution
-if not redis.call("ZSCORE", wip, member) then return {"gone", 0} end
-local turns, had = "$turns" .. name, redis.call("HGET", "$execution" .. member, "$turn") or ""
-local most, every = limit_of(name, source)
-if had ~= name then
-  if had ~= "" then leave(had, id) end
-  redis.call("HSET", "$execution" .. member, "$turn", name)
-  redis.call("ZADD", turns, $asking + now_ms, id)  -- which counts for those who claim: they come after it
-end
-if tonumber(redis.call("ZSCORE", turns, id) or $asking) >= $asking then
-  if redis.call("ZCOUNT", turns, "-inf", "(" .. string.format("%.0f", $asking)) >= most then return {"full", 0} end
-  redis.call("ZADD", turns, now_ms, id)
-  had = ""  -- until now it was no fetch of this host
-end
-local host = look(name)
-local start = math.max(exact_ms, host.next)
-local ms = math.ceil(start - exact_ms)
-if had == name and host.opened > 0 and host.is_tried then ms = math.ceil(every) end  -- further fetches of the one try
-if ms > patience then return {"late", ms} end
-every = math.max(every, host.delay)
-if host.opened > 0 then return {"go", math.ceil(every)} end
-if every > 0 then hold(name, host, start + every) end
-return {"go", ms}
-"""
-)
+    name: str
+    limit: str
+
+
+LIMIT: Final = load("limits", limits=_LimitRow)
+CALL: Final = load("call")
+TAKE: Final = load("take")
 
 
 class Turns(Protocol):
@@ -132,13 +90,15 @@ class TurnClient:
 
     def __init__(self, client: redis.Redis, region: str, threads: int) -> None:
         self._client = client
-        self._keys = [names.rq_registry("wip", region)]
+        self._take = TAKE.on(wip=names.rq_registry("wip", region))
         self.breakers = Breakers(client)
         self.waiting = threading.BoundedSemaphore(max(1, threads))
 
     def ask(self, task: str, execution: str, host: str, source: str, patience_ms: int) -> tuple[str, int]:
         """As the script. Raises ``RedisError``'s."""
-        said, ms = TAKE.call(self._client, self._keys, [task, execution, host, source, max(0, patience_ms)])
+        said, ms = self._take.call(
+            self._client, task=task, execution=execution, host=host, source=source, patience_ms=max(0, patience_ms)
+        )
         return said.decode(), ms
 
 
@@ -227,8 +187,11 @@ class Caller:
 
     def __init__(self, client: redis.Redis, region: str) -> None:
         self._client = client
-        queue, suspects = names.rq_queue(region), names.rq_queue(names.suspects(region))
-        self._keys = [queue, suspects, names.rq_registry("scheduled", region)]
+        self._call = CALL.on(
+            queue=names.rq_queue(region),
+            suspects=names.rq_queue(names.suspects(region)),
+            scheduled=names.rq_registry("scheduled", region),
+        )
         self._at = 0.0
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self.run, name="caller", daemon=True)
@@ -255,37 +218,15 @@ class Caller:
         """One look; what fails here is done by another process, or by the next look."""
         ms = -1
         try:
-            ms = CALL.call(self._client, self._keys)
+            ms = self._call.call(self._client)
         except redis.exceptions.RedisError as error:
             log.debug("can't call who waits", error=str(error))
         self._at = time.monotonic() + (min(CALL_SECONDS, ms / 1000) if ms >= 0 else CALL_SECONDS)
 
 
-def hosts_of(definition: Definition) -> set[str]:
-    """The hosts that a source is sure to ask, whatever its params; the one of ``[before]`` too."""
-    asks = [definition.ask] if definition.before is None else [definition.ask, definition.before.ask]
-    return {fixed_origin(ask.url) for ask in asks} - {""}
-
-
-def limits_of(definitions: Iterable[Definition]) -> dict[str, str]:
-    """What sources allow, by source and by host: "AT_ONCE MS_BETWEEN", of a host the strictest of its sources.
-
-    A source whose params decide its host has only its own; it holds at every host that it is asked of.
-    """
-    found: dict[str, tuple[int, float]] = {}
-    for one in definitions:
-        rate = one.limits.rate_per_second
-        mine = (one.limits.concurrency, 1000 / rate if rate else 0.0)
-        for name in (one.id, *hosts_of(one)):
-            most, every = found.get(name, mine)
-            found[name] = min(most, mine[0]), max(every, mine[1])
-    return {name: f"{most} {every:.3f}" for name, (most, every) in found.items()}
-
-
 def tell_limits(client: redis.Redis, limits: Mapping[str, str]) -> None:
     """Makes them what claims go by. Raises ``RedisError``'s."""
-    arguments = [text for pair in limits.items() for text in pair]
-    LIMIT.call(client, [], arguments)
+    LIMIT.call(client, limits=[_LimitRow(name, limit) for name, limit in limits.items()])
 
 
 def _sleep(seconds: float, cancelled: Callable[[], bool]) -> None:

@@ -17,31 +17,12 @@ from jobs.errors import TaskError
 from jobs.origin import is_plain
 from jobs.page import Request
 from jobs.parse.source import Parsed, Source
+from jobs.queue.claim import Ending
 from jobs.queue.clock import machine_ms
-from jobs.queue.retry import Retry
 from jobs.queue.turn import Turns
 from regions.printable import printable
 
 WARNINGS_MAX: Final = 10
-
-
-@dataclass(slots=True)
-class Ended:
-    """How an attempt ended. ``traceback`` is empty for a success; sizes as in ``contract.Bytes``; ``retry``: not the last.
-
-    ``shared_ms``: for whom it is the answer too, as ``jobs.queue.flight.shared_ms``; ``meta``: as ``jobs.answers.cache.packed``;
-    ``answered_ms``: when its source gave the answer (hub ms), 0 where it was asked and gave none.
-    """
-
-    outcome: Outcome
-    traceback: str
-    raw_bytes: int
-    records_bytes: int
-    wire_bytes: int
-    retry: Retry | None = None
-    shared_ms: int = -1
-    meta: bytes = b""
-    answered_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -128,7 +109,7 @@ class Life:
         return machine_ms() + self.offset_ms
 
 
-def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) -> Ended:
+def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) -> Ending:
     """The end of a life: completes the result, then has ``make`` make its frame. ``shown`` is the traceback."""
     result, now_ms = life.result, life.hub_ms()
     result.status = status
@@ -147,14 +128,11 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
         frame=frame,
         run=shown_by(life),
     )
-    return Ended(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
+    return Ending(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
 
 
-def stood_in(life: Life, cached: Cached, failed: Ended) -> Ended:
-    """The end of a failed life with an older answer in place of the failure.
-
-    The source's health still counts the failure.
-    """
+def stood_in(life: Life, cached: Cached, failed: Ending) -> Ending:
+    """The end of a failed life with an older answer in place of the failure. The source's health still counts the failure."""
     assert life.failure is not None
     life.result.error = None
     life.warnings = [f"{type(life.failure).type}: {life.failure}; an older answer replaces it"]

@@ -1,6 +1,6 @@
 """Runs a task: a flat list of steps that fill one record, and an end that says what went wrong if something did.
 
-    Runner.run → know → begin → Asker.ask → check → encode → conclude → Ended
+    Runner.run → know → begin → Asker.ask → check → encode → conclude → Ending
                                   └─ for each page: Fetcher.fetch → Source.parse
 
 ``jobs.task.run`` is the function that jobs name on the wire.
@@ -19,18 +19,20 @@ from jobs.answers.raw import Answers
 from jobs.answers.store import AnswerStore
 from jobs.contract import PUT_BACK, Result, failed_frame, splice
 from jobs.definition.catalog import Catalog
+from jobs.definition.model import limits_of
 from jobs.errors import Expired, Internal, TaskError
 from jobs.fetch.egress import Fetches, passwords_of
 from jobs.memory import Budget
 from jobs.parse.contract_check import check, encoded, gaps
+from jobs.queue.claim import Ending
 from jobs.queue.clock import machine_ms
 from jobs.queue.flight import shared_ms
 from jobs.queue.retry import Retry, decide
 from jobs.queue.script import ROOM_MS
-from jobs.queue.turn import NoThread, limits_of
+from jobs.queue.turn import NoThread
 from jobs.task.asking import Asker
 from jobs.task.execution import Execution
-from jobs.task.life import Ended, Life, bare, ended, stood_in
+from jobs.task.life import Life, bare, ended, stood_in
 from jobs.task.sources import Sources
 from regions import logs
 from regions.secret import Secret
@@ -84,21 +86,21 @@ class Runner:
         return self._sources.refresh()
 
     def limits(self) -> Mapping[str, str]:
-        """What sources and hosts allow, as ``jobs.queue.turn.limits_of``."""
+        """What sources and hosts allow, as ``jobs.definition.model.limits_of``."""
         return limits_of(self._sources.definitions())
 
     def close(self) -> None:
         """Closes kept connections."""
         self._asker.close()
 
-    def run(self, execution: Execution) -> Ended:
+    def run(self, execution: Execution) -> Ending:
         """One attempt at a task. Never raises: what goes wrong is part of how it ended."""
         deadline = time.monotonic() + (execution.task.deadline_ms - machine_ms() - execution.offset_ms) / 1000
         with self._budget.share(deadline, execution.cancelled):
             life, end = self.lived(execution)
             return self._conclude(life, end, execution.failures)
 
-    def lived(self, execution: Execution) -> tuple[Life, Ended]:
+    def lived(self, execution: Execution) -> tuple[Life, Ending]:
         """All steps but the last one: keeps no answers, decides on no retry.
 
         The record has all that the steps found, also the rows of a task that failed.
@@ -179,7 +181,7 @@ class Runner:
         life.records = encoded(life.rows, self._records_bytes_max)
         life.result.count = len(life.rows)
 
-    def _conclude(self, life: Life, end: Ended, failures: int) -> Ended:
+    def _conclude(self, life: Life, end: Ending, failures: int) -> Ending:
         """Keeps raw answers, ends the turn, and decides between a retry, an older answer and the end as it is."""
         if life.answers:
             self._keep(life, end)
@@ -191,7 +193,7 @@ class Runner:
         cached = self._cache.stale(life.task, life.definition, life.failure, life.hub_ms())
         return end if cached is None else stood_in(life, cached, end)
 
-    def _keep(self, life: Life, end: Ended) -> None:
+    def _keep(self, life: Life, end: Ending) -> None:
         """Stores the raw answers of a failed or partial task, and of a successful one now and then."""
         task, result = life.task, life.result
         is_sample = result.status == "succeeded" and not result.partial

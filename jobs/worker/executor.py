@@ -1,7 +1,7 @@
 """Runs one job on a thread: reads it, runs it, and always returns how it ended.
 
-ThreadPool ── job ──> Executor.run ── Execution ──> Runner.run (jobs.task.runner) ──> End
-           ── a job that computes past its deadline ──> Executor.stuck ──> End
+ThreadPool ── job ──> Executor.run ── Execution ──> Runner.run (jobs.task.runner) ──> Ending
+           ── a job that computes past its deadline ──> Executor.stuck ──> Ending
 """
 
 import sys
@@ -17,10 +17,9 @@ from msgspec import structs
 
 from jobs.contract import Outcome, Result, Run, Task, Timing, decode_task, failed_frame
 from jobs.errors import KINDS, Internal, Poison, RateLimited, TaskError, TimedOut
-from jobs.queue.claim import End, Job
+from jobs.queue.claim import Ending, Job
 from jobs.queue.clock import Clock
 from jobs.queue.flight import FOR_ALL_MS, tell
-from jobs.queue.retry import Retry
 from jobs.queue.script import DEATHS_MAX
 from jobs.queue.turn import Turn, TurnClient
 from jobs.task.execution import Execution
@@ -29,31 +28,17 @@ from regions import logs, names
 log = logs.get("worker")
 
 
-class Ended(Protocol):
-    """How a task ended: what ``jobs.task.life.Ended`` is. Sizes as in ``contract.Bytes``."""
-
-    outcome: Outcome
-    traceback: str
-    raw_bytes: int
-    records_bytes: int
-    wire_bytes: int
-    retry: Retry | None
-    shared_ms: int
-    meta: bytes
-    answered_ms: int
-
-
 class Runner(Protocol):
     """Runs tasks: what ``jobs.task.runner.Runner`` is."""
 
-    def run(self, execution: Execution) -> Ended:
+    def run(self, execution: Execution) -> Ending:
         """One attempt at a task. What goes wrong is part of how it ended."""
 
     def refresh(self) -> bool:
         """Reads changed definitions, cheap when there are none; whether something changed."""
 
     def limits(self) -> Mapping[str, str]:
-        """What sources and hosts allow, as ``jobs.queue.turn.limits_of``."""
+        """What sources and hosts allow, as ``jobs.definition.model.limits_of``."""
 
 
 class _Call(msgspec.Struct, array_like=True):
@@ -102,7 +87,7 @@ class Executor:
         self._runner, self._turns, self._clock = runner, turns, clock
         self._region, self._worker, self._ttl_ms = region, worker, int(ttl_seconds * 1000)
 
-    def run(self, job: Job) -> End:
+    def run(self, job: Job) -> Ending:
         """Runs an attempt and returns how it ended. Never raises."""
         task: Task | None = None
         job.thread = threading.get_ident()
@@ -119,7 +104,7 @@ class Executor:
             turn = Turn(
                 self._turns, job.task, job.execution, job.host, float(job.turn_ms), is_in_trouble=bool(job.trouble)
             )
-            ended = self._runner.run(
+            ending = self._runner.run(
                 Execution(
                     task,
                     offset_ms=offset_ms + self._clock.ahead_ms,
@@ -133,23 +118,16 @@ class Executor:
             )
         except BaseException as error:  # noqa: BLE001 - a thread that dies would hold its execution for ever
             return self._failed(job, task, error)
-        return End(
-            job,
-            self._traced(job, ended.outcome),
-            ended.traceback,
-            ended.raw_bytes,
-            ended.records_bytes,
-            ended.wire_bytes,
-            retry=None if job.is_cancelled else ended.retry,
-            is_urgent=task.sync,
-            shared_ms=-1 if job.is_cancelled and ended.outcome.status != "succeeded" else ended.shared_ms,
-            meta=ended.meta,
-            answered_ms=ended.answered_ms,
-        )
+        ending.outcome, ending.is_urgent = self._traced(job, ending.outcome), task.sync
+        if job.is_cancelled:
+            ending.retry = None
+            if ending.outcome.status != "succeeded":
+                ending.shared_ms = -1
+        return ending
 
-    def _shared(self, job: Job, task: Task, offset_ms: int) -> End:
+    def _shared(self, job: Job, task: Task, offset_ms: int) -> Ending:
         """The end of a task that got the answer of another one."""
-        shared = tell(
+        ending = tell(
             task,
             job.leader,
             job.answer,
@@ -158,9 +136,10 @@ class Executor:
             now_ms=self._clock.now_ms() + offset_ms,
         )
         job.answer = b""
-        return End(job, self._traced(job, shared.outcome), shared.traceback, 0, shared.records_bytes, shared.wire_bytes)
+        ending.outcome = self._traced(job, ending.outcome)
+        return ending
 
-    def _failed(self, job: Job, task: Task | None, error: BaseException) -> End:
+    def _failed(self, job: Job, task: Task | None, error: BaseException) -> Ending:
         log.error(
             "a job failed because of a fault of ours", task=job.task, is_readable=task is not None, error=str(error)
         )
@@ -170,7 +149,7 @@ class Executor:
 
     def _unrun(
         self, job: Job, task: Task | None, error: TaskError, shown: str, *, shared_ms: int = -1, run: Run | None = None
-    ) -> End:
+    ) -> Ending:
         """The end of a task that the runner did not end."""
         now_ms = self._clock.now_ms() + (job.offset_ms or 0)
         result = Result(
@@ -190,13 +169,18 @@ class Executor:
             frame=frame,
             run=run,
         )
-        sizes = (0, result.bytes.records, result.bytes.wire)
-        return End(job, self._traced(job, outcome), shown, *sizes, shared_ms=shared_ms)
+        return Ending(
+            self._traced(job, outcome),
+            shown,
+            records_bytes=result.bytes.records,
+            wire_bytes=result.bytes.wire,
+            shared_ms=shared_ms,
+        )
 
     def _traced(self, job: Job, outcome: Outcome) -> Outcome:
         return structs.replace(outcome, trail=job.trail(self._worker, outcome.finished_ms, outcome.run))
 
-    def stuck(self, job: Job, late_seconds: float) -> End:
+    def stuck(self, job: Job, late_seconds: float) -> Ending:
         """The end of a job whose thread still computes this long after its deadline."""
         shown, where = _stack(job.thread)
         error = TimedOut(

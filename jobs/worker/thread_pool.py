@@ -14,7 +14,7 @@ from typing import Final
 
 import redis
 
-from jobs.queue.claim import Claimed, Claimer, End, Job
+from jobs.queue.claim import Claimed, Claimer, Ending, Job
 from jobs.queue.home import Shipment
 from jobs.queue.outbox import Shipper
 from jobs.queue.script import LATER
@@ -62,7 +62,7 @@ class ThreadPool:
         )
         self._jobs: deque[Job] = deque()  # claimed, and no thread has them yet
         self._waiting: list[_Waiter] = []
-        self._ends: deque[End] = deque()
+        self._ends: deque[tuple[Job, Ending]] = deque()
         self._sending = threading.Lock()
         self._slots = threading.Condition()
         self._idle = self._threads = threads
@@ -149,13 +149,13 @@ class ThreadPool:
         self.is_stopping = True
         return self._end(job, self._executor.stuck(job, late_seconds))
 
-    def _end(self, job: Job, end: End) -> bool:
+    def _end(self, job: Job, ending: Ending) -> bool:
         """Records the end of a job. False when it has one already: a thread that was given up may still end its job."""
         with self._slots:
             if job.is_ended:
                 return False
             job.is_ended = True
-        self._ends.append(end)
+        self._ends.append((job, ending))
         return True
 
     def settle(self, own: int = 0) -> None:
@@ -200,27 +200,31 @@ class ThreadPool:
         now = time.monotonic()
         found = list(zip(entries, ends, strict=True))
         self._shipper.put(
-            [Shipment(entry, end.outcome, end.spliced_bytes, now) for entry, end in found if entry not in ("", LATER)]
+            [
+                Shipment(entry, ending.outcome, ending.spliced_bytes, now)
+                for entry, (_, ending) in found
+                if entry not in ("", LATER)
+            ]
         )
         if claimed is None:
             self.release(len(ends))
         else:
             self.accept(claimed, len(ends), own)
         with self._slots:
-            for end in ends:
-                del self._running[end.job.member]
+            for job, _ in ends:
+                del self._running[job.member]
             self._slots.notify_all()
-        for entry, end in found:
+        for entry, (job, _) in found:
             if not entry:
-                log.info("finished a job that was taken back", task=end.job.task, attempt=end.job.attempt)
+                log.info("finished a job that was taken back", task=job.task, attempt=job.attempt)
         return True
 
-    def _take_ends(self) -> list[End]:
-        ends: list[End] = []
+    def _take_ends(self) -> list[tuple[Job, Ending]]:
+        ends: list[tuple[Job, Ending]] = []
         size = 0
         while self._ends and size < FINISH_MAX_BYTES:
             ends.append(self._ends.popleft())
-            size += len(ends[-1].outcome.frame)
+            size += len(ends[-1][1].outcome.frame)
         return ends
 
 

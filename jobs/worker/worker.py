@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import time
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,7 @@ from rq.worker import BaseWorker
 from jobs.queue.claim import Claimer, Job
 from jobs.queue.home import Home, Shipment, Started, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
-from jobs.queue.script import WORKER_TTL_SECONDS, Script
+from jobs.queue.script import WORKER_TTL_SECONDS, load
 from jobs.queue.turn import Caller, TurnClient, tell_limits
 from jobs.worker.executor import Runner
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop
@@ -44,23 +45,7 @@ REPORTED_AFTER_MS: Final = 300  # the hub is told of jobs that run longer
 
 log = logs.get("worker")
 
-# It sets a lease at once, so that a process that dies before its first claim is found like any other. ARGV: the worker,
-# "birth", when its process began, and the other fields of its record. A process whose reply was lost calls this again, and
-# finds itself registered.
-REGISTER: Final = Script("""
-local worker, workers, queue_workers, lease, living = unpack(KEYS)
-local name = table.remove(ARGV, 1)
-local birth, death = unpack(redis.call("HMGET", worker, "birth", "death"))
-if birth and not death and birth ~= ARGV[2] then return 0 end
-redis.call("DEL", worker)
-redis.call("HSET", worker, unpack(ARGV))
-redis.call("SADD", workers, worker)
-redis.call("SADD", queue_workers, worker)
-redis.call("EXPIRE", worker, $worker_ttl)
-redis.call("SET", lease, name, "PX", $lease_ms)
-redis.call("ZADD", living, now_ms, name)
-return 1
-""")
+REGISTER: Final = load("register")
 
 
 class Worker(BaseWorker):
@@ -129,10 +114,7 @@ class Worker(BaseWorker):
             os._exit(0)  # an orderly exit would unload libraries that the stuck thread is using
 
     def run_once(self) -> None:
-        """One turn: a beat, a claim, a look at running jobs.
-
-        Takes a few seconds at most, whatever the region's Redis does.
-        """
+        """One turn: a beat, a claim, a look at running jobs. Takes a few seconds at most, whatever the region's Redis does."""
         self._send_beat()
         self.threads.settle()
         try:
@@ -149,10 +131,7 @@ class Worker(BaseWorker):
         self._failures = 0
 
     def leave(self) -> None:
-        """Gives back the jobs that it holds, sends results to the hub, and deregisters.
-
-        Others make good for what fails here.
-        """
+        """Gives back the jobs that it holds, sends results to the hub, and deregisters. Others make good for what fails here."""
         self.threads.is_stopping = True
         try:
             held = self.claimer.look([])[1]
@@ -284,15 +263,22 @@ class Worker(BaseWorker):
     # What RQ would do otherwise.
 
     def register_birth(self) -> None:
-        """RQ's, as one script that also runs at ``maxmemory``, since a full Redis needs workers.
-
-        Raises ValueError as RQ's.
-        """
+        """RQ's, as one script that also runs at ``maxmemory``, since a full Redis needs workers. Raises ValueError as RQ's."""
         self.last_heartbeat = now()
         queue_workers = names.rq_workers_of(self.queues[0].name)
-        keys = [self.key, self.redis_workers_keys, queue_workers, names.lease(self.name), names.WORKERS]
-        fields = [part for pair in self.serialize().items() for part in pair]
-        if not REGISTER.call(self.connection, keys, [self.name, *fields]):
+        record = dict(self.serialize())
+        is_registered = REGISTER.call(
+            self.connection,
+            worker=self.key,
+            workers=self.redis_workers_keys,
+            queue_workers=queue_workers,
+            lease=names.lease(self.name),
+            living=names.WORKERS,
+            name=self.name,
+            birth=record.pop("birth"),
+            record=chain.from_iterable(record.items()),
+        )
+        if not is_registered:
             raise ValueError(f"expected a new name for a worker, found an active worker named {self.name}")
 
     def _set_connection(self, connection: redis.Redis) -> redis.Redis:

@@ -13,8 +13,7 @@ from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 
 from jobs.pool.scaler import DECIDE, LEAVE, LOOK
 from jobs.queue.breaker import FAILED, RECOVERED, SLOW
-from jobs.queue.claim import CLAIM
-from jobs.queue.finish import DUE, FINISH, GIVE_BACK, RETRY
+from jobs.queue.claim import CLAIM, DUE, FINISH, GIVE_BACK, RETRY
 from jobs.queue.home import DELIVERED
 from jobs.queue.outbox import ORPHANS
 from jobs.queue.reaper import REAP, TRIM

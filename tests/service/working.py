@@ -1,4 +1,4 @@
-"""What tests of workers share: jobs as the bridge enqueues them, and a runner that does what its params say."""
+"""What the tests of a region's running part share: jobs as the bridge enqueues them, and a runner that does as told."""
 
 import json
 import os
@@ -9,7 +9,6 @@ import threading
 import time
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -21,7 +20,7 @@ from ulid import ULID
 
 from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, key_of, splice
 from jobs.errors import Cancelled, ConnectionFailed
-from jobs.queue.claim import Claimer
+from jobs.queue.claim import Claimer, Ending
 from jobs.queue.retry import Retry
 from jobs.task.execution import Execution
 from jobs.worker.entry import enter, run
@@ -45,7 +44,7 @@ def settings_for(region_url: str, hub_url: str, *, threads: int = 4, processes: 
 
 
 def task(*, deadline_seconds: float = 30.0, **params) -> Task:
-    """A task with a deadline in the future or past, on a hub with this machine's clock."""
+    """A task whose deadline lies ahead (or behind), on a hub whose clock is this machine's."""
     now = int(time.time() * 1000)
     return Task(
         task=str(ULID()),
@@ -79,7 +78,7 @@ def held(client, worker="w1") -> int:
 
 
 def pass_deadline(client: redis.Redis, id_: str, *, ago_ms: int = 1) -> None:
-    """Moves a task's deadline into the past everywhere in its region's Redis, so that no test waits for it."""
+    """Moves a task's deadline into the past, wherever its region's Redis has it: no test waits for one."""
     past = int(time.time() * 1000) - ago_ms
     client.hset(names.rq_job(id_), names.JOB_DEADLINE, past)
     client.zadd(names.RETRIED, {id_: past}, xx=True)
@@ -138,7 +137,7 @@ def enqueue(
 
 
 def enqueue_raw(client: redis.Redis, id_: str, data: bytes, request: str) -> None:
-    """A job with arbitrary data."""
+    """A job whose data is whatever was given."""
     client.hset(
         names.rq_job(id_),
         mapping={
@@ -159,28 +158,13 @@ def claimer(url: str, worker: str = "w1", *, register: bool = True, is_alone: bo
 
 
 def out_entries(hub: redis.Redis, kind: bytes = b"result") -> list[dict[bytes, bytes]]:
-    """The region's messages to the hub of one kind, in order."""
+    """What the region said to the hub, of one kind, in order."""
     return [fields for _, fields in hub.xrange(names.out_stream(REGION)) if fields[b"k"] == kind]
 
 
 def results(hub: redis.Redis) -> list[str]:
-    """The task ids of the region's results at the hub, in order."""
+    """The task ids of the results that the region sent, in order."""
     return [fields[b"t"].decode() for fields in out_entries(hub)]
-
-
-@dataclass
-class Ended:
-    """How a task ended, as ``jobs.task.life.Ended``."""
-
-    outcome: Outcome
-    traceback: str
-    raw_bytes: int
-    records_bytes: int
-    wire_bytes: int
-    retry: Retry | None = None
-    shared_ms: int = -1
-    meta: bytes = b""
-    answered_ms: int = 0
 
 
 class ObedientRunner:
@@ -192,14 +176,14 @@ class ObedientRunner:
     """
 
     def refresh(self) -> bool:
-        """There is nothing to read."""
+        """Nothing to read."""
         return False
 
     def limits(self) -> dict[str, str]:
-        """The host of all tasks has no tight limit."""
+        """The host of all tasks is in nobody's way."""
         return {"test.source": "1024 0"}
 
-    def run(self, execution: Execution) -> Ended:
+    def run(self, execution: Execution) -> Ending:
         task, attempt, cancelled = execution.task, execution.attempt, execution.cancelled
         params = task.params
         if "mark" in params:
@@ -234,7 +218,7 @@ class ObedientRunner:
             request=task.request, task=task.task, status=result.status, finished_ms=now, expires_ms=task.expires_ms,
             frame=frame,
         )  # fmt: skip
-        return Ended(outcome, trace, 100, result.bytes.records, result.bytes.wire, retry)
+        return Ending(outcome, trace, 100, result.bytes.records, result.bytes.wire, retry)
 
 
 def main(argv: list[str]) -> int:

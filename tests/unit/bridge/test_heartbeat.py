@@ -1,4 +1,4 @@
-"""The heartbeat file of a bridge."""
+"""The file by which others see that a bridge's loop goes on."""
 
 import os
 import resource

@@ -71,8 +71,8 @@ def test_a_row_that_is_returned_is_made_in_the_order_of_its_head(folder):
         ("-- Does.\n-- keys: queue held\nreturn 1\n", "expected names after keys"),
         ("-- Does.\n-- uses: place\nreturn 1\n", "place.lua needs them"),
         ("-- Does.\n-- args: rows (id, state, more)\nreturn 1\n", "expected rows of"),
-        ("-- Does.\nreturn KEEP_MS\n", "its head names the constants"),
-        ("-- Does.\n-- constants: UNHEARD\nreturn UNHEARD\n", "its head names the constants"),
+        ("-- Does.\nreturn KEEP_MS\n", "expected constants of Python"),
+        ("-- Does.\n-- constants: UNHEARD\nreturn UNHEARD\n", "expected constants of Python"),
     ],
 )
 def test_a_script_that_does_not_agree_with_its_head_is_refused(folder, text, why):

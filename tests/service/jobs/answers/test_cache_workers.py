@@ -1,7 +1,9 @@
-"""Cached answers in a real worker process: for conditional requests, and to replace failures."""
+"""Answers that a region keeps, used by a real worker process: to ask only whether they changed, and to stand in for failures."""
 
 import email.utils
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,13 +11,11 @@ import pytest
 from jobs.contract import rfc3339
 from regions import names
 from regions.secret import Secret
-from tests.service.counting import CountingSite, Rule, site
+from tests.service.counting import CountingSite, Rule
 from tests.service.jobs.queue.test_turn_workers import SLOW, definition
 from tests.service.region_workers import RegionWorkers, of
 from tests.service.working import out_entries
 from tests.waiting import until
-
-__all__ = ["site"]
 
 ONE, TWO = b'{"rows": [{"id": 1}]}', b'{"rows": [{"id": 2}]}'
 BROKEN = b'{"rows": []}'
@@ -36,8 +36,22 @@ def day(seconds_ago: float = 0.0) -> str:
 
 
 @pytest.fixture
+def site() -> Iterator[CountingSite]:
+    started = CountingSite()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
+    running = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
 def start(workers: RegionWorkers, site: CountingSite):
-    """Starts one worker process; ``write`` changes its definition."""
+    """Starts one worker process; ``write`` bends its one definition."""
 
     def begin(*, write=lambda text: text, code: str = "", secrets=None, **limits: object) -> RegionWorkers:
         if secrets is None:
@@ -59,7 +73,7 @@ def ask(workers: RegionWorkers, **more) -> dict:
 
 
 def run_of(workers: RegionWorkers) -> dict:
-    """What the last result at the hub says about its source's health."""
+    """What the last result that came home showed of its source."""
     return msgspec.json.decode(out_entries(workers.hub)[-1][b"h"])[2]
 
 
@@ -148,7 +162,7 @@ def test_a_304_that_nobody_asked_for_is_an_error(start, site):
 
 
 def test_an_answer_that_another_redirect_leads_to_is_asked_for_again(start, site):
-    """Its ETag may be the same by chance, but it is another page's."""
+    """Its tag may be the same by chance: it is another page's."""
     site.rules[f"{SLOW}/rows"] = Rule(status=302, body=b"", headers={"Location": f"https://{SLOW}/one"})
     site.rules[f"{SLOW}/one"] = Rule(body=ONE, headers={"ETag": '"1"'})
     site.rules[f"{SLOW}/two"] = Rule(body=TWO, headers={"ETag": '"1"'})
@@ -254,7 +268,7 @@ def test_no_secret_is_kept(start, site):
 
 
 def test_who_asks_the_origin_gets_no_older_answer_of_one_who_takes_it(start, site):
-    """All are claimed together: the first answers from the cache, the others have the same question."""
+    """All are claimed together: the first answers from what the region keeps, the others ask the same."""
     site.rules[SLOW] = Rule(body=ONE, headers={"ETag": '"a"'})
     workers = start()
     ask(workers)

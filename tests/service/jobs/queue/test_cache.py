@@ -2,7 +2,6 @@
 
 import email.utils
 import time
-from dataclasses import replace
 
 import pytest
 from msgspec.structs import replace as replace_task
@@ -15,7 +14,7 @@ from jobs.page import Page, Request
 from jobs.queue.reaper import Reaper
 from jobs.queue.script import CACHED_EACH_BYTES, CACHED_MAX_BYTES, CACHED_TTL_MS
 from regions import names
-from tests.service.jobs.queue.test_claim import end
+from tests.service.jobs.queue.test_claim import changed, end
 from tests.service.jobs.queue.test_retry import again
 from tests.service.working import REGION, claimer, enqueue, task
 from tests.unit.describing import define
@@ -49,7 +48,7 @@ def test_the_latest_answer_to_a_question_is_kept(region_redis, worker):
     client = region_redis.client
     for frame in (b"0{}\nfirst", b"0{}\nthe second"):
         (job,) = give(client, worker, [task()])
-        worker.finish([replace(end(job, frame=frame), meta=META)], then_claim=0)
+        worker.finish([changed(end(job, frame=frame), meta=META)], then_claim=0)
     assert kept(client) == [b"0{}\nthe second"]
     assert is_exact(client)
     (key,) = client.keys(names.cache("*"))
@@ -60,7 +59,7 @@ def test_the_latest_answer_to_a_question_is_kept(region_redis, worker):
 def test_nothing_is_kept_of_what_is_no_answer(region_redis, worker, how):
     client = region_redis.client
     (job,) = give(client, worker, [task()], has_keys=how != "of an older bridge")
-    last = replace(again(job) if how == "tried again" else end(job), meta=b"" if how == "not told" else META)
+    last = changed(again(job) if how == "tried again" else end(job), meta=b"" if how == "not told" else META)
     if how == "taken back":
         worker.give_back([job.member])
     worker.finish([last], then_claim=0)
@@ -72,7 +71,7 @@ def test_the_oldest_go_where_there_is_no_room(region_redis, worker):
     size = CACHED_MAX_BYTES // 10
     for n in range(13):
         (job,) = give(client, worker, [task(n=n)])
-        worker.finish([replace(end(job, frame=b"0{}\n" + b"%02d" % n * (size // 2)), meta=META)], then_claim=0)
+        worker.finish([changed(end(job, frame=b"0{}\n" + b"%02d" % n * (size // 2)), meta=META)], then_claim=0)
         client.delete(names.OUTBOX)
         client.set(names.OUTBOX_BYTES, 0)
         assert int(client.get(names.CACHED_BYTES)) <= CACHED_MAX_BYTES
@@ -84,7 +83,7 @@ def test_the_oldest_go_where_there_is_no_room(region_redis, worker):
 def test_what_nobody_asked_for_in_a_week_goes(region_redis, worker):
     client = region_redis.client
     jobs = give(client, worker, [task(n=n) for n in range(2)])
-    worker.finish([replace(end(job), meta=META) for job in jobs], then_claim=0)
+    worker.finish([changed(end(job), meta=META) for job in jobs], then_claim=0)
     old, _ = client.zrange(names.CACHED, 0, -1)
     client.zincrby(names.CACHED, -CACHED_TTL_MS, old)
     Reaper(client, REGION).run_once()
@@ -96,7 +95,7 @@ def test_a_full_redis_still_ends_what_is_kept(region_redis, worker):
     client = region_redis.client
     (job,) = give(client, worker, [task()])
     client.config_set("maxmemory", 1)
-    assert worker.finish([replace(end(job), meta=META)], then_claim=0)[0] != [""]
+    assert worker.finish([changed(end(job), meta=META)], then_claim=0)[0] != [""]
     assert len(kept(client)) == 1
 
 
@@ -129,7 +128,7 @@ def stored(region_redis, worker, definition):
         meta = Cache().note(definition, page(url, **headers), fetched_ms)
         made = Result(task=one.task, source=one.source, region=REGION, status="succeeded", attempts=1)
         frame = encode_frame(made, b"[]")
-        worker.finish([replace(end(job, frame=frame), meta=packed(meta, pages, made, {}))], then_claim=0)
+        worker.finish([changed(end(job, frame=frame), meta=packed(meta, pages, made, {}))], then_claim=0)
         return one, frame
 
     return store

@@ -5,6 +5,7 @@ import time
 
 import pytest
 import rq.suspension
+from msgspec import structs
 from rq import Queue
 from rq.job import Job as RqJob
 from rq.job import JobStatus
@@ -21,7 +22,7 @@ from rq.serializers import JSONSerializer
 from bridge.enqueue import Enqueuer
 from jobs.contract import Outcome
 from jobs.queue import script
-from jobs.queue.claim import End
+from jobs.queue.claim import Ending
 from regions import connect, names
 from tests.service.working import REGION, claimer, enqueue, enqueue_raw, task
 
@@ -39,7 +40,13 @@ def end(job, *, status="succeeded", frame=b'0{"task":"x"}\n[]', traceback=""):
     outcome = Outcome(
         request=job.request, task=job.task, status=status, finished_ms=now, expires_ms=now + 60_000, frame=frame
     )
-    return End(job, outcome, traceback, raw_bytes=1000, records_bytes=100, wire_bytes=len(frame))
+    return job, Ending(outcome, traceback, raw_bytes=1000, records_bytes=100, wire_bytes=len(frame))
+
+
+def changed(end, **changes):
+    """The end of a job with other fields of its ending."""
+    job, ending = end
+    return job, structs.replace(ending, **changes)
 
 
 def wip(client):
@@ -78,8 +85,8 @@ def test_times_are_written_as_rq_writes_them(region_redis):
     days = {0: "1970-01-01", 951782400: "2000-02-29", 1709164800: "2024-02-29", 1732421640: "2024-11-24",
             4107542399: "2100-02-28", 4107542400: "2100-03-01"}  # fmt: skip
     for at, day in days.items():
-        at_text = script.Script(f"seconds, micros = {at}, 123\nreturn iso()")
-        found = at_text.call(client, []).decode()
+        at_text = script.compose(f"-- Does.\n-- uses: iso\nseconds, micros = {at}, 123\nreturn iso()")
+        found = at_text.call(client).decode()
         assert found == time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at)) + ".000123Z"
         assert found.startswith(day)
 
@@ -88,7 +95,7 @@ def test_times_are_written_as_rq_writes_them(region_redis):
 def test_the_regions_time_is_its_rediss_and_what_is_added(region_redis, added_ms):
     client = region_redis.client
     client.set(names.CLOCK, added_ms)
-    asked = script.Script('return {string.format("%.0f", now_ms), seconds, micros, now, own_ms(now_ms)}')
+    asked = script.compose('-- Does.\nreturn {string.format("%.0f", now_ms), seconds, micros, now, own_ms(now_ms)}')
     before_ms = connect.redis_now_ms(client)
     for _ in range(20):
         now_ms, seconds, micros, now, own_ms = client.eval(asked.text, 0)
@@ -201,12 +208,12 @@ def test_a_finished_job_is_finished_everywhere_and_its_outcome_is_in_the_outbox(
     assert found.decode() == entry
     assert fields == {
         b"q": one.request.encode(), b"t": one.task.encode(), b"s": b"succeeded", b"b": b"700",
-        b"f": str(finished.outcome.finished_ms).encode(), b"x": str(finished.outcome.expires_ms).encode(),
-        b"r": finished.outcome.frame, b"h": finished.outcome.trail,
+        b"f": str(finished[1].outcome.finished_ms).encode(), b"x": str(finished[1].outcome.expires_ms).encode(),
+        b"r": finished[1].outcome.frame, b"h": finished[1].outcome.trail,
     }  # fmt: skip
-    assert int(client.get(names.OUTBOX_BYTES)) == len(finished.outcome.frame)
+    assert int(client.get(names.OUTBOX_BYTES)) == len(finished[1].outcome.frame)
     assert client.hgetall(names.COUNTERS) == {
-        b"succeeded": b"1", b"raw": b"1000", b"records": b"100", b"wire": str(len(finished.outcome.frame)).encode()
+        b"succeeded": b"1", b"raw": b"1000", b"records": b"100", b"wire": str(len(finished[1].outcome.frame)).encode()
     }  # fmt: skip
     assert client.hget(names.rq_worker("w1"), "successful_job_count") == b"1"
 

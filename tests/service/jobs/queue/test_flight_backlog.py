@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from dataclasses import replace
 
 import msgspec
 import pytest
@@ -11,7 +10,7 @@ from bridge.enqueue import Enqueuer
 from jobs import contract
 from jobs.queue import flight
 from regions import names
-from tests.service.jobs.queue.test_claim import end
+from tests.service.jobs.queue.test_claim import changed, end
 from tests.service.jobs.queue.test_flight import FRAME, left
 from tests.service.working import REGION, claimer, task
 from tests.waiting import until
@@ -54,7 +53,7 @@ def one_by_one(worker):
     while jobs := worker.claim(1).jobs:
         (job,) = jobs
         found[job.task] = job.leader
-        told = end(job) if job.answer else replace(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)
+        told = end(job) if job.answer else changed(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)
         worker.finish([told], then_claim=0)
     return found
 
@@ -137,7 +136,7 @@ def test_the_answer_stays_for_who_is_still_in_the_queue_when_those_who_waited_ha
     worker.claim(6)
     (job,) = worker.claim(1).jobs
     (other,) = worker.claim(1).jobs  # behind the second one, which waits from now on
-    worker.finish([replace(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)], then_claim=0)
+    worker.finish([changed(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)], then_claim=0)
     found = one_by_one(worker)
     assert (job.task, found[second], found[third]) == (first, first, first)
     assert next(iter(found)) == second
@@ -154,8 +153,8 @@ def aged(max_age, count=1):
 
 def answered(job, seconds_ago):
     """The end of one that asked, or that took an answer of its region's, which is so old."""
-    ended = replace(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)
-    return replace(ended, answered_ms=int((time.time() - seconds_ago) * 1000))
+    ended = changed(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)
+    return changed(ended, answered_ms=int((time.time() - seconds_ago) * 1000))
 
 
 def test_an_older_answer_is_shared_only_with_those_who_take_one_of_its_age(region_redis, enqueuer, worker):
@@ -180,7 +179,7 @@ def test_an_answer_that_came_before_a_task_did_is_not_of_its_own_time(region_red
     until(lambda: time.time() * 1000 > came + 1, "a later millisecond")
     late, patient = give(enqueuer, [*aged(0.0), *aged(60.0)])
     worker.claim(9)
-    worker.finish([replace(answered(job, 0), answered_ms=came)], then_claim=0)
+    worker.finish([changed(answered(job, 0), answered_ms=came)], then_claim=0)
     found = {job.task: job.leader for job in worker.claim(9).jobs}
     assert found == {late: "", patient: first}
 

@@ -13,11 +13,20 @@ from jobs.queue.reaper import Reaper
 from jobs.queue.retry import read_past
 from jobs.worker.worker import REGISTER
 from regions import connect, names
-from regions.script import send
 from tests.service.jobs.queue.test_claim import end
 from tests.service.jobs.queue.test_retry import again
 from tests.service.working import REGION, claimer, enqueue, task
-from tests.waiting import Clock, until
+from tests.waiting import until
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture
@@ -31,9 +40,17 @@ def reaper(region_redis, clock):
 
 
 def register(client, name):
-    keys = [names.rq_worker(name), names.RQ_WORKERS, names.rq_workers_of(REGION), names.lease(name), names.WORKERS]
-    fields = ["birth", "2026-11-24T04:14:00.000000Z", "queues", REGION]
-    send(client, [REGISTER.command(keys, [name, *fields])], [REGISTER])
+    REGISTER.call(
+        client,
+        worker=names.rq_worker(name),
+        workers=names.RQ_WORKERS,
+        queue_workers=names.rq_workers_of(REGION),
+        lease=names.lease(name),
+        living=names.WORKERS,
+        name=name,
+        birth="2026-11-24T04:14:00.000000Z",
+        record=["queues", REGION],
+    )
 
 
 def look(reaper, clock, seconds):

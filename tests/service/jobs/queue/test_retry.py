@@ -1,7 +1,6 @@
 """Retries on a real Redis: where a failed attempt waits, and how it comes back."""
 
 import time
-from dataclasses import replace
 
 import pytest
 from rq.job import JobStatus
@@ -12,7 +11,7 @@ from jobs.errors import ConnectionFailed
 from jobs.queue.retry import Attempt, Retry, read_past
 from jobs.queue.script import LATER
 from regions import names
-from tests.service.jobs.queue.test_claim import end, fetch, queue, wip
+from tests.service.jobs.queue.test_claim import changed, end, fetch, queue, wip
 from tests.service.working import REGION, claimer, enqueue, pass_deadline, task
 
 
@@ -21,7 +20,7 @@ def again(job, wait_seconds=0.0, *, is_urgent=False):
     result = contract.Result(task=job.task, source=job.source, region=REGION, status="failed", attempts=job.attempt)
     frame = contract.failed_frame(result, ConnectionFailed("it broke"))
     failed = end(job, status="failed", frame=frame, traceback="Traceback: it broke")
-    return replace(failed, retry=Retry(wait_seconds, "connection", "it broke"), is_urgent=is_urgent)
+    return changed(failed, retry=Retry(wait_seconds, "connection", "it broke"), is_urgent=is_urgent)
 
 
 def scheduled(client):
@@ -57,7 +56,7 @@ def test_a_failed_attempt_is_dated_by_its_regions_clock(region_redis):
     worker.move_due()
     (second,) = worker.claim(1).jobs
     (past,) = read_past(second.past)
-    assert past.ended_ms == failed.outcome.finished_ms - 3_600_000
+    assert past.ended_ms == failed[1].outcome.finished_ms - 3_600_000
 
 
 def test_a_due_one_goes_back_to_the_queue_once_and_remembers(region_redis):
@@ -145,10 +144,10 @@ def test_what_is_not_tried_again_in_time_ends_as_it_failed(region_redis, where):
     worker.move_due()
     pass_deadline(client, id_)
     ((entry, outcome, size),) = worker.move_due()
-    assert (outcome, size) == (failed.outcome, failed.spliced_bytes)
+    assert (outcome, size) == (failed[1].outcome, failed[1].spliced_bytes)
     assert contract.head(outcome.frame).error.type == "connection"
     ((found, fields),) = client.xrange(names.OUTBOX)
-    assert (found.decode(), fields[b"r"]) == (entry, failed.outcome.frame)
+    assert (found.decode(), fields[b"r"]) == (entry, failed[1].outcome.frame)
     seen = fetch(client, id_)
     assert seen.get_status() == JobStatus.FAILED
     assert seen.latest_result().exc_string == "Traceback: it broke"

@@ -12,8 +12,9 @@ import jobs.task
 from jobs import contract
 from jobs.contract import Result, Task
 from jobs.parse.source import Source
+from jobs.queue.claim import Ending
 from jobs.task.execution import Execution
-from jobs.task.life import Ended, shortened
+from jobs.task.life import shortened
 from jobs.task.runner import Runner
 from regions import names, settings
 from regions.faults import Faults
@@ -131,8 +132,8 @@ def run(
     return opened(runner.run(Execution(wanted, attempt=2, failures=failures, queued_ms=3.14, cancelled=cancelled)))
 
 
-def opened(ended: Ended) -> tuple[Result, list[dict[str, Any]], Ended]:
-    """A result, its records, and how it ended, after checking that they agree."""
+def opened(ended: Ending) -> tuple[Result, list[dict[str, Any]], Ending]:
+    """A result, its records, and how it ended, seen to agree."""
     result = contract.head(ended.outcome.frame)
     records = msgspec.json.decode(contract.splice(ended.outcome.frame))["records"]
     assert ended.outcome.status == result.status

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from jobs.definition.model import limits_of
 from jobs.definition.read import read
-from jobs.queue.turn import limits_of
 
 
 def definition(folder: Path, name: str, url: str, limits: str, before: str = ""):

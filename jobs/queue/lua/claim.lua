@@ -1,0 +1,126 @@
+-- Renews a worker's lease, then takes jobs from the queue: drops those that are late, cancelled or deleted, lets those wait that have no turn or
+-- that join a leader, and begins an execution of each other one.
+-- `own` is the queue to take from; `nonce` makes the executions' ids; a worker that runs suspects `is_alone`.
+-- Returns {now_ms, 1 if the lease had lapsed, why it took nothing or "", a row for each job, in how many ms a task that waits may be called
+-- (or -1), frames}. Of a job: `told` is the number of its answer among the frames, 0 if it has none, and `leader` whose answer that is;
+-- `refused_ms` from 0 on: there is no turn in time, but in so many ms; `trouble` and `why`: what is wrong with its host.
+-- keys: own, queue, suspects, scheduled, wip, canceled, worker, held, lease, workers, outbox_bytes
+-- args: count, name, nonce, is_alone
+-- uses: place, hosts, host_queue, shared_fetch, join, leave, latest
+-- rows: job (task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms, host, turn_ms, refused_ms, trouble,
+--   why, told, leader)
+-- constants: LEASE_MS, RQ_SUSPENDED, OUTBOX_MAX_BYTES, ALONE, ALONE_MAX, SKIPPED_MAX, CARRIED_MAX_BYTES, JOB, JOB_DEADLINE, JOB_REQUEST, JOB_SOURCE,
+--   JOB_PAST, JOB_DEATHS, JOB_BRIDGED, JOB_HOST, JOB_SINCE, JOB_KEY, JOB_JOINED, JOB_SHARED, JOB_ASKED, JOB_MAX_AGE, CANCEL_MARK,
+--   JOB_KEPT, KEEP_MS, DEATHS_MAX, FLIGHT, TURNS, HOST, RETRIED, JOB_ATTEMPT, EXECUTION, EXECUTION_TURN, EXECUTIONS, FAR_SECONDS, WORKER_TTL_SECONDS
+-- flags: allow-oom
+
+local wanted = tonumber(count)
+local lapsed = redis.call("SET", lease, name, "PX", LEASE_MS, "GET") == false
+redis.call("ZADD", workers, now_ms, name)
+local refusal = ""
+if redis.call("EXISTS", worker) == 0 or redis.call("HEXISTS", worker, "death") == 1 then refusal = "unregistered"
+elseif redis.call("EXISTS", RQ_SUSPENDED) == 1 then refusal = "suspended"
+elseif tonumber(redis.call("GET", outbox_bytes) or 0) >= OUTBOX_MAX_BYTES then refusal = "outbox full" end
+if is_alone == "1" then
+  redis.call("ZREMRANGEBYSCORE", ALONE, "-inf", now_ms - LEASE_MS)
+  redis.call("ZADD", ALONE, now_ms, name)
+  if redis.call("ZCARD", ALONE) > ALONE_MAX then
+    redis.call("ZREM", ALONE, name)
+    refusal = "enough alone"
+  end
+end
+if refusal ~= "" then wanted = 0 end
+local found, skipped, stamp = {}, 0, iso()
+if wanted > 0 and is_waited_for and not joins().is_told(redis.call("LINDEX", own, 0)) then call_due() end
+while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES do
+  local id = redis.call("LPOP", own)
+  if not id then break end
+  local job = JOB .. id
+  local data, deadline, request, source, status, past, deaths, bridged, host, since, key, joined, shared, asked, max_age =
+    unpack(redis.call("HMGET", job, "data", JOB_DEADLINE, JOB_REQUEST, JOB_SOURCE, "status", JOB_PAST, JOB_DEATHS, JOB_BRIDGED,
+      JOB_HOST, JOB_SINCE, JOB_KEY, JOB_JOINED, JOB_SHARED, JOB_ASKED, JOB_MAX_AGE))
+  deadline, since = tonumber(deadline or ""), tonumber(since or "")
+  request, source, host = request or "", source or "", host or ""
+  if not data or status ~= "queued" then
+    skipped = skipped + 1
+  elseif (deadline and deadline <= now_ms) or redis.call("EXISTS", CANCEL_MARK .. id) == 1 then
+    skipped = skipped + 1
+    if since then forget(host, id) end
+    if redis.call("EXISTS", CANCEL_MARK .. id) == 1 or redis.call("HEXISTS", job, JOB_KEPT) == 0 then
+      redis.call("HSET", job, "status", "canceled", "ended_at", stamp)
+      redis.call("PEXPIRE", job, KEEP_MS)
+      redis.call("ZADD", canceled, seconds, id)
+      keep_latest(canceled)
+      if key then land(key, id, "", -1, 0, "") end
+      if (shared or "") ~= "" then flights().taken(shared) end
+    end  -- else it failed before, and ends as that (due.lua)
+  else
+    local refused_ms, is_put_off, trouble, why = -1, false, "", ""
+    deaths = tonumber(deaths or 0)
+    local is_poison, is_joined, told, leader = deaths >= DEATHS_MAX, false, nil, shared or ""
+    if leader ~= "" then told = joins().carry(leader) end
+    if (joined or "") ~= "" or (leader ~= "" and not told) then
+      redis.call("HSET", job, JOB_JOINED, "", JOB_SHARED, told and leader or "")
+    end
+    if key and not told and not is_poison then
+      local leads = redis.call("SET", FLIGHT .. key, id, "NX", "GET", "PXAT", own_ms((deadline or now_ms) + KEEP_MS))
+      if leads and leads ~= id and (flights().parse(leads)) ~= id then
+        local ms
+        is_joined, told, ms, leader = joins().join({
+          id = id, key = key, host = host, source = source, request = request, deadline = deadline,
+          asked = tonumber(asked or ""), bridged = bridged, max_age = max_age,
+        }, leads, since)
+        refused_ms = ms or -1
+        if leader then redis.call("HSET", job, JOB_SHARED, leader) end
+      end
+    end
+    if host ~= "" and not (is_poison or is_joined or told) then
+      local is_called = since and redis.call("ZSCORE", TURNS .. host, id)
+      local known, most, every = look(host), limit_of(host, source)
+      if refused_ms < 0 and not take(host, known, most, every, id, is_called) then
+        refused_ms = wait(host, known, most, every, id, request, deadline, is_called) or -1
+        is_put_off = refused_ms < 0 or redis.call("HEXISTS", job, JOB_KEPT) == 1
+      end
+      if known.opened > 0 and refused_ms >= 0 then
+        trouble, why = unpack(redis.call("HMGET", HOST .. host, "type", "why"))
+      elseif known.fails > 0 then
+        trouble = "some"
+      end
+    end
+    if is_joined then
+      skipped = skipped + 1
+    elseif is_put_off then
+      skipped = skipped + 1
+      if refused_ms < 0 then
+        redis.call("HSET", job, "status", "scheduled", JOB_SINCE, since or now_ms)
+      else  -- it failed before, and ends as that
+        redis.call("HSET", job, "status", "scheduled", JOB_SINCE, "")
+        redis.call("ZADD", RETRIED, now_ms, id)
+      end
+    else
+      local execution = nonce .. #found
+      local member = id .. ":" .. execution
+      local counts = not (is_poison or told) and refused_ms < 0  -- an execution that only ends is no attempt
+      local attempt = redis.call("HINCRBY", job, JOB_ATTEMPT, counts and 1 or 0)
+      redis.call("HSET", job, "status", "started", "worker_name", name, "started_at", stamp, "last_heartbeat", stamp,
+        since and JOB_SINCE or "status", since and "" or "started")
+      redis.call("HSET", EXECUTION .. member, "id", execution, "job_id", id, "worker_name", name,
+        "created_at", now, "last_heartbeat", now, EXECUTION_TURN, counts and host or "")
+      redis.call("ZADD", EXECUTIONS .. id, seconds + FAR_SECONDS, execution)
+      redis.call("ZADD", wip, seconds + FAR_SECONDS, member)
+      redis.call("SADD", held, member)
+      found[#found + 1] = job_row({
+        task = id, execution = execution, attempt = attempt, data = data, request = request, source = source, past = past or "",
+        deaths = deaths, deadline_ms = deadline or 0, bridged_ms = tonumber(bridged or 0), host = host,
+        turn_ms = since and now_ms - since or 0, refused_ms = refused_ms, trouble = trouble or "", why = why or "",
+        told = told or 0, leader = told and leader or "",
+      })
+    end
+  end
+end
+if refusal ~= "unregistered" then
+  local state = refusal == "suspended" and refusal or redis.call("EXISTS", held) == 1 and "busy" or "idle"
+  redis.call("HSET", worker, "last_heartbeat", stamp, "state", state)
+  redis.call("EXPIRE", worker, WORKER_TTL_SECONDS)
+end
+return {now_ms, lapsed and 1 or 0, refusal, found, has_waiting and next_call() or -1, frames}

@@ -1,0 +1,40 @@
+-- Moves jobs whose time has come to the queue, looks after shared fetches, and ends with the kept outcome what could not be tried again
+-- in time. A task that runs past its deadline ends by itself, or is given back and looked at again. One that was ended here may still stand
+-- in the queue: claims skip jobs that are not queued.
+-- Returns a row for each task that ended.
+-- keys: queue, suspects, scheduled, finished, failed, outbox, outbox_bytes, counters
+-- uses: kept, leave, conclude
+-- rows: ended (entry, task, request, state, finished_ms, expires_ms, size_bytes, frame, trail)
+-- constants: DUE_MAX, JOB, JOB_FRONT, JOB_DEATHS, JOB_HOST, JOB_SINCE, JOB_JOINED, JOB_KEPT, RETRIED
+-- flags: allow-oom
+
+for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIMIT", 0, DUE_MAX)) do
+  redis.call("ZREM", scheduled, id)
+  local job = JOB .. id
+  local status, front, deaths, host, since, joined =
+    unpack(redis.call("HMGET", job, "status", JOB_FRONT, JOB_DEATHS, JOB_HOST, JOB_SINCE, JOB_JOINED))
+  if status == "scheduled" then
+    if (since or "") ~= "" then forget(host, id) end  -- no turn came: the claim says so
+    redis.call("HSET", job, "status", "queued", "enqueued_at", stamp, joined and JOB_JOINED or "status", joined and "" or "queued")
+    place(id, deaths, front == "1" and "LPUSH" or "RPUSH")
+  end
+end
+flights().look_after()
+local answer = {}
+for _, id in ipairs(redis.call("ZRANGE", RETRIED, "-inf", now_ms, "BYSCORE", "LIMIT", 0, DUE_MAX)) do
+  local status, kept, host, since = unpack(redis.call("HMGET", JOB .. id, "status", JOB_KEPT, JOB_HOST, JOB_SINCE))
+  if status == "started" then
+    redis.call("ZADD", RETRIED, now_ms + 1000, id)
+  else
+    redis.call("ZREM", RETRIED, id)
+    if (status == "queued" or status == "scheduled") and kept then
+      redis.call("ZREM", scheduled, id)
+      if (since or "") ~= "" then forget(host, id) end
+      local execution, worker, began, ending = unpack_kept(kept)
+      ending.task, ending.entry = id, conclude(id, execution, worker, began, ending)
+      answer[#answer + 1] = ended_row(ending)
+    end
+  end
+end
+account()
+return answer

@@ -296,7 +296,10 @@ class Bridge:
     # The region's Redis
 
     def _prepare(self, keeps_file: bool) -> None:
-        """Runs in the watch's thread. The ioloop uses a connection only after the watch has reported that all is well."""
+        """Runs in the watch's thread.
+
+        The ioloop uses a connection only after the watch has reported that all is well.
+        """
         self._durable.waits = keeps_file
         if not self._enqueuer.is_open:
             self._enqueuer.open()

@@ -165,7 +165,10 @@ class Enqueuer:
         return ("EVALSHA", _SHA, 2, key, queue, message.task, side, -1, *fields)
 
     def _is_asked_again(self, question: str, task: contract.Task, now_ms: int) -> bool:
-        """Whether another task with the same question may still wait. Then the first keeps its answer (jobs.queue.flight)."""
+        """Whether another task with the same question may still wait.
+
+        Then the first keeps its answer (jobs.queue.flight).
+        """
         before = self._asked.get(question)
         if len(self._asked) >= ASKED_MAX:
             self._asked = {key: one for key, one in self._asked.items() if one[1] > now_ms}

@@ -269,7 +269,10 @@ class RegionBridges:
         return True
 
     def _wait(self, condition: Callable[[], Answer], seconds: float) -> Answer:
-        """Polls until the answer is true or the time is over. Returns the last answer. Renews our own beat meanwhile."""
+        """Polls until the answer is true or the time is over.
+
+        Returns the last answer. Renews our own beat meanwhile.
+        """
         deadline = time.monotonic() + seconds
         while not (answer := condition()) and time.monotonic() < deadline:
             heartbeat.write(self._lock)

@@ -26,7 +26,10 @@ BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """One heartbeat. ``at_seconds`` is monotonic; ``kept``: bridge.ensure started the process; ``state``: of a bridge."""
+    """One heartbeat.
+
+    ``at_seconds`` is monotonic; ``kept``: bridge.ensure started the process; ``state``: of a bridge.
+    """
 
     pid: int
     started: int

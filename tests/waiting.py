@@ -30,6 +30,16 @@ def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
     return answer
 
 
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def freeze(group: int) -> None:
     """Stops a process group, and returns when each of its threads has stopped.
 

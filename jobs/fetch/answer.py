@@ -133,7 +133,10 @@ class Response:
         self.will_close = False
 
     def begin(self) -> None:
-        """Reads up to the body. Raises Malformed, ConnectionFailed, TooLarge, OSError (RemoteDisconnected for no byte at all)."""
+        """Reads up to the body.
+
+        Raises Malformed, ConnectionFailed, TooLarge, OSError (RemoteDisconnected for no byte at all).
+        """
         left = HEADERS_BYTES_MAX
         for _ in range(INTERIM_MAX + 1):
             text = self._head(left)

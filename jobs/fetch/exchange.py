@@ -16,6 +16,7 @@ from urllib3.connection import HTTPConnection
 
 from jobs.errors import Cancelled, TimedOut
 from regions import logs
+from regions.loop import Loop
 
 WATCH_SECONDS: Final = 0.1  # how late a cancel, or the deadline of a slow answer, is noticed
 
@@ -135,9 +136,8 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._watched: dict[int, Exchange] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="fetch-watchdog", daemon=True)
-        self._thread.start()
+        self._loop = Loop("fetch-watchdog", self._turn)
+        self._loop.start(WATCH_SECONDS)
 
     @contextlib.contextmanager
     def watching(self, exchange: Exchange) -> Iterator[None]:
@@ -151,10 +151,9 @@ class Watchdog:
             _here.exchange = None
             del self._watched[key]
 
-    def run(self) -> None:
-        """Runs until it is stopped."""
-        while not self._stopping.wait(WATCH_SECONDS):
-            self.run_once()
+    def _turn(self) -> float:
+        self.run_once()
+        return WATCH_SECONDS
 
     def run_once(self) -> None:
         """Cuts exchanges that are late or cancelled."""
@@ -167,5 +166,4 @@ class Watchdog:
 
     def stop(self) -> None:
         """Ends the thread."""
-        self._stopping.set()
-        self._thread.join()
+        self._loop.stop()

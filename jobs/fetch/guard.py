@@ -146,7 +146,10 @@ def parse_origins(text: str) -> dict[str, str]:
 
 
 def system_resolve(host: str, port: int) -> list[Target]:
-    """The system's addresses for a name, in its order. Raises ``socket.gaierror``, or UnicodeError for an invalid name."""
+    """The system's addresses for a name, in its order.
+
+    Raises ``socket.gaierror``, or UnicodeError for an invalid name.
+    """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [(family, address) for family, _, _, _, address in found if family in (socket.AF_INET, socket.AF_INET6)]  # type: ignore[misc]
 

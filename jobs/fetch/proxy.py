@@ -112,7 +112,10 @@ class Proxied:
         return [str(address[0]).partition("%")[0] for _, address in targets]
 
     def _through(self, exchange: Exchange, connection: HTTPConnection, connect: Connect) -> socket.socket:
-        """Calls ``connect`` on a socket to each of the proxy's addresses until one works. Failures here are the proxy's."""
+        """Calls ``connect`` on a socket to each of the proxy's addresses until one works.
+
+        Failures here are the proxy's.
+        """
         fault: OSError | http.client.HTTPException = OSError("no address")
         for seconds, (family, address) in shared(exchange, self._own(exchange)):
             made = (socks.socksocket if self._is_socks else socket.socket)(family, socket.SOCK_STREAM)

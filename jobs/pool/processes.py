@@ -8,7 +8,8 @@
      ├ Reaper (thread)        gives the jobs of dead processes to others
      └ Reporter (thread)      tells the hub
 
-On each turn of its claim loop a child writes a byte to a pipe, its beat. The pipe is local, so beats go on while Redis is away.
+A suspect is a task that was running when its process died; it runs again alone, in a process of its own. On each turn of
+its claim loop a child writes a byte to a pipe, its beat. The pipe is local, so beats go on while Redis is away.
 """
 
 import os
@@ -40,12 +41,14 @@ from regions.process import resident_bytes, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
-WATCH_SECONDS: Final = 0.2
-SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
-MEMORY_SECONDS: Final = 2.0  # between two looks at memory; each look reads a file for every process of the machine
+WATCH_SECONDS: Final = 0.2  # how long one turn waits for beats
+SILENT_SECONDS: Final = 2 * LEASE_MS / 1000  # a child without a beat for this long hangs
+MEMORY_CHECK_SECONDS: Final = (
+    2.0  # between two looks at memory; each look reads a file for every process of the machine
+)
 STEADY_SECONDS: Final = 10.0  # a process that lived this long is replaced at once when it dies
-BACKOFF_MAX_SECONDS: Final = 5.0
-STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0
+BACKOFF_MAX_SECONDS: Final = 5.0  # before a child is replaced that died early again and again
+STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0  # of a warm stop; what still runs then is killed
 ALONE_A_TURN: Final = 4  # processes for suspects that start in one turn
 COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
 WORKER: Final = (sys.executable, "-m", "jobs.worker")
@@ -150,7 +153,7 @@ class Pool:
                 self._start(slot)
         self._start_alone()
         self._watch()
-        if time.monotonic() - self._memory_read >= MEMORY_SECONDS:
+        if time.monotonic() - self._memory_read >= MEMORY_CHECK_SECONDS:
             self._check_memory()
 
     def workers(self) -> list[str]:
@@ -163,7 +166,10 @@ class Pool:
         return sum(child.beat is not None for child in children), len(children)
 
     def _fit(self, share: int) -> None:
-        """Fits the number of places to the share. A process without a place drains: it claims nothing and ends its tasks."""
+        """Fits the number of places to the share.
+
+        A process without a place drains: it claims nothing and ends its tasks.
+        """
         while len(self._slots) > share:
             slot = self._slots.pop()
             if slot.child is None:

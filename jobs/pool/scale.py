@@ -20,7 +20,7 @@ from regions.schedule import Bounds, Scale
 
 FULL: Final = 0.8  # a process is added when more of the threads would be in use
 SLACK: Final = 0.6  # one is given up when fewer of the others' would be
-MEMORY_SECONDS: Final = 30.0  # time constant of the moving averages
+DECAY_SECONDS: Final = 30.0  # time constant of the moving averages
 SETTLE_SECONDS: Final = 5.0  # after growth, before waiting tasks are a reason to grow further
 GAP_SECONDS: Final = 30.0  # after a longer gap between observations, the averages are void
 RECENT_MAX: Final = 10  # decisions that are kept
@@ -61,16 +61,19 @@ class Load(Struct, frozen=True):
     @property
     def arrivals(self) -> float:
         """Tasks that come in a second."""
-        return max(0.0, self.came / MEMORY_SECONDS)
+        return max(0.0, self.came / DECAY_SECONDS)
 
     @property
     def ends(self) -> float:
         """Tasks that end in a second."""
-        return self.left / MEMORY_SECONDS
+        return self.left / DECAY_SECONDS
 
     @property
     def task_seconds(self) -> float:
-        """Mean time for which a task holds its thread. When more run than ended, at least their time so far. 0 if unknown."""
+        """Mean time for which a task holds its thread.
+
+        When more run than ended, at least their time so far. 0 if unknown.
+        """
         count = max(self.left, float(self.running))
         return self.held / count if count > 0 else 0.0
 
@@ -85,7 +88,10 @@ class Decision(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """What is kept between two decisions. ``needs``: (when, processes) in the cooldown, without those below a later one."""
+    """What is kept between two decisions.
+
+    ``needs``: (when, processes) in the cooldown, without those below a later one.
+    """
 
     number: int
     since: float
@@ -106,7 +112,10 @@ class Wish(Struct, frozen=True):
 
 
 def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale, wish: Wish | None = None) -> State:
-    """The next state. A change of the number is the last entry of ``recent``. Without a state, begins with what runs."""
+    """The next state.
+
+    A change of the number is the last entry of ``recent``. Without a state, begins with what runs.
+    """
     if state is None or seen.at - state.load.at > GAP_SECONDS:
         state = _begin(state, seen, bounds)
     load = _learn(state.load, seen)
@@ -133,7 +142,10 @@ def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale,
 
 
 def share(number: int, pools: Mapping[str, int]) -> dict[str, int]:
-    """Each pool's part; a remainder goes to the pools with the most processes. ``pools``: processes by the pool's name."""
+    """Each pool's part; a remainder goes to the pools with the most processes.
+
+    ``pools``: processes by the pool's name.
+    """
     if not pools:
         return {}
     even, rest = divmod(number, len(pools))
@@ -164,7 +176,7 @@ def _begin(state: State | None, seen: Observation, bounds: Bounds) -> State:
 
 def _learn(load: Load, seen: Observation) -> Load:
     passed = max(0.0, seen.at - load.at)
-    kept = math.exp(-passed / MEMORY_SECONDS)
+    kept = math.exp(-passed / DECAY_SECONDS)
     total = seen.waiting + seen.running + seen.ended
     if seen.ended < load.ended:  # the Redis lost its counters
         load = structs.replace(load, total=total, ended=seen.ended)

@@ -8,7 +8,6 @@ Leadership is a lease: when the leader dies, another pool goes on from what is w
 keeps its share.
 """
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from jobs.queue.clock import clock_of, machine_ms
 from jobs.queue.script import load
 from regions import logs, names
 from regions.faults import Faults
+from regions.loop import Loop
 from regions.schedule import Scale, bounds_at, next_change
 from regions.settings import Region
 
@@ -140,27 +140,23 @@ class Scaler:
         self._is_away = False
         self._view: dict[str, Any] = {}
         self.share = 0
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="scaler", daemon=True)
+        self._loop = Loop("scaler", self._turn, end_seconds=5 * LOOK_SECONDS)
 
     def start(self) -> None:
         """Joins the region's pools, then goes on in a thread."""
-        self.run_once()
-        self._thread.start()
+        self._loop.start(self._turn())
 
     def stop(self) -> None:
         """Leaves the region's pools, so that the others take over this pool's share at once."""
-        self._stopping.set()
-        self._thread.join(5 * LOOK_SECONDS)
+        self._loop.stop()
         try:
             LEAVE.call(self._client, pools=names.POOLS, turn=names.SCALE_TURN, name=self._name)
         except redis.exceptions.RedisError as error:
             log.info("can't leave the region's pools", region=self._region, error=str(error))
 
-    def run(self) -> None:
-        """Looks every second until it is stopped."""
-        while not self._stopping.wait(LOOK_SECONDS):
-            self.run_once()
+    def _turn(self) -> float:
+        self.run_once()
+        return LOOK_SECONDS
 
     def run_once(self) -> None:
         """Looks once, and decides if this pool leads. While the Redis is away the share stays."""

@@ -32,7 +32,10 @@ SLOWED: Final = (429, 503)  # statuses whose Retry-After is for all tasks of the
 
 
 class Asker:
-    """Fetches and parses the pages of tasks, for all threads of a process. Raises ``Faults`` for wrong fetch settings."""
+    """Fetches and parses the pages of tasks, for all threads of a process.
+
+    Raises ``Faults`` for wrong fetch settings.
+    """
 
     def __init__(
         self, settings: Settings, region: Region, cache: Cache, fetchers: Mapping[str, Fetches] | None

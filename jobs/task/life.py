@@ -132,7 +132,10 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
 
 
 def stood_in(life: Life, cached: Cached, failed: Ending) -> Ending:
-    """The end of a failed life with an older answer in place of the failure. The source's health still counts the failure."""
+    """The end of a failed life with an older answer in place of the failure.
+
+    The source's health still counts the failure.
+    """
     assert life.failure is not None
     life.result.error = None
     life.warnings = [f"{type(life.failure).type}: {life.failure}; an older answer replaces it"]

@@ -44,7 +44,10 @@ class Sources:
         return [entry.definition for entry in self._catalog.entries() if entry.definition is not None]
 
     def of(self, task: Task) -> Ready:
-        """The source and params of a task. Raises UnknownSource when no definition fits, BlockedAddress as check_address."""
+        """The source and params of a task.
+
+        Raises UnknownSource when no definition fits, BlockedAddress as check_address.
+        """
         try:
             return self._ready(task, self._today(task))
         except UnknownSource:
@@ -54,7 +57,10 @@ class Sources:
             return self._ready(task, former)
 
     def _today(self, task: Task) -> Definition:
-        """The current definition. Reads the files first when the gateway has another one: it may have seen a change earlier."""
+        """The current definition.
+
+        Reads the files first when the gateway has another one: it may have seen a change earlier.
+        """
         entry = self._catalog.get(task.source)
         if (entry is None or entry.definition is None or entry.definition.hash != task.definition) and self._is_due():
             self.refresh()

@@ -126,7 +126,10 @@ class ForkServer:
         self._living: dict[str, Forked] = {}
 
     def start(self, name: str, beat: int) -> Forked:
-        """Starts a worker process of this name. ``beat`` is the descriptor for its beat; the caller closes its own copy."""
+        """Starts a worker process of this name.
+
+        ``beat`` is the descriptor for its beat; the caller closes its own copy.
+        """
         self.read()
         channel = self._channel or self.open()
         forked = self._living[name] = Forked(self)
@@ -209,7 +212,10 @@ class ForkServer:
 
 
 def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
-    """The fork server's side: forks a process for each name that arrives. In it, ``begin(name, beat)`` returns the exit code."""
+    """The fork server's side: forks a process for each name that arrives.
+
+    There ``begin(name, beat)`` runs and returns the code.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes; this one ends with its pool
     gc.collect()

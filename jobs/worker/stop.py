@@ -37,7 +37,10 @@ class Stop:
         self.is_unhurried = False
 
     def request(self, signum: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002 - a signal handler
-        """Asks for a warm stop; the second call asks for a cold one. It only sets flags, so that a signal may call it."""
+        """Asks for a warm stop; the second call asks for a cold one.
+
+        It only sets flags, so that a signal may call it.
+        """
         now = time.monotonic()
         if signum == RETIRE:
             self.is_unhurried = self.asked is None
@@ -48,14 +51,20 @@ class Stop:
             self.is_cold = True
 
     def wait(self, seconds: float) -> bool:
-        """Waits, up to the first stop request. Returns whether there was one. It polls: a signal handler may take no lock."""
+        """Waits, up to the first stop request.
+
+        Returns whether there was one. It polls: a signal handler may take no lock.
+        """
         end = time.monotonic() + seconds
         while self.asked is None and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, POLL_SECONDS))
         return self.asked is not None
 
     def install(self) -> None:
-        """Handles SIGTERM, SIGINT and RETIRE. Ends the process when a thread fails: without that thread it only looks alive."""
+        """Handles SIGTERM, SIGINT and RETIRE.
+
+        Ends the process when a thread fails: without that thread it only looks alive.
+        """
         signal.signal(signal.SIGTERM, self.request)
         signal.signal(signal.SIGINT, self.request)
         signal.signal(RETIRE, self.request)

@@ -114,7 +114,10 @@ class Worker(BaseWorker):
             os._exit(0)  # an orderly exit would unload libraries that the stuck thread is using
 
     def run_once(self) -> None:
-        """One turn: a beat, a claim, a look at running jobs. Takes a few seconds at most, whatever the region's Redis does."""
+        """One turn: a beat, a claim, a look at running jobs.
+
+        Takes a few seconds at most, whatever the region's Redis does.
+        """
         self._send_beat()
         self.threads.settle()
         try:
@@ -131,7 +134,10 @@ class Worker(BaseWorker):
         self._failures = 0
 
     def leave(self) -> None:
-        """Gives back the jobs that it holds, sends results to the hub, and deregisters. Others make good for what fails here."""
+        """Gives back the jobs that it holds, sends results to the hub, and deregisters.
+
+        Others make good for what fails here.
+        """
         self.threads.is_stopping = True
         try:
             held = self.claimer.look([])[1]
@@ -263,7 +269,10 @@ class Worker(BaseWorker):
     # What RQ would do otherwise.
 
     def register_birth(self) -> None:
-        """RQ's, as one script that also runs at ``maxmemory``, since a full Redis needs workers. Raises ValueError as RQ's."""
+        """RQ's, as one script that also runs at ``maxmemory``, since a full Redis needs workers.
+
+        Raises ValueError as RQ's.
+        """
         self.last_heartbeat = now()
         queue_workers = names.rq_workers_of(self.queues[0].name)
         record = dict(self.serialize())

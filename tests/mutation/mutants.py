@@ -19,6 +19,7 @@ Left out by rule, since it is no guard of anything:
 import ast
 import hashlib
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -76,7 +77,7 @@ LUA_QUOTED: Final = re.compile(r"--[^\n]*|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n
 class Mutant:
     """One changed place. ``line`` counts from 1 in the file; ``was`` and ``now`` are that line's text, stripped.
 
-    ``key`` names it by the text of its place: what came of it is known until that changes.
+    ``key`` names it by the code of its place: what came of it is known until that changes.
     """
 
     path: str
@@ -100,17 +101,16 @@ def mutants(path: str, source: str) -> list[Mutant]:
         places = _places(tree)
         texts = [*_dropped(source, tree), *_expressions(source, tree)]
     found: dict[str, Mutant] = {}
+    is_lua = path.endswith(".lua")
     doubles: Counter[str] = Counter()
     for operator, text in texts:
-        means = text if path.endswith(".lua") else _meaning(text)
+        means = text if is_lua else _meaning(text)
         if text == source or not means or means in found:
             continue
         line, was, now = _difference(source, text)
         first, last, place = next((one for one in reversed(places) if one[0] <= line <= one[1]), (line, line, ""))
-        around = "\n".join(_lines(source)[0][first - 1 : last])
-        keyed = hashlib.sha256(
-            "\0".join((path, place, around, str(line - first), operator, was, now)).encode()
-        ).hexdigest()
+        around = _code("\n".join(_lines(source)[0][first - 1 : last]), is_lua=is_lua)
+        keyed = hashlib.sha256(repr((path, place, around, operator, was, now)).encode()).hexdigest()
         doubles[keyed] += 1
         found[means] = Mutant(path, line, operator, was, now, text, place, f"{keyed[:24]}.{doubles[keyed]}")
     return sorted(found.values(), key=lambda one: (one.line, one.operator, one.now))
@@ -140,6 +140,20 @@ def _meaning(text: str) -> str:
         return ast.dump(_Plain().visit(ast.parse(text)))
     except SyntaxError:
         return ""
+
+
+def _code(text: str, *, is_lua: bool) -> str:
+    """A place's text without comments, docstrings and blanks: what was found out about it outlives better words."""
+    if is_lua:
+        return re.sub(r"--[^\n]*|\s+", " ", text)
+    try:
+        tree = ast.parse(textwrap.dedent(text))
+    except SyntaxError:
+        return text
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def _places(tree: ast.Module) -> list[tuple[int, int, str]]:

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,11 +13,10 @@ from scripts.chaos.points import links
 from scripts.chaos.stack import ChaosStack
 from tests.forked import Forked
 from tests.promises.driving import GRACE_SECONDS, well
-from tests.service.conftest import hub_redis, region_redis, start_redis
-from tests.service.jobs.fetch.origin import Origin, Say
-from tests.service.region_workers import RegionWorkers
+from tests.service.conftest import hub_redis, region_redis, start_redis, workers
+from tests.service.jobs.fetch.conftest import origin
 
-__all__ = ["hub_redis", "pool", "region_redis", "start_redis"]
+__all__ = ["hub_redis", "origin", "pool", "region_redis", "start_redis", "workers"]
 
 # A pool as `nearfetch workers` runs one, with the test's own program in its workers. Who is paused is not killed for it.
 PROGRAM = """
@@ -74,25 +72,3 @@ def stack(shared_stack: ChaosStack) -> Iterator[ChaosStack]:
     for link in links(shared_stack.regions):
         shared_stack.control.heal(link.name)
     well(shared_stack)
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    """A region's real workers, not started."""
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def origin() -> Iterator[Callable[..., Origin]]:
-    """Starts origins by what they say."""
-    started: list[Origin] = []
-
-    def start(say: Say) -> Origin:
-        started.append(Origin(say))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()

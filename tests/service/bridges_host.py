@@ -58,7 +58,7 @@ class Host:
             guard.dismiss()
 
     def pause(self, pid: int) -> Process:
-        """Stops a process, which would hear nothing of the end of the test."""
+        """Stops a process, so that it does not notice the end of the test."""
         process = Process.of(pid)
         self._paused.append(process)
         self._guards.append(Guard(["/bin/sh", "-c", f"kill -KILL {pid}"]))
@@ -74,24 +74,24 @@ class Host:
         )  # fmt: skip
 
     def run(self, *words: str, code: int = 0, patch: str = "", **variables: str) -> str:
-        """All that it said; fails when it did not end with ``code``."""
+        """Its output. Fails when its exit code is not ``code``."""
         process = self.start(*words, patch=patch, **variables)
         out, err = process.communicate(timeout=100)
         assert process.returncode == code, (process.returncode, out, err)
         return out + err
 
     def begin(self, region: str) -> int:
-        """Starts a region's bridge by ``ensure``, at once since no supervisor may come first; its pid once it consumes."""
+        """Starts a region's bridge by ``ensure``, without the wait for a supervisor. Returns its pid once it consumes."""
         self.run("ensure", region, patch=AT_ONCE)
         return self.consuming(region)
 
     def seen(self, region: str = "*") -> list[tuple[Path, Beat]]:
-        """The heartbeats that are there."""
+        """The existing heartbeats."""
         found = [(file, heartbeat.read(file)) for file in heartbeat.files(self.folder, region)]
         return [(file, beat) for file, beat in found if beat is not None]
 
     def pids(self, region: str) -> list[int]:
-        """The bridges of a region that live."""
+        """The living bridges of a region."""
         return [beat.pid for _, beat in self.seen(region) if beat.alive]
 
     def one(self, region: str) -> tuple[Path, Beat]:
@@ -100,7 +100,7 @@ class Host:
         return found
 
     def consuming(self, region: str, seconds: float = 30.0) -> int:
-        """Waits until the region's one bridge consumes; its pid."""
+        """Waits until the region's only bridge consumes. Returns its pid."""
         until(
             lambda: [beat.state for _, beat in self.seen(region) if beat.alive] == ["consuming"],
             f"{region} to consume",
@@ -113,7 +113,7 @@ class Host:
 
 
 def age(file: Path, seconds: float = 20.0) -> None:
-    """Makes a beat older, of a process that does not write it: as if it had been stopped so long ago."""
+    """Makes the beat of a stopped process older, as if it had been stopped this long ago."""
     beat = heartbeat.read(file)
     older = msgspec.structs.replace(beat, at_seconds=beat.at_seconds - seconds)
     file.write_bytes(msgspec.json.encode(older).ljust(heartbeat.SIZE))
@@ -161,13 +161,13 @@ class Traffic:
         return [job.decode() for job in self.host.redis.client.lrange(names.rq_queue(region), 0, -1)]
 
     def flows(self, region: str) -> None:
-        """Waits until something that is published from now on has become a job."""
+        """Waits until a task that is published from now on has become a job."""
         seen = len(self.published[region])
         until(lambda: len(self.published[region]) > seen, "traffic")
         until(lambda: self.published[region][seen] in self.jobs(region), f"{region}'s tasks to flow", 60)
 
     def check(self) -> int:
-        """Every published task is a job, once, and no message is left; how many there were."""
+        """Checks that every published task is a job, once, and that no message is left. Returns how many there were."""
         assert self._error is None
         for region, published in self.published.items():
             until(

@@ -81,12 +81,12 @@ class Broker:
         )
 
     def ready(self, queue: str | None = None) -> int:
-        """Messages that wait in the queue (the work queue by default), those that somebody holds not counted."""
+        """Messages ready in the queue (the work queue by default), without the unacked ones."""
         with self.channel() as channel:
             return channel.queue_declare(queue or names.work_queue(self.region), passive=True).method.message_count
 
     def drain(self, queue: str | None = None) -> list[pika.BasicProperties]:
-        """Takes everything out of a queue that nobody consumes."""
+        """Empties a queue without consumers."""
         taken = []
         with self.channel() as channel:
             while True:
@@ -205,17 +205,17 @@ class Region:
         return [job.decode() for job in self.redis.client.lrange(names.rq_queue(self.name), 0, -1)]
 
     def in_queues(self) -> int:
-        """Messages that wait in either queue: all that were not acked, once nobody consumes."""
+        """Messages ready in both queues; without consumers, these are all that were not acked."""
         return sum(self.broker.ready(queue(self.name)) for queue in (names.work_queue, names.fast_queue))
 
     def each_once(self, tasks: list[contract.Task]) -> None:
-        """Waits until every task is a job; fails when one is twice."""
+        """Waits until every task is a job. Fails when one is there twice."""
         wanted = sorted(one.task for one in tasks)
         until(lambda: len(self.jobs()) >= len(wanted), "every task to be a job")
         assert sorted(self.jobs()) == wanted
 
     def all_acked(self, *bridges: InThread) -> None:
-        """Waits until bridges hold nothing, then ends them and asks the broker, where the unacked would be back."""
+        """Waits until no message is unacked, then ends the bridges and asks the broker, which would have unacked ones back."""
         until(lambda: self.in_queues() + sum(one.status.unacked for one in bridges) == 0, "every message to be acked")
         for one in bridges:
             one.stop()

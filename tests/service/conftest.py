@@ -13,6 +13,7 @@ from scripts.stack.probes import listens
 from scripts.stack.services import RabbitMQ, Running, Service, free_port, redis_server
 from scripts.stack.wan_links import Control
 from tests import broker
+from tests.service.region_workers import RegionWorkers
 from tests.waiting import until
 
 
@@ -74,6 +75,14 @@ def hub_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
 def region_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
     """A region's Redis."""
     return start_redis("region")
+
+
+@pytest.fixture
+def workers(tmp_path: Path, region_redis: RedisInstance, hub_redis: RedisInstance) -> Iterator[RegionWorkers]:
+    """The region's real workers, not started."""
+    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
+    yield made
+    made.stop()
 
 
 class Lossy:

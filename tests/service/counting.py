@@ -3,10 +3,13 @@
 import select
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 BODY = b'{"rows": [{"id": 1}], "next": "%b"}'
 
@@ -122,6 +125,14 @@ class CountingSite:
             handler.send_header(name, text)
         handler.end_headers()
         handler.wfile.write(body)
+
+
+@pytest.fixture
+def site() -> Iterator[CountingSite]:
+    """A site of a test, for whoever imports this."""
+    started = CountingSite()
+    yield started
+    started.stop()
 
 
 def _is_unchanged(has: dict[str, str], asked: dict[str, str]) -> bool:

@@ -118,7 +118,7 @@ class RegionWorkers:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """What the pool and its workers said."""
+        """The log lines of the pool and its workers."""
         lines = self._log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
@@ -131,7 +131,7 @@ class RegionWorkers:
         return enqueue(self.client, made, has_keys=has_keys, ahead_ms=ahead_ms)
 
     def _host(self, one: Task) -> str:
-        """Where the address is a param, that is the task's own matter."""
+        """When the address is a param, the task has it."""
         file = self._sources / f"{one.source}.toml"
         url = tomllib.loads(file.read_text(encoding="utf-8")).get("url", "") if file.exists() else ""
         return one.host if not url or "{" in url else origin_of(url)
@@ -156,7 +156,7 @@ def peak_bytes(pid: int) -> int:
 
 
 def started(pid: int) -> str:
-    """When a process started, as /proc says it: a pid that is given out again has another."""
+    """The start time of a process from /proc: a reused pid has another one."""
     fields = stat(pid)
     assert fields is not None, f"process {pid} is gone"
     return fields[19]

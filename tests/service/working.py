@@ -1,4 +1,4 @@
-"""What the tests of a region's running part share: jobs as the bridge enqueues them, and a runner that does as told."""
+"""What tests of workers share: jobs as the bridge enqueues them, and a runner that does what its params say."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def settings_for(region_url: str, hub_url: str, *, threads: int = 4, processes: 
 
 
 def task(*, deadline_seconds: float = 30.0, **params) -> Task:
-    """A task whose deadline lies ahead (or behind), on a hub whose clock is this machine's."""
+    """A task with a deadline in the future or past, on a hub with this machine's clock."""
     now = int(time.time() * 1000)
     return Task(
         task=str(ULID()),
@@ -78,7 +78,7 @@ def held(client, worker="w1") -> int:
 
 
 def pass_deadline(client: redis.Redis, id_: str, *, ago_ms: int = 1) -> None:
-    """Moves a task's deadline into the past, wherever its region's Redis has it: no test waits for one."""
+    """Moves a task's deadline into the past everywhere in its region's Redis, so that no test waits for it."""
     past = int(time.time() * 1000) - ago_ms
     client.hset(names.rq_job(id_), names.JOB_DEADLINE, past)
     client.zadd(names.RETRIED, {id_: past}, xx=True)
@@ -137,7 +137,7 @@ def enqueue(
 
 
 def enqueue_raw(client: redis.Redis, id_: str, data: bytes, request: str) -> None:
-    """A job whose data is whatever was given."""
+    """A job with arbitrary data."""
     client.hset(
         names.rq_job(id_),
         mapping={
@@ -158,12 +158,12 @@ def claimer(url: str, worker: str = "w1", *, register: bool = True, is_alone: bo
 
 
 def out_entries(hub: redis.Redis, kind: bytes = b"result") -> list[dict[bytes, bytes]]:
-    """What the region said to the hub, of one kind, in order."""
+    """The region's messages to the hub of one kind, in order."""
     return [fields for _, fields in hub.xrange(names.out_stream(REGION)) if fields[b"k"] == kind]
 
 
 def results(hub: redis.Redis) -> list[str]:
-    """The task ids of the results that the region sent, in order."""
+    """The task ids of the region's results at the hub, in order."""
     return [fields[b"t"].decode() for fields in out_entries(hub)]
 
 
@@ -176,11 +176,11 @@ class ObedientRunner:
     """
 
     def refresh(self) -> bool:
-        """Nothing to read."""
+        """There is nothing to read."""
         return False
 
     def limits(self) -> dict[str, str]:
-        """The host of all tasks is in nobody's way."""
+        """The host of all tasks has no tight limit."""
         return {"test.source": "1024 0"}
 
     def run(self, execution: Execution) -> Ending:

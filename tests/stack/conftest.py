@@ -37,6 +37,12 @@ class Stack:
         """Runs scripts/up on this data folder."""
         return run(UP, "--data", str(self.data), *words, environment=self.environment, check=check)
 
+    def end(self) -> None:
+        """Stops it where it runs; nothing of it is left."""
+        if self.processes():
+            self.up("--stop")
+        assert self.processes() == []
+
     def nearfetch(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs scripts/nearfetch against this stack."""
         return run(NEARFETCH, *words, environment={**self.environment, "NEARFETCH_DATA": str(self.data)}, check=check)
@@ -81,21 +87,21 @@ def run(*command: object, environment: dict[str, str], check: bool) -> subproces
 @pytest.fixture(scope="package")
 def make_stack() -> Iterator[Callable[..., Stack]]:
     """Makes a stack that is not started yet; keywords are variables of its environment."""
-    folders, guards = [], []
+    stacks, guards = [], []
 
     def make(**variables: str) -> Stack:
         folder = Path(tempfile.mkdtemp(prefix="nearfetch-stack-"))
-        folders.append(folder)
         clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
         stack = Stack(folder / "data", free_block(), {**clean, **variables})
         stop = f'"{UP}" --stop --data "{stack.data}"; rm -rf "{folder}"'
+        stacks.append(stack)
         guards.append(Guard(["/bin/sh", "-c", stop]))
         return stack
 
     yield make
-    for folder in folders:
-        run(UP, "--stop", "--data", folder / "data", environment=dict(os.environ), check=True)
-        shutil.rmtree(folder)
+    for stack in stacks:
+        stack.end()
+        shutil.rmtree(stack.data.parent)
     for guard in guards:
         guard.dismiss()
 
@@ -109,10 +115,20 @@ def stack(make_stack: Callable[..., Stack]) -> Stack:
 
 
 @pytest.fixture
-def one_region(tmp_path: Path) -> str:
+def inside(stack: Stack):
+    """The shared stack's own servers, to hurt; its site is well again afterwards."""
+    from tests.stack.driving import Inside  # which drives this module's Stack
+
+    found = Inside(stack)
+    yield found
+    found.well()
+    found.close()
+
+
+@pytest.fixture(scope="package")
+def one_region(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of regions that has one, with one worker process: a stack of it starts with half of the CPU."""
-    folder = tmp_path / "regions"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("regions")
     text = (ROOT / "regions" / "fra.toml").read_text(encoding="utf-8")
     (folder / "fra.toml").write_text(text.replace("min = 2", "min = 1"), encoding="utf-8")
     return str(folder)
@@ -123,5 +139,4 @@ def other(make_stack: Callable[..., Stack], one_region: str) -> Iterator[Stack]:
     """A second stack beside the shared one, of one region, that is not started yet."""
     made = make_stack(NEARFETCH__REGIONS__PATH=one_region)
     yield made
-    made.up("--stop")
-    assert made.processes() == []
+    made.end()

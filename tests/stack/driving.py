@@ -24,6 +24,20 @@ def ask(stack: Stack, method: str, path: str, body: object = None, headers: dict
         connection.close()
 
 
+def is_up(stack: Stack) -> bool:
+    """Whether the gateway is ready and every region is up, as ``nearfetch status`` asks, which costs half a second of CPU."""
+    try:
+        ready, (status, _, found) = ask(stack, "GET", "/readyz")[0], ask(stack, "GET", "/v1/regions")
+    except (OSError, http.client.HTTPException):
+        return False
+    return (ready, status) == (200, 200) and all(region["status"] == "up" for region in found["regions"])
+
+
+def is_up_by_status(stack: Stack) -> bool:
+    """The same, once it is so, by ``nearfetch status``."""
+    return is_up(stack) and stack.nearfetch("status", check=False).returncode == 0
+
+
 @dataclass
 class Ledger:
     """Promised tasks by request, and every result that was delivered, in order."""

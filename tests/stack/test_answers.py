@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import ulid
 
-from tests.stack.driving import Inside, Ledger, ask
+from tests.stack.driving import Ledger, ask
 
 FIVE = [
     "ecb.rates",
@@ -20,14 +20,6 @@ FIVE = [
 ]
 CLIENTS = 200
 SOON = 10.0  # seconds: what goes to a region by mistake is waited for 30
-
-
-@pytest.fixture
-def inside(stack):
-    found = Inside(stack)
-    yield found
-    found.well()
-    found.close()
 
 
 def test_polls_with_after_bring_the_fast_ones_before_the_slow_one(stack):

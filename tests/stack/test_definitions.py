@@ -82,7 +82,7 @@ def changing(make_stack, one_region, tmp_path):
     made = make_stack(NEARFETCH__SOURCES__PATH=str(path.parent), NEARFETCH__REGIONS__PATH=one_region)
     made.up("--detach", "--port", str(made.port))
     yield made, path
-    made.up("--stop")
+    made.end()
 
 
 def shown(stack):

@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-from tests.stack.driving import Inside, Ledger, ask
+from tests.stack.driving import Ledger, ask
 from tests.waiting import until
 from web.hub.verdict import KEPT, LAST, RUNS_MIN
 
@@ -20,14 +20,6 @@ CHANGES = {  # the page of a source, what stands there, what instead, and what i
     "a field": ("price.list", "/charset.example/preisliste.html", "bemerkung", "hinweis", "note stands in 0% of the records"),
     "the rows": ("ecb.rates", "/www.ecb.europa.eu/", "currency=", "iso=", "of the last 20 runs succeeded, the others failed"),
 }  # fmt: skip
-
-
-@pytest.fixture
-def inside(stack):
-    found = Inside(stack)
-    yield found
-    found.well()
-    found.close()
 
 
 def run(stack, times: int) -> None:

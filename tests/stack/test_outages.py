@@ -8,20 +8,11 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 from scripts.stack.services import RabbitMQ
-from tests.stack.driving import Inside, Ledger, ask
+from tests.stack.driving import Ledger, ask, is_up_by_status
 from tests.waiting import freeze, until
 
 SECONDS = 60.0  # a broker that hangs is noticed by its missed heartbeats
-
-
-@pytest.fixture
-def inside(stack) -> Iterator[Inside]:
-    found = Inside(stack)
-    yield found
-    found.close()
 
 
 @contextlib.contextmanager
@@ -33,7 +24,7 @@ def hanging(stack, part: str) -> Iterator[None]:
         yield
     finally:
         os.killpg(group, signal.SIGCONT)
-        until(lambda: stack.nearfetch("status", check=False).returncode == 0, f"all to be well after {part}", SECONDS)
+        until(lambda: is_up_by_status(stack), f"all to be well after {part}", SECONDS)
 
 
 def said(stack, path: str, status: int) -> Callable[[], dict | None]:

@@ -9,6 +9,7 @@ import urllib.request
 
 import pytest
 
+from tests.stack.driving import is_up_by_status
 from tests.waiting import until
 
 REGIONS = ("fra", "nyc", "sin")
@@ -109,9 +110,5 @@ def test_a_part_that_is_killed_is_back_by_itself(stack, part):
     before = stack.pids()[part]
     os.kill(before, signal.SIGKILL)
     until(lambda: stack.pids()[part] != before, f"{part} to be started again", 60.0)
-    until(
-        lambda: stack.nearfetch("status", check=False).returncode == 0,
-        f"everything to be up after {part} was killed",
-        90.0,
-    )
+    until(lambda: is_up_by_status(stack), f"everything to be up after {part} was killed", 90.0)
     assert stack.nearfetch("fetch", "ecb.rates", "hn.front", check=False).returncode == 0

@@ -6,17 +6,20 @@ import re
 import signal
 import subprocess
 
+import pytest
+
 from scripts.stack.ports import port_is_free
 from tests.stack.conftest import UP
+from tests.stack.test_bridges import beating, ensured
 from tests.waiting import until
 
 
 class Foreground:
     """An ``up`` in the foreground, and what it has said so far."""
 
-    def __init__(self, stack):
+    def __init__(self, stack, *words):
         self.process = subprocess.Popen(
-            [UP, "--data", stack.data, "--port", str(stack.port)], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [UP, "--data", stack.data, *words], env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, text=True, start_new_session=True,
         )  # fmt: skip
         self.lines = []
@@ -35,7 +38,7 @@ class Foreground:
 
 
 def test_the_foreground_says_what_died_and_ctrl_c_stops_everything(other):
-    shown = Foreground(other)
+    shown = Foreground(other, "--port", str(other.port))
     shown.read_until(r"^Ctrl-C stops everything\.$")
     bridge = other.pids()["bridge-fra"]
     os.kill(bridge, signal.SIGKILL)
@@ -46,24 +49,43 @@ def test_the_foreground_says_what_died_and_ctrl_c_stops_everything(other):
     assert not (other.data / "url").exists()
 
 
-def test_stop_ends_what_a_killed_supervisor_left_and_the_next_start_keeps_its_data(other):
-    other.up("--detach", "--port", str(other.port))
-    kept = json.loads((other.data / "kept.json").read_text())
-    os.kill(other.pids()["supervisord"], signal.SIGKILL)
-    assert "that a killed supervisor had left behind" in other.up("--stop").stdout
-    assert other.processes() == []
-    again = other.up("--detach")
-    assert json.loads((other.data / "kept.json").read_text()) == kept
-    seconds = int(re.search(r"^Ready after (\d+) s", again.stdout, re.MULTILINE)[1])
-    print(f"warm start: ready after {seconds} s")
-    assert other.nearfetch("fetch", "ecb.rates").returncode == 0
+@pytest.fixture(scope="module")
+def unsupervised(make_stack, one_region):
+    """A stack of one region whose supervisor and bridge were killed; what both were, and what its secrets are."""
+    made = make_stack(NEARFETCH__REGIONS__PATH=one_region)
+    made.up("--detach", "--port", str(made.port))
+    kept = json.loads((made.data / "kept.json").read_text())
+    pids = made.pids()
+    for name in ("supervisord", "bridge-fra"):
+        os.kill(pids[name], signal.SIGKILL)
+    yield made, pids, kept
+    made.end()
 
 
-def test_an_up_that_is_killed_takes_its_stack_with_it(other):
-    shown = Foreground(other)
+def test_without_its_supervisor_cron_keeps_a_bridge_and_stop_ends_all_of_it(unsupervised):
+    """What the supervisor started goes on without it."""
+    stack, pids, _ = unsupervised
+    assert stack.nearfetch("bridges", "ensure", "--data", str(stack.data.parent), check=False).returncode == 2
+    did, pid = ensured(stack)["fra"]
+    assert did == [f"process {pids['bridge-fra']} had died, started process {pid}"]
+    assert beating(stack, "fra") == [pid]
+    assert any(line.startswith(f"{pid} ") for line in stack.processes())
+    assert "that a killed supervisor had left behind" in stack.up("--stop").stdout
+    assert stack.processes() == []
+    assert ensured(stack) == {}
+
+
+def test_the_next_start_keeps_its_data_and_an_up_that_is_killed_takes_its_stack_with_it(unsupervised):
+    """Without a port of its own it is where it was before."""
+    stack, _, kept = unsupervised
+    stack.up("--stop")
+    shown = Foreground(stack)
     shown.read_until(r"^Ctrl-C stops everything\.$")
+    assert json.loads((stack.data / "kept.json").read_text()) == kept
+    assert any(stack.url in line for line in shown.lines)
+    assert stack.nearfetch("fetch", "ecb.rates").returncode == 0
     shown.end(signal.SIGKILL)
-    until(lambda: other.processes() == [], "every process to end", 60.0)
+    until(lambda: stack.processes() == [], "every process to end", 60.0)
 
 
 def test_a_part_that_does_not_start_is_named_with_its_log_and_nothing_is_left(other):

@@ -3,18 +3,8 @@
 import os
 import signal
 
-import pytest
-
-from tests.stack.driving import Inside, Ledger, ask
+from tests.stack.driving import Ledger, ask
 from tests.waiting import until
-
-
-@pytest.fixture
-def inside(stack):
-    found = Inside(stack)
-    yield found
-    found.well()
-    found.close()
 
 
 def whereabouts(stack, task: str) -> dict:

@@ -27,13 +27,6 @@ from tests.waiting import until
 STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
 
 
-@pytest.fixture
-def region(request, hub_redis, region_redis, rabbitmq) -> Region:
-    one = Region(f"r{abs(hash(request.node.name)) % 10**9}", hub_redis, region_redis, rabbitmq)
-    one.broker.declare()
-    return one
-
-
 def test_a_task_becomes_a_job_and_leaves_the_queue(region: Region) -> None:
     tasks = region.tasks(20)
     with region.bridging() as running:
@@ -53,7 +46,7 @@ def test_a_redelivery_and_a_second_bridge_double_nothing(region: Region) -> None
 
 
 def test_a_killed_bridge_loses_nothing_and_doubles_nothing(region: Region, tmp_path: Path) -> None:
-    """kill -9 between enqueue and ack: the file is never reported written, so that no ack can be on its way."""
+    """kill -9 between enqueue and ack. The file is never reported as written, so that no ack is under way."""
     tasks = region.tasks(300)
     process = start_process(region.settings(), region.name, tmp_path)
     try:
@@ -119,7 +112,7 @@ def waits_for_file(region_redis: RedisInstance) -> bool:
 
 
 def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Region, start_redis) -> None:
-    """The Redis loses a batch that it had taken, and comes back at once: the next process must not vouch for it."""
+    """The Redis loses a batch and is back at once. A fence on the new process must not confirm the batch."""
     tasks = region.tasks(40)
     with region.bridging() as running:
         running.wait_for("consuming")
@@ -138,7 +131,7 @@ def test_what_a_crash_took_before_it_was_written_is_enqueued_again(region: Regio
 
 @pytest.fixture(params=["stopped", "frozen", "full"])
 def outage(request, region: Region) -> Iterator[tuple[Callable[[], None], Callable[[], None], str]]:
-    """How the region's Redis goes, how it comes back, and what a bridge says of it."""
+    """How the region's Redis fails, how it returns, and the bridge's reason."""
     running, client = region.redis.running, region.redis.client
     ways = {
         "stopped": (running.stop, running.start, "away"),
@@ -175,7 +168,7 @@ def test_while_its_redis_is_off_it_consumes_nothing_and_then_goes_on(region: Reg
 
 
 def test_a_redis_that_would_not_keep_it_is_given_nothing_until_it_is_mended(region: Region) -> None:
-    """Every shortfall is told at once; what a setting is changed to while it runs counts too."""
+    """All shortfalls are reported together. A setting that changes while the bridge runs counts, too."""
     client = region.redis.client
     client.config_set("appendonly", "no")
     client.config_set("maxmemory-policy", "allkeys-lru")
@@ -296,7 +289,7 @@ def test_a_cancel_marks_its_task(region: Region) -> None:
         )
         region.all_acked(running)
     expires_ms = region.redis.client.pexpiretime(names.cancel_mark("01CANCELLED"))
-    # Both servers have one clock here; what the bridge measures between them differs by the trips of that moment.
+    # Both servers have the same clock here. The bridge measures a difference because of the round trips.
     assert expires_ms == pytest.approx(deadline_ms, abs=1_000)
     assert not region.redis.client.exists(names.cancel_mark("01TOOLATE"))
 
@@ -331,7 +324,7 @@ def test_unreadable_messages_fail_at_the_hub_and_leave_the_queue(region: Region)
 
 
 def test_an_unreadable_message_stays_until_the_hub_knows(region: Region) -> None:
-    """Acks of later messages must not take it along."""
+    """Acks of later messages must not ack it, too."""
     good = region.tasks(10)
     with region.bridging() as running:
         running.wait_for("consuming")

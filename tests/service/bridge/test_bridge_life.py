@@ -33,13 +33,6 @@ from tests.waiting import until
 STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
 
 
-@pytest.fixture
-def region(request, hub_redis, region_redis, rabbitmq) -> Region:
-    one = Region(f"r{abs(hash(request.node.name)) % 10**9}", hub_redis, region_redis, rabbitmq)
-    one.broker.declare()
-    return one
-
-
 def test_it_reports_home(region: Region) -> None:
     with region.bridging() as running:
         until(lambda: last_status(region.hub, region.name).get("state") == "consuming", "a status")
@@ -93,7 +86,7 @@ def test_a_signal_ends_it_warmly_with_everything_acked(region: Region, tmp_path:
 
 @dataclass
 class First:
-    """A broker that a list of hosts names first: behind a link, so that it can be gone."""
+    """The first broker in a list of hosts, behind a link that can be cut."""
 
     url: str
     host: broker.VirtualHost
@@ -180,7 +173,7 @@ def test_a_broker_below_its_floor_is_refused(region: Region, monkeypatch: pytest
 
 
 def test_a_thread_that_dies_ends_the_bridge(region: Region, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its thread it would hold its messages for ever."""
+    """Without that thread it would hold its messages for ever."""
 
     def die(_self) -> None:
         raise LookupError("a fault of ours")

@@ -1,4 +1,4 @@
-"""How far a bridge fills its region's Redis: by what is measured, and by what it wrote since."""
+"""How far a bridge fills its region's Redis: by the last measure, and by its own writes since."""
 
 import os
 
@@ -33,7 +33,7 @@ def test_lanes_close_by_the_memory_of_their_redis(region: Region) -> None:
 
 
 def test_large_params_do_not_fill_a_region_past_its_mark_between_two_looks(region: Region, monkeypatch) -> None:
-    """A thousand large jobs come within half a second: here it is looked at once, and what was written since is counted."""
+    """A thousand large jobs arrive within half a second. Here Redis is measured once, and later writes are counted."""
     client = region.redis.client
     client.config_set("appendfsync", "always")
     tasks = [task(region.name, n, params={"q": os.urandom(50_000).hex()}) for n in range(300)]

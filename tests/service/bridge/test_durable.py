@@ -1,4 +1,4 @@
-"""What may be acked: only what the Redis process that took it has written to its append-only file."""
+"""A batch may be acked only when the Redis process that took it has written it to the append-only file."""
 
 import itertools
 import threading
@@ -15,7 +15,7 @@ from tests.waiting import until
 
 
 class Settled:
-    """A Durable that runs, and what it settled: receipt → None or why not."""
+    """A running Durable, and what it settled: receipt → None, or why not."""
 
     def __init__(self, url: str) -> None:
         self.client = connect.open_redis(url, name="test-durable", block_seconds=BLOCK_SECONDS)
@@ -50,7 +50,7 @@ def run_id(region_redis) -> str:
 
 
 def _vouched_for(settled: Settled, taker: str) -> None:
-    """Returns when batches of this process are settled well: the link to the last one is gone then."""
+    """Returns when batches of the current Redis process are settled well: the link to the former one is gone then."""
     numbers = itertools.count()
 
     def is_vouched_for() -> bool:
@@ -81,7 +81,7 @@ def test_the_next_process_does_not_vouch_for_a_batch_of_the_last_one(settled: Se
     taker = run_id(region_redis)
     region_redis.running.kill()
     region_redis.running.start()
-    # Until it has noticed, it vouches for nobody: what is submitted then is tried again, as a bridge's messages are.
+    # Until it has noticed, it confirms nothing: batches that are submitted then are tried again, like a bridge's.
     _vouched_for(settled, run_id(region_redis))
     settled.durable.submit(taker, "lost")
     settled.durable.submit(run_id(region_redis), "kept")

@@ -1,4 +1,4 @@
-"""The one transaction on RQ, against a real Redis and RQ's own readers."""
+"""Writing jobs to a real Redis, read back by RQ."""
 
 import json
 import zlib
@@ -112,7 +112,7 @@ def test_synchronous_tasks_go_to_the_front(enqueuer: Enqueuer, region_redis) -> 
 
 
 def test_a_cancel_marks_its_task_until_the_deadline(enqueuer: Enqueuer, region_redis) -> None:
-    """However far the clock of the region's Redis is from the hub's."""
+    """However far the region's clock differs from the hub's."""
     deadline_ms = now_ms() + 60_000
     write(enqueuer, contract.Cancel(task="01TASK", request="01REQUEST", deadline_ms=deadline_ms))
     mark = names.cancel_mark("01TASK")
@@ -192,7 +192,7 @@ def test_a_cancel_that_comes_late_still_marks_its_task_for_a_moment(enqueuer: En
 
 
 def asks(client, one: contract.Task) -> tuple[bool, bool]:
-    """Whether a job was told that its question stands in the queue already, and whether its answer is to be kept."""
+    """Whether a job is marked as asking again, and whether its question's answer is to be kept."""
     return names.JOB_ASKED in hub_fields(client, one), client.get(names.flight(contract.key_of(one))) == b"*"
 
 

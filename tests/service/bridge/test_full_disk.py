@@ -36,7 +36,7 @@ class Disk:
         self._folder = folder / "appendonlydir"
 
     def fill(self) -> None:
-        """No file grows any more. What is in the air when it happens is found by the next write."""
+        """No file can grow any more. The next write notices it."""
         size = max(file.stat().st_size for file in self._folder.iterdir())
         self._limit(size)
         until(self._is_full, "a write to be refused")
@@ -118,7 +118,7 @@ def test_a_region_that_can_not_write_is_given_nothing_and_then_everything_once(d
 
 
 def test_results_wait_for_a_hub_that_can_not_write(disk):
-    """They are sent again whole: of a refused transaction nothing is there."""
+    """They are sent again completely: a refused transaction has no effect."""
     home = Home(open_hub(disk.url, "test"), REGION, disk.client)
     shipment = Shipment(
         "1-0", Outcome(request="R", task="T", status="succeeded", finished_ms=1, expires_ms=2**41, frame=b"f"), 1

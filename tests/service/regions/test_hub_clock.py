@@ -126,7 +126,7 @@ def test_what_is_past_its_deadline_on_the_hubs_clock_is_not_fetched(workers, sit
     assert len(site.requests) == 1
 
 
-@pytest.mark.parametrize("ahead_seconds", [7, -7])
+@pytest.mark.parametrize("ahead_seconds", [100, -100])
 def test_deadlines_are_corrected_by_how_far_the_hubs_clock_is_ahead(hub_redis, region_redis, rabbitmq, ahead_seconds):
     """The hub's Redis really tells another time; by the region's clock the one would be over, or the other not."""
     region = bridging.Region(f"clock{ahead_seconds}", hub_redis, region_redis, rabbitmq)
@@ -134,8 +134,8 @@ def test_deadlines_are_corrected_by_how_far_the_hubs_clock_is_ahead(hub_redis, r
     clocks.step(region.hub.running.process.pid, ahead_seconds)
     now = connect.redis_now_ms(region.hub.client)
     there = now - now_ms(0)
-    assert abs(there - 1000 * ahead_seconds) < 1000
-    good = bridging.task(region.name, 1, accepted_ms=now, deadline_ms=now + 5_500)
+    assert abs(there - 1000 * ahead_seconds) < SOON_MS
+    good = bridging.task(region.name, 1, accepted_ms=now, deadline_ms=now + 90_000)
     late = bridging.task(region.name, 2, accepted_ms=now - 9_000, deadline_ms=now - 1_500)
     with region.bridging() as running:
         running.wait_for("consuming")
@@ -143,6 +143,6 @@ def test_deadlines_are_corrected_by_how_far_the_hubs_clock_is_ahead(hub_redis, r
         region.each_once([good])
         region.all_acked(running)
     deadline = int(region.redis.client.hget(names.rq_job(good.task), names.JOB_DEADLINE))
-    assert abs(deadline - (good.deadline_ms - 1000 * ahead_seconds)) < 500
+    assert abs(deadline - (good.deadline_ms - 1000 * ahead_seconds)) < SOON_MS
     _, offset_ms = Job.fetch(good.task, connection=region.redis.client, serializer=JSONSerializer).args
-    assert abs(offset_ms - 1000 * ahead_seconds) < 500
+    assert abs(offset_ms - 1000 * ahead_seconds) < SOON_MS

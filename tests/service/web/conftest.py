@@ -1,7 +1,11 @@
 """What tests of the gateway share."""
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.service.conftest import RedisInstance
+from tests.service.gateway import Stack
 from web.flow.settle import Settler
 
 
@@ -20,3 +24,23 @@ def _unstarted_settlers_are_closed(monkeypatch):
     for one in made:
         if one._loop.thread.ident is None:
             one.stop()
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory, rabbitmq) -> Iterator[Stack]:
+    """A gateway that the tests of a module share, which hurt nothing."""
+    folder = tmp_path_factory.mktemp("stack")
+    hub = RedisInstance(folder, "hub")
+    made = Stack(folder, rabbitmq, hub)
+    yield made
+    made.stop()
+    hub.stop()
+
+
+@pytest.fixture
+def own_stack(tmp_path, rabbitmq, hub_redis) -> Iterator[Stack]:
+    """One to hurt. Nothing of the test before is in its queues."""
+    made = Stack(tmp_path, rabbitmq, hub_redis)
+    made.region.purge()
+    yield made
+    made.stop()

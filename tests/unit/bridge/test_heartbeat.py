@@ -1,4 +1,4 @@
-"""The file by which others see that a bridge's loop goes on."""
+"""The heartbeat file of a bridge."""
 
 import os
 import resource

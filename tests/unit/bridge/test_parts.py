@@ -1,4 +1,4 @@
-"""The pure parts of a bridge: which tags an ack reaches, what can be read, when a lane closes, what a clock says."""
+"""The parts of a bridge without I/O: tags of an ack, readable messages, when a lane closes, clocks."""
 
 import msgspec
 import pika

@@ -1,9 +1,7 @@
-"""Answers that a region keeps, used by a real worker process: to ask only whether they changed, and to stand in for failures."""
+"""Cached answers in a real worker process: for conditional requests, and to replace failures."""
 
 import email.utils
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,11 +9,13 @@ import pytest
 from jobs.contract import rfc3339
 from regions import names
 from regions.secret import Secret
-from tests.service.counting import CountingSite, Rule
+from tests.service.counting import CountingSite, Rule, site
 from tests.service.jobs.queue.test_turn_workers import SLOW, definition
 from tests.service.region_workers import RegionWorkers, of
 from tests.service.working import out_entries
 from tests.waiting import until
+
+__all__ = ["site"]
 
 ONE, TWO = b'{"rows": [{"id": 1}]}', b'{"rows": [{"id": 2}]}'
 BROKEN = b'{"rows": []}'
@@ -36,22 +36,8 @@ def day(seconds_ago: float = 0.0) -> str:
 
 
 @pytest.fixture
-def site() -> Iterator[CountingSite]:
-    started = CountingSite()
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    running = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield running
-    running.stop()
-
-
-@pytest.fixture
 def start(workers: RegionWorkers, site: CountingSite):
-    """Starts one worker process; ``write`` bends its one definition."""
+    """Starts one worker process; ``write`` changes its definition."""
 
     def begin(*, write=lambda text: text, code: str = "", secrets=None, **limits: object) -> RegionWorkers:
         if secrets is None:
@@ -73,7 +59,7 @@ def ask(workers: RegionWorkers, **more) -> dict:
 
 
 def run_of(workers: RegionWorkers) -> dict:
-    """What the last result that came home showed of its source."""
+    """What the last result at the hub says about its source's health."""
     return msgspec.json.decode(out_entries(workers.hub)[-1][b"h"])[2]
 
 
@@ -162,7 +148,7 @@ def test_a_304_that_nobody_asked_for_is_an_error(start, site):
 
 
 def test_an_answer_that_another_redirect_leads_to_is_asked_for_again(start, site):
-    """Its tag may be the same by chance: it is another page's."""
+    """Its ETag may be the same by chance, but it is another page's."""
     site.rules[f"{SLOW}/rows"] = Rule(status=302, body=b"", headers={"Location": f"https://{SLOW}/one"})
     site.rules[f"{SLOW}/one"] = Rule(body=ONE, headers={"ETag": '"1"'})
     site.rules[f"{SLOW}/two"] = Rule(body=TWO, headers={"ETag": '"1"'})
@@ -268,7 +254,7 @@ def test_no_secret_is_kept(start, site):
 
 
 def test_who_asks_the_origin_gets_no_older_answer_of_one_who_takes_it(start, site):
-    """All are claimed together: the first answers from what the region keeps, the others ask the same."""
+    """All are claimed together: the first answers from the cache, the others have the same question."""
     site.rules[SLOW] = Rule(body=ONE, headers={"ETag": '"a"'})
     workers = start()
     ask(workers)

@@ -1,4 +1,4 @@
-"""Real worker processes keep what their tasks were answered, and end them all the same where they can't."""
+"""Real worker processes keep the raw answers of their tasks, and end the tasks also when that fails."""
 
 import json
 import resource
@@ -112,7 +112,7 @@ def replay(monkeypatch, settings: Settings, *words: str) -> tuple[int, str]:
 def test_failures_and_a_sample_are_kept_and_read_again_without_a_fetch(
     start, settings, site, sources, region_redis, hub_redis, monkeypatch
 ):
-    """Of ten successes one, of ten failures all; a changed selector then shows its difference."""
+    """One of ten successes and all of ten failures are kept; a replay with a changed selector shows the difference."""
     start()
     good = enqueue(region_redis.client, [of("tiny") for _ in range(10)])
     assert {result["status"] for result in ended(hub_redis.client, good)} == {"succeeded"}
@@ -134,7 +134,7 @@ def test_failures_and_a_sample_are_kept_and_read_again_without_a_fetch(
 
 
 def test_no_secret_is_in_the_folder(start, settings, sources, region_redis, hub_redis, tmp_path):
-    """The origin repeats all of them; clients get what it said, the folder does not."""
+    """The origin repeats all secrets. Clients get what it sent, but the folder does not."""
     origin = Origin(parrot)
     (sources / "login.toml").write_text(led_to(origin.url))
     start()
@@ -150,7 +150,7 @@ def test_no_secret_is_in_the_folder(start, settings, sources, region_redis, hub_
 
 
 def test_processes_keep_to_the_cap_together(start, settings, site, region_redis, hub_redis):
-    """A storm of failures in two processes leaves no more files than may be, once it is over."""
+    """After a storm of failures in two processes the folder is within its limits."""
     start("w1")
     start("w2")
     site.behaviour.add(Rule(prefix="/bench.example/", status=503))
@@ -162,7 +162,7 @@ def test_processes_keep_to_the_cap_together(start, settings, site, region_redis,
 
 @pytest.mark.parametrize("is_full", [True, False], ids=["full", "unwritable"])
 def test_a_disk_that_takes_nothing_fails_no_task(start, settings, site, region_redis, hub_redis, tmp_path, is_full):
-    """All results come as ever, and it is said once."""
+    """All results arrive as usual, and one warning is logged."""
     if not is_full:
         (tmp_path / "raw").write_text("a file where the folder should be")
     process = start()
@@ -182,7 +182,7 @@ def test_a_disk_that_takes_nothing_fails_no_task(start, settings, site, region_r
 
 
 def test_what_waits_for_the_disk_is_written_when_a_worker_is_stopped(start, settings, site, region_redis, hub_redis):
-    """The last failures before a stop are the ones that somebody asks about."""
+    """The last failures before a stop are the ones that operators ask about."""
     process = start()
     site.behaviour.add(Rule(prefix="/bench.example/", status=503))
     bad = enqueue(region_redis.client, [of("tiny") for _ in range(20)])

@@ -36,7 +36,7 @@ def names_of_loopback(*names: str, asked: list[str] | None = None) -> Callable:
 
 
 def said(origin, fetcher, answer: bytes, *, hang_up: bool = False, **options):
-    """The page that an origin gives with these bytes; it keeps the connection unless it is to hang up."""
+    """The page of an origin that sends these bytes. It keeps the connection unless it is told to close it."""
 
     def say(spoken: Spoken) -> None:
         spoken.say(answer)

@@ -13,7 +13,7 @@ LOOPBACK = parse_allow("127.0.0.0/8")
 
 @pytest.fixture
 def origin() -> Iterator[Callable[..., Origin]]:
-    """Starts origins by what they say."""
+    """Starts origins that send what a function says."""
     started: list[Origin] = []
 
     def start(say: Say, **options) -> Origin:

@@ -34,7 +34,7 @@ THREADS = 64
 
 
 class Said(NamedTuple):
-    """What a client makes of a case; without a status it refused it."""
+    """How a client reads a case; without a status it refused the answer."""
 
     status: int = 0
     body: bytes = b""
@@ -228,7 +228,7 @@ def cases(seed: int, count: int) -> Iterator[tuple[Origin, list[Case]]]:
 def differences(
     site: Origin, made: Sequence[Case], peers: Sequence[str], found: dict[int, Said]
 ) -> Iterator[tuple[Case, str, Said]]:
-    """Each peer that says something else of a case than ``found`` does."""
+    """Each peer that reads a case differently from ``found``."""
     with ThreadPoolExecutor(8) as pool:
         for peer in peers:
             for case, their in zip(made, pool.map(PEERS[peer], [site.url + case.path for case in made]), strict=True):
@@ -242,7 +242,7 @@ def differences(
 
 
 def mixed(fetcher: Fetcher, site: Origin, made: Sequence[Case], rounds: int, seed: int) -> Iterator[tuple[Case, Said]]:
-    """What 64 threads at once get for the cases, in any order."""
+    """The results of the cases, fetched by 64 threads in any order."""
     asked = [case for case in made for _ in range(rounds)]
     random.Random(seed).shuffle(asked)
     with ThreadPoolExecutor(THREADS) as pool:

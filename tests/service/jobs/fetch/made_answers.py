@@ -1,4 +1,4 @@
-"""Answers byte for byte, by a seed: heads with odd lines, framings, codings and redirects, cut somewhere or not."""
+"""Answers as bytes, made from a seed: odd header lines, framings, codings and redirects, some of them cut."""
 
 import gzip
 import random
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Case:
-    """``kinds`` are what is odd about it; ``hangs_up`` ends the connection after ``wire``."""
+    """``kinds`` name its oddities; ``hangs_up`` closes the connection after ``wire``."""
 
     number: int
     wire: bytes
@@ -20,7 +20,7 @@ class Case:
         return f"/{self.number}/d/start"
 
 
-# What is generated. A kind that begins with a dot is nothing odd.
+# Kinds of generated answers. One that begins with a dot is not odd.
 
 ODD_LINES = {
     "name": [b"X-\xdc: 1", b"X Y: 1", b"foo", b": 1", b"\x01: 1"],
@@ -145,7 +145,7 @@ class Maker:
         return b"HTTP/1.1 %d Wait\r\nX-Interim: 1\r\n\r\n" % status * self._random.choice([1, 2])
 
     def _framed(self, sent: bytes) -> tuple[list[bytes], bytes, bool]:
-        """Header lines, the body as it goes, and whether the connection has to end after it."""
+        """Header lines, the encoded body, and whether the connection must be closed after it."""
         way = self._random.random()
         if way < 0.1:
             self.kinds.append(".end")

@@ -1,4 +1,4 @@
-"""An origin for the fetcher's tests: it says, byte for byte, what a test wants, over plain sockets or TLS."""
+"""An origin for the fetcher's tests. It sends the bytes that a test wants, over plain sockets or TLS."""
 
 import socket
 import ssl
@@ -34,7 +34,7 @@ class Spoken:
 
 
 class Origin:
-    """Accepts on loopback and calls ``say`` for each request of each connection, until it hangs up."""
+    """Listens on loopback, and calls ``say`` for each request until the connection is closed."""
 
     def __init__(self, say: Say, context: ssl.SSLContext | None = None) -> None:
         self.requests: list[Spoken] = []

@@ -26,7 +26,7 @@ async def main():
 logging.basicConfig(level="INFO")
 anyio.run(main)
 """
-# What a name below .test is to the proxies, whoever else knows it: 127-0-0-1.test is 127.0.0.1.
+# How the proxies resolve names below .test: 127-0-0-1.test is 127.0.0.1.
 NAMES = """
 import socket
 system = socket.getaddrinfo
@@ -42,7 +42,7 @@ _ANSWERED = re.compile(r" - (CONNECT|GET|POST) (\S+?):(\d+)(/\S*)? - ")
 
 
 class RunningProxy:
-    """A proxy that is there; ``port`` is where, ``asked`` what it was asked for so far."""
+    """A running proxy on ``port``; ``asked`` are its requests so far."""
 
     def __init__(self, scheme: str, log: Path, process: subprocess.Popen, port: int) -> None:
         self.scheme, self._log, self.process, self.port = scheme, log, process, port
@@ -56,7 +56,7 @@ class RunningProxy:
 
     @property
     def asked(self) -> list[str]:
-        """``CONNECT 127.0.0.1:80``; of HTTP when that connection is over."""
+        """Requests like ``CONNECT 127.0.0.1:80``; an HTTP proxy logs them when the connection is over."""
         if self.scheme == "socks5":
             return [f"CONNECT {host}:{port}" for host, port in _ASKED.findall(self.log)]
         return [f"{method} {host}:{port}" for method, host, port, _ in _ANSWERED.findall(self.log)]
@@ -98,7 +98,7 @@ def running(
 
 
 def stop(process: subprocess.Popen) -> None:
-    """With all of its children; may be called twice."""
+    """Stops it and its children; may be called twice."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""Bodies and headers against their caps, and the codings that are opened."""
+"""Bodies and headers at their limits, and content codings."""
 
 import gzip
 import zlib

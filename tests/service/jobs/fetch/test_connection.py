@@ -1,4 +1,4 @@
-"""Connections against real sockets: deadlines, cancels, what breaks, and TLS."""
+"""Connections with real sockets: deadlines, cancels, failures, TLS."""
 
 import socket
 import threading
@@ -54,7 +54,7 @@ def test_a_cancel_is_noticed_while_nothing_arrives(origin, fetcher, part):
 
 
 def test_a_body_that_nobody_takes_ends_at_the_time_out_or_a_cancel(fetcher):
-    """No socket has a time-out of its own: the watchdog has to wake who sends, too."""
+    """No socket has a time-out of its own: the watchdog must wake sending threads, too."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         post = Request(method="POST", url=f"http://127.0.0.1:{deaf.getsockname()[1]}/", body=b"x" * 50_000_000)
         with pytest.raises(TimedOut):
@@ -181,7 +181,7 @@ def test_a_connection_is_kept_where_the_answer_says_where_it_ends(origin, fetche
 
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_reset_kept_connection_is_tried_once_more(tmp_path, origin, fetcher, tls):
-    """By TLS too, which does not say that it ends either."""
+    """Also over TLS without a close notification."""
     ca, context = certificate(tmp_path, "right.example")
 
     def say(spoken: Spoken) -> None:
@@ -222,7 +222,7 @@ def peers(site) -> list[str]:
 
 
 def test_connections_come_from_the_egresss_address(origin, fetcher):
-    """Of a name's addresses those are taken that can be reached from there."""
+    """Only those of a name's addresses are used that can be reached from the source address."""
     site = origin(lambda spoken: spoken.answer(b"x"))
     found = [(socket.AF_INET6, ("::1", site.port, 0, 0)), (socket.AF_INET, ("127.0.0.1", site.port))]
     one = fetcher(egress=Egress(source_address="127.0.0.2"), resolve=lambda host, port: found, allow=ANY)

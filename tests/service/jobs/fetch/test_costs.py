@@ -1,4 +1,4 @@
-"""What an answer may cost, whatever its length; and answers that come while a body is still sent."""
+"""What an answer may cost, whatever its length; and answers that arrive while a body is being sent."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ from tests.service.jobs.fetch.origin import Spoken, certificate
 @pytest.mark.parametrize("line", [b"X: " + b"x" * 50_000 + b"\r\n", b"X: y\r\n"])
 @pytest.mark.parametrize("before", [b"", b"5\r\nhello\r\n"])
 def test_trailers_have_an_end(origin, fetcher, line, before):
-    """They were read for ever: 5.9 GB, and nothing that looked at the deadline."""
+    """Earlier they were read without end: 5.9 GB, and no look at the deadline."""
     sent = 0
 
     def say(spoken: Spoken) -> None:
@@ -55,7 +55,7 @@ def test_trailers_end_at_the_deadline(origin, fetcher):
 
 
 def test_chunks_of_one_byte_have_an_end(origin, fetcher):
-    """Each costs what a chunk costs, whatever it brings."""
+    """Each costs as much as a chunk, whatever its size."""
     small = OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * CHUNKS_FREE
     assert said(origin, fetcher, small + b"0\r\n\r\n").body == b"x" * CHUNKS_FREE
     with pytest.raises(TooLarge, match="expected chunks of at least 64 bytes on average"):
@@ -63,7 +63,7 @@ def test_chunks_of_one_byte_have_an_end(origin, fetcher):
 
 
 def test_segments_of_one_byte_have_an_end(tmp_path, origin, fetcher):
-    """By TLS each record is a receive of its own, however fast the others come."""
+    """Over TLS each record is a receive of its own, however fast they arrive."""
     ca, context = certificate(tmp_path, "right.example")
 
     def say(spoken: Spoken) -> None:
@@ -85,7 +85,7 @@ def test_segments_of_one_byte_have_an_end(tmp_path, origin, fetcher):
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
 def test_a_refusal_of_a_body_is_read_before_all_is_sent(tmp_path, fetcher, tls, interim):
-    """The origin neither reads on nor hangs up: the answer is all that it says. What was not sent is no next request."""
+    """The origin answers, then neither reads on nor closes. The unsent rest is not taken for a next request."""
     ca, context = certificate(tmp_path, "right.example")
     over = threading.Event()
 

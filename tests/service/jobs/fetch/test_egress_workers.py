@@ -1,4 +1,4 @@
-"""Ways out of real worker processes, counted at a site: whose they are, what fails of them, and that nobody sees a password."""
+"""Egresses of real worker processes, counted at a site: which is used, how they fail, and that no password is shown."""
 
 import json
 from collections import Counter
@@ -40,7 +40,7 @@ def source(egress: str, robots: str = "false") -> str:
 
 
 class Site(Origin):
-    """Says hello, and notes who asked for what: the user agent, the address it came from, the path."""
+    """Answers with a greeting, and notes user agent, client address and path of each request."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str, str]] = []
@@ -58,13 +58,6 @@ class Site(Origin):
 @pytest.fixture
 def site() -> Iterator[Site]:
     made = Site()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
     yield made
     made.stop()
 
@@ -89,13 +82,13 @@ def ask(workers: RegionWorkers, source: str, count: int = 1) -> list[dict]:
 
 
 def told(workers: RegionWorkers) -> dict[str, dict]:
-    """The sources as the region last told them to the hub."""
+    """The sources as the region last reported them to the hub."""
     said = [fields[b"d"] for _, fields in workers.hub.xrange(names.out_stream("fra")) if fields[b"k"] == b"sources"]
     return json.loads(said[-1]) if said else {}
 
 
 def test_a_source_goes_out_by_the_way_that_it_names_and_so_does_its_robots_txt(tmp_path, start, site):
-    """Each way keeps connections of its own, and its own robots.txt: a host may answer it otherwise."""
+    """Each egress has its own connections and its own robots.txt: a host may answer it differently."""
     with running(tmp_path / "proxy", "socks5") as proxy:
         ways = {
             "far": Egress(user_agent="far/1", proxy=proxy.url()),
@@ -114,7 +107,7 @@ def test_a_source_goes_out_by_the_way_that_it_names_and_so_does_its_robots_txt(t
 
 @pytest.mark.parametrize("scheme", ["http", "socks5"])
 def test_a_proxy_that_is_away_opens_no_hosts_breaker(start, site, scheme):
-    """Twice as many failures as open one; the host stays there for who has another way."""
+    """Twice as many failures as would open a breaker; the host stays available on another egress."""
     away = {"far": Egress(proxy=f"{scheme}://{WRITTEN}@127.0.0.1:{free_port()}")}
     workers = start({"far": source("far"), "near": source("default")}, away)
     errors = [one["error"] for one in ask(workers, "far", 20)]
@@ -128,7 +121,7 @@ def test_a_proxy_that_is_away_opens_no_hosts_breaker(start, site, scheme):
 
 
 def test_a_way_out_that_the_region_does_not_have_is_told_when_the_workers_start(start, workers, site, tmp_path):
-    """Before any task: with file, line and what there is instead. It passes when the file is mended."""
+    """Before any task runs: with file, line and what was found. After the file is corrected, workers start."""
     start({"lost": source("fra"), "near": source("default")}, {"far": Egress()}, pool=True)
     fault = 'lost.toml:7: request.egress: expected an egress of region fra, found "fra"; did you mean "far"?'
     until(lambda: told(workers).get("lost", {}).get("fault") == fault, "the hub to hear of it")
@@ -145,7 +138,7 @@ def test_a_way_out_that_the_region_does_not_have_is_told_when_the_workers_start(
 
 @pytest.mark.parametrize("wrong", [False, True])
 def test_nobody_sees_a_proxys_password(tmp_path, start, workers, region_redis, wrong):
-    """Neither logs nor results, jobs, what Redis wrote down, or the command lines, whether it is right or wrong."""
+    """Not in logs, results, jobs, Redis's files or command lines, whether the password is right or wrong."""
     with running(tmp_path / "proxy") as proxy:
         password = "hunter2%40x" if wrong else WRITTEN.partition(":")[2]
         far = Egress(proxy=proxy.url(f"us%20er:{password}"))

@@ -1,4 +1,4 @@
-"""The fetcher against real sockets: what comes back, the guard on every hop, and who gets to see credentials."""
+"""The fetcher with real sockets: pages, the guard on every hop, and which hosts see credentials."""
 
 import socket
 import threading
@@ -152,7 +152,7 @@ def test_a_connection_outside_a_fetch_connects_to_nothing(fetcher):
         fetcher()._adapter.poolmanager.connection_from_url("http://127.0.0.1:9/").urlopen("GET", "/", retries=False)
 
 
-# Redirects, and who sees what
+# Redirects, and what other hosts see
 
 
 def test_redirects_are_followed_up_to_ten(origin, fetcher):
@@ -246,7 +246,7 @@ def test_the_same_host_keeps_credentials_and_cookies(origin, fetcher):
     ],
 )
 def test_credentials_go_along_to_the_same_origin_and_over_to_tls_only(url, following, may):
-    """Over to TLS means from port 80 to port 443 of one name, however the ports are spelt."""
+    """A change to TLS means from port 80 to port 443 of one name, however the ports are written."""
     assert _may_see_credentials(url, following) is may
 
 

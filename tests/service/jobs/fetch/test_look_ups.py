@@ -1,4 +1,4 @@
-"""Look-ups of names at a real name server that is silent: how many wait, what is said, and who goes on."""
+"""Look-ups at a real name server that is silent: how many wait, the messages, and which fetches go on."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Resolve = Callable[[str, int], list[Target]]
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """Until it is set the name server holds its answers back."""
+    """While it is not set, the name server does not answer."""
     made = threading.Event()
     yield made
     made.set()
@@ -37,7 +37,7 @@ def server(gate) -> Iterator[NameServer]:
 
 @pytest.fixture
 def resolve(server) -> Resolve:
-    """The system's look-up at this server; one that is silent is waited for longer than any fetch here takes."""
+    """The system's look-up at this server, which waits for a silent one for longer than any fetch here takes."""
 
     def look_up(host: str, port: int) -> list[Target]:
         asking(server.port, seconds=4)
@@ -51,7 +51,7 @@ def look_ups() -> int:
 
 
 def errors_of(fetcher, resolve: Resolve, hosts: list[str], seconds: float) -> list[TaskError | None]:
-    """What came of fetches of hosts at the same time, each on a thread of its own."""
+    """The outcomes of simultaneous fetches, each on a thread of its own."""
     one = fetcher(resolve=resolve, allow=parse_allow("127.0.0.1"))
     found: list[TaskError | None] = [None] * len(hosts)
 

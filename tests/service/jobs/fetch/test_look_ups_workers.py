@@ -1,4 +1,4 @@
-"""Real worker processes whose name server answers nothing for one domain: their threads stay few, others' tasks go on."""
+"""Real worker processes whose name server is silent for one domain: few threads wait, and other tasks go on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from tests.name_server import NameServer
 from tests.service.jobs.fetch.origin import Origin
-from tests.service.region_workers import RegionWorkers, of
+from tests.service.region_workers import of
 
 TASKS = 60
 LED = """
@@ -43,13 +43,6 @@ def name_server(monkeypatch) -> Iterator[NameServer]:
 @pytest.fixture
 def site() -> Iterator[Origin]:
     made = Origin(lambda spoken: spoken.answer(b"<b>quick</b>"))
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
     yield made
     made.stop()
 

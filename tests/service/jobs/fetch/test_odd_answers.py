@@ -45,7 +45,7 @@ def test_another_protocol_is_no_answer(origin, fetcher):
 
 @pytest.mark.parametrize("beside", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"])
 def test_a_proxys_interim_answer_is_not_its_answer(origin, fetcher, beside):
-    """And what it says after its answer is not the target's."""
+    """Bytes after the proxy's answer are not the target's."""
 
     def say(spoken: Spoken) -> None:
         if spoken.method == "CONNECT":
@@ -82,7 +82,7 @@ def test_a_proxys_interim_answer_is_not_its_answer(origin, fetcher, beside):
 )
 @pytest.mark.parametrize("end", [b"\r\n", b"\n"])
 def test_an_odd_header_line_loses_no_other(origin, fetcher, line, end):
-    """All of them lost their successors: raw gzip, or chunks with what frames them, was the page."""
+    """Each of them spoilt the headers after it: raw gzip, or chunks with their framing, became the page."""
     packed = gzip.compress(b"hello")
     head = b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\nETag: z\r\n\r\n%x\r\n" % len(packed)
     page = said(origin, fetcher, OK + line + end + head + packed + b"\r\n0\r\n\r\n")
@@ -147,7 +147,7 @@ def test_an_address_keeps_its_slashes(origin, fetcher):
 
 @pytest.mark.parametrize("path", ["/a/%2e%2e/x", "/a/.%2E/./x", "/%2e%2e/%2e/x"])
 def test_dots_that_are_escaped_are_dots(origin, fetcher, path):
-    """What they climb out of is the page's place, not the place that its origin is mapped to."""
+    """They are relative to the page's address, not to the address that its origin is mapped to."""
     site = origin(lambda spoken: spoken.answer(b"x"))
     one = fetcher(origins={"https://www.example.org:443": f"{site.url}/www.example.org"})
     fetch(one, site.url + path)
@@ -308,7 +308,7 @@ def test_a_connection_is_kept_only_where_the_next_answer_can_be_told(origin, fet
 
 @pytest.mark.parametrize("says_so", [True, False])
 def test_a_body_that_only_the_end_of_tls_ends_is_whole_where_tls_says_so(tmp_path, origin, fetcher, says_so):
-    """Anybody on the way can end the connection below it."""
+    """Anybody on the way can close the TCP connection."""
     ca, context = certificate(tmp_path, "right.example")
 
     def say(spoken: Spoken) -> None:

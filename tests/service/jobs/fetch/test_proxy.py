@@ -1,4 +1,4 @@
-"""Through real proxies: what they are asked for, what the guard still keeps from them, and whose fault their faults are."""
+"""Through real proxies: what they are asked for, what the guard keeps from them, and whose error a failure is."""
 
 import contextlib
 import socket
@@ -48,12 +48,12 @@ def through(proxies, fetcher, tmp_path):
 
 
 def told(error: BaseException | None) -> str:
-    """All that an error and what it came from say."""
+    """The texts of an error and its causes."""
     return f"{error} {error!r} {told(error.__cause__ or error.__context__)}" if error is not None else ""
 
 
 def asked(proxy, since: int, site) -> list[str]:
-    """What of a site a proxy was asked for since it had said so ``since`` times, as soon as there is anything."""
+    """The requests for a site that a proxy logged after the first ``since`` ones, as soon as there are any."""
     return until(lambda: _of(site, proxy.asked[since:]), "the proxy to say what it was asked")
 
 
@@ -62,7 +62,7 @@ def _of(site, found: list[str]) -> list[str]:
 
 
 def is_never_asked(proxy, since: int, site, control, fetcher) -> bool:
-    """A proxy says late what it was asked; when it has told of a later question it has told of all before."""
+    """A proxy logs late. When it has logged a later request, it has logged all before."""
     assert fetch(fetcher, f"http://127.0.0.1:{control.port}/").body == b"x"
     fetcher.close()
     assert asked(proxy, since, control)
@@ -71,7 +71,7 @@ def is_never_asked(proxy, since: int, site, control, fetcher) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_page_comes_by_its_address_with_the_name_inside(proxies, origin, through, kind):
-    """The proxy gets the address that was judged; the target gets the name, and one connection that is kept."""
+    """The proxy gets the judged address, the target gets the name, and one connection is kept."""
     site, before = origin(lambda spoken: spoken.answer(spoken.target.encode())), len(proxies[kind].asked)
     one = through(kind, resolve=names_of_loopback("a.example"))
     for path in ("/x?y=1", "/z"):
@@ -98,7 +98,7 @@ def test_tls_is_with_the_target_and_verifies_its_name(tmp_path, origin, through,
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_target_that_stops_is_cut_off_inside_too(tmp_path, origin, through, kind):
-    """By a cancel while nothing arrives, and by the deadline while it drips, which is the target's doing."""
+    """By a cancel while nothing arrives, and by the deadline while a body arrives slowly, which is the target's fault."""
     ca, context = certificate(tmp_path, "a.example")
     begun: list[float] = []
 
@@ -206,7 +206,7 @@ RESOLVING = (
 
 @pytest.mark.parametrize(("kind", "options"), RESOLVING)
 def test_a_proxy_that_looks_names_up_gets_names(tmp_path, proxies, origin, through, kind, options):
-    """Nobody here looks them up. A plain page of an HTTP proxy is asked for without CONNECT."""
+    """No name is looked up here. An HTTP proxy is asked for a plain page without CONNECT."""
     ca, context = certificate(tmp_path, "127-0-0-1.test")
     plain, secure = (
         origin(lambda spoken: spoken.answer(b"plain")),
@@ -302,7 +302,7 @@ def test_a_proxy_that_wants_other_credentials_is_the_regions_error(
 
 
 def test_of_whole_addresses_a_squids_own_error_is_the_regions_and_any_other_the_targets(origin, through):
-    """The headers are those of Squid 6.13; what another proxy answers for itself looks like a target's answer."""
+    """The headers are Squid 6.13's. Other proxies' own answers look like a target's."""
     squid = origin(lambda spoken: spoken.answer(b"no", "503 Service Unavailable", X_Squid_Error="ERR_CONNECT_FAIL 111"))
     one = through("http", proxy=f"http://127.0.0.1:{squid.port}", proxy_resolves=True)
     with pytest.raises(ConnectionFailed, match=r"far does not connect to a\.example port 80: 503 Service") as caught:
@@ -323,7 +323,7 @@ def test_of_whole_addresses_a_squids_own_error_is_the_regions_and_any_other_the_
     ],
 )
 def test_a_target_that_refuses_is_its_own_error_only_where_the_proxy_tells(free_port, through, kind, text, whose):
-    """A 502 may as well be the proxy's own trouble; a SOCKS reply says that the target's machine refused."""
+    """A 502 may be the proxy's own fault. A SOCKS reply says that the target's machine refused."""
     with pytest.raises(ConnectionFailed, match=text) as caught:
         fetch(through(kind, resolve=names_of_loopback("a.example")), f"http://a.example:{free_port}/")
     assert (caught.value.whose, caught.value.is_retryable) == (whose, True)

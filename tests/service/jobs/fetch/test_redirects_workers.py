@@ -1,8 +1,7 @@
-"""Redirects to another host, in real workers: its turn is taken, its limits hold, its robots.txt is asked."""
+"""Redirects to another host, in real workers: its turn is taken, and its limits and robots.txt are obeyed."""
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -28,7 +27,7 @@ concurrency = LIMIT
 
 
 class Second(Origin):
-    """The host that is led to: it answers when it is let, and knows how many asked at once."""
+    """The target host: it answers when permitted, and knows how many requests were there at once."""
 
     def __init__(self) -> None:
         self.lock, self.gate = threading.Lock(), threading.Event()
@@ -69,13 +68,6 @@ def first(second) -> Iterator[Origin]:
     made.stop()
 
 
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield made
-    made.stop()
-
-
 def start(workers: RegionWorkers, first: Origin, second: Origin, path: str = "page", robots: str = "false") -> None:
     text = SOURCE.replace("ROBOTS", robots)
     led = text.replace("HOST", first.url).replace("LIMIT", str(TASKS)).replace("PATH", path)
@@ -85,7 +77,7 @@ def start(workers: RegionWorkers, first: Origin, second: Origin, path: str = "pa
 
 
 def test_redirects_keep_to_the_limit_of_the_host_that_they_lead_to(workers, first, second):
-    """Of fifty tasks that one host sends to another, two at once arrive there: that is what its own source says."""
+    """One host redirects fifty tasks to another; two at once arrive there, as the other's own source permits."""
     start(workers, first, second)
     ids = workers.ask([of("led", deadline_seconds=100, n=number) for number in range(TASKS)])
     until(lambda: second.now == AT_ONCE and len(first.requests) >= TASKS, "all to be led on, and two to arrive", 60)

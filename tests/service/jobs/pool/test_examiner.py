@@ -1,4 +1,4 @@
-"""What a region's workers say of definitions that only they can compile: a real gateway, and real workers of a region."""
+"""What workers report about definitions that only they can compile, with a real gateway and real workers."""
 
 import os
 import signal
@@ -70,7 +70,7 @@ def write(stack, text, code=None):
 
 @pytest.fixture(autouse=True)
 def mended(request):
-    """Each test ends with a source that is well, which is seen."""
+    """Each test ends by seeing the source well again."""
     yield
     if "stack" in request.fixturenames:
         stack = request.getfixturevalue("stack")
@@ -102,7 +102,7 @@ def test_an_id_py_that_does_not_load_shows_as_broken(stack):
 
 
 def test_an_id_py_that_ends_its_process_shows_as_broken(stack):
-    """It ends neither the workers nor what the region says of its other sources."""
+    """It ends neither the workers nor their reports about other sources."""
     write(stack, PLAIN, "import os\n\ndef next_page(page): ...\n\nos.kill(os.getpid(), 9)\n")
     until(lambda: shown(stack).get("health") == "broken", "the source to be broken")
     said = f"fra: {SOURCE}.py: expected to be loaded, found that its process was ended by SIGKILL"
@@ -164,7 +164,7 @@ def test_only_what_changed_is_compiled(folder, examined):
     ],
 )
 def test_one_that_never_loads_keeps_no_other_from_being_examined(folder, examined, does, wrong):
-    """Neither does one that ends the process, or keeps it from ending."""
+    """Nor does one that ends the process, or keeps it from ending."""
     (folder / "first.py").write_text(f"def next_page(page): ...\n{does}\n")
     (folder / "second.toml").write_text(XPATH.replace("EXPRESSION", "//["))
     found = examined()
@@ -174,7 +174,7 @@ def test_one_that_never_loads_keeps_no_other_from_being_examined(folder, examine
 
 
 def test_what_is_written_where_answers_are_expected_is_no_answer(folder, examined):
-    """Nothing of it is taken for a fault of another source, and the thread lives on."""
+    """It is not taken for a fault of another source, and the thread goes on."""
     writes = "import os\nfor one in range(3, 20):\n    try: os.write(one, b'junk\\n')\n    except OSError: pass\n"
     (folder / "first.py").write_text(f"{writes}def next_page(page): ...\n")
     assert examined()["second"] is None
@@ -183,7 +183,7 @@ def test_what_is_written_where_answers_are_expected_is_no_answer(folder, examine
 
 
 def test_a_loop_is_ended_by_the_time_that_it_computes(folder, tmp_path):
-    """Also where its parent does not: the kernel counts."""
+    """Also when its parent does not end it: the kernel counts its processor time."""
     path = folder / "first.toml"
     path.with_suffix(".py").write_text("def next_page(page): ...\nwhile True: pass\n")
     program = "import jobs.pool.examiner as e; e.CPU_SECONDS = 1; e.serve()"

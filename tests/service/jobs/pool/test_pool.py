@@ -67,7 +67,7 @@ def pids(client) -> dict[str, int]:
 
 
 def status(hub) -> dict:
-    """The pool's last word on how it does."""
+    """The pool's latest status."""
     said = out_entries(hub, b"status")
     return json.loads(said[-1][b"d"]) if said else {}
 
@@ -183,7 +183,7 @@ def test_children_end_when_their_pool_is_killed(start, region_redis):
 
 
 def test_a_pool_whose_redis_hangs_goes_on_saying_that_it_lives(start, region_redis, hub_redis):
-    """Or the hub would call it dead, and somebody would look for the fault in the wrong place."""
+    """Otherwise the hub would report it as dead, and operators would look in the wrong place."""
     start()
     until(lambda: status(hub_redis.client).get("processes") == 2, "the pool")
     region_redis.running.signal(signal.SIGSTOP)
@@ -249,7 +249,7 @@ def children(pid: int) -> list[int]:
 
 
 def fork_server(process) -> int:
-    """The process of a pool that lone ones are forked from; it may have been replaced a moment ago."""
+    """The pool's fork server; it may have been replaced a moment ago."""
 
     def found() -> list[int]:
         return [pid for pid in children(process.pid) if "--fork-server" in _words(pid)]
@@ -258,7 +258,7 @@ def fork_server(process) -> int:
 
 
 def _words(pid: int) -> list[str]:
-    """A process's words; none of who is gone."""
+    """The command line of a process, empty when it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
@@ -267,7 +267,7 @@ def _words(pid: int) -> list[str]:
 
 @pytest.fixture
 def suspected(start, region_redis, tmp_path):
-    """A pool whose only worker was killed over three tasks; they run again, alone, until ``gate`` is there."""
+    """A pool whose only worker was killed with three tasks; they run again, alone, until ``gate`` exists."""
     client = region_redis.client
     process = start(processes=1)
     until(lambda: len(pids(client)) == 1, "a worker")
@@ -309,7 +309,7 @@ def test_a_killed_fork_server_loses_nothing(suspected, region_redis, hub_redis):
 
 
 def test_a_fork_server_that_is_stopped_is_killed_and_replaced_and_suspects_go_on(suspected, region_redis, hub_redis):
-    """Also the one whose process is stopped too: nobody tells of its death."""
+    """Also one whose process is stopped, too: nobody reports its death."""
     process, ids, gate = suspected
     client, first = region_redis.client, fork_server(process)
     lone = [worker.pid for worker in RqWorker.all(connection=client) if worker.get_current_executions()]

@@ -1,4 +1,4 @@
-"""A worker process that creeps past its memory: drained and replaced, and no task lost."""
+"""A worker process that slowly exceeds its memory is drained and replaced, and no task is lost."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from regions.process import resident_bytes
 from scripts.site.site import Site, origins
-from tests.service.region_workers import RegionWorkers, of
+from tests.service.region_workers import of
 from tests.service.working import results
 from tests.waiting import until
 
@@ -30,13 +30,6 @@ def parse(page):
     builtins.kept.append(b"x" * 4_000_000)
     yield from page.json["rows"]
 """
-
-
-@pytest.fixture
-def workers(tmp_path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield made
-    made.stop()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""``nearfetch scale``, ``workers --dry-run`` and ``day`` against a region's Redis, and what pools make of them."""
+"""``nearfetch scale``, ``workers --dry-run`` and ``day`` on a region's Redis, and how pools react."""
 
 import csv
 import json
@@ -39,12 +39,12 @@ def run(files) -> Run:
 
 @pytest.fixture
 def pool(files, region_redis) -> Scaler:
-    """The part of a pool that agrees with others; its two processes are only said."""
+    """The scaler of a pool that reports two processes without having any."""
     return Scaler(settings.load().one(REGION), region_redis.client, "here:1", lambda: (2, 2))
 
 
 def writes(client) -> int:
-    """How many writes a Redis has seen."""
+    """How many write commands a Redis has executed."""
     return client.info("persistence")["rdb_changes_since_last_save"]
 
 

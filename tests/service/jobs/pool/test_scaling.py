@@ -1,4 +1,4 @@
-"""A region's pools on real Redis: they grow with the load and by the clock, shrink by draining, and agree across hosts."""
+"""A region's pools on real Redis: they grow with load and clock, shrink by draining, and agree across hosts."""
 
 import json
 import os
@@ -84,7 +84,7 @@ class Pools:
         self.client.close()
 
     def workers(self) -> dict[str, int]:
-        """Who claims, as RQ knows them: name → pid."""
+        """The workers that claim, as RQ lists them: name → pid."""
         return {worker.name: worker.pid for worker in RqWorker.all(connection=self.client)}
 
     def shares(self) -> list[int]:
@@ -154,7 +154,7 @@ def test_a_rule_of_the_clock_grows_a_pool_before_anything_comes(pools):
 
 
 def test_a_process_that_is_not_needed_claims_nothing_more_and_ends_what_it_runs(pools, hub_redis, tmp_path):
-    """Longer than a stop would let it: nothing is in a hurry."""
+    """For longer than a stop would permit: draining has no time limit."""
     gate, mark = tmp_path / "gate", tmp_path / "marks"
     mark.mkdir()
     pools.write(min=2, max=2)
@@ -210,7 +210,7 @@ def test_a_pool_keeps_its_number_while_its_redis_is_away(pools, region_redis, hu
     pools.write(min=2, max=2)
     pools.start()
     workers = until(lambda: len(pools.workers()) == 2 and pools.workers(), "two workers")
-    # One that has only just registered may end when its Redis goes, and another one takes its place.
+    # A worker that has only just registered may end when its Redis is lost; another one takes its place.
     heard = [f"rq:pubsub:{name}" for name in workers]
     until(lambda: all(count == 1 for _, count in pools.client.pubsub_numsub(*heard)), "both to listen")
     region_redis.crash()

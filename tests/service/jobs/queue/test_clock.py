@@ -1,9 +1,8 @@
 """A region's Redis whose clock is stepped by an hour, with worker processes at work: nobody else is in that time."""
 
 import signal
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -18,7 +17,7 @@ from jobs.queue.reaper import PROOF_SECONDS, Reaper
 from jobs.queue.script import NOW, now_ms
 from regions import connect, names
 from scripts.chaos import clocks as faults
-from tests.service.working import REGION, claimer, enqueue, frame, is_clean, results, settings_for, task, worker_process
+from tests.service.working import REGION, claimer, enqueue, frame, is_clean, results, task
 from tests.waiting import until
 
 HOUR = 3600
@@ -29,21 +28,6 @@ steps = pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["forth", "back"])
 def step(region_redis) -> Callable[[int], None]:
     """Puts the clock of the region's Redis so far ahead of the machine's, and of nobody else."""
     return lambda seconds: faults.step(region_redis.running.process.pid, seconds)
-
-
-@pytest.fixture
-def start(region_redis, hub_redis) -> Iterator[Callable[..., subprocess.Popen]]:
-    started: list[subprocess.Popen] = []
-
-    def begin(name: str = "w1", threads: int = 4) -> subprocess.Popen:
-        started.append(worker_process(settings_for(region_redis.url, hub_redis.url, threads=threads), name))
-        until(lambda: region_redis.client.hget(names.rq_worker(name), "state") == b"idle", f"{name} to claim")
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 def own_ms(client) -> int:
@@ -60,7 +44,7 @@ def test_what_waits_runs_and_is_tried_again_as_if_nothing_had_been(
     start, step, region_redis, hub_redis, tmp_path, seconds
 ):
     client, hub = region_redis.client, hub_redis.client
-    start()
+    start(claims=True)
     gate = tmp_path / "gate"
     running = enqueue(client, [task(gate=str(gate)) for _ in range(4)])
     until(lambda: client.scard(names.rq_worker_executions("w1")) == 4, "four running jobs")
@@ -83,7 +67,7 @@ def test_what_waits_runs_and_is_tried_again_as_if_nothing_had_been(
 @steps
 def test_a_hosts_rate_and_what_it_asked_for_last_as_long_as_they_did(start, step, region_redis, hub_redis, seconds):
     client, hub = region_redis.client, hub_redis.client
-    start()
+    start(claims=True)
     client.hset(names.LIMITS, "https://example.com:443", "8 500")
     Breakers(client).slow("https://example.com:443", 1.0)
     first = enqueue(client, [task() for _ in range(4)])
@@ -106,8 +90,8 @@ def test_no_living_worker_is_taken_for_dead_and_a_dead_one_is_found(start, step,
         now_ms(client)
         reaper.run_once()
         now[0] += 1.0
-    start("living")
-    dead = start("dead")
+    start("living", claims=True)
+    dead = start("dead", claims=True)
     enqueue(client, [task(gate=str(tmp_path / "never"), deadline_seconds=100) for _ in range(8)])
     held = [names.rq_worker_executions(name) for name in ("living", "dead")]
     until(lambda: [client.scard(key) for key in held] == [4, 4], "eight running jobs")
@@ -162,7 +146,7 @@ def _end(job):
 def test_a_redis_that_went_back_writes_its_file_again(start, step, region_redis):
     """Redis syncs its file a second after the last time, by the clock that was stepped (aof.c)."""
     client = connect.open_redis(region_redis.url, name="test", block_seconds=10.0)
-    start()
+    start(claims=True)
     step(-HOUR)
     until(lambda: client.get(names.CLOCK) is not None, "the step to be seen")
     for _ in range(3):
@@ -217,7 +201,7 @@ def test_who_is_wrong_about_the_time_learns_it_from_the_others(region_redis, mon
 def test_a_process_that_was_stopped_takes_no_step_back_that_nobody_made(start, region_redis):
     """It reads late what it was told before, and is the only one in its region: nobody contradicts it."""
     client = region_redis.client
-    worker = start()
+    worker = start(claims=True)
     worker.send_signal(signal.SIGSTOP)
     began = own_ms(client)
     until(lambda: own_ms(client) > began + 2 * STEP_MS, "the stop to last longer than what counts as a step")

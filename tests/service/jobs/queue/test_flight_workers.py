@@ -4,19 +4,19 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from jobs.contract import Trail, key_of
 from regions import names
-from tests.service.counting import CountingSite, Rule
+from tests.service.counting import CountingSite, Rule, site
 from tests.service.jobs.queue.test_turn_workers import SLOW, definition
 from tests.service.region_workers import RegionWorkers, of
 from tests.service.working import out_entries
 from tests.waiting import until
+
+__all__ = ["site"]
 
 CLIENTS = 200
 DEADLY = """
@@ -27,20 +27,6 @@ import signal
 def parse(page):
     os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-@pytest.fixture
-def site() -> Iterator[CountingSite]:
-    started = CountingSite()
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    running = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield running
-    running.stop()
 
 
 @pytest.fixture
@@ -167,10 +153,10 @@ def test_a_failing_source_is_asked_as_often_as_by_one_client(start, site):
 def test_who_has_more_time_than_who_asks_is_not_failed_for_it(start, site):
     workers = start(retries=0)
     began = time.monotonic()
-    short = workers.ask(same(1, seconds="5", deadline_seconds=3), has_keys=True)
+    short = workers.ask(same(1, seconds="7", deadline_seconds=6), has_keys=True)
     until(lambda: site.of(SLOW), "the fetch")
-    long = workers.ask(same(9, seconds="5"), has_keys=True)
+    long = workers.ask(same(9, seconds="7"), has_keys=True)
     assert workers.results(short)[0]["error"]["type"] == "timeout"
     assert {one["status"] for one in workers.results(long)} == {"succeeded"}
     assert len(site.of(SLOW)) == 2
-    assert time.monotonic() - began >= 3 + 5 - 1
+    assert time.monotonic() - began >= 6 + 7 - 1

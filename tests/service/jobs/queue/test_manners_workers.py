@@ -7,10 +7,10 @@ import pytest
 
 from regions import names
 from tests.service.counting import Rule
-from tests.service.jobs.queue.test_turn_workers import SLOW, asked, definition, site, start, workers
+from tests.service.jobs.queue.test_turn_workers import SLOW, asked, definition, site, start
 from tests.waiting import until
 
-__all__ = ["site", "start", "workers"]
+__all__ = ["site", "start"]
 
 HOST = f"https://{SLOW}:443"
 

@@ -16,17 +16,7 @@ from regions import connect, names
 from tests.service.jobs.queue.test_claim import end
 from tests.service.jobs.queue.test_retry import again
 from tests.service.working import REGION, claimer, enqueue, task
-from tests.waiting import until
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.waiting import Clock, until
 
 
 @pytest.fixture

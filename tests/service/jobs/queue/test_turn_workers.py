@@ -3,16 +3,16 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
 
 from regions import names
-from tests.service.counting import CountingSite
+from tests.service.counting import CountingSite, site
 from tests.service.region_workers import RegionWorkers, of
 from tests.waiting import until
+
+__all__ = ["site"]
 
 SLOW, QUICK = "slow.example", "quick.example"
 DEFINITION = """
@@ -34,20 +34,6 @@ jmes = "next"
 def definition(host: str, **limits: object) -> str:
     lines = [f'{name} = "{text}"' if isinstance(text, str) else f"{name} = {text}" for name, text in limits.items()]
     return DEFINITION.replace("HOST", host) + "\n".join(["[limits]", "timeout_seconds = 30", *lines]) + "\n"
-
-
-@pytest.fixture
-def site() -> Iterator[CountingSite]:
-    started = CountingSite()
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    running = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
-    yield running
-    running.stop()
 
 
 @pytest.fixture

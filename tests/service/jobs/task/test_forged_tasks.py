@@ -98,7 +98,7 @@ class Attacked:
     foreign: Origin
 
     def run(self, source: str, **forged) -> dict:
-        """The result of a message as a thief writes it: true but for what is ``forged``."""
+        """The result of an attacker's message: a genuine one except for ``forged``."""
         self.count += 1
         definition = read(self.sources / f"{source}.toml").hash
         fields = {"params": {}, "url": f"{self.home.url}/{source}", "definition": definition, **forged}
@@ -112,7 +112,7 @@ class Attacked:
     count = 0
 
     def sent(self) -> list[str]:
-        """All that the foreign site got: requests with their headers and bodies."""
+        """All requests that the foreign site got, with headers and bodies."""
         return [repr((one.target, dict(one.headers), one.body)) for one in self.foreign.requests]
 
 
@@ -144,7 +144,7 @@ def attacked(workers: RegionWorkers, hub_redis, region_redis, rabbitmq, tmp_path
 
 
 def test_secrets_go_where_the_definition_says(attacked):
-    """What is not forged gets them, each in its place."""
+    """A genuine task gets the secrets, each in its place."""
     assert attacked.run("guarded", params={"page": 0}, url=f"{attacked.home.url}/guarded?page=0")["error"] is None
     assert attacked.run("login", url=f"{attacked.home.url}/list")["error"] is None
     guarded, login, listed = attacked.home.requests
@@ -161,13 +161,6 @@ def test_secrets_go_where_the_definition_says(attacked):
 @pytest.fixture
 def attacked_home() -> Iterator[Origin]:
     made = Origin(lambda spoken: spoken.answer(b"<b>home</b>"))
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def workers(tmp_path: Path, region_redis, hub_redis) -> Iterator[RegionWorkers]:
-    made = RegionWorkers(tmp_path, region_redis.url, hub_redis.client, hub_redis.url)
     yield made
     made.stop()
 
@@ -201,12 +194,12 @@ def test_a_message_that_leads_elsewhere_fails_and_sends_nothing(attacked, way):
 def test_params_that_the_definition_does_not_take_are_refused(attacked):
     result = attacked.run("guarded", params={"page": -7})
     assert result["error"]["type"] == "unknown_source"
-    assert "does not take these params: page: expected a value from 1, found -7" in result["error"]["message"]
+    assert "does not accept these params: page: expected a value from 1, found -7" in result["error"]["message"]
     assert attacked.home.connections == 0
 
 
 def test_another_definitions_hash_gives_no_other_address(attacked):
-    """Then the address may truly be another one: it is not looked at, and not asked."""
+    """Then the address may differ for a good reason: it is neither checked nor fetched."""
     result = attacked.run("guarded", url=f"{attacked.foreign.url}/guarded", definition="00000000")
     assert result["error"] is None
     assert [one.target for one in attacked.home.requests] == ["/guarded?page=0"]
@@ -214,7 +207,7 @@ def test_another_definitions_hash_gives_no_other_address(attacked):
 
 
 def test_a_page_leads_no_secret_elsewhere(attacked):
-    """Neither by a redirect, nor by the value that becomes the next page's param, nor through the source's own code."""
+    """Not by a redirect, nor by a value that becomes the next page's param, nor through the source's own code."""
     redirected = attacked.run("led", params={"url": f"{attacked.home.url}/away"}, url="")
     assert redirected["records"] == [{"said": "foreign"}]
     cursor = attacked.run("cursor", params={"at": f"{attacked.home.url}/cursor"}, url="")
@@ -241,7 +234,7 @@ def parse(page: Page) -> Iterator[dict[str, object]]:
 
 
 def test_a_worker_process_has_no_secret_and_no_setting_in_its_environment(workers, monkeypatch, attacked_home):
-    """Nor is it begun with one: an author's code can read that too."""
+    """Its initial environment has none either: an author's code can read that, too."""
     monkeypatch.setenv("NEARFETCH__SECRET__TOKEN", TOKEN)
     monkeypatch.setenv("NEARFETCH__HUB__AMQP", "amqp://admin:secret@127.0.0.1/")
     text = f"title = 'Seen'\nurl = '{attacked_home.url}/'\n"

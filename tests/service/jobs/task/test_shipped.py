@@ -98,7 +98,7 @@ CASES: list[tuple[str, dict[str, Any], Callable[[], made.Records]]] = [
     ("taste.recipe", {"slug": "salt-soup"}, lambda: made.recipe("salt-soup")),
     ("slow.example", {}, made.late),
 ]
-# What else is said of a source's pages.
+# Further properties of a source's pages.
 LAST = "page {} is the last that max_pages allows; there may be a further one"
 WARNED_OF_ALL = {"arxiv.search {}": [LAST.format(3)], "crossref.works {'rows': 40}": [LAST.format(5)]}
 WARNED = {
@@ -120,7 +120,7 @@ def test_a_shipped_source_gives_the_records_that_its_page_was_made_of(runner, so
 
 
 def test_every_shipped_source_is_among_the_cases():
-    """Who adds a source makes a page for it."""
+    """Each shipped source has a page on the sample site."""
     assert {case[0] for case in CASES} == {path.stem for path in SHIPPED.glob("*.toml")}
 
 
@@ -154,14 +154,14 @@ def test_a_shipped_source_says_what_went_wrong(runner, site, source, params, rul
 
 
 def test_a_later_page_that_is_absent_ends_the_pages(runner, site):
-    """404 is what the source calls absent: zero rows of that page, and those before it stay."""
+    """The source declares 404 as absent: that page has no rows, and those of earlier pages stay."""
     site.behaviour.add(Rule(prefix="/api.line.example/track/MSKU6874333?cursor=", status=404))
     result, records, _ = ask(runner, "line.tracking")
     assert (result.status, len(records)) == ("succeeded", 3)
 
 
 def test_a_price_list_that_says_what_it_is_gives_the_same(runner, site):
-    """The declaration does not matter where the bytes say otherwise, and is not missed where it is gone."""
+    """The bytes decide when the declaration is wrong or missing."""
     said = {"Content-Type": "text/html; charset=windows-1252"}
     site.behaviour.add(Rule(prefix="/charset.example/", headers=said))
     assert ask(runner, "price.list")[1] == made.prices()
@@ -180,7 +180,7 @@ def test_a_failed_login_is_told_from_an_empty_page(make_runner, tmp_path: Path, 
 
 
 def test_each_login_has_a_session_of_its_own(runner, site):
-    """Nothing of a task's session is kept: the form is asked for each time."""
+    """Nothing of a session outlives its task: each task fetches the form."""
     before = site.fetches.since(0)[0]
     for _ in range(2):
         ask(runner, "quotes.login")

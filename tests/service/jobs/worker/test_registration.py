@@ -1,8 +1,6 @@
-"""A worker process makes itself known to its region: also where the answer to that is lost."""
+"""A worker process registers in its region, also when the reply is lost."""
 
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,28 +10,13 @@ from scripts.stack.ports import free_port
 from scripts.stack.probes import listens
 from scripts.stack.services import Running, Service
 from scripts.stack.wan_links import Control
-from tests.service.working import enqueue, results, settings_for, task, worker_process
+from tests.service.working import enqueue, results, task
 from tests.waiting import until
 
 
 @pytest.fixture
-def start(region_redis, hub_redis) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Starts worker processes of the same name, on the region's Redis or the way to it."""
-    started: list[subprocess.Popen] = []
-
-    def begin(url: str = region_redis.url) -> subprocess.Popen:
-        started.append(worker_process(settings_for(url, hub_redis.url)))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
 def between(region_redis, tmp_path):
-    """A link to the region's Redis that can swallow an answer, and its URL."""
+    """A link to the region's Redis that can drop a reply, and its URL."""
     port, control = free_port(), free_port()
     words = [sys.executable, "-m", "scripts.stack.wan", "--control", str(control), f"region={port}:{region_redis.port}"]
     running = Running(Service("proxy", words, tmp_path / "proxy.log", listens(control))).start()
@@ -44,11 +27,11 @@ def between(region_redis, tmp_path):
 
 
 def test_a_worker_whose_registration_was_not_answered_registers_again(between, start, region_redis, hub_redis):
-    """The first one, and the one after RQ's record of it was gone: each took effect, and its caller saw none of it."""
+    """Two registrations, the second after RQ's record was lost: both took effect, and no reply arrived."""
     client, hub = region_redis.client, hub_redis.client
     link, url = between
     link.swallow("region", REGISTER.sha.encode(), cut_seconds=0.7)
-    process = start(url)
+    process = start(url=url)
     until(lambda: client.hget(names.rq_worker("w1"), "state") == b"idle", "a worker that claims")
     assert link.counts("region").swallowed == 1
     link.swallow("region", REGISTER.sha.encode(), cut_seconds=0.7)

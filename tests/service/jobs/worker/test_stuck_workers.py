@@ -1,4 +1,4 @@
-"""What computes past its deadline without giving anything back: it ends by its deadline, and its process after the others."""
+"""A task that computes past its deadline: it ends at its deadline, and its process after its other tasks."""
 
 import os
 import time
@@ -42,7 +42,7 @@ id = {{type = "int"}}
 timeout_seconds = 60
 concurrency = 64
 """
-# A worker that gives what runs 5 s to end, in place of 30.
+# A worker whose running tasks have 5 s to end instead of 30.
 HURRIED = """
 import sys
 from jobs.worker import worker
@@ -80,7 +80,7 @@ def workers(start) -> RegionWorkers:
 
 
 def is_over(pid: int, began: str) -> bool:
-    """Whether the process that began then is gone."""
+    """Whether the process with this start time is gone."""
     fields = stat(pid)
     return fields is None or fields[19] != began or fields[0] == "Z"
 

@@ -1,11 +1,11 @@
-"""Worker processes on real Redis: what is enqueued reaches the hub once, whatever happens to a process or a server."""
+"""Worker processes on real Redis: each enqueued task's result reaches the hub once, whatever happens to processes and servers."""
 
 import json
 import signal
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import redis
@@ -30,10 +30,10 @@ from tests.service.working import (
     held,
     is_clean,
     out_entries,
+    pass_deadline,
     results,
     settings_for,
     task,
-    worker_process,
 )
 from tests.waiting import until
 
@@ -43,22 +43,6 @@ Start = Callable[..., subprocess.Popen]
 @pytest.fixture
 def settings(region_redis, hub_redis) -> Settings:
     return settings_for(region_redis.url, hub_redis.url)
-
-
-@pytest.fixture
-def start(settings: Settings) -> Iterator[Start]:
-    """Starts a worker process by name and waits until RQ knows it."""
-    started: list[subprocess.Popen] = []
-
-    def begin(name: str = "w1", **changes) -> subprocess.Popen:
-        mine = settings_for(settings.one(REGION).redis.url, settings.hub.redis, **changes) if changes else settings
-        started.append(worker_process(mine, name))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -182,7 +166,9 @@ def test_a_waiting_task_holds_no_thread(start, client, hub):
 def test_what_was_not_tried_again_in_time_is_sent_home_as_it_failed(start, client, hub):
     start()
     until(lambda: client.exists(names.rq_worker("w1")), "the worker")
-    (id_,) = enqueue(client, [task(deadline_seconds=6, flaky=1, pause=20.0)])
+    (id_,) = enqueue(client, [task(flaky=1, pause=25.0)])
+    until(lambda: client.zscore(names.RETRIED, id_), "it to wait")
+    pass_deadline(client, id_)
     until(lambda: results(hub) == [id_], "its result")
     assert (frame(hub, id_)["error"]["type"], frame(hub, id_)["attempts"]) == ("connection", 1)
     until(lambda: is_clean(client), "a clean region")
@@ -246,7 +232,7 @@ def test_a_task_that_was_taken_back_is_stopped(start, client, hub, tmp_path):
 
 
 def test_a_claim_whose_answer_never_came_is_given_back(start, client, hub, settings, tmp_path):
-    """The region then holds an execution for a worker that does not know it."""
+    """The region's Redis then has an execution that its worker does not know."""
     start("w1", threads=1)
     gate = tmp_path / "gate"
     (first,) = enqueue(client, [task(gate=str(gate))])

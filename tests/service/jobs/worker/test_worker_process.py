@@ -1,4 +1,4 @@
-"""A worker process and what started it: beat, command line, name."""
+"""A worker process and its parent: beat, command line, name."""
 
 import os
 import subprocess

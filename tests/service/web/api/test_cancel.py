@@ -1,24 +1,12 @@
 """DELETE: what has not ended is cancelled at the hub at once, and the regions are told."""
 
-import pytest
 import ulid
 
 from jobs import contract
 from regions import names
-from tests.service.conftest import RedisInstance
-from tests.service.gateway import LIST, Stack
+from tests.service.gateway import LIST
 from tests.service.wire import Wire, ask
 from tests.waiting import until
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory, rabbitmq):
-    folder = tmp_path_factory.mktemp("stack")
-    hub = RedisInstance(folder, "hub")
-    stack = Stack(folder, rabbitmq, hub)
-    yield stack
-    stack.stop()
-    hub.stop()
 
 
 def told(stack, region: str) -> contract.Cancel:

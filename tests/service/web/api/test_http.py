@@ -16,31 +16,11 @@ from regions import connect
 from scripts.stack.services import free_port
 from tests import sources
 from tests.forked import GATEWAY, Forked
-from tests.service.conftest import RedisInstance
-from tests.service.gateway import JSON, LIST, Stack
+from tests.service.gateway import JSON, LIST
 from tests.service.wire import Wire, ask, chunked
 from tests.waiting import until
 
 AT_ONCE_SECONDS = 5.0  # promised is 1; who is waited for by mistake takes ten and more
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory, rabbitmq):
-    """Shared by the tests that hurt nothing."""
-    folder = tmp_path_factory.mktemp("stack")
-    hub = RedisInstance(folder, "hub")
-    stack = Stack(folder, rabbitmq, hub)
-    yield stack
-    stack.stop()
-    hub.stop()
-
-
-@pytest.fixture
-def own_stack(tmp_path, rabbitmq, hub_redis):
-    """One to hurt."""
-    stack = Stack(tmp_path, rabbitmq, hub_redis)
-    yield stack
-    stack.stop()
 
 
 def test_request_is_promised_published_and_followed_to_its_end(stack):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.service.desk import Desk
+from tests.service.waiting_gateway import WaitingGateway
 from tests.service.wire import Wire, ask
 from tests.waiting import until
 from web.api import events, pieces
@@ -14,37 +14,37 @@ RECORDS = b'["%b"]' % (b"x" * 100_000)
 
 
 @pytest.fixture
-def start_desk(tmp_path, hub_redis):
-    desks = []
+def start_gateway(tmp_path, hub_redis):
+    gateways = []
 
-    def start(**environ) -> Desk:
-        desks.append(Desk(tmp_path, hub_redis.url, **environ))
-        return desks[-1]
+    def start(**environ) -> WaitingGateway:
+        gateways.append(WaitingGateway(tmp_path, hub_redis.url, **environ))
+        return gateways[-1]
 
     yield start
-    for desk in desks:
-        desk.stop()
+    for gateway in gateways:
+        gateway.stop()
 
 
 @pytest.fixture
-def desk(start_desk) -> Desk:
-    return start_desk()
+def gateway(start_gateway) -> WaitingGateway:
+    return start_gateway()
 
 
 def path(new, query: str = "") -> str:
     return f"/v1/requests/{new.id}{query}"
 
 
-def settled(desk: Desk, tasks: int, of: int | None = None):
+def settled(gateway: WaitingGateway, tasks: int, of: int | None = None):
     """A request with so many results of 100 kB, and their tasks."""
-    new, _ = desk.add(of or tasks)
-    return new, [desk.settle(new, index, RECORDS) for index in range(tasks)]
+    new, _ = gateway.add(of or tasks)
+    return new, [gateway.settle(new, index, RECORDS) for index in range(tasks)]
 
 
 @pytest.mark.parametrize("query", ["", "?wait=20", "?after=0-0&wait=20"])
-def test_large_answer_is_one_document_and_the_connection_serves_on(desk, query):
-    new, tasks = settled(desk, 12)
-    with Wire(desk.port) as wire:
+def test_large_answer_is_one_document_and_the_connection_serves_on(gateway, query):
+    new, tasks = settled(gateway, 12)
+    with Wire(gateway.port) as wire:
         reply = wire.ask("GET", path(new, query))
         assert (reply.status, reply.headers["transfer-encoding"]) == (200, "chunked")
         found = reply.json()
@@ -55,12 +55,12 @@ def test_large_answer_is_one_document_and_the_connection_serves_on(desk, query):
         assert {**found, "results": []} == rest
 
 
-def test_answer_in_pieces_ends_at_the_limit_of_an_answer(start_desk):
-    desk = start_desk(NEARFETCH__LIMITS__ANSWER_BYTES_MAX="750000")
-    new, tasks = settled(desk, 20)
+def test_answer_in_pieces_ends_at_the_limit_of_an_answer(start_gateway):
+    gateway = start_gateway(NEARFETCH__LIMITS__ANSWER_BYTES_MAX="750000")
+    new, tasks = settled(gateway, 20)
     seen, after, answers, is_more = [], "0-0", 0, True
     while is_more:
-        reply = ask(desk.port, "GET", path(new, f"?after={after}"))
+        reply = ask(gateway.port, "GET", path(new, f"?after={after}"))
         assert len(reply.body) < 760_000
         found = reply.json()
         seen += [result["task"] for result in found["results"]]
@@ -70,12 +70,12 @@ def test_answer_in_pieces_ends_at_the_limit_of_an_answer(start_desk):
     assert answers == 3  # of seven, seven and six results
 
 
-def test_what_is_settled_meanwhile_belongs_to_the_next_answer(desk):
-    new, tasks = settled(desk, 12, of=14)
-    with Wire(desk.port, receive_bytes=16_384) as slow:
+def test_what_is_settled_meanwhile_belongs_to_the_next_answer(gateway):
+    new, tasks = settled(gateway, 12, of=14)
+    with Wire(gateway.port, receive_bytes=16_384) as slow:
         slow.send("GET", path(new))
-        until(lambda: len(desk.waiters) == 1, "the rest of the answer to wait")
-        later = [desk.settle(new, 12), desk.settle(new, 13)]
+        until(lambda: len(gateway.waiters) == 1, "the rest of the answer to wait")
+        later = [gateway.settle(new, 12), gateway.settle(new, 13)]
         found = slow.reply().json()
         assert [result["task"] for result in found["results"]] == tasks
         assert (found["done"], found["completed"], found["more"]) == (False, 12, False)
@@ -84,73 +84,74 @@ def test_what_is_settled_meanwhile_belongs_to_the_next_answer(desk):
         assert rest["done"]
 
 
-def test_etag_saves_a_large_answer_that_did_not_change(desk):
-    new, _ = settled(desk, 12, of=13)
-    with Wire(desk.port) as wire:
+def test_etag_saves_a_large_answer_that_did_not_change(gateway):
+    new, _ = settled(gateway, 12, of=13)
+    with Wire(gateway.port) as wire:
         etag = wire.ask("GET", path(new)).headers["etag"]
         assert wire.ask("GET", path(new)).headers["etag"] == etag
         assert wire.ask("GET", path(new), {"If-None-Match": etag}).status == 304
-        desk.settle(new, 12, RECORDS)
+        gateway.settle(new, 12, RECORDS)
         changed = wire.ask("GET", path(new), {"If-None-Match": etag})
         assert (changed.status, len(changed.json()["results"])) == (200, 13)
         assert changed.headers["etag"] != etag
 
 
-def test_head_and_http_1_0_of_a_large_answer(desk):
-    new, tasks = settled(desk, 12)
-    with Wire(desk.port) as wire:
+def test_head_and_http_1_0_of_a_large_answer(gateway):
+    new, tasks = settled(gateway, 12)
+    with Wire(gateway.port) as wire:
         assert wire.ask("HEAD", path(new)).status == 200
         wire.send("GET", path(new), version="1.0")
         assert [result["task"] for result in wire.reply().json()["results"]] == tasks
         assert wire.is_closed()
-    until(lambda: len(desk.waiters) == 0, "the gateway to have let go of it")
+    until(lambda: len(gateway.waiters) == 0, "the gateway to have let go of it")
 
 
-def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wanted(desk, monkeypatch):
+def test_slow_readers_hold_a_piece_each_and_no_result_is_read_before_it_is_wanted(gateway, monkeypatch):
     monkeypatch.setattr(pieces, "AWAY_MAX_SECONDS", 0.1)  # nor by the clock
-    new, tasks = settled(desk, 60)  # 6 MB
-    read_many, read = desk.ledger.read_many, []
+    new, tasks = settled(gateway, 60)  # 6 MB
+    read_many, read = gateway.ledger.read_many, []
 
     def reads(asked, *arguments, **options):
         found = read_many(asked, *arguments, **options)
         read.extend(view.cursor for view in found[0] if view is not None)
         return found
 
-    monkeypatch.setattr(desk.ledger, "read_many", reads)
+    monkeypatch.setattr(gateway.ledger, "read_many", reads)
     with contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(Wire(desk.port, receive_bytes=16_384)) for _ in range(20)]
+        slow = [stack.enter_context(Wire(gateway.port, receive_bytes=16_384)) for _ in range(20)]
         for wire in slow:
             wire.send("GET", path(new))
         until(
-            lambda: len(desk.waiters) == 20 and all(one.backlog for one in desk.server.outlet.open), "all to be stuck"
+            lambda: len(gateway.waiters) == 20 and all(one.backlog for one in gateway.server.outlet.open),
+            "all to be stuck",
         )
         looked = len(read)
         until(lambda: len(read) > looked + 60, "the clock to have looked a few times")
-        assert desk.server.outlet.quota.held <= 20 * 300_000
-        assert ask(desk.port, "GET", "/healthz").status == 200
-        assert max(read) < desk.ledger.read(new.id, bytes_max=10_000_000).cursors[20]
+        assert gateway.server.outlet.quota.held <= 20 * 300_000
+        assert ask(gateway.port, "GET", "/healthz").status == 200
+        assert max(read) < gateway.ledger.read(new.id, bytes_max=10_000_000).cursors[20]
         for wire in slow:
             assert [result["task"] for result in wire.reply().json()["results"]] == tasks
-    assert desk.server.outlet.quota.held == 0
-    desk.has_waiters(0)
+    assert gateway.server.outlet.quota.held == 0
+    gateway.has_waiters(0)
 
 
-def test_news_are_not_read_for_who_is_behind(desk, monkeypatch):
+def test_news_are_not_read_for_who_is_behind(gateway, monkeypatch):
     """An event stream whose client reads nothing is not read again and again for what it can't be sent."""
     monkeypatch.setattr(events, "COMMENT_SECONDS", 600.0)
-    new, tasks = settled(desk, 40, of=60)
-    with Wire(desk.port, receive_bytes=16_384) as stuck:
+    new, tasks = settled(gateway, 40, of=60)
+    with Wire(gateway.port, receive_bytes=16_384) as stuck:
         stuck.send("GET", f"{path(new)}/events")
-        until(lambda: any(one.backlog for one in desk.server.outlet.open), "the stream to be stuck")
-        read_many, read = desk.ledger.read_many, []
+        until(lambda: any(one.backlog for one in gateway.server.outlet.open), "the stream to be stuck")
+        read_many, read = gateway.ledger.read_many, []
 
         def reads(asked, *arguments, **options):
             read.extend(asked)
             return read_many(asked, *arguments, **options)
 
-        monkeypatch.setattr(desk.ledger, "read_many", reads)
-        tasks += [desk.settle(new, number, RECORDS) for number in range(40, 60)]
-        assert ask(desk.port, "GET", path(new, "?after=99999999999999-0&wait=0")).json()["done"]
+        monkeypatch.setattr(gateway.ledger, "read_many", reads)
+        tasks += [gateway.settle(new, number, RECORDS) for number in range(40, 60)]
+        assert ask(gateway.port, "GET", path(new, "?after=99999999999999-0&wait=0")).json()["done"]
         assert [cursor for _, cursor in read if cursor != "99999999999999-0"] == []
         stuck.head()
         told = list(stuck.events())
@@ -158,39 +159,39 @@ def test_news_are_not_read_for_who_is_behind(desk, monkeypatch):
         assert told[-1].kind == "done"
 
 
-def test_client_that_hangs_up_in_the_middle_does_not_wait_any_more(desk):
-    new, _ = settled(desk, 60)
-    with Wire(desk.port, receive_bytes=16_384) as wire:
+def test_client_that_hangs_up_in_the_middle_does_not_wait_any_more(gateway):
+    new, _ = settled(gateway, 60)
+    with Wire(gateway.port, receive_bytes=16_384) as wire:
         wire.send("GET", path(new))
-        desk.has_waiters(1)
-    desk.has_waiters(0)
-    until(lambda: desk.server.outlet.quota.held == 0, "the room to be given back")
+        gateway.has_waiters(1)
+    gateway.has_waiters(0)
+    until(lambda: gateway.server.outlet.quota.held == 0, "the room to be given back")
 
 
-def test_answer_goes_on_after_a_restart_of_the_hub(desk, hub_redis):
-    new, tasks = settled(desk, 60)
-    with Wire(desk.port, receive_bytes=16_384) as wire:
+def test_answer_goes_on_after_a_restart_of_the_hub(gateway, hub_redis):
+    new, tasks = settled(gateway, 60)
+    with Wire(gateway.port, receive_bytes=16_384) as wire:
         wire.send("GET", path(new))
-        desk.has_waiters(1)
+        gateway.has_waiters(1)
         hub_redis.crash()
         read = wire.file.read(200_000)
-        until(lambda: desk.hub.state, "the outage to be noticed")
+        until(lambda: gateway.hub.state, "the outage to be noticed")
         hub_redis.running.start()
         wire.file = _Joined(read, wire.file)
         assert [result["task"] for result in wire.reply().json()["results"]] == tasks
 
 
-def test_hub_that_stays_away_cuts_the_answer(desk, hub_redis, monkeypatch):
+def test_hub_that_stays_away_cuts_the_answer(gateway, hub_redis, monkeypatch):
     monkeypatch.setattr(pieces, "AWAY_MAX_SECONDS", 0.2)
-    new, _ = settled(desk, 60)
-    with Wire(desk.port, receive_bytes=16_384) as wire:
+    new, _ = settled(gateway, 60)
+    with Wire(gateway.port, receive_bytes=16_384) as wire:
         wire.send("GET", path(new))
-        desk.has_waiters(1)
+        gateway.has_waiters(1)
         hub_redis.crash()
         wire.head()
         with pytest.raises((ValueError, ConnectionError)):  # no chunk where one should be
             list(wire.chunks())
-    desk.has_waiters(0)
+    gateway.has_waiters(0)
 
 
 class _Joined:

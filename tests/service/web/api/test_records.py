@@ -15,7 +15,6 @@ from regions.settings import ROOT
 from scripts.cli import main
 from scripts.commands import completion
 from tests.forked import COMMAND, Forked
-from tests.service.conftest import RedisInstance
 from tests.service.gateway import Stack
 from tests.service.wire import Wire, ask
 from tests.waiting import until
@@ -29,16 +28,6 @@ ROWS = 100_000
 def large() -> bytes:
     """Nearly the 5 MB that are allowed."""
     return msgspec.json.encode([{"name": f"Number {i} \u00fc", "price": f"{i / 7:.2f}"} for i in range(ROWS)])
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory, rabbitmq):
-    folder = tmp_path_factory.mktemp("stack")
-    hub = RedisInstance(folder, "hub")
-    stack = Stack(folder, rabbitmq, hub)
-    yield stack
-    stack.stop()
-    hub.stop()
 
 
 def fetched(stack, accept, *, query="/v1/sources/demo.list/records?category=x", records=EXACT, region="fra", **told):

@@ -6,7 +6,7 @@ A killed hub forgets it: the same result comes again, with a later cursor.
 import pytest
 
 from regions import durability
-from tests.service.desk import Desk
+from tests.service.waiting_gateway import WaitingGateway
 from tests.service.wire import Wire, ask
 from tests.waiting import until
 from web.hub import ledger
@@ -36,14 +36,14 @@ class Disk:
 
 
 @pytest.fixture
-def desk(tmp_path, hub_redis):
-    made = Desk(tmp_path, hub_redis.url)
+def gateway(tmp_path, hub_redis):
+    made = WaitingGateway(tmp_path, hub_redis.url)
     yield made
     made.stop()
 
 
 @pytest.fixture
-def disk(desk, monkeypatch):
+def disk(gateway, monkeypatch):
     return Disk(monkeypatch)
 
 
@@ -56,10 +56,10 @@ def tasks_of(reply) -> list[str]:
 
 
 @pytest.mark.parametrize("query", WAYS)
-def test_poll_is_answered_when_the_hub_has_written_what_it_read(desk, disk, query):
-    new, _ = desk.add()
-    task = desk.settle(new, 0)
-    with Wire(desk.port) as wire:
+def test_poll_is_answered_when_the_hub_has_written_what_it_read(gateway, disk, query):
+    new, _ = gateway.add()
+    task = gateway.settle(new, 0)
+    with Wire(gateway.port) as wire:
         wire.send("GET", path(new, query))
         disk.is_seen()
         assert not wire.has_answer()
@@ -67,36 +67,36 @@ def test_poll_is_answered_when_the_hub_has_written_what_it_read(desk, disk, quer
         assert tasks_of(wire.reply()) == [task]
 
 
-def test_stream_tells_a_result_when_the_hub_has_written_it(desk, disk):
-    new, _ = desk.add(2)
-    with Wire(desk.port) as wire:
+def test_stream_tells_a_result_when_the_hub_has_written_it(gateway, disk):
+    new, _ = gateway.add(2)
+    with Wire(gateway.port) as wire:
         wire.send("GET", f"{path(new)}/events")
         wire.head()
-        first = desk.settle(new, 0)
+        first = gateway.settle(new, 0)
         disk.is_seen()
         assert not wire.has_answer()
-        second = desk.settle(new, 1)
+        second = gateway.settle(new, 1)
         disk.writes()
         events = wire.events()
         assert next(events).json()["task"] == first
-        until(lambda: desk.waiters._unwritten, "the second to be kept back: it came after the file was read")
+        until(lambda: gateway.waiters._unwritten, "the second to be kept back: it came after the file was read")
         disk.is_seen()
         disk.writes()
         assert [next(events).json()["task"], next(events).kind] == [second, "done"]
 
 
 @pytest.mark.parametrize("query", WAYS)
-def test_result_that_the_hub_forgot_is_told_when_it_comes_again(desk, disk, hub_redis, query):
-    new, _ = desk.add()
+def test_result_that_the_hub_forgot_is_told_when_it_comes_again(gateway, disk, hub_redis, query):
+    new, _ = gateway.add()
     size = hub_redis.written()
-    desk.settle(new, 0)
-    with Wire(desk.port) as wire:
+    gateway.settle(new, 0)
+    with Wire(gateway.port) as wire:
         wire.send("GET", path(new, query))
         disk.is_seen()
         hub_redis.forget(size)
         if "wait" in query:
-            until(lambda: desk.hub.away is None, "the hub to be back")
-            task = desk.settle(new, 0)
+            until(lambda: gateway.hub.away is None, "the hub to be back")
+            task = gateway.settle(new, 0)
             disk.is_seen()
             disk.writes()
             assert tasks_of(wire.reply()) == [task]
@@ -105,10 +105,10 @@ def test_result_that_the_hub_forgot_is_told_when_it_comes_again(desk, disk, hub_
             assert (found.get("status"), found.get("results", [])) in [("running", []), (503, [])]
 
 
-def test_cancel_is_told_when_the_hub_has_written_it(desk, disk):
-    new, _ = desk.add(2)
-    task = desk.settle(new, 0)
-    with Wire(desk.port) as wire:
+def test_cancel_is_told_when_the_hub_has_written_it(gateway, disk):
+    new, _ = gateway.add(2)
+    task = gateway.settle(new, 0)
+    with Wire(gateway.port) as wire:
         wire.send("DELETE", path(new))
         disk.is_seen()
         assert not wire.has_answer()
@@ -118,69 +118,69 @@ def test_cancel_is_told_when_the_hub_has_written_it(desk, disk):
         assert tasks_of(found)[0] == task
 
 
-def test_cancel_that_the_hub_forgot_is_refused(desk, disk, hub_redis):
-    new, _ = desk.add()
+def test_cancel_that_the_hub_forgot_is_refused(gateway, disk, hub_redis):
+    new, _ = gateway.add()
     size = hub_redis.written()
-    with Wire(desk.port) as wire:
+    with Wire(gateway.port) as wire:
         wire.send("DELETE", path(new))
         disk.is_seen()
         hub_redis.forget(size)
         assert wire.reply().status == 503
-    until(lambda: desk.hub.away is None, "the hub to be back")
-    assert ask(desk.port, "GET", path(new)).json()["status"] == "running"
+    until(lambda: gateway.hub.away is None, "the hub to be back")
+    assert ask(gateway.port, "GET", path(new)).json()["status"] == "running"
 
 
-def test_poll_whose_time_is_over_is_answered_when_the_hub_has_written(desk, disk):
-    new, _ = desk.add(2)
-    task = desk.settle(new, 0)
-    with Wire(desk.port) as wire:
+def test_poll_whose_time_is_over_is_answered_when_the_hub_has_written(gateway, disk):
+    new, _ = gateway.add(2)
+    task = gateway.settle(new, 0)
+    with Wire(gateway.port) as wire:
         wire.send("GET", path(new, "?wait=0.1"))
-        until(lambda: len(desk.waiters) == 1, "the poll to wait")
+        until(lambda: len(gateway.waiters) == 1, "the poll to wait")
         disk.is_seen()
-        until(lambda: not desk.waiters._timers, "its time to be over")
+        until(lambda: not gateway.waiters._timers, "its time to be over")
         disk.is_seen()
         assert not wire.has_answer()
         disk.writes()
         assert tasks_of(wire.reply()) == [task]
 
 
-def test_closing_gateway_answers_when_the_hub_has_written(desk, disk):
-    new, _ = desk.add(2)
-    task = desk.settle(new, 0)
-    with Wire(desk.port) as poll, Wire(desk.port) as other:
+def test_closing_gateway_answers_when_the_hub_has_written(gateway, disk):
+    new, _ = gateway.add(2)
+    task = gateway.settle(new, 0)
+    with Wire(gateway.port) as poll, Wire(gateway.port) as other:
         poll.send("GET", path(new, "?after=0-0&wait=30"))
-        other.send("GET", path(desk.add()[0], "?wait=30"))
-        desk.has_waiters(2)
+        other.send("GET", path(gateway.add()[0], "?wait=30"))
+        gateway.has_waiters(2)
         disk.is_seen()
-        desk.waiters.close()
+        gateway.waiters.close()
         assert other.reply().json()["results"] == []
         disk.writes()
         assert tasks_of(poll.reply()) == [task]
 
 
-def test_client_that_hangs_up_meanwhile_does_not_wait_any_more(desk, disk):
-    new, _ = desk.add()
-    desk.settle(new, 0)
-    with Wire(desk.port) as wire:
+def test_client_that_hangs_up_meanwhile_does_not_wait_any_more(gateway, disk):
+    new, _ = gateway.add()
+    gateway.settle(new, 0)
+    with Wire(gateway.port) as wire:
         wire.send("GET", path(new, "?after=0-0&wait=30"))
         disk.is_seen()
-    desk.has_waiters(0)
+    gateway.has_waiters(0)
     looks = disk.looks
-    assert ask(desk.port, "GET", path(desk.add()[0])).json()["status"] == "running"
-    until(lambda: not desk.waiters._unwritten, "nobody to wait for the file")
+    assert ask(gateway.port, "GET", path(gateway.add()[0])).json()["status"] == "running"
+    until(lambda: not gateway.waiters._unwritten, "nobody to wait for the file")
     assert disk.looks >= looks
 
 
-def test_hub_that_goes_away_meanwhile_is_waited_for(desk, disk, hub_redis):
-    new, _ = desk.add(2)
-    task = desk.settle(new, 0)
-    with Wire(desk.port) as wire:
+def test_hub_that_goes_away_meanwhile_is_waited_for(gateway, disk, hub_redis):
+    new, _ = gateway.add(2)
+    task = gateway.settle(new, 0)
+    with Wire(gateway.port) as wire:
         wire.send("GET", path(new, "?after=0-0&wait=60"))
         disk.is_seen()
         hub_redis.crash()
-        until(lambda: desk.hub.away, "the hub to be away")
+        until(lambda: gateway.hub.away, "the hub to be away")
         hub_redis.running.start()
-        until(lambda: not desk.hub.away, "the hub to be back")
+        until(lambda: not gateway.hub.away, "the hub to be back")
         disk.is_seen()
         disk.writes()
         assert tasks_of(wire.reply()) == [task]

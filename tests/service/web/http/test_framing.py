@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from tests.service.bare_server import Site
 from tests.service.wire import Wire, ask, chunked, request
 
 HOST = b"Host: 127.0.0.1\r\n"
@@ -13,13 +12,6 @@ POST = b"POST /body HTTP/1.1\r\n" + HOST
 GET = b"GET /seen HTTP/1.1\r\n" + HOST
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\n" + HOST + b"\r\n"
-
-
-@pytest.fixture
-def site():
-    site = Site()
-    yield site
-    site.stop()
 
 
 AMBIGUOUS = {

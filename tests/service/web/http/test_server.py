@@ -4,29 +4,11 @@ import socket
 
 import pytest
 
-from tests.service.bare_server import BIG, Site
+from tests.service.bare_server import BIG
 from tests.service.wire import Wire, ask, chunked, request
 from tests.waiting import until
 from web.http import outlet
 from web.http.exchange import Answer
-
-
-@pytest.fixture
-def start_site():
-    sites = []
-
-    def start(threads: int = 8, **options) -> Site:
-        sites.append(Site(threads, **options))
-        return sites[-1]
-
-    yield start
-    for site in sites:
-        site.stop()
-
-
-@pytest.fixture
-def site(start_site) -> Site:
-    return start_site()
 
 
 def test_connection_serves_on_after_a_parked_answer(site):

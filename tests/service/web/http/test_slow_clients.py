@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.service.bare_server import BIG, Site
+from tests.service.bare_server import BIG
 from tests.service.wire import Wire, ask, request
 from tests.waiting import until
 from web.http import exchange, inlet, outlet
@@ -20,24 +20,6 @@ HOST = b"Host: 127.0.0.1\r\n"
 POST = b"POST /body HTTP/1.1\r\n" + HOST
 GET = b"GET /seen HTTP/1.1\r\n" + HOST
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
-
-
-@pytest.fixture
-def start_site():
-    sites = []
-
-    def start(**options) -> Site:
-        sites.append(Site(**options))
-        return sites[-1]
-
-    yield start
-    for site in sites:
-        site.stop()
-
-
-@pytest.fixture
-def site(start_site) -> Site:
-    return start_site()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from jobs import contract
 from regions import connect, names
 from scripts.stack.wan_links import Rule
 from tests import sources
-from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, Stack
 from tests.service.scripts.test_slow_servers import slow_stack
 from tests.service.web.api.test_http import AT_ONCE_SECONDS
@@ -22,26 +21,6 @@ __all__ = ["slow_stack"]
 RECORDS = b'[{"name":"a","price":"1.10"}]'
 PATH = "/v1/sources/demo.list/records?category=poetry"
 WAIT = {**JSON, "Prefer": "wait=20"}
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory, rabbitmq):
-    """Shared by the tests that hurt nothing."""
-    folder = tmp_path_factory.mktemp("stack")
-    hub = RedisInstance(folder, "hub")
-    stack = Stack(folder, rabbitmq, hub)
-    yield stack
-    stack.stop()
-    hub.stop()
-
-
-@pytest.fixture
-def own_stack(tmp_path, rabbitmq, hub_redis):
-    """One to hurt."""
-    stack = Stack(tmp_path, rabbitmq, hub_redis)
-    stack.region.purge()  # of the cancels of the test before
-    yield stack
-    stack.stop()
 
 
 def settle(stack, task: contract.Task, *, ago: float = 0.0, records: bytes = RECORDS, **told) -> None:

@@ -9,7 +9,7 @@ import pytest
 from jobs.contract import Attempt, Run, Trail, encode_trail
 from regions import connect, names
 from tests.service.hub_parts import new_request, send_home, settings
-from tests.waiting import until
+from tests.waiting import Clock, until
 from web.flow.settle import Settler
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -17,16 +17,6 @@ from web.hub.runs import JUDGE_SECONDS, WAIT_SECONDS, Runs, learned
 from web.hub.verdict import KEPT
 
 SOURCE = "ecb.rates"  # of the requests that hub_parts makes
-
-
-class Clock:
-    """Monotonic seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

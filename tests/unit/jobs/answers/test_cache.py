@@ -1,4 +1,4 @@
-"""What is kept of an answer, and by what it may be asked for again (RFC 9110, 8.8 and 13.1; RFC 9111, 4.3)."""
+"""What is kept of an answer, and with which validators it is requested again (RFC 9110, 8.8 and 13.1; RFC 9111, 4.3)."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""What is kept of a task's answers: of which tasks, how whole, and never a secret; through real sockets on this machine."""
+"""Which tasks' answers are kept, how completely, and that no secret is; through real sockets on this machine."""
 
 import base64
 import gzip
@@ -60,7 +60,7 @@ said = {xpath = "string(.)"}
 
 
 def led_to(base: str, text: str = LOGIN) -> str:
-    """The definition, which may be led to this one host."""
+    """The definition, with a param that may lead to this one host."""
     return text.replace("base = {", f'base = {{hosts = ["{urlsplit(base).netloc}"], ')
 
 
@@ -85,7 +85,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def more() -> dict[str, str]:
-    """Settings besides, for fixtures that come before ``run``."""
+    """Additional settings, for fixtures that come before ``run``."""
     return {}
 
 
@@ -127,14 +127,14 @@ def bend(site: Site, prefix: str = "/bench.example/", **rule) -> None:
 
 
 def only(folder: Path) -> Kept:
-    """The one thing that is kept."""
+    """The only kept file."""
     files = until(lambda: folder.exists() and list(folder.glob("*.raw")), "a file")
     assert len(files) == 1
     return raw.read(files[0].read_bytes())
 
 
 def test_a_failure_is_kept_with_what_was_answered(run, site, folder):
-    """Status, headers and body as they came, and the error that was made of them."""
+    """Status, headers and body as received, and the error that they caused."""
     bend(site, status=503, body='{"error": "later"}', headers={"Retry-After": "7", "Set-Cookie": "sid=77"})
     run("tiny")
     kept = only(folder)
@@ -160,7 +160,7 @@ def test_of_successes_only_one_is_kept_for_a_while(run, folder):
 
 
 def test_a_failure_without_an_answer_leaves_nothing(run, folder):
-    """Nobody answered: there is nothing to look at."""
+    """Nobody answered, so there is nothing to keep."""
     run("login", base="http://127.0.0.1:1")
     run("nobody")
     run("tiny")
@@ -168,7 +168,7 @@ def test_a_failure_without_an_answer_leaves_nothing(run, folder):
 
 
 def test_a_cancelled_task_leaves_nothing(run, site, folder):
-    """Nobody wants to know why it ended, though its first page was answered."""
+    """Nobody asks why a cancelled task ended, even if its first page was answered."""
     before = site.fetches.since(0)[0]
     result = run("books", category=BIG_CATEGORY, cancelled=lambda: site.fetches.since(0)[0] - before >= 2)
     assert result["error"]["type"] == "cancelled"
@@ -177,7 +177,7 @@ def test_a_cancelled_task_leaves_nothing(run, site, folder):
 
 
 def test_all_pages_of_a_partial_success_are_kept(run, site, folder):
-    """It is a failure of the page that failed, whatever came before."""
+    """A failed page counts as a failure, whatever came before it."""
     run("books", category=BIG_CATEGORY)
     first = only(folder)
     assert [answer.status for answer in first.answers] == [200] * 5
@@ -189,7 +189,7 @@ def test_all_pages_of_a_partial_success_are_kept(run, site, folder):
 
 
 def test_a_task_of_many_pages_keeps_no_more_than_it_may(run, folder, monkeypatch):
-    """What came after that is there without its body, and says so."""
+    """Later answers are kept without their body, with a note."""
     monkeypatch.setattr(raw, "TASK_BYTES_MAX", 10_000)
     run("books", category=BIG_CATEGORY)
     answers = only(folder).answers
@@ -210,7 +210,7 @@ def test_what_came_of_a_body_that_was_cut_short_is_kept(run, site, folder):
 
 
 def test_a_body_that_can_not_be_unpacked_is_kept_as_it_was_received(run, site, folder):
-    """It may be no gzip at all, which only its bytes can say."""
+    """It may not be gzip at all, which only its bytes show."""
     bend(site, body="<h1>no gzip</h1>", headers={"Content-Encoding": "gzip"})
     run("tiny")
     (answer,) = only(folder).answers
@@ -219,7 +219,7 @@ def test_a_body_that_can_not_be_unpacked_is_kept_as_it_was_received(run, site, f
 
 
 def test_redirects_that_lead_nowhere_are_kept(run, site, folder):
-    """The last answer, with what it said."""
+    """The last answer, with its note."""
     bend(site, status=302, headers={"X-Why": "nowhere"})
     run("tiny")
     (answer,) = only(folder).answers
@@ -228,7 +228,7 @@ def test_redirects_that_lead_nowhere_are_kept(run, site, folder):
 
 
 def everything(folder: Path) -> bytes:
-    """All bytes that are kept, as they lie and unpacked."""
+    """All kept bytes, packed and unpacked."""
     found = b""
     for file in folder.iterdir():
         kept = raw.read(file.read_bytes())
@@ -239,7 +239,7 @@ def everything(folder: Path) -> bytes:
 
 
 def parrot(spoken: Spoken) -> None:
-    """An origin that repeats all that it is told, in headers and body."""
+    """An origin that repeats the whole request in headers and body."""
     credentials = spoken.headers.get("authorization", "")
     if spoken.target == "/login":
         body = f'<input value="{TOKEN}"><p>{spoken.body.decode()}</p>'
@@ -268,7 +268,7 @@ def origin() -> Iterator[Callable[..., Origin]]:
 
 
 def test_no_secret_is_kept_though_the_origin_repeats_all_of_them(run, origin, folder):
-    """Not in headers, bodies or records, as they are or in base64; what is no secret of this source stays."""
+    """Not in headers, bodies or records, plain or in base64. Other sources' secrets stay."""
     result = run("login", base=origin(parrot).url)
     assert SECRET in json.dumps(result["records"]), "it was there to be found"
     kept = only(folder)
@@ -284,7 +284,7 @@ def test_no_secret_is_kept_though_the_origin_repeats_all_of_them(run, origin, fo
 
 @pytest.fixture
 def leaky_proxy(origin, more) -> Origin:
-    """A proxy that hands on what it was told, to a target that repeats it."""
+    """A proxy that passes its credentials on, to a target that repeats them."""
 
     def say(spoken: Spoken) -> None:
         told = spoken.headers["proxy-authorization"]
@@ -307,7 +307,7 @@ def test_no_password_of_a_proxy_is_kept_though_it_hands_it_on(leaky_proxy, run, 
 
 
 def test_of_a_body_past_its_limit_the_beginning_is_kept(run, origin, folder):
-    """Enough to see what it is; not the rest of it. One that announces too much is not read at all."""
+    """The begin is kept, not the rest. A body whose announced length is too large is not read at all."""
 
     def long(spoken: Spoken) -> None:
         length = "Content-Length: 3000000\r\n" if spoken.number == 1 else ""
@@ -323,7 +323,7 @@ def test_of_a_body_past_its_limit_the_beginning_is_kept(run, origin, folder):
 
 
 def test_a_packed_body_is_not_kept_where_secrets_could_hide_in_it(run, origin, folder):
-    """What can't be unpacked can't be looked through."""
+    """A body that can't be unpacked can't be searched for secrets."""
 
     def broken(spoken: Spoken) -> None:
         if spoken.target == "/login":

@@ -1,4 +1,4 @@
-"""Secrets in every spelling in which a page may repeat them, and what stands there afterwards."""
+"""Secrets in every form in which a page may repeat them, and their replacements."""
 
 import base64
 import html
@@ -28,7 +28,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
 def test_a_secret_is_found_in_every_spelling(spelling):
-    """What a page says of a secret is gone, and nothing else of the page."""
+    """Only the secret is removed from a page."""
     found = Redaction([SECRET]).bytes(b"<p>you sent " + spelling + b", thanks</p>")
     assert b", thanks</p>" in found
     assert found.startswith(b"<p>you sent ")
@@ -38,7 +38,7 @@ def test_a_secret_is_found_in_every_spelling(spelling):
 
 @given(st.text(min_size=1, max_size=30), st.binary(max_size=50), st.binary(max_size=50))
 def test_no_secret_is_left_whatever_it_is(secret, before, after):
-    """Also where what stands around it looks like a part of it."""
+    """Also when the text around it looks like a part of it."""
     data = before + secret.encode() + after
     found = Redaction([secret]).bytes(data)
     if secret.encode() not in b"1removed" + before + after + b"1removed":
@@ -51,7 +51,7 @@ def test_json_stays_json_where_a_secret_is_a_number():
 
 
 def test_a_token_keeps_its_shape_in_every_spelling():
-    """The selector and the pattern that found a token find what stands in its place."""
+    """The selector and the pattern that found a token also find its replacement."""
     redaction = Redaction([], ["dEad/b33f="])
     assert (
         redaction.bytes(b'value="dEad/b33f=" href="?t=dEad%2Fb33f%3D"')
@@ -68,12 +68,12 @@ def test_a_short_value_of_before_is_no_token():
 
 
 def test_the_longer_secret_goes_first():
-    """A secret inside another one does not leave the rest of it."""
+    """When one secret contains another one, no rest of it stays."""
     assert Redaction(["abc", "abcdef"]).bytes(b"abcdef abc") == b"removed removed"
 
 
 def test_headers_that_let_somebody_in_stay_by_name_only():
-    """The others lose only what is secret in them."""
+    """The other headers lose only the secrets in them."""
     headers = {
         "Content-Type": "text/html",
         "Set-Cookie": "sid=1",

@@ -1,4 +1,4 @@
-"""The folder of kept answers: caps, age, samples, and a disk that will not."""
+"""The folder of raw answers: limits, age, samples, and a disk that fails."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def make(tmp_path):
-    """Makes running shelves on one folder; keywords are settings."""
+    """Makes running stores on one folder; keywords are settings."""
     made: list[AnswerStore] = []
 
     def start(*, running: bool = True, **settings) -> tuple[AnswerStore, Raw]:
@@ -32,7 +32,7 @@ def make(tmp_path):
 
 @pytest.fixture(autouse=True)
 def log(monkeypatch) -> CapturingLogger:
-    """What is said."""
+    """The log lines."""
     log = CapturingLogger()
     monkeypatch.setattr(store, "log", log)
     return log
@@ -66,7 +66,7 @@ def test_what_is_put_is_there_for_its_owner_only(make):
 
 
 def test_no_more_files_than_the_cap_stay_and_the_latest_is_among_them(make):
-    """Each new one makes room first."""
+    """The store makes room before each new file."""
     one, raw = make(count_max=5)
     until(lambda: Path(raw.path).exists(), "the folder")
     begun = Path(raw.path, "a@T.1.failed.raw.99.new")
@@ -79,7 +79,7 @@ def test_no_more_files_than_the_cap_stay_and_the_latest_is_among_them(make):
 
 
 def test_no_more_bytes_than_the_cap_stay(make):
-    """Whatever the sizes are; one that is larger than all may be is not kept."""
+    """Whatever the sizes are. A file that exceeds the limit by itself is not kept."""
     one, raw = make(bytes_max=1000)
     put(one, "a", "huge", 1001)
     for number in range(40):
@@ -90,7 +90,7 @@ def test_no_more_bytes_than_the_cap_stay(make):
 
 
 def test_a_source_that_fails_all_the_time_leaves_the_others_theirs(make):
-    """What goes is the oldest of the source that holds the most."""
+    """The oldest file of the source with the most files is removed."""
     one, raw = make(count_max=6)
     put(one, "quiet", "Q1")
     for number in range(30):
@@ -100,7 +100,7 @@ def test_a_source_that_fails_all_the_time_leaves_the_others_theirs(make):
 
 
 def test_what_goes_is_the_oldest_of_the_fullest():
-    """By count while there are too many, then by bytes."""
+    """First by count until that is within its limit, then by bytes."""
     files = [
         Stored(Path(f"{source}{number}"), source, "T", 1, False, False, size, float(number))
         for number, (source, size) in enumerate([("a", 1), ("b", 50), ("a", 1), ("a", 1), ("b", 60)])
@@ -113,7 +113,7 @@ def test_what_goes_is_the_oldest_of_the_fullest():
 
 
 def test_what_is_past_its_time_goes_and_is_not_found_before(make):
-    """Nobody reads it, and the next look removes it; what another process began and left goes too."""
+    """Nobody reads an old file, and the next look removes it. Files that another process began and left go, too."""
     one, raw = make(ttl_seconds=100)
     put(one, "a", "old")
     until(lambda: kept(raw), "a file")
@@ -141,7 +141,7 @@ def test_of_a_sources_successes_the_latest_stay(make):
 
 
 def test_a_success_is_sampled_once_in_its_time(make):
-    """Each source for itself, and only one of many threads that ask at once."""
+    """For each source by itself, and for only one of many threads that ask at the same time."""
     one, _ = make(running=False, sample_seconds=1000)
     answers: list[bool] = []
     barrier = threading.Barrier(8)
@@ -163,7 +163,7 @@ def test_a_success_is_sampled_once_in_its_time(make):
 
 
 def test_a_disk_that_does_not_follow_costs_no_memory(make, monkeypatch):
-    """What waits for it is capped; the rest is dropped, and putting returns at once."""
+    """The queue for the disk is limited. Further answers are dropped, and ``put`` returns at once."""
     monkeypatch.setattr(store, "QUEUE_BYTES_MAX", 1000)
     one, raw = make(running=False)
     for number in range(50):
@@ -175,7 +175,7 @@ def test_a_disk_that_does_not_follow_costs_no_memory(make, monkeypatch):
 
 
 def test_a_folder_that_can_not_be_written_is_said_once_and_taken_when_it_can(make, tmp_path, log):
-    """No error reaches whoever puts."""
+    """No error reaches the caller of ``put``."""
     (tmp_path / "raw").write_text("a file where the folder should be")
     one, raw = make()
     for number in range(5):
@@ -189,7 +189,7 @@ def test_a_folder_that_can_not_be_written_is_said_once_and_taken_when_it_can(mak
 
 
 def test_after_a_burst_there_is_one_more_look(make, monkeypatch):
-    """What another process wrote in the second after the last look does not stay above the cap."""
+    """Files that another process wrote in the second after the last look don't stay above the limit."""
     monkeypatch.setattr(store, "TIDY_SECONDS", 10_000)
     one, raw = make(running=False, count_max=5)
     put(one, "a", "T")
@@ -211,7 +211,7 @@ def test_a_task_whose_id_is_no_name_of_a_file_is_not_kept(make, tmp_path, log):
 
 
 def test_without_a_path_nothing_is_kept():
-    """The default: no folder that nobody named is written to."""
+    """The default: without a configured folder nothing is written."""
     one = AnswerStore(Raw())
     one.start()
     one.close()
@@ -220,7 +220,7 @@ def test_without_a_path_nothing_is_kept():
 
 
 def test_several_writers_share_a_folder(make, log):
-    """Nobody drops what another one is writing, and together they keep to the caps."""
+    """No process removes a file that another one is writing, and together they keep to the limits."""
     shelves = [make(count_max=10)[0] for _ in range(3)]
     for number in range(60):
         put(shelves[number % 3], "a", f"T{number}")

@@ -1,4 +1,4 @@
-"""What is asked before the real request: its values, whether they are kept, and that cookies never are."""
+"""``[before]``: its values, whether they are kept, and that cookies never are."""
 
 import json
 import threading
@@ -41,7 +41,7 @@ cookie = {{}}
 
 
 class Api(ThreadingHTTPServer):
-    """Gives a new token for each question, and knows those that it did not revoke."""
+    """Gives a new token for each request, and accepts those that it has not revoked."""
 
     def __init__(self, *, sets_cookies: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -142,7 +142,7 @@ def test_a_new_token_that_does_not_serve_is_not_asked_for_twice(runner, api):
 
 @pytest.mark.parametrize("api", [{"sets_cookies": True}], indirect=True)
 def test_what_came_with_cookies_is_not_kept(runner, api):
-    """A token of a session is worth nothing without it, and cookies end with their task."""
+    """A session's token is worthless without its cookies, and those end with their task."""
     for number in (1, 2):
         assert ask(runner, "kept.600")["records"] == [{"token": f"a-token-{number}", "cookie": f"s=a-token-{number}"}]
 

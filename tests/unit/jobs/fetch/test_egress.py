@@ -1,4 +1,4 @@
-"""The ways out of a region: where a proxy comes from, everything that is wrong with one, and that nobody sees a password."""
+"""A region's egresses: where a proxy's URL comes from, all that can be wrong with it, and that no password is shown."""
 
 import msgspec
 import pytest

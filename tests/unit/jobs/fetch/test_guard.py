@@ -1,4 +1,4 @@
-"""The guard: which addresses are public, what the settings let through, and what is wrong with them."""
+"""The guard: which addresses are public, which the settings permit, and faults of the settings."""
 
 import ipaddress
 import socket
@@ -59,7 +59,7 @@ print(Guard().permits("9.9.9.9", 80), Guard().permits("::ffff:9.9.9.9", 80), Gua
 
 
 def test_a_public_address_of_this_machine_is_refused_unless_it_is_allowed():
-    """In a network of its own, where this machine has one."""
+    """In a network namespace of its own, if this machine permits one."""
     command = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-c", OWN]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if "unshare" in done.stderr:

@@ -1,4 +1,4 @@
-"""The heads of requests and answers, and what frames a body: as libraries read them, and nothing that could be taken for two."""
+"""Heads of requests and answers, and the framing of bodies: read as other libraries read them, and never ambiguous."""
 
 import http.client
 import io
@@ -31,7 +31,7 @@ def text(lines: list[str], end: str = "\r\n") -> str:
 
 
 def seen(headers) -> list[tuple[str, str]]:
-    """Names and values, blanks as one."""
+    """Names and values, with runs of blanks as one."""
     return [(name, " ".join(value.split())) for name, value in headers]
 
 
@@ -39,7 +39,7 @@ def seen(headers) -> list[tuple[str, str]]:
 @example(["Set-Cookie: a=1", "set-cookie: b=2", "X: y"], "\r\n")
 @example(["X: a\r\n b\r\n\tc", "Y: z"], "\r\n")
 def test_headers_are_those_that_http_client_reads(lines, end):
-    """But one that stands in several lines is one line."""
+    """A header that continues over several lines becomes one line."""
     wire = (text(lines, end) + end).encode("latin-1")
     ours = list(headers_of(text(lines, end)).items())
     assert seen(ours) == seen(http.client.parse_headers(io.BytesIO(wire)).items())
@@ -48,7 +48,7 @@ def test_headers_are_those_that_http_client_reads(lines, end):
 
 @given(st.lists(LINES | FOLDED | ODD | st.text("ab :\t\r\0é", max_size=8), max_size=6))
 def test_headers_are_those_that_llhttp_reads_where_it_reads_them(lines):
-    """It refuses a head with an odd line; so do servers, which have to."""
+    """The peer refuses a head with an odd line, as servers must."""
     theirs: list[tuple[str, str]] = []
 
     class Found:
@@ -87,7 +87,7 @@ TRAILERS = st.sampled_from(["", "X: y\r\n", "X: y\r\nZ: a\r\n"])
 
 
 def read(data: bytes, cuts: list[int]) -> tuple[int, bytes]:
-    """Status and body of what comes in these pieces, each a receive of its own, and then ends."""
+    """Status and body of an answer that arrives in these pieces, each as one receive, before the connection ends."""
     places = sorted({cut for cut in cuts if 0 < cut < len(data)})
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -103,7 +103,7 @@ def read(data: bytes, cuts: list[int]) -> tuple[int, bytes]:
 
 
 class _Wire:
-    """What ``http.client`` reads from."""
+    """The socket that ``http.client`` reads from."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -139,7 +139,7 @@ BEGINS = st.sampled_from([b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 103 Hints\r\nX
 @given(BEGINS, WIRE, st.lists(st.integers(0, 200)))
 @example(b"", b"\r\n", [1])
 def test_any_bytes_are_an_answer_or_an_error_and_the_same_however_they_come(begin, rest, cuts):
-    """Never another exception."""
+    """No other exception is raised."""
     data = begin + rest
     found = []
     for places in ([], cuts, list(range(len(data)))):

@@ -1,4 +1,4 @@
-"""How many processes a region needs: invariants over whole days, and what each reason says."""
+"""How many processes a region needs: invariants over whole days, and the text of each reason."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -25,7 +25,7 @@ def day(name: str, *, at_once: bool, threads: int = 64, scale: Scale = FREE) -> 
 @pytest.mark.parametrize("at_once", [False, True], ids=["spread", "at once"])
 @pytest.mark.parametrize("name", sorted(path.stem for path in DAYS.glob("*.csv")))
 def test_a_day_keeps_the_bounds_the_cooldown_and_the_target(name, at_once):
-    """Each minute's tasks come spread over it, or all in its first second, as from clients with a timer."""
+    """The tasks of a minute come evenly, or all in its first second, as from clients with a timer."""
     moments = day(name, at_once=at_once)
     numbers = [moment.state.number for moment in moments]
     assert set(numbers) <= set(range(1, 9))
@@ -59,7 +59,7 @@ def test_a_quiet_region_shrinks_to_its_floor():
 
 
 def test_a_rule_grows_before_the_burst_and_then_nothing_waits_for_a_start():
-    """Eight processes take what comes at the full hour without a wait that one would have."""
+    """Eight processes run the tasks of the full hour without the wait that one process would cause."""
     rules = (ScaleRule(cron="59 6-20 * * *", min=8), ScaleRule(cron="5 7-20 * * *"))
     scale = Scale(min=1, max=8, cooldown_seconds=60, schedule=rules)
     planned, plain = (
@@ -96,7 +96,7 @@ def test_it_begins_with_what_runs_within_the_bounds():
 
 
 def test_a_deep_queue_of_quick_tasks_is_no_reason_to_grow():
-    """Not depth: what waits is done within the target by those that run."""
+    """The depth of the queue is no reason: the running processes finish it within the target."""
     slow = after(seen(1.0, running=8), seen(2.0, running=8, ended=8, waiting=100))
     quick = after(seen(1.0, running=8, ended=800), seen(2.0, running=8, ended=1600, waiting=100))
     assert (slow.number, quick.number) == (6, 2)
@@ -121,7 +121,7 @@ def test_a_suspended_region_stays_as_it_is():
 
 
 def test_tasks_that_left_the_queue_without_running_are_no_load():
-    """Cancelled ones, or those that wait for a host's turn elsewhere."""
+    """Tasks that were cancelled, or that wait for a host's turn."""
     came = seen(1.0, waiting=5000)
     gone = [seen(float(at), running=4, ended=4 * at) for at in range(2, 90)]
     assert after(came, *gone).load.arrivals == pytest.approx(4, rel=0.2)

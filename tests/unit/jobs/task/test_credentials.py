@@ -1,4 +1,4 @@
-"""Who sees a source's credentials and cookies over all of a task: only the host that they are for."""
+"""Over a whole task, a source's credentials and cookies go only to the host that they are for."""
 
 from collections.abc import Iterator
 

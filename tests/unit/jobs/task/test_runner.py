@@ -133,7 +133,7 @@ def run(
 
 
 def opened(ended: Ending) -> tuple[Result, list[dict[str, Any]], Ending]:
-    """A result, its records, and how it ended, seen to agree."""
+    """A result, its records, and how it ended, after checking that they agree."""
     result = contract.head(ended.outcome.frame)
     records = msgspec.json.decode(contract.splice(ended.outcome.frame))["records"]
     assert ended.outcome.status == result.status

@@ -50,7 +50,7 @@ def accepted(definition, **params) -> Task:
 
 
 def hash_of(worker, task) -> str:
-    """Of the definition that a task runs by."""
+    """The hash of the definition that a task runs by."""
     return worker.of(task)[0].definition.hash
 
 
@@ -63,7 +63,7 @@ def change(path, text):
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_task_that_today_has_no_place_for_runs_by_the_definition_that_it_was_accepted_with(worker, path, what):
-    """A change loses no task; one that was accepted with something else is told what is wrong."""
+    """A change loses no task. One that was accepted with other params fails and says what is wrong."""
     first = hash_of(worker, accepted("", page=1))
     change(path, CHANGES[what])
     assert worker.refresh()
@@ -74,7 +74,7 @@ def test_a_task_that_today_has_no_place_for_runs_by_the_definition_that_it_was_a
 
 
 def test_the_last_good_definition_is_remembered_over_a_broken_one(worker, path):
-    """Good, broken, good again in another way: tasks of the first and of the last both have theirs."""
+    """Good, broken, then good in another way: tasks of the first and of the last definition run by their own."""
     first = hash_of(worker, accepted(""))
     for text in ("[[[", CHANGES["other params"]):
         path.write_text(text)
@@ -84,7 +84,7 @@ def test_the_last_good_definition_is_remembered_over_a_broken_one(worker, path):
 
 
 def test_definitions_before_the_last_one_are_remembered(worker, path):
-    """An author who saves often loses no task that waits for its turn meanwhile."""
+    """An author who saves often loses no task that is waiting for its turn."""
     first = hash_of(worker, accepted("", page=1))
     for number in range(5):
         path.write_text(CHANGES["other params"].replace("Tiny", f"Tiny {number}"))
@@ -93,7 +93,7 @@ def test_definitions_before_the_last_one_are_remembered(worker, path):
 
 
 def test_a_definition_that_fits_is_taken_by_what_waits_already(worker, path):
-    """A selector that was mended is used from the next task on, whenever that was accepted."""
+    """A corrected selector is used from the next task on, even if that was accepted earlier."""
     first = hash_of(worker, accepted(""))
     path.write_text(OTHER)
     assert worker.refresh()
@@ -101,7 +101,7 @@ def test_a_definition_that_fits_is_taken_by_what_waits_already(worker, path):
 
 
 def test_a_definition_with_code_is_not_remembered(worker, path):
-    """Its code is gone with the file: half of the old and half of the new would run."""
+    """Its ID.py is gone, too: otherwise half of the old and half of the new definition would run."""
     path.with_suffix(".py").write_text("def next_page(page):\n    return None\n")
     worker.refresh()
     with_code = hash_of(worker, accepted(""))
@@ -112,7 +112,7 @@ def test_a_definition_with_code_is_not_remembered(worker, path):
 
 
 def test_a_task_of_a_definition_that_is_not_known_yet_makes_the_worker_look(worker, path, monkeypatch):
-    """The gateway may have seen a change first; for tasks' sake the files are looked at twice a second at most."""
+    """The gateway may see a change first. For such tasks the files are read again, at most twice a second."""
     monkeypatch.setattr(sources, "REFRESH_SECONDS", 0.0)
     path.write_text(OTHER)
     second = hash_of(worker, accepted("newer"))

@@ -1,4 +1,4 @@
-"""A task and its process's memory: it waits, in time or too late, is refused, and gives everything back."""
+"""A task and its process's memory: it waits for memory, is refused in the end, and gives everything back."""
 
 import gc
 import threading
@@ -34,7 +34,7 @@ retries = 0
 
 @pytest.fixture
 def runner(tmp_path) -> Iterator[Runner]:
-    """A runner that knows ``large``, which fits, ``vast``, which never does, and ``broken``, whose page is none."""
+    """A runner with three sources: ``large`` fits into memory, ``vast`` never does, ``broken`` has an unreadable page."""
     bodies = {"/large": PAGE, "/vast": b"<ul>" + b"<li>x" * 380_000, "/broken": b"<div>" * 100_000}
     bodies["/linked"] = b"<script type='application/ld+json'>[" + b"{}," * 300_000 + b"{}]</script>"
     origin = Origin(lambda spoken: spoken.answer(bodies[spoken.target]))
@@ -68,7 +68,7 @@ def run(
 
 @contextmanager
 def taken(runner: Runner) -> Iterator[threading.Event]:
-    """All that a task may have to wait for, held by others until the event is set."""
+    """Other tasks hold all shared memory until the event is set."""
     over, held = threading.Event(), threading.Semaphore(0)
 
     def hold(size: int) -> None:
@@ -144,7 +144,7 @@ def test_json_in_a_page_takes_its_memory_like_any_other(runner):
 
 
 def test_a_record_that_goes_on_and_on_takes_its_memory(runner):
-    """One quote that is never closed; what reads it keeps four bytes a character, and doubles them."""
+    """A quote that is never closed: the reader keeps four bytes for each character, and doubles its buffer."""
     result = run(runner, "cell")
     assert (result.error.type, result.error.origin) == ("too_large", "target")
     assert "found a CSV record of 14000009 characters, which would make it" in result.error.message

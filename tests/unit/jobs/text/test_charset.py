@@ -95,7 +95,7 @@ def test_western_languages_are_never_read_as_others(language, header):
     ],
 )  # fmt: skip
 def test_other_scripts_that_are_declared_wrongly_come_out_right(language, charset, expected, header):
-    for seed in range(10):
+    for seed in range(3):  # `python -m tests.differential charsets` has thousands
         assert outcome(*names(language, charset, seed), header) == expected
 
 

@@ -70,7 +70,7 @@ def claimed(job: Job) -> Claimed:
 
 @pytest.mark.parametrize("execution", [None, "e2"])
 def test_a_stop_finds_its_job_also_where_the_answer_to_its_claim_comes_later(execution):
-    """RQ's registry names a job before the process that claimed it has read so; the operator may be faster."""
+    """RQ's registry shows a job before its worker has read the reply to its claim. An operator may stop it in between."""
     first, second, other = job("T", "e1"), job("T", "e2"), job("U", "e3")
     parts = idle_pool()
     parts.accept(claimed(other), 1)
@@ -143,7 +143,7 @@ def test_signals_that_come_together_are_one():
 
 
 def test_signals_may_come_in_the_midst_of_each_other():
-    """A handler that takes a lock would wait for itself for ever."""
+    """A signal handler that takes a lock might wait for its own thread for ever."""
     stop = Stop()
     before = signal.signal(signal.SIGALRM, lambda *_: [stop.request() for _ in range(20)])
     signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)

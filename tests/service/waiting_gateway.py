@@ -22,7 +22,7 @@ from web.hub.ledger import Ledger, New, Settlement, Times
 from web.hub.redis import Hub
 
 
-class Desk:
+class WaitingGateway:
     """``add`` makes an accepted request, ``settle`` ends a task of it as a region's result would."""
 
     def __init__(self, tmp_path: Path, redis_url: str, *, listens: bool = True, **environ: str) -> None:

@@ -11,8 +11,10 @@ import pytest
 import jobs.task
 from jobs import contract
 from jobs.contract import Result, Task
+from jobs.errors import RateLimited
 from jobs.parse.source import Source
 from jobs.queue.claim import Ending
+from jobs.queue.script import ROOM_MS
 from jobs.task.execution import Execution
 from jobs.task.life import shortened
 from jobs.task.runner import Runner
@@ -346,6 +348,16 @@ def test_a_changed_definition_is_taken_after_a_refresh(runner, sources):
 def test_nothing_begins_past_the_deadline(runner, site):
     before = site.fetches.since(0)[0]
     assert failure(run(runner(), "tiny", seconds=-1)[0]).type == "expired"
+    assert site.fetches.since(0)[0] == before
+
+
+def test_a_task_without_a_turn_in_time_fetches_nothing_and_is_not_tried_again(runner, site):
+    """Others with the same question share the failure only if their deadline is hardly later."""
+    refusal = RateLimited("expected a turn of first.example before the deadline", retry_after=5.0, origin="region")
+    before = site.fetches.since(0)[0]
+    ended = runner().run(Execution(make_task("tiny"), refusal=refusal))
+    assert failure(opened(ended)[0]).type == "rate_limited"
+    assert (ended.retry, ended.shared_ms) == (None, ROOM_MS)
     assert site.fetches.since(0)[0] == before
 
 

@@ -126,12 +126,12 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
         finished_ms=now_ms,
         expires_ms=life.task.expires_ms,
         frame=frame,
-        run=shown_by(life),
+        run=run_of(life),
     )
     return Ending(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
 
 
-def stood_in(life: Life, cached: Cached, failed: Ending) -> Ending:
+def replaced_by(life: Life, cached: Cached, failed: Ending) -> Ending:
     """The end of a failed life with an older answer in place of the failure.
 
     The source's health still counts the failure.
@@ -148,7 +148,7 @@ def stood_in(life: Life, cached: Cached, failed: Ending) -> Ending:
     return end
 
 
-def shown_by(life: Life) -> Run:
+def run_of(life: Life) -> Run:
     """What a life that has ended says about its source's health."""
     result, error = life.result, life.result.error
     return Run(

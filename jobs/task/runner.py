@@ -32,7 +32,7 @@ from jobs.queue.script import ROOM_MS
 from jobs.queue.turn import NoThread
 from jobs.task.asking import Asker
 from jobs.task.execution import Execution
-from jobs.task.life import Life, bare, ended, stood_in
+from jobs.task.life import Life, bare, ended, replaced_by
 from jobs.task.sources import Sources
 from regions import logs
 from regions.secret import Secret
@@ -82,7 +82,10 @@ class Runner:
         self._asker = Asker(settings, region, self._cache, fetchers)
 
     def refresh(self) -> bool:
-        """Reads changed definitions; cheap when there are none. Returns whether something changed. Call it every 2 s or less."""
+        """Reads changed definitions; cheap when there are none. Returns whether something changed.
+
+        Call it at least every 2 s.
+        """
         return self._sources.refresh()
 
     def limits(self) -> Mapping[str, str]:
@@ -168,7 +171,7 @@ class Runner:
         life.deadline = time.monotonic() + left - min(END_MARGIN_SECONDS, left / 5)
 
     def _check(self, life: Life) -> None:
-        """Holds the rows against the source's contract, and counts fields that some lack. An older answer has passed it."""
+        """Checks the rows by the source's contract, and counts missing fields. An older answer was checked before."""
         if life.cached is not None:
             return
         check(life.definition, life.rows, bad_required=life.bad_required, empty=life.is_empty, absent=life.is_absent)
@@ -191,7 +194,7 @@ class Runner:
         if life.failure is None or end.retry is not None or not life.stale_seconds:
             return end
         cached = self._cache.stale(life.task, life.definition, life.failure, life.hub_ms())
-        return end if cached is None else stood_in(life, cached, end)
+        return end if cached is None else replaced_by(life, cached, end)
 
     def _keep(self, life: Life, end: Ending) -> None:
         """Stores the raw answers of a failed or partial task, and of a successful one now and then."""

@@ -35,7 +35,7 @@ class Runner(Protocol):
         """One attempt at a task. What goes wrong is part of how it ended."""
 
     def refresh(self) -> bool:
-        """Reads changed definitions, cheap when there are none; whether something changed."""
+        """Reads changed definitions; cheap when there are none. Returns whether something changed."""
 
     def limits(self) -> Mapping[str, str]:
         """What sources and hosts allow, as ``jobs.definition.model.limits_of``."""

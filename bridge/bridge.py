@@ -250,13 +250,13 @@ class Bridge:
         try:
             result = self._enqueuer.write(messages, offset_ms=clock.offset_ms, now_ms=now_ms)
         except connect.AWAY as error:
-            self._redis_is_off(f"its Redis is away: {error}")
+            self._pause(f"its Redis is away: {error}")
             give_back(deliveries)
             return
         refused = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if refusal]
         done = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if not refusal]
         if refused:
-            self._redis_is_off(f"its Redis refuses writes: {next(filter(None, result.refusals))}")
+            self._pause(f"its Redis refuses writes: {next(filter(None, result.refusals))}")
             give_back(refused)
         else:
             used = self._measure.used + sum(map(cost, done))  # until the next measure, which is half a second away
@@ -282,7 +282,7 @@ class Bridge:
 
     def _settle(self, receipts: list[Receipt], error: Exception | None) -> None:
         if error is not None:
-            self._redis_is_off(f"its Redis did not keep a batch: {error}")
+            self._pause(f"its Redis did not keep a batch: {error}")
         by_inbox: dict[Inbox, list[int]] = {}
         for receipt in receipts:
             for inbox, tags in receipt:
@@ -309,12 +309,12 @@ class Bridge:
 
     def _take_measure(self, measure: Measure | Exception) -> None:
         if isinstance(measure, Exception):
-            self._redis_is_off(f"its Redis is away: {measure}")
+            self._pause(f"its Redis is away: {measure}")
         elif measure.refusal:
-            self._redis_is_off(measure.refusal)
+            self._pause(measure.refusal)
             self._measured(measure)
         elif not self._enqueuer.is_open or not self._durable.is_open:
-            self._redis_is_off("its Redis is back, connections are not yet")
+            self._pause("its Redis is back, connections are not yet")
         else:
             self._redis_reason = ""
             self._measured(measure)
@@ -324,7 +324,7 @@ class Bridge:
         self._levels.see(measure)
         self._refresh()
 
-    def _redis_is_off(self, reason: str) -> None:
+    def _pause(self, reason: str) -> None:
         """Ends the consumers. Only then may messages be given back, or they would return at once."""
         self._redis_reason = reason
         self._refresh()

@@ -1,4 +1,8 @@
-"""Looks at the region's Redis twice a second, to find out whether the bridge may write jobs, and how many."""
+"""Looks at the region's Redis twice a second, to find out whether the bridge may write jobs, and how many.
+
+no job at all        an error of the Redis, or Measure.refusal → the bridge closes both lanes
+it is nearly full    Levels → one lane closes, and opens again when there is room
+"""
 
 import threading
 from collections.abc import Callable

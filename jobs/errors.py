@@ -169,11 +169,11 @@ def is_the_hosts(error: TaskError) -> bool:
     return isinstance(error, TimedOut | ConnectionFailed | RateLimited | Blocked)
 
 
-KINDS: Final[dict[str, type[TaskError]]] = {
+BY_TYPE: Final[dict[str, type[TaskError]]] = {
     kind.type: kind
     for kind in (
         TimedOut, ConnectionFailed, HttpStatus, TooLarge, Blocked, BlockedAddress, RateLimited, DecodeFailed, ParseFailed,
         ContractBroken, Expired, Cancelled, Poison, UnknownSource, RegionUnavailable, Internal,
     )
 }  # fmt: skip
-TYPES: Final[tuple[str, ...]] = tuple(KINDS)
+TYPES: Final[tuple[str, ...]] = tuple(BY_TYPE)

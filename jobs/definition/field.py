@@ -12,6 +12,7 @@ from msgspec import Struct
 LANGUAGES: Final = ("css", "xpath", "jmes", "key", "jsonld", "const")
 OWN: Final = "own"  # no selector: the key or member with the field's own name
 DEFAULT_LANGUAGE: Final = {"html": "css", "xml": "css", "json": "jmes", "feed": "key", "csv": "key", "text": "key"}
+# Fields and params have these types.
 TYPES: Final = ("str", "url", "int", "decimal", "float", "bool", "date", "datetime", "duration")
 NAME: Final = re.compile(r"[^\x00-\x1f\x7f{}]{1,64}")
 

@@ -43,7 +43,7 @@ class BadParams(ValueError):  # noqa: N818 - a plural, since it carries all faul
 
 
 class Param(Struct, frozen=True, kw_only=True):
-    """One param. ``min`` and ``max`` bound a number, a date (as text), or the length of a text."""
+    """One param. ``min`` and ``max`` bound a number, a date or duration (as text), or the length of a text."""
 
     type: str = "str"
     required: bool = False

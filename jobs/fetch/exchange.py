@@ -96,7 +96,7 @@ class Exchange:
             self.deadline = min(self.latest, time.monotonic() + left)
 
     def hold(self, held: socket.socket | None) -> None:
-        """Sets the socket to cut; None for no socket."""
+        """Remembers the socket that ``cut_if_over`` shuts down; None if there is none."""
         with self._lock:
             self._socket = getattr(held, "socket", held)  # urllib3's TLS inside TLS is not a socket but has one
 

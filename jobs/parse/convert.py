@@ -119,6 +119,7 @@ def finisher(spec: Value, doubt: Doubt | None = None, *, is_json: bool = False) 
 
 
 def _parser(spec: Value, doubt: Doubt | None = None, *, is_json: bool = False) -> Parse | None:
+    """How a text becomes a value of the field's type; None without a type."""
     if spec.type == "str":
         return _str
     if spec.type == "url":

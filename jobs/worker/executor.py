@@ -16,7 +16,7 @@ import msgspec
 from msgspec import structs
 
 from jobs.contract import Outcome, Result, Run, Task, Timing, decode_task, failed_frame
-from jobs.errors import KINDS, Internal, Poison, RateLimited, TaskError, TimedOut
+from jobs.errors import BY_TYPE, Internal, Poison, RateLimited, TaskError, TimedOut
 from jobs.queue.claim import Ending, Job
 from jobs.queue.clock import Clock
 from jobs.queue.flight import FOR_ALL_MS, tell
@@ -70,7 +70,7 @@ def read(data: bytes) -> tuple[Task, int]:
 def refused(job: Job) -> TaskError:
     """Why a job gets no turn in time. For a host whose breaker is open, the error that opened it."""
     seconds = job.refused_ms / 1000
-    kind = KINDS.get(job.trouble)
+    kind = BY_TYPE.get(job.trouble)
     if kind is None:
         message = f"expected a turn of {job.host} before the deadline, found none for {seconds:.1f} s"
         return RateLimited(message, retry_after=seconds, origin="region")

@@ -350,6 +350,7 @@ class Exchange:
         self._outlet.open.discard(self)
 
     def _head(self, answer: Answer, framing: str) -> bytes:
+        """The status line and all headers of an answer; ``framing`` says how the body's end is found."""
         if answer.status in WITHOUT_BODY:
             framing = ""
         connection = "" if self.is_http11 else "Connection: keep-alive\r\n"

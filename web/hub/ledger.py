@@ -29,7 +29,7 @@ REHEARSED: Final = "0" * 26  # an id that no request has
 PIECE_BYTES: Final = 262_144  # of results read at once for a client; at least one result
 CLAIMS_MAX: Final = 500  # marked by one script
 START: Final = "0-0"  # the cursor before the first result
-BY: Final = f"{socket.gethostname()}:{os.getpid()}"  # this gateway
+THIS_GATEWAY: Final = f"{socket.gethostname()}:{os.getpid()}"
 
 
 log = logs.get("ledger")
@@ -173,7 +173,7 @@ class Ledger:
             grace_ms=int(limits.grace_seconds * 1000),
             tasks_json=tasks,
             attrs_json=new.attrs,
-            gateway=BY,
+            gateway=THIS_GATEWAY,
             is_fast=int(new.sync),
             max_age_ms=int(new.max_age * 1000),
             answer_bytes_max=min(limits.answer_bytes_max, limits.request_bytes_max),

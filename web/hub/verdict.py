@@ -26,7 +26,7 @@ COVERAGE_DROP: Final = 0.3
 FACTOR: Final = 3.0
 USUAL_SHARE: Final = 1 / 3  # a value is usual if this share of the earlier runs was as far out
 
-OF_THE_TARGET: Final = frozenset({"http_status", "too_large", "blocked", "decode", "parse", "contract"})
+OF_THE_SOURCE: Final = frozenset({"http_status", "too_large", "blocked", "decode", "parse", "contract"})
 OF_THE_NETWORK: Final = frozenset({"timeout", "connection"})
 
 
@@ -64,7 +64,7 @@ def counts(run: Run) -> bool:
         return True
     if is_the_networks(run):
         return True
-    return run.error in OF_THE_TARGET and run.origin in ("target", "parser")
+    return run.error in OF_THE_SOURCE and run.origin in ("target", "parser")
 
 
 def is_the_networks(run: Run) -> bool:

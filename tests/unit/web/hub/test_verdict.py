@@ -5,12 +5,12 @@ import random
 import pytest
 
 from jobs.contract import Run
-from jobs.errors import KINDS
+from jobs.errors import BY_TYPE
 from web.hub.verdict import BEFORE, KEPT, LAST, RUNS_MIN, counts, judge
 
 
 def run(error: str = "", **fields) -> Run:
-    origin = KINDS[error].origin if error else ""
+    origin = BY_TYPE[error].origin if error else ""
     usual = {"rows": 30, "raw_bytes": 54_000, "busy_ms": 40} if not error else {}
     return Run(**{"source": "demo", "definition": "a", "error": error, "origin": origin, **usual, **fields})
 
@@ -45,7 +45,7 @@ def test_what_is_ours_says_nothing_of_a_source(error, origin, is_counted):
 def test_every_type_of_error_is_thought_of():
     """A new type has to be put on one of the two sides above."""
     told = {error for mark in test_what_is_ours_says_nothing_of_a_source.pytestmark for error, *_ in mark.args[1]}
-    assert told - {""} == set(KINDS)
+    assert told - {""} == set(BY_TYPE)
 
 
 def test_another_runs_answer_is_no_run():

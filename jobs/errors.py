@@ -21,6 +21,7 @@ ORIGINS: Final = ("target", "network", "parser", "policy", "region", "internal")
 class TaskError(Exception):
     """Ends a task as failed. ``retry_after`` is in seconds; ``http_status`` is the target's.
 
+    ``is_retryable`` and ``whose`` are what this error has for its class's ``retryable`` and ``origin``.
     ``page`` is the ``jobs.page.Page`` as far as it arrived, if the answer could not be read to its end.
     """
 

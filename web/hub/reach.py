@@ -47,7 +47,7 @@ class Reach:
         else:
             asked.reached += 1
 
-    def is_the_hosts(self, region: str, run: Run, finished_ms: int) -> bool:
+    def blames_the_host(self, region: str, run: Run, finished_ms: int) -> bool:
         """Whether a network failure was its host's. Call it after runs that ended ``AROUND_MS`` later are noted, too."""
         others: dict[str, _Asked] = {}
         first, last = (finished_ms - AROUND_MS) // SLOT_MS, (finished_ms + AROUND_MS) // SLOT_MS

@@ -85,7 +85,7 @@ class Runs:
         """Writes new runs and judges sources that changed. Never raises: what may not have arrived is lost."""
         while self._doubts and self._doubts[0].due <= self._clock():
             doubt = self._doubts.popleft()
-            if self._reach.is_the_hosts(doubt.region, doubt.run, doubt.finished_ms):
+            if self._reach.blames_the_host(doubt.region, doubt.run, doubt.finished_ms):
                 self._keep(doubt.run)
         due = [source for source in self._unjudged if self._judged.get(source, float("-inf")) <= self._clock()]
         if not self._new and not self._sums and not due:

@@ -21,7 +21,7 @@ def whose(*noted: tuple[Run, int], region: str = "fra") -> bool:
     reach = Reach()
     for run, after_ms in [(lost("a"), 0), *noted]:
         reach.note(region, run, NOW + after_ms)
-    return reach.is_the_hosts("fra", lost("a"), NOW)
+    return reach.blames_the_host("fra", lost("a"), NOW)
 
 
 def test_a_host_that_fails_while_others_are_reached_fails_itself():

@@ -2,7 +2,9 @@
 
 import queue
 import signal
+import threading
 import time
+from contextlib import contextmanager
 
 import msgspec
 import pika
@@ -154,14 +156,39 @@ def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_p
     assert [properties.correlation_id for properties, _ in drain(rabbitmq, "q.fra")] == [fresh.new.id]
 
 
-def test_a_stop_ends_its_threads_when_what_was_on_its_way_has_ended(half_on, rabbitmq):
-    half = half_on(rabbitmq)
-    half.acceptor.submit(new_request(), half.answers.put)
-    half.stop()
-    assert isinstance(half.answers.get_nowait(), Accepted | Refused)
+@contextmanager
+def busy(publisher):
+    """The publisher's thread sends nothing meanwhile, and what it is handed waits."""
+    begun, done = threading.Event(), threading.Event()
+    publisher._connection.ioloop.add_callback_threadsafe(lambda: begun.set() or done.wait(60))
+    assert begun.wait(60)
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def test_what_was_not_sent_before_its_refusal_is_not_sent_after_it(half, rabbitmq, monkeypatch):
+    monkeypatch.setattr(accept, "BUDGET_SECONDS", 0.1)
+    with busy(half.publisher):
+        answer, _ = half.submit(new_request(("fra", "nyc")))
+        assert answer.reason == "the broker did not confirm in time"
+    until(lambda: half.acceptor.cleaner.kept == 0, "the regions to be told, in case they have it")
+    assert drain(rabbitmq, "q.fra") + drain(rabbitmq, "q.nyc") == []
+
+
+def test_a_stop_ends_its_threads_when_each_request_has_its_answer(half, rabbitmq, monkeypatch):
+    monkeypatch.setattr(accept, "BUDGET_SECONDS", 0.1)
     acceptor = half.acceptor
-    threads = (acceptor._thread, acceptor._clock._thread, acceptor.cleaner._loop.thread)
-    assert not any(thread.is_alive() for thread in threads)
+    with busy(half.publisher):
+        for _ in range(2):
+            acceptor.submit(new_request(), half.answers.put)
+        acceptor.stop()
+        assert [type(half.answers.get_nowait()) for _ in range(2)] == [Refused, Refused]
+        threads = (acceptor._thread, acceptor._clock._thread, acceptor.cleaner._loop.thread)
+        assert not any(thread.is_alive() for thread in threads)
+    cancelled = []
+    until(lambda: cancelled.extend(drain(rabbitmq, "q.fra.now")) or len(cancelled) == 2, "their cancels")
 
 
 def test_many_threads_share_one_publisher(half, rabbitmq):
@@ -382,6 +409,36 @@ def test_a_synchronous_request_waits_only_for_its_202(half, monkeypatch):
     assert half.answers.get(timeout=10) is answer
     half.acceptor.promise(answer, half.answers.put)
     assert half.answers.get_nowait() is answer
+
+
+def test_a_202_that_the_hubs_disk_does_not_keep_takes_back_the_synchronous_request(half, rabbitmq, monkeypatch):
+    SlowFile(monkeypatch)
+    monkeypatch.setattr(kept, "WRITE_SECONDS", 0.1)
+    answer, _ = half.submit(new_request(sync=True))
+    half.acceptor.promise(answer, half.answers.put)
+    refused = half.answers.get(timeout=10)
+    assert (type(refused), refused.new) == (Refused, answer.new)
+    assert "disk" in refused.reason
+    until(lambda: half.hub.client.hget(names.ledger(answer.new.id), "state") == b"refused", "it to be taken back")
+    sent = set()
+    until(
+        lambda: sent.update((one.type, one.message_id) for one, _ in drain(rabbitmq, "q.fra.now")) or len(sent) == 2,
+        "both",
+    )
+    assert sent == {(kind, answer.new.tasks[0].id) for kind in ("task", "cancel")}
+
+
+def test_a_stop_waits_for_the_hubs_disk(half, monkeypatch):
+    file = SlowFile(monkeypatch)
+    new = new_request()
+    half.acceptor.submit(new, half.answers.put)
+    until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"accepted", "the hub to accept")
+    stopping = threading.Thread(target=half.acceptor.stop)
+    stopping.start()
+    until(lambda: not half.acceptor._clock._thread.is_alive(), "the budgets to end")
+    file.written = 1
+    stopping.join(60)
+    assert isinstance(half.answers.get_nowait(), Accepted)
 
 
 def test_what_the_hub_accepted_and_forgot_is_refused(half, hub_redis, monkeypatch):

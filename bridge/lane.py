@@ -6,6 +6,7 @@
 All of it runs on the ioloop.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -153,7 +154,9 @@ class Lane:
         if inbox is None or not inbox.channel.is_open or self._closed_reason:
             return
         if wanted and not self._consumer:
-            self._consumer = inbox.channel.basic_consume(self.queue, self._deliver, callback=self._consuming)
+            self._consumer = inbox.channel.basic_consume(
+                self.queue, functools.partial(self._deliver, inbox), callback=self._consuming
+            )
             self._changed()
         elif not wanted and self._consumer:
             # pika itself gives back messages that arrive before the broker's answer.
@@ -183,9 +186,7 @@ class Lane:
         if self.inbox is not None and self.inbox.channel.is_open:
             self.inbox.channel.close(reply_text="the broker cancelled the consumer")
 
-    def _closed(self, channel: Channel, reason: Exception) -> None:
-        if self.inbox is None or channel is not self.inbox.channel:
-            return
+    def _closed(self, _channel: Channel, reason: Exception) -> None:
         self.inbox, self._consumer, self._answered = None, "", ""
         connection = self._connection
         if connection is None or not connection.is_open:
@@ -202,10 +203,9 @@ class Lane:
         if connection is self._connection and connection.is_open and self.inbox is None:
             self.open(connection)
 
-    def _deliver(self, channel: Channel, method: Basic.Deliver, properties: pika.BasicProperties, body: bytes) -> None:
-        inbox = self.inbox
-        if inbox is None or inbox.channel is not channel:
-            return
+    def _deliver(
+        self, inbox: Inbox, _: Channel, method: Basic.Deliver, properties: pika.BasicProperties, body: bytes
+    ) -> None:
         tag = int(method.delivery_tag or 0)
         inbox.held.add(tag)
         inbox.pending.append(Delivery(inbox, tag, properties, body))

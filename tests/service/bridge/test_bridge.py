@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from jobs import contract
-from regions import names
+from regions import connect, names
 from tests.service.bridging import (
     Region,
     bridging,
@@ -25,6 +25,12 @@ from tests.service.conftest import RedisInstance
 from tests.waiting import until
 
 STOPPED, GOES_ON = signal.SIGSTOP, signal.SIGCONT
+
+
+@pytest.fixture
+def region_on(hub_redis, region_redis, rabbitmq) -> Callable[[str], Region]:
+    """A region whose queues nobody has declared."""
+    return lambda name: Region(name, hub_redis, region_redis, rabbitmq)
 
 
 def test_a_task_becomes_a_job_and_leaves_the_queue(region: Region) -> None:
@@ -231,28 +237,54 @@ def test_a_broker_that_crashed_is_found_again(hub_redis, region_redis, own_rabbi
         region.all_acked(running)
 
 
-def test_queues_that_the_hub_declares_late_are_waited_for(hub_redis, region_redis, rabbitmq) -> None:
-    region = Region("late", hub_redis, region_redis, rabbitmq)
+def test_queues_that_are_not_there_are_waited_for_less_and_less_often(region_on, monkeypatch) -> None:
+    """The hub declares them late, or they are deleted: also at the moment at which the bridge itself closes the channel."""
+    region, failures = region_on("late"), list[int]()
+    monkeypatch.setattr(connect, "backoff_seconds", lambda count: failures.append(count) or 0.02)
     with region.bridging() as running:
         running.wait_for("starting", "waiting for the hub to declare q.late")
+        until(lambda: {1, 2, 3} <= {*failures}, "some tries in a row")
         region.broker.declare()
         running.wait_for("consuming")
+        failures.clear()
+        connection = running.bridge._connection
+
+        def delete() -> None:
+            with region.broker.channel() as channel:
+                channel.queue_delete(names.work_queue(region.name))
+
+        def delete_and_close() -> None:
+            delete()
+            running.bridge.work.inbox.channel.close()  # what the broker says of the consumer comes while it closes
+
+        for how in (delete, lambda: running.bridge._ioloop.add_callback_threadsafe(delete_and_close)):
+            how()
+            running.wait_for("starting", "waiting for the hub")
+            region.broker.declare()
+            running.wait_for("consuming")
+            assert failures[0] == 1
+        assert running.bridge._connection is connection
         tasks = region.tasks(3)
         region.broker.publish(*tasks)
         region.each_once(tasks)
 
 
-def test_a_deleted_queue_is_waited_for_again(region: Region) -> None:
+def test_a_connection_that_is_lost_while_a_queue_is_waited_for_is_opened_again(region_on, monkeypatch) -> None:
+    region = region_on("lost")
+    monkeypatch.setattr(connect, "backoff_seconds", lambda _: 0.02)
+    closed: list[object] = []
     with region.bridging() as running:
-        running.wait_for("consuming")
-        with region.broker.channel() as channel:
-            channel.queue_delete(names.work_queue(region.name))
-        running.wait_for("starting", "waiting for the hub")
+        running.wait_for("starting", "waiting for the hub to declare q.lost")
+
+        def close() -> None:
+            if running.bridge.work.inbox is None and not closed:
+                closed.append(running.bridge._connection)
+                running.bridge._connection.close()
+
+        until(lambda: running.bridge._ioloop.add_callback_threadsafe(close) or closed, "the moment between two tries")
+        until(lambda: running.bridge._connection not in closed, "another connection")
         region.broker.declare()
         running.wait_for("consuming")
-        tasks = region.tasks(3)
-        region.broker.publish(*tasks)
-        region.each_once(tasks)
 
 
 def test_a_channel_that_the_broker_closes_is_told_and_opened_again(region: Region, capfd) -> None:
@@ -266,6 +298,11 @@ def test_a_channel_that_the_broker_closes_is_told_and_opened_again(region: Regio
             until(lambda told=told: log.append(capfd.readouterr().out) or told in "".join(log), "the reason")
             running.wait_for("consuming")
             assert lane.inbox.channel is not channel
+        log.clear()
+        running.bridge._ioloop.add_callback_threadsafe(running.bridge._connection.close)
+        until(lambda: log.append(capfd.readouterr().out) or "RabbitMQ is away" in "".join(log), "the reason")
+        assert "can't be consumed" not in "".join(log)
+        running.wait_for("consuming")
         tasks = region.tasks(3)
         region.broker.publish(*tasks)
         region.each_once(tasks)

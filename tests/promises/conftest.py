@@ -22,8 +22,11 @@ __all__ = ["hub_redis", "origin", "pool", "region_redis", "start_redis", "worker
 PROGRAM = """
 import sys, msgspec
 from jobs.pool import processes as pool
+from jobs.worker import fork_server
 from regions import logs
 from regions.settings import Settings
+from tests import forked
+forked.forks(pool, fork_server)
 logs.configure("json")
 pool.SILENT_SECONDS = float(sys.argv[1])
 settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)

@@ -98,8 +98,8 @@ class _RetriedRow(_FinishedRow, gc=False):
 
 
 CLAIM: Final = load("claim", job=_ClaimedRow)
-FINISH: Final = load("finish", endings=_FinishedRow)
-RETRY: Final = load("retry", endings=_RetriedRow)
+FINISH: Final = load("finish", done=_FinishedRow)
+RETRY: Final = load("retry", retried=_RetriedRow)
 DUE: Final = load("due", ended=_EndedRow)
 GIVE_BACK: Final = load("give_back")
 

@@ -19,7 +19,8 @@ from typing import Any, Final
 import redis
 
 from regions import logs, names
-from regions.script import Folder, Script
+from regions.lua_files import Folder
+from regions.script import Script
 
 LEASE_MS: Final = 5_000  # of a worker process
 STEP_MS: Final = 3_000  # below a lease; more than a stalled machine keeps a call

@@ -36,7 +36,7 @@ class _DeliveredRow(Struct):
     size_bytes: int
 
 
-DELIVERED: Final = load("delivered", entries=_DeliveredRow)
+DELIVERED: Final = load("delivered", entry=_DeliveredRow)
 
 
 @dataclass(slots=True, frozen=True)

@@ -13,6 +13,7 @@ import redis
 from jobs.contract import KEEP_MS
 from jobs.queue.clock import LEASE_MS, REFUSED, clock_of, machine_ms
 from regions import names, script
+from regions.lua_files import Folder
 from regions.script import value
 
 OUTBOX_MAX_BYTES: Final = 64_000_000
@@ -66,15 +67,13 @@ _constants: Final[dict[str, str | int]] = _others | {
     for name, constant in (vars(names) | globals()).items()
     if name.isupper() and isinstance(constant, str | int)
 }
-_folder: Final = script.Folder(Path(__file__).with_name("lua"), _constants, first="clock")
+_folder: Final = Folder(Path(__file__).with_name("lua"), _constants, first="clock")
 
 
 class Script(script.Script):
     """A script of the region's Redis. It runs also at ``maxmemory``: it lets a Redis drain."""
 
-    def command(self, **given: Any) -> tuple[Any, ...]:
-        """The command that calls it at any time; ``send`` replaces that by the time at which it expects to be heard."""
-        return (*super().command(**given), ANY_TIME)
+    _suffix = (ANY_TIME,)  # ``send`` replaces it by the time at which the caller expects the call to be run
 
     def call(self, client: redis.Redis, /, **given: Any) -> Any:
         """As the other scripts', by the region's clock."""
@@ -82,7 +81,7 @@ class Script(script.Script):
 
 
 def load(name: str, **rows: type[Any]) -> Script:
-    """The script of a file in ``jobs/queue/lua``; ``rows`` as ``regions.script.Folder.read``."""
+    """The script of a file in ``jobs/queue/lua``; ``rows`` as ``regions.lua_files.Folder.read``."""
     return Script(_folder.read(name, flags="", **rows))
 
 

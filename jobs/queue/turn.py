@@ -34,10 +34,10 @@ class _LimitRow(Struct):
     """What a source or a host allows: "AT_ONCE MS_BETWEEN"."""
 
     name: str
-    limit: str
+    allows: str
 
 
-LIMIT: Final = load("limits", limits=_LimitRow)
+LIMIT: Final = load("limits", limit=_LimitRow)
 CALL: Final = load("call")
 TAKE: Final = load("take")
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 from msgspec import Struct
 
 from regions import names
-from regions.script import Folder, Script
+from regions.lua_files import Folder
+from regions.script import Script
 
 # The answers of SETTLE.
 SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM = 1, 0, 2, 3, 4, 5, 6
@@ -83,14 +84,14 @@ class Archived(Struct, frozen=True, gc=False):
     ledger: str
 
 
-BEGIN: Final = _load("begin", tasks=Begun)
+BEGIN: Final = _load("begin", task=Begun)
 ACCEPT: Final = _load("accept")
-REFUSE: Final = _load("refuse", tasks=Refused)
-SETTLE: Final = _load("settle", tasks=Settled)
-RUNNING: Final = _load("running", tasks=Running)
+REFUSE: Final = _load("refuse", task=Refused)
+SETTLE: Final = _load("settle", task=Settled)
+RUNNING: Final = _load("running", task=Running)
 OVERDUE: Final = _load("overdue")
 LEASE: Final = _load("lease")
-ARCHIVED: Final = _load("archived", requests=Archived)
+ARCHIVED: Final = _load("archived", request=Archived)
 READ: Final = _load("read")
 READ_ONLY: Final = _load("read", flags="no-writes")  # notes nothing: also for a Redis that takes no writes
 GROUPS: Final = _load("groups")

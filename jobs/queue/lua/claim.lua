@@ -33,25 +33,25 @@ if refusal ~= "" then wanted = 0 end
 local found, skipped, stamp = {}, 0, iso()
 if wanted > 0 and is_waited_for and not joins().is_told(redis.call("LINDEX", own, 0)) then call_due() end
 while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES do
-  local id = redis.call("LPOP", own)
-  if not id then break end
-  local job = JOB .. id
-  local data, deadline, request, source, status, past, deaths, bridged, host, since, key, joined, shared, asked, max_age =
+  local task = redis.call("LPOP", own)
+  if not task then break end
+  local job = JOB .. task
+  local data, deadline_ms, request, source, status, past, deaths, bridged_ms, host, since, key, joined, shared, asked, max_age =
     unpack(redis.call("HMGET", job, "data", JOB_DEADLINE, JOB_REQUEST, JOB_SOURCE, "status", JOB_PAST, JOB_DEATHS, JOB_BRIDGED,
       JOB_HOST, JOB_SINCE, JOB_KEY, JOB_JOINED, JOB_SHARED, JOB_ASKED, JOB_MAX_AGE))
-  deadline, since = tonumber(deadline or ""), tonumber(since or "")
+  deadline_ms, since = tonumber(deadline_ms or ""), tonumber(since or "")
   request, source, host = request or "", source or "", host or ""
   if not data or status ~= "queued" then
     skipped = skipped + 1
-  elseif (deadline and deadline <= now_ms) or redis.call("EXISTS", CANCEL_MARK .. id) == 1 then
+  elseif (deadline_ms and deadline_ms <= now_ms) or redis.call("EXISTS", CANCEL_MARK .. task) == 1 then
     skipped = skipped + 1
-    if since then forget(host, id) end
-    if redis.call("EXISTS", CANCEL_MARK .. id) == 1 or redis.call("HEXISTS", job, JOB_KEPT) == 0 then
+    if since then forget(host, task) end
+    if redis.call("EXISTS", CANCEL_MARK .. task) == 1 or redis.call("HEXISTS", job, JOB_KEPT) == 0 then
       redis.call("HSET", job, "status", "canceled", "ended_at", stamp)
       redis.call("PEXPIRE", job, KEEP_MS)
-      redis.call("ZADD", canceled, seconds, id)
+      redis.call("ZADD", canceled, seconds, task)
       keep_latest(canceled)
-      if key then land(key, id, "", -1, 0, "") end
+      if key then land(key, task, "", -1, 0, "") end
       if (shared or "") ~= "" then flights().taken(shared) end
     end  -- else it failed before, and ends as that (due.lua)
   else
@@ -63,22 +63,22 @@ while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES 
       redis.call("HSET", job, JOB_JOINED, "", JOB_SHARED, told and leader or "")
     end
     if key and not told and not is_poison then
-      local leads = redis.call("SET", FLIGHT .. key, id, "NX", "GET", "PXAT", own_ms((deadline or now_ms) + KEEP_MS))
-      if leads and leads ~= id and (flights().parse(leads)) ~= id then
+      local leads = redis.call("SET", FLIGHT .. key, task, "NX", "GET", "PXAT", own_ms((deadline_ms or now_ms) + KEEP_MS))
+      if leads and leads ~= task and (flights().parse(leads)) ~= task then
         local ms
         is_joined, told, ms, leader = joins().join({
-          id = id, key = key, host = host, source = source, request = request, deadline = deadline,
-          asked = tonumber(asked or ""), bridged = bridged, max_age = max_age,
+          id = task, key = key, host = host, source = source, request = request, deadline = deadline_ms,
+          asked = tonumber(asked or ""), bridged = bridged_ms, max_age = max_age,
         }, leads, since)
         refused_ms = ms or -1
         if leader then redis.call("HSET", job, JOB_SHARED, leader) end
       end
     end
     if host ~= "" and not (is_poison or is_joined or told) then
-      local is_called = since and redis.call("ZSCORE", TURNS .. host, id)
+      local is_called = since and redis.call("ZSCORE", TURNS .. host, task)
       local known, most, every = look(host), limit_of(host, source)
-      if refused_ms < 0 and not take(host, known, most, every, id, is_called) then
-        refused_ms = wait(host, known, most, every, id, request, deadline, is_called) or -1
+      if refused_ms < 0 and not take(host, known, most, every, task, is_called) then
+        refused_ms = wait(host, known, most, every, task, request, deadline_ms, is_called) or -1
         is_put_off = refused_ms < 0 or redis.call("HEXISTS", job, JOB_KEPT) == 1
       end
       if known.opened > 0 and refused_ms >= 0 then
@@ -95,26 +95,24 @@ while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES 
         redis.call("HSET", job, "status", "scheduled", JOB_SINCE, since or now_ms)
       else  -- it failed before, and ends as that
         redis.call("HSET", job, "status", "scheduled", JOB_SINCE, "")
-        redis.call("ZADD", RETRIED, now_ms, id)
+        redis.call("ZADD", RETRIED, now_ms, task)
       end
     else
       local execution = nonce .. #found
-      local member = id .. ":" .. execution
+      local member = task .. ":" .. execution
       local counts = not (is_poison or told) and refused_ms < 0  -- an execution that only ends is no attempt
       local attempt = redis.call("HINCRBY", job, JOB_ATTEMPT, counts and 1 or 0)
       redis.call("HSET", job, "status", "started", "worker_name", name, "started_at", stamp, "last_heartbeat", stamp,
         since and JOB_SINCE or "status", since and "" or "started")
-      redis.call("HSET", EXECUTION .. member, "id", execution, "job_id", id, "worker_name", name,
+      redis.call("HSET", EXECUTION .. member, "id", execution, "job_id", task, "worker_name", name,
         "created_at", now, "last_heartbeat", now, EXECUTION_TURN, counts and host or "")
-      redis.call("ZADD", EXECUTIONS .. id, seconds + FAR_SECONDS, execution)
+      redis.call("ZADD", EXECUTIONS .. task, seconds + FAR_SECONDS, execution)
       redis.call("ZADD", wip, seconds + FAR_SECONDS, member)
       redis.call("SADD", held, member)
-      found[#found + 1] = job_row({
-        task = id, execution = execution, attempt = attempt, data = data, request = request, source = source, past = past or "",
-        deaths = deaths, deadline_ms = deadline or 0, bridged_ms = tonumber(bridged or 0), host = host,
-        turn_ms = since and now_ms - since or 0, refused_ms = refused_ms, trouble = trouble or "", why = why or "",
-        told = told or 0, leader = told and leader or "",
-      })
+      past, deadline_ms, bridged_ms, trouble, why = past or "", deadline_ms or 0, tonumber(bridged_ms or 0), trouble or "", why or ""
+      told, leader = told or 0, told and leader or ""
+      local turn_ms = since and now_ms - since or 0
+      found[#found + 1] = job_row()
     end
   end
 end

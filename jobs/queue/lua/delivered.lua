@@ -1,6 +1,7 @@
 -- Deletes delivered entries from the outbox. Returns the bytes of their frames.
 -- keys: outbox, outbox_bytes
--- args: entries (id, size_bytes)
+-- args: entries (entry)
+-- rows: entry (id, size_bytes)
 -- flags: allow-oom
 
 local gone = 0

@@ -31,8 +31,10 @@ for _, id in ipairs(redis.call("ZRANGE", RETRIED, "-inf", now_ms, "BYSCORE", "LI
       redis.call("ZREM", scheduled, id)
       if (since or "") ~= "" then forget(host, id) end
       local execution, worker, began, ending = unpack_kept(kept)
-      ending.task, ending.entry = id, conclude(id, execution, worker, began, ending)
-      answer[#answer + 1] = ended_row(ending)
+      local entry, task, request, state = conclude(id, execution, worker, began, ending), id, ending.request, ending.state
+      local finished_ms, expires_ms, size_bytes = ending.finished_ms, ending.expires_ms, ending.size_bytes
+      local frame, trail = ending.frame, ending.trail
+      answer[#answer + 1] = ended_row()
     end
   end
 end

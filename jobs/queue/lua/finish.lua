@@ -1,16 +1,17 @@
 -- Ends executions everywhere, and puts the outcomes of their tasks into the region's outbox. Each ending is a row as in kept.lua.
 -- Returns for each the id of its entry in the outbox, or "" if the execution was no longer one: then nothing is done.
 -- keys: wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, suspects, scheduled
--- args: name, endings (..ending, task, execution)
+-- args: name, endings (done)
+-- rows: done (..ending, task, execution)
 -- uses: kept, release, conclude
 -- flags: allow-oom
 
 local answer, worked = {}, 0
-for number, one in ipairs(endings) do
-  local began = release(one.task, one.execution)
+for number, done in ipairs(endings) do
+  local began = release(done.task, done.execution)
   if began then
     worked = worked + math.max(0, tonumber(now) - tonumber(began))
-    answer[number] = conclude(one.task, one.execution, name, began, one)
+    answer[number] = conclude(done.task, done.execution, name, began, done)
   else
     answer[number] = ""
   end

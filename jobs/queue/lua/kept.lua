@@ -6,11 +6,11 @@
 --   shared_ms, meta, answered_ms)
 
 local function pack_kept(execution, worker, began, ending)
-  return cmsgpack.pack({execution, worker, began, ending_row(ending)})
+  return cmsgpack.pack({execution, worker, began, {unpack(ending, 1, ending_size())}})
 end
 
+-- Returns the execution, its worker, when it began, and the ending.
 local function unpack_kept(text)
-  local execution, worker, began, ending = unpack(cmsgpack.unpack(text))
-  return execution, worker, began, ending_of(ending)
+  return unpack(cmsgpack.unpack(text))
 end
 

@@ -2,26 +2,27 @@
 -- front of the queue if `front` is "1". `line` says how the attempt failed. If an operator deleted the record there is nothing
 -- to try again, and the task ends. Returns as finish.lua, with LATER for each that is tried again.
 -- keys: wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, suspects, scheduled
--- args: name, endings (..ending, task, execution, wait_ms, front, line)
+-- args: name, endings (retried)
+-- rows: retried (..ending, task, execution, wait_ms, front, line)
 -- uses: kept, release, conclude
 -- constants: JOB, JOB_DEADLINE, JOB_PAST, JOB_FRONT, JOB_KEPT, RETRIED, LATER
 -- flags: allow-oom
 
 local answer = {}
-for number, one in ipairs(endings) do
-  local job = JOB .. one.task
-  local began = release(one.task, one.execution)
+for number, retried in ipairs(endings) do
+  local job = JOB .. retried.task
+  local began = release(retried.task, retried.execution)
   if not began then
     answer[number] = ""
   else
     local status, deadline, past = unpack(redis.call("HMGET", job, "status", JOB_DEADLINE, JOB_PAST))
     if not status then
-      answer[number] = conclude(one.task, one.execution, name, began, one)
+      answer[number] = conclude(retried.task, retried.execution, name, began, retried)
     else
-      redis.call("HSET", job, "status", "scheduled", "worker_name", "", "started_at", "", JOB_FRONT, one.front,
-        JOB_PAST, (past or "") .. one.line, JOB_KEPT, pack_kept(one.execution, name, began, one))
-      redis.call("ZADD", scheduled, string.format("%.3f", (now_ms + tonumber(one.wait_ms)) / 1000), one.task)
-      redis.call("ZADD", RETRIED, deadline or now_ms, one.task)
+      redis.call("HSET", job, "status", "scheduled", "worker_name", "", "started_at", "", JOB_FRONT, retried.front,
+        JOB_PAST, (past or "") .. retried.line, JOB_KEPT, pack_kept(retried.execution, name, began, retried))
+      redis.call("ZADD", scheduled, string.format("%.3f", (now_ms + tonumber(retried.wait_ms)) / 1000), retried.task)
+      redis.call("ZADD", RETRIED, deadline or now_ms, retried.task)
       answer[number] = LATER
     end
   end

@@ -5,7 +5,8 @@ import re
 import pytest
 from msgspec import Struct
 
-from regions.script import Folder, Script
+from regions.lua_files import Folder
+from regions.script import Script
 from tests import lua
 
 
@@ -24,25 +25,63 @@ def folder(tmp_path):
     return Folder(tmp_path, {"KEEP_MS": 300_000, "ZONE": 'a "zone"'})
 
 
-def test_keys_arguments_and_rows_are_named_and_parts_stand_once_before_what_uses_them(folder):
+def test_keys_and_arguments_are_named_and_parts_stand_once_before_what_uses_them(folder):
     text = (
-        "-- What it does,\n-- in two lines.\n-- keys: queue, held\n-- args: name,\n--   rows (id, state)\n"
+        "-- What it does,\n-- in two lines.\n-- keys: queue, held\n-- args: name,\n--   ms\n"
         "-- uses: stamp, place\n-- constants: KEEP_MS\n-- flags: allow-oom\nreturn KEEP_MS -- KEEP_MS\n"
     )
-    made = folder.compose(text, rows=Row)
+    made = folder.compose(text)
     assert made.text == (
         "#!lua flags=allow-oom\n"
         "local queue, held = unpack(KEYS, 1, 2)\n"
-        "local name = ARGV[1]\n"
-        "local ARGV, rows = ARGV, {}\n"
-        "for at = 2, #ARGV, 2 do rows[#rows + 1] = {id = ARGV[at], state = ARGV[at + 1]} end\n"
+        "local name, ms = unpack(ARGV, 1, 2)\n"
         'local stamp = "a \\"zone\\""\n'
         "local function place() end\n"
         "return 300000 -- KEEP_MS\n"
     )
-    assert folder.compose(text, rows=Row) == made
-    called = Script(made).command(held="h", queue="q", name="n", rows=[Row("1", "a"), Row("2", "b")])
-    assert called == ("EVALSHA", Script(made).sha, 2, "q", "h", "n", "1", "a", "2", "b")
+    assert folder.compose(text) == made
+    assert Script(made).command(held="h", queue="q", ms=5, name="n") == (
+        "EVALSHA",
+        Script(made).sha,
+        2,
+        "q",
+        "h",
+        "n",
+        5,
+    )
+
+
+def test_the_fields_of_rows_are_places_and_python_gives_them_in_that_order(folder):
+    text = (
+        "-- Does.\n-- args: name, rows (row)\n-- rows: row (id, state)\n"
+        "for _, row in ipairs(rows) do put(row.id, row.state, 'row.id', other.row.id, row_size()) end\n"
+        "local id, state = 1, 2\nreturn row_row()\n"
+    )
+    made = folder.compose(text, row=Row)
+    assert made.text == (
+        "#!lua\n"
+        "local name = ARGV[1]\n"
+        "local rows = {}\n"
+        "for at = 2, #ARGV, 2 do rows[#rows + 1] = {unpack(ARGV, at, at + 1)} end\n"
+        "for _, row in ipairs(rows) do put(row[1], row[2], 'row.id', other.row.id, 2) end\n"
+        "local id, state = 1, 2\nreturn {id, state}\n"
+    )
+    called = Script(made).command(name="n", rows=[Row("1", "a"), Row("2", "b")])
+    assert called[2:] == (0, "n", "1", "a", "2", "b")
+
+
+def test_a_row_may_begin_with_the_fields_of_another_one(folder, tmp_path):
+    (tmp_path / "rows.lua").write_text(
+        "-- Rows.\n-- rows: row (id, state)\nlocal function show(row) return row.state end\n"
+    )
+
+    class Longer(Row):
+        more: str
+
+    made = folder.compose(
+        "-- Does.\n-- rows: longer (..row, more)\n-- uses: rows\nreturn longer.more, row.state\n", longer=Longer
+    )
+    assert made.text.splitlines()[1:] == ["local function show(row) return row[2] end", "return longer[3], row[2]"]
 
 
 def test_a_list_takes_the_arguments_that_are_left_and_a_script_may_have_its_keys_for_good(folder):
@@ -57,11 +96,6 @@ def test_what_stands_before_all_stands_before_keys_and_arguments(folder, tmp_pat
     assert made.text == "#!lua\nlocal first = 1\nlocal queue = KEYS[1]\nreturn queue\n"
 
 
-def test_a_row_that_is_returned_is_made_in_the_order_of_its_head(folder):
-    made = folder.compose("-- Does.\n-- rows: row (id, state)\nreturn row_row({state = 1, id = 2})\n", row=Row)
-    assert made.text.splitlines()[1] == "local function row_row(row) return {row.id, row.state} end"
-
-
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -70,13 +104,15 @@ def test_a_row_that_is_returned_is_made_in_the_order_of_its_head(folder):
         ("-- Does.\n-- keys: queue\n-- More of it.\nreturn 1\n", "before the other lines of its head"),
         ("-- Does.\n-- keys: queue held\nreturn 1\n", "expected names after keys"),
         ("-- Does.\n-- uses: place\nreturn 1\n", "place.lua needs them"),
-        ("-- Does.\n-- args: rows (id, state, more)\nreturn 1\n", "expected rows of"),
+        ("-- Does.\n-- args: rows (row)\n-- rows: row (id, state, more)\nreturn 1\n", "expected structs with"),
+        ("-- Does.\n-- args: rows (row)\nreturn 1\n", "expected a row of its head"),
+        ("-- Does.\n-- rows: row (id, state)\nreturn row.stat\n", "expected one of id, state, found row.stat"),
         ("-- Does.\nreturn KEEP_MS\n", "expected constants of Python"),
         ("-- Does.\n-- constants: UNHEARD\nreturn UNHEARD\n", "expected constants of Python"),
     ],
 )
 def test_a_script_that_does_not_agree_with_its_head_is_refused(folder, text, why):
-    rows = {"rows": Row} if "rows" in text else {}
+    rows = {"row": Row} if "row (id" in text else {}
     with pytest.raises(ValueError, match=why):
         folder.compose(text, **rows)
 

@@ -1,7 +1,8 @@
 -- Forgets requests that were to be archived. One that the history has (is_put "1") and that was refused meanwhile stays: it
 -- is to be removed there.
 -- keys: archive
--- args: requests (id, is_put, ledger)
+-- args: requests (request)
+-- rows: request (id, is_put, ledger)
 -- uses: now
 -- flags: allow-oom
 

@@ -4,7 +4,8 @@
 -- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same.
 -- keys: ledger, due, accepting
 -- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms, answer_bytes_max,
---   tasks (id, region, open, latest)
+--   tasks (task)
+-- rows: task (id, region, open, latest)
 -- uses: now
 
 local now = now_ms()

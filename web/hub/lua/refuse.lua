@@ -1,6 +1,7 @@
 -- Refuses a request as a whole: always, or with lapsed_only "1" only if the lease of its accept is over. Returns 1 when it is refused.
 -- keys: ledger, due, accepting, events, archive
--- args: request, lapsed_only, archives, tasks (id, open)
+-- args: request, lapsed_only, archives, tasks (task)
+-- rows: task (id, open)
 -- uses: now
 -- flags: allow-oom
 

@@ -1,5 +1,6 @@
 -- Shows tasks as running that were queued in a region, and keeps their trails.
--- args: region, tasks (id, trail, ledger, trails)
+-- args: region, tasks (task)
+-- rows: task (id, trail, ledger, trails)
 -- flags: allow-oom
 
 for _, task in ipairs(tasks) do

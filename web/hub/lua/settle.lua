@@ -8,7 +8,8 @@
 -- for its region (0: no limit). Keys: `open` tasks of the region, the hub's `own` result, the region's as it `came` and as it is `kept`,
 -- the bytes that are `held` for the region.
 -- keys: ledger, events, due, archive, trail
--- args: request, request_bytes_max, archives, head_bytes_max, tasks (id, region, status, finished_ms, size_bytes, frame, from_region, trail,
+-- args: request, request_bytes_max, archives, head_bytes_max, tasks (task)
+-- rows: task (id, region, status, finished_ms, size_bytes, frame, from_region, trail,
 --   is_latest, held_max, open, own, came, kept, held)
 -- uses: now
 -- constants: SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, WAKE, MORE

@@ -70,12 +70,14 @@ def small(case: Case) -> bytes:
     return {"html": html, "xml": xml, "json": json_page}[case.name.split()[0]](3)
 
 
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_definition_and_hand_read_the_same(case):
-    body = small(case)
-    rows = reader(case)(body)
-    assert len(rows) == 3
-    assert rows == case.hand(body)
+def test_definition_and_hand_read_the_same():
+    made = cases()  # not a parameter: making them takes as long as collecting a tenth of all tests
+    for case in made:
+        body = small(case)
+        rows = reader(case)(body)
+        assert (case.name, len(rows)) == (case.name, 3)
+        assert rows == case.hand(body)
+    assert {case.name.split()[0] for case in made} == {"html", "xml", "json"}
 
 
 @pytest.mark.parametrize("name", ["html 2 MB", "xml 5 MB"])

@@ -7,7 +7,7 @@ import ulid
 from jobs import contract
 from regions import names
 from regions.settings import Region, Settings, load
-from web.hub.ledger import New, NewTask
+from web.hub.ledger import Ledger, New, NewTask, Times
 
 
 def settings(tmp_path: Path, *, redis: str = "", amqp: str = "", **environ: str) -> Settings:
@@ -41,6 +41,14 @@ def new_request(regions: tuple[str, ...] = ("fra",), *, deadline_ms: int = 30_00
     return New(id=str(ulid.ULID()), tasks=tasks, deadline_ms=deadline_ms, attrs=b'{"a": [1]}', sync=sync)
 
 
+def accepted(ledger: Ledger, regions: tuple[str, ...] = ("fra",), **options) -> tuple[New, Times]:
+    """A request that was accepted."""
+    new = new_request(regions, **options)
+    times = ledger.begin(new)
+    assert ledger.accept([new.id])[0] == [True]
+    return new, times
+
+
 def frame(task: NewTask, records: bytes = b'[{"currency":"USD","rate":"1.1"}]') -> bytes:
     """A result as a region makes it."""
     result = contract.Result(task=task.id, source=task.source, region=task.region, status="succeeded", count=1)
@@ -68,4 +76,4 @@ def send_home(
     pipeline.execute()
 
 
-__all__ = ["Region", "frame", "new_request", "send_home", "settings"]
+__all__ = ["Region", "accepted", "frame", "new_request", "send_home", "settings"]

@@ -1,15 +1,16 @@
 """The sweep at size and beside another gateway's: many tasks of a dead region end together, each by one of them."""
 
+import json
 import time
 
 import pytest
 
-from regions import names, script
-from tests.service.hub_parts import new_request, settings
+from regions import connect, names, script
+from tests.service.hub_parts import accepted, new_request, send_home, settings
 from tests.waiting import until
 from web.flow.clean import Cleaner
 from web.flow.publish import Publisher
-from web.flow.sweep import BATCH, LEASE_MS, Grace, Sweeper
+from web.flow.sweep import BATCH, FORGET_PART_MS, GRACE_SECONDS, GRACE_WINDOW_SECONDS, LEASE_MS, Grace, Sweeper
 from web.hub import scripts
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -171,5 +172,88 @@ def test_a_grace_is_fifteen_seconds_and_one_begins_a_minute_after_another():
     assert seen == [True, False, False]
     now[0] = 60.0
     assert not grace.is_on
+    grace.begin()
+    assert grace.is_on
+
+
+@pytest.fixture
+def sweeper(parts):
+    found, hub, ledger, _, news = parts
+    publisher = Publisher(found)
+    return Sweeper(found, hub, ledger, Cleaner(hub, ledger, publisher), news.extend)
+
+
+def test_the_sweep_expires_what_is_past_deadline_and_grace_and_nothing_else(parts, hub_redis, sweeper):
+    _, _, ledger, _, news = parts
+    due, _ = accepted(ledger, ("fra", "nyc"))
+    fresh, _ = accepted(ledger)
+    past = connect.redis_now_ms(hub_redis.client) - 1
+    hub_redis.client.zadd(names.DUE, {names.due_member(due.id, task.id): past for task in due.tasks})
+    assert sweeper.run_once() == 2
+    assert sweeper.run_once() == 0
+    assert set(news) == {due.id}
+    view = ledger.read(due.id)
+    assert (view.done, view.status) == (True, "failed")
+    assert {json.loads(result)["task"] for result in view.results} == {task.id for task in due.tasks}
+    assert {json.loads(result)["error"]["type"] for result in view.results} == {"expired"}
+    assert not ledger.read(fresh.id).done
+
+
+def test_a_result_that_came_before_the_sweep_wins(parts, hub_redis, sweeper):
+    _, _, ledger, settler, _ = parts
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.deadline_ms)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "the result")
+    hub_redis.client.zadd(names.DUE, {names.due_member(new.id, new.tasks[0].id): 1})
+    assert sweeper.run_once() == 0
+    assert ledger.read(new.id).status == "succeeded"
+
+
+def test_an_accept_that_a_dead_gateway_left_open_is_refused(parts, hub_redis, sweeper):
+    _, _, ledger, _, _ = parts
+    new = new_request()
+    ledger.begin(new)
+    hub_redis.client.hset(names.ledger(new.id), "lease", 1)
+    hub_redis.client.zadd(names.ACCEPTING, {new.id: 1})
+    sweeper.run_once()
+    assert ledger.accept([new.id])[0] == [False]
+    assert ledger.read(new.id) is None
+    assert hub_redis.client.zcard(names.ACCEPTING) == 0
+
+
+def test_an_expired_ledger_leaves_nothing_to_sweep(parts, hub_redis, sweeper):
+    _, _, ledger, _, _ = parts
+    new, _ = accepted(ledger)
+    hub_redis.client.delete(names.ledger(new.id))
+    hub_redis.client.zadd(names.DUE, {names.due_member(new.id, new.tasks[0].id): 1})
+    assert sweeper.run_once() == 0
+    assert hub_redis.client.zcard(names.DUE) == 0
+    assert hub_redis.client.zcard(names.open_tasks("fra")) == 0
+
+
+def test_what_a_part_said_is_forgotten_an_hour_after_it_is_gone(parts, hub_redis, sweeper):
+    _, _, ledger, _, _ = parts
+    client = hub_redis.client
+    now = connect.redis_now_ms(client)
+    said = {"bridge:old:1": now - FORGET_PART_MS - 1, "bridge:new:2": now}
+    for part, at_ms in said.items():
+        client.hset(names.region_status("fra"), part, json.dumps({"at_ms": at_ms}))
+    client.hset(names.region_status("fra"), "sources", '{"ecb.rates": {"definition": "0a1b2c3d", "fault": null}}')
+    sweeper.run_once()
+    assert set(ledger.regions(["fra"])[0].reported) == {"bridge:new:2", "sources"}
+
+
+def test_a_flapping_link_does_not_stop_the_sweep():
+    now = [0.0]
+    grace = Grace(lambda: now[0])
+    assert not grace.is_on
+    waited = 0.0
+    grace.begin()
+    for _ in range(600):  # a loss each tenth of a second for a minute
+        now[0] += 0.1
+        grace.begin()
+        waited += 0.1 if grace.is_on else 0.0
+    assert waited == pytest.approx(GRACE_SECONDS, abs=0.2)
+    now[0] = GRACE_WINDOW_SECONDS + 1
     grace.begin()
     assert grace.is_on

@@ -1,0 +1,20 @@
+"""The hub's half of a gateway: what settles, with the news that it told."""
+
+import pytest
+
+from tests.service.hub_parts import settings
+from web.flow.settle import Settler
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub
+
+
+@pytest.fixture
+def parts(tmp_path, hub_redis):
+    found = settings(tmp_path, redis=hub_redis.url)
+    hub = Hub(found)
+    hub.start()
+    ledger = Ledger(hub.client, found.limits)
+    news = []
+    settler = Settler(found, hub, ledger, news.extend)
+    yield found, hub, ledger, settler, news
+    hub.stop()

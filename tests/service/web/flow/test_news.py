@@ -1,0 +1,94 @@
+"""Who waits is told, by this gateway's settler or by another one."""
+
+import time
+from queue import SimpleQueue
+
+from tests.service.hub_parts import accepted, frame, send_home
+from tests.waiting import until
+from web.api.wait import PIECES_AT_ONCE, Waiters
+from web.flow.listen import Listener
+from web.hub import scripts
+from web.hub.ledger import New, Settlement, Times
+
+
+def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):
+    found, _, ledger, settler, _ = parts
+    heard, gaps = [], []
+    listener = Listener(found, heard.extend, lambda: gaps.append(1))
+    listener.start()
+    until(lambda: gaps, "the subscription")
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or heard, "the news")
+    assert set(heard) == {new.id}
+    hub_redis.client.client_kill_filter(_type="pubsub")
+    until(lambda: len(gaps) == 2, "the subscription again")
+    listener.stop()
+
+
+class Reader:
+    """A waiter that says when it was read."""
+
+    waits_for_end = True
+    needs_written = False
+
+    def __init__(self, request: str, *, is_bulk: bool = False) -> None:
+        self.is_bulk = is_bulk
+        self.request, self.timer, self.whys = request, time.monotonic() + 60, SimpleQueue()
+
+    def cursor(self) -> str:
+        return "0-0"
+
+    def is_behind(self) -> bool:
+        return False
+
+    def take(self, view, why) -> str:
+        self.whys.put((why, view is not None and view.done))
+        return "wait"
+
+
+def test_who_waits_for_news_comes_before_who_reads_large_answers(parts):
+    """Each of their pieces is 262 kB: behind those of hundreds, an answer that was there waited for a second."""
+    _, hub, ledger, _, _ = parts
+    waiters = Waiters(hub, ledger)
+    bulk, quick = [Reader(accepted(ledger)[0].id, is_bulk=True) for _ in range(40)], Reader(accepted(ledger)[0].id)
+    for reader in (*bulk, quick):
+        waiters.register(reader)
+    waiters.run_once()
+    assert quick.whys.get_nowait() == ("news", False)
+    assert sum(not reader.whys.empty() for reader in bulk) == PIECES_AT_ONCE
+    for _ in range(len(bulk) // PIECES_AT_ONCE - 1):  # and all of those are read in turn
+        waiters.run_once()
+    assert all(reader.whys.qsize() == 1 for reader in bulk)
+
+
+def test_who_was_expected_reads_only_what_happened_meanwhile(parts):
+    """A post that waits needs no first read: nobody knew of it before. News that overtake its accept are not lost."""
+    _, hub, ledger, _, _ = parts
+    waiters = Waiters(hub, ledger)
+    waiters.start()
+
+    def end(new: New, _: Times) -> None:
+        (task,) = new.tasks
+        ended = Settlement(
+            request=new.id, task=task.id, region="fra", status="failed", finished_ms=1, size_bytes=9, frame=frame(task)
+        )
+        assert ledger.settle([ended]) == [scripts.LAST]
+
+    early, late, missed = (accepted(ledger) for _ in range(3))
+    for new, _ in (early, late, missed):
+        waiters.expect(new.id)
+    end(*early)
+    waiters.news([early[0].id])
+    first, second, third = (Reader(new.id) for new, _ in (early, late, missed))
+    waiters.register(first)
+    waiters.register(second)
+    assert first.whys.get(timeout=10) == ("news", True)
+    end(*late)
+    waiters.news([late[0].id])
+    assert second.whys.get(timeout=10) == ("news", True)  # the first that it reads
+    end(*missed)
+    waiters.all()
+    waiters.register(third)
+    assert third.whys.get(timeout=10) == ("news", True)
+    waiters.stop()

@@ -123,7 +123,6 @@ class Settler:
 
     def run_once(self) -> None:
         """One batch: acknowledges the last one, reads, and lets the entries take effect."""
-        self._connect()
         if not self._has_groups:
             self._make_groups()
         if time.monotonic() >= self._housekeeping_at:

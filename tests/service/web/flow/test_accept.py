@@ -382,17 +382,22 @@ class SlowFile:
     """What the hub says of its file, as if an fsync were pending, until it is told otherwise."""
 
     def __init__(self, monkeypatch) -> None:
-        self.written = 0
-        monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File(1, 10, 0, self.written))
+        self.written, self.looks = 0, 0
+        monkeypatch.setattr(ledger.durability, "file_of", self._of)
+
+    def _of(self, _):
+        self.looks += 1
+        return durability.File(1, 10, 0, self.written)
 
 
 def test_a_202_waits_until_the_hub_has_written_what_it_accepted(half, monkeypatch):
-    file = SlowFile(monkeypatch)
+    file, began = SlowFile(monkeypatch), time.monotonic()
     new = new_request()
     half.acceptor.submit(new, half.answers.put)
     until(lambda: half.hub.client.hget(names.ledger(new.id), "state") == b"accepted", "the hub to accept")
     with pytest.raises(queue.Empty):
         half.answers.get(timeout=accept.BUDGET_SECONDS + 0.2)
+    assert file.looks <= (time.monotonic() - began) / accept.FILE_LOOK_SECONDS + 3  # and asks now and then
     file.written = 1
     assert isinstance(half.answers.get(timeout=10), Accepted)
 

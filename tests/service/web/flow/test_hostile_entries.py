@@ -258,6 +258,16 @@ def test_what_a_region_says_of_a_results_size_takes_no_room_from_others_of_its_r
     assert parts.hub.mean_result_bytes("nyc") < 3_000
 
 
+@pytest.mark.parametrize(("more", "error"), [(0, None), (1, "too_large")])
+def test_a_result_has_room_for_its_head_beside_its_records(parts, more, error):
+    new, times = parts.accepted("fra")
+    parts.client.set(names.result("fra", new.tasks[0].id), frame(new.tasks[0]))
+    size = parts.settings.limits.records_bytes_max + contract.HEAD_BYTES_MAX + more
+    parts.say({**RESULT, "q": new.id, "t": new.tasks[0].id, "f": times.created_ms + 10, "b": size})
+    (result,) = parts.settles(new)
+    assert (result.get("error") or {}).get("type") == error
+
+
 def test_results_that_are_large_by_a_regions_word_keep_no_task_of_another_out(parts):
     """The hub's room is counted by what each region's results were, and by no more than it may hold."""
     parts.client.config_set("maxmemory", "64mb")

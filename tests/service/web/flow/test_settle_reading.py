@@ -117,6 +117,8 @@ def test_what_an_error_kept_from_taking_effect_comes_again(parts, hub_redis, mon
     until(lambda: hub.away is None, "the hub")
     until(lambda: ledger.read(new.id).done, "the result")
     settler.stop()
+    named = "gateway-settle"
+    until(lambda: named not in {one["name"] for one in hub_redis.client.client_list()}, "its connections to be closed")
 
 
 def test_the_settler_tells_when_the_hub_is_away(tmp_path, hub_redis):
@@ -185,6 +187,10 @@ def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, h
     for task in new.tasks:
         send_home(hub_redis.client, new, task, times.created_ms + 10)
     until(lambda: settler.run_once() or ledger.read(new.id).done, "both results")
+    hub_redis.client.delete(names.out_stream("fra"))
+    new, times = accepted(ledger)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or ledger.read(new.id).done, "a result of the stream that was made anew")
     settler._apart["fra"] = now
     until(lambda: settler.run_once() or not settler._apart, "its time to be over")
 

@@ -105,6 +105,12 @@ def drain(rabbitmq, queue_name):
     return found
 
 
+def delete_queue(rabbitmq, queue_name):
+    connection, channel = open_channel(rabbitmq)
+    channel.queue_delete(queue_name)
+    connection.close()
+
+
 def test_an_accepted_request_stands_in_its_regions_queues(half, rabbitmq):
     new = new_request(("fra", "nyc", "fra"))
     answer, _ = half.submit(new)
@@ -202,9 +208,7 @@ def test_many_threads_share_one_publisher(half, rabbitmq):
 
 
 def test_a_missing_queue_refuses_and_is_declared_again(half, rabbitmq):
-    connection, channel = open_channel(rabbitmq)
-    channel.queue_delete("q.nyc")
-    connection.close()
+    delete_queue(rabbitmq, "q.nyc")
     new = new_request(("fra", "nyc"))
     answer, seconds = half.submit(new)
     assert isinstance(answer, Refused)

@@ -10,7 +10,7 @@ import pytest
 from jobs import contract
 from regions import durability, names, script
 from tests.service.hub_parts import new_request
-from tests.service.web.flow.test_accept import drain, half, half_on, own_half
+from tests.service.web.flow.test_accept import delete_queue, drain, half, half_on, own_half
 from tests.waiting import freeze, until
 from web.flow import clean
 from web.flow.accept import Accepted, Refused
@@ -280,6 +280,10 @@ def test_a_cleaner_that_stops_tries_once_more_what_waits_for_its_time(half_on, h
         until(lambda: times and cleaner._refuse_at > time.monotonic() + 500, "it to wait for its time")
         cleaner.cancel("R", [("a", "fra")], 600_000)
         until(lambda: cleaner.kept == 1, "the cancel to be confirmed")
+        delete_queue(rabbitmq, "q.nyc.now")
+        cleaner.cancel("R", [("b", "nyc")], 600_000)
+        until(lambda: cleaner._lanes["nyc"].again_at > time.monotonic() + 500, "the other cancel to wait for its time")
+        until(lambda: isinstance(half.submit(new_request(("nyc",), sync=True))[0], Accepted), "the queue")
         cleaner.add(wanted[1], published=False)
         for new in wanted:
             hub_redis.client.rename(f"kept:{new.id}", names.ledger(new.id))
@@ -288,6 +292,7 @@ def test_a_cleaner_that_stops_tries_once_more_what_waits_for_its_time(half_on, h
     states = [hub_redis.client.hget(names.ledger(new.id), "state") for new in wanted]
     assert states == [b"refused", b"refused"]
     assert [contract.decode_cancel(body).task for _, body in drain(rabbitmq, "q.fra.now")] == ["a"]
+    assert "b" in {properties.message_id for properties, _ in drain(rabbitmq, "q.nyc.now")}
 
 
 def test_refusals_that_wait_for_the_hubs_file_keep_no_others_from_being_told(half, monkeypatch):

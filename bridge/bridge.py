@@ -354,7 +354,14 @@ class Bridge:
         elif paused:
             state, reason = "paused", paused
         measure = self._measure
-        return Status(0, state, reason, measure.ready, self._unacked(), 0, measure.used, measure.limit)
+        return Status(
+            state=state,
+            reason=reason,
+            ready=measure.ready,
+            unacked=self._unacked(),
+            redis_used=measure.used,
+            redis_max=measure.limit,
+        )
 
     def _unacked(self) -> int:
         return sum(len(lane.inbox.held) for lane in (self.fast, self.work) if lane.inbox)

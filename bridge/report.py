@@ -36,16 +36,16 @@ class Clock:
 
 
 class Status(msgspec.Struct, frozen=True):
-    """A bridge's status. Memory is in bytes, ``at_ms`` on the hub's clock."""
+    """A bridge's status. Memory is in bytes, ``at_ms`` on the hub's clock; the report fills that in, and ``offset_ms``."""
 
-    at_ms: int
-    state: str
-    reason: str
-    ready: int
-    unacked: int
-    offset_ms: int
-    redis_used: int
-    redis_max: int
+    at_ms: int = 0
+    state: str = "starting"
+    reason: str = ""
+    ready: int = 0
+    unacked: int = 0
+    offset_ms: int = 0
+    redis_used: int = 0
+    redis_max: int = 0
 
 
 def less_monotonic_ms(now_ms: Callable[[], int]) -> float:
@@ -67,7 +67,7 @@ class Report:
     def __init__(self, hub: redis.Redis, local: redis.Redis, region: str, name: str) -> None:
         self._hub, self._local, self._region, self._name = hub, local, region, name
         self._log = logs.get("bridge")
-        self._status = Status(0, "starting", "", 0, 0, 0, 0, 0)
+        self._status = Status()
         self._failures: deque[tuple[contract.Outcome, Callable[[], None]]] = deque()
         self._news = threading.Event()
         self._changed = True

@@ -1,0 +1,100 @@
+"""What a bridge tells the hub, and how it learns the hub's time, between real Redis servers that go and come back."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bridge import report
+from bridge.report import Report, Status
+from jobs import contract
+from regions import connect, names
+from tests.service.bridging import entries, last_status, now_ms
+from tests.waiting import until
+
+NAME = "host:1"
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """After how many failures in a row it paused. Nothing is due by itself for ten minutes."""
+    found: list[int] = []
+    monkeypatch.setattr(connect, "backoff_seconds", lambda failures: found.append(failures) or 0.01)
+    monkeypatch.setattr(report, "EVERY_SECONDS", 600.0)
+    return found
+
+
+@contextlib.contextmanager
+def reporting(hub_redis, region_redis) -> Iterator[Report]:
+    hub, local = (connect.open_redis(one.url, name="test-report") for one in (hub_redis, region_redis))
+    one = Report(hub, local, "fra", NAME)
+    thread = threading.Thread(target=one.run, daemon=True)
+    thread.start()
+    try:
+        yield one
+    finally:
+        one.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+        hub.close()
+        local.close()
+
+
+def test_an_outage_of_the_hub_is_told_once_and_waited_out_with_pauses_that_grow(
+    hub_redis, region_redis, pauses, capfd
+) -> None:
+    hub_redis.crash()
+    with reporting(hub_redis, region_redis) as one:
+        until(lambda: len(pauses) >= 3, "pauses")
+        assert pauses[:3] == [1, 2, 3]
+        hub_redis.running.start()
+        one.show(Status(state="consuming"))
+        until(lambda: last_status(hub_redis, "fra").get("state") == "consuming", "the status")
+        pauses.clear()
+        hub_redis.crash()
+        one.show(Status(state="paused"))
+        until(lambda: pauses, "a pause")
+        assert pauses[0] == 1
+        hub_redis.running.start()
+        until(lambda: last_status(hub_redis, "fra").get("state") == "paused", "the other status")
+    assert capfd.readouterr().out.count("the hub is away") == 2
+
+
+def test_a_status_is_told_once_and_again_if_the_hub_did_not_take_it(hub_redis, region_redis, pauses) -> None:
+    hub_redis.client.set(names.out_stream("fra"), "no stream")
+    with reporting(hub_redis, region_redis) as one:
+        one.show(Status(state="consuming"))
+        until(lambda: len(pauses) >= 2, "the hub to refuse it")
+        hub_redis.client.delete(names.out_stream("fra"))
+        until(lambda: last_status(hub_redis, "fra").get("state") == "consuming", "the status")
+        one.show(Status(state="consuming", ready=5))  # no news
+        sent = threading.Event()
+        outcome = contract.Outcome(
+            task="01TASK", request="01REQUEST", status="failed", finished_ms=1, expires_ms=4 * 10**12, frame=b"{}\n[]"
+        )
+        one.fail(outcome, sent.set)
+        assert sent.wait(30)
+    (entry,) = entries(hub_redis, "fra", "status")
+    assert (entry["part"], entry["name"], entry["v"]) == ("bridge", NAME, "1")
+    assert abs(last_status(hub_redis, "fra")["at_ms"] - now_ms()) < 60_000
+    assert [entry["t"] for entry in entries(hub_redis, "fra", "result")] == ["01TASK"]
+    assert hub_redis.client.get(names.result("fra", "01TASK")) == outcome.frame
+
+
+def test_without_the_regions_redis_the_hubs_time_is_renewed_and_the_difference_kept(
+    hub_redis, region_redis, pauses, monkeypatch
+) -> None:
+    monkeypatch.setattr(report, "LOCAL_SECONDS", 0.01)
+    region_redis.crash()
+    with reporting(hub_redis, region_redis) as one:
+        until(lambda: one._due, "a measurement")
+        assert one.clock is None
+        monkeypatch.setattr(report, "EVERY_SECONDS", 0.01)
+        region_redis.running.start()
+        until(lambda: one.clock, "both clocks")
+        region_redis.crash()
+        before = one.clock
+        until(lambda: one.clock is not before, "the hub's time")
+        assert one.clock.offset_ms == before.offset_ms
+    assert pauses == []

@@ -1,0 +1,115 @@
+"""What a bridge's watch finds in a region's Redis that goes, comes back, and is set otherwise meanwhile."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from bridge import watch
+from bridge.watch import Measure, Watch
+from regions import connect, names, settings
+from tests.waiting import until
+
+
+class Watching:
+    """A running watch, and what it told, in order."""
+
+    def __init__(self, url: str) -> None:
+        self.told: list[Measure | Exception] = []
+        self.client = connect.open_redis(url, name="test-watch")
+        region = settings.RegionRedis(url=url)
+        self.watch = Watch(
+            self.client, "fra", region, prepare=lambda _: None, tell=self.told.append, fail=lambda reason: None
+        )
+
+    def refusals(self) -> list[str]:
+        return [one.refusal for one in self.told if isinstance(one, Measure) and one.refusal]
+
+    def next(self, wanted: Callable[[Measure | Exception], bool], what: str) -> Measure | Exception:
+        """The first of what it tells from now on that is wanted."""
+        begin = len(self.told)
+        return until(lambda: next(filter(wanted, self.told[begin:]), None), what)
+
+
+@contextlib.contextmanager
+def watching(region_redis) -> Iterator[Watching]:
+    one = Watching(region_redis.url)
+    thread = threading.Thread(target=one.watch.run, daemon=True)
+    thread.start()
+    try:
+        yield one
+    finally:
+        one.watch.stop()
+        thread.join(20)
+        assert not thread.is_alive()
+        one.client.close()
+
+
+def is_away(told: Measure | Exception) -> bool:
+    return isinstance(told, Exception)
+
+
+def is_well(told: Measure | Exception) -> bool:
+    return isinstance(told, Measure) and not told.refusal
+
+
+def is_refusal(told: Measure | Exception) -> bool:
+    return isinstance(told, Measure) and bool(told.refusal)
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """After how many failures in a row it paused."""
+    found: list[int] = []
+    monkeypatch.setattr(connect, "backoff_seconds", lambda failures: found.append(failures) or 0.01)
+    monkeypatch.setattr(watch, "INTERVAL_SECONDS", 0.01)
+    return found
+
+
+def test_an_outage_is_waited_out_with_pauses_that_grow(region_redis, pauses: list[int]) -> None:
+    with watching(region_redis) as one:
+        one.next(is_well, "a measure")
+        assert pauses == []
+        for _ in range(2):
+            pauses.clear()
+            region_redis.crash()
+            one.next(is_away, "the outage")
+            until(lambda: len(pauses) >= 3, "pauses")
+            assert pauses[:3] == [1, 2, 3]
+            region_redis.running.start()
+            one.next(is_well, "a measure")
+
+
+def test_a_redis_that_comes_back_with_other_settings_is_judged_by_them(region_redis) -> None:
+    with watching(region_redis) as one:
+        one.next(is_well, "a measure")
+        with (region_redis.folder / "redis.conf").open("a") as config:
+            config.write("maxmemory-policy allkeys-lru\n")
+        region_redis.crash()
+        one.next(is_away, "the outage")
+        region_redis.running.start()
+        told = one.next(is_refusal, "the fault")
+        assert "maxmemory-policy: expected noeviction, found allkeys-lru" in told.refusal
+
+
+def test_a_file_that_is_switched_off_is_told_with_its_remedy_and_logged_once(region_redis, capfd) -> None:
+    with watching(region_redis) as one:
+        one.next(is_well, "a measure")
+        region_redis.client.config_set("appendonly", "no")
+        first, *then = until(lambda: found if len(found := one.refusals()) >= 4 else [], "the fault")
+        assert first == "its Redis keeps no append-only file any more"
+        assert {"appendonly: expected yes, found no" in refusal for refusal in then} == {True}
+        region_redis.client.config_set("appendonly", "yes")
+        one.next(is_well, "a measure")
+    assert capfd.readouterr().out.count("CONFIG SET appendonly yes") == 1
+
+
+def test_a_queue_that_is_none_is_an_error_and_no_measure(region_redis) -> None:
+    with watching(region_redis) as one:
+        one.next(is_well, "a measure")
+        region_redis.client.set(names.rq_queue("fra"), "x")
+        assert isinstance(one.next(is_away, "the error"), redis.exceptions.ResponseError)
+        region_redis.client.delete(names.rq_queue("fra"))
+        one.next(is_well, "a measure")

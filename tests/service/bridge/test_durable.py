@@ -147,16 +147,20 @@ def test_a_stop_ends_the_wait_for_the_file(region_redis) -> None:
     assert isinstance(one.results["one"], connect.AWAY)
 
 
-def test_an_outage_is_waited_out_with_pauses_that_grow(settled: Settled, region_redis, monkeypatch) -> None:
+def test_an_outage_is_waited_out_with_pauses_that_grow(region_redis, monkeypatch) -> None:
     pauses: list[int] = []
     monkeypatch.setattr(connect, "backoff_seconds", lambda failures: pauses.append(failures) or 0.01)
-    for _ in range(2):
-        pauses.clear()
-        region_redis.crash()
-        until(lambda: not settled.durable.is_open, "the loss, which nobody's batch has to find")
+    region_redis.crash()
+    one = Settled(region_redis.url)
+    for receipt in ("first", "second"):
         until(lambda: len(pauses) >= 3, "tries")
         assert pauses[:3] == [1, 2, 3]
         region_redis.running.start()
-        until(lambda: settled.durable.is_open, "a connection")
-    settled.durable.submit(run_id(region_redis), "one")
-    until(lambda: settled.results == {"one": None}, "the batch")
+        until(lambda: one.durable.is_open, "a connection")
+        region_redis.client.config_set("appendfsync", "always")
+        one.durable.submit(run_id(region_redis), receipt)
+        until(lambda receipt=receipt: one.results.get(receipt, True) is None, "the batch")
+        pauses.clear()
+        region_redis.crash()
+        until(lambda: not one.durable.is_open, "the loss, which nobody's batch has to find")
+    one.stop()

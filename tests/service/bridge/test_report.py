@@ -61,7 +61,11 @@ def test_an_outage_of_the_hub_is_told_once_and_waited_out_with_pauses_that_grow(
     assert capfd.readouterr().out.count("the hub is away") == 2
 
 
-def test_a_status_is_told_once_and_again_if_the_hub_did_not_take_it(hub_redis, region_redis, pauses) -> None:
+def test_a_status_is_told_once_and_again_if_the_hub_did_not_take_it(
+    hub_redis, region_redis, pauses, monkeypatch
+) -> None:
+    turns, real = [], Report.run_once
+    monkeypatch.setattr(Report, "run_once", lambda self: turns.append(1) or real(self))
     hub_redis.client.set(names.out_stream("fra"), "no stream")
     with reporting(hub_redis, region_redis) as one:
         one.show(Status(state="consuming"))
@@ -75,7 +79,8 @@ def test_a_status_is_told_once_and_again_if_the_hub_did_not_take_it(hub_redis, r
         )
         one.fail(outcome, sent.set)
         assert sent.wait(30)
-    (entry,) = entries(hub_redis, "fra", "status")
+        (entry,) = entries(hub_redis, "fra", "status")
+        assert len(turns) <= len(pauses) + 4  # its start, two news, and one that came during a turn: then it waits
     assert (entry["part"], entry["name"], entry["v"]) == ("bridge", NAME, "1")
     assert abs(last_status(hub_redis, "fra")["at_ms"] - now_ms()) < 60_000
     assert [entry["t"] for entry in entries(hub_redis, "fra", "result")] == ["01TASK"]

@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import pytest
 from rq.job import JobStatus
 from rq.registry import FailedJobRegistry, ScheduledJobRegistry
@@ -227,3 +228,21 @@ def test_what_waits_survives_a_kill_of_its_redis(region_redis):
     region_redis.crash()
     region_redis.running.start()
     assert scheduled(client) == [id_]
+
+
+def test_a_kept_outcome_is_the_list_that_older_workers_read(region_redis):
+    """Workers of a region are restarted one after the other: each ends what another one kept."""
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    _, failed = again(job, 20)
+    worker.finish([(job, failed)], then_claim=0)
+    kept = msgspec.msgpack.decode(client.hget(names.rq_job(id_), names.JOB_KEPT))
+    assert (kept[0], kept[1], len(kept)) == (job.execution, "w1", 4)
+    outcome, status, problem = failed.outcome, *kept[3][:2]
+    assert (status, bool(problem)) == ("failed", True)
+    assert kept[3][2:] == [
+        outcome.request, "failed", str(outcome.finished_ms), str(outcome.expires_ms), str(failed.spliced_bytes), outcome.frame.decode(),
+        "1000", "100", str(failed.wire_bytes), "", "-1", "", "",
+    ]  # fmt: skip

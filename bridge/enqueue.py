@@ -167,7 +167,7 @@ class Enqueuer:
     def _is_asked_again(self, question: str, task: contract.Task, now_ms: int) -> bool:
         """Whether another task with the same question may still wait.
 
-        Then the first keeps its answer (jobs.queue.flight).
+        Then the first keeps its answer (jobs.queue.shared_fetch).
         """
         before = self._asked.get(question)
         if len(self._asked) >= ASKED_MAX:

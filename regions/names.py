@@ -50,7 +50,7 @@ Region (its own Redis, beside RQ's keys)
     nf:turns:{host}          zset    tasks that have a turn, by the time when they got it (region ms)
     nf:line:{host}           zset    tasks that wait for a turn, by the round that serves them
     nf:rounds:{host}         zset    each waiting request's last round; under "", the round being served
-    nf:flight:{key}          string  the leader of a question, and whether other tasks joined it (jobs.queue.flight)
+    nf:flight:{key}          string  the leader of a question, and whether other tasks joined it (jobs.queue.shared_fetch)
     nf:joined:{key}          list    tasks that joined the leader
     nf:flights               zset    questions that tasks have joined, by the time at which to look at them (region ms)
     nf:shared:{task}         hash    a leader's answer for the joined tasks: frame, key, till and began (region ms), left, late

@@ -3,7 +3,7 @@
     claim      renews the process's lease; takes jobs; drops those that are late, cancelled or gone; begins an execution of the rest
     finish     ends an execution everywhere and puts its task's outcome into the region's outbox
     retry      ends an execution, keeps its outcome, and puts its job into RQ's scheduled registry
-    due        moves jobs whose time has come to the queue, looks after shared fetches (jobs.queue.flight), and ends with the kept
+    due        moves jobs whose time has come to the queue, looks after shared fetches (jobs.queue.shared_fetch), and ends with the kept
                outcome what could not be tried again in time
     give_back  puts executions back to the front of the queue (a cold stop, an answer that never came)
 
@@ -183,7 +183,7 @@ class Ending(Struct):
     """How an attempt at a task ended; sizes as in ``contract.Bytes``. ``traceback`` is shown by RQ's dashboard, "" for a success.
 
     With ``retry`` the task has not ended: it is tried again later, at the front of the queue if it ``is_urgent``.
-    ``shared_ms``: for which other tasks it is the answer too, as ``jobs.queue.flight.shared_ms``. ``meta``: as
+    ``shared_ms``: for which other tasks it is the answer too, as ``jobs.queue.shared_fetch.shared_ms``. ``meta``: as
     ``jobs.answers.cache.packed``. ``answered_ms``: when the source gave the answer (hub ms), 0 if it was asked and gave none.
     """
 

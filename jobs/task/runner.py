@@ -26,9 +26,9 @@ from jobs.memory import Budget
 from jobs.parse.contract_check import check, encoded, gaps
 from jobs.queue.claim import Ending
 from jobs.queue.clock import machine_ms
-from jobs.queue.flight import shared_ms
 from jobs.queue.retry import Retry, decide
 from jobs.queue.script import ROOM_MS
+from jobs.queue.shared_fetch import shared_ms
 from jobs.queue.turn import NoThread
 from jobs.task.asking import Asker
 from jobs.task.execution import Execution
@@ -219,7 +219,7 @@ class Runner:
 def follow_up(life: Life, failures: int, finished_ms: int) -> tuple[Retry | None, int]:
     """The retry of a task that has ended, if there is one, and for how long others share its answer.
 
-    The latter in ms, as ``jobs.queue.flight.shared_ms``. ``finished_ms`` is on the hub's clock.
+    The latter in ms, as ``jobs.queue.shared_fetch.shared_ms``. ``finished_ms`` is on the hub's clock.
     """
     failure = life.failure
     if isinstance(failure, NoThread):

@@ -19,8 +19,8 @@ from jobs.contract import Outcome, Result, Run, Task, Timing, decode_task, faile
 from jobs.errors import BY_TYPE, Internal, Poison, RateLimited, TaskError, TimedOut
 from jobs.queue.claim import Ending, Job
 from jobs.queue.clock import Clock
-from jobs.queue.flight import FOR_ALL_MS, tell
 from jobs.queue.script import DEATHS_MAX
+from jobs.queue.shared_fetch import FOR_ALL_MS, tell
 from jobs.queue.turn import Turn, TurnClient
 from jobs.task.execution import Execution
 from regions import logs, names

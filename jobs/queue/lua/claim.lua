@@ -31,7 +31,7 @@ if is_alone == "1" then
 end
 if refusal ~= "" then wanted = 0 end
 local found, skipped, stamp = {}, 0, iso()
-if wanted > 0 and is_waited_for and not joins().is_told(redis.call("LINDEX", own, 0)) then call_due() end
+if wanted > 0 and is_waited_for and not joining().is_told(redis.call("LINDEX", own, 0)) then call_due() end
 while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES do
   local task = redis.call("LPOP", own)
   if not task then break end
@@ -51,22 +51,22 @@ while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES 
       redis.call("PEXPIRE", job, KEEP_MS)
       redis.call("ZADD", canceled, seconds, task)
       keep_latest(canceled)
-      if key then land(key, task, "", -1, 0, "") end
-      if (shared or "") ~= "" then flights().taken(shared) end
+      if key then share(key, task, "", -1, 0, "") end
+      if (shared or "") ~= "" then sharing().taken(shared) end
     end  -- else it failed before, and ends as that (due.lua)
   else
     local refused_ms, is_put_off, trouble, why = -1, false, "", ""
     deaths = tonumber(deaths or 0)
     local is_poison, is_joined, told, leader = deaths >= DEATHS_MAX, false, nil, shared or ""
-    if leader ~= "" then told = joins().carry(leader) end
+    if leader ~= "" then told = joining().carry(leader) end
     if (joined or "") ~= "" or (leader ~= "" and not told) then
       redis.call("HSET", job, JOB_JOINED, "", JOB_SHARED, told and leader or "")
     end
     if key and not told and not is_poison then
       local leads = redis.call("SET", FLIGHT .. key, task, "NX", "GET", "PXAT", own_ms((deadline_ms or now_ms) + KEEP_MS))
-      if leads and leads ~= task and (flights().parse(leads)) ~= task then
+      if leads and leads ~= task and (sharing().parse(leads)) ~= task then
         local ms
-        is_joined, told, ms, leader = joins().join({
+        is_joined, told, ms, leader = joining().join({
           id = task, key = key, host = host, source = source, request = request, deadline = deadline_ms,
           asked = tonumber(asked or ""), bridged = bridged_ms, max_age = max_age,
         }, leads, since)

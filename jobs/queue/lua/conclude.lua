@@ -60,10 +60,10 @@ end
 local function conclude(id, execution, worker, began, ending)
   local deadline, key, leader = record(id, execution, worker, began, ending)
   local frame, shared_ms = ending.frame, tonumber(ending.shared_ms or -1)
-  if leader then flights().taken(leader)
+  if leader then sharing().taken(leader)
   elseif key then
     local last_deadline = shared_ms < 0 and -1 or deadline + shared_ms
-    land(key, id, frame, last_deadline, math.floor(tonumber(began) * 1000), ending.answered_ms or "")
+    share(key, id, frame, last_deadline, math.floor(tonumber(began) * 1000), ending.answered_ms or "")
   end
   if key and (ending.meta or "") ~= "" then keep(key, ending.meta, frame) end
   frames_bytes = frames_bytes + #frame

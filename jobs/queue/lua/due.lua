@@ -19,7 +19,7 @@ for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIM
     place(id, deaths, front == "1" and "LPUSH" or "RPUSH")
   end
 end
-flights().look_after()
+sharing().look_after()
 local answer = {}
 for _, id in ipairs(redis.call("ZRANGE", RETRIED, "-inf", now_ms, "BYSCORE", "LIMIT", 0, DUE_MAX)) do
   local status, kept, host, since = unpack(redis.call("HMGET", JOB .. id, "status", JOB_KEPT, JOB_HOST, JOB_SINCE))

@@ -3,11 +3,11 @@
 -- uses: shared_fetch, host_queue, leave, kept
 -- constants: SHARED, JOB, JOB_SHARED, ROOM_MS, LINE, ROUNDS, FLIGHT, FLIGHTS, JOINED, JOB_JOINED, JOB_SINCE, KEEP_MS
 
-local frames, carried, places, made_joins = {}, 0, {}, nil
+local frames, carried, places, made_joining = {}, 0, {}, nil
 
-local function joins()
-if made_joins then return made_joins end
-local asking, parse, lead, oldest = flights().asking, flights().parse, flights().lead, flights().oldest
+local function joining()
+if made_joining then return made_joining end
+local asking, parse, lead, oldest = sharing().asking, sharing().parse, sharing().lead, sharing().oldest
 
 local function add_frame(frame)
   frames[#frames + 1], carried = frame, carried + #frame
@@ -72,7 +72,7 @@ local function join(task, held, since)
   return true
 end
 
-made_joins = {carry = carry, is_told = is_told, join = join}
-return made_joins
+made_joining = {carry = carry, is_told = is_told, join = join}
+return made_joining
 end
 

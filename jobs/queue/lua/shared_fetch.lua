@@ -1,14 +1,14 @@
--- Tasks that ask the same question at the same time share one fetch (jobs.queue.flight): the leader asks, the others wait with it.
+-- Tasks that ask the same question at the same time share one fetch (jobs.queue.shared_fetch): the leader asks, the others wait with it.
 -- The functions are made when they are first needed: a task without company costs nothing here.
 -- needs: queue, suspects, scheduled
 -- uses: place, iso
 -- constants: JOB, JOB_DEADLINE, JOB_SINCE, JOB_KEPT, ROOM_MS, FLIGHT, KEEP_MS, JOB_JOINED, JOB_SHARED, SHARE_MAX, JOINED, JOB_DEATHS,
 --   FLIGHTS, SHARED, LANDING, JOB_BRIDGED, JOB_MAX_AGE, LATE_TTL_MS, SHARE_TTL_MS
 
-local made_flights
+local made_sharing
 
-local function flights()
-if made_flights then return made_flights end
+local function sharing()
+if made_sharing then return made_sharing end
 
 -- The record of a leader: status, deadline, since when it waits for a turn, its kept outcome. Nothing if it is gone, has ended or
 -- should have ended.
@@ -91,8 +91,8 @@ local function serve(leader)
   end
 end
 
--- As `land` below, of a task that may have had company.
-local function land(held, key, id, frame, last_deadline, began_ms, answered)
+-- As `share` below, of a task that may have had company.
+local function share_with_joined(held, key, id, frame, last_deadline, began_ms, answered)
   local leader, mark = parse(held)
   if leader ~= id or held:sub(1, 1) == "=" then  -- another leader's: it stays
     redis.call("SET", FLIGHT .. key, held, "PX", KEEP_MS)
@@ -142,14 +142,16 @@ local function look_after()
   end
 end
 
-made_flights = {asking = asking, parse = parse, lead = lead, oldest = oldest, land = land, taken = taken, look_after = look_after}
-return made_flights
+made_sharing = {
+  asking = asking, parse = parse, lead = lead, oldest = oldest, share_with_joined = share_with_joined, taken = taken, look_after = look_after,
+}
+return made_sharing
 end
 
 -- A task ended: its answer is also that of others whose deadlines are up to `last_deadline` (-1: of nobody). `began_ms`: its last
 -- attempt; `answered`: when the source gave that answer (hub ms), "" if the source was asked and gave none.
-local function land(key, id, frame, last_deadline, began_ms, answered)
+local function share(key, id, frame, last_deadline, began_ms, answered)
   local held = redis.call("GETDEL", FLIGHT .. key)
-  if held and held ~= id then flights().land(held, key, id, frame, last_deadline, began_ms, answered) end
+  if held and held ~= id then sharing().share_with_joined(held, key, id, frame, last_deadline, began_ms, answered) end
 end
 

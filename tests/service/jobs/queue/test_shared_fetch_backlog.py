@@ -8,10 +8,10 @@ import pytest
 
 from bridge.enqueue import Enqueuer
 from jobs import contract
-from jobs.queue import flight
+from jobs.queue import shared_fetch
 from regions import names
 from tests.service.jobs.queue.test_claim import changed, end
-from tests.service.jobs.queue.test_flight import FRAME, left
+from tests.service.jobs.queue.test_shared_fetch import FRAME, left
 from tests.service.working import REGION, claimer, task
 from tests.waiting import until
 
@@ -53,7 +53,7 @@ def one_by_one(worker):
     while jobs := worker.claim(1).jobs:
         (job,) = jobs
         found[job.task] = job.leader
-        told = end(job) if job.answer else changed(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)
+        told = end(job) if job.answer else changed(end(job, frame=FRAME), shared_ms=shared_fetch.FOR_ALL_MS)
         worker.finish([told], then_claim=0)
     return found
 
@@ -136,7 +136,7 @@ def test_the_answer_stays_for_who_is_still_in_the_queue_when_those_who_waited_ha
     worker.claim(6)
     (job,) = worker.claim(1).jobs
     (other,) = worker.claim(1).jobs  # behind the second one, which waits from now on
-    worker.finish([changed(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)], then_claim=0)
+    worker.finish([changed(end(job, frame=FRAME), shared_ms=shared_fetch.FOR_ALL_MS)], then_claim=0)
     found = one_by_one(worker)
     assert (job.task, found[second], found[third]) == (first, first, first)
     assert next(iter(found)) == second
@@ -153,7 +153,7 @@ def aged(max_age, count=1):
 
 def answered(job, seconds_ago):
     """The end of one that asked, or that took an answer of its region's, which is so old."""
-    ended = changed(end(job, frame=FRAME), shared_ms=flight.FOR_ALL_MS)
+    ended = changed(end(job, frame=FRAME), shared_ms=shared_fetch.FOR_ALL_MS)
     return changed(ended, answered_ms=int((time.time() - seconds_ago) * 1000))
 
 

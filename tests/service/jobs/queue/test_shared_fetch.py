@@ -6,7 +6,7 @@ from rq.job import JobStatus
 
 from jobs import contract
 from jobs.contract import KEEP_MS
-from jobs.queue import flight
+from jobs.queue import shared_fetch
 from jobs.queue.reaper import Reaper
 from jobs.queue.script import DEATHS_MAX
 from jobs.queue.turn import tell_limits
@@ -29,7 +29,7 @@ def give(client, tasks):
     return enqueue(client, tasks, has_keys=True)
 
 
-def done(job, *, shared_ms=flight.FOR_ALL_MS, status="succeeded"):
+def done(job, *, shared_ms=shared_fetch.FOR_ALL_MS, status="succeeded"):
     """The end of the one that asked."""
     return changed(end(job, frame=FRAME, status=status), shared_ms=shared_ms)
 
@@ -51,7 +51,7 @@ def look(worker, client):
 
 
 def left(client):
-    """All that is kept of flights."""
+    """All that is kept of shared fetches."""
     kinds = ("flight*", "joined*", "shared*", "landing*")
     return [key for kind in kinds for key in client.keys(f"nf:{kind}")]
 
@@ -242,7 +242,7 @@ def test_nobody_waits_for_a_task_that_should_have_ended(region_redis):
     look(worker, client)
     (job,) = worker.claim(2).jobs
     assert job.task == second
-    worker.finish([done(stuck)], then_claim=0)  # after all: the flight is no longer its own
+    worker.finish([done(stuck)], then_claim=0)  # after all: it leads no longer
     assert client.get(names.flight(contract.key_of(task()))) == f"{second}+".encode()
     worker.finish([done(job)], then_claim=0)
     assert left(client) == []
@@ -361,7 +361,7 @@ def test_a_told_one_whose_process_dies_is_told_again(region_redis):
     assert left(client) == []
 
 
-def test_flights_work_on_a_full_redis_and_survive_a_kill_of_it(region_redis):
+def test_shared_fetches_work_on_a_full_redis_and_survive_a_kill_of_it(region_redis):
     client = region_redis.client
     first, second = give(client, same(2))
     worker = claimer(region_redis.url)
@@ -379,7 +379,7 @@ def test_a_claim_brings_no_more_answers_than_it_can_carry(region_redis):
     give(client, [msgspec.structs.replace(task(n=n % 3), host=HOST) for n in range(6)])
     worker = claimer(region_redis.url)
     for job in worker.claim(6).jobs:
-        large = changed(end(job, frame=b"x" * 4_100_000), shared_ms=flight.FOR_ALL_MS)
+        large = changed(end(job, frame=b"x" * 4_100_000), shared_ms=shared_fetch.FOR_ALL_MS)
         worker.finish([large], then_claim=0)
     assert [len(worker.claim(6).jobs) for _ in range(3)] == [2, 1, 0]
 

@@ -5,7 +5,7 @@ import pytest
 
 from jobs import contract
 from jobs.errors import Cancelled, ConnectionFailed, HttpStatus, Internal, TimedOut
-from jobs.queue import flight
+from jobs.queue import shared_fetch
 
 TASK = contract.Task(
     task="T", request="R", source="test.source", region="fra", accepted_ms=1_795_493_638_000,
@@ -28,7 +28,7 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
     asked.bytes.raw = 5_000
     frame = contract.encode_frame(asked, b'[{"id": 1}]' + b" " * 600)
     timing = contract.Timing(queued_ms=4.0)
-    told = flight.tell(TASK, "A", frame, attempts=0, timing=timing, now_ms=1_795_493_641_500)
+    told = shared_fetch.tell(TASK, "A", frame, attempts=0, timing=timing, now_ms=1_795_493_641_500)
     found = msgspec.json.decode(contract.splice(told.outcome.frame))
     assert (found["task"], found["attempts"], found["records"]) == (TASK.task, 0, [{"id": 1}])
     assert (found["fetched_at"], found["age"], found["cached"], found["stale"]) == (asked.fetched_at, 1.5, False, False)
@@ -41,9 +41,9 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
 @pytest.mark.parametrize(
     ("error", "left_seconds", "failures", "shared"),
     [
-        (None, 0.0, 0, flight.FOR_ALL_MS),
-        (HttpStatus("404", http_status=404), 10.0, 0, flight.FOR_ALL_MS),
-        (ConnectionFailed("reset"), 10.0, 2, flight.FOR_ALL_MS),
+        (None, 0.0, 0, shared_fetch.FOR_ALL_MS),
+        (HttpStatus("404", http_status=404), 10.0, 0, shared_fetch.FOR_ALL_MS),
+        (ConnectionFailed("reset"), 10.0, 2, shared_fetch.FOR_ALL_MS),
         (ConnectionFailed("reset"), 10.0, 1, 1_000),  # there was no time for another try
         (TimedOut("slow"), 0.2, 2, 1_000),
         (TimedOut("no memory", origin="region"), 10.0, 2, -1),
@@ -52,4 +52,4 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
     ],
 )
 def test_for_whom_an_end_is_the_answer(error, left_seconds, failures, shared):
-    assert flight.shared_ms(error, left_seconds, failures=failures, retries=2) == shared
+    assert shared_fetch.shared_ms(error, left_seconds, failures=failures, retries=2) == shared

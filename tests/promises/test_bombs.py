@@ -157,7 +157,7 @@ def test_bombs_stay_below_the_memory_and_hurt_no_neighbour(workers: RegionWorker
     found = workers.results(ids, 110)
 
     assert kinds.count("neighbour") >= NEIGHBOURS
-    assert list(workers.pids().values()) == [pid]
+    assert list(workers.pids().values()) == [pid], "the worker was replaced"
     assert started(pid) == since
     peak_mb = peak_bytes(pid) / 1e6
     print(f"{len(ids)} tasks, {len(ids) - kinds.count('neighbour')} bombs of {len(BOMBS)} kinds; peak {peak_mb:.0f} MB")

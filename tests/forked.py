@@ -65,7 +65,11 @@ class Forked(subprocess.Popen):
         }
         sys.audit("subprocess.Popen", sys.executable, [sys.executable, *words], cwd, env)
         self._control = self._server.fork(asked, [*streams, *pass_fds])
-        self.pid = int(self._control.recv(MESSAGE_BYTES))
+        said = self._control.recv(MESSAGE_BYTES)
+        if not said:
+            self._control.close()
+            raise RuntimeError("the server that forks ended: what it imports can't be imported, see above")
+        self.pid = int(said)
         self._child_created = True
         self._close_pipe_fds(to_read, to_write, out_read, out_write, err_read, err_write)
 

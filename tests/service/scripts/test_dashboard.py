@@ -6,7 +6,6 @@ import http.client
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +33,7 @@ from regions.faults import Faults
 from regions.settings import Dashboard, Region, RegionRedis, Settings
 from scripts.stack import dashboard
 from scripts.stack.services import free_port
+from tests.forked import Forked
 from tests.service.bridging import ROOT, now_ms, task
 from tests.service.conftest import RedisInstance
 from tests.waiting import until
@@ -108,7 +108,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     )
     environment = {"PATH": "/usr/bin:/bin", "NEARFETCH__REGIONS__PATH": str(folder / "regions")}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-c", RUN], cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = Forked(
+            ["-c", RUN], imported=("scripts.stack.dashboard",), cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
     one = Served(port, process, region_redis, reader_url)
     try:
         until(lambda: "serving" in (folder / "log").read_text(), f"the dashboard: {(folder / 'log').read_text()}")

@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +34,8 @@ from scripts.site.pages import (
 )
 from scripts.site.site import Site
 from scripts.stack.services import free_port
+from tests import forked
+from tests.forked import Forked
 from tests.waiting import until
 
 
@@ -295,10 +296,10 @@ def test_it_serves_this_machine_only():
 
 def test_as_a_process_it_serves_until_told_to_stop_and_says_that_a_port_is_taken():
     port = free_port()
-    command = [sys.executable, "-m", "scripts.site", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as serving:
+    words, imported = ["-m", "scripts.site", "--port", str(port)], ("scripts.site.site",)
+    with Forked(words, imported=imported, cwd=ROOT, stderr=subprocess.PIPE) as serving:
         until(lambda: answers(port), "the site to answer")
-        second = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False)
+        second = forked.run(words, imported=imported, cwd=ROOT, timeout=60)
         assert second.returncode == 1
         assert b"cannot listen" in second.stderr
         serving.terminate()

@@ -5,7 +5,6 @@ import http.client
 import json
 import socket
 import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from regions.settings import ROOT
 from scripts.site import hostile
 from scripts.site.behave import Hostile
 from scripts.stack.services import free_port
+from tests.forked import Forked
 from tests.service.scripts.test_site import answers, ask, behave
 from tests.waiting import until
 
@@ -28,8 +28,8 @@ SMALL_KB = 160_000  # several times less than the smallest bomb unpacked
 def serving() -> Iterator[tuple[int, int]]:
     """A site of its own: (port, process)."""
     port = free_port()
-    command = [sys.executable, "-m", "scripts.site", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    words, imported = ["-m", "scripts.site", "--port", str(port)], ("scripts.site.site",)
+    with Forked(words, imported=imported, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         try:
             until(lambda: answers(port), "the site to answer")
             yield port, process.pid

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from scripts.stack.services import Guard
 from tests.waiting import until
 
 USER, PASSWORD = "us er", "p@ss:w/rd,1"
@@ -83,6 +84,7 @@ def running(
         process = subprocess.Popen(
             [sys.executable, *words], stdout=out, stderr=out, env=environ, start_new_session=True
         )
+    guard = Guard(["/bin/sh", "-c", 'kill -KILL -"$1"', "guard", str(process.pid)])
     try:
 
         def port() -> int | None:
@@ -95,6 +97,7 @@ def running(
         yield RunningProxy(scheme, log, process, until(port, "the proxy to listen", 60))
     finally:
         stop(process)
+        guard.dismiss()
 
 
 def stop(process: subprocess.Popen) -> None:

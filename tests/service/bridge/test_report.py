@@ -14,6 +14,9 @@ from tests.service.bridging import entries, last_status, now_ms
 from tests.waiting import until
 
 NAME = "host:1"
+FAILED = contract.Outcome(
+    task="01TASK", request="01REQUEST", status="failed", finished_ms=1, expires_ms=4 * 10**12, frame=b"{}\n[]"
+)
 
 
 @pytest.fixture
@@ -74,17 +77,16 @@ def test_a_status_is_told_once_and_again_if_the_hub_did_not_take_it(
         until(lambda: last_status(hub_redis, "fra").get("state") == "consuming", "the status")
         one.show(Status(state="consuming", ready=5))  # no news
         sent = threading.Event()
-        outcome = contract.Outcome(
-            task="01TASK", request="01REQUEST", status="failed", finished_ms=1, expires_ms=4 * 10**12, frame=b"{}\n[]"
-        )
-        one.fail(outcome, sent.set)
+        one.fail(FAILED, sent.set)
         assert sent.wait(30)
         (entry,) = entries(hub_redis, "fra", "status")
         assert len(turns) <= len(pauses) + 4  # its start, two news, and one that came during a turn: then it waits
     assert (entry["part"], entry["name"], entry["v"]) == ("bridge", NAME, "1")
     assert abs(last_status(hub_redis, "fra")["at_ms"] - now_ms()) < 60_000
-    assert [entry["t"] for entry in entries(hub_redis, "fra", "result")] == ["01TASK"]
-    assert hub_redis.client.get(names.result("fra", "01TASK")) == outcome.frame
+    (entry,) = entries(hub_redis, "fra", "result")
+    assert (entry["t"], int(entry["b"]) >= len(FAILED.frame)) == ("01TASK", True)
+    assert hub_redis.client.get(names.result("fra", "01TASK")) == FAILED.frame
+    assert hub_redis.client.info("commandstats")["cmdstat_exec"]["calls"] == 1, "a result and its entry are one step"
 
 
 def test_without_the_regions_redis_the_hubs_time_is_renewed_and_the_difference_kept(
@@ -103,3 +105,12 @@ def test_without_the_regions_redis_the_hubs_time_is_renewed_and_the_difference_k
         until(lambda: one.clock is not before, "the hub's time")
         assert one.clock.offset_ms == before.offset_ms
     assert pauses == []
+
+
+def test_a_failure_replaces_no_result_that_the_hub_has(hub_redis, region_redis, pauses) -> None:
+    hub_redis.client.set(names.result("fra", "01TASK"), b"a worker's")
+    with reporting(hub_redis, region_redis) as one:
+        sent = threading.Event()
+        one.fail(FAILED, sent.set)
+        assert sent.wait(30)
+    assert hub_redis.client.get(names.result("fra", "01TASK")) == b"a worker's"

@@ -14,8 +14,9 @@ class Link(link.Link):
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(client)
         try:
-            fields = dict(line.split(b":", 1) for line in self.one("INFO", "server").splitlines() if b":" in line)
+            lines = self.one("INFO", "server").splitlines()
         except redis.exceptions.ResponseError:
             self.close()
             raise
-        self.run_id = fields[b"run_id"].decode()
+        found = next(line for line in lines if line.startswith(b"run_id:"))
+        self.run_id = found.removeprefix(b"run_id:").decode()

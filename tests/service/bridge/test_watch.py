@@ -18,10 +18,11 @@ class Watching:
 
     def __init__(self, url: str) -> None:
         self.told: list[Measure | Exception] = []
+        self.failed: list[str] = []
         self.client = connect.open_redis(url, name="test-watch")
         region = settings.RegionRedis(url=url)
         self.watch = Watch(
-            self.client, "fra", region, prepare=lambda _: None, tell=self.told.append, fail=lambda reason: None
+            self.client, "fra", region, prepare=lambda _: None, tell=self.told.append, fail=self.failed.append
         )
 
     def refusals(self) -> list[str]:
@@ -114,3 +115,11 @@ def test_a_queue_that_is_none_is_an_error_and_no_measure(region_redis) -> None:
         assert isinstance(one.next(is_away, "the error"), redis.exceptions.ResponseError)
         region_redis.client.delete(names.rq_queue("fra"))
         one.next(is_well, "a measure")
+
+
+def test_a_redis_that_is_too_old_is_told_by_its_version(region_redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "REDIS_FLOOR", (99, 0))
+    with watching(region_redis) as one:
+        until(lambda: one.failed, "the refusal")
+    assert one.failed[0].startswith("fra's Redis: expected Redis 99.0 or later")
+    assert one.told == []

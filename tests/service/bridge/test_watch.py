@@ -16,13 +16,14 @@ from tests.waiting import until
 class Watching:
     """A running watch, and what it told, in order."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, durability: settings.Durability) -> None:
         self.told: list[Measure | Exception] = []
         self.failed: list[str] = []
+        self.prepared: list[bool] = []  # whether acks can wait for a file
         self.client = connect.open_redis(url, name="test-watch")
-        region = settings.RegionRedis(url=url)
+        region = settings.RegionRedis(url=url, durability=durability)
         self.watch = Watch(
-            self.client, "fra", region, prepare=lambda _: None, tell=self.told.append, fail=self.failed.append
+            self.client, "fra", region, prepare=self.prepared.append, tell=self.told.append, fail=self.failed.append
         )
 
     def refusals(self) -> list[str]:
@@ -35,8 +36,8 @@ class Watching:
 
 
 @contextlib.contextmanager
-def watching(region_redis) -> Iterator[Watching]:
-    one = Watching(region_redis.url)
+def watching(region_redis, durability: settings.Durability = "strict") -> Iterator[Watching]:
+    one = Watching(region_redis.url, durability)
     thread = threading.Thread(target=one.watch.run, daemon=True)
     thread.start()
     try:
@@ -106,6 +107,20 @@ def test_a_file_that_is_switched_off_is_told_with_its_remedy_and_logged_once(reg
         region_redis.client.config_set("appendonly", "yes")
         one.next(is_well, "a measure")
     assert capfd.readouterr().out.count("CONFIG SET appendonly yes") == 1
+
+
+def test_a_relaxed_region_says_once_what_its_redis_does_not_keep(region_redis, capfd) -> None:
+    with watching(region_redis, "relaxed") as one:
+        one.next(is_well, "a measure")
+        assert {*one.prepared} == {True}
+    region_redis.client.config_set("appendonly", "no")
+    with watching(region_redis, "relaxed") as one:
+        until(lambda: len(one.told) >= 3, "measures")
+        assert {*one.prepared} == {False}
+        assert one.refusals() == []
+    logged = capfd.readouterr().out
+    assert logged.count("not durable; redis.durability is relaxed") == 1
+    assert "not durable; redis.durability is relaxed: appendonly: expected yes, found no" in logged
 
 
 def test_a_queue_that_is_none_is_an_error_and_no_measure(region_redis) -> None:

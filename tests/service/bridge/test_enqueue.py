@@ -253,8 +253,9 @@ def test_a_closed_enqueuer_says_so_and_writes_nothing(enqueuer: Enqueuer) -> Non
     other.close()
 
 
-def test_a_redis_that_refuses_the_script_is_not_opened(region_redis) -> None:
-    region_redis.client.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+@all", "-script")
+@pytest.mark.parametrize("denied", ["script", "info"])
+def test_a_redis_that_refuses_what_a_bridge_needs_is_not_opened(region_redis, denied: str) -> None:
+    region_redis.client.execute_command("ACL", "SETUSER", "narrow", "on", ">secret", "~*", "+@all", f"-{denied}")
     url = region_redis.url.replace("redis://", "redis://narrow:secret@")
     client = connect.open_redis(url, name="test-bridge")
     one = Enqueuer(client, "fra")

@@ -123,6 +123,18 @@ def test_a_relaxed_region_says_once_what_its_redis_does_not_keep(region_redis, c
     assert "not durable; redis.durability is relaxed: appendonly: expected yes, found no" in logged
 
 
+def test_a_redis_that_is_full_refuses_and_is_measured(region_redis) -> None:
+    with watching(region_redis) as one:
+        one.next(is_well, "a measure")
+        region_redis.client.rpush(names.rq_queue("fra"), "01TASK")
+        region_redis.client.config_set("maxmemory", 1)
+        told = one.next(is_refusal, "the refusal")
+        assert told.refusal.startswith("its Redis refuses writes: command not allowed")
+        assert (told.ready, told.limit) == (1, 1)
+        region_redis.client.config_set("maxmemory", "256mb")
+        one.next(is_well, "a measure")
+
+
 def test_a_queue_that_is_none_is_an_error_and_no_measure(region_redis) -> None:
     with watching(region_redis) as one:
         one.next(is_well, "a measure")

@@ -1,11 +1,11 @@
-"""A host in trouble: a breaker that all workers of a region share, and what a host asks for in its headers.
+"""Hosts in trouble: a breaker for each host, which all workers of a region share, and what hosts ask for in their headers.
 
-    Runner ── SLOW       429 or 503 with Retry-After: nobody fetches the host until then
-           ── FAILED     ten in a row, or a wall: open; its host is left alone, and everybody hears why
-           ── RECOVERED  the one that was let through came back with an answer: closed
+    Runner ── SLOW       429 or 503 with Retry-After: no task fetches from the host until then
+           ── FAILED     ten failures in a row, or a wall: open. The host is left alone, and its tasks fail with the reason
+           ── RECOVERED  the one task that was let through brought an answer: closed
 
-Open, half-open and closed are the same gate as the rate's (host_queue.lua): the ms of a host's next fetch. When an open host's
-time has come one task is let through, and nobody else until it ends, or for 30 s.
+Open and half-open use the same gate as the rate (host_queue.lua): the time of a host's next fetch. When that of an open host
+has come, one task is let through, and no other one until it ends, or for 30 s.
 """
 
 import random
@@ -19,10 +19,10 @@ from jobs.queue.script import Script, load
 from regions import logs, names
 from regions.script import send, value
 
-FAILURES_MAX: Final = 10  # in a row
+FAILURES_MAX: Final = 10  # in a row; then it opens
 FIRST_SECONDS: Final = 5.0  # the ceiling of how long a host is left alone; it doubles with each try that failed
 MAX_SECONDS: Final = 300.0
-SHARE: Final = (0.5, 1.0)  # of a ceiling, drawn: regions and hosts do not come back together
+SHARE: Final = (0.5, 1.0)  # of a ceiling, at random: regions and hosts do not come back together
 SLOW_MAX_SECONDS: Final = 3_600.0
 WHY_MAX: Final = 300  # characters
 SHOWN_MAX: Final = 100  # hosts
@@ -36,7 +36,7 @@ RECOVERED: Final = load("recovered")
 
 
 class Breakers:
-    """The breakers of a region's hosts, shared by its processes. Raises nothing: who can't be told hears of the next one."""
+    """The breakers of a region's hosts, shared by its processes. Raises nothing: if the Redis is away, the next failure counts."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -77,12 +77,12 @@ class Breakers:
         try:
             return int(script.call(self._client, name=host, **arguments) or 0)
         except redis.exceptions.RedisError as error:
-            log.info("can't tell how a host is", host=host, error=str(error))
+            log.info("can't report the state of a host", host=host, error=str(error))
             return 0
 
 
 def open_hosts(client: redis.Redis) -> dict[str, tuple[float, str]]:
-    """The hosts that are left alone: for how many seconds more, and why. Raises ``RedisError``'s."""
+    """The hosts that are left alone: for how many seconds more, and why. Raises what redis-py raises."""
     found = value(send(client, [("ZRANGE", names.OPEN, 0, SHOWN_MAX - 1, "REV")], [])[0])
     asks = [("HMGET", names.host(host.decode()), "next", "why") for host in found]
     replies = send(client, asks, []) if asks else []

@@ -108,10 +108,10 @@ class Job(Struct, eq=False):
     """A claimed job: one execution of a task. ``data`` is RQ's; ``claimed_ms`` is on the region Redis's clock.
 
     ``past``: the attempts before it, a line each. ``deaths``: processes that died while they ran it. ``deadline_ms`` is
-    on the region's clock too, 0 where there is none; ``bridged_ms`` is on the hub's. ``turn_ms``: how long it waited for
-    the turn of its ``host``; with ``refused_ms`` from 0 on there is none in time, but in so many ms. ``trouble``: "" where the
-    host is well, else it wants to hear how a fetch went; of one that is left alone the error's type, and ``why``.
-    ``answer``: the frame of ``leader``, which asked the same; such a job is not to be run.
+    on the region's clock too, 0 if there is none; ``bridged_ms`` is on the hub's. ``turn_ms``: how long it waited for
+    the turn of its ``host``. With ``refused_ms`` from 0 on there is no turn in time, but in so many ms. ``trouble`` is "" if
+    the host is well; otherwise its breaker must hear how the fetch went. For a host that is left alone it is the type of the
+    error that caused that, and ``why`` explains it. ``answer``: the frame of ``leader``, which asked the same; such a job is not run.
     """
 
     task: str
@@ -136,8 +136,8 @@ class Job(Struct, eq=False):
     is_told: bool = False  # the hub knows that it runs
     is_cancelled: bool = False
     is_stopped: bool = False  # by RQ's stop commands
-    is_ended: bool = False  # how is known; its thread may still be at it (jobs.worker.thread_pool.ThreadPool.give_up)
-    thread: int = 0  # which runs it
+    is_ended: bool = False  # its ending is known; its thread may still run (jobs.worker.thread_pool.ThreadPool.give_up)
+    thread: int = 0  # the one that runs it
 
     @property
     def member(self) -> str:
@@ -145,7 +145,7 @@ class Job(Struct, eq=False):
         return names.execution_member(self.task, self.execution)
 
     def trail(self, worker: str, ended_ms: int = 0, run: Run | None = None) -> bytes:
-        """Where it was, as JSON, and what it showed. ``ended_ms`` is on the hub's clock, 0 while it runs."""
+        """Its hops as JSON, and its run. ``ended_ms`` is on the hub's clock, 0 while it runs."""
         ahead = self.offset_ms or 0
         past = [
             structs.replace(one, started_ms=one.started_ms + ahead, ended_ms=one.ended_ms + ahead)
@@ -157,7 +157,7 @@ class Job(Struct, eq=False):
 
     @property
     def failures(self) -> int:
-        """How many attempts before it failed; those whose process was lost, or that were put back, do not count."""
+        """How many attempts before it failed, without those whose process was lost or that were put back."""
         return sum(attempt.error not in (LOST, PUT_BACK) for attempt in read_past(self.past))
 
 
@@ -166,10 +166,10 @@ class Claimed:
     """What a claim brought.
 
     ``refusal``: why it brought nothing, or "": ``suspended``, ``outbox full``, ``unregistered`` (RQ does not know the
-    worker, or as dead), ``enough alone`` (the region has as many such processes as it may) or ``no wait`` (there was
-    nothing, and a full Redis refused to wait).
-    ``lapsed``: the lease was gone before this call renewed it. ``now_ms``: the region Redis's clock. ``call_ms``: -1, or
-    in how many ms the next one of those that wait for a host may be called (jobs.queue.turn).
+    worker, or takes it for dead), ``enough alone`` (the region has as many such processes as it may) or ``no wait`` (there
+    was nothing, and a full Redis refused to wait).
+    ``lapsed``: the lease was gone before this call renewed it. ``now_ms``: the region Redis's clock. ``call_ms``: in how many
+    ms the next of the tasks that wait for a host may be called (jobs.queue.turn), -1 if none waits.
     """
 
     now_ms: int
@@ -207,7 +207,7 @@ class Ending(Struct):
 class Claimer:
     """One worker process's claims and finishes. ``blocking`` is a client of its own for the wait for a job.
 
-    Who ``is_alone`` claims suspects, and claims one at a time.
+    A process that ``is_alone`` claims suspects, one at a time.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class Claimer:
         return int(self._give_back.call(self._client, members=members))
 
     def look(self, tasks: Sequence[str]) -> tuple[set[str], set[str]]:
-        """(those of ``tasks`` that are marked as cancelled, what the region holds for this worker, as members)."""
+        """Which of ``tasks`` are marked as cancelled, and the executions that the region holds for this worker, as members."""
         commands: list[tuple[Any, ...]] = [("SMEMBERS", self._held)]
         if tasks:
             commands.append(("MGET", *map(names.cancel_mark, tasks)))
@@ -314,7 +314,7 @@ class Claimer:
         return cancelled, {member.decode() for member in value(replies[0])}
 
     def leave(self) -> None:
-        """Gives up the lease, so that nobody waits for it to lapse."""
+        """Gives up the lease, so that the reaper need not wait until it lapses."""
         gone = [("ZREM", key, self.worker) for key in (names.WORKERS, names.ALONE)]
         for reply in send(self._client, [("DEL", names.lease(self.worker)), *gone], []):
             value(reply)

@@ -1,13 +1,13 @@
-"""The region's clock: its Redis's own, less the steps that somebody made it take. It never jumps.
+"""The region's clock: its Redis's own, less the steps that somebody made that take. It never jumps.
 
-    a script ── TIME + nf:clock ──> now_ms                    the same for all who call (jobs.queue.script)
-    jobs.queue.script.send ── when the caller expects it to be ──> a script that finds another time refuses, before it did anything
-       └ refused ── Clock.mend: measure; where the Redis's clock was stepped, nf:clock takes it back; the call goes out again
+    a script ── TIME + nf:clock ──> now_ms                    the same for all callers (clock.lua)
+    jobs.queue.script.send ── the time that the caller expects ──> a script that finds another one refuses, before it does anything
+       └ refused ── Clock.mend: measures; if the Redis's clock was stepped, nf:clock takes that back; the call is sent again
 
-An hour's step would expire what waits, shut hosts, end leases or keep those of the dead. So each process holds the region's
-clock against the one of its machine that nobody can step (CLOCK_BOOTTIME). It is a witness: the first one whose call is
-refused takes the step back, unless another one has gone by the region's time since, for then its own clock is the one
-that is wrong. A step of less than ``STEP_MS``, and one that no process was there to see, is taken as the time.
+A step of an hour would expire waiting tasks, shut hosts, end leases or keep those of dead workers. So each process compares
+the region's clock with a clock of its machine that nobody can step (CLOCK_BOOTTIME). The first process whose call is refused
+takes the step back, unless another one has used the region's time since: then its own clock is the wrong one. A step
+of less than ``STEP_MS``, and one that no process was there to see, is taken as the time.
 """
 
 import math
@@ -23,8 +23,8 @@ from regions.lua_files import Folder
 from regions.script import Script
 
 LEASE_MS: Final = 5_000  # of a worker process
-STEP_MS: Final = 3_000  # below a lease; more than a stalled machine keeps a call
-TURN_MS: Final = 5_000  # for which a turn may be held (jobs.queue.outbox, jobs.pool.scaler)
+STEP_MS: Final = 3_000  # less than a lease, and more than a stalled machine delays a call
+TURN_MS: Final = 5_000  # for which a process may hold a turn (jobs.queue.outbox, jobs.pool.scaler)
 REFUSED: Final = "CLOCK"  # how a refusal begins
 
 log = logs.get("clock")
@@ -43,22 +43,22 @@ _AHEAD_MS: Final = time.time_ns() // 1_000_000 - boot_ms()
 
 
 def machine_ms() -> int:
-    """The machine's clock as it was when the process began, and what has passed since: a step of it is not seen."""
+    """The machine's clock when the process began, plus the time since: it ignores later steps."""
     return boot_ms() + _AHEAD_MS
 
 
 class Clock:
-    """One region's clock as a process knows it. Threads share it."""
+    """A region's clock as a process knows it. Threads share it."""
 
     def __init__(self) -> None:
         self._is_known = False
         self.ahead_ms = 0  # how far it is ahead of this machine's; 0 before anything is known
 
     def note(self, now_ms: int, asked_ms: int, *, is_anew: bool = False) -> None:
-        """An answer said so, which was asked for at ``asked_ms`` (``machine_ms``); ``is_anew``: what was known is wrong.
+        """Learns the region's time from a reply to a question of ``asked_ms`` (``machine_ms``). ``is_anew``: forget what was known.
 
-        It was given between then and now, which may be long: a process that was stopped reads late. What is known changes
-        no more than it must to fit.
+        The reply was made between then and now, which may be long: a process that was stopped reads late. So the known
+        offset changes only as much as it must to fit.
         """
         least, most = now_ms - machine_ms(), now_ms - asked_ms
         known = self.ahead_ms if self._is_known and not is_anew else least
@@ -70,14 +70,14 @@ class Clock:
         return machine_ms() + self.ahead_ms
 
     def expected(self, wait_seconds: float) -> str:
-        """When a call that goes out now may be run, as scripts read it; empty before anything is known."""
+        """When a call that is sent now may be run, as scripts read it; empty before anything is known."""
         if not self._is_known:
             return ""
         now_ms = self.now_ms()
         return f"{now_ms - STEP_MS} {now_ms + math.ceil(wait_seconds * 1000) + STEP_MS}"
 
     def mend(self, client: redis.Redis) -> None:
-        """After a refusal: takes a step of the Redis's clock back, or learns that this process was behind. Raises its errors."""
+        """After a refusal: takes a step of the Redis's clock back, or learns that this process was wrong. Raises what redis-py raises."""
         for is_last in (False, True):
             asked_ms = machine_ms()
             own_ms, added = MEASURE.call(client, clock=names.CLOCK)
@@ -103,7 +103,7 @@ _of_pools: weakref.WeakKeyDictionary[Any, Clock] = weakref.WeakKeyDictionary()
 
 
 def clock_of(client: redis.Redis) -> Clock:
-    """The clock of the region that this Redis is of; all clients of one Redis have the same."""
+    """The clock of this Redis's region; all clients of one Redis have the same."""
     pool = client.connection_pool
     if (clock := _of_pools.get(pool)) is None:
         told = pool.connection_kwargs
@@ -116,7 +116,7 @@ def clock_of(client: redis.Redis) -> Clock:
 
 
 def region_ms(client: redis.Redis) -> int:
-    """The region's time, as its Redis says it now. Raises its errors."""
+    """The region's time now, from its Redis. Raises what redis-py raises."""
     own_ms, added = MEASURE.call(client, clock=names.CLOCK)
     return int(own_ms + added)
 

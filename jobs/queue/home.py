@@ -1,4 +1,4 @@
-"""The way from a region to the hub: results are sent, and their copies in the outbox deleted once the hub has them in its file.
+"""The way from a region to the hub: results are sent, and deleted from the outbox once the hub has them in its file.
 
 begin ── MULTI: SET … NX, XADD ──> hub ── EXEC's reply ── end      on one connection, while another one waits:
 ── WAITAOF ─────── run_once ── delete ──> outbox
@@ -41,7 +41,7 @@ DELIVERED: Final = load("delivered", entry=_DeliveredRow)
 
 @dataclass(slots=True, frozen=True)
 class Shipment:
-    """An outcome and its entry in the outbox; ``since`` is when it was put there (monotonic seconds)."""
+    """An outcome and its entry in the outbox. ``since``: when it was put there (monotonic seconds)."""
 
     entry: str
     outcome: Outcome
@@ -50,7 +50,7 @@ class Shipment:
 
 
 class _Line:
-    """A connection to the hub, and the entries that it took (id, bytes), which may be in the hub's memory alone."""
+    """A connection to the hub, and the entries that the hub took on it (id, bytes), perhaps only into its memory."""
 
     def __init__(self) -> None:
         self.link: Link | None = None
@@ -58,14 +58,14 @@ class _Line:
         self.taken: list[tuple[str, int]] = []
 
     def open(self, hub: redis.Redis) -> Link:
-        """Its connection, for a batch that is counted; what a lost one had taken stays in the outbox, and is sent again."""
+        """Its connection, for a batch that is counted already. What was taken on a lost one stays in the outbox, and is sent again."""
         if self.link is None or (self.flying == 1 and self.link.is_lost()):
             self.taken = []
             self.link = Link(hub)
         return self.link
 
     def drop(self) -> None:
-        """Nothing is known any more of what it took."""
+        """Closes the connection: nothing is known any more of what was taken on it."""
         self.flying, self.taken = 0, []
         if self.link is not None:
             self.link.close()
@@ -73,19 +73,21 @@ class _Line:
 
 
 class Home:
-    """The way to the hub: sends, remembers whether it is away, says for how long not to try, and clears the outbox.
+    """Sends results to the hub, clears the outbox, and says for how long not to try while the hub is away.
 
-    It has two connections: while one waits until the hub has in its file what it took (``WAITAOF`` counts the writes of its
-    own connection), the other takes more. One thread sends, one of its own waits.
+    It has two connections: while one waits until the hub has its writes in the file (``WAITAOF`` counts the writes of its
+    own connection), results are sent on the other. One thread sends, and a thread of this object waits.
     """
 
     def __init__(self, hub: redis.Redis, region: str, client: redis.Redis, *, waits: bool = True) -> None:
-        """``client``: the region's Redis. ``waits``: for the hub's file; a relaxed one may have none."""
+        """``client``: the region's Redis. ``waits``: for the hub's file, which a hub with relaxed durability may not have."""
         self._hub, self._stream, self._region, self._client = hub, names.out_stream(region), region, client
         self._waits = waits
-        self._is_told = False  # that the hub does not say when it has something in its file
+        self._is_told = False  # it is logged that the hub does not say when it has something in its file
         self._failures = 0
-        self._batches: deque[tuple[_Line, Sequence[Shipment], int]] = deque()  # under way: line, what, replies
+        self._batches: deque[tuple[_Line, Sequence[Shipment], int]] = (
+            deque()
+        )  # unanswered ones: the line, the shipments, the number of replies
         self._lines = _Line(), _Line()
         self._current = self._lines[0]
         self._waiting: _Line | None = None  # the line whose file is waited for
@@ -94,26 +96,26 @@ class Home:
 
     @property
     def flying(self) -> int:
-        """Batches under way."""
+        """The number of unanswered batches."""
         return len(self._batches)
 
     @property
     def flying_bytes(self) -> int:
-        """Of the frames under way."""
+        """The bytes of unanswered frames."""
         return sum(len(shipment.outcome.frame) for _, shipments, _ in self._batches for shipment in shipments)
 
     @property
     def is_clear(self) -> bool:
-        """Whether nothing that it sent waits for the hub's file: what is in the outbox now is to be sent."""
+        """Whether nothing that was sent waits for the hub's file: then all that is in the outbox is to be sent."""
         with self._changed:
             return self._waiting is None and not any(line.taken for line in self._lines)
 
     def post(self, shipments: Sequence[Shipment], started: Sequence[Started] = ()) -> bool:
-        """Sends results, and what was started, in one MULTI; whether the hub has them."""
+        """Sends results, and what was started, in one MULTI. Returns whether the hub has them."""
         return self.begin(shipments, started) and self.end()
 
     def begin(self, shipments: Sequence[Shipment], started: Sequence[Started] = ()) -> bool:
-        """Sends a batch and does not wait for its reply, which ``end`` takes; False where the hub is away."""
+        """Sends a batch and leaves its reply to ``end``. False if the hub is away."""
         commands: list[tuple[Any, ...]] = [("MULTI",)]
         for shipment in shipments:
             outcome = shipment.outcome
@@ -131,7 +133,7 @@ class Home:
         commands.append(("EXEC",))
         with self._changed:
             line = self._current
-            line.flying += 1  # at once: who waits for the file turns at any time, and asks on the line where none flies
+            line.flying += 1  # first: the thread that waits may swap the lines at any time, and asks on the one without unanswered batches
         try:
             line.open(self._hub).send(commands)
         except redis.exceptions.RedisError as error:
@@ -141,7 +143,7 @@ class Home:
         return True
 
     def end(self) -> bool:
-        """Takes the reply to the oldest batch; whether the hub has it. Of all others under way nothing is known where not."""
+        """Reads the reply to the oldest batch. Returns whether the hub has it; if not, nothing is known of the others either."""
         line, shipments, count = self._batches[0]
         try:
             assert line.link is not None
@@ -152,7 +154,9 @@ class Home:
         self._batches.popleft()
         self._succeeded()
         for reply in replies:
-            if isinstance(reply, Exception):  # this one only, and again if repeated: the deadline ends its task
+            if isinstance(
+                reply, Exception
+            ):  # only this one, and also when it is sent again: the deadline ends its task
                 log.error("the hub refused a result", region=self._region, error=str(reply))
         with self._changed:
             line.flying -= 1
@@ -163,7 +167,7 @@ class Home:
 
     @property
     def backoff_seconds(self) -> float:
-        """How long to wait before the next try; 0 when the last one worked."""
+        """How long to wait before the next try; 0 if the last one worked."""
         return connect.backoff_seconds(self._failures) if self._failures else 0.0
 
     def stop(self, seconds: float) -> None:
@@ -172,9 +176,9 @@ class Home:
             self._changed.wait_for(lambda: self._waiting is None and not any(one.taken for one in self._lines), seconds)
 
     def _turn(self) -> None:
-        """The line that took something goes to wait for the file, and the other takes what comes, unless that waits itself.
+        """Swaps the lines if something was taken and the other line does not wait: this one waits for the file then.
 
-        What is still under way on it is taken first. The condition's lock is held.
+        Its unanswered batches are answered first. The condition's lock is held.
         """
         line = self._current
         if self._waiting is not None or not line.taken:
@@ -186,12 +190,12 @@ class Home:
             self._thread.start()
 
     def run(self) -> None:
-        """Clears the outbox for as long as there is something to send."""
+        """Clears the outbox until the process ends."""
         while True:
             self.run_once()
 
     def run_once(self) -> None:
-        """Clears the outbox of what one line took, once the hub has it in its file."""
+        """Deletes from the outbox what was taken on one line, once the hub has it in its file."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is not None and not self._waiting.flying)
             line = self._waiting
@@ -201,7 +205,7 @@ class Home:
             if link is not None:
                 self._wait_for_file(link)
                 delete(self._client, line.taken)
-        except redis.exceptions.RedisError as error:  # sent again by whoever finds them
+        except redis.exceptions.RedisError as error:  # another process, or this one, finds and sends them again
             log.info("delivered results stay in the outbox", results=len(line.taken), error=str(error))
             line.drop()
         finally:
@@ -211,7 +215,7 @@ class Home:
                 self._changed.notify_all()
 
     def _wait_for_file(self, link: Link) -> None:
-        """Raises where it will not be known."""
+        """Waits until the hub has it in its file. Raises if that will not be known."""
         is_slow = False
         try:
             while self._waits and int(link.one("WAITAOF", 1, 0, FILE_MS)[0]) < 1:
@@ -219,7 +223,7 @@ class Home:
                     log.warning("the hub's file is slow, results stay in the outbox", region=self._region)
                 is_slow = True
         except redis.exceptions.ResponseError as refusal:
-            # It has no file, or its user may not ask: then its reply is all that there is.
+            # It has no file, or this user may not ask: then the reply has to do.
             if not self._is_told:
                 log.error(
                     "the hub does not say when it has results in its file", region=self._region, error=str(refusal)
@@ -227,7 +231,7 @@ class Home:
             self._is_told = True
 
     def _failed(self, failed: _Line, error: Exception) -> None:
-        """Of what is under way, on the line that failed and on the other, nothing is known."""
+        """Forgets the unanswered batches of both lines: nothing is known of them."""
         if not self._failures:
             log.warning("the hub is away, results wait in the outbox", region=self._region, error=str(error))
         self._failures += 1
@@ -247,7 +251,7 @@ class Home:
 
 
 def delete(client: redis.Redis, entries: Sequence[tuple[str, int]]) -> int:
-    """Deletes delivered entries (id, bytes of the frame) from the outbox; the bytes that it held of them. Raises ``RedisError``'s."""
+    """Deletes delivered entries (id, bytes of the frame) from the outbox; returns their bytes. Raises what redis-py raises."""
     gone = 0
     for at in range(0, len(entries), DELETED_MAX):
         rows = [_DeliveredRow(*entry) for entry in entries[at : at + DELETED_MAX]]

@@ -1,12 +1,12 @@
-"""Results on their way home.
+"""Results on their way to the hub.
 
     worker ── finish ──> outbox (region's Redis)                     kept until the hub has it in its file
        └──── put ─────> Shipper ── one MULTI ──> hub ── reply, WAITAOF ──> deleted from the outbox
-                        Leftovers: what nobody shipped within ORPHAN_SECONDS (a dead process's, or after an outage)
+                        Leftovers: results that no process shipped within ORPHAN_SECONDS (of a dead process, or after an outage)
 
-Batches form by themselves while the hub answers; a lone result never waits. What piled up during an outage goes home in
-several batches at once, since an ocean lies in between. Sending a result twice is harmless: its key is written once, and
-readers of the out stream bear a repeat.
+While the hub answers a batch, the next one forms; a single result never waits. After an outage several batches are sent at
+once, since an ocean may lie in between. Sending a result twice is harmless: its key is written once, and readers of the out
+stream ignore a repeat.
 """
 
 import threading
@@ -22,9 +22,11 @@ from jobs.queue.home import Home, Shipment, Started
 from jobs.queue.script import load
 from regions import logs, names
 
-BATCH_MAX_BYTES: Final = 1_000_000  # under way at once: what a slow line carries within the client's time-out
+BATCH_MAX_BYTES: Final = (
+    1_000_000  # sent and not answered at once: as much as a slow line carries within the client's time-out
+)
 BATCH_MAX: Final = 256
-FLYING_MAX: Final = 8  # batches under way at once, where there is much to ship
+FLYING_MAX: Final = 8  # unanswered batches at once, if there is much to ship
 PART_BYTES: Final = 250_000  # of one of them
 ORPHAN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 1.0
@@ -37,7 +39,7 @@ ORPHANS: Final = load("orphans")
 
 
 class Shipper:
-    """Ships this process's results from memory, straight after they were finished."""
+    """Ships this process's results from memory, as soon as they are finished."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -48,7 +50,7 @@ class Shipper:
         self._thread = threading.Thread(target=self.run, name="shipper", daemon=True)
 
     def start(self) -> None:
-        """Begins to ship."""
+        """Starts the thread."""
         self._thread.start()
 
     def put(self, shipments: Sequence[Shipment]) -> None:
@@ -58,13 +60,13 @@ class Shipper:
             self._news.notify()
 
     def tell(self, started: Sequence[Started]) -> None:
-        """Says what runs, with the next batch; lost when the hub is away."""
+        """Reports what runs, with the next batch. The report is lost if the hub is away."""
         with self._news:
             self._started = list(started)
             self._news.notify()
 
     def stop(self, seconds: float) -> None:
-        """Ships what is there, for up to ``seconds``; the rest stays in the outbox for others."""
+        """Ships what is left, for up to ``seconds``; the rest stays in the outbox for others."""
         with self._news:
             self._stopping = True
             self._news.notify()
@@ -73,12 +75,12 @@ class Shipper:
         self._home.stop(max(0.0, seconds - time.monotonic() + began))
 
     def run(self) -> None:
-        """Ships until it is stopped and nothing is left."""
+        """Ships until it was stopped and nothing is left."""
         while self.run_once():
             pass
 
     def run_once(self) -> bool:
-        """Ships one batch; False when nothing is left and it was stopped."""
+        """Ships one batch. False when it was stopped and nothing is left."""
         shipments, started = self._take()
         if not shipments and not started:
             return not self._stopping
@@ -95,14 +97,14 @@ class Shipper:
             return _batch(self._shipments, BATCH_MAX_BYTES), started
 
     def _keep(self, shipments: list[Shipment]) -> None:
-        """Tries the young ones again from memory; older ones are orphans by now, which others ship too."""
+        """Keeps the young ones in memory for the next try. Older ones are orphans by now, which other processes ship, too."""
         oldest = time.monotonic() - ORPHAN_SECONDS
         with self._news:
             self._shipments.extendleft(shipment for shipment in reversed(shipments) if shipment.since > oldest)
 
 
 class Leftovers:
-    """Ships what nobody shipped; one process of a region at a time, each looks every second."""
+    """Ships what no process shipped. All processes look every second, one of a region at a time ships."""
 
     def __init__(self, client: redis.Redis, home: Home, worker: str) -> None:
         self._client, self._home, self._worker = client, home, worker
@@ -112,7 +114,7 @@ class Leftovers:
         self._from = "-"  # where in the outbox it goes on: what it has sent lies there until the hub has it in its file
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -127,7 +129,7 @@ class Leftovers:
             pause = self._home.backoff_seconds or (0.0 if more else LOOK_SECONDS)
 
     def run_once(self) -> bool:
-        """Sends orphans while few bytes are under way, and takes one reply; whether there may be more."""
+        """Sends orphans while few bytes are unanswered, and reads one reply. Returns whether there may be more."""
         try:
             while self._home.flying < FLYING_MAX and self._home.flying_bytes + PART_BYTES <= BATCH_MAX_BYTES:
                 shipments = self._next()
@@ -149,12 +151,12 @@ class Leftovers:
         return True
 
     def _begin_anew(self) -> None:
-        """By the next try another process may have sent what was found."""
+        """Forgets what was found: another process may have sent it by the next try."""
         self._found.clear()
         self._from = "-"
 
     def _next(self) -> list[Shipment]:
-        """The next batch; empty where there are no more."""
+        """The next batch; empty if there are no more."""
         if not self._found:
             self._found.extend(self._orphans())
         if self._found:
@@ -191,7 +193,7 @@ def _shipment(entry: str, pairs: list[bytes]) -> Shipment:
 
 
 def _batch(shipments: deque[Shipment], bytes_max: int) -> list[Shipment]:
-    """Takes from the left what fits into one MULTI, at least one where there is any."""
+    """Takes from the left what fits into one MULTI, at least one if there is any."""
     batch: list[Shipment] = []
     size = 0
     while shipments and len(batch) < BATCH_MAX and (not batch or size + len(shipments[0].outcome.frame) <= bytes_max):

@@ -1,12 +1,12 @@
-"""Gives what dead worker processes held to the others.
+"""Gives the jobs of dead worker processes to the others.
 
 A worker whose lease lapsed is taken for dead, but only by a reaper that has itself had answers from Redis without a gap
-for two leases: after an outage, a freeze or a restart of Redis every lease is gone and nobody is dead. A process that the
-pool saw die needs no such proof. One script does the reaping; it looks at the lease again, so a worker that came back
-meanwhile is left alone.
+for two leases: after an outage, a freeze or a restart of Redis every lease is gone, and no worker is dead. A process that the
+pool saw die needs no such proof. One script reaps. It looks at the lease again, so that a worker that came back meanwhile is
+left alone.
 
-What was in flight when its process crashed is a suspect, and so is what was in flight in two processes whose leases lapsed,
-without a gap of Redis's between: it runs again alone in a process, where the next death is its own. The third is its last.
+A job becomes a suspect if its process crashed while it ran. So does one that ran in two processes whose leases lapsed, if
+Redis had no gap in between. A suspect runs alone in a process, so that the next death is its own; the third one is its last.
 """
 
 import threading
@@ -24,7 +24,7 @@ from regions.script import send, value
 
 LOOK_SECONDS: Final = 1.0
 PROOF_SECONDS: Final = 2 * LEASE_MS / 1000
-GAP_SECONDS: Final = 2.5  # more between two answers is a gap: a look, a time-out and some
+GAP_SECONDS: Final = 2.5  # a longer time between two answers is a gap: a look, a time-out and some more
 TRIM_SECONDS: Final = 10.0
 TRIM_MAX: Final = 1_000  # canceled jobs, and answers, trimmed at once
 
@@ -53,20 +53,20 @@ class Reaper:
         self._thread.start()
 
     def died(self, worker: str, *, crashed: bool) -> None:
-        """Names a process that was seen to end: it is reaped at once, whatever its lease says.
+        """Tells of a process that was seen to end: it is reaped at once, whatever its lease says.
 
-        ``crashed``: nobody asked it to, so that what it ran may be why.
+        ``crashed``: it was not asked to end, so that a job of it may be the reason.
         """
         self._died.append((worker, "crashed" if crashed else "left"))
         self._wake.set()
 
     def suspects(self) -> int | None:
-        """How many jobs wait for a process of their own; None when nobody looked since the last call."""
+        """How many jobs wait for a process of their own; None if there was no look since the last call."""
         found, self._suspects = self._suspects, None
         return found
 
     def stop(self) -> None:
-        """Ends after reaping who was seen to die."""
+        """Ends after reaping the processes that were seen to end."""
         self._stopping = True
         self._wake.set()
         self._thread.join(2 * LOOK_SECONDS)
@@ -95,7 +95,7 @@ class Reaper:
             self._trim()
         except redis.exceptions.RedisError as error:
             if self._since is not None:
-                log.warning("can't look for dead workers, nobody is taken for dead", error=str(error))
+                log.warning("can't look for dead workers, none is taken for dead", error=str(error))
             self._since = None
 
     @property
@@ -116,7 +116,7 @@ class Reaper:
         return [worker for worker, lease in zip(workers, leases, strict=True) if lease is None]
 
     def _look_for_suspects(self) -> None:
-        """A suspended region starts nobody."""
+        """Counts the suspects. A suspended region starts no process for them."""
         queue = names.rq_queue(names.suspects(self._region))
         waiting, suspended = map(value, send(self._client, [("LLEN", queue), ("EXISTS", names.RQ_SUSPENDED)], []))
         self._suspects = 0 if suspended else waiting

@@ -1,4 +1,4 @@
-"""Whether a failed attempt is tried again, and when. Which failures are: ``jobs.errors.RETRIED``.
+"""Decides whether a failed attempt is tried again, and when. ``jobs.errors.RETRIED`` says which failures are.
 
     Runner.run → decide → Retry → retry.lua puts the job into RQ's scheduled registry
                                      └─ each claim loop, once a second: due.lua puts it back into the queue
@@ -16,13 +16,13 @@ import msgspec
 from jobs.contract import Attempt
 from jobs.errors import RETRIED, TaskError
 
-ROOM_SECONDS: Final = 1.0  # between a retry and the deadline; less helps nobody, since jobs are moved once a second
+ROOM_SECONDS: Final = 1.0  # at least between a retry and the deadline: jobs are moved once a second
 MESSAGE_MAX: Final = 300  # characters of an attempt's message
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Another attempt: in how many seconds, and what this one failed with."""
+    """Another attempt: in how many seconds, and how this one failed."""
 
     wait_seconds: float
     error: str
@@ -33,7 +33,7 @@ _decoder: Final = msgspec.json.Decoder(list[Attempt])
 
 
 def line(attempt: Attempt) -> bytes:
-    """An attempt as a job's record keeps it, its times on the region Redis's clock."""
+    """An attempt as a line of a job's record, with times on the region Redis's clock."""
     return msgspec.json.encode(msgspec.structs.replace(attempt, message=attempt.message[:MESSAGE_MAX])) + b"\n"
 
 
@@ -50,10 +50,10 @@ def decide(
     left_seconds: float,
     draw: Callable[[float, float], float] = random.uniform,
 ) -> Retry | None:
-    """The next attempt of a task that failed with ``error``; None where there is none.
+    """The next attempt of a task that failed with ``error``; None if there is none.
 
     ``failures``: attempts that failed before this one; ``retries``: how many more than one the source allows;
-    ``left_seconds``: until the deadline. A target's Retry-After is waited out, and some more: others got it too.
+    ``left_seconds``: until the deadline. It waits until the target's Retry-After has passed, and some more: others got it too.
     """
     backoff = RETRIED.get(error.type)
     if backoff is None or not error.is_retryable or failures >= retries:

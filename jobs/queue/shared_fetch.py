@@ -1,14 +1,14 @@
-"""Tasks that ask the same at the same time: one asks, the others wait with it, and each gets a result of its own.
+"""Tasks that ask the same question at the same time share one fetch: the leader fetches, and each gets a result of its own.
 
-    claim ── nobody asks it ──> nf:flight:{key} is the task's, until it ends
-       └─ somebody does ── join ──> nf:joined:{key} and RQ's scheduled registry: no thread, no turn
-    the end of who asks ── land ── an answer ──> nf:shared:{task}; the others go to the queue's front, and take it (tell)
-                              └─ none for all ── pass_on ──> the next one asks
-    the bridge, of a question that stands in the queue already ──> nf:flight:{key} is "*": who asks keeps its answer for those
-    DUE, once a second ── look_after ──> who waits with a task that is gone, or late
+    claim ── no task asks the question ──> the task is its leader (nf:flight:{key}) until it ends
+       └─ a task does ── join ──> nf:joined:{key} and RQ's scheduled registry: it needs no thread and no turn
+    the leader ends ── share ── with an answer for all ──> nf:shared:{task}; the others go to the front of the queue and take it (tell)
+                          └─ without one ── pass_on ──> the next one becomes the leader
+    the bridge, if the question stands in the queue already ──> nf:flight:{key} is "*": the leader keeps its answer for those tasks
+    due.lua, once a second ── look_after ──> tasks whose leader is gone or late
 
-A flight is a task's, not an execution's: it lasts through the wait for a turn, retries and deaths of processes, so that
-nothing of that is done twice. It ends where a task ends, which is in conclude.lua or in a claim that drops it.
+A task leads, not an execution: it leads through the wait for a turn, retries and deaths of processes, so that nothing of
+that is done twice. It stops leading when it ends, which is in conclude.lua or in a claim that drops it.
 """
 
 from typing import Final
@@ -20,14 +20,14 @@ from jobs.queue.claim import Ending
 from jobs.queue.retry import ROOM_SECONDS
 from jobs.queue.script import ROOM_MS
 
-FOR_ALL_MS: Final = 9_000_000_000_000_000  # an answer for everybody, whatever the deadline
+FOR_ALL_MS: Final = 9_000_000_000_000_000  # an answer for all tasks, whatever their deadlines
 
 
 def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing, now_ms: int) -> Ending:
-    """The result of a task that asked the same as ``leader``, of whose frame it is made. ``now_ms``: the hub's clock.
+    """The ending of a task that asked the same as ``leader``, made from that one's frame. ``now_ms``: the hub's clock.
 
     Its records, address, warnings and error are the leader's. It fetched nothing: ``bytes.raw`` is 0, and ``attempts``
-    those that it made before.
+    counts those that it made before.
     """
     known = contract.head(frame)
     result = Result(
@@ -71,11 +71,11 @@ def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing
 
 
 def shared_ms(error: TaskError | None, left_seconds: float, *, failures: int, retries: int) -> int:
-    """By how many ms the deadlines may be later than its own of those for whom the end of a task is the answer; -1: nobody.
+    """For which other tasks the end of a task is the answer: those whose deadlines are up to so many ms later; -1: for none.
 
-    ``failures``: attempts that failed before; ``retries``: how many more than one the source allows. A failure that is
-    the target's, the network's or the page's is everybody's; for want of time, only theirs who had no more of it. What is
-    the region's own fault, or a cancel, is nobody else's: the next one asks.
+    ``failures``: attempts that failed before; ``retries``: how many more than one the source allows. A failure of the
+    target, the network or the page is the answer for all; one for want of time only for tasks that had no more of it. A
+    fault of the region, or a cancel, is the answer for no other task: the next one asks.
     """
     if error is None:
         return FOR_ALL_MS

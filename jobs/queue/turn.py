@@ -1,10 +1,10 @@
-"""Turns of hosts, from a worker process: what sources allow, who waits for a turn, and a running task's further fetches.
+"""Turns of hosts as a worker process sees them: what sources allow, waiting tasks, and a running task's further fetches.
 
     Worker ── tell_limits ──> nf:limits     when it registers, and when definitions changed
-    Caller (thread)         calls the next ones in line when their time comes
-    Runner ── Turn.take     before each fetch: a token of the rate; of another host its lease too, in exchange for its own
+    Caller (thread)         calls the next tasks of a host's queue when their time comes
+    Runner ── Turn.take     before each fetch: a time by the host's rate; for another host also a turn, in exchange for its own
 
-A task's first fetch has its turn from the claim, and asks nobody.
+A task's first fetch has its turn from the claim, and asks for nothing.
 """
 
 import random
@@ -22,10 +22,10 @@ from jobs.queue.breaker import Breakers
 from jobs.queue.script import load
 from regions import logs, names
 
-CALL_SECONDS: Final = 1.0  # between two looks at the hosts that are waited for, where nothing says sooner
-SLICE_SECONDS: Final = 0.1  # of a wait, before a cancel is looked at
+CALL_SECONDS: Final = 1.0  # between two looks at the hosts that tasks wait for, if nothing says sooner
+SLICE_SECONDS: Final = 0.1  # of a wait, before it looks for a cancel
 AWAY_SECONDS: Final = (0.1, 0.5)  # the same while the region's Redis is away
-ASK_SECONDS: Final = (0.02, 0.06)  # between two askings for another host's turn
+ASK_SECONDS: Final = (0.02, 0.06)  # between two requests for another host's turn
 
 log = logs.get("turn")
 
@@ -43,28 +43,28 @@ TAKE: Final = load("take")
 
 
 class Turns(Protocol):
-    """What lets a task fetch: ``Turn``, or ``Free``."""
+    """What makes a task wait before it fetches: ``Turn``, or ``Free``."""
 
     waited_ms: float
 
     def take(self, url: str, source: str, *, deadline: float, cancelled: Callable[[], bool]) -> None:
         """Waits for the turn of an address's host; ``deadline`` is monotonic. Adds to ``waited_ms``.
 
-        Raises RateLimited where it comes too late, ``NoThread``, Cancelled, RegionUnavailable.
+        Raises RateLimited if it comes too late, ``NoThread``, Cancelled, RegionUnavailable.
         """
 
     def slow(self, url: str, seconds: float) -> None:
-        """An address's host asked to be left alone for so long."""
+        """The host of an address asked to be left alone for so long."""
 
     def delay(self, url: str, seconds: float) -> None:
-        """It asks for so much time between two fetches."""
+        """The host of an address asks for so much time between two fetches."""
 
     def ended(self, error: TaskError | None) -> None:
-        """How the task's last fetch went, its answer included."""
+        """The task's last fetch is over, also its answer; ``error``: how it failed."""
 
 
 class Free:
-    """Never waits: for what runs outside of a region."""
+    """Never waits: for tasks that run outside of a region."""
 
     waited_ms = 0.0
 
@@ -72,13 +72,13 @@ class Free:
         """At once."""
 
     def slow(self, url: str, seconds: float) -> None:
-        """Nobody else asks."""
+        """Does nothing: no other task asks."""
 
     def delay(self, url: str, seconds: float) -> None:
-        """Nobody else asks."""
+        """Does nothing: no other task asks."""
 
     def ended(self, error: TaskError | None) -> None:
-        """Nobody else asks."""
+        """Does nothing: no other task asks."""
 
 
 class NoThread(RateLimited):
@@ -86,7 +86,7 @@ class NoThread(RateLimited):
 
 
 class TurnClient:
-    """Where the threads of a process ask; ``threads`` of them may wait at once."""
+    """Asks for turns, for all threads of a process; ``threads`` of them may wait at once."""
 
     def __init__(self, client: redis.Redis, region: str, threads: int) -> None:
         self._client = client
@@ -95,7 +95,7 @@ class TurnClient:
         self.waiting = threading.BoundedSemaphore(max(1, threads))
 
     def ask(self, task: str, execution: str, host: str, source: str, patience_ms: int) -> tuple[str, int]:
-        """As the script. Raises ``RedisError``'s."""
+        """Calls ``take.lua``. Raises what redis-py raises."""
         said, ms = self._take.call(
             self._client, task=task, execution=execution, host=host, source=source, patience_ms=max(0, patience_ms)
         )
@@ -103,12 +103,12 @@ class TurnClient:
 
 
 class Turn:
-    """One execution's turns; ``host`` is the one that its claim took a turn of, ``waited_ms`` how long that took."""
+    """One execution's turns. ``host``: of which its claim took a turn; ``waited_ms``: how long that took."""
 
     def __init__(
         self, turns: TurnClient, task: str, execution: str, host: str, waited_ms: float, *, is_in_trouble: bool = False
     ) -> None:
-        """``is_in_trouble``: the host's breaker wants to hear of an answer, not only of failures."""
+        """``is_in_trouble``: the host's breaker must hear of an answer, not only of failures."""
         self._turns, self._task, self._execution = turns, task, execution
         self.host, self.waited_ms = host, waited_ms
         self._has_token, self._is_in_trouble = bool(host), is_in_trouble
@@ -120,7 +120,7 @@ class Turn:
             host = origin_of(url)
         except ValueError:
             return  # the fetch says what is wrong with it
-        if self._is_in_trouble and self._asked == self.host != host:  # which has led elsewhere, so it is well
+        if self._is_in_trouble and self._asked == self.host != host:  # which led elsewhere, so it is well
             self._is_in_trouble = False
             self._turns.breakers.recovered(self.host)
         self._asked = host
@@ -142,7 +142,7 @@ class Turn:
         self._turns.breakers.delay(origin_of(url), seconds)
 
     def ended(self, error: TaskError | None) -> None:
-        """As ``Turns`` says. What says nothing of the host (a cancel, a fault of ours) is not told."""
+        """As ``Turns`` says. What says nothing about the host (a cancel, a fault of ours) is not passed on."""
         if error is not None and is_the_hosts(error):
             self._turns.breakers.failed(self._asked, error)
         elif (
@@ -158,7 +158,7 @@ class Turn:
                 try:
                     patience_ms = int(left * 1000) if may_wait else 0
                     said, ms = self._turns.ask(self._task, self._execution, host, source, patience_ms)
-                except redis.exceptions.RedisError as error:  # asked twice, it is a token that nobody uses
+                except redis.exceptions.RedisError as error:  # if it asked twice, a time passes unused
                     if left <= 0:
                         raise RegionUnavailable(f"the region's Redis says nothing of {host}: {error}") from error
                     _sleep(min(left, random.uniform(*AWAY_SECONDS)), cancelled)
@@ -183,7 +183,7 @@ class Turn:
 
 
 class Caller:
-    """A thread that calls who waits for a host's rate, to the ms; releases are seen by the claims after them."""
+    """A thread that calls tasks which wait for a host's rate, to the ms. Turns that are given back are seen by the next claims."""
 
     def __init__(self, client: redis.Redis, region: str) -> None:
         self._client = client
@@ -197,17 +197,17 @@ class Caller:
         self._thread = threading.Thread(target=self.run, name="caller", daemon=True)
 
     def start(self) -> None:
-        """Begins to call."""
+        """Starts the thread."""
         self._thread.start()
 
     def expect(self, ms: int) -> None:
-        """Somebody may be called in so many ms; -1 for nobody."""
+        """A task may be called in so many ms; -1: none waits."""
         if 0 <= ms < (self._at - time.monotonic()) * 1000:
             self._at = time.monotonic() + ms / 1000
             self._wake.set()
 
     def run(self) -> None:
-        """Calls for the life of the process."""
+        """Calls until the process ends."""
         while True:
             self.run_once()
             while (left := self._at - time.monotonic()) > 0:
@@ -215,17 +215,17 @@ class Caller:
                 self._wake.clear()
 
     def run_once(self) -> None:
-        """One look; what fails here is done by another process, or by the next look."""
+        """Looks once. What fails here is done by another process, or by the next look."""
         ms = -1
         try:
             ms = self._call.call(self._client)
         except redis.exceptions.RedisError as error:
-            log.debug("can't call who waits", error=str(error))
+            log.debug("can't call waiting tasks", error=str(error))
         self._at = time.monotonic() + (min(CALL_SECONDS, ms / 1000) if ms >= 0 else CALL_SECONDS)
 
 
 def tell_limits(client: redis.Redis, limits: Mapping[str, str]) -> None:
-    """Makes them what claims go by. Raises ``RedisError``'s."""
+    """Writes the limits that claims keep to. Raises what redis-py raises."""
     LIMIT.call(client, limits=[_LimitRow(name, limit) for name, limit in limits.items()])
 
 

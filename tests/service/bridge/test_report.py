@@ -101,6 +101,7 @@ def test_without_the_regions_redis_the_hubs_time_is_renewed_and_the_difference_k
         region_redis.running.start()
         until(lambda: one.clock, "both clocks")
         assert abs(one.clock.offset_ms) < 60_000  # both are this machine's
+        until(lambda: len(entries(hub_redis, "fra", "status")) >= 3, "its status, again and again")
         region_redis.crash()
         before = one.clock
         until(lambda: one.clock is not before, "the hub's time")

@@ -14,10 +14,13 @@ from tests import forked
 from tests.forked import COMMAND
 from tests.service.bridging import bridging, settings_of
 from tests.service.gateway import LIST, Stack
+from tests.service.hub_parts import new_request, settings
 from tests.service.wire import ask
 from tests.waiting import until
 from web.flow import dead
-from web.flow.dead import DeadLetter, DeadLetters
+from web.flow.dead import DeadLetter, DeadLetters, DeadReader
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub
 
 
 @pytest.fixture
@@ -218,6 +221,63 @@ def deliveries(rabbitmq, seconds: float) -> int:
         looks += 1
         if time.monotonic() > end:
             return count
+
+
+@pytest.fixture
+def reader(tmp_path, hub_redis, rabbitmq):
+    """A gateway's reader alone, not started: with its ledger, and whom it told."""
+    found = settings(tmp_path, redis=hub_redis.url, amqp=rabbitmq.url)
+    hub, told = Hub(found), []
+    hub.run_once()
+    ledger = Ledger(hub.client, found.limits)
+    one = DeadReader(found, hub, ledger, told.extend)
+    yield one, ledger, told
+    one.stop()
+    hub.client.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_task", "has_request", "ends"),
+    [
+        ("task", True, True, True),
+        ("cancel", True, True, False),
+        ("task", True, False, False),
+        ("task", False, True, False),
+    ],
+)
+def test_only_the_message_of_a_task_ends_it(reader, kind, has_task, has_request, ends):
+    one, ledger, told = reader
+    new = new_request()
+    ledger.begin(new)
+    ledger.accept([new.id])
+    task, request = new.tasks[0].id if has_task else None, new.id if has_request else None
+    one.bury(pika.BasicProperties(type=kind, message_id=task, correlation_id=request), b"{}")
+    assert ledger.read(new.id).done is ends
+    assert told == [new.id] * ends
+    (letter,) = one._letters.all()
+    assert (letter.region, letter.source) == (("fra", "ecb.rates") if ends else ("", ""))
+
+
+def test_a_reader_that_comes_before_the_publisher_misses_no_letter(reader, rabbitmq):
+    one, _, _ = reader
+    channel = open_channel(rabbitmq)
+    channel.queue_delete(names.DEAD_QUEUE)
+    channel.exchange_delete(names.DEAD_EXCHANGE)
+    channel.connection.close()
+    one.start()
+
+    def is_taken() -> bool:
+        channel = open_channel(rabbitmq)
+        try:
+            channel.basic_publish(names.DEAD_EXCHANGE, "", b"?", mandatory=True)
+        except (pika.exceptions.UnroutableError, pika.exceptions.ChannelClosedByBroker):
+            return False
+        finally:
+            channel.connection.close()
+        return True
+
+    until(is_taken, "the exchange to have a queue")
+    until(one._letters.count, "the letter")
 
 
 def test_the_oldest_letters_go_where_there_are_too_many_or_they_are_too_old(hub_redis, monkeypatch):

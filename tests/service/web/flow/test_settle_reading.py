@@ -187,6 +187,8 @@ def test_a_region_whose_stream_was_none_is_read_apart_for_half_a_minute(parts, h
     for task in new.tasks:
         send_home(hub_redis.client, new, task, times.created_ms + 10)
     until(lambda: settler.run_once() or ledger.read(new.id).done, "both results")
+    settler._finish()
+    assert ledger.regions(["fra"])[0].refused == {"stream": 1}
     hub_redis.client.delete(names.out_stream("fra"))
     new, times = accepted(ledger)
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)

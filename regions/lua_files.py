@@ -120,6 +120,8 @@ class Folder:
     def __init__(self, path: Path, constants: Mapping[str, str | int] | None = None, *, first: str = "") -> None:
         """``first``: the file that stands before the keys and arguments of each script."""
         self._path, self._constants, self._first = path, constants or {}, [first] if first else []
+        self._parts: dict[str, _File] = {}  # that were parsed
+        self._bodies: dict[Path, str] = {}  # of those
 
     def read(self, name: str, *, flags: str = "", **rows: type[Any]) -> Lua:
         """A script of the folder. ``flags`` replace those of its head; ``rows``: the struct of each row in its head.
@@ -147,11 +149,11 @@ class Folder:
         flags = flags or " ".join(script.names("flags"))
         pieces = [
             f"#!lua flags={flags}\n" if flags else "#!lua\n",
-            *(self._body(part) for part in first.values()),
+            *(self._bodies[part.path] for part in first.values()),
             _locals("KEYS", keys),
             _locals("ARGV", args),
             _many(many.removesuffix("..."), len(script.rows.get(script.listed, ())), len(args)),
-            *(self._body(part) for name, part in parts.items() if name not in first),
+            *(self._bodies[part.path] for name, part in parts.items() if name not in first),
             self._body(script),
         ]
         files = (*(part.path for part in parts.values()), *([path] if path.name else []))
@@ -162,12 +164,18 @@ class Folder:
         found = dict(before)
         for name in names:
             if name not in found:
-                own = self._path / f"{name}.lua"
-                path = own if own.exists() else _SHARED / own.name
-                text = path.read_text(encoding="utf-8")
-                found |= self._with_used(_uses(text), found)
-                found[name] = _parse(path, text, found)
+                part = self._parts.get(name) or self._part(name)
+                found |= self._with_used(part.names("uses"), found)
+                found[name] = part
         return found
+
+    def _part(self, name: str) -> _File:
+        own = self._path / f"{name}.lua"
+        path = own if own.exists() else _SHARED / own.name
+        text = path.read_text(encoding="utf-8")
+        part = self._parts[name] = _parse(path, text, self._with_used(_uses(text), {}))
+        self._bodies[path] = self._body(part)
+        return part
 
     def _body(self, file: _File) -> str:
         """What follows the head, with values of constants and places of fields instead of their names."""

@@ -1,17 +1,19 @@
--- Renews a worker's lease, then takes jobs from the queue: drops those that are late, cancelled or deleted, lets those wait that have no turn or
--- that join a leader, and begins an execution of each other one.
+-- Renews a worker's lease, then takes jobs from the queue: drops those that are late, cancelled or deleted, lets those
+-- wait that have no turn or that join a leader, and begins an execution of each other one.
 -- `own` is the queue to take from; `nonce` makes the executions' ids; a worker that runs suspects `is_alone`.
--- Returns {now_ms, 1 if the lease had lapsed, why it took nothing or "", a row for each job, in how many ms a task that waits may be called
--- (or -1), frames}. Of a job: `told` is the number of its answer among the frames, 0 if it has none, and `leader` whose answer that is;
--- `refused_ms` from 0 on: there is no turn in time, but in so many ms; `trouble` and `why`: what is wrong with its host.
+-- Returns {now_ms, 1 if the lease had lapsed, why it took nothing or "", a row for each job, in how many ms a task that
+-- waits may be called (or -1), frames}. Of a job: `told` is the number of its answer among the frames, 0 if it has
+-- none, and `leader` whose answer that is; `refused_ms` from 0 on: there is no turn in time, but in so many ms;
+-- `trouble` and `why`: what is wrong with its host.
 -- keys: own, queue, suspects, scheduled, wip, canceled, worker, held, lease, workers, outbox_bytes
 -- args: count, name, nonce, is_alone
 -- uses: place, hosts, host_queue, shared_fetch, join, leave, latest
--- rows: job (task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms, host, turn_ms, refused_ms, trouble,
---   why, told, leader)
--- constants: LEASE_MS, RQ_SUSPENDED, OUTBOX_MAX_BYTES, ALONE, ALONE_MAX, SKIPPED_MAX, CARRIED_MAX_BYTES, JOB, JOB_DEADLINE, JOB_REQUEST, JOB_SOURCE,
---   JOB_PAST, JOB_DEATHS, JOB_BRIDGED, JOB_HOST, JOB_SINCE, JOB_KEY, JOB_JOINED, JOB_SHARED, JOB_ASKED, JOB_MAX_AGE, CANCEL_MARK,
---   JOB_KEPT, KEEP_MS, DEATHS_MAX, FLIGHT, TURNS, HOST, RETRIED, JOB_ATTEMPT, EXECUTION, EXECUTION_TURN, EXECUTIONS, FAR_SECONDS, WORKER_TTL_SECONDS
+-- rows: job (task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms, host, turn_ms,
+--   refused_ms, trouble, why, told, leader)
+-- constants: LEASE_MS, RQ_SUSPENDED, OUTBOX_MAX_BYTES, ALONE, ALONE_MAX, SKIPPED_MAX, CARRIED_MAX_BYTES, JOB,
+--   JOB_DEADLINE, JOB_REQUEST, JOB_SOURCE, JOB_PAST, JOB_DEATHS, JOB_BRIDGED, JOB_HOST, JOB_SINCE, JOB_KEY, JOB_JOINED,
+--   JOB_SHARED, JOB_ASKED, JOB_MAX_AGE, CANCEL_MARK, JOB_KEPT, KEEP_MS, DEATHS_MAX, FLIGHT, TURNS, HOST, RETRIED,
+--   JOB_ATTEMPT, EXECUTION, EXECUTION_TURN, EXECUTIONS, FAR_SECONDS, WORKER_TTL_SECONDS
 -- flags: allow-oom
 
 local wanted = tonumber(count)

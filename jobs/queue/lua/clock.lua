@@ -1,6 +1,6 @@
--- The region's time: the Redis's own, plus what the region's clock adds to it (jobs.queue.clock). A script refuses to run at a time
--- at which its caller does not expect it; the last argument of each call says when that is.
--- `now_ms` and `exact_ms` (with a fraction) are in ms, `now` is in seconds as a text.
+-- The region's time: the Redis's own, plus what the region's clock adds to it (jobs.queue.clock). A script refuses to
+-- run at a time at which its caller does not expect it; the last argument of each call says when that is. `now_ms` and
+-- `exact_ms` (with a fraction) are in ms, `now` is in seconds as a text.
 -- constants: CLOCK, REFUSED
 
 local clock, added_ms = redis.call("TIME"), tonumber(redis.call("GET", CLOCK) or 0)

@@ -1,13 +1,14 @@
 -- Ends jobs: in RQ's records, in the region's outbox, for the tasks that share the answer, and in the cache.
 -- needs: finished, failed, outbox, outbox_bytes, counters, queue, suspects, scheduled
 -- uses: kept, shared_fetch, iso, latest
--- constants: JOB, JOB_DEADLINE, JOB_KEPT, JOB_KEY, JOB_SHARED, RETRIED, NO_CALL, KEEP_MS, RESULTS, CACHE, CACHED, CACHED_BYTES,
---   CACHED_EACH_BYTES, CACHED_MAX_BYTES
+-- constants: JOB, JOB_DEADLINE, JOB_KEPT, JOB_KEY, JOB_SHARED, RETRIED, NO_CALL, KEEP_MS, RESULTS, CACHE, CACHED,
+--   CACHED_BYTES, CACHED_EACH_BYTES, CACHED_MAX_BYTES
 
 local sums, frames_bytes = {succeeded = 0, failed = 0, raw = 0, records = 0, wire = 0}, 0
 local stamp = iso()
 
--- Ends a job in RQ's terms. Returns its deadline, the key of its question, and the leader whose answer it took; nil for what it has not.
+-- Ends a job in RQ's terms. Returns its deadline, the key of its question, and the leader whose answer it took; nil for
+-- what it has not.
 local function record(id, execution, worker, began, ending)
   local job, status = JOB .. id, ending.status
   local before, deadline, kept, key, leader = unpack(redis.call("HMGET", job, "status", JOB_DEADLINE, JOB_KEPT, JOB_KEY, JOB_SHARED))

@@ -1,6 +1,6 @@
--- Moves jobs whose time has come to the queue, looks after shared fetches, and ends with the kept outcome what could not be tried again
--- in time. A task that runs past its deadline ends by itself, or is given back and looked at again. One that was ended here may still stand
--- in the queue: claims skip jobs that are not queued.
+-- Moves jobs whose time has come to the queue, looks after shared fetches, and ends with the kept outcome what could
+-- not be tried again in time. A task that runs past its deadline ends by itself, or is given back and looked at again.
+-- One that was ended here may still stand in the queue: claims skip jobs that are not queued.
 -- Returns a row for each task that ended.
 -- keys: queue, suspects, scheduled, finished, failed, outbox, outbox_bytes, counters
 -- uses: kept, leave, conclude

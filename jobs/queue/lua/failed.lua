@@ -1,5 +1,6 @@
--- Counts a failed fetch of a host, and opens its breaker after `failures_max` in a row, for `share` (0.5 to 1) of a time that doubles with
--- each failed try from `first_ms` to `max_ms`, and for `asked_ms` at least. A fetch that began before the breaker opened says nothing new.
+-- Counts a failed fetch of a host, and opens its breaker after `failures_max` in a row, for `share` (0.5 to 1) of a
+-- time that doubles with each failed try from `first_ms` to `max_ms`, and for `asked_ms` at least. A fetch that began
+-- before the breaker opened says nothing new.
 -- Returns the ms for which it is open, 0 if it is not.
 -- args: name, kind, why, failures_max, first_ms, max_ms, share, asked_ms
 -- uses: hosts

@@ -4,11 +4,13 @@
 --        └─ none ── wait ──> nf:line:{host} and RQ's scheduled registry, or refused at once
 --     an end (leave.lua), or the clock (jobs.queue.turn.Caller) ── call ──> the next tasks go to the region's queue, with a turn
 --
--- The rate is GCRA without a burst (ITU-T I.371): two fetches are never nearer than it says. The order is start-time fair
--- queueing (Goyal, Vin, Cheng, 1996): each task stands in a round, and the tasks of one request stand in successive rounds.
+-- The rate is GCRA without a burst (ITU-T I.371): two fetches are never nearer than it says. The order is start-time
+-- fair queueing (Goyal, Vin, Cheng, 1996): each task stands in a round, and the tasks of one request stand in
+-- successive rounds.
 -- needs: queue, suspects, scheduled
 -- uses: hosts, place, iso
--- constants: TURNS, TRY_MS, HOST, ROUNDS, LINE, WAITING_MAX, ROOM_MS, HOSTS, JOB, JOB_DEADLINE, JOB_DEATHS, JOB_SOURCE, KEEP_MS
+-- constants: TURNS, TRY_MS, HOST, ROUNDS, LINE, WAITING_MAX, ROOM_MS, HOSTS, JOB, JOB_DEADLINE, JOB_DEATHS, JOB_SOURCE,
+--   KEEP_MS
 
 local has_waiting = false
 
@@ -40,8 +42,8 @@ local function turn_at(host, most, every, ahead)
   return math.max(by_rate, by_mean)
 end
 
--- Puts a task into a host's queue, and leaves it to the caller to mark that in the job's record. Or returns the ms until its turn if
--- that would come too late.
+-- Puts a task into a host's queue, and leaves it to the caller to mark that in the job's record. Or returns the ms
+-- until its turn if that would come too late.
 local function wait(name, host, most, every, id, request, deadline, is_called)
   local line, rounds = LINE .. name, ROUNDS .. name
   if is_called then
@@ -63,7 +65,8 @@ local function wait(name, host, most, every, id, request, deadline, is_called)
   return nil
 end
 
--- Sends the tasks of a host's queue to the region's queue if the host stays closed until after their deadlines: they fail at once.
+-- Sends the tasks of a host's queue to the region's queue if the host stays closed until after their deadlines: they
+-- fail at once.
 local function give_up(name, host)
   if now_ms - host.swept < 1000 then return end
   host.swept = now_ms
@@ -91,8 +94,8 @@ local function sweep(name, host)
   end
 end
 
--- Calls as many tasks of a host's queue to the front of the region's queue as there are turns. Of a host with a rate it calls
--- just one: the host's next fetch is fixed only when that one is claimed, which may be later.
+-- Calls as many tasks of a host's queue to the front of the region's queue as there are turns. Of a host with a rate it
+-- calls just one: the host's next fetch is fixed only when that one is claimed, which may be later.
 local function call(name)
   local host, line, rounds = look(name), LINE .. name, ROUNDS .. name
   local again = now_ms + 1000

@@ -24,14 +24,15 @@ local function carry(leader)
   return places[leader]
 end
 
--- Whether the answer of a task is there. While such a task is the first of the queue no other one is called before it, or it
--- would wait for ever.
+-- Whether the answer of a task is there. While such a task is the first of the queue no other one is called before it,
+-- or it would wait for ever.
 local function is_told(id)
   return id and (redis.call("HGET", JOB .. id, JOB_SHARED) or "") ~= ""
 end
 
--- Lets a task wait with the leader: returns true. Returns false if the task asks itself. If it need not, returns false and the
--- number of the answer's frame, or nil and in how many ms its turn would be, which is too late; and then the leader.
+-- Lets a task wait with the leader: returns true. Returns false if the task asks itself. If it need not, returns false
+-- and the number of the answer's frame, or nil and in how many ms its turn would be, which is too late; and then the
+-- leader.
 local function join(task, held, since)
   local key, deadline, host = task.key, task.deadline, task.host
   local leader, mark = parse(held)

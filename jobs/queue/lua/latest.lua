@@ -1,8 +1,9 @@
 -- Keeps the whole records of only the latest ended jobs.
 -- constants: LATEST_MAX, JOB, RESULTS, NO_CALL, KEEP_MS
 
--- Operators look at the latest jobs of a registry. Of the earlier ones only the fact that they ended is kept, so that they are never
--- enqueued again: otherwise a region's memory would limit its rate, and not its work. RQ can still read what is left.
+-- Operators look at the latest jobs of a registry. Of the earlier ones only the fact that they ended is kept, so that
+-- they are never enqueued again: otherwise a region's memory would limit its rate, and not its work. RQ can still read
+-- what is left.
 local function keep_latest(registry)
   if redis.call("ZCARD", registry) <= LATEST_MAX then return end
   local oldest = redis.call("ZPOPMIN", registry, 2)  -- by what expires first; two, so that one that is too long gets shorter

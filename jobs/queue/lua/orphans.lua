@@ -1,5 +1,5 @@
--- Finds results that lie in the outbox for `age_ms` or longer: entries from `after` on, up to `most` of them or `bytes_max` of fields.
--- Only one worker at a time gets them: the one that has the turn. Returns the entries.
+-- Finds results that lie in the outbox for `age_ms` or longer: entries from `after` on, up to `most` of them or
+-- `bytes_max` of fields. Only one worker at a time gets them: the one that has the turn. Returns the entries.
 -- keys: outbox, turn
 -- args: worker, age_ms, most, turn_ms, after, bytes_max
 -- flags: allow-oom

@@ -1,6 +1,7 @@
--- Registers a worker process. Sets a lease at once, so that a process that dies before its first claim is found like any other.
--- `record`: the other fields of its record, and their values. Returns 0 if a living process that was born at another time has the
--- name. A process whose reply was lost calls this again, and finds itself registered.
+-- Registers a worker process. Sets a lease at once, so that a process that dies before its first claim is found like
+-- any other.
+-- `record`: the other fields of its record, and their values. Returns 0 if a living process that was born at another
+-- time has the name. A process whose reply was lost calls this again, and finds itself registered.
 -- keys: worker, workers, queue_workers, lease, living
 -- args: name, birth, record...
 -- constants: WORKER_TTL_SECONDS, LEASE_MS

@@ -3,7 +3,8 @@
 -- uses: leave
 -- constants: EXECUTION, EXECUTION_TURN, EXECUTIONS
 
--- Ends an execution everywhere; gives when it began, in seconds. Nothing when RQ's registry of started jobs no longer holds it.
+-- Ends an execution everywhere; gives when it began, in seconds. Nothing when RQ's registry of started jobs no longer
+-- holds it.
 local function release(id, execution)
   local member = id .. ":" .. execution
   if redis.call("ZREM", wip, member) == 0 then return nil end

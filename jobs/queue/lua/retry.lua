@@ -1,6 +1,7 @@
--- Ends executions, keeps their outcomes, and puts their jobs into RQ's scheduled registry for `wait_ms`. Afterwards a job goes to the
--- front of the queue if `front` is "1". `line` says how the attempt failed. If an operator deleted the record there is nothing
--- to try again, and the task ends. Returns as finish.lua, with LATER for each that is tried again.
+-- Ends executions, keeps their outcomes, and puts their jobs into RQ's scheduled registry for `wait_ms`. Afterwards a
+-- job goes to the front of the queue if `front` is "1". `line` says how the attempt failed. If an operator deleted the
+-- record there is nothing to try again, and the task ends. Returns as finish.lua, with LATER for each that is tried
+-- again.
 -- keys: wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, suspects, scheduled
 -- args: name, endings (retried)
 -- rows: retried (..ending, task, execution, wait_ms, front, line)

@@ -1,4 +1,5 @@
--- Writes what was decided, and the minute that is over, if any. Returns 0, and does nothing, if it is another pool's turn.
+-- Writes what was decided, and the minute that is over, if any. Returns 0, and does nothing, if it is another pool's
+-- turn.
 -- keys: turn, scale, day
 -- args: name, decided, minute, minutes_kept
 -- flags: allow-oom

@@ -1,6 +1,8 @@
--- Looks at a region's load and pools. With a name it also says that this pool is there, and takes the turn to decide if no other pool has it.
--- Returns {now_ms, the pool that decides, [pool, what it says of itself, …], what was decided, what an operator asked for,
--- jobs in the queue, executions, tasks that ended, why the region is held up or "", times at which some jobs were enqueued}.
+-- Looks at a region's load and pools. With a name it also says that this pool is there, and takes the turn to decide if
+-- no other pool has it.
+-- Returns {now_ms, the pool that decides, [pool, what it says of itself, …], what was decided, what an operator asked
+-- for, jobs in the queue, executions, tasks that ended, why the region is held up or "", times at which some jobs were
+-- enqueued}.
 -- keys: pools, turn, scale, wish, queue, wip, counters, outbox_bytes
 -- args: name, about, samples
 -- constants: LEASE_MS, JOB, RQ_SUSPENDED, OUTBOX_MAX_BYTES

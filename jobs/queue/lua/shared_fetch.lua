@@ -1,17 +1,17 @@
--- Tasks that ask the same question at the same time share one fetch (jobs.queue.shared_fetch): the leader asks, the others wait with it.
--- The functions are made when they are first needed: a task without company costs nothing here.
+-- Tasks that ask the same question at the same time share one fetch (jobs.queue.shared_fetch): the leader asks, the
+-- others wait with it. The functions are made when they are first needed: a task without company costs nothing here.
 -- needs: queue, suspects, scheduled
 -- uses: place, iso
--- constants: JOB, JOB_DEADLINE, JOB_SINCE, JOB_KEPT, ROOM_MS, FLIGHT, KEEP_MS, JOB_JOINED, JOB_SHARED, SHARE_MAX, JOINED, JOB_DEATHS,
---   FLIGHTS, SHARED, LANDING, JOB_BRIDGED, JOB_MAX_AGE, LATE_TTL_MS, SHARE_TTL_MS
+-- constants: JOB, JOB_DEADLINE, JOB_SINCE, JOB_KEPT, ROOM_MS, FLIGHT, KEEP_MS, JOB_JOINED, JOB_SHARED, SHARE_MAX,
+--   JOINED, JOB_DEATHS, FLIGHTS, SHARED, LANDING, JOB_BRIDGED, JOB_MAX_AGE, LATE_TTL_MS, SHARE_TTL_MS
 
 local made_sharing
 
 local function sharing()
 if made_sharing then return made_sharing end
 
--- The record of a leader: status, deadline, since when it waits for a turn, its kept outcome. Nothing if it is gone, has ended or
--- should have ended.
+-- The record of a leader: status, deadline, since when it waits for a turn, its kept outcome. Nothing if it is gone,
+-- has ended or should have ended.
 local function asking(id)
   local record = redis.call("HMGET", JOB .. id, "status", JOB_DEADLINE, JOB_SINCE, JOB_KEPT)
   local status, deadline = record[1], record[2]
@@ -19,8 +19,9 @@ local function asking(id)
   return lives and tonumber(deadline or now_ms) + ROOM_MS > now_ms and record
 end
 
--- nf:flight:{key} holds the leader's id, followed by "+" if others wait with it, or by "*" if others stand in the queue, too.
--- It is "*" alone before the first task asked, and "=" and the leader's id if its answer is there for those that came before it.
+-- nf:flight:{key} holds the leader's id, followed by "+" if others wait with it, or by "*" if others stand in the
+-- queue, too. It is "*" alone before the first task asked, and "=" and the leader's id if its answer is there for those
+-- that came before it.
 local function parse(held)
   return held:match("^=?([^+*]*)([+*]?)$")
 end
@@ -58,8 +59,8 @@ local function pass_on(key, mark)
   else redis.call("ZREM", FLIGHTS, key) end
 end
 
--- Wakes the tasks that waited for a leader's answer, many at once. Those for whose deadline or max_age it will not do wait for the
--- next leader.
+-- Wakes the tasks that waited for a leader's answer, many at once. Those for whose deadline or max_age it will not do
+-- wait for the next leader.
 local function serve(leader)
   local name, count = SHARED .. leader, 0
   local key, last_deadline, is_late, answered = unpack(redis.call("HMGET", name, "key", "till", "late", "of"))
@@ -148,8 +149,9 @@ made_sharing = {
 return made_sharing
 end
 
--- A task ended: its answer is also that of others whose deadlines are up to `last_deadline` (-1: of nobody). `began_ms`: its last
--- attempt; `answered`: when the source gave that answer (hub ms), "" if the source was asked and gave none.
+-- A task ended: its answer is also that of others whose deadlines are up to `last_deadline` (-1: of nobody).
+-- `began_ms`: its last attempt; `answered`: when the source gave that answer (hub ms), "" if the source was asked and
+-- gave none.
 local function share(key, id, frame, last_deadline, began_ms, answered)
   local held = redis.call("GETDEL", FLIGHT .. key)
   if held and held ~= id then sharing().share_with_joined(held, key, id, frame, last_deadline, began_ms, answered) end

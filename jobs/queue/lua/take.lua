@@ -1,6 +1,6 @@
 -- Takes a turn of a host for a running task's fetch, in exchange for the turn of another host.
--- Returns what became of it and a number of ms: {"go", until it may fetch}, {"late", until its turn, which is past its patience},
--- {"full", 0} (it asks again), {"gone", 0} (the execution is no longer one).
+-- Returns what became of it and a number of ms: {"go", until it may fetch}, {"late", until its turn, which is past its
+-- patience}, {"full", 0} (it asks again), {"gone", 0} (the execution is no longer one).
 -- keys: wip
 -- args: task, execution, host, source, patience_ms
 -- uses: hosts, leave

@@ -1,6 +1,8 @@
--- Takes a step of the Redis's clock back, unless another process did so or has used the new time since. Leases then end when they
--- would have ended without the step, and no turn is held for longer than turn_ms. Returns 1 when it took the step back.
--- `added`: what is added to the clock now; a step is of `least_ms` at least; `lease` begins the key of a worker's lease.
+-- Takes a step of the Redis's clock back, unless another process did so or has used the new time since. Leases then end
+-- when they would have ended without the step, and no turn is held for longer than turn_ms. Returns 1 when it took the
+-- step back.
+-- `added`: what is added to the clock now; a step is of `least_ms` at least; `lease` begins the key of a worker's
+-- lease.
 -- keys: clock, living, outbox_turn, scale_turn
 -- args: added, step, least_ms, lease_ms, turn_ms, lease
 -- uses: now

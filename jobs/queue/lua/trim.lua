@@ -1,5 +1,5 @@
--- Does what RQ's own clean-ups would do besides failing jobs, and trims RQ's registry of canceled jobs, which RQ never does.
--- Forgets answers that no task asked for in CACHED_TTL_MS.
+-- Does what RQ's own clean-ups would do besides failing jobs, and trims RQ's registry of canceled jobs, which RQ never
+-- does. Forgets answers that no task asked for in CACHED_TTL_MS.
 -- keys: finished, failed, canceled
 -- args: most
 -- constants: JOB, KEEP_MS, CACHED, CACHED_TTL_MS, CACHED_BYTES, CACHE, CACHED_EACH_BYTES

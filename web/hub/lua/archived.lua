@@ -1,5 +1,5 @@
--- Forgets requests that were to be archived. One that the history has (is_put "1") and that was refused meanwhile stays: it
--- is to be removed there.
+-- Forgets requests that were to be archived. One that the history has (is_put "1") and that was refused meanwhile
+-- stays: it is to be removed there.
 -- keys: archive
 -- args: requests (request)
 -- rows: request (id, is_put, ledger)

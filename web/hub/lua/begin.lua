@@ -1,10 +1,11 @@
--- Writes a new request as accepting, with a lease, and looks for what it may take of older answers. A full Redis refuses it.
--- Returns {created, deadline, expires} in ms, then for each older answer that will do, by the end of its result: the task's
--- number from 0, the result's key and frame.
+-- Writes a new request as accepting, with a lease, and looks for what it may take of older answers. A full Redis
+-- refuses it.
+-- Returns {created, deadline, expires} in ms, then for each older answer that will do, by the end of its result: the
+-- task's number from 0, the result's key and frame.
 -- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same.
 -- keys: ledger, due, accepting
--- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms, answer_bytes_max,
---   tasks (task)
+-- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms,
+--   answer_bytes_max, tasks (task)
 -- rows: task (id, region, open, latest)
 -- uses: now
 

@@ -1,5 +1,5 @@
--- Makes each key a stream that has the group. A key of another type is deleted. XGROUP CREATE runs on a full Redis too: only
--- reading drains it. Returns for each key what was wrong, or "".
+-- Makes each key a stream that has the group. A key of another type is deleted. XGROUP CREATE runs on a full Redis too:
+-- only reading drains it. Returns for each key what was wrong, or "".
 -- args: group, streams...
 -- flags: allow-oom
 

@@ -1,4 +1,5 @@
--- Writes a source's verdict unless another gateway did meanwhile. Returns 1 when it wrote. `before`: the verdict that was there, or "".
+-- Writes a source's verdict unless another gateway did meanwhile. Returns 1 when it wrote. `before`: the verdict that
+-- was there, or "".
 -- keys: verdicts
 -- args: source, before, verdict
 

@@ -1,5 +1,5 @@
--- Takes requests whose accept has lapsed, and tasks that are past their deadline and grace. No other gateway gets them until
--- the lease is over. Returns the time in ms, the requests, and the tasks as REQUEST/TASK.
+-- Takes requests whose accept has lapsed, and tasks that are past their deadline and grace. No other gateway gets them
+-- until the lease is over. Returns the time in ms, the requests, and the tasks as REQUEST/TASK.
 -- keys: accepting, due
 -- args: lease_ms, most
 -- uses: now

@@ -1,6 +1,7 @@
 -- Reads a request, and its results after a cursor: bytes_max of them at most, but one in any case.
--- Returns {ledger, [entry, frame of the result, task, region in its key, bytes of its JSON, …], 1 where more results wait, the last entry
--- that there is}. A request that is not accepted has no results. With `how` (how a client reads them) it notes when each task was first read.
+-- Returns {ledger, [entry, frame of the result, task, region in its key, bytes of its JSON, …], 1 where more results
+-- wait, the last entry that there is}. A request that is not accepted has no results. With `how` (how a client reads
+-- them) it notes when each task was first read.
 -- `result_format` makes the key of a result from a region and a task.
 -- keys: ledger, events, trail
 -- args: after, bytes_max, result_format, how

@@ -1,4 +1,5 @@
--- Refuses a request as a whole: always, or with lapsed_only "1" only if the lease of its accept is over. Returns 1 when it is refused.
+-- Refuses a request as a whole: always, or with lapsed_only "1" only if the lease of its accept is over. Returns 1 when
+-- it is refused.
 -- keys: ledger, due, accepting, events, archive
 -- args: request, lapsed_only, archives, tasks (task)
 -- rows: task (id, open)

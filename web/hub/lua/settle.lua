@@ -1,16 +1,16 @@
 -- Ends tasks of one request, each once: the only way to end a task. A region's result is moved to a key that the region
 -- can't write. A result that nobody waits for is deleted.
 -- Returns for each task SETTLED; LAST, settled as the last one of its request; NOTHING to do; LATE, succeeded after its
--- deadline; TOO_LARGE, past the request's bytes; NO_FRAME, there is no such result, or it is larger than was said; NO_ROOM,
--- past what its region may hold. The last four change nothing.
--- Of a task: `region` is the one that says so, `size_bytes` are those of the JSON, `frame` is made by the hub or "", `from_region` is the region
--- in the key of the result that counts, `trail` may be "", `is_latest` is "1" where it may answer for other tasks, `held_max` bytes may be held
--- for its region (0: no limit). Keys: `open` tasks of the region, the hub's `own` result, the region's as it `came` and as it is `kept`,
--- the bytes that are `held` for the region.
+-- deadline; TOO_LARGE, past the request's bytes; NO_FRAME, there is no such result, or it is larger than was said;
+-- NO_ROOM, past what its region may hold. The last four change nothing.
+-- Of a task: `region` is the one that says so, `size_bytes` are those of the JSON, `frame` is made by the hub or "",
+-- `from_region` is the region in the key of the result that counts, `trail` may be "", `is_latest` is "1" where it may
+-- answer for other tasks, `held_max` bytes may be held for its region (0: no limit). Keys: `open` tasks of the region,
+-- the hub's `own` result, the region's as it `came` and as it is `kept`, the bytes that are `held` for the region.
 -- keys: ledger, events, due, archive, trail
 -- args: request, request_bytes_max, archives, head_bytes_max, tasks (task)
--- rows: task (id, region, status, finished_ms, size_bytes, frame, from_region, trail,
---   is_latest, held_max, open, own, came, kept, held)
+-- rows: task (id, region, status, finished_ms, size_bytes, frame, from_region, trail, is_latest, held_max, open, own,
+--   came, kept, held)
 -- uses: now
 -- constants: SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, WAKE, MORE
 -- flags: allow-oom

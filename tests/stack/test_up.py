@@ -38,7 +38,7 @@ def test_the_lines_to_try_do_what_they_say(stack):
     path = re.search(r"'http://[^/]+(/\S+)'", curl)[1]
     assert stack.get(path)["status"] == "succeeded"
     words = next(line for line in stack.output.splitlines() if line.startswith("  scripts/nearfetch ")).split()
-    done = stack.nearfetch(*words[1:])
+    done = stack.script(*words[1:])
     assert re.search(r"^(\d+) of \1 in ", done.stdout, re.MULTILINE)
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from jobs.contract import FINAL
 from jobs.errors import Cancelled
+from regions.durability import File
 from web.api import pieces, trail, views
 from web.api.events import Stream
 from web.api.recall import Recall
@@ -16,7 +17,7 @@ from web.http import problems
 from web.http.exchange import WITHOUT_BODY, Answer, Exchange
 from web.hub import ids
 from web.hub.frame import made as frame_made
-from web.hub.ledger import START, Ledger, Settlement, TaskView, View
+from web.hub.ledger import START, Ledger, Settlement, TaskView, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
 WHOLE: Final = [views.JSON, ("Cache-Control", "no-store")]  # headers
@@ -42,7 +43,7 @@ class Poller:
     def get(self, exchange: Exchange, request: str) -> Answer | None:
         """The request with the results since a cursor: at once, or parked until there is news."""
         exchange.fields["request"] = request
-        query = dict(views.query_of(exchange))
+        query = views.members_of(exchange)
         after = views.cursor(query["after"]) if "after" in query else None
         wait = views.seconds("wait", query["wait"], self._wait_max_seconds) if "wait" in query else 0.0
         etags = exchange.header("If-None-Match")
@@ -60,7 +61,7 @@ class Poller:
 
         if wait == 0:
             with self._hub.asking():
-                [view], file = self._ledger.read_many([(request, after or START)], how="poll", looks=True)
+                view, file = self._read(request, after or START, how="poll")
             if view is None or not view.results or file.has(None):
                 return render(view)
         self._park(exchange, request, after=after or START, until_done=after is None, seconds=wait, render=render)
@@ -69,7 +70,7 @@ class Poller:
     def events(self, exchange: Exchange, request: str) -> Answer | None:
         """The request's event stream. It is always parked."""
         exchange.fields["request"] = request
-        after = exchange.header("Last-Event-ID") or dict(views.query_of(exchange)).get("after") or START
+        after = exchange.header("Last-Event-ID") or views.members_of(exchange).get("after") or START
         views.cursor(after)
         self._check(request)
         exchange.park()
@@ -89,7 +90,7 @@ class Poller:
             view = self._ledger.read(request, STATE_ONLY)
             if view is not None and not view.done:
                 self._ledger.settle([_cancelled(view, task) for task in view.tasks if task.status not in FINAL])
-            [view], file = self._ledger.read_many([(request, START)], looks=True)
+            view, file = self._read(request, START)
             left_ms = view.deadline_ms - self._ledger.now_ms() if view is not None else 0
         if view is not None and left_ms > 0:
             ended = [(task.id, task.region) for task in view.tasks if task.status == "cancelled"]
@@ -109,6 +110,13 @@ class Poller:
             return render(view)
         self._park(exchange, request, after=START, until_done=True, seconds=0, render=render)
         return None
+
+    def _read(self, request: str, after: str, *, how: str = "") -> tuple[View | None, File]:
+        """The request, and the hub's file after that. Raises what ``Ledger.read`` raises."""
+        [view], file = self._ledger.read_many([(request, after)], how=how, looks=True)
+        if isinstance(view, Unreadable):
+            raise view
+        return view, file
 
     def _park(
         self,

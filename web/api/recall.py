@@ -130,6 +130,6 @@ def _wanted(exchange: Exchange) -> Wanted:
 def _since(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # an offset may lead out of the years that there are
         raise Problem("bad-request", f"since: expected a time like 2026-11-24T04:14:00Z, found {text[:60]!r}") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)

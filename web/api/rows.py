@@ -27,7 +27,7 @@ FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20].", re.DOTA
 _NUMBER: Final = re.compile(
     r"[+-]?(?:[0-9][0-9.,]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?%?"
 )  # begins like a formula, and is none
-_QUALITY: Final = re.compile(r"[01](\.\d{0,3})?")
+_QUALITY: Final = re.compile(r"[01](\.\d{0,3})?", re.ASCII)
 _TO_QUOTE: Final = re.compile(r'[",\r\n]|^\s|\s$')
 
 _items: Final = msgspec.json.Decoder(list[msgspec.Raw])

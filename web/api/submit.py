@@ -98,14 +98,15 @@ def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> N
         raise unknown_source(source, rules.catalog)
     errors: Errors = []
     params: dict[str, object] = {}
-    max_age = "0"
+    own: dict[str, str] = {}
     for name, text in pairs:
-        if name == "max_age":
-            max_age = text
-        elif name in params:
+        if name in params or (name in QUERY_OWN and name in own):
             errors.append((pointer(name), "expected it once, found it twice"))
-        elif name not in QUERY_OWN:
+        elif name in QUERY_OWN:
+            own[name] = text
+        else:
             params[name] = text
+    max_age = own.get("max_age", "0")
     if not SECONDS.fullmatch(max_age):
         errors.append(("/max_age", f"expected a number of seconds from 0, found {_shown(max_age)}"))
     task = _task(source, params, rules, "", "", errors, text=True)

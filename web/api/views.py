@@ -16,7 +16,8 @@ from web.hub.ledger import START, New, TaskView, Times, View
 JSON: Final = ("Content-Type", "application/json")
 RETRY_AFTER: Final = ("Retry-After", "1")
 ID_PATTERN: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-CURSOR_PATTERN: Final = re.compile(r"(\d{1,20})-(\d{1,20})")
+CURSOR_PATTERN: Final = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
+SECONDS_PATTERN: Final = re.compile(r"(\d{1,9}(\.\d{0,9})?|\.\d{1,9})([eE]\d{1,2})?", re.ASCII)
 CURSOR_PART_MAX: Final = 2**64 - 2
 
 
@@ -144,13 +145,9 @@ def cursor(text: str) -> str:
 
 def seconds(name: str, text: str, most: float) -> float:
     """A wait in seconds, cut to ``most``; raises ``Problem`` (400) if it is not a number from 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
+    if not SECONDS_PATTERN.fullmatch(text):
         raise problems.Problem("bad-request", f"{name}: expected a number of seconds from 0, found {text[:60]!r}")
-    return min(value, most)
+    return min(float(text), most)
 
 
 def refuse_other_sites(exchange: Exchange) -> None:
@@ -159,6 +156,17 @@ def refuse_other_sites(exchange: Exchange) -> None:
         raise problems.Problem(
             "cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site"
         )
+
+
+def members_of(exchange: Exchange) -> dict[str, str]:
+    """The query as a dict; raises ``Problem`` (400) if it can't be read, or has a name twice."""
+    pairs = query_of(exchange)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise problems.Problem("bad-request", f"query: expected each name once, found {twice[:60]!r} twice")
+    return found
 
 
 def query_of(exchange: Exchange) -> list[tuple[str, str]]:

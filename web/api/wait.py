@@ -25,7 +25,7 @@ from regions import logs, names
 from regions.durability import File
 from web.http import problems
 from web.http.exchange import Answer, Exchange
-from web.hub.ledger import Ledger, View
+from web.hub.ledger import Ledger, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
@@ -221,7 +221,12 @@ class Waiters:
         views, is_written = dict(zip(reads, found, strict=True)), file.has(None)
         for waiter, why in due.items():
             view = views[waiter.request, waiter.cursor()]
-            if is_written or view is None or not view.results or not waiter.needs_written:
+            if (
+                isinstance(view, Unreadable)
+                or view is None
+                or is_written
+                or not (view.results and waiter.needs_written)
+            ):
                 self._answer(waiter, why, view)
             else:
                 self._keep(waiter, _Unwritten(view, why, file))
@@ -275,10 +280,14 @@ class Waiters:
         elif self._due.get(waiter) != "closing":
             self._due[waiter] = why
 
-    def _answer(self, waiter: Waiter, why: Why, found: View | HubUnavailable | None) -> None:
+    def _answer(self, waiter: Waiter, why: Why, found: View | Unreadable | HubUnavailable | None) -> None:
         """Gives one waiter what was read, and does what it returns. Its errors do not reach other waiters."""
         try:
-            following = waiter.miss(found, why) if isinstance(found, HubUnavailable) else waiter.take(found, why)
+            if isinstance(found, Unreadable):
+                waiter.fail()
+                following: Next = "over"
+            else:
+                following = waiter.miss(found, why) if isinstance(found, HubUnavailable) else waiter.take(found, why)
         except Exception:
             log.exception("answering failed", request=waiter.request)
             waiter.fail()

@@ -27,11 +27,12 @@ from regions import logs, names
 from web.flow.clean import Cleaner
 from web.flow.kept import Kept, Unwritten
 from web.flow.publish import Batch, Message, Publisher
-from web.hub import reuse
-from web.hub.ledger import Ledger, New, NewTask, Settlement, Times
+from web.hub import reuse, scripts
+from web.hub.ledger import Begun, Ledger, New, NewTask, Times
 from web.hub.redis import Hub, HubUnavailable, reason_of
 
 BUDGET_SECONDS: Final = 0.9
+COPIES_SHARE: Final = 0.5  # of a region's room at the hub: past it a result is not copied for another task, but fetched
 FILE_LOOK_SECONDS: Final = 0.02  # between two questions whether the hub has written what it accepted
 
 log = logs.get("accept")
@@ -132,35 +133,37 @@ class Acceptor:
             else:  # the write may have arrived all the same
                 self._refuse(pending, reason_of(error))
             return
-        ended = reuse.settlements(new, begun, self._ledger.request_bytes_max) if begun.latest else []
-        rest = _rest(new, ended)
+        self._clock.add(started + BUDGET_SECONDS, pending)
+        try:
+            ended = self._reuse(new, begun) if begun.latest else set()
+        except HubUnavailable as error:
+            self._refuse(pending, error.reason)
+            return
+        pending.reused = len(ended)
+        rest = [task for task in new.tasks if task.id not in ended]
         if new.max_age and (reason := self._unpublishable(rest)) is not None:
             self._refuse(pending, reason)
             return
-        if rest:
-            pending.batch = Batch(_messages(new, rest, begun), lambda reason: self._published(pending, reason))
-        self._clock.add(started + BUDGET_SECONDS, pending)
-        if ended and not self._reuse(pending, ended):
-            return
-        if pending.batch is not None:
-            self._publisher.publish(pending.batch)
-        else:
+        if not rest:
             self._published(pending, None)
+            return
+        pending.batch = Batch(_messages(new, rest, begun), lambda reason: self._published(pending, reason))
+        if not pending.is_ended:  # otherwise its time was over before there was anything to withdraw
+            self._publisher.publish(pending.batch)
 
     def _unpublishable(self, tasks: Sequence[NewTask]) -> str | None:
         """Why the broker would not confirm these tasks; None when it may, and for no tasks."""
         return self._publisher.unavailable_for({task.region for task in tasks}) if tasks else None
 
-    def _reuse(self, pending: _Pending, ended: Sequence[Settlement]) -> bool:
-        """Ends the tasks for which the hub had a result; False when the hub can't be reached."""
-        try:
-            with self._hub.asking():
-                self._ledger.settle(ended)
-        except HubUnavailable as error:
-            self._refuse(pending, error.reason)
-            return False
-        pending.reused = len(ended)
-        return True
+    def _reuse(self, new: New, begun: Begun) -> set[str]:
+        """Ends the tasks for which the hub has a result and room for a copy of it; their ids. Raises HubUnavailable."""
+        copies_max = int(COPIES_SHARE * self._hub.region_bytes_max)
+        found = reuse.settlements(new, begun, self._ledger.request_bytes_max, copies_max)
+        if not found:
+            return set()
+        with self._hub.asking():
+            answers = self._ledger.settle(found)
+        return {one.task for one, answer in zip(found, answers, strict=True) if answer in scripts.ENDED}
 
     def _published(self, pending: _Pending, reason: str | None) -> None:
         """Called on the broker's thread, which must not wait for a Redis."""
@@ -298,14 +301,6 @@ class _Clock:
             while self._heap and (self._heap[0][0] <= time.monotonic() or self._heap[0][2].is_ended):
                 due.append(heapq.heappop(self._heap)[2])
             return [pending for pending in due if not pending.is_ended]
-
-
-def _rest(new: New, ended: Sequence[Settlement]) -> Sequence[NewTask]:
-    """The tasks that ``ended`` does not end."""
-    if not ended:
-        return new.tasks
-    ids = {one.task for one in ended}
-    return [task for task in new.tasks if task.id not in ids]
 
 
 def _messages(new: New, tasks: Sequence[NewTask], times: Times) -> list[Message]:

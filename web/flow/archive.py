@@ -19,7 +19,7 @@ from regions.loop import Loop
 from regions.script import send, value
 from web.flow.history import History, HistoryAway
 from web.hub import scripts
-from web.hub.ledger import START, Ledger
+from web.hub.ledger import START, Ledger, View
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 0.5
@@ -111,7 +111,7 @@ class Archiver:
     def _archive(self, requests: list[str]) -> None:
         with self._hub.asking():
             views, _ = self._ledger.read_many([(one, START) for one in requests], self._bytes_max, spliced=False)
-            there = [view for view in views if view is not None]
+            there = [view for view in views if isinstance(view, View)]
             put = {view.id for view in there}
             others = [request for request in requests if request not in put]
             states = dict(zip(others, self._ledger.states(others), strict=True))

@@ -353,7 +353,7 @@ class Settler:
                 self._refuse(one.region, "", found, Refused("frame", str(error)))
             status = "expired" if answer == scripts.LATE else "failed"
             frame = frame_made(one.task, sources.get(one.task, ""), one.region, status, error)
-            instead.append(msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame)))
+            instead.append(msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame), held_max=0))
         return instead
 
 

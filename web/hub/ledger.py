@@ -129,6 +129,10 @@ class View(Struct, frozen=True, kw_only=True):
         return "partial" if self.succeeded else "failed"
 
 
+class Unreadable(Exception):  # noqa: N818
+    """A request whose data can't be read, because something else stands where the hub keeps it."""
+
+
 class Settlement(Struct, frozen=True, kw_only=True):
     """The end of a task. ``frame``: the result, if the hub itself made it."""
 
@@ -141,7 +145,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     frame: bytes = b""
     trail: bytes = b""  # JSON: a contract.Trail, or the id of the task whose result is used again
     run: contract.Run | None = None  # the run in that trail
-    held_max: int = 0  # bytes that the region may hold here; 0 means no limit
+    held_max: int = 0  # bytes that the region may hold here; 0 means no limit, and that a frame is not counted
 
     @property
     def is_latest(self) -> bool:
@@ -303,7 +307,10 @@ class Ledger:
 
         ``how``: the way in which a client reads them, noted at the first read of each result; "" notes nothing.
         """
-        return self.read_many([(request, after)], bytes_max, how=how)[0][0]
+        view = self.read_many([(request, after)], bytes_max, how=how)[0][0]
+        if isinstance(view, Unreadable):
+            raise view
+        return view
 
     def read_many(
         self,
@@ -313,20 +320,25 @@ class Ledger:
         how: str = "",
         spliced: bool = True,
         looks: bool = False,
-    ) -> tuple[list[View | None], durability.File]:
+    ) -> tuple[list[View | Unreadable | None], durability.File]:
         """Reads several (request, cursor) in one round trip. Returns (the views; the hub's file after that, if ``looks``).
 
         Of each request at most ``bytes_max`` bytes of results are read (``PIECE_BYTES`` by default); ``more`` says that others
         wait. ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced``, results are the
-        frames as they came, for the history. A hub that is killed forgets what its file did not hold.
+        frames as they came, for the history. A hub that is killed forgets what its file did not hold. A request that can't be
+        read is ``Unreadable``, and the others are read.
         """
         limit = min(PIECE_BYTES, self.answer_bytes_max) if bytes_max is None else bytes_max
         replies = self._read(asked, limit, how, looks=looks)
-        if how and any(isinstance(reply, redis.exceptions.ResponseError) for reply in replies):
+        if how and any(isinstance(one, redis.exceptions.ResponseError) and not _is_its_own(one) for one in replies):
             replies = self._read(asked, limit, "", looks=looks)
         file = durability.file_of(value(replies.pop())) if looks else durability.File()
-        views: list[View | None] = []
+        views: list[View | Unreadable | None] = []
         for (request, after), reply in zip(asked, replies, strict=True):
+            if _is_its_own(reply):
+                log.error("not read", request=request, error=str(reply))
+                views.append(Unreadable(str(reply)))
+                continue
             fields, found, more, last = value(reply)
             frames = found[1::5]
             is_readable = None not in frames

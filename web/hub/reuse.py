@@ -17,10 +17,13 @@ from jobs import contract
 from web.hub.ledger import Begun, Latest, New, Settlement
 
 
-def settlements(new: New, begun: Begun, bytes_max: int) -> list[Settlement]:
-    """The ends of tasks for which the hub has a usable result, with at most ``bytes_max`` bytes of JSON in all."""
+def settlements(new: New, begun: Begun, bytes_max: int, copies_max: int = 0) -> list[Settlement]:
+    """The ends of tasks for which the hub has a usable result, with at most ``bytes_max`` bytes of JSON in all.
+
+    ``copies_max``: with more bytes at the hub a region's results are not copied; 0 means no limit.
+    """
     found, size = [], 0
-    for one in _usable(new, begun):
+    for one in _usable(new, begun, copies_max):
         size += one.size_bytes
         if size > bytes_max:
             break
@@ -28,7 +31,7 @@ def settlements(new: New, begun: Begun, bytes_max: int) -> list[Settlement]:
     return found
 
 
-def _usable(new: New, begun: Begun) -> Iterator[Settlement]:
+def _usable(new: New, begun: Begun, copies_max: int) -> Iterator[Settlement]:
     for latest in begun.latest:
         try:
             age_seconds = _age_seconds(latest, begun.created_ms)
@@ -46,6 +49,7 @@ def _usable(new: New, begun: Begun) -> Iterator[Settlement]:
             size_bytes=size,
             frame=frame,
             trail=msgspec.json.encode(latest.key.rpartition(":")[2]),
+            held_max=copies_max,
         )
 
 

@@ -34,23 +34,33 @@ local function hindrance(said, task)
   if bytes + grown + task.size_bytes > tonumber(request_bytes_max) then return TOO_LARGE end
 end
 
+-- Counts bytes that are held for a task's region until they expire; whether there is room.
+local function hold(task, length)
+  local all, most = redis.call("HINCRBY", task.held, "all", length), tonumber(task.held_max)
+  if most > 0 and all > most then
+    redis.call("HINCRBY", task.held, "all", -length)
+    return false
+  end
+  redis.call("HINCRBY", task.held, math.floor(expires / 60000) + 1, length)
+  return true
+end
+
 -- Moves the region's result to the hub's own key; why it may not, or nothing.
 local function take(task)
   local length = redis.pcall("STRLEN", task.came)
   if type(length) ~= "number" or length == 0 or length > task.size_bytes + head_bytes_max then return NO_FRAME end
-  local all, most = redis.call("HINCRBY", task.held, "all", length), tonumber(task.held_max)
-  if most > 0 and all > most then
-    redis.call("HINCRBY", task.held, "all", -length)
-    return NO_ROOM
-  end
-  redis.call("HINCRBY", task.held, math.floor(expires / 60000) + 1, length)
+  if not hold(task, length) then return NO_ROOM end
   redis.call("RENAME", task.came, task.kept)
   redis.call("PEXPIREAT", task.kept, expires)
 end
 
 for number, task in ipairs(tasks) do
   local said, question = found[2 * number + 4], found[2 * number + 5]
-  local answer = not said and NOTHING or hindrance(said, task) or (task.frame == "" and take(task)) or SETTLED
+  local answer = not said and NOTHING or hindrance(said, task)
+  if not answer and task.frame == "" then answer = take(task) end
+  -- A frame of the hub is counted where it has a bound: copies of results that are used again.
+  if not answer and task.frame ~= "" and tonumber(task.held_max) > 0 and not hold(task, #task.frame) then answer = NO_ROOM end
+  answer = answer or SETTLED
   answers[number] = answer
   if not said or answer == SETTLED then
     local member = request .. "/" .. task.id

@@ -5,6 +5,7 @@ import time
 import pytest
 from ulid import ULID
 
+from regions import names
 from tests.service.conftest import RedisInstance
 from tests.service.waiting_gateway import WaitingGateway
 from tests.service.wire import Wire, ask
@@ -362,3 +363,36 @@ def test_fault_of_a_handler_is_a_500_problem(gateway):
     reply = ask(gateway.port, "GET", "/broken")
     assert (reply.status, reply.json()["type"]) == (500, "urn:nearfetch:problem:internal")
     assert ask(gateway.port, "GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("cursor", ["%D9%A1-0", "1795921387913-%EF%BC%91", "1_0-0", "+1-0"])
+@pytest.mark.parametrize("way", ["?after={}", "?after={}&wait=1", "/events?after={}"])
+def test_a_cursor_of_other_digits_than_ours_is_refused(gateway, cursor, way):
+    """Redis refuses it, and others who are read for at the same time were answered 500."""
+    new, _ = gateway.add()
+    assert ask(gateway.port, "GET", path(new, way.format(cursor))).status == 400
+
+
+@pytest.mark.parametrize(
+    "query", ["?wait=%D9%A3", "?wait=1_0", "?wait=1%0A", "?wait=-1", "?wait=inf", "?after=0-0&after=1-0"]
+)
+def test_an_odd_query_is_refused(gateway, query):
+    assert ask(gateway.port, "GET", path(gateway.add()[0], query)).status == 400
+
+
+def test_a_request_that_can_not_be_read_is_nobody_elses_fault(start_gateway):
+    """Waiters are read for together: the data of one may be damaged."""
+    gateway = start_gateway(listens=False)
+    broken, whole = gateway.add()[0], gateway.add(2)[0]
+    gateway.settle(whole, 0)
+    with Wire(gateway.port) as first, Wire(gateway.port) as second:
+        first.send("GET", path(broken, "?after=0-0&wait=30"))
+        second.send("GET", path(whole, "?after=99999999999999-0&wait=30"))
+        gateway.has_waiters(2)
+        gateway.hub.client.set(names.events(broken.id), "damaged")
+        gateway.waiters.news([broken.id, whole.id])
+        assert first.reply().status == 500
+        assert len(gateway.waiters) == 1
+        gateway.waiters.close()
+        assert second.reply().status == 200
+    assert ask(gateway.port, "GET", path(broken)).status == 500

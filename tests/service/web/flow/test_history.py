@@ -160,7 +160,17 @@ def test_long_lists_come_in_pages_without_a_gap_or_a_repeat(stack, store):
 
 
 @pytest.mark.parametrize(
-    "query", ["status=running", "since=soon", "cursor=1-1", "sauce=a", "source=a&source=b", "source=%ff"]
+    "query",
+    [
+        "status=running",
+        "since=soon",
+        "cursor=1-1",
+        "sauce=a",
+        "source=a&source=b",
+        "source=%ff",
+        "since=0001-01-01T00:00:00%2B00:01",
+        "since=9999-12-31T23:59:59-00:01",
+    ],
 )
 def test_what_can_not_be_looked_for_is_a_400(stack, query):
     assert ask(stack.port, "GET", f"/v1/requests?{query}").status == 400

@@ -54,6 +54,21 @@ def asks_the_region(stack, category: str, max_age: float, *, fast: bool = True) 
     return task
 
 
+def test_copies_take_half_of_a_regions_room_and_then_the_region_is_asked(stack, monkeypatch):
+    """Each copy is kept for an hour. They filled the hub, for everybody, and no region's room counted them."""
+    fetched(stack, "copied", records=b'["%b"]' % (b"x" * 100_000))
+    path = "/v1/sources/demo.list/records?category=copied&max_age=60"
+    held = int(stack.region.redis.hget(names.held("fra"), "all"))
+    assert ask(stack.port, "GET", path).json()["cached"] is True
+    copy_bytes = int(stack.region.redis.hget(names.held("fra"), "all")) - held
+    assert copy_bytes > 100, "a copy was not counted"
+    monkeypatch.setattr(stack.gateway.hub, "_share_of_region", 0.0)
+    monkeypatch.setattr(stack.gateway.hub, "region_bytes_max", int(2.5 * (held + 2 * copy_bytes)))
+    cached = [ask(stack.port, "GET", path).json()["cached"]]
+    assert cached == [True]
+    asks_the_region(stack, "copied", 60)
+
+
 def test_a_young_result_answers_at_once_and_no_task_is_sent(stack):
     """The same records, marked, with their age; nothing was attempted, fetched or sent for it."""
     task = fetched(stack, "young", ago=30, warnings=["w"], url="https://demo.example/list/young", count=1)

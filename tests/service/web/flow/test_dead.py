@@ -294,6 +294,7 @@ def test_the_oldest_letters_go_where_there_are_too_many_or_they_are_too_old(hub_
     assert dead.TTL_MS - 60_000 < hub_redis.client.pttl(names.DEAD) <= dead.TTL_MS
     assert [one.id for one in kept.some(["5", "0", "2"])] == ["5", "2"]
     assert (kept.drop(["5", "0"]), kept.drop([]), kept.count()) == (1, 0, 2)
+    assert hub_redis.client.hlen(names.DEAD) == 2
 
 
 def test_an_operator_lists_shows_retries_and_drops(stack, rabbitmq, nearfetch):

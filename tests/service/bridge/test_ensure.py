@@ -63,7 +63,7 @@ def test_a_killed_bridge_is_replaced_and_loses_nothing(host, region):
     with Traffic(host, region) as traffic:
         traffic.flows(region)
         os.kill(first, signal.SIGKILL)
-        answer = json.loads(host.run("ensure", "--json"))["regions"]
+        answer = json.loads(host.run("ensure", "--json", patch="ensure.SUPERVISOR_SECONDS = 600.0"))["regions"]
         second = host.consuming(region)
         traffic.flows(region)
     did = [f"process {first} had died, started process {second}"]
@@ -163,7 +163,7 @@ def test_a_command_that_hangs_with_the_lock_is_ended(host, region):
     host.pause(hung.pid)
     assert host.run("ensure") == ""  # it may only be slow
     age(lock)
-    said = host.run("ensure", patch=AT_ONCE)
+    said = host.run("ensure", patch=f"{AT_ONCE}; ensure.KILL_SECONDS = 600.0")
     hung.communicate(timeout=20)
     assert hung.returncode == -signal.SIGKILL
     assert f"ended process {hung.pid}, a command that hung for" in said

@@ -1,0 +1,91 @@
+"""What bridges.ensure does where no bridge has to run: what it says, its lock, and the end of all that it started."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bridge import heartbeat
+from bridge.ensure import RegionBridges, Report, end_kept
+from tests.waiting import until
+
+BRIDGE = """
+import signal, sys, time
+from pathlib import Path
+from bridge.heartbeat import Heartbeat
+
+folder, how = Path(sys.argv[1]), sys.argv[2:]
+told = []
+signal.signal(signal.SIGTERM, signal.SIG_IGN if "deaf" in how else lambda *_: told.append(1))
+one = Heartbeat(folder, "fra", kept="kept" in how)
+while not told:
+    time.sleep(0.01)
+(folder / "drained").touch()
+"""
+
+
+class Beating:
+    """Processes with the heartbeats of bridges."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._running = folder, list[subprocess.Popen[bytes]]()
+
+    def start(self, *how: str) -> subprocess.Popen[bytes]:
+        self._running.append(subprocess.Popen([sys.executable, "-c", BRIDGE, str(self.folder), *how]))
+        until(lambda: len(self.beats()) == len(self._running), "its heartbeat")
+        return self._running[-1]
+
+    def beats(self) -> list[heartbeat.Beat]:
+        return [beat for file in heartbeat.files(self.folder) if (beat := heartbeat.read(file)) is not None]
+
+    def stop(self) -> None:
+        for one in self._running:
+            one.kill()
+            one.wait()
+
+
+@pytest.fixture
+def beating(tmp_path: Path) -> Iterator[Beating]:
+    one = Beating(tmp_path)
+    yield one
+    one.stop()
+
+
+def test_what_was_started_here_drains_and_ends_also_if_it_was_stopped_and_a_supervisors_bridge_stays(
+    beating: Beating,
+) -> None:
+    supervised, kept = beating.start(), beating.start("kept")
+    os.kill(kept.pid, signal.SIGSTOP)
+    assert end_kept(beating.folder, 60.0) == 1
+    assert kept.wait(60) == 0
+    assert (beating.folder / "drained").exists()
+    assert supervised.poll() is None
+
+
+def test_what_does_not_drain_in_time_is_killed(beating: Beating) -> None:
+    deaf = beating.start("kept", "deaf")
+    assert end_kept(beating.folder, 0.05) == 1
+    assert deaf.wait(60) == -signal.SIGKILL
+
+
+def test_only_the_owner_may_open_what_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "beats"
+    with RegionBridges(folder, "fra", ["/bin/false"], {})._alone(Report("fra"), 0.0) as mine:
+        assert mine
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert (folder / "fra.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_steps_and_faults_are_said_at_once() -> None:
+    said: list[tuple[str, bool]] = []
+    report = Report("fra", lambda text, is_fault: said.append((text, is_fault)))
+    report.note("a step")
+    assert report.ok
+    report.fail("a fault")
+    assert not report.ok
+    assert said == [("a step", False), ("a fault", True)]
+    assert report.did == ["a step", "a fault"]

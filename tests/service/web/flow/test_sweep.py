@@ -85,7 +85,7 @@ def test_what_one_gateway_took_another_one_leaves_until_it_is_clear_that_it_died
     assert {half.ledger.read(new.id).done for new in wanted} == {True}
 
 
-def test_accepts_that_a_dead_gateway_left_open_are_refused_together_and_cancelled(half):
+def test_accepts_that_a_dead_gateway_left_open_are_refused_together_and_cancelled(half, capfd):
     wanted = [new_request(("fra", "nyc")) for _ in range(BATCH + 50)]
     for new in wanted:
         half.ledger.begin(new)
@@ -97,6 +97,7 @@ def test_accepts_that_a_dead_gateway_left_open_are_refused_together_and_cancelle
     assert set(half.ledger.states([new.id for new in wanted])) == {"refused"}
     assert half.cleaner.kept == 2 * len(wanted)  # each region of each is to hear of it
     assert {one.deadline_ms for one in half.cleaner._lanes["fra"].waiting} == {300_000}  # as long as any task may live
+    assert capfd.readouterr().out.count("lapsed accepts refused") == 2  # a batch each
 
 
 def test_an_accept_whose_lease_lives_is_left_alone(half):

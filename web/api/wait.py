@@ -221,12 +221,7 @@ class Waiters:
         views, is_written = dict(zip(reads, found, strict=True)), file.has(None)
         for waiter, why in due.items():
             view = views[waiter.request, waiter.cursor()]
-            if (
-                isinstance(view, Unreadable)
-                or view is None
-                or is_written
-                or not (view.results and waiter.needs_written)
-            ):
+            if not isinstance(view, View) or is_written or not (view.results and waiter.needs_written):
                 self._answer(waiter, why, view)
             else:
                 self._keep(waiter, _Unwritten(view, why, file))

@@ -201,6 +201,10 @@ def test_names_of_parts_without_end_end(parts, monkeypatch):
     parts.is_refused("status")
     parts.is_drained()
     assert len(parts.ledger.regions(["fra"])[0].reported) == 5
+    monkeypatch.setattr(settle, "PART_LIVES_SECONDS", 0.0)  # those are silent for long
+    parts.say({**STATUS, "name": "h:next"})
+    parts.is_drained()
+    assert len(parts.ledger.regions(["fra"])[0].reported) == 6
 
 
 def test_claims_of_what_was_not_asked_of_it_change_nothing(parts):

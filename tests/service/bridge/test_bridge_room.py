@@ -2,18 +2,9 @@
 
 import os
 
-import pytest
-
 from bridge import watch
 from tests.service.bridging import Region, task
 from tests.waiting import until
-
-
-@pytest.fixture
-def region(request, hub_redis, region_redis, rabbitmq) -> Region:
-    one = Region(f"r{abs(hash(request.node.name)) % 10**9}", hub_redis, region_redis, rabbitmq)
-    one.broker.declare()
-    return one
 
 
 def test_lanes_close_by_the_memory_of_their_redis(region: Region) -> None:
@@ -38,18 +29,21 @@ def test_large_params_do_not_fill_a_region_past_its_mark_between_two_looks(regio
     client.config_set("appendfsync", "always")
     tasks = [task(region.name, n, params={"q": os.urandom(50_000).hex()}) for n in range(300)]
     sync = task(region.name, 999, sync=True)
-    region.broker.publish(*tasks)
     limit = int(client.info("memory")["used_memory"]) + 8_000_000
     client.config_set("maxmemory", limit)
-    with monkeypatch.context() as never:
+    looks, look = [], watch.Watch.run_once
+    with monkeypatch.context() as never, region.bridging() as running:
+        running.wait_for("consuming")
         never.setattr(watch, "INTERVAL_SECONDS", 3_600.0)
-        with region.bridging() as running:
-            running.wait_for("paused", "70%")
-            until(lambda: region.broker.ready() + len(region.jobs()) == 300, "the rest to be back in the queue")
-            assert 0 < len(region.jobs()) < 150
-            assert used(client) < 0.72 * limit
-            region.broker.publish(sync)
-            until(lambda: sync.task in region.jobs(), "the fast lane")
+        never.setattr(watch.Watch, "run_once", lambda one: look(one) or looks.append(one))
+        until(lambda: looks, "the last look")
+        region.broker.publish(*tasks)
+        running.wait_for("paused", "70%")
+        until(lambda: region.broker.ready() + len(region.jobs()) == 300, "the rest to be back in the queue")
+        assert 0 < len(region.jobs()) < 150
+        assert used(client) < 0.72 * limit
+        region.broker.publish(sync)
+        until(lambda: sync.task in region.jobs(), "the fast lane")
     client.config_set("maxmemory", "256mb")
     with region.bridging() as running:
         region.each_once([*tasks, sync])

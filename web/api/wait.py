@@ -29,6 +29,7 @@ from web.hub.ledger import Ledger, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
+READ_BYTES: Final = 8_000_000  # of results in one read; where it was more, fewer are read at once next time
 PIECES_AT_ONCE: Final = 4  # the same for readers of large answers, since all other answers wait while they are read
 ANSWER_AT_ONCE: Final = 512  # waiters; many may wait for the same request
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
@@ -86,6 +87,7 @@ class Waiters:
         self._count = 0
         self._due: dict[Waiter, Why] = {}
         self._unwritten: dict[Waiter, _Unwritten] = {}  # these are not due at the same time
+        self._at_once = READ_AT_ONCE
         self._written_at = 0.0  # monotonic; when to ask the hub next
         self._timers: list[tuple[float, int, Waiter]] = []
         self._numbers = itertools.count()
@@ -218,6 +220,10 @@ class Waiters:
                 self.forget(waiter)
                 waiter.fail()
             return
+        size = sum(len(result) for view in found if isinstance(view, View) for result in view.results)
+        self._at_once = (
+            max(1, len(reads) * READ_BYTES // size) if size > READ_BYTES else min(READ_AT_ONCE, 2 * self._at_once)
+        )
         views, is_written = dict(zip(reads, found, strict=True)), file.has(None)
         for waiter, why in due.items():
             view = views[waiter.request, waiter.cursor()]
@@ -307,7 +313,7 @@ class Waiters:
                     break
                 self._changed.wait(self._next_seconds())
             self._take_timers()
-            chosen = [*self._chosen(READ_AT_ONCE, is_bulk=False), *self._chosen(PIECES_AT_ONCE, is_bulk=True)]
+            chosen = [*self._chosen(self._at_once, is_bulk=False), *self._chosen(PIECES_AT_ONCE, is_bulk=True)]
             return {waiter: self._due.pop(waiter) for waiter in chosen}
 
     def _next_seconds(self) -> float | None:

@@ -1,5 +1,6 @@
 """Polls, long polls and event streams on a real server and a real Redis."""
 
+import contextlib
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from tests.service.conftest import RedisInstance
 from tests.service.waiting_gateway import WaitingGateway
 from tests.service.wire import Wire, ask
 from tests.waiting import until
-from web.api import events
+from web.api import events, wait
 
 
 @pytest.fixture
@@ -396,3 +397,33 @@ def test_a_request_that_can_not_be_read_is_nobody_elses_fault(start_gateway):
         gateway.waiters.close()
         assert second.reply().status == 200
     assert ask(gateway.port, "GET", path(broken)).status == 500
+
+
+def test_large_results_are_read_for_few_waiters_at_once(start_gateway, monkeypatch):
+    """All results of a read are in memory together, several times: 32 of 3 MB took a gigabyte."""
+    monkeypatch.setattr(wait, "READ_BYTES", 3_000)
+    gateway = start_gateway(listens=False)
+    read_many, sizes = gateway.ledger.read_many, []
+
+    def counted(asked, *arguments, **options):
+        sizes.append(len(asked))
+        return read_many(asked, *arguments, **options)
+
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(gateway.port)) for _ in range(16)]
+        waiting = [gateway.add()[0] for _ in wires]
+        for wire, new in zip(wires, waiting, strict=True):
+            wire.send("GET", path(new, "?after=0-0&wait=60"))
+        gateway.has_waiters(len(wires))
+        monkeypatch.setattr(gateway.ledger, "read_many", counted)
+        for part in (waiting[:8], waiting[8:]):
+            for new in part:
+                gateway.settle(new, 0, b'["%b"]' % (b"x" * 1_500))
+            gateway.waiters.news([new.id for new in part])
+            until(
+                lambda part=part: len(gateway.waiters) == len(wires) - 8 * (1 + waiting.index(part[0]) // 8), "answers"
+            )
+        assert all(wire.reply().status == 200 for wire in wires)
+    assert sizes[0] == 8
+    assert sum(sizes[1:]) == 8
+    assert max(sizes[1:]) <= 2

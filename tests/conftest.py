@@ -48,7 +48,8 @@ settings.load_profile("suite")
 
 def pytest_configure(config: pytest.Config) -> None:
     """What all processes of a run share is made by the one that runs them, and ends with it."""
-    gc.disable()  # while tests are collected: nothing of them goes
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # who collects tests itself
+        gc.disable()  # until they are collected: nothing of them goes
     if not hasattr(config, "workerinput"):
         made = contextlib.ExitStack()
         os.environ.update(made.enter_context(broker.shared(os.environ)))

@@ -15,8 +15,6 @@ from msgspec.structs import astuple
 from regions.link import Link
 from regions.lua_files import Lua
 
-Argument = str | bytes | int | float
-
 
 class Script:
     """A Lua script. One that is given as text alone, with its shebang line, has only its hash."""
@@ -28,29 +26,29 @@ class Script:
         self.lua = Lua(lua) if isinstance(lua, str) else lua
         self.text = self.lua.text.encode()
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
-        self._begin: tuple[Any, ...] = ("EVALSHA", self.sha, len(self.lua.keys))
-        args = [*self.lua.args, self.lua.many] if self.lua.many else self.lua.args
-        self._names = (*self.lua.keys, *args) if keys is None else (*args,)
-        if keys is not None:
-            if keys.keys() != set(self.lua.keys):
-                raise TypeError(f"expected {', '.join(self.lua.keys)} for a script, found {', '.join(keys)}")
-            self._begin += tuple(keys[name] for name in self.lua.keys)
-        many_names = len(self._names) > 1
-        self._pick = (
-            itemgetter(*self._names) if many_names else lambda given: tuple(given[name] for name in self._names)
-        )
+        if keys is not None and keys.keys() != set(self.lua.keys):
+            raise TypeError(f"expected {', '.join(self.lua.keys)} for a script, found {', '.join(keys)}")
+        known = () if keys is None else tuple(keys[name] for name in self.lua.keys)
+        self._begin: tuple[Any, ...] = ("EVALSHA", self.sha, len(self.lua.keys), *known)
+        args = (*self.lua.args, self.lua.many) if self.lua.many else self.lua.args
+        self._names = args if known else (*self.lua.keys, *args)
+        # itemgetter is quicker, but gives no tuple for one name.
+        self._pick = itemgetter(*self._names) if len(self._names) > 1 else self._pick_one
+
+    def _pick_one(self, given: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(given[name] for name in self._names)
 
     def on(self, **keys: str) -> Self:
         """The same script for keys that stay."""
         return type(self)(self.lua, keys)
 
     def command(self, **given: Any) -> tuple[Any, ...]:
-        """The command that calls the script, with its keys and arguments by name. Raises TypeError where the names differ."""
+        """The command that calls the script, with its keys and arguments by name. Raises TypeError for other names."""
         try:
             found = self._pick(given)
         except KeyError:
-            found = ()
-        if len(found) != len(given):
+            found = None
+        if found is None or len(found) != len(given):
             raise TypeError(f"expected {', '.join(self._names)} for a script, found {', '.join(given)}")
         if not self.lua.many:
             return (*self._begin, *found, *self._suffix)

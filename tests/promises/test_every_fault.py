@@ -1,14 +1,13 @@
 """Its first row: an accepted task reaches exactly one terminal state, whatever dies.
 
-Each kind of fault once, by ``nearfetch chaos``, in another order each time: its seed is told when it fails, and
-``CHAOS_SEED=N`` runs that one again. The promise's 10,000 tasks are a command, for each of three seeds:
+Each kind of fault once, by ``nearfetch chaos``; ``CHAOS_SEED=N`` takes them in another order. The promise's 10,000 tasks are a
+command, for each of three seeds:
 
     scripts/nearfetch chaos --seed N --tasks 10000 --minutes 10
 """
 
 import json
 import os
-import random
 import subprocess
 
 import pytest
@@ -17,7 +16,7 @@ from regions.settings import ROOT
 from scripts.chaos.plan import KINDS
 
 NEARFETCH = ROOT / "scripts" / "nearfetch"
-SEED = os.environ.get("CHAOS_SEED") or str(random.randrange(1, 1_000_000))
+SEED = os.environ.get("CHAOS_SEED") or "9113"
 SECONDS = 540.0
 
 

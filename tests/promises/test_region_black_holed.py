@@ -19,6 +19,8 @@ def test_a_black_holed_region_ends_its_tasks_and_slows_no_other(stack):
     calm, disturbed, requests = [], [], []
     p95(stack, others)
     for _ in range(WINDOWS):
+        for request in requests[-1:]:  # what it still does is no part of a calm window
+            until(lambda request=request: ask(stack, "GET", f"/v1/requests/{request}")[1]["done"], "its tasks to end")
         until(
             lambda: ask(stack, "GET", f"/v1/sources/{source(hurt)}/records?n=0&wait=2")[0] == 200, f"{hurt} to be well"
         )

@@ -322,9 +322,9 @@ def splice_checked(frame: bytes, task: str, region: str, bytes_max: int) -> byte
     if end < 0 or frame[:1] not in (b"0", b"z"):
         raise ValueError("expected a result frame")
     try:
-        told = _head_decoder.decode(frame[1:end])
-        if told.task != task or (region and told.region != region):
-            raise ValueError(f"expected the result of {task}, found {told.task[:60]!r} of {told.region[:60]!r}")
+        stated = _head_decoder.decode(frame[1:end])
+        if stated.task != task or (region and stated.region != region):
+            raise ValueError(f"expected the result of {task}, found {stated.task[:60]!r} of {stated.region[:60]!r}")
         records = frame[end + 1 :]
         if frame[:1] == b"z":
             engine = zstd.ZstdDecompressor(options=_WINDOW)
@@ -344,8 +344,8 @@ def reused(frame: bytes, task: str, age_seconds: float) -> tuple[bytes, int]:
     result = head(frame)
     result.task, result.cached, result.age, result.attempts = task, True, age_seconds, 0
     result.timing, result.bytes = Timing(), Bytes(records=result.bytes.records)
-    told = _encoder.encode(result)
-    return frame[:1] + told + frame[frame.index(b"\n") :], len(told) + len(_RECORDS) + result.bytes.records
+    encoded = _encoder.encode(result)
+    return frame[:1] + encoded + frame[frame.index(b"\n") :], len(encoded) + len(_RECORDS) + result.bytes.records
 
 
 def head(frame: bytes) -> Result:

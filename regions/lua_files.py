@@ -74,19 +74,19 @@ class _File:
 
 def _head_of(path: Path, lines: Sequence[str]) -> dict[str, str]:
     """What stands after each name in a head."""
-    told: dict[str, str] = {}
+    lists: dict[str, str] = {}
     last = ""
     for line in lines:
         if found := _HEAD.match(line):
             last = found[1]
-            told[last] = found[2]
+            lists[last] = found[2]
         elif last and (found := _MORE.match(line)):
-            told[last] += f" {found[1]}"
+            lists[last] += f" {found[1]}"
         elif last:
             raise ValueError(f"{path}: expected what it does before the other lines of its head, found {line.strip()}")
     if not lines or _HEAD.match(lines[0]):
         raise ValueError(f"{path}: expected a comment that says what it does")
-    return told
+    return lists
 
 
 def _parse(path: Path, text: str, used: Mapping[str, _File]) -> _File:

@@ -87,9 +87,9 @@ def open_hosts(client: redis.Redis) -> dict[str, tuple[float, str]]:
     asks = [("HMGET", names.host(host.decode()), "next", "why") for host in found]
     replies = send(client, asks, []) if asks else []
     now_ms = region_ms(client) if asks else 0
-    told = {}
+    closed = {}
     for host, reply in zip(found, replies, strict=True):
         until, why = value(reply)
         if why is not None:
-            told[host.decode()] = max(0.0, (float(until or 0) - now_ms) / 1000), why.decode("utf-8", "replace")
-    return told
+            closed[host.decode()] = max(0.0, (float(until or 0) - now_ms) / 1000), why.decode("utf-8", "replace")
+    return closed

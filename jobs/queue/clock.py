@@ -106,11 +106,11 @@ def clock_of(client: redis.Redis) -> Clock:
     """The clock of this Redis's region; all clients of one Redis have the same."""
     pool = client.connection_pool
     if (clock := _of_pools.get(pool)) is None:
-        told = pool.connection_kwargs
+        options = pool.connection_kwargs
         there = sorted(
-            told.get("hosts") or [(told.get("host"), told.get("port"))]
+            options.get("hosts") or [(options.get("host"), options.get("port"))]
         )  # connections put their master first
-        clock = _clocks.setdefault((str(there), told.get("path"), told.get("db")), Clock())
+        clock = _clocks.setdefault((str(there), options.get("path"), options.get("db")), Clock())
         _of_pools[pool] = clock
     return clock
 

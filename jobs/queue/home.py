@@ -171,7 +171,7 @@ class Home:
         return connect.backoff_seconds(self._failures) if self._failures else 0.0
 
     def stop(self, seconds: float) -> None:
-        """Waits for the hub's file for up to ``seconds``; what is not in it by then stays in the outbox for others."""
+        """Waits for the hub's file for up to ``seconds``; what is not in it by then stays in the outbox, and another process sends it."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting is None and not any(one.taken for one in self._lines), seconds)
 

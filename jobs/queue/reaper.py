@@ -24,7 +24,7 @@ from regions.script import send, value
 
 LOOK_SECONDS: Final = 1.0
 PROOF_SECONDS: Final = 2 * LEASE_MS / 1000
-GAP_SECONDS: Final = 2.5  # a longer time between two answers is a gap: a look, a time-out and some more
+GAP_SECONDS: Final = LOOK_SECONDS + 1.5  # a longer time between two answers is a gap: a look, a time-out and some more
 TRIM_SECONDS: Final = 10.0
 TRIM_MAX: Final = 1_000  # canceled jobs, and answers, trimmed at once
 

@@ -61,7 +61,7 @@ def test_warnings_come_with_the_result(tmp_path):
         (b'{"a": 1}\n{"a": 2}\noops', "JSON lines, and in line 3"),
         (b'{"a": 1}\n0', "text behind its end in line 2"),
         (b"[1, 2", "delimiter"),
-        (b"[1,]", "Expecting value"),
+        (b"[1,]", "Expecting value|Illegal trailing comma"),
         (b"", "Expecting value"),
         (b"[" * 100_000 + b"]" * 100_000, "too deep nesting"),
         (b"9" * 5_000, "limit"),

@@ -136,7 +136,8 @@ def _unreadable(stack, ledger: Ledger, regions: list[str]) -> None:
 
 def _kill(stack, ledger: Ledger, regions: list[str]) -> None:
     """A worker process of each region dies with what it runs; the next one comes in its place."""
-    until(lambda: ledger.post(regions * TASKS, seconds=4.0), "an accept")  # long enough to be found in each region in turn
+    # The pages last until a worker of each region was found, in turn.
+    until(lambda: ledger.post(regions * TASKS, seconds=4.0), "an accept")
     for region in regions:
         found = until(lambda one=region: {pid: n for pid, n in stack.executions(one).items() if n}, "a running task")
         with contextlib.suppress(ProcessLookupError):

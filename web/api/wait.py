@@ -242,21 +242,26 @@ class Waiters:
                 self._unwritten[waiter] = found if since == "news" else structs.replace(found, why=since)
 
     def _look(self) -> None:
-        """Answers waiters whose results are written by now. Results that the hub has lost are read again."""
+        """Answers waiters whose results are written by now. Results that the hub has lost are read again.
+
+        Whether results are there is asked only when they can be shown: many may wait, and looks are many.
+        """
         self._written_at = time.monotonic() + FILE_LOOK_SECONDS
         with self._changed:
             kept = dict(self._unwritten)
-        places = list(dict.fromkeys((one.view.id, one.view.last or one.view.cursor) for one in kept.values()))
         try:
             with self._hub.asking():
-                answers, file = self._ledger.have_results(places)
+                _, file = self._ledger.have_results([])
+                due = {waiter: one for waiter, one in kept.items() if file.has(one.file)}
+                places = list(dict.fromkeys((one.view.id, one.view.last or one.view.cursor) for one in due.values()))
+                answers, file = self._ledger.have_results(places) if places else ([], file)
         except Exception as error:
             if not isinstance(error, HubUnavailable):
                 log.exception("asking for the hub's file failed")
-            answers, file = [False] * len(places), File()
+            due, places, answers, file = kept, [], [], File()
         are_there = dict(zip(places, answers, strict=True))
-        for waiter, one in kept.items():
-            is_there = are_there[one.view.id, one.view.last or one.view.cursor]
+        for waiter, one in due.items():
+            is_there = are_there.get((one.view.id, one.view.last or one.view.cursor), False)
             if is_there and not file.has(one.file):
                 continue
             with self._changed:

@@ -375,7 +375,7 @@ class Ledger:
             ("XRANGE", names.events(request), cursor, cursor) for request, cursor in places
         ]
         *answers, info = send(self._client, [*commands, durability.LOOK], [])
-        return [bool(value(answer)) for answer in answers], durability.file_of(value(info))
+        return [not _is_its_own(answer) and bool(value(answer)) for answer in answers], durability.file_of(value(info))
 
     def regions(self, regions: Sequence[str]) -> list[RegionState]:
         """The state of each region, in one round trip."""

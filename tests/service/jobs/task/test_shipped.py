@@ -18,22 +18,12 @@ from scripts.site.behave import Rule
 from scripts.site.pages import arxiv, crossref, ecb, sitemap
 from scripts.site.site import Site, origins
 from tests.service import made
+from tests.site import _well_behaved, site
 from tests.unit.jobs.task.test_runner import run
 
+__all__ = ["_well_behaved", "site"]
+
 SHIPPED = ROOT / "jobs" / "sources"
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    started = Site().start()
-    yield started
-    started.stop()
-
-
-@pytest.fixture(autouse=True)
-def _well_behaved(site: Site) -> Iterator[None]:
-    yield
-    site.behaviour.reset()
 
 
 @pytest.fixture(scope="module")

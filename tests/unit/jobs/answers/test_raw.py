@@ -20,8 +20,11 @@ from regions import settings
 from scripts.site.behave import Rule
 from scripts.site.site import Site, origins
 from tests.service.jobs.fetch.origin import Origin, Spoken
+from tests.site import _well_behaved, site
 from tests.unit.jobs.task.test_runner import BIG_CATEGORY, BOOKS, TINY, make_task
 from tests.waiting import until
+
+__all__ = ["_well_behaved", "site"]
 
 EMPTY = Kept(task=make_task("a"), region="fra", attempt=1, definition="", kept_ms=0, result=b"", answers=[])
 SECRET = "s3cret/of+mine"
@@ -62,19 +65,6 @@ said = {xpath = "string(.)"}
 def led_to(base: str, text: str = LOGIN) -> str:
     """The definition, with a param that may lead to this one host."""
     return text.replace("base = {", f'base = {{hosts = ["{urlsplit(base).netloc}"], ')
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    started = Site().start()
-    yield started
-    started.stop()
-
-
-@pytest.fixture(autouse=True)
-def _well_behaved(site: Site) -> Iterator[None]:
-    yield
-    site.behaviour.reset()
 
 
 @pytest.fixture

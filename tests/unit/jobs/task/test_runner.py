@@ -23,6 +23,9 @@ from regions.faults import Faults
 from scripts.site.behave import Rule
 from scripts.site.pages import books
 from scripts.site.site import Site, origins
+from tests.site import _well_behaved, site
+
+__all__ = ["_well_behaved", "site"]
 
 BOOKS = """
 title = "Books"
@@ -58,19 +61,6 @@ timeout_seconds = 5
 """
 BIG = next(number for number in range(2, 52) if books.size(number) == 85)
 BIG_CATEGORY = f"{books.CATEGORIES[BIG - 2].lower()}_{BIG}"
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    started = Site().start()
-    yield started
-    started.stop()
-
-
-@pytest.fixture(autouse=True)
-def _well_behaved(site: Site) -> Iterator[None]:
-    yield
-    site.behaviour.reset()
 
 
 @pytest.fixture

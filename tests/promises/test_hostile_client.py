@@ -105,14 +105,17 @@ def large(stack) -> str:
     file.write_text(LARGE.replace("REGION", region))
     sources = [{"source": f"large.{region}", "params": {"n": number}} for number in range(100)]
 
-    def posted():
+    def succeeded():
+        """The request; each process of the region reads the new source in its own time, and fails its tasks until then."""
         status, answer = ask(stack, "POST", "/v1/requests", {"sources": sources, "deadline": 120})
-        return status == 202 and answer["id"]
+        if status != 202:
+            return None
+        request = answer["id"]
+        until(lambda: ask(stack, "GET", f"/v1/requests/{request}?after=99999999999999-0")[1]["done"], "its end", 120)
+        answer = ask(stack, "GET", f"/v1/requests/{request}")[1]
+        return request if answer["more"] else None
 
-    request = until(posted, "the source to be known")
-    until(lambda: ask(stack, "GET", f"/v1/requests/{request}?after=99999999999999-0")[1]["done"], "its end", 120)
-    answer = ask(stack, "GET", f"/v1/requests/{request}")[1]
-    assert answer["more"], "expected more than 8 MB"
+    request = until(succeeded, "an answer of more than 8 MB", 120)
     yield f"/v1/requests/{request}"
     file.unlink()
 

@@ -227,19 +227,22 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool
 
 
 @main.command()
-@click.option("--rows", default="", metavar="ROW,ROW", help="Measure only these; the first four by default.")
+@click.option("--rows", default="", metavar="ROW,ROW", help="Measure only these; the first five by default.")
 @click.option(
     "--rounds", type=click.IntRange(1), help="How many times to measure everything; 5 by default, 3 with --quick."
 )
 @click.option(
     "--quick", is_flag=True, help="Measure less, in under 3 minutes: tiny and page, unless --rows names others."
 )
+@click.option("--ours", is_flag=True, help="Leave Celery out.")
 @json_option
-def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
+def bench(rows: str, rounds: int | None, quick: bool, ours: bool, as_json: bool) -> None:
     """Measures Nearfetch, Bottle + Celery, and bare loops in turn, on the same pages.
 
-    Rows: tiny, page, page-100ms, page-1s. More rows measure Nearfetch alone, if you name them: bridge, in-flight,
-    waiters, backlog, neighbour.
+    Rows: tiny, page, page-100ms, page-1s, and interactive: synchronous calls beside a full load of tiny answers, of each
+    page, and of all in turn. For one of these loads name interactive-tiny, interactive-page, interactive-page-100ms,
+    interactive-page-1s or interactive-mix. More rows measure Nearfetch alone, if you name them: bridge, in-flight, waiters,
+    backlog, neighbour.
 
     Ends with 0 when everything was measured, 1 when something did not start or answered wrongly, 4 when Celery is so
     slow here that a comparison would not be fair.
@@ -247,6 +250,7 @@ def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
     \b
     nearfetch bench --quick
     nearfetch bench --rows page,page-100ms --rounds 7 --json > bench.json
+    nearfetch bench --rows interactive --rounds 1 --ours
     nearfetch bench --rows bridge,waiters
     """
     from scripts.commands import bench as bench_command  # noqa: PLC0415
@@ -256,7 +260,7 @@ def bench(rows: str, rounds: int | None, quick: bool, as_json: bool) -> None:
     if unknown:
         known = ", ".join(bench_command.NAMES)
         raise click.BadParameter(f"expected rows ({known}), found {unknown[0]!r}", param_hint="--rows")
-    sys.exit(bench_command.bench(names, rounds, quick=quick, as_json=as_json))
+    sys.exit(bench_command.bench(names, rounds, quick=quick, ours=ours, as_json=as_json))
 
 
 @main.command("completion")

@@ -74,6 +74,40 @@ class Measured(Struct):
         return Spread.of([one.jobs_per_second for one in self.load])
 
 
+class Beside(Struct, frozen=True):
+    """One contender's synchronous calls beside a full bulk load, in one row and one round."""
+
+    idle: Alone  # the same calls before the load began
+    busy: Alone
+    calls: int  # that were answered beside the load
+    refused: int  # answers of 503, to calls and to posts of the load
+    jobs_per_second: float  # of the load
+
+    @property
+    def times_idle(self) -> float:
+        """How many times longer a call takes beside the load, by p50."""
+        return self.busy.p50 / self.idle.p50
+
+
+class Interactive(Struct):
+    """The measurements of a row of synchronous calls beside a load. Without Celery, ``peer`` is empty."""
+
+    name: str
+    title: str
+    ours: list[Beside] = []
+    peer: list[Beside] = []
+
+    def ratio(self, share: str) -> Spread:
+        """Our latency beside the load divided by the peer's, in each round; ``share``: p50, p95 or p99."""
+        pairs = zip(self.ours, self.peer, strict=True)
+        return Spread.of([getattr(mine.busy, share) / getattr(other.busy, share) for mine, other in pairs])
+
+    def rate_ratio(self) -> Spread:
+        """Our jobs per second of the load divided by the peer's, in each round."""
+        pairs = zip(self.ours, self.peer, strict=True)
+        return Spread.of([mine.jobs_per_second / other.jobs_per_second for mine, other in pairs])
+
+
 class Floor(Struct, frozen=True):
     """The bare loops in one round."""
 

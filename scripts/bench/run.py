@@ -2,6 +2,7 @@
 
 Bench → everything is ready → idle: the cost of each side without load
       → run: rounds, rows: ours, the peer's pools and the bare loops, in the opposite order every other round → fair?
+                     rows with a full load: synchronous calls idle and beside it, ours and the peer's
 """
 
 import asyncio
@@ -17,8 +18,9 @@ from typing import Any, Final, Self
 
 from msgspec import Struct
 
-from scripts.bench import figures, floor, load, usage
-from scripts.bench.figures import Alone, Floor, Load, Measured
+from scripts.bench import figures, floor, interactive, load, usage
+from scripts.bench.figures import Alone, Beside, Floor, Interactive, Load, Measured
+from scripts.bench.interactive import Full
 from scripts.bench.ours import Ours, page_server
 from scripts.bench.peer_stack import Peer, PeerPool, environment
 from scripts.bench.rows import Row
@@ -28,6 +30,9 @@ from scripts.terminal import Progress
 
 QUICK: Final = ("threads16", "prefork")  # the peer's pools that can be the best in a row without a delay
 LATE: Final = ("threads16", "threads64")  # and in a row with one
+CALLED: Final = (
+    "prefork"  # the peer's pool for calls beside a load: a pool of their own, so that they wait for no other task
+)
 IDLE_SECONDS: Final = 2.0
 ROUNDS_TO_JUDGE: Final = (
     3  # before judging whether the comparison is fair; other work may have disturbed a single round
@@ -37,19 +42,28 @@ BAR: Final = 24
 
 
 class Plan(Struct, frozen=True):
-    """The rows to measure, and how long. ``calls``: the number of synchronous calls in a round."""
+    """The rows to measure, and how long. ``calls``: the number of synchronous calls in a round.
+
+    ``interactive_rounds``: the rounds that measure the rows with a full load, which take long. ``peer``: Celery takes part.
+    """
 
     rows: list[Row]
+    interactive: list[Full]
     rounds: int
+    interactive_rounds: int
     seconds: float
     warm_seconds: float
     floor_seconds: float
+    full_seconds: float
+    full_warm_seconds: float
     calls: int
+    peer: bool = True
 
     @property
     def steps(self) -> int:
         """The number of single measurements."""
-        return self.rounds * sum(1 + 2 * (1 + len(pools(row))) for row in self.rows)
+        compared = self.rounds * sum(1 + 2 * (1 + self.peer * len(pools(row))) for row in self.rows)
+        return compared + self.interactive_rounds * len(self.interactive) * (1 + self.peer)
 
 
 def pools(row: Row) -> tuple[str, ...]:
@@ -67,21 +81,23 @@ class Bench:
         """``kept``: the folder of the peer's virtual environment."""
         self.plan, self.progress, self._kept = plan, progress, kept
         self.rows: list[figures.Row] = []
+        self.interactive = [Interactive(row.name, row.title) for row in plan.interactive]
+        self.peer: Peer | None = None
         self.idle_ms_per_second: dict[str, float] = {}
         self._numbers = itertools.count(1)
         self._stack = ExitStack()
         self._step = 0
 
     def __enter__(self) -> Self:
-        python = environment(self._kept, self.progress)
         with self._stack:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nearfetch-bench-peer-")))
             self.pages_port = free_port()
             pages = Running(page_server(self.pages_port, folder)).start()
             self._stack.callback(pages.stop)
-            self.peer = Peer(folder, python, self.pages_port)
-            self._stack.callback(self.peer.stop)
-            self.peer.start(self.progress)
+            if self.plan.peer:
+                self.peer = Peer(folder, environment(self._kept, self.progress), self.pages_port)
+                self._stack.callback(self.peer.stop)
+                self.peer.start(self.progress)
             self.ours = Ours(self.pages_port, self.progress)
             self._stack.callback(self.ours.stop)
             self.ours.start()
@@ -95,7 +111,9 @@ class Bench:
 
     def idle(self) -> None:
         """Measures each side's CPU time without load. Both sides run at the same time."""
-        sides = {"ours": _all(self.ours.hops()), "Celery": _all(self.peer.all_hops())}
+        sides = {"ours": _all(self.ours.hops())}
+        if self.peer:
+            sides["Celery"] = _all(self.peer.all_hops())
         before = usage.cpu_ms(sides)
         time.sleep(IDLE_SECONDS)
         after = usage.cpu_ms(sides)
@@ -110,7 +128,7 @@ class Bench:
                 row.title,
                 row.delay_seconds == 0,
                 Measured(),
-                {PeerPool(self.peer, pool).name: Measured() for pool in pools(row)},
+                {pool.name: Measured() for pool in self._pools(*pools(row))},
                 [],
             )
             for row in self.plan.rows
@@ -118,12 +136,18 @@ class Bench:
         for number in range(self.plan.rounds):
             for row, found in zip(self.plan.rows, self.rows, strict=True):
                 self._round(number, row, found)
-                if row.name == "page" and number + 1 >= min(ROUNDS_TO_JUDGE, self.plan.rounds):
+                if self.peer and row.name == "page" and number + 1 >= min(ROUNDS_TO_JUDGE, self.plan.rounds):
                     figures.check_fair(found)
+            if number < self.plan.interactive_rounds:
+                for full, seen in zip(self.plan.interactive, self.interactive, strict=True):
+                    self._interactive(number, full, seen)
+
+    def _pools(self, *names: str) -> list[PeerPool]:
+        return [PeerPool(self.peer, name) for name in names] if self.peer else []
 
     def _round(self, number: int, row: Row, found: figures.Row) -> None:
         contenders: list[tuple[Any, Measured]] = [(self.ours, found.ours)]
-        contenders += [(one, found.peer[one.name]) for one in (PeerPool(self.peer, pool) for pool in pools(row))]
+        contenders += [(one, found.peer[one.name]) for one in self._pools(*pools(row))]
         for contender, measured in contenders if number % 2 == 0 else reversed(contenders):
             self._say(number, f"{row.title}: {contender.name}, load")
             measured.load.append(self._load(contender, row))
@@ -132,6 +156,31 @@ class Bench:
         self._say(number, f"{row.title}: bare loops")
         bare = floor.run(row.kind, self.pages_port, self.plan.floor_seconds)
         found.floor.append(Floor(**bare))
+
+    def _interactive(self, number: int, row: Full, found: Interactive) -> None:
+        contenders: list[tuple[Any, Any, list[Beside]]] = [(self.ours, self.ours, found.ours)]
+        if pools_of_peer := self._pools("threads64" if row.delay_seconds else "threads16", CALLED):
+            contenders.append((*pools_of_peer, found.peer))
+        for bulk, caller, measured in contenders if number % 2 == 0 else reversed(contenders):
+            self._say(number, f"beside a full load, {row.title}: {bulk.name}")
+            measured.append(self._beside(bulk, caller, row))
+
+    def _beside(self, bulk: Any, caller: Any, row: Full) -> Beside:
+        idle = self._alone(caller, row.call)
+        seen = done(
+            interactive.beside(
+                bulk,
+                caller,
+                row,
+                self._numbers,
+                warm_seconds=self.plan.full_warm_seconds + 2 * row.delay_seconds,
+                seconds=self.plan.full_seconds,
+                pages_port=self.pages_port,
+            )
+        )
+        bulk.settle()
+        seen.check(bulk, caller, row)
+        return Beside(idle, Alone.of(seen.took), len(seen.took), seen.refused, seen.jobs_per_second)
 
     def _load(self, contender: Any, row: Row) -> Load:
         samples: list[tuple[int, int]] = []

@@ -8,9 +8,10 @@ from typing import Any, Final
 from scripts.bench import backlog, bridge_alone, in_flight, neighbour, report, waiters
 from scripts.bench.extra import Extra
 from scripts.bench.figures import Unfair
+from scripts.bench.interactive import FULL, NAME
 from scripts.bench.load import Wrong
 from scripts.bench.peer_stack import PeerPool
-from scripts.bench.rows import ROWS, Row
+from scripts.bench.rows import ROWS
 from scripts.bench.run import Bench, Plan
 from scripts.stack.data_folder import default_path
 from scripts.stack.services import Failed
@@ -26,24 +27,27 @@ EXTRA: Final = {  # rows for Nearfetch alone, measured only when named
     "backlog": backlog.run,
     "neighbour": neighbour.run,
 }
-NAMES: Final = (*ROWS, *EXTRA)
-QUICK_ROWS: Final = ("tiny", "page")
+NAMES: Final = (*ROWS, NAME, *FULL, *EXTRA)
+QUICK_ROWS: Final = ("tiny", "page")  # also of those with a full load
 QUICK_ROUNDS, ROUNDS, EXTRA_ROUNDS = 3, 5, 3
 
 
-def bench(names: list[str], rounds: int | None, *, quick: bool, as_json: bool) -> int:
-    """Runs the benchmark and returns the exit code.
+def bench(names: list[str], rounds: int | None, *, quick: bool, ours: bool, as_json: bool) -> int:
+    """Runs the benchmark and returns the exit code. ``ours``: without Celery.
 
     0: everything was measured. 1: something did not start or answered wrongly. 4: the comparison would not be fair.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     progress = Quiet() if as_json else Progress()
-    names = names or list(QUICK_ROWS if quick else ROWS)
+    names = names or [*(QUICK_ROWS if quick else ROWS), NAME]
+    if NAME in names:
+        names = [*names, *(f"{NAME}-{name}" for name in QUICK_ROWS)] if quick else [*names, *FULL]
     found: dict[str, Any] = {}
     try:
-        if rows := [ROWS[name] for name in names if name in ROWS]:
-            found |= _compared(_plan(rows, rounds, quick=quick), progress)
+        plan = _plan(names, rounds, quick=quick, peer=not ours)
+        if plan.rows or plan.interactive:
+            found |= _compared(plan, progress)
         extra = [EXTRA[name](progress, rounds or (1 if quick else EXTRA_ROUNDS)) for name in names if name in EXTRA]
     except (Failed, NotReady, NotStarted, Wrong) as error:
         print(error, file=sys.stderr)
@@ -62,23 +66,54 @@ def bench(names: list[str], rounds: int | None, *, quick: bool, as_json: bool) -
     return 0
 
 
-def _plan(rows: list[Row], rounds: int | None, *, quick: bool) -> Plan:
+def _plan(names: list[str], rounds: int | None, *, quick: bool, peer: bool) -> Plan:
+    rows = [ROWS[name] for name in names if name in ROWS]
+    full = [row for name, row in FULL.items() if name in names]
     if quick:
-        return Plan(rows, rounds or QUICK_ROUNDS, seconds=2.0, warm_seconds=1.0, floor_seconds=2.0, calls=100)
-    return Plan(rows, rounds or ROUNDS, seconds=6.0, warm_seconds=2.0, floor_seconds=4.0, calls=300)
+        wanted = rounds or QUICK_ROUNDS
+        # Rows with a full load have one round, unless they stand alone or a number is asked for: it takes 40 s.
+        rounds_full = rounds or (1 if rows else QUICK_ROUNDS)
+        return Plan(
+            rows,
+            full,
+            wanted,
+            rounds_full,
+            seconds=2.0,
+            warm_seconds=1.0,
+            floor_seconds=2.0,
+            full_seconds=5.0,
+            full_warm_seconds=1.5,
+            calls=100,
+            peer=peer,
+        )
+    return Plan(
+        rows,
+        full,
+        rounds or ROUNDS,
+        rounds or ROUNDS,
+        seconds=6.0,
+        warm_seconds=2.0,
+        floor_seconds=4.0,
+        full_seconds=10.0,
+        full_warm_seconds=4.0,
+        calls=300,
+        peer=peer,
+    )
 
 
 def _compared(plan: Plan, progress: Progress) -> dict[str, Any]:
     with Bench(plan, progress, default_path() / "bench") as found:
-        settings = {"ours": list(found.ours.settings()), "Celery": list(PeerPool.settings())}
+        settings = {"ours": list(found.ours.settings())}
+        if found.peer:
+            settings["Celery"] = list(PeerPool.settings())
         for side, lines in settings.items():
             progress.line(side)
             for line in lines:
                 progress.line(f"  {line}")
         found.run()
-    for line in report.lines(found.rows, found.idle_ms_per_second):
+    for line in report.lines(found.rows, found.interactive, found.idle_ms_per_second):
         progress.line(line)
-    return report.as_json(found.rows, found.idle_ms_per_second, settings)
+    return report.as_json(found.rows, found.interactive, found.idle_ms_per_second, settings)
 
 
 def _say(extra: Extra, progress: Progress) -> None:

@@ -1,6 +1,8 @@
 """The parts of ``nearfetch bench`` against each other: the real page server, the bare loops, the clients' own HTTP."""
 
 import asyncio
+import itertools
+import json
 import subprocess
 import sys
 import time
@@ -12,8 +14,9 @@ from jobs.definition.read import read
 from jobs.page import Page
 from jobs.parse.source import Source
 from regions.process import Process
-from scripts.bench import floor, rows, usage
-from scripts.bench.load import Call, PageServer, Wrong, connected
+from scripts.bench import floor, interactive, rows, usage
+from scripts.bench.interactive import FULL, Seen
+from scripts.bench.load import Call, PageServer, Result, Wrong, connected
 from scripts.bench.ours import page_server
 from scripts.stack.ports import free_port
 from scripts.stack.services import Running
@@ -102,3 +105,96 @@ def test_cpu_of_a_group_has_that_of_children_that_ended():
     assert after["it"] - before["it"] > 100
     assert after["nobody"] == 0
     assert usage.memory_bytes([process.pid]) == 0
+
+
+class Fetching:
+    """A contender that fetches at once what is posted, and refuses some posts. ``twice``: it fetches the first page twice."""
+
+    poll_seconds = 0.0
+
+    def __init__(self, pages: int, *, refuses: int = 0, twice: bool = False) -> None:
+        self.pages, self.refuses, self.twice = pages, refuses, twice
+        self.port = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readline():
+            length = 0
+            while (line := await reader.readline()) != b"\r\n":
+                length = int(line.split()[1]) if line.startswith(b"Content-Length") else length
+            asked = json.loads(await reader.readexactly(length)) if length else {}
+            if asked and self.refuses:
+                self.refuses -= 1
+                writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+                continue
+            if asked:
+                answer = b",".join([await self.fetched(asked["kind"], number) for number in asked["numbers"]])
+            else:
+                answer = head.split()[1].removeprefix(b"/")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+        writer.close()
+
+    async def fetched(self, kind: str, number: int) -> bytes:
+        path = f"{rows.PATHS[kind]}?n={number}&seconds=0.0"
+        async with connected(self.pages) as connection:
+            body = await connection.ask(Call("GET", path), 200)
+            if self.twice:
+                self.twice = False
+                await connection.ask(Call("GET", path), 200)
+        assert rows.hand(kind)(body) == rows.records(kind, number)
+        return f"{kind}-{number}".encode()
+
+    def post(self, row: rows.Row, numbers: list[int]) -> Call:
+        return Call("POST", "/", json.dumps({"kind": row.kind, "numbers": numbers}).encode())
+
+    def alone(self, row: rows.Row, number: int) -> Call:
+        return self.post(row, [number])
+
+    def poll(self, accepted: bytes) -> Call:
+        return Call("GET", f"/{accepted.decode()}")
+
+    def done(self, answer: bytes) -> bool:
+        return bool(answer)
+
+    def tasks(self, accepted: bytes) -> list[str]:
+        return accepted.decode().split(",")
+
+    def results(self, answer: bytes) -> list[Result]:
+        found = [(one, *one.split("-")) for one in self.tasks(answer)]
+        return [Result(task, "succeeded", rows.records(kind, int(number))) for task, kind, number in found]
+
+
+def beside(contender: Fetching, row: str) -> Seen:
+    async def measuring() -> Seen:
+        async with await asyncio.start_server(contender.serve, "127.0.0.1", 0) as server:
+            contender.port = server.sockets[0].getsockname()[1]
+            numbers, port = itertools.count(1), contender.pages
+            return await interactive.beside(
+                contender, contender, FULL[row], numbers, warm_seconds=0.2, seconds=0.3, pages_port=port
+            )
+
+    return asyncio.run(measuring())
+
+
+def test_calls_beside_a_full_load_are_all_looked_at_and_refusals_counted(pages):
+    contender = Fetching(pages, refuses=3)
+    found = beside(contender, "interactive-tiny")
+    found.check(contender, contender, FULL["interactive-tiny"])
+    assert found.refused == 3
+    assert len(found.took) == len(found.called) > 0
+    assert len(found.posted) >= interactive.CONNECTIONS
+    assert found.jobs_per_second > 0
+    found.posted[0] = (found.posted[0][0], found.posted[1][1])
+    with pytest.raises(Wrong, match="expected a new id for each task"):
+        found.check(contender, contender, FULL["interactive-tiny"])
+
+
+def test_a_page_that_is_fetched_twice_beside_the_load_ends_the_run(pages):
+    with pytest.raises(Wrong, match=r"interactive-tiny: expected \d+ pages to be fetched, each once, found \d+"):
+        beside(Fetching(pages, twice=True), "interactive-tiny")
+
+
+def test_a_mixed_load_asks_for_each_kind_of_page(pages):
+    contender = Fetching(pages)
+    found = beside(contender, "interactive-mix")
+    found.check(contender, contender, FULL["interactive-mix"])
+    assert {kind.name for kind, _ in found.posted} == set(rows.ROWS)

@@ -84,7 +84,7 @@ def test_the_version_is_the_one_that_up_shows():
 def test_a_row_of_the_benchmark_that_is_none_is_refused_with_the_known_ones_before_anything_starts():
     done = run("bench", "--rows", "tiny,huge")
     assert done.exit_code == 2
-    assert "expected rows (tiny, page, page-100ms, page-1s, bridge, " in done.output
+    assert "expected rows (tiny, page, page-100ms, page-1s, interactive, interactive-tiny, " in done.output
     assert "), found 'huge'" in done.output
 
 

@@ -1,6 +1,7 @@
 """Nearfetch as a contender: a stack like that of ``scripts/up``, with its default settings except for sources and origins.
 
-It has one region, since all contenders share one machine. Everything else is on: guard, turns, leases, sweep, history.
+It has one region, since all contenders share one machine; the row ``up`` has all three and the sample site. Everything else
+is on: guard, turns, leases, sweep, history.
 """
 
 import json
@@ -38,7 +39,7 @@ HOPS: Final = {
     f"workers-{REGION}": "workers",
     "store": "history",
 }
-REST: Final = "rest"  # the dashboard, the port mapper, the supervisor
+REST: Final = "rest"  # the dashboard, the port mapper, the supervisor; other regions and the sample site
 
 
 class _Answer(msgspec.Struct):
@@ -51,7 +52,7 @@ class _Answer(msgspec.Struct):
 class Ours:
     """The stack as a contender. ``settings``: environment variables for rows that need other settings than ``up``'s.
 
-    ``others``: more origins to redirect, with the ports that serve them.
+    ``others``: more origins to redirect, with the ports that serve them. ``whole``: all that ``up`` starts.
     """
 
     name = "ours"
@@ -63,6 +64,8 @@ class Ours:
         progress: Progress,
         settings: Mapping[str, str] | None = None,
         others: Mapping[str, int] | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
         ports = {rows.ORIGIN: pages_port, **(others or {})}
         environ = {
@@ -70,7 +73,8 @@ class Ours:
             f"{PREFIX}FETCH__ORIGINS": ",".join(f"{origin}=http://127.0.0.1:{port}" for origin, port in ports.items()),
             **(settings or {}),
         }
-        self.stack = OwnStack("bench", environ, progress, live=True, regions=[ROOT / "regions" / f"{REGION}.toml"])
+        regions = [] if whole else [ROOT / "regions" / f"{REGION}.toml"]
+        self.stack = OwnStack("bench", environ, progress, live=not whole, regions=regions)
         for name, text in rows.definitions(REGION):
             (self.stack.sources / f"{name}.toml").write_text(text, encoding="utf-8")
         self.port = self.stack.port

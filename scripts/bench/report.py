@@ -13,7 +13,9 @@ from scripts.terminal import size
 SHARES: Final = ("p50", "p95", "p99")
 
 
-def lines(rows: list[Row], interactive: list[Interactive], idle_ms_per_second: dict[str, float]) -> Iterator[str]:
+def lines(
+    rows: list[Row], interactive: list[Interactive], whole: list[Row], idle_ms_per_second: dict[str, float]
+) -> Iterator[str]:
     """The tables. Figures are medians of the rounds.
 
     Ratios are medians of the rounds' ratios, with the lowest and the highest; there are none without Celery.
@@ -32,8 +34,7 @@ def lines(rows: list[Row], interactive: list[Interactive], idle_ms_per_second: d
             peer = f", {row.best} {_spread(row.peer_floor_ratio())}" if row.peer else ""
             yield f"  to the bare loops: ours {_spread(row.floor_ratio())}{peer} times the jobs/s"
         if row.peer:
-            ratios = ", ".join(f"{share} {_spread(row.alone_ratio(share))}" for share in SHARES)
-            yield f"  a lone call to {row.quickest}: {ratios} times the time"
+            yield _lone_ratios(row)
         yield "  where a job's CPU goes, ms:"
         both = {"ours": row.ours} | ({row.best: row.peer[row.best]} if row.peer else {})
         for name, measured in both.items():
@@ -45,6 +46,14 @@ def lines(rows: list[Row], interactive: list[Interactive], idle_ms_per_second: d
         yield f"    the clients, not included: {clients}"
     for full in interactive:
         yield from _interactive(full)
+    for row in whole:
+        yield ""
+        yield f"synchronous calls in a whole up of three regions: {row.title}   {len(row.ours.alone)} rounds"
+        yield f"  {'':<24}{'p50':>6} {'p95':>6} {'p99':>6} ms"
+        for name, measured in {"ours": row.ours, **row.peer}.items():
+            yield f"  {name:<24}{' '.join(f'{_median(measured.alone, share):>6.1f}' for share in SHARES)}"
+        if row.peer:
+            yield _lone_ratios(row)
     yield ""
     idle = ", ".join(f"{side} {ms:.0f}" for side, ms in idle_ms_per_second.items())
     yield f"CPU ms a second of each side while it is idle: {idle}"
@@ -53,6 +62,7 @@ def lines(rows: list[Row], interactive: list[Interactive], idle_ms_per_second: d
 def as_json(
     rows: list[Row],
     interactive: list[Interactive],
+    whole: list[Row],
     idle_ms_per_second: dict[str, float],
     settings: dict[str, list[str]],
 ) -> dict[str, Any]:
@@ -74,7 +84,27 @@ def as_json(
         "idle_ms_per_second": idle_ms_per_second,
         "rows": found,
         "interactive": [_interactive_json(full) for full in interactive],
+        "up": [_whole_json(row) for row in whole],
     }
+
+
+def _lone_ratios(row: Row) -> str:
+    ratios = ", ".join(f"{share} {_spread(row.alone_ratio(share))}" for share in SHARES)
+    return f"  a lone call to {row.quickest}: {ratios} times the time"
+
+
+def _whole_json(row: Row) -> dict[str, Any]:
+    calls = {"ours": row.ours.alone, "peer": {name: measured.alone for name, measured in row.peer.items()}}
+    ratios = {share: row.alone_ratio(share) for share in SHARES} if row.peer else {}
+    found = {
+        "name": row.name,
+        "title": row.title,
+        **calls,
+        "quickest": row.quickest if row.peer else None,
+        "ratios": ratios,
+    }
+    built: dict[str, Any] = msgspec.to_builtins(found)
+    return built
 
 
 def _interactive(full: Interactive) -> Iterator[str]:

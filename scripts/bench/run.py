@@ -3,6 +3,7 @@
 Bench → everything is ready → idle: the cost of each side without load
       → run: rounds, rows: ours, the peer's pools and the bare loops, in the opposite order every other round → fair?
                      rows with a full load: synchronous calls idle and beside it, ours and the peer's
+      → a whole ``up`` in place of our stack: rounds of synchronous calls, ours and the peer's
 """
 
 import asyncio
@@ -33,7 +34,7 @@ LATE: Final = ("threads16", "threads64")  # and in a row with one
 CALLED: Final = (
     "prefork"  # the peer's pool for calls beside a load: a pool of their own, so that they wait for no other task
 )
-IDLE_SECONDS: Final = 2.0
+IDLE_SECONDS: Final = 3.0
 ROUNDS_TO_JUDGE: Final = (
     3  # before judging whether the comparison is fair; other work may have disturbed a single round
 )
@@ -44,11 +45,13 @@ BAR: Final = 24
 class Plan(Struct, frozen=True):
     """The rows to measure, and how long. ``calls``: the number of synchronous calls in a round.
 
-    ``interactive_rounds``: the rounds that measure the rows with a full load, which take long. ``peer``: Celery takes part.
+    ``whole``: the pages that are called in a whole ``up``. ``interactive_rounds``: the rounds that measure the rows with a full
+    load, which take long. ``peer``: Celery takes part.
     """
 
     rows: list[Row]
     interactive: list[Full]
+    whole: list[Row]
     rounds: int
     interactive_rounds: int
     seconds: float
@@ -63,7 +66,13 @@ class Plan(Struct, frozen=True):
     def steps(self) -> int:
         """The number of single measurements."""
         compared = self.rounds * sum(1 + 2 * (1 + self.peer * len(pools(row))) for row in self.rows)
-        return compared + self.interactive_rounds * len(self.interactive) * (1 + self.peer)
+        full = self.interactive_rounds * len(self.interactive) * (1 + self.peer)
+        return compared + full + self.rounds * sum(1 + self.peer * len(pools(row)) for row in self.whole)
+
+    @property
+    def is_whole(self) -> bool:
+        """Only a whole ``up`` is measured."""
+        return not self.rows and not self.interactive
 
 
 def pools(row: Row) -> tuple[str, ...]:
@@ -82,6 +91,7 @@ class Bench:
         self.plan, self.progress, self._kept = plan, progress, kept
         self.rows: list[figures.Row] = []
         self.interactive = [Interactive(row.name, row.title) for row in plan.interactive]
+        self.whole: list[figures.Row] = []
         self.peer: Peer | None = None
         self.idle_ms_per_second: dict[str, float] = {}
         self._numbers = itertools.count(1)
@@ -98,8 +108,8 @@ class Bench:
                 self.peer = Peer(folder, environment(self._kept, self.progress), self.pages_port)
                 self._stack.callback(self.peer.stop)
                 self.peer.start(self.progress)
-            self.ours = Ours(self.pages_port, self.progress)
-            self._stack.callback(self.ours.stop)
+            self.ours = Ours(self.pages_port, self.progress, whole=self.plan.is_whole)
+            self._stack.callback(self._stop_ours)
             self.ours.start()
             self._stack = self._stack.pop_all()
         return self
@@ -109,30 +119,24 @@ class Bench:
     ) -> None:
         self._stack.close()
 
-    def idle(self) -> None:
-        """Measures each side's CPU time without load. Both sides run at the same time."""
-        sides = {"ours": _all(self.ours.hops())}
+    def _stop_ours(self) -> None:
+        self.ours.stop()  # the stack that is there by then
+
+    def idle(self, name: str) -> None:
+        """Measures each side's CPU time without load; ``name`` is ours. Both sides run at the same time."""
+        sides = {name: _all(self.ours.hops())}
         if self.peer:
             sides["Celery"] = _all(self.peer.all_hops())
         before = usage.cpu_ms(sides)
         time.sleep(IDLE_SECONDS)
         after = usage.cpu_ms(sides)
-        self.idle_ms_per_second = {side: (after[side] - before[side]) / IDLE_SECONDS for side in sides}
+        self.idle_ms_per_second |= {side: (after[side] - before[side]) / IDLE_SECONDS for side in sides}
 
     def run(self) -> None:
         """Measures all rounds. The figures are in ``rows``."""
-        self.idle()
-        self.rows = [
-            figures.Row(
-                row.name,
-                row.title,
-                row.delay_seconds == 0,
-                Measured(),
-                {pool.name: Measured() for pool in self._pools(*pools(row))},
-                [],
-            )
-            for row in self.plan.rows
-        ]
+        self.rows, self.whole = ([self._row(row) for row in rows] for rows in (self.plan.rows, self.plan.whole))
+        if not self.plan.is_whole:
+            self.idle(self.ours.name)
         for number in range(self.plan.rounds):
             for row, found in zip(self.plan.rows, self.rows, strict=True):
                 self._round(number, row, found)
@@ -141,14 +145,37 @@ class Bench:
             if number < self.plan.interactive_rounds:
                 for full, seen in zip(self.plan.interactive, self.interactive, strict=True):
                     self._interactive(number, full, seen)
+        if self.plan.whole:
+            self._whole_up()
+
+    def _row(self, row: Row) -> figures.Row:
+        peer = {pool.name: Measured() for pool in self._pools(*pools(row))}
+        return figures.Row(row.name, row.title, row.delay_seconds == 0, Measured(), peer, [])
+
+    def _whole_up(self) -> None:
+        """Measures synchronous calls in a whole ``up``, which takes the place of our stack of one region."""
+        if not self.plan.is_whole:
+            self.ours.stop()
+            self.ours = Ours(self.pages_port, self.progress, whole=True)
+            self.ours.start()
+        for number in range(self.plan.rounds):
+            for row, found in zip(self.plan.whole, self.whole, strict=True):
+                for contender, measured in self._in_turn(number, row, found):
+                    self._say(number, f"three regions, {row.title}: {contender.name}, alone")
+                    measured.alone.append(self._alone(contender, row))
+        self.idle("ours, three regions")
+
+    def _in_turn(self, number: int, row: Row, found: figures.Row) -> list[tuple[Any, Measured]]:
+        """Ours and the peer's pools, in the opposite order every other round."""
+        contenders: list[tuple[Any, Measured]] = [(self.ours, found.ours)]
+        contenders += [(one, found.peer[one.name]) for one in self._pools(*pools(row))]
+        return contenders if number % 2 == 0 else contenders[::-1]
 
     def _pools(self, *names: str) -> list[PeerPool]:
         return [PeerPool(self.peer, name) for name in names] if self.peer else []
 
     def _round(self, number: int, row: Row, found: figures.Row) -> None:
-        contenders: list[tuple[Any, Measured]] = [(self.ours, found.ours)]
-        contenders += [(one, found.peer[one.name]) for one in self._pools(*pools(row))]
-        for contender, measured in contenders if number % 2 == 0 else reversed(contenders):
+        for contender, measured in self._in_turn(number, row, found):
             self._say(number, f"{row.title}: {contender.name}, load")
             measured.load.append(self._load(contender, row))
             self._say(number, f"{row.title}: {contender.name}, alone")

@@ -27,8 +27,9 @@ EXTRA: Final = {  # rows for Nearfetch alone, measured only when named
     "backlog": backlog.run,
     "neighbour": neighbour.run,
 }
-NAMES: Final = (*ROWS, NAME, *FULL, *EXTRA)
-QUICK_ROWS: Final = ("tiny", "page")  # also of those with a full load
+WHOLE: Final = "up"
+NAMES: Final = (*ROWS, NAME, *FULL, WHOLE, *EXTRA)
+QUICK_ROWS: Final = ("tiny", "page")  # also of those with a full load, and of a whole ``up`` in any case
 QUICK_ROUNDS, ROUNDS, EXTRA_ROUNDS = 3, 5, 3
 
 
@@ -40,13 +41,13 @@ def bench(names: list[str], rounds: int | None, *, quick: bool, ours: bool, as_j
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     progress = Quiet() if as_json else Progress()
-    names = names or [*(QUICK_ROWS if quick else ROWS), NAME]
+    names = names or [*QUICK_ROWS, NAME] if quick else [*ROWS, NAME, WHOLE]
     if NAME in names:
         names = [*names, *(f"{NAME}-{name}" for name in QUICK_ROWS)] if quick else [*names, *FULL]
     found: dict[str, Any] = {}
     try:
         plan = _plan(names, rounds, quick=quick, peer=not ours)
-        if plan.rows or plan.interactive:
+        if plan.rows or plan.interactive or plan.whole:
             found |= _compared(plan, progress)
         extra = [EXTRA[name](progress, rounds or (1 if quick else EXTRA_ROUNDS)) for name in names if name in EXTRA]
     except (Failed, NotReady, NotStarted, Wrong) as error:
@@ -69,6 +70,7 @@ def bench(names: list[str], rounds: int | None, *, quick: bool, ours: bool, as_j
 def _plan(names: list[str], rounds: int | None, *, quick: bool, peer: bool) -> Plan:
     rows = [ROWS[name] for name in names if name in ROWS]
     full = [row for name, row in FULL.items() if name in names]
+    whole = [ROWS[name] for name in QUICK_ROWS] if WHOLE in names else []
     if quick:
         wanted = rounds or QUICK_ROUNDS
         # Rows with a full load have one round, unless they stand alone or a number is asked for: it takes 40 s.
@@ -76,6 +78,7 @@ def _plan(names: list[str], rounds: int | None, *, quick: bool, peer: bool) -> P
         return Plan(
             rows,
             full,
+            whole,
             wanted,
             rounds_full,
             seconds=2.0,
@@ -89,6 +92,7 @@ def _plan(names: list[str], rounds: int | None, *, quick: bool, peer: bool) -> P
     return Plan(
         rows,
         full,
+        whole,
         rounds or ROUNDS,
         rounds or ROUNDS,
         seconds=6.0,
@@ -111,9 +115,9 @@ def _compared(plan: Plan, progress: Progress) -> dict[str, Any]:
             for line in lines:
                 progress.line(f"  {line}")
         found.run()
-    for line in report.lines(found.rows, found.interactive, found.idle_ms_per_second):
+    for line in report.lines(found.rows, found.interactive, found.whole, found.idle_ms_per_second):
         progress.line(line)
-    return report.as_json(found.rows, found.interactive, found.idle_ms_per_second, settings)
+    return report.as_json(found.rows, found.interactive, found.whole, found.idle_ms_per_second, settings)
 
 
 def _say(extra: Extra, progress: Progress) -> None:

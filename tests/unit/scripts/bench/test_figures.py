@@ -77,11 +77,11 @@ def test_memory_is_for_100_fetches_in_flight():
 
 def test_the_table_and_the_json_say_the_same():
     found = row([100, 200, 110], [50, 100, 50], [10, 10, 10], [200, 400, 200])
-    text = "\n".join(report.lines([found], [], {"ours": 30.0}))
+    text = "\n".join(report.lines([found], [], [], {"ours": 30.0}))
     assert "ours to threads: 2.00 (2.00 to 2.20) times the jobs/s" in text
     assert "to the bare loops: ours 0.50 (0.50 to 0.55), threads 0.25 (0.25 to 0.25)" in text
     assert "a lone call to prefork: p50 0.80" in text
-    told = json.loads(json.dumps(report.as_json([found], [], {"ours": 30.0}, {"ours": ["x"]})))
+    told = json.loads(json.dumps(report.as_json([found], [], [], {"ours": 30.0}, {"ours": ["x"]})))
     assert told["rows"][0]["ratios"]["jobs_per_second"] == {"median": 2.0, "low": 2.0, "high": 2.2}
     assert [one["jobs_per_second"] for one in told["rows"][0]["ours"]["load"]] == [100, 200, 110]
     assert told["rows"][0]["best"] == "threads"
@@ -90,8 +90,8 @@ def test_the_table_and_the_json_say_the_same():
 def test_bare_loops_are_not_compared_with_a_page_that_is_late():
     found = row([100], [50], [40], [200])
     found.is_at_once = False
-    assert "to the bare loops" not in "\n".join(report.lines([found], [], {}))
-    assert report.as_json([found], [], {}, {})["rows"][0]["ratios"]["peer_to_floor"] is None
+    assert "to the bare loops" not in "\n".join(report.lines([found], [], [], {}))
+    assert report.as_json([found], [], [], {}, {})["rows"][0]["ratios"]["peer_to_floor"] is None
 
 
 def beside(idle: float, busy: float, rate: float, refused: int = 0) -> Beside:
@@ -105,12 +105,12 @@ def test_calls_beside_a_load_are_compared_by_round_and_with_the_idle_ones():
     )
     assert found.ratio("p99").median == pytest.approx(1 / 3)
     assert found.rate_ratio() == Spread(2.0, 2.0, 2.0)
-    text = "\n".join(report.lines([], [found], {}))
+    text = "\n".join(report.lines([], [found], [], {}))
     assert "a page   3 rounds" in text
     (line,) = [one.split() for one in text.splitlines() if one.startswith("  ours   ")]
     assert line == ["ours", "5.0", "15.0", "30.0", "45.0", "3.00", "300", "2", "500"]
     assert "ours to Celery: p50 0.33 (0.25 to 0.50)" in text
-    (told,) = json.loads(json.dumps(report.as_json([], [found], {}, {})))["interactive"]
+    (told,) = json.loads(json.dumps(report.as_json([], [found], [], {}, {})))["interactive"]
     assert told["ratios"]["p50"]["high"] == 0.5
     assert told["times_idle"] == [2.0, 4.0, 3.0]
     assert [one["busy"]["p99"] for one in told["ours"]] == [30.0, 120.0, 45.0]
@@ -120,9 +120,22 @@ def test_without_celery_nothing_is_compared_with_it():
     found = row([100], [], [], [200])
     found.peer = {}
     full = Interactive("interactive-page", "a page", [beside(5, 10, 600)])
-    text = "\n".join(report.lines([found], [full], {"ours": 30.0}))
+    text = "\n".join(report.lines([found], [full], [], {"ours": 30.0}))
     assert "to the bare loops: ours 0.50 (0.50 to 0.50) times the jobs/s" in text
     assert "ours to" not in text
-    told = report.as_json([found], [full], {}, {})
+    told = report.as_json([found], [full], [], {}, {})
     assert told["rows"][0]["ratios"]["p50"] is None
     assert told["interactive"][0]["ratios"] == {}
+
+
+def test_calls_in_a_whole_up_are_compared_with_the_quickest_pool():
+    found = row([], [], [], [])
+    found.ours.alone = [Alone(3.0, 6.0, 9.0), Alone(8.0, 16.0, 24.0)]
+    found.peer = {"threads": Measured([], [Alone(6, 12, 18)] * 2), "prefork": Measured([], [Alone(4, 8, 12)] * 2)}
+    text = "\n".join(report.lines([], [], [found], {}))
+    assert "in a whole up of three regions: a page   2 rounds" in text
+    assert "a lone call to prefork: p50 1.38 (0.75 to 2.00)" in text
+    (told,) = json.loads(json.dumps(report.as_json([], [], [found], {}, {})))["up"]
+    assert told["quickest"] == "prefork"
+    assert told["ratios"]["p99"]["low"] == 0.75
+    assert told["ours"][1]["p95"] == 16.0

@@ -186,8 +186,9 @@ class Bench:
 
     def _interactive(self, number: int, row: Full, found: Interactive) -> None:
         contenders: list[tuple[Any, Any, list[Beside]]] = [(self.ours, self.ours, found.ours)]
-        if pools_of_peer := self._pools("threads64" if row.delay_seconds else "threads16", CALLED):
-            contenders.append((*pools_of_peer, found.peer))
+        if self.peer:
+            bulk, caller = self._pools("threads64" if row.delay_seconds else "threads16", CALLED)
+            contenders.append((bulk, caller, found.peer))
         for bulk, caller, measured in contenders if number % 2 == 0 else reversed(contenders):
             self._say(number, f"beside a full load, {row.title}: {bulk.name}")
             measured.append(self._beside(bulk, caller, row))

@@ -77,6 +77,6 @@ def _plain_origin(before_path: str) -> str:
 
 
 def fixed_origin(template: str) -> str:
-    """The origin that all addresses of an RFC 6570 template share; "" if params decide it."""
+    """The origin that all addresses of an RFC 6570 template share; "" if params decide it, or if it is no origin."""
     found = _FIXED.match(template)
-    return origin_of(found[1]) if found else ""
+    return origin_or_none(found[1]) if found else ""

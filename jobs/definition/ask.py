@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from jobs.definition import hosts
 from jobs.definition.hosts import HostRefused
-from jobs.definition.reader import Reader, Where, show
+from jobs.definition.reader import Reader, Table, Where, show
 from jobs.origin import fixed_origin, origin_of, origin_or_none
 from jobs.text import values
 from regions.faults import nearest
@@ -159,43 +159,37 @@ def _text(value: Any) -> Any:
     return None if value is None else values.shown(value)
 
 
-def read_ask(
-    reader: Reader,
-    table: Mapping[str, Any],
-    where: Where,
-    url: str,
-    url_at: Where,
-    params: Sequence[str],
-    before: Sequence[str],
-    egress: str = "",
-) -> Ask:
-    """Reads a request. The caller has checked ``table`` for unknown keys; ``params`` and ``before`` are the known names.
+def read_ask(table: Table, params: Sequence[str], before: Sequence[str] = (), egress: str = "") -> Ask:
+    """Reads the request of a table that has ``url`` and ``request``.
 
-    ``egress`` is the default of its egress.
+    ``params`` and ``before`` are the names that it may use; ``egress`` is the default of its egress.
     """
-    check_url(reader, url, url_at, params)
-    method = reader.one_of(table, "method", where, METHODS, "")
-    bodies = [key for key in ("form", "json", "body") if key in table]
+    request = table.table("request", KEYS)
+    url = table.text("url")
+    check_url(table.reader, url, table.at("url"), params)
+    method = request.one_of("method", METHODS)
+    bodies = [key for key in ("form", "json", "body") if key in request]
     if len(bodies) > 1:
-        reader.fault((*where, bodies[1]), f"expected one body, found {' and '.join(bodies)}")
+        request.fault(bodies[1], f"expected one body, found {' and '.join(bodies)}")
     if bodies and method == "GET":
-        reader.fault((*where, "method"), f"expected POST, PUT or PATCH beside {bodies[0]}, found GET")
+        request.fault("method", f"expected POST, PUT or PATCH beside {bodies[0]}, found GET")
     found = Ask(
         url=url,
         method=method or ("POST" if bodies else "GET"),
-        headers=_texts(reader, table, "headers", where, token=True),
-        cookies=_texts(reader, table, "cookies", where, token=True),
-        form=_texts(reader, table, "form", where),
-        json=table.get("json"),
-        body=reader.text_at(table, "body", where),
-        auth=_read_auth(reader, table, where),
-        egress=reader.text_at(table, "egress", where, egress),
+        headers=_texts(request, "headers", token=True),
+        cookies=_texts(request, "cookies", token=True),
+        form=_texts(request, "form"),
+        json=request.get("json"),
+        body=request.text("body"),
+        auth=_read_auth(request),
+        egress=request.text("egress", egress),
     )
     known = {*params, *(f"before.{name}" for name in before)}
     used = msgspec.json.encode([found.headers, found.cookies, found.form, found.json], enc_hook=str).decode()
     for name in dict.fromkeys(_NAME.findall(f"{used}\n{found.body}\n{found.auth.text}")):
         if not name.startswith("secret.") and name not in known:
-            reader.fault(where, f"expected a param, before.NAME or secret.NAME, found {{{name}}}{nearest(name, known)}")
+            message = f"expected a param, before.NAME or secret.NAME, found {{{name}}}{nearest(name, known)}"
+            table.fault("request", message)
     return found
 
 
@@ -219,38 +213,41 @@ def check_url(reader: Reader, url: str, where: Where, params: Sequence[str]) -> 
                 reader.fault(where, f'expected names of [params], found "{name}"{known}')
         if not re.match(r"https?://|\{\+", url, re.IGNORECASE):
             reader.fault(where, f'expected an http or https address, found "{url}"')
+        elif not fixed_origin(url) and not hosts.leaders(url):
+            reader.fault(where, f'expected a host, and a port from 1 to 65535 if any, found "{url}"')
 
 
-def _texts(reader: Reader, table: Mapping[str, Any], key: str, where: Where, *, token: bool = False) -> dict[str, str]:
+def _texts(table: Table, key: str, *, token: bool = False) -> dict[str, str]:
     raw = table.get(key, {})
     if not isinstance(raw, dict):
-        reader.fault((*where, key), f"expected a table of texts, found {show(raw)}")
+        table.fault(key, f"expected a table of texts, found {show(raw)}")
         return {}
     found = {}
     for name, value in raw.items():
+        at = table.at(key, name)
         if isinstance(value, bool | int | float | str):
             found[name] = values.shown(value)
         else:
-            reader.fault((*where, key, name), f"expected a text, found {show(value)}")
+            table.reader.fault(at, f"expected a text, found {show(value)}")
         if token and not _TOKEN.fullmatch(name):
-            reader.fault((*where, key, name), f'expected a name without blanks and separators, found "{name}"')
+            table.reader.fault(at, f'expected a name without blanks and separators, found "{name}"')
         if re.search(r"[\r\n]", str(value)):
-            reader.fault((*where, key, name), "expected one line, found several")
+            table.reader.fault(at, "expected one line, found several")
         beyond = max(str(value), default="")
         if key == "headers" and beyond > "\xff":  # a cookie's value is quoted
-            reader.fault((*where, key, name), f'expected Latin-1 characters, found "{beyond}"')
+            table.reader.fault(at, f'expected Latin-1 characters, found "{beyond}"')
     return found
 
 
-def _read_auth(reader: Reader, table: Mapping[str, Any], where: Where) -> Auth:
-    if "auth" not in table:
+def _read_auth(request: Table) -> Auth:
+    if "auth" not in request:
         return Auth()
-    raw = reader.table(table["auth"], (*where, "auth"), ("basic", "bearer"))
-    if len(raw) != 1:
-        reader.fault((*where, "auth"), f"expected basic or bearer, found {' and '.join(raw) or 'neither'}")
+    auth = request.table("auth", ("basic", "bearer"))
+    if len(auth) != 1:
+        request.fault("auth", f"expected basic or bearer, found {' and '.join(auth) or 'neither'}")
         return Auth()
-    scheme = next(iter(raw))
-    return Auth(scheme, reader.text_at(raw, scheme, (*where, "auth")))
+    scheme = next(iter(auth))
+    return Auth(scheme, auth.text(scheme))
 
 
 def mentions(asked: Ask, param: str) -> bool:

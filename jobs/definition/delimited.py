@@ -1,10 +1,8 @@
 """How a CSV file is written: its delimiter and quotes, and which line names the columns."""
 
-from typing import Any
-
 from msgspec import Struct
 
-from jobs.definition.reader import Reader, Where, show
+from jobs.definition.reader import Table, show
 
 
 class Csv(Struct, frozen=True, kw_only=True):
@@ -20,26 +18,25 @@ class Csv(Struct, frozen=True, kw_only=True):
     skip: int = 0
 
 
-def read_csv(reader: Reader, given: Any) -> Csv:
+def read_csv(definition: Table) -> Csv:
     """``[csv]``."""
-    where: Where = ("csv",)
-    raw = reader.table(given, where, ("delimiter", "quote", "header", "skip"))
-    header = raw.get("header", True)
+    table = definition.table("csv", ("delimiter", "quote", "header", "skip"))
+    header = table.get("header", True)
     names_: tuple[str, ...] = ()
     if not isinstance(header, bool):
-        names_ = reader.texts(raw, "header", where)
+        names_ = table.texts("header")
         if len(set(names_)) != len(names_):
-            reader.fault((*where, "header"), "expected names that differ")
+            table.fault("header", "expected names that differ")
     found = Csv(
-        delimiter=reader.text_at(raw, "delimiter", where, ","),
-        quote=reader.of_type(raw, "quote", where, str, '"', "one character, or an empty text for none"),
+        delimiter=table.text("delimiter", ","),
+        quote=table.of_type("quote", str, '"', "one character, or an empty text for none"),
         header=header is True,
         names=names_,
-        skip=reader.whole(raw, "skip", where, 0, high=10_000),
+        skip=table.whole("skip", 0, high=10_000),
     )
     for key, text in (("delimiter", found.delimiter), ("quote", found.quote or '"')):
         if text and (len(text) != 1 or text in "\r\n"):
-            reader.fault((*where, key), f"expected one character, found {show(text)}")
+            table.fault(key, f"expected one character, found {show(text)}")
     if header is False:
-        reader.fault((*where, "header"), "expected true or a list of names, found false")
+        table.fault("header", "expected true or a list of names, found false")
     return found

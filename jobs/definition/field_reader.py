@@ -29,7 +29,7 @@ from jobs.definition.field import (
     Value,
     template_parts,
 )
-from jobs.definition.reader import Reader, Where, show
+from jobs.definition.reader import Reader, Table, Where, show
 from jobs.text import dates, numbers, pattern
 from regions.faults import nearest
 
@@ -58,7 +58,7 @@ class FieldReader:
     def selector(self, raw: Any, where: Where, levels: Sequence[Kinds], extra: Sequence[str] = ()) -> Selector | None:
         """A required selector. None, and a fault, if it is not one."""
         if isinstance(raw, str):
-            return self._checked(DEFAULT_LANGUAGE[self.form], raw, {}, where, levels)
+            return self._checked(DEFAULT_LANGUAGE[self.form], raw, Table(self.reader, {}, where), levels)
         if not isinstance(raw, dict):
             self.reader.fault(where, f"expected a selector (a text or a table), found {_kind(raw)}")
             return None
@@ -71,7 +71,7 @@ class FieldReader:
             elif found:
                 self.reader.fault(where, f"expected one language, found {' and '.join(found)}")
             return None
-        return self._checked(found[0], table[found[0]], table, where, levels)
+        return self._checked(found[0], table[found[0]], table, levels)
 
     def steps(self, raws: Any, where: Where, levels: list[Kinds], extra: Sequence[str] = ()) -> tuple[Selector, ...]:
         """One step, or a list of steps, each inside the items of the one before. Appends their kinds to ``levels``."""
@@ -145,7 +145,7 @@ class FieldReader:
     def _value(self, name: str, raw: Any, where: Where, levels: Sequence[Kinds], above: Sequence[str]) -> Field | None:
         reader = self.reader
         table = reader.table(raw, where, (*LANGUAGES, *_KEYS, "template", "each", "fields"), "selector key")
-        template = reader.text_at(table, "template", where)
+        template = table.text("template")
         languages = [key for key in LANGUAGES if key in table]
         selector = None
         if template:
@@ -156,43 +156,42 @@ class FieldReader:
             own = {key: value for key, value in table.items() if key in (*LANGUAGES, "level", "parse")}
             selector = self.selector(own, where, levels)
         elif set(raw if isinstance(raw, dict) else {}) <= {*_KEYS}:
-            selector = self._checked(OWN, name, table, where, levels)
-        value = self._keys(table, where, selector, template)
+            selector = self._checked(OWN, name, table, levels)
+        value = self._keys(table, selector, template)
         return value if template or selector is not None else None
 
-    def _keys(self, table: dict[str, Any], where: Where, selector: Selector | None, template: str) -> Value:
-        reader = self.reader
-        kind = reader.one_of(table, "type", where, TYPES)
+    def _keys(self, table: Table, selector: Selector | None, template: str) -> Value:
+        kind = table.one_of("type", TYPES)
         for key, kinds in _ONLY_FOR.items():
             if key in table and kind not in kinds:
-                reader.fault((*where, key), f"expected a type of {', '.join(kinds)} beside it, found {kind or 'none'}")
-        mapping = reader.of_type(table, "map", where, dict[str, Any], {}, "a table of texts")
-        expression = reader.text_at(table, "re", where)
+                table.fault(key, f"expected a type of {', '.join(kinds)} beside it, found {kind or 'none'}")
+        mapping = table.of_type("map", dict[str, Any], {}, "a table of texts")
+        expression = table.text("re")
         if expression:
-            self.attempt((*where, "re"), pattern.compiled, expression, "an RE2 pattern")
+            self.attempt(table.at("re"), pattern.compiled, expression, "an RE2 pattern")
         if expression and mapping and kind == "bool":
-            reader.fault((*where, "map"), "expected no map: with re, a bool says whether it matched")
-        many = reader.flag(table, "many", where)
+            table.fault("map", "expected no map: with re, a bool says whether it matched")
+        many = table.flag("many")
         if expression and many and kind == "bool":
-            reader.fault((*where, "many"), "expected no many: with re, a bool says whether it matched")
-        join = reader.of_type(table, "join", where, str, None, "a text")
+            table.fault("many", "expected no many: with re, a bool says whether it matched")
+        join = table.of_type("join", str, None, "a text")
         if join is not None and not many:
-            reader.fault((*where, "join"), "expected many = true beside it")
-        without = reader.text_at(table, "without", where)
+            table.fault("join", "expected many = true beside it")
+        without = table.text("without")
         if without and (selector is None or selector.language not in ("css", "xpath") or selector.parse):
-            reader.fault((*where, "without"), "expected css or xpath beside it, and no parse")
+            table.fault("without", "expected css or xpath beside it, and no parse")
         if without:
-            self.attempt((*where, "without"), css.check_elements, without, "a CSS selector of elements")
-        lines = reader.flag(table, "lines", where)
+            self.attempt(table.at("without"), css.check_elements, without, "a CSS selector of elements")
+        lines = table.flag("lines")
         if lines and (selector is None or (selector.language not in ("css", "xpath") and selector.parse != "html")):
-            reader.fault((*where, "lines"), 'expected css, xpath or parse = "html" beside it')
-        fold = reader.flag(table, "fold", where, default=True)
+            table.fault("lines", 'expected css, xpath or parse = "html" beside it')
+        fold = table.flag("fold", default=True)
         if lines and not fold:
-            reader.fault((*where, "fold"), "expected true beside lines, which folds each line")
-        formats = reader.texts(table, "format", where)
-        lang, tz = reader.text_at(table, "lang", where), reader.text_at(table, "tz", where)
-        to_tz = reader.text_at(table, "to_tz", where)
-        scale = reader.text_at(table, "scale", where)
+            table.fault("fold", "expected true beside lines, which folds each line")
+        formats = table.texts("format")
+        lang, tz = table.text("lang"), table.text("tz")
+        to_tz = table.text("to_tz")
+        scale = table.text("scale")
         for key, make, text, expected in (
             ("scale", numbers.factor, scale, 'a factor like "1/60" or "0.001"'),
             ("lang", dates.language, lang, "a language like de or pt_BR"),
@@ -200,20 +199,16 @@ class FieldReader:
             ("to_tz", dates.zone, to_tz, "an IANA time zone like Europe/Berlin, or UTC"),
         ):
             if text:
-                self.attempt((*where, key), make, text, expected)
+                self.attempt(table.at(key), make, text, expected)
         if to_tz and dates.LOCAL in (tz, to_tz):
-            reader.fault(
-                (*where, "to_tz"), "expected a zone other than local: a time without an offset can't change its zone"
-            )
+            table.fault("to_tz", "expected a zone other than local: a time without an offset can't change its zone")
         for form in formats:
             if form not in dates.WORDS and "%" not in form:
-                reader.fault(
-                    (*where, "format"), f'expected {", ".join(dates.WORDS)} or a strptime pattern, found "{form}"'
-                )
+                table.fault("format", f'expected {", ".join(dates.WORDS)} or a strptime pattern, found "{form}"')
             elif form not in dates.WORDS and not dates.has_year(form):
-                reader.fault((*where, "format"), f'expected a pattern with a year (%Y or %y), found "{form}"')
+                table.fault("format", f'expected a pattern with a year (%Y or %y), found "{form}"')
             elif form not in dates.WORDS:
-                self.attempt((*where, "format"), dates.check_format, form, "a strptime pattern")
+                self.attempt(table.at("format"), dates.check_format, form, "a strptime pattern")
         if not formats and self.form == "feed":
             formats = dates.FEED_FORMATS
         return Value(
@@ -228,20 +223,20 @@ class FieldReader:
             type=kind,
             scale=scale,
             join=join,
-            default=self._default(table, where, kind),
-            decimal_mark=reader.one_of(table, "decimal_mark", where, (".", ","), "."),
+            default=self._default(table, kind),
+            decimal_mark=table.one_of("decimal_mark", (".", ","), "."),
             format=formats,
             lang=lang,
             tz=tz,
             to_tz=to_tz,
         )
 
-    def _default(self, table: dict[str, Any], where: Where, kind: str) -> Any:
+    def _default(self, table: Table, kind: str) -> Any:
         value = table.get("default")
         if kind == "decimal" and isinstance(value, int | float) and not isinstance(value, bool):
             return str(value)
         if not _is_json(value):
-            self.reader.fault((*where, "default"), f"expected a text, a number, true, false or a list, found {value}")
+            table.fault("default", f"expected a text, a number, true, false or a list, found {value}")
         return value
 
     def _check_template(self, template: str, where: Where, above: Sequence[str]) -> None:
@@ -255,19 +250,16 @@ class FieldReader:
                 message = f'expected a field above it or a param, found "{part[0]}"{nearest(part[0], known)}'
                 self.reader.fault(where, message)
 
-    def _checked(
-        self, language: str, expression: Any, table: dict[str, Any], where: Where, levels: Sequence[Kinds]
-    ) -> Selector | None:
-        reader = self.reader
-        parse = reader.one_of(table, "parse", where, PARSED)
-        level = self._level(language, table, where, levels)
+    def _checked(self, language: str, expression: Any, table: Table, levels: Sequence[Kinds]) -> Selector | None:
+        parse = table.one_of("parse", PARSED)
+        level = self._level(language, table, levels)
         if language == "const":
             if not _is_json(expression):
-                reader.fault((*where, "const"), f"expected a text, a number, true, false or a list, found {expression}")
+                table.fault("const", f"expected a text, a number, true, false or a list, found {expression}")
             return Selector(language, expression, -1, parse)
-        at = where if not table or language == OWN else (*where, language)
+        at = table.where if not table or language == OWN else table.at(language)
         if not isinstance(expression, str) or not expression.strip():
-            reader.fault(at, f"expected a text in {language}, found {_kind(expression)}")
+            self.reader.fault(at, f"expected a text in {language}, found {_kind(expression)}")
             return None
         if language == "jmes":
             self.attempt(at, jmes.compiled, expression, "JMESPath")
@@ -275,17 +267,17 @@ class FieldReader:
             self.attempt(at, _check_css, expression, "a CSS selector")
         return Selector(language, expression, level, parse) if level is not None else None
 
-    def _level(self, language: str, table: dict[str, Any], where: Where, levels: Sequence[Kinds]) -> int | None:
+    def _level(self, language: str, table: Table, levels: Sequence[Kinds]) -> int | None:
         if language == "const":
             return -1
         wanted = {ROW, VALUE} if language == OWN else {LOOKS_AT[language]}
         if "level" in table:
-            level = self.reader.whole(table, "level", where, 0, high=2**31)
+            level = table.whole("level", 0, high=2**31)
             if level >= len(levels):
-                self.reader.fault((*where, "level"), f"expected a level from 0 to {len(levels) - 1}, found {level}")
+                table.fault("level", f"expected a level from 0 to {len(levels) - 1}, found {level}")
             elif not levels[level] & wanted:
                 message = f"expected a level with {_named(wanted)}, found level {level} with {_named(levels[level])}"
-                self.reader.fault((*where, "level"), message)
+                table.fault("level", message)
             else:
                 return level
             return None
@@ -293,10 +285,12 @@ class FieldReader:
             if levels[level] & wanted:
                 return level
         if language == OWN:
-            self.reader.fault(where, f"expected a selector ({', '.join(LANGUAGES)}): there are no keys to take it from")
+            self.reader.fault(
+                table.where, f"expected a selector ({', '.join(LANGUAGES)}): there are no keys to take it from"
+            )
         else:
             self.reader.fault(
-                where, f"expected a language for {self.form}, found {language}, which needs {_named(wanted)}"
+                table.where, f"expected a language for {self.form}, found {language}, which needs {_named(wanted)}"
             )
         return None
 

@@ -1,11 +1,12 @@
 """``[limits]`` and ``[contract]``: what a source may cost, and what its records promise."""
 
 import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 from msgspec import Struct
 
-from jobs.definition.reader import Reader, Where
+from jobs.definition.reader import Table
 from regions.faults import nearest
 
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h)")
@@ -40,53 +41,55 @@ class Contract(Struct, frozen=True, kw_only=True):
     absent: tuple[int, ...] = ()
 
 
-def read_limits(reader: Reader, value: Any, where: Where) -> Limits:
+def read_limits(definition: Table) -> Limits:
     """``[limits]``."""
-    table = reader.table(value, where, Limits.__struct_fields__)
-    rate = reader.text_at(table, "rate", where)
+    table = definition.table("limits", Limits.__struct_fields__)
+    rate = table.text("rate")
     found = _RATE.fullmatch(rate)
     if rate and (found is None or float(found[1]) == 0):
-        reader.fault((*where, "rate"), f'expected a rate like "2/s", "30/min" or "100/h", found "{rate}"')
+        table.fault("rate", f'expected a rate like "2/s", "30/min" or "100/h", found "{rate}"')
         rate = ""
     return Limits(
         rate=rate,
-        concurrency=reader.whole(table, "concurrency", where, 8, low=1, high=1024),
-        timeout_seconds=reader.number(table, "timeout_seconds", where, 10.0, low=0.001),
-        max_bytes=reader.whole(table, "max_bytes", where, 20_000_000, low=1, high=1_000_000_000),
-        retries=reader.whole(table, "retries", where, 2, high=10),
-        robots=reader.flag(table, "robots", where),
-        stale_seconds=reader.number(table, "stale_seconds", where, 0.0),
+        concurrency=table.whole("concurrency", 8, low=1, high=1024),
+        timeout_seconds=table.number("timeout_seconds", 10.0, low=0.001),
+        max_bytes=table.whole("max_bytes", 20_000_000, low=1, high=1_000_000_000),
+        retries=table.whole("retries", 2, high=10),
+        robots=table.flag("robots"),
+        stale_seconds=table.number("stale_seconds", 0.0),
     )
 
 
-def read_contract(reader: Reader, table: dict[str, Any], where: Where, fields: set[str] | None) -> Contract:
+def read_contract(table: Table, fields: set[str] | None) -> Contract:
     """``[contract]`` without its selectors. ``fields`` are the names in records; None if only rows show them."""
-    required = reader.texts(table, "required", where)
+    required = table.texts("required")
     unique = []
     listed = table.get("unique", [])
     for index, entry in enumerate(listed if isinstance(listed, list) else [listed]):
         together = [entry] if isinstance(entry, str) else entry
         if not isinstance(together, list) or not together or not all(isinstance(name, str) for name in together):
-            reader.fault((*where, "unique", index), "expected a field's name, or a list of names unique together")
+            table.reader.fault(table.at("unique", index), "expected a field's name, or a list of names unique together")
             continue
         unique.append(tuple(together))
     ranges = {}
-    for name, bounds in reader.table(table.get("range", {}), (*where, "range"), table.get("range", {})).items():
+    for name, bounds in table.table("range", table.get("range", ())).items():
         if _is_range(bounds):
             ranges[name] = (bounds[0], bounds[1])
         else:
-            reader.fault((*where, "range", name), f"expected [low, high], two numbers or two texts, found {bounds}")
-    absent = reader.of_type(table, "absent", where, list[int], [], "a list of HTTP statuses")
+            table.reader.fault(
+                table.at("range", name), f"expected [low, high], two numbers or two texts, found {bounds}"
+            )
+    absent = table.of_type("absent", list[int], [], "a list of HTTP statuses")
     for status in absent:
         if not 100 <= status <= 599:
-            reader.fault((*where, "absent"), f"expected HTTP statuses from 100 to 599, found {status}")
+            table.fault("absent", f"expected HTTP statuses from 100 to 599, found {status}")
     if fields is not None:
-        _check_names(reader, (*where, "required"), required, fields)
-        _check_names(reader, (*where, "unique"), tuple(name for entry in unique for name in entry), fields)
-        _check_names(reader, (*where, "range"), tuple(ranges), fields)
+        _check_names(table, "required", required, fields)
+        _check_names(table, "unique", (name for entry in unique for name in entry), fields)
+        _check_names(table, "range", ranges, fields)
     return Contract(
         required=required,
-        min_rows=reader.whole(table, "min_rows", where, 1),
+        min_rows=table.whole("min_rows", 1),
         unique=tuple(unique),
         range=ranges,
         absent=tuple(absent),
@@ -101,7 +104,7 @@ def _is_range(bounds: Any) -> bool:
     return (numbers or texts) and bounds[0] <= bounds[1]
 
 
-def _check_names(reader: Reader, where: Where, names: tuple[str, ...], fields: set[str]) -> None:
+def _check_names(table: Table, key: str, names: Iterable[str], fields: set[str]) -> None:
     for name in names:
         if name not in fields:
-            reader.fault(where, f'expected a field that is in the records, found "{name}"{nearest(name, fields)}')
+            table.fault(key, f'expected a field that is in the records, found "{name}"{nearest(name, fields)}')

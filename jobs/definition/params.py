@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from jobs.definition import field, hosts
-from jobs.definition.reader import Reader, Where, show
+from jobs.definition.reader import Reader, Table, Where, show
 from jobs.text import dates, pattern, values
 from regions.faults import nearest
 
@@ -109,57 +109,55 @@ def bind(
     return bound
 
 
-def read_params(reader: Reader, raw: Any, where: Where) -> dict[str, Param]:
+def read_params(definition: Table) -> dict[str, Param]:
     """``[params]``: a table of tables."""
-    if not isinstance(raw, dict):
-        reader.fault(where, f"expected a table, found {show(raw)}")
-        return {}
+    reader = definition.reader
     params = {}
-    for name, one in raw.items():
-        at = (*where, name)
+    for name, one in definition.table("params", definition.get("params", ())).items():
+        at = definition.at("params", name)
         if name in RESERVED:
             reader.fault(at, f'expected another name than "{name}": the HTTP interface has a parameter of that name')
         elif not NAME.fullmatch(name):
             reader.fault(at, f'expected a name of letters, digits and "_", found "{name}"')
-        params[name] = _read(reader, one, at)
+        params[name] = _read(reader.table(one, at, _KEYS))
     return params
 
 
-def _read(reader: Reader, raw: Any, where: Where) -> Param:
-    table = reader.table(raw, where, _KEYS)
-    kind = reader.one_of(table, "type", where, field.TYPES, "str")
-    expression = reader.text_at(table, "pattern", where)
+def _read(table: Table) -> Param:
+    reader = table.reader
+    kind = table.one_of("type", field.TYPES, "str")
+    expression = table.text("pattern")
     if expression:
         try:
             pattern.compiled(expression)
         except ValueError as error:
-            reader.fault((*where, "pattern"), f'expected an RE2 pattern, found "{expression}": {error}')
+            table.fault("pattern", f'expected an RE2 pattern, found "{expression}": {error}')
             expression = ""
-    required = reader.flag(table, "required", where)
+    required = table.flag("required")
     if required and "default" in table:
-        reader.fault((*where, "default"), "expected no default for a param that is required")
+        table.fault("default", "expected no default for a param that is required")
     enum = []
-    for index, value in enumerate(reader.of_type(table, "enum", where, list[Any], [], "a list of values")):
-        enum.append(_checked(reader, (*where, "enum", index), Param(type=kind), value))
+    for index, value in enumerate(table.of_type("enum", list[Any], [], "a list of values")):
+        enum.append(_checked(reader, table.at("enum", index), Param(type=kind), value))
     bounds = {}
     for key in ("min", "max"):
         bounds[key] = table.get(key)
         try:
             _size(kind, table[key], bound=True) if key in table else None
         except (ValueError, TypeError, InvalidOperation):
-            reader.fault((*where, key), f"expected a bound for {kind}, found {show(table[key])}")
+            table.fault(key, f"expected a bound for {kind}, found {show(table[key])}")
             bounds[key] = None
     param = Param(
         type=kind,
         required=required,
         enum=tuple(enum),
         pattern=expression,
-        title=reader.text_at(table, "title", where),
-        hosts=hosts.read_hosts(reader, reader.texts(table, "hosts", where), (*where, "hosts")),
+        title=table.text("title"),
+        hosts=hosts.read_hosts(reader, table.texts("hosts"), table.at("hosts")),
         **bounds,
     )
     kept = {
-        key: _checked(reader, (*where, key), param, table[key]) if key in table else None
+        key: _checked(reader, table.at(key), param, table[key]) if key in table else None
         for key in ("default", "example")
     }
     return Param(**{**{name: getattr(param, name) for name in param.__struct_fields__}, **kept})

@@ -20,7 +20,7 @@ from jobs.definition.hosts import ANY, hosts_of, leaders
 from jobs.definition.limits import Contract, read_contract, read_limits
 from jobs.definition.model import PAGES_MAX, Before, Definition, Next
 from jobs.definition.params import Param, read_params
-from jobs.definition.reader import Reader, Where, show
+from jobs.definition.reader import Reader, Table, show
 from jobs.text import pattern
 from jobs.text.charset import is_known
 from regions import names, toml
@@ -64,16 +64,12 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
     for key in ("title", "url"):
         if key not in raw and not (key == "url" and "request" in code):
             reader.faults.append(Fault(path.name, 1, key, "expected a text, found none"))
-    form = reader.one_of(table, "format", (), FORMATS, _left_out(table))
-    params = read_params(reader, table.get("params", {}), ("params",))
-    namespaces = _namespaces(reader, table)
+    form = table.one_of("format", FORMATS, _left_out(table))
+    params = read_params(table)
+    namespaces = _namespaces(table)
     fields = FieldReader(reader, form, list(params))
-    before = _before(reader, table, list(params))
-    request = reader.table(table.get("request", {}), ("request",), ask.KEYS)
-    asked = read_ask(
-        reader, request, ("request",), reader.text_at(table, "url", ()), ("url",), list(params),
-        list(before.fields) if before else [], DEFAULT_EGRESS,
-    )  # fmt: skip
+    before = _before(table, list(params))
+    asked = read_ask(table, list(params), list(before.fields) if before else [], DEFAULT_EGRESS)
     if before is not None and not before.ask.egress:  # a token may only be valid for the same address
         before = replace(before, ask=replace(before.ask, egress=asked.egress))
     page = [PAGE_KINDS[form]]
@@ -82,23 +78,23 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
     found = fields.fields(table["fields"], ("fields",), levels) if "fields" in table else {}
     if "fields" not in table and form in ("html", "xml", "json") and "parse" not in code:
         reader.faults.append(Fault(path.name, 1, "fields", "expected a table of fields, found none"))
-    _only_for(reader, table, form)
+    _only_for(table, form)
     contract, empty, blocked = _contract(fields, table, page)
     if not asked.url and (named := asked.credentials()):
-        reader.fault(("request",), f"expected url, since {{{named[0]}}} is sent to its origin only, found none")
-    any_host = reader.flag(table, "any_host", ())
+        table.fault("request", f"expected url, since {{{named[0]}}} is sent to its origin only, found none")
+    any_host = table.flag("any_host")
     asked, before = _led(reader, asked, before, params, any_host=any_host)
-    region = reader.text_at(table, "region", ())
-    standby = reader.texts(table, "standby", ())
+    region = table.text("region")
+    standby = table.texts("standby")
     for key, name in (("region", region), *(("standby", one) for one in standby)):
         if name and not _is_region(name):
-            reader.fault((key,), f'expected a region\'s name ({names.REGION_PATTERN}), found "{name}"')
-    charset = reader.text_at(table, "charset", ())
+            table.fault(key, f'expected a region\'s name ({names.REGION_PATTERN}), found "{name}"')
+    charset = table.text("charset")
     if charset and not is_known(charset):
-        reader.fault(("charset",), f'expected a charset like windows-1250 or shift_jis, found "{charset}"')
+        table.fault("charset", f'expected a charset like windows-1250 or shift_jis, found "{charset}"')
     return Definition(
         id=_id(reader, path),
-        title=reader.text_at(table, "title", ()),
+        title=table.text("title"),
         ask=asked,
         hash=digest,
         path=path,
@@ -107,19 +103,19 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
         any_host=any_host,
         format=form,
         charset=charset,
-        archive=reader.text_at(table, "archive", ()),
+        archive=table.text("archive"),
         params=params,
         before=before,
         rows=rows,
         rows_re=rows_re,
         fields=found,
         next=_next(fields, table, page, params, asked) if "next" in table else None,
-        limits=read_limits(reader, table.get("limits", {}), ("limits",)),
+        limits=read_limits(table),
         contract=contract,
         empty=empty,
         blocked=blocked,
         namespaces=namespaces,
-        csv=read_csv(reader, table.get("csv", {})),
+        csv=read_csv(table),
         code=code,
     )
 
@@ -143,104 +139,99 @@ def _left_out(table: Mapping[str, Any]) -> str:
 
 
 def _rows(
-    fields: FieldReader, table: Mapping[str, Any], form: str, levels: list[Kinds], code: tuple[str, ...]
+    fields: FieldReader, table: Table, form: str, levels: list[Kinds], code: tuple[str, ...]
 ) -> tuple[tuple[Selector, ...], str]:
     """``[rows]`` as steps, or the pattern of a text's rows. Appends the kinds of their items to ``levels``."""
-    reader, where = fields.reader, ("rows",)
+    where = table.at("rows")
     raw = table.get("rows")
     if "parse" in code:
         if raw is not None:
-            reader.fault(where, "expected no [rows]: the parse of ID.py yields them")
+            table.fault("rows", "expected no [rows]: the parse of ID.py yields them")
         levels.append(frozenset({ROW, VALUE}))
         return (), ""
     if form == "text":
-        rows = reader.table(raw if raw is not None else {}, where, ("re",))
-        expression = reader.text_at(rows, "re", where)
+        rows = table.table("rows", ("re",))
+        expression = rows.text("re")
         if not expression:
-            reader.fault(where, "expected re, a pattern whose named groups are the keys of a row, found none")
+            table.fault("rows", "expected re, a pattern whose named groups are the keys of a row, found none")
         else:
-            fields.attempt((*where, "re"), pattern.compiled, expression, "an RE2 pattern")
+            fields.attempt(rows.at("re"), pattern.compiled, expression, "an RE2 pattern")
             if not pattern.names(expression):
-                reader.fault((*where, "re"), "expected named groups like (?P<name>…), found none")
+                rows.fault("re", "expected named groups like (?P<name>…), found none")
         levels.append(frozenset({ROW}))
         return (), expression
     if raw is None or form in ("csv", "feed"):
         if raw is not None:
-            reader.fault(where, f"expected no [rows]: a row of {form} is {'a line' if form == 'csv' else 'an entry'}")
+            row = "a line" if form == "csv" else "an entry"
+            table.fault("rows", f"expected no [rows]: a row of {form} is {row}")
         if form in ("csv", "feed"):
             levels.append(frozenset({ROW}) if form == "csv" else PAGE_KINDS["feed"])
         return (), ""
     if isinstance(raw, dict) and "each" in raw:
-        rows = reader.table(raw, where, ("each",))
-        return fields.steps(rows["each"], (*where, "each"), levels), ""
+        rows = table.table("rows", ("each",))
+        return fields.steps(rows["each"], rows.at("each"), levels), ""
     return fields.steps(raw, where, levels, ("each",)), ""
 
 
 def _contract(
-    fields: FieldReader, table: Mapping[str, Any], page: list[Kinds]
+    fields: FieldReader, definition: Table, page: list[Kinds]
 ) -> tuple[Contract, Selector | bool, Selector | None]:
-    reader, where = fields.reader, ("contract",)
-    raw = reader.table(table.get("contract", {}), where, (*Contract.__struct_fields__, "empty", "blocked"), "key")
-    described = table.get("fields")
+    table = definition.table("contract", (*Contract.__struct_fields__, "empty", "blocked"))
+    described = definition.get("fields")
     put_out = {name for name in described if not name.startswith("_")} if isinstance(described, dict) else None
-    contract = read_contract(reader, raw, where, put_out)
+    contract = read_contract(table, put_out)
     empty: Selector | bool = False
-    if isinstance(raw.get("empty"), bool):
-        empty = raw["empty"]
-    elif "empty" in raw:
-        empty = fields.selector(raw["empty"], (*where, "empty"), page) or False
+    if isinstance(table.get("empty"), bool):
+        empty = table["empty"]
+    elif "empty" in table:
+        empty = fields.selector(table["empty"], table.at("empty"), page) or False
     wall = [page[0] | {ELEMENT}]  # a wall is HTML, whatever the format
-    blocked = fields.selector(raw["blocked"], (*where, "blocked"), wall) if "blocked" in raw else None
+    blocked = fields.selector(table["blocked"], table.at("blocked"), wall) if "blocked" in table else None
     return contract, empty, blocked
 
 
-def _next(
-    fields: FieldReader, table: Mapping[str, Any], page: list[Kinds], params: Mapping[str, Param], asked: Ask
-) -> Next:
-    reader, where = fields.reader, ("next",)
+def _next(fields: FieldReader, definition: Table, page: list[Kinds], params: Mapping[str, Param], asked: Ask) -> Next:
     own = ("param", "start", "step", "link", "max_pages")
-    raw = table["next"]
+    raw = definition["next"]
     if not isinstance(raw, dict):
-        reader.fault(where, f"expected a table, found {show(raw)}")
+        definition.fault("next", f"expected a table, found {show(raw)}")
         return Next()
+    table = Table(fields.reader, raw, ("next",))
     selecting = {key: value for key, value in raw.items() if key not in own}
-    selector = fields.selector(selecting, where, page, own) if selecting else None
-    param = reader.text_at(raw, "param", where)
-    link = reader.flag(raw, "link", where)
+    selector = fields.selector(selecting, table.where, page, own) if selecting else None
+    param = table.text("param")
+    link = table.flag("link")
     if param and param not in params:
-        reader.fault((*where, "param"), f'expected one of [params], found "{param}"')
+        table.fault("param", f'expected one of [params], found "{param}"')
     elif param and not ask.mentions(asked, param):
-        reader.fault((*where, "param"), f'expected a param that stands in url or [request], found "{param}"')
+        table.fault("param", f'expected a param that stands in url or [request], found "{param}"')
     if selector is None and not selecting and not param and not link:
-        reader.fault(where, "expected a selector, param or link = true, found none")
+        definition.fault("next", "expected a selector, param or link = true, found none")
     if link and (selecting or param):
-        reader.fault((*where, "link"), "expected link = true alone, without a selector or param")
+        table.fault("link", "expected link = true alone, without a selector or param")
     return Next(
         selector=selector,
         param=param,
-        start=reader.whole(raw, "start", where, 1),
-        step=reader.whole(raw, "step", where, 1, low=1),
+        start=table.whole("start", 1),
+        step=table.whole("step", 1, low=1),
         link=link,
-        max_pages=reader.whole(raw, "max_pages", where, PAGES_MAX, low=1, high=10_000),
+        max_pages=table.whole("max_pages", PAGES_MAX, low=1, high=10_000),
     )
 
 
-def _before(reader: Reader, table: Mapping[str, Any], params: list[str]) -> Before | None:
-    if "before" not in table:
+def _before(definition: Table, params: list[str]) -> Before | None:
+    if "before" not in definition:
         return None
-    where: Where = ("before",)
-    raw = reader.table(table["before"], where, ("url", "request", "format", "fields", "ttl_seconds"))
-    form = reader.one_of(raw, "format", where, ("html", "xml", "json"), "html")
-    if "url" not in raw:
-        reader.fault(where, "expected url, found none")
-    request = reader.table(raw.get("request", {}), (*where, "request"), ask.KEYS)
-    url = reader.text_at(raw, "url", where)
-    fields = FieldReader(reader, form, params)
+    table = definition.table("before", ("url", "request", "format", "fields", "ttl_seconds"))
+    form = table.one_of("format", ("html", "xml", "json"), "html")
+    if "url" not in table:
+        definition.fault("before", "expected url, found none")
+    fields = FieldReader(table.reader, form, params)
     return Before(
-        ask=read_ask(reader, request, (*where, "request"), url, (*where, "url"), params, []),
+        ask=read_ask(table, params),
         format=form,
-        fields=fields.fields(raw.get("fields", {}), (*where, "fields"), [PAGE_KINDS[form]]),
-        ttl_seconds=reader.number(raw, "ttl_seconds", where, 0.0),
+        fields=fields.fields(table.get("fields", {}), table.at("fields"), [PAGE_KINDS[form]]),
+        ttl_seconds=table.number("ttl_seconds", 0.0),
     )
 
 
@@ -269,21 +260,18 @@ def _led(
     return asked, before
 
 
-def _namespaces(reader: Reader, table: Mapping[str, Any]) -> dict[str, str]:
-    raw = table.get("namespaces", {})
-    found: dict[str, str] = reader.of_type(
-        {"namespaces": raw}, "namespaces", (), dict[str, str], {}, "a table of texts"
-    )
+def _namespaces(table: Table) -> dict[str, str]:
+    found: dict[str, str] = table.of_type("namespaces", dict[str, str], {}, "a table of texts")
     for name, uri in found.items():
         if not name or not uri:
-            reader.fault(("namespaces", name), "expected a prefix and an address, found an empty one")
+            table.reader.fault(table.at("namespaces", name), "expected a prefix and an address, found an empty one")
     return found
 
 
-def _only_for(reader: Reader, table: Mapping[str, Any], form: str) -> None:
+def _only_for(table: Table, form: str) -> None:
     for key, forms in (("csv", ("csv",)), ("namespaces", ("xml", "feed", "html"))):
         if key in table and form not in forms:
-            reader.fault((key,), f"expected it only with the format {' or '.join(forms)}, found {form}")
+            table.fault(key, f"expected it only with the format {' or '.join(forms)}, found {form}")
 
 
 def _is_region(name: str) -> bool:

@@ -26,75 +26,94 @@ class Reader:
         """Adds a fault at a key."""
         self.faults.append(Fault(self.file, toml.line_of(self.text, where), _dotted(where), message))
 
-    def table(self, value: Any, where: Where, known: Iterable[str], what: str = "key") -> dict[str, Any]:
+    def table(self, value: Any, where: Where, known: Iterable[str], what: str = "key") -> "Table":
         """A table, with faults for unknown keys. An empty one if ``value`` is no table."""
         if not isinstance(value, dict):
             self.fault(where, f"expected a table, found {show(value)}")
-            return {}
+            return Table(self, {}, where)
         names = set(known)
         for key in value:
             if key not in names:
                 line = toml.line_of(self.text, (*where, key))
                 message = f'unknown {what} "{key}"{nearest(key, names)}'
                 self.faults.append(Fault(self.file, line, _dotted(where), message))
-        return value
+        return Table(self, value, where)
 
-    def of_type(self, table: Mapping[str, Any], key: str, where: Where, kind: Any, default: Any, expected: str) -> Any:
-        """The value of a key, converted to ``kind`` by msgspec (strictly); ``default`` if the key is absent."""
-        if key not in table:
+
+class Table(dict[str, Any]):
+    """A table of the file, which knows where it stands. Its methods take a key and give the value."""
+
+    def __init__(self, reader: Reader, values: Mapping[str, Any], where: Where) -> None:
+        super().__init__(values)
+        self.reader = reader
+        self.where = where
+
+    def at(self, *keys: str | int) -> Where:
+        """Where a key stands, or what is inside its value."""
+        return (*self.where, *keys)
+
+    def fault(self, key: str, message: str) -> None:
+        """Adds a fault at a key."""
+        self.reader.fault((*self.where, key), message)
+
+    def table(self, key: str, known: Iterable[str]) -> "Table":
+        """A table in this one, like ``Reader.table``; an empty one if the key is absent."""
+        return self.reader.table(self.get(key, {}), self.at(key), known)
+
+    def of_type(self, key: str, kind: Any, default: Any, expected: str) -> Any:
+        """A value, converted to ``kind`` by msgspec (strictly); ``default`` if the key is absent."""
+        if key not in self:
             return default
         try:
-            return msgspec.convert(table[key], kind, strict=True)
+            return msgspec.convert(self[key], kind, strict=True)
         except msgspec.ValidationError:
-            self.fault((*where, key), f"expected {expected}, found {show(table[key])}")
+            self.fault(key, f"expected {expected}, found {show(self[key])}")
             return default
 
-    def text_at(self, table: Mapping[str, Any], key: str, where: Where, default: str = "") -> str:
+    def text(self, key: str, default: str = "") -> str:
         """A text that is not empty."""
-        found: str = self.of_type(table, key, where, str, default, "a text")
-        if key in table and found == "" and table[key] == "":
-            self.fault((*where, key), "expected a text, found an empty one")
+        found: str = self.of_type(key, str, default, "a text")
+        if found == "" and self.get(key) == "":
+            self.fault(key, "expected a text, found an empty one")
         return found
 
-    def one_of(self, table: Mapping[str, Any], key: str, where: Where, known: Iterable[str], default: str = "") -> str:
+    def one_of(self, key: str, known: Iterable[str], default: str = "") -> str:
         """One of the known words."""
-        found = self.text_at(table, key, where, default)
+        found = self.text(key, default)
         names = list(known)
-        if key in table and found not in names and found != default:
+        if key in self and found not in names and found != default:
             near = nearest(found, names)
             near = near if near.startswith("; did") else ""
-            self.fault((*where, key), f'expected one of {", ".join(names)}, found "{found}"{near}')
+            self.fault(key, f'expected one of {", ".join(names)}, found "{found}"{near}')
             return default
         return found
 
-    def flag(self, table: Mapping[str, Any], key: str, where: Where, *, default: bool = False) -> bool:
+    def flag(self, key: str, *, default: bool = False) -> bool:
         """True or false."""
-        found: bool = self.of_type(table, key, where, bool, default, "true or false")
+        found: bool = self.of_type(key, bool, default, "true or false")
         return found
 
-    def whole(
-        self, table: Mapping[str, Any], key: str, where: Where, default: int, low: int = 0, high: int = 2**53
-    ) -> int:
+    def whole(self, key: str, default: int, low: int = 0, high: int = 2**53) -> int:
         """A whole number within limits."""
-        found: int = self.of_type(table, key, where, int, default, f"a whole number from {low}")
+        found: int = self.of_type(key, int, default, f"a whole number from {low}")
         if not low <= found <= high:
-            self.fault((*where, key), f"expected a whole number from {low} to {high}, found {found}")
+            self.fault(key, f"expected a whole number from {low} to {high}, found {found}")
             return default
         return found
 
-    def number(self, table: Mapping[str, Any], key: str, where: Where, default: float, low: float = 0.0) -> float:
+    def number(self, key: str, default: float, low: float = 0.0) -> float:
         """A number not below ``low``."""
-        found: float = self.of_type(table, key, where, float, default, f"a number from {low:g}")
+        found: float = self.of_type(key, float, default, f"a number from {low:g}")
         if not low <= found < float("inf"):
-            self.fault((*where, key), f"expected a number from {low:g}, found {found}")
+            self.fault(key, f"expected a number from {low:g}, found {found}")
             return default
         return found
 
-    def texts(self, table: Mapping[str, Any], key: str, where: Where) -> tuple[str, ...]:
+    def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts. One text is a list of one; an absent key is an empty list."""
-        if isinstance(table.get(key), str):
-            return (self.text_at(table, key, where),)
-        found: list[str] = self.of_type(table, key, where, list[str], [], "a text or a list of texts")
+        if isinstance(self.get(key), str):
+            return (self.text(key),)
+        found: list[str] = self.of_type(key, list[str], [], "a text or a list of texts")
         return tuple(found)
 
 

@@ -137,6 +137,8 @@ required = ["titel"]
         ("", "fields: expected a table of fields, found none"),
         ("title = 5\nurl = 'https://a.example/'\n[fields]\na = 'b'", "title: expected a text, found 5"),
         ("title = 'x'\nurl = 'ftp://a.example/'\n[fields]\na = 'b'", "http or https"),
+        ("title = 'x'\nurl = 'https://a.example:8o/{b}'\n[params]\nb = {}\n[fields]\na = 'b'", "url: expected a host"),
+        ("title = 'x'\nurl = 'https://[::1/'\n[fields]\na = 'b'", "url: expected a host"),
         ("title = 'x'\nurl = 'https://a.example/{secret.X}'\n[fields]\na = 'b'", "no secret"),
         ("title = 'x'\nurl = 'https://a.example/{'\n[fields]\na = 'b'", "RFC 6570"),
         ("title = 'x'\nurl = 'https://a.example/{?}'\n[fields]\na = 'b'", "RFC 6570"),

@@ -3,18 +3,16 @@
 following(page, root, base) → Following     a request, nothing at the end, or a warning if a further page can't be asked for
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 from urllib.parse import urljoin
 
-from jobs.definition.field import Kinds
 from jobs.definition.model import Definition
 from jobs.origin import origin_of
 from jobs.page import Page, Request, next_link
 from jobs.parse import markup
 from jobs.parse.author_code import Code
-from jobs.parse.select import Compiler, found_something
+from jobs.parse.select import Compiler, Reading, Shape, found_something
 from jobs.text import values
 from jobs.text.values import BadValue
 
@@ -33,15 +31,15 @@ class Following(NamedTuple):
 class Paging:
     """A definition's ``[next]``, compiled for one thread."""
 
-    def __init__(self, definition: Definition, code: Code | None, compiler: Compiler, page: Sequence[Kinds]) -> None:
+    def __init__(self, definition: Definition, code: Code | None, compiler: Compiler, page: Shape) -> None:
         self._definition = definition
         self._code = code if code is not None and code.has("next_page") else None
         selector = definition.next.selector if definition.next is not None else None
         self._find = self._place = None
         if selector is not None:
-            self._find = compiler.one(selector, "", page, {0}, lines=False)
+            self._find = compiler.one(selector, page)
             if compiler.is_xml:
-                self._place = compiler.located(selector, "", page, {0}, lines=False, without="")
+                self._place = compiler.located(selector, page, Reading())
 
     def following(self, page: Page, root: Any, base: str, *, has_rows: bool) -> Following:
         """The request after a page. ``base`` is the base of its addresses. A page without rows is the last one."""

@@ -4,18 +4,18 @@ Plan.make(levels, scope) → the record; None if the fields of the row's own lev
   for each field: find → converter → default     a BadValue becomes null and a warning
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from lxml import etree
 
-from jobs.definition.field import Choice, Field, Kinds, Nested, Selector, Value, template_parts
+from jobs.definition.field import Choice, Field, Nested, Selector, Value, template_parts
 from jobs.errors import ParseFailed
 from jobs.parse import markup
 from jobs.parse.convert import Convert, Doubt, as_it_is, converter, finisher, folder
 from jobs.parse.descendants import Cache, Seek
-from jobs.parse.select import Compiler, Find, Levels
+from jobs.parse.select import Compiler, Find, Levels, Reading, Shape
 from jobs.parse.warnings import Warnings
 from jobs.text import pattern, values
 from jobs.text.values import LONG, BadValue, folded
@@ -72,15 +72,13 @@ class Plan:
         self,
         compiler: Compiler,
         fields: Mapping[str, Field],
-        kinds: Sequence[Kinds],
-        documents: set[int],
+        shape: Shape,
         inside: str = "",
     ) -> None:
         self._compiler = compiler
         self._inside = inside  # prefix of nested fields in warnings: the outer field's name and a dot
-        self._kinds = list(kinds)
-        self._documents = documents
-        self._depth = len(kinds) - 1
+        self._shape = shape
+        self._depth = len(shape.kinds) - 1
         self._doubts: list[tuple[str, str, str]] = []  # of the current row: name, text, why it may be another value
         self._slots = [self._slot(name, one) for name, one in fields.items()]
         self._named = any(_has_template(one) for one in fields.values())
@@ -152,9 +150,8 @@ class Plan:
         return get, False, nothing
 
     def _nested(self, name: str, nested: Nested) -> Get:
-        step = self._compiler.step(nested.each, self._kinds, self._documents)
-        kinds, documents = deeper(nested.each, self._kinds, self._documents)
-        plan = Plan(self._compiler, nested.fields, kinds, documents, f"{self._inside}{name}.")
+        step = self._compiler.step(nested.each, self._shape)
+        plan = Plan(self._compiler, nested.fields, self._shape.inside(nested.each), f"{self._inside}{name}.")
 
         def get(levels: Levels, scope: Scope, names: Names) -> Any:
             given = scope.given
@@ -182,12 +179,9 @@ class Plan:
         return get
 
     def _single(self, name: str, spec: Value, convert: Convert) -> Get:
+        """Adds the conversion to each of the three ways to a first match."""
         assert spec.selector is not None
-        seek, whole, level = None, None, spec.selector.level
-        if not (spec.lines or spec.without):
-            seek = self._compiler.seek(spec.selector, self._kinds, self._documents)
-        if seek is None and not (spec.lines or spec.without):
-            whole = self._compiler.whole(spec.selector, self._kinds, self._documents)
+        find, whole, seek, level = self._compiler.first(spec.selector, self._shape, _reading(name, spec))
         if seek is not None:
             if convert is as_it_is:
                 return _sought_folded(seek)
@@ -196,23 +190,14 @@ class Plan:
             if convert is as_it_is:
                 return _whole_folded(whole, level)
             return lambda levels, scope, _names: convert(whole(levels[level]), scope.base)
-        find = self._compiler.one(
-            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
-        )
-        if spec.selector.language == "own" and self._is_rows(spec.selector):
-            return lambda levels, scope, _names: convert(_first(find(levels)), scope.base)
+        assert find is not None
         if convert is as_it_is:
             return _plain(find)
         return lambda levels, scope, _names: convert(find(levels), scope.base)
 
-    def _is_rows(self, selector: Selector) -> bool:
-        return self._kinds[selector.level] >= {"row"} and "value" not in self._kinds[selector.level]
-
     def _list(self, name: str, spec: Value, convert: Convert, doubt: Doubt) -> Get:
         assert spec.selector is not None
-        find = self._compiler.all(
-            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
-        )
+        find = self._compiler.all(spec.selector, self._shape, _reading(name, spec))
         if convert is as_it_is and spec.join is None:
             return lambda levels, _scope, _names: (
                 [one for raw in find(levels) if (one := _folded(raw)) is not None] or None
@@ -265,9 +250,7 @@ class Plan:
     def _located(self, name: str, spec: Value, convert: Convert, plain: Get, doubt: Doubt) -> Get:
         """An address in XML. If the page has ``xml:base``, it is relative to that of its own element."""
         assert spec.selector is not None
-        find = self._compiler.located(
-            spec.selector, name, self._kinds, self._documents, lines=spec.lines, without=spec.without
-        )
+        find = self._compiler.located(spec.selector, self._shape, _reading(name, spec))
         collect = self._collector(name, spec, convert, doubt) if spec.many else None
 
         def get(levels: Levels, scope: Scope, names: Names) -> Any:
@@ -281,14 +264,8 @@ class Plan:
         return get
 
 
-def deeper(step: Selector, kinds: Sequence[Kinds], documents: set[int]) -> tuple[list[Kinds], set[int]]:
-    """The levels including the one that a step adds: their kinds, and which of them are whole documents."""
-    depth = len(kinds)
-    if step.parse:
-        kind = frozenset({"value"}) if step.parse == "json" else frozenset({"element"})
-        return [*kinds, kind], documents if step.parse == "json" else documents | {depth}
-    kind = frozenset({"element"}) if step.language in ("css", "xpath") else frozenset({"value"})
-    return [*kinds, kind], documents
+def _reading(name: str, spec: Value) -> Reading:
+    return Reading(name, spec.lines, spec.without)
 
 
 def _cached(get: Get, level: int) -> Get:
@@ -305,10 +282,6 @@ def _cached(get: Get, level: int) -> Get:
         return value
 
     return cached
-
-
-def _first(value: Any) -> Any:
-    return (value[0] if value else None) if isinstance(value, list) else value
 
 
 def _folded(found: Any) -> Any:

@@ -3,13 +3,19 @@
 A finder takes the levels of a row (a list with the item of each level) and returns what it finds: a text, a JSON value or
 None; with ``many`` a list. A step returns the items of the next level.
 
+Which way a selector is evaluated is decided once, when it is compiled:
+
+    its matches are those of one XPath      css and xpath, unless the text that they find is parsed
+      the first of them                     ``Compiler.first``, by the quickest of three ways, which find the same
+    values of other kinds                   jmes, key, own, jsonld, const, and what a text was parsed into
+
 ``string((…)[1])`` reads an element's text, an attribute or the first text node in one call. Every ``XPath`` gives plain strings
 (``smart_strings=False``), since lxml's smart ones keep their whole tree alive and msgspec refuses them.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from lxml import etree
 
@@ -29,8 +35,55 @@ FindAll = Callable[[Levels], list[Any]]
 _LITERAL: Final = re.compile(r""""[^"]*"|'[^']*'""")
 _VARIABLE: Final = re.compile(r"\$\s*([\w.-]+)")
 
-
+_MARKUP: Final = ("css", "xpath")
 _PARSERS: Final[dict[str, Callable[[bytes], Any]]] = {"html": parse_html, "xml": parse_xml, "json": jsonld.parse}
+
+
+class Shape(NamedTuple):
+    """What the levels of a row are: the kinds of their items, and which are whole documents, whose root may match."""
+
+    kinds: tuple[Kinds, ...]
+    documents: frozenset[int] = frozenset({0})
+
+    def deeper(self, kinds: Kinds) -> "Shape":
+        """With a level for rows that no selector finds."""
+        return self._replace(kinds=(*self.kinds, kinds))
+
+    def inside(self, step: Selector) -> "Shape":
+        """With the level that a step adds."""
+        is_element = step.parse in ("html", "xml") if step.parse else step.language in _MARKUP
+        found = self.deeper(frozenset({field.ELEMENT if is_element else field.VALUE}))
+        if is_element and step.parse:
+            return found._replace(documents=self.documents | {len(self.kinds)})
+        return found
+
+    def item(self, level: int) -> Callable[[Levels], Any]:
+        """A function from levels to a level's element. An entry of a feed is a row that has an element."""
+        if field.ROW in self.kinds[level]:
+            return lambda levels: levels[level].element
+        return lambda levels: levels[level]
+
+
+class Reading(NamedTuple):
+    """How a field reads what its selector finds. ``name`` is the key of a selector that names none."""
+
+    name: str = ""
+    lines: bool = False
+    without: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an element's text is read as it stands."""
+        return not (self.lines or self.without)
+
+
+class First(NamedTuple):
+    """Finds a selector's first match in one of three ways. A field adds its conversion to the way without a further call."""
+
+    find: Find | None = None  # (levels) → a text, a JSON value or None
+    whole: etree.XPath | None = None  # (the item of ``level``) → a text; raises lxml's own XPathError
+    seek: Seek | None = None  # (levels, the cache of the row) → a text
+    level: int = 0
 
 
 class _OfRow(etree.XPath):
@@ -43,7 +96,6 @@ class _OfRow(etree.XPath):
 class Compiler:
     """Compiles the selectors of one definition for the thread that calls it.
 
-    ``kinds`` are those of the levels; ``documents`` are the levels whose item is a whole document, so that its root may match.
     Raises ValueError for a bad XPath, the only language that can't be checked without lxml when a definition is read.
     """
 
@@ -80,162 +132,147 @@ class Compiler:
     def _html_of(self, element: Any) -> str:
         return feed_text.html_of(element, self.warnings)
 
-    def step(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
+    def step(self, selector: Selector, shape: Shape) -> FindAll:
         """A step: the items that a selector finds."""
-        find = self._all(selector, "", kinds, documents, elements=True)
         if selector.parse:
-            return self._parsed_items(selector, find, kinds, documents)
-        if selector.language in ("css", "xpath"):
-            return _elements(find, str(selector.expression))
-        return find
+            return self._parsed_items(selector, shape)
+        path = self._path(selector, shape)
+        if path is None:
+            return self._values(selector, shape, "")
+        return _elements(_matches(self.xpath(path.xpath), path, shape.item(selector.level)), str(selector.expression))
 
-    def one(
-        self,
-        selector: Selector,
-        name: str,
-        kinds: Sequence[Kinds],
-        documents: set[int],
-        *,
-        lines: bool = False,
-        without: str = "",
-    ) -> Find:
-        """A finder of the first match."""
-        language, level = selector.language, selector.level
-        if selector.parse or language not in ("css", "xpath"):
-            find_all = self.all(selector, name, kinds, documents, lines=lines)
-            if language in ("jmes", OWN) and not selector.parse:
-                return self._json(selector, name)
-            return lambda levels: next(iter(find_all(levels)), None)
-        path = self.path(selector, documents)
-        item = _viewer(kinds[level], level)
-        if path.gives == "text":
-            first = self.xpath(path.first)
-            return lambda levels: next(map(element_text.own_text, _run(first, item(levels))), None)
-        if lines or without:
-            first, read = self.xpath(path.first), self._reader(lines=lines, without=without)
-            return lambda levels: next(map(read, _listed(_run(first, item(levels)))), None)
+    def first(self, selector: Selector, shape: Shape, reading: Reading) -> First:
+        """The first match, by the quickest way that finds it."""
+        level, expression, path = selector.level, str(selector.expression), self._path(selector, shape)
+        if path is None:
+            return First(find=self._first_value(selector, shape, reading))
+        if not reading.is_whole or path.gives == "text":
+            texts = self._texts(path, shape.item(level), self._reader(path, reading), is_first=True)
+            return First(find=lambda levels: next(iter(texts(levels)), None))
+        if selector.language == "css" and self._is_in_html_row(level, shape) and (simple := css.simple(expression)):
+            return First(seek=seeker(simple, level, self._words, self.text))
         whole = self.xpath(f"string({path.first})")
+        own = css.own_attribute(expression) if selector.language == "css" else ""
+        if not own and field.ROW not in shape.kinds[level]:
+            return First(whole=whole, level=level)
+        item = shape.item(level)
 
         def find(levels: Levels) -> Any:
             return _run(whole, item(levels))
 
-        own = css.own_attribute(str(selector.expression)) if language == "css" else ""
-        return _attribute(own, level, find, is_xml=self.form == "xml") if own else find
+        return First(find=_attribute(own, level, find, is_xml=self.form == "xml") if own else find)
 
-    def whole(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> etree.XPath | None:
-        """The XPath from a level's element to the text of the first match; None if one XPath is not enough.
+    def _is_in_html_row(self, level: int, shape: Shape) -> bool:
+        """Whether a selector looks in the rows of an HTML page, whose fields can share a pass over their elements."""
+        is_page = self.form == "html" and shape.documents == {0}
+        return is_page and level > 0 and shape.kinds[level] == {field.ELEMENT}
 
-        It finds the same as ``one`` without a call around it, and raises lxml's own XPathError.
-        """
-        if selector.language not in ("css", "xpath") or selector.parse or field.ROW in kinds[selector.level]:
-            return None
-        path = self.path(selector, documents)
-        if path.gives == "text" or (selector.language == "css" and css.own_attribute(str(selector.expression))):
-            return None
-        return self.xpath(f"string({path.first})")
+    def one(self, selector: Selector, shape: Shape) -> Find:
+        """A finder of the first match on a page, which has one level."""
+        first = self.first(selector, shape, Reading())
+        if first.find is not None:
+            return first.find
+        whole = first.whole
+        assert whole is not None
+        return lambda levels: _run(whole, levels[0])
 
-    def seek(self, selector: Selector, kinds: Sequence[Kinds], documents: set[int]) -> Seek | None:
-        """Like ``whole``, for simple CSS selectors inside the rows of an HTML page: a function of levels and ``Cache``."""
-        level = selector.level
-        is_inside = self.form == "html" and documents == {0} and level > 0 and kinds[level] == {field.ELEMENT}
-        if selector.language != "css" or selector.parse or not is_inside:
-            return None
-        simple = css.simple(str(selector.expression))
-        return seeker(simple, level, self._words, self.text) if simple is not None else None
-
-    def located(
-        self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, lines: bool, without: str
-    ) -> Callable[[Levels], list[tuple[Any, Any]]]:
-        """A finder of all matches in XML, each with its element (the row's if the match has none)."""
-        item = _viewer(kinds[selector.level], selector.level)
-        if selector.language in ("css", "xpath") and not selector.parse and not lines and not without:
-            path = self.path(selector, documents)
-            run, text = (
-                self.xpath(path.xpath, is_located=True),
-                element_text.own_text if path.gives == "text" else self.text,
-            )
-            return lambda levels: [_placed(one, item(levels), text) for one in _listed(_run(run, item(levels)))]
-        find = self.all(selector, name, kinds, documents, lines=lines, without=without)
-        return lambda levels: [(one, item(levels)) for one in find(levels)]
-
-    def finds(self, selector: Selector, kinds: Sequence[Kinds]) -> Find:
+    def finds(self, selector: Selector, shape: Shape) -> Find:
         """Whether a selector finds something on the page. An element without text counts."""
-        if selector.language in ("css", "xpath") and not selector.parse:
-            path = self.path(selector, {0})
-            if path.gives != "text":
-                run, item = self.xpath(f"boolean({path.xpath})"), _viewer(kinds[0], 0)
-                return lambda levels: _run(run, item(levels))
-        find = self.one(selector, "", kinds, {0})
+        path = self._path(selector, shape)
+        if path is not None and path.gives != "text":
+            run, item = self.xpath(f"boolean({path.xpath})"), shape.item(0)
+            return lambda levels: _run(run, item(levels))
+        find = self.one(selector, shape)
         return lambda levels: found_something(find(levels))
 
-    def all(
-        self,
-        selector: Selector,
-        name: str,
-        kinds: Sequence[Kinds],
-        documents: set[int],
-        *,
-        lines: bool = False,
-        without: str = "",
-    ) -> FindAll:
+    def located(self, selector: Selector, shape: Shape, reading: Reading) -> Callable[[Levels], list[tuple[Any, Any]]]:
+        """A finder of all matches in XML, each with its element (the row's if the match has none)."""
+        path, item = self._path(selector, shape), shape.item(selector.level)
+        if path is not None and reading.is_whole:
+            matches = _matches(self.xpath(path.xpath, is_located=True), path, item)
+            read = self._reader(path, reading)
+            return lambda levels: [_placed(one, item(levels), read) for one in matches(levels)]
+        find = self.all(selector, shape, reading)
+        return lambda levels: [(one, item(levels)) for one in find(levels)]
+
+    def all(self, selector: Selector, shape: Shape, reading: Reading) -> FindAll:
         """A finder of all matches, as texts and JSON values."""
-        is_markup = selector.language in ("css", "xpath")
-        is_read = is_markup and not selector.parse and (lines or bool(without))
-        find = self._all(selector, name, kinds, documents, elements=is_read)
-        if is_read:
-            one = self._reader(lines=lines, without=without)
-            return lambda levels: list(map(one, find(levels)))
+        path = self._path(selector, shape)
+        if path is not None:
+            return self._texts(path, shape.item(selector.level), self._reader(path, reading))
         if not selector.parse:
-            return find
-        parse = _PARSERS[selector.parse]
+            return self._values(selector, shape, reading.name)
+        parse, texts = _PARSERS[selector.parse], self._to_parse(selector, shape, reading.name)
         read: Callable[[Any], Any] = (
-            _itself if selector.parse == "json" else element_text.lines if lines else self.string
+            _itself if selector.parse == "json" else element_text.lines if reading.lines else self.string
         )
 
         def found(levels: Levels) -> list[Any]:
             with memory.inside():
-                return [read(parse(text.encode())) for text in _texts(find(levels), is_markup)]
+                return [read(parse(text.encode())) for text in texts(levels)]
 
         return found
 
-    def _reader(self, *, lines: bool, without: str) -> Callable[[Any], str]:
-        """A function from an element to its text, with ``lines`` or ``without`` some of its descendants. A text stays a text."""
-        text = element_text.lines if lines else self.text
-        if not without:
-            return lambda found: found if isinstance(found, str) else text(found)
-        unwanted = self.xpath(self.path(Selector("css", without, -1), set()).xpath)
+    def _path(self, selector: Selector, shape: Shape) -> css.Path | None:
+        """The XPath whose matches are what a selector finds; None if values of another kind are."""
+        return self.path(selector, shape.documents) if selector.language in _MARKUP and not selector.parse else None
 
-        def read(found: Any) -> str:
-            return found if isinstance(found, str) else text(element_text.trimmed(found, unwanted))
-
-        return read
-
-    def _all(
-        self, selector: Selector, name: str, kinds: Sequence[Kinds], documents: set[int], *, elements: bool
+    def _texts(
+        self, path: css.Path, item: Callable[[Levels], Any], read: Callable[[Any], str], *, is_first: bool = False
     ) -> FindAll:
+        """A finder of the texts of all matches, or of the first one. ``read`` makes a text of an element."""
+        matches = _matches(self.xpath(path.first if is_first else path.xpath), path, item)
+        return lambda levels: [one if type(one) is str else read(one) for one in matches(levels)]
+
+    def _reader(self, path: css.Path, reading: Reading) -> Callable[[Any], str]:
+        """A function from an element that is found to its text."""
+        if path.gives == "text":
+            return element_text.own_text
+        text = element_text.lines if reading.lines else self.text
+        if not reading.without:
+            return text
+        unwanted = self.xpath(self.path(Selector("css", reading.without, -1), frozenset()).xpath)
+        return lambda element: text(element_text.trimmed(element, unwanted))
+
+    def _first_value(self, selector: Selector, shape: Shape, reading: Reading) -> Find:
+        if selector.parse or selector.language not in ("jmes", OWN):
+            find_all = self.all(selector, shape, reading)
+            return lambda levels: next(iter(find_all(levels)), None)
+        find, kinds = self._json(selector, reading.name), shape.kinds[selector.level]
+        if selector.language == OWN and field.ROW in kinds and field.VALUE not in kinds:
+            return lambda levels: _first(find(levels))
+        return find
+
+    def _values(self, selector: Selector, shape: Shape, name: str) -> FindAll:
+        """A finder of what no XPath finds. ``name`` is the key of a selector that names none."""
         language, level, expression = selector.language, selector.level, selector.expression
-        if language in ("css", "xpath"):
-            path = self.path(selector, documents)
-            run, item, text = self.xpath(path.xpath), _viewer(kinds[level], level), self.text
-            if path.gives == "text":
-                return lambda levels: [element_text.own_text(one) for one in _run(run, item(levels))]
-            if elements and not selector.parse:
-                return lambda levels: _listed(_run(run, item(levels)))
-            if self.form == "feed" and selector.parse == "html":
-                text = self._html_of
-            return lambda levels: [one if type(one) is str else text(one) for one in _listed(_run(run, item(levels)))]
         if language == "const":
             return lambda _: [expression]
         if language == "jsonld":
-            item = _viewer(kinds[level], level)
+            item = shape.item(level)
             return lambda levels: jsonld.nodes(item(levels), str(expression), self.warnings)
-        if self.form == "feed" and selector.parse == "html" and field.ROW in kinds[level]:
-            key = name if language == OWN else str(expression)
-            return lambda levels: _opened(levels[level].as_html(key, self.warnings))
         if language == "key":
             return lambda levels: _opened(levels[level].get(expression))
         find = self._json(selector, name)
         return lambda levels: _opened(find(levels))
+
+    def _to_parse(self, selector: Selector, shape: Shape, name: str) -> Callable[[Levels], list[str]]:
+        """A finder of the texts that are parsed."""
+        level, as_html = selector.level, self._is_html_in_feed(selector)
+        if selector.language in _MARKUP:
+            path = self.path(selector, shape.documents)
+            read = self._html_of if as_html and path.gives != "text" else self._reader(path, Reading())
+            found = self._texts(path, shape.item(level), read)
+            return lambda levels: [text for text in found(levels) if text.strip()]
+        if as_html and field.ROW in shape.kinds[level]:
+            key = name if selector.language == OWN else str(selector.expression)
+            return lambda levels: _to_parse(_opened(levels[level].as_html(key, self.warnings)))
+        find = self._values(selector, shape, name)
+        return lambda levels: _to_parse(find(levels))
+
+    def _is_html_in_feed(self, selector: Selector) -> bool:
+        """Whether a text of a feed is parsed, whose type says whether it is HTML."""
+        return self.form == "feed" and selector.parse == "html"
 
     def _json(self, selector: Selector, name: str) -> Find:
         level = selector.level
@@ -251,7 +288,7 @@ class Compiler:
 
         return find
 
-    def path(self, selector: Selector, documents: set[int]) -> css.Path:
+    def path(self, selector: Selector, documents: frozenset[int]) -> css.Path:
         """The XPath of a selector. It gives element, text (own text) or attr for css, nodes, string, number or boolean for xpath.
 
         Raises ValueError for a bad XPath, and for an undeclared prefix.
@@ -274,32 +311,32 @@ class Compiler:
             raise ValueError(f'expected XPath 1.0, found "{expression}": {error}') from error
         return {bool: "boolean", float: "number", str: "string"}.get(type(sample), "nodes")
 
-    def _parsed_items(self, selector: Selector, find: FindAll, kinds: Sequence[Kinds], documents: set[int]) -> FindAll:
+    def _parsed_items(self, selector: Selector, shape: Shape) -> FindAll:
         parse, is_json = _PARSERS[selector.parse], selector.parse == "json"
-        is_markup = selector.language in ("css", "xpath")
+        if self.is_xml and selector.language in (*_MARKUP, "key") and not is_json:
+            return self._located_items(selector, shape, parse)
+        texts = self._to_parse(selector, shape, "")
 
         def items(levels: Levels) -> list[Any]:
             with memory.inside():
-                found = [parse(text.encode()) for text in _texts(find(levels), is_markup)]
+                found = [parse(text.encode()) for text in texts(levels)]
             return [one for document in found for one in _opened(document)] if is_json else found
 
-        is_found_in_xml = self.is_xml and selector.language in ("css", "xpath", "key")
-        return self._located_items(selector, parse, kinds, documents) if is_found_in_xml and not is_json else items
+        return items
 
-    def _located_items(
-        self, selector: Selector, parse: Callable[[bytes], Any], kinds: Sequence[Kinds], documents: set[int]
-    ) -> FindAll:
+    def _located_items(self, selector: Selector, shape: Shape, parse: Callable[[bytes], Any]) -> FindAll:
         """Documents that stand as texts in an XML document. They remember the ``xml:base`` of their place."""
-        level, key = selector.level, str(selector.expression)
-        item = _viewer(kinds[level], level)
-        as_html = self.form == "feed" and selector.parse == "html"
-        is_key = selector.language == "key"
-        run = None if is_key else self.xpath(self.path(selector, documents).xpath, is_located=True)
+        level, key, as_html = selector.level, str(selector.expression), self._is_html_in_feed(selector)
+        item = shape.item(level)
+        matches = None
+        if selector.language in _MARKUP:
+            path = self.path(selector, shape.documents)
+            matches = _matches(self.xpath(path.xpath, is_located=True), path, item)
 
         def pairs(levels: Levels) -> list[tuple[Any, Any]]:
-            if run is not None:
+            if matches is not None:
                 text = self._html_of if as_html else self.text
-                return [_placed(one, item(levels), text) for one in _listed(_run(run, item(levels)))]
+                return [_placed(one, item(levels), text) for one in matches(levels)]
             row = levels[level]
             return [(row.as_html(key, self.warnings) if as_html else row.get(key), row.source_of(key))]
 
@@ -338,23 +375,29 @@ def _run(run: etree.XPath, item: Any) -> Any:
     try:
         return run(item)
     except etree.XPathError as error:
-        raise ParseFailed(f'"{run.path}" failed on the page: {error}') from error
+        raise _failed(run, error) from error
 
 
-def _viewer(kinds: Kinds, level: int) -> Callable[[Levels], Any]:
-    """A function from levels to a level's element. An entry of a feed is a row that has an element."""
-    if field.ROW in kinds:
-        return lambda levels: levels[level].element
-    return lambda levels: levels[level]
+def _failed(run: etree.XPath, error: etree.XPathError) -> ParseFailed:
+    return ParseFailed(f'"{run.path}" failed on the page: {error}')
 
 
-def _listed(found: Any) -> list[Any]:
-    """The result of an XPath as a list. A number or a boolean becomes one text."""
-    if isinstance(found, list):
-        return found
-    if isinstance(found, bool):
-        return ["true" if found else "false"]
-    return [f"{found:.15g}" if isinstance(found, float) else found]
+def _matches(run: etree.XPath, path: css.Path, item: Callable[[Levels], Any]) -> FindAll:
+    """A function from levels to the matches of an XPath. A number or a boolean is one text."""
+    if path.gives == "boolean":
+        return lambda levels: ["true" if _run(run, item(levels)) else "false"]
+    if path.gives == "number":
+        return lambda levels: [f"{_run(run, item(levels)):.15g}"]
+    if path.gives == "string":
+        return lambda levels: [_run(run, item(levels))]
+
+    def nodes(levels: Levels) -> Any:
+        try:
+            return run(item(levels))
+        except etree.XPathError as error:
+            raise _failed(run, error) from error
+
+    return nodes
 
 
 def _placed(found: Any, item: Any, text: Callable[[Any], str]) -> tuple[str, Any]:
@@ -374,6 +417,10 @@ def _opened(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _first(value: Any) -> Any:
+    return (value[0] if value else None) if isinstance(value, list) else value
+
+
 def _member(value: Any, name: str) -> Any:
     get = getattr(value, "get", None)
     return get(name) if get is not None else None
@@ -389,14 +436,14 @@ def _elements(find: FindAll, expression: str) -> FindAll:
     return items
 
 
-def _texts(found: Iterable[Any], is_markup: bool) -> list[str]:
-    """The matches that are texts to parse. Raises BadValue for a JSON value that is no text."""
+def _to_parse(found: Iterable[Any]) -> list[str]:
+    """The values that are texts to parse. Raises BadValue for a value that is no text."""
     texts = []
     for one in found:
         if isinstance(one, str):
             if one.strip():
                 texts.append(one)
-        elif one is not None and not is_markup:
+        elif one is not None:
             raise BadValue(one, "a text to parse")
     return texts
 

@@ -15,7 +15,7 @@ from lxml import etree
 
 from jobs import memory
 from jobs.definition import ask
-from jobs.definition.field import ELEMENT, PAGE_KINDS, PAGE_URL, ROW, VALUE, Kinds, Selector
+from jobs.definition.field import ELEMENT, PAGE_KINDS, PAGE_URL, ROW, VALUE, Selector
 from jobs.definition.model import Before, Definition
 from jobs.definition.schema import FEED_KEYS
 from jobs.errors import (
@@ -35,8 +35,8 @@ from jobs.parse import feed, plain_text, xpath_faults
 from jobs.parse.author_code import Code
 from jobs.parse.feed_namespaces import NAMESPACES
 from jobs.parse.paging import Paging
-from jobs.parse.record import Plan, Scope, deeper
-from jobs.parse.select import Compiler, FindAll
+from jobs.parse.record import Plan, Scope
+from jobs.parse.select import Compiler, FindAll, Shape
 from jobs.parse.warnings import Warnings
 from jobs.text import values
 from jobs.text.values import BadValue
@@ -75,7 +75,7 @@ class Source:
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
         self._compiler = compiler(definition)
-        self._page_kinds = [PAGE_KINDS[definition.format]]
+        self._page = Shape((PAGE_KINDS[definition.format],))
         try:
             self._code = code(definition)
             self._compile()
@@ -87,21 +87,20 @@ class Source:
 
     def _compile(self) -> None:
         definition = self.definition
-        kinds: list[Kinds] = list(self._page_kinds)
-        documents = {0}
+        shape = self._page
         self._steps: list[FindAll] = []
         for step in definition.rows:
-            self._steps.append(self._compiler.step(step, kinds, documents))
-            kinds, documents = deeper(step, kinds, documents)
+            self._steps.append(self._compiler.step(step, shape))
+            shape = shape.inside(step)
         if self._code is not None and self._code.has("parse"):
-            kinds = [*kinds, frozenset({ROW, VALUE})]
+            shape = shape.deeper(frozenset({ROW, VALUE}))
         elif definition.format in ("feed", "csv", "text"):
-            kinds = [*kinds, PAGE_KINDS["feed"] if definition.format == "feed" else frozenset({ROW})]
-        self._plan = Plan(self._compiler, definition.fields, kinds, documents) if definition.fields else None
+            shape = shape.deeper(PAGE_KINDS["feed"] if definition.format == "feed" else frozenset({ROW}))
+        self._plan = Plan(self._compiler, definition.fields, shape) if definition.fields else None
         self._required = frozenset(definition.contract.required)
-        page, finds = self._page_kinds, self._compiler.finds
+        page, finds = self._page, self._compiler.finds
         self._empty = finds(definition.empty, page) if isinstance(definition.empty, Selector) else None
-        wall = [self._page_kinds[0] or frozenset({ELEMENT})]
+        wall = Shape((page.kinds[0] or frozenset({ELEMENT}),))
         self._blocked = finds(definition.blocked, wall) if definition.blocked is not None else None
         self._paging = Paging(definition, self._code, self._compiler, page)
         self._before = self._compile_before(definition.before)
@@ -109,7 +108,7 @@ class Source:
     def _compile_before(self, before: Before | None) -> Plan | None:
         if before is None:
             return None
-        return Plan(Compiler(before.format, {}), before.fields, [PAGE_KINDS[before.format]], {0})
+        return Plan(Compiler(before.format, {}), before.fields, Shape((PAGE_KINDS[before.format],)))
 
     # ── asking ──
 
@@ -309,7 +308,7 @@ class Source:
         assert selector is not None
         try:
             # A wall in front of an API is HTML; css and xpath read it as such.
-            as_page = ELEMENT not in self._page_kinds[0] and selector.language in ("css", "xpath", "jsonld")
+            as_page = ELEMENT not in self._page.kinds[0] and selector.language in ("css", "xpath", "jsonld")
             is_blocked = self._blocked([page.html if as_page else self._root(page)])
         except (TaskError, BadValue):
             return  # unreadable, so not recognisable as a wall; parsing it will fail with the reason

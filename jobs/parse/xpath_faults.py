@@ -21,7 +21,7 @@ def faults(definition: Definition, compiler: Compiler) -> list[Fault]:
             is_css and "|" in selector.expression
         ):  # other css was checked when the file was read
             try:
-                compiler.path(selector, set())
+                compiler.path(selector, frozenset())
             except ValueError as error:
                 reader.fault(where, str(error))
     return reader.faults

@@ -56,6 +56,23 @@ def test_field_of_a_row(tmp_path, field, expected):
     assert found(tmp_path, field) == expected
 
 
+@pytest.mark.parametrize("form", ["html", "xml"])
+@pytest.mark.parametrize(
+    "selector",
+    ["css = 'b'", "css = '.x i'", "css = 'i::attr(t)'", "css = 'b > i'", "css = 'b, i'", "css = 'b::text'", "css = 'none'",
+     "css = '::attr(t)'", "css = 'b', lines = true", "css = 'b', without = 'i'", "css = 'b::text', lines = true",
+     "css = 'b', level = 0", "xpath = './/i/@t'", "xpath = './/b[2]'", "xpath = 'count(.//i)'", "xpath = 'string(.//i)'",
+     "xpath = './/b/text()'", "xpath = 'boolean(.//none)'", "xpath = '$row/@t'"],
+)  # fmt: skip
+def test_the_first_match_is_the_first_of_all_whichever_way_it_is_found(tmp_path, form, selector):
+    """A shared pass over the row, one XPath, or the matches one by one: the way that is quickest for the selector."""
+    fields = f"one = {{{selector}}}\nall = {{{selector}, many = true}}\nkept = {{const = 1}}"
+    row = '<div t="{0}"><b class="x">1{0} <i t="3">2{0}<br/>2</i>4</b><!--no--><b>5<i t="6">{0}</i></b></div>'
+    page = f"<body>{row.format('a')}{row.format('b')}<div/></body>"
+    made = parse(tmp_path, f"format = '{form}'\n[rows]\ncss = 'div'\n[fields]\n{fields}", page).rows
+    assert [one["one"] for one in made] == [next(iter(one["all"] or ()), None) for one in made]
+
+
 def test_a_row_without_any_value_is_left_out(tmp_path):
     text = "[rows]\ncss = 'li'\n[fields]\nprice = {css = '.price', default = '0'}\ntitle = {css = 'h1', level = 0}\n"
     assert [row["price"] for row in rows(tmp_path, text, shop())] == ["£1,234.50", "on request"]

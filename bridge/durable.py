@@ -10,18 +10,20 @@ crash in between: the fence would succeed on the new process, whose file may hav
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 import redis
 
 from bridge.link import Link
 from regions import connect, logs, names
+from regions.lua_files import Folder
+from regions.script import Script, send, value
 
 BLOCK_SECONDS: Final = 2.0  # limit of one WAITAOF; with everysec it answers after about one second
 IDLE_SECONDS: Final = 0.25
 
-# allow-oom: when the Redis is full, batches that it has taken must still be acked.
-_FENCE: Final = "#!lua flags=allow-oom\nreturn redis.call('SET', KEYS[1], ARGV[1])"
+_FENCE: Final = Script(Folder(Path(__file__).with_name("lua")).read("fence"), {"fence": names.FENCE})
 
 Receipt = TypeVar("Receipt")
 
@@ -91,7 +93,7 @@ class Durable(Generic[Receipt]):
         began = time.monotonic()
         is_logged = False
         try:
-            self._link.one("EVAL", _FENCE, 1, names.FENCE, self._name)
+            value(send(self._link, [_FENCE.command(name=self._name)], [_FENCE])[0])
             while self.waits and int(self._link.one("WAITAOF", 1, 0, int(BLOCK_SECONDS * 1000))[0]) < 1:
                 if self._stopping:
                     return redis.exceptions.TimeoutError("stopped before the append-only file was written")

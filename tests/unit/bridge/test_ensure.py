@@ -1,5 +1,6 @@
 """What bridges.ensure does where no bridge has to run: what it says, its lock, and the end of all that it started."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -7,10 +8,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bridge import heartbeat
-from bridge.ensure import RegionBridges, Report, end_kept
+from bridge.ensure import RegionBridges, Report, Seen, end_kept
 from tests.waiting import until
 
 BRIDGE = """
@@ -70,6 +72,25 @@ def test_what_does_not_drain_in_time_is_killed(beating: Beating) -> None:
     deaf = beating.start("kept", "deaf")
     assert end_kept(beating.folder, 0.05) == 1
     assert deaf.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("states", "stays"), [(["consuming", "starting"], 0), (["starting", "consuming"], 1), (["consuming", "consuming"], 1)]
+)
+def test_of_bridges_that_were_started_here_the_youngest_that_consumes_stays(
+    beating: Beating, states: list[str], stays: int
+) -> None:
+    """In whatever order the folder lists them."""
+    started = [beating.start("kept", "deaf").pid for _ in states]  # so that each order has both of them
+    beats = sorted(beating.beats(), key=lambda beat: started.index(beat.pid))
+    seen = [
+        Seen(beating.folder, msgspec.structs.replace(beat, state=state))
+        for beat, state in zip(beats, states, strict=True)
+    ]
+    for order in itertools.permutations(seen):
+        report = Report("fra")
+        RegionBridges(beating.folder, "fra", ["/bin/false"], {})._retire(list(order), report)
+        assert report.did == [f"told process {started[1 - stays]} to end: another bridge does its work"]
 
 
 def test_only_the_owner_may_open_what_is_made(tmp_path: Path) -> None:

@@ -180,6 +180,59 @@ def test_a_step_that_was_taken_back_without_an_answer_is_taken_back_once(step, l
     assert is_in_file(client)
 
 
+LEFT_MS = 600_000  # of leases and turns, which no test waits for
+
+
+def take_back(client, *, added: int, step: int) -> int:
+    return clocks.TAKE_BACK.call(
+        client, clock=names.CLOCK, living=names.WORKERS, outbox_turn=names.OUTBOX_TURN, scale_turn=names.SCALE_TURN,
+        added=added, step=step, least_ms=STEP_MS, lease_ms=LEFT_MS, turn_ms=LEFT_MS, lease=names.lease(""),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("step_ms", [HOUR * 1000, -HOUR * 1000], ids=["forth", "back"])
+def test_a_lease_ends_when_it_would_have_without_the_step(region_redis, step_ms):
+    client = region_redis.client
+    seen_ms = own_ms(client) + 5_000 - step_ms  # the region's time, as it was told before the step
+    seconds_ago = {"dead": 700, "silent": 500, "busy": 100, "new": 0}
+    client.set(names.CLOCK, 5_000)
+    client.zadd(names.WORKERS, {name: seen_ms - 1000 * ago for name, ago in seconds_ago.items()})
+    for name in seconds_ago:
+        client.set(names.lease(name), name, px=LEFT_MS + 1)
+    assert take_back(client, added=5_000, step=step_ms) == 1
+    assert int(client.get(names.CLOCK)) == 5_000 - step_ms
+    assert client.get(names.lease("dead")) is None
+    for name in ("silent", "busy", "new"):
+        assert client.get(names.lease(name)) == name.encode()
+        assert 0 <= LEFT_MS - 1000 * seconds_ago[name] - client.pttl(names.lease(name)) < 60_000
+
+
+@pytest.mark.parametrize("long_one", [names.OUTBOX_TURN, names.SCALE_TURN])
+def test_no_turn_is_held_for_longer_after_a_step_and_none_is_made_longer(region_redis, long_one):
+    client = region_redis.client
+    for turn in (names.OUTBOX_TURN, names.SCALE_TURN):
+        client.set(turn, "w1", px=HOUR * 1000 if turn == long_one else LEFT_MS // 2)
+    assert take_back(client, added=0, step=-HOUR * 1000) == 1, "of a region without workers, too"
+    for turn in (names.OUTBOX_TURN, names.SCALE_TURN):
+        assert 0 < client.pttl(turn) <= (LEFT_MS if turn == long_one else LEFT_MS // 2)
+
+
+@pytest.mark.parametrize("why", ["another process did so", "another process has used the new time"])
+def test_a_step_is_not_taken_back_if_there_is_no_more_reason(region_redis, why):
+    client = region_redis.client
+    seen_ms = own_ms(client) + HOUR * 1000
+    client.zadd(names.WORKERS, {"w1": seen_ms, "w2": seen_ms - 1000})
+    if why == "another process did so":
+        client.set(names.CLOCK, HOUR * 1000)
+    else:
+        client.zadd(names.WORKERS, {"w1": own_ms(client), "w2": own_ms(client) - HOUR * 1000})
+    client.set(names.lease("w1"), "w1")
+    before = client.get(names.CLOCK)
+    assert take_back(client, added=0, step=-HOUR * 1000) == 0
+    assert client.get(names.CLOCK) == before
+    assert client.ttl(names.lease("w1")) == -1
+
+
 def test_who_is_wrong_about_the_time_learns_it_from_the_others(region_redis, monkeypatch):
     """A process whose own clock stood still (a virtual machine that was paused) takes no step back that nobody made."""
     client = region_redis.client

@@ -13,7 +13,7 @@ from jobs.queue.turn import Caller, tell_limits
 from regions import connect, names
 from tests.service.jobs.queue.test_claim import end, fetch, queue
 from tests.service.jobs.queue.test_retry import again, scheduled
-from tests.service.working import REGION, claimer, enqueue, task
+from tests.service.working import REGION, claimer, enqueue, pass_deadline, task
 from tests.waiting import until
 
 HOST, OTHER = "https://slow.example:443", "https://quick.example:443"
@@ -139,7 +139,12 @@ def test_a_claim_says_when_the_next_one_of_those_that_it_put_off_may_be_called(c
 def test_the_strictest_of_host_and_source_counts(client, region_redis):
     ids = enqueue(client, asked(5))
     tell_limits(client, {HOST: "3 0", "test.source": "2 0"})
-    assert [job.task for job in claimer(region_redis.url).claim(5).jobs] == ids[:2]
+    worker = claimer(region_redis.url)
+    first, second = worker.claim(5).jobs
+    assert [first.task, second.task] == ids[:2]
+    worker.finish([end(first)], then_claim=0)
+    Caller(client, REGION).run_once()
+    assert queue(client).get_job_ids() == ids[2:3], "no more are called than may run"
 
 
 def test_a_changed_limit_counts_from_the_next_claim_on(client, region_redis):
@@ -313,6 +318,26 @@ def test_a_retry_without_a_turn_ends_as_it_failed(client, region_redis):
     ((_, outcome, _),) = until(worker.move_due, "its end")
     assert (outcome.task, outcome.status) == (id_, "failed")
     assert scheduled(client) == []
+
+
+@pytest.mark.parametrize("how", ["waiting", "called"])
+def test_a_retry_that_ends_at_its_deadline_gives_way(client, region_redis, how):
+    id_, next_ = give(client, asked(2), "1 0")
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    worker.finish([again(job)], then_claim=0)
+    (running,) = worker.claim(1).jobs
+    worker.move_due()
+    assert worker.claim(1).jobs == []
+    assert client.zrange(names.line(HOST), 0, -1) == [id_.encode()]
+    if how == "called":
+        worker.finish([end(running)], then_claim=0)
+        Caller(client, REGION).run_once()
+        assert client.zrange(names.turns(HOST), 0, -1) == [id_.encode()]
+    pass_deadline(client, id_)
+    ((_, outcome, _),) = worker.move_due()
+    assert (outcome.task, client.zcard(names.line(HOST))) == (id_, 0)
+    assert client.zrange(names.turns(HOST), 0, -1) == ([] if how == "called" else [next_.encode()])
 
 
 @pytest.mark.parametrize("how", ["waiting", "called"])

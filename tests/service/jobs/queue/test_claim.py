@@ -3,6 +3,7 @@
 import math
 import time
 
+import msgspec
 import pytest
 import rq.suspension
 from msgspec import structs
@@ -20,9 +21,10 @@ from rq.results import Result as RqResult
 from rq.serializers import JSONSerializer
 
 from bridge.enqueue import Enqueuer
-from jobs.contract import Outcome
+from jobs.contract import Attempt, Outcome, Trail
 from jobs.queue import script
-from jobs.queue.claim import Ending
+from jobs.queue.claim import Ending, Job
+from jobs.queue.retry import line
 from regions import connect, names
 from tests.service.working import REGION, claimer, enqueue, enqueue_raw, task
 
@@ -432,6 +434,16 @@ def test_a_look_sees_cancel_marks_and_what_the_region_holds(region_redis):
     first, second = worker.claim(2).jobs
     client.set(names.cancel_mark(second.task), 1, px=1000)
     assert worker.look([first.task, second.task]) == ({second.task}, {first.member, second.member})
+
+
+def test_the_attempts_of_a_task_are_told_by_the_hubs_clock():
+    """Their times are noted by the region's."""
+    past = line(Attempt(1, 1_000, 2_000, "w1", "connection", "it broke"))
+    job = Job("T", "E", 2, b"", "R", "a", past, 0, deadline_ms=0, bridged_ms=99, claimed_ms=3_000, offset_ms=500)
+    trail = msgspec.json.decode(job.trail("w2", 9_000), type=Trail)
+    assert [(one.started_ms, one.ended_ms) for one in trail.attempts] == [(1_500, 2_500), (3_500, 9_000)]
+    assert [(one.attempt, one.worker, one.error) for one in trail.attempts] == [(1, "w1", "connection"), (2, "w2", "")]
+    assert trail.bridged_ms == 99
 
 
 def test_a_job_of_unknown_form_is_claimed_with_what_its_hash_says(region_redis):

@@ -6,6 +6,7 @@ import pytest
 from jobs import contract
 from jobs.errors import Cancelled, ConnectionFailed, HttpStatus, Internal, TimedOut
 from jobs.queue import shared_fetch
+from jobs.queue.retry import ROOM_SECONDS
 
 TASK = contract.Task(
     task="T", request="R", source="test.source", region="fra", accepted_ms=1_795_493_638_000,
@@ -38,6 +39,13 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
     assert (told.outcome.task, told.outcome.request, told.traceback) == (TASK.task, TASK.request, "")
 
 
+def test_a_task_that_was_accepted_by_a_later_clock_took_no_time():
+    frame = contract.encode_frame(contract.Result(task="A", source="a", region="fra", status="succeeded"), b"[]")
+    timing = contract.Timing()
+    shared_fetch.tell(TASK, "A", frame, attempts=0, timing=timing, now_ms=TASK.accepted_ms - 500)
+    assert timing.total_ms == 0.0
+
+
 @pytest.mark.parametrize(
     ("error", "left_seconds", "failures", "shared"),
     [
@@ -46,6 +54,7 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
         (ConnectionFailed("reset"), 10.0, 2, shared_fetch.FOR_ALL_MS),
         (ConnectionFailed("reset"), 10.0, 1, 1_000),  # there was no time for another try
         (TimedOut("slow"), 0.2, 2, 1_000),
+        (TimedOut("slow"), ROOM_SECONDS, 2, 1_000),
         (TimedOut("no memory", origin="region"), 10.0, 2, -1),
         (Cancelled("stop"), 10.0, 0, -1),
         (Internal("a fault of ours"), 10.0, 0, -1),

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -107,6 +108,21 @@ def test_without_the_regions_redis_the_hubs_time_is_renewed_and_the_difference_k
         until(lambda: one.clock is not before, "the hub's time")
         assert one.clock.offset_ms == before.offset_ms
     assert pauses == []
+
+
+@pytest.mark.parametrize(("is_away", "least", "most"), [(False, 500, 600), (True, 200, 300)])
+def test_the_clocks_are_measured_again_sooner_while_the_regions_is_away(
+    hub_redis, region_redis, pauses, monkeypatch, is_away, least, most
+) -> None:
+    monkeypatch.setattr(report, "LOCAL_SECONDS", 300.0)
+    if is_away:
+        region_redis.crash()
+    hub, local = (connect.open_redis(one.url, name="test-report") for one in (hub_redis, region_redis))
+    one = Report(hub, local, "fra", NAME)
+    one.run_once()
+    assert least < one._due - time.monotonic() <= most
+    hub.close()
+    local.close()
 
 
 def test_a_failure_replaces_no_result_that_the_hub_has(hub_redis, region_redis, pauses) -> None:

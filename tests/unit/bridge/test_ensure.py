@@ -75,7 +75,8 @@ def test_what_does_not_drain_in_time_is_killed(beating: Beating) -> None:
 
 
 @pytest.mark.parametrize(
-    ("states", "stays"), [(["consuming", "starting"], 0), (["starting", "consuming"], 1), (["consuming", "consuming"], 1)]
+    ("states", "stays"),
+    [(["consuming", "starting"], 0), (["starting", "consuming"], 1), (["consuming", "consuming"], 1)],
 )
 def test_of_bridges_that_were_started_here_the_youngest_that_consumes_stays(
     beating: Beating, states: list[str], stays: int

@@ -18,7 +18,7 @@ from scripts import VERSION
 from scripts.commands import completion
 from scripts.commands.bridges import bridges
 from scripts.commands.dead import dead
-from scripts.commands.options import WRONG_USAGE, data_option, gateway_options, json_option, load, refuse
+from scripts.commands.options import WRONG_USAGE, data_option, gateway_options, json_option, load, load_near, refuse
 from scripts.commands.region import asking, day, scale
 from scripts.commands.source import source
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
@@ -191,6 +191,32 @@ def fetch(
             )
         )
     )
+
+
+@main.command()
+@click.argument("words", nargs=-1, required=True, metavar="SOURCE [KEY=VALUE]...", shell_complete=completion.words)
+@gateway_options
+@json_option
+@click.option("--calls", type=click.IntRange(1), default=1, show_default=True, help="Show the means of several calls.")
+@click.option("--monitor", is_flag=True, help="Watch the hub's Redis and the region's, which slows a busy one down.")
+def trace(words: tuple[str, ...], url: str, data: Path | None, as_json: bool, calls: int, monitor: bool) -> None:
+    """Asks for one source synchronously, and draws how long each hop of the call takes.
+
+    Without --monitor the times between the first and the last are whole milliseconds; the means of many calls are more exact. With it
+    they are microseconds. It needs the settings of both servers, and users with the right to MONITOR.
+
+    Ends with 0 when the calls succeeded, 1 when one failed, 2 for wrong usage, 3 when no gateway or server answers.
+
+    \b
+    nearfetch trace ecb.rates
+    nearfetch trace books.list category=poetry_23 --calls 100 --monitor
+    nearfetch trace ecb.rates --calls 100 --json | jq '.hops[] | {hop, took_ms}'
+    """
+    from scripts.commands import trace as trace_command  # noqa: PLC0415
+
+    settings = load_near(data) if monitor else None
+    run = trace_command.run
+    sys.exit(_asking(lambda: run(GatewayClient.found(url, data), words, settings, calls=calls, as_json=as_json)))
 
 
 @main.command()

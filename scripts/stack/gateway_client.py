@@ -6,6 +6,7 @@ The address is ``--url``, else ``NEARFETCH_URL``, else the one that a running ``
 import http.client
 import json
 import os
+import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -75,6 +76,30 @@ class GatewayClient:
         """Posts JSON. Raises like ``get``."""
         return self._json("POST", path, json.dumps(body).encode())
 
+    def posts(self, path: str, body: Any, times: int, headers: Mapping[str, str]) -> Iterator[tuple[float, float, Any]]:
+        """Posts the same JSON several times on one connection. Raises like ``get``.
+
+        Yields for each when it was sent and answered (``time.time``), and the answer.
+        """
+        path, content = urllib.parse.urlsplit(self.url).path + path, json.dumps(body).encode()
+        headers = {"Accept": "application/json", "Content-Type": "application/json", **headers}
+        connection = self._connection(SILENCE_SECONDS)
+        try:
+            for _ in range(times):
+                try:
+                    sent = time.time()
+                    connection.request("POST", path, content, headers)
+                    response = connection.getresponse()
+                    answer = response.read()
+                    answered = time.time()
+                except (OSError, http.client.HTTPException) as error:
+                    raise self._silent(error) from error
+                if not 200 <= response.status < 300:
+                    raise Refused(response.status, _problem(answer))
+                yield sent, answered, _decode(answer)
+        finally:
+            connection.close()
+
     def events(self, path: str, after: str = "") -> Iterator[Event]:
         """The events of a stream until it ends or breaks. The caller can resume with the last id."""
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
@@ -106,17 +131,21 @@ class GatewayClient:
     def _open(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float
     ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
-        parts = urllib.parse.urlsplit(self.url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.netloc.rpartition("@")[2], timeout=timeout_seconds)
+        connection = self._connection(timeout_seconds)
         try:
-            connection.request(method, parts.path + path, body, dict(headers))
+            connection.request(method, urllib.parse.urlsplit(self.url).path + path, body, dict(headers))
             return connection.getresponse(), connection
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise NoGateway(
-                f"No gateway answers at {self.url}: {error}. Is it running? (scripts/up, or --url)"
-            ) from error
+            raise self._silent(error) from error
+
+    def _connection(self, timeout_seconds: float) -> http.client.HTTPConnection:
+        parts = urllib.parse.urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        return kind(parts.netloc.rpartition("@")[2], timeout=timeout_seconds)
+
+    def _silent(self, error: Exception) -> NoGateway:
+        return NoGateway(f"No gateway answers at {self.url}: {error}. Is it running? (scripts/up, or --url)")
 
 
 def parse_events(lines: Any) -> Iterator[Event]:

@@ -29,6 +29,7 @@ COMMANDS = [
     "status",
     "fetch",
     "where",
+    "trace",
     "bench",
     "completion",
     "config",

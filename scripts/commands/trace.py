@@ -120,8 +120,8 @@ def run(client: GatewayClient, words: Sequence[str], settings: Settings | None, 
         raise NoGateway(f"No monitor: {error}") from error
     good = [call for call in made if call.result["status"] == "succeeded"]
     if not good:
-        error = made[0].result["error"]
-        say(printable(f"{source}: {error['type']} ({error['origin']}): {error['message']}"), err=True)
+        wrong = made[0].result["error"]
+        say(printable(f"{source}: {wrong['type']} ({wrong['origin']}): {wrong['message']}"), err=True)
         return 1
     chosen = middle(good)
     trails = {call.task: client.get(f"/v1/tasks/{call.task}")["hops"] for call in chosen}

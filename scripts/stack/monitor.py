@@ -105,7 +105,7 @@ def _offset_ms(client: redis.Redis) -> float:
     asked = []
     for _ in range(CLOCK_ASKED):
         sent = time.time()
-        seconds, microseconds = client.time()  # type: ignore[misc]
+        seconds, microseconds = client.time()
         answered = time.time()
         asked.append((answered - sent, seconds + microseconds / 1e6 - (sent + answered) / 2))
     return 1000 * min(asked)[1]

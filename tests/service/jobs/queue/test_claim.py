@@ -365,6 +365,16 @@ def test_finish_does_nothing_when_the_execution_is_gone(region_redis):
     assert (client.xlen(names.OUTBOX), queue(client).get_job_ids()) == (1, [])
 
 
+def test_a_job_is_finished_also_if_the_record_of_its_execution_is_gone(region_redis):
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    client.delete(names.rq_execution(id_, job.execution))
+    assert worker.finish([end(job)], then_claim=0)[0] != [""]
+    assert (fetch(client, id_).get_status(), wip(client)) == (JobStatus.FINISHED, set())
+
+
 def test_finishing_twice_is_finishing_once(region_redis):
     client = region_redis.client
     enqueue(client, [task(), task()])

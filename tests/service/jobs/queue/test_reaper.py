@@ -121,6 +121,15 @@ def test_who_was_seen_to_die_is_reaped_at_once_though_its_lease_lives(region_red
     assert region_redis.client.exists(names.lease("w1")) == 0
 
 
+def test_it_is_told_how_many_jobs_a_dead_worker_held(region_redis, reaper, capfd):
+    enqueue(region_redis.client, [task(), task(), task()])
+    claimer(region_redis.url).claim(2)
+    reaper.died("w1", crashed=False)
+    reaper.run_once()
+    (said,) = [line.split() for line in capfd.readouterr().out.splitlines() if "reaped a worker" in line]
+    assert {"worker=w1", "jobs=2", "how=left"} <= set(said)
+
+
 def test_who_died_while_redis_was_away_is_reaped_when_it_is_back(region_redis, reaper):
     ids = enqueue(region_redis.client, [task()])
     claimer(region_redis.url).claim(1)

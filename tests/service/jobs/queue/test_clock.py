@@ -198,7 +198,7 @@ def test_a_lease_ends_when_it_would_have_without_the_step(region_redis, step_ms)
     client.set(names.CLOCK, 5_000)
     client.zadd(names.WORKERS, {name: seen_ms - 1000 * ago for name, ago in seconds_ago.items()})
     for name in seconds_ago:
-        client.set(names.lease(name), name, px=LEFT_MS + 1)
+        client.set(names.lease(name), name, px=10 * LEFT_MS)
     assert take_back(client, added=5_000, step=step_ms) == 1
     assert int(client.get(names.CLOCK)) == 5_000 - step_ms
     assert client.get(names.lease("dead")) is None

@@ -286,6 +286,7 @@ def test_the_oldest_letters_go_where_there_are_too_many_or_they_are_too_old(hub_
     for number in range(5):
         assert kept.keep(DeadLetter(id=str(number)))
         assert not kept.keep(DeadLetter(id=str(number), reason="again"))
+        assert kept.count() == min(number + 1, 3)
     assert [one.id for one in kept.all()] == ["2", "3", "4"]
     assert hub_redis.client.hlen(names.DEAD) == 3
     hub_redis.client.zincrby(names.DEAD_AT, -dead.TTL_MS - 1, "3")

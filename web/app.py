@@ -42,8 +42,9 @@ from web.flow.publish import Publisher
 from web.flow.settle import Settler
 from web.flow.sweep import Sweeper
 from web.http import problems
-from web.http.exchange import Answer, Exchange
+from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
+from web.http.receive import Received
 from web.http.server import EXCHANGE, Bounds, Server, raise_open_files
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable, check_durability
@@ -51,10 +52,13 @@ from web.hub.redis import Hub, HubUnavailable, check_durability
 CATALOG_SECONDS: Final = 0.5  # a changed definition is noticed within 2 s
 LAST_ANSWERS_SECONDS: Final = 1.5  # how long a stop waits for answers on their way
 
-HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d+)?", re.ASCII)
+# RFC 3986, 3.2.2 and 3.2.3: a port may be empty.
+HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this machine
 
 Handler = Callable[..., Answer | None]
+# How long the body of a call may be, and a check of its head, which raises Problem.
+Body = tuple[int, Callable[[Head], object]]
 
 log = logs.get("gateway")
 
@@ -89,9 +93,9 @@ class App:
         self,
         found: list[tuple[str, str, Handler]],
         hosts: Iterable[str],
-        bodies: Mapping[tuple[str, str], int] | None = None,
+        bodies: Mapping[tuple[str, str], Body] | None = None,
     ) -> None:
-        """``bodies``: (method, path) → how many bytes a body of this call may have; all other calls take none."""
+        """``bodies``: (method, path) → the ``Body`` of this call; all other calls take none."""
         self._hosts = frozenset(hosts)
         self._bodies = dict(bodies or {})
         self._router = bottle.Router()
@@ -112,7 +116,18 @@ class App:
 
     def body_bytes_max(self, method: str, path: str) -> int:
         """How many bytes a body of this call may have."""
-        return self._bodies.get((method, path), 0)
+        body = self._bodies.get((method, path))
+        return body[0] if body else 0
+
+    def refuses(self, received: Received) -> bool:
+        """Whether a call that takes a body is refused by its head, so that its body need not be sent."""
+        path = received.parts()[0].decode("latin-1")
+        try:
+            self._check_host(received)
+            self._bodies[received.method, path][1](received)
+        except Problem:
+            return True
+        return False
 
     def _answer(self, exchange: Exchange) -> Answer | None:
         try:
@@ -143,13 +158,13 @@ class App:
             raise Problem("not-found", f"there is nothing at {exchange.path[:200]}") from None
         return handler, arguments
 
-    def _check_host(self, exchange: Exchange) -> None:
+    def _check_host(self, head: Head) -> None:
         """Refuses a Host that is not a name of this machine, so that no web page can reach the gateway by a name of its own.
 
         Only HTTP/1.0, which no browser speaks, may leave the Host out.
         """
-        host = exchange.header("Host")
-        if (host or exchange.is_http11) and host_name(host) not in self._hosts:
+        host = head.header("Host")
+        if (host or head.is_http11) and host_name(host) not in self._hosts:
             raise Problem("wrong-host", f"expected one of {', '.join(sorted(self._hosts))}, found {host[:100]!r}")
 
 
@@ -207,11 +222,13 @@ class Gateway:
         overview = Overview(settings, self.hub, self.ledger, self.catalog, base)
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
         found = routes(self.intake, poller, self.recall, overview, health)
-        bodies = {(method, path): limits.body_bytes_max for method, path, _ in found if method == "POST"}
+        bodies: dict[tuple[str, str], Body] = {
+            ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head)
+        }
         app = App(found, known_hosts(settings), bodies)
         gateway = settings.gateway
         bounds = Bounds(gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share)
-        self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds)
+        self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds, app.refuses)
         self.ended = threading.Event()  # a signal came, or the server ended by itself
         self._serving = threading.Thread(target=self._serve, name="http", daemon=True)
         self._refreshing = Loop("catalog", self._refresh, end_seconds=CATALOG_SECONDS + 1)

@@ -19,7 +19,7 @@ from web.api import pieces, rows, submit, views
 from web.api.wait import Wait, Waiters, park
 from web.flow.accept import Accepted, Acceptor, Refused
 from web.http import problems
-from web.http.exchange import Answer, Exchange
+from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
 from web.http.server import BodyTooLarge, read_body
 from web.hub.ledger import START, New, View
@@ -39,15 +39,19 @@ class Intake:
 
     def post(self, exchange: Exchange) -> Answer | None:
         """``POST /v1/requests``: any number of sources. With one source and ``Prefer: wait`` the answer comes at its end."""
-        views.refuse_other_sites(exchange)
-        if not submit.is_json_type(exchange.header("Content-Type")):
-            found = exchange.header("Content-Type") or "none"
-            raise Problem("not-json-type", f"expected application/json, found {found[:60]}")
-        wait = submit.prefer_wait(exchange.header("Prefer"))
-        seconds = 0.0 if wait is None else views.seconds("Prefer: wait", wait, self.rules.limits.wait_max_seconds)
+        seconds = self.check_head(exchange)
         new = submit.validate(self._body(exchange), self.rules, sync=seconds > 0)
         _Arrival(self, exchange, new, seconds if new.sync else 0.0).submit()
         return None
+
+    def check_head(self, head: Head) -> float:
+        """Returns for how many seconds a ``POST /v1/requests`` waits. Raises ``Problem`` if it is refused whatever its body is."""
+        views.refuse_other_sites(head)
+        if not submit.is_json_type(head.header("Content-Type")):
+            found = head.header("Content-Type") or "none"
+            raise Problem("not-json-type", f"expected application/json, found {found[:60]}")
+        wait = submit.prefer_wait(head.header("Prefer"))
+        return 0.0 if wait is None else views.seconds("Prefer: wait", wait, self.rules.limits.wait_max_seconds)
 
     def records(self, exchange: Exchange, source: str) -> Answer | None:
         """``GET …/records``: one source's result or only its records, as Accept says. If the task failed, a problem document."""

@@ -10,7 +10,7 @@ from ulid import ULID
 
 from jobs import contract
 from web.http import problems
-from web.http.exchange import Answer, Exchange
+from web.http.exchange import Answer, Exchange, Head
 from web.hub.ledger import START, New, TaskView, Times, View
 
 JSON: Final = ("Content-Type", "application/json")
@@ -150,9 +150,9 @@ def seconds(name: str, text: str, most: float) -> float:
     return min(float(text), most)
 
 
-def refuse_other_sites(exchange: Exchange) -> None:
+def refuse_other_sites(head: Head) -> None:
     """Raises ``Problem`` (403) if a browser says (Fetch Metadata) that a page of another site asks, say by an image."""
-    if exchange.header("Sec-Fetch-Site") == "cross-site":
+    if head.header("Sec-Fetch-Site") == "cross-site":
         raise problems.Problem(
             "cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site"
         )

@@ -47,6 +47,15 @@ class Answer:
     headers: list[tuple[str, str]] = field(default_factory=list)
 
 
+class Head(Protocol):
+    """The part of a request that is known before its body."""
+
+    is_http11: bool
+
+    def header(self, name: str) -> str:
+        """A request header, empty when it was not sent."""
+
+
 class Socket(Protocol):
     """The part of a connection that an exchange uses."""
 

@@ -46,6 +46,10 @@ class Received:
         self.is_http11, self.keep = is_http11, keep
         self.body: bytes | None = b""
 
+    def header(self, name: str) -> str:
+        """A field, empty when it was not sent."""
+        return self.fields.get(name.title().encode("ascii"), b"").decode("latin-1")
+
     def parts(self) -> tuple[bytes, bytes]:
         """Returns (the path, unescaped except for slashes; the query as it came)."""
         path, _, query = self.target.partition(b"?")
@@ -55,7 +59,11 @@ class Received:
 
 
 class Receiver:
-    """Receives for one connection. ``body_bytes_max``: (method, path) → the longest body that this call takes."""
+    """Receives for one connection.
+
+    ``body_bytes_max``: (method, path) → the longest body that this call takes. ``refuses``: whether a head is refused
+    whatever its body is; it is asked only if the client waits for an answer before it sends the body.
+    """
 
     __slots__ = (
         "_body",
@@ -65,20 +73,24 @@ class Receiver:
         "_head_bytes",
         "_is_complete",
         "_is_last_chunk",
+        "_is_refused",
         "_keep",
         "_length",
         "_limit",
         "_limit_of",
         "_parser",
         "_received",
+        "_refuses",
         "_searched",
         "_target",
         "_used",
         "wants_continue",
     )
 
-    def __init__(self, body_bytes_max: Callable[[str, str], int]) -> None:
-        self._limit_of = body_bytes_max
+    def __init__(
+        self, body_bytes_max: Callable[[str, str], int], refuses: Callable[[Received], bool] = lambda _: False
+    ) -> None:
+        self._limit_of, self._refuses = body_bytes_max, refuses
         self._buffer = bytearray()
         self._searched = 0  # bytes of an incomplete head that hold no end
         self._received: Received | None = None  # the request, once its head is whole
@@ -95,6 +107,7 @@ class Receiver:
         self._chunk_left = 0  # bytes of the current chunk, with its line end
         self._used = 0  # bytes of framing, up to FRAMING_BYTES_MAX
         self._is_last_chunk = self._is_complete = False
+        self._is_refused = False  # the client waits for "100 Continue" and will not get it
 
     @property
     def held(self) -> int:
@@ -140,7 +153,9 @@ class Receiver:
 
     def _rest(self, received: Received) -> Received | None:
         """Takes the bytes of the body that are there."""
-        if self._length is not None:
+        if self._is_refused:
+            is_taken = is_whole = False
+        elif self._length is not None:
             is_whole, is_taken = len(self._buffer) >= self._length, self._length <= self._limit
             if is_taken and is_whole and self._length:
                 received.body = bytes(self._buffer[: self._length])
@@ -163,7 +178,7 @@ class Receiver:
 
     def _head(self, head: bytes) -> Received:
         """Parses a whole head, and finds out how long the body is."""
-        self._keep = self._is_complete = self._is_last_chunk = False
+        self._keep = self._is_complete = self._is_last_chunk = self._is_refused = False
         self._chunk_left = self._used = 0
         self._parser = parser = httptools.HttpRequestParser(self)
         self._feed(head)
@@ -180,8 +195,10 @@ class Receiver:
         received = Received(method, self._target, fields, is_http11=is_http11, keep=self._keep)
         if self._length != 0:
             self._limit = self._limit_of(method, received.parts()[0].decode("latin-1"))
-            is_waiting = is_http11 and fields.get(b"Expect", b"").lower() == b"100-continue" and not self._buffer
-            self.wants_continue = is_waiting and (self._length or 0) <= self._limit and self._limit > 0
+            if is_http11 and fields.get(b"Expect", b"").lower() == b"100-continue" and not self._buffer:
+                is_taken = 0 < self._limit >= (self._length or 0)
+                self.wants_continue = is_taken and not self._refuses(received)
+                self._is_refused = not self.wants_continue
         else:
             self._limit = 0
         return received

@@ -120,7 +120,7 @@ class Connection(server.HTTPConnection):
 
     def __init__(self, parent: "Server", socket: sockets.socket) -> None:
         super().__init__(parent, socket, lambda *_: io.BytesIO())  # cheroot neither reads nor writes
-        self.receiver = Receiver(parent.body_bytes_max)
+        self.receiver = Receiver(parent.body_bytes_max, parent.refuses)
         self.received: Received | None = None
         self.deadline = 0.0  # monotonic; the inlet's
         self.address = ""  # the one that quotas count
@@ -282,6 +282,7 @@ class Server(wsgi.Server):
     """The gateway's HTTP server. ``app`` is a WSGI app; port 0 takes a free port, which ``bind_addr`` then names.
 
     ``body_bytes_max``: (method, path) → the longest body that this call takes. ``bounds``: how much may wait for clients.
+    ``refuses``: whether the app refuses a head whatever its body is; for clients that wait for "100 Continue".
     """
 
     _connections: Any  # cheroot's name; it is the inlet here
@@ -294,6 +295,7 @@ class Server(wsgi.Server):
         threads: int,
         body_bytes_max: Callable[[str, str], int] = lambda *_: 0,
         bounds: Bounds = DEFAULT_BOUNDS,
+        refuses: Callable[[Received], bool] = lambda _: False,
     ) -> None:
         super().__init__(
             (host, port),
@@ -306,7 +308,7 @@ class Server(wsgi.Server):
         turns = Turns()
         self.requests._queue, self.requests.get = turns, turns.get  # noqa: SLF001 - the pool takes no other one
         self.gateway = Gateway
-        self.body_bytes_max = body_bytes_max
+        self.body_bytes_max, self.refuses = body_bytes_max, refuses
         self.receiving = Quota(bounds.receiving_bytes_max, bounds.address_share)
         self.outlet = Outlet(Quota(bounds.sending_bytes_max, bounds.address_share))
         self.connections: set[Connection] = set()

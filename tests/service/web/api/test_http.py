@@ -139,6 +139,8 @@ def test_records_whose_wait_ran_out_are_a_202_with_the_request(stack):
         ("GET", "/healthz", {"Host": ""}, b"", 421, "wrong-host"),
         ("GET", "/healthz", {"Host": "evil.example"}, b"", 421, "wrong-host"),
         ("GET", "/healthz", {"Host": "127.0.0.1.evil.example:80"}, b"", 421, "wrong-host"),
+        ("GET", "/healthz", {"Host": ":"}, b"", 421, "wrong-host"),
+        ("GET", "/healthz", {"Host": "127.0.0.1::"}, b"", 421, "wrong-host"),
     ],
 )
 def test_refusals_are_problem_documents(stack, method, path, headers, body, status, kind):
@@ -147,6 +149,43 @@ def test_refusals_are_problem_documents(stack, method, path, headers, body, stat
     assert (reply.json()["type"], reply.json()["status"]) == (f"urn:nearfetch:problem:{kind}", status)
     assert reply.json()["title"]
     assert reply.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status", "kind"),
+    [
+        ("POST", "/v1/requests", {**JSON, "Host": "evil.example"}, 421, "wrong-host"),
+        ("POST", "/v1/requests", {**JSON, "Sec-Fetch-Site": "cross-site"}, 403, "cross-site"),
+        ("POST", "/v1/requests", {"Content-Type": "text/plain"}, 415, "not-json-type"),
+        ("POST", "/v1/requests", {}, 415, "not-json-type"),
+        ("POST", "/v1/requests", {**JSON, "Prefer": "wait=soon"}, 400, "bad-request"),
+        ("POST", "/v1/requests", {**JSON, "Content-Length": "1000001"}, 413, "too-large"),
+        ("POST", "/v1/sources", JSON, 405, "method-not-allowed"),
+        ("GET", "/healthz", {}, 413, "too-large"),
+    ],
+)
+@pytest.mark.parametrize(
+    "framing", [{"Content-Length": "2"}, {"Transfer-Encoding": "chunked"}], ids=["length", "chunks"]
+)
+def test_body_of_a_refused_head_is_not_asked_for(stack, method, path, headers, status, kind, framing):
+    """A client that waits for "100 Continue" gets the refusal in its place, and need not send the body."""
+    own = {} if "Content-Length" in headers else framing
+    with Wire(stack.port) as wire:
+        wire.send(method, path, {"Expect": "100-continue", **own, **headers})
+        reply = wire.reply()
+        assert (reply.status, reply.json()["type"]) == (status, f"urn:nearfetch:problem:{kind}")
+        assert wire.is_closed()
+
+
+def test_body_of_a_head_that_is_not_refused_is_asked_for(stack):
+    body = b'{"sources": ["demo.plain"]}'
+    with Wire(stack.port) as wire:
+        head = {**JSON, "Prefer": "wait=0", "Content-Length": str(len(body)), "Expect": "100-continue"}
+        wire.send("POST", "/v1/requests", head)
+        assert wire.head()[0] == 100
+        wire.socket.sendall(body)
+        assert wire.reply().status == 202
+    stack.region.purge()
 
 
 def test_405_says_what_is_allowed(stack):
@@ -178,7 +217,8 @@ def test_nothing_is_queued_of_a_request_that_is_refused(stack):
 
 
 def test_names_of_this_machine_are_answered(stack):
-    for host in ("localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", socket.gethostname()):
+    known = ("localhost", "LOCALHOST:8080", "127.0.0.1:1", "127.0.0.1:", "[::1]:8080", "[::1]:", socket.gethostname())
+    for host in known:  # a port may be empty (RFC 3986, 3.2.3)
         assert ask(stack.port, "GET", "/healthz", {"Host": host}).status == 200
 
 

@@ -7,7 +7,8 @@ import ulid
 from jobs import contract
 from regions import names
 from regions.settings import Region, Settings, load
-from web.hub.ledger import Ledger, New, NewTask, Times
+from web.hub import scripts
+from web.hub.ledger import Ledger, New, NewTask, Settlement, Times
 
 
 def settings(tmp_path: Path, *, redis: str = "", amqp: str = "", **environ: str) -> Settings:
@@ -55,6 +56,28 @@ def frame(task: NewTask, records: bytes = b'[{"currency":"USD","rate":"1.1"}]') 
     return contract.encode_frame(result, records)
 
 
+def settle(
+    ledger: Ledger, client, new: New, index: int, records: bytes = b'[{"a":1}]', *, status: str = "succeeded"
+) -> str:
+    """Ends a task as its region's result would; returns its id."""
+    task = new.tasks[index]
+    result = contract.Result(task=task.id, source=task.source, region=task.region, status=status, count=1)
+    if status == "failed":
+        result.error = contract.Error(type="http_status", message="404", origin="target", http_status=404)
+    body = contract.encode_frame(result, records)
+    client.set(names.result(task.region, task.id), body)
+    one = Settlement(
+        request=new.id,
+        task=task.id,
+        region=task.region,
+        status=status,
+        finished_ms=ledger.now_ms(),
+        size_bytes=len(contract.splice(body)),
+    )
+    assert ledger.settle([one])[0] in scripts.ENDED
+    return task.id
+
+
 def send_home(
     client,
     new: New,
@@ -76,4 +99,4 @@ def send_home(
     pipeline.execute()
 
 
-__all__ = ["Region", "accepted", "frame", "new_request", "send_home", "settings"]
+__all__ = ["Region", "accepted", "frame", "new_request", "send_home", "settings", "settle"]

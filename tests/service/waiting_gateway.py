@@ -3,8 +3,6 @@
 import threading
 from pathlib import Path
 
-from jobs import contract
-from regions import names
 from tests.service import hub_parts
 from tests.waiting import until
 from web.api.poll import Poller
@@ -17,8 +15,7 @@ from web.flow.listen import Listener
 from web.flow.publish import Publisher
 from web.http.exchange import Answer
 from web.http.server import Server
-from web.hub import scripts
-from web.hub.ledger import Ledger, New, Settlement, Times
+from web.hub.ledger import Ledger, New, Times
 from web.hub.redis import Hub
 
 
@@ -81,22 +78,7 @@ class WaitingGateway:
         return new, times
 
     def settle(self, new: New, index: int, records: bytes = b'[{"a":1}]', *, status: str = "succeeded") -> str:
-        task = new.tasks[index]
-        result = contract.Result(task=task.id, source=task.source, region=task.region, status=status, count=1)
-        if status == "failed":
-            result.error = contract.Error(type="http_status", message="404", origin="target", http_status=404)
-        frame = contract.encode_frame(result, records)
-        self.hub.client.set(names.result(task.region, task.id), frame)
-        one = Settlement(
-            request=new.id,
-            task=task.id,
-            region=task.region,
-            status=status,
-            finished_ms=self.ledger.now_ms(),
-            size_bytes=len(contract.splice(frame)),
-        )
-        assert self.ledger.settle([one])[0] in scripts.ENDED
-        return task.id
+        return hub_parts.settle(self.ledger, self.hub.client, new, index, records, status=status)
 
     def has_waiters(self, count: int) -> None:
         until(lambda: len(self.waiters) == count, f"{count} waiters")

@@ -10,6 +10,8 @@ before the request begins; if no news came since then, its first read is left ou
 
 A waiter gets a result only after the hub has written it to its file. A hub that is killed forgets what it had not written;
 the same result would come again with a later cursor, and a client that reads on from its cursor would get it twice.
+
+A result that is too large to be read together with others is read alone, one in each turn.
 """
 
 import heapq
@@ -29,7 +31,6 @@ from web.hub.ledger import Ledger, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
-READ_BYTES: Final = 8_000_000  # of results in one read; where it was more, fewer are read at once next time
 PIECES_AT_ONCE: Final = 4  # the same for readers of large answers, since all other answers wait while they are read
 ANSWER_AT_ONCE: Final = 512  # waiters; many may wait for the same request
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
@@ -86,8 +87,8 @@ class Waiters:
         self._expected: dict[str, bool] = {}  # requests that are about to begin, and whether they had news
         self._count = 0
         self._due: dict[Waiter, Why] = {}
+        self._large: dict[Waiter, None] = {}  # those of the due whose next result is read alone
         self._unwritten: dict[Waiter, _Unwritten] = {}  # these are not due at the same time
-        self._at_once = READ_AT_ONCE
         self._written_at = 0.0  # monotonic; when to ask the hub next
         self._timers: list[tuple[float, int, Waiter]] = []
         self._numbers = itertools.count()
@@ -148,6 +149,7 @@ class Waiters:
         """Removes a waiter."""
         with self._changed:
             self._due.pop(waiter, None)
+            self._large.pop(waiter, None)
             self._unwritten.pop(waiter, None)
             if self._is_waiting(waiter):
                 self._count -= 1
@@ -199,12 +201,15 @@ class Waiters:
                 time.sleep(AFTER_FAULT_SECONDS)
 
     def run_once(self) -> None:
-        """Waits until waiters are due, and reads for a share of them in one round trip."""
-        due = self._next_due()
+        """Waits until waiters are due, and reads for a share of them in one round trip, and for a large result in another."""
+        shares = self._next_due()
         if self._unwritten and time.monotonic() >= self._written_at:
             self._look()
-        if not due:
-            return
+        for share in shares:
+            self._serve(share)
+
+    def _serve(self, due: dict[Waiter, Why]) -> None:
+        """Reads for these waiters in one round trip."""
         reads = list(dict.fromkeys((waiter.request, waiter.cursor()) for waiter in due))
         try:
             with self._hub.asking():
@@ -220,17 +225,22 @@ class Waiters:
                 self.forget(waiter)
                 waiter.fail()
             return
-        size = sum(len(result) for view in found if isinstance(view, View) for result in view.results)
-        self._at_once = (
-            max(1, len(reads) * READ_BYTES // size) if size > READ_BYTES else min(READ_AT_ONCE, 2 * self._at_once)
-        )
         views, is_written = dict(zip(reads, found, strict=True)), file.has(None)
         for waiter, why in due.items():
             view = views[waiter.request, waiter.cursor()]
-            if not isinstance(view, View) or is_written or not (view.results and waiter.needs_written):
+            if isinstance(view, View) and view.more and not view.results:
+                self._read_alone(waiter, why)
+            elif not isinstance(view, View) or is_written or not (view.results and waiter.needs_written):
                 self._answer(waiter, why, view)
             else:
                 self._keep(waiter, _Unwritten(view, why, file))
+
+    def _read_alone(self, waiter: Waiter, why: Why) -> None:
+        """Makes a waiter due again, whose next result is too large to be read together with others."""
+        with self._changed:
+            if self._is_waiting(waiter):
+                self._large[waiter] = None
+                self._make_due(waiter, why)
 
     def _keep(self, waiter: Waiter, found: _Unwritten) -> None:
         """Lets a waiter wait until the hub has written what was read for it."""
@@ -309,8 +319,8 @@ class Waiters:
             elif why == "timer":
                 heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
 
-    def _next_due(self) -> dict[Waiter, Why]:
-        """Waits until waiters are due, and takes a share of them; none when it was woken to end, or to ask for the file."""
+    def _next_due(self) -> list[dict[Waiter, Why]]:
+        """Waits until waiters are due, and takes shares of them; none when it was woken to end, or to ask for the file."""
         with self._changed:
             while not self._due and not (self._is_stopped and not self._unwritten):
                 self._take_timers()
@@ -318,8 +328,17 @@ class Waiters:
                     break
                 self._changed.wait(self._next_seconds())
             self._take_timers()
-            chosen = [*self._chosen(self._at_once, is_bulk=False), *self._chosen(PIECES_AT_ONCE, is_bulk=True)]
-            return {waiter: self._due.pop(waiter) for waiter in chosen}
+            chosen = [*self._chosen(READ_AT_ONCE, is_bulk=False), *self._chosen(PIECES_AT_ONCE, is_bulk=True)]
+            shares = [share for share in (chosen, self._take_large()) if share]
+            return [{waiter: self._due.pop(waiter) for waiter in share} for share in shares]
+
+    def _take_large(self) -> list[Waiter]:
+        """Those who wait for the large result that is read next; the condition's lock is held."""
+        read = next(((waiter.request, waiter.cursor()) for waiter in self._large), None)
+        chosen = [waiter for waiter in self._large if (waiter.request, waiter.cursor()) == read]
+        for waiter in chosen:
+            del self._large[waiter]
+        return chosen
 
     def _next_seconds(self) -> float | None:
         """How long until a timer ends or the file must be looked at; the condition's lock is held."""
@@ -333,7 +352,7 @@ class Waiters:
         chosen: list[Waiter] = []
         reads: set[tuple[str, str]] = set()
         for waiter in self._due:
-            if waiter.is_bulk is is_bulk:
+            if waiter.is_bulk is is_bulk and waiter not in self._large:
                 reads.add((waiter.request, waiter.cursor()))
                 if len(reads) > most or len(chosen) == ANSWER_AT_ONCE:
                     break

@@ -9,10 +9,11 @@ was answered 503.
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import redis
+from msgspec import structs
 
 from regions import durability, logs, names
 from regions.loop import Loop
@@ -29,7 +30,7 @@ AGAIN_MS: Final = 1_000  # until a request that is not accepted yet is looked at
 BATCH: Final = 200
 PING_SECONDS: Final = 5.0
 READ_AT_ONCE: Final = 20  # requests whose results are in memory together, until their mean size is known
-READ_BYTES: Final = 16_000_000  # of results in memory together, from then on
+READ_BYTES: Final = 8_000_000  # of results read at once, since the hub answers nobody while it reads them
 
 log = logs.get("history")
 
@@ -37,9 +38,8 @@ log = logs.get("history")
 class Archiver:
     """The archiving thread of a gateway. Without a history it does nothing."""
 
-    def __init__(self, hub: Hub, ledger: Ledger, history: History, request_bytes_max: int) -> None:
+    def __init__(self, hub: Hub, ledger: Ledger, history: History) -> None:
         self._hub, self._ledger, self._history = hub, ledger, history
-        self._bytes_max = 2 * request_bytes_max  # a whole request: the limit bounds its records only
         self._at_once = READ_AT_ONCE
         self._asked = 0.0  # when MongoDB was last asked something
         self._loop = Loop("archive", self._turn)
@@ -110,13 +110,15 @@ class Archiver:
 
     def _archive(self, requests: list[str]) -> None:
         with self._hub.asking():
-            views, _ = self._ledger.read_many([(one, START) for one in requests], self._bytes_max, spliced=False)
+            places = [(one, START) for one in requests]
+            views, _ = self._ledger.read_many(places, READ_BYTES // len(requests), spliced=False)
             there = [view for view in views if isinstance(view, View)]
             put = {view.id for view in there}
             others = [request for request in requests if request not in put]
             states = dict(zip(others, self._ledger.states(others), strict=True))
         refused = [request for request, state in states.items() if state == "refused"]
         # Their gateway was paused before the accept, and their tasks ended meanwhile. They will soon be accepted or refused.
+        # Those that could not be read to their end are looked at again, too.
         undecided = {request for request, state in states.items() if state in ("accepting", "accepted")}
         for request, state in states.items():
             if state is None:
@@ -124,15 +126,47 @@ class Archiver:
         if there:
             mean_bytes = sum(len(frame) for view in there for frame in view.results) / len(there)
             self._at_once = max(1, min(BATCH, int(READ_BYTES / (mean_bytes + 1))))
-            self._history.put(there)
+            undecided |= self._put(there)
         if refused:
             self._history.remove(refused)
         if undecided:
             self._give_back(undecided, AGAIN_MS)
+        put -= undecided
         decided = [request for request in requests if request not in undecided]
         archived = [scripts.Archived(request, int(request in put), names.ledger(request)) for request in decided]
         with self._hub.asking() as client:
             scripts.ARCHIVED.call(client, archive=names.ARCHIVE, requests=archived)
+
+    def _put(self, views: Sequence[View]) -> set[str]:
+        """Writes requests to the history; returns the ids of those that could not be read to their end."""
+        whole: list[View] = []
+        size, unread = 0, set()
+        for view in views:
+            found = self._whole(view) if view.more else view
+            if found is None:
+                unread.add(view.id)
+                continue
+            whole.append(found)
+            size += sum(map(len, found.results))
+            if size > READ_BYTES:
+                self._history.put(whole)
+                whole, size = [], 0
+        if whole:
+            self._history.put(whole)
+        return unread
+
+    def _whole(self, view: View) -> View | None:
+        """A request with all its results, of which the first were read. It reads a piece at a time; None if it is gone."""
+        results, cursors = list(view.results), list(view.cursors)
+        while view.more:
+            with self._hub.asking():
+                [found], _ = self._ledger.read_many([(view.id, view.cursor)], READ_BYTES, spliced=False)
+            if not isinstance(found, View):
+                return None
+            view = found
+            results += view.results
+            cursors += view.cursors
+        return structs.replace(view, results=results, cursors=cursors)
 
     def _give_back(self, requests: Collection[str], wait_ms: int = 0) -> None:
         with self._hub.asking() as client:

@@ -26,7 +26,10 @@ from web.hub.region import RegionState, read_regions
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long
 REHEARSED: Final = "0" * 26  # an id that no request has
-PIECE_BYTES: Final = 262_144  # of results read at once for a client; at least one result
+PIECE_BYTES: Final = 262_144  # of results read at once for a client
+# Of results in one round trip. The hub answers nobody while it reads them, and all are in memory together.
+TOGETHER_BYTES: Final = 8_000_000
+UNBOUNDED: Final = 2**53
 CLAIMS_MAX: Final = 500  # marked by one script
 START: Final = "0-0"  # the cursor before the first result
 THIS_GATEWAY: Final = f"{socket.gethostname()}:{os.getpid()}"
@@ -324,7 +327,8 @@ class Ledger:
         """Reads several (request, cursor) in one round trip. Returns (the views; the hub's file after that, if ``looks``).
 
         Of each request at most ``bytes_max`` bytes of results are read (``PIECE_BYTES`` by default); ``more`` says that others
-        wait. ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced``, results are the
+        wait. A result that is larger is read if its share of ``TOGETHER_BYTES`` permits it, or if one request alone is asked.
+        Otherwise the view has ``more`` and no results. ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced``, results are the
         frames as they came, for the history. A hub that is killed forgets what its file did not hold. A request that can't be
         read is ``Unreadable``, and the others are read.
         """
@@ -353,6 +357,7 @@ class Ledger:
 
     def _read(self, asked: Sequence[tuple[str, str]], limit: int, how: str, *, looks: bool) -> list[Any]:
         script, result_format = scripts.READ if how else scripts.READ_ONLY, names.result("%s", "%s")
+        first_max = max(limit, TOGETHER_BYTES // len(asked)) if len(asked) > 1 else UNBOUNDED
         commands: list[tuple[Any, ...]] = [
             script.command(
                 ledger=names.ledger(one),
@@ -360,6 +365,7 @@ class Ledger:
                 trail=names.trail(one),
                 after=after,
                 bytes_max=limit,
+                first_max=first_max,
                 result_format=result_format,
                 how=how,
             )

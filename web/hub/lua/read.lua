@@ -1,10 +1,10 @@
--- Reads a request, and its results after a cursor: bytes_max of them at most, but one in any case.
+-- Reads a request, and its results after a cursor: bytes_max of them at most. The first one may have first_max.
 -- Returns {ledger, [entry, frame of the result, task, region in its key, bytes of its JSON, …], 1 where more results
 -- wait, the last entry that there is}. A request that is not accepted has no results. With `how` (how a client reads
 -- them) it notes when each task was first read.
 -- `result_format` makes the key of a result from a region and a task.
 -- keys: ledger, events, trail
--- args: after, bytes_max, result_format, how
+-- args: after, bytes_max, first_max, result_format, how
 -- uses: now
 -- flags: allow-oom
 
@@ -17,7 +17,7 @@ for _, entry in ipairs(entries) do
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   size = size + fields.b
-  if #tasks > 0 and size > tonumber(bytes_max) then
+  if size > tonumber(#tasks > 0 and bytes_max or first_max) then
     more = 1
     break
   end

@@ -11,7 +11,8 @@ from tests.service.conftest import RedisInstance
 from tests.service.waiting_gateway import WaitingGateway
 from tests.service.wire import Wire, ask
 from tests.waiting import until
-from web.api import events, wait
+from web.api import events
+from web.hub import ledger
 
 
 @pytest.fixture
@@ -399,31 +400,55 @@ def test_a_request_that_can_not_be_read_is_nobody_elses_fault(start_gateway):
     assert ask(gateway.port, "GET", path(broken)).status == 500
 
 
-def test_large_results_are_read_for_few_waiters_at_once(start_gateway, monkeypatch):
-    """All results of a read are in memory together, several times: 32 of 3 MB took a gigabyte."""
-    monkeypatch.setattr(wait, "READ_BYTES", 3_000)
+def test_large_results_are_read_one_at_a_time_and_small_ones_before_them(start_gateway, monkeypatch):
+    """The hub answers nobody while it reads, and all results of a read are in memory together: 32 of 3 MB took a gigabyte."""
+    monkeypatch.setattr(ledger, "PIECE_BYTES", 2_000)
+    monkeypatch.setattr(ledger, "TOGETHER_BYTES", 20_000)  # a share of 2,000 for each of ten
     gateway = start_gateway(listens=False)
-    read_many, sizes = gateway.ledger.read_many, []
+    read_many, reads = gateway.ledger.read_many, []
 
-    def counted(asked, *arguments, **options):
-        sizes.append(len(asked))
-        return read_many(asked, *arguments, **options)
+    def noted(asked, *arguments, **options):
+        found = read_many(asked, *arguments, **options)
+        reads.append((len(asked), [len(result) for view in found[0] for result in view.results]))
+        return found
 
     with contextlib.ExitStack() as stack:
-        wires = [stack.enter_context(Wire(gateway.port)) for _ in range(16)]
+        wires = [stack.enter_context(Wire(gateway.port)) for _ in range(10)]
         waiting = [gateway.add()[0] for _ in wires]
         for wire, new in zip(wires, waiting, strict=True):
             wire.send("GET", path(new, "?after=0-0&wait=60"))
         gateway.has_waiters(len(wires))
-        monkeypatch.setattr(gateway.ledger, "read_many", counted)
-        for part in (waiting[:8], waiting[8:]):
-            for new in part:
-                gateway.settle(new, 0, b'["%b"]' % (b"x" * 1_500))
-            gateway.waiters.news([new.id for new in part])
-            until(
-                lambda part=part: len(gateway.waiters) == len(wires) - 8 * (1 + waiting.index(part[0]) // 8), "answers"
-            )
-        assert all(wire.reply().status == 200 for wire in wires)
-    assert sizes[0] == 8
-    assert sum(sizes[1:]) == 8
-    assert max(sizes[1:]) <= 2
+        until(lambda: not gateway.waiters._due, "their first reads")
+        monkeypatch.setattr(gateway.ledger, "read_many", noted)
+        for new in waiting:
+            gateway.settle(new, 0, b'["%b"]' % (b"x" * (10 if new is waiting[9] else 30_000)))
+        gateway.waiters.news([new.id for new in waiting])
+        for wire, new in zip(wires, waiting, strict=True):
+            (result,) = wire.reply().json()["results"]
+            assert (result["task"], len(result["records"][0])) == (new.tasks[0].id, 10 if new is waiting[9] else 30_000)
+    assert reads[0][0] == 10
+    assert [len(reads[0][1]), *(len(found) for _, found in reads[1:])] == [1] * 10
+    assert [count for count, _ in reads[1:]] == [1] * 9
+
+
+def test_a_large_result_that_many_wait_for_is_read_once(start_gateway, monkeypatch):
+    monkeypatch.setattr(ledger, "PIECE_BYTES", 2_000)
+    monkeypatch.setattr(ledger, "TOGETHER_BYTES", 4_000)
+    gateway = start_gateway(listens=False)
+    large, other = gateway.add()[0], gateway.add()[0]
+    read_many, reads = gateway.ledger.read_many, []
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(gateway.port)) for _ in range(9)]
+        for wire, new in zip(wires, [other, *[large] * 8], strict=True):
+            wire.send("GET", path(new, "?after=0-0&wait=60"))
+        gateway.has_waiters(len(wires))
+        until(lambda: not gateway.waiters._due, "their first reads")
+        monkeypatch.setattr(
+            gateway.ledger, "read_many", lambda asked, **more: reads.append(len(asked)) or read_many(asked, **more)
+        )
+        gateway.settle(large, 0, b'["%b"]' % (b"x" * 30_000))
+        gateway.waiters.news([other.id, large.id])
+        for wire in wires[1:]:
+            assert len(wire.reply().json()["results"]) == 1
+        assert reads == [2, 1]
+        assert len(gateway.waiters) == 1  # whose request had no news

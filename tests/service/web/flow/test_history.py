@@ -14,7 +14,7 @@ from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
 from tests.service.wire import Wire, ask
 from tests.waiting import states, until
-from web.flow import history
+from web.flow import archive, history
 
 
 class Store:
@@ -192,6 +192,41 @@ def test_results_that_do_not_fit_into_one_document_come_back_in_their_order(stac
     assert [part and len(part["results"]) for part in parts] == [1, 1, 1, None]
     lose(stack, request["id"])
     assert ask(stack.port, "GET", f"/v1/requests/{request['id']}").json() == request
+
+
+def test_a_large_request_is_read_for_the_history_a_piece_at_a_time(stack, store, monkeypatch):
+    """The hub answers nobody while it reads, and a request may have 50 MB."""
+    monkeypatch.setattr(archive, "READ_BYTES", 2_000)
+    real, reads = stack.gateway.ledger.read_many, []
+
+    def noted(asked, *arguments, **options):
+        found = real(asked, *arguments, **options)
+        if options.get("spliced") is False:
+            reads.append(max(len(view.results) for view in found[0]))
+        return found
+
+    monkeypatch.setattr(stack.gateway.ledger, "read_many", noted)
+    request = finished(stack, *["demo.plain"] * 5, records=b'[{"name":"%b"}]' % (b"x" * 1_500))
+    until(lambda: store.has(request["id"]), "the request in the history")
+    until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing left to archive")
+    assert (max(reads), sum(reads)) == (1, 5)
+    lose(stack, request["id"])
+    assert ask(stack.port, "GET", f"/v1/requests/{request['id']}").json() == request
+
+
+def test_a_request_that_expires_while_it_is_read_for_the_history_is_given_up(stack, store, monkeypatch, capfd):
+    monkeypatch.setattr(archive, "READ_BYTES", 2_000)
+    real = stack.gateway.archiver._whole
+
+    def late(view):
+        lose(stack, view.id)
+        return real(view)
+
+    monkeypatch.setattr(stack.gateway.archiver, "_whole", late)
+    request = finished(stack, *["demo.plain"] * 3, records=b'[{"name":"%b"}]' % (b"x" * 1_500))
+    until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing left to archive")
+    assert not store.has(request["id"])
+    assert "expired before it was archived" in capfd.readouterr().out
 
 
 def test_an_unknown_request_is_still_unknown(stack):

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import bottle
 import redis
 
+from jobs import memory
 from jobs.definition.catalog import Catalog
 from regions import connect, durability, logs
 from regions.loop import Loop
@@ -195,7 +196,7 @@ class Gateway:
         self.hub = Hub(settings)
         self.history = History(settings)
         self.ledger = Ledger(self.hub.client, limits, archives=self.history.is_on)
-        self.archiver = Archiver(self.hub, self.ledger, self.history, limits.request_bytes_max)
+        self.archiver = Archiver(self.hub, self.ledger, self.history)
         self.recall = Recall(self.history, self.ledger, base, limits.result_ttl_seconds)
         self.publisher = Publisher(settings)
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
@@ -330,6 +331,7 @@ def die(args: threading.ExceptHookArgs) -> None:
 def run(settings: Settings) -> int:
     """Serves until SIGTERM or SIGINT, then finishes what is at hand. 1 if it could not start, or the server ended by itself."""
     settle_on_processor(os.getpid())  # before it has threads
+    memory.tune_allocator()
     threading.excepthook = die
     gateway = Gateway(settings)
     asked: list[int] = []

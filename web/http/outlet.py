@@ -1,7 +1,8 @@
 """One thread waits for all sockets that are being answered.
 
 It sends the rest of answers after short writes, notices clients that hang up while they wait, cuts clients that read next to
-nothing, and reads refused bodies a little longer, so that their senders see the answer.
+nothing, and reads refused bodies a little longer, so that their senders see the answer. After large requests and answers it
+returns memory to the system.
 """
 
 import os
@@ -9,6 +10,7 @@ import select
 import time
 from typing import Final, Protocol
 
+from jobs import memory
 from regions import logs
 from regions.loop import Loop
 from web.http import problems
@@ -19,6 +21,8 @@ LINGER_SECONDS: Final = 2.0  # how long a refused body is read; closing at once 
 LINGER_BYTES: Final = 16_000_000  # of it, at most
 READ_BYTES: Final = 65_536
 BEAT_SECONDS: Final = 0.5
+TRIM_BYTES: Final = 1_000_000  # held at once for clients: after that, free memory is returned to the system
+TRIM_SECONDS: Final = 5.0  # between two times
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
 
 log = logs.get("http")
@@ -37,16 +41,17 @@ class Lingering(Protocol):
 class Outlet:
     """Waits for sockets: to write more, to notice hang-ups, to read the rest of refused bodies."""
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, receiving: Quota) -> None:
         self.is_closing = False
         self.quota = quota  # for answers that clients have not taken yet
+        self._quotas = (quota, receiving)
         self.open: set[Exchange] = set()  # exchanges that are not over
         self._epoll = select.epoll()
         self._exchanges: dict[int, Exchange] = {}
         self._lingering: dict[
             int, tuple[Lingering, float, int]
         ] = {}  # by descriptor: when it ends, and how many bytes it may still send
-        self._beat = time.monotonic()
+        self._beat = self._trimmed = time.monotonic()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._loop = Loop("outlet", self._turn)
@@ -128,6 +133,15 @@ class Outlet:
             for fd, (lingering, end, _) in list(self._lingering.items()):
                 if now > end:
                     self._end_linger(fd, lingering)
+            self._trim(now)
+
+    def _trim(self, now: float) -> None:
+        """Returns free memory to the system if much was held since the last time. Otherwise glibc would keep it."""
+        if now - self._trimmed >= TRIM_SECONDS and any(quota.peak >= TRIM_BYTES for quota in self._quotas):
+            self._trimmed = now
+            for quota in self._quotas:
+                quota.begin_peak()
+            memory.trim()
 
     def _read_on(self, fd: int) -> None:
         lingering, end, left = self._lingering[fd]

@@ -17,6 +17,7 @@ class Quota:
         self._lock = threading.Lock()
         self._by_address: dict[str, int] = {}
         self.held = 0
+        self.peak = 0  # the most that was held since ``begin_peak``
 
     def take(self, address: str, size: int) -> Over:
         """Takes ``size`` bytes, or none if that exceeds a share; returns whose."""
@@ -28,7 +29,13 @@ class Quota:
                 return "address"
             self._by_address[address] = mine
             self.held += size
+            self.peak = max(self.peak, self.held)
             return ""
+
+    def begin_peak(self) -> None:
+        """Forgets the peak: it is what is held now."""
+        with self._lock:
+            self.peak = self.held
 
     def give_back(self, address: str, size: int) -> None:
         """Gives bytes back that were taken."""

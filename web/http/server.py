@@ -310,7 +310,7 @@ class Server(wsgi.Server):
         self.gateway = Gateway
         self.body_bytes_max, self.refuses = body_bytes_max, refuses
         self.receiving = Quota(bounds.receiving_bytes_max, bounds.address_share)
-        self.outlet = Outlet(Quota(bounds.sending_bytes_max, bounds.address_share))
+        self.outlet = Outlet(Quota(bounds.sending_bytes_max, bounds.address_share), self.receiving)
         self.connections: set[Connection] = set()
 
     def prepare(self) -> None:

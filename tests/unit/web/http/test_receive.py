@@ -131,3 +131,29 @@ def test_addresses_that_one_client_has_share_a_part(address, origin):
 def test_gateway_that_others_reach_says_that_it_has_no_keys(host, warns, capsys):
     app.warn_if_open(host)
     assert ("there are no API keys" in capsys.readouterr().out) is warns
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [{"Content-Length": "3"}, {"Content-Length": "2000"}, {"Transfer-Encoding": "chunked"}],
+    ids=["short", "long", "chunked"],
+)
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_who_waits_before_the_body_is_told_to_send_it_or_is_refused_and_never_both(framing, is_refused):
+    asked = []
+    receiver = Receiver(lambda *_: 1_000, lambda received: asked.append(received.header("Host")) or is_refused)
+    found = receiver.feed(request("POST", "/body", {"Expect": "100-continue", **framing}))
+    is_taken = not is_refused and framing != {"Content-Length": "2000"}
+    assert receiver.wants_continue is is_taken
+    assert (found is None) is is_taken
+    assert is_taken or (found.body, found.keep, receiver.held) == (None, False, 0)
+    assert asked in ([], ["127.0.0.1"])
+
+
+def test_who_does_not_wait_is_not_asked_about():
+    asked = []
+    receiver = Receiver(lambda *_: 1_000, lambda received: asked.append(received) or True)
+    assert receiver.feed(request("POST", "/body", body=b"abc")).body == b"abc"
+    with_body = receiver.feed(request("POST", "/body", {"Expect": "100-continue"}, b"abc"))  # it did not wait after all
+    assert with_body.body == b"abc"
+    assert asked == []

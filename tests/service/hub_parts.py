@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-import ulid
-
 from jobs import contract
 from regions import names
 from regions.settings import Region, Settings, load
-from web.hub import scripts
+from web.hub import ids, scripts
 from web.hub.ledger import Ledger, New, NewTask, Settlement, Times
 
 
@@ -27,9 +25,10 @@ def settings(tmp_path: Path, *, redis: str = "", amqp: str = "", **environ: str)
 
 def new_request(regions: tuple[str, ...] = ("fra",), *, deadline_ms: int = 30_000, sync: bool = False) -> New:
     """A validated request with a task in each of the regions."""
+    request = ids.new()
     tasks = [
         NewTask(
-            id=str(ulid.ULID()),
+            id=ids.task(request, number),
             source="ecb.rates",
             region=region,
             params={},
@@ -37,9 +36,9 @@ def new_request(regions: tuple[str, ...] = ("fra",), *, deadline_ms: int = 30_00
             host="https://www.ecb.europa.eu:443",
             definition="0a1b2c3d",
         )
-        for region in regions
+        for number, region in enumerate(regions, 1)
     ]
-    return New(id=str(ulid.ULID()), tasks=tasks, deadline_ms=deadline_ms, attrs=b'{"a": [1]}', sync=sync)
+    return New(id=request, tasks=tasks, deadline_ms=deadline_ms, attrs=b'{"a": [1]}', sync=sync)
 
 
 def accepted(ledger: Ledger, regions: tuple[str, ...] = ("fra",), **options) -> tuple[New, Times]:
@@ -74,7 +73,8 @@ def settle(
         finished_ms=ledger.now_ms(),
         size_bytes=len(contract.splice(body)),
     )
-    assert ledger.settle([one])[0] in scripts.ENDED
+    (answer,) = ledger.settle([one])
+    assert answer in scripts.ENDED, answer
     return task.id
 
 

@@ -8,7 +8,9 @@ import time
 import pytest
 
 from regions import connect
-from scripts.stack.services import Running, Service, free_port, listens
+from scripts.stack.ports import free_port
+from scripts.stack.probes import listens
+from scripts.stack.services import Running, Service
 from scripts.stack.wan_links import Control, Rule, Way
 from tests.service.hub_parts import accepted, settings, settle
 from tests.waiting import until

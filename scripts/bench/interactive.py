@@ -88,18 +88,18 @@ async def beside(
         await asyncio.sleep(row.delay_seconds * number / CONNECTIONS)
         async with connected(bulk.port) as connection:
             for turn in itertools.count(number):
-                if time.monotonic() >= over:
-                    return
                 kind = row.bulk[turn % len(row.bulk)]
                 wanted = list(itertools.islice(numbers, TASKS))
                 accepted, _ = await _taken(seen, connection, bulk.post(kind, wanted))
                 seen.posted.append((kind, await load.polled(bulk, connection, wanted, accepted)))
+                if time.monotonic() >= over:
+                    return
 
     async def call() -> None:
         await asyncio.sleep(warm_seconds)
         began, served = time.monotonic(), (await pages.told()).served
         async with connected(caller.port) as connection:
-            while time.monotonic() < over:
+            while not seen.took or time.monotonic() < over:
                 number = next(numbers)
                 answer, seconds = await _taken(seen, connection, caller.alone(row.call, number))
                 seen.took.append(seconds)

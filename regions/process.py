@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,20 +91,36 @@ def stat(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-def resident_bytes(pids: Collection[int]) -> dict[int, int]:
-    """The memory of processes, each with all its descendants, in bytes; processes that have ended are left out."""
-    found: dict[int, int] = {}
-    children: dict[int, list[int]] = defaultdict(list)
-    for entry in os.scandir(PROC):
-        fields = stat(int(entry.name)) if entry.name.isdigit() else None
-        if fields is not None:
-            found[int(entry.name)] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
-            children[int(fields[1])].append(int(entry.name))
+class Residents:
+    """The memory of processes, each with all its descendants. A look reads only those, and what is new on this machine.
 
-    def whole(pid: int) -> int:
-        return found[pid] + sum(map(whole, children[pid]))
+    That is enough, since no process becomes the descendant of another one later: it can only lose its parent.
+    """
 
-    return {pid: whole(pid) for pid in pids if pid in found}
+    def __init__(self) -> None:
+        # Processes that belong to none of them: the inode of each one's folder, which no later process of its pid has.
+        self._others: dict[str, int] = {}
+
+    def resident_bytes(self, pids: Collection[int]) -> dict[int, int]:
+        """The bytes of each; processes that have ended are left out. ``pids``: of earlier looks, or of processes started since."""
+        with os.scandir(PROC) as entries:
+            there = {entry.name: entry.inode() for entry in entries if entry.name.isdigit()}
+        sizes: dict[int, int] = {}
+        children: dict[int, list[int]] = defaultdict(list)
+        for name, inode in there.items():
+            pid = int(name)
+            fields = None if self._others.get(name) == inode and pid not in pids else stat(pid)
+            if fields is not None:
+                sizes[pid] = int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
+                children[int(fields[1])].append(pid)
+        families = {pid: _family(pid, children) for pid in pids if pid in sizes}
+        ours = {str(one) for family in families.values() for one in family}
+        self._others = {name: inode for name, inode in there.items() if name not in ours}
+        return {pid: sum(sizes[one] for one in family) for pid, family in families.items()}
+
+
+def _family(pid: int, children: Mapping[int, list[int]]) -> list[int]:
+    return [pid, *(one for child in children.get(pid, ()) for one in _family(child, children))]
 
 
 def settle_on_processor(pid: int) -> None:

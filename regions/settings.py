@@ -189,14 +189,13 @@ def load(
     """
     environ = os.environ if environ is None else environ
     reader = _Reader(environ)
-    hub_path = Path(environ["NEARFETCH_CONFIG"]) if "NEARFETCH_CONFIG" in environ else ROOT / "nearfetch.toml"
+    hub_path = _hub_file(environ)
     data: dict[str, Any] = {}
     if "NEARFETCH_CONFIG" in environ or hub_path.exists():
         data = reader.file(hub_path)
     values = reader.struct(Settings, data, hub_path, ())
-    folders = values["regions"].folders if "regions" in values else []
     regions: dict[str, Region] = {}
-    for path in _region_files(folders or [ROOT / "regions"], reader, only):
+    for path in _region_files(_region_folders(values["regions"]), reader, only):
         content = reader.file(path)
         if not re.fullmatch(names.REGION_PATTERN, path.stem) or path.stem == names.HUB:
             message = (
@@ -217,6 +216,49 @@ def load(
     if reader.faults:
         raise Faults(reader.faults)
     return Settings(**{**values, "region": regions})
+
+
+class Again:
+    """Reads the settings of a region again and again, as ``load``, but only if one of their files has changed since.
+
+    A secret in a file of its own does not count.
+    """
+
+    def __init__(self, region: str) -> None:
+        self._region = region
+        self._files: list[Path] = []
+        self._stamps: list[tuple[int, ...] | None] | None = None  # of these files, before they were read the last time
+        self._found: Settings | None = None
+
+    def __call__(self) -> Settings:
+        """The settings as the files are now. Raises ``Faults``, each time until they are mended."""
+        files = self._files
+        stamps = list(map(_stamp, files))
+        if self._found is None or stamps != self._stamps:
+            self._found = None
+            found = load(only=self._region)
+            self._files = [_hub_file(os.environ)]
+            self._files += [folder / f"{self._region}.toml" for folder in _region_folders(found.regions)]
+            self._stamps = stamps if self._files == files else None
+            self._found = found
+        return self._found
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Changes with the file; None if there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _hub_file(environ: Mapping[str, str]) -> Path:
+    return Path(environ["NEARFETCH_CONFIG"]) if "NEARFETCH_CONFIG" in environ else ROOT / "nearfetch.toml"
+
+
+def _region_folders(named: Folders) -> list[Path]:
+    return named.folders or [ROOT / "regions"]
 
 
 def _region_files(folders: list[Path], reader: "_Reader", only: str) -> list[Path]:

@@ -87,9 +87,9 @@ def workers(region: str, dry_run: bool) -> None:
 
         _process(lambda settings: asking(region, lambda: scale_command.dry_run(settings.one(region))))
     from jobs.pool import processes  # noqa: PLC0415
-    from regions.settings import load as read  # noqa: PLC0415
+    from regions.settings import Again  # noqa: PLC0415
 
-    _process(lambda settings: processes.run(settings, settings.one(region).name, reload=lambda: read(only=region)))
+    _process(lambda settings: processes.run(settings, settings.one(region).name, reload=Again(region)))
 
 
 @main.command()

@@ -3,6 +3,7 @@
 A file that is no valid definition becomes an entry with faults. It does not affect the others.
 """
 
+import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from regions.settings import Region
 
 FORMER_MAX: Final = 8  # earlier definitions of a source, by which tasks may have been accepted
 
-Stamp = tuple[Path, int, int, int, int]  # changes with the file: path, inode, size, times of the file and of its ID.py
+Stamp = tuple[str, int, int, int, int]  # changes with the file: path, inode, size, times of the file and of its ID.py
 
 NO_REGIONS: Final[Mapping[str, Region]] = {}
 
@@ -77,7 +78,7 @@ class Catalog:
                     self._former[source] = [*self._former.get(source, []), known.definition][-FORMER_MAX:]
             entries = {source: entry for source, entry in self._entries.items() if source in found}
             for source in changed:
-                entries[source] = self._read(source, found[source][0])
+                entries[source] = self._read(source, Path(found[source][0]))
             self._entries = {source: entries[source] for source in sorted(entries)}
             self._stamps = found
             return True
@@ -99,13 +100,15 @@ class Catalog:
         found: dict[str, Stamp] = {}
         for folder in self._folders:
             try:
-                paths = sorted(folder.iterdir())  # glob would hide the error
+                with os.scandir(folder) as entries:  # glob would hide the error
+                    files = {entry.name: entry for entry in entries}
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue  # a missing folder holds nothing
-            for path in paths:
-                stamp = _stamp(path) if path.suffix == ".toml" else None
+            for name in sorted(files):
+                source, _, kind = name.rpartition(".")
+                stamp = _stamp(files[name], files.get(f"{source}.py")) if source and kind == "toml" else None
                 if stamp is not None:
-                    found[path.stem] = stamp
+                    found[source] = stamp
         return found
 
     def _read(self, source: str, path: Path) -> Entry:
@@ -154,14 +157,14 @@ def _region_in(path: Path) -> str:
     return region if isinstance(region, str) and re.fullmatch(names.REGION_PATTERN, region) else ""
 
 
-def _stamp(path: Path) -> Stamp | None:
-    """None if the file is gone."""
+def _stamp(file: os.DirEntry[str], code: os.DirEntry[str] | None) -> Stamp | None:
+    """None if the file is gone. ``code``: its ID.py, if it has one."""
     try:
-        stat = path.stat()
+        stat = file.stat()
     except OSError:
         return None
     try:
-        code = path.with_suffix(".py").stat().st_mtime_ns
+        changed = code.stat().st_mtime_ns if code is not None else 0
     except OSError:
-        code = 0
-    return path, stat.st_ino, stat.st_size, stat.st_mtime_ns, code
+        changed = 0
+    return file.path, stat.st_ino, stat.st_size, stat.st_mtime_ns, changed

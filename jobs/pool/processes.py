@@ -37,15 +37,13 @@ from jobs.queue.script import ALONE_MAX
 from jobs.worker.fork_server import Forked, ForkServer, environment, needed
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop
 from regions import connect, durability, logs
-from regions.process import resident_bytes, settle_on_processor
+from regions.process import Residents, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
 WATCH_SECONDS: Final = 0.2  # how long one turn waits for beats
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000  # a child without a beat for this long hangs
-MEMORY_CHECK_SECONDS: Final = (
-    2.0  # between two looks at memory; each look reads a file for every process of the machine
-)
+MEMORY_CHECK_SECONDS: Final = 2.0  # between two looks at memory
 STEADY_SECONDS: Final = 10.0  # a process that lived this long is replaced at once when it dies
 BACKOFF_MAX_SECONDS: Final = 5.0  # before a child is replaced that died early again and again
 STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0  # of a warm stop; what still runs then is killed
@@ -111,7 +109,7 @@ class Pool:
         self._fork_server = ForkServer(self._settings, [*command, region.name])
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # draining; other processes have their places
-        self._memory_read = 0.0
+        self._memory_read, self._residents = 0.0, Residents()
         self._reaper = Reaper(self._client, region.name)
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._scaler = Scaler(
@@ -305,7 +303,7 @@ class Pool:
         self._memory_read = time.monotonic()
         most_mb, draining = self._region.workers.memory_mb, {slot.number for slot in self._leaving}
         children = {slot.child.process.pid: slot for slot in self._slots if slot.child is not None}
-        for pid, size in resident_bytes(children).items():
+        for pid, size in self._residents.resident_bytes(children).items():
             slot, memory_mb = children[pid], size // 1_000_000
             child = slot.child
             if child is None or memory_mb <= most_mb or slot.number in draining:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from regions.process import resident_bytes
+from regions import process
+from regions.process import Residents
 from scripts.site.site import Site, origins
 from tests.service.region_workers import of
 from tests.service.working import results
@@ -60,9 +61,36 @@ def test_a_process_that_leaks_is_drained_and_replaced_and_no_task_is_lost(worker
 def test_a_process_is_weighed_with_its_children():
     code = "import subprocess, sys; held = b'x' * 30_000_000; print(flush=True); sys.stdin.read()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
-    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        found = resident_bytes([process.pid, os.getpid(), 2**22 + 1])
-        assert set(found) == {process.pid, os.getpid()}
-        assert 40_000_000 < found[process.pid] < found[os.getpid()]
-        process.stdin.close()
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        started.stdout.readline()
+        found = Residents().resident_bytes([started.pid, os.getpid(), 2**22 + 1])
+        assert set(found) == {started.pid, os.getpid()}
+        assert 40_000_000 < found[started.pid] < found[os.getpid()]
+        started.stdin.close()
+
+
+def test_a_look_reads_its_processes_again_and_what_is_new_but_no_stranger_twice(monkeypatch):
+    """A child that comes later counts, also that of a child, and a pid that is given out again."""
+    read: list[int] = []
+    monkeypatch.setattr(process, "stat", lambda pid, its=process.stat: read.append(pid) or its(pid))
+    grandchild = "held = b'x' * 30_000_000; print('grown', flush=True); import sys; sys.stdin.read()"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
+    parent = f"import subprocess, sys; print(flush=True); input(); subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as started:
+        started.stdout.readline()
+        residents = Residents()
+        alone = residents.resident_bytes([started.pid])[started.pid]
+        strangers, read[:] = set(read) - {started.pid}, []
+        assert os.getpid() in strangers
+        started.stdin.write("\n")
+        started.stdin.flush()
+        assert started.stdout.readline() == "grown\n"
+        assert residents.resident_bytes([started.pid])[started.pid] > alone + 40_000_000
+        assert started.pid in read
+        assert len(strangers & set(read)) < len(strangers) / 2  # the system may have forgotten a folder
+        assert residents.resident_bytes([started.pid])[started.pid] > alone + 40_000_000
+        residents._others |= dict.fromkeys(map(str, read), 1)  # as if other processes had had these pids before
+        assert residents.resident_bytes([started.pid])[started.pid] > alone + 40_000_000
+        started.stdin.close()

@@ -12,8 +12,8 @@ END_SECONDS: Final = 5.0  # how long a stop waits for the turn at hand
 class Loop:
     """Calls ``turn`` again and again in a thread of its own. What ``turn`` raises ends the thread.
 
-    ``turn`` returns how many seconds to wait before the next one; a stop ends the wait at once. ``last`` is called once
-    after the last turn, on the same thread.
+    ``turn`` returns how many seconds to wait before the next one; ``wake`` and a stop end the wait at once. ``last`` is
+    called once after the last turn, on the same thread.
     """
 
     def __init__(
@@ -25,6 +25,7 @@ class Loop:
         end_seconds: float = END_SECONDS,
     ) -> None:
         self.stopping = threading.Event()
+        self._woken = threading.Event()
         self.failures = 0  # in a row; whoever calls ``backoff_seconds`` sets it to 0 after a success
         self._turn, self._last, self._end_seconds = turn, last, end_seconds
         self._wait_seconds = 0.0
@@ -37,8 +38,17 @@ class Loop:
 
     def stop(self) -> None:
         """Ends the thread after the turn at hand."""
-        self.stopping.set()
+        self.ask_to_stop()
         self.join()
+
+    def ask_to_stop(self) -> None:
+        """Has the thread end after the turn at hand; does not wait for that."""
+        self.stopping.set()
+        self._woken.set()
+
+    def wake(self) -> None:
+        """Begins the next turn now, or directly after the turn at hand."""
+        self._woken.set()
 
     def join(self) -> None:
         """Waits for the end of the thread, ``end_seconds`` at most; a thread that never started has ended."""
@@ -52,7 +62,12 @@ class Loop:
 
     def _run(self) -> None:
         seconds = self._wait_seconds
-        while not (self.stopping.wait(seconds) if seconds else self.stopping.is_set()):
+        while True:
+            if seconds:
+                self._woken.wait(min(seconds, threading.TIMEOUT_MAX))
+                self._woken.clear()
+            if self.stopping.is_set():
+                break
             seconds = self._turn()
         if self._last is not None:
             self._last()

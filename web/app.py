@@ -256,7 +256,7 @@ class Gateway:
     def stop(self) -> None:
         """Answers waiting clients as if their wait had run out, finishes accepts, then ends the parts."""
         self.ended.set()
-        self._refreshing.stopping.set()
+        self._refreshing.ask_to_stop()
         self.server.outlet.is_closing = True  # answers say Connection: close from now on
         self.waiters.close()
         self.server.stop()  # no new requests

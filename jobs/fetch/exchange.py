@@ -6,6 +6,7 @@ Watchdog.run_once                                shuts down the socket of an exc
 """
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from regions import logs
 from regions.loop import Loop
 
 WATCH_SECONDS: Final = 0.1  # how late a cancel, or the deadline of a slow answer, is noticed
+QUIET_SECONDS: Final = 5.0  # without any fetch, until the watchdog sleeps; to wake it costs the next fetch some 20 µs
 
 log = logs.get("worker")
 _here = threading.local()
@@ -132,18 +134,23 @@ def error_text(error: BaseException | None) -> str:
 
 
 class Watchdog:
-    """A thread for each fetcher that looks at all its exchanges ten times a second."""
+    """A thread for each fetcher that looks at all its exchanges ten times a second. It sleeps while there are none for long."""
 
     def __init__(self) -> None:
         self._watched: dict[int, Exchange] = {}
+        self._since = time.monotonic()  # when it saw exchanges last
+        self._sleeps = True
         self._loop = Loop("fetch-watchdog", self._turn)
-        self._loop.start(WATCH_SECONDS)
+        self._loop.start(math.inf)
 
     @contextlib.contextmanager
     def watching(self, exchange: Exchange) -> Iterator[None]:
         """Makes it the exchange of this thread, and watches it."""
         key = threading.get_ident()
         _here.exchange = self._watched[key] = exchange
+        if self._sleeps:  # its thread looks at ``_watched`` once more after it has set this
+            self._sleeps, self._since = False, time.monotonic()
+            self._loop.wake()
         try:
             yield
         finally:
@@ -153,7 +160,11 @@ class Watchdog:
 
     def _turn(self) -> float:
         self.run_once()
-        return WATCH_SECONDS
+        now = time.monotonic()
+        self._sleeps = now - self._since >= QUIET_SECONDS
+        if self._watched:
+            self._sleeps, self._since = False, now
+        return math.inf if self._sleeps else WATCH_SECONDS
 
     def run_once(self) -> None:
         """Cuts exchanges that are late or cancelled."""

@@ -94,7 +94,7 @@ class Cleaner:
     def stop(self) -> None:
         """Tries everything once more, then ends the thread."""
         with self._changed:
-            self._loop.stopping.set()
+            self._loop.ask_to_stop()
             self._changed.notify()
         self._loop.join()
 

@@ -167,7 +167,7 @@ class Publisher:
 
     def stop(self) -> None:
         """Closes the connection and ends the thread; unconfirmed batches fail."""
-        self._loop.stopping.set()
+        self._loop.ask_to_stop()
         connection = self._connection
         if connection is not None:
             connection.ioloop.add_callback_threadsafe(self._close)

@@ -62,7 +62,7 @@ class Outlet:
 
     def stop(self) -> None:
         """Ends the thread; clients that have not read their whole answer do not get the rest."""
-        self._loop.stopping.set()
+        self._loop.ask_to_stop()
         os.eventfd_write(self._wake, 1)
         self._loop.join()
         for exchange in list(self.open):

@@ -56,3 +56,34 @@ def test_waits_after_failures_grow_until_a_success():
     for _ in range(20):
         assert 0 <= loop.backoff_seconds() <= 2.0
     assert loop.failures == 20
+
+
+def test_a_loop_that_is_woken_waits_no_longer():
+    turns: SimpleQueue[None] = SimpleQueue()
+    loop = Loop("woken", lambda: turns.put(None) or float("inf"))
+    loop.start(3600.0)
+    for _ in range(3):
+        loop.wake()
+        turns.get(timeout=30)
+    loop.stop()
+    assert not loop.thread.is_alive()
+    assert turns.empty()
+
+
+def test_a_wake_during_a_turn_is_not_lost():
+    begun, goes_on = threading.Event(), threading.Event()
+    turns: list[int] = []
+
+    def turn() -> float:
+        turns.append(1)
+        begun.set()
+        assert goes_on.wait(30)
+        return 3600.0
+
+    loop = Loop("busy", turn)
+    loop.start()
+    assert begun.wait(30)
+    loop.wake()
+    goes_on.set()
+    until(lambda: len(turns) == 2, "the next turn")
+    loop.stop()

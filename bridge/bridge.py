@@ -13,6 +13,7 @@ Nothing on the ioloop blocks longer than a Redis's time-out. There is no batchin
 turn of the ioloop are a batch, even a single one.
 """
 
+import contextlib
 import functools
 import logging
 import os
@@ -27,14 +28,14 @@ from pika.adapters.select_connection import IOLoop
 from bridge import message
 from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.enqueue import Enqueuer, Message
-from bridge.heartbeat import STOPPING, Heartbeat
+from bridge.heartbeat import EVERY_SECONDS, STOPPING, Heartbeat
 from bridge.lane import Delivery, Inbox, Lane, Receipt, cost, give_back, grouped, settle
 from bridge.report import Clock, Report, Status
 from bridge.watch import Levels, Measure, Watch
 from regions import connect, logs, names
 from regions.settings import Settings
 
-TICK_SECONDS: Final = 0.1  # how late a stop, the first clock and the status are noticed
+DRAIN_SECONDS: Final = 0.1  # between two looks whether all is acked, and for pika to close its socket
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer when the connection is closed
 STOP_SECONDS: Final = 5.0  # for the last acks
 BATCH_MAX: Final = 1000  # messages in one write, so that a Redis answers within its time-out
@@ -53,6 +54,9 @@ class Bridge:
         self._ttl_ms = round(settings.limits.result_ttl_seconds * 1000)
         self._parameters = connect.amqp_parameters(settings.hub.amqp, name=f"bridge-{region}@{self.name}")
         self._ioloop = IOLoop()
+        self._waker, self._woken = socket.socketpair()  # a signal handler may take no lock, and so may not call the ioloop
+        self._waker.setblocking(False)
+        self._ioloop.add_handler(self._woken.fileno(), self._wake_up, IOLoop.READ)
         self._connection: pika.SelectConnection | None = None
         self._broker_reason = "not connected to RabbitMQ yet"
         self._attempts = 0
@@ -75,7 +79,7 @@ class Bridge:
         self._enqueuer = Enqueuer(writes, region)
         self._durable: Durable[Receipt] = Durable(waits, self.name, self._durable_settled)
         self._watch = Watch(looks, region, one.redis, prepare=self._prepare, tell=self._tell, fail=self._fail)
-        self._report = Report(hub, tells, region, self.name)
+        self._report = Report(hub, tells, region, self.name, self._wake)
         self._threads = [self._thread(part) for part in (self._durable, self._watch, self._report)]
 
     # Life
@@ -97,6 +101,8 @@ class Bridge:
             for client in self._clients:
                 client.close()
             self._ioloop.close()
+            self._waker.close()
+            self._woken.close()
             if self._heartbeat is not None:
                 self._heartbeat.close()
         self._log.info("stopped", region=self.region)
@@ -105,19 +111,36 @@ class Bridge:
     def stop(self) -> None:
         """Asks for a warm stop: no more messages; those that are enqueued are acked, the others go back to RabbitMQ."""
         self._stopping = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Has the ioloop look at once. Any thread and a signal handler may call it."""
+        with contextlib.suppress(OSError):  # it has ended, or was told often enough
+            self._waker.send(b".")
+
+    def _wake_up(self, _descriptor: int, _events: int) -> None:
+        self._woken.recv(4096)
+        self._look()
 
     def _tick(self) -> None:
-        """Looks for a requested stop, ten times a second: a signal handler must not take locks, so it only sets a flag."""
+        self._look()
+        self._ioloop.call_later(EVERY_SECONDS, self._tick)
+
+    def _look(self) -> None:
+        """Once a second, and when something changed: renews the heartbeat, and goes on with a stop."""
         self._beat()
         if self._stopping and not self._ended:
             self._ended = True
             self._log.info("stopping", region=self.region, unacked=self._unacked())
             self._refresh()
             self._ioloop.call_later(STOP_SECONDS, self._close)
-        if self._ended and not self._unacked():
-            self._close()
+            self._drain()
         self._refresh()
-        self._ioloop.call_later(TICK_SECONDS, self._tick)
+
+    def _drain(self) -> None:
+        if not self._unacked():
+            self._close()
+        self._ioloop.call_later(DRAIN_SECONDS, self._drain)
 
     def _beat(self) -> None:
         """Renews the heartbeat. Stops when its file was taken away: another bridge has taken over."""
@@ -153,7 +176,7 @@ class Bridge:
         """Ends the bridge with code 1. Any thread may call it."""
         self._log.error(reason, region=self.region)
         self._code = 1
-        self._stopping = True
+        self.stop()
 
     # RabbitMQ
 
@@ -185,7 +208,7 @@ class Bridge:
 
     def _disconnected(self, _connection: pika.SelectConnection, error: BaseException | str) -> None:
         if self._ended:
-            self._ioloop.call_later(TICK_SECONDS, self._ioloop.stop)  # pika closes its socket after this callback
+            self._ioloop.call_later(DRAIN_SECONDS, self._ioloop.stop)  # pika closes its socket after this callback
             return
         self._broker_reason = f"RabbitMQ is away: {innermost(error)}"
         self._refresh()
@@ -305,6 +328,8 @@ class Bridge:
             self._enqueuer.open()
 
     def _tell(self, measure: Measure | Exception) -> None:
+        if isinstance(measure, Exception):
+            self._durable.doubt()
         self._ioloop.add_callback_threadsafe(lambda: self._take_measure(measure))
 
     def _take_measure(self, measure: Measure | Exception) -> None:
@@ -318,6 +343,8 @@ class Bridge:
         else:
             self._redis_reason = ""
             self._measured(measure)
+            may_consume = not self._levels.fast_reason and not self._levels.work_reason
+            self._watch.is_calm = may_consume and not measure.ready and not self._unacked()
 
     def _measured(self, measure: Measure) -> None:
         self._measure = measure
@@ -326,6 +353,7 @@ class Bridge:
 
     def _pause(self, reason: str) -> None:
         """Ends the consumers. Only then may messages be given back, or they would return at once."""
+        self._watch.is_calm = False
         self._redis_reason = reason
         self._refresh()
 
@@ -339,6 +367,7 @@ class Bridge:
         self._report.show(status)
         if (status.state, status.reason) != self._shown:
             self._shown = (status.state, status.reason)
+            self._beat()
             self._log.info(status.state, region=self.region, reason=status.reason, ready=status.ready)
 
     def _status(self) -> Status:

@@ -21,7 +21,7 @@ from regions.lua_files import Folder
 from regions.script import Script, send, value
 
 BLOCK_SECONDS: Final = 2.0  # limit of one WAITAOF; with everysec it answers after about one second
-IDLE_SECONDS: Final = 0.25
+IDLE_SECONDS: Final = 4.0  # between two looks at an idle link; with the time-out, less than 10 s
 
 _FENCE: Final = Script(Folder(Path(__file__).with_name("lua")).read("fence"), {"fence": names.FENCE})
 
@@ -41,6 +41,7 @@ class Durable(Generic[Receipt]):
         self.waits = True  # False when a relaxed region's Redis keeps no file: then a written batch counts as durable
         self._wake = threading.Condition()
         self._waiting: list[tuple[str, Receipt]] = []
+        self._is_doubted = False
         self._stopping = False
 
     @property
@@ -52,6 +53,12 @@ class Durable(Generic[Receipt]):
         """Hands over a batch. ``run_id`` is the Redis process that took it."""
         with self._wake:
             self._waiting.append((run_id, receipt))
+            self._wake.notify()
+
+    def doubt(self) -> None:
+        """The Redis did not answer on another connection: the idle link is looked at now."""
+        with self._wake:
+            self._is_doubted = True
             self._wake.notify()
 
     def stop(self) -> None:
@@ -72,9 +79,8 @@ class Durable(Generic[Receipt]):
     def run_once(self) -> None:
         """Waits a moment for batches and settles those that arrived, all with one fence."""
         with self._wake:
-            if not self._waiting and not self._stopping:
-                self._wake.wait(IDLE_SECONDS)
-            batches, self._waiting = self._waiting, []
+            self._wake.wait_for(lambda: self._waiting or self._is_doubted or self._stopping, IDLE_SECONDS)
+            batches, self._waiting, self._is_doubted = self._waiting, [], False
         if not batches:
             self._see_that_it_lives()
             return

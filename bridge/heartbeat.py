@@ -8,6 +8,7 @@ like a hang.
 """
 
 import contextlib
+import functools
 import os
 import time
 from pathlib import Path
@@ -54,6 +55,7 @@ class Beat(msgspec.Struct, frozen=True):
         return time.monotonic() - self.at_seconds
 
 
+@functools.cache
 def boot() -> str:
     """The id of the machine's current boot. After another boot, a pid and start time may belong to another process."""
     return BOOT_ID.read_text(encoding="ascii").strip()

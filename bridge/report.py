@@ -64,8 +64,12 @@ def less_monotonic_ms(now_ms: Callable[[], int]) -> float:
 class Report:
     """Sends status and failed outcomes. ``clock`` is the hub's clock, None until the first measurement."""
 
-    def __init__(self, hub: redis.Redis, local: redis.Redis, region: str, name: str) -> None:
+    def __init__(
+        self, hub: redis.Redis, local: redis.Redis, region: str, name: str, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        """``changed`` is called on the report's thread after the first measurement."""
         self._hub, self._local, self._region, self._name = hub, local, region, name
+        self._told_clock = changed
         self._log = logs.get("bridge")
         self._status = Status()
         self._failures: deque[tuple[contract.Outcome, Callable[[], None]]] = deque()
@@ -132,7 +136,9 @@ class Report:
             if self.clock is not None:
                 self.clock = Clock(self.clock.offset_ms, hub)
         else:
-            self.clock = Clock(round(hub - local), hub)
+            is_first, self.clock = self.clock is None, Clock(round(hub - local), hub)
+            if is_first:
+                self._told_clock()
 
     def _send_failures(self) -> None:
         while self._failures:

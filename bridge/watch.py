@@ -1,4 +1,4 @@
-"""Looks at the region's Redis twice a second, to find out whether the bridge may write jobs, and how many.
+"""Looks at the region's Redis twice a second, less often while nothing happens, to find out whether the bridge may write jobs, and how many.
 
 no job at all        an error of the Redis, or Measure.refusal → the bridge closes both lanes
 it is nearly full    Levels → one lane closes, and opens again when there is room
@@ -15,6 +15,7 @@ from regions import connect, durability, logs, names
 from regions.settings import RegionRedis
 
 INTERVAL_SECONDS: Final = 0.5
+CALM_SECONDS: Final = 2.0  # the same while the bridge consumes and no job waits; a write notices sooner what is wrong
 
 # Shares of maxmemory at which a lane closes, and below which it opens again.
 WORK_CLOSES, WORK_OPENS = 0.70, 0.65
@@ -67,7 +68,7 @@ class Watch:
 
     Before that it calls ``prepare``, which opens connections so that the ioloop need not wait for them. Its argument says
     whether acks can wait for the append-only file. ``fail`` is called when the Redis is too old. If the Redis's settings
-    are not durable, they are checked again until they are.
+    are not durable, they are checked again until they are. ``is_calm`` is set by the bridge.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Watch:
         self._prepare, self._tell, self._fail = prepare, tell, fail
         self._durability = settings.durability
         self._log = logs.get("bridge")
+        self.is_calm = False
         self._stopping = threading.Event()
         self._found: durability.Found | None = None  # settings of the server that answers now
         self._logged = ""
@@ -93,7 +95,8 @@ class Watch:
         """Measures until stopped."""
         while not self._stopping.is_set():
             self.run_once()
-            self._stopping.wait(connect.backoff_seconds(self._failures) if self._failures else INTERVAL_SECONDS)
+            pause = CALM_SECONDS if self.is_calm else INTERVAL_SECONDS
+            self._stopping.wait(connect.backoff_seconds(self._failures) if self._failures else pause)
 
     def stop(self) -> None:
         """Ends ``run``."""

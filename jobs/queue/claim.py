@@ -284,20 +284,7 @@ class Claimer:
 
         Returns for each that ended its entry in the outbox, the outcome, and about how long its JSON will be.
         """
-        found = []
-        for row in self._due.call(self._client):
-            one = _EndedRow(*row)
-            outcome = Outcome(
-                request=one.request.decode(),
-                task=one.task.decode(),
-                status=one.state.decode(),
-                finished_ms=int(one.finished_ms),
-                expires_ms=int(one.expires_ms),
-                frame=one.frame,
-                trail=one.trail,
-            )
-            found.append((one.entry.decode(), outcome, int(one.size_bytes)))
-        return found
+        return list(map(_ended, self._due.call(self._client)))
 
     def give_back(self, members: Iterable[str]) -> int:
         """Puts executions back to the front of the queue; returns how many of them still were executions."""
@@ -305,13 +292,17 @@ class Claimer:
 
     def look(self, tasks: Sequence[str]) -> tuple[set[str], set[str]]:
         """Which of ``tasks`` are marked as cancelled, and the executions that the region holds for this worker, as members."""
-        commands: list[tuple[Any, ...]] = [("SMEMBERS", self._held)]
-        if tasks:
-            commands.append(("MGET", *map(names.cancel_mark, tasks)))
-        replies = send(self._client, commands, [])
-        marks = value(replies[1]) if tasks else []
-        cancelled = {task for task, mark in zip(tasks, marks, strict=True) if mark is not None}
-        return cancelled, {member.decode() for member in value(replies[0])}
+        return _looked(tasks, *send(self._client, self._look(tasks), []))
+
+    def look_around(self, tasks: Sequence[str]) -> tuple[set[str], set[str], list[tuple[str, Outcome, int]], bool]:
+        """What ``look`` and then ``move_due`` return, and whether there was anything in the outbox, in one write."""
+        commands = [*self._look(tasks), ("XLEN", names.OUTBOX), self._due.command()]
+        *replies, has_left, due = send(self._client, commands, [DUE])
+        return *_looked(tasks, *replies), list(map(_ended, value(due))), bool(value(has_left))
+
+    def _look(self, tasks: Sequence[str]) -> list[tuple[Any, ...]]:
+        held = [("SMEMBERS", self._held)]
+        return [*held, ("MGET", *map(names.cancel_mark, tasks))] if tasks else held
 
     def leave(self) -> None:
         """Gives up the lease, so that the reaper need not wait until it lapses."""
@@ -337,6 +328,25 @@ class Claimer:
         claimed = _claimed(reply)
         self.clock.note(claimed.now_ms, asked_ms)
         return claimed
+
+
+def _looked(tasks: Sequence[str], held: Any, marks: Any = ()) -> tuple[set[str], set[str]]:
+    cancelled = {task for task, mark in zip(tasks, value(marks), strict=True) if mark is not None}
+    return cancelled, {member.decode() for member in value(held)}
+
+
+def _ended(row: Sequence[bytes]) -> tuple[str, Outcome, int]:
+    one = _EndedRow(*row)
+    outcome = Outcome(
+        request=one.request.decode(),
+        task=one.task.decode(),
+        status=one.state.decode(),
+        finished_ms=int(one.finished_ms),
+        expires_ms=int(one.expires_ms),
+        frame=one.frame,
+        trail=one.trail,
+    )
+    return one.entry.decode(), outcome, int(one.size_bytes)
 
 
 def _claimed(reply: Any) -> Claimed:

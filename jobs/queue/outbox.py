@@ -104,11 +104,13 @@ class Shipper:
 
 
 class Leftovers:
-    """Ships what no process shipped. All processes look every second, one of a region at a time ships."""
+    """Ships what no process shipped. All processes look every second while the outbox holds anything; one at a time ships."""
 
     def __init__(self, client: redis.Redis, home: Home, worker: str) -> None:
         self._client, self._home, self._worker = client, home, worker
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._news = threading.Condition()
+        self._may_be_left = True  # something may lie in the outbox
         self._thread = threading.Thread(target=self.run, name="leftovers", daemon=True)
         self._found: deque[Shipment] = deque()
         self._from = "-"  # where in the outbox it goes on: what it has sent lies there until the hub has it in its file
@@ -119,14 +121,32 @@ class Leftovers:
 
     def stop(self) -> None:
         """Ends after the batch that is being sent."""
-        self._stopping.set()
+        with self._news:
+            self._stopping = True
+            self._news.notify()
+
+    def see(self, *, has_left: bool) -> None:
+        """The claim loop's look found the outbox like this. Call it once a second: nothing is looked for in an empty one."""
+        if has_left and not self._may_be_left:
+            with self._news:
+                self._may_be_left = True
+                self._news.notify()
+        elif not has_left:
+            self._may_be_left = False
 
     def run(self) -> None:
         """Looks until it is stopped."""
         pause = 0.0
-        while not self._stopping.wait(pause):
+        while self._is_due(pause):
             more = self.run_once()
             pause = self._home.backoff_seconds or (0.0 if more else LOOK_SECONDS)
+
+    def _is_due(self, pause: float) -> bool:
+        """Waits, also until something may be left; False when it is stopped."""
+        with self._news:
+            self._news.wait_for(lambda: self._stopping, pause)
+            self._news.wait_for(lambda: self._stopping or self._may_be_left)
+            return not self._stopping
 
     def run_once(self) -> bool:
         """Sends orphans while few bytes are unanswered, and reads one reply. Returns whether there may be more."""

@@ -7,6 +7,7 @@
 A task's first fetch has its turn from the claim, and asks for nothing.
 """
 
+import math
 import random
 import threading
 import time
@@ -22,7 +23,7 @@ from jobs.queue.breaker import Breakers
 from jobs.queue.script import load
 from regions import logs, names
 
-CALL_SECONDS: Final = 1.0  # between two looks at the hosts that tasks wait for, if nothing says sooner
+CALL_SECONDS: Final = 1.0  # between two looks at the hosts that tasks wait for, if nothing says sooner; no task waits: no look
 SLICE_SECONDS: Final = 0.1  # of a wait, before it looks for a cancel
 AWAY_SECONDS: Final = (0.1, 0.5)  # the same while the region's Redis is away
 ASK_SECONDS: Final = (0.02, 0.06)  # between two requests for another host's turn
@@ -183,7 +184,11 @@ class Turn:
 
 
 class Caller:
-    """A thread that calls tasks which wait for a host's rate, to the ms. Turns that are given back are seen by the next claims."""
+    """A thread that calls tasks which wait for a host's rate, to the ms. Turns that are given back are seen by the next claims.
+
+    It looks while tasks wait. When none does, it sleeps until a claim of this process finds that one does. Claims of the
+    other processes call what a process that died had waited for.
+    """
 
     def __init__(self, client: redis.Redis, region: str) -> None:
         self._client = client
@@ -192,8 +197,8 @@ class Caller:
             suspects=names.rq_queue(names.suspects(region)),
             scheduled=names.rq_registry("scheduled", region),
         )
-        self._at = 0.0
-        self._wake = threading.Event()
+        self._at = math.inf  # when to look (monotonic)
+        self._changed = threading.Condition()
         self._thread = threading.Thread(target=self.run, name="caller", daemon=True)
 
     def start(self) -> None:
@@ -202,26 +207,34 @@ class Caller:
 
     def expect(self, ms: int) -> None:
         """A task may be called in so many ms; -1: none waits."""
-        if 0 <= ms < (self._at - time.monotonic()) * 1000:
-            self._at = time.monotonic() + ms / 1000
-            self._wake.set()
+        if ms >= 0:
+            self._look_at(time.monotonic() + ms / 1000)
 
     def run(self) -> None:
         """Calls until the process ends."""
         while True:
             self.run_once()
-            while (left := self._at - time.monotonic()) > 0:
-                self._wake.wait(left)
-                self._wake.clear()
+            with self._changed:
+                while (left := self._at - time.monotonic()) > 0:
+                    self._changed.wait(min(left, threading.TIMEOUT_MAX))
+                self._at = math.inf  # first: during the look, a claim may say that one waits
 
     def run_once(self) -> None:
         """Looks once. What fails here is done by another process, or by the next look."""
-        ms = -1
         try:
             ms = self._call.call(self._client)
         except redis.exceptions.RedisError as error:
             log.debug("can't call waiting tasks", error=str(error))
-        self._at = time.monotonic() + (min(CALL_SECONDS, ms / 1000) if ms >= 0 else CALL_SECONDS)
+            self._look_at(time.monotonic() + CALL_SECONDS)
+        else:
+            if ms >= 0:
+                self._look_at(time.monotonic() + min(CALL_SECONDS, ms / 1000))
+
+    def _look_at(self, when: float) -> None:
+        with self._changed:
+            if when < self._at:
+                self._at = when
+                self._changed.notify()
 
 
 def tell_limits(client: redis.Redis, limits: Mapping[str, str]) -> None:

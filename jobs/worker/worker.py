@@ -188,7 +188,8 @@ class Worker(BaseWorker):
         self._looked = time.monotonic()
         running = self.threads.running()
         self._give_up_the_stuck(running)
-        cancelled, held = self.claimer.look([job.task for job in running])
+        cancelled, held, ended, has_left = self.claimer.look_around([job.task for job in running])
+        self.leftovers.see(has_left=has_left)
         known = {job.member for job in running}
         not_running, not_held = held - known, known - held
         for job in running:
@@ -200,7 +201,7 @@ class Worker(BaseWorker):
             )
         self._not_running, self._not_held = not_running, not_held
         now = time.monotonic()
-        self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in self.claimer.move_due()])
+        self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in ended])
         self._report_started()
         if self._runner.refresh():
             tell_limits(self._client, self._runner.limits())

@@ -442,8 +442,11 @@ def test_a_look_sees_cancel_marks_and_what_the_region_holds(region_redis):
     enqueue(client, [task(), task()])
     worker = claimer(region_redis.url)
     first, second = worker.claim(2).jobs
-    client.set(names.cancel_mark(second.task), 1, px=1000)
+    client.set(names.cancel_mark(second.task), 1, px=60_000)
     assert worker.look([first.task, second.task]) == ({second.task}, {first.member, second.member})
+    assert worker.look_around([first.task, second.task]) == ({second.task}, {first.member, second.member}, [], False)
+    worker.finish([end(first)], then_claim=0)
+    assert worker.look_around([]) == (set(), {second.member}, [], True)
 
 
 def test_the_attempts_of_a_task_are_told_by_the_hubs_clock():

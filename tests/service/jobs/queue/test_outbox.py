@@ -406,6 +406,23 @@ def test_a_thread_ships_what_is_left_looks_each_second_and_ends(region_redis, hu
     assert not leftovers._thread.is_alive()
 
 
+def test_nothing_is_looked_for_in_an_empty_outbox_until_something_may_be_left(region_redis, hub_redis, home):
+    leftovers = Leftovers(region_redis.client, home, "w1")
+    looks, real = [], leftovers.run_once
+    leftovers.run_once = lambda: looks.append(time.monotonic()) or real()
+    leftovers.see(has_left=False)
+    leftovers.start()
+    stored(region_redis.client, outcome(1), age_seconds=10)
+    leftovers.see(has_left=False)
+    assert looks == []
+    leftovers.see(has_left=True)
+    until(lambda: results(hub_redis.client) == ["T1"], "the left one")
+    leftovers.see(has_left=False)
+    leftovers.stop()
+    leftovers._thread.join(10)
+    assert not leftovers._thread.is_alive()
+
+
 def test_what_another_process_has_shipped_meanwhile_is_not_sent_again(region_redis, hub_redis, home):
     client = region_redis.client
     for number in range(600):

@@ -1,6 +1,7 @@
 """Turns on a real Redis: who gets one, who waits, in which order, and what gives them back."""
 
 import itertools
+import math
 import time
 
 import msgspec
@@ -93,6 +94,28 @@ def test_two_fetches_are_never_nearer_than_the_rate_says(client, region_redis):
     until(claim, "all of them")
     times = [ms for ms, _ in claimed]
     assert min(b - a for a, b in itertools.pairwise(times)) >= 149  # of whole ms
+
+
+def test_a_caller_sleeps_while_no_task_waits_and_calls_one_of_which_a_claim_tells_it(client, region_redis):
+    caller = Caller(connect.open_redis(region_redis.url, name="caller"), REGION)
+    looked = []
+    caller._look_at = lambda when, its=caller._look_at: looked.append(when) or its(when)
+    caller.start()
+    client.script_flush()
+    until(lambda: client.info("commandstats").get("cmdstat_evalsha"), "its first look")
+    ids = give(client, asked(2), "8 300")
+    claimed = claimer(region_redis.url).claim(2)
+    assert 0 <= claimed.call_ms <= 1_000
+    caller.expect(claimed.call_ms)
+    until(lambda: queue(client).get_job_ids() == ids[1:], "the call")
+    until(lambda: caller._at == math.inf, "its last look")
+
+
+def test_what_a_process_waited_for_that_died_is_called_by_the_claims_of_others(client, region_redis):
+    ids = give(client, asked(2), "8 100")
+    assert len(claimer(region_redis.url, "dead").claim(2).jobs) == 1
+    alive = claimer(region_redis.url, "alive")
+    assert [job.task for job in until(lambda: alive.claim(2).jobs, "the call")] == ids[1:]
 
 
 def test_what_is_known_of_requests_that_wait_no_more_is_forgotten(client, region_redis):

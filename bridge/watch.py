@@ -7,11 +7,12 @@ it is nearly full    Levels → one lane closes, and opens again when there is r
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import redis
 
 from regions import connect, durability, logs, names
+from regions.script import send, value
 from regions.settings import RegionRedis
 
 INTERVAL_SECONDS: Final = 0.5
@@ -135,20 +136,17 @@ class Watch:
         self._logged = text
 
     def _measure(self, found: durability.Found) -> Measure:
-        pipe = self._client.pipeline(transaction=False)
-        pipe.set(names.FENCE, "probe")
-        pipe.llen(names.rq_queue(self._region))
-        pipe.info("memory")
-        pipe.info("persistence")
-        replies: list[Any] = pipe.execute(raise_on_error=False)
-        wrote, ready, memory, persistence = replies
-        for reply in replies[1:]:
-            if isinstance(reply, Exception):
-                raise reply
+        asked = [
+            ("SET", names.FENCE, "probe"),
+            ("LLEN", names.rq_queue(self._region)),
+            ("INFO", "memory", "persistence"),
+        ]
+        wrote, ready, reply = send(self._client, asked, [])
+        info = connect.info(value(reply))
         refusal = ""
         if isinstance(wrote, Exception):
             refusal = f"its Redis refuses writes: {wrote}"
-        elif found.keeps_file and not persistence["aof_enabled"]:
+        elif found.keeps_file and info["aof_enabled"] == "0":
             self._found = None  # the setting was changed; the next look reports all that is wrong
             refusal = "its Redis keeps no append-only file any more"
-        return Measure(int(ready), int(memory["used_memory"]), int(memory["maxmemory"]), refusal)
+        return Measure(value(ready), int(info["used_memory"]), int(info["maxmemory"]), refusal)

@@ -218,6 +218,12 @@ def redis_now_ms(client: redis.Redis) -> int:
     return int(seconds) * 1000 + int(micros) // 1000
 
 
+def info(reply: bytes) -> dict[str, str]:
+    """The lines of a reply to INFO, by their names. redis-py's own parser takes ten times as long, and some call it each second."""
+    lines = (line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+    return {name: text for name, text in lines}  # noqa: C416 - mypy takes a list for no pair
+
+
 def check_redis(client: redis.Redis, what: str) -> None:
     """Raises ``TooOld`` for a server older than ``REDIS_FLOOR``."""
     version = str(client.info("server")["redis_version"])

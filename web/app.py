@@ -50,7 +50,7 @@ from web.http.server import EXCHANGE, Bounds, Server, raise_open_files
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable, check_durability
 
-CATALOG_SECONDS: Final = 0.5  # a changed definition is noticed within 2 s
+CATALOG_SECONDS: Final = 1.0  # a changed definition is noticed within 2 s
 LAST_ANSWERS_SECONDS: Final = 1.5  # how long a stop waits for answers on their way
 
 # RFC 3986, 3.2.2 and 3.2.3: a port may be empty.

@@ -19,7 +19,7 @@ from regions.script import send, value
 from regions.settings import Region, Settings
 
 STATUS_SECONDS: Final = 5.0
-REFRESH_SECONDS: Final = 0.5  # the hub hears of a changed definition within 2 s
+REFRESH_SECONDS: Final = 1.0  # the hub hears of a changed definition within 2 s
 SOURCES_SECONDS: Final = 60.0  # sources are sent this often though unchanged, for a hub that lost them
 # The region's counters in a status, and their fields in the Redis hash.
 COUNTERS: Final = {

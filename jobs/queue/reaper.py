@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -86,12 +86,13 @@ class Reaper:
             while self._died:
                 self._reap(*self._died[0])
                 self._died.popleft()
-            lapsed = self._lapsed()
+            workers, self._suspects = self._look()
+            lapsed = self._lapsed(workers)
             self._note_answer()
-            if self._is_proven:
+            if lapsed and self._is_proven:
                 for worker in lapsed:
                     self._reap(worker, "lapsed")
-            self._look_for_suspects()
+                _, self._suspects = self._look()
             self._trim()
         except redis.exceptions.RedisError as error:
             if self._since is not None:
@@ -108,18 +109,18 @@ class Reaper:
             self._since = now
         self._answered = now
 
-    def _lapsed(self) -> list[str]:
-        workers = [worker.decode() for worker in value(send(self._client, [("ZRANGE", names.WORKERS, 0, -1)], [])[0])]
+    def _look(self) -> tuple[list[str], int]:
+        """The workers, and how many suspects wait. A suspended region starts no process for them."""
+        queue = names.rq_queue(names.suspects(self._region))
+        asked: list[tuple[Any, ...]] = [("ZRANGE", names.WORKERS, 0, -1), ("LLEN", queue), ("EXISTS", names.RQ_SUSPENDED)]
+        workers, waiting, suspended = map(value, send(self._client, asked, []))
+        return [worker.decode() for worker in workers], 0 if suspended else waiting
+
+    def _lapsed(self, workers: list[str]) -> list[str]:
         if not workers:
             return []
         leases = value(send(self._client, [("MGET", *map(names.lease, workers))], [])[0])
         return [worker for worker, lease in zip(workers, leases, strict=True) if lease is None]
-
-    def _look_for_suspects(self) -> None:
-        """Counts the suspects. A suspended region starts no process for them."""
-        queue = names.rq_queue(names.suspects(self._region))
-        waiting, suspended = map(value, send(self._client, [("LLEN", queue), ("EXISTS", names.RQ_SUSPENDED)], []))
-        self._suspects = 0 if suspended else waiting
 
     def _reap(self, worker: str, how: str) -> None:
         region, alone = self._region, names.suspects(self._region)

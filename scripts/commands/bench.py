@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any, Final
 
-from scripts.bench import backlog, bridge_alone, in_flight, neighbour, report, waiters
+from scripts.bench import backlog, bridge_alone, idle, in_flight, neighbour, report, waiters
 from scripts.bench.extra import Extra
 from scripts.bench.figures import Unfair
 from scripts.bench.interactive import FULL, NAME
@@ -26,6 +26,7 @@ EXTRA: Final = {  # rows for Nearfetch alone, measured only when named
     "waiters": waiters.run,
     "backlog": backlog.run,
     "neighbour": neighbour.run,
+    "idle": idle.run,
 }
 WHOLE: Final = "up"
 NAMES: Final = (*ROWS, NAME, *FULL, WHOLE, *EXTRA)

@@ -26,11 +26,10 @@ from scripts.stack.ports import port_is_free
 from scripts.stack.services import RABBITMQ_BIN, Failed, path_with_sbin
 from scripts.stack.startup import Ending, NotReady, Startup
 from scripts.stack.supervision import NotStarted, Supervisor
-from scripts.stack.watch import Watch
+from scripts.stack.watch import Watch, signals
 from scripts.terminal import Progress
 
 GATEWAY_PORT: Final = 8080
-WATCH_SECONDS: Final = 0.2
 FIRST_SECONDS: Final = 2.0  # when installing took longer, the table says how fast the next start will be
 
 
@@ -112,15 +111,16 @@ def stay(data: DataFolder, supervisor: Supervisor, progress: Progress, ended: En
     """Reports parts that die and start again, until a signal comes; then stops everything."""
     watch = Watch(data, supervisor, progress)  # created before the next line, so that no death after it is missed
     progress.line("Ctrl-C stops everything.")
-    while not ended.requested:
-        time.sleep(WATCH_SECONDS)
-        if not watch.run_once():
-            left = supervisor.end_leftovers()
-            if left:
-                progress.event(f"The supervisor was killed. Ended the {left} processes that it left behind.")
-                return 1
-            progress.event("The supervisor ended, and everything else with it.")
-            return 0
+    with signals() as told:  # before the flag is looked at, so that none is missed
+        while not ended.requested:
+            watch.wait(told)
+            if not watch.run_once():
+                left = supervisor.end_leftovers()
+                if left:
+                    progress.event(f"The supervisor was killed. Ended the {left} processes that it left behind.")
+                    return 1
+                progress.event("The supervisor ended, and everything else with it.")
+                return 0
     progress.line()
     progress.waiting("stopping: gateway, regions, servers")
     supervisor.stop()

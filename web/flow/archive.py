@@ -24,6 +24,7 @@ from web.hub.ledger import START, Ledger, View
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 0.5
+CALM_SECONDS: Final = 2.0  # the same after a look that found nothing
 FILE_LOOK_SECONDS: Final = 0.05  # between two questions whether the hub has written its file
 LEASE_MS: Final = 30_000  # longer than one batch can take
 AGAIN_MS: Final = 1_000  # until a request that is not accepted yet is looked at again
@@ -57,15 +58,16 @@ class Archiver:
     def _turn(self) -> float:
         """Archives all finished requests; each failure in a row makes the next turn later."""
         try:
-            while self.run_once() == BATCH and not self._loop.stopping.is_set():
-                pass
+            taken = self.run_once()
+            while taken == BATCH and not self._loop.stopping.is_set():
+                taken = self.run_once()
         except (HubUnavailable, redis.exceptions.RedisError) as error:
             log.debug("not archived", error=str(error))
         except Exception:
             log.exception("archiving failed")
         else:
             self._loop.failures = 0
-            return EVERY_SECONDS
+            return EVERY_SECONDS if taken else CALM_SECONDS
         return self._loop.backoff_seconds()
 
     def run_once(self) -> int:

@@ -33,7 +33,7 @@ BODY_MAX: Final = 16_000  # characters of a body that are kept; a longer message
 GARBAGE_MAX: Final = 1_000  # characters that are kept of a body that is not text
 TTL_MS: Final = 7 * 86_400_000
 PREFETCH: Final = 50
-IDLE_SECONDS: Final = 0.5  # without a letter, until it checks whether it may go on
+IDLE_SECONDS: Final = 1.0  # without a letter, until it checks whether it may go on
 
 log = logs.get("dead")
 

@@ -1,10 +1,10 @@
 """Bounds what each region holds in the hub's Redis, by measuring it there instead of believing the region.
 
-    Holdings, a thread of each gateway, of which one acts at a time
+    Holdings, a thread of each gateway; of those below the first, one does all
         each second   subtracts the bytes of settled results that have expired (SETTLE adds them)
                       looks at the stream and the clients of each region
                       lets regions write again that were barred for long enough
-        in between    scans all keys, some at a time, and deletes results that no task waits for
+        in between    scans all keys once, some at a time, and deletes results that no task waits for
 
 A region is barred for a minute when one of these exceeds its bound: results that no task waits for, its stream, or the memory
 of its clients' commands. Its Redis user is then turned off and its clients are disconnected; its own results wait in its
@@ -26,6 +26,7 @@ from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
 from web.hub import scripts
+from web.hub.ledger import mapping
 from web.hub.redis import Hub
 
 EVERY_SECONDS: Final = 1.0  # all but the scan of keys
@@ -71,6 +72,7 @@ class Holdings:
         self._look_at = 0.0
         self._streams_from = time.monotonic() + STREAMS_FROM_SECONDS
         self._is_mine = self._is_filling = False
+        self._has_scanned = False  # all keys since the last look
         self._may_bar = True
         self._loop = Loop("holdings", self._turn)
 
@@ -94,21 +96,26 @@ class Holdings:
         except Exception:
             log.exception("checking what regions hold failed")
             pause = EVERY_SECONDS
-        return pause + (HASTY_SECONDS if self._is_filling else PAUSE_SECONDS)
+        if self._is_filling:
+            return pause + HASTY_SECONDS
+        return pause + (self._look_at - time.monotonic() if self._has_scanned else PAUSE_SECONDS)
 
     def run_once(self) -> None:
-        """Scans some keys, and once a second does everything else."""
+        """Scans some keys unless all have been scanned, and once a second does everything else."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + EVERY_SECONDS
-            self._is_mine = bool(scripts.HOLD.call(self._client, lease=names.HOLDINGS, who=self._me, lease_ms=LEASE_MS))
-            self._is_filling = False
+            hold = scripts.HOLD.command(lease=names.HOLDINGS, who=self._me, lease_ms=LEASE_MS)
+            forget = scripts.FORGET.command(held=map(names.held, self._regions))
+            asked = [hold, forget, ("HGETALL", names.BARRED)]
+            is_mine, _, barred = map(value, send(self._client, asked, [scripts.HOLD, scripts.FORGET]))
+            self._is_mine, self._is_filling, self._has_scanned = bool(is_mine), False, False
             if self._is_mine:
-                scripts.FORGET.call(self._client, held=map(names.held, self._regions))
-                self._keep_out()
+                self._keep_out(mapping(barred))
                 self._look_at_streams()
                 self._look_at_clients()
-        if self._is_mine:
+        if self._is_mine and (self._is_filling or not self._has_scanned):
             self._look_at_keys()
+        self._has_scanned = self._has_scanned or not self._is_mine or self._cursor == b"0"
 
     def _look_at_keys(self) -> None:
         if self._cursor == b"0":
@@ -161,7 +168,7 @@ class Holdings:
                 log.warning("a stream whose ids were far ahead begins anew", region=region)
 
     def _look_at_clients(self) -> None:
-        info: dict[str, Any] = self._client.info("clients", "memory")
+        info = connect.info(value(send(self._client, [("INFO", "clients", "memory")], [])[0]))
         limit = self._limit = int(info["maxmemory"])
         self._used = int(info["used_memory"])
         self._clean_used = min(self._clean_used, self._used)
@@ -188,9 +195,8 @@ class Holdings:
         scripts.BAR.call(self._client, barred=names.BARRED, region=region, for_ms=BAR_MS, why=why)
         self._set_user(region, "off")
 
-    def _keep_out(self) -> None:
+    def _keep_out(self, barred: dict[bytes, bytes]) -> None:
         """Lets regions in again whose minute is over. Bars the others once more, since a restarted server forgets it."""
-        barred: Any = self._client.hgetall(names.BARRED)
         now_ms = connect.redis_now_ms(self._client) if barred else 0
         for region, until in barred.items():
             if int(until.partition(b" ")[0]) > now_ms:

@@ -40,6 +40,7 @@ BATCH_MIN: Final = 50
 TAKE_OVER_MS: Final = 5_000
 HOUSEKEEPING_SECONDS: Final = 1.0
 FORGET_CONSUMER_MS: Final = 60_000
+FORGET_EVERY_SECONDS: Final = 10.0
 APART_SECONDS: Final = 30.0  # how long a region is read apart after the last reason for it
 APART_EVERY_SECONDS: Final = 0.25
 APART_BATCH: Final = 100
@@ -93,7 +94,7 @@ class Settler:
         self._parts: dict[
             str, dict[str, float]
         ] = {}  # by region: its bridges and pools, and when each sent its last status
-        self._housekeeping_at = 0.0
+        self._housekeeping_at = self._forget_at = 0.0
         self._loop = Loop("settle", self._turn, last=self._finish, end_seconds=BLOCK_SECONDS + 5)
 
     def start(self) -> None:
@@ -222,23 +223,31 @@ class Settler:
         for region in self._regions:
             stream, count = names.out_stream(region), APART_BATCH if region in self._apart else BATCH
             commands.append(("XAUTOCLAIM", stream, names.GATEWAYS, self.consumer, TAKE_OVER_MS, "0-0", "COUNT", count))
-            commands.append(("XINFO", "CONSUMERS", stream, names.GATEWAYS))
-        answers = send(self._reader, commands, [])
         entries: list[Entry] = []
-        gone: list[tuple[Any, ...]] = []
-        for index, region in enumerate(self._regions):
-            claimed, consumers = answers[2 * index], answers[2 * index + 1]
-            if isinstance(claimed, Exception) or isinstance(consumers, Exception):
+        for region, claimed in zip(self._regions, send(self._reader, commands, []), strict=True):
+            if isinstance(claimed, Exception):
                 self._has_groups = False  # its stream is checked before the next batch; the others go on
+            else:
+                entries += [(region, entry, mapping(fields or [])) for entry, fields in claimed[1]]
+        if time.monotonic() >= self._forget_at:
+            self._forget_at = time.monotonic() + FORGET_EVERY_SECONDS
+            self._forget_consumers()
+        return entries
+
+    def _forget_consumers(self) -> None:
+        """Deletes the consumers of gateways that are gone: each has a new name after a start."""
+        commands = [("XINFO", "CONSUMERS", names.out_stream(region), names.GATEWAYS) for region in self._regions]
+        gone: list[tuple[Any, ...]] = []
+        for region, consumers in zip(self._regions, send(self._reader, commands, []), strict=True):
+            if isinstance(consumers, Exception):
+                self._has_groups = False
                 continue
-            entries += [(region, entry, mapping(fields or [])) for entry, fields in claimed[1]]
             for consumer in (dict[bytes, Any](mapping(one)) for one in consumers):
                 is_gone = consumer[b"idle"] > FORGET_CONSUMER_MS and consumer[b"pending"] == 0
                 if is_gone and consumer[b"name"].decode() != self.consumer:
                     gone.append(("XGROUP", "DELCONSUMER", names.out_stream(region), names.GATEWAYS, consumer[b"name"]))
         if gone:
             send(self._reader, gone, [])
-        return entries
 
     def _make_groups(self) -> None:
         """Makes the groups, also on a full Redis, which only reading drains. A key of another type is replaced by a stream."""

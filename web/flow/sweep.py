@@ -24,6 +24,7 @@ from web.hub.ledger import Ledger, Settlement
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 0.25
+CALM_SECONDS: Final = 2.0  # the same while nothing is due so soon; what is accepted meanwhile is due after its grace
 BATCH: Final = 500  # tasks, and as many requests that were not accepted
 SHOWN_MAX: Final = 10  # ids in a line of the log
 LEASE_MS: Final = 2_000  # longer than a batch takes; after it, another gateway takes what this one did not end
@@ -69,6 +70,8 @@ class Sweeper:
         self._regions = list(settings.region)
         self._deadline_max_ms = int(settings.limits.deadline_max_seconds * 1000)
         self.grace = Grace()
+        self._calm_seconds = max(EVERY_SECONDS, min(CALM_SECONDS, settings.limits.grace_seconds))
+        self._next_seconds = EVERY_SECONDS  # until the next look
         self._forget_at = 0.0
         self._loop = Loop("sweep", self._turn)
 
@@ -82,6 +85,7 @@ class Sweeper:
         self._loop.stop()
 
     def _turn(self) -> float:
+        self._next_seconds = EVERY_SECONDS
         try:
             if not self.grace.is_on:
                 self.run_once()
@@ -89,7 +93,7 @@ class Sweeper:
             log.debug("sweep skipped", error=str(error))
         except Exception:
             log.exception("sweep failed")
-        return EVERY_SECONDS
+        return self._next_seconds
 
     def run_once(self) -> int:
         """Ends everything that is overdue, a batch at a time; returns how many tasks it ended."""
@@ -99,10 +103,12 @@ class Sweeper:
                 taken = scripts.OVERDUE.call(
                     client, accepting=names.ACCEPTING, due=names.DUE, lease_ms=LEASE_MS, most=BATCH
                 )
-                now, lapsed, due = taken
+                now, lapsed, due, next_ms = taken
                 self._refuse([request.decode() for request in lapsed])
                 ended += self._expire(client, [member.decode() for member in due], now)
             is_more = max(len(lapsed), len(due)) == BATCH
+            if next_ms < 0 or next_ms > EVERY_SECONDS * 1000:
+                self._next_seconds = self._calm_seconds if next_ms < 0 else min(self._calm_seconds, next_ms / 1000)
         if ended:
             log.info("tasks expired", tasks=ended)
         if time.monotonic() >= self._forget_at:

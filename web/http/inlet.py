@@ -30,6 +30,7 @@ BODY_SECONDS: Final = 30.0  # for a body, from the end of its head
 READ_BYTES: Final = 65_536  # at once; other connections wait while they are parsed
 ACCEPT_AT_ONCE: Final = 64
 BEAT_SECONDS: Final = 0.5  # how often deadlines are checked
+CALM_SECONDS: Final = 5.0  # the same while there is no connection; no deadline is so soon
 END_SECONDS: Final = 5.0  # how long a stop waits for the thread
 WARN_SECONDS: Final = 60.0  # between two equal warnings
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -62,7 +63,8 @@ class Inlet:
         self._ended.clear()
         try:
             while not self._stopping:
-                self.run_once(min(beat_seconds, BEAT_SECONDS))
+                is_calm = not self._armed and not self._is_deaf
+                self.run_once(CALM_SECONDS if is_calm else min(beat_seconds, BEAT_SECONDS))
         finally:
             self._ended.set()
 

@@ -5,6 +5,7 @@ nothing, and reads refused bodies a little longer, so that their senders see the
 returns memory to the system.
 """
 
+import contextlib
 import os
 import select
 import time
@@ -23,6 +24,7 @@ READ_BYTES: Final = 65_536
 BEAT_SECONDS: Final = 0.5
 TRIM_BYTES: Final = 1_000_000  # held at once for clients: after that, free memory is returned to the system
 TRIM_SECONDS: Final = 5.0  # between two times
+CALM_SECONDS: Final = 5.0  # the same while no socket is waited for; what comes then has more time than that, or wakes the thread
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
 
 log = logs.get("http")
@@ -102,12 +104,16 @@ class Outlet:
     def linger(self, connection: Lingering) -> None:
         """Reads and drops what still comes, for at most ``LINGER_SECONDS``, then closes."""
         fd = connection.fileno()
+        is_first = not self._lingering
         self._lingering[fd] = (connection, time.monotonic() + LINGER_SECONDS, LINGER_BYTES)
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
+        if is_first:
+            with contextlib.suppress(OSError):  # it was stopped meanwhile
+                os.eventfd_write(self._wake, 1)
 
     def _turn(self) -> float:
         try:
-            self.run_once(BEAT_SECONDS)
+            self.run_once(BEAT_SECONDS if self._exchanges or self._lingering else CALM_SECONDS)
         except Exception:
             log.exception("outlet failed")
             return AFTER_FAULT_SECONDS
@@ -117,7 +123,10 @@ class Outlet:
         """Handles one batch of events, and once a beat cuts clients that take too long."""
         for fd, events in self._epoll.poll(timeout_seconds):
             exchange = self._exchanges.get(fd)
-            if fd in self._lingering:
+            if fd == self._wake:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake)
+            elif fd in self._lingering:
                 self._read_on(fd)
             elif exchange is not None:
                 if events & HANG_UP:

@@ -13,11 +13,13 @@ import redis
 
 from regions import connect, durability, logs, names
 from regions.loop import Loop
+from regions.script import send, value
 from regions.settings import Settings
 
 FULL_AT: Final = 0.85  # of maxmemory, including the results that open tasks may still bring
 FULL: Final = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included"
 PROBE_SECONDS: Final = 0.25
+CALM_SECONDS: Final = 1.0  # the same while all is well and no request came since the last probe
 REQUEST_BYTES: Final = 3_300  # of a request without its attrs; docs/reference.md
 TASK_BYTES: Final = 1_300  # of each of its tasks, without the result
 FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, before any have come
@@ -87,6 +89,7 @@ class Hub:
         self._limit = 0.0  # maxmemory, in bytes
         self._admitted = 0.0  # bytes of requests since then
         self._lock = threading.Lock()
+        self._is_calm = False
         self._loop = Loop("hub-probe", self._turn)
 
     @property
@@ -188,18 +191,20 @@ class Hub:
         return self._pause_seconds()
 
     def _pause_seconds(self) -> float:
-        return connect.backoff_seconds(self._loop.failures) if self._loop.failures else PROBE_SECONDS
+        if self._loop.failures:
+            return connect.backoff_seconds(self._loop.failures)
+        return CALM_SECONDS if self._is_calm else PROBE_SECONDS
 
     def run_once(self) -> None:
         """Probes once whether the server answers, has room, and would keep its data."""
         admitted = self._admitted  # the reply may not include later ones
+        self._is_calm = False
         try:
-            pipeline = self._probe.pipeline(transaction=False)
-            pipeline.info("memory", "persistence", "replication")
-            for region in self._regions:
-                pipeline.zcard(names.open_tasks(region))
-            info, *open_tasks = pipeline.execute()
-            if self._away is not None or self._short is not None or not info["aof_enabled"]:
+            counts = [("ZCARD", names.open_tasks(region)) for region in self._regions]
+            asked = [("INFO", "memory", "persistence", "replication"), *counts]
+            reply, *open_tasks = map(value, send(self._probe, asked, []))
+            info = connect.info(reply)
+            if self._away is not None or self._short is not None or info["aof_enabled"] == "0":
                 self._short = self._shortfall()
         except redis.exceptions.RedisError as error:
             self._loop.failures += 1
@@ -236,6 +241,7 @@ class Hub:
             self.client.connection_pool.disconnect(inuse_connections=False)  # they were made before the outage
             for call in self.regained:
                 call()
+        self._is_calm = not admitted and self.state is None
 
     def _rehearse(self) -> None:
         was, found = self._denied, None

@@ -75,7 +75,7 @@ def test_all_tasks_of_a_dead_region_end_in_one_sweep_and_few_round_trips(half, m
 
 def test_what_one_gateway_took_another_one_leaves_until_it_is_clear_that_it_died(half):
     wanted = half.overdue(100, of_each=1)
-    now_ms, _, taken = scripts.OVERDUE.call(  # by one that dies now
+    now_ms, _, taken, _ = scripts.OVERDUE.call(  # by one that dies now
         half.client, accepting=names.ACCEPTING, due=names.DUE, lease_ms=LEASE_MS, most=100
     )
     assert len(taken) == len(wanted)

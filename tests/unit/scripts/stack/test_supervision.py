@@ -1,7 +1,10 @@
 """The supervisor with small parts: restarts, the order of the end, and what is left when the supervisor is killed."""
 
 import os
+import queue
 import signal
+import socket
+import threading
 
 import pytest
 
@@ -12,7 +15,7 @@ from scripts.stack.parts import Part, Stack
 from scripts.stack.probes import always
 from scripts.stack.startup import DEATHS_MAX, Ending, NotReady, Startup
 from scripts.stack.supervision import Supervisor
-from scripts.stack.watch import Watch
+from scripts.stack.watch import LOOK_SECONDS, Watch, signals
 from scripts.terminal import Progress
 from tests.waiting import until
 
@@ -111,6 +114,52 @@ def test_a_part_that_is_killed_is_started_again_and_it_is_said(data, supervisor,
     assert f"(process {first})" in said
     assert f"started again as process {again}" in said
     assert str(data.log / "bridge-fra.log") in said
+
+
+def test_the_supervisor_is_asked_only_when_a_process_ended_or_somebody_says_so(data, supervisor, capsys):
+    names = ("hub", "gateway")
+    start(supervisor, *(part(data, name, "servers") for name in names))
+    running(data, *names)
+    until(lambda: all(state.name == "RUNNING" for state in supervisor.states().values()), "the parts")
+    watch, ending = Watch(data, supervisor, Progress()), Ending()
+    told, tells = socket.socketpair()
+    looks: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def look():
+        while not ending.requested:
+            watch.wait(told)
+            looks.put(watch.run_once())
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    for name in names:
+        before = pid(supervisor, name)
+        with pytest.raises(queue.Empty):
+            for _ in range(10):  # some may follow the last end
+                assert looks.get(timeout=3 * LOOK_SECONDS)
+        os.kill(before, signal.SIGKILL)
+        until(lambda before=before, name=name: pid(supervisor, name) not in (0, before), "another process")
+        until(lambda name=name: watch.last[name].pid == pid(supervisor, name), "the watch to have seen it")
+    ending.request()
+    tells.send(b".")
+    looking.join(30)
+    assert not looking.is_alive()
+    told.recv(1)
+    os.kill(data.supervisor.pid, signal.SIGKILL)
+    watch.wait(told)
+    until(lambda: not watch.run_once(), "its end to be seen")
+    told.close()
+    tells.close()
+    assert capsys.readouterr().out.count("started again") == len(names)
+
+
+def test_a_signal_is_told():
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    with signals() as told:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        told.settimeout(30)
+        assert told.recv(1) == bytes([signal.SIGUSR1])
+    signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_part_that_keeps_dying_is_tried_with_growing_pauses_and_they_are_said(data, supervisor, capsys):

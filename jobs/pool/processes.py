@@ -12,6 +12,7 @@ A suspect is a task that was running when its process died; it runs again alone,
 its claim loop a child writes a byte to a pipe, its beat. The pipe is local, so beats go on while Redis is away.
 """
 
+import contextlib
 import os
 import random
 import secrets
@@ -35,13 +36,15 @@ from jobs.queue.clock import LEASE_MS
 from jobs.queue.reaper import Reaper
 from jobs.queue.script import ALONE_MAX
 from jobs.worker.fork_server import Forked, ForkServer, environment, needed
-from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop
+from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop, signals_wake
 from regions import connect, durability, logs
 from regions.process import Residents, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
-WATCH_SECONDS: Final = 0.2  # how long one turn waits for beats
+WATCH_SECONDS: Final = 1.0  # how long one turn waits for beats, and to be told of something
+TURN_SECONDS: Final = 0.05  # between two turns at least: a busy child beats a thousand times a second
+STARTS_SECONDS: Final = 0.2  # how long one turn waits while suspects wait for their processes
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000  # a child without a beat for this long hangs
 MEMORY_CHECK_SECONDS: Final = 2.0  # between two looks at memory
 STEADY_SECONDS: Final = 10.0  # a process that lived this long is replaced at once when it dies
@@ -110,7 +113,10 @@ class Pool:
         self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # draining; other processes have their places
         self._memory_read, self._residents = 0.0, Residents()
-        self._reaper = Reaper(self._client, region.name)
+        self._watched = 0.0
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._reaper = Reaper(self._client, region.name, found=self._wake)
         name = f"{socket.gethostname()}:{os.getpid()}"
         self._scaler = Scaler(
             region,
@@ -119,7 +125,7 @@ class Pool:
             self._processes,
             reload=reload,
             clock=clock,
-            changed=self._report,
+            changed=self._rescaled,
         )
         self._reporter = Reporter(settings, region, self._client, name, self.workers, self._scaler.status)
         self.stop = Stop()
@@ -128,6 +134,10 @@ class Pool:
 
     def run(self) -> int:
         """Works until it is asked to stop. Returns the exit code."""
+        with self._waker, self._woken, signals_wake(self._waker):
+            return self._run()
+
+    def _run(self) -> int:
         try:
             if not self._wait_for_redis():
                 return 0
@@ -144,7 +154,7 @@ class Pool:
         return int(self._is_refused)
 
     def run_once(self) -> None:
-        """One turn: at most ``WATCH_SECONDS``, and the time to start missing processes."""
+        """One turn: at most ``WATCH_SECONDS``, and the time to start missing processes. What is told ends its wait."""
         self._fit(self._scaler.share)
         for slot in self._slots:
             if slot.child is None and time.monotonic() >= slot.not_before:
@@ -180,8 +190,20 @@ class Pool:
         while len(self._slots) < share:
             self._slots.append(Slot(next(free)))
 
-    def _report(self) -> None:
+    def _rescaled(self) -> None:
         self._reporter.now()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Begins the next turn now."""
+        with contextlib.suppress(OSError):  # it was woken often enough, or has ended
+            self._waker.send(b".")
+
+    def _wait_seconds(self, now: float) -> float:
+        """How long to wait for beats, at most."""
+        due = [slot.not_before for slot in self._slots if slot.child is None]
+        wait = min(now + WATCH_SECONDS, self._memory_read + MEMORY_CHECK_SECONDS, *due) - now
+        return max(0.0, min(wait, STARTS_SECONDS) if self._missing > 0 else wait)
 
     def _start_alone(self) -> None:
         """Starts a process for each waiting suspect, but for those that start already; a few a turn: the first may run all."""
@@ -262,11 +284,16 @@ class Pool:
 
     def _watch(self) -> None:
         """Reads beats for a moment, removes children that died, kills silent ones."""
+        # The pipe of a dying child is always readable, and a busy one beats all the time.
+        time.sleep(max(0.0, self._watched + TURN_SECONDS - time.monotonic()))
         pipes = {child.pipe: child for child in self._children()}
-        ready, _, _ = select.select(pipes, [], [], WATCH_SECONDS)
-        now = time.monotonic()
+        told = [self._woken.fileno(), *self._fork_server.descriptors()]
+        ready, _, _ = select.select([*pipes, *told], [], [], self._wait_seconds(time.monotonic()))
+        now = self._watched = time.monotonic()
         for pipe in ready:
-            if beats := os.read(pipe, 65536):
+            if pipe == told[0]:
+                self._woken.recv(4096)
+            elif pipe in pipes and (beats := os.read(pipe, 65536)):
                 pipes[pipe].beat = now
                 self._replace(pipes[pipe], is_stuck=STUCK_BEAT in beats)
         for slot in self._all():
@@ -280,9 +307,6 @@ class Pool:
                 child.process.kill()
                 child.is_killed = True  # it is removed when its end is seen, which may take some time
         self._fork_server.look()
-        if ready:
-            # A busy child beats a thousand times a second, and the pipe of a dying one is always readable.
-            time.sleep(WATCH_SECONDS / 4)
 
     def _replace(self, child: Child, *, is_stuck: bool) -> None:
         """Gives the place of a process that drains because of a stuck thread to another one."""

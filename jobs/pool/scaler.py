@@ -128,7 +128,7 @@ class Scaler:
     ) -> None:
         """``processes`` returns how many claim, and how many there are. ``reload`` reads the region's ``[scale]`` again.
 
-        Schedule rules follow ``clock``, in seconds since the epoch. ``changed`` is called when the number changed.
+        Schedule rules follow ``clock``, in seconds since the epoch. ``changed`` is called when the number, or this pool's share of it, changed.
         """
         self._region, self._client, self._name = region.name, client, name
         self._threads, self._scale = region.workers.threads, region.scale
@@ -177,8 +177,10 @@ class Scaler:
             return
         self._is_away = False
         if decided is not None:
-            self.share = decided.shares.get(self._name, self.share)
             self._view = view(found, decided)
+            was, self.share = self.share, decided.shares.get(self._name, self.share)
+            if self.share != was:
+                self._changed()
 
     def status(self) -> dict[str, Any]:
         """What the hub is told of the number of processes."""

@@ -35,10 +35,16 @@ TRIM: Final = load("trim")
 
 
 class Reaper:
-    """A thread of the pool. ``clock`` is in monotonic seconds."""
+    """A thread of the pool. ``clock`` is in monotonic seconds; ``found`` is called when suspects wait for processes."""
 
-    def __init__(self, client: redis.Redis, region: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client, self._region, self._clock = client, region, clock
+    def __init__(
+        self,
+        client: redis.Redis,
+        region: str,
+        clock: Callable[[], float] = time.monotonic,
+        found: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._client, self._region, self._clock, self._found = client, region, clock, found
         self._died: deque[tuple[str, str]] = deque()
         self._suspects: int | None = None
         self._since: float | None = None  # when the answers began that have no gap until now
@@ -93,6 +99,8 @@ class Reaper:
                 for worker in lapsed:
                     self._reap(worker, "lapsed")
                 _, self._suspects = self._look()
+            if self._suspects:
+                self._found()
             self._trim()
         except redis.exceptions.RedisError as error:
             if self._since is not None:
@@ -112,7 +120,11 @@ class Reaper:
     def _look(self) -> tuple[list[str], int]:
         """The workers, and how many suspects wait. A suspended region starts no process for them."""
         queue = names.rq_queue(names.suspects(self._region))
-        asked: list[tuple[Any, ...]] = [("ZRANGE", names.WORKERS, 0, -1), ("LLEN", queue), ("EXISTS", names.RQ_SUSPENDED)]
+        asked: list[tuple[Any, ...]] = [
+            ("ZRANGE", names.WORKERS, 0, -1),
+            ("LLEN", queue),
+            ("EXISTS", names.RQ_SUSPENDED),
+        ]
         workers, waiting, suspended = map(value, send(self._client, asked, []))
         return [worker.decode() for worker in workers], 0 if suspended else waiting
 

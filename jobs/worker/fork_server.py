@@ -1,7 +1,7 @@
 """A fork server for suspects' processes: it has everything imported, so that a start costs a tenth of the time and memory.
 
     pool: ForkServer.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --fork-server FD): fork, run
-          Forked.poll               <── name, pid, code; a beat each second ──
+          Forked.poll               <── name, pid, code; a beat every 2 s ──
 
 The fork server has one thread, so that forking is safe, and runs no job. It ends with its pool, and its processes with it.
 When its beat stops, the pool kills it and starts another one.
@@ -27,7 +27,7 @@ from regions import logs
 from regions.settings import ROOT, Dashboard, Hub, Region, Settings
 
 WAIT_SECONDS: Final = 0.02  # between two looks for processes that ended
-BEAT_SECONDS: Final = 1.0
+BEAT_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
 MESSAGE_BYTES: Final = 512
 BEAT: Final = b"."
@@ -159,6 +159,10 @@ class ForkServer:
                 self._living[name].began(int(pid))
             else:
                 self._living.pop(name).ended(int(code))
+
+    def descriptors(self) -> list[int]:
+        """What can be read when there is a message; empty while there is no fork server."""
+        return [] if self._channel is None else [self._channel.fileno()]
 
     def look(self) -> None:
         """Reads messages, and kills the fork server when it was silent for too long: it is stopped, or hangs."""

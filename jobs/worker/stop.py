@@ -7,8 +7,11 @@ limit.
 import ctypes
 import os
 import signal
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
@@ -75,6 +78,22 @@ class Stop:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(RETIRE, signal.SIG_IGN)
+
+
+@contextmanager
+def signals_wake(waker: socket.socket) -> Iterator[None]:
+    """Each signal that the process handles is written to ``waker``, so that a select ends: a handler may take no lock.
+
+    Does nothing in a thread that is not the main one, since that gets no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
 
 
 def follow_parent() -> None:

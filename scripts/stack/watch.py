@@ -15,7 +15,6 @@ from scripts.stack.data_folder import DataFolder
 from scripts.stack.supervision import State, Supervisor
 from scripts.terminal import Progress
 
-
 LOOK_SECONDS: Final = 0.2  # between two looks, while a part has no process
 
 

@@ -178,13 +178,13 @@ def test_a_line_is_found_in_inline_tables_arrays_and_dotted_keys():
 def test_a_regions_settings_are_read_again_only_when_a_file_of_theirs_changed(files, monkeypatch, tmp_path):
     read = []
     monkeypatch.setattr(settings, "load", lambda *_, its=settings.load, **how: read.append(1) or its(**how))
-    for name, text in files('[limits]\ngrace_seconds = 3\n', fra="[scale]\nmin = 1\n", nyc="").items():
+    for name, text in files("[limits]\ngrace_seconds = 3\n", fra="[scale]\nmin = 1\n", nyc="").items():
         monkeypatch.setenv(name, text)
     again = settings.Again("fra")
     assert [again().one("fra").scale.min for _ in range(5)] == [1] * 5
     assert len(read) == 2  # only after the first time it knows the folders
     files(fra="[scale]\nmin = 2\n", nyc='title = "other"\n')
-    (tmp_path / "nearfetch.toml").write_text('[limits]\ngrace_seconds = 30\n')
+    (tmp_path / "nearfetch.toml").write_text("[limits]\ngrace_seconds = 30\n")
     assert [again().one("fra").scale.min for _ in range(5)] == [2] * 5
     assert again().limits.grace_seconds == 30
     assert len(read) == 3

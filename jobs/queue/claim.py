@@ -13,6 +13,7 @@ Times come from TIME inside the scripts: an argument would be from before the wa
 lie far ahead, since RQ fails what it finds overdue, and no key of an execution expires, since RQ forgets what did.
 """
 
+import math
 import os
 import zlib
 from base64 import b64encode
@@ -179,6 +180,21 @@ class Claimed:
     call_ms: int = -1
 
 
+@dataclass(slots=True, frozen=True)
+class Look:
+    """What a process's look brought: which of its tasks are ``cancelled``; the executions that the region holds for it, as members.
+
+    ``ended``: tasks that were not tried again in time, as ``Claimer.move_due`` returns them. ``has_left``: there was
+    something in the outbox. ``due_ms``: until the next waiting job is moved to the queue.
+    """
+
+    cancelled: set[str]
+    held: set[str]
+    ended: list[tuple[str, Outcome, int]]
+    has_left: bool
+    due_ms: float
+
+
 class Ending(Struct):
     """How an attempt at a task ended; sizes as in ``contract.Bytes``. ``traceback`` is shown by RQ's dashboard, "" for a success.
 
@@ -217,12 +233,12 @@ class Claimer:
         self.clock = clock_of(client)
         queue, suspects = names.rq_queue(region), names.rq_queue(names.suspects(region))
         self._queue = suspects if is_alone else queue
-        self._held = names.rq_worker_executions(worker)
+        self._held, self._scheduled = names.rq_worker_executions(worker), names.rq_registry("scheduled", region)
         keys = {
             "own": self._queue,
             "queue": queue,
             "suspects": suspects,
-            "scheduled": names.rq_registry("scheduled", region),
+            "scheduled": self._scheduled,
             "wip": names.rq_registry("wip", region),
             "finished": names.rq_registry("finished", region),
             "failed": names.rq_registry("failed", region),
@@ -294,11 +310,18 @@ class Claimer:
         """Which of ``tasks`` are marked as cancelled, and the executions that the region holds for this worker, as members."""
         return _looked(tasks, *send(self._client, self._look(tasks), []))
 
-    def look_around(self, tasks: Sequence[str]) -> tuple[set[str], set[str], list[tuple[str, Outcome, int]], bool]:
-        """What ``look`` and then ``move_due`` return, and whether there was anything in the outbox, in one write."""
-        commands = [*self._look(tasks), ("XLEN", names.OUTBOX), self._due.command()]
-        *replies, has_left, due = send(self._client, commands, [DUE])
-        return *_looked(tasks, *replies), list(map(_ended, value(due))), bool(value(has_left))
+    def look_around(self, tasks: Sequence[str]) -> Look:
+        """What ``look`` and then ``move_due`` do and return, and more, in one write."""
+        commands = [
+            *self._look(tasks),
+            ("XLEN", names.OUTBOX),
+            self._due.command(),
+            ("ZRANGE", self._scheduled, 0, 0, "WITHSCORES"),
+        ]
+        *replies, left, ended, first = send(self._client, commands, [DUE])
+        cancelled, held = _looked(tasks, *replies)
+        due_ms = float(value(first)[1]) * 1000 - self.clock.now_ms() if value(first) else math.inf
+        return Look(cancelled, held, list(map(_ended, value(ended))), bool(value(left)), due_ms)
 
     def _look(self, tasks: Sequence[str]) -> list[tuple[Any, ...]]:
         held = [("SMEMBERS", self._held)]

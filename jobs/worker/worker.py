@@ -35,8 +35,8 @@ from regions.settings import Region, Settings
 CLAIM_MAX: Final = (
     16  # jobs of one claim. The next follows at once; the limit shares a burst among the region's processes
 )
-WAIT_SECONDS: Final = 1.0  # for a job; each claim renews the lease
-CHECK_SECONDS: Final = 1.0  # between two looks at running jobs
+WAIT_SECONDS: Final = 1.5  # for a job, while none runs and none is due; each claim renews the lease
+CHECK_SECONDS: Final = 1.0  # between two looks at running jobs; a wait for a job is no longer then
 PAUSE_SECONDS: Final = 0.2  # after a refused claim
 STUCK_SECONDS: Final = 3.0  # a job that runs this long after its deadline is stuck; the hub waits for 5 s
 LISTEN_SECONDS: Final = 1.0  # between two checks that the server of the subscription is still there
@@ -96,7 +96,7 @@ class Worker(BaseWorker):
         self._runner, self._beat, self._is_alone = runner, beat, is_alone
         self._is_registered = self._is_stuck = False
         self._failures = 0
-        self._looked = 0.0
+        self._looked, self._is_due = 0.0, False
         self._not_running: set[str] = set()
         self._not_held: set[str] = set()
         self.stop = Stop()
@@ -164,9 +164,10 @@ class Worker(BaseWorker):
             self.threads.wait_until_idle(PAUSE_SECONDS)
             self.claimer.claim(0)  # renews the lease
             return
-        slots = self.threads.reserve(CLAIM_MAX, WAIT_SECONDS)
+        slots = self.threads.reserve(CLAIM_MAX, CHECK_SECONDS)
+        wait_seconds = CHECK_SECONDS if self._is_due or self.threads.running() else WAIT_SECONDS
         try:
-            claimed = self.claimer.claim(slots, wait_seconds=WAIT_SECONDS if slots else 0.0)
+            claimed = self.claimer.claim(slots, wait_seconds=wait_seconds if slots else 0.0)
         except redis.exceptions.RedisError:
             self.threads.release(slots)
             raise
@@ -188,12 +189,13 @@ class Worker(BaseWorker):
         self._looked = time.monotonic()
         running = self.threads.running()
         self._give_up_the_stuck(running)
-        cancelled, held, ended, has_left = self.claimer.look_around([job.task for job in running])
-        self.leftovers.see(has_left=has_left)
+        found = self.claimer.look_around([job.task for job in running])
+        self.leftovers.see(has_left=found.has_left)
+        self._is_due = found.due_ms < WAIT_SECONDS * 1000
         known = {job.member for job in running}
-        not_running, not_held = held - known, known - held
+        not_running, not_held = found.held - known, known - found.held
         for job in running:
-            if job.task in cancelled or job.member in not_held & self._not_held:
+            if job.task in found.cancelled or job.member in not_held & self._not_held:
                 job.is_cancelled = True
         if unclaimed := not_running & self._not_running:
             log.warning(
@@ -201,7 +203,7 @@ class Worker(BaseWorker):
             )
         self._not_running, self._not_held = not_running, not_held
         now = time.monotonic()
-        self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in ended])
+        self.shipper.put([Shipment(entry, outcome, size, now) for entry, outcome, size in found.ended])
         self._report_started()
         if self._runner.refresh():
             tell_limits(self._client, self._runner.limits())

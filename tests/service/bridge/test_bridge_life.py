@@ -3,6 +3,7 @@
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,3 +183,16 @@ def test_a_thread_that_dies_ends_the_bridge(region: Region, monkeypatch: pytest.
     with region.bridging() as running:
         running.thread.join(20)
         assert running.code == 1
+
+
+def test_a_bridge_is_told_of_the_first_clock_and_of_a_stop_however_seldom_it_looks(region: Region, monkeypatch) -> None:
+    monkeypatch.setattr(bridge_module, "EVERY_SECONDS", 600.0)
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        until(lambda: running.bridge._watch.is_calm, "it to have nothing to do")
+        tasks = region.tasks(3)
+        region.broker.publish(*tasks)
+        region.each_once(tasks)
+        began = time.monotonic()
+        running.stop()
+    assert time.monotonic() - began < bridge_module.STOP_SECONDS

@@ -164,3 +164,14 @@ def test_an_outage_is_waited_out_with_pauses_that_grow(region_redis, monkeypatch
         region_redis.crash()
         until(lambda: not one.durable.is_open, "the loss, which nobody's batch has to find")
     one.stop()
+
+
+def test_a_link_that_is_doubted_is_looked_at_now(region_redis, monkeypatch) -> None:
+    monkeypatch.setattr(durable, "IDLE_SECONDS", 600.0)
+    one = Settled(region_redis.url)
+    until(lambda: one.durable.is_open, "a connection")
+    region_redis.crash()
+    assert one.durable.is_open
+    one.durable.doubt()
+    until(lambda: not one.durable.is_open, "the loss")
+    one.stop()

@@ -150,3 +150,16 @@ def test_a_redis_that_is_too_old_is_told_by_its_version(region_redis, monkeypatc
         until(lambda: one.failed, "the refusal")
     assert one.failed[0].startswith("fra's Redis: expected Redis 99.0 or later")
     assert one.told == []
+
+
+def test_a_calm_watch_looks_less_often_and_still_sees_an_outage(region_redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "INTERVAL_SECONDS", 600.0)
+    monkeypatch.setattr(watch, "CALM_SECONDS", 0.05)
+    with watching(region_redis) as one:
+        one.next(is_well, "a measure")
+        one.watch.stop()
+    with watching(region_redis) as one:
+        one.watch.is_calm = True
+        until(lambda: len(one.told) > 3, "measures")
+        region_redis.crash()
+        one.next(is_away, "the outage")

@@ -23,7 +23,7 @@ from rq.serializers import JSONSerializer
 from bridge.enqueue import Enqueuer
 from jobs.contract import Attempt, Outcome, Trail
 from jobs.queue import script
-from jobs.queue.claim import Ending, Job
+from jobs.queue.claim import Ending, Job, Look
 from jobs.queue.retry import line
 from regions import connect, names
 from tests.service.working import REGION, claimer, enqueue, enqueue_raw, task
@@ -444,9 +444,13 @@ def test_a_look_sees_cancel_marks_and_what_the_region_holds(region_redis):
     first, second = worker.claim(2).jobs
     client.set(names.cancel_mark(second.task), 1, px=60_000)
     assert worker.look([first.task, second.task]) == ({second.task}, {first.member, second.member})
-    assert worker.look_around([first.task, second.task]) == ({second.task}, {first.member, second.member}, [], False)
+    found = worker.look_around([first.task, second.task])
+    assert found == Look({second.task}, {first.member, second.member}, [], has_left=False, due_ms=math.inf)
     worker.finish([end(first)], then_claim=0)
-    assert worker.look_around([]) == (set(), {second.member}, [], True)
+    client.zadd(names.rq_registry("scheduled", REGION), {second.task: time.time() + 60})
+    found = worker.look_around([])
+    assert (found.held, found.has_left) == ({second.member}, True)
+    assert 50_000 < found.due_ms < 70_000
 
 
 def test_the_attempts_of_a_task_are_told_by_the_hubs_clock():

@@ -322,3 +322,18 @@ def test_haste_ends_where_nothing_is_wrong_and_begins_when_the_hub_fills(parts):
     parts.holdings._look_at_clients()
     assert parts.holdings._is_filling
     assert not is_hasty()
+
+
+def test_all_keys_are_scanned_once_between_two_looks_and_again_after_the_next(parts):
+    parts.client.mset({f"other:{number}": "x" for number in range(3 * holdings.KEYS_AT_ONCE)})
+    counted = parts.client.info
+    scans = lambda: counted("commandstats").get("cmdstat_scan", {}).get("calls", 0)  # noqa: E731
+    pauses = [parts.holdings._turn() for _ in range(20)]
+    once = scans()
+    assert 3 <= once < 10
+    assert pauses[0] == holdings.PAUSE_SECONDS  # the scan goes on
+    assert min(pauses[10:]) > 0  # until the next look
+    parts.fra.set(names.result("fra", "NOBODY"), b"x")
+    parts.looks()
+    assert not parts.client.exists(names.result("fra", "NOBODY"))
+    assert scans() > once

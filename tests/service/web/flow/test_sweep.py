@@ -4,13 +4,24 @@ import json
 import time
 
 import pytest
+from msgspec import structs
 
 from regions import connect, names, script
 from tests.service.hub_parts import accepted, new_request, send_home, settings
 from tests.waiting import until
 from web.flow.clean import Cleaner
 from web.flow.publish import Publisher
-from web.flow.sweep import BATCH, FORGET_PART_MS, GRACE_SECONDS, GRACE_WINDOW_SECONDS, LEASE_MS, Grace, Sweeper
+from web.flow.sweep import (
+    BATCH,
+    CALM_SECONDS,
+    EVERY_SECONDS,
+    FORGET_PART_MS,
+    GRACE_SECONDS,
+    GRACE_WINDOW_SECONDS,
+    LEASE_MS,
+    Grace,
+    Sweeper,
+)
 from web.hub import scripts
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -22,7 +33,7 @@ class Half:
     """What a gateway sweeps with, twice on one hub, and the news that each told."""
 
     def __init__(self, tmp_path, hub_redis):
-        found = settings(tmp_path, redis=hub_redis.url)
+        found = self.settings = settings(tmp_path, redis=hub_redis.url)
         self.client = hub_redis.client
         self.hub = Hub(found)
         self.hub.start()
@@ -258,3 +269,27 @@ def test_a_flapping_link_does_not_stop_the_sweep():
     now[0] = GRACE_WINDOW_SECONDS + 1
     grace.begin()
     assert grace.is_on
+
+
+def test_the_next_sweep_is_when_something_is_due_and_else_before_what_comes_meanwhile_can_be(half, monkeypatch):
+    assert half.sweeper._turn() == CALM_SECONDS
+    new = new_request()
+    half.ledger.begin(new)
+    half.ledger.accept([new.id])
+    assert half.sweeper._turn() == CALM_SECONDS
+    due_ms = half.ledger.now_ms() + 1_000
+    half.client.zadd(names.DUE, {names.due_member(new.id, new.tasks[0].id): due_ms})
+    assert EVERY_SECONDS <= half.sweeper._turn() <= 1.0
+    sweeper = Sweeper(half.settings, half.hub, half.ledger, half.cleaner, half.news.extend)
+    monkeypatch.setattr(sweeper.grace, "begin", lambda: None)
+    sweeper.start()
+    until(lambda: half.ledger.read(new.id).done, "its end")
+    sweeper.stop()
+    assert due_ms <= half.ledger.now_ms()
+    assert half.news == [new.id]
+
+
+def test_without_grace_the_sweep_looks_as_often_as_ever(half):
+    limits = structs.replace(half.settings.limits, grace_seconds=0.0)
+    found = structs.replace(half.settings, limits=limits)
+    assert Sweeper(found, half.hub, half.ledger, half.cleaner, half.news.extend)._turn() == EVERY_SECONDS

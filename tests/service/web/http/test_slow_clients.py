@@ -271,3 +271,21 @@ def test_idle_connections_make_room_for_new_ones(start_site, monkeypatch):
         parked.answer(Answer(200, b"done"))
         assert busy.reply().body == b"done"
         assert len(site.server.connections) <= 20
+
+
+@pytest.fixture
+def _calm(monkeypatch):
+    """While there is nothing to do, nothing is looked at."""
+    monkeypatch.setattr(inlet, "CALM_SECONDS", 600.0)
+    monkeypatch.setattr(outlet, "CALM_SECONDS", 600.0)
+    monkeypatch.setattr(outlet, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(inlet, "HEAD_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("_calm")
+def test_time_limits_hold_also_for_the_first_connection_after_a_calm(site):
+    for sent, status in ((b"no HTTP\r\n\r\n", 400), (b"GET /seen", 408)):
+        with Wire(site.port) as wire:
+            wire.socket.sendall(sent)
+            assert wire.reply().status == status
+            until(lambda: not site.server.connections, "the server to close it, though its client does not")

@@ -25,6 +25,8 @@ from scripts.stack.probes import mongo
 RABBITMQ_BIN: Final = Path("/usr/lib/rabbitmq/bin")  # the wrapper in sbin drops the environment
 STREAM_NODE_BYTES: Final = 512  # a stream of few entries takes so much, by default 4,096; a request has one of its own
 HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, is one piece of memory: jobs, ledgers
+# How often Redis looks after itself; 10 by default, which costs an idle one twice as much. A wait ends up to 0.2 s late by it.
+REDIS_HZ: Final = 5
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
 
@@ -99,6 +101,7 @@ stream-node-max-bytes {STREAM_NODE_BYTES}
 hash-max-listpack-value {HASH_VALUE_BYTES}
 rdbcompression no
 latency-tracking no
+hz {REDIS_HZ}
 tcp-backlog 511
 logfile ""
 {bounds if write_bytes_max else ""}""",

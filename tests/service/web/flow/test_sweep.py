@@ -1,6 +1,7 @@
 """The sweep at size and beside another gateway's: many tasks of a dead region end together, each by one of them."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -69,8 +70,9 @@ def test_all_tasks_of_a_dead_region_end_in_one_sweep_and_few_round_trips(half, m
     real, calls, longest = script._exchange, [], []
 
     def counting(client, commands):
-        calls.append(len(commands))
-        longest.append(max(map(len, commands)))
+        if threading.current_thread() is threading.main_thread():  # the hub's probe asks, too
+            calls.append(len(commands))
+            longest.append(max(map(len, commands)))
         return real(client, commands)
 
     monkeypatch.setattr(script, "_exchange", counting)

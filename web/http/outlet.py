@@ -24,9 +24,7 @@ READ_BYTES: Final = 65_536
 BEAT_SECONDS: Final = 0.5
 TRIM_BYTES: Final = 1_000_000  # held at once for clients: after that, free memory is returned to the system
 TRIM_SECONDS: Final = 5.0  # between two times
-CALM_SECONDS: Final = (
-    5.0  # the same while no socket is waited for; what comes then has more time than that, or wakes the thread
-)
+CALM_SECONDS: Final = 2.0  # the same while no socket is waited for; what comes then has more time, or wakes the thread
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
 
 log = logs.get("http")

@@ -77,7 +77,7 @@ def test_all_tasks_of_a_dead_region_end_in_one_sweep_and_few_round_trips(half, m
 
     monkeypatch.setattr(script, "_exchange", counting)
     assert half.sweeper.run_once() == MANY
-    assert len(calls) <= 3 * (MANY // BATCH) + 5  # to take, to read and to settle a batch
+    assert len(calls) <= 150  # to take, to read and to settle some hundreds: a trip for each task would take 20 s
     assert max(longest) < 2_000  # words of a script's call, so that none holds the hub for long
     assert set(half.news) == {new.id for new in wanted}
     assert half.client.zcard(names.DUE) == half.client.zcard(names.open_tasks("fra")) == 0

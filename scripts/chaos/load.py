@@ -22,6 +22,7 @@ from scripts.chaos.history import Cancel, Delivery, History, Promise, Reader, de
 from scripts.chaos.plan import Asked, Plan, Post
 from scripts.chaos.stack import source
 from scripts.site.pages import bench
+from scripts.stack.gateway_client import Event, parse_events
 
 TIMEOUT_SECONDS: Final = 40.0  # for an answer; longer than any wait
 SYNC_SECONDS: Final = 20
@@ -75,8 +76,8 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def events(self, path: str, after: str) -> Iterator[tuple[str, str, Any]]:
-        """(event, id, data) of a stream until it ends. Raises what ``GONE`` lists, and LookupError for 404 and 410."""
+    def events(self, path: str, after: str) -> Iterator[Event]:
+        """The events of a stream until it ends. Raises what ``GONE`` lists, and LookupError for 404 and 410."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("GET", path, headers={"Last-Event-ID": after} if after else {})
@@ -85,15 +86,7 @@ class Client:
                 raise LookupError(response.status)
             if response.status != 200:
                 raise ConnectionError(f"the stream answers {response.status}")
-            fields: dict[str, str] = {}
-            for raw in response:
-                line = raw.decode().rstrip("\r\n")
-                name, _, value = line.partition(": ")
-                if not line and "event" in fields:
-                    yield fields["event"], fields.get("id", ""), json.loads(fields["data"])
-                    fields = {}
-                elif name:
-                    fields[name] = value
+            yield from parse_events(response)
         finally:
             connection.close()
 
@@ -253,11 +246,11 @@ class _Following:
         after = ""
         while not self.reader.ended and time.time() < self.give_up:
             try:
-                for event, cursor, data in self.client.events(f"/v1/requests/{self.reader.request}/events", after):
-                    after = cursor or after
-                    if event == "result":
-                        self._got(self._delivery(data, self.reader.request, time.time(), after))
-                    elif event == "done":
+                for event in self.client.events(f"/v1/requests/{self.reader.request}/events", after):
+                    after = event.id or after
+                    if event.name == "result":
+                        self._got(self._delivery(event.data, self.reader.request, time.time(), after))
+                    elif event.name == "done":
                         self.reader.ended = time.time()
             except LookupError:
                 self.reader.vanished += 1
@@ -333,7 +326,8 @@ def _until_quiet(client: Client, request: str) -> Iterator[tuple[str, str, Any]]
     if status != 200:
         raise ConnectionError(f"answered {status}")
     if answer["done"]:
-        yield from client.events(f"/v1/requests/{request}/events", "")
+        for event in client.events(f"/v1/requests/{request}/events", ""):
+            yield event.name, event.id, event.data
         return
     for result in answer["results"]:
         yield "result", answer["cursor"], result

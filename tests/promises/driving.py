@@ -1,9 +1,7 @@
 """What the promises' tests share: posts that may be refused, the ledger over them, and the whole stack's health."""
 
 import contextlib
-import http.client
 import itertools
-import json
 import os
 import threading
 import time
@@ -17,7 +15,9 @@ import pytest
 from scripts.chaos import load
 from scripts.chaos.stack import ChaosStack, source
 from scripts.stack.probes import listens
+from tests import ledger
 from tests.waiting import until
+from tests.wire import ask
 
 GRACE_SECONDS = 1.0  # of this stack
 SWEEP_SECONDS = 17.0  # a gateway that started or regained a server may wait so long, and one more
@@ -37,23 +37,11 @@ def cannot_be_tried(why: str) -> NoReturn:
     pytest.skip(why)
 
 
-def ask(stack: ChaosStack, method: str, path: str, body: object = None):
-    """(status, JSON); raises ``load.GONE``."""
-    client = load.Client(stack.port)
-    try:
-        return client.ask(method, path, body)
-    finally:
-        client.close()
-
-
 @dataclass
-class Ledger:
-    """What was promised and refused, by number, and what came; the site's count of fetches is part of it."""
+class Ledger(ledger.Ledger):
+    """The ledger of a stack that is hurt: posts ask for numbered pages, whose records are known, and whose fetches are counted."""
 
-    stack: ChaosStack
-    promised: dict[str, dict[str, int]] = field(default_factory=dict)  # request → its tasks: number
-    refused: list[str] = field(default_factory=list)
-    refusals: list[float] = field(default_factory=list)  # seconds that each 503 took
+    may_break = True
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(_fresh(), 10**15)))
 
     def post(
@@ -68,16 +56,7 @@ class Ledger:
             {"source": source(region), "params": {"n": number, "seconds": seconds + index * apart_seconds}}
             for index, (region, number) in enumerate(zip(regions, numbers, strict=True))
         ]
-        started = time.monotonic()
-        status, answer = ask(self.stack, "POST", "/v1/requests", {"sources": sources, "deadline": deadline})
-        if status == 503:
-            self.refusals.append(time.monotonic() - started)
-            if "request" in answer:
-                self.refused.append(answer["request"])
-            return None
-        assert status == 202, answer
-        self.promised[answer["id"]] = {task["id"]: n for task, n in zip(answer["tasks"], numbers, strict=True)}
-        return answer["id"]
+        return self.send(sources, numbers, deadline=deadline)
 
     def must_post(self, regions: list[str], **options) -> str:
         """Posts a request that must be accepted."""
@@ -88,7 +67,7 @@ class Ledger:
     def must_refuse(self, path: str) -> None:
         """Asks for something that can't be told now."""
         started = time.monotonic()
-        assert ask(self.stack, "GET", path)[0] == 503, path
+        assert ask(self.stack.port, "GET", path).status == 503, path
         self.refusals.append(time.monotonic() - started)
 
     def calm(self, regions: list[str]) -> float:
@@ -99,24 +78,6 @@ class Ledger:
             self.must_post(regions)
             took.append(time.monotonic() - started)
         return max(took)
-
-    def results(self, request: str, seconds: float = 90.0) -> list[dict]:
-        """All results of a request, read by cursor until it is done."""
-        deadline = time.monotonic() + seconds
-        cursor, is_over, found = "0-0", False, []
-        while not is_over:
-            assert time.monotonic() < deadline, f"request {request} is not done after {seconds:g} s: {found}"
-            status, answer = 0, None
-            with contextlib.suppress(*load.GONE):
-                status, answer = ask(self.stack, "GET", f"/v1/requests/{request}?after={cursor}&wait=5")
-            if status == 200:
-                found += answer["results"]
-                assert len(found) == len({one["task"] for one in found}), f"doubled in {request}"
-                cursor, is_over = answer["cursor"], answer["done"] and not answer["more"]
-            else:
-                assert status in (0, 503), answer
-                time.sleep(0.1)
-        return found
 
     def check(self, seconds: float = 90.0, *, fetches: int = 1) -> None:
         """Every promised task succeeded, once, with its own records, fetched ``fetches`` times at most; no refused one is there."""
@@ -129,11 +90,7 @@ class Ledger:
 
     def check_results(self, request: str, results: list[dict], numbers: dict[str, int]) -> None:
         """These results are what was promised of a request."""
-        ids = [result["task"] for result in results]
-        assert len(ids) == len(set(ids)), f"doubled in {request}"
-        assert set(ids) == set(numbers), f"lost or unexpected in {request}"
-        bad = {one["task"]: (one["status"], one["error"]) for one in results if one["status"] != "succeeded"}
-        assert not bad, f"not succeeded in {request}: {bad}"
+        ledger.judge(results, numbers)
         for result in results:
             expected = load.expected_digest(numbers[result["task"]])
             assert load.digest_of(result["records"]) == expected, f"changed: {result}"
@@ -148,7 +105,7 @@ class Ledger:
         statuses: list[int] = []
 
         def is_told() -> bool:
-            statuses.append(ask(self.stack, "GET", f"/v1/requests/{request}")[0])
+            statuses.append(ask(self.stack.port, "GET", f"/v1/requests/{request}").status)
             return statuses[-1] != 503
 
         until(is_told, f"the gateway to say of {request}")
@@ -199,11 +156,11 @@ def _is_well(stack: ChaosStack) -> bool:
     states = stack.supervisor.states() or {}
     if not states or not all(state.pid for state in states.values()) or listens(stack.port)():
         return False
-    with contextlib.suppress(*load.GONE):
-        if ask(stack, "GET", "/readyz")[0] != 200:
+    with contextlib.suppress(*ledger.GONE):
+        if ask(stack.port, "GET", "/readyz").status != 200:
             return False
         paths = [f"/v1/sources/{source(region)}/records?n=0&wait=2" for region in stack.regions]
-        return all(ask(stack, "GET", path)[0] == 200 for path in paths)
+        return all(ask(stack.port, "GET", path).status == 200 for path in paths)
     return False
 
 
@@ -231,27 +188,12 @@ class Poster:
             try:
                 if self.ledger.post(self._regions, **self._options) is not None:
                     self.accepted_at.append(time.monotonic())
-            except load.GONE:
+            except ledger.GONE:
                 self.unanswered += 1
 
     def accepted_since(self, moment: float) -> bool:
         """Whether a post was accepted after this moment."""
         return any(at > moment for at in self.accepted_at)
-
-
-def stream(stack: ChaosStack, request: str, after: str = "") -> http.client.HTTPResponse:
-    """An open event stream of a request."""
-    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
-    connection.request("GET", f"/v1/requests/{request}/events", headers={"Last-Event-ID": after} if after else {})
-    return connection.getresponse()
-
-
-def behave(stack: ChaosStack, **rule) -> None:
-    """Makes the sample site misbehave; without a rule it is well again."""
-    connection = http.client.HTTPConnection("127.0.0.1", stack.ports.site, timeout=10)
-    connection.request("POST" if rule else "DELETE", "/_site/behave", json.dumps(rule) if rule else None)
-    assert connection.getresponse().read() is not None
-    connection.close()
 
 
 def p95(stack, regions: list[str]) -> float:
@@ -260,8 +202,8 @@ def p95(stack, regions: list[str]) -> float:
     for number in range(CALLS):
         path = f"/v1/sources/{source(regions[number % len(regions)])}/records?n={number}"
         started = time.monotonic()
-        status, answer = ask(stack, "GET", path)
-        assert status == 200, answer
+        reply = ask(stack.port, "GET", path)
+        assert reply.status == 200, reply
         took.append(time.monotonic() - started)
     return sorted(took)[int(0.95 * CALLS)]
 

@@ -15,13 +15,16 @@ import pytest
 
 from regions import names
 from regions.settings import ROOT
-from scripts.chaos import archive, letters, load
+from scripts.chaos import archive, letters
 from scripts.chaos.history import History
 from scripts.chaos.plan import Letter
 from scripts.chaos.points import POINTS, Link, Point
 from tests import lua
-from tests.promises.driving import Ledger, ask, behave, well
+from tests.ledger import GONE
+from tests.promises.driving import Ledger, well
+from tests.site import behave
 from tests.waiting import until
+from tests.wire import ask
 
 SILENT_SECONDS = 0.7  # a little longer than the time-out of most callers
 TASKS = 3
@@ -44,7 +47,7 @@ def groups() -> dict[str, list[Point]]:
 @pytest.fixture
 def _well_site(stack):
     yield
-    behave(stack)
+    behave(stack.ports.site)
 
 
 @pytest.mark.timeout(600)
@@ -104,12 +107,12 @@ def _slow_page(stack, ledger: Ledger, regions: list[str]) -> None:
 
 
 def _failed_fetch(stack, ledger: Ledger, regions: list[str]) -> None:
-    behave(stack, prefix=PAGES, times=1, status=503)
+    behave(stack.ports.site, prefix=PAGES, times=1, status=503)
     ledger.post(regions[:1] * TASKS)
 
 
 def _pause(stack, ledger: Ledger, regions: list[str]) -> None:
-    behave(stack, prefix=PAGES, times=1, status=503, headers={"Retry-After": "1"})
+    behave(stack.ports.site, prefix=PAGES, times=1, status=503, headers={"Retry-After": "1"})
     ledger.post(regions[:1] * TASKS)
 
 
@@ -118,7 +121,7 @@ def _cancel(stack, ledger: Ledger, regions: list[str]) -> None:
     request = ledger.post(regions, seconds=1.0)
     if request is not None:
         del ledger.promised[request]
-        assert ask(stack, "DELETE", f"/v1/requests/{request}")[1]["status"] == "cancelled"
+        assert ask(stack.port, "DELETE", f"/v1/requests/{request}").json()["status"] == "cancelled"
 
 
 def _refuse(stack, ledger: Ledger, regions: list[str]) -> None:
@@ -200,7 +203,7 @@ def _in_the_history(stack, ledger: Ledger) -> bool:
     try:
         found = itertools.takewhile(lambda one: one.request >= oldest, archive.pages(stack.port))
         counts = Counter(task for one in found for task, _ in one.tasks)
-    except load.GONE:
+    except GONE:
         return False
     assert max(counts.values(), default=0) <= 1, "doubled in the history"
     return {task for tasks in ledger.promised.values() for task in tasks} <= set(counts)

@@ -14,8 +14,8 @@ from scripts.stack.wan_links import Control, Rule, Way
 from tests.service.conftest import rabbitmq
 from tests.service.gateway import LIST, Stack
 from tests.service.region_workers import RegionWorkers
-from tests.service.wire import ask
 from tests.waiting import until
+from tests.wire import ask
 from web.flow import sweep
 
 __all__ = ["rabbitmq"]

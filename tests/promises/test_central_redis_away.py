@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 import pytest
 
 from scripts.stack.wan_links import Rule
-from tests.promises.driving import SOON_SECONDS, Ledger, ask
+from tests.promises.driving import SOON_SECONDS, Ledger
 from tests.waiting import until
+from tests.wire import ask
 from web.flow.sweep import GRACE_WINDOW_SECONDS
 
 AWAY_SECONDS = float(os.environ.get("AWAY_SECONDS", "4"))
@@ -62,11 +63,11 @@ def be_away(stack, ledger: Ledger, how: str) -> None:
             for path in (f"/v1/requests/{promised}", "/v1/regions", "/readyz"):
                 ledger.must_refuse(path)
             assert ledger.post(stack.regions) is None
-            assert [ask(stack, "GET", path)[0] for path in ("/healthz", "/v1/sources")] == [200, 200]
+            assert [ask(stack.port, "GET", path).status for path in ("/healthz", "/v1/sources")] == [200, 200]
             time.sleep(PAUSE_SECONDS)
     finally:
         come_back(stack, how)
-    until(lambda: ask(stack, "GET", "/readyz")[0] == 200, "the gateway to have it back")
+    until(lambda: ask(stack.port, "GET", "/readyz").status == 200, "the gateway to have it back")
     back = time.monotonic()
     until(lambda: time.monotonic() - back > HOME_SECONDS, "the outage of the regions to end")
     for link in ways:

@@ -8,8 +8,9 @@ import pytest
 
 from regions import names
 from scripts.chaos import clocks
-from tests.promises.driving import Ledger, Poster, ask, cannot_be_tried
+from tests.promises.driving import Ledger, Poster, cannot_be_tried
 from tests.waiting import until
+from tests.wire import ask
 
 HOUR = 3600
 QUEUED = 200  # more than a host takes at once, for seconds
@@ -44,7 +45,9 @@ def paced(stack) -> Iterator[None]:
     """A source whose host has a rate, in the first region."""
     file = stack.sources / f"{SOURCE}.toml"
     file.write_text(DEFINITION.format(region=stack.regions[0]), encoding="utf-8")
-    until(lambda: ask(stack, "GET", f"/v1/sources/{SOURCE}/records?wait=2")[0] == 200, "the source to be known")
+    until(
+        lambda: ask(stack.port, "GET", f"/v1/sources/{SOURCE}/records?wait=2").status == 200, "the source to be known"
+    )
     yield
     file.unlink()
 
@@ -63,11 +66,11 @@ def test_an_hour_forth_and_back_expires_nothing_and_keeps_nothing_shut(stack, st
         until(lambda: poster.accepted_at, "the first accept")
         for seconds in (HOUR, 0, -HOUR, 0):
             waiting = [ledger.must_post([region] * (QUEUED // 2), seconds=0.1) for _ in range(2)]
-            status, asked = ask(stack, "POST", "/v1/requests", {"sources": [SOURCE] * PACED, "deadline": 60})
-            assert status == 202
+            reply = ask(stack.port, "POST", "/v1/requests", body={"sources": [SOURCE] * PACED, "deadline": 60})
+            assert reply.status == 202
             step(seconds)
             stepped = time.monotonic()
-            found = ledger.results(asked["id"], PACED_SECONDS)
+            found = ledger.results(reply.json()["id"], PACED_SECONDS)
             assert [one["status"] for one in found] == ["succeeded"] * PACED, [one["error"] for one in found]
             for request in waiting:
                 ledger.check_results(request, ledger.results(request), ledger.promised[request])

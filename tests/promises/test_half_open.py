@@ -11,14 +11,14 @@ import pika
 import pytest
 
 from regions import connect, names
-from scripts.chaos import load
 from scripts.chaos.stack import source
-from tests.promises.driving import Ledger, ask
+from tests.ledger import GONE
+from tests.promises.driving import Ledger
 from tests.service.conftest import rabbitmq
 from tests.service.gateway import JSON, LIST, GatewayProcess
 from tests.service.scripts.test_slow_servers import slow_stack
-from tests.service.wire import ask as ask_port
 from tests.waiting import until
+from tests.wire import ask
 
 __all__ = ["rabbitmq", "slow_stack"]
 
@@ -49,10 +49,9 @@ def name(part: str, server: str) -> str:
 def is_served(stack, number: int) -> bool:
     """Whether a task of the region comes to its end while its client waits."""
     try:
-        status, _ = ask(stack, "GET", f"/v1/sources/{source(REGION)}/records?n={number}&wait=1")
-    except load.GONE:
+        return ask(stack.port, "GET", f"/v1/sources/{source(REGION)}/records?n={number}&wait=1").status == 200
+    except GONE:
         return False
-    return status == 200
 
 
 @pytest.mark.parametrize(("part", "server"), LINKS)
@@ -124,9 +123,7 @@ def test_a_synchronous_call_that_another_gateway_settles_wakes_within_ten_second
         assert regained.wait(30)  # whoever waited has looked again: only the subscription tells from now on
         body = json.dumps({"sources": [LIST]}).encode()
         waiting = threading.Thread(
-            target=lambda: answers.append(
-                ask_port(stack.port, "POST", "/v1/requests", {**JSON, "Prefer": "wait=15"}, body)
-            )
+            target=lambda: answers.append(ask(stack.port, "POST", "/v1/requests", {**JSON, "Prefer": "wait=15"}, body))
         )
         waiting.start()
         stack.region.finish(stack.region.take("fra", fast=True))

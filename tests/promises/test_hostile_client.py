@@ -18,12 +18,12 @@ from typing import Self
 import pytest
 
 from regions.settings import ROOT
-from scripts.chaos import load
+from tests.ledger import GONE
 from tests.promises import attacker
-from tests.promises.driving import Ledger, ask, cannot_be_tried
+from tests.promises.driving import Ledger, cannot_be_tried
 from tests.promises.meter import Meter
-from tests.service.wire import Wire
 from tests.waiting import until
+from tests.wire import Wire, ask
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -107,12 +107,16 @@ def large(stack) -> str:
 
     def succeeded():
         """The request; each process of the region reads the new source in its own time, and fails its tasks until then."""
-        status, answer = ask(stack, "POST", "/v1/requests", {"sources": sources, "deadline": 120})
-        if status != 202:
+        reply = ask(stack.port, "POST", "/v1/requests", body={"sources": sources, "deadline": 120})
+        if reply.status != 202:
             return None
-        request = answer["id"]
-        until(lambda: ask(stack, "GET", f"/v1/requests/{request}?after=99999999999999-0")[1]["done"], "its end", 120)
-        answer = ask(stack, "GET", f"/v1/requests/{request}")[1]
+        request = reply.json()["id"]
+        until(
+            lambda: ask(stack.port, "GET", f"/v1/requests/{request}?after=99999999999999-0").json()["done"],
+            "its end",
+            120,
+        )
+        answer = ask(stack.port, "GET", f"/v1/requests/{request}").json()
         return request if answer["more"] else None
 
     request = until(succeeded, "an answer of more than 8 MB", 120)
@@ -133,8 +137,8 @@ def test_others_are_answered_and_memory_is_bounded_while_clients_attack(stack, l
             while time.monotonic() - began < ATTACK_SECONDS:
                 try:
                     ledger.results(ledger.must_post(stack.regions))
-                    assert ask(stack, "GET", "/readyz")[0] == 200
-                except load.GONE as error:
+                    assert ask(stack.port, "GET", "/readyz").status == 200
+                except GONE as error:
                     lost.append(repr(error))
                 rss.append(_rss(stack))
                 time.sleep(PAUSE_SECONDS)

@@ -11,8 +11,9 @@ from regions import connect, names
 from scripts.chaos.stack import source
 from scripts.stack import configuration
 from tests.promises.attacking import JUNK_BYTES, Attack
-from tests.promises.driving import Ledger, Poster, ask, compared, p95, well
+from tests.promises.driving import Ledger, Poster, compared, p95, well
 from tests.waiting import until
+from tests.wire import ask
 
 WINDOWS = 5
 ROOM_BYTES = 96_000_000  # of the hub's Redis, which a region tries to fill
@@ -49,7 +50,7 @@ def test_a_region_whose_credentials_are_stolen_slows_and_fails_no_other(stack, h
                 disturbed.append(p95(stack, others))
                 until(lambda attack=attack: attack.rounds, "each attack")
                 for path in ("/v1/regions", "/v1/sources", "/readyz"):
-                    assert ask(stack, "GET", path)[0] == 200
+                    assert ask(stack.port, "GET", path).status == 200
             attacks.append(attack)
     assert not set().union(*(one.allowed for one in attacks)), "what a region must not do was allowed"
     ledger.check()  # every task of the others, posted before and while
@@ -72,15 +73,15 @@ def _resident_bytes(pid: int) -> int:
 
 def _is_shown(stack, hurt: str, others: list[str]) -> None:
     """Its status says what was refused, and the others' say nothing; sources of the others are as they were."""
-    view = ask(stack, "GET", f"/v1/regions/{hurt}")[1]
+    view = ask(stack.port, "GET", f"/v1/regions/{hurt}").json()
     assert view["status"] == "degraded"
     assert {"kind", "result", "status", "claims", "sources", "trail", "frame"} <= set(view["refused"])
     letters = {one.decode() for one in stack.redis("hub").hkeys(names.DEAD)}
     assert {f"{hurt}:{what}" for what in view["refused"]} <= letters
     for region in others:
-        view = ask(stack, "GET", f"/v1/regions/{region}")[1]
+        view = ask(stack.port, "GET", f"/v1/regions/{region}").json()
         assert (view["status"], view["refused"]) == ("up", {})
-        assert ask(stack, "GET", f"/v1/sources/{source(region)}")[1]["health"] == "ok"
+        assert ask(stack.port, "GET", f"/v1/sources/{source(region)}").json()["health"] == "ok"
 
 
 def test_a_region_that_fills_the_hub_as_fast_as_it_can_fails_no_task_of_another(stack, hurt):
@@ -110,7 +111,7 @@ def test_a_region_that_fills_the_hub_as_fast_as_it_can_fails_no_task_of_another(
             posted = len(ledger.promised)
             until(lambda: len(ledger.promised) > posted + 20, "posts to be taken again")
         ledger.check()
-        reasons = ask(stack, "GET", f"/v1/regions/{hurt}")[1]["reasons"]
+        reasons = ask(stack.port, "GET", f"/v1/regions/{hurt}").json()["reasons"]
         assert any("nobody asked for" in reason for reason in reasons)
     finally:
         hub.config_set("maxmemory", limit)

@@ -3,8 +3,9 @@
 from scripts.chaos.points import links
 from scripts.chaos.stack import source
 from scripts.stack.wan_links import Rule, Way
-from tests.promises.driving import GRACE_SECONDS, SWEEP_SECONDS, Ledger, ask, compared, p95
+from tests.promises.driving import GRACE_SECONDS, SWEEP_SECONDS, Ledger, compared, p95
 from tests.waiting import until
+from tests.wire import ask
 
 WINDOWS = 6
 DEADLINE_SECONDS = 3.0
@@ -20,9 +21,13 @@ def test_a_black_holed_region_ends_its_tasks_and_slows_no_other(stack):
     p95(stack, others)
     for _ in range(WINDOWS):
         for request in requests[-1:]:  # what it still does is no part of a calm window
-            until(lambda request=request: ask(stack, "GET", f"/v1/requests/{request}")[1]["done"], "its tasks to end")
+            until(
+                lambda request=request: ask(stack.port, "GET", f"/v1/requests/{request}").json()["done"],
+                "its tasks to end",
+            )
         until(
-            lambda: ask(stack, "GET", f"/v1/sources/{source(hurt)}/records?n=0&wait=2")[0] == 200, f"{hurt} to be well"
+            lambda: ask(stack.port, "GET", f"/v1/sources/{source(hurt)}/records?n=0&wait=2").status == 200,
+            f"{hurt} to be well",
         )
         calm.append(p95(stack, others))
         for link in own:

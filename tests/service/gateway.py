@@ -15,8 +15,8 @@ from tests import sources
 from tests.forked import GATEWAY, Forked
 from tests.service import hub_parts
 from tests.service.conftest import RedisInstance
-from tests.service.wire import ask
 from tests.waiting import until
+from tests.wire import ask
 from web.app import Gateway
 
 JSON = {"Content-Type": "application/json"}

@@ -134,7 +134,7 @@ def inside(stack: Stack):
 
     found = Inside(stack)
     yield found
-    found.well()
+    found.behave()
     found.close()
 
 

@@ -1,36 +1,24 @@
 """Drives a stack over HTTP as clients do, and keeps a ledger outside of it: which ids were promised, what came for them."""
 
-import http.client
 import json
-import time
 from dataclasses import dataclass, field
 
 import redis
 
 from regions import connect, names
+from tests import ledger, site
 from tests.stack.conftest import Stack
-
-
-def ask(stack: Stack, method: str, path: str, body: object = None, headers: dict[str, str] | None = None):
-    """One call: (status, headers, JSON), and never an exception for what the gateway says."""
-    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=90)
-    try:
-        content = None if body is None else json.dumps(body)
-        connection.request(method, path, content, {"Content-Type": "application/json", **(headers or {})})
-        response = connection.getresponse()
-        text = response.read()
-        return response.status, dict(response.getheaders()), json.loads(text) if text else None
-    finally:
-        connection.close()
+from tests.wire import ask
 
 
 def is_up(stack: Stack) -> bool:
     """Whether the gateway is ready and every region is up, as ``nearfetch status`` asks, which costs half a second of CPU."""
     try:
-        ready, (status, _, found) = ask(stack, "GET", "/readyz")[0], ask(stack, "GET", "/v1/regions")
-    except (OSError, http.client.HTTPException):
+        replies = ask(stack.port, "GET", "/readyz"), ask(stack.port, "GET", "/v1/regions")
+    except ledger.GONE:
         return False
-    return (ready, status) == (200, 200) and all(region["status"] == "up" for region in found["regions"])
+    is_ready = all(reply.status == 200 for reply in replies)
+    return is_ready and all(region["status"] == "up" for region in replies[1].json()["regions"])
 
 
 def is_up_by_status(stack: Stack) -> bool:
@@ -39,39 +27,24 @@ def is_up_by_status(stack: Stack) -> bool:
 
 
 @dataclass
-class Ledger:
-    """Promised tasks by request, and every result that was delivered, in order."""
+class Ledger(ledger.Ledger):
+    """The ledger of a stack that is well: each post is accepted, each read answered. ``delivered``: results, in order."""
 
-    stack: Stack
-    promised: dict[str, set[str]] = field(default_factory=dict)
     delivered: list[dict] = field(default_factory=list)
 
     def post(self, sources: list, **options) -> str:
         """Posts a request that must be accepted; its id."""
-        status, _, answer = ask(self.stack, "POST", "/v1/requests", {"sources": sources, **options})
-        assert status == 202, answer
-        self.promised[answer["id"]] = {task["id"] for task in answer["tasks"]}
-        return answer["id"]
+        request = self.send(sources, **options)
+        assert request is not None, "refused"
+        return request
 
     def collect(self, request: str, seconds: float = 150.0) -> None:
-        """Polls with ``after`` until the request is done and everything of it was delivered."""
-        deadline = time.monotonic() + seconds
-        cursor, is_over = "0-0", False
-        while not is_over:
-            assert time.monotonic() < deadline, f"request {request} is not done after {seconds:g} s"
-            status, _, answer = ask(self.stack, "GET", f"/v1/requests/{request}?after={cursor}&wait=10")
-            assert status == 200, answer
-            self.delivered += answer["results"]
-            cursor, is_over = answer["cursor"], answer["done"] and not answer["more"]
+        """Reads the results of a request until it is done."""
+        self.delivered += self.results(request, seconds)
 
     def check(self) -> None:
         """Every promised task succeeded, once, and nothing else came."""
-        ids = [result["task"] for result in self.delivered]
-        promised = set().union(*self.promised.values())
-        assert set(ids) == promised, f"lost {promised - set(ids)}, unexpected {set(ids) - promised}"
-        assert len(ids) == len(set(ids)), "doubled"
-        bad = {result["task"]: result["error"] for result in self.delivered if result["status"] != "succeeded"}
-        assert not bad, bad
+        ledger.judge(self.delivered, set().union(*self.promised.values()))
 
 
 class Inside:
@@ -102,27 +75,14 @@ class Inside:
         return found
 
     def behave(self, **rule) -> None:
-        """Makes the sample site slow or failing."""
-        self._site("POST", rule)
-
-    def well(self) -> None:
-        """Makes the sample site well again."""
-        self._site("DELETE", None)
+        """Makes the sample site slow or failing; without a rule it is well again."""
+        site.behave(self.ports["site"], **rule)
 
     def fetches(self, path: str) -> int:
         """How often a page of the sample site was fetched: ``/host/path?query``."""
-        return self._site("GET", None, "fetches")["fetches"].get(path, 0)
+        return ask(self.ports["site"], "GET", "/_site/fetches").json()["fetches"].get(path, 0)
 
     def close(self) -> None:
         """Closes the clients."""
         for client in self.clients:
             client.close()
-
-    def _site(self, method: str, body: object, what: str = "behave"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports["site"], timeout=10)
-        connection.request(method, f"/_site/{what}", None if body is None else json.dumps(body))
-        response = connection.getresponse()
-        text = response.read()
-        connection.close()
-        assert response.status < 300, text
-        return json.loads(text)

@@ -1,6 +1,6 @@
 """The answers of a whole stack, in every way that a client can wait for them, and when a part is away."""
 
-import http.client
+import itertools
 import json
 import threading
 import time
@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import ulid
 
-from tests.stack.driving import Ledger, ask
+from tests.stack.driving import Ledger
+from tests.wire import ask, events
 
 FIVE = [
     "ecb.rates",
@@ -33,66 +34,46 @@ def test_polls_with_after_bring_the_fast_ones_before_the_slow_one(stack):
     assert sum(size["raw"] for size in fetched) >= 3 * sum(size["records"] for size in fetched)
 
 
-def events(stack, request: str, last_event_id: str = "", stop_after: int = 0):
-    """(event, id, data) of a stream until its end, or until so many came."""
-    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=60)
-    headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-    connection.request("GET", f"/v1/requests/{request}/events", headers=headers)
-    response = connection.getresponse()
-    assert response.getheader("Content-Type").startswith("text/event-stream")
-    found, fields = [], {}
-    for raw in response:
-        line = raw.decode().rstrip("\r\n")
-        if not line and "event" in fields:
-            found.append((fields["event"], fields.get("id"), json.loads(fields["data"])))
-            fields = {}
-            if stop_after and len(found) == stop_after:
-                break
-        elif line and not line.startswith(":"):
-            name, _, value = line.partition(": ")
-            fields[name] = value
-    connection.close()
-    return found
-
-
 def test_an_event_stream_brings_each_result_once_and_resumes_where_it_broke(stack):
     ledger = Ledger(stack)
     request = ledger.post(FIVE)
-    first = events(stack, request, stop_after=2)
-    rest = events(stack, request, first[-1][1])
-    names = [name for name, _, _ in first + rest]
-    assert names == ["result"] * 5 + ["done"]
-    ledger.delivered = [data for name, _, data in first + rest if name == "result"]
+    path = f"/v1/requests/{request}/events"
+    first = list(itertools.islice(events(stack.port, path), 2))
+    rest = list(events(stack.port, path, first[-1].id))
+    assert [event.name for event in first + rest] == ["result"] * 5 + ["done"]
+    ledger.delivered = [event.data for event in first + rest if event.name == "result"]
     ledger.check()
-    assert rest[-1][2]["done"] is True
-    assert "results" not in rest[-1][2]
+    assert rest[-1].data["done"] is True
+    assert "results" not in rest[-1].data
 
 
 def test_a_synchronous_request_answers_with_its_records(stack):
-    status, headers, answer = ask(stack, "POST", "/v1/requests", {"sources": ["ecb.rates"]}, {"Prefer": "wait=10"})
-    assert (status, headers["Preference-Applied"]) == (200, "wait=10")
+    reply = ask(stack.port, "POST", "/v1/requests", {"Prefer": "wait=10"}, {"sources": ["ecb.rates"]})
+    assert (reply.status, reply.headers["preference-applied"]) == (200, "wait=10")
+    answer = reply.json()
     assert answer["done"] is True
     assert answer["results"][0]["count"] == len(answer["results"][0]["records"]) > 20
 
 
 def test_a_source_slower_than_the_wait_is_a_202_and_comes_later(stack):
-    status, headers, answer = ask(stack, "POST", "/v1/requests", {"sources": ["slow.example"]}, {"Prefer": "wait=1"})
-    assert status == 202
-    assert "Preference-Applied" not in headers
-    status, _, later = ask(stack, "GET", f"{headers['Location']}?wait=30")
-    assert (status, later["status"]) == (200, "succeeded")
-    assert later["id"] == answer["id"]
+    reply = ask(stack.port, "POST", "/v1/requests", {"Prefer": "wait=1"}, {"sources": ["slow.example"]})
+    assert reply.status == 202
+    assert "preference-applied" not in reply.headers
+    later = ask(stack.port, "GET", f"{reply.headers['location']}?wait=30")
+    assert (later.status, later.json()["status"]) == (200, "succeeded")
+    assert later.json()["id"] == reply.json()["id"]
 
 
 def test_an_answer_that_may_be_a_little_old_is_not_fetched_again(stack, inside):
     """The same records, also by the command line; where it was says whose result it is."""
     query = "/v1/sources/books.list/records?category=travel_2"
-    first = ask(stack, "GET", query)[2]
+    first = ask(stack.port, "GET", query).json()
     pages = "/books.toscrape.com/catalogue/category/books/travel_2/index.html"
     fetches = inside.fetches(pages)
     assert fetches > 0
-    status, headers, second = ask(stack, "GET", f"{query}&max_age=600")
-    assert (status, second["cached"], headers["Age"]) == (200, True, str(int(second["age"])))
+    reply = ask(stack.port, "GET", f"{query}&max_age=600")
+    second = reply.json()
+    assert (reply.status, second["cached"], reply.headers["age"]) == (200, True, str(int(second["age"])))
     assert (second["records"], second["fetched_at"]) == (first["records"], first["fetched_at"])
     words = ("books.list", "category=travel_2", "--max-age", "600")
     third = json.loads(stack.nearfetch("fetch", *words, "--json", "--url", stack.url).stdout)
@@ -112,27 +93,27 @@ def test_what_200_clients_ask_at_once_is_fetched_once(stack, inside):
 
     def one(_):
         ready.wait()
-        return ask(stack, "GET", "/v1/sources/slow.example/records?wait=60")
+        return ask(stack.port, "GET", "/v1/sources/slow.example/records?wait=60", timeout_seconds=90)
 
     with ThreadPoolExecutor(CLIENTS) as clients:
         answers = list(clients.map(one, range(CLIENTS)))
-    assert {status for status, _, _ in answers} == {200}
-    found = [answer for _, _, answer in answers]
+    assert {answer.status for answer in answers} == {200}
+    found = [answer.json() for answer in answers]
     assert len({result["task"] for result in found}) == CLIENTS
     assert {result["fetched_at"] for result in found} == {found[0]["fetched_at"]}
     assert {(result["cached"], result["stale"], result["count"]) for result in found} == {(False, False, 3)}
     assert inside.fetches(page) == before + 1
     (asked,) = [result["task"] for result in found if result["attempts"]]
     told = next(result["task"] for result in found if not result["attempts"])
-    hops = ask(stack, "GET", f"/v1/tasks/{told}")[2]["hops"]
+    hops = ask(stack.port, "GET", f"/v1/tasks/{told}").json()["hops"]
     assert f"its answer is that of {asked}, which asked the same" in [hop.get("note") for hop in hops]
 
 
 def test_a_source_that_fails_says_whose_fault_it_is(stack, inside):
     inside.behave(prefix="/www.ecb.europa.eu/", status=503)
-    status, _, problem = ask(stack, "GET", "/v1/sources/ecb.rates/records")
-    assert status == 502
-    error = problem["result"]["error"]
+    reply = ask(stack.port, "GET", "/v1/sources/ecb.rates/records")
+    assert reply.status == 502
+    error = reply.json()["result"]["error"]
     assert (error["type"], error["origin"], error["http_status"]) == ("http_status", "target", 503)
 
 
@@ -152,17 +133,14 @@ def test_a_source_that_fails_says_whose_fault_it_is(stack, inside):
 def test_what_is_wrong_is_a_problem_document_at_once(stack, method, path, body, expected):
     path = path.replace("01M87NM5A96R7ZKD2ZVZPK23MZ", str(ulid.ULID()))
     started = time.monotonic()
-    status, headers, problem = ask(stack, method, path, body)
+    reply = ask(stack.port, method, path, body=body)
     assert time.monotonic() - started < SOON
-    assert (status, problem["status"]) == (expected, expected)
-    assert headers["Content-Type"] == "application/problem+json"
+    assert (reply.status, reply.json()["status"]) == (expected, expected)
+    assert reply.headers["content-type"] == "application/problem+json"
 
 
 def test_what_is_no_json_is_a_400(stack):
-    connection = http.client.HTTPConnection("127.0.0.1", stack.port, timeout=30)
-    connection.request("POST", "/v1/requests", "{", {"Content-Type": "application/json"})
-    assert connection.getresponse().status == 400
-    connection.close()
+    assert ask(stack.port, "POST", "/v1/requests", {"Content-Type": "application/json"}, b"{").status == 400
 
 
 def test_the_dashboard_shows_finished_and_failed_jobs_that_can_be_read(stack, inside):
@@ -193,9 +171,5 @@ def dashboard(inside, region: str, path: str):
     import base64
 
     credentials = base64.b64encode(f"ops:{inside.secrets[f'dashboard {region}']}".encode()).decode()
-    connection = http.client.HTTPConnection("127.0.0.1", inside.ports[f"dashboard {region}"], timeout=30)
-    connection.request("GET", path, headers={"Authorization": f"Basic {credentials}"})
-    response = connection.getresponse()
-    text = response.read().decode()
-    connection.close()
-    return response.status, text
+    reply = ask(inside.ports[f"dashboard {region}"], "GET", path, {"Authorization": f"Basic {credentials}"})
+    return reply.status, reply.body.decode()

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from tests.stack.driving import Ledger, ask
+from tests.stack.driving import Ledger
 from tests.waiting import until
+from tests.wire import ask
 
 PROMISED_SECONDS = 2.0  # a version that lives for less may be unknown to a process
 TAKEN_SECONDS = 6.0  # promised are 2, on a machine that has nothing else to do
@@ -56,13 +57,13 @@ class Traffic:
     def run_once(self) -> None:
         """The pages of some are on their way while the definition changes."""
         tasks = [{"source": "changing", "params": {"seconds": seconds}} for seconds in ("0", "0.4", "1.2")]
-        status, _, answer = ask(self._stack, "POST", "/v1/requests", {"sources": tasks, "deadline": 60})
-        if status == 202:
-            self.ledger.promised[answer["id"]] = {task["id"] for task in answer["tasks"]}
-        elif status == 422:
+        reply = ask(self._stack.port, "POST", "/v1/requests", body={"sources": tasks, "deadline": 60})
+        if reply.status == 202:
+            self.ledger.note(reply.json())
+        elif reply.status == 422:
             self.refused += 1
         else:
-            self._strange.append((status, answer))
+            self._strange.append(reply)
         self._is_over.wait(0.05)
 
     def check(self) -> None:
@@ -87,16 +88,16 @@ def changing(make_stack, one_region, tmp_path):
 
 def shown(stack):
     """(definition, health) of the source in the catalogue; ("", "gone") where it is none."""
-    status, _, found = ask(stack, "GET", "/v1/sources/changing")
-    return (found["definition"], found["health"]) if status == 200 else ("", "gone")
+    reply = ask(stack.port, "GET", "/v1/sources/changing")
+    return (found["definition"], found["health"]) if reply.status == 200 and (found := reply.json()) else ("", "gone")
 
 
 def used(stack):
     """The hash of the definition that a new task runs by; None where none is taken."""
-    status, _, found = ask(stack, "GET", "/v1/sources/changing/records?place=x")
-    if status != 200:
-        status, _, found = ask(stack, "GET", "/v1/sources/changing/records")
-    return found["definition"] if status == 200 else None
+    reply = ask(stack.port, "GET", "/v1/sources/changing/records?place=x")
+    if reply.status != 200:
+        reply = ask(stack.port, "GET", "/v1/sources/changing/records")
+    return reply.json()["definition"] if reply.status == 200 else None
 
 
 @pytest.mark.timeout(400)

@@ -5,8 +5,9 @@ import urllib.request
 
 import pytest
 
-from tests.stack.driving import Ledger, ask
+from tests.stack.driving import Ledger
 from tests.waiting import until
+from tests.wire import ask
 from web.hub.verdict import KEPT, LAST, RUNS_MIN
 
 ASKED = [
@@ -32,7 +33,7 @@ def run(stack, times: int) -> None:
 
 
 def views(stack) -> dict[str, dict]:
-    _, _, found = ask(stack, "GET", "/v1/sources")
+    found = ask(stack.port, "GET", "/v1/sources").json()
     return {view["id"]: view for view in found["sources"] if view["id"] in NAMES}
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from scripts.stack.services import RabbitMQ
-from tests.stack.driving import Ledger, ask, is_up_by_status
+from tests.stack.driving import Ledger, is_up_by_status
 from tests.waiting import freeze, until
+from tests.wire import ask
 
 SECONDS = 60.0  # a broker that hangs is noticed by its missed heartbeats
 
@@ -31,8 +32,8 @@ def said(stack, path: str, status: int) -> Callable[[], dict | None]:
     """What a path answers, once it does with this status."""
 
     def get() -> dict | None:
-        found, _, answer = ask(stack, "GET", path)
-        return answer if found == status else None
+        reply = ask(stack.port, "GET", path)
+        return reply.json() if reply.status == status else None
 
     return get
 
@@ -51,8 +52,8 @@ def region_says(stack, region: str, words: str) -> dict:
     """The view of a region once one of its reasons says that."""
 
     def get() -> dict | None:
-        status, _, view = ask(stack, "GET", f"/v1/regions/{region}")
-        return view if status == 200 and any(words in reason for reason in view["reasons"]) else None
+        reply = ask(stack.port, "GET", f"/v1/regions/{region}")
+        return view if reply.status == 200 and words in " ".join((view := reply.json())["reasons"]) else None
 
     return until(get, f"{region} to say {words}", SECONDS)
 
@@ -61,8 +62,8 @@ def test_a_hub_that_hangs_is_named_and_the_catalogue_is_still_there(stack):
     with hanging(stack, "hub"):
         problem = until(said(stack, "/readyz", 503), "the gateway to see it", SECONDS)
         assert "the hub's Redis does not answer" in problem["detail"]
-        assert ask(stack, "GET", "/v1/regions")[0] == 503
-        assert ask(stack, "GET", "/healthz")[0] == 200
+        assert ask(stack.port, "GET", "/v1/regions").status == 503
+        assert ask(stack.port, "GET", "/healthz").status == 200
         text = status_says(stack, "not ready")
         assert "the hub's Redis does not answer" in text
         assert re.search(r"regions: unknown .*does not answer", text)
@@ -73,7 +74,7 @@ def test_a_hub_that_hangs_is_named_and_the_catalogue_is_still_there(stack):
 
 def test_a_broker_that_hangs_is_named_by_the_gateway_and_by_every_region(stack):
     with hanging(stack, "rabbitmq"):
-        assert ask(stack, "POST", "/v1/requests", {"sources": ["ecb.rates"]})[0] == 503
+        assert ask(stack.port, "POST", "/v1/requests", body={"sources": ["ecb.rates"]}).status == 503
         problem = until(said(stack, "/readyz", 503), "the gateway to see it", SECONDS)
         assert "the broker" in problem["detail"]
         view = region_says(stack, "fra", "RabbitMQ is away")
@@ -93,17 +94,17 @@ def test_a_broker_without_room_on_its_disk_is_named_and_what_it_has_goes_on(stac
         broker.evaluate('rabbit_disk_monitor:set_disk_free_limit("1000000GB").')
 
         def refused() -> dict | None:
-            status, _, problem = ask(stack, "POST", "/v1/requests", {"sources": ["ecb.rates"]})
-            if status == 202:
-                ledger.promised[problem["id"]] = {task["id"] for task in problem["tasks"]}
-            return problem if status == 503 else None
+            reply = ask(stack.port, "POST", "/v1/requests", body={"sources": ["ecb.rates"]})
+            if reply.status == 202:
+                ledger.note(reply.json())
+            return reply.json() if reply.status == 503 else None
 
         problem = until(refused, "a post to be refused", SECONDS)
         assert "takes no messages: low on disk" in problem["detail"]
         assert "low on disk" in said(stack, "/readyz", 503)()["detail"]
         assert "low on disk" in status_says(stack, "not ready")
         ledger.collect(before)  # bridges consume all the same
-        assert ask(stack, "GET", "/v1/regions/fra")[2]["status"] == "up"
+        assert ask(stack.port, "GET", "/v1/regions/fra").json()["status"] == "up"
     finally:
         broker.evaluate('rabbit_disk_monitor:set_disk_free_limit("50MB").')
     until(said(stack, "/readyz", 200), "the alarm to end", SECONDS)
@@ -122,8 +123,8 @@ def test_a_regions_redis_that_hangs_is_named_and_nobody_calls_its_workers_dead(s
         waits = region_says(stack, "fra", "its workers wait: its Redis is away")
         assert waits["workers"][0]["processes"] == 2
         assert not any("no worker" in reason for reason in waits["reasons"])
-        assert ask(stack, "GET", "/readyz")[0] == 200
-        assert ask(stack, "GET", "/v1/regions/nyc")[2]["status"] == "up"
+        assert ask(stack.port, "GET", "/readyz").status == 200
+        assert ask(stack.port, "GET", "/v1/regions/nyc").json()["status"] == "up"
         text = status_says(stack, "its Redis is away")
         assert re.search(r"^  fra .*degraded", text, re.MULTILINE)
         ledger.collect(ledger.post(["quakes.day"]))
@@ -135,14 +136,18 @@ def test_a_regions_redis_that_hangs_is_named_and_nobody_calls_its_workers_dead(s
 def test_a_history_that_hangs_is_named_before_anybody_asks_it_and_requests_go_on(stack):
     ledger = Ledger(stack)
     with hanging(stack, "store"):
-        until(lambda: ask(stack, "GET", "/readyz")[2].get("history") not in ("ok", "off"), "it to be named", SECONDS)
-        assert ask(stack, "GET", "/readyz")[0] == 200
+        until(
+            lambda: ask(stack.port, "GET", "/readyz").json().get("history") not in ("ok", "off"),
+            "it to be named",
+            SECONDS,
+        )
+        assert ask(stack.port, "GET", "/readyz").status == 200
         assert "history: the history does not answer" in status_says(stack, "history:")
-        assert ask(stack, "GET", "/v1/requests")[0] == 503
+        assert ask(stack.port, "GET", "/v1/requests").status == 503
         request = ledger.post(["ecb.rates"])
         ledger.collect(request)
     ledger.check()
     until(
-        lambda: request in [one["id"] for one in ask(stack, "GET", "/v1/requests")[2].get("requests", ())],
+        lambda: request in [one["id"] for one in ask(stack.port, "GET", "/v1/requests").json().get("requests", ())],
         "its archive",
     )

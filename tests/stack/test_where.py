@@ -3,14 +3,15 @@
 import os
 import signal
 
-from tests.stack.driving import Ledger, ask
+from tests.stack.driving import Ledger
 from tests.waiting import until
+from tests.wire import ask
 
 
 def whereabouts(stack, task: str) -> dict:
-    status, _, found = ask(stack, "GET", f"/v1/tasks/{task}")
-    assert status == 200, found
-    return found
+    reply = ask(stack.port, "GET", f"/v1/tasks/{task}")
+    assert reply.status == 200, reply
+    return reply.json()
 
 
 def after(stack, task: str, hop: str) -> dict:
@@ -38,7 +39,7 @@ def test_a_task_that_went_well_shows_every_hop(stack):
     assert (places["confirmed"], places["bridged"]) == ("rabbitmq q.fra", "fra")
     assert places["claimed"].startswith("fra.worker.")
     assert (found["id"], found["request"], found["status"], found["error"]) == (task, request, "succeeded", None)
-    assert ask(stack, "GET", f"/v1/requests/{request}/tasks/{task}")[2] == found
+    assert ask(stack.port, "GET", f"/v1/requests/{request}/tasks/{task}").json() == found
     shown = stack.nearfetch("where", task, "--url", stack.url).stdout
     assert "rabbitmq q.fra" in shown
     assert "31 records" in shown
@@ -76,7 +77,7 @@ def test_a_cancelled_task_says_so(stack, inside):
     ledger = Ledger(stack)
     request = ledger.post(["slow.example"])
     (task,) = ledger.promised[request]
-    ask(stack, "DELETE", f"/v1/requests/{request}")
+    ask(stack.port, "DELETE", f"/v1/requests/{request}")
     found = whereabouts(stack, task)
     assert (found["status"], found["error"]["type"]) == ("cancelled", "cancelled")
     assert hops(found)[-1] == "settled"
@@ -84,7 +85,7 @@ def test_a_cancelled_task_says_so(stack, inside):
 
 
 def test_a_task_that_nobody_knows_any_more_is_gone(stack):
-    assert ask(stack, "GET", "/v1/tasks/01M87RTYV9Y5XD88GQ9E7T7S17")[0] == 410
-    assert ask(stack, "GET", "/v1/tasks/soon")[0] == 404
+    assert ask(stack.port, "GET", "/v1/tasks/01M87RTYV9Y5XD88GQ9E7T7S17").status == 410
+    assert ask(stack.port, "GET", "/v1/tasks/soon").status == 404
     done = stack.nearfetch("where", "01M87RTYV9Y5XD88GQ9E7T7S17", "--url", stack.url, check=False)
     assert (done.returncode, "there is no task 01M87RTYV9Y5XD88GQ9E7T7S17" in done.stderr) == (1, True)

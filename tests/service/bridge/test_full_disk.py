@@ -16,10 +16,10 @@ from regions import connect, names
 from scripts.stack.services import Running, free_port, redis_server
 from tests.service.bridging import Broker, bridging, last_status, settings_of, task
 from tests.service.gateway import LIST, Stack
-from tests.service.wire import ask
 from tests.service.working import REGION, enqueue, out_entries, results, settings_for, worker_process
 from tests.service.working import task as job
 from tests.waiting import until
+from tests.wire import ask
 
 NO_SIGNAL = "trap '' XFSZ; exec \"$@\""  # a write past the limit fails, as on a full disk, and kills nobody
 

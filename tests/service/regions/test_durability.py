@@ -17,8 +17,8 @@ from scripts.stack.services import free_port
 from tests.forked import COMMAND, Forked
 from tests.service import hub_parts
 from tests.service.conftest import RedisInstance
-from tests.service.wire import ask
 from tests.waiting import until
+from tests.wire import ask
 from web.hub.redis import Hub, HubRefuses
 
 BAD = {

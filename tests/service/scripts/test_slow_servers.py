@@ -11,8 +11,8 @@ from scripts.stack.probes import listens
 from scripts.stack.services import Running, Service
 from scripts.stack.wan_links import Control, Rule, Way
 from tests.service.gateway import LIST, Stack
-from tests.service.wire import ask
 from tests.waiting import until
+from tests.wire import ask
 
 SOON = 6.0  # seconds that a test allows for what takes one, on a machine that has much else to do
 SLOW_MS, TOO_SLOW_MS = 150.0, 1200.0  # of each answer; a Redis has 500 ms, an accept 900 ms in all

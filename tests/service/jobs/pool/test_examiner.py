@@ -15,8 +15,8 @@ from regions.settings import ROOT
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import Stack
 from tests.service.web.api.test_records import replace
-from tests.service.wire import ask
 from tests.waiting import until
+from tests.wire import ask
 
 PLAIN = """
 title = "Plain"

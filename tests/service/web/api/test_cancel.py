@@ -5,8 +5,8 @@ import ulid
 from jobs import contract
 from regions import names
 from tests.service.gateway import LIST
-from tests.service.wire import Wire, ask
 from tests.waiting import until
+from tests.wire import Wire, ask
 
 
 def told(stack, region: str) -> contract.Cancel:

@@ -17,8 +17,8 @@ from scripts.stack.services import free_port
 from tests import sources
 from tests.forked import GATEWAY, Forked
 from tests.service.gateway import JSON, LIST
-from tests.service.wire import Wire, ask, chunked
 from tests.waiting import until
+from tests.wire import Wire, ask, chunked
 
 AT_ONCE_SECONDS = 5.0  # promised is 1; who is waited for by mistake takes ten and more
 

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from tests.service.waiting_gateway import WaitingGateway
-from tests.service.wire import Wire, ask
 from tests.waiting import until
+from tests.wire import Wire, ask
 from web.api import events, pieces
 
 RECORDS = b'["%b"]' % (b"x" * 100_000)
@@ -155,8 +155,8 @@ def test_news_are_not_read_for_who_is_behind(gateway, monkeypatch):
         assert [cursor for _, cursor in read if cursor != "99999999999999-0"] == []
         stuck.head()
         told = list(stuck.events())
-        assert [event.json()["task"] for event in told[:-1]] == tasks
-        assert told[-1].kind == "done"
+        assert [event.data["task"] for event in told[:-1]] == tasks
+        assert told[-1].name == "done"
 
 
 def test_client_that_hangs_up_in_the_middle_does_not_wait_any_more(gateway):

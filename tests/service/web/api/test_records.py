@@ -16,8 +16,8 @@ from scripts.cli import main
 from scripts.commands import completion
 from tests.forked import COMMAND, Forked
 from tests.service.gateway import Stack
-from tests.service.wire import Wire, ask
 from tests.waiting import until
+from tests.wire import Wire, ask
 from web.api import rows
 
 EXACT = b'[{"price":"1.10","name":"a, \\"b\\""},{"name":"=SUM(A1)","price":null,"more":[1.50,1e400]}]'

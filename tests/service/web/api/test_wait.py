@@ -9,8 +9,8 @@ from ulid import ULID
 from regions import names
 from tests.service.conftest import RedisInstance
 from tests.service.waiting_gateway import WaitingGateway
-from tests.service.wire import Wire, ask
 from tests.waiting import until
+from tests.wire import Wire, ask
 from web.api import events
 from web.hub import ledger
 
@@ -251,15 +251,15 @@ def test_stream_tells_each_result_and_then_the_end(gateway):
         status, headers = wire.head()
         assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
         stream = wire.events()
-        assert next(stream).json()["task"] == first
+        assert next(stream).data["task"] == first
         second = gateway.settle(new, 0)
-        assert next(stream).json()["task"] == second
+        assert next(stream).data["task"] == second
         third = gateway.settle(new, 2, status="failed")
         event = next(stream)
-        assert (event.kind, event.json()["task"], event.json()["error"]["http_status"]) == ("result", third, 404)
+        assert (event.name, event.data["task"], event.data["error"]["http_status"]) == ("result", third, 404)
         done = next(stream)
-        assert (done.kind, done.id, done.json()["status"]) == ("done", event.id, "partial")
-        assert "results" not in done.json()
+        assert (done.name, done.id, done.data["status"]) == ("done", event.id, "partial")
+        assert "results" not in done.data
         assert list(stream) == []
         assert wire.ask("GET", "/healthz").status == 200  # the connection serves on
 
@@ -275,7 +275,7 @@ def test_stream_resumes_by_its_last_id_without_gap_or_repeat(gateway):
             wire.head()
             stream = wire.events()
             event = next(stream)
-            seen.append(event.json()["task"])
+            seen.append(event.data["task"])
             after = event.id
             if index == 6:
                 cursor = event.id
@@ -284,7 +284,7 @@ def test_stream_resumes_by_its_last_id_without_gap_or_repeat(gateway):
         wire.send("GET", f"{path(new)}/events?after={cursor}")
         wire.head()
         events = list(wire.events())
-        assert [event.json().get("task") for event in events] == [*tasks[7:], None]
+        assert [event.data.get("task") for event in events] == [*tasks[7:], None]
 
 
 def test_stream_resumed_after_its_end_says_so_again(gateway):
@@ -296,7 +296,7 @@ def test_stream_resumed_after_its_end_says_so_again(gateway):
         last = list(wire.events())[-1]
         wire.send("GET", f"{path(new)}/events", {"Last-Event-ID": last.id})
         wire.head()
-        assert [(event.kind, event.id) for event in wire.events()] == [("done", last.id)]
+        assert [(event.name, event.id) for event in wire.events()] == [("done", last.id)]
 
 
 def test_comment_is_when_a_stream_reads_what_nobody_told_it(start_gateway, monkeypatch):
@@ -307,10 +307,10 @@ def test_comment_is_when_a_stream_reads_what_nobody_told_it(start_gateway, monke
         wire.send("GET", f"{path(new)}/events")
         wire.head()
         stream = wire.events()
-        assert [next(stream).kind, next(stream).kind] == [":", ":"]
+        assert [next(stream).name, next(stream).name] == [":", ":"]
         task = gateway.settle(new, 0)
-        told = [event for event in stream if event.kind != ":"]
-        assert [told[0].json()["task"], told[1].kind] == [task, "done"]
+        told = [event for event in stream if event.name != ":"]
+        assert [told[0].data["task"], told[1].name] == [task, "done"]
 
 
 def test_slow_reader_of_a_stream_misses_nothing(start_gateway, monkeypatch):
@@ -322,8 +322,8 @@ def test_slow_reader_of_a_stream_misses_nothing(start_gateway, monkeypatch):
         slow.head()
         tasks = [gateway.settle(new, index, b'["%b"]' % (b"x" * 300_000)) for index in range(20)]
         told = list(slow.events())
-        assert [event.json()["task"] for event in told[:-1]] == tasks
-        assert told[-1].kind == "done"
+        assert [event.data["task"] for event in told[:-1]] == tasks
+        assert told[-1].name == "done"
 
 
 def test_long_poll_outlives_a_restart_of_the_hub(start_gateway, hub_redis):
@@ -343,7 +343,7 @@ def test_long_poll_outlives_a_restart_of_the_hub(start_gateway, hub_redis):
         until(lambda: not gateway.hub.away, "the hub to be back")
         task = gateway.settle(new, 0)
         assert poll.reply().json()["results"][0]["task"] == task
-        assert next(stream.events()).json()["task"] == task
+        assert next(stream.events()).data["task"] == task
 
 
 def test_stop_answers_whoever_waits(start_gateway):

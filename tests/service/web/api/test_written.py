@@ -9,8 +9,8 @@ import pytest
 
 from regions import durability
 from tests.service.waiting_gateway import WaitingGateway
-from tests.service.wire import Wire, ask
 from tests.waiting import until
+from tests.wire import Wire, ask
 from web.hub import ledger
 
 WAYS = ["", "?after=0-0", "?wait=30", "?after=0-0&wait=30"]
@@ -80,11 +80,11 @@ def test_stream_tells_a_result_when_the_hub_has_written_it(gateway, disk):
         second = gateway.settle(new, 1)
         disk.writes()
         events = wire.events()
-        assert next(events).json()["task"] == first
+        assert next(events).data["task"] == first
         until(lambda: gateway.waiters._unwritten, "the second to be kept back: it came after the file was read")
         disk.is_seen()
         disk.writes()
-        assert [next(events).json()["task"], next(events).kind] == [second, "done"]
+        assert [next(events).data["task"], next(events).name] == [second, "done"]
 
 
 @pytest.mark.parametrize("query", WAYS)

@@ -15,8 +15,8 @@ from tests.forked import COMMAND
 from tests.service.bridging import bridging, settings_of
 from tests.service.gateway import LIST, Stack
 from tests.service.hub_parts import new_request, settings
-from tests.service.wire import ask
 from tests.waiting import until
+from tests.wire import ask
 from web.flow import dead
 from web.flow.dead import DeadLetter, DeadLetters, DeadReader
 from web.hub.ledger import Ledger

@@ -8,8 +8,8 @@ import resource
 import pytest
 
 from tests.service.gateway import JSON, GatewayProcess, Region, Stack
-from tests.service.wire import Wire, ask
 from tests.waiting import until
+from tests.wire import Wire, ask
 
 PLAIN = b'{"sources": ["demo.plain"]}'
 

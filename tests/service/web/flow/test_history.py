@@ -12,8 +12,8 @@ from scripts.stack.ports import free_port
 from scripts.stack.services import Running, document_store
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
-from tests.service.wire import Wire, ask
 from tests.waiting import states, until
+from tests.wire import Wire, ask
 from web.flow import archive, history
 
 

@@ -7,8 +7,8 @@ import pytest
 from jobs import contract
 from regions import names
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
-from tests.service.wire import Wire, ask
 from tests.waiting import until
+from tests.wire import Wire, ask
 
 DIES_BEFORE_IT_ACCEPTS = """
 import os, signal

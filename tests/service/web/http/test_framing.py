@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.service.wire import Wire, ask, chunked, request
+from tests.wire import Wire, ask, chunked, request
 
 HOST = b"Host: 127.0.0.1\r\n"
 POST = b"POST /body HTTP/1.1\r\n" + HOST

@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from tests.service.bare_server import BIG
-from tests.service.wire import Wire, ask, chunked, request
 from tests.waiting import until
+from tests.wire import Wire, ask, chunked, request
 from web.http import outlet
 from web.http.exchange import Answer
 

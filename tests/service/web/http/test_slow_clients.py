@@ -9,8 +9,8 @@ import time
 import pytest
 
 from tests.service.bare_server import BIG
-from tests.service.wire import Wire, ask, request
 from tests.waiting import until
+from tests.wire import Wire, ask, request
 from web.http import exchange, inlet, outlet
 from web.http.exchange import Answer
 from web.http.quota import FREE_BYTES

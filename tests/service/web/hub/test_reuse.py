@@ -13,8 +13,8 @@ from tests import sources
 from tests.service.gateway import JSON, Stack
 from tests.service.scripts.test_slow_servers import slow_stack
 from tests.service.web.api.test_http import AT_ONCE_SECONDS
-from tests.service.wire import Wire, ask
 from tests.waiting import until
+from tests.wire import Wire, ask
 
 __all__ = ["slow_stack"]
 
@@ -109,7 +109,7 @@ def test_a_request_whose_tasks_all_have_results_is_done_in_its_202(stack):
     with Wire(stack.port) as wire:
         wire.send("GET", f"{path}/events")
         assert wire.head()[0] == 200
-        assert [event.kind for event in wire.events()] == ["result", "result", "done"]
+        assert [event.name for event in wire.events()] == ["result", "result", "done"]
     where = ask(stack.port, "GET", f"/v1/tasks/{found['tasks'][0]['id']}").json()
     assert [hop["hop"] for hop in where["hops"]] == ["accepted", "cached", "settled", "delivered"]
     assert where["hops"][1]["where"] == "hub"

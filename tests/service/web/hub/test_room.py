@@ -8,8 +8,8 @@ import pytest
 from regions import connect, topology
 from tests.service.gateway import JSON, LIST, Stack
 from tests.service.hub_parts import new_request, settings
-from tests.service.wire import ask
 from tests.waiting import until
+from tests.wire import ask
 from web.hub.ledger import Ledger
 from web.hub.redis import FULL_AT, Hub, HubFull
 

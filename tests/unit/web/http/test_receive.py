@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.service.wire import chunked, request
+from tests.wire import chunked, request
 from web import app
 from web.http.receive import FIELDS_MAX, Malformed, Receiver
 from web.http.server import origin_of

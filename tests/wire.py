@@ -1,9 +1,21 @@
-"""A client that sees HTTP byte by byte: pipelining, half-sent requests, slow reading, hanging up."""
+"""The HTTP client of the tests, and their reader of event streams.
+
+ask(port, "POST", "/v1/requests", body={"sources": ["ecb.rates"]}).json()
+events(port, "/v1/requests/ID/events")
+
+A ``Wire`` is one connection, which sees HTTP byte by byte: pipelining, half-sent requests, slow reading, hanging up. A broken
+connection is a ConnectionError.
+"""
 
 import json
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
+
+from scripts.stack.gateway_client import Event, parse_events
+
+ASK_SECONDS = 40.0  # longer than what most tests wait for
 
 
 @dataclass
@@ -16,18 +28,6 @@ class Reply:
 
     def json(self):
         return json.loads(self.body)
-
-
-@dataclass
-class Event:
-    """One event of a stream; a comment has the kind ``:``."""
-
-    kind: str
-    id: str
-    data: str
-
-    def json(self):
-        return json.loads(self.data)
 
 
 class Wire:
@@ -46,7 +46,11 @@ class Wire:
         if receive_bytes is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.socket.settimeout(timeout_seconds)
-        self.socket.connect(("127.0.0.1", port))
+        try:
+            self.socket.connect(("127.0.0.1", port))
+        except OSError:
+            self.socket.close()
+            raise
         self.file = self.socket.makefile("rb", 1)
 
     def __enter__(self) -> Self:
@@ -63,11 +67,9 @@ class Wire:
         self.socket.sendall(request(method, path, headers, body, version))
 
     def head(self) -> tuple[int, dict[str, str]]:
-        status = self.file.readline()
-        if not status:
-            raise ConnectionError("closed without an answer")
+        status = self._line()
         headers: dict[str, str] = {}
-        while (line := self.file.readline().rstrip(b"\r\n")) != b"":
+        while (line := self._line().rstrip(b"\r\n")) != b"":
             name, _, value = line.decode("latin-1").partition(": ")
             headers[name.lower()] = value
         return int(status.split()[1]), headers
@@ -77,27 +79,41 @@ class Wire:
         if is_head or status in (204, 304):
             return Reply(status, headers, b"")
         if "content-length" in headers:
-            return Reply(status, headers, self.file.read(int(headers["content-length"])))
+            return Reply(status, headers, self._exactly(int(headers["content-length"])))
         return Reply(status, headers, b"".join(self.chunks()) if "transfer-encoding" in headers else self.file.read())
 
     def ask(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Reply:
         self.send(method, path, headers, body)
         return self.reply(is_head=method == "HEAD")
 
-    def chunks(self):
-        while (size := int(self.file.readline(), 16)) > 0:
-            yield self.file.read(size)
-            self.file.readline()
-        self.file.readline()
+    def chunks(self) -> Iterator[bytes]:
+        while (size := int(self._line(), 16)) > 0:
+            yield self._exactly(size)
+            self._line()
+        self._line()
 
-    def events(self):
-        """The events of a stream whose head was read, chunked or not."""
+    def events(self) -> Iterator[Event]:
+        """The events of a stream whose head was read. A comment is one whose name is a colon."""
         text = b""
         for chunk in self.chunks():
             text += chunk
             while b"\n\n" in text:
                 block, _, text = text.partition(b"\n\n")
-                yield event(block.decode())
+                if block.startswith(b":"):
+                    yield Event(":", "", None, block.decode())
+                yield from parse_events([*block.splitlines(), b""])
+
+    def _line(self) -> bytes:
+        line = self.file.readline()
+        if not line.endswith(b"\n"):
+            raise ConnectionError(f"closed after {line!r}")
+        return line
+
+    def _exactly(self, count: int) -> bytes:
+        found = self.file.read(count)
+        if len(found) < count:
+            raise ConnectionError(f"closed after {len(found)} of {count} bytes")
+        return found
 
     def has_answer(self) -> bool:
         """Whether something came by now; nothing of it is taken."""
@@ -118,21 +134,6 @@ class Wire:
             return True
 
 
-def event(block: str) -> Event:
-    found = Event(":" if block.startswith(":") else "message", "", "")
-    data = []
-    for line in block.splitlines():
-        name, _, value = line.partition(": ")
-        if name == "event":
-            found.kind = value
-        elif name == "id":
-            found.id = value
-        elif name == "data":
-            data.append(value)
-    found.data = "\n".join(data)
-    return found
-
-
 def request(method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"", version="1.1") -> bytes:
     fields = {"Host": "127.0.0.1", **(headers or {})}
     if body and "Transfer-Encoding" not in fields:
@@ -145,7 +146,28 @@ def chunked(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
-def ask(port: int, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Reply:
-    """One request on a connection of its own."""
-    with Wire(port) as wire:
+def ask(
+    port: int,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    body: object = None,
+    *,
+    timeout_seconds: float = ASK_SECONDS,
+) -> Reply:
+    """One request on a connection of its own. A body that is not bytes is sent as JSON."""
+    if body is None:
+        body = b""
+    elif not isinstance(body, bytes):
+        headers, body = {"Content-Type": "application/json", **(headers or {})}, json.dumps(body).encode()
+    with Wire(port, timeout_seconds) as wire:
         return wire.ask(method, path, headers, body)
+
+
+def events(port: int, path: str, after: str = "") -> Iterator[Event]:
+    """The events of a stream until it ends, without comments. ``after``: the id of the last one that is known."""
+    with Wire(port, ASK_SECONDS) as wire:
+        wire.send("GET", path, {"Last-Event-ID": after} if after else {})
+        status, headers = wire.head()
+        assert (status, headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+        yield from (event for event in wire.events() if event.name != ":")

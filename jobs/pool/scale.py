@@ -12,7 +12,7 @@ growth after a cooldown at the earliest.
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from msgspec import Struct, field, structs
 
@@ -126,7 +126,8 @@ def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale,
     elif is_late and high <= state.number and _is_saturated(state, seen):
         high = low = state.number + 1  # the estimate is too low
     needs = _window(state.needs, seen.at, low, scale.cooldown_seconds)
-    number, reason = _choose(state, seen, load, scale, bounds, wish, high=high, low=needs[0][1])
+    needed = _Needed(high, needs[0][1], describe(seen, load))
+    number, reason = _choose(state, seen, scale, bounds, wish, needed)
     changed = number != state.number
     recent = (*state.recent, Decision(seen.at, state.number, number, reason))[-RECENT_MAX:] if changed else state.recent
     return structs.replace(
@@ -220,19 +221,20 @@ def _window(
     return (*kept, (at, need))
 
 
+class _Needed(NamedTuple):
+    """How many processes the load needs: ``high`` now, ``low`` at least during the cooldown; and the load in words."""
+
+    high: int
+    low: int
+    load: str
+
+
 def _choose(
-    state: State,
-    seen: Observation,
-    load: Load,
-    scale: Scale,
-    bounds: Bounds,
-    wish: Wish | None,
-    *,
-    high: int,
-    low: int,
+    state: State, seen: Observation, scale: Scale, bounds: Bounds, wish: Wish | None, needed: _Needed
 ) -> tuple[int, str]:
     """The number, and the reason when it changes."""
     now, most, least = state.number, bounds.max, bounds.min
+    high, low, load = needed
     if wish is not None:
         number = min(max(wish.number, least), most)
         cut = "" if number == wish.number else f"; {bounds.source} allows {least} to {most}"
@@ -242,14 +244,11 @@ def _choose(
     if high > now and now < most:
         number = min(max(high, least), most)
         cut = f", {most} are allowed" if high > most else ""
-        return (
-            number,
-            f"{describe(seen, load)}: {high} needed to keep the wait below {scale.target_wait_seconds:g} s{cut}",
-        )
+        return number, f"{load}: {high} needed to keep the wait below {scale.target_wait_seconds:g} s{cut}"
     if now < least:
         return least, f"{bounds.source} asks for at least {least}"
     number = max(low, least)
     if number < now and seen.at - state.since >= scale.cooldown_seconds:
         floor = f"; {bounds.source} asks for at least {least}" if least > low else ""
-        return number, f"no more than {low} needed for {scale.cooldown_seconds:g} s{floor}; {describe(seen, load)}"
+        return number, f"no more than {low} needed for {scale.cooldown_seconds:g} s{floor}; {load}"
     return now, ""

@@ -16,7 +16,7 @@ import msgspec
 from jobs import contract
 from regions import logs
 from web.api import pieces, rows, submit, views
-from web.api.wait import Wait, Waiters, park
+from web.api.wait import Awaited, Wait, Waiters, park
 from web.flow.accept import Accepted, Acceptor, Refused
 from web.http import problems
 from web.http.exchange import Answer, Exchange, Head
@@ -120,17 +120,15 @@ class _Arrival:
             if answer is not None:
                 self._exchange.answer(answer)
             return
-        waiter = Wait(
-            self._exchange,
-            self._new.id,
-            after=START,
-            until_done=self._new.sync,  # otherwise it waits for nothing: it only reads the results that are there
+        awaited = Awaited(
+            request=self._new.id,
             seconds=self._seconds,
-            render=functools.partial(self._waited, how),
-            away=lambda _: self._promised(how, None),
+            until_done=self._new.sync,  # otherwise it waits for nothing: it only reads the results that are there
             total=len(self._new.tasks),
             needs_written=not self._new.sync,  # a 200 is all that its client gets
         )
+        render = functools.partial(self._waited, how)
+        waiter = Wait(self._exchange, awaited, render, away=lambda _: self._promised(how, None))
         park(self._intake.waiters, waiter, self._exchange)
 
     def _waited(self, how: Accepted, view: View | None) -> Answer | None:

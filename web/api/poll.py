@@ -11,7 +11,7 @@ from regions.durability import File
 from web.api import pieces, trail, views
 from web.api.events import Stream
 from web.api.recall import Recall
-from web.api.wait import STATE_ONLY, Wait, Waiters, park
+from web.api.wait import STATE_ONLY, Awaited, Wait, Waiters, park
 from web.flow.clean import Cleaner
 from web.http import problems
 from web.http.exchange import WITHOUT_BODY, Answer, Exchange
@@ -64,7 +64,8 @@ class Poller:
                 view, file = self._read(request, after or START, how="poll")
             if view is None or not view.results or file.has(None):
                 return render(view)
-        self._park(exchange, request, after=after or START, until_done=after is None, seconds=wait, render=render)
+        awaited = Awaited(request=request, seconds=wait, until_done=after is None, after=after or START)
+        self._park(exchange, awaited, render)
         return None
 
     def events(self, exchange: Exchange, request: str) -> Answer | None:
@@ -108,7 +109,7 @@ class Poller:
 
         if view is None or file.has(None):
             return render(view)
-        self._park(exchange, request, after=START, until_done=True, seconds=0, render=render)
+        self._park(exchange, Awaited(request=request, seconds=0, until_done=True), render)
         return None
 
     def _read(self, request: str, after: str, *, how: str = "") -> tuple[View | None, File]:
@@ -118,20 +119,10 @@ class Poller:
             raise view
         return view, file
 
-    def _park(
-        self,
-        exchange: Exchange,
-        request: str,
-        *,
-        after: str,
-        until_done: bool,
-        seconds: float,
-        render: Callable[[View | None], Answer | None],
-    ) -> None:
+    def _park(self, exchange: Exchange, awaited: Awaited, render: Callable[[View | None], Answer | None]) -> None:
         """Lets the exchange wait for its answer without a thread."""
         exchange.park()
-        waiter = Wait(exchange, request, after=after, until_done=until_done, seconds=seconds, render=render, away=_away)
-        park(self._waiters, waiter, exchange)
+        park(self._waiters, Wait(exchange, awaited, render, _away), exchange)
 
     def task(self, exchange: Exchange, request: str, task: str) -> Answer:
         """Where one task of a request is: every hop, every attempt, its error in full."""

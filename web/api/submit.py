@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct, structs
@@ -109,7 +109,7 @@ def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> N
     max_age = own.get("max_age", "0")
     if not SECONDS.fullmatch(max_age):
         errors.append(("/max_age", f"expected a number of seconds from 0, found {_shown(max_age)}"))
-    task = _task(source, params, rules, "", "", errors, text=True)
+    task = _task(source, params, rules, _At(), errors, text=True)
     if errors or task is None:
         raise invalid(errors)
     request, deadline_ms = ids.new(), int(rules.limits.deadline_seconds * 1000)
@@ -153,7 +153,7 @@ def _tasks(document: Mapping[str, Any], rules: Rules, errors: Errors) -> list[Ne
 def _one(one: Any, index: int, rules: Rules, errors: Errors) -> NewTask | None:
     where = pointer("sources", index)
     if isinstance(one, str):
-        return _task(one, {}, rules, where, pointer("sources", index, "params"), errors)
+        return _task(one, {}, rules, _At(where, f"{where}/params"), errors)
     if not isinstance(one, dict):
         errors.append((where, f'expected a source\'s id or {{"source", "params"}}, found {_shown(one)}'))
         return None
@@ -168,40 +168,40 @@ def _one(one: Any, index: int, rules: Rules, errors: Errors) -> NewTask | None:
         return None
     if params is None:
         return None
-    return _task(source, params, rules, f"{where}/source", f"{where}/params", errors)
+    return _task(source, params, rules, _At(f"{where}/source", f"{where}/params"), errors)
+
+
+class _At(NamedTuple):
+    """Pointers to where a task stands in a request's body; empty for a query."""
+
+    source: str = ""
+    params: str = ""
 
 
 def _task(
-    source: str,
-    params: Mapping[str, object],
-    rules: Rules,
-    source_at: str,
-    params_at: str,
-    errors: Errors,
-    *,
-    text: bool = False,
+    source: str, params: Mapping[str, object], rules: Rules, at: _At, errors: Errors, *, text: bool = False
 ) -> NewTask | None:
     """A task, if the source is known and the params fit; otherwise None, with the reasons added to ``errors``."""
     entry = rules.catalog.get(source)
     if entry is None:
-        errors.append((source_at, _no_such_source(source, rules.catalog)))
+        errors.append((at.source, _no_such_source(source, rules.catalog)))
         return None
     definition = entry.definition
     if definition is None:
-        errors.append((source_at, f"the definition of {source} is broken: {entry.faults[0]}"))
+        errors.append((at.source, f"the definition of {source} is broken: {entry.faults[0]}"))
         return None
     if entry.region not in rules.regions:
-        errors.append((source_at, f"{source} is in a region that is not set up here: {entry.region}"))
+        errors.append((at.source, f"{source} is in a region that is not set up here: {entry.region}"))
         return None
     try:
         bound = definition.bind(params, text=text, chars_max=rules.limits.text_chars_max)
         url = definition.expand(bound)
         host = definition.ask.origin(url)
     except BadParams as bad:
-        errors += [(params_at + pointer(name), detail) for name, detail in bad.faults]
+        errors += [(at.params + pointer(name), detail) for name, detail in bad.faults]
         return None
     except HostRefused as error:
-        errors.append((params_at + (pointer(error.param) if error.param else ""), str(error)))
+        errors.append((at.params + (pointer(error.param) if error.param else ""), str(error)))
         return None
     return NewTask(
         id="",

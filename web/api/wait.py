@@ -27,7 +27,7 @@ from regions import logs, names
 from regions.durability import File
 from web.http import problems
 from web.http.exchange import Answer, Exchange
-from web.hub.ledger import Ledger, Unreadable, View
+from web.hub.ledger import START, Ledger, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
@@ -372,6 +372,17 @@ class Waiters:
                 self._make_due(waiter, "timer")
 
 
+class Awaited(Struct, frozen=True, kw_only=True):
+    """What a client waits for: results of a request after a cursor, or the request's end, for some seconds."""
+
+    request: str
+    seconds: float
+    until_done: bool
+    after: str = START
+    total: int | None = None  # tasks of the request, where that is known
+    needs_written: bool = True  # whether results are shown only when the hub has them in its file
+
+
 class Wait:
     """A long poll or a synchronous request: one answer, at the news that it waits for or at the end of its time.
 
@@ -384,22 +395,16 @@ class Wait:
     def __init__(
         self,
         exchange: Exchange,
-        request: str,
-        *,
-        after: str,
-        until_done: bool,
-        seconds: float,
+        awaited: Awaited,
         render: Callable[[View | None], Answer | None],
         away: Callable[[HubUnavailable], Answer | None],
-        total: int | None = None,
-        needs_written: bool = True,
     ) -> None:
-        self.request, self.timer = request, time.monotonic() + seconds
-        self.waits_for_end, self.needs_written = until_done, needs_written
-        self._exchange, self._after, self._until_done = exchange, after, until_done
+        self.request, self.timer = awaited.request, time.monotonic() + awaited.seconds
+        self.waits_for_end, self.needs_written = awaited.until_done, awaited.needs_written
+        self._exchange, self._after = exchange, awaited.after
         self._render, self._away = render, away
         # With several tasks, the first read is for the state only: results are read when the request has ended.
-        self._is_looking = until_done and total != 1
+        self._is_looking = awaited.until_done and awaited.total != 1
 
     def cursor(self) -> str:
         """The cursor after which to read."""
@@ -411,7 +416,7 @@ class Wait:
 
     def take(self, view: View | None, why: Why) -> Next:
         """Answers at the news that it waits for, or when the time is over."""
-        is_ready = view is None or view.done or (not self._until_done and bool(view.results)) or why != "news"
+        is_ready = view is None or view.done or (not self.waits_for_end and bool(view.results)) or why != "news"
         was_looking, self._is_looking = self._is_looking, False
         if not is_ready:
             return "wait"

@@ -6,8 +6,8 @@ import os
 from regions.process import resident_bytes
 from tests.service.gateway import GatewayProcess
 from tests.service.hub_parts import accepted, settle
-from tests.service.wire import Wire
 from tests.waiting import until
+from tests.wire import Wire
 from web.hub.ledger import Ledger
 
 ANSWERS, ROUNDS = 16, 3

@@ -37,6 +37,7 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
     assert found["bytes"] == {"raw": 0, "records": asked.bytes.records, "wire": len(told.outcome.frame)}
     assert (found["timing"]["queued_ms"], found["timing"]["total_ms"]) == (4.0, 3500.0)
     assert (told.outcome.task, told.outcome.request, told.traceback) == (TASK.task, TASK.request, "")
+    assert not told.outcome.run.own, "it says nothing more of the source"
 
 
 def test_a_task_that_was_accepted_by_a_later_clock_took_no_time():

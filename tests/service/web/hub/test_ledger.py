@@ -330,9 +330,11 @@ def test_as_many_results_are_read_as_have_room_and_one_at_least(ledger, hub_redi
     ledger.accept([new.id])
     put_results(hub_redis.client, new)
     ledger.settle([settlement(new, task, times) for task in new.tasks])
+    end = ledger.read(new.id).cursor
     for bytes_max, count in ((1, 1), (1_399, 1), (1_400, 2), (2_099, 2), (2_100, 3)):
         view = ledger.read(new.id, bytes_max=bytes_max)
         assert (len(view.results), view.more) == (count, count < 3)
+        assert view.last == (end if view.more else "")  # where an answer in pieces ends
 
 
 def test_as_many_results_come_along_as_have_room_each_for_its_task(hub_redis):

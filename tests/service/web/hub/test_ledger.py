@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import redis
 
+from jobs import contract
 from regions import connect, names
 from regions.settings import Limits
 from tests.service.hub_parts import frame, new_request
@@ -127,6 +128,21 @@ def test_a_success_after_its_deadline_does_not_settle(ledger):
     late = settlement(new, new.tasks[0], times, finished_ms=times.deadline_ms + 1)
     assert ledger.settle([late]) == [scripts.LATE]
     assert ledger.tasks(new.id)[0].status == "queued"
+
+
+@pytest.mark.parametrize("what", ["nothing", "another kind", "more than was said"])
+def test_a_result_that_is_not_there_as_was_said_does_not_settle(ledger, hub_redis, what):
+    client, new = hub_redis.client, new_request()
+    key, most = names.result("fra", new.tasks[0].id), 700 + contract.HEAD_BYTES_MAX
+    times = ledger.begin(new)
+    if what == "another kind":
+        client.rpush(key, frame(new.tasks[0]))
+    elif what == "more than was said":
+        client.set(key, b"x" * (most + 1))
+    assert ledger.settle([settlement(new, new.tasks[0], times)]) == [scripts.NO_FRAME]
+    assert ledger.tasks(new.id)[0].status == "queued"
+    client.set(key, b"x" * most)
+    assert ledger.settle([settlement(new, new.tasks[0], times)]) == [scripts.LAST]
 
 
 def test_results_past_the_requests_bytes_do_not_settle(hub_redis):

@@ -42,7 +42,7 @@ def bench(names: list[str], rounds: int | None, *, quick: bool, ours: bool, as_j
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     progress = Quiet() if as_json else Progress()
-    names = names or [*QUICK_ROWS, NAME] if quick else [*ROWS, NAME, WHOLE]
+    names = names or ([*QUICK_ROWS, NAME] if quick else [*ROWS, NAME, WHOLE])
     if NAME in names:
         names = [*names, *(f"{NAME}-{name}" for name in QUICK_ROWS)] if quick else [*names, *FULL]
     found: dict[str, Any] = {}

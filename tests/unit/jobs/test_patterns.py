@@ -37,7 +37,7 @@ PIECES = (
     "{secret.", "(?P<", "\\\\C", "$a", "cookie", "for(", ")]}'", "a(", "nov.", "p.m", "1/", "1/s",
 )  # fmt: skip
 BEFORE = ("", "<", "<a ", "<meta ", "a", "=", '"', "http://a", "P", "-", "1", "<a>", "a(")
-AFTER = ("", "\x00")
+AFTER = "\x00"  # no pattern takes it: what backtracks at the end of a text does so before it, too
 # What only definitions, settings and names of files go through: their authors hold up their own sources, as they like.
 OWN_TEXT = {
     "_URL",
@@ -89,7 +89,7 @@ def patterns() -> Iterator[tuple[str, re.Pattern, str]]:
 def looks() -> Iterator[tuple[str, Look]]:
     for name, pattern, how in patterns():
         method = {"match": pattern.match, "fullmatch": pattern.fullmatch}.get(
-            how, lambda text, p=pattern: sum(1 for _ in p.finditer(text))
+            how, lambda text, p=pattern: p.subn(p.pattern[:0], text)
         )
         is_bytes = isinstance(pattern.pattern, bytes)
         yield name, (lambda text, look=method: look(text.encode())) if is_bytes else method
@@ -155,6 +155,6 @@ def is_slow(look: Look, before: str, piece: str, after: str) -> bool:
 
 @pytest.mark.parametrize(("name", "look"), [pytest.param(name, look, id=name) for name, look in looks()])
 def test_a_pattern_takes_time_by_the_length_of_its_text(name, look):
-    befores, afters = (("",), ("",)) if name in WHOLE else (BEFORE, AFTER)
-    texts = ((before, piece, after) for piece in PIECES for before in befores for after in afters)
+    ends = [("", "")] if name in WHOLE else [("", ""), *((before, AFTER) for before in BEFORE)]
+    texts = ((before, piece, after) for piece in PIECES for before, after in ends)
     assert next((text for text in texts if is_slow(look, *text)), None) is None

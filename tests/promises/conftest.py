@@ -13,10 +13,10 @@ from scripts.chaos.points import links
 from scripts.chaos.stack import ChaosStack
 from tests.forked import Forked
 from tests.promises.driving import GRACE_SECONDS, well
-from tests.service.conftest import hub_redis, region_redis, start_redis, workers
+from tests.service.conftest import hub_redis, kept_redis, region_redis, start_redis, workers
 from tests.service.jobs.fetch.conftest import origin
 
-__all__ = ["hub_redis", "origin", "pool", "region_redis", "start_redis", "workers"]
+__all__ = ["hub_redis", "kept_redis", "origin", "pool", "region_redis", "start_redis", "workers"]
 
 # A pool as `nearfetch workers` runs one, with the test's own program in its workers. Who is paused is not killed for it.
 PROGRAM = """

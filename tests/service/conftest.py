@@ -16,6 +16,8 @@ from tests import broker
 from tests.service.region_workers import RegionWorkers
 from tests.waiting import until
 
+AOF_BYTES_MAX = 8_000_000  # a Redis that is to read more when it starts is slow to come back
+
 
 class RedisInstance:
     """A running Redis: its URL, a client, and the process to hurt."""
@@ -23,8 +25,37 @@ class RedisInstance:
     def __init__(self, folder: Path, name: str, **options) -> None:
         self.port, self.folder = free_port(), folder
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.running = Running(redis_server(name, folder, self.port, **options)).start()
+        self._running = Running(redis_server(name, folder, self.port, **options)).start()
         self.client: redis.Redis[bytes] = connect.open_redis(self.url, name="test")
+        self.is_hurt = False
+        self._settings = self._changeable()
+
+    @property
+    def running(self) -> Running:
+        """Its process. Who asks for it may do anything with it, so no other test gets this Redis."""
+        self.is_hurt = True
+        return self._running
+
+    def renew(self) -> bool:
+        """Makes it as good as new for another test. False if it can't be: it was hurt, has other settings, or somebody is connected."""
+        if self.is_hurt:
+            return False
+        self.client.close()  # the test may have left it in any state
+        self.client = connect.open_redis(self.url, name="test")
+        try:
+            if self._changeable() != self._settings or self._file().stat().st_size > AOF_BYTES_MAX:
+                return False
+            if len(self.client.client_list()) > 1:
+                return False
+            self.client.flushall()
+            self.client.script_flush()
+            self.client.config_resetstat()
+        except (redis.RedisError, OSError):
+            return False
+        return True
+
+    def _changeable(self) -> tuple[object, object]:
+        return self.client.config_get("*"), self.client.acl_list()
 
     def crash(self) -> None:
         """Kills it with all that it answered in its file; by itself it answers sooner while the file is being synced."""
@@ -48,7 +79,7 @@ class RedisInstance:
 
     def stop(self) -> None:
         self.client.close()
-        self.running.kill()  # nobody wants what it holds: no need to be gentle, and slow
+        self._running.kill()  # nobody wants what it holds: no need to be gentle, and slow
 
 
 @pytest.fixture
@@ -65,16 +96,46 @@ def start_redis(tmp_path: Path) -> Iterator[Callable[..., RedisInstance]]:
         instance.stop()
 
 
+class KeptRedis:
+    """A Redis for one test after the other: starting one for each takes twenty times as long as making one empty."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name, self._started = folder, name, 0
+        self._kept: RedisInstance | None = None
+
+    def new(self) -> RedisInstance:
+        if self._kept is None or not self._kept.renew():
+            self.stop()
+            self._started += 1
+            self._kept = RedisInstance(self._folder / f"{self._name}-{self._started}", self._name)
+        return self._kept
+
+    def stop(self) -> None:
+        if self._kept is not None:
+            self._kept.stop()
+            self._kept = None
+
+
+@pytest.fixture(scope="session")
+def kept_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, KeptRedis]]:
+    """The central Redis and a region's, for the tests of this process."""
+    folder = tmp_path_factory.mktemp("redis")
+    kept = {name: KeptRedis(folder, name) for name in ("hub", "region")}
+    yield kept
+    for one in kept.values():
+        one.stop()
+
+
 @pytest.fixture
-def hub_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
+def hub_redis(kept_redis: dict[str, KeptRedis]) -> RedisInstance:
     """The central Redis."""
-    return start_redis("hub")
+    return kept_redis["hub"].new()
 
 
 @pytest.fixture
-def region_redis(start_redis: Callable[..., RedisInstance]) -> RedisInstance:
+def region_redis(kept_redis: dict[str, KeptRedis]) -> RedisInstance:
     """A region's Redis."""
-    return start_redis("region")
+    return kept_redis["region"].new()
 
 
 @pytest.fixture

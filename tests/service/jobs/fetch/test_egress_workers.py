@@ -147,7 +147,7 @@ def test_nobody_sees_a_proxys_password(tmp_path, start, workers, region_redis, w
     assert {one["status"] for one in found} == {"failed" if wrong else "succeeded"}
     hidden = ["hunter2@x", "hunter2%40x"] if wrong else [PASSWORD, WRITTEN.partition(":")[2]]
     places = {"log": (tmp_path / "log").read_bytes(), "results": json.dumps(found).encode()}
-    places |= {str(file): file.read_bytes() for file in (tmp_path / "region").rglob("*.aof*") if file.is_file()}
+    places |= {str(file): file.read_bytes() for file in region_redis.folder.rglob("*.aof*") if file.is_file()}
     places |= {f"process {pid}": Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers.pids().values()}
     assert len(places) >= 5
     assert any(b"request" in text for place, text in places.items() if "aof" in place)

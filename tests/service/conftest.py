@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from jobs.queue import clock
 from regions import connect
 from regions.script import Script
 from scripts.stack.probes import listens
@@ -41,6 +42,7 @@ class RedisInstance:
         if self.is_hurt:
             return False
         self.client.close()  # the test may have left it in any state
+        clock._clocks.clear()  # what this process knows of the time at each address
         self.client = connect.open_redis(self.url, name="test")
         try:
             if self._changeable() != self._settings or self._file().stat().st_size > AOF_BYTES_MAX:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobs.queue.clock import clock_of
 from regions import connect
 from tests.service.conftest import KeptRedis
 
@@ -19,10 +20,12 @@ def test_nothing_of_the_test_before_is_left(kept):
     first = kept.new()
     first.client.set("key", 1)
     sha = first.client.script_load("return 1")
+    clock_of(first.client).ahead_ms = 60_000
     second = kept.new()
     assert second is first
     assert second.client.dbsize() == 0
     assert second.client.script_exists(sha) == [False]
+    assert clock_of(second.client).ahead_ms == 0
     assert "cmdstat_set" not in second.client.info("commandstats")
 
 

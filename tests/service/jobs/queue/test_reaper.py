@@ -200,6 +200,17 @@ def test_what_ran_when_its_process_crashed_is_a_suspect_that_only_a_lone_process
     assert past.started_ms == 1732421640_500 < past.ended_ms
 
 
+def test_the_pool_is_told_when_jobs_wait_for_a_process_of_their_own(region_redis):
+    client, told = region_redis.client, []
+    reaper = Reaper(client, REGION, found=lambda: told.append(client.llen(names.rq_queue(names.suspects(REGION)))))
+    enqueue(client, [task()])
+    claimer(region_redis.url).claim(1)
+    reaper.run_once()
+    assert told == []
+    crash(reaper)
+    assert told == [1]
+
+
 def test_the_third_death_of_a_suspect_is_its_last(region_redis, reaper):
     client = region_redis.client
     (id_,) = enqueue(client, [task()])

@@ -31,11 +31,11 @@ class Follower(threading.Thread):
         last = ""
         while not self.is_done:
             try:
-                for event, cursor, data in self.client.events(f"/v1/requests/{self.request}/events", last):
-                    last = cursor or last
-                    if event == "result":
-                        self.results.append(data)
-                    self.is_done = event == "done"
+                for event in self.client.events(f"/v1/requests/{self.request}/events", last):
+                    last = event.id or last
+                    if event.name == "result":
+                        self.results.append(event.data)
+                    self.is_done = event.name == "done"
             except load.GONE:
                 self.breaks += 1
                 threading.Event().wait(0.1)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from regions.process import resident_bytes
+from regions.process import Residents
 from tests.service.gateway import GatewayProcess
 from tests.service.hub_parts import accepted, settle
 from tests.waiting import until
@@ -20,7 +20,7 @@ def test_memory_is_given_back_after_large_answers(own_stack):
     with GatewayProcess(own_stack) as gateway:
 
         def rss() -> int:
-            return resident_bytes([gateway.pid])[gateway.pid]
+            return Residents().resident_bytes([gateway.pid])[gateway.pid]
 
         before = most = rss()
         for _ in range(ROUNDS):

@@ -317,6 +317,21 @@ def test_a_single_question_does_not_wait_for_the_round_of_the_one_that_asks_the_
     assert order.index(single) == order.index(ids[15]) + 1
 
 
+def test_who_stands_far_behind_does_not_put_back_the_one_that_asks_the_same(region_redis):
+    client = region_redis.client
+    big = [msgspec.structs.replace(task(n=n), host=HOST, request="BIG") for n in range(6)]
+    *_, single = give(client, [*big, msgspec.structs.replace(task(n=9), host=HOST)])
+    tell_limits(client, {HOST: "1 0"})
+    worker = claimer(region_redis.url)
+    assert len(worker.claim(64).jobs) == 1
+    rounds = dict(client.zrange(names.line(HOST), 0, -1, withscores=True))
+    give(client, [msgspec.structs.replace(task(n=9), host=HOST, request="BIG")])
+    tell_limits(client, {HOST: "1 0"})
+    assert worker.claim(1).jobs == []
+    assert single.encode() in rounds
+    assert dict(client.zrange(names.line(HOST), 0, -1, withscores=True)) == rounds
+
+
 def test_who_can_not_wait_for_the_turn_of_the_one_that_asks_hears_so_at_once(region_redis):
     client = region_redis.client
     give(client, [msgspec.structs.replace(task(n=1), host=HOST), *same(1, deadline_seconds=90)])

@@ -201,7 +201,7 @@ class Gateway:
         self.publisher = Publisher(settings)
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
         self.waiters = Waiters(self.hub, self.ledger)
-        self.settler = Settler(settings, self.hub, self.ledger, self.waiters.news, self.catalog)
+        self.settler = Settler(settings, self.hub, self.ledger, self.waiters, self.catalog)
         self.holdings = Holdings(settings, self.hub)
         self.listener = Listener(settings, self.waiters.news, self.waiters.all)
         self.sweeper = Sweeper(settings, self.hub, self.ledger, self.acceptor.cleaner, self.waiters.news)

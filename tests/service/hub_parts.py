@@ -1,5 +1,6 @@
 """What the tests of the hub's half share: settings that point at the test's servers, and made requests."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from jobs import contract
@@ -21,6 +22,18 @@ def settings(tmp_path: Path, *, redis: str = "", amqp: str = "", **environ: str)
     if amqp:
         found["NEARFETCH__HUB__AMQP"] = amqp
     return load(found)
+
+
+class Heard(list[str]):
+    """What a settler told: the requests with news. No client waits here."""
+
+    def wanted(self, _requests: object) -> list[str]:
+        """None."""
+        return []
+
+    def news(self, requests: Iterable[str], _views: object = None) -> None:
+        """Notes them."""
+        self.extend(requests)
 
 
 def new_request(regions: tuple[str, ...] = ("fra",), *, deadline_ms: int = 30_000, sync: bool = False) -> New:

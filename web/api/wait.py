@@ -18,7 +18,7 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, Protocol
 
 from msgspec import Struct, structs
@@ -84,10 +84,13 @@ class Waiters:
         self._hub, self._ledger = hub, ledger
         self._changed = threading.Condition()
         self._by_request: dict[str, dict[Waiter, None]] = {}
-        self._expected: dict[str, bool] = {}  # requests that are about to begin, and whether they had news
+        self._expected: dict[
+            str, bool | View
+        ] = {}  # requests of one task that are about to begin: whether they had news, or how they ended
         self._count = 0
         self._due: dict[Waiter, Why] = {}
         self._large: dict[Waiter, None] = {}  # those of the due whose next result is read alone
+        self._read: dict[Waiter, View] = {}  # what was read for waiters that are due
         self._unwritten: dict[Waiter, _Unwritten] = {}  # these are not due at the same time
         self._written_at = 0.0  # monotonic; when to ask the hub next
         self._timers: list[tuple[float, int, Waiter]] = []
@@ -140,8 +143,11 @@ class Waiters:
                 self._timers = [timer for timer in self._timers if self._is_waiting(timer[2])]
                 heapq.heapify(self._timers)
             heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
-            if self._is_closing or (reads_first and self._expected.pop(waiter.request, True)):
+            news = reads_first and self._expected.pop(waiter.request, True)
+            if self._is_closing or news:
                 self._due[waiter] = "closing" if self._is_closing else "news"
+            if isinstance(news, View):
+                self._read[waiter] = news
             if self._due or self._timers[0][2] is waiter:
                 self._changed.notify()
 
@@ -150,6 +156,7 @@ class Waiters:
         with self._changed:
             self._due.pop(waiter, None)
             self._large.pop(waiter, None)
+            self._read.pop(waiter, None)
             self._unwritten.pop(waiter, None)
             if self._is_waiting(waiter):
                 self._count -= 1
@@ -165,26 +172,42 @@ class Waiters:
                 self._make_due(waiter, "news")
                 self._changed.notify()
 
-    def news(self, requests: Iterable[str]) -> None:
+    def wanted(self, requests: Iterable[str]) -> list[str]:
+        """Those of the requests for whose one result a client waits, and which need not be in the hub's file before.
+
+        Whoever ends them reads them in the same round trip, and gives them to ``news``.
+        """
+        with self._changed:
+            return [
+                request
+                for request in requests
+                if request in self._expected
+                or any(_takes_result(waiter) for waiter in self._by_request.get(request, ()))
+            ]
+
+    def news(self, requests: Iterable[str], views: Mapping[str, View] | None = None) -> None:
         """Wakes the waiters of these requests, which may have news. The strings are those that ``names.WAKE`` carries.
 
-        A waiter for the end of a request is not woken for each of its tasks.
+        A waiter for the end of a request is not woken for each of its tasks. ``views``: requests as they were read when they ended.
         """
         with self._changed:
             for news in requests:
                 request = news.removesuffix(names.MORE)
-                if request in self._expected:
-                    self._expected[request] = True
+                view = views.get(request) if views else None
+                if request in self._expected and not isinstance(self._expected[request], View):
+                    self._expected[request] = view or True
                 for waiter in self._by_request.get(request, ()):
                     if (news == request or not waiter.waits_for_end) and not waiter.is_behind():
                         self._make_due(waiter, "news")
+                        if view is not None and _takes_result(waiter) and waiter in self._due:
+                            self._read[waiter] = view
             if self._due:
                 self._changed.notify()
 
     def all(self) -> None:
         """Wakes all waiters, since news may have been missed."""
         with self._changed:
-            self._expected = dict.fromkeys(self._expected, True)
+            self._expected = {request: known or True for request, known in self._expected.items()}
             for waiters in self._by_request.values():
                 for waiter in waiters:
                     if not waiter.is_behind():
@@ -209,7 +232,15 @@ class Waiters:
             self._serve(share)
 
     def _serve(self, due: dict[Waiter, Why]) -> None:
-        """Reads for these waiters in one round trip."""
+        """Reads for these waiters in one round trip, except for those for which it was read already."""
+        for waiter, why in list(due.items()):
+            with self._changed:
+                ended = self._read.pop(waiter, None)
+            if ended is not None:
+                del due[waiter]
+                self._answer(waiter, why, ended)
+        if not due:
+            return
         reads = list(dict.fromkeys((waiter.request, waiter.cursor()) for waiter in due))
         try:
             with self._hub.asking():
@@ -439,6 +470,11 @@ class Wait:
     def fail(self) -> None:
         """Answers with 500."""
         self._exchange.answer(problems.internal().answer())
+
+
+def _takes_result(waiter: Waiter) -> bool:
+    """Whether it waits for the one result of its request, and takes it as soon as it is there."""
+    return waiter.waits_for_end and not waiter.needs_written and waiter.cursor() == START
 
 
 def park(waiters: Waiters, waiter: Waiter, exchange: Exchange, *, reads_first: bool = True) -> None:

@@ -10,8 +10,8 @@ the next read. Entries that a dead gateway had read are taken over after 5 s.
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import msgspec
 import redis
@@ -30,7 +30,7 @@ from web.flow.refusals import Refusals
 from web.hub import scripts
 from web.hub.entry import Claim, Refused, Report, judge
 from web.hub.frame import made as frame_made
-from web.hub.ledger import Ledger, Settlement, mapping
+from web.hub.ledger import Ledger, Settlement, View, mapping
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.runs import Runs
 
@@ -62,6 +62,16 @@ class _Batch(Struct):
     reports: dict[tuple[str, str], bytes] = msgspec.field(default_factory=dict)  # by region and bridge or pool
 
 
+class News(Protocol):
+    """Who hears of requests whose tasks ended: what ``web.api.wait.Waiters`` is."""
+
+    def wanted(self, requests: Iterable[str]) -> list[str]:
+        """Those of the requests that a client reads at once when they have ended."""
+
+    def news(self, requests: Iterable[str], views: Mapping[str, View] | None = None) -> None:
+        """These requests have news, as ``names.WAKE`` carries it. ``views``: those that were read already."""
+
+
 class Settler:
     """Reads all out streams, in a thread of each gateway. Without a ``catalog`` any region may own any source."""
 
@@ -70,7 +80,7 @@ class Settler:
         settings: Settings,
         hub: Hub,
         ledger: Ledger,
-        news: Callable[[Iterable[str]], None],
+        news: News,
         catalog: Catalog | None = None,
     ) -> None:
         self._regions = list(settings.region)
@@ -327,7 +337,8 @@ class Settler:
             return
         unusual = [(one, scripts.TOO_LARGE) for one in settlements if not self._is_usual(one)]
         settlements = [*filter(self._is_usual, settlements), *self._instead(unusual)]
-        answers = self._ledger.settle(settlements)
+        wanted = self._news.wanted({one.request for one in settlements})
+        answers, views = self._ledger.settle_and_read(settlements, wanted)
         refused: list[tuple[Settlement, int]] = []
         news: list[str] = []
         for one, answer in zip(settlements, answers, strict=True):
@@ -339,7 +350,7 @@ class Settler:
             if answer in scripts.ENDED and one.run is not None:  # not counted again for an entry that was read before
                 self._runs.add(one.region, one.run, one.finished_ms)
         if news:
-            self._news(news)
+            self._news.news(news, views)
         self._settle(self._instead(refused))
 
     def _is_usual(self, one: Settlement) -> bool:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from jobs import contract
 from regions import connect, durability, logs, names
-from regions.script import send, value
+from regions.script import Script, send, value
 from regions.settings import Limits
 from web.hub import frame, scripts
 from web.hub.region import RegionState, read_regions
@@ -245,20 +245,34 @@ class Ledger:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[int]:
         """Ends tasks, each once, in one round trip. For each it returns one of SETTLE's answers (``web.hub.scripts``)."""
+        return self.settle_and_read(settlements, [])[0]
+
+    def settle_and_read(
+        self, settlements: Sequence[Settlement], asked: Sequence[str]
+    ) -> tuple[list[int], dict[str, View]]:
+        """As ``settle``, and reads requests in the same round trip, as ``read`` does for clients that wait.
+
+        Returns the answers, and those of the asked requests whose results could be read together.
+        """
         by_request: dict[str, list[int]] = {}
         for number, one in enumerate(settlements):
             by_request.setdefault(one.request, []).append(number)
         parts = [of[at : at + SETTLE_MAX] for of in by_request.values() for at in range(0, len(of), SETTLE_MAX)]
         commands = [self._settle([settlements[number] for number in part]) for part in parts]
         answers = [scripts.NOTHING] * len(settlements)
-        for part, reply in zip(parts, send(self._client, commands, [scripts.SETTLE]), strict=True):
+        limit, places = min(PIECE_BYTES, self.answer_bytes_max), [(request, START) for request in asked]
+        commands += self._reads(scripts.READ, places, limit, "wait")
+        replies = send(self._client, commands, [scripts.SETTLE, scripts.READ])
+        for part, reply in zip(parts, replies, strict=False):
             if _is_its_own(reply):
                 # Only these are not settled; the other requests are.
                 log.error("not settled", request=settlements[part[0]].request, error=str(reply))
                 continue
             for number, answer in zip(part, value(reply), strict=True):
                 answers[number] = int(answer)
-        return answers
+        found = [reply for reply in zip(places, replies[len(parts) :], strict=True) if isinstance(reply[1], list)]
+        views = [_read_view(request, after, reply) for (request, after), reply in found]
+        return answers, {view.id: view for view in views if view is not None and view.results}
 
     def _settle(self, tasks: Sequence[Settlement]) -> tuple[Any, ...]:
         request = tasks[0].request
@@ -343,22 +357,20 @@ class Ledger:
                 log.error("not read", request=request, error=str(reply))
                 views.append(Unreadable(str(reply)))
                 continue
-            fields, found, more, last = value(reply)
-            frames = found[1::5]
-            is_readable = None not in frames
-            convert = frame.spliced_reply if spliced else frame.whole
-            results = list(map(convert, *(found[at::5] for at in (1, 2, 3, 4)))) if is_readable else frames
-            views.append(
-                _view(request, after, mapping(fields), found[::5], results, last.decode() if more else "")
-                if is_readable
-                else None
-            )
+            views.append(_read_view(request, after, value(reply), spliced=spliced))
         return views, file
 
     def _read(self, asked: Sequence[tuple[str, str]], limit: int, how: str, *, looks: bool) -> list[Any]:
-        script, result_format = scripts.READ if how else scripts.READ_ONLY, names.result("%s", "%s")
+        script = scripts.READ if how else scripts.READ_ONLY
+        commands = self._reads(script, asked, limit, how)
+        if looks:
+            commands.append(durability.LOOK)
+        return send(self._client, commands, [script])
+
+    def _reads(self, script: Script, asked: Sequence[tuple[str, str]], limit: int, how: str) -> list[tuple[Any, ...]]:
+        result_format = names.result("%s", "%s")
         first_max = max(limit, TOGETHER_BYTES // len(asked)) if len(asked) > 1 else UNBOUNDED
-        commands: list[tuple[Any, ...]] = [
+        return [
             script.command(
                 ledger=names.ledger(one),
                 events=names.events(one),
@@ -371,9 +383,6 @@ class Ledger:
             )
             for one, after in asked
         ]
-        if looks:
-            commands.append(durability.LOOK)
-        return send(self._client, commands, [script])
 
     def have_results(self, places: Sequence[tuple[str, str]]) -> tuple[list[bool], durability.File]:
         """Returns (for each (request, cursor) whether that result is there, which a killed Redis may have lost; the hub's file then)."""
@@ -451,6 +460,17 @@ def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
         status = fields[b"t:" + task.encode()].partition(b"|")[0].decode()
         views.append(TaskView(task, source, region, status))
     return views
+
+
+def _read_view(request: str, after: str, reply: list[Any], *, spliced: bool = True) -> View | None:
+    """The view in a reply of ``read.lua``; None if there is none, or if a result of it is gone."""
+    fields, found, more, last = reply
+    frames = found[1::5]
+    if None in frames:
+        return None
+    convert = frame.spliced_reply if spliced else frame.whole
+    results = list(map(convert, *(found[at::5] for at in (1, 2, 3, 4))))
+    return _view(request, after, mapping(fields), found[::5], results, last.decode() if more else "")
 
 
 def _view(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.service.hub_parts import settings
+from tests.service.hub_parts import Heard, settings
 from web.flow.settle import Settler
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
@@ -14,7 +14,7 @@ def parts(tmp_path, hub_redis):
     hub = Hub(found)
     hub.start()
     ledger = Ledger(hub.client, found.limits)
-    news = []
-    settler = Settler(found, hub, ledger, news.extend)
+    news = Heard()
+    settler = Settler(found, hub, ledger, news)
     yield found, hub, ledger, settler, news
     hub.stop()

@@ -10,7 +10,7 @@ import ulid
 from regions import connect, names
 from regions.link import Link
 from scripts.stack import hub_acl
-from tests.service.hub_parts import frame, new_request, send_home, settings
+from tests.service.hub_parts import Heard, frame, new_request, send_home, settings
 from tests.waiting import until
 from web.flow import holdings
 from web.flow.holdings import Holdings
@@ -33,7 +33,7 @@ class Parts:
         self.hub = Hub(found)
         self.hub.start()
         self.ledger = Ledger(self.hub.client, found.limits)
-        self.settler = Settler(found, self.hub, self.ledger, lambda _: None)
+        self.settler = Settler(found, self.hub, self.ledger, Heard())
         self.holdings = Holdings(found, self.hub)
         self.fra, self.nyc = (self.region(name) for name in ("fra", "nyc"))
 

@@ -10,7 +10,7 @@ from jobs.contract import Attempt, Run, Trail, encode_trail
 from jobs.definition.catalog import Catalog
 from regions import names
 from tests import sources
-from tests.service.hub_parts import frame, new_request, send_home, settings
+from tests.service.hub_parts import Heard, frame, new_request, send_home, settings
 from tests.waiting import until
 from web.flow import settle
 from web.flow.dead import DeadLetters
@@ -31,7 +31,7 @@ class Parts:
         self.hub = Hub(found)
         self.hub.start()
         self.ledger = Ledger(self.hub.client, found.limits)
-        self.settler = Settler(found, self.hub, self.ledger, lambda _: None, catalog)
+        self.settler = Settler(found, self.hub, self.ledger, Heard(), catalog)
 
     def accepted(self, *regions: str):
         new = new_request(regions)

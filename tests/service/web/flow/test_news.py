@@ -3,12 +3,16 @@
 import time
 from queue import SimpleQueue
 
-from tests.service.hub_parts import accepted, frame, send_home
+import pytest
+
+from regions import names
+from tests.service.hub_parts import accepted, frame, new_request, send_home
 from tests.waiting import until
 from web.api.wait import PIECES_AT_ONCE, Waiters
 from web.flow.listen import Listener
+from web.flow.settle import Settler
 from web.hub import scripts
-from web.hub.ledger import New, Settlement, Times
+from web.hub.ledger import Ledger, New, Settlement, Times
 
 
 def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):
@@ -92,3 +96,73 @@ def test_who_was_expected_reads_only_what_happened_meanwhile(parts):
     waiters.register(third)
     assert third.whys.get(timeout=10) == ("news", True)
     waiters.stop()
+
+
+class CountingLedger(Ledger):
+    """Counts the reads for waiters."""
+
+    reads = 0
+
+    def read_many(self, *args, **kwargs):
+        self.reads += 1
+        return super().read_many(*args, **kwargs)
+
+
+@pytest.mark.parametrize("is_early", [False, True], ids=["it waits already", "its accept is not confirmed yet"])
+def test_who_waits_for_one_result_gets_it_in_the_round_trip_that_settles_it(parts, hub_redis, is_early):
+    found, hub, _, _, _ = parts
+    ledger = CountingLedger(hub.client, found.limits)
+    waiters = Waiters(hub, ledger)
+    settler = Settler(found, hub, ledger, waiters)
+    new, times = accepted(ledger, sync=True)
+    reader = Reader(new.id)
+    waiters.expect(new.id)
+    if not is_early:
+        waiters.register(reader)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(
+        lambda: settler.run_once() or (ledger.states([new.id]) and hub.client.exists(names.events(new.id))), "its end"
+    )
+    if is_early:
+        waiters.register(reader)
+    waiters.run_once()
+    assert reader.whys.get_nowait() == ("news", True)
+    assert ledger.reads == 0
+    trail = hub.client.hgetall(names.trail(new.id))
+    assert trail[b"d:" + new.tasks[0].id.encode()].endswith(b"|wait")  # it is noted when its client was told
+
+
+def test_a_result_that_overtakes_its_accept_is_read_after_it(parts, hub_redis):
+    """The view of a request that may yet be refused is nobody's answer."""
+    found, hub, _, _, _ = parts
+    ledger = CountingLedger(hub.client, found.limits)
+    waiters = Waiters(hub, ledger)
+    settler = Settler(found, hub, ledger, waiters)
+    new = new_request(sync=True)
+    times = ledger.begin(new)
+    waiters.expect(new.id)
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or hub.client.exists(names.events(new.id)), "its end")
+    assert ledger.accept([new.id])[0] == [True]
+    reader = Reader(new.id)
+    waiters.register(reader)
+    waiters.run_once()
+    assert reader.whys.get_nowait() == ("news", True)
+    assert ledger.reads == 1
+
+
+def test_a_client_that_reads_on_from_a_cursor_is_shown_nothing_before_it_is_written(parts, hub_redis):
+    found, hub, _, _, _ = parts
+    ledger = CountingLedger(hub.client, found.limits)
+    waiters = Waiters(hub, ledger)
+    settler = Settler(found, hub, ledger, waiters)
+    new, times = accepted(ledger)
+    reader = Reader(new.id)
+    reader.needs_written = True
+    waiters.register(reader)
+    waiters.run_once()
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or hub.client.exists(names.events(new.id)), "its end")
+    assert waiters.wanted([new.id]) == []
+    waiters.run_once()
+    assert ledger.reads == 2

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from regions import names
-from tests.service.hub_parts import accepted, send_home, settings
+from tests.service.hub_parts import Heard, accepted, send_home, settings
 from tests.waiting import until
 from web.flow import settle
 from web.flow.settle import Settler
@@ -19,7 +19,7 @@ def test_a_dead_gateways_entries_are_taken_over(parts, hub_redis, monkeypatch):
     monkeypatch.setattr(settle, "TAKE_OVER_MS", 1)
     monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
     new, times = accepted(ledger)
-    dead = Settler(found, hub, ledger, lambda _: None)
+    dead = Settler(found, hub, ledger, Heard())
     dead._make_groups()
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
     dead._backlog = False
@@ -36,7 +36,7 @@ def test_gateways_that_are_gone_leave_the_group_but_not_with_entries_nor_for_a_p
     monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
     monkeypatch.setattr(settle, "BLOCK_SECONDS", 0.01)
     new, times = accepted(ledger)
-    gone, holds = (Settler(found, hub, ledger, lambda _: None) for _ in range(2))
+    gone, holds = (Settler(found, hub, ledger, Heard()) for _ in range(2))
     for one in (gone, holds):
         one._make_groups()
         one._backlog = False
@@ -125,7 +125,7 @@ def test_the_settler_tells_when_the_hub_is_away(tmp_path, hub_redis):
     found = settings(tmp_path, redis=hub_redis.url)
     hub = Hub(found)
     hub.run_once()  # and nobody looks after that
-    settler = Settler(found, hub, Ledger(hub.client, found.limits), lambda _: None)
+    settler = Settler(found, hub, Ledger(hub.client, found.limits), Heard())
     settler.start()
     hub_redis.crash()
     until(lambda: hub.away, "the outage")

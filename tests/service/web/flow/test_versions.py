@@ -7,7 +7,7 @@ import pytest
 
 from jobs import contract
 from regions import names
-from tests.service.hub_parts import new_request, send_home, settings
+from tests.service.hub_parts import Heard, new_request, send_home, settings
 from tests.waiting import until
 from web.flow.settle import Settler
 from web.hub.ledger import Ledger
@@ -25,7 +25,7 @@ class Half:
         self.hub = Hub(found)
         self.hub.start()
         self.ledger = Ledger(self.hub.client, found.limits)
-        self.settler = Settler(found, self.hub, self.ledger, lambda _: None)
+        self.settler = Settler(found, self.hub, self.ledger, Heard())
         self.new = new_request()
         self.times = self.ledger.begin(self.new)
         self.ledger.accept([self.new.id])

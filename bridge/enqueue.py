@@ -66,7 +66,7 @@ def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: 
     return [
         "created_at", now,
         "data", job_data(task, offset_ms),
-        "origin", task.region,
+        "origin", names.urgent(task.region) if task.sync else task.region,
         "description", description(task),
         "enqueued_at", now,
         "timeout", left_seconds,
@@ -90,7 +90,8 @@ class Enqueuer:
     """
 
     def __init__(self, client: redis.Redis, region: str) -> None:
-        self._client, self._region = client, region
+        self._client = client
+        self._queues = names.rq_queue(region), names.rq_queue(names.urgent(region))
         self._link: Link | None = None
         self._asked: dict[
             str, tuple[str, int]
@@ -134,7 +135,7 @@ class Enqueuer:
         self._backlog += len(messages) - 1
         commands = [self._command(message, offset_ms, now, now_ms, marks) for message in messages]
         commands = [*marks, *commands]
-        commands += [("SADD", names.RQ_QUEUES, names.rq_queue(self._region)), ("LLEN", names.rq_queue(self._region))]
+        commands += [("SADD", names.RQ_QUEUES, *self._queues), ("LLEN", self._queues[0])]
         replies = self._link.call(commands)
         if any(isinstance(reply, redis.exceptions.NoScriptError) for reply in replies):
             replies = self._link.call([("SCRIPT", "LOAD", UNIQUE_ENQUEUE_SCRIPT), *commands])[1:]
@@ -160,9 +161,10 @@ class Enqueuer:
         if self._is_asked_again(question, message, now_ms) and self._backlog:
             fields += [names.JOB_ASKED, now_ms - offset_ms]
             marks.append(("SET", names.flight(question), "*", "NX", "PX", max(1, message.deadline_ms - now_ms)))
-        side = "L" if message.sync else "R"
-        key, queue = names.rq_job(message.task), names.rq_queue(self._region)
-        return ("EVALSHA", _SHA, 2, key, queue, message.task, side, -1, *fields)
+        if message.sync:
+            fields += [names.JOB_FRONT, 1]
+        key, queue = names.rq_job(message.task), self._queues[message.sync]
+        return ("EVALSHA", _SHA, 2, key, queue, message.task, "R", -1, *fields)
 
     def _is_asked_again(self, question: str, task: contract.Task, now_ms: int) -> bool:
         """Whether another task with the same question may still wait.

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
+from jobs.blocked import blocked
 from jobs.errors import Cancelled, TimedOut, TooLarge
 
 PROCESS_BYTES: Final = 100_000_000  # of a process without pages: 62 MB idle, data that waits for the disk, unused heap
@@ -139,7 +140,7 @@ class Budget:
         with self._changed:
             if not self._waiting and self._may(share, wanted):
                 return
-        with pause(), self._changed:
+        with pause(), blocked(), self._changed:
             self._waiting.append(share)
             try:
                 while not self._may(share, wanted):

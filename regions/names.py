@@ -36,6 +36,7 @@ Region (its own Redis, beside RQ's keys)
     nf:outbox:bytes          string  the bytes in the outbox
     nf:outbox:turn           string  the process that ships outcomes left behind by others
     nf:counters              hash    the region's counters: succeeded, failed, raw, records, wire
+    nf:urgent                string  the process that takes urgent tasks; without it the others take them
     nf:alone                 zset    worker processes that run suspects, by their last claim (region ms)
     nf:pools                 hash    a field for each pool of worker processes: when it was last seen, and its processes
     nf:scale                 string  how many processes the region has, and why (jobs.pool.scaler)
@@ -97,6 +98,7 @@ FLIGHTS = "nf:flights"
 CACHED = "nf:cached"
 CACHED_BYTES = "nf:cached:bytes"
 ALONE = "nf:alone"
+URGENT_LEASE = "nf:urgent"
 CLOCK = "nf:clock"
 FENCE = "nf:fence"
 POOLS = "nf:pools"
@@ -126,7 +128,7 @@ JOB_PAST = "nf_past"  # earlier attempts that did not end the job, one line for 
 JOB_KEPT = "nf_kept"  # the packed outcome of the last failed attempt; the job ends with it if no retry begins in time
 JOB_DEATHS = "nf_deaths"  # how many processes died while they ran it; from one on it is a suspect
 JOB_LAPSED = "nf_lapsed"  # when a process that ran it was last given up without having been seen to die (region ms)
-JOB_FRONT = "nf_front"  # set when a client waits for it: it goes to the front of the queue
+JOB_FRONT = "nf_front"  # 1 when a client waits for it: it goes to the front of the queue
 JOB_SINCE = "nf_since"  # when it began to wait for a turn (region ms); empty when it is not waiting
 JOB_KEY = "nf_key"  # the key of its question (jobs.contract.key_of)
 JOB_JOINED = "nf_joined"  # the key of the question whose leader it joined; empty when it joined none
@@ -295,6 +297,11 @@ RQ_WORKERS = "rq:workers"
 def rq_queue(region: str) -> str:
     """RQ's list of a region's waiting jobs; the RQ queue has the region's name."""
     return f"rq:queue:{region}"
+
+
+def urgent(region: str) -> str:
+    """The RQ queue of a region's tasks for which clients wait. No region can have such a name."""
+    return f"{region}.urgent"
 
 
 def suspects(region: str) -> str:

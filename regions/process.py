@@ -91,6 +91,12 @@ def stat(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process has used so far; 0 when there is none."""
+    fields = stat(pid)
+    return 0.0 if fields is None else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Residents:
     """The memory of processes, each with all its descendants. A look reads only those, and what is new on this machine.
 

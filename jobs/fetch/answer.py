@@ -12,6 +12,7 @@ import http
 import http.client
 import re
 import ssl
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ import httptools
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
+from jobs import blocked
 from jobs.errors import ConnectionFailed, TooLarge
 from jobs.fetch.exchange import current
 from regions.printable import printable
@@ -264,11 +266,15 @@ class Response:
         self._receives += 1
         if self._receives - RECEIVES_FREE > self._received // BYTES_EACH:
             raise TooLarge(_too_many("receives", self._receives, self._received))
+        me = threading.get_ident()
+        blocked.threads.add(me)
         try:
             found: bytes = self._socket.recv(most)
         except ssl.SSLEOFError:
             self._is_ragged = True
             return b""
+        finally:
+            blocked.threads.discard(me)
         self._received += len(found)
         return found
 

@@ -27,6 +27,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
 from urllib3.util.ssl_ import create_urllib3_context
 
+from jobs.blocked import blocked
 from jobs.fetch.answer import Response, is_answer
 from jobs.fetch.exchange import current, let_go
 from jobs.origin import PORTS, origin_of, path_of
@@ -116,7 +117,8 @@ class _Guarded(HTTPConnection):
         """Connects, then has the exchange hold the socket."""
         exchange = current()
         try:
-            super().connect()
+            with blocked():
+                super().connect()
         finally:
             exchange.hold(None)
             if self._handshaking is not None:

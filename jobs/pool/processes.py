@@ -31,14 +31,15 @@ import msgspec
 import redis
 
 from jobs.pool.report import Reporter
-from jobs.pool.scaler import Scaler
+from jobs.pool.scaler import Processes, Scaler
+from jobs.queue.claim import Kind
 from jobs.queue.clock import LEASE_MS
 from jobs.queue.reaper import Reaper
 from jobs.queue.script import ALONE_MAX
 from jobs.worker.fork_server import Forked, ForkServer, environment, needed
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop, signals_wake
 from regions import connect, durability, logs
-from regions.process import Residents, settle_on_processor
+from regions.process import Residents, cpu_seconds, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
@@ -52,6 +53,8 @@ BACKOFF_MAX_SECONDS: Final = 5.0  # before a child is replaced that died early a
 STOP_SECONDS: Final = DRAIN_SECONDS + FLUSH_SECONDS + 5.0  # of a warm stop; what still runs then is killed
 ALONE_A_TURN: Final = 4  # processes for suspects that start in one turn
 COLD_SECONDS: Final = FLUSH_SECONDS + 5.0
+# All that a client waits for comes first: its task's own process, the Redis, the bridge, on a small machine also the hub.
+NICE: Final = 10
 WORKER: Final = (sys.executable, "-m", "jobs.worker")
 
 log = logs.get("workers")
@@ -77,10 +80,10 @@ class Child:
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A place for one process. ``failures`` counts short lives in a row. ``is_alone``: for suspects."""
+    """A place for one process. ``failures`` counts short lives in a row."""
 
     number: int
-    is_alone: bool = False
+    kind: Kind = "normal"
     child: Child | None = None
     failures: int = 0
     not_before: float = 0.0
@@ -110,7 +113,8 @@ class Pool:
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots: list[Slot] = []
         self._fork_server = ForkServer(self._settings, [*command, region.name])
-        self._alone = [Slot(number, is_alone=True) for number in range(1, ALONE_MAX + 1)]
+        self._urgent = Slot(1, "urgent")
+        self._alone = [Slot(number, "alone") for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # draining; other processes have their places
         self._memory_read, self._residents = 0.0, Residents()
         self._watched = 0.0
@@ -156,7 +160,7 @@ class Pool:
     def run_once(self) -> None:
         """One turn: at most ``WATCH_SECONDS``, and the time to start missing processes. What is told ends its wait."""
         self._fit(self._scaler.share)
-        for slot in self._slots:
+        for slot in (*self._slots, self._urgent):
             if slot.child is None and time.monotonic() >= slot.not_before:
                 self._start(slot)
         self._start_alone()
@@ -168,10 +172,11 @@ class Pool:
         """The names of the running processes, without those for suspects."""
         return [slot.child.name for slot in (*self._slots, *self._leaving) if slot.child is not None]
 
-    def _processes(self) -> tuple[int, int]:
-        """How many processes claim, and how many there are. Does not count those that drain or run suspects."""
+    def _processes(self) -> Processes:
+        """The normal processes, without those that drain."""
         children = [slot.child for slot in tuple(self._slots) if slot.child is not None]
-        return sum(child.beat is not None for child in children), len(children)
+        cpu = {child.process.pid: cpu_seconds(child.process.pid) for child in children}
+        return Processes(sum(child.beat is not None for child in children), len(children), cpu)
 
     def _fit(self, share: int) -> None:
         """Fits the number of places to the share.
@@ -254,11 +259,12 @@ class Pool:
         return False
 
     def _start(self, slot: Slot) -> None:
-        kind = "alone" if slot.is_alone else "worker"
+        kind = "worker" if slot.kind == "normal" else slot.kind
         name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
         ours, theirs = os.pipe()
         try:
-            process = self._fork_server.start(name, theirs) if slot.is_alone else self._spawn(name, theirs)
+            is_normal = slot.kind == "normal"
+            process = self._spawn(name, theirs) if is_normal else self._fork_server.start(name, theirs, slot.kind)
         finally:
             os.close(theirs)
         slot.child = Child(name, process, ours, time.monotonic())
@@ -274,6 +280,8 @@ class Pool:
             pass_fds=[beat],
         )
         settle_on_processor(process.pid)
+        if os.getpriority(os.PRIO_PROCESS, process.pid) == 0:  # otherwise an operator chose it
+            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         assert process.stdin is not None
         try:
             process.stdin.write(msgspec.json.encode(self._settings))
@@ -310,7 +318,7 @@ class Pool:
 
     def _replace(self, child: Child, *, is_stuck: bool) -> None:
         """Gives the place of a process that drains because of a stuck thread to another one."""
-        for slot in self._slots:
+        for slot in (*self._slots, self._urgent):
             if is_stuck and slot.child is child:
                 log.warning(
                     "replacing a worker with a stuck thread, which drains", worker=child.name, pid=child.process.pid
@@ -325,12 +333,13 @@ class Pool:
         At most one process of a place drains at a time. Pages alone don't cause this: they keep to a budget (jobs.memory).
         """
         self._memory_read = time.monotonic()
-        most_mb, draining = self._region.workers.memory_mb, {slot.number for slot in self._leaving}
-        children = {slot.child.process.pid: slot for slot in self._slots if slot.child is not None}
+        most_mb, draining = self._region.workers.memory_mb, {(slot.kind, slot.number) for slot in self._leaving}
+        children = {slot.child.process.pid: slot for slot in (*self._slots, self._urgent) if slot.child is not None}
+        children.pop(0, None)  # not forked yet
         for pid, size in self._residents.resident_bytes(children).items():
             slot, memory_mb = children[pid], size // 1_000_000
             child = slot.child
-            if child is None or memory_mb <= most_mb or slot.number in draining:
+            if child is None or memory_mb <= most_mb or (slot.kind, slot.number) in draining:
                 continue
             log.warning(
                 "draining a worker with too much memory",
@@ -353,7 +362,7 @@ class Pool:
         is_expected = is_leaving and code in (0, -RETIRE)  # the latter: before it had a handler
         self._reaper.died(child.name, crashed=code != 0 and not is_expected and self.stop.asked is None)
         self._reporter.now()
-        if self.stop.asked is not None or is_expected or (slot.is_alone and code == 0):
+        if self.stop.asked is not None or is_expected or (slot.kind == "alone" and code == 0):
             log.info("a worker ended", worker=child.name, code=code)
             return
         if code == os.EX_CONFIG:  # starting again would not help
@@ -368,7 +377,7 @@ class Pool:
         return [slot.child for slot in self._all() if slot.child is not None]
 
     def _all(self) -> list[Slot]:
-        return [*self._slots, *self._alone, *self._leaving]
+        return [*self._slots, self._urgent, *self._alone, *self._leaving]
 
     def _signal(self, number: int) -> None:
         for child in self._children():

@@ -152,15 +152,16 @@ class Reporter:
     def _count(self, workers: Sequence[str]) -> dict[str, int]:
         commands: list[tuple[Any, ...]] = [
             ("LLEN", names.rq_queue(self._region.name)),
+            ("LLEN", names.rq_queue(names.urgent(self._region.name))),
             ("HGETALL", names.COUNTERS),
             ("GET", names.OUTBOX_BYTES),
         ]
         commands += [("SCARD", names.rq_worker_executions(worker)) for worker in workers]
-        waiting, pairs, outbox, *busy = map(value, send(self._client, commands, []))
+        waiting, urgent, pairs, outbox, *busy = map(value, send(self._client, commands, []))
         counted = dict(zip(pairs[::2], map(int, pairs[1::2]), strict=True))
         return {
             "busy": sum(busy),
-            "waiting": waiting,
+            "waiting": waiting + urgent,
             "outbox_bytes": int(outbox or 0),
             **{name: counted.get(counter, 0) for name, counter in COUNTERS.items()},
         }

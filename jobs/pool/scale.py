@@ -4,7 +4,8 @@
     share    a region's number → each pool's part of it
 
 The need follows Little's law: threads = tasks that come a second x seconds that each holds a thread. It is higher when the
-waiting tasks would wait longer than the target. A process is added when 80 % of the threads are busy, and given up when
+waiting tasks would wait longer than the target, and when the processes compute as much as they can: then it is the processors
+that they use, and never more than there are, since waiting tasks that compute are no reason for more threads. A process is added when 80 % of the threads are busy, and given up when
 60 % of the others' would be, so that no load is on both limits. Growth is immediate. Shrinking goes down to the highest
 need of the last cooldown (the stabilization window of Kubernetes' HorizontalPodAutoscaler), so that a shrink follows a
 growth after a cooldown at the earliest.
@@ -30,7 +31,7 @@ class Observation(Struct, frozen=True):
     """A region at one moment. Times are in seconds on its Redis's clock.
 
     ``running`` tasks hold a thread; ``ended`` is a counter of all time. ``ready`` processes claim, each with ``threads``.
-    ``hold`` says why no process can claim, so that more processes would not help; else it is "".
+    They use ``computing`` of the ``processors`` that their machines have. ``hold`` says why no process can claim, so that more processes would not help; else it is "".
     """
 
     at: float
@@ -41,10 +42,12 @@ class Observation(Struct, frozen=True):
     ready: int
     threads: int
     hold: str = ""
+    computing: float = 0.0
+    processors: int = 0
 
 
 class Load(Struct, frozen=True):
-    """Decaying sums over the observations: tasks that came and ended, and seconds for which threads were held.
+    """Decaying sums over the observations: tasks that came and ended, seconds for which threads were held, and CPU seconds.
 
     ``inside`` counts the tasks that were in the region at any time since the last observation.
     """
@@ -57,6 +60,7 @@ class Load(Struct, frozen=True):
     held: float = 0.0
     running: int = 0
     inside: int = 0
+    cpu: float = 0.0
 
     @property
     def arrivals(self) -> float:
@@ -190,6 +194,7 @@ def _learn(load: Load, seen: Observation) -> Load:
         - load.total,  # negative when tasks were cancelled while they waited: they are no load
         left=load.left * kept + seen.ended - load.ended,
         held=load.held * kept + seen.running * passed,
+        cpu=load.cpu * kept + seen.computing * passed,
         running=seen.running,
         inside=total - load.ended,
     )
@@ -204,7 +209,13 @@ def _need(load: Load, seen: Observation, target_seconds: float, use: float) -> i
     steady = load.arrivals * load.task_seconds / use
     last = target_seconds + load.task_seconds  # when the last task must be done
     backlog = load.inside * load.task_seconds / last * FULL / use
-    return max(1, math.ceil(round(max(steady, backlog) / seen.threads, 6)))
+    by_threads = max(steady, backlog) / seen.threads
+    # An interpreter runs one thread at a time, so a process uses one processor at most.
+    computing = load.cpu / DECAY_SECONDS
+    if seen.oldest_seconds > target_seconds:
+        computing = max(computing, seen.computing)
+    by_processors = min(computing / use, float(seen.processors))
+    return max(1, math.ceil(round(max(by_threads, by_processors), 6)))
 
 
 def _is_saturated(state: State, seen: Observation) -> bool:

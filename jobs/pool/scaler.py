@@ -8,6 +8,7 @@ Leadership is a lease: when the leader dies, another pool goes on from what is w
 keeps its share.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from regions.settings import Region
 
 LOOK_SECONDS: Final = 1.0
 READ_SECONDS: Final = 2.0  # between two reads of the region's file
+PROCESSORS: Final = len(os.sched_getaffinity(0))
 SAMPLES: Final = 16  # jobs of the queue that are looked at to find the oldest; urgent tasks stand before older ones
 
 log = logs.get("workers")
@@ -40,11 +42,25 @@ LEAVE: Final = load("scale_leave")
 
 
 class Pool(Struct, frozen=True):
-    """What a pool reports: how many of its processes claim, how many it has, and its region's ``[scale]`` table."""
+    """What a pool reports: how many of its processes claim, how many it has, and its region's ``[scale]`` table.
+
+    ``computing``: processors that its processes use. ``processors``: those that its machine has for it.
+    """
 
     ready: int
     processes: int
     scale: Scale
+    computing: float = 0.0
+    processors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """A pool's processes: how many claim, how many there are, and the CPU seconds that each has used, by its pid."""
+
+    ready: int
+    count: int
+    cpu_seconds: dict[int, float]
 
 
 class Decided(Struct, frozen=True):
@@ -81,6 +97,7 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", report:
         scale=names.SCALE,
         wish=names.SCALE_WISH,
         queue=names.rq_queue(region),
+        urgent=names.rq_queue(names.urgent(region)),
         wip=names.rq_registry("wip", region),
         counters=names.COUNTERS,
         outbox_bytes=names.OUTBOX_BYTES,
@@ -102,6 +119,8 @@ def look(client: redis.Redis, region: str, threads: int, name: str = "", report:
         ready=sum(pool.ready for pool in pools.values()),
         threads=threads,
         hold=hold.decode(),
+        computing=sum(pool.computing for pool in pools.values()),
+        processors=sum(pool.processors for pool in pools.values()),
     )
     return Look(
         seen,
@@ -120,13 +139,13 @@ class Scaler:
         region: Region,
         client: redis.Redis,
         name: str,
-        processes: Callable[[], tuple[int, int]],
+        processes: Callable[[], Processes],
         *,
         reload: Callable[[], Scale] | None = None,
         clock: Callable[[], float] = time.time,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``processes`` returns how many claim, and how many there are. ``reload`` reads the region's ``[scale]`` again.
+        """``processes`` returns the pool's. ``reload`` reads the region's ``[scale]`` again.
 
         Schedule rules follow ``clock``, in seconds since the epoch. ``changed`` is called when the number, or this pool's share of it, changed.
         """
@@ -134,6 +153,8 @@ class Scaler:
         self._threads, self._scale = region.workers.threads, region.scale
         self._processes, self._reload, self._clock, self._changed = processes, reload, clock, changed
         self._fault = ""
+        self._cpu: dict[int, float] = {}
+        self._cpu_at = time.monotonic()
         self._read_at = time.monotonic()
         self._differ: list[str] = []
         self._logged: tuple[Decision, ...] = ()
@@ -161,8 +182,7 @@ class Scaler:
     def run_once(self) -> None:
         """Looks once, and decides if this pool leads. While the Redis is away the share stays."""
         self._read_file()
-        ready, processes = self._processes()
-        report = Pool(ready, processes, self._scale)
+        report = self._report()
         try:
             found = look(self._client, self._region, self._threads, self._name, report)
             if found.leader == self._name:
@@ -181,6 +201,12 @@ class Scaler:
             was, self.share = self.share, decided.shares.get(self._name, self.share)
             if self.share != was:
                 self._changed()
+
+    def _report(self) -> Pool:
+        found, now = self._processes(), time.monotonic()
+        used = sum(seconds - self._cpu.get(pid, seconds) for pid, seconds in found.cpu_seconds.items())
+        passed, self._cpu, self._cpu_at = now - self._cpu_at, found.cpu_seconds, now
+        return Pool(found.ready, found.count, self._scale, round(used / max(passed, 0.1), 2), PROCESSORS)
 
     def status(self) -> dict[str, Any]:
         """What the hub is told of the number of processes."""

@@ -19,7 +19,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import redis
 from msgspec import Struct, structs
@@ -97,6 +97,8 @@ class _RetriedRow(_FinishedRow, gc=False):
     front: str
     line: bytes
 
+
+Kind = Literal["normal", "urgent", "alone"]
 
 CLAIM: Final = load("claim", job=_ClaimedRow)
 FINISH: Final = load("finish", done=_FinishedRow)
@@ -223,20 +225,23 @@ class Ending(Struct):
 class Claimer:
     """One worker process's claims and finishes. ``blocking`` is a client of its own for the wait for a job.
 
-    A process that ``is_alone`` claims suspects, one at a time.
+    ``kind``: a process that is ``urgent`` claims the tasks for which clients wait, one that is ``alone`` suspects, one at
+    a time, and a ``normal`` one all others.
     """
 
     def __init__(
-        self, client: redis.Redis, blocking: redis.Redis, *, region: str, worker: str, is_alone: bool = False
+        self, client: redis.Redis, blocking: redis.Redis, *, region: str, worker: str, kind: Kind = "normal"
     ) -> None:
-        self._client, self._blocking, self.worker, self._is_alone = client, blocking, worker, is_alone
+        self._client, self._blocking, self.worker, self._kind = client, blocking, worker, kind
         self.clock = clock_of(client)
-        queue, suspects = names.rq_queue(region), names.rq_queue(names.suspects(region))
-        self._queue = suspects if is_alone else queue
+        queue = names.rq_queue(region)
+        urgent, suspects = names.rq_queue(names.urgent(region)), names.rq_queue(names.suspects(region))
+        self._queue = {"normal": queue, "urgent": urgent, "alone": suspects}[kind]
         self._held, self._scheduled = names.rq_worker_executions(worker), names.rq_registry("scheduled", region)
         keys = {
             "own": self._queue,
             "queue": queue,
+            "urgent": urgent,
             "suspects": suspects,
             "scheduled": self._scheduled,
             "wip": names.rq_registry("wip", region),
@@ -249,6 +254,7 @@ class Claimer:
             "workers": names.WORKERS,
             "outbox": names.OUTBOX,
             "outbox_bytes": names.OUTBOX_BYTES,
+            "urgent_lease": names.URGENT_LEASE,
             "counters": names.COUNTERS,
         }
         self._claim, self._finish, self._retry, self._due, self._give_back = (
@@ -328,9 +334,10 @@ class Claimer:
         return [*held, ("MGET", *map(names.cancel_mark, tasks))] if tasks else held
 
     def leave(self) -> None:
-        """Gives up the lease, so that the reaper need not wait until it lapses."""
+        """Gives up the lease, so that nobody has to wait until it lapses: the reaper, and tasks for which clients wait."""
+        leases = [names.lease(self.worker), *([names.URGENT_LEASE] if self._kind == "urgent" else [])]
         gone = [("ZREM", key, self.worker) for key in (names.WORKERS, names.ALONE)]
-        for reply in send(self._client, [("DEL", names.lease(self.worker)), *gone], []):
+        for reply in send(self._client, [("DEL", *leases), *gone], []):
             value(reply)
 
     def _retried(self, job: Job, ending: Ending, retry: Retry) -> _RetriedRow:
@@ -345,7 +352,7 @@ class Claimer:
 
     def _claim_command(self, count: int) -> tuple[Any, ...]:
         nonce = os.urandom(8).hex()
-        return self._claim.command(count=count, name=self.worker, nonce=nonce, is_alone=int(self._is_alone))
+        return self._claim.command(count=count, name=self.worker, nonce=nonce, kind=self._kind)
 
     def _claimed(self, reply: Any, asked_ms: int) -> Claimed:
         claimed = _claimed(reply)

@@ -4,7 +4,7 @@
        └──── put ─────> Shipper ── one MULTI ──> hub ── reply, WAITAOF ──> deleted from the outbox
                         Leftovers: results that no process shipped within ORPHAN_SECONDS (of a dead process, or after an outage)
 
-While the hub answers a batch, the next one forms; a single result never waits. After an outage several batches are sent at
+While the hub answers a batch, the next one forms. A single result waits only in a busy process, for a moment. After an outage several batches are sent at
 once, since an ocean may lie in between. Sending a result twice is harmless: its key is written once, and readers of the out
 stream ignore a repeat.
 """
@@ -12,7 +12,7 @@ stream ignore a repeat.
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import redis
@@ -32,6 +32,7 @@ ORPHAN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 1.0
 PAGE: Final = 1_000  # entries of the outbox read at once, in few bytes: a frame can be 5 MB
 TURN_MS: Final = 5_000
+GATHER_SECONDS: Final = 0.005  # for which results of a busy process gather: each batch wakes half a dozen processes
 
 log = logs.get("outbox")
 
@@ -41,8 +42,9 @@ ORPHANS: Final = load("orphans")
 class Shipper:
     """Ships this process's results from memory, as soon as they are finished."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, home: Home, gathers: Callable[[], bool] = lambda: False) -> None:
+        """``gathers`` says whether a result may wait a moment for others."""
+        self._home, self._gathers = home, gathers
         self._shipments: deque[Shipment] = deque()
         self._started: list[Started] = []
         self._news = threading.Condition()
@@ -93,6 +95,9 @@ class Shipper:
     def _take(self) -> tuple[list[Shipment], list[Started]]:
         with self._news:
             self._news.wait_for(lambda: self._shipments or self._started or self._stopping)
+        if self._gathers():
+            time.sleep(GATHER_SECONDS)
+        with self._news:
             started, self._started = self._started, []
             return _batch(self._shipments, BATCH_MAX_BYTES), started
 

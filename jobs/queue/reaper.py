@@ -135,11 +135,13 @@ class Reaper:
         return [worker for worker, lease in zip(workers, leases, strict=True) if lease is None]
 
     def _reap(self, worker: str, how: str) -> None:
-        region, alone = self._region, names.suspects(self._region)
+        region = self._region
+        urgent, alone = names.urgent(region), names.suspects(region)
         proof_ms = int((self._answered - self._since) * 1000) if self._since is not None else 0
         reply = REAP.call(
             self._client,
             queue=names.rq_queue(region),
+            urgent=names.rq_queue(urgent),
             suspects=names.rq_queue(alone),
             wip=names.rq_registry("wip", region),
             held=names.rq_worker_executions(worker),
@@ -148,6 +150,7 @@ class Reaper:
             worker=names.rq_worker(worker),
             all_workers=names.RQ_WORKERS,
             queue_workers=names.rq_workers_of(region),
+            urgent_workers=names.rq_workers_of(urgent),
             alone_workers=names.rq_workers_of(alone),
             name=worker,
             how=how,

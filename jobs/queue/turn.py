@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import redis
 from msgspec import Struct
 
+from jobs.blocked import blocked
 from jobs.errors import Cancelled, RateLimited, RegionUnavailable, TaskError, is_the_hosts
 from jobs.origin import origin_of
 from jobs.queue.breaker import Breakers
@@ -196,6 +197,7 @@ class Caller:
         self._client = client
         self._call = CALL.on(
             queue=names.rq_queue(region),
+            urgent=names.rq_queue(names.urgent(region)),
             suspects=names.rq_queue(names.suspects(region)),
             scheduled=names.rq_registry("scheduled", region),
         )
@@ -250,4 +252,5 @@ def _sleep(seconds: float, cancelled: Callable[[], bool]) -> None:
     while (left := end - time.monotonic()) > 0:
         if cancelled():
             raise Cancelled("cancelled while it waited for a turn")
-        time.sleep(min(left, SLICE_SECONDS))
+        with blocked():
+            time.sleep(min(left, SLICE_SECONDS))

@@ -10,6 +10,7 @@ from functools import partial
 import msgspec
 
 from jobs import memory
+from jobs.queue.claim import Kind
 from jobs.worker import fork_server
 from jobs.worker.executor import Runner
 from jobs.worker.stop import follow_parent
@@ -37,11 +38,11 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
     """
     options = arguments(argv)
 
-    def begin(name: str, beat: int | None, *, is_alone: bool = True) -> int:
+    def begin(name: str, beat: int | None, kind: Kind) -> int:
         if beat is not None:
             follow_parent()
             os.set_blocking(beat, False)
-        return life(settings, region, partial(Worker, settings, region, name, beat=beat, is_alone=is_alone))
+        return life(settings, region, partial(Worker, settings, region, name, beat=beat, kind=kind))
 
     try:
         given = options.settings == "-"
@@ -54,7 +55,7 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
         region = settings.one(options.region)
         if options.fork_server is not None:
             return fork_server.serve(options.fork_server, begin)
-        return begin(options.name, options.beat, is_alone=False)
+        return begin(options.name, options.beat, "normal")
     except Faults as faults:
         print(faults, file=sys.stderr)
         return os.EX_CONFIG

@@ -1,4 +1,4 @@
-"""A fork server for suspects' processes: it has everything imported, so that a start costs a tenth of the time and memory.
+"""A fork server for the processes of urgent tasks and of suspects: it has everything imported, so that a start costs a tenth of the time and memory.
 
     pool: ForkServer.start(name, beat) ── name, descriptor ──> serve (python -m jobs.worker … --fork-server FD): fork, run
           Forked.poll               <── name, pid, code; a beat every 2 s ──
@@ -17,10 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
 import msgspec
 
+from jobs.queue.claim import Kind
 from jobs.queue.clock import LEASE_MS
 from jobs.worker.stop import FLUSH_SECONDS, START_SECONDS
 from regions import logs
@@ -125,8 +127,8 @@ class ForkServer:
         self._heard = 0.0  # monotonic seconds: the last beat; before the first one, set so that it has START_SECONDS
         self._living: dict[str, Forked] = {}
 
-    def start(self, name: str, beat: int) -> Forked:
-        """Starts a worker process of this name.
+    def start(self, name: str, beat: int, kind: Kind) -> Forked:
+        """Starts a worker process of this name and kind.
 
         ``beat`` is the descriptor for its beat; the caller closes its own copy.
         """
@@ -134,7 +136,7 @@ class ForkServer:
         channel = self._channel or self.open()
         forked = self._living[name] = Forked(self)
         try:
-            socket.send_fds(channel, [name.encode()], [beat])
+            socket.send_fds(channel, [f"{name} {kind}".encode()], [beat])
         except OSError:
             self._give_up()
         return forked
@@ -215,10 +217,10 @@ class ForkServer:
         self._living.clear()
 
 
-def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
+def serve(descriptor: int, begin: Callable[[str, int, Kind], int]) -> int:
     """The fork server's side: forks a process for each name that arrives.
 
-    There ``begin(name, beat)`` runs and returns the code.
+    There ``begin(name, beat, kind)`` runs and returns the code.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes; this one ends with its pool
@@ -237,8 +239,8 @@ def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
                 message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
                 if not message:
                     return 0
-                name = message.decode()
-                pid = _fork(channel, name, descriptors[0], begin)
+                name, kind = message.decode().split()
+                pid = _fork(channel, name, partial(begin, name, descriptors[0], cast(Kind, kind)))
                 os.close(descriptors[0])
                 children[pid] = name
                 channel.send(f"{name} {pid} -".encode())
@@ -251,7 +253,7 @@ def serve(descriptor: int, begin: Callable[[str, int], int]) -> int:
         return 0  # the pool is gone
 
 
-def _fork(channel: socket.socket, name: str, beat: int, begin: Callable[[str, int], int]) -> int:
+def _fork(channel: socket.socket, name: str, begin: Callable[[], int]) -> int:
     """Returns the new process's id. In the new process it never returns."""
     pid = os.fork()
     if pid:
@@ -261,7 +263,7 @@ def _fork(channel: socket.socket, name: str, beat: int, begin: Callable[[str, in
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         channel.close()
-        code = begin(name, beat)
+        code = begin()
     except BaseException:
         log.exception("a process failed", worker=name)
     finally:

@@ -14,6 +14,7 @@ from typing import Final
 
 import redis
 
+from jobs import blocked
 from jobs.queue.claim import Claimed, Claimer, Ending, Job
 from jobs.queue.home import Shipment
 from jobs.queue.outbox import Shipper
@@ -25,6 +26,13 @@ from regions import logs
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
 STOP_SECONDS: Final = 5.0  # how long a stop request waits for the claim of its job to arrive
 STOPS_MAX: Final = 64  # stop requests that wait
+# Threads that compute at once. An interpreter runs one thread at a time; more of them only wait for each other.
+COMPUTING_MAX: Final = 4
+BUSY: Final = 2  # jobs; with more, single results need not hurry
+LONG_MS: Final = (
+    1_000  # a job that has run for longer counts no more: a few large pages must not keep a process from all others
+)
+LOOK_SECONDS: Final = 0.01  # between two looks at how many compute: a thread that begins to wait tells nobody
 
 log = logs.get("worker")
 
@@ -77,12 +85,22 @@ class ThreadPool:
             threading.Thread(target=self.run, name=f"task-{number}", daemon=True).start()
 
     def reserve(self, limit: int, wait_seconds: float) -> int:
-        """Waits for an idle slot, then takes up to ``limit`` of them. Returns how many."""
+        """Waits for idle slots that may compute, then takes up to ``limit`` of them. Returns how many."""
+        until = time.monotonic() + wait_seconds
         with self._slots:
-            self._slots.wait_for(lambda: self._idle, wait_seconds)
-            taken = min(limit, self._idle)
+            while not (taken := min(limit, self._idle, self._may_compute())) and time.monotonic() < until:
+                self._slots.wait(LOOK_SECONDS if self._idle else until - time.monotonic())
             self._idle -= taken
             return taken
+
+    def _may_compute(self) -> int:
+        """How many more jobs may begin to compute; the condition's lock is held."""
+        began_ms = self._claimer.clock.now_ms() - LONG_MS
+        computing = sum(
+            not job.is_ended and job.thread not in blocked.threads and job.claimed_ms > began_ms
+            for job in self._running.values()
+        )
+        return max(0, COMPUTING_MAX - computing)
 
     def release(self, slots: int) -> None:
         """Returns reserved slots."""
@@ -112,6 +130,11 @@ class ThreadPool:
             self._wake(len(self._jobs) - own)
         if reserved > len(claimed.jobs):
             self.release(reserved - len(claimed.jobs))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether several jobs run."""
+        return len(self._running) > BUSY
 
     def running(self) -> list[Job]:
         """The jobs that were claimed and have not been finished."""
@@ -192,7 +215,9 @@ class ThreadPool:
     def _finish(self, own: int) -> bool:
         ends = self._take_ends()
         try:
-            entries, claimed = self._claimer.finish(ends, then_claim=0 if self.is_stopping else len(ends))
+            with self._slots:
+                count = 0 if self.is_stopping else min(len(ends), self._may_compute())
+            entries, claimed = self._claimer.finish(ends, then_claim=count)
         except redis.exceptions.RedisError as error:
             self._ends.extendleft(reversed(ends))
             log.warning("can't finish jobs, will try again", jobs=len(ends), error=str(error))

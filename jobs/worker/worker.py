@@ -21,7 +21,7 @@ from rq.command import parse_payload
 from rq.utils import now
 from rq.worker import BaseWorker
 
-from jobs.queue.claim import Claimer, Job
+from jobs.queue.claim import Claimer, Job, Kind
 from jobs.queue.home import Home, Shipment, Started, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
 from jobs.queue.script import WORKER_TTL_SECONDS, load
@@ -59,15 +59,15 @@ class Worker(BaseWorker):
         runner: Runner,
         *,
         beat: int | None = None,
-        is_alone: bool = False,
+        kind: Kind = "normal",
     ) -> None:
         """``beat`` is a descriptor that gets a byte on every turn of the loop, for jobs.pool.processes.
 
-        A worker that ``is_alone`` runs the region's suspects, one at a time, and ends when there are none.
+        ``kind`` as for ``Claimer``. A worker that is ``alone`` ends when there are no suspects.
         """
         url = region.redis.url
         super().__init__(
-            [names.suspects(region.name) if is_alone else region.name],
+            [{"normal": region.name, "urgent": names.urgent(region.name), "alone": names.suspects(region.name)}[kind]],
             name=name,
             connection=connect.open_redis(url, name=name),
             serializer="json",
@@ -77,11 +77,13 @@ class Worker(BaseWorker):
         self.hostname, self.pid, self.birth_date = socket.gethostname(), os.getpid(), now()
         client = self._client = connect.open_redis(url, name=name)
         blocking = connect.open_redis(url, name=name, block_seconds=WAIT_SECONDS, connections=1)
-        self.claimer = Claimer(client, blocking, region=region.name, worker=name, is_alone=is_alone)
+        self.claimer = Claimer(client, blocking, region=region.name, worker=name, kind=kind)
         hub, waits = open_hub(settings.hub.redis, name), settings.hub.durability == "strict"
-        self.shipper = Shipper(Home(hub, region.name, client, waits=waits))
+        self.shipper = Shipper(
+            Home(hub, region.name, client, waits=waits), lambda: kind == "normal" and self.threads.is_busy
+        )
         self.leftovers = Leftovers(client, Home(hub, region.name, client, waits=waits), name)
-        threads = 1 if is_alone else region.workers.threads
+        threads = 1 if kind == "alone" else region.workers.threads
         self._caller = Caller(client, region.name)
         self.threads = ThreadPool(
             self.claimer,
@@ -93,7 +95,7 @@ class Worker(BaseWorker):
             threads=threads,
             ttl_seconds=settings.limits.result_ttl_seconds,
         )
-        self._runner, self._beat, self._is_alone = runner, beat, is_alone
+        self._runner, self._beat, self._is_alone = runner, beat, kind == "alone"
         self._is_registered = self._is_stuck = False
         self._failures = 0
         self._looked, self._is_due = 0.0, False

@@ -202,7 +202,9 @@ class Region:
         return [task(self.name, number, **changes) for number in range(count)]
 
     def jobs(self) -> list[str]:
-        return [job.decode() for job in self.redis.client.lrange(names.rq_queue(self.name), 0, -1)]
+        """The jobs of both queues; those for which clients wait come first."""
+        queues = map(names.rq_queue, (names.urgent(self.name), self.name))
+        return [job.decode() for queue in queues for job in self.redis.client.lrange(queue, 0, -1)]
 
     def in_queues(self) -> int:
         """Messages ready in both queues; without consumers, these are all that were not acked."""

@@ -18,9 +18,10 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from ulid import ULID
 
+from jobs.blocked import blocked
 from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, key_of, splice
 from jobs.errors import Cancelled, ConnectionFailed
-from jobs.queue.claim import Claimer, Ending
+from jobs.queue.claim import Claimer, Ending, Kind
 from jobs.queue.retry import Retry
 from jobs.task.execution import Execution
 from jobs.worker.entry import enter, run
@@ -148,13 +149,13 @@ def enqueue_raw(client: redis.Redis, id_: str, data: bytes, request: str) -> Non
     client.rpush(names.rq_queue(REGION), id_)
 
 
-def claimer(url: str, worker: str = "w1", *, register: bool = True, is_alone: bool = False) -> Claimer:
+def claimer(url: str, worker: str = "w1", *, register: bool = True, kind: Kind = "normal") -> Claimer:
     """A claimer of a worker that RQ knows."""
     client = connect.open_redis(url, name=worker)
     if register:
         client.hset(names.rq_worker(worker), "birth", "2026-11-24T04:14:00.000000Z")
     blocking = connect.open_redis(url, name=worker, block_seconds=1.0)
-    return Claimer(client, blocking, region=REGION, worker=worker, is_alone=is_alone)
+    return Claimer(client, blocking, region=REGION, worker=worker, kind=kind)
 
 
 def out_entries(hub: redis.Redis, kind: bytes = b"result") -> list[dict[bytes, bytes]]:
@@ -193,12 +194,14 @@ class ObedientRunner:
         trace = params.get("fail", "")
         if "raise" in params:
             raise {"KeyError": KeyError, "SystemExit": SystemExit}[params["raise"]]("as told")
-        threading.Event().wait(params.get("seconds", 0))
+        with blocked():
+            threading.Event().wait(params.get("seconds", 0))
         if "kill" in params:
             os.kill(os.getpid(), signal.SIGKILL)
         gate = Path(params["gate"]) if "gate" in params else None
         while gate and not gate.exists() and not cancelled():
-            threading.Event().wait(0.01)
+            with blocked():
+                threading.Event().wait(0.01)
         retry = None
         if execution.refusal:
             trace = str(execution.refusal)

@@ -1,16 +1,17 @@
 -- Renews a worker's lease, then takes jobs from the queue: drops those that are late, cancelled or deleted, lets those
 -- wait that have no turn or that join a leader, and begins an execution of each other one.
--- `own` is the queue to take from; `nonce` makes the executions' ids; a worker that runs suspects `is_alone`.
+-- `own` is the queue to take from; `nonce` makes the executions' ids; `kind` is that of the worker, as jobs.queue.claim.Kind:
+-- what an urgent one has no thread for goes to the normal queue.
 -- Returns {now_ms, 1 if the lease had lapsed, why it took nothing or "", a row for each job, in how many ms a task that
 -- waits may be called (or -1), frames}. Of a job: `told` is the number of its answer among the frames, 0 if it has
 -- none, and `leader` whose answer that is; `refused_ms` from 0 on: there is no turn in time, but in so many ms;
 -- `trouble` and `why`: what is wrong with its host.
--- keys: own, queue, suspects, scheduled, wip, canceled, worker, held, lease, workers, outbox_bytes
--- args: count, name, nonce, is_alone
+-- keys: own, queue, urgent, suspects, scheduled, wip, canceled, worker, held, lease, workers, outbox_bytes, urgent_lease
+-- args: count, name, nonce, kind
 -- uses: place, hosts, host_queue, shared_fetch, join, leave, latest
 -- rows: job (task, execution, attempt, data, request, source, past, deaths, deadline_ms, bridged_ms, host, turn_ms,
 --   refused_ms, trouble, why, told, leader)
--- constants: LEASE_MS, RQ_SUSPENDED, OUTBOX_MAX_BYTES, ALONE, ALONE_MAX, SKIPPED_MAX, CARRIED_MAX_BYTES, JOB,
+-- constants: LEASE_MS, URGENT_LEASE_MS, RQ_SUSPENDED, OUTBOX_MAX_BYTES, ALONE, ALONE_MAX, SKIPPED_MAX, CARRIED_MAX_BYTES, JOB,
 --   JOB_DEADLINE, JOB_REQUEST, JOB_SOURCE, JOB_PAST, JOB_DEATHS, JOB_BRIDGED, JOB_HOST, JOB_SINCE, JOB_KEY, JOB_JOINED,
 --   JOB_SHARED, JOB_ASKED, JOB_MAX_AGE, CANCEL_MARK, JOB_KEPT, KEEP_MS, DEATHS_MAX, FLIGHT, TURNS, HOST, RETRIED,
 --   JOB_ATTEMPT, EXECUTION, EXECUTION_TURN, EXECUTIONS, FAR_SECONDS, WORKER_TTL_SECONDS
@@ -23,7 +24,7 @@ local refusal = ""
 if redis.call("EXISTS", worker) == 0 or redis.call("HEXISTS", worker, "death") == 1 then refusal = "unregistered"
 elseif redis.call("EXISTS", RQ_SUSPENDED) == 1 then refusal = "suspended"
 elseif tonumber(redis.call("GET", outbox_bytes) or 0) >= OUTBOX_MAX_BYTES then refusal = "outbox full" end
-if is_alone == "1" then
+if kind == "alone" then
   redis.call("ZREMRANGEBYSCORE", ALONE, "-inf", now_ms - LEASE_MS)
   redis.call("ZADD", ALONE, now_ms, name)
   if redis.call("ZCARD", ALONE) > ALONE_MAX then
@@ -117,6 +118,10 @@ while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES 
       found[#found + 1] = job_row()
     end
   end
+end
+if kind == "urgent" and refusal == "" then
+  redis.call("SET", urgent_lease, name, "PX", URGENT_LEASE_MS)
+  overflow()
 end
 if refusal ~= "unregistered" then
   local state = refusal == "suspended" and refusal or redis.call("EXISTS", held) == 1 and "busy" or "idle"

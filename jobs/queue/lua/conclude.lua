@@ -1,5 +1,5 @@
 -- Ends jobs: in RQ's records, in the region's outbox, for the tasks that share the answer, and in the cache.
--- needs: finished, failed, outbox, outbox_bytes, counters, queue, suspects, scheduled
+-- needs: finished, failed, outbox, outbox_bytes, counters, queue, urgent, suspects, scheduled
 -- uses: kept, shared_fetch, iso, latest
 -- constants: JOB, JOB_DEADLINE, JOB_KEPT, JOB_KEY, JOB_SHARED, RETRIED, NO_CALL, KEEP_MS, RESULTS, CACHE, CACHED,
 --   CACHED_BYTES, CACHED_EACH_BYTES, CACHED_MAX_BYTES

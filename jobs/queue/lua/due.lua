@@ -1,8 +1,9 @@
 -- Moves jobs whose time has come to the queue, looks after shared fetches, and ends with the kept outcome what could
 -- not be tried again in time. A task that runs past its deadline ends by itself, or is given back and looked at again.
+-- Urgent jobs go to the normal queue when no process is there for them.
 -- One that was ended here may still stand in the queue: claims skip jobs that are not queued.
 -- Returns a row for each task that ended.
--- keys: queue, suspects, scheduled, finished, failed, outbox, outbox_bytes, counters
+-- keys: queue, urgent, suspects, scheduled, finished, failed, outbox, outbox_bytes, counters, urgent_lease
 -- uses: kept, leave, conclude
 -- rows: ended (entry, task, request, state, finished_ms, expires_ms, size_bytes, frame, trail)
 -- constants: DUE_MAX, JOB, JOB_FRONT, JOB_DEATHS, JOB_HOST, JOB_SINCE, JOB_JOINED, JOB_KEPT, RETRIED
@@ -19,6 +20,7 @@ for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIM
     place(id, deaths, front == "1" and "LPUSH" or "RPUSH")
   end
 end
+if redis.call("EXISTS", urgent_lease) == 0 then overflow() end
 sharing().look_after()
 local answer = {}
 for _, id in ipairs(redis.call("ZRANGE", RETRIED, "-inf", now_ms, "BYSCORE", "LIMIT", 0, DUE_MAX)) do

@@ -1,7 +1,7 @@
 -- Ends executions everywhere, and puts the outcomes of their tasks into the region's outbox. Each ending is a row as in
 -- kept.lua.
 -- Returns for each the id of its entry in the outbox, or "" if the execution was no longer one: then nothing is done.
--- keys: wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, suspects, scheduled
+-- keys: wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, urgent, suspects, scheduled
 -- args: name, endings (done)
 -- rows: done (..ending, task, execution)
 -- uses: kept, release, conclude

@@ -1,5 +1,5 @@
 -- Puts executions back to the front of the queue. Returns how many of them still were executions.
--- keys: queue, suspects, wip, held
+-- keys: queue, urgent, suspects, wip, held
 -- args: members...
 -- uses: requeue
 -- flags: allow-oom

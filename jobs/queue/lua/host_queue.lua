@@ -7,7 +7,7 @@
 -- The rate is GCRA without a burst (ITU-T I.371): two fetches are never nearer than it says. The order is start-time
 -- fair queueing (Goyal, Vin, Cheng, 1996): each task stands in a round, and the tasks of one request stand in
 -- successive rounds.
--- needs: queue, suspects, scheduled
+-- needs: queue, urgent, suspects, scheduled
 -- uses: hosts, place, iso
 -- constants: TURNS, TRY_MS, HOST, ROUNDS, LINE, WAITING_MAX, ROOM_MS, HOSTS, JOB, JOB_DEADLINE, JOB_DEATHS, JOB_SOURCE,
 --   KEEP_MS

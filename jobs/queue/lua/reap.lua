@@ -1,7 +1,7 @@
 -- Gives back what a worker held that is dead, and forgets the worker. `how` it was found: "crashed", "left" or "lapsed".
 -- `proof_ms`: for how long the reaper has had answers without a gap. Returns how many executions it gave back, -1 if the
 -- worker's lease is there after all.
--- keys: queue, suspects, wip, held, lease, workers, worker, all_workers, queue_workers, alone_workers
+-- keys: queue, urgent, suspects, wip, held, lease, workers, worker, all_workers, queue_workers, urgent_workers, alone_workers
 -- args: name, how, proof_ms
 -- uses: requeue
 -- constants: JOB, JOB_ATTEMPT, JOB_PAST, JOB_LAPSED, EXECUTION, JOB_DEATHS, ALONE
@@ -37,5 +37,6 @@ redis.call("ZREM", workers, name)
 redis.call("ZREM", ALONE, name)
 redis.call("SREM", all_workers, worker)
 redis.call("SREM", queue_workers, worker)
+redis.call("SREM", urgent_workers, worker)
 redis.call("SREM", alone_workers, worker)
 return count

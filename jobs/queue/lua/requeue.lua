@@ -1,5 +1,5 @@
 -- Puts executions back to the front of the queue.
--- needs: wip, held, queue, suspects
+-- needs: wip, held, queue, urgent, suspects
 -- uses: place, release
 -- constants: JOB, JOB_DEATHS
 

@@ -2,7 +2,7 @@
 -- job goes to the front of the queue if `front` is "1". `line` says how the attempt failed. If an operator deleted the
 -- record there is nothing to try again, and the task ends. Returns as finish.lua, with LATER for each that is tried
 -- again.
--- keys: wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, suspects, scheduled
+-- keys: wip, finished, failed, worker, held, outbox, outbox_bytes, counters, queue, urgent, suspects, scheduled
 -- args: name, endings (retried)
 -- rows: retried (..ending, task, execution, wait_ms, front, line)
 -- uses: kept, release, conclude

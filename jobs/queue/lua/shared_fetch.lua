@@ -1,6 +1,6 @@
 -- Tasks that ask the same question at the same time share one fetch (jobs.queue.shared_fetch): the leader asks, the
 -- others wait with it. The functions are made when they are first needed: a task without company costs nothing here.
--- needs: queue, suspects, scheduled
+-- needs: queue, urgent, suspects, scheduled
 -- uses: place, iso
 -- constants: JOB, JOB_DEADLINE, JOB_SINCE, JOB_KEPT, ROOM_MS, FLIGHT, KEEP_MS, JOB_JOINED, JOB_SHARED, SHARE_MAX,
 --   JOINED, JOB_DEATHS, FLIGHTS, SHARED, LANDING, JOB_BRIDGED, JOB_MAX_AGE, LATE_TTL_MS, SHARE_TTL_MS

@@ -390,6 +390,7 @@ def test_past_the_mark_work_stays_in_the_broker_and_the_fast_lane_is_open(region
         while len(taken) < 201:
             until(region.jobs, "more jobs")
             popped = region.redis.client.lpop(names.rq_queue(region.name), 40) or []
+            popped += region.redis.client.lpop(names.rq_queue(names.urgent(region.name)), 1) or []
             taken += [job.decode() for job in popped]
         running.wait_for("consuming")
         region.all_acked(running)

@@ -79,7 +79,10 @@ def test_a_job_is_field_by_field_what_rq_writes_but_what_is_empty() -> None:
 def test_rq_reads_what_was_enqueued(enqueuer: Enqueuer, region_redis) -> None:
     one = task("fra")
     assert write(enqueuer, one).ready == 1
-    (queue,) = Queue.all(connection=region_redis.client, serializer=JSONSerializer)
+    queue, urgent = Queue.all(connection=region_redis.client, serializer=JSONSerializer)
+    if queue.name != "fra":
+        queue, urgent = urgent, queue
+    assert (urgent.name, urgent.job_ids) == ("fra.urgent", [])
     (job,) = queue.jobs
     assert (queue.name, job.id, job.get_status().value) == ("fra", one.task, "queued")
     assert job.func_name == names.JOB_FUNCTION
@@ -105,10 +108,17 @@ def test_a_job_that_runs_or_is_finished_is_not_enqueued_again(enqueuer: Enqueuer
     assert region_redis.client.hget(names.rq_job(one.task), "status") == b"finished"
 
 
-def test_synchronous_tasks_go_to_the_front(enqueuer: Enqueuer, region_redis) -> None:
-    bulk, sync = task("fra", 1), task("fra", 2, sync=True)
-    write(enqueuer, bulk, sync)
-    assert region_redis.client.lrange(names.rq_queue("fra"), 0, -1) == [sync.task.encode(), bulk.task.encode()]
+def test_tasks_for_which_clients_wait_have_a_queue_of_their_own(enqueuer: Enqueuer, region_redis) -> None:
+    bulk, first, second = task("fra", 1), task("fra", 2, sync=True), task("fra", 3, sync=True)
+    write(enqueuer, bulk, first, second)
+    queues = {queue.name: queue for queue in Queue.all(connection=region_redis.client, serializer=JSONSerializer)}
+    assert {name: queue.job_ids for name, queue in queues.items()} == {
+        "fra": [bulk.task],
+        "fra.urgent": [first.task, second.task],
+    }
+    assert [job.origin for queue in queues.values() for job in queue.jobs] == [
+        name for name, queue in queues.items() for _ in queue.job_ids
+    ]
 
 
 def test_a_cancel_marks_its_task_until_the_deadline(enqueuer: Enqueuer, region_redis) -> None:

@@ -97,6 +97,62 @@ def test_a_pool_runs_its_processes_and_says_so(start, region_redis, hub_redis, t
     assert (status(hub)["raw_bytes"], status(hub)["outbox_bytes"]) == (1000, 0)
 
 
+def urgent(client) -> list[int]:
+    """The process for tasks for which clients wait."""
+    workers = RqWorker.all(connection=client)
+    return [worker.pid for worker in workers if worker.queue_names() == [names.urgent(REGION)]]
+
+
+def enqueue_urgent(client, one) -> str:
+    (id_,) = enqueue(client, [one])
+    client.hset(names.rq_job(id_), names.JOB_FRONT, 1)
+    if client.lrem(names.rq_queue(REGION), 0, id_):
+        client.rpush(names.rq_queue(names.urgent(REGION)), id_)
+    return id_
+
+
+def test_tasks_for_which_clients_wait_have_a_process_of_their_own(start, region_redis, hub_redis, tmp_path):
+    """It runs them also while all threads of the others are busy. A killed one is replaced."""
+    client, hub, mark = region_redis.client, hub_redis.client, tmp_path / "marks"
+    mark.mkdir()
+    client.set(names.RQ_SUSPENDED, 1)  # otherwise a normal process may take the job before it is in its queue
+    start(processes=1)
+    (pid,) = until(lambda: urgent(client), "the process")
+    gate = tmp_path / "gate"
+    ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(8)])
+    first = enqueue_urgent(client, task(mark=str(mark)))
+    client.delete(names.RQ_SUSPENDED)
+    until(lambda: results(hub) == [first], "its result")
+    assert [one.name.split(".")[2] for one in mark.iterdir() if one.name.startswith(first)] == [str(pid)]
+    os.kill(pid, signal.SIGKILL)
+    (again,) = until(lambda: urgent(client) not in ([], [pid]) and urgent(client), "another process")
+    second = enqueue_urgent(client, task(mark=str(mark)))
+    until(lambda: second in results(hub), "the next result")
+    assert [one.name.split(".")[2] for one in mark.iterdir() if one.name.startswith(second)] == [str(again)]
+    gate.touch()
+    until(lambda: sorted(results(hub)) == sorted([first, second, *ids]), "all results")
+
+
+def test_while_the_process_for_urgent_tasks_hangs_the_others_run_them(start, region_redis, hub_redis):
+    client, hub = region_redis.client, hub_redis.client
+    start(processes=1)
+    (pid,) = until(lambda: urgent(client), "the process")
+    until(lambda: client.get(names.URGENT_LEASE), "its claim")
+    os.kill(pid, signal.SIGSTOP)
+    id_ = enqueue_urgent(client, task())
+    until(lambda: results(hub) == [id_], "the result", 30)
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_processes_for_other_tasks_give_way_to_all_that_clients_wait_for(start, region_redis):
+    client = region_redis.client
+    start(processes=2)
+    until(lambda: len(pids(client)) == 2 and urgent(client), "all three")
+    own = os.getpriority(os.PRIO_PROCESS, 0)  # which an operator, or who runs the tests, may have chosen
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in pids(client).values()] == [own or pools.NICE] * 2
+    assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in urgent(client)] == [own]
+
+
 def test_each_process_is_kept_on_one_processor(start, region_redis):
     start(processes=2)
     until(lambda: len(pids(region_redis.client)) == 2, "both to register")
@@ -282,7 +338,7 @@ def suspected(start, region_redis, tmp_path):
 
 def test_suspects_run_each_in_a_process_of_its_own_that_ends_with_them(suspected, region_redis, hub_redis):
     process, ids, gate = suspected
-    lone = children(fork_server(process))
+    lone = set(children(fork_server(process))) - set(urgent(region_redis.client))
     assert len(lone) >= 3
     gate.touch()
     until(lambda: sorted(results(hub_redis.client)) == sorted(ids), "the results")

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.pool.day import COLUMNS
-from jobs.pool.scaler import Pool, Scaler, look
+from jobs.pool.scaler import Pool, Processes, Scaler, look
 from regions import logs, names, settings
 from scripts.cli import main
 from scripts.commands.options import WRONG_USAGE
@@ -40,7 +40,7 @@ def run(files) -> Run:
 @pytest.fixture
 def pool(files, region_redis) -> Scaler:
     """The scaler of a pool that reports two processes without having any."""
-    return Scaler(settings.load().one(REGION), region_redis.client, "here:1", lambda: (2, 2))
+    return Scaler(settings.load().one(REGION), region_redis.client, "here:1", lambda: Processes(2, 2, {}))
 
 
 def writes(client) -> int:
@@ -160,7 +160,8 @@ def test_pools_with_another_table_are_named(files, region_redis, monkeypatch, ca
     said = []
     monkeypatch.setattr("jobs.pool.scaler.log.warning", lambda event, **more: said.append((event, more.get("pools"))))
     first, second = (
-        Scaler(region, region_redis.client, name, lambda: (0, 0)) for region, name in ((one, "a"), (other, "b"))
+        Scaler(region, region_redis.client, name, lambda: Processes(0, 0, {}))
+        for region, name in ((one, "a"), (other, "b"))
     )
     for _ in range(2):
         first.run_once()

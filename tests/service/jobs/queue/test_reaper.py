@@ -193,7 +193,7 @@ def test_what_ran_when_its_process_crashed_is_a_suspect_that_only_a_lone_process
     assert (suspects(client), queued(client), reaper.suspects()) == ([first], [second], 1)
     assert client.sismember(names.RQ_QUEUES, names.rq_queue(names.suspects(REGION)))
     assert [job.task for job in claimer(region_redis.url, "w2").claim(5).jobs] == [second]
-    (job,) = claimer(region_redis.url, "a1", is_alone=True).claim(1).jobs
+    (job,) = claimer(region_redis.url, "a1", kind="alone").claim(1).jobs
     assert (job.task, job.attempt, job.deaths, job.failures) == (first, 2, 1, 0)
     (past,) = read_past(job.past)
     assert (past.attempt, past.worker, past.error, past.message) == (1, "w1", LOST, "its process died")
@@ -217,7 +217,7 @@ def test_the_third_death_of_a_suspect_is_its_last(region_redis, reaper):
     claimer(region_redis.url).claim(1)
     crash(reaper)
     for worker in ("a1", "a2"):
-        assert claimer(region_redis.url, worker, is_alone=True).claim(1).jobs[0].task == id_
+        assert claimer(region_redis.url, worker, kind="alone").claim(1).jobs[0].task == id_
         crash(reaper, worker)
     assert (suspects(client), queued(client)) == ([], [id_])
     (job,) = claimer(region_redis.url, "w2").claim(1).jobs
@@ -265,7 +265,7 @@ def test_a_suspect_stays_one_when_it_waits_or_is_given_back(region_redis, reaper
     (id_,) = enqueue(client, [task()])
     claimer(region_redis.url).claim(1)
     crash(reaper)
-    lone = claimer(region_redis.url, "a1", is_alone=True)
+    lone = claimer(region_redis.url, "a1", kind="alone")
     (job,) = lone.claim(1).jobs
     lone.finish([again(job)], then_claim=0)
     assert (queued(client), suspects(client)) == ([], [])
@@ -280,7 +280,7 @@ def test_at_most_sixteen_run_alone_at_once_in_a_region(region_redis, reaper):
     enqueue(client, [task() for _ in range(18)])
     claimer(region_redis.url).claim(18)
     crash(reaper)
-    lone = [claimer(region_redis.url, f"a{number}", is_alone=True) for number in range(17)]
+    lone = [claimer(region_redis.url, f"a{number}", kind="alone") for number in range(17)]
     assert [len(one.claim(1).jobs) for one in lone[:16]] == [1] * 16
     assert (lone[16].claim(1).refusal, len(suspects(client))) == ("enough alone", 2)
     assert lone[0].claim(0).refusal == ""

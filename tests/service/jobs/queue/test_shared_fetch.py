@@ -271,7 +271,7 @@ def test_a_suspect_asks_alone_and_those_who_wait_are_no_suspects(region_redis):
         reaper.died("w1" if attempt == 1 else f"w1.alone.{attempt}", crashed=True)
         reaper.run_once()
         if attempt < DEATHS_MAX:
-            alone = claimer(region_redis.url, f"w1.alone.{attempt + 1}", is_alone=True)
+            alone = claimer(region_redis.url, f"w1.alone.{attempt + 1}", kind="alone")
             assert [job.task for job in alone.claim(1).jobs] == [first]
     worker = claimer(region_redis.url, "w2")
     (poison,) = worker.claim(2).jobs

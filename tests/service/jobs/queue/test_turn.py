@@ -470,7 +470,7 @@ def test_a_suspect_waits_for_its_turn_too(client, region_redis):
     client.hset(names.rq_job(ids[1]), names.JOB_DEATHS, 1)
     client.lrem(names.rq_queue(REGION), 0, ids[1])
     client.rpush(names.rq_queue(names.suspects(REGION)), ids[1])
-    worker, lone = claimer(region_redis.url), claimer(region_redis.url, "lone", is_alone=True)
+    worker, lone = claimer(region_redis.url), claimer(region_redis.url, "lone", kind="alone")
     (job,) = worker.claim(2).jobs
     assert lone.claim(1).jobs == []
     assert worker.finish([end(job)], then_claim=2)[1].jobs == []

@@ -114,6 +114,37 @@ def test_what_waits_too_long_while_all_is_busy_is_a_reason_whatever_the_estimate
     assert after(*busy, idle).number == 2
 
 
+def computing(
+    ready: int, processors: int, *, share: float = 1.0, waits: float = 0.0, count: int = 90
+) -> list[Observation]:
+    """Seconds in which each process uses its processor; its threads are few, since others only would wait for them."""
+    load = {"ready": ready, "running": 4, "waiting": 10, "oldest_seconds": waits}
+    return [
+        seen(float(at), ended=300 * at, computing=share * ready, processors=processors, **load)
+        for at in range(1, count + 1)
+    ]
+
+
+def test_processes_that_compute_without_a_break_are_joined_by_another_one_where_a_processor_is_left():
+    assert after(*computing(2, 8)).number == 3
+    assert after(*computing(2, 8, share=0.7)).number == 2
+    assert after(*computing(2, 2)).number == 2
+    assert after(*computing(2, 0)).number == 2  # pools of an older version do not say how many there are
+
+
+def test_it_is_at_once_where_tasks_wait_too_long():
+    assert after(*computing(2, 8, count=3)).number == 2
+    assert after(*computing(2, 8, count=3, waits=2.5)).number == 3
+
+
+def test_processes_that_compute_are_not_given_up():
+    grown = after(*computing(4, 8, share=0.7), bounds=Bounds(4, 6))
+    state = grown
+    for at in range(91, 300):
+        state = decide(state, computing(4, 8, share=0.7, count=at)[-1], Bounds(1, 6), SCALE)
+    assert state.number == 4
+
+
 def test_a_suspended_region_stays_as_it_is():
     held = [
         seen(float(at), waiting=5000, oldest_seconds=at, running=8, ended=8, hold="the region is suspended")

@@ -1,4 +1,4 @@
-"""How a job's data is read, and how results are put into batches."""
+"""How a job's data is read, how many jobs a process takes, and how results are put into batches."""
 
 import json
 import signal
@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from jobs import contract
+from jobs import blocked, contract
 from jobs.queue import outbox
-from jobs.queue.claim import Claimed, Job
-from jobs.queue.clock import Clock
+from jobs.queue.claim import Claimed, Ending, Job
+from jobs.queue.clock import Clock, machine_ms
 from jobs.worker import executor, thread_pool
 from jobs.worker.stop import RETIRE, SECOND_SIGNAL_SECONDS, Stop
 from tests.waiting import until
@@ -53,11 +53,11 @@ def test_what_is_no_job_of_ours_is_refused_with_the_reason(data, told):
         executor.read(data)
 
 
-def idle_pool() -> thread_pool.ThreadPool:
+def idle_pool(threads: int = 4) -> thread_pool.ThreadPool:
     """A thread pool whose threads do not run."""
     caller = SimpleNamespace(expect=lambda call_ms: None)
     claimer = SimpleNamespace(worker="w1", clock=Clock())
-    return thread_pool.ThreadPool(claimer, None, None, None, caller, region="fra", threads=4, ttl_seconds=1.0)
+    return thread_pool.ThreadPool(claimer, None, None, None, caller, region="fra", threads=threads, ttl_seconds=1.0)
 
 
 def job(task: str, execution: str) -> Job:
@@ -169,3 +169,75 @@ def test_a_process_that_retires_takes_its_time_until_it_is_told_to_hurry():
     stop.asked -= SECOND_SIGNAL_SECONDS
     stop.request(signal.SIGTERM)
     assert stop.is_cold
+
+
+def running(parts: thread_pool.ThreadPool, count: int, *, for_ms: int = 0) -> list[Job]:
+    """Jobs that have run for so long, on threads that are not this one."""
+    jobs = [job(f"J{number}", "e") for number in range(len(parts._running), len(parts._running) + count)]
+    for one in jobs:
+        one.claimed_ms = machine_ms() - for_ms
+        parts.accept(claimed(one), 1)
+    return jobs
+
+
+MAX = thread_pool.COMPUTING_MAX
+
+
+def test_no_more_jobs_are_claimed_than_compute_at_once():
+    parts = idle_pool(threads=64)
+    assert parts.reserve(16, 0.0) == MAX
+    running(parts, MAX - 1)
+    assert parts.reserve(16, 0.0) == 1
+    running(parts, 1)
+    assert parts.reserve(16, 0.0) == 0
+
+
+def test_a_job_that_waits_makes_room_for_another_one():
+    parts = idle_pool(threads=64)
+    first, *_ = running(parts, MAX)
+    first.thread = threading.get_ident()
+    assert parts.reserve(16, 0.0) == 0
+    with blocked.blocked():
+        with blocked.blocked():
+            assert parts.reserve(16, 0.0) == 1
+        assert parts.reserve(16, 0.0) == 1
+    assert parts.reserve(16, 0.0) == 0
+
+
+def test_who_waits_to_claim_sees_soon_that_a_job_began_to_wait():
+    parts = idle_pool(threads=64)
+    first, *_ = running(parts, MAX)
+    first.thread = threading.get_ident()
+    got: list[int] = []
+    claims = threading.Thread(target=lambda: got.append(parts.reserve(16, 60.0)))
+    claims.start()
+    with blocked.blocked():
+        claims.join(30)
+    assert got == [1]
+
+
+def test_jobs_that_compute_for_long_keep_no_other_job_out():
+    """A handful of pages that take their whole time to parse would hold up a region otherwise."""
+    parts = idle_pool(threads=64)
+    running(parts, MAX, for_ms=thread_pool.LONG_MS + 1)
+    running(parts, 1, for_ms=thread_pool.LONG_MS // 2)
+    assert parts.reserve(16, 0.0) == MAX - 1
+
+
+def test_an_end_brings_no_new_job_while_too_many_compute():
+    """A wave of answers that come at the same time: the process ends some before it takes more."""
+    parts = idle_pool(threads=64)
+    asked: list[int] = []
+
+    def finish(ends: list[object], *, then_claim: int) -> tuple[list[str], None]:
+        asked.append(then_claim)
+        return ["" for _ in ends], None
+
+    parts._claimer.finish = finish
+    parts._shipper = SimpleNamespace(put=lambda _: None)
+    jobs = running(parts, MAX + 2)
+    for ended in ([jobs[0], jobs[1]], [jobs[2]], [jobs[3], jobs[4]]):
+        for one in ended:
+            parts._end(one, Ending(outcome(1), ""))
+        parts.settle()
+    assert asked == [0, 1, 2]

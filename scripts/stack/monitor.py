@@ -31,7 +31,7 @@ HUB: Final = {
     "delivered": f'"HSETNX" "{names.trail(ANY_ID)}" "d:{ID}"',
 }
 REGION: Final = {
-    "enqueued": f'"[LR]PUSH" "{names.rq_queue(names.REGION_PATTERN)}" "{ID}"',
+    "enqueued": f'"[LR]PUSH" "{names.rq_queue(names.urgent(names.REGION_PATTERN))}" "{ID}"',
     "claimed": f'"HSET" "{names.rq_job(ID)}" "status" "started"',
     "finished": f'"XADD" "{names.OUTBOX}" .*?"t" "{ID}"',
 }
@@ -73,7 +73,7 @@ class Monitor:
 
     def catch_up(self) -> None:
         """Returns when everything that the server has executed so far was looked at. Raises redis-py's errors."""
-        self._client.echo(self._mark)
+        self._client.execute_command("ECHO", self._mark)
         self._thread.join(LATEST_SECONDS)
         if self._error is not None:
             raise self._error

@@ -73,7 +73,7 @@ class Monitor:
 
     def catch_up(self) -> None:
         """Returns when everything that the server has executed so far was looked at. Raises redis-py's errors."""
-        self._client.execute_command("ECHO", self._mark)
+        self._client.execute_command("ECHO", self._mark)  # type: ignore[no-untyped-call]
         self._thread.join(LATEST_SECONDS)
         if self._error is not None:
             raise self._error

@@ -8,7 +8,7 @@
     definition                          what a source's file says
     text                                what texts and JSON values mean
     contract | memory                   what crosses a process; how memory is shared out
-    errors | origin                     what can go wrong; scheme, name and port
+    errors | origin | blocked           what can go wrong; scheme, name and port
 
 ``jobs/sources`` has the definitions that are shipped.
 """

@@ -66,7 +66,7 @@ def job_fields(task: contract.Task, key: str, offset_ms: int, now: str, now_ms: 
     return [
         "created_at", now,
         "data", job_data(task, offset_ms),
-        "origin", names.urgent(task.region) if task.sync else task.region,
+        "origin", task.region,  # also of urgent tasks: by its origin RQ chooses the registries
         "description", description(task),
         "enqueued_at", now,
         "timeout", left_seconds,

@@ -22,7 +22,7 @@ def test_one_job_that_kills_its_processes_ends_as_poison_and_alone(pool, region_
     marks = tmp_path / "marks"
     marks.mkdir()
     pool(settings_for(region_redis.url, hub_redis.url, threads=12, processes=2), "tests.service.working")
-    until(lambda: client.zcard(names.WORKERS) == 2, "two processes to claim")
+    until(lambda: client.zcard(names.WORKERS) == 3, "two processes to claim, and the one for urgent tasks")
     wanted = [{"seconds": SECONDS, "mark": str(marks)} for _ in range(TASKS)]
     wanted[POISON]["kill"] = True
     ids = enqueue(client, [task(deadline_seconds=120.0, **params) for params in wanted])

@@ -113,8 +113,10 @@ class RegionWorkers:
         self.client.close()
 
     def pids(self) -> dict[str, int]:
-        """The worker processes by name, as RQ knows them."""
-        return {worker.name: worker.pid for worker in RqWorker.all(connection=self.client)}
+        """The worker processes by name, as RQ knows them, without the one for urgent tasks."""
+        urgent = [names.urgent(REGION)]
+        known = RqWorker.all(connection=self.client)
+        return {worker.name: worker.pid for worker in known if worker.queue_names() != urgent}
 
     @property
     def log(self) -> list[dict[str, Any]]:

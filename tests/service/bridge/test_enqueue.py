@@ -116,9 +116,7 @@ def test_tasks_for_which_clients_wait_have_a_queue_of_their_own(enqueuer: Enqueu
         "fra": [bulk.task],
         "fra.urgent": [first.task, second.task],
     }
-    assert [job.origin for queue in queues.values() for job in queue.jobs] == [
-        name for name, queue in queues.items() for _ in queue.job_ids
-    ]
+    assert {job.origin for queue in queues.values() for job in queue.jobs} == {"fra"}  # by which RQ chooses registries
 
 
 def test_a_cancel_marks_its_task_until_the_deadline(enqueuer: Enqueuer, region_redis) -> None:

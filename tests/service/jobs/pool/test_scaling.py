@@ -20,7 +20,7 @@ from regions import names
 from regions.schedule import Scale, ScaleRule
 from regions.settings import ROOT, Settings
 from tests.forked import Forked
-from tests.service.working import enqueue, out_entries, results, settings_for, task
+from tests.service.working import REGION, enqueue, out_entries, results, settings_for, task
 from tests.waiting import until
 
 # A pool as `run` runs it, with the tests' runner in its workers; arguments: a file with [scale], a file with the time.
@@ -84,8 +84,10 @@ class Pools:
         self.client.close()
 
     def workers(self) -> dict[str, int]:
-        """The workers that claim, as RQ lists them: name → pid."""
-        return {worker.name: worker.pid for worker in RqWorker.all(connection=self.client)}
+        """The workers that claim, as RQ lists them, without those for urgent tasks: name → pid."""
+        urgent = [names.urgent(REGION)]
+        known = RqWorker.all(connection=self.client)
+        return {worker.name: worker.pid for worker in known if worker.queue_names() != urgent}
 
     def shares(self) -> list[int]:
         """How the pools split the region's number."""

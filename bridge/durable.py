@@ -23,7 +23,7 @@ from regions.script import Script, send, value
 BLOCK_SECONDS: Final = 2.0  # limit of one WAITAOF; with everysec it answers after about one second
 IDLE_SECONDS: Final = 4.0  # between two looks at an idle link; with the time-out, less than 10 s
 
-_FENCE: Final = Script(Folder(Path(__file__).with_name("lua")).read("fence"), {"fence": names.FENCE})
+FENCE: Final = Script(Folder(Path(__file__).with_name("lua")).read("fence"), {"fence": names.FENCE})
 
 Receipt = TypeVar("Receipt")
 
@@ -99,7 +99,7 @@ class Durable(Generic[Receipt]):
         began = time.monotonic()
         is_logged = False
         try:
-            value(send(self._link, [_FENCE.command(name=self._name)], [_FENCE])[0])
+            value(send(self._link, [FENCE.command(name=self._name)], [FENCE])[0])
             while self.waits and int(self._link.one("WAITAOF", 1, 0, int(BLOCK_SECONDS * 1000))[0]) < 1:
                 if self._stopping:
                     return redis.exceptions.TimeoutError("stopped before the append-only file was written")

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from msgspec import Struct
 from rq.scripts import UNIQUE_ENQUEUE_SCRIPT
 
+from bridge.durable import FENCE
 from jobs.pool.scaler import DECIDE, LEAVE, LOOK
 from jobs.queue.breaker import FAILED, RECOVERED, SLOW
 from jobs.queue.claim import CLAIM, DUE, FINISH, GIVE_BACK, RETRY
@@ -99,6 +100,7 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("acknowledge news", "gateway", "hub", b"XACK"),
     Point("read a request", "gateway", "hub", _call(scripts.READ)),
     Point("enqueue", "bridge", "redis", _call(Script(UNIQUE_ENQUEUE_SCRIPT))),
+    Point("fence", "bridge", "redis", _call(FENCE)),
     Point("wait for the file", "bridge", "redis", b"WAITAOF"),
     Point("ack", "bridge", "rabbitmq", ACK),
     Point("report", "bridge", "hub", b"XADD"),
@@ -119,7 +121,6 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("forget what has expired", "gateway", "hub", _call(scripts.FORGET)),
     Point("look for what nobody asked for", "gateway", "hub", _call(scripts.SURPLUS)),
     Point("look for what is due", "workers", "redis", _call(DUE)),
-    Point("call who waits", "workers", "redis", _call(CALL)),
     Point("trim", "workers", "redis", _call(TRIM)),
     Point("look at the load", "workers", "redis", _call(LOOK)),
     Point("decide the scale", "workers", "redis", _call(DECIDE)),
@@ -127,6 +128,7 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("try again later", "workers", "redis", _call(RETRY), "a failed fetch"),
     Point("count a failure", "workers", "redis", _call(FAILED), "a failed fetch"),
     Point("forget a failure", "workers", "redis", _call(RECOVERED), "a failed fetch"),
+    Point("call who waits", "workers", "redis", _call(CALL), "a host that wants a pause"),
     Point("leave a host alone", "workers", "redis", _call(SLOW), "a host that wants a pause"),
     Point("reap", "workers", "redis", _call(REAP), "a killed worker"),
     Point("register", "workers", "redis", _call(REGISTER), "a killed worker"),

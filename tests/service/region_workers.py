@@ -55,7 +55,7 @@ class RegionWorkers:
         self.client: redis.Redis = redis.Redis.from_url(region_url)
         self._urls = region_url, hub_url
         self._sources, self._log = folder / "sources", folder / "log"
-        self._sources.mkdir()
+        self._sources.mkdir(parents=True)
         self._nowhere = os.open(os.devnull, os.O_WRONLY)  # for beats that nobody reads
         self._processes: list[subprocess.Popen] = []
 

@@ -5,6 +5,7 @@ import urllib.request
 
 import pytest
 
+from tests.site import behave
 from tests.stack.driving import Ledger
 from tests.waiting import until
 from tests.wire import ask
@@ -63,7 +64,7 @@ def test_a_changed_mark_up_degrades_its_source_and_no_other(stack, inside, chang
         in stack.nearfetch("status", check=False).stdout
     )
     until(lambda: event(stack, "degraded").get("source") == source, "the event in the gateway's log")
-    inside.well()
+    behave(inside.ports["site"])
     run(stack, LAST)
     until(lambda: views(stack)[source]["health"] == "ok", f"{source} to recover")
     until(lambda: event(stack, "recovered").get("source") == source, "the event in the gateway's log")

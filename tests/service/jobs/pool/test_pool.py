@@ -115,17 +115,17 @@ def test_tasks_for_which_clients_wait_have_a_process_of_their_own(start, region_
     """It runs them also while all threads of the others are busy. A killed one is replaced."""
     client, hub, mark = region_redis.client, hub_redis.client, tmp_path / "marks"
     mark.mkdir()
-    client.set(names.RQ_SUSPENDED, 1)  # otherwise a normal process may take the job before it is in its queue
-    start(processes=1)
+    start(processes=1, threads=4)
     (pid,) = until(lambda: urgent(client), "the process")
     gate = tmp_path / "gate"
     ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(8)])
+    until(lambda: len(list(mark.iterdir())) == 4, "no idle thread")
     first = enqueue_urgent(client, task(mark=str(mark)))
-    client.delete(names.RQ_SUSPENDED)
     until(lambda: results(hub) == [first], "its result")
     assert [one.name.split(".")[2] for one in mark.iterdir() if one.name.startswith(first)] == [str(pid)]
     os.kill(pid, signal.SIGKILL)
-    (again,) = until(lambda: urgent(client) not in ([], [pid]) and urgent(client), "another process")
+    (again,) = until(lambda: [one for one in urgent(client) if one != pid], "another process")
+    until(lambda: client.get(names.URGENT_LEASE), "its claim")
     second = enqueue_urgent(client, task(mark=str(mark)))
     until(lambda: second in results(hub), "the next result")
     assert [one.name.split(".")[2] for one in mark.iterdir() if one.name.startswith(second)] == [str(again)]

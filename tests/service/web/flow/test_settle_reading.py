@@ -103,14 +103,14 @@ def test_what_an_error_kept_from_taking_effect_comes_again(parts, hub_redis, mon
     monkeypatch.setattr(settle, "TAKE_OVER_MS", 3_600_000)
     new, times = accepted(ledger)
     send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
-    real = ledger.settle
+    real = ledger.settle_and_read
 
-    def dying(settlements):
-        monkeypatch.setattr(ledger, "settle", real)
+    def dying(*settlements):
+        monkeypatch.setattr(ledger, "settle_and_read", real)
         hub_redis.crash()
-        return real(settlements)
+        return real(*settlements)
 
-    monkeypatch.setattr(ledger, "settle", dying)
+    monkeypatch.setattr(ledger, "settle_and_read", dying)
     settler.start()
     until(lambda: hub.away, "the outage")
     hub_redis.running.start()

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.contract import Attempt, Run, Trail, encode_trail
 from regions import connect, names
-from tests.service.hub_parts import new_request, send_home, settings
+from tests.service.hub_parts import Heard, new_request, send_home, settings
 from tests.waiting import Clock, until
 from web.flow.settle import Settler
 from web.hub.ledger import Ledger
@@ -36,7 +36,7 @@ def clock():
 
 def gateway(parts, clock) -> Settler:
     found, hub, ledger = parts
-    settler = Settler(found, hub, ledger, lambda _: None)
+    settler = Settler(found, hub, ledger, Heard())
     settler._runs = Runs(settler._reader, clock)
     return settler
 
@@ -234,7 +234,7 @@ def test_what_lies_there_from_another_version_is_passed_over(parts, clock, hub_r
 
 
 def test_a_gateway_that_stops_writes_what_it_has(parts, hub_redis):
-    settler = Settler(*parts, lambda _: None)
+    settler = Settler(*parts, Heard())
     settler.start()
     _, _, ledger = parts
     new = new_request()

@@ -34,6 +34,7 @@ def consumers(client, region="fra"):
 def test_gateways_that_are_gone_leave_the_group_but_not_with_entries_nor_for_a_pause(parts, hub_redis, monkeypatch):
     found, hub, ledger, settler, _ = parts
     monkeypatch.setattr(settle, "HOUSEKEEPING_SECONDS", 0)
+    monkeypatch.setattr(settle, "FORGET_EVERY_SECONDS", 0)
     monkeypatch.setattr(settle, "BLOCK_SECONDS", 0.01)
     new, times = accepted(ledger)
     gone, holds = (Settler(found, hub, ledger, Heard()) for _ in range(2))

@@ -18,7 +18,7 @@ from jobs.queue.claim import CLAIM, DUE, FINISH, GIVE_BACK, RETRY
 from jobs.queue.home import DELIVERED
 from jobs.queue.outbox import ORPHANS
 from jobs.queue.reaper import REAP, TRIM
-from jobs.queue.turn import CALL, LIMIT
+from jobs.queue.turn import LIMIT
 from jobs.worker.worker import REGISTER
 from regions import names
 from regions.script import Script
@@ -128,7 +128,6 @@ POINTS: Final[tuple[Point, ...]] = (
     Point("try again later", "workers", "redis", _call(RETRY), "a failed fetch"),
     Point("count a failure", "workers", "redis", _call(FAILED), "a failed fetch"),
     Point("forget a failure", "workers", "redis", _call(RECOVERED), "a failed fetch"),
-    Point("call who waits", "workers", "redis", _call(CALL), "a host that wants a pause"),
     Point("leave a host alone", "workers", "redis", _call(SLOW), "a host that wants a pause"),
     Point("reap", "workers", "redis", _call(REAP), "a killed worker"),
     Point("register", "workers", "redis", _call(REGISTER), "a killed worker"),

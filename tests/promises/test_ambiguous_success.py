@@ -213,6 +213,7 @@ def _in_the_history(stack, ledger: Ledger) -> bool:
 ELSEWHERE = {
     "jobs.queue.script.NOW": "service/jobs/queue/test_clock.py::test_a_question_for_the_time_that_had_no_answer_may_be_asked_again",
     "jobs.queue.clock.TAKE_BACK": "service/jobs/queue/test_clock.py::test_a_step_that_was_taken_back_without_an_answer_is_taken_back_once",
+    "jobs.queue.turn.CALL": "service/jobs/queue/test_turn.py::test_a_call_whose_answer_is_lost_calls_nobody_twice",
     "jobs.queue.turn.TAKE": "service/jobs/queue/test_further_turns.py::test_a_turn_whose_answer_is_lost_is_asked_for_again",
     "jobs.queue.breaker.DELAY": "service/jobs/queue/test_breaker.py::test_what_a_host_asks_for_may_be_said_twice",
     "web.hub.scripts.BAR": "service/web/flow/test_holdings.py::test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in",

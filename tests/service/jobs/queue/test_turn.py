@@ -10,7 +10,7 @@ from rq.job import JobStatus
 
 from jobs.queue.claim import CLAIM, FINISH
 from jobs.queue.script import HOST_TTL_MS, WAITING_MAX
-from jobs.queue.turn import Caller, tell_limits
+from jobs.queue.turn import CALL, Caller, tell_limits
 from regions import connect, names
 from tests.service.jobs.queue.test_claim import end, fetch, queue
 from tests.service.jobs.queue.test_retry import again, scheduled
@@ -132,6 +132,19 @@ def test_what_is_known_of_requests_that_wait_no_more_is_forgotten(client, region
     assert known == [both, both, {b"", b"MANY"}, set()]
     worker.finish([end(job)], then_claim=9)
     assert client.exists(names.rounds(HOST), names.line(HOST), names.turns(HOST)) == 0
+
+
+def test_a_call_whose_answer_is_lost_calls_nobody_twice(client, region_redis, lossy_region):
+    ids = give(client, asked(3), "8 100")
+    worker, caller = claimer(region_redis.url), Caller(lossy_region.client, REGION)
+    (job,) = worker.claim(3).jobs
+    worker.finish([end(job)], then_claim=0)
+    client.script_load(CALL.text)
+    lossy_region.lose(CALL)
+    until(lambda: caller.run_once() or queue(client).get_job_ids(), "the call")
+    caller.run_once()
+    assert lossy_region.lost == 1
+    assert queue(client).get_job_ids() == [ids[1]]
 
 
 def test_a_claim_of_one_that_was_called_says_when_the_next_one_may_be(client, region_redis):

@@ -32,7 +32,7 @@ ORPHAN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 1.0
 PAGE: Final = 1_000  # entries of the outbox read at once, in few bytes: a frame can be 5 MB
 TURN_MS: Final = 5_000
-GATHER_SECONDS: Final = 0.005  # for which results of a busy process gather: each batch wakes half a dozen processes
+GATHER_SECONDS: Final = 0.01  # for which results of a busy process gather: each batch wakes half a dozen processes
 
 log = logs.get("outbox")
 

@@ -27,7 +27,7 @@ FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Re
 STOP_SECONDS: Final = 5.0  # how long a stop request waits for the claim of its job to arrive
 STOPS_MAX: Final = 64  # stop requests that wait
 # Threads that compute at once. An interpreter runs one thread at a time; more of them only wait for each other.
-COMPUTING_MAX: Final = 4
+COMPUTING_MAX: Final = 8
 BUSY: Final = 2  # jobs; with more, single results need not hurry
 LONG_MS: Final = (
     1_000  # a job that has run for longer counts no more: a few large pages must not keep a process from all others

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -28,7 +28,6 @@ from jobs.worker.stop import FLUSH_SECONDS, START_SECONDS
 from regions import logs
 from regions.settings import ROOT, Dashboard, Hub, Region, Settings
 
-WAIT_SECONDS: Final = 0.02  # between two looks for processes that ended
 BEAT_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
 MESSAGE_BYTES: Final = 512
@@ -227,28 +226,29 @@ def serve(descriptor: int, begin: Callable[[str, int, Kind], int]) -> int:
     gc.collect()
     gc.freeze()  # so that the collector does not write to shared memory
     channel = socket.socket(fileno=descriptor)
-    children: dict[int, str] = {}
+    children: dict[int, tuple[int, str]] = {}  # by pidfd: pid and name
     beat_due = 0.0
     try:
         while True:
             if time.monotonic() >= beat_due:
                 channel.send(BEAT)
                 beat_due = time.monotonic() + BEAT_SECONDS
-            ready, _, _ = select.select([channel], [], [], WAIT_SECONDS if children else BEAT_SECONDS)
-            if ready:
+            watched: list[Any] = [channel, *children]
+            ready, _, _ = select.select(watched, [], [], BEAT_SECONDS)
+            if channel in ready:
                 message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
                 if not message:
                     return 0
                 name, kind = message.decode().split()
                 pid = _fork(channel, name, partial(begin, name, descriptors[0], cast(Kind, kind)))
                 os.close(descriptors[0])
-                children[pid] = name
+                children[os.pidfd_open(pid)] = pid, name
                 channel.send(f"{name} {pid} -".encode())
-            while children:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    break
-                channel.send(f"{children.pop(pid)} {pid} {os.waitstatus_to_exitcode(status)}".encode())
+            for ended in children.keys() & set(ready):
+                os.close(ended)
+                pid, name = children.pop(ended)
+                _, status = os.waitpid(pid, 0)
+                channel.send(f"{name} {pid} {os.waitstatus_to_exitcode(status)}".encode())
     except OSError:
         return 0  # the pool is gone
 

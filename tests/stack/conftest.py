@@ -34,11 +34,6 @@ class Stack:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    @property
-    def own(self) -> Path:
-        """A folder for definitions of the user's own."""
-        return self.data.parent / "own"
-
     def up(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs scripts/up on this data folder."""
         return run(UP, "--data", str(self.data), *words, environment=self.environment, check=check)
@@ -111,7 +106,6 @@ def make_stack() -> Iterator[Callable[..., Stack]]:
         folder = Path(tempfile.mkdtemp(prefix="nearfetch-stack-"))
         clean = {key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH")}
         stack = Stack(folder / "data", free_block(), {**clean, **variables})
-        stack.own.mkdir()
         stop = f'"{UP}" --stop --data "{stack.data}"; rm -rf "{folder}"'
         stacks.append(stack)
         guards.append(Guard(["/bin/sh", "-c", stop]))
@@ -127,9 +121,8 @@ def make_stack() -> Iterator[Callable[..., Stack]]:
 
 @pytest.fixture(scope="package")
 def stack(make_stack: Callable[..., Stack]) -> Stack:
-    """The stack that the tests of this folder share, with a folder of the user's own definitions; who hurts it makes it well again."""
+    """The stack that the tests of this folder share; who hurts it makes it well again."""
     made = make_stack()
-    made.environment["NEARFETCH__SOURCES__PATH"] = str(made.own)
     made.output = made.up("--detach", "--port", str(made.port)).stdout
     return made
 

@@ -75,13 +75,15 @@ class Traffic:
 
 
 @pytest.fixture
-def changing(stack):
-    """The file of a definition of the user's own."""
-    path = stack.own / "changing.toml"
+def changing(make_stack, one_region, tmp_path):
+    """A stack with a folder of the user's own definitions, and its one file."""
+    path = tmp_path / "own" / "changing.toml"
+    path.parent.mkdir()
     path.write_text(FIRST)
-    yield path
-    path.unlink(missing_ok=True)
-    until(lambda: shown(stack)[1] == "gone", "it to be gone")
+    made = make_stack(NEARFETCH__SOURCES__PATH=str(path.parent), NEARFETCH__REGIONS__PATH=one_region)
+    made.up("--detach", "--port", str(made.port))
+    yield made, path
+    made.end()
 
 
 def shown(stack):
@@ -99,8 +101,9 @@ def used(stack):
 
 
 @pytest.mark.timeout(400)
-def test_a_changed_definition_is_used_at_once_and_no_accepted_task_is_lost(stack, changing, capsys):
+def test_a_changed_definition_is_used_at_once_and_no_accepted_task_is_lost(changing, capsys):
     """Through a new field, a new required param, a file that is half written, the old one again, and none at all."""
+    stack, path = changing
     until(lambda: shown(stack)[1] == "ok", "the region to say what it has", 60)
     took = {}
     with Traffic(stack) as traffic:
@@ -109,9 +112,9 @@ def test_a_changed_definition_is_used_at_once_and_no_accepted_task_is_lost(stack
             before, promised = shown(stack)[0], len(traffic.ledger.promised)
             began = time.monotonic()
             if text is None:
-                changing.unlink()
+                path.unlink()
             else:
-                changing.write_text(text)
+                path.write_text(text)
             until(lambda before=before: shown(stack)[0] != before, f"the catalogue to show: {change}", TAKEN_SECONDS)
             new = shown(stack)[0]
             until(lambda new=new: used(stack) == (new or None), f"tasks to use: {change}", TAKEN_SECONDS)

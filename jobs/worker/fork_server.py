@@ -32,6 +32,7 @@ BEAT_SECONDS: Final = 2.0
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000
 MESSAGE_BYTES: Final = 512
 BEAT: Final = b"."
+STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 log = logs.get("workers")
 
@@ -221,7 +222,7 @@ def serve(descriptor: int, begin: Callable[[str, int, Kind], int]) -> int:
 
     There ``begin(name, beat, kind)`` runs and returns the code.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes; this one ends with its pool
     gc.collect()
     gc.freeze()  # so that the collector does not write to shared memory
@@ -255,13 +256,17 @@ def serve(descriptor: int, begin: Callable[[str, int, Kind], int]) -> int:
 
 def _fork(channel: socket.socket, name: str, begin: Callable[[], int]) -> int:
     """Returns the new process's id. In the new process it never returns."""
+    # Until it has handlers of its own, the new process would ignore signals, as the fork server does, and a stop would be lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     code = os.EX_SOFTWARE
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         channel.close()
         code = begin()
     except BaseException:

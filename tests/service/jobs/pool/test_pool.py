@@ -120,6 +120,7 @@ def test_tasks_for_which_clients_wait_have_a_process_of_their_own(start, region_
     gate = tmp_path / "gate"
     ids = enqueue(client, [task(gate=str(gate), mark=str(mark)) for _ in range(8)])
     until(lambda: len(list(mark.iterdir())) == 4, "no idle thread")
+    until(lambda: client.get(names.URGENT_LEASE), "its claim")
     first = enqueue_urgent(client, task(mark=str(mark)))
     until(lambda: results(hub) == [first], "its result")
     assert [one.name.split(".")[2] for one in mark.iterdir() if one.name.startswith(first)] == [str(pid)]

@@ -351,5 +351,7 @@ def test_a_look_is_a_part_of_the_begin(own_stack):
 
     own_stack.gateway.holdings.stop()  # it calls scripts of its own
     calls(PATH, is_cached=False)  # the scripts are there from now on
-    assert calls(PATH, is_cached=False) == calls(f"{PATH}_2&max_age=60", is_cached=False)
-    assert calls(f"{PATH}&max_age=60", is_cached=True) == calls(PATH, is_cached=False)
+    # News that overtake what they are about are read once more, so the least of several counts.
+    plain = min(calls(PATH, is_cached=False) for _ in range(4))
+    assert plain == min(calls(f"{PATH}_{number}&max_age=60", is_cached=False) for number in range(4))
+    assert plain == min(calls(f"{PATH}&max_age=60", is_cached=True) for _ in range(4))

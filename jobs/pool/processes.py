@@ -3,12 +3,12 @@
     run ── run_once: fits the number to this pool's share; starts missing processes, and some for suspects; reads beats;
      │               removes dead processes; kills silent ones; drains those with too much memory
      ├ jobs.worker x share    settings over standard input, so that no secret is in a command line
-     ├ ForkServer             forks processes for suspects (jobs.worker.fork_server)
+     ├ ForkServer             forks the process for urgent tasks, and those for suspects (jobs.worker.fork_server)
      ├ Scaler (thread)        agrees with the region's other pools on the number of processes
      ├ Reaper (thread)        gives the jobs of dead processes to others
      └ Reporter (thread)      tells the hub
 
-A suspect is a task that was running when its process died; it runs again alone, in a process of its own. On each turn of
+An urgent task is one for which a client waits; each pool has one process for them. A suspect is a task that was running when its process died; it runs again alone, in a process of its own. On each turn of
 its claim loop a child writes a byte to a pipe, its beat. The pipe is local, so beats go on while Redis is away.
 """
 
@@ -206,7 +206,7 @@ class Pool:
 
     def _wait_seconds(self, now: float) -> float:
         """How long to wait for beats, at most."""
-        due = [slot.not_before for slot in self._slots if slot.child is None]
+        due = [slot.not_before for slot in (*self._slots, self._urgent) if slot.child is None]
         wait = min(now + WATCH_SECONDS, self._memory_read + MEMORY_CHECK_SECONDS, *due) - now
         return max(0.0, min(wait, STARTS_SECONDS) if self._missing > 0 else wait)
 

@@ -4,9 +4,11 @@
     share    a region's number → each pool's part of it
 
 The need follows Little's law: threads = tasks that come a second x seconds that each holds a thread. It is higher when the
-waiting tasks would wait longer than the target, and when the processes compute as much as they can: then it is the processors
-that they use, and never more than there are, since waiting tasks that compute are no reason for more threads. A process is added when 80 % of the threads are busy, and given up when
-60 % of the others' would be, so that no load is on both limits. Growth is immediate. Shrinking goes down to the highest
+waiting tasks would wait longer than the target. It is also higher when the processes use most of their processors, as long as the
+machines have more: tasks that compute gain nothing by more threads.
+
+A process is added when 80 % of the threads, or of the processors, are busy. It is given up when 60 % of the others' would be, so
+that no load is on both limits. Growth is immediate. Shrinking goes down to the highest
 need of the last cooldown (the stabilization window of Kubernetes' HorizontalPodAutoscaler), so that a shrink follows a
 growth after a cooldown at the earliest.
 """
@@ -31,7 +33,8 @@ class Observation(Struct, frozen=True):
     """A region at one moment. Times are in seconds on its Redis's clock.
 
     ``running`` tasks hold a thread; ``ended`` is a counter of all time. ``ready`` processes claim, each with ``threads``.
-    They use ``computing`` of the ``processors`` that their machines have. ``hold`` says why no process can claim, so that more processes would not help; else it is "".
+    They use ``computing`` of the ``processors`` that their machines have. ``hold`` says why no process can claim, so that more
+    processes would not help; else it is "".
     """
 
     at: float

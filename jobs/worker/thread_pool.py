@@ -3,7 +3,8 @@
 Worker.run ── accept ──> queue ──> thread: Executor.run ──> ends
                                       └─ the thread that gets the lock: finish all ends and claim as many, in one write
 
-A job goes to the thread that became idle last: its stack, parser and heap are still in the processor's caches.
+A job goes to the thread that became idle last: its stack, parser and heap are still in the processor's caches. No more jobs are
+claimed than can compute at once; threads that wait for a host do not count (jobs.blocked).
 """
 
 import threading
@@ -29,9 +30,7 @@ STOPS_MAX: Final = 64  # stop requests that wait
 # Threads that compute at once. An interpreter runs one thread at a time; more of them only wait for each other.
 COMPUTING_MAX: Final = 8
 BUSY: Final = 2  # jobs; with more, single results need not hurry
-LONG_MS: Final = (
-    1_000  # a job that has run for longer counts no more: a few large pages must not keep a process from all others
-)
+LONG_MS: Final = 1_000  # a job that has run for longer counts no more: large pages must not keep out all others
 LOOK_SECONDS: Final = 0.01  # between two looks at how many compute: a thread that begins to wait tells nobody
 
 log = logs.get("worker")

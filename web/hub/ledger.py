@@ -270,6 +270,7 @@ class Ledger:
                 continue
             for number, answer in zip(part, value(reply), strict=True):
                 answers[number] = int(answer)
+        # What can't be read here is read again for its waiter, and its error logged there.
         found = [reply for reply in zip(places, replies[len(parts) :], strict=True) if isinstance(reply[1], list)]
         views = [_read_view(request, after, reply) for (request, after), reply in found]
         return answers, {view.id: view for view in views if view is not None and view.results}
@@ -342,9 +343,9 @@ class Ledger:
 
         Of each request at most ``bytes_max`` bytes of results are read (``PIECE_BYTES`` by default); ``more`` says that others
         wait. A result that is larger is read if its share of ``TOGETHER_BYTES`` permits it, or if one request alone is asked.
-        Otherwise the view has ``more`` and no results. ``how`` as in ``read``; a Redis that takes no writes is read without a note. Without ``spliced``, results are the
-        frames as they came, for the history. A hub that is killed forgets what its file did not hold. A request that can't be
-        read is ``Unreadable``, and the others are read.
+        Otherwise the view has ``more`` and no results. ``how`` as in ``read``; a Redis that takes no writes is read without a
+        note. Without ``spliced``, results are the frames as they came, for the history. A hub that is killed forgets what its
+        file did not hold. A request that can't be read is ``Unreadable``, and the others are read.
         """
         limit = min(PIECE_BYTES, self.answer_bytes_max) if bytes_max is None else bytes_max
         replies = self._read(asked, limit, how, looks=looks)

@@ -33,18 +33,21 @@ class Robots:
         self._known: dict[tuple[str, str], tuple[float, Protego]] = {}  # by origin and egress
         self._lock = threading.Lock()
 
-    def check(self, request: Request, agent: str, get: Get, delay: Callable[[float], None]) -> None:
+    def check(self, request: Request, agent: str, get: Get, delay: Callable[[float], None], granted: float) -> None:
         """Raises BlockedAddress when the host's robots.txt forbids ``agent`` the address, and what ``get`` raises.
 
-        ``delay`` is called with the crawl delay in seconds, before the rules are used. Without a robots.txt (any 4xx but
-        429) all is allowed. When it can't be fetched, nothing is, until it can.
+        ``delay`` is called with the crawl delay in seconds if the task's turn was ``granted`` (monotonic) before the rules were
+        read: such a turn knows nothing of it. Without a robots.txt (any 4xx but 429) all is allowed. When it can't be fetched,
+        nothing is, until it can.
         """
         origin = origin_of(request.url)
         until, rules = self._known.get((origin, request.egress), (0.0, None))
-        if rules is None or until < time.monotonic():
+        is_new = rules is None or until < time.monotonic()
+        if rules is None or is_new:
             rules = self._read(origin, request, get)
-            if seconds := rules.crawl_delay(agent):
-                delay(seconds)
+        if (seconds := rules.crawl_delay(agent)) and (is_new or granted <= until - KEPT_SECONDS):
+            delay(seconds)
+        if is_new:  # after the delay: who uses these rules has a turn that knows it, or an older one
             self._keep((origin, request.egress), rules)
         if not rules.can_fetch(request.url, agent):
             host = urlsplit(request.url).hostname

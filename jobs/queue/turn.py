@@ -50,6 +50,7 @@ class Turns(Protocol):
     """What makes a task wait before it fetches: ``Turn``, or ``Free``."""
 
     waited_ms: float
+    granted: float  # when the last turn was granted, monotonic
 
     def take(self, url: str, source: str, *, deadline: float, cancelled: Callable[[], bool]) -> None:
         """Waits for the turn of an address's host; ``deadline`` is monotonic. Adds to ``waited_ms``.
@@ -61,7 +62,7 @@ class Turns(Protocol):
         """The host of an address asked to be left alone for so long."""
 
     def delay(self, url: str, seconds: float) -> None:
-        """The host of an address asks for so much time between two fetches."""
+        """The host of an address asks for so much time between two fetches. A turn that was granted before is not used."""
 
     def ended(self, error: TaskError | None) -> None:
         """The task's last fetch is over, also its answer; ``error``: how it failed."""
@@ -71,6 +72,7 @@ class Free:
     """Never waits: for tasks that run outside of a region."""
 
     waited_ms = 0.0
+    granted = 0.0
 
     def take(self, url: str, source: str, *, deadline: float, cancelled: Callable[[], bool]) -> None:
         """At once."""
@@ -114,7 +116,7 @@ class Turn:
     ) -> None:
         """``is_in_trouble``: the host's breaker must hear of an answer, not only of failures."""
         self._turns, self._task, self._execution = turns, task, execution
-        self.host, self.waited_ms = host, waited_ms
+        self.host, self.waited_ms, self.granted = host, waited_ms, time.monotonic()
         self._has_token, self._is_in_trouble = bool(host), is_in_trouble
         self._asked = ""
 
@@ -135,7 +137,8 @@ class Turn:
         try:
             self._take(host, source, deadline, cancelled)
         finally:
-            self.waited_ms += (time.monotonic() - began) * 1000
+            self.granted = time.monotonic()
+            self.waited_ms += (self.granted - began) * 1000
 
     def slow(self, url: str, seconds: float) -> None:
         """As ``Turns`` says."""
@@ -143,6 +146,7 @@ class Turn:
 
     def delay(self, url: str, seconds: float) -> None:
         """As ``Turns`` says."""
+        self._has_token = False
         self._turns.breakers.delay(origin_of(url), seconds)
 
     def ended(self, error: TaskError | None) -> None:

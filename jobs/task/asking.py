@@ -121,7 +121,7 @@ class Asker:
         agent = next((text for name, text in request.headers.items() if name.lower() == "user-agent"), "")
         agent = agent or self._agents.get(request.egress, "")
         ask = partial(self._get, life, jar=None, max_bytes=FETCHED_BYTES_MAX)
-        self._robots.check(request, agent, ask, partial(life.turn.delay, request.url))
+        self._robots.check(request, agent, ask, partial(life.turn.delay, request.url), life.turn.granted)
 
     def _admit(self, life: Life, request: Request, is_page: bool, url: str) -> None:
         """A redirect leads to another host: obeys its robots.txt, and takes a turn there instead of the former one."""

@@ -1,7 +1,7 @@
 -- Renews a worker's lease, then takes jobs from the queue: drops those that are late, cancelled or deleted, lets those
 -- wait that have no turn or that join a leader, and begins an execution of each other one.
 -- `own` is the queue to take from; `nonce` makes the executions' ids; `kind` is that of the worker, as jobs.queue.claim.Kind:
--- what an urgent one has no thread for goes to the normal queue.
+-- what an urgent one has no thread for goes to the front of the normal queue, and it takes from there, too.
 -- Returns {now_ms, 1 if the lease had lapsed, why it took nothing or "", a row for each job, in how many ms a task that
 -- waits may be called (or -1), frames}. Of a job: `told` is the number of its answer among the frames, 0 if it has
 -- none, and `leader` whose answer that is; `refused_ms` from 0 on: there is no turn in time, but in so many ms;
@@ -13,7 +13,7 @@
 --   refused_ms, trouble, why, told, leader)
 -- constants: LEASE_MS, URGENT_LEASE_MS, RQ_SUSPENDED, OUTBOX_MAX_BYTES, ALONE, ALONE_MAX, SKIPPED_MAX, CARRIED_MAX_BYTES, JOB,
 --   JOB_DEADLINE, JOB_REQUEST, JOB_SOURCE, JOB_PAST, JOB_DEATHS, JOB_BRIDGED, JOB_HOST, JOB_SINCE, JOB_KEY, JOB_JOINED,
---   JOB_SHARED, JOB_ASKED, JOB_MAX_AGE, CANCEL_MARK, JOB_KEPT, KEEP_MS, DEATHS_MAX, FLIGHT, TURNS, HOST, RETRIED,
+--   JOB_SHARED, JOB_ASKED, JOB_MAX_AGE, JOB_FRONT, CANCEL_MARK, JOB_KEPT, KEEP_MS, DEATHS_MAX, FLIGHT, TURNS, HOST, RETRIED,
 --   JOB_ATTEMPT, EXECUTION, EXECUTION_TURN, EXECUTIONS, FAR_SECONDS, WORKER_TTL_SECONDS
 -- flags: allow-oom
 
@@ -33,10 +33,17 @@ if kind == "alone" then
   end
 end
 if refusal ~= "" then wanted = 0 end
+local function pop()
+  local task = redis.call("LPOP", own)
+  if task or kind ~= "urgent" then return task end
+  local first = redis.call("LINDEX", queue, 0)  -- may have been left to the normal ones while this process was full
+  if first and redis.call("HGET", JOB .. first, JOB_FRONT) == "1" then return redis.call("LPOP", queue) end
+end
+
 local found, skipped, stamp = {}, 0, iso()
 if wanted > 0 and is_waited_for and not joining().is_told(redis.call("LINDEX", own, 0)) then call_due() end
 while #found < wanted and skipped < SKIPPED_MAX and carried < CARRIED_MAX_BYTES do
-  local task = redis.call("LPOP", own)
+  local task = pop()
   if not task then break end
   local job = JOB .. task
   local data, deadline_ms, request, source, status, past, deaths, bridged_ms, host, since, key, joined, shared, asked, max_age =

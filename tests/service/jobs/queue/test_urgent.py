@@ -41,6 +41,16 @@ def test_urgent_jobs_for_which_it_has_no_thread_are_the_next_ones_of_all_process
     assert (waiting(client, URGENT), waiting(client, NORMAL)) == ([], [*rest, bulk])
 
 
+def test_an_urgent_process_that_is_free_again_takes_what_it_had_left_to_the_others(region_redis):
+    client = region_redis.client
+    (bulk,) = enqueue(client, [task()])
+    ids = enqueue_urgent(client, 3)
+    urgent = claimer(region_redis.url, "u1", kind="urgent")
+    urgent.claim(1)
+    assert [job.task for job in urgent.claim(4).jobs] == ids[1:]
+    assert waiting(client, NORMAL) == [bulk]
+
+
 def test_normal_processes_leave_urgent_jobs_to_a_process_that_lives(region_redis):
     client = region_redis.client
     worker = claimer(region_redis.url, "w1")

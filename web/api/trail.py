@@ -63,6 +63,8 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
     frame: Any = client.get(names.result(settled[1][b"r"].decode(), task)) if settled is not None else None
     result = _head(frame) if frame is not None else None
     kept = _trails.decode(trail) if trail else None
+    if isinstance(kept, Trail):
+        kept = _between(int(fields[b"created"]), kept, _settled_ms(settled[0]) if settled is not None else None)
     attempts = kept.attempts if isinstance(kept, Trail) else []
     hops = _begun(fields, region, is_published=not isinstance(kept, str))
     if isinstance(kept, Trail):
@@ -109,8 +111,25 @@ def _cached(of: str, fields: dict[bytes, bytes], result: contract.Result | None)
     return Hop("cached", int(fields[b"created"]), names.HUB, note=f"the result of {of}{age}")
 
 
+def _between(created_ms: int, trail: Trail, settled_ms: int | None) -> Trail:
+    """A trail whose times lie after the request came and before the task was settled, as what they stand for does.
+
+    A region measures the hub's clock. On a busy machine it is wrong by some ms, and its hops would be shown in another order.
+    """
+
+    def put(at_ms: int) -> int:
+        at_ms = max(created_ms, at_ms)
+        return at_ms if settled_ms is None else min(settled_ms, at_ms)
+
+    attempts = [
+        msgspec.structs.replace(one, started_ms=put(one.started_ms), ended_ms=one.ended_ms and put(one.ended_ms))
+        for one in trail.attempts
+    ]
+    return Trail(trail.bridged_ms and put(trail.bridged_ms), attempts, trail.run)
+
+
 def _in_region(trail: Trail, region: str, result: contract.Result | None) -> list[Hop]:
-    # A bridge knows the hub's clock only to a few ms, but no task is claimed before it is bridged.
+    # A bridge and a worker process do not know the hub's clock alike, but no task is claimed before it is bridged.
     bridged_ms = min([trail.bridged_ms, *(one.started_ms for one in trail.attempts[:1])])
     hops = [Hop("bridged", bridged_ms, region)] if trail.bridged_ms else []
     last: Sequence[Attempt] = trail.attempts[-1:]
@@ -130,7 +149,11 @@ def _in_region(trail: Trail, region: str, result: contract.Result | None) -> lis
 
 def _settled(entry: bytes, fields: dict[bytes, bytes]) -> Hop:
     status, by = fields[b"s"].decode(), fields[b"r"].decode()
-    return Hop("settled", int(entry.partition(b"-")[0]), names.HUB, note=status if by == names.HUB else "")
+    return Hop("settled", _settled_ms(entry), names.HUB, note=status if by == names.HUB else "")
+
+
+def _settled_ms(entry: bytes) -> int:
+    return int(entry.partition(b"-")[0])
 
 
 def document(found: Whereabouts) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from regions.script import send, value
 from regions.settings import Settings
 from web.flow.refusals import Refusals
 from web.hub import scripts
-from web.hub.entry import Claim, Refused, Report, judge
+from web.hub.entry import Claim, ForeignRun, Refused, Report, judge
 from web.hub.frame import made as frame_made
 from web.hub.ledger import Ledger, Settlement, View, mapping
 from web.hub.redis import Hub, HubUnavailable
@@ -54,12 +54,23 @@ Entry = tuple[str, bytes, dict[bytes, bytes]]  # region, entry id, fields
 log = logs.get("settle")
 
 
+class _Foreign(Struct):
+    """A run of a source that the catalogue does not have in the region, and the entry that brought it."""
+
+    region: str
+    entry: str
+    fields: dict[bytes, bytes]
+    of: Settlement
+    run: ForeignRun
+
+
 class _Batch(Struct):
     """The meaning of the entries of one batch, by kind."""
 
     settlements: list[Settlement] = msgspec.field(default_factory=list)
     claims: dict[str, list[Claim]] = msgspec.field(default_factory=dict)  # by region
     reports: dict[tuple[str, str], bytes] = msgspec.field(default_factory=dict)  # by region and bridge or pool
+    foreign: list[_Foreign] = msgspec.field(default_factory=list)
 
 
 class News(Protocol):
@@ -285,6 +296,7 @@ class Settler:
                 self._set_apart(region, f"{count} of its entries were refused at once")
         with self._hub.asking():
             self._settle(batch.settlements)
+            self._refuse_foreign(batch.foreign)
             for region, started in batch.claims.items():
                 self._ledger.mark_running(region, ((one.request, one.task, one.trail) for one in started))
         commands: list[tuple[Any, ...]] = [
@@ -302,7 +314,13 @@ class Settler:
         """Adds an entry to the batch; raises ``Refused``."""
         if not fields:  # it was deleted meanwhile
             return
-        found = judge(region, entry, fields, self._owns, lambda one: self._refuse(region, entry, fields, one))
+        doubts: list[Refused] = []
+        found = judge(region, entry, fields, self._owns, doubts.append)
+        for doubt in doubts:
+            if isinstance(doubt, ForeignRun) and isinstance(found, Settlement):
+                batch.foreign.append(_Foreign(region, entry, fields, found, doubt))
+            else:
+                self._refuse(region, entry, fields, doubt)
         if isinstance(found, Settlement):
             batch.settlements.append(msgspec.structs.replace(found, held_max=self._hub.region_bytes_max))
         elif isinstance(found, Report):
@@ -352,6 +370,17 @@ class Settler:
         if news:
             self._news.news(news, views)
         self._settle(self._instead(refused))
+
+    def _refuse_foreign(self, foreign: Sequence[_Foreign]) -> None:
+        """Refuses runs of sources for which the hub did not ask their region. None of them is counted.
+
+        A source that an operator has deleted or moved still has tasks that run, and the ledger knows whom it asked.
+        """
+        requests = list({one.of.request: None for one in foreign})
+        asked = dict(zip(requests, self._ledger.asked(requests), strict=True))
+        for one in foreign:
+            if (one.of.task, one.run.source, one.region) not in (asked[one.of.request] or ()):
+                self._refuse(one.region, one.entry, one.fields, one.run)
 
     def _is_usual(self, one: Settlement) -> bool:
         """Whether a result's stated size is allowed. That size also counts towards the limit of its request."""

@@ -43,6 +43,14 @@ class Refused(ValueError):  # noqa: N818
         self.what = what
 
 
+class ForeignRun(Refused):
+    """A run of a source that the gateway's catalogue does not have in that region."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__("run", f"{source[:100]} is not its own")
+        self.source = source
+
+
 WHATS: Final = ("kind", "version", "result", "trail", "run", "claims", "status", "sources", "frame", "stream")
 
 Count = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
@@ -239,10 +247,13 @@ def _run(region: str, text: bytes, owns: Owns, doubt: Doubt) -> contract.Run | N
     """The run of a trail; None if it has none, or one that is out of bounds or of another region's source."""
     trail = _checked(text)
     run = trail.run
-    if run is not None and (
-        why := _wrong(run) or ("" if owns(region, run.source) else f"{run.source[:100]} is not its own")
-    ):
+    if run is None:
+        return None
+    if why := _wrong(run):
         doubt(Refused("run", why))
+        return None
+    if not owns(region, run.source):
+        doubt(ForeignRun(run.source))
         return None
     return run
 

@@ -27,7 +27,7 @@ class Parts:
     """A gateway's reader and ledger on a hub; ``home`` is what the region nyc, which is honest, sends home."""
 
     def __init__(self, found, redis, catalog=None) -> None:
-        self.settings, self.client = found, redis.client
+        self.settings, self.client, self.catalog = found, redis.client, catalog
         self.hub = Hub(found)
         self.hub.start()
         self.ledger = Ledger(self.hub.client, found.limits)
@@ -185,6 +185,41 @@ def test_a_run_counts_for_the_regions_own_sources_and_within_its_bounds(parts, r
     parts.is_refused("run")
     assert learned(parts.client) == {}
     assert parts.ledger.regions(["fra"])[0].traffic == {}
+
+
+def ran(source: str) -> bytes:
+    """The trail of a task that ran."""
+    return encode_trail(Trail(5, [Attempt(1, 6, 9, "fra.worker.1", "", "")], Run(source=source, definition="0")))
+
+
+@pytest.mark.parametrize("region", ["", "nyc"])
+def test_the_last_runs_of_a_source_that_was_deleted_or_moved_are_no_fault_of_its_region(parts, tmp_path, region):
+    """Its tasks still ran there, by the hub's own word. They say nothing about what the source is now."""
+    file = tmp_path / "sources" / "ecb.rates.toml"
+    file.write_text(sources.DEMO_PLAIN.replace("nyc", "fra"))
+    assert parts.catalog.refresh()
+    new, times = parts.accepted("fra", "fra")
+    file.write_text(sources.DEMO_PLAIN.replace("nyc", region)) if region else file.unlink()
+    assert parts.catalog.refresh()
+    for task in (*new.tasks, new.tasks[0]):  # the first one is read again
+        send_home(parts.client, new, task, times.created_ms + 10, trail=ran("ecb.rates"))
+    assert [one["status"] for one in parts.settles(new)] == ["succeeded", "succeeded"]
+    parts.is_drained()
+    parts.settler.run_once()
+    assert parts.refused() == {}
+    assert parts.client.hlen(names.trail(new.id)) == 2
+    assert (learned(parts.client), parts.ledger.regions(["fra"])[0].traffic) == ({}, {})
+
+
+def test_a_run_is_refused_where_the_hub_asked_another_region_for_that_task(parts):
+    """Though the catalogue knows neither of them as the source's."""
+    new, times = parts.accepted("nyc", "fra")
+    of_nyc, own = new.tasks
+    parts.say({**RESULT, "q": new.id, "t": of_nyc.id, "f": times.created_ms + 10, "h": ran("ecb.rates")})
+    parts.say({**RESULT, "q": "0" * 26, "t": own.id, "f": times.created_ms + 10, "h": ran("ecb.rates")})
+    until(lambda: parts.settler.run_once() or parts.refused() == {"run": 2}, "both to be refused")
+    (letter,) = DeadLetters(parts.client).all()
+    assert (letter.id, letter.fault) == ("fra:run", "ecb.rates is not its own")
 
 
 def test_what_a_region_says_of_others_sources_is_left_out(parts):

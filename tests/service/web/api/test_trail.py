@@ -1,0 +1,57 @@
+"""A task's hops are in the order in which they happened, however little its region knows of the hub's clock."""
+
+import pytest
+
+from jobs.contract import LOST, Attempt, Trail, encode_trail
+from regions import names
+from tests.service.hub_parts import accepted, frame, settings
+from web.api.trail import document, whereabouts
+from web.hub import scripts
+from web.hub.ledger import Ledger, Settlement
+
+
+def trail(now_ms: int) -> bytes:
+    """Of a task that ran twice, by a clock that shows ``now_ms``."""
+    first = Attempt(1, now_ms + 1, now_ms + 2, "fra.worker.1", LOST, "")
+    return encode_trail(Trail(now_ms, [first, Attempt(2, now_ms + 3, now_ms + 4, "fra.worker.2", "", "")]))
+
+
+def shown(client, new) -> dict:
+    return document(whereabouts(client, new.id, new.tasks[0].id))
+
+
+@pytest.mark.parametrize("wrong_ms", [-40, 0, 40, 3_600_000])
+def test_hops_of_a_region_lie_between_those_of_the_hub(tmp_path, hub_redis, wrong_ms):
+    client = hub_redis.client
+    ledger = Ledger(client, settings(tmp_path, redis=hub_redis.url).limits)
+    new, times = accepted(ledger)
+    (task,) = new.tasks
+    ledger.mark_running("fra", [(new.id, task.id, trail(times.created_ms + wrong_ms))])
+    found = shown(client, new)
+    assert [hop["after_ms"] for hop in found["hops"] if hop["hop"] != "confirmed"] == [
+        0, *(max(0, wrong_ms + after) for after in range(4)),
+    ]  # fmt: skip
+    body = frame(task)
+    client.set(names.result("fra", task.id), body)
+    end = Settlement(
+        request=new.id, task=task.id, region="fra", status="succeeded", finished_ms=times.created_ms + 4,
+        size_bytes=len(body), trail=trail(times.created_ms + wrong_ms),
+    )  # fmt: skip
+    assert ledger.settle([end]) == [scripts.LAST]
+    found = shown(client, new)
+    assert [hop["hop"] for hop in found["hops"] if hop["hop"] != "confirmed"] == [
+        "accepted", "bridged", "claimed", "lost", "claimed", "finished", "settled",
+    ]  # fmt: skip
+    assert [(one["started_at"], one["ended_at"]) for one in found["attempts"]] == [
+        tuple(hop["at"] for hop in found["hops"] if hop.get("attempt") == attempt) for attempt in (1, 2)
+    ]
+
+
+def test_an_attempt_that_has_not_ended_has_no_end(tmp_path, hub_redis):
+    ledger = Ledger(hub_redis.client, settings(tmp_path, redis=hub_redis.url).limits)
+    new, times = accepted(ledger)
+    running = encode_trail(Trail(0, [Attempt(1, times.created_ms - 5, 0, "fra.worker.1", "", "")]))
+    ledger.mark_running("fra", [(new.id, new.tasks[0].id, running)])
+    found = shown(hub_redis.client, new)
+    assert [hop["hop"] for hop in found["hops"] if hop["hop"] != "confirmed"] == ["accepted", "claimed"]
+    assert found["attempts"][0]["ended_at"] is None

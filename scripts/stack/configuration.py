@@ -16,16 +16,18 @@ from regions import names, settings
 from regions.secret import VARIABLE
 from regions.settings import Settings
 from scripts.site.site import origins
+from scripts.stack import distance
 from scripts.stack.data_folder import DataFolder
+from scripts.stack.distance import Distance, Wan
 from scripts.stack.services import RabbitMQ
 
 # Each port is the gateway's plus an offset; a port that is taken is replaced by a free one.
-BROKER, HUB, STORE, DASHBOARDS, SITE, REGION_REDIS = 2, 3, 4, 11, 19, 31
+BROKER, HUB, STORE, DASHBOARDS, SITE, REGION_REDIS, WAN = 2, 3, 4, 11, 19, 31, 70
 
 
 @dataclass(frozen=True)
 class Ports:
-    """The port of each part, on the loopback address."""
+    """The port of each part, on the loopback address. ``wan``: the links between hub and regions, if they are far from it."""
 
     gateway: int
     broker: int
@@ -34,10 +36,27 @@ class Ports:
     site: int
     redis: dict[str, int]
     dashboard: dict[str, int]
+    wan: Wan | None = None
+
+    def of_hub(self, server: str, region: str = "") -> int:
+        """The port of a server of the hub, ``rabbitmq`` or ``redis``, as the hub or a region sees it."""
+        if region and self.wan is not None:
+            return self.wan.ports[distance.link(region, server)]
+        return self.broker if server == distance.RABBITMQ else self.hub
 
 
-def choose_ports(data: DataFolder, wanted: Settings, gateway: int) -> Ports:
-    """The ports of a stack: those that it had before, else those derived from the gateway's, else free ones."""
+def choose_ports(
+    data: DataFolder,
+    wanted: Settings,
+    gateway: int,
+    distances: Mapping[str, Distance] | None = None,
+    *,
+    live: bool = False,
+) -> Ports:
+    """The ports of a stack: those that it had before, else those derived from the gateway's, else free ones.
+
+    ``distances``: how far its regions are, if links stand between them and the hub. ``live``: there is no sample site.
+    """
     data.keep_port("gateway", gateway)
     return Ports(
         gateway=gateway,
@@ -49,13 +68,22 @@ def choose_ports(data: DataFolder, wanted: Settings, gateway: int) -> Ports:
         dashboard={
             name: data.port(f"dashboard {name}", gateway + DASHBOARDS + n) for n, name in enumerate(wanted.region)
         },
+        wan=None if distances is None else _links(data, gateway + WAN, distances, live=live),
     )
+
+
+def _links(data: DataFolder, first: int, distances: Mapping[str, Distance], *, live: bool) -> Wan:
+    servers = (distance.RABBITMQ, distance.REDIS, *[distance.SITE] * (not live))
+    names_of = [distance.link(region, server) for region in distances for server in servers]
+    control = data.port("wan", first)
+    found = {name: data.port(f"wan {name}", first + 1 + n) for n, name in enumerate(names_of)}
+    return Wan(control, found, distances)
 
 
 def hub_url(data: DataFolder, ports: Ports, region: str = "") -> str:
     """The URL of the central Redis, for the gateway or for one region."""
     user, secret = (names.hub_user(region), f"hub {region}") if region else ("", "hub")
-    return f"redis://{user}:{data.secret(secret)}@127.0.0.1:{ports.hub}/0"
+    return f"redis://{user}:{data.secret(secret)}@127.0.0.1:{ports.of_hub(distance.REDIS, region)}/0"
 
 
 def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *, live: bool) -> None:
@@ -97,7 +125,7 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *,
         table["raw"]["path"] = region.raw.path or str(data.path.absolute() / "raw" / name)
         data.write(f"regions/{name}.toml", to_toml(table))
         data.write(f"run/hub-{name}.url", hub_url(data, ports, name))
-        data.write(f"run/rabbitmq-{name}.url", broker.region_url(name))
+        data.write(f"run/rabbitmq-{name}.url", broker.region_url(name, ports.of_hub(distance.RABBITMQ, name)))
 
 
 def with_site(fetch: settings.Fetch, port: int) -> dict[str, str]:

@@ -16,7 +16,7 @@ import redis
 from regions import connect, settings
 from regions.process import Process
 from regions.settings import ROOT
-from scripts.stack import configuration, parts, processes
+from scripts.stack import configuration, distance, parts, processes
 from scripts.stack.configuration import Ports
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.parts import Stack
@@ -43,10 +43,12 @@ class OwnStack:
         *,
         live: bool = False,
         regions: Iterable[Path] = (),
+        wan: str | None = None,
     ) -> None:
         """``environ``: settings for this stack, added to the shell's environment without our variables.
 
-        ``live``: no sample site. ``regions``: the files of its regions, instead of the shipped ones.
+        ``live``: no sample site. ``regions``: the files of its regions, instead of the shipped ones. ``wan``: how far they are,
+        as for ``scripts/up --wan``; ``control`` of ``ports.wan`` then drives the links.
         """
         self.folder = Path(tempfile.mkdtemp(prefix=f"nearfetch-{purpose}-"))
         self._guard = Guard(
@@ -67,7 +69,8 @@ class OwnStack:
         self.settings = settings.load(self.environ)
         self.regions = list(self.settings.region)
         self.first_port = free_block()
-        self.ports: Ports = configuration.choose_ports(self.data, self.settings, self.first_port)
+        distances = None if wan is None else distance.parse(wan, self.regions)
+        self.ports: Ports = configuration.choose_ports(self.data, self.settings, self.first_port, distances, live=live)
         rabbitmq = self.first_port + OF_RABBITMQ
         self.data.write("rabbitmq/ports", f"{rabbitmq} {rabbitmq + 1}\n")
         self.supervisor = Supervisor(self.data)

@@ -1,6 +1,7 @@
 """The parts of a stack: how each is started, and how it is found to be ready.
 
-    servers   rabbitmq, its port mapper, the central Redis, a Redis for each region, the document store, the sample site
+    servers   rabbitmq, its port mapper, the central Redis, a Redis for each region, the document store, the sample site,
+              and the links to far regions
     regions   for each region a dashboard, workers and a bridge
     entry     the gateway
 
@@ -18,10 +19,11 @@ from typing import Final
 
 from regions import names
 from regions.settings import ROOT, Region, Settings
-from scripts.stack import configuration, hub_acl
+from scripts.stack import configuration, distance, hub_acl
 from scripts.stack.configuration import Ports
 from scripts.stack.dashboard import DASHBOARD_ACL
 from scripts.stack.data_folder import DataFolder
+from scripts.stack.distance import Wan
 from scripts.stack.probes import Probe, always, answers, listens
 from scripts.stack.services import RabbitMQ, Service, document_store, path_with_sbin, redis_server
 
@@ -76,6 +78,8 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
         _server(broker.service(), others, stop_seconds=40),
     ]
     own = configuration.environment(data, environ)
+    if ports.wan is not None:
+        parts.append(_links(ports.wan, ports, others))
     if not live:
         parts.append(
             Part("site", "servers", python("scripts.site", "--port", str(ports.site)), own, listens(ports.site))
@@ -84,6 +88,14 @@ def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str
         parts += _region(wanted.region[name], ports.dashboard[name], configuration.environment(data, environ, name))
     gateway = Part("gateway", "entry", python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
     return Stack([*parts, gateway], broker)
+
+
+def _links(wan: Wan, ports: Ports, environ: Mapping[str, str]) -> Part:
+    """The links between the hub and its regions, in one process."""
+    servers = {distance.RABBITMQ: ports.broker, distance.REDIS: ports.hub, distance.SITE: ports.site}
+    words = distance.words(wan, servers)
+    command = python("scripts.stack.wan", "--control", str(wan.control), *words)
+    return Part("wan", "servers", command, environ, listens(wan.control))
 
 
 def hub_bytes() -> int:

@@ -162,9 +162,9 @@ class RabbitMQ:
         """The URL for clients."""
         return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/%2F"
 
-    def region_url(self, region: str) -> str:
-        """The URL for a region's bridge."""
-        return f"amqp://{names.hub_user(region)}:{self._region_passwords[region]}@127.0.0.1:{self.port}/%2F"
+    def region_url(self, region: str, port: int = 0) -> str:
+        """The URL for a region's bridge. ``port``: of a link, instead of the node's own."""
+        return f"amqp://{names.hub_user(region)}:{self._region_passwords[region]}@127.0.0.1:{port or self.port}/%2F"
 
     def service(self) -> Service:
         """The node as a service. Writes its configuration, with our policy and all users."""

@@ -68,12 +68,15 @@ class Startup:
         """Starts everything. Raises ``NotReady``."""
         regions = list(self.wanted.region)
         redis = ["hub", *(f"redis-{name}" for name in regions)]
-        self.start("epmd", *redis)
+        self.start("epmd", *redis, *(name for name in ("wan",) if name in self.parts))
         self.wait("epmd", self.parts["epmd"].not_ready)
         self.start("rabbitmq", "store", *(name for name in ("site",) if name in self.parts))
         for name in redis:
             self.wait(name, self.parts[name].not_ready)
         self.done(f"central Redis, {len(regions)} regions' Redis")
+        if "wan" in self.parts:  # the regions' parts reach the hub through them only
+            self.wait("wan", self.parts["wan"].not_ready)
+            self.done("links between hub and regions")
         self.start(*(f"workers-{name}" for name in regions), *(f"dashboard-{name}" for name in regions))
         self.wait("rabbitmq", self.parts["rabbitmq"].not_ready)
         self.start("gateway", *(f"bridge-{name}" for name in regions))

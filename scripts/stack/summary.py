@@ -4,8 +4,10 @@ import shlex
 from typing import Any, Final
 
 from regions.settings import Settings
+from scripts.stack import distance
 from scripts.stack.configuration import Ports
 from scripts.stack.data_folder import DataFolder, default_path
+from scripts.stack.distance import Wan
 from scripts.stack.gateway_client import GatewayClient
 from scripts.stack.services import last_lines
 from scripts.stack.startup import NotReady
@@ -38,6 +40,9 @@ def show(
         dashboard = f"rq-dashboard http://127.0.0.1:{ports.dashboard[name]}/"
         login = f"{region.dashboard.user} / {data.password(f'dashboard {name}')}"
         progress.line(f"  {title} {counted(count, 'source'):<12} {dashboard}   {login}")
+    if ports.wan is not None:
+        for line in wan_lines(ports.wan):
+            progress.line(line)
     if live:
         progress.line("  Pages come from the real sites.")
     else:
@@ -47,6 +52,21 @@ def show(
         progress.line("Try in another terminal:")
         progress.line(f"  curl -s '{url}/v1/sources/{names[0]}/records' | head -c 300")
         progress.line(f"  scripts/nearfetch fetch {' '.join(names)}{data_option(data)}")
+
+
+def wan_lines(wan: Wan) -> list[str]:
+    """What ``--wan`` does: the round trip between the hub and each region, on all their connections to RabbitMQ and Redis."""
+    far = [f"{region}  {one.shown}" for region, one in wan.regions.items()]
+    sites = [
+        f"http://127.0.0.1:{wan.ports[name]}/ ({region})"
+        for region in wan.regions
+        if (name := distance.link(region, distance.SITE)) in wan.ports
+    ]
+    lines = [f"  {'hub to region':<17} {far[0]}", *(f"  {'':<17} {line}" for line in far[1:])]
+    lines.append("  A round trip, on each connection of bridges and workers to the hub's RabbitMQ and Redis.")
+    if sites:
+        lines.append(f"  The sample site from as far: {', '.join(sites)}")
+    return lines
 
 
 def lines_to_try(sources: list[dict[str, Any]]) -> list[str]:

@@ -20,8 +20,9 @@ from typing import Final
 from regions import connect, settings
 from regions.faults import Faults
 from regions.process import Process
-from scripts.stack import configuration, parts, processes, summary
+from scripts.stack import configuration, distance, parts, processes, summary
 from scripts.stack.data_folder import DataFolder
+from scripts.stack.distance import Distance
 from scripts.stack.ports import port_is_free
 from scripts.stack.services import RABBITMQ_BIN, Failed, path_with_sbin
 from scripts.stack.startup import Ending, NotReady, Startup
@@ -45,6 +46,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--detach", action="store_true")
     parser.add_argument("--stop", action="store_true")
     parser.add_argument("--live", action="store_true")
+    parser.add_argument("--wan", nargs="?", const="")
     options = parser.parse_args(arguments)
     data = DataFolder(options.data)
     if options.stop:
@@ -53,7 +55,7 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ended.request)
     try:
-        return up(data, options.port, ended, detach=options.detach, live=options.live)
+        return up(data, options.port, ended, detach=options.detach, live=options.live, wan=options.wan)
     except (Refused, Faults) as refused:
         print(refused, file=sys.stderr)
         return 1
@@ -67,8 +69,10 @@ def main(arguments: list[str]) -> int:
         data.unlock()
 
 
-def up(data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool, live: bool) -> int:
-    """Starts everything. Unless detached, stays until ``ended``."""
+def up(
+    data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool, live: bool, wan: str | None = None
+) -> int:
+    """Starts everything. Unless detached, stays until ``ended``. ``wan``: how far the regions are, as scripts.stack.distance reads it."""
     if ":" in str(data.path):
         raise Refused(
             f"Expected a data folder without a colon in its path, found {data.path}. Choose another: scripts/up --data DIR"
@@ -80,13 +84,14 @@ def up(data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool
     progress = Progress()
     check_versions()
     wanted = settings.load({key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH__HUB__")})
+    distances = None if wan is None else far(wan, list(wanted.region))
     take(data)
     supervisor = Supervisor(data)
     left = supervisor.end_leftovers()
     if left:
         progress.line(f"  --  ended {left} processes that a killed supervisor had left behind")
     data.open()
-    ports = configuration.choose_ports(data, wanted, gateway_port(data, wanted_port))
+    ports = configuration.choose_ports(data, wanted, gateway_port(data, wanted_port), distances, live=live)
     stack = parts.build(data, wanted, ports, os.environ, live=live)
     startup = Startup(data, supervisor, stack, wanted, ports, progress, ended)
     try:
@@ -148,6 +153,14 @@ def stop(data: DataFolder) -> int:
     else:
         print(f"Nothing runs on {data.path}.")
     return 0
+
+
+def far(wan: str, regions: list[str]) -> dict[str, Distance]:
+    """How far each region is from the hub. Raises ``Refused``."""
+    try:
+        return distance.parse(wan, regions)
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def take(data: DataFolder) -> None:

@@ -3,15 +3,17 @@
     client ── there ──> port of the link ── there ──> target
            <── back ──                   <── back ──
 
-``python -m scripts.stack.wan --control PORT NAME=PORT:TARGET…`` runs any number of links. ``scripts.stack.wan_links`` controls them, with
-one line of JSON for each call. A link can delay data in each direction, with jitter, limit the bandwidth, hold data (like
-a network without a route: data arrives when the link heals), drop data, refuse connections, cut them (also silently, so
-that neither end is told), and swallow an answer (a certain request arrives, its answer does not).
+``python -m scripts.stack.wan --control PORT NAME=PORT:TARGET…`` runs any number of links. ``NAME=PORT:TARGET@80:jitter=5`` is one as
+``scripts/up --wan`` makes it (scripts.stack.distance). ``scripts.stack.wan_links`` controls them, with one line of JSON for each
+call. A link can delay data in each direction, with jitter, limit the bandwidth, send no more than TCP's window, hold data
+(like a network without a route: data arrives when the link heals), drop data, refuse connections, cut them (also silently,
+so that neither end is told), and swallow an answer (a certain request arrives, its answer does not).
 """
 
 import asyncio
 import contextlib
 import json
+import math
 import random
 import signal
 import socket
@@ -22,9 +24,41 @@ from typing import Any, Final, Literal
 import click
 import msgspec
 
+from scripts.stack import distance
 from scripts.stack.wan_links import Counts, Rule, Swallow, Way
 
-HELD_MAX: Final = 1_000_000  # for one direction; above it the sender has to wait
+HELD_MAX: Final = 4_000_000  # for one direction of a connection, like Linux's buffers; above it the sender waits
+PACKET_BYTES: Final = 1_460
+WINDOW_MAX: Final = 3_000_000  # of what is not acknowledged yet: half of what Linux's largest receive buffer holds
+RETRANSMIT_SECONDS: Final = 0.2  # Linux's least retransmission time-out, less the round trip
+
+
+class Window:
+    """A TCP sender's congestion window in slow start (RFC 5681): twice as much in each round trip, anew after an idle time."""
+
+    def __init__(self) -> None:
+        self._bytes = self._flying = 0
+        self._unacknowledged: deque[tuple[float, int]] = deque()  # when each is acknowledged, and its bytes
+        self._left = 0.0  # when the last data left
+
+    def leaves(self, size: int, at: float, first: int, idle_seconds: float) -> float:
+        """When ``size`` bytes can leave, not before ``at``, nor before what left earlier."""
+        if not self._bytes or at > self._left + idle_seconds:
+            self._bytes, self._flying = first, 0
+            self._unacknowledged.clear()
+        at = max(at, self._left)
+        while self._unacknowledged and (self._unacknowledged[0][0] <= at or self._flying + size > self._bytes):
+            acknowledged, got = self._unacknowledged.popleft()
+            at = max(at, acknowledged)
+            self._flying -= got
+            self._bytes = min(WINDOW_MAX, self._bytes + got)
+        return at
+
+    def left(self, size: int, at: float, acknowledged: float) -> None:
+        """``size`` bytes leave, and are acknowledged then."""
+        self._left = at
+        self._flying += size
+        self._unacknowledged.append((acknowledged, size))
 
 
 class _Flow:
@@ -40,6 +74,7 @@ class _Flow:
         self._can_write = True
         self._timer: asyncio.TimerHandle | None = None
         self._tail = b""
+        self._window = Window()
 
     @property
     def way(self) -> Way:
@@ -62,13 +97,32 @@ class _Flow:
             return
         if data is not None and way.then == "hold":
             counts.held += len(data)
-        due = max(self._last_due, now + max(0.0, way.delay_ms + random.uniform(-1, 1) * way.jitter_ms) / 1000)
-        if way.bytes_per_second and data:
-            due += len(data) / way.bytes_per_second
-        self._last_due = due
-        self._waiting.append((due, data))
-        self._bytes += len(data or b"")
+        if data is None:
+            self._waiting.append((self._due(0, way, now), None))
+        else:
+            step = way.window_bytes or len(data)
+            for start in range(0, len(data), step):
+                piece = data[start : start + step]
+                self._waiting.append((self._due(len(piece), way, now), piece))
+            self._bytes += len(data)
         self.flush()
+
+    def _due(self, size: int, way: Way, now: float) -> float:
+        """When data that its sender hands over now arrives, after all that it handed over before."""
+        link = self.pair.link
+        rtt = link.rule.rtt_seconds
+        leaves = max(now, self.pair.opens_at)
+        if way.window_bytes:
+            leaves = self._window.leaves(size, leaves, way.window_bytes, rtt + RETRANSMIT_SECONDS)
+        passed = link.passes(self.name, size, way, leaves)
+        if way.window_bytes:
+            self._window.left(size, leaves, passed + rtt)
+        if way.loss and random.random() < 1 - (1 - way.loss) ** math.ceil(size / PACKET_BYTES):
+            passed += rtt + RETRANSMIT_SECONDS
+            link.counts.stalled += 1
+        arrives = passed + max(0.0, way.delay_ms + random.uniform(-1, 1) * way.jitter_ms) / 1000
+        self._last_due = max(self._last_due, arrives)
+        return self._last_due
 
     def flush(self) -> None:
         """Passes on the data that is due."""
@@ -153,6 +207,7 @@ class _Pair:
         self.target = _End(self, self.back, self.there)
         self.is_swallowed = False
         self.is_silent = False
+        self.opens_at = 0.0  # when its first data leaves
         self._open = 0
         self._connecting: asyncio.Task[None] | None = None
 
@@ -164,6 +219,7 @@ class _Pair:
         if end is not self.client:
             self.there.flush()
             return
+        self.opens_at = asyncio.get_running_loop().time() + self.link.rule.opens_ms / 1000
         self.link.pairs.add(self)
         self.link.counts.accepted += 1
         self.link.counts.open += 1
@@ -191,7 +247,7 @@ class _Pair:
     def healed(self) -> None:
         """Called when the link's rule has changed."""
         rule = self.link.rule
-        is_told = self.is_silent and rule == Rule()
+        is_told = self.is_silent and rule == self.link.own
         if (
             is_told
             or (self.there.is_lost and rule.there.then == "pass")
@@ -228,17 +284,25 @@ class _Pair:
 class Link:
     """One port in front of one target."""
 
-    def __init__(self, port: int, target: int) -> None:
+    def __init__(self, port: int, target: int, rule: Rule | None = None) -> None:
         self.port, self.target = port, target
-        self.rule = Rule()
+        self.own = self.rule = rule or Rule()
         self.swallows: list[Swallow] = []
         self.counts = Counts()
         self.pairs: set[_Pair] = set()
+        self._free_at = {"there": 0.0, "back": 0.0}  # when a limited bandwidth has passed all that came so far
 
     async def start(self) -> asyncio.Server:
         """Starts to listen."""
         loop = asyncio.get_running_loop()
         return await loop.create_server(lambda: _Pair(self).client, "127.0.0.1", self.port, backlog=512)
+
+    def passes(self, name: str, size: int, way: Way, leaves: float) -> float:
+        """When the last of ``size`` bytes has left. All connections share the bandwidth of a direction."""
+        if not way.bytes_per_second:
+            return leaves
+        self._free_at[name] = max(leaves, self._free_at[name]) + size / way.bytes_per_second
+        return self._free_at[name]
 
     def used(self, swallow: Swallow) -> None:
         """Counts a swallow that was used, and removes it after its last time."""
@@ -265,8 +329,11 @@ class Link:
                     pair.silence()
             case {"do": "swallow", "swallow": swallow}:
                 self.swallows.append(msgspec.convert(swallow, Swallow))
-            case {"do": "forget"}:
+            case {"do": "heal"}:
                 self.swallows.clear()
+                self.rule = self.own
+                for pair in list(self.pairs):
+                    pair.healed()
             case {"do": "counts"}:
                 return
             case _:
@@ -301,20 +368,21 @@ async def serve(control: int, links: dict[str, Link]) -> None:
 
 
 def parse(words: tuple[str, ...]) -> dict[str, Link]:
-    """Links from words like ``NAME=PORT:TARGET``. Raises ValueError."""
+    """Links from words like ``NAME=PORT:TARGET`` and ``NAME=PORT:TARGET@DISTANCE``. Raises ValueError."""
     links = {}
     for word in words:
-        name, _, ports = word.rpartition("=")
+        address, _, far = word.partition("@")
+        name, _, ports = address.rpartition("=")
         port, _, target = ports.partition(":")
         if not name or not port.isdigit() or not target.isdigit():
             raise ValueError(f"expected NAME=PORT:TARGET, found {word!r}")
-        links[name] = Link(int(port), int(target))
+        links[name] = Link(int(port), int(target), distance.read(far).rule if far else None)
     return links
 
 
 @click.command()
 @click.option("--control", type=click.IntRange(1, 65535), required=True, help="The port for Control.")
-@click.argument("links", nargs=-1, required=True, metavar="NAME=PORT:TARGET...")
+@click.argument("links", nargs=-1, required=True, metavar="NAME=PORT:TARGET[@DISTANCE]...")
 def main(control: int, links: tuple[str, ...]) -> None:
     """Runs links between ports of this machine until it is stopped."""
     try:

@@ -12,7 +12,11 @@ CONTROL_SECONDS: Final = 5.0
 
 
 class Way(Struct, frozen=True, forbid_unknown_fields=True):
-    """One direction of a link. ``bytes_per_second`` 0 means no limit.
+    """One direction of a link.
+
+    ``bytes_per_second`` limits all connections of the link together; 0 means no limit. ``loss`` is the share of packets that
+    are lost: such a packet and all behind it on its connection come one retransmission time-out later. ``window_bytes`` is
+    what a new or idle connection sends before the first acknowledgement (TCP's slow start); 0 means no window.
 
     ``then``: "pass"; "hold" keeps all data until the direction passes again; "drop" loses all data. When a direction that
     dropped data passes again, the connection is reset, since a stream must not have holes.
@@ -21,15 +25,27 @@ class Way(Struct, frozen=True, forbid_unknown_fields=True):
     delay_ms: float = 0.0
     jitter_ms: float = 0.0
     bytes_per_second: float = 0.0
+    loss: float = 0.0
+    window_bytes: int = 0
     then: Literal["pass", "hold", "drop"] = "pass"
 
 
 class Rule(Struct, frozen=True, forbid_unknown_fields=True):
-    """The behaviour of a link. Without ``accepts``, new connections are reset."""
+    """The behaviour of a link. Without ``accepts``, new connections are reset.
+
+    The first data of a new connection leaves ``opens_ms`` after it was accepted, since a connection to the link itself opens
+    without a delay.
+    """
 
     there: Way = Way()
     back: Way = Way()
     accepts: bool = True
+    opens_ms: float = 0.0
+
+    @property
+    def rtt_seconds(self) -> float:
+        """How long data and its acknowledgement take."""
+        return (self.there.delay_ms + self.back.delay_ms) / 1000
 
 
 class Swallow(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,7 +60,10 @@ class Swallow(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Counts(Struct):
-    """The counts of a link: connections, bytes, and requests whose answers were swallowed."""
+    """The counts of a link: connections, bytes each way, losses that stalled a connection, and swallowed answers.
+
+    Bytes are what TCP carries, TLS included, without the heads of packets.
+    """
 
     open: int = 0
     accepted: int = 0
@@ -53,6 +72,7 @@ class Counts(Struct):
     held: int = 0
     dropped: int = 0
     swallowed: int = 0
+    stalled: int = 0
 
 
 class Control:
@@ -69,9 +89,8 @@ class Control:
         return self._call({"do": "rule", "link": link, "rule": msgspec.to_builtins(rule)})
 
     def heal(self, link: str) -> Counts:
-        """Lets everything pass from now on."""
-        self._call({"do": "forget", "link": link})
-        return self.rule(link, Rule())
+        """Lets everything pass from now on, from as far as the link was at its start."""
+        return self._call({"do": "heal", "link": link})
 
     def cut(self, link: str, how: Literal["reset", "close", "silence"] = "reset") -> Counts:
         """Ends all connections of the link.

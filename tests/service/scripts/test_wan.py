@@ -45,9 +45,9 @@ class Echo:
 
 
 class Proxied:
-    """An echo behind the link "a"."""
+    """An echo behind the link "a". ``far``: its distance, as ``scripts/up --wan`` gives it."""
 
-    def __init__(self, tmp_path) -> None:
+    def __init__(self, tmp_path, far: str = "") -> None:
         self.echo = Echo()
         self.port, control = free_port(), free_port()
         words = [
@@ -56,7 +56,7 @@ class Proxied:
             "scripts.stack.wan",
             "--control",
             str(control),
-            f"a={self.port}:{self.echo.port}",
+            f"a={self.port}:{self.echo.port}{far}",
         ]
         self.running = Running(Service("proxy", words, tmp_path / "proxy.log", listens(control))).start()
         self.control = Control(control)
@@ -76,8 +76,8 @@ class Proxied:
 
 
 @pytest.fixture
-def proxied(tmp_path):
-    made = Proxied(tmp_path)
+def proxied(tmp_path, request):
+    made = Proxied(tmp_path, getattr(request, "param", ""))
     yield made
     made.close()
 
@@ -133,6 +133,49 @@ def test_a_limit_makes_it_slow(proxied):
     started = time.monotonic()
     assert len(ask(client, b"x" * 30_000)) == 30_000
     assert time.monotonic() - started >= 0.29
+
+
+def test_all_connections_share_the_bandwidth_of_a_link(proxied):
+    clients = [proxied.connect() for _ in range(3)]
+    proxied.control.rule("a", Rule(there=Way(bytes_per_second=100_000)))
+    started = time.monotonic()
+    for client in clients:
+        client.sendall(b"x" * 10_000)
+    for client in clients:
+        assert receive(client, 10_000) == b"X" * 10_000
+    assert time.monotonic() - started >= 0.29
+
+
+@pytest.mark.parametrize("proxied", ["@100:jitter=20"], indirect=True)
+def test_a_new_connection_opens_in_a_round_trip_and_heals_to_its_own_distance(proxied):
+    started = time.monotonic()
+    client = proxied.connect()
+    assert ask(client, b"first") == b"FIRST"
+    assert time.monotonic() - started >= 0.16
+    proxied.control.rule("a", Rule())
+    proxied.control.heal("a")
+    started = time.monotonic()
+    assert ask(client, b"second") == b"SECOND"
+    assert time.monotonic() - started >= 0.06
+
+
+@pytest.mark.parametrize("proxied", ["@200"], indirect=True)
+def test_much_data_takes_a_round_trip_for_each_window_of_tcp(proxied):
+    client = proxied.connect()
+    ask(client, b"open")
+    started = time.monotonic()
+    client.sendall(b"x" * 60_000)  # 14,600, twice as much, and the rest
+    until(lambda: len(proxied.echo.got) == 60_004, "all of it to arrive")
+    assert time.monotonic() - started >= 0.1 + 0.4
+
+
+def test_lost_packets_stall_their_connection(proxied):
+    client = proxied.connect()
+    proxied.control.rule("a", Rule(there=Way(delay_ms=20, loss=1.0), back=Way(delay_ms=20)))
+    started = time.monotonic()
+    assert ask(client, b"hello") == b"HELLO"
+    assert time.monotonic() - started >= 0.28  # a round trip, and one more with 200 ms for the retransmission
+    assert proxied.control.counts("a").stalled == 1
 
 
 @pytest.mark.parametrize(("how", "expected"), [("reset", ConnectionResetError), ("close", None)])
@@ -218,6 +261,8 @@ def test_what_is_no_call_and_no_link_is_refused_and_changes_nothing(proxied):
         proxied.control.rule("a", Rule(there=Way(then="burn")))
     with pytest.raises(ValueError, match="expected NAME=PORT:TARGET, found 'a=1'"):
         parse(("a=1",))
+    with pytest.raises(ValueError, match=r"expected MS\[:jitter=MS\].*, found 'far'"):
+        parse(("a=1:2@far",))
     assert ask(proxied.connect(), b"hello") == b"HELLO"
 
 

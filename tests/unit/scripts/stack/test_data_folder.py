@@ -15,7 +15,7 @@ import redis
 from regions import connect, names, settings
 from regions.secret import Secret
 from scripts import terminal
-from scripts.stack import configuration, hub_acl, parts
+from scripts.stack import configuration, distance, hub_acl, parts
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.ports import BLOCK, free_block, free_port, port_is_free
 from scripts.stack.services import RabbitMQ, Running, redis_server
@@ -62,9 +62,10 @@ def test_a_supervisor_is_only_who_the_pid_file_means(data):
     assert data.supervisor is None
 
 
-def generate(data, environ, *, live=False):
+def generate(data, environ, *, live=False, wan=None):
     wanted = settings.load(environ)
-    ports = configuration.choose_ports(data, wanted, 18080)
+    far = None if wan is None else distance.parse(wan, list(wanted.region))
+    ports = configuration.choose_ports(data, wanted, 18080, far, live=live)
     broker = RabbitMQ(data.path / "rabbitmq", 1, password="secret", regions=dict.fromkeys(wanted.region, "word"))
     configuration.write(data, wanted, ports, broker, live=live)
     return wanted, ports
@@ -290,3 +291,23 @@ sys.stdin.read()
         monkeypatch.setattr("random.randrange", lambda *_: next(offered))
         assert free_block(1) == second
         other.stdin.close()
+
+
+def test_far_regions_reach_the_hub_through_their_links_and_the_hub_itself_does_not(data):
+    _, ports = generate(data, {}, wan="fra=30")
+    assert list(ports.wan.ports) == [
+        f"{region}.{of}" for region in ("fra", "nyc", "sin") for of in ("rabbitmq", "redis", "site")
+    ]
+    for region in ("fra", "nyc", "sin"):
+        hub = settings.load(configuration.environment(data, {}, region)).hub
+        assert hub.redis.endswith(f"@127.0.0.1:{ports.wan.ports[f'{region}.redis']}/0")
+        assert f"@127.0.0.1:{ports.wan.ports[f'{region}.rabbitmq']}/" in hub.amqp
+    at_the_hub = settings.load(configuration.environment(data, {})).hub
+    assert at_the_hub.redis.endswith(f":{ports.hub}/0")
+    generate(data, {})
+    near = settings.load(configuration.environment(data, {}, "fra")).hub
+    assert near.redis.endswith(f":{ports.hub}/0")
+
+
+def test_there_is_no_link_to_a_sample_site_that_is_not_there(data):
+    assert "fra.site" not in generate(data, {}, live=True, wan="")[1].wan.ports

@@ -36,6 +36,19 @@ def test_a_taken_port_is_refused_with_who_has_it_and_a_free_one(tmp_path):
     )
 
 
+def test_wrong_distances_are_refused_with_all_faults_before_anything_starts(tmp_path):
+    done = stack("--data", tmp_path, "--port", free_port(), "--wan=fra=20ms,mars=3,sin=5:loss=1,nyc=20:jitter=11")
+    assert done.returncode == 1
+    form = "MS[:jitter=MS][:loss=N%][:mbit=N], like 80:jitter=5:loss=0.1%:mbit=100"
+    assert done.stderr.splitlines() == [
+        f"--wan: fra: expected {form}, found '20ms'",
+        f"--wan: expected REGION={form}, each of fra, nyc, sin once at most, found 'mars=3'",
+        "--wan: sin: expected loss in percent, like loss=0.1%, found 'loss=1'",
+        "--wan: nyc: expected a jitter of at most half the round trip, found '20:jitter=11'",
+    ]
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_that_everybody_may_change_is_refused(tmp_path):
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o777)

@@ -52,7 +52,8 @@ class _Answer(msgspec.Struct):
 class Ours:
     """The stack as a contender. ``settings``: environment variables for rows that need other settings than ``up``'s.
 
-    ``others``: more origins to redirect, with the ports that serve them. ``whole``: all that ``up`` starts.
+    ``others``: more origins to redirect, with the ports that serve them. ``whole``: all that ``up`` starts. ``wan``: as for
+    ``scripts/up --wan``.
     """
 
     name = "ours"
@@ -66,6 +67,7 @@ class Ours:
         others: Mapping[str, int] | None = None,
         *,
         whole: bool = False,
+        wan: str | None = None,
     ) -> None:
         ports = {rows.ORIGIN: pages_port, **(others or {})}
         environ = {
@@ -74,7 +76,7 @@ class Ours:
             **(settings or {}),
         }
         regions = [] if whole else [ROOT / "regions" / f"{REGION}.toml"]
-        self.stack = OwnStack("bench", environ, progress, live=not whole, regions=regions)
+        self.stack = OwnStack("bench", environ, progress, live=not whole, regions=regions, wan=wan)
         for name, text in rows.definitions(REGION):
             (self.stack.sources / f"{name}.toml").write_text(text, encoding="utf-8")
         self.port = self.stack.port
@@ -168,7 +170,11 @@ def body(row: Row, numbers: Sequence[int], deadline_seconds: float) -> bytes:
 
 @contextmanager
 def alone(
-    progress: Progress, settings: Mapping[str, str] | None = None, others: Mapping[str, int] | None = None
+    progress: Progress,
+    settings: Mapping[str, str] | None = None,
+    others: Mapping[str, int] | None = None,
+    *,
+    wan: str | None = None,
 ) -> Iterator[tuple[Ours, int]]:
     """Our stack without a peer, and the page server's port, for rows that measure Nearfetch alone."""
     with ExitStack() as stack:
@@ -176,7 +182,7 @@ def alone(
         port = free_port()
         pages = Running(page_server(port, folder)).start()
         stack.callback(pages.stop)
-        ours = Ours(port, progress, settings, others)
+        ours = Ours(port, progress, settings, others, wan=wan)
         stack.callback(ours.stop)
         ours.start()
         yield ours, port

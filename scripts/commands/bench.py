@@ -5,7 +5,7 @@ import signal
 import sys
 from typing import Any, Final
 
-from scripts.bench import backlog, bridge_alone, idle, in_flight, neighbour, report, waiters
+from scripts.bench import backlog, bridge_alone, idle, in_flight, neighbour, ocean, report, waiters
 from scripts.bench.extra import Extra
 from scripts.bench.figures import Unfair
 from scripts.bench.interactive import FULL, NAME
@@ -27,6 +27,7 @@ EXTRA: Final = {  # rows for Nearfetch alone, measured only when named
     "backlog": backlog.run,
     "neighbour": neighbour.run,
     "idle": idle.run,
+    "wan": ocean.run,
 }
 WHOLE: Final = "up"
 NAMES: Final = (*ROWS, NAME, *FULL, WHOLE, *EXTRA)

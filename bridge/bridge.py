@@ -73,7 +73,12 @@ class Bridge:
         self._stopping, self._ended, self._code = False, False, 0
         self._shown: tuple[str, str] = ("", "")
 
-        hub = connect.open_redis(settings.hub.redis, name=f"bridge-{region}@{self.name}", connections=2)
+        hub = connect.open_redis(
+            settings.hub.redis,
+            name=f"bridge-{region}@{self.name}",
+            block_seconds=connect.OCEAN_SECONDS,
+            connections=2,
+        )
         local = functools.partial(connect.open_redis, one.redis.url, connections=2)
         writes, looks, tells = (local(name=f"bridge{part}@{self.name}") for part in ("", "-watch", "-clock"))
         waits = local(name=f"bridge-durable@{self.name}", block_seconds=BLOCK_SECONDS)

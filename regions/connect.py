@@ -22,6 +22,7 @@ from redis.retry import Retry
 from regions import hosts
 
 TIMEOUT_SECONDS: Final = 0.5  # a server that takes longer counts as away
+OCEAN_SECONDS: Final = 1.5  # more for what a region tells the hub: a far round trip, and the retransmission of a lost packet
 # A long-lived connection whose other end vanished silently must end within 10 s. Three mechanisms see to it:
 # - AMQP heartbeats, when no reply is due: each side sends two in HEARTBEAT_SECONDS. pika checks for them once every
 #   HEARTBEAT_SECONDS + 1; RabbitMQ gives up after it missed two.
@@ -165,6 +166,7 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
         max_connections=connections,
         timeout=TIMEOUT_SECONDS,
         client_name=name,
+        driver_info=None,  # to say it takes two round trips
         socket_timeout=block_seconds + TIMEOUT_SECONDS,
         socket_connect_timeout=TIMEOUT_SECONDS,
         socket_keepalive=True,

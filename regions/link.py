@@ -36,6 +36,18 @@ class Link:
             self.close()
         return not self.is_open
 
+    def fileno(self) -> int:
+        """The descriptor of its socket, to wait for a reply; -1 when it is closed."""
+        connection_socket = self._connection._sock  # noqa: SLF001 - redis-py has no public way
+        return connection_socket.fileno() if self.is_open and connection_socket is not None else -1
+
+    def has_reply(self) -> bool:
+        """Whether ``receive`` finds something at once: a reply, a part of one, or the end of the connection."""
+        try:
+            return bool(not self.is_open or self._connection.can_read(timeout=0))
+        except connect.AWAY:
+            return True
+
     def send(self, commands: Sequence[Command]) -> None:
         """Sends all commands in one write; ``receive`` reads one reply for each."""
         if not self.is_open:

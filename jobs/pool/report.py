@@ -51,7 +51,9 @@ class Reporter:
         scale: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._region, self._client, self._workers = region, client, workers
-        self._hub = connect.open_redis(settings.hub.redis, name=f"{region.name}.workers")
+        self._hub = connect.open_redis(
+            settings.hub.redis, name=f"{region.name}.workers", block_seconds=connect.OCEAN_SECONDS
+        )
         self._name, self._scale = name, scale
         self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._examiner = Examiner(self._examined)

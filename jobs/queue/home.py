@@ -2,9 +2,16 @@
 
 begin ── MULTI: SET … NX, XADD ──> hub ── EXEC's reply ── end      on one connection, while another one waits:
 ── WAITAOF ─────── run_once ── delete ──> outbox
+
+Across an ocean a reply takes its time, and a new connection several times as much. So several batches are unanswered at once,
+and both connections are open before the first result.
 """
 
+import math
+import os
+import select
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +79,17 @@ class _Line:
             self.link = None
 
 
+@dataclass(slots=True, frozen=True)
+class _Batch:
+    """An unanswered batch: the line that it was sent on, the number of replies that are due, its bytes, and when it was sent."""
+
+    line: _Line
+    shipments: Sequence[Shipment]
+    replies: int
+    size: int
+    sent: float
+
+
 class Home:
     """Sends results to the hub, clears the outbox, and says for how long not to try while the hub is away.
 
@@ -85,9 +103,10 @@ class Home:
         self._waits = waits
         self._is_told = False  # it is logged that the hub does not say when it has something in its file
         self._failures = 0
-        self._batches: deque[tuple[_Line, Sequence[Shipment], int]] = (
-            deque()
-        )  # unanswered ones: the line, the shipments, the number of replies
+        self._batches: deque[_Batch] = deque()  # unanswered ones
+        self.flying_bytes = 0  # of their frames
+        self._heard = 0.0  # when the last reply came (monotonic)
+        self._is_prepared = False
         self._lines = _Line(), _Line()
         self._current = self._lines[0]
         self._waiting: _Line | None = None  # the line whose file is waited for
@@ -100,22 +119,66 @@ class Home:
         return len(self._batches)
 
     @property
-    def flying_bytes(self) -> int:
-        """The bytes of unanswered frames."""
-        return sum(len(shipment.outcome.frame) for _, shipments, _ in self._batches for shipment in shipments)
-
-    @property
     def is_clear(self) -> bool:
         """Whether nothing that was sent waits for the hub's file: then all that is in the outbox is to be sent."""
         with self._changed:
             return self._waiting is None and not any(line.taken for line in self._lines)
 
-    def post(self, shipments: Sequence[Shipment], started: Sequence[Started] = ()) -> bool:
-        """Sends results, and what was started, in one MULTI. Returns whether the hub has them."""
-        return self.begin(shipments, started) and self.end()
+    def prepare(self) -> bool:
+        """Opens the connections that are not open, so that no result waits for that. Returns whether they are.
+
+        Call it while no batch is unanswered.
+        """
+        if self._is_prepared:
+            return True
+        with self._changed:  # the others are in use, or what they took is not safe yet
+            idle = [line for line in self._lines if line is not self._waiting and not line.taken]
+        for line in idle:
+            line.flying += 1
+            try:
+                line.open(self._hub)
+            except redis.exceptions.RedisError as error:
+                self._failed(line, error)
+                return False
+            line.flying -= 1
+        self._is_prepared = True
+        self._succeeded()
+        return True
+
+    def wait(self, wake: int, until: float) -> bool:
+        """Waits for news: a reply, ``wake`` (an eventfd, which is reset), the loss of an idle connection, or that time (monotonic).
+
+        Returns whether ``end`` is to be called.
+        """
+        now, poll = time.monotonic(), select.poll()
+        poll.register(wake, select.POLLIN)
+        oldest = self._batches[0].line.link if self._batches else None
+        if oldest is not None:
+            if oldest.has_reply():
+                return True
+            poll.register(oldest, select.POLLIN)
+            until = min(until, self._overdue())
+        else:
+            with self._changed:
+                idle = [line.link for line in self._lines if line is not self._waiting and not line.taken]
+            for link in idle:
+                if link is not None and link.fileno() >= 0:
+                    poll.register(link, select.POLLIN)
+        found = poll.poll(None if until == math.inf else max(0.0, until - now) * 1000)
+        descriptors = {descriptor for descriptor, _ in found}
+        if wake in descriptors:
+            os.eventfd_read(wake)
+        if oldest is None:
+            self._is_prepared = self._is_prepared and not descriptors - {wake}
+            return False
+        return bool(descriptors - {wake}) or time.monotonic() >= self._overdue()
+
+    def _overdue(self) -> float:
+        """When the oldest batch is given up: a slow line may take that long for each."""
+        return max(self._batches[0].sent, self._heard) + HUB_TIMEOUT_SECONDS
 
     def begin(self, shipments: Sequence[Shipment], started: Sequence[Started] = ()) -> bool:
-        """Sends a batch and leaves its reply to ``end``. False if the hub is away."""
+        """Sends results, and what was started, in one MULTI, and leaves the reply to ``end``. False if the hub is away."""
         commands: list[tuple[Any, ...]] = [("MULTI",)]
         for shipment in shipments:
             outcome = shipment.outcome
@@ -139,19 +202,26 @@ class Home:
         except redis.exceptions.RedisError as error:
             self._failed(line, error)
             return False
-        self._batches.append((line, shipments, len(commands)))
+        size = sum(len(shipment.outcome.frame) for shipment in shipments)
+        self._batches.append(_Batch(line, shipments, len(commands), size, time.monotonic()))
+        self.flying_bytes += size
         return True
 
     def end(self) -> bool:
         """Reads the reply to the oldest batch. Returns whether the hub has it; if not, nothing is known of the others either."""
-        line, shipments, count = self._batches[0]
+        batch = self._batches[0]
+        line, shipments = batch.line, batch.shipments
         try:
             assert line.link is not None
-            replies = value(line.link.receive(count)[-1])
+            if time.monotonic() >= self._overdue() and not line.link.has_reply():
+                raise redis.exceptions.TimeoutError(f"no reply for {HUB_TIMEOUT_SECONDS:g} s")
+            replies = value(line.link.receive(batch.replies)[-1])
         except redis.exceptions.RedisError as error:
             self._failed(line, error)
             return False
         self._batches.popleft()
+        self.flying_bytes -= batch.size
+        self._heard = time.monotonic()
         self._succeeded()
         for reply in replies:
             if isinstance(
@@ -208,6 +278,7 @@ class Home:
         except redis.exceptions.RedisError as error:  # another process, or this one, finds and sends them again
             log.info("delivered results stay in the outbox", results=len(line.taken), error=str(error))
             line.drop()
+            self._is_prepared = False
         finally:
             with self._changed:
                 line.taken, self._waiting = [], None
@@ -235,11 +306,13 @@ class Home:
         if not self._failures:
             log.warning("the hub is away, results wait in the outbox", region=self._region, error=str(error))
         self._failures += 1
+        self._is_prepared = False
         with self._changed:
             failed.drop()
-            for line, _, _ in self._batches:
-                line.drop()
+            for batch in self._batches:
+                batch.line.drop()
             self._batches.clear()
+            self.flying_bytes = 0
             if self._current is not self._waiting:
                 self._current.drop()
             self._changed.notify_all()

@@ -4,11 +4,13 @@
        └──── put ─────> Shipper ── one MULTI ──> hub ── reply, WAITAOF ──> deleted from the outbox
                         Leftovers: results that no process shipped within ORPHAN_SECONDS (of a dead process, or after an outage)
 
-While the hub answers a batch, the next one forms. A single result waits only in a busy process, for a moment. After an outage several batches are sent at
-once, since an ocean may lie in between. Sending a result twice is harmless: its key is written once, and readers of the out
-stream ignore a repeat.
+While a near hub answers a batch, the next one forms. The answers of a far hub are not waited for: a batch leaves every few
+milliseconds. A single result waits only in a busy process, for a moment. Sending a result twice is harmless: its key is written
+once, and readers of the out stream ignore a repeat.
 """
 
+import math
+import os
 import threading
 import time
 from collections import deque
@@ -22,11 +24,13 @@ from jobs.queue.home import Home, Shipment, Started
 from jobs.queue.script import load
 from regions import logs, names
 
-BATCH_MAX_BYTES: Final = (
-    1_000_000  # sent and not answered at once: as much as a slow line carries within the client's time-out
-)
+BATCH_MAX_BYTES: Final = 1_000_000  # of a batch: as much as a slow line carries within the client's time-out
 BATCH_MAX: Final = 256
-FLYING_MAX: Final = 8  # unanswered batches at once, if there is much to ship
+PACE_SECONDS: Final = 0.003  # between two batches while one is unanswered: a near hub has answered by then
+FLYING_BYTES: Final = 4_000_000  # unanswered at once: what 150 Mbit/s carry in 220 ms
+OWN_FLYING_MAX: Final = 128  # unanswered batches of a process's own results; across 400 ms one leaves every 3 ms
+OPEN_SECONDS: Final = 3.0  # for the connections of a new process to the hub, until it claims without them
+FLYING_MAX: Final = 16  # unanswered batches of orphans at once
 PART_BYTES: Final = 250_000  # of one of them
 ORPHAN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 1.0
@@ -47,31 +51,35 @@ class Shipper:
         self._home, self._gathers = home, gathers
         self._shipments: deque[Shipment] = deque()
         self._started: list[Started] = []
-        self._news = threading.Condition()
+        self._flying: deque[list[Shipment]] = deque()  # sent and not answered
+        self._sent = 0.0  # when the last batch left (monotonic)
+        self._lock = threading.Lock()
+        self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
+        self._has_tried = threading.Event()  # to open the way home
         self._thread = threading.Thread(target=self.run, name="shipper", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the thread, and waits until the way home is open, so that the first result need not; not for long."""
         self._thread.start()
+        self._has_tried.wait(OPEN_SECONDS)
 
     def put(self, shipments: Sequence[Shipment]) -> None:
         """Hands over finished results; never waits for the hub."""
-        with self._news:
+        with self._lock:
             self._shipments.extend(shipments)
-            self._news.notify()
+        os.eventfd_write(self._news, 1)
 
     def tell(self, started: Sequence[Started]) -> None:
         """Reports what runs, with the next batch. The report is lost if the hub is away."""
-        with self._news:
+        with self._lock:
             self._started = list(started)
-            self._news.notify()
+        os.eventfd_write(self._news, 1)
 
     def stop(self, seconds: float) -> None:
         """Ships what is left, for up to ``seconds``; the rest stays in the outbox for others."""
-        with self._news:
-            self._stopping = True
-            self._news.notify()
+        self._stopping = True
+        os.eventfd_write(self._news, 1)
         began = time.monotonic()
         self._thread.join(seconds)
         self._home.stop(max(0.0, seconds - time.monotonic() + began))
@@ -82,30 +90,56 @@ class Shipper:
             pass
 
     def run_once(self) -> bool:
-        """Ships one batch. False when it was stopped and nothing is left."""
-        shipments, started = self._take()
-        if not shipments and not started:
-            return not self._stopping
-        if self._home.post(shipments, started):
+        """Sends a batch that may leave; else waits, and reads a reply. False when it was stopped and nothing is left."""
+        leaves_at = self._leaves_at()
+        if leaves_at <= time.monotonic():
+            shipments, started = self._take()
+            if not self._home.begin(shipments, started):
+                return self._lose(shipments)
+            self._flying.append(shipments)
+            self._sent = time.monotonic()
             return True
-        self._keep(shipments)
-        time.sleep(self._home.backoff_seconds)
-        return not self._stopping
+        if self._stopping and leaves_at == math.inf and not self._flying:
+            return False
+        if not self._flying and not self._home.prepare():
+            leaves_at = min(leaves_at, time.monotonic() + self._home.backoff_seconds)
+        self._has_tried.set()
+        if self._home.wait(self._news, leaves_at):
+            if not self._home.end():
+                return self._lose([])
+            self._flying.popleft()
+        return True
+
+    def _leaves_at(self) -> float:
+        """When the next batch may leave (monotonic): never while there is none, or too much is unanswered."""
+        with self._lock:
+            first = len(self._shipments[0].outcome.frame) if self._shipments else 0
+            if not self._shipments and not self._started:
+                return math.inf
+        if not self._flying:
+            return 0.0
+        has_room = len(self._flying) < OWN_FLYING_MAX and self._home.flying_bytes + first <= FLYING_BYTES
+        return self._sent + PACE_SECONDS if has_room else math.inf
 
     def _take(self) -> tuple[list[Shipment], list[Started]]:
-        with self._news:
-            self._news.wait_for(lambda: self._shipments or self._started or self._stopping)
         if self._gathers():
             time.sleep(GATHER_SECONDS)
-        with self._news:
+        with self._lock:
             started, self._started = self._started, []
-            return _batch(self._shipments, BATCH_MAX_BYTES), started
+            return _batch(self._shipments, min(BATCH_MAX_BYTES, FLYING_BYTES - self._home.flying_bytes)), started
 
-    def _keep(self, shipments: list[Shipment]) -> None:
-        """Keeps the young ones in memory for the next try. Older ones are orphans by now, which other processes ship, too."""
+    def _lose(self, shipments: list[Shipment]) -> bool:
+        """The hub is away: keeps what has no answer, and waits. False when it was stopped.
+
+        Only young results are kept in memory. Older ones are orphans by now, which other processes ship, too.
+        """
         oldest = time.monotonic() - ORPHAN_SECONDS
-        with self._news:
-            self._shipments.extendleft(shipment for shipment in reversed(shipments) if shipment.since > oldest)
+        lost = [shipment for batch in (*self._flying, shipments) for shipment in batch if shipment.since > oldest]
+        self._flying.clear()
+        with self._lock:
+            self._shipments.extendleft(reversed(lost))
+        time.sleep(self._home.backoff_seconds)
+        return not self._stopping
 
 
 class Leftovers:
@@ -156,7 +190,7 @@ class Leftovers:
     def run_once(self) -> bool:
         """Sends orphans while few bytes are unanswered, and reads one reply. Returns whether there may be more."""
         try:
-            while self._home.flying < FLYING_MAX and self._home.flying_bytes + PART_BYTES <= BATCH_MAX_BYTES:
+            while self._home.flying < FLYING_MAX and self._home.flying_bytes + PART_BYTES <= FLYING_BYTES:
                 shipments = self._next()
                 if shipments and not self._home.begin(shipments):
                     self._begin_anew()

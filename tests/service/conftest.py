@@ -149,28 +149,37 @@ def workers(tmp_path: Path, region_redis: RedisInstance, hub_redis: RedisInstanc
 
 
 class Lossy:
-    """A Redis behind a link of scripts.stack.wan, which loses the answers that a test names."""
+    """A Redis at ``url``, behind the link "redis" of scripts.stack.wan, which loses the answers that a test names."""
 
     def __init__(self, folder: Path, behind: RedisInstance) -> None:
         port, control = free_port(), free_port()
         words = [sys.executable, "-m", "scripts.stack.wan", "--control", str(control), f"redis={port}:{behind.port}"]
         self._running = Running(Service("proxy", words, folder / "proxy.log", listens(control))).start()
-        self._control = Control(control)
-        self.client: redis.Redis[bytes] = connect.open_redis(f"redis://127.0.0.1:{port}/0", name="test-lossy")
+        self.control = Control(control)
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.client: redis.Redis[bytes] = connect.open_redis(self.url, name="test-lossy")
 
     def lose(self, script: Script) -> None:
         """The next call of a script takes effect, and its caller hears nothing."""
-        self._control.swallow("redis", script.sha.encode(), cut_seconds=0.1)
+        self.control.swallow("redis", script.sha.encode(), cut_seconds=0.1)
 
     @property
     def lost(self) -> int:
         """Answers so far that were lost."""
-        return self._control.counts("redis").swallowed
+        return self.control.counts("redis").swallowed
 
     def stop(self) -> None:
         self.client.close()
-        self._control.close()
+        self.control.close()
         self._running.stop()
+
+
+@pytest.fixture
+def far_hub(tmp_path: Path, hub_redis: RedisInstance) -> Iterator[Lossy]:
+    """The central Redis, as a region has it: behind a link that is no farther than a test sets it."""
+    made = Lossy(tmp_path, hub_redis)
+    yield made
+    made.stop()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,7 @@ from jobs.blocked import blocked
 from jobs.contract import Outcome, Result, Task, encode_frame, failed_frame, key_of, splice
 from jobs.errors import Cancelled, ConnectionFailed
 from jobs.queue.claim import Claimer, Ending, Kind
+from jobs.queue.home import Home, Shipment, Started
 from jobs.queue.retry import Retry
 from jobs.task.execution import Execution
 from jobs.worker.entry import enter, run
@@ -68,6 +69,11 @@ def worker_process(settings: Settings, name: str = "w1") -> subprocess.Popen:
     process.stdin.write(msgspec.json.encode(settings))
     process.stdin.close()
     return process
+
+
+def post(home: Home, shipments: Sequence[Shipment], started: Sequence[Started] = ()) -> bool:
+    """Sends results, and returns whether the hub has them."""
+    return home.begin(shipments, started) and home.end()
 
 
 def fetch(client, id_):

@@ -16,7 +16,7 @@ from regions import connect, names
 from scripts.stack.services import Running, free_port, redis_server
 from tests.service.bridging import Broker, bridging, last_status, settings_of, task
 from tests.service.gateway import LIST, Stack
-from tests.service.working import REGION, enqueue, out_entries, results, settings_for, worker_process
+from tests.service.working import REGION, enqueue, out_entries, post, results, settings_for, worker_process
 from tests.service.working import task as job
 from tests.waiting import until
 from tests.wire import ask
@@ -124,10 +124,10 @@ def test_results_wait_for_a_hub_that_can_not_write(disk):
         "1-0", Outcome(request="R", task="T", status="succeeded", finished_ms=1, expires_ms=2**41, frame=b"f"), 1
     )
     disk.fill()
-    assert not home.post([shipment])
+    assert not post(home, [shipment])
     assert out_entries(disk.client, b"result") == []
     disk.clear()
-    assert home.post([shipment])
+    assert post(home, [shipment])
     assert results(disk.client) == ["T"]
 
 

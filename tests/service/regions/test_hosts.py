@@ -121,11 +121,11 @@ def test_a_gateway_goes_on_with_the_other_host_when_its_hub_is_demoted(pair, tmp
 def test_a_region_finds_the_other_host_with_the_rights_that_it_has(start_redis, region_redis):
     from scripts.stack import hub_acl
     from tests.service.jobs.queue.test_outbox import left, outcome, stored
-    from tests.service.working import REGION, results
+    from tests.service.working import REGION, post, results
 
     pair = [start_redis(name, users={"fra": ("secret", hub_acl.rules(REGION))}) for name in ("one", "two")]
     demote(pair[0], pair[1])
     home = Home(open_hub(urls(pair).replace("redis://", "redis://fra:secret@"), "w1"), REGION, region_redis.client)
-    assert home.post([stored(region_redis.client, outcome(1))])
+    assert post(home, [stored(region_redis.client, outcome(1))])
     assert results(pair[1].client) == ["T1"]
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")

@@ -1,17 +1,20 @@
 """Results on their way home, between two real Redis."""
 
+import math
 import time
 from collections import deque
 
 import pytest
 
 from jobs.contract import Outcome
+from jobs.queue import home as home_module
 from jobs.queue import outbox
 from jobs.queue.home import Home, Shipment, delete, open_hub
 from jobs.queue.outbox import Leftovers, Shipper
 from regions import connect, link, names
 from scripts.stack import hub_acl
-from tests.service.working import REGION, out_entries, results
+from scripts.stack.wan_links import Rule, Way
+from tests.service.working import REGION, out_entries, post, results
 from tests.waiting import until
 
 
@@ -42,6 +45,17 @@ def stored(client, one: Outcome, *, age_seconds: float = 0.0, since: float | Non
     return Shipment(entry.decode(), one, 610, time.monotonic() if since is None else since)
 
 
+def ship(shipper: Shipper) -> None:
+    """Until nothing is to be sent any more, and all is answered."""
+    while shipper._flying or shipper._leaves_at() != math.inf:
+        assert shipper.run_once()
+
+
+def connections(hub) -> list[str]:
+    """The connections of worker processes at the hub."""
+    return sorted(one["id"] for one in hub.client.client_list() if one["name"] == "w1")
+
+
 def left(region) -> tuple[int, int]:
     """(entries, bytes) of the outbox."""
     return region.client.xlen(names.OUTBOX), int(region.client.get(names.OUTBOX_BYTES) or 0)
@@ -51,7 +65,7 @@ def test_a_result_arrives_whole_and_leaves_the_outbox(region_redis, hub_redis, h
     shipper = Shipper(home)
     one = outcome(1)
     shipper.put([stored(region_redis.client, one)])
-    assert shipper.run_once()
+    ship(shipper)
     assert hub_redis.client.get(names.result(REGION, "T1")) == one.frame
     assert 58_000 < hub_redis.client.pttl(names.result(REGION, "T1")) <= 60_000
     assert out_entries(hub_redis.client) == [
@@ -63,8 +77,8 @@ def test_a_result_arrives_whole_and_leaves_the_outbox(region_redis, hub_redis, h
 
 def test_sending_twice_keeps_the_first_result(region_redis, hub_redis, home):
     first, second = outcome(1), outcome(1, size=20)
-    assert home.post([Shipment("1-0", first, 610)])
-    assert home.post([Shipment("1-0", second, 610)])
+    assert post(home, [Shipment("1-0", first, 610)])
+    assert post(home, [Shipment("1-0", second, 610)])
     assert hub_redis.client.get(names.result(REGION, "T1")) == first.frame
     assert results(hub_redis.client) == ["T1", "T1"]
 
@@ -78,12 +92,13 @@ def test_deleting_twice_counts_the_bytes_once(region_redis):
     assert delete(client, [entry, other]) == 10
 
 
-def test_a_batch_is_bounded_by_bytes_and_never_empty(region_redis, hub_redis, home):
+def test_a_batch_is_bounded_by_bytes_and_never_empty(region_redis, hub_redis, home, monkeypatch):
+    monkeypatch.setattr(outbox, "FLYING_BYTES", outbox.BATCH_MAX_BYTES)
     shipper = Shipper(home)
     size = outbox.BATCH_MAX_BYTES
     shipper.put([stored(region_redis.client, outcome(n, size=size)) for n in range(3)])
     for sent in (1, 2, 3):
-        shipper.run_once()
+        until(lambda: shipper.run_once() and not shipper._flying, "the reply to a batch")
         assert len(results(hub_redis.client)) == sent
 
 
@@ -91,7 +106,7 @@ def test_what_runs_is_told_with_the_next_batch(region_redis, hub_redis, home):
     shipper = Shipper(home)
     shipper.tell([("R1", "T1", 2, 1234)])
     shipper.put([stored(region_redis.client, outcome(2))])
-    shipper.run_once()
+    ship(shipper)
     (said,) = out_entries(hub_redis.client, b"claims")
     assert said == {b"k": b"claims", b"v": b"1", b"d": b'[["R1","T1",2,1234]]'}
     assert results(hub_redis.client) == ["T2"]
@@ -107,7 +122,7 @@ def test_while_the_hub_is_away_young_results_are_kept_and_old_ones_left_to_other
     assert home.backoff_seconds <= connect.BACKOFF_MAX_SECONDS
     assert left(region_redis)[0] == 2
     hub_redis.running.start()
-    shipper.run_once()
+    ship(shipper)
     assert results(hub_redis.client) == ["T2"]
     assert home.backoff_seconds == 0
     until(lambda: left(region_redis)[0] == 1, "the sent one to be in the hub's file")
@@ -118,7 +133,7 @@ def test_the_wait_between_tries_grows_to_two_seconds_and_is_random(home, hub_red
     hub_redis.running.kill()
     waits = []
     for _ in range(12):
-        assert not home.post([Shipment("1-0", outcome(1), 610)])
+        assert not post(home, [Shipment("1-0", outcome(1), 610)])
         waits.append(home.backoff_seconds)
     assert max(waits) <= connect.BACKOFF_MAX_SECONDS
     assert max(home.backoff_seconds for _ in range(100)) > 1.0
@@ -149,14 +164,15 @@ def test_orphans_are_shipped_by_one_process_at_a_time(region_redis, hub_redis, h
     )  # the young one is its own process's
 
 
-def test_many_orphans_go_home_in_several_batches_at_once_and_each_once(region_redis, hub_redis, home):
+def test_many_orphans_go_home_in_several_batches_at_once_and_each_once(region_redis, hub_redis, home, monkeypatch):
     client = region_redis.client
+    monkeypatch.setattr(outbox, "FLYING_BYTES", 1_000_000)
     for number in range(2_500):
         stored(client, outcome(number, size=1_000), age_seconds=10)
     leftovers = Leftovers(client, home, "w1")
     assert leftovers.run_once()
     assert home.flying == 3  # and one has come back
-    assert home.flying_bytes > outbox.BATCH_MAX_BYTES / 2
+    assert home.flying_bytes > outbox.FLYING_BYTES / 2
     shipped(leftovers)
     assert results(hub_redis.client) == [f"T{number}" for number in range(2_500)]
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
@@ -218,15 +234,15 @@ def test_an_outbox_drains_when_its_redis_is_full(region_redis, hub_redis, home):
 
 def test_a_full_hub_is_a_hub_that_is_away(region_redis, hub_redis, home):
     hub_redis.client.config_set("maxmemory", 1)
-    assert not home.post([Shipment("1-0", outcome(1), 610)])
+    assert not post(home, [Shipment("1-0", outcome(1), 610)])
     hub_redis.client.config_set("maxmemory", 0)
-    assert home.post([Shipment("1-0", outcome(1), 610)])
+    assert post(home, [Shipment("1-0", outcome(1), 610)])
 
 
 def test_one_result_that_the_hub_refuses_does_not_hold_the_others(region_redis, hub_redis, home):
     hub_redis.client.lpush(names.out_stream(REGION), "no stream")
     one = outcome(1)
-    assert home.post([Shipment("1-0", one, 610)])
+    assert post(home, [Shipment("1-0", one, 610)])
     assert hub_redis.client.get(names.result(REGION, "T1")) == one.frame
 
 
@@ -234,32 +250,32 @@ def test_a_region_needs_no_more_than_to_append_and_to_wait_for_the_file(start_re
     hub = start_redis("hub", users={"fra": ("secret", hub_acl.rules(REGION))})
     url = hub.url.replace("redis://", "redis://fra:secret@")
     home = Home(open_hub(url, "w1"), REGION, region_redis.client)
-    assert home.post([stored(region_redis.client, outcome(1))], [("R1", "T1", 1, 1)])
+    assert post(home, [stored(region_redis.client, outcome(1))], [("R1", "T1", 1, 1)])
     assert results(hub.client) == ["T1"]
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     assert hub.client.info("commandstats")["cmdstat_waitaof"]["failed_calls"] == 0
     assert connect.redis_now_ms(open_hub(url, "w1")) > 0
-    assert not Home(open_hub(url, "w1"), "nyc", region_redis.client).post([Shipment("1-0", outcome(1), 610)])
+    assert not post(Home(open_hub(url, "w1"), "nyc", region_redis.client), [Shipment("1-0", outcome(1), 610)])
 
 
 def test_where_the_hub_does_not_let_ask_for_its_file_its_reply_is_what_counts(start_redis, region_redis):
     hub = start_redis("hub", users={"fra": ("secret", hub_acl.rules(REGION).replace("+waitaof", ""))})
     home = Home(open_hub(hub.url.replace("redis://", "redis://fra:secret@"), "w1"), REGION, region_redis.client)
-    assert home.post([stored(region_redis.client, outcome(1))])
+    assert post(home, [stored(region_redis.client, outcome(1))])
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     hub.client.config_set("appendonly", "no")
-    assert Home(open_hub(hub.url, "w1"), REGION, region_redis.client).post([stored(region_redis.client, outcome(2))])
+    assert post(Home(open_hub(hub.url, "w1"), REGION, region_redis.client), [stored(region_redis.client, outcome(2))])
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
 
 
 def test_a_result_stays_in_the_outbox_until_the_hub_has_it_in_its_file(region_redis, hub_redis, home):
     """An fsync that never ends stands for a slow disk: ``appendfsync no`` never says that it did."""
     hub_redis.client.config_set("appendfsync", "no")
-    assert home.post([stored(region_redis.client, outcome(1))])
+    assert post(home, [stored(region_redis.client, outcome(1))])
     until(lambda: hub_redis.client.info("clients")["blocked_clients"], "the wait for the file")
-    assert home.post([stored(region_redis.client, outcome(2))])  # nobody waits for it to send more
+    assert post(home, [stored(region_redis.client, outcome(2))])  # nobody waits for it to send more
     hub_redis.running.kill()
-    until(lambda: home.is_clear or not home.post([]), "the loss to be seen")
+    until(lambda: home.is_clear or not post(home, []), "the loss to be seen")
     assert left(region_redis)[0] == 2
 
 
@@ -269,9 +285,9 @@ def test_who_waits_for_the_file_leaves_a_line_alone_while_a_batch_is_being_sent_
     """One connection for two threads would give each the other's replies."""
     hub, client, real = hub_redis.client, region_redis.client, link.Link.send
     hub.config_set("appendfsync", "no")
-    assert home.post([stored(client, outcome(1))])
+    assert post(home, [stored(client, outcome(1))])
     until(lambda: hub.info("clients")["blocked_clients"], "the wait for the file")
-    assert home.post([stored(client, outcome(2))])
+    assert post(home, [stored(client, outcome(2))])
     first, found = home._waiting, []
 
     def send(one: link.Link, commands) -> None:
@@ -282,7 +298,7 @@ def test_who_waits_for_the_file_leaves_a_line_alone_while_a_batch_is_being_sent_
         real(one, commands)
 
     monkeypatch.setattr(link.Link, "send", send)
-    assert home.post([stored(client, outcome(3))])
+    assert post(home, [stored(client, outcome(3))])
     assert found == [1]
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     assert results(hub) == ["T1", "T2", "T3"]
@@ -307,12 +323,12 @@ def test_a_running_shipper_ships_at_once_what_it_gets_and_says_what_runs(region_
         until(lambda sent=number + 1: len(results(hub_redis.client)) == sent, "its result")
     shipper.tell([("R9", "T9", 1, 1234)])
     until(lambda: out_entries(hub_redis.client, b"claims"), "what runs")
-    looks, real = [], shipper._take
-    shipper._take = lambda: looks.append(1) or real()
+    looks, real = [], shipper._leaves_at
+    shipper._leaves_at = lambda: looks.append(1) or real()
     shipper.put([stored(region_redis.client, outcome(3))])
     until(lambda: len(results(hub_redis.client)) == 4, "its result")
     shipper.stop(30)
-    assert len(looks) <= 4, "it waits, and does not look again and again"
+    assert len(looks) <= 8, "it waits, and does not look again and again"
 
 
 def test_results_of_an_outage_keep_their_order_and_wait_between_tries(region_redis, hub_redis, home, monkeypatch):
@@ -379,15 +395,15 @@ def test_whose_turn_it_is_stands_for_five_seconds_where_there_is_something_to_sh
     assert 0 < client.pttl(names.OUTBOX_TURN) <= outbox.TURN_MS
 
 
-def test_at_most_eight_batches_of_small_orphans_are_under_way(region_redis, hub_redis, home):
+def test_at_most_sixteen_batches_of_small_orphans_are_under_way(region_redis, hub_redis, home):
     client = region_redis.client
-    for number in range(2_500):
+    for number in range(4_500):
         stored(client, outcome(number), age_seconds=10)
     leftovers = Leftovers(client, home, "w1")
     assert leftovers.run_once()
     assert home.flying == outbox.FLYING_MAX - 1  # and one has come back
     shipped(leftovers)
-    assert results(hub_redis.client) == [f"T{number}" for number in range(2_500)]
+    assert results(hub_redis.client) == [f"T{number}" for number in range(4_500)]
 
 
 def test_a_thread_ships_what_is_left_looks_each_second_and_ends(region_redis, hub_redis, home):
@@ -436,3 +452,97 @@ def test_what_another_process_has_shipped_meanwhile_is_not_sent_again(region_red
     until(lambda: leftovers.run_once() or results(hub_redis.client), "the one that is there")
     shipped(leftovers)
     assert results(hub_redis.client) == ["T600"]
+
+
+def test_the_way_home_is_open_before_the_first_result_and_no_connection_is_opened_for_one(
+    region_redis, hub_redis, home
+):
+    """Nor for the second, which takes the other connection while the first one's waits for the hub's file."""
+    shipper = Shipper(home)
+    shipper.start()
+    opened = connections(hub_redis)
+    assert len(opened) == 2
+    for number in range(3):
+        shipper.put([stored(region_redis.client, outcome(number))])
+        until(lambda sent=number + 1: len(results(hub_redis.client)) == sent, "its result")
+    assert connections(hub_redis) == opened
+    shipper.stop(30)
+
+
+def test_a_lost_way_home_is_opened_again_before_there_is_a_result(region_redis, hub_redis, home):
+    shipper = Shipper(home)
+    shipper.start()
+    opened = connections(hub_redis)
+    for one in opened:
+        hub_redis.client.client_kill_filter(_id=one)
+    until(lambda: len(connections(hub_redis)) == 2 and connections(hub_redis) != opened, "new connections")
+    hub_redis.running.kill()
+    until(lambda: home.backoff_seconds, "the loss to be seen")
+    hub_redis.running.start()
+    until(lambda: len(connections(hub_redis)) == 2, "new connections to the new process")
+    shipper.put([stored(region_redis.client, outcome(1))])
+    shipper.stop(30)
+    assert results(hub_redis.client) == ["T1"]
+
+
+def test_results_do_not_wait_for_a_far_hubs_answers_to_those_before(region_redis, hub_redis, far_hub):
+    home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
+    shipper = Shipper(home)
+    shipper.start()
+    far_hub.control.rule("redis", Rule(back=Way(then="hold")))
+    for number in range(5):
+        shipper.put([stored(region_redis.client, outcome(number))])
+        until(lambda sent=number + 1: len(results(hub_redis.client)) == sent, "its result")
+    assert home.flying == 5
+    assert left(region_redis)[0] == 5
+    far_hub.control.heal("redis")
+    shipper.stop(30)
+    assert left(region_redis) == (0, 0)
+
+
+def test_unanswered_results_are_bounded_in_bytes_and_in_batches(region_redis, hub_redis, far_hub, monkeypatch):
+    monkeypatch.setattr(outbox, "FLYING_BYTES", 1_000_000)
+    home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
+    shipper = Shipper(home)
+    assert home.prepare()
+    far_hub.control.rule("redis", Rule(back=Way(then="hold")))
+    shipper.put([stored(region_redis.client, outcome(number, size=300_000)) for number in range(4)])
+    until(lambda: shipper.run_once() and home.flying == 1, "the first batch")
+    assert home.flying_bytes == 900_000
+    assert shipper._leaves_at() == math.inf
+    shipper._shipments.clear()
+    monkeypatch.setattr(outbox, "OWN_FLYING_MAX", 3)
+    for number in range(4, 8):
+        shipper.put([stored(region_redis.client, outcome(number))])
+        until(lambda: shipper._leaves_at() == math.inf or not shipper.run_once(), "no more to send")
+    assert home.flying == 3
+    far_hub.control.heal("redis")
+    ship(shipper)
+    assert len(results(hub_redis.client)) == 3 + 4
+
+
+def test_what_a_far_hub_did_not_answer_is_sent_again_in_its_order(region_redis, hub_redis, far_hub):
+    home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
+    shipper = Shipper(home)
+    assert home.prepare()
+    far_hub.control.rule("redis", Rule(there=Way(then="drop"), back=Way(then="hold")))
+    for number in range(3):
+        shipper.put([stored(region_redis.client, outcome(number))])
+        until(lambda: shipper._leaves_at() == math.inf or not shipper.run_once(), "it to be sent")
+    assert home.flying == 3
+    far_hub.control.heal("redis")
+    ship(shipper)
+    assert results(hub_redis.client) == ["T0", "T1", "T2"]
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+
+
+def test_a_hub_that_falls_silent_is_away_after_its_time_out(region_redis, far_hub, monkeypatch):
+    monkeypatch.setattr(home_module, "HUB_TIMEOUT_SECONDS", 0.3)
+    home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
+    shipper = Shipper(home)
+    assert home.prepare()
+    far_hub.control.rule("redis", Rule(back=Way(then="hold")))
+    shipper.put([stored(region_redis.client, outcome(1))])
+    until(lambda: shipper.run_once() and home.backoff_seconds, "the silence to be noticed")
+    assert not home.flying
+    assert left(region_redis)[0] == 1

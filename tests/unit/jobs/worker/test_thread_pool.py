@@ -246,9 +246,8 @@ def test_an_end_brings_no_new_job_while_too_many_compute():
 def test_results_of_a_busy_process_gather_and_a_single_one_leaves_at_once():
     sent: list[list[str]] = []
     home = SimpleNamespace(
-        post=lambda found, _: sent.append([one.entry for one in found]) or True,
-        backoff_seconds=0.0,
-        stop=lambda _: None,
+        begin=lambda found, _: sent.append([one.entry for one in found]) or True,
+        flying_bytes=0,
     )
     first, second = (outbox.Shipment(entry, outcome(10), 0) for entry in "12")
     busy = outbox.Shipper(home, lambda: busy.put([second]) or True)

@@ -22,7 +22,7 @@ from redis.retry import Retry
 from regions import hosts
 
 TIMEOUT_SECONDS: Final = 0.5  # a server that takes longer counts as away
-OCEAN_SECONDS: Final = 1.5  # more for what a region tells the hub: a far round trip, and the retransmission of a lost packet
+OCEAN_SECONDS: Final = 1.5  # more for what a region tells the hub: a far round trip, and a lost packet
 # A long-lived connection whose other end vanished silently must end within 10 s. Three mechanisms see to it:
 # - AMQP heartbeats, when no reply is due: each side sends two in HEARTBEAT_SECONDS. pika checks for them once every
 #   HEARTBEAT_SECONDS + 1; RabbitMQ gives up after it missed two.

@@ -18,7 +18,8 @@ from jobs import contract
 from jobs.queue.script import now_ms
 from regions import connect, logs, names
 
-EVERY_SECONDS: Final = 5.0  # between two reports and measurements
+EVERY_SECONDS: Final = 5.0  # between two measurements
+STATUS_SECONDS: Final = 2.0  # between two reports; two that are missing are a reason for a takeover (web.flow.takeover)
 LOCAL_SECONDS: Final = 1.0  # the same while the region's Redis is away
 SAMPLES: Final = 5
 
@@ -75,7 +76,7 @@ class Report:
         self._failures: deque[tuple[contract.Outcome, Callable[[], None]]] = deque()
         self._news = threading.Event()
         self._changed = True
-        self._due = 0.0
+        self._due = self._status_due = 0.0
         self._failed_tries = 0  # in a row, to reach the hub
         self._stopping = threading.Event()
         self.clock: Clock | None = None
@@ -108,7 +109,7 @@ class Report:
                     connect.backoff_seconds(self._failed_tries)
                 )  # news must not hammer a hub that is away
             elif not self._stopping.is_set():
-                self._news.wait(max(0.0, self._due - time.monotonic()))
+                self._news.wait(max(0.0, min(self._due, self._status_due) - time.monotonic()))
 
     def run_once(self) -> None:
         """Measures and sends what is due."""
@@ -127,7 +128,6 @@ class Report:
     def _measure(self) -> None:
         hub = less_monotonic_ms(lambda: connect.redis_now_ms(self._hub))
         self._due = time.monotonic() + EVERY_SECONDS
-        self._changed = True
         try:
             local = less_monotonic_ms(lambda: now_ms(self._local))
         except (*connect.AWAY, redis.exceptions.ResponseError):
@@ -138,6 +138,7 @@ class Report:
         else:
             is_first, self.clock = self.clock is None, Clock(round(hub - local), hub)
             if is_first:
+                self._changed = True
                 self._told_clock()
 
     def _send_failures(self) -> None:
@@ -156,7 +157,11 @@ class Report:
 
     def _send_status(self) -> None:
         clock = self.clock
-        if not self._changed or clock is None:
+        is_due = time.monotonic() >= self._status_due
+        if not (self._changed or is_due):
+            return
+        self._status_due = time.monotonic() + STATUS_SECONDS
+        if clock is None:
             return
         self._changed = False
         status = msgspec.structs.replace(self._status, at_ms=clock.hub_now_ms(), offset_ms=clock.offset_ms)

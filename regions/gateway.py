@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from regions.schedule import Count
+from regions.schedule import Count, Seconds
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Share = Annotated[float, Meta(gt=0, le=1)]
@@ -14,7 +14,8 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
     """``public_url``: the beginning of links when a proxy stands in front of the gateway.
 
     ``receiving_bytes_max`` bounds the memory for requests that have not arrived whole, ``sending_bytes_max`` that for answers
-    that clients have not taken yet. One client address may use ``address_share`` of each.
+    that clients have not taken yet. One client address may use ``address_share`` of each. ``takeover_well_seconds``: for how
+    long nothing may be wrong with a region before it gets its tasks again from standbys.
     """
 
     host: str = "127.0.0.1"
@@ -24,3 +25,4 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
     receiving_bytes_max: Count = 64_000_000
     sending_bytes_max: Count = 256_000_000
     address_share: Share = 0.25
+    takeover_well_seconds: Seconds = 60.0

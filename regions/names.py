@@ -12,6 +12,9 @@ Hub (central Redis)
     nf:refused:{region}      hash    refused entries of the region: a count for each fault; "at": when the last one came (web.flow.refusals)
     nf:barred                hash    regions that may not write here for a while: until when (hub ms), and why (web.flow.holdings)
     nf:holdings              string  the gateway whose turn it is to check what regions hold
+    nf:takeover              hash    regions that lose their tasks to standbys, and why (web.hub.takeover)
+    nf:takeover:turn         string  the gateway whose turn it is to decide that
+    nf:ask:{request}         hash    until its deadline, what asks a standby: the tasks of sources that have one (web.flow.takeover)
     nf:out:{region}          stream  what a region reports; the consumer group of the gateways reads it
     nf:region:{region}       hash    the last status of each of the region's parts, one field for each part
     nf:accepting             zset    requests that are not accepted yet, by the end of their lease (hub ms)
@@ -84,6 +87,8 @@ GATEWAYS = "gateways"  # the consumer group of the out streams
 HUB = "hub"  # takes a region's place in results that the hub itself makes; no region may have this name
 BARRED = "nf:barred"
 HOLDINGS = "nf:holdings"
+TAKEOVER = "nf:takeover"
+TAKEOVER_TURN = "nf:takeover:turn"
 
 # Region
 OUTBOX = "nf:outbox"
@@ -166,6 +171,11 @@ def ledger(request: str) -> str:
 def events(request: str) -> str:
     """The stream on the hub of a request's settled tasks."""
     return f"nf:evt:{request}"
+
+
+def ask(request: str) -> str:
+    """The hash on the hub with what asks a standby for a request's tasks."""
+    return f"nf:ask:{request}"
 
 
 def trail(request: str) -> str:

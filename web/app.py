@@ -42,6 +42,7 @@ from web.flow.listen import Listener
 from web.flow.publish import Publisher
 from web.flow.settle import Settler
 from web.flow.sweep import Sweeper
+from web.flow.takeover import Takeover
 from web.http import problems
 from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
@@ -209,7 +210,8 @@ class Gateway:
         self.hub.rehearse = self.ledger.rehearse
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
-        rules = Rules(self.catalog, limits, frozenset(settings.region))
+        self.takeover = Takeover(settings, self.hub, self.catalog, self.publisher.silent_in)
+        rules = Rules(self.catalog, limits, frozenset(settings.region), self.takeover.route)
         self.intake = Intake(rules, self.acceptor, self.waiters, base)
         poller = Poller(
             self.hub,
@@ -220,7 +222,7 @@ class Gateway:
             base,
             wait_max_seconds=limits.wait_max_seconds,
         )
-        overview = Overview(settings, self.hub, self.ledger, self.catalog, base)
+        overview = Overview(settings, self.hub, self.ledger, self.catalog, base, self.takeover)
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
         found = routes(self.intake, poller, self.recall, overview, health)
         bodies: dict[tuple[str, str], Body] = {
@@ -246,6 +248,7 @@ class Gateway:
         self.waiters.start()
         self.settler.start()
         self.holdings.start()
+        self.takeover.start()
         self.listener.start()
         self.sweeper.start()
         self.dead.start()
@@ -266,7 +269,15 @@ class Gateway:
         self.waiters.stop()
         self.intake.stop()
         self.recall.stop()
-        readers = (self.archiver, self.dead, self.sweeper, self.listener, self.holdings, self.settler)
+        readers = (
+            self.archiver,
+            self.dead,
+            self.sweeper,
+            self.listener,
+            self.takeover,
+            self.holdings,
+            self.settler,
+        )
         with ThreadPoolExecutor(
             len(readers)
         ) as pool:  # side by side: each waits up to a second for its server's last reply

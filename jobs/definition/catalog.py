@@ -17,7 +17,7 @@ from jobs.definition.model import Definition
 from jobs.definition.read import read
 from regions import logs, names, toml
 from regions.faults import Fault, Faults, nearest
-from regions.secret import line_for
+from regions.secret import VARIABLE, line_for
 from regions.settings import Region
 
 FORMER_MAX: Final = 8  # earlier definitions of a source, by which tasks may have been accepted
@@ -146,6 +146,20 @@ def wrong_in(region: Region, definition: Definition) -> list[Fault]:
     if definition.any_host and not region.any_host:
         fault(("any_host",), f"expected hosts, or any_host = true in the file of region {region.name}, found neither")
     return faults
+
+
+def lacking(region: Region, definition: Definition) -> str:
+    """What a region lacks to run a source of another one, for a process that has the region's secrets; "" for nothing.
+
+    It never shows a secret's value.
+    """
+    faults = [fault.message for fault in wrong_in(region, definition)]
+    asks = [definition.ask, *([definition.before.ask] if definition.before is not None else [])]
+    for name in sorted({name for asked in asks for name in asked.secrets()}):
+        secret = region.secrets.get(name)
+        if secret is not None and secret.serves(definition.id) and not secret.value:
+            faults.append(f"expected the value of the secret {name} in {VARIABLE}{name} of its workers, found none")
+    return "; ".join(faults)
 
 
 def _region_in(path: Path) -> str:

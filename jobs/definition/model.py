@@ -52,7 +52,8 @@ class Definition(Struct, frozen=True, kw_only=True):
     hash: str
     path: Path
     region: str = ""  # "" means the first region
-    standby: tuple[str, ...] = ()
+    standby: tuple[str, ...] = ()  # regions that take over when its own can't answer, the first choice first
+    pinned: bool = False  # its data may not leave its region
     any_host: bool = False  # clients may lead it to any host, if the region allows that
     format: str = "html"
     charset: str = ""
@@ -70,6 +71,10 @@ class Definition(Struct, frozen=True, kw_only=True):
     namespaces: dict[str, str] = {}
     csv: Csv = Csv()
     code: tuple[str, ...] = ()  # functions that ID.py defines
+
+    def regions(self, own: str) -> tuple[str, ...]:
+        """Where it may run: its ``own`` region, then its standbys."""
+        return (own,) if self.pinned else (own, *(one for one in self.standby if one != own))
 
     @property
     def url(self) -> str:

@@ -30,7 +30,7 @@ FORMATS: Final = tuple(DEFAULT_LANGUAGE)
 CODE_NAMES: Final = ("request", "parse", "next_page")  # functions that ID.py may define
 
 _KEYS: Final = (
-    "title", "url", "region", "standby", "any_host", "format", "charset", "archive", "params", "request", "before", "rows",
+    "title", "url", "region", "standby", "pinned", "any_host", "format", "charset", "archive", "params", "request", "before", "rows",
     "fields", "next", "limits", "contract", "namespaces", "csv",
 )  # fmt: skip
 
@@ -89,6 +89,9 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
     for key, name in (("region", region), *(("standby", one) for one in standby)):
         if name and not _is_region(name):
             table.fault(key, f'expected a region\'s name ({names.REGION_PATTERN}), found "{name}"')
+    pinned = table.flag("pinned")
+    if pinned and standby:
+        table.fault("pinned", "expected no standby beside it, since its data may not leave its region")
     charset = table.text("charset")
     if charset and not is_known(charset):
         table.fault("charset", f'expected a charset like windows-1250 or shift_jis, found "{charset}"')
@@ -100,6 +103,7 @@ def _read(reader: Reader, raw: dict[str, Any], path: Path, digest: str, code: tu
         path=path,
         region=region,
         standby=standby,
+        pinned=pinned,
         any_host=any_host,
         format=form,
         charset=charset,

@@ -1,4 +1,4 @@
-"""Reports a region's workers to the hub: their status every 5 s, and which sources they have."""
+"""Reports a region's workers to the hub: their status every 2 s, and which sources they have."""
 
 import contextlib
 import threading
@@ -10,7 +10,7 @@ import msgspec
 import redis
 
 from jobs.contract import VERSION
-from jobs.definition.catalog import Catalog, Entry
+from jobs.definition.catalog import Catalog, Entry, lacking
 from jobs.definition.model import Definition, fixed_hosts
 from jobs.pool.examiner import Examiner
 from jobs.queue.breaker import open_hosts
@@ -18,7 +18,7 @@ from regions import connect, logs, names
 from regions.script import send, value
 from regions.settings import Region, Settings
 
-STATUS_SECONDS: Final = 5.0
+STATUS_SECONDS: Final = 2.0  # two that are missing are a reason for a takeover (web.flow.takeover)
 REFRESH_SECONDS: Final = 1.0  # the hub hears of a changed definition within 2 s
 SOURCES_SECONDS: Final = 60.0  # sources are sent this often though unchanged, for a hub that lost them
 # The region's counters in a status, and their fields in the Redis hash.
@@ -82,7 +82,7 @@ class Reporter:
         self._thread.join(4 * connect.TIMEOUT_SECONDS)
 
     def run(self) -> None:
-        """Reports until it is stopped: every 5 s, when something changed, and when the hub may be back."""
+        """Reports until it is stopped: every 2 s, when something changed, and when the hub may be back."""
         while True:
             self._wake.clear()
             self.run_once()
@@ -169,8 +169,9 @@ class Reporter:
         }
 
     def sources(self) -> dict[str, dict[str, str | None]]:
-        """The region's sources as its workers have them: the definition's hash, and its ``fault`` or None.
+        """The sources that the region runs or may take over, as its workers have them: the definition's hash, and its ``fault`` or None.
 
+        ``lacks``, if present, says what this region lacks to take over a source of another one.
         ``trouble``, if present, says why the breaker of one of its hosts is open (jobs.queue.breaker).
         """
         found: dict[str, dict[str, str | None]] = {}
@@ -183,6 +184,8 @@ class Reporter:
             }
             if definition and (trouble := self._trouble(definition)):
                 found[entry.id]["trouble"] = trouble
+            if definition and entry.region != self._region.name and (lacks := lacking(self._region, definition)):
+                found[entry.id]["lacks"] = lacks[:FAULT_MAX]
         return found
 
     def _look_at_hosts(self) -> None:
@@ -196,7 +199,12 @@ class Reporter:
         return "; ".join(self._open[host] for host in sorted(fixed_hosts(definition)) if host in self._open)
 
     def _own(self) -> list[Entry]:
-        return [entry for entry in self._catalog.entries() if entry.region == self._region.name]
+        own = self._region.name
+        return [
+            entry
+            for entry in self._catalog.entries()
+            if entry.region == own or (entry.definition is not None and own in entry.definition.regions(entry.region))
+        ]
 
     def _send(self, kind: str, fields: Sequence[str], data: object) -> None:
         entry = ["k", kind, "v", VERSION, *fields, "d", msgspec.json.encode(data)]

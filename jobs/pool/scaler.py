@@ -160,6 +160,7 @@ class Scaler:
         self._logged: tuple[Decision, ...] = ()
         self._is_away = False
         self._view: dict[str, Any] = {}
+        self._oldest_seconds = 0.0
         self.share = 0
         self._loop = Loop("scaler", self._turn, end_seconds=5 * LOOK_SECONDS)
 
@@ -196,6 +197,7 @@ class Scaler:
             self._is_away = True
             return
         self._is_away = False
+        self._oldest_seconds = found.seen.oldest_seconds
         if decided is not None:
             self._view = view(found, decided)
             was, self.share = self.share, decided.shares.get(self._name, self.share)
@@ -209,9 +211,14 @@ class Scaler:
         return Pool(found.ready, found.count, self._scale, round(used / max(passed, 0.1), 2), PROCESSORS)
 
     def status(self) -> dict[str, Any]:
-        """What the hub is told of the number of processes."""
+        """What the hub is told of the number of processes, and of how long the oldest task waits."""
         fault = {"fault": self._fault} if self._fault else {}
-        return {"share": self.share, **({"scale": self._view | fault} if self._view else {})}
+        return {
+            "oldest_seconds": self._oldest_seconds,
+            "target_seconds": self._scale.target_wait_seconds,
+            "share": self.share,
+            **({"scale": self._view | fault} if self._view else {}),
+        }
 
     def _decide(self, found: Look) -> Decided | None:
         """Decides and writes the decision. None when another pool leads by now."""

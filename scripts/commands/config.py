@@ -10,6 +10,7 @@ import click
 import msgspec
 import redis
 
+from jobs.definition.catalog import Catalog, wrong_in
 from regions import connect, durability, names, topology
 from regions.durability import Shortfall
 from regions.egress import without_credentials
@@ -27,7 +28,7 @@ PROXY: Final = "proxy"
 
 @dataclass(frozen=True)
 class Finding:
-    """One server: what it is for, where it is, and what is wrong with it (empty for nothing).
+    """One server, or one standby: what it is for, where it is, and what is wrong with it (empty for nothing).
 
     ``shortfalls``: settings of a Redis that break a promise; ``relaxed``: our settings accept that.
     """
@@ -85,6 +86,23 @@ def findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("history", connect.without_password(settings.hub.mongo), mongo(settings.hub.mongo)() or "")
     for name, region in settings.region.items():
         yield _redis(f"Redis of {name}", region.redis.url, region.redis.durability)
+    yield from standbys(settings)
+
+
+def standbys(settings: Settings) -> Iterator[Finding]:
+    """Checks that each standby has what the sources need that it may take over.
+
+    The values of secrets are not looked for: only a region's workers have them, and report those that are missing.
+    """
+    catalog = Catalog(settings.source_folders, settings.first_region)
+    catalog.refresh()
+    for entry in catalog.entries():
+        definition = entry.definition
+        for name in definition.regions(entry.region)[1:] if definition is not None else ():
+            region = settings.region.get(name)
+            assert definition is not None
+            faults = ["this region is not set up"] if region is None else map(str, wrong_in(region, definition))
+            yield Finding(f"standby {name}", entry.id, "; ".join(faults))
 
 
 def policy_command(settings: Settings) -> str:

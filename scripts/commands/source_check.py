@@ -40,7 +40,8 @@ def faults(settings: Settings, entry: Entry) -> list[Fault]:
     found = examine.faults(entry.path)
     read = _examined(entry.path)
     if read is not None and entry.region in settings.region:
-        found += wrong_in(settings.region[entry.region], read)
+        for region in read.regions(entry.region):
+            found += wrong_in(settings.region[region], read) if region in settings.region else []
     for key, name in regions_of(entry.path):
         if name not in settings.region:
             line = toml.line_of(entry.path.read_text(encoding="utf-8"), (key,))

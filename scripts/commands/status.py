@@ -40,6 +40,8 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
         say(f"  history: {history}")
     for region in regions:
         say(region_line(region, sources))
+        if region.get("takeover"):
+            say(takeover_line(region["takeover"]))
         if region.get("scale"):
             say(scale_line(region["scale"]))
         for text in traffic_lines(region.get("sources", {})):
@@ -51,6 +53,9 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
     for source in sources:
         if source["health"] not in ("ok", "unknown"):
             say(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}{reason(source)}")
+    for source in sources:
+        for standby, why in source.get("standby_faults", {}).items():
+            say(f"  source {source['id']} ({source['region']}): {standby} could not take it over   {why}")
     health = [source["health"] for source in sources]
     say(
         f"{counted(len(sources), 'source')}: "
@@ -64,6 +69,13 @@ def region_line(region: dict[str, Any], sources: list[dict[str, Any]]) -> str:
     count = sum(source["region"] == region["name"] for source in sources)
     begin = f"  {region['name']:<5} {region['title']:<14} {coloured(region['status'].ljust(8))}"
     return f"{begin} {counted(count, 'source')}{figures(region)}{reason(region)}"
+
+
+def takeover_line(takeover: dict[str, Any]) -> str:
+    """Why and since when a region loses its tasks to standbys."""
+    why = takeover["why"] + (f": {takeover['detail']}" if takeover["detail"] else "")
+    well = f"; nothing is wrong since {takeover['well_since'][11:19]}Z" if takeover["well_since"] else ""
+    return f"        {coloured('degraded')} standbys take its new tasks since {takeover['since'][11:19]}Z: {why}{well}"
 
 
 def scale_line(scale: dict[str, Any]) -> str:

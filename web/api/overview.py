@@ -20,12 +20,14 @@ from regions.settings import Settings
 from web.api import submit
 from web.api.views import JSON
 from web.flow.dead import DeadLetters
+from web.flow.takeover import Takeover
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import REFUSED, RegionState
 from web.hub.runs import Learned, learned
+from web.hub.takeover import view as taken_view
 
 PART_LIVES_MS: Final = 15_000  # bridges and pools send their status every 5 s
 AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; web.hub.entry lets one of a minute in
@@ -40,8 +42,10 @@ PAGE: Final = Path(__file__).resolve().parents[1] / "static" / "index.html"
 class Overview:
     """Answers of ``/v1/sources``, ``/v1/regions`` and ``/``."""
 
-    def __init__(self, settings: Settings, hub: Hub, ledger: Ledger, catalog: Catalog, base: str) -> None:
-        self._settings, self._hub, self._ledger = settings, hub, ledger
+    def __init__(
+        self, settings: Settings, hub: Hub, ledger: Ledger, catalog: Catalog, base: str, takeover: Takeover
+    ) -> None:
+        self._settings, self._hub, self._ledger, self._takeover = settings, hub, ledger, takeover
         self._catalog, self._base = catalog, base
         self._dead = DeadLetters(hub.client)
         self._rates = Rates()
@@ -108,7 +112,7 @@ class Overview:
         view = source_view(entry, *states)
         if entry.definition is not None and entry.region not in self._settings.region:
             return {**view, "health": "broken", "reasons": [f"its region is not set up here: {entry.region}"]}
-        return view
+        return {**view, "standby_faults": self._takeover.standby_faults(entry)}
 
     def _read_regions(self, regions: list[str]) -> list[RegionState]:
         with self._hub.asking():
@@ -129,7 +133,13 @@ class Overview:
 
     def _region_view(self, state: RegionState) -> dict[str, Any]:
         title = self._settings.region[state.name].title
-        return region_view(state, title, self._rates)
+        stay = {
+            entry.id: why
+            for entry in self._catalog.entries()
+            if entry.region == state.name and (why := self._takeover.why_it_stays(entry))
+        }
+        taken = taken_view(self._takeover.records.get(state.name))
+        return {**region_view(state, title, self._rates), "takeover": taken, "not_movable": stay}
 
 
 def source_view(
@@ -140,8 +150,8 @@ def source_view(
     status, reasons = health_of(entry, regions, runs.get(entry.id))
     if definition is None:
         return {
-            "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "params": {}, "limits": {},
-            "health": status, "reasons": reasons,
+            "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "pinned": False, "params": {},
+            "limits": {}, "health": status, "reasons": reasons,
         }  # fmt: skip
     params = {name: param_view(param) for name, param in definition.params.items()}
     return {
@@ -149,6 +159,7 @@ def source_view(
         "title": definition.title,
         "region": entry.region,
         "standby": list(definition.standby),
+        "pinned": definition.pinned,
         "params": params,
         "limits": msgspec.to_builtins(definition.limits, enc_hook=str),
         "health": status,
@@ -196,7 +207,7 @@ def traffic_view(sums: Mapping[str, int]) -> dict[str, int]:
 def health_of(entry: Entry, regions: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
     """Returns (the health of a source, the reasons why it is not ``ok``).
 
-    ``broken``: the definition is wrong, at the gateway or in a region; ``failing``: a region leaves its host alone after
+    ``broken``: the definition is wrong, at the gateway or in its region; ``failing``: a region leaves its host alone after
     failures; ``degraded``: a region has another definition than the gateway, or the runs have changed; ``unknown``: its
     region has not said which sources it has.
     """
@@ -204,10 +215,11 @@ def health_of(entry: Entry, regions: Mapping[str, RegionState], found: Learned |
         return "broken", [str(fault) for fault in entry.faults]
     own_regions = {entry.region, *entry.definition.standby}  # other regions may send anything about it
     there = {region: one for region, one in regions_of(entry.id, regions).items() if region in own_regions}
-    faults = [f"{region}: {one['fault']}" for region, one in there.items() if one.get("fault")]
+    own_reports = {region: one for region, one in there.items() if region == entry.region}
+    faults = [f"{region}: {one['fault']}" for region, one in own_reports.items() if one.get("fault")]
     if faults:
         return "broken", faults
-    troubles = [f"{region}: {one['trouble']}" for region, one in there.items() if one.get("trouble")]
+    troubles = [f"{region}: {one['trouble']}" for region, one in own_reports.items() if one.get("trouble")]
     if troubles:
         return "failing", troubles
     own = entry.definition.hash
@@ -216,7 +228,7 @@ def health_of(entry: Entry, regions: Mapping[str, RegionState], found: Learned |
         return "unknown", [f"{entry.region} has not said which sources it has"]
     reasons = [] if entry.region in there else [f"{entry.region} does not have it; the gateway has definition {own}"]
     for region, one in there.items():
-        if one["definition"] != own or region != entry.region:
+        if one["definition"] != own and not one.get("fault"):  # a standby's fault is in ``standby_faults``
             reasons.append(f"{region} has definition {one['definition']}, the gateway has {own} for {entry.region}")
     if found is not None and found.verdict.definition == own:  # runs of another definition say nothing about this one
         reasons += found.verdict.reasons

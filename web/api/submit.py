@@ -3,13 +3,13 @@
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Struct, structs
 
-from jobs.definition.catalog import Catalog
+from jobs.definition.catalog import Catalog, Entry
 from jobs.definition.hosts import HostRefused
 from jobs.definition.model import BadParams
 from regions.faults import nearest
@@ -17,6 +17,7 @@ from regions.settings import Limits
 from web.http.problems import Problem, invalid, pointer
 from web.hub import ids
 from web.hub.ledger import New, NewTask
+from web.hub.takeover import Moved
 
 DEPTH_MAX: Final = 64
 SHOWN_MAX: Final = 100  # unknown members that are named one by one
@@ -30,12 +31,21 @@ PREFER_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([^",;]*)"?', re.IGNORE
 Errors = list[tuple[str, str]]  # (pointer, detail)
 
 
+def at_home(entry: Entry) -> tuple[str, Moved | None]:
+    """The region of a source, for a gateway that moves no tasks."""
+    return entry.region, None
+
+
 class Rules(Struct, frozen=True):
-    """The sources, limits and regions by which a request is checked."""
+    """The sources, limits and regions by which a request is checked.
+
+    ``route`` says which region is asked for a source, and why if it is not the source's own.
+    """
 
     catalog: Catalog
     limits: Limits
     regions: frozenset[str]
+    route: Callable[[Entry], tuple[str, Moved | None]] = at_home
 
 
 def is_json_type(content_type: str) -> bool:
@@ -203,14 +213,17 @@ def _task(
     except HostRefused as error:
         errors.append((at.params + (pointer(error.param) if error.param else ""), str(error)))
         return None
+    region, moved = rules.route(entry)
     return NewTask(
         id="",
         source=source,
-        region=entry.region,
+        region=region,
         params=bound,
         url=url,
         host=host,
         definition=definition.hash,
+        moved=moved,
+        may_move=len(definition.regions(entry.region)) > 1,
     )
 
 

@@ -18,6 +18,8 @@ from msgspec import Struct
 from jobs import contract
 from jobs.contract import LOST, PUT_BACK, Attempt, Trail
 from regions import names
+from web.hub import takeover
+from web.hub.ledger import MovedView, moved_view
 
 _trails: Final = msgspec.json.Decoder(Trail | str)
 
@@ -44,6 +46,7 @@ class Whereabouts(Struct, frozen=True, kw_only=True):
     hops: list[Hop]
     attempts: list[Attempt]
     result: contract.Result | None
+    moved: MovedView | None = None
 
 
 def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
@@ -73,6 +76,10 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
         hops.append(_cached(kept, fields, result))
     if settled is not None:
         hops.append(_settled(*settled))
+    moved = takeover.moved(fields.get(b"m:" + task.encode()))
+    if moved is not None:
+        at_ms = moved.at_ms or int(fields[b"created"])
+        hops.insert(1, Hop("moved", at_ms, moved.to, note=f"instead of {moved.home}, which is {moved.why}"))
     if delivered is not None:
         at, _, how = delivered.decode().partition("|")
         hops.append(Hop("delivered", int(at), how))
@@ -86,6 +93,7 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
         hops=sorted(hops, key=lambda hop: hop.at_ms),  # a task may be claimed before its request is accepted
         attempts=attempts,
         result=result,
+        moved=moved_view(moved, fields) if moved is not None else None,
     )
 
 
@@ -180,6 +188,7 @@ def document(found: Whereabouts) -> dict[str, Any]:
         "hops": hops,
         "attempts": [_attempt(one) for one in found.attempts],
         "error": found.result.error if found.result else None,
+        "moved": found.moved,
     }
 
 

@@ -11,7 +11,7 @@ from ulid import ULID
 from jobs import contract
 from web.http import problems
 from web.http.exchange import Answer, Exchange, Head
-from web.hub.ledger import START, New, TaskView, Times, View
+from web.hub.ledger import START, MovedView, New, NewTask, TaskView, Times, View
 
 JSON: Final = ("Content-Type", "application/json")
 RETRY_AFTER: Final = ("Retry-After", "1")
@@ -32,13 +32,21 @@ def first_view(new: New, times: Times) -> View:
         completed=0,
         succeeded=0,
         cancelled=0,
-        tasks=[TaskView(task.id, task.source, task.region, "queued") for task in new.tasks],
+        tasks=[_first_task(task, times) for task in new.tasks],
         attrs=new.attrs,
         results=[],
         cursors=[],
         cursor=START,
         more=False,
     )
+
+
+def _first_task(task: NewTask, times: Times) -> TaskView:
+    moved = task.moved
+    note = None
+    if moved is not None:
+        note = MovedView(moved.home, moved.to, moved.why, contract.rfc3339(times.created_ms))
+    return TaskView(task.id, task.source, task.region, "queued", note)
 
 
 def request_body(view: View, base: str, *, with_results: bool = True) -> bytes:

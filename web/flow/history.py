@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+import msgspec
 import pymongo
 from msgspec import Struct
 from pymongo.errors import BulkWriteError, PyMongoError
@@ -24,7 +25,7 @@ from jobs import contract
 from regions import connect, logs, names
 from regions.settings import Settings
 from web.hub.frame import spliced
-from web.hub.ledger import START, TaskView, View
+from web.hub.ledger import START, MovedView, TaskView, View
 from web.hub.redis import HubUnavailable
 
 READ_SECONDS: Final = 2.0
@@ -212,7 +213,7 @@ class History:
             "cancelled": view.cancelled,
             "sources": sorted({task.source for task in view.tasks}),
             "regions": sorted({task.region for task in view.tasks}),
-            "tasks": [[task.id, task.source, task.region, task.status] for task in view.tasks],
+            "tasks": [list(msgspec.to_builtins(task).values()) for task in view.tasks],
             "results": places,
             "attrs": view.attrs.decode(),
             "cursor": view.cursor,
@@ -265,13 +266,17 @@ def _view(found: Document, after: str, chosen: Sequence[Place], results: list[by
         completed=found["completed"],
         succeeded=found["succeeded"],
         cancelled=found["cancelled"],
-        tasks=[TaskView(*task) for task in found["tasks"]],
+        tasks=[_task(*task) for task in found["tasks"]],
         attrs=found["attrs"].encode(),
         results=results,
         cursors=[cursor for cursor, _, _ in chosen],
         cursor=chosen[-1][0] if chosen else after,
         more=more,
     )
+
+
+def _task(task: str, source: str, region: str, status: str, moved: dict[str, str] | None = None) -> TaskView:
+    return TaskView(task, source, region, status, msgspec.convert(moved, MovedView) if moved else None)
 
 
 def _first_id(since: datetime) -> str:

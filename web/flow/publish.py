@@ -161,6 +161,12 @@ class Publisher:
                 return self.unavailable or f"the broker does not confirm for {region}"
         return None
 
+    def silent_in(self, region: str) -> str | None:
+        """Why this region's queues take no messages while those of others may; None when they may, too."""
+        if self.unavailable is not None:
+            return None
+        return self.unavailable_for((region,))
+
     def start(self) -> None:
         """Starts the thread; it connects by itself."""
         self._loop.start()

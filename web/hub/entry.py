@@ -55,6 +55,7 @@ WHATS: Final = ("kind", "version", "result", "trail", "run", "claims", "status",
 
 Count = Annotated[int, Meta(ge=0, le=NUMBER_MAX)]
 Number = Annotated[int, Meta(ge=-NUMBER_MAX, le=NUMBER_MAX)]
+Span = Annotated[float, Meta(ge=0, le=NUMBER_MAX)]
 Moment = Annotated[int, Meta(ge=0, le=YEAR_9999_MS)]
 Word = Annotated[str, Meta(max_length=200)]
 Line = Annotated[str, Meta(max_length=4_000)]
@@ -117,6 +118,8 @@ class _Workers(Struct):
     raw_bytes: Count | UnsetType = UNSET
     records_bytes: Count | UnsetType = UNSET
     wire_bytes: Count | UnsetType = UNSET
+    oldest_seconds: Span | UnsetType = UNSET
+    target_seconds: Span | UnsetType = UNSET
     share: Count | UnsetType = UNSET
     scale: _Scale | UnsetType = UNSET
 
@@ -127,6 +130,7 @@ class _Source(Struct):
     definition: Word
     fault: Line | None = None
     trouble: Line | UnsetType = UNSET
+    lacks: Line | UnsetType = UNSET
 
 
 class _Claim(Struct, array_like=True):

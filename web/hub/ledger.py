@@ -20,8 +20,9 @@ from jobs import contract
 from regions import connect, durability, logs, names
 from regions.script import Script, send, value
 from regions.settings import Limits
-from web.hub import frame, scripts
+from web.hub import frame, scripts, takeover
 from web.hub.region import RegionState, read_regions
+from web.hub.takeover import Moved
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long
@@ -42,7 +43,10 @@ _asked: Final = msgspec.json.Decoder(list[tuple[str, str, str]])
 
 
 class NewTask(Struct, frozen=True, kw_only=True):
-    """A validated task of a new request, with its address and its region."""
+    """A validated task of a new request, with its address and its region.
+
+    ``moved``: why that is not its source's region. ``may_move``: another region may be asked for it later.
+    """
 
     id: str
     source: str
@@ -51,6 +55,8 @@ class NewTask(Struct, frozen=True, kw_only=True):
     url: str
     host: str
     definition: str
+    moved: Moved | None = None
+    may_move: bool = False
 
 
 class New(Struct, frozen=True, kw_only=True):
@@ -86,13 +92,23 @@ class Begun(Times, frozen=True):
     latest: list[Latest] = []
 
 
-class TaskView(Struct, frozen=True):
-    """A task as its request's JSON shows it."""
+class MovedView(Struct, frozen=True, rename={"home": "from"}):
+    """Why a task was asked of another region than its source's, as its request's JSON shows it."""
+
+    home: str
+    to: str
+    why: str
+    at: str
+
+
+class TaskView(Struct, frozen=True, omit_defaults=True):
+    """A task as its request's JSON shows it. ``region`` is the one that answered, or was asked first; ``moved`` is left out if there is none."""
 
     id: str
     source: str
     region: str
     status: str
+    moved: MovedView | None = None
 
 
 class View(Struct, frozen=True, kw_only=True):
@@ -185,7 +201,13 @@ class Ledger:
             max_age_ms=int(new.max_age * 1000),
             answer_bytes_max=min(limits.answer_bytes_max, limits.request_bytes_max),
             tasks=[
-                scripts.Begun(task.id, task.region, names.open_tasks(task.region), names.latest(contract.key_of(task)))
+                scripts.Begun(
+                    task.id,
+                    task.region,
+                    names.open_tasks(task.region),
+                    names.latest(contract.key_of(task)),
+                    takeover.encode(task.moved) if task.moved is not None else b"",
+                )
                 for task in new.tasks
             ],
         )
@@ -458,9 +480,17 @@ def mapping(flat: list[bytes]) -> dict[bytes, bytes]:
 def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
     views = []
     for task, source, region in msgspec.json.decode(fields[b"tasks"]):
-        status = fields[b"t:" + task.encode()].partition(b"|")[0].decode()
-        views.append(TaskView(task, source, region, status))
+        name = task.encode()
+        status = fields[b"t:" + name].partition(b"|")[0].decode()
+        moved = takeover.moved(fields.get(b"m:" + name))
+        views.append(TaskView(task, source, region, status, moved_view(moved, fields) if moved is not None else None))
     return views
+
+
+def moved_view(moved: Moved, fields: dict[bytes, bytes]) -> MovedView:
+    """How a task moved. ``fields``: its request's ledger."""
+    at = contract.rfc3339(moved.at_ms or int(fields[b"created"]))
+    return MovedView(moved.home, moved.to, moved.why, at)
 
 
 def _read_view(request: str, after: str, reply: list[Any], *, spliced: bool = True) -> View | None:

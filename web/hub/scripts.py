@@ -32,12 +32,16 @@ def _load(name: str, *, flags: str = "", **rows: type[Any]) -> Script:
 
 
 class Begun(Struct, frozen=True, gc=False):
-    """A task of a new request. Keys: its region's ``open`` tasks, the ``latest`` success of who asks the same."""
+    """A task of a new request. Keys: its region's ``open`` tasks, the ``latest`` success of who asks the same.
+
+    ``moved``: a web.hub.takeover.Moved, empty if its source's own region is asked.
+    """
 
     id: str
     region: str
     open: str
     latest: str
+    moved: bytes
 
 
 class Refused(Struct, frozen=True, gc=False):

@@ -26,6 +26,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     monkeypatch.setattr(connect, "backoff_seconds", lambda failures: found.append(failures) or 0.01)
     monkeypatch.setattr(report, "EVERY_SECONDS", 600.0)
+    monkeypatch.setattr(report, "STATUS_SECONDS", 600.0)
     return found
 
 

@@ -2,11 +2,12 @@
 -- refuses it.
 -- Returns {created, deadline, expires} in ms, then for each older answer that will do, by the end of its result: the
 -- task's number from 0, the result's key and frame.
--- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same.
+-- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same; `moved`: why
+-- another region than the source's is asked, or "".
 -- keys: ledger, due, accepting
 -- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms,
 --   answer_bytes_max, tasks (task)
--- rows: task (id, region, open, latest)
+-- rows: task (id, region, open, latest, moved)
 -- uses: now
 
 local now = now_ms()
@@ -18,6 +19,7 @@ redis.call("HSET", ledger, "state", "accepting", "lease", lease_ends, "created",
 for number, task in ipairs(tasks) do
   local member = request .. "/" .. task.id
   redis.call("HSET", ledger, "t:" .. task.id, "queued|" .. task.region, "l:" .. task.id, task.latest)
+  if task.moved ~= "" then redis.call("HSET", ledger, "m:" .. task.id, task.moved) end
   redis.call("ZADD", due, deadline + grace_ms, member)
   redis.call("ZADD", task.open, now, member)
   local latest = max_age > 0 and redis.call("GET", task.latest)

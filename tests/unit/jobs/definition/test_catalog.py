@@ -6,7 +6,7 @@ import sys
 
 from msgspec.structs import replace
 
-from jobs.definition.catalog import Catalog
+from jobs.definition.catalog import Catalog, lacking
 from jobs.definition.read import read
 from regions.egress import Egress
 from regions.secret import Secret
@@ -187,3 +187,31 @@ def test_the_gateway_needs_neither_lxml_nor_requests():
     code = "import sys, jobs.definition.catalog, jobs.definition.read; print(sorted({'lxml', 'requests', 'parsel'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_standby_lacks_is_told_without_a_value(tmp_path):
+    """A secret that it does not bind, one without a value in its processes, an egress."""
+    headers = "headers = {A = '{secret.KEY}', B = '{secret.VALUELESS}', C = '{secret.GOOD}'}\n"
+    touch(tmp_path / "mine.toml", "region = 'fra'\nstandby = ['nyc']\n" + ELSEWHERE + headers)
+    definition = read(tmp_path / "mine.toml")
+    secrets = {"VALUELESS": Secret(("mine",)), "GOOD": Secret(("mine",), "hush")}
+    nyc = replace(FRA, name="nyc", secrets=secrets)
+    told = lacking(nyc, definition)
+    assert 'expected an egress of region nyc, found "UE"' in told
+    assert "expected a secret of region nyc for this source, found KEY" in told
+    assert "expected the value of the secret VALUELESS in NEARFETCH__SECRET__VALUELESS of its workers" in told
+    assert "GOOD" not in told
+    assert "hush" not in told
+    ready = replace(
+        nyc,
+        egress={"default": Egress(), "UE": Egress()},
+        secrets={name: Secret(("m*",), "hush") for name in ("KEY", "VALUELESS", "GOOD")},
+    )
+    assert lacking(ready, definition) == ""
+
+
+def test_regions_of_a_source(tmp_path):
+    touch(tmp_path / "a.toml", "standby = ['nyc', 'fra', 'sin']\n" + GOOD)
+    touch(tmp_path / "b.toml", "pinned = true\n" + GOOD)
+    assert read(tmp_path / "a.toml").regions("fra") == ("fra", "nyc", "sin")
+    assert read(tmp_path / "b.toml").regions("fra") == ("fra",)

@@ -245,3 +245,11 @@ def test_a_shipped_source_is_valid(path):
     bound = definition.bind(examples)
     assert definition.expand(bound).startswith("https://")
     assert definition.bind(bound) == bound, "a worker binds again what the gateway bound"
+
+
+def test_a_pinned_source_has_no_standby(tmp_path):
+    assert define(tmp_path, "pinned = true\n[fields]\na = 'b'").pinned
+    assert faults(tmp_path, "standby = 'nyc'\npinned = true\n[fields]\na = 'b'") == [
+        "demo.test.toml:4: pinned: expected no standby beside it, since its data may not leave its region"
+    ]
+    assert faults(tmp_path, "standby = 'nyc'\npinned = false\n[fields]\na = 'b'") == []

@@ -97,3 +97,14 @@ def test_an_id_py_that_ends_where_it_should_load_is_a_fault(tmp_path, ends):
     path.with_suffix(".py").write_text(f"def parse(page): ...\n{ends}\n")
     (fault,) = examine.faults(path)
     assert (fault.file, fault.line) == ("demo.py", 2)
+
+
+def test_a_standby_must_have_what_the_source_needs(folder, source):
+    text = 'region = "fra"\nstandby = ["nyc"]\n' + GOOD + '[request]\negress = "asia"\n'
+    (folder / "demo.elsewhere.toml").write_text(text)
+    done = source("check", "demo.elsewhere")
+    assert done.exit_code == 2
+    assert [line.partition("; ")[0] for line in done.stdout.splitlines()] == [
+        f'demo.elsewhere.toml:8: request.egress: expected an egress of region {region}, found "asia"'
+        for region in ("fra", "nyc")
+    ]

@@ -1,0 +1,200 @@
+"""What a gateway does with the tasks of a region that is away: its standbys get them, and pinned tasks stay."""
+
+import json
+import threading
+import time
+from typing import Self
+
+import pytest
+
+from jobs import contract
+from regions import connect, names
+from tests.service.gateway import GatewayProcess, Stack
+from tests.sources import DEMO_PLAIN
+from tests.waiting import until
+from tests.wire import ask
+
+WELL_SECONDS = 3.0
+MOVES = "demo.list"  # of fra, with nyc as its standby
+PINNED = "demo.pinned"
+STAYS = "demo.stays"  # of fra, without a standby
+LIST = {"source": MOVES, "params": {"category": "poetry"}}
+BRIDGE = {"state": "consuming", "reason": "", "ready": 0}
+POOL = {"processes": 2, "oldest_seconds": 0.0, "target_seconds": 2.0}
+
+
+class Reporting:
+    """Regions whose parts report, until they are left out; ``has`` says which sources a region runs."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack, self._ended = stack, threading.Event()
+        self.alive: set[str] = {"fra", "nyc", "sin"}
+        self._client = connect.open_redis(stack.hub.url, name="test-reporting")
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(10)
+        self._client.close()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.3):
+            now = connect.redis_now_ms(self._client)
+            for region in sorted(self.alive):
+                for part, said in (("bridge", BRIDGE), ("workers", POOL)):
+                    text = json.dumps({**said, "at_ms": now})
+                    fields = {"k": "status", "v": 1, "part": part, "name": "h:1", "d": text}
+                    self._client.xadd(names.out_stream(region), fields)
+
+    def has(self, region: str, *sources: str, **more: str) -> None:
+        """``more``: what else the region says of them, such as ``lacks``."""
+        catalog = self._stack.gateway.catalog
+        found = {one: {"definition": catalog.get(one).definition.hash, "fault": None, **more} for one in sources}
+        self._stack.region.say_sources(region, found)
+
+
+@pytest.fixture
+def stack(tmp_path, rabbitmq, hub_redis):
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    for source, text in ((PINNED, "pinned = true"), (STAYS, "")):
+        described = DEMO_PLAIN.replace('region = "nyc"', f'region = "fra"\n{text}')
+        (folder / f"{source}.toml").write_text(described)
+    one = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__GATEWAY__TAKEOVER_WELL_SECONDS=str(WELL_SECONDS))
+    one.region.purge()
+    yield one
+    one.region.purge()
+    one.stop()
+
+
+@pytest.fixture
+def regions(stack):
+    with Reporting(stack) as made:
+        made.has("fra", MOVES, PINNED, STAYS)
+        made.has("nyc", MOVES)
+        until(lambda: not taken(stack) and not source(stack)["standby_faults"], "nyc to be ready")
+        yield made
+
+
+def taken(stack, region: str = "fra", port: int = 0) -> dict | None:
+    return ask(port or stack.port, "GET", f"/v1/regions/{region}").json()["takeover"]
+
+
+def source(stack, name: str = MOVES) -> dict:
+    return ask(stack.port, "GET", f"/v1/sources/{name}").json()
+
+
+def posted(stack, *sources) -> dict:
+    reply = stack.post({"sources": list(sources)})
+    assert reply.status == 202, reply
+    return reply.json()
+
+
+def loses(stack, regions, region: str = "fra") -> None:
+    regions.alive.discard(region)
+    until(lambda: taken(stack, region), f"{region} to lose its tasks")
+
+
+def test_new_tasks_of_a_silent_region_go_to_the_standby_and_say_why(stack, regions):
+    loses(stack, regions)
+    answer = posted(stack, LIST)
+    [task] = answer["tasks"]
+    assert task["region"] == "nyc"
+    assert (task["moved"]["from"], task["moved"]["to"]) == ("fra", "nyc")
+    assert task["moved"]["why"].startswith("down: nothing was heard of it")
+    taken_by_nyc = stack.region.take("nyc")
+    assert (taken_by_nyc.task, taken_by_nyc.region) == (task["id"], "nyc")
+    stack.region.finish(taken_by_nyc)
+    done = ask(stack.port, "GET", f"/v1/requests/{answer['id']}?wait=20").json()
+    assert (done["status"], done["results"][0]["region"]) == ("succeeded", "nyc")
+    assert done["tasks"] == [{**task, "status": "succeeded"}]
+    where = ask(stack.port, "GET", f"/v1/tasks/{task['id']}").json()
+    assert (where["region"], where["moved"]) == ("nyc", task["moved"])
+    [hop] = [hop for hop in where["hops"] if hop["hop"] == "moved"]
+    assert hop["note"].startswith("instead of fra, which is down")
+
+
+def test_a_synchronous_call_is_answered_by_the_standby(stack, regions):
+    loses(stack, regions)
+    answers = []
+    path = f"/v1/sources/{MOVES}/records?category=poetry&wait=20"
+    calling = threading.Thread(target=lambda: answers.append(ask(stack.port, "GET", path)))
+    calling.start()
+    stack.region.finish(stack.region.take("nyc", fast=True))
+    calling.join(30)
+    assert (answers[0].status, answers[0].json()["region"]) == (200, "nyc")
+
+
+@pytest.mark.parametrize("name", [PINNED, STAYS])
+def test_tasks_that_may_not_move_stay_with_their_cancels(stack, regions, name):
+    """Also while the standby would be well: their messages are in their own region's queues, and nowhere else."""
+    regions.has("nyc", MOVES, PINNED, STAYS)
+    loses(stack, regions)
+    answer = posted(stack, name)
+    [task] = answer["tasks"]
+    assert (task["region"], "moved" in task) == ("fra", False)
+    assert ask(stack.port, "DELETE", f"/v1/requests/{answer['id']}").json()["status"] == "cancelled"
+    assert stack.region.take("fra").task == task["id"]
+    channel = stack.region.channel
+    cancel = until(lambda: channel.basic_get(names.fast_queue("fra"), auto_ack=True)[2], "the cancel in fra")
+    assert contract.decode_cancel(cancel).task == task["id"]
+    assert stack.region.is_empty("nyc")
+    assert stack.region.is_empty("sin")
+    why = {PINNED: "it is pinned", STAYS: "it has no standby"}[name]
+    assert ask(stack.port, "GET", "/v1/regions/fra").json()["not_movable"][name] == why
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"lacks": "expected a secret of region nyc for this source, found TOKEN"}, "found TOKEN"),
+        ({"fault": "demo.list.toml:4: url: expected a text"}, "expected a text"),
+        ({"definition": "0ther"}, "it has definition 0ther, the gateway has"),
+        (None, "it does not have the source"),
+    ],
+)
+def test_a_standby_that_is_not_ready_says_so_beforehand_and_gets_nothing(stack, regions, said, why):
+    regions.has("nyc", *([] if said is None else [MOVES]), **(said or {}))
+    until(lambda: why in source(stack)["standby_faults"].get("nyc", ""), "the reason in the catalogue")
+    assert why in ask(stack.port, "GET", "/v1/regions/fra").json()["not_movable"][MOVES]
+    loses(stack, regions)
+    assert posted(stack, LIST)["tasks"][0]["region"] == "fra"
+
+
+def test_a_standby_that_is_away_itself_gets_nothing(stack, regions):
+    loses(stack, regions, "nyc")
+    loses(stack, regions)
+    assert posted(stack, LIST)["tasks"][0]["region"] == "fra"
+
+
+def test_a_region_gets_its_tasks_again_when_it_was_well_for_long_enough(stack, regions):
+    loses(stack, regions)
+    regions.alive.add("fra")
+    until(lambda: (taken(stack) or {}).get("well_since"), "nothing to be wrong")
+    well_at = time.monotonic()
+    assert posted(stack, LIST)["tasks"][0]["region"] == "nyc"
+    until(lambda: not taken(stack), "its tasks to come back")
+    assert time.monotonic() - well_at >= WELL_SECONDS - 1.0  # of the looks, half a second apart
+    assert posted(stack, LIST)["tasks"][0]["region"] == "fra"
+
+
+def test_another_gateway_knows_it_too_and_decides_when_the_first_is_gone(stack, regions):
+    with GatewayProcess(stack) as other:
+        loses(stack, regions)
+        until(lambda: taken(stack, port=other.port), "the other gateway to know")
+        reply = ask(
+            other.port,
+            "POST",
+            "/v1/requests",
+            {"Content-Type": "application/json"},
+            json.dumps({"sources": [LIST]}).encode(),
+        )
+        assert reply.json()["tasks"][0]["region"] == "nyc"
+        stack.gateway.takeover.stop()
+        stack.hub.client.delete(names.TAKEOVER_TURN)
+        regions.alive.add("fra")
+        until(lambda: not taken(stack, port=other.port), "the other gateway to decide")

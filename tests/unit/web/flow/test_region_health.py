@@ -1,0 +1,165 @@
+"""When a region loses its tasks to standbys, and when it gets them again: hours of reports in a table, without a server."""
+
+import itertools
+
+import pytest
+
+from web.flow.region_health import BAD_MS, Memory, decide, see
+from web.hub.takeover import Record
+
+START_MS = 1_000_000
+TURN_MS = 500
+REPORT_MS = 2_000
+WELL_MS = 60_000
+BRIDGE = {"state": "consuming", "reason": "", "ready": 0}
+POOL = {"processes": 2, "reason": "", "oldest_seconds": 0.1, "target_seconds": 2.0}
+ALIVE = {"bridge:a": BRIDGE, "workers:a": POOL}
+
+
+class Region:
+    """A region whose parts report every 2 s, and the gateway that looks at it twice a second."""
+
+    def __init__(self) -> None:
+        self.now_ms, self._reported = START_MS, {}
+        self.memory: Memory | None = None
+        self.record: Record | None = None
+        self.changes: list[tuple[float, str]] = []  # (seconds since the start, why)
+
+    def goes_on(self, seconds: float, parts: dict, broker: str = "") -> str:
+        """``parts`` report meanwhile, the first time at once. Returns why the region has no tasks at the end, or ""."""
+        begin_ms = self.now_ms
+        while self.now_ms < begin_ms + seconds * 1000:
+            if (self.now_ms - begin_ms) % REPORT_MS == 0:
+                self._reported.update({part: {**said, "at_ms": self.now_ms} for part, said in parts.items()})
+            was = self.record
+            seen = see(self.now_ms, self._reported, broker)
+            self.memory, self.record = decide(self.memory, seen, was, WELL_MS)
+            if (was and was.why) != (self.record and self.record.why):
+                self.changes.append(((self.now_ms - START_MS) / 1000, self.record.why if self.record else ""))
+            self.now_ms += TURN_MS
+        return self.record.why if self.record else ""
+
+    def is_not_looked_at(self, seconds: float) -> None:
+        self.now_ms += int(seconds * 1000)
+
+
+@pytest.mark.parametrize(
+    ("parts", "why", "detail"),
+    [
+        ({}, "down", "nothing was heard of it for 5 s"),
+        ({"workers:a": POOL}, "consumes nothing", "no bridge is heard of for 5 s"),
+        ({"bridge:a": BRIDGE}, "consumes nothing", "no worker is heard of for 5 s"),
+        ({"workers:a": POOL, "bridge:a": {**BRIDGE, "state": "starting", "reason": "RabbitMQ is away"}}, "consumes nothing",
+         "its bridge is starting: RabbitMQ is away"),
+        ({"bridge:a": BRIDGE, "workers:a": {**POOL, "reason": "its Redis is away"}}, "consumes nothing",
+         "its workers wait: its Redis is away"),
+        ({"bridge:a": BRIDGE, "workers:a": {**POOL, "processes": 0}}, "consumes nothing", "its workers wait: no process runs"),
+        ({"bridge:a": BRIDGE, "workers:a": {**POOL, "oldest_seconds": 9.5}}, "late",
+         "the oldest task waits for 9.5 s, 2 s are its target"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_seen_within_five_seconds_and_named(parts, why, detail):
+    region = Region()
+    assert region.goes_on(30, ALIVE) == ""
+    fault_at = (region.now_ms - START_MS) / 1000
+    assert region.goes_on(6, parts) == why
+    assert region.changes[0][0] - fault_at <= 5.0
+    assert region.record.detail.replace("4 s", "5 s") == detail
+
+
+def test_queues_that_take_no_messages_are_named_by_the_broker():
+    region = Region()
+    region.goes_on(30, ALIVE)
+    assert region.goes_on(6, ALIVE, broker="the broker does not confirm for fra") == "consumes nothing"
+    assert region.record.detail == "the broker does not confirm for fra"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ALIVE,
+        {
+            "bridge:a": {**BRIDGE, "state": "paused", "reason": "20000 jobs are ready", "ready": 20_000},
+            "workers:a": POOL,
+        },
+        {"bridge:a": {**BRIDGE, "state": "paused", "reason": "stopping"}, "bridge:b": BRIDGE, "workers:a": POOL},
+        {"bridge:a": BRIDGE, "workers:a": {"processes": 2}},  # of a version that does not say how long tasks wait
+    ],
+)
+def test_a_region_that_works_keeps_its_tasks(parts):
+    assert Region().goes_on(300, parts) == ""
+
+
+def test_a_restart_of_the_bridge_or_a_pause_of_a_report_is_no_reason():
+    region = Region()
+    region.goes_on(30, ALIVE)
+    assert region.goes_on(1, {"workers:a": POOL}) == ""
+    assert region.goes_on(1, {"workers:a": POOL, "bridge:b": {**BRIDGE, "state": "starting"}}) == ""
+    assert region.goes_on(30, {"workers:a": POOL, "bridge:b": BRIDGE}) == ""
+
+
+def test_it_gets_its_tasks_again_when_it_was_well_for_a_minute():
+    region = Region()
+    region.goes_on(30, ALIVE)
+    region.goes_on(20, {})
+    since = region.record.since_ms
+    healed_at = (region.now_ms - START_MS) / 1000
+    assert region.goes_on(59, ALIVE) == "down"
+    assert region.record.since_ms == since
+    assert region.record.well_ms
+    assert region.goes_on(3, ALIVE) == ""
+    assert 60 <= region.changes[-1][0] - healed_at <= 61
+
+
+def test_a_region_that_comes_and_goes_does_not_flap():
+    """Ten seconds away, fifty back, for an hour: one loss, since it is never well for a minute."""
+    region = Region()
+    region.goes_on(30, ALIVE)
+    for _ in range(60):
+        region.goes_on(10, {})
+        region.goes_on(50, ALIVE)
+    assert [why for _, why in region.changes] == ["down"]
+
+
+def test_what_is_wrong_may_change_and_the_loss_goes_on():
+    region = Region()
+    region.goes_on(30, ALIVE)
+    region.goes_on(10, {})
+    since = region.record.since_ms
+    assert region.goes_on(10, {"bridge:a": BRIDGE, "workers:a": {**POOL, "oldest_seconds": 60.0}}) == "late"
+    assert region.record.since_ms == since
+
+
+def test_a_gateway_that_could_not_look_for_a_while_blames_nobody_for_that():
+    """The hub was away, so no region could say anything: all get the time for two reports."""
+    region = Region()
+    region.goes_on(30, ALIVE)
+    region.is_not_looked_at(120)
+    assert region.goes_on(3, {}) == ""
+    assert region.goes_on(30, ALIVE) == ""
+    assert region.changes == []
+
+
+def test_a_gateway_that_takes_over_the_deciding_does_not_give_a_dead_region_its_tasks():
+    region = Region()
+    region.goes_on(30, ALIVE)
+    region.goes_on(20, {})
+    region.memory = None
+    for _ in itertools.repeat(None, 30):
+        assert region.goes_on(2.5, {}) == "down"
+    assert region.record.well_ms == 0
+
+
+def test_a_report_of_a_time_to_come_counts_as_of_now():
+    reported = {part: {**said, "at_ms": START_MS + 60_000} for part, said in ALIVE.items()}
+    seen = see(START_MS, reported)
+    assert (seen.consuming_ms, seen.working_ms, seen.prompt_ms) == (START_MS,) * 3
+
+
+def test_a_record_is_written_once_while_the_same_is_wrong():
+    region = Region()
+    region.goes_on(30, ALIVE)
+    region.goes_on(BAD_MS / 1000 + 1, {})
+    record = region.record
+    region.goes_on(30, {})
+    assert region.record is record

@@ -15,14 +15,15 @@ from regions.lua_files import Folder
 from regions.script import Script
 
 # The answers of SETTLE.
-SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM = 1, 0, 2, 3, 4, 5, 6
+SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, OUT = 1, 0, 2, 3, 4, 5, 6, 7
 ENDED: Final = (SETTLED, LAST)
 
 _folder: Final = Folder(
     Path(__file__).with_name("lua"),
     {
         "SETTLED": SETTLED, "NOTHING": NOTHING, "LATE": LATE, "TOO_LARGE": TOO_LARGE, "LAST": LAST, "NO_FRAME": NO_FRAME,
-        "NO_ROOM": NO_ROOM, "WAKE": names.WAKE, "MORE": names.MORE, "HUB": names.HUB,
+        "NO_ROOM": NO_ROOM, "OUT": OUT, "WAKE": names.WAKE, "MORE": names.MORE, "HUB": names.HUB,
+        "OPEN_OF": names.open_tasks(""), "RESULT_OF": names.result("%s", "%s"),
     },
 )  # fmt: skip
 

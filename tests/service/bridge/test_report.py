@@ -95,6 +95,7 @@ def test_without_the_regions_redis_the_hubs_time_is_renewed_and_the_difference_k
     hub_redis, region_redis, pauses, monkeypatch
 ) -> None:
     monkeypatch.setattr(report, "LOCAL_SECONDS", 0.01)
+    monkeypatch.setattr(report, "STATUS_SECONDS", 0.01)
     region_redis.crash()
     with reporting(hub_redis, region_redis) as one:
         until(lambda: one._due, "a measurement")

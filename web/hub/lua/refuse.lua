@@ -3,7 +3,8 @@
 -- keys: ledger, due, accepting, events, archive
 -- args: request, lapsed_only, archives, tasks (task)
 -- rows: task (id, open)
--- uses: now
+-- uses: now, asked
+-- constants: OPEN_OF
 -- flags: allow-oom
 
 local now = now_ms()
@@ -17,6 +18,8 @@ redis.call("ZREM", accepting, request)
 -- The accept took effect after its caller had given up: if the history already has the request, it is removed there, too.
 if state == "accepted" and archives == "1" then redis.call("ZADD", archive, now, request) end
 for _, task in ipairs(tasks) do
+  local asked = string.match(redis.call("HGET", ledger, "t:" .. task.id) or "", "|(.*)$") or ""
+  for region in string.gmatch(asked, "[^,|]+") do redis.call("ZREM", OPEN_OF .. region, request .. "/" .. task.id) end
   redis.call("ZREM", due, request .. "/" .. task.id)
   redis.call("ZREM", task.open, request .. "/" .. task.id)
 end

@@ -2,7 +2,8 @@
 -- can't write. A result that nobody waits for is deleted.
 -- Returns for each task SETTLED; LAST, settled as the last one of its request; NOTHING to do; LATE, succeeded after its
 -- deadline; TOO_LARGE, past the request's bytes; NO_FRAME, there is no such result, or it is larger than was said;
--- NO_ROOM, past what its region may hold. The last four change nothing.
+-- NO_ROOM, past what its region may hold. The last four change nothing. If several regions were asked: OUT, this one has
+-- failed and another one is out; and SETTLED or LAST as a text with how many ms are left and which regions are still out.
 -- Of a task: `region` is the one that says so, `size_bytes` are those of the JSON, `frame` is made by the hub or "",
 -- `from_region` is the region in the key of the result that counts, `trail` may be "", `is_latest` is "1" where it may
 -- answer for other tasks, `held_max` bytes may be held for its region (0: no limit). Keys: `open` tasks of the region,
@@ -11,8 +12,8 @@
 -- args: request, request_bytes_max, archives, head_bytes_max, tasks (task)
 -- rows: task (id, region, status, finished_ms, size_bytes, frame, from_region, trail, is_latest, held_max, open, own,
 --   came, kept, held)
--- uses: now
--- constants: SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, WAKE, MORE
+-- uses: now, several
+-- constants: SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, OUT, WAKE, MORE
 -- flags: allow-oom
 
 local wanted = {"state", "deadline", "expires", "bytes", "total"}
@@ -23,13 +24,13 @@ end
 local found = redis.call("HMGET", ledger, unpack(wanted))
 local state, deadline, expires, bytes, total = unpack(found, 1, 5)
 local answers, fields, ended, counts, settled, grown, last = {}, {}, {}, {}, 0, 0, 0
+local failed, still_out = {}, {}  -- of tasks for which several regions were asked
 
--- Why a task may not end like this; nothing when it may.
-local function hindrance(said, task)
-  local before, asked = string.match(said, "^(%l+)|(.*)$")
-  if state == "refused" or asked ~= task.region then return NOTHING end
+-- Why a task may not end like this; nothing when it may. `regions`: if several were asked.
+local function hindrance(before, regions, task)
+  if state == "refused" or (regions and not regions.may_end) then return NOTHING end
   if ended[task.id] or (before ~= "queued" and before ~= "running") then return NOTHING end
-  if task.status ~= "succeeded" then return nil end
+  if task.status ~= "succeeded" then return regions and regions.waits and OUT or nil end
   if tonumber(task.finished_ms) > tonumber(deadline) then return LATE end
   if bytes + grown + task.size_bytes > tonumber(request_bytes_max) then return TOO_LARGE end
 end
@@ -54,12 +55,42 @@ local function take(task)
   redis.call("PEXPIREAT", task.kept, expires)
 end
 
+-- A task that no region has ended by its deadline ends by the failure that one has sent, if one has; whether it does.
+local function take_failure(task)
+  local failure = task.status == "expired" and redis.call("HGET", ledger, "f:" .. task.id)
+  if not failure then return false end
+  task.status, task.region, task.from_region, task.size_bytes = string.match(failure, "^(%S+) (%S+) (%S+) (%S+)$")
+  task.frame = ""
+  return true
+end
+
+-- Keeps a region's failure while another region is out. Returns what the ledger says of the task now.
+local function keep_failure(task, before, regions)
+  local is_kept = task.status ~= "succeeded"
+  if is_kept and task.frame ~= "" then redis.call("SET", task.own, task.frame, "PXAT", expires)
+  elseif is_kept then is_kept = not take(task) end
+  redis.call("UNLINK", task.came)
+  local failure = table.concat({task.status, task.region, task.from_region, task.size_bytes}, " ")
+  return note_failure(task.id, task.region, before, regions, is_kept and failure or "", task.trail, expires)
+end
+
 for number, task in ipairs(tasks) do
-  local said, question = found[2 * number + 4], found[2 * number + 5]
-  local answer = not said and NOTHING or hindrance(said, task)
-  if not answer and task.frame == "" then answer = take(task) end
+  local said, question = failed[task.id] or found[2 * number + 4], found[2 * number + 5]
+  local answer, regions, is_kept, before = NOTHING, nil, false, nil
+  if said then
+    local asked
+    before, asked = string.match(said, "^(%l+)|(.*)$")
+    if asked ~= task.region then regions = regions_of(asked, task.region, task.status, task.frame ~= "") end
+    answer = hindrance(before, regions, task)
+  end
+  if not answer and regions then is_kept = take_failure(task) end
+  if not answer and task.frame == "" and not is_kept then answer = take(task) end
   -- A frame of the hub is counted where it has a bound: copies of results that are used again.
   if not answer and task.frame ~= "" and tonumber(task.held_max) > 0 and not hold(task, #task.frame) then answer = NO_ROOM end
+  if answer and answer ~= NOTHING and regions and regions.waits then
+    answer = OUT
+    failed[task.id] = keep_failure(task, before, regions)
+  end
   answer = answer or SETTLED
   answers[number] = answer
   if not said or answer == SETTLED then
@@ -71,7 +102,8 @@ for number, task in ipairs(tasks) do
     ended[task.id], settled, grown, last = true, settled + 1, grown + task.size_bytes, number
     counts[task.status] = (counts[task.status] or 0) + 1
     fields[#fields + 1] = wanted[2 * number + 4]
-    fields[#fields + 1] = task.status .. "|" .. task.region
+    fields[#fields + 1] = task.status .. "|" .. task.region .. (regions and "|" .. leave_others(task.id, task.region, regions) or "")
+    if regions and regions.waits then still_out[number] = regions.left end
     if task.trail ~= "" then
       redis.call("HSET", trail, task.id, task.trail)
       redis.call("PEXPIREAT", trail, expires)
@@ -86,7 +118,7 @@ for number, task in ipairs(tasks) do
       end
     end
     redis.call("XADD", events, "*", "t", task.id, "s", task.status, "r", task.from_region, "b", task.size_bytes)
-  elseif answer == NOTHING and (not said or redis.call("EXISTS", task.own, task.kept) > 0) then
+  elseif answer == NOTHING and (not said or (regions and regions.was_asked) or redis.call("EXISTS", task.own, task.kept) > 0) then
     redis.call("UNLINK", task.came)
   end
 end
@@ -104,4 +136,5 @@ if is_done then
 end
 redis.call("PEXPIREAT", events, expires)
 redis.call("PUBLISH", WAKE, is_done and request or request .. MORE)
+for number, regions in pairs(still_out) do answers[number] = answers[number] .. " " .. deadline - now_ms() .. " " .. regions end
 return answers

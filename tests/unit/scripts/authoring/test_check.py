@@ -105,6 +105,6 @@ def test_a_standby_must_have_what_the_source_needs(folder, source):
     done = source("check", "demo.elsewhere")
     assert done.exit_code == 2
     assert [line.partition("; ")[0] for line in done.stdout.splitlines()] == [
-        f'demo.elsewhere.toml:8: request.egress: expected an egress of region {region}, found "asia"'
+        f'demo.elsewhere.toml:9: request.egress: expected an egress of region {region}, found "asia"'
         for region in ("fra", "nyc")
     ]

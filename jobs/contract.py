@@ -83,11 +83,22 @@ Size = Annotated[int, Meta(ge=0, le=10**15)]
 
 
 class Bytes(Struct, kw_only=True):
-    """``raw``: decoded bodies; ``records``: JSON of the records; ``wire``: the frame that was sent to the hub."""
+    """``raw``: decoded bodies; ``records``: JSON of the records; ``wire``: the frame that was sent to the hub.
+
+    ``received``: the answers as they came to the region, heads and packed bodies. ``spared``: what the pages had when they
+    were fetched, if they were not fetched again: they had not changed (304), or an earlier or a shared answer was used.
+    """
 
     raw: Size = 0
     records: Size = 0
     wire: Size = 0
+    received: Size = 0
+    spared: Size = 0
+
+    @property
+    def page(self) -> int:
+        """What the pages behind the records had on the wire when they were fetched. A 304 itself is left out."""
+        return max(self.received, self.spared)
 
 
 class Error(Struct, kw_only=True):
@@ -157,6 +168,7 @@ class Run(Struct, array_like=True, frozen=True, kw_only=True):
     ``host`` is set for errors of the network only.
     ``own``: it asked the source itself. Otherwise it uses another execution's answer, and only its bytes count.
     ``busy_ms``: fetching and parsing. ``gaps``: how many records lack a field, for each field that some lack.
+    The bytes are those of ``Bytes``; a region of an earlier version does not send the last two.
     """
 
     source: str
@@ -172,6 +184,8 @@ class Run(Struct, array_like=True, frozen=True, kw_only=True):
     partial: bool = False
     own: bool = True
     gaps: dict[str, int] = {}
+    received_bytes: int = 0
+    spared_bytes: int = 0
 
 
 class Trail(Struct, array_like=True, frozen=True):

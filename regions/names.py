@@ -23,7 +23,8 @@ Hub (central Redis)
     nf:archive               zset    finished requests that the history lacks, by the time at which to store them (hub ms)
     nf:runs:{source}         list    the source's last runs, newest first (web.hub.runs)
     nf:health                hash    the verdict on each source (web.hub.verdict)
-    nf:traffic:{region}      hash    sums for each source of the region: "runs:", "failed:", "raw:", "records:", "wire:" + source
+    nf:traffic:{region}      hash    sums for each source of the region (web.hub.traffic): "runs:", "raw:", "wire:" and others + source
+    nf:traffic:{region}:{day} hash   those of a day, and under "" those of all sources; it expires
     nf:dead                  hash    dead letters by id, until an operator retries or drops them (web.flow.dead)
     nf:dead:at               zset    ids of the dead letters, by the time when they were kept (hub ms)
     nf:wake                  channel ids of requests that have news; a "+" follows the id while tasks are unfinished
@@ -236,6 +237,11 @@ def runs(source: str) -> str:
 def traffic(region: str) -> str:
     """The hash on the hub that sums up, by source, what a region fetched and sent home."""
     return f"nf:traffic:{region}"
+
+
+def traffic_of_day(region: str, day: str) -> str:
+    """The hash on the hub with these sums for one day, like "2026-11-29"."""
+    return f"nf:traffic:{region}:{day}"
 
 
 def due_member(request: str, task: str) -> str:

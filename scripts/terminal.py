@@ -60,10 +60,12 @@ def counted(count: int, noun: str, plural: str = "s") -> str:
     return f"{count} {noun}{'' if count == 1 else plural}"
 
 
-def less(raw: int, wire: int) -> str:
-    """The bytes fetched, and the bytes sent to the hub."""
-    times = f" ({raw / wire:.1f} times less)" if 0 < wire < raw else ""
-    return f"{size(raw)} fetched, {size(wire)} crossed the sea{times}"
+def less(received: int, spared: int, wire: int) -> str:
+    """The bytes that the region received, those of pages that it did not fetch again, and the bytes sent to the hub."""
+    pages = received + spared
+    again = f" and {size(spared)} not fetched again" if spared else ""
+    times = f" ({pages / wire:.1f} times less)" if 0 < wire < pages else ""
+    return f"{size(received)} fetched{again}, {size(wire)} crossed the sea{times}"
 
 
 class Progress:

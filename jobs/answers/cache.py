@@ -73,7 +73,7 @@ class Cached:
         """Fills a result with this answer. ``now_ms`` is on the hub's clock. The caller adds the warnings."""
         known = contract.head(self.frame)
         result.count, result.url, result.definition = known.count, self.meta.url, self.meta.definition
-        result.bytes.records = known.bytes.records
+        result.bytes.records, result.bytes.spared = known.bytes.records, known.bytes.page
         result.fetched_at = contract.rfc3339(self.meta.fetched_ms)
         result.age = max(0.0, (now_ms - self.meta.fetched_ms) / 1000)
 

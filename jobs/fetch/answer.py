@@ -124,7 +124,7 @@ class Response:
         """``held`` is the socket, ``came`` the bytes of the answer that were received already."""
         self._socket, self._method = held, method
         self._data, self._at = came, 0
-        self._receives = self._received = 0
+        self._receives, self._received = 0, len(came)
         self._is_ragged = False  # TLS ended without a close notification
         self._chunks: _Chunks | None = None
         self._is_over = False
@@ -255,6 +255,11 @@ class Response:
         if self.will_close or self.rest or (self._chunks is not None and self._chunks.has_more):
             connection.close()
         pool._put_conn(connection)  # noqa: SLF001 - as urllib3's own responses do
+
+    @property
+    def received_bytes(self) -> int:
+        """The bytes of this answer so far, as they came: heads, and the body with its codings."""
+        return self._received
 
     @property
     def rest(self) -> bytes:

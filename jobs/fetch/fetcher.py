@@ -68,7 +68,8 @@ class Terms:
     The time-out runs from the first look-up to the last byte of the body. ``max_bytes`` caps the body, both as received
     and as unpacked. ``cancelled`` is called for each piece received, and ten times a second from another thread.
 
-    ``jar`` holds the task's cookies; the fetch adds to them. ``admit`` is called when a redirect leads to another host,
+    ``jar`` holds the task's cookies; the fetch adds to them, and to ``received_bytes`` what the answers had on the wire:
+    heads, and bodies before they are unpacked, also those of redirects and of a fetch that fails. ``admit`` is called when a redirect leads to another host,
     with the new address and before anything is sent there. It may wait, and it may raise. The time-out does not run while
     ``admit`` waits, or while the process has no memory for more of the body.
     """
@@ -79,6 +80,7 @@ class Terms:
     cancelled: Callable[[], bool]
     jar: RequestsCookieJar | None = None
     admit: Callable[[str], None] | None = None
+    received_bytes: int = 0
 
 
 class Fetcher:
@@ -132,15 +134,18 @@ class Fetcher:
                 exchange.check()
                 prepared = self._prepare(hop, jar)
                 answer = self._send(prepared, exchange)
-                _keep_cookies(jar, answer, prepared)
-                if answer.status not in REDIRECTS:
-                    return self._page(request, prepared, answer, exchange, terms.max_bytes)
                 try:
-                    hop = _next(hop, prepared, answer)
-                except HttpStatus as error:
-                    error.page = _seen(request, prepared, answer)
-                    raise
-                _discard(answer)
+                    _keep_cookies(jar, answer, prepared)
+                    if answer.status not in REDIRECTS:
+                        return self._page(request, prepared, answer, exchange, terms.max_bytes)
+                    try:
+                        hop = _next(hop, prepared, answer)
+                    except HttpStatus as error:
+                        error.page = _seen(request, prepared, answer)
+                        raise
+                    _discard(answer)
+                finally:
+                    terms.received_bytes += answer.received_bytes
             if terms.admit is not None and origin_or_none(hop.url) != origin_or_none(prepared.url or ""):
                 with exchange.paused():
                     terms.admit(hop.url)

@@ -26,8 +26,8 @@ FOR_ALL_MS: Final = 9_000_000_000_000_000  # an answer for all tasks, whatever t
 def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing, now_ms: int) -> Ending:
     """The ending of a task that asked the same as ``leader``, made from that one's frame. ``now_ms``: the hub's clock.
 
-    Its records, address, warnings and error are the leader's. It fetched nothing: ``bytes.raw`` is 0, and ``attempts``
-    counts those that it made before.
+    Its records, address, warnings and error are the leader's. It fetched nothing: ``bytes.raw`` is 0, ``bytes.spared`` is what
+    the leader's page had, and ``attempts`` counts those that it made before.
     """
     known = contract.head(frame)
     result = Result(
@@ -48,7 +48,7 @@ def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing
         timing=timing,
         error=known.error,
     )
-    result.bytes.records = known.bytes.records
+    result.bytes.records, result.bytes.spared = known.bytes.records, known.bytes.page
     timing.total_ms = float(max(0, now_ms - task.accepted_ms))
     framed = contract.reframe(result, frame)
     outcome = Outcome(
@@ -64,6 +64,7 @@ def tell(task: Task, leader: str, frame: bytes, *, attempts: int, timing: Timing
             records_bytes=result.bytes.records,
             wire_bytes=result.bytes.wire,
             own=False,
+            spared_bytes=result.bytes.spared,
         ),
     )
     shown = f"as task {leader}, which asked the same: {known.error.type}: {known.error.message}" if known.error else ""

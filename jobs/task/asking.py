@@ -140,21 +140,20 @@ class Asker:
     def _get(self, life: Life, request: Request, *, jar: RequestsCookieJar | None, max_bytes: int) -> Page:
         """Waits for a turn, then fetches once."""
         life.turn.take(request.url, life.task.source, deadline=life.deadline, cancelled=life.cancelled)
+        terms = Terms(
+            deadline=life.deadline,
+            timeout_seconds=life.definition.limits.timeout_seconds,
+            max_bytes=max_bytes,
+            cancelled=life.cancelled,
+            jar=jar,
+            admit=partial(self._admit, life, request, jar is not None),
+        )
         began = time.perf_counter()
         try:
-            page = self._fetcher(request).fetch(
-                request,
-                Terms(
-                    deadline=life.deadline,
-                    timeout_seconds=life.definition.limits.timeout_seconds,
-                    max_bytes=max_bytes,
-                    cancelled=life.cancelled,
-                    jar=jar,
-                    admit=partial(self._admit, life, request, jar is not None),
-                ),
-            )
+            page = self._fetcher(request).fetch(request, terms)
         finally:
             life.result.timing.fetch_ms += (time.perf_counter() - began) * 1000
+            life.result.bytes.received += terms.received_bytes
         if page.status in SLOWED and (seconds := retry_after(page.headers)):
             life.turn.slow(page.url, seconds)
         life.result.bytes.raw += len(page.body)

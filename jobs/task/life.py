@@ -144,6 +144,7 @@ def replaced_by(life: Life, cached: Cached, failed: Ending) -> Ending:
     end.shared_ms = failed.shared_ms
     if failed.outcome.run is not None:
         sizes = {"records_bytes": end.records_bytes, "wire_bytes": end.wire_bytes}
+        sizes["spared_bytes"] = life.result.bytes.spared
         end.outcome = structs.replace(end.outcome, run=structs.replace(failed.outcome.run, **sizes))
     return end
 
@@ -165,6 +166,8 @@ def run_of(life: Life) -> Run:
         partial=result.partial,
         own=not (result.cached or result.stale or life.refusal),
         gaps=life.gaps,
+        received_bytes=result.bytes.received,
+        spared_bytes=result.bytes.spared,
     )
 
 

@@ -144,7 +144,7 @@ def follow(client: GatewayClient, path: str) -> Iterator[Event]:
 
 
 def line(result: dict[str, Any], source_width: int, region_width: int) -> str:
-    """The line for one result: region, source, records, bytes fetched and sent, duration, remarks."""
+    """The line for one result: region, source, records, bytes of the page and of what was sent, duration, remarks."""
     begin = f"  {result['region']:<{region_width}}  {result['source']:<{source_width}}"
     took = duration(result["timing"]["total_ms"] / 1000)
     if result["status"] != "succeeded":
@@ -152,7 +152,7 @@ def line(result: dict[str, Any], source_width: int, region_width: int) -> str:
         return f"{begin}  {result['status']}  {error['type']}: {error['message']}"[: ERROR_WIDTH + 60] + f"   {took}"
     records = f"{counted(result['count'], 'record'):>12}"
     kept = result["bytes"]
-    sizes = f"{size(kept['raw']):>9} \u2192 {size(kept['wire']):>8}"
+    sizes = f"{size(max(kept['received'], kept['spared'])):>9} \u2192 {size(kept['wire']):>8}"
     age = [f"{duration(result['age'])} old"] if result.get("cached") else []
     notes = [*age, *(["partial"] if result["partial"] else []), *result["warnings"]]
     return f"{begin} {records} {sizes} {took:>9}" + (f"   {'; '.join(map(str, notes))}" if notes else "")
@@ -161,9 +161,8 @@ def line(result: dict[str, Any], source_width: int, region_width: int) -> str:
 def last_line(results: Sequence[dict[str, Any]], seconds: float) -> str:
     """The last line: how many succeeded, in what time, and how many bytes the regions saved."""
     succeeded = [result for result in results if result["status"] == "succeeded"]
-    raw = sum(result["bytes"]["raw"] for result in results)
-    wire = sum(result["bytes"]["wire"] for result in results)
-    return f"{len(succeeded)} of {len(results)} in {duration(seconds)}; {less(raw, wire)}."
+    received, spared, wire = (sum(result["bytes"][of] for result in results) for of in ("received", "spared", "wire"))
+    return f"{len(succeeded)} of {len(results)} in {duration(seconds)}; {less(received, spared, wire)}."
 
 
 def show_lines(result: str) -> None:

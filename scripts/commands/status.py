@@ -44,14 +44,14 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
             say(takeover_line(region["takeover"]))
         if region.get("scale"):
             say(scale_line(region["scale"]))
-        for text in traffic_lines(region.get("sources", {})):
+        for text in (*day_lines(region.get("days", [])), *traffic_lines(region.get("sources", {}))):
             say(text)
     if status != OK:
         say(f"  regions: {coloured('unknown')}{reason(answer)}")
     if dead_letters:
         say(f"  {counted(dead_letters, 'dead letter')}: nearfetch dead list")
     for source in sources:
-        if source["health"] not in ("ok", "unknown"):
+        if source["health"] not in ("ok", "unknown") or (source["health"] == "ok" and source["reasons"]):
             say(f"  source {source['id']} ({source['region']}): {coloured(source['health'])}{reason(source)}")
     for source in sources:
         for standby, why in source.get("standby_faults", {}).items():
@@ -89,13 +89,24 @@ def scale_line(scale: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def traffic_lines(sources: dict[str, dict[str, int]]) -> list[str]:
-    """The bytes that a region's sources fetched, made into records, and sent to the hub, for those that fetched most."""
-    most = sorted(sources.items(), key=lambda item: (-item[1]["raw"], item[0]))
+def day_lines(days: list[dict[str, Any]]) -> list[str]:
+    """The bytes that a region kept off the WAN on the latest day, and on all days that are known."""
+    if not days:
+        return []
+    last, kept = days[0], sum(day["kept_off_wan"] for day in days)
+    return [
+        f"        kept off the WAN: {size(last['kept_off_wan'])} on {last['day']}, {size(kept)} in {counted(len(days), 'day')}"
+    ]
+
+
+def traffic_lines(sources: dict[str, dict[str, Any]]) -> list[str]:
+    """The bytes that a region's sources fetched, did not fetch again, and sent to the hub, for those with the largest pages."""
+    most = sorted(sources.items(), key=lambda item: (-item[1]["received"] - item[1]["spared"], item[0]))
     width = max((len(name) for name, _ in most[:SOURCES_SHOWN]), default=0)
     lines = [
-        f"        {name:<{width}} {counted(sums['runs'], 'run'):>12} {size(sums['raw']):>9} fetched"
-        f" \u2192 {size(sums['records']):>8} of records \u2192 {size(sums['wire']):>8} home"
+        f"        {name:<{width}} {counted(sums['runs'], 'run'):>12} {size(sums['received']):>9} fetched,"
+        f" {size(sums['spared']):>8} not again \u2192 {size(sums['wire']):>8} home,"
+        f" {size(sums['kept_off_wan'])} kept off the WAN, {size(sums['today']['kept_off_wan'])} of it today"
         for name, sums in most[:SOURCES_SHOWN]
     ]
     if len(most) > SOURCES_SHOWN:
@@ -107,7 +118,7 @@ def figures(region: dict[str, Any]) -> str:
     """A region's figures."""
     queue, pools = region["queue"], region["workers"]
     processes, busy = (sum(pool[key] for pool in pools) for key in ("processes", "busy"))
-    crossed = less(region["bytes"]["raw"], region["bytes"]["wire"])
+    crossed = less(*(region["bytes"][of] for of in ("received", "spared", "wire")))
     return f"   {queue['open']} open   {counted(processes, 'worker process', 'es')}, {busy} busy   {crossed}"
 
 

@@ -89,7 +89,12 @@ def test_bytes_kept_off_the_wan_are_told_by_source_and_region(stack, inside):
     assert here["runs"] > 0
     assert here["records"] > here["wire"] > 0
     assert here["raw"] > 0  # once, and not again while the page is as it was (304)
-    assert here["kept_off_wan"] == max(0, here["raw"] - here["wire"])
+    assert here["received"] > 0
+    assert here["spared"] > 0, "what a 304 did not send"
+    kept = here["received"] + here["spared"] - here["wire"]
+    assert here["kept_off_wan"] == kept > 0
+    assert here["today"]["kept_off_wan"] == there["fra"]["days"][0]["kept_off_wan"] == kept
+    assert stack.get("/v1/regions/fra")["days"][0]["kept_off_wan"] >= kept
     assert any(
         view["name"] == "fra" and "price.list" in view["sources"] for view in stack.get("/v1/regions")["regions"]
     )

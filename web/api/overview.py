@@ -1,5 +1,6 @@
 """The catalogue of sources, the regions with their status, and the plain page at ``/``."""
 
+import contextlib
 import html
 import threading
 import time
@@ -28,6 +29,7 @@ from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import REFUSED, RegionState
 from web.hub.runs import Learned, learned
 from web.hub.takeover import view as taken_view
+from web.hub.traffic import ALL, Days, Sums, kept_off_wan, read_days, read_today, total
 
 PART_LIVES_MS: Final = 15_000  # bridges and pools send their status every 5 s
 AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; web.hub.entry lets one of a minute in
@@ -66,11 +68,7 @@ class Overview:
         document = self._source_view(entry, states) | {
             "regions": regions_of(entry.id, regions),
             "learned": learned_view(runs.get(entry.id)),
-            "traffic": {
-                name: traffic_view(state.traffic[entry.id])
-                for name, state in regions.items()
-                if entry.id in state.traffic
-            },
+            "traffic": self._traffic(entry.id, regions),
         }
         if entry.definition is not None:
             document |= {"schema": entry.definition.schema(), "definition": entry.definition.hash}
@@ -81,16 +79,19 @@ class Overview:
     def regions(self) -> Answer:
         """Every region with its status, and how many dead letters wait for an operator."""
         states = self._read_regions(list(self._settings.region))
+        bytes_of = self._bytes_of(states)
         with self._hub.asking():
             dead_letters = self._dead.count()
-        return _json({"regions": [self._region_view(state) for state in states], "dead_letters": dead_letters})
+        views = [self._region_view(state, *bytes_of[state.name]) for state in states]
+        return _json({"regions": views, "dead_letters": dead_letters})
 
     def region(self, region: str) -> Answer:
         """One region with its status."""
         if region not in self._settings.region:
             names = ", ".join(self._settings.region)
             raise Problem("not-found", f'there is no region "{region[:60]}"; expected one of {names}')
-        return _json(self._region_view(self._read_regions([region])[0]))
+        states = self._read_regions([region])
+        return _json(self._region_view(states[0], *self._bytes_of(states)[region]))
 
     def page(self, exchange: Exchange) -> Answer:
         """The plain page: the catalogue with a line to copy for each source, and the regions."""
@@ -131,7 +132,29 @@ class Overview:
             self._states_kept = (time.monotonic(), states)
         return states
 
-    def _region_view(self, state: RegionState) -> dict[str, Any]:
+    def _bytes_of(self, states: list[RegionState]) -> dict[str, tuple[Days, dict[str, Sums]]]:
+        """The days of each region, and today's sums of its sources."""
+        now_ms, regions = states[0].now_ms, [state.name for state in states]
+        with self._hub.asking() as client:
+            days = read_days(client, now_ms, [(region, ALL) for region in regions])
+            today = read_today(client, now_ms, regions)
+        return {region: (days[region, ALL], today[region]) for region in regions}
+
+    def _traffic(self, source: str, regions: Mapping[str, RegionState]) -> dict[str, dict[str, Any]]:
+        """The sums of a source in each region that ran it, and those of its days; without days while the hub is away."""
+        asked = [(name, source) for name, state in regions.items() if source in state.traffic]
+        days: dict[tuple[str, str], Days] = {}
+        if asked:
+            with contextlib.suppress(HubUnavailable), self._hub.asking() as client:
+                days = read_days(client, regions[asked[0][0]].now_ms, asked)
+        return {
+            name: {**traffic_view(regions[name].traffic[source]), "days": days_view(days.get((name, source), {}))}
+            for name, _ in asked
+        }
+
+    def _region_view(
+        self, state: RegionState, days: Days | None = None, today: Mapping[str, Sums] | None = None
+    ) -> dict[str, Any]:
         title = self._settings.region[state.name].title
         stay = {
             entry.id: why
@@ -139,7 +162,7 @@ class Overview:
             if entry.region == state.name and (why := self._takeover.why_it_stays(entry))
         }
         taken = taken_view(self._takeover.records.get(state.name))
-        return {**region_view(state, title, self._rates), "takeover": taken, "not_movable": stay}
+        return {**region_view(state, title, self._rates, days, today), "takeover": taken, "not_movable": stay}
 
 
 def source_view(
@@ -201,7 +224,12 @@ def learned_view(found: Learned | None) -> dict[str, Any] | None:
 
 def traffic_view(sums: Mapping[str, int]) -> dict[str, int]:
     """A source's sums in a region, and how many bytes did not cross the WAN."""
-    return {**sums, "kept_off_wan": max(0, sums["raw"] - sums["wire"])}
+    return {**sums, "kept_off_wan": kept_off_wan(sums)}
+
+
+def days_view(days: Days) -> list[dict[str, Any]]:
+    """Sums by day, the latest first."""
+    return [{"day": day, **traffic_view(sums)} for day, sums in days.items()]
 
 
 def health_of(entry: Entry, regions: Mapping[str, RegionState], found: Learned | None = None) -> tuple[str, list[str]]:
@@ -209,7 +237,7 @@ def health_of(entry: Entry, regions: Mapping[str, RegionState], found: Learned |
 
     ``broken``: the definition is wrong, at the gateway or in its region; ``failing``: a region leaves its host alone after
     failures; ``degraded``: a region has another definition than the gateway, or the runs have changed; ``unknown``: its
-    region has not said which sources it has.
+    region has not said which sources it has. An ``ok`` source may have a reason, too: its region saves nothing.
     """
     if entry.definition is None:
         return "broken", [str(fault) for fault in entry.faults]
@@ -230,9 +258,11 @@ def health_of(entry: Entry, regions: Mapping[str, RegionState], found: Learned |
     for region, one in there.items():
         if one["definition"] != own and not one.get("fault"):  # a standby's fault is in ``standby_faults``
             reasons.append(f"{region} has definition {one['definition']}, the gateway has {own} for {entry.region}")
+    notes: list[str] = []
     if found is not None and found.verdict.definition == own:  # runs of another definition say nothing about this one
         reasons += found.verdict.reasons
-    return ("degraded", reasons) if reasons else ("ok", [])
+        notes = found.verdict.notes
+    return "degraded" if reasons else "ok", [*reasons, *notes]
 
 
 class Rates:
@@ -258,8 +288,13 @@ class Rates:
             return round((samples[-1][1] - samples[0][1]) * 1000 / (samples[-1][0] - samples[0][0]), 1)
 
 
-def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
-    """A region with its status: ``up``, ``degraded`` (with the reasons) or ``down``."""
+def region_view(
+    state: RegionState, title: str, rates: Rates, days: Days | None = None, today: Mapping[str, Sums] | None = None
+) -> dict[str, Any]:
+    """A region with its status: ``up``, ``degraded`` (with the reasons) or ``down``.
+
+    ``days``: the sums of all its sources by day; ``today``: those of each source today.
+    """
     bridges, pools = _parts(state, "bridge"), _parts(state, "workers")
     scales = [pool.pop("scale") for pool in pools if "scale" in pool]
     reasons = []
@@ -279,7 +314,8 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
         pool for pool in pools if not pool.get("reason")
     ] or pools  # without pools that can't reach their Redis now
     latest = max(asked, key=lambda pool: pool["at_ms"], default={})  # every pool sends the totals of the whole region
-    totals = {key: latest.get(key, 0) for key in ("succeeded", "failed", "raw_bytes", "records_bytes", "wire_bytes")}
+    sums = traffic_view(total(state.traffic.values()))
+    nothing = total(())
     oldest = None if state.oldest_ms is None else round(max(0, state.now_ms - state.oldest_ms) / 1000, 3)
     return {
         "name": state.name,
@@ -294,19 +330,18 @@ def region_view(state: RegionState, title: str, rates: Rates) -> dict[str, Any]:
             "unread": state.unread,
         },
         "throughput": {
-            "succeeded": totals["succeeded"],
-            "failed": totals["failed"],
+            "succeeded": latest.get("succeeded", 0),
+            "failed": latest.get("failed", 0),
             "per_second": rates.rate(state.name, latest) if latest else None,
         },
-        "bytes": {
-            "raw": totals["raw_bytes"],
-            "records": totals["records_bytes"],
-            "wire": totals["wire_bytes"],
-            "kept_off_wan": max(0, totals["raw_bytes"] - totals["wire_bytes"]),
-        },
+        "bytes": {key: count for key, count in sums.items() if key not in ("runs", "failed")},
+        "days": days_view(days or {}),
         "refused": state.refused,
         "held_bytes": state.held_bytes,
-        "sources": {source: traffic_view(sums) for source, sums in sorted(state.traffic.items())},
+        "sources": {
+            source: {**traffic_view(sums), "today": traffic_view((today or {}).get(source, nothing))}
+            for source, sums in sorted(state.traffic.items())
+        },
         "scale": max(scales, key=lambda scale: scale["at_ms"], default=None),
         "bridges": bridges,
         "workers": pools,

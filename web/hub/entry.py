@@ -280,7 +280,7 @@ def _has_good_times(trail: contract.Trail) -> bool:
 
 def _wrong(run: contract.Run) -> str:
     """Which part of a run is out of its bounds; empty if none is."""
-    for name in ("rows", "raw_bytes", "records_bytes", "wire_bytes", "busy_ms"):
+    for name in ("rows", "raw_bytes", "records_bytes", "wire_bytes", "busy_ms", "received_bytes", "spared_bytes"):
         if not 0 <= getattr(run, name) <= NUMBER_MAX // 1_000:  # so that sums of them fit
             return f"expected {name} from 0 to {NUMBER_MAX // 1_000}"
     if max(map(len, (run.definition, run.error, run.origin, run.host))) > 2 * ID_MAX + 200:

@@ -10,6 +10,8 @@ from msgspec import Struct
 from regions import names
 from regions.script import send, value
 from web.hub.runs import traffic
+from regions.script import value
+from web.hub.traffic import Sums, sums_of
 
 REFUSED: Final = "the hub refused some of its entries"  # the beginning of that reason
 
@@ -26,7 +28,7 @@ class RegionState(Struct, frozen=True, kw_only=True):
     open_tasks: int
     oldest_ms: int | None  # when the oldest open task was accepted
     unread: int  # entries of the out stream that no gateway has read
-    traffic: dict[str, dict[str, int]] = {}  # by source (web.hub.runs)
+    traffic: dict[str, Sums] = {}  # by source, since ever (web.hub.traffic)
     refused: dict[str, int] = {}  # number of entries, by their fault (web.flow.refusals)
     refused_ms: int = 0  # when the last one was
     held_bytes: int = 0  # of its settled results
@@ -64,7 +66,7 @@ def read_regions(client: redis.Redis, regions: Sequence[str]) -> list[RegionStat
                 open_tasks=count,
                 oldest_ms=int(oldest[0][1]) if oldest else None,
                 unread=unread,
-                traffic=traffic(sums),
+                traffic=sums_of(sums),
                 refused_ms=counts.pop("at", 0),
                 refused=counts,
                 held_bytes=int(held or 0),

@@ -2,8 +2,8 @@
 
     Settler ── add, for each settled task ──> Runs ── flush: one round trip a second, if there is something new
         nf:runs:{source}     the runs that count, newest first, for web.hub.verdict
-        nf:traffic:{region}  sums of bytes, by source
         nf:health            the verdict on each source, and since when; the gateway that writes a change logs it
+        web.hub.traffic      sums of bytes
 
 A run is written once, or never if a gateway or the hub dies in that second; only refused writes are repeated. A network
 failure waits until it is known what happened to other sources after it (web.hub.reach).
@@ -11,7 +11,7 @@ failure waits until it is known what happened to other sources after it (web.hub
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -23,13 +23,13 @@ from regions import logs, names
 from regions.script import send, value
 from web.hub import scripts
 from web.hub.reach import AROUND_MS, Reach
+from web.hub.traffic import Traffic
 from web.hub.verdict import KEPT, Verdict, counts, is_the_networks, judge
 
 JUDGE_SECONDS: Final = 2.0  # between two judgements of a source
 JUDGED_MAX: Final = 50  # sources in one flush
 WAIT_SECONDS: Final = AROUND_MS / 1000 + 5  # until a network failure is judged
 KEPT_SECONDS: Final = 30 * 86_400  # how long runs are kept after the last one
-SUMS: Final = ("runs", "failed", "raw", "records", "wire")
 
 log = logs.get("health")
 _encoder = msgspec.json.Encoder()
@@ -61,7 +61,7 @@ class Runs:
     def __init__(self, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._clock = client, clock
         self._reach = Reach()
-        self._sums: dict[tuple[str, str], list[int]] = {}  # (region, source)
+        self._traffic = Traffic(clock)
         self._new: dict[str, deque[Run]] = {}  # by source, oldest first
         self._doubts: deque[_Doubt] = deque(maxlen=100 * KEPT)
         self._unjudged: set[str] = set()
@@ -70,9 +70,7 @@ class Runs:
 
     def add(self, region: str, run: Run, finished_ms: int) -> None:
         """Adds the run of a settled task. Call it once for each task."""
-        sums = self._sums.setdefault((region, run.source), [0] * len(SUMS))
-        for index, more in enumerate((1, bool(run.error), run.raw_bytes, run.records_bytes, run.wire_bytes)):
-            sums[index] += more
+        self._traffic.add(region, run)
         if not counts(run):
             return
         self._reach.note(region, run, finished_ms)
@@ -88,7 +86,7 @@ class Runs:
             if self._reach.blames_the_host(doubt.region, doubt.run, doubt.finished_ms):
                 self._keep(doubt.run)
         due = [source for source in self._unjudged if self._judged.get(source, float("-inf")) <= self._clock()]
-        if not self._new and not self._sums and not due:
+        if not self._new and not self._traffic and not due:
             return
         try:
             self._write(due[:JUDGED_MAX])
@@ -105,15 +103,9 @@ class Runs:
 
     def _write(self, due: list[str]) -> None:
         new, self._new = self._new, {}
-        totals, self._sums = self._sums, {}
         runs = [("LPUSH", names.runs(source), *map(_encoder.encode, found)) for source, found in new.items()]
-        adding = {
-            (pair, index): ("HINCRBY", names.traffic(pair[0]), f"{SUMS[index]}:{pair[1]}", more)
-            for pair, sums in totals.items()
-            for index, more in enumerate(sums)
-            if more
-        }
-        commands: list[tuple[Any, ...]] = [*runs, *adding.values()]
+        traffic = self._traffic.commands()
+        commands: list[tuple[Any, ...]] = [*runs, *traffic]
         for source in new:
             commands.append(("LTRIM", names.runs(source), 0, KEPT - 1))
             commands.append(("EXPIRE", names.runs(source), KEPT_SECONDS))
@@ -123,16 +115,15 @@ class Runs:
         for source, reply in zip(new, replies, strict=False):
             if isinstance(reply, Exception):
                 self._new[source] = new[source]
-        for (pair, index), reply in zip(adding, replies[len(runs) :], strict=False):
-            if isinstance(reply, Exception) and "overflow" not in str(reply):  # that sum has reached its maximum
-                self._sums.setdefault(pair, [0] * len(SUMS))[index] = totals[pair][index]
-        *answers, (seconds, _) = map(value, replies)
+        now_ms = int(value(replies[-1])[0]) * 1000
+        self._traffic.replied(traffic, replies[len(runs) :], now_ms)
+        *answers, _ = map(value, replies)
         if due:
-            self._judge(due, answers[-2 * len(due) :], int(seconds) * 1000)
+            self._judge(due, answers[-2 * len(due) :], now_ms)
 
     def _judge(self, due: list[str], answers: list[Any], now_ms: int) -> None:
         """Judges sources by their runs in Redis. A verdict is written only if no other gateway wrote one meanwhile."""
-        found: list[tuple[str, str, Verdict]] = []
+        found: list[tuple[str, Verdict | None, Verdict]] = []
         commands = []
         for index, source in enumerate(due):
             runs, kept = map(_run, answers[2 * index]), answers[2 * index + 1]
@@ -148,15 +139,17 @@ class Runs:
             commands.append(
                 scripts.JUDGE.command(verdicts=names.HEALTH, source=source, before=kept or b"", verdict=text)
             )
-            found.append((source, was.verdict.health if was is not None else "ok", verdict))
+            found.append((source, was.verdict if was is not None else None, verdict))
         replies = send(self._client, commands, [scripts.JUDGE]) if found else []
-        for (source, was_health, verdict), reply in zip(found, replies, strict=True):
+        for (source, before, verdict), reply in zip(found, replies, strict=True):
             if not value(reply):  # another gateway judged it just now; the next flush judges it again
                 continue
             self._unjudged.discard(source)
             self._judged[source] = self._clock() + JUDGE_SECONDS
-            if verdict.health != was_health:
+            if verdict.health != (before.health if before is not None else "ok"):
                 _log_change(source, verdict)
+            if verdict.notes and not (before is not None and before.notes):
+                log.warning("source saves nothing", source=source, definition=verdict.definition, reasons=verdict.notes)
 
 
 def learned(client: redis.Redis) -> dict[str, Learned]:
@@ -164,16 +157,6 @@ def learned(client: redis.Redis) -> dict[str, Learned]:
     found: Any = client.hgetall(names.HEALTH)
     kept = {source.decode(): _kept(text) for source, text in found.items()}
     return {source: one for source, one in kept.items() if one is not None}
-
-
-def traffic(fields: Mapping[bytes, bytes]) -> dict[str, dict[str, int]]:
-    """The sums of a region's hash, by source: each of ``SUMS``."""
-    found: dict[str, dict[str, int]] = {}
-    for field, total in fields.items():
-        what, _, source = field.decode().partition(":")
-        if what in SUMS:
-            found.setdefault(source, dict.fromkeys(SUMS, 0))[what] = int(total)
-    return found
 
 
 def _log_change(source: str, verdict: Verdict) -> None:

@@ -24,6 +24,7 @@ RUNS_MIN: Final = 10  # on either side; fewer are not compared
 SUCCESS_MIN: Final = 0.8
 COVERAGE_DROP: Final = 0.3
 FACTOR: Final = 3.0
+RATIO_FACTOR: Final = 2.0
 USUAL_SHARE: Final = 1 / 3  # a value is usual if this share of the earlier runs was as far out
 
 OF_THE_SOURCE: Final = frozenset({"http_status", "too_large", "blocked", "decode", "parse", "contract"})
@@ -54,6 +55,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     raw_bytes: Figure
     busy_ms: Figure
     coverage: dict[str, Figure]
+    ratio: Figure = Figure(None, None)  # how many times what goes home the pages are
+    notes: list[str] = []  # sentences about a source that is well
 
 
 def counts(run: Run) -> bool:
@@ -90,7 +93,11 @@ def judge(runs: Sequence[Run]) -> Verdict:
         _far("{last:,.0f} records a run, {before:,.0f} before", rows, was, lambda run: run.rows),
         _far("{last:,.0f} bytes fetched a run, {before:,.0f} before", raw, pages_before, lambda run: run.raw_bytes),
     ]
+    sized, sized_before = list(filter(_is_sized, seen)), list(filter(_is_sized, was))
+    ratio = _figure(sized, sized_before, _ratio)
+    reasons.append(_fallen(ratio, sized_before))
     found = [reason for reason in reasons if reason]
+    note = "" if reasons[-1] else _saves_nothing([*sized, *sized_before])
     return Verdict(
         health="degraded" if found else "ok",
         reasons=found,
@@ -102,6 +109,8 @@ def judge(runs: Sequence[Run]) -> Verdict:
         raw_bytes=raw,
         busy_ms=_figure(seen, was, lambda run: run.busy_ms),
         coverage=coverage,
+        ratio=ratio,
+        notes=[note] if note else [],
     )
 
 
@@ -113,6 +122,30 @@ def _is_whole(run: Run) -> bool:
 def _has_page(run: Run) -> bool:
     """Whether the page was fetched. After a 304 it was not, since neither it nor its records have changed."""
     return run.raw_bytes > 0
+
+
+def _is_sized(run: Run) -> bool:
+    """Whether it is known what the page had on the wire. Regions of an earlier version do not say it."""
+    return run.received_bytes + run.spared_bytes > 0 and run.wire_bytes > 0
+
+
+def _ratio(run: Run) -> float:
+    """How many times what went home the page was; one that was not fetched again counts, too."""
+    return max(run.received_bytes, run.spared_bytes) / run.wire_bytes
+
+
+def _fallen(ratio: Figure, was: Sequence[Run]) -> str:
+    if ratio.last is None or ratio.before is None or ratio.last * RATIO_FACTOR >= ratio.before:
+        return ""
+    if _is_usual(ratio.last, was, _ratio, is_low=True):
+        return ""
+    return f"its pages are {ratio.last:.1f} times what goes home, {ratio.before:.1f} times before"
+
+
+def _saves_nothing(runs: Sequence[Run]) -> str:
+    if len(runs) < RUNS_MIN or (ratio := median(map(_ratio, runs))) >= 1:
+        return ""
+    return f"more goes home than its pages have: they are {ratio:.2f} times that, so its region saves nothing"
 
 
 def _figure(last: Sequence[Run], before: Sequence[Run], of: Callable[[Run], float]) -> Figure:

@@ -22,7 +22,7 @@ def test_a_spliced_frame_is_the_result_with_its_records(records):
     frame = contract.encode_frame(result(count=len(records), url="https://x/\n"), encoded)
     spliced = json.loads(contract.splice(frame))
     assert spliced["records"] == records
-    assert spliced["bytes"] == {"raw": 0, "records": len(encoded), "wire": len(frame)}
+    assert spliced["bytes"] == {"raw": 0, "records": len(encoded), "wire": len(frame), "received": 0, "spared": 0}
     assert contract.head(frame).url == "https://x/\n"
 
 
@@ -47,6 +47,7 @@ def test_a_reused_frame_is_another_tasks_result_for_which_nothing_was_done(recor
     encoded = json.dumps(records, separators=(",", ":")).encode()
     first = result(count=len(records), warnings=['","records":['], attempts=2, fetched_at="2026-11-24T04:14:00.123Z")
     first.timing.fetch_ms, first.bytes.raw = 41.0, 5000
+    first.bytes.received, first.bytes.spared = 900, 5
     frame = contract.encode_frame(first, encoded)
     reused, size = contract.reused(frame, "01OTHER", 12.5)
     assert contract.splice(reused).endswith(b',"records":' + encoded + b"}")
@@ -56,7 +57,7 @@ def test_a_reused_frame_is_another_tasks_result_for_which_nothing_was_done(recor
         "cached": True,
         "age": 12.5,
         "attempts": 0,
-        "bytes": {"raw": 0, "records": len(encoded), "wire": 0},
+        "bytes": {"raw": 0, "records": len(encoded), "wire": 0, "received": 0, "spared": 0},
     }
     was = {
         **json.loads(contract.splice(frame)),

@@ -81,8 +81,23 @@ def test_an_unchanged_page_is_not_sent_again(start, site):
     assert 0 <= second["age"] < 1  # from now on, not from the first
     assert second["fetched_at"] > first["fetched_at"]
     assert (second["url"], second["definition"]) == (first["url"], first["definition"])
-    source, _, error, _, _, rows, raw, *_, own, gaps = run_of(workers)
+    source, _, error, _, _, rows, raw, *_, own, gaps, received, spared = run_of(workers)
     assert (source, error, rows, raw, own, gaps) == ("slow", "", 1, 0, True, {"name": 1})
+    assert (received, spared) == (second["bytes"]["received"], second["bytes"]["spared"])
+
+
+def test_an_unchanged_page_counts_as_what_was_not_sent_however_often(start, site):
+    """What crosses to the hub is about as much as after a fetch: counted without the page, more would cross than was fetched."""
+    page = ONE + b" " * 5_000
+    site.rules[SLOW] = Rule(body=page, headers={"ETag": '"a"'})
+    workers = start()
+    fetched, *same = [ask(workers)["bytes"] for _ in range(4)]
+    assert fetched["spared"] == 0
+    assert len(page) < fetched["received"] < len(page) + 500
+    for one in same:
+        assert one["spared"] == fetched["received"]
+        assert 0 < one["received"] < 500, "the head of the 304"
+        assert one["wire"] < one["spared"]
 
 
 def test_a_changed_page_is_read_and_its_own_tag_is_asked_by(start, site):
@@ -173,6 +188,7 @@ def test_an_answer_that_is_young_enough_is_given_without_a_fetch(start, site):
     found = ask(workers, max_age=60.0)
     assert (found["records"], found["fetched_at"]) == ([{"id": 1}], first["fetched_at"])
     assert (found["cached"], found["stale"], found["bytes"]["raw"]) == (True, False, 0)
+    assert (found["bytes"]["received"], found["bytes"]["spared"] > len(ONE)) == (0, True)
     assert 0 < found["age"] < 60
     assert len(site.of(SLOW)) == 1
     assert run_of(workers)[-2] is False  # no run of its source

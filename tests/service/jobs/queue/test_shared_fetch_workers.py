@@ -84,6 +84,8 @@ def test_what_200_clients_ask_at_once_is_fetched_once(start, site, concurrency):
     assert {(one["status"], one["count"], one["cached"]) for one in found} == {("succeeded", 1, False)}
     assert Counter(one["attempts"] for one in found) == {1: 1, 0: CLIENTS - 1}
     assert Counter(one["bytes"]["raw"] > 0 for one in found) == {True: 1, False: CLIENTS - 1}
+    (page,) = {one["bytes"]["received"] for one in found} - {0}
+    assert Counter(one["bytes"]["spared"] for one in found) == {0: 1, page: CLIENTS - 1}
     assert all(one["records"] == [{"id": 1}] and one["fetched_at"] == found[0]["fetched_at"] for one in found)
     (asked,) = [one["task"] for one in found if one["attempts"]]
     notes = Counter(

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -14,7 +15,8 @@ from web.flow.settle import Settler
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub
 from web.hub.runs import JUDGE_SECONDS, WAIT_SECONDS, Runs, learned
-from web.hub.verdict import KEPT
+from web.hub.traffic import ALL, DAY_SECONDS, DAYS, read_days, read_today
+from web.hub.verdict import KEPT, RUNS_MIN
 
 SOURCE = "ecb.rates"  # of the requests that hub_parts makes
 
@@ -43,7 +45,7 @@ def gateway(parts, clock) -> Settler:
 
 def run(error: str = "", source: str = SOURCE, **fields) -> Run:
     origin = {"": "", "contract": "parser", "timeout": "network"}.get(error, "internal")
-    usual = {"rows": 30, "raw_bytes": 54_000, "records_bytes": 3_000, "wire_bytes": 900}
+    usual = {"rows": 30, "raw_bytes": 54_000, "received_bytes": 12_000, "records_bytes": 3_000, "wire_bytes": 900}
     usual = usual if not error else {"wire_bytes": 300}
     return Run(**{"source": source, "definition": "0a1b2c3d", "error": error, "origin": origin, **usual, **fields})
 
@@ -80,7 +82,7 @@ def test_each_task_counts_once_however_often_its_entry_is_read(parts, clock, hub
     settled(parts, settler, hub_redis, run(), run(rows=29), run("contract"), twice=True)
     settler._runs.flush()
     assert [(one[2], one[5]) for one in kept(hub_redis)] == [("contract", 0), ("", 29), ("", 30)]
-    sums = {"runs": 3, "failed": 1, "raw": 108_000, "records": 6_000, "wire": 2_100}
+    sums = {"runs": 3, "failed": 1, "raw": 108_000, "received": 24_000, "spared": 0, "records": 6_000, "wire": 2_100}
     assert parts[2].regions(["fra"])[0].traffic == {SOURCE: sums}
     assert parts[2].regions(["nyc"])[0].traffic == {}
 
@@ -201,7 +203,7 @@ def test_a_hub_without_room_settles_and_is_told_later_what_runs_showed(parts, cl
     settler._runs.flush()
     settler._runs.flush()
     assert [one[5] for one in kept(hub_redis)] == [0, 7, 30]
-    sums = {"runs": 3, "failed": 1, "raw": 108_000, "records": 6_000, "wire": 2_100}
+    sums = {"runs": 3, "failed": 1, "raw": 108_000, "received": 24_000, "spared": 0, "records": 6_000, "wire": 2_100}
     assert parts[2].regions(["fra"])[0].traffic == {SOURCE: sums}
 
 
@@ -244,3 +246,63 @@ def test_a_gateway_that_stops_writes_what_it_has(parts, hub_redis):
     until(lambda: ledger.read(new.id).done, "the task to be settled")
     settler.stop()
     assert len(kept(hub_redis)) == 1
+
+
+def test_bytes_are_summed_by_source_region_and_day(parts, clock, hub_redis):
+    """A day is the hub's. Another gateway adds to the same sums, and so does one that starts later."""
+    one, other = Runs(hub_redis.client, clock), Runs(hub_redis.client, clock)
+    same = run(raw_bytes=0, received_bytes=300, spared_bytes=12_000)
+    for runs, found in ((one, run()), (one, same), (other, run("contract")), (other, run(source="more"))):
+        runs.add("fra", found, 1)
+    for runs in (one, other):
+        runs.flush()
+    now_ms = connect.redis_now_ms(hub_redis.client)
+    sums = {
+        "runs": 3,
+        "failed": 1,
+        "raw": 54_000,
+        "received": 12_300,
+        "spared": 12_000,
+        "records": 6_000,
+        "wire": 2_100,
+    }
+    asked = [("fra", SOURCE), ("fra", ALL), ("nyc", ALL)]
+    today = datetime.fromtimestamp(now_ms / 1000, UTC).date()
+    found = read_days(hub_redis.client, now_ms, asked)
+    assert found["fra", SOURCE] == {today.isoformat(): sums}
+    assert found["fra", ALL][today.isoformat()]["wire"] == 3_000
+    assert found["nyc", ALL] == {}
+    assert read_today(hub_redis.client, now_ms, ["fra", "nyc"])["fra"].keys() == {SOURCE, "more"}
+    clock.now += DAY_SECONDS
+    one.add("fra", run(), 1)
+    one.flush()
+    tomorrow = (today + timedelta(days=1)).isoformat()
+    found = read_days(hub_redis.client, now_ms + DAY_SECONDS * 1000, asked)
+    assert [(day, of["runs"]) for day, of in found["fra", SOURCE].items()] == [(tomorrow, 1), (today.isoformat(), 3)]
+    assert parts[2].regions(["fra"])[0].traffic[SOURCE]["runs"] == 4, "since ever"
+
+
+def test_days_are_forgotten_and_nothing_else_grows(parts, clock, hub_redis):
+    runs = Runs(hub_redis.client, clock)
+    runs.add("fra", run(), 1)
+    runs.flush()
+    (key,) = hub_redis.client.keys(names.traffic_of_day("fra", "*"))
+    assert (DAYS + 1) * DAY_SECONDS - 5 <= hub_redis.client.ttl(key) <= (DAYS + 1) * DAY_SECONDS
+    assert hub_redis.client.ttl(names.traffic("fra")) == -1
+    later_ms = connect.redis_now_ms(hub_redis.client) + DAYS * DAY_SECONDS * 1000
+    assert read_days(hub_redis.client, later_ms, [("fra", ALL)])["fra", ALL] == {}, "not shown any more, either"
+
+
+def test_the_ratio_of_a_source_is_judged_and_told_once(parts, clock, hub_redis, capsys):
+    runs = Runs(hub_redis.client, clock)
+    for number in range(2 * RUNS_MIN):
+        runs.add("fra", run(received_bytes=700), 1)
+        if number >= RUNS_MIN:
+            clock.now += JUDGE_SECONDS
+            runs.flush()
+    verdict = learned(hub_redis.client)[SOURCE].verdict
+    assert (verdict.health, verdict.notes) == (
+        "ok",
+        ["more goes home than its pages have: they are 0.78 times that, so its region saves nothing"],
+    )
+    assert capsys.readouterr().out.count("source saves nothing") == 1

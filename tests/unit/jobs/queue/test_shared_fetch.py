@@ -26,7 +26,7 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
         task="A", source="test.source", region=TASK.region, status="succeeded", count=1, warnings=["w"], url="https://x/",
         definition="d", fetched_at="2026-11-24T04:14:00.000Z",
     )  # fmt: skip
-    asked.bytes.raw = 5_000
+    asked.bytes.raw, asked.bytes.received = 5_000, 1_200
     frame = contract.encode_frame(asked, b'[{"id": 1}]' + b" " * 600)
     timing = contract.Timing(queued_ms=4.0)
     told = shared_fetch.tell(TASK, "A", frame, attempts=0, timing=timing, now_ms=1_795_493_641_500)
@@ -34,7 +34,11 @@ def test_a_result_of_anothers_answer_is_a_tasks_own():
     assert (found["task"], found["attempts"], found["records"]) == (TASK.task, 0, [{"id": 1}])
     assert (found["fetched_at"], found["age"], found["cached"], found["stale"]) == (asked.fetched_at, 1.5, False, False)
     assert (found["url"], found["definition"], found["warnings"]) == ("https://x/", "d", ["w"])
-    assert found["bytes"] == {"raw": 0, "records": asked.bytes.records, "wire": len(told.outcome.frame)}
+    sizes = {"records": asked.bytes.records, "wire": len(told.outcome.frame)}
+    assert found["bytes"] == {"raw": 0, **sizes, "received": 0, "spared": 1_200}, (
+        "the page did not cross for it, either"
+    )
+    assert (told.outcome.run.received_bytes, told.outcome.run.spared_bytes) == (0, 1_200)
     assert (found["timing"]["queued_ms"], found["timing"]["total_ms"]) == (4.0, 3500.0)
     assert (told.outcome.task, told.outcome.request, told.traceback) == (TASK.task, TASK.request, "")
     assert not told.outcome.run.own, "it says nothing more of the source"

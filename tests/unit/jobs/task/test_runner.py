@@ -137,6 +137,7 @@ def opened(ended: Ending) -> tuple[Result, list[dict[str, Any]], Ending]:
     assert (shown.source, shown.definition, shown.partial) == (result.source, result.definition, result.partial)
     assert (shown.error, shown.origin) == ((result.error.type, result.error.origin) if result.error else ("", ""))
     assert (shown.rows, shown.raw_bytes, shown.wire_bytes) == (result.count, result.bytes.raw, result.bytes.wire)
+    assert (shown.received_bytes, shown.spared_bytes) == (result.bytes.received, result.bytes.spared)
     return result, records, ended
 
 
@@ -147,6 +148,7 @@ def test_a_task_becomes_a_frame_of_its_records(runner):
     assert result.url == "https://bench.example/tiny"
     assert (ended.outcome.request, ended.outcome.task) == ("R1", "T1")
     assert result.bytes.raw > result.bytes.records
+    assert result.bytes.raw < result.bytes.received < result.bytes.raw + 500, "the head came, too"
     assert len(result.definition) == 8
     assert result.timing.queued_ms == 3.1
     assert result.timing.total_ms > 90 + result.timing.fetch_ms  # two clocks, in whole milliseconds
@@ -257,7 +259,7 @@ def test_a_status_that_is_no_page_is_data_of_the_failure(runner, site, status, k
     error = failure(result)
     assert (error.type, error.origin, error.retryable) == (kind, origin, retryable)
     assert (error.http_status, error.retry_after) == (status, 7.0)
-    assert result.bytes.raw > 0
+    assert result.bytes.received > result.bytes.raw > 0
     assert "Error" not in error.message
     assert f"jobs.errors.{'RateLimited' if status == 429 else 'HttpStatus'}: {error.message}" in ended.traceback
 

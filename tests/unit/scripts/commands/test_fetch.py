@@ -17,12 +17,13 @@ from scripts.stack.gateway_client import Event, GatewayClient, Refused, parse_ev
 from scripts.stack.services import free_port
 
 REQUEST = "01JDFQ2V7C0000000000000000"
+RESULT_BYTES = {"raw": 4000, "records": 400, "wire": 400, "received": 4000, "spared": 0}
 
 
 def result(source, region="fra", **fields):
     return {
         "task": f"task of {source}", "source": source, "region": region, "status": "succeeded", "attempts": 1, "records": [{"a": 1}],
-        "count": 31, "partial": False, "warnings": [], "timing": {"total_ms": 12.2}, "bytes": {"raw": 1700, "records": 1400, "wire": 1200},
+        "count": 31, "partial": False, "warnings": [], "timing": {"total_ms": 12.2}, "bytes": {"raw": 1700, "records": 1400, "wire": 1200, "received": 1700, "spared": 0},
         "error": None, **fields,
     }  # fmt: skip
 
@@ -115,11 +116,7 @@ def fetch(gateway, *words):
 
 
 def test_each_result_is_a_line_and_the_last_one_says_what_crossed(gateway):
-    gateway.results += [
-        result(
-            "slow.example", "sin", count=1, bytes={"raw": 4000, "records": 400, "wire": 400}, timing={"total_ms": 3020}
-        )
-    ]
+    gateway.results += [result("slow.example", "sin", count=1, bytes=RESULT_BYTES, timing={"total_ms": 3020})]
     done = fetch(gateway, "ecb.rates", "slow.example")
     lines = done.output.splitlines()
     assert done.exit_code == 0
@@ -170,13 +167,22 @@ def test_a_stream_that_breaks_is_resumed_without_a_gap_or_a_repeat(gateway):
     assert done.exit_code == 0
 
 
+def test_pages_that_were_not_fetched_again_count_as_what_they_had(gateway):
+    """A 304 has no page, and its records crossed all the same: the line must not say that more crossed than was fetched."""
+    same = {"raw": 0, "records": 1400, "wire": 600, "received": 300, "spared": 5000}
+    gateway.results = [result("ecb.rates", bytes=same)]
+    lines = fetch(gateway, "ecb.rates").output.splitlines()
+    assert lines[1].endswith("31 records    5.0 kB → \x20  600 B     12 ms".replace("\x20", " "))
+    assert "; 300 B fetched and 5.0 kB not fetched again, 600 B crossed the sea (8.8 times less)." in lines[2]
+
+
 def test_the_deadline_is_sent(gateway):
     fetch(gateway, "ecb.rates", "--deadline", "2.5")
     assert gateway.asked == [{"sources": ["ecb.rates"], "deadline": 2.5}]
 
 
 def test_the_age_that_an_answer_may_have_is_sent_and_the_one_that_it_has_is_shown(gateway):
-    nothing = {"raw": 0, "records": 1400, "wire": 0}
+    nothing = {"raw": 0, "records": 1400, "wire": 0, "received": 0, "spared": 0}
     gateway.results = [
         result("ecb.rates", cached=True, age=12.3, warnings=["w"], bytes=nothing, timing={"total_ms": 0})
     ]

@@ -1,5 +1,7 @@
 """How a region is, from what its parts said last."""
 
+from collections.abc import Sequence
+
 import click
 import msgspec
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from jobs.definition.catalog import Catalog
 from scripts.commands import status as status_command
 from tests import sources
-from web.api.overview import Rates, health_of, learned_view, region_view, source_view
+from web.api.overview import Rates, health_of, learned_view, region_view, source_view, traffic_view
 from web.app import host_name
 from web.hub.region import RegionState
 from web.hub.runs import Learned
@@ -21,9 +23,8 @@ POOL = {
     "busy": 3,
     "succeeded": 10,
     "failed": 2,
-    "raw_bytes": 900,
-    "wire_bytes": 100,
 }
+SUMS = {"runs": 3, "failed": 1, "raw": 900, "received": 300, "spared": 200, "records": 200, "wire": 100}
 
 
 def state(**said) -> RegionState:
@@ -53,14 +54,13 @@ def test_status_names_what_is_away(said, status):
 def test_figures_are_those_of_the_living_parts():
     view = region_view(state(bridge_a=BRIDGE, workers_a=POOL, workers_b={**POOL, "at_ms": 0}), "Frankfurt", Rates())
     assert view["queue"] == {"open": 4, "ready": 7, "running": 3, "oldest_seconds": 2.5, "unread": 0}
-    assert view["bytes"]["kept_off_wan"] == 800
     assert view["throughput"] == {"succeeded": 10, "failed": 2, "per_second": None}
 
 
 def test_totals_are_the_regions_own_however_many_pools_say_them():
     later = {**POOL, "at_ms": NOW - 500, "succeeded": 11}
     view = region_view(state(bridge_a=BRIDGE, workers_a=POOL, workers_b=later), "Frankfurt", Rates())
-    assert (view["throughput"]["succeeded"], view["bytes"]["raw"], view["queue"]["running"]) == (11, 900, 6)
+    assert (view["throughput"]["succeeded"], view["queue"]["running"]) == (11, 6)
 
 
 def test_the_number_of_processes_is_what_was_said_last_of_it():
@@ -189,11 +189,12 @@ def test_a_source_whose_host_is_left_alone_is_failing_and_says_why(listed):
     )
 
 
-def learned(definition: str, *reasons: str) -> Learned:
+def learned(definition: str, *reasons: str, notes: Sequence[str] = ()) -> Learned:
     figure = Figure(30, 30)
     verdict = Verdict(
         health="degraded" if reasons else "ok", reasons=list(reasons), definition=definition, runs=20, before=200,
         success=1.0, rows=figure, raw_bytes=figure, busy_ms=figure, coverage={"author": Figure(0.1, 1.0)},
+        notes=list(notes),
     )  # fmt: skip
     return Learned(NOW, verdict)
 
@@ -227,20 +228,58 @@ def test_what_was_learned_is_shown_with_its_figures():
     assert view["coverage"] == {"author": {"last": 0.1, "before": 1.0}}
 
 
+def test_a_source_that_is_well_and_saves_nothing_says_so(listed):
+    entry = listed.get("demo.list")
+    said = {"fra": told(demo_list=entry.definition.hash)}
+    assert health_of(entry, said, learned(entry.definition.hash, notes=["it saves nothing"])) == (
+        "ok",
+        ["it saves nothing"],
+    )
+    assert health_of(entry, said, learned("0ther", notes=["it saves nothing"])) == ("ok", [])
+
+
 def test_bytes_of_a_source_in_a_region_stand_in_its_view():
-    sums = {"runs": 3, "failed": 1, "raw": 900, "records": 200, "wire": 100}
-    seen = msgspec.structs.replace(state(bridge_a=BRIDGE, workers_a=POOL), traffic={"demo.list": sums})
-    assert region_view(seen, "Frankfurt", Rates())["sources"] == {"demo.list": {**sums, "kept_off_wan": 800}}
+    """Its sums since ever, and today's; the region's are those of all its sources."""
+    nothing = dict.fromkeys((*SUMS, "kept_off_wan"), 0)
+    seen = msgspec.structs.replace(
+        state(bridge_a=BRIDGE, workers_a=POOL), traffic={"demo.list": SUMS, "demo.other": SUMS}
+    )
+    today = {"demo.list": {**SUMS, "received": 50, "spared": 0}}
+    view = region_view(seen, "Frankfurt", Rates(), {"2026-11-29": SUMS, "2026-11-27": SUMS}, today)
+    assert view["sources"] == {
+        "demo.list": {**SUMS, "kept_off_wan": 400, "today": {**today["demo.list"], "kept_off_wan": 0}},
+        "demo.other": {**SUMS, "kept_off_wan": 400, "today": nothing},
+    }
+    assert view["bytes"] == {
+        "raw": 1800, "received": 600, "spared": 400, "records": 400, "wire": 200, "kept_off_wan": 800,
+    }  # fmt: skip
+    assert view["days"] == [{"day": day, **SUMS, "kept_off_wan": 400} for day in ("2026-11-29", "2026-11-27")]
+    assert region_view(state(), "Frankfurt", Rates())["bytes"]["kept_off_wan"] == 0
+
+
+def test_more_sent_than_fetched_keeps_nothing_off_the_wan_and_is_never_negative():
+    assert traffic_view({**SUMS, "wire": 501})["kept_off_wan"] == 0
 
 
 def test_status_tells_the_sources_that_fetched_most():
-    sums = {"runs": 1, "failed": 0, "raw": 109_800, "records": 20_000, "wire": 14_200}
-    lines = status_command.traffic_lines({f"s.{number}": {**sums, "raw": number * 1000} for number in range(1, 8)})
+    sums = traffic_view({**SUMS, "runs": 1, "received": 109_800, "spared": 20_000, "wire": 14_200})
+    sums["today"] = {**sums, "kept_off_wan": 5_000}
+    lines = status_command.traffic_lines({f"s.{number}": {**sums, "received": number * 1000} for number in range(1, 8)})
     assert [line.split()[0] for line in lines] == ["s.7", "s.6", "s.5", "s.4", "s.3", "and"]
     assert "2 more sources" in lines[-1]
     assert status_command.traffic_lines({}) == []
     line = status_command.traffic_lines({"quakes.day": sums})[0]
-    assert " ".join(line.split()) == "quakes.day 1 run 109.8 kB fetched → 20.0 kB of records → 14.2 kB home"
+    assert " ".join(line.split()) == (
+        "quakes.day 1 run 109.8 kB fetched, 20.0 kB not again → 14.2 kB home, 115.6 kB kept off the WAN, 5.0 kB of it today"
+    )
+
+
+def test_status_tells_what_a_region_kept_off_the_wan_by_day():
+    days = [{"day": day, **SUMS, "kept_off_wan": kept} for day, kept in (("2026-11-29", 5_000), ("2026-11-27", 900))]
+    assert [line.strip() for line in status_command.day_lines(days)] == [
+        "kept off the WAN: 5.0 kB on 2026-11-29, 5.9 kB in 2 days"
+    ]
+    assert status_command.day_lines([]) == []
 
 
 def test_a_source_of_a_region_that_said_nothing_yet_is_unknown(listed):

@@ -149,6 +149,43 @@ def test_a_page_that_has_not_changed_gives_the_same_records_and_no_bytes():
     assert (verdict.raw_bytes.last, verdict.raw_bytes.before, verdict.rows.last) == (None, 54_000, 30)
 
 
+def sized(page: int, wire: int, *, spared: int = 0, **fields) -> Run:
+    return run(received_bytes=page, spared_bytes=spared, wire_bytes=wire, **fields)
+
+
+def test_a_source_whose_pages_are_no_longer_much_larger_than_what_goes_home_is_told():
+    usual = sized(9_000, 900)
+    assert said((20, sized(9_000, 1_800)), (200, usual)) == [], "half of its usual is not below it"
+    assert said((20, sized(9_000, 2_000)), (200, usual)) == [
+        "its pages are 4.5 times what goes home, 10.0 times before"
+    ]
+    assert said((9, sized(9_000, 2_000)), (200, usual)) == [], "too few"
+    assert said((20, sized(9_000, 2_000)), (9, usual)) == [], "too few before"
+    assert said((20, sized(9_000, 2_000)), (120, usual), (80, sized(9_000, 2_000))) == [], "not unusual for it"
+    verdict = judge(runs((20, sized(9_000, 2_000)), (200, usual)))
+    assert (verdict.health, verdict.ratio.last, verdict.ratio.before) == ("degraded", 4.5, 10.0)
+
+
+def test_a_page_that_was_not_sent_again_has_the_ratio_that_it_had():
+    same = sized(300, 900, spared=9_000, raw_bytes=0)
+    assert said((20, same), (200, sized(9_000, 900))) == []
+    assert judge(runs((20, same))).ratio.last == 10.0
+
+
+def test_a_source_whose_pages_are_smaller_than_what_goes_home_is_well_and_says_that_it_saves_nothing():
+    verdict = judge(runs((10, sized(600, 800))))
+    assert (verdict.health, verdict.reasons) == ("ok", [])
+    assert verdict.notes == [
+        "more goes home than its pages have: they are 0.75 times that, so its region saves nothing"
+    ]
+    assert judge(runs((9, sized(600, 800)))).notes == [], "too few"
+    assert judge(runs((220, sized(900, 900)))).notes == []
+    fallen = judge(runs((20, sized(600, 800)), (200, sized(9_000, 900))))
+    assert (len(fallen.reasons), fallen.notes) == (1, []), "told once"
+    assert judge(runs((20, sized(0, 800)))).notes == [], "a region of an earlier version does not say what a page had"
+    assert judge(runs((20, sized(0, 400, error="timeout")))).notes == []
+
+
 def test_params_that_ask_for_very_different_things_do_not_flap():
     """Of such a source little is said, however its runs follow each other; of one that is steady, the same is told."""
     small = run(rows=2, raw_bytes=4_000, gaps={"price": 2})

@@ -71,10 +71,14 @@ class History(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Fetch(Struct, frozen=True, forbid_unknown_fields=True):
-    """``allow``: permitted addresses besides public ones (``127.0.0.1:8099,10.0.0.0/8``); ``origins``: ``ORIGIN=ORIGIN,…``."""
+    """``allow``: permitted addresses besides public ones (``127.0.0.1:8099,10.0.0.0/8``); ``origins``: ``ORIGIN=ORIGIN,…``.
+
+    ``ca_file``: certificates of CAs that are trusted besides the usual ones.
+    """
 
     allow: str = ""
     origins: str = ""
+    ca_file: str = ""
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):

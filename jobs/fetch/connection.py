@@ -203,11 +203,16 @@ POOLS_BY_SCHEME: Final[Mapping[str, type[HTTPConnectionPool]]] = {"http": Pool, 
 
 
 def tls_context(ca_file: str | None = None) -> ssl.SSLContext:
-    """A context that verifies names and certificates, with the CAs of requests or those of a file."""
+    """A context that verifies names and certificates, with the CAs of requests and those of a file.
+
+    Raises OSError (``ssl.SSLError`` is one) if the file can't be read.
+    """
     context: ssl.SSLContext = create_urllib3_context()
     context.sslsocket_class = _SteadyTLS
     context.options |= ssl.OP_NO_RENEGOTIATION  # a renegotiation could make a sender wait for ever
-    context.load_verify_locations(ca_file or DEFAULT_CA_BUNDLE_PATH)
+    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+    if ca_file:
+        context.load_verify_locations(ca_file)
     return context
 
 

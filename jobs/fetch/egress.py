@@ -4,6 +4,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from jobs.fetch.connection import tls_context
 from jobs.fetch.exchange import error_text
 from jobs.fetch.fetcher import Fetcher, Terms
 from jobs.fetch.guard import parse_allow, parse_origins
@@ -37,10 +38,20 @@ def fetchers_of(settings: Settings, region: Region, *, elsewhere: bool = False) 
         if egress.source_address and not elsewhere and (fault := why_not_from(egress.source_address)):
             message = f'expected an address of this machine, found "{egress.source_address}": {fault}'
             faults.append(Fault(f"{region.name}.toml", None, f"egress.{name}.source_address", message))
+    ca_file = settings.fetch.ca_file
+    if ca_file:
+        try:
+            tls_context(ca_file)
+        except OSError as error:
+            message = f'expected a file with certificates, found "{ca_file}": {error_text(error)}'
+            faults.append(Fault("settings", None, "fetch.ca_file", message))
     if faults:
         raise Faults(faults)
+    threads = region.workers.threads
     return {
-        name: Fetcher(allow=allow, origins=origins, egress=egress, name=name, connections=region.workers.threads)
+        name: Fetcher(
+            allow=allow, origins=origins, egress=egress, name=name, connections=threads, ca_file=ca_file or None
+        )
         for name, egress in region.egress.items()
     }
 

@@ -12,6 +12,7 @@ import asyncio
 import json
 import re
 import signal
+import ssl
 import sys
 from typing import Any, Final
 
@@ -99,17 +100,16 @@ class Connection(asyncio.Protocol):
         self._transport.writelines(self._pages.body(path, number))
 
 
-async def serve(port: int) -> None:
-    """Serves until SIGTERM or SIGINT."""
+async def serve(port: int, pages: Pages, context: ssl.SSLContext | None = None) -> None:
+    """Serves until SIGTERM or SIGINT, with TLS if there is a context."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, over.set)
-    pages = Pages()
-    server = await loop.create_server(lambda: Connection(pages), "127.0.0.1", port, backlog=4096)
+    server = await loop.create_server(lambda: Connection(pages), "127.0.0.1", port, backlog=4096, ssl=context)
     await over.wait()
     server.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    asyncio.run(serve(int(sys.argv[1]), Pages()))

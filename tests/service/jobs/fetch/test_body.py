@@ -1,6 +1,8 @@
 """Bodies and headers at their limits, and content codings."""
 
+import contextlib
 import gzip
+import time
 import zlib
 from collections.abc import Callable
 
@@ -8,8 +10,9 @@ import brotli
 import pytest
 from backports import zstd
 
-from jobs.errors import ConnectionFailed, DecodeFailed, TooLarge
-from tests.service.jobs.fetch.asking import fetch
+from jobs.errors import ConnectionFailed, DecodeFailed, TaskError, TooLarge
+from jobs.fetch.fetcher import Terms
+from tests.service.jobs.fetch.asking import fetch, get
 from tests.service.jobs.fetch.origin import Spoken
 
 
@@ -136,3 +139,47 @@ def test_a_redirect_with_a_bomb_is_not_opened(origin, fetcher):
             spoken.answer(b"there")
 
     assert fetch(fetcher(), origin(say).url + "/", max_bytes=1000).body == b"there"
+
+
+# What came
+
+
+def received_bytes(one, url: str, **options) -> int:
+    """What the fetch of an address received."""
+    terms = Terms(
+        deadline=time.monotonic() + 60, timeout_seconds=30.0, cancelled=bool, **{"max_bytes": 1_000_000, **options}
+    )
+    with contextlib.suppress(TaskError):
+        one.fetch(get(url), terms)
+    return terms.received_bytes
+
+
+def test_bytes_count_as_they_came_with_heads_and_redirects(origin, fetcher):
+    """Packed, that is; and the same over a kept connection, whose earlier answers do not count again."""
+    heads = {
+        "/": b"HTTP/1.1 302 Found\r\nLocation: /page\r\nContent-Length: 5\r\n\r\n",
+        "/page": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n",
+        "/chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    }
+    packed = gzip.compress(b"x" * 100_000)
+    whole = {
+        "/": heads["/"] + b"moved",
+        "/page": heads["/page"] % len(packed) + packed,
+        "/chunks": heads["/chunks"] + b"5\r\nhello\r\n0\r\n\r\n",
+    }
+    site, one = origin(lambda spoken: spoken.say(whole[spoken.target])), fetcher()
+    for _ in range(2):
+        assert received_bytes(one, site.url + "/page") == len(whole["/page"])
+        assert received_bytes(one, site.url + "/") == len(whole["/"]) + len(whole["/page"])
+        assert received_bytes(one, site.url + "/chunks") == len(whole["/chunks"])
+    assert site.connections == 1
+
+
+def test_bytes_of_a_fetch_that_fails_count_too(origin, fetcher):
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n"
+
+    def say(spoken: Spoken) -> None:
+        spoken.say(head + b"x" * 20_000)
+        spoken.hang_up()
+
+    assert received_bytes(fetcher(), origin(say).url) == len(head) + 20_000

@@ -3,11 +3,13 @@
 import msgspec
 import pytest
 
+from jobs.fetch.connection import tls_context
 from jobs.fetch.egress import fetchers_of, passwords_of
 from regions import settings
 from regions.egress import Egress, Proxy, proxy_of, without_credentials
 from regions.faults import Faults
 from regions.settings import Region
+from tests.service.jobs.fetch.origin import certificate
 
 
 @pytest.fixture
@@ -152,3 +154,18 @@ def test_settings_of_a_way_out_travel_to_the_workers_whole():
     """A pool hands them to its processes as JSON."""
     region = Region(name="fra", egress={"default": Egress(proxy="http://h:1", proxy_resolves=True)})
     assert msgspec.json.decode(msgspec.json.encode(region), type=Region) == region
+
+
+def test_a_file_of_cas_is_read_at_start_and_refused_by_its_key(load, tmp_path):
+    """Its CAs are trusted besides the usual ones."""
+    found = load()
+    usual = len(tls_context().get_ca_certs())
+    (tmp_path / "none.pem").write_text("no certificate")
+    for name in ("none.pem", "missing.pem"):
+        fetch = msgspec.structs.replace(found.fetch, ca_file=str(tmp_path / name))
+        with pytest.raises(Faults) as caught:
+            fetchers_of(msgspec.structs.replace(found, fetch=fetch), found.one("fra"))
+        assert [fault.key for fault in caught.value.faults] == ["fetch.ca_file"]
+        assert name in str(caught.value.faults[0])
+    made, _ = certificate(tmp_path, "intranet.example")
+    assert len(tls_context(str(made)).get_ca_certs()) == usual + 1

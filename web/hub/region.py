@@ -9,8 +9,6 @@ from msgspec import Struct
 
 from regions import names
 from regions.script import send, value
-from web.hub.runs import traffic
-from regions.script import value
 from web.hub.traffic import Sums, sums_of
 
 REFUSED: Final = "the hub refused some of its entries"  # the beginning of that reason

@@ -7,11 +7,13 @@ from msgspec import Meta, Struct
 from regions.schedule import Count, Seconds
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
+# As a browser writes it (RFC 6454): no path, no blank.
+Origin = Annotated[str, Meta(pattern=r"^https?://[^/\s?#@]+$")]
 Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
-    """``public_url``: the beginning of links when a proxy stands in front of the gateway.
+    """``public_url``: the beginning of links when a proxy stands in front of the gateway. ``cors_origins``: whose pages may use it.
 
     ``receiving_bytes_max`` bounds the memory for requests that have not arrived whole, ``sending_bytes_max`` that for answers
     that clients have not taken yet. One client address may use ``address_share`` of each. ``takeover_well_seconds``: for how
@@ -26,3 +28,4 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
     sending_bytes_max: Count = 256_000_000
     address_share: Share = 0.25
     takeover_well_seconds: Seconds = 60.0
+    cors_origins: tuple[Origin, ...] = ()

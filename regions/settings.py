@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -407,7 +407,7 @@ class _Reader:
         *,
         strict: bool,
     ) -> None:
-        if not strict and spec.type == tuple[str, ...]:
+        if not strict and get_origin(spec.type) is tuple:
             value = [part.strip() for part in value.split(",") if part.strip()]
         try:
             values[spec.name] = msgspec.convert(value, spec.type, strict=strict)

@@ -30,6 +30,7 @@ from web.api.health import Health
 from web.api.intake import Intake
 from web.api.overview import Overview
 from web.api.poll import Poller
+from web.api.query import Query
 from web.api.recall import Recall
 from web.api.submit import Rules
 from web.api.wait import Waiters
@@ -58,6 +59,17 @@ LAST_ANSWERS_SECONDS: Final = 1.5  # how long a stop waits for answers on their 
 HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this machine
 
+REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
+PREFLIGHT: Final = [
+    ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
+    ("Access-Control-Allow-Headers", "Content-Type, If-None-Match, Last-Event-ID, Prefer, X-Request-Id"),
+    ("Access-Control-Max-Age", "600"),
+]
+EXPOSED: Final = (
+    "Access-Control-Expose-Headers",
+    "Age, ETag, Link, Location, Nearfetch-Count, Nearfetch-Partial, Nearfetch-Warnings, Preference-Applied, Retry-After, X-Request-Id",
+)
+
 Handler = Callable[..., Answer | None]
 # How long the body of a call may be, and a check of its head, which raises Problem.
 Body = tuple[int, Callable[[Head], object]]
@@ -69,23 +81,36 @@ def routes(
     intake: Intake, poller: Poller, recall: Recall, overview: Overview, health: Health
 ) -> list[tuple[str, str, Handler]]:
     """(method, path, handler) of all calls."""
-    return [
-        ("POST", "/v1/requests", intake.post),
+    with_query: list[tuple[str, str, Handler]] = [
         ("GET", "/v1/requests", recall.search),
         ("GET", "/v1/requests/<request>", poller.get),
-        ("DELETE", "/v1/requests/<request>", poller.delete),
         ("GET", "/v1/requests/<request>/events", poller.events),
+        ("GET", "/v1/sources/<source>/records", intake.records),
+    ]
+    others: list[tuple[str, str, Handler]] = [
+        ("POST", "/v1/requests", intake.post),
+        ("DELETE", "/v1/requests/<request>", poller.delete),
         ("GET", "/v1/requests/<request>/tasks/<task>", poller.task),
         ("GET", "/v1/tasks/<task>", poller.where),
         ("GET", "/v1/sources", lambda _: overview.sources()),
         ("GET", "/v1/sources/<source>", lambda _, source: overview.source(source)),
-        ("GET", "/v1/sources/<source>/records", intake.records),
         ("GET", "/v1/regions", lambda _: overview.regions()),
         ("GET", "/v1/regions/<region>", lambda _, region: overview.region(region)),
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),
         ("GET", "/", overview.page),
     ]
+    return with_query + [(method, path, _without_query(handler)) for method, path, handler in others]
+
+
+def _without_query(handler: Handler) -> Handler:
+    """The handler of a call that takes no query: what has no meaning is refused, not ignored."""
+
+    def handle(exchange: Exchange, **arguments: str) -> Answer | None:
+        Query(exchange, ()).check()
+        return handler(exchange, **arguments)
+
+    return handle
 
 
 class App:
@@ -96,9 +121,13 @@ class App:
         found: list[tuple[str, str, Handler]],
         hosts: Iterable[str],
         bodies: Mapping[tuple[str, str], Body] | None = None,
+        origins: Iterable[str] = (),
     ) -> None:
-        """``bodies``: (method, path) → the ``Body`` of this call; all other calls take none."""
-        self._hosts = frozenset(hosts)
+        """``bodies``: (method, path) → the ``Body`` of this call; all other calls take none.
+
+        ``origins``: whose pages may use the gateway by a browser.
+        """
+        self._hosts, self._origins = frozenset(hosts), frozenset(origins)
         self._bodies = dict(bodies or {})
         self._router = bottle.Router()
         for method, path, handler in found:
@@ -126,14 +155,19 @@ class App:
         path = received.parts()[0].decode("latin-1")
         try:
             self._check_host(received)
+            self._check_site(received, received.method, path)
             self._bodies[received.method, path][1](received)
         except Problem:
             return True
         return False
 
     def _answer(self, exchange: Exchange) -> Answer | None:
+        self._add_headers(exchange)
         try:
             self._check_host(exchange)
+            if exchange.method == "OPTIONS" and self._is_allowed(exchange):
+                return Answer(204, b"", PREFLIGHT)
+            self._check_site(exchange, exchange.method, exchange.path)
             handler, arguments = self._route(exchange)
             if exchange.body is None and not self.body_bytes_max(exchange.method, exchange.path):
                 raise Problem("too-large", f"expected no body with {exchange.method} {exchange.path[:200]}, found one")
@@ -159,6 +193,27 @@ class App:
                 raise Problem("method-not-allowed", f"expected {allow}", headers=[("Allow", allow)]) from None
             raise Problem("not-found", f"there is nothing at {exchange.path[:200]}") from None
         return handler, arguments
+
+    def _add_headers(self, exchange: Exchange) -> None:
+        """What every answer to this client carries: its own id of the call, and whether a page may read it."""
+        name = exchange.header("X-Request-Id")
+        if REQUEST_ID.fullmatch(name):
+            exchange.extra.append(("X-Request-Id", name))
+            exchange.fields["client_id"] = name
+        if self._origins:
+            exchange.extra.append(("Vary", "Origin"))
+        if self._is_allowed(exchange):
+            exchange.extra += [("Access-Control-Allow-Origin", exchange.header("Origin")), EXPOSED]
+
+    def _is_allowed(self, head: Head) -> bool:
+        """Whether a page of an allowed origin asks."""
+        return head.header("Origin") in self._origins
+
+    def _check_site(self, head: Head, method: str, path: str) -> None:
+        """Refuses a page of another site (Fetch Metadata) what makes or ends tasks: it may ask without reading, say by an image."""
+        makes_tasks = method not in ("GET", "HEAD") or path.endswith("/records")
+        if makes_tasks and head.header("Sec-Fetch-Site") == "cross-site" and not self._is_allowed(head):
+            raise Problem("cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site")
 
     def _check_host(self, head: Head) -> None:
         """Refuses a Host that is not a name of this machine, so that no web page can reach the gateway by a name of its own.
@@ -228,7 +283,7 @@ class Gateway:
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head)
         }
-        app = App(found, known_hosts(settings), bodies)
+        app = App(found, known_hosts(settings), bodies, settings.gateway.cors_origins)
         gateway = settings.gateway
         bounds = Bounds(gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share)
         self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds, app.refuses)

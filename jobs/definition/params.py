@@ -12,7 +12,7 @@ from jobs.definition.reader import Reader, Table, Where, show
 from jobs.text import dates, pattern, values
 from regions.faults import nearest
 
-RESERVED: Final = ("wait", "max_age")  # parameters of the HTTP API itself
+RESERVED: Final = ("wait", "max_age", "deadline")  # parameters of the HTTP API itself
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LENGTH: Final = "a length"
 NAMES_MAX: Final = 32  # faults that one answer lists
@@ -24,7 +24,7 @@ _NUMERIC: Final = ("int", "decimal", "float")
 _EXPECTED: Final = {
     "str": "a text",
     "url": "an http or https address",
-    "int": "a whole number",
+    "int": "a whole number of 18 digits at most",
     "decimal": "a decimal number (in JSON as a text or a number)",
     "float": "a number",
     "bool": "true or false",
@@ -176,8 +176,11 @@ def _typed(kind: str, given: Any, *, text: bool) -> Any:
         found = _from_text(kind, given) if text else _from_json(kind, given)
     except (ValueError, InvalidOperation) as error:
         raise ValueError(f"expected {_EXPECTED[kind]}, found {show(given)}") from error
-    if isinstance(found, str) and any(0xD800 <= ord(character) <= 0xDFFF or character == "\0" for character in found):
-        raise ValueError(f"expected {_EXPECTED[kind]}, found one that is no valid Unicode text")
+    if isinstance(found, str):
+        if "\0" in found:
+            raise ValueError(f"expected {_EXPECTED[kind]} without U+0000, found one")
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in found):
+            raise ValueError(f"expected {_EXPECTED[kind]} of whole characters, found half of a surrogate pair")
     return found
 
 

@@ -16,6 +16,7 @@ from web.hub.ledger import View
 from web.hub.redis import HubUnavailable
 
 COMMENT_SECONDS: Final = 15.0
+DONE: Final = ".done"  # ends the id of the event ``done``: who has it needs nothing more
 HEAD: Final = Answer(
     200,
     b"",
@@ -107,7 +108,7 @@ def _events(view: View, base: str) -> bytes:
     """The events of a view: its results, and ``done`` if it has ended."""
     events = [_event(b"result", at, result) for at, result in zip(view.cursors, view.results, strict=True)]
     if view.done and not view.more:
-        events.append(_event(b"done", view.cursor, views.request_body(view, base, with_results=False)))
+        events.append(_event(b"done", view.cursor + DONE, views.request_body(view, base, with_results=False)))
     return b"".join(events)
 
 

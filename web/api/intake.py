@@ -16,6 +16,7 @@ import msgspec
 from jobs import contract
 from regions import logs
 from web.api import pieces, rows, submit, views
+from web.api.query import Query, preferred_wait
 from web.api.wait import Awaited, Wait, Waiters, park
 from web.flow.accept import Accepted, Acceptor, Refused
 from web.http import problems
@@ -46,23 +47,30 @@ class Intake:
 
     def check_head(self, head: Head) -> float:
         """Returns for how many seconds a ``POST /v1/requests`` waits. Raises ``Problem`` if it is refused whatever its body is."""
-        views.refuse_other_sites(head)
         if not submit.is_json_type(head.header("Content-Type")):
             found = head.header("Content-Type") or "none"
             raise Problem("not-json-type", f"expected application/json, found {found[:60]}")
-        wait = submit.prefer_wait(head.header("Prefer"))
-        return 0.0 if wait is None else views.seconds("Prefer: wait", wait, self.rules.limits.wait_max_seconds)
+        charset = submit.charset_of(head.header("Content-Type"))
+        if charset not in ("", "utf-8", "us-ascii"):
+            raise Problem("not-json-type", f"expected JSON in UTF-8, found charset={charset[:60]}")
+        coding = head.header("Content-Encoding")
+        if coding.strip().lower() not in ("", "identity"):
+            raise Problem("not-json-type", f"expected a body without Content-Encoding, found {coding[:60]}")
+        return min(preferred_wait(head.header("Prefer")), self.rules.limits.wait_max_seconds)
 
     def records(self, exchange: Exchange, source: str) -> Answer | None:
-        """``GET …/records``: one source's result or only its records, as Accept says. If the task failed, a problem document."""
-        views.refuse_other_sites(exchange)
-        pairs = views.query_of(exchange)
-        wait, most = dict(pairs).get("wait"), self.rules.limits.wait_max_seconds
-        seconds = RECORDS_WAIT_SECONDS if wait is None else views.seconds("wait", wait, most)
-        new = submit.from_query(source, pairs, self.rules)
+        """``GET …/records``: one source's result or only its records, as Accept says. If the task failed, a problem document.
+
+        HEAD checks the call and fetches nothing.
+        """
+        query = Query(exchange, None)
+        seconds = query.seconds("wait", RECORDS_WAIT_SECONDS, self.rules.limits.wait_max_seconds)
+        new = submit.from_query(source, query.pairs, self.rules, query.faults)
         form = rows.negotiate(exchange.header("Accept"))
         if form is None:
             raise problems.not_acceptable(rows.FORMS, exchange.header("Accept"))
+        if exchange.method == "HEAD":  # its method is safe, and its client wants no records
+            return Answer(200, b"", [("Content-Type", rows.CONTENT_TYPES[form]), *_caching(new)])
         _RecordsArrival(self, exchange, new, seconds, form, self._columns(source) if form == rows.CSV else []).submit()
         return None
 
@@ -178,7 +186,7 @@ class _RecordsArrival(_Arrival):
         if view.status != "succeeded":
             error = msgspec.json.decode(result, type=contract.Result).error
             return problems.failed_task(result, msgspec.to_builtins(error))
-        headers = [("Cache-Control", f"max-age={int(self._new.max_age)}"), ("Vary", "Accept")]
+        headers = _caching(self._new)
         if self._new.max_age:  # otherwise it was fetched just now
             headers.append(("Age", str(int(contract.head_of(result).age))))
         if self._form == rows.JSON:
@@ -186,6 +194,11 @@ class _RecordsArrival(_Arrival):
         link = ("Link", f'<{views.link(self._intake.base, view.id)}>; rel="describedby"')
         self._intake.tables.submit(_answer_table, self._exchange, self._form, self._columns, result, [*headers, link])
         return None
+
+
+def _caching(new: New) -> list[tuple[str, str]]:
+    """How long caches may keep records, and what else they depend on."""
+    return [("Cache-Control", f"max-age={int(new.max_age)}"), ("Vary", "Accept")]
 
 
 def _answer_table(

@@ -9,7 +9,8 @@ from jobs.contract import FINAL
 from jobs.errors import Cancelled
 from regions.durability import File
 from web.api import pieces, trail, views
-from web.api.events import Stream
+from web.api.events import DONE, Stream
+from web.api.query import Query, is_cursor
 from web.api.recall import Recall
 from web.api.wait import STATE_ONLY, Awaited, Wait, Waiters, park
 from web.flow.clean import Cleaner
@@ -42,12 +43,11 @@ class Poller:
 
     def get(self, exchange: Exchange, request: str) -> Answer | None:
         """The request with the results since a cursor: at once, or parked until there is news."""
-        exchange.fields["request"] = request
-        query = views.members_of(exchange)
-        after = views.cursor(query["after"]) if "after" in query else None
-        wait = views.seconds("wait", query["wait"], self._wait_max_seconds) if "wait" in query else 0.0
+        query = Query(exchange, ("after", "wait"))
+        after, wait = query.cursor("after"), query.seconds("wait", 0.0, self._wait_max_seconds)
+        query.check()
         etags = exchange.header("If-None-Match")
-        self._check(request)
+        request = self._check(exchange, request)
 
         def polled(view: View) -> Answer:
             return views.polled(view, self._base, etags)
@@ -69,11 +69,18 @@ class Poller:
         return None
 
     def events(self, exchange: Exchange, request: str) -> Answer | None:
-        """The request's event stream. It is always parked."""
-        exchange.fields["request"] = request
-        after = exchange.header("Last-Event-ID") or views.members_of(exchange).get("after") or START
-        views.cursor(after)
-        self._check(request)
+        """The request's event stream, which is parked; 204 for a client that has its end, so that a browser stops asking."""
+        query = Query(exchange, ("after",))
+        last, asked = exchange.header("Last-Event-ID"), query.text("after")
+        if asked is not None and not is_cursor(asked.removesuffix(DONE)):
+            query.fault("after", "a cursor like 1732421640123-0")
+        if last and not is_cursor(last.removesuffix(DONE)):
+            query.faults.append(("", f"Last-Event-ID: expected the id of an event, found {last[:60]!r}"))
+        query.check()
+        after = last or asked or START
+        request = self._check(exchange, request)
+        if after.endswith(DONE):
+            return Answer(204, b"", [("Cache-Control", "no-store")])
         exchange.park()
         stream = Stream(exchange, request, after, self._base, lambda: self._recall.stream(stream, exchange))
         park(self._waiters, stream, exchange)
@@ -84,9 +91,7 @@ class Poller:
 
         If all have ended, nothing changes; but the regions get the cancels again, since they may have missed them.
         """
-        exchange.fields["request"] = request
-        views.refuse_other_sites(exchange)
-        self._check(request)
+        request = self._check(exchange, request)
         with self._hub.asking():
             view = self._ledger.read(request, STATE_ONLY)
             if view is not None and not view.done:
@@ -126,8 +131,8 @@ class Poller:
 
     def task(self, exchange: Exchange, request: str, task: str) -> Answer:
         """Where one task of a request is: every hop, every attempt, its error in full."""
-        exchange.fields["request"], exchange.fields["task"] = request, task
-        self._check(request)
+        request, task = self._check(exchange, request), task.upper()
+        exchange.fields["task"] = task
         with self._hub.asking() as client:
             found = trail.whereabouts(client, request, task)
         if found is None:
@@ -138,14 +143,19 @@ class Poller:
 
     def where(self, exchange: Exchange, task: str) -> Answer:
         """Where a task is, by the task's id alone."""
-        if not views.ID_PATTERN.fullmatch(task):
-            raise problems.Problem("not-found", "expected a task id, 26 letters and digits")
-        return self.task(exchange, ids.request_of(task), task)
+        if not views.ID_PATTERN.fullmatch(task.upper()):
+            raise problems.Problem("not-found", f"expected a task's id ({views.ID}), found {task[:60]!r}")
+        return self.task(exchange, ids.request_of(task.upper()), task)
 
-    def _check(self, request: str) -> None:
-        """Raises 404 if ``request`` is not an id, or was refused: its accept may have got through after its 503."""
+    def _check(self, exchange: Exchange, request: str) -> str:
+        """The request's id in capitals, noted for the log.
+
+        Raises 404 if it is no id, or was refused: its accept may have got through after its 503.
+        """
+        exchange.fields["request"] = request = request[:60].upper()
         if not views.ID_PATTERN.fullmatch(request) or self._cleaner.is_refused(request):
             raise self._recall.missing(request)
+        return request
 
     def _whole(self, view: View) -> Answer:
         return Answer(200, views.request_body(view, self._base), WHOLE)

@@ -14,7 +14,8 @@ import redis
 from regions import logs
 from web.api import views
 from web.api.events import Stream
-from web.flow.history import History, HistoryAway, Wanted
+from web.api.query import Query
+from web.flow.history import PAGE, PAGE_MAX, History, HistoryAway, Wanted
 from web.http import problems
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
@@ -22,7 +23,7 @@ from web.hub.ledger import START, Ledger, View
 
 THREADS: Final = 2
 STATUSES: Final = ("succeeded", "partial", "failed", "cancelled")
-FILTERS: Final = ("source", "region", "status", "since", "cursor")
+FILTERS: Final = ("source", "region", "status", "since", "cursor", "limit")
 
 log = logs.get("history")
 
@@ -112,24 +113,25 @@ def _answer(exchange: Exchange, look: Callable[[], Answer | None]) -> None:
 
 
 def _wanted(exchange: Exchange) -> Wanted:
-    """The filters of a query; raises ``Problem`` (400) with what is wrong."""
-    given: dict[str, str] = {}
-    for name, value in views.query_of(exchange):
-        if name not in FILTERS or name in given:
-            raise Problem("bad-request", f"expected each of {', '.join(FILTERS)} once at most, found {name[:60]!r}")
-        given[name] = value
-    status, cursor = given.get("status"), given.get("cursor")
+    """The filters of a query; raises ``Problem`` (400) with all that is wrong."""
+    query = Query(exchange, FILTERS)
+    status, before, since = query.text("status"), query.text("cursor"), query.text("since")
     if status is not None and status not in STATUSES:
-        raise Problem("bad-request", f"status: expected one of {', '.join(STATUSES)}, found {status[:60]!r}")
-    if cursor is not None and not views.ID_PATTERN.fullmatch(cursor):
-        raise Problem("bad-request", f"cursor: expected the cursor of an answer, found {cursor[:60]!r}")
-    since = _since(given["since"]) if "since" in given else None
-    return Wanted(given.get("source"), given.get("region"), status, since, cursor)
+        query.fault("status", f"one of {', '.join(STATUSES)}")
+    before = before and before.upper()
+    if before is not None and not views.ID_PATTERN.fullmatch(before):
+        query.fault("cursor", "the cursor of an answer")
+    begin = None if since is None else _moment(since)
+    if since is not None and begin is None:
+        query.fault("since", "a time like 2026-11-24T04:14:00Z")
+    limit = query.number("limit", PAGE, PAGE_MAX)
+    query.check()
+    return Wanted(query.text("source"), query.text("region"), status, begin, before, limit)
 
 
-def _since(text: str) -> datetime:
+def _moment(text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):  # an offset may lead out of the years that there are
-        raise Problem("bad-request", f"since: expected a time like 2026-11-24T04:14:00Z, found {text[:60]!r}") from None
+        return None

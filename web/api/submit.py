@@ -14,6 +14,7 @@ from jobs.definition.hosts import HostRefused
 from jobs.definition.model import BadParams
 from regions.faults import nearest
 from regions.settings import Limits
+from web.api import query
 from web.http.problems import Problem, invalid, pointer
 from web.hub import ids
 from web.hub.ledger import New, NewTask
@@ -23,10 +24,25 @@ DEPTH_MAX: Final = 64
 SHOWN_MAX: Final = 100  # unknown members that are named one by one
 MEMBERS: Final = ("sources", "deadline", "max_age", "attrs")
 TASK_MEMBERS: Final = ("source", "params")
-QUERY_OWN: Final = ("wait", "max_age")
+QUERY_OWN: Final = ("wait", "max_age", "deadline")
+AGE: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
 AGE_MAX_SECONDS: Final = 2.0**31  # caches take this for infinite (RFC 9111, 1.2.2)
-SECONDS: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
-PREFER_WAIT: Final = re.compile(r'(?:^|,)\s*wait\s*=\s*"?([^",;]*)"?', re.IGNORECASE)
+
+DIGITS_MAX: Final = 1_000  # of a whole number; Python refuses some more
+GZIP: Final = b"\x1f\x8b"
+# What Python's messages about JSON that can't be read begin with, and what they mean.
+EXPECTED: Final = {
+    "Expecting value": "a value",
+    "Expecting property name": "a member's name in double quotes",
+    "Illegal trailing comma": "a value or a member, not a comma before the end,",
+    "Expecting ':'": "a colon",
+    "Expecting ','": "a comma, or the end of the list or object,",
+    "Extra data": "the end of the body",
+    "Unterminated string": "the end of the text that begins",
+    "Invalid control character": "an escape in place of a control character",
+    "Invalid \\": "an escape that JSON has",
+    "Unexpected UTF-8 BOM": "JSON without a byte order mark",
+}
 
 Errors = list[tuple[str, str]]  # (pointer, detail)
 
@@ -54,14 +70,33 @@ def is_json_type(content_type: str) -> bool:
     return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
+def charset_of(content_type: str) -> str:
+    """The charset that a Content-Type names, in lower case; "" if it names none."""
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return value.strip().strip('"').lower().replace("utf8", "utf-8")
+    return ""
+
+
 def decode(body: bytes) -> Any:
     """The body's JSON. Raises ``Problem`` (400) if it is not JSON, repeats a member, or is nested too deeply."""
+    if not body.strip():
+        raise Problem("not-json", "expected JSON, found an empty body")
+    if body.startswith(GZIP):
+        raise Problem("not-json", "expected JSON, found gzip: a body may not be compressed")
     try:
         document = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no_constant, parse_float=_number
+            body.decode("utf-8"),
+            object_pairs_hook=_members,
+            parse_constant=_no_constant,
+            parse_float=_number,
+            parse_int=_whole,
         )
     except UnicodeDecodeError as error:
         raise Problem("not-json", f"expected UTF-8, found byte 0x{body[error.start]:02x} at {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise Problem("not-json", _where(error)) from error
     except RecursionError as error:
         raise Problem("not-json", f"expected at most {DEPTH_MAX} levels, found more") from error
     except ValueError as error:
@@ -102,11 +137,16 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
     )
 
 
-def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> New:
-    """A synchronous request for one source from a query. Raises ``Problem``: 404 for an unknown source, otherwise 422."""
+def from_query(
+    source: str, pairs: Sequence[tuple[str, str]], rules: Rules, faults: Sequence[tuple[str, str]] = ()
+) -> New:
+    """A synchronous request for one source from a query, of which ``faults`` are known.
+
+    Raises ``Problem``: 404 for an unknown source, otherwise with all faults: 400 if there were some before, else 422.
+    """
     if rules.catalog.get(source) is None:
         raise unknown_source(source, rules.catalog)
-    errors: Errors = []
+    errors: Errors = list(faults)
     params: dict[str, object] = {}
     own: dict[str, str] = {}
     for name, text in pairs:
@@ -117,12 +157,16 @@ def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> N
         else:
             params[name] = text
     max_age = own.get("max_age", "0")
-    if not SECONDS.fullmatch(max_age):
+    if not AGE.fullmatch(max_age):
         errors.append(("/max_age", f"expected a number of seconds from 0, found {_shown(max_age)}"))
+    most = rules.limits.deadline_max_seconds
+    deadline = query.seconds(own["deadline"]) if "deadline" in own else rules.limits.deadline_seconds
+    if deadline is None or not 0 < deadline <= most:
+        errors.append(("/deadline", f"expected seconds above 0 and up to {most:g}, found {_shown(own['deadline'])}"))
     task = _task(source, params, rules, _At(), errors, text=True)
-    if errors or task is None:
-        raise invalid(errors)
-    request, deadline_ms = ids.new(), int(rules.limits.deadline_seconds * 1000)
+    if errors or task is None or deadline is None:
+        raise query.bad(errors) if faults else invalid(errors)
+    request, deadline_ms = ids.new(), max(1, int(deadline * 1000))
     return New(
         id=request,
         tasks=_numbered(request, [task]),
@@ -130,12 +174,6 @@ def from_query(source: str, pairs: Sequence[tuple[str, str]], rules: Rules) -> N
         max_age=min(float(max_age), AGE_MAX_SECONDS),
         sync=True,
     )
-
-
-def prefer_wait(header: str) -> str | None:
-    """The text of the wait that a Prefer header (RFC 7240) asks for."""
-    found = PREFER_WAIT.search(header)
-    return found.group(1).strip() if found else None
 
 
 def unknown_source(source: str, catalog: Catalog) -> Problem:
@@ -279,6 +317,20 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"expected a value of JSON, found {name}")
+
+
+def _where(error: json.JSONDecodeError) -> str:
+    """What was expected in the place of an error, and what was found."""
+    expected = next((text for start, text in EXPECTED.items() if error.msg.startswith(start)), "JSON")
+    found = error.doc[error.pos : error.pos + 1]
+    at = f"at line {error.lineno}, column {error.colno}"
+    return f"expected {expected} {at}, found {json.dumps(found, ensure_ascii=False) if found else 'the end'}"
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS_MAX:
+        raise ValueError(f"expected a number of {DIGITS_MAX} digits at most, found one of {len(text)}")
+    return int(text)
 
 
 def _number(text: str) -> float:

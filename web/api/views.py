@@ -10,15 +10,13 @@ from ulid import ULID
 
 from jobs import contract
 from web.http import problems
-from web.http.exchange import Answer, Exchange, Head
+from web.http.exchange import Answer
 from web.hub.ledger import START, MovedView, New, NewTask, TaskView, Times, View
 
 JSON: Final = ("Content-Type", "application/json")
 RETRY_AFTER: Final = ("Retry-After", "1")
 ID_PATTERN: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-CURSOR_PATTERN: Final = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
-SECONDS_PATTERN: Final = re.compile(r"(\d{1,9}(\.\d{0,9})?|\.\d{1,9})([eE]\d{1,2})?", re.ASCII)
-CURSOR_PART_MAX: Final = 2**64 - 2
+ID: Final = "26 letters and digits, without I, L, O and U"
 
 
 def first_view(new: New, times: Times) -> View:
@@ -136,50 +134,8 @@ def _validated(etag: bytes, if_none_match: str) -> tuple[list[tuple[str, str]], 
 def not_there(request: str, result_ttl_seconds: float) -> problems.Problem:
     """404, or 410 if the id's own time says that the request has expired."""
     if not ID_PATTERN.fullmatch(request):
-        return problems.Problem("not-found", "expected a request id, 26 letters and digits")
+        return problems.Problem("not-found", f"expected a request's id ({ID}), found {request[:60]!r}")
     age_seconds = time.time() - ULID.from_str(request).timestamp
     if age_seconds > result_ttl_seconds:
         return problems.Problem("expired", f"its results were kept for {result_ttl_seconds:g} s, and have expired")
     return problems.Problem("not-found", f"there is no request {request}")
-
-
-def cursor(text: str) -> str:
-    """A client's cursor, checked; raises ``Problem`` (400)."""
-    found = CURSOR_PATTERN.fullmatch(text)
-    if found is None or any(int(part) > CURSOR_PART_MAX for part in found.groups()):
-        raise problems.Problem("bad-request", f"after: expected a cursor like 1732421640123-0, found {text[:60]!r}")
-    return text
-
-
-def seconds(name: str, text: str, most: float) -> float:
-    """A wait in seconds, cut to ``most``; raises ``Problem`` (400) if it is not a number from 0."""
-    if not SECONDS_PATTERN.fullmatch(text):
-        raise problems.Problem("bad-request", f"{name}: expected a number of seconds from 0, found {text[:60]!r}")
-    return min(float(text), most)
-
-
-def refuse_other_sites(head: Head) -> None:
-    """Raises ``Problem`` (403) if a browser says (Fetch Metadata) that a page of another site asks, say by an image."""
-    if head.header("Sec-Fetch-Site") == "cross-site":
-        raise problems.Problem(
-            "cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site"
-        )
-
-
-def members_of(exchange: Exchange) -> dict[str, str]:
-    """The query as a dict; raises ``Problem`` (400) if it can't be read, or has a name twice."""
-    pairs = query_of(exchange)
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise problems.Problem("bad-request", f"query: expected each name once, found {twice[:60]!r} twice")
-    return found
-
-
-def query_of(exchange: Exchange) -> list[tuple[str, str]]:
-    """The query's pairs; raises ``Problem`` (400) if it can't be read."""
-    try:
-        return exchange.query()
-    except ValueError as error:
-        raise problems.Problem("bad-request", f"query: {error}") from error

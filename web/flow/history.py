@@ -31,7 +31,8 @@ from web.hub.redis import HubUnavailable
 READ_SECONDS: Final = 2.0
 WRITE_SECONDS: Final = 15.0
 AGAIN_SECONDS: Final = 1.0  # after a failure, calls are refused at once for this long
-PAGE: Final = 50  # requests in one answer
+PAGE: Final = 50  # requests in one answer, if its client names no limit
+PAGE_MAX: Final = 200
 PART_BYTES: Final = 8_000_000  # of frames in one document, which MongoDB limits to 16 MiB; a frame is smaller
 DUPLICATE: Final = 11000  # MongoDB's error code for an _id that exists
 CLOCKS_APART_MS: Final = 600_000  # how far the clocks of the hub and of the gateway that made an id may differ
@@ -54,6 +55,7 @@ class Wanted(Struct, frozen=True):
     status: str | None = None
     since: datetime | None = None
     before: str | None = None
+    limit: int = PAGE
 
 
 class History:
@@ -136,10 +138,10 @@ class History:
         if wanted.before is not None:
             query["_id"] = {**query.get("_id", {}), "$lt": wanted.before}
         with self._asking(READ_SECONDS) as database:
-            found = list(database[names.REQUESTS_COLLECTION].find(query).sort("_id", -1).limit(PAGE + 1))
-        page = found[:PAGE]
+            found = list(database[names.REQUESTS_COLLECTION].find(query).sort("_id", -1).limit(wanted.limit + 1))
+        page = found[: wanted.limit]
         views = [_view(one, one["cursor"], [], [], more=False) for one in page]
-        return views, page[-1]["_id"] if len(found) > PAGE else None
+        return views, page[-1]["_id"] if len(found) > wanted.limit else None
 
     @contextmanager
     def _asking(self, seconds: float) -> Iterator[Any]:

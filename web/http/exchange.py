@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl
 
 from regions import logs
+from web.http import coding
 from web.http.quota import FREE_BYTES, Over
 
 if TYPE_CHECKING:  # the outlet imports this module
@@ -33,6 +34,7 @@ STALL_SECONDS: Final = 30.0  # how often a client's progress with waiting bytes 
 RATE_MIN: Final = 1_000  # bytes a second: a client that takes less counts as gone
 HANG_UP: Final = select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 WITHOUT_BODY: Final = frozenset({204, 304})
+CODED_AT_ONCE_BYTES: Final = 300_000  # coding more takes ms, for which threads that serve others have no time
 CLIENT_GONE: Final = 499  # in the log only
 
 log = logs.get("http")
@@ -76,6 +78,8 @@ class Exchange:
     __slots__ = (
         "_answered_status",
         "_begun",
+        "_coding",
+        "_compressor",
         "_ended",
         "_gone",
         "_handed",
@@ -94,6 +98,7 @@ class Exchange:
         "_written",
         "body",
         "environ",
+        "extra",
         "fields",
         "is_http11",
         "is_parked",
@@ -117,6 +122,7 @@ class Exchange:
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ["PATH_INFO"]
         self.fields: dict[str, object] = {}  # further fields of the log line
+        self.extra: list[tuple[str, str]] = []  # headers of its answer, whatever it is
         self.is_parked = False
         self.mask = 0  # epoll events; the outlet's
         self._outlet, self._socket, self._keep = outlet, socket, keep
@@ -127,6 +133,8 @@ class Exchange:
         self._written = self._taken = 0  # bytes: written by us, and taken by the client at the last check
         self._begun = self._ended = self._released = self._gone = self._handed = False
         self._answered_status = CLIENT_GONE
+        self._coding = coding.chosen(environ.get("HTTP_ACCEPT_ENCODING", ""))
+        self._compressor: coding.Compressor | None = None  # of a stream
         self._on_gone: Callable[[], None] | None = None
         self._on_drained: Callable[[], None] | None = None
         outlet.open.add(self)
@@ -171,6 +179,16 @@ class Exchange:
         """
         if over := self._hold(len(answer.body)):
             answer = self._outlet.crowded(over)
+        if len(answer.body) >= coding.MIN_BYTES and coding.is_codable(answer):
+            answer = coding.varying(answer)
+            if self._coding and self.is_parked and len(answer.body) > CODED_AT_ONCE_BYTES:
+                self._outlet.code(self, answer, self._coding)
+                return not self._gone
+            answer = coding.coded(answer, self._coding)
+        return self.give(answer)
+
+    def give(self, answer: Answer) -> bool:
+        """The same for an answer that is coded already, or need not be."""
         data = self._head(answer, f"Content-Length: {len(answer.body)}\r\n")
         if self.method != "HEAD" and answer.status not in WITHOUT_BODY:
             data += answer.body
@@ -186,6 +204,9 @@ class Exchange:
             return False
         if not self.is_http11:
             self._keep = False
+        if coding.is_codable(answer):
+            answer = coding.head(coding.varying(answer), self._coding)
+            self._compressor = coding.Compressor(self._coding) if self._coding else None
         head = self._head(answer, "Transfer-Encoding: chunked\r\n" if self.is_http11 else "")
         is_all = self.method == "HEAD"
         if data and not is_all:
@@ -200,11 +221,17 @@ class Exchange:
         return self._put(self._chunk(data), None, is_first=False, is_last=False)
 
     def _chunk(self, data: bytes) -> bytes:
+        if self._compressor is not None:
+            data = self._compressor.add(data) + self._compressor.flush()
         return b"%x\r\n%b\r\n" % (len(data), data) if self.is_http11 else data
 
     def close_stream(self) -> bool:
         """Ends a stream."""
-        return self._put(b"0\r\n\r\n" if self.is_http11 else b"", None, is_first=False, is_last=True)
+        rest = b""
+        if self._compressor is not None:
+            rest = self._compressor.end()
+            rest = b"%x\r\n%b\r\n" % (len(rest), rest) if self.is_http11 else rest
+        return self._put(rest + (b"0\r\n\r\n" if self.is_http11 else b""), None, is_first=False, is_last=True)
 
     def abort(self) -> None:
         """Cuts the connection, when an answer that was begun can't be completed."""
@@ -366,7 +393,7 @@ class Exchange:
         if not self._keep or self._outlet.is_closing:
             self._keep = False
             connection = "Connection: close\r\n"
-        fields = "".join(f"{name}: {value}\r\n" for name, value in answer.headers)
+        fields = "".join(f"{name}: {value}\r\n" for name, value in (*answer.headers, *self.extra))
         status = f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
         return f"{status}{fields}{framing}{connection}Date: {_date()}\r\n\r\n".encode("latin-1")
 

@@ -9,12 +9,14 @@ import contextlib
 import os
 import select
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from jobs import memory
 from regions import logs
 from regions.loop import Loop
 from web.http import problems
+from web.http.coding import Coding, coded
 from web.http.exchange import HANG_UP, Answer, Exchange
 from web.http.quota import Over, Quota
 
@@ -56,6 +58,7 @@ class Outlet:
         self._beat = self._trimmed = time.monotonic()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
+        self._coders = ThreadPoolExecutor(1, "coding")
         self._loop = Loop("outlet", self._turn)
 
     def start(self) -> None:
@@ -67,6 +70,7 @@ class Outlet:
         self._loop.ask_to_stop()
         os.eventfd_write(self._wake, 1)
         self._loop.join()
+        self._coders.shutdown(cancel_futures=True)
         for exchange in list(self.open):
             exchange.hung_up(is_sure=True)
         for fd, (lingering, *_) in list(self._lingering.items()):
@@ -82,6 +86,18 @@ class Outlet:
     def crowded(self, over: Over) -> Answer:
         """The 429 or 503 that replaces an answer for which there is no room."""
         return problems.crowded(over).answer()
+
+    def code(self, exchange: Exchange, answer: Answer, form: Coding) -> None:
+        """Codes a large answer on a thread of its own, then gives it."""
+
+        def give() -> None:
+            try:
+                exchange.give(coded(answer, form))
+            except Exception:
+                log.exception("coding an answer failed", path=exchange.path[:200])
+                exchange.abort()
+
+        self._coders.submit(give)
 
     def want(self, exchange: Exchange, mask: int) -> None:
         """Waits for these events of the exchange's socket; the exchange's lock is held."""

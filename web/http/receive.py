@@ -25,6 +25,7 @@ VERSIONS: Final = ("1.0", "1.1")
 
 _HEAD_END: Final = b"\r\n\r\n"
 _BLANK_LINES: Final = re.compile(rb"(?:\r\n)*")
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#@\s]+)((?:[/?].*)?)", re.IGNORECASE)
 _SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)  # stays escaped, since it separates no segments
 
 
@@ -188,10 +189,14 @@ class Receiver:
         method = parser.get_method().decode("ascii")
         if not head.startswith(b"%b %b HTTP/" % (method.encode(), self._target)):
             raise Malformed(400, "expected a request line with single blanks between its parts")
-        if not self._target.startswith(b"/") or b"#" in self._target:
-            raise Malformed(400, "expected a request target that is a path, with a query or none")
         is_http11 = version == "1.1"
         fields, self._length = _checked(self._fields, is_http11=is_http11)
+        absolute = _ABSOLUTE.fullmatch(self._target)
+        if absolute is not None:  # its host counts, whatever Host says (RFC 9112, 3.2.2)
+            fields[b"Host"] = absolute[1]
+            self._target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+        if not self._target.startswith(b"/") or b"#" in self._target:
+            raise Malformed(400, "expected a request target that is a path or an http address, with a query or none")
         received = Received(method, self._target, fields, is_http11=is_http11, keep=self._keep)
         if self._length != 0:
             self._limit = self._limit_of(method, received.parts()[0].decode("latin-1"))

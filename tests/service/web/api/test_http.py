@@ -1,5 +1,6 @@
 """A whole gateway on a real broker and a real Redis; the test plays the region."""
 
+import gzip
 import html
 import json
 import os
@@ -10,13 +11,14 @@ import threading
 import time
 
 import pytest
+from backports import zstd
 
 from jobs import contract
 from regions import connect
 from scripts.stack.services import free_port
 from tests import sources
 from tests.forked import GATEWAY, Forked
-from tests.service.gateway import JSON, LIST
+from tests.service.gateway import JSON, LIST, Stack
 from tests.waiting import until
 from tests.wire import Wire, ask, chunked
 
@@ -73,6 +75,12 @@ def test_prefer_wait_is_not_applied_to_several_sources(stack):
     assert [stack.region.take("nyc").sync, stack.region.take("nyc").sync] == [False, False]
 
 
+def test_prefer_that_can_not_be_read_is_ignored(stack):
+    reply = stack.post({"sources": ["demo.plain"]}, {**JSON, "Prefer": "wait=soon"})
+    assert (reply.status, "preference-applied" in reply.headers) == (202, False)
+    assert stack.region.take("nyc").sync is False
+
+
 def records(stack, query: str, *, region: str, error: contract.Error | None = None):
     with Wire(stack.port) as wire:
         wire.send("GET", query)
@@ -111,7 +119,13 @@ def test_records_whose_wait_ran_out_are_a_202_with_the_request(stack):
     [
         ("POST", "/v1/requests", JSON, b"{", 400, "not-json"),
         ("POST", "/v1/requests", JSON, b"", 400, "not-json"),
-        ("POST", "/v1/requests", {**JSON, "Prefer": "wait=soon"}, b'{"sources": ["demo.plain"]}', 400, "bad-request"),
+        ("POST", "/v1/requests?wait=5", JSON, b'{"sources": ["demo.plain"]}', 400, "bad-request"),
+        ("POST", "/v1/requests", {**JSON, "Content-Encoding": "gzip"}, b"{}", 415, "not-json-type"),
+        ("POST", "/v1/requests", {"Content-Type": "application/json; charset=utf-16"}, b"{}", 415, "not-json-type"),
+        ("GET", "/v1/sources?q=x", {}, b"", 400, "bad-request"),
+        ("GET", "/healthz?x", {}, b"", 400, "bad-request"),
+        ("DELETE", "/v1/requests/01JDFQ2V7C0000000000000000?now=1", {}, b"", 400, "bad-request"),
+        ("OPTIONS", "/v1/requests", {"Origin": "https://pages.example"}, b"", 405, "method-not-allowed"),
         ("POST", "/v1/requests", {"Content-Type": "text/plain"}, b"{}", 415, "not-json-type"),
         ("POST", "/v1/requests", {}, b"{}", 415, "not-json-type"),
         ("POST", "/v1/requests", JSON, b'{"sources": ["no.such"]}', 422, "invalid"),
@@ -158,7 +172,7 @@ def test_refusals_are_problem_documents(stack, method, path, headers, body, stat
         ("POST", "/v1/requests", {**JSON, "Sec-Fetch-Site": "cross-site"}, 403, "cross-site"),
         ("POST", "/v1/requests", {"Content-Type": "text/plain"}, 415, "not-json-type"),
         ("POST", "/v1/requests", {}, 415, "not-json-type"),
-        ("POST", "/v1/requests", {**JSON, "Prefer": "wait=soon"}, 400, "bad-request"),
+        ("POST", "/v1/requests", {**JSON, "Content-Encoding": "gzip"}, 415, "not-json-type"),
         ("POST", "/v1/requests", {**JSON, "Content-Length": "1000001"}, 413, "too-large"),
         ("POST", "/v1/sources", JSON, 405, "method-not-allowed"),
         ("GET", "/healthz", {}, 413, "too-large"),
@@ -186,6 +200,69 @@ def test_body_of_a_head_that_is_not_refused_is_asked_for(stack):
         wire.socket.sendall(body)
         assert wire.reply().status == 202
     stack.region.purge()
+
+
+def test_head_of_records_checks_the_call_and_fetches_nothing(stack):
+    with Wire(stack.port) as wire:
+        wire.send("HEAD", "/v1/sources/demo.list/records?category=x&max_age=60", {"Accept": "text/csv"})
+        status, headers = wire.head()
+        assert (status, headers["cache-control"], headers["content-type"]) == (
+            200, "max-age=60", "text/csv; charset=utf-8; header=present",
+        )  # fmt: skip
+        wire.send("HEAD", "/v1/sources/demo.list/records?category=x&page=one")
+        assert wire.head()[0] == 422
+    assert stack.region.is_empty("fra")
+
+
+def test_an_address_as_target_is_taken_and_its_host_counts(stack):
+    for host, status in (("127.0.0.1", 200), ("evil.example", 421)):
+        assert ask(stack.port, "GET", f"http://{host}/healthz", {"Host": "localhost"}).status == status
+    assert ask(stack.port, "GET", "http://localhost", {"Host": "evil.example"}).status == 200
+
+
+def test_ids_are_read_in_any_case(stack):
+    promised = stack.post({"sources": ["demo.plain"]}).json()
+    task = promised["tasks"][0]["id"]
+    for path in (f"requests/{promised['id']}", f"requests/{promised['id']}/tasks/{task}", f"tasks/{task}"):
+        prefix, _, rest = path.partition("/")
+        assert ask(stack.port, "GET", f"/v1/{prefix}/{rest.lower()}".replace("/TASKS/", "/tasks/")).status == 200
+    stack.region.purge()
+
+
+def test_clients_own_id_of_a_call_comes_back_and_is_logged(stack, capsys):
+    for path, status in (("/healthz", 200), ("/v2", 404)):
+        reply = ask(stack.port, "GET", path, {"X-Request-Id": "order-17"})
+        assert (reply.status, reply.headers["x-request-id"]) == (status, "order-17")
+    until(lambda: "order-17" in capsys.readouterr().out, "the log line")
+    for text in ("a b", "x" * 129, "\xff"):
+        assert "x-request-id" not in ask(stack.port, "GET", "/healthz", {"X-Request-Id": text}).headers
+
+
+def test_pages_of_an_allowed_origin_may_ask(tmp_path, rabbitmq, hub_redis):
+    stack = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__GATEWAY__CORS_ORIGINS="https://app.example")
+    try:
+        page = {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"}
+        reply = ask(stack.port, "OPTIONS", "/v1/requests", {**page, "Access-Control-Request-Method": "POST"})
+        assert reply.status == 204
+        assert "POST" in reply.headers["access-control-allow-methods"]
+        reply = stack.post({"sources": ["demo.plain"]}, {**JSON, **page})
+        assert (reply.status, reply.headers["access-control-allow-origin"]) == (202, "https://app.example")
+        assert reply.headers["vary"] == "Origin"
+        assert stack.region.take("nyc").request == reply.json()["id"]
+        evil = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+        assert "access-control-allow-origin" not in ask(stack.port, "GET", "/healthz", evil).headers
+        assert stack.post({"sources": ["demo.plain"]}, {**JSON, **evil}).status == 403
+    finally:
+        stack.stop()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_large_answers_are_coded_as_the_client_accepts(stack, coding):
+    plain, found = (ask(stack.port, "GET", "/v1/sources", {"Accept-Encoding": one}) for one in ("identity", coding))
+    assert ("content-encoding" in plain.headers, found.headers["content-encoding"]) == (False, coding)
+    assert plain.headers["vary"] == found.headers["vary"] == "Accept-Encoding"
+    read = gzip.decompress if coding == "gzip" else zstd.decompress
+    assert json.loads(read(found.body)) == plain.json()
 
 
 def test_405_says_what_is_allowed(stack):

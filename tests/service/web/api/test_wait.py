@@ -1,9 +1,12 @@
 """Polls, long polls and event streams on a real server and a real Redis."""
 
 import contextlib
+import gzip
+import json
 import time
 
 import pytest
+from backports import zstd
 from ulid import ULID
 
 from regions import names
@@ -169,7 +172,7 @@ def test_bad_wait_is_a_400(gateway, wait):
 
 def test_unknown_malformed_and_old_ids(gateway):
     old = str(ULID.from_timestamp(time.time() - 3700))
-    for request, status in ((str(ULID()), 404), ("nonsense", 404), (old, 410), (old.lower(), 404)):
+    for request, status in ((str(ULID()), 404), ("nonsense", 404), (old, 410), (old.lower(), 410)):
         for suffix in ("", "?wait=5", "/events"):
             reply = ask(gateway.port, "GET", f"/v1/requests/{request}{suffix}")
             assert (reply.status, reply.headers["content-type"]) == (status, "application/problem+json")
@@ -258,7 +261,7 @@ def test_stream_tells_each_result_and_then_the_end(gateway):
         event = next(stream)
         assert (event.name, event.data["task"], event.data["error"]["http_status"]) == ("result", third, 404)
         done = next(stream)
-        assert (done.name, done.id, done.data["status"]) == ("done", event.id, "partial")
+        assert (done.name, done.id, done.data["status"]) == ("done", f"{event.id}.done", "partial")
         assert "results" not in done.data
         assert list(stream) == []
         assert wire.ask("GET", "/healthz").status == 200  # the connection serves on
@@ -287,16 +290,55 @@ def test_stream_resumes_by_its_last_id_without_gap_or_repeat(gateway):
         assert [event.data.get("task") for event in events] == [*tasks[7:], None]
 
 
-def test_stream_resumed_after_its_end_says_so_again(gateway):
+def test_stream_resumed_after_its_last_result_says_that_it_is_done(gateway):
     new, _ = gateway.add()
     gateway.settle(new, 0)
     with Wire(gateway.port) as wire:
         wire.send("GET", f"{path(new)}/events")
         wire.head()
-        last = list(wire.events())[-1]
+        last, done = wire.events()
         wire.send("GET", f"{path(new)}/events", {"Last-Event-ID": last.id})
         wire.head()
-        assert [(event.name, event.id) for event in wire.events()] == [("done", last.id)]
+        assert [(event.name, event.id) for event in wire.events()] == [("done", done.id)]
+
+
+def test_who_has_the_end_of_a_stream_gets_a_204(gateway):
+    """It makes an EventSource of a browser stop; it would come back for ever."""
+    new, _ = gateway.add()
+    gateway.settle(new, 0)
+    with Wire(gateway.port) as wire:
+        wire.send("GET", f"{path(new)}/events")
+        wire.head()
+        *_, done = wire.events()
+        assert wire.ask("GET", f"{path(new)}/events", {"Last-Event-ID": done.id}).status == 204
+        assert wire.ask("GET", f"{path(new)}/events?after={done.id}").status == 204
+        assert wire.ask("GET", f"{path(new)}/events", {"Last-Event-ID": f"{done.id}.done"}).status == 400
+
+
+@pytest.mark.parametrize(("coding", "read"), [("gzip", gzip.decompress), ("zstd", zstd.decompress)])
+def test_answer_in_pieces_is_coded_as_the_client_accepts(gateway, coding, read):
+    new, _ = gateway.add(3)
+    for index in range(3):
+        gateway.settle(new, index, b'["%b"]' % (b"abc" * 100_000))
+    plain = ask(gateway.port, "GET", path(new))
+    found = ask(gateway.port, "GET", path(new), {"Accept-Encoding": coding})
+    assert (found.headers["content-encoding"], found.headers["transfer-encoding"]) == (coding, "chunked")
+    assert read(found.body) == plain.body
+    assert len(found.body) < len(plain.body) / 10
+    tag = found.headers["etag"]
+    assert tag == f"W/{plain.headers['etag']}"
+    assert ask(gateway.port, "GET", path(new), {"If-None-Match": tag}).status == 304
+
+
+def test_large_answer_for_a_client_that_waits_is_coded_on_another_thread(gateway):
+    new, _ = gateway.add()
+    with Wire(gateway.port) as wire:
+        wire.send("GET", path(new, "?wait=30"), {"Accept-Encoding": "gzip"})
+        gateway.has_waiters(1)
+        gateway.settle(new, 0, b'["%b"]' % (b"abc" * 200_000))
+        reply = wire.reply()
+        assert json.loads(gzip.decompress(reply.body))["results"][0]["records"] == ["abc" * 200_000]
+        assert wire.ask("GET", "/healthz").status == 200
 
 
 def test_comment_is_when_a_stream_reads_what_nobody_told_it(start_gateway, monkeypatch):

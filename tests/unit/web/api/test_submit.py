@@ -184,21 +184,24 @@ def test_query_faults_are_named_at_once(rules):
     assert set(pointers(caught.value)) == {"/category", "/page", "/colour", "/max_age"}
 
 
+def test_query_has_a_deadline(rules):
+    assert submit.from_query("demo.plain", [("deadline", "2.5")], rules).deadline_ms == 2_500
+    for text in ("0", "301", "soon", ""):
+        with pytest.raises(Problem) as caught:
+            submit.from_query("demo.plain", [("deadline", text)], rules)
+        assert pointers(caught.value) == ["/deadline"]
+
+
+def test_query_whose_wait_is_wrong_is_a_400_with_the_other_faults(rules):
+    with pytest.raises(Problem) as caught:
+        submit.from_query("demo.list", [("page", "x")], rules, [("/wait", "expected seconds")])
+    assert (caught.value.kind, set(pointers(caught.value))) == ("bad-request", {"/wait", "/page", "/category"})
+
+
 def test_query_of_an_unknown_source_is_a_404(rules):
     with pytest.raises(Problem) as caught:
         submit.from_query("demo.lst", [], rules)
     assert caught.value.kind == "not-found"
-
-
-@pytest.mark.parametrize(
-    ("header", "wait"),
-    [
-        ("", None), ("wait=10", "10"), ("respond-async, wait=10", "10"), ('Wait = "5"', "5"), ("wait=5; x=1", "5"),
-        ("await=5", None), ("return=minimal", None),
-    ],
-)  # fmt: skip
-def test_prefer_header(header, wait):
-    assert submit.prefer_wait(header) == wait
 
 
 @pytest.mark.parametrize(
@@ -232,3 +235,43 @@ def test_a_text_has_2000_characters_at_most_where_its_definition_does_not_say(ru
     with pytest.raises(Problem) as caught:
         submit.from_query("demo.list", [("category", text + "a")], rules)
     assert caught.value.errors == [("/category", "expected 2000 characters at most, found 2001")]
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "expected JSON, found an empty body"),
+        (b"{", "expected a member's name in double quotes at line 1, column 2, found the end"),
+        (b"{'a'", "expected a member's name in double quotes at line 1, column 2, found \"'\""),
+        (b'{"a" 1}', 'expected a colon at line 1, column 6, found "1"'),
+        (b'{"a": 1 2}', 'expected a comma, or the end of the list or object, at line 1, column 9, found "2"'),
+        (b'{"a": }', 'expected a value at line 1, column 7, found "}"'),
+        (b"{} x", 'expected the end of the body at line 1, column 4, found "x"'),
+        (b'"a', 'expected the end of the text that begins at line 1, column 1, found "\\""'),
+        (b'"\\x"', 'expected an escape that JSON has at line 1, column 2, found "\\\\"'),
+        (b'"a\nb"', 'expected an escape in place of a control character at line 1, column 3, found "\\n"'),
+        (b"9" * 5_000, "expected a number of 1000 digits at most, found one of 5000"),
+        (b"\x1f\x8b\x08\x00", "expected JSON, found gzip: a body may not be compressed"),
+    ],
+)
+def test_messages_about_json_are_our_own(rules, body, detail):
+    assert refused(rules, body).detail == detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "charset"),
+    [
+        ("application/json", ""),
+        ("application/json; charset=UTF-8", "utf-8"),
+        ('a/b;charset="utf-16"', "utf-16"),
+        ("a/b; charset=utf8", "utf-8"),
+    ],
+)
+def test_charset_of_a_content_type(kind, charset):
+    assert submit.charset_of(kind) == charset
+
+
+@pytest.mark.parametrize(("value", "found"), [("a\0b", "without U+0000"), (10**30, "of 18 digits at most")])
+def test_params_that_no_source_can_take_say_why(rules, value, found):
+    problem = refused(rules, {"sources": [{"source": "demo.list", "params": {"category": "x", "page": value}}]})
+    assert found in problem.detail or "whole number" in problem.detail

@@ -18,13 +18,17 @@ class Asked:
         return parse_qsl(self._text, keep_blank_values=True, errors="strict", max_num_fields=200)
 
 
+def read(text: str, known) -> None:
+    query = Query(Asked(text), known)
+    query.seconds("wait", 0, 60)
+    query.cursor("after")
+    query.number("limit", 50, 200)
+    query.check()
+
+
 def refused(text: str, known) -> Problem:
     with pytest.raises(Problem) as caught:
-        query = Query(Asked(text), known)
-        query.seconds("wait", 0, 60)
-        query.cursor("after")
-        query.number("limit", 50, 200)
-        query.check()
+        read(text, known)
     return caught.value
 
 

@@ -7,7 +7,6 @@ import pytest
 from ulid import ULID
 
 from web.api import events, views
-from web.http.problems import Problem
 from web.hub.ledger import New, NewTask, TaskView, Times, View
 
 TASK = NewTask(id="T", source="a.b", region="fra", params={}, url="https://x.example/", host="h", definition="d")

@@ -17,6 +17,7 @@ Hub (central Redis)
     nf:ask:{request}         hash    until its deadline, what asks a standby: the tasks of sources that have one (web.flow.takeover)
     nf:out:{region}          stream  what a region reports; the consumer group of the gateways reads it
     nf:region:{region}       hash    the last status of each of the region's parts, one field for each part
+    nf:regions               zset    regions by when a gateway last had a file of them (hub ms; web.flow.served)
     nf:accepting             zset    requests that are not accepted yet, by the end of their lease (hub ms)
     nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
     nf:open:{region}         zset    "{request}/{task}" of unfinished tasks, by the time of accept (hub ms)
@@ -87,6 +88,7 @@ DEAD_AT = "nf:dead:at"
 GATEWAYS = "gateways"  # the consumer group of the out streams
 HUB = "hub"  # takes a region's place in results that the hub itself makes; no region may have this name
 BARRED = "nf:barred"
+REGIONS = "nf:regions"
 HOLDINGS = "nf:holdings"
 TAKEOVER = "nf:takeover"
 TAKEOVER_TURN = "nf:takeover:turn"

@@ -153,7 +153,10 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """All settings; ``region`` holds those of each region by name."""
+    """All settings; ``region`` holds those of each region by name.
+
+    A gateway changes ``region`` while it runs, as files come and go (web.flow.served): read it anew in each turn, as a list.
+    """
 
     hub: Hub = field(default_factory=Hub)
     gateway: Gateway = field(default_factory=Gateway)
@@ -223,29 +226,33 @@ def load(
 
 
 class Again:
-    """Reads the settings of a region again and again, as ``load``, but only if one of their files has changed since.
+    """Reads settings again and again, as ``load``, but only if one of their files has changed since, or come, or gone.
 
-    A secret in a file of its own does not count.
+    Those of one region, or of all. A secret in a file of its own does not count.
     """
 
-    def __init__(self, region: str) -> None:
+    def __init__(self, region: str = "") -> None:
         self._region = region
-        self._files: list[Path] = []
-        self._stamps: list[tuple[int, ...] | None] | None = None  # of these files, before they were read the last time
+        self._folders: list[Path] = []
+        self._stamps: dict[Path, tuple[int, ...] | None] | None = None  # of their files, before they were read
         self._found: Settings | None = None
 
     def __call__(self) -> Settings:
         """The settings as the files are now. Raises ``Faults``, each time until they are mended."""
-        files = self._files
-        stamps = list(map(_stamp, files))
+        folders = self._folders
+        stamps = {path: _stamp(path) for path in self._files(folders)}
         if self._found is None or stamps != self._stamps:
             self._found = None
             found = load(only=self._region)
-            self._files = [_hub_file(os.environ)]
-            self._files += [folder / f"{self._region}.toml" for folder in _region_folders(found.regions)]
-            self._stamps = stamps if self._files == files else None
+            self._folders = _region_folders(found.regions)
+            self._stamps = stamps if self._folders == folders else None
             self._found = found
         return self._found
+
+    def _files(self, folders: list[Path]) -> list[Path]:
+        if self._region:
+            return [_hub_file(os.environ), *(folder / f"{self._region}.toml" for folder in folders)]
+        return [_hub_file(os.environ), *(path for folder in folders for path in folder.glob("*.toml"))]
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

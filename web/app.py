@@ -18,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import bottle
+import msgspec
 import redis
 
 from jobs import memory
@@ -25,7 +26,7 @@ from jobs.definition.catalog import Catalog
 from regions import connect, durability, logs
 from regions.loop import Loop
 from regions.process import settle_on_processor
-from regions.settings import Settings
+from regions.settings import Again, Settings
 from web.api.health import Health
 from web.api.intake import Intake
 from web.api.overview import Overview
@@ -41,6 +42,7 @@ from web.flow.history import History
 from web.flow.holdings import Holdings
 from web.flow.listen import Listener
 from web.flow.publish import Publisher
+from web.flow.served import Served
 from web.flow.settle import Settler
 from web.flow.sweep import Sweeper
 from web.flow.takeover import Takeover
@@ -53,6 +55,7 @@ from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable, check_durability
 
 CATALOG_SECONDS: Final = 1.0  # a changed definition is noticed within 2 s
+DIFFERS_SECONDS: Final = 10.0  # between two looks at the definitions that regions have
 LAST_ANSWERS_SECONDS: Final = 1.5  # how long a stop waits for answers on their way
 
 # RFC 3986, 3.2.2 and 3.2.3: a port may be empty.
@@ -244,8 +247,12 @@ def known_hosts(settings: Settings) -> set[str]:
 class Gateway:
     """All parts of a gateway, and the order in which they start and stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reload: Callable[[], Settings] | None = None) -> None:
+        """``reload`` reads the settings again, for the regions; without it they stay. ``settings.region`` changes by that."""
         self.settings = settings
+        if reload is None:
+            first = msgspec.structs.replace(settings, region=dict(settings.region))
+            reload = lambda: first  # noqa: E731
         base = settings.gateway.public_url.rstrip("/")
         limits = settings.limits
         self.catalog = Catalog(settings.source_folders, settings.first_region)
@@ -255,6 +262,7 @@ class Gateway:
         self.archiver = Archiver(self.hub, self.ledger, self.history)
         self.recall = Recall(self.history, self.ledger, base, limits.result_ttl_seconds)
         self.publisher = Publisher(settings)
+        self.served = Served(settings, self.hub, self.catalog, self.publisher, reload)
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
         self.waiters = Waiters(self.hub, self.ledger)
         self.settler = Settler(settings, self.hub, self.ledger, self.waiters, self.catalog)
@@ -266,7 +274,7 @@ class Gateway:
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
         self.takeover = Takeover(settings, self.hub, self.catalog, self.publisher.silent_in)
-        rules = Rules(self.catalog, limits, frozenset(settings.region), self.takeover.route)
+        rules = Rules(self.catalog, limits, settings.region, self.takeover.route)
         self.intake = Intake(rules, self.acceptor, self.waiters, base)
         poller = Poller(
             self.hub,
@@ -277,7 +285,10 @@ class Gateway:
             base,
             wait_max_seconds=limits.wait_max_seconds,
         )
-        overview = Overview(settings, self.hub, self.ledger, self.catalog, base, self.takeover)
+        self._differs_at = 0.0
+        overview = self._overview = Overview(
+            settings, self.hub, self.ledger, self.catalog, base, self.takeover, self.served.leaving
+        )
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
         found = routes(self.intake, poller, self.recall, overview, health)
         bodies: dict[tuple[str, str], Body] = {
@@ -355,8 +366,12 @@ class Gateway:
         try:
             if self.catalog.refresh():
                 self._log_catalog()
+            self.served.look()
+            if time.monotonic() >= self._differs_at:
+                self._differs_at = time.monotonic() + DIFFERS_SECONDS
+                self._overview.tell()
         except Exception:
-            log.exception("reading the sources failed")
+            log.exception("reading the sources or regions failed")
         return CATALOG_SECONDS
 
     def _log_catalog(self) -> None:
@@ -399,7 +414,7 @@ def run(settings: Settings) -> int:
     settle_on_processor(os.getpid())  # before it has threads
     memory.tune_allocator()
     threading.excepthook = die
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, Again())
     asked: list[int] = []
 
     def ask(number: int, _: object) -> None:

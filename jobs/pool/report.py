@@ -21,6 +21,9 @@ from regions.settings import Region, Settings
 STATUS_SECONDS: Final = 2.0  # two that are missing are a reason for a takeover (web.flow.takeover)
 REFRESH_SECONDS: Final = 1.0  # the hub hears of a changed definition within 2 s
 SOURCES_SECONDS: Final = 60.0  # sources are sent this often though unchanged, for a hub that lost them
+NEWS_SECONDS: Final = (
+    12.0  # for so long after a change with each status: a gateway may hear of it before it reads the file
+)
 # The region's counters in a status, and their fields in the Redis hash.
 COUNTERS: Final = {
     "succeeded": b"succeeded",
@@ -58,6 +61,7 @@ class Reporter:
         self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
+        self._news_until = 0.0
         self._open: dict[str, str] = {}  # hosts with an open breaker, and why
         self._has_news = threading.Event()  # about sources; the examiner's thread sets it, too
         self._failures = 0  # to reach the hub, in a row
@@ -119,11 +123,14 @@ class Reporter:
             self._look_at_hosts()
         try:
             self._send("status", ["part", "workers", "name", self._name], self.status())
-            if self._has_news.is_set() or time.monotonic() >= self._sources_due:
-                self._sources_due = 0.0  # stays due until it is sent
+            now = time.monotonic()
+            if self._has_news.is_set():
                 self._has_news.clear()
+                self._sources_due, self._news_until = 0.0, now + NEWS_SECONDS
+            if now >= self._sources_due:
+                self._sources_due = 0.0  # stays due until it is sent
                 self._send("sources", [], self.sources())
-                self._sources_due = time.monotonic() + SOURCES_SECONDS
+                self._sources_due = now if now < self._news_until else now + SOURCES_SECONDS
         except redis.exceptions.RedisError as error:
             if not self._failures:
                 log.warning("can't report", region=self._region.name, error=str(error))

@@ -73,7 +73,7 @@ class Runner:
         self._records_bytes_max = settings.limits.records_bytes_max
         self._region = region.name
         catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
-        self._sources = Sources(catalog, region.name)
+        self._sources = Sources(catalog, region)
         self._secrets_of = region.secrets_of
         self._passwords = passwords_of(region)
         self._store = AnswerStore(Raw()) if store is None else store

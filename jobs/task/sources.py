@@ -1,8 +1,8 @@
 """Finds the definition that a task runs by, also while definitions change, and compiles it for the task's thread.
 
 1. The current definition, when it takes the task's params.
-2. When it is gone, broken, half written or wants other params: the one that the task was accepted with, if this process
-   has seen it.
+2. When it is gone, broken, half written, wants other params, or has moved to another region and needs what only that one
+   has: the one that the task was accepted with, if this process has seen it.
 3. Else the task fails with ``unknown_source``.
 """
 
@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from jobs.contract import Task
-from jobs.definition.catalog import Catalog
+from jobs.definition.catalog import Catalog, wrong_in
 from jobs.definition.model import BadParams, Definition
 from jobs.errors import BlockedAddress, UnknownSource
 from jobs.fetch.fetcher import shown
 from jobs.origin import origin_of, origin_or_none
 from jobs.parse.source import Source, address
 from regions.faults import Faults
+from regions.settings import Region
 
 # At least, between two reads of the files because of tasks with newer definitions: a region may be behind for long.
 REFRESH_SECONDS: Final = 0.5
@@ -29,7 +30,7 @@ Ready = tuple[Source, dict[str, object]]  # a source, and a task's params conver
 class Sources:
     """The sources of a worker process, shared by its threads."""
 
-    def __init__(self, catalog: Catalog, region: str) -> None:
+    def __init__(self, catalog: Catalog, region: Region) -> None:
         self._catalog, self._region = catalog, region
         self._here = threading.local()
         self._looked = time.monotonic()
@@ -66,9 +67,11 @@ class Sources:
             self.refresh()
             entry = self._catalog.get(task.source)
         if entry is None:
-            raise UnknownSource(f"expected a source of region {self._region}, found no {task.source} here")
+            raise UnknownSource(f"expected a source of region {self._region.name}, found no {task.source} here")
         if entry.definition is None:
             raise UnknownSource(f"the definition of {task.source} is broken here: {entry.faults[0]}")
+        if entry.region != self._region.name and (faults := wrong_in(self._region, entry.definition)):
+            raise UnknownSource(f"{task.source} belongs to region {entry.region} by now: {faults[0]}")
         return entry.definition
 
     def _is_due(self) -> bool:
@@ -82,7 +85,8 @@ class Sources:
         try:
             params = definition.bind(task.params, text=False)
         except BadParams as error:
-            another = "has another definition here, which " if task.definition != definition.hash else ""
+            is_another = task.definition != definition.hash
+            another = f"has definition {definition.hash} here, not {task.definition}, and " if is_another else ""
             raise UnknownSource(f"{definition.id} {another}does not accept these params: {error}") from error
         check_address(task, definition, params)
         return self._compiled(definition), params

@@ -44,7 +44,8 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
             say(takeover_line(region["takeover"]))
         if region.get("scale"):
             say(scale_line(region["scale"]))
-        for text in (*day_lines(region.get("days", [])), *traffic_lines(region.get("sources", {}))):
+        told = (*differs_lines(region.get("differs", {})), *day_lines(region.get("days", [])))
+        for text in (*told, *traffic_lines(region.get("sources", {}))):
             say(text)
     if status != OK:
         say(f"  regions: {coloured('unknown')}{reason(answer)}")
@@ -87,6 +88,17 @@ def scale_line(scale: dict[str, Any]) -> str:
     if fault := scale.get("fault"):
         lines.append(f"        {coloured('degraded')} its [scale] is wrong, so the previous one applies: {fault}")
     return "\n".join(lines)
+
+
+def differs_lines(differs: dict[str, dict[str, str]]) -> list[str]:
+    """The sources whose definition in a region is not the gateway's."""
+    lines = [
+        f"        {source}: definition {one['there'] or 'none'} there, {one['here'] or 'none'} at the gateway"
+        for source, one in list(differs.items())[:SOURCES_SHOWN]
+    ]
+    if len(differs) > SOURCES_SHOWN:
+        lines.append(f"        and {counted(len(differs) - SOURCES_SHOWN, 'more source')} that differ: --json")
+    return lines
 
 
 def day_lines(days: list[dict[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ read only the generated files, and see none of the variables.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,21 +52,28 @@ def choose_ports(
     distances: Mapping[str, Distance] | None = None,
     *,
     live: bool = False,
+    new: Collection[str] | None = None,
 ) -> Ports:
     """The ports of a stack: those that it had before, else those derived from the gateway's, else free ones.
 
     ``distances``: how far its regions are, if links stand between them and the hub. ``live``: there is no sample site.
+    ``new``: the regions that are added to a stack that runs; its other ports are in use, and stay.
     """
     data.keep_port("gateway", gateway)
+
+    def port(name: str, preferred: int, region: str = "") -> int:
+        kept = data.kept_port(name)
+        return data.port(name, preferred) if new is None or region in new or kept is None else kept
+
     return Ports(
         gateway=gateway,
-        broker=data.port("broker", gateway + BROKER),
-        hub=data.port("hub", gateway + HUB),
-        store=data.port("store", gateway + STORE),
-        site=data.port("site", gateway + SITE),
-        redis={name: data.port(f"redis {name}", gateway + REGION_REDIS + n) for n, name in enumerate(wanted.region)},
+        broker=port("broker", gateway + BROKER),
+        hub=port("hub", gateway + HUB),
+        store=port("store", gateway + STORE),
+        site=port("site", gateway + SITE),
+        redis={name: port(f"redis {name}", gateway + REGION_REDIS + n, name) for n, name in enumerate(wanted.region)},
         dashboard={
-            name: data.port(f"dashboard {name}", gateway + DASHBOARDS + n) for n, name in enumerate(wanted.region)
+            name: port(f"dashboard {name}", gateway + DASHBOARDS + n, name) for n, name in enumerate(wanted.region)
         },
         wan=None if distances is None else _links(data, gateway + WAN, distances, live=live),
     )

@@ -2,6 +2,7 @@
 
 DATA/kept.json        ports and secrets, chosen once (mode 600)
 DATA/lock             held by an ``up`` while it starts, and as long as it runs in the foreground
+DATA/changing         held by an ``up`` that adds or removes regions of a stack that runs
 DATA/url              the gateway's address while it runs; scripts/nearfetch reads it
 DATA/nearfetch.toml, DATA/regions/   generated settings
 DATA/run/             for each part a pid file and a description; the supervisor's files
@@ -16,6 +17,8 @@ import json
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,18 @@ class DataFolder:
             raise PermissionError(f"it belongs to user {found.st_uid}, but this process runs as user {os.geteuid()}")
         if found.st_mode & stat.S_IWOTH:
             raise PermissionError(f"every user may write to it; run chmod o-w {self.path}")
+
+    @contextmanager
+    def changing(self) -> Iterator[bool]:
+        """Locks the stack that runs against other changes; False when another ``up`` changes it."""
+        self._check_owner()
+        with (self.path / "changing").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     def unlock(self) -> None:
         """Releases the lock."""

@@ -44,6 +44,12 @@ class Part:
     not_ready: Probe
     folder: Path = ROOT
     stop_seconds: int = 20
+    group: str = ""  # at the supervisor, if it is not the stage's
+
+    @property
+    def known_as(self) -> str:
+        """Its name at the supervisor."""
+        return f"{self.group or self.stage}:{self.name}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,11 @@ def _links(wan: Wan, ports: Ports, environ: Mapping[str, str]) -> Part:
     words = distance.words(wan, servers)
     command = python("scripts.stack.wan", "--control", str(wan.control), *words)
     return Part("wan", "servers", command, environ, listens(wan.control))
+
+
+def of_region(region: str) -> list[str]:
+    """The names of a region's parts, in the order in which they are stopped."""
+    return [f"{kind}-{region}" for kind in ("bridge", "workers", "dashboard", "redis")]
 
 
 def hub_bytes() -> int:

@@ -234,6 +234,12 @@ class RabbitMQ:
             raise Failed(f"RabbitMQ did not evaluate {expressions}: {done.stdout.strip()} {done.stderr.strip()}")
         return done.stdout.strip()
 
+    def take_definitions(self) -> None:
+        """Makes the running node take its definitions file: users that were added, and what it has already. Raises ``Failed``."""
+        done = self.ctl("import_definitions", str(self.folder / "definitions.json"))
+        if done.returncode != 0:
+            raise Failed(f"RabbitMQ did not take its users: {done.stdout.strip()} {done.stderr.strip()}")
+
     def keep_queues(self) -> None:
         """Makes the node write to disk which queues it has. Until then a ``kill -9`` can make it forget its member of a new queue.
 

@@ -96,6 +96,17 @@ class Startup:
         keeping.join()
         self.done(f"{'gateway':<19} 127.0.0.1:{self.ports.gateway}")
 
+    def more(self, names: list[str]) -> None:
+        """Starts the parts of regions that were added to a stack that runs. Raises ``NotReady``."""
+        redis = [f"redis-{name}" for name in names]
+        self.start(*redis)
+        for name in redis:
+            self.wait(name, self.parts[name].not_ready)
+        for kind in ("workers", "dashboard", "bridge"):
+            self.start(*(f"{kind}-{name}" for name in names))
+        self.regions(names)
+        self._keep_queues()
+
     def regions(self, names: list[str]) -> None:
         """Waits until the gateway sees every region up and its dashboard answers. Reports each region as it gets ready."""
         left = list(names)

@@ -1,6 +1,7 @@
 """The last words of ``scripts/up``: where everything is and what to try, or why it did not start."""
 
 import shlex
+from collections.abc import Iterable
 from typing import Any, Final
 
 from regions.settings import Settings
@@ -33,13 +34,8 @@ def show(
     later = "" if next_seconds is None else f" ({next_seconds:.0f} s next time)"
     progress.line(f"Ready after {seconds:.0f} s{later}.")
     progress.line(f"  {'api':<17} {url}/   open on this machine only")
-    width = max(len(f"{name}  {region.title}") for name, region in wanted.region.items())
-    for name, region in wanted.region.items():
-        count = sum(source["region"] == name for source in sources)
-        title = f"{name}  {region.title}".ljust(max(width, 17))
-        dashboard = f"rq-dashboard http://127.0.0.1:{ports.dashboard[name]}/"
-        login = f"{region.dashboard.user} / {data.password(f'dashboard {name}')}"
-        progress.line(f"  {title} {counted(count, 'source'):<12} {dashboard}   {login}")
+    for line in region_lines(data, wanted, ports, wanted.region, sources):
+        progress.line(line)
     if ports.wan is not None:
         for line in wan_lines(ports.wan):
             progress.line(line)
@@ -66,6 +62,22 @@ def wan_lines(wan: Wan) -> list[str]:
     lines.append("  A round trip, on each connection of bridges and workers to the hub's RabbitMQ and Redis.")
     if sites:
         lines.append(f"  The sample site from as far: {', '.join(sites)}")
+    return lines
+
+
+def region_lines(
+    data: DataFolder, wanted: Settings, ports: Ports, regions: Iterable[str], sources: list[dict[str, Any]]
+) -> list[str]:
+    """A line for each of these regions: its title, its sources, its dashboard."""
+    width = max(len(f"{name}  {region.title}") for name, region in wanted.region.items())
+    lines = []
+    for name in regions:
+        region = wanted.region[name]
+        count = sum(source["region"] == name for source in sources)
+        title = f"{name}  {region.title}".ljust(max(width, 17))
+        dashboard = f"rq-dashboard http://127.0.0.1:{ports.dashboard[name]}/"
+        login = f"{region.dashboard.user} / {data.password(f'dashboard {name}')}"
+        lines.append(f"  {title} {counted(count, 'source'):<12} {dashboard}   {login}")
     return lines
 
 

@@ -6,6 +6,7 @@ A part that has started is not ready yet. So supervisord starts nothing by itsel
 part and decides what to start next.
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -30,6 +31,7 @@ from scripts.stack.parts import STAGES, Part
 START_SECONDS: Final = 3  # a part that ends sooner is retried after a wait, one second longer each time
 LEFTOVER_SECONDS: Final = 5.0  # the parts have lost their supervisor and write to closed pipes, so they get less time
 SOCKET: Final = "supervisor.sock"
+CONFIGURATION: Final = "supervisord.conf"
 GONE: Final = (OSError, HTTPException, xmlrpc.client.Error)
 
 
@@ -77,8 +79,8 @@ class Supervisor:
         for part in parts:
             stages[part.stage].append(part)
             self._describe(part.name, part.command, dict(part.environment), str(part.folder), ends_with_us=False)
-        data.write("run/supervisord.conf", self._configuration(stages))
-        command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(data.run / "supervisord.conf")]
+        data.write(f"run/{CONFIGURATION}", self._configuration(stages))
+        command = [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(data.run / CONFIGURATION)]
         self._describe(
             "supervisord", command, configuration.foreign(os.environ), str(data.run), ends_with_us=ends_with_us
         )
@@ -101,11 +103,42 @@ class Supervisor:
 
     def start_part(self, part: Part) -> None:
         """Starts a part. Does not wait until it is ready."""
-        self._call("startProcess", f"{part.stage}:{part.name}", False)
+        self._call("startProcess", part.known_as, False)
 
     def stop_part(self, part: Part) -> None:
         """Stops a part and waits until it has ended. supervisord does not restart it."""
-        self._call("stopProcess", f"{part.stage}:{part.name}", True)
+        self._call("stopProcess", part.known_as, True)
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Makes more parts known to the running supervisord, without starting them.
+
+        Each has a ``group`` that supervisord does not know yet, or is known from before.
+        """
+        file = self.data.run / CONFIGURATION
+        known = self.groups()
+        groups: dict[str, list[Part]] = {}
+        for part in parts:
+            self._describe(part.name, part.command, dict(part.environment), str(part.folder), ends_with_us=False)
+            if part.name not in known:
+                groups.setdefault(part.group, []).append(part)
+        sections = [section for group, of in groups.items() for section in self._group(group, of)]
+        self.data.write(f"run/{CONFIGURATION}", "\n".join([file.read_text(encoding="utf-8"), *sections]))
+        self._call("reloadConfig")
+        for group in groups:
+            self._call("addProcessGroup", group)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Stops parts, one after the other. supervisord does not start them again."""
+        groups = self.groups()
+        for name in names:
+            if name in groups:
+                with contextlib.suppress(xmlrpc.client.Fault):  # it does not run
+                    self._call("stopProcess", f"{groups[name]}:{name}", True)
+            self.data.pid_file(name).unlink(missing_ok=True)
+
+    def groups(self) -> dict[str, str]:
+        """The supervisor's group of each part."""
+        return {info["name"]: info["group"] for info in self._call("getAllProcessInfo")}
 
     def states(self) -> dict[str, State] | None:
         """The current state of each part; None when the supervisor does not answer."""
@@ -153,7 +186,7 @@ class Supervisor:
     def _stages(self) -> dict[str, str]:
         """The stage of each part, from the configuration of the last run."""
         try:
-            lines = (self.data.run / "supervisord.conf").read_text(encoding="utf-8").splitlines()
+            lines = (self.data.run / CONFIGURATION).read_text(encoding="utf-8").splitlines()
         except OSError:
             return {}
         groups = [line for line in lines if line.startswith("; stage ")]
@@ -191,15 +224,15 @@ chmod = 0600
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 """
         ]
-        for number, (stage, parts) in enumerate(stages.items()):
-            if parts:
-                listed = ",".join(part.name for part in parts)
-                # supervisord stops the highest priority first, and a whole group before the next.
-                sections.append(
-                    f"; stage {stage} {listed.replace(',', ' ')}\n[group:{stage}]\nprograms = {listed}\npriority = {number + 1}\n"
-                )
-            sections += [self._program(part) for part in parts]
+        for stage, parts in stages.items():
+            sections += self._group(stage, parts) if parts else []
         return "\n".join(sections)
+
+    def _group(self, group: str, parts: list[Part]) -> list[str]:
+        stage, listed = parts[0].stage, ",".join(part.name for part in parts)
+        # supervisord stops the highest priority first, and a whole group before the next.
+        head = f"; stage {stage} {listed.replace(',', ' ')}\n[group:{group}]\nprograms = {listed}\npriority = {STAGES.index(stage) + 1}\n"
+        return [head, *(self._program(part) for part in parts)]
 
     def _program(self, part: Part) -> str:
         return f"""[program:{part.name}]

@@ -1,6 +1,7 @@
 """``scripts/up``, once Python and the packages are installed: runs everything on this machine, from one data folder.
 
 main → up: versions, lock, leftovers, ports → parts.build → Supervisor.start
+           (on a stack that runs: versions → ChangedRegions.take, if regions were added or removed)
          → Startup.run: servers → regions → gateway → /readyz and /v1/regions say ``up`` → the table
          → stay (in the foreground): Watch → Supervisor.stop
      → stop (--stop): Supervisor.stop
@@ -20,7 +21,9 @@ from typing import Final
 from regions import connect, settings
 from regions.faults import Faults
 from regions.process import Process
+from regions.settings import Settings
 from scripts.stack import configuration, distance, parts, processes, summary
+from scripts.stack.changed_regions import CanNot, ChangedRegions
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.distance import Distance
 from scripts.stack.ports import port_is_free
@@ -85,6 +88,8 @@ def up(
     check_versions()
     wanted = settings.load({key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH__HUB__")})
     distances = None if wan is None else far(wan, list(wanted.region))
+    if data.supervisor is not None and data.url and change(data, wanted, progress, ended):
+        return 0
     take(data)
     supervisor = Supervisor(data)
     left = supervisor.end_leftovers()
@@ -161,6 +166,21 @@ def far(wan: str, regions: list[str]) -> dict[str, Distance]:
         return distance.parse(wan, regions)
     except ValueError as error:
         raise Refused(str(error)) from error
+
+
+def change(data: DataFolder, wanted: Settings, progress: Progress, ended: Ending) -> bool:
+    """Takes regions that were added or removed into a stack that runs; False if there are none. Raises ``Refused``."""
+    with data.changing() as is_ours:
+        if not is_ours:
+            raise Refused("Another scripts/up changes the regions of this stack now.")
+        data.open()
+        changed = ChangedRegions(data, wanted, os.environ)
+        if changed:
+            try:
+                changed.take(progress, ended)
+            except CanNot as reason:
+                raise Refused(str(reason)) from reason
+        return bool(changed)
 
 
 def take(data: DataFolder) -> None:

@@ -16,6 +16,7 @@ from scripts.stack.supervision import State, Supervisor
 from scripts.terminal import Progress
 
 LOOK_SECONDS: Final = 0.2  # between two looks, while a part has no process
+LONGEST_SECONDS: Final = 60  # the same while all is well: another ``up`` may have added parts
 
 
 class Watch:
@@ -29,7 +30,7 @@ class Watch:
     def wait(self, told: socket.socket) -> None:
         """Waits until something can be new: a process of a part or the supervisor has ended, or ``told`` can be read."""
         supervisor = self.data.supervisor
-        pids = [state.pid for state in self.last.values()]
+        pids = [state.pid for state in self.last.values() if state.name != "STOPPED"]  # of a region that was removed
         if supervisor is not None and all(pids):
             with ExitStack() as opened, suppress(ProcessLookupError):
                 ends = select.poll()
@@ -38,7 +39,7 @@ class Watch:
                     process = os.pidfd_open(pid)
                     opened.callback(os.close, process)
                     ends.register(process, select.POLLIN)
-                ends.poll()
+                ends.poll(LONGEST_SECONDS * 1000)
         select.select([told], [], [], LOOK_SECONDS)  # the supervisor has to notice an end, too
 
     def run_once(self) -> bool:

@@ -5,7 +5,7 @@ import html
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
@@ -17,6 +17,7 @@ import msgspec
 from jobs.contract import rfc3339
 from jobs.definition.catalog import Catalog, Entry
 from jobs.definition.params import Param
+from regions import logs
 from regions.settings import Settings
 from web.api import submit
 from web.api.views import JSON
@@ -35,8 +36,12 @@ PART_LIVES_MS: Final = 15_000  # bridges and pools send their status every 5 s
 AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; web.hub.entry lets one of a minute in
 REFUSED_SHOWN_MS: Final = 600_000  # how long after the last refused entry a region's status shows it
 RATE_WINDOW_MS: Final = 60_000
+DIFFERS_MAX: Final = 100  # sources of a region that are named because their definitions differ
 STATES_KEPT_SECONDS: Final = 1.0  # so that not every call for the catalogue costs round trips
+Differs = dict[str, dict[str, str]]  # by source: the hash of its definition there and here
 States = tuple[dict[str, RegionState], dict[str, Learned]]  # the regions by name, the verdicts by source
+
+log = logs.get("regions")
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "static" / "index.html"
 
@@ -45,12 +50,23 @@ class Overview:
     """Answers of ``/v1/sources``, ``/v1/regions`` and ``/``."""
 
     def __init__(
-        self, settings: Settings, hub: Hub, ledger: Ledger, catalog: Catalog, base: str, takeover: Takeover
+        self,
+        settings: Settings,
+        hub: Hub,
+        ledger: Ledger,
+        catalog: Catalog,
+        base: str,
+        takeover: Takeover,
+        leaving: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self._settings, self._hub, self._ledger, self._takeover = settings, hub, ledger, takeover
+        """``leaving``: regions without a file, and why they are served (web.flow.served)."""
+        self._settings, self._hub, self._ledger = settings, hub, ledger
+        self._takeover, self._leaving = takeover, leaving
         self._catalog, self._base = catalog, base
         self._dead = DeadLetters(hub.client)
         self._rates = Rates()
+        self._differs: dict[str, Differs] = {}  # by region, at the last ``tell``
+        self._told: dict[str, Differs] = {}  # those that were logged
         self._page = Template(PAGE.read_text(encoding="utf-8"))
         self._states_kept: tuple[float, States] = (float("-inf"), ({}, {}))  # since when (monotonic)
 
@@ -88,10 +104,26 @@ class Overview:
     def region(self, region: str) -> Answer:
         """One region with its status."""
         if region not in self._settings.region:
-            names = ", ".join(self._settings.region)
+            names = ", ".join(list(self._settings.region))
             raise Problem("not-found", f'there is no region "{region[:60]}"; expected one of {names}')
         states = self._read_regions([region])
         return _json(self._region_view(states[0], *self._bytes_of(states)[region]))
+
+    def tell(self) -> None:
+        """Logs once which definitions differ between a region and this gateway. Call it every ten seconds or so.
+
+        A difference counts if it was there at the call before, too: a new file reaches some hosts before others.
+        """
+        regions, _ = self._states()
+        for name, state in regions.items():
+            before, now = self._differs.get(name, {}), differing(state, self._catalog.entries())
+            self._differs[name] = now
+            found = {source: one for source, one in now.items() if before.get(source) == one}
+            told, self._told[name] = self._told.get(name, {}), found
+            if new := {source: one for source, one in found.items() if told.get(source) != one}:
+                log.warning("a region has other definitions than this gateway", region=name, differs=new)
+            elif told and not now:
+                log.info("a region has the same definitions as this gateway again", region=name)
 
     def page(self, exchange: Exchange) -> Answer:
         """The plain page: the catalogue with a line to copy for each source, and the regions."""
@@ -155,14 +187,17 @@ class Overview:
     def _region_view(
         self, state: RegionState, days: Days | None = None, today: Mapping[str, Sums] | None = None
     ) -> dict[str, Any]:
-        title = self._settings.region[state.name].title
+        region = self._settings.region.get(state.name)  # None if it went a moment ago
+        title = state.name if region is None else region.title
         stay = {
             entry.id: why
             for entry in self._catalog.entries()
             if entry.region == state.name and (why := self._takeover.why_it_stays(entry))
         }
+        view = region_view(state, title, self._rates, days, today, self._leaving.get(state.name, ""))
         taken = taken_view(self._takeover.records.get(state.name))
-        return {**region_view(state, title, self._rates, days, today), "takeover": taken, "not_movable": stay}
+        differs = differing(state, self._catalog.entries())
+        return {**view, "takeover": taken, "not_movable": stay, "differs": differs}
 
 
 def source_view(
@@ -213,6 +248,21 @@ def regions_of(source: str, regions: Mapping[str, RegionState]) -> dict[str, dic
         for name, state in regions.items()
         if source in state.reported.get("sources", {})
     }
+
+
+def differing(state: RegionState, entries: Iterable[Entry]) -> Differs:
+    """The sources whose definition in a region is not the gateway's: the hash ``there`` and ``here``, "" for none; 100 at most."""
+    if "sources" not in state.reported:
+        return {}
+    there = {source: str(one["definition"]) for source, one in state.reported["sources"].items()}
+    here = {}
+    for entry in entries:
+        if entry.definition is None:
+            there.pop(entry.id, None)  # it is told as broken
+        elif state.name == entry.region or (entry.id in there and state.name in entry.definition.regions(entry.region)):
+            here[entry.id] = entry.definition.hash
+    found = [source for source in sorted(there.keys() | here.keys()) if there.get(source) != here.get(source)]
+    return {source: {"there": there.get(source, ""), "here": here.get(source, "")} for source in found[:DIFFERS_MAX]}
 
 
 def learned_view(found: Learned | None) -> dict[str, Any] | None:
@@ -289,15 +339,21 @@ class Rates:
 
 
 def region_view(
-    state: RegionState, title: str, rates: Rates, days: Days | None = None, today: Mapping[str, Sums] | None = None
+    state: RegionState,
+    title: str,
+    rates: Rates,
+    days: Days | None = None,
+    today: Mapping[str, Sums] | None = None,
+    leaving: str = "",
 ) -> dict[str, Any]:
     """A region with its status: ``up``, ``degraded`` (with the reasons) or ``down``.
 
-    ``days``: the sums of all its sources by day; ``today``: those of each source today.
+    ``days``: the sums of all its sources by day; ``today``: those of each source today; ``leaving``: why it is served without
+    a file.
     """
     bridges, pools = _parts(state, "bridge"), _parts(state, "workers")
     scales = [pool.pop("scale") for pool in pools if "scale" in pool]
-    reasons = []
+    reasons = [leaving] if leaving else []
     if not bridges:
         reasons.append("no bridge is alive")
     elif all(bridge.get("state") != "consuming" for bridge in bridges):

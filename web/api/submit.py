@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -53,14 +53,14 @@ def at_home(entry: Entry) -> tuple[str, Moved | None]:
 
 
 class Rules(Struct, frozen=True):
-    """The sources, limits and regions by which a request is checked.
+    """The sources, limits and regions by which a request is checked. Sources and regions change while the gateway runs.
 
     ``route`` says which region is asked for a source, and why if it is not the source's own.
     """
 
     catalog: Catalog
     limits: Limits
-    regions: frozenset[str]
+    regions: Container[str]
     route: Callable[[Entry], tuple[str, Moved | None]] = at_home
 
 

@@ -5,5 +5,6 @@ clean                   takes refused requests back, and sends cancels to region
 settle, refusals        end tasks by what the regions send; refused entries are counted
 listen                  hears from the hub which requests have news
 sweep, dead, holdings   end what nobody ended: overdue tasks, dead letters, results that nobody waits for
+served                  which regions there are, as their files come and go
 archive, history        take finished requests to MongoDB
 """

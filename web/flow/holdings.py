@@ -59,7 +59,7 @@ class Holdings:
 
     def __init__(self, settings: Settings, hub: Hub) -> None:
         self._hub = hub
-        self._regions = list(settings.region)
+        self._regions = settings.region  # changes while the gateway runs
         self._frame_max = settings.limits.records_bytes_max + contract.HEAD_BYTES_MAX
         self._client: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-holdings", connections=1)
         self._me = f"{socket.gethostname()}:{os.getpid()}"
@@ -105,7 +105,7 @@ class Holdings:
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + EVERY_SECONDS
             hold = scripts.HOLD.command(lease=names.HOLDINGS, who=self._me, lease_ms=LEASE_MS)
-            forget = scripts.FORGET.command(held=map(names.held, self._regions))
+            forget = scripts.FORGET.command(held=map(names.held, list(self._regions)))
             asked = [hold, forget, ("HGETALL", names.BARRED)]
             is_mine, _, barred = map(value, send(self._client, asked, [scripts.HOLD, scripts.FORGET]))
             self._is_mine, self._is_filling, self._has_scanned = bool(is_mine), False, False
@@ -148,11 +148,12 @@ class Holdings:
 
     def _look_at_streams(self) -> None:
         commands: list[tuple[Any, ...]] = []
-        for region in self._regions:
+        regions = list(self._regions)
+        for region in regions:
             commands.append(("MEMORY", "USAGE", names.out_stream(region)))
             commands.append(("XINFO", "STREAM", names.out_stream(region)))
         *answers, (seconds, _) = map(_or_none, send(self._client, [*commands, ("TIME",)], []))
-        for index, region in enumerate(self._regions):
+        for index, region in enumerate(regions):
             size, info = answers[2 * index], answers[2 * index + 1]
             if size is None or info is None:  # none yet, or not a stream, which the settler repairs
                 continue
@@ -185,7 +186,7 @@ class Holdings:
                 of[1] += int(one["tot-mem"])
         except redis.exceptions.NoPermissionError as error:
             self._may_not(error)
-        for region in self._regions:
+        for region in list(self._regions):
             count, size = held.get(names.hub_user(region), (0, 0))
             if count > many / 2 or (limit and size > max(much / 2, CLIENTS_BYTES_MIN)):
                 self._bar(region, f"it had {count} connections, which held {size:,} bytes")

@@ -4,7 +4,8 @@ A thread of its own runs pika's SelectConnection. ``publish`` hands it a batch a
 once, on that thread: with None when the broker has confirmed every message, otherwise with the reason. After a lost
 connection nobody knows what became of unconfirmed messages. They count as failed, and the caller takes them back by cancels.
 
-Each region has a channel of its own, since a queue without a leader blocks the channel that sends to it.
+Each region has a channel of its own, since a queue without a leader blocks the channel that sends to it. A region that is
+added while the connection is open gets its queues over a channel of its own too: a refusal closes that channel alone.
 """
 
 import functools
@@ -122,7 +123,7 @@ class Publisher:
     """Publishes batches from any thread."""
 
     def __init__(self, settings: Settings) -> None:
-        self._regions = list(settings.region)
+        self._regions = settings.region  # changes while the gateway runs
         self._parameters = connect.amqp_parameters(settings.hub.amqp, name="gateway-publisher")
         for parameters in self._parameters:
             # A blocked connection is kept: a new one would look healthy until it is used.
@@ -130,6 +131,8 @@ class Publisher:
         self._connection: SelectConnection | None = None
         self._declarer: Channel | None = None
         self._lanes: dict[str, _Lane] = {}  # by region
+        self._opening: set[str] = set()  # regions whose channels are on their way
+        self._refusals: dict[str, str] = {}  # by region: why the broker did not declare its queues
         self._blocked: str | None = None
         self._down: str | None = "the broker is not reached yet"
         self._waiting: deque[Batch] = deque()
@@ -157,7 +160,9 @@ class Publisher:
             return self.unavailable
         for region in regions:
             lane = self._lanes.get(region)
-            if lane is not None and lane.is_silent:
+            if lane is None:
+                return f"the queues of {region} are not declared yet"
+            if lane.is_silent:
                 return self.unavailable or f"the broker does not confirm for {region}"
         return None
 
@@ -170,6 +175,19 @@ class Publisher:
     def start(self) -> None:
         """Starts the thread; it connects by itself."""
         self._loop.start()
+
+    def serves(self, region: str) -> bool:
+        """Whether a region has a channel, which takes its messages once the broker is reached."""
+        return region in self._lanes
+
+    def declare(self, region: str) -> None:
+        """Declares the queues of a region that was added, and opens its channel, if the broker is reached now.
+
+        Call it again while ``serves`` denies it: the broker may be away, or may refuse.
+        """
+        connection = self._connection
+        if connection is not None and self._down is None:
+            connection.ioloop.add_callback_threadsafe(functools.partial(self._add, region))
 
     def stop(self) -> None:
         """Closes the connection and ends the thread; unconfirmed batches fail."""
@@ -235,33 +253,65 @@ class Publisher:
         """The channel for declarations is open; the regions' channels follow."""
         channel.add_on_close_callback(self._channel_closed)
         self._declarer = channel
-        self._declare(channel)
+        self._declare_all()
 
-    def _open_lanes(self, _: Any) -> None:
+    def _declare_all(self) -> None:
+        regions = list(self._regions)
+        if self._declarer is not None:
+            self._declare(self._declarer, regions, functools.partial(self._open_lanes, regions))
+
+    def _open_lanes(self, regions: Iterable[str], _: Any) -> None:
         connection = self._connection
-        if connection is None or self._lanes:  # a missing queue was declared again
+        if connection is None:
             return
-        for region in self._regions:
-            connection.channel(on_open_callback=functools.partial(self._lane_opened, region))
+        for region in regions:
+            if region not in self._lanes and region not in self._opening:  # a missing queue may be declared again
+                self._opening.add(region)
+                connection.channel(on_open_callback=functools.partial(self._lane_opened, region))
 
     def _lane_opened(self, region: str, channel: Channel) -> None:
         lane = self._lanes[region] = _Lane(channel)
+        self._opening.discard(region)
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_return_callback(functools.partial(self._on_return, lane))
         channel.confirm_delivery(
             ack_nack_callback=functools.partial(self._on_confirm, lane),
-            callback=self._ready if len(self._lanes) == len(self._regions) else _ignore,
+            callback=_ignore if self._opening else self._ready,
         )
 
-    def _declare(self, channel: Channel) -> None:
-        """Declares exchanges and queues. pika sends one after the other; the last reply opens the regions' channels."""
+    def _declare(self, channel: Channel, regions: list[str], then: Callable[[Any], None]) -> None:
+        """Declares exchanges, and queues of regions. pika sends one after the other; after the last reply it calls ``then``."""
         for exchange, kind in topology.exchanges():
             channel.exchange_declare(exchange, exchange_type=kind, durable=True, callback=_ignore)
-        found = topology.queues(self._regions)
+        found = topology.queues(regions)
         for queue, exchange, key in found:
             channel.queue_declare(queue, durable=True, arguments=topology.QUORUM, callback=_ignore)
             is_last = queue == found[-1][0]
-            channel.queue_bind(queue, exchange, key, callback=self._open_lanes if is_last else _ignore)
+            channel.queue_bind(queue, exchange, key, callback=then if is_last else _ignore)
+
+    def _add(self, region: str) -> None:
+        connection = self._connection
+        if connection is None or self._down is not None or region in self._lanes or region in self._opening:
+            return
+        self._opening.add(region)
+        connection.channel(on_open_callback=functools.partial(self._added, region))
+
+    def _added(self, region: str, channel: Channel) -> None:
+        def declared(_: Any) -> None:
+            self._opening.discard(region)
+            self._refusals.pop(region, None)
+            self._open_lanes([region], None)
+            channel.close()
+
+        def closed(_: Channel, error: Exception) -> None:
+            if isinstance(error, pika.exceptions.ChannelClosedByBroker):
+                self._opening.discard(region)
+                if self._refusals.get(region) != str(error):
+                    log.error("a region's queues can't be declared", region=region, error=str(error))
+                self._refusals[region] = str(error)
+
+        channel.add_on_close_callback(closed)
+        self._declare(channel, [region], declared)
 
     def _ready(self, _: Any) -> None:
         was, self._down = self._down, None
@@ -297,8 +347,7 @@ class Publisher:
     def _on_return(self, lane: _Lane, _channel: Channel, _method: Any, properties: Any, _body: bytes) -> None:
         """The message's queue is gone: it is declared again."""
         lane.returned(properties.message_id)
-        if self._declarer is not None:
-            self._declare(self._declarer)
+        self._declare_all()
 
     def _on_blocked(self, _: Any, frame: Any) -> None:
         self._blocked = str(frame.method.reason)
@@ -325,7 +374,7 @@ class Publisher:
 
     def _fail(self, reason: str) -> None:
         self._down, self._blocked, self._declarer = reason, None, None
-        lanes, self._lanes = self._lanes, {}
+        lanes, self._lanes, self._opening = self._lanes, {}, set()
         with self._lock:
             waiting, self._waiting = self._waiting, deque()
             self._is_flushing = False

@@ -94,7 +94,8 @@ class Settler:
         news: News,
         catalog: Catalog | None = None,
     ) -> None:
-        self._regions = list(settings.region)
+        self._served = settings.region  # changes while the gateway runs
+        self._regions = list(self._served)  # those that are read now
         self._records_max = settings.limits.records_bytes_max + contract.HEAD_BYTES_MAX
         self._hub, self._ledger, self._news, self._catalog = hub, ledger, news, catalog
         self._reader: redis.Redis = connect.open_redis(
@@ -145,6 +146,9 @@ class Settler:
 
     def run_once(self) -> None:
         """One batch: acknowledges the last one, reads, and lets the entries take effect."""
+        if (served := list(self._served)) != self._regions:
+            self._regions, self._has_groups = served, False
+            self._apart = {region: until for region, until in self._apart.items() if region in served}
         if not self._has_groups:
             self._make_groups()
         if time.monotonic() >= self._housekeeping_at:

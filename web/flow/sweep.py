@@ -67,7 +67,7 @@ class Sweeper:
         news: Callable[[Iterable[str]], None],
     ) -> None:
         self._hub, self._ledger, self._cleaner, self._news = hub, ledger, cleaner, news
-        self._regions = list(settings.region)
+        self._regions = settings.region  # changes while the gateway runs
         self._deadline_max_ms = int(settings.limits.deadline_max_seconds * 1000)
         self.grace = Grace()
         self._calm_seconds = max(EVERY_SECONDS, min(CALM_SECONDS, settings.limits.grace_seconds))
@@ -170,7 +170,7 @@ class Sweeper:
 
     def _forget_parts(self, client: redis.Redis) -> None:
         """Deletes the status of bridges and pools that are gone: each has a new name after a start."""
-        for state in self._ledger.regions(self._regions):
+        for state in self._ledger.regions(list(self._regions)):
             long_ago = state.now_ms - FORGET_PART_MS
             gone = [part for part, status in state.reported.items() if status.get("at_ms", state.now_ms) < long_ago]
             if gone:
@@ -179,6 +179,6 @@ class Sweeper:
     def _forget(self, client: redis.Redis, members: list[str]) -> None:
         """Deletes what still points to tasks whose ledger has expired."""
         pipeline = client.pipeline(transaction=False)
-        for key in (names.DUE, *map(names.open_tasks, self._regions)):
+        for key in (names.DUE, *map(names.open_tasks, list(self._regions))):
             pipeline.zrem(key, *members)
         pipeline.execute()

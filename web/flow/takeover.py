@@ -40,7 +40,7 @@ class Takeover:
 
     def __init__(self, settings: Settings, hub: Hub, catalog: Catalog, broker: Broker) -> None:
         self._hub, self._catalog, self._broker = hub, catalog, broker
-        self._regions = list(settings.region)
+        self._regions = settings.region  # changes while the gateway runs
         self._well_ms = round(settings.gateway.takeover_well_seconds * 1000)
         self._me = f"{socket.gethostname()}:{os.getpid()}"
         self._memory: dict[str, Memory] = {}
@@ -109,20 +109,20 @@ class Takeover:
         with self._hub.asking() as client:
             hold = scripts.HOLD.command(lease=names.TAKEOVER_TURN, who=self._me, lease_ms=LEASE_MS)
             self._is_mine = bool(value(send(client, [hold], [scripts.HOLD])[0]))
-            now_ms, fields, self._reports = read_reports(client, self._regions)
+            now_ms, fields, self._reports = read_reports(client, list(self._regions))
             decided, drained = takeover.records(fields)
             if self._is_mine:
                 decided = self._decide(client, now_ms, decided)
             else:
                 self._memory = {}
-        self.records = {region: one for region, one in {**decided, **drained}.items() if region in self._regions}
+        self.records = {region: one for region, one in {**decided, **drained}.items() if region in self._reports}
 
     def _decide(self, client: redis.Redis, now_ms: int, before: Mapping[str, Record]) -> dict[str, Record]:
         """The records by what is known now; changes are written."""
         after: dict[str, Record] = {}
         commands: list[tuple[Any, ...]] = []
         involved = self._involved()
-        for region in self._regions:
+        for region in self._reports:
             was, record = before.get(region), None
             if region in involved:
                 seen = see(now_ms, self._reports[region], self._broker(region) or "")

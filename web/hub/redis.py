@@ -76,8 +76,8 @@ class Hub:
         self.rehearse: Callable[[], None] | None = None
         self._mean_bytes: dict[str, float] = {}  # of results, by region
         self.region_bytes_max = settings.limits.region_bytes_max  # 0 before the first probe: no limit then
-        self._regions = list(settings.region)
-        self._share_of_region = 0.0 if settings.limits.region_bytes_max else share_of_region(len(self._regions))
+        self._regions = settings.region  # changes while the gateway runs
+        self._is_shared = not settings.limits.region_bytes_max  # the regions' room is a share of maxmemory
         self._probe: redis.Redis = connect.open_redis(settings.hub.redis, name="gateway-probe", connections=1)
         self._durability = settings.hub.durability
         self._away: str | None = "not reached yet"
@@ -200,7 +200,8 @@ class Hub:
         admitted = self._admitted  # the reply may not include later ones
         self._is_calm = False
         try:
-            counts = [("ZCARD", names.open_tasks(region)) for region in self._regions]
+            regions = list(self._regions)
+            counts = [("ZCARD", names.open_tasks(region)) for region in regions]
             asked = [("INFO", "memory", "persistence", "replication"), *counts]
             reply, *open_tasks = map(value, send(self._probe, asked, []))
             info = connect.info(reply)
@@ -218,15 +219,14 @@ class Hub:
         if self._refusal is not None and refused is None:
             log.warning("redis takes no writes", reason=self._refusal)
         used, limit = int(info["used_memory"]), int(info["maxmemory"])
-        if self._share_of_region:
+        if self._is_shared:
             # A maxmemory below the used memory already makes the hub full for all regions. A share of it would also fail
             # the results that regions have sent.
             room = max(limit, used) if limit else 0
             is_lowered = 0 < limit < used
-            self.region_bytes_max = max(int(self._share_of_region * room), self.region_bytes_max if is_lowered else 0)
-        brought = [
-            count * self.mean_result_bytes(region) for region, count in zip(self._regions, open_tasks, strict=True)
-        ]
+            share = int(share_of_region(len(regions)) * room)
+            self.region_bytes_max = max(share, self.region_bytes_max if is_lowered else 0)
+        brought = [count * self.mean_result_bytes(region) for region, count in zip(regions, open_tasks, strict=True)]
         coming = sum(min(of, self.region_bytes_max or of) for of in brought)  # no region may hold more
         with self._lock:
             self._expected, self._limit, self._admitted = used + coming, limit, self._admitted - admitted

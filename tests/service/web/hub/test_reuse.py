@@ -62,7 +62,7 @@ def test_copies_take_half_of_a_regions_room_and_then_the_region_is_asked(stack, 
     assert ask(stack.port, "GET", path).json()["cached"] is True
     copy_bytes = int(stack.region.redis.hget(names.held("fra"), "all")) - held
     assert copy_bytes > 100, "a copy was not counted"
-    monkeypatch.setattr(stack.gateway.hub, "_share_of_region", 0.0)
+    monkeypatch.setattr(stack.gateway.hub, "_is_shared", False)
     monkeypatch.setattr(stack.gateway.hub, "region_bytes_max", int(2 * (held + 2.5 * copy_bytes)))
     cached = [ask(stack.port, "GET", path).json()["cached"]]
     assert cached == [True]

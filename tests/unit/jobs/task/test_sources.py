@@ -7,6 +7,8 @@ from jobs.definition.catalog import Catalog
 from jobs.errors import UnknownSource
 from jobs.task import sources
 from jobs.task.sources import Sources
+from regions.egress import Egress
+from regions.settings import Region
 
 FIRST = """
 title = "Tiny"
@@ -19,11 +21,14 @@ xpath = "//row"
 name = {xpath = "name"}
 """
 OTHER = FIRST.replace("name = {", "label = {")
+FRA = Region(name="fra", egress={"default": Egress()})
+MOVED = FIRST.replace("[params]", 'region = "nyc"\n[params]')
 CHANGES = {
     "gone": None,
     "broken": "title = 5\n[rows]\nccs = 'x'\n",
     "half written": FIRST[: len(FIRST) // 2],
     "a wrong XPath": FIRST.replace("//row", "//["),
+    "another region, with a way out that only that one has": MOVED + '[request]\negress = "far"\n',
     "other params": FIRST.replace("[params]", "[params]\nplace = {required = true}"),
 }
 
@@ -38,7 +43,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def worker(path):
-    return Sources(Catalog([path.parent], "fra"), "fra")
+    return Sources(Catalog([path.parent], "fra", {"fra": FRA}), FRA)
 
 
 def accepted(definition, **params) -> Task:
@@ -98,6 +103,14 @@ def test_a_definition_that_fits_is_taken_by_what_waits_already(worker, path):
     path.write_text(OTHER)
     assert worker.refresh()
     assert list(worker.of(accepted(first))[0].definition.fields) == ["label"]
+
+
+def test_a_source_that_moved_still_runs_where_its_tasks_wait(worker, path):
+    """One line has changed, so that its new definition fits here, too."""
+    first = hash_of(worker, accepted("", page=1))
+    path.write_text(MOVED)
+    assert worker.refresh()
+    assert hash_of(worker, accepted(first, page=1)) not in ("", first)
 
 
 def test_a_definition_with_code_is_not_remembered(worker, path):

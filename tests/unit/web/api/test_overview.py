@@ -9,7 +9,16 @@ import pytest
 from jobs.definition.catalog import Catalog
 from scripts.commands import status as status_command
 from tests import sources
-from web.api.overview import Rates, health_of, learned_view, region_view, source_view, traffic_view
+from web.api.overview import (
+    DIFFERS_MAX,
+    Rates,
+    differing,
+    health_of,
+    learned_view,
+    region_view,
+    source_view,
+    traffic_view,
+)
 from web.app import host_name
 from web.hub.region import RegionState
 from web.hub.runs import Learned
@@ -132,6 +141,43 @@ def test_a_region_with_another_definition_degrades_a_source_and_is_named(listed,
         for one in state.reported["sources"].values():
             one["definition"] = one["definition"].replace("HASH", own)
     assert health_of(entry, said) == ("degraded", [reason.replace("HASH", own)])
+
+
+@pytest.mark.parametrize(
+    ("said", "there"),
+    [
+        ({"demo_list": "HASH"}, None),
+        ({"demo_list": "0ther"}, "0ther"),
+        ({}, ""),
+        ({"demo_list": "HASH", "demo_broken": "0ther"}, None),  # told as broken
+    ],
+)
+def test_a_region_shows_which_definitions_differ_from_the_gateways(listed, said, there):
+    own = listed.get("demo.list").definition.hash
+    seen = told(**{source: one.replace("HASH", own) for source, one in said.items()})
+    expected = {} if there is None else {"demo.list": {"there": there, "here": own}}
+    assert differing(seen, listed.entries()) == expected
+
+
+def test_a_source_that_only_the_region_has_differs_and_one_that_said_nothing_does_not(listed):
+    own = listed.get("demo.list").definition.hash
+    assert differing(told(demo_list=own, gone="0ld"), listed.entries()) == {"gone": {"there": "0ld", "here": ""}}
+    assert differing(state(bridge_a=BRIDGE), listed.entries()) == {}
+
+
+def test_differences_are_bounded(listed):
+    seen = told(**{f"gone_{number}": "0ld" for number in range(500)})
+    assert len(differing(seen, listed.entries())) == DIFFERS_MAX
+
+
+def test_status_names_the_definitions_that_differ():
+    lines = status_command.differs_lines(
+        {"demo.list": {"there": "0ld", "here": "n3w"}, "gone": {"there": "", "here": "x"}}
+    )
+    assert lines[0].strip() == "demo.list: definition 0ld there, n3w at the gateway"
+    assert lines[1].strip() == "gone: definition none there, x at the gateway"
+    many = {f"s.{number}": {"there": "a", "here": "b"} for number in range(9)}
+    assert status_command.differs_lines(many)[-1].strip() == "and 4 more sources that differ: --json"
 
 
 def test_what_another_region_says_of_a_source_is_nothing_to_it(listed):

@@ -1,0 +1,273 @@
+"""Regions that come and go under a running stack, and sources that move between them: under load, with ids compared."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from regions.settings import ROOT
+from scripts.stack.ports import free_port
+from tests.stack.conftest import Stack
+from tests.stack.driving import Inside, Ledger, is_up
+from tests.waiting import until
+from tests.wire import ask
+
+NEW = "ams"
+SOURCE = """
+title = "Moving"
+region = "fra"
+url = 'https://bench.example/tiny{?seconds}'
+[params]
+seconds = {}
+[rows]
+jmes = "rows"
+[fields]
+id = {type = "int"}
+[limits]
+concurrency = 1000
+"""
+MOVES = 4
+
+
+class Load:
+    """Posts three tasks at a time to each gateway in turn; what was promised stands in a ledger outside the stack."""
+
+    def __init__(self, stack, *ports: int) -> None:
+        self.ledger, self.ports = Ledger(stack), ports or (stack.port,)
+        self.regions: dict[str, str] = {}  # of each task, as its acceptance said
+        self._strange: list[object] = []
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._is_over.set()
+        self._thread.join(60)
+
+    def _run(self) -> None:
+        count = 0
+        while not self._is_over.wait(0.05):
+            self._post(self.ports[count % len(self.ports)])
+            count += 1
+
+    def _post(self, port: int) -> None:
+        tasks = [{"source": "moving", "params": {"seconds": seconds}} for seconds in ("0", "0.4", "1.2")]
+        reply = ask(port, "POST", "/v1/requests", body={"sources": tasks, "deadline": 60})
+        if reply.status == 202:
+            self.ledger.note(reply.json())
+            self.regions |= {task["id"]: task["region"] for task in reply.json()["tasks"]}
+        else:
+            self._strange.append(reply)
+
+    def more(self, count: int = 5) -> None:
+        """Waits for so many requests more."""
+        wanted = len(self.ledger.promised) + count
+        until(lambda: len(self.ledger.promised) >= wanted, "more requests", 60)
+
+    def check(self) -> set[str]:
+        """Every accepted task succeeded, once, in the region that it was accepted for. The regions."""
+        assert self._strange == []
+        for request in self.ledger.promised:
+            self.ledger.collect(request)
+        self.ledger.check()
+        answered = {result["task"]: result["region"] for result in self.ledger.delivered}
+        assert answered == self.regions
+        return set(answered.values())
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Folders of regions, of which fra is there, and of sources, of which one is there."""
+    folder = tmp_path_factory.mktemp("moves")
+    regions, sources = folder / "regions", folder / "sources"
+    regions.mkdir()
+    sources.mkdir()
+    write_region(regions, "fra")
+    (sources / "moving.toml").write_text(SOURCE, encoding="utf-8")
+    return regions, sources
+
+
+def write_region(folder, name: str) -> None:
+    text = (ROOT / "regions" / "fra.toml").read_text(encoding="utf-8")
+    text = text.replace("Frankfurt", name.upper()).replace("min = 2", "min = 1")
+    (folder / f"{name}.toml").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def stack(make_stack, places):
+    """A stack of one region; shipped sources of other regions have none here."""
+    regions, sources = places
+    made = make_stack(NEARFETCH__REGIONS__PATH=str(regions), NEARFETCH__SOURCES__PATH=str(sources))
+    made.up("--detach", "--port", str(made.port))
+    yield made
+    made.end()
+
+
+@contextmanager
+def second_gateway(stack: Stack, sources: Path) -> Iterator[int]:
+    """Its port, once it is ready. It reads the stack's settings, but these sources."""
+    port = free_port()
+    described = json.loads((stack.data / "run" / "gateway.json").read_text(encoding="utf-8"))
+    environment = {
+        **described["environment"],
+        "NEARFETCH__GATEWAY__PORT": str(port),
+        "NEARFETCH__SOURCES__PATH": str(sources),
+    }
+    with (stack.data / "log" / "second-gateway.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scripts.cli", "gateway"], env=environment, cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
+        until(lambda: _is_ready(port), "the second gateway to be ready", 60)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return ask(port, "GET", "/readyz").status == 200
+    except OSError:
+        return False
+
+
+def region_of(stack, port: int | None = None) -> str:
+    return ask(port or stack.port, "GET", "/v1/sources/moving").json()["region"]
+
+
+def regions_of(stack) -> dict[str, dict]:
+    return {one["name"]: one for one in ask(stack.port, "GET", "/v1/regions").json()["regions"]}
+
+
+def move(path, region: str) -> None:
+    path.write_text(re.sub('region = "[a-z]+"', f'region = "{region}"', SOURCE), encoding="utf-8")
+
+
+@pytest.mark.timeout(600)
+def test_a_new_region_is_one_file_and_up_and_the_tasks_of_others_go_on(stack, places):
+    regions, _ = places
+    before = stack.pids()
+    with Load(stack) as load:
+        load.more()
+        write_region(regions, NEW)
+        done = stack.up("--detach")
+        assert "Added ams. Everything else went on." in done.stdout
+        load.more()
+    load.check()
+    after = stack.pids()
+    assert {part: after[part] for part in before} == before
+    assert {part for part in after if part not in before} == {
+        f"{kind}-{NEW}" for kind in ("bridge", "dashboard", "redis", "workers")
+    }
+    assert is_up(stack)
+    assert regions_of(stack).keys() == {"fra", NEW}
+    checked = json.loads(stack.nearfetch("config", "check", "--json", "--data", str(stack.data)).stdout)["servers"]
+    assert [(server["fault"], server["shortfalls"]) for server in checked] == [(None, [])] * len(checked)
+    assert stack.up("--detach", check=False).returncode == 1  # nothing has changed
+
+
+@pytest.mark.timeout(600)
+def test_a_source_moves_by_one_line_under_load_and_each_task_is_answered_where_it_was_accepted(stack, places):
+    """There and back, while pages are on their way. Nothing is refused, and no region is said to send what is not its own."""
+    _, sources = places
+    assert NEW in regions_of(stack)
+    with Load(stack) as load:
+        for number in range(MOVES):
+            load.more()
+            to = (NEW, "fra")[number % 2]
+            move(sources / "moving.toml", to)
+            until(lambda to=to: region_of(stack) == to, f"the source to be in {to}", 30)
+            until(lambda to=to: to in list(load.regions.values())[-3:], f"tasks to go to {to}", 30)
+        load.more()
+    assert load.check() == {"fra", NEW}
+    shown = regions_of(stack)
+    assert [one["refused"] for one in shown.values()] == [{}, {}]
+    assert all(one["sources"]["moving"]["runs"] for one in shown.values())
+    until(
+        lambda: ask(stack.port, "GET", "/v1/sources/moving").json()["health"] == "ok",
+        "the region to say what it has",
+        20,
+    )
+
+
+@pytest.mark.timeout(600)
+def test_gateways_that_hear_of_a_move_at_different_times_lose_nothing(stack, places, tmp_path):
+    """A second gateway has a folder of its own, whose file changes later."""
+    _, sources = places
+    late = tmp_path / "late"
+    shutil.copytree(sources, late)
+    with second_gateway(stack, late) as port, Load(stack, stack.port, port) as load:
+        for to in (NEW, "fra"):
+            load.more()
+            move(sources / "moving.toml", to)
+            until(lambda to=to: region_of(stack) == to, f"the source to be in {to}", 30)
+            assert region_of(stack, port) != to
+            load.more()
+            move(late / "moving.toml", to)
+            until(lambda to=to: region_of(stack, port) == to, f"the other gateway to know of {to}", 30)
+            load.more()
+    assert load.check() == {"fra", NEW}
+
+
+@pytest.mark.timeout(600)
+def test_a_region_goes_when_no_source_names_it_and_no_task_is_open(stack, places):
+    regions, sources = places
+    move(sources / "moving.toml", NEW)
+    until(lambda: region_of(stack) == NEW, "the source to be in the region", 30)
+    (regions / f"{NEW}.toml").unlink()
+    refused = stack.up("--detach", check=False)
+    assert refused.returncode == 1
+    assert "Region ams can't go: sources name it: moving." in refused.stderr
+    assert "bridge-ams" in stack.pids()
+    ledger = Ledger(stack)
+    request = ledger.post([{"source": "moving", "params": {"seconds": "8"}}])
+    move(sources / "moving.toml", "fra")
+    until(lambda: region_of(stack) == "fra", "the source to be elsewhere", 30)
+    refused = stack.up("--detach", check=False)
+    assert "Region ams can't go: 1 of its tasks are open." in refused.stderr
+    ledger.collect(request)
+    ledger.check()
+    with Load(stack) as load:
+        load.more()
+        assert "Removed ams." in stack.up("--detach").stdout
+        load.more()
+    load.check()
+    assert regions_of(stack).keys() == {"fra"}
+    assert not [part for part in stack.pids() if part.endswith(NEW)]
+    assert [line for line in stack.processes() if "ams" in line] == []
+    inside = Inside(stack)
+    assert "region-ams" not in str(inside.redis("hub").acl_list())
+    inside.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_region_that_was_removed_comes_back(stack, places):
+    regions, sources = places
+    write_region(regions, NEW)
+    assert "Added ams." in stack.up("--detach").stdout
+    move(sources / "moving.toml", NEW)
+    until(lambda: region_of(stack) == NEW, "the source to be in the region", 30)
+    with Load(stack) as load:
+        load.more()
+    assert load.check() == {NEW}
+
+
+@pytest.mark.timeout(600)
+def test_a_stopped_stack_starts_with_a_region_more(stack, places):
+    regions, _ = places
+    stack.up("--stop")
+    write_region(regions, "osl")
+    stack.up("--detach")
+    assert is_up(stack)
+    assert regions_of(stack).keys() == {"fra", NEW, "osl"}

@@ -20,10 +20,8 @@ from regions.settings import Region, Settings
 
 STATUS_SECONDS: Final = 2.0  # two that are missing are a reason for a takeover (web.flow.takeover)
 REFRESH_SECONDS: Final = 1.0  # the hub hears of a changed definition within 2 s
+NEWS_SECONDS, NEWS_EVERY_SECONDS = 12.0, 5.0  # after a change: a gateway may hear of it before it reads the file
 SOURCES_SECONDS: Final = 60.0  # sources are sent this often though unchanged, for a hub that lost them
-NEWS_SECONDS: Final = (
-    12.0  # for so long after a change with each status: a gateway may hear of it before it reads the file
-)
 # The region's counters in a status, and their fields in the Redis hash.
 COUNTERS: Final = {
     "succeeded": b"succeeded",
@@ -130,7 +128,7 @@ class Reporter:
             if now >= self._sources_due:
                 self._sources_due = 0.0  # stays due until it is sent
                 self._send("sources", [], self.sources())
-                self._sources_due = now if now < self._news_until else now + SOURCES_SECONDS
+                self._sources_due = now + (NEWS_EVERY_SECONDS if now < self._news_until else SOURCES_SECONDS)
         except redis.exceptions.RedisError as error:
             if not self._failures:
                 log.warning("can't report", region=self._region.name, error=str(error))

@@ -19,7 +19,7 @@ from scripts.commands import completion
 from scripts.commands.bridges import bridges
 from scripts.commands.dead import dead
 from scripts.commands.options import WRONG_USAGE, data_option, gateway_options, json_option, load, load_near, refuse
-from scripts.commands.region import asking, day, scale
+from scripts.commands.region import asking, day, region, scale
 from scripts.commands.source import source
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.terminal import say
@@ -306,6 +306,7 @@ def print_completion(shell: str) -> None:
 
 main.add_command(source)
 main.add_command(scale)
+main.add_command(region)
 main.add_command(day)
 main.add_command(bridges)
 main.add_command(dead)

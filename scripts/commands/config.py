@@ -150,7 +150,9 @@ def hub_users(settings: Settings) -> Iterator[Finding]:
                 yield Finding(what, where, "", hub_acl.shortfalls(client, region))
             except redis.exceptions.ResponseError as error:
                 yield Finding(
-                    what, where, note=f"can't be checked ({error}): it needs exactly the rights in docs/operations.md"
+                    what,
+                    where,
+                    note=f"can't be checked ({error}): nearfetch region add {region} prints the rights it needs",
                 )
             except redis.exceptions.RedisError as error:
                 yield Finding(what, where, str(error))

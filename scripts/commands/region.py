@@ -1,7 +1,8 @@
-"""The commands about the worker processes of one region: their number, and the region's day."""
+"""The commands about one region: the number of its worker processes, its day, and what a new one needs."""
 
 # ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import click
 
+from regions import names
 from regions.faults import Faults
-from scripts.commands.options import data_option, json_option, load_near, refuse
+from scripts.commands.options import data_option, json_option, load, load_near, refuse
 from scripts.terminal import say
 
 
@@ -75,6 +77,36 @@ def day(region: str, replay: Path | None, output: Path | None, data: Path | None
     except Faults as faults:
         refuse(faults)
     sys.exit(code)
+
+
+@click.group()
+def region() -> None:
+    """Adds a region.
+
+    \b
+    nearfetch region add ams
+    """
+
+
+@region.command()
+@click.argument("name")
+@json_option
+@data_option
+def add(name: str, data: Path | None, as_json: bool) -> None:
+    """Prints what a region called NAME needs, and the commands that make it. Changes nothing.
+
+    PASSWORD stands for one that you choose. A stack of scripts/up needs none of this: write the region's file into the folder
+    of regions.path, and run scripts/up once more.
+
+    \b
+    nearfetch region add ams
+    """
+    from scripts.commands import region_add  # noqa: PLC0415
+
+    if not re.fullmatch(names.REGION_PATTERN, name) or name == names.HUB:
+        message = f'expected a name like fra ({names.REGION_PATTERN}, not {names.HUB}), found "{name}"'
+        raise click.BadParameter(message, param_hint="NAME")
+    sys.exit(region_add.run(load(data), name, as_json=as_json))
 
 
 def asking(region: str, command: Callable[[], int]) -> int:

@@ -1,9 +1,15 @@
 """What a region's own credentials open at the broker: its two queues, to consume, and nothing else."""
 
+import shlex
+
 import pika
 import pytest
+from click.testing import CliRunner
 
-from regions import connect, names, topology
+from regions import connect, names, settings, topology
+from scripts.cli import main
+from scripts.commands import region_add
+from scripts.stack import hub_acl
 from tests.waiting import until
 
 
@@ -63,3 +69,48 @@ def test_a_region_reaches_no_queue_of_another_and_publishes_nothing(region, atta
 def _published(channel, exchange: str, key: str) -> None:
     channel.confirm_delivery()
     channel.basic_publish(exchange, key, b"forged")
+
+
+@pytest.fixture
+def printed():
+    """The lines of ``nearfetch region add ams`` by place, with a password."""
+    return {
+        step.where: [line.replace(region_add.PASSWORD, "secret") for line in step.lines]
+        for step in region_add.steps(settings.Settings(region={}), "ams")[:2]
+    }
+
+
+def test_the_printed_user_at_the_hub_has_just_the_rights_of_a_region(printed, hub_redis):
+    line, _ = printed["hub's Redis"]
+    words = shlex.split(line.replace("(", '"(').replace(")", ')"'))  # a bracket is one word for redis-cli, too
+    hub_redis.client.execute_command(*words)
+    assert hub_acl.shortfalls(hub_redis.client, "ams") == []
+    with connect.open_redis(hub_redis.url.replace("//", "//region-ams:secret@"), name="ams") as region:
+        assert region.xadd(names.out_stream("ams"), {"k": "status"})
+    hub_redis.client.acl_deluser(names.hub_user("ams"))
+
+
+def test_the_printed_user_at_the_broker_consumes_its_queues_and_no_other(printed, broker):
+    for line in printed["RabbitMQ"]:
+        done = broker.ctl(*shlex.split(line)[1:])
+        assert done.returncode == 0, done.stderr
+    with pika.BlockingConnection(connect.amqp_parameters(broker.url, name="gateway")[0]) as connection:
+        channel = connection.channel()
+        for queue, exchange, key in topology.queues(["ams"]):
+            channel.queue_declare(queue, durable=True, arguments=topology.QUORUM)
+            channel.queue_bind(queue, exchange, key)
+    url = broker.region_url("fra").replace("region-fra:one", "region-ams:secret")
+    with pika.BlockingConnection(connect.amqp_parameters(url, name="region")[0]) as connection:
+        assert connection.channel().queue_declare(names.work_queue("ams"), passive=True)
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="ACCESS_REFUSED"):
+            connection.channel().basic_get(names.work_queue("us-east"))
+
+
+def test_a_region_that_would_be_the_first_is_told_to_take_sources_without_a_region(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEARFETCH__REGIONS__PATH", str(tmp_path))
+    (tmp_path / "fra.toml").write_text('title = "fra"')
+    first, last, wrong = (CliRunner().invoke(main, ["region", "add", name]) for name in ("ams", "sin", "hub"))
+    assert "which will be ams" in first.output
+    assert f"{tmp_path}/ams.toml" in first.output
+    assert (last.exit_code, "will be" in last.output) == (0, False)
+    assert wrong.exit_code == 2

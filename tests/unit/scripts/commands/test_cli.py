@@ -25,6 +25,8 @@ COMMANDS = [
     "workers",
     "scale",
     "day",
+    "region",
+    "region add",
     "dashboard",
     "status",
     "fetch",

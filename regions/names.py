@@ -4,7 +4,7 @@ Each of our Redis keys begins with ``nf:``. An ACL can therefore name them all, 
 
 Hub (central Redis)
     nf:req:{request}         hash    a request's ledger (web.hub.ledger)
-    nf:trail:{request}       hash    the hops of its tasks: "{task}" and "d:{task}" (web.api.trail)
+    nf:trail:{request}       hash    the hops of its tasks: "{task}" and "d:{task}" (web.api.trail); "{task}|{region}" if several regions were asked
     nf:evt:{request}         stream  its settled tasks; the entry ids are the cursor
     nf:res:{region}:{task}   string  a result frame (jobs.contract) that its region shipped and no gateway has settled; or one of "hub"
     nf:res:{region}+:{task}  string  a settled result frame; no region may write to this key
@@ -174,6 +174,11 @@ def ledger(request: str) -> str:
 def events(request: str) -> str:
     """The stream on the hub of a request's settled tasks."""
     return f"nf:evt:{request}"
+
+
+def trail_field(task: str, region: str) -> str:
+    """The field of a task's hops in one of several regions that were asked for it."""
+    return f"{task}|{region}"
 
 
 def ask(request: str) -> str:

@@ -264,6 +264,7 @@ class Gateway:
         self.publisher = Publisher(settings)
         self.served = Served(settings, self.hub, self.catalog, self.publisher, reload)
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
+        self.ledger.left_out = self.acceptor.cleaner.cancel
         self.waiters = Waiters(self.hub, self.ledger)
         self.settler = Settler(settings, self.hub, self.ledger, self.waiters, self.catalog)
         self.holdings = Holdings(settings, self.hub)
@@ -273,7 +274,7 @@ class Gateway:
         self.hub.rehearse = self.ledger.rehearse
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
-        self.takeover = Takeover(settings, self.hub, self.catalog, self.publisher.silent_in)
+        self.takeover = Takeover(settings, self.hub, self.ledger, self.catalog, self.publisher, self.acceptor.cleaner)
         rules = Rules(self.catalog, limits, settings.region, self.takeover.route)
         self.intake = Intake(rules, self.acceptor, self.waiters, base)
         poller = Poller(

@@ -216,6 +216,7 @@ ELSEWHERE = {
     "jobs.queue.turn.CALL": "service/jobs/queue/test_turn.py::test_a_call_whose_answer_is_lost_calls_nobody_twice",
     "jobs.queue.turn.TAKE": "service/jobs/queue/test_further_turns.py::test_a_turn_whose_answer_is_lost_is_asked_for_again",
     "jobs.queue.breaker.DELAY": "service/jobs/queue/test_breaker.py::test_what_a_host_asks_for_may_be_said_twice",
+    "web.hub.scripts.ASK": "service/web/flow/test_takeover.py::test_a_note_whose_answer_is_lost_is_read_again",
     "web.hub.scripts.BAR": "service/web/flow/test_holdings.py::test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in",
 }
 

@@ -99,7 +99,12 @@ class Poller:
             view, file = self._read(request, START)
             left_ms = view.deadline_ms - self._ledger.now_ms() if view is not None else 0
         if view is not None and left_ms > 0:
-            ended = [(task.id, task.region) for task in view.tasks if task.status == "cancelled"]
+            ended = [
+                (task.id, region)
+                for task in view.tasks
+                if task.status == "cancelled"
+                for region in (task.moved.asked if task.moved is not None else (task.region,))
+            ]
             if ended:
                 self._cleaner.cancel(request, ended, left_ms)
 

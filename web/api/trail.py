@@ -62,24 +62,39 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
     if found is None:
         return None
     _, source, region = found
+    status, _, asked = fields[b"t:" + task.encode()].decode().partition("|")
+    moved = takeover.moved(fields.get(b"m:" + task.encode()))
+    first = region
+    if moved is not None:
+        region = asked.partition("|")[0].partition(",")[0]  # the one that answered, or was asked first
+        first = moved.asked[0]
     settled = next(((entry, fields) for entry, fields in entries if fields[b"t"] == task.encode()), None)
     frame: Any = client.get(names.result(settled[1][b"r"].decode(), task)) if settled is not None else None
     result = _head(frame) if frame is not None else None
     kept = _trails.decode(trail) if trail else None
     if isinstance(kept, Trail):
         kept = _between(int(fields[b"created"]), kept, _settled_ms(settled[0]) if settled is not None else None)
+    others = _of_others(client, request, task, moved.asked) if moved is not None and len(moved.asked) > 1 else {}
+    if settled is None and first in others:
+        kept = others.pop(first)  # it has told more since another region was asked, too
     attempts = kept.attempts if isinstance(kept, Trail) else []
-    hops = _begun(fields, region, is_published=not isinstance(kept, str))
+    hops = _begun(fields, first, is_published=not isinstance(kept, str))
+    hops += [
+        hop
+        for other, one in others.items()
+        if other != region or settled is None
+        for hop in _in_region(one, other, None)
+    ]
     if isinstance(kept, Trail):
-        hops += _in_region(kept, region, result)
+        hops += _in_region(kept, region if settled is not None else first, result)
     elif kept is not None:
         hops.append(_cached(kept, fields, result))
     if settled is not None:
         hops.append(_settled(*settled))
-    moved = takeover.moved(fields.get(b"m:" + task.encode()))
     if moved is not None:
         at_ms = moved.at_ms or int(fields[b"created"])
-        hops.insert(1, Hop("moved", at_ms, moved.to, note=f"instead of {moved.home}, which is {moved.why}"))
+        how = "as well as" if len(moved.asked) > 1 else "instead of"
+        hops.insert(1, Hop("moved", at_ms, moved.to, note=f"{how} {moved.home} ({moved.why})"))
     if delivered is not None:
         at, _, how = delivered.decode().partition("|")
         hops.append(Hop("delivered", int(at), how))
@@ -88,7 +103,7 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
         task=task,
         source=source,
         region=region,
-        status=fields[b"t:" + task.encode()].partition(b"|")[0].decode(),
+        status=status,
         created_ms=int(fields[b"created"]),
         hops=sorted(hops, key=lambda hop: hop.at_ms),  # a task may be claimed before its request is accepted
         attempts=attempts,
@@ -153,6 +168,13 @@ def _in_region(trail: Trail, region: str, result: contract.Result | None) -> lis
             note = f"{result.error.type}: {result.error.message}" if result.error else count
             hops.append(Hop("failed" if result.error else "finished", one.ended_ms, one.worker, one.attempt, note))
     return hops
+
+
+def _of_others(client: redis.Redis, request: str, task: str, regions: Sequence[str]) -> dict[str, Trail]:
+    """What each of several regions has told of a task since all of them were asked."""
+    found: Any = client.hmget(names.trail(request), [names.trail_field(task, region) for region in regions])
+    trails = {region: _trails.decode(text) for region, text in zip(regions, found, strict=True) if text}
+    return {region: one for region, one in trails.items() if isinstance(one, Trail)}
 
 
 def _settled(entry: bytes, fields: dict[bytes, bytes]) -> Hop:

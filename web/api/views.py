@@ -43,7 +43,7 @@ def _first_task(task: NewTask, times: Times) -> TaskView:
     moved = task.moved
     note = None
     if moved is not None:
-        note = MovedView(moved.home, moved.to, moved.why, contract.rfc3339(times.created_ms))
+        note = MovedView(moved.home, moved.to, moved.why, contract.rfc3339(times.created_ms), moved.asked)
     return TaskView(task.id, task.source, task.region, "queued", note)
 
 

@@ -22,13 +22,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from jobs import contract
-from regions import logs, names
+from regions import logs
 from web.flow.clean import Cleaner
 from web.flow.kept import Kept, Unwritten
-from web.flow.publish import Batch, Message, Publisher
+from web.flow.publish import Batch, Message, Publisher, message
 from web.hub import reuse, scripts
-from web.hub.ledger import Begun, Ledger, New, NewTask, Times
+from web.hub.ledger import Begun, Ledger, New, NewTask, Times, message_of
 from web.hub.redis import Hub, HubUnavailable, reason_of
 
 BUDGET_SECONDS: Final = 0.9
@@ -304,25 +303,4 @@ class _Clock:
 
 
 def _messages(new: New, tasks: Sequence[NewTask], times: Times) -> list[Message]:
-    messages = []
-    for task in tasks:
-        body = contract.encode(
-            contract.Task(
-                task=task.id,
-                request=new.id,
-                source=task.source,
-                region=task.region,
-                params=task.params,
-                url=task.url,
-                host=task.host,
-                definition=task.definition,
-                accepted_ms=times.created_ms,
-                deadline_ms=times.deadline_ms,
-                expires_ms=times.expires_ms,
-                max_age=new.max_age,
-                sync=new.sync,
-            )
-        )
-        key = names.routing_key(task.region, fast=new.sync)
-        messages.append(Message(key, body, task.id, new.id, "task"))
-    return messages
+    return [message(message_of(new, task, times)) for task in tasks]

@@ -21,6 +21,7 @@ from msgspec import Struct
 from pika.adapters.select_connection import SelectConnection
 from pika.channel import Channel
 
+from jobs import contract
 from regions import connect, frames, logs, names, topology
 from regions.loop import Loop
 from regions.settings import Settings
@@ -38,6 +39,12 @@ class Message(Struct, frozen=True):
     message_id: str
     correlation_id: str
     kind: str
+
+
+def message(task: contract.Task) -> Message:
+    """The message that asks a task's region for it."""
+    key = names.routing_key(task.region, fast=task.sync)
+    return Message(key, contract.encode(task), task.task, task.request, "task")
 
 
 class Batch:

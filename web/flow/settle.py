@@ -367,7 +367,7 @@ class Settler:
             if answer in scripts.ENDED:
                 news.append(one.request if answer == scripts.LAST else one.request + names.MORE)
                 self._hub.observe(one.region, one.size_bytes)
-            elif answer != scripts.NOTHING:
+            elif answer not in (scripts.NOTHING, scripts.OUT):
                 refused.append((one, answer))
             if answer in scripts.ENDED and one.run is not None:  # not counted again for an entry that was read before
                 self._runs.add(one.region, one.run, one.finished_ms)

@@ -2,35 +2,47 @@
 
     run_once, twice a second in each gateway   reads the records and the regions' reports, in one round trip
       └ one of the gateways (a lease)          web.flow.region_health.decide → writes a record, or takes it back
+          └ of a region that has a record      asks the standbys, too, for its open tasks, some at a time
     route, for each new task                   its source's region, or a standby that is well and ready
 
-A source without a standby, or a pinned one, is never moved. What a standby lacks is known before it is needed: a region
+The first success of two regions stands (web/hub/lua/settle.lua), and the other one gets a cancel. If a gateway dies between its
+note that another region is asked and the message, the next one that decides sends all such messages again: a region enqueues
+each once. A source without a standby, or a pinned one, is never moved. What a standby lacks is known before it is needed: a region
 reports which sources it could run.
 """
 
+import functools
 import os
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import redis
+from msgspec import Struct
 
+from jobs import contract
 from jobs.definition.catalog import Catalog, Entry
 from regions import logs, names
 from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
-from web.flow.region_health import Memory, decide, see
+from web.flow import publish
+from web.flow.clean import Cleaner
+from web.flow.publish import Batch, Publisher
+from web.flow.region_health import LATE, Memory, decide, see
 from web.hub import scripts, takeover
+from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import read_reports
 from web.hub.takeover import Moved, Record
 
 EVERY_SECONDS: Final = 0.5
+SOON_SECONDS: Final = 0.02  # the same while tasks of a region wait to be asked elsewhere
 CALM_SECONDS: Final = 2.0  # the same while no source has a standby
 LEASE_MS: Final = 2_000
-
-Broker = Callable[[str], str | None]  # why a region's queues take no messages, or None
+SOME: Final = 200  # tasks of a region that are looked at in one turn; the next one begins when the broker has confirmed
+WALK_SECONDS: Final = 5.0  # between two walks through all open tasks of a region
 
 log = logs.get("takeover")
 
@@ -38,8 +50,11 @@ log = logs.get("takeover")
 class Takeover:
     """One gateway's part in it. ``route`` and ``why_not`` may be called from any thread."""
 
-    def __init__(self, settings: Settings, hub: Hub, catalog: Catalog, broker: Broker) -> None:
-        self._hub, self._catalog, self._broker = hub, catalog, broker
+    def __init__(
+        self, settings: Settings, hub: Hub, ledger: Ledger, catalog: Catalog, publisher: Publisher, cleaner: Cleaner
+    ) -> None:
+        self._hub, self._ledger, self._catalog = hub, ledger, catalog
+        self._publisher, self._cleaner = publisher, cleaner
         self._regions = settings.region  # changes while the gateway runs
         self._well_ms = round(settings.gateway.takeover_well_seconds * 1000)
         self._me = f"{socket.gethostname()}:{os.getpid()}"
@@ -47,6 +62,8 @@ class Takeover:
         self._reports: dict[str, dict[str, Any]] = {}  # by region
         self.records: dict[str, Record] = {}  # of regions that lose their tasks
         self._is_mine = False
+        self._walks: dict[str, _Walk] = {}  # by region
+        self._sent_in_vain = False  # some messages were not confirmed
         self._loop = Loop("takeover", self._turn)
 
     def start(self) -> None:
@@ -62,10 +79,19 @@ class Takeover:
         home, records = entry.region, self.records
         if home not in records or entry.definition is None:
             return home, None
-        for region in entry.definition.regions(home)[1:]:
-            if region not in records and not self.why_not(entry, region):
-                return region, Moved(home=home, to=region, why=records[home].reason, asked=(region,))
-        return home, None
+        region = self._well_and_ready(entry, home)
+        if not region:
+            return home, None
+        return region, Moved(home=home, to=region, why=records[home].reason, asked=(region,))
+
+    def _well_and_ready(self, entry: Entry, away: str) -> str:
+        """The first region of a source that can run it now, besides one that can't; "" if there is none."""
+        assert entry.definition is not None
+        regions, records = entry.definition.regions(entry.region), self.records
+        if away not in regions:
+            return ""
+        found = (one for one in regions if one != away and one not in records and not self.why_not(entry, one))
+        return next(found, "")
 
     def standby_faults(self, entry: Entry) -> dict[str, str]:
         """Each standby of a source that could not take it over, and why."""
@@ -97,6 +123,9 @@ class Takeover:
             log.debug("regions not looked at", error=str(error))
         except Exception:
             log.exception("looking at regions failed")
+        now = time.monotonic()
+        if any(not walk.unconfirmed and walk.due <= now for walk in self._walks.values()):
+            return SOON_SECONDS
         return EVERY_SECONDS if self.records or self._involved() else CALM_SECONDS
 
     def _involved(self) -> set[str]:
@@ -113,9 +142,76 @@ class Takeover:
             decided, drained = takeover.records(fields)
             if self._is_mine:
                 decided = self._decide(client, now_ms, decided)
+            self.records = {region: one for region, one in {**decided, **drained}.items() if region in self._reports}
+            if self._is_mine:
+                self._walk(client, now_ms)
             else:
-                self._memory = {}
-        self.records = {region: one for region, one in {**decided, **drained}.items() if region in self._reports}
+                self._memory, self._walks = {}, {}
+
+    def _walk(self, client: redis.Redis, now_ms: int) -> None:
+        """Goes on with a walk through the open tasks of each region that loses its tasks."""
+        self._walks = {
+            region: self._walks.get(region) or _Walk() for region in self.records
+        }  # a region that begins again is walked through at once
+        if self._sent_in_vain:
+            self._sent_in_vain = False
+            self._walks = {region: _Walk(unconfirmed=walk.unconfirmed) for region, walk in self._walks.items()}
+        for region, walk in self._walks.items():
+            if not walk.unconfirmed and walk.due <= time.monotonic():
+                self._ask_some(client, region, walk, now_ms)
+
+    def _ask_some(self, client: redis.Redis, region: str, walk: "_Walk", now_ms: int) -> None:
+        """Asks standbys for the next open tasks of a region, as far as their sources have one that is well and ready."""
+        found: Any = client.zrange(
+            names.open_tasks(region), walk.after_ms, "+inf", byscore=True, offset=walk.skip, num=SOME, withscores=True
+        )
+        is_first = walk.is_first
+        walk.go_on([int(at_ms) for _, at_ms in found])
+        members = [member.decode().partition("/")[::2] for member, _ in found]
+        requests = list({request: None for request, _ in members})
+        sources = {task: source for tasks in self._ledger.asked(requests) for task, source, _ in tasks or ()}
+        wanted = [
+            (request, task, moved)
+            for request, task in members
+            if (moved := self._moved(self._catalog.get(sources.get(task, "")), region, now_ms)) is not None
+        ]
+        record = self.records[region]
+        if not wanted:
+            return
+        is_queued_only = record.why in (LATE, takeover.DRAINED)  # what runs there will end
+        try:
+            asked = self._ledger.ask_elsewhere(region, wanted, queued_only=is_queued_only, again=is_first)
+        except redis.exceptions.RedisError:  # it may have been noted
+            self._sent_in_vain = True
+            raise
+        if asked:
+            walk.unconfirmed += 1
+            drained = region if record.why == takeover.DRAINED else ""
+            messages = [publish.message(task) for task in asked]
+            self._publisher.publish(Batch(messages, functools.partial(self._asked, walk, drained, asked, now_ms)))
+            log.info("standbys are asked, too", region=region, tasks=len(asked), why=record.why)
+
+    def _moved(self, entry: Entry | None, region: str, now_ms: int) -> Moved | None:
+        """How a task of a source moves away from a region; None if it stays."""
+        if entry is None or entry.definition is None:
+            return None
+        to = self._well_and_ready(entry, region)
+        if not to:
+            return None
+        return Moved(home=region, to=to, why=self.records[region].reason, at_ms=now_ms, asked=(region, to))
+
+    def _asked(
+        self, walk: "_Walk", drained: str, asked: Sequence[contract.Task], now_ms: int, reason: str | None
+    ) -> None:
+        """The broker's answer, on its thread. A region that is drained need not do what another one was asked for."""
+        walk.unconfirmed -= 1
+        if reason is not None:
+            log.warning("standbys could not be asked", reason=reason)
+            self._sent_in_vain = True
+        elif drained:
+            for one in asked:
+                self._cleaner.cancel(one.request, [(one.task, drained)], one.deadline_ms - now_ms)
+        self._loop.wake()
 
     def _decide(self, client: redis.Redis, now_ms: int, before: Mapping[str, Record]) -> dict[str, Record]:
         """The records by what is known now; changes are written."""
@@ -125,7 +221,7 @@ class Takeover:
         for region in self._reports:
             was, record = before.get(region), None
             if region in involved:
-                seen = see(now_ms, self._reports[region], self._broker(region) or "")
+                seen = see(now_ms, self._reports[region], self._publisher.silent_in(region) or "")
                 self._memory[region], record = decide(self._memory.get(region), seen, was, self._well_ms)
             if record is not None:
                 after[region] = record
@@ -141,6 +237,27 @@ class Takeover:
         for reply in send(client, commands, []) if commands else ():
             value(reply)
         return after
+
+
+class _Walk(Struct):
+    """How far a walk through a region's open tasks came: to those accepted at ``after_ms``, of which ``skip`` were seen."""
+
+    after_ms: int = 0
+    skip: int = 0
+    due: float = 0.0  # when the next step is (monotonic)
+    is_first: bool = True  # what was noted before may not have been sent
+    unconfirmed: int = 0  # batches
+
+    def go_on(self, times_ms: Sequence[int]) -> None:
+        """Notes what a step found, by the times of accept; after the last one the next walk begins in a while."""
+        if len(times_ms) < SOME:
+            self.after_ms, self.skip, self.is_first = 0, 0, False
+            self.due = time.monotonic() + WALK_SECONDS
+            return
+        last_ms = times_ms[-1]
+        seen = sum(one == last_ms for one in times_ms)
+        self.skip = seen + (self.skip if last_ms == self.after_ms else 0)
+        self.after_ms = last_ms
 
 
 def why_not(entry: Entry, region: str, reports: Mapping[str, Mapping[str, Any]]) -> str:

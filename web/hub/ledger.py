@@ -9,7 +9,7 @@ is never decoded: frames are spliced into JSON as bytes.
 
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -78,6 +78,28 @@ class Times(Struct, frozen=True):
     expires_ms: int
 
 
+NO_TIMES: Final = Times(0, 0, 0)
+
+
+def message_of(new: New, task: NewTask, times: Times) -> contract.Task:
+    """What asks a task's region for it."""
+    return contract.Task(
+        task=task.id,
+        request=new.id,
+        source=task.source,
+        region=task.region,
+        params=task.params,
+        url=task.url,
+        host=task.host,
+        definition=task.definition,
+        accepted_ms=times.created_ms,
+        deadline_ms=times.deadline_ms,
+        expires_ms=times.expires_ms,
+        max_age=new.max_age,
+        sync=new.sync,
+    )
+
+
 class Latest(Struct, frozen=True):
     """The latest success of a task that asked the same. ``web.hub.reuse`` decides whether it can be used again."""
 
@@ -93,12 +115,13 @@ class Begun(Times, frozen=True):
 
 
 class MovedView(Struct, frozen=True, rename={"home": "from"}):
-    """Why a task was asked of another region than its source's, as its request's JSON shows it."""
+    """Why a task was asked of another region than its source's, as its request's JSON shows it. ``asked``: all of them."""
 
     home: str
     to: str
     why: str
     at: str
+    asked: tuple[str, ...]
 
 
 class TaskView(Struct, frozen=True, omit_defaults=True):
@@ -179,6 +202,8 @@ class Ledger:
         """``archives``: notes finished requests for ``web.flow.archive``."""
         self._client, self._limits, self._archives = client, limits, archives
         self.request_bytes_max, self.answer_bytes_max = limits.request_bytes_max, limits.answer_bytes_max
+        # Called with tasks that have ended while other regions were asked, too: (request, (task, region) of those, ms left).
+        self.left_out: Callable[[str, list[tuple[str, str]], int], None] = lambda *_: None
 
     def begin(self, new: New) -> Begun:
         """Writes a request as ``accepting``, and reads older results if it accepts them. A full Redis refuses this."""
@@ -189,6 +214,7 @@ class Ledger:
             ledger=names.ledger(new.id),
             due=names.DUE,
             accepting=names.ACCEPTING,
+            asks=names.ask(new.id),
             request=new.id,
             lease_ms=ACCEPT_LEASE_MS,
             deadline_ms=new.deadline_ms,
@@ -207,6 +233,7 @@ class Ledger:
                     names.open_tasks(task.region),
                     names.latest(contract.key_of(task)),
                     takeover.encode(task.moved) if task.moved is not None else b"",
+                    contract.encode(message_of(new, task, NO_TIMES)) if task.may_move else b"",
                 )
                 for task in new.tasks
             ],
@@ -291,11 +318,55 @@ class Ledger:
                 log.error("not settled", request=settlements[part[0]].request, error=str(reply))
                 continue
             for number, answer in zip(part, value(reply), strict=True):
-                answers[number] = int(answer)
+                answers[number] = answer if isinstance(answer, int) else self._left(settlements[number], answer)
         # What can't be read here is read again for its waiter, and its error logged there.
         found = [reply for reply in zip(places, replies[len(parts) :], strict=True) if isinstance(reply[1], list)]
         views = [_read_view(request, after, reply) for (request, after), reply in found]
         return answers, {view.id: view for view in views if view is not None and view.results}
+
+    def _left(self, one: Settlement, answer: bytes) -> int:
+        """SETTLE's answer for a task that other regions were asked for, too; they are told to drop it."""
+        code, left_ms, regions = answer.decode().split(" ")
+        self.left_out(one.request, [(one.task, region) for region in regions.split(",")], int(left_ms))
+        return int(code)
+
+    def ask_elsewhere(
+        self, region: str, wanted: Sequence[tuple[str, str, Moved]], *, queued_only: bool, again: bool
+    ) -> list[contract.Task]:
+        """Notes that other regions are asked, too, for tasks of a region. Returns what asks them.
+
+        ``wanted``: (request, task, how it moves) of each; those that have ended or may not move are left out. ``again``: also
+        returns what was noted before.
+        """
+        rows = [
+            scripts.Elsewhere(
+                task,
+                request,
+                moved.to,
+                takeover.encode(moved),
+                names.ledger(request),
+                names.ask(request),
+                names.open_tasks(moved.to),
+            )
+            for request, task, moved in wanted
+        ]
+        found = scripts.ASK.call(
+            self._client, region=region, is_queued_only=int(queued_only), is_again=int(again), tasks=rows
+        )
+        messages = []
+        for (_, _, moved), one in zip(wanted, found, strict=True):
+            if one is not None:
+                body, created, deadline, expires = one
+                messages.append(
+                    msgspec.structs.replace(
+                        contract.decode_task(body),
+                        region=moved.to,
+                        accepted_ms=int(created),
+                        deadline_ms=int(deadline),
+                        expires_ms=int(expires),
+                    )
+                )
+        return messages
 
     def _settle(self, tasks: Sequence[Settlement]) -> tuple[Any, ...]:
         request = tasks[0].request
@@ -479,10 +550,12 @@ def mapping(flat: list[bytes]) -> dict[bytes, bytes]:
 
 def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
     views = []
-    for task, source, region in msgspec.json.decode(fields[b"tasks"]):
-        name = task.encode()
-        status = fields[b"t:" + name].partition(b"|")[0].decode()
+    for task, source, home in msgspec.json.decode(fields[b"tasks"]):
+        name, region = task.encode(), home
+        status, _, asked = fields[b"t:" + name].decode().partition("|")
         moved = takeover.moved(fields.get(b"m:" + name))
+        if moved is not None:
+            region = asked.partition("|")[0].partition(",")[0]  # the one that answered, or was asked first
         views.append(TaskView(task, source, region, status, moved_view(moved, fields) if moved is not None else None))
     return views
 
@@ -490,7 +563,7 @@ def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
 def moved_view(moved: Moved, fields: dict[bytes, bytes]) -> MovedView:
     """How a task moved. ``fields``: its request's ledger."""
     at = contract.rfc3339(moved.at_ms or int(fields[b"created"]))
-    return MovedView(moved.home, moved.to, moved.why, at)
+    return MovedView(moved.home, moved.to, moved.why, at, moved.asked)
 
 
 def _read_view(request: str, after: str, reply: list[Any], *, spliced: bool = True) -> View | None:

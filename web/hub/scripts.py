@@ -35,7 +35,8 @@ def _load(name: str, *, flags: str = "", **rows: type[Any]) -> Script:
 class Begun(Struct, frozen=True, gc=False):
     """A task of a new request. Keys: its region's ``open`` tasks, the ``latest`` success of who asks the same.
 
-    ``moved``: a web.hub.takeover.Moved, empty if its source's own region is asked.
+    ``moved``: a web.hub.takeover.Moved, empty if its source's own region is asked. ``ask``: its message, if another region
+    may be asked later.
     """
 
     id: str
@@ -43,6 +44,19 @@ class Begun(Struct, frozen=True, gc=False):
     open: str
     latest: str
     moved: bytes
+    ask: bytes
+
+
+class Elsewhere(Struct, frozen=True, gc=False):
+    """A task for which another region is to be asked, as ``ask.lua`` says."""
+
+    id: str
+    request: str
+    to: str
+    moved: bytes
+    ledger: str
+    asks: str
+    open: str
 
 
 class Refused(Struct, frozen=True, gc=False):
@@ -93,6 +107,7 @@ BEGIN: Final = _load("begin", task=Begun)
 ACCEPT: Final = _load("accept")
 REFUSE: Final = _load("refuse", task=Refused)
 SETTLE: Final = _load("settle", task=Settled)
+ASK: Final = _load("ask", task=Elsewhere)
 RUNNING: Final = _load("running", task=Running)
 OVERDUE: Final = _load("overdue")
 LEASE: Final = _load("lease")

@@ -3,16 +3,17 @@
 -- Returns {created, deadline, expires} in ms, then for each older answer that will do, by the end of its result: the
 -- task's number from 0, the result's key and frame.
 -- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same; `moved`: why
--- another region than the source's is asked, or "".
--- keys: ledger, due, accepting
+-- another region than the source's is asked, or ""; `ask`: what may ask another region until the deadline, kept in `asks`, or "".
+-- keys: ledger, due, accepting, asks
 -- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms,
 --   answer_bytes_max, tasks (task)
--- rows: task (id, region, open, latest, moved)
+-- rows: task (id, region, open, latest, moved, ask)
 -- uses: now
 
 local now = now_ms()
 local deadline, expires, lease_ends = now + deadline_ms, now + ttl_ms, now + lease_ms
 local max_age, room, answer = tonumber(max_age_ms), tonumber(answer_bytes_max), {now, deadline, expires}
+local may_move = false
 redis.call("HSET", ledger, "state", "accepting", "lease", lease_ends, "created", now, "deadline", deadline,
   "expires", expires, "total", #tasks, "completed", 0, "bytes", 0, "tasks", tasks_json, "attrs", attrs_json,
   "by", gateway, "sync", is_fast)
@@ -20,6 +21,10 @@ for number, task in ipairs(tasks) do
   local member = request .. "/" .. task.id
   redis.call("HSET", ledger, "t:" .. task.id, "queued|" .. task.region, "l:" .. task.id, task.latest)
   if task.moved ~= "" then redis.call("HSET", ledger, "m:" .. task.id, task.moved) end
+  if task.ask ~= "" then
+    redis.call("HSET", asks, task.id, task.ask)
+    may_move = true
+  end
   redis.call("ZADD", due, deadline + grace_ms, member)
   redis.call("ZADD", task.open, now, member)
   local latest = max_age > 0 and redis.call("GET", task.latest)
@@ -32,6 +37,7 @@ for number, task in ipairs(tasks) do
     end
   end
 end
+if may_move then redis.call("PEXPIREAT", asks, deadline + grace_ms) end
 redis.call("PEXPIREAT", ledger, expires)
 redis.call("ZADD", accepting, lease_ends, request)
 return answer

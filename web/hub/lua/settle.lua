@@ -66,7 +66,7 @@ end
 
 -- Keeps a region's failure while another region is out. Returns what the ledger says of the task now.
 local function keep_failure(task, before, regions)
-  local is_kept = task.status ~= "succeeded"
+  local is_kept = task.status == "failed"
   if is_kept and task.frame ~= "" then redis.call("SET", task.own, task.frame, "PXAT", expires)
   elseif is_kept then is_kept = not take(task) end
   redis.call("UNLINK", task.came)

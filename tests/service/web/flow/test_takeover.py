@@ -6,6 +6,7 @@ import time
 from typing import Self
 
 import pytest
+import redis
 
 from jobs import contract
 from regions import connect, names
@@ -13,6 +14,7 @@ from tests.service.gateway import GatewayProcess, Stack
 from tests.sources import DEMO_PLAIN
 from tests.waiting import until
 from tests.wire import ask
+from web.flow import takeover
 
 WELL_SECONDS = 3.0
 MOVES = "demo.list"  # of fra, with nyc as its standby
@@ -96,7 +98,8 @@ def posted(stack, *sources) -> dict:
 
 def loses(stack, regions, region: str = "fra") -> None:
     regions.alive.discard(region)
-    until(lambda: taken(stack, region), f"{region} to lose its tasks")
+    path = f"/v1/regions/{region}"
+    until(lambda: ask(stack.port, "GET", path).json().get("takeover"), f"{region} to lose its tasks")
 
 
 def test_new_tasks_of_a_silent_region_go_to_the_standby_and_say_why(stack, regions):
@@ -115,7 +118,7 @@ def test_new_tasks_of_a_silent_region_go_to_the_standby_and_say_why(stack, regio
     where = ask(stack.port, "GET", f"/v1/tasks/{task['id']}").json()
     assert (where["region"], where["moved"]) == ("nyc", task["moved"])
     [hop] = [hop for hop in where["hops"] if hop["hop"] == "moved"]
-    assert hop["note"].startswith("instead of fra, which is down")
+    assert hop["note"].startswith("instead of fra (down")
 
 
 def test_a_synchronous_call_is_answered_by_the_standby(stack, regions):
@@ -198,3 +201,129 @@ def test_another_gateway_knows_it_too_and_decides_when_the_first_is_gone(stack, 
         stack.hub.client.delete(names.TAKEOVER_TURN)
         regions.alive.add("fra")
         until(lambda: not taken(stack, port=other.port), "the other gateway to decide")
+
+
+def result_of(stack, answer: dict) -> dict:
+    """The only result of a request, once it is done."""
+    done = ask(stack.port, "GET", f"/v1/requests/{answer['id']}?wait=20").json()
+    assert (done["done"], len(done["results"])) == (True, 1)
+    return done["results"][0]
+
+
+def test_tasks_that_wait_already_are_asked_of_the_standby_too(stack, regions):
+    """Those with a standby; of both the first success stands, and the other region gets a cancel and may say what it likes."""
+    moving, pinned, staying = (posted(stack, one) for one in (LIST, PINNED, STAYS))
+    in_fra = {one.source: one for one in (stack.region.take("fra") for _ in range(3))}
+    loses(stack, regions)
+    in_nyc = stack.region.take("nyc")
+    assert (in_nyc.task, in_nyc.region) == (in_fra[MOVES].task, "nyc")
+    same = (
+        "request",
+        "source",
+        "params",
+        "url",
+        "host",
+        "definition",
+        "accepted_ms",
+        "deadline_ms",
+        "expires_ms",
+        "sync",
+    )
+    assert [getattr(in_nyc, one) for one in same] == [getattr(in_fra[MOVES], one) for one in same]
+    assert stack.region.is_empty("nyc")
+    stack.region.finish(in_nyc)
+    assert result_of(stack, moving)["region"] == "nyc"
+    channel = stack.region.channel
+    cancel = until(lambda: channel.basic_get(names.fast_queue("fra"), auto_ack=True)[2], "the cancel in fra")
+    assert contract.decode_cancel(cancel).task == in_nyc.task
+    where = ask(stack.port, "GET", f"/v1/tasks/{in_nyc.task}").json()
+    assert (where["region"], where["moved"]["asked"]) == ("nyc", ["fra", "nyc"])
+    assert [hop["where"] for hop in where["hops"] if hop["hop"] in ("confirmed", "moved")] == ["rabbitmq q.fra", "nyc"]
+    for task in in_fra.values():  # fra is back, and has done it all
+        stack.region.finish(task)
+    for answer in (pinned, staying):
+        assert result_of(stack, answer)["region"] == "fra"
+    assert result_of(stack, moving)["region"] == "nyc"
+    until(lambda: not stack.hub.client.xlen(names.out_stream("fra")), "all that fra said to be read")
+    assert not stack.hub.client.exists(names.result("fra", in_nyc.task))
+    view = ask(stack.port, "GET", "/v1/regions/fra").json()
+    assert (view["refused"], view["queue"]["open"]) == ({}, 0)
+    assert ask(stack.port, "GET", "/v1/regions/nyc").json()["queue"]["open"] == 0
+
+
+def test_a_client_that_cancels_is_heard_in_both_regions(stack, regions):
+    answer = posted(stack, LIST)
+    stack.region.take("fra")
+    loses(stack, regions)
+    task = stack.region.take("nyc")
+    assert ask(stack.port, "DELETE", f"/v1/requests/{answer['id']}").json()["status"] == "cancelled"
+    channel = stack.region.channel
+    for region in ("fra", "nyc"):
+        cancel = until(
+            lambda one=region: channel.basic_get(names.fast_queue(one), auto_ack=True)[2], f"{region}'s cancel"
+        )
+        assert contract.decode_cancel(cancel).task == task.task
+
+
+def test_many_waiting_tasks_are_asked_each_once(stack, regions, monkeypatch):
+    monkeypatch.setattr(takeover, "SOME", 7)
+    monkeypatch.setattr(takeover, "WALK_SECONDS", 0.1)
+    tasks = {
+        task["id"] for _ in range(3) for task in posted(stack, *[LIST] * 20, PINNED)["tasks"] if task["source"] == MOVES
+    }
+    loses(stack, regions)
+    assert {stack.region.take("nyc").task for _ in tasks} == tasks
+    assert stack.region.is_empty("nyc")
+
+
+def test_what_another_gateway_noted_and_may_not_have_sent_is_sent_again(stack, regions):
+    """A gateway died between its note and its message: the next one that decides can't know."""
+    answer = posted(stack, LIST)
+    loses(stack, regions)
+    first = stack.region.take("nyc")
+    with GatewayProcess(stack):
+        stack.gateway.takeover.stop()
+        stack.hub.client.delete(names.TAKEOVER_TURN)
+        again = stack.region.take("nyc")
+    assert (again.task, again.deadline_ms) == (first.task, first.deadline_ms)
+    stack.region.finish(again)
+    stack.region.finish(first)
+    assert result_of(stack, answer)["region"] == "nyc"
+
+
+def test_a_note_whose_answer_is_lost_is_read_again(stack, regions):
+    """It took effect, and nothing was sent; the walk begins anew, and sends what is noted."""
+    lost = []
+    real = stack.gateway.ledger.ask_elsewhere
+
+    def lose(*args, **options):
+        found = real(*args, **options)
+        if not lost and found:
+            lost.append(found)
+            raise redis.exceptions.TimeoutError("lost")
+        return found
+
+    stack.gateway.ledger.ask_elsewhere = lose
+    answer = posted(stack, LIST)
+    loses(stack, regions)
+    assert stack.region.take("nyc").task == answer["tasks"][0]["id"]
+    assert len(lost) == 1
+
+
+def test_a_standby_that_was_asked_late_is_no_hostile_region(stack, regions):
+    """Its result comes when fra's has settled: it is deleted and not counted, as that of a region that was never asked is."""
+    answer = posted(stack, LIST)
+    in_fra = stack.region.take("fra")
+    loses(stack, regions)
+    task = stack.region.take("nyc")
+    stack.region.finish(in_fra)
+    assert result_of(stack, answer)["region"] == "fra"
+    found = []
+    stack.gateway.holdings._note = lambda region, size: found.append(region)
+    for region in ("nyc", "sin"):
+        stack.hub.client.set(names.result(region, task.task), b"x" * 1000)
+    until(
+        lambda: not stack.hub.client.exists(names.result("nyc", task.task), names.result("sin", task.task)),
+        "both to go",
+    )
+    assert found == ["sin"]

@@ -155,7 +155,8 @@ class Takeover:
         }  # a region that begins again is walked through at once
         if self._sent_in_vain:
             self._sent_in_vain = False
-            self._walks = {region: _Walk(unconfirmed=walk.unconfirmed) for region, walk in self._walks.items()}
+            for walk in self._walks.values():
+                walk.begin()
         for region, walk in self._walks.items():
             if not walk.unconfirmed and walk.due <= time.monotonic():
                 self._ask_some(client, region, walk, now_ms)
@@ -247,6 +248,10 @@ class _Walk(Struct):
     due: float = 0.0  # when the next step is (monotonic)
     is_first: bool = True  # what was noted before may not have been sent
     unconfirmed: int = 0  # batches
+
+    def begin(self) -> None:
+        """Begins a first walk again."""
+        self.after_ms, self.skip, self.due, self.is_first = 0, 0, 0.0, True
 
     def go_on(self, times_ms: Sequence[int]) -> None:
         """Notes what a step found, by the times of accept; after the last one the next walk begins in a while."""

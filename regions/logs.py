@@ -17,9 +17,15 @@ from collections.abc import MutableMapping
 from typing import Any, Final, TextIO
 
 import msgspec
-import structlog
 
-from regions.printable import printable, printable_json
+# structlog imports rich where it is installed, for tracebacks that nobody here asks for. That is an eighth of a process's start.
+_is_without_rich = sys.modules.setdefault("rich", None) is None  # type: ignore[arg-type]
+import structlog  # noqa: E402
+
+if _is_without_rich:
+    del sys.modules["rich"]
+
+from regions.printable import printable, printable_json  # noqa: E402
 
 GATHER_SECONDS: Final = 0.2
 GATHER_MAX: Final = (

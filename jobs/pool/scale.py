@@ -133,7 +133,7 @@ def decide(state: State | None, seen: Observation, bounds: Bounds, scale: Scale,
     elif is_late and high <= state.number and _is_saturated(state, seen):
         high = low = state.number + 1  # the estimate is too low
     needs = _window(state.needs, seen.at, low, scale.cooldown_seconds)
-    needed = _Needed(high, needs[0][1], describe(seen, load))
+    needed = _Needed(high, needs[0][1], load)
     number, reason = _choose(state, seen, scale, bounds, wish, needed)
     changed = number != state.number
     recent = (*state.recent, Decision(seen.at, state.number, number, reason))[-RECENT_MAX:] if changed else state.recent
@@ -236,11 +236,11 @@ def _window(
 
 
 class _Needed(NamedTuple):
-    """How many processes the load needs: ``high`` now, ``low`` at least during the cooldown; and the load in words."""
+    """How many processes the load needs: ``high`` now, ``low`` at least during the cooldown."""
 
     high: int
     low: int
-    load: str
+    load: Load
 
 
 def _choose(
@@ -258,11 +258,11 @@ def _choose(
     if high > now and now < most:
         number = min(max(high, least), most)
         cut = f", {most} are allowed" if high > most else ""
-        return number, f"{load}: {high} needed to keep the wait below {scale.target_wait_seconds:g} s{cut}"
+        return number, f"{describe(seen, load)}: {high} needed to keep the wait below {scale.target_wait_seconds:g} s{cut}"
     if now < least:
         return least, f"{bounds.source} asks for at least {least}"
     number = max(low, least)
     if number < now and seen.at - state.since >= scale.cooldown_seconds:
         floor = f"; {bounds.source} asks for at least {least}" if least > low else ""
-        return number, f"no more than {low} needed for {scale.cooldown_seconds:g} s{floor}; {load}"
+        return number, f"no more than {low} needed for {scale.cooldown_seconds:g} s{floor}; {describe(seen, load)}"
     return now, ""

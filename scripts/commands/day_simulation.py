@@ -6,7 +6,7 @@ for. A process that is given up claims no more at once.
 
 import csv
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,8 @@ def simulate(
     """The steps of a day. With ``at_once`` all tasks of a minute arrive in its first second, else at random times in it."""
     chance = random.Random(1)
     state: State | None = None
-    ready = bounds_at(scale, minutes[0].at).min
+    looked_at, bounds = minutes[0].at // MINUTE, bounds_at(scale, minutes[0].at)
+    ready = bounds.min
     starts: deque[float] = deque()  # when the processes that were asked for begin to claim
     queue: deque[tuple[float, float]] = deque()  # (when tasks arrived, how many)
     inside = ended = 0.0  # tasks that wait or run; tasks that have ended
@@ -100,7 +101,9 @@ def simulate(
                 ready=ready,
                 threads=threads,
             )
-            state = decide(state, seen, bounds_at(scale, now), scale)
+            if now // MINUTE != looked_at:  # a rule begins at a whole minute
+                looked_at, bounds = now // MINUTE, bounds_at(scale, now)
+            state = decide(state, seen, bounds, scale)
             yield Moment(seen, state)
             starts.extend([now + start_seconds] * (state.number - ready - len(starts)))
             while ready + len(starts) > state.number:
@@ -109,10 +112,9 @@ def simulate(
 
 def _spread(arrived: int, step_seconds: float, chance: random.Random, *, at_once: bool) -> list[int]:
     """The number of a minute's tasks that arrive in each step."""
-    steps = [0] * round(MINUTE / step_seconds)
-    for _ in range(arrived):
-        steps[0 if at_once else chance.randrange(len(steps))] += 1
-    return steps
+    steps = range(round(MINUTE / step_seconds))
+    many = Counter({0: arrived} if at_once else chance.choices(steps, k=arrived))
+    return [many[step] for step in steps]
 
 
 def _drop(queue: deque[tuple[float, float]], kept: float) -> None:

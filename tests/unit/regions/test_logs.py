@@ -26,6 +26,12 @@ def test_both_ways_of_logging_come_out_as_json_lines():
     assert (second["logger"], second["event"], second["level"]) == ("somebody", "said this", "warning")
 
 
+def test_a_process_that_logs_does_not_wait_for_the_import_of_rich():
+    program = "import sys; from regions import logs; print('rich' in sys.modules); import rich; print(rich.__name__)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "rich"]
+
+
 def test_a_reader_that_is_gone_ends_nobody():
     program = f"{PROGRAM}\nprint('went on')"
     read, write = os.pipe()

@@ -79,6 +79,21 @@ def _start(folder: Path, known: Path) -> None:
     known.write_text(json.dumps({"port": made.port, "password": made.password}))
 
 
+def set_policy(
+    on: RabbitMQ, name: str, pattern: str, policy: Mapping[str, object], *, priority: int = 9, host: str = "/"
+) -> None:
+    """As ``rabbitmqctl set_policy``, which takes a second of CPU."""
+    pattern, text = json.dumps(pattern), json.dumps(json.dumps(policy))  # a text of Erlang is one of JSON
+    on.evaluate(f"""
+        ok = rabbit_policy:parse_set(
+            <<"{host}">>, <<"{name}">>, <<{pattern}>>, <<{text}>>, {priority}, <<"queues">>, <<"{on.user}">>).
+    """)
+
+
+def clear_policy(on: RabbitMQ, name: str, *, host: str = "/") -> None:
+    on.evaluate(f'ok = rabbit_policy:delete(<<"{host}">>, <<"{name}">>, <<"{on.user}">>).')
+
+
 class VirtualHost:
     """A virtual host of a node, with our policy."""
 
@@ -95,14 +110,10 @@ class VirtualHost:
         self.set_policy(topology.POLICY_NAME, topology.POLICY_PATTERN, topology.POLICY, priority=0)
 
     def set_policy(self, name: str, pattern: str, policy: Mapping[str, object], *, priority: int = 9) -> None:
-        pattern, text = json.dumps(pattern), json.dumps(json.dumps(policy))  # a text of Erlang is one of JSON
-        self.node.evaluate(f"""
-            ok = rabbit_policy:parse_set(
-                {self._host}, <<"{name}">>, <<{pattern}>>, <<{text}>>, {priority}, <<"queues">>, {self._user}).
-        """)
+        set_policy(self.node, name, pattern, policy, priority=priority, host=self.name)
 
     def clear_policy(self, name: str) -> None:
-        self.node.evaluate(f'ok = rabbit_policy:delete({self._host}, <<"{name}">>, {self._user}).')
+        clear_policy(self.node, name, host=self.name)
 
     def delete(self) -> None:
         self.node.evaluate(f"rabbit_vhost:delete({self._host}, {self._user}).")

@@ -258,7 +258,8 @@ def _choose(
     if high > now and now < most:
         number = min(max(high, least), most)
         cut = f", {most} are allowed" if high > most else ""
-        return number, f"{describe(seen, load)}: {high} needed to keep the wait below {scale.target_wait_seconds:g} s{cut}"
+        why = f"{high} needed to keep the wait below {scale.target_wait_seconds:g} s{cut}"
+        return number, f"{describe(seen, load)}: {why}"
     if now < least:
         return least, f"{bounds.source} asks for at least {least}"
     number = max(low, least)

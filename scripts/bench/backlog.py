@@ -80,14 +80,11 @@ def _lines(one: dict[str, Any], base: float) -> list[str]:
 def _raise_limits(ours: Ours) -> None:
     ours.stack.redis("hub").config_set("maxmemory", "16gb")
     policy = json.dumps({**topology.POLICY, "max-length": 4 * max(SIZES)})
-    commands = (
-        [*topology.policy_command()[:-3], policy, *topology.policy_command()[-2:]],
-        ["set_vm_memory_high_watermark", "absolute", "6GB"],
-    )
-    for command in commands:
-        completed = ours.stack.broker.ctl(*command)
-        if completed.returncode != 0:
-            raise Failed(f"rabbitmqctl {' '.join(command)}: {completed.stderr.strip()}")
+    command = [*topology.policy_command()[:-3], policy, *topology.policy_command()[-2:]]
+    completed = ours.stack.broker.ctl(*command)
+    if completed.returncode != 0:
+        raise Failed(f"rabbitmqctl {' '.join(command)}: {completed.stderr.strip()}")
+    ours.stack.broker.limit_memory(6_000_000_000)
 
 
 async def _post(connection: load.Connection, numbers: Iterator[int]) -> Posted:

@@ -29,6 +29,7 @@ HELD: Final = 10  # executions that run at least when a worker is killed
 MOMENT_SECONDS: Final = 12.0  # how long a kill waits for something to hit
 BACK_SECONDS: Final = 30.0
 FULL_BYTES: Final = 1_000_000  # less than an empty Redis needs
+LITTLE_BYTES: Final = 1_000_000  # less than an idle RabbitMQ has
 ROOM_BYTES: Final = 256_000_000  # the limit that scripts.stack.services sets
 LOOK_SECONDS: Final = 0.02
 STEP_SECONDS: Final = 3600
@@ -313,9 +314,9 @@ def _swallow(doing: Doing) -> None:
 def _alarm(doing: Doing) -> None:
     broker = doing.stack.broker
     doing.begin()
-    broker.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+    broker.limit_memory(LITTLE_BYTES)
     doing.last()
-    broker.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
+    broker.limit_memory()
     doing.end()
 
 

@@ -180,7 +180,7 @@ class ChaosStack(OwnStack):
     # Links
 
     def build(self) -> Stack:
-        """The parts of a stack with a link before each server of each part. The links come first."""
+        """The parts of a stack with a link before each server of each part. The links come first; nobody needs dashboards."""
         self._slow = self.data.run / "slow-disk"
         built = parts.build(self.data, self.settings, self.ports, self.environ, live=False)
         self.broker = built.broker
@@ -193,9 +193,12 @@ class ChaosStack(OwnStack):
             self.data.write(f"run/{link.name}.url", self._through(link, port))
         command = parts.python("scripts.stack.wan", "--control", str(control), *words)
         proxy = Part(PROXY, "servers", command, dict(self.environ), listens(control))
-        return replace(
-            built, parts=[proxy, *(replace(part, environment=self._environment(part)) for part in built.parts)]
-        )
+        linked = [
+            replace(part, environment=self._environment(part))
+            for part in built.parts
+            if not part.name.startswith("dashboard-")
+        ]
+        return replace(built, parts=[proxy, *linked])
 
     def _environment(self, part: Part) -> dict[str, str]:
         """A part's environment, in which its servers' addresses are those of its links."""

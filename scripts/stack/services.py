@@ -27,6 +27,7 @@ STREAM_NODE_BYTES: Final = 512  # a stream of few entries takes so much, by defa
 HASH_VALUE_BYTES: Final = 2_048  # a hash of short values, by default 64 bytes, is one piece of memory: jobs, ledgers
 # How often Redis looks after itself; 10 by default, which costs an idle one twice as much. A wait ends up to 0.2 s late by it.
 REDIS_HZ: Final = 5
+MEMORY_BYTES: Final = 400_000_000  # of RabbitMQ; above it, it takes no more messages
 SBIN: Final = "/usr/local/sbin:/usr/sbin:/sbin"  # a user's PATH has none of them
 
 
@@ -240,6 +241,10 @@ class RabbitMQ:
         if done.returncode != 0:
             raise Failed(f"RabbitMQ did not take its users: {done.stdout.strip()} {done.stderr.strip()}")
 
+    def limit_memory(self, count: int = MEMORY_BYTES) -> None:
+        """Changes how many bytes of memory the node may have before it takes no more messages."""
+        self.evaluate(f"ok = vm_memory_monitor:set_vm_memory_high_watermark({{absolute, {count}}}).")
+
     def keep_queues(self) -> None:
         """Makes the node write to disk which queues it has. Until then a ``kill -9`` can make it forget its member of a new queue.
 
@@ -283,7 +288,7 @@ log.console = true
 log.console.level = warning
 disk_free_limit.absolute = 50MB
 load_definitions = {folder / "definitions.json"}
-vm_memory_high_watermark.absolute = 400MB
+vm_memory_high_watermark.absolute = {MEMORY_BYTES}
 """,
         )
         (folder / "enabled_plugins").write_text("[].\n", encoding="ascii")

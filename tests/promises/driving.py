@@ -24,10 +24,11 @@ SWEEP_SECONDS = 17.0  # a gateway that started or regained a server may wait so 
 SOON_SECONDS = 1.0  # by then a gateway refuses what it can't take
 CALM_POSTS = 10
 TRIES = 3
-CALLS = 120  # of a window
+CALLS = int(os.environ.get("WINDOW_CALLS", "40"))  # of a window
 MOVED = 1.05  # so much an undisturbed p95 may move
 CHANCE = 0.01  # so rarely chance alone may look like a slowdown
 WELL_SECONDS = 60.0
+POST_SECONDS = 0.1  # between two posts of one thread: a fault lasts for several, and each result is compared in the end
 
 
 def cannot_be_tried(why: str) -> NoReturn:
@@ -165,7 +166,7 @@ def _is_well(stack: ChaosStack) -> bool:
 
 
 class Poster:
-    """Posts without a pause, in a thread, until it is told to stop; every answer is in its ledger."""
+    """Posts again and again, in a thread, until it is told to stop; every answer is in its ledger."""
 
     def __init__(self, ledger: Ledger, regions: list[str], **options) -> None:
         self.ledger, self._regions, self._options = ledger, regions, options
@@ -184,7 +185,7 @@ class Poster:
         assert not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stopping.wait(0.02):
+        while not self._stopping.wait(POST_SECONDS):
             try:
                 if self.ledger.post(self._regions, **self._options) is not None:
                     self.accepted_at.append(time.monotonic())

@@ -1,6 +1,5 @@
 """Backpressure: what can't be taken is a 503 within a second, and nothing of it is ever delivered."""
 
-import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from regions import names, topology
-from scripts.chaos.faults import FULL_BYTES, ROOM_BYTES
+from scripts.chaos.faults import FULL_BYTES, LITTLE_BYTES, ROOM_BYTES
+from tests import broker
 from tests.promises.driving import Ledger, refuses_soon
 from tests.waiting import freeze, until
 
@@ -22,22 +22,21 @@ def small_queue(stack):
     region = stack.regions[0]
     stack.stop_part(f"bridge-{region}")
     yield region
-    stack.broker.ctl("clear_policy", "small")
     stack.start_part(f"bridge-{region}")
 
 
 def test_a_full_queue_refuses_and_what_it_took_is_delivered(stack, small_queue):
     ledger = Ledger(stack)
-    policy = json.dumps({**topology.POLICY, "max-length": ROOM})
-    words = ("--priority", "9", "small", f"^{names.work_queue(small_queue)}$", policy, "--apply-to", "queues")
+    policy = {**topology.POLICY, "max-length": ROOM}
 
     def be_full():
-        done = stack.broker.ctl("set_policy", *words)
-        assert done.returncode == 0, done.stderr
-        until(lambda: ledger.post([small_queue]) is None, "the queue to be full")
-        assert ledger.post([small_queue] * 3) is None
-        ledger.must_post(stack.regions[1:])
-        stack.broker.ctl("clear_policy", "small")
+        broker.set_policy(stack.broker, "small", f"^{names.work_queue(small_queue)}$", policy)
+        try:
+            until(lambda: ledger.post([small_queue]) is None, "the queue to be full")
+            assert ledger.post([small_queue] * 3) is None
+            ledger.must_post(stack.regions[1:])
+        finally:
+            broker.clear_policy(stack.broker, "small")
 
     refuses_soon(ledger, [small_queue], be_full)
     stack.start_part(f"bridge-{small_queue}")
@@ -54,13 +53,13 @@ def test_a_broker_with_an_alarm_refuses_and_takes_again_when_it_is_over(stack):
     ledger = Ledger(stack)
 
     def alarm():
-        stack.broker.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+        stack.broker.limit_memory(LITTLE_BYTES)
         try:
             until(lambda: ledger.post(stack.regions) is None, "the alarm")
             for _ in range(5):
                 assert ledger.post(stack.regions) is None
         finally:
-            stack.broker.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
+            stack.broker.limit_memory()
         until(lambda: ledger.post(stack.regions), "a post to be accepted again")
 
     refuses_soon(ledger, stack.regions, alarm)

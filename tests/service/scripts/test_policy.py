@@ -1,7 +1,5 @@
 """The queues' policy, read from a real RabbitMQ with its management plugin."""
 
-import json
-
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +10,7 @@ from scripts.commands import config as config_command
 from scripts.stack import policy
 from scripts.stack.ports import free_port
 from scripts.stack.services import RabbitMQ, Running
+from tests import broker
 from tests.service.bridging import Broker
 from tests.waiting import until
 
@@ -41,11 +40,11 @@ def test_every_part_of_the_policy_that_a_queue_lacks_is_told(managed):
         policy.shortfalls(settings(managed), "mend")
     Broker(managed, "fra").declare()
     until(lambda: found(managed) == [], "the policy to be seen")
-    other = json.dumps({**topology.POLICY, "delivery-limit": 20, "max-length": 5000, "max-length-bytes": 7})
-    assert managed.ctl("set_policy", "--priority", "9", "other", "^q.fra$", other).returncode == 0
+    other = {**topology.POLICY, "delivery-limit": 20, "max-length": 5000, "max-length-bytes": 7}
+    broker.set_policy(managed, "other", "^q.fra$", other)
     until(lambda: found(managed) == ["q.fra: delivery-limit: expected -1, found 20"], "the other policy to be seen")
     for name in ("other", topology.POLICY_NAME):
-        assert managed.ctl("clear_policy", name).returncode == 0
+        broker.clear_policy(managed, name)
     until(lambda: len(found(managed)) == 3 * len(topology.POLICY), "no policy to be seen")
     assert "q.fra.now: max-length: expected a limit, found nothing" in found(managed)
     assert "q.fra.now: max-length-bytes: expected a limit, found nothing" in found(managed)
@@ -82,7 +81,7 @@ def test_config_check_says_how_the_policy_is_mended(managed, monkeypatch):
     monkeypatch.setenv("NEARFETCH__HUB__MANAGEMENT_URL", managed.management_url)
     for region in ("nyc", "sin"):
         Broker(managed, region).declare()
-    assert managed.ctl("clear_policy", topology.POLICY_NAME).returncode == 0
+    broker.clear_policy(managed, topology.POLICY_NAME)
     try:
         done = until(lambda: checked("q.fra: dead-letter-exchange"), "the check to see it")
     finally:

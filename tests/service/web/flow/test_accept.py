@@ -12,6 +12,7 @@ import pytest
 
 from jobs import contract
 from regions import durability, names, topology
+from tests import broker
 from tests.service.hub_parts import new_request, settings
 from tests.waiting import freeze, until
 from web.flow import accept, kept
@@ -220,11 +221,7 @@ def test_a_missing_queue_refuses_and_is_declared_again(half, rabbitmq):
 
 
 def test_a_full_queue_refuses(own_half, own_rabbitmq):
-    policy = '{"max-length": 1, "overflow": "reject-publish"}'
-    assert (
-        own_rabbitmq.ctl("set_policy", "--priority", "9", "full", "^q.sin$", policy, "--apply-to", "queues").returncode
-        == 0
-    )
+    broker.set_policy(own_rabbitmq, "full", "^q.sin$", {"max-length": 1, "overflow": "reject-publish"})
     try:
         answers = []
         until(
@@ -234,11 +231,11 @@ def test_a_full_queue_refuses(own_half, own_rabbitmq):
         assert answers[-1][1] < ANSWER_SECONDS
         assert own_half.ledger.read(answers[-1][0].new.id) is None
     finally:
-        own_rabbitmq.ctl("clear_policy", "full")
+        broker.clear_policy(own_rabbitmq, "full")
 
 
 def test_a_broker_alarm_refuses_at_once_and_ends(own_half, own_rabbitmq):
-    own_rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "1")
+    own_rabbitmq.limit_memory(1)
     try:
         answers = []
         until(
@@ -249,7 +246,7 @@ def test_a_broker_alarm_refuses_at_once_and_ends(own_half, own_rabbitmq):
         assert isinstance(answer, Refused)
         assert max(seconds, *(one for _, one in answers)) < ANSWER_SECONDS
     finally:
-        own_rabbitmq.ctl("set_vm_memory_high_watermark", "absolute", "400MB")
+        own_rabbitmq.limit_memory()
     until(lambda: isinstance(own_half.submit(new_request())[0], Accepted), "the end of the alarm")
 
 

@@ -68,16 +68,16 @@ class Startup:
         """Starts everything. Raises ``NotReady``."""
         regions = list(self.wanted.region)
         redis = ["hub", *(f"redis-{name}" for name in regions)]
-        self.start("epmd", *redis, *(name for name in ("wan",) if name in self.parts))
+        self.start("epmd", *redis, *self._there("wan"))
         self.wait("epmd", self.parts["epmd"].not_ready)
-        self.start("rabbitmq", "store", *(name for name in ("site",) if name in self.parts))
+        self.start("rabbitmq", "store", *self._there("site"))
         for name in redis:
             self.wait(name, self.parts[name].not_ready)
         self.done(f"central Redis, {len(regions)} regions' Redis")
         if "wan" in self.parts:  # the regions' parts reach the hub through them only
             self.wait("wan", self.parts["wan"].not_ready)
             self.done("links between hub and regions")
-        self.start(*(f"workers-{name}" for name in regions), *(f"dashboard-{name}" for name in regions))
+        self.start(*(f"workers-{name}" for name in regions), *self._there(*(f"dashboard-{name}" for name in regions)))
         self.wait("rabbitmq", self.parts["rabbitmq"].not_ready)
         self.start("gateway", *(f"bridge-{name}" for name in regions))
         self.done(f"{'RabbitMQ':<19} 127.0.0.1:{self.ports.broker}")
@@ -117,7 +117,8 @@ class Startup:
                 if not reason:
                     region = self.wanted.region[name]
                     workers = f"{region.scale.min} \u00d7 {region.workers.threads} workers"
-                    self.done(f"{name}  Redis, bridge, {workers}, dashboard")
+                    parts = ["Redis", "bridge", workers, *("dashboard" for _ in self._there(f"dashboard-{name}"))]
+                    self.done(f"{name}  {', '.join(parts)}")
                     left.remove(name)
             if left:
                 self._beat(f"{reasons[left[0]].split()[0].rstrip(':')}-{left[0]}", f"{left[0]}: {reasons[left[0]]}")
@@ -136,8 +137,12 @@ class Startup:
         ]  # that may be from before this start
         if away or not any(bridge["state"] == "consuming" for bridge in fresh["bridge"]):
             return f"bridge: {', '.join(away) or fresh['bridge'][0]['reason']}"
-        reason = self.parts[f"dashboard-{name}"].not_ready()
+        (reason,) = [self.parts[part].not_ready() for part in self._there(f"dashboard-{name}")] or [None]
         return f"dashboard: {reason}" if reason else ""
+
+    def _there(self, *names: str) -> list[str]:
+        """Those of these parts that this stack has: not each has a site, or dashboards."""
+        return [name for name in names if name in self.parts]
 
     def start(self, *names: str) -> None:
         """Starts these parts."""

@@ -41,6 +41,21 @@ def test_the_next_host_is_taken_where_the_first_does_not_answer(tmp_path):
     running.stop()
 
 
+def test_a_connection_tells_its_name_before_its_first_command_and_nothing_else(tmp_path):
+    """Each question more is a round trip, of a region to the hub across an ocean."""
+    port = free_port()
+    running = Running(redis_server("redis", tmp_path, port)).start()
+    client = connect.open_redis(f"redis://127.0.0.1:{port}/0", name="test")
+    client.config_resetstat()
+    client.connection_pool.disconnect()
+    client.ping()
+    assert {name for name in client.info("commandstats") if "resetstat" not in name} == {
+        "cmdstat_client|setname", "cmdstat_ping",
+    }  # fmt: skip
+    client.close()
+    running.stop()
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [

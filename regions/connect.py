@@ -174,7 +174,6 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
         retry=Retry(NoBackoff(), 0),
         health_check_interval=0,
         protocol=2,
-        driver_info=None,  # otherwise redis-py tells its name and version: two round trips more for each connection
     )
     return redis.Redis.from_pool(pool)  # so that close() closes the connections
 

@@ -1,4 +1,4 @@
-"""The commands about one region: the number of its worker processes, its day, and what a new one needs."""
+"""The commands about one region: the number of its worker processes, its day, what a new one needs, and maintenance."""
 
 # ruff: noqa: D301 - \b tells click to keep the lines of a paragraph
 
@@ -81,10 +81,12 @@ def day(region: str, replay: Path | None, output: Path | None, data: Path | None
 
 @click.group()
 def region() -> None:
-    """Adds a region.
+    """Adds a region, moves its work elsewhere before maintenance, and brings it back.
 
     \b
     nearfetch region add ams
+    nearfetch region drain fra
+    nearfetch region resume fra
     """
 
 
@@ -107,6 +109,57 @@ def add(name: str, data: Path | None, as_json: bool) -> None:
         message = f'expected a name like fra ({names.REGION_PATTERN}, not {names.HUB}), found "{name}"'
         raise click.BadParameter(message, param_hint="NAME")
     sys.exit(region_add.run(load(data), name, as_json=as_json))
+
+
+@region.command()
+@click.argument("name", metavar="REGION")
+@click.option("--wait", "wait_seconds", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",
+              help="How long to wait until nothing that can move is left.")  # fmt: skip
+@json_option
+@data_option
+def drain(name: str, wait_seconds: float, data: Path | None, as_json: bool) -> None:
+    """Moves the work of REGION to the standbys of its sources: new tasks at once, then those that wait. Those that run finish.
+
+    Sources without a standby that is ready stay, and REGION answers them as long as it lives. It stays drained until
+    nearfetch region resume, also when this command is ended.
+
+    Ends with 0 when nothing that can move is left, 1 when something is after --wait, 2 for wrong usage, 3 when the hub does not
+    answer or no gateway moves tasks.
+
+    \b
+    nearfetch region drain fra
+    nearfetch region drain fra --wait 600
+    """
+    from scripts.commands import region_drain  # noqa: PLC0415
+
+    settings = load_near(data)
+    _known(settings, name)
+    sys.exit(region_drain.drain(settings, name, wait_seconds, as_json=as_json))
+
+
+@region.command()
+@click.argument("name", metavar="REGION")
+@data_option
+def resume(name: str, data: Path | None) -> None:
+    """Gives REGION its new tasks again after nearfetch region drain. Those that were moved stay where they are.
+
+    Ends with 0, or with 3 when the hub does not answer.
+
+    \b
+    nearfetch region resume fra
+    """
+    from scripts.commands import region_drain  # noqa: PLC0415
+
+    settings = load_near(data)
+    _known(settings, name)
+    sys.exit(region_drain.resume(settings, name))
+
+
+def _known(settings: Any, name: str) -> None:
+    try:
+        settings.one(name)
+    except Faults as faults:
+        refuse(faults)
 
 
 def asking(region: str, command: Callable[[], int]) -> int:

@@ -95,21 +95,11 @@ class Takeover:
 
     def standby_faults(self, entry: Entry) -> dict[str, str]:
         """Each standby of a source that could not take it over, and why."""
-        standbys = entry.definition.regions(entry.region)[1:] if entry.definition is not None else ()
-        return {region: why for region in standbys if (why := self.why_not(entry, region))}
+        return standby_faults(entry, self._reports)
 
     def why_it_stays(self, entry: Entry) -> str:
         """Why a source's tasks would stay in its region, whatever happens to that; empty if a standby is ready."""
-        if entry.definition is None:
-            return "its definition is broken"
-        if entry.definition.pinned:
-            return "it is pinned"
-        if not entry.definition.standby:
-            return "it has no standby"
-        faults = self.standby_faults(entry)
-        if len(faults) < len(entry.definition.regions(entry.region)) - 1:
-            return ""
-        return "; ".join(f"{region}: {why}" for region, why in faults.items())
+        return why_it_stays(entry, self._reports)
 
     def why_not(self, entry: Entry, region: str) -> str:
         """What keeps a region from taking over a source; empty if it is ready."""
@@ -142,7 +132,7 @@ class Takeover:
             decided, drained = takeover.records(fields)
             if self._is_mine:
                 decided = self._decide(client, now_ms, decided)
-            self.records = {region: one for region, one in {**decided, **drained}.items() if region in self._reports}
+            self.records = {region: one for region, one in {**drained, **decided}.items() if region in self._reports}
             if self._is_mine:
                 self._walk(client, now_ms)
             else:
@@ -263,6 +253,26 @@ class _Walk(Struct):
         seen = sum(one == last_ms for one in times_ms)
         self.skip = seen + (self.skip if last_ms == self.after_ms else 0)
         self.after_ms = last_ms
+
+
+def standby_faults(entry: Entry, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Each standby of a source that could not take it over, and why, by the regions' reports."""
+    standbys = entry.definition.regions(entry.region)[1:] if entry.definition is not None else ()
+    return {region: why for region in standbys if (why := why_not(entry, region, reports))}
+
+
+def why_it_stays(entry: Entry, reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """Why a source's tasks stay in its region, whatever happens to that; empty if a standby is ready."""
+    if entry.definition is None:
+        return "its definition is broken"
+    if entry.definition.pinned:
+        return "it is pinned"
+    if not entry.definition.standby:
+        return "it has no standby"
+    faults = standby_faults(entry, reports)
+    if len(faults) < len(entry.definition.regions(entry.region)) - 1:
+        return ""
+    return "; ".join(f"{region}: {why}" for region, why in faults.items())
 
 
 def why_not(entry: Entry, region: str, reports: Mapping[str, Mapping[str, Any]]) -> str:

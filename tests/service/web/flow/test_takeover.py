@@ -10,6 +10,7 @@ import redis
 
 from jobs import contract
 from regions import connect, names
+from scripts.commands import region_drain
 from tests.service.gateway import GatewayProcess, Stack
 from tests.sources import DEMO_PLAIN
 from tests.waiting import until
@@ -327,3 +328,77 @@ def test_a_standby_that_was_asked_late_is_no_hostile_region(stack, regions):
         "both to go",
     )
     assert found == ["sin"]
+
+
+class Draining:
+    """``nearfetch region drain fra`` in a thread; ``code`` when it has ended."""
+
+    def __init__(self, stack, wait_seconds: float = 30.0) -> None:
+        self.codes: list[int] = []
+        self._thread = threading.Thread(
+            target=lambda: self.codes.append(region_drain.drain(stack.settings, "fra", wait_seconds, as_json=False))
+        )
+        self._thread.start()
+
+    @property
+    def code(self) -> int:
+        self._thread.join(60)
+        return self.codes[0]
+
+
+def test_an_operator_drains_a_region_and_brings_it_back(stack, regions, capsys):
+    """What waits moves and gets a cancel, what runs finishes, what stays is answered, and no deadline changes."""
+    queued, running = posted(stack, *[LIST] * 3), posted(stack, LIST)
+    pinned = posted(stack, PINNED)
+    in_fra = {one.task: one for one in (stack.region.take("fra") for _ in range(5))}
+    [runs] = [task["id"] for task in running["tasks"]]
+    claims = json.dumps([[running["id"], runs, 1, 5]])
+    stack.region.redis.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": claims})
+    until(lambda: ask(stack.port, "GET", f"/v1/tasks/{runs}").json()["status"] == "running", "the claim")
+    draining = Draining(stack)
+    moved = [stack.region.take("nyc") for _ in range(3)]
+    assert {one.task for one in moved} == {task["id"] for task in queued["tasks"]}
+    assert all(one.deadline_ms == in_fra[one.task].deadline_ms for one in moved)
+    channel = stack.region.channel
+    cancelled = set()
+    for _ in moved:
+        body = until(lambda: channel.basic_get(names.fast_queue("fra"), auto_ack=True)[2], "a cancel in fra")
+        cancelled.add(contract.decode_cancel(body).task)
+    assert cancelled == {one.task for one in moved}
+    assert posted(stack, LIST)["tasks"][0]["moved"]["why"] == "drained"
+    assert not draining.codes  # one runs
+    stack.region.finish(in_fra[runs])
+    assert draining.code == 0
+    said = capsys.readouterr().out
+    assert f"{PINNED} stays in fra, which answers it as long as it lives: it is pinned" in said
+    assert "0 wait, 0 run, 3 asked of standbys, 1 stay" in said
+    for one in moved:
+        stack.region.finish(one)
+    stack.region.finish(in_fra[pinned["tasks"][0]["id"]])
+    done = [ask(stack.port, "GET", f"/v1/requests/{one['id']}?wait=20").json() for one in (queued, running, pinned)]
+    assert [sorted(result["region"] for result in one["results"]) for one in done] == [["nyc"] * 3, ["fra"], ["fra"]]
+    assert region_drain.resume(stack.settings, "fra") == 0
+    until(lambda: not taken(stack), "fra to be drained no more")
+    assert posted(stack, LIST)["tasks"][0]["region"] == "fra"
+
+
+def test_a_drain_says_what_is_left_and_goes_on_when_the_command_ends(stack, regions, capsys):
+    running = posted(stack, LIST)
+    stack.region.take("fra")
+    claims = json.dumps([[running["id"], running["tasks"][0]["id"], 1, 5]])
+    stack.region.redis.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": claims})
+    until(
+        lambda: ask(stack.port, "GET", f"/v1/requests/{running['id']}").json()["tasks"][0]["status"] == "running", "it"
+    )
+    assert Draining(stack, 3.0).code == region_drain.SOME_LEFT
+    assert "1 task left; it stays drained" in capsys.readouterr().err
+    assert taken(stack)["why"] == "drained"
+
+
+def test_a_drain_without_a_gateway_says_so(stack, regions, capsys, monkeypatch):
+    monkeypatch.setattr(region_drain, "NO_GATEWAY_SECONDS", 0.2)
+    stack.gateway.takeover.stop()
+    stack.hub.client.delete(names.TAKEOVER_TURN)
+    posted(stack, LIST)
+    assert Draining(stack).code == region_drain.NO_SERVER
+    assert "no gateway moves tasks" in capsys.readouterr().err

@@ -27,6 +27,8 @@ COMMANDS = [
     "day",
     "region",
     "region add",
+    "region drain",
+    "region resume",
     "dashboard",
     "status",
     "fetch",

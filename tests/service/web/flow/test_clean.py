@@ -61,6 +61,29 @@ def test_a_refusal_that_the_hub_forgets_is_told_it_again(half, hub_redis, monkey
     assert state(half, new) == b"accepted"
     until(lambda: not half.acceptor.cleaner.is_refused(new.id), "it to be in the file")
     assert (state(half, new), half.acceptor.cleaner.kept) == (b"refused", 0)
+    # Its file has grown at the second look, but by what the hub forgot: what it was told since is not in there yet.
+    assert len(looks) == 3
+
+
+def test_a_refusal_that_is_in_the_hubs_file_is_told_no_more_though_an_fsync_is_pending(half, monkeypatch):
+    new, looks = new_request(), itertools.count(1)
+    half.ledger.begin(new)
+    monkeypatch.setattr(ledger.durability, "file_of", lambda _: durability.File(1, 10, 0, next(looks)))
+    half.acceptor.cleaner.add(new, published=False)
+    until(lambda: not half.acceptor.cleaner.is_refused(new.id), "it to be in the file")
+    assert next(looks) == 3  # it was told twice
+
+
+def test_the_last_clean_up_asks_a_hub_that_is_away_once(half, hub_redis):
+    """It ends with what it could not tell, which the sweep of another gateway does when the accept's lease is over."""
+    cleaner = clean.Cleaner(half.hub, half.ledger, half.publisher)
+    cleaner.add(new_request(), published=False)
+    hub_redis.running.signal(signal.SIGSTOP)
+    try:
+        assert not cleaner._refuse_some()
+    finally:
+        hub_redis.running.signal(signal.SIGCONT)
+    assert cleaner.kept == 1
 
 
 def test_a_refusal_by_a_full_hub_leaves_nothing_to_take_back(half, hub_redis):

@@ -243,6 +243,33 @@ def test_an_end_brings_no_new_job_while_too_many_compute():
     assert asked == [0, 1, 2]
 
 
+def test_a_thread_that_ends_a_job_does_not_wait_for_one_that_is_sending():
+    """It is free for the next job; the thread that sends takes this end along, or the claim loop does."""
+    parts = idle_pool()
+    sent: list[int] = []
+    parts._claimer.finish = lambda ends, *, then_claim: (sent.append(len(ends)) or ["" for _ in ends], None)
+    parts._shipper = SimpleNamespace(put=lambda _: None)
+    first, second = running(parts, 2)
+    parts._end(first, Ending(outcome(1), ""))
+    with parts._sending:
+        settles = threading.Thread(target=parts.settle, daemon=True)
+        settles.start()
+        settles.join(30)
+        assert not settles.is_alive()
+        assert sent == []
+    parts._end(second, Ending(outcome(1), ""))
+    parts.settle()
+    assert sent == [2]
+
+
+def test_a_lapsed_lease_is_told_from_the_second_claim_on(capfd):
+    """Before its first claim a process had none."""
+    parts = idle_pool()
+    for task in "AB":
+        parts.accept(Claimed(now_ms=1, lapsed=True, refusal="", jobs=[job(task, "e")]), 1)
+    assert capfd.readouterr().out.count("the lease had expired") == 1
+
+
 def test_results_of_a_busy_process_gather_and_a_single_one_leaves_at_once():
     sent: list[list[str]] = []
     home = SimpleNamespace(

@@ -147,10 +147,24 @@ def test_every_server_is_asked_and_every_fault_is_said(monkeypatch, tmp_path, se
     assert (done.exit_code, as_json.exit_code) == (1, 1)
     assert "geheim" not in done.output + as_json.output
     faults = {server["what"]: server["fault"] for server in json.loads(as_json.output)["servers"]}
+    assert faults.pop("standby fra") is None  # of line.tracking
     assert list(faults) == ["central Redis", "RabbitMQ", "history", "Redis of fra", "Redis of nyc", "Redis of sin"]
     assert faults["Redis of nyc"] is None
     assert all(fault for what, fault in faults.items() if what != "Redis of nyc")
     assert "rabbitmqctl set_policy -p / nearfetch" in done.output
+
+
+def test_a_standby_that_lacks_what_a_source_needs_is_a_fault_of_the_settings(monkeypatch, tmp_path):
+    """Before it is needed, and without a secret's value."""
+    text = 'title = "Mine"\nurl = "https://a.example/"\nregion = "fra"\nstandby = ["nyc", "oslo"]\n'
+    headers = '[request]\nheaders = {A = "{secret.KEY}"}\n[fields]\na = "b"\n'
+    (tmp_path / "mine.toml").write_text(text + headers)
+    monkeypatch.setenv("NEARFETCH__SOURCES__PATH", str(tmp_path))
+    monkeypatch.setenv("NEARFETCH__REGION__FRA__SECRETS__KEY__SOURCES", "mine")
+    servers = json.loads(run("config", "check", "--json").output)["servers"]
+    found = {one["what"]: one["fault"] for one in servers if one["where"] == "mine"}
+    assert "expected a secret of region nyc for this source, found KEY" in found["standby nyc"]
+    assert found["standby oslo"] == "this region is not set up"
 
 
 def test_the_command_is_found_by_a_link_and_from_another_folder(tmp_path):

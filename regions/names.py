@@ -171,6 +171,11 @@ def ledger(request: str) -> str:
     return f"nf:req:{request}"
 
 
+def idempotency(key: str) -> str:
+    """The hash on the hub that remembers which request a client's Idempotency-Key made."""
+    return f"nf:idem:{key}"
+
+
 def events(request: str) -> str:
     """The stream on the hub of a request's settled tasks."""
     return f"nf:evt:{request}"

@@ -33,6 +33,7 @@ from web.api.overview import Overview
 from web.api.poll import Poller
 from web.api.query import Query
 from web.api.recall import Recall
+from web.api.repeat import Repeats
 from web.api.submit import Rules
 from web.api.wait import Waiters
 from web.flow.accept import Acceptor
@@ -65,12 +66,18 @@ EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this
 REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 PREFLIGHT: Final = [
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
-    ("Access-Control-Allow-Headers", "Content-Type, If-None-Match, Last-Event-ID, Prefer, X-Request-Id"),
+    (
+        "Access-Control-Allow-Headers",
+        "Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, X-Request-Id",
+    ),
     ("Access-Control-Max-Age", "600"),
 ]
 EXPOSED: Final = (
     "Access-Control-Expose-Headers",
-    "Age, ETag, Link, Location, Nearfetch-Count, Nearfetch-Partial, Nearfetch-Warnings, Preference-Applied, Retry-After, X-Request-Id",
+    (
+        "Age, ETag, Idempotency-Replayed, Link, Location, Nearfetch-Count, Nearfetch-Partial, Nearfetch-Warnings, "
+        "Preference-Applied, Retry-After, X-Request-Id"
+    ),
 )
 
 Handler = Callable[..., Answer | None]
@@ -276,7 +283,8 @@ class Gateway:
         self.publisher.regained.append(self.sweeper.grace.begin)
         self.takeover = Takeover(settings, self.hub, self.ledger, self.catalog, self.publisher, self.acceptor.cleaner)
         rules = Rules(self.catalog, limits, settings.region, self.takeover.route)
-        self.intake = Intake(rules, self.acceptor, self.waiters, base)
+        repeats = Repeats(self.hub, self.ledger, self.waiters, self.acceptor.cleaner, self.recall, base)
+        self.intake = Intake(rules, self.acceptor, self.waiters, repeats, base)
         poller = Poller(
             self.hub,
             self.ledger,

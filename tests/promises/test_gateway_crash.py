@@ -6,13 +6,17 @@ import signal
 import socket
 import threading
 
+import pytest
+
 from regions import connect, names
 from scripts.chaos import load
+from scripts.chaos.points import POINTS
 from tests.promises.driving import Ledger
 from tests.waiting import until
-from tests.wire import Wire
+from tests.wire import Wire, ask
 
 REQUESTS = 12
+TRIES = 5
 HALF = b"POST /v1/requests HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
 
 
@@ -71,6 +75,45 @@ def test_no_202_is_broken_and_clients_go_on_without_a_gap_or_a_repeat(stack):
         ledger.check_results(follower.request, follower.results, ledger.promised[follower.request])
     assert sum(follower.breaks for follower in followers) >= 1
     ledger.check()
+
+
+def test_a_post_whose_gateway_died_after_its_accept_is_answered_by_its_key(stack):
+    """Its client never learned the id; the same key brings the 202 of the same request, and nothing is fetched twice."""
+    ledger = Ledger(stack)
+    accept = next(point.request for point in POINTS if point.name == "accept")
+    region = stack.regions[0]
+    for _ in range(TRIES):
+        number = next(ledger.numbers)
+        body = json.dumps(
+            {"sources": [{"source": f"chaos.{region}", "params": {"n": number}}], "deadline": 60}
+        ).encode()
+        head = {"Content-Type": "application/json", "Idempotency-Key": f"order-{number}"}
+        stack.control.swallow("gateway>hub", accept, times=1)
+        with Wire(stack.port) as wire:
+            wire.send("POST", "/v1/requests", head, body)
+            until(lambda: stack.control.counts("gateway>hub").swallowed, "the accept to succeed")
+            stack.signal("gateway", signal.SIGKILL)
+            stack.control.heal("gateway>hub")
+            with contextlib.suppress(ConnectionError):
+                wire.head()
+                continue  # this machine was slow, and the gateway has refused it in time
+        break
+    else:
+        pytest.fail("the gateway was not killed between accept and answer")
+    reply = until(lambda: _posted(stack.port, head, body), "the key to be answered", 60)
+    assert (reply.status, reply.headers["idempotency-replayed"]) == (202, "true")
+    promised = reply.json()
+    ledger.promised[promised["id"]] = {promised["tasks"][0]["id"]: number}
+    ledger.check()
+
+
+def _posted(port: int, head: dict[str, str], body: bytes):
+    """The answer of a post, once there is a gateway that can say whether it is true."""
+    try:
+        reply = ask(port, "POST", "/v1/requests", head, body)
+    except OSError:
+        return None
+    return None if reply.status in (409, 503) else reply
 
 
 def test_a_half_sent_request_is_no_request(stack):

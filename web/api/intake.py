@@ -12,13 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from jobs import contract
 from regions import logs
-from web.api import pieces, rows, submit, views
+from web.api import pieces, repeat, rows, submit, views
 from web.api.query import Query, preferred_wait
+from web.api.repeat import Repeats
 from web.api.wait import Awaited, Wait, Waiters, park
-from web.flow.accept import Accepted, Acceptor, Refused
+from web.flow.accept import Accepted, Acceptor, Decided, Refused
 from web.http import problems
 from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
@@ -33,15 +35,18 @@ log = logs.get("intake")
 class Intake:
     """Both ways to make a request. ``base`` is the beginning of all links."""
 
-    def __init__(self, rules: submit.Rules, acceptor: Acceptor, waiters: Waiters, base: str) -> None:
-        self.rules, self.acceptor, self.waiters, self.base = rules, acceptor, waiters, base
+    def __init__(self, rules: submit.Rules, acceptor: Acceptor, waiters: Waiters, repeats: Repeats, base: str) -> None:
+        self.rules, self.acceptor, self.waiters, self.repeats, self.base = rules, acceptor, waiters, repeats, base
         self.answer_bytes_max = rules.limits.answer_bytes_max
         self.tables = ThreadPoolExecutor(1, "tables")
 
     def post(self, exchange: Exchange) -> Answer | None:
         """``POST /v1/requests``: any number of sources. With one source and ``Prefer: wait`` the answer comes at its end."""
         seconds = self.check_head(exchange)
-        new = submit.validate(self._body(exchange), self.rules, sync=seconds > 0)
+        body = self._body(exchange)
+        new = submit.validate(body, self.rules, sync=seconds > 0)
+        if key := repeat.check(exchange):
+            new = structs.replace(new, repeatable=repeat.repeatable(key, body))
         _Arrival(self, exchange, new, seconds if new.sync else 0.0).submit()
         return None
 
@@ -56,6 +61,7 @@ class Intake:
         coding = head.header("Content-Encoding")
         if coding.strip().lower() not in ("", "identity"):
             raise Problem("not-json-type", f"expected a body without Content-Encoding, found {coding[:60]}")
+        repeat.check(head)
         return min(preferred_wait(head.header("Prefer")), self.rules.limits.wait_max_seconds)
 
     def records(self, exchange: Exchange, source: str) -> Answer | None:
@@ -108,14 +114,16 @@ class _Arrival:
             self._intake.waiters.expect(self._new.id)
         self._intake.acceptor.submit(self._new, self._decided)
 
-    def _decided(self, how: Accepted | Refused) -> None:
-        """The accept's outcome, on any thread."""
-        if isinstance(how, Refused) or how.reused or self._seconds <= 0:
+    def _decided(self, how: Decided) -> None:
+        """The accept's outcome, on any thread; a repeated one on the handler's."""
+        if not isinstance(how, Accepted) or how.reused or self._seconds <= 0:
             self._intake.waiters.expect_no_more(self._new.id)
-        if isinstance(how, Refused):
+        if isinstance(how, Accepted):
+            self._accepted(how)
+        elif isinstance(how, Refused):
             self._refused(how)
         else:
-            self._accepted(how)
+            self._intake.repeats.answer(self._exchange, self._new, self._seconds, how)
 
     def _refused(self, how: Refused) -> None:
         self._exchange.answer(problems.unavailable(how.reason, self._new.id).answer())
@@ -158,7 +166,7 @@ class _Arrival:
         self._intake.acceptor.promise(how, functools.partial(self._answer_promise, answer))
         return None
 
-    def _answer_promise(self, answer: Answer, how: Accepted | Refused) -> None:
+    def _answer_promise(self, answer: Answer, how: Decided) -> None:
         if isinstance(how, Refused):
             self._refused(how)
         else:
@@ -166,9 +174,7 @@ class _Arrival:
 
     def _ended(self, view: View) -> Answer | None:
         """200 with the finished request."""
-        applied = ("Preference-Applied", f"wait={self._seconds:g}")
-        headers = [views.JSON, applied, ("Cache-Control", "no-store")]
-        return Answer(200, views.request_body(view, self._intake.base), headers)
+        return views.finished(view, self._intake.base, self._seconds)
 
 
 class _RecordsArrival(_Arrival):

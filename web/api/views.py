@@ -101,6 +101,12 @@ def accepted_headers(view: View, base: str) -> list[tuple[str, str]]:
     return [JSON, ("Location", link(base, view.id)), RETRY_AFTER, ("Cache-Control", "no-store")]
 
 
+def finished(view: View, base: str, seconds: float) -> Answer:
+    """200 with the finished request, for a client that waited for up to so many seconds."""
+    applied = ("Preference-Applied", f"wait={seconds:g}")
+    return Answer(200, request_body(view, base), [JSON, applied, ("Cache-Control", "no-store")])
+
+
 def polled(view: View, base: str, if_none_match: str) -> Answer:
     """200 with its ETag, or 304 if the client has this version."""
     body = request_body(view, base)

@@ -27,7 +27,7 @@ from web.flow.clean import Cleaner
 from web.flow.kept import Kept, Unwritten
 from web.flow.publish import Batch, Message, Publisher, message
 from web.hub import reuse, scripts
-from web.hub.ledger import Begun, Ledger, New, NewTask, Times, message_of
+from web.hub.ledger import Begun, Ledger, New, NewTask, Repeated, Times, message_of
 from web.hub.redis import Hub, HubUnavailable, reason_of
 
 BUDGET_SECONDS: Final = 0.9
@@ -53,7 +53,8 @@ class Refused(Struct, frozen=True):
     reason: str
 
 
-Done = Callable[[Accepted | Refused], None]
+Decided = Accepted | Refused | Repeated
+Done = Callable[[Decided], None]
 
 
 class _Pending:
@@ -72,7 +73,7 @@ class _Pending:
     def is_ended(self) -> bool:
         return self._is_ended
 
-    def end(self, how: Accepted | Refused, before: Callable[[], None] | None = None) -> None:
+    def end(self, how: Decided, before: Callable[[], None] | None = None) -> None:
         """Answers, unless an earlier call did. ``before`` is called first, and only by the call that answers."""
         with self._lock:
             if self._is_ended:
@@ -125,13 +126,17 @@ class Acceptor:
             return
         try:
             with self._hub.accepting():
-                begun = pending.times = self._ledger.begin(new)
+                begun = self._ledger.begin(new)
         except Exception as error:  # noqa: BLE001 - after any error the request is refused
             if getattr(error, "is_refusal", False):
                 pending.end(Refused(new, reason_of(error)))
             else:  # the write may have arrived all the same
                 self._refuse(pending, reason_of(error))
             return
+        if isinstance(begun, Repeated):
+            pending.end(begun)
+            return
+        pending.times = begun
         self._clock.add(started + BUDGET_SECONDS, pending)
         try:
             ended = self._reuse(new, begun) if begun.latest else set()

@@ -26,6 +26,8 @@ from web.hub.takeover import Moved
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long
+REPEATABLE_MS: Final = 86_400_000  # how long an Idempotency-Key is remembered; longer if results are kept longer
+TAKEN_BACK_MS: Final = 2_000  # within which a gateway takes back what it answered 503 to
 REHEARSED: Final = "0" * 26  # an id that no request has
 PIECE_BYTES: Final = 262_144  # of results read at once for a client
 # Of results in one round trip. The hub answers nobody while it reads them, and all are in memory together.
@@ -68,6 +70,21 @@ class New(Struct, frozen=True, kw_only=True):
     attrs: bytes = b"{}"
     max_age: float = 0.0
     sync: bool = False
+    repeatable: "Repeatable | None" = None
+
+
+class Repeatable(Struct, frozen=True):
+    """A client's Idempotency-Key, as the hub knows it, and a digest of the body that came with it."""
+
+    key: str
+    digest: str
+
+
+class Repeated(Struct, frozen=True):
+    """The request that the same Idempotency-Key made before; nothing was written for a second one."""
+
+    request: str
+    digest: str
 
 
 class Times(Struct, frozen=True):
@@ -205,16 +222,17 @@ class Ledger:
         # Called with tasks that have ended while other regions were asked, too: (request, (task, region) of those, ms left).
         self.left_out: Callable[[str, list[tuple[str, str]], int], None] = lambda *_: None
 
-    def begin(self, new: New) -> Begun:
+    def begin(self, new: New) -> Begun | Repeated:
         """Writes a request as ``accepting``, and reads older results if it accepts them. A full Redis refuses this."""
-        limits = self._limits
+        limits, repeatable = self._limits, new.repeatable
         tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
-        created, deadline, expires, *found = scripts.BEGIN.call(
+        created, *answer = scripts.BEGIN.call(
             self._client,
             ledger=names.ledger(new.id),
             due=names.DUE,
             accepting=names.ACCEPTING,
             asks=names.ask(new.id),
+            repeated=names.idempotency(repeatable.key) if repeatable else "",
             request=new.id,
             lease_ms=ACCEPT_LEASE_MS,
             deadline_ms=new.deadline_ms,
@@ -226,6 +244,8 @@ class Ledger:
             is_fast=int(new.sync),
             max_age_ms=int(new.max_age * 1000),
             answer_bytes_max=min(limits.answer_bytes_max, limits.request_bytes_max),
+            digest=repeatable.digest if repeatable else "",
+            repeatable_ms=REPEATABLE_MS,
             tasks=[
                 scripts.Begun(
                     task.id,
@@ -238,6 +258,9 @@ class Ledger:
                 for task in new.tasks
             ],
         )
+        if not created:
+            return Repeated(*(part.decode() for part in answer))
+        deadline, expires, *found = answer
         latest = [
             Latest(new.tasks[number], key.decode(), frame)
             for number, key, frame in zip(found[::3], found[1::3], found[2::3], strict=True)
@@ -255,6 +278,22 @@ class Ledger:
         commands = [("HGET", names.ledger(request), "state") for request in requests]
         *answers, info = send(self._client, [*commands, durability.LOOK], [])
         return [value(answer) == b"accepted" for answer in answers], durability.file_of(value(info))
+
+    def may_repeat(self, request: str) -> bool | None:
+        """Whether a request's 202 is true; None if the request is unknown.
+
+        Another gateway may have answered 503 to a request that is accepted, and be about to take it back. So its accept must be
+        some time ago.
+        """
+        fields = ("HMGET", names.ledger(request), "state", "accepted", "by")
+        found, now, info = map(value, send(self._client, [fields, ("TIME",), durability.LOOK], []))
+        state, accepted_ms, by = found
+        if state is None:
+            return None
+        if state != b"accepted" or not durability.file_of(info).has(None):
+            return False
+        age_ms = int(now[0]) * 1000 + int(now[1]) // 1000 - int(accepted_ms)
+        return age_ms > TAKEN_BACK_MS or by.decode() == THIS_GATEWAY
 
     def rehearse(self) -> None:
         """Begins, accepts and refuses a request without tasks. Raises Redis's error if the gateway lacks a right."""

@@ -1,17 +1,25 @@
 -- Writes a new request as accepting, with a lease, and looks for what it may take of older answers. A full Redis
 -- refuses it.
 -- Returns {created, deadline, expires} in ms, then for each older answer that will do, by the end of its result: the
--- task's number from 0, the result's key and frame.
+-- task's number from 0, the result's key and frame. Where `repeated` (the key of an Idempotency-Key, or "") has made a request
+-- before, it writes nothing, and returns {0, that request, the digest of its body}.
 -- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same; `moved`: why
 -- another region than the source's is asked, or ""; `ask`: what may ask another region until the deadline, kept in `asks`, or "".
--- keys: ledger, due, accepting, asks
+-- keys: ledger, due, accepting, asks, repeated
 -- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms,
---   answer_bytes_max, tasks (task)
+--   answer_bytes_max, digest, repeatable_ms, tasks (task)
 -- rows: task (id, region, open, latest, moved, ask)
 -- uses: now
 
 local now = now_ms()
 local deadline, expires, lease_ends = now + deadline_ms, now + ttl_ms, now + lease_ms
+if repeated ~= "" then
+  local first, of = unpack(redis.call("HMGET", repeated, "request", "digest"))
+  if first and first ~= request then return {0, first, of} end
+  redis.call("HSET", repeated, "request", request, "digest", digest)
+  redis.call("PEXPIRE", repeated, math.max(tonumber(repeatable_ms), tonumber(ttl_ms)))
+  redis.call("HSET", ledger, "repeated", repeated)
+end
 local max_age, room, answer = tonumber(max_age_ms), tonumber(answer_bytes_max), {now, deadline, expires}
 local may_move = false
 redis.call("HSET", ledger, "state", "accepting", "lease", lease_ends, "created", now, "deadline", deadline,

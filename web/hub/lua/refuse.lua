@@ -8,7 +8,7 @@
 -- flags: allow-oom
 
 local now = now_ms()
-local state, lease_ends = unpack(redis.call("HMGET", ledger, "state", "lease"))
+local state, lease_ends, repeated = unpack(redis.call("HMGET", ledger, "state", "lease", "repeated"))
 if lapsed_only == "1" and (state ~= "accepting" or tonumber(lease_ends) > now) then
   if state ~= "accepting" then redis.call("ZREM", accepting, request) end
   return 0
@@ -24,4 +24,5 @@ for _, task in ipairs(tasks) do
   redis.call("ZREM", task.open, request .. "/" .. task.id)
 end
 redis.call("DEL", events)
+if repeated and redis.call("HGET", repeated, "request") == request then redis.call("DEL", repeated) end
 return 1

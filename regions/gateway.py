@@ -15,6 +15,7 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
     """``public_url``: the beginning of links when a proxy stands in front of the gateway. ``cors_origins``: whose pages may use it.
 
+    ``connections_max`` bounds the clients at the same time, those that wait included; the limit of open files may be lower.
     ``receiving_bytes_max`` bounds the memory for requests that have not arrived whole, ``sending_bytes_max`` that for answers
     that clients have not taken yet. One client address may use ``address_share`` of each. ``takeover_well_seconds``: for how
     long nothing may be wrong with a region before it gets its tasks again from standbys.
@@ -24,6 +25,7 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
     port: Port = 8080
     public_url: str = ""
     threads: Count = 8
+    connections_max: Count = 60_000
     receiving_bytes_max: Count = 64_000_000
     sending_bytes_max: Count = 256_000_000
     address_share: Share = 0.25

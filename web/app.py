@@ -51,13 +51,14 @@ from web.http import problems
 from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
 from web.http.receive import Received
-from web.http.server import EXCHANGE, Bounds, Server, raise_open_files
+from web.http.server import EXCHANGE, Bounds, Server
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable, check_durability
 
 CATALOG_SECONDS: Final = 1.0  # a changed definition is noticed within 2 s
 DIFFERS_SECONDS: Final = 10.0  # between two looks at the definitions that regions have
-LAST_ANSWERS_SECONDS: Final = 1.5  # how long a stop waits for answers on their way
+WAITERS_SECONDS: Final = 8.0  # how long a stop waits until all waiting clients are answered
+LAST_ANSWERS_SECONDS: Final = 1.5  # then, how long for answers on their way
 
 # RFC 3986, 3.2.2 and 3.2.3: a port may be empty.
 HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
@@ -208,12 +209,12 @@ class App:
         """What every answer to this client carries: its own id of the call, and whether a page may read it."""
         name = exchange.header("X-Request-Id")
         if REQUEST_ID.fullmatch(name):
-            exchange.extra.append(("X-Request-Id", name))
-            exchange.fields["client_id"] = name
+            exchange.extra += (("X-Request-Id", name),)
+            exchange.note(client_id=name)
         if self._origins:
-            exchange.extra.append(("Vary", "Origin"))
+            exchange.extra += (("Vary", "Origin"),)
         if self._is_allowed(exchange):
-            exchange.extra += [("Access-Control-Allow-Origin", exchange.header("Origin")), EXPOSED]
+            exchange.extra += (("Access-Control-Allow-Origin", exchange.header("Origin")), EXPOSED)
 
     def _is_allowed(self, head: Head) -> bool:
         """Whether a page of an allowed origin asks."""
@@ -305,7 +306,9 @@ class Gateway:
         }
         app = App(found, known_hosts(settings), bodies, settings.gateway.cors_origins)
         gateway = settings.gateway
-        bounds = Bounds(gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share)
+        bounds = Bounds(
+            gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share, gateway.connections_max
+        )
         self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds, app.refuses)
         self.ended = threading.Event()  # a signal came, or the server ended by itself
         self._serving = threading.Thread(target=self._serve, name="http", daemon=True)
@@ -313,7 +316,6 @@ class Gateway:
 
     def start(self) -> None:
         """Binds the port first, since a taken port is a final error; then starts every part."""
-        raise_open_files()
         self.catalog.refresh()
         self.server.prepare()
         self.server.outlet.start()
@@ -338,9 +340,8 @@ class Gateway:
         self.server.outlet.is_closing = True  # answers say Connection: close from now on
         self.waiters.close()
         self.server.stop()  # no new requests
-        deadline = time.monotonic() + LAST_ANSWERS_SECONDS
-        while not self.server.outlet.is_idle and time.monotonic() < deadline:
-            time.sleep(0.01)
+        _wait(lambda: not len(self.waiters), WAITERS_SECONDS)
+        _wait(lambda: self.server.outlet.is_idle, LAST_ANSWERS_SECONDS)
         self.waiters.stop()
         self.intake.stop()
         self.recall.stop()
@@ -387,6 +388,13 @@ class Gateway:
         entries = self.catalog.entries()
         broken = [str(fault) for entry in entries for fault in entry.faults]
         log.info("sources read", sources=len(entries), faults=broken)
+
+
+def _wait(is_over: Callable[[], bool], seconds: float) -> None:
+    """Waits until something is over, or the time is."""
+    deadline = time.monotonic() + seconds
+    while not is_over() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def warn_if_open(host: str) -> None:
@@ -447,7 +455,8 @@ def run(settings: Settings) -> int:
     except OSError as error:
         log.error("not started", reason=f"can't listen on {host}:{port}: {error}")
         return 1
-    log.info("serving", url=f"http://{host}:{port}/", threads=settings.gateway.threads)
+    most = gateway.server.connections_max
+    log.info("serving", url=f"http://{host}:{port}/", threads=settings.gateway.threads, connections_max=most)
     gateway.ended.wait()
     log.info("stopping")
     gateway.stop()

@@ -19,6 +19,7 @@ from scripts.stack import hub_acl, policy
 from scripts.stack.configuration import to_toml
 from scripts.stack.probes import broker, mongo
 from scripts.terminal import say, say_json
+from web.http.server import connections_possible
 
 HIDDEN: Final = "(hidden)"
 SECRETS: Final = ("password", "value")
@@ -75,7 +76,8 @@ def check(settings: Settings, *, as_json: bool) -> int:
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Checks every server that the settings name."""
+    """Checks every server that the settings name, and what this machine permits."""
+    yield open_files(settings.gateway.connections_max)
     yield (hub := _redis("central Redis", settings.hub.redis, settings.hub.durability, is_hub=True))
     if not hub.fault:
         yield from hub_users(settings)
@@ -103,6 +105,13 @@ def standbys(settings: Settings) -> Iterator[Finding]:
             assert definition is not None
             faults = ["this region is not set up"] if region is None else map(str, wrong_in(region, definition))
             yield Finding(f"standby {name}", entry.id, "; ".join(faults))
+
+
+def open_files(wanted: int) -> Finding:
+    """How many clients a gateway that is started from here could hold at the same time."""
+    found = connections_possible(wanted)
+    note = "" if found == wanted else f"the limit of open files permits no more; gateway.connections_max is {wanted:,}"
+    return Finding("gateway", f"{found:,} connections", note=note)
 
 
 def policy_command(settings: Settings) -> str:

@@ -35,6 +35,12 @@ class Site:
         self.thread.join()
         self.server.outlet.stop()
 
+    def forget(self, exchange: Exchange) -> None:
+        self.gone.append(exchange)
+
+    def again(self, exchange: Exchange) -> None:
+        """Its backlog was taken."""
+
     def app(self, environ, start_response):
         exchange = environ[EXCHANGE]
         path = environ["PATH_INFO"]
@@ -42,7 +48,7 @@ class Site:
         self.on_request(exchange)
         if path.startswith("/park"):
             exchange.park()
-            exchange.watch(lambda: self.gone.append(exchange))
+            exchange.watch(self, exchange)
             self.parked.append(exchange)
             if path == "/park/body":
                 read_body(exchange)

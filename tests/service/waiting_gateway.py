@@ -7,13 +7,13 @@ from tests.service import hub_parts
 from tests.waiting import until
 from web.api.poll import Poller
 from web.api.recall import Recall
-from web.api.wait import Waiters
+from web.api.wait import Awaited, Wait, Waiters, park
 from web.app import App
 from web.flow.clean import Cleaner
 from web.flow.history import History
 from web.flow.listen import Listener
 from web.flow.publish import Publisher
-from web.http.exchange import Answer
+from web.http.exchange import Answer, Exchange
 from web.http.server import Server
 from web.hub.ledger import Ledger, New, Times
 from web.hub.redis import Hub
@@ -44,6 +44,7 @@ class WaitingGateway:
                 ("GET", "/v1/requests/<request>", poller.get),
                 ("GET", "/v1/requests/<request>/events", poller.events),
                 ("DELETE", "/v1/requests/<request>", poller.delete),
+                ("GET", "/call/<request>", self._call),
                 ("GET", "/healthz", lambda _: Answer(200, b"ok")),
                 ("GET", "/broken", lambda _: 1 / 0),
             ],
@@ -79,6 +80,13 @@ class WaitingGateway:
 
     def settle(self, new: New, index: int, records: bytes = b'[{"a":1}]', *, status: str = "succeeded") -> str:
         return hub_parts.settle(self.ledger, self.hub.client, new, index, records, status=status)
+
+    def _call(self, exchange: Exchange, request: str) -> None:
+        """Waits as a synchronous call does after its accept."""
+        exchange.park()
+        awaited = Awaited(request=request, seconds=60, until_done=True, total=1, needs_written=False)
+        wait = Wait(exchange, awaited, lambda _: Answer(200, b"called"), lambda _: Answer(503))
+        park(self.waiters, wait, exchange)
 
     def has_waiters(self, count: int) -> None:
         until(lambda: len(self.waiters) == count, f"{count} waiters")

@@ -1,7 +1,7 @@
 """Event streams (Server-Sent Events): ``result`` for each task that ended, then ``done``.
 
 ``id:`` is the cursor. A client that comes back with ``Last-Event-ID`` (or ``?after=``) goes on where it was, also after the
-end. Every 15 s a comment keeps the connection alive, and the stream reads again.
+end. Every 15 s a comment keeps the connection alive, and the stream reads again if more tasks have ended.
 """
 
 import time
@@ -17,6 +17,7 @@ from web.hub.redis import HubUnavailable
 
 COMMENT_SECONDS: Final = 15.0
 DONE: Final = ".done"  # ends the id of the event ``done``: who has it needs nothing more
+COMMENT: Final = b":\n\n"
 HEAD: Final = Answer(
     200,
     b"",
@@ -31,15 +32,22 @@ HEAD: Final = Answer(
 class Stream:
     """One client's stream; a waiter of ``web.api.wait``."""
 
-    waits_for_end = False
-    is_bulk = False
-    needs_written = True
+    __slots__ = ("_absent", "_after", "_base", "_exchange", "_is_open", "completed", "request", "timer")
+    waits_for_end = is_bulk = False
+    has_comments = needs_written = True
 
-    def __init__(self, exchange: Exchange, request: str, after: str, base: str, absent: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        request: str,
+        after: str,
+        base: str,
+        absent: Callable[["Stream", Exchange], None],
+    ) -> None:
         """``absent`` answers if there is no such request, at once or later."""
         self.request, self.timer = request, time.monotonic() + COMMENT_SECONDS
         self._exchange, self._after, self._base, self._absent = exchange, after, base, absent
-        self._is_open = False
+        self._is_open, self.completed = False, 0
 
     def cursor(self) -> str:
         """The cursor after which to read."""
@@ -55,24 +63,29 @@ class Stream:
             if self._is_open:
                 self._exchange.close_stream()
             else:
-                self._absent()
+                self._absent(self, self._exchange)
             return "over"
         self._open()
         if self._exchange.backlog and why != "closing":  # a slow reader: it goes on when it has taken that
-            return self._later(why)
+            return "wait"
         if "events" not in view.made:
             view.made["events"] = _events(view, self._base)
         events = view.made["events"]
-        self._after = view.cursor
+        self._after, self.completed = view.cursor, -1 if view.more else view.completed
         is_end = view.done and not view.more
-        if why == "timer" and not events:
-            events = b":\n\n"
         if events and not self._exchange.send(events):
             return "over"
         if is_end or why == "closing":
             self._exchange.close_stream()
             return "over"
-        return "again" if view.more and not self._exchange.backlog else self._later(why)
+        return "again" if view.more and not self._exchange.backlog else "wait"
+
+    def comment(self) -> Next:
+        """Sends a comment, unless its client has yet to take what it was sent."""
+        self.timer = time.monotonic() + COMMENT_SECONDS
+        if self._is_open and not self._exchange.backlog and not self._exchange.send(COMMENT):
+            return "over"
+        return "wait"
 
     def miss(self, error: HubUnavailable, why: Why) -> Next:
         """Keeps an open stream through an outage; a stream that has not begun is refused."""
@@ -82,9 +95,7 @@ class Stream:
         if why == "closing":
             self._exchange.close_stream()
             return "over"
-        if why == "timer" and not self._exchange.backlog and not self._exchange.send(b":\n\n"):
-            return "over"
-        return self._later(why)
+        return "wait"
 
     def fail(self) -> None:
         """Cuts the stream after an error; the client comes back with its last id."""
@@ -97,11 +108,6 @@ class Stream:
         if not self._is_open:
             self._is_open = True
             self._exchange.open_stream(HEAD)
-
-    def _later(self, why: Why) -> Next:
-        if why == "timer":
-            self.timer = time.monotonic() + COMMENT_SECONDS
-        return "wait"
 
 
 def _events(view: View, base: str) -> bytes:

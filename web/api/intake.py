@@ -26,6 +26,7 @@ from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
 from web.http.server import BodyTooLarge, read_body
 from web.hub.ledger import START, New, View
+from web.hub.redis import HubUnavailable
 
 RECORDS_WAIT_SECONDS: Final = 30.0
 
@@ -103,8 +104,11 @@ class _Arrival:
     ``seconds``: how long the client waits for the end of the request, 0 if it does not wait.
     """
 
+    __slots__ = ("_exchange", "_how", "_intake", "_new", "_seconds")
+
     def __init__(self, intake: Intake, exchange: Exchange, new: New, seconds: float) -> None:
         self._intake, self._exchange, self._new, self._seconds = intake, exchange, new, seconds
+        self._how: Accepted  # once it is accepted
 
     def submit(self) -> None:
         """Parks the exchange and hands the request over."""
@@ -129,10 +133,11 @@ class _Arrival:
         self._exchange.answer(problems.unavailable(how.reason, self._new.id).answer())
 
     def _accepted(self, how: Accepted) -> None:
+        self._how = how
         if how.reused:
-            self._exchange.fields["cached"] = how.reused
+            self._exchange.note(cached=how.reused)
         if self._seconds <= 0 and not how.reused:
-            answer = self._promised(how, None)
+            answer = self._promised(None)
             if answer is not None:
                 self._exchange.answer(answer)
             return
@@ -143,23 +148,27 @@ class _Arrival:
             total=len(self._new.tasks),
             needs_written=not self._new.sync,  # a 200 is all that its client gets
         )
-        render = functools.partial(self._waited, how)
-        waiter = Wait(self._exchange, awaited, render, away=lambda _: self._promised(how, None))
+        waiter = Wait(self._exchange, awaited, self._waited, self._away)
         park(self._intake.waiters, waiter, self._exchange)
 
-    def _waited(self, how: Accepted, view: View | None) -> Answer | None:
+    def _away(self, _: HubUnavailable) -> Answer | None:
+        """The answer at the end of the wait if the hub can't be asked."""
+        return self._promised(None)
+
+    def _waited(self, view: View | None) -> Answer | None:
         """The answer at the end of the wait; None when another thread gives it."""
         if view is not None and view.done and self._new.sync:
             return self._ended(view)
         if view is None or not view.more:
-            return self._promised(how, view)
+            return self._promised(view)
         base, most = self._intake.base, self._intake.answer_bytes_max
         head = Answer(202, b"", views.accepted_headers(view, base))
         pieces.answer(self._intake.waiters, self._exchange, view, START, base=base, bytes_max=most, head=head)
         return None
 
-    def _promised(self, how: Accepted, view: View | None) -> Answer | None:
+    def _promised(self, view: View | None) -> Answer | None:
         """202 if it is known that the request is kept; otherwise the accept's thread answers when it is known."""
+        how = self._how
         answer = views.accepted(view or views.first_view(self._new, how.times), self._intake.base)
         if how.kept.is_known and how.kept.reason is None:
             return answer
@@ -179,6 +188,8 @@ class _Arrival:
 
 class _RecordsArrival(_Arrival):
     """One source, asked for synchronously; ``form`` is one of ``rows.FORMS``, ``columns`` are those of CSV."""
+
+    __slots__ = ("_columns", "_form")
 
     def __init__(
         self, intake: Intake, exchange: Exchange, new: New, seconds: float, form: str, columns: Sequence[str]
@@ -222,7 +233,7 @@ def _answer_table(
         ]
         answer = Answer(200, body, [*described, *headers])
     except Exception:
-        log.exception("making a table failed", request=exchange.fields.get("request"), form=form)
+        log.exception("making a table failed", request=exchange.request, form=form)
         answer = problems.internal().answer()
     exchange.answer(answer)
 
@@ -231,8 +242,8 @@ def _note(exchange: Exchange, new: New) -> None:
     """Puts the request's ids, sources and regions into the log line."""
     sources = sorted({task.source for task in new.tasks})
     regions = sorted({task.region for task in new.tasks})
-    exchange.fields["request"] = new.id
+    exchange.request = new.id
     if len(new.tasks) == 1:
-        exchange.fields.update(task=new.tasks[0].id, source=sources[0], region=regions[0])
+        exchange.note(task=new.tasks[0].id, source=sources[0], region=regions[0])
     else:
-        exchange.fields.update(tasks=[task.id for task in new.tasks], sources=sources, regions=regions)
+        exchange.note(tasks=[task.id for task in new.tasks], sources=sources, regions=regions)

@@ -25,9 +25,9 @@ AWAY_MAX_SECONDS: Final = 30.0  # a hub that is away for longer ends the answer
 class Pieces:
     """One client's answer; a waiter of ``web.api.wait``. ``bytes_max`` bounds the results of the answer."""
 
-    waits_for_end = False
-    is_bulk = True
-    needs_written = True
+    __slots__ = ("_after", "_base", "_exchange", "_first", "_is_begun", "_is_full", "_left", "request", "timer")
+    waits_for_end = has_comments = False
+    is_bulk = needs_written = True
 
     def __init__(self, exchange: Exchange, view: View, after: str, base: str, bytes_max: int) -> None:
         """``view`` was read since the cursor ``after``."""

@@ -1,5 +1,6 @@
 """Calls about one request: polls, long polls, event streams, cancels, and where a task is."""
 
+import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -49,16 +50,7 @@ class Poller:
         etags = exchange.header("If-None-Match")
         request = self._check(exchange, request)
 
-        def polled(view: View) -> Answer:
-            return views.polled(view, self._base, etags)
-
-        def render(view: View | None) -> Answer | None:
-            if view is None:
-                return self._recall.instead(exchange, request, polled, after or START)
-            if not view.more:
-                return polled(view)
-            return self._in_pieces(exchange, view, after or START, views.polled_in_pieces(view, self._base, etags))
-
+        render = functools.partial(self._polled, exchange, request, after or START, etags)
         if wait == 0:
             with self._hub.asking():
                 view, file = self._read(request, after or START, how="poll")
@@ -67,6 +59,15 @@ class Poller:
         awaited = Awaited(request=request, seconds=wait, until_done=after is None, after=after or START)
         self._park(exchange, awaited, render)
         return None
+
+    def _polled(self, exchange: Exchange, request: str, after: str, etags: str, view: View | None) -> Answer | None:
+        """The answer to a poll since the cursor ``after``; None if it comes from another thread."""
+        if view is None:
+            made = functools.partial(views.polled, base=self._base, if_none_match=etags)
+            return self._recall.instead(exchange, request, made, after)
+        if not view.more:
+            return views.polled(view, self._base, etags)
+        return self._in_pieces(exchange, view, after, views.polled_in_pieces(view, self._base, etags))
 
     def events(self, exchange: Exchange, request: str) -> Answer | None:
         """The request's event stream, which is parked; 204 for a client that has its end, so that a browser stops asking."""
@@ -82,7 +83,7 @@ class Poller:
         if after.endswith(DONE):
             return Answer(204, b"", [("Cache-Control", "no-store")])
         exchange.park()
-        stream = Stream(exchange, request, after, self._base, lambda: self._recall.stream(stream, exchange))
+        stream = Stream(exchange, request, after, self._base, self._recall.stream)
         park(self._waiters, stream, exchange)
         return None
 
@@ -137,7 +138,7 @@ class Poller:
     def task(self, exchange: Exchange, request: str, task: str) -> Answer:
         """Where one task of a request is: every hop, every attempt, its error in full."""
         request, task = self._check(exchange, request), task.upper()
-        exchange.fields["task"] = task
+        exchange.note(task=task)
         with self._hub.asking() as client:
             found = trail.whereabouts(client, request, task)
         if found is None:
@@ -157,7 +158,7 @@ class Poller:
 
         Raises 404 if it is no id, or was refused: its accept may have got through after its 503.
         """
-        exchange.fields["request"] = request = request[:60].upper()
+        exchange.request = request = request[:60].upper()
         if not views.ID_PATTERN.fullmatch(request) or self._cleaner.is_refused(request):
             raise self._recall.missing(request)
         return request

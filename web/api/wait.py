@@ -3,6 +3,7 @@
     register ──┐                                  ┌─ over: answered, forgotten
     news ──────┼─ run_once: read_many, then take ─┼─ wait: for the next news, or its timer
     timer ─────┘                                  └─ again: there is more to read at once
+      └─ of an event stream: comment, and a read only if more of its tasks have ended than it knows of
 
 No news is lost. A waiter is registered before its first read, and news only makes it read the request's stream again
 ("An event is a hint", docs/architecture.md). Reads of many waiters share round trips. A client that posts and waits is expected
@@ -16,10 +17,11 @@ A result that is too large to be read together with others is read alone, one in
 
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, cast
 
 from msgspec import Struct, structs
 
@@ -33,9 +35,10 @@ from web.hub.redis import Hub, HubUnavailable
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
 PIECES_AT_ONCE: Final = 4  # the same for readers of large answers, since all other answers wait while they are read
 ANSWER_AT_ONCE: Final = 512  # waiters; many may wait for the same request
+COMMENTS_AT_ONCE: Final = 256
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
 FILE_LOOK_SECONDS: Final = 0.02  # between two questions whether the hub has written what was read
-STALE_TIMERS: Final = 256  # timers of waiters that are gone are dropped when there are more
+TICK_SECONDS: Final = 0.05  # timers that end within the same tick end together
 STATE_ONLY: Final = "18446744073709551614-0"  # a cursor after every result, to read the request without results
 
 Why = Literal["news", "timer", "closing"]
@@ -51,6 +54,7 @@ class Waiter(Protocol):
     timer: float  # monotonic; when to read without news
     waits_for_end: bool  # of the request; single results are no news to it
     is_bulk: bool  # it reads a large answer piece by piece; waiters for news come first
+    has_comments: bool  # it is ``Commented``, and its timer is that of its next comment
     needs_written: bool  # its client may read on from a cursor, so results must be in the hub's file
 
     def cursor(self) -> str:
@@ -67,6 +71,15 @@ class Waiter(Protocol):
 
     def fail(self) -> None:
         """Ends the answer after an unexpected error."""
+
+
+class Commented(Waiter, Protocol):
+    """An event stream, which gets a comment when it had no news for long. Most have none, so they are not read each time."""
+
+    completed: int  # tasks of the request that had ended when it was last read
+
+    def comment(self) -> Next:
+        """Sends a comment, and sets the timer."""
 
 
 class _Unwritten(Struct, frozen=True):
@@ -87,14 +100,20 @@ class Waiters:
         self._expected: dict[
             str, bool | View
         ] = {}  # requests of one task that are about to begin: whether they had news, or how they ended
+        self._takers: dict[str, Waiter] = {}  # by request: the waiter that takes its one result
         self._count = 0
+        # Waiters that are due, in one of these each. A turn takes some of each of them: whoever is served in one crowds out
+        # nobody in another.
+        self._calls: dict[Waiter, Why] = {}  # synchronous requests
         self._due: dict[Waiter, Why] = {}
-        self._large: dict[Waiter, None] = {}  # those of the due whose next result is read alone
+        self._bulk: dict[Waiter, Why] = {}
+        self._large: dict[Waiter, Why] = {}  # their next result is read alone
+        self._comments: dict[Commented, None] = {}  # streams that get a comment; they may be due as well
         self._read: dict[Waiter, View] = {}  # what was read for waiters that are due
         self._unwritten: dict[Waiter, _Unwritten] = {}  # these are not due at the same time
         self._written_at = 0.0  # monotonic; when to ask the hub next
-        self._timers: list[tuple[float, int, Waiter]] = []
-        self._numbers = itertools.count()
+        self._timers: dict[int, dict[Waiter, None]] = {}  # by the tick in which they end
+        self._ticks: list[int] = []  # the same ticks, a heap
         self._is_closing = self._is_stopped = False
         self._thread = threading.Thread(target=self.run, name="waiters", daemon=True)
 
@@ -137,29 +156,27 @@ class Waiters:
         with self._changed:
             self._by_request.setdefault(waiter.request, {})[waiter] = None
             self._count += 1
-            if (
-                len(self._timers) > 2 * self._count + STALE_TIMERS
-            ):  # else the answered stay for as long as they might have waited
-                self._timers = [timer for timer in self._timers if self._is_waiting(timer[2])]
-                heapq.heapify(self._timers)
-            heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
+            if _takes_result(waiter):
+                self._takers[waiter.request] = waiter
+            is_first = self._set_timer(waiter)
             news = reads_first and self._expected.pop(waiter.request, True)
             if self._is_closing or news:
-                self._due[waiter] = "closing" if self._is_closing else "news"
+                self._make_due(waiter, "closing" if self._is_closing else "news")
             if isinstance(news, View):
                 self._read[waiter] = news
-            if self._due or self._timers[0][2] is waiter:
+            if self._is_closing or news or is_first:
                 self._changed.notify()
 
     def forget(self, waiter: Waiter) -> None:
         """Removes a waiter."""
         with self._changed:
-            self._due.pop(waiter, None)
-            self._large.pop(waiter, None)
-            self._read.pop(waiter, None)
-            self._unwritten.pop(waiter, None)
+            for kept in (self._calls, self._due, self._bulk, self._large, self._read, self._unwritten, self._comments):
+                kept.pop(waiter, None)  # type: ignore[call-overload]
+            if self._takers.get(waiter.request) is waiter:
+                del self._takers[waiter.request]
             if self._is_waiting(waiter):
                 self._count -= 1
+                self._timers.get(_tick(waiter), {}).pop(waiter, None)
                 waiters = self._by_request[waiter.request]
                 del waiters[waiter]
                 if not waiters:
@@ -178,12 +195,7 @@ class Waiters:
         Whoever ends them reads them in the same round trip, and gives them to ``news``.
         """
         with self._changed:
-            return [
-                request
-                for request in requests
-                if request in self._expected
-                or any(_takes_result(waiter) for waiter in self._by_request.get(request, ()))
-            ]
+            return [request for request in requests if request in self._expected or request in self._takers]
 
     def news(self, requests: Iterable[str], views: Mapping[str, View] | None = None) -> None:
         """Wakes the waiters of these requests, which may have news. The strings are those that ``names.WAKE`` carries.
@@ -199,9 +211,9 @@ class Waiters:
                 for waiter in self._by_request.get(request, ()):
                     if (news == request or not waiter.waits_for_end) and not waiter.is_behind():
                         self._make_due(waiter, "news")
-                        if view is not None and _takes_result(waiter) and waiter in self._due:
+                        if view is not None and waiter in self._calls and _takes_result(waiter):
                             self._read[waiter] = view
-            if self._due:
+            if self._is_any_due():
                 self._changed.notify()
 
     def all(self) -> None:
@@ -216,7 +228,7 @@ class Waiters:
 
     def run(self) -> None:
         """Serves until it is stopped."""
-        while not self._is_stopped or self._due or self._unwritten:
+        while not self._is_stopped or self._is_any_due() or self._unwritten:
             try:
                 self.run_once()
             except Exception:
@@ -225,7 +237,9 @@ class Waiters:
 
     def run_once(self) -> None:
         """Waits until waiters are due, and reads for a share of them in one round trip, and for a large result in another."""
-        shares = self._next_due()
+        shares, streams = self._next_due()
+        if streams:
+            self._comment(streams)
         if self._unwritten and time.monotonic() >= self._written_at:
             self._look()
         for share in shares:
@@ -266,12 +280,33 @@ class Waiters:
             else:
                 self._keep(waiter, _Unwritten(view, why, file))
 
+    def _comment(self, streams: list[Commented]) -> None:
+        """Sends comments, and reads for those streams whose request has changed: news may have been lost on its way."""
+        requests = list(dict.fromkeys(stream.request for stream in streams))
+        try:
+            with self._hub.asking():
+                found = dict(zip(requests, self._ledger.completed(requests), strict=True))
+        except Exception as error:
+            if not isinstance(error, HubUnavailable):
+                log.exception("asking for changes failed")
+            found = {}  # they read when the hub is back
+        for stream in streams:
+            with self._changed:
+                if found.get(stream.request, stream.completed) != stream.completed and not stream.is_behind():
+                    self._make_due(stream, "news")
+            if stream.comment() == "over":
+                self.forget(stream)
+                continue
+            with self._changed:
+                if self._is_waiting(stream):
+                    self._set_timer(stream)
+
     def _read_alone(self, waiter: Waiter, why: Why) -> None:
         """Makes a waiter due again, whose next result is too large to be read together with others."""
         with self._changed:
             if self._is_waiting(waiter):
-                self._large[waiter] = None
-                self._make_due(waiter, why)
+                since = self._lane(waiter).pop(waiter, why)  # made due during the read
+                self._large[waiter] = why if since == "news" else since
 
     def _keep(self, waiter: Waiter, found: _Unwritten) -> None:
         """Lets a waiter wait until the hub has written what was read for it."""
@@ -279,7 +314,8 @@ class Waiters:
             if self._is_waiting(waiter):
                 if not self._unwritten:
                     self._written_at = time.monotonic() + FILE_LOOK_SECONDS
-                since = self._due.pop(waiter, "news")  # made due during the read; news is read after the answer
+                # It may have been made due during the read; news is read after the answer.
+                since = self._lane(waiter).pop(waiter, "news")
                 self._unwritten[waiter] = found if since == "news" else structs.replace(found, why=since)
 
     def _look(self) -> None:
@@ -322,10 +358,23 @@ class Waiters:
         if waiter in self._unwritten:
             if why != "news":
                 self._unwritten[waiter] = structs.replace(self._unwritten[waiter], why=why)
-        elif why == "news":
-            self._due.setdefault(waiter, why)
-        elif self._due.get(waiter) != "closing":
-            self._due[waiter] = why
+            return
+        lane = self._lane(waiter)
+        if why == "news":
+            lane.setdefault(waiter, why)
+        elif lane.get(waiter) != "closing":
+            lane[waiter] = why
+
+    def _lane(self, waiter: Waiter) -> dict[Waiter, Why]:
+        """Where a waiter is, or is put, when it is due; the condition's lock is held."""
+        if waiter in self._large:
+            return self._large
+        if waiter.is_bulk:
+            return self._bulk
+        return self._due if waiter.needs_written else self._calls
+
+    def _is_any_due(self) -> bool:
+        return bool(self._calls or self._due or self._bulk or self._large or self._comments)
 
     def _answer(self, waiter: Waiter, why: Why, found: View | Unreadable | HubUnavailable | None) -> None:
         """Gives one waiter what was read, and does what it returns. Its errors do not reach other waiters."""
@@ -348,59 +397,66 @@ class Waiters:
             if following == "again":
                 self._make_due(waiter, why)
             elif why == "timer":
-                heapq.heappush(self._timers, (waiter.timer, next(self._numbers), waiter))
+                self._set_timer(waiter)
 
-    def _next_due(self) -> list[dict[Waiter, Why]]:
-        """Waits until waiters are due, and takes shares of them; none when it was woken to end, or to ask for the file."""
+    def _next_due(self) -> tuple[list[dict[Waiter, Why]], list[Commented]]:
+        """Waits until waiters are due, and takes shares of them, and of the streams that get a comment.
+
+        None when it was woken to end, or to ask for the file.
+        """
         with self._changed:
-            while not self._due and not (self._is_stopped and not self._unwritten):
+            while not self._is_any_due() and not (self._is_stopped and not self._unwritten):
                 self._take_timers()
-                if self._due or (self._unwritten and time.monotonic() >= self._written_at):
+                if self._is_any_due() or (self._unwritten and time.monotonic() >= self._written_at):
                     break
                 self._changed.wait(self._next_seconds())
             self._take_timers()
-            chosen = [*self._chosen(READ_AT_ONCE, is_bulk=False), *self._chosen(PIECES_AT_ONCE, is_bulk=True)]
-            shares = [share for share in (chosen, self._take_large()) if share]
-            return [{waiter: self._due.pop(waiter) for waiter in share} for share in shares]
+            share = _taken(self._calls, READ_AT_ONCE)
+            share |= _taken(self._due, READ_AT_ONCE)
+            share |= _taken(self._bulk, PIECES_AT_ONCE)
+            streams = list(itertools.islice(self._comments, COMMENTS_AT_ONCE))
+            for stream in streams:
+                del self._comments[stream]
+            return [share for share in (share, self._take_large()) if share], streams
 
-    def _take_large(self) -> list[Waiter]:
+    def _take_large(self) -> dict[Waiter, Why]:
         """Those who wait for the large result that is read next; the condition's lock is held."""
         read = next(((waiter.request, waiter.cursor()) for waiter in self._large), None)
         chosen = [waiter for waiter in self._large if (waiter.request, waiter.cursor()) == read]
-        for waiter in chosen:
-            del self._large[waiter]
-        return chosen
+        return {waiter: self._large.pop(waiter) for waiter in chosen}
 
     def _next_seconds(self) -> float | None:
         """How long until a timer ends or the file must be looked at; the condition's lock is held."""
-        moments = [self._timers[0][0]] if self._timers else []
+        while self._ticks and not self._timers[self._ticks[0]]:  # those waiters are gone
+            del self._timers[heapq.heappop(self._ticks)]
+        moments = [self._ticks[0] * TICK_SECONDS] if self._ticks else []
         if self._unwritten:
             moments.append(self._written_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
-
-    def _chosen(self, most: int, *, is_bulk: bool) -> list[Waiter]:
-        """The waiters of one kind to serve next, with at most ``most`` reads; the condition's lock is held."""
-        chosen: list[Waiter] = []
-        reads: set[tuple[str, str]] = set()
-        for waiter in self._due:
-            if waiter.is_bulk is is_bulk and waiter not in self._large:
-                reads.add((waiter.request, waiter.cursor()))
-                if len(reads) > most or len(chosen) == ANSWER_AT_ONCE:
-                    break
-                chosen.append(waiter)
-        return chosen
 
     def _is_waiting(self, waiter: Waiter) -> bool:
         """Whether a waiter is still registered; the condition's lock is held."""
         return waiter in self._by_request.get(waiter.request, ())
 
+    def _set_timer(self, waiter: Waiter) -> bool:
+        """Notes when to read for a waiter without news. Returns whether no timer ends as soon; the condition's lock is held."""
+        tick = _tick(waiter)
+        if (ending := self._timers.get(tick)) is not None:
+            ending[waiter] = None
+            return False
+        self._timers[tick] = {waiter: None}
+        heapq.heappush(self._ticks, tick)
+        return self._ticks[0] == tick
+
     def _take_timers(self) -> None:
         """Makes waiters due whose timer is over; the condition's lock is held."""
         now = time.monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            waiter = heapq.heappop(self._timers)[2]
-            if self._is_waiting(waiter):
-                self._make_due(waiter, "timer")
+        while self._ticks and self._ticks[0] * TICK_SECONDS <= now:
+            for waiter in self._timers.pop(heapq.heappop(self._ticks)):
+                if waiter.has_comments:
+                    self._comments[cast("Commented", waiter)] = None
+                else:
+                    self._make_due(waiter, "timer")
 
 
 class Awaited(Struct, frozen=True, kw_only=True):
@@ -421,7 +477,18 @@ class Wait:
     time. If either returns None, another thread gives the answer.
     """
 
-    is_bulk = False
+    __slots__ = (
+        "_after",
+        "_away",
+        "_exchange",
+        "_is_looking",
+        "_render",
+        "needs_written",
+        "request",
+        "timer",
+        "waits_for_end",
+    )
+    is_bulk = has_comments = False
 
     def __init__(
         self,
@@ -472,6 +539,23 @@ class Wait:
         self._exchange.answer(problems.internal().answer())
 
 
+def _tick(waiter: Waiter) -> int:
+    """The tick in which its timer ends."""
+    return math.ceil(waiter.timer / TICK_SECONDS)
+
+
+def _taken(lane: dict[Waiter, Why], most: int) -> dict[Waiter, Why]:
+    """Takes the waiters out of a lane that are served next, with at most ``most`` reads."""
+    chosen: list[Waiter] = []
+    reads: set[tuple[str, str]] = set()
+    for waiter in lane:
+        reads.add((waiter.request, waiter.cursor()))
+        if len(reads) > most or len(chosen) == ANSWER_AT_ONCE:
+            break
+        chosen.append(waiter)
+    return {waiter: lane.pop(waiter) for waiter in chosen}
+
+
 def _takes_result(waiter: Waiter) -> bool:
     """Whether it waits for the one result of its request, and takes it as soon as it is there."""
     return waiter.waits_for_end and not waiter.needs_written and waiter.cursor() == START
@@ -483,6 +567,6 @@ def park(waiters: Waiters, waiter: Waiter, exchange: Exchange, *, reads_first: b
     Without ``reads_first``, the first read follows when the client has taken what it was sent.
     """
     waiters.register(waiter, reads_first=reads_first)
-    exchange.watch(lambda: waiters.forget(waiter), lambda: waiters.again(waiter))
+    exchange.watch(waiters, waiter)
     if not reads_first and not exchange.backlog:
         waiters.again(waiter)

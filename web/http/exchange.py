@@ -15,8 +15,6 @@ import sys
 import termios
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -72,8 +70,21 @@ class Socket(Protocol):
         """The address whose share of a quota it uses."""
 
 
+class Watcher(Protocol):
+    """Is told about the client of a parked exchange. ``what`` is as it was given to ``Exchange.watch``."""
+
+    def forget(self, what: Any) -> None:
+        """The client has hung up."""
+
+    def again(self, what: Any) -> None:
+        """The client has taken what it was sent."""
+
+
 class Exchange:
-    """A request and its answer. Every method may be called from any thread; only the first answer counts."""
+    """A request and its answer. Every method may be called from any thread; only the first answer counts.
+
+    Tens of thousands of them may wait at the same time: what only the handler needs is dropped when it returns.
+    """
 
     __slots__ = (
         "_answered_status",
@@ -81,30 +92,31 @@ class Exchange:
         "_coding",
         "_compressor",
         "_ended",
+        "_fields",
         "_gone",
         "_handed",
         "_held",
         "_keep",
         "_lock",
         "_looked",
-        "_on_drained",
-        "_on_gone",
         "_outlet",
         "_pending",
         "_released",
         "_socket",
         "_started",
         "_taken",
+        "_watched",
+        "_watcher",
         "_written",
         "body",
         "environ",
         "extra",
-        "fields",
         "is_http11",
         "is_parked",
         "mask",
         "method",
         "path",
+        "request",
     )
 
     def __init__(
@@ -118,25 +130,26 @@ class Exchange:
         body: bytes | None = b"",
     ) -> None:
         """``body`` is None if it is longer than its call takes. Then the connection ends with the answer."""
-        self.environ, self.is_http11, self.body = environ, is_http11, body
-        self.method: str = environ["REQUEST_METHOD"]
+        self.environ, self.is_http11, self.body = environ, is_http11, body  # the handler's only
+        self.method: str = sys.intern(environ["REQUEST_METHOD"])
         self.path: str = environ["PATH_INFO"]
-        self.fields: dict[str, object] = {}  # further fields of the log line
-        self.extra: list[tuple[str, str]] = []  # headers of its answer, whatever it is
+        self.request = ""  # the request that it is about, for the log line
+        self._fields: dict[str, object] | None = None  # further fields of that
+        self.extra: tuple[tuple[str, str], ...] = ()  # headers of its answer, whatever it is
         self.is_parked = False
         self.mask = 0  # epoll events; the outlet's
         self._outlet, self._socket, self._keep = outlet, socket, keep
         self._lock = threading.Lock()
         self._started = self._looked = time.monotonic()
-        self._pending: deque[memoryview] = deque()
+        self._pending: tuple[memoryview, ...] = ()
         self._held = 0  # bytes of the outlet's quota
         self._written = self._taken = 0  # bytes: written by us, and taken by the client at the last check
         self._begun = self._ended = self._released = self._gone = self._handed = False
         self._answered_status = CLIENT_GONE
         self._coding = coding.chosen(environ.get("HTTP_ACCEPT_ENCODING", ""))
         self._compressor: coding.Compressor | None = None  # of a stream
-        self._on_gone: Callable[[], None] | None = None
-        self._on_drained: Callable[[], None] | None = None
+        self._watcher: Watcher | None = None
+        self._watched: object = None
         outlet.open.add(self)
 
     def header(self, name: str) -> str:
@@ -163,14 +176,18 @@ class Exchange:
         """The answer will come later. The handler calls this before any other thread knows of the exchange."""
         self.is_parked = True
 
-    def watch(self, on_gone: Callable[[], None], on_drained: Callable[[], None] | None = None) -> None:
-        """From now on calls ``on_gone`` when the client hangs up, and ``on_drained`` when it has taken a backlog."""
+    def note(self, **fields: object) -> None:
+        """Adds fields to the log line."""
+        self._fields = {**(self._fields or {}), **fields}
+
+    def watch(self, watcher: Watcher, what: object) -> None:
+        """From now on tells ``watcher`` when the client hangs up, and when it has taken a backlog."""
         with self._lock:
             if not self._gone and not self._handed:
-                self._on_gone, self._on_drained = on_gone, on_drained
+                self._watcher, self._watched = watcher, what
                 self._outlet.want(self, self.mask | select.EPOLLRDHUP)
                 return
-        on_gone()
+        watcher.forget(what)
 
     def answer(self, answer: Answer) -> bool:
         """Gives the whole answer. False when there is one already, or the client is gone.
@@ -239,6 +256,8 @@ class Exchange:
 
     def release(self, *, keep: bool) -> None:
         """The worker thread will not touch the connection again."""
+        del self.environ
+        self.body = b""
         with self._lock:
             self._released = True
             self._keep = self._keep and keep
@@ -254,13 +273,14 @@ class Exchange:
             if self._handed:
                 return
             self._write()
-            is_over = self._is_over()
-            is_drained = not self._pending and not self._ended
-            call = self._on_gone if self._gone else self._on_drained if is_drained else None
+            is_over, watcher, what = self._is_over(), self._watcher, self._watched
+            is_gone, is_drained = self._gone, not self._pending and not self._ended
         if is_over:
             self._finish()
-        if call is not None:
-            call()
+        if watcher is not None and is_gone:
+            watcher.forget(what)
+        elif watcher is not None and is_drained:
+            watcher.again(what)
 
     def hung_up(self, *, is_sure: bool = False) -> None:
         """Called by the outlet when the socket reports a hang-up, or (``is_sure``) when the client counts as gone."""
@@ -271,11 +291,11 @@ class Exchange:
             self._gone = True
             self._drop()
             self._outlet.forget(self)
-            is_over, call = self._is_over(), self._on_gone
+            is_over, watcher, what = self._is_over(), self._watcher, self._watched
         if is_over:
             self._finish()
-        if call is not None:
-            call()
+        if watcher is not None:
+            watcher.forget(what)
 
     def is_stalled(self, now: float) -> bool:
         """Whether the client takes its backlog too slowly; checked once in ``STALL_SECONDS``."""
@@ -302,7 +322,7 @@ class Exchange:
 
     def _drop(self) -> None:
         """Drops waiting bytes and gives back their room; the lock is held."""
-        self._pending.clear()
+        self._pending = ()
         if self._held:
             self._outlet.quota.give_back(self._socket.address, self._held)
             self._held = 0
@@ -324,7 +344,7 @@ class Exchange:
             if status is not None:
                 self._answered_status = status
             if data:
-                self._pending.append(memoryview(data))
+                self._pending += (memoryview(data),)
                 if len(self._pending) == 1:
                     self._write()
             is_over, is_there = self._is_over(), not self._gone
@@ -339,10 +359,8 @@ class Exchange:
                 part = self._pending[0]
                 written = os.write(self._socket.fileno(), part)
                 self._written += written
-                if written < len(part):
-                    self._pending[0] = part[written:]
-                else:
-                    self._pending.popleft()
+                rest = (part[written:],) if written < len(part) else ()
+                self._pending = (*rest, *self._pending[1:])
         except BlockingIOError:
             if not self.mask & select.EPOLLOUT:
                 self._looked, self._taken = time.monotonic(), self._written - self._unacknowledged()
@@ -372,16 +390,18 @@ class Exchange:
         return is_over
 
     def _finish(self) -> None:
-        self._on_gone = self._on_drained = None
+        self._watcher = self._watched = None
         # Before the log line, since the client may be about to ask again.
         self._socket.hand_back(keep=self._keep and not self._gone)
+        fields = {"request": self.request} if self.request else {}
         log.info(
             "request",
             method=self.method,
             path=self.path[:200],
             status=self._answered_status,
             ms=round((time.monotonic() - self._started) * 1000, 1),
-            **self.fields,
+            **fields,
+            **(self._fields or {}),
         )
         self._outlet.open.discard(self)
 

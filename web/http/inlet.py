@@ -103,7 +103,10 @@ class Inlet:
     def put(self, connection: "Connection") -> None:
         """Takes back a connection whose request is answered. Its next request may be here already."""
         connection.deadline = time.monotonic() + IDLE_SECONDS
-        self._take(connection, b"", is_new=True)
+        if connection.received_bytes:
+            self._take(connection, b"", is_new=True)
+        else:
+            self._arm(connection)
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_AT_ONCE):
@@ -135,7 +138,7 @@ class Inlet:
     def _make_room(self) -> bool:
         """Closes the connection that has been idle for longest; False if every one has sent a part of a request."""
         for fd, connection in list(self._armed.items()):
-            if not connection.receiver.held:
+            if not connection.received_bytes:
                 del self._armed[fd]
                 connection.close_now()
                 return True
@@ -157,8 +160,8 @@ class Inlet:
             connection.close_now()
             return
         if data:
-            self._take(connection, data, is_new=not connection.receiver.held)
-        elif connection.receiver.held:
+            self._take(connection, data, is_new=not connection.received_bytes)
+        elif connection.received_bytes:
             connection.refuse(problems.protocol(400, "expected the rest of the request, found its end"))
         else:
             connection.close_now()
@@ -206,12 +209,11 @@ class Inlet:
                 connection.close_now()
 
     def _expire(self, connection: "Connection") -> None:
-        receiver = connection.receiver
-        if receiver.has_head:
+        if not connection.received_bytes:
+            connection.close_now()
+        elif connection.receiver.has_head:
             connection.refuse(problems.protocol(408, f"expected the whole body {BODY_SECONDS:g} s after its head"))
-        elif receiver.held:
+        else:
             connection.refuse(
                 problems.protocol(408, f"expected the whole head {HEAD_SECONDS:g} s after its first byte")
             )
-        else:
-            connection.close_now()

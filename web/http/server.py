@@ -18,7 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from cheroot import server, wsgi
 
@@ -32,7 +32,6 @@ from web.http.receive import Received, Receiver
 
 EXCHANGE: Final = "nearfetch.exchange"  # the environ's key of the Exchange
 BACKLOG: Final = 2048
-OPEN_FILES_WANTED: Final = 65_536
 RESERVED_FILES: Final = 256  # open files for other uses than clients' connections
 UNSENT_BYTES: Final = 131_072  # of an answer that the kernel may hold unsent; by default it would be megabytes
 TCP_NOTSENT_LOWAT: Final = 25  # Linux's; the module socket names it from 3.12 on
@@ -42,11 +41,15 @@ log = logs.get("http")
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many bytes may be held for clients: of incomplete requests, of answers not yet taken; and the share of one address."""
+    """How many connections there may be, and how many bytes may be held for them.
+
+    The bytes are of incomplete requests and of answers not yet taken; ``address_share`` is the share of one address.
+    """
 
     receiving_bytes_max: int = 64_000_000
     sending_bytes_max: int = 256_000_000
     address_share: float = 0.25
+    connections_max: int = 60_000
 
 
 DEFAULT_BOUNDS: Final = Bounds()
@@ -75,24 +78,21 @@ def origin_of(address: str) -> str:
     return str(found.ipv4_mapped or ipaddress.IPv6Network((found, 64), strict=False))
 
 
-def raise_open_files() -> int:
-    """Raises this process's soft limit of open files to the hard limit, and returns it. Logs when that is low."""
+def connections_possible(wanted: int) -> int:
+    """Raises this process's limit of open files as far as that many connections need it; returns how many it permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, OPEN_FILES_WANTED)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if wanted < OPEN_FILES_WANTED:
-        log.warning("few open files allowed", limit=wanted, wanted=OPEN_FILES_WANTED)
-    return wanted
+    files = wanted + RESERVED_FILES if hard == resource.RLIM_INFINITY else min(wanted + RESERVED_FILES, hard)
+    if soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return min(wanted, max(files - RESERVED_FILES, files // 2))
 
 
 class Request(server.HTTPRequest):
-    """cheroot's request, filled from what the inlet received. cheroot's own refusals become problem documents."""
+    """cheroot's request, filled from what the inlet received."""
 
     def parse_request(self) -> None:
         """Fills the request from what was received."""
         received: Received = self.conn.received
-        self.started_request = True
         self.uri = received.target
         self.method = received.method.encode("ascii")
         self.path, self.qs = received.parts()
@@ -100,47 +100,80 @@ class Request(server.HTTPRequest):
         self.response_protocol = "HTTP/1.1" if received.is_http11 else "HTTP/1.0"
         self.inheaders = received.fields
         self.close_connection = not received.keep
-        self.ready = True
 
     def respond(self) -> None:
         """Calls the app."""
         self.rfile = io.BytesIO()  # the app reads the body from the exchange
         self.server.gateway(self).respond()
 
-    def simple_response(self, status: object, msg: str = "") -> None:
-        """Answers when the app failed unexpectedly; cheroot calls it."""
-        self.close_connection = self.sent_headers = True
-        self.conn.exchange = self.conn.refusal(problems.protocol(int(str(status)[:3]), str(msg)))
 
+class Connection:
+    """A connection that can wait for its next request, and for its answer, without a worker thread.
 
-class Connection(server.HTTPConnection):
-    """A connection that can wait for its next request, and for its answer, without a worker thread."""
+    cheroot's thread pool calls ``communicate`` and ``close``. It is no ``HTTPConnection``: tens of thousands of them wait, and
+    that one has two readers, two caches and cycles of references.
+    """
 
-    RequestHandlerClass = Request
+    __slots__ = (
+        "_held",
+        "_receiver",
+        "address",
+        "deadline",
+        "exchange",
+        "has_unread",
+        "keep",
+        "received",
+        "remote_addr",
+        "remote_port",
+        "server",
+        "socket",
+    )
+    ssl_env: ClassVar = None  # cheroot reads these two
+    rfile: ClassVar = io.BytesIO()
 
-    def __init__(self, parent: "Server", socket: sockets.socket) -> None:
-        super().__init__(parent, socket, lambda *_: io.BytesIO())  # cheroot neither reads nor writes
-        self.receiver = Receiver(parent.body_bytes_max, parent.refuses)
-        self.received: Received | None = None
+    def __init__(self, parent: "Server", socket: sockets.socket, address: tuple[str, int]) -> None:
+        self.server, self.socket = parent, socket
+        self.remote_addr, self.remote_port = sys.intern(address[0]), address[1]
+        self.address = sys.intern(origin_of(self.remote_addr))  # the one that quotas count
         self.deadline = 0.0  # monotonic; the inlet's
-        self.address = ""  # the one that quotas count
+        self._receiver: Receiver | None = None  # only while it has a part of a request
+        self.received: Received | None = None
         self.exchange: Exchange | None = None
-        self.has_unread = False
-        self.keep = False
+        self.has_unread = self.keep = False
         self._held = 0
+
+    @property
+    def receiver(self) -> Receiver:
+        """Receives its next request."""
+        if self._receiver is None:
+            self._receiver = Receiver(self.server.body_bytes_max, self.server.refuses)
+        return self._receiver
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes of its next request are held."""
+        return self._receiver.held if self._receiver is not None else 0
 
     def communicate(self) -> bool:
         """Serves one request. True hands the connection to ``put_conn``, which looks at the exchange."""
-        keep = bool(super().communicate())  # type: ignore[no-untyped-call]
-        if self.exchange is None:
-            return keep
-        self.keep = keep
+        request = Request(self.server, self)
+        try:
+            request.parse_request()
+            request.respond()
+        except Exception as error:
+            log.exception("request failed", error=repr(error))
+            request.close_connection = True
+            if self.exchange is None:
+                self.exchange = self.refusal(problems.internal().answer())
+        self.keep = not request.close_connection
         return True
 
     def release(self) -> bool:
         """The worker thread's last act; False when there is no exchange to wait for."""
         exchange, self.exchange, self.received = self.exchange, None, None
-        self.hold(self.receiver.held)
+        if not self.received_bytes:
+            self._receiver = None
+        self.hold(self.received_bytes)
         if exchange is not None:
             exchange.release(keep=self.keep)
         return exchange is not None
@@ -202,7 +235,9 @@ class Connection(server.HTTPConnection):
         """Closes it at once."""
         self.hold(0)
         self.server.connections.discard(self)
-        super().close()
+        with contextlib.suppress(OSError):  # the client is gone
+            self.socket.shutdown(sockets.SHUT_RDWR)
+        self.socket.close()
 
 
 class Turns:
@@ -312,6 +347,7 @@ class Server(wsgi.Server):
         self.receiving = Quota(bounds.receiving_bytes_max, bounds.address_share)
         self.outlet = Outlet(Quota(bounds.sending_bytes_max, bounds.address_share), self.receiving)
         self.connections: set[Connection] = set()
+        self.connections_max = bounds.connections_max  # as far as open files are permitted
 
     def prepare(self) -> None:
         """Binds the port, and starts the worker threads."""
@@ -319,14 +355,15 @@ class Server(wsgi.Server):
         with contextlib.suppress(OSError):  # accepted connections inherit it
             self.socket.setsockopt(sockets.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._connections.close()
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._connections = self.inlet = Inlet(self, max(files - RESERVED_FILES, files // 2))
+        wanted, self.connections_max = self.connections_max, connections_possible(self.connections_max)
+        if self.connections_max < wanted:
+            files = wanted + RESERVED_FILES
+            log.warning("few connections possible", found=self.connections_max, wanted=wanted, open_files_needed=files)
+        self._connections = self.inlet = Inlet(self, self.connections_max)
 
     def connect(self, socket: sockets.socket, address: tuple[str, int]) -> Connection:
         """Makes the connection of a socket that was just accepted."""
-        connection = Connection(self, socket)
-        connection.remote_addr, connection.remote_port = address[:2]
-        connection.address = origin_of(address[0])
+        connection = Connection(self, socket, address)
         self.connections.add(connection)
         return connection
 

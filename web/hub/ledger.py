@@ -441,6 +441,15 @@ class Ledger:
         replies = map(value, send(self._client, commands, []) if commands else [])
         return [None if reply is None else reply.decode() for reply in replies]
 
+    def completed(self, requests: Sequence[str]) -> list[int | None]:
+        """For each request how many of its tasks have ended; None if it is unknown, expired or not accepted (yet)."""
+        commands = [("HMGET", names.ledger(request), "state", "completed") for request in requests]
+        found: list[int | None] = []
+        for reply in send(self._client, commands, []):
+            state, completed = (b"", b"") if _is_its_own(reply) else value(reply)
+            found.append(int(completed) if state == b"accepted" else None)
+        return found
+
     def tasks(self, request: str) -> list[TaskView] | None:
         """A request's tasks, whatever its state; None if it is unknown."""
         fields: Any = self._client.hgetall(names.ledger(request))

@@ -48,9 +48,11 @@ class Finding:
 
 
 def check(settings: Settings, *, as_json: bool) -> int:
-    """Checks every server; returns the exit code."""
+    """Checks every server, and says what this machine permits; returns the exit code."""
     found = list(findings(settings))
     command = policy_command(settings)
+    wanted = settings.gateway.connections_max
+    connections = connections_possible(wanted)
     if as_json:
         listed = [
             {
@@ -62,7 +64,7 @@ def check(settings: Settings, *, as_json: bool) -> int:
             }
             for one in found
         ]
-        say_json({"servers": listed, "policy_command": command})
+        say_json({"servers": listed, "policy_command": command, "connections_possible": connections})
     else:
         for one in found:
             mark = click.style("fault", fg="red") if one.is_bad else click.style("  ok ", fg="green")
@@ -70,14 +72,14 @@ def check(settings: Settings, *, as_json: bool) -> int:
             say(f"{mark}  {one.what:<20} {one.where}{f'   {remark}' if remark else ''}")
             for fall in one.shortfalls:
                 say(f"         {fall}{' (relaxed)' if one.relaxed else ''}\n           fix it: {fall.mend}")
+        say(clients(connections, wanted))
         say("The queues need this policy. Set it once on the broker (scripts/up does so on its own):")
         say(f"  {command}")
     return 1 if any(one.is_bad for one in found) else 0
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Checks every server that the settings name, and what this machine permits."""
-    yield open_files(settings.gateway.connections_max)
+    """Checks every server that the settings name."""
     yield (hub := _redis("central Redis", settings.hub.redis, settings.hub.durability, is_hub=True))
     if not hub.fault:
         yield from hub_users(settings)
@@ -107,11 +109,10 @@ def standbys(settings: Settings) -> Iterator[Finding]:
             yield Finding(f"standby {name}", entry.id, "; ".join(faults))
 
 
-def open_files(wanted: int) -> Finding:
-    """How many clients a gateway that is started from here could hold at the same time."""
-    found = connections_possible(wanted)
-    note = "" if found == wanted else f"the limit of open files permits no more; gateway.connections_max is {wanted:,}"
-    return Finding("gateway", f"{found:,} connections", note=note)
+def clients(found: int, wanted: int) -> str:
+    """A line that says how many clients a gateway could hold that is started from here."""
+    less = f", of {wanted:,} (gateway.connections_max)" if found < wanted else ""
+    return f"The limit of open files permits a gateway here {found:,} clients at the same time{less}"
 
 
 def policy_command(settings: Settings) -> str:

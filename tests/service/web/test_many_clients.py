@@ -3,7 +3,6 @@
 import contextlib
 import signal
 
-from scripts.commands import config
 from tests.service.gateway import GatewayProcess
 from tests.service.hub_parts import accepted
 from tests.waiting import until
@@ -42,13 +41,6 @@ def test_a_gateway_says_how_many_clients_it_can_hold_and_refuses_only_more(own_s
         wires[0].close()
         until(lambda: _is_answered(gateway.port), "a client to take the place of one that left")
         assert not any(wire.is_closed() for wire in wires[2::2])
-
-
-def test_config_check_says_how_many_clients_this_machine_permits():
-    few, many = config.open_files(10), config.open_files(100_000_000)
-    assert (few.where, few.note, few.is_bad) == ("10 connections", "", False)
-    assert "gateway.connections_max is 100,000,000" in many.note
-    assert not many.is_bad
 
 
 def test_a_gateway_that_stops_answers_a_crowd_or_ends_its_streams(own_stack):

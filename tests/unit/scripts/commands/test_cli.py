@@ -152,6 +152,15 @@ def test_every_server_is_asked_and_every_fault_is_said(monkeypatch, tmp_path, se
     assert faults["Redis of nyc"] is None
     assert all(fault for what, fault in faults.items() if what != "Redis of nyc")
     assert "rabbitmqctl set_policy -p / nearfetch" in done.output
+    possible = json.loads(as_json.output)["connections_possible"]
+    assert config.clients(possible, 60_000) in done.output
+
+
+def test_config_check_says_when_fewer_clients_are_possible_than_the_settings_want():
+    assert config.clients(60_000, 60_000).endswith("a gateway here 60,000 clients at the same time")
+    assert config.clients(19_744, 60_000).endswith(
+        " 19,744 clients at the same time, of 60,000 (gateway.connections_max)"
+    )
 
 
 def test_a_standby_that_lacks_what_a_source_needs_is_a_fault_of_the_settings(monkeypatch, tmp_path):

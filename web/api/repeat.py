@@ -54,7 +54,7 @@ class Repeats:
 
     def answer(self, exchange: Exchange, new: New, seconds: float, found: Repeated) -> None:
         """Answers the parked exchange of ``new``, which waits for ``seconds``; may be called on the handler's thread alone."""
-        exchange.fields["repeats"] = found.request
+        exchange.note(repeats=found.request)
         try:
             answer = self._answer(exchange, new, seconds, found)
         except Problem as problem:

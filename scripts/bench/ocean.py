@@ -4,11 +4,12 @@ One stack of one region is behind links (scripts.stack.distance) for the whole r
 turn, 0 among them, which is the twin of all others.
 
     calls    synchronous, one after another, of the tiny answer; first those to a new bridge and new workers
-    load     160 clients with six tiny answers each: enough tasks that the round trip alone does not limit them
+    load     1,200 tiny answers asked for at any time (scripts.bench.interactive), so that the round trip alone does not limit them
     home     the way to the hub's Redis is cut while 10,000 tasks finish, and heals
 """
 
 import itertools
+import signal
 import statistics
 import time
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ from typing import Any, Final
 from msgspec import Struct
 
 from regions import connect, names
-from scripts.bench import load
+from scripts.bench import interactive, load
 from scripts.bench.extra import Extra
 from scripts.bench.figures import percentile
+from scripts.bench.interactive import FULL
 from scripts.bench.load import Call, Finished, Wrong, connected
 from scripts.bench.ours import REGION, Ours, alone, body
 from scripts.bench.rows import ROWS
@@ -32,7 +34,6 @@ from scripts.terminal import Progress, size
 DISTANCES_MS: Final = (0.0, 20.0, 80.0, 220.0)
 FAR_MS: Final = 220.0
 CALLS: Final = 60
-CLIENTS: Final = 160
 SECONDS: Final = 15.0
 WARM_SECONDS: Final = 5.0
 RESULTS: Final = 10_000
@@ -51,6 +52,13 @@ class Calls(Struct, frozen=True):
     p50: float
     p95: float
     most: float
+
+
+class Load(Struct, frozen=True):
+    """Jobs/s under a full load, and the median of the synchronous calls beside it in ms."""
+
+    jobs_per_second: float
+    call_p50: float
 
 
 class Home(Struct, frozen=True):
@@ -86,15 +94,21 @@ class Ocean:
         load.check(self.ours, ROW, seen)
         return Calls(first, 1000 * percentile(took, 0.5), 1000 * percentile(took, 0.95), 1000 * max(took))
 
-    def rate(self, pages_port: int) -> float:
-        """Jobs/s."""
-        window = done(
-            load.many(
-                self.ours, ROW, self._numbers, warm_seconds=WARM_SECONDS, seconds=SECONDS, pages_port=pages_port, clients=CLIENTS
+    def load(self, pages_port: int) -> Load:
+        """A full load, and synchronous calls beside it."""
+        seen = done(
+            interactive.beside(
+                self.ours,
+                self.ours,
+                FULL[f"{interactive.NAME}-{ROW.name}"],
+                self._numbers,
+                warm_seconds=WARM_SECONDS,
+                seconds=SECONDS,
+                pages_port=pages_port,
             )
-        )  # fmt: skip
-        load.check(self.ours, ROW, window.finished)
-        return float(window.jobs / window.seconds)
+        )
+        seen.check(self.ours, self.ours, FULL[f"{interactive.NAME}-{ROW.name}"])
+        return Load(seen.jobs_per_second, 1000 * percentile(seen.took, 0.5))
 
     def home(self, rtt_ms: float) -> Home:
         """Cuts the way home while tasks finish, heals it, and waits until all are there. Raises ``Wrong``."""
@@ -125,11 +139,9 @@ class Ocean:
 
     def _renew(self) -> None:
         """Replaces the bridge and the workers, and waits until the new ones are ready."""
-        parts = (f"bridge-{REGION}", f"workers-{REGION}")
         old = self._urgent()
-        for part in parts:
-            self.ours.stack.stop_part(part)
-            self.ours.stack.start_part(part)
+        for part in (f"bridge-{REGION}", f"workers-{REGION}"):
+            self.ours.stack.signal(part, signal.SIGKILL)  # the supervisor starts it again
         _until(lambda: self._urgent() - old and self._consumes(), "a new bridge and new workers")
 
     def _urgent(self) -> set[str]:
@@ -176,7 +188,7 @@ class Ocean:
 def run(progress: Progress, rounds: int) -> Extra:
     """Measures in rounds. Raises ``Wrong``."""
     calls: dict[float, list[Calls]] = {far: [] for far in DISTANCES_MS}
-    rates: list[tuple[float, float]] = []
+    rates: list[tuple[Load, Load]] = []
     homes: list[Home] = []
     with alone(progress, wan=f"{REGION}=0") as (ours, pages_port):
         ocean = Ocean(ours)
@@ -190,7 +202,7 @@ def run(progress: Progress, rounds: int) -> Extra:
                 for far in (0.0, FAR_MS) if number % 2 == 0 else (FAR_MS, 0.0):
                     progress.waiting(f"an ocean, round {number + 1} of {rounds}: load across {far:g} ms")
                     ocean.move(far)
-                    both[far] = ocean.rate(pages_port)
+                    both[far] = ocean.load(pages_port)
                 rates.append((both[0.0], both[FAR_MS]))
                 progress.waiting(f"an ocean, round {number + 1} of {rounds}: results after an outage")
                 homes.append(ocean.home(FAR_MS))
@@ -199,7 +211,7 @@ def run(progress: Progress, rounds: int) -> Extra:
     return Extra("an ocean between hub and region", list(_lines(calls, rates, homes)), _figures(calls, rates, homes))
 
 
-def _lines(calls: dict[float, list[Calls]], rates: list[tuple[float, float]], homes: list[Home]) -> Iterator[str]:
+def _lines(calls: dict[float, list[Calls]], rates: list[tuple[Load, Load]], homes: list[Home]) -> Iterator[str]:
     for far, found in calls.items():
         p50, p95, most = (statistics.median(getattr(one, name) for one in found) for name in ("p50", "p95", "most"))
         first = max(max(one.first) for one in found)
@@ -207,10 +219,12 @@ def _lines(calls: dict[float, list[Calls]], rates: list[tuple[float, float]], ho
             f"round trip {far:g} ms: a synchronous call takes {p50:.1f} ms (p50), {p95:.1f} (p95), {most:.1f} at most, "
             f"{first:.1f} as one of the first two to new parts; the bound is {1.05 * far + 10:.1f}"
         )
-    ratios = [there / near for near, there in rates]
+    ratios = [there.jobs_per_second / near.jobs_per_second for near, there in rates]
+    near, there = (statistics.median(one.call_p50 for one in found) for found in zip(*rates, strict=True))
     yield (
         f"round trip {FAR_MS:g} ms: {statistics.median(ratios):.3f} of the jobs/s without it ({min(ratios):.3f} to "
-        f"{max(ratios):.3f}), which are {statistics.median(near for near, _ in rates):.0f}"
+        f"{max(ratios):.3f}), which are {statistics.median(one.jobs_per_second for one, _ in rates):.0f}; a synchronous call beside "
+        f"them takes {there:.1f} ms (p50), {near:.1f} without it"
     )
     arrived, settled = (statistics.median(getattr(one, name) for one in homes) for name in ("arrived", "settled"))
     worst = max(one.arrived for one in homes)
@@ -220,13 +234,16 @@ def _lines(calls: dict[float, list[Calls]], rates: list[tuple[float, float]], ho
     )
 
 
-def _figures(calls: dict[float, list[Calls]], rates: list[tuple[float, float]], homes: list[Home]) -> dict[str, Any]:
+def _figures(calls: dict[float, list[Calls]], rates: list[tuple[Load, Load]], homes: list[Home]) -> dict[str, Any]:
     return {
         "calls_ms": {
             f"{far:g}": [{"first": list(one.first), "p50": one.p50, "p95": one.p95, "most": one.most} for one in found]
             for far, found in calls.items()
         },
-        "jobs_per_second": [{"0": near, f"{FAR_MS:g}": there} for near, there in rates],
+        "load": [
+            {f"{far:g}": {"jobs_per_second": one.jobs_per_second, "call_p50_ms": one.call_p50} for far, one in both}
+            for both in (zip((0.0, FAR_MS), pair, strict=True) for pair in rates)
+        ],
         "home": [
             {"arrived_seconds": one.arrived, "settled_seconds": one.settled, "link_bytes": one.link_bytes}
             for one in homes

@@ -178,7 +178,8 @@ class Leftovers:
         pause = 0.0
         while self._is_due(pause):
             more = self.run_once()
-            pause = self._home.backoff_seconds or (0.0 if more else LOOK_SECONDS)
+            # One process of a region sends at a time, so they need not come back as slowly as those who all do.
+            pause = min(self._home.backoff_seconds, LOOK_SECONDS) or (0.0 if more else LOOK_SECONDS)
 
     def _is_due(self, pause: float) -> bool:
         """Waits, also until something may be left; False when it is stopped."""

@@ -546,3 +546,14 @@ def test_a_hub_that_falls_silent_is_away_after_its_time_out(region_redis, far_hu
     until(lambda: shipper.run_once() and home.backoff_seconds, "the silence to be noticed")
     assert not home.flying
     assert left(region_redis)[0] == 1
+
+
+def test_left_results_try_a_hub_that_is_away_each_second(region_redis, hub_redis, home, monkeypatch):
+    monkeypatch.setattr(connect, "backoff_seconds", lambda _: 100.0)
+    stored(region_redis.client, outcome(1), age_seconds=10)
+    hub_redis.running.kill()
+    leftovers, pauses = Leftovers(region_redis.client, home, "w1"), []
+    real = leftovers._is_due
+    leftovers._is_due = lambda pause: pauses.append(pause) or (real(0.0) and len(pauses) < 4)
+    leftovers.run()
+    assert pauses == [0.0, *[outbox.LOOK_SECONDS] * 3]

@@ -5,7 +5,7 @@ turn, 0 among them, which is the twin of all others.
 
     calls    synchronous, one after another, of the tiny answer; first those to a new bridge and new workers
     load     1,200 tiny answers asked for at any time (scripts.bench.interactive), so that the round trip alone does not limit them
-    home     the way to the hub's Redis is cut while 10,000 tasks finish, and heals
+    home     the way to the hub's Redis is cut while 10,000 tasks finish, and heals when the last result is in the outbox
 """
 
 import itertools
@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from regions import connect, names
@@ -28,7 +29,7 @@ from scripts.bench.rows import ROWS
 from scripts.bench.run import done
 from scripts.stack import distance
 from scripts.stack.distance import Distance
-from scripts.stack.wan_links import Control, Rule, Way
+from scripts.stack.wan_links import Control
 from scripts.terminal import Progress, size
 
 DISTANCES_MS: Final = (0.0, 20.0, 80.0, 220.0)
@@ -113,8 +114,9 @@ class Ocean:
     def home(self, rtt_ms: float) -> Home:
         """Cuts the way home while tasks finish, heals it, and waits until all are there. Raises ``Wrong``."""
         self.move(rtt_ms)
-        link, held = LINKS[1], Way(then="hold")
-        self._control.rule(link, Rule(there=held, back=held))
+        link = LINKS[1]
+        self._control.rule(link, msgspec.structs.replace(Distance(rtt_ms).rule, accepts=False))
+        self._control.cut(link)
         wanted = [list(itertools.islice(self._numbers, A_REQUEST)) for _ in range(RESULTS // A_REQUEST)]
         posted = done(self._post(wanted))
         _until(lambda: int(self._region.xlen(names.OUTBOX)) >= RESULTS, "every result to be in the outbox")

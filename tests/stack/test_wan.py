@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from regions import names
+from regions import connect, names
 from scripts.stack import distance
 from scripts.stack.wan_links import Control, Way
 from tests.stack.driving import Inside, is_up
@@ -62,7 +62,23 @@ class Ocean:
         workers = [key.decode().removeprefix(names.rq_worker("")) for key in keys]
         living = [one for one in workers if self.region.exists(names.lease(one))]
         connected = [one["name"] for one in self.hub.client_list()]
-        return consumes and len(living) == 1 and connected.count(living[0]) == 2
+        return consumes and self.consumers() == 1 and len(living) == 1 and connected.count(living[0]) == 2
+
+    def consumers(self) -> int:
+        """How many bridges take urgent tasks, as the broker knows it."""
+        url = f"amqp://nearfetch:{self.inside.secrets['rabbitmq']}@127.0.0.1:{self.inside.ports['broker']}/%2F"
+        with connect.open_broker(connect.amqp_parameters(url, name="test")) as connection:
+            return connection.channel().queue_declare(names.fast_queue("fra"), passive=True).method.consumer_count
+
+    def forget_connections(self) -> None:
+        """Closes all connections across the ocean, as a firewall does that finds them idle. The region opens them again."""
+        before = self.counts()
+        for of, counts in before.items():
+            self.control.cut(f"fra.{of}", "close")
+            until(
+                lambda of=of, seen=counts: self.control.counts(f"fra.{of}").accepted > seen.accepted,
+                f"{of} to be connected again",
+            )
 
 
 @pytest.fixture(scope="module")
@@ -96,5 +112,17 @@ def test_a_synchronous_request_takes_one_round_trip_also_a_new_parts_first(ocean
         os.kill(before, signal.SIGKILL)
         until(lambda: ocean.stack.pids()[new] != before, f"{new} to be started again", 60.0)
     until(ocean.is_ready, "everything to be ready", 90.0)
+    take_two_calls(ocean)
+
+
+def test_a_request_after_idle_connections_were_closed_takes_one_round_trip(ocean):
+    until(ocean.is_ready, "everything to be ready", 90.0)
+    ocean.forget_connections()
+    until(ocean.is_ready, "everything to be connected again", 90.0)
+    take_two_calls(ocean)
+
+
+def take_two_calls(ocean: Ocean) -> None:
+    """Both are answered while nothing but their one round trip can cross the ocean."""
     with ocean.only_one_round_trip():
         assert [ocean.ask()["status"] for _ in range(2)] == ["succeeded"] * 2

@@ -200,7 +200,6 @@ class Leftovers:
                     break
         except redis.exceptions.RedisError as error:
             log.info("can't look for left results", error=str(error))
-            self._begin_anew()
         if not self._home.flying:
             if self._home.is_clear:
                 self._begin_anew()

@@ -6,6 +6,7 @@ two cases everything else goes to stderr.
 
 import json
 import shlex
+import sys
 import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ import click
 
 from regions.printable import printable, printable_json
 from scripts.stack.gateway_client import Event, GatewayClient, NoGateway
-from scripts.terminal import counted, duration, less, say, say_json, size
+from scripts.terminal import counted, duration, less, say, say_json, shown, size
 
 RECONNECTS_MAX: Final = 5
 RECONNECT_SECONDS: Final = 0.5
@@ -173,13 +174,17 @@ def show_lines(result: str) -> None:
 
 
 def show_csv(client: GatewayClient, source: str, results: Sequence[str]) -> None:
-    """Prints the records of results' JSON as one CSV, with the columns in the order of the source's definition."""
+    """Prints the records of results' JSON as one CSV, with the columns in the order of the source's definition.
+
+    On a terminal, control characters are escaped.
+    """
     from web.api import rows  # noqa: PLC0415
 
     status, known = client.status(f"/v1/sources/{source}")
     columns = known.get("schema", {}).get("properties", {}) if status == 200 else {}
     records = rows.joined(rows.records_of(result.encode()) for result in results)
-    click.echo(rows.csv(records, columns), nl=False)
+    table = rows.csv(records, columns)
+    click.echo(shown(table.decode().replace("\r\n", "\n")) if sys.stdout.isatty() else table, nl=False)
 
 
 def show_records_calls(

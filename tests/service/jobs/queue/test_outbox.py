@@ -224,6 +224,19 @@ def test_orphans_stay_while_the_hub_is_away_and_are_sent_when_it_is_back(region_
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
 
 
+def test_what_a_hub_that_is_away_did_not_get_comes_first_when_it_is_back(region_redis, hub_redis, home):
+    """Not the rest of the page that was read: results that waited longest must not wait until all others are home."""
+    client = region_redis.client
+    for number in range(3):
+        stored(client, outcome(number, size=outbox.PART_BYTES), age_seconds=10)
+    leftovers = Leftovers(client, home, "w1")
+    hub_redis.crash()
+    assert not leftovers.run_once()
+    hub_redis.running.start()
+    until(lambda: shipped(leftovers) or left(region_redis) == (0, 0), "an empty outbox")
+    assert results(hub_redis.client) == ["T0", "T1", "T2"]
+
+
 def test_an_outbox_drains_when_its_redis_is_full(region_redis, hub_redis, home):
     client = region_redis.client
     stored(client, outcome(1), age_seconds=10)

@@ -222,6 +222,15 @@ def test_csv_of_several_tasks_has_one_header(gateway):
     assert (done.exit_code, done.stdout_bytes) == (0, b"a,b\r\n1,\r\n2,\r\n")
 
 
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_csv_is_exact_in_a_file_and_nothing_that_a_terminal_would_obey(gateway, monkeypatch, capfdbinary, is_terminal):
+    told = [json.dumps(result("ecb.rates", records=[{"a": "\x1b[2Jtwo\nlines"}]))]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    fetch_command.show_csv(GatewayClient(gateway.url), "ecb.rates", told)
+    sent = b'a\n"\\x1b[2Jtwo\nlines"\n' if is_terminal else b'a\r\n"\x1b[2Jtwo\nlines"\r\n'
+    assert capfdbinary.readouterr().out == sent
+
+
 def test_csv_of_nothing_that_succeeded_is_nothing(gateway):
     """No header that looks like an empty table."""
     gateway.results = [result("ecb.rates", status="expired", records=[], error=None)]

@@ -453,6 +453,16 @@ def test_a_look_sees_cancel_marks_and_what_the_region_holds(region_redis):
     assert 50_000 < found.due_ms < 70_000
 
 
+def test_a_look_does_not_read_what_waits(region_redis):
+    """Tens of thousands may, and each process looks once a second."""
+    client, worker = region_redis.client, claimer(region_redis.url)
+    client.zadd(names.rq_registry("scheduled", REGION), {f"task-{number}": time.time() + 60 for number in range(5_000)})
+    worker.look_around([])  # its script is loaded
+    before = client.info("stats")["total_net_output_bytes"]
+    worker.look_around([])
+    assert client.info("stats")["total_net_output_bytes"] - before < 20_000  # an INFO takes most of it
+
+
 def test_the_attempts_of_a_task_are_told_by_the_hubs_clock():
     """Their times are noted by the region's."""
     past = line(Attempt(1, 1_000, 2_000, "w1", "connection", "it broke"))

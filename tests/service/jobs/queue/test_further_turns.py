@@ -167,6 +167,25 @@ def asks_of(turns):
     return times
 
 
+def test_who_waits_for_another_hosts_turn_does_not_ask_on_past_its_deadline(running):
+    (job, other), _, turns = running
+    ask(turn(job, turns), OTHER)
+    real, patience = turns.ask, []
+    turns.ask = lambda *arguments: patience.append(arguments[-1]) or real(*arguments)
+    with pytest.raises(RateLimited, match="expected a turn of https:"):
+        ask(turn(other, turns), OTHER, seconds=0.3)
+    assert sum(ms <= 0 for ms in patience) <= 2  # the last ms, and the deadline
+
+
+def test_a_turn_that_was_granted_before_its_host_asked_for_time_is_asked_for_again(running):
+    """The host's robots.txt is read between the claim and the fetch."""
+    (job, _), _, turns = running
+    one, asks = turn(job, turns), asks_of(turns)
+    one.delay(f"{HOST}/page", 0.2)
+    ask(one, HOST)
+    assert len(asks) == 1
+
+
 def test_a_turn_whose_answer_is_lost_is_asked_for_again(client, running, lossy_region):
     """It may cost a token; nobody has two leases, and none is left behind."""
     (job, other), worker, _ = running

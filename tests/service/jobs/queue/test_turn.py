@@ -111,6 +111,14 @@ def test_a_caller_sleeps_while_no_task_waits_and_calls_one_of_which_a_claim_tell
     until(lambda: caller._at == math.inf, "its last look")
 
 
+def test_a_caller_looks_at_once_for_a_task_that_may_be_called_now(client):
+    caller = Caller(client, REGION)
+    caller.expect(-1)
+    assert caller._at == math.inf
+    caller.expect(0)
+    assert caller._at <= time.monotonic()
+
+
 def test_what_a_process_waited_for_that_died_is_called_by_the_claims_of_others(client, region_redis):
     ids = give(client, asked(2), "8 100")
     assert len(claimer(region_redis.url, "dead").claim(2).jobs) == 1

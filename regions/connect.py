@@ -4,8 +4,11 @@ Redis clients have explicit time-outs and none of redis-py's own retries, which 
 repeats only idempotent writes.
 """
 
+import functools
+import queue
 import random
 import socket
+import ssl
 import threading
 import time
 from typing import Any, Final
@@ -145,6 +148,63 @@ class _AnyHostTLS(_Hosts, redis.SSLConnection):
     """Over TLS."""
 
 
+class _Lifo:
+    """The parts of ``queue.LifoQueue`` that a pool uses, at a quarter of its cost."""
+
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
+        self.queue: list[Any] = []
+        self._there: queue.SimpleQueue[None] = queue.SimpleQueue()  # one item for each in the list
+
+    def put_nowait(self, one: Any) -> None:
+        """Adds one. Raises ``queue.Full``."""
+        if len(self.queue) >= self._maxsize:
+            raise queue.Full
+        self.queue.append(one)
+        self._there.put(None)
+
+    def get(self, timeout: float) -> Any:
+        """Waits for one, and takes the one that was added last. Raises ``queue.Empty``."""
+        self._there.get(timeout=timeout)
+        return self.queue.pop()
+
+
+class _Pool(redis.BlockingConnectionPool):
+    """redis-py's, without the metrics that it keeps of each connection: they took longer than a command and its reply."""
+
+    def get_connection(self, *_: Any, **__: Any) -> Any:
+        """redis-py's: a connection that is connected, and on which no reply is left over."""
+        self._checkpid()
+        try:
+            connection = self.pool.get(timeout=self.timeout)
+        except queue.Empty:
+            raise redis.exceptions.ConnectionError("No connection available.") from None
+        connection = connection or self.make_connection()  # type: ignore[no-untyped-call]
+        try:
+            if not _is_fresh(connection):
+                connection.disconnect()
+                connection.connect()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+    def release(self, connection: Any) -> None:
+        """redis-py's. A connection that was made before a fork is not this process's."""
+        self._checkpid()
+        if not self.owns_connection(connection):  # type: ignore[no-untyped-call]
+            connection.disconnect()
+            connection = None
+        self.pool.put_nowait(connection)
+
+
+def _is_fresh(connection: Any) -> bool:
+    try:
+        return connection.is_connected and not connection.can_read(timeout=0)
+    except (*AWAY, OSError):
+        return False
+
+
 def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: int = 64) -> redis.Redis:
     """A client of the first host in ``url`` (``regions.hosts``) that is a master. It connects on first use.
 
@@ -157,11 +217,12 @@ def open_redis(url: str, *, name: str, block_seconds: float = 0.0, connections: 
     ]
     places = [(one.pop("host"), one.pop("port", 6379)) for one in parsed]
     is_tls = parsed[0].pop("connection_class", None) is redis.SSLConnection
-    pool = redis.BlockingConnectionPool(  # type: ignore[no-untyped-call]
+    pool = _Pool(  # type: ignore[no-untyped-call]
         **parsed[0],
         host=places[0][0],
         port=places[0][1],
         connection_class=_AnyHostTLS if is_tls else _AnyHost,
+        queue_class=_Lifo,
         hosts=places,
         max_connections=connections,
         timeout=TIMEOUT_SECONDS,
@@ -254,6 +315,50 @@ class Broker(SelectConnection):
     def _create_heartbeat_checker(self) -> pika.heartbeat.HeartbeatChecker | None:
         heartbeat = self.params.heartbeat
         return _Heartbeat(self, heartbeat) if isinstance(heartbeat, int) and heartbeat > 0 else None
+
+
+class SharedBroker(Broker):
+    """A connection on which any thread may send. What its socket does not take at once, its own thread sends.
+
+    pika's own way has that thread send everything, which costs a wake and a turn of its loop. Over TLS it is so here, too: OpenSSL
+    permits no thread to write while another one reads.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._sending = threading.Lock()
+        self._handed = 0  # to its own thread, which has not taken them yet
+        super().__init__(*arguments, **options)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        """pika's, called for all that is sent."""
+        with self._sending:
+            transport: Any = self._transport
+            if transport is None:  # it is lost: its own thread will say so
+                return
+            if not self._handed and not transport.get_write_buffer_size():
+                data = data[_sent(transport._sock, data) :]  # noqa: SLF001 - pika shows it to nobody
+            if data:
+                self._handed += 1
+                self.ioloop.add_callback_threadsafe(functools.partial(self._hand_over, data))
+
+    def _hand_over(self, data: bytes) -> None:
+        """Has pika send it."""
+        with self._sending:
+            self._handed -= 1
+            if self._transport is not None:
+                super()._adapter_emit_data(data)
+
+
+def _sent(sock: socket.socket | None, data: bytes) -> int:
+    """Sends what a socket that does not block takes at once; returns how many bytes need no other way."""
+    if isinstance(sock, ssl.SSLSocket):
+        return 0
+    try:
+        return sock.send(data) if sock is not None else len(data)
+    except BlockingIOError:
+        return 0
+    except OSError:  # the connection is lost: its own thread will say so
+        return len(data)
 
 
 def open_broker(parameters: list[pika.URLParameters]) -> pika.BlockingConnection:

@@ -55,5 +55,5 @@ def published(
 
 
 def send(connection: Any, frames: Sequence[bytes]) -> None:
-    """Writes the bytes that ``published`` made in one write. Call it on the thread of the ``pika.SelectConnection``."""
+    """Writes the bytes that ``published`` made in one write, on a ``connect.SharedBroker``."""
     connection._output_marshaled_frames([b"".join(frames)])  # noqa: SLF001 - pika's channels send their own frames by this method

@@ -4,6 +4,7 @@
     news ──────┼─ run_once: read_many, then take ─┼─ wait: for the next news, or its timer
     timer ─────┘                                  └─ again: there is more to read at once
       └─ of an event stream: comment, and a read only if more of its tasks have ended than it knows of
+    news of a result that was read already ─ take, on the thread that read it
 
 No news is lost. A waiter is registered before its first read, and news only makes it read the request's stream again
 ("An event is a hint", docs/architecture.md). Reads of many waiters share round trips. A client that posts and waits is expected
@@ -48,7 +49,7 @@ log = logs.get("wait")
 
 
 class Waiter(Protocol):
-    """One waiting client. Only the thread of ``Waiters`` calls the methods."""
+    """One waiting client. The thread of ``Waiters`` calls the methods; that of ``news`` may call ``take`` meanwhile."""
 
     request: str
     timer: float  # monotonic; when to read without news
@@ -109,7 +110,6 @@ class Waiters:
         self._bulk: dict[Waiter, Why] = {}
         self._large: dict[Waiter, Why] = {}  # their next result is read alone
         self._comments: dict[Commented, None] = {}  # streams that get a comment; they may be due as well
-        self._read: dict[Waiter, View] = {}  # what was read for waiters that are due
         self._unwritten: dict[Waiter, _Unwritten] = {}  # these are not due at the same time
         self._written_at = 0.0  # monotonic; when to ask the hub next
         self._timers: dict[int, dict[Waiter, None]] = {}  # by the tick in which they end
@@ -160,17 +160,19 @@ class Waiters:
                 self._takers[waiter.request] = waiter
             is_first = self._set_timer(waiter)
             news = reads_first and self._expected.pop(waiter.request, True)
-            if self._is_closing or news:
+            ended = news if isinstance(news, View) else None
+            is_due = ended is None and (self._is_closing or bool(news))
+            if is_due:
                 self._make_due(waiter, "closing" if self._is_closing else "news")
-            if isinstance(news, View):
-                self._read[waiter] = news
-            if self._is_closing or news or is_first:
+            if is_due or is_first:
                 self._changed.notify()
+        if ended is not None:
+            self._answer(waiter, "news", ended)
 
     def forget(self, waiter: Waiter) -> None:
         """Removes a waiter."""
         with self._changed:
-            for kept in (self._calls, self._due, self._bulk, self._large, self._read, self._unwritten, self._comments):
+            for kept in (self._calls, self._due, self._bulk, self._large, self._unwritten, self._comments):
                 kept.pop(waiter, None)  # type: ignore[call-overload]
             if self._takers.get(waiter.request) is waiter:
                 del self._takers[waiter.request]
@@ -201,7 +203,9 @@ class Waiters:
         """Wakes the waiters of these requests, which may have news. The strings are those that ``names.WAKE`` carries.
 
         A waiter for the end of a request is not woken for each of its tasks. ``views``: requests as they were read when they ended.
+        Clients that wait for their results are answered on the calling thread: an answer never blocks.
         """
+        ended: list[tuple[Waiter, View]] = []
         with self._changed:
             for news in requests:
                 request = news.removesuffix(names.MORE)
@@ -209,12 +213,14 @@ class Waiters:
                 if request in self._expected and not isinstance(self._expected[request], View):
                     self._expected[request] = view or True
                 for waiter in self._by_request.get(request, ()):
-                    if (news == request or not waiter.waits_for_end) and not waiter.is_behind():
+                    if view is not None and _takes_result(waiter):
+                        ended.append((waiter, view))
+                    elif (news == request or not waiter.waits_for_end) and not waiter.is_behind():
                         self._make_due(waiter, "news")
-                        if view is not None and waiter in self._calls and _takes_result(waiter):
-                            self._read[waiter] = view
             if self._is_any_due():
                 self._changed.notify()
+        for waiter, view in ended:
+            self._answer(waiter, "news", view)
 
     def all(self) -> None:
         """Wakes all waiters, since news may have been missed."""
@@ -246,15 +252,7 @@ class Waiters:
             self._serve(share)
 
     def _serve(self, due: dict[Waiter, Why]) -> None:
-        """Reads for these waiters in one round trip, except for those for which it was read already."""
-        for waiter, why in list(due.items()):
-            with self._changed:
-                ended = self._read.pop(waiter, None)
-            if ended is not None:
-                del due[waiter]
-                self._answer(waiter, why, ended)
-        if not due:
-            return
+        """Reads for these waiters in one round trip."""
         reads = list(dict.fromkeys((waiter.request, waiter.cursor()) for waiter in due))
         try:
             with self._hub.asking():

@@ -152,7 +152,7 @@ class Acceptor:
             self._published(pending, None)
             return
         pending.batch = Batch(_messages(new, rest, begun), lambda reason: self._published(pending, reason))
-        if not pending.is_ended:  # otherwise its time was over before there was anything to withdraw
+        if not pending.is_ended:  # otherwise its time is over already
             self._publisher.publish(pending.batch)
 
     def _unpublishable(self, tasks: Sequence[NewTask]) -> str | None:
@@ -181,8 +181,6 @@ class Acceptor:
         pending.end(Refused(pending.new, reason), functools.partial(self._take_back, pending))
 
     def _take_back(self, pending: _Pending) -> None:
-        if pending.batch is not None:
-            self._publisher.withdraw(pending.batch)
         self.cleaner.add(pending.new, published=pending.batch is not None)
 
     def _out_of_time(self, pending: _Pending) -> None:

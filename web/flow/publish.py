@@ -1,8 +1,9 @@
 """One publisher for all threads of a gateway: confirmed, persistent, mandatory, pipelined.
 
-A thread of its own runs pika's SelectConnection. ``publish`` hands it a batch and returns. The batch's ``done`` is called
-once, on that thread: with None when the broker has confirmed every message, otherwise with the reason. After a lost
-connection nobody knows what became of unconfirmed messages. They count as failed, and the caller takes them back by cancels.
+``publish`` sends a batch on the calling thread and returns. A thread of its own runs pika's SelectConnection, and reads the
+confirms. The batch's ``done`` is called once, on that thread: with None when the broker has confirmed every message, otherwise
+with the reason. After a lost connection nobody knows what became of unconfirmed messages. They count as failed, and the caller
+takes them back by cancels.
 
 Each region has a channel of its own, since a queue without a leader blocks the channel that sends to it. A region that is
 added while the connection is open gets its queues over a channel of its own too: a refusal closes that channel alone.
@@ -12,13 +13,11 @@ import functools
 import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import pika
 from msgspec import Struct
-from pika.adapters.select_connection import SelectConnection
 from pika.channel import Channel
 
 from jobs import contract
@@ -48,12 +47,11 @@ def message(task: contract.Task) -> Message:
 
 
 class Batch:
-    """Messages that succeed or fail together. Once handed over, only the publisher's thread touches it."""
+    """Messages that succeed or fail together. Once they are sent, only the publisher's thread touches it."""
 
     def __init__(self, messages: list[Message], done: Callable[[str | None], None]) -> None:
         self.messages, self._done = messages, done
         self.unconfirmed = len(messages)
-        self.is_withdrawn = False
         self._is_ended = False
 
     def end(self, reason: str | None) -> None:
@@ -63,8 +61,11 @@ class Batch:
             self._done(reason)
 
 
+End = tuple[Batch, str | None]  # a batch that has ended, and the reason that its ``done`` gets
+
+
 class _Lane:
-    """One region's channel and its unconfirmed messages."""
+    """One region's channel and its unconfirmed messages. Used with the publisher's lock held."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -81,13 +82,16 @@ class _Lane:
         """Whether a confirm within an accept's budget can't be expected."""
         return bool(self.unconfirmed) and time.monotonic() - self.since > SILENT_SECONDS
 
-    def frames(self, batch: Batch, message: Message, frame_max: int) -> bytes:
-        """The frames of one message. The caller sends them now, in the order of the calls, and awaits the confirm."""
+    def expect(self, batch: Batch, message: Message) -> None:
+        """Awaits the confirm of a message. The caller sends the messages now, in the order of the calls."""
         self._tag += 1
         now = time.monotonic()
         if not self.unconfirmed:
             self.since = now
         self.unconfirmed[self._tag] = (batch, message.message_id, now)
+
+    def frames(self, message: Message, frame_max: int) -> bytes:
+        """The frames of one message."""
         return frames.published(
             self.channel.channel_number,
             names.TASKS_EXCHANGE,
@@ -103,27 +107,24 @@ class _Lane:
         """Notes a message that no queue took. Its return comes before its ack."""
         self._returned.add(message_id)
 
-    def confirmed(self, tag: int, *, is_ack: bool, is_multiple: bool) -> None:
-        """The broker's ack or nack of one message, or of all up to it."""
+    def confirmed(self, tag: int, *, is_ack: bool, is_multiple: bool) -> list[End]:
+        """The broker's ack or nack of one message, or of all up to it. Returns the batches that end by it."""
         self.confirmed_at = time.monotonic()
         # Tags ascend, so those that a multiple confirm covers stand first.
         tags = list(itertools.takewhile(lambda one: one <= tag, self.unconfirmed)) if is_multiple else [tag]
+        ends: list[End] = []
         for one in tags:
             batch, message_id, _ = self.unconfirmed.pop(one)
             batch.unconfirmed -= 1
             if message_id in self._returned:
                 self._returned.discard(message_id)
-                batch.end("the broker has no queue for the region")
+                ends.append((batch, "the broker has no queue for the region"))
             elif not is_ack:
-                batch.end("the broker refused the message: its queue is full or it can't store it")
+                ends.append((batch, "the broker refused the message: its queue is full or it can't store it"))
             elif batch.unconfirmed == 0:
-                batch.end(None)
+                ends.append((batch, None))
         self.since = next((sent for _, _, sent in self.unconfirmed.values()), self.since)
-
-    def fail(self, reason: str) -> None:
-        """Fails all batches with unconfirmed messages."""
-        for batch, _, _ in list(self.unconfirmed.values()):
-            batch.end(reason)
+        return ends
 
 
 class Publisher:
@@ -135,16 +136,14 @@ class Publisher:
         for parameters in self._parameters:
             # A blocked connection is kept: a new one would look healthy until it is used.
             parameters.blocked_connection_timeout = None
-        self._connection: SelectConnection | None = None
+        self._connection: connect.SharedBroker | None = None
         self._declarer: Channel | None = None
         self._lanes: dict[str, _Lane] = {}  # by region
         self._opening: set[str] = set()  # regions whose channels are on their way
         self._refusals: dict[str, str] = {}  # by region: why the broker did not declare its queues
         self._blocked: str | None = None
         self._down: str | None = "the broker is not reached yet"
-        self._waiting: deque[Batch] = deque()
-        self._is_flushing = False
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the lanes; held while frames are sent, so that tags count them
         self.regained: list[Callable[[], None]] = []
         self._loop = Loop("publish", self._turn)
 
@@ -205,21 +204,26 @@ class Publisher:
         self._loop.join()
 
     def publish(self, batch: Batch) -> None:
-        """Hands a batch over. Its ``done`` is called by the publisher's thread, or by this one when the broker is away."""
+        """Sends a batch. Its ``done`` is called by the publisher's thread, or by this one when the broker is away."""
         reason = self.unavailable_for({names.region_of(message.routing_key) for message in batch.messages})
-        connection = self._connection
-        if reason is not None or connection is None:
-            batch.end(reason or "the broker is not reached yet")
-            return
-        with self._lock:
-            self._waiting.append(batch)
-            is_first, self._is_flushing = not self._is_flushing, True
-        if is_first:
-            connection.ioloop.add_callback_threadsafe(self._flush)
+        if reason is None:
+            with self._lock:
+                reason = self._send(batch)
+        if reason is not None:
+            batch.end(reason)
 
-    def withdraw(self, batch: Batch) -> None:
-        """Keeps the batch from being sent, if it was not sent yet."""
-        batch.is_withdrawn = True
+    def _send(self, batch: Batch) -> str | None:
+        """Sends a batch; returns why not, if it could not."""
+        connection = self._connection
+        if self._down is not None or connection is None or not connection.is_open:
+            return self._down or "the connection to the broker closes"
+        lanes = [self._lanes[names.region_of(message.routing_key)] for message in batch.messages]
+        frame_max = connection.params.frame_max
+        found = [lane.frames(message, frame_max) for lane, message in zip(lanes, batch.messages, strict=True)]
+        for lane, message in zip(lanes, batch.messages, strict=True):
+            lane.expect(batch, message)
+        frames.send(connection, found)
+        return None
 
     def _turn(self) -> float:
         self.run_once()
@@ -228,9 +232,9 @@ class Publisher:
     def run_once(self) -> None:
         """Opens one connection, and serves it until its end."""
         parameters = self._parameters[self._loop.failures % len(self._parameters)]
-        connection: SelectConnection | None = None
+        connection: connect.SharedBroker | None = None
         try:
-            connection = self._connection = connect.Broker(
+            connection = self._connection = connect.SharedBroker(
                 parameters,
                 on_open_callback=self._opened,
                 on_open_error_callback=lambda _, error: self._lost(error),
@@ -277,7 +281,7 @@ class Publisher:
                 connection.channel(on_open_callback=functools.partial(self._lane_opened, region))
 
     def _lane_opened(self, region: str, channel: Channel) -> None:
-        lane = self._lanes[region] = _Lane(channel)
+        lane = _Lane(channel)
         self._opening.discard(region)
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_return_callback(functools.partial(self._on_return, lane))
@@ -285,6 +289,7 @@ class Publisher:
             ack_nack_callback=functools.partial(self._on_confirm, lane),
             callback=_ignore if self._opening else self._ready,
         )
+        self._lanes[region] = lane  # last: from now on other threads send on it
 
     def _declare(self, channel: Channel, regions: list[str], then: Callable[[Any], None]) -> None:
         """Declares exchanges, and queues of regions. pika sends one after the other; after the last reply it calls ``then``."""
@@ -327,29 +332,14 @@ class Publisher:
             log.info("broker reached", was=was)
             for call in self.regained:
                 call()
-        self._flush()  # batches that were handed over while the connection changed
-
-    def _flush(self) -> None:
-        """Sends all waiting batches, on the connection's thread."""
-        with self._lock:
-            batches, self._waiting = self._waiting, deque()
-            self._is_flushing = False
-        found: list[bytes] = []
-        for batch in batches:
-            if batch.is_withdrawn:
-                continue
-            if self._down is not None or self._connection is None or not self._connection.is_open:
-                batch.end(self._down or "the connection to the broker closes")
-                continue
-            for message in batch.messages:
-                lane = self._lanes[names.region_of(message.routing_key)]
-                found.append(lane.frames(batch, message, self._connection.params.frame_max))
-        if found:
-            frames.send(self._connection, found)
 
     def _on_confirm(self, lane: _Lane, frame: Any) -> None:
         method = frame.method
-        lane.confirmed(method.delivery_tag, is_ack=isinstance(method, pika.spec.Basic.Ack), is_multiple=method.multiple)
+        is_ack = isinstance(method, pika.spec.Basic.Ack)
+        with self._lock:
+            ends = lane.confirmed(method.delivery_tag, is_ack=is_ack, is_multiple=method.multiple)
+        for batch, reason in ends:
+            batch.end(reason)
 
     def _on_return(self, lane: _Lane, _channel: Channel, _method: Any, properties: Any, _body: bytes) -> None:
         """The message's queue is gone: it is declared again."""
@@ -359,8 +349,9 @@ class Publisher:
     def _on_blocked(self, _: Any, frame: Any) -> None:
         self._blocked = str(frame.method.reason)
         log.warning("broker blocked", reason=self._blocked)
-        for lane in self._lanes.values():
-            lane.fail(f"the broker takes no messages: {self._blocked}")
+        with self._lock:
+            lanes = list(self._lanes.values())
+        self._fail_all(lanes, f"the broker takes no messages: {self._blocked}")
 
     def _on_unblocked(self, *_: Any) -> None:
         self._blocked = None
@@ -380,14 +371,16 @@ class Publisher:
             self._connection.ioloop.stop()
 
     def _fail(self, reason: str) -> None:
-        self._down, self._blocked, self._declarer = reason, None, None
-        lanes, self._lanes, self._opening = self._lanes, {}, set()
+        with self._lock:  # whatever is sent before has its place in a lane, and what comes later is not sent
+            self._down, self._blocked, self._declarer = reason, None, None
+            lanes, self._lanes, self._opening = list(self._lanes.values()), {}, set()
+        self._fail_all(lanes, reason)
+
+    def _fail_all(self, lanes: Iterable[_Lane], reason: str) -> None:
+        """Fails all batches with unconfirmed messages."""
         with self._lock:
-            waiting, self._waiting = self._waiting, deque()
-            self._is_flushing = False
-        for lane in lanes.values():
-            lane.fail(reason)
-        for batch in waiting:
+            unconfirmed = [batch for lane in lanes for batch, _, _ in lane.unconfirmed.values()]
+        for batch in unconfirmed:
             batch.end(reason)
 
     def _close(self) -> None:

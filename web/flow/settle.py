@@ -359,7 +359,7 @@ class Settler:
             return
         unusual = [(one, scripts.TOO_LARGE) for one in settlements if not self._is_usual(one)]
         settlements = [*filter(self._is_usual, settlements), *self._instead(unusual)]
-        wanted = self._news.wanted({one.request for one in settlements})
+        wanted = set(self._news.wanted({one.request for one in settlements}))
         answers, views = self._ledger.settle_and_read(settlements, wanted)
         refused: list[tuple[Settlement, int]] = []
         news: list[str] = []
@@ -369,6 +369,8 @@ class Settler:
                 self._hub.observe(one.region, one.size_bytes)
             elif answer not in (scripts.NOTHING, scripts.OUT):
                 refused.append((one, answer))
+            elif one.request in wanted:  # it may have ended by a call whose answer was lost, and nobody was told
+                news.append(one.request)
             if answer in scripts.ENDED and one.run is not None:  # not counted again for an entry that was read before
                 self._runs.add(one.region, one.run, one.finished_ms)
         if news:

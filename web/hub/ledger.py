@@ -9,7 +9,7 @@ is never decoded: frames are spliced into JSON as bytes.
 
 import os
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -340,13 +340,14 @@ class Ledger:
     ) -> tuple[list[int], dict[str, View]]:
         """As ``settle``, and reads requests in the same round trip, as ``read`` does for clients that wait.
 
+        Their news are not published: the caller tells these clients, and no other one knows of a request before its answer.
         Returns the answers, and those of the asked requests whose results could be read together.
         """
         by_request: dict[str, list[int]] = {}
         for number, one in enumerate(settlements):
             by_request.setdefault(one.request, []).append(number)
         parts = [of[at : at + SETTLE_MAX] for of in by_request.values() for at in range(0, len(of), SETTLE_MAX)]
-        commands = [self._settle([settlements[number] for number in part]) for part in parts]
+        commands = [self._settle([settlements[number] for number in part], asked) for part in parts]
         answers = [scripts.NOTHING] * len(settlements)
         limit, places = min(PIECE_BYTES, self.answer_bytes_max), [(request, START) for request in asked]
         commands += self._reads(scripts.READ, places, limit, "wait")
@@ -407,7 +408,7 @@ class Ledger:
                 )
         return messages
 
-    def _settle(self, tasks: Sequence[Settlement]) -> tuple[Any, ...]:
+    def _settle(self, tasks: Sequence[Settlement], told: Collection[str]) -> tuple[Any, ...]:
         request = tasks[0].request
         return scripts.SETTLE.command(
             ledger=names.ledger(request),
@@ -419,6 +420,7 @@ class Ledger:
             request_bytes_max=self._limits.request_bytes_max,
             archives=int(self._archives),
             head_bytes_max=contract.HEAD_BYTES_MAX,
+            is_told=int(request in told),
             tasks=map(_settled, tasks),
         )
 

@@ -13,7 +13,7 @@ import pytest
 from jobs import contract
 from regions import durability, names, topology
 from tests import broker
-from tests.service.hub_parts import new_request, settings
+from tests.service.hub_parts import accepted, new_request, settings, settle
 from tests.waiting import freeze, until
 from web.flow import accept, kept
 from web.flow.accept import Accepted, Acceptor, Refused
@@ -165,7 +165,7 @@ def test_what_the_hub_has_of_a_question_ends_its_task_at_the_accept_and_is_not_p
 
 @contextmanager
 def busy(publisher):
-    """The publisher's thread sends nothing meanwhile, and what it is handed waits."""
+    """The publisher's thread reads no confirm meanwhile."""
     begun, done = threading.Event(), threading.Event()
     publisher._connection.ioloop.add_callback_threadsafe(lambda: begun.set() or done.wait(60))
     assert begun.wait(60)
@@ -176,12 +176,29 @@ def busy(publisher):
 
 
 def test_what_was_not_sent_before_its_refusal_is_not_sent_after_it(half, rabbitmq, monkeypatch):
+    def reuse(*_: object) -> set[str]:
+        assert isinstance(half.answers.get(timeout=10), Refused)
+        return set()
+
     monkeypatch.setattr(accept, "BUDGET_SECONDS", 0.1)
+    monkeypatch.setattr(half.acceptor, "_reuse", reuse)
+    new = msgspec.structs.replace(new_request(), max_age=60.0)
+    older, _ = accepted(half.ledger)
+    settle(half.ledger, half.hub.client, older, 0)
+    half.acceptor.submit(new, half.answers.put)
+    assert drain(rabbitmq, "q.fra") == []
+    until(lambda: half.ledger.states([new.id]) == ["refused"], "its end at the hub")
+
+
+def test_what_was_sent_and_not_confirmed_in_time_is_cancelled(half, rabbitmq, monkeypatch):
+    monkeypatch.setattr(accept, "BUDGET_SECONDS", 0.1)
+    new = new_request(("fra", "nyc"))
     with busy(half.publisher):
-        answer, _ = half.submit(new_request(("fra", "nyc")))
+        answer, _ = half.submit(new)
         assert answer.reason == "the broker did not confirm in time"
-    until(lambda: half.acceptor.cleaner.kept == 0, "the regions to be told, in case they have it")
-    assert drain(rabbitmq, "q.fra") + drain(rabbitmq, "q.nyc") == []
+    until(lambda: half.acceptor.cleaner.kept == 0, "the regions to be told")
+    cancels = drain(rabbitmq, "q.fra.now") + drain(rabbitmq, "q.nyc.now")
+    assert {contract.decode_cancel(body).task for _, body in cancels} == {task.id for task in new.tasks}
 
 
 def test_a_stop_ends_its_threads_when_each_request_has_its_answer(half, rabbitmq, monkeypatch):

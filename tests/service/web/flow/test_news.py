@@ -125,11 +125,56 @@ def test_who_waits_for_one_result_gets_it_in_the_round_trip_that_settles_it(part
     )
     if is_early:
         waiters.register(reader)
-    waiters.run_once()
-    assert reader.whys.get_nowait() == ("news", True)
+    assert reader.whys.get_nowait() == ("news", True)  # without a turn of the waiters' own thread
     assert ledger.reads == 0
     trail = hub.client.hgetall(names.trail(new.id))
     assert trail[b"d:" + new.tasks[0].id.encode()].endswith(b"|wait")  # it is noted when its client was told
+
+
+def test_only_news_that_nobody_here_reads_at_once_are_published(parts, hub_redis):
+    found, hub, ledger, _, _ = parts
+    waiters = Waiters(hub, ledger)
+    settler = Settler(found, hub, ledger, waiters)
+    heard, gaps = [], []
+    listener = Listener(found, heard.extend, lambda: gaps.append(1))
+    listener.start()
+    until(lambda: gaps, "the subscription")
+    waited_for, other = accepted(ledger, sync=True), accepted(ledger, sync=True)
+    reader = Reader(waited_for[0].id)
+    waiters.register(reader)
+    for new, times in (waited_for, other):
+        send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or heard, "the news")
+    assert heard == [other[0].id]
+    assert reader.whys.get(timeout=10) == ("news", True)
+    listener.stop()
+
+
+class LosingLedger(Ledger):
+    """Loses the answer to its first settlement."""
+
+    is_well = False
+
+    def settle_and_read(self, *arguments):
+        answer = super().settle_and_read(*arguments)
+        if not self.is_well:
+            self.is_well = True
+            raise RuntimeError("no answer")
+        return answer
+
+
+def test_who_waits_for_a_result_gets_it_although_the_answer_to_its_settlement_was_lost(parts, hub_redis):
+    found, hub, _, _, _ = parts
+    ledger = LosingLedger(hub.client, found.limits)
+    waiters = Waiters(hub, ledger)
+    settler = Settler(found, hub, ledger, waiters)
+    new, times = accepted(ledger, sync=True)
+    reader = Reader(new.id)
+    waiters.register(reader)
+    settler.start()
+    send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    assert reader.whys.get(timeout=10) == ("news", True)
+    settler.stop()
 
 
 def test_a_result_that_overtakes_its_accept_is_read_after_it(parts, hub_redis):

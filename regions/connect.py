@@ -192,7 +192,7 @@ class _Pool(redis.BlockingConnectionPool):
     def release(self, connection: Any) -> None:
         """redis-py's. A connection that was made before a fork is not this process's."""
         self._checkpid()
-        if not self.owns_connection(connection):  # type: ignore[no-untyped-call]
+        if not self.owns_connection(connection):
             connection.disconnect()
             connection = None
         self.pool.put_nowait(connection)
@@ -324,6 +324,8 @@ class SharedBroker(Broker):
     permits no thread to write while another one reads.
     """
 
+    _transport: Any  # pika's, None once it is lost
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._sending = threading.Lock()
         self._handed = 0  # to its own thread, which has not taken them yet
@@ -332,7 +334,7 @@ class SharedBroker(Broker):
     def _adapter_emit_data(self, data: bytes) -> None:
         """pika's, called for all that is sent."""
         with self._sending:
-            transport: Any = self._transport
+            transport = self._transport
             if transport is None:  # it is lost: its own thread will say so
                 return
             if not self._handed and not transport.get_write_buffer_size():
@@ -346,7 +348,7 @@ class SharedBroker(Broker):
         with self._sending:
             self._handed -= 1
             if self._transport is not None:
-                super()._adapter_emit_data(data)
+                self._transport.write(data)
 
 
 def _sent(sock: socket.socket | None, data: bytes) -> int:

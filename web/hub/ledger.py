@@ -336,11 +336,12 @@ class Ledger:
         return self.settle_and_read(settlements, [])[0]
 
     def settle_and_read(
-        self, settlements: Sequence[Settlement], asked: Sequence[str]
+        self, settlements: Sequence[Settlement], asked: Collection[str]
     ) -> tuple[list[int], dict[str, View]]:
         """As ``settle``, and reads requests in the same round trip, as ``read`` does for clients that wait.
 
-        Their news are not published: the caller tells these clients, and no other one knows of a request before its answer.
+        Their news are not published: the caller tells these clients, and nobody else knows of a request before its answer, except
+        by an Idempotency-Key.
         Returns the answers, and those of the asked requests whose results could be read together.
         """
         by_request: dict[str, list[int]] = {}

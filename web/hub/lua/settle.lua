@@ -8,7 +8,7 @@
 -- `from_region` is the region in the key of the result that counts, `trail` may be "", `is_latest` is "1" where it may
 -- answer for other tasks, `held_max` bytes may be held for its region (0: no limit). Keys: `open` tasks of the region,
 -- the hub's `own` result, the region's as it `came` and as it is `kept`, the bytes that are `held` for the region.
--- `is_told` is "1" where the caller itself tells those who wait.
+-- `is_told` is "1" where the caller tells the one client that waits; others may wait for a request with an Idempotency-Key.
 -- keys: ledger, events, due, archive, trail
 -- args: request, request_bytes_max, archives, head_bytes_max, is_told, tasks (task)
 -- rows: task (id, region, status, finished_ms, size_bytes, frame, from_region, trail, is_latest, held_max, open, own,
@@ -136,6 +136,8 @@ if is_done then
   if archives == "1" then redis.call("ZADD", archive, state == "accepted" and now or now + 1000, request) end
 end
 redis.call("PEXPIREAT", events, expires)
-if is_told ~= "1" then redis.call("PUBLISH", WAKE, is_done and request or request .. MORE) end
+if is_told ~= "1" or redis.call("HEXISTS", ledger, "repeated") == 1 then
+  redis.call("PUBLISH", WAKE, is_done and request or request .. MORE)
+end
 for number, regions in pairs(still_out) do answers[number] = answers[number] .. " " .. deadline - now_ms() .. " " .. regions end
 return answers

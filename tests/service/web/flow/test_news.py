@@ -3,6 +3,7 @@
 import time
 from queue import SimpleQueue
 
+import msgspec
 import pytest
 
 from regions import names
@@ -12,7 +13,7 @@ from web.api.wait import PIECES_AT_ONCE, Waiters
 from web.flow.listen import Listener
 from web.flow.settle import Settler
 from web.hub import scripts
-from web.hub.ledger import Ledger, New, Settlement, Times
+from web.hub.ledger import Ledger, New, Repeatable, Settlement, Times
 
 
 def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):
@@ -139,14 +140,17 @@ def test_only_news_that_nobody_here_reads_at_once_are_published(parts, hub_redis
     listener = Listener(found, heard.extend, lambda: gaps.append(1))
     listener.start()
     until(lambda: gaps, "the subscription")
-    waited_for, other = accepted(ledger, sync=True), accepted(ledger, sync=True)
-    reader = Reader(waited_for[0].id)
-    waiters.register(reader)
-    for new, times in (waited_for, other):
+    repeatable = msgspec.structs.replace(new_request(sync=True), repeatable=Repeatable("key", "digest"))
+    found = [(new, ledger.begin(new)) for new in (new_request(sync=True), repeatable, new_request(sync=True))]
+    assert all(ledger.accept([new.id for new, _ in found])[0])
+    readers = [Reader(new.id) for new, _ in found[:2]]
+    for reader in readers:
+        waiters.register(reader)
+    for new, times in found:
         send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
-    until(lambda: settler.run_once() or heard, "the news")
-    assert heard == [other[0].id]
-    assert reader.whys.get(timeout=10) == ("news", True)
+    until(lambda: settler.run_once() or len(heard) == 2, "the news")
+    assert heard == [found[1][0].id, found[2][0].id]  # the first of them may be waited for at another gateway, too
+    assert [reader.whys.get(timeout=10) for reader in readers] == [("news", True)] * 2
     listener.stop()
 
 

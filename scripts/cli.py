@@ -263,9 +263,16 @@ def chaos(seed: int | None, tasks: int, minutes: float, faults: str, scale: bool
     "--quick", is_flag=True, help="Measure less, in under 3 minutes: tiny and page, unless --rows names others."
 )
 @click.option("--ours", is_flag=True, help="Leave Celery out.")
+@click.option("--write", "written", is_flag=True, help="With geo: write the table and the picture of docs/.")
 @json_option
-def bench(rows: str, rounds: int | None, quick: bool, ours: bool, as_json: bool) -> None:
+@click.argument("what", required=False, type=click.Choice(["geo"]), metavar="[geo]")
+def bench(
+    rows: str, rounds: int | None, quick: bool, ours: bool, written: bool, as_json: bool, what: str | None
+) -> None:
     """Measures Nearfetch, Bottle + Celery, and bare loops in turn, on the same pages.
+
+    With geo: the same pages from across an ocean, fetched from the hub directly and through a region: time, and bytes across
+    the ocean. It takes about 15 minutes, with --quick about 6.
 
     Rows: tiny, page, page-100ms, page-1s, and interactive: synchronous calls beside a full load of tiny answers, of each
     page, and of all in turn. For one of these loads name interactive-tiny, interactive-page, interactive-page-100ms,
@@ -280,8 +287,16 @@ def bench(rows: str, rounds: int | None, quick: bool, ours: bool, as_json: bool)
     nearfetch bench --rows page,page-100ms --rounds 7 --json > bench.json
     nearfetch bench --rows interactive --rounds 1 --ours
     nearfetch bench --rows bridge,waiters
+    nearfetch bench geo --write
     """
     from scripts.commands import bench as bench_command  # noqa: PLC0415
+
+    if what == "geo":
+        if rows or rounds or ours:
+            raise click.UsageError("geo takes only --quick, --json and --write")
+        sys.exit(bench_command.geo(quick=quick, as_json=as_json, written=written))
+    if written:
+        raise click.UsageError("--write belongs to geo: nearfetch bench geo --write")
 
     names = [name for name in rows.split(",") if name]
     unknown = [name for name in names if name not in bench_command.NAMES]

@@ -5,7 +5,9 @@ import signal
 import sys
 from typing import Any, Final
 
-from scripts.bench import backlog, bridge_alone, idle, in_flight, neighbour, ocean, report, waiters
+from regions.settings import ROOT
+from scripts.bench import backlog, bridge_alone, geo_report, idle, in_flight, neighbour, ocean, report, waiters
+from scripts.bench import geo as geo_bench
 from scripts.bench.extra import Extra
 from scripts.bench.figures import Unfair
 from scripts.bench.interactive import FULL, NAME
@@ -66,6 +68,29 @@ def bench(names: list[str], rounds: int | None, *, quick: bool, ours: bool, as_j
         found[one.title] = one.figures
     if as_json:
         print(json.dumps(found, indent=1))
+    return 0
+
+
+def geo(*, quick: bool, as_json: bool, written: bool) -> int:
+    """Runs ``bench geo`` and returns the exit code, as ``bench`` does. ``written``: into the table and the picture of docs."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    progress = Quiet() if as_json else Progress()
+    try:
+        found = geo_bench.measure(geo_bench.QUICK if quick else geo_bench.FULL, progress)
+    except (Failed, NotReady, NotStarted, Wrong) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    for line in geo_report.lines(found):
+        progress.line(line)
+    if written:
+        for path in geo_report.write(found, ROOT / "docs"):
+            progress.line(f"written: {path}")
+    if as_json:
+        print(json.dumps(geo_report.as_json(found), indent=1))
     return 0
 
 

@@ -3,6 +3,8 @@
 ``write`` puts the table between two marks of docs/performance.md, and the picture (scripts.bench.geo_picture) into docs/geo.svg.
 """
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +91,9 @@ def write(found: Measured, docs: Path) -> list[Path]:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"expected the lines {BEGIN} and {END} in {docs / 'performance.md'}")
-    (docs / "performance.md").write_text(f"{before}{begin}\n\n{table(found)}\n{end}{after}", encoding="utf-8")
+    when = f"Measured {time.strftime('%d %B %Y')}, on {os.cpu_count()} processors; {len(found.cells[0].direct.ms)} busy calls a cell."
+    written = f"{before}{begin}\n\n{table(found)}\n{when}\n\n{end}{after}"
+    (docs / "performance.md").write_text(written, encoding="utf-8")
     (docs / "geo.svg").write_text(geo_picture.drawn(found), encoding="utf-8")
     return [docs / "performance.md", docs / "geo.svg"]
 

@@ -12,7 +12,7 @@ from regions.settings import ROOT, Settings
 from scripts.chaos.points import links
 from scripts.chaos.stack import ChaosStack
 from tests.forked import Forked
-from tests.promises.driving import GRACE_SECONDS, well
+from tests.promises.driving import GRACE_SECONDS, TAKEOVER_WELL_SECONDS, well
 from tests.service.conftest import hub_redis, kept_redis, region_redis, start_redis, workers
 from tests.service.jobs.fetch.conftest import origin
 
@@ -61,7 +61,11 @@ def pool() -> Iterator[Callable[..., subprocess.Popen]]:
 
 @pytest.fixture(scope="package")
 def shared_stack() -> Iterator[ChaosStack]:
-    made = ChaosStack({"NEARFETCH__LIMITS__GRACE_SECONDS": str(GRACE_SECONDS)})
+    environ = {
+        "NEARFETCH__LIMITS__GRACE_SECONDS": str(GRACE_SECONDS),
+        "NEARFETCH__GATEWAY__TAKEOVER_WELL_SECONDS": str(TAKEOVER_WELL_SECONDS),
+    }
+    made = ChaosStack(environ)
     try:
         yield made.start()
     finally:

@@ -20,6 +20,7 @@ from tests.waiting import until
 from tests.wire import ask
 
 GRACE_SECONDS = 1.0  # of this stack
+TAKEOVER_WELL_SECONDS = 8.0  # instead of a minute
 SWEEP_SECONDS = 17.0  # a gateway that started or regained a server may wait so long, and one more
 SOON_SECONDS = 1.0  # by then a gateway refuses what it can't take
 CALM_POSTS = 10

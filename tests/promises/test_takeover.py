@@ -1,0 +1,181 @@
+"""Takeover: a region stops, loses its broker or its bridge. Sources with a standby are answered, once each; pinned ones stay."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from typing import Self
+
+import pytest
+
+from regions import names
+from scripts.chaos.stack import SOURCE, ChaosStack
+from scripts.stack.wan_links import Rule
+from tests.ledger import GONE
+from tests.promises.driving import Ledger, well
+from tests.waiting import until
+from tests.wire import ask
+
+HOME, STANDBY = "fra", "nyc"
+MOVES, PINNED = "moves.fra", "pinned.fra"
+BEFORE = 15  # requests before the fault
+AFTER = 15  # and after the standby has begun
+DEADLINE_SECONDS = 90.0  # of pinned tasks, which wait until the region is back
+OUT_SECONDS = 45.0  # by which the tasks with a standby have to be answered, while their region is still away
+
+
+@pytest.fixture
+def both(stack) -> Iterator[ChaosStack]:
+    """Two sources of one region: one with a standby, one pinned."""
+    files = {}
+    for source, line in ((MOVES, f'standby = ["{STANDBY}"]'), (PINNED, "pinned = true")):
+        described = SOURCE.format(region=HOME).replace("[params]", f"{line}\n[params]", 1)
+        files[source] = stack.sources / f"{source}.toml"
+        files[source].write_text(described, encoding="utf-8")
+    until(lambda: all(_shown(stack, one).get("health") == "ok" for one in files), "the sources to be known", 60)
+    until(lambda: _shown(stack, MOVES)["standby_faults"] == {}, "the standby to be ready", 60)
+    until(lambda: not _taken(stack), "both regions to be well", 60)
+    yield stack
+    until(lambda: not _taken(stack), "both regions to be well again", 90)
+    for file in files.values():
+        file.unlink()
+    until(lambda: all(_status(stack, one) == 404 for one in files), "the sources to be gone", 60)
+
+
+def _shown(stack, source: str) -> dict:
+    return ask(stack.port, "GET", f"/v1/sources/{source}").json()
+
+
+def _status(stack, source: str) -> int:
+    return ask(stack.port, "GET", f"/v1/sources/{source}").status
+
+
+def _taken(stack) -> set[str]:
+    """The regions that lose their tasks."""
+    found = ask(stack.port, "GET", "/v1/regions").json()["regions"]
+    return {one["name"] for one in found if one["takeover"]} & {HOME, STANDBY}
+
+
+@contextlib.contextmanager
+def stopped(stack) -> Iterator[None]:
+    """All processes of the region stand still."""
+    parts = [f"bridge-{HOME}", f"workers-{HOME}", f"redis-{HOME}"]
+    for part in parts:
+        stack.signal(part, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for part in reversed(parts):
+            stack.signal(part, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def without_broker(stack) -> Iterator[None]:
+    """The region's connections to the broker are cut, and it gets no new ones."""
+    link = f"bridge-{HOME}>rabbitmq"
+    stack.control.rule(link, Rule(accepts=False))
+    stack.control.cut(link)
+    try:
+        yield
+    finally:
+        stack.control.heal(link)
+
+
+@contextlib.contextmanager
+def without_bridge(stack) -> Iterator[None]:
+    """The region's bridge is killed, and nobody starts it again."""
+    stack.signal(f"bridge-{HOME}", signal.SIGKILL)
+    stack.stop_part(f"bridge-{HOME}")
+    try:
+        yield
+    finally:
+        stack.start_part(f"bridge-{HOME}")
+
+
+class Load:
+    """Posts a task of each source in turn, a request each, until it is told to stop."""
+
+    def __init__(self, stack) -> None:
+        self.ledgers = {source: Ledger(stack) for source in (MOVES, PINNED)}
+        self.posted: list[str] = []  # requests of the source with a standby
+        self._stack, self._stopping = stack, threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(60)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.1):
+            for source in (MOVES, PINNED):
+                with contextlib.suppress(*GONE):
+                    request = self.post(source)
+                    if request is not None and source == MOVES:
+                        self.posted.append(request)
+
+    def post(self, source: str, seconds: float = 0.2) -> str | None:
+        ledger = self.ledgers[source]
+        number = next(ledger.numbers)
+        return ledger.send(
+            [{"source": source, "params": {"n": number, "seconds": seconds}}], [number], deadline=DEADLINE_SECONDS
+        )
+
+    def regions(self, request: str) -> set[str]:
+        """The regions that were asked for a request's task."""
+        found = set()
+        for task in ask(self._stack.port, "GET", f"/v1/requests/{request}").json()["tasks"]:
+            found |= set(task["moved"]["asked"]) if "moved" in task else {task["region"]}
+        return found
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("hurt", [stopped, without_broker, without_bridge])
+def test_a_region_that_can_not_answer_is_taken_over_and_gets_its_tasks_again(both, hurt):
+    stack = both
+    with Load(stack) as load:
+        until(lambda: len(load.posted) >= BEFORE, "the load")
+        assert HOME not in _taken(stack)
+        began = time.monotonic()
+        with hurt(stack):
+            until(lambda: HOME in _taken(stack), "the region to be taken over", 60)
+            print(f"taken over {time.monotonic() - began:.1f} s after the fault")
+            until(lambda: STANDBY in load.regions(load.posted[-1]), "the standby to be asked for new tasks", 60)
+            so_far = len(load.posted)
+            until(lambda: len(load.posted) >= so_far + AFTER, "more load")
+            cancelled = load.post(PINNED)
+            load.ledgers[PINNED].promised.pop(cancelled)
+            assert ask(stack.port, "DELETE", f"/v1/requests/{cancelled}").json()["status"] == "cancelled"
+            waiting = load.posted[: so_far + AFTER]
+            ledger = load.ledgers[MOVES]
+            results = [one for request in waiting for one in ledger.results(request, OUT_SECONDS)]
+            bad = [(one["task"], one["status"], one["error"]) for one in results if one["status"] != "succeeded"]
+            assert not bad, f"not answered by the standby: {bad}"
+        until(lambda: not _taken(stack), "the region to get its tasks again", 90)
+        until(lambda: load.regions(load.posted[-1]) == {HOME}, "new tasks to go to the region again", 60)
+    for ledger in load.ledgers.values():
+        ledger.check(fetches=2)  # both regions may have fetched; the result is one
+    _nothing_left_its_place(stack, load, cancelled)
+    until(lambda: not stack.redis("hub").zcard(names.open_tasks(HOME)), "nothing to be open")
+    view = ask(stack.port, "GET", f"/v1/regions/{HOME}").json()
+    assert view["refused"] == {}, "late results are held against the region"
+    well(stack)
+
+
+def _nothing_left_its_place(stack, load: Load, cancelled: str) -> None:
+    """Every result of the pinned source is its region's; no other one had a job of it or a cancel."""
+    redis = stack.redis(f"redis-{STANDBY}")
+    ledger = load.ledgers[PINNED]
+    for request, tasks in ledger.promised.items():
+        regions = {one["region"] for one in ledger.results(request)}
+        assert regions == {HOME}, f"a pinned task was answered by {regions}"
+        strayed = [task for task in tasks if redis.exists(names.rq_job(task), names.cancel_mark(task))]
+        assert not strayed, f"a pinned task was in {STANDBY}: {strayed}"
+    for task in ask(stack.port, "GET", f"/v1/requests/{cancelled}").json()["tasks"]:
+        assert not redis.exists(names.rq_job(task["id"]), names.cancel_mark(task["id"])), (
+            "a pinned cancel left its place"
+        )

@@ -129,6 +129,18 @@ def _pause(doing: Doing) -> None:
     doing.end()
 
 
+def _lose_region(doing: Doing) -> None:
+    """All processes of a region stand still, its Redis too."""
+    parts = [f"{part}-{doing.region}" for part in ("bridge", "workers", "redis")]
+    doing.begin()
+    for part in parts:
+        doing.stack.signal(part, signal.SIGSTOP)
+    doing.last()
+    for part in reversed(parts):
+        doing.stack.signal(part, signal.SIGCONT)
+    doing.end()
+
+
 def _kill_worker(doing: Doing) -> None:
     pid, doing.hits = _busiest(doing)
     doing.begin()
@@ -373,6 +385,7 @@ _HOW: Final[dict[str, Callable[[Doing], None]]] = {
         ("pause-bridge", "pause-gateway", "pause-rabbitmq", "pause-redis", "pause-hub", "pause-store"), _pause
     ),
     **dict.fromkeys(("restart-bridge", "restart-workers", "restart-gateway"), _restart),
+    "lose-region": _lose_region,
     "cut": _cut,
     "silence": _silence,
     "stuck": _stuck,

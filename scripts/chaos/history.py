@@ -27,7 +27,7 @@ class Window(Struct, frozen=True):
 class Promise(Struct, frozen=True):
     """An accepted task. ``number`` is the ledger's own id for it, which its page and its records contain.
 
-    ``trouble``: the fault in its page, from the plan (scripts.chaos.plan.Asked).
+    ``trouble``: the fault in its page, or whether it may move, from the plan (scripts.chaos.plan.Asked).
     """
 
     task: str
@@ -66,6 +66,7 @@ class Delivery(Struct, frozen=True):
     queued_ms: float
     at: float
     settled: float = 0.0
+    region: str = ""
 
 
 def delivery(result: dict[str, Any], request: str, at: float, digest: str, settled: float = 0.0) -> Delivery:
@@ -80,6 +81,7 @@ def delivery(result: dict[str, Any], request: str, at: float, digest: str, settl
         queued_ms=result["timing"]["queued_ms"],
         at=at,
         settled=settled,
+        region=result["region"],
     )
 
 

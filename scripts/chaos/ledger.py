@@ -6,7 +6,7 @@ from typing import Final
 
 from scripts.chaos import recovery
 from scripts.chaos.history import Delivery, History, Promise, Window
-from scripts.chaos.plan import ENDS
+from scripts.chaos.plan import ENDS, MOVES
 from scripts.chaos.recovery import SLACK_SECONDS, back
 from scripts.chaos.verdict import Verdict
 
@@ -87,6 +87,10 @@ def _judge(history: History, verdict: Verdict, promise: Promise, found: Delivery
         verdict.lost.append(f"{name}: no result")
         return
     verdict.statuses[found.status] = verdict.statuses.get(found.status, 0) + 1
+    if found.region not in ("", promise.region):
+        verdict.moved += promise.trouble == MOVES
+        if promise.trouble != MOVES:
+            verdict.strayed.append(f"{name}: answered by {found.region}")
     end = promise.trouble if promise.trouble in ENDS else "succeeded"
     what = "succeeded" if found.status == "succeeded" else found.error or found.status
     was_cancelled, fault = _by_cancel(history, promise, found)
@@ -173,7 +177,7 @@ def _fetches(history: History, verdict: Verdict, final: dict[str, Delivery]) -> 
         elif count > 1 + (promise is not None and promise.trouble == "once") and promise is not None:
             found = final.get(promise.task)
             settled = found.settled if found else float("inf")
-            if any(_touches(window, promise, settled) for window in history.windows):
+            if promise.trouble == MOVES or any(_touches(window, promise, settled) for window in history.windows):
                 verdict.refetches += 1
             else:
                 verdict.refetched.append(f"{promise.task} (number {number}): {count} times")

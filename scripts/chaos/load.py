@@ -19,7 +19,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from scripts.chaos.history import Cancel, Delivery, History, Promise, Reader, delivery
-from scripts.chaos.plan import Asked, Plan, Post
+from scripts.chaos.plan import MOVES, PINNED, Asked, Plan, Post
 from scripts.chaos.stack import source
 from scripts.site.pages import bench
 from scripts.stack.gateway_client import Event, parse_events
@@ -44,7 +44,11 @@ def expected_digest(number: int) -> str:
 
 
 def _params(task: Asked) -> dict[str, Any]:
-    return {"n": task.number, "seconds": task.seconds, "trouble": task.trouble}
+    return {
+        "n": task.number,
+        "seconds": task.seconds,
+        "trouble": "" if task.trouble in (MOVES, PINNED) else task.trouble,
+    }
 
 
 class Client:

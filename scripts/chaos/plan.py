@@ -51,11 +51,17 @@ FOLLOWED: Final[tuple[Way, ...]] = ("poll", "wait", "events")
 WAYS: Final[tuple[Way, ...]] = (*FOLLOWED, "sync", "records")
 OF_WAYS: Final = (30, 30, 30, 6, 4)  # their relative frequencies
 
-Trouble = Literal["", "once", "http_status", "parse", "contract", "timeout"]
+Trouble = Literal["", "once", "http_status", "parse", "contract", "timeout", "moves", "pinned"]
 TROUBLES: Final[tuple[Trouble, ...]] = ("", "once", "http_status", "parse", "contract")
 OF_TROUBLES: Final = {"once": 0.015, "http_status": 0.005, "parse": 0.005, "contract": 0.005}  # shares of the tasks
 
 STUCK: Final[Trouble] = "timeout"  # a computation without an end; a fault of its own, and on none of the load's pages
+# No troubles of pages: whether another region may answer while this one is lost. On none of the load's other pages, either.
+MOVES: Final[Trouble] = "moves"
+PINNED: Final[Trouble] = "pinned"
+LOST_AT: Final = (-1.0, 1.0, 6.0, 12.0)  # seconds from the loss of a region, when its tasks come
+LOST_TASKS: Final = 3  # of each of the two
+LOST_PAGE_SECONDS: Final = 0.5
 ENDS: Final = frozenset({*TROUBLES[2:], STUCK})  # troubles that are also the type of error with which the task ends
 
 Form = Literal["garbage", "version", "kind", "stranger", "cancel"]
@@ -83,7 +89,8 @@ class Asked(Struct, frozen=True, array_like=True):
     """One task: its number, its region, how long its page takes, and the trouble with that page.
 
     ``trouble``: with "once" the page fails at its first request and is right afterwards. Any other trouble is the type of
-    error with which the task must end ("timeout" for a computation without an end).
+    error with which the task must end ("timeout" for a computation without an end); but with "moves" a standby may answer, and
+    with "pinned" none may.
     """
 
     number: int
@@ -157,6 +164,7 @@ def _points(regions: Sequence[str]) -> list[str]:
 STUCK_DEADLINE: Final = 8.0
 STUCK_SECONDS: Final = STUCK_DEADLINE + 4.0  # after its post; the task is given up 3 s after its deadline
 PAUSE: Final = (1.0, 8.0)
+LOST: Final = (8.0, 20.0)
 KINDS: Final[dict[str, Kind]] = {
     "kill-worker": Kind(_each("workers"), must_hit=True),
     "kill-bridge": Kind(_each("bridge"), must_hit=True),
@@ -188,6 +196,7 @@ KINDS: Final[dict[str, Kind]] = {
     "half-open": Kind(_links, PAUSE),
     "swallow": Kind(_points, (6.0, 6.0)),
     "alarm": Kind(_one("rabbitmq"), (2.0, 8.0)),
+    "lose-region": Kind(_each("region"), LOST),
     "full-redis": Kind(_each("redis"), PAUSE),
     "full-hub": Kind(_one("hub"), PAUSE),
 }
@@ -277,6 +286,7 @@ def _posts(
 ) -> list[Post]:
     own, found = _bursts(faults), []
     own += _stuck(faults, _count(own))
+    own += _lost(faults, _count(own))
     own += _cancelled(draw, _count(own), tasks, seconds, regions)
     own += _waves(waves, regions, _count(own))
     number = _count(own)
@@ -379,6 +389,21 @@ def _stuck(faults: Sequence[Fault], number: int) -> list[Post]:
         Post(fault.at, "wait", STUCK_DEADLINE, [Asked(number + index, fault.target.partition("-")[2], 0.0, STUCK)])
         for index, fault in enumerate(wanted)
     ]
+
+
+def _lost(faults: Sequence[Fault], number: int) -> list[Post]:
+    """The tasks of regions that are lost, before and meanwhile: those that a standby may answer, and those that none may."""
+    found = []
+    for fault in faults:
+        for after in LOST_AT if fault.kind == "lose-region" else ():
+            region = fault.target.partition("-")[2]
+            asked = [
+                Asked(number + index, region, LOST_PAGE_SECONDS, PINNED if index % 2 else MOVES)
+                for index in range(2 * LOST_TASKS)
+            ]
+            found.append(Post(max(0.0, round(fault.at + after, 2)), "events", 240.0, asked))
+            number += 2 * LOST_TASKS
+    return found
 
 
 def _asked(draw: random.Random, number: int, regions: Sequence[str]) -> Asked:

@@ -76,9 +76,14 @@ concurrency = 1000
 """
 
 
+# What a troubled task asks instead of its region's usual source: one that parses without an end, one with a standby, one that
+# may not leave its region.
+KINDS_OF_SOURCES: Final = {"timeout": "stuck", "moves": "moves", "pinned": "pinned"}
+
+
 def source(region: str, trouble: str = "") -> str:
-    """The source in a region whose pages the load requests. With "timeout", the one whose parsing has no end."""
-    return f"stuck.{region}" if trouble == "timeout" else f"chaos.{region}"
+    """The source in a region whose pages the load requests, or the one of ``KINDS_OF_SOURCES``."""
+    return f"{KINDS_OF_SOURCES.get(trouble, 'chaos')}.{region}"
 
 
 class ChaosStack(OwnStack):
@@ -91,7 +96,12 @@ class ChaosStack(OwnStack):
         """``environ``: settings for this stack, added to the shell's environment without our variables."""
         super().__init__("chaos", environ, progress)
         for region in self.regions:
-            for trouble, text in (("", SOURCE), ("timeout", STUCK)):
+            standby = next((one for one in self.regions if one != region), region)
+            moves, pinned = (
+                SOURCE.replace("[params]", f"{line}\n[params]", 1)
+                for line in (f'standby = ["{standby}"]', "pinned = true")
+            )
+            for trouble, text in (("", SOURCE), ("timeout", STUCK), ("moves", moves), ("pinned", pinned)):
                 file = self.sources / f"{source(region, trouble)}.toml"
                 file.write_text(text.format(region=region), encoding="utf-8")
         self.control = Control(self.first_port + OF_CONTROL)

@@ -7,6 +7,7 @@ unexpected  a result or a dead letter that nobody asked for, a refused request t
             nobody asked for
 uncaused    an end other than the plan's, although the task had 30 s of peace, or for a reason that no fault explains
 refetched   fetched more than once, although no fault touched it
+strayed     a task that may not leave its region, and was answered by another one
 late        ended after deadline + grace, and after the time that a gateway may wait after a fault
 odd         answers that no client should ever get
 """
@@ -17,7 +18,7 @@ from typing import Final
 
 OBLIGED_SHARE: Final = 0.9
 SECOND_START_SECONDS: Final = 15.0
-VIOLATIONS: Final = ("lost", "doubled", "changed", "unexpected", "uncaused", "refetched", "late", "odd")
+VIOLATIONS: Final = ("lost", "doubled", "changed", "unexpected", "uncaused", "refetched", "strayed", "late", "odd")
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Verdict:
     unexpected: list[str] = field(default_factory=list)
     uncaused: list[str] = field(default_factory=list)
     refetched: list[str] = field(default_factory=list)
+    strayed: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     promised: int = 0
@@ -39,7 +41,8 @@ class Verdict:
     archived: int = 0  # requests that the history lists
     statuses: dict[str, int] = field(default_factory=dict)
     excused: dict[str, int] = field(default_factory=dict)  # error type → exempt tasks that a fault explains
-    refetches: int = 0  # of tasks that a fault touched
+    refetches: int = 0  # of tasks that a fault touched, or that a standby was asked for, too
+    moved: int = 0  # tasks that a standby answered
     left: list[str] = field(default_factory=list)  # refused, but not taken back by a gateway that died
     recovery: dict[str, list[float]] = field(default_factory=dict)  # kind → seconds to the next success
     second_starts: list[float] = field(default_factory=list)  # seconds from a worker's death to the start of its tasks

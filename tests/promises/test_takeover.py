@@ -10,7 +10,7 @@ from typing import Self
 import pytest
 
 from regions import names
-from scripts.chaos.stack import SOURCE, ChaosStack
+from scripts.chaos.stack import ChaosStack, source
 from scripts.stack.wan_links import Rule
 from tests.ledger import GONE
 from tests.promises.driving import Ledger, well
@@ -18,7 +18,7 @@ from tests.waiting import until
 from tests.wire import ask
 
 HOME, STANDBY = "fra", "nyc"
-MOVES, PINNED = "moves.fra", "pinned.fra"
+MOVES, PINNED = source(HOME, "moves"), source(HOME, "pinned")
 BEFORE = 15  # requests before the fault
 AFTER = 15  # and after the standby has begun
 DEADLINE_SECONDS = 90.0  # of pinned tasks, which wait until the region is back
@@ -27,28 +27,12 @@ OUT_SECONDS = 45.0  # by which the tasks with a standby have to be answered, whi
 
 @pytest.fixture
 def both(stack) -> Iterator[ChaosStack]:
-    """Two sources of one region: one with a standby, one pinned."""
-    files = {}
-    for source, line in ((MOVES, f'standby = ["{STANDBY}"]'), (PINNED, "pinned = true")):
-        described = SOURCE.format(region=HOME).replace("[params]", f"{line}\n[params]", 1)
-        files[source] = stack.sources / f"{source}.toml"
-        files[source].write_text(described, encoding="utf-8")
-    until(lambda: all(_shown(stack, one).get("health") == "ok" for one in files), "the sources to be known", 60)
-    until(lambda: _shown(stack, MOVES)["standby_faults"] == {}, "the standby to be ready", 60)
+    """The region and its standby are well."""
+    path = f"/v1/sources/{MOVES}"
+    until(lambda: ask(stack.port, "GET", path).json()["standby_faults"] == {}, "the standby to be ready", 60)
     until(lambda: not _taken(stack), "both regions to be well", 60)
     yield stack
     until(lambda: not _taken(stack), "both regions to be well again", 90)
-    for file in files.values():
-        file.unlink()
-    until(lambda: all(_status(stack, one) == 404 for one in files), "the sources to be gone", 60)
-
-
-def _shown(stack, source: str) -> dict:
-    return ask(stack.port, "GET", f"/v1/sources/{source}").json()
-
-
-def _status(stack, source: str) -> int:
-    return ask(stack.port, "GET", f"/v1/sources/{source}").status
 
 
 def _taken(stack) -> set[str]:
@@ -97,7 +81,7 @@ class Load:
     """Posts a task of each source in turn, a request each, until it is told to stop."""
 
     def __init__(self, stack) -> None:
-        self.ledgers = {source: Ledger(stack) for source in (MOVES, PINNED)}
+        self.ledgers = {one: Ledger(stack) for one in (MOVES, PINNED)}
         self.posted: list[str] = []  # requests of the source with a standby
         self._stack, self._stopping = stack, threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -112,17 +96,17 @@ class Load:
 
     def _run(self) -> None:
         while not self._stopping.wait(0.1):
-            for source in (MOVES, PINNED):
+            for one in (MOVES, PINNED):
                 with contextlib.suppress(*GONE):
-                    request = self.post(source)
-                    if request is not None and source == MOVES:
+                    request = self.post(one)
+                    if request is not None and one == MOVES:
                         self.posted.append(request)
 
-    def post(self, source: str, seconds: float = 0.2) -> str | None:
-        ledger = self.ledgers[source]
+    def post(self, of: str, seconds: float = 0.2) -> str | None:
+        ledger = self.ledgers[of]
         number = next(ledger.numbers)
         return ledger.send(
-            [{"source": source, "params": {"n": number, "seconds": seconds}}], [number], deadline=DEADLINE_SECONDS
+            [{"source": of, "params": {"n": number, "seconds": seconds}}], [number], deadline=DEADLINE_SECONDS
         )
 
     def regions(self, request: str) -> set[str]:

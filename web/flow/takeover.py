@@ -34,7 +34,7 @@ from web.flow.region_health import LATE, Memory, decide, see
 from web.hub import scripts, takeover
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
-from web.hub.region import read_reports
+from web.hub.region import report_commands, reports_of
 from web.hub.takeover import Moved, Record
 
 EVERY_SECONDS: Final = 0.5
@@ -127,8 +127,10 @@ class Takeover:
         """Reads records and reports; decides, if it is this gateway's turn."""
         with self._hub.asking() as client:
             hold = scripts.HOLD.command(lease=names.TAKEOVER_TURN, who=self._me, lease_ms=LEASE_MS)
-            self._is_mine = bool(value(send(client, [hold], [scripts.HOLD])[0]))
-            now_ms, fields, self._reports = read_reports(client, list(self._regions))
+            regions = list(self._regions)
+            is_mine, *replies = send(client, [hold, *report_commands(regions)], [scripts.HOLD])
+            self._is_mine = bool(value(is_mine))
+            now_ms, fields, self._reports = reports_of(regions, replies)
             decided, drained = takeover.records(fields)
             if self._is_mine:
                 decided = self._decide(client, now_ms, decided)

@@ -78,8 +78,19 @@ def read_reports(
     client: redis.Redis, regions: Sequence[str]
 ) -> tuple[int, dict[bytes, bytes], dict[str, dict[str, Any]]]:
     """Returns (the hub's time in ms, the hash of takeovers, what each region reported last), in one round trip."""
-    commands = [("TIME",), ("HGETALL", names.TAKEOVER), *(("HGETALL", names.region_status(one)) for one in regions)]
-    (seconds, micros), takeovers, *reported = map(value, send(client, commands, []))
+    return reports_of(regions, send(client, report_commands(regions), []))
+
+
+def report_commands(regions: Sequence[str]) -> list[tuple[Any, ...]]:
+    """What ``read_reports`` sends."""
+    return [("TIME",), ("HGETALL", names.TAKEOVER), *(("HGETALL", names.region_status(one)) for one in regions)]
+
+
+def reports_of(
+    regions: Sequence[str], replies: Sequence[Any]
+) -> tuple[int, dict[bytes, bytes], dict[str, dict[str, Any]]]:
+    """What ``read_reports`` returns, from the replies. Raises refusals."""
+    (seconds, micros), takeovers, *reported = map(value, replies)
     reports = [_reported(_mapping(fields)) for fields in reported]
     return int(seconds) * 1000 + int(micros) // 1000, _mapping(takeovers), dict(zip(regions, reports, strict=True))
 

@@ -318,3 +318,20 @@ def test_what_pools_decided_is_read_from_their_logs_and_their_first_number_is_no
     assert count(tmp_path, "fra", [1, 3, 2]) == Scaled(
         grew=3, by_load=1, by_clock=1, by_command=1, shrank=1, least=1, most=3
     )
+
+
+@pytest.mark.parametrize("trouble", ["", "pinned", "once"])
+def test_a_task_without_a_standby_that_another_region_answered_has_strayed(trouble):
+    """Also while its region is lost: no fault explains it."""
+    one = promise(trouble=trouble)
+    made = history(one, windows=[window("lose-region", target="region-fra")], of_1=result(region="nyc"))
+    assert violations(made) == {"strayed": 1}
+    assert violations(history(one, of_1=result(region="fra"))) == {}
+
+
+def test_a_task_that_a_standby_answered_may_have_been_fetched_twice():
+    one = promise(trouble="moves")
+    made = history(one, of_1=result(region="nyc"))
+    made.fetches[1] = 2
+    verdict = compare(made, digest)
+    assert (verdict.faults, verdict.moved, verdict.refetches) == ([], 1, 1)

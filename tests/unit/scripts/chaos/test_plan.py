@@ -10,7 +10,9 @@ from scripts.chaos.plan import (
     FORMS,
     KINDS,
     LONG_WAVE_SECONDS,
+    MOVES,
     PEACE_SECONDS,
+    PINNED,
     SCALE_MAX,
     STUCK,
     TROUBLES,
@@ -77,7 +79,7 @@ def test_every_kind_can_be_done_to_each_of_its_targets():
         "hub",
         "store",
         "clients",
-        *(f"{part}-{one}" for part in ("workers", "bridge", "redis", "credentials") for one in REGIONS),
+        *(f"{part}-{one}" for part in ("workers", "bridge", "redis", "credentials", "region") for one in REGIONS),
     }
     points = {point.name for point in POINTS}
     assert set(faults._HOW) == set(KINDS)
@@ -106,7 +108,7 @@ def test_a_fault_touches_its_regions_tasks_or_everybodys():
 def test_the_load_has_troubles_cancels_and_unreadable_messages_and_obliges_nine_tenths_to_succeed():
     found = plan(tasks=10_000)
     tasks = [(task, post) for post in found.posts for task in post.tasks]
-    assert {task.trouble for task, _ in tasks} == {*TROUBLES, STUCK}
+    assert {task.trouble for task, _ in tasks} == {*TROUBLES, STUCK, MOVES, PINNED}
     cancelled = [post for post in found.posts if post.cancel_after is not None]
     assert len(cancelled) == 40
     assert all(task.seconds >= post.cancel_after for post in cancelled for task in post.tasks)

@@ -6,7 +6,18 @@ import sys
 from typing import Any, Final
 
 from regions.settings import ROOT
-from scripts.bench import backlog, bridge_alone, geo_report, idle, in_flight, neighbour, ocean, report, waiters
+from scripts.bench import (
+    backlog,
+    bridge_alone,
+    capacity,
+    geo_report,
+    idle,
+    in_flight,
+    neighbour,
+    ocean,
+    report,
+    waiters,
+)
 from scripts.bench import geo as geo_bench
 from scripts.bench.extra import Extra
 from scripts.bench.figures import Unfair
@@ -29,6 +40,7 @@ EXTRA: Final = {  # rows for Nearfetch alone, measured only when named
     "backlog": backlog.run,
     "neighbour": neighbour.run,
     "idle": idle.run,
+    "capacity": capacity.run,
     "wan": ocean.run,
 }
 WHOLE: Final = "up"

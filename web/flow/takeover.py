@@ -155,8 +155,17 @@ class Takeover:
 
     def _ask_some(self, client: redis.Redis, region: str, walk: "_Walk", now_ms: int) -> None:
         """Asks standbys for the next open tasks of a region, as far as their sources have one that is well and ready."""
+        record = self.records[region]
+        # A late region goes on with the oldest ones, so that the two work towards each other instead of doing the same.
+        walk.turn(is_newest_first=record.why == LATE)
         found: Any = client.zrange(
-            names.open_tasks(region), walk.after_ms, "+inf", byscore=True, offset=walk.skip, num=SOME, withscores=True
+            names.open_tasks(region),
+            *walk.range,
+            desc=walk.is_newest_first,
+            byscore=True,
+            offset=walk.skip,
+            num=SOME,
+            withscores=True,
         )
         is_first = walk.is_first
         walk.go_on([int(at_ms) for _, at_ms in found])
@@ -168,7 +177,6 @@ class Takeover:
             for request, task in members
             if (moved := self._moved(self._catalog.get(sources.get(task, "")), region, now_ms)) is not None
         ]
-        record = self.records[region]
         if not wanted:
             return
         is_queued_only = record.why in (LATE, takeover.DRAINED)  # what runs there will end
@@ -233,9 +241,10 @@ class Takeover:
 
 
 class _Walk(Struct):
-    """How far a walk through a region's open tasks came: to those accepted at ``after_ms``, of which ``skip`` were seen."""
+    """How far a walk through a region's open tasks came: to those accepted at ``from_ms``, of which ``skip`` were seen."""
 
-    after_ms: int = 0
+    is_newest_first: bool = False
+    from_ms: int | None = None
     skip: int = 0
     due: float = 0.0  # when the next step is (monotonic)
     is_first: bool = True  # what was noted before may not have been sent
@@ -243,18 +252,29 @@ class _Walk(Struct):
 
     def begin(self) -> None:
         """Begins a first walk again."""
-        self.after_ms, self.skip, self.due, self.is_first = 0, 0, 0.0, True
+        self.from_ms, self.skip, self.due, self.is_first = None, 0, 0.0, True
+
+    def turn(self, *, is_newest_first: bool) -> None:
+        """Begins again if the walk has to go the other way."""
+        if self.is_newest_first != is_newest_first:
+            self.is_newest_first, self.from_ms, self.skip = is_newest_first, None, 0
+
+    @property
+    def range(self) -> tuple[int | str, int | str]:
+        """Where the next step begins and ends, by the times of accept."""
+        first, last = ("+inf", "-inf") if self.is_newest_first else ("-inf", "+inf")
+        return (first if self.from_ms is None else self.from_ms), last
 
     def go_on(self, times_ms: Sequence[int]) -> None:
         """Notes what a step found, by the times of accept; after the last one the next walk begins in a while."""
         if len(times_ms) < SOME:
-            self.after_ms, self.skip, self.is_first = 0, 0, False
+            self.from_ms, self.skip, self.is_first = None, 0, False
             self.due = time.monotonic() + WALK_SECONDS
             return
         last_ms = times_ms[-1]
         seen = sum(one == last_ms for one in times_ms)
-        self.skip = seen + (self.skip if last_ms == self.after_ms else 0)
-        self.after_ms = last_ms
+        self.skip = seen + (self.skip if last_ms == self.from_ms else 0)
+        self.from_ms = last_ms
 
 
 def standby_faults(entry: Entry, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import threading
 import time
 from typing import Self
 
+import pika
 import pytest
 import redis
 
@@ -32,6 +33,7 @@ class Reporting:
     def __init__(self, stack: Stack) -> None:
         self._stack, self._ended = stack, threading.Event()
         self.alive: set[str] = {"fra", "nyc", "sin"}
+        self.late: set[str] = set()  # those whose oldest task waits for too long
         self._client = connect.open_redis(stack.hub.url, name="test-reporting")
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -48,7 +50,8 @@ class Reporting:
         while not self._ended.wait(0.3):
             now = connect.redis_now_ms(self._client)
             for region in sorted(self.alive):
-                for part, said in (("bridge", BRIDGE), ("workers", POOL)):
+                pool = {**POOL, "oldest_seconds": 9.0} if region in self.late else POOL
+                for part, said in (("bridge", BRIDGE), ("workers", pool)):
                     text = json.dumps({**said, "at_ms": now})
                     fields = {"k": "status", "v": 1, "part": part, "name": "h:1", "d": text}
                     self._client.xadd(names.out_stream(region), fields)
@@ -402,3 +405,36 @@ def test_a_drain_without_a_gateway_says_so(stack, regions, capsys, monkeypatch):
     posted(stack, LIST)
     assert Draining(stack).code == region_drain.NO_SERVER
     assert "no gateway moves tasks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dead", ["fra", "nyc"])
+def test_a_dead_letter_of_one_of_two_regions_leaves_the_task_to_the_other(stack, regions, dead):
+    answer = posted(stack, LIST)
+    in_fra = stack.region.take("fra")
+    loses(stack, regions)
+    asked = {"fra": in_fra, "nyc": stack.region.take("nyc")}
+    gone = asked.pop(dead)
+    deaths = [{"queue": names.work_queue(dead), "reason": "rejected", "count": 1}]
+    properties = pika.BasicProperties(
+        type="task", message_id=gone.task, correlation_id=gone.request, headers={"x-death": deaths}
+    )
+    stack.gateway.dead.bury(properties, contract.encode(gone))
+    assert not ask(stack.port, "GET", f"/v1/requests/{answer['id']}").json()["done"]
+    [(left, task)] = asked.items()
+    stack.region.finish(task)
+    assert result_of(stack, answer)["region"] == left
+
+
+def test_a_late_region_and_its_standby_work_towards_each_other(stack, regions, monkeypatch):
+    """The standby begins with the newest tasks, since the region goes on with the oldest; what runs stays where it is."""
+    monkeypatch.setattr(takeover, "SOME", 3)
+    posts = [posted(stack, LIST) for _ in range(8)]
+    tasks = [one["tasks"][0]["id"] for one in posts]
+    claims = json.dumps([[posts[0]["id"], tasks[0], 1, 5]])
+    stack.region.redis.xadd(names.out_stream("fra"), {"k": "claims", "v": 1, "d": claims})
+    until(lambda: ask(stack.port, "GET", f"/v1/tasks/{tasks[0]}").json()["status"] == "running", "the claim")
+    regions.late.add("fra")
+    until(lambda: taken(stack), "fra to lose its tasks")
+    assert taken(stack)["why"] == "late"
+    assert [stack.region.take("nyc").task for _ in tasks[1:]] == tasks[:0:-1]
+    assert stack.region.is_empty("nyc")

@@ -355,3 +355,14 @@ def test_status_says_how_many_processes_are_wanted_and_why():
         click.unstyle(second).strip()
         == "degraded its [scale] is wrong, so the previous one applies: fra.toml:2: scale.max: expected"
     )
+
+
+def test_what_a_standby_lacks_or_finds_wrong_does_not_break_a_source_of_another_region(listed):
+    """It says why it could not take the source over; the source's own region runs it."""
+    entry = listed.get("demo.list")
+    own = told(demo_list=entry.definition.hash)
+    broken = told("nyc", demo_list="demo.list.py:1: no module is there")
+    lacking = told("nyc", demo_list=entry.definition.hash)
+    lacking.reported["sources"]["demo.list"] |= {"lacks": "expected a secret", "trouble": "its host is left alone"}
+    for standby in (broken, lacking):
+        assert health_of(entry, {"fra": own, "nyc": standby}) == ("ok", [])

@@ -3,7 +3,7 @@
 One stack of one region is behind links (scripts.stack.distance) for the whole run. Their round trip is set to each distance in
 turn, 0 among them, which is the twin of all others.
 
-    calls    synchronous, one after another, of the tiny answer; first those to a new bridge and new workers
+    calls    synchronous, one after another, of the tiny answer; first those to a new gateway, a new bridge and new workers
     load     1,200 tiny answers asked for at any time (scripts.bench.interactive), so that the round trip alone does not limit them
     home     the way to the hub's Redis is cut while 10,000 tasks finish, and heals when the last result is in the outbox
 """
@@ -29,6 +29,7 @@ from scripts.bench.rows import ROWS
 from scripts.bench.run import done
 from scripts.stack import distance
 from scripts.stack.distance import Distance
+from scripts.stack.probes import answers
 from scripts.stack.wan_links import Control
 from scripts.terminal import Progress, size
 
@@ -140,11 +141,14 @@ class Ocean:
         return int(found["entries-added"])
 
     def _renew(self) -> None:
-        """Replaces the bridge and the workers, and waits until the new ones are ready."""
-        old = self._urgent()
-        for part in (f"bridge-{REGION}", f"workers-{REGION}"):
-            self.ours.stack.signal(part, signal.SIGKILL)  # the supervisor starts it again
-        _until(lambda: self._urgent() - old and self._consumes(), "a new bridge and new workers")
+        """Replaces the gateway, the bridge and the workers, and waits until the new ones are ready."""
+        stack, parts = self.ours.stack, ("gateway", f"bridge-{REGION}", f"workers-{REGION}")
+        old, pids = self._urgent(), [stack.pid(part) for part in parts]
+        for part in parts:
+            stack.signal(part, signal.SIGKILL)  # the supervisor starts it again
+        _until(lambda: all(stack.pid(part) not in (0, pid) for part, pid in zip(parts, pids, strict=True)), "new parts")
+        not_ready = answers(self.ours.port, "/readyz")
+        _until(lambda: not not_ready() and self._urgent() - old and self._consumes(), "the new parts to be ready")
 
     def _urgent(self) -> set[str]:
         """The living processes for urgent tasks that have their connections to the hub."""

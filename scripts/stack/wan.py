@@ -30,6 +30,9 @@ from scripts.stack.wan_links import Counts, Rule, Swallow, Way
 HELD_MAX: Final = 4_000_000  # for one direction of a connection, like Linux's buffers; above it the sender waits
 PACKET_BYTES: Final = 1_460
 WINDOW_MAX: Final = 3_000_000  # of what is not acknowledged yet: half of what Linux's largest receive buffer holds
+EARLY_SECONDS: Final = (
+    0.0005  # asyncio waits up to a millisecond longer; so data is early by half of it as often as late
+)
 RETRANSMIT_SECONDS: Final = 0.2  # Linux's least retransmission time-out, less the round trip
 
 
@@ -130,9 +133,9 @@ class _Flow:
         is_held = self.way.then == "hold" or self.pair.is_silent
         while self._waiting and self.sink is not None and self._can_write and not is_held:
             due, data = self._waiting[0]
-            if due > loop.time():
+            if due - EARLY_SECONDS > loop.time():
                 if self._timer is None or self._timer.cancelled() or self._timer.when() <= loop.time():
-                    self._timer = loop.call_at(due, self._on_time)
+                    self._timer = loop.call_at(due - EARLY_SECONDS, self._on_time)
                 break
             self._waiting.popleft()
             if data is None:

@@ -94,7 +94,7 @@ class Home:
     """Sends results to the hub, clears the outbox, and says for how long not to try while the hub is away.
 
     It has two connections: while one waits until the hub has its writes in the file (``WAITAOF`` counts the writes of its
-    own connection), results are sent on the other. One thread sends, and a thread of this object waits.
+    own connection), results are sent on the other. One thread at a time sends, and a thread of this object waits.
     """
 
     def __init__(self, hub: redis.Redis, region: str, client: redis.Redis, *, waits: bool = True) -> None:
@@ -117,6 +117,11 @@ class Home:
     def flying(self) -> int:
         """The number of unanswered batches."""
         return len(self._batches)
+
+    @property
+    def is_at_hand(self) -> bool:
+        """Whether nothing is unanswered and the connections are open: ``begin`` then sends few bytes without a wait."""
+        return self._is_prepared and not self._batches
 
     @property
     def is_clear(self) -> bool:

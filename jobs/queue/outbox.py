@@ -5,8 +5,9 @@
                         Leftovers: results that no process shipped within ORPHAN_SECONDS (of a dead process, or after an outage)
 
 While a near hub answers a batch, the next one forms. The answers of a far hub are not waited for: a batch leaves every few
-milliseconds. A single result waits only in a busy process, for a moment. Sending a result twice is harmless: its key is written
-once, and readers of the out stream ignore a repeat.
+milliseconds. A single result waits only in a busy process, for a moment; otherwise the thread that finished it sends it, so that
+the Shipper's own need not wake first. Sending a result twice is harmless: its key is written once, and readers of the out stream
+ignore a repeat.
 """
 
 import math
@@ -36,6 +37,7 @@ ORPHAN_SECONDS: Final = 3.0
 LOOK_SECONDS: Final = 1.0
 PAGE: Final = 1_000  # entries of the outbox read at once, in few bytes: a frame can be 5 MB
 TURN_MS: Final = 5_000
+AT_ONCE_BYTES: Final = 16_000  # of frames: an idle connection takes them without a wait
 GATHER_SECONDS: Final = 0.01  # for which results of a busy process gather: each batch wakes half a dozen processes
 
 log = logs.get("outbox")
@@ -53,6 +55,7 @@ class Shipper:
         self._started: list[Started] = []
         self._flying: deque[list[Shipment]] = deque()  # sent and not answered
         self._sent = 0.0  # when the last batch left (monotonic)
+        self._waits = False  # the thread uses the way home only to wait: ``put`` may send
         self._lock = threading.Lock()
         self._news = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
@@ -65,9 +68,16 @@ class Shipper:
         self._has_tried.wait(OPEN_SECONDS)
 
     def put(self, shipments: Sequence[Shipment]) -> None:
-        """Hands over finished results; never waits for the hub."""
+        """Hands over finished results, or sends them if they are few bytes and nothing is unanswered; never waits for the hub."""
         with self._lock:
             self._shipments.extend(shipments)
+            is_small = sum(len(one.outcome.frame) for one in self._shipments) <= AT_ONCE_BYTES
+            if self._waits and self._shipments and is_small and not self._gathers() and self._home.is_at_hand:
+                batch = _batch(self._shipments, AT_ONCE_BYTES)
+                if self._home.begin(batch):
+                    self._flew(batch)
+                else:
+                    self._shipments.extendleft(reversed(batch))
         os.eventfd_write(self._news, 1)
 
     def tell(self, started: Sequence[Started]) -> None:
@@ -96,19 +106,32 @@ class Shipper:
             shipments, started = self._take()
             if not self._home.begin(shipments, started):
                 return self._lose(shipments)
-            self._flying.append(shipments)
-            self._sent = time.monotonic()
+            self._flew(shipments)
             return True
         if self._stopping and leaves_at == math.inf and not self._flying:
             return False
         if not self._flying and not self._home.prepare():
             leaves_at = min(leaves_at, time.monotonic() + self._home.backoff_seconds)
         self._has_tried.set()
-        if self._home.wait(self._news, leaves_at):
+        if self._wait(leaves_at):
             if not self._home.end():
                 return self._lose([])
             self._flying.popleft()
         return True
+
+    def _flew(self, batch: list[Shipment]) -> None:
+        self._flying.append(batch)
+        self._sent = time.monotonic()
+
+    def _wait(self, until: float) -> bool:
+        """As ``Home.wait``; ``put`` may send meanwhile."""
+        with self._lock:
+            self._waits = True
+        try:
+            return self._home.wait(self._news, until)
+        finally:
+            with self._lock:
+                self._waits = False
 
     def _leaves_at(self) -> float:
         """When the next batch may leave (monotonic): never while there is none, or too much is unanswered."""

@@ -1,6 +1,7 @@
 """Results on their way home, between two real Redis."""
 
 import math
+import threading
 import time
 from collections import deque
 
@@ -570,3 +571,81 @@ def test_left_results_try_a_hub_that_is_away_each_second(region_redis, hub_redis
     leftovers._is_due = lambda pause: pauses.append(pause) or (real(0.0) and len(pauses) < 4)
     leftovers.run()
     assert pauses == [0.0, *[outbox.LOOK_SECONDS] * 3]
+
+
+class NotedHome(Home):
+    """Notes which thread began each batch. A gate holds the shipper's own thread after it has waited."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.begun, self.gate = [], threading.Event()
+        self.gate.set()
+
+    def begin(self, shipments, started=()):
+        self.begun.append((threading.get_ident(), [one.entry for one in shipments]))
+        return super().begin(shipments, started)
+
+    def wait(self, wake, until):
+        found = super().wait(wake, until)
+        assert self.gate.wait(30)
+        return found
+
+
+@pytest.fixture
+def noted(far_hub, region_redis):
+    return NotedHome(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
+
+
+def idle(home: Home, **options) -> Shipper:
+    """A shipper whose thread waits."""
+    shipper = Shipper(home, **options)
+    shipper.start()
+    until(lambda: shipper._waits and home._is_prepared, "the shipper to be idle")
+    return shipper
+
+
+def test_a_small_result_is_sent_by_the_thread_that_finished_it(region_redis, hub_redis, far_hub, noted):
+    first, second, large = [
+        stored(region_redis.client, outcome(n, size=outbox.AT_ONCE_BYTES + 1 if n == 2 else 10)) for n in range(3)
+    ]
+    shipper, here = idle(noted), threading.get_ident()
+    far_hub.control.rule("redis", Rule(back=Way(then="hold")))
+    shipper.put([first])
+    assert noted.begun == [(here, [first.entry])]
+    until(lambda: results(hub_redis.client) == ["T0"], "the result")
+    until(lambda: shipper._waits, "the shipper to wait for the answer")
+    shipper.put([second])
+    until(lambda: len(results(hub_redis.client)) == 2, "the second one")
+    far_hub.control.heal("redis")
+    until(lambda: shipper._waits and not shipper._flying, "the shipper to be idle")
+    shipper.put([large])
+    until(lambda: len(results(hub_redis.client)) == 3, "the large one")
+    assert [(thread == here, *entries) for thread, entries in noted.begun] == [
+        (True, first.entry), (False, second.entry), (False, large.entry),
+    ]  # fmt: skip
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    shipper.stop(5)
+
+
+def test_results_that_gather_are_sent_by_the_shippers_own_thread(region_redis, hub_redis, noted):
+    shipper = idle(noted, gathers=lambda: True)
+    shipper.put([stored(region_redis.client, outcome(1))])
+    until(lambda: results(hub_redis.client) == ["T1"], "the result")
+    assert threading.get_ident() not in {thread for thread, _ in noted.begun}
+    shipper.stop(5)
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_a_result_reaches_a_hub_that_was_dead_when_it_was_finished(region_redis, hub_redis, noted, is_noticed):
+    shipper, here = idle(noted), threading.get_ident()
+    noted.gate.clear()
+    hub_redis.running.kill()
+    until(lambda: not noted._is_prepared, "the loss to be noticed")
+    noted._is_prepared = not is_noticed
+    shipper.put([stored(region_redis.client, outcome(1))])
+    assert [thread == here for thread, _ in noted.begun] == ([] if is_noticed else [True])
+    hub_redis.running.start()
+    noted.gate.set()
+    until(lambda: results(hub_redis.client) == ["T1"], "the result")
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    shipper.stop(5)

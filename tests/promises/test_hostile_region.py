@@ -11,7 +11,7 @@ from regions import connect, names
 from scripts.chaos.stack import source
 from scripts.stack import configuration
 from tests.promises.attacking import JUNK_BYTES, Attack
-from tests.promises.driving import Ledger, Poster, compared, p95, well
+from tests.promises.driving import Ledger, Poster, compared, well, window
 from tests.waiting import until
 from tests.wire import ask
 
@@ -39,15 +39,15 @@ def test_a_region_whose_credentials_are_stolen_slows_and_fails_no_other(stack, h
     gateway = stack.pid("gateway")
     ledger, stolen = Ledger(stack), Ledger(stack)
     calm, disturbed, attacks = [], [], []
-    p95(stack, others)
+    window(stack, others)
     before = _resident_bytes(gateway)
     with Poster(ledger, others):
         for _ in range(WINDOWS):
-            calm.append(p95(stack, others))
+            calm.append(window(stack, others))
             with Attack(stack, hurt) as attack:
                 for _ in range(3):
                     stolen.post([hurt] * 4, deadline=20.0)
-                disturbed.append(p95(stack, others))
+                disturbed.append(window(stack, others))
                 until(lambda attack=attack: attack.rounds, "each attack")
                 for path in ("/v1/regions", "/v1/sources", "/readyz"):
                     assert ask(stack.port, "GET", path).status == 200

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -35,6 +35,7 @@ BRIDGE = ("bridge.bridge",)
 COMMAND = ("scripts.cli", "bridge.ensure")
 AUTHORING = ("scripts.cli", "scripts.commands.source_try", "scripts.commands.source_samples")
 UP = ("scripts.stack.up",)
+EXAMINER = ("jobs.pool.examiner", "jobs.parse.examine")
 MESSAGE_BYTES, DESCRIPTORS_MAX = 200_000, 32
 FIRST_FREE = 200  # received descriptors are moved there, so that none has a number that another one is to have
 
@@ -128,7 +129,16 @@ def forks(*modules: ModuleType) -> None:
             subprocess.Popen.__init__(self, command[1:], **options)
 
     for module in modules:
-        module.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": Own})
+        module.subprocess = _with(Own)
+
+
+def python(imported: tuple[str, ...]) -> SimpleNamespace:
+    """``subprocess`` for a module that starts Python by ``Popen([sys.executable, …])``: the process is forked instead."""
+    return _with(lambda command, **options: Forked(command[1:], imported=imported, **options))
+
+
+def _with(popen: Callable[..., subprocess.Popen]) -> SimpleNamespace:
+    return SimpleNamespace(**vars(subprocess) | {"Popen": popen})
 
 
 class _Server:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from jobs.definition.catalog import Catalog
+from jobs.pool import examiner as examiner_module
 from jobs.pool.examiner import Examiner
 from regions.settings import ROOT
+from tests import forked
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import Stack
 from tests.service.web.api.test_records import replace
@@ -114,7 +116,8 @@ def test_an_id_py_that_ends_its_process_shows_as_broken(stack):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(examiner_module, "subprocess", forked.python(forked.EXAMINER))
     (tmp_path / "first.toml").write_text(PLAIN)
     (tmp_path / "second.toml").write_text(PLAIN)
     return tmp_path

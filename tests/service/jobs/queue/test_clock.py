@@ -279,10 +279,10 @@ def test_a_small_step_is_taken_as_the_time(step, region_redis):
     client = region_redis.client
     one = claimer(region_redis.url)
     one.claim(0)
-    step(STEP_MS // 1000 - 1)
+    step(1)  # a machine that stalls adds to it
     one.claim(0)
     assert client.get(names.CLOCK) is None
-    assert abs(one.clock.now_ms() - own_ms(client)) < 1_000
-    assert abs(region_ms(client) - own_ms(client)) < 1_000
+    until(lambda: abs(one.clock.now_ms() - own_ms(client)) < 500, "the process to go by it")
+    until(lambda: abs(region_ms(client) - own_ms(client)) < 500, "the region to go by it")
     assert client.pttl(names.lease("w1")) <= LEASE_MS
     assert clock_of(client).ahead_ms >= 0

@@ -138,7 +138,7 @@ def test_every_page_keeps_the_rate(start, site):
     found = workers.results(workers.ask(asked(3, "slow", SLOW, pages="2")))
     for one in found:
         assert (one["status"], one["count"], one["partial"]) == ("succeeded", 3, False)
-        assert one["timing"]["turn_ms"] >= 400
+        assert 0 < one["timing"]["turn_ms"] <= one["timing"]["total_ms"]
     fetches = site.of(SLOW)
     assert len(fetches) == 9
     for number, fetch in enumerate(fetches):

@@ -382,10 +382,9 @@ class Settler:
 
         A source that an operator has deleted or moved still has tasks that run, and the ledger knows whom it asked.
         """
-        requests = list({one.of.request: None for one in foreign})
-        asked = dict(zip(requests, self._ledger.asked(requests), strict=True))
-        for one in foreign:
-            if (one.of.task, one.run.source, one.region) not in (asked[one.of.request] or ()):
+        runs = [(one.of.request, one.of.task, one.run.source, one.region) for one in foreign]
+        for one, was_asked in zip(foreign, self._ledger.were_asked(runs), strict=True):
+            if not was_asked:
                 self._refuse(one.region, one.entry, one.fields, one.run)
 
     def _is_usual(self, one: Settlement) -> bool:

@@ -464,6 +464,21 @@ class Ledger:
         replies = map(value, send(self._client, commands, []) if commands else [])
         return [None if reply is None else _asked.decode(reply) for reply in replies]
 
+    def were_asked(self, runs: Sequence[tuple[str, str, str, str]]) -> list[bool]:
+        """For each (request, task, source, region): whether that region was asked for that task of that source. One round trip.
+
+        That holds for every region that was asked, also after the task's end (``asked.lua``), until the request expires.
+        """
+        commands = [("HMGET", names.ledger(request), "tasks", f"t:{task}") for request, task, _, _ in runs]
+        found = []
+        for (_, task, source, region), reply in zip(
+            runs, send(self._client, commands, []) if commands else [], strict=True
+        ):
+            tasks, said = value(reply)
+            known = said is not None and any(one[:2] == (task, source) for one in _asked.decode(tasks))
+            found.append(known and region in said.decode().replace("|", ",").split(",")[1:])
+        return found
+
     def read(self, request: str, after: str = START, bytes_max: int | None = None, *, how: str = "") -> View | None:
         """A request with its results since a cursor; None if it is unknown, expired, or not accepted (yet).
 

@@ -248,3 +248,30 @@ def test_a_refusal_forgets_it_in_both_regions(parts):
     assert parts.ledger.refuse(new.id, [(new.tasks[0].id, "fra")])
     assert not parts.client.zcard(names.open_tasks("fra"))
     assert not parts.client.zcard(names.open_tasks("nyc"))
+
+
+@pytest.mark.parametrize("end", ["fra", "nyc", "cancelled", "expired"])
+def test_the_ledger_knows_both_regions_before_and_after_the_end_and_no_other(parts, end):
+    """By that it tells a region that ran a source which was deleted since from one that speaks of another's."""
+    new, times = parts.asked()
+    (task,) = new.tasks
+
+    def were_asked() -> list[bool]:
+        return parts.ledger.were_asked([(new.id, task.id, task.source, region) for region in ("fra", "nyc", "sin")])
+
+    assert were_asked() == [True, True, False]
+    if end in ("fra", "nyc"):
+        parts.says(new, times, {"fra": "nyc", "nyc": "fra"}[end], "failed")
+        assert were_asked() == [True, True, False]
+        parts.says(new, times, end, "succeeded")
+    else:
+        parts.ends(new, end)
+    assert parts.result(new)[0] == ("succeeded" if end in ("fra", "nyc") else end)
+    assert were_asked() == [True, True, False]
+    others = [
+        (ids.new(), task.id, task.source),
+        (new.id, ids.task(new.id, 2), task.source),
+        (new.id, task.id, "another"),
+    ]
+    assert parts.ledger.were_asked([(*one, "fra") for one in others]) == [False, False, False]
+    assert parts.ledger.were_asked([]) == []

@@ -83,7 +83,7 @@ def test_a_young_result_answers_at_once_and_no_task_is_sent(stack):
         "source": "demo.list", "region": "fra", "status": "succeeded", "attempts": 0, "count": 1, "partial": False,
         "warnings": ["w"], "url": "https://demo.example/list/young", "definition": task.definition, "cached": True,
         "stale": False, "timing": dict.fromkeys(("queued_ms", "turn_ms", "fetch_ms", "parse_ms", "total_ms"), 0.0),
-        "bytes": {"raw": 0, "records": len(RECORDS), "wire": 0}, "error": None, "records": json.loads(RECORDS),
+        "bytes": {"raw": 0, "records": len(RECORDS), "wire": 0, "received": 0, "spared": 0}, "error": None, "records": json.loads(RECORDS),
     }  # fmt: skip
 
 

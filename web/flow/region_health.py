@@ -62,7 +62,7 @@ def see(now_ms: int, reported: Mapping[str, Any], broker: str = "") -> Seen:
             if status.get("processes") and not status.get("reason"):
                 working = max(working, at_ms)
                 age, most = status.get("oldest_seconds", 0.0), status.get("target_seconds", 0.0)
-                if not most or age <= most:
+                if age <= most:
                     prompt = max(prompt, at_ms)
                 elif now_ms - at_ms <= BAD_MS:
                     oldest, target = max(oldest, age), most

@@ -438,3 +438,17 @@ def test_a_late_region_and_its_standby_work_towards_each_other(stack, regions, m
     assert taken(stack)["why"] == "late"
     assert [stack.region.take("nyc").task for _ in tasks[1:]] == tasks[:0:-1]
     assert stack.region.is_empty("nyc")
+
+
+def test_a_standby_that_a_source_names_no_more_answers_what_it_was_asked_and_is_not_blamed(stack, regions):
+    answer = posted(stack, LIST)
+    stack.region.take("fra")
+    loses(stack, regions)
+    task = stack.region.take("nyc")
+    file = stack.folder / "sources" / f"{MOVES}.toml"
+    file.write_text(file.read_text().replace('standby = ["nyc"]\n', ""))
+    until(lambda: source(stack)["standby"] == [], "the changed definition")
+    stack.region.finish(task, run=contract.Run(source=MOVES, definition=task.definition))
+    assert result_of(stack, answer)["region"] == "nyc"
+    until(lambda: not stack.hub.client.xlen(names.out_stream("nyc")), "all that nyc said to be read")
+    assert ask(stack.port, "GET", "/v1/regions/nyc").json()["refused"] == {}

@@ -18,6 +18,7 @@ import os
 import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -233,6 +234,8 @@ class Claimer:
         self, client: redis.Redis, blocking: redis.Redis, *, region: str, worker: str, kind: Kind = "normal"
     ) -> None:
         self._client, self._blocking, self.worker, self._kind = client, blocking, worker, kind
+        self._is_waiting = False  # ``claim`` is, for a job
+        self._may_be_left = True  # the last claim took as many jobs as it might
         self.clock = clock_of(client)
         queue = names.rq_queue(region)
         urgent, suspects = names.rq_queue(names.urgent(region)), names.rq_queue(names.suspects(region))
@@ -269,16 +272,21 @@ class Claimer:
         """
         claim, asked_ms = self._claim_command(count), machine_ms()
         if not wait_seconds:
-            return self._claimed(send(self._client, [claim], [CLAIM])[0], asked_ms)
+            return self._claimed(send(self._client, [claim], [CLAIM])[0], count, asked_ms)
         wait = ("BLMOVE", self._queue, self._queue, "LEFT", "LEFT", wait_seconds)
-        waited, reply = send(self._blocking, [wait, claim], [CLAIM], wait_seconds=wait_seconds)
-        claimed = self._claimed(reply, asked_ms)
+        self._is_waiting = True
+        try:
+            waited, reply = send(self._blocking, [wait, claim], [CLAIM], wait_seconds=wait_seconds)
+        finally:
+            self._is_waiting = False
+        claimed = self._claimed(reply, count, asked_ms)
         no_wait = isinstance(waited, Exception) and not claimed.jobs and not claimed.refusal
         return replace(claimed, refusal="no wait") if no_wait else claimed
 
     def finish(self, ends: Sequence[tuple[Job, Ending]], *, then_claim: int) -> tuple[list[str], Claimed | None]:
         """Ends executions, and claims in the same write unless ``then_claim`` is 0.
 
+        While another thread waits for jobs in ``claim``, there is nothing to claim but tasks that wait for hosts' turns.
         Returns for each the id of its entry in the outbox, ``LATER`` if it is tried again instead, "" if the execution was no
         longer this worker's. Sending the same endings again is harmless. Raises as ``claim`` does; if only the claim is refused,
         that is None.
@@ -291,15 +299,21 @@ class Claimer:
             commands.append(self._finish.command(name=self.worker, endings=finished))
         if others:
             commands.append(self._retry.command(name=self.worker, endings=[self._retried(*one) for one in others]))
-        endings = len(commands)
+        endings, is_claim = len(commands), self._may_be_left or not self._is_waiting
         if then_claim:
-            commands.append(self._claim_command(then_claim))
+            commands.append(self._claim_command(then_claim) if is_claim else ("EXISTS", names.HOSTS))
         asked_ms = machine_ms()
         replies = send(self._client, commands, [FINISH, RETRY, CLAIM])
         entries = [entry.decode() for reply in replies[:endings] for entry in value(reply)]
         found = dict(zip([id(ending) for _, ending, *_ in (*last, *others)], entries, strict=True))
-        refused = not then_claim or isinstance(replies[-1], Exception)
-        return [found[id(ending)] for _, ending in ends], None if refused else self._claimed(replies[-1], asked_ms)
+        claimed = None
+        if then_claim and not isinstance(replies[-1], Exception):
+            if is_claim:
+                claimed = self._claimed(replies[-1], then_claim, asked_ms)
+            elif replies[-1]:
+                with suppress(redis.exceptions.RedisError):  # the executions have ended all the same
+                    claimed = self.claim(then_claim)
+        return [found[id(ending)] for _, ending in ends], claimed
 
     def move_due(self) -> list[tuple[str, Outcome, int]]:
         """Moves jobs whose time has come to the queue, and ends what failed and was not tried again by its deadline.
@@ -354,8 +368,9 @@ class Claimer:
         nonce = os.urandom(8).hex()
         return self._claim.command(count=count, name=self.worker, nonce=nonce, kind=self._kind)
 
-    def _claimed(self, reply: Any, asked_ms: int) -> Claimed:
+    def _claimed(self, reply: Any, count: int, asked_ms: int) -> Claimed:
         claimed = _claimed(reply)
+        self._may_be_left = len(claimed.jobs) >= count
         self.clock.note(claimed.now_ms, asked_ms)
         return claimed
 

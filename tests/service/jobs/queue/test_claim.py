@@ -1,7 +1,9 @@
 """Claim and finish on a real Redis, seen through RQ's own classes."""
 
 import math
+import threading
 import time
+from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -23,10 +25,12 @@ from rq.serializers import JSONSerializer
 from bridge.enqueue import Enqueuer
 from jobs.contract import Attempt, Outcome, Trail
 from jobs.queue import script
-from jobs.queue.claim import Ending, Job, Look
+from jobs.queue.claim import FINISH, Ending, Job, Look
 from jobs.queue.retry import line
+from jobs.queue.turn import tell_limits
 from regions import connect, names
 from tests.service.working import REGION, claimer, enqueue, enqueue_raw, task
+from tests.waiting import until
 
 
 def queue(client):
@@ -188,6 +192,39 @@ def test_scripts_survive_a_restart_of_their_redis(region_redis):
     assert entries[0]
     assert claimed is not None
     assert job.task == id_
+
+
+@contextmanager
+def waiting(client, worker):
+    """Another thread of the worker waits for a job."""
+    thread = threading.Thread(target=worker.claim, args=(2,), kwargs={"wait_seconds": 1.0})
+    thread.start()
+    until(lambda: client.info("clients")["blocked_clients"] == 1, "the wait")
+    yield
+    thread.join()
+
+
+def test_an_end_claims_nothing_while_another_thread_waits_for_a_job(region_redis):
+    client, worker = region_redis.client, claimer(region_redis.url)
+    enqueue(client, [task()])
+    (job,) = worker.claim(2).jobs
+    client.script_load(FINISH.text)
+    with waiting(client, worker):
+        before = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        entries, claimed = worker.finish([end(job)], then_claim=2)
+        assert client.info("commandstats")["cmdstat_evalsha"]["calls"] - before == 1
+    assert entries[0]
+    assert claimed is None
+
+
+def test_an_end_claims_what_waits_for_its_host_while_another_thread_waits_for_a_job(region_redis):
+    client, worker = region_redis.client, claimer(region_redis.url)
+    ids = enqueue(client, [task(), task()])
+    tell_limits(client, {"https://example.com:443": "1 0"})
+    (job,) = worker.claim(2).jobs
+    with waiting(client, worker):
+        _, claimed = worker.finish([end(job)], then_claim=1)
+        assert [job.task for job in claimed.jobs] == ids[1:]
 
 
 def test_a_finished_job_is_finished_everywhere_and_its_outcome_is_in_the_outbox(region_redis):

@@ -13,8 +13,10 @@ Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
-    """``public_url``: the beginning of links when a proxy stands in front of the gateway. ``cors_origins``: whose pages may use it.
+    """The address, the limits, and who may use it.
 
+    ``public_url``: the beginning of links when a proxy stands in front of the gateway. ``cors_origins``: whose pages may use it.
+    ``keys``: whether calls need an API key.
     ``connections_max`` bounds the clients at the same time, those that wait included; the limit of open files may be lower.
     ``receiving_bytes_max`` bounds the memory for requests that have not arrived whole, ``sending_bytes_max`` that for answers
     that clients have not taken yet. One client address may use ``address_share`` of each. ``takeover_well_seconds``: for how
@@ -31,3 +33,4 @@ class Gateway(Struct, frozen=True, forbid_unknown_fields=True):
     address_share: Share = 0.25
     takeover_well_seconds: Seconds = 60.0
     cors_origins: tuple[Origin, ...] = ()
+    keys: bool = False

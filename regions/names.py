@@ -78,6 +78,7 @@ DEAD_QUEUE = "q.dead"
 
 # Hub
 ACCEPTING = "nf:accepting"
+KEYS = "nf:keys"  # of the HTTP interface, on the hub
 DUE = "nf:due"
 ARCHIVE = "nf:archive"
 WAKE = "nf:wake"
@@ -169,6 +170,11 @@ def region_of(key: str) -> str:
 def ledger(request: str) -> str:
     """The hash on the hub that is a request's ledger."""
     return f"nf:req:{request}"
+
+
+def used(key: str) -> str:
+    """The hash on the hub that counts what an API key uses."""
+    return f"nf:used:{key}"
 
 
 def idempotency(key: str) -> str:

@@ -18,6 +18,7 @@ from scripts import VERSION
 from scripts.commands import completion
 from scripts.commands.bridges import bridges
 from scripts.commands.dead import dead
+from scripts.commands.key import key
 from scripts.commands.options import WRONG_USAGE, data_option, gateway_options, json_option, load, load_near, refuse
 from scripts.commands.region import asking, day, region, scale
 from scripts.commands.source import source
@@ -325,6 +326,7 @@ main.add_command(region)
 main.add_command(day)
 main.add_command(bridges)
 main.add_command(dead)
+main.add_command(key)
 
 
 @main.group()

@@ -41,6 +41,7 @@ from web.flow.archive import Archiver
 from web.flow.dead import DeadReader
 from web.flow.history import History
 from web.flow.holdings import Holdings
+from web.flow.keyring import Keyring
 from web.flow.listen import Listener
 from web.flow.publish import Publisher
 from web.flow.served import Served
@@ -49,9 +50,11 @@ from web.flow.sweep import Sweeper
 from web.flow.takeover import Takeover
 from web.http import problems
 from web.http.exchange import Answer, Exchange, Head
+from web.http.owner import EVERYBODY, Owner
 from web.http.problems import Problem
 from web.http.receive import Received
 from web.http.server import EXCHANGE, Bounds, Server
+from web.hub.keys import Scope
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable, check_durability
 
@@ -64,12 +67,13 @@ LAST_ANSWERS_SECONDS: Final = 1.5  # then, how long for answers on their way
 HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this machine
 
+WITHOUT_KEY: Final = ("/healthz", "/readyz")  # whoever watches the gateway has no key
 REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 PREFLIGHT: Final = [
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
     (
         "Access-Control-Allow-Headers",
-        "Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, X-Request-Id",
+        "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, X-Request-Id",
     ),
     ("Access-Control-Max-Age", "600"),
 ]
@@ -133,12 +137,14 @@ class App:
         hosts: Iterable[str],
         bodies: Mapping[tuple[str, str], Body] | None = None,
         origins: Iterable[str] = (),
+        owner_of: Callable[[str, Scope], Owner] | None = None,
     ) -> None:
         """``bodies``: (method, path) → the ``Body`` of this call; all other calls take none.
 
-        ``origins``: whose pages may use the gateway by a browser.
+        ``origins``: whose pages may use the gateway by a browser. ``owner_of``: (Authorization, scope) → whose a call is, or a
+        ``Problem``; without it the gateway is open.
         """
-        self._hosts, self._origins = frozenset(hosts), frozenset(origins)
+        self._hosts, self._origins, self._owner_of = frozenset(hosts), frozenset(origins), owner_of
         self._bodies = dict(bodies or {})
         self._router = bottle.Router()
         for method, path, handler in found:
@@ -165,8 +171,7 @@ class App:
         """Whether a call that takes a body is refused by its head, so that its body need not be sent."""
         path = received.parts()[0].decode("latin-1")
         try:
-            self._check_host(received)
-            self._check_site(received, received.method, path)
+            self._owner(received, received.method, path)
             self._bodies[received.method, path][1](received)
         except Problem:
             return True
@@ -175,10 +180,11 @@ class App:
     def _answer(self, exchange: Exchange) -> Answer | None:
         self._add_headers(exchange)
         try:
-            self._check_host(exchange)
             if exchange.method == "OPTIONS" and self._is_allowed(exchange):
                 return Answer(204, b"", PREFLIGHT)
-            self._check_site(exchange, exchange.method, exchange.path)
+            exchange.owner = owner = self._owner(exchange, exchange.method, exchange.path)
+            if owner.key:
+                exchange.note(key=owner.key, tenant=owner.tenant)
             handler, arguments = self._route(exchange)
             if exchange.body is None and not self.body_bytes_max(exchange.method, exchange.path):
                 raise Problem("too-large", f"expected no body with {exchange.method} {exchange.path[:200]}, found one")
@@ -216,13 +222,23 @@ class App:
         if self._is_allowed(exchange):
             exchange.extra += (("Access-Control-Allow-Origin", exchange.header("Origin")), EXPOSED)
 
+    def _owner(self, head: Head, method: str, path: str) -> Owner:
+        """Whose a call is. An open gateway is everybody's who reaches it by a name of this machine, and not from another site's page."""
+        makes_tasks = method not in ("GET", "HEAD") or path.endswith("/records")
+        if self._owner_of is None:
+            self._check_host(head)
+            self._check_site(head, makes_tasks=makes_tasks)
+            return EVERYBODY
+        if path in WITHOUT_KEY:
+            return EVERYBODY
+        return self._owner_of(head.header("Authorization"), "submit" if makes_tasks else "read")
+
     def _is_allowed(self, head: Head) -> bool:
         """Whether a page of an allowed origin asks."""
         return head.header("Origin") in self._origins
 
-    def _check_site(self, head: Head, method: str, path: str) -> None:
+    def _check_site(self, head: Head, *, makes_tasks: bool) -> None:
         """Refuses a page of another site (Fetch Metadata) what makes or ends tasks: it may ask without reading, say by an image."""
-        makes_tasks = method not in ("GET", "HEAD") or path.endswith("/records")
         if makes_tasks and head.header("Sec-Fetch-Site") == "cross-site" and not self._is_allowed(head):
             raise Problem("cross-site", "expected no page of another site to ask, found Sec-Fetch-Site: cross-site")
 
@@ -267,6 +283,7 @@ class Gateway:
         self.hub = Hub(settings)
         self.history = History(settings)
         self.ledger = Ledger(self.hub.client, limits, archives=self.history.is_on)
+        self.keyring = Keyring(self.hub)
         self.archiver = Archiver(self.hub, self.ledger, self.history)
         self.recall = Recall(self.history, self.ledger, base, limits.result_ttl_seconds)
         self.publisher = Publisher(settings)
@@ -285,7 +302,7 @@ class Gateway:
         self.takeover = Takeover(settings, self.hub, self.ledger, self.catalog, self.publisher, self.acceptor.cleaner)
         rules = Rules(self.catalog, limits, settings.region, self.takeover.route)
         repeats = Repeats(self.hub, self.ledger, self.waiters, self.acceptor.cleaner, self.recall, base)
-        self.intake = Intake(rules, self.acceptor, self.waiters, repeats, base)
+        self.intake = Intake(rules, self.acceptor, self.waiters, repeats, self.keyring.limits, base)
         poller = Poller(
             self.hub,
             self.ledger,
@@ -293,6 +310,7 @@ class Gateway:
             self.acceptor.cleaner,
             self.recall,
             base,
+            self.keyring.limits,
             wait_max_seconds=limits.wait_max_seconds,
         )
         self._differs_at = 0.0
@@ -304,7 +322,8 @@ class Gateway:
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head)
         }
-        app = App(found, known_hosts(settings), bodies, settings.gateway.cors_origins)
+        owner_of = self.keyring.owner if settings.gateway.keys else None
+        app = App(found, known_hosts(settings), bodies, settings.gateway.cors_origins, owner_of)
         gateway = settings.gateway
         bounds = Bounds(
             gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share, gateway.connections_max
@@ -320,6 +339,8 @@ class Gateway:
         self.server.prepare()
         self.server.outlet.start()
         self.hub.start()
+        if self.settings.gateway.keys:
+            self.keyring.start()
         self.publisher.start()
         self.acceptor.start()
         self.waiters.start()
@@ -346,6 +367,7 @@ class Gateway:
         self.intake.stop()
         self.recall.stop()
         readers = (
+            *((self.keyring,) if self.settings.gateway.keys else ()),
             self.archiver,
             self.dead,
             self.sweeper,
@@ -397,18 +419,19 @@ def _wait(is_over: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.01)
 
 
-def warn_if_open(host: str) -> None:
-    """Logs a warning if other machines can reach the gateway, since it has no keys."""
+def why_not_open(settings: Settings) -> str:
+    """Why the gateway does not start with these settings, "" if it may: without keys only this machine may reach it."""
+    host = settings.gateway.host
     try:
         is_own = ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_own = host == "localhost"
-    if not is_own:
-        log.warning(
-            "there are no API keys: everybody who can reach this address can use the gateway",
-            host=host,
-            expected="gateway.host = 127.0.0.1, or a proxy in front that authenticates clients",
-        )
+    if is_own or settings.gateway.keys:
+        return ""
+    return (
+        f"everybody who reaches {host} could use the gateway, since it has no keys: set keys = true in [gateway], and make keys with "
+        "nearfetch key create; or set host = 127.0.0.1"
+    )
 
 
 def log_durability(found: durability.Found) -> None:
@@ -431,6 +454,9 @@ def run(settings: Settings) -> int:
     settle_on_processor(os.getpid())  # before it has threads
     memory.tune_allocator()
     threading.excepthook = die
+    if reason := why_not_open(settings):
+        log.error("not started", reason=reason)
+        return 1
     gateway = Gateway(settings, Again())
     asked: list[int] = []
 
@@ -449,7 +475,6 @@ def run(settings: Settings) -> int:
     except redis.exceptions.RedisError as error:
         log.warning("redis away", error=str(error))  # requests are refused until it answers
     host, port = settings.gateway.host, settings.gateway.port
-    warn_if_open(host)
     try:
         gateway.start()
     except OSError as error:

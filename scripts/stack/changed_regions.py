@@ -52,7 +52,7 @@ class ChangedRegions:
 
     def take(self, progress: Progress, ended: Ending) -> None:
         """Makes the stack's regions those that are wanted. Raises ``CanNot``."""
-        client = GatewayClient(self.data.url)
+        client = GatewayClient(self.data.url, self.data.key)
         try:
             self._check(client)
             states, gateway = self.supervisor.states(), self.data.kept_port("gateway")

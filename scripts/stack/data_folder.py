@@ -127,6 +127,14 @@ class DataFolder:
         except OSError:
             return ""
 
+    @property
+    def key(self) -> str:
+        """The API key that ``scripts/up --keys`` made; empty without one."""
+        try:
+            return (self.path / "key").read_text(encoding="ascii").strip()
+        except OSError:
+            return ""
+
     def kept_port(self, name: str) -> int | None:
         """The port that was kept for this part."""
         return self._kept["ports"].get(name)

@@ -1,6 +1,7 @@
 """The command line's client of the gateway: finds its address and calls it. Standard library only, for a fast start.
 
-The address is ``--url``, else ``NEARFETCH_URL``, else the one that a running ``scripts/up`` wrote into its data folder.
+The address is ``--url``, else ``NEARFETCH_URL``, else the one that a running ``scripts/up`` wrote into its data folder. The API key is
+``NEARFETCH_KEY``, else the first line of the file ``NEARFETCH_KEY_FILE``, else the one in that folder if the address is its own.
 """
 
 import http.client
@@ -44,8 +45,8 @@ class Event:
 class GatewayClient:
     """A client of one gateway. Each call has a connection of its own."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, key: str = "") -> None:
+        self.url, self._key = url.rstrip("/"), key
 
     @classmethod
     def found(cls, url: str, data: Path | None) -> "GatewayClient":
@@ -58,7 +59,7 @@ class GatewayClient:
             )
         if urllib.parse.urlsplit(address).scheme not in ("http", "https"):
             raise NoGateway(f"No gateway: expected an address like http://127.0.0.1:8080, found {address}")
-        return cls(address)
+        return cls(address, _key(folder, address))
 
     def get(self, path: str, timeout_seconds: float = CONNECT_SECONDS) -> Any:
         """A JSON answer. Raises ``Refused`` for a status other than 2xx, and ``NoGateway`` when no gateway answers."""
@@ -82,7 +83,7 @@ class GatewayClient:
         Yields for each when it was sent and answered (``time.time``), and the answer.
         """
         path, content = urllib.parse.urlsplit(self.url).path + path, json.dumps(body).encode()
-        headers = {"Accept": "application/json", "Content-Type": "application/json", **headers}
+        headers = {"Accept": "application/json", "Content-Type": "application/json", **self._authorization(), **headers}
         connection = self._connection(SILENCE_SECONDS)
         try:
             for _ in range(times):
@@ -133,7 +134,8 @@ class GatewayClient:
     ) -> tuple[http.client.HTTPResponse, http.client.HTTPConnection]:
         connection = self._connection(timeout_seconds)
         try:
-            connection.request(method, urllib.parse.urlsplit(self.url).path + path, body, dict(headers))
+            path = urllib.parse.urlsplit(self.url).path + path
+            connection.request(method, path, body, {**self._authorization(), **headers})
             return connection.getresponse(), connection
         except (OSError, http.client.HTTPException) as error:
             connection.close()
@@ -144,8 +146,23 @@ class GatewayClient:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         return kind(parts.netloc.rpartition("@")[2], timeout=timeout_seconds)
 
+    def _authorization(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+
     def _silent(self, error: Exception) -> NoGateway:
         return NoGateway(f"No gateway answers at {self.url}: {error}. Is it running? (scripts/up, or --url)")
+
+
+def _key(folder: DataFolder, address: str) -> str:
+    """The API key for a gateway, "" if none is known. Raises ``NoGateway`` for a file that can't be read."""
+    if key := os.environ.get("NEARFETCH_KEY", ""):
+        return key.strip()
+    if file := os.environ.get("NEARFETCH_KEY_FILE", ""):
+        try:
+            return Path(file).read_text(encoding="ascii").partition("\n")[0].strip()
+        except (OSError, ValueError) as error:
+            raise NoGateway(f"No key: expected a readable file in NEARFETCH_KEY_FILE, found {error}") from error
+    return folder.key if address.rstrip("/") == folder.url else ""
 
 
 def parse_events(lines: Any) -> Iterator[Event]:

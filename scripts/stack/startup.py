@@ -10,8 +10,9 @@ import threading
 import time
 from typing import Any, Final
 
+from regions import connect
 from regions.settings import Settings
-from scripts.stack.configuration import Ports
+from scripts.stack.configuration import Ports, hub_url
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.stack.parts import Stack
@@ -19,6 +20,7 @@ from scripts.stack.probes import Probe, answers
 from scripts.stack.services import Failed
 from scripts.stack.supervision import State, Supervisor
 from scripts.terminal import Progress
+from web.hub import keys
 from web.hub.region import REFUSED
 
 READY_SECONDS: Final = 90.0
@@ -74,6 +76,8 @@ class Startup:
         for name in redis:
             self.wait(name, self.parts[name].not_ready)
         self.done(f"central Redis, {len(regions)} regions' Redis")
+        if self.wanted.gateway.keys:
+            self._make_key()
         if "wan" in self.parts:  # the regions' parts reach the hub through them only
             self.wait("wan", self.parts["wan"].not_ready)
             self.done("links between hub and regions")
@@ -140,6 +144,23 @@ class Startup:
         (reason,) = [self.parts[part].not_ready() for part in self._there(f"dashboard-{name}")] or [None]
         return f"dashboard: {reason}" if reason else ""
 
+    def _make_key(self) -> None:
+        """Makes a key for the commands on this machine, unless the folder has one that the hub knows."""
+        with connect.open_redis(hub_url(self.data, self.ports), name="up", connections=1) as client:
+            parts = keys.parts_of(self.data.key)
+            if parts is None or parts[0] not in keys.read(client):
+                secret = keys.new_secret()
+                key = keys.Key(
+                    id=keys.new_id(),
+                    name="scripts-up",
+                    tenant="local",
+                    scopes=keys.SCOPES,
+                    digest=keys.digest_of(secret),
+                    created_ms=connect.redis_now_ms(client),
+                )
+                keys.write(client, [key])
+                self.data.write("key", f"{keys.text_of(key.id, secret)}\n")
+
     def _there(self, *names: str) -> list[str]:
         """Those of these parts that this stack has: not each has a site, or dashboards."""
         return [name for name in names if name in self.parts]
@@ -187,7 +208,7 @@ class Startup:
     def _views(self) -> dict[str, dict[str, Any]]:
         """The regions as the gateway sees them; none while it does not answer."""
         try:
-            answer = GatewayClient(f"http://127.0.0.1:{self.ports.gateway}").get("/v1/regions")
+            answer = GatewayClient(f"http://127.0.0.1:{self.ports.gateway}", self.data.key).get("/v1/regions")
         except (NoGateway, Refused):
             return {}
         return {region["name"]: region for region in answer["regions"]}

@@ -30,10 +30,13 @@ def show(
 ) -> None:
     """Prints the table of addresses and the commands to try."""
     url = f"http://127.0.0.1:{ports.gateway}"
-    sources = GatewayClient(url).get("/v1/sources")["sources"]
+    sources = GatewayClient(url, data.key).get("/v1/sources")["sources"]
     later = "" if next_seconds is None else f" ({next_seconds:.0f} s next time)"
     progress.line(f"Ready after {seconds:.0f} s{later}.")
-    progress.line(f"  {'api':<17} {url}/   open on this machine only")
+    has_keys = wanted.gateway.keys
+    progress.line(f"  {'api':<17} {url}/   {'needs a key' if has_keys else 'open on this machine only'}")
+    if has_keys:
+        progress.line(f"  {'key':<17} {data.key}   also in {data.path / 'key'}, where commands find it")
     for line in region_lines(data, wanted, ports, wanted.region, sources):
         progress.line(line)
     if ports.wan is not None:
@@ -46,7 +49,8 @@ def show(
     names = lines_to_try(sources)
     if names:
         progress.line("Try in another terminal:")
-        progress.line(f"  curl -s '{url}/v1/sources/{names[0]}/records' | head -c 300")
+        bearer = "-H 'Authorization: Bearer KEY' " if has_keys else ""
+        progress.line(f"  curl -s {bearer}'{url}/v1/sources/{names[0]}/records' | head -c 300")
         progress.line(f"  scripts/nearfetch fetch {' '.join(names)}{data_option(data)}")
 
 

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from regions import connect, settings
 from regions.faults import Faults
 from regions.process import Process
@@ -49,6 +51,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--detach", action="store_true")
     parser.add_argument("--stop", action="store_true")
     parser.add_argument("--live", action="store_true")
+    parser.add_argument("--keys", action="store_true")
     parser.add_argument("--wan", nargs="?", const="")
     options = parser.parse_args(arguments)
     data = DataFolder(options.data)
@@ -58,7 +61,9 @@ def main(arguments: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ended.request)
     try:
-        return up(data, options.port, ended, detach=options.detach, live=options.live, wan=options.wan)
+        return up(
+            data, options.port, ended, detach=options.detach, live=options.live, keys=options.keys, wan=options.wan
+        )
     except (Refused, Faults) as refused:
         print(refused, file=sys.stderr)
         return 1
@@ -73,7 +78,14 @@ def main(arguments: list[str]) -> int:
 
 
 def up(
-    data: DataFolder, wanted_port: int | None, ended: Ending, *, detach: bool, live: bool, wan: str | None = None
+    data: DataFolder,
+    wanted_port: int | None,
+    ended: Ending,
+    *,
+    detach: bool,
+    live: bool,
+    keys: bool = False,
+    wan: str | None = None,
 ) -> int:
     """Starts everything. Unless detached, stays until ``ended``. ``wan``: how far the regions are, as scripts.stack.distance reads it."""
     if ":" in str(data.path):
@@ -87,6 +99,8 @@ def up(
     progress = Progress()
     check_versions()
     wanted = settings.load({key: value for key, value in os.environ.items() if not key.startswith("NEARFETCH__HUB__")})
+    if keys:
+        wanted = structs.replace(wanted, gateway=structs.replace(wanted.gateway, keys=True))
     distances = None if wan is None else far(wan, list(wanted.region))
     if data.supervisor is not None and data.url and change(data, wanted, progress, ended):
         return 0

@@ -32,7 +32,7 @@ HEAD: Final = Answer(
 class Stream:
     """One client's stream; a waiter of ``web.api.wait``."""
 
-    __slots__ = ("_absent", "_after", "_base", "_exchange", "_is_open", "completed", "request", "timer")
+    __slots__ = ("_absent", "_after", "_base", "_exchange", "_is_open", "completed", "owner", "request", "timer")
     waits_for_end = is_bulk = False
     has_comments = needs_written = True
 
@@ -45,7 +45,7 @@ class Stream:
         absent: Callable[["Stream", Exchange], None],
     ) -> None:
         """``absent`` answers if there is no such request, at once or later."""
-        self.request, self.timer = request, time.monotonic() + COMMENT_SECONDS
+        self.request, self.timer, self.owner = request, time.monotonic() + COMMENT_SECONDS, exchange.owner
         self._exchange, self._after, self._base, self._absent = exchange, after, base, absent
         self._is_open, self.completed = False, 0
 

@@ -7,7 +7,7 @@ tables' thread     200 with records as CSV or NDJSON, a thread of its own since 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -25,7 +25,8 @@ from web.http import problems
 from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
 from web.http.server import BodyTooLarge, read_body
-from web.hub.ledger import START, New, View
+from web.hub.keys import KeyLimits
+from web.hub.ledger import START, Limited, New, View
 from web.hub.redis import HubUnavailable
 
 RECORDS_WAIT_SECONDS: Final = 30.0
@@ -36,7 +37,17 @@ log = logs.get("intake")
 class Intake:
     """Both ways to make a request. ``base`` is the beginning of all links."""
 
-    def __init__(self, rules: submit.Rules, acceptor: Acceptor, waiters: Waiters, repeats: Repeats, base: str) -> None:
+    def __init__(
+        self,
+        rules: submit.Rules,
+        acceptor: Acceptor,
+        waiters: Waiters,
+        repeats: Repeats,
+        limits_of: Callable[[str], KeyLimits],
+        base: str,
+    ) -> None:
+        """``limits_of``: a key's id → what it may use."""
+        self.limits_of = limits_of
         self.rules, self.acceptor, self.waiters, self.repeats, self.base = rules, acceptor, waiters, repeats, base
         self.answer_bytes_max = rules.limits.answer_bytes_max
         self.tables = ThreadPoolExecutor(1, "tables")
@@ -47,7 +58,7 @@ class Intake:
         body = self._body(exchange)
         new = submit.validate(body, self.rules, sync=seconds > 0)
         if key := repeat.check(exchange):
-            new = structs.replace(new, repeatable=repeat.repeatable(key, body))
+            new = structs.replace(new, repeatable=repeat.repeatable(exchange.owner.tenant, key, body))
         _Arrival(self, exchange, new, seconds if new.sync else 0.0).submit()
         return None
 
@@ -107,7 +118,15 @@ class _Arrival:
     __slots__ = ("_exchange", "_how", "_intake", "_new", "_seconds")
 
     def __init__(self, intake: Intake, exchange: Exchange, new: New, seconds: float) -> None:
-        self._intake, self._exchange, self._new, self._seconds = intake, exchange, new, seconds
+        self._intake, self._exchange, self._seconds = intake, exchange, seconds
+        owner, limits = exchange.owner, intake.limits_of(exchange.owner.key)
+        if refused := [task.source for task in new.tasks if not limits.permits(task.source)]:
+            raise Problem(
+                "forbidden", f"expected sources that the key may ask ({', '.join(limits.sources)}), found {refused[0]}"
+            )
+        if seconds:
+            intake.waiters.check_room(owner, limits.waiters)
+        self._new = structs.replace(new, tenant=owner.tenant, key=owner.key, limits=limits) if owner.key else new
         self._how: Accepted  # once it is accepted
 
     def submit(self) -> None:
@@ -126,6 +145,8 @@ class _Arrival:
             self._accepted(how)
         elif isinstance(how, Refused):
             self._refused(how)
+        elif isinstance(how, Limited):
+            self._exchange.answer(problems.limited(how.limit, how.value, how.after_ms / 1000).answer())
         else:
             self._intake.repeats.answer(self._exchange, self._new, self._seconds, how)
 

@@ -25,13 +25,24 @@ AWAY_MAX_SECONDS: Final = 30.0  # a hub that is away for longer ends the answer
 class Pieces:
     """One client's answer; a waiter of ``web.api.wait``. ``bytes_max`` bounds the results of the answer."""
 
-    __slots__ = ("_after", "_base", "_exchange", "_first", "_is_begun", "_is_full", "_left", "request", "timer")
+    __slots__ = (
+        "_after",
+        "_base",
+        "_exchange",
+        "_first",
+        "_is_begun",
+        "_is_full",
+        "_left",
+        "owner",
+        "request",
+        "timer",
+    )
     waits_for_end = has_comments = False
     is_bulk = needs_written = True
 
     def __init__(self, exchange: Exchange, view: View, after: str, base: str, bytes_max: int) -> None:
         """``view`` was read since the cursor ``after``."""
-        self.request, self.timer = view.id, time.monotonic() + AWAY_MAX_SECONDS
+        self.request, self.timer, self.owner = view.id, time.monotonic() + AWAY_MAX_SECONDS, exchange.owner
         self._exchange, self._base, self._left = exchange, base, bytes_max
         self._after = after
         self._is_begun = self._is_full = False

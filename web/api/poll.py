@@ -19,6 +19,7 @@ from web.http import problems
 from web.http.exchange import WITHOUT_BODY, Answer, Exchange
 from web.hub import ids
 from web.hub.frame import made as frame_made
+from web.hub.keys import KeyLimits
 from web.hub.ledger import START, Ledger, Settlement, TaskView, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
@@ -36,11 +37,14 @@ class Poller:
         cleaner: Cleaner,
         recall: Recall,
         base: str,
+        limits_of: Callable[[str], KeyLimits],
         *,
         wait_max_seconds: float,
     ) -> None:
         self._hub, self._ledger, self._waiters, self._cleaner = hub, ledger, waiters, cleaner
+        """``limits_of``: an API key's id → what it may use."""
         self._recall, self._base, self._wait_max_seconds = recall, base, wait_max_seconds
+        self._limits_of = limits_of
 
     def get(self, exchange: Exchange, request: str) -> Answer | None:
         """The request with the results since a cursor: at once, or parked until there is news."""
@@ -53,7 +57,7 @@ class Poller:
         render = functools.partial(self._polled, exchange, request, after or START, etags)
         if wait == 0:
             with self._hub.asking():
-                view, file = self._read(request, after or START, how="poll")
+                view, file = self._read(exchange, request, after or START, how="poll")
             if view is None or not view.results or file.has(None):
                 return render(view)
         awaited = Awaited(request=request, seconds=wait, until_done=after is None, after=after or START)
@@ -82,6 +86,7 @@ class Poller:
         request = self._check(exchange, request)
         if after.endswith(DONE):
             return Answer(204, b"", [("Cache-Control", "no-store")])
+        self._waiters.check_room(exchange.owner, self._limits_of(exchange.owner.key).waiters)
         exchange.park()
         stream = Stream(exchange, request, after, self._base, self._recall.stream)
         park(self._waiters, stream, exchange)
@@ -95,9 +100,9 @@ class Poller:
         request = self._check(exchange, request)
         with self._hub.asking():
             view = self._ledger.read(request, STATE_ONLY)
-            if view is not None and not view.done:
+            if view is not None and not view.done and exchange.owner.may_see(view.tenant):
                 self._ledger.settle([_cancelled(view, task) for task in view.tasks if task.status not in FINAL])
-            view, file = self._read(request, START)
+            view, file = self._read(exchange, request, START)
             left_ms = view.deadline_ms - self._ledger.now_ms() if view is not None else 0
         if view is not None and left_ms > 0:
             ended = [
@@ -123,15 +128,17 @@ class Poller:
         self._park(exchange, Awaited(request=request, seconds=0, until_done=True), render)
         return None
 
-    def _read(self, request: str, after: str, *, how: str = "") -> tuple[View | None, File]:
-        """The request, and the hub's file after that. Raises what ``Ledger.read`` raises."""
+    def _read(self, exchange: Exchange, request: str, after: str, *, how: str = "") -> tuple[View | None, File]:
+        """The request, None also if it is another tenant's, and the hub's file after that. Raises what ``Ledger.read`` raises."""
         [view], file = self._ledger.read_many([(request, after)], how=how, looks=True)
         if isinstance(view, Unreadable):
             raise view
-        return view, file
+        return view if view is not None and exchange.owner.may_see(view.tenant) else None, file
 
     def _park(self, exchange: Exchange, awaited: Awaited, render: Callable[[View | None], Answer | None]) -> None:
         """Lets the exchange wait for its answer without a thread."""
+        if awaited.seconds:
+            self._waiters.check_room(exchange.owner, self._limits_of(exchange.owner.key).waiters)
         exchange.park()
         park(self._waiters, Wait(exchange, awaited, render, _away), exchange)
 
@@ -141,7 +148,7 @@ class Poller:
         exchange.note(task=task)
         with self._hub.asking() as client:
             found = trail.whereabouts(client, request, task)
-        if found is None:
+        if found is None or not exchange.owner.may_see(found.tenant):
             kind = self._recall.missing(request).kind
             raise problems.Problem(kind, f"there is no task {task[:60]} of request {request}, or it has expired")
         body = msgspec.json.encode(trail.document(found))

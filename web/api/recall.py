@@ -52,7 +52,7 @@ class Recall:
             return self.missing(request).answer()
 
         def look() -> Answer:
-            view = self._read(request, after)
+            view = self._read(exchange, request, after)
             return self.missing(request).answer() if view is None else make(view)
 
         self._later(exchange, look)
@@ -65,7 +65,7 @@ class Recall:
             return
 
         def look() -> Answer | None:
-            view = self._read(stream.request, stream.cursor())
+            view = self._read(exchange, stream.request, stream.cursor())
             if view is None:
                 return self.missing(stream.request).answer()
             stream.take(view, "closing")
@@ -73,9 +73,13 @@ class Recall:
 
         self._later(exchange, look)
 
-    def _read(self, request: str, after: str) -> View | None:
-        """Reads from the history, unless Redis has the request: then it was refused, and will be removed from the history."""
-        return None if self._ledger.tasks(request) is not None else self._history.read(request, after)
+    def _read(self, exchange: Exchange, request: str, after: str) -> View | None:
+        """Reads from the history what the client may see.
+
+        Nothing if Redis has the request: then it was refused, and will be removed from the history, or is another tenant's.
+        """
+        view = None if self._ledger.tasks(request) is not None else self._history.read(request, after)
+        return view if view is not None and exchange.owner.may_see(view.tenant) else None
 
     def search(self, exchange: Exchange) -> Answer | None:
         """``GET /v1/requests``: finished requests, latest first."""
@@ -126,7 +130,16 @@ def _wanted(exchange: Exchange) -> Wanted:
         query.fault("since", "a time like 2026-11-24T04:14:00Z")
     limit = query.number("limit", PAGE, PAGE_MAX)
     query.check()
-    return Wanted(query.text("source"), query.text("region"), status, begin, before, limit)
+    owner = exchange.owner
+    return Wanted(
+        query.text("source"),
+        query.text("region"),
+        status,
+        begin,
+        before,
+        limit,
+        None if owner.sees_all else owner.tenant,
+    )
 
 
 def _moment(text: str) -> datetime | None:

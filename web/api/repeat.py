@@ -38,11 +38,11 @@ def check(head: Head) -> str:
     return (found[1] or found[2]) if found else ""
 
 
-def repeatable(key: str, body: bytes) -> Repeatable | None:
-    """What the hub remembers of a key and the body that came with it; None without a key."""
-    if not key:
-        return None
-    return Repeatable(blake2b(key.encode(), digest_size=16).hexdigest(), blake2b(body, digest_size=16).hexdigest())
+def repeatable(tenant: str, key: str, body: bytes) -> Repeatable:
+    """What the hub remembers of a tenant's key and the body that came with it."""
+    return Repeatable(
+        blake2b(f"{tenant} {key}".encode(), digest_size=16).hexdigest(), blake2b(body, digest_size=16).hexdigest()
+    )
 
 
 class Repeats:

@@ -42,6 +42,7 @@ class Whereabouts(Struct, frozen=True, kw_only=True):
     source: str
     region: str
     status: str
+    tenant: str
     created_ms: int
     hops: list[Hop]
     attempts: list[Attempt]
@@ -104,6 +105,7 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
         source=source,
         region=region,
         status=status,
+        tenant=fields.get(b"tenant", b"").decode(),
         created_ms=int(fields[b"created"]),
         hops=sorted(hops, key=lambda hop: hop.at_ms),  # a task may be claimed before its request is accepted
         attempts=attempts,

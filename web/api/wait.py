@@ -21,6 +21,7 @@ import itertools
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, Protocol, cast
 
@@ -30,6 +31,7 @@ from regions import logs, names
 from regions.durability import File
 from web.http import problems
 from web.http.exchange import Answer, Exchange
+from web.http.owner import Owner
 from web.hub.ledger import START, Ledger, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
@@ -57,6 +59,7 @@ class Waiter(Protocol):
     is_bulk: bool  # it reads a large answer piece by piece; waiters for news come first
     has_comments: bool  # it is ``Commented``, and its timer is that of its next comment
     needs_written: bool  # its client may read on from a cursor, so results must be in the hub's file
+    owner: Owner  # who waits
 
     def cursor(self) -> str:
         """The cursor after which to read."""
@@ -103,6 +106,7 @@ class Waiters:
         ] = {}  # requests of one task that are about to begin: whether they had news, or how they ended
         self._takers: dict[str, Waiter] = {}  # by request: the waiter that takes its one result
         self._count = 0
+        self._by_key: Counter[str] = Counter()  # of the counted, those with an API key
         # Waiters that are due, in one of these each. A turn takes some of each of them: whoever is served in one crowds out
         # nobody in another.
         self._calls: dict[Waiter, Why] = {}  # synchronous requests
@@ -141,6 +145,11 @@ class Waiters:
             self._changed.notify()
         self._thread.join(5)
 
+    def check_room(self, owner: Owner, most: int) -> None:
+        """Raises ``Problem`` (429) if as many clients wait with this key as may (0: any number)."""
+        if most and self._by_key[owner.key] >= most:
+            raise problems.limited("waiters", str(most), 1)
+
     def expect(self, request: str) -> None:
         """Notes that a request is about to begin, and that its waiter will follow."""
         with self._changed:
@@ -156,6 +165,8 @@ class Waiters:
         with self._changed:
             self._by_request.setdefault(waiter.request, {})[waiter] = None
             self._count += 1
+            if waiter.owner.key:
+                self._by_key[waiter.owner.key] += 1
             if _takes_result(waiter):
                 self._takers[waiter.request] = waiter
             is_first = self._set_timer(waiter)
@@ -178,6 +189,8 @@ class Waiters:
                 del self._takers[waiter.request]
             if self._is_waiting(waiter):
                 self._count -= 1
+                if waiter.owner.key:
+                    self._by_key[waiter.owner.key] -= 1
                 self._timers.get(_tick(waiter), {}).pop(waiter, None)
                 waiters = self._by_request[waiter.request]
                 del waiters[waiter]
@@ -377,6 +390,8 @@ class Waiters:
     def _answer(self, waiter: Waiter, why: Why, found: View | Unreadable | HubUnavailable | None) -> None:
         """Gives one waiter what was read, and does what it returns. Its errors do not reach other waiters."""
         try:
+            if isinstance(found, View) and not waiter.owner.may_see(found.tenant):
+                found = None
             if isinstance(found, Unreadable):
                 waiter.fail()
                 following: Next = "over"
@@ -482,6 +497,7 @@ class Wait:
         "_is_looking",
         "_render",
         "needs_written",
+        "owner",
         "request",
         "timer",
         "waits_for_end",
@@ -497,7 +513,7 @@ class Wait:
     ) -> None:
         self.request, self.timer = awaited.request, time.monotonic() + awaited.seconds
         self.waits_for_end, self.needs_written = awaited.until_done, awaited.needs_written
-        self._exchange, self._after = exchange, awaited.after
+        self._exchange, self._after, self.owner = exchange, awaited.after, exchange.owner
         self._render, self._away = render, away
         # With several tasks, the first read is for the state only: results are read when the request has ended.
         self._is_looking = awaited.until_done and awaited.total != 1

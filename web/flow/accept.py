@@ -27,7 +27,7 @@ from web.flow.clean import Cleaner
 from web.flow.kept import Kept, Unwritten
 from web.flow.publish import Batch, Message, Publisher, message
 from web.hub import reuse, scripts
-from web.hub.ledger import Begun, Ledger, New, NewTask, Repeated, Times, message_of
+from web.hub.ledger import Begun, Ledger, Limited, New, NewTask, Repeated, Times, message_of
 from web.hub.redis import Hub, HubUnavailable, reason_of
 
 BUDGET_SECONDS: Final = 0.9
@@ -53,7 +53,7 @@ class Refused(Struct, frozen=True):
     reason: str
 
 
-Decided = Accepted | Refused | Repeated
+Decided = Accepted | Refused | Repeated | Limited
 Done = Callable[[Decided], None]
 
 
@@ -133,7 +133,7 @@ class Acceptor:
             else:  # the write may have arrived all the same
                 self._refuse(pending, reason_of(error))
             return
-        if isinstance(begun, Repeated):
+        if isinstance(begun, Repeated | Limited):
             pending.end(begun)
             return
         pending.times = begun

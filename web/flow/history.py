@@ -56,6 +56,7 @@ class Wanted(Struct, frozen=True):
     since: datetime | None = None
     before: str | None = None
     limit: int = PAGE
+    tenant: str | None = None
 
 
 class History:
@@ -129,7 +130,8 @@ class History:
     def search(self, wanted: Wanted) -> tuple[list[View], str | None]:
         """Returns (requests without results, latest first; the id for ``before`` of the next page, None at the end)."""
         query: Document = {}
-        for key, value in (("sources", wanted.source), ("regions", wanted.region), ("status", wanted.status)):
+        filters = {"sources": wanted.source, "regions": wanted.region, "status": wanted.status, "tenant": wanted.tenant}
+        for key, value in filters.items():
             if value is not None:
                 query[key] = value
         if wanted.since is not None:
@@ -218,6 +220,7 @@ class History:
             "tasks": [list(msgspec.to_builtins(task).values()) for task in view.tasks],
             "results": places,
             "attrs": view.attrs.decode(),
+            **({"tenant": view.tenant} if view.tenant else {}),
             "cursor": view.cursor,
         }
         return request, parts
@@ -252,7 +255,7 @@ def _part_id(request: str, part: int) -> str:
 
 def _make_indexes(database: Any) -> None:
     requests, results = database[names.REQUESTS_COLLECTION], database[names.RESULTS_COLLECTION]
-    for key in ("sources", "regions", "status"):
+    for key in ("sources", "regions", "status", "tenant"):
         requests.create_index([(key, pymongo.ASCENDING), ("_id", pymongo.DESCENDING)])
     for collection in (requests, results):
         collection.create_index("until", expireAfterSeconds=0)
@@ -270,6 +273,7 @@ def _view(found: Document, after: str, chosen: Sequence[Place], results: list[by
         cancelled=found["cancelled"],
         tasks=[_task(*task) for task in found["tasks"]],
         attrs=found["attrs"].encode(),
+        tenant=found.get("tenant", ""),
         results=results,
         cursors=[cursor for cursor, _, _ in chosen],
         cursor=chosen[-1][0] if chosen else after,

@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl
 
 from regions import logs
 from web.http import coding
+from web.http.owner import EVERYBODY
 from web.http.quota import FREE_BYTES, Over
 
 if TYPE_CHECKING:  # the outlet imports this module
@@ -115,6 +116,7 @@ class Exchange:
         "is_parked",
         "mask",
         "method",
+        "owner",
         "path",
         "request",
     )
@@ -136,6 +138,7 @@ class Exchange:
         self.request = ""  # the request that it is about, for the log line
         self._fields: dict[str, object] | None = None  # further fields of that
         self.extra: tuple[tuple[str, str], ...] = ()  # headers of its answer, whatever it is
+        self.owner = EVERYBODY
         self.is_parked = False
         self.mask = 0  # epoll events; the outlet's
         self._outlet, self._socket, self._keep = outlet, socket, keep

@@ -6,6 +6,7 @@
 A pointer (RFC 6901) leads into the body; for a query it is ``/NAME``.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -21,6 +22,8 @@ MEDIA_TYPE: Final = "application/problem+json"
 KINDS: Final[dict[str, tuple[int, str]]] = {
     "bad-request": (400, "The request can't be understood"),
     "not-json": (400, "The body is not JSON"),
+    "unauthorized": (401, "A key is needed"),
+    "forbidden": (403, "The key does not permit this"),
     "not-found": (404, "There is nothing here"),
     "method-not-allowed": (405, "This method is not for this path"),
     "not-acceptable": (406, "The result has none of the forms that Accept permits"),
@@ -33,6 +36,7 @@ KINDS: Final[dict[str, tuple[int, str]]] = {
     "invalid": (422, "The request is not valid"),
     "key-reused": (422, "The Idempotency-Key came with another body before"),
     "too-many": (429, "This address has too many unfinished requests and answers"),
+    "limit": (429, "The key has used up a limit"),
     "internal": (500, "Something went wrong here"),
     "unavailable": (503, "Requests can't be taken now"),
 }
@@ -93,6 +97,14 @@ def unavailable(reason: str, request: str | None = None) -> Problem:
     """A problem that says that nothing was accepted; ``request`` is the id that will never be delivered."""
     extra = {"request": request} if request else {}
     return Problem("unavailable", reason, headers=[("Retry-After", "1")], extra=extra)
+
+
+def limited(limit: str, most: str, after_seconds: float) -> Problem:
+    """A problem for a limit of an API key: which one, its value, and when to ask again."""
+    headers = [("Retry-After", str(max(1, math.ceil(after_seconds))))]
+    return Problem(
+        "limit", f"expected at most {limit} = {most} with this key, found more", headers=headers, extra={"limit": limit}
+    )
 
 
 def crowded(over: Over) -> Problem:

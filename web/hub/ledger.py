@@ -21,6 +21,7 @@ from regions import connect, durability, logs, names
 from regions.script import Script, send, value
 from regions.settings import Limits
 from web.hub import frame, scripts, takeover
+from web.hub.keys import NO_LIMITS, KeyLimits
 from web.hub.region import RegionState, read_regions
 from web.hub.takeover import Moved
 
@@ -71,6 +72,17 @@ class New(Struct, frozen=True, kw_only=True):
     max_age: float = 0.0
     sync: bool = False
     repeatable: "Repeatable | None" = None
+    tenant: str = ""
+    key: str = ""
+    limits: KeyLimits = NO_LIMITS
+
+
+class Limited(Struct, frozen=True):
+    """A request that would exceed a limit of its key; nothing was written. ``after_ms``: when to ask again."""
+
+    limit: str
+    value: str
+    after_ms: int
 
 
 class Repeatable(Struct, frozen=True):
@@ -169,6 +181,7 @@ class View(Struct, frozen=True, kw_only=True):
     cursor: str
     more: bool
     last: str = ""  # the cursor after all results, also those that were not read (``more``)
+    tenant: str = ""  # whose it is
     made: dict[str, bytes] = msgspec.field(default_factory=dict)  # bytes made of this view, once for all its readers
 
     @property
@@ -222,7 +235,7 @@ class Ledger:
         # Called with tasks that have ended while other regions were asked, too: (request, (task, region) of those, ms left).
         self.left_out: Callable[[str, list[tuple[str, str]], int], None] = lambda *_: None
 
-    def begin(self, new: New) -> Begun | Repeated:
+    def begin(self, new: New) -> Begun | Repeated | Limited:
         """Writes a request as ``accepting``, and reads older results if it accepts them. A full Redis refuses this."""
         limits, repeatable = self._limits, new.repeatable
         tasks = msgspec.json.encode([(task.id, task.source, task.region) for task in new.tasks])
@@ -246,6 +259,11 @@ class Ledger:
             answer_bytes_max=min(limits.answer_bytes_max, limits.request_bytes_max),
             digest=repeatable.digest if repeatable else "",
             repeatable_ms=REPEATABLE_MS,
+            used=names.used(new.key) if new.key else "",
+            tenant=new.tenant,
+            rate_max=new.limits.requests_per_second,
+            open_max=new.limits.open_tasks,
+            bytes_max=new.limits.bytes_kept,
             tasks=[
                 scripts.Begun(
                     task.id,
@@ -258,6 +276,9 @@ class Ledger:
                 for task in new.tasks
             ],
         )
+        if created < 0:
+            limit, most, after_ms = answer
+            return Limited(limit.decode(), most.decode(), after_ms)
         if not created:
             return Repeated(*(part.decode() for part in answer))
         deadline, expires, *found = answer
@@ -664,6 +685,7 @@ def _view(
         results=results,
         cursors=cursors,
         cursor=cursors[-1] if cursors else after,
+        tenant=fields.get(b"tenant", b"").decode(),
         more=bool(last),
         last=last,
     )

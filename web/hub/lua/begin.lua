@@ -2,24 +2,35 @@
 -- refuses it.
 -- Returns {created, deadline, expires} in ms, then for each older answer that will do, by the end of its result: the
 -- task's number from 0, the result's key and frame. Where `repeated` (the key of an Idempotency-Key, or "") has made a request
--- before, it writes nothing, and returns {0, that request, the digest of its body}.
+-- before, it writes nothing, and returns {0, that request, the digest of its body}. Where it would exceed a limit of its API key, of
+-- which `used` ("" without one) tells what it uses, it returns {-1, the limit, its value, after how many ms to ask again}.
 -- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same; `moved`: why
 -- another region than the source's is asked, or ""; `ask`: what may ask another region until the deadline, kept in `asks`, or "".
--- keys: ledger, due, accepting, asks, repeated
+-- keys: ledger, due, accepting, asks, repeated, used
 -- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms,
---   answer_bytes_max, digest, repeatable_ms, tasks (task)
+--   answer_bytes_max, digest, repeatable_ms, tenant, rate_max, open_max, bytes_max, tasks (task)
 -- rows: task (id, region, open, latest, moved, ask)
--- uses: now
+-- uses: now, use
 
 local now = now_ms()
 local deadline, expires, lease_ends = now + deadline_ms, now + ttl_ms, now + lease_ms
 if repeated ~= "" then
   local first, of = unpack(redis.call("HMGET", repeated, "request", "digest"))
   if first and first ~= request then return {0, first, of} end
+end
+if used ~= "" and redis.call("EXISTS", ledger) == 0 then  -- else this write is sent again, since its answer was lost
+  local limits = {rate = tonumber(rate_max), open = tonumber(open_max), bytes = tonumber(bytes_max)}
+  local limit, value, ms = exceeded(used, #tasks, now, limits)
+  if limit then return {-1, limit, tostring(value), math.ceil(ms)} end
+  redis.call("HINCRBY", used, "open", #tasks)
+  redis.call("HSET", ledger, "used", used)
+end
+if repeated ~= "" then
   redis.call("HSET", repeated, "request", request, "digest", digest)
   redis.call("PEXPIRE", repeated, math.max(tonumber(repeatable_ms), tonumber(ttl_ms)))
   redis.call("HSET", ledger, "repeated", repeated)
 end
+if tenant ~= "" then redis.call("HSET", ledger, "tenant", tenant) end
 local max_age, room, answer = tonumber(max_age_ms), tonumber(answer_bytes_max), {now, deadline, expires}
 local may_move = false
 redis.call("HSET", ledger, "state", "accepting", "lease", lease_ends, "created", now, "deadline", deadline,

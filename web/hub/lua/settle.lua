@@ -13,7 +13,7 @@
 -- args: request, request_bytes_max, archives, head_bytes_max, is_told, tasks (task)
 -- rows: task (id, region, status, finished_ms, size_bytes, frame, from_region, trail, is_latest, held_max, open, own,
 --   came, kept, held)
--- uses: now, several
+-- uses: now, several, use
 -- constants: SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, OUT, WAKE, MORE
 -- flags: allow-oom
 
@@ -135,6 +135,8 @@ if is_done then
   -- A request that is still accepting will be accepted or refused a moment later.
   if archives == "1" then redis.call("ZADD", archive, state == "accepted" and now or now + 1000, request) end
 end
+local used = redis.call("HGET", ledger, "used")
+if used then free(used, settled, grown, expires) end
 redis.call("PEXPIREAT", events, expires)
 if is_told ~= "1" or redis.call("HEXISTS", ledger, "repeated") == 1 then
   redis.call("PUBLISH", WAKE, is_done and request or request .. MORE)

@@ -15,6 +15,7 @@ from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
 from tests.waiting import states, until
 from tests.wire import Wire, ask
 from web.flow import archive, history
+from web.hub import keys
 
 
 class Store:
@@ -340,3 +341,31 @@ def test_a_request_that_is_accepted_after_its_tasks_ended_is_kept(stack, store, 
         until(lambda: store.has(task.request), "the request in the history")
         assert ask(stack.port, "GET", f"/v1/requests/{task.request}").json()["done"]
     until(lambda: not stack.hub.client.zcard(names.ARCHIVE), "nothing to be left to do")
+
+
+def test_a_tenants_requests_in_the_history_are_its_own(tmp_path, rabbitmq, hub_redis, store):
+    stack = Stack(tmp_path, rabbitmq, hub_redis, NEARFETCH__HUB__MONGO=store.url, NEARFETCH__GATEWAY__KEYS="true")
+    try:
+        texts = {}
+        for tenant, scope in (("shop", "read"), ("bank", "read"), ("ops", "admin")):
+            secret = keys.new_secret()
+            key = keys.Key(
+                id=keys.new_id(), name="a", tenant=tenant, scopes=("submit", scope), digest=keys.digest_of(secret), created_ms=1
+            )  # fmt: skip
+            keys.write(hub_redis.client, [key])
+            texts[tenant] = {"Authorization": f"Bearer {keys.text_of(key.id, secret)}"}
+        stack.gateway.keyring.refresh()
+        request = stack.post({"sources": ["demo.plain"]}, {**JSON, **texts["shop"]}).json()["id"]
+        stack.region.finish(stack.region.take("nyc"))
+        until(lambda: store.has(request), "the request in the history")
+        lose(stack, request)
+        for route in (f"/v1/requests/{request}", f"/v1/requests/{request}/events", f"/v1/requests/{request}?wait=1"):
+            found = {tenant: ask(stack.port, "GET", route, head).status for tenant, head in texts.items()}
+            assert found == {"shop": 200, "bank": 404, "ops": 200}, route
+        lists = {
+            tenant: request in [one["id"] for one in ask(stack.port, "GET", "/v1/requests", head).json()["requests"]]
+            for tenant, head in texts.items()
+        }
+        assert lists == {"shop": True, "bank": False, "ops": True}
+    finally:
+        stack.stop()

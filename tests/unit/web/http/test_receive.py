@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regions.gateway import Gateway
+from regions.settings import Settings
 from tests.wire import chunked, request
 from web import app
 from web.http.receive import FIELDS_MAX, Malformed, Receiver
@@ -125,12 +127,12 @@ def test_addresses_that_one_client_has_share_a_part(address, origin):
 
 
 @pytest.mark.parametrize(
-    ("host", "warns"),
+    ("host", "is_refused"),
     [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True), ("10.0.0.5", True)],
 )
-def test_gateway_that_others_reach_says_that_it_has_no_keys(host, warns, capsys):
-    app.warn_if_open(host)
-    assert ("there are no API keys" in capsys.readouterr().out) is warns
+def test_gateway_that_others_reach_does_not_start_without_keys(host, is_refused):
+    assert bool(app.why_not_open(Settings(gateway=Gateway(host=host)))) is is_refused
+    assert app.why_not_open(Settings(gateway=Gateway(host=host, keys=True))) == ""
 
 
 @pytest.mark.parametrize(

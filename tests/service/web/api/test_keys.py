@@ -1,0 +1,242 @@
+"""API keys over HTTP: who may call, what each tenant sees, and limits. A real gateway; the test plays the region."""
+
+import json
+import threading
+import time
+
+import pytest
+from ulid import ULID
+
+from regions import connect, names
+from tests.service.conftest import RedisInstance
+from tests.service.gateway import JSON, LIST, Stack
+from tests.waiting import until
+from tests.wire import Wire, ask
+from web.hub import keys
+from web.hub.keys import Key, KeyLimits
+
+PLAIN = {"sources": ["demo.plain"]}
+
+
+class Keyed(Stack):
+    """A gateway that needs keys; ``key`` makes one."""
+
+    def __init__(self, folder, rabbitmq, hub) -> None:
+        super().__init__(folder, rabbitmq, hub, NEARFETCH__GATEWAY__KEYS="true")
+        self.client = connect.open_redis(hub.url, name="test")
+
+    def key(self, tenant: str, *scopes: str, **limits) -> str:
+        """The text of a new key, once the gateway knows it."""
+        return self.made(tenant, *scopes, limits=KeyLimits(**limits))[1]
+
+    def made(self, tenant: str, *scopes: str, **told) -> tuple[Key, str]:
+        secret = keys.new_secret()
+        made = Key(
+            id=keys.new_id(), name="test", tenant=tenant, scopes=scopes or ("read", "submit"), digest=keys.digest_of(secret),
+            created_ms=1, **told,
+        )  # fmt: skip
+        keys.write(self.client, [made])
+        self.gateway.keyring.refresh()
+        return made, keys.text_of(made.id, secret)
+
+    def ask(self, key: str, method: str, path: str, body: object = None, **headers: str):
+        told = {"Authorization": f"Bearer {key}", **headers}
+        if body is None:
+            return ask(self.port, method, path, told)
+        return ask(self.port, method, path, {**JSON, **told}, json.dumps(body).encode())
+
+    def stop(self) -> None:
+        self.client.close()
+        super().stop()
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory, rabbitmq):
+    folder = tmp_path_factory.mktemp("keyed")
+    hub = RedisInstance(folder, "hub")
+    made = Keyed(folder, rabbitmq, hub)
+    made.region.purge()
+    yield made
+    made.stop()
+    hub.stop()
+
+
+@pytest.fixture(autouse=True)
+def _no_message_is_left(keyed):
+    yield
+    keyed.region.purge()
+
+
+def kind(reply) -> tuple[int, str]:
+    return reply.status, reply.json()["type"].rpartition(":")[2]
+
+
+def test_every_call_but_the_probes_needs_a_key(keyed):
+    made, text = keyed.made("shop")
+    wrong = keys.text_of(made.id, keys.new_secret())
+    for path in ("/v1/requests", "/v1/sources", "/v1/regions", "/v1/sources/demo.plain/records", "/", "/v2"):
+        reply = ask(keyed.port, "GET", path)
+        assert (kind(reply), reply.headers["www-authenticate"]) == ((401, "unauthorized"), 'Bearer realm="nearfetch"')
+        for bad in (wrong, "nf_x", "", f"{text}x"):
+            assert keyed.ask(bad, "GET", path).status == 401
+    assert ask(keyed.port, "GET", "/v1/sources", {"Authorization": f"Basic {text}"}).status == 401
+    assert keyed.region.is_empty("nyc")
+    for path in ("/healthz", "/readyz"):
+        assert ask(keyed.port, "GET", path).status == 200
+    assert keyed.ask(text, "GET", "/v1/sources").status == 200
+    assert ask(keyed.port, "GET", "/v1/sources", {"Authorization": f"bearer {text}"}).status == 200
+
+
+def test_a_body_without_a_key_is_not_asked_for(keyed):
+    with Wire(keyed.port) as wire:
+        wire.send("POST", "/v1/requests", {**JSON, "Content-Length": "5", "Expect": "100-continue"})
+        assert wire.reply().status == 401
+
+
+def test_scopes(keyed):
+    read, submit, admin = (keyed.key("shop", scope) for scope in ("read", "submit", "admin"))
+    assert kind(keyed.ask(read, "POST", "/v1/requests", PLAIN)) == (403, "forbidden")
+    assert kind(keyed.ask(admin, "POST", "/v1/requests", PLAIN)) == (403, "forbidden")
+    assert kind(keyed.ask(read, "GET", "/v1/sources/demo.plain/records")) == (403, "forbidden")
+    request = keyed.ask(submit, "POST", "/v1/requests", PLAIN).json()["id"]
+    assert kind(keyed.ask(submit, "GET", f"/v1/requests/{request}")) == (403, "forbidden")
+    for key in (read, admin):
+        assert keyed.ask(key, "GET", f"/v1/requests/{request}").status == 200
+    assert kind(keyed.ask(read, "DELETE", f"/v1/requests/{request}")) == (403, "forbidden")
+
+
+def test_a_revoked_key_stops_and_an_expired_one(keyed):
+    made, text = keyed.made("shop")
+    assert keyed.ask(text, "GET", "/v1/sources").status == 200
+    keys.delete(keyed.client, made.id)
+    until(lambda: keyed.ask(text, "GET", "/v1/sources").status == 401, "the key to stop", 10)
+    _, old = keyed.made("shop", expires_ms=1)
+    assert "expired" in keyed.ask(old, "GET", "/v1/sources").json()["detail"]
+
+
+def test_another_tenants_requests_are_not_there_by_any_route(keyed):
+    mine, other, admin = keyed.key("shop"), keyed.key("bank"), keyed.key("ops", "admin")
+    request = keyed.ask(mine, "POST", "/v1/requests", PLAIN).json()
+    path, task = f"/v1/requests/{request['id']}", request["tasks"][0]["id"]
+    routes = [
+        ("GET", path), ("GET", f"{path}?after=0-0"), ("GET", f"{path}?wait=5"), ("GET", f"{path}?after=0-0&wait=5"),
+        ("GET", f"{path}/events"), ("GET", f"{path}/tasks/{task}"), ("GET", f"/v1/tasks/{task}"), ("DELETE", path),
+    ]  # fmt: skip
+    nobody = str(ULID())
+    for method, route in routes:
+        reply = keyed.ask(other, method, route)
+        unknown = keyed.ask(other, method, route.replace(request["id"], nobody).replace(task, nobody))
+        assert (reply.status, unknown.status) == (404, 404), route
+        assert reply.json()["type"] == unknown.json()["type"]
+    keyed.region.finish(keyed.region.take("nyc"))
+    until(lambda: keyed.ask(mine, "GET", path).json()["done"], "the end")
+    for method, route in routes:
+        assert keyed.ask(other, method, route).status == 404, route
+        if method == "GET":
+            assert keyed.ask(mine, method, route).status == keyed.ask(admin, method, route).status == 200, route
+    assert keyed.ask(mine, "DELETE", path).json()["status"] == "succeeded"
+
+
+def test_an_idempotency_key_is_a_tenants_own(keyed):
+    mine, other = keyed.key("shop"), keyed.key("bank")
+    head = {"Idempotency-Key": str(ULID())}
+    first, second, third = (keyed.ask(key, "POST", "/v1/requests", PLAIN, **head) for key in (mine, other, mine))
+    assert first.json()["id"] != second.json()["id"]
+    assert third.body == first.body
+
+
+def test_the_log_says_whose_a_call_was_and_never_the_secret(keyed, capsys):
+    made, text = keyed.made("shop")
+    request = keyed.ask(text, "POST", "/v1/requests", PLAIN).json()["id"]
+    line = until(lambda: [one for one in capsys.readouterr().out.splitlines() if request in one], "the line")[0]
+    assert f"key={made.id}" in line
+    assert "tenant=shop" in line
+    assert keys.parts_of(text)[1] not in line
+
+
+def test_sources_that_a_key_may_not_ask(keyed):
+    key = keyed.key("shop", sources=("demo.l*",))
+    reply = keyed.ask(key, "POST", "/v1/requests", {"sources": [LIST, "demo.plain"]})
+    assert kind(reply) == (403, "forbidden")
+    assert kind(keyed.ask(key, "GET", "/v1/sources/demo.plain/records")) == (403, "forbidden")
+    assert keyed.region.is_empty("fra")
+    assert keyed.ask(key, "POST", "/v1/requests", {"sources": [LIST]}).status == 202
+
+
+def test_open_tasks_of_a_key_are_limited_until_they_end(keyed):
+    made, key = keyed.made("shop", limits=KeyLimits(open_tasks=3))
+    first = keyed.ask(key, "POST", "/v1/requests", {"sources": ["demo.plain"] * 2}).json()
+    reply = keyed.ask(key, "POST", "/v1/requests", {"sources": ["demo.plain"] * 2})
+    assert (kind(reply), reply.json()["limit"], reply.headers["retry-after"]) == ((429, "limit"), "open_tasks", "1")
+    assert keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 202
+    assert keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 429
+    for _ in range(2):
+        keyed.region.finish(keyed.region.take("nyc"))
+    until(lambda: keyed.ask(key, "GET", f"/v1/requests/{first['id']}").json()["done"], "two ends")
+    assert keyed.client.hget(names.used(made.id), "open") == b"1"
+    assert keyed.ask(key, "POST", "/v1/requests", {"sources": ["demo.plain"] * 2}).status == 202
+    assert (
+        keyed.ask(keyed.key("shop"), "POST", "/v1/requests", PLAIN).status == 202
+    )  # the limit is the key's, not the tenant's
+
+
+def test_a_refused_request_gives_its_open_tasks_back(keyed, monkeypatch):
+    made, key = keyed.made("shop", limits=KeyLimits(open_tasks=1))
+    monkeypatch.setattr(keyed.gateway.publisher, "publish", lambda _: None)
+    assert keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 503
+    monkeypatch.undo()
+    until(lambda: keyed.client.hget(names.used(made.id), "open") == b"0", "the task to be given back")
+    assert keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 202
+
+
+def test_a_cancel_gives_open_tasks_back_once(keyed):
+    made, key = keyed.made("shop", limits=KeyLimits(open_tasks=2))
+    request = keyed.ask(key, "POST", "/v1/requests", {"sources": ["demo.plain"] * 2}).json()["id"]
+    for _ in range(2):
+        assert keyed.ask(key, "DELETE", f"/v1/requests/{request}").status == 200
+    assert keyed.client.hget(names.used(made.id), "open") == b"0"
+
+
+def test_requests_a_second_are_limited(keyed):
+    key = keyed.key("shop", requests_per_second=0.5)
+    assert keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 202
+    reply = keyed.ask(key, "POST", "/v1/requests", PLAIN)
+    assert (kind(reply), reply.json()["limit"]) == ((429, "limit"), "requests_per_second")
+    assert reply.headers["retry-after"] in ("1", "2")
+    until(lambda: keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 202, "the next request's time", 20)
+    fast = keyed.key("shop", requests_per_second=50)
+    assert {keyed.ask(fast, "POST", "/v1/requests", PLAIN).status for _ in range(10)} == {202}
+
+
+def test_bytes_that_the_hub_keeps_of_a_key_are_limited(keyed):
+    made, key = keyed.made("shop", limits=KeyLimits(bytes_kept=1_000))
+    request = keyed.ask(key, "POST", "/v1/requests", PLAIN).json()["id"]
+    keyed.region.finish(keyed.region.take("nyc"), b'["%b"]' % (b"x" * 2_000))
+    until(lambda: keyed.ask(key, "GET", f"/v1/requests/{request}").json()["done"], "the end")
+    reply = keyed.ask(key, "POST", "/v1/requests", PLAIN)
+    assert (kind(reply), reply.json()["limit"]) == ((429, "limit"), "bytes_kept")
+    used = names.used(made.id)
+    [minute] = [field for field in keyed.client.hkeys(used) if field.isdigit()]
+    keyed.client.hset(used, str(int(time.time() / 60) - 1), keyed.client.hget(used, minute))
+    keyed.client.hdel(used, minute)  # as if its results had expired
+    assert keyed.ask(key, "POST", "/v1/requests", PLAIN).status == 202
+    assert int(keyed.client.hget(used, "all")) == 0
+
+
+def test_waiting_clients_of_a_key_are_limited(keyed):
+    key = keyed.key("shop", waiters=1)
+    request = keyed.ask(key, "POST", "/v1/requests", PLAIN).json()["id"]
+    path = f"/v1/requests/{request}"
+    replies = []
+    waiting = threading.Thread(target=lambda: replies.append(keyed.ask(key, "GET", f"{path}?wait=30")))
+    waiting.start()
+    until(lambda: len(keyed.gateway.waiters) == 1, "the first to wait")
+    for route in (f"{path}?wait=5", f"{path}/events"):
+        reply = keyed.ask(key, "GET", route)
+        assert (kind(reply), reply.json()["limit"]) == ((429, "limit"), "waiters")
+    assert kind(keyed.ask(key, "GET", "/v1/sources/demo.plain/records")) == (429, "limit")
+    assert keyed.ask(key, "GET", path).status == 200
+    keyed.region.finish(keyed.region.take("nyc"))
+    waiting.join()
+    assert replies[0].json()["done"] is True
+    until(lambda: keyed.ask(key, "GET", f"{path}?wait=1").status == 200, "room for a waiter")

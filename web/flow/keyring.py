@@ -1,0 +1,91 @@
+"""The API keys that a gateway knows: read from the hub each second, so that a revoked key stops within two.
+
+While the hub is away the last ones count: no call gets anything of a tenant without the hub.
+"""
+
+import time
+from typing import Final
+
+from regions import logs
+from regions.loop import Loop
+from web.http.owner import Owner
+from web.http.problems import Problem
+from web.hub import keys
+from web.hub.keys import NO_LIMITS, Key, KeyLimits, Scope
+from web.hub.redis import Hub, HubUnavailable
+
+EVERY_SECONDS: Final = 1.0
+CHALLENGE: Final = ("WWW-Authenticate", 'Bearer realm="nearfetch"')
+
+log = logs.get("keys")
+
+
+class Keyring:
+    """Answers whose a call is. Used by all threads."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._keys: dict[str, Key] = {}
+        self._is_read = False
+        self._loop = Loop("keys", self._turn)
+
+    def start(self) -> None:
+        """Reads the keys, then starts the thread."""
+        self.refresh()
+        self._loop.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._loop.stop()
+
+    def refresh(self) -> None:
+        """Reads the keys, unless the hub is away."""
+        try:
+            with self._hub.asking() as client:
+                found = keys.read(client)
+        except HubUnavailable:
+            return
+        if not self._is_read or found.keys() != self._keys.keys():
+            log.info("keys read", keys=len(found))
+        self._keys, self._is_read = found, True
+
+    def limits(self, key: str) -> KeyLimits:
+        """What a key may use; no limits for one that has just been revoked, or for an open gateway."""
+        found = self._keys.get(key)
+        return found.limits if found is not None else NO_LIMITS
+
+    def owner(self, authorization: str, scope: Scope) -> Owner:
+        """Whose a call with this Authorization header is. Raises ``Problem``: 401, 403 without the scope, 503 if no keys could be read."""
+        key = self._key(authorization)
+        if not key.may(scope):
+            raise Problem("forbidden", f"expected a key with the scope {scope}, found one with {', '.join(key.scopes)}")
+        return Owner(key.tenant, key.id, key.may("admin"))
+
+    def _key(self, authorization: str) -> Key:
+        scheme, _, text = authorization.partition(" ")
+        if not authorization:
+            raise _unauthorized("expected Authorization: Bearer and a key, found no Authorization")
+        if scheme.lower() != "bearer":
+            raise _unauthorized("expected Authorization: Bearer and a key, found another scheme")
+        if not self._is_read:
+            raise Problem("unavailable", "the hub's Redis has not told the keys yet", headers=[("Retry-After", "1")])
+        parts = keys.parts_of(text.strip())
+        key = self._keys.get(parts[0]) if parts else None
+        if parts is None or key is None or not key.fits(parts[1]):
+            raise _unauthorized(
+                "expected a key that nearfetch key create has made and nobody has revoked, found another text"
+            )
+        if key.is_expired(time.time() * 1000):
+            raise _unauthorized(f"the key {key.id} has expired")
+        return key
+
+    def _turn(self) -> float:
+        try:
+            self.refresh()
+        except Exception:
+            log.exception("reading the keys failed")
+        return EVERY_SECONDS
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem("unauthorized", detail, headers=[CHALLENGE])

@@ -1,0 +1,131 @@
+"""API keys, which the hub keeps: who may call a gateway, for which tenant, and how much.
+
+    nf:keys    ID: a Key as JSON
+
+A key's text is ``nf_ID_SECRET``. The hub has a digest of the secret alone: the secret has 190 random bits, so that a fast digest
+can't be guessed back (OWASP asks for slow ones where people choose the secret).
+"""
+
+import fnmatch
+import hashlib
+import hmac
+import re
+import secrets
+import string
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal, get_args
+
+import msgspec
+import redis
+from msgspec import Meta, Struct
+
+from regions import names
+
+Scope = Literal["read", "submit", "admin"]
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+NAME: Final = r"^[\w.@ -]{1,64}$"
+TENANT: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+ID_CHARACTERS, SECRET_CHARACTERS = 8, 32
+TEXT: Final = re.compile(rf"nf_([0-9a-z]{{{ID_CHARACTERS}}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})")
+
+_SMALL: Final = string.digits + string.ascii_lowercase
+_ALL: Final = string.digits + string.ascii_letters
+
+Count = Annotated[int, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0)]
+
+
+class KeyLimits(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What a key may use; 0 means no limit. ``bytes_kept`` are those of results at the hub; ``sources``: patterns like ``ecb.*``."""
+
+    requests_per_second: Rate = 0.0
+    open_tasks: Count = 0
+    bytes_kept: Count = 0
+    waiters: Count = 0  # at one gateway
+    sources: tuple[str, ...] = ()
+
+    def permits(self, source: str) -> bool:
+        """Whether the key may ask a source."""
+        return not self.sources or any(fnmatch.fnmatchcase(source, pattern) for pattern in self.sources)
+
+
+NO_LIMITS: Final = KeyLimits()
+
+
+class Key(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A key as the hub keeps it. ``digest`` is SHA-256 of its secret, in hex; ``expires_ms`` is 0 for a key that does not expire."""
+
+    id: str
+    name: Annotated[str, Meta(pattern=NAME)]
+    tenant: Annotated[str, Meta(pattern=TENANT)]
+    scopes: tuple[Scope, ...]
+    digest: str
+    created_ms: int
+    expires_ms: int = 0
+    limits: KeyLimits = NO_LIMITS
+
+    def may(self, scope: Scope) -> bool:
+        """Whether it has a scope. Who may administer may read; nobody submits by that alone."""
+        return scope in self.scopes or (scope == "read" and "admin" in self.scopes)
+
+    def fits(self, secret: str) -> bool:
+        """Whether a secret is this key's, in a time that says nothing of how much of it is right."""
+        return hmac.compare_digest(self.digest, digest_of(secret))
+
+    def is_expired(self, now_ms: float) -> bool:
+        """Whether its time is over."""
+        return 0 < self.expires_ms <= now_ms
+
+
+_key: Final = msgspec.json.Decoder(Key)
+
+
+def digest_of(secret: str) -> str:
+    """What the hub keeps of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def new_id() -> str:
+    """The id of a new key, which is no secret."""
+    return "".join(secrets.choice(_SMALL) for _ in range(ID_CHARACTERS))
+
+
+def new_secret() -> str:
+    """The secret of a new key."""
+    return "".join(secrets.choice(_ALL) for _ in range(SECRET_CHARACTERS))
+
+
+def text_of(key: str, secret: str) -> str:
+    """A key as its client sends it."""
+    return f"nf_{key}_{secret}"
+
+
+def parts_of(text: str) -> tuple[str, str] | None:
+    """Returns (id, secret) of a key's text; None if it is none."""
+    found = TEXT.fullmatch(text)
+    return (found[1], found[2]) if found else None
+
+
+def read(client: redis.Redis) -> dict[str, Key]:
+    """All keys by id. One that can't be read does not count. Raises what redis-py raises."""
+    found: dict[str, Key] = {}
+    fields: dict[bytes, bytes] = client.hgetall(names.KEYS)  # type: ignore[assignment]
+    for field, text in fields.items():
+        try:
+            key = _key.decode(text)
+        except (ValueError, RecursionError):
+            continue
+        if key.id.encode() == field:
+            found[key.id] = key
+    return found
+
+
+def write(client: redis.Redis, keys: Iterable[Key]) -> None:
+    """Adds keys, or replaces them."""
+    client.hset(names.KEYS, mapping={key.id: msgspec.json.encode(key) for key in keys})
+
+
+def delete(client: redis.Redis, key: str) -> bool:
+    """Deletes a key and what was counted of it; whether there was one."""
+    client.delete(names.used(key))
+    return bool(client.hdel(names.KEYS, key))

@@ -15,6 +15,7 @@ from web.flow.listen import Listener
 from web.flow.publish import Publisher
 from web.http.exchange import Answer, Exchange
 from web.http.server import Server
+from web.hub.keys import NO_LIMITS
 from web.hub.ledger import Ledger, New, Times
 from web.hub.redis import Hub
 
@@ -37,6 +38,7 @@ class WaitingGateway:
             Cleaner(self.hub, self.ledger, Publisher(settings)),
             Recall(History(settings), self.ledger, "", limits.result_ttl_seconds),
             "",
+            lambda _: NO_LIMITS,
             wait_max_seconds=limits.wait_max_seconds,
         )
         app = App(

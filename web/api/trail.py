@@ -73,11 +73,13 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
     frame: Any = client.get(names.result(settled[1][b"r"].decode(), task)) if settled is not None else None
     result = _head(frame) if frame is not None else None
     kept = _trails.decode(trail) if trail else None
-    if isinstance(kept, Trail):
-        kept = _between(int(fields[b"created"]), kept, _settled_ms(settled[0]) if settled is not None else None)
     others = _of_others(client, request, task, moved.asked) if moved is not None and len(moved.asked) > 1 else {}
     if settled is None and first in others:
         kept = others.pop(first)  # it has told more since another region was asked, too
+    created_ms, settled_ms = int(fields[b"created"]), _settled_ms(settled[0]) if settled is not None else None
+    others = {other: _between(created_ms, one, settled_ms) for other, one in others.items()}
+    if isinstance(kept, Trail):
+        kept = _between(created_ms, kept, settled_ms)
     attempts = kept.attempts if isinstance(kept, Trail) else []
     hops = _begun(fields, first, is_published=not isinstance(kept, str))
     hops += [
@@ -93,7 +95,7 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
     if settled is not None:
         hops.append(_settled(*settled))
     if moved is not None:
-        at_ms = moved.at_ms or int(fields[b"created"])
+        at_ms = moved.at_ms or created_ms
         how = "as well as" if len(moved.asked) > 1 else "instead of"
         hops.insert(1, Hop("moved", at_ms, moved.to, note=f"{how} {moved.home} ({moved.why})"))
     if delivered is not None:
@@ -106,7 +108,7 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
         region=region,
         status=status,
         tenant=fields.get(b"tenant", b"").decode(),
-        created_ms=int(fields[b"created"]),
+        created_ms=created_ms,
         hops=sorted(hops, key=lambda hop: hop.at_ms),  # a task may be claimed before its request is accepted
         attempts=attempts,
         result=result,

@@ -10,6 +10,7 @@ from jobs import contract
 from regions import names
 from regions.settings import Limits
 from tests.service.hub_parts import new_request
+from web.api.trail import document, whereabouts
 from web.hub import ids, scripts
 from web.hub.frame import made as frame_made
 from web.hub.ledger import Ledger, New, Settlement, Times
@@ -275,3 +276,18 @@ def test_the_ledger_knows_both_regions_before_and_after_the_end_and_no_other(par
     ]
     assert parts.ledger.were_asked([(*one, "fra") for one in others]) == [False, False, False]
     assert parts.ledger.were_asked([]) == []
+
+
+@pytest.mark.parametrize("wrong_ms", [-40, 40])
+def test_hops_of_both_regions_lie_between_those_of_the_hub(parts, wrong_ms):
+    """However far off their clocks are."""
+    new, times = parts.asked()
+    task = new.tasks[0].id
+    for region in ("nyc", "fra"):
+        at_ms = times.created_ms + wrong_ms
+        ran = contract.Trail(at_ms, [contract.Attempt(1, at_ms + 1, 0, f"{region}.worker.1", "", "")])
+        parts.ledger.mark_running(region, [(new.id, task, contract.encode_trail(ran))])
+    parts.says(new, times, "nyc", "succeeded", trail=contract.encode_trail(ran))
+    found = document(whereabouts(parts.client, new.id, task))["hops"]
+    names_of = [hop["hop"] for hop in found if hop["hop"] not in ("confirmed", "moved")]
+    assert names_of == ["accepted", "bridged", "claimed", "bridged", "claimed", "settled"]

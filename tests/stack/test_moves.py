@@ -221,6 +221,42 @@ def test_gateways_that_hear_of_a_move_at_different_times_lose_nothing(stack, pla
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize(("change", "ends"), [("title", "succeeded"), ("param", "unknown_source")])
+def test_a_gateway_with_another_definition_than_the_region_tells_it_and_its_tasks_end_by_a_named_one(
+    stack, places, tmp_path, change, ends
+):
+    """The region's definition answers if it fits, and the result names it; otherwise the error names both."""
+    here = (
+        SOURCE.replace("Moving", "Moved")
+        if change == "title"
+        else SOURCE.replace("seconds = {}", "seconds = {}\nplace = {}")
+    )
+    (tmp_path / "moving.toml").write_text(here, encoding="utf-8")
+    move(places[1] / "moving.toml", "fra")
+    until(lambda: region_of(stack) == "fra", "the source to be in fra", 30)
+    there = ask(stack.port, "GET", "/v1/sources/moving").json()["definition"]
+    with second_gateway(stack, tmp_path) as port:
+        other = ask(port, "GET", "/v1/sources/moving").json()["definition"]
+        params = {"place": "x"} if change == "param" else {}
+        answer = ask(
+            port, "POST", "/v1/requests", {"Prefer": "wait=30"}, {"sources": [{"source": "moving", "params": params}]}
+        )
+        (result,) = answer.json()["results"]
+        if ends == "succeeded":
+            assert (result["status"], result["definition"]) == ("succeeded", there)
+        else:
+            assert (result["status"], result["error"]["type"], result["error"]["origin"]) == ("failed", ends, "region")
+            assert there in result["error"]["message"]
+            assert other in result["error"]["message"]
+        (shown,) = (one for one in ask(port, "GET", "/v1/regions").json()["regions"] if one["name"] == "fra")
+        assert shown["differs"]["moving"] == {"there": there, "here": other}
+        said = "a region has other definitions than this gateway"
+        until(lambda: said in stack.log("second-gateway"), "the difference to be logged", 60)
+    (stack.data / "log" / "second-gateway.log").unlink()
+    assert "moving" not in regions_of(stack)["fra"]["differs"]
+
+
+@pytest.mark.timeout(600)
 def test_a_region_goes_when_no_source_names_it_and_no_task_is_open(stack, places):
     regions, sources = places
     move(sources / "moving.toml", NEW)
@@ -261,6 +297,30 @@ def test_a_region_that_was_removed_comes_back(stack, places):
     with Load(stack) as load:
         load.more()
     assert load.check() == {NEW}
+
+
+@pytest.mark.timeout(600)
+def test_a_region_that_does_not_start_is_taken_out_again_and_the_others_go_on(stack, places):
+    regions, _ = places
+    in_the_way = stack.data / "redis-bad" / "appendonlydir"
+    in_the_way.parent.mkdir(mode=0o700)
+    in_the_way.write_text("no folder")
+    before = stack.pids()
+    with Load(stack) as load:
+        load.more()
+        write_region(regions, "bad")
+        refused = stack.up("--detach", check=False)
+        assert refused.returncode == 1
+        assert "redis-bad does not start" in refused.stderr
+        assert "The regions are as they were." in refused.stderr
+        load.more()
+    load.check()
+    until(lambda: "bad" not in regions_of(stack), "the gateway to let it go", 30)
+    assert stack.pids() == before
+    in_the_way.unlink()
+    (regions / "bad.toml").unlink()
+    assert stack.up("--detach", check=False).returncode == 1  # nothing has changed
+    assert is_up(stack)
 
 
 @pytest.mark.timeout(600)

@@ -205,3 +205,21 @@ def test_a_file_that_comes_later_and_a_fault_are_noticed(files, monkeypatch, tmp
             again()
     (later / "fra.toml").unlink()
     assert again().one("fra").scale.min == 1
+
+
+def test_all_regions_are_read_again_when_a_file_came_changed_or_went(files, monkeypatch):
+    read = []
+    monkeypatch.setattr(settings, "load", lambda *_, its=settings.load, **how: read.append(1) or its(**how))
+    for name, text in files(fra="", nyc="").items():
+        monkeypatch.setenv(name, text)
+    again = settings.Again()
+    assert [list(again().region) for _ in range(5)] == [["fra", "nyc"]] * 5
+    assert len(read) == 2
+    folder = again().regions.folders[0]
+    (folder / "ams.toml").write_text('title = "Amsterdam"')
+    assert [list(again().region) for _ in range(3)] == [["ams", "fra", "nyc"]] * 3
+    (folder / "ams.toml").write_text('title = "Mokum"')
+    assert again().one("ams").title == "Mokum"
+    (folder / "nyc.toml").unlink()
+    assert [list(again().region) for _ in range(3)] == [["ams", "fra"]] * 3
+    assert len(read) == 5

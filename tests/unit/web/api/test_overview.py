@@ -1,5 +1,6 @@
 """How a region is, from what its parts said last."""
 
+import re
 from collections.abc import Sequence
 
 import click
@@ -11,6 +12,7 @@ from scripts.commands import status as status_command
 from tests import sources
 from web.api.overview import (
     DIFFERS_MAX,
+    Overview,
     Rates,
     differing,
     health_of,
@@ -168,6 +170,29 @@ def test_a_source_that_only_the_region_has_differs_and_one_that_said_nothing_doe
 def test_differences_are_bounded(listed):
     seen = told(**{f"gone_{number}": "0ld" for number in range(500)})
     assert len(differing(seen, listed.entries())) == DIFFERS_MAX
+
+
+class Telling(Overview):
+    """An overview that is told what regions said."""
+
+    def __init__(self, catalog) -> None:
+        self.said, self._catalog, self._differs, self._told = told(), catalog, {}, {}
+
+    def _states(self):
+        return {"fra": self.said}, {}
+
+
+def test_a_difference_that_lasts_is_logged_once_and_so_is_its_end(listed, capsys):
+    """A deploy reaches the hosts one after the other, so that one look is not enough."""
+    own, telling = listed.get("demo.list").definition.hash, Telling(listed)
+
+    def logged(definition: str) -> list[str]:
+        telling.said = told(demo_list=definition)
+        telling.tell()
+        return re.findall(r"other definitions|same definitions", capsys.readouterr().out)
+
+    seen = [logged(one) for one in ("0ther", own, "0ther", "0ther", "0ther", "an0ther", "an0ther", own, own)]
+    assert seen == [[], [], [], ["other definitions"], [], [], ["other definitions"], ["same definitions"], []]
 
 
 def test_status_names_the_definitions_that_differ():

@@ -115,7 +115,7 @@ class ChangedRegions:
     def _remove(self, broker: RabbitMQ, ports: Ports, regions: Collection[str]) -> None:
         for name in regions:
             self.supervisor.remove(parts.of_region(name))
-            broker.ctl("delete_user", names.hub_user(name))
+            broker.delete_user(names.hub_user(name))
         with self._hub(ports) as hub:
             hub.acl_deluser(*map(names.hub_user, regions))
 

@@ -237,9 +237,14 @@ class RabbitMQ:
 
     def take_definitions(self) -> None:
         """Makes the running node take its definitions file: users that were added, and what it has already. Raises ``Failed``."""
-        done = self.ctl("import_definitions", str(self.folder / "definitions.json"))
-        if done.returncode != 0:
-            raise Failed(f"RabbitMQ did not take its users: {done.stdout.strip()} {done.stderr.strip()}")
+        file = json.dumps(str(self.folder / "definitions.json"), ensure_ascii=False)
+        said = self.evaluate(f"{{ok, Read}} = file:read_file(<<{file}/utf8>>), rabbit_definitions:import_raw(Read).")
+        if said != "{ok, ok}":
+            raise Failed(f"RabbitMQ did not take its definitions: {said}")
+
+    def delete_user(self, user: str) -> None:
+        """Deletes a user of the running node, if there is one. Raises ``Failed``."""
+        self.evaluate(f"""rabbit_auth_backend_internal:delete_user(<<"{user}">>, <<"scripts/up">>).""")
 
     def limit_memory(self, count: int = MEMORY_BYTES) -> None:
         """Changes how many bytes of memory the node may have before it takes no more messages."""

@@ -66,6 +66,8 @@ class Load:
         if reply.status == 202:
             self.ledger.note(reply.json())
             self.regions |= {task["id"]: task["region"] for task in reply.json()["tasks"]}
+        elif reply.status == 503:  # a busy machine: nothing was accepted
+            self.ledger.refused.append(reply.json()["request"])
         else:
             self._strange.append(reply)
 
@@ -77,6 +79,8 @@ class Load:
     def check(self) -> set[str]:
         """Every accepted task succeeded, once, in the region that it was accepted for. The regions."""
         assert self._strange == []
+        assert len(self.ledger.refused) < len(self.ledger.promised) / 10
+        assert {ask(self.ports[0], "GET", f"/v1/requests/{one}").status for one in self.ledger.refused} <= {404}
         for request in self.ledger.promised:
             self.ledger.collect(request)
         self.ledger.check()

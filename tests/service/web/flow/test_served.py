@@ -130,6 +130,9 @@ def test_a_wrong_file_of_a_region_changes_nothing_until_it_is_mended(gateway):
     gateway.stack.region.finish(gateway.stack.region.take(NEW))
     gateway.succeeds(request)
     assert len(gateway.said("the regions stay as they are: their files are wrong")) == 1
+    assert gateway.seen().keys() == {"fra", "nyc", "sin", NEW}
+    assert not gateway.said("a region's file is gone, it is served until nothing needs it")
+    assert not gateway.said("a region is not served any more")
 
 
 def test_a_region_whose_queues_the_broker_refuses_leaves_the_others_as_they_are(gateway):

@@ -169,6 +169,8 @@ class Home:
             for link in idle:
                 if link is not None and link.fileno() >= 0:
                     poll.register(link, select.POLLIN)
+            if len(idle) < len(self._lines):  # the other one is idle soon
+                until = min(until, now + FILE_MS / 1000)
         found = poll.poll(None if until == math.inf else max(0.0, until - now) * 1000)
         descriptors = {descriptor for descriptor, _ in found}
         if wake in descriptors:

@@ -495,6 +495,12 @@ def test_a_lost_way_home_is_opened_again_before_there_is_a_result(region_redis, 
     hub_redis.running.start()
     until(lambda: len(connections(hub_redis)) == 2, "new connections to the new process")
     shipper.put([stored(region_redis.client, outcome(1))])
+    until(lambda: left(region_redis) == (0, 0), "its result to be in the hub's file")
+    for one in connections(hub_redis):
+        hub_redis.client.client_kill_filter(_id=one)
+        until(
+            lambda gone=one: len(connections(hub_redis)) == 2 and gone not in connections(hub_redis), "a new connection"
+        )
     shipper.stop(30)
     assert results(hub_redis.client) == ["T1"]
 

@@ -24,8 +24,9 @@ class Disk:
         monkeypatch.setattr(ledger.durability, "file_of", self._file_of)
 
     def _file_of(self, _: bytes) -> durability.File:
-        self.looks += 1
-        return durability.File(1, 10, 0, self._size) if self._is_slow else durability.File()
+        found = durability.File(1, 10, 0, self._size) if self._is_slow else durability.File()
+        self.looks += 1  # only now: who has seen this look may let the disk write
+        return found
 
     def writes(self) -> None:
         """What was done by now is in the file; an fsync is pending again."""

@@ -42,6 +42,7 @@ SOON_SECONDS: Final = 0.02  # the same while tasks of a region wait to be asked 
 CALM_SECONDS: Final = 2.0  # the same while no source has a standby
 LEASE_MS: Final = 2_000
 SOME: Final = 200  # tasks of a region that are looked at in one turn; the next one begins when the broker has confirmed
+AGAIN_SECONDS: Final = 1.0  # until a walk begins again after something was sent in vain
 WALK_SECONDS: Final = 5.0  # between two walks through all open tasks of a region
 
 log = logs.get("takeover")
@@ -251,8 +252,9 @@ class _Walk(Struct):
     unconfirmed: int = 0  # batches
 
     def begin(self) -> None:
-        """Begins a first walk again."""
-        self.from_ms, self.skip, self.due, self.is_first = None, 0, 0.0, True
+        """Begins a first walk again in a moment, since the hub or the broker may be away."""
+        self.from_ms, self.skip, self.is_first = None, 0, True
+        self.due = time.monotonic() + AGAIN_SECONDS
 
     def turn(self, *, is_newest_first: bool) -> None:
         """Begins again if the walk has to go the other way."""

@@ -1,5 +1,6 @@
 """What a gateway does with the tasks of a region that is away: its standbys get them, and pinned tasks stay."""
 
+import itertools
 import json
 import threading
 import time
@@ -452,3 +453,21 @@ def test_a_standby_that_a_source_names_no_more_answers_what_it_was_asked_and_is_
     assert result_of(stack, answer)["region"] == "nyc"
     until(lambda: not stack.hub.client.xlen(names.out_stream("nyc")), "all that nyc said to be read")
     assert ask(stack.port, "GET", "/v1/regions/nyc").json()["refused"] == {}
+
+
+def test_a_broker_that_takes_nothing_is_asked_again_in_a_while_and_gets_each_task(stack, regions, monkeypatch):
+    real, tried = stack.gateway.publisher.publish, []
+
+    def refuse(batch) -> None:
+        if len(tried) < 3 and any(message.routing_key == "nyc" for message in batch.messages):
+            tried.append(time.monotonic())
+            batch.end("the broker is away")
+        else:
+            real(batch)
+
+    answer = posted(stack, LIST)
+    monkeypatch.setattr(stack.gateway.publisher, "publish", refuse)
+    loses(stack, regions)
+    assert stack.region.take("nyc").task == answer["tasks"][0]["id"]
+    assert all(later - one >= takeover.AGAIN_SECONDS for one, later in itertools.pairwise(tried))
+    assert stack.region.is_empty("nyc")

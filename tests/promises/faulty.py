@@ -62,7 +62,7 @@ class Faulty:
 
     def install(self) -> None:
         """Wraps what the points are in."""
-        claim, finish, post = Claimer.claim, Claimer.finish, Home.post
+        claim, finish, begin, end = Claimer.claim, Claimer.finish, Home.begin, Home.end
         page, parse, go = Fetcher._page, Source.parse, Runner.run
         starts = os.open(FOLDER / "starts", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -76,13 +76,17 @@ class Faulty:
             self.hit("finish")
             return finish(*args, **kwargs)
 
-        def posting(home, shipments, *args):
+        def beginning(home, shipments, *args):
             if shipments:
                 self.hit("ship")
-            is_posted = post(home, shipments, *args)
-            if shipments and is_posted:
+            return begin(home, shipments, *args)
+
+        def ending(home):
+            shipments = home._batches[0].shipments
+            is_taken = end(home)
+            if shipments and is_taken:
                 self.hit("shipped")
-            return is_posted
+            return is_taken
 
         def fetching(*args, **kwargs):
             self.hit("fetch")
@@ -97,7 +101,7 @@ class Faulty:
             os.write(starts, f"{task} {execution.attempt} {os.getpid()} {time.time()}\n".encode())
             return go(runner, execution)
 
-        Claimer.claim, Claimer.finish, Home.post = claiming, finishing, posting
+        Claimer.claim, Claimer.finish, Home.begin, Home.end = claiming, finishing, beginning, ending
         Fetcher._page, Source.parse, Runner.run = fetching, parsing, running
 
 

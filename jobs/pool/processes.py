@@ -43,8 +43,8 @@ from regions.process import Residents, cpu_seconds, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
 
-WATCH_SECONDS: Final = 1.0  # how long one turn waits for beats, and to be told of something
-TURN_SECONDS: Final = 0.05  # between two turns at least: a busy child beats a thousand times a second
+WATCH_SECONDS: Final = 1.0  # how long one turn waits to be told of something; then it reads beats
+TURN_SECONDS: Final = 0.05  # between two turns at least
 STARTS_SECONDS: Final = 0.2  # how long one turn waits while suspects wait for their processes
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000  # a child without a beat for this long hangs
 MEMORY_CHECK_SECONDS: Final = 2.0  # between two looks at memory
@@ -70,6 +70,12 @@ class Child:
     started: float
     beat: float | None = None
     is_killed: bool = False
+
+    def beats(self) -> bytes:
+        """What it has written to its pipe since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self.pipe, 65536)
+        return b""
 
     def is_silent(self, now: float) -> bool:
         """Whether its loop hangs and it was not killed yet."""
@@ -205,7 +211,7 @@ class Pool:
             self._waker.send(b".")
 
     def _wait_seconds(self, now: float) -> float:
-        """How long to wait for beats, at most."""
+        """How long to wait to be told of something, at most."""
         due = [slot.not_before for slot in (*self._slots, self._urgent) if slot.child is None]
         wait = min(now + WATCH_SECONDS, self._memory_read + MEMORY_CHECK_SECONDS, *due) - now
         return max(0.0, min(wait, STARTS_SECONDS) if self._missing > 0 else wait)
@@ -262,6 +268,7 @@ class Pool:
         kind = "worker" if slot.kind == "normal" else slot.kind
         name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
         ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
         try:
             is_normal = slot.kind == "normal"
             process = self._spawn(name, theirs) if is_normal else self._fork_server.start(name, theirs, slot.kind)
@@ -291,19 +298,22 @@ class Pool:
         return process
 
     def _watch(self) -> None:
-        """Reads beats for a moment, removes children that died, kills silent ones."""
-        # The pipe of a dying child is always readable, and a busy one beats all the time.
+        """Waits to be told of something, reads beats, removes children that died, kills silent ones."""
+        # The pipe of a dying child is ready all the time.
         time.sleep(max(0.0, self._watched + TURN_SECONDS - time.monotonic()))
-        pipes = {child.pipe: child for child in self._children()}
-        told = [self._woken.fileno(), *self._fork_server.descriptors()]
-        ready, _, _ = select.select([*pipes, *told], [], [], self._wait_seconds(time.monotonic()))
+        poll = select.poll()
+        for one in self._children():  # a process that has begun wakes the pool only by its end
+            poll.register(one.pipe, 0 if one.beat else select.POLLIN)
+        for descriptor in (self._woken.fileno(), *self._fork_server.descriptors()):
+            poll.register(descriptor, select.POLLIN)
+        ready = poll.poll(self._wait_seconds(time.monotonic()) * 1000)
         now = self._watched = time.monotonic()
-        for pipe in ready:
-            if pipe == told[0]:
-                self._woken.recv(4096)
-            elif pipe in pipes and (beats := os.read(pipe, 65536)):
-                pipes[pipe].beat = now
-                self._replace(pipes[pipe], is_stuck=STUCK_BEAT in beats)
+        if self._woken.fileno() in dict(ready):
+            self._woken.recv(4096)
+        for one in self._children():
+            if beats := one.beats():
+                one.beat = now
+                self._replace(one, is_stuck=STUCK_BEAT in beats)
         for slot in self._all():
             child = slot.child
             if child is None:

@@ -100,7 +100,7 @@ def test_a_pool_runs_its_processes_and_says_so(start, region_redis, hub_redis, t
     assert (status(hub)["processes"], status(hub)["threads"], status(hub)["waiting"]) == (2, 8, 2)
     gate.touch()
     until(lambda: status(hub)["succeeded"] == 10, "ten successes to be reported")
-    assert sorted(results(hub)) == sorted(ids)
+    until(lambda: sorted(results(hub)) == sorted(ids), "all results")
     assert (status(hub)["raw_bytes"], status(hub)["outbox_bytes"]) == (1000, 0)
 
 

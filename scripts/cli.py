@@ -273,7 +273,7 @@ def bench(
     """Measures Nearfetch, Bottle + Celery, and bare loops in turn, on the same pages.
 
     With geo: the same pages from across an ocean, fetched from the hub directly and through a region: time, and bytes across
-    the ocean. It takes about 15 minutes, with --quick about 6.
+    the ocean. It takes about 20 minutes, with --quick about 5.
 
     Rows: tiny, page, page-100ms, page-1s, and interactive: synchronous calls beside a full load of tiny answers, of each
     page, and of all in turn. For one of these loads name interactive-tiny, interactive-page, interactive-page-100ms,

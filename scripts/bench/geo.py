@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -314,8 +314,7 @@ def _region(site: FarSite, rtt_ms: float, progress: Progress) -> Iterator[Throug
         for source, text in geo_pages.definitions(REGION).items():
             (stack.sources / f"{source}.toml").write_text(text, encoding="utf-8")
         stack.start()
-        client = ThroughRegion(stack)
-        yield client
-        client.close()
+        with closing(ThroughRegion(stack)) as client:
+            yield client
     finally:
         stack.stop()

@@ -170,6 +170,8 @@ def test_a_trail_that_can_not_be_read_costs_its_result_nothing(parts, trail):
     [
         Run(source="demo.list", definition="0", rows=-1),
         Run(source="demo.list", definition="0", raw_bytes=2**62),
+        Run(source="demo.list", definition="0", received_bytes=2**62),
+        Run(source="demo.list", definition="0", spared_bytes=-1),
         Run(source="demo.list", definition="0", gaps={"f": -5}),
         Run(source="demo.list", definition="0", error="x" * 5_000),
         Run(source="demo.plain", definition="0"),

@@ -32,7 +32,11 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKER = ("jobs.worker.__main__", "jobs.task.runner", "jobs.answers.cache", "jobs.pool.processes")
 GATEWAY = ("web.app",)
 BRIDGE = ("bridge.bridge",)
-COMMAND = ("scripts.cli", "bridge.ensure")
+# With what the commands import when they are called.
+COMMAND = (
+    "scripts.cli", "bridge.ensure", "bridge.bridge", "scripts.commands.config", "scripts.commands.scale", "scripts.commands.status",
+    "scripts.commands.where", "scripts.commands.fetch", "scripts.commands.trace", "scripts.commands.day",
+)  # fmt: skip
 AUTHORING = ("scripts.cli", "scripts.commands.source_try", "scripts.commands.source_samples")
 UP = ("scripts.stack.up",)
 EXAMINER = ("jobs.pool.examiner", "jobs.parse.examine")
@@ -126,7 +130,7 @@ def forks(*modules: ModuleType) -> None:
         def __init__(self, command: Sequence[str], **options) -> None:
             assert command[0] == sys.executable
             self._server = server
-            subprocess.Popen.__init__(self, command[1:], **options)
+            subprocess.Popen.__init__(self, _without_options(command[1:]), **options)
 
     for module in modules:
         module.subprocess = _with(Own)
@@ -134,7 +138,12 @@ def forks(*modules: ModuleType) -> None:
 
 def python(imported: tuple[str, ...]) -> SimpleNamespace:
     """``subprocess`` for a module that starts Python by ``Popen([sys.executable, …])``: the process is forked instead."""
-    return _with(lambda command, **options: Forked(command[1:], imported=imported, **options))
+    return _with(lambda command, **options: Forked(_without_options(command[1:]), imported=imported, **options))
+
+
+def _without_options(words: Sequence[str]) -> list[str]:
+    """What follows -P: where modules are found is known."""
+    return list(words[1:] if words[0] == "-P" else words)
 
 
 def _with(popen: Callable[..., subprocess.Popen]) -> SimpleNamespace:

@@ -24,6 +24,7 @@ from tests.service.bridging import Broker, task
 from tests.waiting import until
 
 MAIN = "import bridge.ensure as ensure\n{patch}\nfrom scripts.cli import main\nmain()"
+FORKS = "from tests import forked\nforked.forks(ensure)"  # a patch: bridges are forked from the command
 
 AT_ONCE = "ensure.SUPERVISOR_SECONDS = 0.0"  # a patch: there is no supervisor to wait for
 
@@ -65,24 +66,25 @@ class Host:
         process.signal(signal.SIGSTOP)
         return process
 
-    def start(self, *words: str, patch: str = "", **variables: str) -> subprocess.Popen:
-        """``nearfetch bridges …``; ``patch`` runs before it, in its process."""
+    def start(self, *words: str, patch: str = "", forks: bool = True, **variables: str) -> subprocess.Popen:
+        """``nearfetch bridges …``; ``patch`` runs before it, in its process. ``forks``: what it starts is forked."""
+        patch = "\n".join([patch, FORKS] if forks else [patch])
         return Forked(
             ["-c", MAIN.format(patch=patch), "bridges", *words], imported=COMMAND,
             env={**self.environment, **variables}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def run(self, *words: str, code: int = 0, patch: str = "", **variables: str) -> str:
+    def run(self, *words: str, code: int = 0, patch: str = "", forks: bool = True, **variables: str) -> str:
         """Its output. Fails when its exit code is not ``code``."""
-        process = self.start(*words, patch=patch, **variables)
+        process = self.start(*words, patch=patch, forks=forks, **variables)
         out, err = process.communicate(timeout=100)
         assert process.returncode == code, (process.returncode, out, err)
         return out + err
 
-    def begin(self, region: str) -> int:
+    def begin(self, region: str, *, forks: bool = True) -> int:
         """Starts a region's bridge by ``ensure``, without the wait for a supervisor. Returns its pid once it consumes."""
-        self.run("ensure", region, patch=AT_ONCE)
+        self.run("ensure", region, patch=AT_ONCE, forks=forks)
         return self.consuming(region)
 
     def seen(self, region: str = "*") -> list[tuple[Path, Beat]]:

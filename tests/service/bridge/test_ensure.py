@@ -171,7 +171,7 @@ def test_a_command_that_hangs_with_the_lock_is_ended(host, region):
 
 
 def test_the_lock_is_free_while_the_started_bridge_lives(host, region):
-    host.begin(region)
+    host.begin(region, forks=False)
     with (host.folder / f"{region}.lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

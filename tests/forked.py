@@ -30,11 +30,9 @@ from types import ModuleType, SimpleNamespace
 ROOT = Path(__file__).resolve().parents[1]
 # What the tests' processes are, and what they import first; there is a server for each.
 WORKER = ("jobs.worker.__main__", "jobs.task.runner", "jobs.answers.cache", "jobs.pool.processes")
-GATEWAY = ("web.app",)
-BRIDGE = ("bridge.bridge",)
 # With what the commands import when they are called.
-COMMAND = (
-    "scripts.cli", "bridge.ensure", "bridge.bridge", "scripts.commands.config", "scripts.commands.scale", "scripts.commands.status",
+COMMAND = GATEWAY = BRIDGE = (
+    "scripts.cli", "web.app", "bridge.ensure", "bridge.bridge", "scripts.commands.config", "scripts.commands.scale", "scripts.commands.status",
     "scripts.commands.where", "scripts.commands.fetch", "scripts.commands.trace", "scripts.commands.day",
 )  # fmt: skip
 AUTHORING = ("scripts.cli", "scripts.commands.source_try", "scripts.commands.source_samples")

@@ -25,3 +25,30 @@ def test_each_equivalent_mutant_names_a_line_of_a_mutated_file_and_a_reason() ->
         if one["path"] not in paths or one["was"] not in lines or one["was"] == one["now"] or not one["reason"].strip():
             faults.append(one)
     assert faults == []
+
+
+def test_a_mutant_meets_quick_tests_of_all_files_rather_than_slow_ones_of_the_closest() -> None:
+    pytest.importorskip("cosmic_ray")
+    from tests.mutation.forks import Seen
+    from tests.mutation.mutants import Mutant
+    from tests.mutation.run import CHOSEN_SECONDS, Target, choose
+
+    quick, slow, starts = (
+        Seen(1.0, {"a.py": [7]}),
+        Seen(CHOSEN_SECONDS / 2, {"a.py": [7]}),
+        Seen(1.0, {}, starts=True),
+    )
+    seen = {
+        "close::slow1": slow,
+        "close::slow2": slow,
+        "close::quick": quick,
+        "far::starts": starts,
+        "far::quick": quick,
+    }
+    target = Target("a.py", ["close", "far"], {**seen, "far::elsewhere": Seen(1.0, {"a.py": [8]})})
+    mutant = Mutant("a.py", 7, "AddNot", "was", "now", "text", "place", "key")
+    assert choose(target, mutant) == ["close::quick", "close::slow1", "far::quick", "far::starts"]
+    target.killers["place"]["far::quick"] += 1
+    assert choose(target, mutant)[0] == "far::quick"
+    endless = Target("a.py", ["close"], {"close::slow": Seen(2 * CHOSEN_SECONDS, {"a.py": [7]})})
+    assert choose(endless, mutant) == ["close::slow"]

@@ -5,7 +5,7 @@ import html
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from types import MappingProxyType
@@ -98,7 +98,8 @@ class Overview:
         bytes_of = self._bytes_of(states)
         with self._hub.asking():
             dead_letters = self._dead.count()
-        views = [self._region_view(state, *bytes_of[state.name]) for state in states]
+        entries = self._entries_by_region()
+        views = [self._region_view(state, entries, *bytes_of[state.name]) for state in states]
         return _json({"regions": views, "dead_letters": dead_letters})
 
     def region(self, region: str) -> Answer:
@@ -107,7 +108,7 @@ class Overview:
             names = ", ".join(list(self._settings.region))
             raise Problem("not-found", f'there is no region "{region[:60]}"; expected one of {names}')
         states = self._read_regions([region])
-        return _json(self._region_view(states[0], *self._bytes_of(states)[region]))
+        return _json(self._region_view(states[0], self._entries_by_region(), *self._bytes_of(states)[region]))
 
     def tell(self) -> None:
         """Logs once which definitions differ between a region and this gateway. Call it every ten seconds or so.
@@ -115,8 +116,9 @@ class Overview:
         A difference counts if it was there at the call before, too: a new file reaches some hosts before others.
         """
         regions, _ = self._states()
+        entries = self._entries_by_region()
         for name, state in regions.items():
-            before, now = self._differs.get(name, {}), differing(state, self._catalog.entries())
+            before, now = self._differs.get(name, {}), differing(state, entries.get(name, ()))
             self._differs[name] = now
             found = {source: one for source, one in now.items() if before.get(source) == one}
             told, self._told[name] = self._told.get(name, {}), found
@@ -131,7 +133,8 @@ class Overview:
         own = exchange.header("Host") or f"{self._settings.gateway.host}:{self._settings.gateway.port}"
         address = self._base or f"http://{own}"
         rows = [_source_row(self._source_view(entry, states), address) for entry in self._catalog.entries()]
-        views = [self._region_view(state) for state in regions.values()]
+        entries = self._entries_by_region()
+        views = [self._region_view(state, entries) for state in regions.values()]
         region_rows = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
         text = self._page.substitute(sources="".join(rows), regions=region_rows, address=html.escape(address))
         headers = [
@@ -184,19 +187,32 @@ class Overview:
             for name, _ in asked
         }
 
+    def _entries_by_region(self) -> dict[str, list[Entry]]:
+        """The sources that each region runs or may take over, and in each those whose definition is broken."""
+        found: dict[str, list[Entry]] = {region: [] for region in list(self._settings.region)}
+        for entry in self._catalog.entries():
+            regions = found if entry.definition is None else entry.definition.regions(entry.region)
+            for region in regions:
+                if region in found:
+                    found[region].append(entry)
+        return found
+
     def _region_view(
-        self, state: RegionState, days: Days | None = None, today: Mapping[str, Sums] | None = None
+        self,
+        state: RegionState,
+        entries: Mapping[str, Sequence[Entry]],
+        days: Days | None = None,
+        today: Mapping[str, Sums] | None = None,
     ) -> dict[str, Any]:
+        own = entries.get(state.name, ())
         region = self._settings.region.get(state.name)  # None if it went a moment ago
         title = state.name if region is None else region.title
         stay = {
-            entry.id: why
-            for entry in self._catalog.entries()
-            if entry.region == state.name and (why := self._takeover.why_it_stays(entry))
+            entry.id: why for entry in own if entry.region == state.name and (why := self._takeover.why_it_stays(entry))
         }
         view = region_view(state, title, self._rates, days, today, self._leaving.get(state.name, ""))
         taken = taken_view(self._takeover.records.get(state.name))
-        differs = differing(state, self._catalog.entries())
+        differs = differing(state, own)
         return {**view, "takeover": taken, "not_movable": stay, "differs": differs}
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from jobs.definition.catalog import Catalog
+from regions.settings import Region, Settings
 from scripts.commands import status as status_command
 from tests import sources
 from web.api.overview import (
@@ -177,6 +178,7 @@ class Telling(Overview):
 
     def __init__(self, catalog) -> None:
         self.said, self._catalog, self._differs, self._told = told(), catalog, {}, {}
+        self._settings = Settings(region={"fra": Region(name="fra")})
 
     def _states(self):
         return {"fra": self.said}, {}

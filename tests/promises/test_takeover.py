@@ -1,4 +1,4 @@
-"""Takeover: a region stops, loses its broker or its bridge. Sources with a standby are answered, once each; pinned ones stay."""
+"""Takeover: a region stops, vanishes behind its links, loses its broker or its bridge. Sources with a standby are answered, once each; pinned ones stay."""
 
 import contextlib
 import signal
@@ -10,8 +10,9 @@ from typing import Self
 import pytest
 
 from regions import names
+from scripts.chaos.points import links
 from scripts.chaos.stack import ChaosStack, source
-from scripts.stack.wan_links import Rule
+from scripts.stack.wan_links import Rule, Way
 from tests.ledger import GONE
 from tests.promises.driving import Ledger, well
 from tests.waiting import until
@@ -54,6 +55,19 @@ def stopped(stack) -> Iterator[None]:
     finally:
         for part in reversed(parts):
             stack.signal(part, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def black_holed(stack) -> Iterator[None]:
+    """Every connection of the region is accepted and kept, and nothing comes through."""
+    own = [link.name for link in links(stack.regions) if link.part.endswith(f"-{HOME}")]
+    for link in own:
+        stack.control.rule(link, Rule(there=Way(then="hold"), back=Way(then="hold")))
+    try:
+        yield
+    finally:
+        for link in own:
+            stack.control.heal(link)
 
 
 @contextlib.contextmanager
@@ -120,7 +134,7 @@ class Load:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("hurt", [stopped, without_broker, without_bridge])
+@pytest.mark.parametrize("hurt", [stopped, black_holed, without_broker, without_bridge])
 def test_a_region_that_can_not_answer_is_taken_over_and_gets_its_tasks_again(both, hurt):
     stack = both
     with Load(stack) as load:

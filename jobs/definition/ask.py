@@ -28,6 +28,7 @@ KEYS: Final = ("method", "headers", "cookies", "form", "json", "body", "auth", "
 
 _VARIABLE: Final = r"[A-Za-z0-9_]+(?::[1-9]\d{0,3}|\*)?"
 _URL: Final = re.compile(rf"(?:[^{{}}]|\{{[+#./;?&]?{_VARIABLE}(?:,{_VARIABLE})*\}})+")
+_COMMON: Final = re.compile(r"\{([/?&]?)([A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*)\}")
 _NAME: Final = re.compile(r"\{((?:before|secret)\.[A-Za-z_][A-Za-z0-9_]*|[A-Za-z_][A-Za-z0-9_]*)\}")
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -58,10 +59,11 @@ class Ask(Struct, frozen=True, kw_only=True):
 
         Raises ``jobs.definition.hosts.HostRefused``, a ValueError, for a host that the definition does not name.
         """
-        template, origin = _template(self.url)
-        if template is None:
+        parts, origin = _template(self.url)
+        if not parts:
             return self.url
-        expanded = template.expand({name: _text(value) for name, value in params.items()})
+        texts = {name: _text(value) for name, value in params.items()}
+        expanded = "".join([part if isinstance(part, str) else part.expand(texts) for part in parts])
         if not origin:
             hosts.check(expanded, self.hosts, hosts.leaders(self.url))
         elif origin_or_none(expanded) != origin:
@@ -89,10 +91,40 @@ class Ask(Struct, frozen=True, kw_only=True):
         return sorted({name for name in found if "." in name})
 
 
+class _Expression(Struct, frozen=True):
+    """A part of a template in braces, of the common kinds: {a,b}, {/a}, {?a,b} and {&a} (RFC 6570, 3.2).
+
+    Every task's address is expanded twice, and uritemplate takes ten times as long.
+    """
+
+    operator: str
+    names: tuple[str, ...]
+
+    def expand(self, texts: Mapping[str, str | list[str] | None]) -> str:
+        """What stands in its place. A param without a value, or with an empty list, is left out."""
+        is_named, found = self.operator in ("?", "&"), []
+        for name in self.names:
+            text = texts.get(name)
+            if text is None or text == []:
+                continue
+            quoted = quote(text, "") if isinstance(text, str) else ",".join([quote(one, "") for one in text])
+            found.append(f"{name}={quoted}" if is_named else quoted)
+        separator = "&" if is_named else self.operator or ","
+        return self.operator + separator.join(found) if found else ""
+
+
 @functools.lru_cache(maxsize=4096)
-def _template(url: str) -> tuple[uritemplate.URITemplate | None, str]:
-    """A parsed template (None for an address without params), and the origin of all its addresses ("" if params decide)."""
-    return uritemplate.URITemplate(url) if "{" in url else None, fixed_origin(url)
+def _template(url: str) -> tuple[list[str | _Expression | uritemplate.URITemplate], str]:
+    """The parts of a template (none for an address without params), and the origin of all its addresses ("" if params decide)."""
+    parts: list[str | _Expression | uritemplate.URITemplate] = []
+    if "{" in url:
+        for text, expression in re.findall(r"([^{]+)|(\{[^}]*\})", url):
+            common = _COMMON.fullmatch(expression)
+            if common is not None:
+                parts.append(_Expression(common[1], tuple(common[2].split(","))))
+            else:
+                parts.append(text or uritemplate.URITemplate(expression))
+    return parts, fixed_origin(url)
 
 
 class Made(Struct, frozen=True):

@@ -37,7 +37,7 @@ def test_a_black_holed_region_ends_its_tasks_and_slows_no_other(stack):
         if len(requests) < WINDOWS:  # the last one stays, so that its tasks end by their deadline
             for link in own:
                 stack.control.heal(link)
-    is_noise, said = compared(calm, disturbed)
+    is_noise, said = compared(calm, disturbed, has_p50=True)
     print(said)
     results = ledger.results(requests[-1], DEADLINE_SECONDS + GRACE_SECONDS + SWEEP_SECONDS)
     assert {(result["status"], result["error"]["type"]) for result in results} == {("expired", "expired")}

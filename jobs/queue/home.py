@@ -320,8 +320,9 @@ class Home:
                 batch.line.drop()
             self._batches.clear()
             self.flying_bytes = 0
-            if self._current is not self._waiting:
-                self._current.drop()
+            for line in self._lines:  # an idle one is lost, too, and would end each wait at once
+                if line is not self._waiting and (line is self._current or not line.taken):
+                    line.drop()
             self._changed.notify_all()
 
     def _succeeded(self) -> None:

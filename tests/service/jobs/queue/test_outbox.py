@@ -655,3 +655,14 @@ def test_a_result_reaches_a_hub_that_was_dead_when_it_was_finished(region_redis,
     until(lambda: results(hub_redis.client) == ["T1"], "the result")
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     shipper.stop(5)
+
+
+def test_a_hub_that_is_away_is_asked_with_pauses_that_grow(region_redis, hub_redis, home):
+    """Both idle connections were lost, and none can be opened: the one that was not tried must not wake the shipper again and again."""
+    shipper = idle(home)
+    hub_redis.running.kill()
+    until(lambda: home._failures >= 1, "the loss to be noticed")
+    began, before = time.monotonic(), home._failures
+    until(lambda: home._failures >= before + 6, "six more tries")
+    assert time.monotonic() - began >= 5 * connect.BACKOFF_FIRST_SECONDS / 2
+    shipper.stop(5)

@@ -24,7 +24,8 @@ def test_an_expression_is_what_the_library_makes_of_it(expression):
     for values in itertools.product(VALUES, repeat=2):
         params = dict(zip(NAMES, (*values, "last"), strict=True))
         # An empty list is no value (RFC 6570, 2.3); the library forgets that in {a,b}.
-        defined = {name: None if value == [] else value for name, value in params.items()}
+        is_simple = expression[1:].rstrip("}").replace(",", "").replace("_", "").isalnum()
+        defined = {name: None if is_simple and value == [] else value for name, value in params.items()}
         assert Ask(url=url).expand(params) == uritemplate.expand(url, defined)
 
 

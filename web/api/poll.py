@@ -45,6 +45,7 @@ class Poller:
         """``limits_of``: an API key's id → what it may use."""
         self._recall, self._base, self._wait_max_seconds = recall, base, wait_max_seconds
         self._limits_of = limits_of
+        self._absent = recall.stream  # one object for all streams
 
     def get(self, exchange: Exchange, request: str) -> Answer | None:
         """The request with the results since a cursor: at once, or parked until there is news."""
@@ -54,7 +55,8 @@ class Poller:
         etags = exchange.header("If-None-Match")
         request = self._check(exchange, request)
 
-        render = functools.partial(self._polled, exchange, request, after or START, etags)
+        # Not self._polled, which is an object more for each that waits.
+        render = functools.partial(Poller._polled, self, exchange, request, after or START, etags)
         if wait == 0:
             with self._hub.asking():
                 view, file = self._read(exchange, request, after or START, how="poll")
@@ -88,7 +90,7 @@ class Poller:
             return Answer(204, b"", [("Cache-Control", "no-store")])
         self._waiters.check_room(exchange.owner, self._limits_of(exchange.owner.key).waiters)
         exchange.park()
-        stream = Stream(exchange, request, after, self._base, self._recall.stream)
+        stream = Stream(exchange, request, after, self._base, self._absent)
         park(self._waiters, stream, exchange)
         return None
 

@@ -1,8 +1,8 @@
 """One thread waits for all sockets that are being answered.
 
 It sends the rest of answers after short writes, notices clients that hang up while they wait, cuts clients that read next to
-nothing, and reads refused bodies a little longer, so that their senders see the answer. After large requests and answers, and
-after a crowd of clients, it returns memory to the system.
+nothing, and reads refused bodies a little longer, so that their senders see the answer. After large requests and answers it
+returns memory to the system.
 """
 
 import contextlib
@@ -25,7 +25,6 @@ LINGER_BYTES: Final = 16_000_000  # of it, at most
 READ_BYTES: Final = 65_536
 BEAT_SECONDS: Final = 0.5
 TRIM_BYTES: Final = 1_000_000  # held at once for clients: after that, free memory is returned to the system
-TRIM_EXCHANGES: Final = 1_000  # the same when so many have ended
 TRIM_SECONDS: Final = 5.0  # between two times
 CALM_SECONDS: Final = 2.0  # the same while no socket is waited for; what comes then has more time, or wakes the thread
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
@@ -58,7 +57,6 @@ class Outlet:
             int, tuple[Lingering, float, int]
         ] = {}  # by descriptor: when it ends, and how many bytes it may still send
         self._beat = self._trimmed = time.monotonic()
-        self._peak = 0  # the most exchanges since memory was returned
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._coders = ThreadPoolExecutor(1, "coding")
@@ -170,10 +168,8 @@ class Outlet:
 
     def _trim(self, now: float) -> None:
         """Returns free memory to the system if much was held since the last time. Otherwise glibc would keep it."""
-        self._peak = max(self._peak, len(self.open))
-        is_much = self._peak - len(self.open) >= TRIM_EXCHANGES or any(one.peak >= TRIM_BYTES for one in self._quotas)
-        if is_much and now - self._trimmed >= TRIM_SECONDS:
-            self._trimmed, self._peak = now, len(self.open)
+        if now - self._trimmed >= TRIM_SECONDS and any(quota.peak >= TRIM_BYTES for quota in self._quotas):
+            self._trimmed = now
             for quota in self._quotas:
                 quota.begin_peak()
             memory.trim()

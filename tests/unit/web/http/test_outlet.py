@@ -5,7 +5,7 @@ import os
 import pytest
 
 from web.http import outlet
-from web.http.outlet import TRIM_BYTES, TRIM_EXCHANGES, TRIM_SECONDS, Outlet
+from web.http.outlet import TRIM_BYTES, TRIM_SECONDS, Outlet
 from web.http.quota import Quota
 
 
@@ -41,17 +41,6 @@ def test_memory_is_returned_after_much_was_held_and_once_in_a_while(held):
     assert len(trims) == 2
     one._trim(began + 100)
     assert len(trims) == 2  # nothing was held since
-
-
-def test_memory_is_returned_after_a_crowd_has_left(held):
-    one, _, _, trims = held
-    one.open.update(range(TRIM_EXCHANGES + 10))
-    one._trim(one._trimmed + TRIM_SECONDS)
-    assert trims == []
-    one.open.difference_update(range(TRIM_EXCHANGES))
-    for _ in range(3):
-        one._trim(one._trimmed + TRIM_SECONDS)
-    assert len(trims) == 1
 
 
 def test_small_answers_return_none_however_many_there_are(held):

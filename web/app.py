@@ -26,7 +26,8 @@ from jobs.definition.catalog import Catalog
 from regions import connect, durability, logs
 from regions.loop import Loop
 from regions.process import settle_on_processor
-from regions.settings import Again, Settings
+from regions.settings import Again, Limits, Settings
+from web.api import openapi
 from web.api.health import Health
 from web.api.intake import Intake
 from web.api.overview import Overview
@@ -93,7 +94,7 @@ log = logs.get("gateway")
 
 
 def routes(
-    intake: Intake, poller: Poller, recall: Recall, overview: Overview, health: Health
+    intake: Intake, poller: Poller, recall: Recall, overview: Overview, health: Health, limits: Limits
 ) -> list[tuple[str, str, Handler]]:
     """(method, path, handler) of all calls."""
     with_query: list[tuple[str, str, Handler]] = [
@@ -113,6 +114,7 @@ def routes(
         ("GET", "/v1/regions/<region>", lambda _, region: overview.region(region)),
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),
+        ("GET", "/openapi.json", lambda _: openapi.answer(limits)),
         ("GET", "/", overview.page),
     ]
     return with_query + [(method, path, _without_query(handler)) for method, path, handler in others]
@@ -318,7 +320,7 @@ class Gateway:
             settings, self.hub, self.ledger, self.catalog, base, self.takeover, self.served.leaving
         )
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
-        found = routes(self.intake, poller, self.recall, overview, health)
+        found = routes(self.intake, poller, self.recall, overview, health, limits)
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head)
         }

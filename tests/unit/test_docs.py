@@ -69,7 +69,7 @@ def test_every_route_stands_in_the_document():
     nobody = SimpleNamespace(
         post=None, records=None, get=None, delete=None, events=None, page=None, search=None, task=None, where=None
     )
-    found = app.routes(nobody, nobody, nobody, nobody, nobody)
+    found = app.routes(nobody, nobody, nobody, nobody, nobody, nobody)
     routes = {f"{method} {path}".replace("<", "{").replace(">", "}") for method, path, _ in found}
     assert set(table("http.md", "call")) == routes
 

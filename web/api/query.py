@@ -10,7 +10,8 @@ from web.http.problems import Problem, pointer
 
 CURSOR: Final = re.compile(r"(\d{1,20})-(\d{1,20})", re.ASCII)
 CURSOR_PART_MAX: Final = 2**64 - 2
-SECONDS: Final = re.compile(r"(\d{1,9}(\.\d{0,9})?|\.\d{1,9})([eE]\d{1,2})?", re.ASCII)
+# As programs write numbers, too: 288783.4017577385, 1e-05.
+SECONDS: Final = re.compile(r"(\d{1,15}(\.\d{0,30})?|\.\d{1,30})([eE][+-]?\d{1,3})?", re.ASCII)
 NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 SHOWN_MAX: Final = 60  # characters of what was found
 NAMES_MAX: Final = 32  # faults that one answer lists
@@ -89,7 +90,9 @@ def bad(faults: list[tuple[str, str]]) -> Problem:
     """A problem (400) with all faults of a query: (pointer, detail)."""
     where, detail = faults[0]
     said = (
-        f"{where[1:]}: {detail}" if len(faults) == 1 else f"{len(faults)} things are wrong with the query; see errors"
+        f"{where[1:]}: {detail}".removeprefix(": ")
+        if len(faults) == 1
+        else f"{len(faults)} things are wrong with the query; see errors"
     )
     return Problem("bad-request", said, errors=faults[:NAMES_MAX])
 

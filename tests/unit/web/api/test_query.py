@@ -68,6 +68,11 @@ def test_what_is_no_number_of_seconds(text):
     assert seconds(text) is None
 
 
+@pytest.mark.parametrize("value", [288783.4017577385, 1e-05, 1e16, 0.1 + 0.2])
+def test_seconds_as_programs_write_them(value):
+    assert seconds(repr(value)) == value
+
+
 @pytest.mark.parametrize(
     ("header", "wait"),
     [

@@ -209,8 +209,11 @@ def test_an_older_answer_stands_in_for_a_failure_of_its_host(start, site, pages)
     assert (found["stale"], found["cached"], found["fetched_at"]) == (True, True, first["fetched_at"])
     assert found["warnings"] == ["http_status: expected a page, found status 503; an older answer replaces it"]
     assert 0 < found["age"] < 60
-    _, _, error, *_ = run_of(workers)
+    _, _, error, *_, received, spared = run_of(workers)
     assert error == "http_status"  # of its source it showed a failure
+    assert (received, spared) == (found["bytes"]["received"], first["bytes"]["received"]), (
+        "its pages count as what they had"
+    )
     assert len(ask(workers)["warnings"]) == 1
 
 

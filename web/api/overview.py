@@ -32,7 +32,7 @@ from web.hub.runs import Learned, learned
 from web.hub.takeover import view as taken_view
 from web.hub.traffic import ALL, Days, Sums, kept_off_wan, read_days, read_today, total
 
-PART_LIVES_MS: Final = 15_000  # bridges and pools send their status every 5 s
+PART_LIVES_MS: Final = 15_000  # bridges and pools send their status every 2 s
 AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; web.hub.entry lets one of a minute in
 REFUSED_SHOWN_MS: Final = 600_000  # how long after the last refused entry a region's status shows it
 RATE_WINDOW_MS: Final = 60_000

@@ -137,6 +137,7 @@ def test_a_burst_grows_a_pool_to_its_maximum_and_lets_it_shrink_and_each_task_ru
     )
     assert [one["number"] for one in said["scale"]["decisions"]][-2:] == [3, 1]
     assert (said["share"], said["scale"]["max"]) == (1, 3)
+    assert (said["oldest_seconds"], said["target_seconds"]) == (0.0, 1.0)
 
 
 def test_a_rule_of_the_clock_grows_a_pool_before_anything_comes(pools):

@@ -150,6 +150,12 @@ def _fresh() -> int:
         return _last_number[0]
 
 
+def losing(stack: ChaosStack, link: str) -> Callable[[], bool]:
+    """Says whether an answer on a link was lost since now: a link counts those of all tests."""
+    before = stack.control.counts(link).swallowed
+    return lambda: stack.control.counts(link).swallowed > before
+
+
 def well(stack: ChaosStack) -> None:
     """Waits until every part runs, the gateway takes requests, and every region answers."""
     until(lambda: _is_well(stack), "everything to be up", WELL_SECONDS)

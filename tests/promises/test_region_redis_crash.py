@@ -11,7 +11,7 @@ import pytest
 
 from regions import connect, names
 from scripts.stack.wan_links import Rule
-from tests.promises.driving import Ledger
+from tests.promises.driving import Ledger, losing
 from tests.waiting import until
 
 TASKS = 40
@@ -61,12 +61,13 @@ def test_what_was_enqueued_and_not_known_to_be_on_disk_comes_again_after_a_crash
     region = stack.regions[0]
     link = f"bridge-{region}>redis-{region}"
     file, size = known(stack, client, region)
+    is_lost = losing(stack, link)
     stack.control.swallow(link, b"WAITAOF", times=9, cut_seconds=1.5)  # asked, and not answered
     ledger = Ledger(stack)
     request = ledger.must_post([region] * TASKS)
     jobs = [names.rq_job(task) for task in ledger.promised[request]]
     until(lambda: client.exists(*jobs) == TASKS, "the jobs")
-    until(lambda: stack.control.counts(link).swallowed, "the bridge to wait for the file")
+    until(is_lost, "the bridge to wait for the file")
     lose(stack, client, region, file, size)
     stack.control.heal(link)
     print(f"{client.exists(*jobs)} of {TASKS} jobs were left")

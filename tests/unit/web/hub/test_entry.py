@@ -106,6 +106,7 @@ def test_a_run_of_a_source_that_the_catalogue_does_not_have_there_is_no_run_yet(
     """The settler asks the ledger."""
     found, (doubt,) = judged({**RESULT, "h": ran()}, owns=False)
     assert (found.run, isinstance(doubt, ForeignRun), doubt.source) == (None, True, "a.b")
+    assert (doubt.what, str(doubt)) == ("run", "a.b is not its own")
 
 
 @pytest.mark.parametrize("version", range(4))
@@ -121,6 +122,12 @@ def test_versions_beside_ours_are_read(version):
 
 def test_a_kind_that_is_none():
     assert is_refused({"k": "gossip", "v": 1, "d": "{}"}, "kind").startswith("expected k to be result, claims")
+
+
+def test_what_an_entry_lacks_and_what_is_none_is_said():
+    assert is_refused({"k": "result", "v": 1}, "result") == "it has no field b't'"
+    assert is_refused({**RESULT, "f": "soon"}, "result").startswith("expected a whole number")
+    assert is_refused({**RESULT, "s": "running"}, "result") == "expected a final status, found b'running'"
 
 
 @pytest.mark.parametrize("field", ["f", "b"])
@@ -154,6 +161,12 @@ def test_a_status_is_of_a_part_with_a_name():
         is_refused({**STATUS, "d": '{"at_ms": 5}', **wrong}, "status")
 
 
+@pytest.mark.parametrize(("part", "kept"), [("bridge", {"ready": 2}), ("workers", {"processes": 3})])
+def test_a_status_keeps_what_its_part_says_and_nothing_else(part, kept):
+    found, _ = judged({**STATUS, "part": part, "d": '{"at_ms": 5, "ready": 2, "processes": 3, "colour": "red"}'})
+    assert (found.field, json.loads(found.text)) == (f"{part}:h:1", {"at_ms": 5, **kept})
+
+
 def test_a_status_is_not_of_the_future():
     """By the time of its entry, which the hub gives, and by ours, since a region may choose an entry's id."""
     for at_ms in (ENTRY_MS, ENTRY_MS + entry.AHEAD_MS):
@@ -175,6 +188,9 @@ def test_claims_are_as_many_as_a_process_may_have_and_a_trail_too_large_is_left_
     is_refused(said(2_001), "claims")
     (short,), _ = judged(said(1, [5, [[1, 5, 0, "w", "", ""]]]))
     assert msgspec.json.decode(short.trail, type=Trail).attempts == [Attempt(1, 5, 0, "w", "", "")]
-    (long,), _ = judged(said(1, [5, [[1, 5, 0, "w" * entry.TRAIL_BYTES_MAX, "", ""]]]))
-    assert long.trail == b""
+    room = entry.TRAIL_BYTES_MAX - len(short.trail)
+    (most,), _ = judged(said(1, [5, [[1, 5, 0, "w" * (1 + room), "", ""]]]))
+    assert len(most.trail) == entry.TRAIL_BYTES_MAX
+    (more,), _ = judged(said(1, [5, [[1, 5, 0, "w" * (2 + room), "", ""]]]))
+    assert more.trail == b""
     is_refused(said(1, [-5, []]), "claims")

@@ -151,8 +151,17 @@ class Takeover:
             for walk in self._walks.values():
                 walk.begin()
         for region, walk in self._walks.items():
-            if not walk.unconfirmed and walk.due <= time.monotonic():
+            if walk.unconfirmed or walk.due > time.monotonic():
+                continue
+            if walk.from_ms is None and not self._has_movable(region):
+                walk.due = time.monotonic() + WALK_SECONDS
+            else:
                 self._ask_some(client, region, walk, now_ms)
+
+    def _has_movable(self, region: str) -> bool:
+        """Whether a source has a region that is well and ready instead of this one."""
+        entries = self._catalog.entries()
+        return any(entry.definition is not None and self._well_and_ready(entry, region) for entry in entries)
 
     def _ask_some(self, client: redis.Redis, region: str, walk: "_Walk", now_ms: int) -> None:
         """Asks standbys for the next open tasks of a region, as far as their sources have one that is well and ready."""

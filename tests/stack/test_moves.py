@@ -79,7 +79,6 @@ class Load:
     def check(self) -> set[str]:
         """Every accepted task succeeded, once, in the region that it was accepted for. The regions."""
         assert self._strange == []
-        assert len(self.ledger.refused) < len(self.ledger.promised) / 10
         assert {ask(self.ports[0], "GET", f"/v1/requests/{one}").status for one in self.ledger.refused} <= {404}
         for request in self.ledger.promised:
             self.ledger.collect(request)

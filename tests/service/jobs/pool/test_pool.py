@@ -13,6 +13,7 @@ from rq import Queue
 from rq import Worker as RqWorker
 
 from jobs.pool import processes as pools
+from jobs.pool.report import SOURCES_SECONDS
 from jobs.worker import fork_server as fork_servers
 from regions import names
 from regions.settings import ROOT
@@ -172,6 +173,20 @@ def test_a_pool_reports_its_sources(start, region_redis, hub_redis):
     said = until(lambda: out_entries(hub_redis.client, b"sources"), "its sources")
     for source in json.loads(said[0][b"d"]).values():
         assert {"definition", "fault"} <= set(source) <= {"definition", "fault", "lacks"}
+
+
+def test_a_changed_source_is_told_more_than_once(workers, tmp_path):
+    """A gateway that reads the file a moment later would leave out what it does not know to be the region's."""
+    text = 'title = "Plain"\nurl = "https://plain.example/"\nregion = "fra"\n[fields]\nname = "b"\n'
+
+    def told() -> list[str]:
+        found = (json.loads(fields[b"d"]) for fields in out_entries(workers.hub, b"sources"))
+        return [one["plain"]["definition"] for one in found if "plain" in one]
+
+    workers.start({"plain.toml": text})
+    first = until(told, "the source to be told")[0]
+    (tmp_path / "sources" / "plain.toml").write_text(text.replace("Plain", "Changed"))
+    until(lambda: len([one for one in told() if one != first]) >= 3, "the change to be told", SOURCES_SECONDS - 10)
 
 
 def test_a_killed_process_is_replaced_and_its_jobs_run_again_at_once(start, region_redis, hub_redis, tmp_path):

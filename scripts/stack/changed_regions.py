@@ -3,8 +3,8 @@
 added    their settings → users at the hub's Redis and at RabbitMQ → parts at the supervisor → start, as at any start
 removed  their settings → the gateway has no need of them any more → their parts stop → their users go
 
-The gateway notices the settings' files by itself (web.flow.served). Everything else of the stack goes on. What can't be done
-is undone.
+The gateway notices the settings' files by itself (web.flow.served). Everything else of the stack goes on, with the settings of
+its start. What can't be done is undone.
 """
 
 import time
@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 import redis
+from msgspec import structs
 
-from regions import connect, names
+from regions import connect, names, settings
 from regions.settings import Settings
 from scripts.stack import configuration, parts, summary
 from scripts.stack.configuration import Ports
@@ -45,6 +46,10 @@ class ChangedRegions:
         running = {file.stem for file in data.regions.glob("*.toml")}
         self.added = [name for name in wanted.region if running and name not in running]
         self.removed = sorted(running - wanted.region.keys())
+        if self:
+            before = settings.load({"NEARFETCH_CONFIG": str(data.settings)})
+            regions = {name: before.region.get(name, region) for name, region in wanted.region.items()}
+            self.wanted = structs.replace(before, region=regions)
 
     def __bool__(self) -> bool:
         """Whether there is a difference."""
@@ -64,7 +69,7 @@ class ChangedRegions:
                 )
             self._let_go(client)
             ports = configuration.choose_ports(self.data, self.wanted, gateway, new=self.added)
-            stack = parts.build(self.data, self.wanted, ports, self.environ, live="site" not in states)
+            stack = parts.build(self.data, self.wanted, ports, self.environ, live="site" not in states, new=self.added)
             if self.removed:
                 self._remove(stack.broker, ports, self.removed)
                 progress.line(f"Removed {', '.join(self.removed)}. What its Redis held stays in {self.data.path}.")

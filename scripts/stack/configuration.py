@@ -117,7 +117,12 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *,
     for stale in data.regions.glob("*.toml"):
         if stale.stem not in wanted.region:
             stale.unlink()
-    for name, region in wanted.region.items():
+    write_regions(data, wanted.region, ports, broker)
+
+
+def write_regions(data: DataFolder, regions: Mapping[str, settings.Region], ports: Ports, broker: RabbitMQ) -> None:
+    """Writes the file of each of these regions, and its URLs of the central Redis and of the broker."""
+    for name, region in regions.items():
         table = msgspec.to_builtins(region)
         table.pop("name")
         table["redis"]["url"] = f"redis://:{data.secret(f'redis {name}')}@127.0.0.1:{ports.redis[name]}/0"

@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -60,11 +60,25 @@ class Stack:
     broker: RabbitMQ
 
 
-def build(data: DataFolder, wanted: Settings, ports: Ports, environ: Mapping[str, str], *, live: bool) -> Stack:
-    """The parts of a stack. Writes the configuration of its servers and its settings."""
+def build(
+    data: DataFolder,
+    wanted: Settings,
+    ports: Ports,
+    environ: Mapping[str, str],
+    *,
+    live: bool,
+    new: Collection[str] | None = None,
+) -> Stack:
+    """The parts of a stack. Writes the configuration of its servers and its settings.
+
+    ``new``: the regions that are added to a stack that runs with these settings; of the settings only theirs are written.
+    """
     regions = {name: data.secret(f"rabbitmq {name}") for name in wanted.region}
     broker = RabbitMQ(data.path / "rabbitmq", ports.broker, password=data.secret("rabbitmq"), regions=regions)
-    configuration.write(data, wanted, ports, broker, live=live)
+    if new is None:
+        configuration.write(data, wanted, ports, broker, live=live)
+    else:
+        configuration.write_regions(data, {name: wanted.region[name] for name in new}, ports, broker)
     hub_users = {names.hub_user(name): (data.secret(f"hub {name}"), hub_acl.rules(name)) for name in wanted.region}
     others = configuration.foreign(environ)
     hub = redis_server(

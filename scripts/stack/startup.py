@@ -107,7 +107,7 @@ class Startup:
         for name in redis:
             self.wait(name, self.parts[name].not_ready)
         for kind in ("workers", "dashboard", "bridge"):
-            self.start(*(f"{kind}-{name}" for name in names))
+            self.start(*self._there(*(f"{kind}-{name}" for name in names)))
         self.regions(names)
         self._keep_queues()
 

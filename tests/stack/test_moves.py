@@ -158,13 +158,16 @@ def move(path, region: str) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_a_new_region_is_one_file_and_up_and_the_tasks_of_others_go_on(stack, places):
+def test_a_new_region_is_one_file_and_up_and_the_tasks_of_others_go_on(stack, places, monkeypatch):
+    """The stack keeps the settings of its start, whatever the environment of the second ``up`` says."""
     regions, _ = places
-    before = stack.pids()
+    before, settings = stack.pids(), (stack.data / "nearfetch.toml").read_text(encoding="utf-8")
     with Load(stack) as load:
         load.more()
         write_region(regions, NEW)
+        monkeypatch.setitem(stack.environment, "NEARFETCH__LIMITS__TASKS_MAX", "7")
         done = stack.up("--detach")
+        assert (stack.data / "nearfetch.toml").read_text(encoding="utf-8") == settings
         assert "Added ams. Everything else went on." in done.stdout
         load.more()
     load.check()

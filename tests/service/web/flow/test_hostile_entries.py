@@ -14,7 +14,9 @@ from tests.service.hub_parts import Heard, frame, new_request, send_home, settin
 from tests.waiting import until
 from web.flow import settle
 from web.flow.dead import DeadLetters
+from web.flow.refusals import Refusals
 from web.flow.settle import Settler
+from web.hub.entry import Refused
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubFull
 from web.hub.runs import learned
@@ -144,6 +146,39 @@ def test_however_many_are_refused_the_letters_are_few_and_say_how_many(parts):
         lambda: {one.id: one.deaths for one in DeadLetters(parts.client).all()}.keys() == {"fra:result", "fra:status"},
         "two",
     )
+
+
+def hub_ms(client) -> int:
+    seconds, micros = client.time()
+    return seconds * 1000 + micros // 1000
+
+
+def test_a_refused_entry_is_counted_at_its_time_with_its_size_and_the_first_example(hub_redis):
+    client, refusals = hub_redis.client, Refusals(hub_redis.client)
+    since = hub_ms(client)
+    refusals.add("fra", "1-0", {b"k": b"first", b"b": b"x" * 9_000}, Refused("kind", "why"))
+    refusals.add("fra", "2-0", {b"k": b"second"}, Refused("kind", "why else"))
+    refusals.flush()
+    counts = {key.decode(): int(of) for key, of in client.hgetall(names.refused("fra")).items()}
+    assert counts.pop("kind") == 2
+    assert since <= counts.pop("at") <= hub_ms(client)
+    assert counts == {}
+    (letter,) = DeadLetters(client).all()
+    assert (letter.fault, letter.deaths, letter.body_bytes) == ("why", 2, len("kfirstb") + 9_000)
+    assert since <= client.zscore(names.DEAD_AT, letter.id) <= hub_ms(client)
+
+
+def test_counts_that_a_full_hub_refuses_are_written_with_the_next(hub_redis):
+    client, refusals = hub_redis.client, Refusals(hub_redis.client)
+    refusals.add("fra", "1-0", {b"k": b"first"}, Refused("kind", "why"))
+    client.config_set("maxmemory", 1)
+    refusals.flush()
+    assert not client.exists(names.refused("fra"), names.DEAD)
+    client.config_set("maxmemory", 256_000_000)
+    refusals.add("fra", "2-0", {b"k": b"second"}, Refused("kind", "why else"))
+    refusals.flush()
+    assert client.hget(names.refused("fra"), "kind") == b"2"
+    assert [letter.fault for letter in DeadLetters(client).all()] == ["why"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from regions.schedule import Scale, bounds_at, next_change
 from regions.settings import Region
 
 LOOK_SECONDS: Final = 1.0
+CALM_SECONDS: Final = 2.0  # the same while no task waits or runs and all processes are there
 READ_SECONDS: Final = 2.0  # between two reads of the region's file
 PROCESSORS: Final = len(os.sched_getaffinity(0))
 SAMPLES: Final = 16  # jobs of the queue that are looked at to find the oldest; urgent tasks stand before older ones
@@ -158,7 +159,7 @@ class Scaler:
         self._read_at = time.monotonic()
         self._differ: list[str] = []
         self._logged: tuple[Decision, ...] = ()
-        self._is_away = False
+        self._is_away = self._is_calm = False
         self._view: dict[str, Any] = {}
         self._oldest_seconds = 0.0
         self.share = 0
@@ -178,10 +179,11 @@ class Scaler:
 
     def _turn(self) -> float:
         self.run_once()
-        return LOOK_SECONDS
+        return CALM_SECONDS if self._is_calm else LOOK_SECONDS
 
     def run_once(self) -> None:
         """Looks once, and decides if this pool leads. While the Redis is away the share stays."""
+        self._is_calm = False
         self._read_file()
         report = self._report()
         try:
@@ -203,6 +205,10 @@ class Scaler:
             was, self.share = self.share, decided.shares.get(self._name, self.share)
             if self.share != was:
                 self._changed()
+            seen = found.seen
+            self._is_calm = (
+                self.share == was and not seen.waiting and not seen.running and seen.ready == decided.state.number
+            )
 
     def _report(self) -> Pool:
         found, now = self._processes(), time.monotonic()

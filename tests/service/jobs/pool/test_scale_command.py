@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from jobs.pool.day import COLUMNS
-from jobs.pool.scaler import Pool, Processes, Scaler, look
+from jobs.pool.scaler import CALM_SECONDS, LOOK_SECONDS, Pool, Processes, Scaler, look
 from regions import logs, names, settings
 from scripts.cli import main
 from scripts.commands.options import WRONG_USAGE
 from tests.service.working import REGION, enqueue, task
+from tests.waiting import until
 
 SCALE = '\n[scale]\nmin = 2\nmax = 5\n[[scale.schedule]]\ncron = "0 6 * * *"\nmax = 4\n'
 Run = Callable[..., Result]
@@ -181,3 +182,19 @@ def test_a_pool_whose_turn_is_over_writes_nothing_and_goes_by_what_the_other_dec
     assert json.loads(client.get(names.SCALE)) == theirs
     pool.run_once()
     assert pool.share == 1
+
+
+def test_a_pool_looks_less_often_while_its_region_has_nothing_to_do(files, region_redis):
+    ready = 0
+    region = settings.load().one(REGION)
+    scaler = Scaler(region, region_redis.client, "here:1", lambda: Processes(ready, 2, {}))
+    assert [scaler._turn(), scaler._turn()] == [LOOK_SECONDS] * 2  # its processes are not there yet
+    ready = 2
+    until(lambda: scaler._turn() == CALM_SECONDS, "it to be calm")
+    enqueue(region_redis.client, [task()])
+    assert scaler._turn() == LOOK_SECONDS
+    region_redis.client.delete(names.rq_queue(REGION))
+    assert scaler._turn() == CALM_SECONDS
+    region_redis.running.kill()
+    assert scaler._turn() == LOOK_SECONDS
+    region_redis.running.start()

@@ -284,9 +284,16 @@ class Settler:
         self._has_groups = True
 
     def _handle(self, entries: list[Entry]) -> None:
-        """Lets all entries take effect; then they may be acknowledged."""
-        if not entries:
-            return
+        """Lets all entries take effect, those first for which clients wait here; then they may be acknowledged."""
+        of = [fields.get(b"q", b"").decode("ascii", "replace") for _, _, fields in entries]
+        wanted = set(self._news.wanted(set(of)) if len(entries) > 1 else ())
+        first = [entry for entry, request in zip(entries, of, strict=True) if request in wanted]
+        others = [entry for entry, request in zip(entries, of, strict=True) if request not in wanted]
+        for some in (first, others):
+            if some:
+                self._take_effect(some)
+
+    def _take_effect(self, entries: list[Entry]) -> None:
         batch = _Batch()
         refused: dict[str, int] = {}
         for region, entry, fields in entries:

@@ -154,6 +154,31 @@ def test_only_news_that_nobody_here_reads_at_once_are_published(parts, hub_redis
     listener.stop()
 
 
+class NotingLedger(Ledger):
+    """Notes what was settled together."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.settled = []
+
+    def settle_and_read(self, settlements, asked):
+        self.settled.append([one.request for one in settlements])
+        return super().settle_and_read(settlements, asked)
+
+
+def test_of_what_was_read_together_a_result_comes_first_for_which_a_client_waits(parts, hub_redis):
+    found, hub, _, _, _ = parts
+    ledger = NotingLedger(hub.client, found.limits)
+    waiters = Waiters(hub, ledger)
+    settler = Settler(found, hub, ledger, waiters)
+    others, (waited_for, times) = [accepted(ledger) for _ in range(5)], accepted(ledger, sync=True)
+    waiters.register(Reader(waited_for.id))
+    for new in (*(one for one, _ in others), waited_for):
+        send_home(hub_redis.client, new, new.tasks[0], times.created_ms + 10)
+    until(lambda: settler.run_once() or len(ledger.settled) == 2, "both")
+    assert ledger.settled == [[waited_for.id], [one.id for one, _ in others]]
+
+
 class LosingLedger(Ledger):
     """Loses the answer to its first settlement."""
 

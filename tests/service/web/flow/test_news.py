@@ -12,6 +12,7 @@ from tests.waiting import until
 from web.api.wait import PIECES_AT_ONCE, Waiters
 from web.flow.listen import Listener
 from web.flow.settle import Settler
+from web.http.owner import EVERYBODY
 from web.hub import scripts
 from web.hub.ledger import Ledger, New, Repeatable, Settlement, Times
 
@@ -34,6 +35,7 @@ def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):
 class Reader:
     """A waiter that says when it was read."""
 
+    owner = EVERYBODY
     waits_for_end = True
     needs_written = False
 

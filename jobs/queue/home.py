@@ -1,10 +1,13 @@
 """The way from a region to the hub: results are sent, and deleted from the outbox once the hub has them in its file.
 
-begin ── MULTI: SET … NX, XADD ──> hub ── EXEC's reply ── end      on one connection, while another one waits:
-── WAITAOF ─────── run_once ── delete ──> outbox
+begin ── MULTI: SET … NX, XADD ──> hub ── EXEC's reply ── end        on one connection
+run_once ── SET, WAITAOF ────────> hub ── delete ──> outbox          on another, since a connection that waits takes no results
 
-Across an ocean a reply takes its time, and a new connection several times as much. So several batches are unanswered at once,
-and both connections are open before the first result.
+WAITAOF counts the writes of its own connection, so a fence is written before it. Both connections are open before the first
+result is sent, and are given up together: a process that answers the fence has all that was taken before.
+
+Across an ocean a reply takes its time, and a new connection several times as much; one that was idle is slow (TCP's window). So
+several batches are unanswered at once, all on one connection, and both are open before the first result.
 """
 
 import math
@@ -12,6 +15,7 @@ import os
 import select
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +33,7 @@ from regions.script import value
 
 HUB_TIMEOUT_SECONDS: Final = 5.0
 FILE_MS: Final = 2_000  # of one WAITAOF; with everysec it answers within about one
+FENCE_MS: Final = 10_000  # that its key lives
 DELETED_MAX: Final = 1_000  # entries at once, so that it never holds its Redis for long
 
 Started = tuple[str, str, int, int, msgspec.Raw]  # request, task, attempt, started (hub ms), trail
@@ -56,34 +61,52 @@ class Shipment:
     since: float = 0.0
 
 
-class _Line:
-    """A connection to the hub, and the entries that the hub took on it (id, bytes), perhaps only into its memory."""
+class _Way:
+    """Two connections to one process of the hub's Redis, for results and for the file.
 
-    def __init__(self) -> None:
-        self.link: Link | None = None
-        self.flying = 0  # batches without a reply yet, one that is being sent included
+    ``taken``: the entries that the hub took and the file may lack (id, bytes). Opening it raises what ``Link`` raises.
+    """
+
+    def __init__(self, hub: redis.Redis, region: str) -> None:
         self.taken: list[tuple[str, int]] = []
+        self._fence = names.result(region, f"fence-{uuid.uuid4().hex}")
+        self.results = Link(hub)
+        try:
+            self.file = Link(hub)
+            self._check()
+        except BaseException:
+            self.close()
+            raise
 
-    def open(self, hub: redis.Redis) -> Link:
-        """Its connection, for a batch that is counted already. What was taken on a lost one stays in the outbox, and is sent again."""
-        if self.link is None or (self.flying == 1 and self.link.is_lost()):
-            self.taken = []
-            self.link = Link(hub)
-        return self.link
+    def _check(self) -> None:
+        """A region may not read. But the second of two SET NX does nothing if it sees what the first did."""
+        self.results.one("SET", self._fence, 1, "NX", "PX", FENCE_MS)
+        if self.file.one("SET", self._fence, 1, "NX", "PX", FENCE_MS) is not None:
+            raise redis.exceptions.ConnectionError("two servers answer as the hub")
 
-    def drop(self) -> None:
-        """Closes the connection: nothing is known any more of what was taken on it."""
-        self.flying, self.taken = 0, []
-        if self.link is not None:
-            self.link.close()
-            self.link = None
+    @property
+    def is_open(self) -> bool:
+        """Whether neither connection is known to be lost."""
+        return self.results.is_open and self.file.is_open
+
+    def wait_for_file(self) -> Any:
+        """WAITAOF's reply, for all that the hub took before the call: the files that have it, or the refusal."""
+        wrote, waited = self.file.call([("SET", self._fence, 1, "PX", FENCE_MS), ("WAITAOF", 1, 0, FILE_MS)])
+        value(wrote)
+        return waited
+
+    def close(self) -> None:
+        """Closes both connections."""
+        self.results.close()
+        if hasattr(self, "file"):
+            self.file.close()
 
 
 @dataclass(slots=True, frozen=True)
 class _Batch:
-    """An unanswered batch: the line that it was sent on, the number of replies that are due, its bytes, and when it was sent."""
+    """An unanswered batch: the way that it took, the number of replies that are due, its bytes, and when it was sent."""
 
-    line: _Line
+    way: _Way
     shipments: Sequence[Shipment]
     replies: int
     size: int
@@ -93,8 +116,7 @@ class _Batch:
 class Home:
     """Sends results to the hub, clears the outbox, and says for how long not to try while the hub is away.
 
-    It has two connections: while one waits until the hub has its writes in the file (``WAITAOF`` counts the writes of its
-    own connection), results are sent on the other. One thread at a time sends, and a thread of this object waits.
+    One thread at a time sends; a thread of this object waits for the file.
     """
 
     def __init__(self, hub: redis.Redis, region: str, client: redis.Redis, *, waits: bool = True) -> None:
@@ -107,9 +129,8 @@ class Home:
         self.flying_bytes = 0  # of their frames
         self._heard = 0.0  # when the last reply came (monotonic)
         self._is_prepared = False
-        self._lines = _Line(), _Line()
-        self._current = self._lines[0]
-        self._waiting: _Line | None = None  # the line whose file is waited for
+        self._way: _Way | None = None
+        self._waiting: _Way | None = None  # the one whose connection for the file is in use
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -127,7 +148,7 @@ class Home:
     def is_clear(self) -> bool:
         """Whether nothing that was sent waits for the hub's file: then all that is in the outbox is to be sent."""
         with self._changed:
-            return self._waiting is None and not any(line.taken for line in self._lines)
+            return self._waiting is None and (self._way is None or not self._way.taken)
 
     def prepare(self) -> bool:
         """Opens the connections that are not open, so that no result waits for that. Returns whether they are.
@@ -136,19 +157,38 @@ class Home:
         """
         if self._is_prepared:
             return True
-        with self._changed:  # the others are in use, or what they took is not safe yet
-            idle = [line for line in self._lines if line is not self._waiting and not line.taken]
-        for line in idle:
-            line.flying += 1
-            try:
-                line.open(self._hub)
-            except redis.exceptions.RedisError as error:
-                self._failed(line, error)
-                return False
-            line.flying -= 1
+        try:
+            self._open()
+        except redis.exceptions.RedisError as error:
+            self._failed(error)
+            return False
         self._is_prepared = True
         self._succeeded()
         return True
+
+    def _open(self) -> _Way:
+        """The way. A lost one is replaced; what it took and the file may lack stays in the outbox, and is sent again."""
+        way = self._way
+        if way is not None and not self._batches:
+            with self._changed:  # no reply may be due on a connection that is looked at
+                is_lost = way.results.is_lost() or (way is not self._waiting and way.file.is_lost())
+            if is_lost:
+                self._leave()
+        if self._way is None:
+            self._way = _Way(self._hub, self._region)
+        elif not self._way.is_open:
+            raise redis.exceptions.ConnectionError("the connection that waits for the hub's file was lost")
+        return self._way
+
+    def _leave(self) -> None:
+        """Gives the way up. The thread that waits for the file closes what it uses."""
+        with self._changed:
+            way, self._way = self._way, None
+            if way is not None and way is not self._waiting:
+                way.close()
+            elif way is not None:
+                way.results.close()
+            self._changed.notify_all()
 
     def wait(self, wake: int, until: float) -> bool:
         """Waits for news: a reply, ``wake`` (an eventfd, which is reset), the loss of an idle connection, or that time (monotonic).
@@ -157,7 +197,7 @@ class Home:
         """
         now, poll = time.monotonic(), select.poll()
         poll.register(wake, select.POLLIN)
-        oldest = self._batches[0].line.link if self._batches else None
+        oldest = self._batches[0].way.results if self._batches else None
         if oldest is not None:
             if oldest.has_reply():
                 return True
@@ -165,11 +205,11 @@ class Home:
             until = min(until, self._overdue())
         else:
             with self._changed:
-                idle = [line.link for line in self._lines if line is not self._waiting and not line.taken]
-            for link in idle:
-                if link is not None and link.fileno() >= 0:
+                way, is_waiting = self._way, self._waiting is not None
+            for link in () if way is None else (way.results, *(way.file,) * (not is_waiting)):
+                if link.fileno() >= 0:
                     poll.register(link, select.POLLIN)
-            if len(idle) < len(self._lines):  # the other one is idle soon
+            if is_waiting:  # the other connection is idle soon
                 until = min(until, now + FILE_MS / 1000)
         found = poll.poll(None if until == math.inf else max(0.0, until - now) * 1000)
         descriptors = {descriptor for descriptor, _ in found}
@@ -201,30 +241,27 @@ class Home:
             said = msgspec.json.encode(started)
             commands.append(("XADD", self._stream, "*", "k", "claims", "v", VERSION, "d", said))
         commands.append(("EXEC",))
-        with self._changed:
-            line = self._current
-            line.flying += 1  # first: the thread that waits may swap the lines at any time, and asks on the one without unanswered batches
         try:
-            line.open(self._hub).send(commands)
+            way = self._open()
+            way.results.send(commands)
         except redis.exceptions.RedisError as error:
-            self._failed(line, error)
+            self._failed(error)
             return False
         size = sum(len(shipment.outcome.frame) for shipment in shipments)
-        self._batches.append(_Batch(line, shipments, len(commands), size, time.monotonic()))
+        self._batches.append(_Batch(way, shipments, len(commands), size, time.monotonic()))
         self.flying_bytes += size
         return True
 
     def end(self) -> bool:
         """Reads the reply to the oldest batch. Returns whether the hub has it; if not, nothing is known of the others either."""
         batch = self._batches[0]
-        line, shipments = batch.line, batch.shipments
+        way, shipments = batch.way, batch.shipments
         try:
-            assert line.link is not None
-            if time.monotonic() >= self._overdue() and not line.link.has_reply():
+            if time.monotonic() >= self._overdue() and not way.results.has_reply():
                 raise redis.exceptions.TimeoutError(f"no reply for {HUB_TIMEOUT_SECONDS:g} s")
-            replies = value(line.link.receive(batch.replies)[-1])
+            replies = value(way.results.receive(batch.replies)[-1])
         except redis.exceptions.RedisError as error:
-            self._failed(line, error)
+            self._failed(error)
             return False
         self._batches.popleft()
         self.flying_bytes -= batch.size
@@ -236,9 +273,10 @@ class Home:
             ):  # only this one, and also when it is sent again: the deadline ends its task
                 log.error("the hub refused a result", region=self._region, error=str(reply))
         with self._changed:
-            line.flying -= 1
-            line.taken += [(shipment.entry, len(shipment.outcome.frame)) for shipment in shipments]
-            self._turn()
+            way.taken += [(shipment.entry, len(shipment.outcome.frame)) for shipment in shipments]
+            if self._thread is None and way.taken:
+                self._thread = threading.Thread(target=self.run, name="hub-file", daemon=True)
+                self._thread.start()
             self._changed.notify_all()
         return True
 
@@ -250,21 +288,9 @@ class Home:
     def stop(self, seconds: float) -> None:
         """Waits for the hub's file for up to ``seconds``; what is not in it by then stays in the outbox, and another process sends it."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is None and not any(one.taken for one in self._lines), seconds)
-
-    def _turn(self) -> None:
-        """Swaps the lines if something was taken and the other line does not wait: this one waits for the file then.
-
-        Its unanswered batches are answered first. The condition's lock is held.
-        """
-        line = self._current
-        if self._waiting is not None or not line.taken:
-            return
-        self._waiting = line
-        self._current = self._lines[1] if line is self._lines[0] else self._lines[0]
-        if self._thread is None:
-            self._thread = threading.Thread(target=self.run, name="hub-file", daemon=True)
-            self._thread.start()
+            self._changed.wait_for(
+                lambda: self._waiting is None and (self._way is None or not self._way.taken), seconds
+            )
 
     def run(self) -> None:
         """Clears the outbox until the process ends."""
@@ -272,58 +298,54 @@ class Home:
             self.run_once()
 
     def run_once(self) -> None:
-        """Deletes from the outbox what was taken on one line, once the hub has it in its file."""
+        """Deletes from the outbox what the hub took, once the hub has it in its file."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting is not None and not self._waiting.flying)
-            line = self._waiting
-            assert line is not None
-            link = line.link
+            self._changed.wait_for(lambda: self._way is not None and self._way.taken)
+            way = self._waiting = self._way
+            assert way is not None
+            taken, way.taken = way.taken, []
         try:
-            if link is not None:
-                self._wait_for_file(link)
-                delete(self._client, line.taken)
+            self._wait_for_file(way)
+            delete(self._client, taken)
         except redis.exceptions.RedisError as error:  # another process, or this one, finds and sends them again
-            log.info("delivered results stay in the outbox", results=len(line.taken), error=str(error))
-            line.drop()
+            log.info("delivered results stay in the outbox", results=len(taken), error=str(error))
+            way.file.close()
             self._is_prepared = False
         finally:
             with self._changed:
-                line.taken, self._waiting = [], None
-                self._turn()
+                self._waiting = None
+                if way is not self._way:  # it was given up meanwhile
+                    way.close()
                 self._changed.notify_all()
 
-    def _wait_for_file(self, link: Link) -> None:
-        """Waits until the hub has it in its file. Raises if that will not be known."""
+    def _wait_for_file(self, way: _Way) -> None:
+        """Waits until the hub has in its file what it took. Raises if that will not be known."""
         is_slow = False
-        try:
-            while self._waits and int(link.one("WAITAOF", 1, 0, FILE_MS)[0]) < 1:
-                if not is_slow:
-                    log.warning("the hub's file is slow, results stay in the outbox", region=self._region)
-                is_slow = True
-        except redis.exceptions.ResponseError as refusal:
-            # It has no file, or this user may not ask: then the reply has to do.
-            if not self._is_told:
-                log.error(
-                    "the hub does not say when it has results in its file", region=self._region, error=str(refusal)
-                )
-            self._is_told = True
+        while self._waits:
+            found = way.wait_for_file()
+            if isinstance(found, redis.exceptions.ResponseError):
+                # It has no file, or this user may not ask: then the reply has to do.
+                if not self._is_told:
+                    log.error(
+                        "the hub does not say when it has results in its file", region=self._region, error=str(found)
+                    )
+                self._is_told = True
+                return
+            if int(found[0]) >= 1:
+                return
+            if not is_slow:
+                log.warning("the hub's file is slow, results stay in the outbox", region=self._region)
+            is_slow = True
 
-    def _failed(self, failed: _Line, error: Exception) -> None:
-        """Forgets the unanswered batches of both lines: nothing is known of them."""
+    def _failed(self, error: Exception) -> None:
+        """Forgets the unanswered batches: nothing is known of them, nor of what the file may lack."""
         if not self._failures:
             log.warning("the hub is away, results wait in the outbox", region=self._region, error=str(error))
         self._failures += 1
         self._is_prepared = False
-        with self._changed:
-            failed.drop()
-            for batch in self._batches:
-                batch.line.drop()
-            self._batches.clear()
-            self.flying_bytes = 0
-            for line in self._lines:  # an idle one is lost, too, and would end each wait at once
-                if line is not self._waiting and (line is self._current or not line.taken):
-                    line.drop()
-            self._changed.notify_all()
+        self._batches.clear()
+        self.flying_bytes = 0
+        self._leave()
 
     def _succeeded(self) -> None:
         if self._failures:

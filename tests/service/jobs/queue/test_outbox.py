@@ -293,29 +293,56 @@ def test_a_result_stays_in_the_outbox_until_the_hub_has_it_in_its_file(region_re
     assert left(region_redis)[0] == 2
 
 
-def test_who_waits_for_the_file_leaves_a_line_alone_while_a_batch_is_being_sent_on_it(
-    region_redis, hub_redis, home, monkeypatch
-):
-    """One connection for two threads would give each the other's replies."""
-    hub, client, real = hub_redis.client, region_redis.client, link.Link.send
+def test_results_keep_to_their_connection_while_the_other_waits_for_the_file(region_redis, hub_redis, home):
+    """A connection that was idle is slow across an ocean."""
+    hub, client = hub_redis.client, region_redis.client
     hub.config_set("appendfsync", "no")
     assert post(home, [stored(client, outcome(1))])
     until(lambda: hub.info("clients")["blocked_clients"], "the wait for the file")
-    assert post(home, [stored(client, outcome(2))])
-    first, found = home._waiting, []
-
-    def send(one: link.Link, commands) -> None:
-        if commands[0] == ("MULTI",) and not found:
-            hub.config_set("appendfsync", "everysec")
-            until(lambda: home._waiting not in (None, first), "the line of the second one to wait for the file")
-            found.append(home._waiting.flying)
-        real(one, commands)
-
-    monkeypatch.setattr(link.Link, "send", send)
-    assert post(home, [stored(client, outcome(3))])
-    assert found == [1]
+    way = home._way
+    for number in (2, 3):
+        assert post(home, [stored(client, outcome(number))])
+    assert home._way is way
+    assert left(region_redis)[0] == 3
+    hub.config_set("appendfsync", "everysec")
     until(lambda: left(region_redis) == (0, 0), "an empty outbox")
     assert results(hub) == ["T1", "T2", "T3"]
+
+
+def test_two_servers_that_answer_as_the_hub_are_none(region_redis, hub_redis, start_redis, monkeypatch):
+    """The file of one says nothing of what the other took."""
+    other = open_hub(start_redis("other").url, "w1")
+    opened = []
+
+    def opens(client):
+        opened.append(client)
+        return link.Link(client if len(opened) != 2 else other)
+
+    monkeypatch.setattr(home_module, "Link", opens)
+    home = Home(open_hub(hub_redis.url, "w1"), REGION, region_redis.client)
+    one = stored(region_redis.client, outcome(1))
+    assert not post(home, [one])
+    assert results(hub_redis.client) == []
+    assert post(home, [one])
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+
+
+def test_a_result_whose_file_can_not_be_waited_for_stays_and_both_connections_are_opened_again(
+    region_redis, hub_redis, home
+):
+    hub, client = hub_redis.client, region_redis.client
+    hub.config_set("appendfsync", "no")
+    assert post(home, [stored(client, outcome(1))])
+    (waiting,) = until(lambda: [one for one in hub.client_list() if one["cmd"] == "waitaof"], "the wait for the file")
+    before = connections(hub_redis)
+    hub.client_kill_filter(_id=waiting["id"])
+    until(lambda: home.is_clear, "the loss to be seen")
+    assert left(region_redis)[0] == 1
+    hub.config_set("appendfsync", "everysec")
+    assert post(home, [stored(client, outcome(2))])
+    assert not set(before) & set(connections(hub_redis))
+    until(lambda: left(region_redis)[0] == 1, "the second one to be in the file")
+    assert results(hub) == ["T1", "T2"]
 
 
 def test_a_stopped_shipper_sends_what_it_has(region_redis, hub_redis, home):
@@ -496,10 +523,11 @@ def test_a_lost_way_home_is_opened_again_before_there_is_a_result(region_redis, 
     until(lambda: len(connections(hub_redis)) == 2, "new connections to the new process")
     shipper.put([stored(region_redis.client, outcome(1))])
     until(lambda: left(region_redis) == (0, 0), "its result to be in the hub's file")
-    for one in connections(hub_redis):
-        hub_redis.client.client_kill_filter(_id=one)
+    for which in (0, 1):
+        opened = connections(hub_redis)
+        hub_redis.client.client_kill_filter(_id=opened[which])
         until(
-            lambda gone=one: len(connections(hub_redis)) == 2 and gone not in connections(hub_redis), "a new connection"
+            lambda gone=opened[which]: len(now := connections(hub_redis)) == 2 and gone not in now, "a new connection"
         )
     shipper.stop(30)
     assert results(hub_redis.client) == ["T1"]

@@ -7,6 +7,7 @@ Hub (central Redis)
     nf:trail:{request}       hash    the hops of its tasks: "{task}" and "d:{task}" (web.api.trail); "{task}|{region}" if several regions were asked
     nf:evt:{request}         stream  its settled tasks; the entry ids are the cursor
     nf:res:{region}:{task}   string  a result frame (jobs.contract) that its region shipped and no gateway has settled; or one of "hub"
+    nf:res:{region}:fence-{id} string  written after a batch of results, to wait for the append-only file (jobs.queue.home); it expires
     nf:res:{region}+:{task}  string  a settled result frame; no region may write to this key
     nf:held:{region}         hash    bytes of the region's settled results: the sum in "all", and by the minute of their expiry (web.flow.holdings)
     nf:refused:{region}      hash    refused entries of the region: a count for each fault; "at": when the last one came (web.flow.refusals)
@@ -205,6 +206,11 @@ def trail(request: str) -> str:
 def result(region: str, task: str) -> str:
     """The key on the hub of a task's result frame, which a region (or ``HUB``) makes."""
     return f"nf:res:{region}:{task}"
+
+
+def result_fence(region: str, name: str) -> str:
+    """The key on the hub that a region writes after its results. A region may write results only, so it is named like one."""
+    return result(region, f"fence-{name}")
 
 
 def settled(region: str) -> str:

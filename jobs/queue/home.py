@@ -69,7 +69,7 @@ class _Way:
 
     def __init__(self, hub: redis.Redis, region: str) -> None:
         self.taken: list[tuple[str, int]] = []
-        self._fence = names.result(region, f"fence-{uuid.uuid4().hex}")
+        self._fence = names.result_fence(region, uuid.uuid4().hex)
         self.results = Link(hub)
         try:
             self.file = Link(hub)

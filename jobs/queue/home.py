@@ -18,6 +18,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -70,18 +71,24 @@ class _Way:
     def __init__(self, hub: redis.Redis, region: str) -> None:
         self.taken: list[tuple[str, int]] = []
         self._fence = names.result_fence(region, uuid.uuid4().hex)
-        self.results = Link(hub)
+        with ThreadPoolExecutor(2) as pool:  # at the same time, since each takes some round trips
+            opening = [pool.submit(Link, hub) for _ in range(2)]
         try:
-            self.file = Link(hub)
+            self.results, self.file = (one.result() for one in opening)
             self._check()
         except BaseException:
-            self.close()
+            for one in opening:
+                if one.exception() is None:
+                    one.result().close()
             raise
 
     def _check(self) -> None:
-        """A region may not read. But the second of two SET NX does nothing if it sees what the first did."""
-        self.results.one("SET", self._fence, 1, "NX", "PX", FENCE_MS)
-        if self.file.one("SET", self._fence, 1, "NX", "PX", FENCE_MS) is not None:
+        """Raises ConnectionError for two servers. A region may not read, but of two SET NX one does nothing if it sees the other."""
+        command = ("SET", self._fence, 1, "NX", "PX", FENCE_MS)
+        both = self.results, self.file
+        for link in both:
+            link.send([command])
+        if [value(link.receive(1)[0]) for link in both].count(None) != 1:
             raise redis.exceptions.ConnectionError("two servers answer as the hub")
 
     @property
@@ -98,8 +105,7 @@ class _Way:
     def close(self) -> None:
         """Closes both connections."""
         self.results.close()
-        if hasattr(self, "file"):
-            self.file.close()
+        self.file.close()
 
 
 @dataclass(slots=True, frozen=True)

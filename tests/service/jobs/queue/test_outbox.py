@@ -1,5 +1,6 @@
 """Results on their way home, between two real Redis."""
 
+import itertools
 import math
 import threading
 import time
@@ -312,13 +313,8 @@ def test_results_keep_to_their_connection_while_the_other_waits_for_the_file(reg
 def test_two_servers_that_answer_as_the_hub_are_none(region_redis, hub_redis, start_redis, monkeypatch):
     """The file of one says nothing of what the other took."""
     other = open_hub(start_redis("other").url, "w1")
-    opened = []
-
-    def opens(client):
-        opened.append(client)
-        return link.Link(client if len(opened) != 2 else other)
-
-    monkeypatch.setattr(home_module, "Link", opens)
+    numbers = itertools.count()
+    monkeypatch.setattr(home_module, "Link", lambda client: link.Link(other if next(numbers) == 0 else client))
     home = Home(open_hub(hub_redis.url, "w1"), REGION, region_redis.client)
     one = stored(region_redis.client, outcome(1))
     assert not post(home, [one])

@@ -81,8 +81,8 @@ def test_rq_sees_the_worker_and_what_it_runs(start, client, tmp_path):
     assert set(started.get_job_ids()) == set(ids[:4])
     assert Queue(REGION, connection=client).get_job_ids() == ids[4:]
     gate.touch()
+    until(lambda: RqWorker.all(connection=client)[0].successful_job_count == 6, "six successes")
     until(lambda: RqWorker.all(connection=client)[0].get_state() == "idle", "an idle worker")
-    assert RqWorker.all(connection=client)[0].successful_job_count == 6
     process.terminate()
     assert process.wait(20) == 0
     assert RqWorker.all(connection=client) == []

@@ -13,7 +13,7 @@ from regions import names
 from tests.service.counting import CountingSite, Rule, site
 from tests.service.jobs.queue.test_turn_workers import SLOW, definition
 from tests.service.region_workers import RegionWorkers, of
-from tests.service.working import out_entries
+from tests.service.working import REGION, out_entries
 from tests.waiting import until
 
 __all__ = ["site"]
@@ -58,6 +58,11 @@ def left(workers: RegionWorkers) -> list[bytes]:
     return [key for kind in kinds for key in workers.client.keys(f"nf:{kind}")]
 
 
+def joined(workers: RegionWorkers) -> int:
+    """How many tasks wait for the answer of one that asks the same."""
+    return workers.client.zcard(names.rq_registry("scheduled", REGION))
+
+
 def leader(workers: RegionWorkers, asked) -> str:
     """The task that asks."""
     held = until(lambda: workers.client.get(names.flight(key_of(asked))), "somebody who asks")
@@ -97,20 +102,24 @@ def test_what_200_clients_ask_at_once_is_fetched_once(start, site, concurrency):
 
 def test_who_comes_while_it_is_fetched_is_told_too_and_who_comes_later_asks(start, site):
     workers = start()
-    ids = workers.ask(same(1, seconds="1"), has_keys=True)
+    ids = workers.ask(same(1, seconds="gate"), has_keys=True)
     until(lambda: site.of(SLOW), "the fetch")
-    ids += workers.ask(same(50, seconds="1"), has_keys=True)
+    ids += workers.ask(same(50, seconds="gate"), has_keys=True)
+    until(lambda: joined(workers) == 50, "all of them to join")
+    site.gate.set()
     workers.results(ids)
     assert len(site.of(SLOW)) == 1
-    workers.results(workers.ask(same(1, seconds="1"), has_keys=True))
+    workers.results(workers.ask(same(1, seconds="gate"), has_keys=True))
     assert len(site.of(SLOW)) == 2
 
 
 def test_a_kill_of_who_fetches_costs_one_more_fetch(start, site):
     workers = start(pool=True)
-    ids = workers.ask(same(CLIENTS, seconds="2"), has_keys=True)
+    ids = workers.ask(same(CLIENTS, seconds="gate"), has_keys=True)
     until(lambda: site.of(SLOW), "the fetch")
-    os.kill(until(lambda: holder(workers, leader(workers, same(1, seconds="2")[0])), "who fetches"), signal.SIGKILL)
+    os.kill(until(lambda: holder(workers, leader(workers, same(1, seconds="gate")[0])), "who fetches"), signal.SIGKILL)
+    until(lambda: len(site.of(SLOW)) == 2, "another fetch")
+    site.gate.set()
     found = workers.results(ids)
     assert {one["status"] for one in found} == {"succeeded"}
     assert len(site.of(SLOW)) == 2
@@ -130,10 +139,12 @@ def test_a_deadly_answer_kills_three_processes_and_not_one_for_each_who_asked(st
 
 def test_a_cancel_of_who_asks_lets_the_next_one_ask(start, site):
     workers = start()
-    ids = workers.ask(same(20, seconds="3"), has_keys=True)
+    ids = workers.ask(same(20, seconds="gate"), has_keys=True)
     until(lambda: site.of(SLOW), "the fetch")
-    first = leader(workers, same(1, seconds="3")[0])
+    first = leader(workers, same(1, seconds="gate")[0])
     workers.client.set(names.cancel_mark(first), 1, px=60_000)
+    until(lambda: len(site.of(SLOW)) == 2, "the next one's fetch")
+    site.gate.set()
     found = {one["task"]: one for one in workers.results(ids)}
     assert found.pop(first)["error"]["type"] == "cancelled"
     assert {one["status"] for one in found.values()} == {"succeeded"}

@@ -80,7 +80,7 @@ def test_four_processes_keep_one_hosts_concurrency_through_kills(start, site):
     found = workers.results(ids, 100)
     assert {one["status"] for one in found} == {"succeeded"}
     assert max(one["attempts"] for one in found) > 1, "the kills hit nothing"
-    assert site.peaks[SLOW] == 3
+    assert 1 < site.peaks[SLOW] <= 3
     assert 60 < len(site.of(SLOW)) <= 60 + 2 * 3
     assert workers.client.exists(names.turns(f"https://{SLOW}:443")) == 0
 

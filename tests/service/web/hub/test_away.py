@@ -84,7 +84,7 @@ def test_a_large_result_may_arrive_for_longer_than_the_time_out(tmp_path, hub_re
             view = ledger.read(new.id)
         assert time.monotonic() - began > SECONDS
         assert len(view.results[0]) > LARGE
-        assert hub.away is None
+        until(lambda: hub.away is None, "the hub to be there: its probe may be late on a busy machine")
     finally:
         hub.stop()
         control.close()

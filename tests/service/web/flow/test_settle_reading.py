@@ -79,7 +79,6 @@ def test_an_outage_is_waited_out_with_pauses_that_grow(parts, hub_redis, monkeyp
     _, hub, ledger, settler, _ = parts
     paused, tries, real = [], [], settler.run_once
 
-
     def noted(failures: int) -> float:
         if threading.current_thread() is settler._loop.thread:  # the hub's probe pauses, too
             paused.append(failures)

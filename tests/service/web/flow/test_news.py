@@ -38,7 +38,6 @@ class Reader:
     owner = EVERYBODY
     waits_for_end = True
     needs_written = False
-    owner = EVERYBODY
 
     def __init__(self, request: str, *, is_bulk: bool = False) -> None:
         self.is_bulk = is_bulk

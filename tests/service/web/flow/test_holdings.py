@@ -205,6 +205,17 @@ def test_a_region_whose_clients_hold_much_memory_loses_them(parts):
     assert not parts.barred("nyc")
 
 
+def test_a_region_whose_clients_hold_half_of_what_all_may_hold_loses_them(parts):
+    """Of 64 MB all clients may hold a tenth, and of it fra has 5 MB and nyc 2."""
+    for region, size in ((parts.fra, 5_000_000), (parts.nyc, 2_000_000)):
+        region.time()
+        Link(region)._connection._sock.sendall(b"*2\r\n$4\r\nECHO\r\n$%d\r\n" % size + b"x" * (size - 10_000))
+    until(lambda: parts.client.info("memory")["mem_clients_normal"] > 6_800_000, "the hub to hold half commands")
+    parts.looks()
+    assert "which held" in parts.barred()
+    assert not parts.barred("nyc")
+
+
 def test_a_limit_that_was_lowered_bars_nobody(parts):
     """By a limit below what is used any client would hold too much: a region was kept out for a minute."""
     for region in (parts.fra, parts.nyc):
@@ -317,10 +328,13 @@ def test_haste_ends_where_nothing_is_wrong_and_begins_when_the_hub_fills(parts):
         parts.fra.set(names.result("fra", f"NOBODY{number}"), MEGABYTE)
     assert is_hasty()
     assert not is_hasty()
+    parts.holdings._look_at_clients()
+    assert not parts.holdings._is_filling  # nothing has grown since
     for number in range(5):
         parts.client.set(f"more:{number}", MEGABYTE)
     parts.holdings._look_at_clients()
     assert parts.holdings._is_filling
+    parts.fra.set(names.result("fra", "NOBODY"), b"x" * 100)  # next to nothing
     assert not is_hasty()
 
 

@@ -37,7 +37,7 @@ from web.hub.redis import Hub, HubUnavailable
 
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
 PIECES_AT_ONCE: Final = 4  # the same for readers of large answers, since all other answers wait while they are read
-ANSWER_AT_ONCE: Final = 512  # waiters; many may wait for the same request
+ANSWER_AT_ONCE: Final = 32  # waiters for one request; other threads get the processor between two turns
 COMMENTS_AT_ONCE: Final = 256
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
 FILE_LOOK_SECONDS: Final = 0.02  # between two questions whether the hub has written what was read

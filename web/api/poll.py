@@ -41,8 +41,8 @@ class Poller:
         *,
         wait_max_seconds: float,
     ) -> None:
-        self._hub, self._ledger, self._waiters, self._cleaner = hub, ledger, waiters, cleaner
         """``limits_of``: an API key's id → what it may use."""
+        self._hub, self._ledger, self._waiters, self._cleaner = hub, ledger, waiters, cleaner
         self._recall, self._base, self._wait_max_seconds = recall, base, wait_max_seconds
         self._limits_of = limits_of
         self._absent = recall.stream  # one object for all streams

@@ -90,6 +90,8 @@ class Holdings:
         try:
             if self._hub.away is None:
                 self.run_once()
+            else:
+                pause = EVERY_SECONDS
         except redis.exceptions.RedisError as error:
             log.debug("regions' data not checked", error=str(error))
             pause = EVERY_SECONDS
@@ -98,7 +100,7 @@ class Holdings:
             pause = EVERY_SECONDS
         if self._is_filling:
             return pause + HASTY_SECONDS
-        return pause + (self._look_at - time.monotonic() if self._has_scanned else PAUSE_SECONDS)
+        return pause + (max(0.0, self._look_at - time.monotonic()) if self._has_scanned else PAUSE_SECONDS)
 
     def run_once(self) -> None:
         """Scans some keys unless all have been scanned, and once a second does everything else."""

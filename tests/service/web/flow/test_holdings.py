@@ -351,3 +351,11 @@ def test_all_keys_are_scanned_once_between_two_looks_and_again_after_the_next(pa
     parts.looks()
     assert not parts.client.exists(names.result("fra", "NOBODY"))
     assert scans() > once
+
+
+def test_a_hub_that_is_away_is_not_looked_at_without_a_pause(parts):
+    parts.looks()
+    parts.server.running.kill()
+    until(lambda: parts.hub.away, "the outage to be seen")
+    parts.holdings._look_at, parts.holdings._has_scanned = 0.0, True
+    assert parts.holdings._turn() >= holdings.EVERY_SECONDS

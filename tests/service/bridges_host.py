@@ -121,6 +121,9 @@ def age(file: Path, seconds: float = 20.0) -> None:
     file.write_bytes(msgspec.json.encode(older).ljust(heartbeat.SIZE))
 
 
+LEAST = 10  # tasks of a region
+
+
 class Traffic:
     """Publishes tasks of regions without a pause; every id that was confirmed is in the ledger."""
 
@@ -135,7 +138,9 @@ class Traffic:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            until(lambda: self._error or min(map(len, self.published.values())) > LEAST, "enough traffic")
         self._is_over.set()
         self._thread.join(30)
 
@@ -176,6 +181,6 @@ class Traffic:
                 lambda region=region, published=published: len(self.jobs(region)) >= len(published), f"{region}'s jobs"
             )
             assert sorted(self.jobs(region)) == sorted(published)
-            assert len(published) > 10
+            assert len(published) > LEAST
             until(lambda region=region: Broker(self.host.rabbitmq, region).ready() == 0, "the queue to be empty")
         return sum(map(len, self.published.values()))

@@ -33,7 +33,7 @@ import redis
 from jobs.pool.report import Reporter
 from jobs.pool.scaler import Processes, Scaler
 from jobs.queue.claim import Kind
-from jobs.queue.clock import LEASE_MS
+from jobs.queue.clock import LEASE_MS, clock_of
 from jobs.queue.reaper import Reaper
 from jobs.queue.script import ALONE_MAX
 from jobs.worker.fork_server import Forked, ForkServer, environment, needed
@@ -279,8 +279,10 @@ class Pool:
         self._reporter.now()
 
     def _spawn(self, name: str, beat: int) -> subprocess.Popen[bytes]:
+        ahead_ms = clock_of(self._client).ahead_of_boot_ms
+        known = [] if ahead_ms is None else ["--clock", str(ahead_ms)]
         process = subprocess.Popen(
-            [*self._command, self._region.name, name, "--settings", "-", "--beat", str(beat)],
+            [*self._command, self._region.name, name, "--settings", "-", "--beat", str(beat), *known],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.PIPE,

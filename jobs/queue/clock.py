@@ -65,6 +65,15 @@ class Clock:
         self.ahead_ms = min(max(known, least), most)
         self._is_known = True
 
+    @property
+    def ahead_of_boot_ms(self) -> int | None:
+        """How far it is ahead of the time since this machine started, which all its processes have; None before it is known."""
+        return self.ahead_ms + _AHEAD_MS if self._is_known else None
+
+    def inherit(self, ahead_of_boot_ms: int) -> None:
+        """Learns what another process of this machine knows. Else a step just before the first call would be taken as the time."""
+        self.ahead_ms, self._is_known = ahead_of_boot_ms - _AHEAD_MS, True
+
     def now_ms(self) -> int:
         """The region's time."""
         return machine_ms() + self.ahead_ms

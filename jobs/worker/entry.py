@@ -27,6 +27,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("name", help="unique in the region")
     parser.add_argument("--settings", choices=["-"], help="read all settings from standard input, as JSON")
     parser.add_argument("--beat", type=int, help="a descriptor that gets a byte on every turn of the loop")
+    parser.add_argument("--clock", type=int, help="ms by which the region's clock is ahead of this machine's start")
     parser.add_argument("--fork-server", type=int, help="fork worker processes as requests on this descriptor ask")
     return parser.parse_args(argv)
 
@@ -42,7 +43,8 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
         if beat is not None:
             follow_parent()
             os.set_blocking(beat, False)
-        return life(settings, region, partial(Worker, settings, region, name, beat=beat, kind=kind))
+        made = partial(Worker, settings, region, name, beat=beat, kind=kind, ahead_of_boot_ms=options.clock)
+        return life(settings, region, made)
 
     try:
         given = options.settings == "-"

@@ -60,8 +60,11 @@ class Worker(BaseWorker):
         *,
         beat: int | None = None,
         kind: Kind = "normal",
+        ahead_of_boot_ms: int | None = None,
     ) -> None:
         """``beat`` is a descriptor that gets a byte on every turn of the loop, for jobs.pool.processes.
+
+        ``ahead_of_boot_ms``: what its pool knows of the region's clock, as ``Clock.inherit`` takes it.
 
         ``kind`` as for ``Claimer``. A worker that is ``alone`` ends when there are no suspects.
         """
@@ -78,6 +81,8 @@ class Worker(BaseWorker):
         client = self._client = connect.open_redis(url, name=name)
         blocking = connect.open_redis(url, name=name, block_seconds=WAIT_SECONDS, connections=1)
         self.claimer = Claimer(client, blocking, region=region.name, worker=name, kind=kind)
+        if ahead_of_boot_ms is not None:
+            self.claimer.clock.inherit(ahead_of_boot_ms)
         hub, waits = open_hub(settings.hub.redis, name), settings.hub.durability == "strict"
         self.shipper = Shipper(
             Home(hub, region.name, client, waits=waits), lambda: kind == "normal" and self.threads.is_busy

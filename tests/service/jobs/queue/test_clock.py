@@ -286,3 +286,16 @@ def test_a_small_step_is_taken_as_the_time(step, region_redis):
     until(lambda: abs(region_ms(client) - own_ms(client)) < 500, "the region to go by it")
     assert client.pttl(names.lease("w1")) <= LEASE_MS
     assert clock_of(client).ahead_ms >= 0
+
+
+def test_a_new_process_knows_the_time_from_its_pool(step, region_redis):
+    """A step just before its first call would be taken as the time, and those who knew better would give in."""
+    known, new = clock_of(region_redis.client), clocks.Clock()
+    claimer(region_redis.url, "w1").claim(0)
+    assert new.ahead_of_boot_ms is None
+    assert known.ahead_of_boot_ms is not None
+    new.inherit(known.ahead_of_boot_ms)
+    least, most = map(int, new.expected(0).split())
+    assert least < region_ms(region_redis.client) < most
+    step(3600)
+    assert not least < own_ms(region_redis.client) < most

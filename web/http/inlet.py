@@ -49,6 +49,8 @@ class Inlet:
         self._listener: sockets.socket = server.socket
         self._listener.setblocking(False)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._waiting = select.poll()  # clients that are not accepted yet
+        self._waiting.register(self._listener.fileno(), select.POLLIN)
         self._armed: dict[int, Connection] = {}  # by descriptor; those that have waited longest come first
         self._beat = time.monotonic()
         self._warned = -WARN_SECONDS
@@ -114,7 +116,9 @@ class Inlet:
                 socket, address = self._listener.accept()
             except (BlockingIOError, ConnectionError):  # no connection, or one that is gone again
                 return
-            except OSError as error:  # no descriptor is left
+            except OSError as error:  # no descriptor is left; Linux says so also if nobody waits for one
+                if not self._waiting.poll(0):
+                    return
                 self._warn(str(error))
                 if not self._make_room():
                     self._hear(is_open=False)

@@ -1,7 +1,10 @@
 """Clients that send or read slowly, or too much at once: what they may hold, and for how long."""
 
 import contextlib
+import errno
 import fcntl
+import os
+import socket
 import sys
 import termios
 import time
@@ -271,6 +274,28 @@ def test_idle_connections_make_room_for_new_ones(start_site, monkeypatch):
         parked.answer(Answer(200, b"done"))
         assert busy.reply().body == b"done"
         assert len(site.server.connections) <= 20
+
+
+class LastDescriptor:
+    """A listener that gets one connection more. Linux looks for a descriptor first, so accept then fails also if nobody waits."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener, self._left = listener, 1
+
+    def __getattr__(self, name: str):
+        return getattr(self._listener, name)
+
+    def accept(self):
+        if not self._left:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        self._left -= 1
+        return self._listener.accept()
+
+
+def test_the_client_that_got_the_last_descriptor_is_answered(start_site, monkeypatch):
+    site = start_site()
+    monkeypatch.setattr(site.server.inlet, "_listener", LastDescriptor(site.server.socket))
+    assert ask(site.port, "GET", "/last").status == 200
 
 
 @pytest.fixture

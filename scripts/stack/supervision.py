@@ -30,6 +30,8 @@ from scripts.stack.parts import STAGES, Part
 
 START_SECONDS: Final = 3  # a part that ends sooner is retried after a wait, one second longer each time
 LEFTOVER_SECONDS: Final = 5.0  # the parts have lost their supervisor and write to closed pipes, so they get less time
+CALL_SECONDS: Final = 10.0  # for an answer of supervisord
+STOP_LOOK_SECONDS: Final = 0.05
 SOCKET: Final = "supervisor.sock"
 CONFIGURATION: Final = "supervisord.conf"
 GONE: Final = (OSError, HTTPException, xmlrpc.client.Error)
@@ -107,7 +109,7 @@ class Supervisor:
 
     def stop_part(self, part: Part) -> None:
         """Stops a part and waits until it has ended. supervisord does not restart it."""
-        self._call("stopProcess", part.known_as, True)
+        self._stop(part.known_as)
 
     def add(self, parts: Iterable[Part]) -> None:
         """Makes more parts known to the running supervisord, without starting them.
@@ -133,7 +135,7 @@ class Supervisor:
         for name in names:
             if name in groups:
                 with contextlib.suppress(xmlrpc.client.Fault):  # it does not run
-                    self._call("stopProcess", f"{groups[name]}:{name}", True)
+                    self._stop(f"{groups[name]}:{name}")
             self.data.pid_file(name).unlink(missing_ok=True)
 
     def groups(self) -> dict[str, str]:
@@ -252,6 +254,12 @@ stdout_logfile_maxbytes = 10MB
 stdout_logfile_backups = 2
 """
 
+    def _stop(self, known_as: str) -> None:
+        """Stops a process, and waits for longer than one call may take: a part has up to 40 s before supervisord kills it."""
+        self._call("stopProcess", known_as, False)
+        while self._call("getProcessInfo", known_as)["pid"]:
+            time.sleep(STOP_LOOK_SECONDS)
+
     def _call(self, method: str, *arguments: Any) -> Any:
         folder = os.open(self.data.run, os.O_PATH | os.O_DIRECTORY)
         transport = _SocketTransport(f"/proc/self/fd/{folder}/{SOCKET}")
@@ -267,7 +275,7 @@ class _SocketConnection(HTTPConnection):
     """HTTP over a Unix socket, with the time-out that supervisor's own transport lacks."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=10.0)
+        super().__init__("localhost", timeout=CALL_SECONDS)
         self.path = path
 
     def connect(self) -> None:

@@ -85,9 +85,9 @@ def without_broker(stack) -> Iterator[None]:
 @contextlib.contextmanager
 def without_bridge(stack) -> Iterator[None]:
     """The region's bridge is killed, and nobody starts it again."""
-    stack.signal(f"bridge-{HOME}", signal.SIGKILL)
-    stack.stop_part(f"bridge-{HOME}")
     try:
+        stack.signal(f"bridge-{HOME}", signal.SIGKILL)
+        stack.stop_part(f"bridge-{HOME}")
         yield
     finally:
         stack.start_part(f"bridge-{HOME}")

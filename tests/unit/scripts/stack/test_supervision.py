@@ -5,11 +5,13 @@ import queue
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from regions import settings
 from regions.process import Process
+from scripts.stack import supervision
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.parts import Part, Stack
 from scripts.stack.probes import always
@@ -93,6 +95,28 @@ def test_a_stage_ends_as_a_whole_before_the_next_one_is_told(data, supervisor):
     assert [Process.of(each) for each in pids.values()] == [None] * 5
     assert data.supervisor is None
     assert list(data.run.glob("*.pid")) == []
+
+
+@pytest.mark.parametrize("how", ["stop_part", "remove"])
+def test_a_part_may_take_longer_to_end_than_an_answer_of_the_supervisor(data, supervisor, monkeypatch, how):
+    """Workers end their jobs first. Who gave up waiting would leave a stopped part that nobody starts again."""
+    ends_when_let = SAYS_END.replace("sleep 0.2", 'until [ -e "$ORDER.end" ]; do sleep 0.05; done')
+    slow = part(data, "hub", "servers", ends_when_let)
+    start(supervisor, slow)
+    running(data, "hub")
+    monkeypatch.setattr(supervision, "CALL_SECONDS", 0.5)
+    began, stop = (
+        supervisor.states()["hub"].pid,
+        {"stop_part": lambda: supervisor.stop_part(slow), "remove": lambda: supervisor.remove(["hub"])},
+    )
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(stop[how])
+        until(lambda: ["hub", "told"] in told(data), "it to be told")
+        with pytest.raises(TimeoutError):
+            stopping.result(2 * supervision.CALL_SECONDS)
+        (data.path / "order.end").touch()
+        stopping.result(20)
+    assert Process.of(began) is None
 
 
 def test_a_part_that_is_killed_is_started_again_and_it_is_said(data, supervisor, capsys):

@@ -110,13 +110,22 @@ class Bridge(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
-    """rq-dashboard. ``redis_url`` names a Redis user that can't change jobs; without ``password`` it does not start."""
+    """rq-dashboard. ``redis_url`` names a Redis user that can't change jobs; without ``password`` it does not start.
 
+    ``url``: where people reach it, when that is not its host and port.
+    """
+
+    url: str = ""
     host: str = "127.0.0.1"
     port: Port = 9181
     user: str = "ops"
     password: str = ""
     redis_url: str = ""
+
+    @property
+    def address(self) -> str:
+        """The URL at which people find it; empty if there is none."""
+        return self.url or (f"http://{self.host}:{self.port}/" if self.password else "")
 
 
 class Raw(Struct, frozen=True, forbid_unknown_fields=True):

@@ -22,6 +22,7 @@ from scripts.commands.key import key
 from scripts.commands.options import WRONG_USAGE, data_option, gateway_options, json_option, load, load_near, refuse
 from scripts.commands.region import asking, day, region, scale
 from scripts.commands.source import source
+from scripts.stack.data_folder import DataFolder, default_path
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.terminal import say
 
@@ -58,7 +59,7 @@ def gateway() -> None:
 
 
 @main.command()
-@click.argument("region")
+@click.argument("region", shell_complete=completion.regions)
 @click.option("--kept", is_flag=True, hidden=True)  # set when `bridges ensure` starts it
 def bridge(region: str, kept: bool) -> None:
     """Runs a bridge of REGION: moves its tasks from RabbitMQ to the region's Redis.
@@ -72,7 +73,7 @@ def bridge(region: str, kept: bool) -> None:
 
 
 @main.command()
-@click.argument("region")
+@click.argument("region", shell_complete=completion.regions)
 @click.option("--dry-run", is_flag=True, help="Say how many processes would run, and why; start none.")
 def workers(region: str, dry_run: bool) -> None:
     """Runs worker processes of REGION: they fetch, parse, and send the records to the hub.
@@ -94,7 +95,7 @@ def workers(region: str, dry_run: bool) -> None:
 
 
 @main.command()
-@click.argument("region")
+@click.argument("region", shell_complete=completion.regions)
 def dashboard(region: str) -> None:
     """Runs rq-dashboard for REGION, behind a password.
 
@@ -120,7 +121,13 @@ def status(url: str, data: Path | None, as_json: bool) -> None:
     """
     from scripts.commands import status as status_command  # noqa: PLC0415
 
-    sys.exit(_asking(lambda: status_command.run(GatewayClient.found(url, data), as_json=as_json)))
+    def run() -> int:
+        client = GatewayClient.found(url, data)
+        folder = DataFolder(data or default_path())
+        regions = folder.regions if client.url == folder.url.rstrip("/") else None
+        return status_command.run(client, as_json=as_json, regions_folder=regions)
+
+    sys.exit(_asking(run))
 
 
 @main.command()

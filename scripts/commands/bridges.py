@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scripts.commands import completion
 from scripts.commands.options import data_option, json_option, load, refuse
 from scripts.terminal import say, say_json
 
@@ -36,7 +37,7 @@ def bridges() -> None:
 
 
 @bridges.command()
-@click.argument("regions", nargs=-1, metavar="[REGION]...")
+@click.argument("regions", nargs=-1, metavar="[REGION]...", shell_complete=completion.regions)
 @data_option
 @json_option
 def ensure(regions: tuple[str, ...], data: Path | None, as_json: bool) -> None:
@@ -61,7 +62,7 @@ def ensure(regions: tuple[str, ...], data: Path | None, as_json: bool) -> None:
 
 
 @bridges.command()
-@click.argument("regions", nargs=-1, metavar="[REGION]...")
+@click.argument("regions", nargs=-1, metavar="[REGION]...", shell_complete=completion.regions)
 @click.option(
     "--jitter",
     type=click.FloatRange(0),

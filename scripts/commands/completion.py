@@ -179,6 +179,18 @@ def words(context: click.Context, _: click.Parameter, incomplete: str) -> list[C
     ]
 
 
+def regions(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The names of regions: those of the settings, or of the ``scripts/up`` on this machine."""
+    from scripts.commands.options import load_near  # noqa: PLC0415 - each import delays the shell
+
+    data = context.params.get("data")
+    try:
+        found = load_near(Path(data) if data else None).region
+    except (SystemExit, OSError):  # a person is waiting for the completion, and wants no list of faults
+        return []
+    return [CompletionItem(name, help=_one_line(one.title)) for name, one in found.items() if _fits(name, incomplete)]
+
+
 def _fits(word: str, incomplete: str) -> bool:
     return word.startswith(incomplete) and WORD.fullmatch(word) is not None
 

@@ -9,6 +9,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +34,24 @@ class Moment:
 
 
 def to_csv(minutes: Iterable[Minute]) -> str:
-    """A header line, then one line for each minute."""
-    rows = (",".join(str(getattr(minute, name)) for name in COLUMNS) for minute in minutes)
+    """A header line, then one line for each minute. ``at`` is a time of RFC 3339 in UTC."""
+    rows = (",".join(_shown(name, getattr(minute, name)) for name in COLUMNS) for minute in minutes)
     return "\n".join([",".join(COLUMNS), *rows]) + "\n"
+
+
+def _shown(name: str, value: float) -> str:
+    return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if name == "at" else str(value)
+
+
+def _seconds(text: str) -> str | float:
+    """Seconds since the epoch of a time as RFC 3339 writes it; any other text as it is. Raises ValueError without a zone."""
+    try:
+        found = datetime.fromisoformat(text) if "-" in text[1:] else None
+    except ValueError:
+        return text
+    if found is not None and found.tzinfo is None:
+        raise ValueError(f"expected a time with its zone, like 2026-11-29T06:00:00Z, found {text}")
+    return text if found is None else found.timestamp()
 
 
 def read_csv(path: Path) -> list[Minute]:
@@ -54,8 +70,8 @@ def read_csv(path: Path) -> list[Minute]:
     for line, row in enumerate(rows, 2):
         given = {name: row[name] for name in COLUMNS if row.get(name)}
         try:
-            minutes.append(msgspec.convert(given, Minute, strict=False))
-        except msgspec.ValidationError as error:
+            minutes.append(msgspec.convert({**given, "at": _seconds(given.get("at", ""))}, Minute, strict=False))
+        except ValueError as error:  # msgspec's is one, too
             faults.append(Fault(path.name, line, "", f"expected a minute, found: {error}"))
     if faults:
         raise Faults(faults)

@@ -12,12 +12,13 @@ import click
 
 from regions import names
 from regions.faults import Faults
+from scripts.commands import completion
 from scripts.commands.options import data_option, json_option, load, load_near, refuse
 from scripts.terminal import say
 
 
 @click.command()
-@click.argument("region")
+@click.argument("region", shell_complete=completion.regions)
 @click.argument("number", required=False, metavar="[N|auto]")
 @data_option
 @json_option
@@ -43,7 +44,7 @@ def scale(region: str, number: str | None, data: Path | None, as_json: bool) -> 
 
 
 @click.command()
-@click.argument("region")
+@click.argument("region", shell_complete=completion.regions)
 @click.option(
     "--replay",
     type=click.Path(path_type=Path),
@@ -62,7 +63,8 @@ def day(region: str, replay: Path | None, output: Path | None, data: Path | None
     """Shows the last day of REGION by the minute: arrivals, worker processes, age of the oldest waiting task.
 
     With --replay it simulates the day in FILE with the region's current [scale]. FILE is the output of this command, or
-    any CSV with the columns at (seconds since the epoch), arrived and task_seconds.
+    any CSV with the columns at (a time like 2026-11-29T06:00:00Z, or seconds since the epoch), arrived and
+    task_seconds.
 
     \b
     nearfetch day fra > day.csv
@@ -112,7 +114,7 @@ def add(name: str, data: Path | None, as_json: bool) -> None:
 
 
 @region.command()
-@click.argument("name", metavar="REGION")
+@click.argument("name", metavar="REGION", shell_complete=completion.regions)
 @click.option("--wait", "wait_seconds", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS",
               help="How long to wait until nothing that can move is left.")  # fmt: skip
 @json_option
@@ -138,7 +140,7 @@ def drain(name: str, wait_seconds: float, data: Path | None, as_json: bool) -> N
 
 
 @region.command()
-@click.argument("name", metavar="REGION")
+@click.argument("name", metavar="REGION", shell_complete=completion.regions)
 @data_option
 def resume(name: str, data: Path | None) -> None:
     """Gives REGION its new tasks again after nearfetch region drain. Those that were moved stay where they are.

@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from regions.faults import Faults
 from scripts.commands import completion, options
-from scripts.commands.options import data_option, json_option, load_near, refuse
+from scripts.commands.options import data_option, gateway_options, json_option, load_near, refuse
 from scripts.terminal import say
 
 PAGE_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -98,6 +98,7 @@ def source() -> None:
     Name a source by its id, or by the path of its file.
 
     \b
+    nearfetch source list                                   which sources there are
     nearfetch source new shop.list https://shop.example/    begin with a commented definition
     nearfetch source try books.list category=poetry_23      run it here, and show its records
     nearfetch source sample books.list category=poetry_23   keep its pages and records as a test
@@ -105,6 +106,32 @@ def source() -> None:
     nearfetch source check                                  report all faults of definitions
     nearfetch source replay 01JDFQ3M1XK2V9Q0S8ZC4T7B5N      parse the kept answers of a task again
     """
+
+
+@source.command("list")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@gateway_options
+@json_option
+def list_(words: tuple[str, ...], url: str, data: Path | None, as_json: bool) -> None:
+    """Lists the sources in whose id, region, title or params all WORDs occur: health, params and title; optional params in [ ].
+
+    The gateway's, with their health; if no gateway answers, those that are defined on this machine.
+
+    Ends with 0, or with 1 when there is none.
+
+    \b
+    nearfetch source list
+    nearfetch source list tracking nyc
+    nearfetch source list --json | jq -r '.sources[] | select(.health != "ok") | .id'
+    """
+    from scripts.commands import source_list  # noqa: PLC0415
+    from scripts.stack.gateway_client import GatewayClient, NoGateway  # noqa: PLC0415
+
+    try:
+        client = GatewayClient.found(url, data)
+    except NoGateway:
+        client = None
+    sys.exit(source_list.run(lambda: load_near(data), client, words, as_json=as_json))
 
 
 @source.command()

@@ -1,5 +1,6 @@
 """``nearfetch status``: the state of the gateway, its regions and its sources."""
 
+from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -20,8 +21,8 @@ SOURCES_SHOWN: Final = 5  # for each region
 HISTORY_FINE: Final = ("ok", "off", "")  # a gateway that is not ready reports no history
 
 
-def run(client: GatewayClient, *, as_json: bool) -> int:
-    """Returns 0 when everything is up, else 1."""
+def run(client: GatewayClient, *, as_json: bool, regions_folder: Path | None = None) -> int:
+    """Returns 0 when everything is up, else 1. ``regions_folder``: the regions' files of a ``scripts/up`` on this machine."""
     code, ready = client.status("/readyz")
     status, answer = client.status("/v1/regions")  # this call needs the hub's Redis, the others do not
     sources = client.get("/v1/sources")["sources"]
@@ -40,6 +41,8 @@ def run(client: GatewayClient, *, as_json: bool) -> int:
         say(f"  history: {history}")
     for region in regions:
         say(region_line(region, sources))
+        if region.get("dashboard"):
+            say(dashboard_line(region, regions_folder))
         if region.get("takeover"):
             say(takeover_line(region["takeover"]))
         if region.get("scale"):
@@ -70,6 +73,13 @@ def region_line(region: dict[str, Any], sources: list[dict[str, Any]]) -> str:
     count = sum(source["region"] == region["name"] for source in sources)
     begin = f"  {region['name']:<5} {region['title']:<14} {coloured(region['status'].ljust(8))}"
     return f"{begin} {counted(count, 'source')}{figures(region)}{reason(region)}"
+
+
+def dashboard_line(region: dict[str, Any], regions_folder: Path | None) -> str:
+    """Where the region's rq-dashboard is, and where its password stands, which is shown nowhere."""
+    file = f"{region['name']}.toml"
+    where = f"{regions_folder / file}" if regions_folder is not None else f"the region's {file}"
+    return f"        rq-dashboard {region['dashboard']}   user and password: [dashboard] in {where}"
 
 
 def takeover_line(takeover: dict[str, Any]) -> str:

@@ -60,6 +60,17 @@ def test_status_says_that_everything_is_up(stack):
         assert re.search(rf"^  {region} .* up .*2 worker processes", done.stdout, re.MULTILINE)
     status = json.loads(stack.nearfetch("status", "--json").stdout)
     assert [region["status"] for region in status["regions"]] == ["up"] * 3
+    for region in status["regions"]:
+        where = f"[dashboard] in {stack.data / 'regions' / region['name']}.toml"
+        assert f"        rq-dashboard {region['dashboard']}   user and password: {where}\n" in done.stdout
+        assert region["dashboard"] in stack.output
+
+
+def test_the_gateways_sources_are_listed_with_their_health(stack):
+    listed = json.loads(stack.nearfetch("source", "list", "list", "fra", "--json").stdout)
+    assert listed["gateway"] == stack.url
+    assert {"books.list", "quotes.list", "price.list"} <= {one["id"] for one in listed["sources"]}
+    assert {one["health"] for one in listed["sources"]} <= {"ok", "unknown"}
 
 
 def test_the_private_servers_pass_their_own_check(stack):

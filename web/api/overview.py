@@ -213,7 +213,8 @@ class Overview:
         view = region_view(state, title, self._rates, days, today, self._leaving.get(state.name, ""))
         taken = taken_view(self._takeover.records.get(state.name))
         differs = differing(state, own)
-        return {**view, "takeover": taken, "not_movable": stay, "differs": differs}
+        dashboard = (region.dashboard.address if region is not None else "") or None
+        return {**view, "takeover": taken, "not_movable": stay, "differs": differs, "dashboard": dashboard}
 
 
 def source_view(

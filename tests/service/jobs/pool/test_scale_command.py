@@ -2,6 +2,7 @@
 
 import csv
 import json
+from datetime import datetime
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
@@ -117,6 +118,10 @@ def test_a_day_is_recorded_and_can_be_drawn_and_played_again(run, pool, region_r
     rows = list(csv.DictReader(printed.splitlines()))
     assert tuple(rows[0]) == COLUMNS
     assert [row["arrived"] for row in rows] == ["180", "120", "60"]
+    assert [datetime.fromisoformat(row["at"]).timestamp() for row in rows] == [
+        text["tally"]["minute"]["at"] - back for back in (180, 120, 60)
+    ]
+    assert all(row["at"].endswith(":00Z") for row in rows), "times for people and spreadsheets, in UTC"
     picture, later, file = tmp_path / "day.svg", tmp_path / "later.svg", tmp_path / "day.csv"
     file.write_text(printed)
     assert run("day", REGION, "-o", str(picture)).output == f"{picture}: 3 minutes, 0 with a wait above the target\n"
@@ -134,6 +139,11 @@ def test_a_day_is_recorded_and_can_be_drawn_and_played_again(run, pool, region_r
     [
         ("at,arrived\n1,2\n", "day.csv:1: expected the columns at, arrived, task_seconds, found all but task_seconds"),
         ("at,arrived,task_seconds\n", "day.csv:1: expected at least one minute, found none"),
+        (
+            "at,arrived,task_seconds\n2026-11-29T06:00:00,1,2\n",
+            "day.csv:2: expected a minute, found: expected a time with its zone",
+        ),
+        ("at,arrived,task_seconds\nyesterday,1,2\n", "day.csv:2: expected a minute, found: "),
         ("at,arrived,task_seconds\n1,x,2\n60,1,1\n120,1,y\n", "day.csv:4: expected a minute, found: "),
     ],
 )

@@ -67,7 +67,7 @@ def test_all_pages_are_kept_and_tested_without_a_network(site, source, folder, o
     assert about["params"] == {"category": CATEGORY}
     assert "content-encoding" not in {name.lower() for name in about["answers"][0]["headers"]}
     offline()
-    done = source("test")
+    done = source("test", "books")
     assert done.exit_code == 0, done.output
     assert f"  ok       books/{CATEGORY}   85 records of 5 pages" in done.stdout
     assert "1 of 1 sample as expected" in done.stderr
@@ -82,7 +82,7 @@ def test_what_changed_is_told_by_record_and_field(site, source, definition):
     assert "record 1: title: expected " in done.stdout
     assert "and 17 more of title" in done.stdout
     assert "record 20: title: expected " in source("test", "books", "--all").stdout
-    document = json.loads(source("test", "--json").stdout)
+    document = json.loads(source("test", "books", "--json").stdout)
     assert document["faults"] == []
     assert document["samples"][0]["sample"] == "books/poetry_23"
     assert not document["samples"][0]["ok"]
@@ -199,7 +199,8 @@ def test_samples_of_a_shipped_source_go_to_the_users_own_folder(folder, monkeypa
     assert samples.home(settings.load(), folder / "mine.toml") == folder / "samples"
 
 
-def test_a_test_that_tests_nothing_is_not_green(source):
+def test_a_test_that_tests_nothing_is_not_green(source, monkeypatch):
+    monkeypatch.setattr(samples, "FOLDER", "of-nobody")  # the shipped sources have samples
     done = source("test")
     assert done.exit_code == 2
     assert "there are no samples yet" in done.stderr
@@ -261,7 +262,10 @@ def test_every_shipped_source_can_be_sampled_and_tested_without_a_network(site, 
         done = source("sample", one, "--name", "made")
         assert done.exit_code == 0, done.output
     assert sorted(path.name for path in (folder / "samples").iterdir()) == ids
+    shipped = sorted(path.parent.parent.name for path in (samples.SHIPPED / "samples").glob("*/*/sample.json"))
+    assert sorted(set(shipped)) == ids, "each shipped source comes with a sample"
     offline()
     done = source("test")
     assert done.exit_code == 0, done.output
-    assert f"{len(ids)} of {len(ids)} samples as expected" in done.stderr
+    count = len(ids) + len(shipped)
+    assert f"{count} of {count} samples as expected" in done.stderr

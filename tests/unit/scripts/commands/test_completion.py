@@ -136,6 +136,7 @@ def test_a_shell_completes_commands_sources_params_and_values(shell, world):
             "xfrom=2026-11-24",
             "x",
         ],
+        "nearfetch region dra\tny\tx": ["region", "drain", "nyc", "x"],
         "nearfetch config sh\t--js\tx": ["config", "show", "--json", "x"],
         "nearfetch fetch nothing.lik\t.that x": ["fetch", "nothing.lik.that", "x"],
         "nearfetch completion fi\tx": ["completion", "fish", "x"],

@@ -2,9 +2,9 @@
 
 import csv
 import json
-from datetime import datetime
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from datetime import datetime
 
 import pytest
 from click.testing import CliRunner, Result

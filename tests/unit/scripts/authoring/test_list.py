@@ -27,9 +27,7 @@ def test_a_source_is_found_by_any_of_its_words(source):
     assert done.exit_code == 0
     assert done.stdout.split() == ["mine.lamps", "nyc", "kind", "[page]", "Lamps", "of", "a", "shop"]
     assert "1 source defined here; no gateway says their health" in done.stderr
-    assert [line.split()[0] for line in source("list", "mine.").stdout.splitlines() if "mine." in line][
-        0
-    ] == "mine.broken"
+    assert source("list", "mine.").stdout.split()[0] == "mine.broken", "by id"
 
 
 def test_shipped_sources_and_broken_ones_are_listed_with_what_is_wrong(source):

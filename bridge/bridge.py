@@ -25,7 +25,7 @@ from typing import Any, Final
 import pika
 from pika.adapters.select_connection import IOLoop
 
-from bridge import message
+from bridge import message, watch
 from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.enqueue import Enqueuer, Message
 from bridge.heartbeat import EVERY_SECONDS, STOPPING, Heartbeat
@@ -36,6 +36,7 @@ from regions import connect, logs, names
 from regions.settings import Settings
 
 DRAIN_SECONDS: Final = 0.1  # between two looks whether all is acked, and for pika to close its socket
+AWAY: Final = "region-redis-away"
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer when the connection is closed
 STOP_SECONDS: Final = 5.0  # for the last acks
 BATCH_MAX: Final = 1000  # messages in one write, so that a Redis answers within its time-out
@@ -68,7 +69,7 @@ class Bridge:
         )
         self._flush_is_due = False
         self._measure = Measure()
-        self._redis_reason = "not connected to its Redis yet"
+        self._redis_reason, self._redis_fault = "not connected to its Redis yet", AWAY
         self._levels = Levels(one.bridge.ready_max)
         self._stopping, self._ended, self._code = False, False, 0
         self._shown: tuple[str, str] = ("", "")
@@ -280,13 +281,14 @@ class Bridge:
         try:
             result = self._enqueuer.write(messages, offset_ms=clock.offset_ms, now_ms=now_ms)
         except connect.AWAY as error:
-            self._pause(f"its Redis is away: {error}")
+            self._pause(f"its Redis is away: {error}", AWAY)
             give_back(deliveries)
             return
         refused = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if refusal]
         done = [delivery for delivery, refusal in zip(deliveries, result.refusals, strict=True) if not refusal]
         if refused:
-            self._pause(f"its Redis refuses writes: {next(filter(None, result.refusals))}")
+            first = next(filter(None, result.refusals))
+            self._pause(f"its Redis refuses writes: {first}", watch.refused(first))
             give_back(refused)
         else:
             used = self._measure.used + sum(map(cost, done))  # until the next measure, which is half a second away
@@ -312,7 +314,8 @@ class Bridge:
 
     def _settle(self, receipts: list[Receipt], error: Exception | None) -> None:
         if error is not None:
-            self._pause(f"its Redis did not keep a batch: {error}")
+            fault = AWAY if isinstance(error, connect.AWAY) else watch.refused(error)
+            self._pause(f"its Redis did not keep a batch: {error}", fault)
         by_inbox: dict[Inbox, list[int]] = {}
         for receipt in receipts:
             for inbox, tags in receipt:
@@ -341,12 +344,12 @@ class Bridge:
 
     def _take_measure(self, measure: Measure | Exception) -> None:
         if isinstance(measure, Exception):
-            self._pause(f"its Redis is away: {measure}")
+            self._pause(f"its Redis is away: {measure}", AWAY)
         elif measure.refusal:
-            self._pause(measure.refusal)
+            self._pause(measure.refusal, measure.fault)
             self._measured(measure)
         elif not self._enqueuer.is_open or not self._durable.is_open:
-            self._pause("its Redis is back, connections are not yet")
+            self._pause("its Redis is back, connections are not yet", AWAY)
         else:
             self._redis_reason = ""
             self._measured(measure)
@@ -358,10 +361,10 @@ class Bridge:
         self._levels.see(measure)
         self._refresh()
 
-    def _pause(self, reason: str) -> None:
+    def _pause(self, reason: str, fault: str) -> None:
         """Ends the consumers. Only then may messages be given back, or they would return at once."""
         self._watch.is_calm = False
-        self._redis_reason = reason
+        self._redis_reason, self._redis_fault = reason, fault
         self._refresh()
 
     # State
@@ -393,11 +396,24 @@ class Bridge:
         return Status(
             state=state,
             reason=reason,
+            fault=self._fault() if reason and not self._ended else "",
             ready=measure.ready,
             unacked=self._unacked(),
             redis_used=measure.used,
             redis_max=measure.limit,
         )
+
+    def _fault(self) -> str:
+        """The name of the reason why it does not consume (web.hub.faults); empty for one that has no name."""
+        if self._broker_reason:
+            return "region-rabbitmq-away"
+        if self._report.clock is not None and (self.fast.reason or self.work.reason):
+            return "region-queue-away"
+        if self._redis_reason:
+            return self._redis_fault
+        if self._report.clock is None:
+            return ""
+        return "region-backlog" if self._levels.is_backlog else "region-redis-full"
 
     def _unacked(self) -> int:
         return sum(len(lane.inbox.held) for lane in (self.fast, self.work) if lane.inbox)

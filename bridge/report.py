@@ -42,6 +42,7 @@ class Status(msgspec.Struct, frozen=True):
     at_ms: int = 0
     state: str = "starting"
     reason: str = ""
+    fault: str = ""  # the name of that reason (web.hub.faults)
     ready: int = 0
     unacked: int = 0
     offset_ms: int = 0

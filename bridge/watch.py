@@ -21,6 +21,7 @@ CALM_SECONDS: Final = 2.0  # the same while the bridge consumes and no job waits
 # Shares of maxmemory at which a lane closes, and below which it opens again.
 WORK_CLOSES, WORK_OPENS = 0.70, 0.65
 FAST_CLOSES, FAST_OPENS = 0.90, 0.85
+NOT_DURABLE: Final = "region-redis-not-durable"
 READY_OPENS: Final = 0.80  # of ready_max
 
 
@@ -28,20 +29,27 @@ READY_OPENS: Final = 0.80  # of ready_max
 class Measure:
     """One look. ``ready`` counts jobs in RQ's queue. ``used`` and ``limit`` are bytes of memory; limit 0 means none.
 
-    ``refusal`` says why no job may be written although the Redis answers; else it is empty.
+    ``refusal`` says why no job may be written although the Redis answers, ``fault`` names that (web.hub.faults); else both are
+    empty.
     """
 
     ready: int = 0
     used: int = 0
     limit: int = 0
     refusal: str = ""
+    fault: str = ""
+
+
+def refused(error: object) -> str:
+    """The name of the fault that a Redis's refusal of a write shows (web.hub.faults)."""
+    return "region-redis-full" if str(error).startswith("OOM") else "region-redis-refuses-writes"
 
 
 class Levels:
     """Opens and closes the lanes at high-water marks, with hysteresis. A lane is open while its reason is empty."""
 
     def __init__(self, ready_max: int) -> None:
-        self.ready_max = ready_max
+        self.ready_max, self._many = ready_max, f"{ready_max} jobs are ready"
         self.work_reason = ""
         self.fast_reason = ""
 
@@ -59,9 +67,14 @@ class Levels:
         elif share < FAST_OPENS:
             self.fast_reason = ""
 
+    @property
+    def is_backlog(self) -> bool:
+        """Whether the work lane alone is closed, by the number of jobs."""
+        return not self.fast_reason and self.work_reason == self._many
+
     def close_work(self) -> None:
         """Closes the work lane: as many jobs are ready as permitted."""
-        self.work_reason = f"{self.ready_max} jobs are ready"
+        self.work_reason = self._many
 
 
 class Watch:
@@ -115,7 +128,7 @@ class Watch:
             self._fail(str(error))
         except durability.NotDurable as error:
             self._log_once(str(error))
-            self._tell(Measure(refusal=error.reason))
+            self._tell(Measure(refusal=error.reason, fault=NOT_DURABLE))
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
             self._failures += 1
             self._found = None
@@ -143,10 +156,10 @@ class Watch:
         ]
         wrote, ready, reply = send(self._client, asked, [])
         info = connect.info(value(reply))
-        refusal = ""
+        refusal = fault = ""
         if isinstance(wrote, Exception):
-            refusal = f"its Redis refuses writes: {wrote}"
+            refusal, fault = f"its Redis refuses writes: {wrote}", refused(wrote)
         elif found.keeps_file and info["aof_enabled"] == "0":
             self._found = None  # the setting was changed; the next look reports all that is wrong
-            refusal = "its Redis keeps no append-only file any more"
-        return Measure(value(ready), int(info["used_memory"]), int(info["maxmemory"]), refusal)
+            refusal, fault = "its Redis keeps no append-only file any more", NOT_DURABLE
+        return Measure(value(ready), int(info["used_memory"]), int(info["maxmemory"]), refusal, fault)

@@ -18,6 +18,8 @@ Hub (central Redis)
     nf:ask:{request}         hash    until its deadline, what asks a standby: the tasks of sources that have one (web.flow.takeover)
     nf:out:{region}          stream  what a region reports; the consumer group of the gateways reads it
     nf:region:{region}       hash    the last status of each of the region's parts, one field for each part
+    nf:told:{region}         list    what happened to the region, the latest 100 events (web.hub.events)
+    nf:faults:turn           string  the gateway that notes those events
     nf:regions               zset    regions by when a gateway last had a file of them (hub ms; web.flow.served)
     nf:accepting             zset    requests that are not accepted yet, by the end of their lease (hub ms)
     nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
@@ -94,6 +96,7 @@ REGIONS = "nf:regions"
 HOLDINGS = "nf:holdings"
 TAKEOVER = "nf:takeover"
 TAKEOVER_TURN = "nf:takeover:turn"
+FAULTS_TURN = "nf:faults:turn"
 
 # Region
 OUTBOX = "nf:outbox"
@@ -246,6 +249,11 @@ def out_stream(region: str) -> str:
 def region_status(region: str) -> str:
     """The hash on the hub with the last status of a region's parts."""
     return f"nf:region:{region}"
+
+
+def region_events(region: str) -> str:
+    """The list on the hub of what happened to a region, newest first."""
+    return f"nf:told:{region}"
 
 
 def open_tasks(region: str) -> str:

@@ -28,6 +28,7 @@ from regions.loop import Loop
 from regions.process import settle_on_processor
 from regions.settings import Again, Limits, Settings
 from web.api import openapi
+from web.api.faults import Faults
 from web.api.health import Health
 from web.api.intake import Intake
 from web.api.overview import Overview
@@ -94,7 +95,7 @@ log = logs.get("gateway")
 
 
 def routes(
-    intake: Intake, poller: Poller, recall: Recall, overview: Overview, health: Health, limits: Limits
+    intake: Intake, poller: Poller, recall: Recall, overview: Overview, faults: Faults, health: Health, limits: Limits
 ) -> list[tuple[str, str, Handler]]:
     """(method, path, handler) of all calls."""
     with_query: list[tuple[str, str, Handler]] = [
@@ -112,6 +113,9 @@ def routes(
         ("GET", "/v1/sources/<source>", lambda _, source: overview.source(source)),
         ("GET", "/v1/regions", lambda _: overview.regions()),
         ("GET", "/v1/regions/<region>", lambda _, region: overview.region(region)),
+        ("GET", "/v1/regions/<region>/events", lambda _, region: faults.events(region)),
+        ("GET", "/v1/faults", faults.answer),
+        ("GET", "/runbooks", lambda _: faults.runbooks()),
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),
         ("GET", "/openapi.json", lambda _: openapi.answer(limits)),
@@ -319,8 +323,17 @@ class Gateway:
         overview = self._overview = Overview(
             settings, self.hub, self.ledger, self.catalog, base, self.takeover, self.served.leaving
         )
+        told = (
+            self.hub.faults,
+            self.publisher.faults,
+            self.acceptor.cleaner.faults,
+            self.history.faults,
+            self.served.faults,
+            *((self.keyring.faults,) if settings.gateway.keys else ()),
+        )
+        self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, told)
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
-        found = routes(self.intake, poller, self.recall, overview, health, limits)
+        found = routes(self.intake, poller, self.recall, overview, self.faults, health, limits)
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head)
         }
@@ -353,6 +366,7 @@ class Gateway:
         self.sweeper.start()
         self.dead.start()
         self.archiver.start()
+        self.faults.start()
         self._serving.start()
         self._refreshing.start(CATALOG_SECONDS)
 
@@ -370,6 +384,7 @@ class Gateway:
         self.recall.stop()
         readers = (
             *((self.keyring,) if self.settings.gateway.keys else ()),
+            self.faults,
             self.archiver,
             self.dead,
             self.sweeper,

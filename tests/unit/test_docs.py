@@ -17,6 +17,7 @@ from scripts import cli
 from scripts.stack import hub_acl
 from web import app
 from web.http import problems
+from web.hub import faults
 
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -67,9 +68,18 @@ def test_every_setting_stands_in_the_document_with_its_default(heading, kind):
 
 def test_every_route_stands_in_the_document():
     nobody = SimpleNamespace(
-        post=None, records=None, get=None, delete=None, events=None, page=None, search=None, task=None, where=None
+        post=None,
+        records=None,
+        get=None,
+        delete=None,
+        events=None,
+        page=None,
+        search=None,
+        task=None,
+        where=None,
+        answer=None,
     )
-    found = app.routes(nobody, nobody, nobody, nobody, nobody, nobody)
+    found = app.routes(nobody, nobody, nobody, nobody, nobody, nobody, nobody)
     routes = {f"{method} {path}".replace("<", "{").replace(">", "}") for method, path, _ in found}
     assert set(table("http.md", "call")) == routes
 
@@ -98,6 +108,15 @@ def test_every_problem_stands_in_the_document_with_its_status():
     assert documented == {kind: status for kind, (status, _) in problems.KINDS.items()}
 
 
+def test_every_fault_stands_in_the_document_with_its_anchor():
+    documented = table("operations.md", "fault")
+    general = {"region": "REGION", "source": "SOURCE", "part": "PART"}
+    assert documented == {
+        f'<a id="{name}"></a>`{name}': [kind.severity, kind.cost, kind.mend.format(**general)]
+        for name, kind in faults.KINDS.items()
+    }
+
+
 def test_the_architecture_names_every_source_file_once_and_no_other():
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     named = Counter(re.findall(r"`((?:bridge|jobs|regions|scripts|web)/[\w./-]+\.py)`", text))
@@ -118,7 +137,8 @@ def anchors(text: str) -> set[str]:
     headings = re.findall(
         r"^#{1,6} (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
     )
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    named = set(re.findall(r'<a id="([\w-]+)">', text))
+    return named | {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_every_link_leads_to_a_file_and_a_heading_that_are_there():

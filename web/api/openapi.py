@@ -118,6 +118,10 @@ def _schemas(limits: Limits) -> dict[str, Schema]:
         "attrs": {**OPEN, "default": {}},
     }
     region = {"name": TEXT, "title": TEXT, "status": {"enum": ["up", "degraded", "down"]}, "reasons": _list(TEXT)}
+    told = {
+        "name": TEXT, "severity": {"enum": ["page", "ticket"]}, "region": _or_null(TEXT), "source": _or_null(TEXT), "part": _or_null(TEXT),
+        "since": TIME, "message": TEXT, "cost": TEXT, "mend": TEXT, "runbook": TEXT,
+    }  # fmt: skip
     return {
         "Result": result,
         "Task": task,
@@ -128,6 +132,8 @@ def _schemas(limits: Limits) -> dict[str, Schema]:
         "Source": _object(source, is_open=True),
         "Where": _object(where),
         "Region": _object(region, is_open=True),
+        "Fault": _object(told),
+        "Event": _object({"at": TIME, "kind": TEXT, "message": TEXT}),
     }
 
 
@@ -208,6 +214,13 @@ def _paths(limits: Limits) -> dict[str, Any]:
             "get": _call("list_regions", "All regions.", {"200": _content(_object({"regions": _list(_ref("Region")), "dead_letters": COUNT}))}),
         },
         "/v1/regions/{region}": {"get": _call("get_region", "One region.", {"200": _content(_ref("Region")), **_problems(404)}, [region])},
+        "/v1/regions/{region}/events": {
+            "get": _call("region_events", "What happened to a region, newest first.", {"200": _content(_object({"events": _list(_ref("Event"))})), **_problems(404)}, [region]),
+        },
+        "/v1/faults": {"get": _call("faults", "What is wrong now.", {"200": _content(_object({"faults": _list(_ref("Fault")), "at": TIME}))})},
+        "/runbooks": {
+            "get": _call("runbooks", "A page that says what each fault costs and what mends it.", {"200": {"description": "a page", "content": {"text/html": {"schema": TEXT}}}}),
+        },
         "/healthz": {"get": _call("healthz", "200 while the process serves.", {"200": _content(_object({"status": TEXT}))}, is_open=True)},
         "/readyz": {
             "get": _call("readyz", "200 when requests can be taken.", {"200": _content(_object({"status": TEXT, "history": TEXT}))}, is_open=True),

@@ -25,16 +25,14 @@ from web.flow.dead import DeadLetters
 from web.flow.takeover import Takeover
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
+from web.hub.faults import living, of_region
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
-from web.hub.region import REFUSED, RegionState
+from web.hub.region import RegionState
 from web.hub.runs import Learned, learned
 from web.hub.takeover import view as taken_view
 from web.hub.traffic import ALL, Days, Sums, kept_off_wan, read_days, read_today, total
 
-PART_LIVES_MS: Final = 15_000  # bridges and pools send their status every 2 s
-AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; web.hub.entry lets one of a minute in
-REFUSED_SHOWN_MS: Final = 600_000  # how long after the last refused entry a region's status shows it
 RATE_WINDOW_MS: Final = 60_000
 DIFFERS_MAX: Final = 100  # sources of a region that are named because their definitions differ
 STATES_KEPT_SECONDS: Final = 1.0  # so that not every call for the catalogue costs round trips
@@ -105,8 +103,7 @@ class Overview:
     def region(self, region: str) -> Answer:
         """One region with its status."""
         if region not in self._settings.region:
-            names = ", ".join(list(self._settings.region))
-            raise Problem("not-found", f'there is no region "{region[:60]}"; expected one of {names}')
+            raise unknown_region(region, self._settings.region)
         states = self._read_regions([region])
         return _json(self._region_view(states[0], self._entries_by_region(), *self._bytes_of(states)[region]))
 
@@ -215,6 +212,11 @@ class Overview:
         differs = differing(state, own)
         dashboard = (region.dashboard.address if region is not None else "") or None
         return {**view, "takeover": taken, "not_movable": stay, "differs": differs, "dashboard": dashboard}
+
+
+def unknown_region(region: str, known: Iterable[str]) -> Problem:
+    """The problem of a region that is not there."""
+    return Problem("not-found", f'there is no region "{region[:60]}"; expected one of {", ".join(list(known))}')
 
 
 def source_view(
@@ -368,21 +370,9 @@ def region_view(
     ``days``: the sums of all its sources by day; ``today``: those of each source today; ``leaving``: why it is served without
     a file.
     """
-    bridges, pools = _parts(state, "bridge"), _parts(state, "workers")
+    bridges, pools = living(state, "bridge"), living(state, "workers")
     scales = [pool.pop("scale") for pool in pools if "scale" in pool]
-    reasons = [leaving] if leaving else []
-    if not bridges:
-        reasons.append("no bridge is alive")
-    elif all(bridge.get("state") != "consuming" for bridge in bridges):
-        reasons.append(f"its bridge is {bridges[0].get('state')}: {bridges[0].get('reason')}")
-    if not any(pool.get("processes") for pool in pools):
-        reasons.append("no worker is alive")
-    reasons += sorted({f"its workers wait: {pool['reason']}" for pool in pools if pool.get("reason")})
-    if state.barred:
-        reasons.append(f"it may not write to the hub for a while: {state.barred}")
-    if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
-        what = ", ".join(f"{count} {kind}" for kind, count in sorted(state.refused.items()))
-        reasons.append(f"{REFUSED} ({what} in all); nearfetch dead list shows the latest of each")
+    reasons = [*([leaving] if leaving else []), *(one.message for one in of_region(state))]
     asked = [
         pool for pool in pools if not pool.get("reason")
     ] or pools  # without pools that can't reach their Redis now
@@ -419,15 +409,6 @@ def region_view(
         "bridges": bridges,
         "workers": pools,
     }
-
-
-def _parts(state: RegionState, kind: str) -> list[dict[str, Any]]:
-    """The last status of each living bridge, or pool, with its name and the age of the status."""
-    return [
-        {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - status["at_ms"]) / 1000, 1), **status}
-        for key, status in sorted(state.reported.items())
-        if key.startswith(f"{kind}:") and -AHEAD_MS <= state.now_ms - status["at_ms"] <= PART_LIVES_MS
-    ]
 
 
 def _json(document: Any) -> Answer:

@@ -25,6 +25,7 @@ from regions import logs, names
 from regions.durability import File
 from regions.loop import Loop
 from web.flow.publish import Batch, Message, Publisher
+from web.hub.faults import Found
 from web.hub.ledger import Ledger, New
 from web.hub.redis import Hub, HubUnavailable
 
@@ -86,6 +87,10 @@ class Cleaner:
     def full(self) -> str | None:
         """Why the gateway may take no new requests; None while it may."""
         return "too many refused requests wait for their clean-up" if self._kept >= KEPT_MAX else None
+
+    def faults(self) -> list[Found]:
+        """What keeps the gateway from taking requests, by name."""
+        return [Found("gateway-clean-up-full", reason)] if (reason := self.full) else []
 
     def start(self) -> None:
         """Starts the thread."""

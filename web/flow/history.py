@@ -24,6 +24,7 @@ from ulid import ULID
 from jobs import contract
 from regions import connect, logs, names
 from regions.settings import Settings
+from web.hub.faults import Found
 from web.hub.frame import spliced
 from web.hub.ledger import START, MovedView, TaskView, View
 from web.hub.redis import HubUnavailable
@@ -76,6 +77,10 @@ class History:
     def state(self) -> str:
         """``off``, ``ok``, or why it is away."""
         return "off" if not self.is_on else self._away or "ok"
+
+    def faults(self) -> list[Found]:
+        """What is wrong with it, by name."""
+        return [Found("history-away", self._away, part="mongo")] if self.is_on and self._away else []
 
     def close(self) -> None:
         """Closes the connections."""

@@ -6,15 +6,18 @@ While the hub is away the last ones count: no call gets anything of a tenant wit
 import time
 from typing import Final
 
+from jobs.contract import rfc3339
 from regions import logs
 from regions.loop import Loop
 from web.http.owner import Owner
 from web.http.problems import Problem
 from web.hub import keys
+from web.hub.faults import Found
 from web.hub.keys import NO_LIMITS, Key, KeyLimits, Scope
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 1.0
+SOON_MS: Final = 3 * 86_400_000  # how long before its end a key is told
 CHALLENGE: Final = ("WWW-Authenticate", 'Bearer realm="nearfetch"')
 
 log = logs.get("keys")
@@ -48,6 +51,23 @@ class Keyring:
         if not self._is_read or found.keys() != self._keys.keys():
             log.info("keys read", keys=len(found))
         self._keys, self._is_read = found, True
+
+    def faults(self) -> list[Found]:
+        """The keys that expire soon and have no successor: a later key of the same name and tenant."""
+        now_ms, found = time.time() * 1000, list(self._keys.values())
+        last: dict[tuple[str, str], float] = {}
+        for key in found:
+            ends = key.expires_ms or float("inf")
+            last[key.tenant, key.name] = max(ends, last.get((key.tenant, key.name), 0.0))
+        return [
+            Found(
+                "key-expires",
+                f"it expires at {rfc3339(key.expires_ms)}: {key.name!r} of {key.tenant!r}",
+                part=f"key {key.id}",
+            )
+            for key in found
+            if now_ms < key.expires_ms < now_ms + SOON_MS and key.expires_ms == last[key.tenant, key.name]
+        ]
 
     def limits(self, key: str) -> KeyLimits:
         """What a key may use; no limits for one that has just been revoked, or for an open gateway."""

@@ -24,6 +24,7 @@ from jobs import contract
 from regions import connect, frames, logs, names, topology
 from regions.loop import Loop
 from regions.settings import Settings
+from web.hub.faults import Found
 
 SILENT_SECONDS: Final = 0.9  # a region whose queues owe a confirm for longer gets no messages until they give it
 
@@ -177,6 +178,15 @@ class Publisher:
         if self.unavailable is not None:
             return None
         return self.unavailable_for((region,))
+
+    def faults(self) -> list[Found]:
+        """What is wrong with the broker, or with the queues of single regions, by name."""
+        reason = self.unavailable
+        if reason is not None:
+            name = "rabbitmq-blocked" if self._down is None and self._blocked is not None else "rabbitmq-away"
+            return [Found(name, reason, part="rabbitmq")]
+        silent = ((region, self.silent_in(region)) for region in list(self._regions))
+        return [Found("region-queue-away", why, region=region, part="rabbitmq") for region, why in silent if why]
 
     def start(self) -> None:
         """Starts the thread; it connects by itself."""

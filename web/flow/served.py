@@ -17,6 +17,7 @@ from regions.faults import Faults
 from regions.script import send, value
 from regions.settings import Region, Settings
 from web.flow.publish import Publisher
+from web.hub.faults import Found
 from web.hub.redis import Hub, HubUnavailable
 
 NOTE_SECONDS: Final = 10.0  # between two notes in the hub
@@ -57,6 +58,12 @@ class Served:
             self._let_go()
         except HubUnavailable as error:
             log.debug("regions not looked at", reason=error.reason)
+
+    def faults(self) -> list[Found]:
+        """The files that are wrong, and the regions whose file is gone, by name."""
+        wrong = [Found("region-files-wrong", self._faults)] if self._faults else []
+        gone = [Found("region-file-gone", why, region=region) for region, why in self.leaving.copy().items()]
+        return wrong + gone
 
     def _read(self) -> None:
         """Reads changed files. The regions stay as they are while a file is wrong."""

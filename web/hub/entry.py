@@ -68,6 +68,7 @@ class _Bridge(Struct):
     at_ms: Moment
     state: Word | UnsetType = UNSET
     reason: Line | UnsetType = UNSET
+    fault: Word | UnsetType = UNSET
     ready: Count | UnsetType = UNSET
     unacked: Count | UnsetType = UNSET
     offset_ms: Number | UnsetType = UNSET

@@ -15,6 +15,7 @@ from regions import connect, durability, logs, names
 from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
+from web.hub.faults import Found
 
 FULL_AT: Final = 0.85  # of maxmemory, including the results that open tasks may still bring
 FULL: Final = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included"
@@ -96,6 +97,17 @@ class Hub:
     def state(self) -> str | None:
         """None when requests can be taken, otherwise why not."""
         return self._away or self._denied or self._refusal or self._short or self._full
+
+    def faults(self) -> list[Found]:
+        """What is wrong with the server, by name; the gravest fault alone."""
+        known = (
+            ("hub-redis-away", self._away),
+            ("hub-redis-denied", self._denied),
+            ("hub-redis-refuses-writes", self._refusal),
+            ("hub-redis-not-durable", self._short),
+            ("hub-redis-full", self._full),
+        )
+        return [Found(name, reason, part="redis-hub") for name, reason in known if reason is not None][:1]
 
     @property
     def away(self) -> str | None:

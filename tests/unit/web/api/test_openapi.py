@@ -30,7 +30,7 @@ def refs(part: object) -> Iterator[str]:
 
 def test_its_calls_are_those_of_the_gateway():
     nobody = Nobody()
-    routes = app.routes(nobody, nobody, nobody, nobody, nobody, Limits())
+    routes = app.routes(nobody, nobody, nobody, nobody, nobody, nobody, Limits())
     calls = {(method, path.replace("<", "{").replace(">", "}")) for method, path, _ in routes if path != "/"}
     assert calls == {(method.upper(), path) for path, one in FOUND["paths"].items() for method in one}
 

@@ -53,7 +53,7 @@ def state(**said) -> RegionState:
         ({"bridge_a": BRIDGE}, "degraded"),
         ({"workers_a": POOL}, "degraded"),
         ({"bridge_a": BRIDGE, "workers_a": {**POOL, "processes": 0}}, "degraded"),
-        ({"bridge_a": {**BRIDGE, "at_ms": NOW - 15_001}, "workers_a": POOL}, "degraded"),
+        ({"bridge_a": {**BRIDGE, "at_ms": NOW - 6_001}, "workers_a": POOL}, "degraded"),
         ({"bridge_a": {**BRIDGE, "at_ms": 0}, "workers_a": {**POOL, "at_ms": 0}}, "down"),
         ({}, "down"),
     ],

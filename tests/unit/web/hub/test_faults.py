@@ -1,0 +1,99 @@
+"""Which faults a region's reports show, and how they are told."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from regions.settings import ROOT
+from web.hub.faults import KINDS, SILENT_MS, Book, Found, of_region
+from web.hub.region import RegionState
+
+NOW = 1_764_416_400_000
+BRIDGE = {"at_ms": NOW - 1_000, "state": "consuming", "reason": ""}
+POOL = {"at_ms": NOW - 1_000, "processes": 2, "busy": 3}
+
+
+def state(**said) -> RegionState:
+    parts = {key.replace("_", ":", 1): value for key, value in said.items()}
+    return RegionState(name="fra", now_ms=NOW, reported=parts, open_tasks=4, oldest_ms=NOW - 2_500, unread=0)
+
+
+def paused(fault: str, reason: str = "why") -> dict[str, object]:
+    return {**BRIDGE, "state": "paused", "reason": reason, "fault": fault}
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ({"bridge_a": BRIDGE, "workers_a": POOL}, []),
+        ({"workers_a": POOL}, ["region-bridge-away"]),
+        ({"bridge_a": {**BRIDGE, "at_ms": NOW - SILENT_MS - 1}, "workers_a": POOL}, ["region-bridge-away"]),
+        ({"bridge_a": BRIDGE}, ["region-workers-away"]),
+        ({"bridge_a": BRIDGE, "workers_a": {**POOL, "processes": 0}}, ["region-workers-away"]),
+        ({}, ["region-down"]),
+        ({"bridge_a": paused("region-redis-full"), "workers_a": POOL}, ["region-redis-full"]),
+        ({"bridge_a": paused("region-redis-full"), "bridge_b": BRIDGE, "workers_a": POOL}, []),
+        ({"bridge_a": paused("hub-redis-away"), "workers_a": POOL}, ["region-bridge-paused"]),  # no region's to say
+        ({"bridge_a": paused("made up"), "workers_a": POOL}, ["region-bridge-paused"]),
+        ({"bridge_a": paused(""), "workers_a": POOL}, ["region-bridge-paused"]),  # an older bridge
+        ({"bridge_a": BRIDGE, "workers_a": {**POOL, "reason": "gone"}}, ["region-redis-away"]),
+    ],
+)  # fmt: skip
+def test_a_fault_has_the_name_of_its_cause(said, names):
+    assert [one.name for one in of_region(state(**said))] == names
+
+
+def test_a_fault_is_told_since_it_began_and_ends_when_it_is_gone():
+    book, fault = Book(), Found("region-redis-away", "its Redis is away: x", region="fra")
+    began, ended = book.see(NOW, [fault])
+    assert [(one.name, one.region, one.since, one.severity) for one in began] == [
+        ("region-redis-away", "fra", "2025-11-29T11:40:00.000Z", "page")
+    ]
+    assert not ended
+    assert book.see(NOW + 5_000, [fault._replace(message="its Redis is away: y")]) == ([], [])
+    (one,) = book.faults
+    assert (one.since, one.message) == ("2025-11-29T11:40:00.000Z", "its Redis is away: y")
+    began, ended = book.see(NOW + 9_000, [])
+    assert not began
+    assert [fault.name for fault in ended] == ["region-redis-away"]
+    assert book.faults == ()
+
+
+def test_what_wakes_somebody_comes_first_then_the_oldest():
+    book = Book()
+    book.see(NOW, [Found("dead-letters", "3")])
+    book.see(NOW + 1, [Found("dead-letters", "3"), Found("history-away", "x"), Found("region-down", "x", region="sin")])
+    assert [one.name for one in book.faults] == ["region-down", "dead-letters", "history-away"]
+
+
+def test_a_region_is_not_blamed_for_a_broker_that_is_away_for_the_gateway_too():
+    found = [Found("rabbitmq-away", "x"), *(Found("region-rabbitmq-away", "x", region=one) for one in ("fra", "nyc"))]
+    book = Book()
+    book.see(NOW, found)
+    assert [one.name for one in book.faults] == ["rabbitmq-away"]
+    book.see(NOW, found[1:])
+    assert [one.name for one in book.faults] == ["region-rabbitmq-away"] * 2
+
+
+def test_every_name_that_the_parts_say_is_one():
+    texts = [
+        path.read_text(encoding="utf-8") for room in ("bridge", "web", "jobs") for path in (ROOT / room).rglob("*.py")
+    ]
+    beginnings = "|".join(sorted({name.partition("-")[0] for name in KINDS}))
+    said = {name for text in texts for name in re.findall(rf'"((?:{beginnings})-[a-z]+(?:-[a-z]+)*)"', text)}
+    names = {name for name in said if name.startswith(("region-", "hub-redis-", "rabbitmq-"))}
+    assert len(names) > 15
+    assert names - {*KINDS, f"region-{'REGION'}", "region-dead"} == set()
+
+
+def test_what_mends_a_fault_fills_in_whose_it_is():
+    book = Book()
+    book.see(NOW, [Found("source-degraded", "x", region="fra", source="ecb.rates")])
+    assert "--source ecb.rates" in book.faults[0].mend
+    assert book.faults[0].runbook == "/runbooks#source-degraded"
+
+
+def test_every_kind_is_whole():
+    assert all(kind.severity in ("page", "ticket") and kind.cost and kind.mend for kind in KINDS.values())
+    assert isinstance(ROOT, Path)

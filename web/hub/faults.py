@@ -1,0 +1,298 @@
+"""The faults that a gateway tells, by name: one table of what each costs and what mends it, and how a region's reports show them.
+
+    KINDS        name → severity, cost, mend: the alerts, the metric and docs/operations.md have the same names
+    of_region    a region's state → its faults
+    Book         what is found now → ``Fault``s with the time since when each is there; what began and what ended
+
+A fault is told by its cause: while RabbitMQ is away for the gateway, too, no region is blamed for it. Nothing here makes a call.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from msgspec import Struct
+
+from jobs.contract import rfc3339
+from web.hub.region import REFUSED, RegionState
+
+SILENT_MS: Final = 6_000  # bridges and pools report every 2 s: three reports are missing
+AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; web.hub.entry lets one of a minute in
+REFUSED_SHOWN_MS: Final = 600_000  # how long after the last refused entry a region's status shows it
+RUNBOOKS: Final = "/runbooks"  # the page of the gateway with a section for each fault
+
+Severity = Literal["page", "ticket"]
+
+
+class Kind(Struct, frozen=True):
+    """What a fault costs (what clients notice) and what mends it. ``page`` wakes somebody, a ``ticket`` can wait for the day.
+
+    ``part``: what is broken, by its name in ``scripts/up``; "" for a gateway, region or source. In it and in ``mend``, ``{region}``, ``{source}`` and ``{part}`` are the fault's own.
+    """
+
+    severity: Severity
+    cost: str
+    mend: str
+    part: str = ""
+
+
+class Found(NamedTuple):
+    """A fault as it was found just now; ``message`` gives the reason first, then figures."""
+
+    name: str
+    message: str
+    region: str | None = None
+    source: str | None = None
+    part: str | None = None
+
+
+class Fault(Struct, frozen=True):
+    """A fault with all that the table says of it. ``since``: RFC 3339."""
+
+    name: str
+    severity: Severity
+    region: str | None
+    source: str | None
+    part: str | None
+    since: str
+    message: str
+    cost: str
+    mend: str
+    runbook: str
+
+
+_NO_REQUESTS: Final = "every new request is answered 503 within a second; polls of accepted ones work"
+_WAIT: Final = "its tasks wait, and expire at their deadlines; those of sources with a standby are answered there"
+
+KINDS: Final[Mapping[str, Kind]] = {
+    # The hub
+    "hub-redis-away": Kind(
+        "page", "every call but the catalogue is answered 503 within a second; regions keep their results",
+        "start the hub's Redis again, with its files", "redis-hub",
+    ),
+    "hub-redis-full": Kind(
+        "page", _NO_REQUESTS, "raise maxmemory of the hub's Redis, or lower limits.result_ttl_seconds", "redis-hub"
+    ),
+    "hub-redis-refuses-writes": Kind(
+        "page", _NO_REQUESTS, "free the disk of the hub's Redis; if it is a replica, name the master in hub.redis", "redis-hub"
+    ),
+    "hub-redis-denied": Kind(
+        "page", _NO_REQUESTS, "give the gateways' user at the hub's Redis the right that the message names", "redis-hub"
+    ),
+    "hub-redis-not-durable": Kind(
+        "page", _NO_REQUESTS, "nearfetch config check names the settings of the hub's Redis and the command that sets them", "redis-hub"
+    ),
+    "hub-redis-slow": Kind(
+        "page", "every call takes longer, and some are answered 503",
+        "look at what the hub's Redis does (SLOWLOG GET, INFO commandstats), at its host's processor and disk", "redis-hub",
+    ),
+    "rabbitmq-away": Kind("page", _NO_REQUESTS, "start RabbitMQ again, with its files", "rabbitmq"),
+    "rabbitmq-blocked": Kind(
+        "page", _NO_REQUESTS, "free memory or disk of RabbitMQ's host (rabbitmq-diagnostics alarms)", "rabbitmq"
+    ),
+    "rabbitmq-slow": Kind(
+        "page", "requests take longer, and some are answered 503", "look at the processor and the disk of RabbitMQ's host", "rabbitmq"
+    ),
+    "history-away": Kind(
+        "ticket", "GET /v1/requests is 503, and requests are gone when their results expire, if it lasts that long",
+        "start MongoDB again, with its files", "mongo",
+    ),
+    "gateway-away": Kind(
+        "page", "its clients' connections are refused", "start nearfetch gateway there again; its log says why it ended"
+    ),
+    "gateway-restarts": Kind(
+        "page", "clients that wait at it are disconnected each time", "read the gateway's log: its last lines say why it ends"
+    ),
+    "gateway-connections-full": Kind(
+        "page", "new connections wait, and calls are answered 503",
+        "raise gateway.connections_max and the limit of open files (LimitNOFILE), or find the client that opens so many",
+    ),
+    "gateway-clean-up-full": Kind(
+        "page", _NO_REQUESTS, "mend the hub's Redis and RabbitMQ: what was refused is taken back when both answer"
+    ),
+    "dead-letters": Kind(
+        "ticket", "their tasks have failed", "nearfetch dead list says why; then nearfetch dead retry or drop", "rabbitmq"
+    ),
+    "region-files-wrong": Kind(
+        "ticket", "new and changed regions are not taken", "correct the file that the message names; nearfetch config check"
+    ),
+    "key-expires": Kind(
+        "ticket", "the calls of its client are 401 from then on", "nearfetch key rotate ID makes a new one"
+    ),
+    # A region
+    "region-down": Kind(
+        "page", _WAIT, "start the region's bridge and workers again, or look at its network to the hub"
+    ),
+    "region-bridge-away": Kind(
+        "page", _WAIT, "nearfetch bridges ensure {region}; the bridge's log says why it ended", "bridge-{region}"
+    ),
+    "region-bridge-restarts": Kind(
+        "page", "its tasks start later", "read the log of the region's bridge: its last lines say why it ends", "bridge-{region}"
+    ),
+    "region-bridge-idle": Kind(
+        "page", _WAIT, "nearfetch bridges restart {region}", "bridge-{region}"
+    ),
+    "region-bridge-paused": Kind("page", _WAIT, "the message has the bridge's own reason", "bridge-{region}"),
+    "region-rabbitmq-away": Kind(
+        "page", _WAIT, "look at the network between the region and RabbitMQ, and at its user's password there", "bridge-{region}"
+    ),
+    "region-queue-away": Kind(
+        "page", "requests for the region are answered 503", "rabbitmq-diagnostics check_if_node_is_quorum_critical; start the missing nodes", "rabbitmq"
+    ),
+    "region-queue-full": Kind(
+        "page", "requests for the region are answered 503", "start more workers, or raise the queue's max-length in the policy", "rabbitmq"
+    ),
+    "region-workers-away": Kind(
+        "page", _WAIT, "start nearfetch workers {region}; its log says why it ended", "workers-{region}"
+    ),
+    "region-workers-restarts": Kind(
+        "page", "tasks are run again, and those that kill their process end as poison",
+        "read the log of the region's workers; nearfetch source replay shows what its sites answered", "workers-{region}",
+    ),
+    "region-redis-away": Kind("page", _WAIT, "start the region's Redis again, with its files", "redis-{region}"),
+    "region-redis-full": Kind(
+        "page", _WAIT, "raise maxmemory of the region's Redis", "redis-{region}"
+    ),
+    "region-redis-refuses-writes": Kind(
+        "page", _WAIT, "free the disk of the region's Redis; if it is a replica, name the master in redis.url", "redis-{region}"
+    ),
+    "region-redis-not-durable": Kind(
+        "page", _WAIT, "nearfetch config check names the settings of the region's Redis and the command that sets them", "redis-{region}"
+    ),
+    "region-redis-slow": Kind(
+        "ticket", "its tasks take longer", "look at what the region's Redis does (SLOWLOG GET), at its host's processor and disk", "redis-{region}"
+    ),
+    "region-backlog": Kind(
+        "ticket", "new tasks of the region wait behind many others", "raise scale.max, or start workers on one more host", "workers-{region}"
+    ),
+    "region-late": Kind(
+        "ticket", "its tasks start late, and may expire", "nearfetch scale {region} says why it has so many processes; raise scale.max", "workers-{region}"
+    ),
+    "region-outbox-full": Kind(
+        "page", "its workers take no tasks", "look at the network between the region and the hub's Redis", "workers-{region}"
+    ),
+    "region-taken-over": Kind(
+        "ticket", "its sources with a standby are answered there, the others late or not at all", "mend what the message names; the region gets its tasks back by itself"
+    ),
+    "region-barred": Kind(
+        "page", _WAIT, "find out what writes there: docs/operations.md, A region that you do not trust"
+    ),
+    "region-entries-refused": Kind(
+        "ticket", "what was refused is lost: a result's task expires", "nearfetch dead list has an example of each kind"
+    ),
+    "region-scale-wrong": Kind(
+        "ticket", "the previous number of processes applies", "correct [scale] in the region's file, as the message says", "workers-{region}"
+    ),
+    "region-file-gone": Kind(
+        "ticket", "none", "put the file back, or move the sources that the message names"
+    ),
+    # A source
+    "source-broken": Kind(
+        "page", "its tasks end as unknown_source", "correct the definition: nearfetch source check"
+    ),
+    "source-failing": Kind(
+        "ticket", "its tasks fail at once, while its host is left alone", "nothing: its host is asked again by itself"
+    ),
+    "source-degraded": Kind(
+        "ticket", "its records may lack fields or rows", "nearfetch source replay --source {source} shows what the site answers now"
+    ),
+    "source-differs": Kind(
+        "ticket", "answers depend on which definition made them", "deploy the same definition to the gateways and the region"
+    ),
+    "standby-not-ready": Kind(
+        "ticket", "its tasks expire if its region can't answer", "give the standby what the message names"
+    ),
+}  # fmt: skip
+
+
+def of_region(state: RegionState) -> list[Found]:
+    """The faults that a region's own reports show, the gravest first."""
+    bridges, pools = living(state, "bridge"), living(state, "workers")
+    faults = _of_bridges(bridges) + _of_workers(pools)
+    if not bridges and not pools:
+        faults = [("region-down", "no bridge and no worker is alive: nothing is heard of the region")]
+    if state.barred:
+        faults.append(("region-barred", f"it may not write to the hub for a while: {state.barred}"))
+    if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
+        what = ", ".join(f"{count} {kind}" for kind, count in sorted(state.refused.items()))
+        faults.append(
+            ("region-entries-refused", f"{REFUSED} ({what} in all); nearfetch dead list shows the latest of each")
+        )
+    told = dict.fromkeys(faults)  # two parts may say the same
+    return [Found(name, message, region=state.name) for name, message in told]
+
+
+def _of_bridges(bridges: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    if not bridges:
+        return [("region-bridge-away", "no bridge is alive")]
+    if any(bridge.get("state") == "consuming" for bridge in bridges):
+        return []
+    first = bridges[0]
+    name = str(first.get("fault", ""))
+    name = name if name in KINDS and name.startswith("region-") else "region-bridge-paused"
+    return [(name, f"its bridge is {first.get('state')}: {first.get('reason')}")]
+
+
+def _of_workers(pools: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    found = []
+    if not any(pool.get("processes") for pool in pools):
+        found.append(("region-workers-away", "no worker is alive"))
+    waiting = sorted({str(pool["reason"]) for pool in pools if pool.get("reason")})
+    return found + [("region-redis-away", f"its workers wait: {reason}") for reason in waiting]
+
+
+def living(state: RegionState, kind: str) -> list[dict[str, Any]]:
+    """The last status of each living bridge (``bridge``) or pool (``workers``), with its name and the age of the status."""
+    return [
+        {"name": key.partition(":")[2], "age_seconds": round((state.now_ms - status["at_ms"]) / 1000, 1), **status}
+        for key, status in sorted(state.reported.items())
+        if key.startswith(f"{kind}:") and -AHEAD_MS <= state.now_ms - status["at_ms"] <= SILENT_MS
+    ]
+
+
+class Book:
+    """The faults that fire now. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Found, tuple[int, Fault]] = {}  # by what was found, without its message: since when (ms)
+        self.faults: tuple[Fault, ...] = ()
+
+    def see(self, now_ms: int, found: Iterable[Found]) -> tuple[list[Fault], list[Fault]]:
+        """Takes what is found now. Returns (the faults that are new, those that are over)."""
+        before, after = self._kept, dict[Found, tuple[int, Fault]]()
+        for one in without_consequences(found):
+            key = one._replace(message="")
+            since_ms, _ = before.get(key, (now_ms, None))
+            after.setdefault(key, (since_ms, _fault(one, since_ms)))
+        self._kept = after
+        faults = [fault for _, fault in after.values()]
+        self.faults = tuple(
+            sorted(faults, key=lambda one: (one.severity != "page", one.since, one.name, one.region or ""))
+        )
+        ended = [fault for key, (_, fault) in before.items() if key not in after]
+        return [fault for key, (_, fault) in after.items() if key not in before], ended
+
+
+def without_consequences(found: Iterable[Found]) -> list[Found]:
+    """Without the faults of regions that another one of these explains."""
+    faults = list(found)
+    of_hub = {one.name for one in faults}
+    explained = {"region-rabbitmq-away"} if "rabbitmq-away" in of_hub else set()
+    return [one for one in faults if one.name not in explained]
+
+
+def _fault(one: Found, since_ms: int) -> Fault:
+    kind = KINDS[one.name]
+    words = {"region": one.region or "", "source": one.source or "", "part": one.part or ""}
+    part = one.part or kind.part.format(**words)
+    return Fault(
+        name=one.name,
+        severity=kind.severity,
+        region=one.region,
+        source=one.source,
+        part=part or None,
+        since=rfc3339(since_ms),
+        message=one.message,
+        cost=kind.cost,
+        mend=kind.mend.format(**words),
+        runbook=f"{RUNBOOKS}#{one.name}",
+    )

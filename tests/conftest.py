@@ -3,13 +3,18 @@
 import contextlib
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from tests import broker
+
+if TYPE_CHECKING:  # few tests need it, and it takes a while to import
+    from tests.browser import Browser
 
 # The tests of these folders share a whole stack a process, but for those of the files that need none, or start their own.
 WITH_ONE_STACK = ("stack", "promises")
@@ -93,3 +98,12 @@ def turn(item: pytest.Item) -> int:
     if shares(item.path) != "promises":
         return 0
     return next((at for at, part in enumerate(PROMISES_IN_ORDER, 1) if part in item.nodeid), 0)
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """A real browser for a module's tests. Its driver runs an event loop in this thread, which other modules must not meet."""
+    from tests import browser as found
+
+    with found.running() as made:
+        yield made

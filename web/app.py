@@ -38,6 +38,9 @@ from web.api.recall import Recall
 from web.api.repeat import Repeats
 from web.api.submit import Rules
 from web.api.wait import Waiters
+from web.console.files import Files
+from web.console.frame import Parts
+from web.console.pages import Console
 from web.flow.accept import Acceptor
 from web.flow.archive import Archiver
 from web.flow.dead import DeadReader
@@ -70,6 +73,7 @@ HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this machine
 
 WITHOUT_KEY: Final = ("/healthz", "/readyz")  # whoever watches the gateway has no key
+WITHOUT_KEY_BELOW: Final = ("/console/",)  # the console's style sheets and scripts
 REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 PREFLIGHT: Final = [
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
@@ -119,7 +123,6 @@ def routes(
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),
         ("GET", "/openapi.json", lambda _: openapi.answer(limits)),
-        ("GET", "/", overview.page),
     ]
     return with_query + [(method, path, _without_query(handler)) for method, path, handler in others]
 
@@ -144,16 +147,17 @@ class App:
         bodies: Mapping[tuple[str, str], Body] | None = None,
         origins: Iterable[str] = (),
         owner_of: Callable[[str, Scope], Owner] | None = None,
+        console: Console | None = None,
     ) -> None:
-        """``bodies``: (method, path) → the ``Body`` of this call; all other calls take none.
+        """``found``: all calls but the console's. ``bodies``: (method, path) → the ``Body`` of this call; all other calls take none.
 
         ``origins``: whose pages may use the gateway by a browser. ``owner_of``: (Authorization, scope) → whose a call is, or a
         ``Problem``; without it the gateway is open.
         """
         self._hosts, self._origins, self._owner_of = frozenset(hosts), frozenset(origins), owner_of
-        self._bodies = dict(bodies or {})
+        self._bodies, self._console = dict(bodies or {}), console
         self._router = bottle.Router()
-        for method, path, handler in found:
+        for method, path, handler in [*found, *(console.routes() if console is not None else ())]:
             self._router.add(path, method, handler)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -196,12 +200,18 @@ class App:
                 raise Problem("too-large", f"expected no body with {exchange.method} {exchange.path[:200]}, found one")
             return handler(exchange, **arguments)
         except Problem as problem:
-            return problem.answer()
+            return self._told(exchange, problem)
         except HubUnavailable as error:
-            return problems.unavailable(error.reason).answer()
+            return self._told(exchange, problems.unavailable(error.reason))
         except Exception:
             log.exception("handler failed", method=exchange.method, path=exchange.path[:200])
-            return problems.internal().answer()
+            return self._told(exchange, problems.internal())
+
+    def _told(self, exchange: Exchange, problem: Problem) -> Answer:
+        """A problem document, or a page of the console for those who look at one."""
+        if self._console is not None and self._console.is_looked_at(exchange):
+            return self._console.problem(exchange, problem)
+        return problem.answer()
 
     def _route(self, exchange: Exchange) -> tuple[Handler, dict[str, str]]:
         try:
@@ -235,7 +245,7 @@ class App:
             self._check_host(head)
             self._check_site(head, makes_tasks=makes_tasks)
             return EVERYBODY
-        if path in WITHOUT_KEY:
+        if path in WITHOUT_KEY or path.startswith(WITHOUT_KEY_BELOW):
             return EVERYBODY
         return self._owner_of(head.header("Authorization"), "submit" if makes_tasks else "read")
 
@@ -321,7 +331,7 @@ class Gateway:
         )
         self._differs_at = 0.0
         overview = self._overview = Overview(
-            settings, self.hub, self.ledger, self.catalog, base, self.takeover, self.served.leaving
+            settings, self.hub, self.ledger, self.catalog, self.takeover, self.served.leaving
         )
         told = (
             self.hub.faults,
@@ -332,13 +342,14 @@ class Gateway:
             *((self.keyring.faults,) if settings.gateway.keys else ()),
         )
         self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, told)
+        console = Console(Parts(settings, overview, poller, self.recall, self.faults, base, Files()))
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
         found = routes(self.intake, poller, self.recall, overview, self.faults, health, limits)
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head)
         }
         owner_of = self.keyring.owner if settings.gateway.keys else None
-        app = App(found, known_hosts(settings), bodies, settings.gateway.cors_origins, owner_of)
+        app = App(found, known_hosts(settings), bodies, settings.gateway.cors_origins, owner_of, console)
         gateway = settings.gateway
         bounds = Bounds(
             gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share, gateway.connections_max

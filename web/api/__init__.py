@@ -5,5 +5,5 @@ wait, events, pieces   clients that wait: long polls, event streams, and readers
 poll, trail            a request or a task: read, stream, cancel, where it is
 recall                 the same from the history, on threads of its own
 views, rows            a request as JSON, records as CSV or NDJSON
-overview, health       sources, regions and the page at ``/``; liveness and readiness
+overview, health       sources and regions; liveness and readiness
 """

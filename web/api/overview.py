@@ -1,16 +1,12 @@
-"""The catalogue of sources, the regions with their status, and the plain page at ``/``."""
+"""The catalogue of sources, and the regions with their status."""
 
 import contextlib
-import html
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from string import Template
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -23,7 +19,7 @@ from web.api import submit
 from web.api.views import JSON
 from web.flow.dead import DeadLetters
 from web.flow.takeover import Takeover
-from web.http.exchange import Answer, Exchange
+from web.http.exchange import Answer
 from web.http.problems import Problem
 from web.hub.faults import living, of_region
 from web.hub.ledger import Ledger
@@ -41,11 +37,9 @@ States = tuple[dict[str, RegionState], dict[str, Learned]]  # the regions by nam
 
 log = logs.get("regions")
 
-PAGE: Final = Path(__file__).resolve().parents[1] / "static" / "index.html"
-
 
 class Overview:
-    """Answers of ``/v1/sources``, ``/v1/regions`` and ``/``."""
+    """Answers of ``/v1/sources`` and ``/v1/regions``."""
 
     def __init__(
         self,
@@ -53,19 +47,17 @@ class Overview:
         hub: Hub,
         ledger: Ledger,
         catalog: Catalog,
-        base: str,
         takeover: Takeover,
         leaving: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """``leaving``: regions without a file, and why they are served (web.flow.served)."""
         self._settings, self._hub, self._ledger = settings, hub, ledger
         self._takeover, self._leaving = takeover, leaving
-        self._catalog, self._base = catalog, base
+        self._catalog = catalog
         self._dead = DeadLetters(hub.client)
         self._rates = Rates()
         self._differs: dict[str, Differs] = {}  # by region, at the last ``tell``
         self._told: dict[str, Differs] = {}  # those that were logged
-        self._page = Template(PAGE.read_text(encoding="utf-8"))
         self._states_kept: tuple[float, States] = (float("-inf"), ({}, {}))  # since when (monotonic)
 
     def sources(self) -> Answer:
@@ -123,23 +115,6 @@ class Overview:
                 log.warning("a region has other definitions than this gateway", region=name, differs=new)
             elif told and not now:
                 log.info("a region has the same definitions as this gateway again", region=name)
-
-    def page(self, exchange: Exchange) -> Answer:
-        """The plain page: the catalogue with a line to copy for each source, and the regions."""
-        regions, _ = states = self._states()
-        own = exchange.header("Host") or f"{self._settings.gateway.host}:{self._settings.gateway.port}"
-        address = self._base or f"http://{own}"
-        rows = [_source_row(self._source_view(entry, states), address) for entry in self._catalog.entries()]
-        entries = self._entries_by_region()
-        views = [self._region_view(state, entries) for state in regions.values()]
-        region_rows = "".join(map(_region_row, views)) or '<tr><td colspan="5">The hub does not answer.</td></tr>'
-        text = self._page.substitute(sources="".join(rows), regions=region_rows, address=html.escape(address))
-        headers = [
-            ("Content-Type", "text/html; charset=utf-8"),
-            ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-            ("Cache-Control", "no-store"),
-        ]
-        return Answer(200, text.encode(), headers)
 
     def _source_view(self, entry: Entry, states: States) -> dict[str, Any]:
         view = source_view(entry, *states)
@@ -413,22 +388,3 @@ def region_view(
 
 def _json(document: Any) -> Answer:
     return Answer(200, msgspec.json.encode(document, enc_hook=str), [JSON, ("Cache-Control", "no-store")])
-
-
-def _source_row(view: dict[str, Any], address: str) -> str:
-    examples = {
-        name: param["example"] if param["example"] is not None else param["default"]
-        for name, param in view["params"].items()
-        if param["required"] or param["example"] is not None
-    }
-    query = urlencode({name: "" if value is None else value for name, value in examples.items()})
-    url = f"{address}/v1/sources/{view['id']}/records" + (f"?{query}" if query else "")
-    cells = [view["id"], view["title"], view["region"], view["health"]]
-    texts = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-    return f"<tr>{texts}</tr>\n<tr><td colspan=\"4\"><code>curl -s '{html.escape(url)}'</code></td></tr>\n"
-
-
-def _region_row(view: dict[str, Any]) -> str:
-    status = view["status"] + (f" ({', '.join(view['reasons'])})" if view["reasons"] else "")
-    cells = [view["name"], view["title"], status, view["queue"]["open"], view["bytes"]["kept_off_wan"]]
-    return "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>\n"

@@ -16,7 +16,9 @@ if TYPE_CHECKING:  # the exchange imports this module
 Coding = Literal["", "zstd", "gzip"]
 
 MIN_BYTES: Final = 1_400  # less fits into one packet anyway
-CODED_TYPES: Final = ("application/json", "application/problem+json", "application/x-ndjson", "text/csv", "text/html")
+CODED_TYPES: Final = (
+    "application/json", "application/problem+json", "application/x-ndjson", "text/csv", "text/html", "text/css", "text/javascript",
+)  # fmt: skip
 VARY: Final = ("Vary", "Accept-Encoding")
 GZIP_LEVEL: Final = 1  # level 6 takes three times as long for a tenth less
 ZSTD_LEVEL: Final = 1

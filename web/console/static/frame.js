@@ -1,0 +1,105 @@
+// What every page has: buttons to copy code, times in the reader's zone, and parts that keep themselves up to date.
+
+const when = new Intl.DateTimeFormat(undefined, {
+  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
+});
+
+/** Adds to a part of the page what its markup asks for; call it for parts that come later, too. */
+export function enhance(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const date = new Date(time.dateTime);
+    if (!Number.isNaN(date.getTime())) {
+      time.title = time.dateTime;
+      time.textContent = when.format(date);
+    }
+  }
+  for (const box of root.querySelectorAll("[data-copy]")) {
+    if (box.querySelector("button.copy")) continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy quiet";
+    button.textContent = "Copy";
+    button.setAttribute("aria-label", `Copy: ${box.dataset.copy}`);
+    button.addEventListener("click", () => copy(button, box.querySelector("code").textContent));
+    box.append(button);
+  }
+}
+
+async function copy(button, text) {
+  let said = "Copied";
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    said = legacyCopy(text) ? "Copied" : "Select it and copy";
+  }
+  button.textContent = said;
+  say(said);
+  setTimeout(() => { button.textContent = "Copy"; }, 1500);
+}
+
+// Browsers have navigator.clipboard only on https and on this machine.
+function legacyCopy(text) {
+  const area = document.createElement("textarea");
+  area.value = text;
+  area.className = "unseen";
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
+}
+
+/** Says something to those who listen to the page. */
+export function say(text) {
+  let status = document.getElementById("said");
+  if (!status) {
+    status = document.createElement("p");
+    status.id = "said";
+    status.className = "unseen";
+    status.setAttribute("role", "status");
+    document.body.append(status);
+  }
+  status.textContent = text;
+}
+
+/** A page of this gateway as a document; null if it could not be read. After a session has ended the reader signs in again. */
+export async function fetched(address) {
+  const answer = await fetch(address, { headers: { Accept: "text/html" } });
+  if (answer.redirected && new URL(answer.url).pathname === "/signin") {
+    location.assign(answer.url);
+    return null;
+  }
+  if (!answer.ok) return null;
+  return new DOMParser().parseFromString(await answer.text(), "text/html");
+}
+
+/** Replaces elements by those with the same ids of a page that was read again. What has the focus stays. */
+export function renew(page, ids) {
+  for (const id of ids) {
+    const there = document.getElementById(id);
+    const fresh = page.getElementById(id);
+    if (!there || !fresh || there.contains(document.activeElement)) continue;
+    if (there.innerHTML === fresh.innerHTML) continue;
+    there.replaceWith(document.adoptNode(fresh));
+    enhance(fresh);
+  }
+}
+
+// An element with an id and data-refresh="SECONDS" is read again from its own page, as long as the page is looked at.
+function refresh() {
+  const due = [...document.querySelectorAll("[id][data-refresh]")];
+  const seconds = Math.min(...due.map((one) => Number(one.dataset.refresh)));
+  if (!Number.isFinite(seconds)) return;
+  setTimeout(async () => {
+    if (!document.hidden) {
+      try {
+        const page = await fetched(location.href);
+        if (page) renew(page, due.map((one) => one.id));
+      } catch { /* the gateway does not answer: the next try may */ }
+    }
+    refresh();
+  }, Math.max(1, seconds) * 1000);
+}
+
+enhance(document);
+refresh();

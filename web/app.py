@@ -27,7 +27,7 @@ from regions import connect, durability, logs
 from regions.loop import Loop
 from regions.process import settle_on_processor
 from regions.settings import Again, Limits, Settings
-from web.api import openapi
+from web.api import manual, openapi
 from web.api.faults import Faults
 from web.api.health import Health
 from web.api.intake import Intake
@@ -72,8 +72,10 @@ LAST_ANSWERS_SECONDS: Final = 1.5  # then, how long for answers on their way
 HOST: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d*)?", re.ASCII)
 EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this machine
 
-WITHOUT_KEY: Final = ("/healthz", "/readyz")  # whoever watches the gateway has no key
-WITHOUT_KEY_BELOW: Final = ("/console/",)  # the console's style sheets and scripts
+# Whoever watches the gateway has no key, nor has who reads how to use it.
+WITHOUT_KEY: Final = ("/healthz", "/readyz", "/openapi.json", "/docs", "/problems")
+# The console's style sheets and scripts, and the pages about problems: a 401 leads to one.
+WITHOUT_KEY_BELOW: Final = ("/console/", "/problems/")
 REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 PREFLIGHT: Final = [
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
@@ -123,6 +125,10 @@ def routes(
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),
         ("GET", "/openapi.json", lambda _: openapi.answer(limits)),
+        ("GET", "/docs", lambda _: manual.docs(limits)),
+        ("GET", "/problems", manual.all_problems),
+        ("GET", "/problems/<kind>", manual.problem),
+        ("GET", "/problems/task/<kind>", manual.task_problem),
     ]
     return with_query + [(method, path, _without_query(handler)) for method, path, handler in others]
 

@@ -53,7 +53,7 @@ class Refused(NearfetchError):
 
     def __init__(self, status: int, problem: Mapping[str, Any], retry_after: float | None) -> None:
         self.status, self.problem, self.retry_after = status, dict(problem), retry_after
-        self.kind = str(problem.get("type", "")).rpartition(":")[2]
+        self.kind = str(problem.get("type", "")).rpartition("/")[2]
         self.errors = [(str(one.get("pointer", "")), str(one.get("detail", ""))) for one in problem.get("errors", [])]
         told = "".join(f"\n  {where}: {detail}" for where, detail in self.errors)
         super().__init__(f"{status} {problem.get('title', '')}: {problem.get('detail', '')}{told}")

@@ -167,7 +167,7 @@ def test_ambiguous_framing_is_a_400_and_ends_the_connection(stack, sent):
             wire.socket.sendall(sent + SMUGGLED)
         reply = wire.reply()
         assert reply.status == 400, f"expected 400, found {reply.status}"
-        assert reply.json()["type"] == "urn:nearfetch:problem:protocol"
+        assert reply.json()["type"] == "/problems/protocol"
         assert wire.is_closed()
 
 

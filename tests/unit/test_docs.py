@@ -16,6 +16,7 @@ from regions.settings import ROOT
 from scripts import cli
 from scripts.stack import hub_acl
 from web import app
+from web.api import problem_types
 from web.http import problems
 from web.hub import faults
 
@@ -103,9 +104,21 @@ def test_the_table_of_retries_is_the_codes():
     assert {kind.type for kind in errors.TaskError.__subclasses__() if kind.retryable} <= {*waits, "region_unavailable"}
 
 
-def test_every_problem_stands_in_the_document_with_its_status():
-    documented = {kind: int(row[0]) for kind, row in table("http.md", "kind").items()}
-    assert documented == {kind: status for kind, (status, _) in problems.KINDS.items()}
+def test_every_problem_stands_in_the_document_as_its_page_has_it():
+    """Its statuses and when it comes; in the document the texts have links."""
+    documented = {problems.PAGES + kind: tuple(row) for kind, row in table("http.md", "kind").items()}
+    documented |= {
+        problems.TASK_PAGES + kind: (row[-1], row[0]) for kind, row in table("http.md", "`error.type`").items()
+    }
+    pages = {one.type: (", ".join(map(str, one.statuses)), one.when) for one in problem_types.TYPES.values()}
+    assert {kind: (status, plain(when)) for kind, (status, when) in documented.items()} == {
+        kind: (status, when.strip("` ")) for kind, (status, when) in pages.items()
+    }
+
+
+def plain(text: str) -> str:
+    """A text without its links."""
+    return re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)
 
 
 def test_every_fault_stands_in_the_document_with_its_anchor():

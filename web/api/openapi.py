@@ -1,4 +1,9 @@
-"""``GET /openapi.json``: the HTTP interface in OpenAPI 3.1. docs/http.md explains; tests hold the document against real answers."""
+"""``GET /openapi.json``: the HTTP interface in OpenAPI 3.1. docs/http.md explains; tests hold the document against real answers.
+
+    routes of web.app ── a ``_call`` in ``_paths``, its schemas in web.api.schemas, its headers in ``HEADERS``
+
+A route that stands in web.app and not here fails a test, and so does an answer that is not as it is said here.
+"""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -6,50 +11,97 @@ from typing import Any, Final
 
 import msgspec
 
-from jobs import contract
-from jobs.contract import FINAL
 from jobs.errors import BY_TYPE
 from regions.settings import Limits
 from web.api.recall import STATUSES
 from web.api.rows import CONTENT_TYPES
+from web.api.schemas import (
+    CURSOR,
+    ID,
+    OPEN,
+    REGION,
+    SECONDS,
+    SOURCE,
+    TEXT,
+    Schema,
+    closed,
+    ref,
+    schemas,
+)
 from web.flow.history import PAGE, PAGE_MAX
 from web.http.exchange import Answer
-from web.http.problems import KINDS
+from web.http.problems import KINDS, PROTOCOL, PROTOCOL_STATUSES
 
 VERSION: Final = "0.1.0"
-Schema = dict[str, Any]
 
 JSON: Final = "application/json"
+HTML: Final = "text/html"
 PROBLEM: Final = "application/problem+json"
-TEXT: Final[Schema] = {"type": "string"}
-COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
-SECONDS: Final[Schema] = {"type": "number", "minimum": 0}
-TIME: Final[Schema] = {"type": "string", "format": "date-time"}
-FLAG: Final[Schema] = {"type": "boolean"}
-ID: Final[Schema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
-CURSOR: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}
-OPEN: Final[Schema] = {"type": "object"}  # more members may come
 
 # What may go wrong with any call, and with a call that needs the hub.
-ANYWHERE: Final = (400, 401, 403, 408, 413, 414, 421, 429, 431, 500, 503)
+ANYWHERE: Final = (400, 401, 403, 408, 413, 414, 421, 429, 431, 500, 503, 505)
+
+# Every header of an answer that a client may want to read, beside those of HTTP's framing: (schema, what it says).
+HEADERS: Final[dict[str, tuple[Schema, str]]] = {
+    "Access-Control-Allow-Origin": (TEXT, "The origin of `gateway.cors_origins` whose page asked."),
+    "Access-Control-Expose-Headers": (TEXT, "The headers that such a page may read."),
+    "Age": ({"type": "integer", "minimum": 0}, "How many seconds old the result is, if `max_age` is not 0."),
+    "Cache-Control": (TEXT, "How long caches may keep the answer: records for as long as `max_age`, most others not at all."),
+    "Content-Encoding": ({"enum": ["zstd", "gzip"]}, "How the body is compressed."),
+    "Content-Security-Policy": (TEXT, "That a page loads nothing and runs nothing."),
+    "ETag": (TEXT, "For `If-None-Match`."),
+    "Idempotency-Replayed": ({"const": "true"}, "The post had an `Idempotency-Key` that came before, and this is the answer of then."),
+    "Link": (TEXT, 'With `rel="describedby"`: the request that has what records alone can not say.'),
+    "Location": ({"type": "string", "format": "uri-reference"}, "Where the request is."),
+    "Nearfetch-Count": ({"type": "integer", "minimum": 0}, "How many records there are, with CSV and NDJSON."),
+    "Nearfetch-Partial": ({"enum": ["true", "false"]}, "Whether later pages failed, with CSV and NDJSON."),
+    "Nearfetch-Warnings": ({"type": "integer", "minimum": 0}, "How many warnings there are, with CSV and NDJSON."),
+    "Preference-Applied": ({"type": "string", "pattern": "^wait="}, "`Prefer: wait` was applied."),
+    "Referrer-Policy": ({"const": "no-referrer"}, "That a page tells no other site its address."),
+    "Retry-After": ({"type": "integer", "minimum": 1}, "After how many seconds to ask again."),
+    "Vary": (TEXT, "The headers of the call on which the answer depends."),
+    "WWW-Authenticate": (TEXT, "How to send a key."),
+    "X-Accel-Buffering": ({"const": "no"}, "Tells proxies not to hold a stream back."),
+    "X-Content-Type-Options": ({"const": "nosniff"}, "That a page is what its Content-Type says."),
+    "X-Request-Id": (TEXT, "What the call sent in this header."),
+}  # fmt: skip
+# Any answer may have these.
+COMMON: Final = (
+    "Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Cache-Control", "Content-Encoding", "Vary", "X-Request-Id",
+)  # fmt: skip
+OF_PAGES: Final = ("Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options")
+
+# Pages for people: they are no part of the interface.
+FOR_PEOPLE: Final[frozenset[str]] = frozenset()
+
+TAGS: Final = {
+    "Requests": "Ask one source or many, and get each result the moment it is there.",
+    "Sources": "What can be asked for, and the records of one source.",
+    "Regions": "The places where sources are fetched.",
+    "Gateway": "Whether it serves, and how to use it.",
+}
 
 
 @cache
 def document(limits: Limits) -> bytes:
     """The document as JSON."""
-    _, components = msgspec.json.schema_components(
-        [contract.Error, contract.Timing, contract.Bytes], ref_template="#/components/schemas/{name}"
-    )
     found = {
         "openapi": "3.1.0",
         "info": {
             "title": "Nearfetch",
             "version": VERSION,
-            "description": "Data on demand from many sources, fetched and parsed next to each source.",
+            "description": "Data on demand from many sources, fetched and parsed next to each source. Times are RFC 3339 in UTC "
+            "with milliseconds. Durations are in seconds unless a name says otherwise. Members of a query that a call does not "
+            "know are refused. Errors are problem documents (RFC 9457).",
+            "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "paths": _paths(limits),
+        "servers": [{"url": "/", "description": "this gateway"}],
+        "tags": [{"name": name, "description": what} for name, what in TAGS.items()],
+        "paths": {path: {"parameters": SHARED, **calls} for path, calls in _paths(limits).items()},
         "components": {
-            "schemas": {**components, **_schemas(limits)},
+            "schemas": schemas(limits),
+            "headers": {name: {"schema": schema, "description": what} for name, (schema, what) in HEADERS.items()},
+            "responses": {_problem_name(status): _problem(status) for status in _problem_statuses()},
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer", "description": "An API key, if the gateway needs one."}
             },
@@ -64,172 +116,169 @@ def answer(limits: Limits) -> Answer:
     return Answer(200, document(limits), [("Content-Type", JSON), ("Cache-Control", "max-age=60")])
 
 
-def _schemas(limits: Limits) -> dict[str, Schema]:
-    statuses = ["queued", "running", *sorted(FINAL)]
-    result = _object(
-        {
-            "task": ID, "source": TEXT, "region": TEXT, "status": {"enum": sorted(FINAL)}, "attempts": COUNT, "count": COUNT,
-            "partial": FLAG, "warnings": _list(TEXT), "url": TEXT, "definition": TEXT, "fetched_at": _or_null(TIME), "age": SECONDS,
-            "cached": FLAG, "stale": FLAG, "timing": _ref("Timing"), "bytes": _ref("Bytes"), "error": _or_null(_ref("Error")),
-            "records": _list({}),
-        },
-        optional=("records",),
-    )  # fmt: skip
-    moved = _object({"from": TEXT, "to": TEXT, "why": TEXT, "at": TIME}, is_open=True)
-    task = _object(
-        {"id": ID, "source": TEXT, "region": TEXT, "status": {"enum": statuses}, "moved": moved}, optional=("moved",)
-    )
-    request = {
-        "id": ID, "status": {"enum": ["running", *STATUSES]}, "done": FLAG, "total": COUNT, "completed": COUNT, "created_at": TIME,
-        "expires_at": TIME, "results": _list(_ref("Result")), "cursor": CURSOR, "more": FLAG, "tasks": _list(_ref("Task")),
-        "links": _object({"self": TEXT, "events": TEXT}), "attrs": OPEN,
-    }  # fmt: skip
-    fault = _object({"pointer": TEXT, "detail": TEXT})
-    problem = {
-        "type": TEXT, "title": TEXT, "status": {"type": "integer", "minimum": 400, "maximum": 599}, "detail": TEXT,
-        "errors": _list(fault), "request": ID, "limit": TEXT, "result": _ref("Result"),
-    }  # fmt: skip
-    param = _object({"type": TEXT, "required": FLAG, "default": {}, "example": {}}, is_open=True)
-    source = {
-        "id": TEXT, "title": TEXT, "region": TEXT, "standby": _list(TEXT), "pinned": FLAG, "params": _map(param), "limits": OPEN,
-        "health": {"enum": ["ok", "degraded", "failing", "broken", "unknown"]}, "reasons": _list(TEXT),
-    }  # fmt: skip
-    asked = _object({"source": TEXT, "params": OPEN}, optional=("params",))
-    hop = _object({"hop": TEXT, "at": TIME, "after_ms": {"type": "integer"}, "where": TEXT}, is_open=True)
-    attempt = _object(
-        {
-            "attempt": COUNT, "worker": TEXT, "started_at": TIME, "ended_at": _or_null(TIME),
-            "error": _or_null(_object({"type": TEXT, "message": TEXT})),
-        }
-    )  # fmt: skip
-    where = {
-        "id": ID, "request": ID, "source": TEXT, "region": TEXT, "status": {"enum": statuses}, "hops": _list(hop),
-        "attempts": _list(attempt), "error": _or_null(_ref("Error")), "moved": _or_null(moved),
-    }  # fmt: skip
-    new = {
-        "sources": {"type": "array", "minItems": 1, "maxItems": limits.tasks_max, "items": {"anyOf": [TEXT, asked]}},
-        "deadline": {
-            "type": "number",
-            "minimum": 0.001,
-            "maximum": limits.deadline_max_seconds,
-            "default": limits.deadline_seconds,
-        },
-        "max_age": {**SECONDS, "default": 0},
-        "attrs": {**OPEN, "default": {}},
-    }
-    region = {"name": TEXT, "title": TEXT, "status": {"enum": ["up", "degraded", "down"]}, "reasons": _list(TEXT)}
-    told = {
-        "name": TEXT, "severity": {"enum": ["page", "ticket"]}, "region": _or_null(TEXT), "source": _or_null(TEXT), "part": _or_null(TEXT),
-        "since": TIME, "message": TEXT, "cost": TEXT, "mend": TEXT, "runbook": TEXT,
-    }  # fmt: skip
-    return {
-        "Result": result,
-        "Task": task,
-        "Request": _object(request),
-        "Listed": _object({name: schema for name, schema in request.items() if name != "results"}),
-        "New": _object(new, optional=("deadline", "max_age", "attrs")),
-        "Problem": _object(problem, optional=("errors", "request", "limit", "result"), is_open=True),
-        "Source": _object(source, is_open=True),
-        "Where": _object(where),
-        "Region": _object(region, is_open=True),
-        "Fault": _object(told),
-        "Event": _object({"at": TIME, "kind": TEXT, "message": TEXT}),
-    }
-
-
 def _paths(limits: Limits) -> dict[str, Any]:
     id_, task, source, region = (
-        _in_path(name, schema) for name, schema in (("request", ID), ("task", ID), ("source", TEXT), ("region", TEXT))
+        _in_path(name, schema)
+        for name, schema in (("request", ID), ("task", ID), ("source", SOURCE), ("region", REGION))
     )
     wait = _query(
-        "wait", {**SECONDS, "maximum": 10**6}, f"seconds; more than {limits.wait_max_seconds:g} are taken for that"
+        "wait",
+        {**SECONDS, "maximum": 10**6},
+        f"How many seconds to wait; more than {limits.wait_max_seconds:g} are taken for that.",
     )
-    prefer = _header("Prefer", {"type": "string", "examples": ["wait=10"]}, "wait=SECONDS, with one source")
+    prefer = _header(
+        "Prefer", TEXT, "`wait=SECONDS`: answer when the request is done. Applied with one source.", ["wait=10"]
+    )
     key = _header(
         "Idempotency-Key",
         {"type": "string", "pattern": r"^[\x21\x23-\x7e]{1,255}$"},
-        "the same one gets the first answer again",
+        "Made anew for each request: a post that is sent again with the same key gets the first answer again.",
     )
     last = _header(
         "Last-Event-ID",
-        {
-            "type": "string",
-            "minLength": 3,
-            "pattern": r"^[0-9]{1,19}-[0-9]{1,19}(\.done)?$",
-            "examples": ["1732421640123-0"],
-        },
-        "resumes after this event",
+        {"type": "string", "pattern": r"^[0-9]{1,20}-[0-9]{1,20}(\.done)?$"},
+        "The id of the last event that came: the stream goes on after it.",
+        ["1732421640123-0"],
     )
-    after = _query("after", CURSOR, "only the results since then")
+    known = _header("If-None-Match", TEXT, "The `ETag` of an earlier answer.")
+    after = _query("after", CURSOR, "A cursor: only the results since then.")
+    events_after = _query(
+        "after",
+        {"type": "string", "pattern": r"^[0-9]{1,20}-[0-9]{1,20}(\.done)?$"},
+        "Like `Last-Event-ID`, which counts if both are there.",
+    )
     listing = [
-        _query("source", TEXT), _query("region", TEXT), _query("status", {"enum": list(STATUSES)}), _query("since", TIME),
-        _query("cursor", ID), _query("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}),
+        _query("source", TEXT, "Those with a task of this source."),
+        _query("region", TEXT, "Those with a task in this region."),
+        _query("status", {"enum": list(STATUSES)}, "Those that ended so."),
+        _query("since", {"type": "string", "format": "date-time"}, "Those made since this time."),
+        _query("cursor", ID, "The `cursor` of an answer: the next page."),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}, "How many."),
+    ]
+    own = [
+        wait,
+        _query("max_age", {**SECONDS, "maximum": 10**9, "default": 0}, "How many seconds old an answer may be."),
+        _query(
+            "deadline",
+            {"type": "number", "minimum": 0.001, "maximum": limits.deadline_max_seconds, "default": limits.deadline_seconds},
+            "Seconds after which the task ends as `expired`.",
+        ),
+        {
+            "name": "params", "in": "query", "style": "form", "explode": True,
+            "schema": {"type": "object", "additionalProperties": TEXT}, "description": "The source's params, each by its own name.",
+        },
     ]  # fmt: skip
     records = {
-        kind.partition(";")[0]: {"schema": _ref("Result") if kind == JSON else {}} for kind in CONTENT_TYPES.values()
+        kind.partition(";")[0]: {"schema": ref("Result") if kind == JSON else TEXT} for kind in CONTENT_TYPES.values()
     }
-    made = _content(_ref("Request"))
+    taken = _answer("The request was accepted.", ref("Request"), ["Location", "Retry-After"], ["Idempotency-Replayed"])
+    ended = _answer("The request, which is done.", ref("Request"), ["Preference-Applied"], ["Idempotency-Replayed"])
+    request = _answer("The request.", ref("Request"))
+    polled = _answer("The request.", ref("Request"), ["ETag"])
+    where = _answer("Its hops, its attempts and its error.", ref("Where"))
+    missing = _problems(404, 410)
     return {
         "/v1/requests": {
             "post": _call(
-                "submit", "Asks one source or many.", {"200": made, "202": made, **_problems(409, 415, 422)}, [prefer, key],
-                body=_ref("New"),
+                "Requests", "submit", "Asks one source or many.", {"200": ended, "202": taken, **_problems(409, 415, 422)}, [prefer, key],
+                body=ref("New"),
             ),
             "get": _call(
-                "list_requests", "Finished requests from the history, latest first.",
-                {"200": _content(_object({"requests": _list(_ref("Listed")), "cursor": _or_null(ID)})), **_problems(404)}, listing,
+                "Requests", "list_requests", "Requests, the latest first.", {"200": _answer("A page of them.", ref("List")), **_problems(404)},
+                listing,
             ),
         },
         "/v1/requests/{request}": {
             "get": _call(
-                "get_request", "A request, with its results since a cursor.", {"200": made, "304": _nothing("not modified"), **_problems(404, 410)},
-                [id_, after, wait],
+                "Requests", "get_request", "A request, with its results since a cursor.",
+                {"200": polled, "304": _empty("As the client has it already.", ["ETag"]), **missing}, [id_, after, wait, known],
             ),
-            "delete": _call("cancel_request", "Cancels the tasks that have not ended.", {"200": made, **_problems(404, 410)}, [id_]),
+            "delete": _call("Requests", "cancel_request", "Cancels the tasks that have not ended.", {"200": request, **missing}, [id_]),
         },
         "/v1/requests/{request}/events": {
             "get": _call(
-                "stream_events", "Server-sent events: result for each task, then done.",
-                {"200": {"description": "a stream", "content": {"text/event-stream": {"schema": TEXT}}}, "204": _nothing("the end was told"),
-                 **_problems(404, 410)}, [id_, after, last],
+                "Requests", "stream_events", "Server-sent events: `result` for each task, then `done`.",
+                {"200": _stream(), "204": _empty("The client has the end already."), **missing}, [id_, events_after, last],
             ),
         },
         "/v1/requests/{request}/tasks/{task}": {
-            "get": _call("get_task", "Where a task is.", {"200": _content(_ref("Where")), **_problems(404, 410)}, [id_, task]),
+            "get": _call("Requests", "get_task", "Where a task is.", {"200": where, **missing}, [id_, task]),
         },
         "/v1/tasks/{task}": {
-            "get": _call("where", "Where a task is, by its id alone.", {"200": _content(_ref("Where")), **_problems(404, 410)}, [task]),
+            "get": _call("Requests", "where", "Where a task is, by its id alone.", {"200": where, **missing}, [task]),
         },
-        "/v1/sources": {"get": _call("list_sources", "The catalogue.", {"200": _content(_object({"sources": _list(_ref("Source"))}))})},
-        "/v1/sources/{source}": {"get": _call("get_source", "One source.", {"200": _content(_ref("Source")), **_problems(404)}, [source])},
+        "/v1/sources": {
+            "get": _call("Sources", "list_sources", "The catalogue.", {"200": _answer("All sources.", ref("Catalogue"))}),
+        },
+        "/v1/sources/{source}": {
+            "get": _call("Sources", "get_source", "One source.", {"200": _answer("The source.", ref("OneSource")), **_problems(404)}, [source]),
+        },
         "/v1/sources/{source}/records": {
             "get": _call(
-                "get_records", "The records of one source, whose params are further members of the query.",
-                {"200": {"description": "the result, or only its records", "content": records}, "202": made, **_problems(404, 406, 422, 502, 504)},
-                [source, wait, _query("max_age", {**SECONDS, "maximum": 10**9}), _query("deadline", {**SECONDS, "minimum": 0.001, "maximum": limits.deadline_max_seconds}),
-                 {"name": "params", "in": "query", "style": "form", "explode": True, "schema": _map(TEXT)}],
+                "Sources", "get_records", "The records of one source, synchronously.",
+                {
+                    "200": {
+                        "description": "The result, or only its records.", "content": records,
+                        "headers": _headers(["Cache-Control", "Vary"], [
+                            "Age", "Link", "Nearfetch-Count", "Nearfetch-Partial", "Nearfetch-Warnings"]),
+                    },
+                    "202": _answer("The wait ran out: ask for the request later.", ref("Request"), ["Location", "Retry-After"]),
+                    **_problems(404, 406, 422, 502, 504),
+                },
+                [source, *own],
             ),
         },
         "/v1/regions": {
-            "get": _call("list_regions", "All regions.", {"200": _content(_object({"regions": _list(_ref("Region")), "dead_letters": COUNT}))}),
+            "get": _call("Regions", "list_regions", "All regions.", {"200": _answer("All regions.", ref("Regions"))}),
         },
-        "/v1/regions/{region}": {"get": _call("get_region", "One region.", {"200": _content(_ref("Region")), **_problems(404)}, [region])},
+        "/v1/regions/{region}": {
+            "get": _call("Regions", "get_region", "One region.", {"200": _answer("The region.", ref("Region")), **_problems(404)}, [region]),
+        },
+        "/healthz": {
+            "get": _call("Gateway", "healthz", "Whether the process serves.", {"200": _answer("It does.", closed({"status": TEXT}))}, is_open=True),
+        },
         "/v1/regions/{region}/events": {
-            "get": _call("region_events", "What happened to a region, newest first.", {"200": _content(_object({"events": _list(_ref("Event"))})), **_problems(404)}, [region]),
+            "get": _call(
+                "Regions", "region_events", "What happened to a region, the latest first.", {"200": _answer("The events.", ref("Events")), **_problems(404)},
+                [region],
+            ),
         },
-        "/v1/faults": {"get": _call("faults", "What is wrong now.", {"200": _content(_object({"faults": _list(_ref("Fault")), "at": TIME}))})},
-        "/runbooks": {
-            "get": _call("runbooks", "A page that says what each fault costs and what mends it.", {"200": {"description": "a page", "content": {"text/html": {"schema": TEXT}}}}),
-        },
-        "/healthz": {"get": _call("healthz", "200 while the process serves.", {"200": _content(_object({"status": TEXT}))}, is_open=True)},
+        "/v1/faults": {"get": _call("Gateway", "faults", "What is wrong now.", {"200": _answer("The faults, those that page first.", ref("Faults"))})},
+        "/runbooks": {"get": _call("Gateway", "runbooks", "What each fault costs and what mends it, as a page.", {"200": _page("The page.")})},
         "/readyz": {
-            "get": _call("readyz", "200 when requests can be taken.", {"200": _content(_object({"status": TEXT, "history": TEXT}))}, is_open=True),
+            "get": _call(
+                "Gateway", "readyz", "Whether requests can be taken.", {"200": _answer("They can.", closed({"status": TEXT, "history": TEXT}))},
+                is_open=True,
+            ),
         },
-        "/openapi.json": {"get": _call("openapi", "This document.", {"200": _content(OPEN)})},
+        "/openapi.json": {
+            "get": _call("Gateway", "openapi", "This document.", {"200": _answer("The interface.", OPEN)}, is_open=True),
+        },
+        "/docs": {
+            "get": _call("Gateway", "docs", "This document as a page.", {"200": _page("The page.")}, is_open=True),
+        },
+        "/problems": {
+            "get": _call("Gateway", "list_problems", "All types of problems.", {"200": _page("All types.", ref("ProblemTypes"))}, is_open=True),
+        },
+        "/problems/{kind}": {
+            "get": _call(
+                "Gateway", "get_problem", "What a problem means, and what to do.",
+                {"200": _page("What it means.", ref("ProblemType")), **_problems(404)}, [_in_path("kind", {**TEXT, "examples": [*KINDS]})],
+                is_open=True,
+            ),
+        },
+        "/problems/task/{kind}": {
+            "get": _call(
+                "Gateway", "get_task_problem", "What the error of a task means, and what to do.",
+                {"200": _page("What it means.", ref("ProblemType")), **_problems(404)}, [_in_path("kind", {**TEXT, "examples": [*BY_TYPE]})],
+                is_open=True,
+            ),
+        },
     }  # fmt: skip
 
 
 def _call(
+    tag: str,
     name: str,
     summary: str,
     answers: Mapping[str, Any],
@@ -238,8 +287,10 @@ def _call(
     body: Schema | None = None,
     is_open: bool = False,
 ) -> Schema:
+    """``is_open``: the call needs no key."""
     found: Schema = {
         "operationId": name,
+        "tags": [tag],
         "summary": summary,
         "parameters": list(parameters),
         "responses": {**answers, **_problems(*ANYWHERE)},
@@ -247,64 +298,86 @@ def _call(
     if body is not None:
         found["requestBody"] = {"required": True, "content": {JSON: {"schema": body}}}
     if is_open:
-        found["security"] = []
+        found["security"] = [{}]
     return found
+
+
+def _answer(what: str, schema: Schema, always: Iterable[str] = (), sometimes: Iterable[str] = ()) -> Schema:
+    """An answer in JSON, with the names of headers that it has always, or sometimes."""
+    return {"description": what, "content": {JSON: {"schema": schema}}, "headers": _headers(always, sometimes)}
+
+
+def _page(what: str, schema: Schema | None = None) -> Schema:
+    """An answer in HTML, and in JSON if there is a schema and ``Accept`` asks for it."""
+    content = {HTML: {"schema": TEXT}, **({} if schema is None else {JSON: {"schema": schema}})}
+    return {"description": what, "content": content, "headers": _headers(sometimes=OF_PAGES)}
+
+
+def _stream() -> Schema:
+    what = "A stream. The data of `result` is a Result, that of `done` a Listed; a comment comes every 15 s."
+    return {
+        "description": what,
+        "content": {"text/event-stream": {"schema": TEXT}},
+        "headers": _headers(["Cache-Control", "X-Accel-Buffering"]),
+    }
+
+
+def _empty(what: str, always: Iterable[str] = ()) -> Schema:
+    return {"description": what, "headers": _headers(always)}
+
+
+def _headers(always: Iterable[str] = (), sometimes: Iterable[str] = ()) -> Schema:
+    found = {name: {"$ref": f"#/components/headers/{name}"} for name in (*COMMON, *sometimes)}
+    for name in always:
+        schema, what = HEADERS[name]
+        found[name] = {"schema": schema, "description": what, "required": True}
+    return found
+
+
+def _problem_statuses() -> list[int]:
+    return sorted({*ANYWHERE, 502, 504, *(status for status, _ in KINDS.values())})
+
+
+def _problem(status: int) -> Schema:
+    kinds = [f"`{kind}`" for kind, (one, _) in KINDS.items() if one == status]
+    kinds += [f"`{PROTOCOL}`"] if status in PROTOCOL_STATUSES else []
+    text = ", ".join(kinds) or f"A task that failed: {', '.join(sorted(BY_TYPE))}"
+    always = {401: ["WWW-Authenticate"], 409: ["Retry-After"]}.get(status, [])
+    sometimes = ["Retry-After"] if status in (429, 502, 503, 504) else []
+    return {
+        "description": text,
+        "content": {PROBLEM: {"schema": ref("Problem")}},
+        "headers": _headers(always, sometimes),
+    }
+
+
+def _problem_name(status: int) -> str:
+    return f"Problem{status}"
 
 
 def _problems(*statuses: int) -> dict[str, Schema]:
-    kinds: dict[int, list[str]] = {}
-    for kind, (status, _) in KINDS.items():
-        kinds.setdefault(status, []).append(kind)
-    tasks = f"a failed task: {', '.join(sorted(BY_TYPE))}"
-    return {
-        str(status): {"description": ", ".join(kinds.get(status, [])) or (tasks if status in (502, 504) else "no valid HTTP"),
-                      "content": {PROBLEM: {"schema": _ref("Problem")}}}
-        for status in statuses
-    }  # fmt: skip
-
-
-def _object(members: Mapping[str, Schema], optional: Iterable[str] = (), *, is_open: bool = False) -> Schema:
-    found: Schema = {
-        "type": "object",
-        "properties": dict(members),
-        "required": [name for name in members if name not in optional],
-    }
-    if not is_open:
-        found["additionalProperties"] = False
-    return found
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _list(of: Schema) -> Schema:
-    return {"type": "array", "items": of}
-
-
-def _map(of: Schema) -> Schema:
-    return {"type": "object", "additionalProperties": of}
-
-
-def _or_null(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-def _content(schema: Schema) -> Schema:
-    return {"description": "the answer", "content": {JSON: {"schema": schema}}}
-
-
-def _nothing(why: str) -> Schema:
-    return {"description": why}
+    return {str(status): {"$ref": f"#/components/responses/{_problem_name(status)}"} for status in statuses}
 
 
 def _in_path(name: str, schema: Schema) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _query(name: str, schema: Schema, description: str = "") -> Schema:
+def _query(name: str, schema: Schema, description: str) -> Schema:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
-def _header(name: str, schema: Schema, description: str) -> Schema:
-    return {"name": name, "in": "header", "schema": schema, "description": description}
+def _header(name: str, schema: Schema, description: str, examples: Iterable[str] = ()) -> Schema:
+    shown: Schema = {**schema, "examples": list(examples)} if examples else schema
+    return {"name": name, "in": "header", "schema": shown, "description": description}
+
+
+# Headers that any call may have.
+SHARED: Final[list[Schema]] = [
+    _header("X-Request-Id", TEXT, "Up to 128 printable characters; the answer has them again, and the gateway's log."),
+    _header(
+        "traceparent",
+        TEXT,
+        "W3C Trace Context; results have it again, and the logs have its trace id. An invalid one is ignored.",
+    ),
+]

@@ -6,7 +6,7 @@ apostrophe off each cell that matches ``FORMULA`` has the exact texts.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -36,18 +36,18 @@ _result: Final = msgspec.json.Decoder(_Result)
 _text: Final = msgspec.json.Decoder(str)
 
 
-def negotiate(accept: str) -> str | None:
-    """The one of ``FORMS`` that an Accept header (RFC 9110, 12.5.1) asks for; None if it permits none of them.
+def negotiate(accept: str, forms: Sequence[str] = FORMS) -> str | None:
+    """The one of ``forms`` that an Accept header (RFC 9110, 12.5.1) asks for; None if it permits none of them.
 
     The highest quality wins, then the more exact name, then the first in order. A form's quality is that of the most exact
     range that matches it, so ``text/csv;q=0, */*`` does not mean CSV.
     """
     if not accept.strip():
-        return JSON
+        return forms[0]
     ranges = _ranges(accept)
     best: tuple[float, int, int] = (0.0, -1, 0)
     found = None
-    for form in FORMS:
+    for form in forms:
         matching = [(exact, -place, quality) for place, (name, quality) in enumerate(ranges)
                     if (exact := _exactness(name, form)) >= 0]  # fmt: skip
         if matching:

@@ -1,6 +1,6 @@
-"""Problem documents (RFC 9457): one kind for each reason of a refusal, with a stable ``type``.
+"""Problem documents (RFC 9457): one kind for each reason of a refusal, with a stable ``type``, which is also its page's address.
 
-    {"type": "urn:nearfetch:problem:invalid", "title": "…", "status": 422, "detail": "…",
+    {"type": "/problems/invalid", "title": "…", "status": 422, "detail": "…",
      "errors": [{"pointer": "/sources/0/params/category", "detail": "…"}]}
 
 A pointer (RFC 6901) leads into the body; for a query it is ``/NAME``.
@@ -18,7 +18,14 @@ from web.http.quota import Over
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-# kind → (status, title). The kind is the last part of the type's URN: never rename one.
+# ``type`` is one of these and a kind: a reference to a page of the same gateway (web.api.problem_pages). Never change one.
+PAGES: Final = "/problems/"
+TASK_PAGES: Final = "/problems/task/"
+# What is not valid HTTP has one kind and several statuses: it never reaches a handler.
+PROTOCOL: Final = "protocol"
+PROTOCOL_STATUSES: Final = (400, 408, 414, 431, 505)
+
+# kind → (status, title). The kind is the last part of the type: never rename one.
 KINDS: Final[dict[str, tuple[int, str]]] = {
     "bad-request": (400, "The request can't be understood"),
     "not-json": (400, "The body is not JSON"),
@@ -70,7 +77,7 @@ class Problem(Exception):  # noqa: N818
         """The document as an answer."""
         status, title = KINDS[self.kind]
         document: dict[str, Any] = {
-            "type": f"urn:nearfetch:problem:{self.kind}",
+            "type": PAGES + self.kind,
             "title": title,
             "status": status,
             "detail": self.detail,
@@ -131,7 +138,7 @@ def failed_task(result: bytes, error: Mapping[str, Any]) -> Answer:
     """The answer for a failed synchronous task: a problem document that carries the whole result. ``error`` is its error."""
     kind = str(error["type"])
     document = {
-        "type": f"urn:nearfetch:task:{kind}",
+        "type": TASK_PAGES + kind,
         "title": f"The source could not be fetched: {kind}",
         "status": TASK_STATUSES.get(kind, 502),
         "detail": error["message"],
@@ -146,7 +153,7 @@ def protocol(status: int, detail: str) -> Answer:
     """The answer to bytes that are not valid HTTP; they never reach the app."""
     known = HTTPStatus(status)
     document = {
-        "type": "urn:nearfetch:problem:protocol",
+        "type": PAGES + PROTOCOL,
         "title": known.phrase,
         "status": status,
         "detail": detail or known.description or known.phrase,

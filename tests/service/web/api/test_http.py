@@ -160,7 +160,7 @@ def test_records_whose_wait_ran_out_are_a_202_with_the_request(stack):
 def test_refusals_are_problem_documents(stack, method, path, headers, body, status, kind):
     reply = ask(stack.port, method, path, headers, body)
     assert (reply.status, reply.headers["content-type"]) == (status, "application/problem+json")
-    assert (reply.json()["type"], reply.json()["status"]) == (f"urn:nearfetch:problem:{kind}", status)
+    assert (reply.json()["type"], reply.json()["status"]) == (f"/problems/{kind}", status)
     assert reply.json()["title"]
     assert reply.json()["detail"]
 
@@ -187,7 +187,7 @@ def test_body_of_a_refused_head_is_not_asked_for(stack, method, path, headers, s
     with Wire(stack.port) as wire:
         wire.send(method, path, {"Expect": "100-continue", **own, **headers})
         reply = wire.reply()
-        assert (reply.status, reply.json()["type"]) == (status, f"urn:nearfetch:problem:{kind}")
+        assert (reply.status, reply.json()["type"]) == (status, f"/problems/{kind}")
         assert wire.is_closed()
 
 
@@ -274,7 +274,7 @@ def test_chunked_body_past_the_limit_is_a_413(stack):
     with Wire(stack.port) as wire:
         wire.send("POST", "/v1/requests", {**JSON, "Transfer-Encoding": "chunked"}, chunked(*[b" " * 100_000] * 11))
         reply = wire.reply()
-        assert (reply.status, reply.json()["type"]) == (413, "urn:nearfetch:problem:too-large")
+        assert (reply.status, reply.json()["type"]) == (413, "/problems/too-large")
 
 
 def test_image_on_another_sites_page_makes_no_task(stack):

@@ -81,7 +81,7 @@ def test_a_form_that_can_not_be_given_is_406_and_nothing_is_queued(stack, accept
     """The problem names what there is and what was found."""
     reply = ask(stack.port, "GET", "/v1/sources/demo.list/records?category=x", {"Accept": accept})
     assert (reply.status, reply.headers["content-type"]) == (406, "application/problem+json")
-    assert reply.json()["type"] == "urn:nearfetch:problem:not-acceptable"
+    assert reply.json()["type"] == "/problems/not-acceptable"
     assert reply.json()["detail"] == f"expected one of application/json, text/csv, application/x-ndjson, found {accept}"
     assert reply.headers["vary"] == "Accept"
     assert stack.region.is_empty("fra")

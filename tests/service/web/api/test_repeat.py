@@ -68,7 +68,7 @@ def test_another_body_with_the_same_key_is_refused(stack):
     headers = key()
     assert stack.post(PLAIN, headers).status == 202
     other = stack.post({**PLAIN, "attrs": {}}, headers)
-    assert (other.status, other.json()["type"]) == (422, "urn:nearfetch:problem:key-reused")
+    assert (other.status, other.json()["type"]) == (422, "/problems/key-reused")
     assert stack.post(PLAIN, key()).status == 202  # another key is another request
 
 
@@ -81,7 +81,7 @@ def test_a_body_that_is_refused_does_not_use_its_key_up(stack):
 @pytest.mark.parametrize("text", ['""', "a b", "x" * 256, "\xff", '"a', 'a"b'])
 def test_a_key_that_can_not_be_one_is_refused(stack, text):
     reply = stack.post(PLAIN, {**JSON, "Idempotency-Key": text})
-    assert (reply.status, reply.json()["type"]) == (400, "urn:nearfetch:problem:bad-request")
+    assert (reply.status, reply.json()["type"]) == (400, "/problems/bad-request")
 
 
 def test_while_the_first_is_being_accepted_the_second_is_told_to_come_back(stack, monkeypatch):
@@ -102,7 +102,7 @@ def test_while_the_first_is_being_accepted_the_second_is_told_to_come_back(stack
         until(lambda: [*hub.scan_iter(names.idempotency("*"))] and hub.zcard(names.ACCEPTING), "the first to begin")
     second = stack.post(PLAIN, headers)
     assert (second.status, second.headers["retry-after"]) == (409, "1")
-    assert second.json()["type"] == "urn:nearfetch:problem:in-flight"
+    assert second.json()["type"] == "/problems/in-flight"
     posting.join()
     assert replies[0].status == 503
     gate.set()

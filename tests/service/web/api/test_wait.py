@@ -161,7 +161,7 @@ def test_bad_cursor_is_a_400(gateway, query):
         if query == "after=" and where.endswith("events"):
             continue
         reply = ask(gateway.port, "GET", f"{where}?{query}")
-        assert (reply.status, reply.json()["type"]) == (400, "urn:nearfetch:problem:bad-request")
+        assert (reply.status, reply.json()["type"]) == (400, "/problems/bad-request")
 
 
 @pytest.mark.parametrize("wait", ["x", "-1", "nan", "inf", ""])
@@ -405,7 +405,7 @@ def test_stop_answers_whoever_waits(start_gateway):
 
 def test_fault_of_a_handler_is_a_500_problem(gateway):
     reply = ask(gateway.port, "GET", "/broken")
-    assert (reply.status, reply.json()["type"]) == (500, "urn:nearfetch:problem:internal")
+    assert (reply.status, reply.json()["type"]) == (500, "/problems/internal")
     assert ask(gateway.port, "GET", "/healthz").status == 200
 
 

@@ -103,7 +103,7 @@ def test_framing_that_can_be_read_in_two_ways_is_a_400_and_ends_the_connection(s
             wire.socket.sendall(sent + SMUGGLED)
         reply = wire.reply()
         assert (reply.status, reply.headers["content-type"]) == (400, "application/problem+json")
-        assert (reply.json()["type"], reply.json()["status"]) == ("urn:nearfetch:problem:protocol", 400)
+        assert (reply.json()["type"], reply.json()["status"]) == ("/problems/protocol", 400)
         assert len(reply.json()["detail"]) > 10
         assert reply.headers["connection"] == "close"
         assert wire.is_closed()
@@ -117,7 +117,7 @@ def test_what_stands_around_chunks_has_an_end(site, sent):
         with contextlib.suppress(ConnectionError):
             wire.socket.sendall(sent)
         reply = wire.reply()
-        assert (reply.status, reply.json()["type"]) == (400, "urn:nearfetch:problem:protocol")
+        assert (reply.status, reply.json()["type"]) == (400, "/problems/protocol")
         assert "around the chunks" in reply.json()["detail"]
         assert wire.is_closed()
     assert site.seen == []
@@ -139,7 +139,7 @@ def test_other_versions_and_heads_without_an_end_have_a_status_of_their_own(site
         with contextlib.suppress(ConnectionError):
             wire.socket.sendall(sent)
         reply = wire.reply()
-        assert (reply.status, reply.json()["type"]) == (status, "urn:nearfetch:problem:protocol")
+        assert (reply.status, reply.json()["type"]) == (status, "/problems/protocol")
         assert wire.is_closed()
     assert site.seen == []
 

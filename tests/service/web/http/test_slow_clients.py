@@ -52,7 +52,7 @@ def test_head_and_body_have_an_end_that_no_further_byte_moves(site, sent, more):
                 wire.socket.sendall(more)
                 time.sleep(0.01)
         reply = wire.reply()
-        assert (reply.status, reply.json()["type"]) == (408, "urn:nearfetch:problem:protocol")
+        assert (reply.status, reply.json()["type"]) == (408, "/problems/protocol")
         assert wire.is_closed()
 
 
@@ -132,7 +132,7 @@ def test_room_for_what_is_received_is_bounded_for_an_address_and_for_all(start_s
             with contextlib.suppress(ConnectionError):
                 fifth.socket.sendall(POST + b"Content-Length: 1000000\r\n\r\n" + body + body[:-1])
             reply = fifth.reply()
-            assert (reply.status, reply.json()["type"]) == (429, "urn:nearfetch:problem:too-many")
+            assert (reply.status, reply.json()["type"]) == (429, "/problems/too-many")
             assert reply.headers["retry-after"] == "1"
             assert fifth.is_closed()
         with Wire(site.port, address="127.0.0.2") as other:
@@ -152,7 +152,7 @@ def test_room_of_the_gateway_is_not_one_address_more(start_site):
         with contextlib.suppress(ConnectionError):
             second.socket.sendall(POST + b"Content-Length: 900001\r\n\r\n" + body)
         reply = second.reply()
-        assert (reply.status, reply.json()["type"]) == (503, "urn:nearfetch:problem:unavailable")
+        assert (reply.status, reply.json()["type"]) == (503, "/problems/unavailable")
         assert reply.headers["retry-after"] == "1"
 
 
@@ -174,7 +174,7 @@ def test_room_for_answers_is_bounded_and_small_answers_go_on(start_site):
         taken.send("GET", "/big")
         until(lambda: site.server.outlet.quota.held == len(BIG), "the first to be held")
         refused = ask(site.port, "GET", "/big")
-        assert (refused.status, refused.json()["type"]) == (429, "urn:nearfetch:problem:too-many")
+        assert (refused.status, refused.json()["type"]) == (429, "/problems/too-many")
         assert refused.headers["retry-after"] == "1"
         assert ask(site.port, "GET", "/small").body == b"/small"
         others = []
@@ -184,7 +184,7 @@ def test_room_for_answers_is_bounded_and_small_answers_go_on(start_site):
             held = number * len(BIG)
             until(lambda held=held: site.server.outlet.quota.held == held, "the others to be held")
         full = stack.enter_context(Wire(site.port, address="127.0.0.4")).ask("GET", "/big")
-        assert (full.status, full.json()["type"]) == (503, "urn:nearfetch:problem:unavailable")
+        assert (full.status, full.json()["type"]) == (503, "/problems/unavailable")
         assert taken.reply().body == BIG
         assert ask(site.port, "GET", "/big").body == BIG
     until(lambda: site.server.outlet.is_idle, "all to be over")

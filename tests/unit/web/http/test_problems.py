@@ -17,7 +17,7 @@ def document(answer) -> dict:
 @pytest.mark.parametrize("kind", problems.KINDS)
 def test_every_kind_has_its_own_type_and_status(kind):
     found = document(problems.Problem(kind, "why").answer())
-    assert found["type"] == f"urn:nearfetch:problem:{kind}"
+    assert found["type"] == f"/problems/{kind}"
     assert (found["detail"], found["status"]) == ("why", problems.KINDS[kind][0])
     assert found["title"]
 
@@ -48,6 +48,6 @@ def test_failed_task_carries_its_result(kind, status):
     result = b'{"task":"01J","records":[]}'
     answer = problems.failed_task(result, {"type": kind, "message": "so it was", "retry_after": 2.4})
     found = document(answer)
-    assert (found["status"], found["type"], found["detail"]) == (status, f"urn:nearfetch:task:{kind}", "so it was")
+    assert (found["status"], found["type"], found["detail"]) == (status, f"/problems/task/{kind}", "so it was")
     assert found["result"] == {"task": "01J", "records": []}
     assert ("Retry-After", "2") in answer.headers

@@ -327,7 +327,7 @@ def _empty(what: str, always: Iterable[str] = ()) -> Schema:
 
 
 def _headers(always: Iterable[str] = (), sometimes: Iterable[str] = ()) -> Schema:
-    found = {name: {"$ref": f"#/components/headers/{name}"} for name in (*COMMON, *sometimes)}
+    found: Schema = {name: {"$ref": f"#/components/headers/{name}"} for name in (*COMMON, *sometimes)}
     for name in always:
         schema, what = HEADERS[name]
         found[name] = {"schema": schema, "description": what, "required": True}

@@ -32,6 +32,7 @@ Hub (central Redis)
     nf:dead                  hash    dead letters by id, until an operator retries or drops them (web.flow.dead)
     nf:dead:at               zset    ids of the dead letters, by the time when they were kept (hub ms)
     nf:wake                  channel ids of requests that have news; a "+" follows the id while tasks are unfinished
+    nf:session:{digest}      string  a session of the console: the id of its API key (web.hub.sessions)
     nf:latest:{key}          string  the latest success for a question: when it finished (hub ms), bytes, its result's key
 
 Region (its own Redis, beside RQ's keys)
@@ -274,6 +275,11 @@ def traffic(region: str) -> str:
 def traffic_of_day(region: str, day: str) -> str:
     """The hash on the hub with these sums for one day, like "2026-11-29"."""
     return f"nf:traffic:{region}:{day}"
+
+
+def session(digest: str) -> str:
+    """The key of a session of the console, by the digest of its cookie."""
+    return f"nf:session:{digest}"
 
 
 def due_member(request: str, task: str) -> str:

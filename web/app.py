@@ -38,9 +38,11 @@ from web.api.recall import Recall
 from web.api.repeat import Repeats
 from web.api.submit import Rules
 from web.api.wait import Waiters
+from web.console import signin
 from web.console.files import Files
 from web.console.frame import Parts
 from web.console.pages import Console
+from web.console.signin import SignIn
 from web.flow.accept import Acceptor
 from web.flow.archive import Archiver
 from web.flow.dead import DeadReader
@@ -74,8 +76,8 @@ EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104 - these are no names of this
 
 # Whoever watches the gateway has no key, nor has who reads how to use it.
 WITHOUT_KEY: Final = ("/healthz", "/readyz", "/openapi.json", "/docs", "/problems")
-# The console's style sheets and scripts, and the pages about problems: a 401 leads to one.
-WITHOUT_KEY_BELOW: Final = ("/console/", "/problems/")
+# The console's style sheets and scripts, the way in, and the pages about problems: a 401 leads to one.
+WITHOUT_KEY_BELOW: Final = ("/console/", signin.PATH, signin.OUT, "/problems/")
 REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 PREFLIGHT: Final = [
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
@@ -152,12 +154,12 @@ class App:
         hosts: Iterable[str],
         bodies: Mapping[tuple[str, str], Body] | None = None,
         origins: Iterable[str] = (),
-        owner_of: Callable[[str, Scope], Owner] | None = None,
+        owner_of: Callable[[Head, Scope], Owner] | None = None,
         console: Console | None = None,
     ) -> None:
         """``found``: all calls but the console's. ``bodies``: (method, path) → the ``Body`` of this call; all other calls take none.
 
-        ``origins``: whose pages may use the gateway by a browser. ``owner_of``: (Authorization, scope) → whose a call is, or a
+        ``origins``: whose pages may use the gateway by a browser. ``owner_of``: (its head, scope) → whose a call is, or a
         ``Problem``; without it the gateway is open.
         """
         self._hosts, self._origins, self._owner_of = frozenset(hosts), frozenset(origins), owner_of
@@ -186,6 +188,8 @@ class App:
     def refuses(self, received: Received) -> bool:
         """Whether a call that takes a body is refused by its head, so that its body need not be sent."""
         path = received.parts()[0].decode("latin-1")
+        if received.header("Cookie"):  # whose session that is, only the hub knows: this thread must not wait for it
+            return False
         try:
             self._owner(received, received.method, path)
             self._bodies[received.method, path][1](received)
@@ -253,7 +257,7 @@ class App:
             return EVERYBODY
         if path in WITHOUT_KEY or path.startswith(WITHOUT_KEY_BELOW):
             return EVERYBODY
-        return self._owner_of(head.header("Authorization"), "submit" if makes_tasks else "read")
+        return self._owner_of(head, "submit" if makes_tasks else "read")
 
     def _is_allowed(self, head: Head) -> bool:
         """Whether a page of an allowed origin asks."""
@@ -348,13 +352,15 @@ class Gateway:
             *((self.keyring.faults,) if settings.gateway.keys else ()),
         )
         self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, told)
-        console = Console(Parts(settings, overview, poller, self.recall, self.faults, base, Files()))
+        sign_in = SignIn(settings, self.hub, self.keyring)
+        console = Console(sign_in, Parts(settings, overview, poller, self.recall, self.faults, base, Files()))
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
         found = routes(self.intake, poller, self.recall, overview, self.faults, health, limits)
         bodies: dict[tuple[str, str], Body] = {
-            ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head)
+            ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head),
+            ("POST", signin.PATH): (signin.BODY_BYTES_MAX, sign_in.check_own_page),
         }
-        owner_of = self.keyring.owner if settings.gateway.keys else None
+        owner_of = sign_in.owner if settings.gateway.keys else None
         app = App(found, known_hosts(settings), bodies, settings.gateway.cors_origins, owner_of, console)
         gateway = settings.gateway
         bounds = Bounds(

@@ -76,10 +76,16 @@ class Keyring:
 
     def owner(self, authorization: str, scope: Scope) -> Owner:
         """Whose a call with this Authorization header is. Raises ``Problem``: 401, 403 without the scope, 503 if no keys could be read."""
-        key = self._key(authorization)
-        if not key.may(scope):
-            raise Problem("forbidden", f"expected a key with the scope {scope}, found one with {', '.join(key.scopes)}")
-        return Owner(key.tenant, key.id, key.may("admin"))
+        return _owner(self._key(authorization), scope)
+
+    def owner_by_id(self, key: str, scope: Scope) -> Owner:
+        """The same for the id of a key that was shown before: 401 if it has been revoked, or has expired."""
+        if not self._is_read:
+            raise _unread()
+        found = self._keys.get(key)
+        if found is None or found.is_expired(time.time() * 1000):
+            raise _unauthorized("expected a session whose key is valid, found none: sign in again")
+        return _owner(found, scope)
 
     def _key(self, authorization: str) -> Key:
         scheme, _, text = authorization.partition(" ")
@@ -88,7 +94,7 @@ class Keyring:
         if scheme.lower() != "bearer":
             raise _unauthorized("expected Authorization: Bearer and a key, found another scheme")
         if not self._is_read:
-            raise Problem("unavailable", "the hub's Redis has not told the keys yet", headers=[("Retry-After", "1")])
+            raise _unread()
         parts = keys.parts_of(text.strip())
         key = self._keys.get(parts[0]) if parts else None
         if parts is None or key is None or not key.fits(parts[1]):
@@ -105,6 +111,16 @@ class Keyring:
         except Exception:
             log.exception("reading the keys failed")
         return EVERY_SECONDS
+
+
+def _owner(key: Key, scope: Scope) -> Owner:
+    if not key.may(scope):
+        raise Problem("forbidden", f"expected a key with the scope {scope}, found one with {', '.join(key.scopes)}")
+    return Owner(key.tenant, key.id, key.may("admin"))
+
+
+def _unread() -> Problem:
+    return Problem("unavailable", "the hub's Redis has not told the keys yet", headers=[("Retry-After", "1")])
 
 
 def _unauthorized(detail: str) -> Problem:

@@ -353,7 +353,12 @@ class Gateway:
         )
         self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, told)
         sign_in = SignIn(settings, self.hub, self.keyring)
-        console = Console(sign_in, Parts(settings, overview, poller, self.recall, self.faults, base, Files()))
+        console = Console(
+            sign_in,
+            Parts(
+                settings, overview, poller, self.recall, self.faults, self.catalog, self.hub, self.ledger, base, Files()
+            ),
+        )
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
         found = routes(self.intake, poller, self.recall, overview, self.faults, health, limits)
         bodies: dict[tuple[str, str], Body] = {

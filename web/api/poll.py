@@ -13,14 +13,14 @@ from web.api import pieces, trail, views
 from web.api.events import DONE, Stream
 from web.api.query import Query, is_cursor
 from web.api.recall import Recall
-from web.api.wait import STATE_ONLY, Awaited, Wait, Waiters, park
+from web.api.wait import Awaited, Wait, Waiters, park
 from web.flow.clean import Cleaner
 from web.http import problems
 from web.http.exchange import WITHOUT_BODY, Answer, Exchange
 from web.hub import ids
 from web.hub.frame import made as frame_made
 from web.hub.keys import KeyLimits
-from web.hub.ledger import START, Ledger, Settlement, TaskView, Unreadable, View
+from web.hub.ledger import START, STATE_ONLY, Ledger, Settlement, TaskView, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
 WHOLE: Final = [views.JSON, ("Cache-Control", "no-store")]  # headers

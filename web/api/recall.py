@@ -52,10 +52,10 @@ class Recall:
             return self.missing(request).answer()
 
         def look() -> Answer:
-            view = self._read(exchange, request, after)
+            view = self.read(exchange, request, after)
             return self.missing(request).answer() if view is None else make(view)
 
-        self._later(exchange, look)
+        self.later(exchange, look)
         return None
 
     def stream(self, stream: Stream, exchange: Exchange) -> None:
@@ -65,53 +65,70 @@ class Recall:
             return
 
         def look() -> Answer | None:
-            view = self._read(exchange, stream.request, stream.cursor())
+            view = self.read(exchange, stream.request, stream.cursor())
             if view is None:
                 return self.missing(stream.request).answer()
             stream.take(view, "closing")
             return None
 
-        self._later(exchange, look)
+        self.later(exchange, look)
 
-    def _read(self, exchange: Exchange, request: str, after: str) -> View | None:
-        """Reads from the history what the client may see.
+    def read(self, exchange: Exchange, request: str, after: str = START) -> View | None:
+        """Reads from the history what the client may see. It may take a while: call it in ``later``.
 
         Nothing if Redis has the request: then it was refused, and will be removed from the history, or is another tenant's.
         """
         view = None if self._ledger.tasks(request) is not None else self._history.read(request, after)
         return view if view is not None and exchange.owner.may_see(view.tenant) else None
 
+    @property
+    def is_on(self) -> bool:
+        """Whether a history is kept."""
+        return self._history.is_on
+
     def search(self, exchange: Exchange) -> Answer | None:
         """``GET /v1/requests``: finished requests, latest first."""
         wanted = _wanted(exchange)
-        if not self._history.is_on:
+        if not self.is_on:
             raise Problem("not-found", "no history is kept here: expected [hub] mongo in the settings, found none")
 
         def look() -> Answer:
-            found, cursor = self._history.search(wanted)
+            found, cursor = self.found(wanted)
             bodies = [msgspec.Raw(views.request_body(view, self._base, with_results=False)) for view in found]
             body = msgspec.json.encode({"requests": bodies, "cursor": cursor})
             return Answer(200, body, [views.JSON, ("Cache-Control", "no-store")])
 
-        self._later(exchange, look)
+        self.later(exchange, look)
         return None
 
-    def _later(self, exchange: Exchange, look: Callable[[], Answer | None]) -> None:
+    def found(self, wanted: Wanted) -> tuple[list[View], str | None]:
+        """``History.search``; call it in ``later``."""
+        return self._history.search(wanted)
+
+    def later(
+        self,
+        exchange: Exchange,
+        look: Callable[[], Answer | None],
+        told: Callable[[Problem], Answer] = Problem.answer,
+    ) -> None:
+        """Answers from a thread that may wait for the history. ``told`` makes the answer if that fails."""
         if not exchange.is_parked:
             exchange.park()
-        self._threads.submit(_answer, exchange, look)
+        self._threads.submit(_answer, exchange, look, told)
 
 
-def _answer(exchange: Exchange, look: Callable[[], Answer | None]) -> None:
+def _answer(exchange: Exchange, look: Callable[[], Answer | None], told: Callable[[Problem], Answer]) -> None:
     try:
         answer = look()
+    except Problem as problem:
+        answer = told(problem)
     except HistoryAway as error:
-        answer = problems.unavailable(error.reason).answer()
+        answer = told(problems.unavailable(error.reason))
     except redis.exceptions.RedisError:
-        answer = problems.unavailable("the hub's Redis does not answer").answer()
+        answer = told(problems.unavailable("the hub's Redis does not answer"))
     except Exception:
         log.exception("reading the history failed", path=exchange.path[:200])
-        answer = problems.internal().answer()
+        answer = told(problems.internal())
     if answer is not None:
         exchange.answer(answer)
 

@@ -32,7 +32,7 @@ from regions.durability import File
 from web.http import problems
 from web.http.exchange import Answer, Exchange
 from web.http.owner import Owner
-from web.hub.ledger import START, Ledger, Unreadable, View
+from web.hub.ledger import START, STATE_ONLY, Ledger, Unreadable, View
 from web.hub.redis import Hub, HubUnavailable
 
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
@@ -42,7 +42,6 @@ COMMENTS_AT_ONCE: Final = 256
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
 FILE_LOOK_SECONDS: Final = 0.02  # between two questions whether the hub has written what was read
 TICK_SECONDS: Final = 0.05  # timers that end within the same tick end together
-STATE_ONLY: Final = "18446744073709551614-0"  # a cursor after every result, to read the request without results
 
 Why = Literal["news", "timer", "closing"]
 Next = Literal["over", "wait", "again"]

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from jobs.definition.catalog import Catalog
 from regions.settings import Settings
 from web.api.faults import Faults
 from web.api.overview import Overview
@@ -19,6 +20,8 @@ from web.console.files import Files
 from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.exchange import Answer, Exchange
 from web.http.problems import KINDS, Problem
+from web.hub.ledger import Ledger
+from web.hub.redis import Hub
 
 CONTENT_SECURITY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; "
@@ -66,6 +69,9 @@ class Parts(Struct, frozen=True):
     poller: Poller
     recall: Recall
     faults: Faults
+    catalog: Catalog
+    hub: Hub
+    ledger: Ledger
     base: str
     files: Files
 

@@ -15,6 +15,7 @@ PAGES: Final[tuple[tuple[str, Render], ...]] = (
     ("/try", try_sources.page),
     ("/requests", requests.page),
     ("/requests/<request>", requests.one),
+    ("/requests/<request>/<task>.csv", requests.csv),
     ("/sources", sources.page),
     ("/regions", regions.page),
     ("/alerts", alerts.page),

@@ -1,15 +1,459 @@
-"""The page *Requests*: the history with filters, and one request hop by hop."""
+"""The pages of requests: the history with filters, one request hop by hop, and a result as CSV.
 
-from web.console.frame import Page, Parts, empty
-from web.console.markup import join, tag
-from web.http.exchange import Exchange
+    /requests?source=&region=&status=&hours=&cursor=    finished requests, latest first, a page at a time
+    /requests/ID?task=                                  its tasks, and the way of each
+    /requests/ID/TASK.csv                               the records of one task, as the interface gives them
+
+A request that has left Redis is read from the history, on a thread that may wait for it. Its hops are gone by then; what its
+results say of their time is shown instead.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import msgspec
+from msgspec import Struct
+
+from jobs import contract
+from jobs.contract import rfc3339
+from web.api import rows, trail, views
+from web.api.query import Query
+from web.api.recall import STATUSES
+from web.console import frame
+from web.console.frame import Page, Parts, badge, bytes_text, empty, facts, moment, ms_text, table
+from web.console.markup import NOTHING, Child, Html, join, tag
+from web.flow.history import Wanted
+from web.http.exchange import Answer, Exchange
+from web.http.problems import Problem
+from web.hub.ledger import START, STATE_ONLY, TaskView, View
+
+PAGE: Final = 50
+RUNNING_MAX: Final = 20  # unfinished requests that are shown
+SHOWN_MAX: Final = 6  # tasks whose way is shown without being chosen
+SOURCES_SHOWN: Final = 3
+HOURS: Final = ((1, "the last hour"), (24, "the last day"), (168, "the last week"), (720, "the last 30 days"))
+HOURS_MAX: Final = 24 * 3660
+# What a task did until a hop: in words, and its colour.
+UNTIL: Final = {
+    "accepted": ("accepted", "publish"),
+    "confirmed": ("to RabbitMQ", "publish"),
+    "bridged": ("to the region", "publish"),
+    "claimed": ("waiting", "queued"),
+    "finished": ("fetching and parsing", "fetch"),
+    "failed": ("fetching and parsing", "fetch"),
+    "settled": ("home", "home"),
+    "delivered": ("until it was read", "other"),
+}
 
 
-def page(_parts: Parts, _exchange: Exchange) -> Page:
+class Told(Struct, frozen=True):
+    """What is known of one task: its state, its way if that is still kept, the head of its result if there is one."""
+
+    task: TaskView
+    way: Mapping[str, Any] | None = None
+    result: contract.Result | None = None
+
+
+# The list
+
+
+def page(parts: Parts, exchange: Exchange) -> Page | None:
     """``/requests``."""
-    return Page("Requests", join(tag("h1", "Requests"), empty("Nothing here yet.")))
+    query = Query(exchange, ("source", "region", "status", "hours", "cursor"))
+    asked = {name: text for name, text in query.pairs if text}  # a form sends its empty fields, too
+    filters = {name: text for name, text in asked.items() if name != "cursor"}
+    wanted = _wanted(query, asked, exchange)
+    running = _running(parts, exchange, wanted) if wanted.before is None and wanted.status is None else NOTHING
+    if not parts.recall.is_on:
+        said = join("No history is kept here: ", tag("code", "[hub] mongo"), " in the settings names a MongoDB for it.")
+        return Page("Requests", join(tag("h1", "Requests"), running, empty(said)))
+
+    def look() -> Answer:
+        found, cursor = parts.recall.found(wanted)
+        latest = older = None
+        if cursor is not None:
+            leads_to = f"/requests?{urlencode({**filters, 'cursor': cursor})}"
+            older = tag("a", "Older requests", href=leads_to, rel="next", id="older", class_="button quiet")
+        if wanted.before is not None:
+            latest = tag("a", "Latest requests", href=f"/requests?{urlencode(filters)}", class_="button quiet")
+        none = "No request is like that." if filters else "No request has finished yet."
+        main = join(
+            tag("h1", "Requests"),
+            _filters(parts, filters),
+            running,
+            tag("div", _table(found) if found else empty(none), id="found"),
+            tag("div", latest, older, class_="row"),
+        )
+        return frame.answer(Page("Requests", main, ("more.js",)), exchange, parts.files)
+
+    _later(parts, exchange, look)
+    return None
 
 
-def one(_parts: Parts, _exchange: Exchange, request: str) -> Page:
+def _wanted(query: Query, asked: Mapping[str, str], exchange: Exchange) -> Wanted:
+    """The filters; raises ``Problem`` (400) with all that is wrong."""
+    status, cursor = asked.get("status"), asked.get("cursor", "").upper()
+    if status is not None and status not in STATUSES:
+        query.fault("status", f"one of {', '.join(STATUSES)}")
+    if cursor and not views.ID_PATTERN.fullmatch(cursor):
+        query.fault("cursor", "the cursor of a page")
+    hours = query.number("hours", 1, HOURS_MAX) if "hours" in asked else 0
+    query.check()
+    return Wanted(
+        source=asked.get("source"),
+        region=asked.get("region"),
+        status=status,
+        since=datetime.now(UTC) - timedelta(hours=hours) if hours else None,
+        before=cursor or None,
+        limit=PAGE,
+        tenant=None if exchange.owner.sees_all else exchange.owner.tenant,
+    )
+
+
+def _filters(parts: Parts, filters: Mapping[str, str]) -> Html:
+    def select(name: str, label: str, anything: str, options: Iterable[tuple[str, str]]) -> Html:
+        chosen = filters.get(name, "")
+        made = [tag("option", anything, value="")]
+        made += [tag("option", text, value=value, selected=value == chosen) for value, text in options]
+        return tag("div", tag("label", label, for_=name), tag("select", made, id=name, name=name))
+
+    sources = [tag("option", value=entry.id) for entry in parts.catalog.entries()]
+    return tag(
+        "form",
+        tag(
+            "div",
+            tag("label", "Source", for_="source"),
+            tag("input", id="source", name="source", value=filters.get("source", ""), list="known", autocomplete="off"),
+            tag("datalist", sources, id="known"),
+        ),
+        select("status", "Status", "any", [(one, one) for one in STATUSES]),
+        select("region", "Region", "any", [(one, one) for one in parts.settings.region]),
+        select("hours", "Time", "any", [(str(hours), text) for hours, text in HOURS]),
+        tag("button", "Show"),
+        tag("a", "All", href="/requests", class_="button quiet") if filters else None,
+        class_="filters", action="/requests", role="search",
+    )  # fmt: skip
+
+
+def _running(parts: Parts, exchange: Exchange, wanted: Wanted) -> Html:
+    """Requests that have not finished, the latest first."""
+    with parts.hub.asking():
+        found = parts.ledger.unfinished(RUNNING_MAX)
+    shown = [
+        view
+        for view in found
+        if exchange.owner.may_see(view.tenant)
+        and (wanted.source is None or any(task.source == wanted.source for task in view.tasks))
+        and (wanted.region is None or any(task.region == wanted.region for task in view.tasks))
+    ]
+    inner = join(tag("h2", "Running now"), _table(shown)) if shown else NOTHING
+    return tag("section", inner, id="running", data_refresh=2)
+
+
+def _table(found: Sequence[View]) -> Html:
+    def row(view: View) -> tuple[Child, ...]:
+        sources = list(dict.fromkeys(task.source for task in view.tasks))
+        names: list[Child] = [", ".join(sources[:SOURCES_SHOWN])]
+        if len(sources) > SOURCES_SHOWN:
+            names.append(tag("span", f" and {len(sources) - SOURCES_SHOWN} more", class_="muted"))
+        return (
+            tag("a", view.id, href=f"/requests/{view.id}", class_="mono id"),
+            moment(rfc3339(view.created_ms)),
+            badge(view.status),
+            names,
+            ", ".join(dict.fromkeys(task.region for task in view.tasks)),
+            f"{view.succeeded} of {view.total}",
+        )
+
+    headings = ("request", "asked at", "status", "sources", "regions", "succeeded")
+    return table(headings, map(row, found), label="Requests", numbers=(5,))
+
+
+# One request
+
+
+def one(parts: Parts, exchange: Exchange, request: str) -> Page | None:
     """``/requests/ID``."""
-    return Page(request, join(tag("h1", request), empty("Nothing here yet.")))
+    query = Query(exchange, ("task",))
+    query.check()
+    chosen = (query.text("task") or "").upper()
+    request = _id(parts, exchange, request)
+    with parts.hub.asking() as client:
+        view = parts.ledger.read(request, STATE_ONLY)
+        if view is not None and exchange.owner.may_see(view.tenant):
+            ways = {}
+            for task in _shown(view, chosen):
+                if (found := trail.whereabouts(client, request, task.id)) is not None:
+                    ways[task.id] = Told(task, msgspec.to_builtins(trail.document(found)), found.result)
+            return _request(view, [ways.get(task.id, Told(task)) for task in view.tasks], chosen)
+    if not parts.recall.is_on:
+        raise parts.recall.missing(request)
+
+    def look() -> Answer:
+        view = parts.recall.read(exchange, request)
+        if view is None:
+            raise parts.recall.missing(request)
+        heads = {head.task: head for head in map(contract.head_of, view.results)}
+        made = _request(view, [Told(task, None, heads.get(task.id)) for task in view.tasks], chosen)
+        return frame.answer(made, exchange, parts.files)
+
+    _later(parts, exchange, look)
+    return None
+
+
+def _id(parts: Parts, exchange: Exchange, request: str) -> str:
+    exchange.request = request = request[:60].upper()
+    if not views.ID_PATTERN.fullmatch(request):
+        raise parts.recall.missing(request)
+    return request
+
+
+def _shown(view: View, chosen: str) -> list[TaskView]:
+    """The tasks whose way is shown: the chosen one; without a choice all, if they are few, or those that failed first."""
+    if chosen:
+        return [task for task in view.tasks if task.id == chosen]
+    order = {"failed": 0, "expired": 0, "running": 1}
+    return sorted(view.tasks, key=lambda task: order.get(task.status, 2))[:SHOWN_MAX]
+
+
+def _request(view: View, told: Sequence[Told], chosen: str) -> Page:
+    shown = {task.id for task in _shown(view, chosen)}
+    many = len(view.tasks) > 1
+    head = [
+        tag("p", tag("a", "All requests", href="/requests"), class_="small back"),
+        tag("div", tag("h1", "Request"), badge(view.status), class_="row"),
+        tag("p", tag("code", view.id), class_="id"),
+    ]
+    summary: list[tuple[str, Child]] = [
+        ("asked at", moment(rfc3339(view.created_ms))),
+        ("tasks that ended", f"{view.completed} of {view.total}"),
+        ("succeeded", str(view.succeeded)),
+        ("deadline", f"{(view.deadline_ms - view.created_ms) / 1000:g} s"),
+        ("results kept until", moment(rfc3339(view.expires_ms))),
+    ]
+    if view.tenant:
+        summary.append(("tenant", view.tenant))
+    attrs = view.attrs.decode("utf-8", "replace")
+    if attrs.strip() not in ("", "{}"):
+        summary.append(("attrs", tag("code", attrs)))
+    listed = _tasks(view, told, chosen) if many else NOTHING
+    ways = [_way(view.id, one) for one in told if one.task.id in shown]
+    if many and not chosen and len(view.tasks) > len(shown):
+        ways.append(
+            tag("p", f"The way of {len(shown)} tasks is shown. Choose another one above.", class_="muted small")
+        )
+    main = join(head, tag("div", facts(summary), class_="card"), listed, ways)
+    return Page(f"Request {view.id}", tag("div", main, id="request", data_refresh=None if view.done else 1))
+
+
+def _tasks(view: View, told: Sequence[Told], chosen: str) -> Html:
+    def row(one: Told) -> tuple[Child, ...]:
+        task, result = one.task, one.result
+        link = tag(
+            "a",
+            task.source,
+            href=f"/requests/{view.id}?task={task.id}",
+            aria_current="true" if task.id == chosen else None,
+        )
+        figures = (
+            (ms_text(result.timing.total_ms), bytes_text(result.bytes.raw), str(result.count))
+            if result
+            else ("", "", "")
+        )
+        return (link, task.region, badge(task.status), *figures)
+
+    headings = ("task", "region", "status", "time", "fetched", "records")
+    all_link = tag("p", tag("a", "All tasks", href=f"/requests/{view.id}"), class_="small") if chosen else NOTHING
+    return join(tag("h2", "Tasks"), table(headings, map(row, told), label="Tasks", numbers=(3, 4, 5)), all_link)
+
+
+def _way(request: str, told: Told) -> Html:
+    """One task: figures, its way as a picture and hop by hop, its attempts, and its error in full."""
+    task, way, result = told.task, told.way, told.result
+    heading = tag(
+        "div",
+        tag("h2", tag("a", task.source, href=f"/sources/{task.source}")),
+        badge(task.status),
+        tag("span", task.region, class_="muted small"),
+        class_="row",
+    )
+    parts: list[Child] = [heading, tag("p", tag("code", task.id), class_="id")]
+    if result is not None:
+        parts.append(_figures(result))
+    error = result.error if result is not None else None
+    if error is not None:
+        again = f" It may be asked again in {error.retry_after:g} s." if error.retry_after else ""
+        status = f" The target answered {error.http_status}." if error.http_status else ""
+        said = tag("p", tag("strong", f"{error.type} ({error.origin}): "), error.message, status, again)
+        parts.append(tag("div", said, class_="notice bad"))
+    if way is not None:
+        parts += [_picture(way["hops"]), _hops(way["hops"])]
+        if len(way["attempts"]) > 1 or any(one["error"] for one in way["attempts"]):
+            parts.append(_attempts(way["attempts"]))
+    elif result is not None:
+        parts += [
+            _timing(result.timing),
+            tag("p", "Its hops are kept for as long as its results; this is from the history.", class_="muted small"),
+        ]
+    if result is not None and result.warnings:
+        parts.append(
+            tag(
+                "details",
+                tag("summary", f"{len(result.warnings)} warnings"),
+                tag("ul", (tag("li", one) for one in result.warnings)),
+            )
+        )
+    if result is not None and error is None:
+        parts.append(tag("p", tag("a", "Records as CSV", href=f"/requests/{request}/{task.id}.csv"), class_="small"))
+    return tag("section", parts, class_="card way", aria_label=f"Task of {task.source}")
+
+
+def _figures(result: contract.Result) -> Html:
+    figures: list[tuple[str, Child]] = [
+        ("records", str(result.count)),
+        ("time", ms_text(result.timing.total_ms)),
+        ("fetched", bytes_text(result.bytes.raw)),
+        ("sent home", bytes_text(result.bytes.wire)),
+        ("attempts", str(result.attempts)),
+    ]
+    if result.timing.turn_ms:
+        figures.append(("waited for its turn", ms_text(result.timing.turn_ms)))
+    if result.cached or result.stale:
+        figures.append(("age", f"{result.age:g} s{', stale' if result.stale else ''}"))
+    if result.url:
+        figures.append(("page", tag("a", result.url, href=result.url, rel="noreferrer noopener nofollow")))
+    return facts(figures)
+
+
+def _picture(hops: Sequence[Mapping[str, Any]]) -> Html:
+    """The way as one bar: each piece is what the task did until a hop."""
+    whole = max((one["after_ms"] for one in hops), default=0)
+    if len(hops) < 2 or whole <= 0:
+        return NOTHING
+    sums: dict[tuple[str, str], float] = {}
+    pieces = []
+    for before, after in itertools.pairwise(hops):
+        start, ms = max(0, before["after_ms"]), after["after_ms"] - max(0, before["after_ms"])
+        name, part = UNTIL.get(after["hop"], (f"until {after['hop']}", "turn"))
+        sums[name, part] = sums.get((name, part), 0) + ms
+        pieces.append(
+            tag(
+                "rect",
+                class_=f"part-{part}",
+                x=round(100 * start / whole, 3),
+                y=0,
+                width=round(100 * max(0, ms) / whole, 3),
+                height=6,
+            )
+        )
+    return _bar(pieces, [(name, part, ms) for (name, part), ms in sums.items()])
+
+
+def _timing(timing: contract.Timing) -> Html:
+    parts = [
+        ("queued", "queued", timing.queued_ms),
+        ("waiting for a turn", "turn", timing.turn_ms),
+        ("fetching", "fetch", timing.fetch_ms),
+        ("parsing", "parse", timing.parse_ms),
+    ]
+    whole = max(timing.total_ms, sum(ms for _, _, ms in parts), 0.001)
+    at, pieces = 0.0, []
+    for _, part, ms in parts:
+        pieces.append(
+            tag("rect", class_=f"part-{part}", x=round(at, 3), y=0, width=round(100 * ms / whole, 3), height=6)
+        )
+        at += 100 * ms / whole
+    return _bar(pieces, parts)
+
+
+def _bar(pieces: Iterable[Child], legend: Iterable[tuple[str, str, float]]) -> Html:
+    picture = tag("svg", pieces, class_="bar", viewBox="0 0 100 6", preserveAspectRatio="none", aria_hidden="true")
+    named = (tag("span", f"{name} {ms_text(ms)}", class_=f"part-{part}") for name, part, ms in legend if ms > 0)
+    return tag("div", picture, tag("p", named, class_="legend small muted"), class_="timing")
+
+
+def _hops(hops: Sequence[Mapping[str, Any]]) -> Html:
+    def row(hop: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Child, ...]:
+        ms = hop["after_ms"]
+        step = "" if before is None else f"+{ms_text(ms - before['after_ms'])}"
+        attempt = (
+            tag("span", f" attempt {hop['attempt']}", class_="muted small") if hop.get("attempt", 1) != 1 else None
+        )
+        return (ms_text(ms), step, [hop["hop"], attempt], hop["where"], hop.get("note", ""))
+
+    pairs = zip(hops, [None, *hops], strict=False)
+    headings = ("after", "step", "hop", "where", "")
+    return table(headings, (row(hop, before) for hop, before in pairs), label="Hop by hop", numbers=(0, 1))
+
+
+def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Html:
+    def row(attempt: Mapping[str, Any]) -> tuple[Child, ...]:
+        error = attempt["error"]
+        ended = moment(attempt["ended_at"]) if attempt["ended_at"] else "runs"
+        said: Child = [tag("strong", error["type"]), f": {error['message']}"] if error else ""
+        return (str(attempt["attempt"]), moment(attempt["started_at"]), ended, attempt["worker"], said)
+
+    headings = ("attempt", "began", "ended", "worker process", "error")
+    return join(tag("h3", "Attempts"), table(headings, map(row, attempts), label="Attempts"))
+
+
+# A result as CSV
+
+
+def csv(parts: Parts, exchange: Exchange, request: str, task: str) -> None:
+    """``/requests/ID/TASK.csv``."""
+    Query(exchange, ()).check()
+    request, task = _id(parts, exchange, request), task[:60].upper()
+    missing = Problem("not-found", f"there is no result of task {task} of request {request}")
+
+    def look() -> Answer:
+        result = _result(functools.partial(_read, parts, exchange, request), task)
+        if result is None:
+            raise missing
+        head = contract.head_of(result)
+        entry = parts.catalog.get(head.source)
+        columns = (
+            list(entry.definition.schema()["properties"]) if entry is not None and entry.definition is not None else []
+        )
+        body = rows.csv(rows.records_of(result), columns)
+        headers = [
+            ("Content-Type", rows.CONTENT_TYPES[rows.CSV]),
+            ("Content-Disposition", f'attachment; filename="{head.source}.csv"'),
+            ("Cache-Control", "no-store"),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+        return Answer(200, body, headers)
+
+    _later(parts, exchange, look)
+
+
+def _read(parts: Parts, exchange: Exchange, request: str, after: str) -> View | None:
+    """A piece of the results of a request, from Redis or from the history."""
+    view = parts.ledger.read(request, after)
+    if view is not None:
+        return view if exchange.owner.may_see(view.tenant) else None
+    return parts.recall.read(exchange, request, after) if parts.recall.is_on else None
+
+
+def _result(read: Callable[[str], View | None], task: str) -> bytes | None:
+    """A task's result, which is looked for piece by piece."""
+    after = START
+    while (view := read(after)) is not None:
+        for result in view.results:
+            if contract.head_of(result).task == task:
+                return result
+        if not view.more or view.cursor == after:
+            return None
+        after = view.cursor
+    return None
+
+
+def _later(parts: Parts, exchange: Exchange, look: Callable[[], Answer]) -> None:
+    def told(problem: Problem) -> Answer:
+        return frame.answer(frame.problem_page(problem), exchange, parts.files)
+
+    parts.recall.later(exchange, look, told)

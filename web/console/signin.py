@@ -138,9 +138,8 @@ class SignIn:
             "This gateway asks for a key. A session lasts twelve hours, or until the key is revoked.",
             class_="muted",
         )
-        return Page(
-            "Sign in", tag("div", tag("h1", "Sign in"), about, form, class_="card narrow"), status=401 if said else 200
-        )
+        main = tag("div", tag("h1", "Sign in"), about, form, class_="card narrow")
+        return Page("Sign in", main, ("signin.js",), status=401 if said else 200)
 
     def _cookie(self, token: str, seconds: int) -> tuple[str, str]:
         secure = "; Secure" if self._is_secure else ""

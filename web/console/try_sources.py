@@ -153,11 +153,11 @@ def _asks(pairs: Sequence[tuple[str, str]], known: Mapping[str, Source]) -> tupl
     asks: list[Ask] = []
     unknown: list[str] = []
     chosen = [text for name, text in pairs if name == "source" and text][:ASKS_MAX]
-    for number, source in enumerate(chosen, 1):
+    for place, source in enumerate(chosen, 1):
         if source not in known:
             unknown.append(source[:60])
-        elif str(number) not in drop:
-            given = params.get(str(number))
+        elif str(place) not in drop:
+            given = params.get(str(place))
             asks.append(Ask(len(asks) + 1, known[source], given or {}, given is not None))
     return asks, unknown
 

@@ -3,7 +3,7 @@
 /** A number whose spelling in JSON is not what JavaScript makes of it. */
 class Spelled {
   constructor(text) { this.text = text; }
-  toJSON() { return Number(this.text); }
+  toJSON() { return JSON.rawJSON ? JSON.rawJSON(this.text) : Number(this.text); }
 }
 
 /** A result of the event stream. The numbers of its records keep their spelling. */

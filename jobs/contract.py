@@ -26,6 +26,9 @@ PACKER_BYTES_MAX: Final = (
 COMPRESS_FROM_BYTES: Final = 512  # smaller frames gain nothing
 KEEP_MS: Final = 300_000  # a job's record outlives its deadline by this, so that a redelivery is recognized
 HEAD_BYTES_MAX: Final = 100_000  # of a frame at the hub
+MINUTE_SECONDS: Final = 60.0
+DAY_MINUTES: Final = 1_440
+MINUTES_MAX: Final = 30  # of a region's day in one status
 _WINDOW: Final[dict[int, int]] = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MB; level 3 takes 2 MB at most
 
 State = Literal["queued", "running", "succeeded", "failed", "expired", "cancelled"]
@@ -186,6 +189,23 @@ class Run(Struct, array_like=True, frozen=True, kw_only=True):
     gaps: dict[str, int] = {}
     received_bytes: int = 0
     spared_bytes: int = 0
+
+
+class Minute(Struct, frozen=True):
+    """One minute of a region's day, from ``at`` (seconds since the epoch). ``arrived`` and ``ended`` are sums, the others highest values.
+
+    ``task_seconds`` is how long a task held its thread on average. ``wanted`` and ``ready`` count processes.
+    """
+
+    at: float
+    arrived: int = 0
+    ended: int = 0
+    waiting: int = 0
+    oldest_seconds: float = 0.0
+    running: int = 0
+    task_seconds: float = 0.0
+    wanted: int = 0
+    ready: int = 0
 
 
 class Trail(Struct, array_like=True, frozen=True):

@@ -29,6 +29,10 @@ Hub (central Redis)
     nf:health                hash    the verdict on each source (web.hub.verdict)
     nf:traffic:{region}      hash    sums for each source of the region (web.hub.traffic): "runs:", "raw:", "wire:" and others + source
     nf:traffic:{region}:{day} hash   those of a day, and under "" those of all sources; it expires
+    nf:took:{region}:{minute} hash   the region's tasks that ended in a minute, by how long they took (web.hub.recent); it expires
+    nf:hour:{hour}           hash    runs of each source in an hour (web.hub.recent): "runs:", "failed:", "busy_ms:" + source; it expires
+    nf:failure               hash    the last failure of each source (web.hub.recent)
+    nf:day:{region}          hash    the region's last day: a contract.Minute for each minute of the day from 0 to 1439
     nf:dead                  hash    dead letters by id, until an operator retries or drops them (web.flow.dead)
     nf:dead:at               zset    ids of the dead letters, by the time when they were kept (hub ms)
     nf:wake                  channel ids of requests that have news; a "+" follows the id while tasks are unfinished
@@ -88,6 +92,7 @@ ARCHIVE = "nf:archive"
 WAKE = "nf:wake"
 MORE = "+"  # follows a request's id on nf:wake: some of its tasks have not ended
 HEALTH = "nf:health"
+FAILURE = "nf:failure"
 DEAD = "nf:dead"
 DEAD_AT = "nf:dead:at"
 GATEWAYS = "gateways"  # the consumer group of the out streams
@@ -280,6 +285,21 @@ def traffic_of_day(region: str, day: str) -> str:
 def session(digest: str) -> str:
     """The key of a session of the console, by the digest of its cookie."""
     return f"nf:session:{digest}"
+
+
+def took(region: str, minute: int) -> str:
+    """The hash on the hub that counts the tasks of a region by how long they took. ``minute``: since the epoch."""
+    return f"nf:took:{region}:{minute}"
+
+
+def runs_of_hour(hour: str) -> str:
+    """The hash on the hub that counts the runs of sources in an hour, like "2026-11-29T11"."""
+    return f"nf:hour:{hour}"
+
+
+def day_at_hub(region: str) -> str:
+    """The hash on the hub with the minutes of a region's last day. In the region they are the stream ``DAY``."""
+    return f"nf:day:{region}"
 
 
 def due_member(request: str, task: str) -> str:

@@ -35,6 +35,7 @@ from web.api.overview import Overview
 from web.api.poll import Poller
 from web.api.query import Query
 from web.api.recall import Recall
+from web.api.region_stream import RegionStreams
 from web.api.repeat import Repeats
 from web.api.submit import Rules
 from web.api.wait import Waiters
@@ -103,7 +104,14 @@ log = logs.get("gateway")
 
 
 def routes(
-    intake: Intake, poller: Poller, recall: Recall, overview: Overview, faults: Faults, health: Health, limits: Limits
+    intake: Intake,
+    poller: Poller,
+    recall: Recall,
+    overview: Overview,
+    streams: RegionStreams,
+    faults: Faults,
+    health: Health,
+    limits: Limits,
 ) -> list[tuple[str, str, Handler]]:
     """(method, path, handler) of all calls."""
     with_query: list[tuple[str, str, Handler]] = [
@@ -118,12 +126,13 @@ def routes(
         ("GET", "/v1/requests/<request>/tasks/<task>", poller.task),
         ("GET", "/v1/tasks/<task>", poller.where),
         ("GET", "/v1/sources", lambda _: overview.sources()),
-        ("GET", "/v1/sources/<source>", lambda _, source: overview.source(source)),
-        ("GET", "/v1/regions", lambda _: overview.regions()),
+        ("GET", "/v1/sources/<source>", overview.source),
+        ("GET", "/v1/regions", lambda exchange: None if streams.open_if_asked(exchange) else overview.regions()),
         ("GET", "/v1/regions/<region>", lambda _, region: overview.region(region)),
         ("GET", "/v1/regions/<region>/events", lambda _, region: faults.events(region)),
         ("GET", "/v1/faults", faults.answer),
         ("GET", "/runbooks", lambda _: faults.runbooks()),
+        ("GET", "/v1/regions/<region>/day", lambda _, region: overview.day(region)),
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),
         ("GET", "/openapi.json", lambda _: openapi.answer(limits)),
@@ -352,6 +361,7 @@ class Gateway:
             *((self.keyring.faults,) if settings.gateway.keys else ()),
         )
         self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, told)
+        self.region_streams = RegionStreams(overview.lanes, self.keyring)
         sign_in = SignIn(settings, self.hub, self.keyring)
         console = Console(
             sign_in,
@@ -360,7 +370,9 @@ class Gateway:
             ),
         )
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
-        found = routes(self.intake, poller, self.recall, overview, self.faults, health, limits)
+        found = routes(
+            self.intake, poller, self.recall, overview, self.region_streams, self.faults, health, limits
+        )
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head),
             ("POST", signin.PATH): (signin.BODY_BYTES_MAX, sign_in.check_own_page),
@@ -387,6 +399,7 @@ class Gateway:
         self.publisher.start()
         self.acceptor.start()
         self.waiters.start()
+        self.region_streams.start()
         self.settler.start()
         self.holdings.start()
         self.takeover.start()
@@ -404,6 +417,7 @@ class Gateway:
         self._refreshing.ask_to_stop()
         self.server.outlet.is_closing = True  # answers say Connection: close from now on
         self.waiters.close()
+        self.region_streams.stop()
         self.server.stop()  # no new requests
         _wait(lambda: not len(self.waiters), WAITERS_SECONDS)
         _wait(lambda: self.server.outlet.is_idle, LAST_ANSWERS_SECONDS)

@@ -5,28 +5,8 @@ from typing import Final
 
 from msgspec import Struct, structs
 
+from jobs.contract import MINUTE_SECONDS, Minute
 from jobs.pool.scale import Observation, State
-
-MINUTE: Final = 60.0  # seconds
-KEPT: Final = 1_440  # minutes
-
-
-class Minute(Struct, frozen=True):
-    """One minute, from ``at`` (seconds since the epoch). ``arrived`` and ``ended`` are sums, the others highest values.
-
-    ``task_seconds`` is how long a task held its thread on average. ``wanted`` and ``ready`` count processes.
-    """
-
-    at: float
-    arrived: int = 0
-    ended: int = 0
-    waiting: int = 0
-    oldest_seconds: float = 0.0
-    running: int = 0
-    task_seconds: float = 0.0
-    wanted: int = 0
-    ready: int = 0
-
 
 COLUMNS: Final = tuple(one.name for one in structs.fields(Minute))
 
@@ -42,7 +22,7 @@ class Tally(Struct, frozen=True):
 def count(tally: Tally | None, seen: Observation, state: State) -> tuple[Tally, Minute | None]:
     """The current minute with one more observation, and the minute before it when that is over."""
     total = seen.waiting + seen.running + seen.ended
-    begin = math.floor(seen.at / MINUTE) * MINUTE
+    begin = math.floor(seen.at / MINUTE_SECONDS) * MINUTE_SECONDS
     if tally is None or seen.ended < tally.finished:
         tally = Tally(Minute(begin), total, seen.ended)
     over = tally.minute if begin > tally.minute.at else None

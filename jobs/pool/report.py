@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import redis
 
-from jobs.contract import VERSION
+from jobs.contract import MINUTES_MAX, VERSION, Minute
 from jobs.definition.catalog import Catalog, Entry, lacking
 from jobs.definition.model import Definition, fixed_hosts
 from jobs.pool.examiner import Examiner
@@ -32,6 +32,9 @@ COUNTERS: Final = {
 }
 COUNTED: Final = ("busy", "waiting", "outbox_bytes", *COUNTERS)
 FAULT_MAX: Final = 1_000  # characters of a source's faults
+DAY_SECONDS: Final = 20.0  # between two looks for new minutes of the region's day
+
+_day_minute: Final = msgspec.json.Decoder(Minute)
 
 log = logs.get("workers")
 
@@ -59,6 +62,8 @@ class Reporter:
         self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
+        self._day_due = 0.0
+        self._day_sent = "-"  # from which entry of the region's day the hub lacks minutes
         self._news_until = 0.0
         self._open: dict[str, str] = {}  # hosts with an open breaker, and why
         self._has_news = threading.Event()  # about sources; the examiner's thread sets it, too
@@ -120,7 +125,9 @@ class Reporter:
         with contextlib.suppress(redis.exceptions.RedisError):  # the region's Redis is away, which the status says
             self._look_at_hosts()
         try:
-            self._send("status", ["part", "workers", "name", self._name], self.status())
+            minutes, following = self._minutes()
+            self._send("status", ["part", "workers", "name", self._name], {**self.status(), "minutes": minutes})
+            self._day_sent = following
             now = time.monotonic()
             if self._has_news.is_set():
                 self._has_news.clear()
@@ -172,6 +179,23 @@ class Reporter:
             "outbox_bytes": int(outbox or 0),
             **{name: counted.get(counter, 0) for name, counter in COUNTERS.items()},
         }
+
+    def _minutes(self) -> tuple[list[Minute], str]:
+        """Returns (minutes of the region's day that the hub lacks, from which entry it lacks others after these).
+
+        A pool that has just started sends all of them, a few at a time: the hub may have lost some.
+        """
+        if time.monotonic() < self._day_due:
+            return [], self._day_sent
+        try:
+            entries: Any = self._client.xrange(names.DAY, min=self._day_sent, count=MINUTES_MAX)
+        except redis.exceptions.RedisError:  # the status says that it is away
+            return [], self._day_sent
+        if len(entries) < MINUTES_MAX:
+            self._day_due = time.monotonic() + DAY_SECONDS
+        if not entries:
+            return [], self._day_sent
+        return [_day_minute.decode(fields[b"d"]) for _, fields in entries], f"({entries[-1][0].decode()}"
 
     def sources(self) -> dict[str, dict[str, str | None]]:
         """The sources that the region runs or may take over, as its workers have them: the definition's hash, and its ``fault`` or None.

@@ -19,7 +19,8 @@ import msgspec
 import redis
 from msgspec import Struct
 
-from jobs.pool.day import KEPT, Minute, Tally, count
+from jobs.contract import DAY_MINUTES, Minute
+from jobs.pool.day import Tally, count
 from jobs.pool.scale import Decision, Observation, State, Wish, decide, describe, share
 from jobs.queue.clock import clock_of, machine_ms
 from jobs.queue.script import load
@@ -243,7 +244,7 @@ class Scaler:
             name=self._name,
             decided=msgspec.json.encode(decided),
             minute=over,
-            minutes_kept=KEPT,
+            minutes_kept=DAY_MINUTES,
         )
         if not is_written:
             return None
@@ -323,7 +324,7 @@ def ask(client: redis.Redis, scale: Scale, number: int, now: float) -> Wish:
 def day(client: redis.Redis) -> list[Minute]:
     """The recorded minutes of the region's last day. Raises ``RedisError``'s."""
     entries: Any = client.xrange(names.DAY)
-    return [msgspec.json.decode(fields[b"d"], type=Minute) for _, fields in entries][-KEPT:]
+    return [msgspec.json.decode(fields[b"d"], type=Minute) for _, fields in entries][-DAY_MINUTES:]
 
 
 def _when(text: str) -> float | None:

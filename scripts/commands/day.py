@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from jobs.contract import Minute
 from jobs.pool import scaler
-from jobs.pool.day import Minute
 from regions.settings import Region
 from scripts.commands.day_picture import svg
 from scripts.commands.day_simulation import by_minute, read_csv, simulate, to_csv

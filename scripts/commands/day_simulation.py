@@ -15,7 +15,8 @@ from typing import Final
 
 import msgspec
 
-from jobs.pool.day import COLUMNS, MINUTE, Minute, Tally, count
+from jobs.contract import MINUTE_SECONDS, Minute
+from jobs.pool.day import COLUMNS, Tally, count
 from jobs.pool.scale import Observation, State, decide
 from regions.faults import Fault, Faults
 from regions.schedule import Scale, bounds_at
@@ -90,7 +91,7 @@ def simulate(
     """The steps of a day. With ``at_once`` all tasks of a minute arrive in its first second, else at random times in it."""
     chance = random.Random(1)
     state: State | None = None
-    looked_at, bounds = minutes[0].at // MINUTE, bounds_at(scale, minutes[0].at)
+    looked_at, bounds = minutes[0].at // MINUTE_SECONDS, bounds_at(scale, minutes[0].at)
     ready = bounds.min
     starts: deque[float] = deque()  # when the processes that were asked for begin to claim
     queue: deque[tuple[float, float]] = deque()  # (when tasks arrived, how many)
@@ -117,8 +118,8 @@ def simulate(
                 ready=ready,
                 threads=threads,
             )
-            if now // MINUTE != looked_at:  # a rule begins at a whole minute
-                looked_at, bounds = now // MINUTE, bounds_at(scale, now)
+            if now // MINUTE_SECONDS != looked_at:  # a rule begins at a whole minute
+                looked_at, bounds = now // MINUTE_SECONDS, bounds_at(scale, now)
             state = decide(state, seen, bounds, scale)
             yield Moment(seen, state)
             starts.extend([now + start_seconds] * (state.number - ready - len(starts)))
@@ -128,7 +129,7 @@ def simulate(
 
 def _spread(arrived: int, step_seconds: float, chance: random.Random, *, at_once: bool) -> list[int]:
     """The number of a minute's tasks that arrive in each step."""
-    steps = range(round(MINUTE / step_seconds))
+    steps = range(round(MINUTE_SECONDS / step_seconds))
     many = Counter({0: arrived} if at_once else chance.choices(steps, k=arrived))
     return [many[step] for step in steps]
 

@@ -79,8 +79,9 @@ def test_every_route_stands_in_the_document():
         task=None,
         where=None,
         answer=None,
+        source=None,
     )
-    found = app.routes(nobody, nobody, nobody, nobody, nobody, nobody, nobody)
+    found = app.routes(nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody)
     routes = {f"{method} {path}".replace("<", "{").replace(">", "}") for method, path, _ in found}
     assert set(table("http.md", "call")) == routes
 

@@ -3,14 +3,14 @@
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
-from jobs.contract import rfc3339
+from jobs.contract import Minute, rfc3339
 from jobs.definition.catalog import Catalog, Entry
 from jobs.definition.params import Param
 from regions import logs
@@ -19,19 +19,24 @@ from web.api import submit
 from web.api.views import JSON
 from web.flow.dead import DeadLetters
 from web.flow.takeover import Takeover
-from web.http.exchange import Answer
+from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
+from web.hub import ids, recent
 from web.hub.faults import living, of_region
 from web.hub.ledger import Ledger
+from web.hub.recent import Failure, Hour
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import RegionState
 from web.hub.runs import Learned, learned
 from web.hub.takeover import view as taken_view
 from web.hub.traffic import ALL, Days, Sums, kept_off_wan, read_days, read_today, total
+from web.hub.verdict import OF_THE_SOURCE
 
 RATE_WINDOW_MS: Final = 60_000
 DIFFERS_MAX: Final = 100  # sources of a region that are named because their definitions differ
+LEFT_ALONE_MAX: Final = 100
 STATES_KEPT_SECONDS: Final = 1.0  # so that not every call for the catalogue costs round trips
+HOURS_KEPT_SECONDS: Final = 5.0
 Differs = dict[str, dict[str, str]]  # by source: the hash of its definition there and here
 States = tuple[dict[str, RegionState], dict[str, Learned]]  # the regions by name, the verdicts by source
 
@@ -58,6 +63,7 @@ class Overview:
         self._rates = Rates()
         self._differs: dict[str, Differs] = {}  # by region, at the last ``tell``
         self._told: dict[str, Differs] = {}  # those that were logged
+        self._hours_kept: tuple[float, dict[str, list[Hour]]] = (float("-inf"), {})  # since when (monotonic)
         self._states_kept: tuple[float, States] = (float("-inf"), ({}, {}))  # since when (monotonic)
 
     def sources(self) -> Answer:
@@ -65,7 +71,7 @@ class Overview:
         states = self._states()
         return _json({"sources": [self._source_view(entry, states) for entry in self._catalog.entries()]})
 
-    def source(self, source: str) -> Answer:
+    def source(self, exchange: Exchange, source: str) -> Answer:
         """One source, with its schema, its definition's hash, its faults, and the figures of its runs."""
         entry = self._catalog.get(source)
         if entry is None:
@@ -75,6 +81,7 @@ class Overview:
             "regions": regions_of(entry.id, regions),
             "learned": learned_view(runs.get(entry.id)),
             "traffic": self._traffic(entry.id, regions),
+            **self._recent(entry.id, regions, with_task=exchange.owner.sees_all),
         }
         if entry.definition is not None:
             document |= {"schema": entry.definition.schema(), "definition": entry.definition.hash}
@@ -82,22 +89,33 @@ class Overview:
             document |= {"schema": {}, "definition": "", "faults": [str(fault) for fault in entry.faults]}
         return _json(document)
 
+    def lanes(self) -> list[dict[str, Any]]:
+        """Every region as the event stream shows it. Raises ``HubUnavailable``."""
+        states = self._read_regions(list(self._settings.region))
+        entries, regions = self._entries_by_region(), [state.name for state in states]
+        with self._hub.asking() as client:
+            days = read_days(client, states[0].now_ms, [(region, ALL) for region in regions]) if states else {}
+        took = self._took(states)
+        views = [self._region_view(one, entries, days[one.name, ALL], took=took[one.name]) for one in states]
+        for view in views:
+            del view["sources"]  # too long to be sent each time something changes
+        return views
+
     def regions(self) -> Answer:
         """Every region with its status, and how many dead letters wait for an operator."""
         states = self._read_regions(list(self._settings.region))
-        bytes_of = self._bytes_of(states)
+        sums_of = self._sums_of(states)
         with self._hub.asking():
             dead_letters = self._dead.count()
         entries = self._entries_by_region()
-        views = [self._region_view(state, entries, *bytes_of[state.name]) for state in states]
+        views = [self._region_view(state, entries, *sums_of[state.name]) for state in states]
         return _json({"regions": views, "dead_letters": dead_letters})
 
     def region(self, region: str) -> Answer:
         """One region with its status."""
-        if region not in self._settings.region:
-            raise unknown_region(region, self._settings.region)
+        self._check_region(region)
         states = self._read_regions([region])
-        return _json(self._region_view(states[0], self._entries_by_region(), *self._bytes_of(states)[region]))
+        return _json(self._region_view(states[0], self._entries_by_region(), *self._sums_of(states)[region]))
 
     def tell(self) -> None:
         """Logs once which definitions differ between a region and this gateway. Call it every ten seconds or so.
@@ -139,13 +157,21 @@ class Overview:
             self._states_kept = (time.monotonic(), states)
         return states
 
-    def _bytes_of(self, states: list[RegionState]) -> dict[str, tuple[Days, dict[str, Sums]]]:
-        """The days of each region, and today's sums of its sources."""
+    def _sums_of(self, states: list[RegionState]) -> dict[str, tuple[Days, dict[str, Sums], Counter[int]]]:
+        """The days of each region, today's sums of its sources, and how long its tasks took."""
         now_ms, regions = states[0].now_ms, [state.name for state in states]
         with self._hub.asking() as client:
             days = read_days(client, now_ms, [(region, ALL) for region in regions])
             today = read_today(client, now_ms, regions)
-        return {region: (days[region, ALL], today[region]) for region in regions}
+        took = self._took(states)
+        return {region: (days[region, ALL], today[region], took[region]) for region in regions}
+
+    def _took(self, states: list[RegionState]) -> dict[str, Counter[int]]:
+        """How long the tasks of each region took."""
+        if not states:
+            return {}
+        with self._hub.asking() as client:
+            return recent.read_took(client, states[0].now_ms, [state.name for state in states])
 
     def _traffic(self, source: str, regions: Mapping[str, RegionState]) -> dict[str, dict[str, Any]]:
         """The sums of a source in each region that ran it, and those of its days; without days while the hub is away."""
@@ -158,6 +184,43 @@ class Overview:
             name: {**traffic_view(regions[name].traffic[source]), "days": days_view(days.get((name, source), {}))}
             for name, _ in asked
         }
+
+    def _recent(self, source: str, regions: Mapping[str, RegionState], *, with_task: bool) -> dict[str, Any]:
+        """A source's runs by hour, and its last failure; empty while the hub is away. The task of a failure may be anybody's."""
+        hours: list[Hour] = []
+        failure: Failure | None = None
+        now_ms = next((state.now_ms for state in regions.values()), 0)
+        with contextlib.suppress(HubUnavailable), self._hub.asking() as client:
+            hours = recent.read_hours(client, now_ms, source).get(source, [])
+            failure = recent.read_failures(client, [source]).get(source)
+        return {
+            "hours": [hour_view(hour) for hour in hours],
+            "last_failure": failure_view(failure, with_task=with_task) if failure is not None else None,
+        }
+
+    def day(self, region: str) -> Answer:
+        """The minutes of a region's last day, as ``nearfetch day`` has them."""
+        self._check_region(region)
+        minutes = self.day_of(region)
+        return _json({"region": region, "minutes": minutes})
+
+    def day_of(self, region: str) -> list[Minute]:
+        """These minutes, oldest first; none from a region of an earlier version. Raises ``HubUnavailable``."""
+        with self._hub.asking() as client:
+            return recent.read_day(client, self._ledger.now_ms(), region)
+
+    def hours_of_all(self) -> dict[str, list[Hour]]:
+        """The runs of all sources by hour; at most ``HOURS_KEPT_SECONDS`` old, empty while the hub is away."""
+        at, hours = self._hours_kept
+        if time.monotonic() - at > HOURS_KEPT_SECONDS:
+            with contextlib.suppress(HubUnavailable), self._hub.asking() as client:
+                hours = recent.read_hours(client, self._ledger.now_ms())
+            self._hours_kept = time.monotonic(), hours
+        return hours
+
+    def _check_region(self, region: str) -> None:
+        if region not in self._settings.region:
+            raise unknown_region(region, self._settings.region)
 
     def _entries_by_region(self) -> dict[str, list[Entry]]:
         """The sources that each region runs or may take over, and in each those whose definition is broken."""
@@ -175,6 +238,7 @@ class Overview:
         entries: Mapping[str, Sequence[Entry]],
         days: Days | None = None,
         today: Mapping[str, Sums] | None = None,
+        took: Mapping[int, int] | None = None,
     ) -> dict[str, Any]:
         own = entries.get(state.name, ())
         region = self._settings.region.get(state.name)  # None if it went a moment ago
@@ -182,7 +246,7 @@ class Overview:
         stay = {
             entry.id: why for entry in own if entry.region == state.name and (why := self._takeover.why_it_stays(entry))
         }
-        view = region_view(state, title, self._rates, days, today, self._leaving.get(state.name, ""))
+        view = region_view(state, title, self._rates, days, today, self._leaving.get(state.name, ""), took)
         taken = taken_view(self._takeover.records.get(state.name))
         differs = differing(state, own)
         dashboard = (region.dashboard.address if region is not None else "") or None
@@ -257,6 +321,32 @@ def differing(state: RegionState, entries: Iterable[Entry]) -> Differs:
             here[entry.id] = entry.definition.hash
     found = [source for source in sorted(there.keys() | here.keys()) if there.get(source) != here.get(source)]
     return {source: {"there": there.get(source, ""), "here": here.get(source, "")} for source in found[:DIFFERS_MAX]}
+
+
+def left_alone(state: RegionState) -> dict[str, str]:
+    """The sources of a region whose host it leaves alone after failures, and why; ``LEFT_ALONE_MAX`` at most."""
+    found = {source: str(one["trouble"]) for source, one in state.reported.get("sources", {}).items() if one.get("trouble")}
+    return dict(sorted(found.items())[:LEFT_ALONE_MAX])
+
+
+def hour_view(hour: Hour) -> dict[str, Any]:
+    """A source's runs in an hour."""
+    return {"hour": rfc3339(hour.at * 1000), "runs": hour.runs, "failed": hour.failed, "busy_ms": hour.busy_ms}
+
+
+def failure_view(failure: Failure, *, with_task: bool) -> dict[str, Any]:
+    """A source's last failure. Without ``with_task`` it does not say whose request it was."""
+    view: dict[str, Any] = {
+        "at": rfc3339(failure.at_ms),
+        "region": failure.region,
+        "type": failure.error,
+        "origin": failure.origin,
+        "page_kept": failure.error in OF_THE_SOURCE,
+    }
+    if with_task:
+        with contextlib.suppress(ValueError):
+            view |= {"task": failure.task, "request": ids.request_of(failure.task)}
+    return view
 
 
 def learned_view(found: Learned | None) -> dict[str, Any] | None:
@@ -339,11 +429,12 @@ def region_view(
     days: Days | None = None,
     today: Mapping[str, Sums] | None = None,
     leaving: str = "",
+    took: Mapping[int, int] | None = None,
 ) -> dict[str, Any]:
     """A region with its status: ``up``, ``degraded`` (with the reasons) or ``down``.
 
     ``days``: the sums of all its sources by day; ``today``: those of each source today; ``leaving``: why it is served without
-    a file.
+    a file; ``took``: how many of its last tasks took how long (web.hub.recent).
     """
     bridges, pools = living(state, "bridge"), living(state, "workers")
     scales = [pool.pop("scale") for pool in pools if "scale" in pool]
@@ -371,9 +462,11 @@ def region_view(
             "succeeded": latest.get("succeeded", 0),
             "failed": latest.get("failed", 0),
             "per_second": rates.rate(state.name, latest) if latest else None,
+            "p95_ms": recent.quantile(took or {}, 0.95),
         },
         "bytes": {key: count for key, count in sums.items() if key not in ("runs", "failed")},
         "days": days_view(days or {}),
+        "left_alone": left_alone(state),
         "refused": state.refused,
         "held_bytes": state.held_bytes,
         "sources": {

@@ -74,6 +74,11 @@ class Keyring:
         found = self._keys.get(key)
         return found.limits if found is not None else NO_LIMITS
 
+    def has(self, key: str) -> bool:
+        """Whether the key with this id is neither revoked nor expired."""
+        found = self._keys.get(key)
+        return found is not None and not found.is_expired(time.time() * 1000)
+
     def owner(self, authorization: str, scope: Scope) -> Owner:
         """Whose a call with this Authorization header is. Raises ``Problem``: 401, 403 without the scope, 503 if no keys could be read."""
         return _owner(self._key(authorization), scope)

@@ -70,6 +70,7 @@ class _Batch(Struct):
     settlements: list[Settlement] = msgspec.field(default_factory=list)
     claims: dict[str, list[Claim]] = msgspec.field(default_factory=dict)  # by region
     reports: dict[tuple[str, str], bytes] = msgspec.field(default_factory=dict)  # by region and bridge or pool
+    minutes: dict[str, dict[int, bytes]] = msgspec.field(default_factory=dict)  # by region and minute of the day
     foreign: list[_Foreign] = msgspec.field(default_factory=list)
 
 
@@ -313,6 +314,8 @@ class Settler:
         commands: list[tuple[Any, ...]] = [
             ("HSET", names.region_status(region), part, text) for (region, part), text in batch.reports.items()
         ]
+        for region, minutes in batch.minutes.items():
+            commands.append(("HSET", names.day_at_hub(region), *(of for minute in minutes.items() for of in minute)))
         by_region: dict[str, list[bytes]] = {}
         for region, entry, _ in entries:
             by_region.setdefault(region, []).append(entry)
@@ -337,6 +340,8 @@ class Settler:
         elif isinstance(found, Report):
             self._note_part(region, found.field)
             batch.reports[region, found.field] = found.text
+            if found.minutes:
+                batch.minutes.setdefault(region, {}).update(found.minutes)
         else:
             batch.claims.setdefault(region, []).extend(found)
 
@@ -379,7 +384,7 @@ class Settler:
             elif one.request in wanted:  # it may have ended by a call whose answer was lost, and nobody was told
                 news.append(one.request)
             if answer in scripts.ENDED and one.run is not None:  # not counted again for an entry that was read before
-                self._runs.add(one.region, one.run, one.finished_ms)
+                self._runs.add(one.region, one.run, one.finished_ms, one.task)
         if news:
             self._news.news(news, views)
         self._settle(self._instead(refused))

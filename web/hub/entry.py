@@ -104,8 +104,22 @@ class _Scale(Struct):
     fault: Line | UnsetType = UNSET
 
 
+class _Minute(Struct):
+    """``contract.Minute``."""
+
+    at: Annotated[float, Meta(ge=0, le=YEAR_9999_MS / 1000)]
+    arrived: Count = 0
+    ended: Count = 0
+    waiting: Count = 0
+    oldest_seconds: Span = 0.0
+    running: Count = 0
+    task_seconds: Span = 0.0
+    wanted: Count = 0
+    ready: Count = 0
+
+
 class _Workers(Struct):
-    """``jobs.pool.report.Reporter.status``."""
+    """``jobs.pool.report.Reporter.status``. Its ``minutes`` are kept apart."""
 
     at_ms: Moment
     processes: Count | UnsetType = UNSET
@@ -123,6 +137,7 @@ class _Workers(Struct):
     target_seconds: Span | UnsetType = UNSET
     share: Count | UnsetType = UNSET
     scale: _Scale | UnsetType = UNSET
+    minutes: Annotated[list[_Minute], Meta(max_length=contract.MINUTES_MAX)] | UnsetType = UNSET
 
 
 class _Source(Struct):
@@ -153,10 +168,14 @@ class Claim(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """The status of a bridge or pool, or a region's list of sources: a field of the region's hash, and its JSON."""
+    """The status of a bridge or pool, or a region's list of sources: a field of the region's hash, and its JSON.
+
+    ``minutes``: those of the region's day that came with it, by the minute of the day (UTC), each as JSON.
+    """
 
     field: str
     text: bytes
+    minutes: dict[int, bytes] = {}
 
 
 _bridge: Final = msgspec.json.Decoder(_Bridge)
@@ -310,4 +329,8 @@ def _status(entry: str, fields: Fields, text: bytes) -> Report:
     entry_ms = int(entry.partition("-")[0])
     if status.at_ms > entry_ms + AHEAD_MS or entry_ms > time.time() * 1000 + DAY_MS:
         raise Refused("status", f"expected a time that is not in the future, found {status.at_ms}")
-    return Report(f"{part.decode()}:{name.decode()}", _encoder.encode(status))
+    minutes: dict[int, bytes] = {}
+    if part == b"workers" and status.minutes:
+        minutes = {int(one.at // 60) % contract.DAY_MINUTES: _encoder.encode(one) for one in status.minutes}
+        status.minutes = UNSET
+    return Report(f"{part.decode()}:{name.decode()}", _encoder.encode(status), minutes)

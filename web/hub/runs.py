@@ -4,6 +4,7 @@
         nf:runs:{source}     the runs that count, newest first, for web.hub.verdict
         nf:health            the verdict on each source, and since when; the gateway that writes a change logs it
         web.hub.traffic      sums of bytes
+        web.hub.recent       what the last minutes and the last day were like
 
 A run is written once, or never if a gateway or the hub dies in that second; only refused writes are repeated. A network
 failure waits until it is known what happened to other sources after it (web.hub.reach).
@@ -23,6 +24,7 @@ from regions import logs, names
 from regions.script import send, value
 from web.hub import scripts
 from web.hub.reach import AROUND_MS, Reach
+from web.hub.recent import Recent
 from web.hub.traffic import Traffic
 from web.hub.verdict import KEPT, Verdict, counts, is_the_networks, judge
 
@@ -62,15 +64,17 @@ class Runs:
         self._client, self._clock = client, clock
         self._reach = Reach()
         self._traffic = Traffic(clock)
+        self._recent = Recent(clock)
         self._new: dict[str, deque[Run]] = {}  # by source, oldest first
         self._doubts: deque[_Doubt] = deque(maxlen=100 * KEPT)
         self._unjudged: set[str] = set()
         self._judged: dict[str, float] = {}
         self._is_failing = False
 
-    def add(self, region: str, run: Run, finished_ms: int) -> None:
+    def add(self, region: str, run: Run, finished_ms: int, task: str = "") -> None:
         """Adds the run of a settled task. Call it once for each task."""
         self._traffic.add(region, run)
+        self._recent.add(region, run, finished_ms, task)
         if not counts(run):
             return
         self._reach.note(region, run, finished_ms)
@@ -86,7 +90,7 @@ class Runs:
             if self._reach.blames_the_host(doubt.region, doubt.run, doubt.finished_ms):
                 self._keep(doubt.run)
         due = [source for source in self._unjudged if self._judged.get(source, float("-inf")) <= self._clock()]
-        if not self._new and not self._traffic and not due:
+        if not self._new and not self._traffic and not self._recent and not due:
             return
         try:
             self._write(due[:JUDGED_MAX])
@@ -105,7 +109,7 @@ class Runs:
         new, self._new = self._new, {}
         runs = [("LPUSH", names.runs(source), *map(_encoder.encode, found)) for source, found in new.items()]
         traffic = self._traffic.commands()
-        commands: list[tuple[Any, ...]] = [*runs, *traffic]
+        commands: list[tuple[Any, ...]] = [*runs, *traffic, *self._recent.commands()]
         for source in new:
             commands.append(("LTRIM", names.runs(source), 0, KEPT - 1))
             commands.append(("EXPIRE", names.runs(source), KEPT_SECONDS))
@@ -117,6 +121,7 @@ class Runs:
                 self._new[source] = new[source]
         now_ms = int(value(replies[-1])[0]) * 1000
         self._traffic.replied(traffic, replies[len(runs) :], now_ms)
+        self._recent.replied(now_ms)
         *answers, _ = map(value, replies)
         if due:
             self._judge(due, answers[-2 * len(due) :], now_ms)

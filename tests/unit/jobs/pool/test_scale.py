@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.pool.day import Minute
+from jobs.contract import Minute
 from jobs.pool.scale import RECENT_MAX, SETTLE_SECONDS, Observation, State, Wish, decide, share
 from regions.schedule import Bounds, Scale, ScaleRule
 from scripts.commands.day_simulation import START_SECONDS, Moment, by_minute, read_csv, simulate

@@ -1,12 +1,15 @@
 """Origins: scheme, name and port of an address. Limits, credentials and address mappings belong to an origin."""
 
 import functools
+import ipaddress
 import re
 from typing import Final
 from urllib.parse import urlsplit
 
 PORTS: Final = {"http": 80, "https": 443}
 KNOWN_LENGTH_MAX: Final = 300  # longer than any DNS name
+# RFC 2606 and RFC 6761: nobody has these names, nor those that end with one of them.
+RESERVED: Final = ("example", "test", "invalid", "localhost", "example.com", "example.net", "example.org")
 
 _FIXED: Final = re.compile(r"(https?://[^/?#{}]+)(?:[/?#]|\{[/?#]|$)", re.IGNORECASE)
 
@@ -80,3 +83,12 @@ def fixed_origin(template: str) -> str:
     """The origin that all addresses of an RFC 6570 template share; "" if params decide it, or if it is no origin."""
     found = _FIXED.match(template)
     return origin_or_none(found[1]) if found else ""
+
+
+def is_reserved(origin: str) -> bool:
+    """Whether an origin is nobody's: its name is reserved for examples and tests, or it is a loopback address."""
+    host = urlsplit(origin).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in RESERVED or host.endswith(tuple(f".{name}" for name in RESERVED))

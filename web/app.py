@@ -366,13 +366,21 @@ class Gateway:
         console = Console(
             sign_in,
             Parts(
-                settings, overview, poller, self.recall, self.faults, self.catalog, self.hub, self.ledger, base, Files()
+                settings,
+                overview,
+                self.region_streams,
+                poller,
+                self.recall,
+                self.faults,
+                self.catalog,
+                self.hub,
+                self.ledger,
+                base,
+                Files(),
             ),
         )
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
-        found = routes(
-            self.intake, poller, self.recall, overview, self.region_streams, self.faults, health, limits
-        )
+        found = routes(self.intake, poller, self.recall, overview, self.region_streams, self.faults, health, limits)
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head),
             ("POST", signin.PATH): (signin.BODY_BYTES_MAX, sign_in.check_own_page),

@@ -8,10 +8,10 @@ import click
 from jobs.contract import Minute
 from jobs.pool import scaler
 from regions.settings import Region
-from scripts.commands.day_picture import svg
 from scripts.commands.day_simulation import by_minute, read_csv, simulate, to_csv
 from scripts.commands.scale import open_region
 from scripts.terminal import counted, say
+from web.console.day_picture import svg
 
 
 def run(region: Region, replay: Path | None, output: Path | None) -> int:

@@ -17,7 +17,7 @@ from regions import logs, names
 from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
-from web.api.overview import differing, health_of, unknown_region
+from web.api.overview import differing, event_view, health_of, unknown_region
 from web.api.views import JSON
 from web.flow.dead import DeadLetters
 from web.flow.takeover import Takeover
@@ -133,10 +133,7 @@ class Faults:
         if region not in self._regions:
             raise unknown_region(region, self._regions)
         with self._hub.asking() as client:
-            found = [
-                {"at": rfc3339(one.at_ms), "kind": one.kind, "message": one.message}
-                for one in events.read(client, region)
-            ]
+            found = [event_view(one) for one in events.read(client, region)]
         return Answer(200, msgspec.json.encode({"events": found}), [JSON, ("Cache-Control", "no-store")])
 
     def _look_at_regions(self) -> list[Found]:

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import msgspec
 
-from jobs.contract import Minute, rfc3339
+from jobs.contract import Minute, Run, rfc3339
 from jobs.definition.catalog import Catalog, Entry
+from jobs.definition.model import Definition, fixed_hosts
 from jobs.definition.params import Param
+from jobs.origin import is_reserved
 from regions import logs
 from regions.settings import Settings
 from web.api import submit
@@ -21,13 +23,14 @@ from web.flow.dead import DeadLetters
 from web.flow.takeover import Takeover
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
-from web.hub import ids, recent
+from web.hub import events, ids, recent
+from web.hub.events import Event
 from web.hub.faults import living, of_region
 from web.hub.ledger import Ledger
 from web.hub.recent import Failure, Hour
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import RegionState
-from web.hub.runs import Learned, learned
+from web.hub.runs import Learned, last_runs, learned
 from web.hub.takeover import view as taken_view
 from web.hub.traffic import ALL, Days, Sums, kept_off_wan, read_days, read_today, total
 from web.hub.verdict import OF_THE_SOURCE
@@ -35,6 +38,7 @@ from web.hub.verdict import OF_THE_SOURCE
 RATE_WINDOW_MS: Final = 60_000
 DIFFERS_MAX: Final = 100  # sources of a region that are named because their definitions differ
 LEFT_ALONE_MAX: Final = 100
+EVENTS_STREAMED: Final = 8  # of a region
 STATES_KEPT_SECONDS: Final = 1.0  # so that not every call for the catalogue costs round trips
 HOURS_KEPT_SECONDS: Final = 5.0
 Differs = dict[str, dict[str, str]]  # by source: the hash of its definition there and here
@@ -95,10 +99,12 @@ class Overview:
         entries, regions = self._entries_by_region(), [state.name for state in states]
         with self._hub.asking() as client:
             days = read_days(client, states[0].now_ms, [(region, ALL) for region in regions]) if states else {}
+            latest = events.read_latest(client, regions, EVENTS_STREAMED)
         took = self._took(states)
         views = [self._region_view(one, entries, days[one.name, ALL], took=took[one.name]) for one in states]
         for view in views:
             del view["sources"]  # too long to be sent each time something changes
+            view["events"] = [event_view(one) for one in latest[view["name"]]]
         return views
 
     def regions(self) -> Answer:
@@ -113,7 +119,7 @@ class Overview:
 
     def region(self, region: str) -> Answer:
         """One region with its status."""
-        self._check_region(region)
+        self.check_region(region)
         states = self._read_regions([region])
         return _json(self._region_view(states[0], self._entries_by_region(), *self._sums_of(states)[region]))
 
@@ -200,7 +206,7 @@ class Overview:
 
     def day(self, region: str) -> Answer:
         """The minutes of a region's last day, as ``nearfetch day`` has them."""
-        self._check_region(region)
+        self.check_region(region)
         minutes = self.day_of(region)
         return _json({"region": region, "minutes": minutes})
 
@@ -208,6 +214,12 @@ class Overview:
         """These minutes, oldest first; none from a region of an earlier version. Raises ``HubUnavailable``."""
         with self._hub.asking() as client:
             return recent.read_day(client, self._ledger.now_ms(), region)
+
+    def last_runs(self, source: str) -> list[Run]:
+        """The last runs of a source that say something about it, oldest first; none while the hub is away."""
+        with contextlib.suppress(HubUnavailable), self._hub.asking() as client:
+            return last_runs(client, source)[::-1]
+        return []
 
     def hours_of_all(self) -> dict[str, list[Hour]]:
         """The runs of all sources by hour; at most ``HOURS_KEPT_SECONDS`` old, empty while the hub is away."""
@@ -218,7 +230,8 @@ class Overview:
             self._hours_kept = time.monotonic(), hours
         return hours
 
-    def _check_region(self, region: str) -> None:
+    def check_region(self, region: str) -> None:
+        """Raises ``Problem`` (404) for a region that is not served."""
         if region not in self._settings.region:
             raise unknown_region(region, self._settings.region)
 
@@ -267,7 +280,7 @@ def source_view(
     if definition is None:
         return {
             "id": entry.id, "title": entry.id, "region": entry.region, "standby": [], "pinned": False, "params": {},
-            "limits": {}, "health": status, "reasons": reasons,
+            "limits": {}, "health": status, "reasons": reasons, "test": False,
         }  # fmt: skip
     params = {name: param_view(param) for name, param in definition.params.items()}
     return {
@@ -280,7 +293,14 @@ def source_view(
         "limits": msgspec.to_builtins(definition.limits, enc_hook=str),
         "health": status,
         "reasons": reasons,
+        "test": is_for_tests(definition),
     }
+
+
+def is_for_tests(definition: Definition) -> bool:
+    """Whether nobody has the hosts of a source: their names are reserved for examples, or they are this machine."""
+    hosts = fixed_hosts(definition)
+    return bool(hosts) and all(map(is_reserved, hosts))
 
 
 def param_view(param: Param) -> dict[str, Any]:
@@ -325,8 +345,15 @@ def differing(state: RegionState, entries: Iterable[Entry]) -> Differs:
 
 def left_alone(state: RegionState) -> dict[str, str]:
     """The sources of a region whose host it leaves alone after failures, and why; ``LEFT_ALONE_MAX`` at most."""
-    found = {source: str(one["trouble"]) for source, one in state.reported.get("sources", {}).items() if one.get("trouble")}
+    found = {
+        source: str(one["trouble"]) for source, one in state.reported.get("sources", {}).items() if one.get("trouble")
+    }
     return dict(sorted(found.items())[:LEFT_ALONE_MAX])
+
+
+def event_view(event: Event) -> dict[str, Any]:
+    """An event of a region."""
+    return {"at": rfc3339(event.at_ms), "kind": event.kind, "message": event.message}
 
 
 def hour_view(hour: Hour) -> dict[str, Any]:

@@ -1,10 +1,99 @@
-"""The page *Alerts*."""
+"""The page *Alerts*: what fires now, what it costs, and what mends it. Without a fault it says what is looked at."""
 
-from web.console.frame import Page, Parts, empty
-from web.console.markup import join, tag
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Final
+
+from web.console.frame import Page, Parts, badge, empty, moment
+from web.console.markup import Child, Html, join, tag
+from web.console.regions import cut
 from web.http.exchange import Exchange
+from web.http.problems import Problem
+from web.hub.faults import KINDS, RUNBOOKS, Fault
+
+REFRESH_SECONDS: Final = 2
+SEVERITIES: Final = {"page": "page: somebody should be woken", "ticket": "ticket: it can wait for the day"}
+SHOWN_MAX: Final = 200  # faults
 
 
-def page(_parts: Parts, _exchange: Exchange) -> Page:
-    """``/alerts``."""
-    return Page("Alerts", join(tag("h1", "Alerts"), empty("Nothing here yet.")))
+def page(parts: Parts, exchange: Exchange) -> Page:
+    """``/alerts``. With keys, only for the scope admin: faults name other tenants' sources."""
+    if not exchange.owner.sees_all:
+        raise Problem("forbidden", "expected a key with the scope admin")
+    faults = parts.faults.now
+    counted = {kind: sum(one.severity == kind for one in faults) for kind in SEVERITIES}
+    told = ", ".join(f"{count:,} {kind}" for kind, count in counted.items() if count) or "nothing fires"
+    main = join(
+        tag("h1", "Alerts"),
+        tag("p", f"Now: {told}.", id="told", class_="muted", role="status", data_refresh=REFRESH_SECONDS),
+        tag("div", _list(faults) if faults else _nothing(), id="faults", data_refresh=REFRESH_SECONDS),
+        tag("h2", "What is looked at"),
+        tag(
+            "p", "Every second, each of these. The name is that of the alert and of its runbook.", class_="muted small"
+        ),
+        _kinds(),
+    )
+    return Page("Alerts", main, styles=("figures.css",))
+
+
+def _list(faults: Sequence[Fault]) -> Html:
+    more = len(faults) - SHOWN_MAX
+    return join(
+        tag("ul", (_fault(one) for one in faults[:SHOWN_MAX]), class_="faults"),
+        tag("p", f"And {more:,} more: GET /v1/faults", class_="small") if more > 0 else None,
+    )
+
+
+def _fault(one: Fault) -> Html:
+    about: list[Child] = []
+    if one.region:
+        about.append(("in ", tag("a", one.region, href="/regions")))
+    if one.source:
+        about.append(("of ", tag("a", one.source, href=f"/sources/{one.source}")))
+    if one.part and one.part not in (one.region, one.source):
+        about.append(tag("code", cut(one.part)))
+    return tag(
+        "li",
+        tag(
+            "div",
+            tag("div", tag("h2", one.name), badge(one.severity), class_="row"),
+            tag("span", "since ", moment(one.since), class_="muted small"),
+            class_="row spread",
+        ),
+        tag("p", tag("strong", cut(one.message)), (" ", about) if about else None),
+        tag(
+            "dl",
+            tag("div", tag("dt", "It costs"), tag("dd", cut(one.cost))),
+            tag("div", tag("dt", "What mends it"), tag("dd", cut(one.mend))),
+            class_="pairs",
+        ),
+        tag("p", tag("a", f"Runbook of {one.name}", href=one.runbook), class_="small"),
+        class_=f"card fault {one.severity}",
+    )
+
+
+def _nothing() -> Html:
+    return empty(
+        ("Nothing fires. ", tag("span", f"{len(KINDS)} kinds of faults are looked for every second.", class_="muted"))
+    )
+
+
+def _kinds() -> Html:
+    """The names of all faults, by what they are about."""
+    groups = groupby(KINDS, key=_about)
+    return tag(
+        "dl",
+        (tag("div", tag("dt", about), tag("dd", _names(names))) for about, names in groups),
+        class_="pairs",
+    )
+
+
+def _names(names: Iterable[str]) -> list[Child]:
+    return [(", " if number else "", tag("a", name, href=f"{RUNBOOKS}#{name}")) for number, name in enumerate(names)]
+
+
+def _about(name: str) -> str:
+    first = name.partition("-")[0]
+    return {"region": "Each region", "source": "Each source", "standby": "Each source"}.get(
+        first, "The hub and its gateways"
+    )

@@ -168,7 +168,9 @@ def _panel(panel: Panel, axis: Axis, bottom: int, times: Sequence[tuple[float, d
             continue  # there are no halves of tasks
         y = f"{bottom - value * scale:.1f}"
         yield tag("path", class_="grid", d=f"M{LEFT} {y}H{WIDTH - RIGHT}")
-        yield tag("text", f"{value:g}", class_="muted", x=LEFT - 8, y=f"{bottom - value * scale + 4:.1f}", text_anchor="end")
+        yield tag(
+            "text", f"{value:g}", class_="muted", x=LEFT - 8, y=f"{bottom - value * scale + 4:.1f}", text_anchor="end"
+        )
     for place, _ in times:
         yield tag("path", class_="grid", d=f"M{axis.x(place):.1f} {top}V{bottom}")
     for one in panel.series:
@@ -215,7 +217,9 @@ def _gaps(rows: Sequence[Minute | None], axis: Axis, bottom: int) -> Iterator[Ht
             begin = place
         elif row is not None and begin is not None:
             width = (place - begin) * axis.across
-            yield tag("rect", class_="gap", x=f"{axis.x(begin):.1f}", y=bottom - HEIGHT, width=f"{width:.1f}", height=HEIGHT)
+            yield tag(
+                "rect", class_="gap", x=f"{axis.x(begin):.1f}", y=bottom - HEIGHT, width=f"{width:.1f}", height=HEIGHT
+            )
             begin = None
 
 
@@ -231,6 +235,3 @@ def _axis(axis: Axis, bottom: int, times: Sequence[tuple[float, datetime]]) -> I
         shown = day
     zone = datetime.fromtimestamp(axis.first, axis.zone)
     yield tag("text", f"time of day, {zone:%Z}", class_="muted", x=WIDTH - RIGHT, y=bottom + 52, text_anchor="end")
-
-
-

@@ -16,6 +16,7 @@ from web.api.faults import Faults
 from web.api.overview import Overview
 from web.api.poll import Poller
 from web.api.recall import Recall
+from web.api.region_stream import RegionStreams
 from web.console.files import Files
 from web.console.markup import NOTHING, Child, Html, join, tag
 from web.http.exchange import Answer, Exchange
@@ -53,11 +54,12 @@ TONES: Final = {
 
 
 class Page(Struct, frozen=True):
-    """A page: what stands in ``<main>``, and the scripts that it needs besides frame.js."""
+    """A page: what stands in ``<main>``, and the scripts and style sheets that it needs besides frame.js and console.css."""
 
     title: str
     main: Html
     scripts: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
     status: int = 200
 
 
@@ -66,6 +68,7 @@ class Parts(Struct, frozen=True):
 
     settings: Settings
     overview: Overview
+    streams: RegionStreams
     poller: Poller
     recall: Recall
     faults: Faults
@@ -120,7 +123,7 @@ def _head(page: Page, files: Files) -> Html:
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", f"{page.title} · Nearfetch"),
         tag("link", rel="icon", href=files.address("mark.svg"), type="image/svg+xml"),
-        tag("link", rel="stylesheet", href=files.address("console.css")),
+        (tag("link", rel="stylesheet", href=files.address(name)) for name in ("console.css", *page.styles)),
         (tag("script", type="module", src=files.address(name)) for name in ("frame.js", *page.scripts)),
     )
 

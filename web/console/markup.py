@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
-VOID: Final = frozenset({"br", "hr", "img", "input", "link", "meta", "circle", "line", "path", "rect"})
+VOID: Final = frozenset({"br", "hr", "img", "input", "link", "meta"})
 LINKS: Final = frozenset({"href", "src", "action", "formaction"})
 SCHEMES: Final = ("https://", "http://", "/", "#", "?")
 

@@ -17,7 +17,9 @@ PAGES: Final[tuple[tuple[str, Render], ...]] = (
     ("/requests/<request>", requests.one),
     ("/requests/<request>/<task>.csv", requests.csv),
     ("/sources", sources.page),
+    ("/sources/<source>", sources.one),
     ("/regions", regions.page),
+    ("/regions/live", regions.live),
     ("/alerts", alerts.page),
     ("/day", day.page),
 )

@@ -61,3 +61,11 @@ def read(client: redis.Redis, region: str) -> list[Event]:
     """The events of a region, newest first. Raises what redis-py raises."""
     found: Any = value(send(client, [("LRANGE", names.region_events(region), 0, KEPT - 1)], [])[0])
     return [_event.decode(text) for text in found]
+
+
+def read_latest(client: redis.Redis, regions: Sequence[str], most: int) -> dict[str, list[Event]]:
+    """The latest events of each region, in one round trip. Raises what redis-py raises."""
+    replies = send(client, [("LRANGE", names.region_events(region), 0, most - 1) for region in regions], [])
+    return {
+        region: [_event.decode(text) for text in value(reply)] for region, reply in zip(regions, replies, strict=True)
+    }

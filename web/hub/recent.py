@@ -169,9 +169,7 @@ def read_hours(client: redis.Redis, now_ms: int, source: str | None = None) -> d
             what, _, of = field.partition(":")
             if count is not None and what in COUNTED:
                 sums.setdefault(of, {}).setdefault(hour, {})[what] = int(count)
-    return {
-        of: [Hour(hour * HOUR_SECONDS, **by_hour.get(hour, {})) for hour in hours] for of, by_hour in sums.items()
-    }
+    return {of: [Hour(hour * HOUR_SECONDS, **by_hour.get(hour, {})) for hour in hours] for of, by_hour in sums.items()}
 
 
 def read_day(client: redis.Redis, now_ms: int, region: str) -> list[Minute]:

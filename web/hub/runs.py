@@ -164,6 +164,12 @@ def learned(client: redis.Redis) -> dict[str, Learned]:
     return {source: one for source, one in kept.items() if one is not None}
 
 
+def last_runs(client: redis.Redis, source: str) -> list[Run]:
+    """The last runs of a source, newest first. Raises what redis-py raises."""
+    texts: Any = client.lrange(names.runs(source), 0, KEPT - 1)
+    return [run for run in map(_run, texts) if run is not None]
+
+
 def _log_change(source: str, verdict: Verdict) -> None:
     if verdict.health == "degraded":
         log.warning("source degraded", source=source, definition=verdict.definition, reasons=verdict.reasons)

@@ -176,6 +176,8 @@ def _paths(limits: Limits) -> dict[str, Any]:
     request = _answer("The request.", ref("Request"))
     polled = _answer("The request.", ref("Request"), ["ETag"])
     where = _answer("Its hops, its attempts and its error.", ref("Where"))
+    regions = _answer("All regions.", ref("Regions"), sometimes=["X-Accel-Buffering"])
+    regions["content"]["text/event-stream"] = {"schema": TEXT}
     missing = _problems(404, 410)
     return {
         "/v1/requests": {
@@ -229,10 +231,13 @@ def _paths(limits: Limits) -> dict[str, Any]:
             ),
         },
         "/v1/regions": {
-            "get": _call("Regions", "list_regions", "All regions.", {"200": _answer("All regions.", ref("Regions"))}),
+            "get": _call("Regions", "list_regions", "All regions; or server-sent events: `region` for each, and again when it has changed.", {"200": regions}),
         },
         "/v1/regions/{region}": {
             "get": _call("Regions", "get_region", "One region.", {"200": _answer("The region.", ref("Region")), **_problems(404)}, [region]),
+        },
+        "/v1/regions/{region}/day": {
+            "get": _call("Regions", "region_day", "The minutes of a region's last day.", {"200": _answer("Its minutes.", ref("Day")), **_problems(404)}, [region]),
         },
         "/healthz": {
             "get": _call("Gateway", "healthz", "Whether the process serves.", {"200": _answer("It does.", closed({"status": TEXT}))}, is_open=True),

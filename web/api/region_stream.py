@@ -79,7 +79,7 @@ class RegionStreams:
         self._now: dict[str, _News] = {}  # by region, and under "" for the hub
         self._number = 0
         self._is_closing = False
-        self._loop = Loop("region-streams", self._turn)
+        self._loop = Loop("streams", self._turn)
 
     def __len__(self) -> int:
         return len(self._clients)

@@ -182,7 +182,18 @@ def _of_sources() -> dict[str, Schema]:
         "limits": opened(limits, optional=tuple(limits)),
         "health": {"enum": ["ok", "degraded", "failing", "broken", "unknown"]},
         "reasons": TEXTS,
+        "test": said(FLAG, "Whether nobody has its hosts."),
         "standby_faults": {"type": "object", "additionalProperties": TEXT},
+    }
+    hour = {"hour": TIME, "runs": COUNT, "failed": COUNT, "busy_ms": COUNT}
+    failure = {
+        "at": TIME,
+        "region": REGION,
+        "type": TEXT,
+        "origin": TEXT,
+        "page_kept": said(FLAG, "Whether its region has kept what the site answered, if it keeps any."),
+        "task": ID,
+        "request": ID,
     }
     there = {"definition": TEXT}
     days = {"type": "array", "items": ref("DaySums")}
@@ -194,6 +205,8 @@ def _of_sources() -> dict[str, Schema]:
         ),
         "learned": said({"anyOf": [OPEN, {"type": "null"}]}, "What its runs showed."),
         "traffic": {"type": "object", "additionalProperties": closed({**_sums(), "days": days})},
+        "hours": said({"type": "array", "items": closed(hour)}, "Its runs of the last 24 hours, the current one last."),
+        "last_failure": or_null(closed(failure, optional=("task", "request"))),
         "schema": said(OPEN, "The JSON Schema of a record."),
         "definition": said(TEXT, "The start of its definition's hash."),
         "faults": said(TEXTS, "What is wrong with its definition."),
@@ -228,10 +241,20 @@ def _of_regions() -> dict[str, Schema]:
         "status": {"enum": ["up", "degraded", "down"]},
         "reasons": TEXTS,
         "queue": closed(queue),
-        "throughput": closed({"succeeded": COUNT, "failed": COUNT, "per_second": or_null({"type": "number"})}),
+        "throughput": closed(
+            {
+                "succeeded": COUNT,
+                "failed": COUNT,
+                "per_second": or_null({"type": "number"}),
+                "p95_ms": said(or_null({"type": "number"}), "Of the tasks of the last five minutes."),
+            }
+        ),
         "bytes": closed({name: one for name, one in sums.items() if name not in ("runs", "failed")}),
         "days": {"type": "array", "items": ref("DaySums")},
         "sources": {"type": "object", "additionalProperties": closed({**sums, "today": ref("Sums")})},
+        "left_alone": said(
+            {"type": "object", "additionalProperties": TEXT}, "Sources whose host is left alone, and why."
+        ),
         "refused": {"type": "object", "additionalProperties": COUNT},
         "held_bytes": {"type": "integer"},
         "scale": {"anyOf": [opened({"at": TIME}, optional=("at",)), {"type": "null"}]},
@@ -240,6 +263,17 @@ def _of_regions() -> dict[str, Schema]:
         "takeover": or_null(closed({"why": TEXT, "detail": TEXT, "since": TIME, "well_since": or_null(TIME)})),
         "not_movable": {"type": "object", "additionalProperties": TEXT},
         "differs": {"type": "object", "additionalProperties": closed({"there": TEXT, "here": TEXT})},
+    }
+    minute = {
+        "at": said({"type": "number"}, "When it begins: seconds since the epoch."),
+        "arrived": COUNT,
+        "ended": COUNT,
+        "waiting": COUNT,
+        "oldest_seconds": SECONDS,
+        "running": COUNT,
+        "task_seconds": SECONDS,
+        "wanted": COUNT,
+        "ready": COUNT,
     }
     fault = {
         "name": TEXT,
@@ -255,6 +289,7 @@ def _of_regions() -> dict[str, Schema]:
     }
     return {
         "Region": opened(region),
+        "Day": closed({"region": REGION, "minutes": {"type": "array", "items": closed(minute)}}),
         "Event": closed({"at": TIME, "kind": TEXT, "message": TEXT}),
         "Events": closed({"events": {"type": "array", "items": ref("Event")}}),
         "Fault": closed(fault),

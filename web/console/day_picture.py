@@ -7,7 +7,7 @@ for light and dark.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from typing import Final
 
 from jobs.contract import MINUTE_SECONDS, Minute
@@ -89,7 +89,8 @@ class Axis:
         while (place := (when.timestamp() - self.first) / MINUTE_SECONDS) <= self.count:
             if place >= 0 and (self.step <= HOUR or when.hour % (self.step // HOUR) == 0):
                 yield place, when
-            when = (when + timedelta(minutes=min(self.step, HOUR))).astimezone(self.zone)
+            # Not when + timedelta, which goes by the clock on the wall: it skips the hour that there is twice.
+            when = datetime.fromtimestamp(when.timestamp() + min(self.step, HOUR) * MINUTE_SECONDS, self.zone)
 
 
 def panels_of(rows: Sequence[Minute | None], target_seconds: float) -> list[Panel]:

@@ -157,8 +157,8 @@ def _paused(view: View) -> Html:
     lines: list[Child] = []
     if taken := view["takeover"]:
         why = cut(taken["why"] + (f": {taken['detail']}" if taken["detail"] else ""))
-        well = (", nothing is wrong since ", moment(taken["well_since"])) if taken["well_since"] else ()
-        lines.append(("Standbys take its new tasks since ", moment(taken["since"]), f", {why}", well, "."))
+        well = (", nothing is wrong since ", moment(cut(taken["well_since"]))) if taken["well_since"] else ()
+        lines.append(("Standbys take its new tasks since ", moment(cut(taken["since"])), f", {why}", well, "."))
     lines += _by_trouble(view["left_alone"])
     if view["not_movable"]:
         lines.append(f"No standby could take over {_some(view['not_movable'])}.")
@@ -188,7 +188,14 @@ def _events(view: View) -> Html:
     if not events:
         return NOTHING
     rows = (
-        tag("li", moment(one["at"]), " ", tag("span", one["kind"], class_="badge none"), " ", cut(one["message"]))
+        tag(
+            "li",
+            moment(cut(one["at"])),
+            " ",
+            tag("span", cut(one["kind"]), class_="badge none"),
+            " ",
+            cut(one["message"]),
+        )
         for one in events
     )
     return tag("details", tag("summary", "Last events"), tag("ul", rows, class_="events small"), open=True)

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from requests.models import PreparedRequest
 
-from jobs.origin import fixed_origin, is_plain, origin_of, path_of
+from jobs.origin import fixed_origin, is_plain, is_reserved, origin_of, path_of
 
 
 @pytest.mark.parametrize(
@@ -99,3 +99,16 @@ def test_the_path_is_what_requests_asks_for(url):
 def test_most_addresses_are_plain():
     assert is_plain("https://www.ecb.europa.eu/stats/eurofxref/eurofxref-daily.xml")
     assert is_plain("http://127.0.0.1:8099/books.toscrape.com/catalogue/category/books/poetry_23/index.html?page=2")
+
+
+@pytest.mark.parametrize(
+    ("origin", "found"),
+    [
+        ("https://slow.example:443", True), ("https://example:443", True), ("http://www.example.org:80", True),
+        ("http://a.test:80", True), ("http://localhost:8099", True), ("http://127.0.0.1:8099", True), ("http://[::1]:80", True),
+        ("https://books.toscrape.com:443", False), ("https://anexample.org:443", False), ("https://example.org.uk:443", False),
+        ("http://10.0.0.1:80", False), ("", False),
+    ],
+)  # fmt: skip
+def test_names_for_examples_and_loopback_addresses_are_nobodys(origin, found):
+    assert is_reserved(origin) is found

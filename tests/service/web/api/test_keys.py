@@ -240,3 +240,18 @@ def test_waiting_clients_of_a_key_are_limited(keyed):
     waiting.join()
     assert replies[0].json()["done"] is True
     until(lambda: keyed.ask(key, "GET", f"{path}?wait=1").status == 200, "room for a waiter")
+
+
+def test_a_revoked_key_ends_its_stream_of_regions_and_a_keys_limit_holds_for_it(keyed):
+    key, text = keyed.made("acme", limits=KeyLimits(waiters=1))
+    stream = {"Accept": "text/event-stream", "Authorization": f"Bearer {text}"}
+    with Wire(keyed.port) as wire:
+        wire.send("GET", "/v1/regions", stream)
+        assert wire.head()[0] == 200
+        events = wire.events()
+        assert next(events).name == "region"
+        refused = keyed.ask(text, "GET", "/v1/regions", Accept="text/event-stream")
+        assert (refused.status, refused.json()["limit"]) == (429, "waiters")
+        keys.delete(keyed.client, key.id)
+        assert {event.name for event in events} <= {"region", ":"}  # and they end
+    assert keyed.ask(text, "GET", "/v1/regions", Accept="text/event-stream").status == 401

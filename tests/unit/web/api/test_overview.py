@@ -66,7 +66,7 @@ def test_status_names_what_is_away(said, status):
 def test_figures_are_those_of_the_living_parts():
     view = region_view(state(bridge_a=BRIDGE, workers_a=POOL, workers_b={**POOL, "at_ms": 0}), "Frankfurt", Rates())
     assert view["queue"] == {"open": 4, "ready": 7, "running": 3, "oldest_seconds": 2.5, "unread": 0}
-    assert view["throughput"] == {"succeeded": 10, "failed": 2, "per_second": None}
+    assert view["throughput"] == {"succeeded": 10, "failed": 2, "per_second": None, "p95_ms": None}
 
 
 def test_totals_are_the_regions_own_however_many_pools_say_them():

@@ -194,3 +194,34 @@ def test_claims_are_as_many_as_a_process_may_have_and_a_trail_too_large_is_left_
     (more,), _ = judged(said(1, [5, [[1, 5, 0, "w" * (2 + room), "", ""]]]))
     assert more.trail == b""
     is_refused(said(1, [-5, []]), "claims")
+
+
+def day(*minutes: dict) -> dict:
+    status = {"at_ms": 5, "processes": 2, "minutes": list(minutes)}
+    return {"k": "status", "v": 1, "part": "workers", "name": "h:1", "d": json.dumps(status)}
+
+
+def test_minutes_of_a_day_are_kept_apart_by_the_minute_of_the_day():
+    found, _ = judged(day({"at": 1_795_780_800.0, "arrived": 7}, {"at": 1_795_780_860.0}))
+    assert isinstance(found, Report)
+    assert "minutes" not in json.loads(found.text)
+    assert {place: json.loads(text)["arrived"] for place, text in found.minutes.items()} == {720: 7, 721: 0}
+
+
+def test_all_minutes_that_a_region_can_invent_are_no_more_than_a_day_has():
+    made = [{"at": 60.0 * number * 977} for number in range(contract.MINUTES_MAX)]
+    found, _ = judged(day(*made))
+    assert isinstance(found, Report)
+    assert all(0 <= place < contract.DAY_MINUTES for place in found.minutes)
+
+
+@pytest.mark.parametrize(
+    "minute",
+    [{}, {"at": -1}, {"at": 1e15}, {"at": 5, "arrived": -1}, {"at": 5, "ready": entry.NUMBER_MAX + 1}, {"at": 5, "oldest_seconds": "1"}],
+)  # fmt: skip
+def test_a_minute_out_of_bounds_is_refused(minute):
+    is_refused(day(minute), "status")
+
+
+def test_more_minutes_than_a_status_has_are_refused():
+    is_refused(day(*[{"at": 5}] * (contract.MINUTES_MAX + 1)), "status")

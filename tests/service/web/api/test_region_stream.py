@@ -69,7 +69,8 @@ def test_the_same_state_is_not_told_again(own_stack, looks):
         first(events)
         for _ in range(3):
             say(own_stack, "fra", ready=7, redis_used=int(time.monotonic()))
-            until(lambda before=len(looks): len(looks) >= before + 2, "two looks")
+            before = len(looks)
+            until(lambda before=before: len(looks) >= before + 2, "two looks")
         say(own_stack, "fra", ready=9)
         assert next(events).data["queue"]["ready"] == 9
 

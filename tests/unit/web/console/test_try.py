@@ -35,7 +35,7 @@ def parts(catalog):
     body = msgspec.json.encode({"sources": catalog}, enc_hook=str)
     overview = SimpleNamespace(sources=lambda: Answer(200, body))
     settings = SimpleNamespace(gateway=SimpleNamespace(keys=False, host="h", port=1), limits=load({}).limits)
-    return Parts(settings, overview, None, None, None, None, None, None, "", Files())
+    return Parts(settings, overview, None, None, None, None, None, None, None, "", Files())
 
 
 def looking(path: str, query: str = "") -> SimpleNamespace:

@@ -20,6 +20,7 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterable
 from typing import Any, Final
 
 import pika
@@ -30,9 +31,12 @@ from bridge.durable import BLOCK_SECONDS, Durable
 from bridge.enqueue import Enqueuer, Message
 from bridge.heartbeat import EVERY_SECONDS, STOPPING, Heartbeat
 from bridge.lane import Delivery, Inbox, Lane, Receipt, cost, give_back, grouped, settle
+from bridge.metrics import Metrics
 from bridge.report import Clock, Report, Status
 from bridge.watch import Levels, Measure, Watch
+from jobs import contract
 from regions import connect, logs, names
+from regions.metrics import Endpoint
 from regions.settings import Settings
 
 DRAIN_SECONDS: Final = 0.1  # between two looks whether all is acked, and for pika to close its socket
@@ -89,6 +93,9 @@ class Bridge:
         self._watch = Watch(looks, region, one.redis, prepare=self._prepare, tell=self._tell, fail=self._fail)
         self._report = Report(hub, tells, region, self.name, self._wake)
         self._threads = [self._thread(part) for part in (self._durable, self._watch, self._report)]
+        later = self._ioloop.add_callback_threadsafe
+        self._metrics = Metrics(region, self.fast, self.work, self._durable, self._report, later)
+        self._endpoint = Endpoint(one.metrics.host, one.metrics.bridge_port, self._metrics.samples)
 
     # Life
 
@@ -96,12 +103,13 @@ class Bridge:
         """Runs until stopped. Returns 0, or 1 when something is wrong that waiting does not mend."""
         for thread in self._threads:
             thread.start()
+        self._endpoint.start()
         self._connect()
         self._tick()
         try:
             self._ioloop.start()
         finally:
-            for part in (self._durable, self._watch, self._report):
+            for part in (self._durable, self._watch, self._report, self._endpoint):
                 part.stop()
             for thread in self._threads:
                 thread.join()
@@ -270,6 +278,7 @@ class Bridge:
                 messages.append(content)
                 written.append(delivery)
         settle(late, Inbox.ack)
+        self._metrics.late(len(late))
         if messages:
             self._enqueue(messages, written, clock, now_ms)
 
@@ -295,6 +304,14 @@ class Bridge:
             self._measured(Measure(result.ready, used, self._measure.limit))
         if done:
             self._durable.submit(run_id, grouped(done))
+            self._count(messages, result.refusals, clock)
+
+    def _count(self, messages: list[Message], refusals: Iterable[object], clock: Clock) -> None:
+        """Counts how long after their accept tasks were enqueued."""
+        now_ms = clock.hub_now_ms()
+        for content, refusal in zip(messages, refusals, strict=True):
+            if refusal is None and isinstance(content, contract.Task):
+                self._metrics.enqueued((now_ms - content.accepted_ms) / 1000)
 
     def _refuse(self, delivery: Delivery, reason: str, now_ms: int) -> None:
         """Handles an unreadable message: its task fails at the hub, and only then the message leaves the queue."""

@@ -17,6 +17,7 @@ import redis
 
 from bridge.link import Link
 from regions import connect, logs, names
+from regions.counts import CELLS, observe
 from regions.lua_files import Folder
 from regions.script import Script, send, value
 
@@ -43,6 +44,7 @@ class Durable(Generic[Receipt]):
         self._waiting: list[tuple[str, Receipt]] = []
         self._is_doubted = False
         self._stopping = False
+        self.took = [0] * CELLS  # how long batches waited for the file (regions.counts)
 
     @property
     def is_open(self) -> bool:
@@ -109,6 +111,7 @@ class Durable(Generic[Receipt]):
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
             self._lose(error)
             return error
+        observe(self.took, 0, time.monotonic() - began)
         return None
 
     def _open(self) -> None:

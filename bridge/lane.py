@@ -19,6 +19,8 @@ from pika.spec import Basic
 from regions import connect
 
 JOB_BYTES: Final = 2_000  # that a job takes in Redis in addition to its message
+OUTCOMES: Final = ("received", "acked", "given_back", "rejected")
+RECEIVED, ACKED, GIVEN_BACK, REJECTED = range(len(OUTCOMES))
 
 
 class Held:
@@ -61,8 +63,9 @@ class Delivery:
 class Inbox:
     """The deliveries of a channel. When the channel is lost, RabbitMQ puts the unacked ones back into the queue."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    def __init__(self, channel: Channel, counts: list[int]) -> None:
+        """``counts``: how many messages met each of ``OUTCOMES``."""
+        self.channel, self._counts = channel, counts
         self.held = Held()
         self.pending: list[Delivery] = []
 
@@ -74,20 +77,26 @@ class Inbox:
     def ack(self, tags: Iterable[int]) -> None:
         """Acks messages."""
         if self.channel.is_open:
-            for tag, multiple in self.held.settle(tags):
+            for tag, multiple in self._settle(tags, ACKED):
                 self.channel.basic_ack(tag, multiple=multiple)
 
     def give_back(self, tags: Iterable[int]) -> None:
         """Puts messages back into their queue."""
         if self.channel.is_open:
-            for tag, multiple in self.held.settle(tags):
+            for tag, multiple in self._settle(tags, GIVEN_BACK):
                 self.channel.basic_nack(tag, multiple=multiple, requeue=True)
 
     def reject(self, tag: int) -> None:
         """Sends a message to the dead letters."""
         if self.channel.is_open:
-            for one, _ in self.held.settle([tag]):
+            for one, _ in self._settle([tag], REJECTED):
                 self.channel.basic_reject(one, requeue=False)
+
+    def _settle(self, tags: Iterable[int], how: int) -> list[tuple[int, bool]]:
+        before = len(self.held)
+        going = self.held.settle(tags)
+        self._counts[how] += before - len(self.held)
+        return going
 
 
 Receipt = list[tuple[Inbox, list[int]]]
@@ -131,6 +140,9 @@ class Lane:
         self._failures = 0  # to open a channel, in a row
         self._closed_reason = "no channel yet"
         self._answered = ""  # the consumer that the broker confirmed
+        self.counts = [0] * len(OUTCOMES)  # of messages
+        self.waiting: int | None = None  # messages in the queue, at the broker's last answer
+        self._is_counting = False
         self.inbox: Inbox | None = None
 
     @property
@@ -146,6 +158,18 @@ class Lane:
         """Opens a channel on an open connection."""
         self._connection = connection
         connection.channel(on_open_callback=self._opened)
+
+    def ask_count(self) -> None:
+        """Asks the broker how many messages wait, unless an answer is still due."""
+        inbox = self.inbox
+        if inbox is None or not inbox.channel.is_open or self._closed_reason or self._is_counting:
+            return
+        self._is_counting = True
+        inbox.channel.queue_declare(self.queue, passive=True, callback=self._counted)
+
+    def _counted(self, frame: Any) -> None:
+        self._is_counting = False
+        self.waiting = frame.method.message_count
 
     def want(self, wanted: bool) -> None:
         """Starts or stops to consume, as soon as possible."""
@@ -172,7 +196,7 @@ class Lane:
     def _opened(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._closed)
         channel.add_on_cancel_callback(self._cancelled)
-        self.inbox = Inbox(channel)
+        self.inbox = Inbox(channel, self.counts)
         channel.basic_qos(prefetch_count=self._prefetch)
         channel.queue_declare(self.queue, passive=True, callback=self._declared)
 
@@ -188,6 +212,7 @@ class Lane:
 
     def _closed(self, _channel: Channel, reason: Exception) -> None:
         self.inbox, self._consumer, self._answered = None, "", ""
+        self.waiting, self._is_counting = None, False
         connection = self._connection
         if connection is None or not connection.is_open:
             self._closed_reason = "no channel yet"
@@ -206,6 +231,7 @@ class Lane:
     def _deliver(
         self, inbox: Inbox, _: Channel, method: Basic.Deliver, properties: pika.BasicProperties, body: bytes
     ) -> None:
+        self.counts[RECEIVED] += 1
         tag = int(method.delivery_tag or 0)
         inbox.held.add(tag)
         inbox.pending.append(Delivery(inbox, tag, properties, body))

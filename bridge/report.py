@@ -90,6 +90,11 @@ class Report:
             self._changed = True
             self._news.set()
 
+    @property
+    def status(self) -> Status:
+        """The latest status."""
+        return self._status
+
     def fail(self, outcome: contract.Outcome, sent: Callable[[], None]) -> None:
         """Has the thread append a failed outcome as soon as the hub accepts it, then call ``sent``."""
         self._failures.append((outcome, sent))

@@ -27,6 +27,7 @@ from regions.secret import VARIABLE, Secret, bound_by, is_secret, variable_of
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "NEARFETCH__"
 
+PortOrNone = Annotated[int, Meta(ge=0, le=65535)]
 Durability = Annotated[str, Meta(pattern="^(strict|relaxed)$")]
 
 
@@ -141,6 +142,14 @@ class Raw(Struct, frozen=True, forbid_unknown_fields=True):
     sample_seconds: Seconds = 600.0
 
 
+class Metrics(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a region's bridge and its pool of workers serve ``/metrics`` on their hosts; with port 0 they serve none."""
+
+    host: str = "127.0.0.1"
+    bridge_port: PortOrNone = 0
+    workers_port: PortOrNone = 0
+
+
 class Region(Struct, frozen=True, forbid_unknown_fields=True):
     """One region; ``name`` is its file's. ``any_host``: sources that ask for it may fetch from any public address."""
 
@@ -154,6 +163,7 @@ class Region(Struct, frozen=True, forbid_unknown_fields=True):
     any_host: bool = False
     secrets: dict[str, Secret] = field(default_factory=dict)
     dashboard: Dashboard = field(default_factory=Dashboard)
+    metrics: Metrics = field(default_factory=Metrics)
     raw: Raw = field(default_factory=Raw)
 
     def secrets_of(self, source: str) -> dict[str, str]:

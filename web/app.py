@@ -31,6 +31,7 @@ from web.api import manual, openapi
 from web.api.faults import Faults
 from web.api.health import Health
 from web.api.intake import Intake
+from web.api.metrics import Metrics
 from web.api.overview import Overview
 from web.api.poll import Poller
 from web.api.query import Query
@@ -111,6 +112,7 @@ def routes(
     streams: RegionStreams,
     faults: Faults,
     health: Health,
+    metrics: Metrics,
     limits: Limits,
 ) -> list[tuple[str, str, Handler]]:
     """(method, path, handler) of all calls."""
@@ -135,6 +137,7 @@ def routes(
         ("GET", "/v1/regions/<region>/day", lambda _, region: overview.day(region)),
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),
+        ("GET", "/metrics", metrics.answer),
         ("GET", "/openapi.json", lambda _: openapi.answer(limits)),
         ("GET", "/docs", lambda _: manual.docs(limits)),
         ("GET", "/problems", manual.all_problems),
@@ -175,7 +178,8 @@ class App:
         self._bodies, self._console = dict(bodies or {}), console
         self._router = bottle.Router()
         for method, path, handler in [*found, *(console.routes() if console is not None else ())]:
-            self._router.add(path, method, handler)
+            route = f"{method} {path}".replace("<", "{").replace(">", "}")
+            self._router.add(path, method, (route, handler))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
         """WSGI's. Every error becomes a problem document."""
@@ -235,7 +239,7 @@ class App:
     def _route(self, exchange: Exchange) -> tuple[Handler, dict[str, str]]:
         try:
             exchange.environ["PATH_INFO"] = exchange.path.encode("latin-1").decode("utf-8")
-            handler, arguments = self._router.match(exchange.environ)
+            (exchange.route, handler), arguments = self._router.match(exchange.environ)
         except UnicodeDecodeError:
             raise Problem("bad-request", "expected a path in UTF-8") from None
         except bottle.HTTPError as error:
@@ -380,7 +384,17 @@ class Gateway:
             ),
         )
         health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
-        found = routes(self.intake, poller, self.recall, overview, self.region_streams, self.faults, health, limits)
+        metrics = Metrics(
+            self.hub,
+            self.ledger,
+            self.publisher,
+            self.acceptor.cleaner,
+            self.history,
+            self.waiters,
+            overview,
+            self.faults,
+        )
+        found = routes(self.intake, poller, self.recall, overview, self.region_streams, self.faults, health, metrics, limits)
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head),
             ("POST", signin.PATH): (signin.BODY_BYTES_MAX, sign_in.check_own_page),
@@ -392,6 +406,7 @@ class Gateway:
             gateway.receiving_bytes_max, gateway.sending_bytes_max, gateway.address_share, gateway.connections_max
         )
         self.server = Server(gateway.host, gateway.port, app, gateway.threads, app.body_bytes_max, bounds, app.refuses)
+        metrics.server = self.server
         self.ended = threading.Event()  # a signal came, or the server ended by itself
         self._serving = threading.Thread(target=self._serve, name="http", daemon=True)
         self._refreshing = Loop("catalog", self._refresh, end_seconds=CATALOG_SECONDS + 1)

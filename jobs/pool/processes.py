@@ -24,12 +24,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Final
 
 import msgspec
 import redis
 
+from jobs.pool.metrics import Metrics
 from jobs.pool.report import Reporter
 from jobs.pool.scaler import Processes, Scaler
 from jobs.queue.claim import Kind
@@ -39,6 +41,7 @@ from jobs.queue.script import ALONE_MAX
 from jobs.worker.fork_server import Forked, ForkServer, environment, needed
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, RETIRE, START_SECONDS, STUCK_BEAT, Stop, signals_wake
 from regions import connect, durability, logs
+from regions.metrics import Endpoint
 from regions.process import Residents, cpu_seconds, settle_on_processor
 from regions.schedule import Scale
 from regions.settings import ROOT, Region, Settings
@@ -68,6 +71,7 @@ class Child:
     process: subprocess.Popen[bytes] | Forked
     pipe: int
     started: float
+    page: int  # where it counts (jobs.worker.meter)
     beat: float | None = None
     is_killed: bool = False
 
@@ -118,7 +122,9 @@ class Pool:
         self._settings, self._region, self._command = needed(settings, region), region, command
         self._client = connect.open_redis(region.redis.url, name=f"{region.name}.pool")
         self._slots: list[Slot] = []
-        self._fork_server = ForkServer(self._settings, [*command, region.name])
+        self._metrics = Metrics(region.name)
+        pages = self._metrics.pages
+        self._fork_server = ForkServer(self._settings, [*command, region.name], pages.descriptor)
         self._urgent = Slot(1, "urgent")
         self._alone = [Slot(number, "alone") for number in range(1, ALONE_MAX + 1)]
         self._leaving: list[Slot] = []  # draining; other processes have their places
@@ -138,14 +144,21 @@ class Pool:
             changed=self._rescaled,
         )
         self._reporter = Reporter(settings, region, self._client, name, self.workers, self._scaler.status)
+        self._endpoint = Endpoint(
+            region.metrics.host, region.metrics.workers_port, partial(self._metrics.samples, self._reporter)
+        )
         self.stop = Stop()
         self._is_refused = False
         self._missing = 0
 
     def run(self) -> int:
         """Works until it is asked to stop. Returns the exit code."""
-        with self._waker, self._woken, signals_wake(self._waker):
-            return self._run()
+        self._endpoint.start()
+        try:
+            with self._waker, self._woken, signals_wake(self._waker):
+                return self._run()
+        finally:
+            self._endpoint.stop()
 
     def _run(self) -> int:
         try:
@@ -269,24 +282,46 @@ class Pool:
         name = f"{self._region.name}.{kind}.{slot.number}.{secrets.token_hex(3)}"
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
+        page = self._metrics.pages.take()
+        process: subprocess.Popen[bytes] | Forked
         try:
-            is_normal = slot.kind == "normal"
-            process = self._spawn(name, theirs) if is_normal else self._fork_server.start(name, theirs, slot.kind)
+            if slot.kind == "normal":
+                process = self._spawn(name, theirs, page)
+            else:
+                process = self._fork_server.start(name, theirs, slot.kind, page)
+        except BaseException:
+            self._metrics.pages.give_back(page)
+            raise
         finally:
             os.close(theirs)
-        slot.child = Child(name, process, ours, time.monotonic())
+        slot.child = Child(name, process, ours, time.monotonic(), page)
+        self._metrics.starts.add(slot.kind)
         log.info("started a worker", worker=name, pid=process.pid)
         self._reporter.now()
 
-    def _spawn(self, name: str, beat: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, beat: int, page: int) -> subprocess.Popen[bytes]:
         ahead_ms = clock_of(self._client).ahead_of_boot_ms
         known = [] if ahead_ms is None else ["--clock", str(ahead_ms)]
+        meters = self._metrics.pages.descriptor
         process = subprocess.Popen(
-            [*self._command, self._region.name, name, "--settings", "-", "--beat", str(beat), *known],
+            [
+                *self._command,
+                self._region.name,
+                name,
+                "--settings",
+                "-",
+                "--beat",
+                str(beat),
+                "--meters",
+                str(meters),
+                "--page",
+                str(page),
+                *known,
+            ],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.PIPE,
-            pass_fds=[beat],
+            pass_fds=[beat, meters],
         )
         settle_on_processor(process.pid)
         if os.getpriority(os.PRIO_PROCESS, process.pid) == 0:  # otherwise an operator chose it
@@ -324,6 +359,7 @@ class Pool:
                 self._remove(slot, child)
             elif child.is_silent(now):
                 log.error("killing a worker whose loop hangs", worker=child.name, pid=child.process.pid)
+                self._metrics.deaths.add("hung")
                 child.process.kill()
                 child.is_killed = True  # it is removed when its end is seen, which may take some time
         self._fork_server.look()
@@ -338,6 +374,7 @@ class Pool:
                 self._leaving.append(replace(slot))
                 slot.child = None
                 slot.hold_off(child, time.monotonic())
+                self._metrics.deaths.add("stuck")
 
     def _check_memory(self) -> None:
         """Drains processes that grew beyond their memory; others take their places.
@@ -348,7 +385,9 @@ class Pool:
         most_mb, draining = self._region.workers.memory_mb, {(slot.kind, slot.number) for slot in self._leaving}
         children = {slot.child.process.pid: slot for slot in (*self._slots, self._urgent) if slot.child is not None}
         children.pop(0, None)  # not forked yet
-        for pid, size in self._residents.resident_bytes(children).items():
+        sizes = self._residents.resident_bytes(children)
+        self._metrics.memory_bytes = sum(sizes.values())
+        for pid, size in sizes.items():
             slot, memory_mb = children[pid], size // 1_000_000
             child = slot.child
             if child is None or memory_mb <= most_mb or (slot.kind, slot.number) in draining:
@@ -364,9 +403,11 @@ class Pool:
             self._leaving.append(replace(slot))
             slot.child = None
             slot.hold_off(child, self._memory_read)
+            self._metrics.deaths.add("too_large")
 
     def _remove(self, slot: Slot, child: Child) -> None:
         os.close(child.pipe)
+        self._metrics.pages.give_back(child.page)
         slot.child = None
         is_leaving = slot in self._leaving
         self._leaving = [one for one in self._leaving if one is not slot]
@@ -383,6 +424,8 @@ class Pool:
             self.stop.request()
             return
         delay = slot.hold_off(child, time.monotonic())
+        if not child.is_killed:
+            self._metrics.deaths.add("crashed")
         log.error("a worker died", worker=child.name, code=code, restart_in_seconds=round(delay, 2))
 
     def _children(self) -> list[Child]:

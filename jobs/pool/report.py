@@ -69,6 +69,7 @@ class Reporter:
         self._has_news = threading.Event()  # about sources; the examiner's thread sets it, too
         self._failures = 0  # to reach the hub, in a row
         self._counted = dict.fromkeys(COUNTED, 0)  # the last values
+        self._scheduled = 0  # jobs that wait for a time, a host or another task's answer
         self._stopping = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self.run, name="reporter", daemon=True)
@@ -163,15 +164,32 @@ class Reporter:
             **self._scale(),
         }
 
+    @property
+    def known(self) -> dict[str, float]:
+        """What the last report counted, by the names of metrics without their prefix (regions.metrics)."""
+        counted, scale, processes = self._counted, self._scale(), len(self._workers())
+        return {
+            "worker_processes": processes,
+            "worker_threads": processes * self._region.workers.threads,
+            "worker_share": scale["share"],
+            "worker_busy_threads": counted["busy"],
+            "waiting_jobs": counted["waiting"],
+            "waiting_turns": self._scheduled,
+            "oldest_job_seconds": scale["oldest_seconds"],
+            "outbox_bytes": counted["outbox_bytes"],
+            "open_breakers": len(self._open),
+        }
+
     def _count(self, workers: Sequence[str]) -> dict[str, int]:
         commands: list[tuple[Any, ...]] = [
             ("LLEN", names.rq_queue(self._region.name)),
             ("LLEN", names.rq_queue(names.urgent(self._region.name))),
             ("HGETALL", names.COUNTERS),
             ("GET", names.OUTBOX_BYTES),
+            ("ZCARD", names.rq_registry("scheduled", self._region.name)),
         ]
         commands += [("SCARD", names.rq_worker_executions(worker)) for worker in workers]
-        waiting, urgent, pairs, outbox, *busy = map(value, send(self._client, commands, []))
+        waiting, urgent, pairs, outbox, self._scheduled, *busy = map(value, send(self._client, commands, []))
         counted = dict(zip(pairs[::2], map(int, pairs[1::2]), strict=True))
         return {
             "busy": sum(busy),

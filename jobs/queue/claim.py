@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 import redis
 from msgspec import Struct, structs
 
-from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Run, Trail, encode_trail
+from jobs.contract import LOST, PUT_BACK, Attempt, Outcome, Run, Timing, Trail, encode_trail
 from jobs.queue.clock import clock_of, machine_ms
 from jobs.queue.retry import Retry, line, read_past
 from jobs.queue.script import load, send
@@ -204,6 +204,7 @@ class Ending(Struct):
     With ``retry`` the task has not ended: it is tried again later, at the front of the queue if it ``is_urgent``.
     ``shared_ms``: for which other tasks it is the answer too, as ``jobs.queue.shared_fetch.shared_ms``. ``meta``: as
     ``jobs.answers.cache.packed``. ``answered_ms``: when the source gave the answer (hub ms), 0 if it was asked and gave none.
+    ``timing``: if it was run.
     """
 
     outcome: Outcome
@@ -216,6 +217,7 @@ class Ending(Struct):
     shared_ms: int = -1
     meta: bytes = b""
     answered_ms: int = 0
+    timing: Timing | None = None
 
     @property
     def spliced_bytes(self) -> int:

@@ -48,9 +48,14 @@ ORPHANS: Final = load("orphans")
 class Shipper:
     """Ships this process's results from memory, as soon as they are finished."""
 
-    def __init__(self, home: Home, gathers: Callable[[], bool] = lambda: False) -> None:
-        """``gathers`` says whether a result may wait a moment for others."""
-        self._home, self._gathers = home, gathers
+    def __init__(
+        self,
+        home: Home,
+        gathers: Callable[[], bool] = lambda: False,
+        shipped: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """``gathers`` says whether a result may wait a moment for others. ``shipped`` is told how many seconds each took."""
+        self._home, self._gathers, self._shipped = home, gathers, shipped
         self._shipments: deque[Shipment] = deque()
         self._started: list[Started] = []
         self._flying: deque[list[Shipment]] = deque()  # sent and not answered
@@ -116,7 +121,9 @@ class Shipper:
         if self._wait(leaves_at):
             if not self._home.end():
                 return self._lose([])
-            self._flying.popleft()
+            now = time.monotonic()
+            for one in self._flying.popleft():
+                self._shipped(now - one.since)
         return True
 
     def _flew(self, batch: list[Shipment]) -> None:

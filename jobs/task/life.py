@@ -128,7 +128,7 @@ def ended(life: Life, status: str, make: Callable[[Result], bytes], shown: str) 
         frame=frame,
         run=run_of(life),
     )
-    return Ending(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire)
+    return Ending(outcome, shown, result.bytes.raw, result.bytes.records, result.bytes.wire, timing=timing)
 
 
 def replaced_by(life: Life, cached: Cached, failed: Ending) -> Ending:

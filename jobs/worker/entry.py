@@ -13,6 +13,7 @@ from jobs import memory
 from jobs.queue.claim import Kind
 from jobs.worker import fork_server
 from jobs.worker.executor import Runner
+from jobs.worker.meter import Meter
 from jobs.worker.stop import follow_parent
 from jobs.worker.worker import Worker
 from regions import logs
@@ -28,6 +29,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--settings", choices=["-"], help="read all settings from standard input, as JSON")
     parser.add_argument("--beat", type=int, help="a descriptor that gets a byte on every turn of the loop")
     parser.add_argument("--clock", type=int, help="ms by which the region's clock is ahead of this machine's start")
+    parser.add_argument("--meters", type=int, help="a descriptor of the memory where it counts what it does")
+    parser.add_argument("--page", type=int, help="its page there")
     parser.add_argument("--fork-server", type=int, help="fork worker processes as requests on this descriptor ask")
     return parser.parse_args(argv)
 
@@ -39,11 +42,17 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
     """
     options = arguments(argv)
 
-    def begin(name: str, beat: int | None, kind: Kind) -> int:
+    def begin(name: str, beat: int | None, kind: Kind, page: int | None) -> int:
         if beat is not None:
             follow_parent()
             os.set_blocking(beat, False)
-        made = partial(Worker, settings, region, name, beat=beat, kind=kind, ahead_of_boot_ms=options.clock)
+        meter = Meter()
+        if options.meters is not None and page is not None:
+            meter = Meter((options.meters, page))
+            os.close(options.meters)  # an author's code runs here
+        made = partial(
+            Worker, settings, region, name, beat=beat, kind=kind, ahead_of_boot_ms=options.clock, meter=meter
+        )
         return life(settings, region, made)
 
     try:
@@ -57,7 +66,7 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
         region = settings.one(options.region)
         if options.fork_server is not None:
             return fork_server.serve(options.fork_server, begin)
-        return begin(options.name, options.beat, "normal")
+        return begin(options.name, options.beat, "normal", options.page)
     except Faults as faults:
         print(faults, file=sys.stderr)
         return os.EX_CONFIG

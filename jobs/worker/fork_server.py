@@ -119,16 +119,16 @@ class Forked:
 class ForkServer:
     """The pool's side: starts the fork server, again when it has died, and knows the processes that it forked."""
 
-    def __init__(self, settings: Settings, command: Sequence[str]) -> None:
-        """``command`` is a worker's command line up to its name."""
-        self._settings, self._command = settings, command
+    def __init__(self, settings: Settings, command: Sequence[str], meters: int) -> None:
+        """``command`` is a worker's command line up to its name. ``meters``: the descriptor of jobs.worker.meter's pages."""
+        self._settings, self._command, self._meters = settings, command, meters
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._heard = 0.0  # monotonic seconds: the last beat; before the first one, set so that it has START_SECONDS
         self._living: dict[str, Forked] = {}
 
-    def start(self, name: str, beat: int, kind: Kind) -> Forked:
-        """Starts a worker process of this name and kind.
+    def start(self, name: str, beat: int, kind: Kind, page: int) -> Forked:
+        """Starts a worker process of this name and kind, which counts in this page.
 
         ``beat`` is the descriptor for its beat; the caller closes its own copy.
         """
@@ -136,7 +136,7 @@ class ForkServer:
         channel = self._channel or self.open()
         forked = self._living[name] = Forked(self)
         try:
-            socket.send_fds(channel, [f"{name} {kind}".encode()], [beat])
+            socket.send_fds(channel, [f"{name} {kind} {page}".encode()], [beat])
         except OSError:
             self._give_up()
         return forked
@@ -191,11 +191,20 @@ class ForkServer:
         ours.setblocking(False)
         with theirs:
             self._process = subprocess.Popen(
-                [*self._command, "fork-server", "--settings", "-", "--fork-server", str(theirs.fileno())],
+                [
+                    *self._command,
+                    "fork-server",
+                    "--settings",
+                    "-",
+                    "--fork-server",
+                    str(theirs.fileno()),
+                    "--meters",
+                    str(self._meters),
+                ],
                 cwd=ROOT,
                 env=environment(),
                 stdin=subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._meters],
             )
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
@@ -217,10 +226,10 @@ class ForkServer:
         self._living.clear()
 
 
-def serve(descriptor: int, begin: Callable[[str, int, Kind], int]) -> int:
+def serve(descriptor: int, begin: Callable[[str, int, Kind, int], int]) -> int:
     """The fork server's side: forks a process for each name that arrives.
 
-    There ``begin(name, beat, kind)`` runs and returns the code.
+    There ``begin(name, beat, kind, page)`` runs and returns the code.
     """
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes; this one ends with its pool
@@ -240,8 +249,8 @@ def serve(descriptor: int, begin: Callable[[str, int, Kind], int]) -> int:
                 message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
                 if not message:
                     return 0
-                name, kind = message.decode().split()
-                pid = _fork(channel, name, partial(begin, name, descriptors[0], cast(Kind, kind)))
+                name, kind, page = message.decode().split()
+                pid = _fork(channel, name, partial(begin, name, descriptors[0], cast(Kind, kind), int(page)))
                 os.close(descriptors[0])
                 children[os.pidfd_open(pid)] = pid, name
                 channel.send(f"{name} {pid} -".encode())

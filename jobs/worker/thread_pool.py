@@ -22,6 +22,7 @@ from jobs.queue.outbox import Shipper
 from jobs.queue.script import LATER
 from jobs.queue.turn import Caller, TurnClient
 from jobs.worker.executor import Executor, Runner
+from jobs.worker.meter import Meter
 from regions import logs
 
 FINISH_MAX_BYTES: Final = 8_000_000  # of frames in one write to the region's Redis
@@ -61,9 +62,11 @@ class ThreadPool:
         region: str,
         threads: int,
         ttl_seconds: float,
+        meter: Meter | None = None,
     ) -> None:
         """``ttl_seconds`` is how long the hub keeps the result of a job that can't be read."""
         self._claimer, self._shipper, self._caller = claimer, shipper, caller
+        self._meter = meter or Meter()
         self._executor = Executor(
             runner, turns, claimer.clock, region=region, worker=claimer.worker, ttl_seconds=ttl_seconds
         )
@@ -238,8 +241,10 @@ class ThreadPool:
             for job, _ in ends:
                 del self._running[job.member]
             self._slots.notify_all()
-        for entry, (job, _) in found:
-            if not entry:
+        for entry, (job, ending) in found:
+            if entry:
+                self._meter.ended(job, ending)
+            else:
                 log.info("finished a job that was taken back", task=job.task, attempt=job.attempt)
         return True
 

@@ -27,6 +27,7 @@ from jobs.queue.outbox import Leftovers, Shipper
 from jobs.queue.script import WORKER_TTL_SECONDS, load
 from jobs.queue.turn import Caller, TurnClient, tell_limits
 from jobs.worker.executor import Runner
+from jobs.worker.meter import Meter
 from jobs.worker.stop import DRAIN_SECONDS, FLUSH_SECONDS, STUCK_BEAT, Stop
 from jobs.worker.thread_pool import ThreadPool
 from regions import connect, logs, names
@@ -61,12 +62,13 @@ class Worker(BaseWorker):
         beat: int | None = None,
         kind: Kind = "normal",
         ahead_of_boot_ms: int | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """``beat`` is a descriptor that gets a byte on every turn of the loop, for jobs.pool.processes.
 
         ``ahead_of_boot_ms``: what its pool knows of the region's clock, as ``Clock.inherit`` takes it.
 
-        ``kind`` as for ``Claimer``. A worker that is ``alone`` ends when there are no suspects.
+        ``meter`` counts for the pool. ``kind`` as for ``Claimer``. A worker that is ``alone`` ends when there are no suspects.
         """
         url = region.redis.url
         super().__init__(
@@ -84,9 +86,9 @@ class Worker(BaseWorker):
         if ahead_of_boot_ms is not None:
             self.claimer.clock.inherit(ahead_of_boot_ms)
         hub, waits = open_hub(settings.hub.redis, name), settings.hub.durability == "strict"
-        self.shipper = Shipper(
-            Home(hub, region.name, client, waits=waits), lambda: kind == "normal" and self.threads.is_busy
-        )
+        meter = meter or Meter()
+        home = Home(hub, region.name, client, waits=waits)
+        self.shipper = Shipper(home, lambda: kind == "normal" and self.threads.is_busy, meter.shipped)
         self.leftovers = Leftovers(client, Home(hub, region.name, client, waits=waits), name)
         threads = 1 if kind == "alone" else region.workers.threads
         self._caller = Caller(client, region.name)
@@ -99,6 +101,7 @@ class Worker(BaseWorker):
             region=region.name,
             threads=threads,
             ttl_seconds=settings.limits.result_ttl_seconds,
+            meter=meter,
         )
         self._runner, self._beat, self._is_alone = runner, beat, kind == "alone"
         self._is_registered = self._is_stuck = False

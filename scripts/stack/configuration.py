@@ -22,12 +22,25 @@ from scripts.stack.distance import Distance, Wan
 from scripts.stack.services import RabbitMQ
 
 # Each port is the gateway's plus an offset; a port that is taken is replaced by a free one.
-BROKER, HUB, STORE, DASHBOARDS, SITE, REGION_REDIS, WAN = 2, 3, 4, 11, 19, 31, 70
+BROKER, HUB, STORE, DASHBOARDS, SITE, REGION_REDIS, BRIDGE_METRICS, WORKERS_METRICS, WAN = (
+    2,
+    3,
+    4,
+    11,
+    19,
+    31,
+    51,
+    61,
+    70,
+)
 
 
 @dataclass(frozen=True)
 class Ports:
-    """The port of each part, on the loopback address. ``wan``: the links between hub and regions, if they are far from it."""
+    """The port of each part, on the loopback address; those of regions by their names.
+
+    ``bridge_metrics``, ``workers_metrics``: where they serve ``/metrics``. ``wan``: the links between hub and regions, if they are far from it.
+    """
 
     gateway: int
     broker: int
@@ -36,6 +49,8 @@ class Ports:
     site: int
     redis: dict[str, int]
     dashboard: dict[str, int]
+    bridge_metrics: dict[str, int]
+    workers_metrics: dict[str, int]
     wan: Wan | None = None
 
     def of_hub(self, server: str, region: str = "") -> int:
@@ -65,16 +80,19 @@ def choose_ports(
         kept = data.kept_port(name)
         return data.port(name, preferred) if new is None or region in new or kept is None else kept
 
+    def of_regions(what: str, first: int) -> dict[str, int]:
+        return {name: port(f"{what} {name}", gateway + first + n, name) for n, name in enumerate(wanted.region)}
+
     return Ports(
         gateway=gateway,
         broker=port("broker", gateway + BROKER),
         hub=port("hub", gateway + HUB),
         store=port("store", gateway + STORE),
         site=port("site", gateway + SITE),
-        redis={name: port(f"redis {name}", gateway + REGION_REDIS + n, name) for n, name in enumerate(wanted.region)},
-        dashboard={
-            name: port(f"dashboard {name}", gateway + DASHBOARDS + n, name) for n, name in enumerate(wanted.region)
-        },
+        redis=of_regions("redis", REGION_REDIS),
+        dashboard=of_regions("dashboard", DASHBOARDS),
+        bridge_metrics=of_regions("metrics bridge", BRIDGE_METRICS),
+        workers_metrics=of_regions("metrics workers", WORKERS_METRICS),
         wan=None if distances is None else _links(data, gateway + WAN, distances, live=live),
     )
 
@@ -131,6 +149,11 @@ def write_regions(data: DataFolder, regions: Mapping[str, settings.Region], port
             "port": ports.dashboard[name],
             "password": data.password(f"dashboard {name}"),
             "redis_url": f"redis://dashboard:{data.secret(f'dashboard redis {name}')}@127.0.0.1:{ports.redis[name]}/0",
+        }
+        table["metrics"] = {
+            "host": "127.0.0.1",
+            "bridge_port": ports.bridge_metrics[name],
+            "workers_port": ports.workers_metrics[name],
         }
         for secret in table["secrets"].values():
             del secret["value"]  # only the region's workers get the value, in a variable

@@ -5,6 +5,7 @@ DATA/lock             held by an ``up`` while it starts, and as long as it runs 
 DATA/changing         held by an ``up`` that adds or removes regions of a stack that runs
 DATA/url              the gateway's address while it runs; scripts/nearfetch reads it
 DATA/nearfetch.toml, DATA/regions/   generated settings
+DATA/prometheus.yml   what Prometheus is to scrape
 DATA/run/             for each part a pid file and a description; the supervisor's files
 DATA/log/             a log for each part
 DATA/bridges/         heartbeats of bridges, and logs of those that `nearfetch bridges ensure` started

@@ -19,7 +19,7 @@ from typing import Final
 
 from regions import names
 from regions.settings import ROOT, Region, Settings
-from scripts.stack import configuration, distance, hub_acl
+from scripts.stack import configuration, distance, hub_acl, prometheus
 from scripts.stack.configuration import Ports
 from scripts.stack.dashboard import DASHBOARD_ACL
 from scripts.stack.data_folder import DataFolder
@@ -79,6 +79,7 @@ def build(
         configuration.write(data, wanted, ports, broker, live=live)
     else:
         configuration.write_regions(data, {name: wanted.region[name] for name in new}, ports, broker)
+    prometheus.write(data, wanted, ports)
     hub_users = {names.hub_user(name): (data.secret(f"hub {name}"), hub_acl.rules(name)) for name in wanted.region}
     others = configuration.foreign(environ)
     hub = redis_server(

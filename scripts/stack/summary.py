@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from regions.settings import Settings
-from scripts.stack import distance
+from scripts.stack import distance, prometheus
 from scripts.stack.configuration import Ports
 from scripts.stack.data_folder import DataFolder, default_path
 from scripts.stack.distance import Wan
@@ -39,6 +39,7 @@ def show(
         progress.line(f"  {'key':<17} {data.key}   also in {data.path / 'key'}, where commands find it")
     for line in region_lines(data, wanted, ports, wanted.region, sources):
         progress.line(line)
+    progress.line(f"  {'metrics':<17} {url}/metrics   prometheus --config.file {data.path / prometheus.FILE}")
     if ports.wan is not None:
         for line in wan_lines(ports.wan):
             progress.line(line)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from jobs import errors
 from regions import durability, names, settings, topology
+from regions.metrics import METRICS
 from regions.settings import ROOT
 from scripts import cli
 from scripts.stack import hub_acl
@@ -120,6 +121,13 @@ def test_every_problem_stands_in_the_document_as_its_page_has_it():
 def plain(text: str) -> str:
     """A text without its links."""
     return re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", text)
+
+
+def test_every_metric_stands_in_the_document_as_it_is():
+    documented = table("reference.md", "metric")
+    assert documented == {
+        one.name: [one.kind, ", ".join(one.labels), ", ".join(one.parts), one.help] for one in METRICS.values()
+    }
 
 
 def test_every_fault_stands_in_the_document_with_its_anchor():

@@ -140,6 +140,13 @@ class Overview:
             elif told and not now:
                 log.info("a region has the same definitions as this gateway again", region=name)
 
+    def known(self) -> tuple[list[tuple[RegionState, dict[str, Any]]], list[dict[str, Any]]]:
+        """What ``/v1/regions`` and ``/v1/sources`` show of each region and source, at most a second old; no region while the hub is away."""
+        states = self._states()
+        entries = self._entries_by_region()
+        regions = [(state, self._region_view(state, entries)) for state in states[0].values()]
+        return regions, [self._source_view(entry, states) for entry in self._catalog.entries()]
+
     def _source_view(self, entry: Entry, states: States) -> dict[str, Any]:
         view = source_view(entry, *states)
         if entry.definition is not None and entry.region not in self._settings.region:

@@ -185,7 +185,8 @@ class Poller:
 
 
 def _cancelled(view: View, task: TaskView) -> Settlement:
-    frame = frame_made(task.id, task.source, task.region, "cancelled", Cancelled("the client cancelled it"))
+    error = Cancelled("the client cancelled it")
+    frame = frame_made(task.id, task.source, task.region, "cancelled", error)
     return Settlement(
         request=view.id,
         task=task.id,
@@ -194,6 +195,8 @@ def _cancelled(view: View, task: TaskView) -> Settlement:
         finished_ms=view.created_ms,  # counts for successes only
         size_bytes=len(frame),
         frame=frame,
+        source=task.source,
+        origin=error.whose,
     )
 
 

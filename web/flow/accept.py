@@ -29,6 +29,7 @@ from web.flow.publish import Batch, Message, Publisher, message
 from web.hub import reuse, scripts
 from web.hub.ledger import Begun, Ledger, Limited, New, NewTask, Repeated, Times, message_of
 from web.hub.redis import Hub, HubUnavailable, reason_of
+from web.hub.tally import Tally
 
 BUDGET_SECONDS: Final = 0.9
 COPIES_SHARE: Final = 0.5  # of a region's room at the hub: past it a result is not copied for another task, but fetched
@@ -55,16 +56,18 @@ class Refused(Struct, frozen=True):
 
 Decided = Accepted | Refused | Repeated | Limited
 Done = Callable[[Decided], None]
+_OUTCOMES: Final = {Accepted: "accepted", Refused: "refused", Repeated: "repeated", Limited: "limited"}
 
 
 class _Pending:
     """A request that is being accepted. Only its first end counts."""
 
-    def __init__(self, new: New, done: Done) -> None:
-        self.new, self.done = new, done
+    def __init__(self, new: New, done: Done, tally: Tally) -> None:
+        self.new, self.done, self._tally = new, done, tally
         self.times: Times | None = None
         self.batch: Batch | None = None  # None if nothing has to be published
         self.reused = 0
+        self._began = time.monotonic()
         self.has_accept = False  # the hub has accepted it; its disk has yet to write that
         self._lock = threading.Lock()
         self._is_ended = False
@@ -81,6 +84,11 @@ class _Pending:
             self._is_ended = True
         if before is not None:
             before()
+        self._tally.requests.add(_OUTCOMES[type(how)])
+        if isinstance(how, Accepted):
+            regions = {task.region for task in self.new.tasks}
+            region = regions.pop() if len(regions) == 1 else ""
+            self._tally.hops.add("accept", region, seconds=time.monotonic() - self._began)
         try:
             self.done(how)
         except Exception:  # one answer that can't be given must not stop the answers of other requests
@@ -113,7 +121,7 @@ class Acceptor:
 
     def submit(self, new: New, done: Done) -> None:
         """Writes the ledger and publishes; returns at once. It raises nothing: every failure is a ``Refused``."""
-        pending = _Pending(new, done)
+        pending = _Pending(new, done, self._ledger.tally)
         reason = self.cleaner.full or (None if new.max_age else self._unpublishable(new.tasks))
         if reason is not None:
             pending.end(Refused(new, reason))

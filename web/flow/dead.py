@@ -234,6 +234,8 @@ class DeadReader:
             finished_ms=self._ledger.now_ms(),
             size_bytes=len(frame),
             frame=frame,
+            source=task.source,
+            origin=error.whose,
         )
         if self._ledger.settle([one])[0] in scripts.ENDED:
             self._news([letter.request])

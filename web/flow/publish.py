@@ -22,7 +22,9 @@ from pika.channel import Channel
 
 from jobs import contract
 from regions import connect, frames, logs, names, topology
+from regions.counts import CELLS, observe
 from regions.loop import Loop
+from regions.metrics import Sample
 from regions.settings import Settings
 from web.hub.faults import Found
 
@@ -68,8 +70,9 @@ End = tuple[Batch, str | None]  # a batch that has ended, and the reason that it
 class _Lane:
     """One region's channel and its unconfirmed messages. Used with the publisher's lock held."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    def __init__(self, channel: Channel, took: list[int]) -> None:
+        """``took``: the histogram of the times until confirms (regions.counts)."""
+        self.channel, self._took = channel, took
         self.unconfirmed: dict[
             int, tuple[Batch, str, float]
         ] = {}  # by delivery tag: batch, message id, when it was sent
@@ -115,8 +118,9 @@ class _Lane:
         tags = list(itertools.takewhile(lambda one: one <= tag, self.unconfirmed)) if is_multiple else [tag]
         ends: list[End] = []
         for one in tags:
-            batch, message_id, _ = self.unconfirmed.pop(one)
+            batch, message_id, sent = self.unconfirmed.pop(one)
             batch.unconfirmed -= 1
+            observe(self._took, 0, self.confirmed_at - sent)
             if message_id in self._returned:
                 self._returned.discard(message_id)
                 ends.append((batch, "the broker has no queue for the region"))
@@ -145,6 +149,7 @@ class Publisher:
         self._blocked: str | None = None
         self._down: str | None = "the broker is not reached yet"
         self._lock = threading.Lock()  # of the lanes; held while frames are sent, so that tags count them
+        self._took: dict[str, list[int]] = {}  # by region: how long confirms took (regions.counts)
         self.regained: list[Callable[[], None]] = []
         self._loop = Loop("publish", self._turn)
 
@@ -172,6 +177,17 @@ class Publisher:
             if lane.is_silent:
                 return self.unavailable or f"the broker does not confirm for {region}"
         return None
+
+    def samples(self) -> list[Sample]:
+        """How long confirms took, and how many are owed."""
+        with self._lock:
+            took = {region: tuple(cells) for region, cells in self._took.items()}
+            owed = {region: len(lane.unconfirmed) for region, lane in self._lanes.items()}
+        return [
+            ("nearfetch_rabbitmq_up", (), int(self.unavailable is None)),
+            *(("nearfetch_hop_seconds", ("publish", region), cells) for region, cells in took.items()),
+            *(("nearfetch_rabbitmq_unconfirmed_messages", (region,), count) for region, count in owed.items()),
+        ]
 
     def silent_in(self, region: str) -> str | None:
         """Why this region's queues take no messages while those of others may; None when they may, too."""
@@ -291,7 +307,7 @@ class Publisher:
                 connection.channel(on_open_callback=functools.partial(self._lane_opened, region))
 
     def _lane_opened(self, region: str, channel: Channel) -> None:
-        lane = _Lane(channel)
+        lane = _Lane(channel, self._took.setdefault(region, [0] * CELLS))
         self._opening.discard(region)
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_return_callback(functools.partial(self._on_return, lane))

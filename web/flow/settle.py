@@ -22,6 +22,7 @@ from jobs import contract
 from jobs.definition.catalog import Catalog
 from jobs.errors import Expired, Internal, TaskError, TooLarge
 from regions import connect, logs, names
+from regions.counts import Labels
 from regions.link import Link
 from regions.loop import Loop
 from regions.script import send, value
@@ -118,6 +119,7 @@ class Settler:
             str, dict[str, float]
         ] = {}  # by region: its bridges and pools, and when each sent its last status
         self._housekeeping_at = self._forget_at = 0.0
+        self._read_at = 0.0  # when the entries at hand were read (monotonic)
         self._loop = Loop("settle", self._turn, last=self._finish, end_seconds=BLOCK_SECONDS + 5)
 
     def start(self) -> None:
@@ -286,6 +288,7 @@ class Settler:
 
     def _handle(self, entries: list[Entry]) -> None:
         """Lets all entries take effect, those first for which clients wait here; then they may be acknowledged."""
+        self._read_at = time.monotonic()
         of = [fields.get(b"q", b"").decode("ascii", "replace") for _, _, fields in entries]
         wanted = set(self._news.wanted(set(of)) if len(entries) > 1 else ())
         first = [entry for entry, request in zip(entries, of, strict=True) if request in wanted]
@@ -365,6 +368,7 @@ class Settler:
 
     def _refuse(self, region: str, entry: str, fields: dict[bytes, bytes], refused: Refused) -> None:
         self._refusals.add(region, entry, fields, refused)
+        self._ledger.tally.refused.add(region, refused.what)
 
     def _settle(self, settlements: list[Settlement]) -> None:
         if not settlements:
@@ -373,6 +377,7 @@ class Settler:
         settlements = [*filter(self._is_usual, settlements), *self._instead(unusual)]
         wanted = set(self._news.wanted({one.request for one in settlements}))
         answers, views = self._ledger.settle_and_read(settlements, wanted)
+        settled_at = time.monotonic()
         refused: list[tuple[Settlement, int]] = []
         news: list[str] = []
         for one, answer in zip(settlements, answers, strict=True):
@@ -387,7 +392,21 @@ class Settler:
                 self._runs.add(one.region, one.run, one.finished_ms, one.task)
         if news:
             self._news.news(news, views)
+        self._time(settlements, answers, views, settled_at)
         self._settle(self._instead(refused))
+
+    def _time(
+        self, settlements: Sequence[Settlement], answers: Sequence[int], views: Mapping[str, View], settled_at: float
+    ) -> None:
+        """Counts how long the last hops of these tasks took: their end, and the answer where a client of this gateway waited."""
+        taken, answered = settled_at - self._read_at, time.monotonic() - settled_at
+        hops: list[tuple[Labels, float]] = []
+        for one, answer in zip(settlements, answers, strict=True):
+            if answer in scripts.ENDED:
+                hops.append((("settle", one.region), taken))
+                if one.request in views:
+                    hops.append((("answer", one.region), answered))
+        self._ledger.tally.hops.add_all(hops)
 
     def _refuse_foreign(self, foreign: Sequence[_Foreign]) -> None:
         """Refuses runs of sources for which the hub did not ask their region. None of them is counted.
@@ -418,8 +437,19 @@ class Settler:
                 found = {b"t": one.task.encode(), b"b": str(one.size_bytes).encode()}
                 self._refuse(one.region, "", found, Refused("frame", str(error)))
             status = "expired" if answer == scripts.LATE else "failed"
-            frame = frame_made(one.task, sources.get(one.task, ""), one.region, status, error)
-            instead.append(msgspec.structs.replace(one, status=status, frame=frame, size_bytes=len(frame), held_max=0))
+            source = sources.get(one.task, "")
+            frame = frame_made(one.task, source, one.region, status, error)
+            instead.append(
+                msgspec.structs.replace(
+                    one,
+                    status=status,
+                    frame=frame,
+                    size_bytes=len(frame),
+                    held_max=0,
+                    source=source,
+                    origin=error.whose,
+                )
+            )
         return instead
 
 

@@ -157,7 +157,8 @@ class Sweeper:
         return len(ended)
 
     def _expired(self, request: str, task: str, source: str, region: str, now: int) -> Settlement:
-        frame = frame_made(task, source, region, "expired", Expired("no result came by the deadline"))
+        error = Expired("no result came by the deadline")
+        frame = frame_made(task, source, region, "expired", error)
         return Settlement(
             request=request,
             task=task,
@@ -166,6 +167,8 @@ class Sweeper:
             finished_ms=now,
             size_bytes=len(frame),
             frame=frame,
+            source=source,
+            origin=error.whose,
         )
 
     def _forget_parts(self, client: redis.Redis) -> None:

@@ -119,6 +119,7 @@ class Exchange:
         "owner",
         "path",
         "request",
+        "route",
     )
 
     def __init__(
@@ -135,6 +136,7 @@ class Exchange:
         self.environ, self.is_http11, self.body = environ, is_http11, body  # the handler's only
         self.method: str = sys.intern(environ["REQUEST_METHOD"])
         self.path: str = environ["PATH_INFO"]
+        self.route = ""  # the call's path as the app has it, for the count; empty if there is no such call
         self.request = ""  # the request that it is about, for the log line
         self._fields: dict[str, object] | None = None  # further fields of that
         self.extra: tuple[tuple[str, str], ...] = ()  # headers of its answer, whatever it is
@@ -396,13 +398,15 @@ class Exchange:
         self._watcher = self._watched = None
         # Before the log line, since the client may be about to ask again.
         self._socket.hand_back(keep=self._keep and not self._gone)
+        took = time.monotonic() - self._started
+        self._outlet.calls.add(self.route, str(self._answered_status), seconds=took)
         fields = {"request": self.request} if self.request else {}
         log.info(
             "request",
             method=self.method,
             path=self.path[:200],
             status=self._answered_status,
-            ms=round((time.monotonic() - self._started) * 1000, 1),
+            ms=round(took * 1000, 1),
             **fields,
             **(self._fields or {}),
         )

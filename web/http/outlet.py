@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from jobs import memory
 from regions import logs
+from regions.counts import Histogram
 from regions.loop import Loop
 from web.http import problems
 from web.http.coding import Coding, coded
@@ -50,6 +51,7 @@ class Outlet:
         self.quota = quota  # for answers that clients have not taken yet
         self._quotas = (quota, receiving)
         self.open: set[Exchange] = set()  # exchanges that are not over
+        self.calls = Histogram()  # of those that are over: route, status
         self._epoll = select.epoll()
         self._exchanges: dict[int, Exchange] = {}  # by descriptor; those that are waited for
         self._full: dict[int, Exchange] = {}  # those of them whose socket takes no more for now

@@ -13,6 +13,7 @@ from ulid.base32 import ENCODE
 
 TASKS_MAX: Final = 1023
 _COUNTED: Final = 10  # bits
+_DIGITS: Final = str.maketrans(ENCODE, "0123456789ABCDEFGHIJKLMNOPQRSTUV")  # as int() reads them
 
 
 def new() -> str:
@@ -29,3 +30,8 @@ def task(request: str, number: int) -> str:
 def request_of(task: str) -> str:
     """The id of a task's request; raises ValueError when ``task`` is not a ULID."""
     return str(ULID.from_int(int(ULID.from_str(task)) >> _COUNTED << _COUNTED))
+
+
+def made_ms(one: str) -> int:
+    """When the id of a request or a task was made, in ms since the epoch by its gateway's clock. Raises ValueError for no ULID."""
+    return int(one[:10].translate(_DIGITS), 32)

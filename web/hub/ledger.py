@@ -24,6 +24,7 @@ from web.hub import frame, scripts, takeover
 from web.hub.keys import NO_LIMITS, KeyLimits
 from web.hub.region import RegionState, read_regions
 from web.hub.takeover import Moved
+from web.hub.tally import Tally
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long
@@ -219,6 +220,10 @@ class Settlement(Struct, frozen=True, kw_only=True):
     frame: bytes = b""
     trail: bytes = b""  # JSON: a contract.Trail, or the id of the task whose result is used again
     run: contract.Run | None = None  # the run in that trail
+    source: str = (
+        ""  # without a run: whose task it is, as far as the hub knows, and whose fault its end (contract.Error)
+    )
+    origin: str = ""
     held_max: int = 0  # bytes that the region may hold here; 0 means no limit, and that a frame is not counted
 
     @property
@@ -234,6 +239,7 @@ class Ledger:
         """``archives``: notes finished requests for ``web.flow.archive``."""
         self._client, self._limits, self._archives = client, limits, archives
         self.request_bytes_max, self.answer_bytes_max = limits.request_bytes_max, limits.answer_bytes_max
+        self.tally = Tally()  # what this gateway has done
         # Called with tasks that have ended while other regions were asked, too: (request, (task, region) of those, ms left).
         self.left_out: Callable[[str, list[tuple[str, str]], int], None] = lambda *_: None
 
@@ -383,6 +389,7 @@ class Ledger:
                 continue
             for number, answer in zip(part, value(reply), strict=True):
                 answers[number] = answer if isinstance(answer, int) else self._left(settlements[number], answer)
+        self.tally.ended(one for one, answer in zip(settlements, answers, strict=True) if answer in scripts.ENDED)
         # What can't be read here is read again for its waiter, and its error logged there.
         found = [reply for reply in zip(places, replies[len(parts) :], strict=True) if isinstance(reply[1], list)]
         views = [_read_view(request, after, reply) for (request, after), reply in found]

@@ -86,7 +86,8 @@ class Hub:
         self._refusal: str | None = None  # why it takes no writes
         self._short: str | None = None  # why it would lose accepted requests in a crash
         self._denied: str | None = None  # why it denies an accept
-        self._expected = 0.0  # bytes at the last probe: those in use, and those that open tasks bring
+        self._used = 0  # bytes in use at the last probe
+        self._expected = 0.0  # the same with those that open tasks bring
         self._limit = 0.0  # maxmemory, in bytes
         self._admitted = 0.0  # bytes of requests since then
         self._lock = threading.Lock()
@@ -113,6 +114,12 @@ class Hub:
     def away(self) -> str | None:
         """None when the server answers, otherwise why it counts as away."""
         return self._away
+
+    @property
+    def memory(self) -> tuple[int, float, float]:
+        """Bytes at the last probe: those in use, the same with what open tasks bring, and maxmemory (0 for no limit)."""
+        with self._lock:
+            return self._used, self._expected, self._limit
 
     def check(self) -> None:
         """Raises a ``HubUnavailable`` at once when no request can be taken now."""
@@ -241,7 +248,8 @@ class Hub:
         brought = [count * self.mean_result_bytes(region) for region, count in zip(regions, open_tasks, strict=True)]
         coming = sum(min(of, self.region_bytes_max or of) for of in brought)  # no region may hold more
         with self._lock:
-            self._expected, self._limit, self._admitted = used + coming, limit, self._admitted - admitted
+            self._used, self._expected, self._limit = used, used + coming, limit
+            self._admitted -= admitted
         is_full = limit > 0 and used + coming > FULL_AT * limit
         self._full = FULL if is_full else None
         if self._away is not None or self._denied is not None:

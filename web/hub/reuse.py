@@ -48,6 +48,7 @@ def _usable(new: New, begun: Begun, copies_max: int) -> Iterator[Settlement]:
             finished_ms=begun.created_ms,
             size_bytes=size,
             frame=frame,
+            source=latest.task.source,
             trail=msgspec.json.encode(latest.key.rpartition(":")[2]),
             held_max=copies_max,
         )

@@ -394,7 +394,9 @@ class Gateway:
             overview,
             self.faults,
         )
-        found = routes(self.intake, poller, self.recall, overview, self.region_streams, self.faults, health, metrics, limits)
+        found = routes(
+            self.intake, poller, self.recall, overview, self.region_streams, self.faults, health, metrics, limits
+        )
         bodies: dict[tuple[str, str], Body] = {
             ("POST", "/v1/requests"): (limits.body_bytes_max, self.intake.check_head),
             ("POST", signin.PATH): (signin.BODY_BYTES_MAX, sign_in.check_own_page),

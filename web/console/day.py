@@ -9,6 +9,7 @@ from web.console.frame import Page, Parts, code, empty
 from web.console.markup import Html, join, tag
 from web.http.exchange import Exchange
 
+REFRESH_SECONDS: Final = 60
 TARGET_SECONDS: Final = 2.0  # of a region that went a moment ago
 
 
@@ -42,7 +43,8 @@ def _of(parts: Parts, region: str) -> Html:
     found = parts.settings.region.get(region)
     target = found.scale.target_wait_seconds if found is not None else TARGET_SECONDS
     name = f"The last day of {region}"
-    return join(
+    return tag(
+        "div",
         tag("p", summary(minutes, target)),
         tag("div", picture(minutes, UTC, target, name=name), class_="scroll figure-box", tabindex=0, role="region", aria_label=name),
         tag("p", "A grey band: nothing is recorded, since no worker ran or the region was started then.", class_="muted small"),
@@ -53,4 +55,5 @@ def _of(parts: Parts, region: str) -> Html:
             f"nearfetch day {region} --replay day.csv -o other.svg # with the [scale] of today",
             label="The day as a file",
         ),
+        id="day", data_refresh=REFRESH_SECONDS,
     )  # fmt: skip

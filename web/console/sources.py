@@ -24,6 +24,7 @@ from web.hub.redis import HubUnavailable
 
 View = Mapping[str, Any]
 
+REFRESH_SECONDS: Final = 15
 HEALTHS: Final = ("broken", "failing", "degraded", "unknown", "ok")  # what needs somebody stands first
 
 
@@ -41,7 +42,7 @@ def page(parts: Parts, exchange: Exchange) -> Page:
         tag("h1", "Sources"),
         _form(found, words, health, region),
         tag("p", _count(len(shown), len(found)), id="count", class_="muted small", role="status"),
-        _list(own, shown, hours, "Sources"),
+        _list(own, shown, hours, "Sources", id_="catalogue"),
         _tests(apart, shown, hours, is_open=bool(words)) if apart else NOTHING,
     )
     return Page("Sources", main, scripts=("sources.js",), styles=("figures.css",))
@@ -88,7 +89,9 @@ def _count(shown: int, total: int) -> str:
     return f"{total:,} sources" if shown == total else f"{shown:,} of {total:,} sources"
 
 
-def _list(found: Sequence[View], shown: Container[str], hours: Mapping[str, list[Hour]], caption: str) -> Html:
+def _list(
+    found: Sequence[View], shown: Container[str], hours: Mapping[str, list[Hour]], caption: str, *, id_: str
+) -> Html:
     headings = ("source", "health", "last day", "ask")
     head = tag("tr", (tag("th", name, scope="col") for name in headings))
     return tag(
@@ -97,6 +100,8 @@ def _list(found: Sequence[View], shown: Container[str], hours: Mapping[str, list
         tag("thead", head),
         tag("tbody", (_row(one, hours.get(one["id"], []), is_shown=one["id"] in shown) for one in found)),
         class_="catalogue",
+        id=id_,
+        data_refresh=REFRESH_SECONDS,
         hidden=not any(one["id"] in shown for one in found),
     )
 
@@ -134,7 +139,7 @@ def _tests(found: Sequence[View], shown: Container[str], hours: Mapping[str, lis
             "Their hosts have names that are reserved for examples, or are loopback addresses: nobody asks them in earnest.",
             class_="muted small",
         ),
-        _list(found, shown, hours, "Sources for tests"),
+        _list(found, shown, hours, "Sources for tests", id_="catalogue-tests"),
         open=is_open,
         class_="tests",
     )
@@ -148,7 +153,8 @@ def one(parts: Parts, exchange: Exchange, source: str) -> Page:
         for hour in found["hours"]
     ]
     learned = found["learned"]
-    main = join(
+    main = tag(
+        "div",
         tag("p", tag("a", "Sources", href="/sources"), class_="small"),
         tag(
             "div",
@@ -169,6 +175,8 @@ def one(parts: Parts, exchange: Exchange, source: str) -> Page:
         _fields(found["schema"], learned),
         tag("h2", "Bytes"),
         _traffic(found["traffic"]),
+        id="source",
+        data_refresh=REFRESH_SECONDS,
     )
     return Page(found["id"], main, styles=("figures.css",))
 

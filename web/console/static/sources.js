@@ -1,6 +1,5 @@
 // Filters the catalogue while somebody writes. Without a script the form asks the gateway.
 const form = document.querySelector("form.find");
-const rows = [...document.querySelectorAll("tr[data-find]")];
 const count = document.getElementById("count");
 const tests = document.querySelector("details.tests");
 let timer = 0;
@@ -8,6 +7,7 @@ let timer = 0;
 function filter() {
   const words = form.q.value.toLowerCase().split(/\s+/).filter(Boolean);
   const { health, region } = { health: form.health.value, region: form.region.value };
+  const rows = [...document.querySelectorAll("tr[data-find]")];  // the tables are read again now and then
   let shown = 0;
   for (const row of rows) {
     const { find, health: its, region: where } = row.dataset;

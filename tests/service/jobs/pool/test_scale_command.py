@@ -130,7 +130,7 @@ def test_a_day_is_recorded_and_can_be_drawn_and_played_again(run, pool, region_r
         root = ET.fromstring(one.read_text())
         assert word in "".join(root.itertext())
         assert {path.get("class") for path in root.iter("{http://www.w3.org/2000/svg}path")} == {
-            "grid", "came", "ready", "wanted", "oldest", "target",
+            "grid", "axis", "area-a", "area-b", "area-c", "line-a", "level",
         }  # fmt: skip
 
 

@@ -207,7 +207,10 @@ class Reporter:
             return [], self._day_sent
         try:
             entries: Any = self._client.xrange(names.DAY, min=self._day_sent, count=MINUTES_MAX)
-        except redis.exceptions.RedisError:  # the status says that it is away
+        except (
+            redis.exceptions.RedisError
+        ):  # the status says that it is away, and must not wait for it once more each time
+            self._day_due = time.monotonic() + DAY_SECONDS
             return [], self._day_sent
         if len(entries) < MINUTES_MAX:
             self._day_due = time.monotonic() + DAY_SECONDS

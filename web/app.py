@@ -133,7 +133,6 @@ def routes(
         ("GET", "/v1/regions/<region>", lambda _, region: overview.region(region)),
         ("GET", "/v1/regions/<region>/events", lambda _, region: faults.events(region)),
         ("GET", "/v1/faults", faults.answer),
-        ("GET", "/runbooks", lambda _: faults.runbooks()),
         ("GET", "/v1/regions/<region>/day", lambda _, region: overview.day(region)),
         ("GET", "/healthz", lambda _: health.live()),
         ("GET", "/readyz", lambda _: health.ready()),

@@ -1,9 +1,8 @@
-"""What is wrong now: ``GET /v1/faults``, a line in the log when a fault begins and when it ends, and the page of runbooks.
+"""What is wrong now: ``GET /v1/faults``, and a line in the log when a fault begins and when it ends.
 
 A thread of each gateway looks once a second at what the parts of the gateway know, and at what the regions reported.
 """
 
-import html
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +24,7 @@ from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
 from web.hub import events, scripts
 from web.hub.events import Event
-from web.hub.faults import KINDS, SILENT_MS, Book, Fault, Found, of_region
+from web.hub.faults import SILENT_MS, Book, Fault, Found, of_region
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import RegionState
@@ -81,15 +80,6 @@ class Faults:
             raise Problem("forbidden", "expected a key with the scope admin")
         body = msgspec.json.encode({"faults": self.now, "at": rfc3339(round(time.time() * 1000))})
         return Answer(200, body, [JSON, ("Cache-Control", "no-store")])
-
-    def runbooks(self) -> Answer:
-        """The page of runbooks: for each fault what it costs, and what mends it."""
-        headers = [
-            ("Content-Type", "text/html; charset=utf-8"),
-            ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
-            ("Cache-Control", "max-age=60"),
-        ]
-        return Answer(200, _page().encode(), headers)
 
     def _turn(self) -> float:
         try:
@@ -213,17 +203,3 @@ def _shown(reasons: Sequence[str]) -> str:
 def _labels(fault: Fault) -> dict[str, str]:
     labels = {"fault": fault.name, "region": fault.region, "source": fault.source, "broken": fault.part}
     return {key: of for key, of in labels.items() if of}
-
-
-def _page() -> str:
-    rows = "".join(
-        f'<h2 id="{name}">{name}</h2>\n<p>{html.escape(kind.severity)}. It costs: {html.escape(kind.cost)}.</p>\n'
-        f"<p>What mends it: {html.escape(_general(kind.mend))}.</p>\n"
-        for name, kind in KINDS.items()
-    )
-    head = '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>Runbooks</title>\n<h1>Runbooks</h1>\n'
-    return f"{head}{rows}</html>\n"
-
-
-def _general(mend: str) -> str:
-    return mend.format(region="REGION", source="SOURCE", part="PART")

@@ -249,7 +249,6 @@ def _paths(limits: Limits) -> dict[str, Any]:
             ),
         },
         "/v1/faults": {"get": _call("Gateway", "faults", "What is wrong now.", {"200": _answer("The faults, those that page first.", ref("Faults"))})},
-        "/runbooks": {"get": _call("Gateway", "runbooks", "What each fault costs and what mends it, as a page.", {"200": _page("The page.")})},
         "/metrics": {
             "get": _call(
                 "Gateway", "metrics", "What Prometheus reads.",

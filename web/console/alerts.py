@@ -1,4 +1,8 @@
-"""The page *Alerts*: what fires now, what it costs, and what mends it. Without a fault it says what is looked at."""
+"""The page *Alerts*: what fires now, what it costs, and what mends it. Without a fault it says what is looked at.
+
+/alerts         what fires now
+/runbooks#NAME  what a fault of this name costs, and what mends it
+"""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -9,7 +13,7 @@ from web.console.markup import Child, Html, join, tag
 from web.console.regions import cut
 from web.http.exchange import Exchange
 from web.http.problems import Problem
-from web.hub.faults import KINDS, RUNBOOKS, Fault
+from web.hub.faults import KINDS, RUNBOOKS, Fault, Kind
 
 REFRESH_SECONDS: Final = 2
 SEVERITIES: Final = {"page": "page: somebody should be woken", "ticket": "ticket: it can wait for the day"}
@@ -97,3 +101,41 @@ def _about(name: str) -> str:
     return {"region": "Each region", "source": "Each source", "standby": "Each source"}.get(
         first, "The hub and its gateways"
     )
+
+
+def runbooks(parts: Parts, exchange: Exchange) -> Page:
+    """``/runbooks``: a section for each fault, whether it fires or not."""
+    now = parts.faults.now if exchange.owner.sees_all else ()
+    sections: list[Html] = []
+    for about, names in groupby(KINDS, key=_about):
+        sections.append(tag("h2", about))
+        sections += [_runbook(name, KINDS[name], [one for one in now if one.name == name]) for name in names]
+    main = join(
+        tag("h1", "Runbooks"),
+        tag("p", "Each fault by its name: what clients notice, and what mends it. ", tag("a", "What fires now", href="/alerts"), "."),
+        sections,
+    )  # fmt: skip
+    return Page("Runbooks", main, styles=("figures.css",))
+
+
+def _runbook(name: str, kind: Kind, firing: Sequence[Fault]) -> Html:
+    places = ", ".join(dict.fromkeys(one.region or one.source or one.part or "here" for one in firing))
+    return tag(
+        "section",
+        tag("div", tag("h3", name, id=f"name-{name}"), badge(kind.severity), class_="row"),
+        tag("p", f"It fires now: {cut(places)}.", class_="notice bad") if firing else None,
+        tag(
+            "dl",
+            tag("div", tag("dt", "It costs"), tag("dd", kind.cost)),
+            tag("div", tag("dt", "What mends it"), tag("dd", general(kind.mend))),
+            class_="pairs",
+        ),
+        class_="runbook",
+        id=name,
+        aria_labelledby=f"name-{name}",
+    )
+
+
+def general(mend: str) -> str:
+    """What mends a fault, of no region or source in particular."""
+    return mend.format(region="REGION", source="SOURCE", part="PART")

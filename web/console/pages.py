@@ -21,6 +21,7 @@ PAGES: Final[tuple[tuple[str, Render], ...]] = (
     ("/regions", regions.page),
     ("/regions/live", regions.live),
     ("/alerts", alerts.page),
+    ("/runbooks", alerts.runbooks),
     ("/day", day.page),
 )
 FILE: Final = "/console/<version>/<name>"

@@ -18,7 +18,7 @@ from web.hub.runs import Runs
 SOURCES = 200
 FIELDS = "[rows]\ncss = 'li'\n[fields]\nname = 'b'\nprice = {css = 'i', type = 'decimal'}\n"
 HOSTILE = '<img src=x onerror="document.title=1"><script>document.title=1</script>'
-PAGES = ("/regions", "/sources", "/sources/made.s001", "/alerts", "/day")
+PAGES = ("/regions", "/sources", "/sources/made.s001", "/alerts", "/runbooks", "/day")
 
 
 class Regions(Stack):

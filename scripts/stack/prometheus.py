@@ -5,6 +5,7 @@ look at what no gateway can tell of itself, or at what will be a fault.
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -103,6 +104,12 @@ def write(data: DataFolder, wanted: Settings, ports: Ports) -> None:
         "scrape_configs": [gateway, *others],
     }
     data.write(FILE, json.dumps(config, indent=1) + "\n")  # JSON is YAML
+
+
+def command(data: DataFolder) -> str:
+    """The command that starts Prometheus on a stack; by itself it would keep its data in the working folder."""
+    config, kept = (shlex.quote(str(data.path / name)) for name in (FILE, "prometheus"))
+    return f"prometheus --config.file {config} --storage.tsdb.path {kept}"
 
 
 def _targets(ports: list[int]) -> dict[str, list[str]]:

@@ -39,7 +39,7 @@ def show(
         progress.line(f"  {'key':<17} {data.key}   also in {data.path / 'key'}, where commands find it")
     for line in region_lines(data, wanted, ports, wanted.region, sources):
         progress.line(line)
-    progress.line(f"  {'metrics':<17} {url}/metrics   prometheus --config.file {data.path / prometheus.FILE}")
+    progress.line(f"  {'metrics':<17} {url}/metrics   {prometheus.command(data)}")
     if ports.wan is not None:
         for line in wan_lines(ports.wan):
             progress.line(line)

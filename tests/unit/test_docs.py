@@ -15,7 +15,7 @@ from regions import durability, names, settings, topology
 from regions.metrics import METRICS
 from regions.settings import ROOT
 from scripts import cli
-from scripts.stack import hub_acl
+from scripts.stack import hub_acl, prometheus
 from web import app
 from web.api import problem_types
 from web.http import problems
@@ -125,6 +125,11 @@ def test_every_fault_stands_in_the_document_with_its_anchor():
         f'<a id="{name}"></a>`{name}': [kind.severity, kind.cost, kind.mend.format(**general)]
         for name, kind in faults.KINDS.items()
     }
+
+
+def test_the_alert_rules_that_ship_are_those_of_the_faults():
+    found = prometheus.RULES.read_text(encoding="utf-8")
+    assert found == prometheus.rules(), "run: python -m scripts.stack.prometheus > scripts/prometheus/alerts.yml"
 
 
 def test_the_architecture_names_every_source_file_once_and_no_other():

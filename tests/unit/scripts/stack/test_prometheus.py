@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from regions import settings
 from regions.metrics import METRICS
 from regions.settings import ROOT
-from scripts.stack import prometheus
+from scripts.stack import configuration, prometheus
+from scripts.stack.data_folder import DataFolder
 from tests.unit.test_docs import table
 from web.hub.faults import KINDS
 
@@ -38,11 +40,6 @@ def expressions() -> list[str]:
     """All PromQL of the dashboard, with its variables replaced."""
     targets = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
     return [one.replace("$__rate_interval", "1m").replace("$region", ".*") for one in targets]
-
-
-def test_the_shipped_rules_are_those_of_the_code() -> None:
-    found = (FOLDER / "alerts.yml").read_text(encoding="utf-8")
-    assert found == prometheus.rules(), "python -m scripts.stack.prometheus > scripts/prometheus/alerts.yml"
 
 
 def test_there_is_an_alert_for_each_fault_and_each_has_one_name() -> None:
@@ -119,6 +116,26 @@ def test_promtool_can_read_every_panel(tmp_path: Path) -> None:
     rules = [{"record": f"panel:{number}", "expr": one} for number, one in enumerate(expressions())]
     (tmp_path / "panels.yml").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
     promtool("check", "rules", "panels.yml", folder=tmp_path)
+
+
+@pytest.mark.parametrize("keys", ["false", "true"])
+def test_the_config_of_a_stack_names_each_of_its_parts_by_its_port(tmp_path: Path, keys: str) -> None:
+    data = DataFolder(tmp_path)
+    data.open()
+    data.write("key", "nf_x")
+    wanted = settings.load({"NEARFETCH__GATEWAY__KEYS": keys})
+    ports = configuration.choose_ports(data, wanted, 18080)
+    prometheus.write(data, wanted, ports)
+    config = json.loads((tmp_path / prometheus.FILE).read_text())
+    found = {one["job_name"]: one["static_configs"][0]["targets"] for one in config["scrape_configs"]}
+    assert found["nearfetch-gateway"] == ["127.0.0.1:18080"]
+    assert found["nearfetch-bridge"] == [f"127.0.0.1:{ports.bridge_metrics[name]}" for name in wanted.region]
+    assert found["nearfetch-workers"] == [f"127.0.0.1:{ports.workers_metrics[name]}" for name in wanted.region]
+    assert len({port for targets in found.values() for port in targets}) == 1 + 2 * len(wanted.region)
+    has_key = [one["job_name"] for one in config["scrape_configs"] if "authorization" in one]
+    assert has_key == (["nearfetch-gateway"] if keys == "true" else [])
+    if shutil.which("promtool"):
+        promtool("check", "config", str(tmp_path / prometheus.FILE))
 
 
 def run(tmp_path: Path, tests: list[dict]) -> None:

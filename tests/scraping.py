@@ -22,12 +22,12 @@ class Scrape:
         assert len(names) == len(set(names))
         self._samples = [sample for one in families for sample in one.samples]
 
-    def get(self, name: str, **labels: str) -> float | None:
+    def get(self, metric: str, /, **labels: str) -> float | None:
         """The sum of the samples of this name and these labels; None if there are none. Names are given without their prefix."""
         found = [
             one.value
             for one in self._samples
-            if one.name == f"nearfetch_{name}" and labels.items() <= one.labels.items()
+            if one.name == f"nearfetch_{metric}" and labels.items() <= one.labels.items()
         ]
         return sum(found) if found else None
 

@@ -113,7 +113,9 @@ class Bridge(Struct, frozen=True, forbid_unknown_fields=True):
 class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
     """rq-dashboard. ``redis_url`` names a Redis user that can't change jobs; without ``password`` it does not start.
 
-    ``url``: where people reach it, when that is not its host and port.
+    With ``operator_password`` there is an operator, too, who deletes jobs as the Redis user of ``operator_redis_url``, and has the
+    gateway at ``gateway_url`` (else ``gateway.public_url``) asked again. ``url``: where people reach it, when that is not its host
+    and port.
     """
 
     url: str = ""
@@ -122,6 +124,10 @@ class Dashboard(Struct, frozen=True, forbid_unknown_fields=True):
     user: str = "ops"
     password: str = ""
     redis_url: str = ""
+    operator_user: str = "operator"
+    operator_password: str = ""
+    operator_redis_url: str = ""
+    gateway_url: str = ""
 
     @property
     def address(self) -> str:

@@ -19,7 +19,7 @@ from jobs.contract import Outcome, Result, Run, Task, Timing, decode_task, faile
 from jobs.errors import BY_TYPE, Internal, Poison, RateLimited, TaskError, TimedOut
 from jobs.queue.claim import Ending, Job
 from jobs.queue.clock import Clock
-from jobs.queue.script import DEATHS_MAX
+from jobs.queue.script import DEATHS_MAX, NO_CALL
 from jobs.queue.shared_fetch import FOR_ALL_MS, tell
 from jobs.queue.turn import Turn, TurnClient
 from jobs.task.execution import Execution
@@ -50,6 +50,12 @@ class _Call(msgspec.Struct, array_like=True):
     keywords: dict[str, Any]
 
 
+_NO_CALL: Final = NO_CALL.encode()
+ENDED: Final = (
+    "expected a task that has not ended, found one that RQ put back into the queue after its end: a task ends once, and its record"
+    " has no arguments any more. Ask its source again: Requeue of this dashboard makes a new request"
+)
+
 _call_decoder: Final = msgspec.json.Decoder(_Call)
 
 
@@ -59,9 +65,14 @@ def read(data: bytes) -> tuple[Task, int]:
     RQ would import and call any function that the data name. Only one name is accepted here, and nothing is imported.
     """
     try:
-        call = _call_decoder.decode(zlib.decompress(data))
+        unpacked = zlib.decompress(data)
     except zlib.error as error:
+        if data == _NO_CALL:
+            raise ValueError(ENDED) from error
         raise ValueError(f"expected packed data, found {error}") from error
+    if unpacked == _NO_CALL:  # RQ packs it when it puts an ended job back into the queue
+        raise ValueError(ENDED)
+    call = _call_decoder.decode(unpacked)
     if call.function != names.JOB_FUNCTION:
         raise ValueError(f"expected a job of {names.JOB_FUNCTION}, found {call.function[:100]!r}")
     return decode_task(bytes(call.arguments[0])), call.arguments[1]

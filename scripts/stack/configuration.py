@@ -149,6 +149,9 @@ def write_regions(data: DataFolder, regions: Mapping[str, settings.Region], port
             "port": ports.dashboard[name],
             "password": data.password(f"dashboard {name}"),
             "redis_url": f"redis://dashboard:{data.secret(f'dashboard redis {name}')}@127.0.0.1:{ports.redis[name]}/0",
+            "operator_password": data.password(f"dashboard operator {name}"),
+            "operator_redis_url": f"redis://dashboard-operator:{data.secret(f'dashboard operator redis {name}')}@127.0.0.1:{ports.redis[name]}/0",
+            "gateway_url": f"http://127.0.0.1:{ports.gateway}/",
         }
         table["metrics"] = {
             "host": "127.0.0.1",

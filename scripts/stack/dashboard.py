@@ -1,12 +1,12 @@
-"""A region's rq-dashboard: behind a password, readable as JSON, and unable to change a job.
+"""A region's rq-dashboard: behind passwords, readable as JSON, and able to change a job only for an operator.
 
 rq-dashboard itself ensures none of this. It has no CSRF guard, requeues jobs on a GET, uses pickle by default, and makes a
-Redis client for each request. So we give it one client, whose Redis user may only read (``DASHBOARD_ACL``), and let only
-GET and HEAD pass.
+Redis client for each request. So we give it one client, whose Redis user may only read (``dashboard_roles.READER_ACL``), and let
+only GET and HEAD pass. What an operator's buttons do, we do in its place, with a client of another user.
 """
 
 import functools
-import hmac
+import math
 import signal
 import threading
 from pathlib import Path
@@ -25,19 +25,14 @@ from rq_dashboard import web as rq_web
 from regions import connect, logs
 from regions.faults import Fault, Faults
 from regions.settings import Region, Settings
-
-# Reads of RQ's keys. The pages also remove the records of workers and executions that are gone; they never change jobs.
-DASHBOARD_ACL: Final = (
-    "~rq:* +@read -@dangerous +@connection -client +client|setname +client|setinfo +client|list +info"
-    " +multi +exec +discard"  # a worker's executions are read in one MULTI
-    " (+srem ~rq:workers* ~rq:worker:*:executions)"
-)
+from scripts.stack import dashboard_roles
 
 THREADS: Final = 8
 BODY_BYTES_MAX: Final = 65_536
 HEADER_BYTES_MAX: Final = 65_536
 TIMEOUT_SECONDS: Final = 10
 STOP_SECONDS: Final = 3
+NO_GATEWAY: Final = dashboard_roles.Gateway()
 _CLIENT: Final = "NEARFETCH_REDIS"
 _TEMPLATES: Final = Path(rq_dashboard.__file__).parent / "templates"
 
@@ -49,12 +44,6 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-# The buttons' calls are refused, so the buttons are hidden.
-_NO_BUTTONS: Final = (
-    '<style>#compact-btn, #requeue-all-btn, #requeue-job-btn, [data-role="requeue-job-btn"]'
-    " { display: none !important }</style>"
-)
 
 
 class _Workers(Worker):
@@ -74,8 +63,16 @@ class _Server(wsgi.Server):
         logs.get("dashboard").log(level, msg, exc_info=traceback or None)
 
 
-def application(client: redis.Redis, region: Region) -> flask.Flask:
-    """A region's dashboard as a WSGI application; the user of ``client`` may only read."""
+def application(
+    client: redis.Redis,
+    region: Region,
+    operator: redis.Redis | None = None,
+    gateway: dashboard_roles.Gateway = NO_GATEWAY,
+) -> flask.Flask:
+    """A region's dashboard as a WSGI application; the user of ``client`` may only read, that of ``operator`` delete jobs, too.
+
+    ``gateway``: the one that is asked again what a failed job asked.
+    """
     rq_web.config.serializer = JSONSerializer
     rq_web.Worker = _Workers
     # rq-dashboard opens a connection for each request by this function. So it never sees a URL with a password.
@@ -85,11 +82,14 @@ def application(client: redis.Redis, region: Region) -> flask.Flask:
     app.config |= {
         _CLIENT: client,
         "RQ_DASHBOARD_REDIS_URL": (connect.without_password(region.dashboard.redis_url),),
-        "RQ_DASHBOARD_DISABLE_DELETE": True,
+        "RQ_DASHBOARD_DISABLE_DELETE": False,  # the pages have the button, which only operators see
     }
     app.jinja_loader = jinja2.FunctionLoader(functools.partial(_template, region.name))
-    app.before_request(functools.partial(_admit, region))
+    admission = dashboard_roles.Admission(region.dashboard)
+    app.before_request(functools.partial(_admit, region, admission))
+    app.before_request(functools.partial(_act, region, operator, gateway))
     app.after_request(_harden)
+    app.context_processor(lambda: {"nearfetch_style": dashboard_roles.style(flask.g.get("role"))})
     app.register_error_handler(redis.exceptions.RedisError, _redis_failed)
     app.register_error_handler(NoSuchJobError, lambda _error: ("No such job.\n", 404))
     app.register_blueprint(rq_web.blueprint)
@@ -106,9 +106,18 @@ def run(settings: Settings, region: str) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     client = connect.open_redis(one.dashboard.redis_url, name=f"dashboard-{region}")
     _warn_of_writer(client, region, log)
+    operator = None
+    if one.dashboard.operator_password:
+        operator = connect.open_redis(one.dashboard.operator_redis_url, name=f"dashboard-operator-{region}")
+    public = settings.gateway.public_url
+    gateway = dashboard_roles.Gateway(one.dashboard.gateway_url or public, public)
     address = (one.dashboard.host, one.dashboard.port)
     server = _Server(
-        address, application(client, one), numthreads=THREADS, timeout=TIMEOUT_SECONDS, shutdown_timeout=STOP_SECONDS
+        address,
+        application(client, one, operator, gateway),
+        numthreads=THREADS,
+        timeout=TIMEOUT_SECONDS,
+        shutdown_timeout=STOP_SECONDS,
     )
     server.max_request_body_size = BODY_BYTES_MAX
     server.max_request_header_size = HEADER_BYTES_MAX
@@ -139,6 +148,13 @@ def _refuse_unsafe(region: Region) -> None:
         for key, message in missing.items()
         if not getattr(region.dashboard, key)
     ]
+    of_operator = region.dashboard.operator_password, region.dashboard.operator_redis_url
+    if any(of_operator) and not all(of_operator):
+        message = "expected both operator_password and operator_redis_url, or neither, found one"
+        faults.append(Fault(f"{region.name}.toml", None, "dashboard.operator_password", message))
+    if all(of_operator) and region.dashboard.operator_user == region.dashboard.user:
+        message = f'expected another name than that of the user who can only look, found "{region.dashboard.user}"'
+        faults.append(Fault(f"{region.name}.toml", None, "dashboard.operator_user", message))
     if faults:
         raise Faults(faults)
 
@@ -152,23 +168,48 @@ def _warn_of_writer(client: redis.Redis, region: str, log: Any) -> None:
     except redis.exceptions.RedisError as error:
         log.warning("the region's Redis does not answer yet", region=region, reason=str(error))
         return
-    log.warning("the user in dashboard.redis_url may change jobs", region=region, expected=DASHBOARD_ACL)
+    log.warning("the user in dashboard.redis_url may change jobs", region=region, expected=dashboard_roles.READER_ACL)
 
 
-def _admit(region: Region) -> flask.Response | None:
+def _admit(region: Region, admission: dashboard_roles.Admission) -> flask.Response | None:
     """None for a request that may pass. The password is checked first, so that strangers do not learn what exists."""
-    given = flask.request.authorization
-    user, password = (given.username or "", given.password or "") if given and given.type == "basic" else ("", "")
-    right_user = hmac.compare_digest(user.encode(), region.dashboard.user.encode())
-    right_password = hmac.compare_digest(password.encode(), region.dashboard.password.encode())
-    if not (right_user and right_password):
+    role, seconds = admission.role(flask.request)
+    if role is None and seconds:
+        wait = {"Retry-After": str(math.ceil(seconds))}
+        return flask.Response("Too many wrong passwords came from your address.\n", 429, wait, mimetype="text/plain")
+    if role is None:
         realm = {"WWW-Authenticate": f'Basic realm="rq-dashboard {region.name}", charset="UTF-8"'}
         return flask.Response("Send a user name and a password.\n", 401, realm, mimetype="text/plain")
-    if flask.request.method not in ("GET", "HEAD") or flask.request.endpoint == "rq_dashboard.requeue_all":
-        return flask.Response("This dashboard is read-only.\n", 405, {"Allow": "GET, HEAD"}, mimetype="text/plain")
+    flask.g.role = role
+    may_post = role == "operator" and flask.request.endpoint in (dashboard_roles.REQUEUE, dashboard_roles.DELETE)
+    is_post = flask.request.method == "POST" and may_post
+    if not is_post and (
+        flask.request.method not in ("GET", "HEAD") or flask.request.endpoint == "rq_dashboard.requeue_all"
+    ):
+        said = "This dashboard is read-only for you.\n" if role == "reader" else "This is not for the dashboard.\n"
+        return flask.Response(said, 405, {"Allow": "GET, HEAD"}, mimetype="text/plain")
     if (flask.request.view_args or {}).get("instance_number", 0) != 0:
         return flask.Response("This dashboard shows one Redis only, number 0.\n", 404, mimetype="text/plain")
     return None
+
+
+def _act(region: Region, operator: redis.Redis | None, gateway: dashboard_roles.Gateway) -> flask.Response | None:
+    """An operator's buttons, in the place of rq-dashboard's own views; None for all other requests."""
+    if flask.request.method != "POST":
+        return None
+    if operator is None:
+        return flask.Response("There is no operator here.\n", 405, {"Allow": "GET, HEAD"}, mimetype="text/plain")
+    if not dashboard_roles.is_own(flask.request):
+        logs.get("dashboard").warning("a page of another site sent a request", region=region.name)
+        return flask.Response("Only this dashboard's own pages may ask for that.\n", 403, mimetype="text/plain")
+    job = str((flask.request.view_args or {}).get("job_id", ""))
+    if flask.request.endpoint == dashboard_roles.REQUEUE:
+        answer, status = dashboard_roles.requeue(operator, region.name, job, gateway)
+    else:
+        answer, status = dashboard_roles.delete(operator, region.name, job)
+    response = flask.jsonify(answer)
+    response.status_code = status
+    return response
 
 
 def _harden(response: flask.Response) -> flask.Response:
@@ -193,7 +234,8 @@ def _template(region: str, name: str) -> str | None:
     if path.name in ("job.html", "workers.html"):
         source = source.replace("<%=", "<%-")  # "<%-" writes escaped in Underscore's templates
     if path.name == "base.html":
-        source = source.replace("</head>", f"{_NO_BUTTONS}</head>")
+        source = source.replace("</head>", "{{ nearfetch_style|safe }}</head>")
+        source = source.replace("{% block content_scripts %}", f"{dashboard_roles.SCRIPT}{{% block content_scripts %}}")
         source = source.replace("<title>RQ dashboard</title>", f"<title>{region}: RQ dashboard</title>")
         source = source.replace("url_for('static', filename='favicon.ico')", "url_for('rq_dashboard.favicon')")
     return source

@@ -65,9 +65,9 @@ class GatewayClient:
         """A JSON answer. Raises ``Refused`` for a status other than 2xx, and ``NoGateway`` when no gateway answers."""
         return self._json("GET", path, None, timeout_seconds)
 
-    def status(self, path: str) -> tuple[int, Any]:
-        """The status and the JSON body, whatever they are."""
-        response, connection = self._open("GET", path, None, {}, CONNECT_SECONDS)
+    def status(self, path: str, timeout_seconds: float = CONNECT_SECONDS) -> tuple[int, Any]:
+        """The status and the JSON body, whatever they are. Raises ``NoGateway``."""
+        response, connection = self._open("GET", path, None, {}, timeout_seconds)
         try:
             return response.status, _decode(response.read())
         finally:

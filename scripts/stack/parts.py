@@ -21,7 +21,7 @@ from regions import names
 from regions.settings import ROOT, Region, Settings
 from scripts.stack import configuration, distance, hub_acl, prometheus
 from scripts.stack.configuration import Ports
-from scripts.stack.dashboard import DASHBOARD_ACL
+from scripts.stack.dashboard_roles import OPERATOR_ACL, READER_ACL
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.distance import Wan
 from scripts.stack.probes import Probe, always, answers, listens
@@ -106,7 +106,9 @@ def build(
             Part("site", "servers", python("scripts.site", "--port", str(ports.site)), own, listens(ports.site))
         )
     for name in wanted.region:
-        parts += _region(wanted.region[name], ports.dashboard[name], configuration.environment(data, environ, name))
+        parts += _region(
+            data, wanted.region[name], ports.dashboard[name], configuration.environment(data, environ, name)
+        )
     gateway = Part("gateway", "entry", python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
     return Stack([*parts, gateway], broker)
 
@@ -133,21 +135,26 @@ def hub_bytes() -> int:
 
 
 def _region_redis(data: DataFolder, region: str, port: int, environ: Mapping[str, str]) -> Part:
-    users = {"dashboard": (data.secret(f"dashboard redis {region}"), DASHBOARD_ACL)}
+    users = {
+        "dashboard": (data.secret(f"dashboard redis {region}"), READER_ACL),
+        "dashboard-operator": (data.secret(f"dashboard operator redis {region}"), OPERATOR_ACL),
+    }
     name = f"redis-{region}"
     return _server(
         redis_server(name, data.path / name, port, password=data.secret(f"redis {region}"), users=users), environ
     )
 
 
-def _region(region: Region, dashboard_port: int, environ: Mapping[str, str]) -> list[Part]:
+def _region(data: DataFolder, region: Region, dashboard_port: int, environ: Mapping[str, str]) -> list[Part]:
     name, own = region.name, configuration.of_workers(environ, region)
+    asking = {
+        **environ,
+        "NEARFETCH_DATA": str(data.path),
+    }  # its operator's requests take the folder's key, if it has one
     return [
         Part(f"workers-{name}", "regions", python("scripts.cli", "workers", name), own, always, stop_seconds=40),
         Part(f"bridge-{name}", "regions", python("scripts.cli", "bridge", name), environ, always),
-        Part(
-            f"dashboard-{name}", "regions", python("scripts.cli", "dashboard", name), environ, listens(dashboard_port)
-        ),
+        Part(f"dashboard-{name}", "regions", python("scripts.cli", "dashboard", name), asking, listens(dashboard_port)),
     ]
 
 

@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any, Final
 
 from regions import connect, topology
@@ -16,6 +17,10 @@ A_LIMIT: Final = ("max-length", "max-length-bytes")  # the operator chooses the 
 
 class Unreadable(RuntimeError):  # noqa: N818
     """The management API does not answer, or does not answer as expected."""
+
+
+class NoQueue(Unreadable):
+    """There is no such queue."""
 
 
 def virtual_host(amqp: str) -> str:
@@ -31,21 +36,32 @@ def shortfalls(settings: Settings, mend: str) -> list[Shortfall]:
     vhost = urllib.parse.quote(virtual_host(settings.hub.amqp), safe="")
     found = []
     for queue, _, _ in topology.queues(settings.region):
-        queue_state = _get(settings.hub.management_url, f"/api/queues/{vhost}/{queue}")
-        definition = queue_state.get("effective_policy_definition")
-        policy = (
-            definition if isinstance(definition, dict) else {}
-        )  # no policy, or an empty one, which RabbitMQ shows as a list
-        for key, expected in topology.POLICY.items():
-            value = policy.get(key)
-            is_kept = isinstance(value, int) and value > 0 if key in A_LIMIT else value == expected
-            if not is_kept:
-                shown = "a limit" if key in A_LIMIT else str(expected)
-                found.append(Shortfall(f"{queue}: {key}", shown, "nothing" if value is None else str(value), mend))
+        found += wrong_in(queue, effective(settings.hub.management_url, vhost, queue), mend)
     return found
 
 
-def _get(url: str, path: str) -> dict[str, Any]:
+def effective(url: str, vhost: str, queue: str) -> dict[str, Any]:
+    """A queue's effective policy, operators' policies included. Raises ``Unreadable``, and ``NoQueue`` when there is none."""
+    shown = get(url, f"/api/queues/{vhost}/{queue}")
+    definition = shown.get("effective_policy_definition") if isinstance(shown, dict) else None
+    # no policy, or an empty one, which RabbitMQ shows as a list
+    return definition if isinstance(definition, dict) else {}
+
+
+def wrong_in(queue: str, policy: Mapping[str, Any], mend: str) -> list[Shortfall]:
+    """The keys that a queue's effective policy lacks, or has with another value."""
+    found = []
+    for key, expected in topology.POLICY.items():
+        value = policy.get(key)
+        is_kept = isinstance(value, int) and value > 0 if key in A_LIMIT else value == expected
+        if not is_kept:
+            shown = "a limit" if key in A_LIMIT else str(expected)
+            found.append(Shortfall(f"{queue}: {key}", shown, "nothing" if value is None else str(value), mend))
+    return found
+
+
+def get(url: str, path: str) -> Any:
+    """What a path of the management API shows: an object or a list. Raises ``Unreadable``."""
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     user, password = (urllib.parse.unquote(part or "") for part in (parts.username, parts.password))
@@ -60,13 +76,13 @@ def _get(url: str, path: str) -> dict[str, Any]:
     finally:
         connection.close()
     if response.status == http.client.NOT_FOUND:
-        raise Unreadable(f"there is no queue {path.rpartition('/')[2]} yet; a gateway declares it when it starts")
+        raise NoQueue(f"there is no queue {path.rpartition('/')[2]} yet; a gateway declares it when it starts")
     if response.status != http.client.OK:
         raise Unreadable(f"expected 200, found {response.status} {response.reason}")
     try:
         answer = json.loads(content)
     except ValueError:
         answer = None
-    if not isinstance(answer, dict):
-        raise Unreadable(f"expected a JSON object, found {content[:60]!r}")
+    if not isinstance(answer, dict | list):
+        raise Unreadable(f"expected a JSON object or list, found {content[:60]!r}")
     return answer

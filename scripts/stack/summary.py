@@ -82,6 +82,7 @@ def region_lines(
         title = f"{name}  {region.title}".ljust(max(width, 17))
         dashboard = f"rq-dashboard http://127.0.0.1:{ports.dashboard[name]}/"
         login = f"{region.dashboard.user} / {data.password(f'dashboard {name}')}"
+        login += f"   {region.dashboard.operator_user} / {data.password(f'dashboard operator {name}')}"
         lines.append(f"  {title} {counted(count, 'source'):<12} {dashboard}   {login}")
     return lines
 

@@ -80,6 +80,37 @@ def test_the_private_servers_pass_their_own_check(stack):
     assert len([server for server in servers if not server["what"].startswith("standby")]) == 9
 
 
+def test_an_author_tries_a_shipped_source_on_the_sample_site(stack):
+    """Without a word about it: the stack that runs on this machine has one."""
+    done = stack.nearfetch("source", "try", "books.list", "category=poetry_23", "--json")
+    assert json.loads(done.stdout)["count"] == 20
+    assert "The sample site of scripts/up answers" in done.stderr
+
+
+def test_doctor_finds_nothing_wrong_with_a_stack_beside_it(stack):
+    """Without a setting but the folder; it looks into RabbitMQ by the node's own command, and asks the gateway."""
+    done = stack.nearfetch("doctor", "--json", "--data", str(stack.data))
+    shown = json.loads(done.stdout)
+    assert [one for one in shown["findings"] if one["severity"] == "wrong"] == []
+    assert done.returncode == 0
+    fine = {(one["check"], one["what"]) for one in shown["findings"] if one["severity"] == "fine"}
+    assert {
+        ("policy", "RabbitMQ"),
+        ("permission", "RabbitMQ"),
+        ("disk", "RabbitMQ"),
+        ("connection", "gateway"),
+        ("definition", "sources"),
+    } <= fine
+    for region in REGIONS:
+        assert {
+            ("connection", f"Redis of {region}"),
+            ("clock", f"Redis of {region}"),
+            ("permission", f"hub's user of {region}"),
+        } <= fine
+    secrets = json.loads((stack.data / "kept.json").read_text())["secrets"].values()
+    assert [secret for secret in secrets if secret in done.stdout] == []
+
+
 def test_the_dashboards_answer_to_their_password_only(stack):
     found = re.findall(r"rq-dashboard (http://\S+)   ops / (\S+)", stack.output)
     assert len(found) == len(REGIONS)

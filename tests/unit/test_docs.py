@@ -15,7 +15,7 @@ from regions import durability, names, settings, topology
 from regions.metrics import METRICS
 from regions.settings import ROOT
 from scripts import cli
-from scripts.stack import hub_acl, prometheus
+from scripts.stack import dashboard_roles, hub_acl, prometheus
 from web import app
 from web.api import problem_types
 from web.http import problems
@@ -239,6 +239,12 @@ def test_the_rights_of_a_region_stand_in_the_document():
     rights = topology.region_rights("fra")
     assert f"'{rights['configure']}' '{rights['write']}' '{rights['read']}'" in text
     assert f"""'{{"max-connections": {topology.CONNECTIONS_MAX}}}'""" in text
+
+
+def test_the_rights_of_the_dashboards_users_stand_in_the_document():
+    text = " ".join((ROOT / "docs" / "reference.md").read_text(encoding="utf-8").split())
+    assert f"ACL SETUSER dashboard on >PASSWORD {dashboard_roles.READER_ACL}" in text
+    assert f"ACL SETUSER dashboard-operator on >PASSWORD {dashboard_roles.OPERATOR_ACL}" in text
 
 
 def test_the_settings_that_a_redis_must_have_stand_in_the_document():

@@ -13,7 +13,7 @@ import pytest
 import redis
 from rq import Queue
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.registry import (
     CanceledJobRegistry,
     DeferredJobRegistry,
@@ -29,7 +29,7 @@ from bridge.enqueue import Enqueuer
 from regions import connect, names
 from regions.faults import Faults
 from regions.settings import Dashboard, Region, RegionRedis, Settings
-from scripts.stack import dashboard
+from scripts.stack import dashboard, dashboard_roles
 from scripts.stack.services import free_port
 from tests.forked import Forked
 from tests.service.bridging import ROOT, now_ms, task
@@ -38,7 +38,8 @@ from tests.waiting import until
 from tests.wire import ask
 
 PASSWORD = "quiet-heron-41"
-READER = "reader-secret"
+READER, OPERATOR = "reader-secret", "operator-secret"
+OPERATORS = "bold-finch-77"  # the password of the role
 TRACEBACK = 'Traceback (most recent call last):\n  File "x.py", line 1\nValueError: <b>not a price</b>'
 REGISTRIES = ["queued", "started", "finished", "failed", "deferred", "scheduled", "canceled"]
 IDS = {name: f"01JOB{name.upper()}" for name in REGISTRIES}
@@ -58,10 +59,19 @@ class Served:
     def __init__(self, port: int, process: subprocess.Popen, region_redis: RedisInstance, reader_url: str) -> None:
         self.port, self.process, self.redis, self.reader_url = port, process, region_redis, reader_url
 
-    def ask(self, path: str, method: str = "GET", credentials: str = f"ops:{PASSWORD}") -> tuple[int, str, dict]:
+    def ask(
+        self, path: str, method: str = "GET", credentials: str = f"ops:{PASSWORD}", **headers: str
+    ) -> tuple[int, str, dict]:
         encoded = base64.b64encode(credentials.encode()).decode()
-        reply = ask(self.port, method, path, {"Authorization": f"Basic {encoded}"} if credentials else {})
+        own = {"Authorization": f"Basic {encoded}"} if credentials else {}
+        reply = ask(self.port, method, path, own | {name.replace("_", "-"): text for name, text in headers.items()})
         return reply.status, reply.body.decode(), reply.headers
+
+    def act(self, path: str, **headers: str) -> tuple[int, dict]:
+        """What a button of an operator's page does."""
+        sent = headers or {"Sec_Fetch_Site": "same-origin"}
+        status, body, _ = self.ask(path, "POST", f"operator:{OPERATORS}", **sent)
+        return status, json.loads(body) if body.startswith("{") else {"message": body}
 
 
 def fill(client: redis.Redis) -> None:
@@ -92,13 +102,19 @@ def fill(client: redis.Redis) -> None:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("dashboard")
-    region_redis = RedisInstance(folder / "redis", "redis", users={"dashboard": (READER, dashboard.DASHBOARD_ACL)})
+    region_redis = RedisInstance(
+        folder / "redis",
+        "redis",
+        users={"dashboard": (READER, dashboard_roles.READER_ACL), "operator": (OPERATOR, dashboard_roles.OPERATOR_ACL)},
+    )
     reader_url = f"redis://dashboard:{READER}@127.0.0.1:{region_redis.port}/0"
     fill(region_redis.client)
     port = free_port()
     (folder / "regions").mkdir()
     (folder / "regions" / "fra.toml").write_text(
         f'[redis]\nurl = "{region_redis.url}"\n[dashboard]\nport = {port}\npassword = "{PASSWORD}"\nredis_url = "{reader_url}"\n'
+        f'operator_password = "{OPERATORS}"\noperator_redis_url = "{reader_url.replace(READER, OPERATOR).replace("dashboard", "operator")}"\n'
+        f'gateway_url = "http://127.0.0.1:{free_port()}"\n'
     )
     environment = {"PATH": "/usr/bin:/bin", "NEARFETCH__REGIONS__PATH": str(folder / "regions")}
     with (folder / "log").open("wb") as log:
@@ -113,8 +129,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert process.wait(20) == 0, (folder / "log").read_text()
         text = (folder / "log").read_text()
         assert "stopped" in text
-        assert READER not in text
-        assert PASSWORD not in text
+        assert [secret for secret in (READER, OPERATOR, PASSWORD, OPERATORS) if secret in text] == []
     finally:
         process.kill()
         process.wait(10)
@@ -192,6 +207,7 @@ def test_nobody_sees_anything_without_the_password(served: Served) -> None:
             assert status == 401
             assert headers["www-authenticate"].startswith("Basic ")
             assert "fra" not in page
+        assert served.ask("/0/data/queues.json")[0] == 200, "the right one takes back what was wrong before"
 
 
 CHANGES = [
@@ -208,16 +224,133 @@ CHANGES = [
 ]
 
 
+@pytest.mark.parametrize("user", [f"ops:{PASSWORD}", f"operator:{OPERATORS}"])
 @pytest.mark.parametrize(("method", "path"), CHANGES)
-def test_what_changes_jobs_is_refused(served: Served, method: str, path: str) -> None:
+def test_what_changes_jobs_is_refused(served: Served, method: str, path: str, user: str) -> None:
+    """To a reader all of it, and to an operator all but two buttons, which have tests of their own."""
+    if user.startswith("operator") and method == "POST" and path.startswith("/job/"):
+        return
     before = served.redis.client.dbsize(), served.redis.client.zrange(names.rq_registry("failed", "fra"), 0, -1)
-    status, _, headers = served.ask(path, method)
+    status, _, headers = served.ask(path, method, user, Sec_Fetch_Site="same-origin")
     assert status == 405
     assert headers["allow"] == "GET, HEAD"
     assert before == (
         served.redis.client.dbsize(),
         served.redis.client.zrange(names.rq_registry("failed", "fra"), 0, -1),
     )
+
+
+def made(served: Served, job: str, *, to: str = "failed", params: dict | None = None) -> Job:
+    """Another job, in a registry or in the queue."""
+    client = served.redis.client
+    enqueuer = Enqueuer(client, "fra")
+    enqueuer.open()
+    assert not any(
+        enqueuer.write([task("fra", task=job, params=params or {"q": "x"})], offset_ms=0, now_ms=now_ms()).refusals
+    )
+    enqueuer.close()
+    one = Job.fetch(job, connection=client, serializer=JSONSerializer)
+    if to == "failed":
+        client.lrem(names.rq_queue("fra"), 1, job)
+        FailedJobRegistry("fra", connection=client, serializer=JSONSerializer).add(one, 300, exc_string=TRACEBACK)
+        one.set_status(JobStatus.FAILED)
+    return one
+
+
+def test_an_operator_deletes_a_job_that_does_not_run(served: Served) -> None:
+    for job, to, said in (("01DELFAILED", "failed", "Deleted."), ("01DELQUEUED", "queued", "Its task ends as expired")):
+        made(served, job, to=to)
+        status, answer = served.act(f"/job/{job}/delete")
+        assert (status, answer["status"], said in answer["message"]) == (200, "OK", True)
+        assert [key for key in served.redis.client.keys("*") if job.encode() in key] == []
+        assert served.redis.client.zscore(names.rq_registry("failed", "fra"), job) is None
+        assert job.encode() not in served.redis.client.lrange(names.rq_queue("fra"), 0, -1)
+    assert served.act("/job/01DELQUEUED/delete")[0] == 404
+
+
+def test_a_job_that_runs_is_not_deleted(served: Served) -> None:
+    served.redis.client.hset(names.rq_job(IDS["started"]), "status", "started")
+    status, answer = served.act(f"/job/{IDS['started']}/delete")
+    assert (status, "It runs" in answer["message"]) == (409, True)
+    assert served.redis.client.exists(names.rq_job(IDS["started"]))
+
+
+@pytest.mark.parametrize(
+    ("headers", "passes"),
+    [
+        ({"Sec_Fetch_Site": "same-origin"}, True),
+        ({"Sec_Fetch_Site": "cross-site"}, False),
+        ({"Sec_Fetch_Site": "same-site"}, False),
+        ({"Sec_Fetch_Site": "none"}, False),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"X_Requested_With": "XMLHttpRequest"}, True),
+        ({"X_Other": "a form sends no header of its own"}, False),
+    ],
+)
+def test_a_page_of_another_site_can_not_press_a_button(served: Served, headers: dict, passes: bool) -> None:
+    """Its browser sends the password along; where the request comes from it can't hide."""
+    made(served, "01FORGED")
+    status, _ = served.act("/job/01FORGED/delete", **headers)
+    assert (status, served.redis.client.exists(names.rq_job("01FORGED"))) == ((200, 0) if passes else (403, 1))
+    served.act("/job/01FORGED/delete")
+
+
+def test_an_own_page_of_an_older_browser_may(served: Served) -> None:
+    made(served, "01OLDER")
+    assert served.act("/job/01OLDER/delete", Host="dash.example:9181", Origin="http://dash.example:9181")[0] == 200
+
+
+def test_what_can_not_be_asked_again_says_why(served: Served) -> None:
+    """Each stays where it is: a gateway that is away, a job that has not ended, params that were cut, no such job."""
+    made(served, "01AGAIN")
+    status, answer = served.act("/job/01AGAIN/requeue")
+    assert (status, "No gateway answers at" in answer["message"]) == (503, True)
+    assert served.redis.client.zscore(names.rq_registry("failed", "fra"), "01AGAIN")
+    status, answer = served.act(f"/job/{IDS['queued']}/requeue")
+    assert (status, "is queued: it has not ended" in answer["message"]) == (409, True)
+    made(served, "01LONG", params={"q": "x" * 2000})
+    status, answer = served.act("/job/01LONG/requeue")
+    assert (status, "too long to be kept" in answer["message"]) == (409, True)
+    assert served.act("/job/01NONE/requeue")[0] == 404
+    for job in ("01AGAIN", "01LONG"):
+        served.act(f"/job/{job}/delete")
+
+
+def test_buttons_are_shown_to_whom_they_serve(served: Served) -> None:
+    """What nobody may do is hidden from all."""
+    of_reader = served.ask("/0/view/jobs")[1]
+    of_operator = served.ask("/0/view/jobs", credentials=f"operator:{OPERATORS}")[1]
+    hidden = [page.partition("<style>")[2].partition("</style>")[0] for page in (of_reader, of_operator)]
+    assert ["requeue-job-btn" in style for style in hidden] == [True, False]
+    assert ["delete-job-btn" in style for style in hidden] == [True, False]
+    assert all("#empty-btn" in style and "#requeue-all-btn" in style for style in hidden)
+
+
+def test_who_guesses_has_to_wait_even_with_the_right_password(monkeypatch) -> None:
+    """For a minute at first, then twice as long each time; a right one in time forgets it all."""
+    now = [1000.0]
+    monkeypatch.setattr(dashboard_roles.time, "monotonic", lambda: now[0])
+    region = Region(name="fra", dashboard=Dashboard(password=PASSWORD, redis_url=f"redis://127.0.0.1:{free_port()}/0"))
+    client = connect.open_redis(region.dashboard.redis_url, name="test")
+    pages = dashboard.application(client, region).test_client()
+
+    def status(password: str) -> int:
+        return pages.get("/0/view/nothing", auth=("ops", password)).status_code
+
+    assert [status("wrong") for _ in range(9)] == [401] * 9
+    assert status(PASSWORD) == 404
+    assert [status("wrong") for _ in range(10)] == [401] * 9 + [429]
+    assert status(PASSWORD) == 429
+    assert pages.get("/").status_code == 429
+    now[0] += 61
+    assert status("wrong") == 429, "two minutes now"
+    now[0] += 61
+    assert status(PASSWORD) == 429
+    now[0] += 61
+    assert status(PASSWORD) == 404
+    assert status("wrong") == 401
+    client.close()
 
 
 def test_unknown_jobs_and_other_redis_are_not_found(served: Served) -> None:
@@ -253,11 +386,19 @@ def test_its_redis_user_can_only_read_what_is_rqs(served: Served, command: tuple
 
 
 @pytest.mark.parametrize(
-    ("missing", "line"), [("password", "dashboard.password"), ("redis_url", "dashboard.redis_url")]
+    ("changed", "line"),
+    [
+        ({"password": ""}, "dashboard.password"),
+        ({"redis_url": ""}, "dashboard.redis_url"),
+        ({"operator_redis_url": ""}, "dashboard.operator_password"),
+        ({"operator_password": ""}, "dashboard.operator_password"),
+        ({"operator_user": "ops"}, "dashboard.operator_user"),
+    ],
 )
-def test_it_does_not_start_unprotected(missing: str, line: str) -> None:
-    given = {"password": PASSWORD, "redis_url": "redis://127.0.0.1:1/0"}
-    region = Region(name="fra", redis=RegionRedis(), dashboard=Dashboard(**{**given, missing: ""}))
+def test_it_does_not_start_unprotected(changed: dict[str, str], line: str) -> None:
+    url = "redis://127.0.0.1:1/0"
+    given = {"password": PASSWORD, "redis_url": url, "operator_password": OPERATORS, "operator_redis_url": url}
+    region = Region(name="fra", redis=RegionRedis(), dashboard=Dashboard(**{**given, **changed}))
     with pytest.raises(Faults) as refused:
         dashboard.run(Settings(region={"fra": region}), "fra")
     assert line in str(refused.value)

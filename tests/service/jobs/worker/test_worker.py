@@ -13,7 +13,7 @@ import rq.command
 import rq.suspension
 from rq import Queue
 from rq import Worker as RqWorker
-from rq.job import JobStatus
+from rq.job import JobStatus, requeue_job
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 from rq.serializers import JSONSerializer
 
@@ -116,7 +116,8 @@ def test_a_job_of_another_function_is_not_run(start, client, hub, tmp_path):
         (b"\x80\x04 pickle", "malformed"),
         (b'["jobs.task.run", null, [{"v": 9, "task": "x"}, 0], {}]', "version"),
         (b'["jobs.task.run", null, [{"v": 1}, 0], {}]', "missing"),
-        (b'["jobs.task.run", null, [], {}]', "Expected"),
+        (b'["jobs.task.run", null, [], {}]', "expected a task that has not ended"),
+        (b'["jobs.task.run", null, [1], {}]', "Expected"),
     ],
 )
 def test_a_job_that_cant_be_read_fails_and_says_why(start, client, hub, data, told):
@@ -128,6 +129,23 @@ def test_a_job_that_cant_be_read_fails_and_says_why(start, client, hub, data, to
     assert error["type"] == "internal"
     assert told in error["message"]
     until(lambda: is_clean(client), "a clean region")
+
+
+def test_a_failed_job_that_rq_puts_back_is_not_run_again(start, client, hub):
+    """Its task has ended, and ends once: RQ's list says why, and the hub keeps the failure that it was told first."""
+    start()
+    (id_,) = enqueue(client, [task(fail="KeyError")])
+    until(lambda: id_ in FailedJobRegistry(REGION, connection=client).get_job_ids(), "it to fail")
+    until(lambda: results(hub), "its result")
+    first = frame(hub, id_)
+    requeue_job(id_, connection=client, serializer=JSONSerializer)
+    until(
+        lambda: "expected a task that has not ended" in fetch(client, id_).latest_result().exc_string,
+        "it to be refused",
+    )
+    assert id_ in FailedJobRegistry(REGION, connection=client).get_job_ids()
+    until(lambda: is_clean(client), "a clean region")
+    assert frame(hub, id_) == first
 
 
 @pytest.mark.parametrize("kind", ["KeyError", "SystemExit"])

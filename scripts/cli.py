@@ -19,7 +19,16 @@ from scripts.commands import completion
 from scripts.commands.bridges import bridges
 from scripts.commands.dead import dead
 from scripts.commands.key import key
-from scripts.commands.options import WRONG_USAGE, data_option, gateway_options, json_option, load, load_near, refuse
+from scripts.commands.options import (
+    WRONG_USAGE,
+    data_option,
+    gateway_options,
+    json_option,
+    load,
+    load_near,
+    load_with_folder,
+    refuse,
+)
 from scripts.commands.region import asking, day, region, scale
 from scripts.commands.source import source
 from scripts.stack.data_folder import DataFolder, default_path
@@ -37,7 +46,7 @@ def main() -> None:
     \b
     nearfetch fetch ecb.rates quakes.day      ask for two sources
     nearfetch status                          what runs, and what is away
-    nearfetch config check                    are settings right and servers up?
+    nearfetch doctor                          what is wrong, what it costs, and what mends it
 
     \b
     Completion for bash (zsh likewise; fish: nearfetch completion fish | source):
@@ -128,6 +137,29 @@ def status(url: str, data: Path | None, as_json: bool) -> None:
         return status_command.run(client, as_json=as_json, regions_folder=regions)
 
     sys.exit(_asking(run))
+
+
+@main.command()
+@gateway_options
+@click.option("--all", "every", is_flag=True, help="Show also what is fine, and what can't be seen from here.")
+@json_option
+def doctor(url: str, data: Path | None, every: bool, as_json: bool) -> None:
+    """Looks at all that a stack needs, and says what is wrong, what it costs, and what mends it. Changes nothing.
+
+    Connections, permissions, policy, clocks, versions, disks, limits, definitions, certificates, the lines for cron, and the faults
+    that the gateway tells. At the hub, on a region's host (for that region), and beside a running scripts/up without any setting.
+
+    Ends with 0 when nothing is wrong, 1 when something is, 2 for wrong settings or usage. What could be better leaves 0.
+
+    \b
+    nearfetch doctor
+    nearfetch doctor --all
+    nearfetch doctor --json | jq -r '.findings[] | select(.severity == "wrong") | .mend'
+    """
+    from scripts.commands import doctor as doctor_command  # noqa: PLC0415
+
+    settings, near = load_with_folder(data)
+    sys.exit(doctor_command.run(doctor_command.place(settings, url, data, near), as_json=as_json, every=every))
 
 
 @main.command()

@@ -48,11 +48,18 @@ def load_near(data: Path | None) -> Any:
 
     The environment overrides both.
     """
+    return load_with_folder(data)[0]
+
+
+def load_with_folder(data: Path | None) -> tuple[Any, Any]:
+    """The settings as ``load_near``, and the data folder that they are of, None if they are of none."""
     from scripts.stack.data_folder import DataFolder, default_path  # noqa: PLC0415
 
     folder = DataFolder(data or default_path())
     is_near = data is not None or ("NEARFETCH_CONFIG" not in os.environ and folder.supervisor is not None)
-    return _read({**os.environ, "NEARFETCH_CONFIG": str(folder.settings)} if is_near else os.environ)
+    if not is_near:
+        return _read(os.environ), None
+    return _read({**os.environ, "NEARFETCH_CONFIG": str(folder.settings)}), folder
 
 
 def live(settings: Any) -> Any:

@@ -1,12 +1,15 @@
 """The queues' policy, read from a real RabbitMQ with its management plugin."""
 
+import json
+import shlex
+
 import pytest
 from click.testing import CliRunner
 
 from regions import topology
 from regions.settings import Hub, Region, Settings
+from scripts.checks import rabbitmq, servers
 from scripts.cli import main
-from scripts.commands import config as config_command
 from scripts.stack import policy
 from scripts.stack.ports import free_port
 from scripts.stack.services import RabbitMQ, Running
@@ -64,7 +67,7 @@ def found(node) -> list[str]:
 def test_a_management_that_does_not_answer_rightly_is_a_fault_without_a_secret(managed, url):
     user, _, place = managed.management_url.removeprefix("http://").partition("@")
     wrong = settings(managed, management_url=url.format(user=user, place=place))
-    finding = config_command.policy_finding(wrong)
+    finding = servers.policy_finding(wrong)
     assert finding.is_bad
     assert managed.password not in finding.fault + finding.where
 
@@ -90,3 +93,62 @@ def test_config_check_says_how_the_policy_is_mended(managed, monkeypatch):
     assert "q.fra: dead-letter-exchange: expected x.dead, found" in done.output
     assert "fix it: rabbitmqctl set_policy -p / nearfetch" in done.output
     assert managed.password not in done.output
+
+
+def permit(node, *rights: str) -> None:
+    words = ", ".join(f"<<{json.dumps(right)}>>" for right in rights)
+    node.evaluate(f'rabbit_auth_backend_internal:set_permissions(<<"region-fra">>, <<"/">>, {words}, <<"test">>).')
+
+
+def having(found, check: str):
+    """What was found, once there is something of that kind."""
+    return found if any(kind == check for kind, _ in found) else {}
+
+
+@pytest.mark.parametrize("way", ["management", "its node"])
+def test_doctor_finds_what_is_wrong_inside_rabbitmq(managed, way):
+    """Rights, policy, and a disk that is full, by either way in, and what it says of a node that is well."""
+    one = settings(managed, **({} if way == "management" else {"management_url": ""}))
+    Broker(managed, "fra").declare()
+    look = rabbitmq.inside_of(one, None if way == "management" else managed)
+
+    def found(severity="wrong"):
+        return {
+            (each.check, each.expected): each for each in rabbitmq.inside_seen(one, look) if each.severity == severity
+        }
+
+    rights = topology.region_rights("fra")
+    managed.evaluate(
+        'rabbit_auth_backend_internal:put_user(#{name => <<"region-fra">>, password => <<"x">>, tags => <<>>}, <<"test">>).'
+    )
+    managed.evaluate('rabbit_auth_backend_internal:clear_permissions(<<"region-fra">>, <<"/">>, <<"test">>).')
+    broker.clear_policy(managed, topology.POLICY_NAME)
+    wrong = until(lambda: having(found(), "policy"), "what is wrong to be seen")
+    assert ("policy", "q.fra: overflow reject-publish") in wrong
+    assert ("permission", "a user region-fra with rights on /") in wrong
+    mended = wrong["permission", "a user region-fra with rights on /"].mend.partition("; ")[2]
+    assert managed.ctl(*shlex.split(mended)[1:]).returncode == 0
+    broker.set_policy(managed, topology.POLICY_NAME, topology.POLICY_PATTERN, topology.POLICY)
+    until(lambda: found() == {}, "nothing to be wrong")
+    assert {check for check, _ in found("fine")} == {"permission", "policy", "disk"}
+    permit(managed, ".*", "^$", rights["read"])
+    managed.evaluate("rabbit_disk_monitor:set_disk_free_limit({mem_relative, 900.0}).")
+    try:
+        wrong = until(lambda: having(found(), "disk"), "the full disk to be seen")
+        assert {"permission", "disk", "limit"} == {check for check, _ in wrong}
+        assert "region-fra: configure ^$" in {expected for _, expected in wrong}
+    finally:
+        managed.evaluate("rabbit_disk_monitor:set_disk_free_limit(50000000).")
+        permit(managed, *rights.values())
+    until(lambda: found() == {}, "the alarm to end")
+
+
+def test_doctor_finds_queues_that_nobody_declared(managed):
+    one = settings(managed)
+    Broker(managed, "fra").declare()
+    assert [each.severity for each in rabbitmq.seen(one)] == ["fine"]
+    other = Settings(hub=one.hub, region={"fra": Region(name="fra"), "new": Region(name="new")})
+    (lacking,) = [each for each in rabbitmq.seen(other) if each.severity == "wrong"]
+    assert lacking.found == "none called q.new, q.new.now"
+    away = settings(managed, amqp=f"amqp://x:y@127.0.0.1:{free_port()}/%2F")
+    assert [each.check for each in rabbitmq.seen(away)] == ["connection"]

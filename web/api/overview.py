@@ -507,10 +507,15 @@ def region_view(
             source: {**traffic_view(sums), "today": traffic_view((today or {}).get(source, nothing))}
             for source, sums in sorted(state.traffic.items())
         },
-        "scale": max(scales, key=lambda scale: scale["at_ms"], default=None),
-        "bridges": bridges,
-        "workers": pools,
+        "scale": _timed(max(scales, key=lambda scale: scale["at_ms"])) if scales else None,
+        "bridges": [_timed(bridge) for bridge in bridges],
+        "workers": [_timed(pool) for pool in pools],
     }
+
+
+def _timed(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What a part reported, with its time in the form that all times have here."""
+    return {"at": rfc3339(status["at_ms"]), **{name: one for name, one in status.items() if name != "at_ms"}}
 
 
 def _json(document: Any) -> Answer:

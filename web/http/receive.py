@@ -6,8 +6,8 @@
 
 llhttp (in httptools) parses heads and the framing of chunks in strict mode. It refuses a folded line, a blank before a colon,
 a bare CR or LF, a control character, a second length, and a length with a sign. This module checks the rest (RFC 9112): the
-version, exactly one Host, ``Transfer-Encoding`` as exactly ``chunked``, a request line with single blanks. llhttp gets only one
-request at a time, since it does not tell where it stopped.
+version, exactly one Host that can be read, ``Transfer-Encoding`` as exactly ``chunked``, a request line with single blanks.
+llhttp gets only one request at a time, since it does not tell where it stopped.
 """
 
 import re
@@ -26,6 +26,10 @@ VERSIONS: Final = ("1.0", "1.1")
 _HEAD_END: Final = b"\r\n\r\n"
 _BLANK_LINES: Final = re.compile(rb"(?:\r\n)*")
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#@\s]+)((?:[/?].*)?)", re.IGNORECASE)
+# RFC 3986, 3.2.2 and 3.2.3: an address in brackets, or a name that may be empty; then a port that may be empty.
+_HOST: Final = re.compile(
+    rb"(?:\[(?:[0-9A-Fa-f:.]+|[vV][0-9A-Fa-f]+\.[\w.~!$&'()*+,;=:-]+)\]|(?:[\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
 _SLASH: Final = re.compile(rb"%2f", re.IGNORECASE)  # stays escaped, since it separates no segments
 
 
@@ -193,6 +197,7 @@ class Receiver:
         fields, self._length = _checked(self._fields, is_http11=is_http11)
         absolute = _ABSOLUTE.fullmatch(self._target)
         if absolute is not None:  # its host counts, whatever Host says (RFC 9112, 3.2.2)
+            _check_host(absolute[1])
             fields[b"Host"] = absolute[1]
             self._target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
         if not self._target.startswith(b"/") or b"#" in self._target:
@@ -290,9 +295,17 @@ def _checked(found: list[tuple[bytes, bytes]], *, is_http11: bool) -> tuple[dict
         fields[key] = b"%b, %b" % (fields[key], text) if key in fields else text
     if hosts > 1 or (is_http11 and not hosts):
         raise Malformed(400, f"expected one Host, found {hosts or 'none'}")
+    if hosts:
+        _check_host(fields[b"Host"])
     coding = fields.get(b"Transfer-Encoding")
     if coding is None:
         return fields, int(fields.get(b"Content-Length", b"0"))  # llhttp has checked that it is one field of digits
     if not is_http11 or coding.lower() != b"chunked" or b"Content-Length" in fields:
         raise Malformed(400, "expected Transfer-Encoding to be chunked, in HTTP/1.1 and without a Content-Length")
     return fields, None
+
+
+def _check_host(host: bytes) -> None:
+    """Raises ``Malformed`` if a Host can't be read (RFC 9112, 3.2). Whether the gateway has that name is not judged here."""
+    if _HOST.fullmatch(host) is None:
+        raise Malformed(400, f"expected a Host like example.org:8080, found {host[:100].decode('latin-1')!r}")

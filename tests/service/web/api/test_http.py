@@ -154,7 +154,9 @@ def test_records_whose_wait_ran_out_are_a_202_with_the_request(stack):
         ("GET", "/healthz", {"Host": "evil.example"}, b"", 421, "wrong-host"),
         ("GET", "/healthz", {"Host": "127.0.0.1.evil.example:80"}, b"", 421, "wrong-host"),
         ("GET", "/healthz", {"Host": ":"}, b"", 421, "wrong-host"),
-        ("GET", "/healthz", {"Host": "127.0.0.1::"}, b"", 421, "wrong-host"),
+        ("GET", "/healthz", {"Host": "127.0.0.1::"}, b"", 400, "protocol"),
+        ("GET", "/healthz", {"Host": "a b"}, b"", 400, "protocol"),
+        ("GET", "http://a@127.0.0.1/healthz", {}, b"", 400, "protocol"),
     ],
 )
 def test_refusals_are_problem_documents(stack, method, path, headers, body, status, kind):

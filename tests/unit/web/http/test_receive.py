@@ -114,6 +114,27 @@ def test_fields_of_a_head_are_few():
 
 
 @pytest.mark.parametrize(
+    "host", ["example.org", "a_b:8080", "127.0.0.1:", "[::1]:80", "[v7.a:b]", "a%20b", "", ":", "x.:1"]
+)
+def test_host_that_can_be_read_is_taken(host):
+    ((_, _, fields, *_),) = received([request("GET", "/", {"Host": host})])
+    assert fields[b"Host"] == host.encode()
+
+
+@pytest.mark.parametrize("host", ["a b", "127.0.0.1::", "::1", "[::1", "a/b", "a@b", "a:b", "a%2", 'a"b', "\xe4"])
+def test_host_that_can_not_be_read_is_refused(host):
+    """RFC 9112, 3.2; whatever the target is."""
+    for target in ("/", "http://127.0.0.1/"):
+        sent = request("GET", target, {"Host": "HERE"}).replace(b"HERE", host.encode("latin-1"))
+        assert received([sent]) == [(400,)]
+
+
+@pytest.mark.parametrize("address", ["http://a@127.0.0.1/", "http://127.0.0.1::/", "http://:a/"])
+def test_target_whose_host_can_not_be_read_is_refused(address):
+    assert received([request("GET", address)]) == [(400,)]
+
+
+@pytest.mark.parametrize(
     ("address", "origin"),
     [
         ("192.0.2.7", "192.0.2.7"),

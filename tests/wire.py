@@ -4,16 +4,18 @@ ask(port, "POST", "/v1/requests", body={"sources": ["ecb.rates"]}).json()
 events(port, "/v1/requests/ID/events")
 
 A ``Wire`` is one connection, which sees HTTP byte by byte: pipelining, half-sent requests, slow reading, hanging up. A broken
-connection is a ConnectionError.
+connection is a ConnectionError. What is sent by ``send`` and answered is held against the OpenAPI document (tests.interface).
 """
 
 import json
 import socket
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from scripts.stack.gateway_client import Event, parse_events
+from tests import interface
 
 ASK_SECONDS = 40.0  # longer than what most tests wait for
 
@@ -52,6 +54,8 @@ class Wire:
             self.socket.close()
             raise
         self.file = self.socket.makefile("rb", 1)
+        self._sent: deque[interface.Call] = deque()  # not answered yet
+        self._answered: interface.Call | None = None  # whose answer is being read
 
     def __enter__(self) -> Self:
         return self
@@ -64,6 +68,7 @@ class Wire:
         self.socket.close()
 
     def send(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"", version="1.1"):
+        self._sent.append(interface.Call(method, path, headers or {}, body))
         self.socket.sendall(request(method, path, headers, body, version))
 
     def head(self) -> tuple[int, dict[str, str]]:
@@ -72,9 +77,18 @@ class Wire:
         while (line := self._line().rstrip(b"\r\n")) != b"":
             name, _, value = line.decode("latin-1").partition(": ")
             headers[name.lower()] = value
-        return int(status.split()[1]), headers
+        code = int(status.split()[1])
+        if code != 100:
+            self._answered = self._sent.popleft() if self._sent else None
+        return code, headers
 
     def reply(self, *, is_head: bool = False) -> Reply:
+        reply = self._reply(is_head=is_head)
+        if self._answered is not None:
+            interface.check(self._answered, reply.status, reply.headers, reply.body)
+        return reply
+
+    def _reply(self, *, is_head: bool) -> Reply:
         status, headers = self.head()
         if is_head or status in (204, 304):
             return Reply(status, headers, b"")
@@ -101,7 +115,10 @@ class Wire:
                 block, _, text = text.partition(b"\n\n")
                 if block.startswith(b":"):
                     yield Event(":", "", None, block.decode())
-                yield from parse_events([*block.splitlines(), b""])
+                for event in parse_events([*block.splitlines(), b""]):
+                    if self._answered is not None:
+                        interface.check_event(event.name, event.data)
+                    yield event
 
     def _line(self) -> bytes:
         line = self.file.readline()

@@ -1,11 +1,9 @@
 """A whole stack, started by ``scripts/up --detach`` as a user does it; gone when the tests are, however they end."""
 
-import json
 import os
 import shutil
 import subprocess
 import tempfile
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from regions.settings import ROOT
 from scripts.stack.ports import free_block
 from scripts.stack.services import Guard
 from tests import forked
+from tests.wire import ask
 
 UP, NEARFETCH = ROOT / "scripts" / "up", ROOT / "scripts" / "nearfetch"
 SECONDS = 240.0  # of a machine that may have much else to do
@@ -57,8 +56,9 @@ class Stack:
 
     def get(self, path: str) -> object:
         """A JSON answer of the gateway."""
-        with urllib.request.urlopen(self.url + path, timeout=30) as answer:
-            return json.load(answer)
+        reply = ask(self.port, "GET", path)
+        assert reply.status == 200, reply
+        return reply.json()
 
     def log(self, part: str) -> str:
         """What a part logged."""

@@ -16,8 +16,8 @@ from regions.settings import Limits
 from web.api.recall import STATUSES
 from web.api.rows import CONTENT_TYPES
 from web.api.schemas import (
+    ANY_ID,
     CURSOR,
-    ID,
     OPEN,
     REGION,
     SECONDS,
@@ -119,7 +119,7 @@ def answer(limits: Limits) -> Answer:
 def _paths(limits: Limits) -> dict[str, Any]:
     id_, task, source, region = (
         _in_path(name, schema)
-        for name, schema in (("request", ID), ("task", ID), ("source", SOURCE), ("region", REGION))
+        for name, schema in (("request", ANY_ID), ("task", ANY_ID), ("source", SOURCE), ("region", REGION))
     )
     wait = _query(
         "wait",
@@ -131,7 +131,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
     )
     key = _header(
         "Idempotency-Key",
-        {"type": "string", "pattern": r"^[\x21\x23-\x7e]{1,255}$"},
+        {"type": "string", "pattern": r'^("[\x20\x21\x23-\x7e]{1,255}"|[\x21\x23-\x7e]{1,255})$'},
         "Made anew for each request: a post that is sent again with the same key gets the first answer again.",
     )
     last = _header(
@@ -152,7 +152,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
         _query("region", TEXT, "Those with a task in this region."),
         _query("status", {"enum": list(STATUSES)}, "Those that ended so."),
         _query("since", {"type": "string", "format": "date-time"}, "Those made since this time."),
-        _query("cursor", ID, "The `cursor` of an answer: the next page."),
+        _query("cursor", ANY_ID, "The `cursor` of an answer: the next page."),
         _query("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}, "How many."),
     ]
     own = [

@@ -29,6 +29,10 @@ TIME: Final[Schema] = {
 }
 DAY: Final[Schema] = {"type": "string", "format": "date"}
 ID: Final[Schema] = {"type": "string", "pattern": "^[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
+ANY_ID: Final[Schema] = {
+    "type": "string",
+    "pattern": "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
+}  # as clients may write it
 CURSOR: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,20}-[0-9]{1,20}$"}
 TRACEPARENT: Final[Schema] = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
 OPEN: Final[Schema] = {"type": "object"}  # its members are not known here

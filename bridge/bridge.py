@@ -302,6 +302,16 @@ class Bridge:
         else:
             used = self._measure.used + sum(map(cost, done))  # until the next measure, which is half a second away
             self._measured(Measure(result.ready, used, self._measure.limit))
+            for one in messages:
+                if isinstance(one, contract.Task) and one.is_sampled:
+                    self._log.info(
+                        "enqueued",
+                        region=self.region,
+                        task=one.task,
+                        request=one.request,
+                        source=one.source,
+                        **one.traced,
+                    )
         if done:
             self._durable.submit(run_id, grouped(done))
             self._count(messages, result.refusals, clock)

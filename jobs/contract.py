@@ -61,6 +61,17 @@ class Task(Struct, frozen=True, kw_only=True):
     expires_ms: int
     max_age: float = 0.0
     sync: bool = False
+    traceparent: str | msgspec.UnsetType = msgspec.UNSET  # as its client sent it (W3C Trace Context)
+
+    @property
+    def traced(self) -> dict[str, str]:
+        """What log lines about the task say of its trace: its id, if the client has one."""
+        return {} if self.traceparent is msgspec.UNSET else trace_of(self.traceparent)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether its client records the trace, so that each step of the task gets a log line."""
+        return self.traceparent is not msgspec.UNSET and is_sampled(self.traceparent)
 
 
 class Cancel(Struct, frozen=True, kw_only=True):
@@ -244,7 +255,18 @@ _records_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _sorted_encoder = msgspec.json.Encoder(order="deterministic")
 _packers: deque[zstd.ZstdCompressor] = deque()  # idle compressors, at most as many as were ever in use at once
+_SAMPLED: Final = frozenset("13579bdf")  # the last digit of odd flags
 _RECORDS: Final = b',"records":'
+
+
+def trace_of(traceparent: str) -> dict[str, str]:
+    """The fields of a log line that name a trace. ``traceparent``: as ``web.http.trace`` reads it."""
+    return {"trace_id": traceparent[3:35]}
+
+
+def is_sampled(traceparent: str) -> bool:
+    """Whether the client records this trace: the lowest bit of the flags (W3C Trace Context, 3.2.2.5)."""
+    return traceparent[-1:] in _SAMPLED
 
 
 def _check_version(what: str, body: bytes) -> None:

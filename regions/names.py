@@ -24,6 +24,7 @@ Hub (central Redis)
     nf:accepting             zset    requests that are not accepted yet, by the end of their lease (hub ms)
     nf:due                   zset    "{request}/{task}" by deadline + grace (hub ms)
     nf:open:{region}         zset    "{request}/{task}" of unfinished tasks, by the time of accept (hub ms)
+    nf:listed                zset    "{tenant}/{request}" of requests that the history does not have (yet), for the list of requests
     nf:archive               zset    finished requests that the history lacks, by the time at which to store them (hub ms)
     nf:runs:{source}         list    the source's last runs, newest first (web.hub.runs)
     nf:health                hash    the verdict on each source (web.hub.verdict)
@@ -88,6 +89,7 @@ DEAD_QUEUE = "q.dead"
 ACCEPTING = "nf:accepting"
 KEYS = "nf:keys"  # of the HTTP interface, on the hub
 DUE = "nf:due"
+LISTED = "nf:listed"
 ARCHIVE = "nf:archive"
 WAKE = "nf:wake"
 MORE = "+"  # follows a request's id on nf:wake: some of its tasks have not ended
@@ -300,6 +302,16 @@ def runs_of_hour(hour: str) -> str:
 def day_at_hub(region: str) -> str:
     """The hash on the hub with the minutes of a region's last day. In the region they are the stream ``DAY``."""
     return f"nf:day:{region}"
+
+
+def listed_member(tenant: str, request: str) -> str:
+    """A request as a member of ``LISTED``. Scripts make it, too."""
+    return f"{tenant}/{request}"
+
+
+def request_of_listed(member: str) -> str:
+    """The request of a member of ``LISTED``."""
+    return member.rpartition("/")[2]
 
 
 def due_member(request: str, task: str) -> str:

@@ -21,7 +21,7 @@ import bottle
 import msgspec
 import redis
 
-from jobs import memory
+from jobs import contract, memory
 from jobs.definition.catalog import Catalog
 from regions import connect, durability, logs
 from regions.loop import Loop
@@ -57,7 +57,7 @@ from web.flow.served import Served
 from web.flow.settle import Settler
 from web.flow.sweep import Sweeper
 from web.flow.takeover import Takeover
-from web.http import problems
+from web.http import problems, trace
 from web.http.exchange import Answer, Exchange, Head
 from web.http.owner import EVERYBODY, Owner
 from web.http.problems import Problem
@@ -85,7 +85,7 @@ PREFLIGHT: Final = [
     ("Access-Control-Allow-Methods", "GET, HEAD, POST, DELETE"),
     (
         "Access-Control-Allow-Headers",
-        "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, X-Request-Id",
+        "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Prefer, traceparent, X-Request-Id",
     ),
     ("Access-Control-Max-Age", "600"),
 ]
@@ -255,6 +255,8 @@ class App:
         if REQUEST_ID.fullmatch(name):
             exchange.extra += (("X-Request-Id", name),)
             exchange.note(client_id=name)
+        if traceparent := trace.read(exchange.header(trace.HEADER)):
+            exchange.note(**contract.trace_of(traceparent))
         if self._origins:
             exchange.extra += (("Vary", "Origin"),)
         if self._is_allowed(exchange):

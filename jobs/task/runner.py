@@ -213,7 +213,12 @@ class Runner:
             )
             self._store.put(task.source, task.task, result.attempts, data, is_sample=is_sample)
         except Exception as error:  # noqa: BLE001 - a fault in keeping raw answers must not change how a task ends
-            log.warning("can't keep the answers of a task", task=task.task, error=f"{type(error).__name__}: {error}")
+            log.warning(
+                "can't keep the answers of a task",
+                task=task.task,
+                error=f"{type(error).__name__}: {error}",
+                **task.traced,
+            )
 
 
 def follow_up(life: Life, failures: int, finished_ms: int) -> tuple[Retry | None, int]:

@@ -130,6 +130,7 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - a thread that dies would hold its execution for ever
             return self._failed(job, task, error)
         ending.outcome, ending.is_urgent = self._traced(job, ending.outcome), task.sync
+        self._log_sampled(job, task, ending)
         if job.is_cancelled:
             ending.retry = None
             if ending.outcome.status != "succeeded":
@@ -148,11 +149,32 @@ class Executor:
         )
         job.answer = b""
         ending.outcome = self._traced(job, ending.outcome)
+        self._log_sampled(job, task, ending)
         return ending
+
+    def _log_sampled(self, job: Job, task: Task, ending: Ending) -> None:
+        """Logs how an attempt ended if its client records the trace."""
+        if task.is_sampled:
+            outcome = ending.outcome
+            log.info(
+                "attempt ended",
+                worker=self._worker,
+                task=task.task,
+                request=task.request,
+                source=task.source,
+                attempt=job.attempt,
+                status=outcome.status,
+                error=outcome.run.error if outcome.run is not None else "",
+                **task.traced,
+            )
 
     def _failed(self, job: Job, task: Task | None, error: BaseException) -> Ending:
         log.error(
-            "a job failed because of a fault of ours", task=job.task, is_readable=task is not None, error=str(error)
+            "a job failed because of a fault of ours",
+            task=job.task,
+            is_readable=task is not None,
+            error=str(error),
+            **(task.traced if task is not None else {}),
         )
         what = "the job can't be read" if task is None else "the worker failed"
         public = Internal(f"{what}: {type(error).__name__}: {error}")

@@ -1,5 +1,6 @@
 """Documents that list things are held to the code."""
 
+import json
 import re
 from collections import Counter
 from typing import get_args, get_origin
@@ -17,10 +18,11 @@ from regions.settings import ROOT
 from scripts import cli
 from scripts.stack import dashboard_roles, hub_acl, prometheus
 from web import app
-from web.api import problem_types
-from web.http import problems
+from web.api import openapi, problem_types, repeat
+from web.http import problems, trace
 from web.hub import faults
 
+INTERFACE = json.loads(openapi.document(settings.Limits()))
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -104,6 +106,56 @@ def test_every_problem_stands_in_the_document_as_its_page_has_it():
     assert {kind: (status, plain(when)) for kind, (status, when) in documented.items()} == {
         kind: (status, when.strip("` ")) for kind, (status, when) in pages.items()
     }
+
+
+def names_of(document: str, heading: str) -> set[str]:
+    """What the first cells of a table name."""
+    return {name for cell in table(document, heading) for name in cell.split("`, `")}
+
+
+def test_every_header_stands_in_the_document():
+    """Those that the gateway reads and sends, as the OpenAPI document has them."""
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "web").rglob("*.py"))
+    read = set(re.findall(r"""\.header\("([\w-]+)"\)""", code)) | {repeat.HEADER, trace.HEADER}
+    told = {
+        one["name"]
+        for path in INTERFACE["paths"].values()
+        for call in path.values()
+        for one in (call if isinstance(call, list) else call["parameters"])
+        if one["in"] == "header"
+    }
+    assert names_of("http.md", "header of a call") == read | told | {"Accept-Encoding"}
+    assert names_of("http.md", "header of an answer") == {*openapi.HEADERS, "Allow"}
+
+
+def test_every_member_stands_in_the_document():
+    text = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    members = {name for schema in INTERFACE["components"]["schemas"].values() for name in members_of(schema)}
+    query = {
+        one["name"]
+        for path in INTERFACE["paths"].values()
+        for one in path["get" if "get" in path else "post"]["parameters"]
+    }
+    code = " ".join([*FENCE.findall(text), *re.findall(r"`([^`\n]+)`", FENCE.sub("", text))])
+    words = set(re.findall(r"[\w-]+", code))
+    assert len(members) > 120
+    assert sorted((members | query) - words) == []
+
+
+def members_of(schema: object) -> set[str]:
+    """The names of all members of a schema and of those in it; not those of the schemas that it refers to."""
+    if isinstance(schema, list):
+        return {name for one in schema for name in members_of(one)}
+    if not isinstance(schema, dict):
+        return set()
+    own = set(schema["properties"]) if isinstance(schema.get("properties"), dict) else set()
+    parts = [
+        *schema.get("properties", {}).values(),
+        schema.get("items"),
+        schema.get("anyOf"),
+        schema.get("additionalProperties"),
+    ]
+    return own | {name for one in parts for name in members_of(one)}
 
 
 def plain(text: str) -> str:

@@ -21,7 +21,7 @@ from web.api.query import Query, preferred_wait
 from web.api.repeat import Repeats
 from web.api.wait import Awaited, Wait, Waiters, park
 from web.flow.accept import Accepted, Acceptor, Decided, Refused
-from web.http import problems
+from web.http import problems, trace
 from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
 from web.http.server import BodyTooLarge, read_body
@@ -126,7 +126,11 @@ class _Arrival:
             )
         if seconds:
             intake.waiters.check_room(owner, limits.waiters)
-        self._new = structs.replace(new, tenant=owner.tenant, key=owner.key, limits=limits) if owner.key else new
+        if owner.key:
+            new = structs.replace(new, tenant=owner.tenant, key=owner.key, limits=limits)
+        if traceparent := trace.read(exchange.header(trace.HEADER)):
+            new = structs.replace(new, traceparent=traceparent)
+        self._new = new
         self._how: Accepted  # once it is accepted
 
     def submit(self) -> None:

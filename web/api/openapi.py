@@ -13,7 +13,7 @@ import msgspec
 
 from jobs.errors import BY_TYPE
 from regions.settings import Limits
-from web.api.recall import STATUSES
+from web.api.recall import RUNNING, STATUSES
 from web.api.rows import CONTENT_TYPES
 from web.api.schemas import (
     ANY_ID,
@@ -150,7 +150,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
     listing = [
         _query("source", TEXT, "Those with a task of this source."),
         _query("region", TEXT, "Those with a task in this region."),
-        _query("status", {"enum": list(STATUSES)}, "Those that ended so."),
+        _query("status", {"enum": [RUNNING, *STATUSES]}, "Those that run, or ended so."),
         _query("since", {"type": "string", "format": "date-time"}, "Those made since this time."),
         _query("cursor", ANY_ID, "The `cursor` of an answer: the next page."),
         _query("limit", {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}, "How many."),

@@ -1,4 +1,6 @@
-"""Answers from the history: requests that have left Redis, and the list of finished ones.
+"""Answers from the history: requests that have left Redis, and the list of requests.
+
+The list has those that the history has, and those that it has not yet: they run, or have just ended (``names.LISTED``).
 
 MongoDB may take seconds or never answer. So the exchange is parked first, and only two threads of this module wait.
 """
@@ -10,8 +12,9 @@ from typing import Final
 
 import msgspec
 import redis
+from msgspec import structs
 
-from regions import logs
+from regions import logs, names
 from web.api import views
 from web.api.events import Stream
 from web.api.query import Query
@@ -19,9 +22,11 @@ from web.flow.history import PAGE, PAGE_MAX, History, HistoryAway, Wanted
 from web.http import problems
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
-from web.hub.ledger import START, Ledger, View
+from web.hub.ledger import START, STATE_ONLY, Ledger, View
 
 THREADS: Final = 2
+LISTED_AT_ONCE: Final = 200  # requests that are read in one round trip
+RUNNING: Final = "running"
 STATUSES: Final = ("succeeded", "partial", "failed", "cancelled")
 FILTERS: Final = ("source", "region", "status", "since", "cursor", "limit")
 
@@ -87,19 +92,55 @@ class Recall:
         return self._history.is_on
 
     def search(self, exchange: Exchange) -> Answer | None:
-        """``GET /v1/requests``: finished requests, latest first."""
+        """``GET /v1/requests``: requests, the latest first. Without a history only those that run can be listed."""
         wanted = _wanted(exchange)
-        if not self.is_on:
-            raise Problem("not-found", "no history is kept here: expected [hub] mongo in the settings, found none")
+        if not self.is_on and wanted.status != RUNNING:
+            raise Problem(
+                "not-found",
+                f"no history is kept here, so only status={RUNNING} can be listed: expected [hub] mongo in the settings, found none",
+            )
 
         def look() -> Answer:
-            found, cursor = self.found(wanted)
+            found, cursor = self._search(wanted)
             bodies = [msgspec.Raw(views.request_body(view, self._base, with_results=False)) for view in found]
             body = msgspec.json.encode({"requests": bodies, "cursor": cursor})
             return Answer(200, body, [views.JSON, ("Cache-Control", "no-store")])
 
         self.later(exchange, look)
         return None
+
+    def _search(self, wanted: Wanted) -> tuple[list[View], str | None]:
+        """Returns (a page of requests, the cursor of the next one). Redis is asked first: a request goes from there to the history."""
+        try:
+            here = self._not_in_history(wanted)
+        except redis.exceptions.RedisError:
+            if wanted.status == RUNNING:
+                raise
+            here = []  # the history can be read without the hub
+        there, more = ([], None) if wanted.status == RUNNING else self._history.search(wanted)
+        views_by_id = {view.id: view for view in (*here, *there)}
+        found = [views_by_id[one] for one in sorted(views_by_id, reverse=True)]
+        page = found[: wanted.limit]
+        return page, page[-1].id if len(found) > wanted.limit or more is not None else None
+
+    def _not_in_history(self, wanted: Wanted) -> list[View]:
+        """The latest requests that the history lacks: one more than a page has, if there are so many."""
+        listed = self._ledger.listed(wanted.tenant)
+        members = [one for one in listed if wanted.before is None or names.request_of_listed(one) < wanted.before]
+        found: list[View] = []
+        for at in range(0, len(members), LISTED_AT_ONCE):
+            part = {names.request_of_listed(member): member for member in members[at : at + LISTED_AT_ONCE]}
+            read, _ = self._ledger.read_many([(request, STATE_ONLY) for request in part])
+            found += [
+                structs.replace(view, cursor=START) for view in read if isinstance(view, View) and _fits(view, wanted)
+            ]
+            unread = [request for request, view in zip(part, read, strict=True) if view is None]
+            states = zip(unread, self._ledger.states(unread), strict=True)
+            if gone := [part[request] for request, state in states if state is None]:
+                self._ledger.unlist(gone)
+            if len(found) > wanted.limit:
+                break
+        return found[: wanted.limit + 1]
 
     def found(self, wanted: Wanted) -> tuple[list[View], str | None]:
         """``History.search``; call it in ``later``."""
@@ -133,12 +174,22 @@ def _answer(exchange: Exchange, look: Callable[[], Answer | None], told: Callabl
         exchange.answer(answer)
 
 
+def _fits(view: View, wanted: Wanted) -> bool:
+    """Whether a request is one of those that a search wants, as the history would find it."""
+    return (
+        (wanted.status is None or view.status == wanted.status)
+        and (wanted.source is None or any(task.source == wanted.source for task in view.tasks))
+        and (wanted.region is None or any(task.region == wanted.region for task in view.tasks))
+        and (wanted.since is None or view.created_ms >= wanted.since.timestamp() * 1000)
+    )
+
+
 def _wanted(exchange: Exchange) -> Wanted:
     """The filters of a query; raises ``Problem`` (400) with all that is wrong."""
     query = Query(exchange, FILTERS)
     status, before, since = query.text("status"), query.text("cursor"), query.text("since")
-    if status is not None and status not in STATUSES:
-        query.fault("status", f"one of {', '.join(STATUSES)}")
+    if status is not None and status not in (RUNNING, *STATUSES):
+        query.fault("status", f"one of {', '.join((RUNNING, *STATUSES))}")
     before = before and before.upper()
     if before is not None and not views.ID_PATTERN.fullmatch(before):
         query.fault("cursor", "the cursor of an answer")

@@ -11,7 +11,7 @@ from jobs.contract import FINAL
 from jobs.errors import ORIGINS, TYPES
 from regions.settings import Limits
 from web.api import problem_types
-from web.api.recall import STATUSES
+from web.api.recall import RUNNING, STATUSES
 
 Schema = dict[str, Any]
 
@@ -122,12 +122,13 @@ def _of_requests() -> dict[str, Schema]:
     task = {"id": ID, "source": SOURCE, "region": REGION, "status": {"enum": statuses}, "moved": ref("Moved")}
     request = {
         "id": ID,
-        "status": {"enum": ["running", *STATUSES]},
+        "status": {"enum": [RUNNING, *STATUSES]},
         "done": said(FLAG, "Whether all tasks have ended."),
         "total": said(COUNT, "How many tasks there are."),
         "completed": said(COUNT, "How many of them have ended."),
         "created_at": TIME,
         "expires_at": said(TIME, "Until when the results are kept."),
+        "traceparent": said(TRACEPARENT, "As the client sent it."),
         "results": said({"type": "array", "items": ref("Result")}, "Those since the cursor."),
         "cursor": said(CURSOR, "For `after`: what comes later is not in this answer."),
         "more": said(FLAG, "Whether further results are there already."),
@@ -153,20 +154,21 @@ def _of_requests() -> dict[str, Schema]:
         "attempts": {"type": "array", "items": closed(attempt)},
         "error": or_null(ref("Error")),
         "moved": or_null(ref("Moved")),
+        "traceparent": said(TRACEPARENT, "That of the request, if it had one."),
     }
     listed = {name: schema for name, schema in request.items() if name != "results"}
     return {
         "Moved": closed(moved),
         "Task": closed(task, optional=("moved",)),
-        "Request": closed(request),
-        "Listed": closed(listed),
+        "Request": closed(request, optional=("traceparent",)),
+        "Listed": closed(listed, optional=("traceparent",)),
         "List": closed(
             {
                 "requests": {"type": "array", "items": ref("Listed")},
                 "cursor": said(or_null(ID), "For the next page; null at the end."),
             }
         ),
-        "Where": closed(where),
+        "Where": closed(where, optional=("traceparent",)),
     }
 
 

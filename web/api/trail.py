@@ -48,6 +48,7 @@ class Whereabouts(Struct, frozen=True, kw_only=True):
     attempts: list[Attempt]
     result: contract.Result | None
     moved: MovedView | None = None
+    traceparent: str = ""
 
 
 def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | None:
@@ -113,6 +114,7 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
         attempts=attempts,
         result=result,
         moved=moved_view(moved, fields) if moved is not None else None,
+        traceparent=fields.get(b"traceparent", b"").decode(),
     )
 
 
@@ -215,6 +217,7 @@ def document(found: Whereabouts) -> dict[str, Any]:
         "attempts": [_attempt(one) for one in found.attempts],
         "error": found.result.error if found.result else None,
         "moved": found.moved,
+        **({"traceparent": found.traceparent} if found.traceparent else {}),
     }
 
 

@@ -36,6 +36,7 @@ def first_view(new: New, times: Times) -> View:
         cursors=[],
         cursor=START,
         more=False,
+        traceparent=new.traceparent,
     )
 
 
@@ -70,6 +71,7 @@ def opening(view: View) -> bytes:
         "completed": view.completed,
         "created_at": contract.rfc3339(view.created_ms),
         "expires_at": contract.rfc3339(view.expires_ms),
+        **({"traceparent": view.traceparent} if view.traceparent else {}),
     }
     return msgspec.json.encode(document)[1:-1]
 

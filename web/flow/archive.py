@@ -137,7 +137,7 @@ class Archiver:
         decided = [request for request in requests if request not in undecided]
         archived = [scripts.Archived(request, int(request in put), names.ledger(request)) for request in decided]
         with self._hub.asking() as client:
-            scripts.ARCHIVED.call(client, archive=names.ARCHIVE, requests=archived)
+            scripts.ARCHIVED.call(client, archive=names.ARCHIVE, listed=names.LISTED, requests=archived)
 
     def _put(self, views: Sequence[View]) -> set[str]:
         """Writes requests to the history; returns the ids of those that could not be read to their end."""

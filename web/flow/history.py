@@ -25,7 +25,7 @@ from jobs import contract
 from regions import connect, logs, names
 from regions.settings import Settings
 from web.hub.faults import Found
-from web.hub.frame import spliced
+from web.hub.frame import spliced, traced
 from web.hub.ledger import START, MovedView, TaskView, View
 from web.hub.redis import HubUnavailable
 
@@ -130,6 +130,8 @@ class History:
             spliced(bytes(kept[cursor]["frame"]), kept[cursor]["task"], "", records_bytes)
             for cursor, records_bytes, _ in chosen
         ]
+        if traceparent := found.get("traceparent"):
+            results = [traced(result, traceparent.encode()) for result in results]
         return _view(found, after, chosen, results, more=more)
 
     def search(self, wanted: Wanted) -> tuple[list[View], str | None]:
@@ -226,6 +228,7 @@ class History:
             "results": places,
             "attrs": view.attrs.decode(),
             **({"tenant": view.tenant} if view.tenant else {}),
+            **({"traceparent": view.traceparent} if view.traceparent else {}),
             "cursor": view.cursor,
         }
         return request, parts
@@ -279,6 +282,7 @@ def _view(found: Document, after: str, chosen: Sequence[Place], results: list[by
         tasks=[_task(*task) for task in found["tasks"]],
         attrs=found["attrs"].encode(),
         tenant=found.get("tenant", ""),
+        traceparent=found.get("traceparent", ""),
         results=results,
         cursors=[cursor for cursor, _, _ in chosen],
         cursor=chosen[-1][0] if chosen else after,

@@ -30,6 +30,11 @@ def spliced_reply(frame: bytes, task: bytes, by: bytes, size_bytes: bytes) -> by
     return spliced(frame, task.decode(), _region(by), int(size_bytes))
 
 
+def traced(result: bytes, traceparent: bytes) -> bytes:
+    """A result's JSON with the traceparent of its request."""
+    return b'{"traceparent":"%b",%b' % (traceparent, result[1:])
+
+
 def whole(frame: bytes, task: bytes, by: bytes, _: bytes) -> bytes:
     """The frame as it came, for the history, which reads its head."""
     try:

@@ -78,6 +78,7 @@ class New(Struct, frozen=True, kw_only=True):
     tenant: str = ""
     key: str = ""
     limits: KeyLimits = NO_LIMITS
+    traceparent: str = ""
 
 
 class Limited(Struct, frozen=True):
@@ -129,6 +130,7 @@ def message_of(new: New, task: NewTask, times: Times) -> contract.Task:
         expires_ms=times.expires_ms,
         max_age=new.max_age,
         sync=new.sync,
+        traceparent=new.traceparent or msgspec.UNSET,
     )
 
 
@@ -185,6 +187,7 @@ class View(Struct, frozen=True, kw_only=True):
     more: bool
     last: str = ""  # the cursor after all results, also those that were not read (``more``)
     tenant: str = ""  # whose it is
+    traceparent: str = ""  # as its client sent it
     made: dict[str, bytes] = msgspec.field(default_factory=dict)  # bytes made of this view, once for all its readers
 
     @property
@@ -268,10 +271,12 @@ class Ledger:
             digest=repeatable.digest if repeatable else "",
             repeatable_ms=REPEATABLE_MS,
             used=names.used(new.key) if new.key else "",
+            listed=names.LISTED,
             tenant=new.tenant,
             rate_max=new.limits.requests_per_second,
             open_max=new.limits.open_tasks,
             bytes_max=new.limits.bytes_kept,
+            traceparent=new.traceparent,
             tasks=[
                 scripts.Begun(
                     task.id,
@@ -447,6 +452,7 @@ class Ledger:
             due=names.DUE,
             archive=names.ARCHIVE,
             trail=names.trail(request),
+            listed=names.LISTED,
             request=request,
             request_bytes_max=self._limits.request_bytes_max,
             archives=int(self._archives),
@@ -467,6 +473,22 @@ class Ledger:
             commands.append(scripts.RUNNING.command(region=region, tasks=tasks))
         for reply in send(self._client, commands, [scripts.RUNNING]) if commands else ():
             value(reply)
+
+    def listed(self, tenant: str | None) -> list[str]:
+        """The members of ``names.LISTED`` of a tenant, None for all; the latest first, by their ids.
+
+        There are about as many as open requests. Some may be accepting, or gone: ``read_many`` has no view of these.
+        """
+        if tenant is None:
+            members: Any = self._client.zrange(names.LISTED, 0, -1)
+        else:
+            first, end = names.listed_member(tenant, ""), f"{tenant}0"  # "0" follows "/"
+            members = self._client.zrangebylex(names.LISTED, f"[{first}", f"({end}")
+        return sorted((member.decode() for member in members), key=names.request_of_listed, reverse=True)
+
+    def unlist(self, members: Sequence[str]) -> None:
+        """Takes requests off the list that have left Redis without being archived."""
+        self._client.zrem(names.LISTED, *members)
 
     def states(self, requests: Sequence[str]) -> list[str | None]:
         """For each request ``accepting``, ``accepted`` or ``refused``; None if it is unknown."""
@@ -611,6 +633,7 @@ def _refuse(
         accepting=names.ACCEPTING,
         events=names.events(request),
         archive=names.ARCHIVE,
+        listed=names.LISTED,
         request=request,
         lapsed_only=int(lapsed_only),
         archives=int(archives),
@@ -671,13 +694,16 @@ def moved_view(moved: Moved, fields: dict[bytes, bytes]) -> MovedView:
 
 def _read_view(request: str, after: str, reply: list[Any], *, spliced: bool = True) -> View | None:
     """The view in a reply of ``read.lua``; None if there is none, or if a result of it is gone."""
-    fields, found, more, last = reply
+    flat, found, more, last = reply
     frames = found[1::5]
     if None in frames:
         return None
+    fields = mapping(flat)
     convert = frame.spliced_reply if spliced else frame.whole
     results = list(map(convert, *(found[at::5] for at in (1, 2, 3, 4))))
-    return _view(request, after, mapping(fields), found[::5], results, last.decode() if more else "")
+    if spliced and b"traceparent" in fields:
+        results = [frame.traced(result, fields[b"traceparent"]) for result in results]
+    return _view(request, after, fields, found[::5], results, last.decode() if more else "")
 
 
 def _view(
@@ -702,6 +728,7 @@ def _view(
         cursors=cursors,
         cursor=cursors[-1] if cursors else after,
         tenant=fields.get(b"tenant", b"").decode(),
+        traceparent=fields.get(b"traceparent", b"").decode(),
         more=bool(last),
         last=last,
     )

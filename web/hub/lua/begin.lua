@@ -6,9 +6,9 @@
 -- which `used` ("" without one) tells what it uses, it returns {-1, the limit, its value, after how many ms to ask again}.
 -- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same; `moved`: why
 -- another region than the source's is asked, or ""; `ask`: what may ask another region until the deadline, kept in `asks`, or "".
--- keys: ledger, due, accepting, asks, repeated, used
+-- keys: ledger, due, accepting, asks, repeated, used, listed
 -- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms,
---   answer_bytes_max, digest, repeatable_ms, tenant, rate_max, open_max, bytes_max, tasks (task)
+--   answer_bytes_max, digest, repeatable_ms, tenant, rate_max, open_max, bytes_max, traceparent, tasks (task)
 -- rows: task (id, region, open, latest, moved, ask)
 -- uses: now, use
 
@@ -31,6 +31,8 @@ if repeated ~= "" then
   redis.call("HSET", ledger, "repeated", repeated)
 end
 if tenant ~= "" then redis.call("HSET", ledger, "tenant", tenant) end
+if traceparent ~= "" then redis.call("HSET", ledger, "traceparent", traceparent) end
+redis.call("ZADD", listed, 0, tenant .. "/" .. request)
 local max_age, room, answer = tonumber(max_age_ms), tonumber(answer_bytes_max), {now, deadline, expires}
 local may_move = false
 redis.call("HSET", ledger, "state", "accepting", "lease", lease_ends, "created", now, "deadline", deadline,

@@ -1,6 +1,6 @@
 -- Refuses a request as a whole: always, or with lapsed_only "1" only if the lease of its accept is over. Returns 1 when
 -- it is refused.
--- keys: ledger, due, accepting, events, archive
+-- keys: ledger, due, accepting, events, archive, listed
 -- args: request, lapsed_only, archives, tasks (task)
 -- rows: task (id, open)
 -- uses: now, asked, use
@@ -8,13 +8,15 @@
 -- flags: allow-oom
 
 local now = now_ms()
-local state, lease_ends, repeated, used = unpack(redis.call("HMGET", ledger, "state", "lease", "repeated", "used"))
+local wanted = {"state", "lease", "repeated", "used", "tenant"}
+local state, lease_ends, repeated, used, tenant = unpack(redis.call("HMGET", ledger, unpack(wanted)))
 if lapsed_only == "1" and (state ~= "accepting" or tonumber(lease_ends) > now) then
   if state ~= "accepting" then redis.call("ZREM", accepting, request) end
   return 0
 end
 if state then redis.call("HSET", ledger, "state", "refused") end
 redis.call("ZREM", accepting, request)
+redis.call("ZREM", listed, (tenant or "") .. "/" .. request)
 -- The accept took effect after its caller had given up: if the history already has the request, it is removed there, too.
 if state == "accepted" and archives == "1" then redis.call("ZADD", archive, now, request) end
 local open = 0

@@ -9,7 +9,7 @@
 -- answer for other tasks, `held_max` bytes may be held for its region (0: no limit). Keys: `open` tasks of the region,
 -- the hub's `own` result, the region's as it `came` and as it is `kept`, the bytes that are `held` for the region.
 -- `is_told` is "1" where the caller tells the one client that waits; others may wait for a request with an Idempotency-Key.
--- keys: ledger, events, due, archive, trail
+-- keys: ledger, events, due, archive, trail, listed
 -- args: request, request_bytes_max, archives, head_bytes_max, is_told, tasks (task)
 -- rows: task (id, region, status, finished_ms, size_bytes, frame, from_region, trail, is_latest, held_max, open, own,
 --   came, kept, held)
@@ -127,15 +127,16 @@ if settled == 0 then return answers end
 redis.call("HSET", ledger, unpack(fields))
 redis.call("HINCRBY", ledger, "bytes", grown)
 for status, count in pairs(counts) do redis.call("HINCRBY", ledger, status, count) end
+local used, tenant = unpack(redis.call("HMGET", ledger, "used", "tenant"))
 local is_done = redis.call("HINCRBY", ledger, "completed", settled) == tonumber(total)
 if is_done then
   answers[last] = LAST
   local now = now_ms()
   redis.call("HSET", ledger, "done", now)
   -- A request that is still accepting will be accepted or refused a moment later.
-  if archives == "1" then redis.call("ZADD", archive, state == "accepted" and now or now + 1000, request) end
+  if archives == "1" then redis.call("ZADD", archive, state == "accepted" and now or now + 1000, request)
+  else redis.call("ZREM", listed, (tenant or "") .. "/" .. request) end
 end
-local used = redis.call("HGET", ledger, "used")
 if used then free(used, settled, grown, expires) end
 redis.call("PEXPIREAT", events, expires)
 if is_told ~= "1" or redis.call("HEXISTS", ledger, "repeated") == 1 then

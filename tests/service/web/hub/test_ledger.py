@@ -445,7 +445,9 @@ def test_finished_requests_are_leased_to_one_archiver_and_forgotten_when_they_ar
     client.hset("refused", "state", "refused")
     client.hset("accepted", "state", "accepted")
     told = [("due", 1, "accepted"), ("due too", 1, "refused"), ("later", 0, "refused")]
-    scripts.ARCHIVED.call(client, archive=names.ARCHIVE, requests=[scripts.Archived(*one) for one in told])
+    scripts.ARCHIVED.call(
+        client, archive=names.ARCHIVE, listed=names.LISTED, requests=[scripts.Archived(*one) for one in told]
+    )
     assert client.zrange(names.ARCHIVE, 0, -1) == [b"due too"]
     assert client.zscore(names.ARCHIVE, "due too") <= connect.redis_now_ms(client)  # to be taken back, now
 

@@ -74,6 +74,17 @@ OF_PAGES: Final = ("Content-Security-Policy", "Referrer-Policy", "X-Content-Type
 # Pages for people: they are no part of the interface.
 FOR_PEOPLE: Final[frozenset[str]] = frozenset()
 
+# What a post's answer leads to.
+_ID: Final = {"request": "$response.body#/id"}
+_TASK_ID: Final = {"task": "$response.body#/tasks/0/id"}
+LINKS: Final[Schema] = {
+    "poll": {"operationId": "get_request", "parameters": _ID},
+    "events": {"operationId": "stream_events", "parameters": _ID},
+    "cancel": {"operationId": "cancel_request", "parameters": _ID},
+    "task": {"operationId": "get_task", "parameters": {**_ID, **_TASK_ID}},
+    "where": {"operationId": "where", "parameters": _TASK_ID},
+}
+
 TAGS: Final = {
     "Requests": "Ask one source or many, and get each result the moment it is there.",
     "Sources": "What can be asked for, and the records of one source.",
@@ -173,6 +184,8 @@ def _paths(limits: Limits) -> dict[str, Any]:
     }
     taken = _answer("The request was accepted.", ref("Request"), ["Location", "Retry-After"], ["Idempotency-Replayed"])
     ended = _answer("The request, which is done.", ref("Request"), ["Preference-Applied"], ["Idempotency-Replayed"])
+    for one in (taken, ended):
+        one["links"] = LINKS
     request = _answer("The request.", ref("Request"))
     polled = _answer("The request.", ref("Request"), ["ETag"])
     where = _answer("Its hops, its attempts and its error.", ref("Where"))

@@ -42,6 +42,22 @@ def test_a_task_becomes_a_job_and_leaves_the_queue(region: Region) -> None:
     assert running.code == 0
 
 
+def test_a_task_whose_client_records_its_trace_gets_a_log_line(region: Region, capsys) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"
+    traced, unsampled = (
+        msgspec.structs.replace(one, traceparent=traceparent + flag)
+        for one, flag in zip(region.tasks(2), "10", strict=True)
+    )
+    with region.bridging() as running:
+        region.broker.publish(traced, unsampled, task(region.name, 99))
+        region.each_once([traced, unsampled, task(region.name, 99)])
+        region.all_acked(running)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "enqueued" in line]
+    assert len(lines) == 1
+    for part in (traced.task, traced.request, traceparent[3:35]):
+        assert part in lines[0]
+
+
 def test_a_redelivery_and_a_second_bridge_double_nothing(region: Region) -> None:
     tasks = region.tasks(50)
     with region.bridging() as running, region.bridging() as other:

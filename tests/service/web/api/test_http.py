@@ -20,7 +20,7 @@ from tests import sources
 from tests.forked import GATEWAY, Forked
 from tests.service.gateway import JSON, LIST, Stack
 from tests.waiting import until
-from tests.wire import Wire, ask, chunked
+from tests.wire import Wire, ask, chunked, events
 
 AT_ONCE_SECONDS = 5.0  # promised is 1; who is waited for by mistake takes ten and more
 
@@ -238,6 +238,58 @@ def test_clients_own_id_of_a_call_comes_back_and_is_logged(stack, capsys):
     until(lambda: "order-17" in capsys.readouterr().out, "the log line")
     for text in ("a b", "x" * 129, "\xff"):
         assert "x-request-id" not in ask(stack.port, "GET", "/healthz", {"X-Request-Id": text}).headers
+
+
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACE = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
+
+
+def test_trace_of_a_client_goes_to_the_region_and_comes_back(stack, capsys):
+    promised = stack.post({"sources": ["demo.plain", LIST, LIST]}, {**JSON, "traceparent": TRACE}).json()
+    tasks = [stack.region.take(region) for region in ("nyc", "fra", "fra")]
+    assert {(task.traceparent, task.is_sampled) for task in tasks} == {(TRACE, True)}
+    stack.region.finish(tasks[0])
+    error = contract.Error(type="timeout", message="too late", origin="network")
+    stack.region.finish(tasks[1], error=error)
+    path = f"/v1/requests/{promised['id']}"
+    until(lambda: ask(stack.port, "GET", path).json()["completed"] == 2, "two results")
+    ask(stack.port, "DELETE", path)  # the hub makes the third
+    found = ask(stack.port, "GET", path).json()
+    assert {one["status"] for one in found["results"]} == {"succeeded", "failed", "cancelled"}
+    told = [promised, found, *found["results"], ask(stack.port, "GET", f"{path}/tasks/{tasks[0].task}").json()]
+    told += [event.data for event in events(stack.port, f"{path}/events")]
+    assert len(told) == 10
+    assert {one["traceparent"] for one in told} == {TRACE}
+    lines = until(lambda: [line for line in capsys.readouterr().out.splitlines() if TRACE_ID in line], "the log line")
+    assert promised["id"] in lines[0]
+
+
+def test_trace_of_a_synchronous_call_comes_back_with_its_result(stack):
+    with Wire(stack.port) as wire:
+        wire.send("GET", "/v1/sources/demo.plain/records", {"traceparent": TRACE})
+        stack.region.finish(stack.region.take("nyc", fast=True))
+        assert wire.reply().json()["traceparent"] == TRACE
+
+
+def test_result_that_is_used_again_has_the_trace_of_the_call_that_uses_it(own_stack):
+    stack = own_stack
+    stack.post({"sources": ["demo.plain"]}, {**JSON, "traceparent": TRACE})
+    task = stack.region.take("nyc")
+    now = contract.rfc3339(connect.redis_now_ms(stack.region.redis))
+    stack.region.finish(task, fetched_at=now, definition=task.definition)
+    until(lambda: ask(stack.port, "GET", f"/v1/requests/{task.request}").json()["done"], "the result")
+    other = TRACE.replace("4bf9", "5bf9")
+    for headers, traceparent in (({"traceparent": other}, other), ({}, None)):
+        again = stack.post({"sources": ["demo.plain"], "max_age": 600}, {**JSON, **headers}).json()
+        assert again["results"][0]["cached"] is True
+        assert again["results"][0].get("traceparent") == again.get("traceparent") == traceparent
+
+
+@pytest.mark.parametrize("traceparent", ["", TRACE.upper(), TRACE.replace("00-", "ff-", 1), "x"])
+def test_trace_that_is_invalid_is_ignored(stack, traceparent):
+    promised = stack.post({"sources": ["demo.plain"]}, {**JSON, "traceparent": traceparent}).json()
+    assert "traceparent" not in promised
+    assert stack.region.take("nyc").traced == {}
 
 
 def test_pages_of_an_allowed_origin_may_ask(tmp_path, rabbitmq, hub_redis):

@@ -143,6 +143,59 @@ def test_finished_requests_are_found_by_what_was_asked_and_where(stack, store):
     assert not listed(stack, "?source=no.such")["requests"]
 
 
+def test_requests_that_run_are_listed_before_and_after_their_end(stack, store):
+    """Each once, wherever it is, in the order of their ids."""
+    stack.region.purge()
+    ended = finished(stack, LIST)
+    promised = [stack.post({"sources": ["demo.plain", LIST]}).json() for _ in range(3)]
+    tasks = [stack.region.take("nyc") for _ in promised] + [stack.region.take("fra") for _ in promised]
+    ids = [one["id"] for one in promised]
+    assert [one["id"] for one in listed(stack, "?status=running")["requests"]] == ids[::-1]
+    found = listed(stack, "?limit=4")["requests"]
+    assert [(one["id"], one["status"]) for one in found[:3]] == [(one, "running") for one in ids[::-1]]
+    assert found[3]["id"] == ended["id"]
+    assert found[0]["tasks"] == promised[-1]["tasks"]
+    first = listed(stack, "?status=running&limit=2&source=demo.plain&region=fra")
+    assert [one["id"] for one in first["requests"]] == [ids[2], ids[1]]
+    rest = listed(stack, f"?status=running&limit=2&cursor={first['cursor'].lower()}")
+    assert ([one["id"] for one in rest["requests"]], rest["cursor"]) == ([ids[0]], None)
+    for query in ("source=no.such", "region=sin", "since=2100-01-01T00:00:00Z"):
+        assert listed(stack, f"?status=running&{query}")["requests"] == []
+    for task in tasks:
+        stack.region.finish(task)
+
+    def is_listed_once() -> bool:
+        found = [one for one in listed(stack, "?limit=200")["requests"] if one["id"] in ids]
+        assert [one["id"] for one in found] == ids[::-1], "in between, none may be missing"
+        return {one["status"] for one in found} == {"succeeded"} and all(map(store.has, ids))
+
+    until(is_listed_once, "all of them in the history")
+    assert listed(stack, "?status=running")["requests"] == []
+    until(lambda: not stack.hub.client.zcard(names.LISTED), "the history to list all of them")
+
+
+def test_requests_that_were_refused_or_are_gone_are_not_listed(stack):
+    stack.region.purge()
+    refused, lost = (stack.post({"sources": ["demo.plain"]}).json() for _ in range(2))
+    stack.gateway.ledger.refuse(refused["id"], [(task["id"], task["region"]) for task in refused["tasks"]])
+    lose(stack, lost["id"])
+    assert listed(stack, "?status=running")["requests"] == []
+    assert not stack.hub.client.zcard(names.LISTED)
+    stack.region.purge()
+
+
+def test_a_trace_is_kept_with_the_request(stack, store):
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+    promised = stack.post({"sources": ["demo.plain"]}, {**JSON, "traceparent": traceparent}).json()
+    stack.region.finish(stack.region.take("nyc"))
+    until(lambda: store.has(promised["id"]), "the request in the history")
+    path = f"/v1/requests/{promised['id']}"
+    before = ask(stack.port, "GET", path).json()
+    lose(stack, promised["id"])
+    assert ask(stack.port, "GET", path).json() == before
+    assert before["results"][0]["traceparent"] == before["traceparent"] == traceparent
+
+
 def test_long_lists_come_in_pages_without_a_gap_or_a_repeat(stack, store):
     wanted = [str(ulid.ULID()) for _ in range(120)]
     found = finished(stack, "demo.plain")
@@ -163,7 +216,7 @@ def test_long_lists_come_in_pages_without_a_gap_or_a_repeat(stack, store):
 @pytest.mark.parametrize(
     "query",
     [
-        "status=running",
+        "status=walking",
         "since=soon",
         "cursor=1-1",
         "sauce=a",
@@ -300,6 +353,11 @@ def test_without_a_store_there_is_no_history_and_it_says_so(tmp_path, rabbitmq, 
         finished(stack, "demo.plain")
         assert not hub_redis.client.zcard(names.ARCHIVE)
         assert ask(stack.port, "GET", "/readyz").json()["history"] == "off"
+        running = stack.post({"sources": ["demo.plain"]}).json()["id"]
+        assert [one["id"] for one in listed(stack, "?status=running")["requests"]] == [running]
+        stack.region.finish(stack.region.take("nyc"))
+        until(lambda: not listed(stack, "?status=running")["requests"], "nothing to run")
+        assert not hub_redis.client.zcard(names.LISTED)
         reply = ask(stack.port, "GET", "/v1/requests")
         assert (reply.status, "[hub] mongo" in reply.json()["detail"]) == (404, True)
     finally:
@@ -356,6 +414,13 @@ def test_a_tenants_requests_in_the_history_are_its_own(tmp_path, rabbitmq, hub_r
             texts[tenant] = {"Authorization": f"Bearer {keys.text_of(key.id, secret)}"}
         stack.gateway.keyring.refresh()
         request = stack.post({"sources": ["demo.plain"]}, {**JSON, **texts["shop"]}).json()["id"]
+        running = {
+            tenant: [
+                one["id"] for one in ask(stack.port, "GET", "/v1/requests?status=running", head).json()["requests"]
+            ]
+            for tenant, head in texts.items()
+        }
+        assert running == {"shop": [request], "bank": [], "ops": [request]}
         stack.region.finish(stack.region.take("nyc"))
         until(lambda: store.has(request), "the request in the history")
         lose(stack, request)

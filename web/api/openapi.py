@@ -281,19 +281,19 @@ def _paths(limits: Limits) -> dict[str, Any]:
             "get": _call("Gateway", "docs", "This document as a page.", {"200": _page("The page.")}, is_open=True),
         },
         "/problems": {
-            "get": _call("Gateway", "list_problems", "All types of problems.", {"200": _page("All types.", ref("ProblemTypes"))}, is_open=True),
+            "get": _call("Gateway", "list_problems", "All types of problems.", {"200": _page("All types.", ref("ProblemPages"))}, is_open=True),
         },
         "/problems/{kind}": {
             "get": _call(
                 "Gateway", "get_problem", "What a problem means, and what to do.",
-                {"200": _page("What it means.", ref("ProblemType")), **_problems(404)}, [_in_path("kind", {**TEXT, "examples": [*KINDS]})],
+                {"200": _page("What it means.", ref("ProblemPage")), **_problems(404)}, [_in_path("kind", {**TEXT, "examples": [*KINDS]})],
                 is_open=True,
             ),
         },
         "/problems/task/{kind}": {
             "get": _call(
                 "Gateway", "get_task_problem", "What the error of a task means, and what to do.",
-                {"200": _page("What it means.", ref("ProblemType")), **_problems(404)}, [_in_path("kind", {**TEXT, "examples": [*BY_TYPE]})],
+                {"200": _page("What it means.", ref("ProblemPage")), **_problems(404)}, [_in_path("kind", {**TEXT, "examples": [*BY_TYPE]})],
                 is_open=True,
             ),
         },

@@ -338,8 +338,8 @@ def _of_problems() -> dict[str, Schema]:
     }
     return {
         "Problem": closed(problem, optional=("errors", "request", "limit", "result")),
-        "ProblemType": closed(kind),
-        "ProblemTypes": closed({"problems": {"type": "array", "items": ref("ProblemType")}}),
+        "ProblemPage": closed(kind),
+        "ProblemPages": closed({"problems": {"type": "array", "items": ref("ProblemPage")}}),
     }
 
 

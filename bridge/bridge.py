@@ -302,26 +302,19 @@ class Bridge:
         else:
             used = self._measure.used + sum(map(cost, done))  # until the next measure, which is half a second away
             self._measured(Measure(result.ready, used, self._measure.limit))
-            for one in messages:
-                if isinstance(one, contract.Task) and one.is_sampled:
-                    self._log.info(
-                        "enqueued",
-                        region=self.region,
-                        task=one.task,
-                        request=one.request,
-                        source=one.source,
-                        **one.traced,
-                    )
         if done:
             self._durable.submit(run_id, grouped(done))
             self._count(messages, result.refusals, clock)
 
     def _count(self, messages: list[Message], refusals: Iterable[object], clock: Clock) -> None:
-        """Counts how long after their accept tasks were enqueued."""
+        """Counts how long after their accept tasks were enqueued, and logs those whose clients record their traces."""
         now_ms = clock.hub_now_ms()
         for content, refusal in zip(messages, refusals, strict=True):
             if refusal is None and isinstance(content, contract.Task):
                 self._metrics.enqueued((now_ms - content.accepted_ms) / 1000)
+                if content.is_sampled:
+                    ids = {"task": content.task, "request": content.request, "source": content.source}
+                    self._log.info("enqueued", region=self.region, **ids, **content.traced)
 
     def _refuse(self, delivery: Delivery, reason: str, now_ms: int) -> None:
         """Handles an unreadable message: its task fails at the hub, and only then the message leaves the queue."""

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from jobs.contract import Minute, Run, rfc3339
 from jobs.definition.catalog import Catalog, Entry
@@ -214,7 +215,7 @@ class Overview:
     def day(self, region: str) -> Answer:
         """The minutes of a region's last day, as ``nearfetch day`` has them."""
         self.check_region(region)
-        minutes = self.day_of(region)
+        minutes = [{**structs.asdict(one), "at": rfc3339(round(one.at * 1000))} for one in self.day_of(region)]
         return _json({"region": region, "minutes": minutes})
 
     def day_of(self, region: str) -> list[Minute]:

@@ -271,7 +271,7 @@ def _of_regions() -> dict[str, Schema]:
         "differs": {"type": "object", "additionalProperties": closed({"there": TEXT, "here": TEXT})},
     }
     minute = {
-        "at": said({"type": "number"}, "When it begins: seconds since the epoch."),
+        "at": said(TIME, "When it begins."),
         "arrived": COUNT,
         "ended": COUNT,
         "waiting": COUNT,

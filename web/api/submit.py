@@ -29,7 +29,7 @@ AGE: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
 AGE_MAX_SECONDS: Final = 2.0**31  # caches take this for infinite (RFC 9111, 1.2.2)
 
 DIGITS_MAX: Final = 1_000  # of a whole number; Python refuses some more
-GZIP: Final = b"\x1f\x8b"
+CODINGS: Final = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}  # how they begin
 # What Python's messages about JSON that can't be read begin with, and what they mean.
 EXPECTED: Final = {
     "Expecting value": "a value",
@@ -83,8 +83,6 @@ def decode(body: bytes) -> Any:
     """The body's JSON. Raises ``Problem`` (400) if it is not JSON, repeats a member, or is nested too deeply."""
     if not body.strip():
         raise Problem("not-json", "expected JSON, found an empty body")
-    if body.startswith(GZIP):
-        raise Problem("not-json", "expected JSON, found gzip: a body may not be compressed")
     try:
         document = json.loads(
             body.decode("utf-8"),
@@ -94,9 +92,10 @@ def decode(body: bytes) -> Any:
             parse_int=_whole,
         )
     except UnicodeDecodeError as error:
-        raise Problem("not-json", f"expected UTF-8, found byte 0x{body[error.start]:02x} at {error.start}") from error
+        found = _encoded(body) or f"expected UTF-8, found byte 0x{body[error.start]:02x} at {error.start}"
+        raise Problem("not-json", found) from error
     except json.JSONDecodeError as error:
-        raise Problem("not-json", _where(error)) from error
+        raise Problem("not-json", _encoded(body) or _where(error)) from error
     except RecursionError as error:
         raise Problem("not-json", f"expected at most {DEPTH_MAX} levels, found more") from error
     except ValueError as error:
@@ -321,12 +320,22 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"expected a value of JSON, found {name}")
 
 
+def _encoded(body: bytes) -> str:
+    """What a body is instead of JSON in UTF-8 (RFC 8259, 8.1); "" if it looks like that."""
+    for coding, beginning in CODINGS.items():
+        if body.startswith(beginning):
+            return f"expected JSON, found {coding}: a body may not be compressed"
+    charset = json.detect_encoding(body)
+    return "" if charset.startswith("utf-8") else f"expected JSON in UTF-8, found {charset.upper()}"
+
+
 def _where(error: json.JSONDecodeError) -> str:
     """What was expected in the place of an error, and what was found."""
     expected = next((text for start, text in EXPECTED.items() if error.msg.startswith(start)), "JSON")
     found = error.doc[error.pos : error.pos + 1]
     at = f"at line {error.lineno}, column {error.colno}"
-    return f"expected {expected} {at}, found {json.dumps(found, ensure_ascii=False) if found else 'the end'}"
+    shown = json.dumps(found, ensure_ascii=not found.isprintable()) if found else "the end"
+    return f"expected {expected} {at}, found {shown}"
 
 
 def _whole(text: str) -> int:

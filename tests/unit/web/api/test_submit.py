@@ -252,6 +252,13 @@ def test_a_text_has_2000_characters_at_most_where_its_definition_does_not_say(ru
         (b'"a\nb"', 'expected an escape in place of a control character at line 1, column 3, found "\\n"'),
         (b"9" * 5_000, "expected a number of 1000 digits at most, found one of 5000"),
         (b"\x1f\x8b\x08\x00", "expected JSON, found gzip: a body may not be compressed"),
+        (b"\x28\xb5\x2f\xfd\x00", "expected JSON, found zstd: a body may not be compressed"),
+        ("{}".encode("utf-16"), "expected JSON in UTF-8, found UTF-16"),
+        ("{}".encode("utf-16-le"), "expected JSON in UTF-8, found UTF-16-LE"),
+        ("{}".encode("utf-16-be"), "expected JSON in UTF-8, found UTF-16-BE"),
+        ("{}".encode("utf-32-le"), "expected JSON in UTF-8, found UTF-32-LE"),
+        ("\ufeff{}".encode(), 'expected JSON without a byte order mark at line 1, column 1, found "\\ufeff"'),
+        (b"{}\x85", "expected UTF-8, found byte 0x85 at 2"),
     ],
 )
 def test_messages_about_json_are_our_own(rules, body, detail):

@@ -135,6 +135,7 @@ def test_every_member_stands_in_the_document():
         one["name"]
         for path in INTERFACE["paths"].values()
         for one in path["get" if "get" in path else "post"]["parameters"]
+        if not one.get("explode")  # its members have names of their own
     }
     code = " ".join([*FENCE.findall(text), *re.findall(r"`([^`\n]+)`", FENCE.sub("", text))])
     words = set(re.findall(r"[\w-]+", code))

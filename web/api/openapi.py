@@ -175,7 +175,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
             "Seconds after which the task ends as `expired`.",
         ),
         {
-            "name": "params", "in": "query", "style": "form", "explode": True,
+            "name": "source_params", "in": "query", "style": "form", "explode": True,
             "schema": {"type": "object", "additionalProperties": TEXT}, "description": "The source's params, each by its own name.",
         },
     ]  # fmt: skip

@@ -55,7 +55,7 @@ def _asked(limits: Limits) -> dict[str, Schema]:
                 "type": "array",
                 "minItems": 1,
                 "maxItems": limits.tasks_max,
-                "items": {"anyOf": [SOURCE, asked]},
+                "items": {"anyOf": [SOURCE, ref("Ask")]},
                 "examples": [["ecb.rates", {"source": "books.list", "params": {"category": "poetry_23"}}]],
             },
             "Ids, or objects with `source` and `params`. A source may stand here several times.",
@@ -72,7 +72,7 @@ def _asked(limits: Limits) -> dict[str, Schema]:
         "max_age": said({**SECONDS, "default": 0}, "How many seconds old an answer may be; 0 asks the source itself."),
         "attrs": said({**OPEN, "default": {}}, f"Comes back as it is; at most {limits.attrs_bytes_max} bytes of JSON."),
     }
-    return {"New": closed(new, optional=("deadline", "max_age", "attrs"))}
+    return {"New": closed(new, optional=("deadline", "max_age", "attrs")), "Ask": asked}
 
 
 def _of_results() -> dict[str, Schema]:

@@ -142,7 +142,7 @@ def _converted(text: str, schema: dict[str, Any]) -> object:
 @cache
 def document() -> dict[str, Any]:
     """The document."""
-    return json.loads(openapi.document(Limits()))
+    return json.loads(json.dumps(openapi.described(Limits())))
 
 
 @cache

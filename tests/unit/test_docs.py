@@ -1,6 +1,5 @@
 """Documents that list things are held to the code."""
 
-import json
 import re
 from collections import Counter
 from typing import get_args, get_origin
@@ -22,7 +21,7 @@ from web.api import openapi, problem_types, repeat
 from web.http import problems, trace
 from web.hub import faults
 
-INTERFACE = json.loads(openapi.document(settings.Limits()))
+INTERFACE = openapi.described(settings.Limits())
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 

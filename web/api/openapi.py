@@ -22,6 +22,7 @@ from web.api.schemas import (
     REGION,
     SECONDS,
     SOURCE,
+    TAKEN,
     TEXT,
     Schema,
     closed,
@@ -95,15 +96,31 @@ TAGS: Final = {
 
 @cache
 def document(limits: Limits) -> bytes:
-    """The document as JSON."""
-    found = {
+    """The document as JSON. Later versions may add members to answers, so that only what clients send is closed."""
+    return msgspec.json.encode(_growing(described(limits)))
+
+
+def _growing(part: Any) -> Any:
+    """A part of the document whose objects may get further members, but for those in ``TAKEN``."""
+    if isinstance(part, dict):
+        return {
+            name: one if name in TAKEN else _growing(one)
+            for name, one in part.items()
+            if (name, one) != ("additionalProperties", False)
+        }
+    return [_growing(one) for one in part] if isinstance(part, list) else part
+
+
+def described(limits: Limits) -> dict[str, Any]:
+    """The interface as it is today: an answer has no other members."""
+    return {
         "openapi": "3.1.0",
         "info": {
             "title": "Nearfetch",
             "version": VERSION,
             "description": "Data on demand from many sources, fetched and parsed next to each source. Times are RFC 3339 in UTC "
             "with milliseconds. Durations are in seconds unless a name says otherwise. Members of a query that a call does not "
-            "know are refused. Errors are problem documents (RFC 9457).",
+            "know are refused. Errors are problem documents (RFC 9457). Later versions may add members to answers: ignore those that you do not know.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/", "description": "this gateway"}],
@@ -119,7 +136,6 @@ def document(limits: Limits) -> bytes:
         },
         "security": [{}, {"key": []}],
     }
-    return msgspec.json.encode(found)
 
 
 def answer(limits: Limits) -> Answer:

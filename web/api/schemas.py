@@ -1,7 +1,7 @@
 """The schemas of what the interface takes and gives (JSON Schema 2020-12, as OpenAPI 3.1 has it).
 
-A schema is closed: a member that does not stand in it is a fault of the document, which the tests' HTTP client finds. Open are
-the objects to which regions and definitions add members of their own.
+A schema is closed: a member that does not stand in it is a fault here, which the tests' HTTP client finds. The document that is
+served leaves answers open (web.api.openapi). Open are the objects to which regions and definitions add members of their own.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,6 +35,7 @@ ANY_ID: Final[Schema] = {
 }  # as clients may write it
 CURSOR: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,20}-[0-9]{1,20}$"}
 TRACEPARENT: Final[Schema] = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
+TAKEN: Final = ("New", "Ask")  # schemas of what clients send
 OPEN: Final[Schema] = {"type": "object"}  # its members are not known here
 SOURCE: Final[Schema] = {"type": "string", "examples": ["ecb.rates"]}
 REGION: Final[Schema] = {"type": "string", "examples": ["fra"]}

@@ -60,6 +60,15 @@ def test_every_route_of_the_gateway_is_a_call():
     assert told <= routes(), "the document has calls that the gateway does not have"
 
 
+def test_answers_may_grow_and_what_clients_send_may_not():
+    closed = {
+        name
+        for name, schema in FOUND["components"]["schemas"].items()
+        if '"additionalProperties": false' in json.dumps(schema)
+    }
+    assert closed == {"New", "Ask"}
+
+
 def test_names_of_operations_are_unique_and_parameters_in_paths_are_told():
     names = [call["operationId"] for _, _, call in operations()]
     assert len(set(names)) == len(names)

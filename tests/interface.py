@@ -68,8 +68,8 @@ def check(call: Call, status: int, headers: dict[str, str], body: bytes) -> None
 
 
 def check_event(name: str, data: object) -> None:
-    """The same for an event of a stream."""
-    schema = {"result": "Result", "done": "Listed"}.get(name)
+    """The same for an event of a stream: its data have the schema that ``openapi.EVENTS`` names."""
+    schema = openapi.EVENTS.get(name)
     if schema is None:
         raise Untrue(f"an event {name!r}, which the document does not have")
     _check(_schema(schema), data, f"the event {name}")
@@ -99,7 +99,7 @@ def _check_answer(operation: dict[str, Any], call: Call, status: int, headers: d
         raise Untrue("with a body, and the document has none")
     if content and kind not in content:
         raise Untrue(f"as {kind or 'nothing'}, and the document has {', '.join(content)}")
-    if kind.endswith("json") and call.method != "HEAD":
+    if kind in (openapi.JSON, openapi.PROBLEM) and call.method != "HEAD":
         _check_body(content[kind]["schema"], body, headers)
 
 
@@ -123,7 +123,7 @@ def _check_call(operation: dict[str, Any], call: Call) -> None:
         text = call.header(one["name"]) if one["in"] == "header" else None
         if text:
             _check(one["schema"], text, f"the header {one['name']} that was sent", formats=False)
-    if "requestBody" in operation:
+    if "requestBody" in operation and call.body:  # otherwise it was sent later
         _check(
             operation["requestBody"]["content"][openapi.JSON]["schema"], json.loads(call.body), "the body that was sent"
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.service import hub_parts
 from tests.waiting import until
+from web.api import views
 from web.api.poll import Poller
 from web.api.recall import Recall
 from web.api.wait import Awaited, Wait, Waiters, park
@@ -47,7 +48,7 @@ class WaitingGateway:
                 ("GET", "/v1/requests/<request>/events", poller.events),
                 ("DELETE", "/v1/requests/<request>", poller.delete),
                 ("GET", "/call/<request>", self._call),
-                ("GET", "/healthz", lambda _: Answer(200, b"ok")),
+                ("GET", "/healthz", lambda _: Answer(200, b'{"status":"ok"}', [views.JSON])),
                 ("GET", "/broken", lambda _: 1 / 0),
             ],
             {"127.0.0.1"},

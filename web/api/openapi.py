@@ -86,6 +86,15 @@ LINKS: Final[Schema] = {
     "where": {"operationId": "where", "parameters": _TASK_ID},
 }
 
+# The events of both streams, and the schemas of their data.
+EVENTS: Final = {
+    "result": "Result",
+    "done": "Listed",
+    "region": "RegionNews",
+    "gone": "RegionGone",
+    "unavailable": "Unavailable",
+}
+
 TAGS: Final = {
     "Requests": "Ask one source or many, and get each result the moment it is there.",
     "Sources": "What can be asked for, and the records of one source.",
@@ -206,12 +215,12 @@ def _paths(limits: Limits) -> dict[str, Any]:
     polled = _answer("The request.", ref("Request"), ["ETag"])
     where = _answer("Its hops, its attempts and its error.", ref("Where"))
     regions = _answer("All regions.", ref("Regions"), sometimes=["X-Accel-Buffering"])
-    regions["content"]["text/event-stream"] = {"schema": TEXT}
+    regions["content"]["text/event-stream"] = _events("region", "gone", "unavailable")
     missing = _problems(404, 410)
     return {
         "/v1/requests": {
             "post": _call(
-                "Requests", "submit", "Asks one source or many.", {"200": ended, "202": taken, **_problems(409, 415, 422)}, [prefer, key],
+                "Requests", "submit", "Asks one source or many.", {"200": ended, "202": taken, **_problems(404, 409, 410, 415, 422)}, [prefer, key],
                 body=ref("New"),
             ),
             "get": _call(
@@ -356,9 +365,14 @@ def _stream() -> Schema:
     what = "A stream. The data of `result` is a Result, that of `done` a Listed; a comment comes every 15 s."
     return {
         "description": what,
-        "content": {"text/event-stream": {"schema": TEXT}},
+        "content": {"text/event-stream": _events("result", "done")},
         "headers": _headers(["Cache-Control", "X-Accel-Buffering"]),
     }
+
+
+def _events(*names: str) -> Schema:
+    """The content of a stream with these events. OpenAPI 3.1 has no words for their data, but in an extension."""
+    return {"schema": TEXT, "x-events": {name: ref(EVENTS[name]) for name in names}}
 
 
 def _empty(what: str, always: Iterable[str] = ()) -> Schema:

@@ -516,7 +516,7 @@ def region_view(
 
 def _timed(status: Mapping[str, Any]) -> dict[str, Any]:
     """What a part reported, with its time in the form that all times have here."""
-    return {"at": rfc3339(status["at_ms"]), **{name: one for name, one in status.items() if name != "at_ms"}}
+    return {"reported_at": rfc3339(status["at_ms"]), **{name: one for name, one in status.items() if name != "at_ms"}}
 
 
 def _json(document: Any) -> Answer:

@@ -241,7 +241,7 @@ def _of_regions() -> dict[str, Schema]:
         "unread": or_null(COUNT),
     }
     sums = _sums()
-    part = {"name": TEXT, "age_seconds": {"type": "number"}, "at": TIME}
+    part = {"name": TEXT, "age_seconds": {"type": "number"}, "reported_at": TIME}
     region = {
         "name": REGION,
         "title": TEXT,
@@ -264,7 +264,7 @@ def _of_regions() -> dict[str, Schema]:
         ),
         "refused": {"type": "object", "additionalProperties": COUNT},
         "held_bytes": {"type": "integer"},
-        "scale": {"anyOf": [opened({"at": TIME}, optional=("at",)), {"type": "null"}]},
+        "scale": {"anyOf": [opened({"reported_at": TIME}), {"type": "null"}]},
         "bridges": {"type": "array", "items": opened(part)},
         "workers": {"type": "array", "items": opened(part)},
         "takeover": or_null(closed({"why": TEXT, "detail": TEXT, "since": TIME, "well_since": or_null(TIME)})),
@@ -294,8 +294,15 @@ def _of_regions() -> dict[str, Schema]:
         "mend": said(TEXT, "The command or step that mends it."),
         "runbook": said(TEXT, "Where more is said."),
     }
+    streamed = {
+        **{name: one for name, one in region.items() if name != "sources"},
+        "events": {"type": "array", "items": ref("Event")},
+    }
     return {
         "Region": opened(region),
+        "RegionNews": opened(streamed),
+        "RegionGone": closed({"name": REGION}),
+        "Unavailable": closed({"reason": TEXT}),
         "Day": closed({"region": REGION, "minutes": {"type": "array", "items": closed(minute)}}),
         "Event": closed({"at": TIME, "kind": TEXT, "message": TEXT}),
         "Events": closed({"events": {"type": "array", "items": ref("Event")}}),

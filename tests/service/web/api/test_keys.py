@@ -68,7 +68,7 @@ def _no_message_is_left(keyed):
 
 
 def kind(reply) -> tuple[int, str]:
-    return reply.status, reply.json()["type"].rpartition(":")[2]
+    return reply.status, reply.json()["type"].rpartition("/")[2]
 
 
 def test_every_call_but_the_probes_needs_a_key(keyed):

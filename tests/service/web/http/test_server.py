@@ -89,7 +89,7 @@ def test_500_parked_clients_leave_every_thread_free(site):
         wire.send("GET", "/park")
     parked = site.waits(500)
     for _ in range(20):
-        assert ask(site.port, "GET", "/healthz").status == 200
+        assert ask(site.port, "GET", "/ok").status == 200
     for exchange in parked:
         exchange.answer(Answer(200, b"done"))
     assert [wire.reply().body for wire in wires] == [b"done"] * 500

@@ -87,7 +87,7 @@ def test_slow_senders_hold_no_thread(start_site):
         for number, wire in enumerate(slow):
             wire.socket.sendall((GET, POST + b"Content-Length: 9\r\n\r\nx", CHUNKED + b"\r\n5\r\nab")[number % 3])
         until(lambda: len(site.server.connections) == 300, "all of them")
-        assert ask(site.port, "GET", "/healthz").status == 200
+        assert ask(site.port, "GET", "/ok").status == 200
         slow[1].socket.sendall(b"12345678")
         assert slow[1].reply().body == b"x12345678"
     finally:

@@ -79,14 +79,14 @@ def test_times_of_reports_have_the_form_of_all_times():
     view = region_view(state(bridge_a=BRIDGE, workers_a={**POOL, "scale": {"at_ms": 0}}), "Frankfurt", Rates())
     for status in (*view["bridges"], *view["workers"], view["scale"]):
         assert "at_ms" not in status
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", status["at"])
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", status["reported_at"])
 
 
 def test_the_number_of_processes_is_what_was_said_last_of_it():
     old, new = ({"at_ms": at, "number": number} for at, number in ((1, 2), (2, 4)))
     pools = {"workers_a": {**POOL, "scale": new}, "workers_b": {**POOL, "scale": old}, "workers_c": POOL}
     view = region_view(state(bridge_a=BRIDGE, **pools), "Frankfurt", Rates())
-    assert view["scale"] == {"at": "1970-01-01T00:00:00.002Z", "number": 4}
+    assert view["scale"] == {"reported_at": "1970-01-01T00:00:00.002Z", "number": 4}
     assert all("scale" not in pool for pool in view["workers"])
     assert region_view(state(), "Frankfurt", Rates())["scale"] is None
 

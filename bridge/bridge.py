@@ -41,6 +41,7 @@ from regions.settings import Settings
 
 DRAIN_SECONDS: Final = 0.1  # between two looks whether all is acked, and for pika to close its socket
 AWAY: Final = "region-redis-away"
+ASK_TICKS: Final = 2  # of EVERY_SECONDS, between two questions how long the queues are
 CLOSE_SECONDS: Final = 2.0  # for the broker's answer when the connection is closed
 STOP_SECONDS: Final = 5.0  # for the last acks
 BATCH_MAX: Final = 1000  # messages in one write, so that a Redis answers within its time-out
@@ -72,6 +73,9 @@ class Bridge:
             for queue in (names.fast_queue(region), names.work_queue(region))
         )
         self._flush_is_due = False
+        self._ticks = 0
+        self._once = logs.Once()
+        self._has_consumed = False  # before that, what is missing is no fault
         self._measure = Measure()
         self._redis_reason, self._redis_fault = "not connected to its Redis yet", AWAY
         self._levels = Levels(one.bridge.ready_max)
@@ -140,6 +144,11 @@ class Bridge:
 
     def _tick(self) -> None:
         self._look()
+        self._ticks += 1
+        if self._ticks % ASK_TICKS == 0:
+            self.fast.ask_count()
+            self.work.ask_count()
+            self._once.flush()
         self._ioloop.call_later(EVERY_SECONDS, self._tick)
 
     def _look(self) -> None:
@@ -320,7 +329,8 @@ class Bridge:
         """Handles an unreadable message: its task fails at the hub, and only then the message leaves the queue."""
         properties = delivery.properties
         task, request = properties.message_id, properties.correlation_id
-        self._log.error("unreadable message", region=self.region, reason=reason, task=task, request=request)
+        of = {"region": self.region, "reason": reason, "task": task, "request": request}
+        self._once.tell(f"unreadable {reason}", self._log.error, "unreadable message", **of)
         reject = functools.partial(delivery.inbox.reject, delivery.tag)
         outcome = message.failed(self.region, properties, reason, now_ms=now_ms, ttl_ms=self._ttl_ms)
         if outcome is None:
@@ -398,13 +408,22 @@ class Bridge:
         if (status.state, status.reason) != self._shown:
             self._shown = (status.state, status.reason)
             self._beat()
-            self._log.info(status.state, region=self.region, reason=status.reason, ready=status.ready)
+            self._tell_state(status)
+
+    def _tell_state(self, status: Status) -> None:
+        """Logs a new state, the reason first; a reason that is a fault wakes somebody."""
+        fields = {"region": self.region, "state": status.state, "ready": status.ready}
+        if status.fault and self._has_consumed:
+            self._log.warning(status.reason, fault=status.fault, **fields)
+        else:
+            self._log.info(status.reason or status.state, **fields)
+        self._has_consumed = self._has_consumed or status.state == "consuming"
 
     def _status(self) -> Status:
         paused = self._redis_reason or self._levels.fast_reason or self._levels.work_reason
-        starting = self._broker_reason or self.fast.reason or self.work.reason
+        starting = self._broker_trouble or self.fast.reason or self.work.reason
         if self._report.clock is None:
-            starting = self._broker_reason or self._redis_reason or "waiting for the hub's clock"
+            starting = self._broker_trouble or self._redis_reason or "waiting for the hub's clock"
         state, reason = "consuming", ""
         if self._ended:
             state, reason = "paused", "stopping"
@@ -421,11 +440,19 @@ class Bridge:
             unacked=self._unacked(),
             redis_used=measure.used,
             redis_max=measure.limit,
+            redis_ms=self._watch.took_ms,
+            redis_lost=self._watch.lost,
         )
+
+    @property
+    def _broker_trouble(self) -> str:
+        """Why RabbitMQ brings nothing; empty when it may."""
+        is_answered = self.fast.is_answered and self.work.is_answered
+        return self._broker_reason or ("" if is_answered else "RabbitMQ is away: it does not answer")
 
     def _fault(self) -> str:
         """The name of the reason why it does not consume (web.hub.faults); empty for one that has no name."""
-        if self._broker_reason:
+        if self._broker_trouble:
             return "region-rabbitmq-away"
         if self._report.clock is not None and (self.fast.reason or self.work.reason):
             return "region-queue-away"

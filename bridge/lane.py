@@ -1,12 +1,15 @@
 """One of a region's two queues, as a bridge uses it: a channel, a consumer, and the unacked messages.
 
     open → passive declare → (wanted) consume → deliveries → ack | give back | reject
-      ↑ after a moment, when the queue does not exist yet or the channel was lost
+      ↑ after a moment, when the queue does not exist yet or the channel was lost, or when nothing comes although messages are ready
+
+``ask_count`` has the broker say how long the queue is. So a broker that hangs is noticed within seconds, and a consumer that it forgot.
 
 All of it runs on the ioloop.
 """
 
 import functools
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,11 +19,15 @@ from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
 from pika.spec import Basic
 
-from regions import connect
+from regions import connect, logs
 
+UNANSWERED_SECONDS: Final = 3.0  # a broker that owes an answer for longer hangs
+MISSING_SECONDS: Final = 3.5  # for which messages may be ready of which none comes; then the channel is opened anew
 JOB_BYTES: Final = 2_000  # that a job takes in Redis in addition to its message
 OUTCOMES: Final = ("received", "acked", "given_back", "rejected")
 RECEIVED, ACKED, GIVEN_BACK, REJECTED = range(len(OUTCOMES))
+
+log = logs.get("bridge")
 
 
 class Held:
@@ -142,8 +149,16 @@ class Lane:
         self._answered = ""  # the consumer that the broker confirmed
         self.counts = [0] * len(OUTCOMES)  # of messages
         self.waiting: int | None = None  # messages in the queue, at the broker's last answer
-        self._is_counting = False
+        self._asked_at = 0.0  # when the broker was asked what it has not answered (monotonic); 0: nothing
+        self._missing_since = (
+            0.0  # since when messages are ready, while this consumer holds none and gets none; 0: it does
+        )
         self.inbox: Inbox | None = None
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the broker answers in time."""
+        return not 0 < self._asked_at < time.monotonic() - UNANSWERED_SECONDS
 
     @property
     def reason(self) -> str:
@@ -160,16 +175,26 @@ class Lane:
         connection.channel(on_open_callback=self._opened)
 
     def ask_count(self) -> None:
-        """Asks the broker how many messages wait, unless an answer is still due."""
-        inbox = self.inbox
-        if inbox is None or not inbox.channel.is_open or self._closed_reason or self._is_counting:
-            return
-        self._is_counting = True
-        inbox.channel.queue_declare(self.queue, passive=True, callback=self._counted)
+        """Asks the broker how many messages wait, unless an answer is still due. Call it every two seconds or so."""
+        if self.inbox is not None and self.inbox.channel.is_open and not self._closed_reason and not self._asked_at:
+            self._asked_at = time.monotonic()
+            self.inbox.channel.queue_declare(
+                self.queue, passive=True, callback=functools.partial(self._counted, self.inbox)
+            )
 
-    def _counted(self, frame: Any) -> None:
-        self._is_counting = False
+    def _counted(self, inbox: Inbox, frame: Any) -> None:
+        was_answered, self._asked_at = self.is_answered, 0.0
         self.waiting = frame.method.message_count
+        is_missing = bool(self.waiting and self._consumer and self._consumer == self._answered and not inbox.held)
+        now = time.monotonic()
+        self._missing_since = (self._missing_since or now) if is_missing else 0.0
+        if is_missing and now - self._missing_since > MISSING_SECONDS:
+            self._missing_since = 0.0
+            reason = "the broker delivers nothing although messages are ready"
+            log.error(reason, queue=self.queue, ready=self.waiting)
+            inbox.channel.close(reply_text=reason)
+        if not was_answered:
+            self._changed()
 
     def want(self, wanted: bool) -> None:
         """Starts or stops to consume, as soon as possible."""
@@ -212,7 +237,7 @@ class Lane:
 
     def _closed(self, _channel: Channel, reason: Exception) -> None:
         self.inbox, self._consumer, self._answered = None, "", ""
-        self.waiting, self._is_counting = None, False
+        self.waiting, self._asked_at, self._missing_since = None, 0.0, 0.0
         connection = self._connection
         if connection is None or not connection.is_open:
             self._closed_reason = "no channel yet"
@@ -232,6 +257,7 @@ class Lane:
         self, inbox: Inbox, _: Channel, method: Basic.Deliver, properties: pika.BasicProperties, body: bytes
     ) -> None:
         self.counts[RECEIVED] += 1
+        self._missing_since = 0.0
         tag = int(method.delivery_tag or 0)
         inbox.held.add(tag)
         inbox.pending.append(Delivery(inbox, tag, properties, body))

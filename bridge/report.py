@@ -48,6 +48,9 @@ class Status(msgspec.Struct, frozen=True):
     offset_ms: int = 0
     redis_used: int = 0
     redis_max: int = 0
+    redis_ms: float = 0.0  # that its Redis took to answer: the least of the last looks
+    redis_lost: int = 0  # how often its Redis was lost within the last minute
+    started_ms: int = 0  # when its process started; the report fills that in, too
 
 
 def less_monotonic_ms(now_ms: Callable[[], int]) -> float:
@@ -80,6 +83,7 @@ class Report:
         self._due = self._status_due = 0.0
         self._failed_tries = 0  # in a row, to reach the hub
         self._stopping = threading.Event()
+        self._began = time.monotonic()
         self.clock: Clock | None = None
 
     def show(self, status: Status) -> None:
@@ -170,7 +174,11 @@ class Report:
         if clock is None:
             return
         self._changed = False
-        status = msgspec.structs.replace(self._status, at_ms=clock.hub_now_ms(), offset_ms=clock.offset_ms)
+        now_ms = clock.hub_now_ms()
+        started_ms = now_ms - round((time.monotonic() - self._began) * 1000)
+        status = msgspec.structs.replace(
+            self._status, at_ms=now_ms, offset_ms=clock.offset_ms, started_ms=max(0, started_ms)
+        )
         fields: dict[Any, Any] = {
             "k": "status", "v": contract.VERSION, "part": "bridge", "name": self._name,
             "d": msgspec.json.encode(status),

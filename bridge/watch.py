@@ -5,6 +5,8 @@ it is nearly full    Levels → one lane closes, and opens again when there is r
 """
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +23,8 @@ CALM_SECONDS: Final = 2.0  # the same while the bridge consumes and no job waits
 # Shares of maxmemory at which a lane closes, and below which it opens again.
 WORK_CLOSES, WORK_OPENS = 0.70, 0.65
 FAST_CLOSES, FAST_OPENS = 0.90, 0.85
+SLOW_LOOKS: Final = 3
+LOST_SECONDS, LOST_MAX = 60.0, 100
 NOT_DURABLE: Final = "region-redis-not-durable"
 READY_OPENS: Final = 0.80  # of ready_max
 
@@ -104,6 +108,8 @@ class Watch:
         self._found: durability.Found | None = None  # settings of the server that answers now
         self._logged = ""
         self._failures = 0
+        self._took_ms: deque[float] = deque(maxlen=SLOW_LOOKS)
+        self._lost: deque[float] = deque(maxlen=LOST_MAX)  # when it was lost (monotonic)
 
     def run(self) -> None:
         """Measures until stopped."""
@@ -115,6 +121,18 @@ class Watch:
     def stop(self) -> None:
         """Ends ``run``."""
         self._stopping.set()
+
+    @property
+    def took_ms(self) -> float:
+        """How long the Redis takes to answer: the least of the last looks, so that a single late answer says nothing."""
+        took = tuple(self._took_ms)
+        return round(min(took), 1) if len(took) == SLOW_LOOKS else 0.0
+
+    @property
+    def lost(self) -> int:
+        """How often the Redis was lost within the last minute."""
+        since = time.monotonic() - LOST_SECONDS
+        return sum(at > since for at in tuple(self._lost))
 
     def run_once(self) -> None:
         """Looks once."""
@@ -130,8 +148,11 @@ class Watch:
             self._log_once(str(error))
             self._tell(Measure(refusal=error.reason, fault=NOT_DURABLE))
         except (*connect.AWAY, redis.exceptions.ResponseError) as error:
+            if not self._failures:
+                self._lost.append(time.monotonic())
             self._failures += 1
             self._found = None
+            self._took_ms.clear()
             self._tell(error)
         else:
             self._failures = 0
@@ -154,7 +175,9 @@ class Watch:
             ("LLEN", names.rq_queue(self._region)),
             ("INFO", "memory", "persistence"),
         ]
+        began = time.monotonic()
         wrote, ready, reply = send(self._client, asked, [])
+        self._took_ms.append((time.monotonic() - began) * 1000)
         info = connect.info(value(reply))
         refusal = fault = ""
         if isinstance(wrote, Exception):

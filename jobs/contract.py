@@ -165,6 +165,7 @@ class Attempt(Struct, array_like=True, frozen=True):
 
     ``error`` is an error's type, ``LOST`` if its process died, or ``PUT_BACK`` if it had to wait. It is "" for no error, and for
     the last attempt, whose error is the result's. A ``message`` without an error names the task whose answer it used.
+    ``turn_ms``: how long it had waited for its host's turn before.
     """
 
     attempt: int
@@ -173,6 +174,7 @@ class Attempt(Struct, array_like=True, frozen=True):
     worker: str
     error: str
     message: str
+    turn_ms: int = 0
 
 
 class Run(Struct, array_like=True, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -28,6 +28,8 @@ if _is_without_rich:
 from regions.printable import printable, printable_json  # noqa: E402
 
 GATHER_SECONDS: Final = 0.2
+REPEATED_SECONDS: Final = 60.0  # between two lines about one cause
+CAUSES_MAX: Final = 200
 GATHER_MAX: Final = (
     1_000  # waiting lines; when nothing collects them, the thread that logs the next one writes them itself
 )
@@ -99,6 +101,61 @@ class _Gathering(structlog.WriteLogger):
 def get(part: str) -> Any:
     """A logger whose lines name this part of the system."""
     return structlog.get_logger(part=part)
+
+
+class _Told(msgspec.Struct):
+    """A cause that was told: what its next line says, when it is due (monotonic seconds), and how often it came since."""
+
+    tell: Callable[..., None]
+    event: str
+    fields: dict[str, Any]
+    due: float
+    count: int = 0
+
+
+class Once:
+    """Tells a cause once. What repeats is counted, and told by ``flush`` once a minute: "…; repeated 37 times".
+
+    Any thread may call it.
+    """
+
+    def __init__(self, seconds: float = REPEATED_SECONDS, most: int = CAUSES_MAX) -> None:
+        """``most`` causes are known at a time; others, of which clients may make any number, are told as one."""
+        self._seconds, self._most = seconds, most
+        self._told: dict[str, _Told] = {}
+        self._lock = threading.Lock()
+
+    def tell(self, cause: str, tell: Callable[..., None], event: str, /, **fields: Any) -> None:
+        """Logs ``event`` by ``tell``, such as ``log.warning``, unless this cause was told within the last minute."""
+        now = time.monotonic()
+        with self._lock:
+            if cause not in self._told and len(self._told) >= self._most:
+                cause = ""
+            told = self._told.get(cause)
+            if told is not None:
+                told.count += 1
+                told.tell, told.event, told.fields = tell, event, fields
+                return
+            self._told[cause] = _Told(tell, event, fields, now + self._seconds)
+        tell(event, **fields)
+
+    def flush(self, *, is_end: bool = False) -> None:
+        """Tells how often causes came again since they were told, a minute ago. Call it every few seconds.
+
+        ``is_end``: tells it of all causes now.
+        """
+        now, due = time.monotonic(), []
+        with self._lock:
+            for cause, told in list(self._told.items()):
+                if told.due > now and not is_end:
+                    continue
+                if told.count:
+                    due.append(_Told(told.tell, told.event, told.fields, now, told.count))
+                    told.due, told.count = now + self._seconds, 0
+                else:
+                    del self._told[cause]
+        for told in due:
+            told.tell(f"{told.event}; repeated {told.count} time{'' if told.count == 1 else 's'}", **told.fields)
 
 
 def _json(event: Any, **_: Any) -> str:

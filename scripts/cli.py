@@ -31,7 +31,6 @@ from scripts.commands.options import (
 )
 from scripts.commands.region import asking, day, region, scale
 from scripts.commands.source import source
-from scripts.commands.webhook import webhook
 from scripts.stack.data_folder import DataFolder, default_path
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.terminal import say
@@ -105,19 +104,6 @@ def workers(region: str, dry_run: bool) -> None:
 
 
 @main.command()
-def webhooks() -> None:
-    """Runs a process that calls the webhooks of ended requests, from the hub. Any number of them may run.
-
-    \b
-    nearfetch webhooks
-    NEARFETCH__WEBHOOKS__PROXY=http://10.0.0.8:3128 nearfetch webhooks
-    """
-    from jobs.webhook import sender  # noqa: PLC0415
-
-    _process(sender.run)
-
-
-@main.command()
 @click.argument("region", shell_complete=completion.regions)
 def dashboard(region: str) -> None:
     """Runs rq-dashboard for REGION, behind a password.
@@ -181,7 +167,7 @@ def doctor(url: str, data: Path | None, every: bool, as_json: bool) -> None:
 @gateway_options
 @json_option
 def where(task: str, url: str, data: Path | None, as_json: bool) -> None:
-    """Shows where a task is or was: each hop with its time and place, and each attempt.
+    """Shows where a task or a request is or was: each hop with its time and place, what it waited for, and each attempt.
 
     TASK is a task's id, which requests and results show. It is known until its request expires.
 
@@ -380,7 +366,6 @@ main.add_command(day)
 main.add_command(bridges)
 main.add_command(dead)
 main.add_command(key)
-main.add_command(webhook)
 
 
 @main.group()

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -28,7 +27,7 @@ from regions import connect, durability, logs
 from regions.loop import Loop
 from regions.process import settle_on_processor
 from regions.settings import Again, Limits, Settings
-from web.api import manual, openapi, views
+from web.api import manual, openapi
 from web.api.faults import Faults
 from web.api.health import Health
 from web.api.intake import Intake
@@ -58,13 +57,13 @@ from web.flow.served import Served
 from web.flow.settle import Settler
 from web.flow.sweep import Sweeper
 from web.flow.takeover import Takeover
-from web.flow.webhooks import Webhooks
 from web.http import problems, trace
 from web.http.exchange import Answer, Exchange, Head
 from web.http.owner import EVERYBODY, Owner
 from web.http.problems import Problem
 from web.http.receive import Received
 from web.http.server import EXCHANGE, Bounds, Server
+from web.hub.faults import Found
 from web.hub.keys import Scope
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable, check_durability
@@ -324,15 +323,9 @@ class Gateway:
         self.catalog = Catalog(settings.source_folders, settings.first_region)
         self.hub = Hub(settings)
         self.history = History(settings)
-        self.ledger = Ledger(
-            self.hub.client,
-            limits,
-            archives=self.history.is_on,
-            webhook_retry_seconds=settings.webhooks.retry_seconds,
-        )
+        self.ledger = Ledger(self.hub.client, limits, archives=self.history.is_on)
         self.keyring = Keyring(self.hub)
         self.archiver = Archiver(self.hub, self.ledger, self.history)
-        self.webhooks = Webhooks(settings, self.hub, partial(views.webhook_message, base=base))
         self.recall = Recall(self.history, self.ledger, base, limits.result_ttl_seconds)
         self.publisher = Publisher(settings)
         self.served = Served(settings, self.hub, self.catalog, self.publisher, reload)
@@ -348,7 +341,7 @@ class Gateway:
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
         self.takeover = Takeover(settings, self.hub, self.ledger, self.catalog, self.publisher, self.acceptor.cleaner)
-        rules = Rules(self.catalog, limits, settings.region, self.takeover.route, settings.webhooks.plain_http)
+        rules = Rules(self.catalog, limits, settings.region, self.takeover.route)
         repeats = Repeats(self.hub, self.ledger, self.waiters, self.acceptor.cleaner, self.recall, base)
         self.intake = Intake(rules, self.acceptor, self.waiters, repeats, self.keyring.limits, base)
         poller = Poller(
@@ -363,7 +356,13 @@ class Gateway:
         )
         self._differs_at = 0.0
         overview = self._overview = Overview(
-            settings, self.hub, self.ledger, self.catalog, self.takeover, self.served.leaving
+            settings,
+            self.hub,
+            self.ledger,
+            self.catalog,
+            self.takeover,
+            self.served.leaving,
+            lambda: self.publisher.queued,
         )
         told = (
             self.hub.faults,
@@ -371,10 +370,10 @@ class Gateway:
             self.acceptor.cleaner.faults,
             self.history.faults,
             self.served.faults,
-            self.webhooks.faults,
+            self._room,
             *((self.keyring.faults,) if settings.gateway.keys else ()),
         )
-        self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, told)
+        self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, self.publisher, told)
         self.region_streams = RegionStreams(overview.lanes, self.keyring)
         sign_in = SignIn(settings, self.hub, self.keyring)
         console = Console(
@@ -393,7 +392,7 @@ class Gateway:
                 Files(),
             ),
         )
-        health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history)
+        health = Health(self.hub, self.publisher, self.acceptor.cleaner, self.history, lambda: self.faults.now)
         metrics = Metrics(
             self.hub,
             self.ledger,
@@ -443,7 +442,6 @@ class Gateway:
         self.dead.start()
         self.archiver.start()
         self.faults.start()
-        self.webhooks.start()
         self._serving.start()
         self._refreshing.start(CATALOG_SECONDS)
 
@@ -464,7 +462,6 @@ class Gateway:
             *((self.keyring,) if self.settings.gateway.keys else ()),
             self.faults,
             self.archiver,
-            self.webhooks,
             self.dead,
             self.sweeper,
             self.listener,
@@ -482,6 +479,9 @@ class Gateway:
         self.server.outlet.stop()
         self._serving.join(CATALOG_SECONDS + 1)
         self._refreshing.join()
+
+    def _room(self) -> list[Found]:
+        return [Found("gateway-connections-full", f"too many connections: {why}")] if (why := self.server.full) else []
 
     def _serve(self) -> None:
         try:

@@ -22,11 +22,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import redis
@@ -50,6 +51,8 @@ WATCH_SECONDS: Final = 1.0  # how long one turn waits to be told of something; t
 TURN_SECONDS: Final = 0.05  # between two turns at least
 STARTS_SECONDS: Final = 0.2  # how long one turn waits while suspects wait for their processes
 SILENT_SECONDS: Final = 2 * LEASE_MS / 1000  # a child without a beat for this long hangs
+HUNG_SECONDS: Final = 4.0  # a child without a beat for this long is told to the hub
+DEATHS_SECONDS: Final = 60.0  # for which deaths are counted
 MEMORY_CHECK_SECONDS: Final = 2.0  # between two looks at memory
 STEADY_SECONDS: Final = 10.0  # a process that lived this long is replaced at once when it dies
 BACKOFF_MAX_SECONDS: Final = 5.0  # before a child is replaced that died early again and again
@@ -143,13 +146,15 @@ class Pool:
             clock=clock,
             changed=self._rescaled,
         )
-        self._reporter = Reporter(settings, region, self._client, name, self.workers, self._scaler.status)
+        self._reporter = Reporter(settings, region, self._client, name, self.workers, self._scaler.status, self._life)
         self._endpoint = Endpoint(
             region.metrics.host, region.metrics.workers_port, partial(self._metrics.samples, self._reporter)
         )
         self.stop = Stop()
         self._is_refused = False
         self._missing = 0
+        self._lost, self._death = 0, ""  # normal processes that died, and how the last one did
+        self._deaths: deque[float] = deque(maxlen=100)  # when (monotonic)
 
     def run(self) -> int:
         """Works until it is asked to stop. Returns the exit code."""
@@ -190,6 +195,14 @@ class Pool:
     def workers(self) -> list[str]:
         """The names of the running processes, without those for suspects."""
         return [slot.child.name for slot in (*self._slots, *self._leaving) if slot.child is not None]
+
+    def _life(self) -> dict[str, Any]:
+        """The part of the status that says how processes live: how many died, ever and within a minute, and how many hang."""
+        now = time.monotonic()
+        died = sum(at > now - DEATHS_SECONDS for at in tuple(self._deaths))
+        children = [slot.child for slot in tuple(self._slots) if slot.child is not None]
+        hung = sum(child.beat is not None and self._watched - child.beat > HUNG_SECONDS for child in children)
+        return {"lost": self._lost, "died": died, "death": self._death, "hung": hung}
 
     def _processes(self) -> Processes:
         """The normal processes, without those that drain."""
@@ -317,6 +330,7 @@ class Pool:
                 "--page",
                 str(page),
                 *known,
+                *of(),
             ],
             cwd=ROOT,
             env=environment(),
@@ -423,6 +437,9 @@ class Pool:
             self._is_refused = True
             self.stop.request()
             return
+        if slot.kind == "normal":
+            self._lost, self._death = self._lost + 1, f"{child.name} ended with {code}"
+            self._deaths.append(time.monotonic())
         delay = slot.hold_off(child, time.monotonic())
         if not child.is_killed:
             self._metrics.deaths.add("crashed")
@@ -437,6 +454,12 @@ class Pool:
     def _signal(self, number: int) -> None:
         for child in self._children():
             child.process.send_signal(number)
+
+
+def of() -> list[str]:
+    """What a worker's command line says of whose it is: the file of its settings, if there is one."""
+    file = os.environ.get("NEARFETCH_CONFIG", "")
+    return ["--of", file] if file else []
 
 
 def run(

@@ -14,6 +14,8 @@ from jobs.definition.catalog import Catalog, Entry, lacking
 from jobs.definition.model import Definition, fixed_hosts
 from jobs.pool.examiner import Examiner
 from jobs.queue.breaker import open_hosts
+from jobs.queue.script import OUTBOX_MAX_BYTES
+from jobs.queue.waits import Wait, waits
 from regions import connect, logs, names
 from regions.script import send, value
 from regions.settings import Region, Settings
@@ -42,7 +44,7 @@ log = logs.get("workers")
 class Reporter:
     """A thread of the pool ``name``. ``workers`` returns the names of the running processes.
 
-    ``scale`` returns the part of the status that says how many there should be, and why.
+    ``scale`` returns the part of the status that says how many there should be, and why; ``life`` that of processes that died.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Reporter:
         name: str,
         workers: Callable[[], Sequence[str]],
         scale: Callable[[], Mapping[str, Any]],
+        life: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._region, self._client, self._workers = region, client, workers
         self._hub = connect.open_redis(
             settings.hub.redis, name=f"{region.name}.workers", block_seconds=connect.OCEAN_SECONDS
         )
-        self._name, self._scale = name, scale
+        self._name, self._scale, self._life = name, scale, life
+        self._began = time.monotonic()
         self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
@@ -155,12 +159,17 @@ class Reporter:
             self._counted = self._count(workers)
         except redis.exceptions.RedisError as error:
             reason = f"its Redis is away: {error}"
+        at_ms = connect.redis_now_ms(self._hub)
         return {
-            "at_ms": connect.redis_now_ms(self._hub),
+            "at_ms": at_ms,
+            "started_ms": at_ms - round((time.monotonic() - self._began) * 1000),
             "processes": len(workers),
             "threads": len(workers) * self._region.workers.threads,
             "reason": reason,
             **self._counted,
+            "outbox_max": OUTBOX_MAX_BYTES,
+            "waits": [] if reason else self._waits(at_ms),
+            **self._life(),
             **self._scale(),
         }
 
@@ -179,6 +188,13 @@ class Reporter:
             "outbox_bytes": counted["outbox_bytes"],
             "open_breakers": len(self._open),
         }
+
+    def _waits(self, hub_ms: int) -> list[Wait]:
+        """Some of the tasks that wait in the region, and what for; none while its Redis does not answer."""
+        try:
+            return waits(self._client, self._region.name, hub_ms)
+        except redis.exceptions.RedisError:
+            return []
 
     def _count(self, workers: Sequence[str]) -> dict[str, int]:
         commands: list[tuple[Any, ...]] = [

@@ -156,7 +156,7 @@ class Job(Struct, eq=False):
             for one in read_past(self.past)
         ]
         note = f"its answer is that of {self.leader}, which asked the same" if self.leader else ""
-        last = Attempt(self.attempt, self.claimed_ms + ahead, ended_ms, worker, "", note)
+        last = Attempt(self.attempt, self.claimed_ms + ahead, ended_ms, worker, "", note, self.turn_ms)
         return encode_trail(Trail(self.bridged_ms, [*past, last], run))
 
     @property
@@ -324,9 +324,9 @@ class Claimer:
         """
         return list(map(_ended, self._due.call(self._client)))
 
-    def give_back(self, members: Iterable[str]) -> int:
-        """Puts executions back to the front of the queue; returns how many of them still were executions."""
-        return int(self._give_back.call(self._client, members=members))
+    def give_back(self, members: Iterable[str], why: str = "its process was told to end") -> int:
+        """Puts executions back to the front of the queue; returns how many of them still were executions. ``why`` is for people."""
+        return int(self._give_back.call(self._client, name=self.worker, why=why, members=members))
 
     def look(self, tasks: Sequence[str]) -> tuple[set[str], set[str]]:
         """Which of ``tasks`` are marked as cancelled, and the executions that the region holds for this worker, as members."""
@@ -358,7 +358,7 @@ class Claimer:
 
     def _retried(self, job: Job, ending: Ending, retry: Retry) -> _RetriedRow:
         ended_ms = ending.outcome.finished_ms - (job.offset_ms or 0)
-        failed = Attempt(job.attempt, job.claimed_ms, ended_ms, self.worker, retry.error, retry.message)
+        failed = Attempt(job.attempt, job.claimed_ms, ended_ms, self.worker, retry.error, retry.message, job.turn_ms)
         return _RetriedRow(
             **structs.asdict(_finished(job, ending)),
             wait_ms=int(retry.wait_seconds * 1000),

@@ -182,6 +182,7 @@ class Leftovers:
         self._may_be_left = True  # something may lie in the outbox
         self._thread = threading.Thread(target=self.run, name="leftovers", daemon=True)
         self._found: deque[Shipment] = deque()
+        self._once = logs.Once()
         self._from = "-"  # where in the outbox it goes on: what it has sent lies there until the hub has it in its file
 
     def start(self) -> None:
@@ -220,6 +221,7 @@ class Leftovers:
 
     def run_once(self) -> bool:
         """Sends orphans while few bytes are unanswered, and reads one reply. Returns whether there may be more."""
+        self._once.flush()
         try:
             while self._home.flying < FLYING_MAX and self._home.flying_bytes + PART_BYTES <= FLYING_BYTES:
                 shipments = self._next()
@@ -229,7 +231,7 @@ class Leftovers:
                 if not shipments:
                     break
         except redis.exceptions.RedisError as error:
-            log.info("can't look for left results", error=str(error))
+            self._once.tell("look", log.info, f"can't look for left results: {error}")
         if not self._home.flying:
             if self._home.is_clear:
                 self._begin_anew()

@@ -31,6 +31,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--clock", type=int, help="ms by which the region's clock is ahead of this machine's start")
     parser.add_argument("--meters", type=int, help="a descriptor of the memory where it counts what it does")
     parser.add_argument("--page", type=int, help="its page there")
+    parser.add_argument(
+        "--of", help="where the settings stand; it only shows in lists of processes whose stack this is"
+    )
     parser.add_argument("--fork-server", type=int, help="fork worker processes as requests on this descriptor ask")
     return parser.parse_args(argv)
 

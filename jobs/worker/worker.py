@@ -209,7 +209,9 @@ class Worker(BaseWorker):
                 job.is_cancelled = True
         if unclaimed := not_running & self._not_running:
             log.warning(
-                "gave back claimed jobs that no thread runs", worker=self.name, jobs=self.claimer.give_back(unclaimed)
+                "gave back claimed jobs that no thread runs",
+                worker=self.name,
+                jobs=self.claimer.give_back(unclaimed, "no thread ran it: the answer to its claim was lost"),
             )
         self._not_running, self._not_held = not_running, not_held
         now = time.monotonic()

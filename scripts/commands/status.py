@@ -1,10 +1,11 @@
-"""``nearfetch status``: the state of the gateway, its regions and its sources."""
+"""``nearfetch status``: what is wrong, then the state of the gateway, its regions and its sources."""
 
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from regions.printable import printable
 from scripts.stack.gateway_client import GatewayClient
 from scripts.terminal import counted, less, say, say_json, size
 
@@ -16,24 +17,35 @@ COLOURS: Final = {
     "failing": "yellow",
     "unknown": "white",
 }
-OK: Final = 200
+OK, FORBIDDEN = 200, 403
+SEVERITIES: Final = {"page": "red", "ticket": "yellow"}
 SOURCES_SHOWN: Final = 5  # for each region
 HISTORY_FINE: Final = ("ok", "off", "")  # a gateway that is not ready reports no history
 
 
 def run(client: GatewayClient, *, as_json: bool, regions_folder: Path | None = None) -> int:
-    """Returns 0 when everything is up, else 1. ``regions_folder``: the regions' files of a ``scripts/up`` on this machine."""
+    """Returns 0 when everything is up, else 1. ``regions_folder``: the regions' files of a ``scripts/up`` on this machine.
+
+    A ticket about a source does not count: its site may have changed, and everything is up.
+    """
     code, ready = client.status("/readyz")
+    faults_code, found = client.status("/v1/faults")
+    faults = found.get("faults", []) if faults_code == OK else []
     status, answer = client.status("/v1/regions")  # this call needs the hub's Redis, the others do not
     sources = client.get("/v1/sources")["sources"]
     regions, dead_letters = answer.get("regions", []), answer.get("dead_letters", 0)
     history = ready.get("history", "")
     well = code == status == OK and all(region["status"] == "up" for region in regions) and history in HISTORY_FINE
+    well = well and not any(fault["severity"] == "page" or not fault["source"] for fault in faults)
     if as_json:
-        shown = {"url": client.url, "ready": ready, "regions": regions, "dead_letters": dead_letters}
+        shown = {"url": client.url, "faults": faults, "ready": ready, "regions": regions, "dead_letters": dead_letters}
         fault = {} if status == OK else {"regions_fault": answer.get("detail", "")}
         say_json({**shown, **fault, "sources": sources})
         return 0 if well else 1
+    for fault in faults:
+        say(fault_line(fault))
+    if faults_code == FORBIDDEN:
+        say("faults are not shown: that needs a key with the scope admin")
     say(
         f"gateway {client.url}   {coloured('ready' if code == OK else 'not ready')}{reason(ready) if code != OK else ''}"
     )
@@ -68,11 +80,22 @@ def run(client: GatewayClient, *, as_json: bool, regions_folder: Path | None = N
     return 0 if well else 1
 
 
+def fault_line(fault: dict[str, Any]) -> str:
+    """The lines of a fault: its name and reason, then since when, what it costs, and what mends it."""
+    whose = " ".join(fault[key] for key in ("region", "source") if fault[key])
+    part = f" ({fault['part']})" if fault["part"] and not whose else ""
+    name = coloured(fault["name"], SEVERITIES.get(fault["severity"], "yellow"))
+    begin = f"{fault['severity'].upper():<7} {name}{f' {whose}' if whose else ''}{part}: {printable(fault['message'])}"
+    return f"{begin}\n        since {fault['since'][11:19]}Z; it costs: {fault['cost']}\n        mend: {fault['mend']}"
+
+
 def region_line(region: dict[str, Any], sources: list[dict[str, Any]]) -> str:
     """The line of a region: its status, its figures, and what is away."""
     count = sum(source["region"] == region["name"] for source in sources)
     begin = f"  {region['name']:<5} {region['title']:<14} {coloured(region['status'].ljust(8))}"
-    return f"{begin} {counted(count, 'source')}{figures(region)}{reason(region)}"
+    why = reason(region)
+    line = "\n       " if why else ""
+    return f"{begin}{why}{line} {counted(count, 'source')}{figures(region)}"
 
 
 def dashboard_line(region: dict[str, Any], regions_folder: Path | None) -> str:
@@ -150,6 +173,6 @@ def reason(answer: dict[str, Any]) -> str:
     return f"   {', '.join(map(str, reasons))}" if any(reasons) else ""
 
 
-def coloured(status: str) -> str:
+def coloured(status: str, colour: str = "") -> str:
     """A status in colour. click removes the colour when the output is not a terminal."""
-    return click.style(status, fg=COLOURS.get(status.strip(), "red"))
+    return click.style(status, fg=colour or COLOURS.get(status.strip(), "red"))

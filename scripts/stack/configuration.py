@@ -107,7 +107,7 @@ def _links(data: DataFolder, first: int, distances: Mapping[str, Distance], *, l
 
 def hub_url(data: DataFolder, ports: Ports, region: str = "") -> str:
     """The URL of the central Redis, for the gateway or for one region."""
-    user, secret = (names.hub_user(region), f"hub {region}") if region else ("", "hub")
+    user, secret = (names.hub_user(region), f"hub {region}") if region else ("default", "hub")
     return f"redis://{user}:{data.secret(secret)}@127.0.0.1:{ports.of_hub(distance.REDIS, region)}/0"
 
 
@@ -129,7 +129,6 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *,
         "regions": {"path": str(data.regions)},
         "bridges": {"path": str(data.bridges.absolute())},
         "fetch": msgspec.to_builtins(wanted.fetch) if live else with_site(wanted.fetch, ports.site),
-        "webhooks": msgspec.to_builtins(wanted.webhooks),
         "log": msgspec.to_builtins(wanted.log),
     }
     data.write("nearfetch.toml", to_toml(tables))
@@ -144,7 +143,7 @@ def write_regions(data: DataFolder, regions: Mapping[str, settings.Region], port
     for name, region in regions.items():
         table = msgspec.to_builtins(region)
         table.pop("name")
-        table["redis"]["url"] = f"redis://:{data.secret(f'redis {name}')}@127.0.0.1:{ports.redis[name]}/0"
+        table["redis"]["url"] = f"redis://default:{data.secret(f'redis {name}')}@127.0.0.1:{ports.redis[name]}/0"
         table["dashboard"] |= {
             "host": "127.0.0.1",
             "port": ports.dashboard[name],

@@ -133,7 +133,7 @@ class OwnStack:
         if server == "store":
             return f"mongodb://127.0.0.1:{self.ports.store}/"
         region = server.removeprefix("redis-")
-        return f"redis://:{self.data.secret(f'redis {region}')}@127.0.0.1:{self.ports.redis[region]}/0"
+        return f"redis://default:{self.data.secret(f'redis {region}')}@127.0.0.1:{self.ports.redis[region]}/0"
 
     def pid(self, part: str) -> int:
         """The pid of a part's process, as the supervisor sees it; 0 while there is none."""

@@ -107,7 +107,7 @@ tcp-backlog 511
 logfile ""
 {bounds if write_bytes_max else ""}""",
     )
-    secret = f":{password}@" if password else ""
+    secret = f"default:{password}@" if password else ""
     url = f"redis://{secret}127.0.0.1:{port}/0"
 
     def not_ready() -> str | None:

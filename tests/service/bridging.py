@@ -210,6 +210,12 @@ class Region:
         """Messages ready in both queues; without consumers, these are all that were not acked."""
         return sum(self.broker.ready(queue(self.name)) for queue in (names.work_queue, names.fast_queue))
 
+    def consumers(self) -> int:
+        """Consumers of both queues."""
+        with self.broker.channel() as channel:
+            queues = (queue(self.name) for queue in (names.work_queue, names.fast_queue))
+            return sum(channel.queue_declare(queue, passive=True).method.consumer_count for queue in queues)
+
     def each_once(self, tasks: list[contract.Task]) -> None:
         """Waits until every task is a job. Fails when one is there twice."""
         wanted = sorted(one.task for one in tasks)

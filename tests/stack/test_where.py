@@ -67,9 +67,14 @@ def test_a_running_task_and_its_lost_and_failed_attempts_are_shown(stack, inside
         "lost", "http_status", None,
     ]  # fmt: skip
     assert hops(found) == [
-        "accepted", "bridged", "claimed", "lost", "claimed", "failed", "claimed", "finished", "settled",
+        "accepted", "bridged", "claimed", "lost", "claimed", "failed", "waited", "claimed", "finished", "settled",
         "delivered",
     ]  # fmt: skip
+    (waited,) = [hop["note"] for hop in found["hops"] if hop["hop"] == "waited"]
+    assert waited.startswith("to be tried again after http_status: ")
+    shown = stack.nearfetch("where", request, "--url", stack.url).stdout
+    assert shown.startswith(f"request {request}  succeeded, 1 of 1 task ended")
+    assert waited in shown
 
 
 def test_a_cancelled_task_says_so(stack, inside):

@@ -1,14 +1,16 @@
 """What is wrong now: ``GET /v1/faults``, and a line in the log when a fault begins and when it ends.
 
-A thread of each gateway looks once a second at what the parts of the gateway know, and at what the regions reported.
+A thread of each gateway looks every second or two at what the parts of the gateway know, and at what the regions reported.
 """
 
+import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import redis
 
 from jobs.contract import rfc3339
 from jobs.definition.catalog import Catalog, Entry
@@ -19,12 +21,14 @@ from regions.settings import Settings
 from web.api.overview import differing, event_view, health_of, unknown_region
 from web.api.views import JSON
 from web.flow.dead import DeadLetters
+from web.flow.publish import Publisher
 from web.flow.takeover import Takeover
-from web.http.exchange import Answer, Exchange
+from web.http.exchange import Answer, Exchange, refused
 from web.http.problems import Problem
 from web.hub import events, scripts
-from web.hub.events import Event
-from web.hub.faults import SILENT_MS, Book, Fault, Found, of_region
+from web.hub.events import Event, Happened
+from web.hub.faults import GONE, SILENT_MS, Book, Fault, Found, Queued, is_idle, is_late, of_region
+from web.hub.gateways import Presence
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
 from web.hub.region import RegionState
@@ -32,10 +36,17 @@ from web.hub.runs import Learned, learned
 from web.hub.takeover import DRAINED
 
 EVERY_SECONDS: Final = 1.0
-SOURCES_SECONDS: Final = 2.0  # between two looks at the sources
+CALM_SECONDS: Final = 2.0  # the same while nothing is wrong
+SOURCES_SECONDS: Final = 2.0  # between two looks at the sources, at least
 DIFFERS_SECONDS: Final = 5.0  # for how long definitions must differ: a new file reaches some hosts before others
+LATE_SECONDS: Final = 5.0  # for how long a region must be late
+IDLE_SECONDS: Final = 5.0  # for how long a bridge must get nothing
+GAP_SECONDS: Final = 4.0  # a gateway that stood still for longer has not read what regions reported meanwhile
 LEASE_MS: Final = 5_000
 SHOWN_MAX: Final = 200  # characters of a reason in a message
+# A bridge that has just started says for a moment that it is not connected yet.
+SETTLING: Final = ("region-bridge-paused", "region-rabbitmq-away", "region-queue-away")
+SETTLING_SECONDS: Final = 1.5
 SILENT: Final = ("region-down", "region-bridge-away", "region-workers-away")  # regions may have reported in vain
 
 Told = Callable[[], Iterable[Found]]
@@ -47,19 +58,30 @@ class Faults:
     """The faults that this gateway knows of. ``told``: its parts, each of which says what is wrong with it."""
 
     def __init__(
-        self, settings: Settings, hub: Hub, ledger: Ledger, catalog: Catalog, takeover: Takeover, told: Sequence[Told]
+        self,
+        settings: Settings,
+        hub: Hub,
+        ledger: Ledger,
+        catalog: Catalog,
+        takeover: Takeover,
+        publisher: Publisher,
+        told: Sequence[Told],
     ) -> None:
         self._regions, self._hub, self._ledger = settings.region, hub, ledger
         self._catalog, self._takeover, self._told = catalog, takeover, told
-        self._me = f"gateway {socket.gethostname()}:{settings.gateway.port}"
+        self._publisher = publisher
+        self._presence = Presence(f"{socket.gethostname()}:{settings.gateway.port}")
+        self._me = f"gateway {self._presence.name}"
         self._dead = DeadLetters(hub.client)
-        self._book = Book()
-        self._of_regions: list[Found] = []  # at the last look that the hub answered
-        self._answers_since: float | None = None  # since when the hub answers every look (monotonic)
+        self._book, self._happened = Book(), Happened()
+        self._of_hub: list[Found] = []  # what the hub knew at the last look that it answered
+        self._answers_since: float | None = None  # since when it answers every look (monotonic)
+        self._looked_at = 0.0  # when it last answered
         self._of_sources: list[Found] = []
         self._sources_at = 0.0
-        self._differs: dict[tuple[str, str, str, str], float] = {}  # since when (monotonic)
-        self._loop = Loop("faults", self._turn)
+        self._passing: dict[Found, float] = {}  # what is no fault yet: since when it is so (monotonic)
+        self._once = logs.Once()
+        self._loop = Loop("faults", self._turn, last=self._leave)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -81,43 +103,6 @@ class Faults:
         body = msgspec.json.encode({"faults": self.now, "at": rfc3339(round(time.time() * 1000))})
         return Answer(200, body, [JSON, ("Cache-Control", "no-store")])
 
-    def _turn(self) -> float:
-        try:
-            self.run_once()
-        except Exception:
-            log.exception("looking for faults failed")
-        return EVERY_SECONDS
-
-    def run_once(self) -> None:
-        """Looks once, and logs what began and what ended."""
-        found = [one for part in self._told for one in part()]
-        try:
-            found += self._look_at_regions()
-        except HubUnavailable:  # what was wrong with the regions is still so, as far as anybody knows
-            self._answers_since = None
-            found += [*self._of_regions, *self._of_sources]
-        mine = [one if one.region or one.source or one.part else one._replace(part=self._me) for one in found]
-        began, ended = self._book.see(round(time.time() * 1000), mine)
-        for fault in began:
-            tell = log.error if fault.severity == "page" else log.warning
-            tell(fault.message, **_labels(fault), mend=fault.mend)
-        for fault in ended:
-            log.info("over", **_labels(fault), was=fault.message, since=fault.since)
-        self._note(began, ended)
-
-    def _note(self, began: Sequence[Fault], ended: Sequence[Fault]) -> None:
-        """Notes what happened to regions at the hub, if it is this gateway's turn."""
-        at_ms = round(time.time() * 1000)
-        noted = [(one.region, Event(at_ms, event_kind(one, 0), one.message)) for one in began if one.region]
-        noted += [(one.region, Event(at_ms, event_kind(one, 1), f"over: {one.message}")) for one in ended if one.region]
-        try:
-            with self._hub.asking() as client:
-                hold = scripts.HOLD.command(lease=names.FAULTS_TURN, who=self._me, lease_ms=LEASE_MS)
-                if value(send(client, [hold], [scripts.HOLD])[0]):
-                    events.note(client, noted)
-        except HubUnavailable as error:
-            log.debug("events not noted", reason=error.reason)
-
     def events(self, region: str) -> Answer:
         """``GET /v1/regions/{region}/events``: what happened to a region, newest first."""
         if region not in self._regions:
@@ -126,27 +111,120 @@ class Faults:
             found = [event_view(one) for one in events.read(client, region)]
         return Answer(200, msgspec.json.encode({"events": found}), [JSON, ("Cache-Control", "no-store")])
 
-    def _look_at_regions(self) -> list[Found]:
+    def _turn(self) -> float:
+        try:
+            self.run_once()
+        except Exception:
+            log.exception("looking for faults failed")
+        return EVERY_SECONDS if self._book.faults else CALM_SECONDS
+
+    def _leave(self) -> None:
+        self._once.flush(is_end=True)
+        refused.flush(is_end=True)
+        with contextlib.suppress(HubUnavailable), self._hub.asking() as client:
+            self._presence.leave(client)
+
+    def run_once(self) -> None:
+        """Looks once, and logs what began and what ended."""
+        self._publisher.look()
+        found = [one for part in self._told for one in part()]
+        happened: list[tuple[str, Event]] = []
+        try:
+            of_hub, happened = self._look_at_hub()
+        except HubUnavailable:  # what was wrong is still so, as far as anybody knows
+            self._answers_since = None
+            of_hub = self._of_hub
+        self._of_hub = of_hub
+        mine = [one._replace(part=one.part or self._me) if _is_own(one) else one for one in (*found, *of_hub)]
+        at_ms = round(time.time() * 1000)
+        began, ended = self._book.see(at_ms, mine)
+        for fault in began:
+            tell = log.error if fault.severity == "page" else log.warning
+            self._once.tell(_cause(fault, "began"), tell, fault.message, **_labels(fault), mend=fault.mend)
+        for fault in ended:
+            over = f"over: {fault.message}"
+            self._once.tell(_cause(fault, "ended"), log.info, over, **_labels(fault), since=fault.since)
+        self._once.flush()
+        refused.flush()
+        self._note([*happened, *events.of_faults(at_ms, began, ended)])
+
+    def _note(self, noted: Sequence[tuple[str, Event]]) -> None:
+        """Notes what happened to regions at the hub, unless another gateway did a moment ago, which sees the same."""
+        if not noted:
+            return
+        try:
+            with self._hub.asking() as client:
+                hold = scripts.HOLD.command(lease=names.FAULTS_TURN, who=self._me, lease_ms=LEASE_MS)
+                if value(send(client, [hold], [scripts.HOLD])[0]):
+                    events.note(client, noted)
+        except (HubUnavailable, redis.exceptions.RedisError) as error:
+            log.debug("events not noted", reason=str(error))
+
+    def _look_at_hub(self) -> tuple[list[Found], list[tuple[str, Event]]]:
+        """What the hub knows to be wrong, and what happened to regions since the last look. Raises ``HubUnavailable``."""
         with self._hub.asking() as client:
-            states = {state.name: state for state in self._ledger.regions(list(self._regions))}
+            found = self._presence.say(client)
+            states = {state.name: state for state in self._ledger.regions(list(self._regions), has_traffic=False)}
             letters = self._dead.count()
-            runs = learned(client)
+            runs = learned(client) if time.monotonic() >= self._sources_at else {}
         now = time.monotonic()
-        self._answers_since = self._answers_since or now
+        if self._answers_since is None or now - self._looked_at > GAP_SECONDS:
+            self._answers_since = now
+        self._looked_at = now
+        queued = self._publisher.queued
         # A region reported in vain while the hub was away, and a gateway that has just started knows nothing of before.
         is_early = now - self._answers_since < SILENT_MS / 1000
-        found = [one for state in states.values() for one in of_region(state) if not (is_early and one.name in SILENT)]
+        for name, state in states.items():
+            of = of_region(state, queued.get(name))
+            found += [one for one in of if one.name not in SETTLING and not (is_early and _is_silence(one))]
+            found += _of_scale(state)
         found += self._taken_over(states)
-        found += [one for state in states.values() for one in _of_scale(state)]
+        found += self._lasting(self._passing_faults(states, queued))
         if letters:
             found.append(Found("dead-letters", f"messages that nobody could read wait for an operator: {letters}"))
-        self._of_regions = found
         if now >= self._sources_at:
             self._sources_at = now + SOURCES_SECONDS
             self._of_sources = list(self._look_at_sources(states, runs))
-        return found + self._of_sources
+        return found + self._of_sources, self._happened.see(states, self._takeover.records)
 
-    def _taken_over(self, states: dict[str, RegionState]) -> list[Found]:
+    def _passing_faults(
+        self, states: Mapping[str, RegionState], queued: Mapping[str, Queued]
+    ) -> Iterable[tuple[Found, float]]:
+        """What is a fault only when it lasts, and for how many seconds."""
+        for name, state in states.items():
+            for one in of_region(state, queued.get(name)):
+                if one.name in SETTLING:
+                    yield one, SETTLING_SECONDS
+            if why := is_late(state):
+                yield Found("region-late", why, region=name), LATE_SECONDS
+            if why := is_idle(state, queued.get(name)):
+                yield Found("region-bridge-idle", why, region=name), IDLE_SECONDS
+            for source, hashes in differing(state, self._own(name)).items():
+                there, here = hashes["there"] or "none", hashes["here"] or "none"
+                message = f"another definition: {there} in {name}, {here} at the gateway"
+                yield Found("source-differs", message, region=name, source=source), DIFFERS_SECONDS
+        for entry in self._catalog.entries():
+            for standby, why in self._takeover.standby_faults(entry).items():
+                message = f"{standby} could not take it over: {why}"[:SHOWN_MAX]
+                yield Found("standby-not-ready", message, region=standby, source=entry.id), DIFFERS_SECONDS
+
+    def _lasting(self, seen: Iterable[tuple[Found, float]]) -> list[Found]:
+        """Those that were seen for long enough."""
+        now, before = time.monotonic(), self._passing
+        self._passing, lasting = {}, []
+        for one, least in seen:
+            key = one if one.name == "source-differs" else one._replace(message="")
+            since = self._passing[key] = before.get(key, now)
+            if now - since >= least:
+                lasting.append(one)
+        return lasting
+
+    def _own(self, region: str) -> list[Entry]:
+        """The sources that a region runs or may take over, and the broken ones."""
+        entries = self._catalog.entries()
+        return [one for one in entries if one.definition is None or region in one.definition.regions(one.region)]
+
+    def _taken_over(self, states: Mapping[str, RegionState]) -> list[Found]:
         """The regions that lose their tasks, unless an operator wants it."""
         return [
             Found("region-taken-over", f"standbys take its new tasks: {record.reason}", region=region)
@@ -154,7 +232,7 @@ class Faults:
             if region in states and record.why != DRAINED
         ]
 
-    def _look_at_sources(self, states: dict[str, RegionState], runs: dict[str, Learned]) -> Iterable[Found]:
+    def _look_at_sources(self, states: Mapping[str, RegionState], runs: Mapping[str, Learned]) -> Iterable[Found]:
         entries = self._catalog.entries()
         by_health = {"broken": "source-broken", "failing": "source-failing"}
         for entry in entries:
@@ -165,28 +243,20 @@ class Faults:
             is_same = learnt is not None and definition is not None and learnt.verdict.definition == definition.hash
             if learnt is not None and is_same and learnt.verdict.reasons:
                 yield Found("source-degraded", _shown(learnt.verdict.reasons), region=entry.region, source=entry.id)
-            for standby, why in self._takeover.standby_faults(entry).items():
-                message = f"{standby} could not take it over: {why}"[:SHOWN_MAX]
-                yield Found("standby-not-ready", message, region=standby, source=entry.id)
-        yield from self._differing(states, entries)
-
-    def _differing(self, states: dict[str, RegionState], entries: Sequence[Entry]) -> Iterable[Found]:
-        now, differs = time.monotonic(), {}
-        for name, state in states.items():
-            own = [one for one in entries if one.definition is None or name in one.definition.regions(one.region)]
-            for source, one in differing(state, own).items():
-                key = (name, source, one["there"], one["here"])
-                differs[key] = self._differs.get(key, now)
-        self._differs = differs
-        for (region, source, there, here), since in differs.items():
-            if now - since >= DIFFERS_SECONDS:
-                message = f"another definition: {there or 'none'} in {region}, {here or 'none'} at the gateway"
-                yield Found("source-differs", message, region=region, source=source)
 
 
-def event_kind(fault: Fault, which: int) -> str:
-    """The kind of the event that a fault begins (0) or ends (1)."""
-    return events.KINDS.get(fault.name, events.OTHERS)[which]
+def _is_silence(one: Found) -> bool:
+    """Whether it is told because nothing was reported."""
+    return one.name in SILENT and one.message != GONE
+
+
+def _is_own(one: Found) -> bool:
+    """Whether it is about this gateway."""
+    return one.name.startswith("gateway-") and one.part is None
+
+
+def _cause(fault: Fault, how: str) -> str:
+    return f"{how} {fault.name} {fault.region} {fault.source} {fault.part}"
 
 
 def _of_scale(state: RegionState) -> list[Found]:

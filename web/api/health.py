@@ -1,30 +1,41 @@
 """Whether the gateway is alive (``/healthz``), and whether it can take requests (``/readyz``)."""
 
+from collections.abc import Callable, Iterable
+
 import msgspec
 
 from web.api.views import JSON
 from web.flow.clean import Cleaner
 from web.flow.history import History
 from web.flow.publish import Publisher
-from web.http import problems
 from web.http.exchange import Answer
+from web.http.problems import Problem
+from web.hub.faults import Fault
 from web.hub.redis import Hub
 
 
 class Health:
     """Answers from what is already known: neither probe asks another server."""
 
-    def __init__(self, hub: Hub, publisher: Publisher, cleaner: Cleaner, history: History) -> None:
+    def __init__(
+        self, hub: Hub, publisher: Publisher, cleaner: Cleaner, history: History, faults: Callable[[], Iterable[Fault]]
+    ) -> None:
         self._hub, self._publisher, self._cleaner, self._history = hub, publisher, cleaner, history
+        self._faults = faults
 
     def live(self) -> Answer:
         """200 while the process serves."""
         return Answer(200, b'{"status":"ok"}', [JSON, ("Cache-Control", "no-store")])
 
     def ready(self) -> Answer:
-        """200 when requests can be taken, also without the history; otherwise 503 with every reason."""
-        reasons = [reason for reason in (self._hub.state, self._publisher.unavailable, self._cleaner.full) if reason]
+        """200 when requests can be taken, also without the history; otherwise 503 with every reason.
+
+        Either names the faults that should wake somebody, and no more of them: whoever asks may have no key.
+        """
+        faults = sorted({fault.name for fault in self._faults() if fault.severity == "page"})
+        reasons = [reason for reason in (self._hub.state, self._publisher.state, self._cleaner.full) if reason]
         if reasons:
-            raise problems.unavailable("; ".join(reasons))
-        body = msgspec.json.encode({"status": "ready", "history": self._history.state})
+            extra = {"faults": faults}
+            raise Problem("unavailable", "; ".join(reasons), headers=[("Retry-After", "1")], extra=extra)
+        body = msgspec.json.encode({"status": "ready", "history": self._history.state, "faults": faults})
         return Answer(200, body, [JSON, ("Cache-Control", "no-store")])

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
 from web.hub import events, ids, recent
 from web.hub.events import Event
-from web.hub.faults import living, of_region
+from web.hub.faults import Queued, are_gone, living, of_region
 from web.hub.ledger import Ledger
 from web.hub.recent import Failure, Hour
 from web.hub.redis import Hub, HubUnavailable
@@ -59,10 +59,11 @@ class Overview:
         catalog: Catalog,
         takeover: Takeover,
         leaving: Mapping[str, str] = MappingProxyType({}),
+        queued: Callable[[], Mapping[str, Queued]] = dict,
     ) -> None:
-        """``leaving``: regions without a file, and why they are served (web.flow.served)."""
+        """``leaving``: regions without a file, and why they are served (web.flow.served). ``queued``: the broker's queues."""
         self._settings, self._hub, self._ledger = settings, hub, ledger
-        self._takeover, self._leaving = takeover, leaving
+        self._takeover, self._leaving, self._queued = takeover, leaving, queued
         self._catalog = catalog
         self._dead = DeadLetters(hub.client)
         self._rates = Rates()
@@ -267,7 +268,8 @@ class Overview:
         stay = {
             entry.id: why for entry in own if entry.region == state.name and (why := self._takeover.why_it_stays(entry))
         }
-        view = region_view(state, title, self._rates, days, today, self._leaving.get(state.name, ""), took)
+        leaving, queued = self._leaving.get(state.name, ""), self._queued().get(state.name)
+        view = region_view(state, title, self._rates, days, today, leaving, took, queued)
         taken = taken_view(self._takeover.records.get(state.name))
         differs = differing(state, own)
         dashboard = (region.dashboard.address if region is not None else "") or None
@@ -465,15 +467,21 @@ def region_view(
     today: Mapping[str, Sums] | None = None,
     leaving: str = "",
     took: Mapping[int, int] | None = None,
+    queued: Queued | None = None,
 ) -> dict[str, Any]:
     """A region with its status: ``up``, ``degraded`` (with the reasons) or ``down``.
 
     ``days``: the sums of all its sources by day; ``today``: those of each source today; ``leaving``: why it is served without
-    a file; ``took``: how many of its last tasks took how long (web.hub.recent).
+    a file; ``took``: how many of its last tasks took how long (web.hub.recent); ``queued``: its queues as the broker has them.
     """
     bridges, pools = living(state, "bridge"), living(state, "workers")
+    if are_gone(bridges, queued):
+        bridges = []
     scales = [pool.pop("scale") for pool in pools if "scale" in pool]
-    reasons = [*([leaving] if leaving else []), *(one.message for one in of_region(state))]
+    for pool in pools:
+        pool.pop("waits", None)  # who asks where a task is is told of them
+    faults = of_region(state, queued)
+    reasons = [*([leaving] if leaving else []), *(one.message for one in faults)]
     asked = [
         pool for pool in pools if not pool.get("reason")
     ] or pools  # without pools that can't reach their Redis now
@@ -486,12 +494,14 @@ def region_view(
         "title": title,
         "status": "down" if not bridges and not pools else "degraded" if reasons else "up",
         "reasons": reasons,
+        "faults": [one.name for one in faults],
         "queue": {
             "open": state.open_tasks,
             "ready": max((bridge.get("ready", 0) for bridge in bridges), default=0),
             "running": sum(pool.get("busy", 0) for pool in pools),
             "oldest_seconds": oldest,
             "unread": state.unread,
+            "at_broker": queued.ready if queued is not None else None,
         },
         "throughput": {
             "succeeded": latest.get("succeeded", 0),

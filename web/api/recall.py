@@ -84,9 +84,7 @@ class Recall:
         Nothing if Redis has the request: then it was refused, and will be removed from the history, or is another tenant's.
         """
         view = None if self._ledger.tasks(request) is not None else self._history.read(request, after)
-        if view is None or not exchange.owner.may_see(view.tenant):
-            return None
-        return structs.replace(view, webhook=self._ledger.webhook(request))
+        return view if view is not None and exchange.owner.may_see(view.tenant) else None
 
     @property
     def is_on(self) -> bool:

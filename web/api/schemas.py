@@ -12,7 +12,6 @@ from jobs.errors import ORIGINS, TYPES
 from regions.settings import Limits
 from web.api import problem_types
 from web.api.recall import RUNNING, STATUSES
-from web.hub.webhooks import SECRET_PATTERN, STATES, URL_CHARACTERS_MAX, URL_PATTERN
 
 Schema = dict[str, Any]
 
@@ -73,23 +72,8 @@ def _asked(limits: Limits) -> dict[str, Schema]:
         ),
         "max_age": said({**SECONDS, "default": 0}, "How many seconds old an answer may be; 0 asks the source itself."),
         "attrs": said({**OPEN, "default": {}}, f"Comes back as it is; at most {limits.attrs_bytes_max} bytes of JSON."),
-        "webhook": said(ref("Webhook"), "Is called once when the request has ended."),
     }
-    webhook = {
-        "url": said(
-            {"type": "string", "maxLength": URL_CHARACTERS_MAX, "pattern": URL_PATTERN},
-            "https, or http on the gateway's machine, or where an operator permits it. Its address must be public.",
-        ),
-        "secret": said(
-            {"type": "string", "pattern": SECRET_PATTERN, "writeOnly": True},
-            "Signs the message: `whsec_` and 24 to 64 random bytes in base64.",
-        ),
-    }
-    return {
-        "New": closed(new, optional=("deadline", "max_age", "attrs", "webhook")),
-        "Ask": asked,
-        "Webhook": closed(webhook),
-    }
+    return {"New": closed(new, optional=("deadline", "max_age", "attrs")), "Ask": asked}
 
 
 def _of_results() -> dict[str, Schema]:
@@ -152,21 +136,6 @@ def _of_requests() -> dict[str, Schema]:
         "tasks": {"type": "array", "items": ref("Task")},
         "links": closed({"self": TEXT, "events": TEXT}),
         "attrs": OPEN,
-        "webhook": said(ref("WebhookState"), "If the request has one, and the hub still knows it."),
-    }
-    webhook = {
-        "url": said(TEXT, "Without its query."),
-        "state": {"enum": list(STATES)},
-        "attempts": COUNT,
-        "last_attempt_at": or_null(TIME),
-        "status": said(or_null({"type": "integer"}), "What the receiver answered last."),
-        "error": said(or_null(TEXT), "What was wrong with the last attempt."),
-        "next_attempt_at": or_null(TIME),
-    }
-    message = {
-        "type": {"const": "request.done"},
-        "timestamp": said(TIME, "When the request ended."),
-        "data": said(ref("Listed"), "The request without results and webhook."),
     }
     hop = {"hop": TEXT, "at": TIME, "after_ms": {"type": "integer"}, "where": TEXT, "attempt": COUNT, "note": TEXT}
     attempt = {
@@ -192,10 +161,8 @@ def _of_requests() -> dict[str, Schema]:
     return {
         "Moved": closed(moved),
         "Task": closed(task, optional=("moved",)),
-        "Request": closed(request, optional=("traceparent", "webhook")),
-        "Listed": closed(listed, optional=("traceparent", "webhook")),
-        "WebhookState": closed(webhook),
-        "Message": closed(message),
+        "Request": closed(request, optional=("traceparent",)),
+        "Listed": closed(listed, optional=("traceparent",)),
         "List": closed(
             {
                 "requests": {"type": "array", "items": ref("Listed")},
@@ -272,6 +239,7 @@ def _of_regions() -> dict[str, Schema]:
         "running": COUNT,
         "oldest_seconds": or_null(SECONDS),
         "unread": or_null(COUNT),
+        "at_broker": said(or_null(COUNT), "Messages that are ready in RabbitMQ."),
     }
     sums = _sums()
     part = {"name": TEXT, "age_seconds": {"type": "number"}, "reported_at": TIME}
@@ -280,6 +248,7 @@ def _of_regions() -> dict[str, Schema]:
         "title": TEXT,
         "status": {"enum": ["up", "degraded", "down"]},
         "reasons": TEXTS,
+        "faults": said(TEXTS, "The names of its reasons."),
         "queue": closed(queue),
         "throughput": closed(
             {
@@ -366,6 +335,7 @@ def _of_problems() -> dict[str, Schema]:
         ),
         "request": said(ID, "The request that will never be delivered."),
         "limit": said(TEXT, "The limit of the key that is used up."),
+        "faults": said(TEXTS, "The faults that should wake somebody, of a gateway that is not ready."),
         "result": said(ref("Result"), "That of the task, if a synchronous one failed."),
     }
     kind = {
@@ -378,7 +348,7 @@ def _of_problems() -> dict[str, Schema]:
         "example": ref("Problem"),
     }
     return {
-        "Problem": closed(problem, optional=("errors", "request", "limit", "result")),
+        "Problem": closed(problem, optional=("errors", "request", "limit", "faults", "result")),
         "ProblemPage": closed(kind),
         "ProblemPages": closed({"problems": {"type": "array", "items": ref("ProblemPage")}}),
     }

@@ -1,8 +1,10 @@
 """Where a task is: every hop with its time and place, every attempt, and its error in full.
 
-    accepted   confirmed   bridged   claimed, then lost, failed or finished, for each attempt   settled   delivered
-    gateway    RabbitMQ    region    worker process                                              hub       how it was read
+    accepted   confirmed   bridged   claimed, then lost, put back, failed or finished, for each attempt   settled   delivered
+    gateway    RabbitMQ    region    worker process                                                       hub       how it was read
                cached: the hub had a result that was young enough
+                           waited: for its host's turn, for its next attempt
+                           joined: it waited for the answer of another task
 
 No hop costs a round trip of its own. A region's hops come home with its result, or with the claims of long tasks, and a
 delivery is noted by the script that reads the results.
@@ -19,7 +21,9 @@ from jobs import contract
 from jobs.contract import LOST, PUT_BACK, Attempt, Trail
 from regions import names
 from web.hub import takeover
+from web.hub.faults import living
 from web.hub.ledger import MovedView, moved_view
+from web.hub.region import read_regions
 
 _trails: Final = msgspec.json.Decoder(Trail | str)
 
@@ -99,6 +103,8 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
         at_ms = moved.at_ms or created_ms
         how = "as well as" if len(moved.asked) > 1 else "instead of"
         hops.insert(1, Hop("moved", at_ms, moved.to, note=f"{how} {moved.home} ({moved.why})"))
+    if settled is None:
+        hops += _waits_now(client, task, [region] if moved is None else list(moved.asked), created_ms)
     if delivered is not None:
         at, _, how = delivered.decode().partition("|")
         hops.append(Hop("delivered", int(at), how))
@@ -162,7 +168,10 @@ def _in_region(trail: Trail, region: str, result: contract.Result | None) -> lis
     bridged_ms = min([trail.bridged_ms, *(one.started_ms for one in trail.attempts[:1])])
     hops = [Hop("bridged", bridged_ms, region)] if trail.bridged_ms else []
     last: Sequence[Attempt] = trail.attempts[-1:]
+    before: Attempt | None = None
     for one in trail.attempts:
+        hops += _waits(before, one, region, bridged_ms)
+        before = one
         hops.append(Hop("claimed", one.started_ms, one.worker, one.attempt, "" if one.error else one.message))
         if one.error:
             is_ours = one.error in (LOST, PUT_BACK)
@@ -174,6 +183,40 @@ def _in_region(trail: Trail, region: str, result: contract.Result | None) -> lis
             note = f"{result.error.type}: {result.error.message}" if result.error else count
             hops.append(Hop("failed" if result.error else "finished", one.ended_ms, one.worker, one.attempt, note))
     return hops
+
+
+def _waits(before: Attempt | None, one: Attempt, region: str, bridged_ms: int) -> list[Hop]:
+    """What an attempt waited for until it began: its time after a failure, its host's turn, or the answer of another task."""
+    hops = []
+    since = before.ended_ms if before is not None else bridged_ms
+    turn_since = max(since, one.started_ms - one.turn_ms)
+    if before is not None and before.error not in ("", LOST) and turn_since > since:
+        why = "to be claimed again" if before.error == PUT_BACK else f"to be tried again after {before.error}"
+        hops.append(Hop("waited", since, region, note=f"{why}: {_seconds(turn_since - since)}"))
+    if one.turn_ms and one.started_ms > turn_since:
+        hops.append(
+            Hop("waited", turn_since, region, note=f"for its host's turn: {_seconds(one.started_ms - turn_since)}")
+        )
+    if one.message and not one.error and one.started_ms > since:
+        note = f"it waited for another task that asks the same: {_seconds(one.started_ms - since)}"
+        hops.append(Hop("joined", since, region, note=note))
+    return hops
+
+
+def _waits_now(client: redis.Redis, task: str, regions: Sequence[str], created_ms: int) -> list[Hop]:
+    """What a task waits for in each region, by what their pools reported last."""
+    hops = {}
+    for state in read_regions(client, regions, has_traffic=False):
+        for pool in living(state, "workers"):
+            for one, since_ms, why in pool.get("waits", ()):
+                if one == task:
+                    note = f"{why}: {_seconds(state.now_ms - since_ms)} so far"
+                    hops[state.name] = Hop("waited", max(created_ms, since_ms), state.name, note=note)
+    return list(hops.values())
+
+
+def _seconds(ms: int) -> str:
+    return f"{ms / 1000:.3f} s"
 
 
 def _of_others(client: redis.Redis, request: str, task: str, regions: Sequence[str]) -> dict[str, Trail]:

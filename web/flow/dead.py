@@ -166,6 +166,7 @@ class DeadReader:
         self._hub, self._ledger, self._news = hub, ledger, news
         self._letters = DeadLetters(hub.client)
         self._parameters = connect.amqp_parameters(settings.hub.amqp, name="gateway-dead")
+        self._once = logs.Once()
         self._loop = Loop("dead", self._turn)
 
     def start(self) -> None:
@@ -178,6 +179,7 @@ class DeadReader:
 
     def _turn(self) -> float:
         """Keeps a connection as long as the hub takes letters."""
+        self._once.flush()
         try:
             if self._hub.state is None:
                 self.run_once()
@@ -214,7 +216,8 @@ class DeadReader:
                 letter = self._settle(letter)
             is_new = self._letters.keep(letter)
         if is_new:
-            log.error("dead letter", id=letter.id, request=letter.request, region=letter.region, cause=letter.cause)
+            of = {"id": letter.id, "request": letter.request, "region": letter.region, "cause": letter.cause}
+            self._once.tell(f"{letter.region} {letter.cause}", log.error, "dead letter", **of)
 
     def _settle(self, letter: DeadLetter) -> DeadLetter:
         """Fails the letter's task, unless it has ended; returns the letter with the task's region and source."""

@@ -7,12 +7,15 @@ takes them back by cancels.
 
 Each region has a channel of its own, since a queue without a leader blocks the channel that sends to it. A region that is
 added while the connection is open gets its queues over a channel of its own too: a refusal closes that channel alone.
+
+``look`` asks how long the queues are and who consumes them. So a broker that hangs is noticed though nothing is published.
 """
 
 import functools
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -26,9 +29,17 @@ from regions.counts import CELLS, observe
 from regions.loop import Loop
 from regions.metrics import Sample
 from regions.settings import Settings
-from web.hub.faults import Found
+from web.hub.faults import RESTARTS, Found, Queued
 
 SILENT_SECONDS: Final = 0.9  # a region whose queues owe a confirm for longer gets no messages until they give it
+
+LOOK_SECONDS: Final = 2.0  # between two questions how long the queues are
+UNANSWERED_SECONDS: Final = 3.0  # a broker that owes their answer for longer hangs
+NOT_FOUND: Final = 404
+FULL_SECONDS: Final = 5.0  # for how long a message that a queue refused is told
+LOST_SECONDS: Final = 60.0  # for which losses are counted
+SLOW_SECONDS: Final = 0.25  # to answer one question, three times in a row
+SLOW_LOOKS: Final = 3
 
 log = logs.get("publish")
 
@@ -63,6 +74,8 @@ class Batch:
             self._is_ended = True
             self._done(reason)
 
+
+REFUSED: Final = "the broker refused the message: its queue is full or it can't store it"
 
 End = tuple[Batch, str | None]  # a batch that has ended, and the reason that its ``done`` gets
 
@@ -125,7 +138,7 @@ class _Lane:
                 self._returned.discard(message_id)
                 ends.append((batch, "the broker has no queue for the region"))
             elif not is_ack:
-                ends.append((batch, "the broker refused the message: its queue is full or it can't store it"))
+                ends.append((batch, REFUSED))
             elif batch.unconfirmed == 0:
                 ends.append((batch, None))
         self.since = next((sent for _, _, sent in self.unconfirmed.values()), self.since)
@@ -148,6 +161,13 @@ class Publisher:
         self._refusals: dict[str, str] = {}  # by region: why the broker did not declare its queues
         self._blocked: str | None = None
         self._down: str | None = "the broker is not reached yet"
+        self._looker: Channel | None = None
+        # When it was asked what it has not answered (monotonic; 0: it owes nothing), and when it was asked last.
+        self._asked_at = self._looked_at = 0.0
+        self._answered_in: deque[float] = deque(maxlen=SLOW_LOOKS)  # seconds
+        self._lost_at: deque[float] = deque(maxlen=100)  # when it was lost (monotonic)
+        self._refused_at: dict[str, float] = {}  # by region: when its queue refused a message
+        self.queued: dict[str, Queued] = {}  # by region, at the last look; empty while the broker is away
         self._lock = threading.Lock()  # of the lanes; held while frames are sent, so that tags count them
         self._took: dict[str, list[int]] = {}  # by region: how long confirms took (regions.counts)
         self.regained: list[Callable[[], None]] = []
@@ -197,12 +217,38 @@ class Publisher:
 
     def faults(self) -> list[Found]:
         """What is wrong with the broker, or with the queues of single regions, by name."""
-        reason = self.unavailable
-        if reason is not None:
-            name = "rabbitmq-blocked" if self._down is None and self._blocked is not None else "rabbitmq-away"
-            return [Found(name, reason, part="rabbitmq")]
-        silent = ((region, self.silent_in(region)) for region in list(self._regions))
-        return [Found("region-queue-away", why, region=region, part="rabbitmq") for region, why in silent if why]
+        now, found = time.monotonic(), list[Found]()
+        if (lost := sum(at > now - LOST_SECONDS for at in tuple(self._lost_at))) >= RESTARTS:
+            found.append(Found("rabbitmq-restarts", f"RabbitMQ comes and goes: it was lost {lost} times in a minute"))
+        if (reason := self.state) is not None:
+            return [*found, Found("rabbitmq-blocked" if self._is_blocked else "rabbitmq-away", reason)]
+        if len(self._answered_in) == SLOW_LOOKS and (least := min(self._answered_in)) > SLOW_SECONDS:
+            found.append(Found("rabbitmq-slow", f"RabbitMQ is slow: it answers after {least:.1f} s"))
+        for region in list(self._regions):
+            if why := self.silent_in(region):
+                found.append(Found("region-queue-away", why, region=region))
+            if now - self._refused_at.get(region, -FULL_SECONDS) < FULL_SECONDS:
+                ready = self.queued.get(region, Queued()).ready
+                found.append(Found("region-queue-full", f"{REFUSED} ({ready} messages are ready)", region=region))
+        return found
+
+    @property
+    def state(self) -> str | None:
+        """None when requests can be taken, otherwise why not: also a broker that hangs while nothing is published."""
+        if (reason := self.unavailable) is not None:
+            return reason
+        is_owed = 0 < self._asked_at < time.monotonic() - UNANSWERED_SECONDS
+        return "RabbitMQ does not answer" if is_owed else None
+
+    @property
+    def _is_blocked(self) -> bool:
+        return self._down is None and self._blocked is not None
+
+    def look(self) -> None:
+        """Asks for the length of all queues, unless the last answer is owed or young. Call it every second or so."""
+        connection = self._connection
+        if connection is not None and self._down is None:
+            connection.ioloop.add_callback_threadsafe(self._look)
 
     def start(self) -> None:
         """Starts the thread; it connects by itself."""
@@ -312,7 +358,7 @@ class Publisher:
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_return_callback(functools.partial(self._on_return, lane))
         channel.confirm_delivery(
-            ack_nack_callback=functools.partial(self._on_confirm, lane),
+            ack_nack_callback=functools.partial(self._on_confirm, region, lane),
             callback=_ignore if self._opening else self._ready,
         )
         self._lanes[region] = lane  # last: from now on other threads send on it
@@ -351,6 +397,48 @@ class Publisher:
         channel.add_on_close_callback(closed)
         self._declare(channel, [region], declared)
 
+    def _look(self) -> None:
+        connection, now = self._connection, time.monotonic()
+        if connection is None or self._down is not None or self._asked_at or now - self._looked_at < LOOK_SECONDS:
+            return
+        self._asked_at = self._looked_at = now
+        if self._looker is None:
+            connection.channel(on_open_callback=self._look_opened)
+        else:
+            self._ask(self._looker)
+
+    def _look_opened(self, channel: Channel) -> None:
+        channel.add_on_close_callback(self._look_closed)
+        self._looker = channel
+        self._ask(channel)
+
+    def _look_closed(self, _: Channel, error: Exception) -> None:
+        """A queue is gone, which closes the channel, or the connection is lost."""
+        self._looker, self._asked_at = None, 0.0
+        if getattr(error, "reply_code", 0) == NOT_FOUND:
+            self._declare_all()
+
+    def _ask(self, channel: Channel) -> None:
+        regions = [region for region in list(self._regions) if region in self._lanes]
+        counts: dict[str, Queued] = {}
+
+        def answered(region: str, frame: Any) -> None:
+            if not counts:
+                self._answered_in.append(time.monotonic() - self._asked_at)
+            before, method = counts.get(region, Queued()), frame.method
+            ready, consumers = before.ready + method.message_count, before.consumers + method.consumer_count
+            counts[region] = Queued(ready, consumers, time.monotonic())
+            if region == regions[-1]:
+                self.queued = dict(counts)
+
+        def last(_: Any) -> None:
+            self._asked_at = 0.0
+
+        for region in regions:
+            for queue in (names.fast_queue(region), names.work_queue(region)):
+                channel.queue_declare(queue, passive=True, callback=functools.partial(answered, region))
+        channel.basic_qos(prefetch_count=1, callback=last)  # answered after all of them
+
     def _ready(self, _: Any) -> None:
         was, self._down = self._down, None
         self._loop.failures = 0
@@ -359,9 +447,11 @@ class Publisher:
             for call in self.regained:
                 call()
 
-    def _on_confirm(self, lane: _Lane, frame: Any) -> None:
+    def _on_confirm(self, region: str, lane: _Lane, frame: Any) -> None:
         method = frame.method
         is_ack = isinstance(method, pika.spec.Basic.Ack)
+        if not is_ack:
+            self._refused_at[region] = time.monotonic()
         with self._lock:
             ends = lane.confirmed(method.delivery_tag, is_ack=is_ack, is_multiple=method.multiple)
         for batch, reason in ends:
@@ -381,6 +471,7 @@ class Publisher:
 
     def _on_unblocked(self, *_: Any) -> None:
         self._blocked = None
+        self._asked_at = self._asked_at and time.monotonic()  # it answered nothing meanwhile
         log.info("broker unblocked")
 
     def _channel_closed(self, _: Channel, error: Exception) -> None:
@@ -390,6 +481,8 @@ class Publisher:
             connection.close()
 
     def _lost(self, error: Any) -> None:
+        if self._down is None:
+            self._lost_at.append(time.monotonic())
         if self._down is None or self._loop.failures == 0:
             log.warning("broker away", error=str(error))
         self._fail("the broker is away")
@@ -400,6 +493,8 @@ class Publisher:
         with self._lock:  # whatever is sent before has its place in a lane, and what comes later is not sent
             self._down, self._blocked, self._declarer = reason, None, None
             lanes, self._lanes, self._opening = list(self._lanes.values()), {}, set()
+            self._looker, self._asked_at, self.queued = None, 0.0, {}
+            self._answered_in.clear()
         self._fail_all(lanes, reason)
 
     def _fail_all(self, lanes: Iterable[_Lane], reason: str) -> None:

@@ -21,6 +21,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from regions import logs
 from web.http import coding
 from web.http.owner import EVERYBODY
@@ -36,7 +38,11 @@ WITHOUT_BODY: Final = frozenset({204, 304})
 CODED_AT_ONCE_BYTES: Final = 300_000  # coding more takes ms, for which threads that serve others have no time
 CLIENT_GONE: Final = 499  # in the log only
 
+READINESS: Final = "/readyz"  # is asked all the time
+
 log = logs.get("http")
+refused_log = logs.get("refused")
+REFUSALS: Final = frozenset({401, 403, 421, 429, 503})  # what is logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +217,8 @@ class Exchange:
 
     def give(self, answer: Answer) -> bool:
         """The same for an answer that is coded already, or need not be."""
+        if answer.status in REFUSALS and self.path != READINESS:
+            _tell_refusal(answer)
         data = self._head(answer, f"Content-Length: {len(answer.body)}\r\n")
         if self.method != "HEAD" and answer.status not in WITHOUT_BODY:
             data += answer.body
@@ -423,6 +431,29 @@ class Exchange:
         fields = "".join(f"{name}: {value}\r\n" for name, value in (*answer.headers, *self.extra))
         status = f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}\r\n"
         return f"{status}{fields}{framing}{connection}Date: {_date()}\r\n\r\n".encode("latin-1")
+
+
+class _Refusal(msgspec.Struct):
+    """What is told of a problem document."""
+
+    detail: str = ""
+    result: msgspec.Raw | None = None  # of a task that failed: nothing was refused
+
+
+_refusal: Final = msgspec.json.Decoder(_Refusal)
+refused: Final = logs.Once()  # the causes for which calls are refused, for want of room or of a server
+
+
+def _tell_refusal(answer: Answer) -> None:
+    """Logs why a call is refused, once a cause."""
+    try:
+        found = _refusal.decode(answer.body)
+    except ValueError:
+        return
+    if found.result is None and found.detail:
+        # Clients that are over their limits, or may not ask, wake nobody.
+        tell = refused_log.warning if answer.status == HTTPStatus.SERVICE_UNAVAILABLE else refused_log.info
+        refused.tell(f"{answer.status} {found.detail}", tell, found.detail, answer=answer.status)
 
 
 _date_of: tuple[int, str] = (0, "")

@@ -32,6 +32,7 @@ ACCEPT_AT_ONCE: Final = 64
 BEAT_SECONDS: Final = 0.5  # how often deadlines are checked
 CALM_SECONDS: Final = 2.0  # the same while there is no connection; no deadline is so soon
 END_SECONDS: Final = 5.0  # how long a stop waits for the thread
+FULL_SECONDS: Final = 5.0  # for how long a lack of room is told
 WARN_SECONDS: Final = 60.0  # between two equal warnings
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -54,6 +55,7 @@ class Inlet:
         self._armed: dict[int, Connection] = {}  # by descriptor; those that have waited longest come first
         self._beat = time.monotonic()
         self._warned = -WARN_SECONDS
+        self._full: tuple[float, str] = (-FULL_SECONDS, "")  # when it was last (monotonic), and why
         self._stopping = self._is_deaf = False
         self._ended = threading.Event()
         self._ended.set()
@@ -148,8 +150,15 @@ class Inlet:
                 return True
         return False
 
+    @property
+    def full(self) -> str:
+        """Why connections are refused or closed for want of room; empty if none was within the last seconds."""
+        at, why = self._full
+        return why if time.monotonic() - at < FULL_SECONDS else ""
+
     def _warn(self, reason: str) -> None:
         now = time.monotonic()
+        self._full = (now, reason)
         if now - self._warned >= WARN_SECONDS:
             self._warned = now
             log.warning("too many connections: those without a request are closed", reason=reason)

@@ -321,6 +321,7 @@ class Server(wsgi.Server):
     """
 
     _connections: Any  # cheroot's name; it is the inlet here
+    inlet: Inlet | None = None
 
     def __init__(
         self,
@@ -348,6 +349,11 @@ class Server(wsgi.Server):
         self.outlet = Outlet(Quota(bounds.sending_bytes_max, bounds.address_share), self.receiving)
         self.connections: set[Connection] = set()
         self.connections_max = bounds.connections_max  # as far as open files are permitted
+
+    @property
+    def full(self) -> str:
+        """Why connections are refused or closed for want of room just now; empty if none is."""
+        return self.inlet.full if self.inlet is not None else ""
 
     def prepare(self) -> None:
         """Binds the port, and starts the worker threads."""

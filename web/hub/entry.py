@@ -74,6 +74,9 @@ class _Bridge(Struct):
     offset_ms: Number | UnsetType = UNSET
     redis_used: Count | UnsetType = UNSET
     redis_max: Count | UnsetType = UNSET
+    redis_ms: Span | UnsetType = UNSET
+    redis_lost: Count | UnsetType = UNSET
+    started_ms: Moment | UnsetType = UNSET
 
 
 class _Asked(Struct):
@@ -118,6 +121,14 @@ class _Minute(Struct):
     ready: Count = 0
 
 
+class _Wait(Struct, array_like=True):
+    """``jobs.queue.waits.Wait``."""
+
+    task: Id
+    since_ms: Moment
+    why: Word
+
+
 class _Workers(Struct):
     """``jobs.pool.report.Reporter.status``. Its ``minutes`` are kept apart."""
 
@@ -136,6 +147,13 @@ class _Workers(Struct):
     oldest_seconds: Span | UnsetType = UNSET
     target_seconds: Span | UnsetType = UNSET
     share: Count | UnsetType = UNSET
+    started_ms: Moment | UnsetType = UNSET
+    lost: Count | UnsetType = UNSET
+    died: Count | UnsetType = UNSET
+    death: Line | UnsetType = UNSET
+    hung: Count | UnsetType = UNSET
+    outbox_max: Count | UnsetType = UNSET
+    waits: Annotated[list[_Wait], Meta(max_length=100)] | UnsetType = UNSET
     scale: _Scale | UnsetType = UNSET
     minutes: Annotated[list[_Minute], Meta(max_length=contract.MINUTES_MAX)] | UnsetType = UNSET
 
@@ -293,7 +311,10 @@ def _checked(text: bytes) -> contract.Trail:
 
 def _has_good_times(trail: contract.Trail) -> bool:
     return 0 <= trail.bridged_ms <= YEAR_9999_MS and all(
-        0 <= one.started_ms <= YEAR_9999_MS and 0 <= one.ended_ms <= YEAR_9999_MS and abs(one.attempt) <= NUMBER_MAX
+        0 <= one.started_ms <= YEAR_9999_MS
+        and 0 <= one.ended_ms <= YEAR_9999_MS
+        and abs(one.attempt) <= NUMBER_MAX
+        and 0 <= one.turn_ms <= NUMBER_MAX
         for one in trail.attempts
     )
 

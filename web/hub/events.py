@@ -1,6 +1,6 @@
 """What happened to each region, kept at the hub: the last hundred events, for people."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -9,10 +9,15 @@ from msgspec import Struct
 
 from regions import names
 from regions.script import send, value
+from web.hub.faults import Fault
+from web.hub.region import RegionState
+from web.hub.takeover import DRAINED, Record
 
 KEPT: Final = 100  # events of a region
 KEPT_SECONDS: Final = 30 * 86_400  # after the last one
 MESSAGE_MAX: Final = 300  # characters
+YOUNG_MS: Final = 60_000  # since its start, for a part that is seen for the first time
+PARTS: Final = {"bridge": "a bridge", "workers": "a pool of workers"}
 
 # The kinds of a fault's beginning and end, for those that have a word of their own.
 KINDS: Final = {
@@ -41,6 +46,57 @@ class Event(Struct, frozen=True):
 
 
 _event: Final = msgspec.json.Decoder(Event)
+
+
+def of_faults(at_ms: int, began: Iterable[Fault], ended: Iterable[Fault]) -> list[tuple[str, Event]]:
+    """The events of faults that began or ended, each with its region."""
+    noted = [(one, 0, one.message) for one in began] + [(one, 1, f"over: {one.message}") for one in ended]
+    return [
+        (one.region, Event(at_ms, KINDS.get(one.name, OTHERS)[which], message))
+        for one, which, message in noted
+        if one.region
+    ]
+
+
+class Happened:
+    """Compares what regions say with what they said before: what is not a fault, or is over before anybody looks."""
+
+    def __init__(self) -> None:
+        self._lost: dict[tuple[str, str], int] = {}  # worker processes that died, by region and pool
+        self._parts: dict[str, set[str]] = {}  # by region
+        self._drained: set[str] = set()
+        self._is_first = True
+
+    def see(self, states: Mapping[str, RegionState], records: Mapping[str, Record]) -> list[tuple[str, Event]]:
+        """What happened since the last call."""
+        found: list[tuple[str, Event]] = []
+        for region, state in states.items():
+            found += [(region, Event(state.now_ms, *one)) for one in self._of_region(state)]
+            is_drained = region in records and records[region].why == DRAINED
+            if is_drained != (region in self._drained) and not self._is_first:
+                how = ("drained", "an operator drains it") if is_drained else ("resumed", "it gets its new tasks again")
+                found.append((region, Event(state.now_ms, *how)))
+            (self._drained.add if is_drained else self._drained.discard)(region)
+        self._is_first = False
+        return found
+
+    def _of_region(self, state: RegionState) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        before = self._parts.get(state.name)
+        parts = {key for key in state.reported if key.startswith(("bridge:", "workers:"))}
+        for key in sorted(parts):
+            status, place = state.reported[key], (state.name, key)
+            lost, known = status.get("lost", 0), self._lost.get(place)
+            if known is not None and lost > known:
+                found.append(("lost-worker", f"lost {lost - known} of its worker processes: {status.get('death', '')}"))
+            self._lost[place] = lost
+            is_young = state.now_ms - status.get("started_ms", 0) < YOUNG_MS
+            if before is not None and key not in before and is_young:
+                part, _, name = key.partition(":")
+                found.append(("restarted", f"{PARTS[part]} started: {name}"))
+        self._parts[state.name] = parts
+        self._lost = {place: lost for place, lost in self._lost.items() if place[0] != state.name or place[1] in parts}
+        return found
 
 
 def note(client: redis.Redis, noted: Sequence[tuple[str, Event]]) -> None:

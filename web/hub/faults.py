@@ -7,6 +7,7 @@
 A fault is told by its cause: while RabbitMQ is away for the gateway, too, no region is blamed for it. Nothing here makes a call.
 """
 
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -20,13 +21,19 @@ AHEAD_MS: Final = 120_000  # how far a status may be ahead of the hub's clock; w
 REFUSED_SHOWN_MS: Final = 600_000  # how long after the last refused entry a region's status shows it
 RUNBOOKS: Final = "/runbooks"  # the page of the gateway with a section for each fault
 
+UNREPORTED_SECONDS: Final = 1.0  # a bridge that consumes no more says so within this time
+GONE: Final = "no bridge is alive: RabbitMQ knows no consumer"
+SLOW_MS: Final = 100.0  # a Redis that takes longer to answer is slow
+RESTARTS, RESTARTS_MS = 3, 60_000  # starts of a part within a minute that are a fault
+
 Severity = Literal["page", "ticket"]
 
 
 class Kind(Struct, frozen=True):
     """What a fault costs (what clients notice) and what mends it. ``page`` wakes somebody, a ``ticket`` can wait for the day.
 
-    ``part``: what is broken, by its name in ``scripts/up``; "" for a gateway, region or source. In it and in ``mend``, ``{region}``, ``{source}`` and ``{part}`` are the fault's own.
+    ``part``: what is broken; "" for a gateway, region or source. In it and in ``mend``, ``{region}``, ``{source}`` and ``{part}``
+    are the fault's own.
     """
 
     severity: Severity
@@ -43,6 +50,14 @@ class Found(NamedTuple):
     region: str | None = None
     source: str | None = None
     part: str | None = None
+
+
+class Queued(Struct, frozen=True):
+    """A region's two queues as the broker had them ``at`` (monotonic seconds): messages that are ready, and consumers."""
+
+    ready: int = 0
+    consumers: int = 0
+    at: float = 0.0
 
 
 class Fault(Struct, frozen=True):
@@ -85,7 +100,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         "page", "every call takes longer, and some are answered 503",
         "look at what the hub's Redis does (SLOWLOG GET, INFO commandstats), at its host's processor and disk", "redis-hub",
     ),
+    "hub-redis-restarts": Kind(
+        "page", "calls are answered 503 each time", "read the log of the hub's Redis: its last lines say why it ends", "redis-hub"
+    ),
     "rabbitmq-away": Kind("page", _NO_REQUESTS, "start RabbitMQ again, with its files", "rabbitmq"),
+    "rabbitmq-restarts": Kind(
+        "page", "requests are answered 503 each time", "read RabbitMQ's log: its last lines say why it ends", "rabbitmq"
+    ),
     "rabbitmq-blocked": Kind(
         "page", _NO_REQUESTS, "free memory or disk of RabbitMQ's host (rabbitmq-diagnostics alarms)", "rabbitmq"
     ),
@@ -111,9 +132,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "dead-letters": Kind(
         "ticket", "their tasks have failed", "nearfetch dead list says why; then nearfetch dead retry or drop", "rabbitmq"
-    ),
-    "webhooks-away": Kind(
-        "page", "nobody is told that requests have ended; what is due waits for two days", "start nearfetch webhooks at the hub", "webhooks"
     ),
     "region-files-wrong": Kind(
         "ticket", "new and changed regions are not taken", "correct the file that the message names; nearfetch config check"
@@ -147,6 +165,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "region-workers-away": Kind(
         "page", _WAIT, "start nearfetch workers {region}; its log says why it ended", "workers-{region}"
     ),
+    "region-workers-hang": Kind(
+        "ticket", "their tasks wait until the pool has replaced them", "nothing: the pool kills them after 10 s; the log names their tasks", "workers-{region}"
+    ),
     "region-workers-restarts": Kind(
         "page", "tasks are run again, and those that kill their process end as poison",
         "read the log of the region's workers; nearfetch source replay shows what its sites answered", "workers-{region}",
@@ -163,6 +184,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "region-redis-slow": Kind(
         "ticket", "its tasks take longer", "look at what the region's Redis does (SLOWLOG GET), at its host's processor and disk", "redis-{region}"
+    ),
+    "region-redis-restarts": Kind(
+        "page", "its tasks start later", "read the log of the region's Redis: its last lines say why it ends", "redis-{region}"
     ),
     "region-backlog": Kind(
         "ticket", "new tasks of the region wait behind many others", "raise scale.max, or start workers on one more host", "workers-{region}"
@@ -207,12 +231,18 @@ KINDS: Final[Mapping[str, Kind]] = {
 }  # fmt: skip
 
 
-def of_region(state: RegionState) -> list[Found]:
-    """The faults that a region's own reports show, the gravest first."""
+def of_region(state: RegionState, queued: Queued | None = None) -> list[Found]:
+    """The faults that a region's own reports show, the gravest first.
+
+    ``queued``: the region's queues as the broker has them, None while that is not known.
+    """
     bridges, pools = living(state, "bridge"), living(state, "workers")
-    faults = _of_bridges(bridges) + _of_workers(pools)
+    faults = _of_bridges(bridges, queued) + _of_workers(pools)
     if not bridges and not pools:
         faults = [("region-down", "no bridge and no worker is alive: nothing is heard of the region")]
+    faults += _of_redis(bridges)
+    faults += [("region-bridge-restarts", f"its bridge {how}") for how in _restarts(state, "bridge")]
+    faults += [("region-workers-restarts", f"its workers' pool {how}") for how in _restarts(state, "workers")]
     if state.barred:
         faults.append(("region-barred", f"it may not write to the hub for a while: {state.barred}"))
     if state.now_ms - state.refused_ms <= REFUSED_SHOWN_MS:
@@ -224,15 +254,24 @@ def of_region(state: RegionState) -> list[Found]:
     return [Found(name, message, region=state.name) for name, message in told]
 
 
-def _of_bridges(bridges: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _of_bridges(bridges: list[dict[str, Any]], queued: Queued | None) -> list[tuple[str, str]]:
     if not bridges:
         return [("region-bridge-away", "no bridge is alive")]
-    if any(bridge.get("state") == "consuming" for bridge in bridges):
-        return []
-    first = bridges[0]
-    name = str(first.get("fault", ""))
-    name = name if name in KINDS and name.startswith("region-") else "region-bridge-paused"
-    return [(name, f"its bridge is {first.get('state')}: {first.get('reason')}")]
+    consuming = [bridge for bridge in bridges if bridge.get("state") == "consuming"]
+    if not consuming:
+        first = bridges[0]
+        name = str(first.get("fault", ""))
+        name = name if name in KINDS and name.startswith("region-") else "region-bridge-paused"
+        return [(name, f"its bridge is {first.get('state')}: {first.get('reason')}")]
+    return [("region-bridge-away", GONE)] if are_gone(consuming, queued) else []
+
+
+def are_gone(bridges: Iterable[Mapping[str, Any]], queued: Queued | None) -> bool:
+    """Whether the broker had no consumer, later than each of these bridges said that it consumes: a change is reported at once."""
+    if queued is None or queued.consumers:
+        return False
+    looked = time.monotonic() - queued.at
+    return all(bridge["age_seconds"] - looked > UNREPORTED_SECONDS for bridge in bridges)
 
 
 def _of_workers(pools: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -240,7 +279,56 @@ def _of_workers(pools: list[dict[str, Any]]) -> list[tuple[str, str]]:
     if not any(pool.get("processes") for pool in pools):
         found.append(("region-workers-away", "no worker is alive"))
     waiting = sorted({str(pool["reason"]) for pool in pools if pool.get("reason")})
-    return found + [("region-redis-away", f"its workers wait: {reason}") for reason in waiting]
+    found += [("region-redis-away", f"its workers wait: {reason}") for reason in waiting]
+    if hung := sum(pool.get("hung", 0) for pool in pools):
+        of = sum(pool.get("processes", 0) for pool in pools)
+        found.append(("region-workers-hang", f"worker processes do not run: {hung} of {of}"))
+    if (died := sum(pool.get("died", 0) for pool in pools)) >= RESTARTS:
+        last = next((pool["death"] for pool in pools if pool.get("death")), "")
+        found.append(("region-workers-restarts", f"worker processes die: {died} in a minute, the last one: {last}"))
+    full = [pool for pool in pools if 0 < pool.get("outbox_max", 0) <= pool.get("outbox_bytes", 0)]
+    if full:
+        mb = full[0]["outbox_bytes"] / 1e6
+        found.append(("region-outbox-full", f"its results do not reach the hub: {mb:.0f} MB of them wait"))
+    return found
+
+
+def _of_redis(bridges: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    found = []
+    slow, lost = (max((bridge.get(of, 0) for bridge in bridges), default=0) for of in ("redis_ms", "redis_lost"))
+    if slow > SLOW_MS:
+        found.append(("region-redis-slow", f"its Redis is slow: it answers after {slow:.0f} ms"))
+    if lost >= RESTARTS:
+        found.append(("region-redis-restarts", f"its Redis comes and goes: it was lost {lost} times in a minute"))
+    return found
+
+
+def _restarts(state: RegionState, kind: str) -> list[str]:
+    """Says of each host where the bridge or the pool started again and again: each process has its own name, HOST:PID."""
+    starts: dict[str, int] = {}
+    for key, status in state.reported.items():
+        part, _, name = key.partition(":")
+        if part == kind and 0 <= state.now_ms - status.get("started_ms", 0) <= RESTARTS_MS:
+            host = name.rpartition(":")[0]
+            starts[host] = starts.get(host, 0) + 1
+    return [f"started {count} times in a minute on {host}" for host, count in starts.items() if count >= RESTARTS]
+
+
+def is_late(state: RegionState) -> str:
+    """Why a region is late just now, "" if it is not. A moment of it is no fault."""
+    for pool in living(state, "workers"):
+        age, most = pool.get("oldest_seconds", 0.0), pool.get("target_seconds", 0.0)
+        if age > most > 0:
+            return f"its oldest task waits for {age:.1f} s, {most:g} s are its target"
+    return ""
+
+
+def is_idle(state: RegionState, queued: Queued | None) -> str:
+    """Why its bridges seem to get nothing just now, "" if they do not. A moment of it is no fault."""
+    consuming = [bridge for bridge in living(state, "bridge") if bridge.get("state") == "consuming"]
+    if queued is None or not queued.ready or not consuming or any(bridge.get("unacked") for bridge in consuming):
+        return ""
+    return f"its bridge gets nothing: {queued.ready} messages are ready in RabbitMQ"
 
 
 def living(state: RegionState, kind: str) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ once, until the probe gets an answer. So a gateway of eight threads answers 503 
 """
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,7 +17,7 @@ from regions import connect, durability, logs, names
 from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
-from web.hub.faults import Found
+from web.hub.faults import RESTARTS, Found
 
 FULL_AT: Final = 0.85  # of maxmemory, including the results that open tasks may still bring
 FULL: Final = f"the hub's Redis is {FULL_AT:.0%} full, what open tasks bring included"
@@ -25,6 +27,8 @@ REQUEST_BYTES: Final = 3_300  # of a request without its attrs; docs/reference.m
 TASK_BYTES: Final = 1_300  # of each of its tasks, without the result
 FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, before any have come
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
+SLOW_SECONDS, SLOW_PROBES = 0.1, 4  # so many probes in a row that take longer are a fault
+LOST_SECONDS: Final = 60.0  # for which losses are counted
 BROKEN: Final = "the hub's Redis answered something unexpected"
 
 log = logs.get("hub")
@@ -90,6 +94,8 @@ class Hub:
         self._expected = 0.0  # the same with those that open tasks bring
         self._limit = 0.0  # maxmemory, in bytes
         self._admitted = 0.0  # bytes of requests since then
+        self._took: deque[float] = deque(maxlen=SLOW_PROBES)  # seconds that the last probes took
+        self._lost_at: deque[float] = deque(maxlen=100)  # when it was lost (monotonic)
         self._lock = threading.Lock()
         self._is_calm = False
         self._loop = Loop("hub-probe", self._turn)
@@ -108,7 +114,15 @@ class Hub:
             ("hub-redis-not-durable", self._short),
             ("hub-redis-full", self._full),
         )
-        return [Found(name, reason, part="redis-hub") for name, reason in known if reason is not None][:1]
+        found = [Found(name, reason) for name, reason in known if reason is not None][:1]
+        now, took = time.monotonic(), tuple(self._took)
+        if (lost := sum(at > now - LOST_SECONDS for at in tuple(self._lost_at))) >= RESTARTS:
+            found.append(
+                Found("hub-redis-restarts", f"the hub's Redis comes and goes: it was lost {lost} times in a minute")
+            )
+        if self._away is None and len(took) == SLOW_PROBES and (least := min(took)) > SLOW_SECONDS:
+            found.append(Found("hub-redis-slow", f"the hub's Redis is slow: it answers after {least * 1000:.0f} ms"))
+        return found
 
     @property
     def away(self) -> str | None:
@@ -134,13 +148,13 @@ class Hub:
         """The expected size of a task's result: a running mean for each region, so that no region distorts another's."""
         return self._mean_bytes.get(region, FIRST_MEAN_BYTES)
 
-    def admit(self, regions: Sequence[str], extra_bytes: int) -> None:
+    def admit(self, regions: Sequence[str], attrs_bytes: int) -> None:
         """Raises like ``check``, and ``HubFull`` if the request with its results would fill the server past ``FULL_AT``.
 
-        ``regions``: the region of each task; ``extra_bytes``: of its attrs and its webhook. Requests that were admitted since the last probe count as well.
+        ``regions``: the region of each task. Requests that were admitted since the last probe count as well.
         """
         self.check()
-        cost = REQUEST_BYTES + extra_bytes + sum(TASK_BYTES + self.mean_result_bytes(region) for region in regions)
+        cost = REQUEST_BYTES + attrs_bytes + sum(TASK_BYTES + self.mean_result_bytes(region) for region in regions)
         with self._lock:
             if self._limit and self._expected + self._admitted + cost > FULL_AT * self._limit:
                 raise HubFull(FULL)
@@ -182,6 +196,7 @@ class Hub:
     def lost(self, error: Exception) -> None:
         """Marks the server as away. Called by code whose call got no answer."""
         if self._away is None:
+            self._lost_at.append(time.monotonic())
             log.warning("redis away", error=str(error))
         self._away = "the hub's Redis does not answer"
 
@@ -222,12 +237,15 @@ class Hub:
             regions = list(self._regions)
             counts = [("ZCARD", names.open_tasks(region)) for region in regions]
             asked = [("INFO", "memory", "persistence", "replication"), *counts]
+            began = time.monotonic()
             reply, *open_tasks = map(value, send(self._probe, asked, []))
+            self._took.append(time.monotonic() - began)
             info = connect.info(reply)
             if self._away is not None or self._short is not None or info["aof_enabled"] == "0":
                 self._short = self._shortfall()
         except redis.exceptions.RedisError as error:
             self._loop.failures += 1
+            self._took.clear()
             self.lost(error)
             return
         self._loop.failures = 0

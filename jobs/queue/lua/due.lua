@@ -4,9 +4,9 @@
 -- One that was ended here may still stand in the queue: claims skip jobs that are not queued.
 -- Returns a row for each task that ended.
 -- keys: queue, urgent, suspects, scheduled, finished, failed, outbox, outbox_bytes, counters, urgent_lease
--- uses: kept, leave, conclude
+-- uses: kept, past, leave, conclude
 -- rows: ended (entry, task, request, state, finished_ms, expires_ms, size_bytes, frame, trail)
--- constants: DUE_MAX, JOB, JOB_FRONT, JOB_DEATHS, JOB_HOST, JOB_SINCE, JOB_JOINED, JOB_KEPT, RETRIED
+-- constants: DUE_MAX, JOB, JOB_FRONT, JOB_DEATHS, JOB_HOST, JOB_SINCE, JOB_JOINED, JOB_KEPT, JOB_PAST, RETRIED
 -- flags: allow-oom
 
 for _, id in ipairs(redis.call("ZRANGE", scheduled, "-inf", now, "BYSCORE", "LIMIT", 0, DUE_MAX)) do
@@ -33,6 +33,7 @@ for _, id in ipairs(redis.call("ZRANGE", RETRIED, "-inf", now_ms, "BYSCORE", "LI
       redis.call("ZREM", scheduled, id)
       if (since or "") ~= "" then forget(host, id) end
       local execution, worker, began, ending = unpack_kept(kept)
+      ending.trail = with_later(ending.trail, redis.call("HGET", JOB .. id, JOB_PAST))
       local entry, task, request, state = conclude(id, execution, worker, began, ending), id, ending.request, ending.state
       local finished_ms, expires_ms, size_bytes = ending.finished_ms, ending.expires_ms, ending.size_bytes
       local frame, trail = ending.frame, ending.trail

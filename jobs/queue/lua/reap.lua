@@ -3,8 +3,8 @@
 -- worker's lease is there after all.
 -- keys: queue, urgent, suspects, wip, held, lease, workers, worker, all_workers, queue_workers, urgent_workers, alone_workers
 -- args: name, how, proof_ms
--- uses: requeue
--- constants: JOB, JOB_ATTEMPT, JOB_PAST, JOB_LAPSED, EXECUTION, JOB_DEATHS, ALONE
+-- uses: requeue, past
+-- constants: JOB, JOB_LAPSED, JOB_DEATHS, ALONE
 -- flags: allow-oom
 
 if redis.call("EXISTS", lease) == 1 and how == "lapsed" then return -1 end
@@ -14,12 +14,9 @@ local reasons = {crashed = "its process died", lapsed = "its process stopped cla
 local function blame(member)
   local id = member:match("^(.*):[^:]*$")
   if not id or not redis.call("ZSCORE", wip, member) then return end
+  if not note_attempt(member, name, "lost", reasons[how]) then return end
   local job = JOB .. id
-  local attempt, past, lapsed = unpack(redis.call("HMGET", job, JOB_ATTEMPT, JOB_PAST, JOB_LAPSED))
-  if not attempt then return end
-  local began = tonumber(redis.call("HGET", EXECUTION .. member, "created_at") or now) * 1000
-  local line = cjson.encode({tonumber(attempt), math.floor(began), now_ms, name, "lost", reasons[how]})
-  redis.call("HSET", job, JOB_PAST, (past or "") .. line .. "\n")
+  local lapsed = redis.call("HGET", job, JOB_LAPSED)
   if how == "crashed" or (how == "lapsed" and tonumber(lapsed or 0) >= now_ms - proof_ms) then
     redis.call("HINCRBY", job, JOB_DEATHS, 1)
   elseif how == "lapsed" then

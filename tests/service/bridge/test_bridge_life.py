@@ -17,7 +17,7 @@ from regions import connect
 from scripts.stack.ports import free_port
 from scripts.stack.probes import listens
 from scripts.stack.services import Running, Service
-from scripts.stack.wan_links import Control, Rule
+from scripts.stack.wan_links import Control, Rule, Way
 from tests import broker
 from tests.service.bridging import (
     InThread,
@@ -45,7 +45,11 @@ def test_it_reports_home(region: Region) -> None:
     entry = entries(region.hub, region.name, "status")[-1]
     status = last_status(region.hub, region.name)
     assert (entry["part"], entry["name"], entry["v"]) == ("bridge", name, "1")
-    assert set(status) == {"at_ms", "state", "reason", "ready", "unacked", "offset_ms", "redis_used", "redis_max"}
+    assert set(status) == {
+        "at_ms", "state", "reason", "fault", "ready", "unacked", "offset_ms", "redis_used", "redis_max", "redis_ms", "redis_lost",
+        "started_ms",
+    }  # fmt: skip
+    assert (status["redis_lost"], 0 <= status["at_ms"] - status["started_ms"] < 600_000) == (1, True)
     assert abs(status["at_ms"] - now_ms()) < 60_000
     assert abs(status["offset_ms"]) < 1_000
     assert status["redis_max"] == 256 * 1024 * 1024
@@ -129,6 +133,37 @@ def test_a_bridge_with_two_brokers_goes_on_with_the_second_when_the_first_dies(
         second.each_once(tasks)
         running.wait_for("consuming")
         second.all_acked(running)
+
+
+def test_a_broker_that_hangs_is_told_by_its_name_before_a_heartbeat_is_missed(
+    hub_redis, region_redis, first_broker
+) -> None:
+    region = Region("hangs", hub_redis, region_redis, first_broker.host)
+    region.broker.declare()
+    config = region.settings()
+    config = structs.replace(config, hub=structs.replace(config.hub, amqp=first_broker.url))
+    with bridging(config, "hangs") as running:
+        running.wait_for("consuming")
+        first_broker.control.rule("first", Rule(back=Way(then="hold")))
+        running.wait_for("starting", "RabbitMQ is away: it does not answer")
+        until(lambda: last_status(hub_redis, "hangs").get("fault") == "region-rabbitmq-away", "the hub to be told")
+        first_broker.control.rule("first", Rule())
+        running.wait_for("consuming")
+
+
+def test_a_consumer_that_the_broker_forgot_is_replaced(region: Region) -> None:
+    """It said "consuming" and got nothing. The lane does not hear that the broker ended its consumer."""
+    tasks = region.tasks(5)
+    with region.bridging() as running:
+        running.wait_for("consuming")
+        lane = running.bridge.work
+        forget = lambda: lane.inbox.channel.basic_cancel(lane._consumer)  # noqa: E731
+        running.bridge._ioloop.add_callback_threadsafe(forget)
+        until(lambda: region.consumers() == 1, "the broker to forget it")
+        region.broker.publish(*tasks)
+        assert running.status.state == "consuming"
+        region.each_once(tasks)
+        region.all_acked(running)
 
 
 def test_it_stops_though_everything_is_away(hub_redis, region_redis, rabbitmq) -> None:

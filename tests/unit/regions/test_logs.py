@@ -91,3 +91,40 @@ def test_no_more_lines_wait_than_memory_has_place_for(monkeypatch):
     for number in range(logs.GATHER_MAX):
         logger.info(str(number))
     assert stream.getvalue().splitlines() == [str(number) for number in range(logs.GATHER_MAX)]
+
+
+def test_a_cause_is_told_once_and_then_counted():
+    told: list[str] = []
+    once = logs.Once(seconds=0)
+
+    def tell(event: str, **fields: object) -> None:
+        told.append(f"{event} {fields}")
+
+    for number in range(4):
+        once.tell("a", tell, "it is full", cause=number)
+    once.tell("b", tell, "it is away")
+    assert told == ["it is full {'cause': 0}", "it is away {}"]
+    once.flush()
+    assert told[2:] == ["it is full; repeated 3 times {'cause': 3}"]
+    once.flush()  # nothing came since
+    once.tell("a", tell, "it is full")
+    assert told[3:] == ["it is full {}"]
+
+
+def test_what_may_come_again_is_not_told_before_its_time_but_at_the_end():
+    told: list[str] = []
+    once = logs.Once(seconds=3_600)
+    for _ in range(2):
+        once.tell("a", told.append, "x")
+    once.flush()
+    assert told == ["x"]
+    once.flush(is_end=True)
+    assert told == ["x", "x; repeated 1 time"]
+
+
+def test_causes_that_clients_invent_are_told_as_one():
+    told: list[str] = []
+    once = logs.Once(most=2)
+    for cause in ("a", "b", "c", "d"):
+        once.tell(cause, told.append, cause)
+    assert told == ["a", "b", "c"]

@@ -201,17 +201,21 @@ def test_a_killed_process_is_replaced_and_its_jobs_run_again_at_once(start, regi
     os.kill(pid, signal.SIGKILL)
     until(lambda: len(list(mark.iterdir())) == 24, "eight second attempts", 15)
     until(lambda: len(found := pids(client)) == 2 and name not in found, "two workers, the killed one gone")
+    until(lambda: status(hub)["lost"] == 1, "its death to be told")
+    assert (status(hub)["died"], status(hub)["death"]) == (1, f"{name} ended with -9")
     gate.touch()
     until(lambda: len(results(hub)) == 16, "the results")
     assert sorted(results(hub)) == sorted(ids)
 
 
-def test_a_process_whose_loop_hangs_is_killed_and_replaced(start, region_redis):
+def test_a_process_whose_loop_hangs_is_told_killed_and_replaced(start, region_redis, hub_redis):
     client = region_redis.client
     start(processes=1)
     until(lambda: len(pids(client)) == 1, "a worker")
     name, pid = next(iter(pids(client).items()))
     os.kill(pid, signal.SIGSTOP)
+    until(lambda: status(hub_redis.client)["hung"] == 1, "it to be told that one hangs")
+    assert not is_gone(pid)
     until(lambda: is_gone(pid), "its death", pools.SILENT_SECONDS + 20)
     until(lambda: pids(client) and name not in pids(client), "another worker")
 

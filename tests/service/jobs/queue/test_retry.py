@@ -9,8 +9,11 @@ from rq.registry import FailedJobRegistry, ScheduledJobRegistry
 
 from jobs import contract
 from jobs.errors import ConnectionFailed
+from jobs.queue import waits as waiting
+from jobs.queue.reaper import Reaper
 from jobs.queue.retry import Attempt, Retry, read_past
 from jobs.queue.script import LATER
+from jobs.queue.waits import waits
 from regions import connect, names
 from tests.service.jobs.queue.test_claim import changed, end, fetch, queue, wip
 from tests.service.working import REGION, claimer, enqueue, pass_deadline, task
@@ -248,3 +251,60 @@ def test_a_kept_outcome_is_the_list_that_older_workers_read(region_redis):
         outcome.request, "failed", str(outcome.finished_ms), str(outcome.expires_ms), str(failed.spliced_bytes), outcome.frame.decode(),
         "1000", "100", str(failed.wire_bytes), "", "-1", "", "",
     ]  # fmt: skip
+
+
+def test_what_ends_as_it_failed_tells_of_a_later_attempt_that_was_lost(region_redis):
+    """The kept outcome is of the first attempt; the second one's process died, and there was no time for a third."""
+    client = region_redis.client
+    (id_,) = enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    job.offset_ms = 3_600_000  # the hub is ahead
+    job.turn_ms = 700
+    failed = again(job)
+    ended_ms = failed[1].outcome.finished_ms
+    trail = job.trail("w1", ended_ms)
+    worker.finish([changed(failed, outcome=msgspec.structs.replace(failed[1].outcome, trail=trail))], then_claim=0)
+    worker.move_due()
+    (second,) = claimer(region_redis.url, "w2").claim(1).jobs
+    reaper = Reaper(client, REGION)
+    reaper.died("w2", crashed=True)
+    reaper.run_once()
+    pass_deadline(client, id_)
+    ((_, outcome, _),) = worker.move_due()
+    first, lost = msgspec.json.decode(outcome.trail, type=contract.Trail).attempts
+    assert first == Attempt(1, job.claimed_ms + 3_600_000, ended_ms, "w1", "connection", "it broke", 700)
+    assert (lost.attempt, lost.worker, lost.error, lost.message) == (2, "w2", contract.LOST, "its process died")
+    assert second.claimed_ms + 3_600_000 <= lost.started_ms + 1 <= lost.ended_ms + 1
+
+
+def test_an_attempt_that_is_given_back_is_remembered_with_its_reason(region_redis):
+    client = region_redis.client
+    enqueue(client, [task()])
+    worker = claimer(region_redis.url)
+    (job,) = worker.claim(1).jobs
+    assert worker.give_back([job.member], "it was told to end") == 1
+    assert worker.give_back([job.member], "again") == 0
+    (second,) = worker.claim(1).jobs
+    (past,) = read_past(second.past)
+    assert (past.attempt, past.worker, past.error, past.message) == (1, "w1", contract.PUT_BACK, "it was told to end")
+    assert (second.attempt, second.failures) == (2, 0)
+
+
+def test_what_waits_to_be_tried_again_is_told_with_its_reason(region_redis, monkeypatch):
+    client = region_redis.client
+    enqueue(client, [task(), task()])
+    worker = claimer(region_redis.url)
+    first, second = worker.claim(2).jobs
+    failed = again(first, 20)
+    worker.finish([failed], then_claim=0)
+    hub_ms = connect.redis_now_ms(client) + 5_000  # the hub is ahead
+    assert waits(client, REGION, hub_ms) == [], "it has waited for a moment only"
+    monkeypatch.setattr(waiting, "LEAST_MS", 0)
+    (found,) = waits(client, REGION, hub_ms)
+    assert (found.task, found.why) == (first.task, "to be tried again after connection")
+    assert abs(found.since_ms - 5_000 - failed[1].outcome.finished_ms) < 1_000
+    worker.finish([end(second)], then_claim=0)
+    pass_deadline(client, first.task)
+    worker.move_due()
+    assert waits(client, REGION, hub_ms) == []

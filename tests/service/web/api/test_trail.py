@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.contract import LOST, Attempt, Trail, encode_trail
+from jobs.contract import LOST, PUT_BACK, Attempt, Trail, encode_trail
 from regions import names
 from tests.service.hub_parts import accepted, frame, settings
 from web.api.trail import document, whereabouts
@@ -55,3 +55,39 @@ def test_an_attempt_that_has_not_ended_has_no_end(tmp_path, hub_redis):
     found = shown(hub_redis.client, new)
     assert [hop["hop"] for hop in found["hops"] if hop["hop"] != "confirmed"] == ["accepted", "claimed"]
     assert found["attempts"][0]["ended_at"] is None
+
+
+def test_what_a_task_waited_for_is_a_hop_with_its_reason(tmp_path, hub_redis):
+    """It waited for its host's turn, failed, waited to be tried again and for the turn, was put back, and joined another task."""
+    client = hub_redis.client
+    ledger = Ledger(client, settings(tmp_path, redis=hub_redis.url).limits)
+    new, times = accepted(ledger)
+    (task,) = new.tasks
+    began = times.created_ms
+    attempts = [
+        Attempt(1, began + 1_500, began + 1_600, "fra.worker.1", "http_status", "503", 1_200),
+        Attempt(2, began + 4_000, began + 4_100, "fra.worker.1", PUT_BACK, "no thread is free", 400),
+        Attempt(3, began + 5_000, began + 5_050, "fra.worker.2", "", "its answer is that of X, which asked the same"),
+    ]
+    ledger.mark_running("fra", [(new.id, task.id, encode_trail(Trail(began + 100, attempts)))])
+    found = shown(client, new)
+    waits = [(hop["hop"], hop["after_ms"], hop["note"]) for hop in found["hops"] if hop["hop"] in ("waited", "joined")]
+    assert waits == [
+        ("waited", 300, "for its host's turn: 1.200 s"),
+        ("waited", 1_600, "to be tried again after http_status: 2.000 s"),
+        ("waited", 3_600, "for its host's turn: 0.400 s"),
+        ("waited", 4_100, "to be claimed again: 0.900 s"),
+        ("joined", 4_100, "it waited for another task that asks the same: 0.900 s"),
+    ]
+    assert [one["error"] and one["error"]["type"] for one in found["attempts"]] == ["http_status", PUT_BACK, None]
+
+
+def test_a_task_that_waited_for_nothing_has_no_such_hop(tmp_path, hub_redis):
+    ledger = Ledger(hub_redis.client, settings(tmp_path, redis=hub_redis.url).limits)
+    new, times = accepted(ledger)
+    lost = Attempt(1, times.created_ms + 10, times.created_ms + 5_000, "fra.worker.1", LOST, "its process died")
+    again = Attempt(2, times.created_ms + 5_010, 0, "fra.worker.2", "", "")
+    ledger.mark_running("fra", [(new.id, new.tasks[0].id, encode_trail(Trail(times.created_ms, [lost, again])))])
+    assert [hop["hop"] for hop in shown(hub_redis.client, new)["hops"] if hop["hop"] != "confirmed"] == [
+        "accepted", "bridged", "claimed", "lost", "claimed",
+    ]  # fmt: skip

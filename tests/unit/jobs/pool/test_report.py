@@ -17,7 +17,7 @@ def reporter(tmp_path, sources: dict[str, str], **environ: str) -> Reporter:
     (regions / "nyc.toml").write_text("title = 'nyc'\n[secrets.KEY]\nsources = ['bound', 'unset']\n")
     paths = {"NEARFETCH__SOURCES__PATH": str(folder), "NEARFETCH__REGIONS__PATH": str(regions)}
     settings = load({**paths, **environ})
-    return Reporter(settings, settings.one("nyc"), None, "host:1", list, dict)
+    return Reporter(settings, settings.one("nyc"), None, "host:1", list, dict, dict)
 
 
 def told(tmp_path, sources: dict[str, str], **environ: str) -> dict:

@@ -51,10 +51,6 @@ COMMANDS = [
     "dead show",
     "dead retry",
     "dead drop",
-    "webhooks",
-    "webhook",
-    "webhook list",
-    "webhook resend",
 ]
 
 

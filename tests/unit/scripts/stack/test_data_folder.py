@@ -76,7 +76,7 @@ def test_the_generated_settings_load_and_lead_to_the_private_servers(data):
     loaded = settings.load(configuration.environment(data, {}))
     assert list(loaded.region) == ["fra", "nyc", "sin"]
     assert loaded.gateway.port == 18080
-    assert loaded.hub.redis == f"redis://:{data.secret('hub')}@127.0.0.1:{ports.hub}/0"
+    assert loaded.hub.redis == f"redis://default:{data.secret('hub')}@127.0.0.1:{ports.hub}/0"
     for name, region in loaded.region.items():
         assert region.redis.url.endswith(f"@127.0.0.1:{ports.redis[name]}/0")
         assert region.dashboard.port == ports.dashboard[name]

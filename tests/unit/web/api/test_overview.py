@@ -65,7 +65,7 @@ def test_status_names_what_is_away(said, status):
 
 def test_figures_are_those_of_the_living_parts():
     view = region_view(state(bridge_a=BRIDGE, workers_a=POOL, workers_b={**POOL, "at_ms": 0}), "Frankfurt", Rates())
-    assert view["queue"] == {"open": 4, "ready": 7, "running": 3, "oldest_seconds": 2.5, "unread": 0}
+    assert view["queue"] == {"open": 4, "ready": 7, "running": 3, "oldest_seconds": 2.5, "unread": 0, "at_broker": None}
     assert view["throughput"] == {"succeeded": 10, "failed": 2, "per_second": None, "p95_ms": None}
 
 
@@ -400,3 +400,23 @@ def test_what_a_standby_lacks_or_finds_wrong_does_not_break_a_source_of_another_
     lacking.reported["sources"]["demo.list"] |= {"lacks": "expected a secret", "trouble": "its host is left alone"}
     for standby in (broken, lacking):
         assert health_of(entry, {"fra": own, "nyc": standby}) == ("ok", [])
+
+
+def test_status_tells_a_fault_by_its_name_and_reason_then_figures():
+    fault = {
+        "name": "region-redis-away", "severity": "page", "region": "fra", "source": None, "part": "redis-fra",
+        "since": "2026-11-29T11:40:00.000Z", "message": "its Redis is away: Timeout", "cost": "its tasks wait",
+        "mend": "start it",
+    }  # fmt: skip
+    first, second, third = click.unstyle(status_command.fault_line(fault)).splitlines()
+    assert first == "PAGE    region-redis-away fra: its Redis is away: Timeout"
+    assert (second.strip(), third.strip()) == ("since 11:40:00Z; it costs: its tasks wait", "mend: start it")
+    hub = {**fault, "name": "hub-redis-full", "region": None, "part": "redis-hub", "message": "full\x1b[2J"}
+    assert click.unstyle(status_command.fault_line(hub)).startswith("PAGE    hub-redis-full (redis-hub): full\\x1b[2J")
+
+
+def test_the_reason_of_a_region_stands_before_its_figures():
+    view = region_view(state(workers_a=POOL), "Frankfurt", Rates())
+    first, second = click.unstyle(status_command.region_line(view, [])).splitlines()
+    assert first.split() == ["fra", "Frankfurt", "degraded", "no", "bridge", "is", "alive"]
+    assert "4 open" in second

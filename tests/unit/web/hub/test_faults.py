@@ -1,12 +1,12 @@
 """Which faults a region's reports show, and how they are told."""
 
 import re
-from pathlib import Path
+import time
 
 import pytest
 
 from regions.settings import ROOT
-from web.hub.faults import KINDS, SILENT_MS, Book, Found, of_region
+from web.hub.faults import KINDS, SILENT_MS, Book, Found, Queued, is_idle, is_late, of_region
 from web.hub.region import RegionState
 
 NOW = 1_764_416_400_000
@@ -42,6 +42,62 @@ def paused(fault: str, reason: str = "why") -> dict[str, object]:
 )  # fmt: skip
 def test_a_fault_has_the_name_of_its_cause(said, names):
     assert [one.name for one in of_region(state(**said))] == names
+
+
+def started(*seconds_ago: float, host: str = "a", **of) -> dict[str, object]:
+    """The statuses of bridges that started so long ago on one host; all but the last are gone."""
+    return {
+        f"bridge_{host}:{number}": {**BRIDGE, "at_ms": NOW - 500, "started_ms": NOW - int(ago * 1000), **of}
+        for number, ago in enumerate(seconds_ago)
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        (started(50, 30, 5), ["region-bridge-restarts"]),
+        (started(70, 30, 5), []),
+        (started(50, 30) | started(5, host="b"), []),  # three hosts, or two, may start at one time
+        (started(), ["region-bridge-away"]),
+        ({"bridge_a:1": {**BRIDGE, "redis_ms": 101.0}}, ["region-redis-slow"]),
+        ({"bridge_a:1": {**BRIDGE, "redis_lost": 3}}, ["region-redis-restarts"]),
+    ],
+)  # fmt: skip
+def test_what_comes_and_goes_or_is_slow_is_a_fault(said, names):
+    assert [one.name for one in of_region(state(**said, **{"workers_a:9": POOL}))] == names
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        ({"died": 3, "death": "fra.worker.1 ended with -9"}, "worker processes die: 3 in a minute, the last one: fra.worker.1 ended with -9"),
+        ({"died": 2}, None),
+        ({"hung": 1}, "worker processes do not run: 1 of 2"),
+        ({"outbox_bytes": 64_000_000, "outbox_max": 64_000_000}, "its results do not reach the hub: 64 MB of them wait"),
+        ({"outbox_bytes": 64_000_000}, None),  # an older pool does not say its limit
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_workers_is_said_reason_first(pool, message):
+    found = of_region(state(**{"bridge_a:1": BRIDGE, "workers_a:1": {**POOL, **pool}}))
+    assert [one.message for one in found] == ([message] if message else [])
+
+
+def test_a_bridge_without_a_consumer_is_gone_though_it_has_just_said_that_it_consumes():
+    said, now = state(**{"bridge_a:1": BRIDGE, "workers_a:1": POOL}), time.monotonic()
+    assert of_region(said, Queued(consumers=2, at=now)) == []
+    (one,) = of_region(said, Queued(consumers=0, at=now + 0.5))
+    assert one.name == "region-bridge-away"
+    assert of_region(said, Queued(consumers=0, at=now - 0.5)) == []  # the broker was asked before
+
+
+def test_a_moment_is_told_apart_from_what_lasts():
+    late = state(**{"bridge_a:1": BRIDGE, "workers_a:1": {**POOL, "oldest_seconds": 3.0, "target_seconds": 2.0}})
+    assert of_region(late) == []
+    assert is_late(late) == "its oldest task waits for 3.0 s, 2 s are its target"
+    queued = Queued(ready=7, consumers=2)
+    assert is_idle(late, queued) == "its bridge gets nothing: 7 messages are ready in RabbitMQ"
+    busy = state(**{"bridge_a:1": {**BRIDGE, "unacked": 5}})
+    assert (is_idle(busy, queued), is_idle(late, Queued(consumers=2)), is_idle(late, None)) == ("", "", "")
 
 
 def test_a_fault_is_told_since_it_began_and_ends_when_it_is_gone():
@@ -96,4 +152,3 @@ def test_what_mends_a_fault_fills_in_whose_it_is():
 
 def test_every_kind_is_whole():
     assert all(kind.severity in ("page", "ticket") and kind.cost and kind.mend for kind in KINDS.values())
-    assert isinstance(ROOT, Path)

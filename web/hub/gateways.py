@@ -1,0 +1,82 @@
+"""The gateways of this hub, as each says itself every second or two: which of them was lost, and which starts again and again.
+
+nf:gateways   NAME: a Gateway. A gateway that stops removes its own; a lost one's stays for a while
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from regions import names
+from regions.script import send, value
+from web.hub.faults import RESTARTS, RESTARTS_MS, Found
+
+LOST_MS: Final = 7_000  # a gateway that has said nothing for so long is lost
+FORGET_MS: Final = 600_000
+STARTS_MAX: Final = 10
+
+
+class Gateway(Struct, frozen=True):
+    """When it last spoke, and when its last processes started (hub ms), the latest last."""
+
+    at_ms: int
+    starts_ms: tuple[int, ...] = ()
+
+
+_gateway: Final = msgspec.json.Decoder(Gateway)
+
+
+class Presence:
+    """One gateway's own entry, and its look at the others. ``name``: HOST:PORT, the same after a start."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._starts: tuple[int, ...] = ()
+
+    def say(self, client: redis.Redis) -> list[Found]:
+        """Says that this gateway lives; returns what is wrong with gateways. Raises what redis-py raises."""
+        (seconds, micros), flat = map(value, send(client, [("TIME",), ("HGETALL", names.GATEWAY_LIST)], []))
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        found = _known(dict(zip(flat[::2], flat[1::2], strict=True)))
+        if not self._starts:
+            before = found[self.name].starts_ms if self.name in found else ()
+            self._starts = (*before, now_ms)[-STARTS_MAX:]
+        found[self.name] = Gateway(now_ms, self._starts)
+        commands: list[tuple[Any, ...]] = [
+            ("HSET", names.GATEWAY_LIST, self.name, msgspec.json.encode(found[self.name]))
+        ]
+        if gone := [name for name, one in found.items() if now_ms - one.at_ms > FORGET_MS]:
+            commands.append(("HDEL", names.GATEWAY_LIST, *gone))
+        send(client, commands, [])  # a full Redis refuses the first one, which only makes this gateway look lost
+        return faults_of(found, now_ms)
+
+    def leave(self, client: redis.Redis) -> None:
+        """Removes its entry. Raises what redis-py raises."""
+        client.hdel(names.GATEWAY_LIST, self.name)
+
+
+def faults_of(gateways: Mapping[str, Gateway], now_ms: int) -> list[Found]:
+    """What is wrong with these gateways."""
+    found = []
+    for name, one in sorted(gateways.items()):
+        silent_ms = now_ms - one.at_ms
+        if LOST_MS < silent_ms <= FORGET_MS:
+            found.append(Found("gateway-away", f"a gateway was lost: {name} said nothing more", part=f"gateway {name}"))
+        starts = sum(now_ms - at_ms <= RESTARTS_MS for at_ms in one.starts_ms)
+        if starts > RESTARTS:  # the first one is no restart
+            message = f"a gateway starts again and again: {starts} times in a minute on {name}"
+            found.append(Found("gateway-restarts", message, part=f"gateway {name}"))
+    return found
+
+
+def _known(fields: Mapping[bytes, bytes]) -> dict[str, Gateway]:
+    found = {}
+    for name, text in fields.items():
+        try:
+            found[name.decode()] = _gateway.decode(text)
+        except (ValueError, RecursionError):
+            continue
+    return found

@@ -124,6 +124,12 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
     )
 
 
+def settled_at(client: redis.Redis, request: str) -> dict[str, int]:
+    """When each task of a request was settled (hub ms). One round trip."""
+    entries: Any = client.xrange(names.events(request))
+    return {fields[b"t"].decode(): _settled_ms(entry) for entry, fields in entries}
+
+
 def _head(frame: bytes) -> contract.Result | None:
     """The head of a frame; None if it can't be read, which the task's result then says."""
     try:

@@ -53,6 +53,15 @@ TONES: Final = {
 }  # fmt: skip
 
 
+FOOT: Final = tag(
+    "footer",
+    tag("a", "HTTP interface", href="/docs"),
+    tag("a", "Runbooks", href="/runbooks"),
+    tag("a", "Kinds of problems", href="/problems"),
+    class_="foot-links",
+)
+
+
 class Page(Struct, frozen=True):
     """A page: what stands in ``<main>``, and the scripts and style sheets that it needs besides frame.js and console.css."""
 
@@ -99,7 +108,7 @@ def answer(page: Page, exchange: Exchange, files: Files) -> Answer:
     text = (
         '<!doctype html>\n<html lang="en">'
         + _head(page, files).text
-        + tag("body", _header(exchange), tag("main", page.main, id="main", tabindex=-1)).text
+        + tag("body", _header(exchange), tag("main", page.main, id="main", tabindex=-1), FOOT).text
         + "</html>\n"
     )
     return Answer(page.status, text.encode("utf-8"), list(HEADERS))
@@ -165,14 +174,23 @@ def badge(status: str, text: str | None = None) -> Html:
 
 
 def table(
-    headings: Iterable[Child], rows: Iterable[Iterable[Child]], *, label: str, numbers: Iterable[int] = ()
+    headings: Iterable[Child],
+    rows: Iterable[Iterable[Child]],
+    *,
+    label: str,
+    numbers: Iterable[int] = (),
+    wide: int | None = None,
 ) -> Html:
-    """A table that scrolls by itself where it is too wide. ``numbers``: the columns that are aligned to the right."""
-    right = frozenset(numbers)
+    """A table that scrolls by itself where it is too wide. ``numbers``: the columns that are aligned to the right.
+
+    ``wide``: the column that takes the room that others leave, for pictures.
+    """
+    classes = dict.fromkeys(numbers, "number")
+    if wide is not None:
+        classes[wide] = "picture"
 
     def cell(name: str, at: int, child: Child) -> Html:
-        scope = "col" if name == "th" else None
-        return tag(name, child, class_="number" if at in right else None, scope=scope)
+        return tag(name, child, class_=classes.get(at), scope="col" if name == "th" else None)
 
     head = tag("tr", (cell("th", at, one) for at, one in enumerate(headings)))
     body = (tag("tr", (cell("td", at, one) for at, one in enumerate(row))) for row in rows)

@@ -30,6 +30,7 @@ from web.flow.history import Wanted
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
 from web.hub.ledger import START, STATE_ONLY, TaskView, View
+from web.hub.redis import HubUnavailable
 
 PAGE: Final = 50
 RUNNING_MAX: Final = 20  # unfinished requests that are shown
@@ -51,9 +52,10 @@ UNTIL: Final = {
 
 
 class Told(Struct, frozen=True):
-    """What is known of one task: its state, its way if that is still kept, the head of its result if there is one."""
+    """What is known of one task: its state, how long after the accept it ended, its way if that is kept, the head of its result."""
 
     task: TaskView
+    ended_ms: float | None = None
     way: Mapping[str, Any] | None = None
     result: contract.Result | None = None
 
@@ -85,7 +87,7 @@ def page(parts: Parts, exchange: Exchange) -> Page | None:
             tag("h1", "Requests"),
             _filters(parts, filters),
             running,
-            tag("div", _table(found) if found else empty(none), id="found"),
+            tag("div", _table(found) if found else empty(none), id="found", data_refresh=None if wanted.before else 5),
             tag("div", latest, older, class_="row"),
         )
         return frame.answer(Page("Requests", main, ("more.js",)), exchange, parts.files)
@@ -141,8 +143,16 @@ def _filters(parts: Parts, filters: Mapping[str, str]) -> Html:
 
 def _running(parts: Parts, exchange: Exchange, wanted: Wanted) -> Html:
     """Requests that have not finished, the latest first."""
-    with parts.hub.asking():
-        found = parts.ledger.unfinished(RUNNING_MAX)
+    try:
+        with parts.hub.asking():
+            found = parts.ledger.unfinished(RUNNING_MAX)
+    except HubUnavailable as error:
+        return tag(
+            "section",
+            tag("p", f"Unfinished requests can't be shown: {error.reason}.", class_="notice bad"),
+            id="running",
+            data_refresh=5,
+        )
     shown = [
         view
         for view in found
@@ -151,7 +161,7 @@ def _running(parts: Parts, exchange: Exchange, wanted: Wanted) -> Html:
         and (wanted.region is None or any(task.region == wanted.region for task in view.tasks))
     ]
     inner = join(tag("h2", "Running now"), _table(shown)) if shown else NOTHING
-    return tag("section", inner, id="running", data_refresh=2)
+    return tag("section", inner, id="running", data_refresh=5)
 
 
 def _table(found: Sequence[View]) -> Html:
@@ -185,11 +195,14 @@ def one(parts: Parts, exchange: Exchange, request: str) -> Page | None:
     with parts.hub.asking() as client:
         view = parts.ledger.read(request, STATE_ONLY)
         if view is not None and exchange.owner.may_see(view.tenant):
+            settled = trail.settled_at(client, request)
+            ended = {task: at_ms - view.created_ms for task, at_ms in settled.items()}
             ways = {}
             for task in _shown(view, chosen):
                 if (found := trail.whereabouts(client, request, task.id)) is not None:
-                    ways[task.id] = Told(task, msgspec.to_builtins(trail.document(found)), found.result)
-            return _request(view, [ways.get(task.id, Told(task)) for task in view.tasks], chosen)
+                    way = msgspec.to_builtins(trail.document(found))
+                    ways[task.id] = Told(task, ended.get(task.id), way, found.result)
+            return _request(view, [ways.get(task.id, Told(task, ended.get(task.id))) for task in view.tasks], chosen)
     if not parts.recall.is_on:
         raise parts.recall.missing(request)
 
@@ -198,11 +211,16 @@ def one(parts: Parts, exchange: Exchange, request: str) -> Page | None:
         if view is None:
             raise parts.recall.missing(request)
         heads = {head.task: head for head in map(contract.head_of, view.results)}
-        made = _request(view, [Told(task, None, heads.get(task.id)) for task in view.tasks], chosen)
+        made = _request(view, [_kept(task, heads.get(task.id)) for task in view.tasks], chosen)
         return frame.answer(made, exchange, parts.files)
 
     _later(parts, exchange, look)
     return None
+
+
+def _kept(task: TaskView, result: contract.Result | None) -> Told:
+    """A task of the history."""
+    return Told(task, None if result is None else result.timing.total_ms, None, result)
 
 
 def _id(parts: Parts, exchange: Exchange, request: str) -> str:
@@ -251,24 +269,26 @@ def _request(view: View, told: Sequence[Told], chosen: str) -> Page:
 
 
 def _tasks(view: View, told: Sequence[Told], chosen: str) -> Html:
-    def row(one: Told) -> tuple[Child, ...]:
-        task, result = one.task, one.result
-        link = tag(
-            "a",
-            task.source,
-            href=f"/requests/{view.id}?task={task.id}",
-            aria_current="true" if task.id == chosen else None,
-        )
-        figures = (
-            (ms_text(result.timing.total_ms), bytes_text(result.bytes.raw), str(result.count))
-            if result
-            else ("", "", "")
-        )
-        return (link, task.region, badge(task.status), *figures)
+    """All tasks side by side: when each of them ended."""
+    whole = max([one.ended_ms or 0 for one in told] + ([] if view.done else [view.deadline_ms - view.created_ms]))
+    parts = {"failed": "home", "expired": "turn", "cancelled": "other"}
 
-    headings = ("task", "region", "status", "time", "fetched", "records")
-    all_link = tag("p", tag("a", "All tasks", href=f"/requests/{view.id}"), class_="small") if chosen else NOTHING
-    return join(tag("h2", "Tasks"), table(headings, map(row, told), label="Tasks", numbers=(3, 4, 5)), all_link)
+    def row(one: Told) -> tuple[Child, ...]:
+        task = one.task
+        is_chosen = "true" if task.id == chosen else None
+        link = tag("a", task.source, href=f"/requests/{view.id}?task={task.id}", aria_current=is_chosen)
+        if one.ended_ms is None:
+            return link, task.region, badge(task.status), "", ""
+        bar = _span(0, one.ended_ms, whole, parts.get(task.status, "publish"))
+        return link, task.region, badge(task.status), ms_text(one.ended_ms), bar
+
+    headings = ("task", "region", "status", "ended after", tag("span", "on one scale", class_="unseen"))
+    listed = table(headings, map(row, told), label="Tasks", numbers=(3,), wide=4)
+    return join(
+        tag("h2", "Tasks"),
+        listed,
+        tag("p", tag("a", "All tasks", href=f"/requests/{view.id}"), class_="small") if chosen else None,
+    )
 
 
 def _way(request: str, told: Told) -> Html:
@@ -377,17 +397,32 @@ def _bar(pieces: Iterable[Child], legend: Iterable[tuple[str, str, float]]) -> H
 
 
 def _hops(hops: Sequence[Mapping[str, Any]]) -> Html:
+    whole = max((one["after_ms"] for one in hops), default=0)
+
     def row(hop: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Child, ...]:
         ms = hop["after_ms"]
-        step = "" if before is None else f"+{ms_text(ms - before['after_ms'])}"
         attempt = (
             tag("span", f" attempt {hop['attempt']}", class_="muted small") if hop.get("attempt", 1) != 1 else None
         )
-        return (ms_text(ms), step, [hop["hop"], attempt], hop["where"], hop.get("note", ""))
+        note = tag("div", hop["note"], class_="muted small") if hop.get("note") else None
+        if before is None:
+            return [hop["hop"], attempt, note], hop["where"], ms_text(ms), "", ""
+        step = ms - before["after_ms"]
+        bar = _span(before["after_ms"], ms, whole, UNTIL.get(hop["hop"], ("", "turn"))[1])
+        return [hop["hop"], attempt, note], hop["where"], ms_text(ms), f"+{ms_text(step)}", bar
 
     pairs = zip(hops, [None, *hops], strict=False)
-    headings = ("after", "step", "hop", "where", "")
-    return table(headings, (row(hop, before) for hop, before in pairs), label="Hop by hop", numbers=(0, 1))
+    headings = ("hop", "where", "after", "step", tag("span", "on one scale", class_="unseen"))
+    return table(headings, (row(hop, before) for hop, before in pairs), label="Hop by hop", numbers=(2, 3), wide=4)
+
+
+def _span(start: float, end: float, whole: float, part: str) -> Html:
+    """A piece of time on the scale of the whole."""
+    if whole <= 0:
+        return NOTHING
+    at, wide = 100 * max(0, start) / whole, 100 * max(0, end - start) / whole
+    piece = tag("rect", class_=f"part-{part}", x=round(min(at, 99.4), 3), y=0, width=round(max(wide, 0.6), 3), height=6)
+    return tag("svg", piece, class_="bar", viewBox="0 0 100 6", preserveAspectRatio="none", aria_hidden="true")
 
 
 def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Html:

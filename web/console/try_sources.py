@@ -113,6 +113,7 @@ def page(parts: Parts, exchange: Exchange) -> Page:
     has_keys = parts.settings.gateway.keys
     form = tag(
         "form",
+        tag("button", "Run", class_="unseen", tabindex=-1, aria_hidden="true"),  # what Enter presses is the first one
         (tag("p", "There is no source ", tag("code", name), ".", class_="notice bad") for name in unknown),
         (_fields(ask, is_only=len(asks) == 1) for ask in asks),
         _more(own, parts),

@@ -73,15 +73,26 @@ export async function fetched(address) {
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 }
 
-/** Replaces elements by those with the same ids of a page that was read again. What has the focus stays. */
+const sent = new Map(); // by id, what the gateway sent: times are changed after that
+const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
+
+/** Replaces elements by those with the same ids of a page that was read again, where the gateway says something new. */
 export function renew(page, ids) {
   for (const id of ids) {
     const there = document.getElementById(id);
     const fresh = page.getElementById(id);
-    if (!there || !fresh || there.contains(document.activeElement)) continue;
-    if (there.innerHTML === fresh.innerHTML) continue;
+    if (!there || !fresh || sent.get(id) === fresh.innerHTML) continue;
+    const active = there.contains(document.activeElement) ? document.activeElement : null;
+    if (active?.matches("input, select, textarea")) continue; // somebody writes
+    const place = active ? [...there.querySelectorAll(FOCUSABLE)].indexOf(active) : -1;
+    const scrolled = [...there.querySelectorAll(".scroll")].map((one) => [one.scrollLeft, one.scrollTop]);
+    const opened = [...there.querySelectorAll("details")].map((one) => one.open);
+    sent.set(id, fresh.innerHTML);
     there.replaceWith(document.adoptNode(fresh));
     enhance(fresh);
+    fresh.querySelectorAll(".scroll").forEach((one, at) => { [one.scrollLeft, one.scrollTop] = scrolled[at] ?? [0, 0]; });
+    fresh.querySelectorAll("details").forEach((one, at) => { one.open ||= opened[at] ?? false; });
+    if (place >= 0) fresh.querySelectorAll(FOCUSABLE)[place]?.focus({ preventScroll: true });
   }
 }
 
@@ -101,5 +112,6 @@ function refresh() {
   }, Math.max(1, seconds) * 1000);
 }
 
+for (const one of document.querySelectorAll("[id][data-refresh]")) sent.set(one.id, one.innerHTML);
 enhance(document);
 refresh();

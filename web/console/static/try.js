@@ -108,6 +108,7 @@ async function start() {
   running = { id: told.id, boxes, done: 0, total: told.total, events: null, timer: 0 };
   running.timer = setInterval(() => { state.textContent = `${running.done} of ${running.total} · ${msText(performance.now() - began)}`; }, TICK_MS);
   cancel.hidden = false;
+  if (results.getBoundingClientRect().top > window.innerHeight) results.parentElement.scrollIntoView();
   say("Asked. Results come in one by one.");
   listen(running, began);
 }
@@ -240,13 +241,13 @@ function timings(timing) {
 // The form
 
 form.addEventListener("submit", (event) => {
-  const by = event.submitter;
-  if (by && by !== run) return; // Remove and Add read the page again
   event.preventDefault();
-  const another = document.getElementById("another");
-  if (!by && document.activeElement === another && another.value) { location.assign(`${address()}`); return; }
-  start();
+  const by = event.submitter;
+  if (by?.name === "drop") location.assign(`${address()}&drop=${by.value}`);
+  else if (by?.id === "add") location.assign(address());
+  else start();
 });
+if (new URLSearchParams(location.search).has("drop")) history.replaceState(null, "", address());
 
 cancel.addEventListener("click", async () => {
   if (running) await fetch(`/v1/requests/${running.id}`, { method: "DELETE" }).catch(() => {});

@@ -1,0 +1,21 @@
+"""The console of a whole stack: a person asks real workers for pages of the sample site, and sees what became of it."""
+
+from playwright.sync_api import expect
+
+
+def test_a_person_asks_sources_and_sees_where_the_time_went(stack, browser):
+    with browser.tab(stack.url) as tab:
+        tab.open("/try?source=books.list&1.category=poetry_23&source=ecb.rates")
+        tab.page.get_by_role("button", name="Run", exact=True).click()
+        expect(tab.page.locator(".result .badge:first-of-type")).to_have_text(["succeeded", "succeeded"])
+        expect(tab.page.locator("#state")).to_contain_text("succeeded · 2 of 2")
+        books = tab.page.get_by_role("region", name="Records of books.list")
+        assert books.locator("th").first.inner_text() == "title"
+        assert books.locator("tbody tr").count() > 10
+        tab.is_accessible()
+        tab.page.get_by_role("link", name="hop by hop").first.click()
+        expect(tab.page.locator("h1 + .badge")).to_have_text("succeeded")
+        for hop in ("accepted", "confirmed", "bridged", "claimed", "finished", "settled", "delivered"):
+            assert tab.page.locator(".way").first.get_by_text(hop, exact=True).count() >= 1, hop
+        tab.is_accessible()
+        tab.fits()

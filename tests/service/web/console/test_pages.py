@@ -9,11 +9,10 @@ from tests.service.web.console.conftest import SOURCES
 from tests.service.web.console.history import REQUESTS, fill
 from tests.waiting import until
 from tests.wire import ask
-from web.console.frame import CONTENT_SECURITY
-from web.console.pages import PAGES
+from web.console.frame import CONTENT_SECURITY, NAVIGATION
 
 HTML = {"Accept": "text/html"}
-PLAIN_PAGES = [path for path, _ in PAGES if "<" not in path]
+PLAIN_PAGES = [path for path, _ in NAVIGATION]
 LOOKS = {"light": {}, "dark, phone": {"dark": True, "phone": True}, "dark": {"dark": True}, "phone": {"phone": True}}
 
 

@@ -28,6 +28,7 @@ FLAGS = (
 )  # fmt: skip
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 SECONDS = 60.0  # of one wait: a busy machine is slow
+sync_api.expect.set_options(timeout=SECONDS * 1000)
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 
 

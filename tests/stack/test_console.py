@@ -9,7 +9,7 @@ def test_a_person_asks_sources_and_sees_where_the_time_went(stack, browser):
         tab.page.get_by_role("button", name="Run", exact=True).click()
         expect(tab.page.locator(".result .badge:first-of-type")).to_have_text(["succeeded", "succeeded"])
         expect(tab.page.locator("#state")).to_contain_text("succeeded · 2 of 2")
-        books = tab.page.get_by_role("region", name="Records of books.list")
+        books = tab.page.get_by_role("region", name="Records of books.list, result 1")
         assert books.locator("th").first.inner_text() == "title"
         assert books.locator("tbody tr").count() > 10
         tab.is_accessible()

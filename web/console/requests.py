@@ -26,7 +26,7 @@ from web.api.recall import STATUSES
 from web.console import frame
 from web.console.frame import Page, Parts, badge, bytes_text, empty, facts, moment, ms_text, table
 from web.console.markup import NOTHING, Child, Html, join, tag
-from web.flow.history import Wanted
+from web.flow.history import HistoryAway, Wanted
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
 from web.hub.ledger import START, STATE_ONLY, TaskView, View
@@ -36,6 +36,7 @@ PAGE: Final = 50
 RUNNING_MAX: Final = 20  # unfinished requests that are shown
 SHOWN_MAX: Final = 6  # tasks whose way is shown without being chosen
 SOURCES_SHOWN: Final = 3
+REFRESH_SECONDS: Final = 5
 HOURS: Final = ((1, "the last hour"), (24, "the last day"), (168, "the last week"), (720, "the last 30 days"))
 HOURS_MAX: Final = 24 * 3660
 # What a task did until a hop: in words, and its colour.
@@ -75,7 +76,12 @@ def page(parts: Parts, exchange: Exchange) -> Page | None:
         return Page("Requests", join(tag("h1", "Requests"), running, empty(said)))
 
     def look() -> Answer:
-        found, cursor = parts.recall.found(wanted)
+        try:
+            found, cursor = parts.recall.found(wanted)
+        except HistoryAway as error:
+            away = tag("p", f"Finished requests can't be shown now: {error.reason}.", class_="notice bad")
+            main = join(tag("h1", "Requests"), running, tag("div", away, id="found", data_refresh=REFRESH_SECONDS))
+            return frame.answer(Page("Requests", main), exchange, parts.files)
         latest = older = None
         if cursor is not None:
             leads_to = f"/requests?{urlencode({**filters, 'cursor': cursor})}"
@@ -87,7 +93,12 @@ def page(parts: Parts, exchange: Exchange) -> Page | None:
             tag("h1", "Requests"),
             _filters(parts, filters),
             running,
-            tag("div", _table(found) if found else empty(none), id="found", data_refresh=None if wanted.before else 5),
+            tag(
+                "div",
+                _table(found, "Finished requests") if found else empty(none),
+                id="found",
+                data_refresh=None if wanted.before else REFRESH_SECONDS,
+            ),
             tag("div", latest, older, class_="row"),
         )
         return frame.answer(Page("Requests", main, ("more.js",)), exchange, parts.files)
@@ -151,7 +162,7 @@ def _running(parts: Parts, exchange: Exchange, wanted: Wanted) -> Html:
             "section",
             tag("p", f"Unfinished requests can't be shown: {error.reason}.", class_="notice bad"),
             id="running",
-            data_refresh=5,
+            data_refresh=REFRESH_SECONDS,
         )
     shown = [
         view
@@ -160,11 +171,15 @@ def _running(parts: Parts, exchange: Exchange, wanted: Wanted) -> Html:
         and (wanted.source is None or any(task.source == wanted.source for task in view.tasks))
         and (wanted.region is None or any(task.region == wanted.region for task in view.tasks))
     ]
-    inner = join(tag("h2", "Running now"), _table(shown)) if shown else NOTHING
-    return tag("section", inner, id="running", data_refresh=5)
+    inner = (
+        join(tag("h2", "Running now"), _table(shown, "Unfinished requests"), tag("h2", "Finished"))
+        if shown
+        else NOTHING
+    )
+    return tag("section", inner, id="running", data_refresh=REFRESH_SECONDS)
 
 
-def _table(found: Sequence[View]) -> Html:
+def _table(found: Sequence[View], label: str) -> Html:
     def row(view: View) -> tuple[Child, ...]:
         sources = list(dict.fromkeys(task.source for task in view.tasks))
         names: list[Child] = [", ".join(sources[:SOURCES_SHOWN])]
@@ -180,7 +195,7 @@ def _table(found: Sequence[View]) -> Html:
         )
 
     headings = ("request", "asked at", "status", "sources", "regions", "succeeded")
-    return table(headings, map(row, found), label="Requests", numbers=(5,))
+    return table(headings, map(row, found), label=label, numbers=(5,))
 
 
 # One request
@@ -259,7 +274,7 @@ def _request(view: View, told: Sequence[Told], chosen: str) -> Page:
     if attrs.strip() not in ("", "{}"):
         summary.append(("attrs", tag("code", attrs)))
     listed = _tasks(view, told, chosen) if many else NOTHING
-    ways = [_way(view.id, one) for one in told if one.task.id in shown]
+    ways = [_way(view.id, one, number) for number, one in enumerate(told, 1) if one.task.id in shown]
     if many and not chosen and len(view.tasks) > len(shown):
         ways.append(
             tag("p", f"The way of {len(shown)} tasks is shown. Choose another one above.", class_="muted small")
@@ -271,7 +286,7 @@ def _request(view: View, told: Sequence[Told], chosen: str) -> Page:
 def _tasks(view: View, told: Sequence[Told], chosen: str) -> Html:
     """All tasks side by side: when each of them ended."""
     whole = max([one.ended_ms or 0 for one in told] + ([] if view.done else [view.deadline_ms - view.created_ms]))
-    parts = {"failed": "home", "expired": "turn", "cancelled": "other"}
+    parts = {"failed": "bad", "expired": "turn", "cancelled": "other"}
 
     def row(one: Told) -> tuple[Child, ...]:
         task = one.task
@@ -291,7 +306,7 @@ def _tasks(view: View, told: Sequence[Told], chosen: str) -> Html:
     )
 
 
-def _way(request: str, told: Told) -> Html:
+def _way(request: str, told: Told, number: int) -> Html:
     """One task: figures, its way as a picture and hop by hop, its attempts, and its error in full."""
     task, way, result = told.task, told.way, told.result
     heading = tag(
@@ -306,14 +321,16 @@ def _way(request: str, told: Told) -> Html:
         parts.append(_figures(result))
     error = result.error if result is not None else None
     if error is not None:
-        again = f" It may be asked again in {error.retry_after:g} s." if error.retry_after else ""
-        status = f" The target answered {error.http_status}." if error.http_status else ""
-        said = tag("p", tag("strong", f"{error.type} ({error.origin}): "), error.message, status, again)
+        said: list[Child] = [tag("p", tag("strong", f"{error.type} ({error.origin}): "), error.message)]
+        if error.http_status:
+            said.append(tag("p", f"The target answered {error.http_status}."))
+        if error.retry_after:
+            said.append(tag("p", f"It may be asked again in {error.retry_after:g} s."))
         parts.append(tag("div", said, class_="notice bad"))
     if way is not None:
-        parts += [_picture(way["hops"]), _hops(way["hops"])]
+        parts += [_picture(way["hops"]), _hops(way["hops"], number)]
         if len(way["attempts"]) > 1 or any(one["error"] for one in way["attempts"]):
-            parts.append(_attempts(way["attempts"]))
+            parts.append(_attempts(way["attempts"], number))
     elif result is not None:
         parts += [
             _timing(result.timing),
@@ -323,13 +340,13 @@ def _way(request: str, told: Told) -> Html:
         parts.append(
             tag(
                 "details",
-                tag("summary", f"{len(result.warnings)} warnings"),
+                tag("summary", "Warnings"),
                 tag("ul", (tag("li", one) for one in result.warnings)),
             )
         )
     if result is not None and error is None:
         parts.append(tag("p", tag("a", "Records as CSV", href=f"/requests/{request}/{task.id}.csv"), class_="small"))
-    return tag("section", parts, class_="card way", aria_label=f"Task of {task.source}")
+    return tag("section", parts, class_="card way", aria_label=f"Task {number}: {task.source}")
 
 
 def _figures(result: contract.Result) -> Html:
@@ -396,7 +413,7 @@ def _bar(pieces: Iterable[Child], legend: Iterable[tuple[str, str, float]]) -> H
     return tag("div", picture, tag("p", named, class_="legend small muted"), class_="timing")
 
 
-def _hops(hops: Sequence[Mapping[str, Any]]) -> Html:
+def _hops(hops: Sequence[Mapping[str, Any]], number: int) -> Html:
     whole = max((one["after_ms"] for one in hops), default=0)
 
     def row(hop: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Child, ...]:
@@ -413,7 +430,13 @@ def _hops(hops: Sequence[Mapping[str, Any]]) -> Html:
 
     pairs = zip(hops, [None, *hops], strict=False)
     headings = ("hop", "where", "after", "step", tag("span", "on one scale", class_="unseen"))
-    return table(headings, (row(hop, before) for hop, before in pairs), label="Hop by hop", numbers=(2, 3), wide=4)
+    return table(
+        headings,
+        (row(hop, before) for hop, before in pairs),
+        label=f"Task {number}, hop by hop",
+        numbers=(2, 3),
+        wide=4,
+    )
 
 
 def _span(start: float, end: float, whole: float, part: str) -> Html:
@@ -425,7 +448,7 @@ def _span(start: float, end: float, whole: float, part: str) -> Html:
     return tag("svg", piece, class_="bar", viewBox="0 0 100 6", preserveAspectRatio="none", aria_hidden="true")
 
 
-def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Html:
+def _attempts(attempts: Sequence[Mapping[str, Any]], number: int) -> Html:
     def row(attempt: Mapping[str, Any]) -> tuple[Child, ...]:
         error = attempt["error"]
         ended = moment(attempt["ended_at"]) if attempt["ended_at"] else "runs"
@@ -433,7 +456,7 @@ def _attempts(attempts: Sequence[Mapping[str, Any]]) -> Html:
         return (str(attempt["attempt"]), moment(attempt["started_at"]), ended, attempt["worker"], said)
 
     headings = ("attempt", "began", "ended", "worker process", "error")
-    return join(tag("h3", "Attempts"), table(headings, map(row, attempts), label="Attempts"))
+    return join(tag("h3", "Attempts"), table(headings, map(row, attempts), label=f"Task {number}, attempts"))
 
 
 # A result as CSV

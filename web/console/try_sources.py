@@ -175,7 +175,7 @@ def _card(source: Source) -> Html:
         tag(
             "div",
             tag("a", name, href=f"/try?{urlencode({'source': name})}", class_="name"),
-            badge(source["health"]) if source["health"] != "ok" else None,
+            badge(source["health"]) if source["health"] not in ("ok", "unknown") else None,
             tag("input", type="checkbox", name="source", value=name, aria_label=f"Choose {name}", class_="end"),
             class_="row",
         ),
@@ -188,7 +188,7 @@ def _card(source: Source) -> Html:
 def _fields(ask: Ask, *, is_only: bool) -> Html:
     source = ask.source
     about = [
-        badge(source["health"]) if source["health"] != "ok" else None,
+        badge(source["health"]) if source["health"] not in ("ok", "unknown") else None,
         tag("span", source["region"], class_="muted small"),
     ]
     drop = (

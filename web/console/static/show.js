@@ -55,13 +55,18 @@ export function recordsTable(records, most, label) {
   const names = new Set();
   for (const record of shown) for (const key of Object.keys(record)) names.add(key);
   const columns = [...names];
-  const numeric = columns.map((column) => shown.some((one) => isNumber(one[column])) && shown.every((one) => one[column] === null || one[column] === undefined || isNumber(one[column])));
+  const numeric = columns.map((column) => shown.some((one) => isNumber(own(one, column))) && shown.every((one) => (own(one, column) ?? null) === null || isNumber(own(one, column))));
   const head = element("thead", {}, element("tr", {}, ...columns.map((column, at) => element("th", numeric[at] ? { scope: "col", class: "number" } : { scope: "col" }, column))));
   const body = element("tbody", {});
   for (const record of shown) {
-    body.append(element("tr", {}, ...columns.map((column, at) => cell(record[column], numeric[at]))));
+    body.append(element("tr", {}, ...columns.map((column, at) => cell(own(record, column), numeric[at]))));
   }
   return element("div", { class: "scroll records", tabindex: "0", role: "region", "aria-label": `Records of ${label}` }, element("table", {}, head, body));
+}
+
+// A page may name a field "constructor".
+function own(record, name) {
+  return Object.hasOwn(record, name) ? record[name] : undefined;
 }
 
 function isNumber(value) {

@@ -87,6 +87,7 @@ async function start() {
   stop();
   clearFaults();
   run.disabled = true;
+  const asked = [...form.querySelectorAll("[data-ask]")].map(params);
   let answer;
   try {
     answer = await fetch("/v1/requests", {
@@ -103,7 +104,7 @@ async function start() {
   if (!answer.ok) { showProblem(told); return; }
   history.replaceState(null, "", address());
   const began = performance.now();
-  const boxes = new Map(told.tasks.map((task) => [task.id, waiting(task)]));
+  const boxes = new Map(told.tasks.map((task, at) => [task.id, waiting(task, at + 1, asked[at])]));
   results.replaceChildren(...boxes.values());
   running = { id: told.id, boxes, done: 0, total: told.total, events: null, timer: 0 };
   running.timer = setInterval(() => { state.textContent = `${running.done} of ${running.total} · ${msText(performance.now() - began)}`; }, TICK_MS);
@@ -143,11 +144,19 @@ function stop() {
   cancel.hidden = true;
 }
 
-function waiting(task) {
+/** The params of one source as they were asked, in a line. */
+function params(box) {
+  return [...box.querySelectorAll("[data-type]")]
+    .filter((field) => field.value !== "")
+    .map((field) => `${field.name.slice(field.name.indexOf(".") + 1)}=${field.value}`)
+    .join(" ");
+}
+
+function waiting(task, number, asked) {
   return element(
-    "article", { class: "card result", "aria-busy": "true", "aria-label": `Result of ${task.source}` },
+    "article", { class: "card result", "aria-busy": "true", "aria-label": `Result ${number}: ${task.source}`, "data-number": number, "data-asked": asked ?? "" },
     element("div", { class: "row" }, element("h3", {}, task.source), element("span", { class: "badge busy" }, "running"),
-      element("span", { class: "muted small" }, task.region)),
+      element("span", { class: "muted small" }, task.region), asked ? element("code", { class: "muted end asked" }, asked) : null),
   );
 }
 
@@ -156,14 +165,15 @@ function take(mine, result) {
   if (!box || mine !== running || box.getAttribute("aria-busy") !== "true") return;
   mine.done += 1;
   box.removeAttribute("aria-busy");
-  box.replaceChildren(...shown(mine.id, result));
+  box.replaceChildren(...shown(mine, result, box.dataset));
   enhance(box);
   say(result.error ? `${result.source} failed: ${result.error.message}` : `${result.source}: ${result.count} records`);
 }
 
 const TONES = { succeeded: "good", failed: "bad", cancelled: "none", expired: "fair" };
 
-function* shown(request, result) {
+function* shown({ id: request, total }, result, { number, asked }) {
+  const label = total > 1 ? `${result.source}, result ${number}` : result.source; // no two tables have one name
   const { timing, bytes, error } = result;
   yield element("div", { class: "row" },
     element("h3", {}, result.source),
@@ -172,6 +182,7 @@ function* shown(request, result) {
     result.cached ? element("span", { class: "badge none" }, "cached") : null,
     result.partial ? element("span", { class: "badge fair" }, "partial") : null,
     element("span", { class: "muted small" }, result.region),
+    asked ? element("code", { class: "muted end asked" }, asked) : null,
   );
   const figures = [
     ["records", String(result.count)],
@@ -183,7 +194,7 @@ function* shown(request, result) {
   if (result.cached) figures.push(["age", `${result.age} s`]);
   yield element("dl", { class: "figures" },
     ...figures.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
-  yield timings(timing);
+  if (timing.total_ms > 0) yield timings(timing);
   if (error) {
     yield element("div", { class: "notice bad" },
       element("p", {}, element("strong", {}, `${error.type} (${error.origin}): `), element("bdi", {}, error.message)),
@@ -191,16 +202,16 @@ function* shown(request, result) {
   }
   if (result.warnings.length) {
     yield element("details", { class: "small" },
-      element("summary", {}, `${result.warnings.length} warnings`),
+      element("summary", {}, result.warnings.length === 1 ? "1 warning" : `${result.warnings.length} warnings`),
       element("ul", {}, ...result.warnings.map((warning) => element("li", {}, element("bdi", {}, warning)))));
   }
   if (result.records.length) {
-    const table = element("div", {}, recordsTable(result.records, ROWS, result.source));
+    const table = element("div", {}, recordsTable(result.records, ROWS, label));
     yield table;
     if (result.records.length > ROWS) {
       const more = element("button", { type: "button", class: "quiet" }, `Show all ${result.records.length} records`);
       more.addEventListener("click", () => {
-        table.replaceChildren(recordsTable(result.records, Infinity, result.source));
+        table.replaceChildren(recordsTable(result.records, Infinity, label));
         table.querySelector("[tabindex]").focus();
         more.remove();
       });

@@ -19,7 +19,7 @@ def test_a_source_is_asked_by_the_keyboard_alone(stack, regions, browser):
         until(lambda: tab.focused().startswith("main"), "the page to have the focus")
         tab.press("Tab")
         assert tab.focused() == "input q"
-        tab.page.keyboard.type("a list")
+        tab.page.keyboard.type("demo.list")
         expect(tab.page.locator("#sources > li:visible")).to_have_count(1)
         tab.press("Enter")
         tab.page.wait_for_url("**/try?source=demo.list")
@@ -37,22 +37,25 @@ def test_a_source_is_asked_by_the_keyboard_alone(stack, regions, browser):
         assert table.locator("th").all_inner_texts() == ["name", "price"]
         assert table.locator("td").all_inner_texts() == ["a", "1.10", "b", "\u2013"]
         figures = tab.page.locator(".result .figures").inner_text()
-        assert {"60 ms", "54 kB", "890 B"} <= set(figures.split("\n"))
+        assert {"60 ms", "54 kB"} <= set(figures.split("\n"))
         tab.is_accessible()
         expect(tab.page.locator("#said")).to_have_text(re.compile("Done: succeeded"))
 
 
 def test_results_come_in_as_they_end_and_a_request_can_be_cancelled(stack, regions, browser):
     with browser.tab(stack.port) as tab:
-        tab.open("/try?source=demo.list&1.category=slow&source=demo.plain&source=demo.list&3.category=wall")
+        tab.open(
+            "/try?source=demo.list&1.category=slow&source=demo.plain&source=demo.list&3.category=wall&source=demo.plain"
+        )
         tab.page.get_by_role("button", name="Run", exact=True).click()
         states = tab.page.locator(".result .badge:first-of-type")
-        expect(states).to_have_text(["running", "succeeded", "failed"])
-        expect(tab.page.locator("#state")).to_have_text(re.compile(r"2 of 3 · \d"))
+        expect(states).to_have_text(["running", "succeeded", "failed", "succeeded"])
+        expect(tab.page.locator("#state")).to_have_text(re.compile(r"3 of 4 · \d"))
         assert "a wall <b>instead</b> of the page" in tab.page.locator(".result").nth(2).inner_text()
+        tab.is_accessible()
         tab.page.get_by_role("button", name="Cancel").click()
-        expect(states).to_have_text(["cancelled", "succeeded", "failed"])
-        expect(tab.page.locator("#state")).to_contain_text("cancelled · 3 of 3")
+        expect(states).to_have_text(["cancelled", "succeeded", "failed", "succeeded"])
+        expect(tab.page.locator("#state")).to_contain_text("cancelled · 4 of 4")
         tab.page.get_by_role("link", name="hop by hop").first.click()
         expect(tab.page.locator("h1")).to_have_text("Request")
 
@@ -89,6 +92,7 @@ def test_what_a_page_says_stays_text(stack, regions, browser):
         assert r"left \u202e right \u2066 none \u001b[31m" in cells
         assert "x" * 3000 in cells
         assert [one.get_attribute("href") for one in table.locator("a").all()] == ["https://example.org/a?b=<c>"]
+        assert not [cell for cell in cells if "native code" in cell], "a field may have any name"
         assert '{"deep":["<b>",12345678901234567890,1.10]}' in cells, "numbers keep their spelling"
         tab.page.locator("summary", has_text="warnings").click()
         assert r"a <b>warning</b> \u202e" in tab.page.locator(".result details").inner_text()

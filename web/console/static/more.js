@@ -9,7 +9,7 @@ function watch() {
     event.preventDefault();
     older.setAttribute("aria-busy", "true");
     const page = await fetched(older.href).catch(() => null);
-    if (!page) { location.assign(older.href); return; }
+    if (!page?.querySelector("#found tbody")) { location.assign(older.href); return; }
     delete document.getElementById("found").dataset.refresh; // it would be cut to its first page again
     const rows = [...page.querySelectorAll("#found tbody tr")];
     document.querySelector("#found tbody").append(...rows.map((row) => document.adoptNode(row)));

@@ -10,16 +10,23 @@ from tests.service.web.console.history import REQUESTS, fill
 from tests.waiting import until
 from tests.wire import ask
 from web.console.frame import CONTENT_SECURITY, NAVIGATION
+from web.console.requests import RUNNING_MAX
 
 HTML = {"Accept": "text/html"}
 PLAIN_PAGES = [path for path, _ in NAVIGATION]
-LOOKS = {"light": {}, "dark, phone": {"dark": True, "phone": True}, "dark": {"dark": True}, "phone": {"phone": True}}
+LOOKS = {"light": {}, "dark, phone": {"dark": True, "phone": True}}
 
 
 @pytest.fixture(scope="module")
 def filled(stack, store) -> list[str]:
     """The ids of the requests in the history, the latest first."""
     return fill(stack.settings, store)
+
+
+def opened(tab, path: str, text: str) -> bool:
+    """Whether a page has a text. On a busy machine a history may take longer than the gateway waits for it."""
+    tab.open(path)
+    return text in tab.text()
 
 
 def test_each_page_has_the_strict_policy_and_nothing_in_line(stack, filled):
@@ -79,10 +86,9 @@ def test_every_page_can_be_read_without_scripts(stack, filled, browser):
         tab.page.fill('[name="1.category"]', "travel")
         tab.page.get_by_role("button", name="Run", exact=True).click()
         assert "category=travel" in tab.page.inner_text("#codes")
-        tab.open("/requests")
-        assert filled[0] in tab.text()
-        tab.page.get_by_role("link", name="Older requests").click()
-        assert filled[50] in tab.text()
+        until(lambda: opened(tab, "/requests", filled[0]), "the history to answer")
+        older = tab.page.get_by_role("link", name="Older requests").get_attribute("href")
+        until(lambda: opened(tab, older, filled[50]), "the history to answer")
         assert filled[0] not in tab.text()
 
 
@@ -112,6 +118,7 @@ def test_older_requests_are_added_and_filters_are_links(stack, filled, browser):
         tab.page.fill("#source", "demo.plain")
         tab.page.get_by_role("button", name="Show").click()
         tab.page.wait_for_url(re.compile("status=failed"))
+        expect(rows).to_have_count(50)
         assert set(tab.page.locator("#found tbody .badge").all_inner_texts()) == {"failed"}
         assert set(tab.page.locator("#found tbody td:nth-child(4)").all_inner_texts()) == {"demo.plain"}
         tab.page.get_by_role("link", name="All", exact=True).click()
@@ -124,7 +131,7 @@ def test_a_page_of_the_history_reads_no_more_than_it_shows(stack, filled, store)
     for query in ("", "?status=failed&source=demo.plain", "?hours=24", f"?cursor={filled[5000]}", "?source=no.such"):
         reply = ask(stack.port, "GET", f"/requests{query}", HTML)
         assert reply.status == 200
-        assert reply.body.count(b"<tr>") <= 51
+        assert reply.body.count(b"<tr>") <= 51 + RUNNING_MAX + 1
     for query in ("?status=nothing", "?hours=x", "?cursor=1", "?x=1"):
         assert ask(stack.port, "GET", f"/requests{query}", HTML).status == 400
 
@@ -167,6 +174,6 @@ def test_a_request_is_shown_hop_by_hop_and_then_from_the_history(stack, regions,
         expect(tab.page.locator(".way")).to_have_count(1)
         until(lambda: store.has(id_), "the history to have it")
         stack.hub.client.delete(f"nf:req:{id_}", f"nf:evt:{id_}")
-        tab.open(f"/requests/{id_}")
-        assert "from the history" in tab.text()
+        tab.expected = ("503",)
+        until(lambda: opened(tab, f"/requests/{id_}", "from the history"), "the history to answer")
         assert "a wall <b>instead</b> of the page" in tab.text()

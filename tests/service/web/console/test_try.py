@@ -94,7 +94,7 @@ def test_what_a_page_says_stays_text(stack, regions, browser):
         assert [one.get_attribute("href") for one in table.locator("a").all()] == ["https://example.org/a?b=<c>"]
         assert not [cell for cell in cells if "native code" in cell], "a field may have any name"
         assert '{"deep":["<b>",12345678901234567890,1.10]}' in cells, "numbers keep their spelling"
-        tab.page.locator("summary", has_text="warnings").click()
+        tab.page.locator("summary", has_text="warning").click()
         assert r"a <b>warning</b> \u202e" in tab.page.locator(".result details").inner_text()
         assert tab.page.evaluate("() => window.pwned") is None
         assert (dialogs, tab.page.locator("main script, main img").count()) == ([], 0)

@@ -34,6 +34,7 @@ COUNTERS: Final = {
 }
 COUNTED: Final = ("busy", "waiting", "outbox_bytes", *COUNTERS)
 FAULT_MAX: Final = 1_000  # characters of a source's faults
+DAY_MS: Final = 86_400_000
 DAY_SECONDS: Final = 20.0  # between two looks for new minutes of the region's day
 
 _day_minute: Final = msgspec.json.Decoder(Minute)
@@ -67,7 +68,7 @@ class Reporter:
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
         self._day_due = 0.0
-        self._day_sent = "-"  # from which entry of the region's day the hub lacks minutes
+        self._day_sent = ""  # from which entry of the region's day the hub lacks minutes; "" before the first look
         self._news_until = 0.0
         self._open: dict[str, str] = {}  # hosts with an open breaker, and why
         self._has_news = threading.Event()  # about sources; the examiner's thread sets it, too
@@ -222,7 +223,9 @@ class Reporter:
         if time.monotonic() < self._day_due:
             return [], self._day_sent
         try:
-            entries: Any = self._client.xrange(names.DAY, min=self._day_sent, count=MINUTES_MAX)
+            # Not older ones: the hub has a place for each minute of the day.
+            since = self._day_sent or str(connect.redis_now_ms(self._client) - DAY_MS)
+            entries: Any = self._client.xrange(names.DAY, min=since, count=MINUTES_MAX)
         except (
             redis.exceptions.RedisError
         ):  # the status says that it is away, and must not wait for it once more each time

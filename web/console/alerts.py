@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Final
 
 from web.console.frame import Page, Parts, badge, empty, moment
@@ -26,7 +25,10 @@ def page(parts: Parts, exchange: Exchange) -> Page:
         raise Problem("forbidden", "expected a key with the scope admin")
     faults = parts.faults.now
     counted = {kind: sum(one.severity == kind for one in faults) for kind in SEVERITIES}
-    told = ", ".join(f"{count:,} {kind}" for kind, count in counted.items() if count) or "nothing fires"
+    told = (
+        ", ".join(f"{count:,} {kind}{'s' if count > 1 else ''}" for kind, count in counted.items() if count)
+        or "nothing fires"
+    )
     main = join(
         tag("h1", "Alerts"),
         tag("p", f"Now: {told}.", id="told", class_="muted", role="status", data_refresh=REFRESH_SECONDS),
@@ -51,11 +53,11 @@ def _list(faults: Sequence[Fault]) -> Html:
 def _fault(one: Fault) -> Html:
     about: list[Child] = []
     if one.region:
-        about.append(("in ", tag("a", one.region, href="/regions")))
+        about.append((" in ", tag("a", one.region, href="/regions")))
     if one.source:
-        about.append(("of ", tag("a", one.source, href=f"/sources/{one.source}")))
+        about.append((" of ", tag("a", one.source, href=f"/sources/{one.source}")))
     if one.part and one.part not in (one.region, one.source):
-        about.append(tag("code", cut(one.part)))
+        about.append((" ", tag("code", cut(one.part))))
     return tag(
         "li",
         tag(
@@ -64,7 +66,7 @@ def _fault(one: Fault) -> Html:
             tag("span", "since ", moment(one.since), class_="muted small"),
             class_="row spread",
         ),
-        tag("p", tag("strong", cut(one.message)), (" ", about) if about else None),
+        tag("p", tag("strong", cut(one.message)), about),
         tag(
             "dl",
             tag("div", tag("dt", "It costs"), tag("dd", cut(one.cost))),
@@ -83,17 +85,24 @@ def _nothing() -> Html:
 
 
 def _kinds() -> Html:
-    """The names of all faults, by what they are about."""
-    groups = groupby(KINDS, key=_about)
+    """Links to all runbooks."""
     return tag(
         "dl",
-        (tag("div", tag("dt", about), tag("dd", _names(names))) for about, names in groups),
+        (tag("div", tag("dt", about), tag("dd", _names(names))) for about, names in _by_about().items()),
         class_="pairs",
     )
 
 
 def _names(names: Iterable[str]) -> list[Child]:
     return [(", " if number else "", tag("a", name, href=f"{RUNBOOKS}#{name}")) for number, name in enumerate(names)]
+
+
+def _by_about() -> dict[str, list[str]]:
+    """The names of all faults, by what they are about."""
+    found: dict[str, list[str]] = {}
+    for name in KINDS:
+        found.setdefault(_about(name), []).append(name)
+    return found
 
 
 def _about(name: str) -> str:
@@ -107,7 +116,7 @@ def runbooks(parts: Parts, exchange: Exchange) -> Page:
     """``/runbooks``: a section for each fault, whether it fires or not."""
     now = parts.faults.now if exchange.owner.sees_all else ()
     sections: list[Html] = []
-    for about, names in groupby(KINDS, key=_about):
+    for about, names in _by_about().items():
         sections.append(tag("h2", about))
         sections += [_runbook(name, KINDS[name], [one for one in now if one.name == name]) for name in names]
     main = join(

@@ -161,7 +161,11 @@ def _panel(panel: Panel, axis: Axis, bottom: int, times: Sequence[tuple[float, d
     x = LEFT
     for one in panel.series:
         known = [value for value in one.values if value is not None]
-        most = "" if one.kind == "level" else f", at most {max(known, default=0):,.4g}"
+        most = (
+            ""
+            if one.kind == "level"
+            else f", at most {max(known, default=0):,.4g}{f' {panel.unit}' if panel.unit else ''}"
+        )
         yield from _legend(one, f"{one.name}{most}", x, top - 8)
         x += 36 + 7 * len(f"{one.name}{most}")
     for value in (0.0, panel.top / 2, panel.top):

@@ -109,12 +109,14 @@ def _list(
 def _row(one: View, hours: Sequence[Hour], *, is_shown: bool) -> Html:
     source = one["id"]
     runs, failed = sum(hour.runs for hour in hours), sum(hour.failed for hour in hours)
-    day = f"{runs:,} runs" + (f", {failed:,} failed" if failed else "") if runs else "no runs"
+    day: list[Child] = [tag("span", f"{runs:,} runs" if runs else "no runs", class_="muted small")]
+    if failed:
+        day.append(tag("span", f"{failed:,} failed", class_="failed small"))
     return tag(
         "tr",
         tag("th", tag("a", source, href=f"/sources/{quote(source)}"), tag("span", cut(one["title"]), class_="muted"), scope="row"),
         tag("td", badge(one["health"]), tag("span", one["region"], class_="muted"), _sentence(one)),
-        tag("td", graphs.spark(hours) if runs else NOTHING, tag("span", day, class_="muted small")),
+        tag("td", graphs.spark(hours) if runs else NOTHING, day),
         tag("td", tag("a", "Try", href=f"/try?source={quote(source)}", aria_label=f"Try {source}")),
         data_find=_findable(one), data_health=one["health"], data_region=one["region"],
         hidden=not is_shown,

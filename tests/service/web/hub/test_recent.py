@@ -113,7 +113,7 @@ def test_a_regions_day_has_each_minute_once_and_none_of_the_day_before(settler, 
     client, now_ms = hub_redis.client, connect.redis_now_ms(hub_redis.client)
     minute = now_ms // 60_000 * 60
     tell(client, *[{"at": minute - 60 * back, "arrived": back} for back in range(30)], at_ms=now_ms)
-    tell(client, {"at": minute - 120, "arrived": 7}, {"at": minute - 86_400 - 600, "arrived": 9}, at_ms=now_ms)
+    tell(client, {"at": minute - 120, "arrived": 7}, {"at": minute - 86_400 - 3_600, "arrived": 9}, at_ms=now_ms)
     tell(client, {"at": minute + 3_600, "arrived": 9}, at_ms=now_ms)
     until(lambda: settler.run_once() or not client.xlen(names.out_stream("fra")), "the statuses to be read")
     settler._acknowledge()

@@ -17,7 +17,7 @@ from regions.script import send, value
 from regions.settings import Region, Settings
 from scripts.checks.finding import Finding
 from scripts.terminal import size
-from web.hub.scripts import SETTLE
+from web.hub.scripts import OVERDUE, SETTLE
 
 # What a setting that falls short costs, by its name.
 COSTS: Final = {
@@ -131,11 +131,11 @@ def _clock(client: redis.Redis, common: dict[str, str]) -> Iterator[Finding]:
     took_ms = (answered - asked) * 1000
     off_ms = there_ms - (asked + answered) * 500
     beyond_ms = max(0.0, abs(off_ms) - took_ms / 2 - 1)  # TIME was read within a millisecond
-    shown = f"{abs(off_ms) / 1000:.3f} s {'ahead' if off_ms > 0 else 'behind'}"
+    shown = f"{abs(off_ms) / 1000:.3f} s {'ahead of' if off_ms > 0 else 'behind'} this host's"
     severity: Any = "wrong" if beyond_ms > CLOCK_WRONG_MS else "better" if beyond_ms > CLOCK_BETTER_MS else "fine"
     yield Finding(check="connection", severity="fine", note=f"answers in {took_ms:.1f} ms", **common)
     if severity == "fine":
-        yield Finding(check="clock", severity="fine", note=f"{shown} of this host's", **common)
+        yield Finding(check="clock", severity="fine", note=shown, **common)
         return
     cost = (
         "a region that is more than a minute ahead of the hub has its reports refused, and looks dead; times in logs and traces do not fit together"
@@ -356,8 +356,11 @@ def _rights(client: redis.Redis, common: dict[str, str], *, is_hub: bool) -> Ite
 
 
 def _scripts(client: redis.Redis, common: dict[str, str], *, is_hub: bool) -> Iterator[Finding]:
-    """Whether the parts that run call the scripts of this checkout: a Redis knows those that it was sent."""
-    script, runs = (SETTLE, names.REGIONS) if is_hub else (CLAIM, names.WORKERS)
+    """Whether the parts that run call the scripts of this checkout: a Redis knows those that it was sent.
+
+    Gateways call one all the time, and so do workers.
+    """
+    script, runs = (OVERDUE, names.REGIONS) if is_hub else (CLAIM, names.WORKERS)
     try:
         known, running = send(client, [("SCRIPT", "EXISTS", script.sha), ("EXISTS", runs)], [])
         if not value(running) or value(known)[0]:
@@ -393,16 +396,19 @@ def _dashboard_user(region: Region, url: str, *, may_write: bool) -> Iterator[Fi
             reads, writes = send(
                 client, [("SMEMBERS", names.RQ_QUEUES), ("DEL", "rq:nearfetch-may-this-user-write")], []
             )
-    except (*connect.AWAY, redis.exceptions.RedisError, ValueError) as error:
+    except (redis.exceptions.AuthenticationError, redis.exceptions.ResponseError) as error:
         yield Finding(
-            check="connection",
+            check="permission",
             severity="wrong",
-            expected="an answer",
+            expected="its user to be let in",
             found=str(error),
             cost=nothing,
-            mend=f"start its Redis; or {mend}",
+            mend=mend,
             **common,
         )
+        return
+    except (*connect.AWAY, ValueError) as error:  # the Redis itself is looked at beside this
+        yield Finding(check="permission", severity="unseen", note=str(error), **common)
         return
     refused = reads if isinstance(reads, Exception) else writes if may_write and isinstance(writes, Exception) else None
     if refused is not None:

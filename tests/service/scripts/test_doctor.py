@@ -164,6 +164,9 @@ def test_a_dashboards_user_that_may_write_or_not_read_is_found(server):
     assert looked() == ["better", "fine"]
     rights("clearselectors", *words_of(dashboard_roles.READER_ACL))
     assert looked() == ["fine", "wrong"]
+    rights(f"<{SECRET}", ">other")
+    assert looked() == ["wrong", "wrong"]
+    rights("<other", f">{SECRET}")
 
 
 def words_of(rules: str) -> list[str]:

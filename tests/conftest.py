@@ -40,7 +40,7 @@ LONG = {
     "test_up_alone": 80, "test_stuck_workers": 80, "test_pool": 80, "test_turn_workers": 80, "test_worker": 70, "test_worker_crash": 60, "test_backlog_across_ocean": 60,
     "test_definitions": 60, "test_bombs": 50, "test_clock": 50, "test_shared_fetch_workers": 50, "test_cache_workers": 40, "test_scaling": 40, "test_ssrf": 40,
     "test_dead": 30, "test_examiner": 30, "test_forged_tasks": 30, "test_gateway_threads": 30, "test_history": 30, "test_hostile_entries": 30, "test_hub_clock": 30,
-    "test_manners_workers": 30, "test_more_hosts": 30, "test_patterns": 30, "test_policy": 30, "test_raw_worker": 30, "test_scale": 30,
+    "test_manners_workers": 30, "test_more_hosts": 30, "test_patterns": 30, "test_policy": 60, "test_raw_worker": 30, "test_scale": 30,
 }  # fmt: skip
 
 settings.register_profile(

@@ -181,7 +181,7 @@ def environ(monkeypatch, tmp_path, server):
         monkeypatch.delenv(variable)
     (tmp_path / "regions").mkdir()
     (tmp_path / "regions" / "fra.toml").write_text(f'[redis]\nurl = "{server.url}"\n')
-    (tmp_path / "regions" / "nyc.toml").write_text(f'[redis]\nurl = "redis://127.0.0.1:{free_port()}/0"\n')
+    (tmp_path / "regions" / "nyc.toml").write_text(f'[redis]\nurl = "rediss://127.0.0.1:{free_port()}/0"\n')
     (tmp_path / "regions" / "sin.toml").write_text(f'[redis]\nurl = "{server.url}"\n')
     for name, value in {
         "NEARFETCH_DATA": str(tmp_path / "none"), "NEARFETCH__REGIONS__PATH": str(tmp_path / "regions"),

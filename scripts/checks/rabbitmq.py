@@ -121,7 +121,18 @@ def inside_seen(settings: Settings, look: Callable[[], Inside]) -> Iterator[Find
     common = {"what": "RabbitMQ", "where": connect.without_password(settings.hub.management_url or settings.hub.amqp)}
     try:
         found = look()
-    except (Unseen, policy.Unreadable, Failed) as error:
+    except policy.Unreadable as error:
+        yield Finding(
+            check="connection",
+            severity="wrong",
+            expected="an answer of its management plugin",
+            found=str(error),
+            cost="its users' rights, policy, alarms and disk are not looked at",
+            mend="rabbitmq-plugins enable rabbitmq_management; or correct hub.management_url",
+            **common,
+        )
+        return
+    except (Unseen, Failed) as error:
         yield Finding(check="policy", severity="unseen", note=str(error), **common)
         return
     yield from _rights(settings, found, common)

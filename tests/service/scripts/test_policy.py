@@ -150,5 +150,11 @@ def test_doctor_finds_queues_that_nobody_declared(managed):
     other = Settings(hub=one.hub, region={"fra": Region(name="fra"), "new": Region(name="new")})
     (lacking,) = [each for each in rabbitmq.seen(other) if each.severity == "wrong"]
     assert lacking.found == "none called q.new, q.new.now"
+    silent = settings(managed, management_url="http://127.0.0.1:1")
+    (told,) = rabbitmq.inside_seen(silent, rabbitmq.inside_of(silent, None))
+    assert (told.check, told.severity) == ("connection", "wrong")
+    unasked = settings(managed, management_url="")
+    (told,) = rabbitmq.inside_seen(unasked, rabbitmq.inside_of(unasked, None))
+    assert (told.severity, "set hub.management_url" in told.note) == ("unseen", True)
     away = settings(managed, amqp=f"amqp://x:y@127.0.0.1:{free_port()}/%2F")
     assert [each.check for each in rabbitmq.seen(away)] == ["connection"]

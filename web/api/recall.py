@@ -101,7 +101,7 @@ class Recall:
             )
 
         def look() -> Answer:
-            found, cursor = self._search(wanted)
+            found, cursor = self.found(wanted)
             bodies = [msgspec.Raw(views.request_body(view, self._base, with_results=False)) for view in found]
             body = msgspec.json.encode({"requests": bodies, "cursor": cursor})
             return Answer(200, body, [views.JSON, ("Cache-Control", "no-store")])
@@ -109,8 +109,11 @@ class Recall:
         self.later(exchange, look)
         return None
 
-    def _search(self, wanted: Wanted) -> tuple[list[View], str | None]:
-        """Returns (a page of requests, the cursor of the next one). Redis is asked first: a request goes from there to the history."""
+    def found(self, wanted: Wanted) -> tuple[list[View], str | None]:
+        """Returns (a page of requests, the cursor of the next one); call it in ``later``.
+
+        Redis is asked first: a request goes from there to the history.
+        """
         try:
             here = self._not_in_history(wanted)
         except redis.exceptions.RedisError:
@@ -141,10 +144,6 @@ class Recall:
             if len(found) > wanted.limit:
                 break
         return found[: wanted.limit + 1]
-
-    def found(self, wanted: Wanted) -> tuple[list[View], str | None]:
-        """``History.search``; call it in ``later``."""
-        return self._history.search(wanted)
 
     def later(
         self,

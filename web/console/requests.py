@@ -1,6 +1,6 @@
-"""The pages of requests: the history with filters, one request hop by hop, and a result as CSV.
+"""The pages of requests: all of them with filters, one request hop by hop, and a result as CSV.
 
-    /requests?source=&region=&status=&hours=&cursor=    finished requests, latest first, a page at a time
+    /requests?source=&region=&status=&hours=&cursor=    those that run and those that ended, the latest first, a page at a time
     /requests/ID?task=                                  its tasks, and the way of each
     /requests/ID/TASK.csv                               the records of one task, as the interface gives them
 
@@ -22,7 +22,7 @@ from jobs import contract
 from jobs.contract import rfc3339
 from web.api import rows, trail, views
 from web.api.query import Query
-from web.api.recall import STATUSES
+from web.api.recall import RUNNING, STATUSES
 from web.console import frame
 from web.console.frame import Page, Parts, badge, bytes_text, empty, facts, moment, ms_text, table
 from web.console.markup import NOTHING, Child, Html, join, tag
@@ -30,26 +30,28 @@ from web.flow.history import HistoryAway, Wanted
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
 from web.hub.ledger import START, STATE_ONLY, TaskView, View
-from web.hub.redis import HubUnavailable
 
 PAGE: Final = 50
-RUNNING_MAX: Final = 20  # unfinished requests that are shown
+SHOWN_STATUSES: Final = (RUNNING, *STATUSES)
 SHOWN_MAX: Final = 6  # tasks whose way is shown without being chosen
 SOURCES_SHOWN: Final = 3
 REFRESH_SECONDS: Final = 5
 HOURS: Final = ((1, "the last hour"), (24, "the last day"), (168, "the last week"), (720, "the last 30 days"))
 HOURS_MAX: Final = 24 * 3660
-# What a task did until a hop: in words, and its colour.
+# What a task did until a hop: in words, and its colour. After one that tells a wait, it waited (``_did``).
 UNTIL: Final = {
     "accepted": ("accepted", "publish"),
     "confirmed": ("to RabbitMQ", "publish"),
     "bridged": ("to the region", "publish"),
-    "claimed": ("waiting", "queued"),
+    "claimed": ("waiting for a worker", "queued"),
     "finished": ("fetching and parsing", "fetch"),
     "failed": ("fetching and parsing", "fetch"),
+    "lost": ("in a process that died", "bad"),
+    "put back": ("in a worker without a turn", "queued"),
     "settled": ("home", "home"),
     "delivered": ("until it was read", "other"),
 }
+WAITS: Final = ("waited", "joined")
 
 
 class Told(Struct, frozen=True):
@@ -64,54 +66,60 @@ class Told(Struct, frozen=True):
 # The list
 
 
-def page(parts: Parts, exchange: Exchange) -> Page | None:
+def page(parts: Parts, exchange: Exchange) -> None:
     """``/requests``."""
     query = Query(exchange, ("source", "region", "status", "hours", "cursor"))
     asked = {name: text for name, text in query.pairs if text}  # a form sends its empty fields, too
     filters = {name: text for name, text in asked.items() if name != "cursor"}
     wanted = _wanted(query, asked, exchange)
-    running = _running(parts, exchange, wanted) if wanted.before is None and wanted.status is None else NOTHING
-    if not parts.recall.is_on:
-        said = join("No history is kept here: ", tag("code", "[hub] mongo"), " in the settings names a MongoDB for it.")
-        return Page("Requests", join(tag("h1", "Requests"), running, empty(said)))
 
     def look() -> Answer:
-        try:
-            found, cursor = parts.recall.found(wanted)
-        except HistoryAway as error:
-            away = tag("p", f"Finished requests can't be shown now: {error.reason}.", class_="notice bad")
-            main = join(tag("h1", "Requests"), running, tag("div", away, id="found", data_refresh=REFRESH_SECONDS))
-            return frame.answer(Page("Requests", main), exchange, parts.files)
+        found, cursor, notice = _found(parts, wanted)
         latest = older = None
         if cursor is not None:
             leads_to = f"/requests?{urlencode({**filters, 'cursor': cursor})}"
             older = tag("a", "Older requests", href=leads_to, rel="next", id="older", class_="button quiet")
         if wanted.before is not None:
             latest = tag("a", "Latest requests", href=f"/requests?{urlencode(filters)}", class_="button quiet")
-        none = "No request is like that." if filters else "No request has finished yet."
+        none = "No request is like that." if filters else "Nothing was asked yet."
+        listed = _table(found) if found else empty(none)
         main = join(
             tag("h1", "Requests"),
             _filters(parts, filters),
-            running,
-            tag(
-                "div",
-                _table(found, "Finished requests") if found else empty(none),
-                id="found",
-                data_refresh=None if wanted.before else REFRESH_SECONDS,
-            ),
+            tag("div", notice, listed, id="found", data_refresh=None if wanted.before else REFRESH_SECONDS),
             tag("div", latest, older, class_="row"),
         )
         return frame.answer(Page("Requests", main, ("more.js",)), exchange, parts.files)
 
     _later(parts, exchange, look)
-    return None
+
+
+def _found(parts: Parts, wanted: Wanted) -> tuple[list[View], str | None, Html]:
+    """Returns (requests, the cursor of the next page, what to say if they are not all)."""
+    if parts.recall.is_on:
+        try:
+            return *parts.recall.found(wanted), NOTHING
+        except HistoryAway as error:
+            said = tag("p", f"Finished requests can't be shown now: {error.reason}.", class_="notice bad")
+    else:
+        mongo = tag("code", "[hub] mongo")
+        said = tag(
+            "p",
+            "No history is kept here, so only requests that run are shown. ",
+            mongo,
+            " in the settings names a MongoDB for it.",
+            class_="notice",
+        )
+    if wanted.status not in (None, RUNNING):
+        return [], None, said
+    return *parts.recall.found(msgspec.structs.replace(wanted, status=RUNNING)), said
 
 
 def _wanted(query: Query, asked: Mapping[str, str], exchange: Exchange) -> Wanted:
     """The filters; raises ``Problem`` (400) with all that is wrong."""
     status, cursor = asked.get("status"), asked.get("cursor", "").upper()
-    if status is not None and status not in STATUSES:
-        query.fault("status", f"one of {', '.join(STATUSES)}")
+    if status is not None and status not in SHOWN_STATUSES:
+        query.fault("status", f"one of {', '.join(SHOWN_STATUSES)}")
     if cursor and not views.ID_PATTERN.fullmatch(cursor):
         query.fault("cursor", "the cursor of a page")
     hours = query.number("hours", 1, HOURS_MAX) if "hours" in asked else 0
@@ -143,7 +151,7 @@ def _filters(parts: Parts, filters: Mapping[str, str]) -> Html:
             tag("input", id="source", name="source", value=filters.get("source", ""), list="known", autocomplete="off"),
             tag("datalist", sources, id="known"),
         ),
-        select("status", "Status", "any", [(one, one) for one in STATUSES]),
+        select("status", "Status", "any", [(one, one) for one in SHOWN_STATUSES]),
         select("region", "Region", "any", [(one, one) for one in parts.settings.region]),
         select("hours", "Time", "any", [(str(hours), text) for hours, text in HOURS]),
         tag("button", "Show"),
@@ -152,34 +160,7 @@ def _filters(parts: Parts, filters: Mapping[str, str]) -> Html:
     )  # fmt: skip
 
 
-def _running(parts: Parts, exchange: Exchange, wanted: Wanted) -> Html:
-    """Requests that have not finished, the latest first."""
-    try:
-        with parts.hub.asking():
-            found = parts.ledger.unfinished(RUNNING_MAX)
-    except HubUnavailable as error:
-        return tag(
-            "section",
-            tag("p", f"Unfinished requests can't be shown: {error.reason}.", class_="notice bad"),
-            id="running",
-            data_refresh=REFRESH_SECONDS,
-        )
-    shown = [
-        view
-        for view in found
-        if exchange.owner.may_see(view.tenant)
-        and (wanted.source is None or any(task.source == wanted.source for task in view.tasks))
-        and (wanted.region is None or any(task.region == wanted.region for task in view.tasks))
-    ]
-    inner = (
-        join(tag("h2", "Running now"), _table(shown, "Unfinished requests"), tag("h2", "Finished"))
-        if shown
-        else NOTHING
-    )
-    return tag("section", inner, id="running", data_refresh=REFRESH_SECONDS)
-
-
-def _table(found: Sequence[View], label: str) -> Html:
+def _table(found: Sequence[View]) -> Html:
     def row(view: View) -> tuple[Child, ...]:
         sources = list(dict.fromkeys(task.source for task in view.tasks))
         names: list[Child] = [", ".join(sources[:SOURCES_SHOWN])]
@@ -195,7 +176,7 @@ def _table(found: Sequence[View], label: str) -> Html:
         )
 
     headings = ("request", "asked at", "status", "sources", "regions", "succeeded")
-    return table(headings, map(row, found), label=label, numbers=(5,))
+    return table(headings, map(row, found), label="Requests found", numbers=(5,))
 
 
 # One request
@@ -374,20 +355,20 @@ def _picture(hops: Sequence[Mapping[str, Any]]) -> Html:
     sums: dict[tuple[str, str], float] = {}
     pieces = []
     for before, after in itertools.pairwise(hops):
-        start, ms = max(0, before["after_ms"]), after["after_ms"] - max(0, before["after_ms"])
-        name, part = UNTIL.get(after["hop"], (f"until {after['hop']}", "turn"))
-        sums[name, part] = sums.get((name, part), 0) + ms
-        pieces.append(
-            tag(
-                "rect",
-                class_=f"part-{part}",
-                x=round(100 * start / whole, 3),
-                y=0,
-                width=round(100 * max(0, ms) / whole, 3),
-                height=6,
-            )
-        )
+        start = max(0, before["after_ms"])
+        ms = max(0, after["after_ms"] - start)
+        did = _did(before, after)
+        sums[did] = sums.get(did, 0) + ms
+        at, wide = round(100 * start / whole, 3), round(100 * ms / whole, 3)
+        pieces.append(tag("rect", class_=f"part-{did[1]}", x=at, y=0, width=wide, height=6))
     return _bar(pieces, [(name, part, ms) for (name, part), ms in sums.items()])
+
+
+def _did(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, str]:
+    """What a task did between two hops: in words, and its colour."""
+    if before["hop"] in WAITS:
+        return before.get("note", "").partition(": ")[0] or "waiting", "turn"
+    return UNTIL.get(after["hop"], ("in the region", "queued"))
 
 
 def _timing(timing: contract.Timing) -> Html:
@@ -425,7 +406,7 @@ def _hops(hops: Sequence[Mapping[str, Any]], number: int) -> Html:
         if before is None:
             return [hop["hop"], attempt, note], hop["where"], ms_text(ms), "", ""
         step = ms - before["after_ms"]
-        bar = _span(before["after_ms"], ms, whole, UNTIL.get(hop["hop"], ("", "turn"))[1])
+        bar = _span(before["after_ms"], ms, whole, _did(before, hop)[1])
         return [hop["hop"], attempt, note], hop["where"], ms_text(ms), f"+{ms_text(step)}", bar
 
     pairs = zip(hops, [None, *hops], strict=False)

@@ -38,7 +38,6 @@ UNBOUNDED: Final = 2**53
 CLAIMS_MAX: Final = 500  # marked by one script
 START: Final = "0-0"  # the cursor before the first result
 STATE_ONLY: Final = "18446744073709551614-0"  # a cursor after every result, to read the request without results
-UNFINISHED_TASKS: Final = 25  # tasks that are looked at for each unfinished request
 THIS_GATEWAY: Final = f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -515,13 +514,6 @@ class Ledger:
         commands = [("HGET", names.ledger(request), "tasks") for request in requests]
         replies = map(value, send(self._client, commands, []) if commands else [])
         return [None if reply is None else _asked.decode(reply) for reply in replies]
-
-    def unfinished(self, most: int) -> list[View]:
-        """Requests with open tasks, without their results, the latest first: some of those whose deadlines are last. Two round trips."""
-        members: Any = self._client.zrevrange(names.DUE, 0, most * UNFINISHED_TASKS - 1)
-        requests = sorted({member.decode().partition("/")[0] for member in members}, reverse=True)[:most]
-        views, _ = self.read_many([(request, STATE_ONLY) for request in requests]) if requests else ([], None)
-        return [view for view in views if isinstance(view, View) and not view.done]
 
     def were_asked(self, runs: Sequence[tuple[str, str, str, str]]) -> list[bool]:
         """For each (request, task, source, region): whether that region was asked for that task of that source. One round trip.

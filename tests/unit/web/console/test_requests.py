@@ -1,0 +1,67 @@
+"""The page of a request: where its time went, hop by hop, with what it waited for."""
+
+import msgspec
+
+from jobs import contract
+from jobs.contract import LOST, Attempt, Trail
+from web.api import trail
+from web.api.trail import Hop, Whereabouts
+from web.console import requests
+from web.console.requests import Told
+from web.hub.ledger import TaskView, View
+
+BEGAN = 1_795_000_000_000
+ID, TASK = "01M8KNRTP6XJCP56PH3NGHW8YX", "01M8KNRTP6XJCP56PH3NGHW801"
+HOSTILE = "<script>alert(1)</script>\u202e"
+
+
+def attempt(number: int, start: int, end: int, error: str = "", message: str = "", turn_ms: int = 0) -> Attempt:
+    return Attempt(number, BEGAN + start, BEGAN + end, "fra.worker.1", error, message, turn_ms)
+
+
+def page(*attempts: Attempt, status: str = "succeeded", error: contract.Error | None = None) -> str:
+    result = contract.Result(
+        task=TASK, source="demo.list", region="fra", status=status, count=0 if error else 3, error=error
+    )
+    hops = [
+        Hop("accepted", BEGAN, "gate:1"),
+        Hop("confirmed", BEGAN + 1, "rabbitmq q.fra"),
+        *trail._in_region(Trail(BEGAN + 3, list(attempts)), "fra", result),
+        Hop("settled", BEGAN + 6_100, "hub"),
+    ]
+    found = Whereabouts(
+        request=ID, task=TASK, source="demo.list", region="fra", status=status, tenant="", created_ms=BEGAN, hops=hops,
+        attempts=list(attempts), result=result,
+    )  # fmt: skip
+    task = TaskView(TASK, "demo.list", "fra", status)
+    view = View(
+        id=ID, created_ms=BEGAN, deadline_ms=BEGAN + 30_000, expires_ms=BEGAN + 3_600_000, total=1, completed=1,
+        succeeded=int(status == "succeeded"), cancelled=0, tasks=[task], attrs=b"{}", results=[], cursors=[], cursor="0-0", more=False,
+    )  # fmt: skip
+    way = msgspec.to_builtins(trail.document(found))
+    return requests._request(view, [Told(task, 6_100.0, way, result)], "").main.text
+
+
+def test_waits_for_a_turn_and_for_another_attempt_stand_there_with_their_time():
+    text = page(
+        attempt(1, 40, 1_040, "timeout", "no answer within 1 s"),
+        attempt(2, 6_000, 6_090, turn_ms=960),
+    )
+    assert "to be tried again after timeout 4.00 s" in text
+    assert "for its host&#x27;s turn 960 ms" in text
+    assert "no answer within 1 s" in text
+    assert text.count("<tr>") == 1 + 10 + 1 + 2  # hops and attempts, with their headings
+    assert "attempt 2" in text
+
+
+def test_a_lost_attempt_is_named():
+    text = page(attempt(1, 40, 5_040, LOST, "its process died"), attempt(2, 5_100, 6_090))
+    assert "in a process that died 5.00 s" in text
+    assert "its process died" in text
+
+
+def test_what_a_target_said_stays_text():
+    error = contract.Error(type="blocked", message=HOSTILE, origin="target")
+    text = page(attempt(1, 40, 90), status="failed", error=error)
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202e" in text

@@ -317,7 +317,7 @@ def bench(
     Rows: tiny, page, page-100ms, page-1s, and interactive: synchronous calls beside a full load of tiny answers, of each
     page, and of all in turn. For one of these loads name interactive-tiny, interactive-page, interactive-page-100ms,
     interactive-page-1s or interactive-mix. The row up measures synchronous calls in a whole up of three regions. More rows
-    measure Nearfetch alone, if you name them: bridge, in-flight, waiters, backlog, neighbour, wan, idle, capacity.
+    measure Nearfetch alone, if you name them: bridge, in-flight, waiters, backlog, neighbour, tenants, keys, wan, idle, capacity.
 
     Ends with 0 when everything was measured, 1 when something did not start or answered wrongly, 4 when Celery is so
     slow here that a comparison would not be fair.

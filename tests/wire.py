@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from scripts.stack.gateway_client import Event, parse_events
+from clients.python.nearfetch_client import Event, read_events
 from tests import interface
 
 ASK_SECONDS = 40.0  # longer than what most tests wait for
@@ -114,8 +114,8 @@ class Wire:
             while b"\n\n" in text:
                 block, _, text = text.partition(b"\n\n")
                 if block.startswith(b":"):
-                    yield Event(":", "", None, block.decode())
-                for event in parse_events([*block.splitlines(), b""]):
+                    yield Event(":", "", block.decode())
+                for event in read_events([*block.splitlines(), b""]):
                     if self._answered is not None:
                         interface.check_event(event.name, event.data)
                     yield event

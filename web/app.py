@@ -63,6 +63,7 @@ from web.http.owner import EVERYBODY, Owner
 from web.http.problems import Problem
 from web.http.receive import Received
 from web.http.server import EXCHANGE, Bounds, Server
+from web.hub import keys
 from web.hub.faults import Found
 from web.hub.keys import Scope
 from web.hub.ledger import Ledger
@@ -223,6 +224,8 @@ class App:
                 raise Problem("too-large", f"expected no body with {exchange.method} {exchange.path[:200]}, found one")
             return handler(exchange, **arguments)
         except Problem as problem:
+            if not exchange.owner.key and (claimed := keys.claimed(exchange.header("Authorization"))):
+                exchange.note(claimed_key=claimed)
             return self._told(exchange, problem)
         except HubUnavailable as error:
             return self._told(exchange, problems.unavailable(error.reason))
@@ -332,6 +335,7 @@ class Gateway:
         self.acceptor = Acceptor(self.hub, self.ledger, self.publisher)
         self.ledger.left_out = self.acceptor.cleaner.cancel
         self.waiters = Waiters(self.hub, self.ledger)
+        self.keyring.ended.append(self.waiters.close_ended)
         self.settler = Settler(settings, self.hub, self.ledger, self.waiters, self.catalog)
         self.holdings = Holdings(settings, self.hub)
         self.listener = Listener(settings, self.waiters.news, self.waiters.all)

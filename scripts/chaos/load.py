@@ -18,11 +18,11 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from clients.python.nearfetch_client import Event, read_events
 from scripts.chaos.history import Cancel, Delivery, History, Promise, Reader, delivery
 from scripts.chaos.plan import MOVES, PINNED, Asked, Plan, Post
 from scripts.chaos.stack import source
 from scripts.site.pages import bench
-from scripts.stack.gateway_client import Event, parse_events
 
 TIMEOUT_SECONDS: Final = 40.0  # for an answer; longer than any wait
 SYNC_SECONDS: Final = 20
@@ -90,7 +90,7 @@ class Client:
                 raise LookupError(response.status)
             if response.status != 200:
                 raise ConnectionError(f"the stream answers {response.status}")
-            yield from parse_events(response)
+            yield from read_events(response)
         finally:
             connection.close()
 

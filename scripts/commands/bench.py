@@ -13,9 +13,11 @@ from scripts.bench import (
     geo_report,
     idle,
     in_flight,
+    key_cost,
     neighbour,
     ocean,
     report,
+    tenants,
     waiters,
 )
 from scripts.bench import geo as geo_bench
@@ -39,6 +41,8 @@ EXTRA: Final = {  # rows for Nearfetch alone, measured only when named
     "waiters": waiters.run,
     "backlog": backlog.run,
     "neighbour": neighbour.run,
+    "tenants": tenants.run,
+    "keys": key_cost.run,
     "idle": idle.run,
     "capacity": capacity.run,
     "wan": ocean.run,

@@ -91,9 +91,8 @@ def key() -> None:
     metavar="N",
     help="Requests a second that it may make.",
 )
-@click.option(
-    "--open-tasks", type=click.IntRange(0), default=0, metavar="N", help="Tasks that may wait or run at once."
-)
+@click.option("--open-tasks", type=click.IntRange(0), metavar="N",
+              help="Tasks that may wait or run at once, and stand before another tenant's; 1000 by default, 0 is any number.")  # fmt: skip
 @click.option(
     "--bytes-kept", type=click.IntRange(0), default=0, metavar="N", help="Bytes of results that the hub may keep."
 )
@@ -126,6 +125,7 @@ def create(
             if not re.fullmatch(pattern, text):
                 raise click.BadParameter(f'expected a text like {pattern}, found "{text[:60]}"', param_hint=what)
         secret = keys.new_secret()
+        most = keys.OPEN_TASKS if limits["open_tasks"] is None else limits["open_tasks"]
         made = keys.Key(
             id=keys.new_id(),
             name=name,
@@ -134,7 +134,7 @@ def create(
             digest=keys.digest_of(secret),
             created_ms=now_ms,
             expires_ms=now_ms + expires_ms if expires_ms else 0,
-            limits=keys.KeyLimits(**{**limits, "sources": tuple(limits["sources"])}),
+            limits=keys.KeyLimits(**{**limits, "open_tasks": most, "sources": tuple(limits["sources"])}),
         )
         keys.write(client, [made])
         _show(made, keys.text_of(made.id, secret), as_json=as_json)

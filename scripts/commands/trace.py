@@ -106,8 +106,8 @@ def run(client: GatewayClient, words: Sequence[str], settings: Settings | None, 
     if len(asked) != 1:
         raise click.UsageError("expected one source, since a synchronous call has one task")
     source, params = asked[0]
-    region = client.get(f"/v1/sources/{source}")["region"]
-    body = {"sources": [typed(client, source, params)]}
+    described = client.get(f"/v1/sources/{source}")
+    region, body = described["region"], {"sources": [typed(described, source, params)]}
     if calls > 1:
         list(_made(client, body, WARM_CALLS))
     try:

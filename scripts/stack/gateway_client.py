@@ -1,4 +1,4 @@
-"""The command line's client of the gateway: finds its address and calls it. Standard library only, for a fast start.
+"""How commands find the gateway and ask it. Standard library only, for a fast start; ``nearfetch fetch`` asks by the Python client.
 
 The address is ``--url``, else ``NEARFETCH_URL``, else the one that a running ``scripts/up`` wrote into its data folder. The API key is
 ``NEARFETCH_KEY``, else the first line of the file ``NEARFETCH_KEY_FILE``, else the one in that folder if the address is its own.
@@ -10,7 +10,6 @@ import os
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,21 +31,11 @@ class Refused(RuntimeError):  # noqa: N818
         self.status = status
 
 
-@dataclass(frozen=True)
-class Event:
-    """One event of a stream: its decoded data, and its text, which keeps the spelling of numbers."""
-
-    name: str
-    id: str
-    data: Any
-    text: str = field(default="", compare=False, repr=False)
-
-
 class GatewayClient:
     """A client of one gateway. Each call has a connection of its own."""
 
     def __init__(self, url: str, key: str = "") -> None:
-        self.url, self._key = url.rstrip("/"), key
+        self.url, self.key = url.rstrip("/"), key
 
     @classmethod
     def found(cls, url: str, data: Path | None) -> "GatewayClient":
@@ -101,19 +90,6 @@ class GatewayClient:
         finally:
             connection.close()
 
-    def events(self, path: str, after: str = "") -> Iterator[Event]:
-        """The events of a stream until it ends or breaks. The caller can resume with the last id."""
-        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": after} if after else {})}
-        response, connection = self._open("GET", path, None, headers, SILENCE_SECONDS)
-        try:
-            if response.status != http.client.OK:
-                raise Refused(response.status, _problem(response.read()))
-            yield from parse_events(response)
-        except (OSError, http.client.HTTPException):
-            return  # it broke; the caller notices, since there was no end event
-        finally:
-            connection.close()
-
     def _json(self, method: str, path: str, body: bytes | None, timeout_seconds: float = CONNECT_SECONDS) -> Any:
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -147,7 +123,7 @@ class GatewayClient:
         return kind(parts.netloc.rpartition("@")[2], timeout=timeout_seconds)
 
     def _authorization(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def _silent(self, error: Exception) -> NoGateway:
         return NoGateway(f"No gateway answers at {self.url}: {error}. Is it running? (scripts/up, or --url)")
@@ -163,27 +139,6 @@ def _key(folder: DataFolder, address: str) -> str:
         except (OSError, ValueError) as error:
             raise NoGateway(f"No key: expected a readable file in NEARFETCH_KEY_FILE, found {error}") from error
     return folder.key if address.rstrip("/") == folder.url else ""
-
-
-def parse_events(lines: Any) -> Iterator[Event]:
-    """Server-Sent Events from the lines of a response (bytes), without the comments."""
-    name, identifier = "message", ""
-    data: list[str] = []
-    for raw in lines:
-        line = raw.decode().rstrip("\r\n")
-        key, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if not line:
-            if data:
-                text = "\n".join(data)
-                yield Event(name, identifier, json.loads(text), text)
-            name, data = "message", []
-        elif key == "event":
-            name = value
-        elif key == "id":
-            identifier = value
-        elif key == "data":
-            data.append(value)
 
 
 def _decode(content: bytes) -> Any:

@@ -119,12 +119,15 @@ class Stack:
 
 
 class GatewayProcess:
-    """A second gateway on the servers of a ``Stack``, as a process of its own. ``patch``: code that runs before it."""
+    """A second gateway on the servers of a ``Stack``, as a process of its own. ``patch``: code that runs before it.
+
+    ``port``: 0 for a free one.
+    """
 
     CODE = "import sys; from regions import logs, settings; logs.configure('json'); from web import app; "
 
-    def __init__(self, stack: Stack, *, patch: str = "", **environ: str) -> None:
-        self.port, self.log = free_port(), stack.folder / "gateway.log"
+    def __init__(self, stack: Stack, *, patch: str = "", port: int = 0, **environ: str) -> None:
+        self.port, self.log = port or free_port(), stack.folder / f"gateway-{os.urandom(4).hex()}.log"
         found = {
             **os.environ,
             **stack.environ,

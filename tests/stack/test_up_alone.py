@@ -12,6 +12,7 @@ from scripts.stack.ports import port_is_free
 from tests.stack.conftest import UP
 from tests.stack.test_bridges import beating, ensured
 from tests.waiting import until
+from tests.wire import ask
 
 
 class Foreground:
@@ -37,9 +38,38 @@ class Foreground:
         return self.process.wait(60)
 
 
-def test_the_foreground_says_what_died_and_ctrl_c_stops_everything(other):
-    shown = Foreground(other, "--port", str(other.port))
+@pytest.fixture(scope="module")
+def with_keys(make_stack, one_region):
+    """A stack in the foreground whose gateway needs keys, and what it has said."""
+    made = make_stack(NEARFETCH__REGIONS__PATH=one_region)
+    shown = Foreground(made, "--port", str(made.port), "--keys")
     shown.read_until(r"^Ctrl-C stops everything\.$")
+    yield made, shown
+    made.end()
+
+
+def test_with_keys_it_makes_one_and_prints_it_and_commands_find_it(with_keys):
+    stack, shown = with_keys
+    said = "".join(shown.lines)
+    key = re.search(r"^  key +(nf_\w+) ", said, re.MULTILINE)[1]
+    assert "needs a key" in said
+    assert f"-H 'Authorization: Bearer KEY' '{stack.url}/v1/sources/" in said
+    records = "/v1/sources/ecb.rates/records"
+    assert ask(stack.port, "GET", records).status == 401
+    assert (
+        ask(stack.port, "GET", records, {"Authorization": f"Bearer {key[:-1]}{'a' if key[-1] != 'a' else 'b'}"}).status
+        == 401
+    )
+    assert ask(stack.port, "GET", records, {"Authorization": f"Bearer {key}"}).status == 200
+    assert (stack.data / "key").stat().st_mode & 0o77 == 0
+    assert stack.nearfetch("status").returncode == 0
+    fetched = stack.nearfetch("fetch", "ecb.rates", "--json").stdout
+    assert stack.nearfetch("where", json.loads(fetched)["task"]).returncode == 0
+    assert key.split("_")[1] in stack.nearfetch("key", "list").stdout
+
+
+def test_the_foreground_says_what_died_and_ctrl_c_stops_everything(with_keys):
+    other, shown = with_keys
     bridge = other.pids()["bridge-fra"]
     os.kill(bridge, signal.SIGKILL)
     shown.read_until(rf"bridge-fra .*({bridge})?.*started again as process \d+")

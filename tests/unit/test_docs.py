@@ -16,8 +16,10 @@ from regions.metrics import METRICS
 from regions.settings import ROOT
 from scripts import cli
 from scripts.stack import dashboard_roles, hub_acl, prometheus
+from tests.service.web.api.test_tenants import PAGES, SCOPES
 from web import app
 from web.api import openapi, problem_types, repeat
+from web.console import pages
 from web.http import problems, trace
 from web.hub import faults
 
@@ -74,6 +76,9 @@ def test_every_route_stands_in_the_document():
     found = app.routes(**parts)
     routes = {f"{method} {path}".replace("<", "{").replace(">", "}") for method, path, _ in found}
     assert set(table("http.md", "call")) == routes
+    # What another tenant may see of it: a word there, and tests/service/web/api/test_tenants.py asks it with two tenants' keys.
+    assert {route.replace("<", "{").replace(">", "}") for route in SCOPES} == routes
+    assert {f"GET {path}" for path in (*(path for path, _ in pages.PAGES), pages.FILE)} == set(PAGES)
 
 
 def test_every_error_type_stands_in_the_document_with_its_status():

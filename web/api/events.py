@@ -1,7 +1,8 @@
 """Event streams (Server-Sent Events): ``result`` for each task that ended, then ``done``.
 
 ``id:`` is the cursor. A client that comes back with ``Last-Event-ID`` (or ``?after=``) goes on where it was, also after the
-end. Every 15 s a comment keeps the connection alive, and the stream reads again if more tasks have ended.
+end. ``retry`` stands first: it tells browsers when to come back, and a client that gets nothing at once that a proxy holds the
+stream back. Every 15 s a comment keeps the connection alive, and the stream reads again if more tasks have ended.
 """
 
 import time
@@ -17,6 +18,7 @@ from web.hub.redis import HubUnavailable
 
 COMMENT_SECONDS: Final = 15.0
 DONE: Final = ".done"  # ends the id of the event ``done``: who has it needs nothing more
+BEGIN: Final = b"retry: 2000\n\n"  # ms
 COMMENT: Final = b":\n\n"
 HEAD: Final = Answer(
     200,
@@ -107,7 +109,7 @@ class Stream:
     def _open(self) -> None:
         if not self._is_open:
             self._is_open = True
-            self._exchange.open_stream(HEAD)
+            self._exchange.open_stream(HEAD, BEGIN)
 
 
 def _events(view: View, base: str) -> bytes:

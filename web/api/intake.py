@@ -269,6 +269,6 @@ def _note(exchange: Exchange, new: New) -> None:
     regions = sorted({task.region for task in new.tasks})
     exchange.request = new.id
     if len(new.tasks) == 1:
-        exchange.note(task=new.tasks[0].id, source=sources[0], region=regions[0])
+        exchange.note(asked=1, task=new.tasks[0].id, source=sources[0], region=regions[0])
     else:
-        exchange.note(tasks=[task.id for task in new.tasks], sources=sources, regions=regions)
+        exchange.note(asked=len(new.tasks), tasks=[task.id for task in new.tasks], sources=sources, regions=regions)

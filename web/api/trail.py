@@ -10,7 +10,8 @@ No hop costs a round trip of its own. A region's hops come home with its result,
 delivery is noted by the script that reads the results.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -20,10 +21,12 @@ from msgspec import Struct
 from jobs import contract
 from jobs.contract import LOST, PUT_BACK, Attempt, Trail
 from regions import names
-from web.hub import takeover
+from web.hub import ids, takeover
 from web.hub.faults import living
 from web.hub.ledger import MovedView, moved_view
 from web.hub.region import read_regions
+
+TASK_ID: Final = re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")
 
 _trails: Final = msgspec.json.Decoder(Trail | str)
 
@@ -108,15 +111,22 @@ def whereabouts(client: redis.Redis, request: str, task: str) -> Whereabouts | N
     if delivered is not None:
         at, _, how = delivered.decode().partition("|")
         hops.append(Hop("delivered", int(at), how))
+    tenant = fields.get(b"tenant", b"").decode()
+    foreign = _foreign(client, tenant, (hop.note for hop in hops))
     return Whereabouts(
         request=request,
         task=task,
         source=source,
         region=region,
         status=status,
-        tenant=fields.get(b"tenant", b"").decode(),
+        tenant=tenant,
         created_ms=created_ms,
-        hops=sorted(hops, key=lambda hop: hop.at_ms),  # a task may be claimed before its request is accepted
+        hops=[
+            msgspec.structs.replace(
+                hop, note=TASK_ID.sub(lambda at: "another task" if at[0] in foreign else at[0], hop.note)
+            )
+            for hop in sorted(hops, key=lambda hop: hop.at_ms)  # a task may be claimed before its request is accepted
+        ],
         attempts=attempts,
         result=result,
         moved=moved_view(moved, fields) if moved is not None else None,
@@ -128,6 +138,13 @@ def settled_at(client: redis.Redis, request: str) -> dict[str, int]:
     """When each task of a request was settled (hub ms). One round trip."""
     entries: Any = client.xrange(names.events(request))
     return {fields[b"t"].decode(): _settled_ms(entry) for entry, fields in entries}
+
+
+def _foreign(client: redis.Redis, tenant: str, notes: Iterable[str]) -> set[str]:
+    """The tasks in notes that are not this tenant's: its task got the answer of another one, whose id is nothing to it."""
+    found = {task for note in notes for task in TASK_ID.findall(note)}
+    owners: Any = {task: client.hget(names.ledger(ids.request_of(task)), "tenant") or b"" for task in found}
+    return {task for task, owner in owners.items() if owner.decode() != tenant}
 
 
 def _head(frame: bytes) -> contract.Result | None:

@@ -144,6 +144,18 @@ class Waiters:
             self._changed.notify()
         self._thread.join(5)
 
+    def close_ended(self, is_live: Callable[[str], bool]) -> None:
+        """Answers those whose API key has ended as if their wait had run out: a stream closes, and its client comes back for a 401."""
+        with self._changed:
+            ended = {key for key, count in self._by_key.items() if count and not is_live(key)}
+            if not ended:
+                return
+            for waiters in self._by_request.values():
+                for waiter in waiters:
+                    if waiter.owner.key in ended:
+                        self._make_due(waiter, "closing")
+            self._changed.notify()
+
     def check_room(self, owner: Owner, most: int) -> None:
         """Raises ``Problem`` (429) if as many clients wait with this key as may (0: any number)."""
         if most and self._by_key[owner.key] >= most:

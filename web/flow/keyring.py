@@ -1,9 +1,11 @@
 """The API keys that a gateway knows: read from the hub each second, so that a revoked key stops within two.
 
-While the hub is away the last ones count: no call gets anything of a tenant without the hub.
+While the hub is away the last ones count: no call gets anything of a tenant without the hub. Whoever waits with a key that has ended
+is answered: ``ended`` gets a test of keys each second.
 """
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from jobs.contract import rfc3339
@@ -30,6 +32,7 @@ class Keyring:
         self._hub = hub
         self._keys: dict[str, Key] = {}
         self._is_read = False
+        self.ended: list[Callable[[Callable[[str], bool]], None]] = []
         self._loop = Loop("keys", self._turn)
 
     def start(self) -> None:
@@ -113,6 +116,8 @@ class Keyring:
     def _turn(self) -> float:
         try:
             self.refresh()
+            for tell in self.ended:
+                tell(self.has)
         except Exception:
             log.exception("reading the keys failed")
         return EVERY_SECONDS

@@ -415,6 +415,7 @@ class Exchange:
             path=self.path[:200],
             status=self._answered_status,
             ms=round(took * 1000, 1),
+            bytes=self._written,
             **fields,
             **(self._fields or {}),
         )

@@ -25,6 +25,7 @@ Scope = Literal["read", "submit", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 NAME: Final = r"^[\w.@ -]{1,64}$"
 TENANT: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+OPEN_TASKS: Final = 1_000  # of a key that is made without saying so: no more of it can stand before another tenant's
 ID_CHARACTERS, SECRET_CHARACTERS = 8, 32
 TEXT: Final = re.compile(rf"nf_([0-9a-z]{{{ID_CHARACTERS}}})_([0-9A-Za-z]{{{SECRET_CHARACTERS}}})")
 
@@ -104,6 +105,12 @@ def parts_of(text: str) -> tuple[str, str] | None:
     """Returns (id, secret) of a key's text; None if it is none."""
     found = TEXT.fullmatch(text)
     return (found[1], found[2]) if found else None
+
+
+def claimed(authorization: str) -> str:
+    """The id of the key that an Authorization header has, whether it is a right one or not; "" if it has none."""
+    found = parts_of(authorization.partition(" ")[2].strip())
+    return found[0] if found else ""
 
 
 def read(client: redis.Redis) -> dict[str, Key]:

@@ -42,6 +42,14 @@ def test_a_key_is_shown_once_and_the_hub_has_its_digest_alone(run, hub_redis):
     assert (one["id"], one["limits"]["open_tasks"]) == (key_id, 50)
 
 
+def test_a_key_may_have_so_many_open_tasks_unless_it_is_said(run, hub_redis):
+    """So that no tenant's bulk can stand before others' without a bound; 0 says that it may."""
+    for words, most in (((), keys.OPEN_TASKS), (("--open-tasks", "0"), 0), (("--open-tasks", "7"), 7)):
+        key_id, _ = keys.parts_of(run("create", "a", "--tenant", "shop", *words).stdout.strip())
+        assert keys.read(hub_redis.client)[key_id].limits.open_tasks == most
+    assert f"{keys.OPEN_TASKS} by default" in " ".join(run("create", "--help").output.split())
+
+
 def test_rotate_gives_a_new_key_and_lets_the_old_one_end(run, hub_redis):
     old, _ = keys.parts_of(run("create", "a", "--tenant", "shop", "--scope", "admin").stdout.strip())
     done = run("rotate", old, "--overlap", "1h")

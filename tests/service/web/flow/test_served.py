@@ -31,7 +31,6 @@ class Gateway:
         self.process: GatewayProcess | None = None
 
     def start(self) -> None:
-        (self.stack.folder / "gateway.log").unlink(missing_ok=True)  # of the process before
         paths = {"NEARFETCH__REGIONS__PATH": str(self.regions), "NEARFETCH__SOURCES__PATH": str(self.sources)}
         self.process = GatewayProcess(self.stack, **paths).__enter__()
 

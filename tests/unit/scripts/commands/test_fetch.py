@@ -10,10 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from click.testing import CliRunner
 
+from clients.python.nearfetch_client import Nearfetch
 from regions.settings import ROOT
 from scripts.cli import main
 from scripts.commands import fetch as fetch_command
-from scripts.stack.gateway_client import Event, GatewayClient, Refused, parse_events
+from scripts.stack.gateway_client import GatewayClient, Refused
 from scripts.stack.services import free_port
 
 REQUEST = "01JDFQ2V7C0000000000000000"
@@ -70,7 +71,8 @@ class Gateway:
             for one in self.results
         ]
         links = {"self": f"/v1/requests/{REQUEST}", "events": f"/v1/requests/{REQUEST}/events"}
-        self.answer(handler, 202, {"id": REQUEST, "tasks": tasks, "links": links})
+        state = {"done": False, "total": len(tasks), "results": [], "cursor": "0-0", "more": False}
+        self.answer(handler, 202, {"id": REQUEST, "tasks": tasks, "links": links, **state})
 
     def get(self, handler):
         path = handler.path
@@ -88,13 +90,13 @@ class Gateway:
         handler.send_response(200)
         handler.send_header("Content-Type", "text/event-stream")
         handler.end_headers()
-        seen = int(handler.headers.get("Last-Event-ID") or 0)
+        seen = int(handler.headers["Last-Event-ID"].partition("-")[0])
         for number, one in enumerate(self.results[seen:], seen + 1):
-            handler.wfile.write(f": still here\n\nevent: result\nid: {number}\ndata: {json.dumps(one)}\n\n".encode())
+            handler.wfile.write(f": still here\n\nevent: result\nid: {number}-0\ndata: {json.dumps(one)}\n\n".encode())
             if number == self.breaks_after:
                 self.breaks_after = None
                 return
-        handler.wfile.write(b'event: done\nid: 9\ndata: {"done": true}\n\n')
+        handler.wfile.write(b'event: done\nid: 9-0.done\ndata: {"done": true}\n\n')
 
     def answer(self, handler, status, document):
         content = json.dumps(document).encode()
@@ -226,7 +228,7 @@ def test_csv_of_several_tasks_has_one_header(gateway):
 def test_csv_is_exact_in_a_file_and_nothing_that_a_terminal_would_obey(gateway, monkeypatch, capfdbinary, is_terminal):
     told = [json.dumps(result("ecb.rates", records=[{"a": "\x1b[2Jtwo\nlines"}]))]
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
-    fetch_command.show_csv(GatewayClient(gateway.url), "ecb.rates", told)
+    fetch_command.show_csv(Nearfetch(gateway.url), "ecb.rates", told)
     sent = b'a\n"\\x1b[2Jtwo\nlines"\n' if is_terminal else b'a\r\n"\x1b[2Jtwo\nlines"\r\n'
     assert capfdbinary.readouterr().out == sent
 
@@ -330,22 +332,6 @@ def test_the_gateway_is_the_options_then_the_variables_then_the_running_ups(tmp_
     assert GatewayClient.found("", None).url == "http://127.0.0.1:2222"
     assert GatewayClient.found("", tmp_path).url == "http://127.0.0.1:1111"
     assert GatewayClient.found("http://127.0.0.1:3333", tmp_path).url == "http://127.0.0.1:3333"
-
-
-def test_events_are_read_as_the_standard_says():
-    lines = [
-        b": hello\n",
-        b"\n",
-        b"event: result\r\n",
-        b"id: 7-0\r\n",
-        b'data: {"a":\r\n',
-        b"data:1}\r\n",
-        b"\r\n",
-        b"data: 2\n",
-        b"\n",
-        b"data: cut",
-    ]
-    assert list(parse_events(lines)) == [Event("result", "7-0", {"a": 1}), Event("message", "7-0", 2)]
 
 
 def test_a_number_stays_exact_only_where_its_type_is_a_number():

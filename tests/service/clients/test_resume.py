@@ -4,17 +4,12 @@ curl, the EventSource of a browser, and the Python client, each at a gateway of 
 at the same address. Meanwhile another gateway goes on.
 """
 
-import itertools
-import json
 import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable
+from typing import Protocol
 
 import pytest
 from nearfetch_client import Nearfetch
@@ -27,97 +22,49 @@ from tests.waiting import until
 __all__ = ["stack"]
 
 TASKS = 8
-PAGE = b"""<!DOCTYPE html><meta charset="utf-8"><script>
-const told = (path, text) => fetch(path, {method: "POST", body: text})
-const source = new EventSource(new URLSearchParams(location.search).get("events"))
-source.addEventListener("result", event => told("/result", JSON.parse(event.data).task))
-source.addEventListener("done", () => told("/done", ""))
-source.onerror = () => { if (source.readyState == EventSource.CLOSED) told("/closed", "") }
-</script>"""
+# The page of a client: the browser itself comes back after a broken stream, with the id of the last event.
+READS = """path => {
+    window.seen = []; window.ends = [];
+    const source = new EventSource(path);
+    source.addEventListener("result", event => seen.push(JSON.parse(event.data).task));
+    source.addEventListener("done", () => ends.push("done"));
+    source.onerror = () => { if (source.readyState == EventSource.CLOSED) ends.push("closed") };
+}"""
 
 
-class Reader(threading.Thread):
-    """Reads the results of a request at a gateway. ``seen``: the tasks of those that came; ``failure``: why it gave up."""
+class Reader(Protocol):
+    """Reads the results of a request."""
 
-    def __init__(self, read: Callable[[list[str]], None]) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-        self.failure: BaseException | None = None
-        self._read = read
+    def seen(self) -> list[str]:
+        """The tasks of those that came so far."""
+
+    def is_over(self) -> bool:
+        """Whether it had the end."""
+
+
+class Looping(threading.Thread):
+    """A reader that is a function of the gateway's address, the request, and the list for what it sees."""
+
+    def __init__(self, read: Callable[[str, str, list[str]], None], url: str, request: str) -> None:
+        super().__init__(daemon=True)
+        self._read, self._url, self._request = read, url, request
+        self._seen: list[str] = []
+        self._failure: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            self._read(self.seen)
+            self._read(self._url, self._request, self._seen)
         except BaseException as failure:  # noqa: BLE001 - the test says it
-            self.failure = failure
+            self._failure = failure
 
+    def seen(self) -> list[str]:
+        if self._failure is not None:
+            raise self._failure
+        return self._seen
 
-class Page:
-    """A page with an EventSource, the server that it is on, and what it tells that."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
-        told = self.told
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer(PAGE)
-
-            def do_POST(self) -> None:
-                told.append((self.path, self.rfile.read(int(self.headers["Content-Length"])).decode()))
-                self._answer(b"")
-
-            def _answer(self, body: bytes) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "text/html")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self.origin = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    with Page() as made:
-        yield made
-
-
-@pytest.fixture
-def chromium(tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    """Opens an address in a browser without a window, with a new profile."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("there is no chromium on this machine")
-    flags = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--no-first-run", "--no-proxy-server", f"--user-data-dir={tmp_path / 'profile'}", "--remote-debugging-port=0",
-    ]  # fmt: skip
-    with ExitStack() as opened:
-
-        def browse(url: str) -> None:
-            log = opened.enter_context((tmp_path / "chromium.log").open("wb"))
-            process = subprocess.Popen([program, *flags, url], stdout=log, stderr=log, start_new_session=True)
-            opened.callback(process.wait)
-            opened.callback(process.kill)
-
-        yield browse
+    def is_over(self) -> bool:
+        return not self.is_alive()
 
 
 def by_client(url: str, request: str, seen: list[str]) -> None:
@@ -138,29 +85,38 @@ def by_curl(url: str, request: str, seen: list[str]) -> None:
             threading.Event().wait(0.1)  # as --retry-delay
 
 
-def over_a_kill(
-    stack, process: GatewayProcess, read: Callable[[str, str, list[str]], None], **environ: str
-) -> list[str]:
-    """The tasks of a request, in the order in which they ended: a reader has each once, and its gateway was killed meanwhile."""
-    url = f"http://127.0.0.1:{process.port}"
+class InBrowser:
+    """An EventSource in a page of the gateway's."""
+
+    def __init__(self, page, request: str) -> None:
+        self.page = page
+        page.evaluate(READS, f"/v1/requests/{request}/events")
+
+    def seen(self) -> list[str]:
+        return self.page.evaluate("seen")
+
+    def is_over(self) -> bool:
+        """It asks once more after the end, and is told that there is nothing more."""
+        return self.page.evaluate("ends") == ["done", "closed"]
+
+
+def over_a_kill(stack, process: GatewayProcess, reader_of: Callable[[str, str], Reader]) -> None:
+    """A reader has each result of a request once, whose gateway was killed meanwhile. ``reader_of``: (address, request) → reader."""
     request = stack.post({"sources": ["demo.plain"] * TASKS}).json()["id"]
     tasks = [stack.region.take("nyc") for _ in range(TASKS)]
-    reader = Reader(lambda seen: read(url, request, seen))
+    reader = reader_of(f"http://127.0.0.1:{process.port}", request)
     for task in tasks[:3]:
         stack.region.finish(task)
-    until(lambda: len(reader.seen) == 3 or reader.failure, "the first results", 60)
+    until(lambda: len(reader.seen()) == 3, "the first results", 60)
     process.process.send_signal(signal.SIGKILL)
     process.process.wait()
     for task in tasks[3:5]:  # the other gateway settles them
         stack.region.finish(task)
-    with GatewayProcess(stack, port=process.port, **environ):
+    with GatewayProcess(stack, port=process.port):
         for task in tasks[5:]:
             stack.region.finish(task)
-        until(lambda: not reader.is_alive(), "the reader to have the end", 60)
-        reader.join()
-    assert reader.failure is None
-    assert sorted(reader.seen) == sorted(task.task for task in tasks)
-    return reader.seen
+        until(reader.is_over, "the reader to have the end", 60)
+        assert sorted(reader.seen()) == sorted(task.task for task in tasks)
 
 
 @pytest.fixture(autouse=True)
@@ -171,25 +127,13 @@ def _nothing_is_in_the_queues(stack):
 @pytest.mark.parametrize("read", [by_client, by_curl])
 def test_a_stream_is_read_on_over_a_kill(stack, read):
     if read is by_curl and shutil.which("curl") is None:
-        pytest.skip("there is no curl on this machine")
+        pytest.skip("curl is not installed here")
     with GatewayProcess(stack) as process:
-        over_a_kill(stack, process, read)
+        over_a_kill(stack, process, lambda url, request: Looping(read, url, request))
 
 
-def test_a_browser_reads_on_over_a_kill_and_stops_after_the_end(stack, page, chromium):
-    """By itself, as an EventSource does. Its page belongs to an origin that the gateway permits."""
-    allowed = {"NEARFETCH__GATEWAY__CORS_ORIGINS": page.origin}
-
-    def read(url: str, request: str, seen: list[str]) -> None:
-        chromium(f"{page.origin}/?events={url}/v1/requests/{request}/events")
-        for number in itertools.count():
-            path, text = until(lambda at=number: page.told[at : at + 1], "the page to tell more", 90)[0]
-            if path == "/result":
-                seen.append(text)
-            elif path == "/closed":
-                break
-        assert page.told[-2:] == [("/done", ""), ("/closed", "")]
-
-    with GatewayProcess(stack, **allowed) as process:
-        over_a_kill(stack, process, read, **allowed)
-    assert json.dumps(page.told).count("/done") == 1
+def test_a_browser_reads_on_over_a_kill_and_stops_after_the_end(stack, browser):
+    with GatewayProcess(stack) as process, browser.tab(process.port) as tab:
+        tab.expected = ("net::ERR_",)  # what it says of a gateway that is gone
+        tab.open("/healthz")
+        over_a_kill(stack, process, lambda _, request: InBrowser(tab.page, request))

@@ -23,6 +23,7 @@ if used ~= "" and redis.call("EXISTS", ledger) == 0 then  -- else this write is 
   local limit, value, ms = exceeded(used, #tasks, now, limits)
   if limit then return {-1, limit, tostring(value), math.ceil(ms)} end
   redis.call("HINCRBY", used, "open", #tasks)
+  redis.call("PEXPIREAT", used, expires + 60000)  -- by then nothing of it counts
   redis.call("HSET", ledger, "used", used)
 end
 if repeated ~= "" then

@@ -269,6 +269,29 @@ def test_bytes_that_the_hub_keeps_of_a_key_are_limited(keyed):
     assert int(keyed.client.hget(used, "all")) == 0
 
 
+def test_what_the_hub_notes_of_a_key_does_not_grow_with_time(keyed):
+    """Also of one without a limit: the bytes of each minute are forgotten when their results have expired."""
+    made, key = keyed.made("shop")
+    used, now = names.used(made.id), int(time.time() / 60)
+    request = keyed.ask(key, "POST", "/v1/requests", PLAIN).json()["id"]
+    keyed.client.hset(used, mapping={str(now - minute): 10 for minute in range(100)} | {"all": 1_000})
+    keyed.region.finish(keyed.region.take("nyc"))
+    until(lambda: keyed.ask(key, "GET", f"/v1/requests/{request}").json()["done"], "the end")
+    minutes = {int(field): int(size) for field, size in keyed.client.hgetall(used).items() if field.isdigit()}
+    assert all(minute > now for minute in minutes)
+    assert sum(minutes.values()) == int(keyed.client.hget(used, "all")) > 600
+    assert 3_500_000 < keyed.client.pttl(used) <= 3_660_000  # and it goes with the last request's results
+
+
+def test_nothing_is_noted_of_a_key_that_was_revoked(keyed):
+    made, key = keyed.made("shop")
+    request = keyed.ask(key, "POST", "/v1/requests", PLAIN).json()["id"]
+    keys.delete(keyed.client, made.id)
+    keyed.region.finish(keyed.region.take("nyc"))
+    until(lambda: keyed.client.hget(names.ledger(request), "done"), "the end")
+    assert not keyed.client.exists(names.used(made.id))
+
+
 def test_waiting_clients_of_a_key_are_limited(keyed):
     key = keyed.key("shop", waiters=1)
     request = keyed.ask(key, "POST", "/v1/requests", PLAIN).json()["id"]

@@ -1,8 +1,10 @@
 """What the Python client does without a gateway: how it reads answers and streams, its bar, its tables, what it imports."""
 
 import ast
+import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 
@@ -135,3 +137,39 @@ def test_records_become_a_table_where_the_library_is_installed(table):
     assert list(frame.columns) == ["name", "price", "tags"]
     assert list(frame["price"]) == [1.5, 2.0]
     assert len(getattr(result([]), f"to_{table}")()) == 0
+
+
+INSTALLED = """
+import importlib.metadata, json, sys
+sys.path.insert(0, sys.argv[1])
+import nearfetch_client
+found = importlib.metadata.distribution("nearfetch-client")
+print(json.dumps([nearfetch_client.__file__, nearfetch_client.__version__, found.version, found.requires]))
+"""
+
+
+def test_pip_installs_it(tmp_path):
+    """Its build needs setuptools, which pip gets from the package index."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(CLIENT.parent, source, ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info"))
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--target",
+        str(site),
+        str(source),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 and "Could not find a version that satisfies the requirement setuptools" in done.stderr:
+        pytest.skip("the package index can't be reached")
+    assert done.returncode == 0, done.stderr
+    said = subprocess.run(
+        [sys.executable, "-I", "-c", INSTALLED, str(site)], capture_output=True, text=True, check=True
+    )
+    file, version, distributed, requires = json.loads(said.stdout)
+    assert (file, version) == (str(site / "nearfetch_client.py"), distributed)
+    assert requires == ["requests>=2.28"]

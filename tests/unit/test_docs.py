@@ -19,7 +19,7 @@ from scripts.stack import dashboard_roles, hub_acl, prometheus
 from tests.service.web.api.test_tenants import PAGES, SCOPES
 from web import app
 from web.api import openapi, problem_types, repeat
-from web.console import pages
+from web.console.pages import Console
 from web.http import problems, trace
 from web.hub import faults
 
@@ -78,7 +78,7 @@ def test_every_route_stands_in_the_document():
     assert set(table("http.md", "call")) == routes
     # What another tenant may see of it: a word there, and tests/service/web/api/test_tenants.py asks it with two tenants' keys.
     assert {route.replace("<", "{").replace(">", "}") for route in SCOPES} == routes
-    assert {f"GET {path}" for path in (*(path for path, _ in pages.PAGES), pages.FILE)} == set(PAGES)
+    assert {f"{method} {path}" for method, path, _ in Console(MagicMock(), MagicMock()).routes()} == set(PAGES)
 
 
 def test_every_error_type_stands_in_the_document_with_its_status():

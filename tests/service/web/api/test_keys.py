@@ -121,7 +121,7 @@ def test_a_revoked_key_stops_within_two_seconds_at_every_gateway(keyed):
         waiting = [Wire(port) for port in ports for _ in range(2)] + [Wire(second.port)]
         for wire, route in zip(waiting, [f"{path}/events", f"{path}?wait=60"] * 2 + [f"{path}/events"], strict=True):
             wire.send("GET", route, head if wire is not waiting[-1] else {"Authorization": f"Bearer {other}"})
-        for wire in (*waiting[::2], waiting[-1]):
+        for wire in waiting[::2]:
             assert wire.head()[0] == 200  # the streams
         until(lambda: len(keyed.gateway.waiters) == 2, "the first gateway's two to wait")
         keys.delete(keyed.client, made.id)
@@ -130,7 +130,8 @@ def test_a_revoked_key_stops_within_two_seconds_at_every_gateway(keyed):
         for stream, poll in (waiting[:2], waiting[2:4]):
             assert list(stream.events()) == []
             assert (poll.reply().status, ask(keyed.port, "GET", path, head).status) == (200, 401)
-        assert not waiting[-1].has_answer()
+        keyed.region.finish(keyed.region.take("nyc"))
+        assert [event.name for event in waiting[-1].events()] == ["result", "done"]
         for wire in waiting:
             wire.close()
 
@@ -185,7 +186,7 @@ def test_the_log_says_whose_a_call_was_and_never_the_secret(keyed, capsys):
     for said in (f"key={made.id}", "tenant=shop", "asked=3", "status=202", "method=POST", "path=/v1/requests"):
         assert said in line
     assert int(re.search(r"bytes=(\d+)", line)[1]) > len(reply.body)
-    assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", line)
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line)
     assert keys.parts_of(text)[1] not in line
 
 

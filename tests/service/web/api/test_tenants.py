@@ -18,7 +18,8 @@ from typing import Any, Final
 import pytest
 from ulid import ULID
 
-from regions import names
+from jobs import contract
+from regions import connect, names
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import LIST
 from tests.service.web.api.test_keys import Keyed
@@ -99,6 +100,12 @@ def keyed(tmp_path_factory, rabbitmq):
     hub.stop()
 
 
+@pytest.fixture(autouse=True)
+def _no_message_is_left(keyed):
+    yield
+    keyed.region.purge()
+
+
 def routes(scope: str) -> list[str]:
     return [route for route, its in {**SCOPES, **PAGES}.items() if its == scope]
 
@@ -134,7 +141,8 @@ def made_by(keyed: Keyed, tenant: str) -> Made:
 def test_what_is_another_tenants_is_as_if_it_were_not_there(keyed):
     """While it runs, when it is done, and when only the history has it. Ids that are near one's own are no way either."""
     shop, bank, admin = made_by(keyed, SHOP), made_by(keyed, BANK), keyed.key("ops", "read", "admin")
-    unknown = Made("", "", ids.new(), ids.task(ids.new(), 1))
+    nothing = ids.new()
+    unknown = Made("", "", nothing, ids.task(nothing, 1))
 
     def look(status: int) -> None:
         for route in routes("own"):
@@ -248,7 +256,8 @@ def test_an_answer_that_another_tenants_task_got_says_nothing_of_that_task(keyed
 
     first = keyed.ask(shop, "POST", "/v1/requests", {"sources": [LIST]}).json()
     task = keyed.region.take("fra")
-    keyed.region.finish(task, definition=task.definition)
+    now = contract.rfc3339(connect.redis_now_ms(keyed.client))
+    keyed.region.finish(task, fetched_at=now, definition=task.definition)
     until(lambda: keyed.ask(shop, "GET", f"/v1/requests/{first['id']}").json()["done"], "the end")
     for key, is_told in ((bank, False), (shop, True)):
         found = keyed.ask(key, "POST", "/v1/requests", body)

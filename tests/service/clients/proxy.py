@@ -70,8 +70,12 @@ class Proxy:
 
 def _head(file: BinaryIO) -> bytes:
     """A head; nothing at the end of the connection."""
-    lines = list(iter(file.readline, b"\r\n"))
-    return b"".join([*lines, b"\r\n"]) if lines and lines[-1] else b""
+    head = b""
+    while line := file.readline():
+        head += line
+        if line == b"\r\n":
+            return head
+    return b""
 
 
 def _length(head: bytes) -> int:

@@ -134,6 +134,6 @@ def test_a_stream_is_read_on_over_a_kill(stack, read):
 
 def test_a_browser_reads_on_over_a_kill_and_stops_after_the_end(stack, browser):
     with GatewayProcess(stack) as process, browser.tab(process.port) as tab:
-        tab.expected = ("net::ERR_",)  # what it says of a gateway that is gone
+        tab.expected = ("net::ERR_", "404 (Not Found)")  # a gateway that is gone; no icon of a page that is none
         tab.open("/healthz")
         over_a_kill(stack, process, lambda _, request: InBrowser(tab.page, request))

@@ -13,7 +13,7 @@ from scripts.stack.services import Running, document_store
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
 from tests.waiting import states, until
-from tests.wire import Wire, ask
+from tests.wire import Wire, ask, events
 from web.flow import archive, history
 from web.hub import keys
 
@@ -122,13 +122,10 @@ def test_its_events_can_still_be_read(stack, store):
     request = finished(stack, "demo.plain", LIST)
     until(lambda: store.has(request["id"]), "the request in the history")
     lose(stack, request["id"])
-    with Wire(stack.port) as wire:
-        wire.send("GET", f"/v1/requests/{request['id']}/events")
-        body = wire.reply().body.decode()
-    events = [dict(line.split(": ", 1) for line in event.split("\n")) for event in body.strip().split("\n\n")]
-    assert [event["event"] for event in events] == ["result", "result", "done"]
-    assert [json.loads(event["data"]) for event in events[:2]] == request["results"]
-    assert json.loads(events[2]["data"])["status"] == "succeeded"
+    found = list(events(stack.port, f"/v1/requests/{request['id']}/events"))
+    assert [event.name for event in found] == ["result", "result", "done"]
+    assert [event.data for event in found[:2]] == request["results"]
+    assert found[2].data["status"] == "succeeded"
 
 
 def test_finished_requests_are_found_by_what_was_asked_and_where(stack, store):

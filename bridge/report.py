@@ -48,7 +48,7 @@ class Status(msgspec.Struct, frozen=True):
     offset_ms: int = 0
     redis_used: int = 0
     redis_max: int = 0
-    redis_ms: float = 0.0  # that its Redis took to answer: the least of the last looks
+    redis_ms: float = 0.0  # that its Redis takes to answer: the median of the last looks
     redis_lost: int = 0  # how often its Redis was lost within the last minute
     started_ms: int = 0  # when its process started; the report fills that in, too
 
@@ -84,6 +84,7 @@ class Report:
         self._failed_tries = 0  # in a row, to reach the hub
         self._stopping = threading.Event()
         self._began = time.monotonic()
+        self._started_ms = 0  # the same, on the hub's clock once that is known
         self.clock: Clock | None = None
 
     def show(self, status: Status) -> None:
@@ -175,9 +176,9 @@ class Report:
             return
         self._changed = False
         now_ms = clock.hub_now_ms()
-        started_ms = now_ms - round((time.monotonic() - self._began) * 1000)
+        self._started_ms = self._started_ms or max(1, now_ms - round((time.monotonic() - self._began) * 1000))
         status = msgspec.structs.replace(
-            self._status, at_ms=now_ms, offset_ms=clock.offset_ms, started_ms=max(0, started_ms)
+            self._status, at_ms=now_ms, offset_ms=clock.offset_ms, started_ms=self._started_ms
         )
         fields: dict[Any, Any] = {
             "k": "status", "v": contract.VERSION, "part": "bridge", "name": self._name,

@@ -4,6 +4,7 @@ no job at all        an error of the Redis, or Measure.refusal → the bridge cl
 it is nearly full    Levels → one lane closes, and opens again when there is room
 """
 
+import statistics
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ CALM_SECONDS: Final = 2.0  # the same while the bridge consumes and no job waits
 WORK_CLOSES, WORK_OPENS = 0.70, 0.65
 FAST_CLOSES, FAST_OPENS = 0.90, 0.85
 SLOW_LOOKS: Final = 3
+SLOW_MS: Final = 50.0  # a look that took longer is followed by others soon
 LOST_SECONDS, LOST_MAX = 60.0, 100
 NOT_DURABLE: Final = "region-redis-not-durable"
 READY_OPENS: Final = 0.80  # of ready_max
@@ -46,7 +48,8 @@ class Measure:
 
 def refused(error: object) -> str:
     """The name of the fault that a Redis's refusal of a write shows (web.hub.faults)."""
-    return "region-redis-full" if str(error).startswith("OOM") else "region-redis-refuses-writes"
+    is_full = isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM")
+    return "region-redis-full" if is_full else "region-redis-refuses-writes"
 
 
 class Levels:
@@ -115,7 +118,8 @@ class Watch:
         """Measures until stopped."""
         while not self._stopping.is_set():
             self.run_once()
-            pause = CALM_SECONDS if self.is_calm else INTERVAL_SECONDS
+            is_quick = bool(self._took_ms) and self._took_ms[-1] < SLOW_MS
+            pause = CALM_SECONDS if self.is_calm and is_quick else INTERVAL_SECONDS
             self._stopping.wait(connect.backoff_seconds(self._failures) if self._failures else pause)
 
     def stop(self) -> None:
@@ -124,9 +128,9 @@ class Watch:
 
     @property
     def took_ms(self) -> float:
-        """How long the Redis takes to answer: the least of the last looks, so that a single late answer says nothing."""
+        """How long the Redis takes to answer: the median of the last looks, so that a single late answer says nothing."""
         took = tuple(self._took_ms)
-        return round(min(took), 1) if len(took) == SLOW_LOOKS else 0.0
+        return round(statistics.median(took), 1) if len(took) == SLOW_LOOKS else 0.0
 
     @property
     def lost(self) -> int:

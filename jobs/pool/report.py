@@ -64,6 +64,7 @@ class Reporter:
         )
         self._name, self._scale, self._life = name, scale, life
         self._began = time.monotonic()
+        self._started_ms = 0  # the same, on the hub's clock once that has answered
         self._catalog = Catalog(settings.source_folders, settings.first_region, {region.name: region})
         self._examiner = Examiner(self._examined)
         self._sources_due = 0.0
@@ -161,9 +162,10 @@ class Reporter:
         except redis.exceptions.RedisError as error:
             reason = f"its Redis is away: {error}"
         at_ms = connect.redis_now_ms(self._hub)
+        self._started_ms = self._started_ms or max(1, at_ms - round((time.monotonic() - self._began) * 1000))
         return {
             "at_ms": at_ms,
-            "started_ms": at_ms - round((time.monotonic() - self._began) * 1000),
+            "started_ms": self._started_ms,
             "processes": len(workers),
             "threads": len(workers) * self._region.workers.threads,
             "reason": reason,

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import click
 
-from regions.printable import printable
 from scripts.stack.gateway_client import GatewayClient
 from scripts.terminal import counted, less, say, say_json, size
 
@@ -84,8 +83,8 @@ def fault_line(fault: dict[str, Any]) -> str:
     """The lines of a fault: its name and reason, then since when, what it costs, and what mends it."""
     whose = " ".join(fault[key] for key in ("region", "source") if fault[key])
     part = f" ({fault['part']})" if fault["part"] and not whose else ""
-    name = coloured(fault["name"], SEVERITIES.get(fault["severity"], "yellow"))
-    begin = f"{fault['severity'].upper():<7} {name}{f' {whose}' if whose else ''}{part}: {printable(fault['message'])}"
+    how = coloured(fault["severity"].upper().ljust(6), SEVERITIES.get(fault["severity"], "yellow"))
+    begin = f"{how} {fault['name']}{f' {whose}' if whose else ''}{part}: {fault['message']}"
     return f"{begin}\n        since {fault['since'][11:19]}Z; it costs: {fault['cost']}\n        mend: {fault['mend']}"
 
 

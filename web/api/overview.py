@@ -525,8 +525,11 @@ def region_view(
 
 
 def _timed(status: Mapping[str, Any]) -> dict[str, Any]:
-    """What a part reported, with its time in the form that all times have here."""
-    return {"reported_at": rfc3339(status["at_ms"]), **{name: one for name, one in status.items() if name != "at_ms"}}
+    """What a part reported, with its times in the form that all times have here."""
+    times = {"reported_at": rfc3339(status["at_ms"])}
+    if "started_ms" in status:
+        times["started_at"] = rfc3339(status["started_ms"])
+    return {**times, **{name: one for name, one in status.items() if name not in ("at_ms", "started_ms")}}
 
 
 def _json(document: Any) -> Answer:

@@ -26,7 +26,7 @@ from web.hub.redis import HubUnavailable
 EVERY_SECONDS: Final = 1.0
 CLIENTS_MAX: Final = 200  # of one gateway
 # What says nothing new by itself: statuses come every 2 s.
-AGES: Final = frozenset({"reported_at", "age_seconds", "offset_ms", "redis_used"})
+AGES: Final = frozenset({"reported_at", "age_seconds", "offset_ms", "redis_used", "redis_ms"})
 
 View = Mapping[str, Any]
 Shown = Callable[[View], Any]  # a region in the form in which a client wants it

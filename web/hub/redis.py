@@ -4,6 +4,7 @@ When the Redis freezes, the first callers run into their time-out (0.5 s) and ma
 once, until the probe gets an answer. So a gateway of eight threads answers 503 within a second, however many clients ask.
 """
 
+import statistics
 import threading
 import time
 from collections import deque
@@ -27,7 +28,7 @@ REQUEST_BYTES: Final = 3_300  # of a request without its attrs; docs/reference.m
 TASK_BYTES: Final = 1_300  # of each of its tasks, without the result
 FIRST_MEAN_BYTES: Final = 2_000.0  # of a result, before any have come
 MEAN_WEIGHT: Final = 0.02  # of one result in the running mean of their sizes
-SLOW_SECONDS, SLOW_PROBES = 0.1, 4  # so many probes in a row that take longer are a fault
+SLOW_SECONDS, SLOW_PROBES = 0.1, 5  # half of so many probes that take longer are a fault
 LOST_SECONDS: Final = 60.0  # for which losses are counted
 BROKEN: Final = "the hub's Redis answered something unexpected"
 
@@ -120,8 +121,10 @@ class Hub:
             found.append(
                 Found("hub-redis-restarts", f"the hub's Redis comes and goes: it was lost {lost} times in a minute")
             )
-        if self._away is None and len(took) == SLOW_PROBES and (least := min(took)) > SLOW_SECONDS:
-            found.append(Found("hub-redis-slow", f"the hub's Redis is slow: it answers after {least * 1000:.0f} ms"))
+        if self._away is None and len(took) == SLOW_PROBES and (took_seconds := statistics.median(took)) > SLOW_SECONDS:
+            found.append(
+                Found("hub-redis-slow", f"the hub's Redis is slow: it answers after {took_seconds * 1000:.0f} ms")
+            )
         return found
 
     @property
@@ -279,7 +282,7 @@ class Hub:
             self.client.connection_pool.disconnect(inuse_connections=False)  # they were made before the outage
             for call in self.regained:
                 call()
-        self._is_calm = not admitted and self.state is None
+        self._is_calm = not admitted and self.state is None and self._took[-1] < SLOW_SECONDS
 
     def _rehearse(self) -> None:
         was, found = self._denied, None

@@ -10,6 +10,7 @@ import pytest
 from jobs.definition.catalog import Catalog
 from regions.settings import Region, Settings
 from scripts.commands import status as status_command
+from scripts.terminal import shown
 from tests import sources
 from web.api.overview import (
     DIFFERS_MAX,
@@ -408,11 +409,13 @@ def test_status_tells_a_fault_by_its_name_and_reason_then_figures():
         "since": "2026-11-29T11:40:00.000Z", "message": "its Redis is away: Timeout", "cost": "its tasks wait",
         "mend": "start it",
     }  # fmt: skip
-    first, second, third = click.unstyle(status_command.fault_line(fault)).splitlines()
-    assert first == "PAGE    region-redis-away fra: its Redis is away: Timeout"
+    first, second, third = click.unstyle(shown(status_command.fault_line(fault))).splitlines()
+    assert first == "PAGE   region-redis-away fra: its Redis is away: Timeout"
     assert (second.strip(), third.strip()) == ("since 11:40:00Z; it costs: its tasks wait", "mend: start it")
     hub = {**fault, "name": "hub-redis-full", "region": None, "part": "redis-hub", "message": "full\x1b[2J"}
-    assert click.unstyle(status_command.fault_line(hub)).startswith("PAGE    hub-redis-full (redis-hub): full\\x1b[2J")
+    assert click.unstyle(shown(status_command.fault_line(hub))).startswith(
+        "PAGE   hub-redis-full (redis-hub): full\\x1b[2J"
+    )
 
 
 def test_the_reason_of_a_region_stands_before_its_figures():

@@ -9,6 +9,8 @@ from tests.waiting import until
 from tests.wire import ask
 
 REGION = "sin"
+FORM = """<!DOCTYPE html><title>Win a prize</title>
+<form method="post" action="%s/job/%s/delete" id="prize"><button>Win</button></form><script>document.getElementById("prize").submit()</script>"""
 
 
 def own(stack) -> dict:
@@ -20,6 +22,26 @@ def signed_in(tab, user: str, password: str) -> None:
     tab.context.set_extra_http_headers(
         {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
     )
+
+
+def test_a_page_of_another_site_presses_no_button(stack, inside, browser):
+    """Though the browser of a signed-in operator sends the password along with what that page makes it send."""
+    inside.behave(prefix="/slow.example/", status=404)
+    failed = ask(stack.port, "GET", "/v1/sources/slow.example/records").json()["result"]
+    inside.behave()
+    dashboard = own(stack)
+    origin = f"http://127.0.0.1:{dashboard['port']}"
+    with browser.tab(origin) as tab:
+        page = FORM % (origin, failed["task"])
+        tab.context.route("http://prize.example/", lambda route: route.fulfill(body=page, content_type="text/html"))
+        signed_in(tab, "operator", dashboard["operator_password"])
+        with tab.page.expect_response(lambda answer: answer.url.endswith("/delete")) as answered:
+            tab.page.goto("http://prize.example/")
+        assert answered.value.status == 403
+        tab.asked.clear()
+        tab.expected = ("403",)
+        tab.open(f"/0/view/job/{failed['task']}")
+        expect(tab.page.locator("#job-data")).to_contain_text("failed")
 
 
 def test_a_failed_job_is_asked_again_by_a_button_and_its_result_comes_home(stack, inside, browser):

@@ -11,6 +11,7 @@ import time
 import pytest
 from click.testing import CliRunner
 
+from jobs.queue.claim import CLAIM
 from regions import names, settings
 from scripts.chaos import clocks
 from scripts.checks import redis_server
@@ -109,6 +110,18 @@ def test_a_right_that_our_user_lacks_is_named(server):
     assert bad(redis_server.redis_seen("Redis of fra", url, "strict", is_hub=False)) == []
     (wrong,) = bad(redis_server.redis_seen("Redis of fra", url.replace(SECRET, "other"), "strict", is_hub=False))
     assert (wrong.check, wrong.severity) == ("permission", "wrong")
+
+
+def test_workers_of_another_version_of_the_code_are_found(server):
+    """By the scripts that they call all the time; where none runs there is nothing to say."""
+    server.client.script_flush()
+    assert bad(seen(server)) == []
+    server.client.zadd(names.WORKERS, {"fra.worker.1": 1})
+    (found,) = bad(seen(server))
+    server.client.script_load(CLAIM.text)
+    assert bad(seen(server)) == []
+    server.client.delete(names.WORKERS)
+    assert (found.check, found.severity, "Lua scripts" in found.expected) == ("version", "better", True)
 
 
 @pytest.mark.skipif(not clocks.CAN_STEP, reason="clocks can be stepped on x86-64 alone")

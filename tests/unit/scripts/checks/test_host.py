@@ -2,12 +2,13 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from regions import settings
 from regions.settings import ROOT
-from scripts.checks import host
+from scripts.checks import host, redis_server
 from scripts.checks.finding import Check, Finding, Secrets, beside
 
 CRONTAB = (ROOT / "scripts" / "cron" / "nearfetch.crontab").read_text()
@@ -78,6 +79,47 @@ def test_lines_that_cron_does_not_run_are_found(tmp_path, with_bridges, text, na
     findings = list(host.cron(with_bridges, made(tmp_path, text, name)))
     assert found in [one.found for one in findings]
     assert all(one.mend for one in findings if one.severity != "fine")
+
+
+@pytest.mark.parametrize(
+    ("files", "somaxconn", "overcommit", "expected"),
+    [
+        (100_000, 4096, 1, []),
+        (20_000, 4096, 1, [("better", "60,256 open files")]),
+        (400, 4096, 1, [("wrong", "60,256 open files")]),
+        (100_000, 128, 1, [("better", "net.core.somaxconn 2048")]),
+        (100_000, 4096, 0, [("better", "vm.overcommit_memory 1")]),
+    ],
+)
+def test_limits_of_the_machine_that_are_too_low_are_found(
+    monkeypatch, tmp_path, files, somaxconn, overcommit, expected
+):
+    for name, value in (("sys/net/core/somaxconn", somaxconn), ("sys/vm/overcommit_memory", overcommit)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    monkeypatch.setattr(host, "PROC", tmp_path)
+    monkeypatch.setattr(host.resource, "getrlimit", lambda _: (1024, files))
+    found = list(host.limits(settings.load({}), has_gateway=True, has_redis=True))
+    assert [(one.severity, one.expected) for one in found if one.severity != "fine"] == expected
+    assert next(host.limits(settings.load({}), has_gateway=False, has_redis=False)).severity == (
+        "fine" if files > 512 else "wrong"
+    )
+
+
+def test_a_disk_that_is_nearly_full_is_found_and_told_once(monkeypatch, tmp_path):
+    environ = {
+        "NEARFETCH__BRIDGES__PATH": str(tmp_path / "run"),
+        "NEARFETCH__REGION__FRA__RAW__PATH": str(tmp_path / "raw" / "deep"),
+    }
+    own = settings.load(environ)
+    free = [5_000_000_000]
+    monkeypatch.setattr(redis_server.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    for bytes_, severity in ((5_000_000_000, "fine"), (700_000_000, "better"), (100_000_000, "wrong")):
+        free[0] = bytes_
+        (found,) = host.disks(own, [own.one("fra")], None)
+        assert (found.severity, found.where) == (severity, str(tmp_path)), (
+            "one file system, by the folder that is there"
+        )
 
 
 def test_a_host_without_a_folder_for_its_bridges_is_told():

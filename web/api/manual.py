@@ -202,8 +202,12 @@ def _kind(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f'<a href="#schema-{name.lower()}">{name}</a>'
-    if "anyOf" in schema:
-        return " or ".join(_kind(one) for one in schema["anyOf"])
+    if "anyOf" in schema or "oneOf" in schema:
+        return " or ".join(_kind(one) for one in schema.get("anyOf", schema.get("oneOf")))
+    if "contentSchema" in schema:
+        return f"JSON of {_kind(schema['contentSchema'])}"
+    if "const" in schema:
+        return f"<code>{html.escape(str(schema['const']))}</code>"
     if "enum" in schema:
         return ", ".join(f"<code>{html.escape(str(one))}</code>" for one in schema["enum"])
     if schema.get("type") == "array":
@@ -219,6 +223,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
 
 
 def _kind_of_object(schema: Mapping[str, Any]) -> str:
+    if "event" in schema.get("properties", ()):  # of a stream
+        return f"{_kind(schema['properties']['event'])} with {_kind(schema['properties']['data'])}"
     if "properties" in schema:
         members = ", ".join(f"<code>{html.escape(name)}</code>" for name in schema["properties"])
         return f"object with {members}"

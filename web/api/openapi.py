@@ -27,6 +27,7 @@ from web.api.schemas import (
     TEXTS,
     Schema,
     closed,
+    opened,
     ref,
     schemas,
 )
@@ -173,7 +174,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
     )
     last = _header(
         "Last-Event-ID",
-        {"type": "string", "pattern": r"^[0-9]{1,20}-[0-9]{1,20}(\.done)?$"},
+        {"type": "string", "format": "event-id", "pattern": r"^[0-9]{1,20}-[0-9]{1,20}(\.done)?$"},
         "The id of the last event that came: the stream goes on after it.",
         ["1732421640123-0"],
     )
@@ -372,8 +373,12 @@ def _stream() -> Schema:
 
 
 def _events(*names: str) -> Schema:
-    """The content of a stream with these events. OpenAPI 3.1 has no words for their data, but in an extension."""
-    return {"schema": TEXT, "x-events": {name: ref(EVENTS[name]) for name in names}}
+    """The content of a stream: each event is one of these. OpenAPI 3.1 says so with the schema of an event; 3.2 has ``itemSchema``."""
+    events = []
+    for name in names:
+        data = {"type": "string", "contentMediaType": JSON, "contentSchema": ref(EVENTS[name])}
+        events.append(opened({"event": {"const": name}, "data": data, "id": TEXT}, optional=("id",)))
+    return {"schema": {"oneOf": events}}
 
 
 def _empty(what: str, always: Iterable[str] = ()) -> Schema:

@@ -161,7 +161,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
     )
     wait = _query(
         "wait",
-        {**SECONDS, "maximum": 10**6},
+        {**SECONDS, "maximum": 10**15 - 1},
         f"How many seconds to wait; more than {limits.wait_max_seconds:g} are taken for that.",
     )
     prefer = _header(
@@ -169,12 +169,12 @@ def _paths(limits: Limits) -> dict[str, Any]:
     )
     key = _header(
         "Idempotency-Key",
-        {"type": "string", "pattern": r'^("[\x20\x21\x23-\x7e]{1,255}"|[\x21\x23-\x7e]{1,255})$'},
+        {"type": "string", "pattern": r'^("[\x20\x21\x23-\x7e]{1,255}"|[\x21\x23-\x7e]{1,255}|)$'},
         "Made anew for each request: a post that is sent again with the same key gets the first answer again.",
     )
     last = _header(
         "Last-Event-ID",
-        {"type": "string", "format": "event-id", "pattern": r"^[0-9]{1,20}-[0-9]{1,20}(\.done)?$"},
+        {"type": "string", "format": "event-id", "pattern": r"^([0-9]{1,19}-[0-9]{1,19}(\.done)?)?$"},
         "The id of the last event that came: the stream goes on after it.",
         ["1732421640123-0"],
     )
@@ -182,7 +182,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
     after = _query("after", CURSOR, "A cursor: only the results since then.")
     events_after = _query(
         "after",
-        {"type": "string", "pattern": r"^[0-9]{1,20}-[0-9]{1,20}(\.done)?$"},
+        {"type": "string", "pattern": r"^[0-9]{1,19}-[0-9]{1,19}(\.done)?$"},
         "Like `Last-Event-ID`, which counts if both are there.",
     )
     listing = [
@@ -195,7 +195,7 @@ def _paths(limits: Limits) -> dict[str, Any]:
     ]
     own = [
         wait,
-        _query("max_age", {**SECONDS, "maximum": 10**9, "default": 0}, "How many seconds old an answer may be."),
+        _query("max_age", {**SECONDS, "default": 0}, "How many seconds old an answer may be."),
         _query(
             "deadline",
             {"type": "number", "minimum": 0.001, "maximum": limits.deadline_max_seconds, "default": limits.deadline_seconds},

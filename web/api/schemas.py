@@ -33,7 +33,7 @@ ANY_ID: Final[Schema] = {
     "type": "string",
     "pattern": "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
 }  # as clients may write it
-CURSOR: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,20}-[0-9]{1,20}$"}
+CURSOR: Final[Schema] = {"type": "string", "pattern": "^[0-9]{1,19}-[0-9]{1,19}$"}
 TRACEPARENT: Final[Schema] = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
 TAKEN: Final = ("New", "Ask")  # schemas of what clients send
 OPEN: Final[Schema] = {"type": "object"}  # its members are not known here

@@ -10,6 +10,7 @@ import pytest
 import ulid
 
 from tests.stack.driving import Ledger
+from tests.waiting import until
 from tests.wire import ask, events
 
 FIVE = [
@@ -53,6 +54,18 @@ def test_a_synchronous_request_answers_with_its_records(stack):
     answer = reply.json()
     assert answer["done"] is True
     assert answer["results"][0]["count"] == len(answer["results"][0]["records"]) > 20
+
+
+def test_a_clients_trace_stands_in_the_log_of_every_part_that_had_the_task(stack):
+    trace = "5bf92f3577b34da6a3ce929d0e0e4736"
+    head = {"Prefer": "wait=20", "traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    result = ask(stack.port, "POST", "/v1/requests", head, {"sources": ["quakes.day"]}).json()["results"][0]
+    assert result["traceparent"] == head["traceparent"]
+    for part in ("gateway", "bridge-nyc", "workers-nyc"):
+        lines = until(
+            lambda part=part: [line for line in stack.log(part).splitlines() if trace in line], f"{part} to log it"
+        )
+        assert [json.loads(line)["task"] for line in lines] == [result["task"]]
 
 
 def test_a_source_slower_than_the_wait_is_a_202_and_comes_later(stack):

@@ -3,31 +3,39 @@
 Prometheus is Debian's, with the shipped rules, and scrapes each second. Ends with 1 when an alert did not fire, or was not over, in time.
 """
 
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+import pika
 import redis
 
+from regions import names
+from scripts.chaos import letters
 from scripts.stack.own_stack import OwnStack
+from tests import site
 from tests.stack.prometheus import MISSING, WHY, Prometheus
 from tests.waiting import until
 from tests.wire import ask
+from web.flow.dead import DeadLetters
 
-FIRES_SECONDS = 120.0
+FIRES_SECONDS = 240.0
 CLEARS_SECONDS = 120.0
 REGION = "fra"
 
 
 class Case(NamedTuple):
-    """A fault, and what takes it back. ``alert`` must fire by it."""
+    """A fault, and what takes it back. ``alert`` must fire by it. ``meanwhile``: what clients do until it is over."""
 
     alert: str
     what: str
-    do: Callable[[OwnStack], None]
-    undo: Callable[[OwnStack], None]
+    do: Callable[[OwnStack], object]
+    undo: Callable[[OwnStack], object]
+    meanwhile: Callable[[OwnStack], object] = lambda _: None
 
 
 def frozen(alert: str, part: str) -> Case:
@@ -73,7 +81,69 @@ def _used(client: redis.Redis) -> int:
 def _alarm(stack: OwnStack) -> None:
     """The broker says that it takes nothing when somebody publishes."""
     _disk("1000000GB")(stack)
-    ask(stack.port, "POST", "/v1/requests", body={"sources": ["ecb.rates"]})
+    _post(stack)
+
+
+def _post(stack: OwnStack, source: str = "ecb.rates", **options: object) -> None:
+    ask(stack.port, "POST", "/v1/requests", body={"sources": [source], **options})
+    time.sleep(0.2)  # a client that asks now and then
+
+
+def _config(server: str, name: str, value: str) -> Callable[[OwnStack], object]:
+    return lambda stack: stack.redis(server).config_set(name, value)
+
+
+def _not_durable(alert: str, server: str) -> Case:
+    return Case(
+        alert, f"{server} keeps no file", _config(server, "appendonly", "no"), _config(server, "appendonly", "yes")
+    )
+
+
+def _stop_region(stack: OwnStack) -> None:
+    stack.stop_part(f"bridge-{REGION}")
+    stack.stop_part(f"workers-{REGION}")
+
+
+def _start_region(stack: OwnStack) -> None:
+    stack.start_part(f"workers-{REGION}")
+    stack.start_part(f"bridge-{REGION}")
+
+
+def _file(name: str, text: str) -> tuple[Callable[[OwnStack], object], Callable[[OwnStack], object]]:
+    """Writes a file below the stack's folder, and takes it away."""
+    return (
+        lambda stack: (stack.folder / name).write_text(text, encoding="utf-8"),
+        lambda stack: (stack.folder / name).unlink(),
+    )
+
+
+def _letter(stack: OwnStack) -> None:
+    """A message that no bridge can read."""
+    kind, body = letters.body("garbage")
+    with pika.BlockingConnection(pika.URLParameters(stack.broker.url)) as connection:
+        properties = pika.BasicProperties(type=kind, delivery_mode=2)
+        connection.channel().basic_publish(
+            names.TASKS_EXCHANGE, names.routing_key(REGION, fast=False), body, properties
+        )
+
+
+def _drop_letters(stack: OwnStack) -> None:
+    kept = DeadLetters(stack.redis("hub"))
+    kept.drop([one.id for one in kept.all()])
+
+
+def _few_files(stack: OwnStack) -> None:
+    """The gateway may have few open files more than it has."""
+    pid = stack.pid("gateway")
+    there_are = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (there_are + 10, hard))
+
+
+def _many_files(stack: OwnStack) -> None:
+    pid = stack.pid("gateway")
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _disk(limit: str) -> Callable[[OwnStack], None]:
@@ -95,7 +165,24 @@ CASES = (
     stopped("history-away", "store"),
     frozen("gateway-away", "gateway"),
     stopped("metrics-away", f"bridge-{REGION}"),
-)
+    Case("region-down", f"bridge and workers of {REGION} are stopped", _stop_region, _start_region),
+    _not_durable("hub-redis-not-durable", "hub"),
+    _not_durable("region-redis-not-durable", f"redis-{REGION}"),
+    Case("source-broken", "a definition is wrong", *_file("sources/alerts.wrong.toml", "title = 5\n")),
+    Case("region-files-wrong", "a region's file is wrong", *_file("data/regions/wrong.toml", "title = 5\n")),
+    Case(
+        "source-failing", "a site answers 503",
+        lambda stack: site.behave(stack.ports.site, prefix="/www.ecb.europa.eu/", status=503),
+        lambda stack: site.behave(stack.ports.site),
+        lambda stack: _post(stack, deadline=5),
+    ),
+    Case("dead-letters", "nobody can read a message", _letter, _drop_letters),
+    Case(
+        "requests-refused", "RabbitMQ hangs while clients ask",
+        lambda stack: stack.signal("rabbitmq", signal.SIGSTOP), lambda stack: stack.signal("rabbitmq", signal.SIGCONT), _post,
+    ),
+    Case("open-files-short", "the gateway may open few files more", _few_files, _many_files),
+)  # fmt: skip
 
 
 def run(names: list[str]) -> int:
@@ -117,16 +204,21 @@ def run(names: list[str]) -> int:
 def tried(stack: OwnStack, prometheus: Prometheus, case: Case) -> bool:
     """Does one fault and takes it back; whether its alert fired and was over in time."""
     began = time.monotonic()
+
+    def fires() -> bool:
+        case.meanwhile(stack)
+        return prometheus.firing(case.alert)
+
     try:
         case.do(stack)
         try:
-            until(lambda: prometheus.firing(case.alert), f"{case.alert} to fire", FIRES_SECONDS)
+            until(fires, f"{case.alert} to fire", FIRES_SECONDS)
             fired = time.monotonic() - began
             beside = sorted(prometheus.all_firing() - {case.alert})
         finally:
             case.undo(stack)
         began = time.monotonic()
-        until(lambda: not prometheus.firing(case.alert), f"{case.alert} to be over", CLEARS_SECONDS)
+        until(lambda: not fires(), f"{case.alert} to be over", CLEARS_SECONDS)
         cleared = time.monotonic() - began
         until(lambda: ask(stack.port, "GET", "/readyz").status == 200, "the gateway to be ready", CLEARS_SECONDS)
         until(lambda: not prometheus.all_firing(), "no alert to fire", 2 * CLEARS_SECONDS)

@@ -1,6 +1,6 @@
 """Tasks, sources and workers. A room uses those below it; rooms on one line do not know each other (lint-imports holds that).
 
-    pool                                a region's worker processes on one host, and how many they are
+    pool | webhook                      a region's worker processes on one host, and how many they are; calls of webhooks, at the hub
     worker                              one worker process
     task                                one task's life
     answers | queue | fetch | parse     kept answers; the region's Redis; to the source and back; a page read into records

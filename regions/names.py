@@ -37,6 +37,11 @@ Hub (central Redis)
     nf:day:{region}          hash    the region's last day: a contract.Minute for each minute of the day from 0 to 1439
     nf:dead                  hash    dead letters by id, until an operator retries or drops them (web.flow.dead)
     nf:dead:at               zset    ids of the dead letters, by the time when they were kept (hub ms)
+    nf:webhook:{request}     hash    where to tell that a request has ended, with its secret, and how far that is (web.hub.webhooks)
+    nf:webhook:{request}:ended hash  the ledger of a request that has ended, until the message about it is made
+    nf:webhooks              zset    requests whose webhooks have no end yet, by the time at which to look at them (hub ms)
+    nf:webhooks:ended        zset    ended requests that have a webhook, by the time of their end (hub ms)
+    nf:webhooks:senders      zset    processes that call webhooks, by their last claim (hub ms)
     nf:wake                  channel ids of requests that have news; a "+" follows the id while tasks are unfinished
     nf:session:{digest}      string  a session of the console: the id of its API key (web.hub.sessions)
     nf:latest:{key}          string  the latest success for a question: when it finished (hub ms), bytes, its result's key
@@ -103,6 +108,11 @@ HUB = "hub"  # takes a region's place in results that the hub itself makes; no r
 BARRED = "nf:barred"
 REGIONS = "nf:regions"
 HOLDINGS = "nf:holdings"
+WEBHOOKS = "nf:webhooks"
+WEBHOOKS_ENDED = "nf:webhooks:ended"
+WEBHOOK_SENDERS = "nf:webhooks:senders"
+WEBHOOK_SENDER_MS = 8_000  # after its last claim a process counts as gone
+WEBHOOK_QUEUE = "hub.webhooks"  # the RQ queue on the hub's Redis; no region can have such a name
 TAKEOVER = "nf:takeover"
 TAKEOVER_TURN = "nf:takeover:turn"
 GATEWAY_LIST = "nf:gateways"
@@ -138,6 +148,8 @@ RESULTS_COLLECTION = "results"
 
 # The only function that a job may name, since RQ would import any.
 JOB_FUNCTION = "jobs.task.run"
+# That of a job which calls a webhook, on the hub's Redis.
+WEBHOOK_FUNCTION = "jobs.webhook.run"
 
 # Our own fields in a job's hash, beside RQ's: Lua scripts can't read RQ's packed data.
 JOB_DEADLINE = "nf_deadline"  # ms on the region Redis's clock
@@ -194,6 +206,16 @@ def used(key: str) -> str:
 def idempotency(key: str) -> str:
     """The hash on the hub that remembers which request a client's Idempotency-Key made."""
     return f"nf:idem:{key}"
+
+
+def webhook(request: str) -> str:
+    """The hash on the hub with a request's webhook: its address, its secret, and how far the call is."""
+    return f"nf:webhook:{request}"
+
+
+def webhook_ledger(request: str) -> str:
+    """The copy of a request's ledger from which the message for its webhook is made."""
+    return f"{webhook(request)}:ended"
 
 
 def events(request: str) -> str:

@@ -23,6 +23,7 @@ from regions.folders import Bridges, Folders
 from regions.gateway import Gateway, Port
 from regions.schedule import Count, Scale, ScaleRule, Seconds
 from regions.secret import VARIABLE, Secret, bound_by, is_secret, variable_of
+from regions.webhooks import Webhooks
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "NEARFETCH__"
@@ -191,6 +192,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     regions: Folders = field(default_factory=Folders)
     bridges: Bridges = field(default_factory=Bridges)
     fetch: Fetch = field(default_factory=Fetch)
+    webhooks: Webhooks = field(default_factory=Webhooks)
     log: Log = field(default_factory=Log)
     region: dict[str, Region] = field(default_factory=dict)
 

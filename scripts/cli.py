@@ -31,6 +31,7 @@ from scripts.commands.options import (
 )
 from scripts.commands.region import asking, day, region, scale
 from scripts.commands.source import source
+from scripts.commands.webhook import webhook
 from scripts.stack.data_folder import DataFolder, default_path
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.terminal import say
@@ -101,6 +102,19 @@ def workers(region: str, dry_run: bool) -> None:
     from regions.settings import Again  # noqa: PLC0415
 
     _process(lambda settings: processes.run(settings, settings.one(region).name, reload=Again(region)))
+
+
+@main.command()
+def webhooks() -> None:
+    """Runs a process that calls the webhooks of ended requests, from the hub. Any number of them may run.
+
+    \b
+    nearfetch webhooks
+    NEARFETCH__WEBHOOKS__PROXY=http://10.0.0.8:3128 nearfetch webhooks
+    """
+    from jobs.webhook import sender  # noqa: PLC0415
+
+    _process(sender.run)
 
 
 @main.command()
@@ -366,6 +380,7 @@ main.add_command(day)
 main.add_command(bridges)
 main.add_command(dead)
 main.add_command(key)
+main.add_command(webhook)
 
 
 @main.group()

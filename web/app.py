@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ from regions import connect, durability, logs
 from regions.loop import Loop
 from regions.process import settle_on_processor
 from regions.settings import Again, Limits, Settings
-from web.api import manual, openapi
+from web.api import manual, openapi, views
 from web.api.faults import Faults
 from web.api.health import Health
 from web.api.intake import Intake
@@ -57,6 +58,7 @@ from web.flow.served import Served
 from web.flow.settle import Settler
 from web.flow.sweep import Sweeper
 from web.flow.takeover import Takeover
+from web.flow.webhooks import Webhooks
 from web.http import problems, trace
 from web.http.exchange import Answer, Exchange, Head
 from web.http.owner import EVERYBODY, Owner
@@ -326,9 +328,15 @@ class Gateway:
         self.catalog = Catalog(settings.source_folders, settings.first_region)
         self.hub = Hub(settings)
         self.history = History(settings)
-        self.ledger = Ledger(self.hub.client, limits, archives=self.history.is_on)
+        self.ledger = Ledger(
+            self.hub.client,
+            limits,
+            archives=self.history.is_on,
+            webhook_retry_seconds=settings.webhooks.retry_seconds,
+        )
         self.keyring = Keyring(self.hub)
         self.archiver = Archiver(self.hub, self.ledger, self.history)
+        self.webhooks = Webhooks(settings, self.hub, partial(views.webhook_message, base=base))
         self.recall = Recall(self.history, self.ledger, base, limits.result_ttl_seconds)
         self.publisher = Publisher(settings)
         self.served = Served(settings, self.hub, self.catalog, self.publisher, reload)
@@ -345,7 +353,7 @@ class Gateway:
         self.hub.regained += [self.waiters.all, self.sweeper.grace.begin]
         self.publisher.regained.append(self.sweeper.grace.begin)
         self.takeover = Takeover(settings, self.hub, self.ledger, self.catalog, self.publisher, self.acceptor.cleaner)
-        rules = Rules(self.catalog, limits, settings.region, self.takeover.route)
+        rules = Rules(self.catalog, limits, settings.region, self.takeover.route, settings.webhooks.plain_http)
         repeats = Repeats(self.hub, self.ledger, self.waiters, self.acceptor.cleaner, self.recall, base)
         self.intake = Intake(rules, self.acceptor, self.waiters, repeats, self.keyring.limits, base)
         poller = Poller(
@@ -375,6 +383,7 @@ class Gateway:
             self.history.faults,
             self.served.faults,
             self._room,
+            self.webhooks.faults,
             *((self.keyring.faults,) if settings.gateway.keys else ()),
         )
         self.faults = Faults(settings, self.hub, self.ledger, self.catalog, self.takeover, self.publisher, told)
@@ -446,6 +455,7 @@ class Gateway:
         self.dead.start()
         self.archiver.start()
         self.faults.start()
+        self.webhooks.start()
         self._serving.start()
         self._refreshing.start(CATALOG_SECONDS)
 
@@ -466,6 +476,7 @@ class Gateway:
             *((self.keyring,) if self.settings.gateway.keys else ()),
             self.faults,
             self.archiver,
+            self.webhooks,
             self.dead,
             self.sweeper,
             self.listener,

@@ -13,6 +13,9 @@ used by several threads.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import ipaddress
 import json
 import os
@@ -39,6 +42,7 @@ __all__ = [
     "TaskFailed",
     "Unavailable",
     "read_events",
+    "verify_webhook",
 ]
 __version__ = "0.1.0"
 
@@ -180,9 +184,13 @@ class Nearfetch:
         max_age: float = 0.0,
         deadline: float | None = None,
         attrs: Mapping[str, Any] | None = None,
+        webhook: tuple[str, str] | None = None,
     ) -> Request:
-        """Asks several sources, and returns at once. A source is its id, or (id, params). Raises ``Refused``, ``Unavailable``."""
-        return self._submit(sources, max_age, deadline, attrs, wait=False)
+        """Asks several sources, and returns at once. A source is its id, or (id, params). Raises ``Refused``, ``Unavailable``.
+
+        ``webhook``: (address, secret); it is told when the request has ended, see ``verify_webhook``.
+        """
+        return self._submit(sources, max_age, deadline, attrs, wait=False, webhook=webhook)
 
     def request(self, request: str) -> Request:
         """A request that was submitted before, by its id. Raises ``Refused``, ``Unavailable``."""
@@ -257,6 +265,7 @@ class Nearfetch:
         attrs: Mapping[str, Any] | None,
         *,
         wait: bool,
+        webhook: tuple[str, str] | None = None,
     ) -> Request:
         body: dict[str, Any] = {"sources": [_asked(one) for one in sources]}
         if max_age:
@@ -265,11 +274,33 @@ class Nearfetch:
             body["deadline"] = deadline
         if attrs:
             body["attrs"] = attrs
+        if webhook is not None:
+            body["webhook"] = {"url": webhook[0], "secret": webhook[1]}
         headers = {"Idempotency-Key": str(uuid.uuid4())}
         seconds = min(WAIT_MAX_SECONDS, deadline or WAIT_MAX_SECONDS) if wait else 0.0
         if seconds:
             headers["Prefer"] = f"wait={seconds:g}"
         return Request(self, self.call("POST", "/v1/requests", body=body, headers=headers, seconds=seconds))
+
+
+def verify_webhook(headers: Mapping[str, str], body: bytes, secret: str, *, tolerance: float = 300.0) -> dict[str, Any]:
+    """The message of a webhook, as a receiver got it: {"type": "request.done", "timestamp", "data": the request without results}.
+
+    Raises ``ValueError`` if this secret did not sign it, or not within the last ``tolerance`` seconds. ``body``: its bytes, unchanged. A message may
+    come twice: the header ``webhook-id`` tells.
+    """
+    found = {name.lower(): value for name, value in headers.items()}
+    message, timestamp = found.get("webhook-id", ""), found.get("webhook-timestamp", "")
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > tolerance:
+        raise ValueError(f"expected a webhook-timestamp of the last {tolerance:g} s, found {timestamp[:20]!r}")
+    key = base64.b64decode(secret.removeprefix("whsec_") + "==")
+    signed = hmac.new(key, f"{message}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+    expected = b"v1," + base64.b64encode(signed)
+    signatures = found.get("webhook-signature", "").encode().split()
+    if not any(hmac.compare_digest(one, expected) for one in signatures):
+        raise ValueError("expected a webhook-signature by this secret, found none")
+    told: dict[str, Any] = json.loads(body)
+    return told
 
 
 class Request:

@@ -71,7 +71,7 @@ class Terms:
     ``jar`` holds the task's cookies; the fetch adds to them, and to ``received_bytes`` what the answers had on the wire:
     heads, and bodies before they are unpacked, also those of redirects and of a fetch that fails. ``admit`` is called when a redirect leads to another host,
     with the new address and before anything is sent there. It may wait, and it may raise. The time-out does not run while
-    ``admit`` waits, or while the process has no memory for more of the body.
+    ``admit`` waits, or while the process has no memory for more of the body. Without ``follows`` a redirect is the page.
     """
 
     deadline: float
@@ -80,6 +80,7 @@ class Terms:
     cancelled: Callable[[], bool]
     jar: RequestsCookieJar | None = None
     admit: Callable[[str], None] | None = None
+    follows: bool = True
     received_bytes: int = 0
 
 
@@ -136,7 +137,7 @@ class Fetcher:
                 answer = self._send(prepared, exchange)
                 try:
                     _keep_cookies(jar, answer, prepared)
-                    if answer.status not in REDIRECTS:
+                    if answer.status not in REDIRECTS or not terms.follows:
                         return self._page(request, prepared, answer, exchange, terms.max_bytes)
                     try:
                         hop = _next(hop, prepared, answer)

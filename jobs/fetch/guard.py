@@ -97,8 +97,8 @@ class Allowed:
         return address.version == self.network.version and address in self.network and self.port in (None, port)
 
 
-def parse_allow(text: str) -> list[Allowed]:
-    """Parses a list like ``127.0.0.1:8099, 10.0.0.0/8, [::1]:80, ::1``. Raises ``Faults`` with each wrong entry."""
+def parse_allow(text: str, key: str = "fetch.allow") -> list[Allowed]:
+    """Parses a list like ``127.0.0.1:8099, 10.0.0.0/8, [::1]:80, ::1``. Raises ``Faults`` with each wrong entry of the setting."""
     allowed: list[Allowed] = []
     faults: list[Fault] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -106,7 +106,7 @@ def parse_allow(text: str) -> list[Allowed]:
             allowed.append(_entry(part))
         except ValueError:
             message = f'expected an address, address:port or network like 10.0.0.0/8, found "{part}"'
-            faults.append(Fault("settings", None, "fetch.allow", message))
+            faults.append(Fault("settings", None, key, message))
     if faults:
         raise Faults(faults)
     return allowed

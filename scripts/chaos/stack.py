@@ -190,7 +190,7 @@ class ChaosStack(OwnStack):
     # Links
 
     def build(self) -> Stack:
-        """The parts of a stack with a link before each server of each part. The links come first; nobody needs dashboards."""
+        """The parts of a stack with a link before each server of each part. The links come first; nobody needs dashboards and webhooks."""
         self._slow = self.data.run / "slow-disk"
         built = parts.build(self.data, self.settings, self.ports, self.environ, live=False)
         self.broker = built.broker
@@ -206,7 +206,7 @@ class ChaosStack(OwnStack):
         linked = [
             replace(part, environment=self._environment(part))
             for part in built.parts
-            if not part.name.startswith("dashboard-")
+            if part.name != "webhooks" and not part.name.startswith("dashboard-")
         ]
         return replace(built, parts=[proxy, *linked])
 

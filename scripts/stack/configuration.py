@@ -129,6 +129,7 @@ def write(data: DataFolder, wanted: Settings, ports: Ports, broker: RabbitMQ, *,
         "regions": {"path": str(data.regions)},
         "bridges": {"path": str(data.bridges.absolute())},
         "fetch": msgspec.to_builtins(wanted.fetch) if live else with_site(wanted.fetch, ports.site),
+        "webhooks": msgspec.to_builtins(wanted.webhooks),
         "log": msgspec.to_builtins(wanted.log),
     }
     data.write("nearfetch.toml", to_toml(tables))

@@ -3,7 +3,7 @@
     servers   rabbitmq, its port mapper, the central Redis, a Redis for each region, the document store, the sample site,
               and the links to far regions
     regions   for each region a dashboard, workers and a bridge
-    entry     the gateway
+    entry     the gateway, and the process that calls webhooks
 
 They are stopped one stage at a time, from the last stage to the first, so no part loses a server that it needs.
 """
@@ -110,7 +110,8 @@ def build(
             data, wanted.region[name], ports.dashboard[name], configuration.environment(data, environ, name)
         )
     gateway = Part("gateway", "entry", python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
-    return Stack([*parts, gateway], broker)
+    webhooks = Part("webhooks", "entry", python("scripts.cli", "webhooks"), own, always, stop_seconds=40)
+    return Stack([*parts, webhooks, gateway], broker)
 
 
 def _links(wan: Wan, ports: Ports, environ: Mapping[str, str]) -> Part:

@@ -2,7 +2,7 @@
 
 servers ─ the port mapper, then RabbitMQ (the slowest) beside every Redis, the document store and the site
 regions ─ dashboards and workers as soon as every Redis is ready, bridges together with the gateway
-entry   ─ the gateway once RabbitMQ is ready. It is ready when it says so; a region is when the gateway sees it ``up``
+entry   ─ the gateway and the calls of webhooks once RabbitMQ is ready. It is ready when it says so; a region is when the gateway sees it ``up``
 """
 
 import subprocess
@@ -83,7 +83,7 @@ class Startup:
             self.done("links between hub and regions")
         self.start(*(f"workers-{name}" for name in regions), *self._there(*(f"dashboard-{name}" for name in regions)))
         self.wait("rabbitmq", self.parts["rabbitmq"].not_ready)
-        self.start("gateway", *(f"bridge-{name}" for name in regions))
+        self.start("gateway", *(f"bridge-{name}" for name in regions), *self._there("webhooks"))
         self.done(f"{'RabbitMQ':<19} 127.0.0.1:{self.ports.broker}")
         if "site" in self.parts:
             self.wait("site", self.parts["site"].not_ready)

@@ -137,6 +137,7 @@ def described(limits: Limits) -> dict[str, Any]:
         "servers": [{"url": "/", "description": "this gateway"}],
         "tags": [{"name": name, "description": what} for name, what in TAGS.items()],
         "paths": {path: {"parameters": SHARED, **calls} for path, calls in _paths(limits).items()},
+        "webhooks": {"request.done": {"post": _receiver()}},
         "components": {
             "schemas": schemas(limits),
             "headers": {name: {"schema": schema, "description": what} for name, (schema, what) in HEADERS.items()},
@@ -325,6 +326,27 @@ def _paths(limits: Limits) -> dict[str, Any]:
             ),
         },
     }  # fmt: skip
+
+
+def _receiver() -> Schema:
+    """What a receiver of webhooks gets (Standard Webhooks 1.0)."""
+    headers = [
+        _header("webhook-id", TEXT, "The same for every call about a request."),
+        _header("webhook-timestamp", TEXT, "When it was sent, in seconds since the epoch."),
+        _header("webhook-signature", TEXT, "`v1,` and the HMAC-SHA256 of `id.timestamp.body`, in base64."),
+    ]
+    return {
+        "operationId": "request_done",
+        "tags": ["Requests"],
+        "summary": "A request that named a webhook has ended.",
+        "parameters": headers,
+        "requestBody": {"required": True, "content": {JSON: {"schema": ref("Message")}}},
+        "responses": {
+            "2XX": {"description": "It is delivered."},
+            "410": {"description": "It is not sent again."},
+            "default": {"description": "It is sent again later."},
+        },
+    }
 
 
 def _call(

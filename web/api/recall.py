@@ -84,7 +84,9 @@ class Recall:
         Nothing if Redis has the request: then it was refused, and will be removed from the history, or is another tenant's.
         """
         view = None if self._ledger.tasks(request) is not None else self._history.read(request, after)
-        return view if view is not None and exchange.owner.may_see(view.tenant) else None
+        if view is None or not exchange.owner.may_see(view.tenant):
+            return None
+        return structs.replace(view, webhook=self._ledger.webhook(request))
 
     @property
     def is_on(self) -> bool:

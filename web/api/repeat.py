@@ -112,6 +112,7 @@ def _as_promised(view: View) -> View:
         more=False,
         last="",
         made={},
+        webhook=None if view.webhook is None else views.pending(view.webhook.url),
     )
 
 

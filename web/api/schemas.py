@@ -12,6 +12,7 @@ from jobs.errors import ORIGINS, TYPES
 from regions.settings import Limits
 from web.api import problem_types
 from web.api.recall import RUNNING, STATUSES
+from web.hub.webhooks import SECRET_PATTERN, STATES, URL_CHARACTERS_MAX, URL_PATTERN
 
 Schema = dict[str, Any]
 
@@ -72,8 +73,23 @@ def _asked(limits: Limits) -> dict[str, Schema]:
         ),
         "max_age": said({**SECONDS, "default": 0}, "How many seconds old an answer may be; 0 asks the source itself."),
         "attrs": said({**OPEN, "default": {}}, f"Comes back as it is; at most {limits.attrs_bytes_max} bytes of JSON."),
+        "webhook": said(ref("Webhook"), "Is called once when the request has ended."),
     }
-    return {"New": closed(new, optional=("deadline", "max_age", "attrs")), "Ask": asked}
+    webhook = {
+        "url": said(
+            {"type": "string", "maxLength": URL_CHARACTERS_MAX, "pattern": URL_PATTERN},
+            "https, or http on the gateway's machine, or where an operator permits it. Its address must be public.",
+        ),
+        "secret": said(
+            {"type": "string", "pattern": SECRET_PATTERN, "writeOnly": True},
+            "Signs the message: `whsec_` and 24 to 64 random bytes in base64.",
+        ),
+    }
+    return {
+        "New": closed(new, optional=("deadline", "max_age", "attrs", "webhook")),
+        "Ask": asked,
+        "Webhook": closed(webhook),
+    }
 
 
 def _of_results() -> dict[str, Schema]:
@@ -136,6 +152,21 @@ def _of_requests() -> dict[str, Schema]:
         "tasks": {"type": "array", "items": ref("Task")},
         "links": closed({"self": TEXT, "events": TEXT}),
         "attrs": OPEN,
+        "webhook": said(ref("WebhookState"), "If the request has one, and the hub still knows it."),
+    }
+    webhook = {
+        "url": said(TEXT, "Without its query."),
+        "state": {"enum": list(STATES)},
+        "attempts": COUNT,
+        "last_attempt_at": or_null(TIME),
+        "status": said(or_null({"type": "integer"}), "What the receiver answered last."),
+        "error": said(or_null(TEXT), "What was wrong with the last attempt."),
+        "next_attempt_at": or_null(TIME),
+    }
+    message = {
+        "type": {"const": "request.done"},
+        "timestamp": said(TIME, "When the request ended."),
+        "data": said(ref("Listed"), "The request without results and webhook."),
     }
     hop = {"hop": TEXT, "at": TIME, "after_ms": {"type": "integer"}, "where": TEXT, "attempt": COUNT, "note": TEXT}
     attempt = {
@@ -161,8 +192,10 @@ def _of_requests() -> dict[str, Schema]:
     return {
         "Moved": closed(moved),
         "Task": closed(task, optional=("moved",)),
-        "Request": closed(request, optional=("traceparent",)),
-        "Listed": closed(listed, optional=("traceparent",)),
+        "Request": closed(request, optional=("traceparent", "webhook")),
+        "Listed": closed(listed, optional=("traceparent", "webhook")),
+        "WebhookState": closed(webhook),
+        "Message": closed(message),
         "List": closed(
             {
                 "requests": {"type": "array", "items": ref("Listed")},

@@ -16,14 +16,16 @@ from regions.faults import nearest
 from regions.settings import Limits
 from web.api import query
 from web.http.problems import Problem, invalid, pointer
-from web.hub import ids
+from web.hub import ids, webhooks
 from web.hub.ledger import New, NewTask
 from web.hub.takeover import Moved
+from web.hub.webhooks import Webhook
 
 DEPTH_MAX: Final = 64
 SHOWN_MAX: Final = 100  # unknown members that are named one by one
-MEMBERS: Final = ("sources", "deadline", "max_age", "attrs")
+MEMBERS: Final = ("sources", "deadline", "max_age", "attrs", "webhook")
 TASK_MEMBERS: Final = ("source", "params")
+WEBHOOK_MEMBERS: Final = ("url", "secret")
 QUERY_OWN: Final = ("wait", "max_age", "deadline")
 AGE: Final = re.compile(r"\d+(\.\d*)?", re.ASCII)
 AGE_MAX_SECONDS: Final = 2.0**31  # caches take this for infinite (RFC 9111, 1.2.2)
@@ -55,13 +57,15 @@ def at_home(entry: Entry) -> tuple[str, Moved | None]:
 class Rules(Struct, frozen=True):
     """The sources, limits and regions by which a request is checked. Sources and regions change while the gateway runs.
 
-    ``route`` says which region is asked for a source, and why if it is not the source's own.
+    ``route`` says which region is asked for a source, and why if it is not the source's own. ``plain_http``: a webhook may have
+    an http address beyond this machine.
     """
 
     catalog: Catalog
     limits: Limits
     regions: Container[str]
     route: Callable[[Entry], tuple[str, Moved | None]] = at_home
+    plain_http: bool = False
 
 
 def is_json_type(content_type: str) -> bool:
@@ -125,6 +129,7 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
     written = _as_it_came(body, "attrs")
     if len(written) > limits.attrs_bytes_max:
         errors.append(("/attrs", f"expected {limits.attrs_bytes_max} bytes of JSON at most, found {len(written)}"))
+    webhook = _webhook(document["webhook"], rules, errors) if "webhook" in document else None
     if errors:
         raise invalid(errors)
     request = ids.new()
@@ -132,6 +137,7 @@ def validate(body: bytes, rules: Rules, *, sync: bool) -> New:
         id=request,
         tasks=_numbered(request, tasks),
         deadline_ms=int(deadline * 1000),
+        webhook=webhook,
         attrs=written,
         max_age=float(min(max_age, AGE_MAX_SECONDS)),
         sync=sync and len(tasks) == 1,
@@ -277,6 +283,31 @@ def _deadline(value: Any, limits: Limits, errors: Errors) -> float:
         errors.append(("/deadline", f"expected seconds above 0 and up to {most:g}, found {_shown(value)}"))
         return 0.0
     return float(value)
+
+
+def _webhook(found: Any, rules: Rules, errors: Errors) -> Webhook | None:
+    """A request's webhook; None if it is wrong. No message has its secret, or what may have been meant as one."""
+    if not isinstance(found, dict):
+        errors.append(("/webhook", 'expected {"url", "secret"}, found another value'))
+        return None
+    known = len(errors)
+    errors += _unknown("/webhook", found, WEBHOOK_MEMBERS)
+    url, secret = found.get("url"), found.get("secret")
+    if not isinstance(url, str):
+        errors.append(
+            ("/webhook/url", "expected an https address, found " + ("nothing" if url is None else "another value"))
+        )
+    elif (wrong := webhooks.wrong_url(url, plain_http=rules.plain_http)) is not None:
+        errors.append(("/webhook/url", f"expected {wrong}"))
+    if not isinstance(secret, str) or not webhooks.is_secret(secret):
+        errors.append(
+            (
+                "/webhook/secret",
+                "expected whsec_ and 24 to 64 bytes in base64, found "
+                + ("nothing" if secret is None else "another value"),
+            )
+        )
+    return Webhook(url, secret) if len(errors) == known and isinstance(url, str) and isinstance(secret, str) else None
 
 
 def _unknown(where: str, found: Mapping[str, Any], known: Sequence[str]) -> Errors:

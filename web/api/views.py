@@ -12,6 +12,7 @@ from jobs import contract
 from web.http import problems
 from web.http.exchange import Answer
 from web.hub.ledger import START, MovedView, New, NewTask, TaskView, Times, View
+from web.hub.webhooks import WebhookView, message, shown
 
 JSON: Final = ("Content-Type", "application/json")
 RETRY_AFTER: Final = ("Retry-After", "1")
@@ -37,7 +38,13 @@ def first_view(new: New, times: Times) -> View:
         cursor=START,
         more=False,
         traceparent=new.traceparent,
+        webhook=pending(new.webhook.url) if new.webhook else None,
     )
+
+
+def pending(url: str) -> WebhookView:
+    """The webhook of a request that has not ended."""
+    return WebhookView(shown(url), "pending")
 
 
 def _first_task(task: NewTask, times: Times) -> TaskView:
@@ -84,8 +91,14 @@ def closing(view: View, base: str, cursor: str, *, more: bool) -> bytes:
         "tasks": view.tasks,
         "links": {"self": link(base, view.id), "events": f"{link(base, view.id)}/events"},
         "attrs": msgspec.Raw(view.attrs),
+        **({} if view.webhook is None else {"webhook": view.webhook}),
     }
     return msgspec.json.encode(document)[1:-1]
+
+
+def webhook_message(view: View, ended_ms: int, base: str) -> bytes:
+    """What a request's webhook is told when the request has ended."""
+    return message(ended_ms, request_body(view, base, with_results=False))
 
 
 def link(base: str, request: str) -> str:

@@ -6,5 +6,6 @@ settle, refusals        end tasks by what the regions send; refused entries are 
 listen                  hears from the hub which requests have news
 sweep, dead, holdings   end what nobody ended: overdue tasks, dead letters, results that nobody waits for
 served                  which regions there are, as their files come and go
+webhooks                have the webhooks of ended requests called
 archive, history        take finished requests to MongoDB
 """

@@ -26,7 +26,7 @@ from regions import logs
 from web.flow.clean import Cleaner
 from web.flow.kept import Kept, Unwritten
 from web.flow.publish import Batch, Message, Publisher, message
-from web.hub import reuse, scripts
+from web.hub import reuse, scripts, webhooks
 from web.hub.ledger import Begun, Ledger, Limited, New, NewTask, Repeated, Times, message_of
 from web.hub.redis import Hub, HubUnavailable, reason_of
 from web.hub.tally import Tally
@@ -128,7 +128,8 @@ class Acceptor:
             return
         started = time.monotonic()
         try:
-            self._hub.admit([task.region for task in new.tasks], len(new.attrs))
+            extra_bytes = len(new.attrs) + (webhooks.BYTES if new.webhook else 0)
+            self._hub.admit([task.region for task in new.tasks], extra_bytes)
         except HubUnavailable as error:  # nothing was sent, so there is nothing to take back
             pending.end(Refused(new, error.reason))
             return

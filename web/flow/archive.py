@@ -19,13 +19,13 @@ from regions import durability, logs, names
 from regions.loop import Loop
 from regions.script import send, value
 from web.flow.history import History, HistoryAway
+from web.flow.kept import is_written
 from web.hub import scripts
 from web.hub.ledger import START, Ledger, View
 from web.hub.redis import Hub, HubUnavailable
 
 EVERY_SECONDS: Final = 0.5
 CALM_SECONDS: Final = 2.0  # the same after a look that found nothing
-FILE_LOOK_SECONDS: Final = 0.05  # between two questions whether the hub has written its file
 LEASE_MS: Final = 30_000  # longer than one batch can take
 AGAIN_MS: Final = 1_000  # until a request that is not accepted yet is looked at again
 BATCH: Final = 200
@@ -76,7 +76,7 @@ class Archiver:
             command = scripts.LEASE.command(archive=names.ARCHIVE, lease_ms=LEASE_MS, most=BATCH)
             leased, info = send(client, [command, durability.LOOK], [scripts.LEASE])
         requests = [request.decode() for request in value(leased)]
-        if requests and not self._is_written(durability.file_of(value(info))):
+        if requests and not is_written(self._hub, durability.file_of(value(info)), self._loop.stopping):
             self._give_back(requests)
             return 0
         if requests:
@@ -94,21 +94,6 @@ class Archiver:
                 raise
             left = left[len(share) :]
         return len(requests)
-
-    def _is_written(self, then: durability.File) -> bool:
-        """Waits until the hub's file holds what it had done at ``then``; False when the thread was stopped first.
-
-        A hub that is killed forgets what its file does not hold. A request that is refused for that reason would stay in
-        the history.
-        """
-        now, since = then, None
-        while not now.has(since):
-            if self._loop.stopping.wait(FILE_LOOK_SECONDS):
-                return False
-            with self._hub.asking() as client:
-                (info,) = send(client, [durability.LOOK], [])
-            now, since = durability.file_of(value(info)), then
-        return True
 
     def _archive(self, requests: list[str]) -> None:
         with self._hub.asking():

@@ -11,15 +11,32 @@ from typing import Final
 
 from msgspec import Struct
 
-from regions import logs
+from regions import durability, logs
 from regions.durability import File
+from regions.script import send, value
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, reason_of
 
 # A Redis writes at the latest 2 s after its answer, or hangs in the write; its next tick may come 0.1 s later.
 WRITE_SECONDS: Final = 3.0
+LOOK_SECONDS: Final = 0.05  # between two questions of a thread that waits for the file
 
 log = logs.get("accept")
+
+
+def is_written(hub: Hub, then: File, stopping: threading.Event) -> bool:
+    """Waits until the hub's file holds what it had done at ``then``; False when the thread was stopped first.
+
+    What leaves the hub for good, to the history or to a webhook, must not be what a killed hub would forget.
+    """
+    now, since = then, None
+    while not now.has(since):
+        if stopping.wait(LOOK_SECONDS):
+            return False
+        with hub.asking() as client:
+            (info,) = send(client, [durability.LOOK], [])
+        now, since = durability.file_of(value(info)), then
+    return True
 
 
 class Kept:

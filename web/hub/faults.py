@@ -133,6 +133,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "dead-letters": Kind(
         "ticket", "their tasks have failed", "nearfetch dead list says why; then nearfetch dead retry or drop", "rabbitmq"
     ),
+    "webhooks-away": Kind(
+        "page", "nobody is told that requests have ended; what is due waits for two days", "start nearfetch webhooks at the hub", "webhooks"
+    ),
     "region-files-wrong": Kind(
         "ticket", "new and changed regions are not taken", "correct the file that the message names; nearfetch config check"
     ),

@@ -20,16 +20,17 @@ from jobs import contract
 from regions import connect, durability, logs, names
 from regions.script import Script, send, value
 from regions.settings import Limits
-from web.hub import frame, scripts, takeover
+from web.hub import frame, scripts, takeover, webhooks
 from web.hub.keys import NO_LIMITS, KeyLimits
 from web.hub.region import RegionState, read_regions
 from web.hub.takeover import Moved
 from web.hub.tally import Tally
+from web.hub.webhooks import KEPT_MS, Webhook, WebhookView, view_of
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long
 REPEATABLE_MS: Final = 86_400_000  # how long an Idempotency-Key is remembered; longer if results are kept longer
-TAKEN_BACK_MS: Final = 2_000  # within which a gateway takes back what it answered 503 to
+TAKEN_BACK_MS: Final = scripts.TAKEN_BACK_MS
 REHEARSED: Final = "0" * 26  # an id that no request has
 PIECE_BYTES: Final = 262_144  # of results read at once for a client
 # Of results in one round trip. The hub answers nobody while it reads them, and all are in memory together.
@@ -78,6 +79,7 @@ class New(Struct, frozen=True, kw_only=True):
     key: str = ""
     limits: KeyLimits = NO_LIMITS
     traceparent: str = ""
+    webhook: Webhook | None = None
 
 
 class Limited(Struct, frozen=True):
@@ -187,6 +189,7 @@ class View(Struct, frozen=True, kw_only=True):
     last: str = ""  # the cursor after all results, also those that were not read (``more``)
     tenant: str = ""  # whose it is
     traceparent: str = ""  # as its client sent it
+    webhook: WebhookView | None = None
     made: dict[str, bytes] = msgspec.field(default_factory=dict)  # bytes made of this view, once for all its readers
 
     @property
@@ -237,9 +240,12 @@ class Settlement(Struct, frozen=True, kw_only=True):
 class Ledger:
     """Reads and changes the ledger. Raises what redis-py raises; ``Hub.asking`` translates it."""
 
-    def __init__(self, client: redis.Redis, limits: Limits, *, archives: bool = False) -> None:
-        """``archives``: notes finished requests for ``web.flow.archive``."""
+    def __init__(
+        self, client: redis.Redis, limits: Limits, *, archives: bool = False, webhook_retry_seconds: float = 86_400.0
+    ) -> None:
+        """``archives``: notes finished requests for ``web.flow.archive``. A webhook is called for ``webhook_retry_seconds``."""
         self._client, self._limits, self._archives = client, limits, archives
+        self._webhook_ms = int(webhook_retry_seconds * 1000) + KEPT_MS
         self.request_bytes_max, self.answer_bytes_max = limits.request_bytes_max, limits.answer_bytes_max
         self.tally = Tally()  # what this gateway has done
         # Called with tasks that have ended while other regions were asked, too: (request, (task, region) of those, ms left).
@@ -276,6 +282,10 @@ class Ledger:
             open_max=new.limits.open_tasks,
             bytes_max=new.limits.bytes_kept,
             traceparent=new.traceparent,
+            webhook=names.webhook(new.id) if new.webhook else "",
+            webhook_url=new.webhook.url if new.webhook else "",
+            webhook_secret=new.webhook.secret if new.webhook else "",
+            webhook_ms=self._webhook_ms,
             tasks=[
                 scripts.Begun(
                     task.id,
@@ -595,6 +605,10 @@ class Ledger:
             for one, after in asked
         ]
 
+    def webhook(self, request: str) -> WebhookView | None:
+        """How far a request's webhook is, also after the request has left Redis; None if the hub has none, or none any more."""
+        return webhooks.read(self._client, request)
+
     def have_results(self, places: Sequence[tuple[str, str]]) -> tuple[list[bool], durability.File]:
         """Returns (for each (request, cursor) whether that result is there, which a killed Redis may have lost; the hub's file then)."""
         commands: list[tuple[Any, ...]] = [
@@ -698,6 +712,11 @@ def _read_view(request: str, after: str, reply: list[Any], *, spliced: bool = Tr
     return _view(request, after, fields, found[::5], results, last.decode() if more else "")
 
 
+def view_without_results(request: str, flat: list[bytes]) -> View | None:
+    """A request of which only the ledger is known, as HGETALL tells it; None if it was not accepted."""
+    return _view(request, START, mapping(flat), [], [], "")
+
+
 def _view(
     request: str, after: str, fields: dict[bytes, bytes], entries: list[bytes], results: list[bytes], last: str
 ) -> View | None:
@@ -721,6 +740,7 @@ def _view(
         cursor=cursors[-1] if cursors else after,
         tenant=fields.get(b"tenant", b"").decode(),
         traceparent=fields.get(b"traceparent", b"").decode(),
+        webhook=view_of(fields, "webhook.") if b"webhook.url" in fields else None,
         more=bool(last),
         last=last,
     )

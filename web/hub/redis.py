@@ -151,13 +151,13 @@ class Hub:
         """The expected size of a task's result: a running mean for each region, so that no region distorts another's."""
         return self._mean_bytes.get(region, FIRST_MEAN_BYTES)
 
-    def admit(self, regions: Sequence[str], attrs_bytes: int) -> None:
+    def admit(self, regions: Sequence[str], extra_bytes: int) -> None:
         """Raises like ``check``, and ``HubFull`` if the request with its results would fill the server past ``FULL_AT``.
 
-        ``regions``: the region of each task. Requests that were admitted since the last probe count as well.
+        ``regions``: the region of each task; ``extra_bytes``: of its attrs and its webhook. Requests that were admitted since the last probe count as well.
         """
         self.check()
-        cost = REQUEST_BYTES + attrs_bytes + sum(TASK_BYTES + self.mean_result_bytes(region) for region in regions)
+        cost = REQUEST_BYTES + extra_bytes + sum(TASK_BYTES + self.mean_result_bytes(region) for region in regions)
         with self._lock:
             if self._limit and self._expected + self._admitted + cost > FULL_AT * self._limit:
                 raise HubFull(FULL)

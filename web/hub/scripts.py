@@ -18,12 +18,21 @@ from regions.script import Script
 SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, OUT = 1, 0, 2, 3, 4, 5, 6, 7
 ENDED: Final = (SETTLED, LAST)
 
+PENDING_MS: Final = (
+    5_000  # after its deadline and grace, until somebody looks whether a request with a webhook has ended
+)
+TAKEN_BACK_MS: Final = 2_000  # within which a gateway takes back what it answered 503 to
+
 _folder: Final = Folder(
     Path(__file__).with_name("lua"),
     {
         "SETTLED": SETTLED, "NOTHING": NOTHING, "LATE": LATE, "TOO_LARGE": TOO_LARGE, "LAST": LAST, "NO_FRAME": NO_FRAME,
         "NO_ROOM": NO_ROOM, "OUT": OUT, "WAKE": names.WAKE, "MORE": names.MORE, "HUB": names.HUB,
         "OPEN_OF": names.open_tasks(""), "RESULT_OF": names.result("%s", "%s"),
+        "WEBHOOKS": names.WEBHOOKS, "WEBHOOKS_ENDED": names.WEBHOOKS_ENDED, "WEBHOOK": names.webhook(""),
+        "ENDED_SUFFIX": names.webhook_ledger("").removeprefix(names.webhook("")), "TAKEN_BACK_MS": TAKEN_BACK_MS,
+        "LEDGER": names.ledger(""), "PENDING_MS": PENDING_MS,
+        "JOB": names.rq_job(""),
     },
 )  # fmt: skip
 
@@ -103,6 +112,15 @@ class Archived(Struct, frozen=True, gc=False):
     ledger: str
 
 
+class Message(Struct, frozen=True, gc=False):
+    """What a webhook is to be told, and the job that does so, as ``enqueue_webhooks.lua`` says."""
+
+    request: str
+    body: bytes
+    data: bytes
+    description: str
+
+
 BEGIN: Final = _load("begin", task=Begun)
 ACCEPT: Final = _load("accept")
 REFUSE: Final = _load("refuse", task=Refused)
@@ -121,3 +139,6 @@ SURPLUS: Final = _load("surplus")
 BAR: Final = _load("bar")
 JUDGE: Final = _load("judge")
 KEEP_DEAD: Final = _load("keep_dead")
+TAKE_WEBHOOKS: Final = _load("take_webhooks")
+ENQUEUE_WEBHOOKS: Final = _load("enqueue_webhooks", message=Message)
+RESEND_WEBHOOK: Final = _load("resend_webhook")

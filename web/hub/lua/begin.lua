@@ -6,11 +6,14 @@
 -- which `used` ("" without one) tells what it uses, it returns {-1, the limit, its value, after how many ms to ask again}.
 -- `open`: the key of the region's open tasks; `latest`: the key of the latest success of who asks the same; `moved`: why
 -- another region than the source's is asked, or ""; `ask`: what may ask another region until the deadline, kept in `asks`, or "".
--- keys: ledger, due, accepting, asks, repeated, used, listed
+-- `webhook`: the key of the request's webhook, or ""; it is kept for `webhook_ms` after the request must have ended.
+-- keys: ledger, due, accepting, asks, repeated, used, listed, webhook
 -- args: request, lease_ms, deadline_ms, ttl_ms, grace_ms, tasks_json, attrs_json, gateway, is_fast, max_age_ms,
---   answer_bytes_max, digest, repeatable_ms, tenant, rate_max, open_max, bytes_max, traceparent, tasks (task)
+--   answer_bytes_max, digest, repeatable_ms, tenant, rate_max, open_max, bytes_max, traceparent, webhook_url,
+--   webhook_secret, webhook_ms, tasks (task)
 -- rows: task (id, region, open, latest, moved, ask)
 -- uses: now, use
+-- constants: WEBHOOKS, PENDING_MS
 
 local now = now_ms()
 local deadline, expires, lease_ends = now + deadline_ms, now + ttl_ms, now + lease_ms
@@ -34,6 +37,13 @@ end
 if tenant ~= "" then redis.call("HSET", ledger, "tenant", tenant) end
 if traceparent ~= "" then redis.call("HSET", ledger, "traceparent", traceparent) end
 redis.call("ZADD", listed, 0, tenant .. "/" .. request)
+if webhook ~= "" then
+  redis.call("HSET", ledger, "webhook", webhook)
+  redis.call("HSET", webhook, "url", webhook_url, "secret", webhook_secret, "tenant", tenant, "state", "pending", "attempts", 0,
+    "expires", expires)
+  redis.call("PEXPIREAT", webhook, math.max(expires, deadline + grace_ms + webhook_ms))
+  redis.call("ZADD", WEBHOOKS, deadline + grace_ms + PENDING_MS, request)  -- by then it is due, or somebody looks why not
+end
 local max_age, room, answer = tonumber(max_age_ms), tonumber(answer_bytes_max), {now, deadline, expires}
 local may_move = false
 redis.call("HSET", ledger, "state", "accepting", "lease", lease_ends, "created", now, "deadline", deadline,

@@ -2,15 +2,17 @@
 -- Returns {ledger, [entry, frame of the result, task, region in its key, bytes of its JSON, …], 1 where more results
 -- wait, the last entry that there is}. A request that is not accepted has no results. With `how` (how a client reads
 -- them) it notes when each task was first read.
+-- Of a request's webhook, what may be shown stands behind the ledger's own fields, with "webhook." before each name.
 -- `result_format` makes the key of a result from a region and a task.
 -- keys: ledger, events, trail
 -- args: after, bytes_max, first_max, result_format, how
--- uses: now
+-- uses: now, webhook_told
 -- flags: allow-oom
 
-local state, expires = unpack(redis.call("HMGET", ledger, "state", "expires"))
+local state, expires, webhook = unpack(redis.call("HMGET", ledger, "state", "expires", "webhook"))
 local request, found, tasks, size, more, last = redis.call("HGETALL", ledger), {}, {}, 0, 0, after
 if state ~= "accepted" then return {request, found, more, last} end
+if webhook then tell_webhook(webhook, request) end
 local entries = redis.call("XRANGE", events, "(" .. after, "+")
 if #entries > 0 then last = entries[#entries][1] end
 for _, entry in ipairs(entries) do

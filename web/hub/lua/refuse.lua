@@ -3,13 +3,13 @@
 -- keys: ledger, due, accepting, events, archive, listed
 -- args: request, lapsed_only, archives, tasks (task)
 -- rows: task (id, open)
--- uses: now, asked, use
+-- uses: now, asked, use, webhook
 -- constants: OPEN_OF
 -- flags: allow-oom
 
 local now = now_ms()
-local wanted = {"state", "lease", "repeated", "used", "tenant"}
-local state, lease_ends, repeated, used, tenant = unpack(redis.call("HMGET", ledger, unpack(wanted)))
+local wanted = {"state", "lease", "repeated", "used", "tenant", "webhook"}
+local state, lease_ends, repeated, used, tenant, webhook = unpack(redis.call("HMGET", ledger, unpack(wanted)))
 if lapsed_only == "1" and (state ~= "accepting" or tonumber(lease_ends) > now) then
   if state ~= "accepting" then redis.call("ZREM", accepting, request) end
   return 0
@@ -29,5 +29,6 @@ for _, task in ipairs(tasks) do
 end
 if used and state ~= "refused" then free(used, open, 0, 0) end
 redis.call("DEL", events)
+if webhook then forget_webhook(webhook, request) end
 if repeated and redis.call("HGET", repeated, "request") == request then redis.call("DEL", repeated) end
 return 1

@@ -13,7 +13,7 @@
 -- args: request, request_bytes_max, archives, head_bytes_max, is_told, tasks (task)
 -- rows: task (id, region, status, finished_ms, size_bytes, frame, from_region, trail, is_latest, held_max, open, own,
 --   came, kept, held)
--- uses: now, several, use
+-- uses: now, several, use, webhook
 -- constants: SETTLED, NOTHING, LATE, TOO_LARGE, LAST, NO_FRAME, NO_ROOM, OUT, WAKE, MORE
 -- flags: allow-oom
 
@@ -127,7 +127,7 @@ if settled == 0 then return answers end
 redis.call("HSET", ledger, unpack(fields))
 redis.call("HINCRBY", ledger, "bytes", grown)
 for status, count in pairs(counts) do redis.call("HINCRBY", ledger, status, count) end
-local used, tenant = unpack(redis.call("HMGET", ledger, "used", "tenant"))
+local used, tenant, webhook, accepted = unpack(redis.call("HMGET", ledger, "used", "tenant", "webhook", "accepted"))
 local is_done = redis.call("HINCRBY", ledger, "completed", settled) == tonumber(total)
 if is_done then
   answers[last] = LAST
@@ -136,6 +136,7 @@ if is_done then
   -- A request that is still accepting will be accepted or refused a moment later.
   if archives == "1" then redis.call("ZADD", archive, state == "accepted" and now or now + 1000, request)
   else redis.call("ZREM", listed, (tenant or "") .. "/" .. request) end
+  if webhook and accepted then make_due(webhook, request, ledger, accepted) end
 end
 if used then free(used, settled, grown, expires) end
 redis.call("PEXPIREAT", events, expires)

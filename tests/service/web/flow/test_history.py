@@ -87,6 +87,25 @@ def test_a_request_that_left_redis_is_answered_as_before(stack, store):
     assert (after["results"], after["cursor"], after["done"]) == ([], request["cursor"], True)
 
 
+def test_a_request_that_left_redis_shows_its_webhook_as_long_as_the_hub_knows_it(stack, store):
+    webhook = {"url": "https://shop.example/hook", "secret": "whsec_" + "A" * 32}
+    promised = stack.post({"sources": ["demo.plain"], "webhook": webhook}).json()
+    stack.region.finish(stack.region.take("nyc"))
+    until(lambda: store.has(promised["id"]), "the request in the history")
+    lose(stack, promised["id"])
+    path = f"/v1/requests/{promised['id']}"
+    found = until(
+        lambda: (told := ask(stack.port, "GET", path).json())["webhook"]["state"] == "due" and told, "the end"
+    )
+    assert found["webhook"]["url"] == webhook["url"]
+    assert webhook["secret"] not in json.dumps(found)
+    stack.hub.client.delete(names.webhook(promised["id"]))
+    assert "webhook" not in ask(stack.port, "GET", path).json()
+    assert "webhook" not in json.dumps(
+        store.database[names.REQUESTS_COLLECTION].find_one({"_id": promised["id"]}), default=str
+    )
+
+
 def test_a_request_that_is_refused_after_all_leaves_the_history_and_is_never_read(stack, store):
     """Its accept got through after its client was answered 503, and it was done and archived before its refusal."""
     request = finished(stack, "demo.plain", LIST)

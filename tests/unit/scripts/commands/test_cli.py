@@ -53,6 +53,10 @@ COMMANDS = [
     "dead show",
     "dead retry",
     "dead drop",
+    "webhooks",
+    "webhook",
+    "webhook list",
+    "webhook resend",
 ]
 
 

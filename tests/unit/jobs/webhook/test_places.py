@@ -1,0 +1,114 @@
+"""Which claimed webhooks may be called: one receiver, or one tenant, does not delay the others."""
+
+import pytest
+
+from jobs.webhook.places import Places
+from jobs.webhook.queue import Job
+from tests.waiting import Clock
+
+
+def job(request: str, *, host: str = "shop.example", tenant: str = "") -> Job:
+    return Job(request, "n", tenant, f"https://{host}/hook", "", b"", 1)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def places(clock):
+    return Places(16, 15.0, clock)
+
+
+def started(places: Places) -> list[str]:
+    found = []
+    while (one := places.start()) is not None:
+        found.append(one)
+    return [one.request for one in found]
+
+
+def test_one_receiver_gets_a_quarter_of_the_threads_and_the_others_the_rest(places):
+    for n in range(6):
+        places.add(job(f"slow {n}"))
+    for n in range(3):
+        places.add(job(f"other {n}", host=f"h{n}.example"))
+    assert started(places) == ["slow 0", "slow 1", "slow 2", "slow 3", "other 0", "other 1", "other 2"]
+    assert places.room() == 9
+
+
+def test_one_tenant_gets_half_of_the_threads_however_many_receivers_it_names(places):
+    for n in range(20):
+        places.add(job(f"{n}", host=f"h{n}.example", tenant="a"))
+    places.add(job("b", host="other.example", tenant="b"))
+    assert started(places) == [*map(str, range(8)), "b"]
+
+
+def test_what_waits_follows_at_once_when_a_call_has_ended(places):
+    jobs = [job(f"{n}") for n in range(6)]
+    for one in jobs:
+        places.add(one)
+    assert started(places) == ["0", "1", "2", "3"]
+    places.end(jobs[0])
+    assert started(places) == ["4"]
+    assert places.put_off() == []
+
+
+def test_a_burst_for_a_quick_receiver_is_not_put_off(places, clock):
+    waiting = [job(f"{n}") for n in range(60)]
+    for one in waiting:
+        places.add(one)
+    called = 0
+    while (one := places.start()) is not None:
+        called += 1
+        clock.now += 0.05
+        places.end(one)
+        assert places.put_off() == []
+    assert called == 60
+
+
+def test_if_one_receiver_fills_the_room_half_of_what_waits_for_it_is_put_off(places, clock):
+    for n in range(64):
+        places.add(job(f"{n}"))
+    assert len(started(places)) == 4
+    assert places.room() == 0
+    clock.now += 5.0
+    gone = places.put_off()
+    assert [one.request for one, _ in gone] == [f"{n}" for n in range(34, 64)]
+    waits = [seconds for _, seconds in gone]
+    assert waits == sorted(waits)
+    assert waits[0] == 5.0  # as long as the calls before it have taken by now
+    assert waits[-1] > 30.0
+    assert places.room() == 12
+    places.add(job("other", host="other.example"))
+    assert started(places) == ["other"]
+
+
+def test_nothing_waits_for_longer_than_its_lease_permits(places, clock):
+    for n in range(5):
+        places.add(job(f"{n}"))
+    started(places)
+    clock.now += 6.9
+    assert places.put_off() == []
+    clock.now += 0.2
+    ((one, seconds),) = places.put_off()
+    assert (one.request, seconds) == ("4", pytest.approx(7.1))
+
+
+def test_thousands_of_calls_of_a_receiver_that_is_away_do_not_come_back_all_the_time(places, clock):
+    waits = []
+    for n in range(2_000):
+        places.add(job(f"{n}"))
+        started(places)
+        waits += [seconds for _, seconds in places.put_off()]
+    assert len(waits) > 1_900
+    clock.now += 15.0
+    assert max(waits) > 90  # by the time of a quick call; slower ones wait longer
+
+
+def test_all_that_waits_can_be_given_back(places):
+    for n in range(6):
+        places.add(job(f"{n}"))
+    started(places)
+    assert [one.request for one in places.leave()] == ["4", "5"]
+    assert places.leave() == []

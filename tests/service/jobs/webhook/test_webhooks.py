@@ -75,6 +75,7 @@ class Site:
         """A request with a webhook that has ended. It is due now: nobody waits two seconds."""
         new = self.begin(url, **options)
         settle(self.ledger, self.client, new, 0)
+        assert self.state(new.id).state == "due"
         self.hurry(new.id)
         return new.id
 
@@ -242,10 +243,11 @@ def test_a_receiver_that_wants_no_more_is_told_no_more(site, receiver):
 
 def test_a_redirect_is_not_followed(site, receiver):
     elsewhere = Deaf()
-    receiver.answers = [(307, {"Location": f"http://127.0.0.1:{elsewhere.port}/"}), 204]
+    away = {"Location": f"http://127.0.0.1:{elsewhere.port}/"}
+    receiver.answers = [(307, away), (303, away), (308, {"Location": "/other"}), 204]
     request = site.end(receiver.url)
     site.send()
-    assert site.until(request, "delivered").attempts == 2
+    assert site.until(request, "delivered").attempts == len(receiver.got) == 4
     assert elsewhere.connected == 0
     elsewhere.close()
 

@@ -27,7 +27,8 @@ from web.hub.redis import Hub, HubUnavailable
 from web.hub.webhooks import KEPT_MS
 
 EVERY_SECONDS: Final = 0.5
-CALM_SECONDS: Final = 2.0  # the same after a look that found nothing
+CALM_SECONDS: Final = 2.0  # the same after a look that found nothing, unless something is due earlier
+LEAST_SECONDS: Final = 0.05
 LEASE_MS: Final = 10_000  # longer than one batch can take
 LOOK_MS: Final = 60_000  # until a webhook whose job waits in the queue is looked at again
 BATCH: Final = 100
@@ -43,6 +44,7 @@ class Webhooks:
         self._hub, self._message = hub, message
         self._retry_ms = int(settings.webhooks.retry_seconds * 1000)
         self._queue = names.rq_queue(names.WEBHOOK_QUEUE)
+        self._next_seconds = CALM_SECONDS  # until the next look
         self._nobody = ""  # why nobody is told, at the last look
         self._loop = Loop("webhooks", self._turn)
 
@@ -69,7 +71,7 @@ class Webhooks:
             log.exception("enqueuing webhooks failed")
         else:
             self._loop.failures = 0
-            return EVERY_SECONDS if taken else CALM_SECONDS
+            return EVERY_SECONDS if taken else self._next_seconds
         return self._loop.backoff_seconds()
 
     def run_once(self) -> int:
@@ -85,7 +87,8 @@ class Webhooks:
                 sender_ms=names.WEBHOOK_SENDER_MS,
             )
             found, info = send(client, [command, durability.LOOK], [scripts.TAKE_WEBHOOKS])
-        taken, waiting, senders = value(found)
+        taken, waiting, senders, next_ms = value(found)
+        self._next_seconds = CALM_SECONDS if next_ms < 0 else min(CALM_SECONDS, max(LEAST_SECONDS, next_ms / 1000))
         self._nobody = (
             f"no process calls them: {waiting} wait; is nearfetch webhooks running?" if waiting and not senders else ""
         )

@@ -1,5 +1,5 @@
 -- Takes webhooks that are due and that no job calls. No other gateway gets them until the lease is over.
--- Returns {rows, how many jobs wait, how many processes call}. A row: {request, when it ended, its ledger}; the ledger is empty where
+-- Returns {rows, how many jobs wait, how many processes call, in how many ms the next one is due, -1 if there is none}. A row: {request, when it ended, its ledger}; the ledger is empty where
 -- the message is made already.
 -- `retry_ms`: for how long after the first look a call is tried. What ended more than `kept_ms` ago is not listed any more.
 -- keys: queue, senders
@@ -31,4 +31,6 @@ for _, request in ipairs(redis.call("ZRANGEBYSCORE", WEBHOOKS, "-inf", now, "LIM
   end
 end
 redis.call("ZREMRANGEBYSCORE", WEBHOOKS_ENDED, "-inf", now - kept_ms)
-return {found, redis.call("LLEN", queue), redis.call("ZCOUNT", senders, now - sender_ms, "+inf")}
+local first = redis.call("ZRANGE", WEBHOOKS, 0, 0, "WITHSCORES")[2]
+local next_ms = first and math.max(0, first - now) or -1
+return {found, redis.call("LLEN", queue), redis.call("ZCOUNT", senders, now - sender_ms, "+inf"), next_ms}

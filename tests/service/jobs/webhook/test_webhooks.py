@@ -1,6 +1,7 @@
 """Webhooks, from the end of a request to the receiver: a real Redis, the gateway's thread, real processes that call, real receivers."""
 
 import functools
+import itertools
 import json
 import os
 import signal
@@ -434,7 +435,7 @@ def test_a_request_that_is_refused_after_all_tells_nobody(site, receiver):
     assert at >= connect.redis_now_ms(site.client) + 500  # there is time to take it back
     site.hurry(new.id)
     taken = site.webhooks
-    found, _, _ = scripts.TAKE_WEBHOOKS.call(
+    found, _, _, _ = scripts.TAKE_WEBHOOKS.call(
         site.client, queue="q", senders="s", lease_ms=10_000, most=10, retry_ms=1_000, kept_ms=1_000, sender_ms=1_000
     )
     assert site.ledger.refuse(new.id, [(task.id, task.region) for task in new.tasks])
@@ -568,6 +569,42 @@ def test_a_hub_that_is_killed_forgets_no_webhook(tmp_path, start_redis, receiver
         site.stop()
 
 
+def test_no_kill_loses_a_webhook(tmp_path, start_redis):
+    """Processes that call and the hub's Redis are killed in the middle of it, and some answers are 500; ids are compared."""
+    redis = start_redis("hub")
+    site = Site(tmp_path, redis)
+    numbers = itertools.count()
+
+    def answer(handler) -> None:
+        handler.send_response(500 if next(numbers) % 5 == 0 else 204)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    receiver = Receiver(answer)
+    try:
+        told: list[str] = []
+        for round_ in range(4):
+            told += [site.end(receiver.url) for _ in range(15)]
+            sender, before = site.send(), len(receiver.got)
+            site.meanwhile(lambda b=before: len(receiver.got) >= b + 4, "some calls")
+            os.kill(sender.pid, signal.SIGKILL)
+            if round_ == 1:
+                redis.crash()
+                redis.running.start()
+                until(lambda: site.hub.run_once() or site.hub.away is None, "the hub to be back")
+        site.send()
+        for request in told:
+            site.hurry(request)  # leases of the dead, as if they were over
+        for request in told:
+            site.until(request, "delivered")
+        assert set(receiver.ids()) == {f"msg_{request}" for request in told}
+        assert receiver.wrong == []
+        assert len({got.body for got in receiver.got}) == len(told)  # each told the same, however often
+    finally:
+        site.stop()
+        receiver.close()
+
+
 def test_an_end_that_the_hub_has_not_in_its_file_is_not_told(site, receiver, monkeypatch):
     """A hub that is killed would forget it."""
     request = site.end(receiver.url)
@@ -583,6 +620,17 @@ def test_an_end_that_the_hub_has_not_in_its_file_is_not_told(site, receiver, mon
     assert len(looks) > 3
     assert site.client.llen(names.rq_queue(names.WEBHOOK_QUEUE)) == 1
     assert request
+
+
+def test_the_next_look_is_when_the_next_one_is_due(site, receiver):
+    assert site.webhooks._turn() == enqueuing.CALM_SECONDS
+    new = site.begin(receiver.url)
+    assert site.webhooks._turn() == enqueuing.CALM_SECONDS
+    settle(site.ledger, site.client, new, 0)
+    site.client.zadd(names.WEBHOOKS, {new.id: connect.redis_now_ms(site.client) + 900})
+    assert 0 < site.webhooks._turn() <= 0.9
+    site.hurry(new.id)
+    assert site.webhooks._turn() == enqueuing.EVERY_SECONDS
 
 
 def test_what_is_told_does_not_need_the_ledger_any_more(site, receiver):

@@ -1,4 +1,4 @@
-"""What one Redis shows: connection, clock, version, settings, rights of our user, and its room in memory and on the disk."""
+"""What one Redis shows: connection, version, settings, rights of our user, and its room in memory and on the disk."""
 
 import ipaddress
 import shlex
@@ -15,6 +15,7 @@ from jobs.queue.claim import CLAIM
 from regions import connect, durability, hosts, names
 from regions.script import send, value
 from regions.settings import Region, Settings
+from scripts.checks.clocks import Clocks
 from scripts.checks.finding import Finding
 from scripts.terminal import size
 from web.hub.scripts import OVERDUE, SETTLE
@@ -41,8 +42,6 @@ AWAY_COSTS: Final = {
 }
 ROOM: Final = 0.85  # of maxmemory; above it gateways answer 503, and from 90 % on bridges take nothing
 CLIENTS: Final = 0.8  # of maxclients
-CLOCK_BETTER_MS: Final = 1_000
-CLOCK_WRONG_MS: Final = 30_000  # reports of a region more than a minute ahead are refused
 # What our own user calls, beside reads and writes: of gateways at the hub's Redis, of bridges and workers at their region's.
 RIGHTS: Final[dict[bool, tuple[tuple[str, ...], ...]]] = {
     True: (
@@ -90,14 +89,17 @@ def _host(url: str) -> str:
     return authority.rpartition(":")[0].strip("[]") if authority.rpartition(":")[2].isdigit() else authority.strip("[]")
 
 
-def redis_seen(what: str, url: str, kind: str, *, is_hub: bool) -> Iterator[Finding]:
-    """All that one Redis shows. ``kind``: its ``durability``. A region's user at the hub's Redis sees its clock alone."""
+def redis_seen(what: str, url: str, kind: str, clocks: Clocks, *, is_hub: bool) -> Iterator[Finding]:
+    """All that one Redis shows; its clock goes into ``clocks``. ``kind``: its ``durability``.
+
+    A region's user at the hub's Redis sees its clock alone.
+    """
     where, cli = connect.without_password(url), command(url)
     common = {"what": what, "where": where}
     try:
         with connect.open_redis(url, name="check", connections=1) as client:
             client.ping()
-            yield from _clock(client, common)
+            yield from _timed(client, common, clocks)
             yield from _looked(client, common, cli, kind, is_hub=is_hub, is_near=is_here(url, "redis"))
     except redis.exceptions.NoPermissionError as error:
         yield Finding(check="setting", severity="unseen", note=f"not shown to this user: {error}", **common)
@@ -123,34 +125,14 @@ def redis_seen(what: str, url: str, kind: str, *, is_hub: bool) -> Iterator[Find
         )
 
 
-def _clock(client: redis.Redis, common: dict[str, str]) -> Iterator[Finding]:
-    """How far its host's clock is from this one's. The round trip is the error."""
+def _timed(client: redis.Redis, common: dict[str, str], clocks: Clocks) -> Iterator[Finding]:
+    """That it answers, and how far its host's clock is from this one's. The round trip is the error."""
     asked = time.time()
     there_ms = connect.redis_now_ms(client)
     answered = time.time()
     took_ms = (answered - asked) * 1000
-    off_ms = there_ms - (asked + answered) * 500
-    beyond_ms = max(0.0, abs(off_ms) - took_ms / 2 - 1)  # TIME was read within a millisecond
-    shown = f"{abs(off_ms) / 1000:.3f} s {'ahead of' if off_ms > 0 else 'behind'} this host's"
-    severity: Any = "wrong" if beyond_ms > CLOCK_WRONG_MS else "better" if beyond_ms > CLOCK_BETTER_MS else "fine"
+    clocks.note(common["what"], common["where"], there_ms - (asked + answered) * 500, took_ms / 2 + 1)
     yield Finding(check="connection", severity="fine", note=f"answers in {took_ms:.1f} ms", **common)
-    if severity == "fine":
-        yield Finding(check="clock", severity="fine", note=shown, **common)
-        return
-    cost = (
-        "a region that is more than a minute ahead of the hub has its reports refused, and looks dead; times in logs and traces do not fit together"
-        if severity == "wrong"
-        else "times in logs and in nearfetch where do not fit together; deadlines are right all the same"
-    )
-    yield Finding(
-        check="clock",
-        severity=severity,
-        expected="the time of this host, within a second",
-        found=shown,
-        cost=cost,
-        mend="timedatectl set-ntp true on both hosts; chronyc tracking says how far each is off",
-        **common,
-    )
 
 
 def _looked(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from jobs.contract import rfc3339
 from regions import connect
 from regions.settings import Region, Settings
 from scripts.checks import certificates, host, rabbitmq, redis_server, servers
+from scripts.checks.clocks import Clocks
 from scripts.checks.finding import Check, Finding, Secrets, beside
 from scripts.checks.servers import Server
 from scripts.commands.source_check import faults, known
@@ -88,6 +90,11 @@ def place(settings: Settings, url: str, data: Path | None, near: DataFolder | No
     return Place(settings, region, near, gateway, regions)
 
 
+def _compared(clocks: Clocks) -> Iterator[tuple[None, list[Finding]]]:
+    """The clocks, once all that answer have been read."""
+    yield None, list(clocks.findings())
+
+
 def _own(where: Place) -> Settings:
     """The settings with those regions alone that are looked at from here."""
     return msgspec.structs.replace(where.settings, region={one.name: one for one in where.regions})
@@ -95,7 +102,8 @@ def _own(where: Place) -> Settings:
 
 def run(where: Place, *, as_json: bool, every: bool) -> int:
     """Runs all checks, and prints what they find, those that are wrong as soon as they are known. Returns the exit code."""
-    todo = checks(where)
+    clocks = Clocks()
+    todo = checks(where, clocks)
     secrets = Secrets(where.settings, *([where.data.key] if where.data is not None else []))
     progress = Progress()
     found: list[Finding] = []
@@ -106,7 +114,7 @@ def run(where: Place, *, as_json: bool, every: bool) -> int:
                 f"{len(todo) - len(left)} of {len(todo)} checks: {', '.join(one.what for one in left[:3])}"
             )
 
-    for _, several in beside(todo, waiting):
+    for _, several in chain(beside(todo, waiting), _compared(clocks)):
         hidden = [secrets.hide(one) for one in several]
         found += hidden
         if not as_json:
@@ -132,11 +140,11 @@ def run(where: Place, *, as_json: bool, every: bool) -> int:
     return int(wrong > 0)
 
 
-def checks(where: Place) -> list[Check]:
+def checks(where: Place, clocks: Clocks) -> list[Check]:
     """All checks for this place."""
     settings, regions = where.settings, where.regions
     return [
-        *_of_servers(where),
+        *_of_servers(where, clocks),
         *_of_certificates(where),
         *_of_host(where),
         *_asks_gateway(where),
@@ -151,7 +159,7 @@ def checks(where: Place) -> list[Check]:
     ]
 
 
-def _of_servers(where: Place) -> Iterator[Check]:
+def _of_servers(where: Place, clocks: Clocks) -> Iterator[Check]:
     settings = _own(where)
     hub, away = settings.hub, redis_server.AWAY_COSTS
     shown = connect.without_password
@@ -159,7 +167,7 @@ def _of_servers(where: Place) -> Iterator[Check]:
     yield Check(
         "connection",
         "hub's Redis",
-        lambda: redis_server.redis_seen("hub's Redis", hub.redis, hub.durability, is_hub=True),
+        lambda: redis_server.redis_seen("hub's Redis", hub.redis, hub.durability, clocks, is_hub=True),
         shown(hub.redis),
         cost=away[True],
         mend=again,
@@ -169,7 +177,7 @@ def _of_servers(where: Place) -> Iterator[Check]:
         yield Check(
             "connection",
             what,
-            partial(redis_server.redis_seen, what, one.url, one.durability, is_hub=False),
+            partial(redis_server.redis_seen, what, one.url, one.durability, clocks, is_hub=False),
             shown(one.url),
             cost=away[False],
             mend=again,

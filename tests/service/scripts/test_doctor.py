@@ -15,6 +15,7 @@ from jobs.queue.claim import CLAIM
 from regions import names, settings
 from scripts.chaos import clocks
 from scripts.checks import redis_server
+from scripts.checks.clocks import Clocks
 from scripts.cli import main
 from scripts.stack import dashboard_roles, hub_acl
 from scripts.stack.ports import free_port
@@ -32,8 +33,10 @@ def server(tmp_path_factory):
     made.stop()
 
 
-def seen(instance, *, kind="strict", is_hub=False):
-    return list(redis_server.redis_seen("Redis of fra", instance.url, kind, is_hub=is_hub))
+def seen(instance, *, kind="strict", url=""):
+    known = Clocks()
+    found = list(redis_server.redis_seen("Redis of fra", url or instance.url, kind, known, is_hub=False))
+    return [*found, *known.findings()]
 
 
 def bad(findings):
@@ -101,14 +104,14 @@ def test_a_right_that_our_user_lacks_is_named(server):
         commands=["+@all", "-waitaof", "-config|set"],
     )
     url = f"redis://ours:{SECRET}@127.0.0.1:{server.port}/0"
-    found = bad(redis_server.redis_seen("Redis of fra", url, "strict", is_hub=False))
+    found = bad(seen(server, url=url))
     assert sorted(one.mend for one in found) == [
         "ACL SETUSER ours +config|set, then ACL SAVE",
         "ACL SETUSER ours +waitaof, then ACL SAVE",
     ]
     server.client.execute_command("ACL", "SETUSER", "ours", "+config|set", "+waitaof")
-    assert bad(redis_server.redis_seen("Redis of fra", url, "strict", is_hub=False)) == []
-    (wrong,) = bad(redis_server.redis_seen("Redis of fra", url.replace(SECRET, "other"), "strict", is_hub=False))
+    assert bad(seen(server, url=url)) == []
+    (wrong,) = bad(seen(server, url=url.replace(SECRET, "other")))
     assert (wrong.check, wrong.severity) == ("permission", "wrong")
 
 
@@ -130,7 +133,7 @@ def test_a_clock_that_is_off_is_found(server):
     try:
         for seconds, severity, shown in ((5, "better", 5.0), (-90, "wrong", 90.0), (0, "fine", 0.0)):
             clocks.step(pid, seconds)
-            (found,) = [one for one in seen(server) if one.check == "clock"]
+            (found,) = [one for one in seen(server) if (one.check, one.what) == ("clock", "Redis of fra")]
             said = found.found or found.note
             assert found.severity == severity
             assert float(said.split()[0]) == pytest.approx(shown, abs=0.9)

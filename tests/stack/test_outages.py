@@ -58,10 +58,22 @@ def region_says(stack, region: str, words: str) -> dict:
     return until(get, f"{region} to say {words}", SECONDS)
 
 
+def is_told(stack, name: str) -> None:
+    """``/v1/faults``, ``/readyz`` where it wakes somebody, ``/metrics`` and the log have a fault by its name."""
+    fault = until(
+        lambda: next((one for one in stack.get("/v1/faults")["faults"] if one["name"] == name), None), name, SECONDS
+    )
+    until(lambda: f'"fault":"{name}"' in stack.log("gateway"), f"{name} in the log", SECONDS)
+    until(lambda: f'nearfetch_fault{{name="{name}"' in ask(stack.port, "GET", "/metrics").body.decode(), "the metric")
+    if fault["severity"] == "page":
+        until(lambda: name in ask(stack.port, "GET", "/readyz").json()["faults"], f"{name} at /readyz", SECONDS)
+
+
 def test_a_hub_that_hangs_is_named_and_the_catalogue_is_still_there(stack):
     with hanging(stack, "hub"):
         problem = until(said(stack, "/readyz", 503), "the gateway to see it", SECONDS)
         assert "the hub's Redis does not answer" in problem["detail"]
+        is_told(stack, "hub-redis-away")
         assert ask(stack.port, "GET", "/v1/regions").status == 503
         assert ask(stack.port, "GET", "/healthz").status == 200
         text = status_says(stack, "not ready")
@@ -77,9 +89,11 @@ def test_a_broker_that_hangs_is_named_by_the_gateway_and_by_every_region(stack):
         assert ask(stack.port, "POST", "/v1/requests", body={"sources": ["ecb.rates"]}).status == 503
         problem = until(said(stack, "/readyz", 503), "the gateway to see it", SECONDS)
         assert "the broker" in problem["detail"]
-        view = region_says(stack, "fra", "RabbitMQ is away")
-        assert view["status"] == "degraded"
-        assert not any("worker" in reason for reason in view["reasons"])
+        is_told(stack, "rabbitmq-away")
+        for region in ("fra", "nyc", "sin"):
+            view = region_says(stack, region, "RabbitMQ is away")
+            assert (view["status"], view["faults"]) == ("degraded", ["region-rabbitmq-away"])
+        assert not [one for one in stack.get("/v1/faults")["faults"] if one["name"] == "region-rabbitmq-away"]
         text = status_says(stack, "RabbitMQ is away")
         assert "the broker" in text
 
@@ -102,6 +116,7 @@ def test_a_broker_without_room_on_its_disk_is_named_and_what_it_has_goes_on(stac
         problem = until(refused, "a post to be refused", SECONDS)
         assert "takes no messages: low on disk" in problem["detail"]
         assert "low on disk" in said(stack, "/readyz", 503)()["detail"]
+        is_told(stack, "rabbitmq-blocked")
         assert "low on disk" in status_says(stack, "not ready")
         ledger.collect(before)  # bridges consume all the same
         assert ask(stack.port, "GET", "/v1/regions/fra").json()["status"] == "up"
@@ -120,6 +135,7 @@ def test_a_regions_redis_that_hangs_is_named_and_nobody_calls_its_workers_dead(s
     with hanging(stack, "redis-fra"):
         view = region_says(stack, "fra", "its bridge is paused: its Redis is away")
         assert view["status"] == "degraded"
+        is_told(stack, "region-redis-away")
         waits = region_says(stack, "fra", "its workers wait: its Redis is away")
         assert waits["workers"][0]["processes"] == 2
         assert not any("no worker" in reason for reason in waits["reasons"])
@@ -142,6 +158,7 @@ def test_a_history_that_hangs_is_named_before_anybody_asks_it_and_requests_go_on
             SECONDS,
         )
         assert ask(stack.port, "GET", "/readyz").status == 200
+        is_told(stack, "history-away")
         assert "history: the history does not answer" in status_says(stack, "history:")
         assert ask(stack.port, "GET", "/v1/requests").status == 503
         request = ledger.post(["ecb.rates"])

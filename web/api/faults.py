@@ -225,11 +225,11 @@ class Faults:
         return [one for one in entries if one.definition is None or region in one.definition.regions(one.region)]
 
     def _taken_over(self, states: Mapping[str, RegionState]) -> list[Found]:
-        """The regions that lose their tasks, unless an operator wants it."""
+        """The regions that lose their tasks while something is wrong with them, unless an operator wants it."""
         return [
             Found("region-taken-over", f"standbys take its new tasks: {record.reason}", region=region)
             for region, record in self._takeover.records.items()
-            if region in states and record.why != DRAINED
+            if region in states and record.why != DRAINED and not record.well_ms
         ]
 
     def _look_at_sources(self, states: Mapping[str, RegionState], runs: Mapping[str, Learned]) -> Iterable[Found]:

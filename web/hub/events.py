@@ -21,7 +21,7 @@ PARTS: Final = {"bridge": "a bridge", "workers": "a pool of workers"}
 
 # The kinds of a fault's beginning and end, for those that have a word of their own.
 KINDS: Final = {
-    "region-taken-over": ("taken-over", "back"),
+    "region-taken-over": ("taken-over", "over"),
     "region-barred": ("quarantined", "let-in"),
     "region-bridge-paused": ("paused", "resumed"),
     "region-redis-away": ("paused", "resumed"),
@@ -65,6 +65,7 @@ class Happened:
         self._lost: dict[tuple[str, str], int] = {}  # worker processes that died, by region and pool
         self._parts: dict[str, set[str]] = {}  # by region
         self._drained: set[str] = set()
+        self._away: set[str] = set()  # regions that lost their tasks
         self._is_first = True
 
     def see(self, states: Mapping[str, RegionState], records: Mapping[str, Record]) -> list[tuple[str, Event]]:
@@ -77,6 +78,9 @@ class Happened:
                 how = ("drained", "an operator drains it") if is_drained else ("resumed", "it gets its new tasks again")
                 found.append((region, Event(state.now_ms, *how)))
             (self._drained.add if is_drained else self._drained.discard)(region)
+            if region in self._away and region not in records:
+                found.append((region, Event(state.now_ms, "back", "it gets its new tasks again")))
+        self._away = {region for region, record in records.items() if record.why != DRAINED}
         self._is_first = False
         return found
 

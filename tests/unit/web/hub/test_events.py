@@ -38,6 +38,14 @@ def test_a_drain_and_its_end_are_noted():
     assert [kind for kind, _ in seen(happened, fra(), record)] == ["drained"]
 
 
+def test_a_region_that_gets_its_tasks_again_is_back():
+    happened, record = Happened(), {"fra": Record(why="down", since_ms=NOW)}
+    assert seen(happened, fra(), record) == []
+    assert seen(happened, fra(), {"fra": Record(why="down", since_ms=NOW, well_ms=NOW)}) == []
+    assert seen(happened, fra()) == [("back", "it gets its new tasks again")]
+    assert seen(happened, fra()) == []
+
+
 def test_a_fault_is_an_event_when_it_begins_and_when_it_ends():
     book, fault = Book(), Found("region-redis-away", "its Redis is away", region="fra")
     other = Found("hub-redis-full", "full")

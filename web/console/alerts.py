@@ -16,7 +16,7 @@ from web.hub.faults import KINDS, RUNBOOKS, Fault, Kind
 
 REFRESH_SECONDS: Final = 2
 SEVERITIES: Final = {"page": "page: somebody should be woken", "ticket": "ticket: it can wait for the day"}
-SHOWN_MAX: Final = 200  # faults
+SHOWN_MAX: Final = 20  # faults of a name
 
 
 def page(parts: Parts, exchange: Exchange) -> Page:
@@ -43,14 +43,43 @@ def page(parts: Parts, exchange: Exchange) -> Page:
 
 
 def _list(faults: Sequence[Fault]) -> Html:
-    more = len(faults) - SHOWN_MAX
-    return join(
-        tag("ul", (_fault(one) for one in faults[:SHOWN_MAX]), class_="faults"),
-        tag("p", f"And {more:,} more: GET /v1/faults", class_="small") if more > 0 else None,
+    """A card for each name: with many sources, many have the same fault."""
+    by_name: dict[str, list[Fault]] = {}
+    for one in faults:
+        by_name.setdefault(one.name, []).append(one)
+    return tag("ul", (_faults(found) for found in by_name.values()), class_="faults")
+
+
+def _faults(found: Sequence[Fault]) -> Html:
+    first = found[0]
+    more = len(found) - SHOWN_MAX
+    lines = [tag("li", _line(one)) for one in found[:SHOWN_MAX]]
+    if more > 0:
+        lines.append(tag("li", f"and {more:,} more: GET /v1/faults"))
+    mend = first.mend if len(found) == 1 else general(KINDS[first.name].mend)
+    return tag(
+        "li",
+        tag(
+            "div",
+            tag("h2", first.name),
+            badge(first.severity),
+            tag("span", f"{len(found):,} times", class_="muted small") if len(found) > 1 else None,
+            class_="row",
+        ),
+        tag("ul", lines, class_="messages"),
+        tag(
+            "dl",
+            tag("div", tag("dt", "It costs"), tag("dd", cut(first.cost))),
+            tag("div", tag("dt", "What mends it"), tag("dd", cut(mend))),
+            class_="pairs",
+        ),
+        tag("p", tag("a", f"Runbook of {first.name}", href=first.runbook), class_="small"),
+        class_=f"card fault {first.severity}",
     )
 
 
-def _fault(one: Fault) -> Html:
+def _line(one: Fault) -> list[Child]:
+    """What is wrong, with whom, and since when."""
     about: list[Child] = []
     if one.region:
         about.append((" in ", tag("a", one.region, href="/regions")))
@@ -58,24 +87,8 @@ def _fault(one: Fault) -> Html:
         about.append((" of ", tag("a", one.source, href=f"/sources/{one.source}")))
     if one.part and one.part not in (one.region, one.source):
         about.append((" ", tag("code", cut(one.part))))
-    return tag(
-        "li",
-        tag(
-            "div",
-            tag("div", tag("h2", one.name), badge(one.severity), class_="row"),
-            tag("span", "since ", moment(one.since), class_="muted small"),
-            class_="row spread",
-        ),
-        tag("p", tag("strong", cut(one.message)), about),
-        tag(
-            "dl",
-            tag("div", tag("dt", "It costs"), tag("dd", cut(one.cost))),
-            tag("div", tag("dt", "What mends it"), tag("dd", cut(one.mend))),
-            class_="pairs",
-        ),
-        tag("p", tag("a", f"Runbook of {one.name}", href=one.runbook), class_="small"),
-        class_=f"card fault {one.severity}",
-    )
+    since = tag("span", " since ", moment(one.since), class_="muted small")
+    return [tag("strong", cut(one.message)), about, since]
 
 
 def _nothing() -> Html:

@@ -10,7 +10,7 @@ from web.console.markup import Html, tag
 from web.hub.recent import Hour
 
 SPARK_HEIGHT, SPARK_BAR, SPARK_STEP = 22, 3, 4
-HOURS_WIDTH, HOURS_HEIGHT, HOURS_LEFT, HOURS_BELOW = 720, 120, 44, 34
+HOURS_WIDTH, HOURS_HEIGHT, HOURS_LEFT, HOURS_BELOW = 720, 120, 52, 46
 RUNS_HEIGHT, RUN_WIDTH, RUN_STEP = 48, 3, 4
 LABEL_EVERY: Final = 3  # hours
 LOW: Final = 2  # the least height of something that is there
@@ -45,9 +45,9 @@ def by_hour(hours: Sequence[Hour]) -> Html:
         when = datetime.fromtimestamp(hour.at, UTC)
         if when.hour % LABEL_EVERY == 0:
             x = f"{HOURS_LEFT + (number + 0.5) * step:.1f}"
-            parts.append(tag("text", f"{when:%H}:00", class_="soft", x=x, y=HOURS_HEIGHT + 16, text_anchor="middle"))
+            parts.append(tag("text", f"{when:%H}:00", class_="soft", x=x, y=HOURS_HEIGHT + 20, text_anchor="middle"))
     parts.append(
-        tag("text", "runs by hour (UTC)", class_="soft", x=HOURS_WIDTH, y=HOURS_HEIGHT + 32, text_anchor="end")
+        tag("text", "runs by hour (UTC)", class_="soft", x=HOURS_WIDTH, y=HOURS_HEIGHT + 42, text_anchor="end")
     )
     return tag(
         "svg", parts, viewBox=f"0 0 {HOURS_WIDTH} {HOURS_HEIGHT + HOURS_BELOW}", class_="hours", role="img", aria_label=told(hours)

@@ -155,12 +155,13 @@ def _scale(view: View) -> Html:
 def _paused(view: View) -> Html:
     """What does not go on, and why. What stands among the reasons is not said twice."""
     lines: list[Child] = []
-    if taken := view["takeover"]:
+    taken = view["takeover"]
+    if taken:
         why = cut(taken["why"] + (f": {taken['detail']}" if taken["detail"] else ""))
         well = (", nothing is wrong since ", moment(cut(taken["well_since"]))) if taken["well_since"] else ()
         lines.append(("Standbys take its new tasks since ", moment(cut(taken["since"])), f", {why}", well, "."))
     lines += _by_trouble(view["left_alone"])
-    if view["not_movable"]:
+    if view["not_movable"] and (taken or view["status"] != "up"):
         lines.append(f"No standby could take over {_some(view['not_movable'])}.")
     if view["differs"]:
         lines.append(f"Other definitions there than at this gateway: {_some(view['differs'])}.")

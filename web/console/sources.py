@@ -213,9 +213,7 @@ def _day(parts: Parts, source: str, hours: Sequence[Hour]) -> Html:
     runs = parts.overview.last_runs(source)
     if not any(hour.runs for hour in hours) and not runs:
         return empty("It has not been asked.")
-    graph = tag(
-        "div", graphs.by_hour(hours), class_="scroll figure-box", tabindex=0, role="region", aria_label="Runs by hour"
-    )
+    graph = tag("div", graphs.by_hour(hours), class_="figure-box")
     words = tag("p", graphs.told(hours), class_="small")
     if not runs:
         return join(graph, words)

@@ -36,8 +36,10 @@ def test_more_faults_than_anybody_reads_are_counted():
         Found("source-degraded", "x", region="fra", source=f"a.{number}") for number in range(alerts.SHOWN_MAX + 7)
     ]
     text = alerts.page(parts(*found), LOOKING).main.text
-    assert "And 7 more" in text
-    assert text.count('class="card fault') == alerts.SHOWN_MAX
+    assert "and 7 more" in text
+    assert text.count('class="card fault') == 1
+    assert text.count('href="/sources/a.') == alerts.SHOWN_MAX
+    assert f"{alerts.SHOWN_MAX + 7} times" in text
 
 
 def test_each_fault_has_a_runbook_where_its_address_leads():

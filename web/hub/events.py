@@ -50,12 +50,17 @@ _event: Final = msgspec.json.Decoder(Event)
 
 def of_faults(at_ms: int, began: Iterable[Fault], ended: Iterable[Fault]) -> list[tuple[str, Event]]:
     """The events of faults that began or ended, each with its region."""
-    noted = [(one, 0, one.message) for one in began] + [(one, 1, f"over: {one.message}") for one in ended]
+    noted = [(one, 0, "") for one in began] + [(one, 1, "over: ") for one in ended]
     return [
-        (one.region, Event(at_ms, KINDS.get(one.name, OTHERS)[which], message))
-        for one, which, message in noted
+        (one.region, Event(at_ms, KINDS.get(one.name, OTHERS)[which], begin + of_source(one)))
+        for one, which, begin in noted
         if one.region
     ]
+
+
+def of_source(fault: Fault) -> str:
+    """The message of a fault, after the source that it is about."""
+    return f"{fault.source}: {fault.message}" if fault.source else fault.message
 
 
 class Happened:

@@ -8,14 +8,16 @@ import time
 import pytest
 from ulid import ULID
 
+from jobs.contract import Run
 from regions import connect, names
 from tests.service.conftest import RedisInstance
 from tests.service.gateway import JSON, LIST, GatewayProcess, Stack
 from tests.waiting import until
 from tests.wire import Wire, ask
 from web.flow.keyring import EVERY_SECONDS
-from web.hub import keys
+from web.hub import ids, keys
 from web.hub.keys import Key, KeyLimits
+from web.hub.runs import Runs
 
 PLAIN = {"sources": ["demo.plain"]}
 
@@ -325,3 +327,21 @@ def test_a_revoked_key_ends_its_stream_of_regions_and_a_keys_limit_holds_for_it(
         keys.delete(keyed.client, key.id)
         assert {event.name for event in events} <= {"region", ":"}  # and they end
     assert keyed.ask(text, "GET", "/v1/regions", Accept="text/event-stream").status == 401
+
+
+def test_what_fires_and_whose_failure_it_was_is_for_admins(keyed):
+    """A failure is known by the task of whoever asked: a tenant's key does not learn another tenant's."""
+    reader, admin = keyed.key("acme", "read"), keyed.key("ops", "admin")
+    task = ids.task(ids.new(), 1)
+    runs = Runs(keyed.client)
+    runs.add("nyc", Run(source="demo.plain", definition="0", error="contract", origin="parser"), 5, task)
+    runs.flush()
+    failures = {key: keyed.ask(key, "GET", "/v1/sources/demo.plain").json()["last_failure"] for key in (reader, admin)}
+    assert failures[admin]["task"] == task
+    assert failures[reader]["type"] == "contract"
+    assert not {"task", "request"} & failures[reader].keys()
+    assert task not in keyed.ask(reader, "GET", "/sources/demo.plain").body.decode()
+    assert task in keyed.ask(admin, "GET", "/sources/demo.plain").body.decode()
+    assert [keyed.ask(key, "GET", "/alerts").status for key in (reader, admin)] == [403, 200]
+    assert keyed.ask(reader, "GET", "/regions").status == 200
+    assert ask(keyed.port, "GET", "/regions/live").status == 401

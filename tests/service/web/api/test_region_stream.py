@@ -11,6 +11,7 @@ from tests.waiting import until
 from tests.wire import Wire, ask
 from web.api import region_stream
 from web.api.region_stream import without_ages
+from web.hub.redis import HubAway
 
 STREAM = {"Accept": "text/event-stream"}
 REGIONS = {"fra", "nyc", "sin"}
@@ -111,6 +112,24 @@ def test_an_outage_of_the_hub_is_told_and_then_every_region_again(own_stack):
         while (told := next(events)).name == "unavailable":
             pass
         assert {told.data["name"], *(next(events).data["name"] for _ in range(2))} == REGIONS
+
+
+def test_a_region_that_has_not_changed_is_told_again_after_an_outage(stack, monkeypatch):
+    """Whoever heard that the hub is away must hear that it is back."""
+    streams = stack.gateway.region_streams
+    view = {"name": "fra", "at_ms": 1}
+    answers = iter([[view], HubAway("away"), [view]])
+
+    def read() -> list[dict]:
+        answer = next(answers, [view])
+        if isinstance(answer, HubAway):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(streams, "_read", read)
+    with watching(stack.port) as events:
+        assert [next(events).name for _ in range(3)] == ["region", "unavailable", "region"]
+
 
 
 def test_more_clients_than_it_serves_are_refused(stack, monkeypatch):

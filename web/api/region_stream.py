@@ -178,7 +178,11 @@ class RegionStreams:
             return False
         if client.exchange.backlog:
             return True
-        new = {key: news for key, news in self._now.items() if client.known.get(key) != news.number}
+        new = {
+            key: news
+            for key, news in self._now.items()
+            if client.known.get(key) != news.number and (news.event != "gone" or key in client.known)
+        }
         if "" not in self._now:
             client.known.pop("", None)
         now = time.monotonic()

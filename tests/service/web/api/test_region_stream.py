@@ -131,6 +131,21 @@ def test_a_region_that_has_not_changed_is_told_again_after_an_outage(stack, monk
         assert [next(events).name for _ in range(3)] == ["region", "unavailable", "region"]
 
 
+def test_a_region_that_is_served_no_more_is_gone_for_those_who_saw_it(stack, monkeypatch):
+    streams = stack.gateway.region_streams
+    one, other, *_ = streams._read()
+    served = [one, other]
+    monkeypatch.setattr(streams, "_read", lambda: list(served))
+    with watching(stack.port) as events:
+        assert {next(events).data["name"] for _ in range(2)} == {one["name"], other["name"]}
+        served.remove(other)
+        told = next(events)
+        assert (told.name, told.data) == ("gone", {"name": other["name"]})
+        served[:] = [{**one, "title": "Another"}]
+        with watching(stack.port) as later:  # has never heard of the other one
+            assert (next(later).name, next(events).name) == ("region", "region")
+
+
 def test_more_clients_than_it_serves_are_refused(stack, monkeypatch):
     monkeypatch.setattr(region_stream, "CLIENTS_MAX", 2)
     with watching(stack.port) as one, watching(stack.port) as other:

@@ -15,7 +15,9 @@ def test_a_person_asks_sources_and_sees_where_the_time_went(stack, browser):
         tab.is_accessible()
         tab.page.get_by_role("link", name="hop by hop").first.click()
         expect(tab.page.locator("h1 + .badge")).to_have_text("succeeded")
-        for hop in ("accepted", "confirmed", "bridged", "claimed", "finished", "settled", "delivered"):
-            assert tab.page.locator(".way").first.get_by_text(hop, exact=True).count() >= 1, hop
+        cells = tab.page.locator(".way").first.locator("tbody td:first-child").all_inner_texts()
+        hops = [cell.split("\n")[0] for cell in cells]
+        assert hops[:2] == ["accepted", "confirmed"]
+        assert {"bridged", "claimed", "finished", "settled", "delivered"} <= set(hops)
         tab.is_accessible()
         tab.fits()

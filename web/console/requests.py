@@ -334,7 +334,7 @@ def _figures(result: contract.Result) -> Html:
     figures: list[tuple[str, Child]] = [
         ("records", str(result.count)),
         ("time", ms_text(result.timing.total_ms)),
-        ("fetched", bytes_text(result.bytes.raw)),
+        ("fetched", "unchanged" if not result.bytes.raw and result.bytes.spared else bytes_text(result.bytes.raw)),
         ("sent home", bytes_text(result.bytes.wire)),
         ("attempts", str(result.attempts)),
     ]

@@ -56,10 +56,11 @@ export function recordsTable(records, most, label) {
   for (const record of shown) for (const key of Object.keys(record)) names.add(key);
   const columns = [...names];
   const numeric = columns.map((column) => shown.some((one) => isNumber(own(one, column))) && shown.every((one) => (own(one, column) ?? null) === null || isNumber(own(one, column))));
+  const wordy = columns.map((column) => shown.some((one) => String(own(one, column) ?? "").length > 24));
   const head = element("thead", {}, element("tr", {}, ...columns.map((column, at) => element("th", numeric[at] ? { scope: "col", class: "number" } : { scope: "col" }, column))));
   const body = element("tbody", {});
   for (const record of shown) {
-    body.append(element("tr", {}, ...columns.map((column, at) => cell(own(record, column), numeric[at]))));
+    body.append(element("tr", {}, ...columns.map((column, at) => cell(own(record, column), numeric[at], wordy[at]))));
   }
   return element("div", { class: "scroll records", tabindex: "0", role: "region", "aria-label": `Records of ${label}` }, element("table", {}, head, body));
 }
@@ -73,8 +74,8 @@ function isNumber(value) {
   return typeof value === "number" || value instanceof Spelled;
 }
 
-function cell(value, isRight) {
-  const attributes = isRight ? { class: "number" } : {};
+function cell(value, isRight, isWordy) {
+  const attributes = isRight ? { class: "number" } : isWordy ? { class: "wordy" } : {};
   if (value === null || value === undefined) return element("td", { ...attributes, class: "null" }, "–");
   if (value instanceof Spelled) return element("td", attributes, value.text);
   if (typeof value === "string") {

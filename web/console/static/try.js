@@ -187,7 +187,7 @@ function* shown({ id: request, total }, result, { number, asked }) {
   const figures = [
     ["records", String(result.count)],
     ["time", msText(timing.total_ms)],
-    ["fetched", bytesText(bytes.raw)],
+    ["fetched", bytes.raw === 0 && bytes.spared ? "unchanged" : bytesText(bytes.raw)],
     ["sent home", bytesText(bytes.wire)],
     ["attempts", String(result.attempts)],
   ];
@@ -229,7 +229,7 @@ function* shown({ id: request, total }, result, { number, asked }) {
 function timings(timing) {
   const parts = [["queued", timing.queued_ms], ["turn", timing.turn_ms], ["fetch", timing.fetch_ms], ["parse", timing.parse_ms]];
   const rest = Math.max(0, timing.total_ms - parts.reduce((sum, [, ms]) => sum + ms, 0));
-  parts.push(["other", rest]);
+  parts.push(["other", rest]); // RabbitMQ, and the ways there and home
   const whole = Math.max(timing.total_ms, 0.001);
   const bar = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   bar.setAttribute("class", "bar");
@@ -245,7 +245,7 @@ function timings(timing) {
     at += wide;
   }
   const legend = element("p", { class: "legend small muted" },
-    ...parts.filter(([, ms]) => ms >= 0.05).map(([name, ms]) => element("span", { class: `part-${name}` }, `${name} ${msText(ms)}`)));
+    ...parts.filter(([, ms]) => ms >= 0.05).map(([name, ms]) => element("span", { class: `part-${name}` }, `${name === "other" ? "on the way" : name} ${msText(ms)}`)));
   return element("div", { class: "timing" }, bar, legend);
 }
 

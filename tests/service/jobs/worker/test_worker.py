@@ -94,7 +94,7 @@ def test_a_task_that_runs_for_a_while_is_told_to_the_hub(start, client, hub, tmp
     one = task(gate=str(tmp_path / "gate"))
     enqueue(client, [one])
     (said,) = until(lambda: out_entries(hub, b"claims"), "a claim at the hub")
-    ((request, id_, attempt, started_ms, (_, ((*_, last),), _)),) = json.loads(said[b"d"])
+    ((request, id_, attempt, started_ms, (_, ((*_, last, _turn_ms),), _)),) = json.loads(said[b"d"])
     assert (request, id_, attempt, last) == (one.request, one.task, 1, "")
     assert abs(started_ms - one.accepted_ms) < 20_000
 

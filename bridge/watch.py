@@ -113,6 +113,8 @@ class Watch:
         self._failures = 0
         self._took_ms: deque[float] = deque(maxlen=SLOW_LOOKS)
         self._lost: deque[float] = deque(maxlen=LOST_MAX)  # when it was lost (monotonic)
+        self._restarted: deque[float] = deque(maxlen=LOST_MAX)  # when another process answered
+        self._run_id = ""
 
     def run(self) -> None:
         """Measures until stopped."""
@@ -134,9 +136,15 @@ class Watch:
 
     @property
     def lost(self) -> int:
-        """How often the Redis was lost within the last minute."""
+        """How often the Redis was lost within the last minute: it did not answer, or was another process at the next look."""
         since = time.monotonic() - LOST_SECONDS
-        return sum(at > since for at in tuple(self._lost))
+        return max(sum(at > since for at in tuple(times)) for times in (self._lost, self._restarted))
+
+    def _meet(self, run_id: str) -> None:
+        """Counts another Redis process than before: redis-py reconnects in silence."""
+        if self._run_id and run_id != self._run_id:
+            self._restarted.append(time.monotonic())
+        self._run_id = run_id
 
     def run_once(self) -> None:
         """Looks once."""
@@ -177,12 +185,13 @@ class Watch:
         asked = [
             ("SET", names.FENCE, "probe"),
             ("LLEN", names.rq_queue(self._region)),
-            ("INFO", "memory", "persistence"),
+            ("INFO", "memory", "persistence", "server"),
         ]
         began = time.monotonic()
         wrote, ready, reply = send(self._client, asked, [])
         self._took_ms.append((time.monotonic() - began) * 1000)
         info = connect.info(value(reply))
+        self._meet(info["run_id"])
         refusal = fault = ""
         if isinstance(wrote, Exception):
             refusal, fault = f"its Redis refuses writes: {wrote}", refused(wrote)

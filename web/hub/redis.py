@@ -97,6 +97,8 @@ class Hub:
         self._admitted = 0.0  # bytes of requests since then
         self._took: deque[float] = deque(maxlen=SLOW_PROBES)  # seconds that the last probes took
         self._lost_at: deque[float] = deque(maxlen=100)  # when it was lost (monotonic)
+        self._restarted_at: deque[float] = deque(maxlen=100)  # when another process than before answered
+        self._run_id = ""
         self._lock = threading.Lock()
         self._is_calm = False
         self._loop = Loop("hub-probe", self._turn)
@@ -117,7 +119,8 @@ class Hub:
         )
         found = [Found(name, reason) for name, reason in known if reason is not None][:1]
         now, took = time.monotonic(), tuple(self._took)
-        if (lost := sum(at > now - LOST_SECONDS for at in tuple(self._lost_at))) >= RESTARTS:
+        lost = max(sum(at > now - LOST_SECONDS for at in tuple(of)) for of in (self._lost_at, self._restarted_at))
+        if lost >= RESTARTS:
             found.append(
                 Found("hub-redis-restarts", f"the hub's Redis comes and goes: it was lost {lost} times in a minute")
             )
@@ -239,7 +242,7 @@ class Hub:
         try:
             regions = list(self._regions)
             counts = [("ZCARD", names.open_tasks(region)) for region in regions]
-            asked = [("INFO", "memory", "persistence", "replication"), *counts]
+            asked = [("INFO", "memory", "persistence", "replication", "server"), *counts]
             began = time.monotonic()
             reply, *open_tasks = map(value, send(self._probe, asked, []))
             self._took.append(time.monotonic() - began)
@@ -252,6 +255,9 @@ class Hub:
             self.lost(error)
             return
         self._loop.failures = 0
+        if self._run_id not in ("", info["run_id"]):
+            self._restarted_at.append(time.monotonic())
+        self._run_id = info["run_id"]
         refused, self._refusal = self._refusal, refusal(info)
         if info["role"] != "master":  # another host of the list is the master, or will be
             self._probe.connection_pool.disconnect()

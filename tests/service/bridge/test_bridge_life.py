@@ -136,8 +136,9 @@ def test_a_bridge_with_two_brokers_goes_on_with_the_second_when_the_first_dies(
 
 
 def test_a_broker_that_hangs_is_told_by_its_name_before_a_heartbeat_is_missed(
-    hub_redis, region_redis, first_broker
+    hub_redis, region_redis, first_broker, monkeypatch
 ) -> None:
+    monkeypatch.setattr(connect, "HEARTBEAT_SECONDS", 600)
     region = Region("hangs", hub_redis, region_redis, first_broker.host)
     region.broker.declare()
     config = region.settings()
@@ -231,3 +232,12 @@ def test_a_bridge_is_told_of_the_first_clock_and_of_a_stop_however_seldom_it_loo
         began = time.monotonic()
         running.stop()
     assert time.monotonic() - began < bridge_module.STOP_SECONDS
+
+
+def test_a_redis_that_restarts_is_counted_though_no_look_met_it_away(region: Region) -> None:
+    with region.bridging() as running:
+        for restarts in (1, 2):
+            running.wait_for("consuming")
+            region.redis.running.kill()
+            region.redis.running.start()
+            until(lambda: running.status.redis_lost == restarts, "the restart to be counted")  # noqa: B023

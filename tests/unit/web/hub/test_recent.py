@@ -27,7 +27,9 @@ def test_a_task_took_from_the_time_in_its_id_to_its_end():
     assert took_ms(task, 0) == 0  # a region's clock is behind: nothing takes less than no time
 
 
-@pytest.mark.parametrize(("task", "finished_ms"), [("T1", 5), ("", 5), ("!" * 26, 5), ("01M8KQF9B27MBDKSK410AHNK00", 10**14)])
+@pytest.mark.parametrize(
+    ("task", "finished_ms"), [("T1", 5), ("", 5), ("!" * 26, 5), ("01M8KQF9B27MBDKSK410AHNK00", 10**14)]
+)
 def test_what_can_not_be_right_has_no_duration(task, finished_ms):
     assert took_ms(task, finished_ms) is None
 

@@ -1,8 +1,8 @@
 // What every page has: buttons to copy code, times in the reader's zone, and parts that keep themselves up to date.
 
-const when = new Intl.DateTimeFormat(undefined, {
-  year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
-});
+const CLOCK = { hour: "numeric", minute: "2-digit", second: "2-digit" };
+const thisYear = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", ...CLOCK });
+const otherYear = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", ...CLOCK });
 
 /** Adds to a part of the page what its markup asks for; call it for parts that come later, too. */
 export function enhance(root) {
@@ -10,7 +10,7 @@ export function enhance(root) {
     const date = new Date(time.dateTime);
     if (!Number.isNaN(date.getTime())) {
       time.title = time.dateTime;
-      time.textContent = when.format(date);
+      time.textContent = (date.getFullYear() === new Date().getFullYear() ? thisYear : otherYear).format(date);
     }
   }
   for (const box of root.querySelectorAll("[data-copy]")) {

@@ -86,7 +86,13 @@ def page(parts: Parts, exchange: Exchange) -> None:
         main = join(
             tag("h1", "Requests"),
             _filters(parts, filters),
-            tag("div", notice, listed, id="found", data_refresh=None if wanted.before else REFRESH_SECONDS),
+            tag(
+                "div",
+                notice,
+                listed,
+                id="found",
+                data_refresh=None if wanted.before and not notice else REFRESH_SECONDS,
+            ),
             tag("div", latest, older, class_="row"),
         )
         return frame.answer(Page("Requests", main, ("more.js",)), exchange, parts.files)

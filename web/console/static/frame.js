@@ -105,7 +105,8 @@ function refresh() {
     if (!document.hidden) {
       try {
         const page = await fetched(location.href);
-        if (page) renew(page, due.map((one) => one.id));
+        // A list that was made longer meanwhile is left alone.
+        if (page) renew(page, due.map((one) => one.id).filter((id) => document.getElementById(id)?.dataset.refresh));
       } catch { /* the gateway does not answer: the next try may */ }
     }
     refresh();

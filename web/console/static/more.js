@@ -2,6 +2,11 @@
 
 import { enhance, fetched, say } from "./frame.js";
 
+const said = document.createElement("p");
+said.className = "muted small";
+said.setAttribute("role", "status");
+document.getElementById("older")?.parentElement.after(said);
+
 function watch() {
   const older = document.getElementById("older");
   older?.addEventListener("click", async (event) => {
@@ -9,7 +14,12 @@ function watch() {
     event.preventDefault();
     older.setAttribute("aria-busy", "true");
     const page = await fetched(older.href).catch(() => null);
-    if (!page?.querySelector("#found tbody")) { location.assign(older.href); return; }
+    older.removeAttribute("aria-busy");
+    if (!page?.querySelector("#found tbody")) {
+      said.textContent = page?.querySelector("#found, main")?.textContent ?? "The gateway does not answer.";
+      return;
+    }
+    said.textContent = "";
     delete document.getElementById("found").dataset.refresh; // it would be cut to its first page again
     const rows = [...page.querySelectorAll("#found tbody tr")];
     document.querySelector("#found tbody").append(...rows.map((row) => document.adoptNode(row)));

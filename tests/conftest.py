@@ -39,7 +39,7 @@ LONG = {
     "promises": 280, "second stack": 260, "third stack": 270, "stack": 185, "test_cron": 130, "test_every_fault": 100, "own broker": 120, "test_ensure": 60,
     "test_up_alone": 80, "test_pages": 60, "test_try": 40, "test_stuck_workers": 80, "test_pool": 80, "test_turn_workers": 80, "test_worker": 70, "test_worker_crash": 60, "test_backlog_across_ocean": 60,
     "test_definitions": 60, "test_bombs": 50, "test_clock": 50, "test_shared_fetch_workers": 50, "test_cache_workers": 40, "test_scaling": 40, "test_ssrf": 40,
-    "test_dead": 30, "test_examiner": 30, "test_forged_tasks": 30, "test_gateway_threads": 30, "test_history": 30, "test_hostile_entries": 30, "test_hub_clock": 30,
+    "test_dead": 30, "test_examiner": 30, "test_figures": 60, "test_forged_tasks": 30, "test_gateway_threads": 30, "test_history": 30, "test_hostile_entries": 30, "test_hub_clock": 30,
     "test_manners_workers": 30, "test_more_hosts": 30, "test_patterns": 30, "test_policy": 60, "test_raw_worker": 30, "test_scale": 30,
 }  # fmt: skip
 

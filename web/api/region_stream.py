@@ -17,7 +17,7 @@ import msgspec
 
 from regions import logs
 from regions.loop import Loop
-from web.api.events import COMMENT, COMMENT_SECONDS, HEAD
+from web.api.events import BEGIN, COMMENT, COMMENT_SECONDS, HEAD
 from web.flow.keyring import Keyring
 from web.http import problems
 from web.http.exchange import Exchange
@@ -117,7 +117,7 @@ class RegionStreams:
                 raise problems.unavailable(f"this gateway has as many region streams as it serves: {CLIENTS_MAX}")
             exchange.park()
             client = _Client(exchange, shown)
-            exchange.open_stream(HEAD)
+            exchange.open_stream(HEAD, BEGIN)
             self._clients[client] = None
         exchange.watch(self, client)
         self._loop.wake()

@@ -2,7 +2,8 @@
 
 servers ─ the port mapper, then RabbitMQ (the slowest) beside every Redis, the document store and the site
 regions ─ dashboards and workers as soon as every Redis is ready, bridges together with the gateway
-entry   ─ the gateway and the calls of webhooks once RabbitMQ is ready. It is ready when it says so; a region is when the gateway sees it ``up``
+entry   ─ the gateway once RabbitMQ is ready. It is ready when it says so; a region is when the gateway sees it ``up``. Then
+          what calls webhooks
 """
 
 import subprocess
@@ -83,7 +84,7 @@ class Startup:
             self.done("links between hub and regions")
         self.start(*(f"workers-{name}" for name in regions), *self._there(*(f"dashboard-{name}" for name in regions)))
         self.wait("rabbitmq", self.parts["rabbitmq"].not_ready)
-        self.start("gateway", *(f"bridge-{name}" for name in regions), *self._there("webhooks"))
+        self.start("gateway", *(f"bridge-{name}" for name in regions))
         self.done(f"{'RabbitMQ':<19} 127.0.0.1:{self.ports.broker}")
         if "site" in self.parts:
             self.wait("site", self.parts["site"].not_ready)
@@ -97,6 +98,7 @@ class Startup:
         )  # the queues are declared by now, since the bridges consume
         keeping.start()
         self.wait("gateway", answers(self.ports.gateway, "/readyz"))
+        self.start(*self._there("webhooks"))  # nobody waits for it: its start must not delay the gateway's
         keeping.join()
         self.done(f"{'gateway':<19} 127.0.0.1:{self.ports.gateway}")
 

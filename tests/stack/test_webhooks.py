@@ -13,7 +13,7 @@ WEBHOOK = {"url": "https://shop.example/hook?token=hidden", "secret": "whsec_" +
 def test_webhooks_are_called_by_a_process_of_up(stack):
     """By the proxy of this stack, which is not there: so nothing leaves this machine, and what was tried is shown."""
     ledger = Ledger(stack)
-    before = stack.pids()["webhooks"]
+    before = until(lambda: stack.pids().get("webhooks"), "the process")
     os.kill(before, signal.SIGKILL)
     request = ledger.post(["ecb.rates"], webhook=WEBHOOK)
     ledger.collect(request)

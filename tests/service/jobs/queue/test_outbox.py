@@ -213,6 +213,20 @@ def test_another_process_ships_orphans_when_their_shipper_died(region_redis, hub
     assert results(hub_redis.client) == ["T1"]
 
 
+def test_orphans_from_before_a_step_back_that_was_taken_as_the_time_are_shipped(region_redis, hub_redis, home):
+    """Nobody was there to see the step. The ids of later results are ahead, too: Redis makes no smaller ones."""
+    client = region_redis.client
+    stored(client, outcome(1), age_seconds=-3600)
+    client.xadd(
+        names.OUTBOX, {"q": "R2", "t": "T2", "s": "succeeded", "f": 1, "x": 9_000_000_000_000, "b": 610, "r": b"x" * 10}
+    )
+    client.incrby(names.OUTBOX_BYTES, 10)
+    leftovers = Leftovers(client, home, "w1")
+    assert leftovers.run_once()
+    assert results(hub_redis.client) == ["T1", "T2"]
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+
+
 def test_orphans_stay_while_the_hub_is_away_and_are_sent_when_it_is_back(region_redis, hub_redis, home):
     client = region_redis.client
     stored(client, outcome(1), age_seconds=10)

@@ -24,7 +24,7 @@ from scripts.stack.configuration import Ports
 from scripts.stack.dashboard_roles import OPERATOR_ACL, READER_ACL
 from scripts.stack.data_folder import DataFolder
 from scripts.stack.distance import Wan
-from scripts.stack.probes import Probe, always, answers, listens
+from scripts.stack.probes import Probe, always, answers, listens, noted
 from scripts.stack.services import RabbitMQ, Service, document_store, path_with_sbin, redis_server
 
 STAGES: Final = ("servers", "regions", "entry")
@@ -110,7 +110,9 @@ def build(
             data, wanted.region[name], ports.dashboard[name], configuration.environment(data, environ, name)
         )
     gateway = Part("gateway", "entry", python("scripts.cli", "gateway"), own, answers(ports.gateway, "/healthz"))
-    webhooks = Part("webhooks", "entry", python("scripts.cli", "webhooks"), own, always, stop_seconds=40)
+    webhooks = Part(
+        "webhooks", "entry", python("scripts.cli", "webhooks"), own, noted(data.pid_file("webhooks")), stop_seconds=40
+    )
     return Stack([*parts, webhooks, gateway], broker)
 
 

@@ -3,6 +3,7 @@
 import http.client
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pika
@@ -19,6 +20,11 @@ PROBE_SECONDS: Final = 1.0
 def always() -> str | None:
     """For a part without a port. The gateway reports whether it is there."""
     return None
+
+
+def noted(pid_file: Path) -> Probe:
+    """Ready when a part without a port has begun: it then notes its process."""
+    return lambda: None if pid_file.exists() else "it has not begun"
 
 
 def listens(port: int) -> Probe:

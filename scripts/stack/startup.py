@@ -98,7 +98,9 @@ class Startup:
         )  # the queues are declared by now, since the bridges consume
         keeping.start()
         self.wait("gateway", answers(self.ports.gateway, "/readyz"))
-        self.start(*self._there("webhooks"))  # nobody waits for it: its start must not delay the gateway's
+        self.start(*self._there("webhooks"))  # its start must not delay the gateway's
+        for name in self._there("webhooks"):
+            self.wait(name, self.parts[name].not_ready)
         keeping.join()
         self.done(f"{'gateway':<19} 127.0.0.1:{self.ports.gateway}")
 

@@ -3,6 +3,7 @@
 Prometheus is Debian's, with the shipped rules, and scrapes each second. Ends with 1 when an alert did not fire, or was not over, in time.
 """
 
+import os
 import resource
 import signal
 import sys
@@ -109,6 +110,34 @@ def _start_region(stack: OwnStack) -> None:
     stack.start_part(f"bridge-{REGION}")
 
 
+def _killed(part: str) -> Callable[[OwnStack], object]:
+    """Kills a part each time that its supervisor has started it again."""
+
+    def do(stack: OwnStack) -> None:
+        before = 0
+        for _ in range(4):
+            before = until(
+                lambda last=before: (pid := stack.pid(part)) != last and pid, f"{part} to run", CLEARS_SECONDS
+            )
+            time.sleep(3)  # for its first report
+            stack.signal(part, signal.SIGKILL)
+
+    return do
+
+
+def _kill_workers(stack: OwnStack) -> None:
+    """Kills the processes of a pool, and those that replace them."""
+    pool = stack.pid(f"workers-{REGION}")
+    for _ in range(6):
+        for pid in Path(f"/proc/{pool}/task/{pool}/children").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        time.sleep(4)
+
+
+def _nothing(_: OwnStack) -> None:
+    """Its supervisor has started it again."""
+
+
 def _file(name: str, text: str) -> tuple[Callable[[OwnStack], object], Callable[[OwnStack], object]]:
     """Writes a file below the stack's folder, and takes it away."""
     return (
@@ -134,10 +163,12 @@ def _drop_letters(stack: OwnStack) -> None:
 
 def _few_files(stack: OwnStack) -> None:
     """The gateway may have few open files more than it has."""
-    pid = stack.pid("gateway")
-    there_are = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    pid, counts = stack.pid("gateway"), []
+    for _ in range(5):
+        counts.append(len(list(Path(f"/proc/{pid}/fd").iterdir())))
+        time.sleep(0.5)
     _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (there_are + 10, hard))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (int(min(counts) / 0.85), hard))
 
 
 def _many_files(stack: OwnStack) -> None:
@@ -176,6 +207,8 @@ CASES = (
         lambda stack: site.behave(stack.ports.site),
         lambda stack: _post(stack, deadline=5),
     ),
+    Case("region-bridge-restarts", f"bridge-{REGION} is killed again and again", _killed(f"bridge-{REGION}"), _nothing),
+    Case("region-workers-restarts", f"worker processes of {REGION} are killed again and again", _kill_workers, _nothing),
     Case("dead-letters", "nobody can read a message", _letter, _drop_letters),
     Case(
         "requests-refused", "RabbitMQ hangs while clients ask",

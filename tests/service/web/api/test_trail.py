@@ -1,10 +1,11 @@
 """A task's hops are in the order in which they happened, however little its region knows of the hub's clock."""
 
+import msgspec
 import pytest
 
 from jobs.contract import LOST, PUT_BACK, Attempt, Trail, encode_trail
 from regions import names
-from tests.service.hub_parts import accepted, frame, settings
+from tests.service.hub_parts import accepted, frame, settings, settle
 from web.api.trail import document, whereabouts
 from web.hub import scripts
 from web.hub.ledger import Ledger, Settlement
@@ -91,3 +92,18 @@ def test_a_task_that_waited_for_nothing_has_no_such_hop(tmp_path, hub_redis):
     assert [hop["hop"] for hop in shown(hub_redis.client, new)["hops"] if hop["hop"] != "confirmed"] == [
         "accepted", "bridged", "claimed", "lost", "claimed",
     ]  # fmt: skip
+
+
+def test_what_a_task_waits_for_now_is_a_hop_until_it_has_ended(tmp_path, hub_redis):
+    client = hub_redis.client
+    ledger = Ledger(client, settings(tmp_path, redis=hub_redis.url).limits)
+    new, times = accepted(ledger)
+    (task,) = new.tasks
+    waits = [["other", times.created_ms, "for something else"], [task.id, times.created_ms + 5, "for the turn of x"]]
+    said = {"at_ms": ledger.now_ms(), "processes": 1, "waits": waits}
+    client.hset(names.region_status("fra"), "workers:here:1", msgspec.json.encode(said))
+    last = shown(client, new)["hops"][-1]
+    assert (last["hop"], last["where"], last["after_ms"]) == ("waited", "fra", 5)
+    assert last["note"].startswith("for the turn of x: ")
+    settle(ledger, client, new, 0)
+    assert "waited" not in [hop["hop"] for hop in shown(client, new)["hops"]]

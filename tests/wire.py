@@ -100,6 +100,12 @@ class Wire:
         self.send(method, path, headers, body)
         return self.reply(is_head=method == "HEAD")
 
+    def chunk(self) -> bytes:
+        """One chunk, with all that belongs to it."""
+        found = self._exactly(int(self._line(), 16))
+        self._line()
+        return found
+
     def chunks(self) -> Iterator[bytes]:
         while (size := int(self._line(), 16)) > 0:
             yield self._exactly(size)

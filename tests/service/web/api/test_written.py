@@ -75,6 +75,7 @@ def test_stream_tells_a_result_when_the_hub_has_written_it(gateway, disk):
     with Wire(gateway.port) as wire:
         wire.send("GET", f"{path(new)}/events")
         wire.head()
+        assert wire.chunk().startswith(b"retry: ")
         first = gateway.settle(new, 0)
         disk.is_seen()
         assert not wire.has_answer()

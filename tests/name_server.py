@@ -19,11 +19,12 @@ _libc = ctypes.CDLL(None)
 
 
 class NameServer:
-    """Answers questions for IPv4 addresses; ``asked`` counts them by name."""
+    """Answers questions for IPv4 addresses; ``asked`` counts them by name, one that is sent again as the same."""
 
     def __init__(self, answer: Answer) -> None:
         self.asked: Counter[str] = Counter()
         self._answer = answer
+        self._known: set[tuple[str, bytes]] = set()  # glibc sends a question again under the same id
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
@@ -50,7 +51,8 @@ class NameServer:
             labels.append(question[at + 1 : at + 1 + question[at]].decode("ascii"))
             at += 1 + question[at]
         name, kind = ".".join(labels).lower(), int.from_bytes(question[at + 1 : at + 3])
-        self.asked[name] += kind == A
+        self.asked[name] += kind == A and (name, question[:2]) not in self._known
+        self._known.add((name, question[:2]))
         addresses = self._answer(name, self.asked[name])
         if addresses is None:
             return None

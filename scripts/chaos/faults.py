@@ -23,6 +23,7 @@ from scripts.chaos.points import POINTS
 from scripts.chaos.stack import ChaosStack
 from scripts.stack import configuration
 from scripts.stack.probes import listens
+from scripts.stack.services import Failed
 from scripts.stack.wan_links import Rule, Way
 
 HELD: Final = 10  # executions that run at least when a worker is killed
@@ -324,12 +325,24 @@ def _swallow(doing: Doing) -> None:
 
 
 def _alarm(doing: Doing) -> None:
-    broker = doing.stack.broker
+    _limit_memory(doing, LITTLE_BYTES)
     doing.begin()
-    broker.limit_memory(LITTLE_BYTES)
     doing.last()
-    broker.limit_memory()
+    _limit_memory(doing)
     doing.end()
+
+
+def _limit_memory(doing: Doing, *bytes_max: int) -> None:
+    """Sets RabbitMQ's limit of memory as soon as it answers, or the one that it had."""
+    deadline = time.monotonic() + BACK_SECONDS
+    while True:
+        try:
+            doing.stack.broker.limit_memory(*bytes_max)
+            return
+        except Failed:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_SECONDS)
 
 
 def _full(doing: Doing) -> None:

@@ -54,11 +54,16 @@ def test_what_two_processes_did_adds_up_and_survives_their_death(port, region_re
     assert found.get("worker_threads") == 8
     assert found.get("attempt_bytes_total", bytes="home") > 0
 
-    for key in region_redis.client.scan_iter("rq:worker:*.worker.*"):
-        if region_redis.client.type(key) == b"hash":
-            os.kill(int(region_redis.client.hget(key, "pid")), signal.SIGKILL)
+    client = region_redis.client
+
+    def registered() -> list[bytes]:
+        return [key for key in client.scan_iter("rq:worker:*.worker.*") if client.type(key) == b"hash"]
+
+    until(lambda: len(registered()) == 2, "both to be registered")
+    for key in registered():
+        os.kill(int(client.hget(key, "pid")), signal.SIGKILL)
     until(lambda: (Scrape(port).get("worker_deaths_total", how="crashed") or 0) >= 2, "the deaths to be counted", 60)
     assert Scrape(port).get("attempts_total", outcome="succeeded") == 40
-    enqueue(region_redis.client, [task() for _ in range(10)])
+    enqueue(client, [task() for _ in range(10)])
     until(lambda: Scrape(port).get("attempts_total", outcome="succeeded") == 50, "the new processes to count on", 60)
-    assert Scrape(port).get("worker_starts_total", kind="normal") >= 4
+    until(lambda: Scrape(port).get("worker_starts_total", kind="normal") >= 4, "two processes more")

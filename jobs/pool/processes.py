@@ -301,7 +301,9 @@ class Pool:
             if slot.kind == "normal":
                 process = self._spawn(name, theirs, page)
             else:
-                process = self._fork_server.start(name, theirs, slot.kind, page)
+                process = self._fork_server.start(
+                    name, theirs, slot.kind, page, clock_of(self._client).ahead_of_boot_ms
+                )
         except BaseException:
             self._metrics.pages.give_back(page)
             raise

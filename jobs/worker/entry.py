@@ -45,7 +45,7 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
     """
     options = arguments(argv)
 
-    def begin(name: str, beat: int | None, kind: Kind, page: int | None) -> int:
+    def begin(name: str, beat: int | None, kind: Kind, page: int | None, ahead_of_boot_ms: int | None) -> int:
         if beat is not None:
             follow_parent()
             os.set_blocking(beat, False)
@@ -54,7 +54,7 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
             meter = Meter((options.meters, page))
             os.close(options.meters)  # an author's code runs here
         made = partial(
-            Worker, settings, region, name, beat=beat, kind=kind, ahead_of_boot_ms=options.clock, meter=meter
+            Worker, settings, region, name, beat=beat, kind=kind, ahead_of_boot_ms=ahead_of_boot_ms, meter=meter
         )
         return life(settings, region, made)
 
@@ -69,7 +69,7 @@ def enter(argv: list[str], life: Callable[[Settings, Region, Callable[[Runner], 
         region = settings.one(options.region)
         if options.fork_server is not None:
             return fork_server.serve(options.fork_server, begin)
-        return begin(options.name, options.beat, "normal", options.page)
+        return begin(options.name, options.beat, "normal", options.page, options.clock)
     except Faults as faults:
         print(faults, file=sys.stderr)
         return os.EX_CONFIG

@@ -127,16 +127,20 @@ class ForkServer:
         self._heard = 0.0  # monotonic seconds: the last beat; before the first one, set so that it has START_SECONDS
         self._living: dict[str, Forked] = {}
 
-    def start(self, name: str, beat: int, kind: Kind, page: int) -> Forked:
+    def start(self, name: str, beat: int, kind: Kind, page: int, ahead_of_boot_ms: int | None) -> Forked:
         """Starts a worker process of this name and kind, which counts in this page.
 
-        ``beat`` is the descriptor for its beat; the caller closes its own copy.
+        ``beat`` is the descriptor for its beat; the caller closes its own copy. ``ahead_of_boot_ms``: as ``Worker`` takes it.
         """
         self.read()
         channel = self._channel or self.open()
         forked = self._living[name] = Forked(self)
         try:
-            socket.send_fds(channel, [f"{name} {kind} {page}".encode()], [beat])
+            socket.send_fds(
+                channel,
+                [f"{name} {kind} {page} {'' if ahead_of_boot_ms is None else ahead_of_boot_ms}".encode()],
+                [beat],
+            )
         except OSError:
             self._give_up()
         return forked
@@ -226,10 +230,10 @@ class ForkServer:
         self._living.clear()
 
 
-def serve(descriptor: int, begin: Callable[[str, int, Kind, int], int]) -> int:
+def serve(descriptor: int, begin: Callable[[str, int, Kind, int, int | None], int]) -> int:
     """The fork server's side: forks a process for each name that arrives.
 
-    There ``begin(name, beat, kind, page)`` runs and returns the code.
+    There ``begin(name, beat, kind, page, ahead_of_boot_ms)`` runs and returns the code.
     """
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all processes; this one ends with its pool
@@ -249,8 +253,9 @@ def serve(descriptor: int, begin: Callable[[str, int, Kind, int], int]) -> int:
                 message, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 1)
                 if not message:
                     return 0
-                name, kind, page = message.decode().split()
-                pid = _fork(channel, name, partial(begin, name, descriptors[0], cast(Kind, kind), int(page)))
+                name, kind, page, *clock = message.decode().split()
+                ahead_ms = int(clock[0]) if clock else None
+                pid = _fork(channel, name, partial(begin, name, descriptors[0], cast(Kind, kind), int(page), ahead_ms))
                 os.close(descriptors[0])
                 children[os.pidfd_open(pid)] = pid, name
                 channel.send(f"{name} {pid} -".encode())

@@ -6,7 +6,6 @@ A part that has started is not ready yet. So supervisord starts nothing by itsel
 part and decides what to start next.
 """
 
-import contextlib
 import json
 import os
 import shlex
@@ -32,6 +31,10 @@ START_SECONDS: Final = 3  # a part that ends sooner is retried after a wait, one
 LEFTOVER_SECONDS: Final = 5.0  # the parts have lost their supervisor and write to closed pipes, so they get less time
 CALL_SECONDS: Final = 10.0  # for an answer of supervisord
 STOP_LOOK_SECONDS: Final = 0.05
+# supervisord's states (its documentation, "Process States"). A part that is EXITED is started again.
+STOPPABLE: Final = ("STARTING", "RUNNING", "BACKOFF")
+MAY_RUN: Final = (*STOPPABLE, "STOPPING", "EXITED")
+NOT_RUNNING: Final = 70  # the code of its answer to a stop of a process that has just ended
 SOCKET: Final = "supervisor.sock"
 CONFIGURATION: Final = "supervisord.conf"
 GONE: Final = (OSError, HTTPException, xmlrpc.client.Error)
@@ -134,8 +137,7 @@ class Supervisor:
         groups = self.groups()
         for name in names:
             if name in groups:
-                with contextlib.suppress(xmlrpc.client.Fault):  # it does not run
-                    self._stop(f"{groups[name]}:{name}")
+                self._stop(f"{groups[name]}:{name}")
             self.data.pid_file(name).unlink(missing_ok=True)
 
     def groups(self) -> dict[str, str]:
@@ -255,9 +257,18 @@ stdout_logfile_backups = 2
 """
 
     def _stop(self, known_as: str) -> None:
-        """Stops a process, and waits for longer than one call may take: a part has up to 40 s before supervisord kills it."""
-        self._call("stopProcess", known_as, False)
-        while self._call("getProcessInfo", known_as)["pid"]:
+        """Stops a process, and waits for longer than one call may take: a part has up to 40 s before supervisord kills it.
+
+        supervisord refuses to stop a process that has just ended by itself, and starts it again within a second.
+        So this asks until the process is stopped for good.
+        """
+        while (state := self._call("getProcessInfo", known_as)["statename"]) in MAY_RUN:
+            if state in STOPPABLE:
+                try:
+                    self._call("stopProcess", known_as, False)
+                except xmlrpc.client.Fault as fault:
+                    if fault.faultCode != NOT_RUNNING:
+                        raise
             time.sleep(STOP_LOOK_SECONDS)
 
     def _call(self, method: str, *arguments: Any) -> Any:

@@ -5,7 +5,9 @@ import queue
 import signal
 import socket
 import threading
+import xmlrpc.client
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -117,6 +119,28 @@ def test_a_part_may_take_longer_to_end_than_an_answer_of_the_supervisor(data, su
         (data.path / "order.end").touch()
         stopping.result(20)
     assert Process.of(began) is None
+
+
+@pytest.mark.parametrize("how", ["stop_part", "remove"])
+def test_a_part_that_has_just_ended_by_itself_is_stopped_and_is_not_started_again(data, supervisor, monkeypatch, how):
+    """supervisord refuses to stop it, and would start it again within a second."""
+    # A signal to a process that supervisord has just forked is lost, so its end may need the time that it has.
+    bridge = replace(part(data, "bridge-fra", "regions"), stop_seconds=1)
+    start(supervisor, bridge)
+    until(lambda: supervisor.states()["bridge-fra"].name == "RUNNING", "the part to count as running")
+    asked, call = [], supervisor._call
+
+    def ends_before_it_is_stopped(method, *arguments):
+        """The moment between its end and its new start is too short to be met by chance."""
+        asked.append(method)
+        if method == "stopProcess" and asked.count(method) == 1:
+            os.kill(pid(supervisor, "bridge-fra"), signal.SIGKILL)
+            raise xmlrpc.client.Fault(supervision.NOT_RUNNING, "NOT_RUNNING: regions:bridge-fra")
+        return call(method, *arguments)
+
+    monkeypatch.setattr(supervisor, "_call", ends_before_it_is_stopped)
+    {"stop_part": lambda: supervisor.stop_part(bridge), "remove": lambda: supervisor.remove(["bridge-fra"])}[how]()
+    assert supervisor.states()["bridge-fra"].name == "STOPPED"
 
 
 def test_a_part_that_is_killed_is_started_again_and_it_is_said(data, supervisor, capsys):

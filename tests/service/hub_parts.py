@@ -7,7 +7,8 @@ from jobs import contract
 from regions import names
 from regions.settings import Region, Settings, load
 from web.hub import ids, scripts
-from web.hub.ledger import Ledger, New, NewTask, Settlement, Times
+from web.hub.ledger import Ledger, Settlement
+from web.hub.new_request import New, NewTask, Times
 
 
 def settings(tmp_path: Path, *, redis: str = "", amqp: str = "", **environ: str) -> Settings:

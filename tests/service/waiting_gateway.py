@@ -17,7 +17,8 @@ from web.flow.publish import Publisher
 from web.http.exchange import Answer, Exchange
 from web.http.server import Server
 from web.hub.keys import NO_LIMITS
-from web.hub.ledger import Ledger, New, Times
+from web.hub.ledger import Ledger
+from web.hub.new_request import New, Times
 from web.hub.redis import Hub
 
 

@@ -13,8 +13,8 @@ from web.api import views
 from web.api.wait import Next, Why
 from web.http import problems
 from web.http.exchange import Answer, Exchange
-from web.hub.ledger import View
 from web.hub.redis import HubUnavailable
+from web.hub.view import View
 
 COMMENT_SECONDS: Final = 15.0
 DONE: Final = ".done"  # ends the id of the event ``done``: who has it needs nothing more

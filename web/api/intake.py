@@ -26,8 +26,9 @@ from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
 from web.http.server import BodyTooLarge, read_body
 from web.hub.keys import KeyLimits
-from web.hub.ledger import START, Limited, New, View
+from web.hub.new_request import Limited, New
 from web.hub.redis import HubUnavailable
+from web.hub.view import START, View
 
 RECORDS_WAIT_SECONDS: Final = 30.0
 

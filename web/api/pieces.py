@@ -16,8 +16,8 @@ from msgspec import structs
 from web.api import views
 from web.api.wait import Next, Waiters, Why, park
 from web.http.exchange import Answer, Exchange
-from web.hub.ledger import View
 from web.hub.redis import HubUnavailable
+from web.hub.view import View
 
 AWAY_MAX_SECONDS: Final = 30.0  # a hub that is away for longer ends the answer
 

@@ -20,8 +20,9 @@ from web.http.exchange import WITHOUT_BODY, Answer, Exchange
 from web.hub import ids
 from web.hub.frame import made as frame_made
 from web.hub.keys import KeyLimits
-from web.hub.ledger import START, STATE_ONLY, Ledger, Settlement, TaskView, Unreadable, View
+from web.hub.ledger import Ledger, Settlement
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.view import START, STATE_ONLY, TaskView, Unreadable, View
 
 WHOLE: Final = [views.JSON, ("Cache-Control", "no-store")]  # headers
 

@@ -22,7 +22,8 @@ from web.flow.history import PAGE, PAGE_MAX, History, HistoryAway, Wanted
 from web.http import problems
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
-from web.hub.ledger import START, STATE_ONLY, Ledger, View
+from web.hub.ledger import Ledger
+from web.hub.view import START, STATE_ONLY, View
 
 THREADS: Final = 2
 LISTED_AT_ONCE: Final = 200  # requests that are read in one round trip

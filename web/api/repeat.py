@@ -21,8 +21,10 @@ from web.flow.clean import Cleaner
 from web.http import problems
 from web.http.exchange import Answer, Exchange, Head
 from web.http.problems import Problem
-from web.hub.ledger import START, Ledger, New, Repeatable, Repeated, View
+from web.hub.ledger import Ledger
+from web.hub.new_request import New, Repeatable, Repeated
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.view import START, View
 
 HEADER: Final = "Idempotency-Key"
 KEY: Final = re.compile(r'"([\x20-\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})', re.ASCII)

@@ -17,7 +17,7 @@ from regions.settings import Limits
 from web.api import query
 from web.http.problems import Problem, invalid, pointer
 from web.hub import ids, webhooks
-from web.hub.ledger import New, NewTask
+from web.hub.new_request import New, NewTask
 from web.hub.takeover import Moved
 from web.hub.webhooks import Webhook
 

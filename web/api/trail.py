@@ -23,8 +23,8 @@ from jobs.contract import LOST, PUT_BACK, Attempt, Trail
 from regions import names
 from web.hub import ids, takeover
 from web.hub.faults import living
-from web.hub.ledger import MovedView, moved_view
 from web.hub.region import read_regions
+from web.hub.view import MovedView, moved_view
 
 TASK_ID: Final = re.compile(r"\b[0-7][0-9A-HJKMNP-TV-Z]{25}\b")
 

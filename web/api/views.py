@@ -11,7 +11,8 @@ from ulid import ULID
 from jobs import contract
 from web.http import problems
 from web.http.exchange import Answer
-from web.hub.ledger import START, MovedView, New, NewTask, TaskView, Times, View
+from web.hub.new_request import New, NewTask, Times
+from web.hub.view import START, MovedView, TaskView, View
 from web.hub.webhooks import WebhookView, message, shown
 
 JSON: Final = ("Content-Type", "application/json")

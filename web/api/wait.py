@@ -32,8 +32,9 @@ from regions.durability import File
 from web.http import problems
 from web.http.exchange import Answer, Exchange
 from web.http.owner import Owner
-from web.hub.ledger import START, STATE_ONLY, Ledger, Unreadable, View
+from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.view import START, STATE_ONLY, Unreadable, View
 
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
 PIECES_AT_ONCE: Final = 4  # the same for readers of large answers, since all other answers wait while they are read

@@ -29,7 +29,7 @@ from web.console.markup import NOTHING, Child, Html, join, tag
 from web.flow.history import HistoryAway, Wanted
 from web.http.exchange import Answer, Exchange
 from web.http.problems import Problem
-from web.hub.ledger import START, STATE_ONLY, TaskView, View
+from web.hub.view import START, STATE_ONLY, TaskView, View
 
 PAGE: Final = 50
 SHOWN_STATUSES: Final = (RUNNING, *STATUSES)

@@ -27,7 +27,8 @@ from web.flow.clean import Cleaner
 from web.flow.kept import Kept, Unwritten
 from web.flow.publish import Batch, Message, Publisher, message
 from web.hub import reuse, scripts, webhooks
-from web.hub.ledger import Begun, Ledger, Limited, New, NewTask, Repeated, Times, message_of
+from web.hub.ledger import Ledger
+from web.hub.new_request import Begun, Limited, New, NewTask, Repeated, Times, message_of
 from web.hub.redis import Hub, HubUnavailable, reason_of
 from web.hub.tally import Tally
 

@@ -21,8 +21,9 @@ from regions.script import send, value
 from web.flow.history import History, HistoryAway
 from web.flow.kept import is_written
 from web.hub import scripts
-from web.hub.ledger import START, Ledger, View
+from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.view import START, View
 
 EVERY_SECONDS: Final = 0.5
 CALM_SECONDS: Final = 2.0  # the same after a look that found nothing

@@ -26,7 +26,8 @@ from regions.durability import File
 from regions.loop import Loop
 from web.flow.publish import Batch, Message, Publisher
 from web.hub.faults import Found
-from web.hub.ledger import Ledger, New
+from web.hub.ledger import Ledger
+from web.hub.new_request import New
 from web.hub.redis import Hub, HubUnavailable
 
 AGAIN_SECONDS: Final = 1.0

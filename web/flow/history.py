@@ -26,8 +26,8 @@ from regions import connect, logs, names
 from regions.settings import Settings
 from web.hub.faults import Found
 from web.hub.frame import spliced, traced
-from web.hub.ledger import START, MovedView, TaskView, View
 from web.hub.redis import HubUnavailable
+from web.hub.view import START, MovedView, TaskView, View
 
 READ_SECONDS: Final = 2.0
 WRITE_SECONDS: Final = 15.0

@@ -26,8 +26,8 @@ from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
 from web.hub import scripts
-from web.hub.ledger import mapping
 from web.hub.redis import Hub
+from web.hub.view import mapping
 
 EVERY_SECONDS: Final = 1.0  # all but the scan of keys
 PAUSE_SECONDS: Final = 0.25  # between two shares of the scan

@@ -22,8 +22,8 @@ from regions.settings import Settings
 from web.flow.kept import is_written
 from web.hub import scripts
 from web.hub.faults import Found
-from web.hub.ledger import View, view_without_results
 from web.hub.redis import Hub, HubUnavailable
+from web.hub.view import View, view_without_results
 from web.hub.webhooks import KEPT_MS
 
 EVERY_SECONDS: Final = 0.5

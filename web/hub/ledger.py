@@ -20,12 +20,13 @@ from jobs import contract
 from regions import connect, durability, logs, names
 from regions.script import Script, send, value
 from regions.settings import Limits
-from web.hub import frame, scripts, takeover, webhooks
-from web.hub.keys import NO_LIMITS, KeyLimits
+from web.hub import scripts, takeover, webhooks
+from web.hub.new_request import NO_TIMES, Begun, Latest, Limited, New, Repeated, message_of
 from web.hub.region import RegionState, read_regions
 from web.hub.takeover import Moved
 from web.hub.tally import Tally
-from web.hub.webhooks import KEPT_MS, Webhook, WebhookView, view_of
+from web.hub.view import START, TaskView, Unreadable, View, read_view, task_views
+from web.hub.webhooks import KEPT_MS, WebhookView
 
 ACCEPT_LEASE_MS: Final = 10_000
 SETTLE_MAX: Final = 100  # tasks in one script, so that it does not hold the hub for long
@@ -37,180 +38,11 @@ PIECE_BYTES: Final = 262_144  # of results read at once for a client
 TOGETHER_BYTES: Final = 8_000_000
 UNBOUNDED: Final = 2**53
 CLAIMS_MAX: Final = 500  # marked by one script
-START: Final = "0-0"  # the cursor before the first result
-STATE_ONLY: Final = "18446744073709551614-0"  # a cursor after every result, to read the request without results
 THIS_GATEWAY: Final = f"{socket.gethostname()}:{os.getpid()}"
-
 
 log = logs.get("ledger")
 
-
 _asked: Final = msgspec.json.Decoder(list[tuple[str, str, str]])
-
-
-class NewTask(Struct, frozen=True, kw_only=True):
-    """A validated task of a new request, with its address and its region.
-
-    ``moved``: why that is not its source's region. ``may_move``: another region may be asked for it later.
-    """
-
-    id: str
-    source: str
-    region: str
-    params: dict[str, Any]
-    url: str
-    host: str
-    definition: str
-    moved: Moved | None = None
-    may_move: bool = False
-
-
-class New(Struct, frozen=True, kw_only=True):
-    """A validated new request. ``deadline_ms`` is a duration; ``attrs`` is the client's JSON as it came."""
-
-    id: str
-    tasks: list[NewTask]
-    deadline_ms: int
-    attrs: bytes = b"{}"
-    max_age: float = 0.0
-    sync: bool = False
-    repeatable: "Repeatable | None" = None
-    tenant: str = ""
-    key: str = ""
-    limits: KeyLimits = NO_LIMITS
-    traceparent: str = ""
-    webhook: Webhook | None = None
-
-
-class Limited(Struct, frozen=True):
-    """A request that would exceed a limit of its key; nothing was written. ``after_ms``: when to ask again."""
-
-    limit: str
-    value: str
-    after_ms: int
-
-
-class Repeatable(Struct, frozen=True):
-    """A client's Idempotency-Key, as the hub knows it, and a digest of the body that came with it."""
-
-    key: str
-    digest: str
-
-
-class Repeated(Struct, frozen=True):
-    """The request that the same Idempotency-Key made before; nothing was written for a second one."""
-
-    request: str
-    digest: str
-
-
-class Times(Struct, frozen=True):
-    """Hub milliseconds since the epoch, fixed at the accept."""
-
-    created_ms: int
-    deadline_ms: int
-    expires_ms: int
-
-
-NO_TIMES: Final = Times(0, 0, 0)
-
-
-def message_of(new: New, task: NewTask, times: Times) -> contract.Task:
-    """What asks a task's region for it."""
-    return contract.Task(
-        task=task.id,
-        request=new.id,
-        source=task.source,
-        region=task.region,
-        params=task.params,
-        url=task.url,
-        host=task.host,
-        definition=task.definition,
-        accepted_ms=times.created_ms,
-        deadline_ms=times.deadline_ms,
-        expires_ms=times.expires_ms,
-        max_age=new.max_age,
-        sync=new.sync,
-        traceparent=new.traceparent or msgspec.UNSET,
-    )
-
-
-class Latest(Struct, frozen=True):
-    """The latest success of a task that asked the same. ``web.hub.reuse`` decides whether it can be used again."""
-
-    task: NewTask
-    key: str
-    frame: bytes
-
-
-class Begun(Times, frozen=True):
-    """The times of a request that was written, and older results for it if it accepts them (``max_age``)."""
-
-    latest: list[Latest] = []
-
-
-class MovedView(Struct, frozen=True, rename={"home": "from"}):
-    """Why a task was asked of another region than its source's, as its request's JSON shows it. ``asked``: all of them."""
-
-    home: str
-    to: str
-    why: str
-    at: str
-    asked: tuple[str, ...]
-
-
-class TaskView(Struct, frozen=True, omit_defaults=True):
-    """A task as its request's JSON shows it. ``region`` is the one that answered, or was asked first; ``moved`` is left out if there is none."""
-
-    id: str
-    source: str
-    region: str
-    status: str
-    moved: MovedView | None = None
-
-
-class View(Struct, frozen=True, kw_only=True):
-    """A request as it is now, with the whole JSON of each result since a cursor."""
-
-    id: str
-    created_ms: int
-    deadline_ms: int
-    expires_ms: int
-    total: int
-    completed: int
-    succeeded: int
-    cancelled: int
-    tasks: list[TaskView]
-    attrs: bytes
-    results: list[bytes]
-    cursors: list[str]  # of each result
-    cursor: str
-    more: bool
-    last: str = ""  # the cursor after all results, also those that were not read (``more``)
-    tenant: str = ""  # whose it is
-    traceparent: str = ""  # as its client sent it
-    webhook: WebhookView | None = None
-    made: dict[str, bytes] = msgspec.field(default_factory=dict)  # bytes made of this view, once for all its readers
-
-    @property
-    def done(self) -> bool:
-        """Whether every task is final."""
-        return self.completed == self.total
-
-    @property
-    def status(self) -> str:
-        """``running``, ``succeeded``, ``partial``, ``failed`` or ``cancelled``."""
-        if not self.done:
-            return "running"
-        if self.cancelled:
-            return "cancelled"
-        if self.succeeded == self.total:
-            return "succeeded"
-        return "partial" if self.succeeded else "failed"
-
-
-class Unreadable(Exception):  # noqa: N818
-    """A request whose data can't be read, because something else stands where the hub keeps it."""
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -406,7 +238,7 @@ class Ledger:
         self.tally.ended(one for one, answer in zip(settlements, answers, strict=True) if answer in scripts.ENDED)
         # What can't be read here is read again for its waiter, and its error logged there.
         found = [reply for reply in zip(places, replies[len(parts) :], strict=True) if isinstance(reply[1], list)]
-        views = [_read_view(request, after, reply) for (request, after), reply in found]
+        views = [read_view(request, after, reply) for (request, after), reply in found]
         return answers, {view.id: view for view in views if view is not None and view.results}
 
     def _left(self, one: Settlement, answer: bytes) -> int:
@@ -517,7 +349,7 @@ class Ledger:
     def tasks(self, request: str) -> list[TaskView] | None:
         """A request's tasks, whatever its state; None if it is unknown."""
         fields: Any = self._client.hgetall(names.ledger(request))
-        return _task_views(fields) if fields else None
+        return task_views(fields) if fields else None
 
     def asked(self, requests: Sequence[str]) -> list[list[tuple[str, str, str]] | None]:
         """(task, source, region) of all tasks of each request, whatever its state; None for an unknown one. One round trip."""
@@ -578,7 +410,7 @@ class Ledger:
                 log.error("not read", request=request, error=str(reply))
                 views.append(Unreadable(str(reply)))
                 continue
-            views.append(_read_view(request, after, value(reply), spliced=spliced))
+            views.append(read_view(request, after, value(reply), spliced=spliced))
         return views, file
 
     def _read(self, asked: Sequence[tuple[str, str]], limit: int, how: str, *, looks: bool) -> list[Any]:
@@ -673,74 +505,3 @@ def _is_its_own(reply: Any) -> bool:
     code = getattr(reply, "status_code", None)
     is_error = isinstance(reply, Exception) and (code == "ERR" or str(reply).startswith("WRONGTYPE"))
     return is_error and not connect.is_denied(reply)
-
-
-def mapping(flat: list[bytes]) -> dict[bytes, bytes]:
-    """A reply of field, value, field, value, … as a dict."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _task_views(fields: dict[bytes, bytes]) -> list[TaskView]:
-    views = []
-    for task, source, home in msgspec.json.decode(fields[b"tasks"]):
-        name, region = task.encode(), home
-        status, _, asked = fields[b"t:" + name].decode().partition("|")
-        moved = takeover.moved(fields.get(b"m:" + name))
-        if moved is not None:
-            region = asked.partition("|")[0].partition(",")[0]  # the one that answered, or was asked first
-        views.append(TaskView(task, source, region, status, moved_view(moved, fields) if moved is not None else None))
-    return views
-
-
-def moved_view(moved: Moved, fields: dict[bytes, bytes]) -> MovedView:
-    """How a task moved. ``fields``: its request's ledger."""
-    at = contract.rfc3339(moved.at_ms or int(fields[b"created"]))
-    return MovedView(moved.home, moved.to, moved.why, at, moved.asked)
-
-
-def _read_view(request: str, after: str, reply: list[Any], *, spliced: bool = True) -> View | None:
-    """The view in a reply of ``read.lua``; None if there is none, or if a result of it is gone."""
-    flat, found, more, last = reply
-    frames = found[1::5]
-    if None in frames:
-        return None
-    fields = mapping(flat)
-    convert = frame.spliced_reply if spliced else frame.whole
-    results = list(map(convert, *(found[at::5] for at in (1, 2, 3, 4))))
-    if spliced and b"traceparent" in fields:
-        results = [frame.traced(result, fields[b"traceparent"]) for result in results]
-    return _view(request, after, fields, found[::5], results, last.decode() if more else "")
-
-
-def view_without_results(request: str, flat: list[bytes]) -> View | None:
-    """A request of which only the ledger is known, as HGETALL tells it; None if it was not accepted."""
-    return _view(request, START, mapping(flat), [], [], "")
-
-
-def _view(
-    request: str, after: str, fields: dict[bytes, bytes], entries: list[bytes], results: list[bytes], last: str
-) -> View | None:
-    """None for a request that is unknown, expired or not accepted (yet). ``last`` is empty if no more results wait."""
-    if fields.get(b"state") != b"accepted":
-        return None
-    cursors = [entry.decode() for entry in entries]
-    return View(
-        id=request,
-        created_ms=int(fields[b"created"]),
-        deadline_ms=int(fields[b"deadline"]),
-        expires_ms=int(fields[b"expires"]),
-        total=int(fields[b"total"]),
-        completed=int(fields[b"completed"]),
-        succeeded=int(fields.get(b"succeeded", 0)),
-        cancelled=int(fields.get(b"cancelled", 0)),
-        tasks=_task_views(fields),
-        attrs=fields[b"attrs"],
-        results=results,
-        cursors=cursors,
-        cursor=cursors[-1] if cursors else after,
-        tenant=fields.get(b"tenant", b"").decode(),
-        traceparent=fields.get(b"traceparent", b"").decode(),
-        webhook=view_of(fields, "webhook.") if b"webhook.url" in fields else None,
-        more=bool(last),
-        last=last,
-    )

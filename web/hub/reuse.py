@@ -14,7 +14,8 @@ from collections.abc import Iterator
 import msgspec
 
 from jobs import contract
-from web.hub.ledger import Begun, Latest, New, Settlement
+from web.hub.ledger import Settlement
+from web.hub.new_request import Begun, Latest, New
 
 
 def settlements(new: New, begun: Begun, bytes_max: int, copies_max: int = 0) -> list[Settlement]:

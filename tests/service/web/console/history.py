@@ -12,7 +12,7 @@ from tests.waiting import until
 from web.flow.history import History, HistoryAway
 from web.flow.history import _insert as _insert_again
 from web.hub import ids
-from web.hub.ledger import TaskView, View
+from web.hub.view import TaskView, View
 
 REQUESTS = 10_000
 BATCH = 500

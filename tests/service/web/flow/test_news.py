@@ -14,7 +14,8 @@ from web.flow.listen import Listener
 from web.flow.settle import Settler
 from web.http.owner import EVERYBODY
 from web.hub import scripts
-from web.hub.ledger import Ledger, New, Repeatable, Settlement, Times
+from web.hub.ledger import Ledger, Settlement
+from web.hub.new_request import New, Repeatable, Times
 
 
 def test_news_of_another_gateway_are_heard_and_a_gap_re_reads(parts, hub_redis):

@@ -7,7 +7,8 @@ import pytest
 from ulid import ULID
 
 from web.api import events, views
-from web.hub.ledger import New, NewTask, TaskView, Times, View
+from web.hub.new_request import New, NewTask, Times
+from web.hub.view import TaskView, View
 
 TASK = NewTask(id="T", source="a.b", region="fra", params={}, url="https://x.example/", host="h", definition="d")
 TIMES = Times(1_000, 31_000, 3_601_000)

@@ -8,7 +8,7 @@ from web.api import trail
 from web.api.trail import Hop, Whereabouts
 from web.console import requests
 from web.console.requests import Told
-from web.hub.ledger import TaskView, View
+from web.hub.view import TaskView, View
 
 BEGAN = 1_795_000_000_000
 ID, TASK = "01M8KNRTP6XJCP56PH3NGHW8YX", "01M8KNRTP6XJCP56PH3NGHW801"

@@ -5,7 +5,7 @@ import pytest
 
 from jobs import contract
 from web.hub import reuse
-from web.hub.ledger import Begun, Latest, New, NewTask
+from web.hub.new_request import Begun, Latest, New, NewTask
 
 NOW_MS = 1_795_569_186_525
 BYTES_MAX = 1_000_000

@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from web.hub import webhooks
-from web.hub.ledger import New
+from web.hub.new_request import New
 from web.hub.webhooks import Webhook
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()

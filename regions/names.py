@@ -44,6 +44,9 @@ Hub (central Redis)
     nf:webhooks:senders      zset    processes that call webhooks, by their last claim (hub ms)
     nf:wake                  channel ids of requests that have news; a "+" follows the id while tasks are unfinished
     nf:session:{digest}      string  a session of the console: the id of its API key (web.hub.sessions)
+    nf:keys                  hash    API keys by id, as JSON (web.hub.keys)
+    nf:used:{key}            hash    what an API key has used of its limits (web.hub.keys); it expires
+    nf:idem:{key}            hash    the request that an Idempotency-Key made (web.api.repeat); it expires
     nf:latest:{key}          string  the latest success for a question: when it finished (hub ms), bytes, its result's key
 
 Region (its own Redis, beside RQ's keys)

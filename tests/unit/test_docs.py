@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import get_args, get_origin
 from unittest.mock import MagicMock
 
@@ -15,6 +16,7 @@ from regions import durability, names, settings, topology
 from regions.metrics import METRICS
 from regions.settings import ROOT
 from scripts import cli
+from scripts.commands import bench
 from scripts.stack import dashboard_roles, hub_acl, prometheus
 from tests.service.web.api.test_tenants import PAGES, SCOPES
 from web import app
@@ -25,6 +27,16 @@ from web.hub import faults
 
 INTERFACE = openapi.described(settings.Limits())
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "clients/python/README.md")),
+        *sorted((ROOT / "docs").glob("*.md")),
+    )
+}
+OF_TODAY = {
+    name: text for name, text in DOCUMENTS.items() if name != "docs/decisions.md"
+}  # decisions are as of their days
 
 
 def table(document: str, heading: str) -> dict[str, list[str]]:
@@ -214,8 +226,7 @@ def anchors(text: str) -> set[str]:
 
 
 def test_every_link_leads_to_a_file_and_a_heading_that_are_there():
-    documents = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-    texts = {document: document.read_text(encoding="utf-8") for document in documents}
+    texts = {ROOT / name: text for name, text in DOCUMENTS.items()}
     lost, count = [], 0
     for document, text in texts.items():
         for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
@@ -247,9 +258,8 @@ def commands(text: str) -> list[str]:
 
 
 def test_every_command_in_the_documents_is_one():
-    documents = ["README.md", *(f"docs/{name}.md" for name in ("operations", "reference", "http", "performance"))]
     unknown, seen = [], set()
-    for line in [line for document in documents for line in commands((ROOT / document).read_text(encoding="utf-8"))]:
+    for line in [line for text in OF_TODAY.values() for line in commands(text)]:
         command: click.Command = cli.main
         words = line.split()
         while isinstance(command, click.Group) and words and words[0] in command.commands:
@@ -263,10 +273,21 @@ def test_every_command_in_the_documents_is_one():
     assert unknown == []
 
 
+@pytest.mark.parametrize("script", ["up", "test"])
+def test_every_option_of_a_script_in_the_documents_is_one(script):
+    source = (ROOT / "scripts" / script).read_text(encoding="utf-8")
+    named = {
+        option
+        for text in OF_TODAY.values()
+        for line in re.findall(rf"scripts/{script} ([^`\n]*)", text)
+        for option in re.findall(r"(?<!\S)--?[a-z][\w-]*", line)
+    }
+    assert named if script == "up" else True
+    assert [option for option in sorted(named) if option not in source] == []
+
+
 def test_every_module_that_a_document_runs_is_there():
-    documents = {ROOT / "README.md", *(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "decisions.md"}  # as it was then
-    texts = [document.read_text(encoding="utf-8") for document in documents]
-    named = {name for text in texts for name in re.findall(r"python -m ([a-z][\w.]+\w)", text)}
+    named = {name for text in OF_TODAY.values() for name in re.findall(r"python -m ([a-z][\w.]+\w)", text)}
     ours = {name: ROOT / name.replace(".", "/") for name in named if (ROOT / name.partition(".")[0]).is_dir()}
     assert len(ours) > 4
     files = {name: (path.with_suffix(".py"), path / "__main__.py") for name, path in ours.items()}
@@ -283,11 +304,18 @@ def test_every_log_line_that_the_document_explains_is_logged():
 
 def test_every_key_that_a_document_names_is_one():
     known = set(re.findall(r"^    (nf:\S+)", names.__doc__ or "", re.MULTILINE))
-    named = set(re.findall(r"nf:[a-z:]+[A-Z]*", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"))) - {"nf:"}
+    words = [word for text in OF_TODAY.values() for word in in_code(text)]
+    named = {name for word in words for name in re.findall(r"nf:[a-z:]+[A-Z]*", word)} - {"nf:"}
     assert len(named) > 15
     assert {re.sub("[A-Z]+", lambda found: f"{{{found[0].lower()}}}", name) for name in named} - known == {
         "nf:cache"
     }  # of a pattern
+
+
+def test_every_key_that_is_made_stands_in_the_list_at_the_head_of_the_file_that_makes_it():
+    _, head, code = Path(names.__file__).read_text(encoding="utf-8").split('"""', 2)
+    listed = set(re.findall(r"^    (nf:\S+)", head, re.MULTILINE))
+    assert set(re.findall(r'"(nf:[^"]+)"', code)) - listed == set()
 
 
 def test_the_rights_of_a_region_stand_in_the_document():
@@ -309,3 +337,93 @@ def test_the_settings_that_a_redis_must_have_stand_in_the_document():
     assert {name: row[0] for name, row in documented.items()} == {
         name: expected for name, expected, _, _ in durability.RULES
     }
+
+
+def in_code(text: str) -> list[str]:
+    """What a document writes as code, outside of its examples."""
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+def test_every_path_of_the_checkout_that_a_document_names_is_there():
+    ours = re.compile(r"(?:\.\./)*((?:bridge|clients|docs|jobs|regions|scripts|tests|web)/[\w./*-]*)")
+    named = {
+        (name, found[1]) for name, text in OF_TODAY.items() for word in in_code(text) if (found := ours.fullmatch(word))
+    }
+    named = {(name, path.replace("NAME", "*").replace("ID", "*")) for name, path in named}
+    assert len(named) > 250
+    assert [(name, path) for name, path in sorted(named) if not any(ROOT.glob(path))] == []
+
+
+def test_every_name_in_a_file_that_the_guide_to_changes_tells_stands_in_that_file():
+    """`NAME` of `file.py`, and `file.py`: `NAME`."""
+    text = " ".join(OF_TODAY["docs/changing.md"].split())
+    pairs = [(name, file) for name, file in re.findall(r"`(\w+)` of `([\w/]+\.py)`", text) if "/" in file]
+    assert len(pairs) > 5
+    assert [(name, file) for name, file in pairs if name not in (ROOT / file).read_text(encoding="utf-8")] == []
+
+
+def test_every_metric_that_a_document_names_is_one():
+    named = {(name, metric) for name, text in OF_TODAY.items() for metric in re.findall(r"nearfetch_[a-z_]+", text)}
+    parts = {metric.name for metric in METRICS.values()}
+    assert [
+        (name, metric)
+        for name, metric in sorted(named)
+        if metric != "nearfetch_client"
+        and not any(part == metric or (metric[-1] == "_" and part.startswith(metric)) for part in parts)
+    ] == []
+
+
+def test_every_address_of_the_gateway_that_a_document_names_is_a_route():
+    """`{request}`, `ID` and ids in examples stand for any one part of a path."""
+    paths = [re.sub(r"\{[^}]+\}", "[^/]+", path) for path in INTERFACE["paths"]]
+    named = {
+        (name, address)
+        for name, text in OF_TODAY.items()
+        for address in re.findall(r"(?<![\w.])(/v1/[\w{}/.]*[\w}])", text)
+    }
+    assert len(named) > 20
+    assert [
+        (name, address) for name, address in sorted(named) if not any(re.fullmatch(path, address) for path in paths)
+    ] == []
+
+
+def test_every_setting_that_a_document_names_is_one():
+    """Of the tables that only settings have: ``limits`` and ``fields`` are of definitions, too."""
+    known = set(fields(settings.Settings)) | set(fields(settings.Region))
+    known |= {f"{name}_file" for name in known}
+    tables = {name.split(".")[0] for name in known if "." in name} - {"secrets"}
+    pattern = re.compile(rf"(?:{'|'.join(sorted(tables))})\.[a-z_]+")
+    named = {(name, word) for name, text in OF_TODAY.items() for word in in_code(text) if pattern.fullmatch(word)}
+    named = {
+        (name, word) for name, word in named if not word.endswith(".py") and word != "hub.webhooks"
+    }  # a queue of RQ
+    assert len(named) > 60
+    there = {
+        (name, word)
+        for name, word in named
+        if word in known or any(one.endswith(f".NAME.{word.split('.')[1]}") for one in known)
+    }
+    assert sorted(named - there) == []
+
+
+def test_every_row_of_the_benchmark_that_a_document_names_is_one():
+    told = {
+        row
+        for text in OF_TODAY.values()
+        for rows in re.findall(r"--rows ([a-z\d,-]+[a-z\d])", text)
+        for row in rows.split(",")
+    }
+    assert told - set(bench.NAMES) == set()
+    assert set(table("performance.md", "`--rows`")) == set(bench.EXTRA)
+
+
+def test_every_kind_of_fault_of_the_chaos_run_that_a_document_names_is_one():
+    named = {
+        kind
+        for text in OF_TODAY.values()
+        for kinds in re.findall(r"--faults ([a-z,_-]+)", text)
+        for kind in kinds.split(",")
+    }
+    plan = (ROOT / "scripts" / "chaos" / "plan.py").read_text(encoding="utf-8")
+    assert named
+    assert [kind for kind in sorted(named) if f'"{kind}"' not in plan] == []

@@ -8,7 +8,7 @@ from scripts.commands.source_check import known
 from scripts.commands.status import coloured
 from scripts.stack.gateway_client import GatewayClient, NoGateway, Refused
 from scripts.terminal import counted, say, say_json
-from web.api.overview import source_view
+from web.api.source_view import source_view
 
 
 def run(settings: Callable[[], Settings], client: GatewayClient | None, words: Sequence[str], *, as_json: bool) -> int:

@@ -18,7 +18,8 @@ from regions import logs, names
 from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
-from web.api.overview import differing, event_view, health_of, unknown_region
+from web.api.region_view import differing, event_view, unknown_region
+from web.api.source_view import health_of
 from web.api.views import JSON
 from web.flow.dead import DeadLetters
 from web.flow.publish import Publisher

@@ -3,7 +3,7 @@
     /sources?q=&health=&region=   all sources, those first that are not well; without a script the form asks again
     /sources/{source}             one source: figures, coverage of its fields, its last failure and where that page is kept
 
-Sources for tests stand apart (web.api.overview.is_for_tests).
+Sources for tests stand apart (web.api.source_view.is_for_tests).
 """
 
 import contextlib

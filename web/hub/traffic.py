@@ -134,3 +134,13 @@ def read_today(client: redis.Redis, now_ms: int, regions: Sequence[str]) -> dict
 
 def _day(number: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=number)).date().isoformat()
+
+
+def traffic_view(sums: Mapping[str, int]) -> dict[str, int]:
+    """A source's sums in a region, and how many bytes did not cross the WAN."""
+    return {**sums, "kept_off_wan": kept_off_wan(sums)}
+
+
+def days_view(days: Days) -> list[dict[str, Any]]:
+    """Sums by day, the latest first."""
+    return [{"day": day, **traffic_view(sums)} for day, sums in days.items()]

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.definition.catalog import Catalog
 from regions.settings import load
-from web.api.overview import source_view
+from web.api.source_view import source_view
 from web.console import try_sources
 from web.console.files import Files
 from web.console.frame import Parts

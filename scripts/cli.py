@@ -63,9 +63,9 @@ def gateway() -> None:
     nearfetch gateway
     NEARFETCH__GATEWAY__PORT=8081 nearfetch gateway
     """
-    from web import app  # noqa: PLC0415
+    from web import gateway  # noqa: PLC0415
 
-    _process(app.run, gathers_log=True)
+    _process(gateway.run, gathers_log=True)
 
 
 @main.command()

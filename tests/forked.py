@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WORKER = ("jobs.worker.__main__", "jobs.task.runner", "jobs.answers.cache", "jobs.pool.processes")
 # With what the commands import when they are called.
 COMMAND = GATEWAY = BRIDGE = (
-    "scripts.cli", "web.app", "bridge.ensure", "bridge.bridge", "scripts.commands.config", "scripts.commands.scale", "scripts.commands.status",
+    "scripts.cli", "web.gateway", "bridge.ensure", "bridge.bridge", "scripts.commands.config", "scripts.commands.scale", "scripts.commands.status",
     "scripts.commands.where", "scripts.commands.fetch", "scripts.commands.trace", "scripts.commands.day",
 )  # fmt: skip
 AUTHORING = ("scripts.cli", "scripts.commands.source_try", "scripts.commands.source_samples")

@@ -26,7 +26,7 @@ from scripts.bench.rows import ROWS
 from scripts.bench.run import done
 from scripts.bench.tenants import Tenant
 from scripts.terminal import Progress
-from web.app import Gateway
+from web.gateway import Gateway
 from web.hub.keys import KeyLimits
 
 ROW: Final = ROWS["tiny"]

@@ -17,7 +17,7 @@ from tests.service import hub_parts
 from tests.service.conftest import RedisInstance
 from tests.waiting import until
 from tests.wire import ask
-from web.app import Gateway
+from web.gateway import Gateway
 
 JSON = {"Content-Type": "application/json"}
 LIST = {"source": "demo.list", "params": {"category": "poetry"}}
@@ -124,7 +124,7 @@ class GatewayProcess:
     ``port``: 0 for a free one.
     """
 
-    CODE = "import sys; from regions import logs, settings; logs.configure('json'); from web import app; "
+    CODE = "import sys; from regions import logs, settings; logs.configure('json'); from web import gateway; "
 
     def __init__(self, stack: Stack, *, patch: str = "", port: int = 0, **environ: str) -> None:
         self.port, self.log = port or free_port(), stack.folder / f"gateway-{os.urandom(4).hex()}.log"
@@ -137,7 +137,7 @@ class GatewayProcess:
             "NEARFETCH__HUB__AMQP": stack.amqp,
             **environ,
         }
-        code = f"{self.CODE}{patch}\nsys.exit(app.run(settings.load()))"
+        code = f"{self.CODE}{patch}\nsys.exit(gateway.run(settings.load()))"
         with self.log.open("ab") as log:
             self.process = Forked(
                 ["-c", code], imported=GATEWAY, env=found, cwd=ROOT, stdout=log, stderr=log, start_new_session=True

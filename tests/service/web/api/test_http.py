@@ -417,9 +417,9 @@ def test_sigterm_answers_whoever_waits_and_ends_within_5_seconds(own_stack):
         "NEARFETCH__HUB__REDIS": own_stack.hub.url,
         "NEARFETCH__HUB__AMQP": own_stack.amqp,
     }
-    code = "import sys; from regions import logs, settings; logs.configure('json'); from web import app; "
+    code = "import sys; from regions import logs, settings; logs.configure('json'); from web import gateway; "
     process = Forked(
-        ["-c", f"{code}sys.exit(app.run(settings.load()))"], imported=GATEWAY, env=environ, stderr=subprocess.PIPE
+        ["-c", f"{code}sys.exit(gateway.run(settings.load()))"], imported=GATEWAY, env=environ, stderr=subprocess.PIPE
     )
     lines: list[bytes] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr))

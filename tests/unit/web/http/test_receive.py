@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from regions.gateway import Gateway
 from regions.settings import Settings
 from tests.wire import chunked, request
-from web import app
+from web import gateway
 from web.http.receive import FIELDS_MAX, Malformed, Receiver
 from web.http.server import origin_of
 
@@ -152,8 +152,8 @@ def test_addresses_that_one_client_has_share_a_part(address, origin):
     [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("::", True), ("10.0.0.5", True)],
 )
 def test_gateway_that_others_reach_does_not_start_without_keys(host, is_refused):
-    assert bool(app.why_not_open(Settings(gateway=Gateway(host=host)))) is is_refused
-    assert app.why_not_open(Settings(gateway=Gateway(host=host, keys=True))) == ""
+    assert bool(gateway.why_not_open(Settings(gateway=Gateway(host=host)))) is is_refused
+    assert gateway.why_not_open(Settings(gateway=Gateway(host=host, keys=True))) == ""
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ulid.base32 import ENCODE
 
 TASKS_MAX: Final = 1023
 _COUNTED: Final = 10  # bits
+_LENGTH: Final = 26  # of a ULID
 _DIGITS: Final = str.maketrans(ENCODE, "0123456789ABCDEFGHIJKLMNOPQRSTUV")  # as int() reads them
 
 
@@ -34,4 +35,6 @@ def request_of(task: str) -> str:
 
 def made_ms(one: str) -> int:
     """When the id of a request or a task was made, in ms since the epoch by its gateway's clock. Raises ValueError for no ULID."""
+    if len(one) != _LENGTH:
+        raise ValueError(f"expected {_LENGTH} characters, found {len(one)}")
     return int(one[:10].translate(_DIGITS), 32)

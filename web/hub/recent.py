@@ -67,7 +67,7 @@ class Recent:
         self._clock = clock
         self._ahead = time.time() - clock()  # of the hub's clock; from the first write on it is the hub's own
         self._took: Counter[tuple[int, str, int]] = Counter()  # by minute, region and bucket
-        self._hours: dict[tuple[int, str], list[int]] = {}  # by hour and source
+        self._hours: dict[tuple[int, str], tuple[int, int, int]] = {}  # by hour and source, as COUNTED
         self._failures: dict[str, Failure] = {}
 
     def add(self, region: str, run: Run, finished_ms: int, task: str) -> None:
@@ -75,9 +75,9 @@ class Recent:
         now = self._ahead + self._clock()
         if (took := took_ms(task, finished_ms)) is not None:
             self._took[_minute(now), region, bucket_of(took)] += 1
-        sums = self._hours.setdefault((int(now // HOUR_SECONDS), run.source), [0] * len(COUNTED))
-        for index, count in enumerate((1, bool(run.error), min(run.busy_ms, BUSY_MAX_MS))):
-            sums[index] += count
+        hour = (int(now // HOUR_SECONDS), run.source)
+        runs, failed, busy_ms = self._hours.get(hour, (0, 0, 0))
+        self._hours[hour] = (runs + 1, failed + bool(run.error), busy_ms + min(run.busy_ms, BUSY_MAX_MS))
         if run.error and run.own:
             self._failures[run.source] = Failure(
                 at_ms=round(now * 1000), region=region, task=task, error=run.error, origin=run.origin

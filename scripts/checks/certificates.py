@@ -35,6 +35,7 @@ def of(settings: Settings, *more: str) -> list[tuple[str, str, int, Context]]:
         if options is not None:
             context: ssl.SSLContext = options.context
             found.append(("RabbitMQ", parameters.host, parameters.port, lambda context=context: context))  # type: ignore[misc]
+    found += _of_mongo(settings.hub.mongo)
     pages = {
         "gateway's public address": settings.gateway.public_url,
         "RabbitMQ's management": settings.hub.management_url,
@@ -71,6 +72,32 @@ def _of_redis(url: str) -> Context:
     return made
 
 
+def _of_mongo(url: str) -> list[tuple[str, str, int, Context]]:
+    """The history's servers, if they are asked over TLS. Those of a ``mongodb+srv`` URL are asked of DNS; none if that fails."""
+    if not url:
+        return []
+    import pymongo.errors  # noqa: PLC0415 - slow to import
+    from pymongo.uri_parser import parse_uri  # noqa: PLC0415
+
+    try:
+        parsed = parse_uri(url, connect_timeout=SECONDS)
+    except (pymongo.errors.PyMongoError, ValueError):  # the check of the connection says what is wrong
+        return []
+    options = parsed["options"]
+    is_any = options.get("tlsAllowInvalidCertificates", False)
+
+    def made() -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=options.get("tlsCAFile"))
+        if is_any or options.get("tlsAllowInvalidHostnames", False):
+            context.check_hostname = False
+        if is_any:
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    is_tls = options.get("tls", any(key in options for key in ("tlsCAFile", "tlsCertificateKeyFile", "tlsCRLFile")))
+    return [("history", host, port, made) for host, port in parsed["nodelist"] if port] if is_tls else []
+
+
 def seen(what: str, host: str, port: int, context: Context) -> Iterator[Finding]:
     """A server's certificate: its end, and what its client would say of it."""
     common: dict[str, Any] = {"check": "certificate", "what": what, "where": f"{host}:{port}"}
@@ -103,7 +130,7 @@ def seen(what: str, host: str, port: int, context: Context) -> Iterator[Finding]
             expected=f"a certificate for {host} from a CA that is trusted here",
             found=error.verify_message,
             cost=COST,
-            mend="have the certificate made for the name in the URL, or trust its CA (update-ca-certificates; ssl_ca_certs in the URL)",
+            mend="have the certificate made for the name in the URL, or trust its CA (update-ca-certificates; ssl_ca_certs in a Redis's URL, tlsCAFile in MongoDB's)",
             **common,
         )
         return

@@ -3,13 +3,38 @@
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 
 import pytest
 
-from regions import settings
+from regions import connect, settings
 from scripts.checks import certificates
 from scripts.stack.ports import free_port
+from scripts.stack.services import Running, Service
+
+
+def certificate(folder, *options: str, name: str = "IP:127.0.0.1"):
+    """The files of a certificate, which is its own CA, and of its key."""
+    number = len(list(folder.glob("cert*.pem")))
+    cert, key = folder / f"cert{number}.pem", folder / f"key{number}.pem"
+    words = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-subj",
+        "/CN=test",
+    ]
+    # What Python 3.13 asks of a certificate that is its own CA.
+    words += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
+    words += ["-addext", f"subjectAltName={name}", "-keyout", str(key), "-out", str(cert), *options]
+    subprocess.run(words, check=True, capture_output=True)
+    return cert, key
 
 
 @pytest.fixture
@@ -18,23 +43,7 @@ def served(tmp_path):
     servers = []
 
     def serve(*options: str, name: str = "IP:127.0.0.1"):
-        cert, key = tmp_path / f"cert{len(servers)}.pem", tmp_path / f"key{len(servers)}.pem"
-        words = [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-            "-subj",
-            "/CN=test",
-        ]
-        # What Python 3.13 asks of a certificate that is its own CA.
-        words += ["-addext", "keyUsage=critical,digitalSignature,keyCertSign"]
-        words += ["-addext", f"subjectAltName={name}", "-keyout", str(key), "-out", str(cert), *options]
-        subprocess.run(words, check=True, capture_output=True)
+        cert, key = certificate(tmp_path, *options, name=name)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert, key)
         listener = socket.create_server(("127.0.0.1", 0))
@@ -93,12 +102,60 @@ def test_every_url_with_tls_is_looked_at():
     environ = {
         "NEARFETCH__HUB__REDIS": "rediss://a.example:1,b.example:2/0", "NEARFETCH__HUB__AMQP": "amqps://u:p@r.example/%2F",
         "NEARFETCH__HUB__MANAGEMENT_URL": "https://u:p@m.example", "NEARFETCH__GATEWAY__PUBLIC_URL": "https://g.example/",
+        "NEARFETCH__HUB__MONGO": "mongodb://u:p@d.example,e.example:5/?tls=true",
     }  # fmt: skip
     found = certificates.of(settings.load(environ), "https://asked.example:444")
     assert sorted((host, port) for _, host, port, _ in found) == [
-        ("a.example", 1), ("asked.example", 444), ("b.example", 2), ("g.example", 443), ("m.example", 443), ("r.example", 5671),
+        ("a.example", 1), ("asked.example", 444), ("b.example", 2), ("d.example", 27017), ("e.example", 5), ("g.example", 443), ("m.example", 443), ("r.example", 5671),
     ]  # fmt: skip
 
 
 def test_a_port_without_tls_or_without_a_server_shows_no_certificate():
     assert look(f"rediss://127.0.0.1:{free_port()}/0").severity == "unseen"
+
+
+def of_history(url: str):
+    """What is found of the document store at a URL, by the settings that name it."""
+    found = certificates.of(settings.load({"NEARFETCH__HUB__MONGO": url}))
+    return [finding for one in found if one[0] == "history" for finding in certificates.seen(*one)]
+
+
+def test_a_document_store_is_judged_as_its_client_would(tmp_path):
+    """A real one with TLS: what doctor calls fine its client takes, and what it calls wrong its client refuses."""
+    cert, key = certificate(tmp_path, "-days", "3")
+    port = free_port()
+    words = ["--host", "127.0.0.1", "--port", str(port), "--storage-path", str(tmp_path / "data"), "--standalone"]
+    words += ["--tls-cert-file", str(cert), "--tls-key-file", str(key)]
+    trusted = f"mongodb://127.0.0.1:{port}/?tlsCAFile={cert}"
+
+    def why_not(url: str) -> str:
+        client = connect.open_mongo(url, name="test")
+        try:
+            client.admin.command("ping")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the store was refused
+            return str(error)
+        finally:
+            client.close()
+        return ""
+
+    command = [sys.executable, "-m", "secantus", *words, "--cache-size", "64M"]
+    running = Running(Service("store", command, tmp_path / "store.log", lambda: why_not(trusted) or None)).start()
+    try:
+        (found,) = of_history(trusted)
+        assert (found.severity, found.where) == ("better", f"127.0.0.1:{port}"), "it expires in three days"
+        (found,) = of_history(f"mongodb://127.0.0.1:{port}/?tls=true")
+        assert (found.severity, found.found) == ("wrong", "self-signed certificate")
+        assert "tlsCAFile" in found.mend
+        assert "self-signed certificate" in why_not(f"mongodb://127.0.0.1:{port}/?tls=true")
+        assert of_history(f"mongodb://127.0.0.1:{port}/?tls=true&tlsInsecure=true")[0].severity == "better"
+        assert of_history(f"mongodb://127.0.0.1:{port}/") == [], "nobody asks it over TLS"
+    finally:
+        running.stop()
+
+
+def test_a_document_store_s_certificate_for_another_name_is_wrong_unless_names_do_not_count(served):
+    port, cert = served("-days", "400", name="DNS:other.example")
+    url = f"mongodb://127.0.0.1:{port}/?tls=true&tlsCAFile={cert}"
+    assert [one.severity for one in of_history(url)] == ["wrong"]
+    assert [one.severity for one in of_history(f"{url}&tlsAllowInvalidHostnames=true")] == ["fine"]
+    assert of_history("mongodb://127.0.0.1:no-port/?tls=true") == [], "the check of the connection says so"

@@ -6,9 +6,10 @@ from pathlib import Path
 from tests.service import hub_parts
 from tests.waiting import until
 from web.api import views
+from web.api.long_poll import Awaited, Wait
 from web.api.poll import Poller
 from web.api.recall import Recall
-from web.api.wait import Awaited, Wait, Waiters, park
+from web.api.wait import Waiters, park
 from web.app import App
 from web.flow.clean import Cleaner
 from web.flow.history import History

@@ -17,9 +17,10 @@ from msgspec import structs
 from jobs import contract
 from regions import logs
 from web.api import pieces, repeat, rows, submit, views
+from web.api.long_poll import Awaited, Wait
 from web.api.query import Query, preferred_wait
 from web.api.repeat import Repeats
-from web.api.wait import Awaited, Wait, Waiters, park
+from web.api.wait import Waiters, park
 from web.flow.accept import Accepted, Acceptor, Decided, Refused
 from web.http import problems, trace
 from web.http.exchange import Answer, Exchange, Head

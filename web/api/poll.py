@@ -11,9 +11,10 @@ from jobs.errors import Cancelled
 from regions.durability import File
 from web.api import pieces, trail, views
 from web.api.events import DONE, Stream
+from web.api.long_poll import Awaited, Wait
 from web.api.query import Query, is_cursor
 from web.api.recall import Recall
-from web.api.wait import Awaited, Wait, Waiters, park
+from web.api.wait import Waiters, park
 from web.flow.clean import Cleaner
 from web.http import problems
 from web.http.exchange import WITHOUT_BODY, Answer, Exchange

@@ -15,8 +15,9 @@ from typing import Final
 from msgspec import structs
 
 from web.api import views
+from web.api.long_poll import Awaited, Wait
 from web.api.recall import Recall
-from web.api.wait import Awaited, Wait, Waiters, park
+from web.api.wait import Waiters, park
 from web.flow.clean import Cleaner
 from web.http import problems
 from web.http.exchange import Answer, Exchange, Head

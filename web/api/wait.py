@@ -16,9 +16,7 @@ the same result would come again with a later cursor, and a client that reads on
 A result that is too large to be read together with others is read alone, one in each turn.
 """
 
-import heapq
 import itertools
-import math
 import threading
 import time
 from collections import Counter
@@ -29,12 +27,13 @@ from msgspec import Struct, structs
 
 from regions import logs, names
 from regions.durability import File
+from web.api.timers import Timers
 from web.http import problems
-from web.http.exchange import Answer, Exchange
+from web.http.exchange import Exchange
 from web.http.owner import Owner
 from web.hub.ledger import Ledger
 from web.hub.redis import Hub, HubUnavailable
-from web.hub.view import START, STATE_ONLY, Unreadable, View
+from web.hub.view import START, Unreadable, View
 
 READ_AT_ONCE: Final = 32  # (request, cursor) pairs; their results are in memory together
 PIECES_AT_ONCE: Final = 4  # the same for readers of large answers, since all other answers wait while they are read
@@ -42,7 +41,6 @@ ANSWER_AT_ONCE: Final = 32  # waiters for one request; other threads get the pro
 COMMENTS_AT_ONCE: Final = 256
 AFTER_FAULT_SECONDS: Final = 0.1  # so that a lasting fault does not fill the log
 FILE_LOOK_SECONDS: Final = 0.02  # between two questions whether the hub has written what was read
-TICK_SECONDS: Final = 0.05  # timers that end within the same tick end together
 
 Why = Literal["news", "timer", "closing"]
 Next = Literal["over", "wait", "again"]
@@ -116,8 +114,7 @@ class Waiters:
         self._comments: dict[Commented, None] = {}  # streams that get a comment; they may be due as well
         self._unwritten: dict[Waiter, _Unwritten] = {}  # these are not due at the same time
         self._written_at = 0.0  # monotonic; when to ask the hub next
-        self._timers: dict[int, dict[Waiter, None]] = {}  # by the tick in which they end
-        self._ticks: list[int] = []  # the same ticks, a heap
+        self._timers = Timers[Waiter]()
         self._is_closing = self._is_stopped = False
         self._thread = threading.Thread(target=self.run, name="waiters", daemon=True)
 
@@ -181,7 +178,7 @@ class Waiters:
                 self._by_key[waiter.owner.key] += 1
             if _takes_result(waiter):
                 self._takers[waiter.request] = waiter
-            is_first = self._set_timer(waiter)
+            is_first = self._timers.set(waiter)
             news = reads_first and self._expected.pop(waiter.request, True)
             ended = news if isinstance(news, View) else None
             is_due = ended is None and (self._is_closing or bool(news))
@@ -203,7 +200,7 @@ class Waiters:
                 self._count -= 1
                 if waiter.owner.key:
                     self._by_key[waiter.owner.key] -= 1
-                self._timers.get(_tick(waiter), {}).pop(waiter, None)
+                self._timers.forget(waiter)
                 waiters = self._by_request[waiter.request]
                 del waiters[waiter]
                 if not waiters:
@@ -322,7 +319,7 @@ class Waiters:
                 continue
             with self._changed:
                 if self._is_waiting(stream):
-                    self._set_timer(stream)
+                    self._timers.set(stream)
 
     def _read_alone(self, waiter: Waiter, why: Why) -> None:
         """Makes a waiter due again, whose next result is too large to be read together with others."""
@@ -422,7 +419,7 @@ class Waiters:
             if following == "again":
                 self._make_due(waiter, why)
             elif why == "timer":
-                self._set_timer(waiter)
+                self._timers.set(waiter)
 
     def _next_due(self) -> tuple[list[dict[Waiter, Why]], list[Commented]]:
         """Waits until waiters are due, and takes shares of them, and of the streams that get a comment.
@@ -452,9 +449,8 @@ class Waiters:
 
     def _next_seconds(self) -> float | None:
         """How long until a timer ends or the file must be looked at; the condition's lock is held."""
-        while self._ticks and not self._timers[self._ticks[0]]:  # those waiters are gone
-            del self._timers[heapq.heappop(self._ticks)]
-        moments = [self._ticks[0] * TICK_SECONDS] if self._ticks else []
+        next_timer = self._timers.next()
+        moments = [] if next_timer is None else [next_timer]
         if self._unwritten:
             moments.append(self._written_at)
         return max(0.0, min(moments) - time.monotonic()) if moments else None
@@ -463,111 +459,13 @@ class Waiters:
         """Whether a waiter is still registered; the condition's lock is held."""
         return waiter in self._by_request.get(waiter.request, ())
 
-    def _set_timer(self, waiter: Waiter) -> bool:
-        """Notes when to read for a waiter without news. Returns whether no timer ends as soon; the condition's lock is held."""
-        tick = _tick(waiter)
-        if (ending := self._timers.get(tick)) is not None:
-            ending[waiter] = None
-            return False
-        self._timers[tick] = {waiter: None}
-        heapq.heappush(self._ticks, tick)
-        return self._ticks[0] == tick
-
     def _take_timers(self) -> None:
         """Makes waiters due whose timer is over; the condition's lock is held."""
-        now = time.monotonic()
-        while self._ticks and self._ticks[0] * TICK_SECONDS <= now:
-            for waiter in self._timers.pop(heapq.heappop(self._ticks)):
-                if waiter.has_comments:
-                    self._comments[cast("Commented", waiter)] = None
-                else:
-                    self._make_due(waiter, "timer")
-
-
-class Awaited(Struct, frozen=True, kw_only=True):
-    """What a client waits for: results of a request after a cursor, or the request's end, for some seconds."""
-
-    request: str
-    seconds: float
-    until_done: bool
-    after: str = START
-    total: int | None = None  # tasks of the request, where that is known
-    needs_written: bool = True  # whether results are shown only when the hub has them in its file
-
-
-class Wait:
-    """A long poll or a synchronous request: one answer, at the news that it waits for or at the end of its time.
-
-    ``render`` makes the answer from the request (None if there is none), ``away`` if the hub can't be asked at the end of the
-    time. If either returns None, another thread gives the answer.
-    """
-
-    __slots__ = (
-        "_after",
-        "_away",
-        "_exchange",
-        "_is_looking",
-        "_render",
-        "needs_written",
-        "owner",
-        "request",
-        "timer",
-        "waits_for_end",
-    )
-    is_bulk = has_comments = False
-
-    def __init__(
-        self,
-        exchange: Exchange,
-        awaited: Awaited,
-        render: Callable[[View | None], Answer | None],
-        away: Callable[[HubUnavailable], Answer | None],
-    ) -> None:
-        self.request, self.timer = awaited.request, time.monotonic() + awaited.seconds
-        self.waits_for_end, self.needs_written = awaited.until_done, awaited.needs_written
-        self._exchange, self._after, self.owner = exchange, awaited.after, exchange.owner
-        self._render, self._away = render, away
-        # With several tasks, the first read is for the state only: results are read when the request has ended.
-        self._is_looking = awaited.until_done and awaited.total != 1
-
-    def cursor(self) -> str:
-        """The cursor after which to read."""
-        return STATE_ONLY if self._is_looking else self._after
-
-    def is_behind(self) -> bool:
-        """Never: nothing is sent before the one answer."""
-        return False
-
-    def take(self, view: View | None, why: Why) -> Next:
-        """Answers at the news that it waits for, or when the time is over."""
-        is_ready = view is None or view.done or (not self.waits_for_end and bool(view.results)) or why != "news"
-        was_looking, self._is_looking = self._is_looking, False
-        if not is_ready:
-            return "wait"
-        if was_looking and view is not None:
-            return "again"
-        answer = self._render(view)
-        if answer is not None:
-            self._exchange.answer(answer)
-        return "over"
-
-    def miss(self, error: HubUnavailable, why: Why) -> Next:
-        """Waits on, since the hub may be back in time; answers when the time is over."""
-        if why == "news":
-            return "wait"
-        answer = self._away(error)
-        if answer is not None:
-            self._exchange.answer(answer)
-        return "over"
-
-    def fail(self) -> None:
-        """Answers with 500."""
-        self._exchange.answer(problems.internal().answer())
-
-
-def _tick(waiter: Waiter) -> int:
-    """The tick in which its timer ends."""
-    return math.ceil(waiter.timer / TICK_SECONDS)
+        for waiter in self._timers.over():
+            if waiter.has_comments:
+                self._comments[cast("Commented", waiter)] = None
+            else:
+                self._make_due(waiter, "timer")
 
 
 def _taken(lane: dict[Waiter, Why], most: int) -> dict[Waiter, Why]:

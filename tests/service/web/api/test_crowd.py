@@ -16,7 +16,7 @@ from tests.waiting import until
 from tests.wire import Wire, ask
 from web.api import events, wait
 from web.api.events import Stream
-from web.api.wait import Wait
+from web.api.long_poll import Wait
 from web.http.exchange import Exchange
 from web.http.receive import Receiver
 from web.http.server import Connection

@@ -199,7 +199,7 @@ def test_a_crowd_that_hangs_up_leaves_nothing_and_others_are_answered(gateway, c
         gateway.has_waiters(CROWD + 2)
     gateway.has_waiters(2)
     assert ask(gateway.port, "GET", "/healthz").status == 200
-    timers = itertools.chain.from_iterable(gateway.waiters._timers.values())
+    timers = itertools.chain.from_iterable(gateway.waiters._timers._by_tick.values())
     assert {waiter.request for waiter in timers} == {kept.id}
     task = gateway.settle(kept, 0)
     assert stays[1].reply().json()["results"][0]["task"] == task

@@ -143,7 +143,7 @@ def test_poll_whose_time_is_over_is_answered_when_the_hub_has_written(gateway, d
         wire.send("GET", path(new, "?wait=0.1"))
         until(lambda: len(gateway.waiters) == 1, "the poll to wait")
         disk.is_seen()
-        until(lambda: not gateway.waiters._timers, "its time to be over")
+        until(lambda: not gateway.waiters._timers._by_tick, "its time to be over")
         disk.is_seen()
         assert not wire.has_answer()
         disk.writes()

@@ -24,8 +24,9 @@ from msgspec import Struct
 
 from regions import logs
 from web.flow.clean import Cleaner
+from web.flow.confirms import Batch, Message, message
 from web.flow.kept import Kept, Unwritten
-from web.flow.publish import Batch, Message, Publisher, message
+from web.flow.publish import Publisher
 from web.hub import reuse, scripts, webhooks
 from web.hub.ledger import Ledger
 from web.hub.new_request import Begun, Limited, New, NewTask, Repeated, Times, message_of

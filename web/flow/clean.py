@@ -24,7 +24,8 @@ from jobs import contract
 from regions import logs, names
 from regions.durability import File
 from regions.loop import Loop
-from web.flow.publish import Batch, Message, Publisher
+from web.flow.confirms import Batch, Message
+from web.flow.publish import Publisher
 from web.hub.faults import Found
 from web.hub.ledger import Ledger
 from web.hub.new_request import New

@@ -12,7 +12,6 @@ added while the connection is open gets its queues over a channel of its own too
 """
 
 import functools
-import itertools
 import threading
 import time
 from collections import deque
@@ -20,18 +19,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import pika
-from msgspec import Struct
 from pika.channel import Channel
 
-from jobs import contract
 from regions import connect, frames, logs, names, topology
-from regions.counts import CELLS, observe
+from regions.counts import CELLS
 from regions.loop import Loop
 from regions.metrics import Sample
 from regions.settings import Settings
+from web.flow.confirms import REFUSED, Batch, Lane
 from web.hub.faults import RESTARTS, Found, Queued
-
-SILENT_SECONDS: Final = 0.9  # a region whose queues owe a confirm for longer gets no messages until they give it
 
 LOOK_SECONDS: Final = 2.0  # between two questions how long the queues are
 UNANSWERED_SECONDS: Final = 3.0  # a broker that owes their answer for longer hangs
@@ -42,107 +38,6 @@ SLOW_SECONDS: Final = 0.25  # to answer one question, three times in a row
 SLOW_LOOKS: Final = 3
 
 log = logs.get("publish")
-
-
-class Message(Struct, frozen=True):
-    """One message to ``x.tasks``; ``kind`` is AMQP's type, task or cancel."""
-
-    routing_key: str
-    body: bytes
-    message_id: str
-    correlation_id: str
-    kind: str
-
-
-def message(task: contract.Task) -> Message:
-    """The message that asks a task's region for it."""
-    key = names.routing_key(task.region, fast=task.sync)
-    return Message(key, contract.encode(task), task.task, task.request, "task")
-
-
-class Batch:
-    """Messages that succeed or fail together. Once they are sent, only the publisher's thread touches it."""
-
-    def __init__(self, messages: list[Message], done: Callable[[str | None], None]) -> None:
-        self.messages, self._done = messages, done
-        self.unconfirmed = len(messages)
-        self._is_ended = False
-
-    def end(self, reason: str | None) -> None:
-        """Calls ``done`` with the outcome, at the first call only."""
-        if not self._is_ended:
-            self._is_ended = True
-            self._done(reason)
-
-
-REFUSED: Final = "the broker refused the message: its queue is full or it can't store it"
-
-End = tuple[Batch, str | None]  # a batch that has ended, and the reason that its ``done`` gets
-
-
-class _Lane:
-    """One region's channel and its unconfirmed messages. Used with the publisher's lock held."""
-
-    def __init__(self, channel: Channel, took: list[int]) -> None:
-        """``took``: the histogram of the times until confirms (regions.counts)."""
-        self.channel, self._took = channel, took
-        self.unconfirmed: dict[
-            int, tuple[Batch, str, float]
-        ] = {}  # by delivery tag: batch, message id, when it was sent
-        self.since = 0.0  # when the oldest unconfirmed message was sent
-        self.confirmed_at = 0.0
-        self._tag = 0
-        self._returned: set[str] = set()
-
-    @property
-    def is_silent(self) -> bool:
-        """Whether a confirm within an accept's budget can't be expected."""
-        return bool(self.unconfirmed) and time.monotonic() - self.since > SILENT_SECONDS
-
-    def expect(self, batch: Batch, message: Message) -> None:
-        """Awaits the confirm of a message. The caller sends the messages now, in the order of the calls."""
-        self._tag += 1
-        now = time.monotonic()
-        if not self.unconfirmed:
-            self.since = now
-        self.unconfirmed[self._tag] = (batch, message.message_id, now)
-
-    def frames(self, message: Message, frame_max: int) -> bytes:
-        """The frames of one message."""
-        return frames.published(
-            self.channel.channel_number,
-            names.TASKS_EXCHANGE,
-            message.routing_key,
-            message.body,
-            message_id=message.message_id,
-            correlation_id=message.correlation_id,
-            kind=message.kind,
-            frame_max=frame_max,
-        )
-
-    def returned(self, message_id: str) -> None:
-        """Notes a message that no queue took. Its return comes before its ack."""
-        self._returned.add(message_id)
-
-    def confirmed(self, tag: int, *, is_ack: bool, is_multiple: bool) -> list[End]:
-        """The broker's ack or nack of one message, or of all up to it. Returns the batches that end by it."""
-        self.confirmed_at = time.monotonic()
-        # Tags ascend, so those that a multiple confirm covers stand first.
-        tags = list(itertools.takewhile(lambda one: one <= tag, self.unconfirmed)) if is_multiple else [tag]
-        ends: list[End] = []
-        for one in tags:
-            batch, message_id, sent = self.unconfirmed.pop(one)
-            batch.unconfirmed -= 1
-            observe(self._took, 0, self.confirmed_at - sent)
-            if message_id in self._returned:
-                self._returned.discard(message_id)
-                ends.append((batch, "the broker has no queue for the region"))
-            elif not is_ack:
-                ends.append((batch, REFUSED))
-            elif batch.unconfirmed == 0:
-                ends.append((batch, None))
-        self.since = next((sent for _, _, sent in self.unconfirmed.values()), self.since)
-        return ends
 
 
 class Publisher:
@@ -156,7 +51,7 @@ class Publisher:
             parameters.blocked_connection_timeout = None
         self._connection: connect.SharedBroker | None = None
         self._declarer: Channel | None = None
-        self._lanes: dict[str, _Lane] = {}  # by region
+        self._lanes: dict[str, Lane] = {}  # by region
         self._opening: set[str] = set()  # regions whose channels are on their way
         self._refusals: dict[str, str] = {}  # by region: why the broker did not declare its queues
         self._blocked: str | None = None
@@ -353,7 +248,7 @@ class Publisher:
                 connection.channel(on_open_callback=functools.partial(self._lane_opened, region))
 
     def _lane_opened(self, region: str, channel: Channel) -> None:
-        lane = _Lane(channel, self._took.setdefault(region, [0] * CELLS))
+        lane = Lane(channel, self._took.setdefault(region, [0] * CELLS))
         self._opening.discard(region)
         channel.add_on_close_callback(self._channel_closed)
         channel.add_on_return_callback(functools.partial(self._on_return, lane))
@@ -447,7 +342,7 @@ class Publisher:
             for call in self.regained:
                 call()
 
-    def _on_confirm(self, region: str, lane: _Lane, frame: Any) -> None:
+    def _on_confirm(self, region: str, lane: Lane, frame: Any) -> None:
         method = frame.method
         is_ack = isinstance(method, pika.spec.Basic.Ack)
         if not is_ack:
@@ -457,7 +352,7 @@ class Publisher:
         for batch, reason in ends:
             batch.end(reason)
 
-    def _on_return(self, lane: _Lane, _channel: Channel, _method: Any, properties: Any, _body: bytes) -> None:
+    def _on_return(self, lane: Lane, _channel: Channel, _method: Any, properties: Any, _body: bytes) -> None:
         """The message's queue is gone: it is declared again."""
         lane.returned(properties.message_id)
         self._declare_all()
@@ -497,7 +392,7 @@ class Publisher:
             self._answered_in.clear()
         self._fail_all(lanes, reason)
 
-    def _fail_all(self, lanes: Iterable[_Lane], reason: str) -> None:
+    def _fail_all(self, lanes: Iterable[Lane], reason: str) -> None:
         """Fails all batches with unconfirmed messages."""
         with self._lock:
             unconfirmed = [batch for lane in lanes for batch, _, _ in lane.unconfirmed.values()]

@@ -27,9 +27,10 @@ from regions import logs, names
 from regions.loop import Loop
 from regions.script import send, value
 from regions.settings import Settings
-from web.flow import publish
+from web.flow import confirms
 from web.flow.clean import Cleaner
-from web.flow.publish import Batch, Publisher
+from web.flow.confirms import Batch
+from web.flow.publish import Publisher
 from web.flow.region_health import LATE, Memory, decide, see
 from web.hub import scripts, takeover
 from web.hub.ledger import Ledger
@@ -198,7 +199,7 @@ class Takeover:
         if asked:
             walk.unconfirmed += 1
             drained = region if record.why == takeover.DRAINED else ""
-            messages = [publish.message(task) for task in asked]
+            messages = [confirms.message(task) for task in asked]
             self._publisher.publish(Batch(messages, functools.partial(self._asked, walk, drained, asked, now_ms)))
             log.info("standbys are asked, too", region=region, tasks=len(asked), why=record.why)
 

@@ -12,7 +12,8 @@ import pytest
 from regions import connect, names, topology
 from tests.service.hub_parts import settings
 from tests.waiting import until
-from web.flow.publish import Batch, Message, Publisher
+from web.flow.confirms import Batch, Message
+from web.flow.publish import Publisher
 
 QUEUE, KEY = names.work_queue("fra"), names.routing_key("fra", fast=False)
 

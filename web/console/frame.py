@@ -124,6 +124,11 @@ def problem_page(problem: Problem) -> Page:
     )
 
 
+def later(parts: Parts, exchange: Exchange, look: Callable[[], Answer]) -> None:
+    """Answers from a thread that may wait for the history."""
+    parts.recall.later(exchange, look, lambda problem: answer(problem_page(problem), exchange, parts.files))
+
+
 def _head(page: Page, files: Files) -> Html:
     return tag(
         "head",

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
-from web.console import alerts, day, frame, regions, requests, signin, sources, try_sources
+from web.console import alerts, day, frame, one_request, regions, requests, signin, sources, try_sources
 from web.console.frame import Page, Parts, Render
 from web.console.signin import SignIn
 from web.http.exchange import Answer, Exchange
@@ -14,8 +14,8 @@ PAGES: Final[tuple[tuple[str, Render], ...]] = (
     ("/", try_sources.start),
     ("/try", try_sources.page),
     ("/requests", requests.page),
-    ("/requests/<request>", requests.one),
-    ("/requests/<request>/<task>.csv", requests.csv),
+    ("/requests/<request>", one_request.one),
+    ("/requests/<request>/<task>.csv", one_request.csv),
     ("/sources", sources.page),
     ("/sources/<source>", sources.one),
     ("/regions", regions.page),

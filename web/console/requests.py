@@ -1,69 +1,29 @@
-"""The pages of requests: all of them with filters, one request hop by hop, and a result as CSV.
+"""The page of all requests, with filters: those that run and those that ended, the latest first, a page at a time."""
 
-    /requests?source=&region=&status=&hours=&cursor=    those that run and those that ended, the latest first, a page at a time
-    /requests/ID?task=                                  its tasks, and the way of each
-    /requests/ID/TASK.csv                               the records of one task, as the interface gives them
-
-A request that has left Redis is read from the history, on a thread that may wait for it. Its hops are gone by then; what its
-results say of their time is shown instead.
-"""
-
-import functools
-import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlencode
 
 import msgspec
-from msgspec import Struct
 
-from jobs import contract
 from jobs.contract import rfc3339
-from web.api import rows, trail, views
+from web.api import views
 from web.api.query import Query
 from web.api.recall import RUNNING, STATUSES
 from web.console import frame
-from web.console.frame import Page, Parts, badge, bytes_text, empty, facts, moment, ms_text, table
+from web.console.frame import Page, Parts, badge, empty, moment, table
 from web.console.markup import NOTHING, Child, Html, join, tag
 from web.flow.history import HistoryAway, Wanted
 from web.http.exchange import Answer, Exchange
-from web.http.problems import Problem
-from web.hub.view import START, STATE_ONLY, TaskView, View
+from web.hub.view import View
 
 PAGE: Final = 50
 SHOWN_STATUSES: Final = (RUNNING, *STATUSES)
-SHOWN_MAX: Final = 6  # tasks whose way is shown without being chosen
 SOURCES_SHOWN: Final = 3
 REFRESH_SECONDS: Final = 5
 HOURS: Final = ((1, "the last hour"), (24, "the last day"), (168, "the last week"), (720, "the last 30 days"))
 HOURS_MAX: Final = 24 * 3660
-# What a task did until a hop: in words, and its colour. After one that tells a wait, it waited (``_did``).
-UNTIL: Final = {
-    "accepted": ("accepted", "publish"),
-    "confirmed": ("to RabbitMQ", "publish"),
-    "bridged": ("to the region", "publish"),
-    "claimed": ("waiting for a worker", "queued"),
-    "finished": ("fetching and parsing", "fetch"),
-    "failed": ("fetching and parsing", "fetch"),
-    "lost": ("in a process that died", "bad"),
-    "put back": ("in a worker without a turn", "queued"),
-    "settled": ("home", "home"),
-    "delivered": ("until it was read", "other"),
-}
-WAITS: Final = ("waited", "joined")
-
-
-class Told(Struct, frozen=True):
-    """What is known of one task: its state, how long after the accept it ended, its way if that is kept, the head of its result."""
-
-    task: TaskView
-    ended_ms: float | None = None
-    way: Mapping[str, Any] | None = None
-    result: contract.Result | None = None
-
-
-# The list
 
 
 def page(parts: Parts, exchange: Exchange) -> None:
@@ -97,7 +57,7 @@ def page(parts: Parts, exchange: Exchange) -> None:
         )
         return frame.answer(Page("Requests", main, ("more.js",)), exchange, parts.files)
 
-    _later(parts, exchange, look)
+    frame.later(parts, exchange, look)
 
 
 def _found(parts: Parts, wanted: Wanted) -> tuple[list[View], str | None, Html]:
@@ -183,322 +143,3 @@ def _table(found: Sequence[View]) -> Html:
 
     headings = ("request", "asked at", "status", "sources", "regions", "succeeded")
     return table(headings, map(row, found), label="Requests found", numbers=(5,))
-
-
-# One request
-
-
-def one(parts: Parts, exchange: Exchange, request: str) -> Page | None:
-    """``/requests/ID``."""
-    query = Query(exchange, ("task",))
-    query.check()
-    chosen = (query.text("task") or "").upper()
-    request = _id(parts, exchange, request)
-    with parts.hub.asking() as client:
-        view = parts.ledger.read(request, STATE_ONLY)
-        if view is not None and exchange.owner.may_see(view.tenant):
-            settled = trail.settled_at(client, request)
-            ended = {task: at_ms - view.created_ms for task, at_ms in settled.items()}
-            ways = {}
-            for task in _shown(view, chosen):
-                if (found := trail.whereabouts(client, request, task.id)) is not None:
-                    way = msgspec.to_builtins(trail.document(found))
-                    ways[task.id] = Told(task, ended.get(task.id), way, found.result)
-            return _request(view, [ways.get(task.id, Told(task, ended.get(task.id))) for task in view.tasks], chosen)
-    if not parts.recall.is_on:
-        raise parts.recall.missing(request)
-
-    def look() -> Answer:
-        view = parts.recall.read(exchange, request)
-        if view is None:
-            raise parts.recall.missing(request)
-        heads = {head.task: head for head in map(contract.head_of, view.results)}
-        made = _request(view, [_kept(task, heads.get(task.id)) for task in view.tasks], chosen)
-        return frame.answer(made, exchange, parts.files)
-
-    _later(parts, exchange, look)
-    return None
-
-
-def _kept(task: TaskView, result: contract.Result | None) -> Told:
-    """A task of the history."""
-    return Told(task, None if result is None else result.timing.total_ms, None, result)
-
-
-def _id(parts: Parts, exchange: Exchange, request: str) -> str:
-    exchange.request = request = request[:60].upper()
-    if not views.ID_PATTERN.fullmatch(request):
-        raise parts.recall.missing(request)
-    return request
-
-
-def _shown(view: View, chosen: str) -> list[TaskView]:
-    """The tasks whose way is shown: the chosen one; without a choice all, if they are few, or those that failed first."""
-    if chosen:
-        return [task for task in view.tasks if task.id == chosen]
-    order = {"failed": 0, "expired": 0, "running": 1}
-    return sorted(view.tasks, key=lambda task: order.get(task.status, 2))[:SHOWN_MAX]
-
-
-def _request(view: View, told: Sequence[Told], chosen: str) -> Page:
-    shown = {task.id for task in _shown(view, chosen)}
-    many = len(view.tasks) > 1
-    head = [
-        tag("p", tag("a", "All requests", href="/requests"), class_="small back"),
-        tag("div", tag("h1", "Request"), badge(view.status), class_="row"),
-        tag("p", tag("code", view.id), class_="id"),
-    ]
-    summary: list[tuple[str, Child]] = [
-        ("asked at", moment(rfc3339(view.created_ms))),
-        ("tasks that ended", f"{view.completed} of {view.total}"),
-        ("succeeded", str(view.succeeded)),
-        ("deadline", f"{(view.deadline_ms - view.created_ms) / 1000:g} s"),
-        ("results kept until", moment(rfc3339(view.expires_ms))),
-    ]
-    if view.tenant:
-        summary.append(("tenant", view.tenant))
-    attrs = view.attrs.decode("utf-8", "replace")
-    if attrs.strip() not in ("", "{}"):
-        summary.append(("attrs", tag("code", attrs)))
-    listed = _tasks(view, told, chosen) if many else NOTHING
-    ways = [_way(view.id, one, number) for number, one in enumerate(told, 1) if one.task.id in shown]
-    if many and not chosen and len(view.tasks) > len(shown):
-        ways.append(
-            tag("p", f"The way of {len(shown)} tasks is shown. Choose another one above.", class_="muted small")
-        )
-    main = join(head, tag("div", facts(summary), class_="card"), listed, ways)
-    return Page(f"Request {view.id}", tag("div", main, id="request", data_refresh=None if view.done else 1))
-
-
-def _tasks(view: View, told: Sequence[Told], chosen: str) -> Html:
-    """All tasks side by side: when each of them ended."""
-    whole = max([one.ended_ms or 0 for one in told] + ([] if view.done else [view.deadline_ms - view.created_ms]))
-    parts = {"failed": "bad", "expired": "turn", "cancelled": "other"}
-
-    def row(one: Told) -> tuple[Child, ...]:
-        task = one.task
-        is_chosen = "true" if task.id == chosen else None
-        link = tag("a", task.source, href=f"/requests/{view.id}?task={task.id}", aria_current=is_chosen)
-        if one.ended_ms is None:
-            return link, task.region, badge(task.status), "", ""
-        bar = _span(0, one.ended_ms, whole, parts.get(task.status, "publish"))
-        return link, task.region, badge(task.status), ms_text(one.ended_ms), bar
-
-    headings = ("task", "region", "status", "ended after", tag("span", "on one scale", class_="unseen"))
-    listed = table(headings, map(row, told), label="Tasks", numbers=(3,), wide=4)
-    return join(
-        tag("h2", "Tasks"),
-        listed,
-        tag("p", tag("a", "All tasks", href=f"/requests/{view.id}"), class_="small") if chosen else None,
-    )
-
-
-def _way(request: str, told: Told, number: int) -> Html:
-    """One task: figures, its way as a picture and hop by hop, its attempts, and its error in full."""
-    task, way, result = told.task, told.way, told.result
-    heading = tag(
-        "div",
-        tag("h2", tag("a", task.source, href=f"/sources/{task.source}")),
-        badge(task.status),
-        tag("span", task.region, class_="muted small"),
-        class_="row",
-    )
-    parts: list[Child] = [heading, tag("p", tag("code", task.id), class_="id")]
-    if result is not None:
-        parts.append(_figures(result))
-    error = result.error if result is not None else None
-    if error is not None:
-        said: list[Child] = [tag("p", tag("strong", f"{error.type} ({error.origin}): "), error.message)]
-        if error.http_status:
-            said.append(tag("p", f"The target answered {error.http_status}."))
-        if error.retry_after:
-            said.append(tag("p", f"It may be asked again in {error.retry_after:g} s."))
-        parts.append(tag("div", said, class_="notice bad"))
-    if way is not None:
-        parts += [_picture(way["hops"]), _hops(way["hops"], number)]
-        if len(way["attempts"]) > 1 or any(one["error"] for one in way["attempts"]):
-            parts.append(_attempts(way["attempts"], number))
-    elif result is not None:
-        parts += [
-            _timing(result.timing),
-            tag("p", "Its hops are kept for as long as its results; this is from the history.", class_="muted small"),
-        ]
-    if result is not None and result.warnings:
-        parts.append(
-            tag(
-                "details",
-                tag("summary", "Warnings"),
-                tag("ul", (tag("li", one) for one in result.warnings)),
-            )
-        )
-    if result is not None and error is None:
-        parts.append(tag("p", tag("a", "Records as CSV", href=f"/requests/{request}/{task.id}.csv"), class_="small"))
-    return tag("section", parts, class_="card way", aria_label=f"Task {number}: {task.source}")
-
-
-def _figures(result: contract.Result) -> Html:
-    figures: list[tuple[str, Child]] = [
-        ("records", str(result.count)),
-        ("time", ms_text(result.timing.total_ms)),
-        ("fetched", "unchanged" if not result.bytes.raw and result.bytes.spared else bytes_text(result.bytes.raw)),
-        ("sent home", bytes_text(result.bytes.wire)),
-        ("attempts", str(result.attempts)),
-    ]
-    if result.timing.turn_ms:
-        figures.append(("waited for its turn", ms_text(result.timing.turn_ms)))
-    if result.cached or result.stale:
-        figures.append(("age", f"{result.age:g} s{', stale' if result.stale else ''}"))
-    if result.url:
-        figures.append(("page", tag("a", result.url, href=result.url, rel="noreferrer noopener nofollow")))
-    return facts(figures)
-
-
-def _picture(hops: Sequence[Mapping[str, Any]]) -> Html:
-    """The way as one bar: each piece is what the task did until a hop."""
-    whole = max((one["after_ms"] for one in hops), default=0)
-    if len(hops) < 2 or whole <= 0:
-        return NOTHING
-    sums: dict[tuple[str, str], float] = {}
-    pieces = []
-    for before, after in itertools.pairwise(hops):
-        start = max(0, before["after_ms"])
-        ms = max(0, after["after_ms"] - start)
-        did = _did(before, after)
-        sums[did] = sums.get(did, 0) + ms
-        at, wide = round(100 * start / whole, 3), round(100 * ms / whole, 3)
-        pieces.append(tag("rect", class_=f"part-{did[1]}", x=at, y=0, width=wide, height=6))
-    return _bar(pieces, [(name, part, ms) for (name, part), ms in sums.items()])
-
-
-def _did(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, str]:
-    """What a task did between two hops: in words, and its colour."""
-    if before["hop"] in WAITS:
-        return before.get("note", "").partition(": ")[0] or "waiting", "turn"
-    return UNTIL.get(after["hop"], ("in the region", "queued"))
-
-
-def _timing(timing: contract.Timing) -> Html:
-    parts = [
-        ("queued", "queued", timing.queued_ms),
-        ("waiting for a turn", "turn", timing.turn_ms),
-        ("fetching", "fetch", timing.fetch_ms),
-        ("parsing", "parse", timing.parse_ms),
-    ]
-    whole = max(timing.total_ms, sum(ms for _, _, ms in parts), 0.001)
-    at, pieces = 0.0, []
-    for _, part, ms in parts:
-        pieces.append(
-            tag("rect", class_=f"part-{part}", x=round(at, 3), y=0, width=round(100 * ms / whole, 3), height=6)
-        )
-        at += 100 * ms / whole
-    return _bar(pieces, parts)
-
-
-def _bar(pieces: Iterable[Child], legend: Iterable[tuple[str, str, float]]) -> Html:
-    picture = tag("svg", pieces, class_="bar", viewBox="0 0 100 6", preserveAspectRatio="none", aria_hidden="true")
-    named = (tag("span", f"{name} {ms_text(ms)}", class_=f"part-{part}") for name, part, ms in legend if ms > 0)
-    return tag("div", picture, tag("p", named, class_="legend small muted"), class_="timing")
-
-
-def _hops(hops: Sequence[Mapping[str, Any]], number: int) -> Html:
-    whole = max((one["after_ms"] for one in hops), default=0)
-
-    def row(hop: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[Child, ...]:
-        ms = hop["after_ms"]
-        attempt = (
-            tag("span", f" attempt {hop['attempt']}", class_="muted small") if hop.get("attempt", 1) != 1 else None
-        )
-        note = tag("div", hop["note"], class_="muted small") if hop.get("note") else None
-        if before is None:
-            return [hop["hop"], attempt, note], hop["where"], ms_text(ms), "", ""
-        step = ms - before["after_ms"]
-        bar = _span(before["after_ms"], ms, whole, _did(before, hop)[1])
-        return [hop["hop"], attempt, note], hop["where"], ms_text(ms), f"+{ms_text(step)}", bar
-
-    pairs = zip(hops, [None, *hops], strict=False)
-    headings = ("hop", "where", "after", "step", tag("span", "on one scale", class_="unseen"))
-    return table(
-        headings,
-        (row(hop, before) for hop, before in pairs),
-        label=f"Task {number}, hop by hop",
-        numbers=(2, 3),
-        wide=4,
-    )
-
-
-def _span(start: float, end: float, whole: float, part: str) -> Html:
-    """A piece of time on the scale of the whole."""
-    if whole <= 0:
-        return NOTHING
-    at, wide = 100 * max(0, start) / whole, 100 * max(0, end - start) / whole
-    piece = tag("rect", class_=f"part-{part}", x=round(min(at, 99.4), 3), y=0, width=round(max(wide, 0.6), 3), height=6)
-    return tag("svg", piece, class_="bar", viewBox="0 0 100 6", preserveAspectRatio="none", aria_hidden="true")
-
-
-def _attempts(attempts: Sequence[Mapping[str, Any]], number: int) -> Html:
-    def row(attempt: Mapping[str, Any]) -> tuple[Child, ...]:
-        error = attempt["error"]
-        ended = moment(attempt["ended_at"]) if attempt["ended_at"] else "runs"
-        said: Child = [tag("strong", error["type"]), f": {error['message']}"] if error else ""
-        return (str(attempt["attempt"]), moment(attempt["started_at"]), ended, attempt["worker"], said)
-
-    headings = ("attempt", "began", "ended", "worker process", "error")
-    return join(tag("h3", "Attempts"), table(headings, map(row, attempts), label=f"Task {number}, attempts"))
-
-
-# A result as CSV
-
-
-def csv(parts: Parts, exchange: Exchange, request: str, task: str) -> None:
-    """``/requests/ID/TASK.csv``."""
-    Query(exchange, ()).check()
-    request, task = _id(parts, exchange, request), task[:60].upper()
-    missing = Problem("not-found", f"there is no result of task {task} of request {request}")
-
-    def look() -> Answer:
-        result = _result(functools.partial(_read, parts, exchange, request), task)
-        if result is None:
-            raise missing
-        head = contract.head_of(result)
-        entry = parts.catalog.get(head.source)
-        columns = (
-            list(entry.definition.schema()["properties"]) if entry is not None and entry.definition is not None else []
-        )
-        body = rows.csv(rows.records_of(result), columns)
-        headers = [
-            ("Content-Type", rows.CONTENT_TYPES[rows.CSV]),
-            ("Content-Disposition", f'attachment; filename="{head.source}.csv"'),
-            ("Cache-Control", "no-store"),
-            ("X-Content-Type-Options", "nosniff"),
-        ]
-        return Answer(200, body, headers)
-
-    _later(parts, exchange, look)
-
-
-def _read(parts: Parts, exchange: Exchange, request: str, after: str) -> View | None:
-    """A piece of the results of a request, from Redis or from the history."""
-    view = parts.ledger.read(request, after)
-    if view is not None:
-        return view if exchange.owner.may_see(view.tenant) else None
-    return parts.recall.read(exchange, request, after) if parts.recall.is_on else None
-
-
-def _result(read: Callable[[str], View | None], task: str) -> bytes | None:
-    """A task's result, which is looked for piece by piece."""
-    after = START
-    while (view := read(after)) is not None:
-        for result in view.results:
-            if contract.head_of(result).task == task:
-                return result
-        if not view.more or view.cursor == after:
-            return None
-        after = view.cursor
-    return None
-
-
-def _later(parts: Parts, exchange: Exchange, look: Callable[[], Answer]) -> None:
-    def told(problem: Problem) -> Answer:
-        return frame.answer(frame.problem_page(problem), exchange, parts.files)
-
-    parts.recall.later(exchange, look, told)

@@ -6,8 +6,8 @@ from jobs import contract
 from jobs.contract import LOST, Attempt, Trail
 from web.api import trail
 from web.api.trail import Hop, Whereabouts
-from web.console import requests
-from web.console.requests import Told
+from web.console import one_request
+from web.console.one_request import Told
 from web.hub.view import TaskView, View
 
 BEGAN = 1_795_000_000_000
@@ -39,7 +39,7 @@ def page(*attempts: Attempt, status: str = "succeeded", error: contract.Error | 
         succeeded=int(status == "succeeded"), cancelled=0, tasks=[task], attrs=b"{}", results=[], cursors=[], cursor="0-0", more=False,
     )  # fmt: skip
     way = msgspec.to_builtins(trail.document(found))
-    return requests._request(view, [Told(task, 6_100.0, way, result)], "").main.text
+    return one_request._request(view, [Told(task, 6_100.0, way, result)], "").main.text
 
 
 def test_waits_for_a_turn_and_for_another_attempt_stand_there_with_their_time():

@@ -217,11 +217,11 @@ ELSEWHERE = {
     "jobs.queue.turn.TAKE": "service/jobs/queue/test_further_turns.py::test_a_turn_whose_answer_is_lost_is_asked_for_again",
     "jobs.queue.breaker.DELAY": "service/jobs/queue/test_breaker.py::test_what_a_host_asks_for_may_be_said_twice",
     "web.hub.scripts.ASK": "service/web/flow/test_takeover.py::test_a_note_whose_answer_is_lost_is_read_again",
-    "web.hub.scripts.TAKE_WEBHOOKS": "service/jobs/webhook/test_webhooks.py::test_a_take_whose_answer_is_lost_is_made_good_after_its_lease",
-    "web.hub.scripts.ENQUEUE_WEBHOOKS": "service/jobs/webhook/test_webhooks.py::test_a_job_whose_making_had_no_answer_is_made_once",
-    "web.hub.scripts.RESEND_WEBHOOK": "service/jobs/webhook/test_webhooks.py::test_a_resend_whose_answer_is_lost_may_be_asked_again",
-    "jobs.webhook.queue.CLAIM": "service/jobs/webhook/test_webhooks.py::test_a_claim_whose_answer_is_lost_is_made_again_after_its_lease",
-    "jobs.webhook.queue.ENDED": "service/jobs/webhook/test_webhooks.py::test_an_end_whose_answer_is_lost_may_be_said_again",
+    "web.hub.scripts.TAKE_WEBHOOKS": "service/jobs/webhook/test_lost_answers.py::test_a_take_whose_answer_is_lost_is_made_good_after_its_lease",
+    "web.hub.scripts.ENQUEUE_WEBHOOKS": "service/jobs/webhook/test_lost_answers.py::test_a_job_whose_making_had_no_answer_is_made_once",
+    "web.hub.scripts.RESEND_WEBHOOK": "service/jobs/webhook/test_lost_answers.py::test_a_resend_whose_answer_is_lost_may_be_asked_again",
+    "jobs.webhook.queue.CLAIM": "service/jobs/webhook/test_lost_answers.py::test_a_claim_whose_answer_is_lost_is_made_again_after_its_lease",
+    "jobs.webhook.queue.ENDED": "service/jobs/webhook/test_lost_answers.py::test_an_end_whose_answer_is_lost_may_be_said_again",
     "web.hub.scripts.BAR": "service/web/flow/test_holdings.py::test_a_region_whose_bar_had_no_answer_is_kept_out_by_the_next_look_and_let_in",
 }
 

@@ -1,0 +1,154 @@
+"""The two connections to the hub: what they need there, how they are kept, and a hub that is far."""
+
+import itertools
+
+from jobs.queue import home as home_module
+from jobs.queue.home import Home, Shipment, open_hub
+from jobs.queue.outbox import Shipper
+from regions import connect, link
+from scripts.stack import hub_acl
+from scripts.stack.wan_links import Rule, Way
+from tests.service.jobs.queue.outgoing import connections, left, outcome, stored
+from tests.service.working import REGION, post, results
+from tests.waiting import until
+
+
+def test_the_wait_between_tries_grows_to_two_seconds_and_is_random(home, hub_redis):
+    hub_redis.running.kill()
+    waits = []
+    for _ in range(12):
+        assert not post(home, [Shipment("1-0", outcome(1), 610)])
+        waits.append(home.backoff_seconds)
+    assert max(waits) <= connect.BACKOFF_MAX_SECONDS
+    assert max(home.backoff_seconds for _ in range(100)) > 1.0
+    assert len({home.backoff_seconds for _ in range(10)}) > 1
+
+
+def test_a_region_needs_no_more_than_to_append_and_to_wait_for_the_file(start_redis, region_redis):
+    hub = start_redis("hub", users={"fra": ("secret", hub_acl.rules(REGION))})
+    url = hub.url.replace("redis://", "redis://fra:secret@")
+    home = Home(open_hub(url, "w1"), REGION, region_redis.client)
+    assert post(home, [stored(region_redis.client, outcome(1))], [("R1", "T1", 1, 1)])
+    assert results(hub.client) == ["T1"]
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    assert hub.client.info("commandstats")["cmdstat_waitaof"]["failed_calls"] == 0
+    assert connect.redis_now_ms(open_hub(url, "w1")) > 0
+    assert not post(Home(open_hub(url, "w1"), "nyc", region_redis.client), [Shipment("1-0", outcome(1), 610)])
+
+
+def test_where_the_hub_does_not_let_ask_for_its_file_its_reply_is_what_counts(start_redis, region_redis):
+    hub = start_redis("hub", users={"fra": ("secret", hub_acl.rules(REGION).replace("+waitaof", ""))})
+    home = Home(open_hub(hub.url.replace("redis://", "redis://fra:secret@"), "w1"), REGION, region_redis.client)
+    assert post(home, [stored(region_redis.client, outcome(1))])
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    hub.client.config_set("appendonly", "no")
+    assert post(Home(open_hub(hub.url, "w1"), REGION, region_redis.client), [stored(region_redis.client, outcome(2))])
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+
+
+def test_a_result_stays_in_the_outbox_until_the_hub_has_it_in_its_file(region_redis, hub_redis, home):
+    """An fsync that never ends stands for a slow disk: ``appendfsync no`` never says that it did."""
+    hub_redis.client.config_set("appendfsync", "no")
+    assert post(home, [stored(region_redis.client, outcome(1))])
+    until(lambda: hub_redis.client.info("clients")["blocked_clients"], "the wait for the file")
+    assert post(home, [stored(region_redis.client, outcome(2))])  # nobody waits for it to send more
+    hub_redis.running.kill()
+    until(lambda: home.is_clear or not post(home, []), "the loss to be seen")
+    assert left(region_redis)[0] == 2
+
+
+def test_results_keep_to_their_connection_while_the_other_waits_for_the_file(region_redis, hub_redis, home):
+    """A connection that was idle is slow across an ocean."""
+    hub, client = hub_redis.client, region_redis.client
+    hub.config_set("appendfsync", "no")
+    assert post(home, [stored(client, outcome(1))])
+    until(lambda: hub.info("clients")["blocked_clients"], "the wait for the file")
+    way = home._way
+    for number in (2, 3):
+        assert post(home, [stored(client, outcome(number))])
+    assert home._way is way
+    assert left(region_redis)[0] == 3
+    hub.config_set("appendfsync", "everysec")
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+    assert results(hub) == ["T1", "T2", "T3"]
+
+
+def test_two_servers_that_answer_as_the_hub_are_none(region_redis, hub_redis, start_redis, monkeypatch):
+    """The file of one says nothing of what the other took."""
+    other = open_hub(start_redis("other").url, "w1")
+    numbers = itertools.count()
+    monkeypatch.setattr(home_module, "Link", lambda client: link.Link(other if next(numbers) == 0 else client))
+    home = Home(open_hub(hub_redis.url, "w1"), REGION, region_redis.client)
+    one = stored(region_redis.client, outcome(1))
+    assert not post(home, [one])
+    assert results(hub_redis.client) == []
+    assert post(home, [one])
+    until(lambda: left(region_redis) == (0, 0), "an empty outbox")
+
+
+def test_a_result_whose_file_can_not_be_waited_for_stays_and_both_connections_are_opened_again(
+    region_redis, hub_redis, home
+):
+    hub, client = hub_redis.client, region_redis.client
+    hub.config_set("appendfsync", "no")
+    assert post(home, [stored(client, outcome(1))])
+    (waiting,) = until(lambda: [one for one in hub.client_list() if one["cmd"] == "waitaof"], "the wait for the file")
+    before = connections(hub_redis)
+    hub.client_kill_filter(_id=waiting["id"])
+    until(lambda: home.is_clear, "the loss to be seen")
+    assert left(region_redis)[0] == 1
+    hub.config_set("appendfsync", "everysec")
+    assert post(home, [stored(client, outcome(2))])
+    assert not set(before) & set(connections(hub_redis))
+    until(lambda: left(region_redis)[0] == 1, "the second one to be in the file")
+    assert results(hub) == ["T1", "T2"]
+
+
+def test_the_way_home_is_open_before_the_first_result_and_no_connection_is_opened_for_one(
+    region_redis, hub_redis, home
+):
+    """Nor for the second, which takes the other connection while the first one's waits for the hub's file."""
+    shipper = Shipper(home)
+    shipper.start()
+    opened = connections(hub_redis)
+    assert len(opened) == 2
+    for number in range(3):
+        shipper.put([stored(region_redis.client, outcome(number))])
+        until(lambda sent=number + 1: len(results(hub_redis.client)) == sent, "its result")
+    assert connections(hub_redis) == opened
+    shipper.stop(30)
+
+
+def test_a_lost_way_home_is_opened_again_before_there_is_a_result(region_redis, hub_redis, home):
+    shipper = Shipper(home)
+    shipper.start()
+    opened = connections(hub_redis)
+    for one in opened:
+        hub_redis.client.client_kill_filter(_id=one)
+    until(lambda: len(connections(hub_redis)) == 2 and connections(hub_redis) != opened, "new connections")
+    hub_redis.running.kill()
+    until(lambda: home.backoff_seconds, "the loss to be seen")
+    hub_redis.running.start()
+    until(lambda: len(connections(hub_redis)) == 2, "new connections to the new process")
+    shipper.put([stored(region_redis.client, outcome(1))])
+    until(lambda: left(region_redis) == (0, 0), "its result to be in the hub's file")
+    for which in (0, 1):
+        opened = connections(hub_redis)
+        hub_redis.client.client_kill_filter(_id=opened[which])
+        until(
+            lambda gone=opened[which]: len(now := connections(hub_redis)) == 2 and gone not in now, "a new connection"
+        )
+    shipper.stop(30)
+    assert results(hub_redis.client) == ["T1"]
+
+
+def test_a_hub_that_falls_silent_is_away_after_its_time_out(region_redis, far_hub, monkeypatch):
+    monkeypatch.setattr(home_module, "HUB_TIMEOUT_SECONDS", 0.3)
+    home = Home(open_hub(far_hub.url, "w1"), REGION, region_redis.client)
+    shipper = Shipper(home)
+    assert home.prepare()
+    far_hub.control.rule("redis", Rule(back=Way(then="hold")))
+    shipper.put([stored(region_redis.client, outcome(1))])
+    until(lambda: shipper.run_once() and home.backoff_seconds, "the silence to be noticed")
+    assert not home.flying
+    assert left(region_redis)[0] == 1

@@ -123,14 +123,20 @@ class Bench:
         self.ours.stop()  # the stack that is there by then
 
     def idle(self, name: str) -> None:
-        """Measures each side's CPU time without load; ``name`` is ours. Both sides run at the same time."""
+        """Measures each side's CPU time without load; ``name`` is ours. Both sides run at the same time.
+
+        The quieter of two windows counts: the part that starts last still works in the first one.
+        """
         sides = {name: _all(self.ours.hops())}
         if self.peer:
             sides["Celery"] = _all(self.peer.all_hops())
-        before = usage.cpu_ms(sides)
-        time.sleep(IDLE_SECONDS)
-        after = usage.cpu_ms(sides)
-        self.idle_ms_per_second |= {side: (after[side] - before[side]) / IDLE_SECONDS for side in sides}
+        windows = []
+        for _ in range(2):
+            before = usage.cpu_ms(sides)
+            time.sleep(IDLE_SECONDS)
+            after = usage.cpu_ms(sides)
+            windows.append({side: (after[side] - before[side]) / IDLE_SECONDS for side in sides})
+        self.idle_ms_per_second |= {side: min(window[side] for window in windows) for side in sides}
 
     def run(self) -> None:
         """Measures all rounds. The figures are in ``rows``."""

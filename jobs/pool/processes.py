@@ -305,6 +305,7 @@ class Pool:
                     name, theirs, slot.kind, page, clock_of(self._client).ahead_of_boot_ms
                 )
         except BaseException:
+            os.close(ours)
             self._metrics.pages.give_back(page)
             raise
         finally:

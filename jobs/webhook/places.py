@@ -69,9 +69,7 @@ class Places:
                 self._counts[key] -= 1
                 if not self._counts[key]:
                     del self._counts[key]
-            if host not in self._counts and not self._coming(host, self._clock()):
-                self._put_off.pop(host, None)
-                del self._means[host]
+            self._forget(self._clock())
 
     def put_off(self) -> list[tuple[Job, float]]:
         """Takes out those that can't wait here, each with the seconds after which it may find a place."""
@@ -85,6 +83,7 @@ class Places:
                 gone.update([id(job) for job, _ in self._waiting if _host(job) == most][count // 2 :])
             leaving = [job for job, _ in self._waiting if id(job) in gone]
             self._waiting = [one for one in self._waiting if id(one[0]) not in gone]
+            self._forget(now)
             return [(job, self._seconds(job, now)) for job in leaving]
 
     def leave(self) -> list[Job]:
@@ -108,6 +107,13 @@ class Places:
         while back and back[0] <= now:
             back.popleft()
         return len(back)
+
+    def _forget(self, now: float) -> None:
+        """Forgets receivers that are not called and of which nothing comes back: clients choose them. The lock is held."""
+        for host in [one for one in self._put_off if not self._coming(one, now)]:
+            del self._put_off[host]
+        for host in self._means.keys() - self._counts.keys() - self._put_off.keys():
+            del self._means[host]
 
     def _limits(self, job: Job) -> list[tuple[str, int]]:
         host = [(_host(job), self._most_host)]

@@ -112,3 +112,21 @@ def test_all_that_waits_can_be_given_back(places):
     started(places)
     assert [one.request for one in places.leave()] == ["4", "5"]
     assert places.leave() == []
+
+
+def test_receivers_that_are_not_called_any_more_are_forgotten(places, clock):
+    """Clients choose them, so there may be any number."""
+    for n in range(500):
+        host = f"h{n}.example"
+        last, *others = [job(f"{n} {m}", host=host) for m in range(6)]
+        for one in (last, *others):
+            places.add(one)
+        started(places)
+        clock.now += 8.0
+        places.put_off()  # two of them have waited for too long
+        for running in list(places._running.values()):
+            places.end(running[0])
+        clock.now += 60.0
+    places.put_off()
+    assert not places._put_off
+    assert not places._means
